@@ -1,0 +1,176 @@
+"""One pure function per equation of the memory: where the heads write and read.
+
+Axes: B batch, N memory slots, W word size, R read heads, V write heads, H heads of either sort, S shift width.
+A weighting is non-negative and sums to at most 1 over the N slots. Sources: [DNC] Graves et al., "Hybrid computing
+using a neural network with dynamic external memory", Nature 538 (2016), Methods; [NTM] Graves, Wayne & Danihelka,
+"Neural Turing Machines", arXiv 1410.5401.
+"""
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-6
+"""Keeps norms, the cosine and the logarithm of usage finite, in value and in gradient."""
+
+SMALLEST_WEIGHT = 1e-8
+"""Weights below this are taken for this when they are sharpened, so that the logarithm is finite."""
+
+
+# Content
+
+
+def norm(vectors: Tensor) -> Tensor:
+    """Return sqrt(sum x^2 + eps) over the last axis: [..., W] -> [...]; its gradient is finite at zero."""
+    return torch.sqrt(vectors.square().sum(-1) + EPSILON)
+
+
+def cosine_similarity(memory: Tensor, keys: Tensor) -> Tensor:
+    """Return D(k, M[n]) = k . M[n] / (|k| |M[n]| + eps).
+
+    memory: [B, N, W]; keys: [B, H, W]. Returns [B, H, N], in [-1, 1].
+    """
+    products = keys @ memory.transpose(1, 2)
+    norms = norm(keys).unsqueeze(2) * norm(memory).unsqueeze(1)
+    return products / (norms + EPSILON)
+
+
+def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
+    """Return the content-based weighting, softmax over n of beta D(k, M[n]). [NTM] eq. 5, [DNC] C(M, k, beta).
+
+    memory: [B, N, W]; keys: [B, H, W]; strengths: [B, H], positive. Returns [B, H, N], rows sum to 1.
+    """
+    return torch.softmax(strengths.unsqueeze(2) * cosine_similarity(memory, keys), dim=2)
+
+
+# Writing and reading, the same for DNC and NTM
+
+
+def write(memory: Tensor, weights: Tensor, erase_vectors: Tensor, write_vectors: Tensor) -> Tensor:
+    """Return M * prod_v (1 - w_v e_v^T) + sum_v w_v a_v^T: all heads erase, then all add. [NTM] eqs. 3-4.
+
+    memory: [B, N, W]; weights: [B, V, N]; erase_vectors, in [0, 1], and write_vectors: [B, V, W].
+    """
+    kept = torch.prod(1 - weights.unsqueeze(3) * erase_vectors.unsqueeze(2), dim=1)
+    return memory * kept + weights.transpose(1, 2) @ write_vectors
+
+
+def read(memory: Tensor, weights: Tensor) -> Tensor:
+    """Return the read vectors sum_n w[n] M[n]. [NTM] eq. 2. memory: [B, N, W]; weights: [B, R, N] -> [B, R, W]."""
+    return weights @ memory
+
+
+# DNC: dynamic allocation
+
+
+def usage(previous_usage: Tensor, write_weights: Tensor, free_gates: Tensor, read_weights: Tensor) -> Tensor:
+    """Return how much each slot is in use: u = (u + w - u w) prod_r (1 - f_r w_r), with w = 1 - prod_v (1 - w_v).
+
+    All weightings are those of the previous step. previous_usage: [B, N], in [0, 1]; write_weights: [B, V, N];
+    free_gates: [B, R], in [0, 1]; read_weights: [B, R, N]. Returns [B, N], in [0, 1].
+    No gradient flows through the write weights, as in DeepMind's code: the usage is not smooth in them.
+    """
+    written = 1 - torch.prod(1 - write_weights.detach(), dim=1)
+    retention = torch.prod(1 - free_gates.unsqueeze(2) * read_weights, dim=1)
+    return (previous_usage + (1 - previous_usage) * written) * retention
+
+
+def allocation_weights(usage: Tensor) -> Tensor:
+    """Return a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], phi the slots in ascending order of usage.
+
+    Slots of equal usage are taken in the order of their numbers. usage: [B, N], in [0, 1]. Returns [B, N].
+    """
+    ascending, order = torch.sort(EPSILON + (1 - EPSILON) * usage, dim=1, stable=True)
+    # The exclusive product, as the exponential of a sum: a product over slots has no conversion to ONNX.
+    log_usage = torch.log(ascending)
+    all_before_used = torch.exp(torch.cumsum(log_usage, dim=1) - log_usage)
+    return torch.zeros_like(usage).scatter(1, order, (1 - ascending) * all_before_used)
+
+
+def write_allocation_weights(usage: Tensor, gates: Tensor) -> Tensor:
+    """Return one allocation per write head; each head sees as used what the heads before it are about to take.
+
+    usage: [B, N]; gates: [B, V], how far each head will write where it allocates. Returns [B, V, N].
+    """
+    allocations = []
+    for gate in gates.unbind(1):
+        allocations.append(allocation_weights(usage))
+        usage = usage + (1 - usage) * gate.unsqueeze(1) * allocations[-1]
+    return torch.stack(allocations, dim=1)
+
+
+def write_weights(content: Tensor, allocation: Tensor, allocation_gate: Tensor, write_gate: Tensor) -> Tensor:
+    """Return g_w (g_a a + (1 - g_a) c). content, allocation: [B, V, N]; gates: [B, V], in [0, 1]."""
+    return write_gate.unsqueeze(2) * torch.lerp(content, allocation, allocation_gate.unsqueeze(2))
+
+
+# DNC: temporal links
+
+
+def link(previous_link: Tensor, precedence_weights: Tensor, write_weights: Tensor) -> Tensor:
+    """Return L[i, j] = (1 - w[i] - w[j]) L[i, j] + w[i] p[j], with L[i, i] = 0: was i written right after j?
+
+    previous_link: [B, V, N, N]; precedence_weights, of the previous step, and write_weights: [B, V, N].
+    Returns [B, V, N, N]; rows and columns sum to at most 1.
+    """
+    written_to = write_weights.unsqueeze(3)
+    written_from = write_weights.unsqueeze(2)
+    updated = (1 - written_to - written_from) * previous_link + written_to * precedence_weights.unsqueeze(2)
+    slots = write_weights.shape[2]
+    return updated * (1 - torch.eye(slots, dtype=updated.dtype, device=updated.device))
+
+
+def precedence(previous: Tensor, write_weights: Tensor) -> Tensor:
+    """Return p = (1 - sum_n w[n]) p + w: how much each slot was the last written. Both [B, V, N]."""
+    return (1 - write_weights.sum(2, keepdim=True)) * previous + write_weights
+
+
+def directional_weights(link: Tensor, read_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weightings one write later and one write earlier than the last read: f = L w, b = L^T w.
+
+    link: [B, V, N, N]; read_weights, of the previous step: [B, R, N]. Returns forward and backward, [B, R, V, N].
+    """
+    weights = read_weights.unsqueeze(1)
+    forward = weights @ link.transpose(2, 3)
+    backward = weights @ link
+    return forward.transpose(1, 2), backward.transpose(1, 2)
+
+
+def read_weights(content: Tensor, forward: Tensor, backward: Tensor, read_modes: Tensor) -> Tensor:
+    """Return the mixture of the three ways to read.
+
+    content: [B, R, N]; forward, backward: [B, R, V, N]; read_modes: [B, R, 2 V + 1], summing to 1, in the order
+    backward for each write head, forward for each write head, content. Returns [B, R, N].
+    """
+    ways = torch.cat([backward, forward, content.unsqueeze(2)], dim=2)
+    return (read_modes.unsqueeze(2) @ ways).squeeze(2)
+
+
+# NTM: location
+
+
+def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
+    """Return g w_c + (1 - g) w_{t-1}. [NTM] eq. 7. content, previous: [B, H, N]; gate: [B, H], in [0, 1]."""
+    return torch.lerp(previous, content, gate.unsqueeze(2))
+
+
+def circular_shift(weights: Tensor, shift_weights: Tensor) -> Tensor:
+    """Return w[i] = sum_j w[i - j] s[j], slots taken modulo N. [NTM] eq. 8.
+
+    weights: [B, H, N]; shift_weights: [B, H, S], summing to 1, S odd; entry k moves the focus by k - (S - 1) / 2.
+    """
+    half = shift_weights.shape[2] // 2
+    moved = [torch.roll(weights, offset, dims=2) for offset in range(-half, half + 1)]
+    return (shift_weights.unsqueeze(2) @ torch.stack(moved, dim=2)).squeeze(2)
+
+
+def sharpen(weights: Tensor, sharpening: Tensor) -> Tensor:
+    """Return w^gamma / sum w^gamma, as a softmax that no gamma can overflow. [NTM] eq. 9.
+
+    weights: [B, H, N]; sharpening (gamma): [B, H], at least 1.
+    """
+    return torch.softmax(sharpening.unsqueeze(2) * torch.log(weights.clamp(min=SMALLEST_WEIGHT)), dim=2)
+
+
+def oneplus(values: Tensor) -> Tensor:
+    """Return 1 + log(1 + e^x), at least 1, without overflow. [DNC]"""
+    return 1 + torch.nn.functional.softplus(values)

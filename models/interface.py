@@ -1,0 +1,28 @@
+"""The interface vector: one linear layer on the controller's output, cut into named parts."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Interface(nn.Linear):
+    """A linear layer whose output is returned in named parts, so that no offset is ever counted by hand.
+
+    parts: the shape of each part without the batch axis, e.g. {"erase_vectors": (V, W), "write_gate": (V,)}.
+    """
+
+    def __init__(self, input_size: int, parts: Mapping[str, tuple[int, ...]]) -> None:
+        self.parts = dict(parts)
+        self.sizes = [math.prod(shape) for shape in parts.values()]
+        super().__init__(input_size, sum(self.sizes))
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def cut(self, hidden: Tensor) -> dict[str, Tensor]:
+        """hidden: [B, input_size]. Returns {name: [B, *shape]}, before any activation."""
+        pieces = torch.split(self(hidden), self.sizes, dim=1)
+        return {
+            name: piece.reshape(-1, *shape) for (name, shape), piece in zip(self.parts.items(), pieces, strict=True)
+        }

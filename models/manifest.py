@@ -1,0 +1,101 @@
+"""What a checkpoint says about itself: `manifest.json`. Standard library only, so that a server needs no torch."""
+
+import dataclasses
+import hashlib
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "model.safetensors"
+NEXT_WEIGHTS_FILE = "model.safetensors.next"
+ONNX_FILE = "model.onnx"
+
+
+class ManifestError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The description of one checkpoint.
+
+    kind, config: what `models.registry.build` makes the model from.
+    task: {"name": ..., its options}; state, trace: shapes by name without the batch axis.
+    weights_sha256: of the file of weights, as lowercase hex.
+    training: how it came about (command, seed, updates, sequences); evaluation: the measured errors, a row each.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    task: dict[str, Any]
+    input_size: int
+    output_size: int
+    parameters: int
+    state: dict[str, list[int]]
+    trace: dict[str, list[int]]
+    weights_sha256: str
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: list[dict[str, Any]] = field(default_factory=list)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> "Manifest":
+        """Read a manifest; `where` names its source in errors. Raises ManifestError."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ManifestError(f"{where}: not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ManifestError(f"{where}: expected an object, got {type(values).__name__}")
+        if values.get("format") != FORMAT:
+            raise ManifestError(f"{where}: format {values.get('format')!r}, but this version reads format {FORMAT}")
+        hints = typing.get_type_hints(cls)
+        for name, hint in hints.items():
+            expected = typing.get_origin(hint) or hint
+            if not isinstance(values.get(name), expected):
+                raise ManifestError(f"{where}: {name} must be of type {expected.__name__}, got {values.get(name)!r}")
+        unknown = sorted(set(values) - set(hints))
+        if unknown:
+            raise ManifestError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(hints)}")
+        return cls(**values)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Return the manifest of the checkpoint in `directory`. Raises ManifestError."""
+    path = directory / MANIFEST_FILE
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; a checkpoint is a directory with a {MANIFEST_FILE}") from error
+    return Manifest.from_json(text, str(path))
+
+
+def weights_file(directory: Path, manifest: Manifest) -> Path:
+    """Return the file of weights that the manifest describes. Raises ManifestError where there is none.
+
+    A save writes the next weights beside the current ones, then the manifest, then renames: should it be cut off
+    in between, the weights of the manifest are still here under one name or the other.
+    """
+    for path in (directory / WEIGHTS_FILE, directory / NEXT_WEIGHTS_FILE):
+        if path.is_file() and sha256(path) == manifest.weights_sha256:
+            return path
+    path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such file, but {MANIFEST_FILE} describes it")
+    raise ManifestError(
+        f"{path}: its SHA-256 is {sha256(path)}, but {MANIFEST_FILE} says {manifest.weights_sha256}: "
+        "the file is damaged or belongs to another manifest"
+    )
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as lowercase hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

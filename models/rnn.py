@@ -1,0 +1,42 @@
+"""A recurrent cell with a linear layer on top: the baseline that has no memory but its hidden state."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from models.cells import CellConfig, LSTMConfig, build_cell
+from models.config import require_at_least
+from models.contract import Activation, MemoryModel, Trace
+
+
+@dataclass(frozen=True)
+class RNNConfig:
+    input_size: int
+    output_size: int
+    controller: CellConfig = field(default_factory=LSTMConfig)
+    output_activation: Activation = "identity"
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "input_size", "output_size")
+
+
+class RNNState(NamedTuple):
+    controller: Any
+
+
+class RNN(MemoryModel[RNNState]):
+    """y_t = W h_t + b over one cell."""
+
+    def __init__(self, config: RNNConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.controller = build_cell(config.input_size, config.controller)
+        self.output = nn.Linear(self.controller.output_size, config.output_size)
+
+    def initial_state(self, batch_size: int) -> RNNState:
+        return RNNState(self.controller.initial_state(batch_size))
+
+    def step(self, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState, Trace]:
+        hidden, controller = self.controller(inputs, state.controller)
+        return self.output(hidden), RNNState(controller), {}

@@ -1,0 +1,1 @@
+"""Train, evaluate and export the models: tasks, trainer, checkpoints, figures, ONNX."""
