@@ -91,7 +91,7 @@ class FeedForward(Cell):
         self.output_size = config.hidden_size
         self.hidden = nn.Linear(input_size, config.hidden_size)
 
-    def initial_state(self, batch_size: int) -> FeedForwardState:  # noqa: ARG002: there is nothing to size
+    def initial_state(self, batch_size: int) -> FeedForwardState:  # noqa: ARG002
         return FeedForwardState()
 
     def forward(self, inputs: Tensor, state: FeedForwardState) -> tuple[Tensor, FeedForwardState]:
