@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from models.contract import MemoryModel, schemas
+from models.contract import schemas
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
-from models.registry import build, config_values
+from models.registry import config_values
 from training.config import preset_from_values, task_values
-from training.tasks import Task, build_task
 from training.trainer import Trainer
 
 TRAINING_FILE = "training.safetensors"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file, what was expected and what came."""
+    """A training run that cannot be gone on with; the message names the file and what is wrong with it."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -55,22 +54,23 @@ def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
     write_atomically(directory / TRAINING_FILE, save(_contiguous(trainer.tensors()), metadata))
 
     weights = save(_contiguous(trainer.model.state_dict()))
-    progress, training = trainer.progress, trainer.preset.training
-    manifest = _describe(trainer, hashlib.sha256(weights).hexdigest()) | {
-        "training": {
-            "command": command,
-            "preset": trainer.preset.name,
-            "seed": training.seed,
-            "updates": progress.update,
-            "sequences": progress.sequences,
-            "skipped_updates": progress.skipped,
-            "reached_target": trainer.reached_target,
-        },
-    }
+    manifest = _manifest(trainer, command, hashlib.sha256(weights).hexdigest())
+    _finish_last_save(directory)
     write_atomically(directory / NEXT_WEIGHTS_FILE, weights)
-    write_atomically(directory / MANIFEST_FILE, Manifest(**manifest).to_json().encode())
-    os.replace(directory / NEXT_WEIGHTS_FILE, directory / WEIGHTS_FILE)
-    _sync_directory(directory)
+    write_manifest(directory, manifest)
+    _finish_last_save(directory)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    write_atomically(directory / MANIFEST_FILE, manifest.to_json().encode())
+
+
+def save_evaluation(directory: Path, manifest: Manifest, rows: list[dict[str, Any]]) -> None:
+    """Record measured errors in the manifest, in place of those of the same length and memory size."""
+    measured = {(row["length"], row["memory_size"]) for row in rows}
+    kept = [row for row in manifest.evaluation if (row["length"], row["memory_size"]) not in measured]
+    evaluation = sorted(kept + rows, key=lambda row: (row["memory_size"] or 0, row["length"]))
+    write_manifest(directory, dataclasses.replace(manifest, evaluation=evaluation))
 
 
 def resume(directory: Path, device: str = "cpu") -> Trainer:
@@ -87,43 +87,36 @@ def resume(directory: Path, device: str = "cpu") -> Trainer:
     return trainer
 
 
-def load_model(
-    directory: Path, device: str = "cpu", memory_size: int | None = None
-) -> tuple[MemoryModel[Any], Task, Manifest]:
-    """Return the model of a checkpoint, its task and its manifest.
-
-    memory_size: another number of memory slots than it was trained with. Raises ManifestError, ConfigError or
-    CheckpointError where the files do not make a model.
-    """
-    manifest = read_manifest(directory)
-    config = dict(manifest.config)
-    if memory_size is not None:
-        if "memory_size" not in config:
-            raise CheckpointError(f"{directory}: a model of kind {manifest.kind!r} has no memory to resize")
-        config["memory_size"] = memory_size
-    model = build(manifest.kind, config)
-    path = weights_file(directory, manifest)
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    return model.to(device).eval(), build_task(manifest.task), manifest
-
-
-def _describe(trainer: Trainer, weights_sha256: str) -> dict[str, Any]:
-    model, preset = trainer.model, trainer.preset
+def _manifest(trainer: Trainer, command: str, weights_sha256: str) -> Manifest:
+    model, preset, progress = trainer.model, trainer.preset, trainer.progress
     state, trace = schemas(model)
-    return {
-        "kind": preset.kind,
-        "config": config_values(preset.model),
-        "task": task_values(preset.task),
-        "input_size": model.input_size,
-        "output_size": model.output_size,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "state": state,
-        "trace": trace,
-        "weights_sha256": weights_sha256,
-    }
+    return Manifest(
+        kind=preset.kind,
+        config=config_values(preset.model),
+        task=task_values(preset.task),
+        input_size=model.input_size,
+        output_size=model.output_size,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        state=state,
+        trace=trace,
+        weights_sha256=weights_sha256,
+        training={
+            "command": command,
+            "preset": preset.name,
+            "seed": preset.training.seed,
+            "updates": progress.update,
+            "sequences": progress.sequences,
+            "skipped_updates": progress.skipped,
+            "reached_target": trainer.reached_target,
+        },
+    )
+
+
+def _finish_last_save(directory: Path) -> None:
+    """Give the weights that the manifest names their own name, if they still go by the other."""
+    if (directory / NEXT_WEIGHTS_FILE).exists() and (directory / MANIFEST_FILE).exists():
+        os.replace(weights_file(directory, read_manifest(directory)), directory / WEIGHTS_FILE)
+        _sync_directory(directory)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def evaluate(
     lengths: Iterable[int],
     sequences: int,
     seed: int = EVALUATION_SEED,
-    after_length: Callable[[LengthErrors], object] = id,
+    after_length: Callable[[LengthErrors], object] | None = None,
 ) -> list[LengthErrors]:
     """Return the errors at each length; `after_length` is called as soon as one is known."""
     rows = []
@@ -61,5 +61,6 @@ def evaluate(
             bits_per_sequence=length * task.output_size,
         )
         rows.append(row)
-        after_length(row)
+        if after_length:
+            after_length(row)
     return rows

@@ -1,0 +1,202 @@
+"""The command line: train, evaluate, export, card, serve."""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from app.settings import SettingsError, add_settings_flags, load_settings
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+EVALUATION_LENGTHS = (10, 20, 30, 50, 120)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, or 1 after an error that was told, or 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    options.command_line = shlex.join(["engram", *words])
+    try:
+        status: int = options.run(options)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error}: this command needs more packages: pip install 'engram[train]'")
+    except (ValueError, OSError, RuntimeError) as error:
+        return _fail(str(error))
+    return status
+
+
+def _fail(message: str) -> int:
+    print(f"engram: {message}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="engram", description="Train neural networks with memory (DNC, NTM, RNN), export and serve them."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_card(commands)
+    _add_serve(commands)
+    return parser
+
+
+def _add(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+
+def _add_train(commands: Commands) -> None:
+    parser = _add(commands, "train", "Train a model from a preset and leave a checkpoint.")
+    parser.add_argument("preset", help="the name of a preset that comes with Engram, or the path of a .toml file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR, exactly")
+    parser.add_argument("--seed", type=int, help="of weights and data (default: the preset's)")
+    parser.add_argument("--updates", type=int, help="at most so many updates (default: the preset's)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; exact to the bit only with 1")
+    parser.add_argument("--save-every", type=int, default=500, metavar="UPDATES", help="how often to save")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from training.config import load_preset
+    from training.run import train
+
+    preset = load_preset(options.preset).with_training(seed=options.seed, updates=options.updates)
+    trainer = train(
+        preset,
+        options.out,
+        options.command_line.removesuffix(" --resume"),
+        device=_device(options.device, options.threads),
+        resuming=options.resume,
+        save_every=options.save_every,
+    )
+    progress = trainer.progress
+    print(f"{options.out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
+    if not trainer.finished:
+        print(f"Interrupted. Go on with: {options.command_line.removesuffix(' --resume')} --resume")
+        return 130
+    print(f"Validation: {progress.validation_errors:g} wrong bits per sequence.")
+    print(f"Next: engram evaluate {options.out}    engram export {options.out}")
+    return 0
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = _add(commands, "evaluate", "Count the wrong bits of a checkpoint on fresh sequences, by length.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(EVALUATION_LENGTHS), help="lengths to measure")
+    parser.add_argument("--sequences", type=int, default=200, help="fresh sequences at each length")
+    parser.add_argument("--memory-size", type=int, metavar="N", help="memory slots (default: as trained)")
+    parser.add_argument("--seed", type=int, help="of the sequences (default: one that training never uses)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from models.artefact import load
+    from training.checkpoint import save_evaluation
+    from training.evaluation import EVALUATION_SEED, LengthErrors, evaluate
+    from training.tasks import build_task
+
+    model, manifest = load(options.directory, options.memory_size)
+    memory_size = options.memory_size or manifest.config.get("memory_size")
+    print(
+        f"{options.directory}: {options.sequences} fresh sequences at each length, memory slots: {memory_size or '-'}"
+    )
+    print(f"{'length':>6} {'wrong bits/sequence':>20} {'of':>5} {'sequences with an error':>24}")
+
+    def show(row: LengthErrors) -> None:
+        wrong = f"{row.wrong_sequences}/{row.sequences}"
+        print(f"{row.length:>6} {row.errors_per_sequence:>20.4g} {row.bits_per_sequence:>5} {wrong:>24}", flush=True)
+
+    rows = evaluate(
+        model.to(_device(options.device, options.threads)),
+        build_task(manifest.task),
+        options.lengths,
+        options.sequences,
+        EVALUATION_SEED if options.seed is None else options.seed,
+        show,
+    )
+    if options.save:
+        command = options.command_line.removesuffix(" --save")
+        details = {"memory_size": memory_size, "command": command}
+        save_evaluation(options.directory, manifest, [dataclasses.asdict(row) | details for row in rows])
+    return 0
+
+
+def _add_export(commands: Commands) -> None:
+    parser = _add(commands, "export", "Write the ONNX graph of one step, checked against torch over 100 steps.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.export import export
+
+    with tqdm(desc="checking against torch", unit="step") as bar:
+
+        def after_step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        path = export(options.directory, after_step)
+    print(f"{path}: {path.stat().st_size:,} bytes, equal to torch over 100 steps at batch 1, 2 and 5")
+    return 0
+
+
+def _add_card(commands: Commands) -> None:
+    parser = _add(commands, "card", "Write the README of a checkpoint and its figure.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    parser.set_defaults(run=_card)
+
+
+def _card(options: argparse.Namespace) -> int:
+    from training.card import write_card
+
+    print(write_card(options.directory))
+    return 0
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="Serve every checkpoint of a directory over HTTP and WebSocket.",
+        description="Serve every checkpoint of a directory over HTTP and WebSocket. Each setting is also read from "
+        "the environment (ENGRAM_PORT, ...) and from a TOML file (--config); flags win over both.",
+    )
+    add_settings_flags(parser)
+    parser.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from app.main import serve
+
+    return serve(load_settings(vars(options)))
+
+
+def _device(name: str, threads: int) -> str:
+    """Return the torch device that `name` means here, after setting the number of CPU threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device cuda was asked for, but torch sees no CUDA device here")
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""The engine of one model: continuous batching over all of its sessions.
+
+    event loop                          worker thread, owner of the back end
+    ----------                          ------------------------------------
+    run(), infer() --- Run ---.         loop:
+    open(), read() --- Call --+-> inbox   take what has come: calls are answered at once, runs are queued
+    close() -------- sentinel-'           schedule   up to max_batch runs, round robin
+                                          run        one batched step of the back end
+    futures <---- call_soon_threadsafe -- deliver    a result or an exception to everyone who is done
+
+Sequences join and leave at every tick, so a long one never holds up a short one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from app.backends.base import Array, Backend
+from app.engine.run import Result, Run
+from app.engine.scheduler import Scheduler
+from app.errors import EngramError, QueueFull, ShuttingDown, StepFailed
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Observer(Protocol):
+    """Who wants to know what the engine does; called from the worker thread."""
+
+    def tick(self, batch: int, seconds: float) -> None:
+        """A step of `batch` sessions took so long."""
+
+    def failure(self) -> None:
+        """A step of one session failed."""
+
+
+@dataclass(eq=False)
+class Call:
+    """Something to do with the back end between two ticks."""
+
+    function: Callable[[Backend], Any]
+    waiter: "asyncio.Future[Any]"
+
+
+class Engine:
+    """Steps the sessions of one model. Its coroutines belong to the event loop that called `start`."""
+
+    def __init__(self, name: str, backend: Backend, max_batch: int, max_queue: int, observer: Observer) -> None:
+        self.name = name
+        self.spec = backend.spec
+        self._backend = backend
+        self._max_queue = max_queue
+        self._observer = observer
+        # Shared between the loop and the worker
+        self._inbox: queue.SimpleQueue[Run | Call | None] = queue.SimpleQueue()
+        # The loop's own
+        self._waiters: set[asyncio.Future[Any]] = set()
+        self._sequences = 0
+        self._refusal: EngramError | None = None
+        # The worker's own
+        self._scheduler = Scheduler(max_batch)
+        self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
+        self._open = True
+        self._worker = threading.Thread(target=self._work, name=f"engine {name}", daemon=True)
+
+    # On the event loop
+
+    def start(self) -> None:
+        """Start the worker thread."""
+        self._loop = asyncio.get_running_loop()
+        self._worker.start()
+
+    async def close(self, timeout: float) -> None:
+        """Refuse new work, finish what was accepted, and stop; what is left after `timeout` seconds is refused."""
+        self._refuse(ShuttingDown("the server is stopping; try again later"))
+        self._inbox.put(None)
+        await asyncio.to_thread(self._worker.join, timeout)
+        if self._worker.is_alive():
+            logger.warning("%s: work is left after %g s and is given up", self.name, timeout)
+            self._give_up()
+
+    @property
+    def sequences(self) -> int:
+        """The number of sequences in work or waiting."""
+        return self._sequences
+
+    async def open(self) -> int:
+        """Return a new slot with the state before the first step."""
+        return await self._call(lambda backend: backend.open())
+
+    async def read(self, slot: int) -> dict[str, Array]:
+        """Return a copy of the state in a slot."""
+        return await self._call(lambda backend: backend.read(slot))
+
+    async def reset(self, slot: int) -> None:
+        """Put the state before the first step into a slot."""
+        await self._call(lambda backend: backend.write(slot, None))
+
+    async def free(self, slot: int) -> None:
+        """Give a slot back."""
+        await self._call(lambda backend: backend.close(slot))
+
+    async def probe(self) -> None:
+        """Take one step, between two ticks, with a state that is opened for it."""
+        await self._call(_probe)
+
+    async def run(self, slot: int, inputs: Array, trace: Sequence[str] = ()) -> Result:
+        """Step a slot over a sequence: all of it, even if nobody waits any more, or none where an exception comes.
+
+        inputs: float32 [T, input_size]. A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput,
+        StepFailed or ShuttingDown.
+        """
+        return await asyncio.shield(self._submit([inputs], slot, trace)[0])
+
+    async def infer(self, sequences: Sequence[Array], trace: Sequence[str] = ()) -> list[Result]:
+        """Run sequences, each from the state before the first step; they are all accepted, or none is.
+
+        sequences: float32 [T, input_size] each, of any lengths. What is cancelled is dropped. Raises as `run` does.
+        """
+        waiters = self._submit(sequences, None, trace)
+        try:
+            return [await waiter for waiter in waiters]
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+
+    def _submit(
+        self, sequences: Sequence[Array], slot: int | None, trace: Sequence[str]
+    ) -> "list[asyncio.Future[Result]]":
+        if self._refusal:
+            raise self._refusal
+        if self._sequences + len(sequences) > self._max_queue:
+            raise QueueFull(
+                f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(sequences)} more came; "
+                f"at most {self._max_queue} are accepted; try again later"
+            )
+        runs = [Run(slot, inputs, trace, self._new_waiter()) for inputs in sequences]
+        self._sequences += len(runs)
+        for run in runs:
+            run.waiter.add_done_callback(self._sequence_done)
+            self._inbox.put(run)
+        return [run.waiter for run in runs]
+
+    async def _call(self, function: Callable[[Backend], T]) -> T:
+        if self._refusal:
+            raise self._refusal
+        call = Call(function, self._new_waiter())
+        self._inbox.put(call)
+        result: T = await call.waiter
+        return result
+
+    def _new_waiter(self) -> "asyncio.Future[Any]":
+        waiter: asyncio.Future[Any] = self._loop.create_future()
+        self._waiters.add(waiter)
+        waiter.add_done_callback(self._waiters.discard)
+        return waiter
+
+    def _sequence_done(self, _: "asyncio.Future[Any]") -> None:
+        self._sequences -= 1
+
+    def _deliver(self, outcomes: "list[tuple[asyncio.Future[Any], Any]]") -> None:
+        for waiter, outcome in outcomes:
+            if waiter.done():
+                continue
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
+                waiter.exception()  # seen, even if nobody waits any more
+            else:
+                waiter.set_result(outcome)
+
+    def _refuse(self, error: EngramError) -> None:
+        self._refusal = self._refusal or error
+
+    def _give_up(self) -> None:
+        """Tell everyone who still waits that nothing will come."""
+        self._deliver([(waiter, self._refusal) for waiter in self._waiters])
+
+    # On the worker thread
+
+    def _work(self) -> None:
+        try:
+            while self._receive():
+                self._tick()
+                self._send()
+            self._send()
+        except Exception:
+            logger.exception("%s: the engine has stopped", self.name)
+            self._post(self._refuse, StepFailed(f"the engine of {self.name} has stopped; the server's log says why"))
+            self._post(self._give_up)
+
+    def _receive(self) -> bool:
+        """Take in what has come, waiting only where there is nothing else to do; False: closed, and all is done."""
+        while self._open or self._scheduler:
+            idle = not self._scheduler and not self._outcomes
+            try:
+                item = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            if item is None:
+                self._open = False
+            elif isinstance(item, Call):
+                self._answer(item)
+            else:
+                self._accept(item)
+        return False
+
+    def _answer(self, call: Call) -> None:
+        try:
+            outcome = call.function(self._backend)
+        except Exception as error:
+            outcome = self._explain(error)
+        self._outcomes.append((call.waiter, outcome))
+
+    def _accept(self, run: Run) -> None:
+        try:
+            if run.slot is None:
+                run.slot = self._backend.open()
+            elif len(run.inputs) > 1:
+                run.before = self._backend.read(run.slot)
+        except Exception as error:
+            self._outcomes.append((run.waiter, self._explain(error)))
+        else:
+            self._scheduler.add([run])
+
+    def _tick(self) -> None:
+        """Schedule, run, deliver."""
+        batch = []
+        for run in self._scheduler.next_batch():
+            if run.abandoned:
+                self._finish(run, None)
+            else:
+                batch.append(run)
+        if batch:
+            self._step(batch)
+        self._scheduler.add(run for run in batch if not run.finished and not run.failed)
+
+    def _step(self, batch: list[Run]) -> None:
+        """Take one step of every run in the batch; where that fails, of each alone, so that only its own can fail."""
+        slots = [run.slot for run in batch if run.slot is not None]
+        inputs = np.stack([run.inputs[run.position] for run in batch])
+        names = list(dict.fromkeys(name for run in batch for name in run.trace))
+        began = time.perf_counter()
+        try:
+            outputs, traces = self._backend.step(slots, inputs, names)
+        except Exception as error:
+            if len(batch) > 1:
+                for run in batch:
+                    self._step([run])
+            else:
+                self._fail(batch[0], error)
+            return
+        self._observer.tick(len(batch), time.perf_counter() - began)
+        for row, run in enumerate(batch):
+            run.outputs.append(outputs[row])
+            run.traces.append({name: traces[name][row] for name in run.trace})
+            if run.finished:
+                self._finish(run, run.result())
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        """End a run whose step raised, and undo the steps before it."""
+        self._observer.failure()
+        run.failed = True
+        if run.before is not None and run.slot is not None:
+            self._backend.write(run.slot, run.before)
+        self._finish(run, self._explain(error, run))
+
+    def _finish(self, run: Run, outcome: Result | Exception | None) -> None:
+        if run.transient and run.slot is not None:
+            self._backend.close(run.slot)
+        self._outcomes.append((run.waiter, outcome))
+
+    def _explain(self, error: Exception, run: Run | None = None) -> EngramError:
+        """Return an error for the client: our own as it is, anything else as a failure that the log explains."""
+        if isinstance(error, EngramError):
+            if run is not None:
+                error.more["step_of_sequence"] = run.position
+            return error
+        logger.error("%s: the back end failed", self.name, exc_info=error)
+        return StepFailed(f"the back end of {self.name} failed: {type(error).__name__}; nothing was changed")
+
+    def _send(self) -> None:
+        if self._outcomes:
+            self._post(self._deliver, self._outcomes)
+            self._outcomes = []
+
+    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _probe(backend: Backend) -> None:
+    slot = backend.open()
+    try:
+        backend.step([slot], np.zeros((1, backend.spec.input_size), np.float32))
+    finally:
+        backend.close(slot)

@@ -1,0 +1,136 @@
+"""Every error that a client can be told, in one tree.
+
+    EngramError
+    |-- InvalidRequest          the request cannot be understood
+    |   |-- MalformedBody
+    |   |-- InvalidInput        an input at a named place
+    |   |-- UnknownName         a trace or a state leaf that the model does not have
+    |   `-- NonFiniteOutput     the model's numbers overflowed on this input
+    |-- BodyTooLarge
+    |-- NotFound
+    |   |-- ModelNotFound
+    |   `-- SessionNotFound
+    |-- SessionGone             deleted, expired or lost
+    |-- Conflict
+    |   |-- StepConflict        not at the step that the client believed
+    |   `-- SequenceConflict    a frame number that does not follow the last
+    |-- Unavailable             try again later
+    |   |-- QueueFull
+    |   |-- SessionsFull
+    |   |-- ShuttingDown
+    |   `-- StoreFailed
+    `-- InternalError           ours, not the client's
+        `-- StepFailed
+
+`code` is stable and documented in docs/api.md; `status` is of HTTP, and `close_code` ends a WebSocket.
+"""
+
+from typing import Any, ClassVar
+
+
+class EngramError(Exception):
+    """An error for a client: `detail` says what is wrong; place, expected and got, where they apply, say where."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(
+        self, detail: str, *, place: str | None = None, expected: str | None = None, got: str | None = None, **more: Any
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        named = {"place": place, "expected": expected, "got": got}
+        self.more = {key: value for key, value in named.items() if value is not None} | more
+
+    @property
+    def close_code(self) -> int:
+        """Return the WebSocket close code: 4000 + status for what the client did, the registered codes otherwise."""
+        return {413: 1009, 500: 1011, 503: 1013}.get(self.status, 4000 + self.status)
+
+    def problem(self) -> dict[str, Any]:
+        """Return the error as a problem document (RFC 9457)."""
+        known = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
+        return known | {"detail": self.detail} | self.more
+
+
+class InvalidRequest(EngramError):
+    code, status, title = "invalid_request", 422, "The request is not valid"
+
+
+class MalformedBody(InvalidRequest):
+    code, status, title = "malformed_body", 400, "The body cannot be decoded"
+
+
+class InvalidInput(InvalidRequest):
+    code, title = "invalid_input", "An input is not valid"
+
+
+class UnknownName(InvalidRequest):
+    code, title = "unknown_name", "The model has nothing of this name"
+
+
+class NonFiniteOutput(InvalidRequest):
+    code, title = "non_finite_output", "The model's numbers overflowed on this input"
+
+
+class BodyTooLarge(EngramError):
+    code, status, title = "body_too_large", 413, "The body is too large"
+
+
+class NotFound(EngramError):
+    code, status, title = "not_found", 404, "There is nothing here"
+
+
+class ModelNotFound(NotFound):
+    code, title = "model_not_found", "No such model"
+
+
+class SessionNotFound(NotFound):
+    code, title = "session_not_found", "No such session"
+
+
+class SessionGone(EngramError):
+    code, status, title = "session_gone", 410, "The session is gone"
+
+
+class Conflict(EngramError):
+    code, status, title = "conflict", 409, "The request does not fit what came before"
+
+
+class StepConflict(Conflict):
+    code, title = "step_conflict", "The session is at another step"
+
+
+class SequenceConflict(Conflict):
+    code, title = "sequence_conflict", "The frame does not follow the last one"
+
+
+class Unavailable(EngramError):
+    code, status, title = "unavailable", 503, "Not now"
+    retry_after: ClassVar[int] = 1
+    """Seconds after which trying again makes sense."""
+
+
+class QueueFull(Unavailable):
+    code, title = "queue_full", "Too much work is waiting"
+
+
+class SessionsFull(Unavailable):
+    code, title = "sessions_full", "Too many sessions are open"
+
+
+class ShuttingDown(Unavailable):
+    code, title = "shutting_down", "The server is stopping"
+
+
+class StoreFailed(Unavailable):
+    code, title = "store_failed", "The sessions' store cannot be written"
+
+
+class InternalError(EngramError):
+    code, status, title = "internal_error", 500, "Something went wrong in the server"
+
+
+class StepFailed(InternalError):
+    code, title = "step_failed", "The step could not be computed"

@@ -1,0 +1,107 @@
+"""Every setting of the server: read from flags, the environment and a TOML file, in this order of precedence."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ENVIRONMENT_PREFIX = "ENGRAM_"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the setting, the value and what was expected."""
+
+
+class Settings(BaseSettings):
+    """The settings of one server."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on; there are no keys yet, so keep it local")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
+    data: Path = Field(Path("data"), description="directory for what the server keeps of its sessions")
+    store: Literal["sqlite", "memory"] = Field("sqlite", description="where the list of sessions is kept")
+    backend: Literal["auto", "onnx", "torch"] = Field(
+        "auto",
+        description="what computes the steps; auto: onnx on a CPU, torch on CUDA or where there is no model.onnx",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the steps are computed; auto: cuda where torch is installed and sees one"
+    )
+    threads: int = Field(1, ge=1, description="CPU threads of one model's step")
+    max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
+    max_sessions: int = Field(4096, ge=1, description="open sessions of a model")
+    max_queue: int = Field(1024, ge=1, description="sequences of a model in work or waiting; more are answered 503")
+    max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
+    idle_timeout: float = Field(3600, gt=0, description="seconds without a step until a session expires")
+    ready_timeout: float = Field(5, gt=0, description="seconds that /readyz waits for a step of each model")
+    shutdown_timeout: float = Field(
+        20, gt=0, description="seconds that accepted work has to finish after a stop signal"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    access_log: bool = Field(False, description="log a line for every request")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(flags: Mapping[str, Any]) -> Settings:
+    """Return the settings from the given flags, the environment and the file that `config` or ENGRAM_CONFIG names.
+
+    Flags that are None or that are no settings are passed over. Raises SettingsError.
+    """
+    file = flags.get("config") or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    if file and not Path(file).is_file():
+        raise SettingsError(f"config: no file {file}")
+    _refuse_unknown_variables()
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    given = {name: value for name, value in flags.items() if name in Settings.model_fields and value is not None}
+    try:
+        return FromFile(**given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from error
+    except ValueError as error:
+        raise SettingsError(f"config {file}: {error}") from error
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting: --max-batch for max_batch, and so on."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings by their names, e.g. port = 8000")
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        about = f"{field.description} (default: {field.default})"
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
+        elif get_origin(field.annotation) is Literal:
+            parser.add_argument(flag, choices=get_args(field.annotation), help=about)
+        else:
+            parser.add_argument(flag, metavar=getattr(field.annotation, "__name__", "VALUE").upper(), help=about)
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in (*Settings.model_fields, "config")}
+    unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"environment variable {unknown[0]}: no such setting; see engram serve --help")
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(map(str, problem["loc"]))
+    return f"setting {place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"

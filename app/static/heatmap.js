@@ -1,0 +1,132 @@
+// One heat map: a canvas with one pixel for each value, which the browser enlarges without smoothing, and its axes.
+//
+//     row name   title                    low [colours] high
+//        ticks   [ field: canvas, marks                    ]
+//  column name   ticks
+
+import { element } from "./dom.js";
+
+const TALLEST_ROW = 14;
+const USUAL_HEIGHT = 208;
+const TICK_HEIGHT = 26;
+const MOST_COLUMN_TICKS = 10;
+
+/**
+ * Return a figure of `plot`:
+ *
+ * name: of the canvas, as its data-name; title.
+ * columns: the values, [columns][rows]; a column that is null stays empty.
+ * rows: how many rows; rowLabels: a name for each, where a number would not do.
+ * rowName, columnName: what the axes count.
+ * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells.
+ *
+ * `onPoint` is called with a description of the value under the pointer, and its column.
+ */
+export function heatmap(plot, onPoint) {
+  const canvas = element("canvas", { ariaLabel: summary(plot), role: "img" });
+  canvas.dataset.name = plot.name;
+  paint(canvas, plot);
+  canvas.addEventListener("pointermove", (event) => {
+    const cell = cellAt(canvas, event);
+    canvas.title = describe(plot, cell);
+    onPoint(canvas.title, cell.column);
+  });
+  const field = element("div", { className: "field" }, canvas, ...(plot.marks ?? []).map((cell) => mark(plot, cell)));
+  field.classList.toggle("ruled", Boolean(plot.ruled));
+  return figure(plot, field);
+}
+
+/** Show the values of `plot` on `canvas`. */
+export function paint(canvas, { columns, rows, scale }) {
+  const image = new ImageData(columns.length, rows);
+  columns.forEach((column, x) => {
+    column?.forEach((value, y) => image.data.set([...scale.color(value), 255], 4 * (y * columns.length + x)));
+  });
+  canvas.width = columns.length;
+  canvas.height = rows;
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+/** Return the row and column under the pointer, or the nearest ones if it is outside. */
+export function cellAt(canvas, event) {
+  const box = canvas.getBoundingClientRect();
+  const nearest = (fraction, count) => Math.min(Math.max(Math.floor(fraction * count), 0), count - 1);
+  return {
+    column: nearest((event.clientX - box.left) / box.width, canvas.width),
+    row: nearest((event.clientY - box.top) / box.height, canvas.height),
+  };
+}
+
+function figure(plot, field) {
+  const created = element(
+    "figure",
+    { className: "heatmap" },
+    element("span", { className: "row-name" }, plot.rowName),
+    element("figcaption", {}, element("span", {}, plot.title), colorBar(plot.scale)),
+    element("div", { className: "row-ticks" }, ...rowTicks(plot)),
+    field,
+    element("span", { className: "column-name" }, plot.columnName),
+    element("div", { className: "column-ticks" }, ...columnTicks(plot)),
+  );
+  created.style.setProperty("--columns", plot.columns.length);
+  created.style.setProperty("--rows", plot.rows);
+  created.style.setProperty("--row-height", `${rowHeight(plot)}px`);
+  return created;
+}
+
+function rowHeight({ rows }) {
+  return Math.min(Math.max(Math.round(USUAL_HEIGHT / rows), 1), TALLEST_ROW);
+}
+
+function rowTicks(plot) {
+  if (plot.rowLabels) return plot.rowLabels.map((label, row) => tick(label, "top", row, plot.rows));
+  const most = (plot.rows * rowHeight(plot)) / TICK_HEIGHT;
+  return steps(plot.rows, most).map((row) => tick(row, "top", row, plot.rows));
+}
+
+function columnTicks({ columns }) {
+  return steps(columns.length, MOST_COLUMN_TICKS).map((column) => tick(column, "left", column, columns.length));
+}
+
+/** Return round numbers below `count`, about `most` of them. */
+function steps(count, most) {
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((size) => count / size <= most) ?? 1000;
+  return Array.from({ length: Math.ceil(count / step) }, (_, i) => i * step);
+}
+
+function tick(label, side, index, count) {
+  const created = element("span", {}, `${label}`);
+  created.style[side] = percent(index + 0.5, count);
+  return created;
+}
+
+function mark({ columns, rows }, { column, row }) {
+  const created = element("i", { className: "mark" });
+  created.style.left = percent(column, columns.length);
+  created.style.top = percent(row, rows);
+  return created;
+}
+
+function colorBar({ low, high, gradient }) {
+  const bar = element("i");
+  bar.style.backgroundImage = gradient;
+  return element("span", { className: "color-bar" }, number(low), bar, number(high));
+}
+
+function summary({ title, rows, rowName, columns, columnName }) {
+  return `${title}: ${rows} × ${columns.length} values, ${rowName} by ${columnName}`;
+}
+
+function describe({ columns, rowLabels, rowName, columnName }, { row, column }) {
+  const value = columns[column]?.[row];
+  const shown = value === undefined ? "not asked for" : value.toFixed(3);
+  return `${rowName} ${rowLabels?.[row] ?? row}, ${columnName} ${column}: ${shown}`;
+}
+
+function number(value) {
+  return Number.isInteger(value) ? `${value}` : value.toFixed(2);
+}
+
+function percent(part, whole) {
+  return `${(100 * part) / whole}%`;
+}

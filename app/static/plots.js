@@ -1,0 +1,111 @@
+// What there is to see of one run, as descriptions of heat maps (see heatmap.js).
+
+import { BITS, WEIGHTS, positive, signed } from "./scales.js";
+
+const TIME = "t";
+
+// The traces that the page knows. `heads`: one heat map for each head of that kind. Otherwise there is a single one,
+// whose rows are the heads of the kind `rows`, or slots.
+const WEIGHTINGS = {
+  write_weights: { title: "Write weighting", heads: "write" },
+  read_weights: { title: "Read weighting", heads: "read" },
+  allocation_weights: { title: "Allocation weighting", heads: "write" },
+  usage: { title: "Usage" },
+};
+const GATES = {
+  write_gate: { title: "Write gate", rows: "write" },
+  allocation_gate: { title: "Allocation gate", rows: "write" },
+  free_gates: { title: "Free gates", rows: "read" },
+  read_modes: { title: "Read modes", heads: "read", rowName: "mode", labels: readModes },
+  interpolation_gate: { title: "Interpolation gate", rows: "all" },
+  shift_weights: { title: "Shift weighting", heads: "all", rowName: "shift", labels: shifts },
+  key_strength: { title: "Key strength", rows: "all", scale: positive },
+  sharpening: { title: "Sharpening", rows: "all", scale: positive },
+};
+
+/** Return the names of the traces of `model` that the page can show. */
+export function shownTraces(model) {
+  return Object.keys({ ...WEIGHTINGS, ...GATES }).filter((name) => name in model.trace);
+}
+
+/** Return what there is to see, in groups: [{title, plots}]. `wrong`: the wrong bits, [{row, column}]. */
+export function plotGroups(model, task, sequence, answer, wrong) {
+  const groups = [
+    { title: "Sequence", plots: sequencePlots(model, task, sequence, answer, wrong) },
+    { title: "Slots over time", plots: tracePlots(WEIGHTINGS, model, answer.trace) },
+    { title: "Controls of the heads", plots: tracePlots(GATES, model, answer.trace) },
+    { title: "Memory after the last step", plots: memoryPlots(answer.memory) },
+  ];
+  return groups.filter(({ plots }) => plots.length > 0);
+}
+
+function sequencePlots(model, task, { inputs, targets }, { outputs }, wrong) {
+  const axes = { rowName: "channel", columnName: TIME, ruled: true, scale: BITS };
+  const answers = { ...axes, rows: model.output_size };
+  const input = { ...axes, name: "input", title: "Input", columns: inputs, rows: model.input_size };
+  const target = { ...answers, name: "target", title: "Target", columns: targets };
+  const output = { ...answers, name: "output", title: "Output", columns: outputs, marks: wrong };
+  if (model.output_activation === "identity") output.scale = signed(outputs);
+  return [
+    { ...input, rowLabels: task.channels },
+    ...(targets.some(Boolean) ? [target] : []),
+    output,
+  ];
+}
+
+function tracePlots(kinds, model, trace) {
+  return Object.entries(kinds)
+    .filter(([name]) => name in trace)
+    .flatMap(([name, kind]) => (kind.heads ? headPlots : singlePlot)(name, kind, model, trace[name]));
+}
+
+function headPlots(name, kind, model, values) {
+  return headLabels(kind.heads, model).map((head, index) => {
+    const columns = values.map((step) => step[index]);
+    return tracePlot(`${name}.${index}`, kind, `${kind.title}, ${head} head`, columns, kind.labels?.(columns[0].length));
+  });
+}
+
+function singlePlot(name, kind, model, columns) {
+  return [tracePlot(name, kind, kind.title, columns, kind.rows && headLabels(kind.rows, model))];
+}
+
+function tracePlot(name, kind, title, columns, rowLabels) {
+  return {
+    name,
+    title,
+    columns,
+    rows: columns[0].length,
+    rowName: kind.rowName ?? (kind.rows ? "head" : "slot"),
+    rowLabels,
+    columnName: TIME,
+    scale: kind.scale?.(columns) ?? WEIGHTS,
+  };
+}
+
+function memoryPlots(memory) {
+  if (!memory) return [];
+  const columns = memory[0].map((_, word) => memory.map((slot) => slot[word]));
+  const axes = { rowName: "slot", columnName: "word" };
+  return [{ ...axes, name: "memory", title: "Memory", columns, rows: memory.length, scale: signed(columns) }];
+}
+
+/** Return the names of the heads of `kind`; "all" are the read heads, then the write heads. */
+function headLabels(kind, model) {
+  const named = (name, count) => Array.from({ length: count }, (_, index) => `${name} ${index}`);
+  const heads = { read: named("read", model.read_heads), write: named("write", model.write_heads) };
+  return heads[kind] ?? [...heads.read, ...heads.write];
+}
+
+/** Return the names of `count` read modes: backward and forward along the links of each write head, and content. */
+function readModes(count) {
+  const writeHeads = (count - 1) / 2;
+  const along = (name) => Array.from({ length: writeHeads }, (_, head) => (writeHeads > 1 ? `${name} ${head}` : name));
+  return [...along("backward"), ...along("forward"), "content"];
+}
+
+/** Return the names of `count` shifts: as many slots back as forth. */
+function shifts(count) {
+  const farthest = (count - 1) / 2;
+  return Array.from({ length: count }, (_, index) => `${index > farthest ? "+" : ""}${index - farthest}`);
+}

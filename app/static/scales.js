@@ -1,0 +1,54 @@
+// Colour scales. All start in the dark and get lighter evenly, so that equal steps of value look like equal steps.
+
+const INK = ["#03080a", "#002837", "#004b62", "#006f88", "#0093a8", "#3bb6c4", "#8ed7dd", "#d7f6f7"];
+
+const MAGMA = [
+  "#000004", "#0b0924", "#20114b", "#3b0f70", "#57157e", "#721f81", "#8c2981", "#a8327d",
+  "#c43c75", "#de4968", "#f1605d", "#fa7f5e", "#fe9f6d", "#febf84", "#fddea0", "#fcfdbf",
+];
+
+// Blue below, red above, dark at zero.
+const BERLIN = [
+  "#9eb0ff", "#79abed", "#519fd3", "#3685ad", "#286886", "#1d4b61", "#14303e", "#111a20", "#190c09",
+  "#2b0e01", "#411201", "#5b1d08", "#7d341e", "#9e513f", "#be6f63", "#df8f89", "#ffadad",
+];
+
+/** Data in [0, 1]: bits and their probabilities. */
+export const BITS = scale(INK, 0, 1);
+
+/** Weightings and gates, in [0, 1]. */
+export const WEIGHTS = scale(MAGMA, 0, 1);
+
+/** From zero up to the largest of `values` (a list of columns). */
+export function positive(values) {
+  return scale(MAGMA, 0, Math.max(...values.flat()));
+}
+
+/** As far below zero as above it, wide enough for all of `values` (a list of columns). */
+export function signed(values) {
+  const extent = Math.max(...values.flat().map(Math.abs));
+  return scale(BERLIN, -extent, extent);
+}
+
+function scale(anchors, low, high) {
+  const colors = anchors.map(parse);
+  const span = high - low || 1;
+  return {
+    low,
+    high,
+    gradient: `linear-gradient(to right, ${anchors.join(", ")})`,
+    color: (value) => between(colors, (value - low) / span),
+  };
+}
+
+/** Return the colour at `fraction` of the way through `colors`, as [red, green, blue]. */
+function between(colors, fraction) {
+  const position = Math.min(Math.max(fraction, 0), 1) * (colors.length - 1);
+  const index = Math.min(Math.floor(position), colors.length - 2);
+  const share = position - index;
+  return colors[index].map((channel, i) => channel + share * (colors[index + 1][i] - channel));
+}
+
+function parse(hex) {
+  return [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
+}

@@ -1,0 +1,52 @@
+"""From a checkpoint to a model that runs: what the trainer's tools and the torch back end both start from."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.config import ConfigError
+from models.contract import MemoryModel
+from models.manifest import Manifest, ManifestError, read_manifest, weights_file
+from models.registry import build
+from models.state import flatten, unflatten
+
+
+class ServedStep(nn.Module):
+    """A model's step as a function of plain tensors: what is exported, and what a server runs.
+
+    It returns the activated outputs, then the next state's leaves, then the traces, in the order of the manifest.
+    """
+
+    def __init__(self, model: MemoryModel[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.like = model.initial_state(1)
+        self.names = list(flatten(self.like))
+
+    def forward(self, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+        state = unflatten(dict(zip(self.names, leaves, strict=True)), self.like)
+        outputs, next_state, trace = self.model.step(inputs, state)
+        return (self.model.activate(outputs), *flatten(next_state).values(), *trace.values())
+
+
+def load(directory: Path, memory_size: int | None = None) -> tuple[MemoryModel[Any], Manifest]:
+    """Return the model of the checkpoint in `directory`, on the CPU, and its manifest.
+
+    memory_size: another number of memory slots than it was trained with. Raises ManifestError.
+    """
+    manifest = read_manifest(directory)
+    config = dict(manifest.config)
+    if memory_size is not None:
+        if "memory_size" not in config:
+            raise ManifestError(f"{directory}: a model of kind {manifest.kind!r} has no memory to resize")
+        config["memory_size"] = memory_size
+    path = weights_file(directory, manifest)
+    try:
+        model = build(manifest.kind, config)
+        model.load_state_dict(load_file(path))
+    except (ConfigError, SafetensorError, RuntimeError) as error:
+        raise ManifestError(f"{path}: {error}") from error
+    return model.eval(), manifest

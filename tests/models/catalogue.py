@@ -1,0 +1,73 @@
+"""Every registered model in several shapes: the table over which the laws are tested, and what the tests feed them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.cells import FeedForwardConfig, LSTMConfig
+from models.contract import MemoryModel, unroll
+from models.dnc import DNCConfig
+from models.ntm import NTMConfig
+from models.registry import MODELS, AnyConfig
+from models.rnn import RNNConfig
+
+LSTM = LSTMConfig(hidden_size=5)
+FEED_FORWARD = FeedForwardConfig(hidden_size=6)
+
+CATALOGUE: dict[str, AnyConfig] = {
+    "dnc": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM),
+    "dnc-3-read-heads": DNCConfig(3, 2, memory_size=5, word_size=3, read_heads=3, controller=LSTM),
+    "dnc-3-write-heads": DNCConfig(3, 2, memory_size=6, word_size=3, write_heads=3, controller=LSTM),
+    "dnc-2-read-3-write-heads": DNCConfig(2, 4, 7, 3, read_heads=2, write_heads=3, controller=LSTM),
+    "dnc-no-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0),
+    "dnc-small-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0.25),
+    "dnc-feed-forward": DNCConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
+    "dnc-sizes-of-1": DNCConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
+    "dnc-odd-sizes": DNCConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
+    "dnc-sigmoid": DNCConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
+    "ntm": NTMConfig(3, 2, memory_size=6, word_size=4, controller=LSTM),
+    "ntm-3-read-heads": NTMConfig(3, 2, memory_size=5, word_size=3, read_heads=3, controller=LSTM),
+    "ntm-3-write-heads": NTMConfig(3, 2, memory_size=6, word_size=3, write_heads=3, controller=LSTM),
+    "ntm-2-read-2-write-heads": NTMConfig(
+        2, 4, memory_size=7, word_size=3, read_heads=2, write_heads=2, controller=LSTM
+    ),
+    "ntm-shift-1": NTMConfig(3, 2, memory_size=6, word_size=4, shift_width=1, controller=LSTM),
+    "ntm-shift-5": NTMConfig(3, 2, memory_size=8, word_size=4, shift_width=5, controller=LSTM),
+    "ntm-shift-wider-than-memory": NTMConfig(3, 2, memory_size=3, word_size=4, shift_width=5, controller=LSTM),
+    "ntm-feed-forward": NTMConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
+    "ntm-sizes-of-1": NTMConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
+    "ntm-odd-sizes": NTMConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
+    "ntm-sigmoid": NTMConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
+    "rnn": RNNConfig(3, 2, controller=LSTM),
+    "rnn-feed-forward": RNNConfig(3, 2, controller=FEED_FORWARD),
+    "rnn-sizes-of-1": RNNConfig(1, 1, controller=LSTMConfig(hidden_size=1, forget_bias=0)),
+    "rnn-sigmoid": RNNConfig(7, 5, controller=FeedForwardConfig(hidden_size=3), output_activation="sigmoid"),
+}
+
+KINDS = {config: kind for kind, (config, _) in MODELS.items()}
+
+
+def make(name: str, dtype: torch.dtype = torch.float32, spread: float = 0.5) -> MemoryModel[Any]:
+    """Return a model of the table with normal weights and biases of standard deviation `spread`."""
+    return make_from(CATALOGUE[name], dtype, spread)
+
+
+def make_from(config: AnyConfig, dtype: torch.dtype = torch.float32, spread: float = 0.5) -> MemoryModel[Any]:
+    """Return the model of `config` with normal weights and biases of standard deviation `spread`."""
+    model = MODELS[KINDS[type(config)]][1](config).to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=spread)
+    return model
+
+
+def random_inputs(model: MemoryModel[Any], steps: int, batch: int) -> Tensor:
+    """Return normal inputs in the dtype of the weights: [T, B, I]."""
+    return torch.randn(steps, batch, model.input_size, dtype=next(model.parameters()).dtype)
+
+
+@torch.no_grad()
+def lived_in_state(model: MemoryModel[Any], batch: int) -> Any:
+    """Return the state after a few random steps: memory written, usages apart, links and precedences under way."""
+    _, state, _ = unroll(model, random_inputs(model, 6, batch), model.initial_state(batch))
+    return state
