@@ -36,8 +36,10 @@ COPY --from=dependencies /opt/engram /opt/engram/
 COPY checkpoints /checkpoints/
 COPY --from=application /opt/engram /opt/engram/
 
+# ONNX Runtime reports to Microsoft unless it is told not to.
 ENV PATH=/opt/engram/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     ENGRAM_HOST=0.0.0.0 \
     ENGRAM_PORT=8000 \
     ENGRAM_CHECKPOINTS=/checkpoints \
@@ -47,5 +49,8 @@ VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import http.client, os, sys; connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['ENGRAM_PORT']), timeout=3); connection.request('GET', '/healthz'); sys.exit(connection.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; \
+        connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['ENGRAM_PORT']), timeout=3); \
+        connection.request('GET', '/healthz'); \
+        sys.exit(connection.getresponse().status != 200)"]
 CMD ["engram", "serve"]

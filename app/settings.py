@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     max_sessions: int = Field(4096, ge=1, description="open sessions of a model")
     max_queue: int = Field(1024, ge=1, description="sequences of a model in work or waiting; more are answered 503")
     max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
+    max_sequences: int = Field(256, ge=1, description="sequences in one /infer request, never more than max_queue")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
     idle_timeout: float = Field(3600, gt=0, description="seconds without a step until a session expires")
     ready_timeout: float = Field(5, gt=0, description="seconds that /readyz waits for a step of each model")

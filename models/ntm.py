@@ -120,7 +120,8 @@ class NTM(MemoryModel[NTMState]):
         gated = addressing.interpolate(content, previous, controls.interpolation_gate)
         shifted = addressing.circular_shift(gated, controls.shift_weights)
         weights = addressing.sharpen(shifted, controls.sharpening)
-        read_weights, write_weights = torch.split(weights, [self.config.read_heads, self.config.write_heads], dim=1)
+        parts = torch.split(weights, [self.config.read_heads, self.config.write_heads], dim=1)
+        read_weights, write_weights = (part.contiguous() for part in parts)
 
         # Read, then write
         read_vectors = addressing.read(state.memory, read_weights)

@@ -113,9 +113,11 @@ def _manifest(trainer: Trainer, command: str, weights_sha256: str) -> Manifest:
 
 
 def _finish_last_save(directory: Path) -> None:
-    """Give the weights that the manifest names their own name, if they still go by the other."""
-    if (directory / NEXT_WEIGHTS_FILE).exists() and (directory / MANIFEST_FILE).exists():
+    """Give the weights that the manifest names their own name, and drop next weights that it does not name."""
+    following = directory / NEXT_WEIGHTS_FILE
+    if following.exists() and (directory / MANIFEST_FILE).exists():
         os.replace(weights_file(directory, read_manifest(directory)), directory / WEIGHTS_FILE)
+        following.unlink(missing_ok=True)
         _sync_directory(directory)
 
 

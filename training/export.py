@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from onnxscript import opset20 as op
 from safetensors.torch import save
 from torch import Tensor
@@ -33,9 +34,16 @@ OPSET = 20
 
 STEPS_VERIFIED = 100
 BATCHES_VERIFIED = (1, 2, 5)
-TOLERANCE = 1e-4
-"""The largest difference of an output from torch's. Two slots whose usage differs by rounding may swap places, which
-changes nothing but their numbers and the rounding; over 100 steps this leaves the rest of this tolerance unused."""
+TOLERANCE = 5e-4
+"""The largest difference from torch, in one step from the same state, of any output, state leaf or trace, relative to
+its largest value where that is above 1. In float32, torch's own step is that uncertain: sharp content weightings
+multiply its rounding a thousandfold.
+
+The steps are compared one by one because whole runs cannot be: a trained DNC whose memory is full takes a difference
+of rounding to one of the outputs in a few dozen steps. Nor can slots: two whose usage differs by rounding may swap
+places, so the values of a tensor are compared in order or, where that fails, sorted; outputs, read vectors and the
+controller's state do not depend on which slot it was.
+"""
 
 
 class ExportError(RuntimeError):
@@ -45,8 +53,8 @@ class ExportError(RuntimeError):
 def export(directory: Path, after_step: Callable[[int, int], object] | None = None) -> Path:
     """Write `model.onnx` beside the weights of a checkpoint and return its path.
 
-    The graph is run against torch over 100 steps from a fresh state at batch 1, 2 and 5, and gets its name only if
-    every output agrees; `after_step` is called with the steps done and their total. Raises ExportError.
+    The graph is run over 100 steps from a fresh state at batch 1, 2 and 5, and gets its name only if every one of its
+    steps is the one that torch takes; `after_step` is called with the steps done and their total. Raises ExportError.
     """
     model, manifest = load(directory)
     graph = build_graph(model, manifest)
@@ -129,22 +137,32 @@ def _pack(leaves: Mapping[str, Tensor]) -> str:
 @torch.no_grad()
 def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> None:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_outputs()]
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
     total = STEPS_VERIFIED * len(BATCHES_VERIFIED)
     for count, batch in enumerate(BATCHES_VERIFIED):
-        ours = list(flatten(model.initial_state(batch)).values())
-        theirs = [leaf.numpy() for leaf in ours]
+        leaves = [leaf.numpy() for leaf in flatten(model.initial_state(batch)).values()]
         for number in range(STEPS_VERIFIED):
             inputs = torch.randint(0, 2, (batch, model.input_size), generator=generator).float()
-            expected, *ours = step(inputs, *ours)[: 1 + len(ours)]
-            feed = dict(zip((entry.name for entry in session.get_inputs()), (inputs.numpy(), *theirs), strict=True))
-            actual, *theirs = session.run(None, feed)[: 1 + len(theirs)]
-            difference = float(np.abs(actual - expected.numpy()).max())
-            if not difference <= TOLERANCE:
-                raise ExportError(
-                    f"the ONNX graph differs from torch by {difference:.2g} at step {number + 1} of batch size {batch}, "
-                    f"more than {TOLERANCE:g}"
-                )
+            expected = step(inputs, *map(torch.from_numpy, leaves))
+            feed = dict(zip((entry.name for entry in session.get_inputs()), (inputs.numpy(), *leaves), strict=True))
+            actual = session.run(None, feed)
+            for name, ours, theirs in zip(names, expected, actual, strict=True):
+                difference = _difference(theirs, ours.numpy())
+                if not difference <= TOLERANCE:
+                    raise ExportError(
+                        f"the ONNX graph differs from torch by {difference:.2g} in {name} at step {number + 1} "
+                        f"of batch size {batch}; at most {TOLERANCE:g} was expected"
+                    )
+            leaves = actual[1 : 1 + len(leaves)]
             if after_step:
                 after_step(count * STEPS_VERIFIED + number + 1, total)
+
+
+def _difference(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the largest difference of two tensors [B, ...], in order or, if smaller, with each row's values sorted."""
+    in_order = float(np.abs(actual - expected).max())
+    rows = (np.sort(tensor.reshape(len(tensor), -1), axis=1) for tensor in (actual, expected))
+    in_rank = float(np.abs(np.subtract(*rows)).max())
+    return min(in_order, in_rank) / max(1.0, float(np.abs(expected).max()))

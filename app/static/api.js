@@ -3,7 +3,7 @@
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
   constructor({ title, detail, code }) {
-    super(detail ?? title);
+    super(detail);
     this.title = title;
     this.code = code;
   }
@@ -62,5 +62,5 @@ function unreachable() {
 /** Read a refusal; what stands in front of the server may answer with something other than problem+json. */
 async function refusal(response) {
   const plain = { title: `HTTP ${response.status}`, detail: response.statusText };
-  return new Problem(await response.json().catch(() => plain));
+  return new Problem({ ...plain, ...(await response.json().catch(() => ({}))) });
 }

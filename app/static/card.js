@@ -13,7 +13,7 @@ function fact([name, value]) {
 }
 
 function factsOf(model) {
-  const facts = {
+  return {
     Kind: model.kind.toUpperCase(),
     Task: taskText(model.task),
     Parameters: model.parameters.toLocaleString("en"),
@@ -22,7 +22,6 @@ function factsOf(model) {
     Controller: controllerText(model.controller),
     "Served by": `${model.backend} on ${model.device}`,
   };
-  return facts;
 }
 
 function taskText({ name, ...options }) {
@@ -35,7 +34,7 @@ function controllerText({ kind, hidden_size: size }) {
 }
 
 function evaluationTable(rows) {
-  const head = ["Length", "Slots", "Wrong bits a sequence", "Wrong sequences"];
+  const head = ["Length", "Slots", "Wrong bits, mean", "Wrong sequences"];
   return element(
     "table",
     {},

@@ -1,6 +1,8 @@
 import { cellAt, heatmap, paint } from "./heatmap.js";
 import { BITS } from "./scales.js";
 
+const ROW_HEIGHT = 20; // enough to hit with a finger
+
 /** A grid of bits to draw on: a press turns a cell over, a drag gives the others that it meets the same bit. */
 export class Editor {
   /** `onChange` is called after every change by hand, `onPoint` as by a heat map. */
@@ -47,6 +49,7 @@ export class Editor {
       columnName: this.task.columnName,
       scale: BITS,
       ruled: true,
+      rowHeight: ROW_HEIGHT,
     };
     const figure = heatmap(plot, this.onPoint);
     this.listen(figure.querySelector("canvas"), plot);

@@ -6,9 +6,11 @@
 
 import { element } from "./dom.js";
 
+// In CSS pixels.
 const TALLEST_ROW = 14;
-const USUAL_HEIGHT = 208;
+const HEIGHT = 208;
 const TICK_HEIGHT = 26;
+
 const MOST_COLUMN_TICKS = 10;
 
 /**
@@ -16,7 +18,7 @@ const MOST_COLUMN_TICKS = 10;
  *
  * name: of the canvas, as its data-name; title.
  * columns: the values, [columns][rows]; a column that is null stays empty.
- * rows: how many rows; rowLabels: a name for each, where a number would not do.
+ * rows: how many rows; rowLabels: a name for each, where a number would not do; rowHeight: where the usual would not.
  * rowName, columnName: what the axes count.
  * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells.
  *
@@ -74,8 +76,8 @@ function figure(plot, field) {
   return created;
 }
 
-function rowHeight({ rows }) {
-  return Math.min(Math.max(Math.round(USUAL_HEIGHT / rows), 1), TALLEST_ROW);
+function rowHeight({ rows, rowHeight: asked }) {
+  return asked ?? Math.min(Math.max(Math.round(HEIGHT / rows), 1), TALLEST_ROW);
 }
 
 function rowTicks(plot) {

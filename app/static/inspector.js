@@ -9,11 +9,11 @@ import { plotGroups, shownTraces } from "./plots.js";
 import { taskOf } from "./tasks.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-const editor = new Editor(page.drawing, markStale, (text) => (page.readout.textContent = text));
+const editor = new Editor(page.drawing, markStale, point);
 
 let model;
 let task;
-let latest = 0; // what was asked for last; whatever comes in for an earlier request is dropped
+let latest = 0; // what was asked for last; whatever comes in for an earlier turn is dropped
 
 async function start() {
   const names = await modelNames();
@@ -22,16 +22,16 @@ async function start() {
 }
 
 async function choose(name) {
-  const request = ++latest;
+  const turn = ++latest;
   page.model.value = name;
-  page.card.replaceChildren();
-  page.results.hidden = true;
+  page.work.inert = true; // what is there belongs to another model
   const chosen = await describeModel(name);
-  if (request !== latest) return;
+  if (turn !== latest) return;
   model = chosen;
   task = taskOf(model);
   history.replaceState(null, "", `?${new URLSearchParams({ model: name })}`);
   page.card.replaceChildren(...modelCard(model));
+  page.work.inert = false;
   prepareDrawing();
   await run();
 }
@@ -53,12 +53,15 @@ function setLength(asked) {
 }
 
 async function run() {
-  const request = ++latest;
+  const turn = ++latest;
   const sequence = task.encode(structuredClone(editor.pattern));
   page.results.ariaBusy = "true";
   try {
     const answer = await runSequence(model, sequence.inputs, shownTraces(model));
-    if (request === latest) show(sequence, answer);
+    if (turn === latest) show(sequence, answer);
+  } catch (error) {
+    page.results.hidden = true;
+    throw error;
   } finally {
     page.results.ariaBusy = "false";
   }
@@ -68,13 +71,15 @@ function show(sequence, answer) {
   const wrong = wrongBits(sequence.targets, answer.outputs);
   const groups = plotGroups(model, task, sequence, answer, wrong).map(groupSection);
   showVerdict(sequence.targets, wrong);
+  page.readout.textContent = "";
   page.plots.replaceChildren(...groups, ...(answer.memory ? [] : [withoutMemory()]));
   page.results.hidden = false;
   page.results.classList.remove("stale");
 }
 
-function groupSection({ title, plots }) {
-  return element("section", {}, element("h2", {}, title), ...plots.map((plot) => heatmap(plot, point)));
+function groupSection({ title, timed, plots }) {
+  const figures = plots.map((plot) => heatmap(plot, timed ? pointInTime : point));
+  return element("section", { className: timed ? "timed" : "" }, element("h2", {}, title), ...figures);
 }
 
 function withoutMemory() {
@@ -94,13 +99,19 @@ function wrongBits(targets, outputs) {
 function showVerdict(targets, wrong) {
   const asked = targets.filter(Boolean).flat().length;
   page.verdict.className = asked === 0 ? "unknown" : wrong.length === 0 ? "right" : "wrong";
-  page.verdict.textContent = asked === 0 ? "No target to compare with" : `${wrong.length} wrong bits of ${asked}`;
+  const wrongBits = wrong.length === 1 ? "1 wrong bit" : `${wrong.length} wrong bits`;
+  page.verdict.textContent = asked === 0 ? "No target to compare with" : `${wrongBits} of ${asked}`;
 }
 
-/** Tell the value under the pointer, and draw a line through all the plots at its time. */
-function point(text, column) {
+/** Tell the value under the pointer. */
+function point(text) {
   page.readout.textContent = text;
-  page.plots.style.setProperty("--cursor", column);
+}
+
+/** Tell the value under the pointer, and draw a line at its time through all plots that have one. */
+function pointInTime(text, step) {
+  point(text);
+  page.plots.style.setProperty("--cursor", step);
 }
 
 function markStale() {
@@ -109,7 +120,7 @@ function markStale() {
 
 function showProblem(problem) {
   const code = problem.code ? [element("code", {}, problem.code)] : [];
-  page.error.replaceChildren(element("strong", {}, problem.title), " ", problem.message, " ", ...code);
+  page.error.replaceChildren(element("strong", {}, problem.title), `: ${problem.message} `, ...code);
 }
 
 /** Do what the user asked for; should it fail, say why. */

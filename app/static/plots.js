@@ -2,7 +2,7 @@
 
 import { BITS, WEIGHTS, positive, signed } from "./scales.js";
 
-const TIME = "t";
+const TIME = "time";
 
 // The traces that the page knows. `heads`: one heat map for each head of that kind. Otherwise there is a single one,
 // whose rows are the heads of the kind `rows`, or slots.
@@ -28,29 +28,35 @@ export function shownTraces(model) {
   return Object.keys({ ...WEIGHTINGS, ...GATES }).filter((name) => name in model.trace);
 }
 
-/** Return what there is to see, in groups: [{title, plots}]. `wrong`: the wrong bits, [{row, column}]. */
+/**
+ * Return what there is to see, in groups: [{title, timed, plots}]; the columns of a timed one are steps.
+ *
+ * wrong: the wrong bits, [{row, column}].
+ */
 export function plotGroups(model, task, sequence, answer, wrong) {
   const groups = [
-    { title: "Sequence", plots: sequencePlots(model, task, sequence, answer, wrong) },
-    { title: "Slots over time", plots: tracePlots(WEIGHTINGS, model, answer.trace) },
-    { title: "Controls of the heads", plots: tracePlots(GATES, model, answer.trace) },
-    { title: "Memory after the last step", plots: memoryPlots(answer.memory) },
+    { title: "Sequence", timed: true, plots: sequencePlots(model, task, sequence, answer, wrong) },
+    { title: "Slots over time", timed: true, plots: tracePlots(WEIGHTINGS, model, answer.trace) },
+    { title: "Controls of the heads", timed: true, plots: tracePlots(GATES, model, answer.trace) },
+    { title: "Memory after the last step", timed: false, plots: memoryPlots(answer.memory) },
   ];
   return groups.filter(({ plots }) => plots.length > 0);
 }
 
 function sequencePlots(model, task, { inputs, targets }, { outputs }, wrong) {
   const axes = { rowName: "channel", columnName: TIME, ruled: true, scale: BITS };
-  const answers = { ...axes, rows: model.output_size };
-  const input = { ...axes, name: "input", title: "Input", columns: inputs, rows: model.input_size };
-  const target = { ...answers, name: "target", title: "Target", columns: targets };
-  const output = { ...answers, name: "output", title: "Output", columns: outputs, marks: wrong };
-  if (model.output_activation === "identity") output.scale = signed(outputs);
-  return [
-    { ...input, rowLabels: task.channels },
-    ...(targets.some(Boolean) ? [target] : []),
-    output,
-  ];
+  const input = { name: "input", title: "Input", columns: inputs, rows: model.input_size, rowLabels: task.channels };
+  const target = { name: "target", title: "Target", columns: targets, rows: model.output_size };
+  const output = {
+    name: "output",
+    title: wrong.length > 0 ? "Output, wrong bits framed" : "Output",
+    columns: outputs,
+    rows: model.output_size,
+    marks: wrong,
+    scale: model.output_activation === "sigmoid" ? BITS : signed(outputs),
+  };
+  const plots = targets.some(Boolean) ? [input, target, output] : [input, output];
+  return plots.map((plot) => ({ ...axes, ...plot }));
 }
 
 function tracePlots(kinds, model, trace) {
@@ -60,14 +66,16 @@ function tracePlots(kinds, model, trace) {
 }
 
 function headPlots(name, kind, model, values) {
-  return headLabels(kind.heads, model).map((head, index) => {
+  return headsOf(kind.heads, model).map((head, index) => {
     const columns = values.map((step) => step[index]);
-    return tracePlot(`${name}.${index}`, kind, `${kind.title}, ${head} head`, columns, kind.labels?.(columns[0].length));
+    const title = `${kind.title}, ${head.kind} head ${head.number}`;
+    return tracePlot(`${name}.${index}`, kind, title, columns, kind.labels?.(columns[0].length));
   });
 }
 
 function singlePlot(name, kind, model, columns) {
-  return [tracePlot(name, kind, kind.title, columns, kind.rows && headLabels(kind.rows, model))];
+  const heads = kind.rows && headsOf(kind.rows, model);
+  return [tracePlot(name, kind, kind.title, columns, heads?.map((head) => `${head.kind} ${head.number}`))];
 }
 
 function tracePlot(name, kind, title, columns, rowLabels) {
@@ -90,11 +98,11 @@ function memoryPlots(memory) {
   return [{ ...axes, name: "memory", title: "Memory", columns, rows: memory.length, scale: signed(columns) }];
 }
 
-/** Return the names of the heads of `kind`; "all" are the read heads, then the write heads. */
-function headLabels(kind, model) {
-  const named = (name, count) => Array.from({ length: count }, (_, index) => `${name} ${index}`);
-  const heads = { read: named("read", model.read_heads), write: named("write", model.write_heads) };
-  return heads[kind] ?? [...heads.read, ...heads.write];
+/** Return the heads of `kind`, [{kind, number}]; "all" are the read heads, then the write heads. */
+function headsOf(kind, model) {
+  const counts = { read: model.read_heads, write: model.write_heads };
+  const kinds = kind === "all" ? ["read", "write"] : [kind];
+  return kinds.flatMap((one) => Array.from({ length: counts[one] }, (_, number) => ({ kind: one, number })));
 }
 
 /** Return the names of `count` read modes: backward and forward along the links of each write head, and content. */

@@ -1,6 +1,6 @@
 // Colour scales. All start in the dark and get lighter evenly, so that equal steps of value look like equal steps.
 
-const INK = ["#03080a", "#002837", "#004b62", "#006f88", "#0093a8", "#3bb6c4", "#8ed7dd", "#d7f6f7"];
+const INK = ["#03080a", "#002837", "#004b62", "#006f88", "#0093a8", "#3bb6c4", "#8ed7dd"];
 
 const MAGMA = [
   "#000004", "#0b0924", "#20114b", "#3b0f70", "#57157e", "#721f81", "#8c2981", "#a8327d",

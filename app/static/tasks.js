@@ -41,7 +41,7 @@ function free({ input_size: channels }) {
   return {
     hint: `Draw what the model is sent, ${channels} channels a step. What it should answer is not known here.`,
     rows: channels,
-    columnName: "t",
+    columnName: "time",
     initialLength: 20,
     longest: LONGEST,
     channels: Array.from({ length: channels }, (_, channel) => `${channel}`),

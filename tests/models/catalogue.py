@@ -21,7 +21,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-3-write-heads": DNCConfig(3, 2, memory_size=6, word_size=3, write_heads=3, controller=LSTM),
     "dnc-2-read-3-write-heads": DNCConfig(2, 4, 7, 3, read_heads=2, write_heads=3, controller=LSTM),
     "dnc-no-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0),
-    "dnc-small-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0.25),
+    "dnc-small-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0.6),
     "dnc-feed-forward": DNCConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
     "dnc-sizes-of-1": DNCConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
     "dnc-odd-sizes": DNCConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),

@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: what clients see of the sessions."""

@@ -1,0 +1,106 @@
+"""Documents on the wire: JSON, or msgpack with raw arrays.
+
+In msgpack an array is {"shape": [T, I], "data": bytes}, the bytes float32, little-endian, row by row. What comes as
+nested lists is taken too.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+import orjson
+
+from app.backends.base import Array
+from app.errors import MalformedBody
+
+JSON_PROTOCOL = "engram.json"
+MSGPACK_PROTOCOL = "engram.msgpack"
+
+
+def decode_json(data: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in `data`. Raises MalformedBody.
+
+    NaN and Infinity are no JSON, but many clients write them: they are decoded, and refused where they stand.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            raise MalformedBody(f"the body is not JSON: {error}", expected="a JSON object") from None
+    return _object(value)
+
+
+def encode_json(document: Any) -> bytes:
+    """Return a document, with arrays anywhere in it, as JSON."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
+
+
+def decode_msgpack(data: bytes) -> dict[str, Any]:
+    """Return the msgpack map in `data`, its arrays as NumPy arrays. Raises MalformedBody."""
+    try:
+        value = msgpack.unpackb(data, object_hook=_array)
+    except MalformedBody:
+        raise
+    except Exception as error:  # msgpack raises ValueError and several classes of its own
+        raise MalformedBody(f"the frame is not msgpack: {error}", expected="a msgpack map") from None
+    return _object(value)
+
+
+def encode_msgpack(document: Any) -> bytes:
+    """Return a document, with arrays anywhere in it, as msgpack."""
+    packed: bytes = msgpack.packb(document, default=_raw)
+    return packed
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How the frames of a WebSocket are written; `protocol` is the subprotocol that chooses it."""
+
+    protocol: str
+    binary: bool
+    decode: Callable[[Any], dict[str, Any]]
+    encode: Callable[[Any], bytes]
+
+
+CODECS = {
+    JSON_PROTOCOL: Codec(JSON_PROTOCOL, binary=False, decode=decode_json, encode=encode_json),
+    MSGPACK_PROTOCOL: Codec(MSGPACK_PROTOCOL, binary=True, decode=decode_msgpack, encode=encode_msgpack),
+}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise MalformedBody(f"expected an object, got {type(value).__name__}", expected="an object")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Arrays that orjson does not take as they are: those whose rows do not lie one after the other."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _raw(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"shape": value.shape, "data": np.ascontiguousarray(value, "<f4").tobytes()}
+    raise TypeError(f"{type(value).__name__} cannot be written as msgpack")
+
+
+def _array(value: dict[Any, Any]) -> Any:
+    if value.keys() != {"shape", "data"}:
+        return value
+    shape, data = value["shape"], value["data"]
+    if not isinstance(data, bytes) or not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise MalformedBody('an array must be {"shape": [sizes], "data": bytes}', expected="sizes and bytes")
+    if min(shape, default=0) < 0 or 4 * int(np.prod(shape, dtype=object)) != len(data):
+        raise MalformedBody(
+            f"an array of shape {shape} has {len(data)} bytes of data", expected="4 bytes for each number"
+        )
+    array: Array = np.frombuffer(data, "<f4").reshape(shape)
+    return array

@@ -1,0 +1,89 @@
+"""What routes ask for, by name."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.requests import HTTPConnection
+from starlette.requests import ClientDisconnect
+
+from app.api.codec import decode_json
+from app.catalogue import ModelCatalogue
+from app.errors import BodyTooLarge
+from app.metrics import Metrics
+from app.sessions import SessionService
+from app.settings import Settings
+
+T = TypeVar("T")
+
+
+def _settings(connection: HTTPConnection) -> Settings:
+    settings: Settings = connection.app.state.settings
+    return settings
+
+
+def _models(connection: HTTPConnection) -> ModelCatalogue:
+    models: ModelCatalogue = connection.app.state.models
+    return models
+
+
+def _sessions(connection: HTTPConnection) -> SessionService:
+    sessions: SessionService = connection.app.state.sessions
+    return sessions
+
+
+def _metrics(connection: HTTPConnection) -> Metrics:
+    metrics: Metrics = connection.app.state.metrics
+    return metrics
+
+
+TheSettings = Annotated[Settings, Depends(_settings)]
+TheModels = Annotated[ModelCatalogue, Depends(_models)]
+TheSessions = Annotated[SessionService, Depends(_sessions)]
+TheMetrics = Annotated[Metrics, Depends(_metrics)]
+
+
+async def _body(request: Request, settings: TheSettings) -> dict[str, Any]:
+    """Read the body as JSON, never more of it than the limit. Raises BodyTooLarge or MalformedBody."""
+    limit = settings.max_body_bytes
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large(int(announced), limit)
+    chunks = bytearray()
+    async for chunk in request.stream():
+        chunks += chunk
+        if len(chunks) > limit:
+            raise too_large(len(chunks), limit)
+    return decode_json(bytes(chunks))
+
+
+Body = Annotated[dict[str, Any], Depends(_body)]
+
+
+def too_large(size: int, limit: int) -> BodyTooLarge:
+    """Return the error for a body or a frame over the limit."""
+    return BodyTooLarge(
+        f"{size} bytes came, but at most {limit} are taken (setting max_body_bytes): send fewer steps at a time",
+        expected=f"at most {limit} bytes",
+        got=f"{size} bytes",
+    )
+
+
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """Return what `work` gives, but cancel it when the client goes away meanwhile."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,60 @@
+"""The one border where errors of any origin become problem documents (RFC 9457)."""
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.api.codec import encode_json
+from app.errors import EngramError, InternalError, InvalidRequest, NotFound, Unavailable
+
+logger = logging.getLogger(__name__)
+
+PROBLEM = "application/problem+json"
+
+CLIENT_GONE = 499
+"""The status logged for a client that went away; nobody receives it."""
+
+
+def problem_response(error: EngramError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer that tells an error."""
+    extra = dict(headers or {})
+    if isinstance(error, Unavailable):
+        extra["Retry-After"] = str(error.retry_after)
+    return Response(encode_json(error.problem()), error.status, extra, PROBLEM)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make every error that leaves a route a problem document."""
+
+    @app.exception_handler(EngramError)
+    async def engram_error(_: Request, error: EngramError) -> Response:
+        return problem_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def parameter_error(_: Request, error: RequestValidationError) -> Response:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        got = repr(problem.get("input"))
+        detail = f"{place}: {problem['msg']}, got {got}"
+        return problem_response(InvalidRequest(detail, place=place, expected=problem["msg"], got=got))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        problem = NotFound(f"{request.method} {request.url.path}: {error.detail}; GET /docs lists what there is")
+        document = problem.problem() | {"status": error.status_code}
+        if error.status_code != NotFound.status:
+            document |= {"code": "method_not_allowed", "title": str(error.detail)}
+        return Response(encode_json(document), error.status_code, error.headers, PROBLEM)
+
+    @app.exception_handler(ClientDisconnect)
+    async def client_gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem_response(InternalError("an unexpected error; the server's log has the details"))

@@ -1,0 +1,127 @@
+"""What requests and answers look like: for checking the small parts of a request, and for the documentation at /docs.
+
+Sequences are checked in `inputs.py`, not here: they are large, and theirs is the hot path.
+"""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from app.errors import InvalidRequest
+
+Document = TypeVar("Document", bound=BaseModel)
+
+NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
+SEQUENCE: dict[str, Any] = {"type": "array", "items": NUMBERS, "description": "[T][input_size]"}
+BATCH: dict[str, Any] = {"type": "array", "items": SEQUENCE, "description": "[B][T][input_size], of any lengths"}
+NESTED: dict[str, Any] = {"type": "array", "items": {}, "description": "nested lists of numbers"}
+
+Sequence = Annotated[Any, WithJsonSchema(SEQUENCE)]
+SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, BATCH]})]
+Numbers = Annotated[Any, WithJsonSchema(NESTED)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class InferRequest(Request):
+    model: str = Field(description="the name of a model")
+    inputs: SequenceOrBatch = Field(description="one sequence, or a batch of sequences of any lengths")
+    trace: list[str] = Field([], description="names of the traces to return")
+
+
+class OpenRequest(Request):
+    model: str = Field(description="the name of a model")
+
+
+class StepsRequest(Request):
+    inputs: Sequence = Field(description="the steps to take")
+    trace: list[str] = Field([], description="names of the traces to return")
+    if_step: int | None = Field(None, ge=0, description="refuse (409) unless the session is at this step")
+
+
+class Frame(Request):
+    """What a client sends over a WebSocket."""
+
+    inputs: Sequence
+    trace: list[str] = []
+    seq: int | None = Field(None, ge=0)
+
+
+class InferAnswer(BaseModel):
+    outputs: Numbers = Field(description="nested as the inputs were")
+    trace: dict[str, Numbers] = Field(description="name -> [T][...], or [B][T][...]")
+    steps: int | list[int] = Field(description="steps taken; for a batch, of each sequence")
+
+
+class StepsAnswer(BaseModel):
+    outputs: Numbers = Field(description="[T][output_size]")
+    trace: dict[str, Numbers] = Field(description="name -> [T][...]")
+    step: int = Field(description="steps that the session has taken")
+
+
+class SessionAnswer(BaseModel):
+    id: str
+    model: str
+    step: int = Field(description="steps that the session has taken")
+    opened: float = Field(description="seconds since the epoch")
+    idle_seconds: float = Field(description="seconds since the session was last used")
+    expires_in: float = Field(description="seconds until the session expires if it is not used")
+
+
+class StateAnswer(BaseModel):
+    id: str
+    step: int
+    state: dict[str, Numbers] = Field(description="leaf -> nested lists, without a batch axis")
+
+
+class ModelAnswer(BaseModel):
+    name: str
+    kind: str
+    task: dict[str, Any]
+    input_size: int
+    output_size: int
+    output_activation: str = Field(description="sigmoid: outputs are probabilities of a 1")
+    memory_size: int | None = Field(description="memory slots")
+    word_size: int | None
+    read_heads: int | None
+    write_heads: int | None
+    controller: dict[str, Any]
+    parameters: int
+    backend: str
+    device: str
+    state: dict[str, list[int]] = Field(description="shapes of the state's leaves, without a batch axis")
+    trace: dict[str, list[int]] = Field(description="shapes of the traces of one step")
+    evaluation: list[dict[str, Any]] = Field(description="measured errors")
+    training: dict[str, Any]
+
+
+class ProblemAnswer(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="stable; docs/api.md lists them")
+    detail: str
+    place: str | None = None
+    expected: str | None = None
+    got: str | None = None
+
+
+def parse(document: type[Document], values: dict[str, Any]) -> Document:
+    """Return the request that the values make. Raises InvalidRequest for the first thing that is wrong."""
+    try:
+        return document.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        known = ", ".join(document.model_fields)
+        if problem["type"] == "extra_forbidden":
+            raise InvalidRequest(f"unknown key {place!r}", place=place, expected=f"one of {known}") from None
+        if problem["type"] == "missing":
+            raise InvalidRequest(f"key {place!r} is missing", place=place, expected=f"an object with {known}") from None
+        raise InvalidRequest(
+            f"{place}: {problem['msg']}", place=place, expected=problem["msg"], got=repr(problem["input"])[:60]
+        ) from None

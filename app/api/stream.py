@@ -1,0 +1,163 @@
+"""Streaming sessions over WebSocket.
+
+    client                                            server
+    connects (subprotocol engram.json, or engram.msgpack)
+                                                      {"type": "session", "session", "model", "step", "seq"}
+    {"seq": 0, "inputs": [[...]], "trace": [...]}     {"type": "result", "seq", "step", "outputs", "trace"}
+    ...                                               ...
+                                                      {"type": "error", <problem document>}, then a close code
+
+`seq` numbers the frames of a session, each one more than the last. The greeting tells the last that was carried out,
+so that a client which lost its connection knows where to go on. A frame that comes again is not carried out again: the
+last one gets its answer once more, one before it gets "duplicate": true and no outputs. A refused frame changes
+nothing, and the session outlives its connection.
+"""
+
+import asyncio
+import enum
+import logging
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from app.api.codec import CODECS, JSON_PROTOCOL, Codec
+from app.api.deps import TheMetrics, TheSessions, TheSettings, too_large
+from app.api.inputs import parse_sequence
+from app.api.schemas import Frame, parse
+from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody
+from app.sessions import Duplicate, Session, SessionService
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+router = APIRouter()
+
+
+class State(enum.Enum):
+    """Where a stream is."""
+
+    OPENING = "accepted, and the session is looked up or opened"
+    WAITING = "greeted, and the next frame may come"
+    STEPPING = "a frame is carried out"
+    CLOSED = "no more frames are taken"
+
+
+@router.websocket("/stream")
+async def stream_new_session(
+    socket: WebSocket, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics
+) -> None:
+    """Open a session of ?model=NAME and stream it."""
+    await _Stream(socket, sessions, settings, metrics).run(None)
+
+
+@router.websocket("/sessions/{session}/stream")
+async def stream_session(
+    socket: WebSocket, session: str, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics
+) -> None:
+    """Stream an open session."""
+    await _Stream(socket, sessions, settings, metrics).run(session)
+
+
+class _Stream:
+    """One WebSocket from its greeting to its close."""
+
+    def __init__(self, socket: WebSocket, sessions: SessionService, settings: Settings, metrics: TheMetrics) -> None:
+        self._socket = socket
+        self._sessions = sessions
+        self._settings = settings
+        self._metrics = metrics
+        self._codec = _choose_codec(socket)
+        self._state = State.OPENING
+
+    async def run(self, session_id: str | None) -> None:
+        """Serve the stream; an error is told in a frame, then the socket closes with its code."""
+        offered = self._socket.scope["subprotocols"]
+        await self._socket.accept(self._codec.protocol if self._codec.protocol in offered else None)
+        with self._metrics.streams.track_inprogress():
+            try:
+                await self._serve(await self._find(session_id))
+            except WebSocketDisconnect:
+                pass
+            except EngramError as error:
+                await self._refuse(error)
+            except Exception:
+                logger.exception("a stream failed while %s", self._state.value)
+                await self._refuse(InternalError("an unexpected error; the server's log has the details"))
+            finally:
+                self._state = State.CLOSED
+
+    async def _find(self, session_id: str | None) -> Session:
+        if session_id is not None:
+            return await self._sessions.settled(session_id)
+        model = self._socket.query_params.get("model")
+        if model is None:
+            raise InvalidRequest("/stream needs ?model=NAME", place="model", expected="the name of a model")
+        return await self._sessions.open(model)
+
+    async def _serve(self, session: Session) -> None:
+        await self._send(
+            {
+                "type": "session",
+                "session": session.id,
+                "model": session.model.name,
+                "step": session.step,
+                "seq": session.seq,
+            }
+        )
+        while True:
+            self._state = State.WAITING
+            frame = self._read(await self._receive(session))
+            self._state = State.STEPPING
+            await self._send(await self._carry_out(session, frame))
+
+    async def _receive(self, session: Session) -> dict[str, Any]:
+        """Return the next message. Raises SessionGone when the session ends first."""
+        receiving = asyncio.ensure_future(self._socket.receive())
+        either: list[asyncio.Future[Any]] = [receiving, session.ended]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                raise session.ended.result()
+            return dict(receiving.result())
+        finally:
+            receiving.cancel()
+
+    def _read(self, message: dict[str, Any]) -> Frame:
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        data = message.get("bytes") if self._codec.binary else message.get("text")
+        if data is None:
+            expected = "binary" if self._codec.binary else "text"
+            raise MalformedBody(f"{self._codec.protocol} has {expected} frames", expected=f"a {expected} frame")
+        if len(data) > self._settings.max_body_bytes:
+            raise too_large(len(data), self._settings.max_body_bytes)
+        return parse(Frame, self._codec.decode(data))
+
+    async def _carry_out(self, session: Session, frame: Frame) -> dict[str, Any]:
+        session.model.check_traces(frame.trace)
+        inputs = parse_sequence(frame.inputs, session.model.manifest.input_size, self._settings.max_steps)
+        stepped = await self._sessions.step_frame(session.id, inputs, frame.trace, frame.seq)
+        reply = {"type": "result", "seq": frame.seq, "step": stepped.step}
+        if isinstance(stepped, Duplicate):
+            return reply | {"duplicate": True}
+        return reply | {"outputs": stepped.result.outputs, "trace": stepped.result.trace}
+
+    async def _send(self, document: dict[str, Any]) -> None:
+        data = self._codec.encode(document)
+        if self._codec.binary:
+            await self._socket.send_bytes(data)
+        else:
+            await self._socket.send_text(data.decode())
+
+    async def _refuse(self, error: EngramError) -> None:
+        try:
+            await self._send({"type": "error", **error.problem()})
+            await self._socket.close(error.close_code, error.code)
+        except (WebSocketDisconnect, RuntimeError):
+            logger.debug("the client was gone before it could be told: %s", error)
+
+
+def _choose_codec(socket: WebSocket) -> Codec:
+    offered: list[str] = socket.scope["subprotocols"]
+    return next((CODECS[name] for name in offered if name in CODECS), CODECS[JSON_PROTOCOL])

@@ -1,0 +1,215 @@
+"""Put the server together: the only file that names concrete back ends and stores."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import routes, stream
+from app.api.problems import add_problem_handlers
+from app.backends.base import Backend
+from app.catalogue import ModelCatalogue, ServedModel
+from app.engine.engine import Engine
+from app.metrics import Metrics
+from app.sessions import SessionService
+from app.settings import Settings, SettingsError
+from app.stores.base import Store
+from app.stores.memory import MemoryStore
+from app.stores.sqlite import SqliteStore
+from models.manifest import ONNX_FILE, ManifestError, read_manifest
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+
+PROBE_SLOTS = 1
+"""Slots of the arena beyond those of sessions and sequences: for /readyz."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application: models loaded, nothing running yet.
+
+    Raises SettingsError where nothing can be served with these settings, StoreFailed where the data directory cannot
+    be used.
+    """
+    metrics = Metrics()
+    models = _load_models(settings, metrics)
+    store = _open_store(settings)
+    app = FastAPI(
+        title="Engram",
+        description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
+        lifespan=_lifespan,
+    )
+    app.state.settings, app.state.metrics, app.state.models, app.state.store = settings, metrics, models, store
+    app.state.sessions = SessionService(models, store, metrics, settings.max_sessions, settings.idle_timeout)
+    app.include_router(routes.router)
+    app.include_router(stream.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_api_route("/", _inspector, include_in_schema=False)
+    add_problem_handlers(app)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    return app
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a stop signal, and return the exit status."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not _is_local(settings.host):
+        logger.warning("listening on %s: anyone who reaches it can use it, for there are no keys", settings.host)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=settings.access_log,
+        ws_max_size=2 * settings.max_body_bytes,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout),
+        lifespan="on",
+    )
+    server = _AnnouncingServer(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says where it is and what to try, once it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets[:1]:
+                host, port = listening.getsockname()[:2]
+                models = ", ".join(model.name for model in self.config.app.state.models)  # type: ignore[union-attr]
+                url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+                logger.info("serving %s", models)
+                logger.info("look at %s in a browser; try: curl %s/models; documentation: %s/docs", url, url, url)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    models: ModelCatalogue = app.state.models
+    for model in models:
+        model.engine.start()
+    expiring = asyncio.create_task(app.state.sessions.keep_expiring())
+    try:
+        yield
+    finally:
+        expiring.cancel()
+        await asyncio.gather(*(model.engine.close(app.state.settings.shutdown_timeout) for model in models))
+        app.state.store.close()
+
+
+async def _inspector() -> FileResponse:
+    return FileResponse(STATIC / "index.html")
+
+
+def _open_store(settings: Settings) -> Store:
+    return MemoryStore() if settings.store == "memory" else SqliteStore(settings.data)
+
+
+def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
+    """Load every checkpoint; those that cannot be are told in the log, and the others are served."""
+    if not settings.checkpoints.is_dir():
+        raise SettingsError(f"checkpoints: no directory {settings.checkpoints}")
+    device = _device(settings)
+    models, failures = {}, {}
+    for directory in sorted(settings.checkpoints.iterdir()):
+        if not directory.is_dir() or directory.name.startswith("."):
+            continue
+        try:
+            manifest = read_manifest(directory)
+            backend = _load_backend(directory, settings, device)
+        except ManifestError as error:
+            failures[directory.name] = str(error)
+            logger.error("%s is not served: %s", directory.name, error)
+        else:
+            name = directory.name
+            engine = Engine(name, backend, settings.max_batch, settings.max_queue, metrics.engine(name))
+            models[name] = ServedModel(name, manifest, engine, backend.kind, backend.device)
+    if not models:
+        reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
+        raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
+    return ModelCatalogue(models, failures)
+
+
+def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:
+    capacity = settings.max_sessions + settings.max_queue + PROBE_SLOTS
+    kind = settings.backend
+    if kind == "auto":
+        kind = "onnx" if device == "cpu" and (directory / ONNX_FILE).exists() else "torch"
+    if kind == "onnx":
+        from app.backends.onnx import OnnxBackend
+
+        return OnnxBackend(directory, capacity, settings.threads)
+    try:
+        from app.backends.torch import TorchBackend
+    except ModuleNotFoundError as error:
+        raise ManifestError(f"{directory}: the torch back end needs torch: pip install 'engram[torch]'") from error
+    return TorchBackend(directory, capacity, device, settings.threads)
+
+
+def _device(settings: Settings) -> str:
+    """Return where the steps are computed: cpu or cuda."""
+    if settings.device == "cpu" or (settings.device == "auto" and settings.backend == "onnx"):
+        return "cpu"
+    if settings.device == "cuda" and settings.backend == "onnx":
+        raise SettingsError("device cuda: the onnx back end runs on the CPU; use --backend torch, or auto")
+    available = _cuda_available()
+    if settings.device == "cuda" and not available:
+        raise SettingsError("device cuda: torch is not installed or sees no CUDA device; use --device cpu, or auto")
+    return "cuda" if available else "cpu"
+
+
+def _cuda_available() -> bool:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class MeasureRequests:
+    """Count HTTP requests by route and status, and time them."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = self._clock(), 500
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(scope["method"], route, status).inc()
+            self._metrics.request_seconds.labels(route).observe(self._clock() - began)

@@ -1,0 +1,201 @@
+"""The DNC against a naive version of Graves et al., Nature 538 (2016), Methods."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.cells import FeedForwardConfig, LSTMConfig
+from models.config import ConfigError
+from models.contract import unroll
+from models.dnc import DNC, DNCConfig
+from models.state import flatten
+from tests.models import naive
+from tests.models.catalogue import CATALOGUE, lived_in_state, make, make_from, random_inputs
+
+DNCS = [name for name in CATALOGUE if name.startswith("dnc")]
+
+
+def naive_step(config, weights, x, state):
+    """Return outputs, next state and trace of one row."""
+    slots, reads, writes, word = range(config.memory_size), config.read_heads, config.write_heads, config.word_size
+    bound = config.clip or np.inf
+
+    h, controller = naive.cell(
+        config.controller, weights, np.concatenate([x, state["read_vectors"].ravel()]), state["controller"]
+    )
+    h, controller = np.clip(h, -bound, bound), {name: np.clip(leaf, -bound, bound) for name, leaf in controller.items()}
+    xi = naive_interface(config, naive.linear(weights, "interface", h))
+
+    usage = np.zeros(len(slots))
+    for n in slots:
+        u, w = state["usage"][n], 1 - np.prod([1 - state["write_weights"][v][n] for v in range(writes)])
+        retention = np.prod([1 - xi["free_gates"][r] * state["read_weights"][r][n] for r in range(reads)])
+        usage[n] = (u + w - u * w) * retention
+
+    allocations, write_weights, promised = [], [], usage
+    for v in range(writes):
+        a, ga, gw = naive_allocation(promised), xi["allocation_gate"][v], xi["write_gate"][v]
+        c = naive.content(state["memory"], xi["write_keys"][v], xi["write_strengths"][v])
+        allocations.append(a)
+        write_weights.append(gw * (ga * a + (1 - ga) * c))
+        promised = promised + (1 - promised) * ga * gw * a
+    memory = naive.write(state["memory"], write_weights, xi["erase_vectors"], xi["write_vectors"])
+
+    link, precedence = np.zeros_like(state["link"]), np.zeros_like(state["precedence_weights"])
+    for v in range(writes):
+        w, p = write_weights[v], state["precedence_weights"][v]
+        for i in slots:
+            for j in slots:
+                link[v, i, j] = 0 if i == j else (1 - w[i] - w[j]) * state["link"][v, i, j] + w[i] * p[j]
+        precedence[v] = (1 - sum(w)) * p + w
+
+    read_weights = []
+    for r in range(reads):
+        before, modes = state["read_weights"][r], xi["read_modes"][r]
+        w = modes[2 * writes] * naive.content(memory, xi["read_keys"][r], xi["read_strengths"][r])
+        for v in range(writes):
+            w = w + modes[v] * (link[v].T @ before) + modes[writes + v] * (link[v] @ before)
+        read_weights.append(w)
+    read_vectors = np.array([naive.read(memory, w) for w in read_weights])
+
+    outputs = naive.linear(weights, "output", np.concatenate([h, read_vectors.reshape(reads * word)]))
+    next_state = {
+        "controller": controller,
+        "memory": memory,
+        "read_weights": np.array(read_weights),
+        "write_weights": np.array(write_weights),
+        "read_vectors": read_vectors,
+        "usage": usage,
+        "link": link,
+        "precedence_weights": precedence,
+    }
+    kept = ("allocation_gate", "write_gate", "free_gates", "read_modes")
+    trace = {name: xi[name] for name in kept} | {"allocation_weights": np.array(allocations)}
+    trace |= {name: next_state[name] for name in ("read_weights", "write_weights", "usage")}
+    return np.clip(outputs, -bound, bound), next_state, trace
+
+
+def naive_interface(config, vector):
+    reads, writes, word = config.read_heads, config.write_heads, config.word_size
+    parts = [("read_keys", (reads, word)), ("read_strengths", (reads,))]
+    parts += [("write_keys", (writes, word)), ("write_strengths", (writes,))]
+    parts += [("erase_vectors", (writes, word)), ("write_vectors", (writes, word)), ("free_gates", (reads,))]
+    parts += [("allocation_gate", (writes,)), ("write_gate", (writes,)), ("read_modes", (reads, 2 * writes + 1))]
+    xi = naive.cut(vector, parts)
+    for name in ("read_strengths", "write_strengths"):
+        xi[name] = 1 + naive.softplus(xi[name])
+    for name in ("erase_vectors", "free_gates", "allocation_gate", "write_gate"):
+        xi[name] = naive.sigmoid(xi[name])
+    xi["read_modes"] = np.array([naive.softmax(modes) for modes in xi["read_modes"]])
+    return xi
+
+
+def naive_allocation(usage):
+    u = 1e-6 + (1 - 1e-6) * usage
+    allocation, before = np.zeros(len(u)), 1.0
+    for slot in sorted(range(len(u)), key=lambda n: (u[n], n)):
+        allocation[slot] = (1 - u[slot]) * before
+        before *= u[slot]
+    return allocation
+
+
+@pytest.mark.parametrize("start", ["fresh", "lived-in"])
+@pytest.mark.parametrize("name", DNCS)
+@torch.no_grad()
+def test_dnc_step_agrees_with_the_naive_version(name, start):
+    model = make(name, torch.float64)
+    state = model.initial_state(2) if start == "fresh" else lived_in_state(model, 2)
+    naive_states = [naive.row_of(flatten(state), row) for row in range(2)]
+    for inputs in random_inputs(model, 10, 2):
+        outputs, state, trace = model.step(inputs, state)
+        for row in range(2):
+            expected, naive_states[row], naive_trace = naive_step(
+                model.config, naive.weights_of(model), inputs[row].numpy(), naive_states[row]
+            )
+            np.testing.assert_allclose(outputs[row], expected, rtol=0, atol=1e-9)
+            naive.assert_state_near(flatten(state), row, naive_states[row])
+            naive.assert_state_near(trace, row, naive_trace | {"controller": {}})
+
+
+def test_dnc_state_before_the_first_step_is_zero():
+    state = DNC(DNCConfig(3, 2)).initial_state(2)
+    assert all((leaf == 0).all() for leaf in flatten(state).values())
+
+
+def test_dnc_controller_sees_what_was_read_at_the_step_before():
+    model = make("dnc-3-read-heads", torch.float64)
+    state = lived_in_state(model, 2)
+    for head in range(3):
+        other = state.read_vectors.clone()
+        other[:, head] += 1
+        _, changed, _ = model.step(torch.zeros(2, 3, dtype=torch.float64), state._replace(read_vectors=other))
+        _, same, _ = model.step(torch.zeros(2, 3, dtype=torch.float64), state)
+        assert (changed.controller.h != same.controller.h).any()
+
+
+@torch.no_grad()
+def test_dnc_clip_bounds_controller_state_and_outputs():
+    model = make_from(DNCConfig(3, 2, 4, 3, controller=LSTMConfig(hidden_size=5), clip=0.1), spread=2)
+    outputs, state, _ = unroll(model, random_inputs(model, 5, 3), model.initial_state(3))
+    for values in (outputs, state.controller.h, state.controller.c):
+        assert values.abs().max() == pytest.approx(0.1)
+
+
+@torch.no_grad()
+def test_dnc_without_clip_is_not_bounded():
+    config = DNCConfig(3, 2, 4, 3, controller=FeedForwardConfig(hidden_size=5), clip=0)
+    model = make_from(config, spread=30)
+    outputs, _, _ = unroll(model, random_inputs(model, 5, 3), model.initial_state(3))
+    assert outputs.abs().max() > 20
+
+
+@torch.no_grad()
+def test_dnc_told_to_allocate_writes_to_a_new_slot_at_every_step():
+    model = told(DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2)), allocation_gate=20, write_gate=20)
+    _, _, trace = unroll(model, torch.zeros(5, 1, 1), model.initial_state(1), ["write_weights"])
+    torch.testing.assert_close(trace["write_weights"][:, 0, 0], torch.eye(5), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_dnc_told_to_free_what_it_reads_writes_there_again():
+    config = DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2))
+    model = told(
+        config, allocation_gate=20, write_gate=20, free_gates=20, read_modes=[-20, -20, 20], read_strengths=500
+    )
+    model.interface.bias[:3] = 1.0  # the read key
+    model.interface.bias[11:14] = 1.0  # the write vector
+    _, _, trace = unroll(model, torch.zeros(4, 1, 1), model.initial_state(1), ["write_weights"])
+    torch.testing.assert_close(trace["write_weights"][:, 0, 0, 0], torch.ones(4), rtol=0, atol=1e-2)
+
+
+@torch.no_grad()
+def test_dnc_told_to_go_forward_reads_in_the_order_of_writing():
+    config = DNCConfig(1, 1, 6, 3, controller=FeedForwardConfig(hidden_size=2))
+    writer = told(config, allocation_gate=20, write_gate=20)
+    reader = told(config, write_gate=-20, read_modes=[-20, 20, -20])
+    _, state, _ = unroll(writer, torch.zeros(5, 1, 1), writer.initial_state(1))
+    state = state._replace(read_weights=torch.eye(6)[:1].unsqueeze(0))
+    _, _, trace = unroll(reader, torch.zeros(4, 1, 1), state, ["read_weights"])
+    torch.testing.assert_close(trace["read_weights"][:, 0, 0], torch.eye(6)[1:5], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "field", ["input_size", "output_size", "memory_size", "word_size", "read_heads", "write_heads"]
+)
+def test_dnc_config_of_size_0_names_the_field_and_the_value(field):
+    with pytest.raises(ConfigError, match=rf"DNCConfig\.{field} must be at least 1, got 0"):
+        DNCConfig(**{"input_size": 3, "output_size": 2, field: 0})
+
+
+def test_dnc_config_of_negative_clip_names_the_field_and_the_value():
+    with pytest.raises(ConfigError, match=r"DNCConfig\.clip must be at least 0, got -1"):
+        DNCConfig(3, 2, clip=-1)
+
+
+def told(config, **biases):
+    """Return a DNC whose interface is the given biases whatever it sees, and zero where none is given."""
+    model = make_from(config, spread=0)
+    parts = model.interface.bias.split(model.interface.sizes)
+    for name, part in zip(model.interface.parts, parts, strict=True):
+        part.copy_(torch.as_tensor(biases.get(name, 0)).expand_as(part))
+    return model
