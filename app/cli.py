@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 1 after an error that was told, or 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    options.command_line = shlex.join(["engram", *words])
+    options.command_line = shlex.join(["engram", *(word for word in words if word not in ("--resume", "--save"))])
     try:
         status: int = options.run(options)
     except ModuleNotFoundError as error:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"engram: {message}", file=sys.stderr)
+    print(f"engram: {'; '.join(line.strip() for line in message.splitlines())}", file=sys.stderr)
     return 1
 
 
@@ -53,6 +53,13 @@ def _add(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
     )
 
 
+def _positive(word: str) -> int:
+    number = int(word) if word.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {word!r}")
+    return number
+
+
 def _add_train(commands: Commands) -> None:
     parser = _add(commands, "train", "Train a model from a preset and leave a checkpoint.")
     parser.add_argument("preset", help="the name of a preset that comes with Engram, or the path of a .toml file")
@@ -61,8 +68,8 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, help="of weights and data (default: the preset's)")
     parser.add_argument("--updates", type=int, help="at most so many updates (default: the preset's)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; exact to the bit only with 1")
-    parser.add_argument("--save-every", type=int, default=500, metavar="UPDATES", help="how often to save")
+    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; exact to the bit only with 1")
+    parser.add_argument("--save-every", type=_positive, default=500, metavar="UPDATES", help="how often to save")
     parser.set_defaults(run=_train)
 
 
@@ -74,7 +81,7 @@ def _train(options: argparse.Namespace) -> int:
     trainer = train(
         preset,
         options.out,
-        options.command_line.removesuffix(" --resume"),
+        options.command_line,
         device=_device(options.device, options.threads),
         resuming=options.resume,
         save_every=options.save_every,
@@ -82,7 +89,7 @@ def _train(options: argparse.Namespace) -> int:
     progress = trainer.progress
     print(f"{options.out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
     if not trainer.finished:
-        print(f"Interrupted. Go on with: {options.command_line.removesuffix(' --resume')} --resume")
+        print(f"Interrupted. Go on with: {options.command_line} --resume")
         return 130
     print(f"Validation: {progress.validation_errors:g} wrong bits per sequence.")
     print(f"Next: engram evaluate {options.out}    engram export {options.out}")
@@ -92,11 +99,13 @@ def _train(options: argparse.Namespace) -> int:
 def _add_evaluate(commands: Commands) -> None:
     parser = _add(commands, "evaluate", "Count the wrong bits of a checkpoint on fresh sequences, by length.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
-    parser.add_argument("--lengths", type=int, nargs="+", default=list(EVALUATION_LENGTHS), help="lengths to measure")
-    parser.add_argument("--sequences", type=int, default=200, help="fresh sequences at each length")
-    parser.add_argument("--memory-size", type=int, metavar="N", help="memory slots (default: as trained)")
+    parser.add_argument(
+        "--lengths", type=_positive, nargs="+", default=list(EVALUATION_LENGTHS), help="lengths to measure"
+    )
+    parser.add_argument("--sequences", type=_positive, default=200, help="fresh sequences at each length")
+    parser.add_argument("--memory-size", type=_positive, metavar="N", help="memory slots (default: as trained)")
     parser.add_argument("--seed", type=int, help="of the sequences (default: one that training never uses)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
     parser.set_defaults(run=_evaluate)
@@ -128,8 +137,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         show,
     )
     if options.save:
-        command = options.command_line.removesuffix(" --save")
-        details = {"memory_size": memory_size, "command": command}
+        details = {"memory_size": memory_size, "command": options.command_line}
         save_evaluation(options.directory, manifest, [dataclasses.asdict(row) | details for row in rows])
     return 0
 

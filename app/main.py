@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
@@ -31,6 +34,15 @@ from models.manifest import ONNX_FILE, ManifestError, read_manifest
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REVALIDATE = {"Cache-Control": "no-cache"}
+
+ANSWER_SECONDS = 2
+"""How long, after the engines have given up, their last answers have to leave."""
 
 PROBE_SLOTS = 1
 """Slots of the arena beyond those of sessions and sequences: for /readyz."""
@@ -54,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.sessions = SessionService(models, store, metrics, settings.max_sessions, settings.idle_timeout)
     app.include_router(routes.router)
     app.include_router(stream.router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", PageFiles(directory=STATIC), name="static")
     app.add_api_route("/", _inspector, include_in_schema=False)
     add_problem_handlers(app)
     app.add_middleware(MeasureRequests, metrics=metrics)
@@ -75,16 +87,16 @@ def serve(settings: Settings) -> int:
         log_level=settings.log_level,
         access_log=settings.access_log,
         ws_max_size=2 * settings.max_body_bytes,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout),
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
         lifespan="on",
     )
-    server = _AnnouncingServer(config)
+    server = _Server(config)
     server.run()
     return 0 if server.started else 1
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Says where it is and what to try, once it listens."""
+class _Server(uvicorn.Server):
+    """Says where it is and what to try once it listens, and lets the engines finish while connections are drained."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -95,6 +107,11 @@ class _AnnouncingServer(uvicorn.Server):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 logger.info("serving %s", models)
                 logger.info("look at %s in a browser; try: curl %s/models; documentation: %s/docs", url, url, url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.create_task(_close_engines(self.config.app.state))  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+        await draining
 
 
 @contextlib.asynccontextmanager
@@ -107,12 +124,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         expiring.cancel()
-        await asyncio.gather(*(model.engine.close(app.state.settings.shutdown_timeout) for model in models))
+        await _close_engines(app.state)
         app.state.store.close()
 
 
+async def _close_engines(state: State) -> None:
+    """Let every engine finish its work, for as long as the settings allow; a second call finds nothing to do."""
+    timeout = state.settings.shutdown_timeout
+    await asyncio.gather(*(model.engine.close(timeout) for model in state.models))
+
+
 async def _inspector() -> FileResponse:
-    return FileResponse(STATIC / "index.html")
+    return FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": PAGE_POLICY, **REVALIDATE})
+
+
+class PageFiles(StaticFiles):
+    """The files of the page; a browser asks each time whether they changed, so that it never mixes versions."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(REVALIDATE)
+        return response
 
 
 def _open_store(settings: Settings) -> Store:

@@ -133,8 +133,7 @@ class SessionService:
         if_step: the step that the client believes the session is at. Raises StepConflict where it is at another,
         SessionGone, SessionNotFound, and what Engine.run raises; the session is then as it was.
         """
-        session = self.get(session_id)
-        return await _carry_through(self._step(session, inputs, trace, if_step))
+        return await self._in_turn(session_id, lambda session: self._step(session, inputs, trace, if_step))
 
     async def step_frame(
         self, session_id: str, inputs: Array, trace: Sequence[str], seq: int | None
@@ -144,79 +143,83 @@ class SessionService:
         seq: the frame's number, one more than the last. The last frame gives again what it gave, one before it a
         Duplicate. Raises SequenceConflict where frames were left out.
         """
+        return await self._in_turn(session_id, lambda session: self._step_frame(session, inputs, trace, seq))
+
+    async def settled(self, session_id: str) -> Session:
+        """Return a session once everything that it was asked before is carried out."""
+        return await self._in_turn(session_id, _itself)
+
+    async def state(self, session_id: str) -> tuple[int, dict[str, Array]]:
+        """Return the step that a session is at, and its state there."""
+        return await self._in_turn(session_id, self._state)
+
+    async def reset(self, session_id: str) -> Session:
+        """Put a session back to before its first step."""
+        return await self._in_turn(session_id, self._reset)
+
+    async def delete(self, session_id: str) -> None:
+        """End a session, after what it was asked before."""
+        await self._in_turn(session_id, lambda session: self._end(session, "deleted"))
+
+    async def _in_turn(self, session_id: str, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
         session = self.get(session_id)
-        return await _carry_through(self._step_frame(session, inputs, trace, seq))
+
+        async def take_turn() -> T:
+            async with session.turn:
+                if session.ended.done():
+                    raise session.ended.result()
+                self._open.move_to_end(session.id)
+                try:
+                    return await work(session)
+                finally:
+                    session.used = self._clock()
+
+        task = asyncio.ensure_future(take_turn())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
+        return await asyncio.shield(task)
 
     async def _step(self, session: Session, inputs: Array, trace: Sequence[str], if_step: int | None) -> Stepped:
-        async with session.turn:
-            self._use(session)
-            if if_step not in (None, session.step):
-                raise StepConflict(
-                    f"session {session.id} is at step {session.step}, not {if_step}",
-                    place="if_step",
-                    expected=str(session.step),
-                    got=str(if_step),
-                    step=session.step,
-                )
-            return await self._advance(session, inputs, trace)
+        if if_step not in (None, session.step):
+            raise StepConflict(
+                f"session {session.id} is at step {session.step}, not {if_step}",
+                place="if_step",
+                expected=str(session.step),
+                got=str(if_step),
+                step=session.step,
+            )
+        result = await session.model.engine.run(session.slot, inputs, trace)
+        session.step += len(inputs)
+        return Stepped(result, session.step)
 
     async def _step_frame(
         self, session: Session, inputs: Array, trace: Sequence[str], seq: int | None
     ) -> Stepped | Duplicate:
-        async with session.turn:
-            self._use(session)
-            if seq is None or session.seq is None or seq == session.seq + 1:
-                stepped = await self._advance(session, inputs, trace)
-                if seq is not None:
-                    session.seq, session.last = seq, stepped
-                return stepped
-            if seq == session.seq and session.last is not None:
-                return session.last
-            if seq < session.seq:
-                return Duplicate(session.step)
-            raise SequenceConflict(
-                f"frame {seq} came after frame {session.seq}: none may be left out",
-                place="seq",
-                expected=str(session.seq + 1),
-                got=str(seq),
-                step=session.step,
-            )
+        if seq is None:
+            return await self._step(session, inputs, trace, None)
+        if session.seq is None or seq == session.seq + 1:
+            session.last = await self._step(session, inputs, trace, None)
+            session.seq = seq
+            return session.last
+        if seq == session.seq and session.last is not None:
+            return session.last
+        if seq < session.seq:
+            return Duplicate(session.step)
+        raise SequenceConflict(
+            f"frame {seq} came after frame {session.seq}: none may be left out",
+            place="seq",
+            expected=str(session.seq + 1),
+            got=str(seq),
+            step=session.step,
+        )
 
-    async def _advance(self, session: Session, inputs: Array, trace: Sequence[str]) -> Stepped:
-        result = await session.model.engine.run(session.slot, inputs, trace)
-        session.step += len(inputs)
-        session.used = self._clock()
-        return Stepped(result, session.step)
+    async def _state(self, session: Session) -> tuple[int, dict[str, Array]]:
+        return session.step, await session.model.engine.read(session.slot)
 
-    async def settled(self, session_id: str) -> Session:
-        """Return a session once everything that it was asked before is carried out."""
-        session = self.get(session_id)
-        async with session.turn:
-            self._use(session)
-            return session
-
-    async def state(self, session_id: str) -> tuple[int, dict[str, Array]]:
-        """Return the step that a session is at, and its state there."""
-        session = self.get(session_id)
-        async with session.turn:
-            self._use(session)
-            return session.step, await session.model.engine.read(session.slot)
-
-    async def reset(self, session_id: str) -> Session:
-        """Put a session back to before its first step."""
-        session = self.get(session_id)
-        async with session.turn:
-            self._use(session)
-            await session.model.engine.reset(session.slot)
-            session.step, session.seq, session.last = 0, None, None
-            return session
-
-    async def delete(self, session_id: str) -> None:
-        """End a session, after what it was asked before."""
-        session = self.get(session_id)
-        async with session.turn:
-            self._use(session)
-            await self._end(session, "deleted")
+    async def _reset(self, session: Session) -> Session:
+        await session.model.engine.reset(session.slot)
+        session.step, session.seq, session.last = 0, None, None
+        return session
 
     async def expire_idle(self) -> None:
         """End the sessions that have not been used for the idle timeout."""
@@ -236,13 +239,6 @@ class SessionService:
             except Exception:
                 logger.exception("idle sessions could not be ended; trying again")
 
-    def _use(self, session: Session) -> None:
-        """Note that a session is used. Raises SessionGone if it ended while the caller waited for its turn."""
-        if session.ended.done():
-            raise session.ended.result()
-        session.used = self._clock()
-        self._open.move_to_end(session.id)
-
     async def _end(self, session: Session, reason: EndReason) -> None:
         self._store.end(session.id, reason)
         session.ended.set_result(_gone(session.id, reason))
@@ -253,9 +249,8 @@ class SessionService:
         await session.model.engine.free(session.slot)
 
 
-async def _carry_through(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that is carried out, and counted, even if whoever asked for it is gone meanwhile."""
-    return await asyncio.shield(asyncio.ensure_future(work))
+async def _itself(session: Session) -> Session:
+    return session
 
 
 def _gone(session_id: str, reason: EndReason) -> SessionGone:

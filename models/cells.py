@@ -115,6 +115,6 @@ def build_cell(input_size: int, config: CellConfig) -> Cell:
 def cell_config(values: Mapping[str, Any], where: str) -> CellConfig:
     """Return the config of a cell from plain values; `kind` says which cell."""
     kind = values.get("kind")
-    if kind not in CELLS:
+    if not isinstance(kind, str) or kind not in CELLS:
         raise ConfigError(f"{where}.kind: expected one of {', '.join(CELLS)}, got {kind!r}")
     return from_values(CELLS[kind][0], values, where)

@@ -34,7 +34,7 @@ def require_at_least(config: object, minimum: float, *names: str) -> None:
     """Raise ConfigError unless every named field of `config` is at least `minimum`."""
     for name in names:
         value = getattr(config, name)
-        if value < minimum:
+        if not value >= minimum:  # so that NaN is refused
             raise ConfigError(f"{type(config).__name__}.{name} must be at least {minimum}, got {value}")
 
 

@@ -22,7 +22,7 @@ MODELS: dict[str, tuple[type[AnyConfig], type[MemoryModel[Any]]]] = {
 
 def model_config(kind: str, values: Mapping[str, Any]) -> AnyConfig:
     """Return the config of a model of `kind` from plain values, as they stand in a preset or a manifest."""
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise ConfigError(f"model.kind: expected one of {', '.join(MODELS)}, got {kind!r}")
     values = dict(values)
     if isinstance(values.get("controller"), Mapping):

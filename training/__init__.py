@@ -1,1 +1,6 @@
 """Train, evaluate and export the models: tasks, trainer, checkpoints, figures, ONNX."""
+
+import os
+
+# ONNX Runtime reports to Microsoft unless it is told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -54,8 +54,9 @@ def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
     write_atomically(directory / TRAINING_FILE, save(_contiguous(trainer.tensors()), metadata))
 
     weights = save(_contiguous(trainer.model.state_dict()))
-    manifest = _manifest(trainer, command, hashlib.sha256(weights).hexdigest())
+    weights_sha256 = hashlib.sha256(weights).hexdigest()
     _finish_last_save(directory)
+    manifest = _manifest(trainer, command, weights_sha256, _evaluation(directory, weights_sha256))
     write_atomically(directory / NEXT_WEIGHTS_FILE, weights)
     write_manifest(directory, manifest)
     _finish_last_save(directory)
@@ -82,12 +83,22 @@ def resume(directory: Path, device: str = "cpu") -> Trainer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {error}; there is no training run to resume here") from error
+    if not metadata or not {"preset", "progress"} <= set(metadata):
+        raise CheckpointError(f"{path}: it does not say which training run it is of; engram train writes it")
     trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device)
     trainer.restore(tensors, json.loads(metadata["progress"]))
     return trainer
 
 
-def _manifest(trainer: Trainer, command: str, weights_sha256: str) -> Manifest:
+def _evaluation(directory: Path, weights_sha256: str) -> list[dict[str, Any]]:
+    """Return what was measured of these very weights, where they have been saved before."""
+    if not (directory / MANIFEST_FILE).exists():
+        return []
+    saved = read_manifest(directory)
+    return saved.evaluation if saved.weights_sha256 == weights_sha256 else []
+
+
+def _manifest(trainer: Trainer, command: str, weights_sha256: str, evaluation: list[dict[str, Any]]) -> Manifest:
     model, preset, progress = trainer.model, trainer.preset, trainer.progress
     state, trace = schemas(model)
     return Manifest(
@@ -109,6 +120,7 @@ def _manifest(trainer: Trainer, command: str, weights_sha256: str) -> Manifest:
             "skipped_updates": progress.skipped,
             "reached_target": trainer.reached_target,
         },
+        evaluation=evaluation,
     )
 
 

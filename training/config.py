@@ -105,13 +105,17 @@ def preset_from_values(values: Mapping[str, Any]) -> Preset:
     if unknown:
         raise ConfigError(f"preset: unknown key {unknown[0]!r}; known keys are task, model, training")
     task = build_task(_table(values, "task"))
-    model = {"input_size": task.input_size, "output_size": task.output_size, **_table(values, "model")}
+    sizes = {"input_size": task.input_size, "output_size": task.output_size}
+    model = dict(_table(values, "model"))
+    for name in sizes:
+        if name in model:
+            raise ConfigError(f"model.{name}: the task sets it, here to {sizes[name]}; leave it out")
     kind = model.pop("kind", None)
     return Preset(
         name=values["name"],
         task=task,
         kind=kind,
-        model=model_config(kind, model),
+        model=model_config(kind, sizes | model),
         training=from_values(TrainingConfig, _table(values, "training"), "training"),
     )
 

@@ -44,11 +44,13 @@ def _start(preset: Preset, out: Path, device: str, resuming: bool) -> Trainer:
     if not resuming:
         if (out / TRAINING_FILE).exists():
             raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
-        return Trainer(preset, device)
+        trainer = Trainer(preset, device)
+        out.mkdir(parents=True, exist_ok=True)
+        return trainer
     trainer = resume(out, device)
     saved, given = trainer.preset.values(), preset.values()
     for table in ("task", "model", "training"):
-        for key in saved[table].keys() | given[table].keys():
+        for key in {**saved[table], **given[table]}:
             if saved[table].get(key) != given[table].get(key):
                 raise CheckpointError(
                     f"{out} was trained with {table}.{key} = {saved[table].get(key)!r}, "

@@ -5,7 +5,7 @@
                                                       {"type": "session", "session", "model", "step", "seq"}
     {"seq": 0, "inputs": [[...]], "trace": [...]}     {"type": "result", "seq", "step", "outputs", "trace"}
     ...                                               ...
-                                                      {"type": "error", <problem document>}, then a close code
+                                                      {"type": "error", and a problem document}, then a close code
 
 `seq` numbers the frames of a session, each one more than the last. The greeting tells the last that was carried out,
 so that a client which lost its connection knows where to go on. A frame that comes again is not carried out again: the
@@ -152,7 +152,7 @@ class _Stream:
 
     async def _refuse(self, error: EngramError) -> None:
         try:
-            await self._send({"type": "error", **error.problem()})
+            await self._send(error.problem() | {"type": "error"})
             await self._socket.close(error.close_code, error.code)
         except (WebSocketDisconnect, RuntimeError):
             logger.debug("the client was gone before it could be told: %s", error)

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LAST_STEP_SECONDS = 1.0
+"""How long a worker that is told to give up may take for the step that it is in."""
+
 
 class Observer(Protocol):
     """Who wants to know what the engine does; called from the worker thread."""
@@ -70,6 +73,8 @@ class Engine:
         self._scheduler = Scheduler(max_batch)
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
         self._open = True
+        # Set by the loop, read by the worker
+        self._given_up = False
         self._worker = threading.Thread(target=self._work, name=f"engine {name}", daemon=True)
 
     # On the event loop
@@ -80,13 +85,15 @@ class Engine:
         self._worker.start()
 
     async def close(self, timeout: float) -> None:
-        """Refuse new work, finish what was accepted, and stop; what is left after `timeout` seconds is refused."""
+        """Refuse new work, finish what was accepted, and stop; what is left after `timeout` seconds is given up."""
         self._refuse(ShuttingDown("the server is stopping; try again later"))
         self._inbox.put(None)
         await asyncio.to_thread(self._worker.join, timeout)
         if self._worker.is_alive():
             logger.warning("%s: work is left after %g s and is given up", self.name, timeout)
+            self._given_up = True
             self._give_up()
+            await asyncio.to_thread(self._worker.join, LAST_STEP_SECONDS)
 
     @property
     def sequences(self) -> int:
@@ -198,8 +205,8 @@ class Engine:
             self._post(self._give_up)
 
     def _receive(self) -> bool:
-        """Take in what has come, waiting only where there is nothing else to do; False: closed, and all is done."""
-        while self._open or self._scheduler:
+        """Take in what has come, waiting only where there is nothing else to do; False: there is no more to do."""
+        while not self._given_up and (self._open or self._scheduler):
             idle = not self._scheduler and not self._outcomes
             try:
                 item = self._inbox.get(block=idle)

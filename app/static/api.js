@@ -2,10 +2,9 @@
 
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
-  constructor({ title, detail, code }) {
+  constructor({ title, detail, code, expected, got }) {
     super(detail);
-    this.title = title;
-    this.code = code;
+    Object.assign(this, { title, code, expected, got });
   }
 }
 

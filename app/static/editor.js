@@ -58,20 +58,32 @@ export class Editor {
 
   listen(canvas, plot) {
     let bit;
-    const draw = (event) => {
-      const { column, row } = cellAt(canvas, event);
-      this.pattern[column][row] = bit;
+    let last;
+    const draw = (cell) => {
+      for (const { column, row } of cellsBetween(last, cell)) this.pattern[column][row] = bit;
+      last = cell;
       paint(canvas, plot);
       this.onChange();
     };
     canvas.addEventListener("pointerdown", (event) => {
-      const { column, row } = cellAt(canvas, event);
-      bit = 1 - this.pattern[column][row];
+      last = cellAt(canvas, event);
+      bit = 1 - this.pattern[last.column][last.row];
       canvas.setPointerCapture(event.pointerId);
-      draw(event);
+      draw(last);
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (canvas.hasPointerCapture(event.pointerId)) draw(event);
+      if (canvas.hasPointerCapture(event.pointerId)) draw(cellAt(canvas, event));
     });
   }
+}
+
+/** Return the cells on the line from one to another: a fast pointer is seen only here and there. */
+function cellsBetween(from, to) {
+  const columns = to.column - from.column;
+  const rows = to.row - from.row;
+  const steps = Math.max(Math.abs(columns), Math.abs(rows), 1);
+  return Array.from({ length: steps + 1 }, (_, step) => ({
+    column: from.column + Math.round((columns * step) / steps),
+    row: from.row + Math.round((rows * step) / steps),
+  }));
 }

@@ -56,10 +56,12 @@ async function run() {
   const turn = ++latest;
   const sequence = task.encode(structuredClone(editor.pattern));
   page.results.ariaBusy = "true";
+  page.results.classList.remove("stale");
   try {
     const answer = await runSequence(model, sequence.inputs, shownTraces(model));
     if (turn === latest) show(sequence, answer);
   } catch (error) {
+    if (turn !== latest) return;
     page.results.hidden = true;
     throw error;
   } finally {
@@ -70,11 +72,10 @@ async function run() {
 function show(sequence, answer) {
   const wrong = wrongBits(sequence.targets, answer.outputs);
   const groups = plotGroups(model, task, sequence, answer, wrong).map(groupSection);
-  showVerdict(sequence.targets, wrong);
-  page.readout.textContent = "";
+  Object.assign(page.verdict, verdictOn(sequence.targets, wrong));
+  pointInTime("", -1);
   page.plots.replaceChildren(...groups, ...(answer.memory ? [] : [withoutMemory()]));
   page.results.hidden = false;
-  page.results.classList.remove("stale");
 }
 
 function groupSection({ title, timed, plots }) {
@@ -89,18 +90,17 @@ function withoutMemory() {
 /** Return where the outputs fall on the other side of the threshold than the bits that are due: [{row, column}]. */
 function wrongBits(targets, outputs) {
   const threshold = model.output_activation === "sigmoid" ? 0.5 : 0;
+  const isWrong = (bit, column, row) => outputs[column][row] > threshold !== bit > 0.5;
   return targets.flatMap((target, column) =>
-    (target ?? [])
-      .map((bit, row) => ({ row, column, wrong: outputs[column][row] > threshold !== bit > 0.5 }))
-      .filter(({ wrong }) => wrong),
+    (target ?? []).flatMap((bit, row) => (isWrong(bit, column, row) ? [{ row, column }] : [])),
   );
 }
 
-function showVerdict(targets, wrong) {
+function verdictOn(targets, wrong) {
   const asked = targets.filter(Boolean).flat().length;
-  page.verdict.className = asked === 0 ? "unknown" : wrong.length === 0 ? "right" : "wrong";
-  const wrongBits = wrong.length === 1 ? "1 wrong bit" : `${wrong.length} wrong bits`;
-  page.verdict.textContent = asked === 0 ? "No target to compare with" : `${wrongBits} of ${asked}`;
+  if (asked === 0) return { className: "unknown", textContent: "No target to compare with" };
+  const bits = wrong.length === 1 ? "1 wrong bit" : `${wrong.length} wrong bits`;
+  return { className: wrong.length > 0 ? "wrong" : "right", textContent: `${bits} of ${asked}` };
 }
 
 /** Tell the value under the pointer. */
@@ -118,9 +118,11 @@ function markStale() {
   page.results.classList.add("stale");
 }
 
-function showProblem(problem) {
-  const code = problem.code ? [element("code", {}, problem.code)] : [];
-  page.error.replaceChildren(element("strong", {}, problem.title), `: ${problem.message} `, ...code);
+function showProblem({ title, message, code, expected, got }) {
+  const lines = [element("p", {}, element("strong", {}, title), `: ${message}`)];
+  if (expected) lines.push(element("p", {}, `Expected ${expected}${got ? `, got ${got}` : ""}.`));
+  if (code) lines.push(element("code", {}, code));
+  page.error.replaceChildren(...lines);
 }
 
 /** Do what the user asked for; should it fail, say why. */

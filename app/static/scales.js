@@ -1,4 +1,4 @@
-// Colour scales. All start in the dark and get lighter evenly, so that equal steps of value look like equal steps.
+// Colour scales whose lightness changes evenly, so that equal steps of value look like equal steps.
 
 const INK = ["#03080a", "#002837", "#004b62", "#006f88", "#0093a8", "#3bb6c4", "#8ed7dd"];
 
@@ -9,7 +9,7 @@ const MAGMA = [
 
 // Blue below, red above, dark at zero.
 const BERLIN = [
-  "#9eb0ff", "#79abed", "#519fd3", "#3685ad", "#286886", "#1d4b61", "#14303e", "#111a20", "#190c09",
+  "#9eb0ff", "#79abed", "#519fd3", "#3685ad", "#286886", "#1d4b61", "#14303e", "#111a20", "#131313",
   "#2b0e01", "#411201", "#5b1d08", "#7d341e", "#9e513f", "#be6f63", "#df8f89", "#ffadad",
 ];
 

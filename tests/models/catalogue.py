@@ -61,6 +61,15 @@ def make_from(config: AnyConfig, dtype: torch.dtype = torch.float32, spread: flo
     return model
 
 
+def told(config: AnyConfig, **parts: Any) -> MemoryModel[Any]:
+    """Return the model of `config` whose interface is `parts` before activation, whatever it sees, and else zero."""
+    model: Any = make_from(config, spread=0)
+    pieces = model.interface.bias.detach().split(model.interface.sizes)
+    for (name, shape), piece in zip(model.interface.parts.items(), pieces, strict=True):
+        piece.copy_(torch.as_tensor(parts.get(name, 0)).expand(shape).flatten())
+    return model
+
+
 def random_inputs(model: MemoryModel[Any], steps: int, batch: int) -> Tensor:
     """Return normal inputs in the dtype of the weights: [T, B, I]."""
     return torch.randn(steps, batch, model.input_size, dtype=next(model.parameters()).dtype)

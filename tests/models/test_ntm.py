@@ -10,7 +10,7 @@ from models.contract import unroll
 from models.ntm import NTM, NTMConfig
 from models.state import flatten
 from tests.models import naive
-from tests.models.catalogue import CATALOGUE, lived_in_state, make, make_from, random_inputs
+from tests.models.catalogue import CATALOGUE, lived_in_state, make, random_inputs, told
 
 NTMS = [name for name in CATALOGUE if name.startswith("ntm")]
 
@@ -150,12 +150,3 @@ def test_ntm_config_of_size_0_names_the_field_and_the_value(field):
 def test_ntm_config_of_an_even_shift_width_names_the_field_and_the_value(width):
     with pytest.raises(ConfigError, match=rf"NTMConfig\.shift_width must be odd, got {width}"):
         NTMConfig(3, 2, shift_width=width)
-
-
-def told(config, **biases):
-    """Return an NTM whose interface is the given biases whatever it sees, and zero where none is given."""
-    model = make_from(config, spread=0)
-    parts = model.interface.bias.split(model.interface.sizes)
-    for name, part in zip(model.interface.parts, parts, strict=True):
-        part.copy_(torch.as_tensor(biases.get(name, 0)).expand_as(part))
-    return model

@@ -16,6 +16,6 @@ def build_task(values: Mapping[str, Any]) -> Task:
     """Return the task from plain values: its `name` and its options. Raises ConfigError."""
     options = dict(values)
     name = options.pop("name", None)
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ConfigError(f"task.name: expected one of {', '.join(TASKS)}, got {name!r}")
     return from_values(TASKS[name], options, "task")

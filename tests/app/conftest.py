@@ -1,0 +1,27 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.app.harness import Server, running_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the shipped checkpoints, with limits that are easy to reach."""
+    limits = ["--max-steps", "500", "--max-body-bytes", "200000", "--max-sequences", "8"]
+    with running_server(*limits, data=tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Where a server of the test's own may keep its data."""
+    return tmp_path / "data"

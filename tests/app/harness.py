@@ -1,0 +1,62 @@
+"""A real server in a process of its own, as tests start and stop it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINTS = ROOT / "checkpoints"
+STARTUP_SECONDS = 60
+
+
+class Server:
+    """`engram serve` on a free port of the loopback interface."""
+
+    def __init__(self, *arguments: str | Path, data: Path, checkpoints: Path = CHECKPOINTS, **environment: str) -> None:
+        self._log = data.with_suffix(".log")
+        command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+        command += ["--checkpoints", str(checkpoints), "--data", str(data), *map(str, arguments)]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=inherited | environment, cwd=ROOT)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_until_listening(self) -> "Server":
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline:
+            found = re.search(r"look at (http://\S+) in a browser", self.log)
+            if found:
+                self.url = found[1]
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.log}")
+
+    @property
+    def socket_url(self) -> str:
+        return self.url.replace("http", "ws", 1)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def running_server(*arguments: str | Path, data: Path, **options: object) -> Iterator[Server]:
+    server = Server(*arguments, data=data, **options)  # type: ignore[arg-type]
+    try:
+        yield server.wait_until_listening()
+    finally:
+        server.stop()

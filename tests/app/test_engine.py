@@ -1,0 +1,328 @@
+"""The engine over a back end whose arithmetic anyone can follow: outputs are running sums of the inputs."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.backends.base import Array
+from app.backends.fake import FakeBackend
+from app.engine.engine import Engine
+from app.errors import NonFiniteOutput, QueueFull, ShuttingDown, StepFailed
+
+
+class Observed:
+    """Counts what the engine reports."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.failures = 0
+
+    def tick(self, batch: int, seconds: float) -> None:
+        self.batches.append(batch)
+
+    def failure(self) -> None:
+        self.failures += 1
+
+
+@asynccontextmanager
+async def engine_over(backend: FakeBackend, max_batch: int = 8, max_queue: int = 64) -> AsyncIterator[Engine]:
+    engine = Engine("fake", backend, max_batch, max_queue, Observed())
+    engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close(5)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+def ones(steps: int, value: float = 1.0) -> Array:
+    return np.full((steps, 2), value, np.float32)
+
+
+class Gate:
+    """Holds the back end's steps back until it is opened."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self.reached = threading.Event()
+
+    def __call__(self, inputs: Array) -> None:
+        self.reached.set()
+        assert self._open.wait(10)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def raise_on(value: float, error: Exception) -> Callable[[Array], None]:
+    def check(inputs: Array) -> None:
+        if (inputs == value).any():
+            raise error
+
+    return check
+
+
+def test_run_steps_a_slot_over_a_sequence():
+    async def test() -> None:
+        async with engine_over(FakeBackend()) as engine:
+            slot = await engine.open()
+            first = await engine.run(slot, ones(3), ["seen"])
+            second = await engine.run(slot, ones(1))
+            assert first.outputs[:, 0].tolist() == [1, 2, 3]
+            assert first.trace["seen"].shape == (3, 2)
+            assert (second.outputs[:, 0].tolist(), second.trace) == ([4], {})
+
+    run(test())
+
+
+def test_infer_starts_fresh_and_gives_its_slots_back():
+    async def test() -> None:
+        backend = FakeBackend(capacity=2)
+        async with engine_over(backend) as engine:
+            for _ in range(3):
+                results = await engine.infer([ones(2), ones(4)])
+                assert [result.outputs[-1, 0] for result in results] == [2, 4]
+            assert len(await asyncio.gather(engine.open(), engine.open())) == 2
+
+    run(test())
+
+
+def test_sequences_that_wait_together_step_together():
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate)
+        async with engine_over(backend) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(2)]))
+            await asyncio.to_thread(gate.reached.wait)
+            others = asyncio.ensure_future(engine.infer([ones(1), ones(3)]))
+            await asyncio.sleep(0.05)
+            gate.open()
+            await asyncio.gather(first, others)
+        assert [len(slots) for slots in backend.steps] == [1, 3, 1, 1]
+
+    run(test())
+
+
+def test_short_sequence_is_not_held_up_by_long_ones():
+    """More long sequences than fit into a batch: the short one still gets its turn in the second round."""
+
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate)
+        async with engine_over(backend, max_batch=2) as engine:
+            long = asyncio.ensure_future(engine.infer([ones(200)] * 4))
+            await asyncio.to_thread(gate.reached.wait)
+            short = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.sleep(0.05)
+            gate.open()
+            await asyncio.gather(short, long)
+        newcomer = 4
+        assert next(tick for tick, slots in enumerate(backend.steps) if newcomer in slots) <= 3
+        assert len(backend.steps) > 300
+
+    run(test())
+
+
+def test_batch_is_never_larger_than_its_limit():
+    async def test() -> None:
+        backend = FakeBackend()
+        async with engine_over(backend, max_batch=3) as engine:
+            await engine.infer([ones(4)] * 10)
+        assert max(len(slots) for slots in backend.steps) <= 3
+        assert sum(len(slots) for slots in backend.steps) == 40
+
+    run(test())
+
+
+def test_failing_sequence_fails_alone():
+    async def test() -> None:
+        backend = FakeBackend(before_step=raise_on(7, ZeroDivisionError("secret")))
+        async with engine_over(backend) as engine:
+            slots = [await engine.open() for _ in range(3)]
+            inputs = [ones(3), np.concatenate([ones(1), ones(1, 7), ones(1)]), ones(3)]
+            jobs = (engine.run(slot, sequence) for slot, sequence in zip(slots, inputs, strict=True))
+            good, failed, fine = await asyncio.gather(*jobs, return_exceptions=True)
+            assert isinstance(failed, StepFailed)
+            assert "ZeroDivisionError" in failed.detail
+            assert "secret" not in failed.detail
+            for result in (good, fine):
+                assert not isinstance(result, BaseException)
+                assert result.outputs[:, 0].tolist() == [1, 2, 3]
+
+    run(test())
+
+
+def test_failing_sequence_leaves_its_session_as_it_was():
+    async def test() -> None:
+        backend = FakeBackend(before_step=raise_on(7, ValueError()))
+        async with engine_over(backend) as engine:
+            slot = await engine.open()
+            await engine.run(slot, ones(5))
+            with pytest.raises(StepFailed):
+                await engine.run(slot, np.concatenate([ones(3), ones(1, 7)]))
+            assert (await engine.read(slot))["total"].tolist() == [5, 5]
+            assert (await engine.run(slot, ones(1))).outputs[0, 0] == 6
+
+    run(test())
+
+
+def test_overflow_names_its_step_and_leaves_the_session_as_it_was():
+    async def test() -> None:
+        async with engine_over(FakeBackend()) as engine:
+            slot = await engine.open()
+            with pytest.raises(NonFiniteOutput) as refusal:
+                await engine.run(slot, np.concatenate([ones(2), ones(2, 3e38)]))
+            assert refusal.value.more["step_of_sequence"] == 3
+            assert (await engine.read(slot))["total"].tolist() == [0, 0]
+
+    run(test())
+
+
+def test_queue_over_its_limit_refuses_all_of_a_batch():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate), max_queue=3) as engine:
+            accepted = asyncio.ensure_future(engine.infer([ones(1)] * 2))
+            await asyncio.to_thread(gate.reached.wait)
+            with pytest.raises(QueueFull, match="at most 3"):
+                await engine.infer([ones(1)] * 2)
+            assert engine.sequences == 2
+            gate.open()
+            await accepted
+            assert engine.sequences == 0
+            assert len(await engine.infer([ones(1)] * 3)) == 3
+
+    run(test())
+
+
+def test_cancelled_inference_is_dropped():
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate)
+        async with engine_over(backend) as engine:
+            job = asyncio.ensure_future(engine.infer([ones(1000)]))
+            await asyncio.to_thread(gate.reached.wait)
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            gate.open()
+            await engine.probe()
+            assert engine.sequences == 0
+        assert len(backend.steps) < 5
+
+    run(test())
+
+
+def test_cancelled_run_of_a_session_is_carried_out():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate)) as engine:
+            slot = await engine.open()
+            job = asyncio.ensure_future(engine.run(slot, ones(4)))
+            await asyncio.to_thread(gate.reached.wait)
+            job.cancel()
+            gate.open()
+            await engine.infer([ones(5)])
+            assert (await engine.read(slot))["total"].tolist() == [4, 4]
+
+    run(test())
+
+
+def test_reset_and_free_act_on_their_slot():
+    async def test() -> None:
+        async with engine_over(FakeBackend(capacity=1)) as engine:
+            slot = await engine.open()
+            await engine.run(slot, ones(2))
+            await engine.reset(slot)
+            assert (await engine.read(slot))["total"].tolist() == [0, 0]
+            with pytest.raises(StepFailed):
+                await engine.open()
+            await engine.free(slot)
+            assert await engine.open() == slot
+
+    run(test())
+
+
+def test_probe_fails_when_the_back_end_does():
+    async def test() -> None:
+        async with engine_over(FakeBackend(before_step=raise_on(0, OSError()))) as engine:
+            with pytest.raises(StepFailed):
+                await engine.probe()
+
+    run(test())
+
+
+def test_close_finishes_what_was_accepted_and_refuses_the_rest():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate)) as engine:
+            accepted = asyncio.ensure_future(engine.infer([ones(50)]))
+            await asyncio.to_thread(gate.reached.wait)
+            closing = asyncio.ensure_future(engine.close(5))
+            await asyncio.sleep(0)
+            with pytest.raises(ShuttingDown):
+                await engine.infer([ones(1)])
+            gate.open()
+            assert (await accepted)[0].outputs[-1, 0] == 50
+            await closing
+            await engine.close(5)
+
+    run(test())
+
+
+def test_close_gives_up_on_work_that_takes_too_long():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate)) as engine:
+            slot = await engine.open()
+            waiting = [asyncio.ensure_future(engine.infer([ones(5)])), asyncio.ensure_future(engine.run(slot, ones(5)))]
+            await asyncio.to_thread(gate.reached.wait)
+            closing = asyncio.ensure_future(engine.close(0.1))
+            for job in waiting:
+                with pytest.raises(ShuttingDown):
+                    await job
+            gate.open()
+            await closing
+
+    run(test())
+
+
+def test_observer_is_told_of_ticks_and_failures():
+    async def test() -> None:
+        observed = Observed()
+        engine = Engine("fake", FakeBackend(before_step=raise_on(7, OSError())), 8, 64, observed)
+        engine.start()
+        await engine.infer([ones(3)])
+        with pytest.raises(StepFailed):
+            await engine.infer([ones(1, 7)])
+        await engine.close(5)
+        assert (observed.batches, observed.failures) == ([1, 1, 1], 1)
+
+    run(test())
+
+
+def test_broken_engine_refuses_instead_of_hanging():
+    """An error of the engine's own, here in the observer, reaches everyone who waits, and everyone who comes."""
+
+    class Broken(Observed):
+        def tick(self, batch: int, seconds: float) -> None:
+            raise RuntimeError("broken")
+
+    async def test() -> None:
+        engine = Engine("fake", FakeBackend(), 8, 64, Broken())
+        engine.start()
+        with pytest.raises(StepFailed, match="has stopped"):
+            await engine.infer([ones(3)])
+        with pytest.raises(StepFailed, match="has stopped"):
+            await engine.open()
+        await engine.close(1)
+
+    run(test())

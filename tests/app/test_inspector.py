@@ -1,0 +1,188 @@
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+
+from tests.app.harness import Server
+
+FLAGS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--headless",
+    "--no-first-run",
+    "--no-sandbox",
+]
+TIMEOUT_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "these tests drive a browser: put `chromium` on the PATH (apt-get install chromium)"
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    page = browser.new_page(base_url=server.url)
+    page.set_default_timeout(TIMEOUT_MS)
+    yield page
+    page.close()
+
+
+def open_inspector(page: Page, model: str) -> None:
+    """Open the page and wait for the run that it makes by itself."""
+    page.goto(f"/?model={model}")
+    expect(page.locator("#verdict")).not_to_be_empty()
+
+
+def canvas(page: Page, name: str) -> Locator:
+    return page.locator(f'canvas[data-name="{name}"]')
+
+
+def hover_cell(page: Page, name: str, column: int, row: int) -> None:
+    target = canvas(page, name)
+    target.scroll_into_view_if_needed()
+    target.hover(position=cell_center(target, column, row))
+
+
+def cell_center(target: Locator, column: int, row: int) -> Any:
+    box = target.bounding_box()
+    assert box
+    columns, rows = size(target)
+    return {"x": (column + 0.5) / columns * box["width"], "y": (row + 0.5) / rows * box["height"]}
+
+
+def size(target: Locator) -> tuple[int, int]:
+    """Return how many columns and rows a heat map has: its canvas has a pixel for each value."""
+    columns, rows = target.evaluate("canvas => [canvas.width, canvas.height]")
+    return columns, rows
+
+
+def run(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Press Run and return what the session was sent, and its answer."""
+    with page.expect_response("**/steps") as response:
+        page.click("#run")
+    sent = json.loads(response.value.request.post_data or "")
+    expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
+    return sent, response.value.json()
+
+
+def test_inspector_offers_every_model(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    served = [model["name"] for model in page.request.get("/models").json()]
+    assert page.locator("#model option").all_inner_texts() == served
+
+
+def test_model_chosen_is_described_and_can_be_linked_to(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    page.select_option("#model", "lstm-copy")
+    expect(page.locator("#card")).to_contain_text("275,464")
+    expect(page).to_have_url("/?model=lstm-copy")
+
+
+@pytest.mark.parametrize("model", ["dnc-copy", "ntm-copy"])
+def test_random_sequence_is_copied_without_wrong_bits(page: Page, model: str) -> None:
+    open_inspector(page, model)
+    page.fill("#length", "12")
+    page.click("#random")
+    run(page)
+    expect(page.locator("#verdict")).to_have_text("0 wrong bits of 96")
+
+
+def test_drawn_bits_are_sent_and_shown(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    page.fill("#length", "5")
+    page.click("#clear")
+    canvas(page, "drawing").click(position=cell_center(canvas(page, "drawing"), column=2, row=6))
+    sent, _ = run(page)
+    ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, bit in enumerate(step) if bit]
+    assert ones == [(0, 8), (3, 6), (6, 9)]
+    hover_cell(page, "input", column=3, row=6)
+    expect(page.locator("#readout")).to_have_text("channel 6, time 3: 1.000")
+
+
+def test_drag_draws_every_cell_on_its_way(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    page.fill("#length", "3")
+    page.click("#clear")
+    drawing = canvas(page, "drawing")
+    drawing.drag_to(
+        drawing,
+        source_position=cell_center(drawing, column=0, row=1),
+        target_position=cell_center(drawing, column=2, row=1),
+    )
+    sent, _ = run(page)
+    assert [step[1] for step in sent["inputs"][1:4]] == [1, 1, 1]
+
+
+def test_weightings_shown_are_those_of_the_answer(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    _, answer = run(page)
+    weightings = answer["trace"]["write_weights"]
+    assert size(canvas(page, "write_weights.0")) == (len(weightings), 32)
+    hover_cell(page, "write_weights.0", column=7, row=5)
+    expect(page.locator("#readout")).to_have_text(f"slot 5, time 7: {weightings[7][0][5]:.3f}")
+
+
+def test_memory_is_shown_slot_by_word(page: Page) -> None:
+    open_inspector(page, "ntm-copy")
+    assert size(canvas(page, "memory")) == (20, 128)
+
+
+def test_lstm_shows_no_weightings(page: Page) -> None:
+    open_inspector(page, "lstm-copy")
+    expect(page.locator("#plots")).to_contain_text("no memory to look into")
+    names = page.locator("#plots canvas").evaluate_all("all => all.map(canvas => canvas.dataset.name)")
+    assert names == ["input", "target", "output"]
+
+
+def test_changed_sequence_is_told_apart_from_the_one_run(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    page.click("#clear")
+    expect(page.locator("#results")).to_have_class("stale")
+    run(page)
+    expect(page.locator("#results")).not_to_have_class("stale")
+
+
+def test_unknown_model_in_the_address_is_refused_with_the_known_ones(page: Page) -> None:
+    page.goto("/?model=nonesuch")
+    expect(page.locator("#error")).to_contain_text("nonesuch")
+    expect(page.locator("#error")).to_contain_text("dnc-copy")
+
+
+def test_refused_run_says_why_and_leaves_no_session(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+
+    def refuse(route: Route) -> None:
+        problem = {"title": "The queue is full", "status": 503, "code": "queue_full", "detail": "try again in 1 s"}
+        route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
+
+    page.route("**/steps", refuse)
+    with page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
+        page.click("#run")
+    assert deleted.value.status == 204
+    expect(page.locator("#error")).to_contain_text("The queue is full: try again in 1 s")
+    expect(page.locator("#results")).to_be_hidden()
+
+
+def test_inspector_logs_no_errors_with_any_model(page: Page) -> None:
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    open_inspector(page, "dnc-copy")
+    for model in ["ntm-copy", "lstm-copy", "dnc-copy"]:
+        with page.expect_response("**/steps"):
+            page.select_option("#model", model)
+        expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
+    assert errors == []

@@ -1,0 +1,204 @@
+"""How a server starts, what it refuses to start with, and how it stops: real processes."""
+
+import json
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.app.checkpoints import copy_checkpoint, make_checkpoint
+from tests.app.harness import CHECKPOINTS, Server, running_server
+
+STOPPED = (0, -signal.SIGTERM)
+"""How a server ends that was told to: in good order, some pass the signal on to who waits for them."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny", "ntm")
+
+
+def refusal(server: Server) -> str:
+    """Return the last line of a server that must not start."""
+    assert server.process.wait(timeout=60) == 1
+    assert "Traceback" not in server.log
+    return server.log.splitlines()[-1]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def replace_weights(directory: Path) -> None:
+    """Put the weights and the manifest of another training run beside the ONNX graph."""
+    other = make_checkpoint(directory.parent.parent / "other", "ntm", seed=2)
+    for name in ("model.safetensors", "manifest.json"):
+        (directory / name).write_bytes((other / name).read_bytes())
+
+
+DAMAGES = {
+    "no manifest": (lambda d: (d / "manifest.json").unlink(), "manifest.json: No such file"),
+    "manifest cut off": (lambda d: truncate(d / "manifest.json"), "manifest.json: not JSON"),
+    "weights cut off": (lambda d: truncate(d / "model.safetensors"), "model.safetensors: its SHA-256 is"),
+    "weights missing": (lambda d: (d / "model.safetensors").unlink(), "model.safetensors: no such file"),
+    "graph cut off": (lambda d: truncate(d / "model.onnx"), "model.onnx: onnxruntime cannot load it"),
+    "weights of another run": (replace_weights, "model.onnx was exported from weights with SHA-256"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_named_and_the_others_are_served(damage, tiny, tmp_path, data):
+    inflict, complaint = DAMAGES[damage]
+    root = tmp_path / "checkpoints"
+    copy_checkpoint(tiny, root / "sound")
+    inflict(copy_checkpoint(tiny, root / "broken"))
+    with running_server(data=data, checkpoints=root) as server:
+        assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["sound"]
+        told = httpx.get(f"{server.url}/models/broken").json()
+        assert httpx.get(f"{server.url}/readyz").json()["failed"].keys() == {"broken"}
+    assert (told["code"], complaint in told["detail"]) == ("model_not_found", True)
+    assert complaint in server.log
+
+
+def test_nothing_to_serve_is_refused(tmp_path, data):
+    (tmp_path / "empty").mkdir()
+    assert "no directory" in refusal(Server(data=data, checkpoints=tmp_path / "missing"))
+    assert "manifest.json" in refusal(Server(data=data, checkpoints=tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--max-batch", "0"], "setting max_batch: input should be greater than or equal to 1, got '0'"),
+        (["--config", "nowhere.toml"], "config: no file nowhere.toml"),
+        (["--device", "cuda", "--backend", "onnx"], "device cuda"),
+        (["--device", "cuda"], "device cuda"),
+    ],
+)
+def test_bad_setting_is_refused_by_name(arguments, complaint, data):
+    assert complaint in refusal(Server(*arguments, data=data))
+
+
+def test_port_in_use_is_refused(data):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        server = Server("--port", port, data=data)
+        assert server.process.wait(timeout=60) > 0
+    assert "address already in use" in server.log
+
+
+def test_second_server_on_one_data_directory_is_refused(tiny, data):
+    with running_server(data=data, checkpoints=tiny.parent) as first:
+        second = Server(data=data, checkpoints=tiny.parent)
+        second._log = data.with_suffix(".log")
+        assert second.process.wait(timeout=60) == 1
+        assert httpx.get(f"{first.url}/readyz").status_code == 200
+    assert "another server" in second.log
+
+
+def test_address_beyond_this_machine_is_warned_of(tiny, data):
+    with running_server("--host", "0.0.0.0", data=data, checkpoints=tiny.parent) as server:
+        assert "there are no keys" in server.log
+
+
+def test_address_of_this_machine_is_not_warned_of(tiny, data):
+    with running_server(data=data, checkpoints=tiny.parent) as server:
+        assert "there are no keys" not in server.log
+
+
+def test_torch_serves_the_same_answers_as_onnx(data, tmp_path):
+    inputs = [[0.0, 1.0] * 5] * 12
+    answers = []
+    for backend in ("onnx", "torch"):
+        with running_server("--backend", backend, data=tmp_path / backend) as server:
+            assert httpx.get(f"{server.url}/models/dnc-copy").json()["backend"] == backend
+            request = {"model": "dnc-copy", "inputs": inputs}
+            answers.append(httpx.post(f"{server.url}/infer", json=request, timeout=30).json()["outputs"])
+    assert answers[0] == [pytest.approx(step, abs=1e-3) for step in answers[1]]
+
+
+def test_checkpoint_without_a_graph_is_served_by_torch(tmp_path, data):
+    directory = copy_checkpoint(CHECKPOINTS / "ntm-copy", tmp_path / "checkpoints" / "ntm")
+    (directory / "model.onnx").unlink()
+    with running_server(data=data, checkpoints=directory.parent) as server:
+        assert httpx.get(f"{server.url}/models/ntm").json()["backend"] == "torch"
+
+
+def test_overflowing_input_is_refused_and_changes_nothing(tmp_path, data):
+    make_checkpoint(tmp_path / "checkpoints" / "huge", scale=1e30)
+    with (
+        running_server(data=data, checkpoints=tmp_path / "checkpoints") as server,
+        httpx.Client(base_url=server.url) as c,
+    ):
+        session = c.post("/sessions", json={"model": "huge"}).json()["id"]
+        before = c.get(f"/sessions/{session}/state").json()
+        refused = c.post(f"/sessions/{session}/steps", json={"inputs": [[0] * 4, [3e38] * 4]})
+        assert c.get(f"/sessions/{session}/state").json() == before
+    assert (refused.status_code, refused.json()["code"]) == (422, "non_finite_output")
+
+
+def test_session_of_a_server_that_was_killed_is_gone_and_says_why(tiny, data):
+    with running_server(data=data, checkpoints=tiny.parent) as server:
+        session = httpx.post(f"{server.url}/sessions", json={"model": "tiny"}).json()["id"]
+        server.stop(signal.SIGKILL)
+    with running_server(data=data, checkpoints=tiny.parent) as server:
+        gone = httpx.get(f"{server.url}/sessions/{session}")
+        with connect(f"{server.socket_url}/sessions/{session}/stream") as stream:
+            told = json.loads(stream.recv())
+    assert (gone.status_code, gone.json()["reason"]) == (410, "lost in a restart")
+    assert told["code"] == "session_gone"
+
+
+def test_full_queue_is_answered_with_when_to_try_again(data):
+    with running_server("--max-queue", "1", data=data) as server:
+        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 3000}
+        first = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
+        first.start()
+        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
+        refused = httpx.post(f"{server.url}/infer", json=body | {"inputs": [[0.0] * 10]})
+        first.join()
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "queue_full", "1")
+
+
+def test_stop_signal_finishes_what_was_accepted(data):
+    answers: list[httpx.Response] = []
+    with running_server(data=data) as server:
+        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 3000}
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
+        )
+        with connect(f"{server.socket_url}/stream?model=ntm-copy") as stream:
+            stream.recv()
+            asking.start()
+            while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+                time.sleep(0.01)
+            assert server.stop(signal.SIGTERM) in STOPPED
+            with pytest.raises(ConnectionClosed):
+                stream.recv()
+            assert stream.close_code == 1012
+        asking.join()
+    assert (answers[0].status_code, answers[0].json()["steps"]) == (200, 3000)
+    assert "Traceback" not in server.log
+
+
+def test_stop_signal_gives_up_after_its_time_with_an_answer(data):
+    answers: list[httpx.Response] = []
+    with running_server("--shutdown-timeout", "0.5", "--max-steps", "100000", data=data) as server:
+        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 60_000}
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
+        )
+        asking.start()
+        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
+        assert server.stop(signal.SIGTERM) in STOPPED
+        asking.join()
+    assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
+    assert "Traceback" not in server.log

@@ -1,0 +1,238 @@
+"""Streaming sessions over a real WebSocket."""
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import msgpack
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.app.copying import answer, sequence
+from tests.app.harness import Server, running_server
+
+GOOD = [0.0] * 10
+
+
+@contextmanager
+def stream(server: Server, path: str, protocol: str | None = None) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
+    """Connect, and give the connection and its greeting."""
+    offered = [Subprotocol(protocol)] if protocol else None
+    with connect(server.socket_url + path, subprotocols=offered, max_size=None) as connection:
+        yield connection, receive(connection)
+
+
+def receive(connection: ClientConnection) -> dict[str, Any]:
+    message = connection.recv(timeout=30)
+    return dict(json.loads(message) if isinstance(message, str) else msgpack.unpackb(message))
+
+
+def ask(connection: ClientConnection, **frame: Any) -> dict[str, Any]:
+    connection.send(json.dumps(frame))
+    return receive(connection)
+
+
+def refusal(connection: ClientConnection) -> tuple[dict[str, Any], int]:
+    """Return the error frame that comes next, and the code that the connection then closes with."""
+    told = receive(connection)
+    assert told["type"] == "error", told
+    with pytest.raises(ConnectionClosed):
+        connection.recv(timeout=30)
+    assert connection.close_code is not None
+    return told, connection.close_code
+
+
+def test_stream_opens_a_session_and_copies(server):
+    inputs, vectors = sequence(10, seed=5)
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        assert (greeting["type"], greeting["model"], greeting["step"], greeting["seq"]) == (
+            "session",
+            "dnc-copy",
+            0,
+            None,
+        )
+        outputs = []
+        for seq, step in enumerate(inputs):
+            result = ask(connection, seq=seq, inputs=[step])
+            assert (result["type"], result["seq"], result["step"]) == ("result", seq, seq + 1)
+            outputs += result["outputs"]
+    assert answer(outputs) == vectors
+
+
+def test_stream_binary_equals_json(server):
+    inputs, _ = sequence(4, seed=2)
+    with stream(server, "/stream?model=ntm-copy") as (connection, _):
+        expected = ask(connection, seq=0, inputs=inputs, trace=["read_weights"])
+    with stream(server, "/stream?model=ntm-copy", "engram.msgpack") as (connection, greeting):
+        assert (connection.subprotocol, greeting["type"]) == ("engram.msgpack", "session")
+        raw = {"shape": [10, 10], "data": np.array(inputs, "<f4").tobytes()}
+        connection.send(msgpack.packb({"seq": 0, "inputs": raw, "trace": ["read_weights"]}))
+        result = receive(connection)
+    outputs = np.frombuffer(result["outputs"]["data"], "<f4").reshape(result["outputs"]["shape"])
+    weights = result["trace"]["read_weights"]
+    assert outputs.tolist() == [pytest.approx(step, abs=1e-5) for step in expected["outputs"]]
+    assert (weights["shape"], len(weights["data"])) == ([10, 1, 128], 4 * 10 * 128)
+
+
+def test_stream_json_subprotocol_is_agreed_on(server):
+    with stream(server, "/stream?model=dnc-copy", "engram.json") as (connection, _):
+        assert connection.subprotocol == "engram.json"
+
+
+def test_stream_resumes_after_a_drop(server):
+    inputs, vectors = sequence(6, seed=8)
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        outputs = ask(connection, seq=7, inputs=inputs[:5])["outputs"]
+        connection.socket.close()
+    with stream(server, f"/sessions/{greeting['session']}/stream") as (connection, again):
+        assert (again["session"], again["step"], again["seq"]) == (greeting["session"], 5, 7)
+        outputs += ask(connection, seq=8, inputs=inputs[5:])["outputs"]
+    assert answer(outputs) == vectors
+
+
+def test_stream_frame_sent_again_is_carried_out_once(server):
+    inputs, _ = sequence(3, seed=4)
+    with stream(server, "/stream?model=dnc-copy") as (connection, _):
+        ask(connection, seq=0, inputs=inputs[:2])
+        first = ask(connection, seq=1, inputs=inputs[2:])
+        assert ask(connection, seq=1, inputs=inputs[2:]) == first
+        earlier = ask(connection, seq=0, inputs=inputs[:2])
+        assert earlier == {"type": "result", "seq": 0, "step": 8, "duplicate": True}
+
+
+def test_stream_frame_that_leaves_one_out_is_refused(server):
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        ask(connection, seq=0, inputs=[GOOD])
+        connection.send(json.dumps({"seq": 2, "inputs": [GOOD]}))
+        told, code = refusal(connection)
+    assert (told["code"], told["expected"], told["step"], code) == ("sequence_conflict", "1", 1, 4409)
+    assert httpx.get(f"{server.url}/sessions/{greeting['session']}").json()["step"] == 1
+
+
+BAD_FRAMES = {
+    "not JSON": ("{", "malformed_body", None, 4400),
+    "not an object": ("[1]", "malformed_body", None, 4400),
+    "binary": (b"{}", "malformed_body", None, 4400),
+    "no inputs": ('{"seq": 0}', "invalid_request", "inputs", 4422),
+    "unknown key": ('{"input": [[0]]}', "invalid_request", None, 4422),
+    "bad seq": ('{"seq": "0", "inputs": [[0]]}', "invalid_request", "seq", 4422),
+    "wrong width": ('{"inputs": [[0, 1]]}', "invalid_input", "inputs[0]", 4422),
+    "NaN": (f'{{"inputs": [[NaN, {"0, " * 8} 0]]}}', "invalid_input", "inputs[0][0]", 4422),
+    "strings": (f'{{"inputs": [["1", {"0, " * 8} 0]]}}', "invalid_input", "inputs[0][0]", 4422),
+    "unknown trace": (json.dumps({"inputs": [GOOD], "trace": ["gate"]}), "unknown_name", "trace[0]", 4422),
+    "too long": (json.dumps({"inputs": [GOOD] * 501}), "invalid_input", "inputs", 4422),
+    "over the limit": (json.dumps({"inputs": [GOOD] * 4_500}), "body_too_large", None, 1009),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FRAMES)
+def test_stream_bad_frame_is_refused_and_the_session_lives_on(server, case):
+    frame, problem_code, place, close_code = BAD_FRAMES[case]
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        connection.send(frame)
+        told, code = refusal(connection)
+    assert (told["code"], code) == (problem_code, close_code)
+    if place:
+        assert told["place"] == place
+    with stream(server, f"/sessions/{greeting['session']}/stream") as (connection, again):
+        assert again["step"] == 0
+        assert ask(connection, seq=0, inputs=[GOOD])["step"] == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xc1",
+        msgpack.packb([1]),
+        msgpack.packb({"inputs": {"shape": [2, 10], "data": b"\0" * 40}}),
+        msgpack.packb({"inputs": {"shape": [-1, 10], "data": b""}}),
+        msgpack.packb({"inputs": {"shape": "ab", "data": b""}}),
+        msgpack.packb({"inputs": {"shape": [1, 10], "data": "text"}}),
+    ],
+)
+def test_stream_bad_binary_frame_is_refused(server, frame):
+    with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
+        connection.send(frame)
+        told, code = refusal(connection)
+    assert (told["code"], code) == ("malformed_body", 4400)
+
+
+def test_stream_binary_inputs_are_checked_as_json_is(server):
+    with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
+        numbers = [0.0] * 9 + [float("nan")]
+        connection.send(msgpack.packb({"inputs": {"shape": [1, 10], "data": struct.pack("<10f", *numbers)}}))
+        told, _ = refusal(connection)
+    assert (told["code"], told["place"]) == ("invalid_input", "inputs[0][9]")
+
+
+@pytest.mark.parametrize(
+    ("path", "problem_code", "close_code"),
+    [
+        ("/stream", "invalid_request", 4422),
+        ("/stream?model=nobody", "model_not_found", 4404),
+        ("/sessions/nobody/stream", "session_not_found", 4404),
+    ],
+)
+def test_stream_of_nothing_is_refused(server, path, problem_code, close_code):
+    with connect(server.socket_url + path) as connection:
+        told, code = refusal(connection)
+    assert (told["code"], code) == (problem_code, close_code)
+
+
+def test_stream_of_a_session_deleted_meanwhile_is_told(server):
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        httpx.delete(f"{server.url}/sessions/{greeting['session']}").raise_for_status()
+        told, code = refusal(connection)
+    assert (told["code"], told["reason"], code) == ("session_gone", "deleted", 4410)
+    with connect(f"{server.socket_url}/sessions/{greeting['session']}/stream") as connection:
+        assert refusal(connection)[1] == 4410
+
+
+def test_two_streams_of_one_session_take_turns(server):
+    with stream(server, "/stream?model=dnc-copy") as (first, greeting):
+        path = f"/sessions/{greeting['session']}/stream"
+        with stream(server, path) as (second, _):
+            reached = [ask(connection, inputs=[GOOD] * 3)["step"] for connection in (first, second, first)]
+    assert reached == [3, 6, 9]
+
+
+def test_client_gone_in_mid_sequence_leaves_a_session_that_goes_on(server):
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        connection.send(json.dumps({"seq": 0, "inputs": [GOOD] * 400}))
+        # Gone without a farewell: the connection is reset
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.socket.close()
+    with stream(server, f"/sessions/{greeting['session']}/stream") as (connection, again):
+        assert (again["step"], again["seq"]) in ((400, 0), (0, None))
+        following = 0 if again["seq"] is None else 1
+        assert ask(connection, seq=following, inputs=[GOOD])["step"] == again["step"] + 1
+
+
+def test_client_gone_in_mid_inference_frees_its_place(server):
+    body = json.dumps({"model": "dnc-copy", "inputs": [[GOOD] * 400] * 8})
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        head = f"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        raw.sendall((head + body).encode())
+        time.sleep(0.05)
+    deadline = time.monotonic() + 20
+    while 'engram_sequences{model="dnc-copy"} 0.0' not in httpx.get(f"{server.url}/metrics").text:
+        assert time.monotonic() < deadline, "the sequences of a client that is gone are still in work"
+        time.sleep(0.05)
+
+
+def test_idle_session_expires_and_its_stream_is_told(data):
+    with running_server("--idle-timeout", "0.6", data=data) as server:
+        with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+            told, code = refusal(connection)
+        gone = httpx.post(f"{server.url}/sessions/{greeting['session']}/steps", json={"inputs": [GOOD]})
+    assert (told["code"], told["reason"], code) == ("session_gone", "expired", 4410)
+    assert (gone.status_code, gone.json()["reason"]) == (410, "expired")

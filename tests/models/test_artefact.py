@@ -1,0 +1,86 @@
+"""From a checkpoint on disk to a model that runs."""
+
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from models.artefact import ServedStep, load
+from models.contract import schemas
+from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest, ManifestError
+from models.registry import config_values
+from models.state import flatten
+from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make, random_inputs
+
+
+def a_checkpoint(directory, name, weights=None, **changes):
+    """Write a checkpoint of a model of the table, the manifest with `changes` and `weights` in place of its own."""
+    model, config = make(name), CATALOGUE[name]
+    data = save(model.state_dict()) if weights is None else weights
+    state, trace = schemas(model)
+    values = {
+        "kind": KINDS[type(config)],
+        "config": config_values(config),
+        "task": {"name": "copy"},
+        "input_size": model.input_size,
+        "output_size": model.output_size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "state": state,
+        "trace": trace,
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    (directory / WEIGHTS_FILE).write_bytes(data)
+    (directory / MANIFEST_FILE).write_text(Manifest(**values | changes).to_json())
+    return model
+
+
+@pytest.mark.parametrize("name", ["dnc", "ntm", "rnn"])
+def test_load_gives_the_model_that_was_saved(tmp_path, name):
+    model = a_checkpoint(tmp_path, name)
+    loaded, manifest = load(tmp_path)
+    inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
+    assert torch.equal(loaded.step(inputs, state)[0], model.step(inputs, state)[0])
+    assert manifest.kind == name
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("name", ["dnc", "ntm"])
+def test_load_with_another_memory_size_gives_that_many_slots(tmp_path, name):
+    a_checkpoint(tmp_path, name)
+    loaded, _ = load(tmp_path, memory_size=17)
+    assert loaded.initial_state(1).memory.shape == (1, 17, 4)
+
+
+def test_load_of_a_model_without_memory_refuses_a_memory_size(tmp_path):
+    a_checkpoint(tmp_path, "rnn")
+    with pytest.raises(ManifestError, match="a model of kind 'rnn' has no memory to resize"):
+        load(tmp_path, memory_size=17)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": b"not safetensors"}, "model.safetensors: "),
+        ({"config": {"input_size": 3, "output_size": 2}}, r"model\.safetensors: (?s:.)*size mismatch"),
+        ({"config": {"input_size": 0, "output_size": 2}}, "input_size must be at least 1, got 0"),
+        ({"kind": "gru"}, "model.kind: expected one of dnc, ntm, rnn, got 'gru'"),
+        ({"weights_sha256": "0" * 64}, "but manifest.json says 0000"),
+    ],
+)
+def test_load_of_files_that_make_no_model_says_why(tmp_path, changes, message):
+    a_checkpoint(tmp_path, "dnc", **changes)
+    with pytest.raises(ManifestError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dnc-sigmoid", "dnc-2-read-3-write-heads", "ntm-sigmoid", "rnn-sigmoid"])
+def test_served_step_is_the_step_with_activated_outputs_and_flat_leaves(name):
+    model = make(name)
+    inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
+    served = ServedStep(model)
+    results = served(inputs, *flatten(state).values())
+    outputs, next_state, trace = model.step(inputs, state)
+    expected = [model.activate(outputs), *flatten(next_state).values(), *trace.values()]
+    assert served.names == list(flatten(state))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))

@@ -1,0 +1,115 @@
+"""The recurrent cells against the naive versions of their equations."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.cells import CELLS, LSTM, FeedForward, FeedForwardConfig, LSTMConfig, build_cell, cell_config
+from models.config import ConfigError
+from models.state import flatten
+from tests.models import naive
+
+
+def cell_and_weights(config, input_size):
+    """Return a cell with normal weights and, for the naive version, the weights by the names a model has for them."""
+    cell = build_cell(input_size, config).double()
+    for parameter in cell.parameters():
+        torch.nn.init.normal_(parameter)
+    return cell, {f"controller.{name}": weight for name, weight in naive.weights_of(cell).items()}
+
+
+@pytest.mark.parametrize(
+    "config", [LSTMConfig(hidden_size=4), LSTMConfig(hidden_size=3, forget_bias=-0.5), FeedForwardConfig(hidden_size=4)]
+)
+@torch.no_grad()
+def test_cell_agrees_with_the_naive_version(config):
+    cell, weights = cell_and_weights(config, 3)
+    state = cell.initial_state(2)
+    naive_states = [{name: leaf[row].numpy() for name, leaf in flatten(state).items()} for row in range(2)]
+    for inputs in torch.randn(10, 2, 3, dtype=torch.float64):
+        outputs, state = cell(inputs, state)
+        for row in range(2):
+            expected, naive_states[row] = naive.cell(config, weights, inputs[row].numpy(), naive_states[row])
+            np.testing.assert_allclose(outputs[row], expected, rtol=0, atol=1e-12)
+            for name, leaf in flatten(state).items():
+                np.testing.assert_allclose(leaf[row], naive_states[row][name], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_lstm_agrees_with_torch():
+    """Torch orders the gates i, f, j, o, adds no constant to the forget gate, and splits the weights in two."""
+    cell, _ = cell_and_weights(LSTMConfig(hidden_size=4, forget_bias=0), 3)
+    theirs = torch.nn.LSTMCell(3, 4).double()
+    i, j, f, o = cell.gates.weight.chunk(4)
+    weight = torch.cat([i, f, j, o])
+    i, j, f, o = cell.gates.bias.chunk(4)
+    bias = torch.cat([i, f, j, o])
+    theirs.load_state_dict(
+        {"weight_ih": weight[:, :3], "weight_hh": weight[:, 3:], "bias_ih": bias, "bias_hh": torch.zeros_like(bias)}
+    )
+    state = their_state = cell.initial_state(2)
+    for inputs in torch.randn(5, 2, 3, dtype=torch.float64):
+        _, state = cell(inputs, state)
+        their_state = theirs(inputs, their_state)
+    torch.testing.assert_close(tuple(state), tuple(their_state))
+
+
+def test_lstm_output_is_its_hidden_state():
+    cell, _ = cell_and_weights(LSTMConfig(hidden_size=4), 3)
+    outputs, state = cell(torch.randn(2, 3, dtype=torch.float64), cell.initial_state(2))
+    assert torch.equal(outputs, state.h)
+
+
+def test_lstm_with_open_forget_gate_keeps_its_cell_state():
+    cell = LSTM(1, LSTMConfig(hidden_size=2, forget_bias=100))
+    torch.nn.init.zeros_(cell.gates.weight)
+    _, state = cell(torch.randn(1, 1), cell.initial_state(1)._replace(c=torch.tensor([[0.3, -7.0]])))
+    torch.testing.assert_close(state.c, torch.tensor([[0.3, -7.0]]))
+
+
+def test_lstm_fresh_weights_are_within_their_bound_and_biases_zero():
+    cell = LSTM(7, LSTMConfig(hidden_size=9))
+    assert 0.2 < cell.gates.weight.abs().max() <= 1 / 4
+    assert (cell.gates.bias == 0).all()
+
+
+def test_feed_forward_remembers_nothing():
+    cell = FeedForward(3, FeedForwardConfig(hidden_size=4))
+    inputs = torch.randn(2, 3)
+    first, state = cell(inputs, cell.initial_state(2))
+    cell(torch.randn(2, 3), state)
+    assert torch.equal(cell(inputs, state)[0], first)
+    assert flatten(state) == {}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_cell_built_from_a_config_has_its_output_size(kind):
+    cell = build_cell(3, CELLS[kind][0](hidden_size=6))
+    outputs, _ = cell(torch.randn(2, 3), cell.initial_state(2))
+    assert type(cell) is CELLS[kind][1]
+    assert outputs.shape == (2, cell.output_size) == (2, 6)
+
+
+@pytest.mark.parametrize("config", [LSTMConfig, FeedForwardConfig])
+def test_cell_config_of_size_0_names_the_field_and_the_value(config):
+    with pytest.raises(ConfigError, match=rf"{config.__name__}\.hidden_size must be at least 1, got 0"):
+        config(hidden_size=0)
+
+
+def test_cell_config_from_values_is_of_their_kind():
+    assert cell_config({"kind": "lstm", "hidden_size": 3, "forget_bias": 0}, "here") == LSTMConfig("lstm", 3, 0.0)
+    assert cell_config({"kind": "feed-forward"}, "here") == FeedForwardConfig("feed-forward", 100)
+
+
+@pytest.mark.parametrize("values", [{}, {"kind": "gru"}, {"kind": ["lstm"]}])
+def test_cell_config_of_unknown_kind_names_the_known_ones(values):
+    with pytest.raises(ConfigError) as error:
+        cell_config(values, "model.controller")
+    expected = f"model.controller.kind: expected one of {', '.join(CELLS)}, got {values.get('kind')!r}"
+    assert str(error.value) == expected
+
+
+def test_cell_config_with_an_option_of_another_cell_names_it():
+    expected = r"model\.controller: unknown key 'forget_bias'; known keys are kind, hidden_size"
+    with pytest.raises(ConfigError, match=expected):
+        cell_config({"kind": "feed-forward", "forget_bias": 1.0}, "model.controller")

@@ -1,0 +1,82 @@
+"""Nested states and their flat form."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.state import StateError, flatten, map_leaves, unflatten
+
+
+class Inner(NamedTuple):
+    h: Tensor
+    c: Tensor
+
+
+class Nothing(NamedTuple):
+    pass
+
+
+class Outer(NamedTuple):
+    controller: Inner
+    empty: Nothing
+    memory: Tensor
+
+
+def a_state(batch=2):
+    return Outer(Inner(torch.randn(batch, 3), torch.randn(batch, 3)), Nothing(), torch.randn(batch, 5, 4))
+
+
+def test_flatten_names_leaves_by_their_path_in_the_order_of_the_fields():
+    state = a_state()
+    leaves = flatten(state)
+    assert list(leaves) == ["controller.h", "controller.c", "memory"]
+    assert leaves["controller.c"] is state.controller.c
+    assert leaves["memory"] is state.memory
+
+
+def test_unflatten_of_leaves_in_any_order_puts_each_in_its_place():
+    state = a_state()
+    shuffled = dict(reversed(flatten(state).items()))
+    again = unflatten(shuffled, like=a_state(1))
+    assert (type(again), type(again.controller), type(again.empty)) == (Outer, Inner, Nothing)
+    assert again.controller.h is state.controller.h
+    assert again.controller.c is state.controller.c
+    assert again.memory is state.memory
+
+
+def test_unflatten_without_a_leaf_names_it_and_what_is_expected():
+    leaves = flatten(a_state())
+    del leaves["controller.c"]
+    with pytest.raises(StateError) as error:
+        unflatten(leaves, like=a_state())
+    assert str(error.value) == "state leaf 'controller.c' is missing; expected controller.h, controller.c, memory"
+
+
+def test_unflatten_with_an_unknown_leaf_names_it_and_what_is_expected():
+    with pytest.raises(StateError) as error:
+        unflatten(flatten(a_state()) | {"usage": torch.zeros(2, 5)}, like=a_state())
+    assert str(error.value) == "unknown state leaf 'usage'; expected controller.h, controller.c, memory"
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 5), (2, 5), (2, 5, 4, 1), (5, 4), ()])
+def test_unflatten_of_a_leaf_of_another_shape_names_it_and_both_shapes(shape):
+    with pytest.raises(StateError) as error:
+        unflatten(flatten(a_state()) | {"memory": torch.zeros(shape)}, like=a_state())
+    assert str(error.value) == f"state leaf 'memory': expected shape [B, 5, 4], got {list(shape)}"
+
+
+def test_unflatten_of_a_leaf_of_another_dtype_names_it_and_both_dtypes():
+    with pytest.raises(StateError) as error:
+        unflatten(flatten(a_state()) | {"memory": torch.zeros(2, 5, 4).double()}, like=a_state())
+    assert str(error.value) == "state leaf 'memory': expected torch.float32, got torch.float64"
+
+
+def test_map_leaves_reaches_every_leaf_and_keeps_the_structure():
+    state = a_state()
+    doubled = map_leaves(lambda leaf: 2 * leaf, state)
+    assert type(doubled) is Outer
+    assert type(doubled.controller) is Inner
+    for name, leaf in flatten(doubled).items():
+        assert torch.equal(leaf, 2 * flatten(state)[name])

@@ -1,0 +1,222 @@
+"""A training run as a person starts it: stopped, killed, gone on with, and refused where it would destroy something."""
+
+import contextlib
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.artefact import load
+from models.manifest import WEIGHTS_FILE, read_manifest
+from tests.training import tiny
+from training import run as run_module
+from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_evaluation
+from training.config import load_preset
+from training.run import train
+from training.trainer import Trainer
+
+LONG = {"updates": 1000, "validate_every": 200}
+"""Long enough, at about a millisecond an update, to be stopped in the middle."""
+
+PATIENCE_SECONDS = 60
+
+
+def run(preset, out, resuming=False, save_every=500):
+    return train(preset, out, "engram train tiny", device="cpu", resuming=resuming, save_every=save_every)
+
+
+@pytest.fixture
+def start():
+    """Start `engram` in processes of their own, which end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*words):
+            command = [sys.executable, "-m", "app.cli", *map(str, words)]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = stack.enter_context(subprocess.Popen(command, cwd=tiny.ROOT, **pipes))
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def wait_for_a_save(process, out, after=0.0):
+    """Return once a process has saved a checkpoint later than the time `after`."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    file = out / TRAINING_FILE
+    while not (file.exists() and file.stat().st_mtime > after):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def bytes_of_files(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """The preset file of a long run, and the weights that it ends with when nothing interrupts it."""
+    directory = tmp_path_factory.mktemp("long")
+    file = tiny.write_toml(directory / "tiny.toml", **LONG)
+    run(load_preset(str(file)), directory / "whole")
+    return file, (directory / "whole" / WEIGHTS_FILE).read_bytes()
+
+
+def test_process_told_to_stop_says_how_to_go_on_and_ends_as_if_it_never_had(tmp_path, start, long_run):
+    file, whole = long_run
+    out = tmp_path / "with a space"
+    process = start("train", file, "--out", out, "--save-every", 20)
+    wait_for_a_save(process, out)
+    process.send_signal(signal.SIGTERM)
+    printed, complaints = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, complaints
+    assert 0 < resume(out).progress.update < 1000
+
+    told = re.search(r"Go on with: engram (train .* --resume)$", printed, re.MULTILINE)[1]
+    process = start(*shlex.split(told))
+    _, complaints = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, complaints
+    assert (out / WEIGHTS_FILE).read_bytes() == whole
+
+
+def test_process_killed_at_any_moment_ends_as_if_it_never_had(tmp_path, start, long_run):
+    file, whole = long_run
+    out, saved = tmp_path / "out", 0.0
+    for resumption in ([], ["--resume"]):
+        process = start("train", file, "--out", out, "--save-every", 3, *resumption)
+        wait_for_a_save(process, out, saved)
+        time.sleep(random.uniform(0, 0.2))
+        process.kill()
+        assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        saved = (out / TRAINING_FILE).stat().st_mtime
+
+    assert resume(out).progress.update < 1000
+    run(load_preset(str(file)), out, resuming=True)
+    assert (out / WEIGHTS_FILE).read_bytes() == whole
+    assert load(out)[1].training["updates"] == 1000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_run_after_the_update_it_came_in(tmp_path, monkeypatch, number):
+    update = Trainer.update
+
+    def update_and_signal(trainer):
+        if trainer.progress.update == 4:
+            signal.raise_signal(number)
+        return update(trainer)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Trainer, "update", update_and_signal)
+    assert run(tiny.preset(), tmp_path).progress.update == 5
+    assert resume(tmp_path).progress.update == 5
+    assert read_manifest(tmp_path).training["updates"] == 5
+    assert signal.getsignal(number) is before
+
+
+def test_run_saves_every_so_many_updates_and_at_its_end(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(run_module, "save_checkpoint", lambda _, trainer, __: saved.append(trainer.progress.update))
+    run(tiny.preset(updates=25), tmp_path, save_every=10)
+    assert saved == [10, 20, 25]
+
+
+def test_run_resumed_in_saves_equals_the_uninterrupted_run(tmp_path, monkeypatch):
+    whole = run(tiny.preset("dnc"), tmp_path / "whole")
+    update = Trainer.update
+    for stop in (3, 17, 30):
+        monkeypatch.setattr(Trainer, "update", lambda trainer, stop=stop: stop_at(stop, trainer, update))
+        resumed = run(tiny.preset("dnc"), tmp_path / "parts", resuming=stop > 3)
+    assert resumed.progress == whole.progress
+    names = (WEIGHTS_FILE, "manifest.json")
+    assert [(tmp_path / "parts" / name).read_bytes() for name in names] == [
+        (tmp_path / "whole" / name).read_bytes() for name in names
+    ]
+
+
+def stop_at(number, trainer, update):
+    if trainer.progress.update + 1 == number:
+        signal.raise_signal(signal.SIGTERM)
+    return update(trainer)
+
+
+def test_finished_run_resumed_changes_nothing(tmp_path):
+    run(tiny.preset(), tmp_path)
+    row = {"length": 2, "memory_size": None, "errors_per_sequence": 0.5}
+    save_evaluation(tmp_path, read_manifest(tmp_path), [row])
+    before, run_before = bytes_of_files(tmp_path), load_file(tmp_path / TRAINING_FILE)
+
+    assert run(tiny.preset(), tmp_path, resuming=True).progress.update == 30
+    after, run_after = bytes_of_files(tmp_path), load_file(tmp_path / TRAINING_FILE)
+    assert read_manifest(tmp_path).evaluation == [row]
+    assert before.keys() == after.keys()
+    assert all(after[name] == data for name, data in before.items() if name != TRAINING_FILE)
+    assert all(torch.equal(run_after[name], tensor) for name, tensor in run_before.items())
+
+
+def test_training_on_drops_what_was_measured_of_older_weights(tmp_path):
+    tiny.checkpoint(tmp_path, updates=5)
+    save_evaluation(tmp_path, read_manifest(tmp_path), [{"length": 2, "memory_size": None}])
+    run(tiny.preset(), tmp_path, resuming=True)
+    assert read_manifest(tmp_path).evaluation == []
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (tiny.preset(seed=2), r"training\.seed = 1, but 2 was asked for"),
+        (tiny.preset(updates=31), r"training\.updates = 30, but 31 was asked for"),
+        (tiny.preset("dnc"), r"model\.kind = 'rnn', but 'dnc' was asked for"),
+        (tiny.preset_with("task", bits=3), r"task\.bits = 2, but 3 was asked for"),
+        (tiny.preset_with("model", controller=tiny.FEED_FORWARD), r"model\.controller = {'kind': 'lstm'"),
+    ],
+    ids=["seed", "updates", "kind", "task", "controller"],
+)
+def test_resuming_with_other_settings_is_refused_by_the_key(tmp_path, change, key):
+    tiny.checkpoint(tmp_path, updates=3)
+    before = bytes_of_files(tmp_path)
+    with pytest.raises(CheckpointError, match=key):
+        run(change, tmp_path, resuming=True)
+    assert bytes_of_files(tmp_path) == before
+
+
+def test_resuming_under_another_name_of_the_preset_is_no_other_setting(tmp_path):
+    tiny.checkpoint(tmp_path, updates=3)
+    renamed = tiny.preset_with(name="moved")
+    assert run(renamed, tmp_path, resuming=True).progress.update == 30
+
+
+def test_directory_that_holds_a_run_is_not_written_over(tmp_path):
+    tiny.checkpoint(tmp_path, updates=3)
+    before = bytes_of_files(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds a training run: go on with it \(--resume\)"):
+        run(tiny.preset(), tmp_path)
+    assert bytes_of_files(tmp_path) == before
+
+
+def test_resuming_where_nothing_is_says_so_and_makes_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match=rf"{TRAINING_FILE}: .* there is no training run to resume here"):
+        run(tiny.preset(), tmp_path / "nothing", resuming=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_directory_that_cannot_be_made_is_refused_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "update", lambda _: pytest.fail("it trained"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        run(tiny.preset(), tmp_path / "file" / "out")
+
+
+def test_skipped_updates_are_told_beside_the_progress(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda _: pytest.fail("it stepped"))
+    monkeypatch.setattr("training.trainer.clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
+    run(tiny.preset(), tmp_path)
+    assert "30 updates skipped: gradient not finite" in capsys.readouterr().err
+    assert read_manifest(tmp_path).training["skipped_updates"] == 30
