@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from models.contract import MemoryModel, unroll
 from training.tasks import Task
@@ -43,6 +44,7 @@ def _draw(path: Path, panels: "list[tuple[str, str, np.ndarray[Any, Any]]]") -> 
         image = axis.imshow(values, aspect="auto", origin="lower", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(title, loc="left", fontsize=9)
         axis.set_ylabel(label)
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes[-1].set_xlabel("time (steps)")
     figure.colorbar(image, ax=axes, fraction=0.03, label="value, from 0 to 1")
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -25,7 +25,8 @@ from app.api.codec import CODECS, JSON_PROTOCOL, Codec
 from app.api.deps import TheMetrics, TheSessions, TheSettings, too_large
 from app.api.inputs import parse_sequence
 from app.api.schemas import Frame, parse
-from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody
+from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, SessionGone
+from app.metrics import Metrics
 from app.sessions import Duplicate, Session, SessionService
 from app.settings import Settings
 
@@ -62,13 +63,16 @@ async def stream_session(
 class _Stream:
     """One WebSocket from its greeting to its close."""
 
-    def __init__(self, socket: WebSocket, sessions: SessionService, settings: Settings, metrics: TheMetrics) -> None:
+    def __init__(self, socket: WebSocket, sessions: SessionService, settings: Settings, metrics: Metrics) -> None:
         self._socket = socket
         self._sessions = sessions
         self._settings = settings
         self._metrics = metrics
         self._codec = _choose_codec(socket)
         self._state = State.OPENING
+        task = asyncio.current_task()
+        assert task is not None, "a stream is served by a task"
+        self._task = task
 
     async def run(self, session_id: str | None) -> None:
         """Serve the stream; an error is told in a frame, then the socket closes with its code."""
@@ -105,23 +109,31 @@ class _Stream:
                 "seq": session.seq,
             }
         )
-        while True:
-            self._state = State.WAITING
-            frame = self._read(await self._receive(session))
-            self._state = State.STEPPING
-            await self._send(await self._carry_out(session, frame))
+        session.ended.add_done_callback(self._wake)
+        try:
+            while True:
+                self._state = State.WAITING
+                message = await self._receive(session)
+                self._state = State.STEPPING
+                await self._send(await self._carry_out(session, self._read(message)))
+        finally:
+            session.ended.remove_done_callback(self._wake)
 
     async def _receive(self, session: Session) -> dict[str, Any]:
         """Return the next message. Raises SessionGone when the session ends first."""
-        receiving = asyncio.ensure_future(self._socket.receive())
-        either: list[asyncio.Future[Any]] = [receiving, session.ended]
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                raise session.ended.result()
-            return dict(receiving.result())
-        finally:
-            receiving.cancel()
+            if not session.ended.done():
+                return dict(await self._socket.receive())
+        except asyncio.CancelledError:
+            if not session.ended.done():
+                raise
+            self._task.uncancel()
+        raise session.ended.result()
+
+    def _wake(self, _: "asyncio.Future[SessionGone]") -> None:
+        """Stop waiting for a frame, for the session has ended; a step that is under way is answered first."""
+        if self._state is State.WAITING:
+            self._task.cancel()
 
     def _read(self, message: dict[str, Any]) -> Frame:
         if message["type"] == "websocket.disconnect":

@@ -126,7 +126,7 @@ class Engine:
         inputs: float32 [T, input_size]. A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput,
         StepFailed or ShuttingDown.
         """
-        return await asyncio.shield(self._submit([inputs], slot, trace)[0])
+        return await self._submit([inputs], slot, trace)[0]
 
     async def infer(self, sequences: Sequence[Array], trace: Sequence[str] = ()) -> list[Result]:
         """Run sequences, each from the state before the first step; they are all accepted, or none is.

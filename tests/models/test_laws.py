@@ -135,10 +135,12 @@ def test_state_structure_shape_and_dtype_are_kept(name, dtype):
 
 
 @every_model
-def test_state_leaves_are_contiguous(name):
+def test_state_leaves_are_contiguous_and_apart(name):
     model = make(name)
-    assert all(leaf.is_contiguous() for leaf in flatten(model.initial_state(3)).values())
-    assert all(leaf.is_contiguous() for leaf in flatten(lived_in_state(model, 3)).values())
+    for state in (model.initial_state(3), lived_in_state(model, 3)):
+        leaves = flatten(state).values()
+        assert all(leaf.is_contiguous() for leaf in leaves)
+        assert len({leaf.data_ptr() for leaf in leaves}) == len(leaves)
 
 
 @every_model

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from models.artefact import ServedStep
-from models.contract import MemoryModel
 from training.checkpoint import save_checkpoint
 from training.config import Preset, preset_from_values
 from training.trainer import Trainer
@@ -22,8 +20,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "dnc": {"kind": "dnc", "controller": LSTM, **MEMORY},
     "dnc-2-read-3-write-heads": {"kind": "dnc", "controller": LSTM, **MEMORY, "read_heads": 2, "write_heads": 3},
     "ntm": {"kind": "ntm", "controller": LSTM, **MEMORY},
-    "ntm-feed-forward": {"kind": "ntm", "controller": FEED_FORWARD, **MEMORY},
-    "ntm-shift-5": {"kind": "ntm", "controller": LSTM, **MEMORY, "shift_width": 5, "read_heads": 2},
+    "ntm-feed-forward-shift-5": {
+        "kind": "ntm",
+        "controller": FEED_FORWARD,
+        **MEMORY,
+        "shift_width": 5,
+        "read_heads": 2,
+    },
     "rnn": {"kind": "rnn", "controller": LSTM, "output_activation": "sigmoid"},
 }
 
@@ -90,7 +93,3 @@ def write_toml(path: Path, **training: Any) -> Path:
     lines = [line for line in TOML.splitlines() if line.partition(" =")[0] not in training]
     path.write_text("\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in training.items())]))
     return path
-
-
-def served_step(model: MemoryModel[Any]) -> ServedStep:
-    return ServedStep(model).eval()

@@ -1,0 +1,75 @@
+"""The one border where errors become answers."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from fastapi import FastAPI
+
+from app.api.problems import add_problem_handlers
+from app.errors import BodyTooLarge, EngramError, InvalidInput, Unavailable
+
+
+def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
+    return [found for child in cls.__subclasses__() for found in [child, *subclasses(child)]]
+
+
+def ask(path: str, error: BaseException) -> tuple[int, dict[str, str], dict[str, object]]:
+    """Return status, headers and document that a route's error gives."""
+    app = FastAPI()
+    add_problem_handlers(app)
+
+    @app.get("/fail")
+    async def fail() -> None:
+        raise error
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "http_version": "1.1"}
+    with contextlib.suppress(RuntimeError):  # starlette raises what nobody expected once more, for the server's log
+        asyncio.run(app(scope | {"scheme": "http", "server": ("x", 1), "root_path": ""}, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, json.loads(sent[1]["body"])
+
+
+@pytest.mark.parametrize("error", subclasses(EngramError), ids=lambda error: error.__name__)
+def test_every_error_is_a_problem_document(error):
+    status, headers, document = ask("/fail", error("what is wrong", place="inputs[0]"))
+    assert (status, headers["content-type"]) == (error.status, "application/problem+json")
+    assert document["code"] == error.code
+    assert (document["detail"], document["place"], document["status"]) == ("what is wrong", "inputs[0]", error.status)
+    assert ("retry-after" in headers) == issubclass(error, Unavailable)
+
+
+@pytest.mark.parametrize("error", subclasses(EngramError), ids=lambda error: error.__name__)
+def test_every_error_has_a_close_code_of_its_own_range(error):
+    code = error("x").close_code
+    assert code in (1009, 1011, 1013) or code == 4000 + error.status
+
+
+def test_codes_are_distinct():
+    codes = [error.code for error in subclasses(EngramError)]
+    assert len(codes) == len(set(codes))
+
+
+def test_unexpected_error_tells_nothing_of_its_cause():
+    status, _, document = ask("/fail", RuntimeError("secret"))
+    assert (status, document["code"]) == (500, "internal_error")
+    assert "secret" not in json.dumps(document)
+
+
+def test_unknown_route_is_a_problem_document():
+    status, _, document = ask("/nowhere", ValueError())
+    assert (status, document["code"]) == (404, "not_found")
+
+
+def test_members_that_do_not_apply_are_left_out():
+    assert BodyTooLarge("x").problem().keys() == {"type", "title", "status", "code", "detail"}
+    assert InvalidInput("x", place="a", expected="b", got="c", step=4).problem()["step"] == 4

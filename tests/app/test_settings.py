@@ -1,0 +1,81 @@
+"""Settings from flags, the environment and a file."""
+
+import argparse
+import os
+
+import pytest
+
+from app.settings import Settings, SettingsError, add_settings_flags, load_settings
+
+
+@pytest.fixture(autouse=True)
+def no_settings_around(monkeypatch):
+    """Tests set what they need themselves."""
+
+    for name in [name for name in os.environ if name.startswith("ENGRAM_")]:
+        monkeypatch.delenv(name)
+
+
+def parse(*words: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_settings_flags(parser)
+    return load_settings(vars(parser.parse_args(words)))
+
+
+def test_defaults_are_local():
+    settings = parse()
+    assert (settings.host, settings.port, settings.backend, settings.device) == ("127.0.0.1", 8000, "auto", "auto")
+
+
+def test_flags_win_over_the_environment_and_both_over_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "engram.toml"
+    file.write_text("port = 1\nmax_batch = 2\nthreads = 3\n")
+    monkeypatch.setenv("ENGRAM_MAX_BATCH", "20")
+    monkeypatch.setenv("ENGRAM_PORT", "10")
+    settings = parse("--config", str(file), "--port", "100")
+    assert (settings.port, settings.max_batch, settings.threads) == (100, 20, 3)
+
+
+def test_file_may_be_named_in_the_environment(tmp_path, monkeypatch):
+    file = tmp_path / "engram.toml"
+    file.write_text("idle_timeout = 7.5\naccess_log = true\n")
+    monkeypatch.setenv("ENGRAM_CONFIG", str(file))
+    assert (parse().idle_timeout, parse().access_log, parse("--no-access-log").access_log) == (7.5, True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--port", "x"], "setting port: input should be a valid integer.*, got 'x'"),
+        (["--port", "70000"], "setting port: input should be less than or equal to 65535, got '70000'"),
+        (["--idle-timeout", "0"], "setting idle_timeout: input should be greater than 0"),
+        (["--port", "x", "--threads", "0"], "setting port: .*; setting threads: "),
+    ],
+)
+def test_bad_values_are_refused_by_name(words, complaint):
+    with pytest.raises(SettingsError, match=complaint):
+        parse(*words)
+
+
+def test_bad_file_is_refused_by_name(tmp_path):
+    file = tmp_path / "engram.toml"
+    with pytest.raises(SettingsError, match=r"config: no file .*engram\.toml"):
+        parse("--config", str(file))
+    file.write_text("port = ")
+    with pytest.raises(SettingsError, match=r"config .*engram\.toml: "):
+        parse("--config", str(file))
+    file.write_text("prot = 80")
+    with pytest.raises(SettingsError, match="setting prot: extra inputs are not permitted, got 80"):
+        parse("--config", str(file))
+
+
+def test_unknown_variable_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("ENGRAM_PROT", "80")
+    with pytest.raises(SettingsError, match="ENGRAM_PROT: no such setting"):
+        parse()
+
+
+def test_bad_variable_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("ENGRAM_BACKEND", "tensorflow")
+    with pytest.raises(SettingsError, match="setting backend: input should be 'auto', 'onnx' or 'torch'"):
+        parse()

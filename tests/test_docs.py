@@ -1,0 +1,94 @@
+"""Documentation is held against the code: every setting, route, error, metric and command is in it, and no other."""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.cli import _parser
+from app.errors import EngramError
+from app.main import create_app
+from app.metrics import Metrics
+from app.settings import Settings
+from training.config import preset_names
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def first_cells(document: str, heading: str = "") -> list[list[str]]:
+    """Return the rows of the tables after a heading of a document, their cells without backticks."""
+    text = (DOCS / document).read_text()
+    rows = [
+        line.strip("| ").split(" | ") for line in text[text.index(heading) :].splitlines() if line.startswith("| `")
+    ]
+    return [[cell.replace("`", "").strip() for cell in row] for row in rows]
+
+
+def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
+    return [found for child in cls.__subclasses__() for found in [child, *subclasses(child)]]
+
+
+def test_settings_page_is_the_settings():
+    described = [tuple(row) for row in first_cells("settings.md")]
+    assert described == [
+        (name, str(field.default), str(field.description)) for name, field in Settings.model_fields.items()
+    ]
+
+
+def test_api_page_has_every_route(tmp_path):
+    app = create_app(Settings(checkpoints=ROOT / "checkpoints", data=tmp_path, store="memory"))
+    offered = {f"{method.upper()} {path}" for path, methods in app.openapi()["paths"].items() for method in methods}
+    headings = re.findall(r"^### (.*)$", (DOCS / "api.md").read_text(), re.M)
+    told = {route for heading in headings for route in re.findall(r"`([A-Z]+ \S+)`", heading)}
+    assert {route.replace("{name}", "{name}") for route in told if not route.startswith("WS")} == offered
+    assert {route for route in told if route.startswith("WS")} == {"WS /stream", "WS /sessions/{session}/stream"}
+
+
+def test_api_page_has_every_error_with_its_status():
+    told = {row[0]: int(row[1]) for row in first_cells("api.md", "## Errors")}
+    raised = {error.code: error.status for error in subclasses(EngramError)}
+    assert told == raised | {"method_not_allowed": 405}
+
+
+def test_error_tree_is_drawn_as_it_is():
+    drawing = str(sys.modules["app.errors"].__doc__)
+    drawn = re.findall(r"^ *(?:\|   |    )?(?:\|--|`--) (\w+)", drawing, re.M)
+    assert sorted(drawn) == sorted(error.__name__ for error in subclasses(EngramError))
+
+
+def test_metrics_page_has_every_metric():
+    told = {row[0].removesuffix("_total"): row[1] for row in first_cells("metrics.md")}
+    assert told == {metric.name: metric.type for metric in Metrics().registry.collect()}
+
+
+def test_commands_page_has_every_command_and_option():
+    text = (DOCS / "commands.md").read_text()
+    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for name, parser in commands.choices.items():
+        section = text[text.index(f"## `engram {name}") :].split("\n## ")[0]
+        options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        if name != "serve":
+            missing = {option for option in options - {"--help"} if option not in section}
+            assert not missing, f"engram {name}: {missing}"
+
+
+def test_commands_page_has_every_preset():
+    text = (DOCS / "commands.md").read_text()
+    assert all(f"`{name}`" in text for name in preset_names())
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["card"], ["serve"]])
+def test_help_of_every_command_answers(command):
+    words = [sys.executable, "-m", "app.cli", *command, "--help"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "usage: engram" in shown
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,43 @@
+"""The examples run as they stand, against a real server."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.app.harness import ROOT, Server, running_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(data=tmp_path_factory.mktemp("examples") / "data") as server:
+        yield server
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_over_http_copies(server):
+    shown = run("over_http.py", server.url)
+    assert "copied in one request: True" in shown
+    assert "copied step by step: True" in shown
+
+
+def test_over_websocket_copies_through_a_drop(server):
+    shown = run("over_websocket.py", server.socket_url)
+    assert "reconnected; the last frame carried out is" in shown
+    assert "copied: True" in shown
+
+
+def test_trained_model_can_be_served(tmp_path):
+    shown = run("train_a_model.py", tmp_path / "runs" / "small", "100")
+    assert "update   100" in shown
+    with running_server(data=tmp_path / "data", checkpoints=tmp_path / "runs") as server:
+        assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["small"]

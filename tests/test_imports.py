@@ -1,0 +1,78 @@
+"""Imports point one way: the rooms of the project and what each may know of the others."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FORBIDDEN = {
+    "models": ["training", "app", "fastapi", "pydantic", "onnx", "onnxruntime"],
+    "models/manifest.py": ["torch", "numpy", "models"],
+    "training": ["app", "fastapi", "pydantic"],
+    "app/engine": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.sessions", "app.main", "app.settings"],
+    "app/backends": ["fastapi", "starlette", "pydantic", "training", "app.engine", "app.api", "app.sessions"],
+    "app/backends/onnx.py": ["torch", "models.artefact", "models.contract", "models.state", "models.registry"],
+    "app/stores": ["fastapi", "starlette", "pydantic", "torch", "app.engine", "app.api", "app.sessions"],
+    "app/sessions.py": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.main", "app.settings"],
+    "app/errors.py": ["fastapi", "starlette", "pydantic", "app"],
+    "app/api": ["torch", "training", "app.main", "app.backends.onnx", "app.backends.torch"],
+}
+
+ONLY_IN_MAIN = (
+    "app.backends.onnx",
+    "app.backends.torch",
+    "app.stores.sqlite",
+    "app.stores.memory",
+    "app.backends.fake",
+)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def files(place: str) -> list[Path]:
+    path = ROOT / place
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_room_imports_only_what_it_may(place):
+    assert files(place)
+    broken = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in files(place)
+        for module in imports(path)
+        for forbidden in FORBIDDEN[place]
+        if within(module, forbidden)
+    ]
+    assert broken == []
+
+
+def test_only_main_names_back_ends_and_stores():
+    naming = {
+        str(path.relative_to(ROOT / "app"))
+        for path in files("app")
+        for module in imports(path)
+        if any(within(module, name) for name in ONLY_IN_MAIN)
+    }
+    assert naming == {"main.py"}
+
+
+def test_only_the_command_line_knows_of_training():
+    knowing = {path.name for path in files("app") for module in imports(path) if within(module, "training")}
+    assert knowing == {"cli.py"}

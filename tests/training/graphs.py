@@ -1,0 +1,39 @@
+"""Exported graphs, run by hand."""
+
+import base64
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
+    return session.get_modelmeta().custom_metadata_map
+
+
+def initial_leaves(session: onnxruntime.InferenceSession, batch: int = 1) -> Arrays:
+    """Return the state before the first step, as the graph's metadata has it, for so many rows."""
+    leaves = load(zlib.decompress(base64.b64decode(metadata(session)["engram.initial_state"])))
+    return {name: np.repeat(leaf, batch, axis=0) for name, leaf in leaves.items()}
+
+
+def run_graph(session: onnxruntime.InferenceSession, inputs: NDArray[Any], leaves: Arrays) -> Arrays:
+    """Run one step and return the graph's outputs by name; leaves: arrays by the names of the state."""
+    feed = {"inputs": inputs} | {f"state.{name}": leaf for name, leaf in leaves.items()}
+    names = [entry.name for entry in session.get_outputs()]
+    return dict(zip(names, session.run(None, feed), strict=True))
+
+
+def next_leaves(outputs: Arrays) -> Arrays:
+    return {name.removeprefix("next."): value for name, value in outputs.items() if name.startswith("next.")}
