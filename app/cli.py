@@ -153,7 +153,7 @@ def _export(options: argparse.Namespace) -> int:
 
     from training.export import export
 
-    with tqdm(desc="checking against torch", unit="step") as bar:
+    with tqdm(desc="checking against torch", unit="step", delay=0.1) as bar:
 
         def after_step(done: int, total: int) -> None:
             bar.total = total

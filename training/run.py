@@ -5,7 +5,6 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Never
 
 from tqdm import tqdm
 
@@ -59,7 +58,7 @@ def _start(preset: Preset, out: Path, device: str, resuming: bool) -> Trainer:
     return trainer
 
 
-def _progress_bar(trainer: Trainer) -> "tqdm[Never]":
+def _progress_bar(trainer: Trainer) -> tqdm:
     batch = trainer.preset.training.batch_size
     return tqdm(
         desc=trainer.preset.name,

@@ -145,7 +145,7 @@ def test_no_option_is_missing_from_this_list():
     assert set(commands.choices) == set(OPTIONS)
     for command, parser in commands.choices.items():
         names = [action.option_strings or [action.metavar or action.dest] for action in parser._actions]
-        assert {strings[-1] for strings in names} == {"--help", *OPTIONS[command]}
+        assert {strings[0] for strings in names} == {"-h", *OPTIONS[command]}
 
 
 def test_no_command_is_a_mistake_that_shows_the_usage():
@@ -157,10 +157,15 @@ def test_no_command_is_a_mistake_that_shows_the_usage():
 # Complaints
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "card"])
-def test_missing_directory_is_told_in_one_line(tmp_path, command):
-    told = complaint(engram(command, tmp_path / "nowhere"))
+def test_missing_directory_is_told_in_one_line(tmp_path):
+    told = complaint(engram("export", tmp_path / "nowhere"))
     assert f"{tmp_path / 'nowhere' / MANIFEST_FILE}: No such file or directory" in told
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "card"])
+def test_directory_without_a_checkpoint_is_told_in_one_line(tmp_path, capsys, command):
+    told = complaint_in_process(capsys, command, tmp_path)
+    assert told.endswith(f"{MANIFEST_FILE}: No such file or directory; a checkpoint is a directory with a manifest.json")
 
 
 def test_unknown_preset_is_told_in_one_line_with_those_that_there_are(tmp_path):
