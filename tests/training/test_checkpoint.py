@@ -1,6 +1,7 @@
 """Checkpoints on disk: what they say, that no crash can spoil them, and that damage is seen."""
 
 import copy
+import functools
 import json
 import os
 import shutil
@@ -31,6 +32,11 @@ SYSTEM_CALLS = ("replace", "unlink", "fsync")
 
 def names(directory):
     return sorted(path.name for path in directory.iterdir())
+
+
+def contents(directory):
+    """Return the files by name, but for those that a write has not finished."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.startswith(".")}
 
 
 def same_weights(model, other):
@@ -179,6 +185,19 @@ def test_save_after_a_crash_at_any_moment_repairs_the_checkpoint(second_save):
         assert same_weights(load(picture)[0], trainer.model)
         assert sha256(picture / WEIGHTS_FILE) == read_manifest(picture).weights_sha256
         assert not (picture / NEXT_WEIGHTS_FILE).exists()
+
+
+def test_second_crash_at_any_moment_of_the_repair_leaves_a_checkpoint_too(second_save, monkeypatch, tmp_path):
+    _, trainer, pictures = second_save
+    trainer.update()
+    different = {frozenset(contents(picture).items()): picture for picture in pictures}
+    assert len(different) >= 5
+    for number, picture in enumerate(different.values()):
+        album = tmp_path / f"repair {number}"
+        save = functools.partial(save_checkpoint, picture, trainer, "repair")
+        for moment in photographed(monkeypatch, picture, album, save):
+            load(moment)
+            resume(moment)
 
 
 def test_first_save_cut_off_at_any_moment_is_made_good_by_the_next(tmp_path, monkeypatch):

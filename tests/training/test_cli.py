@@ -165,7 +165,9 @@ def test_missing_directory_is_told_in_one_line(tmp_path):
 @pytest.mark.parametrize("command", ["evaluate", "export", "card"])
 def test_directory_without_a_checkpoint_is_told_in_one_line(tmp_path, capsys, command):
     told = complaint_in_process(capsys, command, tmp_path)
-    assert told.endswith(f"{MANIFEST_FILE}: No such file or directory; a checkpoint is a directory with a manifest.json")
+    assert told.endswith(
+        f"{MANIFEST_FILE}: No such file or directory; a checkpoint is a directory with a {MANIFEST_FILE}"
+    )
 
 
 def test_unknown_preset_is_told_in_one_line_with_those_that_there_are(tmp_path):

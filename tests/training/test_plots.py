@@ -59,14 +59,21 @@ def test_panels_are_the_sequence_and_a_row_for_every_head(monkeypatch):
 
 
 def test_weightings_are_drawn_at_the_step_and_slot_they_were_at(monkeypatch):
-    model = Trainer(tiny.preset("ntm")).model
+    model = Trainer(tiny.preset("dnc-2-read-3-write-heads")).model
     inputs = TASK.sample(torch.Generator().manual_seed(1), 1, 3).inputs
     panels = {title: values for title, _, values in drawn(monkeypatch, model)}
     state = model.initial_state(1)
     for step, step_inputs in enumerate(inputs):
         _, state, _ = model.step(step_inputs, state)
         for title, weights in (("read", state.read_weights), ("write", state.write_weights)):
-            assert panels[f"{title} weights, head 0"][:, step] == pytest.approx(weights[0, 0].tolist())
+            for head, of_head in enumerate(weights[0].tolist()):
+                assert panels[f"{title} weights, head {head}"][:, step] == pytest.approx(of_head)
+
+
+def test_output_is_drawn_as_a_probability_and_only_where_it_was_asked_for(monkeypatch):
+    _, _, (_, _, output) = drawn(monkeypatch, DelayLine(TASK, 3, certainty=0.0))
+    assert (output[:, -3:] == 0.5).all()
+    assert not output[:, :-3].any()
 
 
 def test_output_of_a_right_model_is_drawn_as_the_target_where_it_was_asked_for(monkeypatch):

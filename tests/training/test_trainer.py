@@ -180,8 +180,11 @@ def test_run_interrupted_and_resumed_equals_the_uninterrupted_run_to_the_bit(tmp
 
 
 def test_resumed_trainer_is_the_one_that_was_saved(tmp_path):
-    saved = tiny.checkpoint(tmp_path, "dnc", updates=11)
+    saved = Trainer(tiny.preset("dnc"))
+    run(saved, 11)
+    torch.rand(5)
     random_state = torch.get_rng_state()
+    save_checkpoint(tmp_path, saved, "engram train")
     torch.manual_seed(99)
     resumed = resume(tmp_path)
     assert resumed.preset == saved.preset
