@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["engram", *(word for word in words if word not in ("--resume", "--save"))])
     try:
         status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
     except ModuleNotFoundError as error:
         return _fail(f"{error}: this command needs more packages: pip install 'engram[train]'")
     except (ValueError, OSError, RuntimeError) as error:

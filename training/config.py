@@ -96,6 +96,8 @@ def load_preset(name_or_path: str) -> Preset:
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"preset {path}: {error}") from error
+    if "name" in values:
+        raise ConfigError(f"preset {path}: unknown key 'name': a preset has the name of its file")
     return preset_from_values({"name": path.stem, **values})
 
 
