@@ -43,13 +43,13 @@ class ServedModel:
             "training": manifest.training,
         }
 
-    def check_traces(self, names: Collection[str]) -> None:
-        """Raise UnknownName unless the model has a trace of every name."""
-        _check_names(names, self.manifest.trace, f"{self.name} has no trace", "trace")
+    def traces(self, names: Collection[str]) -> list[str]:
+        """Return the names, each once. Raises UnknownName unless the model has a trace of every name."""
+        return _known(names, self.manifest.trace, f"{self.name} has no trace", "trace")
 
-    def check_leaves(self, names: Collection[str]) -> None:
-        """Raise UnknownName unless the model's state has a leaf of every name."""
-        _check_names(names, self.manifest.state, f"the state of {self.name} has no leaf", "names")
+    def leaves(self, names: Collection[str]) -> list[str]:
+        """Return the names, each once. Raises UnknownName unless the model's state has a leaf of every name."""
+        return _known(names, self.manifest.state, f"the state of {self.name} has no leaf", "names")
 
 
 class ModelCatalogue:
@@ -74,8 +74,9 @@ class ModelCatalogue:
         raise ModelNotFound(f"there is no model {name!r}", place="model", expected=f"one of {known}", got=name)
 
 
-def _check_names(names: Collection[str], known: Mapping[str, Any], complaint: str, place: str) -> None:
+def _known(names: Collection[str], known: Mapping[str, Any], complaint: str, place: str) -> list[str]:
     for index, name in enumerate(names):
         if name not in known:
             expected = f"one of {', '.join(known)}" if known else "no name: this model has none"
             raise UnknownName(f"{complaint} {name!r}", place=f"{place}[{index}]", expected=expected, got=name)
+    return list(dict.fromkeys(names))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from app.errors import EngramError
 from app.settings import SettingsError, add_settings_flags, load_settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         return _fail(f"{error}: this command needs more packages: pip install 'engram[train]'")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, EngramError) as error:
         return _fail(str(error))
     return status
 
@@ -51,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
     return commands.add_parser(
-        name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        name,
+        help=about,
+        description=about,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
 
 

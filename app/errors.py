@@ -10,6 +10,7 @@
     |-- NotFound
     |   |-- ModelNotFound
     |   `-- SessionNotFound
+    |-- MethodNotAllowed
     |-- SessionGone             deleted, expired or lost
     |-- Conflict
     |   |-- StepConflict        not at the step that the client believed
@@ -88,6 +89,10 @@ class ModelNotFound(NotFound):
 
 class SessionNotFound(NotFound):
     code, title = "session_not_found", "No such session"
+
+
+class MethodNotAllowed(EngramError):
+    code, status, title = "method_not_allowed", 405, "The route has other methods"
 
 
 class SessionGone(EngramError):

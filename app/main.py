@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
 from app.api.problems import add_problem_handlers
-from app.backends.base import Backend
+from app.backends.base import Backend, check_backend
 from app.catalogue import ModelCatalogue, ServedModel
 from app.engine.engine import Engine
 from app.metrics import Metrics
@@ -63,7 +63,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings, app.state.metrics, app.state.models, app.state.store = settings, metrics, models, store
-    app.state.sessions = SessionService(models, store, metrics, settings.max_sessions, settings.idle_timeout)
+    app.state.sessions = SessionService(
+        models, store, metrics, settings.max_sessions, settings.max_queue, settings.idle_timeout
+    )
     app.include_router(routes.router)
     app.include_router(stream.router)
     app.mount("/static", PageFiles(directory=STATIC), name="static")
@@ -92,8 +94,11 @@ def serve(settings: Settings) -> int:
         lifespan="on",
     )
     server = _Server(config)
-    server.run()
-    return 0 if server.started else 1
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way to say that it could not start; its log says why
+        return 1
+    return 0
 
 
 class _Server(uvicorn.Server):
@@ -110,8 +115,12 @@ class _Server(uvicorn.Server):
                 logger.info("look at %s in a browser; try: curl %s/models; documentation: %s/docs", url, url, url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.create_task(_close_engines(self.config.app.state))  # type: ignore[union-attr]
+        state: State = self.config.app.state  # type: ignore[union-attr]
+        draining = asyncio.create_task(_close_engines(state))
         await super().shutdown(sockets)
+        if self.force_exit:
+            for model in state.models:
+                model.engine.give_up()
         await draining
 
 
@@ -161,14 +170,17 @@ def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
     for directory in sorted(settings.checkpoints.iterdir()):
         if not directory.is_dir() or directory.name.startswith("."):
             continue
+        name = directory.name
         try:
             manifest = read_manifest(directory)
             backend = _load_backend(directory, settings, device)
-        except ManifestError as error:
-            failures[directory.name] = str(error)
-            logger.error("%s is not served: %s", directory.name, error)
+            check_backend(backend)
+            name.encode()
+        except (ManifestError, UnicodeEncodeError) as error:
+            shown = name.encode(errors="backslashreplace").decode()
+            failures[shown] = str(error)
+            logger.error("%s is not served: %s", shown, error)
         else:
-            name = directory.name
             engine = Engine(name, backend, settings.max_batch, settings.max_queue, metrics.engine(name))
             models[name] = ServedModel(name, manifest, engine, backend.kind, backend.device)
     if not models:

@@ -5,6 +5,7 @@ out whole or not at all.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -16,7 +17,15 @@ from typing import Any, NamedTuple, TypeVar
 from app.backends.base import Array
 from app.catalogue import ModelCatalogue, ServedModel
 from app.engine.run import Result
-from app.errors import SequenceConflict, SessionGone, SessionNotFound, SessionsFull, StepConflict
+from app.errors import (
+    QueueFull,
+    SequenceConflict,
+    SessionGone,
+    SessionNotFound,
+    SessionsFull,
+    ShuttingDown,
+    StepConflict,
+)
 from app.metrics import Metrics
 from app.stores.base import EndReason, Store
 
@@ -70,6 +79,7 @@ class SessionService:
         store: Store,
         metrics: Metrics,
         max_sessions: int,
+        max_waiting: int,
         idle_timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,10 +87,12 @@ class SessionService:
         self._store = store
         self._metrics = metrics
         self._max_sessions = max_sessions
+        self._max_waiting = max_waiting
         self._idle_timeout = idle_timeout
         self._clock = clock
         self._open: OrderedDict[str, Session] = OrderedDict()  # least recently used first
         self._counts: dict[str, int] = {model.name: 0 for model in models}
+        self._waiting: dict[str, int] = {model.name: 0 for model in models}
 
     async def open(self, model_name: str) -> Session:
         """Open a session. Raises ModelNotFound, SessionsFull, StoreFailed."""
@@ -116,6 +128,10 @@ class SessionService:
     def all(self) -> list[Session]:
         """Return the open sessions, the most recently used first."""
         return list(reversed(self._open.values()))
+
+    def waiting(self, model_name: str) -> int:
+        """Return the number of requests that wait for their turn with a session of this model."""
+        return self._waiting[model_name]
 
     def idle_seconds(self, session: Session) -> float:
         """Return for how long a session has not been used."""
@@ -165,15 +181,22 @@ class SessionService:
         """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
         session = self.get(session_id)
 
+        model = session.model.name
+        if session.turn.locked() and self._waiting[model] >= self._max_waiting:
+            raise QueueFull(f"{self._max_waiting} requests wait for a session of {model}; try again later")
+        self._waiting[model] += 1
+
         async def take_turn() -> T:
             async with session.turn:
+                self._waiting[model] -= 1
                 if session.ended.done():
                     raise session.ended.result()
-                self._open.move_to_end(session.id)
                 try:
                     return await work(session)
                 finally:
                     session.used = self._clock()
+                    if session.id in self._open:
+                        self._open.move_to_end(session.id)
 
         task = asyncio.ensure_future(take_turn())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
@@ -246,7 +269,8 @@ class SessionService:
         self._counts[session.model.name] -= 1
         self._metrics.sessions.labels(session.model.name).dec()
         self._metrics.ended.labels(session.model.name, reason).inc()
-        await session.model.engine.free(session.slot)
+        with contextlib.suppress(ShuttingDown):  # the slot goes with the engine
+            await session.model.engine.free(session.slot)
 
 
 async def _itself(session: Session) -> Session:

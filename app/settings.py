@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
+FOREVER = 1e9
+"""The longest time that can be set, in seconds: some thirty years."""
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the setting, the value and what was expected."""
@@ -35,15 +38,17 @@ class Settings(BaseSettings):
     )
     threads: int = Field(1, ge=1, description="CPU threads of one model's step")
     max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
-    max_sessions: int = Field(4096, ge=1, description="open sessions of a model")
-    max_queue: int = Field(1024, ge=1, description="sequences of a model in work or waiting; more are answered 503")
+    max_sessions: int = Field(4096, ge=1, le=10**8, description="open sessions of a model")
+    max_queue: int = Field(
+        1024, ge=1, le=10**8, description="sequences of a model in work, and as many waiting for their session"
+    )
     max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
     max_sequences: int = Field(256, ge=1, description="sequences in one /infer request, never more than max_queue")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
-    idle_timeout: float = Field(3600, gt=0, description="seconds without a step until a session expires")
-    ready_timeout: float = Field(5, gt=0, description="seconds that /readyz waits for a step of each model")
+    idle_timeout: float = Field(3600, gt=0, le=FOREVER, description="seconds without use until a session expires")
+    ready_timeout: float = Field(5, gt=0, le=FOREVER, description="seconds that /readyz waits for a step of each model")
     shutdown_timeout: float = Field(
-        20, gt=0, description="seconds that accepted work has to finish after a stop signal"
+        20, gt=0, le=86400, description="seconds that accepted work has to finish after a stop signal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     access_log: bool = Field(False, description="log a line for every request")

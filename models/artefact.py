@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from models.contract import MemoryModel
+from models.contract import MemoryModel, schemas
 from models.manifest import Manifest, ManifestError, read_manifest, weights_file
 from models.registry import build
 from models.state import flatten, unflatten
@@ -49,4 +49,17 @@ def load(directory: Path, memory_size: int | None = None) -> tuple[MemoryModel[A
         model.load_state_dict(load_file(path))
     except (ConfigError, SafetensorError, RuntimeError) as error:
         raise ManifestError(f"{path}: {error}") from error
+    _check_schemas(directory, model, manifest, resized=memory_size is not None)
     return model.eval(), manifest
+
+
+def _check_schemas(directory: Path, model: MemoryModel[Any], manifest: Manifest, resized: bool) -> None:
+    """Raise ManifestError where the model is not what its manifest says that it is."""
+    state, trace = schemas(model)
+    actual: dict[str, Any] = {"input_size": model.input_size, "output_size": model.output_size}
+    if not resized:
+        actual |= {"state": state, "trace": trace}
+    for name, value in actual.items():
+        told = getattr(manifest, name)
+        if told != value:
+            raise ManifestError(f"{directory}: the manifest says {name} {told}, but its config makes {value}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+ACTIVATIONS = ("identity", "sigmoid")
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "model.safetensors"
 NEXT_WEIGHTS_FILE = "model.safetensors.next"
@@ -50,7 +51,8 @@ class Manifest:
         """Read a manifest; `where` names its source in errors. Raises ManifestError."""
         try:
             values = json.loads(text)
-        except ValueError as error:
+            json.dumps(values, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{where}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ManifestError(f"{where}: expected an object, got {type(values).__name__}")
@@ -59,12 +61,33 @@ class Manifest:
         hints = typing.get_type_hints(cls)
         for name, hint in hints.items():
             expected = typing.get_origin(hint) or hint
-            if not isinstance(values.get(name), expected):
+            if not isinstance(values.get(name), expected) or isinstance(values[name], bool):
                 raise ManifestError(f"{where}: {name} must be of type {expected.__name__}, got {values.get(name)!r}")
         unknown = sorted(set(values) - set(hints))
         if unknown:
             raise ManifestError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(hints)}")
-        return cls(**values)
+        manifest = cls(**values)
+        manifest._check(where)
+        return manifest
+
+    def _check(self, where: str) -> None:
+        """Raise ManifestError where a value is of the right type but cannot be."""
+        for name in ("input_size", "output_size", "parameters"):
+            if not 0 < getattr(self, name) < 2**53:
+                raise ManifestError(f"{where}: {name} must be a positive size, got {getattr(self, name)}")
+        for schema, shapes in (("state", self.state), ("trace", self.trace)):
+            for name, shape in shapes.items():
+                if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+                    raise ManifestError(f"{where}: {schema}.{name} must be a list of sizes, got {shape!r}")
+        if self.config.get("output_activation") not in ACTIVATIONS:
+            got = self.config.get("output_activation")
+            raise ManifestError(
+                f"{where}: config.output_activation must be one of {', '.join(ACTIVATIONS)}, got {got!r}"
+            )
+        if not isinstance(self.config.get("controller"), dict):
+            raise ManifestError(f"{where}: config.controller must be an object, got {self.config.get('controller')!r}")
+        if not all(isinstance(row, dict) for row in self.evaluation):
+            raise ManifestError(f"{where}: evaluation must be a list of objects")
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -83,6 +106,13 @@ def weights_file(directory: Path, manifest: Manifest) -> Path:
     A save writes the next weights beside the current ones, then the manifest, then renames: should it be cut off
     in between, the weights of the manifest are still here under one name or the other.
     """
+    try:
+        return _find_weights(directory, manifest)
+    except OSError as error:
+        raise ManifestError(f"{error.filename}: {error.strerror}") from error
+
+
+def _find_weights(directory: Path, manifest: Manifest) -> Path:
     for path in (directory / WEIGHTS_FILE, directory / NEXT_WEIGHTS_FILE):
         if path.is_file() and sha256(path) == manifest.weights_sha256:
             return path

@@ -85,8 +85,11 @@ def resume(directory: Path, device: str = "cpu") -> Trainer:
         raise CheckpointError(f"{path}: {error}; there is no training run to resume here") from error
     if not metadata or not {"preset", "progress"} <= set(metadata):
         raise CheckpointError(f"{path}: it does not say which training run it is of; engram train writes it")
-    trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device)
-    trainer.restore(tensors, json.loads(metadata["progress"]))
+    try:
+        trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device)
+        trainer.restore(tensors, json.loads(metadata["progress"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: it does not hold a training run: {error}") from error
     return trainer
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from models.manifest import MANIFEST_FILE
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
 from training.config import Preset
 from training.trainer import Trainer, Update
@@ -43,6 +44,8 @@ def _start(preset: Preset, out: Path, device: str, resuming: bool) -> Trainer:
     if not resuming:
         if (out / TRAINING_FILE).exists():
             raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
+        if (out / MANIFEST_FILE).exists():
+            raise CheckpointError(f"{out} holds a checkpoint: give another --out")
         trainer = Trainer(preset, device)
         out.mkdir(parents=True, exist_ok=True)
         return trainer

@@ -23,15 +23,17 @@ MSGPACK_PROTOCOL = "engram.msgpack"
 def decode_json(data: bytes | str) -> dict[str, Any]:
     """Return the JSON object in `data`. Raises MalformedBody.
 
-    NaN and Infinity are no JSON, but many clients write them: they are decoded, and refused where they stand.
+    NaN and Infinity are no JSON, but many clients write them, and integers may be too large for any type: they are
+    decoded as floats, and refused where they stand.
     """
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            raise MalformedBody(f"the body is not JSON: {error}", expected="a JSON object") from None
+            value = json.loads(data, parse_int=float)
+            orjson.dumps(value)
+        except (ValueError, TypeError, RecursionError):
+            raise MalformedBody(f"this is not JSON: {error}", expected="a JSON object") from None
     return _object(value)
 
 
@@ -47,7 +49,8 @@ def decode_msgpack(data: bytes) -> dict[str, Any]:
     except MalformedBody:
         raise
     except Exception as error:  # msgpack raises ValueError and several classes of its own
-        raise MalformedBody(f"the frame is not msgpack: {error}", expected="a msgpack map") from None
+        reason = str(error) or type(error).__name__
+        raise MalformedBody(f"this is not msgpack: {reason}", expected="a msgpack map") from None
     return _object(value)
 
 
@@ -74,8 +77,10 @@ CODECS = {
 
 
 def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict):
         raise MalformedBody(f"expected an object, got {type(value).__name__}", expected="an object")
+    if not all(isinstance(key, str) for key in value):
+        raise MalformedBody("the keys of an object must be text", expected="an object with keys of text")
     return value
 
 
@@ -96,9 +101,9 @@ def _array(value: dict[Any, Any]) -> Any:
     if value.keys() != {"shape", "data"}:
         return value
     shape, data = value["shape"], value["data"]
-    if not isinstance(data, bytes) or not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+    if not isinstance(data, bytes) or not isinstance(shape, list) or not all(type(size) is int for size in shape):
         raise MalformedBody('an array must be {"shape": [sizes], "data": bytes}', expected="sizes and bytes")
-    if min(shape, default=0) < 0 or 4 * int(np.prod(shape, dtype=object)) != len(data):
+    if not shape or min(shape) < 0 or 4 * int(np.prod(shape, dtype=object)) != len(data):
         raise MalformedBody(
             f"an array of shape {shape} has {len(data)} bytes of data", expected="4 bytes for each number"
         )

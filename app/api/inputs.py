@@ -1,5 +1,6 @@
 """From what a client sent to arrays: every refusal names the place, what was expected and what came."""
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,12 @@ def parse_sequence(value: Any, width: int, max_steps: int, place: str = "inputs"
     return array
 
 
+def brief(value: Any) -> str:
+    """Return a short text for a value of any size and depth."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _is_batch(value: Any) -> bool:
     return isinstance(value, list) and any(
         isinstance(step, list) and step and isinstance(step[0], list) for step in value
@@ -92,6 +99,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _invalid(place: str, expected: str, got: Any) -> InvalidInput:
-    shown = repr(got)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    shown = brief(got)
     return InvalidInput(f"{place}: expected {expected}, got {shown}", place=place, expected=expected, got=shown)

@@ -9,7 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.codec import encode_json
-from app.errors import EngramError, InternalError, InvalidRequest, NotFound, Unavailable
+from app.api.inputs import brief
+from app.api.schemas import place_of
+from app.errors import EngramError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +39,16 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameter_error(_: Request, error: RequestValidationError) -> Response:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        got = repr(problem.get("input"))
+        place, got = place_of(problem["loc"][1:]), brief(problem.get("input"))
         detail = f"{place}: {problem['msg']}, got {got}"
-        return problem_response(InvalidRequest(detail, place=place, expected=problem["msg"], got=got))
+        expected = problem["msg"].removeprefix("Input should be ")
+        return problem_response(InvalidRequest(detail, place=place, expected=expected, got=got))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        problem = NotFound(f"{request.method} {request.url.path}: {error.detail}; GET /docs lists what there is")
-        document = problem.problem() | {"status": error.status_code}
-        if error.status_code != NotFound.status:
-            document |= {"code": "method_not_allowed", "title": str(error.detail)}
-        return Response(encode_json(document), error.status_code, error.headers, PROBLEM)
+        kind = MethodNotAllowed if error.status_code == MethodNotAllowed.status else NotFound
+        detail = f"{request.method} {request.url.path}: {error.detail}; GET /docs lists what there is"
+        return problem_response(kind(detail), error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(_: Request, __: ClientDisconnect) -> Response:

@@ -62,10 +62,10 @@ async def infer(request: Request, body: Body, models: TheModels, settings: TheSe
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
     wanted = parse(InferRequest, body)
     model = models.get(wanted.model)
-    model.check_traces(wanted.trace)
+    trace = model.traces(wanted.trace)
     limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
     sequences, batched = parse_sequences(wanted.inputs, model.manifest.input_size, *limits)
-    results = await unless_disconnected(request, model.engine.infer(sequences, wanted.trace))
+    results = await unless_disconnected(request, model.engine.infer(sequences, trace))
     return answer(_batch(results) if batched else _single(results[0]))
 
 
@@ -116,9 +116,9 @@ async def step_session(session: str, body: Body, sessions: TheSessions, settings
     """Step a session over a sequence; concurrent requests are served one after the other."""
     wanted = parse(StepsRequest, body)
     model = sessions.get(session).model
-    model.check_traces(wanted.trace)
+    trace = model.traces(wanted.trace)
     inputs = parse_sequence(wanted.inputs, model.manifest.input_size, settings.max_steps)
-    result, step = await sessions.step(session, inputs, wanted.trace, wanted.if_step)
+    result, step = await sessions.step(session, inputs, trace, wanted.if_step)
     return answer({"outputs": result.outputs, "trace": result.trace, "step": step})
 
 
@@ -143,8 +143,7 @@ async def read_state(
 ) -> Response:
     """Return what a session has in memory, and where its heads are."""
     model = sessions.get(session).model
-    wanted = names.split(",") if names is not None else list(model.manifest.state)
-    model.check_leaves(wanted)
+    wanted = model.leaves(names.split(",") if names is not None else list(model.manifest.state))
     reached, state = await sessions.state(session)
     if step not in (None, reached):
         raise StepConflict(
@@ -155,7 +154,7 @@ async def read_state(
             step=reached,
         )
     chosen = {name: state[name] for name in wanted}
-    if SAFETENSORS in accept:
+    if SAFETENSORS in accept.lower():
         data = safetensors.numpy.save(chosen, {"session": session, "model": model.name, "step": str(reached)})
         return Response(data, media_type=SAFETENSORS)
     return answer({"id": session, "step": reached, "state": chosen})
@@ -180,10 +179,10 @@ async def ready(models: TheModels, settings: TheSettings) -> Response:
 
 
 @router.get("/metrics", tags=["operation"])
-async def prometheus(metrics: TheMetrics, models: TheModels) -> Response:
+async def prometheus(metrics: TheMetrics, models: TheModels, sessions: TheSessions) -> Response:
     """Return metrics for Prometheus."""
     for model in models:
-        metrics.sequences.labels(model.name).set(model.engine.sequences)
+        metrics.sequences.labels(model.name).set(model.engine.sequences + sessions.waiting(model.name))
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

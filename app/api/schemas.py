@@ -3,20 +3,25 @@
 Sequences are checked in `inputs.py`, not here: they are large, and theirs is the hot path.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from app.api.inputs import brief
 from app.errors import InvalidRequest
 
 Document = TypeVar("Document", bound=BaseModel)
+
+LARGEST = 2**63 - 1
+"""The largest number of a step or a frame."""
 
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 SEQUENCE: dict[str, Any] = {"type": "array", "items": NUMBERS, "description": "[T][input_size]"}
 BATCH: dict[str, Any] = {"type": "array", "items": SEQUENCE, "description": "[B][T][input_size], of any lengths"}
 NESTED: dict[str, Any] = {"type": "array", "items": {}, "description": "nested lists of numbers"}
 
-Sequence = Annotated[Any, WithJsonSchema(SEQUENCE)]
+InputSequence = Annotated[Any, WithJsonSchema(SEQUENCE)]
 SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, BATCH]})]
 Numbers = Annotated[Any, WithJsonSchema(NESTED)]
 
@@ -36,17 +41,17 @@ class OpenRequest(Request):
 
 
 class StepsRequest(Request):
-    inputs: Sequence = Field(description="the steps to take")
+    inputs: InputSequence = Field(description="the steps to take")
     trace: list[str] = Field([], description="names of the traces to return")
-    if_step: int | None = Field(None, ge=0, description="refuse (409) unless the session is at this step")
+    if_step: int | None = Field(None, ge=0, le=LARGEST, description="refuse (409) unless the session is at this step")
 
 
 class Frame(Request):
     """What a client sends over a WebSocket."""
 
-    inputs: Sequence
+    inputs: InputSequence
     trace: list[str] = []
-    seq: int | None = Field(None, ge=0)
+    seq: int | None = Field(None, ge=0, le=LARGEST)
 
 
 class InferAnswer(BaseModel):
@@ -116,12 +121,20 @@ def parse(document: type[Document], values: dict[str, Any]) -> Document:
         return document.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
+        place = place_of(problem["loc"])
         known = ", ".join(document.model_fields)
         if problem["type"] == "extra_forbidden":
             raise InvalidRequest(f"unknown key {place!r}", place=place, expected=f"one of {known}") from None
         if problem["type"] == "missing":
             raise InvalidRequest(f"key {place!r} is missing", place=place, expected=f"an object with {known}") from None
         raise InvalidRequest(
-            f"{place}: {problem['msg']}", place=place, expected=problem["msg"], got=repr(problem["input"])[:60]
+            f"{place}: {problem['msg']}, got {brief(problem['input'])}",
+            place=place,
+            expected=problem["msg"].removeprefix("Input should be "),
+            got=brief(problem["input"]),
         ) from None
+
+
+def place_of(location: Sequence[str | int]) -> str:
+    """Return where a value stands as a client would write it: trace[0]."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

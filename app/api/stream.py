@@ -25,7 +25,7 @@ from app.api.codec import CODECS, JSON_PROTOCOL, Codec
 from app.api.deps import TheMetrics, TheSessions, TheSettings, too_large
 from app.api.inputs import parse_sequence
 from app.api.schemas import Frame, parse
-from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, SessionGone
+from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, NotFound, SessionGone
 from app.metrics import Metrics
 from app.sessions import Duplicate, Session, SessionService
 from app.settings import Settings
@@ -58,6 +58,19 @@ async def stream_session(
 ) -> None:
     """Stream an open session."""
     await _Stream(socket, sessions, settings, metrics).run(session)
+
+
+@router.websocket("/{path:path}")
+async def stream_nothing(socket: WebSocket, path: str) -> None:
+    """Refuse a WebSocket where there is none."""
+    error = NotFound(f"there is no WebSocket at /{path}: /stream?model=NAME opens a session")
+    await socket.accept()
+    await socket.send_json(_error_frame(error))
+    await socket.close(error.close_code, error.code)
+
+
+def _error_frame(error: EngramError) -> dict[str, Any]:
+    return error.problem() | {"type": "error"}
 
 
 class _Stream:
@@ -142,14 +155,15 @@ class _Stream:
         if data is None:
             expected = "binary" if self._codec.binary else "text"
             raise MalformedBody(f"{self._codec.protocol} has {expected} frames", expected=f"a {expected} frame")
-        if len(data) > self._settings.max_body_bytes:
-            raise too_large(len(data), self._settings.max_body_bytes)
+        size = len(data.encode() if isinstance(data, str) else data)
+        if size > self._settings.max_body_bytes:
+            raise too_large(size, self._settings.max_body_bytes)
         return parse(Frame, self._codec.decode(data))
 
     async def _carry_out(self, session: Session, frame: Frame) -> dict[str, Any]:
-        session.model.check_traces(frame.trace)
+        trace = session.model.traces(frame.trace)
         inputs = parse_sequence(frame.inputs, session.model.manifest.input_size, self._settings.max_steps)
-        stepped = await self._sessions.step_frame(session.id, inputs, frame.trace, frame.seq)
+        stepped = await self._sessions.step_frame(session.id, inputs, trace, frame.seq)
         reply = {"type": "result", "seq": frame.seq, "step": stepped.step}
         if isinstance(stepped, Duplicate):
             return reply | {"duplicate": True}
@@ -164,7 +178,7 @@ class _Stream:
 
     async def _refuse(self, error: EngramError) -> None:
         try:
-            await self._send(error.problem() | {"type": "error"})
+            await self._send(_error_frame(error))
             await self._socket.close(error.close_code, error.code)
         except (WebSocketDisconnect, RuntimeError):
             logger.debug("the client was gone before it could be told: %s", error)

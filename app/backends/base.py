@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import NonFiniteOutput
-from models.manifest import Manifest
+from models.manifest import Manifest, ManifestError
 
 Array = NDArray[Any]
 
@@ -73,6 +73,26 @@ class Slots:
     def give_back(self, slot: int) -> None:
         self._taken.remove(slot)
         heapq.heappush(self._free, slot)
+
+
+def check_backend(backend: Backend) -> None:
+    """Take one step and compare what comes with what the specification says. Raises ManifestError."""
+    spec = backend.spec
+    try:
+        slot = backend.open()
+        outputs, traces = backend.step([slot], np.zeros((1, spec.input_size), np.float32), list(spec.trace))
+        state = backend.read(slot)
+        backend.close(slot)
+    except Exception as error:
+        raise ManifestError(f"it cannot take a step: {type(error).__name__}: {error}") from error
+    came = Spec(
+        spec.input_size,
+        outputs.shape[1],
+        state={name: list(leaf.shape) for name, leaf in state.items()},
+        trace={name: list(values.shape[1:]) for name, values in traces.items()},
+    )
+    if came != spec:
+        raise ManifestError(f"its step gives {came}, but its manifest says {spec}")
 
 
 def check_finite(outputs: Array) -> None:

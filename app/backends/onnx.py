@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import safetensors
 import safetensors.numpy
 
 from app.backends.base import Array, Slots, check_finite, spec_of
@@ -26,7 +27,7 @@ class OnnxBackend:
         metadata = self._session.get_modelmeta().custom_metadata_map
         manifest = _check_origin(path, metadata)
         self.spec = spec_of(manifest)
-        self._initial = _unpack(metadata["engram.initial_state"])
+        self._initial = _unpack(path, metadata["engram.initial_state"])
         self._arena = {name: np.zeros((capacity, *leaf.shape), leaf.dtype) for name, leaf in self._initial.items()}
         self._slots = Slots(capacity)
         self._next = [f"next.{name}" for name in self._initial]
@@ -82,10 +83,15 @@ def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
             f"{path} was exported from weights with SHA-256 {exported.weights_sha256}, but the weights beside it have "
             f"{beside.weights_sha256}: run engram export {path.parent}"
         )
-    return exported
+    if spec_of(exported) != spec_of(beside):
+        raise ManifestError(f"{path} was exported with {spec_of(exported)}, but beside it stands {spec_of(beside)}")
+    return beside
 
 
-def _unpack(text: str) -> dict[str, Array]:
+def _unpack(path: Path, text: str) -> dict[str, Array]:
     """Return the state before the first step, without the batch axis."""
-    leaves = safetensors.numpy.load(zlib.decompress(base64.b64decode(text)))
-    return {name: leaf[0] for name, leaf in leaves.items()}
+    try:
+        leaves = safetensors.numpy.load(zlib.decompress(base64.b64decode(text)))
+        return {name: leaf[0] for name, leaf in leaves.items()}
+    except (ValueError, IndexError, zlib.error, safetensors.SafetensorError) as error:
+        raise ManifestError(f"{path}: its engram.initial_state is damaged: {error}") from error

@@ -59,7 +59,6 @@ class Engine:
 
     def __init__(self, name: str, backend: Backend, max_batch: int, max_queue: int, observer: Observer) -> None:
         self.name = name
-        self.spec = backend.spec
         self._backend = backend
         self._max_queue = max_queue
         self._observer = observer
@@ -71,7 +70,7 @@ class Engine:
         self._refusal: EngramError | None = None
         # The worker's own
         self._scheduler = Scheduler(max_batch)
-        self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
+        self._outcomes: list[tuple[Run | Call, Any]] = []
         self._open = True
         # Set by the loop, read by the worker
         self._given_up = False
@@ -91,9 +90,15 @@ class Engine:
         await asyncio.to_thread(self._worker.join, timeout)
         if self._worker.is_alive():
             logger.warning("%s: work is left after %g s and is given up", self.name, timeout)
-            self._given_up = True
-            self._give_up()
+            self.give_up()
             await asyncio.to_thread(self._worker.join, LAST_STEP_SECONDS)
+
+    def give_up(self) -> None:
+        """Refuse new work and tell everyone who still waits that nothing will come."""
+        self._refuse(ShuttingDown("the server is stopping; try again later"))
+        self._given_up = True
+        self._inbox.put(None)
+        self._release_all()
 
     @property
     def sequences(self) -> int:
@@ -153,7 +158,6 @@ class Engine:
         runs = [Run(slot, inputs, trace, self._new_waiter()) for inputs in sequences]
         self._sequences += len(runs)
         for run in runs:
-            run.waiter.add_done_callback(self._sequence_done)
             self._inbox.put(run)
         return [run.waiter for run in runs]
 
@@ -171,25 +175,18 @@ class Engine:
         waiter.add_done_callback(self._waiters.discard)
         return waiter
 
-    def _sequence_done(self, _: "asyncio.Future[Any]") -> None:
-        self._sequences -= 1
-
-    def _deliver(self, outcomes: "list[tuple[asyncio.Future[Any], Any]]") -> None:
-        for waiter, outcome in outcomes:
-            if waiter.done():
-                continue
-            if isinstance(outcome, Exception):
-                waiter.set_exception(outcome)
-                waiter.exception()  # seen, even if nobody waits any more
-            else:
-                waiter.set_result(outcome)
+    def _deliver(self, outcomes: "list[tuple[Run | Call, Any]]") -> None:
+        for item, outcome in outcomes:
+            if isinstance(item, Run):
+                self._sequences -= 1
+            _settle(item.waiter, outcome)
 
     def _refuse(self, error: EngramError) -> None:
         self._refusal = self._refusal or error
 
-    def _give_up(self) -> None:
-        """Tell everyone who still waits that nothing will come."""
-        self._deliver([(waiter, self._refusal) for waiter in self._waiters])
+    def _release_all(self) -> None:
+        for waiter in list(self._waiters):
+            _settle(waiter, self._refusal)
 
     # On the worker thread
 
@@ -202,7 +199,7 @@ class Engine:
         except Exception:
             logger.exception("%s: the engine has stopped", self.name)
             self._post(self._refuse, StepFailed(f"the engine of {self.name} has stopped; the server's log says why"))
-            self._post(self._give_up)
+            self._post(self._release_all)
 
     def _receive(self) -> bool:
         """Take in what has come, waiting only where there is nothing else to do; False: there is no more to do."""
@@ -225,7 +222,7 @@ class Engine:
             outcome = call.function(self._backend)
         except Exception as error:
             outcome = self._explain(error)
-        self._outcomes.append((call.waiter, outcome))
+        self._outcomes.append((call, outcome))
 
     def _accept(self, run: Run) -> None:
         try:
@@ -234,7 +231,7 @@ class Engine:
             elif len(run.inputs) > 1:
                 run.before = self._backend.read(run.slot)
         except Exception as error:
-            self._outcomes.append((run.waiter, self._explain(error)))
+            self._outcomes.append((run, self._explain(error)))
         else:
             self._scheduler.add([run])
 
@@ -267,10 +264,9 @@ class Engine:
             return
         self._observer.tick(len(batch), time.perf_counter() - began)
         for row, run in enumerate(batch):
-            run.outputs.append(outputs[row])
-            run.traces.append({name: traces[name][row] for name in run.trace})
+            run.record(outputs, traces, row)
             if run.finished:
-                self._finish(run, run.result())
+                self._finish(run, run.result)
 
     def _fail(self, run: Run, error: Exception) -> None:
         """End a run whose step raised, and undo the steps before it."""
@@ -283,7 +279,7 @@ class Engine:
     def _finish(self, run: Run, outcome: Result | Exception | None) -> None:
         if run.transient and run.slot is not None:
             self._backend.close(run.slot)
-        self._outcomes.append((run.waiter, outcome))
+        self._outcomes.append((run, outcome))
 
     def _explain(self, error: Exception, run: Run | None = None) -> EngramError:
         """Return an error for the client: our own as it is, anything else as a failure that the log explains."""
@@ -302,6 +298,17 @@ class Engine:
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _settle(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Give a waiter its result or its exception, unless it has one or was cancelled."""
+    if waiter.done():
+        return
+    if isinstance(outcome, Exception):
+        waiter.set_exception(outcome)
+        waiter.exception()  # seen, even if nobody waits any more
+    else:
+        waiter.set_result(outcome)
 
 
 def _probe(backend: Backend) -> None:

@@ -31,19 +31,15 @@ class Run:
     trace: Sequence[str]
     waiter: "asyncio.Future[Result]"
     transient: bool = field(init=False)
+    result: Result = field(init=False)
     before: Mapping[str, Array] | None = None
     """The state before the first step, kept where the run may have to be undone."""
+    position: int = 0
+    """The number of steps taken."""
     failed: bool = False
-    outputs: list[Array] = field(default_factory=list)
-    traces: list[dict[str, Array]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.transient = self.slot is None
-
-    @property
-    def position(self) -> int:
-        """The number of steps taken."""
-        return len(self.outputs)
 
     @property
     def finished(self) -> bool:
@@ -54,6 +50,13 @@ class Run:
         """Nobody waits any more for a result that nothing else keeps."""
         return self.transient and self.waiter.cancelled()
 
-    def result(self) -> Result:
-        traces = {name: np.stack([step[name] for step in self.traces]) for name in self.trace}
-        return Result(np.stack(self.outputs), traces)
+    def record(self, outputs: Array, traces: Mapping[str, Array], row: int) -> None:
+        """Keep what one batched step gave this run: a copy of its row, so that the batch can be let go."""
+        if self.position == 0:
+            steps = len(self.inputs)
+            room = {name: np.empty((steps, *traces[name].shape[1:]), traces[name].dtype) for name in self.trace}
+            self.result = Result(np.empty((steps, *outputs.shape[1:]), outputs.dtype), room)
+        self.result.outputs[self.position] = outputs[row]
+        for name, values in self.result.trace.items():
+            values[self.position] = traces[name][row]
+        self.position += 1

@@ -23,9 +23,3 @@ class Scheduler:
     def next_batch(self) -> list[Run]:
         """Take the sequences to step now, at most max_batch of them."""
         return [self._runs.popleft() for _ in range(min(self._max_batch, len(self._runs)))]
-
-    def clear(self) -> list[Run]:
-        """Take all sequences away."""
-        runs = list(self._runs)
-        self._runs.clear()
-        return runs

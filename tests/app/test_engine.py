@@ -221,6 +221,39 @@ def test_cancelled_inference_is_dropped():
     run(test())
 
 
+def test_place_of_a_cancelled_sequence_is_free_when_its_slot_is():
+    """The arena has room for as many sequences as are accepted: none may come while a dropped one holds its slot."""
+
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(capacity=1, before_step=gate), max_batch=1, max_queue=1) as engine:
+            job = asyncio.ensure_future(engine.infer([ones(10)]))
+            await asyncio.to_thread(gate.reached.wait)
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            with pytest.raises(QueueFull):
+                await engine.infer([ones(1)])
+            gate.open()
+            await engine.read(0)
+            await asyncio.sleep(0)
+            assert len(await engine.infer([ones(1)])) == 1
+
+    run(test())
+
+
+def test_result_is_a_copy_of_its_rows():
+    """Else one sequence with a long trace would hold on to the batches of all the others."""
+
+    async def test() -> None:
+        async with engine_over(FakeBackend()) as engine:
+            (result,) = await engine.infer([ones(3)], ["seen"])
+            assert result.outputs.base is None
+            assert result.trace["seen"].base is None
+
+    run(test())
+
+
 def test_cancelled_run_of_a_session_is_carried_out():
     async def test() -> None:
         gate = Gate()

@@ -137,7 +137,20 @@ def test_infer_numbers_that_are_not_finite_are_refused_with_their_place(client, 
     assert told["place"] == "inputs[1][0]"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"model": "dnc-copy", ', b"\xff\xfe", b"[1, 2]", b"7", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"model": "dnc-copy", ',
+        b"\xff\xfe",
+        b"[1, 2]",
+        b"7",
+        b"[" * 100_000,
+        b'{"model": "\\ud800", "inputs": [[0]]}',
+        b'{"model": "dnc-copy", "inputs": [[NaN]], "trace": ["\\ud800"]}',
+    ],
+)
 def test_infer_malformed_body_is_refused(client, body):
     problem(client.post("/infer", content=body), 400, "malformed_body")
 
@@ -150,11 +163,22 @@ def test_infer_malformed_body_is_refused(client, body):
         ({"model": 5, "inputs": [GOOD]}, "model"),
         ({"model": "dnc-copy", "inputs": [GOOD], "tarce": []}, "tarce"),
         ({"model": "dnc-copy", "inputs": [GOOD], "trace": "usage"}, "trace"),
-        ({"model": "dnc-copy", "inputs": [GOOD], "trace": [3]}, "trace.0"),
+        ({"model": "dnc-copy", "inputs": [GOOD], "trace": [3]}, "trace[0]"),
     ],
 )
 def test_infer_request_with_a_bad_key_is_refused_with_its_name(client, body, place):
     assert problem(client.post("/infer", json=body), 422, "invalid_request")["place"] == place
+
+
+def test_deep_values_are_refused_like_others(client):
+    deep = b"[" * 900 + b"]" * 900
+    for body in (b'{"model": %s, "inputs": [[0]]}', b'{"model": "dnc-copy", "inputs": [[%s]]}', b'{"if": %s}'):
+        assert client.post("/infer", content=body % deep).status_code == 422
+
+
+def test_trace_named_twice_is_returned_once(client):
+    request = {"model": "ntm-copy", "inputs": [GOOD], "trace": ["sharpening"] * 5000}
+    assert list(client.post("/infer", json=request).json()["trace"]) == ["sharpening"]
 
 
 def test_unknown_trace_is_refused_with_those_there_are(client):
@@ -239,7 +263,7 @@ def test_session_state_refuses_unknown_leaves_and_other_steps(client):
     assert problem(client.get(url, params={"names": "memory,gates"}), 422, "unknown_name")["place"] == "names[1]"
     assert problem(client.get(url, params={"step": 3}), 409, "step_conflict")["step"] == 0
     assert client.get(url, params={"step": 0, "names": "usage"}).status_code == 200
-    assert problem(client.get(url, params={"step": "x"}), 422, "invalid_request")["place"] == "query.step"
+    assert problem(client.get(url, params={"step": "x"}), 422, "invalid_request")["place"] == "step"
 
 
 def test_session_reset_starts_over(client):

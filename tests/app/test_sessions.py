@@ -1,6 +1,7 @@
 """The life of a session, over a back end whose arithmetic anyone can follow and a clock that tests move."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from app.backends.fake import FakeBackend
 from app.catalogue import ModelCatalogue, ServedModel
 from app.engine.engine import Engine
 from app.errors import (
+    QueueFull,
     SequenceConflict,
     SessionGone,
     SessionNotFound,
@@ -50,7 +52,7 @@ async def service(
     engine.start()
     models = ModelCatalogue({"fake": ServedModel("fake", MANIFEST, engine, "fake", "cpu")}, {})
     try:
-        yield SessionService(models, store or MemoryStore(), metrics, 3, IDLE, clock or Clock())
+        yield SessionService(models, store or MemoryStore(), metrics, 3, 8, IDLE, clock or Clock())
     finally:
         await engine.close(5)
 
@@ -220,6 +222,44 @@ def test_expired_session_gives_its_slot_back():
                 await sessions.open("fake")
                 clock.now += IDLE + 1
                 await sessions.expire_idle()
+
+    run(test())
+
+
+def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
+    """The other one is used while it works: after that it has been idle for longer."""
+    clock, other_is_done = Clock(), threading.Event()
+
+    def last_step_comes_late(inputs: "np.ndarray[Any, Any]") -> None:
+        if (inputs == 7).any():
+            assert other_is_done.wait(10)
+            clock.now = 90
+
+    async def test() -> None:
+        async with service(clock, FakeBackend(before_step=last_step_comes_late)) as sessions:
+            busy, idle = await sessions.open("fake"), await sessions.open("fake")
+            working = asyncio.ensure_future(sessions.step(busy.id, np.concatenate([ones(300), 7 * ones(1)])))
+            await sessions.step(idle.id, ones(1))
+            other_is_done.set()
+            await working
+            clock.now = 115
+            await sessions.expire_idle()
+            assert sessions.all() == [busy]
+
+    run(test())
+
+
+def test_requests_that_wait_for_a_session_are_bounded():
+    async def test() -> None:
+        async with service() as sessions:
+            session = await sessions.open("fake")
+            jobs = [asyncio.ensure_future(sessions.step(session.id, ones(50))) for _ in range(1)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            jobs += [asyncio.ensure_future(sessions.step(session.id, ones(1))) for _ in range(12)]
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+            assert [type(result) for result in results] == [Stepped] * 9 + [QueueFull] * 4
+            assert (session.step, sessions.waiting("fake")) == (58, 0)
 
     run(test())
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -42,6 +43,24 @@ def replace_weights(directory: Path) -> None:
         (directory / name).write_bytes((other / name).read_bytes())
 
 
+def edit_manifest(directory: Path, **changes: object) -> None:
+    path = directory / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_metadata(directory: Path, **changes: str) -> None:
+    graph = onnx.load(directory / "model.onnx")
+    known = {entry.key: entry.value for entry in graph.metadata_props}
+    onnx.helper.set_model_props(graph, known | {f"engram.{name}": value for name, value in changes.items()})
+    onnx.save(graph, directory / "model.onnx")
+
+
+def edit_both(directory: Path, **changes: object) -> None:
+    """Change the manifest and its copy inside the graph."""
+    edit_manifest(directory, **changes)
+    edit_metadata(directory, manifest=(directory / "manifest.json").read_text())
+
+
 DAMAGES = {
     "no manifest": (lambda d: (d / "manifest.json").unlink(), "manifest.json: No such file"),
     "manifest cut off": (lambda d: truncate(d / "manifest.json"), "manifest.json: not JSON"),
@@ -49,6 +68,16 @@ DAMAGES = {
     "weights missing": (lambda d: (d / "model.safetensors").unlink(), "model.safetensors: no such file"),
     "graph cut off": (lambda d: truncate(d / "model.onnx"), "model.onnx: onnxruntime cannot load it"),
     "weights of another run": (replace_weights, "model.onnx was exported from weights with SHA-256"),
+    "a manifest of brackets": (lambda d: (d / "manifest.json").write_text("[" * 100_000), "manifest.json: not JSON"),
+    "half a character": (lambda d: edit_manifest(d, kind="\ud800"), "manifest.json: not JSON"),
+    "no config": (lambda d: edit_manifest(d, config={}), "config.output_activation must be one of"),
+    "a size that is true": (lambda d: edit_manifest(d, input_size=True), "input_size must be of type int"),
+    "shapes of words": (lambda d: edit_manifest(d, state={"memory": ["a"]}), "state.memory must be a list of sizes"),
+    "another width than the graph": (lambda d: edit_manifest(d, input_size=5), "model.onnx was exported with"),
+    "a width that the graph has not": (lambda d: edit_both(d, input_size=5), "it cannot take a step"),
+    "a leaf that the state has not": (lambda d: edit_both(d, state={"memory": [8, 4]}), "its step gives"),
+    "no first state": (lambda d: edit_metadata(d, initial_state=""), "its engram.initial_state is damaged"),
+    "junk for a first state": (lambda d: edit_metadata(d, initial_state="junk"), "its engram.initial_state is damaged"),
 }
 
 
@@ -64,6 +93,7 @@ def test_damaged_checkpoint_is_named_and_the_others_are_served(damage, tiny, tmp
         assert httpx.get(f"{server.url}/readyz").json()["failed"].keys() == {"broken"}
     assert (told["code"], complaint in told["detail"]) == ("model_not_found", True)
     assert complaint in server.log
+    assert "Traceback" not in server.log
 
 
 def test_nothing_to_serve_is_refused(tmp_path, data):
@@ -95,11 +125,10 @@ def test_port_in_use_is_refused(data):
 
 def test_second_server_on_one_data_directory_is_refused(tiny, data):
     with running_server(data=data, checkpoints=tiny.parent) as first:
-        second = Server(data=data, checkpoints=tiny.parent)
-        second._log = data.with_suffix(".log")
-        assert second.process.wait(timeout=60) == 1
+        told = refusal(Server(data=data, checkpoints=tiny.parent))
         assert httpx.get(f"{first.url}/readyz").status_code == 200
-    assert "another server" in second.log
+    assert told.startswith("engram: ")
+    assert "another server" in told
 
 
 def test_address_beyond_this_machine_is_warned_of(tiny, data):
@@ -165,6 +194,50 @@ def test_full_queue_is_answered_with_when_to_try_again(data):
         refused = httpx.post(f"{server.url}/infer", json=body | {"inputs": [[0.0] * 10]})
         first.join()
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "queue_full", "1")
+
+
+def test_interrupt_ends_quietly(tiny, data):
+    with running_server(data=data, checkpoints=tiny.parent) as server:
+        assert server.stop(signal.SIGINT) == 130
+    assert "Traceback" not in server.log
+
+
+def test_second_interrupt_does_not_wait_for_work(data):
+    with running_server("--max-steps", "100000", data=data) as server:
+        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 60_000}
+        asking = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
+        asking.start()
+        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        began = time.monotonic()
+        server.stop(signal.SIGINT)
+        assert time.monotonic() - began < 15, "the default time for work to finish is 20 s"
+        asking.join()
+
+
+def test_delete_during_a_stop_is_carried_out(data):
+    answers: list[int] = []
+    with running_server(data=data) as server:
+        session = (
+            f"{server.url}/sessions/" + httpx.post(f"{server.url}/sessions", json={"model": "dnc-copy"}).json()["id"]
+        )
+        steps = {"inputs": [[0.0] * 10] * 4000}
+        jobs = [
+            threading.Thread(
+                target=lambda: answers.append(httpx.post(f"{session}/steps", json=steps, timeout=60).status_code)
+            ),
+            threading.Thread(target=lambda: answers.append(httpx.delete(session, timeout=60).status_code)),
+        ]
+        for job, sequences in zip(jobs, ("1.0", "2.0"), strict=True):
+            job.start()
+            while f'engram_sequences{{model="dnc-copy"}} {sequences}' not in httpx.get(f"{server.url}/metrics").text:
+                time.sleep(0.01)
+        server.stop(signal.SIGTERM)
+        for job in jobs:
+            job.join()
+    assert answers == [200, 204]
 
 
 def test_stop_signal_finishes_what_was_accepted(data):

@@ -129,6 +129,10 @@ BAD_FRAMES = {
     "strings": (f'{{"inputs": [["1", {"0, " * 8} 0]]}}', "invalid_input", "inputs[0][0]", 4422),
     "unknown trace": (json.dumps({"inputs": [GOOD], "trace": ["gate"]}), "unknown_name", "trace[0]", 4422),
     "too long": (json.dumps({"inputs": [GOOD] * 501}), "invalid_input", "inputs", 4422),
+    "half a character": ('{"inputs": [[0]], "trace": ["\\ud800"]}', "malformed_body", None, 4400),
+    "seq beyond 64 bits": (json.dumps({"seq": 2**70, "inputs": [GOOD]}), "invalid_request", "seq", 4422),
+    "deep": ('{"seq": ' + "[" * 900 + "]" * 900 + ', "inputs": [[0]]}', "invalid_request", "seq", 4422),
+    "over the limit in bytes": ("€" * 70_000, "body_too_large", None, 1009),
     "over the limit": (json.dumps({"inputs": [GOOD] * 4_500}), "body_too_large", None, 1009),
 }
 
@@ -156,6 +160,9 @@ def test_stream_bad_frame_is_refused_and_the_session_lives_on(server, case):
         msgpack.packb({"inputs": {"shape": [-1, 10], "data": b""}}),
         msgpack.packb({"inputs": {"shape": "ab", "data": b""}}),
         msgpack.packb({"inputs": {"shape": [1, 10], "data": "text"}}),
+        msgpack.packb({"inputs": {"shape": [], "data": bytes(4)}}),
+        msgpack.packb({"inputs": {"shape": [True, 1], "data": bytes(4)}}),
+        msgpack.packb({b"inputs": [[0]]}),
     ],
 )
 def test_stream_bad_binary_frame_is_refused(server, frame):
@@ -179,6 +186,7 @@ def test_stream_binary_inputs_are_checked_as_json_is(server):
         ("/stream", "invalid_request", 4422),
         ("/stream?model=nobody", "model_not_found", 4404),
         ("/sessions/nobody/stream", "session_not_found", 4404),
+        ("/somewhere/else", "not_found", 4404),
     ],
 )
 def test_stream_of_nothing_is_refused(server, path, problem_code, close_code):

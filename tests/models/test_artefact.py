@@ -35,6 +35,10 @@ def a_checkpoint(directory, name, weights=None, **changes):
     return model
 
 
+def values_of(name, **changes):
+    return config_values(CATALOGUE[name]) | changes
+
+
 @pytest.mark.parametrize("name", ["dnc", "ntm", "rnn"])
 def test_load_gives_the_model_that_was_saved(tmp_path, name):
     model = a_checkpoint(tmp_path, name)
@@ -62,8 +66,11 @@ def test_load_of_a_model_without_memory_refuses_a_memory_size(tmp_path):
     ("changes", "message"),
     [
         ({"weights": b"not safetensors"}, "model.safetensors: "),
-        ({"config": {"input_size": 3, "output_size": 2}}, r"model\.safetensors: (?s:.)*size mismatch"),
-        ({"config": {"input_size": 0, "output_size": 2}}, "input_size must be at least 1, got 0"),
+        ({"config": values_of("dnc", word_size=5)}, r"model\.safetensors: (?s:.)*size mismatch"),
+        ({"config": values_of("dnc", memory_size=0)}, "memory_size must be at least 1, got 0"),
+        ({"config": values_of("dnc", memory_size=9)}, r"the manifest says state {.*}, but its config makes {.*}"),
+        ({"state": {"memory": [9, 4]}}, r"the manifest says state {.*}, but its config makes {.*}"),
+        ({"input_size": 9}, "the manifest says input_size 9, but its config makes 3"),
         ({"kind": "gru"}, "model.kind: expected one of dnc, ntm, rnn, got 'gru'"),
         ({"weights_sha256": "0" * 64}, "but manifest.json says 0000"),
     ],

@@ -29,7 +29,7 @@ OTHER_WEIGHTS = b"other weights"
 def a_manifest():
     return Manifest(
         kind="dnc",
-        config={"memory_size": 4},
+        config={"memory_size": 4, "controller": {"kind": "lstm"}, "output_activation": "sigmoid"},
         task={"name": "copy"},
         input_size=3,
         output_size=2,
@@ -112,6 +112,27 @@ def test_manifest_with_an_unknown_key_names_it():
         Manifest.from_json(json.dumps(values), "here")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("input_size", 0, "input_size must be a positive size, got 0"),
+        ("output_size", -2, "output_size must be a positive size, got -2"),
+        ("parameters", 2**53, f"parameters must be a positive size, got {2**53}"),
+        ("input_size", True, "input_size must be of type int, got True"),
+        ("state", {"memory": "4x3"}, r"state\.memory must be a list of sizes, got '4x3'"),
+        ("trace", {"usage": [0]}, r"trace\.usage must be a list of sizes, got \[0\]"),
+        ("trace", {"usage": [4.0]}, r"trace\.usage must be a list of sizes, got \[4\.0\]"),
+        ("config", {"controller": {}, "output_activation": "relu"}, "output_activation must be one of .*, got 'relu'"),
+        ("config", {"controller": "lstm", "output_activation": "sigmoid"}, "controller must be an object, got 'lstm'"),
+        ("evaluation", [3], "evaluation must be a list of objects"),
+    ],
+)
+def test_manifest_value_that_cannot_be_is_named(name, value, message):
+    values = dataclasses.asdict(a_manifest()) | {name: value}
+    with pytest.raises(ManifestError, match=f"^here: (config\\.)?{message}$"):
+        Manifest.from_json(json.dumps(values), "here")
+
+
 def test_weights_that_the_manifest_describes_are_found(tmp_path):
     assert weights_file(a_checkpoint(tmp_path, weights=WEIGHTS), a_manifest()) == tmp_path / WEIGHTS_FILE
 
@@ -148,3 +169,14 @@ def test_weights_of_another_manifest_are_refused_with_both_hashes(tmp_path):
 def test_sha256_of_nothing_is_the_known_one(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_weights_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"weights")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("models.manifest.sha256", refuse)
+    with pytest.raises(ManifestError, match=r"model\.safetensors: Permission denied"):
+        weights_file(tmp_path, a_manifest())
