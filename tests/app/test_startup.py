@@ -218,18 +218,18 @@ def test_second_interrupt_does_not_wait_for_work(data):
 
 
 def test_delete_during_a_stop_is_carried_out(data):
-    answers: list[int] = []
-    with running_server(data=data) as server:
-        session = (
-            f"{server.url}/sessions/" + httpx.post(f"{server.url}/sessions", json={"model": "dnc-copy"}).json()["id"]
-        )
+    answers: dict[str, int] = {}
+
+    def step(url: str) -> None:
         steps = {"inputs": [[0.0] * 10] * 4000}
-        jobs = [
-            threading.Thread(
-                target=lambda: answers.append(httpx.post(f"{session}/steps", json=steps, timeout=60).status_code)
-            ),
-            threading.Thread(target=lambda: answers.append(httpx.delete(session, timeout=60).status_code)),
-        ]
+        answers["step"] = httpx.post(f"{url}/steps", json=steps, timeout=60).status_code
+
+    def delete(url: str) -> None:
+        answers["delete"] = httpx.delete(url, timeout=60).status_code
+
+    with running_server(data=data) as server:
+        opened = httpx.post(f"{server.url}/sessions", json={"model": "dnc-copy"}).json()
+        jobs = [threading.Thread(target=job, args=[f"{server.url}/sessions/{opened['id']}"]) for job in (step, delete)]
         for job, sequences in zip(jobs, ("1.0", "2.0"), strict=True):
             job.start()
             while f'engram_sequences{{model="dnc-copy"}} {sequences}' not in httpx.get(f"{server.url}/metrics").text:
@@ -237,7 +237,7 @@ def test_delete_during_a_stop_is_carried_out(data):
         server.stop(signal.SIGTERM)
         for job in jobs:
             job.join()
-    assert answers == [200, 204]
+    assert answers == {"step": 200, "delete": 204}
 
 
 def test_stop_signal_finishes_what_was_accepted(data):
