@@ -39,6 +39,8 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104: where a server on every address is looked at from here
+
 REVALIDATE = {"Cache-Control": "no-cache"}
 
 ANSWER_SECONDS = 2
@@ -110,6 +112,7 @@ class _Server(uvicorn.Server):
             for listening in server.sockets[:1]:
                 host, port = listening.getsockname()[:2]
                 models = ", ".join(model.name for model in self.config.app.state.models)  # type: ignore[union-attr]
+                host = LOOPBACK.get(host, host)
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 logger.info("serving %s", models)
                 logger.info("look at %s in a browser; try: curl %s/models; documentation: %s/docs", url, url, url)
