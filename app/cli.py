@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, export, card, serve."""
+"""The command line: train, evaluate, export, import, card, serve."""
 
 import argparse
 import dataclasses
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_import(commands)
     _add_card(commands)
     _add_serve(commands)
     return parser
@@ -168,6 +169,25 @@ def _export(options: argparse.Namespace) -> int:
 
         path = export(options.directory, after_step)
     print(f"{path}: {path.stat().st_size:,} bytes, equal to torch over 100 steps at batch 1, 2 and 5")
+    return 0
+
+
+def _add_import(commands: Commands) -> None:
+    parser = _add(commands, "import", "Turn weights of an original implementation into a checkpoint, exported.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="npz of the variables by their own names, and config")
+    parser.add_argument("--format", required=True, choices=["tf-rnn-cell"], help="which original")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
+    parser.add_argument("--cell", metavar="NAME", help="the cell to take, where the file holds several")
+    parser.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from training.export import export
+    from training.importers import import_checkpoint
+
+    model = import_checkpoint(options.format, options.file, options.out, options.cell, options.command_line).model
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{options.out}: {parameters:,} parameters imported; {export(options.out).name} is equal to torch")
     return 0
 
 

@@ -1,15 +1,20 @@
 """Recurrent cells as one-step functions with typed states; the controllers of DNC and NTM, and models of their own."""
 
+import collections
+import functools
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.config import ConfigError, from_values, require_at_least
+from models.state import flatten, unflatten
 
 
 class Cell(nn.Module, ABC):
@@ -26,83 +31,312 @@ class Cell(nn.Module, ABC):
         """inputs: [B, input_size]. Returns outputs [B, output_size] and the next state."""
 
 
-@dataclass(frozen=True)
-class LSTMConfig:
-    """forget_bias is added to the forget gate at every step, as TensorFlow's cells do."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "identity": lambda values: values,
+}
 
-    kind: Literal["lstm"] = "lstm"
+ActivationName = Literal["tanh", "sigmoid", "relu", "identity"]
+
+
+@dataclass(frozen=True)
+class BasicRNNConfig:
+    kind: Literal["basic-rnn"] = "basic-rnn"
     hidden_size: int = 100
-    forget_bias: float = 1.0
+    activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden_size")
 
 
-class LSTMState(NamedTuple):
+class HiddenState(NamedTuple):
     h: Tensor
     """Hidden state, the cell's output: [B, hidden_size]."""
+
+
+class BasicRNN(Cell):
+    """h_t = activation(W [x_t, h_{t-1}] + b) (Elman 1990)."""
+
+    def __init__(self, input_size: int, config: BasicRNNConfig) -> None:
+        super().__init__()
+        self.output_size = config.hidden_size
+        self.activation = ACTIVATIONS[config.activation]
+        self.hidden = _linear(input_size + config.hidden_size, config.hidden_size)
+
+    def initial_state(self, batch_size: int) -> HiddenState:
+        return HiddenState(self.hidden.weight.new_zeros(batch_size, self.output_size))
+
+    def forward(self, inputs: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        h = self.activation(self.hidden(torch.cat([inputs, state.h], 1)))
+        return h, HiddenState(h)
+
+
+@dataclass(frozen=True)
+class GRUConfig:
+    kind: Literal["gru"] = "gru"
+    hidden_size: int = 100
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "hidden_size")
+
+
+class GRU(Cell):
+    """Gated recurrent unit (Cho et al. 2014), the reset gate before the candidate's product, as in TensorFlow."""
+
+    def __init__(self, input_size: int, config: GRUConfig) -> None:
+        super().__init__()
+        self.output_size = config.hidden_size
+        self.gates = _linear(input_size + config.hidden_size, 2 * config.hidden_size)
+        self.candidate = _linear(input_size + config.hidden_size, config.hidden_size)
+
+    def initial_state(self, batch_size: int) -> HiddenState:
+        return HiddenState(self.gates.weight.new_zeros(batch_size, self.output_size))
+
+    def forward(self, inputs: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        # r, u = sigmoid(...);  c = tanh(W [x, r * h_{t-1}] + b);  h_t = u * h_{t-1} + (1 - u) * c
+        reset, update = torch.sigmoid(self.gates(torch.cat([inputs, state.h], 1))).chunk(2, 1)
+        candidate = torch.tanh(self.candidate(torch.cat([inputs, reset * state.h], 1)))
+        h = torch.lerp(candidate, state.h, update)
+        return h, HiddenState(h)
+
+
+@dataclass(frozen=True)
+class LSTMConfig:
+    """forget_bias is added to the forget gate at every step, as TensorFlow's cells do.
+
+    peepholes let the gates see the cell state. cell_clip bounds the cell state to [-cell_clip, cell_clip];
+    projection_size makes the output a linear map of so many values, which projection_clip bounds; 0 means none of it.
+    layer_norm normalises each gate before its bias, and the cell state before it is put out.
+    """
+
+    kind: Literal["lstm"] = "lstm"
+    hidden_size: int = 100
+    forget_bias: float = 1.0
+    peepholes: bool = False
+    cell_clip: float = 0.0
+    projection_size: int = 0
+    projection_clip: float = 0.0
+    layer_norm: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "hidden_size")
+        require_at_least(self, 0, "cell_clip", "projection_size", "projection_clip")
+        if self.projection_clip and not self.projection_size:
+            raise ConfigError("LSTMConfig.projection_clip needs a projection_size, got 0")
+
+
+class LSTMState(NamedTuple):
+    h: Tensor
+    """Hidden state, the cell's output: [B, hidden_size], or [B, projection_size]."""
     c: Tensor
     """Cell state: [B, hidden_size]."""
 
 
 class LSTM(Cell):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+
+    Peepholes and projection are those of Sak et al. 2014, as in TensorFlow's LSTMCell.
+    """
 
     def __init__(self, input_size: int, config: LSTMConfig) -> None:
         super().__init__()
-        self.output_size = config.hidden_size
-        self.forget_bias = config.forget_bias
-        self.gates = nn.Linear(input_size + config.hidden_size, 4 * config.hidden_size)
-        bound = 1 / math.sqrt(self.gates.in_features)
-        nn.init.uniform_(self.gates.weight, -bound, bound)
-        nn.init.zeros_(self.gates.bias)
+        self.config = config
+        self.output_size = config.projection_size or config.hidden_size
+        self.gates = _linear(input_size + self.output_size, 4 * config.hidden_size)
+        if config.peepholes:
+            self.peepholes = nn.Parameter(torch.zeros(3, config.hidden_size))
+        if config.projection_size:
+            self.projection = nn.Linear(config.hidden_size, config.projection_size, bias=False)
+        if config.layer_norm:
+            self.gate_scale = nn.Parameter(torch.ones(4, config.hidden_size))
+            self.cell_norm = nn.LayerNorm(config.hidden_size)
 
     def initial_state(self, batch_size: int) -> LSTMState:
-        zeros = self.gates.weight.new_zeros(batch_size, self.output_size)
-        return LSTMState(zeros, zeros.clone())
+        zeros = self.gates.weight.new_zeros
+        return LSTMState(h=zeros(batch_size, self.output_size), c=zeros(batch_size, self.config.hidden_size))
 
     def forward(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         # i, f, o = sigmoid(...), j = tanh(...);  c_t = f * c_{t-1} + i * j;  h_t = o * tanh(c_t)
-        input_gate, candidate, forget_gate, output_gate = self.gates(torch.cat([inputs, state.h], 1)).chunk(4, 1)
-        kept = torch.sigmoid(forget_gate + self.forget_bias) * state.c
-        c = kept + torch.sigmoid(input_gate) * torch.tanh(candidate)
-        h = torch.sigmoid(output_gate) * torch.tanh(c)
+        config = self.config
+        input_gate, candidate, forget_gate, output_gate = self._gates(torch.cat([inputs, state.h], 1)).unbind(1)
+        if config.peepholes:
+            input_gate = input_gate + self.peepholes[0] * state.c
+            forget_gate = forget_gate + self.peepholes[1] * state.c
+        kept = torch.sigmoid(forget_gate + config.forget_bias) * state.c
+        c = _clip(kept + torch.sigmoid(input_gate) * torch.tanh(candidate), config.cell_clip)
+        if config.peepholes:
+            output_gate = output_gate + self.peepholes[2] * c
+        h = torch.sigmoid(output_gate) * torch.tanh(self.cell_norm(c) if config.layer_norm else c)
+        if config.projection_size:
+            h = _clip(self.projection(h), config.projection_clip)
         return h, LSTMState(h, c)
+
+    def _gates(self, inputs: Tensor) -> Tensor:
+        """Return the gates i, j, f, o before their activation: [B, 4, hidden_size]."""
+        shape = (-1, 4, self.config.hidden_size)
+        if not self.config.layer_norm:
+            return torch.Tensor.view(self.gates(inputs), shape)
+        products = functional.linear(inputs, self.gates.weight).view(shape)
+        normalised = functional.layer_norm(products, products.shape[2:])
+        return normalised * self.gate_scale + self.gates.bias.view(4, -1)
 
 
 @dataclass(frozen=True)
 class FeedForwardConfig:
+    """layers of hidden_size units each, one on top of the other."""
+
     kind: Literal["feed-forward"] = "feed-forward"
     hidden_size: int = 100
+    layers: int = 1
+    activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "hidden_size")
+        require_at_least(self, 1, "hidden_size", "layers")
 
 
-class FeedForwardState(NamedTuple):
-    """A feed-forward layer remembers nothing."""
+class NoState(NamedTuple):
+    """What a cell keeps that remembers nothing."""
 
 
 class FeedForward(Cell):
-    """h_t = tanh(W x_t + b): all memory is left to the model around it."""
+    """h_t = activation(W x_t + b), layer by layer: all memory is left to the model around it."""
 
     def __init__(self, input_size: int, config: FeedForwardConfig) -> None:
         super().__init__()
         self.output_size = config.hidden_size
-        self.hidden = nn.Linear(input_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.activation]
+        sizes = [input_size, *[config.hidden_size] * config.layers]
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(sizes))
 
-    def initial_state(self, batch_size: int) -> FeedForwardState:  # noqa: ARG002
-        return FeedForwardState()
+    def initial_state(self, batch_size: int) -> NoState:  # noqa: ARG002
+        return NoState()
 
-    def forward(self, inputs: Tensor, state: FeedForwardState) -> tuple[Tensor, FeedForwardState]:
-        return torch.tanh(self.hidden(inputs)), state
+    def forward(self, inputs: Tensor, state: NoState) -> tuple[Tensor, NoState]:
+        for layer in self.layers:
+            inputs = self.activation(layer(inputs))
+        return inputs, state
 
 
-CellConfig = LSTMConfig | FeedForwardConfig
+@dataclass(frozen=True)
+class StackConfig:
+    """Cells one on top of the other. With skip_connections, each sees the inputs too, and the outputs of all of them
+    are put out side by side, as by Sonnet's DeepRNN."""
+
+    cells: tuple["CellConfig", ...]
+    skip_connections: bool = False
+    kind: Literal["stack"] = "stack"
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise ConfigError("StackConfig.cells must have at least one cell, got none")
+
+
+class Stack(Cell):
+    """The state has a field for each cell, from the bottom: layer0, layer1, ..."""
+
+    def __init__(self, input_size: int, config: StackConfig) -> None:
+        super().__init__()
+        self.skip_connections = config.skip_connections
+        self.cells = nn.ModuleList()
+        size, sizes = input_size, []
+        for cell_config in config.cells:
+            cell = build_cell(size, cell_config)
+            self.cells.append(cell)
+            sizes.append(cell.output_size)
+            size = cell.output_size + (input_size if config.skip_connections else 0)
+        self.output_size: int = sum(sizes) if config.skip_connections else sizes[-1]
+        self.state = _stack_state(len(sizes))
+
+    def initial_state(self, batch_size: int) -> tuple[Any, ...]:
+        states: tuple[Any, ...] = self.state(*(cell.initial_state(batch_size) for cell in self.cells))  # type: ignore[operator]
+        return states
+
+    def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        below, outputs, states = inputs, [], []
+        for cell, cell_state in zip(self.cells, state, strict=True):
+            output, next_state = cell(below, cell_state)
+            outputs.append(output)
+            states.append(next_state)
+            below = torch.cat([inputs, output], 1) if self.skip_connections else output
+        return torch.cat(outputs, 1) if self.skip_connections else outputs[-1], self.state(*states)
+
+
+@functools.cache
+def _stack_state(depth: int) -> type[Any]:
+    return collections.namedtuple("StackState", [f"layer{number}" for number in range(depth)])
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """The share of a cell's inputs, outputs and hidden state that is dropped, in training only.
+
+    What is left is scaled up. The cell state c of an LSTM is kept whole, as by TensorFlow's wrapper.
+    """
+
+    cell: "CellConfig"
+    inputs: float = 0.0
+    outputs: float = 0.0
+    state: float = 0.0
+    kind: Literal["dropout"] = "dropout"
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs", "state"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"DropoutConfig.{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+class Dropout(Cell):
+    """A cell with dropout around it (Srivastava et al. 2014; for recurrent cells Zaremba et al. 2014)."""
+
+    def __init__(self, input_size: int, config: DropoutConfig) -> None:
+        super().__init__()
+        self.cell = build_cell(input_size, config.cell)
+        self.output_size = self.cell.output_size
+        self.config = config
+
+    def initial_state(self, batch_size: int) -> tuple[Any, ...]:
+        return self.cell.initial_state(batch_size)
+
+    def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        outputs, next_state = self.cell(self._drop(inputs, self.config.inputs), state)
+        if self.config.state:
+            leaves = flatten(next_state)
+            dropped = {name: self._drop(leaf, self.config.state) for name, leaf in leaves.items() if _is_hidden(name)}
+            next_state = unflatten(leaves | dropped, next_state)
+        return self._drop(outputs, self.config.outputs), next_state
+
+    def _drop(self, values: Tensor, share: float) -> Tensor:
+        return functional.dropout(values, share, self.training)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.rpartition(".")[2] == "h"
+
+
+def _linear(input_size: int, output_size: int) -> nn.Linear:
+    """Return a linear layer with uniform weights within 1 / sqrt(input_size) and biases of zero."""
+    layer = nn.Linear(input_size, output_size)
+    bound = 1 / math.sqrt(input_size)
+    nn.init.uniform_(layer.weight, -bound, bound)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _clip(values: Tensor, bound: float) -> Tensor:
+    return values.clamp(-bound, bound) if bound else values
+
+
+CellConfig = BasicRNNConfig | GRUConfig | LSTMConfig | FeedForwardConfig | StackConfig | DropoutConfig
 
 CELLS: dict[str, tuple[type[CellConfig], type[Cell]]] = {
+    "basic-rnn": (BasicRNNConfig, BasicRNN),
+    "gru": (GRUConfig, GRU),
     "lstm": (LSTMConfig, LSTM),
     "feed-forward": (FeedForwardConfig, FeedForward),
+    "stack": (StackConfig, Stack),
+    "dropout": (DropoutConfig, Dropout),
 }
 
 
@@ -117,4 +351,12 @@ def cell_config(values: Mapping[str, Any], where: str) -> CellConfig:
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in CELLS:
         raise ConfigError(f"{where}.kind: expected one of {', '.join(CELLS)}, got {kind!r}")
-    return from_values(CELLS[kind][0], values, where)
+    inner = dict(values)
+    if isinstance(inner.get("cells"), Sequence):
+        inner["cells"] = tuple(
+            cell_config(cell, f"{where}.cells[{number}]") if isinstance(cell, Mapping) else cell
+            for number, cell in enumerate(inner["cells"])
+        )
+    if isinstance(inner.get("cell"), Mapping):
+        inner["cell"] = cell_config(inner["cell"], f"{where}.cell")
+    return from_values(CELLS[kind][0], inner, where)

@@ -1,10 +1,12 @@
 """The Differentiable Neural Computer (Graves et al., Nature 538, 2016)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
@@ -13,12 +15,16 @@ from models.contract import Activation, MemoryModel, Trace
 from models.interface import Interface
 from models.state import map_leaves
 
+STRENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"oneplus": addressing.oneplus, "softplus": softplus}
+
 
 @dataclass(frozen=True)
 class DNCConfig:
     """memory_size is N, the number of slots; word_size is W. No weight depends on memory_size.
 
-    clip bounds the controller's state and the outputs to [-clip, clip], as DeepMind's code does; 0 means no bound.
+    strength is the activation of key strengths: oneplus (at least 1, the paper's) or softplus (positive, as DeepMind's
+    code has it). clip bounds the controller's state and the outputs to [-clip, clip], as DeepMind's code does; 0 means
+    no bound.
     """
 
     input_size: int
@@ -28,6 +34,7 @@ class DNCConfig:
     read_heads: int = 1
     write_heads: int = 1
     controller: CellConfig = field(default_factory=LSTMConfig)
+    strength: Literal["oneplus", "softplus"] = "oneplus"
     clip: float = 20.0
     output_activation: Activation = "identity"
 
@@ -60,11 +67,11 @@ class Controls(NamedTuple):
     read_keys: Tensor
     """k^r: [B, R, W]"""
     read_strengths: Tensor
-    """beta^r: [B, R], at least 1"""
+    """beta^r: [B, R], at least 1, or positive with softplus"""
     write_keys: Tensor
     """k^w: [B, V, W]"""
     write_strengths: Tensor
-    """beta^w: [B, V], at least 1"""
+    """beta^w: [B, V], at least 1, or positive with softplus"""
     erase_vectors: Tensor
     """e: [B, V, W], in [0, 1]"""
     write_vectors: Tensor
@@ -171,11 +178,12 @@ class DNC(MemoryModel[DNCState]):
 
     def _controls(self, hidden: Tensor) -> Controls:
         parts = self.interface.cut(hidden)
+        strength = STRENGTHS[self.config.strength]
         return Controls(
             read_keys=parts["read_keys"],
-            read_strengths=addressing.oneplus(parts["read_strengths"]),
+            read_strengths=strength(parts["read_strengths"]),
             write_keys=parts["write_keys"],
-            write_strengths=addressing.oneplus(parts["write_strengths"]),
+            write_strengths=strength(parts["write_strengths"]),
             erase_vectors=torch.sigmoid(parts["erase_vectors"]),
             write_vectors=parts["write_vectors"],
             free_gates=torch.sigmoid(parts["free_gates"]),

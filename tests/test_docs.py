@@ -81,7 +81,7 @@ def test_commands_page_has_every_preset():
     assert all(f"`{name}`" in text for name in preset_names())
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["card"], ["serve"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["import"], ["card"], ["serve"]])
 def test_help_of_every_command_answers(command):
     words = [sys.executable, "-m", "app.cli", *command, "--help"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout

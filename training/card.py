@@ -65,8 +65,17 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     if "memory_size" in config:
         facts["memory"] = f"{config['memory_size']} slots of {config['word_size']}"
         facts["heads"] = f"{config['read_heads']} read, {config['write_heads']} write"
-    facts["controller"] = f"{config['controller']['kind']}, {config['controller']['hidden_size']} units"
+    facts["controller"] = _cell(config["controller"])
     return facts | {"parameters": f"{manifest.parameters:,}"}
+
+
+def _cell(config: dict[str, Any]) -> str:
+    """Return a cell in words: lstm, 100 units; or the cells of a stack, from the bottom."""
+    if "cells" in config:
+        return " + ".join(_cell(cell) for cell in config["cells"])
+    if "cell" in config:
+        return f"{_cell(config['cell'])} with dropout"
+    return f"{config['kind']}, {config['hidden_size']} units"
 
 
 def _rows(facts: dict[str, Any]) -> str:

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from models.contract import schemas
+from models.contract import MemoryModel, schemas
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
-from models.registry import config_values
+from models.registry import AnyConfig, config_values
 from training.config import preset_from_values, task_values
 from training.trainer import Trainer
 
@@ -53,10 +53,46 @@ def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
     }
     write_atomically(directory / TRAINING_FILE, save(_contiguous(trainer.tensors()), metadata))
 
-    weights = save(_contiguous(trainer.model.state_dict()))
+    preset = trainer.preset
+    training = {
+        "command": command,
+        "preset": preset.name,
+        "seed": preset.training.seed,
+        "updates": trainer.progress.update,
+        "sequences": trainer.progress.sequences,
+        "skipped_updates": trainer.progress.skipped,
+        "reached_target": trainer.reached_target,
+    }
+    save_model(directory, trainer.model, preset.kind, preset.model, task_values(preset.task), training)
+
+
+def save_model(
+    directory: Path,
+    model: MemoryModel[Any],
+    kind: str,
+    config: AnyConfig,
+    task: dict[str, Any],
+    training: dict[str, Any],
+) -> None:
+    """Write the weights of a model and the manifest that describes it; `training` is how it came about."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = save(_contiguous(model.state_dict()))
     weights_sha256 = hashlib.sha256(weights).hexdigest()
     _finish_last_save(directory)
-    manifest = _manifest(trainer, command, weights_sha256, _evaluation(directory, weights_sha256))
+    state, trace = schemas(model)
+    manifest = Manifest(
+        kind=kind,
+        config=config_values(config),
+        task=task,
+        input_size=model.input_size,
+        output_size=model.output_size,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        state=state,
+        trace=trace,
+        weights_sha256=weights_sha256,
+        training=training,
+        evaluation=_evaluation(directory, weights_sha256),
+    )
     write_atomically(directory / NEXT_WEIGHTS_FILE, weights)
     write_manifest(directory, manifest)
     _finish_last_save(directory)
@@ -99,32 +135,6 @@ def _evaluation(directory: Path, weights_sha256: str) -> list[dict[str, Any]]:
         return []
     saved = read_manifest(directory)
     return saved.evaluation if saved.weights_sha256 == weights_sha256 else []
-
-
-def _manifest(trainer: Trainer, command: str, weights_sha256: str, evaluation: list[dict[str, Any]]) -> Manifest:
-    model, preset, progress = trainer.model, trainer.preset, trainer.progress
-    state, trace = schemas(model)
-    return Manifest(
-        kind=preset.kind,
-        config=config_values(preset.model),
-        task=task_values(preset.task),
-        input_size=model.input_size,
-        output_size=model.output_size,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        state=state,
-        trace=trace,
-        weights_sha256=weights_sha256,
-        training={
-            "command": command,
-            "preset": preset.name,
-            "seed": preset.training.seed,
-            "updates": progress.update,
-            "sequences": progress.sequences,
-            "skipped_updates": progress.skipped,
-            "reached_target": trainer.reached_target,
-        },
-        evaluation=evaluation,
-    )
 
 
 def _finish_last_save(directory: Path) -> None:

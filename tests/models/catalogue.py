@@ -5,7 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.cells import FeedForwardConfig, LSTMConfig
+from models.cells import (
+    BasicRNNConfig,
+    DropoutConfig,
+    FeedForwardConfig,
+    GRUConfig,
+    LSTMConfig,
+    StackConfig,
+)
 from models.contract import MemoryModel, unroll
 from models.dnc import DNCConfig
 from models.ntm import NTMConfig
@@ -14,6 +21,11 @@ from models.rnn import RNNConfig
 
 LSTM = LSTMConfig(hidden_size=5)
 FEED_FORWARD = FeedForwardConfig(hidden_size=6)
+GRU = GRUConfig(hidden_size=4)
+BASIC_RNN = BasicRNNConfig(hidden_size=5)
+STACK = StackConfig((LSTM, GRU, FEED_FORWARD))
+SKIPPING_STACK = StackConfig((BASIC_RNN, StackConfig((GRU,)), LSTM), skip_connections=True)
+DROPOUT = DropoutConfig(LSTM, inputs=0.1, state=0.3)
 
 CATALOGUE: dict[str, AnyConfig] = {
     "dnc": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM),
@@ -26,7 +38,16 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-sizes-of-1": DNCConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
     "dnc-odd-sizes": DNCConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
     "dnc-sigmoid": DNCConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
+    "dnc-softplus": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, strength="softplus"),
+    "dnc-basic-rnn": DNCConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
+    "dnc-gru": DNCConfig(3, 2, memory_size=6, word_size=4, controller=GRU),
+    "dnc-stack": DNCConfig(3, 2, memory_size=6, word_size=4, controller=STACK),
+    "dnc-dropout": DNCConfig(3, 2, memory_size=6, word_size=4, controller=DROPOUT),
     "ntm": NTMConfig(3, 2, memory_size=6, word_size=4, controller=LSTM),
+    "ntm-basic-rnn": NTMConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
+    "ntm-gru": NTMConfig(3, 2, memory_size=6, word_size=4, controller=GRUConfig(hidden_size=7)),
+    "ntm-stack": NTMConfig(3, 2, memory_size=6, word_size=4, controller=SKIPPING_STACK),
+    "ntm-dropout": NTMConfig(3, 2, memory_size=6, word_size=4, controller=DropoutConfig(GRU, outputs=0.2)),
     "ntm-3-read-heads": NTMConfig(3, 2, memory_size=5, word_size=3, read_heads=3, controller=LSTM),
     "ntm-3-write-heads": NTMConfig(3, 2, memory_size=6, word_size=3, write_heads=3, controller=LSTM),
     "ntm-2-read-2-write-heads": NTMConfig(
@@ -41,6 +62,19 @@ CATALOGUE: dict[str, AnyConfig] = {
     "ntm-sigmoid": NTMConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
     "rnn": RNNConfig(3, 2, controller=LSTM),
     "rnn-feed-forward": RNNConfig(3, 2, controller=FEED_FORWARD),
+    "rnn-feed-forward-deep": RNNConfig(
+        3, 2, controller=FeedForwardConfig(hidden_size=5, layers=3, activation="sigmoid")
+    ),
+    "rnn-basic-rnn": RNNConfig(3, 2, controller=BasicRNNConfig(hidden_size=4, activation="sigmoid")),
+    "rnn-gru": RNNConfig(3, 2, controller=GRU),
+    "rnn-stack": RNNConfig(3, 2, controller=STACK),
+    "rnn-dropout": RNNConfig(3, 2, controller=DropoutConfig(STACK, inputs=0.1, outputs=0.2, state=0.3)),
+    "rnn-lstm-peepholes": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=4, peepholes=True, cell_clip=0.5)),
+    "rnn-lstm-projection": RNNConfig(
+        3, 2, controller=LSTMConfig(hidden_size=6, projection_size=3, projection_clip=0.4, peepholes=True)
+    ),
+    "rnn-lstm-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm=True)),
+    "rnn-no-readout": RNNConfig(3, 5, controller=LSTM, readout=False),
     "rnn-sizes-of-1": RNNConfig(1, 1, controller=LSTMConfig(hidden_size=1, forget_bias=0)),
     "rnn-sigmoid": RNNConfig(7, 5, controller=FeedForwardConfig(hidden_size=3), output_activation="sigmoid"),
 }
@@ -58,7 +92,7 @@ def make_from(config: AnyConfig, dtype: torch.dtype = torch.float32, spread: flo
     model = MODELS[KINDS[type(config)]][1](config).to(dtype)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=spread)
-    return model
+    return model.eval()
 
 
 def told(config: AnyConfig, **parts: Any) -> MemoryModel[Any]:

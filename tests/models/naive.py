@@ -59,16 +59,84 @@ def cut(vector, parts):
     return pieces
 
 
-def cell(config, weights, x, state):
-    """Return the output and the next state of the cell `config` describes; state: {"h": ..., "c": ...} or {}."""
-    if config.kind == "feed-forward":
-        return np.tanh(linear(weights, "controller.hidden", x)), {}
-    size = config.hidden_size
-    gates = linear(weights, "controller.gates", np.concatenate([x, state["h"]]))
-    i, j, f, o = (gates[number * size : (number + 1) * size] for number in range(4))
-    c = sigmoid(f + config.forget_bias) * state["c"] + sigmoid(i) * np.tanh(j)
-    h = sigmoid(o) * np.tanh(c)
+ACTIVATIONS = {"tanh": np.tanh, "sigmoid": sigmoid, "identity": lambda x: x, "relu": lambda x: np.maximum(x, 0)}
+
+
+def cell(config, weights, x, state, name="controller"):
+    """Return the output and the next state of the cell `config` describes; state: {"h": ..., "c": ...}, flat."""
+    return CELLS[config.kind](config, weights, x, state, name)
+
+
+def basic_rnn(config, weights, x, state, name):
+    h = ACTIVATIONS[config.activation](linear(weights, f"{name}.hidden", np.concatenate([x, state["h"]])))
+    return h, {"h": h}
+
+
+def gru(config, weights, x, state, name):
+    gates = sigmoid(linear(weights, f"{name}.gates", np.concatenate([x, state["h"]])))
+    r, u = gates[: config.hidden_size], gates[config.hidden_size :]
+    c = np.tanh(linear(weights, f"{name}.candidate", np.concatenate([x, r * state["h"]])))
+    h = u * state["h"] + (1 - u) * c
+    return h, {"h": h}
+
+
+def lstm(config, weights, x, state, name):
+    size, seen = config.hidden_size, np.concatenate([x, state["h"]])
+    products = np.array([dot(row, seen) for row in weights[f"{name}.gates.weight"]]).reshape(4, size)
+    if config.layer_norm:
+        products = np.array([normalised(gate) for gate in products]) * weights[f"{name}.gate_scale"]
+    i, j, f, o = products + weights[f"{name}.gates.bias"].reshape(4, size)
+    w_i, w_f, w_o = weights[f"{name}.peepholes"] if config.peepholes else np.zeros((3, size))
+    c = sigmoid(f + config.forget_bias + w_f * state["c"]) * state["c"]
+    c = bounded(c + sigmoid(i + w_i * state["c"]) * np.tanh(j), config.cell_clip)
+    put_out = c
+    if config.layer_norm:
+        put_out = normalised(c) * weights[f"{name}.cell_norm.weight"] + weights[f"{name}.cell_norm.bias"]
+    h = sigmoid(o + w_o * c) * np.tanh(put_out)
+    if config.projection_size:
+        h = bounded(np.array([dot(row, h) for row in weights[f"{name}.projection.weight"]]), config.projection_clip)
     return h, {"h": h, "c": c}
+
+
+def normalised(x):
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+
+
+def bounded(x, bound):
+    return np.clip(x, -bound, bound) if bound else x
+
+
+def feed_forward(config, weights, x, state, name):
+    for number in range(config.layers):
+        x = ACTIVATIONS[config.activation](linear(weights, f"{name}.layers.{number}", x))
+    return x, {}
+
+
+def stack(config, weights, x, state, name):
+    below, outputs, states = x, [], {}
+    for number, layer in enumerate(config.cells):
+        prefix = f"layer{number}."
+        own = {leaf.removeprefix(prefix): value for leaf, value in state.items() if leaf.startswith(prefix)}
+        output, own = cell(layer, weights, below, own, f"{name}.cells.{number}")
+        outputs.append(output)
+        states |= {prefix + leaf: value for leaf, value in own.items()}
+        below = np.concatenate([x, output]) if config.skip_connections else output
+    return np.concatenate(outputs) if config.skip_connections else outputs[-1], states
+
+
+def dropout(config, weights, x, state, name):
+    """Nothing is dropped outside of training."""
+    return cell(config.cell, weights, x, state, f"{name}.cell")
+
+
+CELLS = {
+    "basic-rnn": basic_rnn,
+    "gru": gru,
+    "lstm": lstm,
+    "feed-forward": feed_forward,
+    "stack": stack,
+    "dropout": dropout,
+}
 
 
 def weights_of(model):

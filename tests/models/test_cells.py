@@ -4,23 +4,37 @@ import numpy as np
 import pytest
 import torch
 
-from models.cells import CELLS, LSTM, FeedForward, FeedForwardConfig, LSTMConfig, build_cell, cell_config
+from models.cells import (
+    CELLS,
+    LSTM,
+    Dropout,
+    DropoutConfig,
+    FeedForward,
+    FeedForwardConfig,
+    GRUConfig,
+    LSTMConfig,
+    StackConfig,
+    build_cell,
+    cell_config,
+)
 from models.config import ConfigError
 from models.state import flatten
 from tests.models import naive
+from tests.models.catalogue import CATALOGUE
 
 
 def cell_and_weights(config, input_size):
     """Return a cell with normal weights and, for the naive version, the weights by the names a model has for them."""
-    cell = build_cell(input_size, config).double()
+    cell = build_cell(input_size, config).double().eval()
     for parameter in cell.parameters():
         torch.nn.init.normal_(parameter)
     return cell, {f"controller.{name}": weight for name, weight in naive.weights_of(cell).items()}
 
 
-@pytest.mark.parametrize(
-    "config", [LSTMConfig(hidden_size=4), LSTMConfig(hidden_size=3, forget_bias=-0.5), FeedForwardConfig(hidden_size=4)]
-)
+CONFIGS = [*{repr(config.controller): config.controller for config in CATALOGUE.values()}.values()]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
 @torch.no_grad()
 def test_cell_agrees_with_the_naive_version(config):
     cell, weights = cell_and_weights(config, 3)
@@ -82,12 +96,62 @@ def test_feed_forward_remembers_nothing():
     assert flatten(state) == {}
 
 
-@pytest.mark.parametrize("kind", CELLS)
-def test_cell_built_from_a_config_has_its_output_size(kind):
-    cell = build_cell(3, CELLS[kind][0](hidden_size=6))
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_cell_built_from_a_config_has_its_output_size(config):
+    cell = build_cell(3, config)
     outputs, _ = cell(torch.randn(2, 3), cell.initial_state(2))
-    assert type(cell) is CELLS[kind][1]
-    assert outputs.shape == (2, cell.output_size) == (2, 6)
+    assert type(cell) is CELLS[config.kind][1]
+    assert outputs.shape == (2, cell.output_size)
+
+
+def test_dropout_drops_in_training_only_and_keeps_the_cell_state():
+    cell = Dropout(3, DropoutConfig(LSTMConfig(hidden_size=200), outputs=0.5, state=0.5))
+    inputs, state = torch.randn(1, 3), cell.initial_state(1)
+    expected, whole = cell.eval()(inputs, state)
+    outputs, dropped = cell.train()(inputs, state)
+    for ours, theirs in ((outputs, expected), (dropped.h, whole.h)):
+        kept = ours != 0
+        assert 50 < kept.sum() < 150
+        torch.testing.assert_close(ours[kept], 2 * theirs[kept])
+    assert torch.equal(dropped.c, whole.c)
+
+
+def test_dropout_of_the_inputs_is_what_the_cell_sees():
+    cell = Dropout(1, DropoutConfig(FeedForwardConfig(hidden_size=1), inputs=0.5)).train()
+    outputs = {round(cell(torch.ones(1, 1), cell.initial_state(1))[0].item(), 5) for _ in range(50)}
+    assert len(outputs) == 2
+
+
+def test_stack_state_is_named_layer_by_layer():
+    cell = build_cell(3, StackConfig((LSTMConfig(hidden_size=2), FeedForwardConfig(), GRUConfig(hidden_size=4))))
+    assert list(flatten(cell.initial_state(1))) == ["layer0.h", "layer0.c", "layer2.h"]
+
+
+def test_skipping_stack_puts_out_every_layer_side_by_side():
+    cell = build_cell(3, StackConfig((LSTMConfig(hidden_size=2), GRUConfig(hidden_size=4)), skip_connections=True))
+    outputs, state = cell(torch.randn(2, 3), cell.initial_state(2))
+    assert torch.equal(outputs, torch.cat([state.layer0.h, state.layer1.h], 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: StackConfig(()), "StackConfig.cells must have at least one cell"),
+        (lambda: DropoutConfig(LSTMConfig(), outputs=1.0), r"DropoutConfig.outputs must be in \[0, 1\), got 1.0"),
+        (lambda: LSTMConfig(projection_clip=1.0), "LSTMConfig.projection_clip needs a projection_size"),
+        (lambda: LSTMConfig(cell_clip=-1.0), "LSTMConfig.cell_clip must be at least 0, got -1.0"),
+    ],
+)
+def test_cell_config_that_cannot_be_names_its_field(make, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        make()
+
+
+def test_cell_config_of_nested_cells_is_made_of_their_kinds():
+    values = {"kind": "stack", "cells": [{"kind": "dropout", "cell": {"kind": "gru"}, "state": 0.5}, {"kind": "lstm"}]}
+    assert cell_config(values, "here") == StackConfig((DropoutConfig(GRUConfig(), state=0.5), LSTMConfig()))
+    with pytest.raises(ConfigError, match=r"here\.cells\[1\]\.kind: expected one of .*, got 'glu'"):
+        cell_config({"kind": "stack", "cells": [{"kind": "gru"}, {"kind": "glu"}]}, "here")
 
 
 @pytest.mark.parametrize("config", [LSTMConfig, FeedForwardConfig])
@@ -101,7 +165,7 @@ def test_cell_config_from_values_is_of_their_kind():
     assert cell_config({"kind": "feed-forward"}, "here") == FeedForwardConfig("feed-forward", 100)
 
 
-@pytest.mark.parametrize("values", [{}, {"kind": "gru"}, {"kind": ["lstm"]}])
+@pytest.mark.parametrize("values", [{}, {"kind": "elman"}, {"kind": ["lstm"]}])
 def test_cell_config_of_unknown_kind_names_the_known_ones(values):
     with pytest.raises(ConfigError) as error:
         cell_config(values, "model.controller")
@@ -110,6 +174,6 @@ def test_cell_config_of_unknown_kind_names_the_known_ones(values):
 
 
 def test_cell_config_with_an_option_of_another_cell_names_it():
-    expected = r"model\.controller: unknown key 'forget_bias'; known keys are kind, hidden_size"
+    expected = r"model\.controller: unknown key 'forget_bias'; known keys are kind, hidden_size, layers, activation"
     with pytest.raises(ConfigError, match=expected):
         cell_config({"kind": "feed-forward", "forget_bias": 1.0}, "model.controller")

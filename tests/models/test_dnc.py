@@ -83,7 +83,7 @@ def naive_interface(config, vector):
     parts += [("allocation_gate", (writes,)), ("write_gate", (writes,)), ("read_modes", (reads, 2 * writes + 1))]
     xi = naive.cut(vector, parts)
     for name in ("read_strengths", "write_strengths"):
-        xi[name] = 1 + naive.softplus(xi[name])
+        xi[name] = naive.softplus(xi[name]) + (config.strength == "oneplus")
     for name in ("erase_vectors", "free_gates", "allocation_gate", "write_gate"):
         xi[name] = naive.sigmoid(xi[name])
     xi["read_modes"] = np.array([naive.softmax(modes) for modes in xi["read_modes"]])

@@ -252,7 +252,7 @@ def test_state_saved_and_loaded_is_itself(name, dtype):
 @every_model
 def test_weights_saved_and_loaded_are_themselves(name):
     model = make(name)
-    again = build(KINDS[type(CATALOGUE[name])], config_values(CATALOGUE[name]))
+    again = build(KINDS[type(CATALOGUE[name])], config_values(CATALOGUE[name])).eval()
     again.load_state_dict(load(save(model.state_dict())))
     assert_same_bits(dict(again.state_dict()), dict(model.state_dict()))
     inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)

@@ -110,7 +110,8 @@ def test_manifest_describes_the_model_and_the_run(tmp_path):
         "reached_target": False,
     }
     assert manifest.evaluation == []
-    assert manifest.config["controller"] == {"kind": "lstm", "hidden_size": 8, "forget_bias": 1.0}
+    controller = manifest.config["controller"]
+    assert (controller["kind"], controller["hidden_size"], controller["forget_bias"]) == ("lstm", 8, 1.0)
     assert trainer.model.input_size == manifest.config["input_size"]
 
 

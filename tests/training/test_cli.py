@@ -19,6 +19,7 @@ OPTIONS = {
     "train": ["preset", "--out", "--resume", "--seed", "--updates", "--device", "--threads", "--save-every"],
     "evaluate": ["DIR", "--lengths", "--sequences", "--memory-size", "--seed", "--threads", "--device", "--save"],
     "export": ["DIR"],
+    "import": ["FILE", "--format", "--out", "--cell"],
     "card": ["DIR"],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }
@@ -239,3 +240,16 @@ def test_number_below_one_is_a_mistake_that_names_the_option(tmp_path, capsys, c
         cli.main([*words[command], f"{option}={value}"])
     assert stopped.value.code == 2
     assert f"argument {option}: expected a whole number of at least 1, got '{value}'" in capsys.readouterr().err
+
+
+def test_imported_cell_becomes_an_exported_checkpoint(tmp_path):
+    file = tiny.ROOT / "tests" / "reference" / "tf_rnn_cells.npz"
+    done = engram("import", "--format", "tf-rnn-cell", file, "--cell", "gru", "--out", tmp_path / "gru")
+    assert "198 parameters imported" in done.stdout
+    assert {path.name for path in (tmp_path / "gru").iterdir()} == {"manifest.json", "model.safetensors", "model.onnx"}
+
+
+def test_import_without_the_cell_it_needs_is_told_in_one_line(tmp_path):
+    file = tiny.ROOT / "tests" / "reference" / "tf_rnn_cells.npz"
+    done = engram("import", "--format", "tf-rnn-cell", file, "--out", tmp_path / "cell")
+    assert "--cell takes one of basic_lstm, basic_rnn, gru" in complaint(done)

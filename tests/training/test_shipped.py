@@ -8,7 +8,7 @@ import torch
 
 from models.artefact import load
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, Manifest, read_manifest, sha256
-from models.registry import config_values
+from models.registry import model_config
 from tests.training import tiny
 from tests.training.graphs import initial_leaves, metadata, next_leaves, run_graph, session
 from training.card import FIGURE, render_card
@@ -47,7 +47,7 @@ def test_graph_is_that_of_the_weights(name):
 def test_model_is_that_of_its_preset(name):
     manifest = read_manifest(CHECKPOINTS / name)
     preset = load_preset(manifest.training["preset"])
-    assert (manifest.kind, manifest.config) == (preset.kind, config_values(preset.model))
+    assert (manifest.kind, model_config(manifest.kind, manifest.config)) == (preset.kind, preset.model)
     assert build_task(manifest.task) == preset.task
     assert manifest.training["updates"] <= preset.training.updates
     assert manifest.training["sequences"] == manifest.training["updates"] * preset.training.batch_size
