@@ -32,6 +32,12 @@ def refusal(server: Server) -> str:
     return server.log.splitlines()[-1]
 
 
+def wait_for_sequences(server: Server, count: int) -> None:
+    """Wait until so many sequences of dnc-copy are in work or waiting."""
+    while f'engram_sequences{{model="dnc-copy"}} {count}.0' not in httpx.get(f"{server.url}/metrics").text:
+        time.sleep(0.01)
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -189,8 +195,7 @@ def test_full_queue_is_answered_with_when_to_try_again(data):
         body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 3000}
         first = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
         first.start()
-        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        wait_for_sequences(server, 1)
         refused = httpx.post(f"{server.url}/infer", json=body | {"inputs": [[0.0] * 10]})
         first.join()
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "queue_full", "1")
@@ -207,8 +212,7 @@ def test_second_interrupt_does_not_wait_for_work(data):
         body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 60_000}
         asking = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
         asking.start()
-        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        wait_for_sequences(server, 1)
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
         began = time.monotonic()
@@ -230,10 +234,9 @@ def test_delete_during_a_stop_is_carried_out(data):
     with running_server(data=data) as server:
         opened = httpx.post(f"{server.url}/sessions", json={"model": "dnc-copy"}).json()
         jobs = [threading.Thread(target=job, args=[f"{server.url}/sessions/{opened['id']}"]) for job in (step, delete)]
-        for job, sequences in zip(jobs, ("1.0", "2.0"), strict=True):
+        for number, job in enumerate(jobs):
             job.start()
-            while f'engram_sequences{{model="dnc-copy"}} {sequences}' not in httpx.get(f"{server.url}/metrics").text:
-                time.sleep(0.01)
+            wait_for_sequences(server, number + 1)
         server.stop(signal.SIGTERM)
         for job in jobs:
             job.join()
@@ -250,8 +253,7 @@ def test_stop_signal_finishes_what_was_accepted(data):
         with connect(f"{server.socket_url}/stream?model=ntm-copy") as stream:
             stream.recv()
             asking.start()
-            while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
-                time.sleep(0.01)
+            wait_for_sequences(server, 1)
             assert server.stop(signal.SIGTERM) in STOPPED
             with pytest.raises(ConnectionClosed):
                 stream.recv()
@@ -269,8 +271,7 @@ def test_stop_signal_gives_up_after_its_time_with_an_answer(data):
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
         )
         asking.start()
-        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        wait_for_sequences(server, 1)
         assert server.stop(signal.SIGTERM) in STOPPED
         asking.join()
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
