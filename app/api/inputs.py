@@ -20,7 +20,7 @@ def parse_sequences(value: Any, width: int, max_steps: int, max_sequences: int) 
         return [parse_sequence(value, width, max_steps)], False
     if len(value) > max_sequences:
         raise InvalidInput(
-            f"inputs: {len(value)} sequences are too many for one request",
+            f"inputs: at most {max_sequences} sequences are taken at a time, but {len(value)} came",
             place="inputs",
             expected=f"at most {max_sequences} sequences",
             got=f"{len(value)} sequences",
@@ -39,7 +39,7 @@ def parse_sequence(value: Any, width: int, max_steps: int, place: str = "inputs"
         raise _invalid(place, "at least one step", value)
     if len(value) > max_steps:
         raise InvalidInput(
-            f"{place}: the sequence is too long",
+            f"{place}: at most {max_steps} steps are taken at a time (setting max_steps), but {len(value)} came",
             place=place,
             expected=f"at most {max_steps} steps",
             got=f"{len(value)}",
@@ -83,7 +83,7 @@ def _first_fault(value: Any, width: int, place: str) -> InvalidInput:
             return _invalid(f"{place}[{t}]", f"a list of {width} numbers", step)
         if len(step) != width:
             return InvalidInput(
-                f"{place}[{t}]: a step of the wrong width",
+                f"{place}[{t}]: expected {width} numbers, got {len(step)}",
                 place=f"{place}[{t}]",
                 expected=f"{width} numbers",
                 got=f"{len(step)} numbers",
