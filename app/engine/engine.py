@@ -148,8 +148,7 @@ class Engine:
     def _submit(
         self, sequences: Sequence[Array], slot: int | None, trace: Sequence[str]
     ) -> "list[asyncio.Future[Result]]":
-        if self._refusal:
-            raise self._refusal
+        self._check_accepting()
         if self._sequences + len(sequences) > self._max_queue:
             raise QueueFull(
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(sequences)} more came; "
@@ -162,12 +161,15 @@ class Engine:
         return [run.waiter for run in runs]
 
     async def _call(self, function: Callable[[Backend], T]) -> T:
-        if self._refusal:
-            raise self._refusal
+        self._check_accepting()
         call = Call(function, self._new_waiter())
         self._inbox.put(call)
         result: T = await call.waiter
         return result
+
+    def _check_accepting(self) -> None:
+        if self._refusal:
+            raise self._refusal.with_traceback(None)  # the same error each time: it must not gather tracebacks
 
     def _new_waiter(self) -> "asyncio.Future[Any]":
         waiter: asyncio.Future[Any] = self._loop.create_future()
