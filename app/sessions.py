@@ -165,9 +165,9 @@ class SessionService:
         """Return a session once everything that it was asked before is carried out."""
         return await self._in_turn(session_id, _itself)
 
-    async def state(self, session_id: str) -> tuple[int, dict[str, Array]]:
-        """Return the step that a session is at, and its state there."""
-        return await self._in_turn(session_id, self._state)
+    async def state(self, session_id: str, step: int | None = None) -> tuple[int, dict[str, Array]]:
+        """Return the step that a session is at, and its state there. Raises StepConflict where it is not at `step`."""
+        return await self._in_turn(session_id, lambda session: self._state(session, step))
 
     async def reset(self, session_id: str) -> Session:
         """Put a session back to before its first step."""
@@ -180,7 +180,6 @@ class SessionService:
     async def _in_turn(self, session_id: str, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
         session = self.get(session_id)
-
         model = session.model.name
         if session.turn.locked() and self._waiting[model] >= self._max_waiting:
             raise QueueFull(f"{self._max_waiting} requests wait for a session of {model}; try again later")
@@ -203,14 +202,7 @@ class SessionService:
         return await asyncio.shield(task)
 
     async def _step(self, session: Session, inputs: Array, trace: Sequence[str], if_step: int | None) -> Stepped:
-        if if_step not in (None, session.step):
-            raise StepConflict(
-                f"session {session.id} is at step {session.step}, not {if_step}",
-                place="if_step",
-                expected=str(session.step),
-                got=str(if_step),
-                step=session.step,
-            )
+        _check_step(session, if_step, "if_step", f"not {if_step}")
         result = await session.model.engine.run(session.slot, inputs, trace)
         session.step += len(inputs)
         return Stepped(result, session.step)
@@ -236,7 +228,8 @@ class SessionService:
             step=session.step,
         )
 
-    async def _state(self, session: Session) -> tuple[int, dict[str, Array]]:
+    async def _state(self, session: Session, step: int | None) -> tuple[int, dict[str, Array]]:
+        _check_step(session, step, "step", "and states of other steps are not kept")
         return session.step, await session.model.engine.read(session.slot)
 
     async def _reset(self, session: Session) -> Session:
@@ -271,6 +264,18 @@ class SessionService:
         self._metrics.ended.labels(session.model.name, reason).inc()
         with contextlib.suppress(ShuttingDown):  # the slot goes with the engine
             await session.model.engine.free(session.slot)
+
+
+def _check_step(session: Session, wanted: int | None, place: str, remark: str) -> None:
+    """Raise StepConflict unless the session is at the wanted step, if any."""
+    if wanted not in (None, session.step):
+        raise StepConflict(
+            f"session {session.id} is at step {session.step}, {remark}",
+            place=place,
+            expected=str(session.step),
+            got=str(wanted),
+            step=session.step,
+        )
 
 
 async def _itself(session: Session) -> Session:

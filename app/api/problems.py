@@ -9,9 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.codec import encode_json
-from app.api.inputs import brief
-from app.api.schemas import place_of
-from app.errors import EngramError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, Unavailable
+from app.api.schemas import invalid_value, place_of
+from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +38,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameter_error(_: Request, error: RequestValidationError) -> Response:
         problem = error.errors()[0]
-        place, got = place_of(problem["loc"][1:]), brief(problem.get("input"))
-        detail = f"{place}: {problem['msg']}, got {got}"
-        expected = problem["msg"].removeprefix("Input should be ")
-        return problem_response(InvalidRequest(detail, place=place, expected=expected, got=got))
+        return problem_response(invalid_value(place_of(problem["loc"][1:]), problem["msg"], problem.get("input")))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

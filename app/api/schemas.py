@@ -127,12 +127,14 @@ def parse(document: type[Document], values: dict[str, Any]) -> Document:
             raise InvalidRequest(f"unknown key {place!r}", place=place, expected=f"one of {known}") from None
         if problem["type"] == "missing":
             raise InvalidRequest(f"key {place!r} is missing", place=place, expected=f"an object with {known}") from None
-        raise InvalidRequest(
-            f"{place}: {problem['msg']}, got {brief(problem['input'])}",
-            place=place,
-            expected=problem["msg"].removeprefix("Input should be "),
-            got=brief(problem["input"]),
-        ) from None
+        raise invalid_value(place, problem["msg"], problem["input"]) from None
+
+
+def invalid_value(place: str, message: str, value: Any) -> InvalidRequest:
+    """Return the error for a value that pydantic refused with this message."""
+    got = brief(value)
+    expected = message.removeprefix("Input should be ")
+    return InvalidRequest(f"{place}: {message}, got {got}", place=place, expected=expected, got=got)
 
 
 def place_of(location: Sequence[str | int]) -> str:

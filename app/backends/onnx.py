@@ -71,7 +71,7 @@ def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
-    """Return the manifest inside the graph, if it was exported from the weights beside it."""
+    """Return the manifest beside a graph that was exported from its weights and agrees with it."""
     for key in ("engram.manifest", "engram.initial_state"):
         if key not in metadata:
             raise ManifestError(f"{path}: its metadata has no {key}; engram export writes it")

@@ -85,8 +85,7 @@ class Engine:
 
     async def close(self, timeout: float) -> None:
         """Refuse new work, finish what was accepted, and stop; what is left after `timeout` seconds is given up."""
-        self._refuse(ShuttingDown("the server is stopping; try again later"))
-        self._inbox.put(None)
+        self._stop_accepting()
         await asyncio.to_thread(self._worker.join, timeout)
         if self._worker.is_alive():
             logger.warning("%s: work is left after %g s and is given up", self.name, timeout)
@@ -95,9 +94,8 @@ class Engine:
 
     def give_up(self) -> None:
         """Refuse new work and tell everyone who still waits that nothing will come."""
-        self._refuse(ShuttingDown("the server is stopping; try again later"))
         self._given_up = True
-        self._inbox.put(None)
+        self._stop_accepting()
         self._release_all()
 
     @property
@@ -166,6 +164,10 @@ class Engine:
         self._inbox.put(call)
         result: T = await call.waiter
         return result
+
+    def _stop_accepting(self) -> None:
+        self._refuse(ShuttingDown("the server is stopping; try again later"))
+        self._inbox.put(None)
 
     def _check_accepting(self) -> None:
         if self._refusal:

@@ -1,19 +1,5 @@
 """One thread and one seed for every test of the models."""
 
-from collections.abc import Iterator
+from tests.determinism import one_thread, seed
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
+__all__ = ["one_thread", "seed"]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from models.state import flatten
+
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
@@ -158,3 +160,18 @@ def assert_state_near(leaves, row, state, atol=1e-9):
         np.testing.assert_allclose(ours["controller"][name], state["controller"][name], rtol=0, atol=atol)
     for name in set(state) - {"controller"}:
         np.testing.assert_allclose(ours[name], state[name], rtol=0, atol=atol, err_msg=name)
+
+
+def assert_steps_near(model, state, sequence, naive_step):
+    """Assert that the model steps from `state` as the naive version does: outputs, states and traces of every row."""
+    weights, rows = weights_of(model), range(sequence.shape[1])
+    naive_states = [row_of(flatten(state), row) for row in rows]
+    for inputs in sequence:
+        outputs, state, trace = model.step(inputs, state)
+        for row in rows:
+            expected, naive_states[row], naive_trace = naive_step(
+                model.config, weights, inputs[row].numpy(), naive_states[row]
+            )
+            np.testing.assert_allclose(outputs[row], expected, rtol=0, atol=1e-9)
+            assert_state_near(flatten(state), row, naive_states[row])
+            assert_state_near(trace, row, naive_trace | {"controller": {}})

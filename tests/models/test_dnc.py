@@ -105,16 +105,7 @@ def naive_allocation(usage):
 def test_dnc_step_agrees_with_the_naive_version(name, start):
     model = make(name, torch.float64)
     state = model.initial_state(2) if start == "fresh" else lived_in_state(model, 2)
-    naive_states = [naive.row_of(flatten(state), row) for row in range(2)]
-    for inputs in random_inputs(model, 10, 2):
-        outputs, state, trace = model.step(inputs, state)
-        for row in range(2):
-            expected, naive_states[row], naive_trace = naive_step(
-                model.config, naive.weights_of(model), inputs[row].numpy(), naive_states[row]
-            )
-            np.testing.assert_allclose(outputs[row], expected, rtol=0, atol=1e-9)
-            naive.assert_state_near(flatten(state), row, naive_states[row])
-            naive.assert_state_near(trace, row, naive_trace | {"controller": {}})
+    naive.assert_steps_near(model, state, random_inputs(model, 10, 2), naive_step)
 
 
 def test_dnc_state_before_the_first_step_is_zero():
