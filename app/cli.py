@@ -125,7 +125,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from training.evaluation import EVALUATION_SEED, LengthErrors, evaluate
     from training.tasks import build_task
 
-    model, manifest = load(options.directory, options.memory_size)
+    model, manifest = load(options.directory)
     memory_size = options.memory_size or manifest.config.get("memory_size")
     print(
         f"{options.directory}: {options.sequences} fresh sequences at each length, memory slots: {memory_size or '-'}"
@@ -143,6 +143,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.sequences,
         EVALUATION_SEED if options.seed is None else options.seed,
         show,
+        options.memory_size,
     )
     if options.save:
         details = {"memory_size": memory_size, "command": options.command_line}

@@ -3,8 +3,13 @@
 Axes: B batch, N memory slots, W word size, R read heads, V write heads, H heads of either sort, S shift width.
 A weighting is non-negative and sums to at most 1 over the N slots. Sources: [DNC] Graves et al., "Hybrid computing
 using a neural network with dynamic external memory", Nature 538 (2016), Methods; [NTM] Graves, Wayne & Danihelka,
-"Neural Turing Machines", arXiv 1410.5401.
+"Neural Turing Machines", arXiv 1410.5401; [C&S] Csordas & Schmidhuber, "Improving Differentiable Neural Computers
+through memory masking, de-allocation, and link distribution sharpness control", ICLR 2019; [SDNC] Rae et al., "Scaling
+memory-augmented neural networks with sparse reads and writes", NIPS 2016; pytorch-ntm and ntm-lasagne: the published
+code of that name.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -14,6 +19,9 @@ EPSILON = 1e-6
 
 SMALLEST_WEIGHT = 1e-8
 """Weights below this are taken for this when they are sharpened, so that the logarithm is finite."""
+
+TINY = 1e-12
+"""Below a root where the original has nothing: too small to change a value, enough to keep the gradient finite."""
 
 
 # Content
@@ -34,12 +42,42 @@ def cosine_similarity(memory: Tensor, keys: Tensor) -> Tensor:
     return products / (norms + EPSILON)
 
 
-def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
+def masked_cosine_similarity(memory: Tensor, keys: Tensor, masks: Tensor) -> Tensor:
+    """Return D(m k, m M[n]): each key is compared only where its mask lets it. [C&S] masked content-based addressing.
+
+    memory: [B, N, W]; keys: [B, H, W]; masks: [B, H, W], in [0, 1]. Returns [B, H, N], in [-1, 1].
+    """
+    squares = masks.square()
+    products = (keys * squares) @ memory.transpose(1, 2)
+    memory_norms = torch.sqrt(squares @ memory.square().transpose(1, 2) + EPSILON)
+    return products / (norm(keys * masks).unsqueeze(2) * memory_norms + EPSILON)
+
+
+def tight_cosine_similarity(memory: Tensor, keys: Tensor) -> Tensor:
+    """Return k . M[n] / (|k| |M[n]|), as pytorch-ntm has it, but with a finite gradient at zero.
+
+    memory: [B, N, W]; keys: [B, H, W]. Returns [B, H, N], in [-1, 1].
+    """
+    key_norms = torch.sqrt(keys.square().sum(2) + TINY).unsqueeze(2)
+    memory_norms = torch.sqrt(memory.square().sum(2) + TINY).unsqueeze(1)
+    return keys @ memory.transpose(1, 2) / (key_norms * memory_norms)
+
+
+def joint_cosine_similarity(memory: Tensor, keys: Tensor) -> Tensor:
+    """Return k . M[n] / sqrt(|k|^2 |M[n]|^2 + eps), as ntm-lasagne has it.
+
+    memory: [B, N, W]; keys: [B, H, W]. Returns [B, H, N], in [-1, 1].
+    """
+    squares = keys.square().sum(2).unsqueeze(2) * memory.square().sum(2).unsqueeze(1)
+    return keys @ memory.transpose(1, 2) / torch.sqrt(squares + EPSILON)
+
+
+def content_weights(similarities: Tensor, strengths: Tensor) -> Tensor:
     """Return the content-based weighting, softmax over n of beta D(k, M[n]). [NTM] eq. 5, [DNC] C(M, k, beta).
 
-    memory: [B, N, W]; keys: [B, H, W]; strengths: [B, H], positive. Returns [B, H, N], rows sum to 1.
+    similarities: [B, H, N]; strengths: [B, H], not negative. Returns [B, H, N], rows sum to 1.
     """
-    return torch.softmax(strengths.unsqueeze(2) * cosine_similarity(memory, keys), dim=2)
+    return torch.softmax(strengths.unsqueeze(2) * similarities, dim=2)
 
 
 # Writing and reading, the same for DNC and NTM
@@ -62,28 +100,44 @@ def read(memory: Tensor, weights: Tensor) -> Tensor:
 # DNC: dynamic allocation
 
 
-def usage(previous_usage: Tensor, write_weights: Tensor, free_gates: Tensor, read_weights: Tensor) -> Tensor:
-    """Return how much each slot is in use: u = (u + w - u w) prod_r (1 - f_r w_r), with w = 1 - prod_v (1 - w_v).
+def retention(free_gates: Tensor, read_weights: Tensor) -> Tensor:
+    """Return how much of each slot is not freed: psi = prod_r (1 - f_r w_r), with the weightings of the previous step.
 
-    All weightings are those of the previous step. previous_usage: [B, N], in [0, 1]; write_weights: [B, V, N];
     free_gates: [B, R], in [0, 1]; read_weights: [B, R, N]. Returns [B, N], in [0, 1].
+    """
+    return torch.prod(1 - free_gates.unsqueeze(2) * read_weights, dim=1)
+
+
+def usage(previous_usage: Tensor, write_weights: Tensor, retention: Tensor) -> Tensor:
+    """Return how much each slot is in use: u = (u + w - u w) psi, with w = 1 - prod_v (1 - w_v).
+
+    previous_usage: [B, N], in [0, 1]; write_weights, of the previous step: [B, V, N]; retention: [B, N].
+    Returns [B, N], in [0, 1].
     No gradient flows through the write weights, as in DeepMind's code: the usage is not smooth in them.
     """
     written = 1 - torch.prod(1 - write_weights.detach(), dim=1)
-    retention = torch.prod(1 - free_gates.unsqueeze(2) * read_weights, dim=1)
     return (previous_usage + (1 - previous_usage) * written) * retention
+
+
+def deallocate(memory: Tensor, retention: Tensor) -> Tensor:
+    """Return the memory without what was freed: M[n] psi[n]. [C&S] de-allocation.
+
+    memory: [B, N, W]; retention: [B, N]. Returns [B, N, W].
+    """
+    return memory * retention.unsqueeze(2)
 
 
 def allocation_weights(usage: Tensor) -> Tensor:
     """Return a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], phi the slots in ascending order of usage.
 
     Slots of equal usage are taken in the order of their numbers. usage: [B, N], in [0, 1]. Returns [B, N].
+    What is sorted is 1 - u, as in DeepMind's code: usages that differ by less than the rounding of 1 are equal.
     """
-    ascending, order = torch.sort(EPSILON + (1 - EPSILON) * usage, dim=1, stable=True)
+    free, order = torch.sort(1 - (EPSILON + (1 - EPSILON) * usage), dim=1, descending=True, stable=True)
     # The exclusive product, as the exponential of a sum: a product over slots has no conversion to ONNX.
-    log_usage = torch.log(ascending)
+    log_usage = torch.log(1 - free)
     all_before_used = torch.exp(torch.cumsum(log_usage, dim=1) - log_usage)
-    return torch.zeros_like(usage).scatter(1, order, (1 - ascending) * all_before_used)
+    return torch.zeros_like(usage).scatter(1, order, free * all_before_used)
 
 
 def write_allocation_weights(usage: Tensor, gates: Tensor) -> Tensor:
@@ -145,6 +199,65 @@ def read_weights(content: Tensor, forward: Tensor, backward: Tensor, read_modes:
     return (read_modes.unsqueeze(2) @ ways).squeeze(2)
 
 
+def sharpen_direction(weights: Tensor, sharpness: Tensor) -> Tensor:
+    """Return (d + eps)^s / sum (d + eps)^s: a weighting along the links, made sharper. [C&S] sharpness of links.
+
+    weights: [B, R, V, N]; sharpness: [B, R, V], at least 1. Returns [B, R, V, N], rows sum to 1.
+    """
+    return torch.softmax(sharpness.unsqueeze(3) * torch.log(weights + EPSILON), dim=3)
+
+
+# DNC: sparse temporal links. Row i of the link matrix is kept as its K largest entries and their columns.
+
+
+def sparse_link(
+    previous_link: Tensor, previous_columns: Tensor, precedence_weights: Tensor, write_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the K largest entries in each row of `link`, and their columns. After [SDNC], appendix D.
+
+    A row's new entries are looked for among those that it had and the K columns of most precedence: with K = N these
+    are all. Equal entries are taken in that order.
+    previous_link: [B, V, N, K]; previous_columns: [B, V, N, K], whole numbers, distinct in a row;
+    precedence_weights, of the previous step, and write_weights: [B, V, N]. Returns two [B, V, N, K].
+    """
+    slots, kept = previous_link.shape[2:]
+    rows = torch.arange(slots, device=previous_link.device).unsqueeze(1)
+    written_to = write_weights.unsqueeze(3)
+
+    columns = previous_columns.round().long()
+    written_from, preceding = (take_columns(weights, columns) for weights in (write_weights, precedence_weights))
+    updated = (1 - written_to - written_from) * previous_link + written_to * preceding
+
+    latest = torch.sort(precedence_weights, dim=2, descending=True, stable=True)[1][:, :, :kept]
+    new_columns = latest.unsqueeze(2).expand_as(columns)
+    new = written_to * precedence_weights.gather(2, latest).unsqueeze(2)
+    known = (new_columns.unsqueeze(4) == columns.unsqueeze(3)).any(4)
+
+    candidates = torch.cat([updated * (columns != rows), torch.where(known, -1, new * (new_columns != rows))], 3)
+    link, order = torch.sort(candidates, dim=3, descending=True, stable=True)
+    order = order[..., :kept]
+    chosen = torch.cat([columns, new_columns], 3).gather(3, order)
+    return link[..., :kept].contiguous(), chosen.to(previous_columns.dtype)
+
+
+def take_columns(weights: Tensor, columns: Tensor) -> Tensor:
+    """Return w[columns[n, k]]: [..., N] and [..., N, K] -> [..., N, K]."""
+    return torch.unflatten(weights.gather(-1, columns.flatten(-2)), -1, (-1, columns.shape[-1]))
+
+
+def sparse_directional_weights(link: Tensor, columns: Tensor, read_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f = L w and b = L^T w of a sparse link matrix.
+
+    link, columns: [B, V, N, K]; read_weights, of the previous step: [B, R, N]. Returns two [B, R, V, N].
+    """
+    shape = (-1, read_weights.shape[1], -1, -1, -1)
+    columns = columns.round().long().unsqueeze(1).expand(shape)
+    weights = read_weights.unsqueeze(2).expand(-1, -1, link.shape[1], -1)
+    forward = (link.unsqueeze(1) * take_columns(weights, columns)).sum(4)
+    backward = (link.unsqueeze(1) * weights.unsqueeze(4)).flatten(3)
+    return forward, torch.zeros_like(forward).scatter_add(3, columns.flatten(3), backward)
+
+
 # NTM: location
 
 
@@ -169,6 +282,35 @@ def sharpen(weights: Tensor, sharpening: Tensor) -> Tensor:
     weights: [B, H, N]; sharpening (gamma): [B, H], at least 1.
     """
     return torch.softmax(sharpening.unsqueeze(2) * torch.log(weights.clamp(min=SMALLEST_WEIGHT)), dim=2)
+
+
+def flat_shift(weights: Tensor, shift_weights: Tensor) -> Tensor:
+    """Return w[i] = sum_j w[i - j] s[j], with nothing beyond the first and the last slot, as ntm-lasagne has it.
+
+    weights: [B, H, N]; shift_weights: [B, H, S], summing to 1, S odd; entry k moves the focus by k - (S - 1) / 2.
+    """
+    slots, width = weights.shape[2], shift_weights.shape[2]
+    padded = torch.nn.functional.pad(weights, (width // 2, width // 2))
+    moved = [padded.narrow(2, start, slots) for start in reversed(range(width))]
+    return (shift_weights.unsqueeze(2) @ torch.stack(moved, dim=2)).squeeze(2)
+
+
+def sharpen_below_one(weights: Tensor, sharpening: Tensor) -> Tensor:
+    """Return w^gamma / (sum w^gamma + 1e-16), as pytorch-ntm has it: of weights that are all tiny, less than 1 is left.
+
+    weights: [B, H, N]; sharpening (gamma): [B, H], at least 1.
+    """
+    powers = sharpening.unsqueeze(2) * torch.log(weights.clamp(min=1e-30))
+    below = torch.full_like(powers[:, :, :1], math.log(1e-16))
+    return torch.softmax(torch.cat([below, powers], 2), dim=2)[:, :, 1:]
+
+
+def sharpen_raised(weights: Tensor, sharpening: Tensor) -> Tensor:
+    """Return (w + eps)^gamma / sum (w + eps)^gamma, as ntm-lasagne has it.
+
+    weights: [B, H, N]; sharpening (gamma): [B, H], at least 1.
+    """
+    return torch.softmax(sharpening.unsqueeze(2) * torch.log(weights + EPSILON), dim=2)
 
 
 def oneplus(values: Tensor) -> Tensor:

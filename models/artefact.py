@@ -11,7 +11,7 @@ from models.config import ConfigError
 from models.contract import MemoryModel, schemas
 from models.manifest import Manifest, ManifestError, read_manifest, weights_file
 from models.registry import build
-from models.state import flatten, unflatten
+from models.state import flatten, map_leaves
 
 
 class ServedStep(nn.Module):
@@ -27,39 +27,31 @@ class ServedStep(nn.Module):
         self.names = list(flatten(self.like))
 
     def forward(self, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        state = unflatten(dict(zip(self.names, leaves, strict=True)), self.like)
+        """leaves: the state's, in the order of `names`, of any memory size."""
+        remaining = iter(leaves)
+        state = map_leaves(lambda _: next(remaining), self.like)
         outputs, next_state, trace = self.model.step(inputs, state)
         return (self.model.activate(outputs), *flatten(next_state).values(), *trace.values())
 
 
-def load(directory: Path, memory_size: int | None = None) -> tuple[MemoryModel[Any], Manifest]:
-    """Return the model of the checkpoint in `directory`, on the CPU, and its manifest.
-
-    memory_size: another number of memory slots than it was trained with. Raises ManifestError.
-    """
+def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
+    """Return the model of the checkpoint in `directory`, on the CPU, and its manifest. Raises ManifestError."""
     manifest = read_manifest(directory)
-    config = dict(manifest.config)
-    if memory_size is not None:
-        if "memory_size" not in config:
-            raise ManifestError(f"{directory}: a model of kind {manifest.kind!r} has no memory to resize")
-        config["memory_size"] = memory_size
     path = weights_file(directory, manifest)
     try:
-        model = build(manifest.kind, config)
+        model = build(manifest.kind, manifest.config)
         model.load_state_dict(load_file(path))
     except (ConfigError, SafetensorError, RuntimeError) as error:
         raise ManifestError(f"{path}: {error}") from error
-    _check_schemas(directory, model, manifest, resized=memory_size is not None)
+    _check_schemas(directory, model, manifest)
     return model.eval(), manifest
 
 
-def _check_schemas(directory: Path, model: MemoryModel[Any], manifest: Manifest, resized: bool) -> None:
+def _check_schemas(directory: Path, model: MemoryModel[Any], manifest: Manifest) -> None:
     """Raise ManifestError where the model is not what its manifest says that it is."""
     state, trace = schemas(model)
-    actual: dict[str, Any] = {"input_size": model.input_size, "output_size": model.output_size}
-    if not resized:
-        actual |= {"state": state, "trace": trace}
-    for name, value in actual.items():
+    sizes: dict[str, Any] = {"input_size": model.input_size, "output_size": model.output_size}
+    for name, value in (sizes | {"state": state, "trace": trace}).items():
         told = getattr(manifest, name)
         if told != value:
             raise ManifestError(f"{directory}: the manifest says {name} {told}, but its config makes {value}")

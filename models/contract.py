@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from models.config import ConfigError, require_at_least
+from models.embedding import Embedding, EmbeddingConfig
 from models.state import flatten
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -14,18 +17,30 @@ S = TypeVar("S", bound=tuple[Any, ...])
 Trace = dict[str, Tensor]
 """What one step did, by name; every tensor has the batch as axis 0."""
 
-Activation = Literal["identity", "sigmoid"]
+Activation = Literal["identity", "sigmoid", "softmax"]
+"""What outputs are: identity for values, sigmoid for bits, softmax for one of several classes."""
+
+OutputAt = Literal["every-step", "last-step"]
+"""Where a sequence's answer stands: at every step, or, one for the whole sequence, in the last step's outputs."""
 
 
-class ModelConfig(Protocol):
-    """What the configs of all models have in common."""
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the configs of all models have in common.
 
-    @property
-    def input_size(self) -> int: ...
-    @property
-    def output_size(self) -> int: ...
-    @property
-    def output_activation(self) -> Activation: ...
+    With an embedding, inputs are tokens, one number a step, and input_size is 1.
+    """
+
+    input_size: int
+    output_size: int
+    output_activation: Activation = field(default="identity", kw_only=True)
+    output_at: OutputAt = field(default="every-step", kw_only=True)
+    embedding: EmbeddingConfig | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "input_size", "output_size")
+        if self.embedding and self.input_size != 1:
+            raise ConfigError(f"{type(self).__name__}.input_size must be 1 with an embedding, got {self.input_size}")
 
 
 class MemoryModel(nn.Module, ABC, Generic[S]):
@@ -39,23 +54,58 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         self.input_size = config.input_size
         self.output_size = config.output_size
         self.output_activation = config.output_activation
+        self.output_at = config.output_at
+        self.embedding = Embedding(config.embedding) if config.embedding else None
+
+    @property
+    def encoded_size(self) -> int:
+        """The size of an input as the controller sees it: embedded, if it is a token."""
+        return self.embedding.size if self.embedding else self.input_size
+
+    @property
+    def memory_size(self) -> int | None:
+        """The number of memory slots of a state, if no other is asked for; None where there is no such memory."""
+        return None
 
     @abstractmethod
-    def initial_state(self, batch_size: int) -> S:
-        """Return the state before the first step, on the device and in the dtype of the weights."""
+    def initial_state(self, batch_size: int, memory_size: int | None = None) -> S:
+        """Return the state before the first step, on the device and in the dtype of the weights.
+
+        memory_size: another number of memory slots than the config's; no weight depends on it, and a step takes the
+        number that it finds. Raises ConfigError where the model has no such memory.
+        """
 
     @abstractmethod
     def step(self, inputs: Tensor, state: S) -> tuple[Tensor, S, Trace]:
         """Advance every row by one step.
 
-        inputs: [B, input_size].
+        inputs: [B, input_size]; with an embedding, [B, 1] whole numbers of tokens.
         Returns the outputs before their activation, [B, output_size]; the next state, with the structure, shapes,
         dtype and device of `state`, which is left as it was; and the trace.
         """
 
     def activate(self, outputs: Tensor) -> Tensor:
-        """Turn the outputs of `step` into what is served: probabilities where the outputs are bits."""
+        """Turn the outputs of `step` into what is served: probabilities where the outputs are bits or classes."""
+        if self.output_activation == "softmax":
+            return torch.softmax(outputs, -1)
         return torch.sigmoid(outputs) if self.output_activation == "sigmoid" else outputs
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Return the inputs as the controller sees them: [B, input_size] -> [B, encoded_size]."""
+        encoded: Tensor = self.embedding(inputs) if self.embedding else inputs
+        return encoded
+
+
+def memory_slots(config: Any, memory_size: int | None) -> int:
+    """Return `memory_size`, or the config's where it is None. Raises ConfigError where the config cannot have it.
+
+    While a graph is traced, it is a symbol that stands for any size, and is taken as it is.
+    """
+    if memory_size is None:
+        return int(config.memory_size)
+    if isinstance(memory_size, int):
+        replace(config, memory_size=memory_size)
+    return memory_size
 
 
 def unroll(model: MemoryModel[S], inputs: Tensor, state: S, trace: Collection[str] = ()) -> tuple[Tensor, S, Trace]:
@@ -76,9 +126,9 @@ def unroll(model: MemoryModel[S], inputs: Tensor, state: S, trace: Collection[st
 
 
 @torch.no_grad()
-def schemas(model: MemoryModel[S]) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+def schemas(model: MemoryModel[S], memory_size: int | None = None) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Return the shapes, without the batch axis, of the model's state leaves and of its traces, by name."""
-    state = model.initial_state(1)
+    state = model.initial_state(1, memory_size)
     inputs = flatten(state)
     like = next(iter(model.parameters()))
     _, _, trace = model.step(like.new_zeros(1, model.input_size), state)

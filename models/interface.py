@@ -1,7 +1,7 @@
 """The interface vector: one linear layer on the controller's output, cut into named parts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,3 +26,9 @@ class Interface(nn.Linear):
         return {
             name: piece.reshape(-1, *shape) for (name, shape), piece in zip(self.parts.items(), pieces, strict=True)
         }
+
+    def each(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield the weight [size, input_size] and the bias [size] of each part, as views, with its name."""
+        yield from zip(
+            self.parts, torch.split(self.weight, self.sizes), torch.split(self.bias, self.sizes), strict=True
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
-ACTIVATIONS = ("identity", "sigmoid")
+ACTIVATIONS = ("identity", "sigmoid", "softmax")
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "model.safetensors"
 NEXT_WEIGHTS_FILE = "model.safetensors.next"

@@ -1,44 +1,132 @@
-"""The Neural Turing Machine (Graves, Wayne & Danihelka, arXiv 1410.5401)."""
+"""The Neural Turing Machine (Graves, Wayne & Danihelka, arXiv 1410.5401), and the forms in which others built it."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn import functional
 
 from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
-from models.contract import Activation, MemoryModel, Trace
+from models.contract import MemoryModel, ModelConfig, Trace, memory_slots
 from models.interface import Interface
+from models.state import flatten, map_leaves, unflatten
 
 INITIAL_MEMORY = 1e-6
-"""Every memory entry before the first step."""
+"""Every entry of a constant memory before the first step."""
+
+
+class HeadStyle(NamedTuple):
+    """How heads turn what the controller tells them into weightings: activations, then functions of addressing."""
+
+    key: Callable[[Tensor], Tensor]
+    key_strength: Callable[[Tensor], Tensor]
+    gate: Callable[[Tensor], Tensor]
+    """Of interpolation and of erasing."""
+    sharpening: Callable[[Tensor], Tensor]
+    add: Callable[[Tensor], Tensor]
+    similarity: Callable[[Tensor, Tensor], Tensor]
+    shift: Callable[[Tensor, Tensor], Tensor]
+    sharpen: Callable[[Tensor, Tensor], Tensor]
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+def _clipped(values: Tensor) -> Tensor:
+    return values.clamp(0, 1)
+
+
+def _hard_sigmoid(values: Tensor) -> Tensor:
+    """Return min(max(x / 5 + 1 / 2, 0), 1), Theano's."""
+    return (0.2 * values + 0.5).clamp(0, 1)
+
+
+STYLES = {
+    "paper": HeadStyle(
+        key=torch.tanh,
+        key_strength=functional.softplus,
+        gate=torch.sigmoid,
+        sharpening=addressing.oneplus,
+        add=torch.tanh,
+        similarity=addressing.cosine_similarity,
+        shift=addressing.circular_shift,
+        sharpen=addressing.sharpen,
+    ),
+    "pytorch-ntm": HeadStyle(
+        key=_same,
+        key_strength=functional.softplus,
+        gate=torch.sigmoid,
+        sharpening=addressing.oneplus,
+        add=_same,
+        similarity=addressing.tight_cosine_similarity,
+        shift=addressing.circular_shift,
+        sharpen=addressing.sharpen_below_one,
+    ),
+    "ntm-lasagne": HeadStyle(
+        key=_clipped,
+        key_strength=torch.relu,
+        gate=_hard_sigmoid,
+        sharpening=lambda values: 1 + torch.relu(values),
+        add=_clipped,
+        similarity=addressing.joint_cosine_similarity,
+        shift=addressing.flat_shift,
+        sharpen=addressing.sharpen_raised,
+    ),
+}
 
 
 @dataclass(frozen=True)
-class NTMConfig:
-    """memory_size is N, the number of slots; word_size is W. No weight depends on memory_size.
+class NTMConfig(ModelConfig):
+    """memory_size is N, the number of slots; word_size is W. No weight depends on memory_size but a start that is
+    random or learned, which another size repeats or cuts.
 
     shift_width is S, the odd number of neighbouring slots that a head can move to: S = 3 allows -1, 0 and 1.
+
+    order says when heads act. together: all address the memory by the controller's output of this step, then all read,
+    then all write. in-turn, as in pytorch-ntm: the first read head, the first write head, the second read head, ...,
+    each on the memory that those before it left. before-controller, as in ntm-lasagne: heads write and read with the
+    weightings of the step before, the controller runs on the inputs and what was read, and new weightings are found
+    from its output, which is also all that the outputs see.
+
+    style is that of the paper or of an implementation: its activations, similarity, shift and sharpening. With
+    signed_heads, keys and add vectors are multiplied by parameters in [-1, 1] (early ntm-lasagne).
+
+    memory_start, weights_start, reads_start and controller_start are the state before the first step. random: drawn
+    once, when the model is made, and kept with its weights; learned: drawn so, then trained. The memory is constant at
+    1e-6 otherwise, as are read vectors, the weightings stand on slot 0 (one-hot) or nowhere (zero), or everywhere the
+    same (uniform), and the controller's state is zero.
     """
 
-    input_size: int
-    output_size: int
     memory_size: int = 128
     word_size: int = 20
     read_heads: int = 1
     write_heads: int = 1
     shift_width: int = 3
     controller: CellConfig = field(default_factory=LSTMConfig)
-    output_activation: Activation = "identity"
+    order: Literal["together", "in-turn", "before-controller"] = "together"
+    style: Literal["paper", "pytorch-ntm", "ntm-lasagne"] = "paper"
+    signed_heads: bool = False
+    memory_start: Literal["constant", "random", "learned"] = "constant"
+    weights_start: Literal["one-hot", "zero", "uniform", "random", "learned"] = "one-hot"
+    reads_start: Literal["constant", "random", "learned"] = "constant"
+    controller_start: Literal["zero", "random", "learned"] = "zero"
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "input_size", "output_size", "memory_size", "word_size", "read_heads", "write_heads")
-        require_at_least(self, 1, "shift_width")
+        super().__post_init__()
+        require_at_least(self, 1, "memory_size", "word_size", "read_heads", "write_heads", "shift_width")
         if self.shift_width % 2 == 0:
             raise ConfigError(f"NTMConfig.shift_width must be odd, got {self.shift_width}")
+        if self.order == "in-turn" and self.read_heads != self.write_heads:
+            raise ConfigError(
+                f"NTMConfig.write_heads must be the {self.read_heads} read_heads, for order is 'in-turn', "
+                f"got {self.write_heads}"
+            )
 
 
 class NTMState(NamedTuple):
@@ -51,10 +139,12 @@ class NTMState(NamedTuple):
     """[B, V, N]"""
     read_vectors: Tensor
     """r: [B, R, W]"""
+    hidden: Tensor | None
+    """The controller's output, from which heads that act before it write: [B, hidden_size]"""
 
 
 class Controls(NamedTuple):
-    """What the controller tells its heads: H = R + V of them, the read heads first."""
+    """What the controller tells its heads: H = R + V of them, the read heads first. Ranges are those of the paper."""
 
     keys: Tensor
     """k: [B, H, W], in [-1, 1]"""
@@ -78,75 +168,224 @@ class NTM(MemoryModel[NTMState]):
     def __init__(self, config: NTMConfig) -> None:
         super().__init__(config)
         self.config = config
+        self.style = STYLES[config.style]
         word, reads, writes = config.word_size, config.read_heads, config.write_heads
         heads = reads + writes
-        self.controller = build_cell(config.input_size + reads * word, config.controller)
-        self.interface = Interface(
-            self.controller.output_size,
-            {
-                "keys": (heads, word),
-                "key_strength": (heads,),
-                "interpolation_gate": (heads,),
-                "shift_weights": (heads, config.shift_width),
-                "sharpening": (heads,),
-                "erase_vectors": (writes, word),
-                "add_vectors": (writes, word),
-            },
-        )
-        self.output = nn.Linear(self.controller.output_size + reads * word, config.output_size)
+        self.controller = build_cell(self.encoded_size + reads * word, config.controller)
+        parts: dict[str, tuple[int, ...]] = {
+            "keys": (heads, word),
+            "key_strength": (heads,),
+            "interpolation_gate": (heads,),
+            "shift_weights": (heads, config.shift_width),
+            "sharpening": (heads,),
+            "erase_vectors": (writes, word),
+            "add_vectors": (writes, word),
+        }
+        if config.signed_heads:
+            parts |= {"key_signs": (heads, word), "add_signs": (writes, word)}
+        hidden_size = self.controller.output_size
+        self.interface = Interface(hidden_size, parts)
+        read_size = 0 if config.order == "before-controller" else reads * word
+        self.output = nn.Linear(hidden_size + read_size, config.output_size)
+        self.starts = self._draw_starts(hidden_size)
 
-    def initial_state(self, batch_size: int) -> NTMState:
-        """Return a constant memory with every head on slot 0: from a uniform weighting nothing is ever learned."""
+    def _draw_starts(self, hidden_size: int) -> nn.ModuleDict:
+        """Return the leaves of the first state that are random or learned, with fresh values."""
         config = self.config
-        like = self.output.weight
-        first_slot = like.new_zeros(batch_size, config.read_heads + config.write_heads, config.memory_size)
-        first_slot[:, :, 0] = 1
-        return NTMState(
-            controller=self.controller.initial_state(batch_size),
-            memory=like.new_full((batch_size, config.memory_size, config.word_size), INITIAL_MEMORY),
-            read_weights=first_slot[:, : config.read_heads].clone(),
-            write_weights=first_slot[:, config.read_heads :].clone(),
-            read_vectors=like.new_full((batch_size, config.read_heads, config.word_size), INITIAL_MEMORY),
+        slots, word, heads = config.memory_size, config.word_size, config.read_heads + config.write_heads
+        bound = 1 / math.sqrt(slots + word)
+        starts = nn.ModuleDict()
+        if config.memory_start != "constant":
+            starts["memory"] = Start(config.memory_start, torch.empty(slots, word).uniform_(-bound, bound))
+        if config.weights_start in ("random", "learned"):
+            starts["weights"] = Start(config.weights_start, torch.randn(heads, slots))
+        if config.reads_start != "constant":
+            starts["reads"] = Start(config.reads_start, 0.01 * torch.randn(config.read_heads, word))
+        if config.controller_start != "zero":
+            for name, leaf in flatten(self.controller.initial_state(1)).items():
+                starts[_key(name)] = Start(config.controller_start, 0.05 * torch.randn(leaf.shape[1:]))
+            if config.order == "before-controller":
+                starts["hidden"] = Start(config.controller_start, 0.05 * torch.randn(hidden_size))
+        return starts
+
+    @property
+    def memory_size(self) -> int:
+        return self.config.memory_size
+
+    def initial_state(self, batch_size: int, memory_size: int | None = None) -> NTMState:
+        """Return the state that the config's starts describe.
+
+        A memory that is random or learned is repeated, slot by slot, where memory_size is larger than it was made
+        with, and cut where it is smaller; of weightings, nothing lies on the slots beyond.
+        """
+        config = self.config
+        slots = torch.arange(memory_slots(config, memory_size), device=self.output.weight.device)
+        weights = self._first_weights(slots).expand(batch_size, -1, -1)
+        controller = self.controller.initial_state(batch_size)
+        leaves = {name: self._first(_key(name), leaf) for name, leaf in flatten(controller).items()}
+        memory = self.output.weight.new_full((batch_size, slots.shape[0], config.word_size), INITIAL_MEMORY)
+        if "memory" in self.starts:
+            first_memory = self._start("memory")
+            memory = first_memory[slots % first_memory.shape[0]].expand(batch_size, -1, -1)
+        reads = self.output.weight.new_full((batch_size, config.read_heads, config.word_size), INITIAL_MEMORY)
+        hidden = self.output.weight.new_zeros(batch_size, self.controller.output_size)
+        state = NTMState(
+            controller=unflatten(leaves, controller),
+            memory=memory,
+            read_weights=weights[:, : config.read_heads],
+            write_weights=weights[:, config.read_heads :],
+            read_vectors=self._first("reads", reads),
+            hidden=self._first("hidden", hidden) if config.order == "before-controller" else None,
         )
+        return map_leaves(_own, state)
+
+    def _first(self, name: str, otherwise: Tensor) -> Tensor:
+        """Return the start of this name for every row, or `otherwise` where there is none: [B, ...]."""
+        return self._start(name).expand_as(otherwise) if name in self.starts else otherwise
+
+    def _start(self, name: str) -> Tensor:
+        start = self.starts[name]
+        assert isinstance(start, Start)
+        return start.values
+
+    def _first_weights(self, slots: Tensor) -> Tensor:
+        """Return the weightings before the first step of all heads, the read heads first: [H, N]."""
+        heads, like = self.config.read_heads + self.config.write_heads, self.output.weight
+        if "weights" in self.starts:
+            weights = torch.softmax(self._start("weights"), 1)
+            made = weights.shape[1]
+            return weights[:, slots.clamp(max=made - 1)] * (slots < made)
+        if self.config.weights_start == "uniform":
+            return torch.softmax(torch.zeros_like(slots, dtype=like.dtype), 0).expand(heads, -1)
+        first_slot = (slots == 0) if self.config.weights_start == "one-hot" else torch.zeros_like(slots)
+        return first_slot.to(like.dtype).expand(heads, -1)
 
     def step(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState, Trace]:
+        if state.hidden is None:
+            return self._step_after(inputs, state)
+        return self._step_before(inputs, state, state.hidden)
+
+    def _step_after(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState, Trace]:
+        """Controller, then heads: together, or in turn."""
         # Controller: h_t from the input and from what was read at the step before
-        hidden, controller = self.controller(torch.cat([inputs, state.read_vectors.flatten(1)], 1), state.controller)
+        seen = torch.cat([self.encode(inputs), state.read_vectors.flatten(1)], 1)
+        hidden, controller = self.controller(seen, state.controller)
         controls = self._controls(hidden)
 
-        # Address: by content, then relative to the previous weighting
+        # Heads: address by content, then relative to the previous weighting; read, then write
+        memory, read_weights, write_weights, read_vectors = state.memory, [], [], []
+        for turn in self._turns(controls, state):
+            weights = self._address(memory, turn.controls, turn.previous)
+            reading, writing = torch.split(weights, [weights.shape[1] - turn.writes, turn.writes], dim=1)
+            read_vectors.append(addressing.read(memory, reading))
+            memory = addressing.write(memory, writing, turn.controls.erase_vectors, turn.controls.add_vectors)
+            read_weights.append(reading)
+            write_weights.append(writing)
+
+        outputs = self.output(torch.cat([hidden, *(vectors.flatten(1) for vectors in read_vectors)], 1))
+        next_state = NTMState(
+            controller, memory, _joined(read_weights), _joined(write_weights), _joined(read_vectors), hidden=None
+        )
+        return outputs, next_state, _trace(next_state, controls)
+
+    def _step_before(self, inputs: Tensor, state: NTMState, hidden: Tensor) -> tuple[Tensor, NTMState, Trace]:
+        """Heads with the weightings of the step before, then controller, then the next weightings."""
+        before = self._controls(hidden)
+        memory = addressing.write(state.memory, state.write_weights, before.erase_vectors, before.add_vectors)
+        read_vectors = addressing.read(memory, state.read_weights)
+
+        seen = torch.cat([self.encode(inputs), read_vectors.flatten(1)], 1)
+        hidden, controller = self.controller(seen, state.controller)
+
+        controls = self._controls(hidden)
+        weights = self._address(memory, controls, torch.cat([state.read_weights, state.write_weights], 1))
+        reading, writing = torch.split(weights, [self.config.read_heads, self.config.write_heads], dim=1)
+        next_state = NTMState(
+            controller, memory, reading.contiguous(), writing.contiguous(), read_vectors, hidden.clone()
+        )
+        return self.output(hidden), next_state, _trace(state, controls)
+
+    def _turns(self, controls: Controls, state: NTMState) -> list["Turn"]:
+        """Return who acts at the same time, in order: all heads, or each read head with the write head beside it."""
+        reads, writes = self.config.read_heads, self.config.write_heads
         previous = torch.cat([state.read_weights, state.write_weights], 1)
-        content = addressing.content_weights(state.memory, controls.keys, controls.key_strength)
+        if self.config.order == "together":
+            return [Turn(controls, previous, writes)]
+
+        def pairs(values: Tensor) -> list[Tensor]:
+            kinds = [part.unbind(1) for part in torch.split(values, reads, 1)]
+            return [torch.stack(pair, 1) for pair in zip(*kinds, strict=True)]
+
+        by_pair = zip(*(pairs(values) for values in controls), strict=True)
+        return [Turn(Controls(*parts), before, 1) for parts, before in zip(by_pair, pairs(previous), strict=True)]
+
+    def _address(self, memory: Tensor, controls: Controls, previous: Tensor) -> Tensor:
+        """Return the weightings of some heads: [B, H, N]. previous: theirs at the step before."""
+        content = addressing.content_weights(self.style.similarity(memory, controls.keys), controls.key_strength)
         gated = addressing.interpolate(content, previous, controls.interpolation_gate)
-        shifted = addressing.circular_shift(gated, controls.shift_weights)
-        weights = addressing.sharpen(shifted, controls.sharpening)
-        parts = torch.split(weights, [self.config.read_heads, self.config.write_heads], dim=1)
-        read_weights, write_weights = (part.contiguous() for part in parts)
-
-        # Read, then write
-        read_vectors = addressing.read(state.memory, read_weights)
-        memory = addressing.write(state.memory, write_weights, controls.erase_vectors, controls.add_vectors)
-
-        outputs = self.output(torch.cat([hidden, read_vectors.flatten(1)], 1))
-        next_state = NTMState(controller, memory, read_weights, write_weights, read_vectors)
-        trace = {
-            "read_weights": read_weights,
-            "write_weights": write_weights,
-            "key_strength": controls.key_strength,
-            "interpolation_gate": controls.interpolation_gate,
-            "shift_weights": controls.shift_weights,
-            "sharpening": controls.sharpening,
-        }
-        return outputs, next_state, trace
+        shifted = self.style.shift(gated, controls.shift_weights)
+        return self.style.sharpen(shifted, controls.sharpening)
 
     def _controls(self, hidden: Tensor) -> Controls:
-        parts = self.interface.cut(hidden)
+        style, parts = self.style, self.interface.cut(hidden)
+        keys, add_vectors = style.key(parts["keys"]), style.add(parts["add_vectors"])
+        if self.config.signed_heads:
+            keys = keys * parts["key_signs"].clamp(-1, 1)
+            add_vectors = add_vectors * parts["add_signs"].clamp(-1, 1)
         return Controls(
-            keys=torch.tanh(parts["keys"]),
-            key_strength=softplus(parts["key_strength"]),
-            interpolation_gate=torch.sigmoid(parts["interpolation_gate"]),
+            keys=keys,
+            key_strength=style.key_strength(parts["key_strength"]),
+            interpolation_gate=style.gate(parts["interpolation_gate"]),
             shift_weights=torch.softmax(parts["shift_weights"], dim=2),
-            sharpening=addressing.oneplus(parts["sharpening"]),
-            erase_vectors=torch.sigmoid(parts["erase_vectors"]),
-            add_vectors=torch.tanh(parts["add_vectors"]),
+            sharpening=style.sharpening(parts["sharpening"]),
+            erase_vectors=style.gate(parts["erase_vectors"]),
+            add_vectors=add_vectors,
         )
+
+
+class Start(nn.Module):
+    """A leaf of the first state that is drawn, not constant: kept as it is where it is random, or learned."""
+
+    values: Tensor
+
+    def __init__(self, start: str, values: Tensor) -> None:
+        super().__init__()
+        if start == "learned":
+            self.values = nn.Parameter(values)
+        else:
+            self.register_buffer("values", values)
+
+
+class Turn(NamedTuple):
+    """Heads that act at the same time, the read heads first."""
+
+    controls: Controls
+    previous: Tensor
+    """Their weightings at the step before: [B, H, N]"""
+    writes: int
+    """How many of them write."""
+
+
+def _trace(used: NTMState, controls: Controls) -> Trace:
+    """used: the state with the weightings by which this step read and wrote."""
+    return {
+        "read_weights": used.read_weights,
+        "write_weights": used.write_weights,
+        "key_strength": controls.key_strength,
+        "interpolation_gate": controls.interpolation_gate,
+        "shift_weights": controls.shift_weights,
+        "sharpening": controls.sharpening,
+    }
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _own(leaf: Tensor) -> Tensor:
+    return leaf.clone(memory_format=torch.contiguous_format)
+
+
+def _key(leaf: str) -> str:
+    """Return the name of a start for a leaf of the controller's state."""
+    return f"controller_{leaf.replace('.', '_')}"

@@ -8,6 +8,7 @@ from models.cells import cell_config
 from models.config import ConfigError, from_values
 from models.contract import MemoryModel
 from models.dnc import DNC, DNCConfig
+from models.embedding import EmbeddingConfig
 from models.ntm import NTM, NTMConfig
 from models.rnn import RNN, RNNConfig
 
@@ -27,6 +28,8 @@ def model_config(kind: str, values: Mapping[str, Any]) -> AnyConfig:
     values = dict(values)
     if isinstance(values.get("controller"), Mapping):
         values["controller"] = cell_config(values["controller"], "model.controller")
+    if isinstance(values.get("embedding"), Mapping):
+        values["embedding"] = from_values(EmbeddingConfig, values["embedding"], "model.embedding")
     return from_values(MODELS[kind][0], values, "model")
 
 

@@ -6,22 +6,16 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from models.cells import CellConfig, LSTMConfig, build_cell
-from models.config import ConfigError, require_at_least
-from models.contract import Activation, MemoryModel, Trace
+from models.config import ConfigError
+from models.contract import MemoryModel, ModelConfig, Trace
 
 
 @dataclass(frozen=True)
-class RNNConfig:
+class RNNConfig(ModelConfig):
     """readout is the linear layer on the cell; without it, the outputs are the cell's."""
 
-    input_size: int
-    output_size: int
     controller: CellConfig = field(default_factory=LSTMConfig)
     readout: bool = True
-    output_activation: Activation = "identity"
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "input_size", "output_size")
 
 
 class RNNState(NamedTuple):
@@ -34,7 +28,7 @@ class RNN(MemoryModel[RNNState]):
     def __init__(self, config: RNNConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.controller = build_cell(config.input_size, config.controller)
+        self.controller = build_cell(self.encoded_size, config.controller)
         if config.readout:
             self.output = nn.Linear(self.controller.output_size, config.output_size)
         elif config.output_size != self.controller.output_size:
@@ -43,9 +37,11 @@ class RNN(MemoryModel[RNNState]):
                 f"got {config.output_size}"
             )
 
-    def initial_state(self, batch_size: int) -> RNNState:
+    def initial_state(self, batch_size: int, memory_size: int | None = None) -> RNNState:
+        if memory_size is not None:
+            raise ConfigError(f"memory_size {memory_size} was asked for, but an RNN has no memory to resize")
         return RNNState(self.controller.initial_state(batch_size))
 
     def step(self, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState, Trace]:
-        hidden, controller = self.controller(inputs, state.controller)
+        hidden, controller = self.controller(self.encode(inputs), state.controller)
         return self.output(hidden) if self.config.readout else hidden, RNNState(controller), {}

@@ -2,7 +2,7 @@
 
     DNCState(controller=LSTMState(h, c), memory, ...)  <->  {"controller.h": h, "controller.c": c, "memory": ...}
 
-Every leaf has the batch as axis 0.
+Every leaf has the batch as axis 0. A field that a variant of a model does without is None, and no leaf.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,16 +41,20 @@ def unflatten(leaves: Mapping[str, Tensor], like: S) -> S:
 
 def map_leaves(function: Callable[[Tensor], Tensor], state: S) -> S:
     """Return a state of the same structure with `function` applied to every leaf."""
-    return type(state)(
-        *(map_leaves(function, value) if isinstance(value, tuple) else function(value) for value in state)
-    )
+    return type(state)(*(_map_value(function, value) for value in state))
+
+
+def _map_value(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, tuple):
+        return map_leaves(function, value)
+    return None if value is None else function(value)
 
 
 def _leaves(state: tuple[Any, ...], prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, value in zip(state._fields, state, strict=True):  # type: ignore[attr-defined]
         if isinstance(value, tuple):
             yield from _leaves(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{name}", value
 
 

@@ -28,7 +28,9 @@ class LengthErrors:
 
 
 @torch.no_grad()
-def bit_errors(model: MemoryModel[Any], task: Task, length: int, sequences: int, seed: int) -> Tensor:
+def bit_errors(
+    model: MemoryModel[Any], task: Task, length: int, sequences: int, seed: int, memory_size: int | None = None
+) -> Tensor:
     """Return the wrong bits of each of `sequences` sequences of this length, drawn from `seed`: [sequences]."""
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -36,7 +38,7 @@ def bit_errors(model: MemoryModel[Any], task: Task, length: int, sequences: int,
     for start in range(0, sequences, BATCH):
         rows = min(BATCH, sequences - start)
         episode = task.sample(generator, rows, length)
-        outputs, _, _ = unroll(model, episode.inputs.to(device), model.initial_state(rows))
+        outputs, _, _ = unroll(model, episode.inputs.to(device), model.initial_state(rows, memory_size))
         errors.append(task.errors(outputs.cpu(), episode))
     return torch.cat(errors).float()
 
@@ -48,11 +50,15 @@ def evaluate(
     sequences: int,
     seed: int = EVALUATION_SEED,
     after_length: Callable[[LengthErrors], object] | None = None,
+    memory_size: int | None = None,
 ) -> list[LengthErrors]:
-    """Return the errors at each length; `after_length` is called as soon as one is known."""
+    """Return the errors at each length; `after_length` is called as soon as one is known.
+
+    memory_size: another number of memory slots than the model was trained with.
+    """
     rows = []
     for length in lengths:
-        errors = bit_errors(model, task, length, sequences, seed)
+        errors = bit_errors(model, task, length, sequences, seed, memory_size)
         row = LengthErrors(
             length=length,
             sequences=sequences,

@@ -1,16 +1,18 @@
 """One step of a model as an ONNX graph that carries everything a server needs to know.
 
 Inputs: `inputs` [B, I] and `state.NAME` [B, ...] for each leaf. Outputs: `outputs` [B, O], after their activation,
-`next.NAME` [B, ...] for each leaf and `trace.NAME` [B, ...] for each trace. The batch is dynamic.
-Metadata: `engram.manifest` (the manifest as JSON, with the hash of the weights) and `engram.initial_state` (the state
-before the first step, batch 1, as base64 of deflated safetensors).
+`next.NAME` [B, ...] for each leaf and `trace.NAME` [B, ...] for each trace. The batch is dynamic, and so is the number
+of memory slots.
+Metadata: `engram.manifest` (the manifest as JSON, with the hash of the weights) and `engram.initial_state` (base64 of
+another, deflated ONNX graph: from `slots`, the numbers 0 to N - 1 [N], to the state before the first step of a memory
+of N slots, `state.NAME` [1, ...]; of nothing for a model without state).
 """
 
 import base64
 import logging
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnxscript import opset20 as op
-from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.artefact import ServedStep, load
 from models.contract import MemoryModel
@@ -33,7 +34,8 @@ from training.checkpoint import write_atomically
 OPSET = 20
 
 STEPS_VERIFIED = 100
-BATCHES_VERIFIED = (1, 2, 5)
+RUNS_VERIFIED = ((1, 0), (2, 3), (5, 0))
+"""(batch size, memory slots beyond the config's) of each run of so many steps."""
 TOLERANCE = 5e-4
 """The largest difference from torch, in one step from the same state, of any output, state leaf or trace, relative to
 its largest value where that is above 1. In float32, torch's own step is that uncertain: sharp content weightings
@@ -44,6 +46,9 @@ of rounding to one of the outputs in a few dozen steps. Nor can slots: two whose
 places. Where they held the same, the values of a tensor agree once they are sorted; where they did not, the step
 agrees with one that torch takes from a state which differs by NEARBY.
 """
+
+TINY_DIFFERENCE = 1e-6
+"""The largest difference from torch of a state before the first step."""
 
 NEARBY = 1e-6
 NEARBY_STATES = 64
@@ -56,8 +61,9 @@ class ExportError(RuntimeError):
 def export(directory: Path, after_step: Callable[[int, int], object] | None = None) -> Path:
     """Write `model.onnx` beside the weights of a checkpoint and return its path.
 
-    The graph is run over 100 steps from a fresh state at batch 1, 2 and 5, and gets its name only if every one of its
-    steps is the one that torch takes; `after_step` is called with the steps done and their total. Raises ExportError.
+    The graph is run over 100 steps from a fresh state at batch 1, 2 (with more memory slots) and 5, and gets its name
+    only if every one of its steps is the one that torch takes; `after_step` is called with the steps done and their
+    total. Raises ExportError.
     """
     model, manifest = load(directory)
     graph = build_graph(model, manifest)
@@ -71,32 +77,83 @@ def export(directory: Path, after_step: Callable[[int, int], object] | None = No
 def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
     """Return the graph of one step, with its metadata."""
     step = ServedStep(model).eval()
-    names = step.names
-    example = (torch.zeros(2, model.input_size), *flatten(model.initial_state(2)).values())
-    batch = torch.export.Dim("batch", min=1)
+    leaves = flatten(model.initial_state(2, _example_size(model)))
+    batch, dynamic = torch.export.Dim("batch", min=1), _dynamic_slots(model)
+    graph = _export(
+        step,
+        (torch.zeros(2, model.input_size), *leaves.values()),
+        input_names=["inputs", *(f"state.{name}" for name in leaves)],
+        output_names=[
+            "outputs",
+            *(f"next.{name}" for name in leaves),
+            *(f"trace.{name}" for name in manifest.trace),
+        ],
+        dynamic_shapes=({0: batch}, *([tuple({0: batch} | dynamic[name] for name in leaves)] if leaves else [])),
+    )
+    first = build_initial_state_graph(model).SerializeToString() if leaves else b""
+    metadata = {
+        "engram.manifest": manifest.to_json(),
+        "engram.initial_state": base64.b64encode(zlib.compress(first, 9)).decode(),
+    }
+    onnx.helper.set_model_props(graph, metadata)
+    return graph
+
+
+def build_initial_state_graph(model: MemoryModel[Any]) -> onnx.ModelProto:
+    """Return the graph from the numbers of the slots, 0 to N - 1, to the state before the first step."""
+    slots = torch.arange(_example_size(model) or 1)
+    return _export(
+        FirstState(model).eval(),
+        (slots,),
+        input_names=["slots"],
+        output_names=[f"state.{name}" for name in flatten(model.initial_state(1))],
+        dynamic_shapes=None if model.memory_size is None else ({0: torch.export.Dim("slots")},),
+    )
+
+
+class FirstState(nn.Module):
+    """The state before the first step as a function of the slots' numbers [N]: its leaves, [1, ...] each."""
+
+    def __init__(self, model: MemoryModel[Any]) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, ...]:
+        size = None if self.model.memory_size is None else slots.shape[0]
+        return tuple(flatten(self.model.initial_state(1, size)).values())
+
+
+def _example_size(model: MemoryModel[Any]) -> int | None:
+    """Return a number of slots to trace a graph with: never 1, for which the exporter would fix the axis."""
+    return None if model.memory_size is None else model.memory_size + 1
+
+
+def _dynamic_slots(model: MemoryModel[Any]) -> dict[str, dict[int, torch.export.Dim]]:
+    """Return, for each leaf of the state, the axes along which the memory's slots lie."""
+    here = flatten(model.initial_state(1))
+    if model.memory_size is None:
+        return {name: {} for name in here}
+    slots, larger = torch.export.Dim("slots", min=1), flatten(model.initial_state(1, model.memory_size + 1))
+    return {
+        name: {axis: slots for axis, length in enumerate(leaf.shape) if larger[name].shape[axis] != length}
+        for name, leaf in here.items()
+    }
+
+
+def _export(module: nn.Module, arguments: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
     with _quiet_exporter():
         program = torch.onnx.export(
-            step,
-            example,
-            input_names=["inputs", *(f"state.{name}" for name in names)],
-            output_names=[
-                "outputs",
-                *(f"next.{name}" for name in names),
-                *(f"trace.{name}" for name in manifest.trace),
-            ],
-            dynamic_shapes=({0: batch}, tuple({0: batch} for _ in names)),
+            module,
+            arguments,
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             dynamo=True,
             verbose=False,
+            **options,
         )
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
     _strip_notes(graph)
-    onnx.helper.set_model_props(
-        graph,
-        {"engram.manifest": manifest.to_json(), "engram.initial_state": _pack(flatten(model.initial_state(1)))},
-    )
     return graph
 
 
@@ -109,15 +166,17 @@ def _stable_sort(values: Any, *, stable: bool, dim: int, descending: bool = Fals
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keep torch's exporter from warning of its own deprecations and of libraries that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _strip_notes(graph: onnx.ModelProto) -> None:
@@ -132,21 +191,17 @@ def _strip_notes(graph: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def _pack(leaves: Mapping[str, Tensor]) -> str:
-    data = save({name: leaf.contiguous() for name, leaf in leaves.items()})
-    return base64.b64encode(zlib.compress(data, 9)).decode()
-
-
 @torch.no_grad()
 def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> None:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
-    total = STEPS_VERIFIED * len(BATCHES_VERIFIED)
-    for count, batch in enumerate(BATCHES_VERIFIED):
-        leaves = [leaf.numpy() for leaf in flatten(model.initial_state(batch)).values()]
+    total = STEPS_VERIFIED * len(RUNS_VERIFIED)
+    for count, (batch, more) in enumerate(RUNS_VERIFIED):
+        leaves = _first_leaves(session, model, batch, more)
         for number in range(STEPS_VERIFIED):
-            inputs = torch.randint(0, 2, (batch, model.input_size), generator=generator).float()
+            values = model.embedding.vocabulary_size if model.embedding else 2
+            inputs = torch.randint(0, values, (batch, model.input_size), generator=generator).float()
             feed = dict(zip((entry.name for entry in session.get_inputs()), (inputs.numpy(), *leaves), strict=True))
             actual = session.run(None, feed)
             differences = _differences(actual, step, inputs, [torch.from_numpy(leaf) for leaf in leaves], generator)
@@ -154,11 +209,28 @@ def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int
                 name = session.get_outputs()[int(differences.max(1).argmax())].name
                 raise ExportError(
                     f"the ONNX graph differs from torch by {differences.max():.2g} in {name} at step {number + 1} "
-                    f"of batch size {batch}; at most {TOLERANCE:g} was expected"
+                    f"of batch size {batch}, {more} slots added; at most {TOLERANCE:g} was expected"
                 )
             leaves = actual[1 : 1 + len(leaves)]
             if after_step:
                 after_step(count * STEPS_VERIFIED + number + 1, total)
+
+
+def _first_leaves(
+    session: onnxruntime.InferenceSession, model: MemoryModel[Any], batch: int, more: int
+) -> list[NDArray[Any]]:
+    """Return the state before the first step, [B, ...], as the graph's metadata gives it, which must be as torch's."""
+    size = None if model.memory_size is None else model.memory_size + more
+    slots = np.arange(size or 1)
+    data = zlib.decompress(base64.b64decode(session.get_modelmeta().custom_metadata_map["engram.initial_state"]))
+    if not data:
+        return []
+    first = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    leaves = first.run(None, {entry.name: slots for entry in first.get_inputs()})
+    for (name, expected), leaf in zip(flatten(model.initial_state(1, size)).items(), leaves, strict=True):
+        if not np.allclose(leaf, expected.numpy(), rtol=0, atol=TINY_DIFFERENCE):
+            raise ExportError(f"the ONNX graph of the first state differs from torch in {name}, {more} slots added")
+    return [np.repeat(leaf, batch, 0) for leaf in leaves]
 
 
 def _differences(

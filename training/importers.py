@@ -29,6 +29,7 @@ from models.cells import (
 )
 from models.config import ConfigError
 from models.contract import MemoryModel
+from models.dnc import DNC, DNCConfig
 from models.registry import AnyConfig
 from models.rnn import RNN, RNNConfig
 from training.checkpoint import save_model
@@ -203,6 +204,37 @@ def _fill(layer: nn.Linear, variables: Variables, weight: str, bias: str) -> Non
     layer.bias.copy_(variables.take(bias, layer.out_features))
 
 
+# DeepMind's DNC
+
+
+def _deepmind_dnc(config: Mapping[str, Any], variables: Variables) -> Imported:
+    """Its controller is Sonnet's LSTM, which adds 1 to the forget gate; its gates are ordered i, j, f, o, as ours."""
+    model_config = DNCConfig(
+        input_size=config["input_size"],
+        output_size=config["output_size"],
+        memory_size=config["memory_size"],
+        word_size=config["word_size"],
+        read_heads=config["num_reads"],
+        write_heads=config["num_writes"],
+        controller=LSTMConfig(hidden_size=config["hidden_size"]),
+        strength="softplus",
+        clip=float(config.get("clip_value") or 0),
+    )
+    model = DNC(model_config)
+    assert isinstance(model.controller, LSTM)
+    _fill(model.controller.gates, variables, "dnc/lstm/w_gates:0", "dnc/lstm/b_gates:0")
+    for name, weight, bias in model.interface.each():
+        theirs = f"dnc/memory_access/{DEEPMIND_NAMES.get(name, name)}"
+        weight.copy_(variables.take(f"{theirs}/w:0", *weight.T.shape).T)
+        bias.copy_(variables.take(f"{theirs}/b:0", *bias.shape))
+    _fill(model.output, variables, "dnc/output_linear/w:0", "dnc/output_linear/b:0")
+    return Imported("dnc", model_config, model)
+
+
+DEEPMIND_NAMES = {"free_gates": "free_gate", "read_modes": "read_mode"}
+
+
 FORMATS: dict[str, Callable[[Mapping[str, Any], Variables], Imported]] = {
+    "deepmind-dnc": _deepmind_dnc,
     "tf-rnn-cell": _tf_rnn_cell,
 }

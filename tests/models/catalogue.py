@@ -15,6 +15,7 @@ from models.cells import (
 )
 from models.contract import MemoryModel, unroll
 from models.dnc import DNCConfig
+from models.embedding import EmbeddingConfig
 from models.ntm import NTMConfig
 from models.registry import MODELS, AnyConfig
 from models.rnn import RNNConfig
@@ -25,6 +26,7 @@ GRU = GRUConfig(hidden_size=4)
 BASIC_RNN = BasicRNNConfig(hidden_size=5)
 STACK = StackConfig((LSTM, GRU, FEED_FORWARD))
 SKIPPING_STACK = StackConfig((BASIC_RNN, StackConfig((GRU,)), LSTM), skip_connections=True)
+TOKENS = EmbeddingConfig(vocabulary_size=7, size=3)
 DROPOUT = DropoutConfig(LSTM, inputs=0.1, state=0.3)
 
 CATALOGUE: dict[str, AnyConfig] = {
@@ -43,7 +45,136 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-gru": DNCConfig(3, 2, memory_size=6, word_size=4, controller=GRU),
     "dnc-stack": DNCConfig(3, 2, memory_size=6, word_size=4, controller=STACK),
     "dnc-dropout": DNCConfig(3, 2, memory_size=6, word_size=4, controller=DROPOUT),
+    "dnc-masking": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, masking=True),
+    "dnc-deallocation": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, deallocation=True),
+    "dnc-link-sharpening": DNCConfig(
+        3, 2, memory_size=6, word_size=4, read_heads=2, write_heads=2, controller=LSTM, link_sharpening=True
+    ),
+    "dnc-improved": DNCConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        read_heads=2,
+        controller=LSTMConfig(hidden_size=5, layer_norm=True),
+        masking=True,
+        deallocation=True,
+        link_sharpening=True,
+        bypass_dropout=0.1,
+    ),
+    "dnc-no-links": DNCConfig(3, 2, memory_size=6, word_size=4, read_heads=2, controller=LSTM, links="none"),
+    "dnc-no-links-improved": DNCConfig(
+        3, 2, 6, 4, write_heads=2, controller=LSTM, links="none", masking=True, deallocation=True
+    ),
+    "dnc-sparse-links": DNCConfig(
+        3, 2, memory_size=6, word_size=4, read_heads=2, controller=LSTM, links="sparse", links_per_slot=2
+    ),
+    "dnc-sparse-links-improved": DNCConfig(
+        3,
+        2,
+        memory_size=7,
+        word_size=4,
+        write_heads=2,
+        controller=GRU,
+        links="sparse",
+        links_per_slot=3,
+        masking=True,
+        deallocation=True,
+        link_sharpening=True,
+    ),
+    "dnc-sparse-links-all": DNCConfig(
+        3, 2, memory_size=5, word_size=4, controller=LSTM, links="sparse", links_per_slot=5
+    ),
+    "dnc-deep": DNCConfig(3, 2, memory_size=6, word_size=4, controller=StackConfig((LSTM, LSTM, LSTM))),
+    "dnc-tokens": DNCConfig(
+        1,
+        4,
+        memory_size=6,
+        word_size=4,
+        controller=LSTM,
+        embedding=TOKENS,
+        output_activation="softmax",
+        output_at="last-step",
+    ),
     "ntm": NTMConfig(3, 2, memory_size=6, word_size=4, controller=LSTM),
+    "ntm-pytorch": NTMConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        read_heads=2,
+        write_heads=2,
+        controller=StackConfig((LSTM, LSTM)),
+        order="in-turn",
+        style="pytorch-ntm",
+        memory_start="random",
+        weights_start="zero",
+        reads_start="random",
+        controller_start="learned",
+        output_activation="sigmoid",
+    ),
+    "ntm-lasagne": NTMConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        read_heads=2,
+        controller=FEED_FORWARD,
+        order="before-controller",
+        style="ntm-lasagne",
+        signed_heads=True,
+        weights_start="learned",
+        controller_start="random",
+    ),
+    "ntm-before-controller": NTMConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        write_heads=2,
+        controller=LSTM,
+        order="before-controller",
+        controller_start="learned",
+    ),
+    "ntm-in-turn": NTMConfig(
+        3, 2, memory_size=6, word_size=4, read_heads=3, write_heads=3, controller=LSTM, order="in-turn"
+    ),
+    "ntm-learned-starts": NTMConfig(
+        3,
+        2,
+        6,
+        4,
+        controller=GRU,
+        memory_start="learned",
+        weights_start="learned",
+        reads_start="learned",
+        controller_start="learned",
+    ),
+    "ntm-random-starts": NTMConfig(
+        3,
+        2,
+        6,
+        4,
+        controller=STACK,
+        memory_start="random",
+        weights_start="random",
+        reads_start="random",
+        controller_start="random",
+    ),
+    "ntm-uniform-start": NTMConfig(3, 2, 6, 4, controller=LSTM, memory_start="random", weights_start="uniform"),
+    "ntm-lasagne-shift-5": NTMConfig(
+        3, 2, 6, 4, controller=GRU, order="before-controller", style="ntm-lasagne", shift_width=5
+    ),
+    "ntm-tokens": NTMConfig(
+        1,
+        4,
+        memory_size=6,
+        word_size=4,
+        controller=LSTM,
+        embedding=TOKENS,
+        output_activation="softmax",
+        output_at="last-step",
+    ),
     "ntm-basic-rnn": NTMConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
     "ntm-gru": NTMConfig(3, 2, memory_size=6, word_size=4, controller=GRUConfig(hidden_size=7)),
     "ntm-stack": NTMConfig(3, 2, memory_size=6, word_size=4, controller=SKIPPING_STACK),
@@ -76,6 +207,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "rnn-lstm-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm=True)),
     "rnn-no-readout": RNNConfig(3, 5, controller=LSTM, readout=False),
     "rnn-sizes-of-1": RNNConfig(1, 1, controller=LSTMConfig(hidden_size=1, forget_bias=0)),
+    "rnn-tokens": RNNConfig(1, 4, controller=GRU, embedding=TOKENS, output_activation="softmax", output_at="last-step"),
     "rnn-sigmoid": RNNConfig(7, 5, controller=FeedForwardConfig(hidden_size=3), output_activation="sigmoid"),
 }
 
@@ -105,8 +237,11 @@ def told(config: AnyConfig, **parts: Any) -> MemoryModel[Any]:
 
 
 def random_inputs(model: MemoryModel[Any], steps: int, batch: int) -> Tensor:
-    """Return normal inputs in the dtype of the weights: [T, B, I]."""
-    return torch.randn(steps, batch, model.input_size, dtype=next(model.parameters()).dtype)
+    """Return normal inputs, or tokens, in the dtype of the weights: [T, B, I]."""
+    dtype = next(model.parameters()).dtype
+    if model.embedding:
+        return torch.randint(model.embedding.vocabulary_size, (steps, batch, 1)).to(dtype)
+    return torch.randn(steps, batch, model.input_size, dtype=dtype)
 
 
 @torch.no_grad()

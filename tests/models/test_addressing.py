@@ -28,6 +28,14 @@ def assert_near(actual, expected, atol=1e-12):
     np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=atol)
 
 
+def content(memory, keys, strengths):
+    return addressing.content_weights(addressing.cosine_similarity(memory, keys), strengths)
+
+
+def usage_after(previous_usage, write_weights, free_gates, read_weights):
+    return addressing.usage(previous_usage, write_weights, addressing.retention(free_gates, read_weights))
+
+
 # Content
 
 
@@ -61,7 +69,7 @@ def test_cosine_agrees_with_three_loops():
 @pytest.mark.parametrize("strength", [0.0, 1.0, 1e4])
 def test_content_of_zero_memory_is_uniform_with_finite_gradients(strength):
     memory, keys = torch.zeros(1, 4, 3, requires_grad=True), torch.randn(1, 2, 3, requires_grad=True)
-    weights = addressing.content_weights(memory, keys, torch.full((1, 2), strength))
+    weights = content(memory, keys, torch.full((1, 2), strength))
     assert torch.equal(weights, torch.full((1, 2, 4), 0.25))
     weights[0, 0, 0].backward()
     assert memory.grad.isfinite().all()
@@ -71,7 +79,7 @@ def test_content_of_zero_memory_is_uniform_with_finite_gradients(strength):
 
 def test_content_of_a_zero_key_is_uniform_with_finite_gradients():
     keys = torch.zeros(1, 1, 3, requires_grad=True)
-    weights = addressing.content_weights(torch.randn(1, 4, 3), keys, torch.ones(1, 1))
+    weights = content(torch.randn(1, 4, 3), keys, torch.ones(1, 1))
     assert torch.equal(weights, torch.full((1, 1, 4), 0.25))
     weights[0, 0, 0].backward()
     assert keys.grad.isfinite().all()
@@ -81,15 +89,13 @@ def test_content_is_the_softmax_of_strength_times_cosine():
     memory, keys = torch.randn(1, 5, 3, dtype=torch.float64), torch.randn(1, 2, 3, dtype=torch.float64)
     cosines = addressing.cosine_similarity(memory, keys).numpy()
     expected = np.exp(cosines * np.array([[[0.5], [4.0]]]))
-    actual = addressing.content_weights(memory, keys, tensor([0.5, 4.0]))
+    actual = content(memory, keys, tensor([0.5, 4.0]))
     assert_near(actual, expected / expected.sum(2, keepdims=True))
 
 
 def test_content_of_a_greater_strength_is_sharper():
     memory, key = torch.randn(1, 6, 3, dtype=torch.float64), torch.randn(1, 1, 3, dtype=torch.float64)
-    peaks = [
-        addressing.content_weights(memory, key, tensor([beta])).max().item() for beta in (0.0, 1.0, 5.0, 50.0, 1e5)
-    ]
+    peaks = [content(memory, key, tensor([beta])).max().item() for beta in (0.0, 1.0, 5.0, 50.0, 1e5)]
     assert peaks == sorted(peaks)
     assert peaks[0] == pytest.approx(1 / 6)
     assert peaks[-1] == pytest.approx(1)
@@ -97,7 +103,7 @@ def test_content_of_a_greater_strength_is_sharper():
 
 def test_content_finds_the_slot_that_holds_the_key():
     memory = torch.randn(1, 6, 4, dtype=torch.float64)
-    weights = addressing.content_weights(memory, 3 * memory[:, [4, 1]], tensor([1000.0, 1000.0]))
+    weights = content(memory, 3 * memory[:, [4, 1]], tensor([1000.0, 1000.0]))
     assert_near(weights, one_hot(6, 4, 1), atol=1e-6)
 
 
@@ -155,28 +161,28 @@ def test_read_of_several_slots_mixes_their_words():
 
 
 def test_usage_of_a_slot_just_written_is_full():
-    usage = addressing.usage(tensor([0, 0.5, 0]), one_hot(3, 2), tensor([0]), one_hot(3, 0))
+    usage = usage_after(tensor([0, 0.5, 0]), one_hot(3, 2), tensor([0]), one_hot(3, 0))
     assert_near(usage, [[0, 0.5, 1]])
 
 
 def test_usage_of_a_slot_that_a_free_gate_releases_is_zero():
-    usage = addressing.usage(tensor([1, 0.5, 1]), torch.zeros(1, 1, 3), tensor([1]), one_hot(3, 2))
+    usage = usage_after(tensor([1, 0.5, 1]), torch.zeros(1, 1, 3), tensor([1]), one_hot(3, 2))
     assert_near(usage, [[1, 0.5, 0]])
 
 
 def test_usage_of_a_slot_read_but_not_freed_is_kept():
-    usage = addressing.usage(tensor([1, 0.5, 1]), torch.zeros(1, 1, 3), tensor([0]), one_hot(3, 2))
+    usage = usage_after(tensor([1, 0.5, 1]), torch.zeros(1, 1, 3), tensor([0]), one_hot(3, 2))
     assert_near(usage, [[1, 0.5, 1]])
 
 
 def test_usage_of_a_slot_read_twice_is_freed_by_each_head_in_proportion():
     reads = tensor([[1, 0], [0.5, 0.5]])
-    usage = addressing.usage(tensor([1, 1]), torch.zeros(1, 1, 2), tensor([0.25, 0.5]), reads)
+    usage = usage_after(tensor([1, 1]), torch.zeros(1, 1, 2), tensor([0.25, 0.5]), reads)
     assert_near(usage, [[0.75 * 0.75, 0.75]])
 
 
 def test_usage_of_a_slot_written_and_freed_at_once_is_zero():
-    usage = addressing.usage(tensor([0, 0]), one_hot(2, 1), tensor([1]), one_hot(2, 1))
+    usage = usage_after(tensor([0, 0]), one_hot(2, 1), tensor([1]), one_hot(2, 1))
     assert_near(usage, [[0, 0]])
 
 
@@ -196,13 +202,13 @@ def test_usage_of_several_writes_agrees_with_loops():
             retention *= 1 - gates[b, r].item() * reads[b, r, n].item()
         w, u = 1 - untouched, before[b, n].item()
         expected[b, n] = (u + w - u * w) * retention
-    assert_near(addressing.usage(before, writes, gates, reads), expected)
+    assert_near(usage_after(before, writes, gates, reads), expected)
 
 
 def test_usage_passes_no_gradient_to_the_write_weights_only():
     arguments = [tensor([0.2, 0.4]), tensor([[0.5, 0.1]]), tensor([0.5]), tensor([[0.3, 0.3]])]
     arguments = [argument.requires_grad_() for argument in arguments]
-    addressing.usage(*arguments).sum().backward()
+    usage_after(*arguments).sum().backward()
     assert [argument.grad is None for argument in arguments] == [False, True, False, False]
 
 

@@ -93,7 +93,7 @@ def naive_interface(config, vector):
 def naive_allocation(usage):
     u = 1e-6 + (1 - 1e-6) * usage
     allocation, before = np.zeros(len(u)), 1.0
-    for slot in sorted(range(len(u)), key=lambda n: (u[n], n)):
+    for slot in sorted(range(len(u)), key=lambda n: (-(1 - u[n]), n)):
         allocation[slot] = (1 - u[slot]) * before
         before *= u[slot]
     return allocation

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from safetensors.numpy import load
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -22,10 +21,15 @@ def metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
     return session.get_modelmeta().custom_metadata_map
 
 
-def initial_leaves(session: onnxruntime.InferenceSession, batch: int = 1) -> Arrays:
-    """Return the state before the first step, as the graph's metadata has it, for so many rows."""
-    leaves = load(zlib.decompress(base64.b64decode(metadata(session)["engram.initial_state"])))
-    return {name: np.repeat(leaf, batch, axis=0) for name, leaf in leaves.items()}
+def initial_leaves(session: onnxruntime.InferenceSession, batch: int = 1, slots: int = 8) -> Arrays:
+    """Return the state before the first step, as the graph in the metadata gives it, for so many rows and slots."""
+    data = zlib.decompress(base64.b64decode(metadata(session)["engram.initial_state"]))
+    if not data:
+        return {}
+    first = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    names = [entry.name.removeprefix("state.") for entry in first.get_outputs()]
+    leaves = first.run(None, {entry.name: np.arange(slots) for entry in first.get_inputs()})
+    return {name: np.repeat(leaf, batch, axis=0) for name, leaf in zip(names, leaves, strict=True)}
 
 
 def run_graph(session: onnxruntime.InferenceSession, inputs: NDArray[Any], leaves: Arrays) -> Arrays:

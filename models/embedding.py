@@ -1,0 +1,36 @@
+"""Tokens as vectors: what stands in front of a model whose inputs are the numbers of words."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.config import require_at_least
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """Tokens are the whole numbers from 0 to vocabulary_size - 1; each has a learned vector of `size` numbers."""
+
+    vocabulary_size: int
+    size: int
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "vocabulary_size", "size")
+
+
+class Embedding(nn.Module):
+    """e = E[token], for inputs that come as numbers like those of any other model."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        super().__init__()
+        self.vocabulary_size = config.vocabulary_size
+        self.size = config.size
+        self.vectors = nn.Embedding(config.vocabulary_size, config.size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: [B, 1]. Returns [B, size]; zeros for what is no token, so that no row can break another's step."""
+        known = (tokens > -0.5) & (tokens < self.vocabulary_size - 0.5)
+        numbers = torch.where(known, tokens, 0).round().long().squeeze(1)
+        vectors: Tensor = self.vectors(numbers)
+        return vectors * known
