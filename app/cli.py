@@ -13,6 +13,9 @@ from app.settings import SettingsError, add_settings_flags, load_settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+ORIGINALS = ("deepmind-dnc", "pytorch-ntm", "tf-rnn-cell")
+"""The keys of training.importers.FORMATS, here for a command line that starts without torch."""
+
 EVALUATION_LENGTHS = (10, 20, 30, 50, 120)
 
 
@@ -175,8 +178,13 @@ def _export(options: argparse.Namespace) -> int:
 
 def _add_import(commands: Commands) -> None:
     parser = _add(commands, "import", "Turn weights of an original implementation into a checkpoint, exported.")
-    parser.add_argument("file", type=Path, metavar="FILE", help="npz of the variables by their own names, and config")
-    parser.add_argument("--format", required=True, choices=["tf-rnn-cell"], help="which original")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="npz of the variables by their own names and a config; of pytorch-ntm also a state_dict",
+    )
+    parser.add_argument("--format", required=True, choices=ORIGINALS, help="which original")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
     parser.add_argument("--cell", metavar="NAME", help="the cell to take, where the file holds several")
     parser.set_defaults(run=_import)

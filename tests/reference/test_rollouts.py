@@ -1,8 +1,6 @@
-"""What the original implementations computed, reproduced from their weights: by torch, by ONNX, and by a server.
+"""What the original implementations computed, reproduced from their weights: by torch, by ONNX, and by a server."""
 
-The file is a copy of rollouts of TensorFlow's rnn_cell.
-"""
-
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,26 +14,30 @@ from app.backends.base import Array
 from app.backends.onnx import OnnxBackend
 from models.state import flatten
 from tests.app.harness import Server, running_server
+from tests.reference.rollouts import ROLLOUTS, Rollout
 from training.export import export
 from training.importers import import_checkpoint, read_original
 
-FILE = Path(__file__).parent / "tf_rnn_cells.npz"
-TOLERANCE = 1e-5
+TOLERANCE = 5e-5
 
-CELLS = ["basic_rnn", "gru", "basic_lstm", "lstm", "lstm_peephole", "lstm_proj_clip", "multi"]
+every_rollout = pytest.mark.parametrize("name", ROLLOUTS)
+
+SLOT_AXES = {"memory": [0], "usage": [0], "read_weights": [1], "write_weights": [1], "precedence_weights": [1]}
+SLOT_AXES |= {"link": [1, 2]}
+"""Along which axes of a leaf of one row the slots lie."""
 
 
-def rollout(cell: str) -> dict[str, Array]:
-    with np.load(FILE) as archive:
-        return {key.removeprefix(f"{cell}/"): archive[key] for key in archive.files if key.startswith(f"{cell}/")}
+@functools.cache
+def rollout(name: str) -> Rollout:
+    return ROLLOUTS[name]()
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every rollout's weights as an exported checkpoint."""
     root = tmp_path_factory.mktemp("imported")
-    for name in CELLS:
-        import_checkpoint("tf-rnn-cell", FILE, root / name, name, "engram import")
+    for name in ROLLOUTS:
+        import_checkpoint(rollout(name).format, rollout(name).file, root / name, rollout(name).cell, "engram import")
         export(root / name)
     return root
 
@@ -46,40 +48,81 @@ def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield server
 
 
-def close(actual: Any, expected: Array, what: str) -> None:
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE, err_msg=what)
+def assert_close(actual: Any, expected: Array, what: str) -> None:
+    """Compare as the values are, where they are at most 1, and in proportion to the largest where it is above."""
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale, err_msg=what)
 
 
-@pytest.mark.parametrize("name", CELLS)
+def assert_state_close(leaves: dict[str, Array], expected: Rollout, step: int) -> None:
+    """Compare the leaves, [B, ...], with the recorded ones: what has slots after the slots of each row are matched."""
+    recorded = {name: values[step] for name, values in expected.states.items()}
+    if step == len(expected.inputs) - 1:
+        recorded |= expected.last
+    for name in recorded.keys() - SLOT_AXES:
+        np.testing.assert_allclose(
+            leaves[name], recorded[name], rtol=0, atol=TOLERANCE, err_msg=f"{name} at step {step}"
+        )
+    if "memory" in recorded:
+        for row in range(len(recorded["memory"])):
+            ours = {name: leaves[name][row] for name in recorded.keys() & SLOT_AXES.keys()}
+            theirs = {name: recorded[name][row] for name in ours}
+            order = matching_slots(ours, theirs) if "usage" in theirs else np.arange(len(theirs["memory"]))
+            for name, values in ours.items():
+                for axis in SLOT_AXES[name]:
+                    values = np.take(values, order, axis)
+                assert_close(values, theirs[name], f"{name} of row {row} at step {step}")
+
+
+def matching_slots(ours: dict[str, Array], theirs: dict[str, Array]) -> Array:
+    """Return, for each of their slots, the one of ours that holds the same; each of ours is taken once."""
+    distances = np.abs(_by_slot(theirs)[:, None] - _by_slot(ours)[None]).max(2)
+    order = np.zeros(len(distances), int)
+    for _ in distances:
+        slot, match = np.unravel_index(np.argmin(distances), distances.shape)
+        order[slot] = match
+        distances[slot], distances[:, match] = np.inf, np.inf
+    return order
+
+
+def _by_slot(leaves: dict[str, Array]) -> Array:
+    """Return all that belongs to each slot, in proportion to the largest of its kind: [N, ...]."""
+    columns = []
+    for name in ("memory", "usage", "read_weights", "write_weights", "precedence_weights"):
+        values = leaves[name] if name == "memory" else np.atleast_2d(leaves[name]).T
+        columns.append(values / max(1.0, float(np.abs(values).max())))
+    return np.concatenate(columns, 1)
+
+
+@every_rollout
 @torch.no_grad()
-def test_cell_states_are_those_of_the_original_at_every_step(name):
-    model, expected = read_original("tf-rnn-cell", FILE, name).model, rollout(name)
-    state = model.initial_state(expected["inputs"].shape[1])
-    for t, inputs in enumerate(torch.from_numpy(expected["inputs"])):
+def test_torch_states_and_outputs_are_those_of_the_original_at_every_step(name):
+    expected = rollout(name)
+    model = read_original(expected.format, expected.file, expected.cell).model
+    state = model.initial_state(expected.inputs.shape[1])
+    for step, inputs in enumerate(torch.from_numpy(expected.inputs)):
         outputs, state, _ = model.step(inputs, state)
-        close(outputs, expected["outputs"][t], f"outputs at step {t}")
-        for number, leaf in enumerate(in_their_order(flatten(state))):
-            close(leaf, expected[f"state{number}"][t], f"state {number} at step {t}")
+        np.testing.assert_allclose(model.activate(outputs), expected.outputs[step], rtol=0, atol=TOLERANCE)
+        leaves = {leaf: values.numpy() for leaf, values in flatten(state).items()}
+        assert_state_close(leaves, expected, step)
 
 
-def in_their_order(leaves: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Return the leaves layer by layer, an LSTM's as c, h."""
-    layers = sorted({name.rpartition(".")[0] for name in leaves})
-    return [leaves[f"{layer}.{leaf}"] for layer in layers for leaf in ("c", "h") if f"{layer}.{leaf}" in leaves]
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_onnx_outputs_are_those_of_the_original(name, checkpoints):
+@every_rollout
+def test_onnx_states_and_outputs_are_those_of_the_original_at_every_step(name, checkpoints):
     expected = rollout(name)
     backend = OnnxBackend(checkpoints / name, capacity=3)
-    slots = [backend.open() for _ in range(expected["inputs"].shape[1])]
-    for t, inputs in enumerate(expected["inputs"]):
-        close(backend.step(slots, inputs)[0], expected["outputs"][t], f"outputs at step {t}")
+    slots = [backend.open() for _ in range(expected.inputs.shape[1])]
+    for step, inputs in enumerate(expected.inputs):
+        outputs, _ = backend.step(slots, inputs)
+        np.testing.assert_allclose(outputs, expected.outputs[step], rtol=0, atol=TOLERANCE)
+        rows = [backend.read(slot) for slot in slots]
+        assert_state_close({leaf: np.stack([row[leaf] for row in rows]) for leaf in rows[0]}, expected, step)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@every_rollout
 def test_served_outputs_are_those_of_the_original(name, server):
     expected = rollout(name)
-    request = {"model": name, "inputs": expected["inputs"].swapaxes(0, 1).tolist()}
+    request = {"model": name, "inputs": expected.inputs.swapaxes(0, 1).tolist()}
     answer = httpx.post(f"{server.url}/infer", json=request, timeout=30).raise_for_status().json()
-    close(np.swapaxes(answer["outputs"], 0, 1), expected["outputs"], "outputs")
+    served = np.swapaxes(answer["outputs"], 0, 1)
+    np.testing.assert_allclose(served, expected.outputs, rtol=0, atol=TOLERANCE)

@@ -1,13 +1,21 @@
 """Files that are not what the original has; that imported weights compute what it did is in tests/reference."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from app.cli import ORIGINALS
 from models.artefact import load
 from models.manifest import ONNX_FILE
-from training.importers import ImportFailed, import_checkpoint, read_original
+from training.importers import FORMATS, ImportFailed, import_checkpoint, read_original
+
+ROLLOUTS = Path(__file__).parents[1] / "reference"
+NTM = ROLLOUTS / "pytorch_ntm_2heads_2layers.pt"
+DNC = ROLLOUTS / "deepmind_dnc_3writes.npz"
 
 CONFIG = {"cells": [{"type": "GRUCell", "num_units": 2}]}
 SCOPE = "gru_cell"
@@ -78,8 +86,11 @@ def test_failed_import_leaves_nothing(tmp_path):
     ("config", "complaint"),
     [
         ("{", "config is not JSON"),
-        ({"cells": [{"type": "GRUCell"}]}, "config does not describe a tf-rnn-cell: KeyError('num_units')"),
-        ({"cells": [{"type": "Elman", "num_units": 2}]}, "KeyError('Elman')"),
+        ({"cells": [{"type": "GRUCell"}]}, "num_units of a cell must be a whole number, got None"),
+        (
+            {"cells": [{"type": "Elman", "num_units": 2}]},
+            "type of a cell: expected one of BasicRNNCell, GRUCell, BasicLSTMCell, LSTMCell, got 'Elman'",
+        ),
         ({"cells": []}, "config does not describe a tf-rnn-cell"),
         ([1], "config does not describe a tf-rnn-cell"),
         ({"cells": [{"type": "GRUCell", "num_units": 0}]}, "hidden_size must be at least 1, got 0"),
@@ -119,3 +130,137 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     assert "variable 'gru_cell/gates/bias:0' has values that are not finite" in refusal(
         write(tmp_path / "a.npz", arrays)
     )
+
+
+# TensorFlow's options
+
+
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        (
+            {"type": "GRUCell", "num_units": 2, "activation": "relu"},
+            "activation = 'relu' of a GRUCell is not supported",
+        ),
+        ({"type": "GRUCell", "num_units": 2, "use_peepholes": True}, "use_peepholes = True of a GRUCell"),
+        ({"type": "BasicRNNCell", "num_units": 2, "activation": "swish"}, "cell.activation: expected one of 'tanh'"),
+        ({"num_units": 2}, "config has no 'type', which a tf-rnn-cell needs"),
+    ],
+)
+def test_option_that_would_change_what_a_cell_computes_is_refused(tmp_path, cell, complaint):
+    assert complaint in refusal(write(tmp_path / "cell.npz", variables(), {"cells": [cell]}))
+
+
+def test_options_left_out_are_the_constructors_own(tmp_path):
+    draw = np.random.default_rng(0).standard_normal
+    arrays = {"lstm_cell/kernel:0": draw((5, 8)), "lstm_cell/bias:0": draw(8)}
+    config = {"cells": [{"type": "LSTMCell", "num_units": 2, "num_proj": None, "proj_clip": 0.5, "name": "lstm"}]}
+    cell = read_original("tf-rnn-cell", write(tmp_path / "lstm.npz", arrays, config)).config.controller
+    assert (cell.forget_bias, cell.peepholes, cell.projection_size, cell.projection_clip) == (1, False, 0, 0)
+
+
+# pytorch-ntm
+
+
+def state_dict():
+    """Return the small NTM among the reference rollouts, as torch saved it."""
+    return torch.load(NTM, weights_only=True)
+
+
+def save(path, tensors):
+    torch.save(tensors, path)
+    return path
+
+
+def test_state_dict_in_the_older_form_of_torch_is_read_too(tmp_path):
+    torch.save(state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    older, newer = (read_original("pytorch-ntm", path).model.state_dict() for path in (tmp_path / "old.pt", NTM))
+    assert all(torch.equal(older[name], newer[name]) for name in newer)
+
+
+def test_state_dict_tells_the_sizes_that_a_config_would(tmp_path):
+    config = read_original("pytorch-ntm", NTM).config
+    assert (config.input_size, config.output_size, config.memory_size, config.word_size) == (5, 4, 10, 6)
+    assert (config.read_heads, config.write_heads, len(config.controller.cells)) == (2, 2, 2)
+    assert config.controller.cells[0].hidden_size == 12
+
+
+@pytest.mark.parametrize("name", ["memory.mem_bias", "ntm.controller.lstm.weight_hh_l1", "ntm.heads.3.fc_write.bias"])
+def test_state_dict_without_a_tensor_names_it(tmp_path, name):
+    tensors = state_dict()
+    del tensors[name]
+    assert f"variable {name!r} of shape" in refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+
+
+def test_state_dict_with_a_tensor_of_another_shape_names_it_with_both(tmp_path):
+    tensors = state_dict() | {"ntm.heads.0.fc_read.weight": torch.zeros(11, 12)}
+    told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+    assert "variable 'ntm.heads.0.fc_read.weight' must have shape [12, 12], got [11, 12]" in told
+
+
+def test_state_dict_with_one_tensor_more_names_it(tmp_path):
+    tensors = state_dict() | {"ntm.heads.4.fc_read.weight": torch.zeros(3)}
+    told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+    assert "variable 'ntm.heads.4.fc_read.weight' of shape [3] has no place in the model" in told
+
+
+def test_state_dict_whose_copies_of_the_memory_differ_is_refused(tmp_path):
+    tensors = state_dict() | {"ntm.heads.1.memory.mem_bias": torch.zeros(10, 6)}
+    told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+    assert "variable 'ntm.heads.1.memory.mem_bias' must hold what 'memory.mem_bias' does" in told
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04 cut off", b"\x80\x02}q\x00."])
+def test_file_that_torch_did_not_save_is_refused_by_name(tmp_path, data):
+    (tmp_path / "x.pt").write_bytes(data)
+    assert "x.pt: " in refusal(tmp_path / "x.pt", "pytorch-ntm")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}, torch.zeros(2)])
+def test_saved_object_that_is_no_state_dict_is_refused(tmp_path, content):
+    told = refusal(save(tmp_path / "x.pt", content), "pytorch-ntm")
+    assert "x.pt: expected a state_dict, names to tensors" in told
+
+
+def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
+    torch.save({"weights": Trap(tmp_path / "sprung")}, tmp_path / "x.pt")
+    assert "neither an npz file of arrays nor a state_dict of tensors" in refusal(tmp_path / "x.pt", "pytorch-ntm")
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """What an attacker would pickle: an object whose loading runs a function."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+# DeepMind's DNC
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"num_writes": 2}, "variable 'dnc/memory_access/write_keys/w:0' must have shape [32, 16], got [32, 24]"),
+        ({"hidden_size": 7}, "variable 'dnc/lstm/w_gates:0' must have shape"),
+        ({"memory_size": 0}, "config: DNCConfig.memory_size must be at least 1, got 0"),
+        ({"word_size": "8"}, "config does not describe a deepmind-dnc"),
+    ],
+)
+def test_dnc_whose_config_and_variables_disagree_is_refused(tmp_path, change, complaint):
+    with np.load(DNC) as archive:
+        arrays = {name: archive[name] for name in archive.files if name.startswith("params/")}
+        config = json.loads(str(archive["config"]))
+    assert complaint in refusal(write(tmp_path / "dnc.npz", arrays, config | change), "deepmind-dnc")
+
+
+def test_dnc_config_without_a_key_names_it(tmp_path):
+    told = refusal(write(tmp_path / "dnc.npz", {}, {"input_size": 3}), "deepmind-dnc")
+    assert "config has no 'output_size', which a deepmind-dnc needs" in told
+
+
+def test_command_offers_every_format():
+    assert set(ORIGINALS) == set(FORMATS)

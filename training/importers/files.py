@@ -1,0 +1,106 @@
+"""From a file to a checkpoint."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.config import ConfigError
+from training.checkpoint import save_model
+from training.importers.formats import FORMATS
+from training.importers.variables import Imported, ImportFailed, Variables
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def import_checkpoint(original: str, file: Path, out: Path, cell: str | None, command: str) -> Imported:
+    """Turn the weights in `file` into a checkpoint in `out`; `cell` is the one to take where the file holds several.
+
+    Raises ImportFailed.
+    """
+    imported = read_original(original, file, cell)
+    training = {"command": command, "original": original}
+    save_model(out, imported.model, imported.kind, imported.config, task={"name": "none"}, training=training)
+    return imported
+
+
+def read_original(original: str, file: Path, cell: str | None = None) -> Imported:
+    """Return the model whose weights are in `file`. original: a key of FORMATS. Raises ImportFailed."""
+    if FORMATS[original].deduce and _is_saved_by_torch(file):
+        arrays = _load_state_dict(file)
+    else:
+        arrays = _of_cell(_load_npz(file), cell, file)
+    under = {name.removeprefix("params/"): arrays[name] for name in arrays if name.startswith("params/")}
+    variables = Variables(under or {name: arrays[name] for name in arrays if name != "config"}, str(file))
+    try:
+        with torch.no_grad():
+            imported = FORMATS[original].build(_config(original, arrays, variables, file), variables)
+    except ConfigError as error:
+        raise ImportFailed(f"{file}: config: {error}") from error
+    except KeyError as error:
+        raise ImportFailed(f"{file}: config has no {error.args[0]!r}, which a {original} needs") from error
+    except (IndexError, TypeError) as error:
+        raise ImportFailed(f"{file}: config does not describe a {original}: {error}") from error
+    variables.finish()
+    return imported
+
+
+def _config(original: str, arrays: Arrays, variables: Variables, file: Path) -> dict[str, Any]:
+    deduce = FORMATS[original].deduce
+    if "config" not in arrays:
+        if deduce:
+            return deduce(variables)
+        raise ImportFailed(f"{file}: there is no config; it is a JSON string beside the variables")
+    try:
+        config = json.loads(str(arrays["config"]))
+    except ValueError as error:
+        raise ImportFailed(f"{file}: config is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ImportFailed(f"{file}: config does not describe a {original}: it must be an object, got {config!r}")
+    return config
+
+
+def _of_cell(arrays: Arrays, cell: str | None, file: Path) -> Arrays:
+    """Return the arrays of one cell, where a file holds several."""
+    cells = sorted(name.removesuffix("/config") for name in arrays if name.endswith("/config"))
+    if cell is None and not (cells and "config" not in arrays):
+        return arrays
+    if cell not in cells:
+        told = f"there is no config of cell {cell!r}" if cell else "it holds several cells"
+        raise ImportFailed(f"{file}: {told}; --cell takes one of {', '.join(cells) or 'none: there are no cells'}")
+    return {name.removeprefix(f"{cell}/"): array for name, array in arrays.items() if name.startswith(f"{cell}/")}
+
+
+def _load_npz(file: Path) -> Arrays:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ImportFailed(f"{file}: not an npz file of arrays: {error}") from error
+
+
+def _is_saved_by_torch(file: Path) -> bool:
+    """Return whether a file is what torch.save writes: not an archive of .npy files, nor anything without a pickle."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return file.is_file()  # as older versions of torch wrote it
+
+
+def _load_state_dict(file: Path) -> Arrays:
+    """Return the tensors of a state_dict. No object in it but tensors is ever made."""
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of tensors: {reason}") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ImportFailed(f"{file}: expected a state_dict, names to tensors, got {type(tensors).__name__}")
+    return {str(name): tensor.detach().float().numpy() for name, tensor in tensors.items()}

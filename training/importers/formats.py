@@ -1,0 +1,26 @@
+"""The one table of originals: format -> how its variables become a model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.importers.deepmind_dnc import deepmind_dnc
+from training.importers.pytorch_ntm import pytorch_ntm, pytorch_ntm_config
+from training.importers.tf_rnn_cell import tf_rnn_cell
+from training.importers.variables import Imported, Variables
+
+
+@dataclass(frozen=True)
+class Format:
+    """build makes the model of a config and its variables; deduce, where there is one, the config of variables that
+    come without, as in a file that torch saved."""
+
+    build: Callable[[Mapping[str, Any], Variables], Imported]
+    deduce: Callable[[Variables], dict[str, Any]] | None = None
+
+
+FORMATS = {
+    "deepmind-dnc": Format(deepmind_dnc),
+    "pytorch-ntm": Format(pytorch_ntm, deduce=pytorch_ntm_config),
+    "tf-rnn-cell": Format(tf_rnn_cell),
+}
