@@ -26,9 +26,13 @@ def length(x):
     return np.sqrt(dot(x, x) + 1e-6)
 
 
-def content(memory, key, strength):
-    """Return softmax over the slots of strength times cosine."""
-    return softmax(np.array([strength * dot(key, word) / (length(key) * length(word) + 1e-6) for word in memory]))
+def cosine(x, y):
+    return dot(x, y) / (length(x) * length(y) + 1e-6)
+
+
+def content(memory, key, strength, similarity=cosine):
+    """Return softmax over the slots of strength times similarity."""
+    return softmax(np.array([strength * similarity(key, word) for word in memory]))
 
 
 def write(memory, weightings, erase_vectors, write_vectors):
@@ -49,6 +53,14 @@ def read(memory, weighting):
 
 def linear(weights, name, x):
     return np.array([dot(row, x) for row in weights[f"{name}.weight"]]) + weights[f"{name}.bias"]
+
+
+def encoded(config, weights, x):
+    """Return what the controller sees of the inputs: themselves, or the vector of a token, zeros for what is none."""
+    if not config.embedding:
+        return x
+    vectors = weights["embedding.vectors.weight"]
+    return vectors[int(x[0])] if x[0] in range(len(vectors)) else np.zeros(vectors.shape[1])
 
 
 def cut(vector, parts):
@@ -164,14 +176,13 @@ def assert_state_near(leaves, row, state, atol=1e-9):
 
 def assert_steps_near(model, state, sequence, naive_step):
     """Assert that the model steps from `state` as the naive version does: outputs, states and traces of every row."""
-    weights, rows = weights_of(model), range(sequence.shape[1])
+    config, weights, rows = model.config, weights_of(model), range(sequence.shape[1])
     naive_states = [row_of(flatten(state), row) for row in rows]
     for inputs in sequence:
         outputs, state, trace = model.step(inputs, state)
         for row in rows:
-            expected, naive_states[row], naive_trace = naive_step(
-                model.config, weights, inputs[row].numpy(), naive_states[row]
-            )
+            seen = encoded(config, weights, inputs[row].numpy())
+            expected, naive_states[row], naive_trace = naive_step(config, weights, seen, naive_states[row])
             np.testing.assert_allclose(outputs[row], expected, rtol=0, atol=1e-9)
             assert_state_near(flatten(state), row, naive_states[row])
             assert_state_near(trace, row, naive_trace | {"controller": {}})

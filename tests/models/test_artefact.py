@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save
 
 from models.artefact import ServedStep, load
-from models.contract import schemas
+from models.config import ConfigError
+from models.contract import schemas, unroll
 from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest, ManifestError
 from models.registry import config_values
 from models.state import flatten
@@ -49,17 +50,29 @@ def test_load_gives_the_model_that_was_saved(tmp_path, name):
     assert not loaded.training
 
 
-@pytest.mark.parametrize("name", ["dnc", "ntm"])
-def test_load_with_another_memory_size_gives_that_many_slots(tmp_path, name):
-    a_checkpoint(tmp_path, name)
-    loaded, _ = load(tmp_path, memory_size=17)
-    assert loaded.initial_state(1).memory.shape == (1, 17, 4)
+@pytest.mark.parametrize("name", ["dnc", "dnc-sparse-links", "ntm", "ntm-learned-starts"])
+def test_load_gives_a_model_whose_states_have_any_number_of_slots(tmp_path, name):
+    model = a_checkpoint(tmp_path, name)
+    loaded, _ = load(tmp_path)
+    assert loaded.initial_state(1).memory.shape == (1, 6, 4)
+    inputs, states = random_inputs(model, 3, 2), [each.initial_state(2, memory_size=17) for each in (model, loaded)]
+    expected, ours = (unroll(each, inputs, state) for each, state in zip((model, loaded), states, strict=True))
+    assert ours[1].memory.shape == (2, 17, 4)
+    assert torch.equal(ours[0], expected[0])
 
 
-def test_load_of_a_model_without_memory_refuses_a_memory_size(tmp_path):
+def test_load_of_a_model_without_memory_gives_one_that_refuses_a_memory_size(tmp_path):
     a_checkpoint(tmp_path, "rnn")
-    with pytest.raises(ManifestError, match="a model of kind 'rnn' has no memory to resize"):
-        load(tmp_path, memory_size=17)
+    loaded, _ = load(tmp_path)
+    with pytest.raises(ConfigError, match="an RNN has no memory to resize"):
+        loaded.initial_state(1, memory_size=17)
+
+
+def test_load_gives_the_start_that_was_drawn_when_the_model_was_made(tmp_path):
+    model = a_checkpoint(tmp_path, "ntm-random-starts")
+    loaded, _ = load(tmp_path)
+    theirs = flatten(loaded.initial_state(2))
+    assert all(torch.equal(leaf, theirs[name]) for name, leaf in flatten(model.initial_state(2)).items())
 
 
 @pytest.mark.parametrize(
@@ -81,7 +94,21 @@ def test_load_of_files_that_make_no_model_says_why(tmp_path, changes, message):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["dnc-sigmoid", "dnc-2-read-3-write-heads", "ntm-sigmoid", "rnn-sigmoid"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dnc-sigmoid",
+        "dnc-2-read-3-write-heads",
+        "dnc-no-links",
+        "dnc-sparse-links",
+        "dnc-tokens",
+        "ntm-sigmoid",
+        "ntm-before-controller",
+        "ntm-stack",
+        "rnn-sigmoid",
+        "rnn-tokens",
+    ],
+)
 def test_served_step_is_the_step_with_activated_outputs_and_flat_leaves(name):
     model = make(name)
     inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
@@ -90,4 +117,13 @@ def test_served_step_is_the_step_with_activated_outputs_and_flat_leaves(name):
     outputs, next_state, trace = model.step(inputs, state)
     expected = [model.activate(outputs), *flatten(next_state).values(), *trace.values()]
     assert served.names == list(flatten(state))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))
+
+
+def test_served_step_runs_on_a_state_of_another_size():
+    model = make("dnc-sparse-links")
+    inputs, state = random_inputs(model, 1, 3)[0], model.initial_state(3, memory_size=11)
+    results = ServedStep(model)(inputs, *flatten(state).values())
+    outputs, next_state, trace = model.step(inputs, state)
+    expected = [model.activate(outputs), *flatten(next_state).values(), *trace.values()]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))

@@ -3,13 +3,24 @@
 import pytest
 import torch
 
-from models.contract import unroll
-from tests.models.catalogue import make, random_inputs
+from models.config import ConfigError
+from models.contract import memory_slots, schemas, unroll
+from models.registry import MODELS, model_config
+from tests.models.catalogue import CATALOGUE, lived_in_state, make, random_inputs
 
 
 def test_activation_sigmoid_turns_outputs_into_probabilities():
     model = make("dnc-sigmoid")
     assert model.activate(torch.tensor([0.0, -200.0, 200.0])).tolist() == [0.5, 0, 1]
+
+
+def test_activation_softmax_turns_outputs_into_probabilities_of_classes():
+    outputs = torch.tensor([[[0.0, 0, 0, 0], [200, -200, 0, 0]], [[1, 2, 1, 2], [-9, -9, -9, 300]]])
+    likely, even = torch.e / (2 + 2 * torch.e), 0.25
+    expected = [[[even] * 4, [1, 0, 0, 0]], [[0.5 - likely, likely] * 2, [0, 0, 0, 1]]]
+    probabilities = make("dnc-tokens").activate(outputs)
+    torch.testing.assert_close(probabilities, torch.tensor(expected))
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 2))
 
 
 def test_activation_identity_leaves_outputs_as_they_are():
@@ -25,6 +36,58 @@ def test_step_outputs_come_before_the_activation():
 def test_model_knows_its_sizes():
     model = make("dnc-odd-sizes")
     assert (model.input_size, model.output_size) == (7, 5)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_model_knows_where_its_answer_stands(kind):
+    assert make(kind).output_at == "every-step"
+    assert make(f"{kind}-tokens").output_at == "last-step"
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("output_activation", "'identity', 'sigmoid', 'softmax'"), ("output_at", "'every-step', 'last-step'")],
+)
+def test_model_option_unknown_names_key_value_and_expectation(kind, name, expected):
+    with pytest.raises(ConfigError) as error:
+        model_config(kind, {"input_size": 3, "output_size": 2, name: "never"})
+    assert str(error.value) == f"model.{name}: expected one of {expected}, got 'never'"
+
+
+def test_model_knows_its_memory_size():
+    assert (make("dnc").memory_size, make("ntm-shift-5").memory_size, make("rnn").memory_size) == (6, 8, None)
+
+
+@pytest.mark.parametrize("name", ["dnc", "ntm"])
+def test_memory_slots_are_those_asked_for_or_else_the_configs(name):
+    config = CATALOGUE[name]
+    assert (memory_slots(config, None), memory_slots(config, 1), memory_slots(config, 99)) == (6, 1, 99)
+
+
+@pytest.mark.parametrize("name", ["dnc", "ntm"])
+@pytest.mark.parametrize("slots", [0, -1])
+def test_memory_slots_that_a_config_cannot_have_are_refused_as_it_refuses_them(name, slots):
+    with pytest.raises(ConfigError, match=rf"\.memory_size must be at least 1, got {slots}"):
+        memory_slots(CATALOGUE[name], slots)
+    with pytest.raises(ConfigError, match="memory_size must be at least 2, links_per_slot, got 1"):
+        memory_slots(CATALOGUE["dnc-sparse-links"], 1)
+
+
+def test_memory_slots_that_stand_for_any_size_are_taken_as_they_are():
+    symbol = object()
+    assert memory_slots(CATALOGUE["dnc"], symbol) is symbol
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dnc", "ntm"])
+def test_step_takes_the_number_of_slots_that_it_finds(name):
+    model = make(name)
+    state = model.initial_state(2, memory_size=13)
+    assert model.step(random_inputs(model, 1, 2)[0], state)[1].memory.shape == (2, 13, 4)
+    assert lived_in_state(model, 2).memory.shape == (2, 6, 4)
+    assert schemas(model)[0]["memory"] == [6, 4]
+    assert schemas(model, 13)[0]["memory"] == [13, 4]
 
 
 def test_unroll_keeps_the_traces_that_are_named_and_no_other():

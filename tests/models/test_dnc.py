@@ -17,7 +17,7 @@ DNCS = [name for name in CATALOGUE if name.startswith("dnc")]
 
 def naive_step(config, weights, x, state):
     """Return outputs, next state and trace of one row."""
-    slots, reads, writes, word = range(config.memory_size), config.read_heads, config.write_heads, config.word_size
+    slots, reads, writes = range(len(state["memory"])), config.read_heads, config.write_heads
     bound = config.clip or np.inf
 
     h, controller = naive.cell(
@@ -26,39 +26,34 @@ def naive_step(config, weights, x, state):
     h, controller = np.clip(h, -bound, bound), {name: np.clip(leaf, -bound, bound) for name, leaf in controller.items()}
     xi = naive_interface(config, naive.linear(weights, "interface", h))
 
-    usage = np.zeros(len(slots))
+    usage, emptied = np.zeros(len(slots)), state["memory"].copy()
     for n in slots:
         u, w = state["usage"][n], 1 - np.prod([1 - state["write_weights"][v][n] for v in range(writes)])
         retention = np.prod([1 - xi["free_gates"][r] * state["read_weights"][r][n] for r in range(reads)])
         usage[n] = (u + w - u * w) * retention
+        emptied[n] = emptied[n] * (retention if config.deallocation else 1)
 
     allocations, write_weights, promised = [], [], usage
     for v in range(writes):
         a, ga, gw = naive_allocation(promised), xi["allocation_gate"][v], xi["write_gate"][v]
-        c = naive.content(state["memory"], xi["write_keys"][v], xi["write_strengths"][v])
+        mask, key = xi["write_masks"][v], xi["write_keys"][v]
+        c = naive.content(state["memory"] * mask, key * mask, xi["write_strengths"][v])
         allocations.append(a)
         write_weights.append(gw * (ga * a + (1 - ga) * c))
         promised = promised + (1 - promised) * ga * gw * a
-    memory = naive.write(state["memory"], write_weights, xi["erase_vectors"], xi["write_vectors"])
+    memory = naive.write(emptied, write_weights, xi["erase_vectors"], xi["write_vectors"])
 
-    link, precedence = np.zeros_like(state["link"]), np.zeros_like(state["precedence_weights"])
-    for v in range(writes):
-        w, p = write_weights[v], state["precedence_weights"][v]
-        for i in slots:
-            for j in slots:
-                link[v, i, j] = 0 if i == j else (1 - w[i] - w[j]) * state["link"][v, i, j] + w[i] * p[j]
-        precedence[v] = (1 - sum(w)) * p + w
-
+    links = naive_links(config, state, write_weights)
     read_weights = []
     for r in range(reads):
-        before, modes = state["read_weights"][r], xi["read_modes"][r]
-        w = modes[2 * writes] * naive.content(memory, xi["read_keys"][r], xi["read_strengths"][r])
-        for v in range(writes):
-            w = w + modes[v] * (link[v].T @ before) + modes[writes + v] * (link[v] @ before)
+        mask, key = xi["read_masks"][r], xi["read_keys"][r]
+        w = naive.content(memory * mask, key * mask, xi["read_strengths"][r])
+        if config.links != "none":
+            w = xi["read_modes"][r][2 * writes] * w + naive_walk(config, xi, r, links, state["read_weights"][r])
         read_weights.append(w)
     read_vectors = np.array([naive.read(memory, w) for w in read_weights])
 
-    outputs = naive.linear(weights, "output", np.concatenate([h, read_vectors.reshape(reads * word)]))
+    outputs = naive.linear(weights, "output", np.concatenate([h, read_vectors.ravel()]))
     next_state = {
         "controller": controller,
         "memory": memory,
@@ -66,13 +61,11 @@ def naive_step(config, weights, x, state):
         "write_weights": np.array(write_weights),
         "read_vectors": read_vectors,
         "usage": usage,
-        "link": link,
-        "precedence_weights": precedence,
     }
-    kept = ("allocation_gate", "write_gate", "free_gates", "read_modes")
+    kept = ("allocation_gate", "write_gate", "free_gates", *(["read_modes"] if config.links != "none" else []))
     trace = {name: xi[name] for name in kept} | {"allocation_weights": np.array(allocations)}
     trace |= {name: next_state[name] for name in ("read_weights", "write_weights", "usage")}
-    return np.clip(outputs, -bound, bound), next_state, trace
+    return np.clip(outputs, -bound, bound), next_state | links, trace
 
 
 def naive_interface(config, vector):
@@ -80,14 +73,79 @@ def naive_interface(config, vector):
     parts = [("read_keys", (reads, word)), ("read_strengths", (reads,))]
     parts += [("write_keys", (writes, word)), ("write_strengths", (writes,))]
     parts += [("erase_vectors", (writes, word)), ("write_vectors", (writes, word)), ("free_gates", (reads,))]
-    parts += [("allocation_gate", (writes,)), ("write_gate", (writes,)), ("read_modes", (reads, 2 * writes + 1))]
-    xi = naive.cut(vector, parts)
+    parts += [("allocation_gate", (writes,)), ("write_gate", (writes,))]
+    parts += [("read_modes", (reads, 2 * writes + 1))] if config.links != "none" else []
+    parts += [("read_masks", (reads, word)), ("write_masks", (writes, word))] if config.masking else []
+    sharpness = ("forward_sharpness", "backward_sharpness") if config.link_sharpening else ()
+    xi = naive.cut(vector, [*parts, *((name, (reads, writes)) for name in sharpness)])
+
     for name in ("read_strengths", "write_strengths"):
         xi[name] = naive.softplus(xi[name]) + (config.strength == "oneplus")
     for name in ("erase_vectors", "free_gates", "allocation_gate", "write_gate"):
         xi[name] = naive.sigmoid(xi[name])
-    xi["read_modes"] = np.array([naive.softmax(modes) for modes in xi["read_modes"]])
+    for name, heads in (("read_masks", reads), ("write_masks", writes)):
+        xi[name] = naive.sigmoid(xi[name]) if config.masking else np.ones((heads, word))
+    for name in sharpness:
+        xi[name] = 1 + naive.softplus(xi[name])
+    if config.links != "none":
+        xi["read_modes"] = np.array([naive.softmax(modes) for modes in xi["read_modes"]])
     return xi
+
+
+def naive_links(config, state, write_weights):
+    """Return the leaves of the next state that tell the order of writing."""
+    if config.links == "none":
+        return {}
+    links = {name: leaf.copy() for name, leaf in state.items() if name in ("link", "link_columns")}
+    precedence = np.zeros_like(state["precedence_weights"])
+    for v, w in enumerate(write_weights):
+        p = state["precedence_weights"][v]
+        for i in range(len(w)):
+            if config.links == "sparse":
+                row = naive_sparse_row(i, state["link"][v, i], state["link_columns"][v, i], p, w)
+                links["link"][v, i], links["link_columns"][v, i] = row
+            else:
+                links["link"][v, i] = [naive_link(i, j, state["link"][v, i, j], p, w) for j in range(len(w))]
+        precedence[v] = (1 - sum(w)) * p + w
+    return links | {"precedence_weights": precedence}
+
+
+def naive_link(i, j, before, precedence, w):
+    """Return by how much slot i was written right after slot j, which was so by `before`."""
+    return 0 if i == j else (1 - w[i] - w[j]) * before + w[i] * precedence[j]
+
+
+def naive_sparse_row(i, entries, columns, precedence, w):
+    """Return the largest entries of row i, as many as there were, and their columns."""
+    known = dict(zip((int(column) for column in columns), entries, strict=True))
+    latest = sorted(range(len(w)), key=lambda j: -precedence[j])[: len(columns)]
+    looked_at = [*known, *(j for j in latest if j not in known)]
+    values = [naive_link(i, j, known.get(j, 0), precedence, w) for j in looked_at]
+    best = sorted(zip(values, looked_at, strict=True), key=lambda candidate: -candidate[0])[: len(columns)]
+    return np.array(best).T
+
+
+def naive_walk(config, xi, r, links, before):
+    """Return what read head r finds along the links, from its weighting `before`, as far as its modes go that way."""
+    slots, writes = range(len(before)), config.write_heads
+    found = np.zeros(len(slots))
+    for v in range(writes):
+        columns = links["link_columns"][v] if config.links == "sparse" else [slots] * len(slots)
+        forward, backward = np.zeros(len(slots)), np.zeros(len(slots))
+        for i in slots:
+            for entry, j in zip(links["link"][v][i], columns[i], strict=True):
+                forward[i] += entry * before[int(j)]
+                backward[int(j)] += entry * before[i]
+        if config.link_sharpening:
+            forward = naive_sharpened(forward, xi["forward_sharpness"][r, v])
+            backward = naive_sharpened(backward, xi["backward_sharpness"][r, v])
+        found = found + xi["read_modes"][r][v] * backward + xi["read_modes"][r][writes + v] * forward
+    return found
+
+
+def naive_sharpened(weighting, sharpness):
+    powers = (weighting + 1e-6) ** sharpness
+    return powers / sum(powers)
 
 
 def naive_allocation(usage):
@@ -106,6 +164,14 @@ def test_dnc_step_agrees_with_the_naive_version(name, start):
     model = make(name, torch.float64)
     state = model.initial_state(2) if start == "fresh" else lived_in_state(model, 2)
     naive.assert_steps_near(model, state, random_inputs(model, 10, 2), naive_step)
+
+
+@pytest.mark.parametrize("name", DNCS)
+@torch.no_grad()
+def test_dnc_step_on_a_memory_of_another_size_agrees_with_the_naive_version(name):
+    model = make(name, torch.float64)
+    state = model.initial_state(2, memory_size=9)
+    naive.assert_steps_near(model, state, random_inputs(model, 6, 2), naive_step)
 
 
 def test_dnc_state_before_the_first_step_is_zero():

@@ -29,3 +29,23 @@ def test_interface_fresh_weights_are_within_their_bound_and_biases_zero():
     bound = (6 / (4 + 18)) ** 0.5
     assert 0.9 * bound < interface.weight.abs().max() <= bound
     assert (interface.bias == 0).all()
+
+
+def test_interface_each_part_has_the_weight_and_the_bias_that_make_it():
+    interface, hidden = Interface(4, PARTS), torch.randn(6, 4)
+    torch.nn.init.normal_(interface.bias)
+    made = {name: hidden @ weight.T + bias for name, weight, bias in interface.each()}
+    assert list(made) == list(PARTS)
+    for name, part in interface.cut(hidden).items():
+        torch.testing.assert_close(part.flatten(1), made[name])
+
+
+@torch.no_grad()
+def test_interface_part_that_is_written_to_is_the_interface():
+    interface = Interface(4, PARTS)
+    for number, (_, weight, bias) in enumerate(interface.each()):
+        weight.fill_(number)
+        bias.fill_(-number)
+    expected = torch.tensor([0.0] * 6 + [1.0] * 2 + [2.0] * 10)
+    assert torch.equal(interface.weight, expected.unsqueeze(1).expand(18, 4))
+    assert torch.equal(interface.bias, -expected)

@@ -16,36 +16,74 @@ NTMS = [name for name in CATALOGUE if name.startswith("ntm")]
 
 def naive_step(config, weights, x, state):
     """Return outputs, next state and trace of one row."""
-    reads, writes = config.read_heads, config.write_heads
+    if config.order == "before-controller":
+        return naive_step_before(config, weights, x, state)
     h, controller = naive.cell(
         config.controller, weights, np.concatenate([x, state["read_vectors"].ravel()]), state["controller"]
     )
     told = naive_interface(config, naive.linear(weights, "interface", h))
+    act = naive_heads_in_turn if config.order == "in-turn" else naive_heads_together
+    heads = act(config, told, state)
+    outputs = naive.linear(weights, "output", np.concatenate([h, heads["read_vectors"].ravel()]))
+    return outputs, {"controller": controller} | heads, naive_trace(told, heads)
 
-    weightings = []
-    for head, previous in enumerate([*state["read_weights"], *state["write_weights"]]):
-        by_content = naive.content(state["memory"], told["keys"][head], told["key_strength"][head])
-        gate = told["interpolation_gate"][head]
-        gated = gate * by_content + (1 - gate) * previous
-        shifted = naive_shift(gated, told["shift_weights"][head])
-        powers = shifted ** told["sharpening"][head]
-        weightings.append(powers / powers.sum())
-    read_weights, write_weights = np.array(weightings[:reads]), np.array(weightings[reads:])
-    assert len(write_weights) == writes
 
-    read_vectors = np.array([naive.read(state["memory"], w) for w in read_weights])
-    memory = naive.write(state["memory"], write_weights, told["erase_vectors"], told["add_vectors"])
-    outputs = naive.linear(weights, "output", np.concatenate([h, read_vectors.ravel()]))
-    next_state = {
-        "controller": controller,
-        "memory": memory,
-        "read_weights": read_weights,
-        "write_weights": write_weights,
-        "read_vectors": read_vectors,
+def naive_heads_together(config, told, state):
+    """All heads address the memory as it was, then all read it, then all write."""
+    memory, reads = state["memory"], config.read_heads
+    before = [*state["read_weights"], *state["write_weights"]]
+    weightings = np.array([naive_weighting(config, told, head, memory, w) for head, w in enumerate(before)])
+    return {
+        "memory": naive.write(memory, weightings[reads:], told["erase_vectors"], told["add_vectors"]),
+        "read_weights": weightings[:reads],
+        "write_weights": weightings[reads:],
+        "read_vectors": np.array([naive.read(memory, w) for w in weightings[:reads]]),
     }
+
+
+def naive_heads_in_turn(config, told, state):
+    """Read head 1, write head 1, read head 2, write head 2, ...: each finds the memory as the last one left it."""
+    memory, reads = state["memory"], config.read_heads
+    read_weights, read_vectors, write_weights = [], [], []
+    for turn in range(reads):
+        read_weights.append(naive_weighting(config, told, turn, memory, state["read_weights"][turn]))
+        read_vectors.append(naive.read(memory, read_weights[turn]))
+        write_weights.append(naive_weighting(config, told, reads + turn, memory, state["write_weights"][turn]))
+        memory = naive.write(memory, [write_weights[turn]], [told["erase_vectors"][turn]], [told["add_vectors"][turn]])
+    lists = {"read_weights": read_weights, "write_weights": write_weights, "read_vectors": read_vectors}
+    return {"memory": memory} | {name: np.array(vectors) for name, vectors in lists.items()}
+
+
+def naive_step_before(config, weights, x, state):
+    """Write, read, run the controller, and then find where the next step will write and read."""
+    told = naive_interface(config, naive.linear(weights, "interface", state["hidden"]))
+    memory = naive.write(state["memory"], state["write_weights"], told["erase_vectors"], told["add_vectors"])
+    read_vectors = np.array([naive.read(memory, w) for w in state["read_weights"]])
+
+    h, controller = naive.cell(
+        config.controller, weights, np.concatenate([x, read_vectors.ravel()]), state["controller"]
+    )
+    told = naive_interface(config, naive.linear(weights, "interface", h))
+    next_state = {"controller": controller, "memory": memory, "read_vectors": read_vectors, "hidden": h}
+    for kind, first in (("read_weights", 0), ("write_weights", config.read_heads)):
+        next_state[kind] = np.array(
+            [naive_weighting(config, told, first + number, memory, w) for number, w in enumerate(state[kind])]
+        )
+    return naive.linear(weights, "output", h), next_state, naive_trace(told, used=state)
+
+
+def naive_weighting(config, told, head, memory, previous):
+    """Return where a head goes, of all heads the one of this number: by content, then from where it was."""
+    style = STYLES[config.style]
+    by_content = naive.content(memory, told["keys"][head], told["key_strength"][head], style["similarity"])
+    gate = told["interpolation_gate"][head]
+    shifted = style["shift"](gate * by_content + (1 - gate) * previous, told["shift_weights"][head])
+    return style["sharpen"](shifted, told["sharpening"][head])
+
+
+def naive_trace(told, used):
     kept = ("key_strength", "interpolation_gate", "shift_weights", "sharpening")
-    trace = {name: told[name] for name in kept} | {"read_weights": read_weights, "write_weights": write_weights}
-    return outputs, next_state, trace
+    return {name: told[name] for name in kept} | {name: used[name] for name in ("read_weights", "write_weights")}
 
 
 def naive_interface(config, vector):
@@ -53,15 +91,18 @@ def naive_interface(config, vector):
     parts = [("keys", (heads, word)), ("key_strength", (heads,)), ("interpolation_gate", (heads,))]
     parts += [("shift_weights", (heads, config.shift_width)), ("sharpening", (heads,))]
     parts += [("erase_vectors", (writes, word)), ("add_vectors", (writes, word))]
-    told = naive.cut(vector, parts)
-    told["keys"], told["add_vectors"] = np.tanh(told["keys"]), np.tanh(told["add_vectors"])
-    told["key_strength"], told["sharpening"] = (
-        naive.softplus(told["key_strength"]),
-        1 + naive.softplus(told["sharpening"]),
-    )
+    parts += [("key_signs", (heads, word)), ("add_signs", (writes, word))] if config.signed_heads else []
+    told, style = naive.cut(vector, parts), STYLES[config.style]
+    for name in ("keys", "add_vectors"):
+        told[name] = style["word"](told[name])
     for name in ("interpolation_gate", "erase_vectors"):
-        told[name] = naive.sigmoid(told[name])
+        told[name] = style["gate"](told[name])
+    told["key_strength"] = style["positive"](told["key_strength"])
+    told["sharpening"] = 1 + style["positive"](told["sharpening"])
     told["shift_weights"] = np.array([naive.softmax(shift) for shift in told["shift_weights"]])
+    if config.signed_heads:
+        told["keys"] = told["keys"] * np.clip(told["key_signs"], -1, 1)
+        told["add_vectors"] = told["add_vectors"] * np.clip(told["add_signs"], -1, 1)
     return told
 
 
@@ -74,6 +115,45 @@ def naive_shift(weighting, shifts):
     return shifted
 
 
+def naive_flat_shift(weighting, shifts):
+    """What moves beyond the first or the last slot is lost."""
+    shifted = np.zeros(len(weighting))
+    for slot, weight in enumerate(weighting):
+        for entry, share in enumerate(shifts):
+            target = slot + entry - (len(shifts) - 1) // 2
+            if 0 <= target < len(weighting):
+                shifted[target] += weight * share
+    return shifted
+
+
+STYLES = {
+    "paper": {
+        "word": np.tanh,
+        "positive": naive.softplus,
+        "gate": naive.sigmoid,
+        "similarity": naive.cosine,
+        "shift": naive_shift,
+        "sharpen": lambda w, gamma: w**gamma / sum(w**gamma),
+    },
+    "pytorch-ntm": {
+        "word": lambda x: x,
+        "positive": naive.softplus,
+        "gate": naive.sigmoid,
+        "similarity": lambda k, m: naive.dot(k, m) / np.sqrt((naive.dot(k, k) + 1e-12) * (naive.dot(m, m) + 1e-12)),
+        "shift": naive_shift,
+        "sharpen": lambda w, gamma: w**gamma / (sum(w**gamma) + 1e-16),
+    },
+    "ntm-lasagne": {
+        "word": lambda x: np.clip(x, 0, 1),
+        "positive": lambda x: np.maximum(x, 0),
+        "gate": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+        "similarity": lambda k, m: naive.dot(k, m) / np.sqrt(naive.dot(k, k) * naive.dot(m, m) + 1e-6),
+        "shift": naive_flat_shift,
+        "sharpen": lambda w, gamma: (w + 1e-6) ** gamma / sum((w + 1e-6) ** gamma),
+    },
+}
+
+
 @pytest.mark.parametrize("start", ["fresh", "lived-in"])
 @pytest.mark.parametrize("name", NTMS)
 @torch.no_grad()
@@ -81,6 +161,14 @@ def test_ntm_step_agrees_with_the_naive_version(name, start):
     model = make(name, torch.float64)
     state = model.initial_state(2) if start == "fresh" else lived_in_state(model, 2)
     naive.assert_steps_near(model, state, random_inputs(model, 10, 2), naive_step)
+
+
+@pytest.mark.parametrize("slots", [1, 4, 17])
+@pytest.mark.parametrize("name", NTMS)
+@torch.no_grad()
+def test_ntm_step_on_a_memory_of_another_size_agrees_with_the_naive_version(name, slots):
+    model = make(name, torch.float64)
+    naive.assert_steps_near(model, model.initial_state(2, slots), random_inputs(model, 4, 2), naive_step)
 
 
 def test_ntm_state_before_the_first_step_is_a_constant_memory_with_every_head_on_slot_0():

@@ -1,5 +1,6 @@
 """The table of models, and configs from plain values and back."""
 
+import copy
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from models.cells import FeedForwardConfig, LSTMConfig
 from models.config import ConfigError
 from models.dnc import DNC, DNCConfig
+from models.embedding import EmbeddingConfig
 from models.registry import MODELS, build, config_values, model_config
 from tests.models.catalogue import CATALOGUE, KINDS
 
@@ -38,10 +40,41 @@ def test_controller_is_made_from_a_table_or_taken_as_it_is():
     assert from_table == model_config("rnn", sizes | {"controller": FeedForwardConfig(hidden_size=4)})
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_embedding_is_made_from_a_table_or_taken_as_it_is(kind):
+    sizes = {"input_size": 1, "output_size": 2}
+    from_table = model_config(kind, sizes | {"embedding": {"vocabulary_size": 9, "size": 4}})
+    assert from_table.embedding == EmbeddingConfig(9, 4)
+    assert from_table == model_config(kind, sizes | {"embedding": EmbeddingConfig(9, 4)})
+    assert model_config(kind, sizes | {"embedding": None}) == model_config(kind, sizes)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "message"),
+    [
+        ("words", "model.embedding: expected EmbeddingConfig or NoneType, got 'words'"),
+        ({"size": 4}, "model.embedding: key 'vocabulary_size' is missing"),
+        ({"vocabulary_size": 9, "size": 4, "padding": 0}, "model.embedding: unknown key 'padding'; known keys are "),
+        ({"vocabulary_size": 9.5, "size": 4}, "model.embedding.vocabulary_size: expected int, got 9.5"),
+        ({"vocabulary_size": 9, "size": 0}, "EmbeddingConfig.size must be at least 1, got 0"),
+        ({"vocabulary_size": 9, "size": 4}, "DNCConfig.input_size must be 1 with an embedding, got 3"),
+    ],
+)
+def test_embedding_that_cannot_be_names_key_value_and_expectation(embedding, message):
+    with pytest.raises(ConfigError, match=message):
+        model_config("dnc", {"input_size": 3, "output_size": 2, "embedding": embedding})
+
+
 def test_values_given_are_left_unchanged():
-    values = {"input_size": 3, "output_size": 2, "controller": {"kind": "lstm"}}
+    values = {
+        "input_size": 1,
+        "output_size": 2,
+        "controller": {"kind": "lstm"},
+        "embedding": {"vocabulary_size": 9, "size": 4},
+    }
+    before = copy.deepcopy(values)
     model_config("rnn", values)
-    assert values == {"input_size": 3, "output_size": 2, "controller": {"kind": "lstm"}}
+    assert values == before
 
 
 @pytest.mark.parametrize("kind", ["gru", "DNC", "", None, ["dnc"]])

@@ -24,8 +24,18 @@ class Outer(NamedTuple):
     memory: Tensor
 
 
+class Varied(NamedTuple):
+    link: Tensor | None
+    controller: Inner
+    columns: Tensor | None
+
+
 def a_state(batch=2):
     return Outer(Inner(torch.randn(batch, 3), torch.randn(batch, 3)), Nothing(), torch.randn(batch, 5, 4))
+
+
+def a_varied_state(link=None):
+    return Varied(link, a_state().controller, None)
 
 
 def test_flatten_names_leaves_by_their_path_in_the_order_of_the_fields():
@@ -80,3 +90,35 @@ def test_map_leaves_reaches_every_leaf_and_keeps_the_structure():
     assert type(doubled.controller) is Inner
     for name, leaf in flatten(doubled).items():
         assert torch.equal(leaf, 2 * flatten(state)[name])
+
+
+def test_flatten_leaves_out_a_field_that_is_none():
+    assert list(flatten(a_varied_state())) == ["controller.h", "controller.c"]
+    assert list(flatten(a_varied_state(torch.zeros(2, 3)))) == ["link", "controller.h", "controller.c"]
+
+
+def test_unflatten_keeps_a_field_that_is_none():
+    state = a_varied_state()
+    again = unflatten(flatten(state), like=a_varied_state())
+    assert (type(again), again.link, again.columns) == (Varied, None, None)
+    assert again.controller.h is state.controller.h
+    assert again.controller.c is state.controller.c
+
+
+def test_unflatten_with_a_leaf_for_a_field_that_is_none_names_it():
+    with pytest.raises(StateError) as error:
+        unflatten(flatten(a_varied_state(torch.zeros(2, 3))), like=a_varied_state())
+    assert str(error.value) == "unknown state leaf 'link'; expected controller.h, controller.c"
+
+
+def test_unflatten_without_a_leaf_that_another_variant_does_without_names_it():
+    with pytest.raises(StateError) as error:
+        unflatten(flatten(a_varied_state()), like=a_varied_state(torch.zeros(2, 3)))
+    assert str(error.value) == "state leaf 'link' is missing; expected link, controller.h, controller.c"
+
+
+def test_map_leaves_passes_over_a_field_that_is_none():
+    state = a_varied_state()
+    mapped = map_leaves(lambda leaf: leaf + 1, state)
+    assert (mapped.link, mapped.columns) == (None, None)
+    assert torch.equal(mapped.controller.h, state.controller.h + 1)
