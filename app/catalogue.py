@@ -1,20 +1,38 @@
 """The models that a server offers, and what it says of them."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.backends.base import NUMBER_BYTES, Spec
 from app.engine.engine import Engine
-from app.errors import ModelNotFound, UnknownName
-from models.manifest import Manifest
+from app.errors import InvalidRequest, ModelNotFound, UnknownName
+from app.memory import MemorySizes
+from models.manifest import Manifest, ManifestError
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """What a step takes: so many numbers; or, with a vocabulary, one token of it, a whole number below its size."""
+
+    width: int
+    vocabulary_size: int | None = None
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One checkpoint and the engine that steps it."""
+    """One checkpoint and the engine that steps it.
+
+    spec: of sessions that ask for no memory size; memory: which sizes they may ask for.
+    """
 
     name: str
     manifest: Manifest
+    inputs: InputFormat
+    spec: Spec
+    memory: MemorySizes
+    max_trace_bytes: int
     engine: Engine
     backend: str
     device: str
@@ -28,8 +46,10 @@ class ServedModel:
             "task": manifest.task,
             "input_size": manifest.input_size,
             "output_size": manifest.output_size,
+            "vocabulary_size": self.inputs.vocabulary_size,
             "output_activation": config["output_activation"],
-            "memory_size": config.get("memory_size"),
+            "output_at": config.get("output_at", "every-step"),
+            "memory_size": self.spec.memory_size,
             "word_size": config.get("word_size"),
             "read_heads": config.get("read_heads"),
             "write_heads": config.get("write_heads"),
@@ -37,19 +57,46 @@ class ServedModel:
             "parameters": manifest.parameters,
             "backend": self.backend,
             "device": self.device,
-            "state": manifest.state,
-            "trace": manifest.trace,
+            "state": self.spec.state,
+            "trace": self.spec.trace,
             "evaluation": manifest.evaluation,
             "training": manifest.training,
         }
 
     def traces(self, names: Collection[str]) -> list[str]:
         """Return the names, each once. Raises UnknownName unless the model has a trace of every name."""
-        return _known(names, self.manifest.trace, f"{self.name} has no trace", "trace")
+        return _known(names, self.spec.trace, f"{self.name} has no trace", "trace")
+
+    def check_trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> None:
+        """Raise InvalidRequest where the traces of so many steps would take more bytes than they may."""
+        spec = self.spec if memory_size is None else self.spec.resized(memory_size)
+        step = NUMBER_BYTES * sum(math.prod(spec.trace[name]) for name in names)
+        if steps * step > self.max_trace_bytes:
+            raise InvalidRequest(
+                f"trace: {steps} steps have traces of {steps * step} bytes, but at most {self.max_trace_bytes} are "
+                "given at a time (setting max_trace_bytes): ask for fewer traces, or send fewer steps at a time",
+                place="trace",
+                expected=f"at most {self.max_trace_bytes} bytes",
+                got=f"{steps * step} bytes",
+            )
 
     def leaves(self, names: Collection[str]) -> list[str]:
         """Return the names, each once. Raises UnknownName unless the model's state has a leaf of every name."""
-        return _known(names, self.manifest.state, f"the state of {self.name} has no leaf", "names")
+        return _known(names, self.spec.state, f"the state of {self.name} has no leaf", "names")
+
+
+def input_format(manifest: Manifest) -> InputFormat:
+    """Return what a step of a checkpoint's model takes. Raises ManifestError."""
+    embedding = manifest.config.get("embedding")
+    if embedding is None:
+        return InputFormat(manifest.input_size)
+    vocabulary_size = embedding.get("vocabulary_size") if isinstance(embedding, dict) else None
+    if type(vocabulary_size) is not int or vocabulary_size < 1 or manifest.input_size != 1:
+        raise ManifestError(
+            f"config.embedding must have a vocabulary_size of at least 1, and input_size must then be 1, "
+            f"got {embedding!r} and {manifest.input_size}"
+        )
+    return InputFormat(1, vocabulary_size)
 
 
 class ModelCatalogue:

@@ -18,6 +18,7 @@
     |-- Unavailable             try again later
     |   |-- QueueFull
     |   |-- SessionsFull
+    |   |-- OutOfMemory
     |   |-- ShuttingDown
     |   `-- StoreFailed
     `-- InternalError           ours, not the client's
@@ -123,6 +124,10 @@ class QueueFull(Unavailable):
 
 class SessionsFull(Unavailable):
     code, title = "sessions_full", "Too many sessions are open"
+
+
+class OutOfMemory(Unavailable):
+    code, title = "out_of_memory", "There is not enough memory"
 
 
 class ShuttingDown(Unavailable):

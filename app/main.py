@@ -21,8 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import routes, stream
 from app.api.problems import add_problem_handlers
 from app.backends.base import Backend, check_backend
-from app.catalogue import ModelCatalogue, ServedModel
+from app.catalogue import ModelCatalogue, ServedModel, input_format
+from app.engine.arenas import Arenas
 from app.engine.engine import Engine
+from app.errors import InvalidRequest
+from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
 from app.sessions import SessionService
 from app.settings import Settings, SettingsError
@@ -177,21 +180,50 @@ def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
             continue
         name = directory.name
         try:
-            manifest = read_manifest(directory)
-            backend = _load_backend(directory, settings, device)
-            check_backend(backend)
             name.encode()
+            models[name] = _load_model(directory, settings, device, metrics)
         except (ManifestError, UnicodeEncodeError) as error:
             shown = name.encode(errors="backslashreplace").decode()
             failures[shown] = str(error)
             logger.error("%s is not served: %s", shown, error)
-        else:
-            engine = Engine(name, backend, settings.max_batch, settings.max_queue, metrics.engine(name))
-            models[name] = ServedModel(name, manifest, engine, backend.kind, backend.device)
     if not models:
         reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
         raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
+    for name in settings.memory_size:
+        if name not in models and name not in failures:
+            raise SettingsError(f"setting memory_size: there is no model {name!r}; expected one of {', '.join(models)}")
     return ModelCatalogue(models, failures)
+
+
+def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics) -> ServedModel:
+    """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
+    name, manifest = directory.name, read_manifest(directory)
+    inputs, least = input_format(manifest), least_memory(manifest)
+    trained = _load_backend(directory, settings, device)
+    check_backend(trained)
+    memory = MemorySizes(name, trained.spec, least, settings.max_state_bytes)
+    backend = _resized(trained, memory, settings.memory_size.get(name))
+    arenas = Arenas(backend, settings.max_memory_bytes)
+    return ServedModel(
+        name=name,
+        manifest=manifest,
+        inputs=inputs,
+        spec=backend.spec,
+        memory=memory,
+        max_trace_bytes=settings.max_trace_bytes,
+        engine=Engine(name, arenas, settings.max_batch, settings.max_queue, metrics.engine(name)),
+        backend=backend.kind,
+        device=backend.device,
+    )
+
+
+def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> Backend:
+    """Return the back end with the memory size that the settings give its model, if they do."""
+    try:
+        memory.check(memory_size)
+    except InvalidRequest as error:
+        raise SettingsError(f"setting {error}") from error
+    return backend if memory_size is None else backend.resized(memory_size)
 
 
 def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:

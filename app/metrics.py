@@ -15,7 +15,11 @@ class Metrics:
         self.steps = Counter("engram_steps", "Session-steps computed.", ["model"], registry=registry)
         self.failures = Counter("engram_step_failures", "Session-steps that failed.", ["model"], registry=registry)
         self.batch = Histogram(
-            "engram_batch_size", "Sessions stepped in one tick.", ["model"], buckets=BATCH_BUCKETS, registry=registry
+            "engram_batch_size",
+            "Sessions of one memory size stepped at once.",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=registry,
         )
         self.tick = Histogram(
             "engram_tick_seconds", "Time of one batched step.", ["model"], buckets=TICK_BUCKETS, registry=registry

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from app.backends.base import Array
 from app.catalogue import ModelCatalogue, ServedModel
+from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import (
     QueueFull,
@@ -40,7 +41,7 @@ class Session:
 
     id: str
     model: ServedModel
-    slot: int
+    slot: Slot
     opened: float
     """Seconds since the epoch."""
     used: float
@@ -94,18 +95,22 @@ class SessionService:
         self._counts: dict[str, int] = {model.name: 0 for model in models}
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
 
-    async def open(self, model_name: str) -> Session:
-        """Open a session. Raises ModelNotFound, SessionsFull, StoreFailed."""
+    async def open(self, model_name: str, memory_size: int | None = None) -> Session:
+        """Open a session; memory_size: other than the model's own.
+
+        Raises ModelNotFound, InvalidRequest where it cannot have this memory size, SessionsFull, OutOfMemory,
+        StoreFailed.
+        """
         model = self._models.get(model_name)
+        model.memory.check(memory_size)
         if self._counts[model.name] >= self._max_sessions:
             raise SessionsFull(
                 f"{self._max_sessions} sessions of {model.name} are open, and no more can be: delete some, or try later"
             )
         session_id = secrets.token_urlsafe(16)
-        self._store.add(session_id, model.name)
         self._counts[model.name] += 1
         try:
-            slot = await model.engine.open()
+            slot = await self._take_slot(model, memory_size, session_id)
         except BaseException:
             self._counts[model.name] -= 1
             raise
@@ -114,6 +119,16 @@ class SessionService:
         self._open[session.id] = session
         self._metrics.sessions.labels(model.name).inc()
         return session
+
+    async def _take_slot(self, model: ServedModel, memory_size: int | None, session_id: str) -> Slot:
+        """Take a slot and write down the session that it is for: both, or neither where an exception comes."""
+        slot = await model.engine.open(memory_size)
+        try:
+            self._store.add(session_id, model.name)
+        except BaseException:
+            await model.engine.free(slot)
+            raise
+        return slot
 
     def get(self, session_id: str) -> Session:
         """Return an open session. Raises SessionGone or SessionNotFound."""
@@ -203,6 +218,7 @@ class SessionService:
 
     async def _step(self, session: Session, inputs: Array, trace: Sequence[str], if_step: int | None) -> Stepped:
         _check_step(session, if_step, "if_step", f"not {if_step}")
+        session.model.check_trace_bytes(trace, len(inputs), session.slot.memory_size)
         result = await session.model.engine.run(session.slot, inputs, trace)
         session.step += len(inputs)
         return Stepped(result, session.step)

@@ -4,19 +4,39 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
 FOREVER = 1e9
 """The longest time that can be set, in seconds: some thirty years."""
 
+MemorySize = Annotated[int, Field(ge=1, le=10**9)]
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the setting, the value and what was expected."""
+
+
+def _by_name(value: Any) -> Any:
+    """Return NAME=N,NAME=N, or a list of them, as the mapping that a file has."""
+    if isinstance(value, dict):
+        return value
+    words = value if isinstance(value, list) else str(value).split(",")
+    pairs = [word.rpartition("=") for word in words]
+    if not all(name for name, _, _ in pairs):
+        raise PydanticCustomError("sizes", "expected NAME=N, as in dnc-copy=256")
+    return {name: size for name, _, size in pairs}
 
 
 class Settings(BaseSettings):
@@ -37,6 +57,9 @@ class Settings(BaseSettings):
         "auto", description="where the steps are computed; auto: cuda where torch is installed and sees one"
     )
     threads: int = Field(1, ge=1, description="CPU threads of one model's step")
+    memory_size: Annotated[dict[str, MemorySize], NoDecode, BeforeValidator(_by_name)] = Field(
+        {}, description="memory slots of models, where not as many as in training: NAME=N, several by commas"
+    )
     max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
     max_sessions: int = Field(4096, ge=1, le=10**8, description="open sessions of a model")
     max_queue: int = Field(
@@ -45,6 +68,9 @@ class Settings(BaseSettings):
     max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
     max_sequences: int = Field(256, ge=1, description="sequences in one /infer request, never more than max_queue")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
+    max_trace_bytes: int = Field(64 * 2**20, ge=1, description="bytes of the traces that one request asks for")
+    max_state_bytes: int = Field(64 * 2**20, ge=1, description="bytes of a state whose memory size was asked for")
+    max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
     idle_timeout: float = Field(3600, gt=0, le=FOREVER, description="seconds without use until a session expires")
     ready_timeout: float = Field(5, gt=0, le=FOREVER, description="seconds that /readyz waits for a step of each model")
     shutdown_timeout: float = Field(
@@ -97,6 +123,8 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
         elif get_origin(field.annotation) is Literal:
             parser.add_argument(flag, choices=get_args(field.annotation), help=about)
+        elif get_origin(field.annotation) is dict:
+            parser.add_argument(flag, action="append", metavar="NAME=N", help=f"{field.description}, or one a flag")
         else:
             parser.add_argument(flag, metavar=getattr(field.annotation, "__name__", "VALUE").upper(), help=about)
 

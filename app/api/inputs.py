@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 
 from app.backends.base import Array
+from app.catalogue import InputFormat
 from app.errors import InvalidInput
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def parse_sequences(value: Any, width: int, max_steps: int, max_sequences: int) -> tuple[list[Array], bool]:
+def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_sequences: int) -> tuple[list[Array], bool]:
     """Return the sequences of an /infer request, each float32 [T, width], and whether they came as a batch.
 
-    value: [T][width], or [B][T][width] where each sequence has a length of its own. Raises InvalidInput.
+    value: [T][width], or [B][T][width] where each sequence has a length of its own; one sequence of tokens may also
+    come as [T]. Raises InvalidInput.
     """
     if not _is_batch(value):
-        return [parse_sequence(value, width, max_steps)], False
+        return [parse_sequence(value, expected, max_steps)], False
     if len(value) > max_sequences:
         raise InvalidInput(
             f"inputs: at most {max_sequences} sequences are taken at a time, but {len(value)} came",
@@ -25,13 +27,14 @@ def parse_sequences(value: Any, width: int, max_steps: int, max_sequences: int) 
             expected=f"at most {max_sequences} sequences",
             got=f"{len(value)} sequences",
         )
-    return [parse_sequence(item, width, max_steps, f"inputs[{index}]") for index, item in enumerate(value)], True
+    return [parse_sequence(item, expected, max_steps, f"inputs[{index}]") for index, item in enumerate(value)], True
 
 
-def parse_sequence(value: Any, width: int, max_steps: int, place: str = "inputs") -> Array:
+def parse_sequence(value: Any, expected: InputFormat, max_steps: int, place: str = "inputs") -> Array:
     """Return one sequence as float32 [T, width].
 
-    value: a list of T steps, each a list of `width` numbers; true and false pass for 1 and 0. Raises InvalidInput.
+    value: a list of T steps, each a list of `width` numbers, or of one token, which may then stand without its list;
+    true and false pass for 1 and 0. Raises InvalidInput.
     """
     if not isinstance(value, (list, np.ndarray)):
         raise _invalid(place, "a list of steps, each a list of numbers", value)
@@ -44,10 +47,12 @@ def parse_sequence(value: Any, width: int, max_steps: int, place: str = "inputs"
             expected=f"at most {max_steps} steps",
             got=f"{len(value)}",
         )
-    array = _as_float32(value)
-    if array is None or array.shape != (len(value), width) or not np.isfinite(array).all():
-        raise _first_fault(value, width, place)
-    return array
+    numbers = _as_numbers(value)
+    if numbers is not None and numbers.ndim == 1 and expected.vocabulary_size is not None:
+        numbers = numbers[:, np.newaxis]
+    if numbers is None or numbers.shape != (len(value), expected.width) or not _are_valid(numbers, expected):
+        raise _first_fault(value, expected, place)
+    return numbers.astype(np.float32)
 
 
 def brief(value: Any) -> str:
@@ -62,36 +67,62 @@ def _is_batch(value: Any) -> bool:
     )
 
 
-def _as_float32(value: Any) -> Array | None:
-    """Return the numbers as float32, or None where they are ragged or not numbers."""
+def _as_numbers(value: Any) -> Array | None:
+    """Return the numbers as an array of one type, or None where they are ragged or not numbers."""
     try:
         array = np.asarray(value)
     except ValueError:
         return None
     if array.dtype == object and all(_is_number(number) for number in array.flat):
         array = array.astype(np.float64)  # integers beyond 64 bits
-    if array.dtype.kind not in "fiub":
-        return None
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+    return array if array.dtype.kind in "fiub" else None
 
 
-def _first_fault(value: Any, width: int, place: str) -> InvalidInput:
+def _are_valid(numbers: Array, expected: InputFormat) -> bool:
+    if expected.vocabulary_size is None:
+        return bool((np.abs(numbers, dtype=np.float64) <= FLOAT32_MAX).all())
+    return bool(((numbers >= 0) & (numbers < expected.vocabulary_size) & (numbers == np.floor(numbers))).all())
+
+
+def _first_fault(value: Any, expected: InputFormat, place: str) -> InvalidInput:
     """Return the error for the first thing that is wrong with a sequence that could not be taken as it is."""
-    for t, step in enumerate(value):
-        if not isinstance(step, (list, np.ndarray)):
-            return _invalid(f"{place}[{t}]", f"a list of {width} numbers", step)
-        if len(step) != width:
-            return InvalidInput(
-                f"{place}[{t}]: expected {width} numbers, got {len(step)}",
-                place=f"{place}[{t}]",
-                expected=f"{width} numbers",
-                got=f"{len(step)} numbers",
-            )
-        for i, number in enumerate(step.tolist() if isinstance(step, np.ndarray) else step):
-            if not _is_number(number):
-                return _invalid(f"{place}[{t}][{i}]", "a finite number within the range of float32", number)
-    return _invalid(place, f"a list of steps, each a list of {width} numbers", value)
+    steps = value.tolist() if isinstance(value, np.ndarray) else value
+    alone = expected.vocabulary_size is not None and not any(isinstance(step, (list, np.ndarray)) for step in steps)
+    for t, step in enumerate(steps):
+        fault = (_number_fault if alone else _step_fault)(step, expected, f"{place}[{t}]")
+        if fault is not None:
+            return fault
+    return _invalid(place, f"a list of steps, each a list of {_count(expected)}", value)
+
+
+def _step_fault(step: Any, expected: InputFormat, place: str) -> InvalidInput | None:
+    if not isinstance(step, (list, np.ndarray)):
+        return _invalid(place, f"a list of {_count(expected)}", step)
+    if len(step) != expected.width:
+        return InvalidInput(
+            f"{place}: expected {_count(expected)}, got {len(step)}",
+            place=place,
+            expected=_count(expected),
+            got=f"{len(step)} numbers",
+        )
+    numbers = enumerate(step.tolist() if isinstance(step, np.ndarray) else step)
+    faults = (_number_fault(number, expected, f"{place}[{i}]") for i, number in numbers)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _number_fault(number: Any, expected: InputFormat, place: str) -> InvalidInput | None:
+    if _is_number(number) and _are_valid(np.asarray(number, np.float64), expected):
+        return None
+    if expected.vocabulary_size is None:
+        return _invalid(place, "a finite number within the range of float32", number)
+    return _invalid(place, f"a token, a whole number from 0 to {expected.vocabulary_size - 1}", number)
+
+
+def _count(expected: InputFormat) -> str:
+    """Return in words how much a step is."""
+    if expected.vocabulary_size is not None:
+        return "one token"
+    return f"{expected.width} number" + ("s" if expected.width > 1 else "")
 
 
 def _is_number(value: Any) -> bool:

@@ -62,10 +62,12 @@ async def infer(request: Request, body: Body, models: TheModels, settings: TheSe
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
     wanted = parse(InferRequest, body)
     model = models.get(wanted.model)
+    model.memory.check(wanted.memory_size)
     trace = model.traces(wanted.trace)
     limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
-    sequences, batched = parse_sequences(wanted.inputs, model.manifest.input_size, *limits)
-    results = await unless_disconnected(request, model.engine.infer(sequences, trace))
+    sequences, batched = parse_sequences(wanted.inputs, model.inputs, *limits)
+    model.check_trace_bytes(trace, sum(map(len, sequences)), wanted.memory_size)
+    results = await unless_disconnected(request, model.engine.infer(sequences, trace, wanted.memory_size))
     return answer(_batch(results) if batched else _single(results[0]))
 
 
@@ -78,7 +80,8 @@ async def infer(request: Request, body: Body, models: TheModels, settings: TheSe
 )
 async def open_session(body: Body, sessions: TheSessions) -> Response:
     """Open a session: a state of its own that stays on the server between requests."""
-    session = await sessions.open(parse(OpenRequest, body).model)
+    wanted = parse(OpenRequest, body)
+    session = await sessions.open(wanted.model, wanted.memory_size)
     response = answer(_session(session, sessions), 201)
     response.headers["Location"] = f"/sessions/{session.id}"
     return response
@@ -117,7 +120,7 @@ async def step_session(session: str, body: Body, sessions: TheSessions, settings
     wanted = parse(StepsRequest, body)
     model = sessions.get(session).model
     trace = model.traces(wanted.trace)
-    inputs = parse_sequence(wanted.inputs, model.manifest.input_size, settings.max_steps)
+    inputs = parse_sequence(wanted.inputs, model.inputs, settings.max_steps)
     result, step = await sessions.step(session, inputs, trace, wanted.if_step)
     return answer({"outputs": result.outputs, "trace": result.trace, "step": step})
 
@@ -143,7 +146,7 @@ async def read_state(
 ) -> Response:
     """Return what a session has in memory, and where its heads are."""
     model = sessions.get(session).model
-    wanted = model.leaves(names.split(",") if names is not None else list(model.manifest.state))
+    wanted = model.leaves(names.split(",") if names is not None else list(model.spec.state))
     reached, state = await sessions.state(session, step)
     chosen = {name: state[name] for name in wanted}
     if SAFETENSORS in accept.lower():
@@ -182,6 +185,7 @@ def _session(session: Session, sessions: SessionService) -> dict[str, Any]:
     return {
         "id": session.id,
         "model": session.model.name,
+        "memory_size": session.slot.memory_size,
         "step": session.step,
         "opened": session.opened,
         "idle_seconds": sessions.idle_seconds(session),

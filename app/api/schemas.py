@@ -18,11 +18,15 @@ LARGEST = 2**63 - 1
 
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 SEQUENCE: dict[str, Any] = {"type": "array", "items": NUMBERS, "description": "[T][input_size]"}
+TOKENS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}, "description": "[T], of tokens"}
 BATCH: dict[str, Any] = {"type": "array", "items": SEQUENCE, "description": "[B][T][input_size], of any lengths"}
 NESTED: dict[str, Any] = {"type": "array", "items": {}, "description": "nested lists of numbers"}
 
-InputSequence = Annotated[Any, WithJsonSchema(SEQUENCE)]
-SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, BATCH]})]
+InputSequence = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS]})]
+SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS, BATCH]})]
+MemorySize = Annotated[
+    int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
+]
 Numbers = Annotated[Any, WithJsonSchema(NESTED)]
 
 
@@ -34,10 +38,19 @@ class InferRequest(Request):
     model: str = Field(description="the name of a model")
     inputs: SequenceOrBatch = Field(description="one sequence, or a batch of sequences of any lengths")
     trace: list[str] = Field([], description="names of the traces to return")
+    memory_size: MemorySize = None
 
 
 class OpenRequest(Request):
     model: str = Field(description="the name of a model")
+    memory_size: MemorySize = None
+
+
+class StreamQuery(BaseModel):
+    """The parameters of /stream."""
+
+    model: str
+    memory_size: MemorySize = None
 
 
 class StepsRequest(Request):
@@ -69,6 +82,7 @@ class StepsAnswer(BaseModel):
 class SessionAnswer(BaseModel):
     id: str
     model: str
+    memory_size: int | None = Field(description="memory slots; null without a memory")
     step: int = Field(description="steps that the session has taken")
     opened: float = Field(description="seconds since the epoch")
     idle_seconds: float = Field(description="seconds since the session was last used")
@@ -87,8 +101,12 @@ class ModelAnswer(BaseModel):
     task: dict[str, Any]
     input_size: int
     output_size: int
-    output_activation: str = Field(description="sigmoid: outputs are probabilities of a 1")
-    memory_size: int | None = Field(description="memory slots")
+    vocabulary_size: int | None = Field(description="inputs are tokens, whole numbers below it; null: any numbers")
+    output_activation: str = Field(
+        description="sigmoid: outputs are probabilities of a 1; softmax: of the classes; identity: values"
+    )
+    output_at: str = Field(description="where the answer stands: every-step, or last-step, one for a sequence")
+    memory_size: int | None = Field(description="memory slots, unless others are asked for; null without a memory")
     word_size: int | None
     read_heads: int | None
     write_heads: int | None

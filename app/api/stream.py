@@ -2,7 +2,8 @@
 
     client                                            server
     connects (subprotocol engram.json, or engram.msgpack)
-                                                      {"type": "session", "session", "model", "step", "seq"}
+                                                      {"type": "session", "session", "model", "memory_size",
+                                                       "step", "seq"}
     {"seq": 0, "inputs": [[...]], "trace": [...]}     {"type": "result", "seq", "step", "outputs", "trace"}
     ...                                               ...
                                                       {"type": "error", and a problem document}, then a close code
@@ -24,7 +25,7 @@ from starlette.websockets import WebSocketDisconnect
 from app.api.codec import CODECS, JSON_PROTOCOL, Codec
 from app.api.deps import TheMetrics, TheSessions, TheSettings, too_large
 from app.api.inputs import parse_sequence
-from app.api.schemas import Frame, parse
+from app.api.schemas import Frame, StreamQuery, parse
 from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, NotFound, SessionGone
 from app.metrics import Metrics
 from app.sessions import Duplicate, Session, SessionService
@@ -48,7 +49,7 @@ class State(enum.Enum):
 async def stream_new_session(
     socket: WebSocket, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics
 ) -> None:
-    """Open a session of ?model=NAME and stream it."""
+    """Open a session of ?model=NAME, with &memory_size=N if asked, and stream it."""
     await _Stream(socket, sessions, settings, metrics).run(None)
 
 
@@ -107,10 +108,10 @@ class _Stream:
     async def _find(self, session_id: str | None) -> Session:
         if session_id is not None:
             return await self._sessions.settled(session_id)
-        model = self._socket.query_params.get("model")
-        if model is None:
+        if "model" not in self._socket.query_params:
             raise InvalidRequest("/stream needs ?model=NAME", place="model", expected="the name of a model")
-        return await self._sessions.open(model)
+        wanted = parse(StreamQuery, dict(self._socket.query_params))
+        return await self._sessions.open(wanted.model, wanted.memory_size)
 
     async def _serve(self, session: Session) -> None:
         await self._send(
@@ -118,6 +119,7 @@ class _Stream:
                 "type": "session",
                 "session": session.id,
                 "model": session.model.name,
+                "memory_size": session.slot.memory_size,
                 "step": session.step,
                 "seq": session.seq,
             }
@@ -162,7 +164,7 @@ class _Stream:
 
     async def _carry_out(self, session: Session, frame: Frame) -> dict[str, Any]:
         trace = session.model.traces(frame.trace)
-        inputs = parse_sequence(frame.inputs, session.model.manifest.input_size, self._settings.max_steps)
+        inputs = parse_sequence(frame.inputs, session.model.inputs, self._settings.max_steps)
         stepped = await self._sessions.step_frame(session.id, inputs, trace, frame.seq)
         reply = {"type": "result", "seq": frame.seq, "step": stepped.step}
         if isinstance(stepped, Duplicate):

@@ -1,8 +1,10 @@
 """The contract of a back end, and the slots that all of them hand out."""
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,20 +15,57 @@ from models.manifest import Manifest, ManifestError
 
 Array = NDArray[Any]
 
+Shapes = dict[str, list[int]]
+"""Shapes by name, without the batch axis."""
+
+Axes = dict[str, list[int | None]]
+"""Shapes by name, without the batch axis, for a memory of any size: None stands for the number of its slots."""
+
+NUMBER_BYTES = 4
+"""States, inputs, outputs and traces are all float32."""
+
 
 @dataclass(frozen=True)
 class Spec:
-    """What goes in and comes out; shapes are by name and without the batch axis."""
+    """What goes in and comes out. memory_size is the number of memory slots, None for a model without such a memory."""
 
     input_size: int
     output_size: int
-    state: dict[str, list[int]]
-    trace: dict[str, list[int]]
+    memory_size: int | None
+    state_axes: Axes
+    trace_axes: Axes
+
+    @cached_property
+    def state(self) -> Shapes:
+        return self._shapes(self.state_axes)
+
+    @cached_property
+    def trace(self) -> Shapes:
+        return self._shapes(self.trace_axes)
+
+    @cached_property
+    def state_bytes(self) -> int:
+        return NUMBER_BYTES * sum(map(math.prod, self.state.values()))
+
+    def resized(self, memory_size: int) -> "Spec":
+        """Return what goes in and comes out with another number of memory slots."""
+        return replace(self, memory_size=memory_size)
+
+    def _shapes(self, axes: Axes) -> Shapes:
+        slots = self.memory_size or 0
+        return {name: [slots if size is None else size for size in shape] for name, shape in axes.items()}
 
 
-def spec_of(manifest: Manifest) -> Spec:
-    """Return what a checkpoint's manifest says of its inputs and outputs."""
-    return Spec(manifest.input_size, manifest.output_size, manifest.state, manifest.trace)
+def spec_of(manifest: Manifest, state_axes: Axes, trace_axes: Axes) -> Spec:
+    """Return the specification of a checkpoint. Raises ManifestError where its manifest contradicts the axes."""
+    memory_size = manifest.config.get("memory_size")
+    if memory_size is not None and (type(memory_size) is not int or memory_size < 1):
+        raise ManifestError(f"config.memory_size must be a whole number of at least 1, got {memory_size!r}")
+    spec = Spec(manifest.input_size, manifest.output_size, memory_size, state_axes, trace_axes)
+    for name, told, found in (("state", manifest.state, spec.state), ("trace", manifest.trace, spec.trace)):
+        if told != found:
+            raise ManifestError(f"its manifest says {name} {told}, but the model has {found}")
+    return spec
 
 
 class Backend(Protocol):
@@ -36,8 +75,17 @@ class Backend(Protocol):
     kind: str
     device: str
 
+    def resized(self, memory_size: int) -> "Backend":
+        """Return a back end of the same model, with another number of memory slots, and no session yet.
+
+        Both share the weights. Raises MemoryError.
+        """
+
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        """Take a free slot, put `state` into it, or the state before the first step, and return its number."""
+        """Take a free slot, put `state` into it, or the state before the first step, and return its number.
+
+        Raises MemoryError where there is no room for another.
+        """
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         """Advance distinct slots by one step, all of them, or none where it raises.
@@ -57,15 +105,26 @@ class Backend(Protocol):
 
 
 class Slots:
-    """The numbers of free slots; the lowest is taken first, so that the ones in use stay close together."""
+    """The numbers of free slots, and how many the arena has room for, which doubles when they do not suffice.
+
+    The lowest is taken first, so that the ones in use stay close together.
+    """
 
     def __init__(self, capacity: int) -> None:
-        self._free = list(range(capacity))
+        self._capacity = capacity
+        self._room = 0
+        self._free: list[int] = []
         self._taken: set[int] = set()
 
-    def take(self) -> int:
-        if not self._free:
-            raise MemoryError(f"all {len(self._taken)} slots of the arena are taken")
+    def take(self, grow: Callable[[int], None]) -> int:
+        """Return the lowest free slot, after `grow(room)` where the arena has no room for it; it may raise."""
+        if len(self._taken) == self._capacity:
+            raise MemoryError(f"all {self._capacity} slots of the arena are taken")
+        if len(self._taken) == self._room:
+            room = min(max(1, 2 * self._room), self._capacity)
+            grow(room)
+            self._free = list(range(self._room, room))
+            self._room = room
         slot = heapq.heappop(self._free)
         self._taken.add(slot)
         return slot
@@ -75,8 +134,28 @@ class Slots:
         heapq.heappush(self._free, slot)
 
 
+def longer(values: Array, rows: int) -> Array:
+    """Return `values` with room for so many rows; what the new ones hold is undefined."""
+    result = np.empty((rows, *values.shape[1:]), values.dtype)
+    result[: len(values)] = values
+    return result
+
+
 def check_backend(backend: Backend) -> None:
-    """Take one step and compare what comes with what the specification says. Raises ManifestError."""
+    """Take one step, and one with a memory slot more, and compare what comes with the specifications.
+
+    Raises ManifestError.
+    """
+    _check_step(backend)
+    memory_size = backend.spec.memory_size
+    if memory_size is not None:
+        try:
+            _check_step(backend.resized(memory_size + 1))
+        except Exception as error:
+            raise ManifestError(f"with {memory_size + 1} memory slots, which no weight depends on: {error}") from error
+
+
+def _check_step(backend: Backend) -> None:
     spec = backend.spec
     try:
         slot = backend.open()
@@ -85,14 +164,14 @@ def check_backend(backend: Backend) -> None:
         backend.close(slot)
     except Exception as error:
         raise ManifestError(f"it cannot take a step: {type(error).__name__}: {error}") from error
-    came = Spec(
-        spec.input_size,
+    came = (
         outputs.shape[1],
-        state={name: list(leaf.shape) for name, leaf in state.items()},
-        trace={name: list(values.shape[1:]) for name, values in traces.items()},
+        {name: list(leaf.shape) for name, leaf in state.items()},
+        {name: list(values.shape[1:]) for name, values in traces.items()},
     )
-    if came != spec:
-        raise ManifestError(f"its step gives {came}, but its manifest says {spec}")
+    expected = (spec.output_size, spec.state, spec.trace)
+    if came != expected:
+        raise ManifestError(f"its step gives {came}, but its manifest says {expected}")
 
 
 def check_finite(outputs: Array) -> None:

@@ -1,31 +1,46 @@
 """A back end whose arithmetic anyone can follow: the tests' sibling of the real ones."""
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from app.backends.base import Array, Slots, Spec, check_finite
+from app.backends.base import Array, Axes, Slots, Spec, check_finite, longer
 
 
 class FakeBackend:
     """The state is the sum of all inputs so far, and so is the output; the trace `seen` is the input itself.
 
+    With a memory, each of its slots holds the first number of that sum, in the state and in the trace `memory`.
     before_step is called with the inputs of every step before anything changes; what it raises, the step raises.
     """
 
     kind = "fake"
     device = "cpu"
 
-    def __init__(self, size: int = 2, capacity: int = 64, before_step: Callable[[Array], None] | None = None) -> None:
-        self.spec = Spec(size, size, state={"total": [size]}, trace={"seen": [size]})
+    def __init__(
+        self,
+        size: int = 2,
+        capacity: int = 64,
+        before_step: Callable[[Array], None] | None = None,
+        memory_size: int | None = None,
+    ) -> None:
+        memory: Axes = {} if memory_size is None else {"memory": [None]}
+        self.spec = Spec(size, size, memory_size, {"total": [size], **memory}, {"seen": [size], **memory})
         self.steps: list[list[int]] = []
-        """The slots of every step taken."""
+        """The slots of every step taken, whatever the memory size."""
         self._before_step = before_step
-        self._totals = np.zeros((capacity, size), np.float32)
-        self._slots = Slots(capacity)
+        self._capacity = capacity
+        self._clear()
+
+    def resized(self, memory_size: int) -> "FakeBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.resized(memory_size)
+        other._clear()
+        return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        slot = self._slots.take()
+        slot = self._slots.take(self._grow)
         self.write(slot, state)
         return slot
 
@@ -37,13 +52,23 @@ class FakeBackend:
         check_finite(outputs)
         self._totals[slots] = outputs
         self.steps.append(list(slots))
-        return outputs, dict.fromkeys(trace, inputs)
+        traces = {"seen": inputs, "memory": outputs[:, :1].repeat(self.spec.memory_size or 0, 1)}
+        return outputs, {name: traces[name] for name in trace}
 
     def read(self, slot: int) -> dict[str, Array]:
-        return {"total": self._totals[slot].copy()}
+        total = self._totals[slot].copy()
+        state = {"total": total, "memory": total[:1].repeat(self.spec.memory_size or 0)}
+        return {name: state[name] for name in self.spec.state}
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         self._totals[slot] = 0 if state is None else state["total"]
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
+
+    def _clear(self) -> None:
+        self._totals = np.zeros((0, self.spec.input_size), np.float32)
+        self._slots = Slots(self._capacity)
+
+    def _grow(self, room: int) -> None:
+        self._totals = longer(self._totals, room)

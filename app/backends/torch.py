@@ -1,17 +1,21 @@
 """Steps computed by torch, on the CPU or a CUDA device, where the arena then lies too."""
 
-from collections.abc import Collection, Mapping, Sequence
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from app.backends.base import Array, Slots, check_finite, spec_of
+from app.backends.base import Array, Axes, Shapes, Slots, check_finite, spec_of
 from models.artefact import ServedStep, load
+from models.contract import MemoryModel, schemas
 from models.state import flatten
 
 
 class TorchBackend:
-    """The arena is one tensor per leaf, [capacity, ...]; a step gathers its slots, runs, and scatters."""
+    """The arena is one tensor per leaf, [room, ...]; a step gathers its slots, runs, and scatters."""
 
     kind = "torch"
 
@@ -20,15 +24,20 @@ class TorchBackend:
         model, manifest = load(directory)
         torch.set_num_threads(threads)
         self.device = device
-        self.spec = spec_of(manifest)
-        self._step = ServedStep(model.to(device))
-        with torch.inference_mode():
-            self._initial = {name: leaf[0].clone() for name, leaf in flatten(model.initial_state(1)).items()}
-            self._arena = {name: leaf.new_zeros(capacity, *leaf.shape) for name, leaf in self._initial.items()}
-        self._slots = Slots(capacity)
+        self.spec = spec_of(manifest, *_axes(model))
+        self._model = model.to(device)
+        self._step = ServedStep(self._model)
+        self._capacity = capacity
+        self._clear()
+
+    def resized(self, memory_size: int) -> "TorchBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.resized(memory_size)
+        other._clear()
+        return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        slot = self._slots.take()
+        slot = self._slots.take(self._grow)
         self.write(slot, state)
         return slot
 
@@ -54,3 +63,47 @@ class TorchBackend:
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
+
+    @torch.inference_mode()
+    def _clear(self) -> None:
+        """Start with an arena of no slots, of this memory size."""
+        with _memory_errors():
+            state = self._model.initial_state(1, self.spec.memory_size)
+        self._initial = {name: leaf[0].clone() for name, leaf in flatten(state).items()}
+        self._arena = {name: leaf.new_empty(0, *leaf.shape) for name, leaf in self._initial.items()}
+        self._slots = Slots(self._capacity)
+
+    @torch.inference_mode()
+    def _grow(self, room: int) -> None:
+        with _memory_errors():
+            self._arena = {name: _longer(values, room) for name, values in self._arena.items()}
+
+
+def _longer(values: torch.Tensor, rows: int) -> torch.Tensor:
+    result = values.new_empty(rows, *values.shape[1:])
+    result[: len(values)] = values
+    return result
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Say as Python does that there is no memory: torch raises RuntimeError, or a class of its own on CUDA."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise MemoryError(str(error)) from error
+
+
+def _axes(model: MemoryModel[Any]) -> tuple[Axes, Axes]:
+    """Return the axes of the model's state and of its traces: those that one more slot makes longer are of slots."""
+    here = schemas(model)
+    larger = here if model.memory_size is None else schemas(model, model.memory_size + 1)
+    state, trace = (_slot_axes(*pair) for pair in zip(here, larger, strict=True))
+    return state, trace
+
+
+def _slot_axes(shapes: Shapes, larger: Shapes) -> Axes:
+    return {
+        name: [size if size == more else None for size, more in zip(shape, larger[name], strict=True)]
+        for name, shape in shapes.items()
+    }

@@ -1,11 +1,11 @@
 """The engine of one model: continuous batching over all of its sessions.
 
-    event loop                          worker thread, owner of the back end
-    ----------                          ------------------------------------
+    event loop                          worker thread, owner of the back ends
+    ----------                          -------------------------------------
     run(), infer() --- Run ---.         loop:
     open(), read() --- Call --+-> inbox   take what has come: calls are answered at once, runs are queued
     close() -------- sentinel-'           schedule   up to max_batch runs, round robin
-                                          run        one batched step of the back end
+                                          run        one batched step of each memory size among them
     futures <---- call_soon_threadsafe -- deliver    a result or an exception to everyone who is done
 
 Sequences join and leave at every tick, so a long one never holds up a short one.
@@ -17,16 +17,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from app.backends.base import Array, Backend
+from app.backends.base import Array
+from app.engine.arenas import Arenas, Slot
 from app.engine.run import Result, Run
 from app.engine.scheduler import Scheduler
-from app.errors import EngramError, QueueFull, ShuttingDown, StepFailed
+from app.errors import EngramError, OutOfMemory, QueueFull, ShuttingDown, StepFailed
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 LAST_STEP_SECONDS = 1.0
 """How long a worker that is told to give up may take for the step that it is in."""
+
+BATCH_BYTES = 32 * 2**20
+"""States that are stepped at once, but for a single one of any size: of more, none is done sooner."""
 
 
 class Observer(Protocol):
@@ -48,18 +52,17 @@ class Observer(Protocol):
 
 @dataclass(eq=False)
 class Call:
-    """Something to do with the back end between two ticks."""
+    """Something to do with the back ends between two ticks."""
 
-    function: Callable[[Backend], Any]
+    function: Callable[[Arenas], Any]
     waiter: "asyncio.Future[Any]"
 
 
 class Engine:
     """Steps the sessions of one model. Its coroutines belong to the event loop that called `start`."""
 
-    def __init__(self, name: str, backend: Backend, max_batch: int, max_queue: int, observer: Observer) -> None:
+    def __init__(self, name: str, arenas: Arenas, max_batch: int, max_queue: int, observer: Observer) -> None:
         self.name = name
-        self._backend = backend
         self._max_queue = max_queue
         self._observer = observer
         # Shared between the loop and the worker
@@ -69,6 +72,7 @@ class Engine:
         self._sequences = 0
         self._refusal: EngramError | None = None
         # The worker's own
+        self._arenas = arenas
         self._scheduler = Scheduler(max_batch)
         self._outcomes: list[tuple[Run | Call, Any]] = []
         self._open = True
@@ -103,27 +107,30 @@ class Engine:
         """The number of sequences in work or waiting."""
         return self._sequences
 
-    async def open(self) -> int:
-        """Return a new slot with the state before the first step."""
-        return await self._call(lambda backend: backend.open())
+    async def open(self, memory_size: int | None = None) -> Slot:
+        """Return a new slot with the state before the first step, of the model's own memory size or of another.
 
-    async def read(self, slot: int) -> dict[str, Array]:
+        Raises OutOfMemory or ShuttingDown.
+        """
+        return await self._call(lambda arenas: arenas.open(memory_size))
+
+    async def read(self, slot: Slot) -> dict[str, Array]:
         """Return a copy of the state in a slot."""
-        return await self._call(lambda backend: backend.read(slot))
+        return await self._call(lambda arenas: arenas.of(slot).read(slot.number))
 
-    async def reset(self, slot: int) -> None:
+    async def reset(self, slot: Slot) -> None:
         """Put the state before the first step into a slot."""
-        await self._call(lambda backend: backend.write(slot, None))
+        await self._call(lambda arenas: arenas.of(slot).write(slot.number, None))
 
-    async def free(self, slot: int) -> None:
+    async def free(self, slot: Slot) -> None:
         """Give a slot back."""
-        await self._call(lambda backend: backend.close(slot))
+        await self._call(lambda arenas: arenas.close(slot))
 
     async def probe(self) -> None:
         """Take one step, between two ticks, with a state that is opened for it."""
         await self._call(_probe)
 
-    async def run(self, slot: int, inputs: Array, trace: Sequence[str] = ()) -> Result:
+    async def run(self, slot: Slot, inputs: Array, trace: Sequence[str] = ()) -> Result:
         """Step a slot over a sequence: all of it, even if nobody waits any more, or none where an exception comes.
 
         inputs: float32 [T, input_size]. A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput,
@@ -131,12 +138,15 @@ class Engine:
         """
         return await self._submit([inputs], slot, trace)[0]
 
-    async def infer(self, sequences: Sequence[Array], trace: Sequence[str] = ()) -> list[Result]:
+    async def infer(
+        self, sequences: Sequence[Array], trace: Sequence[str] = (), memory_size: int | None = None
+    ) -> list[Result]:
         """Run sequences, each from the state before the first step; they are all accepted, or none is.
 
-        sequences: float32 [T, input_size] each, of any lengths. What is cancelled is dropped. Raises as `run` does.
+        sequences: float32 [T, input_size] each, of any lengths; memory_size: as of `open`. What is cancelled is
+        dropped. Raises as `run` and `open` do.
         """
-        waiters = self._submit(sequences, None, trace)
+        waiters = self._submit(sequences, None, trace, memory_size)
         try:
             return [await waiter for waiter in waiters]
         finally:
@@ -144,7 +154,7 @@ class Engine:
                 waiter.cancel()
 
     def _submit(
-        self, sequences: Sequence[Array], slot: int | None, trace: Sequence[str]
+        self, sequences: Sequence[Array], slot: Slot | None, trace: Sequence[str], memory_size: int | None = None
     ) -> "list[asyncio.Future[Result]]":
         self._check_accepting()
         if self._sequences + len(sequences) > self._max_queue:
@@ -152,13 +162,13 @@ class Engine:
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(sequences)} more came; "
                 f"at most {self._max_queue} are accepted; try again later"
             )
-        runs = [Run(slot, inputs, trace, self._new_waiter()) for inputs in sequences]
+        runs = [Run(slot, inputs, trace, self._new_waiter(), memory_size) for inputs in sequences]
         self._sequences += len(runs)
         for run in runs:
             self._inbox.put(run)
         return [run.waiter for run in runs]
 
-    async def _call(self, function: Callable[[Backend], T]) -> T:
+    async def _call(self, function: Callable[[Arenas], T]) -> T:
         self._check_accepting()
         call = Call(function, self._new_waiter())
         self._inbox.put(call)
@@ -223,7 +233,7 @@ class Engine:
 
     def _answer(self, call: Call) -> None:
         try:
-            outcome = call.function(self._backend)
+            outcome = call.function(self._arenas)
         except Exception as error:
             outcome = self._explain(error)
         self._outcomes.append((call, outcome))
@@ -231,9 +241,9 @@ class Engine:
     def _accept(self, run: Run) -> None:
         try:
             if run.slot is None:
-                run.slot = self._backend.open()
+                run.slot = self._arenas.open(run.memory_size)
             elif len(run.inputs) > 1:
-                run.before = self._backend.read(run.slot)
+                run.before = self._arenas.of(run.slot).read(run.slot.number)
         except Exception as error:
             self._outcomes.append((run, self._explain(error)))
         else:
@@ -247,18 +257,27 @@ class Engine:
                 self._finish(run, None)
             else:
                 batch.append(run)
-        if batch:
-            self._step(batch)
+        for runs in self._steps(batch):
+            self._step(runs)
         self._scheduler.add(run for run in batch if not run.finished and not run.failed)
 
+    def _steps(self, batch: list[Run]) -> Iterator[list[Run]]:
+        """Yield the runs that can be stepped at once: those of one memory size, within BATCH_BYTES."""
+        by_size: dict[int | None, list[Run]] = {}
+        for run in batch:
+            by_size.setdefault(run.held.memory_size, []).append(run)
+        for runs in by_size.values():
+            most = max(1, BATCH_BYTES // max(1, self._arenas.of(runs[0].held).spec.state_bytes))
+            yield from (runs[start : start + most] for start in range(0, len(runs), most))
+
     def _step(self, batch: list[Run]) -> None:
-        """Take one step of every run in the batch; where that fails, of each alone, so that only its own can fail."""
-        slots = [run.slot for run in batch if run.slot is not None]
+        """Take one step of every run, of one memory size; where that fails, of each alone: only its own can fail."""
+        slots = [run.held.number for run in batch]
         inputs = np.stack([run.inputs[run.position] for run in batch])
         names = list(dict.fromkeys(name for run in batch for name in run.trace))
         began = time.perf_counter()
         try:
-            outputs, traces = self._backend.step(slots, inputs, names)
+            outputs, traces = self._arenas.of(batch[0].held).step(slots, inputs, names)
         except Exception as error:
             if len(batch) > 1:
                 for run in batch:
@@ -276,21 +295,27 @@ class Engine:
         """End a run whose step raised, and undo the steps before it."""
         self._observer.failure()
         run.failed = True
-        if run.before is not None and run.slot is not None:
-            self._backend.write(run.slot, run.before)
+        if run.before is not None:
+            self._arenas.of(run.held).write(run.held.number, run.before)
         self._finish(run, self._explain(error, run))
 
     def _finish(self, run: Run, outcome: Result | Exception | None) -> None:
-        if run.transient and run.slot is not None:
-            self._backend.close(run.slot)
+        if run.transient:
+            self._arenas.close(run.held)
         self._outcomes.append((run, outcome))
 
     def _explain(self, error: Exception, run: Run | None = None) -> EngramError:
-        """Return an error for the client: our own as it is, anything else as a failure that the log explains."""
+        """Return an error for the client: our own as it is, others as what they mean, with an entry in the log."""
         if isinstance(error, EngramError):
             if run is not None:
                 error.more["step_of_sequence"] = run.position
             return error
+        if isinstance(error, MemoryError):
+            logger.warning("%s: there is not enough memory: %s", self.name, error)
+            return OutOfMemory(
+                f"the server has not enough memory for this with {self.name}, and nothing was changed: "
+                "ask for a smaller memory_size, or try later"
+            )
         logger.error("%s: the back end failed", self.name, exc_info=error)
         return StepFailed(f"the back end of {self.name} failed: {type(error).__name__}; nothing was changed")
 
@@ -315,7 +340,8 @@ def _settle(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
         waiter.set_result(outcome)
 
 
-def _probe(backend: Backend) -> None:
+def _probe(arenas: Arenas) -> None:
+    backend = arenas.first
     slot = backend.open()
     try:
         backend.step([slot], np.zeros((1, backend.spec.input_size), np.float32))

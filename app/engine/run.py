@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app.backends.base import Array
+from app.engine.arenas import Slot
 
 
 class Result(NamedTuple):
@@ -23,13 +24,15 @@ class Result(NamedTuple):
 class Run:
     """A sequence in work: its inputs [T, input_size], how far it is, and who waits for it.
 
-    slot: the session's slot, or None for a sequence whose state is not kept; the engine then takes a slot for it.
+    slot: the session's slot, or None for a sequence whose state is not kept; the engine then takes a slot for it,
+    with a memory of `memory_size` slots.
     """
 
-    slot: int | None
+    slot: Slot | None
     inputs: Array
     trace: Sequence[str]
     waiter: "asyncio.Future[Result]"
+    memory_size: int | None = None
     transient: bool = field(init=False)
     result: Result = field(init=False)
     before: Mapping[str, Array] | None = None
@@ -40,6 +43,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self.transient = self.slot is None
+
+    @property
+    def held(self) -> Slot:
+        """The slot that is stepped, once there is one."""
+        assert self.slot is not None
+        return self.slot
 
     @property
     def finished(self) -> bool:

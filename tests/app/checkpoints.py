@@ -2,21 +2,26 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from training.checkpoint import save_checkpoint
+from models.registry import build, model_config
+from training.checkpoint import save_checkpoint, save_model
 from training.config import preset_from_values
 from training.export import export
 from training.trainer import Trainer
 
 CONTROLLER = {"kind": "lstm", "hidden_size": 8}
 
-KINDS = {
-    "dnc": {"memory_size": 8, "word_size": 4, "read_heads": 2, "controller": CONTROLLER},
-    "ntm": {"memory_size": 8, "word_size": 4, "write_heads": 2, "controller": CONTROLLER},
-    "rnn": {"controller": CONTROLLER},
+KINDS: dict[str, dict[str, Any]] = {
+    "dnc": {"kind": "dnc", "memory_size": 8, "word_size": 4, "read_heads": 2, "controller": CONTROLLER},
+    "sparse": {"kind": "dnc", "memory_size": 8, "word_size": 4, "links": "sparse", "links_per_slot": 3},
+    "ntm": {"kind": "ntm", "memory_size": 8, "word_size": 4, "write_heads": 2, "controller": CONTROLLER},
+    "rnn": {"kind": "rnn", "controller": CONTROLLER},
 }
+
+WITH_MEMORY = [kind for kind, config in KINDS.items() if "memory_size" in config]
 
 
 def make_checkpoint(directory: Path, kind: str = "rnn", scale: float = 1.0, seed: int = 1) -> Path:
@@ -24,7 +29,7 @@ def make_checkpoint(directory: Path, kind: str = "rnn", scale: float = 1.0, seed
     values = {
         "name": "tiny",
         "task": {"name": "copy", "bits": 2},
-        "model": {"kind": kind, **KINDS[kind]},
+        "model": KINDS[kind],
         "training": {"updates": 1, "seed": seed},
     }
     trainer = Trainer(preset_from_values(values))
@@ -33,6 +38,17 @@ def make_checkpoint(directory: Path, kind: str = "rnn", scale: float = 1.0, seed
             parameter *= scale
     save_checkpoint(directory, trainer, "engram train tiny.toml")
     export(directory) if scale == 1 else None
+    return directory
+
+
+def make_token_checkpoint(directory: Path, vocabulary_size: int = 7, **config: Any) -> Path:
+    """Write an exported checkpoint of an RNN with random weights that takes tokens and tells three classes."""
+    embedding = {"vocabulary_size": vocabulary_size, "size": 5}
+    values = {"input_size": 1, "output_size": 3, "output_activation": "softmax", "controller": CONTROLLER}
+    values |= {"embedding": embedding, **config}
+    torch.manual_seed(1)
+    save_model(directory, build("rnn", values), "rnn", model_config("rnn", values), {"name": "words"}, {})
+    export(directory)
     return directory
 
 

@@ -1,6 +1,7 @@
 """Laws over a table of all back ends, each with every kind of model that it can have."""
 
 import pkgutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ from app.backends.base import Array, Backend, Slots
 from app.backends.fake import FakeBackend
 from app.backends.onnx import OnnxBackend
 from app.backends.torch import TorchBackend
+from app.engine.arenas import Arenas
 from app.errors import NonFiniteOutput
-from tests.app.checkpoints import KINDS, make_checkpoint
+from models.artefact import load
+from models.contract import schemas
+from models.state import flatten
+from tests.app.checkpoints import KINDS, WITH_MEMORY, make_checkpoint
 
 CAPACITY = 6
 REAL = {"onnx": OnnxBackend, "torch": TorchBackend}
 TABLE = ["fake", *(f"{backend} {kind}" for backend in REAL for kind in KINDS)]
+RESIZABLE = ["fake", *(f"{backend} {kind}" for backend in REAL for kind in WITH_MEMORY)]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +33,18 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(params=TABLE)
 def backend(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Backend:
-    if request.param == "fake":
-        return FakeBackend(capacity=CAPACITY)
-    name, kind = request.param.split()
+    return load_backend(request.param, directories)
+
+
+@pytest.fixture(params=RESIZABLE)
+def resizable(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Backend:
+    return load_backend(request.param, directories)
+
+
+def load_backend(entry: str, directories: dict[str, Path]) -> Backend:
+    if entry == "fake":
+        return FakeBackend(capacity=CAPACITY, memory_size=8)
+    name, kind = entry.split()
     return REAL[name](directories[kind], CAPACITY)
 
 
@@ -135,17 +150,96 @@ def test_arena_hands_out_every_slot_once_and_then_refuses(backend):
     assert backend.open() == 3
 
 
+def test_arena_grows_with_the_slots_in_use_and_keeps_what_is_in_them(backend):
+    slots = [backend.open()]
+    backend.step(slots, inputs_for(backend, 1))
+    before = backend.read(slots[0])
+    slots += [backend.open() for _ in range(CAPACITY - 1)]
+    same(before, backend.read(slots[0]))
+    backend.step(slots, inputs_for(backend, CAPACITY))
+
+
+def test_slots_that_cannot_be_had_are_not_taken():
+    def refuse(room: int) -> None:
+        raise MemoryError
+
+    slots = Slots(4)
+    assert [slots.take(lambda room: None)] == [0]
+    with pytest.raises(MemoryError):
+        slots.take(refuse)
+    assert [slots.take(lambda room: None) for _ in range(3)] == [1, 2, 3]
+
+
+def test_room_doubles_up_to_the_capacity():
+    slots, rooms = Slots(5), []
+    for _ in range(5):
+        slots.take(rooms.append)
+    assert rooms == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("memory_size", [3, 20])
+def test_resized_back_end_has_a_memory_of_that_size(resizable, memory_size):
+    test_spec_is_what_the_back_end_gives(resizable.resized(memory_size))
+    resized = resizable.resized(memory_size)
+    assert resized.spec.memory_size == memory_size
+    assert resized.read(resized.open())["memory"].shape[0] == memory_size
+    assert resizable.spec.memory_size == 8
+
+
+def test_resized_back_end_and_its_origin_leave_each_other_alone(resizable):
+    first, second = resizable, resizable.resized(20)
+    slots = [first.open(), second.open()]
+    assert slots == [0, 0]
+    before = first.read(0)
+    second.step([0], inputs_for(second, 1))
+    same(before, first.read(0))
+    after = second.read(0)
+    first.step([0], inputs_for(first, 1))
+    same(after, second.read(0))
+
+
+def test_back_end_resized_and_back_computes_the_same(resizable):
+    again = resizable.resized(20).resized(8)
+    slots = [backend.open() for backend in (resizable, again)]
+    inputs = inputs_for(resizable, 1)
+    outputs, expected = again.step(slots[1:], inputs)[0], resizable.step(slots[:1], inputs)[0]
+    np.testing.assert_array_equal(outputs, expected)
+
+
+def test_resized_back_end_is_let_go_with_its_last_slot(resizable):
+    arenas = Arenas(resizable, 2**20)
+    slot = arenas.open(20)
+    resized = weakref.ref(arenas.of(slot))
+    arenas.of(slot).step([slot.number], inputs_for(resizable, 1))
+    arenas.close(slot)
+    assert resized() is None
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("kind", WITH_MEMORY)
+def test_spec_of_any_size_is_that_of_the_model(directories, name, kind):
+    model, _ = load(directories[kind])
+    spec = REAL[name](directories[kind], 1).spec.resized(50)
+    assert (spec.state, spec.trace) == schemas(model, 50)
+    leaves = flatten(model.initial_state(1, 50)).values()
+    assert spec.state_bytes == sum(leaf.element_size() * leaf.numel() for leaf in leaves)
+
+
 def test_slots_given_back_twice_are_refused():
     slots = Slots(2)
-    slots.give_back(slots.take())
+    slots.give_back(slots.take(lambda room: None))
     with pytest.raises(KeyError):
         slots.give_back(0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_onnx_equals_torch_from_a_fresh_state(directories, kind):
+@pytest.mark.parametrize(
+    ("kind", "memory_size"), [*((kind, None) for kind in KINDS), *((kind, 50) for kind in WITH_MEMORY)]
+)
+def test_onnx_equals_torch_from_a_fresh_state(directories, kind, memory_size):
     """Run for run by their outputs; step for step by their whole states."""
     onnx, torch = OnnxBackend(directories[kind], 4), TorchBackend(directories[kind], 4)
+    if memory_size:
+        onnx, torch = onnx.resized(memory_size), torch.resized(memory_size)
     slots = [[backend.open() for _ in range(3)] for backend in (onnx, torch)]
     for t in range(20):
         inputs = inputs_for(onnx, 3, seed=t)

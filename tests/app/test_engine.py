@@ -11,8 +11,9 @@ import pytest
 
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
-from app.engine.engine import Engine
-from app.errors import NonFiniteOutput, QueueFull, ShuttingDown, StepFailed
+from app.engine.arenas import Arenas, Slot
+from app.engine.engine import BATCH_BYTES, Engine
+from app.errors import NonFiniteOutput, OutOfMemory, QueueFull, ShuttingDown, StepFailed
 
 
 class Observed:
@@ -30,8 +31,10 @@ class Observed:
 
 
 @asynccontextmanager
-async def engine_over(backend: FakeBackend, max_batch: int = 8, max_queue: int = 64) -> AsyncIterator[Engine]:
-    engine = Engine("fake", backend, max_batch, max_queue, Observed())
+async def engine_over(
+    backend: FakeBackend, max_batch: int = 8, max_queue: int = 64, max_bytes: int = 2**20
+) -> AsyncIterator[Engine]:
+    engine = Engine("fake", Arenas(backend, max_bytes), max_batch, max_queue, Observed())
     engine.start()
     try:
         yield engine
@@ -142,6 +145,66 @@ def test_batch_is_never_larger_than_its_limit():
     run(test())
 
 
+def test_runs_of_one_memory_size_step_together_and_those_of_others_apart():
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate, memory_size=8)
+        async with engine_over(backend) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            sizes = (None, 20, 8, 20, 30)
+            jobs = [asyncio.ensure_future(engine.infer([ones(2)], ["memory"], size)) for size in sizes]
+            await asyncio.sleep(0.05)
+            gate.open()
+            results = [result for (result,) in await asyncio.gather(*jobs)]
+            await first
+        assert [result.trace["memory"].shape for result in results] == [(2, size or 8) for size in sizes]
+        assert {result.outputs[-1, 0] for result in results} == {2}
+        assert [len(slots) for slots in backend.steps] == [1, 2, 2, 1, 2, 2, 1]
+
+    run(test())
+
+
+def test_large_states_step_in_smaller_batches():
+    """A step of more than BATCH_BYTES would take memory for nothing: no session is done sooner."""
+
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate, memory_size=8)
+        async with engine_over(backend, max_bytes=2**30) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            job = asyncio.ensure_future(engine.infer([ones(1)] * 5, memory_size=BATCH_BYTES // 4 // 2 - 2))
+            await asyncio.sleep(0.05)
+            gate.open()
+            await asyncio.gather(first, job)
+        assert [len(slots) for slots in backend.steps] == [1, 2, 2, 1]
+
+    run(test())
+
+
+def test_state_beyond_the_memory_is_refused_and_others_go_on():
+    class Small(FakeBackend):
+        def resized(self, memory_size: int) -> FakeBackend:
+            raise MemoryError
+
+    async def test() -> None:
+        async with engine_over(Small(memory_size=8)) as engine:
+            slot = await engine.open()
+            await engine.run(slot, ones(2))
+            with pytest.raises(OutOfMemory, match="smaller memory_size"):
+                await engine.open(20)
+            small, large = await asyncio.gather(
+                engine.run(slot, ones(2)), engine.infer([ones(2)], memory_size=20), return_exceptions=True
+            )
+            assert isinstance(large, OutOfMemory)
+            assert not isinstance(small, BaseException)
+            assert small.outputs[:, 0].tolist() == [3, 4]
+            assert engine.sequences == 0
+
+    run(test())
+
+
 def test_failing_sequence_fails_alone():
     async def test() -> None:
         backend = FakeBackend(before_step=raise_on(7, ZeroDivisionError("secret")))
@@ -235,7 +298,7 @@ def test_place_of_a_cancelled_sequence_is_free_when_its_slot_is():
             with pytest.raises(QueueFull):
                 await engine.infer([ones(1)])
             gate.open()
-            await engine.read(0)
+            await engine.read(Slot(None, 0))
             await asyncio.sleep(0)
             assert len(await engine.infer([ones(1)])) == 1
 
@@ -276,7 +339,7 @@ def test_reset_and_free_act_on_their_slot():
             await engine.run(slot, ones(2))
             await engine.reset(slot)
             assert (await engine.read(slot))["total"].tolist() == [0, 0]
-            with pytest.raises(StepFailed):
+            with pytest.raises(OutOfMemory):
                 await engine.open()
             await engine.free(slot)
             assert await engine.open() == slot
@@ -331,7 +394,7 @@ def test_close_gives_up_on_work_that_takes_too_long():
 def test_observer_is_told_of_ticks_and_failures():
     async def test() -> None:
         observed = Observed()
-        engine = Engine("fake", FakeBackend(before_step=raise_on(7, OSError())), 8, 64, observed)
+        engine = Engine("fake", Arenas(FakeBackend(before_step=raise_on(7, OSError())), 2**20), 8, 64, observed)
         engine.start()
         await engine.infer([ones(3)])
         with pytest.raises(StepFailed):
@@ -350,7 +413,7 @@ def test_broken_engine_refuses_instead_of_hanging():
             raise RuntimeError("broken")
 
     async def test() -> None:
-        engine = Engine("fake", FakeBackend(), 8, 64, Broken())
+        engine = Engine("fake", Arenas(FakeBackend(), 2**20), 8, 64, Broken())
         engine.start()
         with pytest.raises(StepFailed, match="has stopped"):
             await engine.infer([ones(3)])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from app.backends.fake import FakeBackend
-from app.catalogue import ModelCatalogue, ServedModel
+from app.catalogue import InputFormat, ModelCatalogue, ServedModel
+from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.errors import (
     QueueFull,
@@ -22,6 +23,7 @@ from app.errors import (
     StepFailed,
     StoreFailed,
 )
+from app.memory import MemorySizes
 from app.metrics import Metrics
 from app.sessions import Duplicate, SessionService, Stepped
 from app.stores.memory import MemoryStore
@@ -29,6 +31,8 @@ from models.manifest import Manifest
 
 MANIFEST = Manifest("fake", {}, {}, 2, 2, 0, {"total": [2]}, {"seen": [2]}, "")
 IDLE = 100.0
+MAX_STATE_BYTES = 400
+MAX_TRACE_BYTES = 4000
 
 
 class Clock:
@@ -48,9 +52,11 @@ async def service(
     clock: Clock | None = None, backend: FakeBackend | None = None, store: MemoryStore | None = None
 ) -> AsyncIterator[SessionService]:
     backend, metrics = backend or FakeBackend(capacity=4), Metrics()
-    engine = Engine("fake", backend, 8, 64, metrics.engine("fake"))
+    engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"))
     engine.start()
-    models = ModelCatalogue({"fake": ServedModel("fake", MANIFEST, engine, "fake", "cpu")}, {})
+    memory = MemorySizes("fake", backend.spec, 1, MAX_STATE_BYTES)
+    model = ServedModel("fake", MANIFEST, InputFormat(2), backend.spec, memory, MAX_TRACE_BYTES, engine, "fake", "cpu")
+    models = ModelCatalogue({"fake": model}, {})
     try:
         yield SessionService(models, store or MemoryStore(), metrics, 3, 8, IDLE, clock or Clock())
     finally:

@@ -43,9 +43,22 @@ def test_file_may_be_named_in_the_environment(tmp_path, monkeypatch):
     assert (parse().idle_timeout, parse().access_log, parse("--no-access-log").access_log) == (7.5, True, False)
 
 
+def test_memory_sizes_are_given_by_the_names_of_models(tmp_path, monkeypatch):
+    file = tmp_path / "engram.toml"
+    file.write_text("[memory_size]\ndnc-copy = 256\n")
+    assert parse().memory_size == {}
+    assert parse("--config", str(file)).memory_size == {"dnc-copy": 256}
+    monkeypatch.setenv("ENGRAM_MEMORY_SIZE", "dnc-copy=64,a=b=3")
+    assert parse("--config", str(file)).memory_size == {"dnc-copy": 64, "a=b": 3}
+    assert parse("--memory-size", "x=1", "--memory-size", "y=2").memory_size == {"x": 1, "y": 2}
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["--memory-size", "256"], r"setting memory_size: expected NAME=N, as in dnc-copy=256, got \['256'\]"),
+        (["--memory-size", "a=0"], r"setting memory_size.a: input should be greater than or equal to 1, got '0'"),
+        (["--memory-size", "a=1.5"], r"setting memory_size.a: input should be a valid integer"),
         (["--port", "x"], "setting port: input should be a valid integer.*, got 'x'"),
         (["--port", "70000"], "setting port: input should be less than or equal to 65535, got '70000'"),
         (["--idle-timeout", "0"], "setting idle_timeout: input should be greater than 0"),

@@ -67,6 +67,21 @@ def edit_both(directory: Path, **changes: object) -> None:
     edit_metadata(directory, manifest=(directory / "manifest.json").read_text())
 
 
+def edit_config(directory: Path, **changes: object) -> None:
+    config = json.loads((directory / "manifest.json").read_text())["config"]
+    edit_both(directory, config=config | changes)
+
+
+def fix_memory_size(directory: Path, memory_size: int) -> None:
+    """Make the axes of the graph that are of any number of slots so long."""
+    graph = onnx.load(directory / "model.onnx")
+    for entry in [*graph.graph.input, *graph.graph.output]:
+        for axis in entry.type.tensor_type.shape.dim:
+            if axis.dim_param == "slots":
+                axis.dim_value = memory_size
+    onnx.save(graph, directory / "model.onnx")
+
+
 DAMAGES = {
     "no manifest": (lambda d: (d / "manifest.json").unlink(), "manifest.json: No such file"),
     "manifest cut off": (lambda d: truncate(d / "manifest.json"), "manifest.json: not JSON"),
@@ -81,7 +96,13 @@ DAMAGES = {
     "shapes of words": (lambda d: edit_manifest(d, state={"memory": ["a"]}), "state.memory must be a list of sizes"),
     "another width than the graph": (lambda d: edit_manifest(d, input_size=5), "model.onnx was exported with"),
     "a width that the graph has not": (lambda d: edit_both(d, input_size=5), "it cannot take a step"),
-    "a leaf that the state has not": (lambda d: edit_both(d, state={"memory": [8, 4]}), "its step gives"),
+    "a leaf that the state has not": (lambda d: edit_both(d, state={"memory": [8, 4]}), "its manifest says state"),
+    "no memory size": (lambda d: edit_config(d, memory_size=None), "its manifest says state"),
+    "a memory size that is true": (lambda d: edit_config(d, memory_size=True), "config.memory_size must be a whole"),
+    "no links per slot": (lambda d: edit_config(d, links="sparse"), "config.links_per_slot must be a whole number"),
+    "a vocabulary of words": (lambda d: edit_config(d, embedding={"size": 5}), "config.embedding must have"),
+    "another kind than the graph": (lambda d: edit_manifest(d, kind="dnc"), "model.onnx was exported with kind ntm"),
+    "a graph of one memory size": (lambda d: fix_memory_size(d, 8), "with 9 memory slots"),
     "no first state": (lambda d: edit_metadata(d, initial_state=""), "its engram.initial_state is damaged"),
     "junk for a first state": (lambda d: edit_metadata(d, initial_state="junk"), "its engram.initial_state is damaged"),
 }
@@ -115,6 +136,9 @@ def test_nothing_to_serve_is_refused(tmp_path, data):
         (["--config", "nowhere.toml"], "config: no file nowhere.toml"),
         (["--device", "cuda", "--backend", "onnx"], "device cuda"),
         (["--device", "cuda"], "device cuda"),
+        (["--memory-size", "dnc=64"], "setting memory_size: there is no model 'dnc'; expected one of dnc-copy, lstm-"),
+        (["--memory-size", "lstm-copy=64"], "setting memory_size: 64 slots cannot be had: lstm-copy has no memory"),
+        (["--memory-size", "dnc-copy=9000"], "more than 67108864 (setting max_state_bytes); expected at most 4085"),
     ],
 )
 def test_bad_setting_is_refused_by_name(arguments, complaint, data):

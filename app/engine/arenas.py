@@ -1,0 +1,64 @@
+"""The back ends of one model, one for each memory size in use, and the slots in them."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from app.backends.base import Backend
+from app.errors import OutOfMemory
+
+
+class Slot(NamedTuple):
+    """Where a state lies: with the back end of this memory size, in the slot of this number."""
+
+    memory_size: int | None
+    number: int
+
+
+class Arenas:
+    """Opens slots of any memory size. The first back end stays; the others come and go with the slots in them."""
+
+    def __init__(self, backend: Backend, max_bytes: int) -> None:
+        self.first = backend
+        self._backends = {backend.spec.memory_size: backend}
+        self._open: Counter[int | None] = Counter()
+        self._bytes = 0
+        self._max_bytes = max_bytes
+
+    def open(self, memory_size: int | None = None) -> Slot:
+        """Take a slot with the state before the first step; memory_size: the first back end's, if not given.
+
+        Raises OutOfMemory where the states would take more bytes than they may, MemoryError where there are none left.
+        """
+        spec = self.first.spec if memory_size is None else self.first.spec.resized(memory_size)
+        self._check_room(spec.state_bytes)
+        backend = self._backend(memory_size)
+        slot = Slot(spec.memory_size, backend.open())
+        self._backends[slot.memory_size] = backend
+        self._open[slot.memory_size] += 1
+        self._bytes += spec.state_bytes
+        return slot
+
+    def of(self, slot: Slot) -> Backend:
+        """Return the back end that a slot is in."""
+        return self._backends[slot.memory_size]
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back; the back end goes with the last of its slots."""
+        backend = self.of(slot)
+        backend.close(slot.number)
+        self._open[slot.memory_size] -= 1
+        self._bytes -= backend.spec.state_bytes
+        if backend is not self.first and not self._open[slot.memory_size]:
+            del self._backends[slot.memory_size], self._open[slot.memory_size]
+
+    def _backend(self, memory_size: int | None) -> Backend:
+        if memory_size is None:
+            return self.first
+        return self._backends.get(memory_size) or self.first.resized(memory_size)
+
+    def _check_room(self, size: int) -> None:
+        if self._bytes + size > self._max_bytes:
+            raise OutOfMemory(
+                f"the open states take {self._bytes} bytes, and one of {size} more came, but all together may take "
+                f"{self._max_bytes} (setting max_memory_bytes): ask for a smaller memory_size, or try later"
+            )

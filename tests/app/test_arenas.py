@@ -1,0 +1,89 @@
+"""Slots of any memory size, over a back end whose arithmetic anyone can follow."""
+
+import weakref
+
+import pytest
+
+from app.backends.fake import FakeBackend
+from app.engine.arenas import Arenas, Slot
+from app.errors import OutOfMemory
+
+ROOM = 2**20
+OWN = 8
+
+
+class Tracked(FakeBackend):
+    """Remembers, without holding on to them, the back ends that were made of it."""
+
+    made: "list[weakref.ref[FakeBackend]]"
+
+    def __init__(self, capacity: int = 4) -> None:
+        super().__init__(capacity=capacity, memory_size=OWN)
+        self.made = []
+
+    def resized(self, memory_size: int) -> FakeBackend:
+        other = super().resized(memory_size)
+        self.made.append(weakref.ref(other))
+        return other
+
+    @property
+    def alive(self) -> list[int | None]:
+        """The memory sizes of those that are still there."""
+        found = [reference() for reference in self.made]
+        return [backend.spec.memory_size for backend in found if backend is not None]
+
+
+def test_slot_without_a_size_is_of_the_first_back_end():
+    backend = Tracked()
+    arenas = Arenas(backend, ROOM)
+    assert arenas.open() == Slot(OWN, 0)
+    assert arenas.open(OWN) == Slot(OWN, 1)
+    assert (arenas.of(Slot(OWN, 0)), backend.made) == (backend, [])
+
+
+def test_slot_of_another_size_has_a_memory_of_that_size():
+    arenas = Arenas(Tracked(), ROOM)
+    slot = arenas.open(20)
+    assert slot == Slot(20, 0)
+    assert arenas.of(slot).read(slot.number)["memory"].shape == (20,)
+
+
+def test_slots_of_one_size_share_a_back_end():
+    backend = Tracked()
+    arenas = Arenas(backend, ROOM)
+    slots = [arenas.open(20), arenas.open(20), arenas.open(30)]
+    assert arenas.of(slots[0]) is arenas.of(slots[1])
+    assert backend.alive == [20, 30]
+
+
+def test_back_end_goes_with_the_last_of_its_slots_and_the_first_one_stays():
+    backend = Tracked()
+    arenas = Arenas(backend, ROOM)
+    slots = [arenas.open(20), arenas.open(20)]
+    arenas.close(slots[0])
+    assert backend.alive == [20]
+    arenas.close(slots[1])
+    assert backend.alive == []
+    arenas.close(arenas.open())
+    assert arenas.open() == Slot(OWN, 0)
+
+
+def test_states_beyond_the_limit_are_refused_until_others_are_closed():
+    backend = Tracked()
+    arenas = Arenas(backend, max_bytes=4 * (2 + 20) + 4 * (2 + OWN))
+    slot = arenas.open(20)
+    arenas.open()
+    with pytest.raises(OutOfMemory, match=r"take 128 bytes, and one of 40 more .*may take 128 \(setting max_memory"):
+        arenas.open()
+    with pytest.raises(OutOfMemory):
+        arenas.open(2)
+    assert backend.alive == [20]
+    arenas.close(slot)
+    assert arenas.open(19) == Slot(19, 0)
+
+
+def test_slot_that_cannot_be_had_leaves_no_back_end_behind():
+    backend = Tracked(capacity=0)
+    with pytest.raises(MemoryError):
+        Arenas(backend, ROOM).open(20)
+    assert backend.alive == []
