@@ -204,7 +204,7 @@ def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int
             inputs = torch.randint(0, values, (batch, model.input_size), generator=generator).float()
             feed = dict(zip((entry.name for entry in session.get_inputs()), (inputs.numpy(), *leaves), strict=True))
             actual = session.run(None, feed)
-            differences = _differences(actual, step, inputs, [torch.from_numpy(leaf) for leaf in leaves], generator)
+            differences = step_differences(actual, step, inputs, [torch.from_numpy(leaf) for leaf in leaves], generator)
             if not differences.max() <= TOLERANCE:
                 name = session.get_outputs()[int(differences.max(1).argmax())].name
                 raise ExportError(
@@ -233,7 +233,7 @@ def _first_leaves(
     return [np.repeat(leaf, batch, 0) for leaf in leaves]
 
 
-def _differences(
+def step_differences(
     actual: list[NDArray[Any]], step: ServedStep, inputs: Tensor, state: list[Tensor], generator: torch.Generator
 ) -> NDArray[Any]:
     """Return how far each tensor of each row is from the step that torch takes from `state`: [tensors, B].

@@ -1,0 +1,42 @@
+"""The law that ONNX computes what torch does, over the whole table of models, at two sizes of memory."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from models.artefact import ServedStep
+from models.contract import schemas
+from models.manifest import Manifest
+from models.registry import config_values
+from models.state import flatten
+from tests.models.catalogue import CATALOGUE, KINDS, make, random_inputs
+from tests.training.graphs import initial_leaves, next_leaves, run_graph
+from training.export import TOLERANCE, build_graph, step_differences
+
+STEPS, BATCH = 12, 3
+
+
+def manifest_of(name, model):
+    state, trace = schemas(model)
+    config = config_values(CATALOGUE[name])
+    return Manifest(KINDS[type(CATALOGUE[name])], config, {}, model.input_size, model.output_size, 1, state, trace, "")
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+@torch.no_grad()
+def test_graph_takes_the_steps_of_torch_from_a_fresh_state_of_any_size(name):
+    model = make(name)
+    graph = build_graph(model, manifest_of(name, model))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    step, generator = ServedStep(model), torch.Generator().manual_seed(0)
+    for slots in (model.memory_size, model.memory_size + 2) if model.memory_size else (None,):
+        leaves = initial_leaves(session, BATCH, slots or 1)
+        for leaf, expected in flatten(model.initial_state(BATCH, slots)).items():
+            np.testing.assert_allclose(leaves[leaf], expected, rtol=0, atol=1e-6, err_msg=leaf)
+        for inputs in random_inputs(model, STEPS, BATCH):
+            outputs = run_graph(session, inputs.numpy(), leaves)
+            state = [torch.from_numpy(leaf) for leaf in leaves.values()]
+            differences = step_differences(list(outputs.values()), step, inputs, state, generator)
+            assert differences.max() <= TOLERANCE, list(outputs)[int(differences.max(1).argmax())]
+            leaves = next_leaves(outputs)
