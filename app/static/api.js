@@ -22,10 +22,11 @@ export function describeModel(name) {
 /**
  * Run `inputs` ([T][I]) through a fresh session of `model`, which is gone afterwards.
  *
+ * memorySize: its memory slots, where not as many as the model has by itself.
  * Returns outputs [T][O], the named traces, each [T][...], and the memory after the last step, [N][W], or null.
  */
-export async function runSequence(model, inputs, traceNames) {
-  const { id } = await json("POST", "/sessions", { model: model.name });
+export async function runSequence(model, inputs, traceNames, memorySize) {
+  const { id } = await json("POST", "/sessions", { model: model.name, memory_size: memorySize });
   const session = `/sessions/${encodeURIComponent(id)}`;
   try {
     const { outputs, trace } = await json("POST", `${session}/steps`, { inputs, trace: traceNames });

@@ -5,7 +5,8 @@ import { element } from "./dom.js";
 /** Return the elements of the card of `model`. */
 export function modelCard(model) {
   const facts = element("dl", {}, ...Object.entries(factsOf(model)).flatMap(fact));
-  return model.evaluation?.length ? [facts, evaluationTable(model.evaluation)] : [facts];
+  const rows = model.evaluation.filter((row) => "errors_per_sequence" in row);
+  return rows.length > 0 ? [facts, evaluationTable(rows)] : [facts];
 }
 
 function fact([name, value]) {
@@ -16,6 +17,7 @@ function factsOf(model) {
   return {
     Kind: model.kind.toUpperCase(),
     Task: taskText(model.task),
+    ...(model.vocabulary_size && { Vocabulary: `${model.vocabulary_size} tokens` }),
     Parameters: model.parameters.toLocaleString("en"),
     Memory: model.memory_size ? `${model.memory_size} slots × ${model.word_size}` : "none of its own",
     Heads: model.memory_size ? `${model.read_heads} read, ${model.write_heads} write` : "none",

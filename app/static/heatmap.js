@@ -19,6 +19,7 @@ const MOST_COLUMN_TICKS = 10;
  * name: of the canvas, as its data-name; title.
  * columns: the values, [columns][rows]; a column that is null stays empty.
  * rows: how many rows; rowLabels: a name for each, where a number would not do; rowHeight: where the usual would not.
+ * digits: how many decimals to tell, where not three.
  * rowName, columnName: what the axes count.
  * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells.
  *
@@ -119,9 +120,9 @@ function summary({ title, rows, rowName, columns, columnName }) {
   return `${title}: ${rows} × ${columns.length} values, ${rowName} by ${columnName}`;
 }
 
-function describe({ columns, rowLabels, rowName, columnName }, { row, column }) {
+function describe({ columns, rowLabels, rowName, columnName, digits }, { row, column }) {
   const value = columns[column]?.[row];
-  const shown = value === undefined ? "not asked for" : value.toFixed(3);
+  const shown = value === undefined ? "not asked for" : value.toFixed(digits ?? 3);
   return `${rowName} ${rowLabels?.[row] ?? row}, ${columnName} ${column}: ${shown}`;
 }
 

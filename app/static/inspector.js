@@ -7,12 +7,15 @@ import { Editor } from "./editor.js";
 import { heatmap } from "./heatmap.js";
 import { plotGroups, shownTraces } from "./plots.js";
 import { taskOf } from "./tasks.js";
+import { TokenEditor } from "./tokens.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-const editor = new Editor(page.drawing, markStale, point);
+const bitEditor = new Editor(page.drawing, markStale, point);
+const tokenEditor = new TokenEditor(page.drawing, takeLength);
 
 let model;
 let task;
+let editor;
 let latest = 0; // what was asked for last; whatever comes in for an earlier turn is dropped
 
 async function start() {
@@ -32,11 +35,15 @@ async function choose(name) {
   history.replaceState(null, "", `?${new URLSearchParams({ model: name })}`);
   page.card.replaceChildren(...modelCard(model));
   page.work.inert = false;
+  page.memory.hidden = !model.memory_size;
+  page["memory-size"].value = "";
+  page["memory-size"].placeholder = model.memory_size;
   prepareDrawing();
   await run();
 }
 
 function prepareDrawing() {
+  editor = task.vocabularySize ? tokenEditor : bitEditor;
   editor.setTask(task);
   page.hint.textContent = task.hint;
   page.length.max = page["length-slider"].max = task.longest;
@@ -46,10 +53,20 @@ function prepareDrawing() {
 }
 
 function setLength(asked) {
-  const length = Math.min(Math.max(Math.round(asked) || 1, 1), task.longest);
-  page.length.value = page["length-slider"].value = length;
-  editor.resize(length);
+  editor.resize(Math.min(Math.max(Math.round(asked) || 1, 1), task.longest));
+  takeLength();
+}
+
+/** Show how long the sequence is that was drawn or written. */
+function takeLength() {
+  page.length.value = page["length-slider"].value = editor.pattern.length;
   markStale();
+}
+
+/** Return the memory slots that were asked for, if any were. */
+function memorySize() {
+  const asked = page["memory-size"].valueAsNumber;
+  return Number.isNaN(asked) ? undefined : asked;
 }
 
 async function run() {
@@ -58,7 +75,7 @@ async function run() {
   page.results.ariaBusy = "true";
   page.results.classList.remove("stale");
   try {
-    const answer = await runSequence(model, sequence.inputs, shownTraces(model));
+    const answer = await runSequence(model, sequence.inputs, shownTraces(model), memorySize());
     if (turn === latest) show(sequence, answer);
   } catch (error) {
     if (turn !== latest) return;
@@ -72,7 +89,7 @@ async function run() {
 function show(sequence, answer) {
   const wrong = wrongBits(sequence.targets, answer.outputs);
   const groups = plotGroups(model, task, sequence, answer, wrong).map(groupSection);
-  Object.assign(page.verdict, verdictOn(sequence.targets, wrong));
+  Object.assign(page.verdict, verdictOn(sequence.targets, wrong, answer.outputs));
   pointInTime("", -1);
   page.plots.replaceChildren(...groups, ...(answer.memory ? [] : [withoutMemory()]));
   page.results.hidden = false;
@@ -96,11 +113,18 @@ function wrongBits(targets, outputs) {
   );
 }
 
-function verdictOn(targets, wrong) {
+function verdictOn(targets, wrong, outputs) {
   const asked = targets.filter(Boolean).flat().length;
-  if (asked === 0) return { className: "unknown", textContent: "No target to compare with" };
+  if (asked === 0) return { className: "unknown", textContent: answerText(outputs.at(-1)) };
   const bits = wrong.length === 1 ? "1 wrong bit" : `${wrong.length} wrong bits`;
   return { className: wrong.length > 0 ? "wrong" : "right", textContent: `${bits} of ${asked}` };
+}
+
+/** Return the class of the sequence in words, if its last outputs tell one. */
+function answerText(last) {
+  if (model.output_activation !== "softmax" || model.output_at !== "last-step") return "No target to compare with";
+  const probability = Math.max(...last);
+  return `Class ${last.indexOf(probability)}, probability ${probability.toFixed(3)}`;
 }
 
 /** Tell the value under the pointer. */
@@ -139,6 +163,7 @@ async function attempt(action) {
 page.model.addEventListener("change", () => attempt(() => choose(page.model.value)));
 page.length.addEventListener("change", () => setLength(page.length.valueAsNumber));
 page["length-slider"].addEventListener("input", () => setLength(page["length-slider"].valueAsNumber));
+page["memory-size"].addEventListener("input", markStale);
 page.random.addEventListener("click", () => {
   editor.randomize();
   markStale();

@@ -1,6 +1,6 @@
 // What there is to see of one run, as descriptions of heat maps (see heatmap.js).
 
-import { BITS, WEIGHTS, positive, signed } from "./scales.js";
+import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
 
 const TIME = "time";
 
@@ -45,15 +45,19 @@ export function plotGroups(model, task, sequence, answer, wrong) {
 
 function sequencePlots(model, task, { inputs, targets }, { outputs }, wrong) {
   const axes = { rowName: "channel", columnName: TIME, ruled: true, scale: BITS };
-  const input = { name: "input", title: "Input", columns: inputs, rows: model.input_size, rowLabels: task.channels };
+  const drawn = { name: "input", title: "Input", columns: inputs, rows: model.input_size };
+  const input = model.vocabulary_size
+    ? { ...drawn, title: "Tokens", rowName: "token", scale: tokens(model.vocabulary_size), digits: 0 }
+    : { ...drawn, rowLabels: task.channels };
   const target = { name: "target", title: "Target", columns: targets, rows: model.output_size };
   const output = {
     name: "output",
     title: wrong.length > 0 ? "Output, wrong bits framed" : "Output",
     columns: outputs,
     rows: model.output_size,
+    rowName: model.output_activation === "softmax" ? "class" : axes.rowName,
     marks: wrong,
-    scale: model.output_activation === "sigmoid" ? BITS : signed(outputs),
+    scale: model.output_activation === "identity" ? signed(outputs) : BITS,
   };
   const plots = targets.some(Boolean) ? [input, target, output] : [input, output];
   return plots.map((plot) => ({ ...axes, ...plot }));

@@ -16,6 +16,11 @@ const BERLIN = [
 /** Data in [0, 1]: bits and their probabilities. */
 export const BITS = scale(INK, 0, 1);
 
+/** Tokens of a vocabulary of so many. */
+export function tokens(vocabularySize) {
+  return scale(INK, 0, vocabularySize - 1);
+}
+
 /** Weightings and gates, in [0, 1]. */
 export const WEIGHTS = scale(MAGMA, 0, 1);
 

@@ -1,15 +1,15 @@
 // A task: how large a pattern one can draw, and how a drawn pattern becomes a sequence for the model.
 //
-// A pattern is a list of vectors, one for each column of the drawing. A sequence has `inputs` [T][I] and, for each
+// A pattern is a list of vectors, one for each column of the drawing, or of tokens, each in a list. A sequence has `inputs` [T][I] and, for each
 // step, in `targets`, the vector that is due or null where nothing is asked for.
 
 const LONGEST = 60;
 
 const TASKS = { copy };
 
-/** Return the task that `model` was trained on, or free drawing if the page does not know it. */
+/** Return the task that `model` was trained on, or, if the page does not know it, free drawing or free writing. */
 export function taskOf(model) {
-  return (TASKS[model.task.name] ?? free)(model);
+  return (TASKS[model.task.name] ?? (model.vocabulary_size ? tokens : free))(model);
 }
 
 /** The vectors between a start and an end flag, to be said again after the end flag. */
@@ -46,6 +46,17 @@ function free({ input_size: channels }) {
     longest: LONGEST,
     channels: Array.from({ length: channels }, (_, channel) => `${channel}`),
     encode: (vectors) => ({ inputs: vectors, targets: vectors.map(() => null) }),
+  };
+}
+
+/** The token of every step is written by hand, and no answer is known to be right. */
+function tokens({ vocabulary_size: vocabularySize }) {
+  return {
+    hint: `Write the tokens that the model is sent, whole numbers from 0 to ${vocabularySize - 1}, one for each step.`,
+    vocabularySize,
+    initialLength: 20,
+    longest: LONGEST,
+    encode: (steps) => ({ inputs: steps, targets: steps.map(() => null) }),
   };
 }
 

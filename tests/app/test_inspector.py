@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from tests.app.harness import Server
+from tests.app.checkpoints import make_token_checkpoint
+from tests.app.harness import Server, running_server
 
 FLAGS = [
     "--disable-background-networking",
@@ -140,6 +141,38 @@ def test_memory_is_shown_slot_by_word(page: Page) -> None:
     assert size(canvas(page, "memory")) == (20, 128)
 
 
+def test_memory_size_asked_for_is_that_of_the_run(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    expect(page.locator("#memory-size")).to_have_attribute("placeholder", "32")
+    page.fill("#memory-size", "70")
+    expect(page.locator("#results")).to_have_class("stale")
+    _, answer = run(page)
+    assert len(answer["trace"]["write_weights"][0][0]) == 70
+    assert size(canvas(page, "memory")) == (16, 70)
+    page.fill("#memory-size", "")
+    run(page)
+    assert size(canvas(page, "memory")) == (16, 32)
+
+
+def test_memory_size_that_cannot_be_had_is_refused_with_what_can(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    page.fill("#memory-size", "9000")
+    page.click("#run")
+    expect(page.locator("#error")).to_contain_text("memory_size: 9000 slots cannot be had")
+    expect(page.locator("#error")).to_contain_text("Expected at most 4085, got 9000.")
+
+
+def test_memory_size_is_asked_for_only_where_there_is_a_memory(page: Page) -> None:
+    open_inspector(page, "ntm-copy")
+    page.fill("#memory-size", "50")
+    page.select_option("#model", "lstm-copy")
+    expect(page.locator("#card")).to_contain_text("none of its own")
+    expect(page.locator("#memory-size")).to_be_hidden()
+    page.select_option("#model", "ntm-copy")
+    expect(page.locator("#memory-size")).to_have_attribute("placeholder", "128")
+    expect(page.locator("#memory-size")).to_have_value("")
+
+
 def test_lstm_shows_no_weightings(page: Page) -> None:
     open_inspector(page, "lstm-copy")
     expect(page.locator("#plots")).to_contain_text("no memory to look into")
@@ -186,3 +219,57 @@ def test_inspector_logs_no_errors_with_any_model(page: Page) -> None:
             page.select_option("#model", model)
         expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
     assert errors == []
+
+
+@pytest.fixture(scope="module")
+def token_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("tokens")
+    make_token_checkpoint(root / "checkpoints" / "sentence", output_at="last-step")
+    make_token_checkpoint(root / "checkpoints" / "words")
+    with running_server(data=root / "data", checkpoints=root / "checkpoints") as server:
+        yield server
+
+
+@pytest.fixture
+def token_page(browser: Browser, token_server: Server) -> Iterator[Page]:
+    page = browser.new_page(base_url=token_server.url)
+    page.set_default_timeout(TIMEOUT_MS)
+    yield page
+    page.close()
+
+
+def test_tokens_written_are_sent_and_their_class_is_told(token_page: Page) -> None:
+    errors: list[str] = []
+    token_page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    token_page.on("pageerror", lambda error: errors.append(str(error)))
+    open_inspector(token_page, "sentence")
+    token_page.fill("#tokens", "3, 0 6\n6 1")
+    expect(token_page.locator("#length")).to_have_value("5")
+    sent, answer = run(token_page)
+    assert sent["inputs"] == [[3], [0], [6], [6], [1]]
+    last = answer["outputs"][-1]
+    told = f"Class {last.index(max(last))}, probability {max(last):.3f}"
+    expect(token_page.locator("#verdict")).to_have_text(told)
+    assert size(canvas(token_page, "output")) == (5, 3)
+    hover_cell(token_page, "input", column=2, row=0)
+    expect(token_page.locator("#readout")).to_have_text("token 0, time 2: 6")
+    assert errors == []
+
+
+def test_random_tokens_are_of_the_vocabulary(token_page: Page) -> None:
+    open_inspector(token_page, "words")
+    token_page.fill("#length", "40")
+    token_page.click("#random")
+    sent, _ = run(token_page)
+    assert len(sent["inputs"]) == 40
+    assert {token for step in sent["inputs"] for token in step} <= set(range(7))
+    expect(token_page.locator("#verdict")).to_have_text("No target to compare with")
+
+
+@pytest.mark.parametrize(("written", "place"), [("1 2 7", "inputs[2][0]"), ("1 b", "inputs[1][0]"), ("", "inputs")])
+def test_what_is_no_token_is_refused_with_what_is(token_page: Page, written: str, place: str) -> None:
+    open_inspector(token_page, "sentence")
+    token_page.fill("#tokens", written)
+    token_page.click("#run")
+    expect(token_page.locator("#error")).to_contain_text(f"{place}: expected")
+    expect(token_page.locator("#results")).to_be_hidden()
