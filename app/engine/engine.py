@@ -313,7 +313,7 @@ class Engine:
         if isinstance(error, MemoryError):
             logger.warning("%s: there is not enough memory: %s", self.name, error)
             return OutOfMemory(
-                f"the server has not enough memory for this with {self.name}, and nothing was changed: "
+                f"not enough memory is left to do this with {self.name}, and nothing was changed: "
                 "ask for a smaller memory_size, or try later"
             )
         logger.error("%s: the back end failed", self.name, exc_info=error)

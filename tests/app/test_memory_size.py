@@ -1,6 +1,7 @@
 """Sessions with another number of memory slots than their model was trained with, at real servers of both back ends."""
 
 import json
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.app.harness import CHECKPOINTS, Server, running_server
 MODELS = ["dnc-copy", "ntm-copy"]
 MAX_STATE_BYTES = 2**20
 TOLERANCE = 1e-4
+PAGE = resource.getpagesize()
 
 
 @pytest.fixture(scope="module", params=["onnx", "torch"])
@@ -236,10 +238,27 @@ def test_traces_beyond_the_limit_are_refused_and_change_nothing(data):
         assert (problem["expected"], problem["got"]) == ("at most 40000 bytes", "44000 bytes")
 
 
-def resident(server: Server) -> int:
-    """Return the bytes of memory that the server has, as Linux tells."""
-    status = Path(f"/proc/{server.process.pid}/statm").read_text()
-    return int(status.split()[1]) * 4096
+def memory_of(server: Server) -> tuple[int, int]:
+    """Return the bytes of addresses and of real memory that the server has, as Linux tells."""
+    addresses, resident, *_ = map(int, Path(f"/proc/{server.process.pid}/statm").read_text().split())
+    return addresses * PAGE, resident * PAGE
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_session_that_the_machine_has_no_memory_for_is_refused_and_others_go_on(backend, data):
+    with running_server("--backend", backend, data=data) as server, httpx.Client(base_url=server.url) as client:
+        small = open_session(client, "dnc-copy")["id"]
+        limit = memory_of(server)[0] + 500 * 2**20
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
+        opened = [client.post("/sessions", json={"model": "dnc-copy", "memory_size": 4000}) for _ in range(10)]
+        refused = [response for response in opened if response.status_code != 201]
+        assert client.post(f"/sessions/{small}/steps", json={"inputs": [[0] * 10]}).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        for response in opened[: -len(refused)]:
+            client.delete(f"/sessions/{response.json()['id']}").raise_for_status()
+        assert open_session(client, "dnc-copy", 4000)["step"] == 0
+    assert 0 < len(refused) < 10
+    assert {(response.status_code, response.json()["code"]) for response in refused} == {(503, "out_of_memory")}
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
@@ -247,10 +266,10 @@ def test_memory_of_large_sessions_is_given_back(backend, data):
     state = 4 * 1400**2
     with running_server("--backend", backend, data=data) as server, httpx.Client(base_url=server.url) as client:
         client.post("/infer", json={"model": "dnc-copy", "memory_size": 1400, "inputs": [[0] * 10]}).raise_for_status()
-        before = resident(server)
+        _, before = memory_of(server)
         sessions = [open_session(client, "dnc-copy", 1400)["id"] for _ in range(8)]
-        grown = resident(server)
+        _, grown = memory_of(server)
         for session in sessions:
             client.delete(f"/sessions/{session}").raise_for_status()
         assert grown - before > 7 * state
-        assert resident(server) - before < 3 * state
+        assert memory_of(server)[1] - before < 3 * state
