@@ -51,7 +51,7 @@ TINY_DIFFERENCE = 1e-6
 """The largest difference from torch of a state before the first step."""
 
 NEARBY = 1e-6
-NEARBY_STATES = 64
+NEARBY_STATES = 512
 
 
 class ExportError(RuntimeError):
