@@ -69,6 +69,8 @@ class ServedModel:
 
     def check_trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> None:
         """Raise InvalidRequest where the traces of so many steps would take more bytes than they may."""
+        if not names:
+            return
         spec = self.spec if memory_size is None else self.spec.resized(memory_size)
         step = NUMBER_BYTES * sum(math.prod(spec.trace[name]) for name in names)
         if steps * step > self.max_trace_bytes:
@@ -93,7 +95,7 @@ def input_format(manifest: Manifest) -> InputFormat:
     vocabulary_size = embedding.get("vocabulary_size") if isinstance(embedding, dict) else None
     if type(vocabulary_size) is not int or vocabulary_size < 1 or manifest.input_size != 1:
         raise ManifestError(
-            f"config.embedding must have a vocabulary_size of at least 1, and input_size must then be 1, "
+            "config.embedding must have a vocabulary_size of at least 1, and input_size must then be 1, "
             f"got {embedding!r} and {manifest.input_size}"
         )
     return InputFormat(1, vocabulary_size)
