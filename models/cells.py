@@ -108,7 +108,8 @@ class LSTMConfig:
 
     peepholes let the gates see the cell state. cell_clip bounds the cell state to [-cell_clip, cell_clip];
     projection_size makes the output a linear map of so many values, which projection_clip bounds; 0 means none of it.
-    layer_norm normalises each gate before its bias, and the cell state before it is put out.
+    layer_norm normalises what the gates are before their biases: each-gate by itself, and the cell state before it is
+    put out (Ba et al. 2016); sonnet the four gates together; adnc as sonnet, and the cell state before it is put out.
     """
 
     kind: Literal["lstm"] = "lstm"
@@ -118,13 +119,17 @@ class LSTMConfig:
     cell_clip: float = 0.0
     projection_size: int = 0
     projection_clip: float = 0.0
-    layer_norm: bool = False
+    layer_norm: Literal["none", "each-gate", "sonnet", "adnc"] = "none"
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden_size")
         require_at_least(self, 0, "cell_clip", "projection_size", "projection_clip")
         if self.projection_clip and not self.projection_size:
             raise ConfigError("LSTMConfig.projection_clip needs a projection_size, got 0")
+
+
+NORM_EPSILON = {"each-gate": 1e-5, "sonnet": 1e-5, "adnc": 1e-6}
+"""What is added to the variance, by the sort of layer_norm."""
 
 
 class LSTMState(NamedTuple):
@@ -149,9 +154,10 @@ class LSTM(Cell):
             self.peepholes = nn.Parameter(torch.zeros(3, config.hidden_size))
         if config.projection_size:
             self.projection = nn.Linear(config.hidden_size, config.projection_size, bias=False)
-        if config.layer_norm:
+        if config.layer_norm != "none":
             self.gate_scale = nn.Parameter(torch.ones(4, config.hidden_size))
-            self.cell_norm = nn.LayerNorm(config.hidden_size)
+        if config.layer_norm in ("each-gate", "adnc"):
+            self.cell_norm = nn.LayerNorm(config.hidden_size, NORM_EPSILON[config.layer_norm])
 
     def initial_state(self, batch_size: int) -> LSTMState:
         zeros = self.gates.weight.new_zeros
@@ -168,18 +174,20 @@ class LSTM(Cell):
         c = _clip(kept + torch.sigmoid(input_gate) * torch.tanh(candidate), config.cell_clip)
         if config.peepholes:
             output_gate = output_gate + self.peepholes[2] * c
-        h = torch.sigmoid(output_gate) * torch.tanh(self.cell_norm(c) if config.layer_norm else c)
+        put_out = self.cell_norm(c) if config.layer_norm in ("each-gate", "adnc") else c
+        h = torch.sigmoid(output_gate) * torch.tanh(put_out)
         if config.projection_size:
             h = _clip(self.projection(h), config.projection_clip)
         return h, LSTMState(h, c)
 
     def _gates(self, inputs: Tensor) -> Tensor:
         """Return the gates i, j, f, o before their activation: [B, 4, hidden_size]."""
-        shape = (-1, 4, self.config.hidden_size)
-        if not self.config.layer_norm:
+        style, shape = self.config.layer_norm, (-1, 4, self.config.hidden_size)
+        if style == "none":
             return torch.Tensor.view(self.gates(inputs), shape)
         products = functional.linear(inputs, self.gates.weight).view(shape)
-        normalised = functional.layer_norm(products, products.shape[2:])
+        together = products.shape[2:] if style == "each-gate" else products.shape[1:]
+        normalised = functional.layer_norm(products, together, eps=NORM_EPSILON[style])
         return normalised * self.gate_scale + self.gates.bias.view(4, -1)
 
 

@@ -56,7 +56,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         memory_size=6,
         word_size=4,
         read_heads=2,
-        controller=LSTMConfig(hidden_size=5, layer_norm=True),
+        controller=LSTMConfig(hidden_size=5, layer_norm="adnc"),
         masking=True,
         deallocation=True,
         link_sharpening=True,
@@ -204,7 +204,9 @@ CATALOGUE: dict[str, AnyConfig] = {
     "rnn-lstm-projection": RNNConfig(
         3, 2, controller=LSTMConfig(hidden_size=6, projection_size=3, projection_clip=0.4, peepholes=True)
     ),
-    "rnn-lstm-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm=True)),
+    "rnn-lstm-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="each-gate")),
+    "rnn-lstm-sonnet-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="sonnet")),
+    "rnn-lstm-adnc-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="adnc")),
     "rnn-no-readout": RNNConfig(3, 5, controller=LSTM, readout=False),
     "rnn-sizes-of-1": RNNConfig(1, 1, controller=LSTMConfig(hidden_size=1, forget_bias=0)),
     "rnn-tokens": RNNConfig(1, 4, controller=GRU, embedding=TOKENS, output_activation="softmax", output_at="last-step"),

@@ -96,24 +96,29 @@ def gru(config, weights, x, state, name):
 
 def lstm(config, weights, x, state, name):
     size, seen = config.hidden_size, np.concatenate([x, state["h"]])
-    products = np.array([dot(row, seen) for row in weights[f"{name}.gates.weight"]]).reshape(4, size)
-    if config.layer_norm:
-        products = np.array([normalised(gate) for gate in products]) * weights[f"{name}.gate_scale"]
+    products = np.array([dot(row, seen) for row in weights[f"{name}.gates.weight"]])
+    if config.layer_norm == "each-gate":
+        products = np.array([normalised(gate) for gate in products.reshape(4, size)])
+    elif config.layer_norm != "none":
+        products = normalised(products, 1e-6 if config.layer_norm == "adnc" else 1e-5)
+    scale = np.ones((4, size)) if config.layer_norm == "none" else weights[f"{name}.gate_scale"]
+    products = products.reshape(4, size) * scale
     i, j, f, o = products + weights[f"{name}.gates.bias"].reshape(4, size)
     w_i, w_f, w_o = weights[f"{name}.peepholes"] if config.peepholes else np.zeros((3, size))
     c = sigmoid(f + config.forget_bias + w_f * state["c"]) * state["c"]
     c = bounded(c + sigmoid(i + w_i * state["c"]) * np.tanh(j), config.cell_clip)
     put_out = c
-    if config.layer_norm:
-        put_out = normalised(c) * weights[f"{name}.cell_norm.weight"] + weights[f"{name}.cell_norm.bias"]
+    if config.layer_norm in ("each-gate", "adnc"):
+        eps = 1e-6 if config.layer_norm == "adnc" else 1e-5
+        put_out = normalised(c, eps) * weights[f"{name}.cell_norm.weight"] + weights[f"{name}.cell_norm.bias"]
     h = sigmoid(o + w_o * c) * np.tanh(put_out)
     if config.projection_size:
         h = bounded(np.array([dot(row, h) for row in weights[f"{name}.projection.weight"]]), config.projection_clip)
     return h, {"h": h, "c": c}
 
 
-def normalised(x):
-    return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+def normalised(x, eps=1e-5):
+    return (x - x.mean()) / np.sqrt(x.var() + eps)
 
 
 def bounded(x, bound):
