@@ -237,6 +237,29 @@ def test_sparse_links_of_every_column_are_those_of_the_whole_matrix():
         assert_near(as_matrix(sparse, columns), link)
 
 
+def test_sparse_links_of_ties_in_a_large_memory_keep_the_order_of_their_columns():
+    """A sort that is not stable shows only beyond the sizes that are sorted by insertion."""
+    precedence, weights = [0.0] * 200 + [0.001] * 300, [0.0] * 500
+    entries, columns = [0.0] * 100, [float(column) for column in range(100)]
+    assert one_row(entries, columns, precedence, weights) == (entries, columns)
+    _, chosen = one_row(entries, columns, precedence, [0.5, *weights[1:]])
+    assert chosen == [float(column) for column in range(200, 300)]
+
+
+def test_sparse_links_in_columns_that_rounding_moved_are_those_of_their_slots():
+    link, columns = sparsely_written_in_order(5, 2, 3, 1, 4)
+    reads, weights = random_weightings(1, 2, 5), random_weightings(1, 1, 5)
+    for moved in (columns - 1e-3, columns + 1e-3):
+        assert_near(
+            torch.stack(addressing.sparse_directional_weights(link, moved, reads)),
+            torch.stack(addressing.sparse_directional_weights(link, columns, reads)),
+        )
+        assert_near(
+            addressing.sparse_link(link, moved, weights, weights)[0],
+            addressing.sparse_link(link, columns, weights, weights)[0],
+        )
+
+
 def test_columns_taken_are_those_of_each_row():
     taken = addressing.take_columns(tensor([10, 20, 30]), torch.tensor([[[2, 0], [1, 1], [0, 2]]]))
     assert taken.tolist() == [[[30, 10], [20, 20], [10, 30]]]

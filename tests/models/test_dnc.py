@@ -170,7 +170,7 @@ def test_dnc_step_agrees_with_the_naive_version(name, start):
 @torch.no_grad()
 def test_dnc_step_on_a_memory_of_another_size_agrees_with_the_naive_version(name):
     model = make(name, torch.float64)
-    state = model.initial_state(2, memory_size=9)
+    _, state, _ = unroll(model, random_inputs(model, 6, 2), model.initial_state(2, memory_size=9))
     naive.assert_steps_near(model, state, random_inputs(model, 6, 2), naive_step)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.cells import FeedForwardConfig
+from models.cells import GRUConfig
 from models.ntm import NTM, NTMConfig
 from models.state import flatten
 from tests.models import naive
-from tests.models.catalogue import CATALOGUE, GRU, make, make_from
+from tests.models.catalogue import CATALOGUE, GRU, make
 
 NTMS = [name for name in CATALOGUE if name.startswith("ntm")]
 DRAWN = {"memory_start": "random", "weights_start": "random", "reads_start": "random", "controller_start": "random"}
@@ -137,14 +137,13 @@ def test_ntm_start_uniform_or_zero_is_the_same_on_every_slot():
 
 
 def test_ntm_start_drawn_is_within_its_spread():
-    """That of pytorch-ntm for the memory and the read vectors."""
-    config = NTMConfig(
-        3, 2, 60, 40, read_heads=9, write_heads=9, controller=FeedForwardConfig(hidden_size=500), **DRAWN
-    )
-    starts = make_from(config).starts
+    options = DRAWN | {"order": "before-controller", "controller": GRUConfig(hidden_size=500)}
+    starts = NTM(NTMConfig(3, 2, 60, 40, read_heads=9, write_heads=9, **options)).starts
     assert 0.099 < starts["memory"].values.abs().max() <= 0.1
     assert starts["weights"].values.std().item() == pytest.approx(1, abs=0.1)
     assert starts["reads"].values.std().item() == pytest.approx(0.01, abs=0.002)
+    for name in ("controller_h", "hidden"):
+        assert starts[name].values.std().item() == pytest.approx(0.05, abs=0.01)
 
 
 def test_ntm_start_learned_passes_its_gradient_row_by_row():
