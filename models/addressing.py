@@ -224,7 +224,7 @@ def sparse_link(
     rows = torch.arange(slots, device=previous_link.device).unsqueeze(1)
     written_to = write_weights.unsqueeze(3)
 
-    columns = previous_columns.round().long()
+    columns = as_columns(previous_columns, slots)
     written_from, preceding = (take_columns(weights, columns) for weights in (write_weights, precedence_weights))
     updated = (1 - written_to - written_from) * previous_link + written_to * preceding
 
@@ -240,6 +240,11 @@ def sparse_link(
     return link[..., :kept].contiguous(), chosen.to(previous_columns.dtype)
 
 
+def as_columns(values: Tensor, slots: int) -> Tensor:
+    """Return numbers of columns that a state holds as integers from 0 to slots - 1, whatever it holds."""
+    return values.nan_to_num().clamp(0, slots - 1).round().long()
+
+
 def take_columns(weights: Tensor, columns: Tensor) -> Tensor:
     """Return w[columns[n, k]]: [..., N] and [..., N, K] -> [..., N, K]."""
     return torch.unflatten(weights.gather(-1, columns.flatten(-2)), -1, (-1, columns.shape[-1]))
@@ -251,7 +256,7 @@ def sparse_directional_weights(link: Tensor, columns: Tensor, read_weights: Tens
     link, columns: [B, V, N, K]; read_weights, of the previous step: [B, R, N]. Returns two [B, R, V, N].
     """
     shape = (-1, read_weights.shape[1], -1, -1, -1)
-    columns = columns.round().long().unsqueeze(1).expand(shape)
+    columns = as_columns(columns, read_weights.shape[2]).unsqueeze(1).expand(shape)
     weights = read_weights.unsqueeze(2).expand(-1, -1, link.shape[1], -1)
     forward = (link.unsqueeze(1) * take_columns(weights, columns)).sum(4)
     backward = (link.unsqueeze(1) * weights.unsqueeze(4)).flatten(3)

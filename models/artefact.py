@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ class ServedStep(nn.Module):
     def __init__(self, model: MemoryModel[Any]) -> None:
         super().__init__()
         self.model = model
-        self.like = model.initial_state(1)
+        with torch.no_grad():
+            self.like = model.initial_state(1)
         self.names = list(flatten(self.like))
 
     def forward(self, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:

@@ -30,7 +30,7 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: [B, 1]. Returns [B, size]; zeros for what is no token, so that no row can break another's step."""
-        known = (tokens > -0.5) & (tokens < self.vocabulary_size - 0.5)
-        numbers = torch.where(known, tokens, 0).round().long().squeeze(1)
+        known = (tokens == tokens.round()) & (tokens >= 0) & (tokens < self.vocabulary_size)
+        numbers = torch.where(known, tokens, 0).long().squeeze(1)
         vectors: Tensor = self.vectors(numbers)
         return vectors * known

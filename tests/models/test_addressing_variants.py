@@ -349,3 +349,10 @@ def test_sharpening_of_each_head_agrees_with_loops_where_its_constant_shows(shar
     sharpened = sharpen(weights, gammas)
     for b, h in np.ndindex(2, 3):
         assert_near(sharpened[b, h], expected(weights[b, h].numpy(), gammas[b, h].item()))
+
+
+@pytest.mark.parametrize("value", [-3.0, 99.0, float("nan"), float("inf")])
+def test_columns_of_a_broken_state_are_columns_of_the_memory(value):
+    columns = addressing.as_columns(tensor([0.0, value, 4.0]), 5)
+    assert columns[0, [0, 2]].tolist() == [0, 4]
+    assert 0 <= columns[0, 1] <= 4

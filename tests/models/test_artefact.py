@@ -1,5 +1,6 @@
 """From a checkpoint on disk to a model that runs."""
 
+import copy
 import hashlib
 
 import pytest
@@ -127,3 +128,8 @@ def test_served_step_runs_on_a_state_of_another_size():
     outputs, next_state, trace = model.step(inputs, state)
     expected = [model.activate(outputs), *flatten(next_state).values(), *trace.values()]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))
+
+
+def test_served_step_of_a_model_with_learned_starts_can_be_copied():
+    step = ServedStep(make("ntm-learned-starts"))
+    assert copy.deepcopy(step).names == step.names

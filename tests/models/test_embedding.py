@@ -10,7 +10,7 @@ from models.ntm import NTMConfig
 from models.rnn import RNNConfig
 from tests.models.catalogue import TOKENS, make
 
-NO_TOKENS = [-1.0, 4.0, 5.0, 1e30, -1e30, float("inf"), float("-inf"), float("nan")]
+NO_TOKENS = [-1.0, 0.5, 2.999, 4.0, 5.0, 1e30, -1e30, float("inf"), float("-inf"), float("nan")]
 
 
 def an_embedding():

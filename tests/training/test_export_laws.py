@@ -23,12 +23,26 @@ def manifest_of(name, model):
     return Manifest(KINDS[type(CATALOGUE[name])], config, {}, model.input_size, model.output_size, 1, state, trace, "")
 
 
+def assert_axes_are_open(session, model):
+    """The batch is left open in every tensor, and the slots of the memory, by these names, wherever they lie."""
+    sizes = (model.memory_size, model.memory_size + 1) if model.memory_size else (None, None)
+    (state, trace), (larger_state, larger_trace) = (schemas(model, size) for size in sizes)
+    shapes = {"inputs": ([model.input_size],) * 2, "outputs": ([model.output_size],) * 2}
+    shapes |= {f"{side}.{name}": (state[name], larger_state[name]) for side in ("state", "next") for name in state}
+    shapes |= {f"trace.{name}": (trace[name], larger_trace[name]) for name in trace}
+    for entry in (*session.get_inputs(), *session.get_outputs()):
+        here, larger = shapes[entry.name]
+        assert entry.shape[1:] == [size if size == other else "slots" for size, other in zip(here, larger, strict=True)]
+        assert entry.shape[0] == "batch"
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 @torch.no_grad()
 def test_graph_takes_the_steps_of_torch_from_a_fresh_state_of_any_size(name):
     model = make(name)
     graph = build_graph(model, manifest_of(name, model))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert_axes_are_open(session, model)
     step, generator = ServedStep(model), torch.Generator().manual_seed(0)
     for slots in (model.memory_size, model.memory_size + 2) if model.memory_size else (None,):
         leaves = initial_leaves(session, BATCH, slots or 1)
