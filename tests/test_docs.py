@@ -1,6 +1,7 @@
 """Documentation is held against the code: every setting, route, error, metric and command is in it, and no other."""
 
 import argparse
+import dataclasses
 import re
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from app.errors import EngramError
 from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
+from models import addressing
+from models.cells import CELLS
+from models.registry import MODELS
 from training.config import preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -92,3 +96,20 @@ def test_links_between_documents_lead_somewhere():
     for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_models_page_names_functions_and_tests_that_there_are():
+    tables = (DOCS / "models.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "models").glob("*.py"))
+    functions = {name for row in tables.splitlines() if "| `test_" in row for name in re.findall(r"`([a-z_]+)`", row)}
+    named = set(re.findall(r"`(test_\w+)`", tables))
+    assert len(named) > 25
+    assert all(f"def {name}(" in tests for name in named), sorted(named)
+    assert all(hasattr(addressing, name) for name in functions - named), sorted(functions)
+
+
+def test_models_page_names_every_option():
+    tables = (DOCS / "models.md").read_text()
+    configs = [config for config, _ in (*MODELS.values(), *CELLS.values())]
+    options = {field.name for config in configs for field in dataclasses.fields(config)}
+    assert all(f"`{name}`" in tables for name in options - {"kind"}), sorted(options)
