@@ -98,7 +98,9 @@ def _load_state_dict(file: Path) -> Arrays:
     """Return the tensors of a state_dict. No object in it but tensors is ever made."""
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # whose message tells how to load it without care
+        raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of nothing but tensors") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of tensors: {reason}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
