@@ -129,6 +129,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from training.tasks import build_task
 
     model, manifest = load(options.directory)
+    model.initial_state(1, options.memory_size)  # raises where it cannot have so many slots, before anything is told
     memory_size = options.memory_size or manifest.config.get("memory_size")
     print(
         f"{options.directory}: {options.sequences} fresh sequences at each length, memory slots: {memory_size or '-'}"

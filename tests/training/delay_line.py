@@ -23,7 +23,7 @@ class DelayLine(MemoryModel[DelayLineState]):
         self.length = length
         self.certainty = nn.Parameter(torch.tensor(certainty))
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, memory_size=None):
         return DelayLineState(torch.zeros(batch_size, self.length + 1, self.output_size))
 
     def step(self, inputs, state):

@@ -1,6 +1,7 @@
 """Exported graphs, run by hand."""
 
 import base64
+import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +22,18 @@ def metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
     return session.get_modelmeta().custom_metadata_map
 
 
-def initial_leaves(session: onnxruntime.InferenceSession, batch: int = 1, slots: int = 8) -> Arrays:
-    """Return the state before the first step, as the graph in the metadata gives it, for so many rows and slots."""
+def initial_leaves(session: onnxruntime.InferenceSession, batch: int = 1, slots: int | None = None) -> Arrays:
+    """Return the state before the first step, as the graph in the metadata gives it, for so many rows and slots.
+
+    slots: the manifest's memory size, if not given.
+    """
     data = zlib.decompress(base64.b64decode(metadata(session)["engram.initial_state"]))
     if not data:
         return {}
+    trained = json.loads(metadata(session)["engram.manifest"])["config"].get("memory_size", 1)
     first = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [entry.name.removeprefix("state.") for entry in first.get_outputs()]
-    leaves = first.run(None, {entry.name: np.arange(slots) for entry in first.get_inputs()})
+    leaves = first.run(None, {entry.name: np.arange(slots or trained) for entry in first.get_inputs()})
     return {name: np.repeat(leaf, batch, axis=0) for name, leaf in zip(names, leaves, strict=True)}
 
 

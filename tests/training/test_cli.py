@@ -220,7 +220,7 @@ def test_weights_that_do_not_fit_are_told_in_one_line(checkpoint, capsys):
 
 def test_memory_that_is_not_there_cannot_be_resized(checkpoint, capsys):
     told = complaint_in_process(capsys, "evaluate", checkpoint, "--memory-size", 16)
-    assert "a model of kind 'rnn' has no memory to resize" in told
+    assert "memory_size 16 was asked for, but an RNN has no memory to resize" in told
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_unknown_table_is_named():
         ("training", "learning_rate", -0.1, "TrainingConfig.learning_rate must be at least 0, got -0.1"),
         ("model", "memory_size", 8, "model: unknown key 'memory_size'"),
         ("model", "kind", "transformer", "model.kind: expected one of dnc, ntm, rnn, got 'transformer'"),
-        ("model", "output_activation", "tanh", "expected one of 'identity', 'sigmoid', got 'tanh'"),
+        ("model", "output_activation", "tanh", "expected one of 'identity', 'sigmoid', 'softmax', got 'tanh'"),
         ("model", "controller", {"kind": "gruu"}, "model.controller.kind: expected one of basic-rnn, gru, lstm, "),
         ("model", "controller", {"kind": "lstm", "size": 3}, "model.controller: unknown key 'size'"),
         ("model", "input_size", 9, "model.input_size: the task sets it, here to 4"),

@@ -63,16 +63,6 @@ def test_inputs_and_outputs_are_named_after_the_state_and_the_traces(exported):
     assert outputs == ["outputs", *nexts, *traces]
 
 
-def test_batch_is_the_one_dimension_left_open(exported):
-    manifest = read_manifest(exported.directory)
-    shapes = {"inputs": [4], "outputs": [2]}
-    shapes |= {f"{side}.{name}": shape for side in ("state", "next") for name, shape in manifest.state.items()}
-    shapes |= {f"trace.{name}": shape for name, shape in manifest.trace.items()}
-    for entry in (*exported.session.get_inputs(), *exported.session.get_outputs()):
-        assert isinstance(entry.shape[0], str)
-        assert entry.shape[1:] == shapes[entry.name], entry.name
-
-
 def test_graph_is_valid_and_of_an_opset_that_runtimes_know(exported):
     graph = onnx.load(exported.path)
     onnx.checker.check_model(graph, full_check=True)

@@ -45,7 +45,7 @@ def test_graph_takes_the_steps_of_torch_from_a_fresh_state_of_any_size(name):
     assert_axes_are_open(session, model)
     step, generator = ServedStep(model), torch.Generator().manual_seed(0)
     for slots in (model.memory_size, model.memory_size + 2) if model.memory_size else (None,):
-        leaves = initial_leaves(session, BATCH, slots or 1)
+        leaves = initial_leaves(session, BATCH, slots)
         for leaf, expected in flatten(model.initial_state(BATCH, slots)).items():
             np.testing.assert_allclose(leaves[leaf], expected, rtol=0, atol=1e-6, err_msg=leaf)
         for inputs in random_inputs(model, STEPS, BATCH):
