@@ -16,9 +16,9 @@ RUN python -c 'import sys, tomllib; \
 FROM python:3.11-slim AS application
 WORKDIR /build
 COPY constraints.txt ./
-RUN pip install --no-cache-dir -c constraints.txt hatchling \
+RUN pip install --no-cache-dir -c constraints.txt hatchling ziglang \
     && python -m venv --without-pip /opt/engram
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY app app/
 COPY models models/
 COPY training training/

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -32,6 +32,8 @@ from app.settings import Settings, SettingsError
 from app.stores.base import Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
+from models.kernels.fused import not_fused
+from models.kernels.library import library
 from models.manifest import ONNX_FILE, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -228,13 +230,15 @@ def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> 
 
 def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:
     capacity = settings.max_sessions + settings.max_queue + PROBE_SLOTS
-    kind = settings.backend
-    if kind == "auto":
-        kind = "onnx" if device == "cpu" and (directory / ONNX_FILE).exists() else "torch"
+    kind = _best_backend(directory, device) if settings.backend == "auto" else settings.backend
     if kind == "onnx":
         from app.backends.onnx import OnnxBackend
 
         return OnnxBackend(directory, capacity, settings.threads)
+    if kind == "fused":
+        from app.backends.fused import FusedBackend
+
+        return FusedBackend(directory, capacity)
     try:
         from app.backends.torch import TorchBackend
     except ModuleNotFoundError as error:
@@ -242,12 +246,27 @@ def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:
     return TorchBackend(directory, capacity, device, settings.threads)
 
 
+def _best_backend(directory: Path, device: str) -> Literal["fused", "onnx", "torch"]:
+    """Return the fastest back end that can compute a checkpoint's steps, with a line in the log if it is not fused."""
+    if device != "cpu" or not (directory / ONNX_FILE).exists():
+        return "torch"
+    manifest = read_manifest(directory)
+    reason = not_fused(manifest.kind, manifest.config)
+    if reason is None and library() is not None:
+        return "fused"
+    logger.info("%s: its steps are computed by ONNX Runtime: %s", directory.name, reason or "there is no library")
+    return "onnx"
+
+
 def _device(settings: Settings) -> str:
     """Return where the steps are computed: cpu or cuda."""
-    if settings.device == "cpu" or (settings.device == "auto" and settings.backend == "onnx"):
+    on_cpu = settings.backend in ("fused", "onnx")
+    if settings.device == "cpu" or (settings.device == "auto" and on_cpu):
         return "cpu"
-    if settings.device == "cuda" and settings.backend == "onnx":
-        raise SettingsError("device cuda: the onnx back end runs on the CPU; use --backend torch, or auto")
+    if settings.device == "cuda" and on_cpu:
+        raise SettingsError(
+            f"device cuda: the {settings.backend} back end runs on the CPU; use --backend torch, or auto"
+        )
     available = _cuda_available()
     if settings.device == "cuda" and not available:
         raise SettingsError("device cuda: torch is not installed or sees no CUDA device; use --device cpu, or auto")

@@ -49,9 +49,10 @@ class Settings(BaseSettings):
     checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
     data: Path = Field(Path("data"), description="directory for what the server keeps of its sessions")
     store: Literal["sqlite", "memory"] = Field("sqlite", description="where the list of sessions is kept")
-    backend: Literal["auto", "onnx", "torch"] = Field(
+    backend: Literal["auto", "fused", "onnx", "torch"] = Field(
         "auto",
-        description="what computes the steps; auto: onnx on a CPU, torch on CUDA or where there is no model.onnx",
+        description="what computes the steps; auto: torch on CUDA or where there is no model.onnx, else the fused "
+        "kernels where they can, else onnx",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the steps are computed; auto: cuda where torch is installed and sees one"

@@ -14,6 +14,9 @@ FORBIDDEN = {
     "training": ["app", "fastapi", "pydantic"],
     "app/engine": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.sessions", "app.main", "app.settings"],
     "app/backends": ["fastapi", "starlette", "pydantic", "training", "app.engine", "app.api", "app.sessions"],
+    "app/backends/fused.py": ["torch", "models.artefact", "models.contract", "models.state", "models.registry"],
+    "models/kernels": ["torch", "models.contract", "models.dnc", "models.ntm", "models.registry"],
+    "app/backends/graph.py": ["torch", "models.artefact", "models.contract", "models.state", "models.registry"],
     "app/backends/onnx.py": ["torch", "models.artefact", "models.contract", "models.state", "models.registry"],
     "app/stores": ["fastapi", "starlette", "pydantic", "torch", "app.engine", "app.api", "app.sessions"],
     "app/sessions.py": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.main", "app.settings"],
@@ -22,6 +25,7 @@ FORBIDDEN = {
 }
 
 ONLY_IN_MAIN = (
+    "app.backends.fused",
     "app.backends.onnx",
     "app.backends.torch",
     "app.stores.sqlite",

@@ -39,7 +39,7 @@ def test_model_card_tells_sizes_schema_and_measured_errors(client):
     card = client.get("/models/dnc-copy").json()
     assert (card["kind"], card["input_size"], card["output_size"]) == ("dnc", 10, 8)
     assert (card["memory_size"], card["word_size"], card["read_heads"]) == (32, 16, 1)
-    assert (card["backend"], card["device"], card["controller"]["kind"]) == ("onnx", "cpu", "lstm")
+    assert (card["backend"], card["device"], card["controller"]["kind"]) == ("fused", "cpu", "lstm")
     assert card["state"]["memory"] == [32, 16]
     assert card["trace"]["read_weights"] == [1, 32]
     assert {row["length"] for row in card["evaluation"]} >= {10, 20, 30, 50, 120}

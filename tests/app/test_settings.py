@@ -90,5 +90,5 @@ def test_unknown_variable_is_refused_by_name(monkeypatch):
 
 def test_bad_variable_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("ENGRAM_BACKEND", "tensorflow")
-    with pytest.raises(SettingsError, match="setting backend: input should be 'auto', 'onnx' or 'torch'"):
+    with pytest.raises(SettingsError, match="setting backend: input should be 'auto', 'fused', 'onnx' or 'torch'"):
         parse()

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from app.backends.base import Array
+from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
+from models.kernels.fused import not_fused
+from models.manifest import ManifestError, read_manifest
 from models.state import flatten
 from tests.app.harness import Server, running_server
 from tests.reference.rollouts import ROLLOUTS, Rollout
@@ -107,10 +110,15 @@ def test_torch_states_and_outputs_are_those_of_the_original_at_every_step(name):
         assert_state_close(leaves, expected, step)
 
 
+@pytest.mark.parametrize("back_end", [OnnxBackend, FusedBackend], ids=["onnx", "fused"])
 @every_rollout
-def test_onnx_states_and_outputs_are_those_of_the_original_at_every_step(name, checkpoints):
-    expected = rollout(name)
-    backend = OnnxBackend(checkpoints / name, capacity=3)
+def test_states_and_outputs_of_a_back_end_are_those_of_the_original_at_every_step(name, back_end, checkpoints):
+    expected, manifest = rollout(name), read_manifest(checkpoints / name)
+    if back_end is FusedBackend and not_fused(manifest.kind, manifest.config):
+        with pytest.raises(ManifestError, match="there is no fused kernel for this model"):
+            FusedBackend(checkpoints / name, capacity=3)
+        return
+    backend = back_end(checkpoints / name, capacity=3)
     slots = [backend.open() for _ in range(expected.inputs.shape[1])]
     for step, inputs in enumerate(expected.inputs):
         outputs, _ = backend.step(slots, inputs)

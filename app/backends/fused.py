@@ -1,0 +1,85 @@
+"""Steps computed in place by the fused kernels, on the CPU: no torch needed."""
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from app.backends.base import Array, Slots, check_finite
+from app.backends.graph import Graph
+from app.errors import NonFiniteOutput
+from models.kernels.fused import FusedStep, NoKernel, is_bounded
+from models.manifest import ManifestError, weights_file
+
+LARGEST_ORDINARY = 1e30
+"""Inputs up to this cannot overflow in a model whose controller is bounded."""
+
+LEAVES = ("read_weights", "write_weights", "usage")
+"""Traces that are leaves of the state after the step."""
+
+
+class FusedBackend:
+    """The arena is the kernel's; a step changes the states where they lie.
+
+    The ONNX graph tells what the model is and its state before the first step; it computes no step.
+    """
+
+    kind = "fused"
+    device = "cpu"
+
+    def __init__(self, directory: Path, capacity: int) -> None:
+        """Raises ManifestError where the checkpoint cannot be loaded, or there is no kernel for it."""
+        self._graph = Graph(directory)
+        self.spec, manifest = self._graph.spec, self._graph.manifest
+        self._kind, self._config = manifest.kind, manifest.config
+        path = weights_file(directory, manifest)
+        try:
+            self._weights = load_file(path)
+            self._capacity = capacity
+            self._clear()
+        except (SafetensorError, NoKernel) as error:
+            raise ManifestError(f"{path}: {error}") from error
+
+    def resized(self, memory_size: int) -> "FusedBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.resized(memory_size)
+        other._clear()
+        return other
+
+    def open(self, state: Mapping[str, Array] | None = None) -> int:
+        slot = self._slots.take(self._fused.grow)
+        self.write(slot, state)
+        return slot
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        ordinary = is_bounded(self._config) and bool((np.abs(inputs) <= LARGEST_ORDINARY).all())
+        before = [] if ordinary else [self.read(slot) for slot in slots]
+        outputs, told = self._fused.step(slots, inputs)
+        try:
+            check_finite(outputs)
+        except NonFiniteOutput:
+            for slot, state in zip(slots, before, strict=True):
+                self._fused.write(slot, state)
+            raise
+        return outputs, {name: self._trace(name, slots, told.trace) for name in trace}
+
+    def read(self, slot: int) -> dict[str, Array]:
+        return self._fused.read(slot)
+
+    def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
+        self._fused.write(slot, self._initial if state is None else state)
+
+    def close(self, slot: int) -> None:
+        self._slots.give_back(slot)
+
+    def _trace(self, name: str, slots: Sequence[int], told: Callable[[str], Array]) -> Array:
+        return self._fused.leaf(name, slots) if name in LEAVES else told(name)
+
+    def _clear(self) -> None:
+        """Start with an arena of no slots, of this memory size."""
+        self._initial = self._graph.first_state(self.spec)
+        self._fused = FusedStep(self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size)
+        self._slots = Slots(self._capacity)

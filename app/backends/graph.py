@@ -1,0 +1,105 @@
+"""What `model.onnx` holds: the step, what goes in and comes out, and the state before the first step."""
+
+import base64
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from app.backends.base import Array, Axes, Spec, spec_of
+from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
+
+SLOTS = "slots"
+"""The name, in a graph, of the axes along which the slots of the memory lie."""
+
+
+class Graph:
+    """The graph of a checkpoint, and the manifest beside it."""
+
+    def __init__(self, directory: Path, threads: int = 1) -> None:
+        """Raises ManifestError where the graph cannot be loaded or does not belong to the weights beside it."""
+        self.path = directory / ONNX_FILE
+        self.session = _load(self.path, threads)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.manifest = _check_origin(self.path, metadata)
+        self._first_state = _load_first_state(self.path, metadata["engram.initial_state"])
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        self.spec = spec_of(self.manifest, _axes(inputs, "state."), _axes(outputs, "trace."))
+        try:
+            self.first_state(self.spec)
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise ManifestError(f"{self.path}: its engram.initial_state cannot be used: {error}") from error
+
+    def first_state(self, spec: Spec) -> dict[str, Array]:
+        """Return the state before the first step of the memory size that `spec` has, without the batch axis.
+
+        Raises MemoryError.
+        """
+        if self._first_state is None:
+            return {}
+        slots = np.arange(spec.memory_size or 1)
+        feed = {entry.name: slots for entry in self._first_state.get_inputs()}
+        try:
+            leaves = self._first_state.run([f"state.{name}" for name in spec.state], feed)
+        except Exception as error:  # the graph has given this state in other sizes: what it lacks is room
+            raise MemoryError(str(error)) from error
+        return {name: leaf[0] for name, leaf in zip(spec.state, leaves, strict=True)}
+
+
+def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        return _session(path.read_bytes(), threads)
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; engram export writes it") from error
+    except Exception as error:  # onnxruntime's errors have no common class of their own
+        raise ManifestError(f"{path}: onnxruntime cannot load it: {error}") from error
+
+
+def _load_first_state(path: Path, text: str) -> onnxruntime.InferenceSession | None:
+    """Return the graph of the state before the first step, which metadata holds; None for a model without state."""
+    try:
+        graph = zlib.decompress(base64.b64decode(text))
+        return _session(graph, threads=1) if graph else None
+    except Exception as error:  # as above
+        raise ManifestError(
+            f"{path}: its engram.initial_state is damaged, or of another version; engram export writes it anew: {error}"
+        ) from error
+
+
+def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _axes(entries: Iterable[onnxruntime.NodeArg], prefix: str) -> Axes:
+    """Return the axes, but for the batch, of those inputs or outputs of a graph whose names begin so."""
+    return {
+        entry.name.removeprefix(prefix): [None if size == SLOTS else size for size in entry.shape[1:]]
+        for entry in entries
+        if entry.name.startswith(prefix)
+    }
+
+
+def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
+    """Return the manifest beside a graph that was exported from its weights and agrees with it."""
+    for key in ("engram.manifest", "engram.initial_state"):
+        if key not in metadata:
+            raise ManifestError(f"{path}: its metadata has no {key}; engram export writes it")
+    exported = Manifest.from_json(metadata["engram.manifest"], f"{path}, engram.manifest")
+    beside = read_manifest(path.parent)
+    weights_file(path.parent, beside)
+    if exported.weights_sha256 != beside.weights_sha256:
+        raise ManifestError(
+            f"{path} was exported from weights with SHA-256 {exported.weights_sha256}, but the weights beside it have "
+            f"{beside.weights_sha256}: run engram export {path.parent}"
+        )
+    for name in ("kind", "config", "input_size", "output_size", "state", "trace"):
+        told, stands = getattr(exported, name), getattr(beside, name)
+        if told != stands:
+            raise ManifestError(f"{path} was exported with {name} {told}, but beside it stands {stands}")
+    return beside

@@ -1,0 +1,364 @@
+"""A model's weights packed for the kernel, and an arena of states that it steps in place. NumPy only."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels.library import Layer, Linear, Model, library
+
+Array = NDArray[Any]
+
+LANES = 8
+PANEL = 16
+
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity")
+CELLS = ("basic-rnn", "gru", "lstm", "feed-forward")
+KINDS = ("rnn", "dnc", "ntm")
+STRENGTHS = ("oneplus", "softplus")
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "dnc": {"masking": False, "deallocation": False, "link_sharpening": False, "links": "dense"},
+    "ntm": {"order": "together", "style": "paper", "signed_heads": False},
+    "rnn": {},
+    "lstm": {"peepholes": False, "cell_clip": 0.0, "projection_size": 0, "layer_norm": "none"},
+    "stack": {"skip_connections": False},
+}
+"""The options of models and cells for which there is a kernel: other values are computed by torch or ONNX Runtime."""
+
+
+def not_fused(kind: str, config: Mapping[str, Any]) -> str | None:
+    """Return why the kernel cannot compute a model, or None where it can."""
+    if config.get("embedding"):
+        return "it has an embedding"
+    if config["output_activation"] == "softmax":
+        return "its outputs are classes"
+    return _not_plain(kind, config) or _cell_not_fused(config["controller"])
+
+
+def _not_plain(kind: str, config: Mapping[str, Any]) -> str | None:
+    for name, value in PLAIN.get(kind, {}).items():
+        if config.get(name, value) != value:
+            return f"its {name} is {config[name]!r}"
+    return None
+
+
+def is_bounded(config: Mapping[str, Any]) -> bool:
+    """Return whether what the controller puts out is bounded, whatever it sees: then so is all that follows."""
+    return _is_bounded(config["controller"])
+
+
+def _is_bounded(cell: Mapping[str, Any]) -> bool:
+    if cell["kind"] == "stack":
+        return all(_is_bounded(layer) for layer in cell["cells"])
+    return cell.get("activation", "tanh") in ("tanh", "sigmoid")
+
+
+def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
+    if cell["kind"] == "stack":
+        inner = (_cell_not_fused(layer) if layer["kind"] != "stack" else "stacks of stacks" for layer in cell["cells"])
+        return _not_plain("stack", cell) or next(filter(None, inner), None)
+    if cell["kind"] not in CELLS:
+        return f"its controller is of kind {cell['kind']!r}"
+    return _not_plain(cell["kind"], cell)
+
+
+def padded(size: int, to: int = LANES) -> int:
+    """Return `size` rounded up to a multiple of `to`."""
+    return -(-size // to) * to
+
+
+class NoKernel(ValueError):
+    """A model that the kernel cannot compute, or a machine without its library; the message says which."""
+
+
+class FusedStep:
+    """Steps the states of sessions, each in a slot of an arena, by the kernel.
+
+    weights: the model's, by their names, float32. memory_size: the number of memory slots of every state.
+    Raises NoKernel.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Array],
+        state: Mapping[str, Sequence[int]],
+        memory_size: int | None,
+    ) -> None:
+        reason = not_fused(kind, config)
+        if reason:
+            raise NoKernel(f"there is no fused kernel for this model: {reason}; onnx and torch compute it")
+        loaded = library()
+        if loaded is None:
+            raise NoKernel("there is no library of fused kernels; python -m models.kernels.build makes it")
+        self._library = loaded
+        self._kind, self._config, self._weights = kind, config, weights
+        self._kept: list[Any] = []  # what the structures point to
+        self.shapes = {name: tuple(shape) for name, shape in state.items()}
+        self.slots = memory_size or 0
+        self._model = self._describe()
+        self._arena: dict[str, Array] = {}
+        self._scratch = np.empty(0, np.float32)
+        self.grow(0)
+
+    # The arena
+
+    def grow(self, rooms: int) -> None:
+        """Make room for so many states; what the new ones hold is undefined. Raises MemoryError."""
+        arena = {name: np.zeros((rooms, *self._padded_shape(name)), np.float32) for name in self.shapes}
+        for name, values in self._arena.items():
+            arena[name][: len(values)] = values
+        self._arena, self._rooms = arena, rooms
+        self._point_to_arena()
+
+    def read(self, slot: int) -> dict[str, Array]:
+        """Return a copy of the state in a slot: its leaves by name."""
+        return {name: self._arena[name][slot][_corner(shape)].copy() for name, shape in self.shapes.items()}
+
+    def leaf(self, name: str, slots: Sequence[int]) -> Array:
+        """Return a copy of one leaf of several states: [B, ...]."""
+        return self._arena[name][list(slots)][(slice(None), *_corner(self.shapes[name]))].copy()
+
+    def write(self, slot: int, state: Mapping[str, Array]) -> None:
+        """Replace the state in a slot."""
+        for name, shape in self.shapes.items():
+            self._arena[name][slot] = 0
+            self._arena[name][slot][_corner(shape)] = state[name]
+
+    def _padded_shape(self, name: str) -> tuple[int, ...]:
+        *others, last = self.shapes[name]
+        return (*others, padded(last))
+
+    def _point_to_arena(self) -> None:
+        leaves = {"memory", "read_weights", "write_weights", "read_vectors", "usage", "link"}
+        for name in leaves & self._arena.keys():
+            setattr(self._model, name, self._arena[name].ctypes.data)
+        if "precedence_weights" in self._arena:
+            self._model.precedence = self._arena["precedence_weights"].ctypes.data
+        for layer, prefix in zip(self._layers, self._layer_names, strict=True):
+            for leaf in ("h", "c"):
+                values = self._arena.get(f"{prefix}.{leaf}")
+                setattr(layer, leaf, None if values is None else values.ctypes.data)
+
+    # A step
+
+    def step(self, slots: Sequence[int], inputs: Array) -> tuple[Array, "Interface"]:
+        """Advance distinct slots by one step. inputs: [B, input_size].
+
+        Returns the activated outputs [B, output_size], and what the heads were told, for traces. Raises IndexError
+        where a slot is not in the arena or named twice, ValueError where inputs are of another shape.
+        """
+        rows = np.array(slots, np.int64)
+        self._check(rows, inputs)
+        values = np.ascontiguousarray(inputs, np.float32)
+        batch = len(rows)
+        outputs = np.empty((batch, self._model.output.outputs), np.float32)
+        interface = np.empty((batch, max(1, self._model.interface.outputs)), np.float32)
+        allocation = np.empty((batch, self._model.writes, padded(self.slots)), np.float32)
+        needed = self._library.engram_scratch(ctypes.byref(self._model), batch)
+        if len(self._scratch) < needed:
+            self._scratch = np.empty(needed, np.float32)
+        arrays = (values, outputs, interface, allocation, self._scratch)
+        pointers = [array.ctypes.data for array in arrays]
+        self._library.engram_step(ctypes.byref(self._model), rows.ctypes.data, batch, *pointers)
+        return outputs[:, : self._model.output_size], Interface(self._kind, self._model, interface, allocation)
+
+    def _check(self, rows: Array, inputs: Array) -> None:
+        room = self._rooms
+        if (
+            rows.ndim != 1
+            or len(rows) == 0
+            or rows.min() < 0
+            or rows.max() >= room
+            or len(set(rows.tolist())) < len(rows)
+        ):
+            raise IndexError(f"slots must be distinct numbers from 0 to {room - 1}, got {rows.tolist()}")
+        if inputs.shape != (len(rows), self._model.input_size):
+            raise ValueError(f"inputs must be of shape {[len(rows), self._model.input_size]}, got {list(inputs.shape)}")
+
+    # Packing
+
+    def _describe(self) -> Model:
+        config = self._config
+        reads, writes, word = (config.get(name, 0) for name in ("read_heads", "write_heads", "word_size"))
+        described = Model(
+            kind=KINDS.index(self._kind),
+            strength=STRENGTHS.index(config.get("strength", "oneplus")),
+            input_size=config["input_size"],
+            output_size=config["output_size"],
+            slots=self.slots,
+            word=word,
+            reads=reads,
+            writes=writes,
+            shift_width=config.get("shift_width", 0),
+            output_activation=ACTIVATIONS.index(config["output_activation"]),
+            clip=config.get("clip", 0.0) if self._kind == "dnc" else 0.0,
+        )
+        seen = [(config["input_size"], 1), (word, reads)]  # blocks of columns: (size, how many of them)
+        self._layers, self._layer_names, hidden = [], [], 0
+        for cell, name, prefix in _layers(config["controller"]):
+            layer, hidden = self._layer(cell, name, seen)
+            self._layers.append(layer)
+            self._layer_names.append(prefix)
+            seen = [(hidden, 1)]
+        described.layers = len(self._layers)
+        controller = (Layer * len(self._layers))(*self._layers)
+        self._layers = list(controller)
+        self._kept.append(controller)
+        described.controller = ctypes.addressof(controller)
+        if self._kind != "rnn":
+            described.interface = self._interface(described, hidden)
+        described.output = self._output(hidden, [(hidden, 1), (word, reads)])
+        return described
+
+    def _layer(self, cell: Mapping[str, Any], name: str, seen: list[tuple[int, int]]) -> tuple[Layer, int]:
+        kind, size = cell["kind"], cell["hidden_size"]
+        layer = Layer(kind=CELLS.index(kind), size=padded(size), forget_bias=cell.get("forget_bias", 0.0))
+        layer.activation = ACTIVATIONS.index(cell.get("activation", "tanh"))
+        columns = seen if kind == "feed-forward" else [*seen, (size, 1)]
+        matrix = {"basic-rnn": "hidden", "gru": "gates", "lstm": "gates", "feed-forward": ""}[kind]
+        blocks = [(size, {"gru": 2, "lstm": 4}.get(kind, 1))]
+        layer.gates = self._linear(f"{name}.{matrix}".rstrip("."), blocks, columns)
+        if kind == "gru":
+            layer.candidate = self._linear(f"{name}.candidate", [(size, 1)], columns)
+        return layer, size
+
+    def _interface(self, described: Model, hidden: int) -> Linear:
+        """Lay out the parts of the interface, each head's padded, in the order in which the kernel expects them."""
+        reads, writes, word = described.reads, described.writes, described.word
+        heads = reads + writes
+        if self._kind == "dnc":
+            parts = {"read_keys": (word, reads), "read_strengths": (reads, 1), "write_keys": (word, writes)}
+            parts |= {"write_strengths": (writes, 1), "erase": (word, writes), "add": (word, writes)}
+            parts |= {"free_gates": (reads, 1), "allocation_gate": (writes, 1), "write_gate": (writes, 1)}
+            parts |= {"modes": (2 * writes + 1, reads)}
+            laid = [["read_keys"], ["write_keys"], ["erase"], ["add"], ["read_strengths", "write_strengths"]]
+            laid += [["free_gates", "allocation_gate", "write_gate"], ["modes"]]
+            names = ["read_keys", "write_keys", "erase", "add", "strengths", "gates", "modes"]
+        else:
+            parts = {"keys": (word, heads), "key_strength": (heads, 1), "interpolation_gate": (heads, 1)}
+            parts |= {"shift_weights": (described.shift_width, heads), "sharpening": (heads, 1)}
+            parts |= {"erase": (word, writes), "add": (word, writes)}
+            laid = [["keys"], ["erase"], ["add"], ["key_strength"], ["interpolation_gate"], ["sharpening"]]
+            laid += [["shift_weights"]]
+            names = ["read_keys", "erase", "add", "strengths", "", "", "shifts"]
+        weight, bias = self._weights["interface.weight"], self._weights["interface.bias"]
+        found, start = {}, 0
+        for name, (size, count) in parts.items():
+            end = start + size * count
+            found[name], start = (weight[start:end], bias[start:end]), end
+        rows, places = [], 0
+        for name, group in zip(names, laid, strict=True):
+            if name:
+                setattr(described, name, places)
+            size, count = parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1)
+            joined = [np.concatenate([found[part][k] for part in group]) for k in (0, 1)]
+            rows.append((joined[0], joined[1], size, count))
+            places += padded(size) * count
+        dense = np.zeros((padded(places, PANEL), padded(hidden)), np.float32)
+        biases = np.zeros(len(dense), np.float32)
+        at = 0
+        for matrix, vector, size, count in rows:
+            for k in range(count):
+                dense[at : at + size, :hidden] = matrix[k * size : (k + 1) * size]
+                biases[at : at + size] = vector[k * size : (k + 1) * size]
+                at += padded(size)
+        return self._pack(dense, biases)
+
+    def _output(self, hidden: int, columns: list[tuple[int, int]]) -> Linear:
+        if self._kind == "rnn" and not self._config.get("readout", True):
+            return self._pack(*_spread(np.eye(hidden, dtype=np.float32), np.zeros(hidden), [(hidden, 1)], columns))
+        return self._linear("output", [(self._config["output_size"], 1)], columns)
+
+    def _linear(self, name: str, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> Linear:
+        return self._pack(*_spread(self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], rows, columns))
+
+    def _pack(self, dense: Array, bias: Array) -> Linear:
+        outputs, inputs = dense.shape
+        panels = np.ascontiguousarray(dense.reshape(outputs // PANEL, PANEL, inputs).transpose(0, 2, 1), np.float32)
+        bias = np.ascontiguousarray(bias, np.float32)
+        self._kept += [panels, bias]
+        return Linear(inputs=inputs, outputs=outputs, weights=panels.ctypes.data, bias=bias.ctypes.data)
+
+
+class Interface:
+    """What the heads were told in a step, cut out of the kernel's own layout: a trace when it is asked for."""
+
+    def __init__(self, kind: str, model: Model, values: Array, allocation: Array) -> None:
+        self._kind, self._model, self._values, self._allocation = kind, model, values, allocation
+
+    def trace(self, name: str) -> Array:
+        """Return a trace other than weightings and usage, which are leaves of the state: [B, ...]."""
+        m = self._model
+        reads, writes, heads = m.reads, m.writes, m.reads + m.writes
+        if name == "allocation_weights":
+            return self._allocation[:, :, : m.slots].copy()
+        if self._kind == "dnc":
+            if name == "read_modes":
+                return self._blocks(m.modes, reads, 2 * writes + 1)
+            places = {
+                "free_gates": (0, reads),
+                "allocation_gate": (reads, writes),
+                "write_gate": (reads + writes, writes),
+            }
+            start, count = places[name]
+            return self._values[:, m.gates + start : m.gates + start + count].copy()
+        if name == "shift_weights":
+            return self._blocks(m.shifts, heads, m.shift_width)
+        start = m.strengths + ("key_strength", "interpolation_gate", "sharpening").index(name) * padded(heads)
+        return self._values[:, start : start + heads].copy()
+
+    def _blocks(self, start: int, count: int, size: int) -> Array:
+        blocks = self._values[:, start : start + count * padded(size)]
+        return blocks.reshape(len(blocks), count, padded(size))[:, :, :size].copy()
+
+
+def _layers(cell: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str, str]]:
+    """Return the layers of a controller, from the bottom: each cell, the name of its weights, that of its state."""
+    if cell["kind"] != "stack":
+        return _sublayers(cell, "controller", "controller")
+    layers = []
+    for number, inner in enumerate(cell["cells"]):
+        layers += _sublayers(inner, f"controller.cells.{number}", f"controller.layer{number}")
+    return layers
+
+
+def _sublayers(cell: Mapping[str, Any], name: str, prefix: str) -> list[tuple[Mapping[str, Any], str, str]]:
+    if cell["kind"] != "feed-forward":
+        return [(cell, name, prefix)]
+    return [(cell, f"{name}.layers.{number}", prefix) for number in range(cell.get("layers", 1))]
+
+
+def _spread(
+    weight: Array, bias: Array, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
+) -> tuple[Array, Array]:
+    """Return a matrix and its bias with every block of rows and of columns padded with zeros.
+
+    rows, columns: (size, how many of them).
+    """
+    row_places, column_places = _places(rows), _places(columns)
+    height, width = (sum(padded(size) * count for size, count in blocks) for blocks in (rows, columns))
+    dense = np.zeros((padded(height, PANEL), width), np.float32)
+    dense[np.ix_(row_places, column_places)] = weight
+    biases = np.zeros(len(dense), np.float32)
+    biases[row_places] = bias
+    return dense, biases
+
+
+def _places(blocks: list[tuple[int, int]]) -> list[int]:
+    """Return where the entries of blocks come to lie once each block is padded."""
+    places: list[int] = []
+    start = 0
+    for size, count in blocks:
+        for _ in range(count):
+            places += range(start, start + size)
+            start += padded(size)
+    return places
+
+
+def _corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(size) for size in shape)

@@ -1,0 +1,128 @@
+/* Eight floats at a time, and the functions of them that networks need. Rows of every array are padded with zeros to a
+ * multiple of eight, so that no loop has a remainder, and a row's numbers never depend on what lies beside it. */
+
+#ifndef ENGRAM_VECTOR_H
+#define ENGRAM_VECTOR_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 8
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(32)));
+typedef int32_t ivec __attribute__((vector_size(32)));
+typedef float loose_vec __attribute__((vector_size(32), aligned(4), may_alias));
+
+INLINE vec load(const float *from) { return *(const loose_vec *)from; }
+INLINE void store(float *to, vec values) { *(loose_vec *)to = values; }
+INLINE vec all(float value) { return (vec){value, value, value, value, value, value, value, value}; }
+INLINE vec fma_(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c); }
+INLINE vec min_(vec a, vec b) { return __builtin_elementwise_min(a, b); }
+INLINE vec max_(vec a, vec b) { return __builtin_elementwise_max(a, b); }
+INLINE vec abs_(vec a) { return __builtin_elementwise_abs(a); }
+INLINE vec sqrt_(vec a) { return __builtin_elementwise_sqrt(a); }
+INLINE vec choose(ivec where, vec a, vec b) { return (vec)(((ivec)a & where) | ((ivec)b & ~where)); }
+
+/* Return the sum of the lanes, always in the same order. */
+INLINE float sum(vec a) {
+    a += __builtin_shufflevector(a, a, 4, 5, 6, 7, 4, 5, 6, 7);
+    a += __builtin_shufflevector(a, a, 2, 3, 2, 3, 2, 3, 2, 3);
+    return a[0] + a[1];
+}
+
+INLINE float largest(vec a) { return __builtin_reduce_max(a); }
+
+/* What follows takes what is no number for what it is, and gives it back: an overflow is not to pass for an answer. */
+
+/* e^x: 2^n e^r with n the nearest whole number to x / ln 2, and a polynomial for e^r (Cephes). */
+INLINE vec exp_(vec from) {
+    vec x = min_(max_(from, all(-87.0f)), all(88.0f));
+    vec n = __builtin_elementwise_rint(x * all(1.44269504088896341f));
+    vec r = fma_(n, all(-0.693359375f), x);
+    r = fma_(n, all(2.12194440e-4f), r);
+    vec y = all(1.9875691500e-4f);
+    y = fma_(y, r, all(1.3981999507e-3f));
+    y = fma_(y, r, all(8.3334519073e-3f));
+    y = fma_(y, r, all(4.1665795894e-2f));
+    y = fma_(y, r, all(1.6666665459e-1f));
+    y = fma_(y, r, all(5.0000001201e-1f));
+    y = fma_(y, r * r, r) + all(1.0f);
+    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
+    return choose(from == from, y * (vec)power, from);
+}
+
+/* ln x, x > 0: the exponent and a polynomial of the mantissa in [sqrt(1/2), sqrt(2)) (Cephes). */
+INLINE vec log_(vec x) {
+    ivec bits = (ivec)x;
+    ivec exponent = ((bits >> 23) & 255) - 126;
+    vec m = (vec)((bits & 0x007fffff) | 0x3f000000);
+    ivec low = m < all(0.707106781186547524f);
+    exponent += low;
+    m = choose(low, m + m, m) - all(1.0f);
+    vec square = m * m, y = all(7.0376836292e-2f);
+    y = fma_(y, m, all(-1.1514610310e-1f));
+    y = fma_(y, m, all(1.1676998740e-1f));
+    y = fma_(y, m, all(-1.2420140846e-1f));
+    y = fma_(y, m, all(1.4249322787e-1f));
+    y = fma_(y, m, all(-1.6668057665e-1f));
+    y = fma_(y, m, all(2.0000714765e-1f));
+    y = fma_(y, m, all(-2.4999993993e-1f));
+    y = fma_(y, m, all(3.3333331174e-1f));
+    y *= m * square;
+    vec e = __builtin_convertvector(exponent, vec);
+    y = fma_(e, all(-2.12194440e-4f), y);
+    y = fma_(square, all(-0.5f), y);
+    return fma_(e, all(0.693359375f), m + y);
+}
+
+/* ln(1 + y) for y in [0, 1], exact in proportion also for the smallest y (Kahan). */
+INLINE vec log1p_(vec y) {
+    vec u = y + all(1.0f);
+    vec slope = choose(u == all(1.0f), all(1.0f), y / choose(u == all(1.0f), all(1.0f), u - all(1.0f)));
+    return choose(u == all(1.0f), y, log_(u) * slope);
+}
+
+INLINE vec sigmoid_(vec x) { return all(1.0f) / (all(1.0f) + exp_(-x)); }
+
+/* ln(1 + e^x), without overflow. */
+INLINE vec softplus_(vec x) { return max_(x, all(0.0f)) + log1p_(exp_(-abs_(x))); }
+
+/* tanh x: a polynomial near zero, where 1 - 2 / (e^2x + 1) would lose its digits (Cephes). */
+INLINE vec tanh_(vec x) {
+    vec square = x * x, y = all(-5.70498872745e-3f);
+    y = fma_(y, square, all(2.06390887954e-2f));
+    y = fma_(y, square, all(-5.37397155531e-2f));
+    y = fma_(y, square, all(1.33314422036e-1f));
+    y = fma_(y, square, all(-3.33332819422e-1f));
+    vec near = fma_(y * square, x, x);
+    vec size = abs_(x), far = all(1.0f) - all(2.0f) / (exp_(size + size) + all(1.0f));
+    far = choose(x < all(0.0f), -far, far);
+    return choose(size < all(0.625f), near, far);
+}
+
+/* Replace `values` [count, padded] by their softmax: e^(x - max) / sum. */
+INLINE void softmax(float *values, int64_t count, int64_t padded) {
+    for (int64_t j = count; j < padded; j++) values[j] = -1e30f;
+    vec top = load(values), total = all(0.0f);
+    for (int64_t j = LANES; j < padded; j += LANES) top = max_(top, load(values + j));
+    top = all(largest(top));
+    for (int64_t j = 0; j < padded; j += LANES) {
+        vec e = exp_(load(values + j) - top);
+        e = choose(load(values + j) > all(-1e29f), e, all(0.0f));
+        total += e;
+        store(values + j, e);
+    }
+    vec scale = all(1.0f / sum(total));
+    for (int64_t j = 0; j < padded; j += LANES) store(values + j, load(values + j) * scale);
+}
+
+INLINE float dot(const float *a, const float *b, int64_t padded) {
+    vec total = all(0.0f);
+    for (int64_t j = 0; j < padded; j += LANES) total = fma_(load(a + j), load(b + j), total);
+    return sum(total);
+}
+
+INLINE float scalar(vec (*function)(vec), float value) { return function(all(value))[0]; }
+
+#endif

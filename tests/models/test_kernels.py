@@ -1,0 +1,246 @@
+"""The fused kernels against the torch models that say what they compute, in float64, one step from the same state."""
+
+import copy
+import ctypes
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.cells import BasicRNNConfig, FeedForwardConfig, GRUConfig, LSTMConfig, StackConfig
+from models.contract import schemas, unroll
+from models.dnc import DNCConfig
+from models.kernels.fused import FusedStep, NoKernel, is_bounded, not_fused
+from models.kernels.library import library
+from models.ntm import NTMConfig
+from models.registry import config_values
+from models.rnn import RNNConfig
+from models.state import flatten, map_leaves, unflatten
+from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make_from, random_inputs
+
+TOLERANCE = 1e-5
+"""Relative to the largest value where that is above 1: float32 against float64."""
+
+COVERED = [name for name, config in CATALOGUE.items() if not_fused(KINDS[type(config)], config_values(config)) is None]
+
+
+def fused_of(model, rooms, memory_size=None):
+    kind, values = KINDS[type(model.config)], config_values(model.config)
+    weights = {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
+    size = model.memory_size if memory_size is None else memory_size
+    fused = FusedStep(kind, values, weights, schemas(model, size)[0], size)
+    fused.grow(rooms)
+    return fused
+
+
+def rows_of(state, row):
+    return {name: leaf[row].detach().numpy() for name, leaf in flatten(state).items()}
+
+
+def states_of(fused, slots, like):
+    """Return the states in some slots, in float64, as the model has them."""
+    rows = [fused.read(slot) for slot in slots]
+    leaves = {name: torch.from_numpy(np.stack([row[name] for row in rows])).double() for name in fused.shapes}
+    return unflatten(leaves, like)
+
+
+def differences(actual, expected):
+    """Return how far each row is, as it is or sorted: slots whose usages are within rounding may swap places."""
+    ours, theirs = (np.asarray(values).reshape(len(values), -1) for values in (actual, expected))
+    in_order, in_rank = np.abs(ours - theirs).max(1), np.abs(np.sort(ours) - np.sort(theirs)).max(1)
+    return np.minimum(in_order, in_rank) / np.maximum(1, np.abs(theirs).max(1))
+
+
+def assert_near(actual, expected, name, rounded=None):
+    """Assert that values are within the tolerance, or three times as near as torch comes in float32."""
+    allowed = TOLERANCE if rounded is None else max(TOLERANCE, 3 * differences(rounded, expected).max())
+    assert differences(actual, expected).max() <= allowed, name
+
+
+@torch.no_grad()
+def assert_steps_near(model, state, sequence):
+    """Assert that every step of the kernel is the one that the model takes in float64 from the same state."""
+    size = state.memory.shape[1] if model.memory_size else None
+    exact, slots = copy.deepcopy(model).double(), [2, 0, 3][: sequence.shape[1]]
+    fused = fused_of(model, 4, size)
+    for row, slot in enumerate(slots):
+        fused.write(slot, rows_of(state, row))
+    like = exact.initial_state(1, size)
+    for inputs in sequence:
+        before = states_of(fused, slots, like)
+        outputs, told = fused.step(slots, inputs.numpy())
+        expected, after, trace = exact.step(inputs.double(), before)
+        rounded, rounded_after, _ = model.step(inputs, map_leaves(torch.Tensor.float, before))
+        assert_near(outputs, exact.activate(expected), "outputs", model.activate(rounded))
+        for name, leaf in flatten(after).items():
+            assert_near(fused.leaf(name, slots), leaf, name, flatten(rounded_after)[name])
+        for name in trace.keys() - {"read_weights", "write_weights", "usage"}:
+            assert_near(told.trace(name), trace[name], name)
+
+
+def test_most_of_the_table_is_covered():
+    assert len(COVERED) > 35
+    assert {KINDS[type(CATALOGUE[name])] for name in COVERED} == {"dnc", "ntm", "rnn"}
+
+
+@pytest.mark.parametrize("start", ["fresh", "lived-in"])
+@pytest.mark.parametrize("name", COVERED)
+def test_kernel_takes_the_steps_of_the_model(name, start):
+    model = make_from(CATALOGUE[name])
+    state = model.initial_state(3) if start == "fresh" else lived_in_state(model, 3)
+    assert_steps_near(model, state, random_inputs(model, 8, 3))
+
+
+cells = st.one_of(
+    st.builds(LSTMConfig, hidden_size=st.integers(1, 20), forget_bias=st.sampled_from([0.0, 1.0])),
+    st.builds(GRUConfig, hidden_size=st.integers(1, 20)),
+    st.builds(BasicRNNConfig, hidden_size=st.integers(1, 20), activation=st.sampled_from(["tanh", "sigmoid"])),
+    st.builds(FeedForwardConfig, hidden_size=st.integers(1, 20), layers=st.integers(1, 3)),
+)
+controllers = st.one_of(cells, st.lists(cells, min_size=1, max_size=3).map(lambda found: StackConfig(tuple(found))))
+sizes = {"input_size": st.integers(1, 12), "output_size": st.integers(1, 20), "controller": controllers}
+memories = {"memory_size": st.integers(1, 300), "word_size": st.integers(1, 20)}
+heads = {"read_heads": st.integers(1, 6), "write_heads": st.integers(1, 3)}
+activations = {"output_activation": st.sampled_from(["identity", "sigmoid"])}
+dncs = st.builds(
+    DNCConfig,
+    **(sizes | memories | heads | activations),
+    strength=st.sampled_from(["oneplus", "softplus"]),
+    clip=st.sampled_from([0.0, 0.5, 20.0]),
+)
+ntms = st.builds(NTMConfig, **(sizes | memories | heads | activations), shift_width=st.sampled_from([1, 3, 5]))
+rnns = st.builds(RNNConfig, **(sizes | activations))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.one_of(dncs, ntms, rnns), st.sampled_from([0.0, 1.0, 1e3]), st.booleans(), st.integers(0, 1000))
+def test_kernel_takes_the_steps_of_any_model(config, scale, lived_in, seed):
+    torch.manual_seed(seed)
+    model = make_from(config, spread=0.3)
+    state = lived_in_state(model, 2) if lived_in else model.initial_state(2)
+    assert_steps_near(model, state, scale * random_inputs(model, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-stack", "ntm-2-read-2-write-heads", "rnn-gru"])
+def test_row_has_the_same_bits_whoever_is_beside_it(name):
+    model = make_from(CATALOGUE[name])
+    many, few = fused_of(model, 70), fused_of(model, 9)
+    state, sequence = lived_in_state(model, 66), random_inputs(model, 4, 66).numpy()
+    order = np.random.default_rng(0).permutation(66)
+    for row, slot in enumerate(order):
+        many.write(slot + 4, rows_of(state, row))
+    for row in range(7):
+        few.write(row + 2, rows_of(state, row))
+    for inputs in sequence:
+        together, _ = many.step(list(order + 4), inputs)
+        alone = [few.step([row + 2], inputs[row : row + 1])[0][0] for row in range(7)]
+        assert np.array_equal(together[:7], np.stack(alone))
+    for row in range(7):
+        ours, theirs = few.read(row + 2), many.read(order[row] + 4)
+        assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
+
+
+def test_slots_that_are_not_stepped_are_left_alone():
+    model = make_from(CATALOGUE["dnc-3-write-heads"])
+    fused, state = fused_of(model, 3), lived_in_state(model, 3)
+    for row in range(3):
+        fused.write(row, rows_of(state, row))
+    fused.step([1], random_inputs(model, 1, 1)[0].numpy())
+    for row in (0, 2):
+        kept = fused.read(row)
+        assert all(np.array_equal(kept[name], leaf) for name, leaf in rows_of(state, row).items())
+
+
+def test_arena_that_grows_keeps_its_states():
+    model = make_from(CATALOGUE["ntm"])
+    fused, state = fused_of(model, 2), lived_in_state(model, 2)
+    fused.write(1, rows_of(state, 1))
+    fused.grow(9)
+    fused.write(8, rows_of(state, 0))
+    kept = fused.read(1)
+    assert all(np.array_equal(kept[name], leaf) for name, leaf in rows_of(state, 1).items())
+    inputs = random_inputs(model, 1, 2)[0].numpy()
+    expected, _, _ = unroll(model, torch.from_numpy(inputs)[None], state)
+    outputs, _ = fused.step([8, 1], inputs)
+    assert_near(outputs, model.activate(expected[0]).detach(), "outputs")
+
+
+@pytest.mark.parametrize("slots", [[], [-1], [3], [0, 3], [1, 1]])
+def test_slots_that_are_none_of_the_arena_are_refused(slots):
+    model = make_from(CATALOGUE["ntm"])
+    fused = fused_of(model, 3)
+    with pytest.raises(IndexError, match="slots must be distinct numbers from 0 to 2, got"):
+        fused.step(slots, np.zeros((len(slots), 3), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (2, 3), (3,), (1, 1, 3)])
+def test_inputs_of_another_shape_are_refused(shape):
+    fused = fused_of(make_from(CATALOGUE["ntm"]), 3)
+    with pytest.raises(ValueError, match=r"inputs must be of shape \[1, 3\], got"):
+        fused.step([0], np.zeros(shape, np.float32))
+
+
+def test_inputs_of_another_type_and_order_are_taken_for_what_they_are():
+    model = make_from(CATALOGUE["rnn"])
+    fused = fused_of(model, 2)
+    inputs = np.asfortranarray(random_inputs(model, 1, 2)[0].double().numpy())
+    outputs, _ = fused.step([0, 1], inputs)
+    again = fused_of(model, 2)
+    assert np.array_equal(outputs, again.step([0, 1], inputs.astype(np.float32, order="C"))[0])
+
+
+@pytest.mark.parametrize("name", sorted(set(CATALOGUE) - set(COVERED)))
+def test_model_without_a_kernel_is_refused_with_the_reason(name):
+    with pytest.raises(NoKernel, match="there is no fused kernel for this model: it"):
+        fused_of(make_from(CATALOGUE[name]), 1)
+
+
+def test_what_a_controller_puts_out_is_bounded_unless_it_is_rectified_or_linear():
+    bounded, unbounded = FeedForwardConfig(), FeedForwardConfig(activation="relu")
+    for cell, expected in ((bounded, True), (unbounded, False), (StackConfig((LSTMConfig(), unbounded)), False)):
+        assert is_bounded(config_values(RNNConfig(3, 2, controller=cell))) is expected
+
+
+# The functions of eight numbers
+
+
+FUNCTIONS = {"exp": np.exp, "tanh": np.tanh, "sigmoid": None, "softplus": None, "log": np.log}
+EXACT = FUNCTIONS | {"sigmoid": lambda x: 1 / (1 + np.exp(-x)), "softplus": lambda x: np.logaddexp(0, x)}
+
+
+def computed(name, values):
+    values = np.ascontiguousarray(values, np.float32)
+    results = np.empty_like(values)
+    library().engram_function(list(FUNCTIONS).index(name), values.ctypes.data, results.ctypes.data, len(values))
+    return results
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_errs_by_no_more_than_4e_7_of_its_value(name):
+    draw = np.random.default_rng(0)
+    small, large = 10.0 ** draw.uniform(-8, 0, 400_000), draw.uniform(0, 80, 400_000)
+    values = np.concatenate([small, large]).astype(np.float32)
+    values = values if name == "log" else np.concatenate([values, -values])
+    exact = EXACT[name](values.astype(np.float64))
+    assert (np.abs(computed(name, values) - exact) / np.abs(exact)).max() <= 4e-7
+
+
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "softplus"])
+def test_function_of_what_is_no_number_is_none(name):
+    values = np.full(8, np.nan)
+    assert np.isnan(computed(name, values)).all()
+
+
+def test_step_leaves_the_mode_of_the_processor_as_it_was():
+    denormal = np.float32(1e-40)
+    assert denormal * np.float32(1) > 0
+    fused = fused_of(make_from(CATALOGUE["ntm"]), 1)
+    fused.step([0], np.zeros((1, 3), np.float32))
+    assert denormal * np.float32(1) > 0
+
+
+def test_library_knows_the_structures_as_python_does():
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
+    assert library() is not None, "python -m models.kernels.build makes the library (pip install ziglang)"
