@@ -16,7 +16,7 @@
 typedef int64_t i64;
 
 enum cell_kind { BASIC_RNN, GRU, LSTM, FEED_FORWARD };
-enum activation { TANH, SIGMOID, RELU, IDENTITY };
+enum activation { TANH, SIGMOID, RELU, IDENTITY, SOFTMAX };
 enum model_kind { CELLS_ONLY, DNC, NTM };
 enum strength { ONEPLUS, SOFTPLUS };
 
@@ -26,25 +26,27 @@ typedef struct {
     const float *weights, *bias;
 } linear;
 
-/* One layer of the controller. h, c: its leaves in the arena, [slots][size]; sizes are padded. A GRU has its candidate
- * in a layer of its own. */
+/* One layer of the controller. h, c: its leaves in the arena, [slots][size] and [slots][cells]; sizes are padded. second
+ * is a GRU's candidate, or an LSTM's projection. Bounds of 0 are none. peepholes: [3][cells], or none. */
 typedef struct {
-    i64 kind, activation, inputs, size;
-    float forget_bias, unused;
-    linear gates, candidate;
+    i64 kind, activation, size, cells;
+    float forget_bias, cell_clip, projection_clip, unused;
+    linear gates, second;
+    const float *peepholes;
     float *h, *c;
 } layer;
 
 /* What a model is, and where the states of its sessions lie. */
 typedef struct {
     i64 kind, strength, layers, input_size, output_size, slots, word, reads, writes, shift_width, output_activation;
+    i64 linked, masking, deallocation, link_sharpening;
     float clip, unused;
     const layer *controller;
     linear interface, output;
     /* The arena: leaves of all sessions, [capacity][...], rows padded. */
     float *memory, *read_weights, *write_weights, *read_vectors, *usage, *link, *precedence;
     /* Where the parts of the interface begin in its output, padded word by word and head by head. */
-    i64 read_keys, write_keys, erase, add, strengths, gates, modes, shifts;
+    i64 read_keys, write_keys, erase, add, strengths, gates, modes, shifts, read_masks, write_masks, sharpness;
 } model;
 
 INLINE i64 padded(i64 size) { return (size + LANES - 1) / LANES * LANES; }
@@ -105,21 +107,37 @@ INLINE vec clipped(vec x, float bound) {
     return bound > 0 ? choose(x == x, min_(max_(x, all(-bound)), all(bound)), x) : x;
 }
 
-/* i, f, o = sigmoid, j = tanh;  c = f c + i j;  h = o tanh(c). gates: i, j, f, o, [4][size]. */
+/* i, f, o = sigmoid, j = tanh;  c = f c + i j;  h = o tanh(c); peepholes let i and f see the old c, o the new one.
+ * gates: i, j, f, o, [4][cells]; h may take the place of i. */
 static void lstm_row(const layer *cell, const float *gates, float *h, float *c) {
-    i64 size = cell->size;
+    i64 size = cell->cells;
+    const float *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
-        vec kept = sigmoid_(load(gates + 2 * size + k) + all(cell->forget_bias)) * load(c + k);
-        vec next = fma_(sigmoid_(load(gates + k)), tanh_(load(gates + size + k)), kept);
+        vec before = load(c + k), i = load(gates + k), f = load(gates + 2 * size + k), o = load(gates + 3 * size + k);
+        if (peep) i = fma_(load(peep + k), before, i), f = fma_(load(peep + size + k), before, f);
+        vec kept = sigmoid_(f + all(cell->forget_bias)) * before;
+        vec next = clipped(fma_(sigmoid_(i), tanh_(load(gates + size + k)), kept), cell->cell_clip);
+        if (peep) o = fma_(load(peep + 2 * size + k), next, o);
         store(c + k, next);
-        store(h + k, sigmoid_(load(gates + 3 * size + k)) * tanh_(next));
+        store(h + k, sigmoid_(o) * tanh_(next));
     }
+}
+
+/* h = clip(P h), from the rows of `hidden` [batch][cells]. */
+static void project(const layer *cell, const float *hidden, const i64 *slots, i64 batch, float *products) {
+    apply_linear(&cell->second, hidden, batch, products);
+    for (i64 row = 0; row < batch; row++)
+        for (i64 k = 0; k < cell->size; k += LANES) {
+            vec h = load(products + row * cell->second.outputs + k);
+            store(cell->h + slots[row] * cell->size + k, clipped(h, cell->projection_clip));
+        }
 }
 
 /* Step one layer. in: [batch][inputs of its products], of which the last `size` are for its own h where it has one.
  * out: [batch][size]. */
 static void step_layer(const layer *cell, float *in, const i64 *slots, i64 batch, float *products, float *out) {
     i64 size = cell->size, inputs = cell->gates.inputs, outputs = cell->gates.outputs;
+    float *spare = products + batch * outputs, *candidates = spare;
     if (cell->kind != FEED_FORWARD)
         for (i64 row = 0; row < batch; row++)
             memcpy(in + row * inputs + inputs - size, cell->h + slots[row] * size, size * sizeof(float));
@@ -128,26 +146,26 @@ static void step_layer(const layer *cell, float *in, const i64 *slots, i64 batch
         float *h = cell->kind == FEED_FORWARD ? out + row * size : cell->h + slots[row] * size;
         float *x = products + row * outputs;
         if (cell->kind == LSTM) {
-            lstm_row(cell, x, h, cell->c + slots[row] * size);
+            float *own = cell->second.weights ? spare + row * cell->cells : h;
+            lstm_row(cell, x, own, cell->c + slots[row] * cell->cells);
         } else if (cell->kind == GRU) { /* r, u = sigmoid; what the candidate sees of h is r h */
             float *own = in + row * inputs + inputs - size;
             for (i64 k = 0; k < size; k += LANES) store(own + k, sigmoid_(load(x + k)) * load(h + k));
         } else {
             for (i64 k = 0; k < size; k += LANES) store(h + k, activate(cell->activation, load(x + k)));
         }
-        if (cell->kind != FEED_FORWARD && cell->kind != GRU) memcpy(out + row * size, h, size * sizeof(float));
     }
-    if (cell->kind != GRU) return;
-    float *candidates = products + batch * outputs;
-    apply_linear(&cell->candidate, in, batch, candidates);
+    if (cell->kind == LSTM && cell->second.weights)
+        project(cell, spare, slots, batch, spare + batch * cell->cells);
+    if (cell->kind == GRU) apply_linear(&cell->second, in, batch, candidates);
     for (i64 row = 0; row < batch; row++) { /* h = u h + (1 - u) tanh(candidate) */
         float *h = cell->h + slots[row] * size;
-        for (i64 k = 0; k < size; k += LANES) {
+        for (i64 k = 0; cell->kind == GRU && k < size; k += LANES) {
             vec update = sigmoid_(load(products + row * outputs + size + k));
-            vec candidate = tanh_(load(candidates + row * cell->candidate.outputs + k));
+            vec candidate = tanh_(load(candidates + row * cell->second.outputs + k));
             store(h + k, fma_(update, load(h + k) - candidate, candidate));
         }
-        memcpy(out + row * size, h, size * sizeof(float));
+        if (cell->kind != FEED_FORWARD) memcpy(out + row * size, h, size * sizeof(float));
     }
 }
 
@@ -164,11 +182,32 @@ static void content_weights(float *products, const float *norms, float key_norm,
     softmax(products, slots, row);
 }
 
-/* M[n] = M[n] prod_v (1 - w_v[n] e_v) + sum_v w_v[n] a_v, one word. */
-INLINE void write_word(float *word, i64 n, const float *weights, const float *erase, const float *add, i64 writes,
-                       i64 row, i64 size) {
+/* The same where the key and the words are compared through a mask: D(m k, m M[n]). `mask` and `key` are changed: to the
+ * mask's square, and to that times the key. */
+static void masked_content_weights(const float *memory, float *key, float *mask, float strength, i64 slots, i64 size,
+                                   float *norms, float *out) {
+    vec square = all(0.0f);
     for (i64 k = 0; k < size; k += LANES) {
-        vec kept = all(1.0f), added = all(0.0f);
+        vec m = load(mask + k), masked = load(key + k) * m;
+        square = fma_(masked, masked, square);
+        store(key + k, masked * m), store(mask + k, m * m);
+    }
+    for (i64 n = 0; n < slots; n++) {
+        vec total = all(0.0f);
+        const float *word = memory + n * size;
+        for (i64 k = 0; k < size; k += LANES) total = fma_(load(word + k) * load(word + k), load(mask + k), total);
+        norms[n] = scalar(sqrt_, sum(total) + EPSILON);
+        out[n] = dot(key, word, size);
+    }
+    for (i64 n = slots; n < padded(slots); n++) norms[n] = 1.0f, out[n] = 0.0f;
+    content_weights(out, norms, scalar(sqrt_, sum(square) + EPSILON), strength, slots);
+}
+
+/* M[n] = psi M[n] prod_v (1 - w_v[n] e_v) + sum_v w_v[n] a_v, one word. */
+INLINE void write_word(float *word, i64 n, const float *weights, const float *erase, const float *add, i64 writes,
+                       i64 row, i64 size, float retention) {
+    for (i64 k = 0; k < size; k += LANES) {
+        vec kept = all(retention), added = all(0.0f);
         for (i64 v = 0; v < writes; v++) {
             vec w = all(weights[v * row + n]);
             kept *= all(1.0f) - w * load(erase + v * size + k);
@@ -280,6 +319,13 @@ static void update_link(float *link, const float *w, float *precedence, const fl
     }
 }
 
+/* (d + eps)^s / sum (d + eps)^s, s = 1 + softplus(sharpness). */
+static void sharpen_direction(float *weights, float sharpness, i64 slots) {
+    vec s = all(1.0f + scalar(softplus_, sharpness));
+    for (i64 n = 0; n < padded(slots); n += LANES) store(weights + n, s * log_(load(weights + n) + all(EPSILON)));
+    softmax(weights, slots, padded(slots));
+}
+
 INLINE float strength_of(const model *m, float x) { return (m->strength == ONEPLUS) + scalar(softplus_, x); }
 
 /* The memory's part of a DNC's step, for one session. z: its interface, before activation. */
@@ -290,7 +336,9 @@ static void dnc_row(const model *m, i64 slot, float *z, float *scratch, float *t
     float *precedence = m->precedence + slot * writes * row, *link = m->link + slot * writes * slots * row;
     float *read_keys = z + m->read_keys, *write_keys = z + m->write_keys, *erase = z + m->erase, *add = z + m->add;
     float *free_gates = z + m->gates, *allocation_gate = free_gates + reads, *write_gate = allocation_gate + writes;
-    float *norms = scratch, *promised = norms + row, *keys_free = promised + row, *allocation = keys_free + row;
+    float *read_masks = z + m->read_masks, *write_masks = z + m->write_masks;
+    float *norms = scratch, *promised = norms + row, *keys_free = promised + row, *kept = keys_free + row;
+    float *allocation = kept + row;
     float *content = allocation + writes * row, *forward = content + (reads > writes ? reads : writes) * row;
     float *backward = forward + writes * reads * row;
     int32_t *integers = (int32_t *)(backward + writes * reads * row);
@@ -304,8 +352,10 @@ static void dnc_row(const model *m, i64 slot, float *z, float *scratch, float *t
         for (i64 v = 0; v < writes; v++) unwritten *= all(1.0f) - load(write_weights + v * row + n);
         for (i64 r = 0; r < reads; r++) retention *= all(1.0f) - all(free_gates[r]) * load(read_weights + r * row + n);
         u = (u + (all(1.0f) - u) * (all(1.0f) - unwritten)) * retention;
-        store(usage + n, u), store(promised + n, u);
+        store(usage + n, u), store(promised + n, u), store(kept + n, m->deallocation ? retention : all(1.0f));
     }
+    for (i64 k = 0; m->masking && k < reads * size; k += LANES) store(read_masks + k, sigmoid_(load(read_masks + k)));
+    for (i64 k = 0; m->masking && k < writes * size; k += LANES) store(write_masks + k, sigmoid_(load(write_masks + k)));
     for (i64 v = 0; v < writes; v++) {
         float *a = allocation + v * row;
         for (i64 n = slots; n < row; n++) a[n] = 0.0f;
@@ -319,9 +369,14 @@ static void dnc_row(const model *m, i64 slot, float *z, float *scratch, float *t
     for (i64 n = 0; n < row; n++) norms[n] = n < slots ? norm(memory + n * size, size) : 1.0f;
     for (i64 v = 0; v < writes; v++) {
         float *key = write_keys + v * size, *c = content + v * row;
-        for (i64 n = 0; n < slots; n++) c[n] = dot(key, memory + n * size, size);
-        for (i64 n = slots; n < row; n++) c[n] = 0.0f;
-        content_weights(c, norms, norm(key, size), strength_of(m, z[m->strengths + reads + v]), slots);
+        float strength = strength_of(m, z[m->strengths + reads + v]);
+        if (m->masking) {
+            masked_content_weights(memory, key, write_masks + v * size, strength, slots, size, norms, c);
+        } else {
+            for (i64 n = 0; n < slots; n++) c[n] = dot(key, memory + n * size, size);
+            for (i64 n = slots; n < row; n++) c[n] = 0.0f;
+            content_weights(c, norms, norm(key, size), strength, slots);
+        }
         vec mixed = all(allocation_gate[v]), gate = all(write_gate[v]);
         for (i64 n = 0; n < row; n += LANES) {
             vec by_content = load(c + n), next = fma_(mixed, load(allocation + v * row + n) - by_content, by_content);
@@ -333,11 +388,11 @@ static void dnc_row(const model *m, i64 slot, float *z, float *scratch, float *t
     /* Read: by content, or forward or backward along the order of writing */
     for (i64 n = 0; n < slots; n++) {
         float *word = memory + n * size;
-        write_word(word, n, write_weights, erase, add, writes, row, size);
+        write_word(word, n, write_weights, erase, add, writes, row, size, kept[n]);
         norms[n] = norm(word, size);
         for (i64 r = 0; r < reads; r++) content[r * row + n] = dot(read_keys + r * size, word, size);
     }
-    for (i64 v = 0; v < writes; v++) {
+    for (i64 v = 0; m->linked && v < writes; v++) {
         float *w = write_weights + v * row, *p = precedence + v * row, total = 0.0f;
         update_link(link + v * slots * row, w, p, read_weights, forward + v * reads * row, backward + v * reads * row,
                     slots, reads);
@@ -348,8 +403,23 @@ static void dnc_row(const model *m, i64 slot, float *z, float *scratch, float *t
     }
     for (i64 r = 0; r < reads; r++) {
         float *c = content + r * row, *modes = z + m->modes + r * padded(2 * writes + 1), *key = read_keys + r * size;
-        for (i64 n = slots; n < row; n++) c[n] = 0.0f;
-        content_weights(c, norms, norm(key, size), strength_of(m, z[m->strengths + r]), slots);
+        float strength = strength_of(m, z[m->strengths + r]);
+        if (m->masking) {
+            masked_content_weights(memory, key, read_masks + r * size, strength, slots, size, norms, c);
+        } else {
+            for (i64 n = slots; n < row; n++) c[n] = 0.0f;
+            content_weights(c, norms, norm(key, size), strength, slots);
+        }
+        if (!m->linked) {
+            memcpy(read_weights + r * row, c, row * sizeof(float));
+            read_vector(memory, c, slots, size, m->read_vectors + (slot * reads + r) * size);
+            continue;
+        }
+        for (i64 v = 0; m->link_sharpening && v < writes; v++) {
+            const float *sharpness = z + m->sharpness + r * writes + v;
+            sharpen_direction(forward + (v * reads + r) * row, sharpness[0], slots);
+            sharpen_direction(backward + (v * reads + r) * row, sharpness[reads * writes], slots);
+        }
         softmax(modes, 2 * writes + 1, padded(2 * writes + 1));
         for (i64 n = 0; n < row; n += LANES) {
             vec next = all(modes[2 * writes]) * load(c + n);
@@ -421,7 +491,7 @@ static void ntm_row(const model *m, i64 slot, float *z, float *scratch) {
     /* Read, then write */
     for (i64 r = 0; r < reads; r++)
         read_vector(memory, read_weights + r * row, slots, size, m->read_vectors + (slot * reads + r) * size);
-    for (i64 n = 0; n < slots; n++) write_word(memory + n * size, n, write_weights, erase, add, writes, row, size);
+    for (i64 n = 0; n < slots; n++) write_word(memory + n * size, n, write_weights, erase, add, writes, row, size, 1.0f);
 }
 
 /* ---- A step ---- */
@@ -451,7 +521,7 @@ INLINE i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
 static i64 row_scratch(const model *m) {
     i64 row = padded(m->slots), reads = m->reads, writes = m->writes;
     if (m->kind == DNC)
-        return row * (3 + writes + at_least(reads, writes) + 2 * reads * writes) + 2 * row + 256;
+        return row * (4 + writes + at_least(reads, writes) + 2 * reads * writes) + 2 * row + 256;
     if (m->kind == NTM) return row * (1 + reads + writes) + padded(m->slots + m->shift_width + LANES) + LANES;
     return 0;
 }
@@ -465,7 +535,8 @@ static i64 widest_input(const model *m) {
 static i64 widest_product(const model *m) {
     i64 widest = 0;
     for (i64 k = 0; k < m->layers; k++)
-        widest = at_least(widest, m->controller[k].gates.outputs + m->controller[k].candidate.outputs);
+        widest = at_least(widest, m->controller[k].gates.outputs + m->controller[k].cells +
+                                      m->controller[k].second.outputs);
     return widest;
 }
 
@@ -509,7 +580,7 @@ void engram_step(const model *m, const i64 *slots, i64 batch, const float *input
         const layer *cell = m->controller + k;
         for (i64 b = 0; b < batch; b++) {
             if (cell->h) clip_row(cell->h + slots[b] * cell->size, cell->size, m->clip);
-            if (cell->c) clip_row(cell->c + slots[b] * cell->size, cell->size, m->clip);
+            if (cell->c) clip_row(cell->c + slots[b] * cell->cells, cell->cells, m->clip);
         }
     }
     for (i64 b = 0; b < batch; b++) clip_row(hidden + b * last->size, last->size, m->clip);
@@ -531,6 +602,8 @@ void engram_step(const model *m, const i64 *slots, i64 batch, const float *input
     apply_linear(&m->output, in, batch, outputs);
     for (i64 k = 0; k < batch * m->output.outputs; k += LANES)
         store(outputs + k, activate(m->output_activation, clipped(load(outputs + k), m->clip)));
+    for (i64 b = 0; m->output_activation == SOFTMAX && b < batch; b++)
+        softmax(outputs + b * m->output.outputs, m->output_size, m->output.outputs);
     restore_mode(mode);
 }
 

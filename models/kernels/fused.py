@@ -14,16 +14,15 @@ Array = NDArray[Any]
 LANES = 8
 PANEL = 16
 
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity")
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity", "softmax")
 CELLS = ("basic-rnn", "gru", "lstm", "feed-forward")
 KINDS = ("rnn", "dnc", "ntm")
 STRENGTHS = ("oneplus", "softplus")
 
 PLAIN: dict[str, dict[str, Any]] = {
-    "dnc": {"masking": False, "deallocation": False, "link_sharpening": False, "links": "dense"},
     "ntm": {"order": "together", "style": "paper", "signed_heads": False},
     "rnn": {},
-    "lstm": {"peepholes": False, "cell_clip": 0.0, "projection_size": 0, "layer_norm": "none"},
+    "lstm": {"layer_norm": "none"},
     "stack": {"skip_connections": False},
 }
 """The options of models and cells for which there is a kernel: other values are computed by torch or ONNX Runtime."""
@@ -31,10 +30,8 @@ PLAIN: dict[str, dict[str, Any]] = {
 
 def not_fused(kind: str, config: Mapping[str, Any]) -> str | None:
     """Return why the kernel cannot compute a model, or None where it can."""
-    if config.get("embedding"):
-        return "it has an embedding"
-    if config["output_activation"] == "softmax":
-        return "its outputs are classes"
+    if config.get("links") == "sparse":
+        return "its links is 'sparse'"
     return _not_plain(kind, config) or _cell_not_fused(config["controller"])
 
 
@@ -154,7 +151,7 @@ class FusedStep:
         """
         rows = np.array(slots, np.int64)
         self._check(rows, inputs)
-        values = np.ascontiguousarray(inputs, np.float32)
+        values = np.ascontiguousarray(self._encode(inputs), np.float32)
         batch = len(rows)
         outputs = np.empty((batch, self._model.output.outputs), np.float32)
         interface = np.empty((batch, max(1, self._model.interface.outputs)), np.float32)
@@ -177,18 +174,29 @@ class FusedStep:
             or len(set(rows.tolist())) < len(rows)
         ):
             raise IndexError(f"slots must be distinct numbers from 0 to {room - 1}, got {rows.tolist()}")
-        if inputs.shape != (len(rows), self._model.input_size):
-            raise ValueError(f"inputs must be of shape {[len(rows), self._model.input_size]}, got {list(inputs.shape)}")
+        expected = (len(rows), self._config["input_size"])
+        if inputs.shape != expected:
+            raise ValueError(f"inputs must be of shape {list(expected)}, got {list(inputs.shape)}")
+
+    def _encode(self, inputs: Array) -> Array:
+        """Return the vectors of tokens, zeros for what is none, where the model has an embedding."""
+        if not self._config.get("embedding"):
+            return inputs
+        vectors, tokens = self._weights["embedding.vectors.weight"], inputs[:, 0]
+        known = (tokens == np.round(tokens)) & (tokens >= 0) & (tokens < len(vectors))
+        encoded: Array = vectors[np.where(known, tokens, 0).astype(np.int64)] * known[:, None]
+        return encoded
 
     # Packing
 
     def _describe(self) -> Model:
         config = self._config
         reads, writes, word = (config.get(name, 0) for name in ("read_heads", "write_heads", "word_size"))
+        input_size = config["embedding"]["size"] if config.get("embedding") else config["input_size"]
         described = Model(
             kind=KINDS.index(self._kind),
             strength=STRENGTHS.index(config.get("strength", "oneplus")),
-            input_size=config["input_size"],
+            input_size=input_size,
             output_size=config["output_size"],
             slots=self.slots,
             word=word,
@@ -196,9 +204,13 @@ class FusedStep:
             writes=writes,
             shift_width=config.get("shift_width", 0),
             output_activation=ACTIVATIONS.index(config["output_activation"]),
+            linked=config.get("links", "dense") == "dense",
+            masking=config.get("masking", False),
+            deallocation=config.get("deallocation", False),
+            link_sharpening=config.get("link_sharpening", False),
             clip=config.get("clip", 0.0) if self._kind == "dnc" else 0.0,
         )
-        seen = [(config["input_size"], 1), (word, reads)]  # blocks of columns: (size, how many of them)
+        seen = [(input_size, 1), (word, reads)]  # blocks of columns: (size, how many of them)
         self._layers, self._layer_names, hidden = [], [], 0
         for cell, name, prefix in _layers(config["controller"]):
             layer, hidden = self._layer(cell, name, seen)
@@ -216,15 +228,25 @@ class FusedStep:
         return described
 
     def _layer(self, cell: Mapping[str, Any], name: str, seen: list[tuple[int, int]]) -> tuple[Layer, int]:
-        kind, size = cell["kind"], cell["hidden_size"]
-        layer = Layer(kind=CELLS.index(kind), size=padded(size), forget_bias=cell.get("forget_bias", 0.0))
+        kind, cells = cell["kind"], cell["hidden_size"]
+        size = cell.get("projection_size") or cells
+        layer = Layer(kind=CELLS.index(kind), size=padded(size), cells=padded(cells))
         layer.activation = ACTIVATIONS.index(cell.get("activation", "tanh"))
+        for option in ("forget_bias", "cell_clip", "projection_clip"):
+            setattr(layer, option, cell.get(option, 0.0))
         columns = seen if kind == "feed-forward" else [*seen, (size, 1)]
-        matrix = {"basic-rnn": "hidden", "gru": "gates", "lstm": "gates", "feed-forward": ""}[kind]
-        blocks = [(size, {"gru": 2, "lstm": 4}.get(kind, 1))]
-        layer.gates = self._linear(f"{name}.{matrix}".rstrip("."), blocks, columns)
+        matrix = {"basic-rnn": ".hidden", "gru": ".gates", "lstm": ".gates", "feed-forward": ""}[kind]
+        layer.gates = self._linear(name + matrix, [(cells, {"gru": 2, "lstm": 4}.get(kind, 1))], columns)
         if kind == "gru":
-            layer.candidate = self._linear(f"{name}.candidate", [(size, 1)], columns)
+            layer.second = self._linear(f"{name}.candidate", [(cells, 1)], columns)
+        if size != cells or cell.get("projection_size"):
+            weight = self._weights[f"{name}.projection.weight"]
+            layer.second = self._pack(*_spread(weight, np.zeros(size), [(size, 1)], [(cells, 1)]))
+        if cell.get("peepholes"):
+            peepholes = np.zeros((3, padded(cells)), np.float32)
+            peepholes[:, :cells] = self._weights[f"{name}.peepholes"]
+            self._kept.append(peepholes)
+            layer.peepholes = peepholes.ctypes.data
         return layer, size
 
     def _interface(self, described: Model, hidden: int) -> Linear:
@@ -235,10 +257,18 @@ class FusedStep:
             parts = {"read_keys": (word, reads), "read_strengths": (reads, 1), "write_keys": (word, writes)}
             parts |= {"write_strengths": (writes, 1), "erase": (word, writes), "add": (word, writes)}
             parts |= {"free_gates": (reads, 1), "allocation_gate": (writes, 1), "write_gate": (writes, 1)}
-            parts |= {"modes": (2 * writes + 1, reads)}
             laid = [["read_keys"], ["write_keys"], ["erase"], ["add"], ["read_strengths", "write_strengths"]]
-            laid += [["free_gates", "allocation_gate", "write_gate"], ["modes"]]
-            names = ["read_keys", "write_keys", "erase", "add", "strengths", "gates", "modes"]
+            laid += [["free_gates", "allocation_gate", "write_gate"]]
+            names = ["read_keys", "write_keys", "erase", "add", "strengths", "gates"]
+            if described.linked:
+                parts |= {"modes": (2 * writes + 1, reads)}
+                laid, names = [*laid, ["modes"]], [*names, "modes"]
+            if described.masking:
+                parts |= {"read_masks": (word, reads), "write_masks": (word, writes)}
+                laid, names = [*laid, ["read_masks"], ["write_masks"]], [*names, "read_masks", "write_masks"]
+            if described.link_sharpening:
+                parts |= {"forward_sharpness": (reads * writes, 1), "backward_sharpness": (reads * writes, 1)}
+                laid, names = [*laid, ["forward_sharpness", "backward_sharpness"]], [*names, "sharpness"]
         else:
             parts = {"keys": (word, heads), "key_strength": (heads, 1), "interpolation_gate": (heads, 1)}
             parts |= {"shift_weights": (described.shift_width, heads), "sharpening": (heads, 1)}

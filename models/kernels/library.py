@@ -27,8 +27,8 @@ class Layer(ctypes.Structure):
     """`layer`."""
 
     _fields_ = [
-        *_fields({Integer: "kind activation inputs size", Float: "forget_bias unused"}),
-        *_fields({Linear: "gates candidate", Pointer: "h c"}),
+        *_fields({Integer: "kind activation size cells", Float: "forget_bias cell_clip projection_clip unused"}),
+        *_fields({Linear: "gates second", Pointer: "peepholes h c"}),
     ]
 
 
@@ -39,7 +39,7 @@ class Model(ctypes.Structure):
         *_fields(
             {
                 Integer: "kind strength layers input_size output_size slots word reads writes shift_width "
-                "output_activation",
+                "output_activation linked masking deallocation link_sharpening",
                 Float: "clip unused",
                 Pointer: "controller",
             }
@@ -47,6 +47,7 @@ class Model(ctypes.Structure):
         *_fields({Linear: "interface output"}),
         *_fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence"}),
         *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts"}),
+        *_fields({Integer: "read_masks write_masks sharpness"}),
     ]
 
 

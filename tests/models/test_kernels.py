@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,7 +95,14 @@ def test_kernel_takes_the_steps_of_the_model(name, start):
 
 
 cells = st.one_of(
-    st.builds(LSTMConfig, hidden_size=st.integers(1, 20), forget_bias=st.sampled_from([0.0, 1.0])),
+    st.builds(
+        LSTMConfig,
+        hidden_size=st.integers(1, 20),
+        forget_bias=st.sampled_from([0.0, 1.0]),
+        peepholes=st.booleans(),
+        cell_clip=st.sampled_from([0.0, 0.5]),
+        projection_size=st.sampled_from([0, 0, 3, 12]),
+    ),
     st.builds(GRUConfig, hidden_size=st.integers(1, 20)),
     st.builds(BasicRNNConfig, hidden_size=st.integers(1, 20), activation=st.sampled_from(["tanh", "sigmoid"])),
     st.builds(FeedForwardConfig, hidden_size=st.integers(1, 20), layers=st.integers(1, 3)),
@@ -103,13 +111,16 @@ controllers = st.one_of(cells, st.lists(cells, min_size=1, max_size=3).map(lambd
 sizes = {"input_size": st.integers(1, 12), "output_size": st.integers(1, 20), "controller": controllers}
 memories = {"memory_size": st.integers(1, 300), "word_size": st.integers(1, 20)}
 heads = {"read_heads": st.integers(1, 6), "write_heads": st.integers(1, 3)}
-activations = {"output_activation": st.sampled_from(["identity", "sigmoid"])}
+activations = {"output_activation": st.sampled_from(["identity", "sigmoid", "softmax"])}
 dncs = st.builds(
     DNCConfig,
     **(sizes | memories | heads | activations),
     strength=st.sampled_from(["oneplus", "softplus"]),
     clip=st.sampled_from([0.0, 0.5, 20.0]),
-)
+    masking=st.booleans(),
+    deallocation=st.booleans(),
+    links=st.sampled_from(["dense", "dense", "none"]),
+).flatmap(lambda config: st.sampled_from([config, replace(config, link_sharpening=config.links == "dense")]))
 ntms = st.builds(NTMConfig, **(sizes | memories | heads | activations), shift_width=st.sampled_from([1, 3, 5]))
 rnns = st.builds(RNNConfig, **(sizes | activations))
 
