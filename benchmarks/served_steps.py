@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,8 @@ import msgpack
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.backends.base import Array
+from app.backends.base import Array, Backend
+from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from models.manifest import read_manifest
 
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 CHECKED_STEPS = 20
 TOLERANCE = 1e-3
 PROTOCOL = "engram.msgpack"
+BACKENDS: dict[str, Callable[[Path, int], FusedBackend | OnnxBackend]] = {"fused": FusedBackend, "onnx": OnnxBackend}
 
 
 def main() -> None:
@@ -43,29 +45,33 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 32, 256], help="concurrent sessions")
     parser.add_argument("--seconds", type=float, default=3, help="time of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of which the median is taken")
+    parser.add_argument("--backend", choices=BACKENDS, default="fused", help="what computes the steps")
     options = parser.parse_args()
 
-    print(f"{options.model} on ONNX Runtime, one thread; {platform.machine()}, {os.cpu_count()} cores")
+    print(
+        f"{options.model} by the {options.backend} back end, one thread; {platform.machine()}, {os.cpu_count()} cores"
+    )
     print(f"median of {options.rounds} rounds of {options.seconds:g} s; server and clients share the cores")
     print(f"{'sessions':>8} {'served steps/s':>15} {'direct steps/s':>15} {'served/direct':>14}")
     directory = options.checkpoints / options.model
-    with running_server(options.checkpoints, max(options.sessions)) as url:
-        asyncio.run(check(url, options.model, directory))
+    backend = BACKENDS[options.backend]
+    with running_server(options.checkpoints, max(options.sessions), options.backend) as url:
+        asyncio.run(check(url, options.model, backend(directory, 1)))
         for sessions in options.sessions:
             served, direct = [], []
             for _ in range(options.rounds):
                 served.append(asyncio.run(measure_served(url, options.model, directory, sessions, options.seconds)))
-                direct.append(measure_direct(directory, sessions, options.seconds))
+                direct.append(measure_direct(backend(directory, sessions), sessions, options.seconds))
             rates = statistics.median(served), statistics.median(direct)
             print(f"{sessions:>8} {rates[0]:>15,.0f} {rates[1]:>15,.0f} {rates[0] / rates[1]:>14.2f}", flush=True)
 
 
 @contextmanager
-def running_server(checkpoints: Path, sessions: int) -> Iterator[str]:
+def running_server(checkpoints: Path, sessions: int, backend: str) -> Iterator[str]:
     """Run `engram serve` on a free port and give its WebSocket address."""
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w+") as log:
         command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--checkpoints", str(checkpoints)]
-        command += ["--data", directory, "--max-batch", str(sessions)]
+        command += ["--data", directory, "--max-batch", str(sessions), "--backend", backend]
         with subprocess.Popen(command, stderr=log, cwd=ROOT) as server:
             try:
                 while not (found := re.search(r"look at http(://\S+) in", Path(log.name).read_text())):
@@ -86,9 +92,8 @@ def frame(inputs: Array) -> bytes:
     return packed
 
 
-async def check(url: str, model: str, directory: Path) -> None:
+async def check(url: str, model: str, backend: Backend) -> None:
     """Compare what a session answers with what the back end computes."""
-    backend = OnnxBackend(directory, 1)
     slot = backend.open()
     async with connect(f"{url}/stream?model={model}", subprotocols=[PROTOCOL]) as socket:  # type: ignore[list-item]
         await socket.recv()
@@ -125,9 +130,8 @@ async def step_until(socket: ClientConnection, message: bytes, end: float) -> in
     return count
 
 
-def measure_direct(directory: Path, sessions: int, seconds: float) -> float:
+def measure_direct(backend: Backend, sessions: int, seconds: float) -> float:
     """Return the steps per second of the back end alone at this batch size."""
-    backend = OnnxBackend(directory, sessions)
     slots = [backend.open() for _ in range(sessions)]
     inputs = random_inputs(sessions, backend.spec.input_size, 0)
     ticks, began = 0, time.perf_counter()

@@ -1,7 +1,7 @@
 """A model's weights packed for the kernel, and an arena of states that it steps in place. NumPy only."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,16 @@ def is_bounded(config: Mapping[str, Any]) -> bool:
 def _is_bounded(cell: Mapping[str, Any]) -> bool:
     if cell["kind"] == "stack":
         return all(_is_bounded(layer) for layer in cell["cells"])
+    if cell["kind"] == "dropout":
+        return _is_bounded(cell["cell"])
     return cell.get("activation", "tanh") in ("tanh", "sigmoid")
 
 
 def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
     if cell["kind"] == "stack":
-        inner = (_cell_not_fused(layer) if layer["kind"] != "stack" else "stacks of stacks" for layer in cell["cells"])
-        return _not_plain("stack", cell) or next(filter(None, inner), None)
+        return _not_plain("stack", cell) or next(filter(None, map(_cell_not_fused, cell["cells"])), None)
+    if cell["kind"] == "dropout":  # in training only: a step drops nothing
+        return _cell_not_fused(cell["cell"])
     if cell["kind"] not in CELLS:
         return f"its controller is of kind {cell['kind']!r}"
     return _not_plain(cell["kind"], cell)
@@ -347,20 +350,19 @@ class Interface:
         return blocks.reshape(len(blocks), count, padded(size))[:, :, :size].copy()
 
 
-def _layers(cell: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str, str]]:
-    """Return the layers of a controller, from the bottom: each cell, the name of its weights, that of its state."""
-    if cell["kind"] != "stack":
-        return _sublayers(cell, "controller", "controller")
-    layers = []
-    for number, inner in enumerate(cell["cells"]):
-        layers += _sublayers(inner, f"controller.cells.{number}", f"controller.layer{number}")
-    return layers
-
-
-def _sublayers(cell: Mapping[str, Any], name: str, prefix: str) -> list[tuple[Mapping[str, Any], str, str]]:
-    if cell["kind"] != "feed-forward":
-        return [(cell, name, prefix)]
-    return [(cell, f"{name}.layers.{number}", prefix) for number in range(cell.get("layers", 1))]
+def _layers(
+    cell: Mapping[str, Any], name: str = "controller", prefix: str = "controller"
+) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    """Yield the layers of a controller, from the bottom: each cell, the name of its weights, that of its state."""
+    if cell["kind"] == "stack":
+        for number, inner in enumerate(cell["cells"]):
+            yield from _layers(inner, f"{name}.cells.{number}", f"{prefix}.layer{number}")
+    elif cell["kind"] == "dropout":
+        yield from _layers(cell["cell"], f"{name}.cell", prefix)
+    elif cell["kind"] == "feed-forward":
+        yield from ((cell, f"{name}.layers.{number}", prefix) for number in range(cell.get("layers", 1)))
+    else:
+        yield cell, name, prefix
 
 
 def _spread(
