@@ -238,7 +238,7 @@ def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:
     if kind == "fused":
         from app.backends.fused import FusedBackend
 
-        return FusedBackend(directory, capacity)
+        return FusedBackend(directory, capacity, settings.threads)
     try:
         from app.backends.torch import TorchBackend
     except ModuleNotFoundError as error:

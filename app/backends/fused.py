@@ -30,7 +30,7 @@ class FusedBackend:
     kind = "fused"
     device = "cpu"
 
-    def __init__(self, directory: Path, capacity: int) -> None:
+    def __init__(self, directory: Path, capacity: int, threads: int = 1) -> None:
         """Raises ManifestError where the checkpoint cannot be loaded, or there is no kernel for it."""
         self._graph = Graph(directory)
         self.spec, manifest = self._graph.spec, self._graph.manifest
@@ -38,7 +38,7 @@ class FusedBackend:
         path = weights_file(directory, manifest)
         try:
             self._weights = load_file(path)
-            self._capacity = capacity
+            self._capacity, self._threads = capacity, threads
             self._clear()
         except (SafetensorError, NoKernel) as error:
             raise ManifestError(f"{path}: {error}") from error
@@ -81,5 +81,7 @@ class FusedBackend:
     def _clear(self) -> None:
         """Start with an arena of no slots, of this memory size."""
         self._initial = self._graph.first_state(self.spec)
-        self._fused = FusedStep(self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size)
+        self._fused = FusedStep(
+            self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size, self._threads
+        )
         self._slots = Slots(self._capacity)

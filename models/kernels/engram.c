@@ -9,6 +9,10 @@
 
 #include "vector.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #define EPSILON 1e-6f
 #define SMALLEST_WEIGHT 1e-8f
 #define PANEL 16
@@ -605,6 +609,19 @@ void engram_step(const model *m, const i64 *slots, i64 batch, const float *input
     for (i64 b = 0; m->output_activation == SOFTMAX && b < batch; b++)
         softmax(outputs + b * m->output.outputs, m->output_size, m->output.outputs);
     restore_mode(mode);
+}
+
+/* Return whether this processor has the instructions that the rest of the library was compiled for. */
+int engram_runs_here(void) {
+#if defined(__x86_64__)
+    unsigned int a, b, c, d, state, high;
+    const unsigned int fma = 1u << 12, xsave = 1u << 27, avx2 = 1u << 5, registers = 6;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (fma | xsave)) != (fma | xsave)) return 0;
+    __asm__ volatile("xgetbv" : "=a"(state), "=d"(high) : "c"(0)); /* does the system keep the wide registers? */
+    return (state & registers) == registers && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & avx2);
+#else
+    return 1;
+#endif
 }
 
 /* Fill `out` with one of the functions of `in`, for the test of their errors. */

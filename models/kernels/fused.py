@@ -1,7 +1,10 @@
 """A model's weights packed for the kernel, and an arena of states that it steps in place. NumPy only."""
 
 import ctypes
+import itertools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,9 @@ from numpy.typing import NDArray
 from models.kernels.library import Layer, Linear, Model, library
 
 Array = NDArray[Any]
+
+LEAST_PER_THREAD = 8
+"""Sessions below which a thread more costs more than it brings."""
 
 LANES = 8
 PANEL = 16
@@ -77,8 +83,8 @@ class NoKernel(ValueError):
 class FusedStep:
     """Steps the states of sessions, each in a slot of an arena, by the kernel.
 
-    weights: the model's, by their names, float32. memory_size: the number of memory slots of every state.
-    Raises NoKernel.
+    weights: the model's, by their names, float32. memory_size: the number of memory slots of every state. threads: how
+    many share the sessions of a step, whose numbers do not depend on it. Raises NoKernel.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class FusedStep:
         weights: Mapping[str, Array],
         state: Mapping[str, Sequence[int]],
         memory_size: int | None,
+        threads: int = 1,
     ) -> None:
         reason = not_fused(kind, config)
         if reason:
@@ -102,7 +109,9 @@ class FusedStep:
         self.slots = memory_size or 0
         self._model = self._describe()
         self._arena: dict[str, Array] = {}
-        self._scratch = np.empty(0, np.float32)
+        self._threads = threads
+        self._own = threading.local()  # each thread's scratch
+        self._pool = ThreadPoolExecutor(threads, "fused step") if threads > 1 else None
         self.grow(0)
 
     # The arena
@@ -159,13 +168,27 @@ class FusedStep:
         outputs = np.empty((batch, self._model.output.outputs), np.float32)
         interface = np.empty((batch, max(1, self._model.interface.outputs)), np.float32)
         allocation = np.empty((batch, self._model.writes, padded(self.slots)), np.float32)
-        needed = self._library.engram_scratch(ctypes.byref(self._model), batch)
-        if len(self._scratch) < needed:
-            self._scratch = np.empty(needed, np.float32)
-        arrays = (values, outputs, interface, allocation, self._scratch)
-        pointers = [array.ctypes.data for array in arrays]
-        self._library.engram_step(ctypes.byref(self._model), rows.ctypes.data, batch, *pointers)
+        parts = min(self._threads, max(1, batch // LEAST_PER_THREAD))
+        cuts = [batch * part // parts for part in range(parts + 1)]
+        pieces = [
+            [array[start:end] for array in (rows, values, outputs, interface, allocation)]
+            for start, end in itertools.pairwise(cuts)
+        ]
+        if self._pool is None:
+            self._run(*pieces[0])
+        else:
+            list(self._pool.map(lambda piece: self._run(*piece), pieces))
         return outputs[:, : self._model.output_size], Interface(self._kind, self._model, interface, allocation)
+
+    def _run(self, rows: Array, *arrays: Array) -> None:
+        """Step some rows, in the thread that calls."""
+        model, batch = ctypes.byref(self._model), len(rows)
+        needed = self._library.engram_scratch(model, batch)
+        scratch = getattr(self._own, "scratch", None)
+        if scratch is None or len(scratch) < needed:
+            scratch = self._own.scratch = np.empty(needed, np.float32)
+        pointers = [array.ctypes.data for array in (*arrays, scratch)]
+        self._library.engram_step(model, rows.ctypes.data, batch, *pointers)
 
     def _check(self, rows: Array, inputs: Array) -> None:
         room = self._rooms

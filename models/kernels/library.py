@@ -60,6 +60,9 @@ def library() -> ctypes.CDLL | None:
     except OSError as error:
         logger.info("no fused kernels: %s; python -m models.kernels.build makes them (pip install ziglang)", error)
         return None
+    if not loaded.engram_runs_here():
+        logger.info("no fused kernels: this processor lacks AVX2 or FMA")
+        return None
     loaded.engram_scratch.argtypes = [Pointer, Integer]
     loaded.engram_scratch.restype = Integer
     loaded.engram_step.argtypes = [Pointer, Pointer, Integer, Pointer, Pointer, Pointer, Pointer, Pointer]

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -27,11 +28,11 @@ TOLERANCE = 1e-5
 COVERED = [name for name, config in CATALOGUE.items() if not_fused(KINDS[type(config)], config_values(config)) is None]
 
 
-def fused_of(model, rooms, memory_size=None):
+def fused_of(model, rooms, memory_size=None, threads=1):
     kind, values = KINDS[type(model.config)], config_values(model.config)
     weights = {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
     size = model.memory_size if memory_size is None else memory_size
-    fused = FusedStep(kind, values, weights, schemas(model, size)[0], size)
+    fused = FusedStep(kind, values, weights, schemas(model, size)[0], size, threads)
     fused.grow(rooms)
     return fused
 
@@ -150,6 +151,20 @@ def test_row_has_the_same_bits_whoever_is_beside_it(name):
         assert np.array_equal(together[:7], np.stack(alone))
     for row in range(7):
         ours, theirs = few.read(row + 2), many.read(order[row] + 4)
+        assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
+
+
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "ntm-gru"])
+def test_row_has_the_same_bits_on_any_number_of_threads(name):
+    model = make_from(CATALOGUE[name])
+    one, three = fused_of(model, 50), fused_of(model, 50, threads=3)
+    state, slots = lived_in_state(model, 50), list(range(50))
+    for fused, row in itertools.product((one, three), slots):
+        fused.write(row, rows_of(state, row))
+    for inputs in random_inputs(model, 4, 50).numpy():
+        assert np.array_equal(one.step(slots, inputs)[0], three.step(slots, inputs)[0])
+    for row in slots:
+        ours, theirs = one.read(row), three.read(row)
         assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
 
 
