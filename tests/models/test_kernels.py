@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.cells import BasicRNNConfig, FeedForwardConfig, GRUConfig, LSTMConfig, StackConfig
 from models.contract import schemas, unroll
 from models.dnc import DNCConfig
-from models.kernels.fused import FusedStep, NoKernel, is_bounded, not_fused
+from models.kernels.fused import FusedStep, NoKernel, is_bounded, not_fused, padded
 from models.kernels.library import library
 from models.ntm import NTMConfig
 from models.registry import config_values
@@ -191,6 +191,24 @@ def test_arena_that_grows_keeps_its_states():
     expected, _, _ = unroll(model, torch.from_numpy(inputs)[None], state)
     outputs, _ = fused.step([8, 1], inputs)
     assert_near(outputs, model.activate(expected[0]).detach(), "outputs")
+
+
+@pytest.mark.parametrize("size", [1, 9, 80])
+@pytest.mark.parametrize("name", COVERED)
+def test_step_writes_nothing_beyond_its_arrays(name, size):
+    config = CATALOGUE[name]
+    model = make_from(replace(config, memory_size=size) if hasattr(config, "memory_size") else config)
+    fused, batch, beyond = fused_of(model, 9), 7, 64
+    described = fused._model
+    counts = [batch * described.output.outputs, batch * described.interface.outputs]
+    counts += [batch * described.writes * padded(fused.slots)]
+    counts += [library().engram_scratch(ctypes.byref(described), batch)]
+    *outputs, fused._own.scratch = guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
+    inputs = np.ones((batch, described.input_size), np.float32)
+    fused._run(np.arange(1, batch + 1), inputs, *outputs)
+    for values, count in zip(guarded, counts, strict=True):
+        assert (values[count:] == np.float32(np.pi)).all()
+    assert all((fused.read(slot)[leaf] == 0).all() for slot in (0, 8) for leaf in fused.shapes)
 
 
 @pytest.mark.parametrize("slots", [[], [-1], [3], [0, 3], [1, 1]])
