@@ -161,6 +161,7 @@ static void step_layer(const layer *cell, float *in, const i64 *slots, i64 batch
     }
     if (cell->kind == LSTM && cell->second.weights)
         project(cell, spare, slots, batch, spare + batch * cell->cells);
+    if (cell->kind == FEED_FORWARD) return;
     if (cell->kind == GRU) apply_linear(&cell->second, in, batch, candidates);
     for (i64 row = 0; row < batch; row++) { /* h = u h + (1 - u) tanh(candidate) */
         float *h = cell->h + slots[row] * size;
@@ -169,7 +170,7 @@ static void step_layer(const layer *cell, float *in, const i64 *slots, i64 batch
             vec candidate = tanh_(load(candidates + row * cell->second.outputs + k));
             store(h + k, fma_(update, load(h + k) - candidate, candidate));
         }
-        if (cell->kind != FEED_FORWARD) memcpy(out + row * size, h, size * sizeof(float));
+        memcpy(out + row * size, h, size * sizeof(float));
     }
 }
 
@@ -337,7 +338,8 @@ static void dnc_row(const model *m, i64 slot, float *z, float *scratch, float *t
     i64 slots = m->slots, row = padded(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
     float *memory = m->memory + slot * slots * size, *usage = m->usage + slot * row;
     float *read_weights = m->read_weights + slot * reads * row, *write_weights = m->write_weights + slot * writes * row;
-    float *precedence = m->precedence + slot * writes * row, *link = m->link + slot * writes * slots * row;
+    float *precedence = m->linked ? m->precedence + slot * writes * row : 0;
+    float *link = m->linked ? m->link + slot * writes * slots * row : 0;
     float *read_keys = z + m->read_keys, *write_keys = z + m->write_keys, *erase = z + m->erase, *add = z + m->add;
     float *free_gates = z + m->gates, *allocation_gate = free_gates + reads, *write_gate = allocation_gate + writes;
     float *read_masks = z + m->read_masks, *write_masks = z + m->write_masks;
