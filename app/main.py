@@ -34,7 +34,7 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from models.kernels.fused import not_fused
 from models.kernels.library import library
-from models.manifest import ONNX_FILE, ManifestError, read_manifest
+from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
     """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
     name, manifest = directory.name, read_manifest(directory)
     inputs, least = input_format(manifest), least_memory(manifest)
-    trained = _load_backend(directory, settings, device)
+    trained = _load_backend(directory, manifest, settings, device)
     check_backend(trained)
     memory = MemorySizes(name, trained.spec, least, settings.max_state_bytes)
     backend = _resized(trained, memory, settings.memory_size.get(name))
@@ -228,9 +228,9 @@ def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> 
     return backend if memory_size is None else backend.resized(memory_size)
 
 
-def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:
+def _load_backend(directory: Path, manifest: Manifest, settings: Settings, device: str) -> Backend:
     capacity = settings.max_sessions + settings.max_queue + PROBE_SLOTS
-    kind = _best_backend(directory, device) if settings.backend == "auto" else settings.backend
+    kind = _best_backend(directory, manifest, device) if settings.backend == "auto" else settings.backend
     if kind == "onnx":
         from app.backends.onnx import OnnxBackend
 
@@ -246,11 +246,10 @@ def _load_backend(directory: Path, settings: Settings, device: str) -> Backend:
     return TorchBackend(directory, capacity, device, settings.threads)
 
 
-def _best_backend(directory: Path, device: str) -> Literal["fused", "onnx", "torch"]:
+def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["fused", "onnx", "torch"]:
     """Return the fastest back end that can compute a checkpoint's steps, with a line in the log if it is not fused."""
     if device != "cpu" or not (directory / ONNX_FILE).exists():
         return "torch"
-    manifest = read_manifest(directory)
     reason = not_fused(manifest.kind, manifest.config)
     if reason is None and library() is not None:
         return "fused"

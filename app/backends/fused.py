@@ -42,6 +42,8 @@ class FusedBackend:
             self._clear()
         except (SafetensorError, NoKernel) as error:
             raise ManifestError(f"{path}: {error}") from error
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise ManifestError(f"{path}: these weights are not those of the config: {error!r}") from error
 
     def resized(self, memory_size: int) -> "FusedBackend":
         other = copy.copy(self)

@@ -36,9 +36,14 @@ PLAIN: dict[str, dict[str, Any]] = {
 
 def not_fused(kind: str, config: Mapping[str, Any]) -> str | None:
     """Return why the kernel cannot compute a model, or None where it can."""
+    if kind not in KINDS:
+        return f"it is of kind {kind!r}"
     if config.get("links") == "sparse":
         return "its links is 'sparse'"
-    return _not_plain(kind, config) or _cell_not_fused(config["controller"])
+    try:
+        return _not_plain(kind, config) or _cell_not_fused(config["controller"])
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"its config does not describe a model: {error!r}"
 
 
 def _not_plain(kind: str, config: Mapping[str, Any]) -> str | None:
@@ -62,13 +67,14 @@ def _is_bounded(cell: Mapping[str, Any]) -> bool:
 
 
 def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
-    if cell["kind"] == "stack":
+    kind = cell.get("kind")
+    if kind == "stack":
         return _not_plain("stack", cell) or next(filter(None, map(_cell_not_fused, cell["cells"])), None)
-    if cell["kind"] == "dropout":  # in training only: a step drops nothing
+    if kind == "dropout":  # in training only: a step drops nothing
         return _cell_not_fused(cell["cell"])
-    if cell["kind"] not in CELLS:
-        return f"its controller is of kind {cell['kind']!r}"
-    return _not_plain(cell["kind"], cell)
+    if kind not in CELLS:
+        return f"its controller is of kind {kind!r}"
+    return _not_plain(kind, cell)
 
 
 def padded(size: int, to: int = LANES) -> int:

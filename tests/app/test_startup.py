@@ -82,6 +82,8 @@ def fix_memory_size(directory: Path, memory_size: int) -> None:
     onnx.save(graph, directory / "model.onnx")
 
 
+WIDE = {"kind": "lstm", "hidden_size": 50}
+
 DAMAGES = {
     "no manifest": (lambda d: (d / "manifest.json").unlink(), "manifest.json: No such file"),
     "manifest cut off": (lambda d: truncate(d / "manifest.json"), "manifest.json: not JSON"),
@@ -101,6 +103,10 @@ DAMAGES = {
     "a memory size that is true": (lambda d: edit_config(d, memory_size=True), "config.memory_size must be a whole"),
     "no links per slot": (lambda d: edit_config(d, links="sparse"), "config.links_per_slot must be a whole number"),
     "a vocabulary of words": (lambda d: edit_config(d, embedding={"size": 5}), "config.embedding must have"),
+    "a controller that the weights have not": (
+        lambda d: edit_config(d, controller=WIDE),
+        "are not those of the config",
+    ),
     "another kind than the graph": (lambda d: edit_manifest(d, kind="dnc"), "model.onnx was exported with kind ntm"),
     "a graph of one memory size": (lambda d: fix_memory_size(d, 8), "with 9 memory slots"),
     "no first state": (lambda d: edit_metadata(d, initial_state=""), "its engram.initial_state is damaged"),
@@ -121,6 +127,14 @@ def test_damaged_checkpoint_is_named_and_the_others_are_served(damage, tiny, tmp
     assert (told["code"], complaint in told["detail"]) == ("model_not_found", True)
     assert complaint in server.log
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("controller", [{}, {"kind": "stack"}])
+def test_controller_that_no_kernel_can_read_is_left_to_the_graph(controller, tiny, tmp_path, data):
+    edit_config(copy_checkpoint(tiny, tmp_path / "checkpoints" / "odd"), controller=controller)
+    with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:
+        assert httpx.get(f"{server.url}/models/odd").json()["backend"] == "onnx"
+    assert "odd: its steps are computed by ONNX Runtime: its c" in server.log
 
 
 def test_nothing_to_serve_is_refused(tmp_path, data):

@@ -241,6 +241,14 @@ def test_model_without_a_kernel_is_refused_with_the_reason(name):
         fused_of(make_from(CATALOGUE[name]), 1)
 
 
+@pytest.mark.parametrize(
+    "controller",
+    [{}, {"kind": "stack"}, {"kind": "stack", "cells": 3}, {"kind": "dropout", "cell": None}, {"kind": ["lstm"]}],
+)
+def test_config_that_describes_no_model_has_no_kernel_and_a_reason(controller):
+    assert not_fused("rnn", {"controller": controller}).startswith("its ")
+
+
 def test_what_a_controller_puts_out_is_bounded_unless_it_is_rectified_or_linear():
     bounded, unbounded = FeedForwardConfig(), FeedForwardConfig(activation="relu")
     for cell, expected in ((bounded, True), (unbounded, False), (StackConfig((LSTMConfig(), unbounded)), False)):
