@@ -40,6 +40,7 @@ class FusedBackend:
             self._weights = load_file(path)
             self._capacity, self._threads = capacity, threads
             self._clear()
+            self._bounded = is_bounded(self._config)
         except (SafetensorError, NoKernel) as error:
             raise ManifestError(f"{path}: {error}") from error
         except (KeyError, ValueError, IndexError, TypeError) as error:
@@ -57,7 +58,7 @@ class FusedBackend:
         return slot
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        ordinary = is_bounded(self._config) and bool((np.abs(inputs) <= LARGEST_ORDINARY).all())
+        ordinary = self._bounded and bool((np.abs(inputs) <= LARGEST_ORDINARY).all())
         before = [] if ordinary else [self.read(slot) for slot in slots]
         outputs, told = self._fused.step(slots, inputs)
         try:

@@ -308,28 +308,17 @@ class FusedStep:
             laid = [["keys"], ["erase"], ["add"], ["key_strength"], ["interpolation_gate"], ["sharpening"]]
             laid += [["shift_weights"]]
             names = ["read_keys", "erase", "add", "strengths", "", "", "shifts"]
-        weight, bias = self._weights["interface.weight"], self._weights["interface.bias"]
-        found, start = {}, 0
-        for name, (size, count) in parts.items():
-            end = start + size * count
-            found[name], start = (weight[start:end], bias[start:end]), end
-        rows, places = [], 0
+        ends = list(itertools.accumulate(size * count for size, count in parts.values()))
+        found = {name: range(start, end) for name, start, end in zip(parts, [0, *ends], ends, strict=False)}
+        order: list[int] = []
+        blocks: list[tuple[int, int]] = []
         for name, group in zip(names, laid, strict=True):
             if name:
-                setattr(described, name, places)
-            size, count = parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1)
-            joined = [np.concatenate([found[part][k] for part in group]) for k in (0, 1)]
-            rows.append((joined[0], joined[1], size, count))
-            places += padded(size) * count
-        dense = np.zeros((padded(places, PANEL), padded(hidden)), np.float32)
-        biases = np.zeros(len(dense), np.float32)
-        at = 0
-        for matrix, vector, size, count in rows:
-            for k in range(count):
-                dense[at : at + size, :hidden] = matrix[k * size : (k + 1) * size]
-                biases[at : at + size] = vector[k * size : (k + 1) * size]
-                at += padded(size)
-        return self._pack(dense, biases)
+                setattr(described, name, _length(blocks))
+            order += itertools.chain.from_iterable(found[part] for part in group)
+            blocks.append(parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1))
+        weight, bias = self._weights["interface.weight"], self._weights["interface.bias"]
+        return self._pack(*_spread(weight[order], bias[order], blocks, [(hidden, 1)]))
 
     def _output(self, hidden: int, columns: list[tuple[int, int]]) -> Linear:
         if self._kind == "rnn" and not self._config.get("readout", True):
@@ -402,12 +391,16 @@ def _spread(
     rows, columns: (size, how many of them).
     """
     row_places, column_places = _places(rows), _places(columns)
-    height, width = (sum(padded(size) * count for size, count in blocks) for blocks in (rows, columns))
-    dense = np.zeros((padded(height, PANEL), width), np.float32)
+    dense = np.zeros((padded(_length(rows), PANEL), _length(columns)), np.float32)
     dense[np.ix_(row_places, column_places)] = weight
     biases = np.zeros(len(dense), np.float32)
     biases[row_places] = bias
     return dense, biases
+
+
+def _length(blocks: list[tuple[int, int]]) -> int:
+    """Return how much place blocks take, each padded."""
+    return sum(padded(size) * count for size, count in blocks)
 
 
 def _places(blocks: list[tuple[int, int]]) -> list[int]:
