@@ -32,7 +32,7 @@ from app.settings import Settings, SettingsError
 from app.stores.base import Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
-from models.kernels.fused import not_fused
+from models.kernels.coverage import not_fused
 from models.kernels.library import library
 from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest
 

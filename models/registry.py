@@ -39,6 +39,11 @@ def build(kind: str, values: Mapping[str, Any]) -> MemoryModel[Any]:
     return MODELS[kind][1](config)
 
 
+def kind_of(model: MemoryModel[Any]) -> str:
+    """Return the kind that a model is of."""
+    return next(kind for kind, (_, made) in MODELS.items() if type(model) is made)
+
+
 def config_values(config: AnyConfig) -> dict[str, Any]:
     """Return the config as plain values: the inverse of `model_config`."""
     return dataclasses.asdict(config)

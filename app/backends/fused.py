@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from app.backends.base import Array, Slots, check_finite
 from app.backends.graph import Graph
 from app.errors import NonFiniteOutput
-from models.kernels.fused import FusedStep, NoKernel, is_bounded
+from models.kernels.coverage import NoKernel, is_bounded
+from models.kernels.fused import FusedStep
 from models.manifest import ManifestError, weights_file
 
 LARGEST_ORDINARY = 1e30
@@ -60,7 +61,7 @@ class FusedBackend:
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         ordinary = self._bounded and bool((np.abs(inputs) <= LARGEST_ORDINARY).all())
         before = [] if ordinary else [self.read(slot) for slot in slots]
-        outputs, told = self._fused.step(slots, inputs)
+        outputs, told = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
         try:
             check_finite(outputs)
         except NonFiniteOutput:

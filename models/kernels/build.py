@@ -23,7 +23,7 @@ TARGETS = {
 }
 """What zig is told for each machine: a portable library that needs AVX2 and FMA on x86, NEON on ARM."""
 
-OPTIONS = ["-O3", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+OPTIONS = ["-O3", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror"]
 """Without contraction, so that sums are rounded where the source says; never -ffast-math, which changes the mode of the
 whole process when the library is loaded."""
 

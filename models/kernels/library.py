@@ -1,16 +1,19 @@
-"""The library of the kernels, loaded once, and the structures that it is called with: those of `engram.c`."""
+"""The library of the kernels, loaded once, and the structures that it is called with: those of its headers."""
 
 import ctypes
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from models.kernels.build import library_path
 
 logger = logging.getLogger(__name__)
 
-Integer, Float, Pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+Integer, Float, Pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
 
 def _fields(kinds: Mapping[Any, str]) -> Sequence[tuple[str, Any]]:
@@ -20,15 +23,15 @@ def _fields(kinds: Mapping[Any, str]) -> Sequence[tuple[str, Any]]:
 class Linear(ctypes.Structure):
     """`linear`."""
 
-    _fields_ = _fields({Integer: "inputs outputs", Pointer: "weights bias"})
+    _fields_ = _fields({Integer: "inputs outputs", Pointer: "weights bias transposed d_weights d_bias"})
 
 
 class Layer(ctypes.Structure):
     """`layer`."""
 
     _fields_ = [
-        *_fields({Integer: "kind activation size cells", Float: "forget_bias cell_clip projection_clip unused"}),
-        *_fields({Linear: "gates second", Pointer: "peepholes h c"}),
+        *_fields({Integer: "kind activation size cells", Float: "forget_bias cell_clip projection_clip"}),
+        *_fields({Linear: "gates second", Pointer: "peepholes d_peepholes"}),
     ]
 
 
@@ -38,35 +41,69 @@ class Model(ctypes.Structure):
     _fields_ = [
         *_fields(
             {
-                Integer: "kind strength layers input_size output_size slots word reads writes shift_width "
-                "output_activation linked masking deallocation link_sharpening",
-                Float: "clip unused",
+                Integer: "kind layers input_size output_size output_activation slots word reads writes "
+                "strength linked masking deallocation link_sharpening style in_turn signed_heads shift_width",
+                Float: "clip",
                 Pointer: "controller",
+                Linear: "interface output",
             }
         ),
-        *_fields({Linear: "interface output"}),
-        *_fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence"}),
-        *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts"}),
-        *_fields({Integer: "read_masks write_masks sharpness"}),
+        *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts read_masks write_masks"}),
+        *_fields({Integer: "sharpness key_signs add_signs"}),
     ]
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """Return the library, or None, with a line in the log, where there is none for this machine."""
-    path = library_path()
-    try:
+class CellStates(ctypes.Structure):
+    """`cell_states`."""
+
+    _fields_ = _fields({Pointer: "h c"})
+
+
+class States(ctypes.Structure):
+    """`states`."""
+
+    _fields_ = _fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence cells"})
+
+
+class Walk(ctypes.Structure):
+    """`walk`."""
+
+    _fields_ = _fields(
+        {Integer: "total first batch steps base stride work_stride", Pointer: "lengths lists work"},
+    )
+
+
+class Library:
+    """The functions of a library, and the type of the numbers that it was compiled for."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where there is no such library, or it is of another machine."""
         loaded = ctypes.CDLL(str(path))
-    except OSError as error:
+        self.runs_here = bool(loaded.engram_runs_here())
+        self.dtype = np.dtype(f"f{loaded.engram_number()}")
+        self.work = _declared(loaded.engram_work, Integer, Pointer, Integer, Integer)
+        self.backward_scratch = _declared(loaded.engram_backward_scratch, Integer, Pointer, Integer)
+        self.step = _declared(loaded.engram_step, None, *[Pointer] * 4, *[Integer] * 2, *[Pointer] * 5)
+        self.walk = _declared(loaded.engram_walk, None, *[Pointer] * 3, Integer, *[Pointer] * 2)
+        self.backward = _declared(loaded.engram_backward, None, *[Pointer] * 7)
+        self.weights = _declared(loaded.engram_weights, None, *[Pointer] * 2, *[Integer] * 2)
+        self.function = _declared(loaded.engram_function, None, Integer, *[Pointer] * 2, Integer)
+
+
+def _declared(function: Any, returns: Any, *takes: Any) -> Any:
+    function.restype, function.argtypes = returns, takes
+    return function
+
+
+@functools.cache
+def library() -> Library | None:
+    """Return the library, or None, with a line in the log, where there is none for this machine."""
+    try:
+        loaded = Library(library_path())
+    except (OSError, AttributeError) as error:  # none, or one that was built from other sources
         logger.info("no fused kernels: %s; python -m models.kernels.build makes them (pip install ziglang)", error)
         return None
-    if not loaded.engram_runs_here():
+    if not loaded.runs_here:
         logger.info("no fused kernels: this processor lacks AVX2 or FMA")
         return None
-    loaded.engram_scratch.argtypes = [Pointer, Integer]
-    loaded.engram_scratch.restype = Integer
-    loaded.engram_step.argtypes = [Pointer, Pointer, Integer, Pointer, Pointer, Pointer, Pointer, Pointer]
-    loaded.engram_step.restype = None
-    loaded.engram_function.argtypes = [Integer, Pointer, Pointer, Integer]
-    loaded.engram_function.restype = None
     return loaded

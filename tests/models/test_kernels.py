@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from models.cells import BasicRNNConfig, FeedForwardConfig, GRUConfig, LSTMConfig, StackConfig
 from models.contract import schemas, unroll
 from models.dnc import DNCConfig
-from models.kernels.fused import FusedStep, NoKernel, is_bounded, not_fused, padded
+from models.kernels.coverage import NoKernel, is_bounded, not_fused
+from models.kernels.fused import FusedStep, Interface
 from models.kernels.library import library
+from models.kernels.packing import padded
 from models.ntm import NTMConfig
 from models.registry import config_values
 from models.rnn import RNNConfig
@@ -199,13 +201,14 @@ def test_step_writes_nothing_beyond_its_arrays(name, size):
     config = CATALOGUE[name]
     model = make_from(replace(config, memory_size=size) if hasattr(config, "memory_size") else config)
     fused, batch, beyond = fused_of(model, 9), 7, 64
-    described = fused._model
-    counts = [batch * described.output.outputs, batch * described.interface.outputs]
+    described = fused._packed.model
+    counts = [batch * described.output_size, batch * described.interface.outputs]
     counts += [batch * described.writes * padded(fused.slots)]
-    counts += [library().engram_scratch(ctypes.byref(described), batch)]
-    *outputs, fused._own.scratch = guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
-    inputs = np.ones((batch, described.input_size), np.float32)
-    fused._run(np.arange(1, batch + 1), inputs, *outputs)
+    counts += [library().work(ctypes.byref(described), batch, 0)]
+    guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
+    outputs, controls, allocation, fused._own.scratch = guarded
+    inputs = np.ones((1, batch, described.input_size), np.float32)
+    fused._run(np.arange(1, batch + 1), inputs, outputs, Interface(described, controls, allocation))
     for values, count in zip(guarded, counts, strict=True):
         assert (values[count:] == np.float32(np.pi)).all()
     assert all((fused.read(slot)[leaf] == 0).all() for slot in (0, 8) for leaf in fused.shapes)
@@ -265,7 +268,7 @@ EXACT = FUNCTIONS | {"sigmoid": lambda x: 1 / (1 + np.exp(-x)), "softplus": lamb
 def computed(name, values):
     values = np.ascontiguousarray(values, np.float32)
     results = np.empty_like(values)
-    library().engram_function(list(FUNCTIONS).index(name), values.ctypes.data, results.ctypes.data, len(values))
+    library().function(list(FUNCTIONS).index(name), values.ctypes.data, results.ctypes.data, len(values))
     return results
 
 

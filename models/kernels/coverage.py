@@ -1,0 +1,92 @@
+"""Which models the kernels know, from their configs as plain values. Standard library only."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CELLS = ("basic-rnn", "gru", "lstm", "feed-forward")
+KINDS = ("rnn", "dnc", "ntm")
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "ntm": {"order": ("together", "in-turn")},
+    "dnc": {"links": ("dense", "none")},
+    "rnn": {},
+    "lstm": {"layer_norm": ("none",)},
+    "stack": {"skip_connections": (False,)},
+}
+"""The options of models and cells of which not every value has a kernel: torch or ONNX Runtime compute the others."""
+
+
+class NoKernel(ValueError):
+    """A model that the kernel cannot compute, or a machine without its library; the message says which."""
+
+
+def not_fused(kind: str, config: Mapping[str, Any]) -> str | None:
+    """Return why the kernel cannot compute a model, or None where it can."""
+    if kind not in KINDS:
+        return f"it is of kind {kind!r}"
+    try:
+        return _not_plain(kind, config) or _cell_not_fused(config["controller"])
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"its config does not describe a model: {error!r}"
+
+
+def not_trained(config: Mapping[str, Any]) -> str | None:
+    """Return why the kernel cannot train a model that it can step, or None where it can: it drops nothing."""
+    if config.get("bypass_dropout"):
+        return f"its bypass_dropout is {config['bypass_dropout']}"
+    return _dropped(config["controller"])
+
+
+def _dropped(cell: Mapping[str, Any]) -> str | None:
+    if cell["kind"] == "stack":
+        return next(filter(None, map(_dropped, cell["cells"])), None)
+    if cell["kind"] != "dropout":
+        return None
+    shares = [cell.get(name, 0.0) for name in ("inputs", "outputs", "state")]
+    return f"its controller drops {max(shares)}" if any(shares) else _dropped(cell["cell"])
+
+
+def _not_plain(kind: str, config: Mapping[str, Any]) -> str | None:
+    for name, values in PLAIN.get(kind, {}).items():
+        if config.get(name, values[0]) not in values:
+            return f"its {name} is {config[name]!r}"
+    return None
+
+
+def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
+    kind = cell.get("kind")
+    if kind == "stack":
+        return _not_plain("stack", cell) or next(filter(None, map(_cell_not_fused, cell["cells"])), None)
+    if kind == "dropout":  # a step that serves drops nothing
+        return _cell_not_fused(cell["cell"])
+    if kind not in CELLS:
+        return f"its controller is of kind {kind!r}"
+    return _not_plain(kind, cell)
+
+
+def is_bounded(config: Mapping[str, Any]) -> bool:
+    """Return whether what the controller puts out is bounded, whatever it sees: then so is all that follows."""
+    return _is_bounded(config["controller"]) and config.get("style", "paper") != "pytorch-ntm"
+
+
+def _is_bounded(cell: Mapping[str, Any]) -> bool:
+    if cell["kind"] == "stack":
+        return all(_is_bounded(layer) for layer in cell["cells"])
+    if cell["kind"] == "dropout":
+        return _is_bounded(cell["cell"])
+    return cell.get("activation", "tanh") in ("tanh", "sigmoid")
+
+
+def layers(
+    cell: Mapping[str, Any], name: str = "controller", prefix: str = "controller"
+) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    """Yield the layers of a controller, from the bottom: each cell, the name of its weights, that of its state."""
+    if cell["kind"] == "stack":
+        for number, inner in enumerate(cell["cells"]):
+            yield from layers(inner, f"{name}.cells.{number}", f"{prefix}.layer{number}")
+    elif cell["kind"] == "dropout":
+        yield from layers(cell["cell"], f"{name}.cell", prefix)
+    elif cell["kind"] == "feed-forward":
+        yield from ((cell, f"{name}.layers.{number}", prefix) for number in range(cell.get("layers", 1)))
+    else:
+        yield cell, name, prefix

@@ -1,0 +1,567 @@
+/* The memory's part of a DNC's step, models/dnc.py, for one session; and its gradients. */
+
+#ifndef ENGRAM_DNC_H
+#define ENGRAM_DNC_H
+
+#include "model.h"
+
+/* What a step finds on its way and its gradients need again. */
+typedef struct {
+    real *retention;                                   /* [row] */
+    real *used;                                        /* [writes][row]: usage as each write head sees it */
+    real *allocation;                                  /* [writes][row] */
+    int32_t *order;                                    /* [writes][row]: the slots, the most free first */
+    real *write_words, *read_words;                    /* measures of words: [row], or with masks [heads][row] */
+    real *write_similarities, *write_content;          /* [writes][row] */
+    real *read_similarities, *read_content;            /* [reads][row] */
+    real *forward, *backward;                          /* [writes][reads][row] */
+    real *sharp_forward, *sharp_backward;              /* the same, with link_sharpening */
+    real *write_masked, *read_masked;                  /* [heads][2][size], with masks */
+    real *spare;                                       /* kept by none: [4 row + 256] */
+} dnc_work;
+
+static dnc_work lay_dnc(const model *m, room *from) {
+    i64 row = padded(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    i64 directions = m->linked ? reads * writes * row : 0, sharp = m->link_sharpening ? directions : 0;
+    dnc_work w;
+    w.retention = take(from, row);
+    w.used = take(from, writes * row);
+    w.allocation = take(from, writes * row);
+    w.order = (int32_t *)take(from, writes * row);
+    w.write_words = take(from, m->masking ? writes * row : row);
+    w.read_words = take(from, m->masking ? reads * row : row);
+    w.write_similarities = take(from, writes * row), w.write_content = take(from, writes * row);
+    w.read_similarities = take(from, reads * row), w.read_content = take(from, reads * row);
+    w.forward = take(from, directions), w.backward = take(from, directions);
+    w.sharp_forward = m->link_sharpening ? take(from, sharp) : w.forward;
+    w.sharp_backward = m->link_sharpening ? take(from, sharp) : w.backward;
+    w.write_masked = take(from, m->masking ? 2 * writes * size : 0);
+    w.read_masked = take(from, m->masking ? 2 * reads * size : 0);
+    w.spare = take(from, 4 * row + 256);
+    return w;
+}
+
+INLINE real dnc_strength(const model *m, real x) {
+    return scalar(softplus_, x) + (m->strength == ONEPLUS ? 1 : 0);
+}
+
+/* ---- Allocation ---- */
+
+/* The numbers of the slots, the most free first, equals in the order of their numbers: a stable sort of what is not
+ * negative, by the bits, from the lowest byte to the highest. counts: [256]; order, spare: [slots]. */
+static void sort_by_free(const real *free_, i64 slots, int32_t *order, int32_t *spare, int32_t *counts) {
+    if (slots <= 64) {
+        for (i64 n = 0; n < slots; n++) {
+            i64 at = n;
+            for (; at > 0 && free_[order[at - 1]] < free_[n]; at--) order[at] = order[at - 1];
+            order[at] = (int32_t)n;
+        }
+        return;
+    }
+    for (i64 n = 0; n < slots; n++) order[n] = (int32_t)n;
+    for (int shift = 0; shift < (int)(8 * sizeof(real)); shift += 8) {
+        memset(counts, 0, 256 * sizeof(int32_t));
+        for (i64 n = 0; n < slots; n++) {
+            whole bits;
+            memcpy(&bits, free_ + n, sizeof bits);
+            counts[(~bits >> shift) & 255]++;
+        }
+        for (int32_t total = 0, byte = 0; byte < 256; byte++) {
+            int32_t here = counts[byte];
+            counts[byte] = total, total += here;
+        }
+        for (i64 n = 0; n < slots; n++) {
+            whole bits;
+            memcpy(&bits, free_ + order[n], sizeof bits);
+            spare[counts[(~bits >> shift) & 255]++] = order[n];
+        }
+        memcpy(order, spare, slots * sizeof(int32_t));
+    }
+}
+
+/* 1 - u, u = eps + (1 - eps) usage, rounded as torch does. */
+INLINE vec free_of(vec usage) { return max_(all(1) - (all(EPSILON) + all(1 - EPSILON) * usage), all(0)); }
+
+/* a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], the most free first. spare: [2 row + 256]. */
+static void allocation_weights(const real *usage, i64 slots, real *out, int32_t *order, real *spare) {
+    i64 row = padded(slots);
+    int32_t *integers = (int32_t *)(spare + row);
+    for (i64 n = 0; n < row; n += LANES) store(spare + n, free_of(load(usage + n))), store(out + n, all(0));
+    sort_by_free(spare, slots, order, integers, integers + row);
+    real all_before_used = 1;
+    for (i64 j = 0; j < slots; j++) {
+        real free_ = spare[order[j]];
+        out[order[j]] = free_ * all_before_used;
+        all_before_used *= 1 - free_;
+    }
+}
+
+/* Add to the gradient of the usage what that of the allocation says. spare: [2 row]. */
+static void allocation_weights_backward(const real *usage, const real *allocation, const int32_t *order, i64 slots,
+                                        const real *d_allocation, real *d_usage, real *spare) {
+    i64 row = padded(slots);
+    real *free_ = spare, *before = spare + row, product = 1, rest = 0;
+    for (i64 n = 0; n < row; n += LANES) store(free_ + n, free_of(load(usage + n)));
+    for (i64 j = 0; j < slots; j++) before[j] = product, product *= 1 - free_[order[j]];
+    for (i64 j = slots - 1; j >= 0; j--) {
+        i64 n = order[j];
+        d_usage[n] -= (1 - EPSILON) * (d_allocation[n] * before[j] - rest / (1 - free_[n]));
+        rest += d_allocation[n] * allocation[n];
+    }
+}
+
+/* ---- Links ---- */
+
+/* L = (1 - w_i - w_j) L + w_i p_j, L_ii = 0; forward f_r[i] = sum_j L_ij w_r[j], backward b_r[j] = sum_i L_ij w_r[i]:
+ * one pass, for `reads` heads of at most four at once. precedence is read with its own entry taken out. */
+INLINE void link_pass(const real *link, real *to, const real *w, real *precedence, const real *read_weights,
+                      real *forward, real *backward, i64 slots, const i64 reads, const i64 update) {
+    i64 row = padded(slots);
+    for (i64 i = 0; i < slots; i++) {
+        const real *line = link + i * row;
+        real *to_line = to + i * row, own = precedence[i];
+        vec total[4], here[4], written = all(w[i]), kept = all(1 - w[i]);
+        for (i64 r = 0; r < reads; r++) total[r] = all(0), here[r] = all(read_weights[r * row + i]);
+        precedence[i] = 0;
+        for (i64 j = 0; j < row; j += LANES) {
+            vec entry = load((update ? line : to_line) + j);
+            if (update) {
+                entry = fma_(kept - load(w + j), entry, written * load(precedence + j));
+                store(to_line + j, entry);
+            }
+            for (i64 r = 0; r < reads; r++) {
+                total[r] = fma_(entry, load(read_weights + r * row + j), total[r]);
+                store(backward + r * row + j, fma_(entry, here[r], load(backward + r * row + j)));
+            }
+        }
+        precedence[i] = own;
+        for (i64 r = 0; r < reads; r++) forward[r * row + i] = sum(total[r]);
+    }
+}
+
+static void update_link(const real *link, real *to, const real *w, real *precedence, const real *read_weights,
+                        real *forward, real *backward, i64 slots, i64 reads) {
+    i64 row = padded(slots);
+    memset(forward, 0, reads * row * sizeof(real));
+    memset(backward, 0, reads * row * sizeof(real));
+    for (i64 first = 0; first < reads; first += 4) {
+        const real *weights = read_weights + first * row;
+        real *f = forward + first * row, *b = backward + first * row;
+        i64 heads = reads - first;
+        if (heads >= 4) link_pass(link, to, w, precedence, weights, f, b, slots, 4, first == 0);
+        else if (heads == 3) link_pass(link, to, w, precedence, weights, f, b, slots, 3, first == 0);
+        else if (heads == 2) link_pass(link, to, w, precedence, weights, f, b, slots, 2, first == 0);
+        else link_pass(link, to, w, precedence, weights, f, b, slots, 1, first == 0);
+    }
+}
+
+/* dL += df_r w_r^T + w_r db_r^T for heads of at most four at once, and what f = L w_r and b = L^T w_r say of w_r; after
+ * the last heads, what the update says of w, p and the L before. Each line of dL is ready when the last heads pass. */
+INLINE void link_pass_backward(const real *link, const real *after, const real *w, real *precedence,
+                               const real *read_weights, const real *d_forward, const real *d_backward, real *d_link,
+                               real *d_w, real *d_precedence, real *d_read_weights, i64 slots, const i64 reads,
+                               const i64 last) {
+    i64 row = padded(slots);
+    for (i64 i = 0; i < slots; i++) {
+        const real *line = link + i * row, *line_after = after + i * row;
+        real *d_line = d_link + i * row, own = precedence[i];
+        vec total[4], here[4], gradient[4], written = all(w[i]), kept = all(1 - w[i]), d_written = all(0);
+        for (i64 r = 0; r < reads; r++) {
+            total[r] = all(0), here[r] = all(read_weights[r * row + i]), gradient[r] = all(d_forward[r * row + i]);
+        }
+        precedence[i] = 0;
+        for (i64 j = 0; j < row; j += LANES) {
+            vec d = load(d_line + j), entry = load(line_after + j);
+            for (i64 r = 0; r < reads; r++) {
+                vec back = load(d_backward + r * row + j);
+                d = fma_(gradient[r], load(read_weights + r * row + j), fma_(here[r], back, d));
+                total[r] = fma_(entry, back, total[r]);
+                real *d_read = d_read_weights + r * row + j;
+                store(d_read, fma_(entry, gradient[r], load(d_read)));
+            }
+            store(d_line + j, d);
+        }
+        for (i64 r = 0; r < reads; r++) d_read_weights[r * row + i] += sum(total[r]);
+        d_line[i] = 0;
+        for (i64 j = 0; last && j < row; j += LANES) {
+            vec d = load(d_line + j), lost = d * load(line + j);
+            d_written = fma_(d, load(precedence + j), d_written) - lost;
+            store(d_w + j, load(d_w + j) - lost);
+            store(d_precedence + j, fma_(d, written, load(d_precedence + j)));
+            store(d_line + j, d * (kept - load(w + j)));
+        }
+        precedence[i] = own;
+        if (last) d_w[i] += sum(d_written);
+    }
+}
+
+static void update_link_backward(const real *link, const real *after, const real *w, real *precedence,
+                                 const real *read_weights, const real *d_forward, const real *d_backward, real *d_link,
+                                 real *d_w, real *d_precedence, real *d_read_weights, i64 slots, i64 reads) {
+    i64 row = padded(slots);
+#define HEADS(count, last)                                                                                             \
+    link_pass_backward(link, after, w, precedence, read_weights, d_forward, d_backward, d_link, d_w, d_precedence,     \
+                       d_read_weights, slots, count, last)
+    for (; reads > 4; reads -= 4) {
+        HEADS(4, 0);
+        read_weights += 4 * row, d_forward += 4 * row, d_backward += 4 * row, d_read_weights += 4 * row;
+    }
+    if (reads == 4) HEADS(4, 1);
+    else if (reads == 3) HEADS(3, 1);
+    else if (reads == 2) HEADS(2, 1);
+    else HEADS(1, 1);
+#undef HEADS
+}
+
+/* (d + eps)^s / sum (d + eps)^s, s = 1 + softplus(sharpness). */
+static void sharpen_direction(const real *weights, real sharpness, i64 slots, real *out) {
+    vec s = all(1 + scalar(softplus_, sharpness));
+    for (i64 n = 0; n < padded(slots); n += LANES) store(out + n, s * log_(load(weights + n) + all(EPSILON)));
+    softmax(out, slots, padded(slots));
+}
+
+/* Returns the gradient of the sharpness; d: of the sharpened weights, and then of the weights. */
+static real sharpen_direction_backward(const real *weights, const real *out, real sharpness, i64 slots, real *d) {
+    vec s = all(1 + scalar(softplus_, sharpness)), d_s = all(0);
+    softmax_backward(out, d, padded(slots));
+    for (i64 n = 0; n < padded(slots); n += LANES) {
+        vec x = load(weights + n) + all(EPSILON);
+        d_s = fma_(load(d + n), log_(x), d_s);
+        store(d + n, load(d + n) * s / x);
+    }
+    return sum(d_s) * scalar(sigmoid_, sharpness);
+}
+
+/* p = (1 - sum_n w[n]) p + w. */
+static void update_precedence(const real *before, const real *w, i64 row, real *out) {
+    vec part = all(0);
+    for (i64 n = 0; n < row; n += LANES) part += load(w + n);
+    vec kept = all(1 - sum(part));
+    for (i64 n = 0; n < row; n += LANES) store(out + n, fma_(kept, load(before + n), load(w + n)));
+}
+
+/* d: of the precedence after, and then before; to d_w is added. */
+static void update_precedence_backward(const real *before, const real *w, i64 row, real *d, real *d_w) {
+    vec part = all(0);
+    for (i64 n = 0; n < row; n += LANES) part += load(w + n);
+    vec kept = all(1 - sum(part)), lost = all(dot(d, before, row));
+    for (i64 n = 0; n < row; n += LANES) {
+        store(d_w + n, load(d_w + n) + load(d + n) - lost);
+        store(d + n, kept * load(d + n));
+    }
+}
+
+/* ---- A step ---- */
+
+/* From the interface vector to what the heads use. Strengths and sharpness are activated where they are used. */
+static void dnc_controls(const model *m, real *z) {
+    i64 size = padded(m->word), reads = m->reads, writes = m->writes, modes = padded(2 * writes + 1);
+    for (i64 k = 0; k < writes * size; k += LANES) store(z + m->erase + k, sigmoid_(load(z + m->erase + k)));
+    for (i64 k = 0; k < padded(reads + 2 * writes); k += LANES) store(z + m->gates + k, sigmoid_(load(z + m->gates + k)));
+    for (i64 r = 0; m->linked && r < reads; r++) softmax(z + m->modes + r * modes, 2 * writes + 1, modes);
+    if (!m->masking) return;
+    for (i64 k = 0; k < reads * size; k += LANES) store(z + m->read_masks + k, sigmoid_(load(z + m->read_masks + k)));
+    for (i64 k = 0; k < writes * size; k += LANES) store(z + m->write_masks + k, sigmoid_(load(z + m->write_masks + k)));
+}
+
+/* The same backwards. z: as the heads used it; raw: as it was; d: the gradient of the one, and then of the other. */
+static void dnc_controls_backward(const model *m, const real *z, const real *raw, real *d) {
+    i64 size = padded(m->word), reads = m->reads, writes = m->writes, modes = padded(2 * writes + 1);
+#define BACK(part, size_, expression)                                                                                  \
+    for (i64 k = m->part; k < m->part + (size_); k += LANES) {                                                         \
+        vec y = load(z + k), x = load(raw + k), dy = load(d + k);                                                      \
+        (void)x, (void)y, store(d + k, expression);                                                                    \
+    }
+    BACK(erase, writes * size, dy * y * (all(1) - y))
+    BACK(gates, padded(reads + 2 * writes), dy * y * (all(1) - y))
+    BACK(strengths, padded(reads + writes), dy * sigmoid_(x))
+    for (i64 r = 0; m->linked && r < reads; r++) softmax_backward(z + m->modes + r * modes, d + m->modes + r * modes, modes);
+    if (!m->masking) return;
+    BACK(read_masks, reads * size, dy * y * (all(1) - y))
+    BACK(write_masks, writes * size, dy * y * (all(1) - y))
+#undef BACK
+}
+
+/* u = (u + (1 - u) (1 - prod_v (1 - w_v))) psi, psi = prod_r (1 - f_r w_r), both weightings of the step before. */
+static void update_usage(const model *m, const real *before, const real *read_weights, const real *write_weights,
+                         const real *free_gates, real *retention, real *usage) {
+    i64 row = padded(m->slots);
+    for (i64 n = 0; n < row; n += LANES) {
+        vec unwritten = all(1), psi = all(1), u = load(before + n);
+        for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
+        for (i64 r = 0; r < m->reads; r++) psi *= all(1) - all(free_gates[r]) * load(read_weights + r * row + n);
+        store(usage + n, (u + (all(1) - u) * (all(1) - unwritten)) * psi);
+        store(retention + n, psi);
+    }
+}
+
+/* d_usage: of the usage after, and then before. d_retention: of psi as the memory used it. To d_read_weights and
+ * d_free_gates is added. No gradient flows through the write weights. */
+static void update_usage_backward(const model *m, const real *before, const real *read_weights,
+                                  const real *write_weights, const real *free_gates, const real *retention,
+                                  const real *d_retention, real *d_usage, real *d_read_weights, real *d_free_gates) {
+    i64 row = padded(m->slots);
+    for (i64 r = 0; r < m->reads; r++) {
+        vec gate = all(free_gates[r]), total = all(0);
+        for (i64 n = 0; n < row; n += LANES) {
+            vec unwritten = all(1), others = all(1), u = load(before + n);
+            for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
+            for (i64 o = 0; o < m->reads; o++)
+                if (o != r) others *= all(1) - all(free_gates[o]) * load(read_weights + o * row + n);
+            vec d_psi = fma_(load(d_usage + n), u + (all(1) - u) * (all(1) - unwritten), load(d_retention + n)) * others;
+            real *d = d_read_weights + r * row + n;
+            total -= d_psi * load(read_weights + r * row + n);
+            store(d, load(d) - d_psi * gate);
+        }
+        d_free_gates[r] += sum(total);
+    }
+    for (i64 n = 0; n < row; n += LANES) {
+        vec unwritten = all(1);
+        for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
+        store(d_usage + n, load(d_usage + n) * load(retention + n) * unwritten);
+    }
+}
+
+/* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. */
+static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, dnc_work w) {
+    i64 slots = m->slots, row = padded(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    const real *memory = memory_of(m, s, from), *erase = z + m->erase, *add = z + m->add;
+    real *next = memory_of(m, s, to), *write_weights = write_weights_of(m, s, to);
+    real *previous = read_weights_of(m, s, from), *read_weights = read_weights_of(m, s, to);
+    real *usage = s->usage + to * row;
+    const real *read_keys = z + m->read_keys, *write_keys = z + m->write_keys;
+    const real *free_gates = z + m->gates, *allocation_gate = free_gates + reads, *write_gate = allocation_gate + writes;
+
+    /* Write: find free slots, mix them with those of similar content, erase and add */
+    update_usage(m, s->usage + from * row, previous, write_weights_of(m, s, from), free_gates, w.retention, usage);
+    memcpy(w.used, usage, row * sizeof(real));
+    for (i64 v = 0; v < writes; v++) {
+        real *used = w.used + v * row, *a = w.allocation + v * row;
+        allocation_weights(used, slots, a, w.order + v * row, w.spare);
+        vec gate = all(allocation_gate[v] * write_gate[v]);
+        for (i64 n = 0; v + 1 < writes && n < row; n += LANES) {
+            vec u = load(used + n);
+            store(used + row + n, u + (all(1) - u) * gate * load(a + n));
+        }
+    }
+    if (!m->masking) measures(memory, row, size, COSINE, w.write_words);
+    for (i64 v = 0; v < writes; v++) {
+        const real *key = write_keys + v * size;
+        real strength = dnc_strength(m, z[m->strengths + reads + v]);
+        real *similarities = w.write_similarities + v * row, *content = w.write_content + v * row;
+        if (m->masking) {
+            masked_look_up(memory, slots, size, key, z + m->write_masks + v * size, strength,
+                           w.write_masked + 2 * v * size, w.write_words + v * row, similarities, content);
+        } else {
+            products(memory, row, size, key, similarities);
+            content_weights(COSINE, similarities, w.write_words, measure_of(COSINE, key, size), strength, slots, content);
+        }
+        vec mixed = all(allocation_gate[v]), gate = all(write_gate[v]);
+        for (i64 n = 0; n < row; n += LANES) {
+            vec by_content = load(content + n);
+            vec both = fma_(mixed, load(w.allocation + v * row + n) - by_content, by_content);
+            store(write_weights + v * row + n, gate * both);
+        }
+    }
+
+    /* Read: by content, or forward or backward along the order of writing */
+    for (i64 n = 0; n < row; n += LANES) {
+        for (i64 k = n; k < n + LANES; k++) {
+            real kept = m->deallocation ? w.retention[k] : 1;
+            write_word(memory + k * size, next + k * size, k, write_weights, erase, add, writes, row, size, kept);
+        }
+        if (m->masking) continue;
+        store(w.read_words + n, measure(COSINE, products_of_eight(next + n * size, size, 0, 0)));
+        for (i64 r = 0; r < reads; r++)
+            store(w.read_similarities + r * row + n, products_of_eight(next + n * size, size, read_keys + r * size, 0));
+    }
+    for (i64 v = 0; m->linked && v < writes; v++) {
+        i64 before = (from * writes + v) * row, after = (to * writes + v) * row, heads = v * reads * row;
+        update_link(s->link + before * slots, s->link + after * slots, write_weights + v * row, s->precedence + before,
+                    previous, w.forward + heads, w.backward + heads, slots, reads);
+        update_precedence(s->precedence + before, write_weights + v * row, row, s->precedence + after);
+    }
+    for (i64 r = 0; r < reads; r++) {
+        real *similarities = w.read_similarities + r * row, *content = w.read_content + r * row;
+        const real *modes = z + m->modes + r * padded(2 * writes + 1), *key = read_keys + r * size;
+        real strength = dnc_strength(m, z[m->strengths + r]);
+        if (m->masking)
+            masked_look_up(next, slots, size, key, z + m->read_masks + r * size, strength, w.read_masked + 2 * r * size,
+                           w.read_words + r * row, similarities, content);
+        else
+            content_weights(COSINE, similarities, w.read_words, measure_of(COSINE, key, size), strength, slots, content);
+        for (i64 v = 0; m->link_sharpening && v < writes; v++) {
+            const real *sharpness = z + m->sharpness + r * writes + v;
+            i64 at = (v * reads + r) * row;
+            sharpen_direction(w.forward + at, sharpness[0], slots, w.sharp_forward + at);
+            sharpen_direction(w.backward + at, sharpness[reads * writes], slots, w.sharp_backward + at);
+        }
+        for (i64 n = 0; n < row; n += LANES) {
+            vec mixed = load(content + n);
+            if (m->linked) mixed *= all(modes[2 * writes]);
+            for (i64 v = 0; m->linked && v < writes; v++) {
+                i64 at = (v * reads + r) * row + n;
+                mixed = fma_(all(modes[v]), load(w.sharp_backward + at), mixed);
+                mixed = fma_(all(modes[writes + v]), load(w.sharp_forward + at), mixed);
+            }
+            store(read_weights + r * row + n, mixed);
+        }
+    }
+    read_vectors(next, read_weights, reads, slots, size, read_vectors_of(m, s, to));
+}
+
+/* Numbers that the gradients of a row need while they are found. */
+static i64 dnc_row_spare(const model *m) {
+    i64 row = padded(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    return (2 * reads * writes + 2 * reads + 3 * writes + 6) * row + 2 * size;
+}
+
+/* The gradients of a step. g: those of the state, for the slot `own` of their arena, from after the step to before it.
+ * z, raw: the interface as the heads used it, and as it was; d: its gradient, zeros when it comes. */
+static void dnc_row_backward(const model *m, const states *s, const states *g, i64 from, i64 to, i64 own, const real *z,
+                             const real *raw, dnc_work w, real *d, real *spare) {
+    i64 slots = m->slots, row = padded(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    const real *memory = memory_of(m, s, from), *next = memory_of(m, s, to);
+    const real *previous = read_weights_of(m, s, from), *read_weights = read_weights_of(m, s, to);
+    const real *write_weights = write_weights_of(m, s, to), *read_keys = z + m->read_keys;
+    const real *write_keys = z + m->write_keys, *free_gates = z + m->gates, *allocation_gate = free_gates + reads;
+    const real *write_gate = allocation_gate + writes;
+    real *d_memory = memory_of(m, g, own), *d_read_weights = read_weights_of(m, g, own);
+    real *d_write_weights = write_weights_of(m, g, own), *d_vectors = read_vectors_of(m, g, own);
+    real *d_usage = g->usage + own * row;
+    room left = {spare, 0};
+    real *d_previous = take(&left, reads * row), *d_content = take(&left, reads * row);
+    real *d_forward = take(&left, reads * writes * row), *d_backward = take(&left, reads * writes * row);
+    real *d_words = take(&left, row), *d_allocation = take(&left, writes * row), *d_found = take(&left, writes * row);
+    real *d_used = take(&left, row), *d_retention = take(&left, row);
+    spare = take(&left, 0);
+    memset(d_previous, 0, reads * row * sizeof(real));
+    memset(d_retention, 0, row * sizeof(real));
+
+    /* Read: the vectors, then the ways to find what to read */
+    for (i64 r = 0; r < reads; r++) {
+        const real *modes = z + m->modes + r * padded(2 * writes + 1);
+        real *d_modes = d + m->modes + r * padded(2 * writes + 1), *d_w = d_read_weights + r * row;
+        const real *d_vector = d_vectors + r * size;
+        for (i64 n = 0; n < row; n += LANES)
+            store(d_w + n, load(d_w + n) + products_of_eight(next + n * size, size, d_vector, 0));
+        real share = m->linked ? modes[2 * writes] : 1;
+        for (i64 n = 0; n < row; n += LANES) store(d_content + r * row + n, all(share) * load(d_w + n));
+        if (m->linked) d_modes[2 * writes] = dot(d_w, w.read_content + r * row, row);
+        for (i64 v = 0; m->linked && v < writes; v++) {
+            i64 at = (v * reads + r) * row;
+            d_modes[v] = dot(d_w, w.sharp_backward + at, row);
+            d_modes[writes + v] = dot(d_w, w.sharp_forward + at, row);
+            for (i64 n = 0; n < row; n += LANES) {
+                store(d_backward + at + n, all(modes[v]) * load(d_w + n));
+                store(d_forward + at + n, all(modes[writes + v]) * load(d_w + n));
+            }
+            if (!m->link_sharpening) continue;
+            const real *sharpness = z + m->sharpness + r * writes + v;
+            real *d_sharpness = d + m->sharpness + r * writes + v;
+            d_sharpness[0] =
+                sharpen_direction_backward(w.forward + at, w.sharp_forward + at, sharpness[0], slots, d_forward + at);
+            d_sharpness[reads * writes] = sharpen_direction_backward(
+                w.backward + at, w.sharp_backward + at, sharpness[reads * writes], slots, d_backward + at);
+        }
+        outer read = {read_weights + r * row, d_vector};
+        if (m->masking) outers(d_memory, slots, size, &read, 1);
+    }
+    memset(d_words, 0, row * sizeof(real));
+    for (i64 r = 0; r < reads; r++) {
+        real strength = dnc_strength(m, raw[m->strengths + r]), *d_key = d + m->read_keys + r * size;
+        const real *key = read_keys + r * size;
+        real *by_content = d_content + r * row;
+        const real *content = w.read_content + r * row, *similarities = w.read_similarities + r * row;
+        if (m->masking) {
+            d[m->strengths + r] = masked_look_up_backward(
+                next, slots, size, key, z + m->read_masks + r * size, strength, w.read_masked + 2 * r * size,
+                w.read_words + r * row, similarities, content, by_content, d_memory, d_key, d + m->read_masks + r * size,
+                spare);
+            continue;
+        }
+        content_gradient of =
+            content_weights_backward(COSINE, content, similarities, w.read_words, measure_of(COSINE, key, size), strength,
+                                     slots, by_content, d_words);
+        d[m->strengths + r] = of.strength;
+        for (i64 k = 0; k < size; k += LANES) store(d_key + k, all(of.key) * load(key + k));
+        outer terms[2] = {{read_weights + r * row, d_vectors + r * size}, {by_content, key}};
+        outers(d_memory, slots, size, terms, 2);
+    }
+    if (!m->masking) {
+        add_scaled(d_memory, next, d_words, 0, slots, size);
+        for (i64 r = 0; r < reads; r++) {
+            real *d_key = d + m->read_keys + r * size;
+            read_vectors(next, d_content + r * row, 1, slots, size, spare);
+            add_to(d_key, spare, size);
+        }
+    }
+    for (i64 v = 0; m->linked && v < writes; v++) {
+        i64 before = (from * writes + v) * row, after = (to * writes + v) * row, heads = v * reads * row;
+        i64 at = (own * writes + v) * row;
+        real *d_w = d_write_weights + v * row;
+        update_precedence_backward(s->precedence + before, write_weights + v * row, row, g->precedence + at, d_w);
+        update_link_backward(s->link + before * slots, s->link + after * slots, write_weights + v * row,
+                             s->precedence + before, previous, d_forward + heads, d_backward + heads,
+                             g->link + at * slots, d_w, g->precedence + at, d_previous, slots, reads);
+    }
+
+    /* Write: the words, then the mixture of free slots and similar ones */
+    write_backward(memory, write_weights, z + m->erase, z + m->add, writes, slots, size,
+                   m->deallocation ? w.retention : 0, d_memory, d_write_weights, d + m->erase, d + m->add,
+                   m->deallocation ? d_retention : 0);
+    memset(d_words, 0, row * sizeof(real));
+    for (i64 v = 0; v < writes; v++) {
+        const real *a = w.allocation + v * row, *c = w.write_content + v * row, *key = write_keys + v * size;
+        const real *similarities = w.write_similarities + v * row;
+        real strength = dnc_strength(m, raw[m->strengths + reads + v]), *d_w = d_write_weights + v * row;
+        real *d_key = d + m->write_keys + v * size, *found = d_found + v * row;
+        vec to_free = all(allocation_gate[v]), gate = all(write_gate[v]), d_gate = all(0), d_free = all(0);
+        for (i64 n = 0; n < row; n += LANES) {
+            vec dw = load(d_w + n), difference = load(a + n) - load(c + n);
+            d_gate = fma_(dw, fma_(to_free, difference, load(c + n)), d_gate);
+            d_free = fma_(dw * gate, difference, d_free);
+            store(d_allocation + v * row + n, dw * gate * to_free);
+            store(found + n, dw * gate * (all(1) - to_free));
+            store(d_w + n, all(0)); /* the usage takes the write weights as they are */
+        }
+        d[m->gates + reads + v] = sum(d_free), d[m->gates + reads + writes + v] = sum(d_gate);
+        if (m->masking) {
+            d[m->strengths + reads + v] = masked_look_up_backward(
+                memory, slots, size, key, z + m->write_masks + v * size, strength, w.write_masked + 2 * v * size,
+                w.write_words + v * row, similarities, c, found, d_memory, d_key, d + m->write_masks + v * size, spare);
+            continue;
+        }
+        content_gradient of = content_weights_backward(COSINE, c, similarities, w.write_words,
+                                                       measure_of(COSINE, key, size), strength, slots, found, d_words);
+        d[m->strengths + reads + v] = of.strength;
+        read_vectors(memory, found, 1, slots, size, d_key);
+        for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(of.key), load(key + k), load(d_key + k)));
+        outer term = {found, key};
+        outers(d_memory, slots, size, &term, 1);
+    }
+    if (!m->masking) add_scaled(d_memory, memory, d_words, 0, slots, size);
+    memset(d_used, 0, row * sizeof(real));
+    for (i64 v = writes - 1; v >= 0; v--) {
+        const real *used = w.used + v * row, *a = w.allocation + v * row;
+        real both = allocation_gate[v] * write_gate[v], *d_a = d_allocation + v * row;
+        vec d_both = all(0);
+        for (i64 n = 0; n < row; n += LANES) {
+            vec du = load(d_used + n), left = all(1) - load(used + n);
+            d_both = fma_(du * left, load(a + n), d_both);
+            store(d_a + n, fma_(du * left, all(both), load(d_a + n)));
+            store(d_used + n, du * (all(1) - all(both) * load(a + n)));
+        }
+        d[m->gates + reads + v] += sum(d_both) * write_gate[v];
+        d[m->gates + reads + writes + v] += sum(d_both) * allocation_gate[v];
+        allocation_weights_backward(used, a, w.order + v * row, slots, d_a, d_used, spare);
+    }
+    add_to(d_usage, d_used, row);
+    update_usage_backward(m, s->usage + from * row, previous, write_weights_of(m, s, from), free_gates, w.retention,
+                          d_retention, d_usage, d_previous, d + m->gates);
+    memcpy(d_read_weights, d_previous, reads * row * sizeof(real));
+    memset(d_vectors, 0, reads * size * sizeof(real));
+    dnc_controls_backward(m, z, raw, d);
+}
+
+#endif

@@ -1,0 +1,265 @@
+/* What DNC and NTM do alike, models/addressing.py: look a key up, write, read; each with its gradients.
+ *
+ * A memory is [row][size], both padded: words that are none are zero and stay so. A weighting is [row]. */
+
+#ifndef ENGRAM_MEMORY_H
+#define ENGRAM_MEMORY_H
+
+#include "linear.h"
+
+#define EPSILON ((real)1e-6)
+#define TINY ((real)1e-12)
+
+enum similarity { COSINE, TIGHT_COSINE, JOINT_COSINE };
+
+/* ---- Products with all words ---- */
+
+/* k . M[n] of eight words; without a key |M[n]|^2, through the mask where there is one (given squared). */
+INLINE vec products_of_eight(const real *words, i64 size, const real *key, const real *mask) {
+    vec total[LANES];
+#pragma clang loop unroll(full)
+    for (i64 n = 0; n < LANES; n++) total[n] = all(0);
+    for (i64 k = 0; k < size; k += LANES)
+#pragma clang loop unroll(full)
+        for (i64 n = 0; n < LANES; n++) {
+            vec word = load(words + n * size + k);
+            total[n] = fma_(key ? load(key + k) : mask ? word * load(mask + k) : word, word, total[n]);
+        }
+    return sums(total);
+}
+
+static void products(const real *memory, i64 row, i64 size, const real *key, real *out) {
+    for (i64 n = 0; n < row; n += LANES) store(out + n, products_of_eight(memory + n * size, size, key, 0));
+}
+
+/* What the denominators are made of, from sum x^2: |x| = sqrt(sum x^2 + eps), or for joint_cosine_similarity the sum. */
+INLINE vec measure(i64 similarity, vec squares) {
+    if (similarity == JOINT_COSINE) return squares;
+    return sqrt_(squares + all(similarity == COSINE ? EPSILON : TINY));
+}
+
+static void measures(const real *memory, i64 row, i64 size, i64 similarity, real *out) {
+    for (i64 n = 0; n < row; n += LANES)
+        store(out + n, measure(similarity, products_of_eight(memory + n * size, size, 0, 0)));
+}
+
+static real measure_of(i64 similarity, const real *key, i64 size) { return measure(similarity, all(dot(key, key, size)))[0]; }
+
+INLINE vec denominators(i64 similarity, vec key, vec words) {
+    if (similarity == COSINE) return fma_(key, words, all(EPSILON));
+    return similarity == TIGHT_COSINE ? key * words : sqrt_(fma_(key, words, all(EPSILON)));
+}
+
+/* out = sum_n w[n] M[n] for so many weightings, `columns` vectors of columns at once. */
+INLINE void read_columns(const real *memory, const real *weights, i64 row, i64 slots, i64 size, real *out,
+                         const i64 count, const i64 columns) {
+    vec total[8];
+#pragma clang loop unroll(full)
+    for (i64 t = 0; t < count * columns; t++) total[t] = all(0);
+    for (i64 n = 0; n < slots; n++)
+#pragma clang loop unroll(full)
+        for (i64 c = 0; c < columns; c++) {
+            vec word = load(memory + n * size + c * LANES);
+#pragma clang loop unroll(full)
+            for (i64 r = 0; r < count; r++)
+                total[r * columns + c] = fma_(all(weights[r * row + n]), word, total[r * columns + c]);
+        }
+#pragma clang loop unroll(full)
+    for (i64 t = 0; t < count * columns; t++) store(out + t / columns * size + t % columns * LANES, total[t]);
+}
+
+/* r = sum_n w[n] M[n] for so many weightings [count][row]: out [count][size]. */
+static void read_vectors(const real *memory, const real *weights, i64 count, i64 slots, i64 size, real *out) {
+    i64 row = padded(slots);
+    for (; count >= 4; count -= 4, weights += 4 * row, out += 4 * size) {
+        i64 k = 0;
+        for (; k + 2 * LANES <= size; k += 2 * LANES) read_columns(memory + k, weights, row, slots, size, out + k, 4, 2);
+        for (; k < size; k += LANES) read_columns(memory + k, weights, row, slots, size, out + k, 4, 1);
+    }
+    for (; count > 0; count--, weights += row, out += size) {
+        i64 k = 0;
+        for (; k + 4 * LANES <= size; k += 4 * LANES) read_columns(memory + k, weights, row, slots, size, out + k, 1, 4);
+        for (; k + 2 * LANES <= size; k += 2 * LANES) read_columns(memory + k, weights, row, slots, size, out + k, 1, 2);
+        for (; k < size; k += LANES) read_columns(memory + k, weights, row, slots, size, out + k, 1, 1);
+    }
+}
+
+/* One vector to be added to every word, so much of it as `weights` say. */
+typedef struct {
+    const real *weights, *vector;
+} outer;
+
+INLINE void add_outers(real *d_memory, i64 slots, i64 size, const outer *terms, const i64 count) {
+    for (i64 n = 0; n < slots; n++) {
+        vec weight[4];
+#pragma clang loop unroll(full)
+        for (i64 t = 0; t < count; t++) weight[t] = all(terms[t].weights[n]);
+        for (i64 k = 0; k < size; k += LANES) {
+            vec d = load(d_memory + n * size + k);
+#pragma clang loop unroll(full)
+            for (i64 t = 0; t < count; t++) d = fma_(weight[t], load(terms[t].vector + k), d);
+            store(d_memory + n * size + k, d);
+        }
+    }
+}
+
+/* dM[n] += sum_t w_t[n] v_t. */
+static void outers(real *d_memory, i64 slots, i64 size, const outer *terms, i64 count) {
+    for (; count >= 4; count -= 4, terms += 4) add_outers(d_memory, slots, size, terms, 4);
+    if (count == 3) add_outers(d_memory, slots, size, terms, 3);
+    if (count == 2) add_outers(d_memory, slots, size, terms, 2);
+    if (count == 1) add_outers(d_memory, slots, size, terms, 1);
+}
+
+/* dM[n] += c[n] M[n], through the mask where there is one (given squared). */
+static void add_scaled(real *d_memory, const real *memory, const real *scale, const real *mask, i64 slots, i64 size) {
+    for (i64 n = 0; n < slots; n++)
+        for (i64 k = 0; k < size; k += LANES) {
+            vec word = load(memory + n * size + k), d = load(d_memory + n * size + k);
+            store(d_memory + n * size + k, fma_(all(scale[n]), mask ? word * load(mask + k) : word, d));
+        }
+}
+
+/* ---- Content ---- */
+
+/* From products k . M[n], in `similarities`, to D(k, M[n]) in their place and to softmax(strength D). */
+static void content_weights(i64 similarity, real *similarities, const real *words, real key, real strength, i64 slots,
+                            real *weights) {
+    i64 row = padded(slots);
+    for (i64 n = 0; n < row; n += LANES) {
+        vec d = load(similarities + n) / denominators(similarity, all(key), load(words + n));
+        store(similarities + n, d), store(weights + n, all(strength) * d);
+    }
+    softmax(weights, slots, row);
+}
+
+/* What the gradient of a weighting by content says of what is not a vector. */
+typedef struct {
+    real strength;
+    real key; /* how much of the key itself is to be added to its gradient */
+} content_gradient;
+
+/* From the gradient of the weights to that of the products, in its place. d_words: [row], to it is added how much of
+ * each word itself is to be added to the word's gradient. */
+static content_gradient content_weights_backward(i64 similarity, const real *weights, const real *similarities,
+                                                 const real *words, real key, real strength, i64 slots, real *d_weights,
+                                                 real *d_words) {
+    i64 row = padded(slots);
+    vec d_strength = all(0), d_key = all(0);
+    softmax_backward(weights, d_weights, row);
+    for (i64 n = 0; n < row; n += LANES) {
+        vec d = load(d_weights + n), s = load(similarities + n), w = load(words + n);
+        vec below = denominators(similarity, all(key), w), d_product = d * all(strength) / below;
+        vec d_below = -d_product * s; /* of the denominator; joint: of what is under its root, twice */
+        d_strength = fma_(d, s, d_strength);
+        if (similarity == JOINT_COSINE) d_below /= below;
+        d_key = fma_(d_below, w, d_key);
+        vec of_word = d_below * all(key);
+        if (similarity != JOINT_COSINE) of_word /= w;
+        store(d_weights + n, d_product), store(d_words + n, load(d_words + n) + of_word);
+    }
+    real of_key = sum(d_key);
+    return (content_gradient){sum(d_strength), similarity == JOINT_COSINE ? of_key : of_key / key};
+}
+
+/* One weighting by content, where the key and the words are compared through a mask: D(m k, m M[n]). masked: [2][size],
+ * left with m^2 and m^2 k. */
+static void masked_look_up(const real *memory, i64 slots, i64 size, const real *key, const real *mask, real strength,
+                           real *masked, real *words, real *similarities, real *weights) {
+    i64 row = padded(slots);
+    vec squares = all(0);
+    for (i64 k = 0; k < size; k += LANES) {
+        vec m = load(mask + k), both = load(key + k) * m;
+        squares = fma_(both, both, squares);
+        store(masked + k, m * m), store(masked + size + k, both * m);
+    }
+    for (i64 n = 0; n < row; n += LANES) {
+        const real *eight = memory + n * size;
+        store(words + n, measure(COSINE, products_of_eight(eight, size, 0, masked)));
+        store(similarities + n, products_of_eight(eight, size, masked + size, 0));
+    }
+    content_weights(COSINE, similarities, words, measure(COSINE, all(sum(squares)))[0], strength, slots, weights);
+}
+
+/* Returns the gradient of the strength; d_weights is changed, to d_memory is added. masked: as masked_look_up left it.
+ * spare: [2 size + row]. */
+static real masked_look_up_backward(const real *memory, i64 slots, i64 size, const real *key, const real *mask,
+                                    real strength, const real *masked, const real *words, const real *similarities,
+                                    const real *weights, real *d_weights, real *d_memory, real *d_key, real *d_mask,
+                                    real *spare) {
+    i64 row = padded(slots);
+    real *sums_ = spare, *squares = spare + size, *d_words = spare + 2 * size;
+    real measured = measure(COSINE, all(dot(key, masked + size, size)))[0];
+    memset(d_words, 0, row * sizeof(real));
+    content_gradient d = content_weights_backward(COSINE, weights, similarities, words, measured, strength, slots,
+                                                  d_weights, d_words);
+    read_vectors(memory, d_weights, 1, slots, size, sums_);
+    for (i64 k = 0; k < size; k += LANES) {
+        vec total = all(0);
+        for (i64 n = 0; n < slots; n++) {
+            vec word = load(memory + n * size + k);
+            total = fma_(all(d_words[n]) * word, word, total);
+        }
+        store(squares + k, total);
+    }
+    outer term = {d_weights, masked + size};
+    outers(d_memory, slots, size, &term, 1);
+    add_scaled(d_memory, memory, d_words, masked, slots, size);
+    for (i64 k = 0; k < size; k += LANES) {
+        vec x = load(key + k), m = load(mask + k), s = load(sums_ + k), own = all(d.key) * x;
+        store(d_key + k, m * m * (s + own));
+        store(d_mask + k, m * (x * (s + s + own) + load(squares + k)));
+    }
+    return d.strength;
+}
+
+/* ---- Writing ---- */
+
+/* M[n] = psi M[n] prod_v (1 - w_v[n] e_v) + sum_v w_v[n] a_v, one word, from where it was to where it will be. */
+INLINE void write_word(const real *word, real *to, i64 n, const real *weights, const real *erase, const real *add,
+                       i64 writes, i64 row, i64 size, real retention) {
+    for (i64 k = 0; k < size; k += LANES) {
+        vec kept = all(retention), added = all(0);
+        for (i64 v = 0; v < writes; v++) {
+            vec w = all(weights[v * row + n]);
+            kept *= all(1) - w * load(erase + v * size + k);
+            added = fma_(w, load(add + v * size + k), added);
+        }
+        store(to + k, fma_(load(word + k), kept, added));
+    }
+}
+
+/* From the gradient of a memory that was written to that of the memory before, in its place. To d_weights [writes][row],
+ * d_erase and d_add [writes][size], and d_retention [row] where there is one, is added. memory: the one before. */
+static void write_backward(const real *memory, const real *weights, const real *erase, const real *add, i64 writes,
+                           i64 slots, i64 size, const real *retention, real *d_memory, real *d_weights, real *d_erase,
+                           real *d_add, real *d_retention) {
+    i64 row = padded(slots);
+    for (i64 n = 0; n < slots; n++) {
+        const real *word = memory + n * size;
+        real *d_word = d_memory + n * size;
+        vec d_psi = all(0), psi = all(retention ? retention[n] : 1);
+        for (i64 v = 0; v < writes; v++) {
+            vec w = all(weights[v * row + n]), d_w = all(0);
+            for (i64 k = 0; k < size; k += LANES) {
+                vec d = load(d_word + k), a = load(add + v * size + k), e = load(erase + v * size + k), others = psi;
+                for (i64 u = 0; u < writes; u++)
+                    if (u != v) others *= all(1) - all(weights[u * row + n]) * load(erase + u * size + k);
+                vec d_kept = d * load(word + k) * others;
+                d_w = fma_(d, a, d_w) - d_kept * e;
+                real *d_e = d_erase + v * size + k, *d_a = d_add + v * size + k;
+                store(d_e, load(d_e) - d_kept * w), store(d_a, fma_(d, w, load(d_a)));
+            }
+            d_weights[v * row + n] += sum(d_w);
+        }
+        for (i64 k = 0; k < size; k += LANES) {
+            vec kept = all(1), d = load(d_word + k);
+            for (i64 v = 0; v < writes; v++) kept *= all(1) - all(weights[v * row + n]) * load(erase + v * size + k);
+            d_psi = fma_(d * load(word + k), kept, d_psi);
+            store(d_word + k, d * kept * psi);
+        }
+        if (d_retention) d_retention[n] += sum(d_psi);
+    }
+}
+
+#endif

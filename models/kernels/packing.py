@@ -1,0 +1,292 @@
+"""A model as the kernels know it: its structures, and its weights packed as they read them. NumPy only."""
+
+import ctypes
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from models.kernels.coverage import CELLS, KINDS, layers
+from models.kernels.library import Layer, Linear, Model
+
+Array = NDArray[Any]
+
+LANES = 8
+PANEL = 16
+
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity", "softmax")
+STRENGTHS = ("oneplus", "softplus")
+STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
+
+ZERO, ONE = 0, 1
+"""What stands before all weights where they lie side by side: the padding, and the matrix that is none."""
+
+Blocks = Sequence[tuple[int, int]]
+"""How rows or columns are laid out: (size, how many of them), each padded."""
+
+
+def padded(size: int, to: int = LANES) -> int:
+    """Return `size` rounded up to a multiple of `to`."""
+    return -(-size // to) * to
+
+
+class Packed:
+    """The structures of a model, which point to its weights in one array.
+
+    shapes: those of the weights, by their names. memory_size: the number of memory slots. With gradients, there is room
+    for the transposed matrices and for the gradients too. Raises KeyError, ValueError or IndexError where the weights
+    are not those of the config.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        shapes: Mapping[str, Sequence[int]],
+        memory_size: int | None,
+        dtype: DTypeLike,
+        gradients: bool = False,
+    ) -> None:
+        self.kind, self.config = kind, config
+        self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self._starts: dict[str, int] = {}
+        self._end = ONE + 1
+        self._places: list[Array] = []  # for every number of the packed array, which weight it is
+        self._turned: list[Array] = []  # the same for the transposed matrices
+        self._pointers: list[tuple[Any, str, int]] = []  # what points where in the packed array
+        self._turned_pointers: list[tuple[Any, int]] = []
+        self.layer_names: list[str] = []
+        self.model = self._describe(memory_size)
+
+        places = np.concatenate(self._places)
+        self._order, self._own = places, np.flatnonzero(places > ONE)
+        self._values = np.zeros(len(places), dtype)
+        self._d_values = np.zeros(len(places) if gradients else 0, dtype)
+        self._turned_order = np.concatenate(self._turned) if gradients else np.zeros(0, np.int64)
+        self._turned_values = np.zeros(len(self._turned_order), dtype)
+        self._point(gradients)
+
+    @property
+    def names(self) -> list[str]:
+        """The weights that the kernels read, in the order of their first use."""
+        return list(self._starts)
+
+    def fill(self, weights: Mapping[str, Array]) -> None:
+        """Put the weights, [by name], where the structures point."""
+        like = self._values
+        side_by_side = np.concatenate([[0, 1], *(weights[name].ravel() for name in self._starts)]).astype(like.dtype)
+        np.take(side_by_side, self._order, out=like)
+        if len(self._turned_order):
+            np.take(side_by_side, self._turned_order, out=self._turned_values)
+
+    def clear_gradients(self) -> None:
+        """Begin to add gradients up."""
+        self._d_values[:] = 0
+
+    def gradients(self) -> dict[str, Array]:
+        """Return the gradients of the weights, by name."""
+        side_by_side = np.empty(self._end, self._d_values.dtype)
+        side_by_side[self._order[self._own]] = self._d_values[self._own]
+        return {
+            name: side_by_side[start : start + int(np.prod(self._shapes[name]))].reshape(self._shapes[name])
+            for name, start in self._starts.items()
+        }
+
+    def _point(self, gradients: bool) -> None:
+        size, start = self._values.itemsize, self._values.ctypes.data
+        for structure, field, place in self._pointers:
+            setattr(structure, field, start + place * size)
+            if gradients:
+                setattr(structure, f"d_{field}", self._d_values.ctypes.data + place * size)
+        for structure, place in self._turned_pointers:
+            if gradients:
+                structure.transposed = self._turned_values.ctypes.data + place * size
+        # Structures within structures are copies: what has been pointed is put where the kernels look for it.
+        for owner, field, structure in self._owned:
+            setattr(owner, field, structure)
+        controller = (Layer * len(self._layers))(*self._layers)
+        self._controller = controller  # kept: the model points to it
+        self.model.controller = ctypes.addressof(controller)
+
+    # The structures
+
+    def _describe(self, memory_size: int | None) -> Model:
+        config = self.config
+        word, reads, writes = (config.get(name, 0) for name in ("word_size", "read_heads", "write_heads"))
+        input_size = config["embedding"]["size"] if config.get("embedding") else config["input_size"]
+        described = Model(
+            kind=KINDS.index(self.kind),
+            input_size=input_size,
+            output_size=config["output_size"],
+            output_activation=ACTIVATIONS.index(config["output_activation"]),
+            slots=memory_size or 0,
+            word=word,
+            reads=reads,
+            writes=writes,
+            strength=STRENGTHS.index(config.get("strength", "oneplus")),
+            linked=self.kind == "dnc" and config.get("links", "dense") == "dense",
+            masking=config.get("masking", False),
+            deallocation=config.get("deallocation", False),
+            link_sharpening=config.get("link_sharpening", False),
+            style=STYLES.index(config.get("style", "paper")),
+            in_turn=config.get("order", "together") == "in-turn",
+            signed_heads=config.get("signed_heads", False),
+            shift_width=config.get("shift_width", 0),
+            clip=config.get("clip", 0.0) if self.kind == "dnc" else 0.0,
+        )
+        self._owned: list[tuple[Any, str, Linear]] = []
+        self._layers: list[Layer] = []
+        seen, hidden = [(input_size, 1), (word, reads)], 0
+        for cell, name, prefix in layers(config["controller"]):
+            layer, hidden = self._layer(cell, name, seen)
+            self._layers.append(layer)
+            self.layer_names.append(prefix)
+            seen = [(hidden, 1)]
+        described.layers = len(self._layers)
+        if self.kind != "rnn":
+            self._own_linear(described, "interface", self._interface(described, hidden))
+        self._own_linear(described, "output", self._output(hidden, [(hidden, 1), (word, reads)]))
+        return described
+
+    def _own_linear(self, owner: Any, field: str, linear: Linear) -> None:
+        self._owned.append((owner, field, linear))
+
+    def _layer(self, cell: Mapping[str, Any], name: str, seen: Blocks) -> tuple[Layer, int]:
+        kind, cells = cell["kind"], cell["hidden_size"]
+        size = cell.get("projection_size") or cells
+        layer = Layer(kind=CELLS.index(kind), size=padded(size), cells=padded(cells))
+        layer.activation = ACTIVATIONS.index(cell.get("activation", "tanh"))
+        for option in ("forget_bias", "cell_clip", "projection_clip"):
+            setattr(layer, option, cell.get(option, 0.0))
+        columns = seen if kind == "feed-forward" else [*seen, (size, 1)]
+        matrix = {"basic-rnn": ".hidden", "gru": ".gates", "lstm": ".gates", "feed-forward": ""}[kind]
+        rows = [(cells, {"gru": 2, "lstm": 4}.get(kind, 1))]
+        self._own_linear(layer, "gates", self._linear(name + matrix, rows, columns))
+        if kind == "gru":
+            self._own_linear(layer, "second", self._linear(f"{name}.candidate", [(cells, 1)], columns))
+        if cell.get("projection_size"):
+            no_bias = np.full(size, ZERO)
+            weight = self._indices(f"{name}.projection.weight")
+            self._own_linear(layer, "second", self._matrix(weight, no_bias, [(size, 1)], [(cells, 1)]))
+        if cell.get("peepholes"):
+            places = np.full((3, padded(cells)), ZERO)
+            places[:, :cells] = self._indices(f"{name}.peepholes")
+            self._pointers.append((layer, "peepholes", self._lay(places)))
+        return layer, size
+
+    def _interface(self, described: Model, hidden: int) -> Linear:
+        """Lay out the parts of the interface, each head's padded, in the order in which the kernel expects them.
+
+        A part stands in the model's own order; a place in the kernel's is of one part, or of several side by side.
+        """
+        parts, laid = (self._dnc_interface if self.kind == "dnc" else self._ntm_interface)(described)
+        ends = list(itertools.accumulate(size * count for size, count in parts.values()))
+        found = {name: range(start, end) for name, start, end in zip(parts, [0, *ends], ends, strict=False)}
+        order: list[int] = []
+        blocks: list[tuple[int, int]] = []
+        for place, group in laid:
+            if place:
+                setattr(described, place, _length(blocks))
+            order += itertools.chain.from_iterable(found[part] for part in group)
+            blocks.append(parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1))
+        weight, bias = self._indices("interface.weight"), self._indices("interface.bias")
+        return self._matrix(weight[order], bias[order], blocks, [(hidden, 1)])
+
+    @staticmethod
+    def _dnc_interface(described: Model) -> tuple[dict[str, tuple[int, int]], list[tuple[str, list[str]]]]:
+        reads, writes, word = described.reads, described.writes, described.word
+        parts = {"read_keys": (word, reads), "read_strengths": (reads, 1), "write_keys": (word, writes)}
+        parts |= {"write_strengths": (writes, 1), "erase": (word, writes), "add": (word, writes)}
+        parts |= {"free_gates": (reads, 1), "allocation_gate": (writes, 1), "write_gate": (writes, 1)}
+        laid = [(name, [name]) for name in ("read_keys", "write_keys", "erase", "add")]
+        laid += [("strengths", ["read_strengths", "write_strengths"])]
+        laid += [("gates", ["free_gates", "allocation_gate", "write_gate"])]
+        if described.linked:
+            parts |= {"modes": (2 * writes + 1, reads)}
+            laid += [("modes", ["modes"])]
+        if described.masking:
+            parts |= {"read_masks": (word, reads), "write_masks": (word, writes)}
+            laid += [("read_masks", ["read_masks"]), ("write_masks", ["write_masks"])]
+        if described.link_sharpening:
+            parts |= {"forward_sharpness": (reads * writes, 1), "backward_sharpness": (reads * writes, 1)}
+            laid += [("sharpness", ["forward_sharpness", "backward_sharpness"])]
+        return parts, laid
+
+    @staticmethod
+    def _ntm_interface(described: Model) -> tuple[dict[str, tuple[int, int]], list[tuple[str, list[str]]]]:
+        heads, writes, word = described.reads + described.writes, described.writes, described.word
+        parts = {"keys": (word, heads), "key_strength": (heads, 1), "interpolation_gate": (heads, 1)}
+        parts |= {"shift_weights": (described.shift_width, heads), "sharpening": (heads, 1)}
+        parts |= {"erase": (word, writes), "add": (word, writes)}
+        laid = [("read_keys", ["keys"]), ("erase", ["erase"]), ("add", ["add"]), ("strengths", ["key_strength"])]
+        laid += [("", ["interpolation_gate"]), ("", ["sharpening"]), ("shifts", ["shift_weights"])]
+        if described.signed_heads:
+            parts |= {"key_signs": (word, heads), "add_signs": (word, writes)}
+            laid += [("key_signs", ["key_signs"]), ("add_signs", ["add_signs"])]
+        return parts, laid
+
+    def _output(self, hidden: int, columns: Blocks) -> Linear:
+        if self.kind == "rnn" and not self.config.get("readout", True):
+            same = np.where(np.eye(hidden, dtype=bool), ONE, ZERO)
+            return self._matrix(same, np.full(hidden, ZERO), [(hidden, 1)], columns)
+        return self._linear("output", [(self.config["output_size"], 1)], columns)
+
+    # Where every weight lies
+
+    def _linear(self, name: str, rows: Blocks, columns: Blocks) -> Linear:
+        return self._matrix(self._indices(f"{name}.weight"), self._indices(f"{name}.bias"), rows, columns)
+
+    def _indices(self, name: str) -> Array:
+        """Return the numbers of a weight's entries among those of all weights, in its shape."""
+        shape = self._shapes[name]
+        if name not in self._starts:
+            self._starts[name] = self._end
+            self._end += int(np.prod(shape))
+        start = self._starts[name]
+        return np.arange(start, start + int(np.prod(shape))).reshape(shape)
+
+    def _matrix(self, weight: Array, bias: Array, rows: Blocks, columns: Blocks) -> Linear:
+        """Lay out a matrix and its bias, every block of rows and of columns padded with zeros."""
+        row_places, column_places = _places(rows), _places(columns)
+        dense = np.full((padded(_length(rows), PANEL), _length(columns)), ZERO)
+        dense[np.ix_(row_places, column_places)] = weight
+        biases = np.full(len(dense), ZERO)
+        biases[row_places] = bias
+        outputs, inputs = dense.shape
+        linear = Linear(inputs=inputs, outputs=outputs)
+        self._pointers += [(linear, "weights", self._lay(_panels(dense))), (linear, "bias", self._lay(biases))]
+        turned = np.full((padded(inputs, PANEL), outputs), ZERO)
+        turned[:inputs] = dense.T
+        self._turned_pointers.append((linear, sum(map(len, self._turned))))
+        self._turned.append(_panels(turned))
+        return linear
+
+    def _lay(self, places: Array) -> int:
+        """Lay numbers out behind the others and return where they begin."""
+        start = sum(map(len, self._places))
+        self._places.append(places.ravel())
+        return start
+
+
+def _panels(dense: Array) -> Array:
+    """Return a matrix in panels of 16 rows, [rows / 16][columns][16], flat."""
+    outputs, inputs = dense.shape
+    return dense.reshape(outputs // PANEL, PANEL, inputs).transpose(0, 2, 1).ravel()
+
+
+def _length(blocks: Iterable[tuple[int, int]]) -> int:
+    """Return how much place blocks take, each padded."""
+    return sum(padded(size) * count for size, count in blocks)
+
+
+def _places(blocks: Iterable[tuple[int, int]]) -> list[int]:
+    """Return where the entries of blocks come to lie once each block is padded."""
+    places: list[int] = []
+    start = 0
+    for size, count in blocks:
+        for _ in range(count):
+            places += range(start, start + size)
+            start += padded(size)
+    return places

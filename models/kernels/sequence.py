@@ -1,0 +1,345 @@
+"""Whole sequences with their gradients by the kernels: what a trainer unrolls models with, on a CPU."""
+
+import ctypes
+import itertools
+import logging
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.contract import MemoryModel
+from models.kernels.arena import Arena
+from models.kernels.coverage import NoKernel, not_trained
+from models.kernels.fused import covered
+from models.kernels.library import Library, Walk
+from models.kernels.packing import Array, Packed
+from models.registry import config_values, kind_of
+from models.state import flatten, unflatten
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=tuple[Any, ...])
+
+MEMORY_BUDGET = 1 << 30
+"""Bytes that a sequence may keep for its gradients, if nothing else is asked for."""
+
+LEAST_PER_THREAD = 4
+"""Rows below which a thread more costs more than it brings."""
+
+
+class FusedUnroll:
+    """`unroll` of one model by the kernels, with gradients of weights, inputs and first state.
+
+    The outputs and states are those of models.contract.unroll up to rounding; a row's bits do not depend on the others,
+    nor do any on the threads. The model's weights are read at every call: it may be trained meanwhile.
+
+    memory_budget: bytes that one sequence may keep for its gradients. Where its states at all steps would not fit, only
+    some are kept, and the steps between them are computed again on the way back. threads: how many share the rows; None
+    for as many as torch has. kernels: the library, if not the one that was built with the package.
+
+    Raises NoKernel where the kernels cannot train the model.
+    """
+
+    def __init__(
+        self,
+        model: MemoryModel[Any],
+        memory_budget: int = MEMORY_BUDGET,
+        threads: int | None = None,
+        kernels: Library | None = None,
+    ) -> None:
+        config: Any = model.config
+        values = config_values(config)
+        self._library = covered(kind_of(model), values, kernels)
+        reason = not_trained(values) if model.training else None
+        if reason:
+            raise NoKernel(f"there is no fused kernel for training this model: {reason}; torch trains it")
+        self._model, self._dtype = model, self._library.dtype
+        self._threads = threads or torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, "fused sequence") if self._threads > 1 else None
+        self.memory_budget = memory_budget
+        shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        self._packed = Packed(kind_of(model), values, shapes, model.memory_size, self._dtype, gradients=True)
+        self._weights = [dict(model.named_parameters())[name] for name in self._packed.names]
+        self._idle: list[Tape] = []
+        self._check_weights()
+
+    def __call__(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> tuple[Tensor, S]:
+        """Step the model over whole sequences.
+
+        inputs: [T, B, input_size]; lengths: [B], how many steps of each row count: beyond them its outputs are zero and
+        its state stays as it is. All T, where it is None.
+        Returns outputs [T, B, output_size] before their activation, and the state after the last step.
+        Raises ValueError where shapes, lengths or types are others.
+        """
+        leaves = flatten(state)
+        self._check(inputs, leaves, lengths)
+        steps, batch = inputs.shape[:2]
+        counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
+        encoded = self._model.encode(inputs.flatten(0, 1)).unflatten(0, (steps, batch))
+        run = Run(self, {name: tuple(leaf.shape[1:]) for name, leaf in leaves.items()}, counted)
+        outputs, *after = Sequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
+        return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
+
+    def _check(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None) -> None:
+        self._check_weights()
+        size = self._model.input_size
+        if inputs.dim() != 3 or inputs.shape[2] != size or 0 in inputs.shape:
+            raise ValueError(f"inputs must be of shape [T, B, {size}], none of them 0, got {list(inputs.shape)}")
+        steps, batch = inputs.shape[:2]
+        slots = leaves["memory"].shape[1] if "memory" in leaves else None
+        expected = flatten(self._model.initial_state(1, slots))
+        for name, like in expected.items():
+            leaf, shape = leaves.get(name), [batch, *like.shape[1:]]
+            if leaf is None or list(leaf.shape) != shape:
+                got = None if leaf is None else list(leaf.shape)
+                raise ValueError(f"state leaf {name!r} must be of shape {shape}, got {got}")
+        for name, tensor in {"inputs": inputs, **leaves}.items():
+            if tensor.device.type != "cpu" or tensor.dtype != _torch_type(self._dtype):
+                raise ValueError(f"{name} must be {self._dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
+        if lengths is None:
+            return
+        if lengths.shape != (batch,) or lengths.is_floating_point():
+            raise ValueError(f"lengths must be {batch} whole numbers, got {lengths.dtype} of {list(lengths.shape)}")
+        if lengths.min() < 0 or lengths.max() > steps:
+            raise ValueError(f"lengths must be from 0 to {steps}, the steps of inputs, got {lengths.tolist()}")
+
+    def _check_weights(self) -> None:
+        for name, weight in zip(self._packed.names, self._weights, strict=True):
+            if weight.device.type != "cpu" or weight.dtype != _torch_type(self._dtype):
+                raise NoKernel(f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self._dtype} on cpu")
+
+
+class Sequence(torch.autograd.Function):
+    """What autograd sees of a run: (inputs, leaves of the first state, weights) -> (outputs, leaves of the last)."""
+
+    @staticmethod
+    def forward(ctx: Any, run: "Run", inputs: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        leaves, weights = others[: len(run.shapes)], others[len(run.shapes) :]
+        ctx.run, ctx.counts = run, (len(leaves), len(weights))
+        ctx.save_for_backward(*weights)  # so that autograd tells of weights that were changed in between
+        ctx.set_materialize_grads(True)
+        outputs, after = run.forward(inputs.detach(), leaves, weights, any(ctx.needs_input_grad))
+        return outputs, *after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor, *d_after: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors
+        d_inputs, d_leaves, d_weights = ctx.run.backward(d_outputs, d_after, ctx.needs_input_grad[1])
+        return None, d_inputs, *d_leaves, *d_weights
+
+
+class Tape:
+    """What steps leave for their gradients: a state for each row before and after every step, and their work."""
+
+    def __init__(self, arena: Arena, work: Array) -> None:
+        self.arena, self.work = arena, work
+
+
+class Run:
+    """One sequence, forwards and then backwards.
+
+    A stretch of steps is kept in a tape. Where all steps are one stretch, it is the tape of the forward pass; otherwise
+    the forward pass keeps the states between the stretches, and each gets its tape on the way back.
+    """
+
+    def __init__(self, unroll: FusedUnroll, shapes: dict[str, tuple[int, ...]], lengths: Array) -> None:
+        self.shapes, self._lengths, self._batch = shapes, lengths, len(lengths)
+        self._unroll, self._library, self._packed = unroll, unroll._library, unroll._packed
+        self._dtype = unroll._dtype
+        self._slots = shapes["memory"][0] if "memory" in shapes else 0
+        self._tape: Tape | None = None
+        self._between: Arena | None = None
+
+    def forward(
+        self, inputs: Tensor, leaves: tuple[Tensor, ...], weights: tuple[Tensor, ...], gradients: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        self._inputs = inputs = inputs.contiguous()
+        self._packed.model.slots = self._slots
+        names = self._packed.names
+        self._packed.fill({name: weight.detach().numpy() for name, weight in zip(names, weights, strict=True)})
+        state = {name: leaf.detach().numpy() for name, leaf in zip(self.shapes, leaves, strict=True)}
+        outputs = torch.empty(*inputs.shape[:2], self._packed.model.output_size, dtype=inputs.dtype)
+        steps = len(inputs)
+        if not gradients:
+            arena = self._arena(self._batch)
+            arena.write_rows(0, state)
+            self._walk_in_place(arena, 0, 0, steps, outputs)
+            return outputs, self._state(arena, 0)
+        self._stretch = self._longest_stretch(steps)
+        if self._stretch == steps:
+            self._tape = self._empty_tape()
+            self._tape.arena.write_rows(0, state)
+            self._walk(self._tape, 0, steps, outputs)
+            return outputs, self._state(self._tape.arena, steps * self._batch)
+        starts = range(0, steps, self._stretch)
+        self._between = self._arena((len(starts) + 1) * self._batch)
+        self._between.write_rows(0, state)
+        for number, start in enumerate(starts):
+            self._walk_between(number, start, min(start + self._stretch, steps), outputs)
+        return outputs, self._state(self._between, len(starts) * self._batch)
+
+    def backward(
+        self, d_outputs: Tensor, d_after: tuple[Tensor, ...], inputs_too: bool
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        if self._tape is None and self._between is None:
+            raise RuntimeError("the fused kernels keep a sequence for one backward pass; this is its second")
+        self._packed.model.slots = self._slots
+        self._packed.clear_gradients()
+        d_inputs = torch.zeros_like(self._inputs) if inputs_too else None
+        gradients = self._arena(self._batch)
+        gradients.write_rows(0, {name: d.numpy() for name, d in zip(self.shapes, d_after, strict=True)})
+        d_outputs, steps = d_outputs.contiguous(), len(self._inputs)
+        starts = range(0, steps, self._stretch)
+        tape = self._tape or self._empty_tape()
+        for number, start in reversed(list(enumerate(starts))):
+            end = min(start + self._stretch, steps)
+            if self._between is not None:
+                rows = slice(number * self._batch, (number + 1) * self._batch)
+                for name, leaf in tape.arena.leaves.items():
+                    leaf[: self._batch] = self._between.leaves[name][rows]
+                again = torch.empty(end - start, self._batch, self._packed.model.output_size, dtype=d_outputs.dtype)
+                self._walk(tape, start, end, again)
+            self._walk_back(tape, start, end, gradients, d_outputs, d_inputs)
+        self._tape = self._between = None
+        self._unroll._idle = [tape]
+        d_weights = self._packed.gradients()
+        return (
+            d_inputs,
+            [torch.from_numpy(gradients.rows(name, slice(None))) for name in self.shapes],
+            [torch.from_numpy(d_weights[name].copy()) for name in self._packed.names],
+        )
+
+    # Memory
+
+    def _arena(self, rooms: int) -> Arena:
+        return Arena(self.shapes, self._packed.layer_names, rooms, self._dtype)
+
+    def _work(self, keep: bool) -> int:
+        """Return how many numbers a step of all rows puts down."""
+        return int(self._library.work(ctypes.byref(self._packed.model), self._batch, keep))
+
+    def _longest_stretch(self, steps: int) -> int:
+        """Return of how many steps the tape fits the budget, beside the states between the stretches.
+
+        Where not even the best fits, the one that needs least.
+        """
+        size = self._dtype.itemsize
+        states = self._batch * size * sum(math.prod(leaf.shape[1:]) for leaf in self._arena(0).leaves.values())
+        work = size * self._work(keep=True)
+
+        def needed(stretch: int) -> int:
+            between = 0 if stretch == steps else states * (math.ceil(steps / stretch) + 1)
+            return between + (stretch + 1) * states + stretch * work
+
+        fitting = [stretch for stretch in range(1, steps + 1) if needed(stretch) <= self._unroll.memory_budget]
+        return fitting[-1] if fitting else min(range(1, steps + 1), key=needed)
+
+    def _empty_tape(self) -> Tape:
+        rooms, work = (self._stretch + 1) * self._batch, self._stretch * self._work(keep=True)
+        for tape in self._unroll._idle:
+            if tape.arena.shapes == self.shapes and tape.arena.rooms >= rooms and len(tape.work) >= work:
+                self._unroll._idle = []
+                return tape
+        return Tape(self._arena(rooms), np.empty(work, self._dtype))
+
+    def _state(self, arena: Arena, start: int) -> list[Tensor]:
+        rows = slice(start, start + self._batch)
+        return [torch.from_numpy(arena.rows(name, rows)) for name in self.shapes]
+
+    # The kernels
+
+    def _walk(self, tape: Tape, start: int, end: int, outputs: Tensor) -> None:
+        """Step from the first states of the tape, keeping all. outputs: of these steps."""
+        walks = self._walks(tape.work, start, end, stride=self._batch, work_stride=self._work(keep=True))
+        self._forward_all(walks, tape.arena, True, self._inputs[start:end], outputs)
+
+    def _walk_between(self, number: int, start: int, end: int, outputs: Tensor) -> None:
+        """Step from the states before a stretch to those after it."""
+        assert self._between is not None
+        base = number * self._batch
+        scratch = self._scratch_per_thread()
+        walks = self._walks(scratch, start, start + 1, base=base, stride=self._batch, apart=True)
+        self._forward_all(walks, self._between, False, self._inputs[start : start + 1], outputs[start : start + 1])
+        if end > start + 1:
+            self._walk_in_place(self._between, base + self._batch, start + 1, end, outputs[start + 1 : end])
+
+    def _walk_in_place(self, arena: Arena, base: int, start: int, end: int, outputs: Tensor) -> None:
+        walks = self._walks(self._scratch_per_thread(), start, end, base=base, apart=True)
+        self._forward_all(walks, arena, False, self._inputs[start:end], outputs)
+
+    def _walk_back(
+        self, tape: Tape, start: int, end: int, gradients: Arena, d_outputs: Tensor, d_inputs: Tensor | None
+    ) -> None:
+        walks = self._walks(tape.work, start, end, stride=self._batch, work_stride=self._work(keep=True))
+        model, states, d_states = (ctypes.byref(s) for s in (self._packed.model, tape.arena.states, gradients.states))
+        d_out = d_outputs[start:end].data_ptr()
+        d_in = None if d_inputs is None else d_inputs[start:end].data_ptr()
+        needed = self._library.backward_scratch(model, self._batch)
+        scratch = [np.empty(needed, self._dtype) for _ in walks]
+
+        def back(number: int) -> None:
+            own = scratch[number].ctypes.data
+            self._library.backward(model, states, d_states, ctypes.byref(walks[number]), d_out, d_in, own)
+
+        def weigh(number: int) -> None:
+            self._library.weights(model, ctypes.byref(walks[number]), number, len(walks))
+
+        self._each(back, len(walks))
+        self._each(weigh, len(walks))
+
+    def _forward_all(self, walks: list[Walk], arena: Arena, keep: bool, inputs: Tensor, outputs: Tensor) -> None:
+        model, states = ctypes.byref(self._packed.model), ctypes.byref(arena.states)
+
+        def forward(number: int) -> None:
+            walk = ctypes.byref(walks[number])
+            self._library.walk(model, states, walk, keep, inputs.data_ptr(), outputs.data_ptr())
+
+        self._each(forward, len(walks))
+
+    def _each(self, function: Any, count: int) -> None:
+        pool = self._unroll._pool
+        if pool is None or count == 1:
+            for number in range(count):
+                function(number)
+        else:
+            list(pool.map(function, range(count)))
+
+    def _parts(self) -> int:
+        return min(self._unroll._threads, max(1, self._batch // LEAST_PER_THREAD))
+
+    def _scratch_per_thread(self) -> Array:
+        return np.empty((self._parts(), self._work(keep=False)), self._dtype)
+
+    def _walks(
+        self,
+        work: Array,
+        start: int,
+        end: int,
+        base: int = 0,
+        stride: int = 0,
+        work_stride: int = 0,
+        apart: bool = False,
+    ) -> list[Walk]:
+        """Return the walk over some steps of each thread's rows. apart: each thread's work is its own row of `work`."""
+        self._left = np.clip(self._lengths - start, 0, end - start)
+        self._lists = np.empty((3, self._batch), np.int64)
+        parts = self._parts()
+        cuts = itertools.pairwise(self._batch * part // parts for part in range(parts + 1))
+        common = {"total": self._batch, "steps": end - start, "base": base, "stride": stride, "work_stride": work_stride}
+        common |= {"lengths": self._left.ctypes.data, "lists": self._lists.ctypes.data}
+        works = [(work[number] if apart else work).ctypes.data for number in range(parts)]
+        return [
+            Walk(first=first, batch=last - first, work=own, **common)
+            for (first, last), own in zip(cuts, works, strict=True)
+        ]
+
+
+def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.float64 if dtype.itemsize == 8 else torch.float32
