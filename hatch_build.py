@@ -13,10 +13,10 @@ class KernelsHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         sys.path.insert(0, self.root)
-        from models.kernels.build import BuildFailed, build
+        from models.kernels.build import BuildFailed, build_all
 
         try:
-            path = build()
+            path = build_all()
         except BuildFailed as error:
             self.app.display_warning(f"engram: built without its fused kernels: {error}")
             return

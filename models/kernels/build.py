@@ -1,4 +1,4 @@
-"""Build the library of the kernels: with zig's C compiler, which comes as a wheel, or the system's.
+"""Build the libraries of the kernels: with zig's C compiler, which comes as a wheel, or the system's.
 
 python -m models.kernels.build
 """
@@ -15,13 +15,18 @@ HERE = Path(__file__).parent
 
 SOURCE = HERE / "engram.c"
 
+LINUX, MAC = "-linux-gnu.2.17", "-macos"
+
 TARGETS = {
-    ("Linux", "x86_64"): ["-target", "x86_64-linux-gnu.2.17", "-mcpu=x86_64_v3"],
-    ("Linux", "aarch64"): ["-target", "aarch64-linux-gnu.2.17"],
-    ("Darwin", "x86_64"): ["-target", "x86_64-macos", "-mcpu=x86_64_v3"],
-    ("Darwin", "arm64"): ["-target", "aarch64-macos"],
+    ("Linux", "x86_64"): {"v4": ["x86_64" + LINUX, "x86_64_v4"], "v3": ["x86_64" + LINUX, "x86_64_v3"]},
+    ("Linux", "aarch64"): {"": ["aarch64" + LINUX, "baseline"]},
+    ("Darwin", "x86_64"): {"v3": ["x86_64" + MAC, "x86_64_v3"]},
+    ("Darwin", "arm64"): {"": ["aarch64" + MAC, "baseline"]},
 }
-"""What zig is told for each machine: a portable library that needs AVX2 and FMA on x86, NEON on ARM."""
+"""For each machine its libraries, the fastest first: zig's names of the target and of the processor.
+
+v3 needs AVX2 and FMA, v4 AVX-512; on ARM there is one, which needs NEON. The library says whether it runs here.
+"""
 
 OPTIONS = ["-O3", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror"]
 """Without contraction, so that sums are rounded where the source says; never -ffast-math, which changes the mode of the
@@ -32,24 +37,35 @@ class BuildFailed(RuntimeError):
     """The library cannot be built here; the message says why."""
 
 
-def library_path() -> Path:
-    """Return where the library of this machine lies, built or not."""
-    return HERE / f"libengram-{platform.system().lower()}-{platform.machine()}.so"
+def library_paths() -> list[Path]:
+    """Return where the libraries of this machine lie, built or not, the fastest first."""
+    machine = platform.system(), platform.machine()
+    names = ["-".join(filter(None, ("libengram", machine[0].lower(), machine[1], variant))) for variant in _variants()]
+    return [HERE / f"{name}.so" for name in names]
 
 
-def build(*options: str) -> Path:
-    """Compile the library and return its path. Raises BuildFailed."""
-    target = TARGETS.get((platform.system(), platform.machine()))
-    if target is None:
+def build_all() -> list[Path]:
+    """Compile the libraries of this machine and return their paths. Raises BuildFailed."""
+    if not _variants():
         raise BuildFailed(f"there are no kernels for {platform.system()} on {platform.machine()}")
-    path = library_path()
+    return [build(path, variant) for path, variant in zip(library_paths(), _variants(), strict=True)]
+
+
+def build(path: Path, variant: str, *options: str) -> Path:
+    """Compile one library to `path` and return it. options: more for the compiler. Raises BuildFailed."""
+    target, processor = _variants()[variant]
     unfinished = path.with_suffix(f".{os.getpid()}")
-    command = [*_compiler(), *target, *OPTIONS, *options, "-o", str(unfinished), str(SOURCE)]
+    command = [*_compiler(), "-target", target, f"-mcpu={processor}", *OPTIONS, *options]
+    command += ["-o", str(unfinished), str(SOURCE)]
     run = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 (a fixed command)
     if run.returncode:
         raise BuildFailed(f"{' '.join(command)}: {run.stderr.strip() or run.returncode}")
     unfinished.replace(path)
     return path
+
+
+def _variants() -> dict[str, list[str]]:
+    return TARGETS.get((platform.system(), platform.machine()), {})
 
 
 def _compiler() -> list[str]:
@@ -62,4 +78,4 @@ def _compiler() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{build()}\n")
+    sys.stdout.writelines(f"{path}\n" for path in build_all())

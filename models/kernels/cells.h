@@ -70,18 +70,21 @@ INLINE const real *layer_output(const layer *cell, const cell_states *states, la
 /* ---- LSTM ---- */
 
 /* i, f, o = sigmoid, j = tanh;  c = f c + i j;  h = o tanh(c); peepholes let i and f see the old c, o the new one.
- * gates: i, j, f, o, [4][cells]. next: c before the model clips it, again. */
-static void lstm_row(const layer *cell, const real *gates, const real *c, real *h, real *next_c, real *next) {
+ * gates: i, j, f, o, [4][cells], left activated. next: c before the model clips it, again. */
+static void lstm_row(const layer *cell, real *gates, const real *c, real *h, real *next_c, real *next) {
     i64 size = cell->cells;
     const real *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
         vec before = load(c + k), i = load(gates + k), f = load(gates + 2 * size + k), o = load(gates + 3 * size + k);
         if (peep) i = fma_(load(peep + k), before, i), f = fma_(load(peep + size + k), before, f);
-        vec kept = sigmoid_(f + all((real)cell->forget_bias)) * before;
-        vec now = clipped(fma_(sigmoid_(i), tanh_(load(gates + size + k)), kept), cell->cell_clip);
+        vec j = tanh_(load(gates + size + k));
+        i = sigmoid_(i), f = sigmoid_(f + all((real)cell->forget_bias));
+        vec now = clipped(fma_(i, j, f * before), cell->cell_clip);
         if (peep) o = fma_(load(peep + 2 * size + k), now, o);
+        o = sigmoid_(o);
+        store(gates + k, i), store(gates + size + k, j), store(gates + 2 * size + k, f), store(gates + 3 * size + k, o);
         store(next_c + k, now), store(next + k, now);
-        store(h + k, sigmoid_(o) * tanh_(now));
+        store(h + k, o * tanh_(now));
     }
 }
 
@@ -90,13 +93,8 @@ static void lstm_row_backward(const layer *cell, real *gates, const real *c, con
     i64 size = cell->cells;
     const real *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
-        vec before = load(c + k), now = load(next + k), i = load(gates + k), o = load(gates + 3 * size + k);
-        vec f = load(gates + 2 * size + k) + all((real)cell->forget_bias), j = tanh_(load(gates + size + k));
-        if (peep) {
-            i = fma_(load(peep + k), before, i), f = fma_(load(peep + size + k), before, f);
-            o = fma_(load(peep + 2 * size + k), now, o);
-        }
-        i = sigmoid_(i), f = sigmoid_(f), o = sigmoid_(o);
+        vec before = load(c + k), now = load(next + k), i = load(gates + k), j = load(gates + size + k);
+        vec f = load(gates + 2 * size + k), o = load(gates + 3 * size + k);
         vec out = tanh_(now), d_h = load(dh + k), d_o = d_h * out * o * (all(1) - o);
         vec d_c = load(dc + k) + d_h * o * (all(1) - out * out);
         if (peep) d_c = fma_(d_o, load(peep + 2 * size + k), d_c);

@@ -17,7 +17,6 @@ typedef struct {
     real *forward, *backward;                          /* [writes][reads][row] */
     real *sharp_forward, *sharp_backward;              /* the same, with link_sharpening */
     real *write_masked, *read_masked;                  /* [heads][2][size], with masks */
-    real *spare;                                       /* kept by none: [4 row + 256] */
 } dnc_work;
 
 static dnc_work lay_dnc(const model *m, room *from) {
@@ -37,7 +36,6 @@ static dnc_work lay_dnc(const model *m, room *from) {
     w.sharp_backward = m->link_sharpening ? take(from, sharp) : w.backward;
     w.write_masked = take(from, m->masking ? 2 * writes * size : 0);
     w.read_masked = take(from, m->masking ? 2 * reads * size : 0);
-    w.spare = take(from, 4 * row + 256);
     return w;
 }
 
@@ -47,17 +45,23 @@ INLINE real dnc_strength(const model *m, real x) {
 
 /* ---- Allocation ---- */
 
-/* The numbers of the slots, the most free first, equals in the order of their numbers: a stable sort of what is not
- * negative, by the bits, from the lowest byte to the highest. counts: [256]; order, spare: [slots]. */
-static void sort_by_free(const real *free_, i64 slots, int32_t *order, int32_t *spare, int32_t *counts) {
-    if (slots <= 64) {
-        for (i64 n = 0; n < slots; n++) {
-            i64 at = n;
-            for (; at > 0 && free_[order[at - 1]] < free_[n]; at--) order[at] = order[at - 1];
-            order[at] = (int32_t)n;
+/* The numbers of the slots, the most free first, equals in the order of their numbers: each goes to the place that is the
+ * number of those before it. free_: padded with -1. */
+static void rank_by_free(const real *free_, i64 slots, int32_t *order) {
+    for (i64 n = 0; n < slots; n++) {
+        vec own = all(free_[n]);
+        ivec before = {0}, place = (ivec){0, 1, 2, 3, 4, 5, 6, 7};
+        for (i64 m = 0; m < padded(slots); m += LANES, place += LANES) {
+            vec other = load(free_ + m);
+            before -= (other > own) | ((other == own) & (place < (whole)n));
         }
-        return;
+        order[__builtin_reduce_add(before)] = (int32_t)n;
     }
+}
+
+/* The same for many slots: a stable sort of what is not negative, by the bits, from the lowest byte to the highest.
+ * spare: [slots]; counts: [256]. */
+static void sort_by_free(const real *free_, i64 slots, int32_t *order, int32_t *spare, int32_t *counts) {
     for (i64 n = 0; n < slots; n++) order[n] = (int32_t)n;
     for (int shift = 0; shift < (int)(8 * sizeof(real)); shift += 8) {
         memset(counts, 0, 256 * sizeof(int32_t));
@@ -87,7 +91,9 @@ static void allocation_weights(const real *usage, i64 slots, real *out, int32_t 
     i64 row = padded(slots);
     int32_t *integers = (int32_t *)(spare + row);
     for (i64 n = 0; n < row; n += LANES) store(spare + n, free_of(load(usage + n))), store(out + n, all(0));
-    sort_by_free(spare, slots, order, integers, integers + row);
+    for (i64 n = slots; n < row; n++) spare[n] = -1;
+    if (slots <= 128) rank_by_free(spare, slots, order);
+    else sort_by_free(spare, slots, order, integers, integers + row);
     real all_before_used = 1;
     for (i64 j = 0; j < slots; j++) {
         real free_ = spare[order[j]];
@@ -118,24 +124,40 @@ INLINE void link_pass(const real *link, real *to, const real *w, real *precedenc
                       real *forward, real *backward, i64 slots, const i64 reads, const i64 update) {
     i64 row = padded(slots);
     for (i64 i = 0; i < slots; i++) {
-        const real *line = link + i * row;
+        const real *line = update ? link + i * row : to + i * row;
         real *to_line = to + i * row, own = precedence[i];
-        vec total[4], here[4], written = all(w[i]), kept = all(1 - w[i]);
-        for (i64 r = 0; r < reads; r++) total[r] = all(0), here[r] = all(read_weights[r * row + i]);
+        wide_vec wide_total[4], wide_here[4], wide_written = all_wide(w[i]), wide_kept = all_wide(1 - w[i]);
+        vec total[4];
+        for (i64 r = 0; r < reads; r++)
+            wide_total[r] = all_wide(0), total[r] = all(0), wide_here[r] = all_wide(read_weights[r * row + i]);
         precedence[i] = 0;
-        for (i64 j = 0; j < row; j += LANES) {
-            vec entry = load((update ? line : to_line) + j);
+        i64 j = 0;
+        for (; j + 2 * LANES <= row; j += 2 * LANES) {
+            wide_vec entry = load_wide(line + j);
             if (update) {
-                entry = fma_(kept - load(w + j), entry, written * load(precedence + j));
+                entry = fma_wide(wide_kept - load_wide(w + j), entry, wide_written * load_wide(precedence + j));
+                store_wide(to_line + j, entry);
+            }
+            for (i64 r = 0; r < reads; r++) {
+                real *back = backward + r * row + j;
+                wide_total[r] = fma_wide(entry, load_wide(read_weights + r * row + j), wide_total[r]);
+                store_wide(back, fma_wide(entry, wide_here[r], load_wide(back)));
+            }
+        }
+        if (j < row) {
+            vec entry = load(line + j);
+            if (update) {
+                entry = fma_(all(1 - w[i]) - load(w + j), entry, all(w[i]) * load(precedence + j));
                 store(to_line + j, entry);
             }
             for (i64 r = 0; r < reads; r++) {
-                total[r] = fma_(entry, load(read_weights + r * row + j), total[r]);
-                store(backward + r * row + j, fma_(entry, here[r], load(backward + r * row + j)));
+                real *back = backward + r * row + j;
+                total[r] = entry * load(read_weights + r * row + j);
+                store(back, fma_(entry, all(read_weights[r * row + i]), load(back)));
             }
         }
         precedence[i] = own;
-        for (i64 r = 0; r < reads; r++) forward[r * row + i] = sum(total[r]);
+        for (i64 r = 0; r < reads; r++) forward[r * row + i] = sum_wide(wide_total[r]) + sum(total[r]);
     }
 }
 
@@ -322,8 +344,9 @@ static void update_usage_backward(const model *m, const real *before, const real
     }
 }
 
-/* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. */
-static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, dnc_work w) {
+/* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. spare:
+ * [2 row + 256]. */
+static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, dnc_work w, real *spare) {
     i64 slots = m->slots, row = padded(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
     const real *memory = memory_of(m, s, from), *erase = z + m->erase, *add = z + m->add;
     real *next = memory_of(m, s, to), *write_weights = write_weights_of(m, s, to);
@@ -337,7 +360,7 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
     memcpy(w.used, usage, row * sizeof(real));
     for (i64 v = 0; v < writes; v++) {
         real *used = w.used + v * row, *a = w.allocation + v * row;
-        allocation_weights(used, slots, a, w.order + v * row, w.spare);
+        allocation_weights(used, slots, a, w.order + v * row, spare);
         vec gate = all(allocation_gate[v] * write_gate[v]);
         for (i64 n = 0; v + 1 < writes && n < row; n += LANES) {
             vec u = load(used + n);
@@ -366,10 +389,7 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 
     /* Read: by content, or forward or backward along the order of writing */
     for (i64 n = 0; n < row; n += LANES) {
-        for (i64 k = n; k < n + LANES; k++) {
-            real kept = m->deallocation ? w.retention[k] : 1;
-            write_word(memory + k * size, next + k * size, k, write_weights, erase, add, writes, row, size, kept);
-        }
+        write_eight(memory, next, n, write_weights, erase, add, writes, row, size, m->deallocation ? w.retention : 0);
         if (m->masking) continue;
         store(w.read_words + n, measure(COSINE, products_of_eight(next + n * size, size, 0, 0)));
         for (i64 r = 0; r < reads; r++)
@@ -407,7 +427,7 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
             store(read_weights + r * row + n, mixed);
         }
     }
-    read_vectors(next, read_weights, reads, slots, size, read_vectors_of(m, s, to));
+    read_vectors(next, read_weights, reads, row, size, read_vectors_of(m, s, to));
 }
 
 /* Numbers that the gradients of a row need while they are found. */
@@ -437,6 +457,7 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
     spare = take(&left, 0);
     memset(d_previous, 0, reads * row * sizeof(real));
     memset(d_retention, 0, row * sizeof(real));
+    outers terms = {0};
 
     /* Read: the vectors, then the ways to find what to read */
     for (i64 r = 0; r < reads; r++) {
@@ -464,8 +485,7 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
             d_sharpness[reads * writes] = sharpen_direction_backward(
                 w.backward + at, w.sharp_backward + at, sharpness[reads * writes], slots, d_backward + at);
         }
-        outer read = {read_weights + r * row, d_vector};
-        if (m->masking) outers(d_memory, slots, size, &read, 1);
+        add_outer(d_memory, row, size, &terms, read_weights + r * row, d_vector);
     }
     memset(d_words, 0, row * sizeof(real));
     for (i64 r = 0; r < reads; r++) {
@@ -485,14 +505,13 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
                                      slots, by_content, d_words);
         d[m->strengths + r] = of.strength;
         for (i64 k = 0; k < size; k += LANES) store(d_key + k, all(of.key) * load(key + k));
-        outer terms[2] = {{read_weights + r * row, d_vectors + r * size}, {by_content, key}};
-        outers(d_memory, slots, size, terms, 2);
+        add_outer(d_memory, row, size, &terms, by_content, key);
     }
+    add_outers(d_memory, row, size, &terms, m->masking ? 0 : d_words, next);
     if (!m->masking) {
-        add_scaled(d_memory, next, d_words, 0, slots, size);
         for (i64 r = 0; r < reads; r++) {
             real *d_key = d + m->read_keys + r * size;
-            read_vectors(next, d_content + r * row, 1, slots, size, spare);
+            read_vectors(next, d_content + r * row, 1, row, size, spare);
             add_to(d_key, spare, size);
         }
     }
@@ -507,7 +526,7 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
     }
 
     /* Write: the words, then the mixture of free slots and similar ones */
-    write_backward(memory, write_weights, z + m->erase, z + m->add, writes, slots, size,
+    write_backward(memory, write_weights, z + m->erase, z + m->add, writes, row, size,
                    m->deallocation ? w.retention : 0, d_memory, d_write_weights, d + m->erase, d + m->add,
                    m->deallocation ? d_retention : 0);
     memset(d_words, 0, row * sizeof(real));
@@ -535,12 +554,11 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
         content_gradient of = content_weights_backward(COSINE, c, similarities, w.write_words,
                                                        measure_of(COSINE, key, size), strength, slots, found, d_words);
         d[m->strengths + reads + v] = of.strength;
-        read_vectors(memory, found, 1, slots, size, d_key);
+        read_vectors(memory, found, 1, row, size, d_key);
         for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(of.key), load(key + k), load(d_key + k)));
-        outer term = {found, key};
-        outers(d_memory, slots, size, &term, 1);
+        add_outer(d_memory, row, size, &terms, found, key);
     }
-    if (!m->masking) add_scaled(d_memory, memory, d_words, 0, slots, size);
+    add_outers(d_memory, row, size, &terms, m->masking ? 0 : d_words, memory);
     memset(d_used, 0, row * sizeof(real));
     for (i64 v = writes - 1; v >= 0; v--) {
         const real *used = w.used + v * row, *a = w.allocation + v * row;

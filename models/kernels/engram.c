@@ -26,6 +26,7 @@ typedef struct {
     real *joined;    /* what the outputs are taken of */
     real *outputs;   /* before their activation; then their gradient */
     real *memory;    /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
+    real *spare;     /* for one row at a time */
 } step_work;
 
 /* Which of the rows: `first` to `first + batch` of `total`; whether each keeps what its memory's part finds. */
@@ -75,6 +76,8 @@ static step_work lay_step(const model *m, share of, room *from) {
     w.joined = take_rows(from, of, m->output.inputs), w.outputs = take_rows(from, of, m->output.outputs);
     i64 own = memory_work(m);
     w.memory = take_at(from, own * (of.keep ? of.total : 1), of.keep ? of.first * own : 0);
+    i64 spare = m->kind == DNC ? 2 * padded(m->slots) + 256 : 0;
+    w.spare = take_at(from, spare * (of.keep ? of.total : 1), of.keep ? of.first * spare : 0);
     return w;
 }
 
@@ -166,7 +169,7 @@ static step_work step(const model *m, const states *s, const rows *who, const re
             if (m->kind == DNC) {
                 dnc_work kept = lay_dnc(m, &found);
                 dnc_controls(m, z);
-                dnc_row(m, s, who->from[b], who->to[b], z, kept);
+                dnc_row(m, s, who->from[b], who->to[b], z, kept, w.spare);
                 if (allocation) memcpy(allocation + b * m->writes * row, kept.allocation, m->writes * row * sizeof(real));
             } else {
                 ntm_controls(m, z);
@@ -419,10 +422,15 @@ void engram_weights(const model *m, const walk *over, i64 part, i64 parts) {
 int engram_runs_here(void) {
 #if defined(__x86_64__)
     unsigned int a, b, c, d, state, high;
-    const unsigned int fma = 1u << 12, xsave = 1u << 27, avx2 = 1u << 5, registers = 6;
+    const unsigned int fma = 1u << 12, xsave = 1u << 27;
+#ifdef __AVX512F__
+    const unsigned int wide = 0xd0030020, registers = 0xe6; /* AVX2, AVX-512 F, DQ, CD, BW, VL */
+#else
+    const unsigned int wide = 0x20, registers = 6; /* AVX2 */
+#endif
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (fma | xsave)) != (fma | xsave)) return 0;
     __asm__ volatile("xgetbv" : "=a"(state), "=d"(high) : "c"(0)); /* does the system keep the wide registers? */
-    return (state & registers) == registers && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & avx2);
+    return (state & registers) == registers && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & wide) == wide;
 #else
     return 1;
 #endif

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.kernels.build import library_path
+from models.kernels.build import library_paths
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,16 @@ def _declared(function: Any, returns: Any, *takes: Any) -> Any:
 
 @functools.cache
 def library() -> Library | None:
-    """Return the library, or None, with a line in the log, where there is none for this machine."""
-    try:
-        loaded = Library(library_path())
-    except (OSError, AttributeError) as error:  # none, or one that was built from other sources
-        logger.info("no fused kernels: %s; python -m models.kernels.build makes them (pip install ziglang)", error)
-        return None
-    if not loaded.runs_here:
-        logger.info("no fused kernels: this processor lacks AVX2 or FMA")
-        return None
-    return loaded
+    """Return the fastest library that this processor runs, or None, with a line in the log, where there is none."""
+    why = "there are none for this machine"
+    for path in library_paths():
+        try:
+            loaded = Library(path)
+        except (OSError, AttributeError) as error:  # none, or one that was built from other sources
+            why = f"{error}; python -m models.kernels.build makes them (pip install ziglang)"
+            continue
+        if loaded.runs_here:
+            return loaded
+        why = f"this processor lacks what {path.name} needs (AVX2 and FMA, or AVX-512)"
+    logger.info("no fused kernels: %s", why)
+    return None

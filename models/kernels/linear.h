@@ -20,54 +20,65 @@ typedef struct {
 INLINE i64 padded(i64 size) { return (size + LANES - 1) / LANES * LANES; }
 INLINE i64 padded_to_panels(i64 size) { return (size + PANEL - 1) / PANEL * PANEL; }
 
+/* A tile keeps the sums of so many rows and panels in registers: as many as there are. */
+#ifdef __AVX512F__
+#define TILE_ROWS 8
+#define TILE_PANELS 2
+#else
+#define TILE_ROWS 6
+#define TILE_PANELS 1
+#endif
+#define TILE (TILE_ROWS * TILE_PANELS)
+
 /* A tile of `rows` rows and `panels` panels of outputs, kept in registers: each output accumulates over the inputs in
  * their order, whatever the tile. */
 INLINE void apply_tile(const linear *layer, const real *in, real *out, i64 panel, const i64 rows, const i64 panels) {
     i64 inputs = layer->inputs, outputs = layer->outputs;
     const real *weights = layer->weights + panel * inputs;
-    vec total[12];
+    wide_vec total[TILE];
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < rows * panels * 2; t++)
-        total[t] = layer->bias ? load(layer->bias + panel + t % (panels * 2) * LANES) : all(0);
+    for (i64 t = 0; t < rows * panels; t++)
+        total[t] = layer->bias ? load_wide(layer->bias + panel + t % panels * PANEL) : all_wide(0);
     for (i64 k = 0; k < inputs; k++)
 #pragma clang loop unroll(full)
-        for (i64 r = 0; r < rows; r++) {
-            vec value = all(in[r * inputs + k]);
+        for (i64 r = 0; r < rows; r++)
 #pragma clang loop unroll(full)
             for (i64 p = 0; p < panels; p++) {
-                const real *w = weights + (p * inputs + k) * PANEL;
-                vec *t = total + (r * panels + p) * 2;
-                t[0] = fma_(value, load(w), t[0]), t[1] = fma_(value, load(w + LANES), t[1]);
+                wide_vec *t = total + r * panels + p;
+                *t = fma_wide(all_wide(in[r * inputs + k]), load_wide(weights + (p * inputs + k) * PANEL), *t);
             }
-        }
 #pragma clang loop unroll(full)
     for (i64 r = 0; r < rows; r++)
 #pragma clang loop unroll(full)
-        for (i64 t = 0; t < panels * 2; t++)
-            store(out + r * outputs + panel + t * LANES, total[r * panels * 2 + t]);
+        for (i64 p = 0; p < panels; p++) store_wide(out + r * outputs + panel + p * PANEL, total[r * panels + p]);
 }
 
 /* The same for all panels, so many at once. */
-INLINE void apply_rows(const linear *layer, const real *in, real *out, const i64 rows, const i64 panels) {
+INLINE void apply_rows(const linear *layer, const real *in, real *out, const i64 rows) {
     i64 panel = 0, outputs = layer->outputs;
+    const i64 panels = TILE / rows < 4 ? TILE / rows : 4;
     for (; panel + panels * PANEL <= outputs; panel += panels * PANEL) apply_tile(layer, in, out, panel, rows, panels);
     for (; panel < outputs; panel += PANEL) apply_tile(layer, in, out, panel, rows, 1);
 }
 
-/* Rows of `in` [batch][inputs] to rows of `out` [batch][outputs]. Six rows share a panel of weights; of those that are
- * left over, the fewer they are, the more panels are taken at once. */
+/* Rows of `in` [batch][inputs] to rows of `out` [batch][outputs]. The rows of a tile share its panels of weights; of
+ * those that are left over, the fewer they are, the more panels are taken at once. */
 static void apply_linear(const linear *layer, const real *in, i64 batch, real *out) {
-    i64 inputs = layer->inputs, outputs = layer->outputs, tiled = batch / 6 * 6;
-    for (i64 panel = 0; tiled && panel < outputs; panel += PANEL)
-        for (i64 row = 0; row < tiled; row += 6)
-            apply_tile(layer, in + row * inputs, out + row * outputs, panel, 6, 1);
+    i64 inputs = layer->inputs, outputs = layer->outputs, tiled = batch / TILE_ROWS * TILE_ROWS, panel = 0;
+    for (; tiled && panel + TILE_PANELS * PANEL <= outputs; panel += TILE_PANELS * PANEL)
+        for (i64 row = 0; row < tiled; row += TILE_ROWS)
+            apply_tile(layer, in + row * inputs, out + row * outputs, panel, TILE_ROWS, TILE_PANELS);
+    for (; tiled && panel < outputs; panel += PANEL)
+        for (i64 row = 0; row < tiled; row += TILE_ROWS)
+            apply_tile(layer, in + row * inputs, out + row * outputs, panel, TILE_ROWS, 1);
     in += tiled * inputs, out += tiled * outputs;
     switch (batch - tiled) {
-    case 5: apply_rows(layer, in, out, 5, 1); break;
-    case 4: apply_rows(layer, in, out, 4, 1); break;
-    case 3: apply_rows(layer, in, out, 3, 2); break;
-    case 2: apply_rows(layer, in, out, 2, 3); break;
-    case 1: apply_rows(layer, in, out, 1, 4); break;
+#define LEFT(rows) case rows: apply_rows(layer, in, out, rows); break;
+        LEFT(1) LEFT(2) LEFT(3) LEFT(4) LEFT(5)
+#if TILE_ROWS > 6
+        LEFT(6) LEFT(7)
+#endif
+#undef LEFT
     }
 }
 
@@ -83,49 +94,59 @@ typedef struct {
     i64 steps, batch, stride;
 } sequence;
 
-/* dW += sum dy x^T over some steps, for one panel of outputs and `count` inputs from k on. */
+/* dW += sum dy x^T over some steps, for `panels` panels of outputs and `count` inputs from k on. */
 INLINE void weights_tile(const linear *layer, const sequence *over, const real *in, const real *d_out, i64 panel, i64 k,
-                         const i64 count) {
-    real *d_weights = layer->d_weights + panel * layer->inputs + k * PANEL;
-    vec total[12];
+                         const i64 count, const i64 panels) {
+    i64 inputs = layer->inputs;
+    real *d_weights = layer->d_weights + panel * inputs + k * PANEL;
+    wide_vec total[TILE];
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < 2 * count; t++) total[t] = load(d_weights + t * LANES);
+    for (i64 t = 0; t < count * panels; t++)
+        total[t] = load_wide(d_weights + (t / count * inputs + t % count) * PANEL);
     for (i64 step = 0; step < over->steps; step++) {
         const real *x = in + step * over->stride + k, *y = d_out + step * over->stride + panel;
-        for (i64 row = 0; row < over->batch; row++, x += layer->inputs, y += layer->outputs) {
-            vec low = load(y), high = load(y + LANES);
+        for (i64 row = 0; row < over->batch; row++, x += inputs, y += layer->outputs)
 #pragma clang loop unroll(full)
-            for (i64 c = 0; c < count; c++) {
-                vec value = all(x[c]);
-                total[2 * c] = fma_(value, low, total[2 * c]);
-                total[2 * c + 1] = fma_(value, high, total[2 * c + 1]);
-            }
-        }
+            for (i64 c = 0; c < count; c++)
+#pragma clang loop unroll(full)
+                for (i64 p = 0; p < panels; p++) {
+                    wide_vec *t = total + p * count + c;
+                    *t = fma_wide(all_wide(x[c]), load_wide(y + p * PANEL), *t);
+                }
     }
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < 2 * count; t++) store(d_weights + t * LANES, total[t]);
+    for (i64 t = 0; t < count * panels; t++)
+        store_wide(d_weights + (t / count * inputs + t % count) * PANEL, total[t]);
+}
+
+/* The same for all inputs. */
+INLINE void weights_panels(const linear *layer, const sequence *over, const real *in, const real *d_out, i64 panel,
+                           const i64 panels) {
+    i64 k = 0;
+    for (; k + TILE_ROWS <= layer->inputs; k += TILE_ROWS)
+        weights_tile(layer, over, in, d_out, panel, k, TILE_ROWS, panels);
+    for (; k < layer->inputs; k += 2) weights_tile(layer, over, in, d_out, panel, k, 2, panels);
 }
 
 /* Add to the gradients of weights and biases what the rows of some steps say, step after step, row after row. Only the
  * part `share` of `shares` of the panels is done. */
 static void weights_backward(const linear *layer, sequence over, const real *in, const real *d_out, i64 share,
                              i64 shares) {
-    i64 inputs = layer->inputs, panels = layer->outputs / PANEL, steps = over.steps;
+    i64 panels = layer->outputs / PANEL, steps = over.steps;
     i64 first = panels * share / shares * PANEL, last = panels * (share + 1) / shares * PANEL;
     i64 block = over.batch < 64 ? 64 / over.batch : 1; /* rows enough to pay for loading a tile, few enough to stay near */
     for (i64 step = 0; step < steps; step += block) {
         over.steps = steps - step < block ? steps - step : block;
         const real *x = in + step * over.stride, *y = d_out + step * over.stride;
-        for (i64 panel = first; panel < last; panel += PANEL) {
-            i64 k = 0;
-            for (; k + 6 <= inputs; k += 6) weights_tile(layer, &over, x, y, panel, k, 6);
-            for (; k < inputs; k += 2) weights_tile(layer, &over, x, y, panel, k, 2);
-        }
+        i64 panel = first;
+        for (; panel + TILE_PANELS * PANEL <= last; panel += TILE_PANELS * PANEL)
+            weights_panels(layer, &over, x, y, panel, TILE_PANELS);
+        for (; panel < last; panel += PANEL) weights_panels(layer, &over, x, y, panel, 1);
         for (i64 s = 0; s < over.steps; s++)
             for (i64 row = 0; row < over.batch; row++)
-                for (i64 panel = first; panel < last; panel += LANES) {
-                    vec d = load(y + s * over.stride + row * layer->outputs + panel);
-                    store(layer->d_bias + panel, load(layer->d_bias + panel) + d);
+                for (i64 k = first; k < last; k += LANES) {
+                    vec d = load(y + s * over.stride + row * layer->outputs + k);
+                    store(layer->d_bias + k, load(layer->d_bias + k) + d);
                 }
     }
 }

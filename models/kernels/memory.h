@@ -50,74 +50,84 @@ INLINE vec denominators(i64 similarity, vec key, vec words) {
     return similarity == TIGHT_COSINE ? key * words : sqrt_(fma_(key, words, all(EPSILON)));
 }
 
-/* out = sum_n w[n] M[n] for so many weightings, `columns` vectors of columns at once. */
-INLINE void read_columns(const real *memory, const real *weights, i64 row, i64 slots, i64 size, real *out,
-                         const i64 count, const i64 columns) {
+/* out = sum_n w[n] M[n] for so many weightings, `columns` vectors of columns at once; with two ways the even slots and
+ * the odd ones are summed apart, so that a sum need not wait for the one before. */
+INLINE void read_columns(const real *memory, const real *weights, i64 row, i64 size, real *out, const i64 count,
+                         const i64 columns, const i64 ways) {
     vec total[8];
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < count * columns; t++) total[t] = all(0);
-    for (i64 n = 0; n < slots; n++)
+    for (i64 t = 0; t < count * columns * ways; t++) total[t] = all(0);
+    for (i64 n = 0; n < row; n += ways)
 #pragma clang loop unroll(full)
-        for (i64 c = 0; c < columns; c++) {
-            vec word = load(memory + n * size + c * LANES);
+        for (i64 c = 0; c < columns * ways; c++) {
+            i64 way = c / columns;
+            vec word = load(memory + (n + way) * size + c % columns * LANES);
 #pragma clang loop unroll(full)
-            for (i64 r = 0; r < count; r++)
-                total[r * columns + c] = fma_(all(weights[r * row + n]), word, total[r * columns + c]);
+            for (i64 r = 0; r < count; r++) {
+                vec *t = total + r * columns * ways + c;
+                *t = fma_(all(weights[r * row + n + way]), word, *t);
+            }
         }
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < count * columns; t++) store(out + t / columns * size + t % columns * LANES, total[t]);
+    for (i64 t = 0; t < count * columns; t++) {
+        const vec *first = total + t / columns * columns * ways + t % columns;
+        store(out + t / columns * size + t % columns * LANES, ways == 2 ? first[0] + first[columns] : first[0]);
+    }
 }
 
 /* r = sum_n w[n] M[n] for so many weightings [count][row]: out [count][size]. */
-static void read_vectors(const real *memory, const real *weights, i64 count, i64 slots, i64 size, real *out) {
-    i64 row = padded(slots);
+static void read_vectors(const real *memory, const real *weights, i64 count, i64 row, i64 size, real *out) {
     for (; count >= 4; count -= 4, weights += 4 * row, out += 4 * size) {
         i64 k = 0;
-        for (; k + 2 * LANES <= size; k += 2 * LANES) read_columns(memory + k, weights, row, slots, size, out + k, 4, 2);
-        for (; k < size; k += LANES) read_columns(memory + k, weights, row, slots, size, out + k, 4, 1);
+        for (; k + 2 * LANES <= size; k += 2 * LANES) read_columns(memory + k, weights, row, size, out + k, 4, 2, 1);
+        for (; k < size; k += LANES) read_columns(memory + k, weights, row, size, out + k, 4, 1, 2);
     }
     for (; count > 0; count--, weights += row, out += size) {
         i64 k = 0;
-        for (; k + 4 * LANES <= size; k += 4 * LANES) read_columns(memory + k, weights, row, slots, size, out + k, 1, 4);
-        for (; k + 2 * LANES <= size; k += 2 * LANES) read_columns(memory + k, weights, row, slots, size, out + k, 1, 2);
-        for (; k < size; k += LANES) read_columns(memory + k, weights, row, slots, size, out + k, 1, 1);
+        for (; k + 4 * LANES <= size; k += 4 * LANES) read_columns(memory + k, weights, row, size, out + k, 1, 4, 2);
+        if (size - k == 3 * LANES) read_columns(memory + k, weights, row, size, out + k, 1, 3, 2);
+        if (size - k == 2 * LANES) read_columns(memory + k, weights, row, size, out + k, 1, 2, 2);
+        if (size - k == LANES) read_columns(memory + k, weights, row, size, out + k, 1, 1, 2);
     }
 }
 
-/* One vector to be added to every word, so much of it as `weights` say. */
+/* Vectors to be added to every word of a gradient, of each so much as its weights say, at most four at once. */
 typedef struct {
-    const real *weights, *vector;
-} outer;
+    i64 count;
+    const real *weights[4], *vectors[4];
+} outers;
 
-INLINE void add_outers(real *d_memory, i64 slots, i64 size, const outer *terms, const i64 count) {
-    for (i64 n = 0; n < slots; n++) {
-        vec weight[4];
+/* dM[n] += sum_t w_t[n] v_t, and with a scale c: + c[n] M[n]. */
+INLINE void add_so_many(real *d_memory, i64 row, i64 size, const outers *terms, const real *scale, const real *memory,
+                        const i64 count) {
+    for (i64 n = 0; n < row; n++) {
+        vec weight[4], own = all(scale ? scale[n] : 0);
 #pragma clang loop unroll(full)
-        for (i64 t = 0; t < count; t++) weight[t] = all(terms[t].weights[n]);
+        for (i64 t = 0; t < count; t++) weight[t] = all(terms->weights[t][n]);
         for (i64 k = 0; k < size; k += LANES) {
             vec d = load(d_memory + n * size + k);
+            if (scale) d = fma_(own, load(memory + n * size + k), d);
 #pragma clang loop unroll(full)
-            for (i64 t = 0; t < count; t++) d = fma_(weight[t], load(terms[t].vector + k), d);
+            for (i64 t = 0; t < count; t++) d = fma_(weight[t], load(terms->vectors[t] + k), d);
             store(d_memory + n * size + k, d);
         }
     }
 }
 
-/* dM[n] += sum_t w_t[n] v_t. */
-static void outers(real *d_memory, i64 slots, i64 size, const outer *terms, i64 count) {
-    for (; count >= 4; count -= 4, terms += 4) add_outers(d_memory, slots, size, terms, 4);
-    if (count == 3) add_outers(d_memory, slots, size, terms, 3);
-    if (count == 2) add_outers(d_memory, slots, size, terms, 2);
-    if (count == 1) add_outers(d_memory, slots, size, terms, 1);
+static void add_outers(real *d_memory, i64 row, i64 size, outers *terms, const real *scale, const real *memory) {
+#define ADD(count_) case count_: if (scale) add_so_many(d_memory, row, size, terms, scale, memory, count_); else add_so_many(d_memory, row, size, terms, 0, 0, count_); break;
+    switch (terms->count) {
+        ADD(0) ADD(1) ADD(2) ADD(3) ADD(4)
+    }
+#undef ADD
+    terms->count = 0;
 }
 
-/* dM[n] += c[n] M[n], through the mask where there is one (given squared). */
-static void add_scaled(real *d_memory, const real *memory, const real *scale, const real *mask, i64 slots, i64 size) {
-    for (i64 n = 0; n < slots; n++)
-        for (i64 k = 0; k < size; k += LANES) {
-            vec word = load(memory + n * size + k), d = load(d_memory + n * size + k);
-            store(d_memory + n * size + k, fma_(all(scale[n]), mask ? word * load(mask + k) : word, d));
-        }
+/* Add one more, now or when there are four. */
+INLINE void add_outer(real *d_memory, i64 row, i64 size, outers *terms, const real *weights, const real *vector) {
+    if (terms->count == 4) add_outers(d_memory, row, size, terms, 0, 0);
+    terms->weights[terms->count] = weights, terms->vectors[terms->count] = vector;
+    terms->count++;
 }
 
 /* ---- Content ---- */
@@ -193,7 +203,7 @@ static real masked_look_up_backward(const real *memory, i64 slots, i64 size, con
     memset(d_words, 0, row * sizeof(real));
     content_gradient d = content_weights_backward(COSINE, weights, similarities, words, measured, strength, slots,
                                                   d_weights, d_words);
-    read_vectors(memory, d_weights, 1, slots, size, sums_);
+    read_vectors(memory, d_weights, 1, row, size, sums_);
     for (i64 k = 0; k < size; k += LANES) {
         vec total = all(0);
         for (i64 n = 0; n < slots; n++) {
@@ -202,9 +212,12 @@ static real masked_look_up_backward(const real *memory, i64 slots, i64 size, con
         }
         store(squares + k, total);
     }
-    outer term = {d_weights, masked + size};
-    outers(d_memory, slots, size, &term, 1);
-    add_scaled(d_memory, memory, d_words, masked, slots, size);
+    for (i64 n = 0; n < row; n++) /* dM[n] += dP[n] m^2 k + c[n] m^2 M[n] */
+        for (i64 k = 0; k < size; k += LANES) {
+            vec own = all(d_words[n]) * load(masked + k) * load(memory + n * size + k);
+            vec d = load(d_memory + n * size + k) + own;
+            store(d_memory + n * size + k, fma_(all(d_weights[n]), load(masked + size + k), d));
+        }
     for (i64 k = 0; k < size; k += LANES) {
         vec x = load(key + k), m = load(mask + k), s = load(sums_ + k), own = all(d.key) * x;
         store(d_key + k, m * m * (s + own));
@@ -215,51 +228,87 @@ static real masked_look_up_backward(const real *memory, i64 slots, i64 size, con
 
 /* ---- Writing ---- */
 
-/* M[n] = psi M[n] prod_v (1 - w_v[n] e_v) + sum_v w_v[n] a_v, one word, from where it was to where it will be. */
-INLINE void write_word(const real *word, real *to, i64 n, const real *weights, const real *erase, const real *add,
-                       i64 writes, i64 row, i64 size, real retention) {
-    for (i64 k = 0; k < size; k += LANES) {
-        vec kept = all(retention), added = all(0);
-        for (i64 v = 0; v < writes; v++) {
-            vec w = all(weights[v * row + n]);
-            kept *= all(1) - w * load(erase + v * size + k);
-            added = fma_(w, load(add + v * size + k), added);
+/* M[n] = psi[n] M[n] prod_v (1 - w_v[n] e_v) + sum_v w_v[n] a_v, for eight words from n on, from where they were to
+ * where they will be. weights: [writes][row]; erase, add: [writes][size]; psi: [row], or none for 1. */
+INLINE void write_eight_of(const real *memory, real *to, i64 n, const real *weights, const real *erase, const real *add,
+                           const i64 writes, i64 row, i64 size, const real *psi) {
+    for (i64 m = n; m < n + LANES; m++)
+        for (i64 k = 0; k < size; k += LANES) {
+            vec kept = all(psi ? psi[m] : 1), added = all(0);
+            for (i64 v = 0; v < writes; v++) {
+                vec w = all(weights[v * row + m]);
+                kept *= all(1) - w * load(erase + v * size + k);
+                added = fma_(w, load(add + v * size + k), added);
+            }
+            store(to + m * size + k, fma_(load(memory + m * size + k), kept, added));
         }
-        store(to + k, fma_(load(word + k), kept, added));
+}
+
+INLINE void write_eight(const real *memory, real *to, i64 n, const real *weights, const real *erase, const real *add,
+                        i64 writes, i64 row, i64 size, const real *psi) {
+    if (writes == 1 && !psi) write_eight_of(memory, to, n, weights, erase, add, 1, row, size, 0);
+    else write_eight_of(memory, to, n, weights, erase, add, writes, row, size, psi);
+}
+
+/* prod_v (1 - w_v[n] e_v) of all heads but one. */
+INLINE vec kept_by_others(const real *weights, const real *erase, const i64 writes, i64 head, i64 row, i64 size, i64 n,
+                          i64 k) {
+    vec kept = all(1);
+    for (i64 v = 0; v < writes; v++)
+        if (v != head) kept *= all(1) - all(weights[v * row + n]) * load(erase + v * size + k);
+    return kept;
+}
+
+INLINE void write_backward_of(const real *memory, const real *weights, const real *erase, const real *add,
+                              const i64 writes, i64 row, i64 size, const real *psi, real *d_memory, real *d_weights,
+                              real *d_erase, real *d_add, real *d_psi) {
+    for (i64 n = 0; n < row; n += LANES) {
+        vec total[LANES];
+        for (i64 v = 0; v < writes; v++) {
+#pragma clang loop unroll(full)
+            for (i64 m = 0; m < LANES; m++) total[m] = all(0);
+            for (i64 k = 0; k < size; k += LANES) {
+                real *d_e = d_erase + v * size + k, *d_a = d_add + v * size + k;
+                vec e = load(erase + v * size + k), a = load(add + v * size + k), of_e = load(d_e), of_a = load(d_a);
+#pragma clang loop unroll(full)
+                for (i64 m = 0; m < LANES; m++) {
+                    real *at = d_memory + (n + m) * size + k;
+                    vec w = all(weights[v * row + n + m]), d = load(at);
+                    vec d_kept = d * load(memory + (n + m) * size + k);
+                    if (psi) d_kept *= all(psi[n + m]);
+                    if (writes > 1) d_kept *= kept_by_others(weights, erase, writes, v, row, size, n + m, k);
+                    total[m] = fma_(d, a, total[m]) - d_kept * e;
+                    of_e -= d_kept * w, of_a = fma_(d, w, of_a);
+                    if (writes == 1 && !psi) store(at, d - d * w * e);
+                }
+                store(d_e, of_e), store(d_a, of_a);
+            }
+            store(d_weights + v * row + n, load(d_weights + v * row + n) + sums(total));
+        }
+        if (writes == 1 && !psi) continue;
+#pragma clang loop unroll(full)
+        for (i64 m = 0; m < LANES; m++) total[m] = all(0);
+        for (i64 k = 0; k < size; k += LANES)
+#pragma clang loop unroll(full)
+            for (i64 m = 0; m < LANES; m++) {
+                real *at = d_memory + (n + m) * size + k;
+                vec d = load(at) * kept_by_others(weights, erase, writes, -1, row, size, n + m, k);
+                if (psi) total[m] = fma_(d, load(memory + (n + m) * size + k), total[m]), d *= all(psi[n + m]);
+                store(at, d);
+            }
+        if (psi) store(d_psi + n, load(d_psi + n) + sums(total));
     }
 }
 
 /* From the gradient of a memory that was written to that of the memory before, in its place. To d_weights [writes][row],
- * d_erase and d_add [writes][size], and d_retention [row] where there is one, is added. memory: the one before. */
+ * d_erase and d_add [writes][size], and with psi to d_psi [row], is added. memory: the one before. */
 static void write_backward(const real *memory, const real *weights, const real *erase, const real *add, i64 writes,
-                           i64 slots, i64 size, const real *retention, real *d_memory, real *d_weights, real *d_erase,
-                           real *d_add, real *d_retention) {
-    i64 row = padded(slots);
-    for (i64 n = 0; n < slots; n++) {
-        const real *word = memory + n * size;
-        real *d_word = d_memory + n * size;
-        vec d_psi = all(0), psi = all(retention ? retention[n] : 1);
-        for (i64 v = 0; v < writes; v++) {
-            vec w = all(weights[v * row + n]), d_w = all(0);
-            for (i64 k = 0; k < size; k += LANES) {
-                vec d = load(d_word + k), a = load(add + v * size + k), e = load(erase + v * size + k), others = psi;
-                for (i64 u = 0; u < writes; u++)
-                    if (u != v) others *= all(1) - all(weights[u * row + n]) * load(erase + u * size + k);
-                vec d_kept = d * load(word + k) * others;
-                d_w = fma_(d, a, d_w) - d_kept * e;
-                real *d_e = d_erase + v * size + k, *d_a = d_add + v * size + k;
-                store(d_e, load(d_e) - d_kept * w), store(d_a, fma_(d, w, load(d_a)));
-            }
-            d_weights[v * row + n] += sum(d_w);
-        }
-        for (i64 k = 0; k < size; k += LANES) {
-            vec kept = all(1), d = load(d_word + k);
-            for (i64 v = 0; v < writes; v++) kept *= all(1) - all(weights[v * row + n]) * load(erase + v * size + k);
-            d_psi = fma_(d * load(word + k), kept, d_psi);
-            store(d_word + k, d * kept * psi);
-        }
-        if (d_retention) d_retention[n] += sum(d_psi);
-    }
+                           i64 row, i64 size, const real *psi, real *d_memory, real *d_weights, real *d_erase,
+                           real *d_add, real *d_psi) {
+    if (writes == 1 && !psi)
+        write_backward_of(memory, weights, erase, add, 1, row, size, 0, d_memory, d_weights, d_erase, d_add, 0);
+    else
+        write_backward_of(memory, weights, erase, add, writes, row, size, psi, d_memory, d_weights, d_erase, d_add, d_psi);
 }
 
 #endif

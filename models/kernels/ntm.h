@@ -238,12 +238,11 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
         measures(memory, row, size, ntm_similarity(m->style), words);
         for (i64 k = 0; k < reads; k++) address(m, s, from, to, turn * reads + k, memory, words, z, w);
         for (i64 k = 0; k < writes; k++) address(m, s, from, to, m->reads + turn * writes + k, memory, words, z, w);
-        read_vectors(memory, read_weights_of(m, s, to) + turn * reads * row, reads, slots, size,
+        read_vectors(memory, read_weights_of(m, s, to) + turn * reads * row, reads, row, size,
                      read_vectors_of(m, s, to) + turn * reads * size);
         const real *weights = write_weights_of(m, s, to) + turn * writes * row;
         const real *erase = z + m->erase + turn * writes * size, *add = z + m->add + turn * writes * size;
-        for (i64 n = 0; n < row; n++)
-            write_word(memory + n * size, next + n * size, n, weights, erase, add, writes, row, size, 1);
+        for (i64 n = 0; n < row; n += LANES) write_eight(memory, next, n, weights, erase, add, writes, row, size, 0);
     }
 }
 
@@ -278,7 +277,7 @@ static void address_backward(const model *m, const states *s, i64 from, i64 to, 
         content_weights_backward(similarity, content, w.similarities + head * row, words, measure_of(similarity, key, size),
                                  strengths[head], slots, d_weights, d_words);
     d_strengths[head] = of.strength;
-    read_vectors(memory, d_weights, 1, slots, size, d_key);
+    read_vectors(memory, d_weights, 1, row, size, d_key);
     for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(of.key), load(key + k), load(d_key + k)));
 }
 
@@ -296,8 +295,9 @@ static void ntm_row_backward(const model *m, const states *s, const states *g, i
         const real *written = write_weights_of(m, s, to) + turn * writes * row;
         real *d_read = read_weights_of(m, g, own), *d_write = write_weights_of(m, g, own) + turn * writes * row;
         i64 at = turn * writes * size;
+        outers terms = {0};
 
-        write_backward(memory, written, z + m->erase + at, z + m->add + at, writes, slots, size, 0, d_memory, d_write,
+        write_backward(memory, written, z + m->erase + at, z + m->add + at, writes, row, size, 0, d_memory, d_write,
                        d + m->erase + at, d + m->add + at, 0);
         memset(d_words, 0, row * sizeof(real));
         for (i64 k = 0; k < reads + writes; k++) {
@@ -308,10 +308,10 @@ static void ntm_row_backward(const model *m, const states *s, const states *g, i
             for (i64 n = 0; k < reads && n < row; n += LANES)
                 store(d_w + n, load(d_w + n) + products_of_eight(memory + n * size, size, d_vector, 0));
             address_backward(m, s, from, to, head, memory, words, z, w, d_w, d_own, d_words, d, d_gated);
-            outer terms[2] = {{d_w, key}, {previous_of(m, s, to, head), d_vector}};
-            outers(d_memory, slots, size, terms, k < reads ? 2 : 1);
+            add_outer(d_memory, row, size, &terms, d_w, key);
+            if (k < reads) add_outer(d_memory, row, size, &terms, previous_of(m, s, to, head), d_vector);
         }
-        add_scaled(d_memory, memory, d_words, 0, slots, size);
+        add_outers(d_memory, row, size, &terms, d_words, memory);
     }
     memset(d_vectors, 0, m->reads * size * sizeof(real));
     ntm_controls_backward(m, z, raw, d);

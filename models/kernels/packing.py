@@ -61,7 +61,9 @@ class Packed:
         self.model = self._describe(memory_size)
 
         places = np.concatenate(self._places)
-        self._order, self._own = places, np.flatnonzero(places > ONE)
+        self._order, own = places, np.flatnonzero(places > ONE)
+        self._inverse = np.zeros(self._end, np.int64)  # for every weight, its place in the packed array
+        self._inverse[places[own]] = own
         self._values = np.zeros(len(places), dtype)
         self._d_values = np.zeros(len(places) if gradients else 0, dtype)
         self._turned_order = np.concatenate(self._turned) if gradients else np.zeros(0, np.int64)
@@ -74,12 +76,13 @@ class Packed:
         return list(self._starts)
 
     def fill(self, weights: Mapping[str, Array]) -> None:
-        """Put the weights, [by name], where the structures point."""
+        """Put the weights, by name, where the structures point."""
         like = self._values
-        side_by_side = np.concatenate([[0, 1], *(weights[name].ravel() for name in self._starts)]).astype(like.dtype)
-        np.take(side_by_side, self._order, out=like)
+        constants = np.array([0, 1], like.dtype)
+        side_by_side = np.concatenate([constants, *(weights[name].ravel() for name in self._starts)]).astype(like.dtype)
+        np.take(side_by_side, self._order, out=like, mode="clip")
         if len(self._turned_order):
-            np.take(side_by_side, self._turned_order, out=self._turned_values)
+            np.take(side_by_side, self._turned_order, out=self._turned_values, mode="clip")
 
     def clear_gradients(self) -> None:
         """Begin to add gradients up."""
@@ -87,8 +90,7 @@ class Packed:
 
     def gradients(self) -> dict[str, Array]:
         """Return the gradients of the weights, by name."""
-        side_by_side = np.empty(self._end, self._d_values.dtype)
-        side_by_side[self._order[self._own]] = self._d_values[self._own]
+        side_by_side = np.take(self._d_values, self._inverse, mode="clip")
         return {
             name: side_by_side[start : start + int(np.prod(self._shapes[name]))].reshape(self._shapes[name])
             for name, start in self._starts.items()

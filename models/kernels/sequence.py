@@ -66,6 +66,7 @@ class FusedUnroll:
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         self._packed = Packed(kind_of(model), values, shapes, model.memory_size, self._dtype, gradients=True)
         self._weights = [dict(model.named_parameters())[name] for name in self._packed.names]
+        self._shapes: dict[int | None, dict[str, tuple[int, ...]]] = {}  # of the state's leaves, by memory size
         self._idle: list[Tape] = []
         self._check_weights()
 
@@ -93,9 +94,12 @@ class FusedUnroll:
             raise ValueError(f"inputs must be of shape [T, B, {size}], none of them 0, got {list(inputs.shape)}")
         steps, batch = inputs.shape[:2]
         slots = leaves["memory"].shape[1] if "memory" in leaves else None
-        expected = flatten(self._model.initial_state(1, slots))
-        for name, like in expected.items():
-            leaf, shape = leaves.get(name), [batch, *like.shape[1:]]
+        if slots not in self._shapes:
+            self._shapes[slots] = {
+                name: tuple(leaf.shape[1:]) for name, leaf in flatten(self._model.initial_state(1, slots)).items()
+            }
+        for name, expected in self._shapes[slots].items():
+            leaf, shape = leaves.get(name), [batch, *expected]
             if leaf is None or list(leaf.shape) != shape:
                 got = None if leaf is None else list(leaf.shape)
                 raise ValueError(f"state leaf {name!r} must be of shape {shape}, got {got}")
@@ -328,7 +332,7 @@ class Run:
         apart: bool = False,
     ) -> list[Walk]:
         """Return the walk over some steps of each thread's rows. apart: each thread's work is its own row of `work`."""
-        self._left = np.clip(self._lengths - start, 0, end - start)
+        self._left = np.minimum(np.maximum(self._lengths - start, 0), end - start)
         self._lists = np.empty((3, self._batch), np.int64)
         parts = self._parts()
         cuts = itertools.pairwise(self._batch * part // parts for part in range(parts + 1))

@@ -36,11 +36,27 @@ INLINE vec abs_(vec a) { return __builtin_elementwise_abs(a); }
 INLINE vec sqrt_(vec a) { return __builtin_elementwise_sqrt(a); }
 INLINE vec choose(ivec where, vec a, vec b) { return (vec)(((ivec)a & where) | ((ivec)b & ~where)); }
 
+/* Sixteen numbers, for products of matrices: one register where the processor has such, else two. */
+typedef real wide_vec __attribute__((vector_size(2 * LANES * sizeof(real))));
+typedef real loose_wide __attribute__((vector_size(2 * LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+
+INLINE wide_vec load_wide(const real *from) { return *(const loose_wide *)from; }
+INLINE void store_wide(real *to, wide_vec values) { *(loose_wide *)to = values; }
+INLINE wide_vec all_wide(real value) {
+    vec half = all(value);
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+INLINE wide_vec fma_wide(wide_vec a, wide_vec b, wide_vec c) { return __builtin_elementwise_fma(a, b, c); }
+
 /* Return the sum of the lanes, always in the same order. */
 INLINE real sum(vec a) {
     a += __builtin_shufflevector(a, a, 4, 5, 6, 7, 4, 5, 6, 7);
     a += __builtin_shufflevector(a, a, 2, 3, 2, 3, 2, 3, 2, 3);
     return a[0] + a[1];
+}
+
+INLINE real sum_wide(wide_vec a) {
+    return sum(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
 /* Return the sums of eight vectors, one in each lane. */
