@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, require_at_least
 from models.embedding import Embedding, EmbeddingConfig
-from models.state import flatten
+from models.state import flatten, unflatten
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
@@ -108,21 +108,43 @@ def memory_slots(config: Any, memory_size: int | None) -> int:
     return memory_size
 
 
-def unroll(model: MemoryModel[S], inputs: Tensor, state: S, trace: Collection[str] = ()) -> tuple[Tensor, S, Trace]:
+def unroll(
+    model: MemoryModel[S],
+    inputs: Tensor,
+    state: S,
+    trace: Collection[str] = (),
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, S, Trace]:
     """Step `model` over a whole sequence.
 
-    inputs: [T, B, input_size]; trace: the names to keep.
+    inputs: [T, B, input_size]; trace: the names to keep; lengths: [B], how many steps of each row count: beyond them
+    its outputs are zero and its state stays as it is. All T, where it is None.
     Returns outputs [T, B, output_size] before their activation, the state after the last step, and the
     named traces, each [T, B, ...].
     """
     outputs: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in trace}
-    for step_inputs in inputs.unbind(0):
-        step_outputs, state, step_trace = model.step(step_inputs, state)
+    for number, step_inputs in enumerate(inputs.unbind(0)):
+        step_outputs, next_state, step_trace = model.step(step_inputs, state)
+        if lengths is not None:
+            counts = number < lengths.to(step_outputs.device)
+            step_outputs = torch.where(counts[:, None], step_outputs, 0)
+            next_state = _where(counts, next_state, state)
+        state = next_state
         outputs.append(step_outputs)
         for name, values in kept.items():
             values.append(step_trace[name])
     return torch.stack(outputs), state, {name: torch.stack(values) for name, values in kept.items()}
+
+
+def _where(rows: Tensor, state: S, otherwise: S) -> S:
+    """Return the state with some of its rows, [B], taken from another."""
+    others = flatten(otherwise)
+
+    def chosen(leaf: Tensor, other: Tensor) -> Tensor:
+        return torch.where(rows.reshape(-1, *[1] * (leaf.dim() - 1)), leaf, other)
+
+    return unflatten({name: chosen(leaf, others[name]) for name, leaf in flatten(state).items()}, state)
 
 
 @torch.no_grad()

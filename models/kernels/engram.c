@@ -404,7 +404,7 @@ void engram_weights(const model *m, const walk *over, i64 part, i64 parts) {
         layer_work here = work_of_layer(m, k, of, over->work);
         weights_backward(&cell->gates, rows_, here.seen, here.products, part, parts);
         if (cell->second.weights) weights_backward(&cell->second, rows_, here.again, here.candidates, part, parts);
-        for (i64 t = 0; cell->peepholes && part == 0 && t < over->steps; t++)
+        for (i64 t = over->steps - 1; cell->peepholes && part == 0 && t >= 0; t--)
             for (i64 b = 0; b < over->total; b++) {
                 real *d = here.products + t * over->work_stride + b * cell->gates.outputs;
                 i64 at = t * over->work_stride + b * cell->cells;

@@ -103,7 +103,7 @@ INLINE void weights_tile(const linear *layer, const sequence *over, const real *
 #pragma clang loop unroll(full)
     for (i64 t = 0; t < count * panels; t++)
         total[t] = load_wide(d_weights + (t / count * inputs + t % count) * PANEL);
-    for (i64 step = 0; step < over->steps; step++) {
+    for (i64 step = over->steps - 1; step >= 0; step--) {
         const real *x = in + step * over->stride + k, *y = d_out + step * over->stride + panel;
         for (i64 row = 0; row < over->batch; row++, x += inputs, y += layer->outputs)
 #pragma clang loop unroll(full)
@@ -128,24 +128,23 @@ INLINE void weights_panels(const linear *layer, const sequence *over, const real
     for (; k < layer->inputs; k += 2) weights_tile(layer, over, in, d_out, panel, k, 2, panels);
 }
 
-/* Add to the gradients of weights and biases what the rows of some steps say, step after step, row after row. Only the
- * part `share` of `shares` of the panels is done. */
-static void weights_backward(const linear *layer, sequence over, const real *in, const real *d_out, i64 share,
-                             i64 shares) {
-    i64 panels = layer->outputs / PANEL, steps = over.steps;
-    i64 first = panels * share / shares * PANEL, last = panels * (share + 1) / shares * PANEL;
+/* Add to the gradients of weights and biases what the rows of some steps say, from the last step to the first, row after
+ * row: in the order of the backward pass, so that it may come in pieces. Only the part `part` of `parts` of the panels is
+ * done. */
+static void weights_backward(const linear *layer, sequence over, const real *in, const real *d_out, i64 part, i64 parts) {
+    i64 panels = layer->outputs / PANEL, first = panels * part / parts * PANEL, last = panels * (part + 1) / parts * PANEL;
     i64 block = over.batch < 64 ? 64 / over.batch : 1; /* rows enough to pay for loading a tile, few enough to stay near */
-    for (i64 step = 0; step < steps; step += block) {
-        over.steps = steps - step < block ? steps - step : block;
-        const real *x = in + step * over.stride, *y = d_out + step * over.stride;
-        i64 panel = first;
+    for (i64 end = over.steps; end > 0; end -= block) {
+        i64 start = end > block ? end - block : 0, panel = first;
+        const real *x = in + start * over.stride, *y = d_out + start * over.stride;
+        over.steps = end - start;
         for (; panel + TILE_PANELS * PANEL <= last; panel += TILE_PANELS * PANEL)
             weights_panels(layer, &over, x, y, panel, TILE_PANELS);
         for (; panel < last; panel += PANEL) weights_panels(layer, &over, x, y, panel, 1);
-        for (i64 s = 0; s < over.steps; s++)
+        for (i64 step = over.steps - 1; step >= 0; step--)
             for (i64 row = 0; row < over.batch; row++)
                 for (i64 k = first; k < last; k += LANES) {
-                    vec d = load(y + s * over.stride + row * layer->outputs + k);
+                    vec d = load(y + step * over.stride + row * layer->outputs + k);
                     store(layer->d_bias + k, load(layer->d_bias + k) + d);
                 }
     }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.contract import MemoryModel
+from models.contract import MemoryModel, unroll
 from models.kernels.arena import Arena
 from models.kernels.coverage import NoKernel, not_trained
 from models.kernels.fused import covered
@@ -39,12 +39,14 @@ class FusedUnroll:
     The outputs and states are those of models.contract.unroll up to rounding; a row's bits do not depend on the others,
     nor do any on the threads. The model's weights are read at every call: it may be trained meanwhile.
 
-    memory_budget: bytes that one sequence may keep for its gradients. Where its states at all steps would not fit, only
+    kept_bytes: what the last sequence kept. memory_budget: bytes that one sequence may keep for its gradients. Where its states at all steps would not fit, only
     some are kept, and the steps between them are computed again on the way back. threads: how many share the rows; None
     for as many as torch has. kernels: the library, if not the one that was built with the package.
 
     Raises NoKernel where the kernels cannot train the model.
     """
+
+    path = "fused"
 
     def __init__(
         self,
@@ -55,19 +57,19 @@ class FusedUnroll:
     ) -> None:
         config: Any = model.config
         values = config_values(config)
-        self._library = covered(kind_of(model), values, kernels)
+        self.library = covered(kind_of(model), values, kernels)
         reason = not_trained(values) if model.training else None
         if reason:
             raise NoKernel(f"there is no fused kernel for training this model: {reason}; torch trains it")
-        self._model, self._dtype = model, self._library.dtype
-        self._threads = threads or torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self._threads, "fused sequence") if self._threads > 1 else None
-        self.memory_budget = memory_budget
+        self._model, self.dtype = model, self.library.dtype
+        self.threads = threads or torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.threads, "fused sequence") if self.threads > 1 else None
+        self.memory_budget, self.kept_bytes = memory_budget, 0
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        self._packed = Packed(kind_of(model), values, shapes, model.memory_size, self._dtype, gradients=True)
-        self._weights = [dict(model.named_parameters())[name] for name in self._packed.names]
+        self.packed = Packed(kind_of(model), values, shapes, model.memory_size, self.dtype, gradients=True)
+        self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
         self._shapes: dict[int | None, dict[str, tuple[int, ...]]] = {}  # of the state's leaves, by memory size
-        self._idle: list[Tape] = []
+        self.idle: list[Tape] = []
         self._check_weights()
 
     def __call__(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> tuple[Tensor, S]:
@@ -104,8 +106,8 @@ class FusedUnroll:
                 got = None if leaf is None else list(leaf.shape)
                 raise ValueError(f"state leaf {name!r} must be of shape {shape}, got {got}")
         for name, tensor in {"inputs": inputs, **leaves}.items():
-            if tensor.device.type != "cpu" or tensor.dtype != _torch_type(self._dtype):
-                raise ValueError(f"{name} must be {self._dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
+            if tensor.device.type != "cpu" or tensor.dtype != _torch_type(self.dtype):
+                raise ValueError(f"{name} must be {self.dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
         if lengths is None:
             return
         if lengths.shape != (batch,) or lengths.is_floating_point():
@@ -114,9 +116,34 @@ class FusedUnroll:
             raise ValueError(f"lengths must be from 0 to {steps}, the steps of inputs, got {lengths.tolist()}")
 
     def _check_weights(self) -> None:
-        for name, weight in zip(self._packed.names, self._weights, strict=True):
-            if weight.device.type != "cpu" or weight.dtype != _torch_type(self._dtype):
-                raise NoKernel(f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self._dtype} on cpu")
+        for name, weight in zip(self.packed.names, self._weights, strict=True):
+            if weight.device.type != "cpu" or weight.dtype != _torch_type(self.dtype):
+                raise NoKernel(f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self.dtype} on cpu")
+
+
+class TorchUnroll:
+    """`unroll` of one model by torch, as FusedUnroll is called."""
+
+    path = "torch"
+
+    def __init__(self, model: MemoryModel[Any]) -> None:
+        self.model = model
+
+    def __call__(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> tuple[Tensor, S]:
+        outputs, after, _ = unroll(self.model, inputs, state, lengths=lengths)
+        return outputs, after
+
+
+Unroll = FusedUnroll | TorchUnroll
+
+
+def fastest_unroll(model: MemoryModel[Any], memory_budget: int = MEMORY_BUDGET) -> Unroll:
+    """Return `unroll` of a model by the kernels, or by torch, with a line in the log, where they cannot train it."""
+    try:
+        return FusedUnroll(model, memory_budget)
+    except NoKernel as reason:
+        logger.info("sequences are unrolled by torch: %s", reason)
+        return TorchUnroll(model)
 
 
 class Sequence(torch.autograd.Function):
@@ -155,8 +182,8 @@ class Run:
 
     def __init__(self, unroll: FusedUnroll, shapes: dict[str, tuple[int, ...]], lengths: Array) -> None:
         self.shapes, self._lengths, self._batch = shapes, lengths, len(lengths)
-        self._unroll, self._library, self._packed = unroll, unroll._library, unroll._packed
-        self._dtype = unroll._dtype
+        self._unroll, self._library, self._packed = unroll, unroll.library, unroll.packed
+        self._dtype = unroll.dtype
         self._slots = shapes["memory"][0] if "memory" in shapes else 0
         self._tape: Tape | None = None
         self._between: Arena | None = None
@@ -212,7 +239,7 @@ class Run:
                 self._walk(tape, start, end, again)
             self._walk_back(tape, start, end, gradients, d_outputs, d_inputs)
         self._tape = self._between = None
-        self._unroll._idle = [tape]
+        self._unroll.idle = [tape]
         d_weights = self._packed.gradients()
         return (
             d_inputs,
@@ -234,22 +261,24 @@ class Run:
 
         Where not even the best fits, the one that needs least.
         """
-        size = self._dtype.itemsize
-        states = self._batch * size * sum(math.prod(leaf.shape[1:]) for leaf in self._arena(0).leaves.values())
-        work = size * self._work(keep=True)
+        leaves = self._arena(0).leaves.values()
+        states = self._batch * self._dtype.itemsize * sum(math.prod(leaf.shape[1:]) for leaf in leaves)
+        work = self._dtype.itemsize * self._work(keep=True)
 
         def needed(stretch: int) -> int:
             between = 0 if stretch == steps else states * (math.ceil(steps / stretch) + 1)
             return between + (stretch + 1) * states + stretch * work
 
         fitting = [stretch for stretch in range(1, steps + 1) if needed(stretch) <= self._unroll.memory_budget]
-        return fitting[-1] if fitting else min(range(1, steps + 1), key=needed)
+        chosen = fitting[-1] if fitting else min(range(1, steps + 1), key=needed)
+        self._unroll.kept_bytes = needed(chosen)
+        return chosen
 
     def _empty_tape(self) -> Tape:
         rooms, work = (self._stretch + 1) * self._batch, self._stretch * self._work(keep=True)
-        for tape in self._unroll._idle:
+        for tape in self._unroll.idle:
             if tape.arena.shapes == self.shapes and tape.arena.rooms >= rooms and len(tape.work) >= work:
-                self._unroll._idle = []
+                self._unroll.idle = []
                 return tape
         return Tape(self._arena(rooms), np.empty(work, self._dtype))
 
@@ -308,7 +337,7 @@ class Run:
         self._each(forward, len(walks))
 
     def _each(self, function: Any, count: int) -> None:
-        pool = self._unroll._pool
+        pool = self._unroll.pool
         if pool is None or count == 1:
             for number in range(count):
                 function(number)
@@ -316,7 +345,7 @@ class Run:
             list(pool.map(function, range(count)))
 
     def _parts(self) -> int:
-        return min(self._unroll._threads, max(1, self._batch // LEAST_PER_THREAD))
+        return min(self._unroll.threads, max(1, self._batch // LEAST_PER_THREAD))
 
     def _scratch_per_thread(self) -> Array:
         return np.empty((self._parts(), self._work(keep=False)), self._dtype)
@@ -332,17 +361,19 @@ class Run:
         apart: bool = False,
     ) -> list[Walk]:
         """Return the walk over some steps of each thread's rows. apart: each thread's work is its own row of `work`."""
-        self._left = np.minimum(np.maximum(self._lengths - start, 0), end - start)
-        self._lists = np.empty((3, self._batch), np.int64)
+        left = np.minimum(np.maximum(self._lengths - start, 0), end - start)
+        lists = np.empty((3, self._batch), np.int64)
         parts = self._parts()
         cuts = itertools.pairwise(self._batch * part // parts for part in range(parts + 1))
         common = {"total": self._batch, "steps": end - start, "base": base, "stride": stride, "work_stride": work_stride}
-        common |= {"lengths": self._left.ctypes.data, "lists": self._lists.ctypes.data}
-        works = [(work[number] if apart else work).ctypes.data for number in range(parts)]
-        return [
-            Walk(first=first, batch=last - first, work=own, **common)
-            for (first, last), own in zip(cuts, works, strict=True)
-        ]
+        common |= {"lengths": left.ctypes.data, "lists": lists.ctypes.data}
+        walks = []
+        for number, (first, last) in enumerate(cuts):
+            own = work[number] if apart else work
+            walk = Walk(first=first, batch=last - first, work=own.ctypes.data, **common)
+            walk.kept = (left, lists, work)  # for as long as there are pointers to them
+            walks.append(walk)
+        return walks
 
 
 def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:

@@ -11,18 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.cells import BasicRNNConfig, FeedForwardConfig, GRUConfig, LSTMConfig, StackConfig
+from models.cells import FeedForwardConfig, LSTMConfig, StackConfig
 from models.contract import schemas, unroll
-from models.dnc import DNCConfig
 from models.kernels.coverage import NoKernel, is_bounded, not_fused
 from models.kernels.fused import FusedStep, Interface
 from models.kernels.library import library
 from models.kernels.packing import padded
-from models.ntm import NTMConfig
 from models.registry import config_values
 from models.rnn import RNNConfig
 from models.state import flatten, map_leaves, unflatten
 from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make_from, random_inputs
+from tests.models.drawn import any_model
 
 TOLERANCE = 1e-5
 """Relative to the largest value where that is above 1: float32 against float64."""
@@ -97,39 +96,8 @@ def test_kernel_takes_the_steps_of_the_model(name, start):
     assert_steps_near(model, state, random_inputs(model, 8, 3))
 
 
-cells = st.one_of(
-    st.builds(
-        LSTMConfig,
-        hidden_size=st.integers(1, 20),
-        forget_bias=st.sampled_from([0.0, 1.0]),
-        peepholes=st.booleans(),
-        cell_clip=st.sampled_from([0.0, 0.5]),
-        projection_size=st.sampled_from([0, 0, 3, 12]),
-    ),
-    st.builds(GRUConfig, hidden_size=st.integers(1, 20)),
-    st.builds(BasicRNNConfig, hidden_size=st.integers(1, 20), activation=st.sampled_from(["tanh", "sigmoid"])),
-    st.builds(FeedForwardConfig, hidden_size=st.integers(1, 20), layers=st.integers(1, 3)),
-)
-controllers = st.one_of(cells, st.lists(cells, min_size=1, max_size=3).map(lambda found: StackConfig(tuple(found))))
-sizes = {"input_size": st.integers(1, 12), "output_size": st.integers(1, 20), "controller": controllers}
-memories = {"memory_size": st.integers(1, 300), "word_size": st.integers(1, 20)}
-heads = {"read_heads": st.integers(1, 6), "write_heads": st.integers(1, 3)}
-activations = {"output_activation": st.sampled_from(["identity", "sigmoid", "softmax"])}
-dncs = st.builds(
-    DNCConfig,
-    **(sizes | memories | heads | activations),
-    strength=st.sampled_from(["oneplus", "softplus"]),
-    clip=st.sampled_from([0.0, 0.5, 20.0]),
-    masking=st.booleans(),
-    deallocation=st.booleans(),
-    links=st.sampled_from(["dense", "dense", "none"]),
-).flatmap(lambda config: st.sampled_from([config, replace(config, link_sharpening=config.links == "dense")]))
-ntms = st.builds(NTMConfig, **(sizes | memories | heads | activations), shift_width=st.sampled_from([1, 3, 5]))
-rnns = st.builds(RNNConfig, **(sizes | activations))
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.one_of(dncs, ntms, rnns), st.sampled_from([0.0, 1.0, 1e3]), st.booleans(), st.integers(0, 1000))
+@given(any_model(), st.sampled_from([0.0, 1.0, 1e3]), st.booleans(), st.integers(0, 1000))
 def test_kernel_takes_the_steps_of_any_model(config, scale, lived_in, seed):
     torch.manual_seed(seed)
     model = make_from(config, spread=0.3)
