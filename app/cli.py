@@ -80,6 +80,12 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--updates", type=int, help="at most so many updates (default: the preset's)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train")
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; exact to the bit only with 1")
+    parser.add_argument(
+        "--unroll",
+        choices=["auto", "fused", "torch"],
+        default="auto",
+        help="by the fused kernels, or by torch; auto takes the kernels where they can train the model",
+    )
     parser.add_argument("--save-every", type=_positive, default=500, metavar="UPDATES", help="how often to save")
     parser.set_defaults(run=_train)
 
@@ -96,6 +102,7 @@ def _train(options: argparse.Namespace) -> int:
         device=_device(options.device, options.threads),
         resuming=options.resume,
         save_every=options.save_every,
+        unroll=options.unroll,
     )
     progress = trainer.progress
     print(f"{options.out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")

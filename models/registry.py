@@ -39,9 +39,9 @@ def build(kind: str, values: Mapping[str, Any]) -> MemoryModel[Any]:
     return MODELS[kind][1](config)
 
 
-def kind_of(model: MemoryModel[Any]) -> str:
-    """Return the kind that a model is of."""
-    return next(kind for kind, (_, made) in MODELS.items() if type(model) is made)
+def kind_of(model: MemoryModel[Any]) -> str | None:
+    """Return the kind that a model is of, or None where it is of none of the table."""
+    return next((kind for kind, (_, made) in MODELS.items() if type(model) is made), None)
 
 
 def config_values(config: AnyConfig) -> dict[str, Any]:

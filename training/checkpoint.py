@@ -17,6 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.contract import MemoryModel, schemas
+from models.kernels.coverage import NoKernel
+from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
 from models.registry import AnyConfig, config_values
 from training.config import preset_from_values, task_values
@@ -110,22 +112,24 @@ def save_evaluation(directory: Path, manifest: Manifest, rows: list[dict[str, An
     write_manifest(directory, dataclasses.replace(manifest, evaluation=evaluation))
 
 
-def resume(directory: Path, device: str = "cpu") -> Trainer:
+def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto") -> Trainer:
     """Return the trainer of the run in `directory`, exactly as it was saved. Raises CheckpointError."""
-    path = directory / TRAINING_FILE
+    file_path = directory / TRAINING_FILE
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(file_path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {error}; there is no training run to resume here") from error
+        raise CheckpointError(f"{file_path}: {error}; there is no training run to resume here") from error
     if not metadata or not {"preset", "progress"} <= set(metadata):
-        raise CheckpointError(f"{path}: it does not say which training run it is of; engram train writes it")
+        raise CheckpointError(f"{file_path}: it does not say which training run it is of; engram train writes it")
     try:
-        trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device)
+        trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device, path)
         trainer.restore(tensors, json.loads(metadata["progress"]))
+    except NoKernel:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: it does not hold a training run: {error}") from error
+        raise CheckpointError(f"{file_path}: it does not hold a training run: {error}") from error
     return trainer
 
 

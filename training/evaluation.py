@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.contract import MemoryModel, unroll
+from models.contract import MemoryModel
+from models.kernels.sequence import Unroll, unroll_by
 from training.tasks import Task
 
 EVALUATION_SEED = 2_000_000_011
@@ -29,16 +30,26 @@ class LengthErrors:
 
 @torch.no_grad()
 def bit_errors(
-    model: MemoryModel[Any], task: Task, length: int, sequences: int, seed: int, memory_size: int | None = None
+    model: MemoryModel[Any],
+    task: Task,
+    length: int,
+    sequences: int,
+    seed: int,
+    memory_size: int | None = None,
+    unroll: Unroll | None = None,
 ) -> Tensor:
-    """Return the wrong bits of each of `sequences` sequences of this length, drawn from `seed`: [sequences]."""
+    """Return the wrong bits of each of `sequences` sequences of this length, drawn from `seed`: [sequences].
+
+    unroll: that of the model, if it is there already.
+    """
     generator = torch.Generator().manual_seed(seed)
+    unroll = unroll or unroll_by("auto", model)
     device = next(model.parameters()).device
     errors = []
     for start in range(0, sequences, BATCH):
         rows = min(BATCH, sequences - start)
         episode = task.sample(generator, rows, length)
-        outputs, _, _ = unroll(model, episode.inputs.to(device), model.initial_state(rows, memory_size))
+        outputs, _ = unroll(episode.inputs.to(device), model.initial_state(rows, memory_size))
         errors.append(task.errors(outputs.cpu(), episode))
     return torch.cat(errors).float()
 
@@ -57,8 +68,9 @@ def evaluate(
     memory_size: another number of memory slots than the model was trained with.
     """
     rows = []
+    unroll = unroll_by("auto", model)
     for length in lengths:
-        errors = bit_errors(model, task, length, sequences, seed, memory_size)
+        errors = bit_errors(model, task, length, sequences, seed, memory_size, unroll)
         row = LengthErrors(
             length=length,
             sequences=sequences,

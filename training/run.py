@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
 from training.config import Preset
@@ -17,12 +18,21 @@ RECENT = 50
 """The progress bar shows means over so many updates."""
 
 
-def train(preset: Preset, out: Path, command: str, *, device: str, resuming: bool, save_every: int) -> Trainer:
+def train(
+    preset: Preset,
+    out: Path,
+    command: str,
+    *,
+    device: str,
+    resuming: bool,
+    save_every: int,
+    unroll: UnrollPath = "auto",
+) -> Trainer:
     """Train until the target or the last update, or until SIGINT or SIGTERM, and leave a checkpoint in `out`.
 
     With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. Raises CheckpointError.
     """
-    trainer = _start(preset, out, device, resuming)
+    trainer = _start(preset, out, device, resuming, unroll)
     recent: deque[Update] = deque(maxlen=RECENT)
     with _stop_requests() as stops, _progress_bar(trainer) as bar:
 
@@ -40,16 +50,16 @@ def train(preset: Preset, out: Path, command: str, *, device: str, resuming: boo
     return trainer
 
 
-def _start(preset: Preset, out: Path, device: str, resuming: bool) -> Trainer:
+def _start(preset: Preset, out: Path, device: str, resuming: bool, unroll: UnrollPath) -> Trainer:
     if not resuming:
         if (out / TRAINING_FILE).exists():
             raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
         if (out / MANIFEST_FILE).exists():
             raise CheckpointError(f"{out} holds a checkpoint: give another --out")
-        trainer = Trainer(preset, device)
+        trainer = Trainer(preset, device, unroll)
         out.mkdir(parents=True, exist_ok=True)
         return trainer
-    trainer = resume(out, device)
+    trainer = resume(out, device, unroll)
     saved, given = trainer.preset.values(), preset.values()
     for table in ("task", "model", "training"):
         for key in {**saved[table], **given[table]}:
@@ -64,7 +74,7 @@ def _start(preset: Preset, out: Path, device: str, resuming: bool) -> Trainer:
 def _progress_bar(trainer: Trainer) -> tqdm:
     batch = trainer.preset.training.batch_size
     return tqdm(
-        desc=trainer.preset.name,
+        desc=f"{trainer.preset.name} ({trainer.unroll.path})",
         total=trainer.preset.training.updates * batch,
         initial=trainer.progress.sequences,
         unit="seq",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from models.contract import unroll
+from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
 from training.config import Preset
 from training.evaluation import bit_errors
@@ -44,14 +44,18 @@ class Trainer:
     """One training run, from a fresh start or from where a checkpoint left it.
 
     The same preset gives the same weights bit for bit on one CPU thread, however often the run was interrupted.
+
+    path: whether sequences are unrolled by the fused kernels or by torch; auto takes the kernels where they can train
+    the model. Raises NoKernel, for fused.
     """
 
-    def __init__(self, preset: Preset, device: str | torch.device = "cpu") -> None:
+    def __init__(self, preset: Preset, device: str | torch.device = "cpu", path: UnrollPath = "auto") -> None:
         self.preset = preset
         self.progress = Progress()
         self.device = torch.device(device)
         torch.manual_seed(preset.training.seed)
         self.model = build(preset.kind, config_values(preset.model)).to(self.device)
+        self.unroll = unroll_by(path, self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=preset.training.learning_rate)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
 
@@ -74,7 +78,7 @@ class Trainer:
         config, task = self.preset.training, self.preset.task
         episode = task.sample(self.generator, config.batch_size)
         episode = type(episode)(*(tensor.to(self.device) for tensor in episode))
-        outputs, _, _ = unroll(self.model, episode.inputs, self.model.initial_state(config.batch_size))
+        outputs, _ = self.unroll(episode.inputs, self.model.initial_state(config.batch_size))
         loss = task.loss(outputs, episode)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -94,7 +98,9 @@ class Trainer:
 
     def _validate(self) -> None:
         config, task = self.preset.training, self.preset.task
-        errors = bit_errors(self.model, task, task.longest, config.validation_sequences, VALIDATION_SEED)
+        errors = bit_errors(
+            self.model, task, task.longest, config.validation_sequences, VALIDATION_SEED, unroll=self.unroll
+        )
         self.progress.validation_errors = errors.mean().item()
         at_target = self.progress.validation_errors <= config.target_errors
         self.progress.validations_at_target = self.progress.validations_at_target + 1 if at_target else 0

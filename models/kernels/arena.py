@@ -21,10 +21,14 @@ class Arena:
     What a new arena holds is zero. Raises MemoryError.
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str], rooms: int, dtype: DTypeLike) -> None:
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str], rooms: int, dtype: DTypeLike
+    ) -> None:
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.rooms = rooms
-        self.leaves = {name: np.zeros((rooms, *padded_shape(name, shape)), dtype) for name, shape in self.shapes.items()}
+        self.leaves = {
+            name: np.zeros((rooms, *padded_shape(name, shape)), dtype) for name, shape in self.shapes.items()
+        }
         self._cells = (CellStates * len(layers))(
             *(CellStates(h=self._address(f"{layer}.h"), c=self._address(f"{layer}.c")) for layer in layers)
         )
@@ -43,7 +47,8 @@ class Arena:
 
     def rows(self, name: str, slots: Any) -> Array:
         """Return a copy of one leaf of several states: [B, ...]."""
-        return self.leaves[name][slots][(slice(None), *corner(self.shapes[name]))].copy()
+        chosen: Array = self.leaves[name][slots][(slice(None), *corner(self.shapes[name]))]
+        return chosen.copy()
 
     def write_rows(self, start: int, state: Mapping[str, Array]) -> None:
         """Replace the states from a slot on. Leaves: [B, ...]."""

@@ -40,20 +40,20 @@ class BuildFailed(RuntimeError):
 def library_paths() -> list[Path]:
     """Return where the libraries of this machine lie, built or not, the fastest first."""
     machine = platform.system(), platform.machine()
-    names = ["-".join(filter(None, ("libengram", machine[0].lower(), machine[1], variant))) for variant in _variants()]
+    names = ["-".join(filter(None, ("libengram", machine[0].lower(), machine[1], variant))) for variant in variants()]
     return [HERE / f"{name}.so" for name in names]
 
 
 def build_all() -> list[Path]:
     """Compile the libraries of this machine and return their paths. Raises BuildFailed."""
-    if not _variants():
+    if not variants():
         raise BuildFailed(f"there are no kernels for {platform.system()} on {platform.machine()}")
-    return [build(path, variant) for path, variant in zip(library_paths(), _variants(), strict=True)]
+    return [build(path, variant) for path, variant in zip(library_paths(), variants(), strict=True)]
 
 
 def build(path: Path, variant: str, *options: str) -> Path:
     """Compile one library to `path` and return it. options: more for the compiler. Raises BuildFailed."""
-    target, processor = _variants()[variant]
+    target, processor = variants()[variant]
     unfinished = path.with_suffix(f".{os.getpid()}")
     command = [*_compiler(), "-target", target, f"-mcpu={processor}", *OPTIONS, *options]
     command += ["-o", str(unfinished), str(SOURCE)]
@@ -64,7 +64,8 @@ def build(path: Path, variant: str, *options: str) -> Path:
     return path
 
 
-def _variants() -> dict[str, list[str]]:
+def variants() -> dict[str, list[str]]:
+    """Return how the libraries of this machine are compiled, the fastest first; nothing where there are none."""
     return TARGETS.get((platform.system(), platform.machine()), {})
 
 

@@ -108,9 +108,7 @@ class FusedStep:
         list(self._pool.map(lambda cut: self._run_part(slice(*cut), rows, values, outputs, interface), cuts))
         return outputs
 
-    def _run_part(
-        self, part: slice, rows: Array, values: Array, outputs: Array, interface: "Interface | None"
-    ) -> None:
+    def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, interface: "Interface | None") -> None:
         own = np.empty_like(outputs[:, part])
         self._run(rows[part], np.ascontiguousarray(values[:, part]), own, interface and interface.part(part))
         outputs[:, part] = own
@@ -217,5 +215,3 @@ class Interface:
         values, _ = self._kept
         blocks = values[:, start : start + count * padded(size)]
         return blocks.reshape(len(blocks), count, padded(size))[:, :, :size].copy()
-
-

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -39,9 +39,10 @@ class FusedUnroll:
     The outputs and states are those of models.contract.unroll up to rounding; a row's bits do not depend on the others,
     nor do any on the threads. The model's weights are read at every call: it may be trained meanwhile.
 
-    kept_bytes: what the last sequence kept. memory_budget: bytes that one sequence may keep for its gradients. Where its states at all steps would not fit, only
-    some are kept, and the steps between them are computed again on the way back. threads: how many share the rows; None
-    for as many as torch has. kernels: the library, if not the one that was built with the package.
+    memory_budget: bytes that one sequence may keep for its gradients; kept_bytes: what the last one kept. Where its
+    states at all steps would not fit, only some are kept, and the steps between them are computed again on the way
+    back. threads: how many share the rows; None for as many as torch has. kernels: the library, if not the one that was
+    built with the package.
 
     Raises NoKernel where the kernels cannot train the model.
     """
@@ -55,22 +56,23 @@ class FusedUnroll:
         threads: int | None = None,
         kernels: Library | None = None,
     ) -> None:
+        kind = kind_of(model)
+        if kind is None:
+            raise NoKernel(f"there is no fused kernel for this model: it is a {type(model).__name__}; torch trains it")
         config: Any = model.config
         values = config_values(config)
-        self.library = covered(kind_of(model), values, kernels)
-        reason = not_trained(values) if model.training else None
-        if reason:
-            raise NoKernel(f"there is no fused kernel for training this model: {reason}; torch trains it")
-        self._model, self.dtype = model, self.library.dtype
+        self.library = covered(kind, values, kernels)
+        self._not_trained = not_trained(values)
+        self.model, self.dtype = model, self.library.dtype
         self.threads = threads or torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.threads, "fused sequence") if self.threads > 1 else None
         self.memory_budget, self.kept_bytes = memory_budget, 0
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        self.packed = Packed(kind_of(model), values, shapes, model.memory_size, self.dtype, gradients=True)
+        self.packed = Packed(kind, values, shapes, model.memory_size, self.dtype, gradients=True)
         self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
         self._shapes: dict[int | None, dict[str, tuple[int, ...]]] = {}  # of the state's leaves, by memory size
         self.idle: list[Tape] = []
-        self._check_weights()
+        self._check_model()
 
     def __call__(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> tuple[Tensor, S]:
         """Step the model over whole sequences.
@@ -84,21 +86,21 @@ class FusedUnroll:
         self._check(inputs, leaves, lengths)
         steps, batch = inputs.shape[:2]
         counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
-        encoded = self._model.encode(inputs.flatten(0, 1)).unflatten(0, (steps, batch))
+        encoded = self.model.encode(inputs.flatten(0, 1)).reshape(steps, batch, -1)
         run = Run(self, {name: tuple(leaf.shape[1:]) for name, leaf in leaves.items()}, counted)
         outputs, *after = Sequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
         return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
 
     def _check(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None) -> None:
-        self._check_weights()
-        size = self._model.input_size
+        self._check_model()
+        size = self.model.input_size
         if inputs.dim() != 3 or inputs.shape[2] != size or 0 in inputs.shape:
             raise ValueError(f"inputs must be of shape [T, B, {size}], none of them 0, got {list(inputs.shape)}")
         steps, batch = inputs.shape[:2]
         slots = leaves["memory"].shape[1] if "memory" in leaves else None
         if slots not in self._shapes:
             self._shapes[slots] = {
-                name: tuple(leaf.shape[1:]) for name, leaf in flatten(self._model.initial_state(1, slots)).items()
+                name: tuple(leaf.shape[1:]) for name, leaf in flatten(self.model.initial_state(1, slots)).items()
             }
         for name, expected in self._shapes[slots].items():
             leaf, shape = leaves.get(name), [batch, *expected]
@@ -115,10 +117,14 @@ class FusedUnroll:
         if lengths.min() < 0 or lengths.max() > steps:
             raise ValueError(f"lengths must be from 0 to {steps}, the steps of inputs, got {lengths.tolist()}")
 
-    def _check_weights(self) -> None:
+    def _check_model(self) -> None:
+        if self.model.training and self._not_trained:
+            raise NoKernel(f"there is no fused kernel for training this model: {self._not_trained}; torch trains it")
         for name, weight in zip(self.packed.names, self._weights, strict=True):
             if weight.device.type != "cpu" or weight.dtype != _torch_type(self.dtype):
-                raise NoKernel(f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self.dtype} on cpu")
+                raise NoKernel(
+                    f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self.dtype} on cpu"
+                )
 
 
 class TorchUnroll:
@@ -136,11 +142,20 @@ class TorchUnroll:
 
 Unroll = FusedUnroll | TorchUnroll
 
+UnrollPath = Literal["auto", "fused", "torch"]
 
-def fastest_unroll(model: MemoryModel[Any], memory_budget: int = MEMORY_BUDGET) -> Unroll:
-    """Return `unroll` of a model by the kernels, or by torch, with a line in the log, where they cannot train it."""
+
+def unroll_by(path: UnrollPath, model: MemoryModel[Any]) -> Unroll:
+    """Return `unroll` of a model by the kernels or by torch.
+
+    auto: by the kernels, or where they cannot train it by torch, with a line in the log. Raises NoKernel, for fused.
+    """
+    if path == "torch":
+        return TorchUnroll(model)
+    if path == "fused":
+        return FusedUnroll(model)
     try:
-        return FusedUnroll(model, memory_budget)
+        return FusedUnroll(model)
     except NoKernel as reason:
         logger.info("sequences are unrolled by torch: %s", reason)
         return TorchUnroll(model)
@@ -161,7 +176,7 @@ class Sequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, *d_after: Tensor) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors
+        assert ctx.saved_tensors is not None  # raises where a weight was changed in between
         d_inputs, d_leaves, d_weights = ctx.run.backward(d_outputs, d_after, ctx.needs_input_grad[1])
         return None, d_inputs, *d_leaves, *d_weights
 
@@ -365,7 +380,13 @@ class Run:
         lists = np.empty((3, self._batch), np.int64)
         parts = self._parts()
         cuts = itertools.pairwise(self._batch * part // parts for part in range(parts + 1))
-        common = {"total": self._batch, "steps": end - start, "base": base, "stride": stride, "work_stride": work_stride}
+        common = {
+            "total": self._batch,
+            "steps": end - start,
+            "base": base,
+            "stride": stride,
+            "work_stride": work_stride,
+        }
         common |= {"lengths": left.ctypes.data, "lists": lists.ctypes.data}
         walks = []
         for number, (first, last) in enumerate(cuts):

@@ -14,7 +14,7 @@ from models.contract import unroll
 from models.dnc import DNCConfig
 from models.kernels.coverage import NoKernel, not_fused, not_trained
 from models.kernels.library import library
-from models.kernels.sequence import FusedUnroll, fastest_unroll
+from models.kernels.sequence import FusedUnroll, unroll_by
 from models.registry import config_values
 from models.state import flatten, map_leaves
 from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make_from, random_inputs
@@ -99,7 +99,9 @@ def test_gradients_are_those_of_any_model(config, scale, lived_in, seed):
     assert_near(fused, exactly(model, inputs, state), by_torch(model, inputs, state))
 
 
-@pytest.mark.parametrize("name", ["dnc-stack", "dnc-2-read-3-write-heads", "ntm-pytorch", "ntm-learned-starts", "rnn-gru"])
+@pytest.mark.parametrize(
+    "name", ["dnc-stack", "dnc-2-read-3-write-heads", "ntm-pytorch", "ntm-learned-starts", "rnn-gru"]
+)
 def test_rows_of_mixed_lengths_stop_where_they_end(name):
     model, lengths = make_from(CATALOGUE[name]), torch.tensor([4, 0, 7, 1, 7])
     inputs, state = random_inputs(model, 7, 5), lived_in_state(model, 5)
@@ -153,7 +155,8 @@ def test_row_has_the_same_bits_whoever_is_beside_it(name):
     inputs, state = random_inputs(model, 5, 19), lived_in_state(model, 19)
     together = walked(model, FusedUnroll(model, threads=2), inputs, state)
     for row in (0, 7, 18):
-        alone = walked(model, FusedUnroll(model), inputs[:, row : row + 1], map_leaves(lambda leaf: leaf[[row]], state))
+        own = map_leaves(lambda leaf, row=row: leaf[[row]], state)
+        alone = walked(model, FusedUnroll(model), inputs[:, row : row + 1], own)
         for name_ in ("outputs", *(f"after.{leaf}" for leaf in flatten(state))):
             axis = 1 if name_ == "outputs" else 0
             assert torch.equal(alone[name_].squeeze(axis), together[name_].select(axis, row)), name_
@@ -188,9 +191,7 @@ def test_another_memory_size_is_taken_from_the_state():
     fused, inputs = FusedUnroll(model), random_inputs(model, 4, 2)
     for size in (3, 21, 6):
         state = model.initial_state(2, size)
-        assert_near(
-            walked(model, fused, inputs, state), exactly(model, inputs, state), by_torch(model, inputs, state)
-        )
+        assert_near(walked(model, fused, inputs, state), exactly(model, inputs, state), by_torch(model, inputs, state))
 
 
 def test_weights_are_read_at_every_call():
@@ -265,13 +266,15 @@ def test_inputs_and_states_of_any_strides_are_taken_for_what_they_are():
     assert_same(walked(model, FusedUnroll(model), strided, turned), walked(model, FusedUnroll(model), inputs, state))
 
 
-@pytest.mark.parametrize("name", ["dnc-improved", "dnc-sparse-links", "dnc-dropout", "ntm-lasagne", "rnn-lstm-layer-norm"])
+@pytest.mark.parametrize(
+    "name", ["dnc-improved", "dnc-sparse-links", "dnc-dropout", "ntm-lasagne", "rnn-lstm-layer-norm"]
+)
 def test_model_that_the_kernels_cannot_train_goes_by_torch_with_the_reason_in_the_log(name, caplog):
     model = make_from(CATALOGUE[name]).train()
     with pytest.raises(NoKernel, match="there is no fused kernel"):
         FusedUnroll(model)
     with caplog.at_level(logging.INFO):
-        walk = fastest_unroll(model)
+        walk = unroll_by("auto", model)
     assert walk.path == "torch"
     assert "there is no fused kernel" in caplog.text
     inputs = random_inputs(model.eval(), 3, 2)
@@ -279,10 +282,19 @@ def test_model_that_the_kernels_cannot_train_goes_by_torch_with_the_reason_in_th
     assert torch.equal(walk(inputs, model.initial_state(2))[0], expected)
 
 
+def test_model_that_begins_to_drop_is_refused_then():
+    model = make_from(CATALOGUE["dnc-dropout"]).eval()
+    fused, inputs = FusedUnroll(model), random_inputs(model, 3, 2)
+    fused(inputs, model.initial_state(2))
+    model.train()
+    with pytest.raises(NoKernel, match="its controller drops 0.3; torch trains it"):
+        fused(inputs, model.initial_state(2))
+
+
 def test_model_with_a_kernel_goes_by_it():
     model = make_from(CATALOGUE["dnc"])
-    assert fastest_unroll(model).path == "fused"
-    assert fastest_unroll(model.double()).path == "torch"
+    assert unroll_by("auto", model).path == "fused"
+    assert unroll_by("auto", model.double()).path == "torch"
 
 
 @pytest.mark.parametrize("name", ["dnc", "ntm", "rnn"])

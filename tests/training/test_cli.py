@@ -16,7 +16,17 @@ from training.checkpoint import TRAINING_FILE
 from training.config import preset_names
 
 OPTIONS = {
-    "train": ["preset", "--out", "--resume", "--seed", "--updates", "--device", "--threads", "--save-every"],
+    "train": [
+        "preset",
+        "--out",
+        "--resume",
+        "--seed",
+        "--updates",
+        "--device",
+        "--threads",
+        "--unroll",
+        "--save-every",
+    ],
     "evaluate": ["DIR", "--lengths", "--sequences", "--memory-size", "--seed", "--threads", "--device", "--save"],
     "export": ["DIR"],
     "import": ["FILE", "--format", "--out", "--cell"],

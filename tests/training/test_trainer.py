@@ -1,5 +1,6 @@
 """The training loop: it learns, it stops, it skips what is not finite, and it goes on exactly where it was left."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from models.contract import unroll
+from models.kernels.coverage import NoKernel
 from tests.training import tiny
 from training import trainer as trainer_module
 from training.checkpoint import resume, save_checkpoint
@@ -46,6 +48,25 @@ def test_first_update_reports_the_loss_and_errors_of_the_fresh_weights():
     assert_close(update.loss, trainer.preset.task.loss(outputs, episode).item())
     assert update.errors == trainer.preset.task.errors(outputs, episode).float().mean().item()
     assert update.skipped is False
+
+
+@pytest.mark.parametrize("model", ["dnc", "ntm", "rnn"])
+def test_run_by_the_kernels_is_the_run_by_torch_up_to_rounding(model):
+    preset = tiny.preset(model, updates=60, validate_every=20, validation_sequences=8)
+    fused, torch_ = Trainer(preset, path="fused"), Trainer(preset, path="torch")
+    assert (fused.unroll.path, torch_.unroll.path) == ("fused", "torch")
+    for ours, theirs in zip(run(fused, 60), run(torch_, 60), strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+    assert fused.progress.validation_errors == pytest.approx(torch_.progress.validation_errors, abs=1)
+
+
+def test_kernels_are_taken_where_they_can_train_the_model():
+    assert Trainer(tiny.preset("dnc")).unroll.path == "fused"
+    preset = tiny.preset("dnc")
+    dropping = dataclasses.replace(preset, model=dataclasses.replace(preset.model, bypass_dropout=0.1))
+    assert Trainer(dropping).unroll.path == "torch"
+    with pytest.raises(NoKernel, match="its bypass_dropout is"):
+        Trainer(dropping, path="fused")
 
 
 def test_updates_follow_the_schedule_of_the_learning_rate():
@@ -106,7 +127,7 @@ def test_run_stops_early_after_enough_validations_at_the_target():
 
 def test_validation_that_misses_the_target_starts_the_count_over(monkeypatch):
     answers = iter([0.0, 0.3, 0.2, 0.3, 0.1, 0.25, 0.0, 0.0])
-    monkeypatch.setattr(trainer_module, "bit_errors", lambda *_: torch.tensor([next(answers)] * 2))
+    monkeypatch.setattr(trainer_module, "bit_errors", lambda *_, **__: torch.tensor([next(answers)] * 2))
     trainer = Trainer(tiny.preset(target_errors=0.25, patience=3, validate_every=1))
     counts = []
     trainer.run(lambda _: counts.append(trainer.progress.validations_at_target) or True)
@@ -116,7 +137,7 @@ def test_validation_that_misses_the_target_starts_the_count_over(monkeypatch):
 
 def test_validation_asks_for_the_longest_length_on_sequences_of_its_own(monkeypatch):
     asked = []
-    monkeypatch.setattr(trainer_module, "bit_errors", lambda *given: asked.append(given) or torch.ones(8))
+    monkeypatch.setattr(trainer_module, "bit_errors", lambda *given, **_: asked.append(given) or torch.ones(8))
     trainer = Trainer(tiny.preset(validate_every=2))
     run(trainer, 5)
     assert asked == [(trainer.model, trainer.preset.task, 3, 8, trainer_module.VALIDATION_SEED)] * 2

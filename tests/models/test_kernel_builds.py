@@ -1,0 +1,111 @@
+"""The kernels compiled in other ways: in float64, where only a wrong equation can differ; watched for undefined
+behaviour; and for other machines."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from models.kernels import build
+from models.kernels.library import Library
+from models.kernels.sequence import FusedUnroll
+from models.state import flatten, map_leaves
+from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
+from tests.models.test_fused_unroll import COVERED, by_torch, error, walked
+
+VARIANT = list(build.variants())[-1]
+"""The plainest: runs on every machine that runs kernels at all."""
+
+
+@pytest.fixture(scope="module")
+def float64(tmp_path_factory):
+    path = tmp_path_factory.mktemp("kernels") / "float64.so"
+    return Library(build.build(path, VARIANT, "-DENGRAM_FLOAT64"))
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_kernel_in_float64_is_the_model_to_nine_digits(name, float64):
+    model = make_from(CATALOGUE[name]).double()
+    inputs = random_inputs(model, 6, 3).to(torch.float32 if model.embedding else torch.float64)
+    inputs = inputs.double()
+    state = map_leaves(torch.Tensor.double, lived_in_state(model, 3))
+    lengths = torch.tensor([6, 4, 6])
+    actual = walked(model, FusedUnroll(model, kernels=float64), inputs, state, lengths)
+    for result, expected in by_torch(model, inputs, state, lengths).items():
+        assert error(actual[result], expected) <= 1e-9, result
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+from models.kernels.library import Library
+from models.kernels.sequence import FusedUnroll
+from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
+from tests.models.test_fused_unroll import COVERED, walked
+import torch
+
+kernels = Library(Path(sys.argv[1]))
+for name in COVERED:
+    model = make_from(CATALOGUE[name])
+    for rows, lengths in ((1, None), (9, torch.arange(9) % 4)):
+        state, inputs = lived_in_state(model, rows), random_inputs(model, 3, rows)
+        walked(model, FusedUnroll(model, kernels=kernels, threads=1), inputs, state, lengths)
+        with torch.no_grad():
+            FusedUnroll(model, kernels=kernels, threads=1)(inputs, state, lengths)
+print("watched", len(COVERED))
+"""
+
+
+def test_kernel_does_nothing_undefined(tmp_path):
+    watching = ["-fsanitize=undefined", "-fno-sanitize-trap=undefined", "-O1", "-g"]
+    path = build.build(tmp_path / "watched.so", VARIANT, *watching)
+    run = subprocess.run([sys.executable, "-c", WATCHED, str(path)], capture_output=True, text=True, check=True)
+    assert run.stdout == f"watched {len(COVERED)}\n"
+    assert "runtime error" not in run.stderr
+
+
+@pytest.mark.parametrize("library", build.library_paths(), ids=lambda path: path.stem)
+def test_every_library_of_this_machine_that_runs_gives_the_same_bits(library):
+    kernels = Library(library)
+    if not kernels.runs_here:
+        pytest.skip(f"this processor lacks what {library.name} needs")
+    plainest = Library(build.library_paths()[-1])
+    for name in ("dnc-stack", "dnc-link-sharpening", "ntm-pytorch"):
+        model = make_from(CATALOGUE[name])
+        inputs, state = random_inputs(model, 5, 13), lived_in_state(model, 13)
+        ours, theirs = (
+            walked(model, FusedUnroll(model, kernels=which), inputs, state) for which in (kernels, plainest)
+        )
+        assert all(torch.equal(ours[result], theirs[result]) for result in ours)
+
+
+@pytest.mark.parametrize("machine", build.TARGETS, ids="-".join)
+def test_libraries_compile_for_every_machine_that_is_named(machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(build.platform, "system", lambda: machine[0])
+    monkeypatch.setattr(build.platform, "machine", lambda: machine[1])
+    for variant in build.variants():
+        path = build.build(tmp_path / f"library{variant}.so", variant)
+        assert path.stat().st_size > 10_000
+    assert sorted(tmp_path.glob("*")) == sorted(tmp_path.glob("*.so"))
+
+
+def test_machine_without_kernels_is_told_so(monkeypatch):
+    monkeypatch.setattr(build.platform, "machine", lambda: "s390x")
+    assert build.library_paths() == []
+    with pytest.raises(build.BuildFailed, match="there are no kernels for Linux on s390x"):
+        build.build_all()
+
+
+def test_source_that_does_not_compile_leaves_no_library(tmp_path):
+    with pytest.raises(build.BuildFailed, match="no-such-option"):
+        build.build(tmp_path / "library.so", VARIANT, "--no-such-option")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_state_of_a_float32_kernel_is_not_taken_for_float64(float64):
+    model = make_from(CATALOGUE["dnc"]).double()
+    state = map_leaves(torch.Tensor.float, model.initial_state(2))
+    assert flatten(state)["memory"].dtype == torch.float32
+    with pytest.raises(ValueError, match="must be float64 on the CPU, got torch"):
+        FusedUnroll(model, kernels=float64)(random_inputs(model, 3, 2).double(), state)
