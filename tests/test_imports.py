@@ -9,9 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FORBIDDEN = {
-    "models": ["training", "app", "fastapi", "pydantic", "onnx", "onnxruntime"],
+    "models": ["training", "app", "benchmarks", "fastapi", "pydantic", "onnx", "onnxruntime"],
     "models/manifest.py": ["torch", "numpy", "models"],
-    "training": ["app", "fastapi", "pydantic"],
+    "training": ["app", "benchmarks", "fastapi", "pydantic"],
+    "benchmarks": ["fastapi", "pydantic", "app.api", "app.engine", "app.main", "app.sessions", "app.stores"],
+    "benchmarks/served_steps.py": ["torch", "training", "models.artefact", "models.contract", "models.registry"],
     "app/engine": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.sessions", "app.main", "app.settings"],
     "app/backends": ["fastapi", "starlette", "pydantic", "training", "app.engine", "app.api", "app.sessions"],
     "app/backends/fused.py": ["torch", "models.artefact", "models.contract", "models.state", "models.registry"],
@@ -84,6 +86,7 @@ def test_only_main_names_back_ends_and_stores():
     assert naming == {"main.py"}
 
 
-def test_only_the_command_line_knows_of_training():
-    knowing = {path.name for path in files("app") for module in imports(path) if within(module, "training")}
+@pytest.mark.parametrize("room", ["training", "benchmarks"])
+def test_only_the_command_line_knows_of(room):
+    knowing = {path.name for path in files("app") for module in imports(path) if within(module, room)}
     assert knowing == {"cli.py"}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from models.kernels.library import CellStates, States
-from models.kernels.packing import Array, padded
+from models.kernels.packing import Array, padded, row_of
 
 LEAVES = {name: name for name in ("memory", "read_weights", "write_weights", "read_vectors", "usage", "link")}
 LEAVES |= {"precedence_weights": "precedence"}
@@ -61,12 +61,16 @@ class Arena:
         return None if leaf is None else leaf.ctypes.data
 
 
+WEIGHTINGS = ("read_weights", "write_weights", "usage", "link", "precedence_weights")
+"""The leaves that have a number for each slot in their last axis."""
+
+
 def padded_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of a leaf as the kernels have it: rows are padded, and words of the memory too."""
+    """Return the shape of a leaf as the kernels have it: rows of slots and of other numbers are padded."""
     *others, last = shape
     if name == "memory":
-        others = [padded(others[0])]
-    return (*others, padded(last))
+        others = [row_of(others[0])]
+    return (*others, row_of(last) if name in WEIGHTINGS else padded(last))
 
 
 def corner(shape: Sequence[int]) -> tuple[slice, ...]:

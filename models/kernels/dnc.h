@@ -20,7 +20,7 @@ typedef struct {
 } dnc_work;
 
 static dnc_work lay_dnc(const model *m, room *from) {
-    i64 row = padded(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    i64 row = row_of(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
     i64 directions = m->linked ? reads * writes * row : 0, sharp = m->link_sharpening ? directions : 0;
     dnc_work w;
     w.retention = take(from, row);
@@ -46,15 +46,17 @@ INLINE real dnc_strength(const model *m, real x) {
 /* ---- Allocation ---- */
 
 /* The numbers of the slots, the most free first, equals in the order of their numbers: each goes to the place that is the
- * number of those before it. free_: padded with -1. */
+ * number of those before it. free_, [row], is not negative, so that its bits compare as it does; -1 beyond the slots. */
 static void rank_by_free(const real *free_, i64 slots, int32_t *order) {
+    i64 row = row_of(slots);
     for (i64 n = 0; n < slots; n++) {
-        vec own = all(free_[n]);
-        ivec before = {0}, place = (ivec){0, 1, 2, 3, 4, 5, 6, 7};
-        for (i64 m = 0; m < padded(slots); m += LANES, place += LANES) {
-            vec other = load(free_ + m);
-            before -= (other > own) | ((other == own) & (place < (whole)n));
-        }
+        whole own;
+        memcpy(&own, free_ + n, sizeof own);
+        wide_whole before = {0}, numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        i64 m = 0, here = n / (2 * LANES) * (2 * LANES);
+        for (; m < here; m += 2 * LANES) before -= (wide_whole)load_wide(free_ + m) > own - 1;
+        before -= (wide_whole)load_wide(free_ + m) > own + (numbers < (whole)(n - here));
+        for (m += 2 * LANES; m < row; m += 2 * LANES) before -= (wide_whole)load_wide(free_ + m) > own;
         order[__builtin_reduce_add(before)] = (int32_t)n;
     }
 }
@@ -88,7 +90,7 @@ INLINE vec free_of(vec usage) { return max_(all(1) - (all(EPSILON) + all(1 - EPS
 
 /* a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], the most free first. spare: [2 row + 256]. */
 static void allocation_weights(const real *usage, i64 slots, real *out, int32_t *order, real *spare) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     int32_t *integers = (int32_t *)(spare + row);
     for (i64 n = 0; n < row; n += LANES) store(spare + n, free_of(load(usage + n))), store(out + n, all(0));
     for (i64 n = slots; n < row; n++) spare[n] = -1;
@@ -105,7 +107,7 @@ static void allocation_weights(const real *usage, i64 slots, real *out, int32_t 
 /* Add to the gradient of the usage what that of the allocation says. spare: [2 row]. */
 static void allocation_weights_backward(const real *usage, const real *allocation, const int32_t *order, i64 slots,
                                         const real *d_allocation, real *d_usage, real *spare) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     real *free_ = spare, *before = spare + row, product = 1, rest = 0;
     for (i64 n = 0; n < row; n += LANES) store(free_ + n, free_of(load(usage + n)));
     for (i64 j = 0; j < slots; j++) before[j] = product, product *= 1 - free_[order[j]];
@@ -118,62 +120,85 @@ static void allocation_weights_backward(const real *usage, const real *allocatio
 
 /* ---- Links ---- */
 
-/* L = (1 - w_i - w_j) L + w_i p_j, L_ii = 0; forward f_r[i] = sum_j L_ij w_r[j], backward b_r[j] = sum_i L_ij w_r[i]:
- * one pass, for `reads` heads of at most four at once. precedence is read with its own entry taken out. */
-INLINE void link_pass(const real *link, real *to, const real *w, real *precedence, const real *read_weights,
-                      real *forward, real *backward, i64 slots, const i64 reads, const i64 update) {
-    i64 row = padded(slots);
-    for (i64 i = 0; i < slots; i++) {
-        const real *line = update ? link + i * row : to + i * row;
-        real *to_line = to + i * row, own = precedence[i];
-        wide_vec wide_total[4], wide_here[4], wide_written = all_wide(w[i]), wide_kept = all_wide(1 - w[i]);
-        vec total[4];
-        for (i64 r = 0; r < reads; r++)
-            wide_total[r] = all_wide(0), total[r] = all(0), wide_here[r] = all_wide(read_weights[r * row + i]);
-        precedence[i] = 0;
-        i64 j = 0;
-        for (; j + 2 * LANES <= row; j += 2 * LANES) {
-            wide_vec entry = load_wide(line + j);
-            if (update) {
-                entry = fma_wide(wide_kept - load_wide(w + j), entry, wide_written * load_wide(precedence + j));
-                store_wide(to_line + j, entry);
-            }
-            for (i64 r = 0; r < reads; r++) {
-                real *back = backward + r * row + j;
-                wide_total[r] = fma_wide(entry, load_wide(read_weights + r * row + j), wide_total[r]);
-                store_wide(back, fma_wide(entry, wide_here[r], load_wide(back)));
-            }
+/* So many lines of the link matrix are passed at once: as many as there are registers for. */
+#ifdef __AVX512F__
+#define LINES 4
+#else
+#define LINES 1
+#endif
+
+/* Sixteen entries of lines i, i + 1, ... from j on. diagonal: whether they are among them. */
+INLINE void link_entries(const real *link, real *to, const real *w, const real *precedence, const real *read_weights,
+                         real *backward, wide_vec *total, i64 i, i64 j, i64 row, const i64 lines, const i64 reads,
+                         const i64 update, const i64 diagonal) {
+    wide_vec entry[LINES];
+#pragma clang loop unroll(full)
+    for (i64 l = 0; l < lines; l++) {
+        entry[l] = load_wide((update ? link : to) + (i + l) * row + j);
+        if (!update) continue;
+        wide_vec kept = all_wide(1 - w[i + l]) - load_wide(w + j);
+        entry[l] = fma_wide(kept, entry[l], all_wide(w[i + l]) * load_wide(precedence + j));
+        if (diagonal) entry[l][i + l - j] = 0;
+        store_wide(to + (i + l) * row + j, entry[l]);
+    }
+#pragma clang loop unroll(full)
+    for (i64 r = 0; r < reads; r++) {
+        wide_vec weights = load_wide(read_weights + r * row + j), back = load_wide(backward + r * row + j);
+#pragma clang loop unroll(full)
+        for (i64 l = 0; l < lines; l++) {
+            total[r * LINES + l] = fma_wide(entry[l], weights, total[r * LINES + l]);
+            back = fma_wide(entry[l], all_wide(read_weights[r * row + i + l]), back);
         }
-        if (j < row) {
-            vec entry = load(line + j);
-            if (update) {
-                entry = fma_(all(1 - w[i]) - load(w + j), entry, all(w[i]) * load(precedence + j));
-                store(to_line + j, entry);
-            }
-            for (i64 r = 0; r < reads; r++) {
-                real *back = backward + r * row + j;
-                total[r] = entry * load(read_weights + r * row + j);
-                store(back, fma_(entry, all(read_weights[r * row + i]), load(back)));
-            }
-        }
-        precedence[i] = own;
-        for (i64 r = 0; r < reads; r++) forward[r * row + i] = sum_wide(wide_total[r]) + sum(total[r]);
+        store_wide(backward + r * row + j, back);
     }
 }
 
-static void update_link(const real *link, real *to, const real *w, real *precedence, const real *read_weights,
+INLINE void link_lines(const real *link, real *to, const real *w, const real *precedence, const real *read_weights,
+                       real *forward, real *backward, i64 i, i64 row, const i64 lines, const i64 reads,
+                       const i64 update) {
+    wide_vec total[4 * LINES];
+    i64 diagonal = i / (2 * LANES) * (2 * LANES), j = 0;
+#pragma clang loop unroll(full)
+    for (i64 t = 0; t < 4 * LINES; t++) total[t] = all_wide(0);
+#define ENTRIES(diagonal) \
+    link_entries(link, to, w, precedence, read_weights, backward, total, i, j, row, lines, reads, update, diagonal)
+    for (; j < diagonal; j += 2 * LANES) ENTRIES(0);
+    ENTRIES(1);
+    for (j += 2 * LANES; j < row; j += 2 * LANES) ENTRIES(0);
+#undef ENTRIES
+#pragma clang loop unroll(full)
+    for (i64 r = 0; r < reads; r++)
+#pragma clang loop unroll(full)
+        for (i64 l = 0; l < lines; l++) forward[r * row + i + l] = sum_wide(total[r * LINES + l]);
+}
+
+/* L = (1 - w_i - w_j) L + w_i p_j, L_ii = 0; forward f_r[i] = sum_j L_ij w_r[j], backward b_r[j] = sum_i L_ij w_r[i]:
+ * one pass, for `reads` heads of at most four at once. */
+INLINE void link_pass(const real *link, real *to, const real *w, const real *precedence, const real *read_weights,
+                      real *forward, real *backward, i64 slots, const i64 reads, const i64 update) {
+    i64 row = row_of(slots), i = 0;
+    for (; i + LINES <= slots; i += LINES)
+        link_lines(link, to, w, precedence, read_weights, forward, backward, i, row, LINES, reads, update);
+    for (; i < slots; i++) link_lines(link, to, w, precedence, read_weights, forward, backward, i, row, 1, reads, update);
+}
+
+static void update_link(const real *link, real *to, const real *w, const real *precedence, const real *read_weights,
                         real *forward, real *backward, i64 slots, i64 reads) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     memset(forward, 0, reads * row * sizeof(real));
     memset(backward, 0, reads * row * sizeof(real));
     for (i64 first = 0; first < reads; first += 4) {
         const real *weights = read_weights + first * row;
         real *f = forward + first * row, *b = backward + first * row;
         i64 heads = reads - first;
-        if (heads >= 4) link_pass(link, to, w, precedence, weights, f, b, slots, 4, first == 0);
-        else if (heads == 3) link_pass(link, to, w, precedence, weights, f, b, slots, 3, first == 0);
-        else if (heads == 2) link_pass(link, to, w, precedence, weights, f, b, slots, 2, first == 0);
-        else link_pass(link, to, w, precedence, weights, f, b, slots, 1, first == 0);
+#define PASS(count) \
+    if (first) link_pass(link, to, w, precedence, weights, f, b, slots, count, 0); \
+    else link_pass(link, to, w, precedence, weights, f, b, slots, count, 1)
+        if (heads >= 4) { PASS(4); }
+        else if (heads == 3) { PASS(3); }
+        else if (heads == 2) { PASS(2); }
+        else { PASS(1); }
+#undef PASS
     }
 }
 
@@ -183,44 +208,49 @@ INLINE void link_pass_backward(const real *link, const real *after, const real *
                                const real *read_weights, const real *d_forward, const real *d_backward, real *d_link,
                                real *d_w, real *d_precedence, real *d_read_weights, i64 slots, const i64 reads,
                                const i64 last) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     for (i64 i = 0; i < slots; i++) {
         const real *line = link + i * row, *line_after = after + i * row;
         real *d_line = d_link + i * row, own = precedence[i];
-        vec total[4], here[4], gradient[4], written = all(w[i]), kept = all(1 - w[i]), d_written = all(0);
+        wide_vec total[4], here[4], gradient[4], written = all_wide(w[i]), kept = all_wide(1 - w[i]);
+        wide_vec d_written = all_wide(0);
+#pragma clang loop unroll(full)
         for (i64 r = 0; r < reads; r++) {
-            total[r] = all(0), here[r] = all(read_weights[r * row + i]), gradient[r] = all(d_forward[r * row + i]);
+            total[r] = all_wide(0), here[r] = all_wide(read_weights[r * row + i]);
+            gradient[r] = all_wide(d_forward[r * row + i]);
         }
         precedence[i] = 0;
-        for (i64 j = 0; j < row; j += LANES) {
-            vec d = load(d_line + j), entry = load(line_after + j);
+        for (i64 j = 0; j < row; j += 2 * LANES) {
+            wide_vec d = load_wide(d_line + j), entry = load_wide(line_after + j);
+#pragma clang loop unroll(full)
             for (i64 r = 0; r < reads; r++) {
-                vec back = load(d_backward + r * row + j);
-                d = fma_(gradient[r], load(read_weights + r * row + j), fma_(here[r], back, d));
-                total[r] = fma_(entry, back, total[r]);
+                wide_vec back = load_wide(d_backward + r * row + j);
+                d = fma_wide(gradient[r], load_wide(read_weights + r * row + j), fma_wide(here[r], back, d));
+                total[r] = fma_wide(entry, back, total[r]);
                 real *d_read = d_read_weights + r * row + j;
-                store(d_read, fma_(entry, gradient[r], load(d_read)));
+                store_wide(d_read, fma_wide(entry, gradient[r], load_wide(d_read)));
             }
-            store(d_line + j, d);
+            store_wide(d_line + j, d);
         }
-        for (i64 r = 0; r < reads; r++) d_read_weights[r * row + i] += sum(total[r]);
+#pragma clang loop unroll(full)
+        for (i64 r = 0; r < reads; r++) d_read_weights[r * row + i] += sum_wide(total[r]);
         d_line[i] = 0;
-        for (i64 j = 0; last && j < row; j += LANES) {
-            vec d = load(d_line + j), lost = d * load(line + j);
-            d_written = fma_(d, load(precedence + j), d_written) - lost;
-            store(d_w + j, load(d_w + j) - lost);
-            store(d_precedence + j, fma_(d, written, load(d_precedence + j)));
-            store(d_line + j, d * (kept - load(w + j)));
+        for (i64 j = 0; last && j < row; j += 2 * LANES) {
+            wide_vec d = load_wide(d_line + j), lost = d * load_wide(line + j);
+            d_written = fma_wide(d, load_wide(precedence + j), d_written) - lost;
+            store_wide(d_w + j, load_wide(d_w + j) - lost);
+            store_wide(d_precedence + j, fma_wide(d, written, load_wide(d_precedence + j)));
+            store_wide(d_line + j, d * (kept - load_wide(w + j)));
         }
         precedence[i] = own;
-        if (last) d_w[i] += sum(d_written);
+        if (last) d_w[i] += sum_wide(d_written);
     }
 }
 
 static void update_link_backward(const real *link, const real *after, const real *w, real *precedence,
                                  const real *read_weights, const real *d_forward, const real *d_backward, real *d_link,
                                  real *d_w, real *d_precedence, real *d_read_weights, i64 slots, i64 reads) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
 #define HEADS(count, last)                                                                                             \
     link_pass_backward(link, after, w, precedence, read_weights, d_forward, d_backward, d_link, d_w, d_precedence,     \
                        d_read_weights, slots, count, last)
@@ -238,15 +268,15 @@ static void update_link_backward(const real *link, const real *after, const real
 /* (d + eps)^s / sum (d + eps)^s, s = 1 + softplus(sharpness). */
 static void sharpen_direction(const real *weights, real sharpness, i64 slots, real *out) {
     vec s = all(1 + scalar(softplus_, sharpness));
-    for (i64 n = 0; n < padded(slots); n += LANES) store(out + n, s * log_(load(weights + n) + all(EPSILON)));
-    softmax(out, slots, padded(slots));
+    for (i64 n = 0; n < row_of(slots); n += LANES) store(out + n, s * log_(load(weights + n) + all(EPSILON)));
+    softmax(out, slots, row_of(slots));
 }
 
 /* Returns the gradient of the sharpness; d: of the sharpened weights, and then of the weights. */
 static real sharpen_direction_backward(const real *weights, const real *out, real sharpness, i64 slots, real *d) {
     vec s = all(1 + scalar(softplus_, sharpness)), d_s = all(0);
-    softmax_backward(out, d, padded(slots));
-    for (i64 n = 0; n < padded(slots); n += LANES) {
+    softmax_backward(out, d, row_of(slots));
+    for (i64 n = 0; n < row_of(slots); n += LANES) {
         vec x = load(weights + n) + all(EPSILON);
         d_s = fma_(load(d + n), log_(x), d_s);
         store(d + n, load(d + n) * s / x);
@@ -307,7 +337,7 @@ static void dnc_controls_backward(const model *m, const real *z, const real *raw
 /* u = (u + (1 - u) (1 - prod_v (1 - w_v))) psi, psi = prod_r (1 - f_r w_r), both weightings of the step before. */
 static void update_usage(const model *m, const real *before, const real *read_weights, const real *write_weights,
                          const real *free_gates, real *retention, real *usage) {
-    i64 row = padded(m->slots);
+    i64 row = row_of(m->slots);
     for (i64 n = 0; n < row; n += LANES) {
         vec unwritten = all(1), psi = all(1), u = load(before + n);
         for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
@@ -322,7 +352,7 @@ static void update_usage(const model *m, const real *before, const real *read_we
 static void update_usage_backward(const model *m, const real *before, const real *read_weights,
                                   const real *write_weights, const real *free_gates, const real *retention,
                                   const real *d_retention, real *d_usage, real *d_read_weights, real *d_free_gates) {
-    i64 row = padded(m->slots);
+    i64 row = row_of(m->slots);
     for (i64 r = 0; r < m->reads; r++) {
         vec gate = all(free_gates[r]), total = all(0);
         for (i64 n = 0; n < row; n += LANES) {
@@ -347,7 +377,7 @@ static void update_usage_backward(const model *m, const real *before, const real
 /* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. spare:
  * [2 row + 256]. */
 static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, dnc_work w, real *spare) {
-    i64 slots = m->slots, row = padded(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    i64 slots = m->slots, row = row_of(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
     const real *memory = memory_of(m, s, from), *erase = z + m->erase, *add = z + m->add;
     real *next = memory_of(m, s, to), *write_weights = write_weights_of(m, s, to);
     real *previous = read_weights_of(m, s, from), *read_weights = read_weights_of(m, s, to);
@@ -432,7 +462,7 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 
 /* Numbers that the gradients of a row need while they are found. */
 static i64 dnc_row_spare(const model *m) {
-    i64 row = padded(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    i64 row = row_of(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
     return (2 * reads * writes + 2 * reads + 3 * writes + 6) * row + 2 * size;
 }
 
@@ -440,7 +470,7 @@ static i64 dnc_row_spare(const model *m) {
  * z, raw: the interface as the heads used it, and as it was; d: its gradient, zeros when it comes. */
 static void dnc_row_backward(const model *m, const states *s, const states *g, i64 from, i64 to, i64 own, const real *z,
                              const real *raw, dnc_work w, real *d, real *spare) {
-    i64 slots = m->slots, row = padded(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
+    i64 slots = m->slots, row = row_of(slots), size = padded(m->word), reads = m->reads, writes = m->writes;
     const real *memory = memory_of(m, s, from), *next = memory_of(m, s, to);
     const real *previous = read_weights_of(m, s, from), *read_weights = read_weights_of(m, s, to);
     const real *write_weights = write_weights_of(m, s, to), *read_keys = z + m->read_keys;

@@ -6,8 +6,8 @@
  * it: products accumulate over the inputs one by one, and everything else is done row by row. The gradients of a
  * mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
  *
- * Sizes with a bar over them in the comments, and `padded` in the code, are rounded up to a multiple of eight; what lies
- * beyond the size is zero and stays so. */
+ * Sizes in the code are rounded up to a multiple of eight, and rows of slots (`row`) to one of sixteen; what lies beyond
+ * the size is zero and stays so. */
 
 #include "dnc.h"
 #include "ntm.h"
@@ -76,7 +76,7 @@ static step_work lay_step(const model *m, share of, room *from) {
     w.joined = take_rows(from, of, m->output.inputs), w.outputs = take_rows(from, of, m->output.outputs);
     i64 own = memory_work(m);
     w.memory = take_at(from, own * (of.keep ? of.total : 1), of.keep ? of.first * own : 0);
-    i64 spare = m->kind == DNC ? 2 * padded(m->slots) + 256 : 0;
+    i64 spare = m->kind == DNC ? 2 * row_of(m->slots) + 256 : 0;
     w.spare = take_at(from, spare * (of.keep ? of.total : 1), of.keep ? of.first * spare : 0);
     return w;
 }
@@ -152,7 +152,7 @@ static void run_controller(const model *m, const states *s, const rows *who, con
 /* Step rows. allocation: [batch][writes][row], or none. */
 static step_work step(const model *m, const states *s, const rows *who, const real *inputs, share of, real *work,
                       real *allocation) {
-    i64 read_size = m->reads * padded(m->word), row = padded(m->slots), own = of.keep ? memory_work(m) : 0;
+    i64 read_size = m->reads * padded(m->word), row = row_of(m->slots), own = of.keep ? memory_work(m) : 0;
     const layer *last = m->controller + m->layers - 1;
     room put = {work, 0};
     step_work w = lay_step(m, of, &put);
@@ -240,7 +240,7 @@ INLINE void carry_leaf(real *leaf, i64 from, i64 to, i64 size) {
 }
 
 static void carry_on(const model *m, const states *s, i64 from, i64 to) {
-    i64 row = padded(m->slots), size = padded(m->word);
+    i64 row = row_of(m->slots), size = padded(m->word);
     carry_leaf(s->memory, from, to, row * size);
     carry_leaf(s->read_weights, from, to, m->reads * row);
     carry_leaf(s->write_weights, from, to, m->writes * row);
@@ -290,7 +290,7 @@ static i64 widest(const model *m) {
 /* The numbers that engram_backward needs for so many rows. */
 i64 engram_backward_scratch(const model *m, i64 batch) {
     i64 spare = m->kind == DNC ? dnc_row_spare(m) : m->kind == NTM ? ntm_row_spare(m) : 0;
-    return 3 * batch * widest(m) + m->interface.outputs + spare + 4 * padded(m->slots);
+    return 3 * batch * widest(m) + m->interface.outputs + spare + 4 * row_of(m->slots);
 }
 
 /* The gradients of one step. g: those of the states after, [total] slots; then of those before. d_inputs:

@@ -12,7 +12,7 @@ import numpy as np
 from models.kernels.arena import Arena
 from models.kernels.coverage import NoKernel, not_fused
 from models.kernels.library import Library, Model, library
-from models.kernels.packing import Array, Packed, padded
+from models.kernels.packing import Array, Packed, padded, row_of
 
 LEAST_PER_THREAD = 8
 """Sessions below which a thread more costs more than it brings."""
@@ -175,7 +175,7 @@ class Interface:
     @classmethod
     def empty(cls, model: Model, batch: int, dtype: Any) -> "Interface":
         """Return room for what the heads of so many rows are told."""
-        allocation = np.empty((batch, model.writes, padded(model.slots)), dtype)
+        allocation = np.empty((batch, model.writes, row_of(model.slots)), dtype)
         return cls(model, np.empty((batch, model.interface.outputs), dtype), allocation)
 
     @property

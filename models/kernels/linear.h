@@ -18,6 +18,7 @@ typedef struct {
 } linear;
 
 INLINE i64 padded(i64 size) { return (size + LANES - 1) / LANES * LANES; }
+INLINE i64 row_of(i64 slots) { return (slots + 2 * LANES - 1) / (2 * LANES) * (2 * LANES); }
 INLINE i64 padded_to_panels(i64 size) { return (size + PANEL - 1) / PANEL * PANEL; }
 
 /* A tile keeps the sums of so many rows and panels in registers: as many as there are. */

@@ -1,6 +1,6 @@
 /* What DNC and NTM do alike, models/addressing.py: look a key up, write, read; each with its gradients.
  *
- * A memory is [row][size], both padded: words that are none are zero and stay so. A weighting is [row]. */
+ * A memory is [row][size]: words that are none are zero and stay so. A weighting is [row]. */
 
 #ifndef ENGRAM_MEMORY_H
 #define ENGRAM_MEMORY_H
@@ -135,7 +135,7 @@ INLINE void add_outer(real *d_memory, i64 row, i64 size, outers *terms, const re
 /* From products k . M[n], in `similarities`, to D(k, M[n]) in their place and to softmax(strength D). */
 static void content_weights(i64 similarity, real *similarities, const real *words, real key, real strength, i64 slots,
                             real *weights) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     for (i64 n = 0; n < row; n += LANES) {
         vec d = load(similarities + n) / denominators(similarity, all(key), load(words + n));
         store(similarities + n, d), store(weights + n, all(strength) * d);
@@ -154,7 +154,7 @@ typedef struct {
 static content_gradient content_weights_backward(i64 similarity, const real *weights, const real *similarities,
                                                  const real *words, real key, real strength, i64 slots, real *d_weights,
                                                  real *d_words) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     vec d_strength = all(0), d_key = all(0);
     softmax_backward(weights, d_weights, row);
     for (i64 n = 0; n < row; n += LANES) {
@@ -176,7 +176,7 @@ static content_gradient content_weights_backward(i64 similarity, const real *wei
  * left with m^2 and m^2 k. */
 static void masked_look_up(const real *memory, i64 slots, i64 size, const real *key, const real *mask, real strength,
                            real *masked, real *words, real *similarities, real *weights) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     vec squares = all(0);
     for (i64 k = 0; k < size; k += LANES) {
         vec m = load(mask + k), both = load(key + k) * m;
@@ -197,7 +197,7 @@ static real masked_look_up_backward(const real *memory, i64 slots, i64 size, con
                                     real strength, const real *masked, const real *words, const real *similarities,
                                     const real *weights, real *d_weights, real *d_memory, real *d_key, real *d_mask,
                                     real *spare) {
-    i64 row = padded(slots);
+    i64 row = row_of(slots);
     real *sums_ = spare, *squares = spare + size, *d_words = spare + 2 * size;
     real measured = measure(COSINE, all(dot(key, masked + size, size)))[0];
     memset(d_words, 0, row * sizeof(real));

@@ -47,13 +47,13 @@ INLINE real *take_at(room *from, i64 size, i64 at) {
 INLINE real *take(room *from, i64 size) { return take_at(from, size, 0); }
 
 INLINE real *memory_of(const model *m, const states *s, i64 slot) {
-    return s->memory + slot * padded(m->slots) * padded(m->word);
+    return s->memory + slot * row_of(m->slots) * padded(m->word);
 }
 INLINE real *read_weights_of(const model *m, const states *s, i64 slot) {
-    return s->read_weights + slot * m->reads * padded(m->slots);
+    return s->read_weights + slot * m->reads * row_of(m->slots);
 }
 INLINE real *write_weights_of(const model *m, const states *s, i64 slot) {
-    return s->write_weights + slot * m->writes * padded(m->slots);
+    return s->write_weights + slot * m->writes * row_of(m->slots);
 }
 INLINE real *read_vectors_of(const model *m, const states *s, i64 slot) {
     return s->read_vectors + slot * m->reads * padded(m->word);

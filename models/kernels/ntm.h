@@ -16,10 +16,10 @@ typedef struct {
 } ntm_work;
 
 INLINE i64 ntm_turns(const model *m) { return m->in_turn ? m->reads : 1; }
-INLINE i64 ntm_wide(const model *m) { return padded(m->slots + m->shift_width + LANES) + LANES; }
+INLINE i64 ntm_wide(const model *m) { return row_of(m->slots) + padded(m->shift_width) + 2 * LANES; }
 
 static ntm_work lay_ntm(const model *m, room *from) {
-    i64 row = padded(m->slots), heads = m->reads + m->writes, turns = ntm_turns(m);
+    i64 row = row_of(m->slots), heads = m->reads + m->writes, turns = ntm_turns(m);
     ntm_work w;
     w.words = take(from, turns * row);
     w.memories = take(from, (turns - 1) * row * padded(m->word));
@@ -31,7 +31,7 @@ static ntm_work lay_ntm(const model *m, room *from) {
 
 /* Return where the memory lies that a turn addresses: that before the step, or what the turn before left. */
 INLINE const real *ntm_addressed(const model *m, const real *memory, ntm_work w, i64 turn) {
-    return turn ? w.memories + (turn - 1) * padded(m->slots) * padded(m->word) : memory;
+    return turn ? w.memories + (turn - 1) * row_of(m->slots) * padded(m->word) : memory;
 }
 
 INLINE i64 writes_size(const model *m) { return m->writes * padded(m->word); }
@@ -133,12 +133,12 @@ static void shift(const model *m, const real *shifts, real *gated, real *out) {
         gated[half + slots + k] = m->style == NTM_LASAGNE ? 0 : gated[half + k % slots];
     }
     for (i64 k = slots + 2 * half; k < ntm_wide(m); k++) gated[k] = 0;
-    for (i64 n = 0; n < padded(slots); n += LANES) {
+    for (i64 n = 0; n < row_of(slots); n += LANES) {
         vec moved = all(0);
         for (i64 k = 0; k < width; k++) moved = fma_(all(shifts[k]), load(gated + n + width - 1 - k), moved);
         store(out + n, moved);
     }
-    for (i64 n = slots; n < padded(slots); n++) out[n] = 0;
+    for (i64 n = slots; n < row_of(slots); n++) out[n] = 0;
 }
 
 /* d_moved: [row], zero beyond the slots; d_gated: [wide], of w_g from entry `half` on. */
@@ -150,7 +150,7 @@ static void shift_backward(const model *m, const real *shifts, const real *gated
         vec total = all(0), share = all(shifts[k]);
         const real *from = gated + width - 1 - k;
         real *d = d_gated + width - 1 - k;
-        for (i64 n = 0; n < padded(slots); n += LANES) {
+        for (i64 n = 0; n < row_of(slots); n += LANES) {
             total = fma_(load(d_moved + n), load(from + n), total);
             store(d + n, fma_(share, load(d_moved + n), load(d + n)));
         }
@@ -164,7 +164,7 @@ static void shift_backward(const model *m, const real *shifts, const real *gated
 
 /* w^gamma / sum w^gamma, in the sense of the style. */
 static void sharpen(const model *m, const real *weights, real sharpening, real *out) {
-    i64 row = padded(m->slots), slots = m->slots;
+    i64 row = row_of(m->slots), slots = m->slots;
     vec gamma = all(sharpening);
     for (i64 n = 0; n < row; n += LANES) store(out + n, gamma * log_(ntm_above_zero(m->style, load(weights + n))));
     if (m->style != PYTORCH_NTM) {
@@ -186,7 +186,7 @@ static void sharpen(const model *m, const real *weights, real sharpening, real *
 
 /* d: of the sharpened weights, and then of the weights. Returns the gradient of the sharpening. */
 static real sharpen_backward(const model *m, const real *weights, const real *out, real sharpening, real *d) {
-    i64 row = padded(m->slots), style = m->style;
+    i64 row = row_of(m->slots), style = m->style;
     real least = style == PAPER ? (real)1e-8 : (real)1e-30;
     vec gamma = all(sharpening), d_gamma = all(0);
     softmax_backward(out, d, row); /* also of what sums to less than 1: what is missing has no gradient of its own */
@@ -202,7 +202,7 @@ static real sharpen_backward(const model *m, const real *weights, const real *ou
 /* ---- A step ---- */
 
 INLINE const real *previous_of(const model *m, const states *s, i64 slot, i64 head) {
-    i64 row = padded(m->slots);
+    i64 row = row_of(m->slots);
     if (head < m->reads) return read_weights_of(m, s, slot) + head * row;
     return write_weights_of(m, s, slot) + (head - m->reads) * row;
 }
@@ -210,7 +210,7 @@ INLINE const real *previous_of(const model *m, const states *s, i64 slot, i64 he
 /* Find one head's weighting: by content, then relative to the previous one. memory: what it addresses. */
 static void address(const model *m, const states *s, i64 from, i64 to, i64 head, const real *memory, const real *words,
                     const real *z, ntm_work w) {
-    i64 slots = m->slots, row = padded(slots), size = padded(m->word), heads = padded(m->reads + m->writes);
+    i64 slots = m->slots, row = row_of(slots), size = padded(m->word), heads = padded(m->reads + m->writes);
     i64 similarity = ntm_similarity(m->style);
     const real *key = z + m->read_keys + head * size, *strengths = z + m->strengths, *gates = strengths + heads;
     real *content = w.content + head * row, *gated = w.gated + head * ntm_wide(m), *similarities = w.similarities + head * row;
@@ -227,7 +227,7 @@ static void address(const model *m, const states *s, i64 from, i64 to, i64 head,
 
 /* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. */
 static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, ntm_work w) {
-    i64 slots = m->slots, row = padded(slots), size = padded(m->word), turns = ntm_turns(m);
+    i64 slots = m->slots, row = row_of(slots), size = padded(m->word), turns = ntm_turns(m);
     i64 reads = m->reads / turns, writes = m->writes / turns;
     for (i64 turn = 0; turn < turns; turn++) {
         const real *memory = ntm_addressed(m, memory_of(m, s, from), w, turn);
@@ -248,7 +248,7 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 
 /* Numbers that the gradients of a row need while they are found. */
 static i64 ntm_row_spare(const model *m) {
-    return (m->reads + m->writes + 1) * padded(m->slots) + ntm_wide(m) + padded(m->word) + 2 * LANES;
+    return (m->reads + m->writes + 1) * row_of(m->slots) + ntm_wide(m) + padded(m->word) + 2 * LANES;
 }
 
 /* The gradients of one head's weighting, which lie in `d_weights`: [row]. They become those of the products. d_previous:
@@ -256,7 +256,7 @@ static i64 ntm_row_spare(const model *m) {
 static void address_backward(const model *m, const states *s, i64 from, i64 to, i64 head, const real *memory,
                              const real *words, const real *z, ntm_work w, real *d_weights, real *d_previous,
                              real *d_words, real *d, real *d_gated) {
-    i64 slots = m->slots, row = padded(slots), size = padded(m->word), heads = padded(m->reads + m->writes);
+    i64 slots = m->slots, row = row_of(slots), size = padded(m->word), heads = padded(m->reads + m->writes);
     i64 similarity = ntm_similarity(m->style), half = m->shift_width / 2;
     const real *key = z + m->read_keys + head * size, *strengths = z + m->strengths, *gates = strengths + heads;
     real *d_strengths = d + m->strengths, *d_gates = d_strengths + heads, *d_key = d + m->read_keys + head * size;
@@ -285,7 +285,7 @@ static void address_backward(const model *m, const states *s, i64 from, i64 to, 
  * z, raw: the interface as the heads used it, and as it was; d: its gradient, zeros when it comes. */
 static void ntm_row_backward(const model *m, const states *s, const states *g, i64 from, i64 to, i64 own, const real *z,
                              const real *raw, ntm_work w, real *d, real *spare) {
-    i64 slots = m->slots, row = padded(slots), size = padded(m->word), turns = ntm_turns(m);
+    i64 slots = m->slots, row = row_of(slots), size = padded(m->word), turns = ntm_turns(m);
     i64 reads = m->reads / turns, writes = m->writes / turns;
     real *d_memory = memory_of(m, g, own), *d_vectors = read_vectors_of(m, g, own);
     room left = {spare, 0};

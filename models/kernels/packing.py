@@ -32,6 +32,11 @@ def padded(size: int, to: int = LANES) -> int:
     return -(-size // to) * to
 
 
+def row_of(slots: int) -> int:
+    """Return how long a row is that has a number for each slot."""
+    return padded(slots, 2 * LANES)
+
+
 class Packed:
     """The structures of a model, which point to its weights in one array.
 

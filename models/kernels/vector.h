@@ -40,6 +40,8 @@ INLINE vec choose(ivec where, vec a, vec b) { return (vec)(((ivec)a & where) | (
 typedef real wide_vec __attribute__((vector_size(2 * LANES * sizeof(real))));
 typedef real loose_wide __attribute__((vector_size(2 * LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
+typedef whole wide_whole __attribute__((vector_size(2 * LANES * sizeof(real))));
+
 INLINE wide_vec load_wide(const real *from) { return *(const loose_wide *)from; }
 INLINE void store_wide(real *to, wide_vec values) { *(loose_wide *)to = values; }
 INLINE wide_vec all_wide(real value) {

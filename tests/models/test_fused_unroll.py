@@ -287,7 +287,7 @@ def test_model_that_begins_to_drop_is_refused_then():
     fused, inputs = FusedUnroll(model), random_inputs(model, 3, 2)
     fused(inputs, model.initial_state(2))
     model.train()
-    with pytest.raises(NoKernel, match="its controller drops 0.3; torch trains it"):
+    with pytest.raises(NoKernel, match="its controller drops"):
         fused(inputs, model.initial_state(2))
 
 

@@ -16,7 +16,7 @@ from models.contract import schemas, unroll
 from models.kernels.coverage import NoKernel, is_bounded, not_fused
 from models.kernels.fused import FusedStep, Interface
 from models.kernels.library import library
-from models.kernels.packing import padded
+from models.kernels.packing import row_of
 from models.registry import config_values
 from models.rnn import RNNConfig
 from models.state import flatten, map_leaves, unflatten
@@ -171,7 +171,7 @@ def test_step_writes_nothing_beyond_its_arrays(name, size):
     fused, batch, beyond = fused_of(model, 9), 7, 64
     described = fused._packed.model
     counts = [batch * described.output_size, batch * described.interface.outputs]
-    counts += [batch * described.writes * padded(fused.slots)]
+    counts += [batch * described.writes * row_of(fused.slots)]
     counts += [library().work(ctypes.byref(described), batch, 0)]
     guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
     outputs, controls, allocation, fused._own.scratch = guarded
