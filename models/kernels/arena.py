@@ -1,6 +1,7 @@
 """States side by side, each in its slot, as the kernels find them. NumPy only."""
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,55 +15,58 @@ LEAVES = {name: name for name in ("memory", "read_weights", "write_weights", "re
 LEAVES |= {"precedence_weights": "precedence"}
 """The leaves of a state that are not the controller's, and what the kernels call them."""
 
+WEIGHTINGS = ("read_weights", "write_weights", "usage", "link", "precedence_weights")
+"""The leaves that have a number for each slot in their last axis."""
+
+
+class Layout:
+    """How one state lies in an arena. shapes: those of its leaves; layers: the names of the controller's layers."""
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str]) -> None:
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.padded = {name: padded_shape(name, shape) for name, shape in self.shapes.items()}
+        self.corners = {name: tuple(slice(size) for size in shape) for name, shape in self.shapes.items()}
+        self.layers = tuple(layers)
+        self.numbers = sum(math.prod(shape) for shape in self.padded.values())
+
 
 class Arena:
-    """Room for so many states. shapes: those of the leaves of one; layers: the names of the controller's layers.
+    """Room for so many states. What a new arena holds is zero. Raises MemoryError."""
 
-    What a new arena holds is zero. Raises MemoryError.
-    """
-
-    def __init__(
-        self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str], rooms: int, dtype: DTypeLike
-    ) -> None:
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.rooms = rooms
-        self.leaves = {
-            name: np.zeros((rooms, *padded_shape(name, shape)), dtype) for name, shape in self.shapes.items()
-        }
-        self._cells = (CellStates * len(layers))(
-            *(CellStates(h=self._address(f"{layer}.h"), c=self._address(f"{layer}.c")) for layer in layers)
+    def __init__(self, layout: Layout, rooms: int, dtype: DTypeLike) -> None:
+        self.layout, self.rooms = layout, rooms
+        self.leaves = {name: np.zeros((rooms, *shape), dtype) for name, shape in layout.padded.items()}
+        self._cells = (CellStates * len(layout.layers))(
+            *(CellStates(h=self._address(f"{layer}.h"), c=self._address(f"{layer}.c")) for layer in layout.layers)
         )
         fields = {ours: self._address(name) for name, ours in LEAVES.items()}
         self.states = States(**fields, cells=ctypes.addressof(self._cells))
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name."""
-        return {name: self.leaves[name][slot][corner(shape)].copy() for name, shape in self.shapes.items()}
+        return {name: self.leaves[name][slot][corner].copy() for name, corner in self.layout.corners.items()}
 
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Replace the state in a slot."""
-        for name, shape in self.shapes.items():
+        for name, corner in self.layout.corners.items():
             self.leaves[name][slot] = 0
-            self.leaves[name][slot][corner(shape)] = state[name]
+            self.leaves[name][slot][corner] = state[name]
 
     def rows(self, name: str, slots: Any) -> Array:
-        """Return a copy of one leaf of several states: [B, ...]."""
-        chosen: Array = self.leaves[name][slots][(slice(None), *corner(self.shapes[name]))]
+        """Return a copy of one leaf of several states: [B, ...]. slots: their list, or a slice."""
+        chosen: Array = self.leaves[name][slots][(slice(None), *self.layout.corners[name])]
         return chosen.copy()
 
     def write_rows(self, start: int, state: Mapping[str, Array]) -> None:
         """Replace the states from a slot on. Leaves: [B, ...]."""
-        for name, shape in self.shapes.items():
+        for name, corner in self.layout.corners.items():
             rows = self.leaves[name][start : start + len(state[name])]
-            rows[(slice(None), *corner(shape))] = state[name]
+            rows[:] = 0
+            rows[(slice(None), *corner)] = state[name]
 
     def _address(self, name: str) -> int | None:
         leaf = self.leaves.get(name)
         return None if leaf is None else leaf.ctypes.data
-
-
-WEIGHTINGS = ("read_weights", "write_weights", "usage", "link", "precedence_weights")
-"""The leaves that have a number for each slot in their last axis."""
 
 
 def padded_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -71,8 +75,3 @@ def padded_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     if name == "memory":
         others = [row_of(others[0])]
     return (*others, row_of(last) if name in WEIGHTINGS else padded(last))
-
-
-def corner(shape: Sequence[int]) -> tuple[slice, ...]:
-    """Return what cuts an array down to `shape`."""
-    return tuple(slice(size) for size in shape)

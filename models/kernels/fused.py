@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.kernels.arena import Arena
+from models.kernels.arena import Arena, Layout
 from models.kernels.coverage import NoKernel, not_fused
 from models.kernels.library import Library, Model, library
 from models.kernels.packing import Array, Packed, padded, row_of
@@ -42,7 +42,8 @@ class FusedStep:
         shapes = {name: weight.shape for name, weight in weights.items()}
         self._packed = Packed(kind, config, shapes, memory_size, self._dtype)
         self._packed.fill(weights)
-        self.shapes = {name: tuple(shape) for name, shape in state.items()}
+        self._layout = Layout(state, self._packed.layer_names)
+        self.shapes = self._layout.shapes
         self.slots = memory_size or 0
         self._threads = threads
         self._own = threading.local()  # each thread's scratch
@@ -71,7 +72,7 @@ class FusedStep:
         self._arena.write(slot, state)
 
     def _empty(self, rooms: int) -> Arena:
-        return Arena(self.shapes, self._packed.layer_names, rooms, self._dtype)
+        return Arena(self._layout, rooms, self._dtype)
 
     # A step
 

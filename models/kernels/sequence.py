@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.contract import MemoryModel, unroll
-from models.kernels.arena import Arena
+from models.kernels.arena import Arena, Layout
 from models.kernels.coverage import NoKernel, not_trained
 from models.kernels.fused import covered
 from models.kernels.library import Library, Walk
@@ -70,7 +70,7 @@ class FusedUnroll:
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         self.packed = Packed(kind, values, shapes, model.memory_size, self.dtype, gradients=True)
         self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
-        self._shapes: dict[int | None, dict[str, tuple[int, ...]]] = {}  # of the state's leaves, by memory size
+        self._layouts: dict[int | None, Layout] = {}  # by memory size
         self.idle: list[Tape] = []
         self._check_model()
 
@@ -83,26 +83,32 @@ class FusedUnroll:
         Raises ValueError where shapes, lengths or types are others.
         """
         leaves = flatten(state)
-        self._check(inputs, leaves, lengths)
+        layout = self._layout(leaves)
+        self._check(inputs, leaves, lengths, layout)
         steps, batch = inputs.shape[:2]
         counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
         encoded = self.model.encode(inputs.flatten(0, 1)).reshape(steps, batch, -1)
-        run = Run(self, {name: tuple(leaf.shape[1:]) for name, leaf in leaves.items()}, counted)
+        run = Run(self, layout, counted)
         outputs, *after = Sequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
         return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
 
-    def _check(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None) -> None:
+    def _layout(self, leaves: Mapping[str, Tensor]) -> Layout:
+        """Return that of the model's states with as many memory slots as these have."""
+        memory = leaves.get("memory")
+        slots = memory.shape[1] if memory is not None and memory.dim() == 3 else None
+        if slots not in self._layouts:
+            state = flatten(self.model.initial_state(1, slots))
+            shapes = {name: leaf.shape[1:] for name, leaf in state.items()}
+            self._layouts[slots] = Layout(shapes, self.packed.layer_names)
+        return self._layouts[slots]
+
+    def _check(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None, layout: Layout) -> None:
         self._check_model()
         size = self.model.input_size
         if inputs.dim() != 3 or inputs.shape[2] != size or 0 in inputs.shape:
             raise ValueError(f"inputs must be of shape [T, B, {size}], none of them 0, got {list(inputs.shape)}")
         steps, batch = inputs.shape[:2]
-        slots = leaves["memory"].shape[1] if "memory" in leaves else None
-        if slots not in self._shapes:
-            self._shapes[slots] = {
-                name: tuple(leaf.shape[1:]) for name, leaf in flatten(self.model.initial_state(1, slots)).items()
-            }
-        for name, expected in self._shapes[slots].items():
+        for name, expected in layout.shapes.items():
             leaf, shape = leaves.get(name), [batch, *expected]
             if leaf is None or list(leaf.shape) != shape:
                 got = None if leaf is None else list(leaf.shape)
@@ -166,7 +172,7 @@ class Sequence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, run: "Run", inputs: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        leaves, weights = others[: len(run.shapes)], others[len(run.shapes) :]
+        leaves, weights = others[: len(run.layout.shapes)], others[len(run.layout.shapes) :]
         ctx.run, ctx.counts = run, (len(leaves), len(weights))
         ctx.save_for_backward(*weights)  # so that autograd tells of weights that were changed in between
         ctx.set_materialize_grads(True)
@@ -195,11 +201,11 @@ class Run:
     the forward pass keeps the states between the stretches, and each gets its tape on the way back.
     """
 
-    def __init__(self, unroll: FusedUnroll, shapes: dict[str, tuple[int, ...]], lengths: Array) -> None:
-        self.shapes, self._lengths, self._batch = shapes, lengths, len(lengths)
+    def __init__(self, unroll: FusedUnroll, layout: Layout, lengths: Array) -> None:
+        self.layout, self._lengths, self._batch = layout, lengths, len(lengths)
         self._unroll, self._library, self._packed = unroll, unroll.library, unroll.packed
         self._dtype = unroll.dtype
-        self._slots = shapes["memory"][0] if "memory" in shapes else 0
+        self._slots = layout.shapes.get("memory", (0,))[0]
         self._tape: Tape | None = None
         self._between: Arena | None = None
 
@@ -210,7 +216,7 @@ class Run:
         self._packed.model.slots = self._slots
         names = self._packed.names
         self._packed.fill({name: weight.detach().numpy() for name, weight in zip(names, weights, strict=True)})
-        state = {name: leaf.detach().numpy() for name, leaf in zip(self.shapes, leaves, strict=True)}
+        state = {name: leaf.detach().numpy() for name, leaf in zip(self.layout.shapes, leaves, strict=True)}
         outputs = torch.empty(*inputs.shape[:2], self._packed.model.output_size, dtype=inputs.dtype)
         steps = len(inputs)
         if not gradients:
@@ -240,7 +246,7 @@ class Run:
         self._packed.clear_gradients()
         d_inputs = torch.zeros_like(self._inputs) if inputs_too else None
         gradients = self._arena(self._batch)
-        gradients.write_rows(0, {name: d.numpy() for name, d in zip(self.shapes, d_after, strict=True)})
+        gradients.write_rows(0, {name: d.numpy() for name, d in zip(self.layout.shapes, d_after, strict=True)})
         d_outputs, steps = d_outputs.contiguous(), len(self._inputs)
         starts = range(0, steps, self._stretch)
         tape = self._tape or self._empty_tape()
@@ -258,14 +264,14 @@ class Run:
         d_weights = self._packed.gradients()
         return (
             d_inputs,
-            [torch.from_numpy(gradients.rows(name, slice(None))) for name in self.shapes],
+            [torch.from_numpy(gradients.rows(name, slice(None))) for name in self.layout.shapes],
             [torch.from_numpy(d_weights[name].copy()) for name in self._packed.names],
         )
 
     # Memory
 
     def _arena(self, rooms: int) -> Arena:
-        return Arena(self.shapes, self._packed.layer_names, rooms, self._dtype)
+        return Arena(self.layout, rooms, self._dtype)
 
     def _work(self, keep: bool) -> int:
         """Return how many numbers a step of all rows puts down."""
@@ -276,30 +282,30 @@ class Run:
 
         Where not even the best fits, the one that needs least.
         """
-        leaves = self._arena(0).leaves.values()
-        states = self._batch * self._dtype.itemsize * sum(math.prod(leaf.shape[1:]) for leaf in leaves)
+        states = self._dtype.itemsize * self._batch * self.layout.numbers
         work = self._dtype.itemsize * self._work(keep=True)
 
         def needed(stretch: int) -> int:
             between = 0 if stretch == steps else states * (math.ceil(steps / stretch) + 1)
             return between + (stretch + 1) * states + stretch * work
 
-        fitting = [stretch for stretch in range(1, steps + 1) if needed(stretch) <= self._unroll.memory_budget]
-        chosen = fitting[-1] if fitting else min(range(1, steps + 1), key=needed)
+        budget, stretches = self._unroll.memory_budget, range(steps, 0, -1)
+        chosen = next((stretch for stretch in stretches if needed(stretch) <= budget), None)
+        chosen = chosen or min(stretches, key=needed)
         self._unroll.kept_bytes = needed(chosen)
         return chosen
 
     def _empty_tape(self) -> Tape:
         rooms, work = (self._stretch + 1) * self._batch, self._stretch * self._work(keep=True)
         for tape in self._unroll.idle:
-            if tape.arena.shapes == self.shapes and tape.arena.rooms >= rooms and len(tape.work) >= work:
+            if tape.arena.layout is self.layout and tape.arena.rooms >= rooms and len(tape.work) >= work:
                 self._unroll.idle = []
                 return tape
         return Tape(self._arena(rooms), np.empty(work, self._dtype))
 
     def _state(self, arena: Arena, start: int) -> list[Tensor]:
         rows = slice(start, start + self._batch)
-        return [torch.from_numpy(arena.rows(name, rows)) for name in self.shapes]
+        return [torch.from_numpy(arena.rows(name, rows)) for name in self.layout.shapes]
 
     # The kernels
 

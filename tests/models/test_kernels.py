@@ -149,6 +149,41 @@ def test_slots_that_are_not_stepped_are_left_alone():
         assert all(np.array_equal(kept[name], leaf) for name, leaf in rows_of(state, row).items())
 
 
+def test_slot_is_clean_for_a_new_state_whatever_was_in_it():
+    model = make_from(CATALOGUE["dnc-odd-sizes"])
+    fused, fresh = fused_of(model, 1), fused_of(model, 1)
+    state, inputs = rows_of(lived_in_state(model, 1), 0), random_inputs(model, 1, 1)[0].numpy()
+    fused.write(0, {name: np.full_like(leaf, np.nan) for name, leaf in state.items()})
+    assert np.isnan(fused.step([0], inputs)[0]).all()
+    for arena in (fused, fresh):
+        arena.write(0, state)
+    assert np.array_equal(fused.step([0], inputs)[0], fresh.step([0], inputs)[0])
+
+
+def test_steps_in_one_call_have_the_bits_of_as_many_calls():
+    model = make_from(CATALOGUE["dnc-stack"])
+    one, many, sequence = fused_of(model, 20), fused_of(model, 20, threads=2), random_inputs(model, 5, 18).numpy()
+    state, slots = lived_in_state(model, 18), list(range(19, 1, -1))
+    for row, slot in enumerate(slots):
+        one.write(slot, rows_of(state, row))
+        many.write(slot, rows_of(state, row))
+    expected = np.stack([one.step(slots, inputs)[0] for inputs in sequence])
+    assert np.array_equal(many.run(slots, sequence), expected)
+    for slot in slots:
+        assert all(np.array_equal(leaf, one.read(slot)[name]) for name, leaf in many.read(slot).items())
+    with pytest.raises(ValueError, match=r"inputs must be of shape \[5, 18, 3\], got \[5, 17, 3\]"):
+        many.run(slots, sequence[:, 1:])
+    with pytest.raises(ValueError, match=r"inputs must be of shape \[1, 18, 3\], got \[0, 18, 3\]"):
+        many.run(slots, sequence[:0])
+
+
+def test_trace_that_was_not_asked_for_is_not_there():
+    fused = fused_of(make_from(CATALOGUE["ntm"]), 1)
+    _, told = fused.step([0], np.zeros((1, 3), np.float32), trace=False)
+    with pytest.raises(AssertionError, match="keep no trace"):
+        told.trace("key_strength")
+
+
 def test_arena_that_grows_keeps_its_states():
     model = make_from(CATALOGUE["ntm"])
     fused, state = fused_of(model, 2), lived_in_state(model, 2)
