@@ -7,7 +7,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class KernelsHook(BuildHookInterface[Any]):
-    """Puts the library into models/kernels, and into the wheel."""
+    """Puts the libraries into models/kernels, and into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         if self.target_name != "wheel":
@@ -16,10 +16,10 @@ class KernelsHook(BuildHookInterface[Any]):
         from models.kernels.build import BuildFailed, build_all
 
         try:
-            path = build_all()
+            paths = build_all()
         except BuildFailed as error:
             self.app.display_warning(f"engram: built without its fused kernels: {error}")
             return
-        build_data["artifacts"].append(str(path.relative_to(self.root)))
+        build_data["artifacts"] += [str(path.relative_to(self.root)) for path in paths]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
