@@ -1,7 +1,8 @@
-"""The command line: train, evaluate, export, import, card, serve."""
+"""The command line: train, evaluate, export, import, card, bench, serve."""
 
 import argparse
 import dataclasses
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,15 @@ ORIGINALS = ("deepmind-dnc", "pytorch-ntm", "tf-rnn-cell")
 """The keys of training.importers.FORMATS, here for a command line that starts without torch."""
 
 EVALUATION_LENGTHS = (10, 20, 30, 50, 120)
+
+KERNEL_TABLES = ("step", "arena", "threads", "calls", "training", "training-threads")
+"""The keys of benchmarks.kernels.TABLES."""
+
+KERNEL_SIZES = ("S", "M", "L", "NTM")
+"""The keys of benchmarks.kernels.sizes.SIZES."""
+
+SERVED_BACKENDS = ("fused", "onnx")
+"""The keys of benchmarks.served_steps.BACKENDS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_import(commands)
     _add_card(commands)
+    _add_bench(commands)
     _add_serve(commands)
     return parser
 
@@ -68,6 +79,16 @@ def _positive(word: str) -> int:
     number = int(word) if word.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {word!r}")
+    return number
+
+
+def _seconds(word: str) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {word!r}")
     return number
 
 
@@ -218,6 +239,56 @@ def _card(options: argparse.Namespace) -> int:
     from training.card import write_card
 
     print(write_card(options.directory))
+    return 0
+
+
+def _add_bench(commands: Commands) -> None:
+    parser = _add(commands, "bench", "Measure on this machine what docs/performance.md tells of another.")
+    benchmarks = parser.add_subparsers(title="benchmarks", required=True, metavar="NAME")
+    _add_bench_kernels(benchmarks)
+    _add_bench_served_steps(benchmarks)
+
+
+def _add_bench_kernels(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "kernels", "The fused kernels beside all else that computes the same, checked first.")
+    for name, choices, about in (
+        ("tables", KERNEL_TABLES, "which tables"),
+        ("sizes", KERNEL_SIZES, "which models step"),
+    ):
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=choices, metavar="NAME", help=about)
+    parser.add_argument(
+        "--batches", type=_positive, nargs="+", metavar="N", help="batches of every table, if not each table's own"
+    )
+    parser.add_argument("--rounds", type=_positive, default=5, help="turns of which the median is taken")
+    parser.add_argument("--seconds", type=_seconds, default=0.3, help="time of a turn")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="public implementations to train beside, if any")
+    parser.add_argument("--quick", action="store_true", help="one call a turn, one turn: to see that all works")
+    parser.set_defaults(run=_bench_kernels)
+
+
+def _bench_kernels(options: argparse.Namespace) -> int:
+    from benchmarks.kernels import run
+
+    rounds, seconds = (1, 0.0) if options.quick else (options.rounds, options.seconds)
+    run(options.tables, options.sizes, options.batches, rounds, seconds, options.peers, options.command_line)
+    return 0
+
+
+def _add_bench_served_steps(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "served-steps", "Session-steps per second over WebSocket, beside the back end alone.")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
+    parser.add_argument("--model", default="dnc-copy", help="which of them")
+    parser.add_argument("--sessions", type=_positive, nargs="+", default=[1, 32, 256], help="concurrent sessions")
+    parser.add_argument("--backend", choices=SERVED_BACKENDS, default="fused", help="what computes the steps")
+    parser.add_argument("--rounds", type=_positive, default=3, help="measurements of which the median is taken")
+    parser.add_argument("--seconds", type=_seconds, default=3.0, help="time of each measurement")
+    parser.set_defaults(run=_bench_served_steps)
+
+
+def _bench_served_steps(options: argparse.Namespace) -> int:
+    from benchmarks.served_steps import run
+
+    run(options.checkpoints, options.model, options.sessions, options.backend, options.rounds, options.seconds)
     return 0
 
 

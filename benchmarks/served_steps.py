@@ -4,21 +4,16 @@ Both run on this machine, one after the other in each round: the server in a pro
 one, and then the back end alone in this one. A client sends a step, waits for the answer, and sends the next. Before
 anything is timed, what the sessions answer is compared with what the back end computes. Figures are medians of rounds;
 on a busy machine only the ratio means something.
-
-    python benchmarks/served_steps.py --model dnc-copy --sessions 1 32 256
 """
 
-import argparse
 import asyncio
-import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,41 +24,31 @@ from websockets.asyncio.client import ClientConnection, connect
 from app.backends.base import Array, Backend
 from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
+from benchmarks.machine import machine, versions
+from benchmarks.timing import check_close, seconds_per_call
 from models.manifest import read_manifest
 
-ROOT = Path(__file__).parents[1]
 CHECKED_STEPS = 20
 TOLERANCE = 1e-3
 PROTOCOL = "engram.msgpack"
 BACKENDS: dict[str, Callable[[Path, int], FusedBackend | OnnxBackend]] = {"fused": FusedBackend, "onnx": OnnxBackend}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="directory of the models")
-    parser.add_argument("--model", default="dnc-copy", help="which of them")
-    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 32, 256], help="concurrent sessions")
-    parser.add_argument("--seconds", type=float, default=3, help="time of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of which the median is taken")
-    parser.add_argument("--backend", choices=BACKENDS, default="fused", help="what computes the steps")
-    options = parser.parse_args()
-
-    print(
-        f"{options.model} by the {options.backend} back end, one thread; {platform.machine()}, {os.cpu_count()} cores"
-    )
-    print(f"median of {options.rounds} rounds of {options.seconds:g} s; server and clients share the cores")
+def run(checkpoints: Path, model: str, sessions: Sequence[int], backend: str, rounds: int, seconds: float) -> None:
+    """Print the rates of one model at each number of concurrent sessions."""
+    print(f"{model} by the {backend} back end, one thread; {machine()}; {versions('onnxruntime', 'uvicorn')}")
+    print(f"median of {rounds} rounds of {seconds:g} s; server and clients share the cores")
     print(f"{'sessions':>8} {'served steps/s':>15} {'direct steps/s':>15} {'served/direct':>14}")
-    directory = options.checkpoints / options.model
-    backend = BACKENDS[options.backend]
-    with running_server(options.checkpoints, max(options.sessions), options.backend) as url:
-        asyncio.run(check(url, options.model, backend(directory, 1)))
-        for sessions in options.sessions:
+    directory, make = checkpoints / model, BACKENDS[backend]
+    with running_server(checkpoints, max(sessions), backend) as url:
+        asyncio.run(check(url, model, make(directory, 1)))
+        for count in sessions:
             served, direct = [], []
-            for _ in range(options.rounds):
-                served.append(asyncio.run(measure_served(url, options.model, directory, sessions, options.seconds)))
-                direct.append(measure_direct(backend(directory, sessions), sessions, options.seconds))
+            for _ in range(rounds):
+                served.append(asyncio.run(measure_served(url, model, directory, count, seconds)))
+                direct.append(measure_direct(make(directory, count), count, seconds))
             rates = statistics.median(served), statistics.median(direct)
-            print(f"{sessions:>8} {rates[0]:>15,.0f} {rates[1]:>15,.0f} {rates[0] / rates[1]:>14.2f}", flush=True)
+            print(f"{count:>8} {rates[0]:>15,.0f} {rates[1]:>15,.0f} {rates[0] / rates[1]:>14.2f}", flush=True)
 
 
 @contextmanager
@@ -72,7 +57,7 @@ def running_server(checkpoints: Path, sessions: int, backend: str) -> Iterator[s
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w+") as log:
         command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--checkpoints", str(checkpoints)]
         command += ["--data", directory, "--max-batch", str(sessions), "--backend", backend]
-        with subprocess.Popen(command, stderr=log, cwd=ROOT) as server:
+        with subprocess.Popen(command, stderr=log) as server:
             try:
                 while not (found := re.search(r"look at http(://\S+) in", Path(log.name).read_text())):
                     if server.poll() is not None:
@@ -102,7 +87,7 @@ async def check(url: str, model: str, backend: Backend) -> None:
             expected, _ = backend.step([slot], inputs)
             await socket.send(frame(inputs))
             outputs = np.frombuffer(msgpack.unpackb(await socket.recv())["outputs"]["data"], "<f4")
-            np.testing.assert_allclose(outputs, expected[0], atol=TOLERANCE)
+            check_close(f"{model}: outputs over WebSocket", outputs, expected[0], TOLERANCE)
 
 
 async def measure_served(url: str, model: str, directory: Path, sessions: int, seconds: float) -> float:
@@ -134,12 +119,4 @@ def measure_direct(backend: Backend, sessions: int, seconds: float) -> float:
     """Return the steps per second of the back end alone at this batch size."""
     slots = [backend.open() for _ in range(sessions)]
     inputs = random_inputs(sessions, backend.spec.input_size, 0)
-    ticks, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        backend.step(slots, inputs)
-        ticks += 1
-    return ticks * sessions / (time.perf_counter() - began)
-
-
-if __name__ == "__main__":
-    main()
+    return sessions / seconds_per_call(lambda: backend.step(slots, inputs), seconds)

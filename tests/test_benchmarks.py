@@ -171,8 +171,8 @@ def test_models_and_inputs_are_the_same_at_every_call():
 
 
 def test_command_line_offers_what_there_is():
-    assert cli.KERNEL_TABLES == tuple(TABLES)
-    assert cli.KERNEL_SIZES == tuple(SIZES)
+    assert tuple(TABLES) == cli.KERNEL_TABLES
+    assert tuple(SIZES) == cli.KERNEL_SIZES
     assert set(cli.SERVED_BACKENDS) == set(served_steps.BACKENDS)
 
 

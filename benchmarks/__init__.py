@@ -1,0 +1,1 @@
+"""What `engram bench` measures on this machine, and the public implementations that it is measured beside."""

@@ -1,0 +1,68 @@
+"""The fused kernels beside everything else that computes the same, and beside what the machine can do at best.
+
+Nothing is timed before its outputs, or its gradients, are found right. Figures are medians of rounds in which the
+candidates take turns: on a machine that is busy, the ratios are what counts.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.kernels import serving, training
+from benchmarks.kernels.table import Plan, line
+from benchmarks.machine import machine, versions
+from benchmarks.peers import load_peers
+from models.kernels.build import library_paths
+from models.kernels.library import Library
+
+TABLES = {
+    "step": serving.STEP,
+    "arena": serving.ARENA,
+    "threads": serving.THREADS,
+    "calls": serving.CALLS,
+    "training": training.TRAINING,
+    "training-threads": training.THREADS,
+}
+
+
+def run(
+    tables: Sequence[str],
+    sizes: Sequence[str],
+    batches: Sequence[int] | None,
+    rounds: int,
+    seconds: float,
+    peers: Path | None,
+    command: str,
+) -> None:
+    """Print the tables, in the order of TABLES. Raises WrongOutputs where something computes what it should not.
+
+    peers: where the public implementations lie, if they are to be trained too. command: how this was started.
+    """
+    torch.set_num_threads(1)
+    others = load_peers(peers) if peers else []
+    print(f"`{command}` on {machine()};")
+    print(f"{versions('torch', 'onnxruntime', 'numpy')}; {kernels_name()}.")
+    print(f"One thread where nothing else is said. Medians of {rounds} x {seconds:g} s, in turns.")
+    with tempfile.TemporaryDirectory() as directory:
+        plan = Plan(sizes, batches, rounds, seconds, others, Path(directory))
+        for name in filter(tables.__contains__, TABLES):
+            print_table(name, plan)
+
+
+def print_table(name: str, plan: Plan) -> None:
+    """Print the rows of a table as they come, and on a terminal how many there are so far."""
+    table = TABLES[name]
+    print(table.head(), flush=True)
+    for row in tqdm(table.measure(plan), desc=name, unit="row", leave=False, disable=None):
+        tqdm.write(line(row), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def kernels_name() -> str:
+    """Return the name of the fastest library of kernels that this processor runs."""
+    running = (path.stem for path in library_paths() if path.is_file() and Library(path).runs_here)
+    return next(running, "no fused kernels")

@@ -1,0 +1,71 @@
+"""The floor of a step: what no kernel can do without, at the speed that the machine shows for each part by itself."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from models.contract import MemoryModel
+from models.state import flatten
+
+PASSED = ("memory", "read_weights", "write_weights", "usage", "link", "precedence_weights")
+"""The leaves of a state that a step reads and writes once each: the memory, its links and its weightings."""
+
+NUMBER_BYTES = 4
+
+PRODUCT_SIZE = 384
+"""Rows and columns of the matrices whose product is timed: they fit the cache, and take far longer than a call."""
+
+LEAST_COPIED = 1 << 18
+"""Bytes below which a copy would be timed with its call."""
+
+
+class Work(NamedTuple):
+    """What a step of a batch takes: the floating-point operations of its matrix products, the bytes read and written.
+
+    Of a DNC with one write head the bytes are 8 N^2 + 8 N W + 8 (3 + R) N a session: links, memory, usage, precedence
+    and weightings. Of an NTM they are 8 N W + 8 (R + V) N: memory and weightings. The weights are not counted.
+    """
+
+    operations: int
+    bytes: int
+
+    @property
+    def working_set(self) -> int:
+        """The bytes of the states that are read and written."""
+        return self.bytes // 2
+
+    def seconds(self, operations_per_second: float, bytes_per_second: float) -> float:
+        return self.operations / operations_per_second + self.bytes / bytes_per_second
+
+
+def work(model: MemoryModel[Any], batch: int) -> Work:
+    """Return what a step of so many sessions takes."""
+    weights = sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
+    state = flatten(model.initial_state(1))
+    numbers = sum(leaf.numel() for name, leaf in state.items() if name in PASSED)
+    return Work(2 * weights * batch, 2 * NUMBER_BYTES * numbers * batch)
+
+
+# What the machine shows
+
+
+class Yardstick(NamedTuple):
+    """Something to time, and how much of it a call does."""
+
+    call: Callable[[], object]
+    amount: float
+
+
+def matrix_product() -> Yardstick:
+    """Return a matrix product in float32 by torch, and its floating-point operations."""
+    left, right = torch.randn(2, PRODUCT_SIZE, PRODUCT_SIZE)
+    product = torch.empty_like(left)
+    return Yardstick(lambda: torch.mm(left, right, out=product), 2 * PRODUCT_SIZE**3)
+
+
+def copy_within(size: int) -> Yardstick:
+    """Return a copy from one half of so many bytes to the other, and the bytes that it reads and writes."""
+    source, target = np.ones((2, max(size, LEAST_COPIED) // 2), np.int8)
+    return Yardstick(lambda: np.copyto(target, source), source.nbytes + target.nbytes)

@@ -1,0 +1,223 @@
+"""The step that serves: beside others and its floor, in place or not, by two threads, many in one call."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from app.backends.fused import FusedBackend
+from app.backends.onnx import OnnxBackend
+from benchmarks.kernels.floor import copy_within, matrix_product, work
+from benchmarks.kernels.sizes import (
+    ABOUT_SIZES,
+    SIZES,
+    WIDTH,
+    Step,
+    by_backend,
+    by_kernel,
+    by_torch,
+    checkpoint,
+    fused_step,
+    random_bits,
+    random_model,
+)
+from benchmarks.kernels.table import Plan, Row, Table
+from benchmarks.timing import Array, check_close, medians
+from models.kernels.fused import FusedStep
+
+BATCHES = (1, 8, 64, 256)
+
+CHECKED_STEPS = 10
+TOLERANCE = 1e-4
+"""Of outputs after so many steps by torch, ONNX Runtime and the kernels."""
+SAME = 0.0
+"""The tolerance of what must be the same bit for bit."""
+
+STEPS_PER_CALL = 16
+ROOM = 2
+"""An arena has room for so many times the sessions of a step."""
+
+
+def cases(plan: Plan, sizes: Sequence[str], batches: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Yield each size of a table that was asked for with each batch."""
+    return plan.cases([size for size in sizes if size in plan.sizes], batches)
+
+
+def check_steps(case: str, steps: Mapping[str, Step], batch: int, tolerance: float) -> None:
+    """Compare runs from the state before the first step with the run of the first. Raises WrongOutputs."""
+    reference, *others = steps
+    for inputs in random_bits(CHECKED_STEPS, batch, WIDTH):
+        expected = steps[reference](inputs)
+        for name in others:
+            check_close(
+                f"{case}: outputs by {name} beside those by {reference}", steps[name](inputs), expected, tolerance
+            )
+
+
+def microseconds(steps: Mapping[str, Step], batch: int, plan: Plan) -> dict[str, float]:
+    """Time the steps in turns."""
+    inputs = random_bits(batch, WIDTH)
+    times = medians({name: partial(step, inputs) for name, step in steps.items()}, plan.rounds, plan.seconds)
+    return {name: 1e6 * seconds for name, seconds in times.items()}
+
+
+# The step beside others, and its floor
+
+
+def measure_step(plan: Plan) -> Iterator[Row]:
+    for size, batch in cases(plan, tuple(SIZES), BATCHES):
+        directory = checkpoint(size, plan.directory)
+        steps = {
+            "torch": by_torch(size, batch),
+            "ONNX Runtime": by_backend(OnnxBackend(directory, batch), batch),
+            "the fused back end": by_backend(FusedBackend(directory, batch), batch),
+            "the kernel": by_kernel(fused_step(size, batch), range(batch)),
+        }
+        check_steps(f"{size} at batch {batch}", steps, batch, TOLERANCE)
+        yield size, batch, *step_figures(size, batch, steps, plan)
+
+
+def step_figures(size: str, batch: int, steps: Mapping[str, Step], plan: Plan) -> Row:
+    """Time the steps, a matrix product and a copy of the same size in turns."""
+    needed = work(random_model(SIZES[size]), batch)
+    product, copy = matrix_product(), copy_within(needed.working_set)
+    inputs = random_bits(batch, WIDTH)
+    calls = {name: partial(step, inputs) for name, step in steps.items()}
+    times = medians({**calls, "product": product.call, "copy": copy.call}, plan.rounds, plan.seconds)
+    torch, onnx, backend, kernel = (times[name] for name in steps)
+    operations, copied = product.amount / times["product"], copy.amount / times["copy"]
+    floor = needed.seconds(operations, copied)
+    shown = [1e6 * seconds for seconds in (torch, onnx, backend, kernel)]
+    ratios = [torch / backend, onnx / backend]
+    return [*shown, *ratios, operations / 1e9, copied / 1e9, 1e6 * floor, kernel / floor]
+
+
+STEP = Table(
+    "A step",
+    f"{ABOUT_SIZES} Microseconds for a step of the batch: torch runs the model itself; ONNX Runtime and fused are "
+    "back ends, as the server has them; kernel is the fused step without a back end around it. The floor is the matrix "
+    "products of the weights at the GF/s of one large product, and the bytes of memory, links and weightings, read and "
+    "written once each, at the GB/s of a copy within as many bytes.",
+    (
+        *("model", "batch", "torch", "ONNX Runtime", "fused", "kernel", "torch / fused", "ONNX Runtime / fused"),
+        *("GF/s", "GB/s", "floor", "kernel / floor"),
+    ),
+    measure_step,
+)
+
+
+# In place, or gathered and scattered
+
+
+def measure_arena(plan: Plan) -> Iterator[Row]:
+    for size, batch in cases(plan, ("S", "M", "L"), (64, 256)):
+        slots = np.random.default_rng(0).choice(ROOM * batch, batch, replace=False)
+        fused = fused_step(size, ROOM * batch)
+        steps = {
+            "in place": by_kernel(fused, slots.tolist()),
+            "copies": by_copies(fused_step(size, ROOM * batch), fused_step(size, batch), slots),
+            "buffers": by_buffers(fused_step(size, ROOM * batch), fused_step(size, batch), slots),
+        }
+        check_steps(f"{size} at batch {batch}", steps, batch, SAME)
+        times = microseconds({**steps, "in order": by_kernel(fused, range(batch))}, batch, plan)
+        in_place, in_order, copies, buffers = (times[name] for name in ("in place", "in order", "copies", "buffers"))
+        yield (
+            size,
+            batch,
+            in_order,
+            in_place,
+            copies,
+            buffers,
+            in_place / in_order,
+            copies / in_place,
+            buffers / in_place,
+        )
+
+
+def by_copies(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
+    """Return the step of states that are indexed out of an arena, which allocates, and put back."""
+
+    def step(inputs: Array) -> Array:
+        for name, leaf in leaves(arena).items():
+            leaves(buffers)[name][:] = leaf[slots]
+        outputs = buffers.step(range(len(slots)), inputs, trace=False)[0]
+        for name, leaf in leaves(arena).items():
+            leaf[slots] = leaves(buffers)[name]
+        return outputs
+
+    return step
+
+
+def by_buffers(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
+    """Return the step of states that are taken out of an arena into buffers which are there already, and put back."""
+
+    def step(inputs: Array) -> Array:
+        for name, leaf in leaves(arena).items():
+            np.take(leaf, slots, axis=0, out=leaves(buffers)[name], mode="clip")
+        outputs = buffers.step(range(len(slots)), inputs, trace=False)[0]
+        for name, leaf in leaves(arena).items():
+            leaf[slots] = leaves(buffers)[name]
+        return outputs
+
+    return step
+
+
+def leaves(fused: FusedStep) -> dict[str, Array]:
+    """Return the arrays of an arena, for what no server does: copy states of many slots at once."""
+    return fused._arena.leaves
+
+
+ARENA = Table(
+    "In place by slot, or gathered and scattered",
+    f"Microseconds for a step of a batch of states in an arena of {ROOM} times as many: in place where they stand in "
+    "order; in place in random slots; and out of random slots, stepped, and put back: by NumPy's indexing, which "
+    "allocates, or taken into buffers that are there already.",
+    (
+        *("model", "batch", "in order", "random slots", "gather by index", "gather into buffers"),
+        *("random / in order", "by index / in place", "into buffers / in place"),
+    ),
+    measure_arena,
+)
+
+
+# Two threads, and many steps in a call
+
+
+def measure_threads(plan: Plan) -> Iterator[Row]:
+    for size, batch in cases(plan, ("S", "M", "L"), (64, 256)):
+        steps = {f"{threads} threads": by_kernel(fused_step(size, batch, threads), range(batch)) for threads in (1, 2)}
+        check_steps(f"{size} at batch {batch}", steps, batch, SAME)
+        one, two = microseconds(steps, batch, plan).values()
+        yield size, batch, one, two, one / two
+
+
+THREADS = Table(
+    "Two threads",
+    "Microseconds for a step of the batch by the kernel, one thread and two sharing the sessions.",
+    ("model", "batch", "one thread", "two threads", "one / two"),
+    measure_threads,
+)
+
+
+def measure_calls(plan: Plan) -> Iterator[Row]:
+    for size, batch in cases(plan, ("S", "NTM"), (1, 8)):
+        fused, slots = fused_step(size, batch), range(batch)
+        inputs = random_bits(STEPS_PER_CALL, batch, WIDTH)
+        calls = {"k calls": partial(step_by_step, fused, slots, inputs), "one call": partial(fused.run, slots, inputs)}
+        what = f"{size} at batch {batch}: outputs of {STEPS_PER_CALL} steps in a call"
+        check_close(what, fused_step(size, batch).run(slots, inputs), calls["k calls"](), SAME)
+        times = medians(calls, plan.rounds, plan.seconds)
+        many, one = (1e6 * seconds / STEPS_PER_CALL for seconds in times.values())
+        yield size, batch, many, one, many / one
+
+
+def step_by_step(fused: FusedStep, slots: Sequence[int], inputs: Array) -> Array:
+    return np.stack([fused.step(slots, vectors, trace=False)[0] for vectors in inputs])
+
+
+CALLS = Table(
+    f"{STEPS_PER_CALL} steps in a call",
+    f"Microseconds for one step of the batch by the kernel: {STEPS_PER_CALL} calls of one step, one call of all.",
+    ("model", "batch", f"{STEPS_PER_CALL} calls", "one call", f"{STEPS_PER_CALL} calls / one"),
+    measure_calls,
+)

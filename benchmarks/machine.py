@@ -1,0 +1,27 @@
+"""What the machine is, and what runs on it."""
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def machine() -> str:
+    """Return what computes here."""
+    return f"{processor()} ({platform.machine()}), {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
+def processor() -> str:
+    """Return the model of the processor, where the system tells."""
+    named = re.search(r"^model name\s*: (.*)$", CPU_INFO.read_text(), re.M) if CPU_INFO.is_file() else None
+    return named[1] if named else platform.processor() or "unknown processor"
+
+
+def versions(*packages: str) -> str:
+    """Return the versions of Python and of packages."""
+    return ", ".join(
+        [f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in packages)]
+    )

@@ -1,0 +1,53 @@
+"""Check first, then time: candidates that take turns, so that what else the machine does falls on all alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class WrongOutputs(RuntimeError):
+    """A candidate that computes something else than it should: it is not timed."""
+
+
+def check_close(what: str, outputs: Array, expected: Array, tolerance: float) -> None:
+    """Raise WrongOutputs where an output is further off than `tolerance`, relative to the largest expected value.
+
+    With a tolerance of 0 they must be the same numbers.
+    """
+    if outputs.shape != expected.shape:
+        raise WrongOutputs(f"not timed, {what}: expected shape {list(expected.shape)}, got {list(outputs.shape)}")
+    error = float(np.abs(outputs - expected).max())
+    allowed = tolerance * float(np.abs(expected).max())
+    if not error <= allowed:  # so that NaN is no match
+        raise WrongOutputs(f"not timed, {what}: expected a difference of at most {allowed:.3g}, got {error:.3g}")
+
+
+def medians(candidates: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
+    """Return the seconds that a call of each candidate takes: the median of rounds in which they take turns.
+
+    A turn is of at least so many seconds, and of one call. The first call of each is not counted.
+    """
+    for call in candidates.values():
+        call()
+    turns: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            turns[name].append(seconds_per_call(call, seconds))
+    return {name: statistics.median(times) for name, times in turns.items()}
+
+
+def seconds_per_call(call: Callable[[], object], seconds: float) -> float:
+    """Call again and again for so many seconds, at least once, and return how long a call took."""
+    calls, began = 0, time.perf_counter()
+    while True:
+        call()
+        calls += 1
+        elapsed = time.perf_counter() - began
+        if elapsed >= seconds:
+            return elapsed / calls
