@@ -52,11 +52,11 @@ static void rank_by_free(const real *free_, i64 slots, int32_t *order) {
     for (i64 n = 0; n < slots; n++) {
         whole own;
         memcpy(&own, free_ + n, sizeof own);
-        wide_whole before = {0}, numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        i64 m = 0, here = n / (2 * LANES) * (2 * LANES);
-        for (; m < here; m += 2 * LANES) before -= (wide_whole)load_wide(free_ + m) > own - 1;
-        before -= (wide_whole)load_wide(free_ + m) > own + (numbers < (whole)(n - here));
-        for (m += 2 * LANES; m < row; m += 2 * LANES) before -= (wide_whole)load_wide(free_ + m) > own;
+        wide_ivec before = {0}, numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        i64 m = 0, here = n / (WIDE) * (WIDE);
+        for (; m < here; m += WIDE) before -= (wide_ivec)load_wide(free_ + m) > own - 1;
+        before -= (wide_ivec)load_wide(free_ + m) > own + (numbers < (whole)(n - here));
+        for (m += WIDE; m < row; m += WIDE) before -= (wide_ivec)load_wide(free_ + m) > own;
         order[__builtin_reduce_add(before)] = (int32_t)n;
     }
 }
@@ -86,13 +86,13 @@ static void sort_by_free(const real *free_, i64 slots, int32_t *order, int32_t *
 }
 
 /* 1 - u, u = eps + (1 - eps) usage, rounded as torch does. */
-INLINE vec free_of(vec usage) { return max_(all(1) - (all(EPSILON) + all(1 - EPSILON) * usage), all(0)); }
+INLINE wide_vec free_of(wide_vec usage) { return max_(all_wide(1) - (all_wide(EPSILON) + all_wide(1 - EPSILON) * usage), all_wide(0)); }
 
 /* a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], the most free first. spare: [2 row + 256]. */
 static void allocation_weights(const real *usage, i64 slots, real *out, int32_t *order, real *spare) {
     i64 row = row_of(slots);
     int32_t *integers = (int32_t *)(spare + row);
-    for (i64 n = 0; n < row; n += LANES) store(spare + n, free_of(load(usage + n))), store(out + n, all(0));
+    for (i64 n = 0; n < row; n += WIDE) store_wide(spare + n, free_of(load_wide(usage + n))), store_wide(out + n, all_wide(0));
     for (i64 n = slots; n < row; n++) spare[n] = -1;
     if (slots <= 128) rank_by_free(spare, slots, order);
     else sort_by_free(spare, slots, order, integers, integers + row);
@@ -109,7 +109,7 @@ static void allocation_weights_backward(const real *usage, const real *allocatio
                                         const real *d_allocation, real *d_usage, real *spare) {
     i64 row = row_of(slots);
     real *free_ = spare, *before = spare + row, product = 1, rest = 0;
-    for (i64 n = 0; n < row; n += LANES) store(free_ + n, free_of(load(usage + n)));
+    for (i64 n = 0; n < row; n += WIDE) store_wide(free_ + n, free_of(load_wide(usage + n)));
     for (i64 j = 0; j < slots; j++) before[j] = product, product *= 1 - free_[order[j]];
     for (i64 j = slots - 1; j >= 0; j--) {
         i64 n = order[j];
@@ -137,7 +137,7 @@ INLINE void link_entries(const real *link, real *to, const real *w, const real *
         entry[l] = load_wide((update ? link : to) + (i + l) * row + j);
         if (!update) continue;
         wide_vec kept = all_wide(1 - w[i + l]) - load_wide(w + j);
-        entry[l] = fma_wide(kept, entry[l], all_wide(w[i + l]) * load_wide(precedence + j));
+        entry[l] = fma_(kept, entry[l], all_wide(w[i + l]) * load_wide(precedence + j));
         if (diagonal) entry[l][i + l - j] = 0;
         store_wide(to + (i + l) * row + j, entry[l]);
     }
@@ -146,8 +146,8 @@ INLINE void link_entries(const real *link, real *to, const real *w, const real *
         wide_vec weights = load_wide(read_weights + r * row + j), back = load_wide(backward + r * row + j);
 #pragma clang loop unroll(full)
         for (i64 l = 0; l < lines; l++) {
-            total[r * LINES + l] = fma_wide(entry[l], weights, total[r * LINES + l]);
-            back = fma_wide(entry[l], all_wide(read_weights[r * row + i + l]), back);
+            total[r * LINES + l] = fma_(entry[l], weights, total[r * LINES + l]);
+            back = fma_(entry[l], all_wide(read_weights[r * row + i + l]), back);
         }
         store_wide(backward + r * row + j, back);
     }
@@ -157,14 +157,14 @@ INLINE void link_lines(const real *link, real *to, const real *w, const real *pr
                        real *forward, real *backward, i64 i, i64 row, const i64 lines, const i64 reads,
                        const i64 update) {
     wide_vec total[4 * LINES];
-    i64 diagonal = i / (2 * LANES) * (2 * LANES), j = 0;
+    i64 diagonal = i / (WIDE) * (WIDE), j = 0;
 #pragma clang loop unroll(full)
     for (i64 t = 0; t < 4 * LINES; t++) total[t] = all_wide(0);
 #define ENTRIES(diagonal) \
     link_entries(link, to, w, precedence, read_weights, backward, total, i, j, row, lines, reads, update, diagonal)
-    for (; j < diagonal; j += 2 * LANES) ENTRIES(0);
+    for (; j < diagonal; j += WIDE) ENTRIES(0);
     ENTRIES(1);
-    for (j += 2 * LANES; j < row; j += 2 * LANES) ENTRIES(0);
+    for (j += WIDE; j < row; j += WIDE) ENTRIES(0);
 #undef ENTRIES
 #pragma clang loop unroll(full)
     for (i64 r = 0; r < reads; r++)
@@ -220,26 +220,26 @@ INLINE void link_pass_backward(const real *link, const real *after, const real *
             gradient[r] = all_wide(d_forward[r * row + i]);
         }
         precedence[i] = 0;
-        for (i64 j = 0; j < row; j += 2 * LANES) {
+        for (i64 j = 0; j < row; j += WIDE) {
             wide_vec d = load_wide(d_line + j), entry = load_wide(line_after + j);
 #pragma clang loop unroll(full)
             for (i64 r = 0; r < reads; r++) {
                 wide_vec back = load_wide(d_backward + r * row + j);
-                d = fma_wide(gradient[r], load_wide(read_weights + r * row + j), fma_wide(here[r], back, d));
-                total[r] = fma_wide(entry, back, total[r]);
+                d = fma_(gradient[r], load_wide(read_weights + r * row + j), fma_(here[r], back, d));
+                total[r] = fma_(entry, back, total[r]);
                 real *d_read = d_read_weights + r * row + j;
-                store_wide(d_read, fma_wide(entry, gradient[r], load_wide(d_read)));
+                store_wide(d_read, fma_(entry, gradient[r], load_wide(d_read)));
             }
             store_wide(d_line + j, d);
         }
 #pragma clang loop unroll(full)
         for (i64 r = 0; r < reads; r++) d_read_weights[r * row + i] += sum_wide(total[r]);
         d_line[i] = 0;
-        for (i64 j = 0; last && j < row; j += 2 * LANES) {
+        for (i64 j = 0; last && j < row; j += WIDE) {
             wide_vec d = load_wide(d_line + j), lost = d * load_wide(line + j);
-            d_written = fma_wide(d, load_wide(precedence + j), d_written) - lost;
+            d_written = fma_(d, load_wide(precedence + j), d_written) - lost;
             store_wide(d_w + j, load_wide(d_w + j) - lost);
-            store_wide(d_precedence + j, fma_wide(d, written, load_wide(d_precedence + j)));
+            store_wide(d_precedence + j, fma_(d, written, load_wide(d_precedence + j)));
             store_wide(d_line + j, d * (kept - load_wide(w + j)));
         }
         precedence[i] = own;
@@ -267,39 +267,39 @@ static void update_link_backward(const real *link, const real *after, const real
 
 /* (d + eps)^s / sum (d + eps)^s, s = 1 + softplus(sharpness). */
 static void sharpen_direction(const real *weights, real sharpness, i64 slots, real *out) {
-    vec s = all(1 + scalar(softplus_, sharpness));
-    for (i64 n = 0; n < row_of(slots); n += LANES) store(out + n, s * log_(load(weights + n) + all(EPSILON)));
-    softmax(out, slots, row_of(slots));
+    wide_vec s = all_wide(1 + scalar(softplus_, sharpness));
+    for (i64 n = 0; n < row_of(slots); n += WIDE) store_wide(out + n, s * log_wide(load_wide(weights + n) + all_wide(EPSILON)));
+    softmax_wide(out, slots, row_of(slots));
 }
 
 /* Returns the gradient of the sharpness; d: of the sharpened weights, and then of the weights. */
 static real sharpen_direction_backward(const real *weights, const real *out, real sharpness, i64 slots, real *d) {
-    vec s = all(1 + scalar(softplus_, sharpness)), d_s = all(0);
-    softmax_backward(out, d, row_of(slots));
-    for (i64 n = 0; n < row_of(slots); n += LANES) {
-        vec x = load(weights + n) + all(EPSILON);
-        d_s = fma_(load(d + n), log_(x), d_s);
-        store(d + n, load(d + n) * s / x);
+    wide_vec s = all_wide(1 + scalar(softplus_, sharpness)), d_s = all_wide(0);
+    softmax_backward_wide(out, d, row_of(slots));
+    for (i64 n = 0; n < row_of(slots); n += WIDE) {
+        wide_vec x = load_wide(weights + n) + all_wide(EPSILON);
+        d_s = fma_(load_wide(d + n), log_wide(x), d_s);
+        store_wide(d + n, load_wide(d + n) * s / x);
     }
-    return sum(d_s) * scalar(sigmoid_, sharpness);
+    return sum_wide(d_s) * scalar(sigmoid_, sharpness);
 }
 
 /* p = (1 - sum_n w[n]) p + w. */
 static void update_precedence(const real *before, const real *w, i64 row, real *out) {
-    vec part = all(0);
-    for (i64 n = 0; n < row; n += LANES) part += load(w + n);
-    vec kept = all(1 - sum(part));
-    for (i64 n = 0; n < row; n += LANES) store(out + n, fma_(kept, load(before + n), load(w + n)));
+    wide_vec part = all_wide(0);
+    for (i64 n = 0; n < row; n += WIDE) part += load_wide(w + n);
+    wide_vec kept = all_wide(1 - sum_wide(part));
+    for (i64 n = 0; n < row; n += WIDE) store_wide(out + n, fma_(kept, load_wide(before + n), load_wide(w + n)));
 }
 
 /* d: of the precedence after, and then before; to d_w is added. */
 static void update_precedence_backward(const real *before, const real *w, i64 row, real *d, real *d_w) {
-    vec part = all(0);
-    for (i64 n = 0; n < row; n += LANES) part += load(w + n);
-    vec kept = all(1 - sum(part)), lost = all(dot(d, before, row));
-    for (i64 n = 0; n < row; n += LANES) {
-        store(d_w + n, load(d_w + n) + load(d + n) - lost);
-        store(d + n, kept * load(d + n));
+    wide_vec part = all_wide(0);
+    for (i64 n = 0; n < row; n += WIDE) part += load_wide(w + n);
+    wide_vec kept = all_wide(1 - sum_wide(part)), lost = all_wide(dot_wide(d, before, row));
+    for (i64 n = 0; n < row; n += WIDE) {
+        store_wide(d_w + n, load_wide(d_w + n) + load_wide(d + n) - lost);
+        store_wide(d + n, kept * load_wide(d + n));
     }
 }
 
@@ -310,7 +310,7 @@ static void dnc_controls(const model *m, real *z) {
     i64 size = padded(m->word), reads = m->reads, writes = m->writes, modes = padded(2 * writes + 1);
     for (i64 k = 0; k < writes * size; k += LANES) store(z + m->erase + k, sigmoid_(load(z + m->erase + k)));
     for (i64 k = 0; k < padded(reads + 2 * writes); k += LANES) store(z + m->gates + k, sigmoid_(load(z + m->gates + k)));
-    for (i64 r = 0; m->linked && r < reads; r++) softmax(z + m->modes + r * modes, 2 * writes + 1, modes);
+    for (i64 r = 0; m->linked && r < reads; r++) softmax_(z + m->modes + r * modes, 2 * writes + 1, modes);
     if (!m->masking) return;
     for (i64 k = 0; k < reads * size; k += LANES) store(z + m->read_masks + k, sigmoid_(load(z + m->read_masks + k)));
     for (i64 k = 0; k < writes * size; k += LANES) store(z + m->write_masks + k, sigmoid_(load(z + m->write_masks + k)));
@@ -327,7 +327,7 @@ static void dnc_controls_backward(const model *m, const real *z, const real *raw
     BACK(erase, writes * size, dy * y * (all(1) - y))
     BACK(gates, padded(reads + 2 * writes), dy * y * (all(1) - y))
     BACK(strengths, padded(reads + writes), dy * sigmoid_(x))
-    for (i64 r = 0; m->linked && r < reads; r++) softmax_backward(z + m->modes + r * modes, d + m->modes + r * modes, modes);
+    for (i64 r = 0; m->linked && r < reads; r++) softmax_backward_(z + m->modes + r * modes, d + m->modes + r * modes, modes);
     if (!m->masking) return;
     BACK(read_masks, reads * size, dy * y * (all(1) - y))
     BACK(write_masks, writes * size, dy * y * (all(1) - y))
@@ -338,12 +338,12 @@ static void dnc_controls_backward(const model *m, const real *z, const real *raw
 static void update_usage(const model *m, const real *before, const real *read_weights, const real *write_weights,
                          const real *free_gates, real *retention, real *usage) {
     i64 row = row_of(m->slots);
-    for (i64 n = 0; n < row; n += LANES) {
-        vec unwritten = all(1), psi = all(1), u = load(before + n);
-        for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
-        for (i64 r = 0; r < m->reads; r++) psi *= all(1) - all(free_gates[r]) * load(read_weights + r * row + n);
-        store(usage + n, (u + (all(1) - u) * (all(1) - unwritten)) * psi);
-        store(retention + n, psi);
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec unwritten = all_wide(1), psi = all_wide(1), u = load_wide(before + n);
+        for (i64 v = 0; v < m->writes; v++) unwritten *= all_wide(1) - load_wide(write_weights + v * row + n);
+        for (i64 r = 0; r < m->reads; r++) psi *= all_wide(1) - all_wide(free_gates[r]) * load_wide(read_weights + r * row + n);
+        store_wide(usage + n, (u + (all_wide(1) - u) * (all_wide(1) - unwritten)) * psi);
+        store_wide(retention + n, psi);
     }
 }
 
@@ -354,23 +354,23 @@ static void update_usage_backward(const model *m, const real *before, const real
                                   const real *d_retention, real *d_usage, real *d_read_weights, real *d_free_gates) {
     i64 row = row_of(m->slots);
     for (i64 r = 0; r < m->reads; r++) {
-        vec gate = all(free_gates[r]), total = all(0);
-        for (i64 n = 0; n < row; n += LANES) {
-            vec unwritten = all(1), others = all(1), u = load(before + n);
-            for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
+        wide_vec gate = all_wide(free_gates[r]), total = all_wide(0);
+        for (i64 n = 0; n < row; n += WIDE) {
+            wide_vec unwritten = all_wide(1), others = all_wide(1), u = load_wide(before + n);
+            for (i64 v = 0; v < m->writes; v++) unwritten *= all_wide(1) - load_wide(write_weights + v * row + n);
             for (i64 o = 0; o < m->reads; o++)
-                if (o != r) others *= all(1) - all(free_gates[o]) * load(read_weights + o * row + n);
-            vec d_psi = fma_(load(d_usage + n), u + (all(1) - u) * (all(1) - unwritten), load(d_retention + n)) * others;
+                if (o != r) others *= all_wide(1) - all_wide(free_gates[o]) * load_wide(read_weights + o * row + n);
+            wide_vec d_psi = fma_(load_wide(d_usage + n), u + (all_wide(1) - u) * (all_wide(1) - unwritten), load_wide(d_retention + n)) * others;
             real *d = d_read_weights + r * row + n;
-            total -= d_psi * load(read_weights + r * row + n);
-            store(d, load(d) - d_psi * gate);
+            total -= d_psi * load_wide(read_weights + r * row + n);
+            store_wide(d, load_wide(d) - d_psi * gate);
         }
-        d_free_gates[r] += sum(total);
+        d_free_gates[r] += sum_wide(total);
     }
-    for (i64 n = 0; n < row; n += LANES) {
-        vec unwritten = all(1);
-        for (i64 v = 0; v < m->writes; v++) unwritten *= all(1) - load(write_weights + v * row + n);
-        store(d_usage + n, load(d_usage + n) * load(retention + n) * unwritten);
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec unwritten = all_wide(1);
+        for (i64 v = 0; v < m->writes; v++) unwritten *= all_wide(1) - load_wide(write_weights + v * row + n);
+        store_wide(d_usage + n, load_wide(d_usage + n) * load_wide(retention + n) * unwritten);
     }
 }
 
@@ -391,10 +391,10 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
     for (i64 v = 0; v < writes; v++) {
         real *used = w.used + v * row, *a = w.allocation + v * row;
         allocation_weights(used, slots, a, w.order + v * row, spare);
-        vec gate = all(allocation_gate[v] * write_gate[v]);
-        for (i64 n = 0; v + 1 < writes && n < row; n += LANES) {
-            vec u = load(used + n);
-            store(used + row + n, u + (all(1) - u) * gate * load(a + n));
+        wide_vec gate = all_wide(allocation_gate[v] * write_gate[v]);
+        for (i64 n = 0; v + 1 < writes && n < row; n += WIDE) {
+            wide_vec u = load_wide(used + n);
+            store_wide(used + row + n, u + (all_wide(1) - u) * gate * load_wide(a + n));
         }
     }
     if (!m->masking) measures(memory, row, size, COSINE, w.write_words);
@@ -409,11 +409,11 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
             products(memory, row, size, key, similarities);
             content_weights(COSINE, similarities, w.write_words, measure_of(COSINE, key, size), strength, slots, content);
         }
-        vec mixed = all(allocation_gate[v]), gate = all(write_gate[v]);
-        for (i64 n = 0; n < row; n += LANES) {
-            vec by_content = load(content + n);
-            vec both = fma_(mixed, load(w.allocation + v * row + n) - by_content, by_content);
-            store(write_weights + v * row + n, gate * both);
+        wide_vec mixed = all_wide(allocation_gate[v]), gate = all_wide(write_gate[v]);
+        for (i64 n = 0; n < row; n += WIDE) {
+            wide_vec by_content = load_wide(content + n);
+            wide_vec both = fma_(mixed, load_wide(w.allocation + v * row + n) - by_content, by_content);
+            store_wide(write_weights + v * row + n, gate * both);
         }
     }
 
@@ -446,15 +446,15 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
             sharpen_direction(w.forward + at, sharpness[0], slots, w.sharp_forward + at);
             sharpen_direction(w.backward + at, sharpness[reads * writes], slots, w.sharp_backward + at);
         }
-        for (i64 n = 0; n < row; n += LANES) {
-            vec mixed = load(content + n);
-            if (m->linked) mixed *= all(modes[2 * writes]);
+        for (i64 n = 0; n < row; n += WIDE) {
+            wide_vec mixed = load_wide(content + n);
+            if (m->linked) mixed *= all_wide(modes[2 * writes]);
             for (i64 v = 0; m->linked && v < writes; v++) {
                 i64 at = (v * reads + r) * row + n;
-                mixed = fma_(all(modes[v]), load(w.sharp_backward + at), mixed);
-                mixed = fma_(all(modes[writes + v]), load(w.sharp_forward + at), mixed);
+                mixed = fma_(all_wide(modes[v]), load_wide(w.sharp_backward + at), mixed);
+                mixed = fma_(all_wide(modes[writes + v]), load_wide(w.sharp_forward + at), mixed);
             }
-            store(read_weights + r * row + n, mixed);
+            store_wide(read_weights + r * row + n, mixed);
         }
     }
     read_vectors(next, read_weights, reads, row, size, read_vectors_of(m, s, to));
@@ -497,15 +497,15 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
         for (i64 n = 0; n < row; n += LANES)
             store(d_w + n, load(d_w + n) + products_of_eight(next + n * size, size, d_vector, 0));
         real share = m->linked ? modes[2 * writes] : 1;
-        for (i64 n = 0; n < row; n += LANES) store(d_content + r * row + n, all(share) * load(d_w + n));
-        if (m->linked) d_modes[2 * writes] = dot(d_w, w.read_content + r * row, row);
+        for (i64 n = 0; n < row; n += WIDE) store_wide(d_content + r * row + n, all_wide(share) * load_wide(d_w + n));
+        if (m->linked) d_modes[2 * writes] = dot_wide(d_w, w.read_content + r * row, row);
         for (i64 v = 0; m->linked && v < writes; v++) {
             i64 at = (v * reads + r) * row;
-            d_modes[v] = dot(d_w, w.sharp_backward + at, row);
-            d_modes[writes + v] = dot(d_w, w.sharp_forward + at, row);
-            for (i64 n = 0; n < row; n += LANES) {
-                store(d_backward + at + n, all(modes[v]) * load(d_w + n));
-                store(d_forward + at + n, all(modes[writes + v]) * load(d_w + n));
+            d_modes[v] = dot_wide(d_w, w.sharp_backward + at, row);
+            d_modes[writes + v] = dot_wide(d_w, w.sharp_forward + at, row);
+            for (i64 n = 0; n < row; n += WIDE) {
+                store_wide(d_backward + at + n, all_wide(modes[v]) * load_wide(d_w + n));
+                store_wide(d_forward + at + n, all_wide(modes[writes + v]) * load_wide(d_w + n));
             }
             if (!m->link_sharpening) continue;
             const real *sharpness = z + m->sharpness + r * writes + v;
@@ -565,16 +565,17 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
         const real *similarities = w.write_similarities + v * row;
         real strength = dnc_strength(m, raw[m->strengths + reads + v]), *d_w = d_write_weights + v * row;
         real *d_key = d + m->write_keys + v * size, *found = d_found + v * row;
-        vec to_free = all(allocation_gate[v]), gate = all(write_gate[v]), d_gate = all(0), d_free = all(0);
-        for (i64 n = 0; n < row; n += LANES) {
-            vec dw = load(d_w + n), difference = load(a + n) - load(c + n);
-            d_gate = fma_(dw, fma_(to_free, difference, load(c + n)), d_gate);
+        wide_vec to_free = all_wide(allocation_gate[v]), gate = all_wide(write_gate[v]);
+        wide_vec d_gate = all_wide(0), d_free = all_wide(0);
+        for (i64 n = 0; n < row; n += WIDE) {
+            wide_vec dw = load_wide(d_w + n), difference = load_wide(a + n) - load_wide(c + n);
+            d_gate = fma_(dw, fma_(to_free, difference, load_wide(c + n)), d_gate);
             d_free = fma_(dw * gate, difference, d_free);
-            store(d_allocation + v * row + n, dw * gate * to_free);
-            store(found + n, dw * gate * (all(1) - to_free));
-            store(d_w + n, all(0)); /* the usage takes the write weights as they are */
+            store_wide(d_allocation + v * row + n, dw * gate * to_free);
+            store_wide(found + n, dw * gate * (all_wide(1) - to_free));
+            store_wide(d_w + n, all_wide(0)); /* the usage takes the write weights as they are */
         }
-        d[m->gates + reads + v] = sum(d_free), d[m->gates + reads + writes + v] = sum(d_gate);
+        d[m->gates + reads + v] = sum_wide(d_free), d[m->gates + reads + writes + v] = sum_wide(d_gate);
         if (m->masking) {
             d[m->strengths + reads + v] = masked_look_up_backward(
                 memory, slots, size, key, z + m->write_masks + v * size, strength, w.write_masked + 2 * v * size,
@@ -593,15 +594,15 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
     for (i64 v = writes - 1; v >= 0; v--) {
         const real *used = w.used + v * row, *a = w.allocation + v * row;
         real both = allocation_gate[v] * write_gate[v], *d_a = d_allocation + v * row;
-        vec d_both = all(0);
-        for (i64 n = 0; n < row; n += LANES) {
-            vec du = load(d_used + n), left = all(1) - load(used + n);
-            d_both = fma_(du * left, load(a + n), d_both);
-            store(d_a + n, fma_(du * left, all(both), load(d_a + n)));
-            store(d_used + n, du * (all(1) - all(both) * load(a + n)));
+        wide_vec d_both = all_wide(0);
+        for (i64 n = 0; n < row; n += WIDE) {
+            wide_vec du = load_wide(d_used + n), left = all_wide(1) - load_wide(used + n);
+            d_both = fma_(du * left, load_wide(a + n), d_both);
+            store_wide(d_a + n, fma_(du * left, all_wide(both), load_wide(d_a + n)));
+            store_wide(d_used + n, du * (all_wide(1) - all_wide(both) * load_wide(a + n)));
         }
-        d[m->gates + reads + v] += sum(d_both) * write_gate[v];
-        d[m->gates + reads + writes + v] += sum(d_both) * allocation_gate[v];
+        d[m->gates + reads + v] += sum_wide(d_both) * write_gate[v];
+        d[m->gates + reads + writes + v] += sum_wide(d_both) * allocation_gate[v];
         allocation_weights_backward(used, a, w.order + v * row, slots, d_a, d_used, spare);
     }
     add_to(d_usage, d_used, row);

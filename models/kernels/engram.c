@@ -203,7 +203,7 @@ void engram_step(const model *m, const states *s, const i64 *slots, const i64 *n
         for (i64 b = 0; b < batch; b++) {
             real *y = w.outputs + b * width;
             for (i64 k = 0; k < width; k += LANES) store(y + k, activate(m->output_activation, load(y + k)));
-            if (m->output_activation == SOFTMAX) softmax(y, m->output_size, width);
+            if (m->output_activation == SOFTMAX) softmax_(y, m->output_size, width);
             memcpy(outputs + b * m->output_size, y, m->output_size * sizeof(real));
         }
         if (controls) memcpy(controls, w.controls, batch * m->interface.outputs * sizeof(real));

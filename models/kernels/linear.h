@@ -18,7 +18,7 @@ typedef struct {
 } linear;
 
 INLINE i64 padded(i64 size) { return (size + LANES - 1) / LANES * LANES; }
-INLINE i64 row_of(i64 slots) { return (slots + 2 * LANES - 1) / (2 * LANES) * (2 * LANES); }
+INLINE i64 row_of(i64 slots) { return (slots + WIDE - 1) / (WIDE) * (WIDE); }
 INLINE i64 padded_to_panels(i64 size) { return (size + PANEL - 1) / PANEL * PANEL; }
 
 /* A tile keeps the sums of so many rows and panels in registers: as many as there are. */
@@ -46,7 +46,7 @@ INLINE void apply_tile(const linear *layer, const real *in, real *out, i64 panel
 #pragma clang loop unroll(full)
             for (i64 p = 0; p < panels; p++) {
                 wide_vec *t = total + r * panels + p;
-                *t = fma_wide(all_wide(in[r * inputs + k]), load_wide(weights + (p * inputs + k) * PANEL), *t);
+                *t = fma_(all_wide(in[r * inputs + k]), load_wide(weights + (p * inputs + k) * PANEL), *t);
             }
 #pragma clang loop unroll(full)
     for (i64 r = 0; r < rows; r++)
@@ -112,7 +112,7 @@ INLINE void weights_tile(const linear *layer, const sequence *over, const real *
 #pragma clang loop unroll(full)
                 for (i64 p = 0; p < panels; p++) {
                     wide_vec *t = total + p * count + c;
-                    *t = fma_wide(all_wide(x[c]), load_wide(y + p * PANEL), *t);
+                    *t = fma_(all_wide(x[c]), load_wide(y + p * PANEL), *t);
                 }
     }
 #pragma clang loop unroll(full)

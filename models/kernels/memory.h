@@ -43,11 +43,11 @@ static void measures(const real *memory, i64 row, i64 size, i64 similarity, real
         store(out + n, measure(similarity, products_of_eight(memory + n * size, size, 0, 0)));
 }
 
-static real measure_of(i64 similarity, const real *key, i64 size) { return measure(similarity, all(dot(key, key, size)))[0]; }
+static real measure_of(i64 similarity, const real *key, i64 size) { return measure(similarity, all(dot_(key, key, size)))[0]; }
 
-INLINE vec denominators(i64 similarity, vec key, vec words) {
-    if (similarity == COSINE) return fma_(key, words, all(EPSILON));
-    return similarity == TIGHT_COSINE ? key * words : sqrt_(fma_(key, words, all(EPSILON)));
+INLINE wide_vec denominators(i64 similarity, wide_vec key, wide_vec words) {
+    if (similarity == COSINE) return fma_(key, words, all_wide(EPSILON));
+    return similarity == TIGHT_COSINE ? key * words : sqrt_(fma_(key, words, all_wide(EPSILON)));
 }
 
 /* out = sum_n w[n] M[n] for so many weightings, `columns` vectors of columns at once; with two ways the even slots and
@@ -79,14 +79,14 @@ INLINE void read_columns(const real *memory, const real *weights, i64 row, i64 s
 static void read_vectors(const real *memory, const real *weights, i64 count, i64 row, i64 size, real *out) {
     for (; count >= 4; count -= 4, weights += 4 * row, out += 4 * size) {
         i64 k = 0;
-        for (; k + 2 * LANES <= size; k += 2 * LANES) read_columns(memory + k, weights, row, size, out + k, 4, 2, 1);
+        for (; k + WIDE <= size; k += WIDE) read_columns(memory + k, weights, row, size, out + k, 4, 2, 1);
         for (; k < size; k += LANES) read_columns(memory + k, weights, row, size, out + k, 4, 1, 2);
     }
     for (; count > 0; count--, weights += row, out += size) {
         i64 k = 0;
         for (; k + 4 * LANES <= size; k += 4 * LANES) read_columns(memory + k, weights, row, size, out + k, 1, 4, 2);
         if (size - k == 3 * LANES) read_columns(memory + k, weights, row, size, out + k, 1, 3, 2);
-        if (size - k == 2 * LANES) read_columns(memory + k, weights, row, size, out + k, 1, 2, 2);
+        if (size - k == WIDE) read_columns(memory + k, weights, row, size, out + k, 1, 2, 2);
         if (size - k == LANES) read_columns(memory + k, weights, row, size, out + k, 1, 1, 2);
     }
 }
@@ -132,15 +132,15 @@ INLINE void add_outer(real *d_memory, i64 row, i64 size, outers *terms, const re
 
 /* ---- Content ---- */
 
-/* From products k . M[n], in `similarities`, to D(k, M[n]) in their place and to softmax(strength D). */
+/* From products k . M[n], in `similarities`, to D(k, M[n]) in their place and to softmax_(strength D). */
 static void content_weights(i64 similarity, real *similarities, const real *words, real key, real strength, i64 slots,
                             real *weights) {
     i64 row = row_of(slots);
-    for (i64 n = 0; n < row; n += LANES) {
-        vec d = load(similarities + n) / denominators(similarity, all(key), load(words + n));
-        store(similarities + n, d), store(weights + n, all(strength) * d);
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec d = load_wide(similarities + n) / denominators(similarity, all_wide(key), load_wide(words + n));
+        store_wide(similarities + n, d), store_wide(weights + n, all_wide(strength) * d);
     }
-    softmax(weights, slots, row);
+    softmax_wide(weights, slots, row);
 }
 
 /* What the gradient of a weighting by content says of what is not a vector. */
@@ -155,21 +155,21 @@ static content_gradient content_weights_backward(i64 similarity, const real *wei
                                                  const real *words, real key, real strength, i64 slots, real *d_weights,
                                                  real *d_words) {
     i64 row = row_of(slots);
-    vec d_strength = all(0), d_key = all(0);
-    softmax_backward(weights, d_weights, row);
-    for (i64 n = 0; n < row; n += LANES) {
-        vec d = load(d_weights + n), s = load(similarities + n), w = load(words + n);
-        vec below = denominators(similarity, all(key), w), d_product = d * all(strength) / below;
-        vec d_below = -d_product * s; /* of the denominator; joint: of what is under its root, twice */
+    wide_vec d_strength = all_wide(0), d_key = all_wide(0);
+    softmax_backward_wide(weights, d_weights, row);
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec d = load_wide(d_weights + n), s = load_wide(similarities + n), w = load_wide(words + n);
+        wide_vec below = denominators(similarity, all_wide(key), w), d_product = d * all_wide(strength) / below;
+        wide_vec d_below = -d_product * s; /* of the denominator; joint: of what is under its root, twice */
         d_strength = fma_(d, s, d_strength);
         if (similarity == JOINT_COSINE) d_below /= below;
         d_key = fma_(d_below, w, d_key);
-        vec of_word = d_below * all(key);
+        wide_vec of_word = d_below * all_wide(key);
         if (similarity != JOINT_COSINE) of_word /= w;
-        store(d_weights + n, d_product), store(d_words + n, load(d_words + n) + of_word);
+        store_wide(d_weights + n, d_product), store_wide(d_words + n, load_wide(d_words + n) + of_word);
     }
-    real of_key = sum(d_key);
-    return (content_gradient){sum(d_strength), similarity == JOINT_COSINE ? of_key : of_key / key};
+    real of_key = sum_wide(d_key);
+    return (content_gradient){sum_wide(d_strength), similarity == JOINT_COSINE ? of_key : of_key / key};
 }
 
 /* One weighting by content, where the key and the words are compared through a mask: D(m k, m M[n]). masked: [2][size],
@@ -199,7 +199,7 @@ static real masked_look_up_backward(const real *memory, i64 slots, i64 size, con
                                     real *spare) {
     i64 row = row_of(slots);
     real *sums_ = spare, *squares = spare + size, *d_words = spare + 2 * size;
-    real measured = measure(COSINE, all(dot(key, masked + size, size)))[0];
+    real measured = measure(COSINE, all(dot_(key, masked + size, size)))[0];
     memset(d_words, 0, row * sizeof(real));
     content_gradient d = content_weights_backward(COSINE, weights, similarities, words, measured, strength, slots,
                                                   d_weights, d_words);

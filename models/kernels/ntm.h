@@ -16,7 +16,7 @@ typedef struct {
 } ntm_work;
 
 INLINE i64 ntm_turns(const model *m) { return m->in_turn ? m->reads : 1; }
-INLINE i64 ntm_wide(const model *m) { return row_of(m->slots) + padded(m->shift_width) + 2 * LANES; }
+INLINE i64 ntm_wide(const model *m) { return row_of(m->slots) + padded(m->shift_width) + WIDE; }
 
 static ntm_work lay_ntm(const model *m, room *from) {
     i64 row = row_of(m->slots), heads = m->reads + m->writes, turns = ntm_turns(m);
@@ -64,9 +64,9 @@ INLINE i64 ntm_similarity(i64 style) {
 }
 
 /* What is taken the logarithm of when a weighting is sharpened. */
-INLINE vec ntm_above_zero(i64 style, vec w) {
-    if (style == NTM_LASAGNE) return w + all(EPSILON);
-    return max_(w, all(style == PAPER ? (real)1e-8 : (real)1e-30));
+INLINE wide_vec ntm_above_zero(i64 style, wide_vec w) {
+    if (style == NTM_LASAGNE) return w + all_wide(EPSILON);
+    return max_(w, all_wide(style == PAPER ? (real)1e-8 : (real)1e-30));
 }
 
 /* From the interface vector to what the heads use. The strengths, gates and sharpening of the heads follow each other. */
@@ -88,7 +88,7 @@ static void ntm_controls(const model *m, real *z) {
         store(gates + k, ntm_gate(style, load(gates + k)));
         store(sharpening + k, all(1) + ntm_positive(style, load(sharpening + k)));
     }
-    for (i64 h = 0; h < heads; h++) softmax(z + m->shifts + h * padded(width), width, padded(width));
+    for (i64 h = 0; h < heads; h++) softmax_(z + m->shifts + h * padded(width), width, padded(width));
 }
 
 /* Vectors that are multiplied by signs in [-1, 1], backwards. x, sign: before their activation. */
@@ -120,7 +120,7 @@ static void ntm_controls_backward(const model *m, const real *z, const real *raw
     BACK(m->strengths + padded(heads), padded(heads), ntm_gate_backward(style, x, y, dy))
     BACK(m->strengths + 2 * padded(heads), padded(heads), ntm_positive_backward(style, x, dy))
 #undef BACK
-    for (i64 h = 0; h < heads; h++) softmax_backward(z + m->shifts + h * width, d + m->shifts + h * width, width);
+    for (i64 h = 0; h < heads; h++) softmax_backward_(z + m->shifts + h * width, d + m->shifts + h * width, width);
 }
 
 /* ---- Addressing relative to the weighting before ---- */
@@ -133,10 +133,10 @@ static void shift(const model *m, const real *shifts, real *gated, real *out) {
         gated[half + slots + k] = m->style == NTM_LASAGNE ? 0 : gated[half + k % slots];
     }
     for (i64 k = slots + 2 * half; k < ntm_wide(m); k++) gated[k] = 0;
-    for (i64 n = 0; n < row_of(slots); n += LANES) {
-        vec moved = all(0);
-        for (i64 k = 0; k < width; k++) moved = fma_(all(shifts[k]), load(gated + n + width - 1 - k), moved);
-        store(out + n, moved);
+    for (i64 n = 0; n < row_of(slots); n += WIDE) {
+        wide_vec moved = all_wide(0);
+        for (i64 k = 0; k < width; k++) moved = fma_(all_wide(shifts[k]), load_wide(gated + n + width - 1 - k), moved);
+        store_wide(out + n, moved);
     }
     for (i64 n = slots; n < row_of(slots); n++) out[n] = 0;
 }
@@ -147,14 +147,14 @@ static void shift_backward(const model *m, const real *shifts, const real *gated
     i64 slots = m->slots, width = m->shift_width, half = width / 2;
     memset(d_gated, 0, ntm_wide(m) * sizeof(real));
     for (i64 k = 0; k < width; k++) {
-        vec total = all(0), share = all(shifts[k]);
+        wide_vec total = all_wide(0), share = all_wide(shifts[k]);
         const real *from = gated + width - 1 - k;
         real *d = d_gated + width - 1 - k;
-        for (i64 n = 0; n < row_of(slots); n += LANES) {
-            total = fma_(load(d_moved + n), load(from + n), total);
-            store(d + n, fma_(share, load(d_moved + n), load(d + n)));
+        for (i64 n = 0; n < row_of(slots); n += WIDE) {
+            total = fma_(load_wide(d_moved + n), load_wide(from + n), total);
+            store_wide(d + n, fma_(share, load_wide(d_moved + n), load_wide(d + n)));
         }
-        d_shifts[k] = sum(total);
+        d_shifts[k] = sum_wide(total);
     }
     for (i64 k = 0; m->style != NTM_LASAGNE && k < half; k++) {
         d_gated[half + slots - 1 - k % slots] += d_gated[half - 1 - k];
@@ -165,38 +165,38 @@ static void shift_backward(const model *m, const real *shifts, const real *gated
 /* w^gamma / sum w^gamma, in the sense of the style. */
 static void sharpen(const model *m, const real *weights, real sharpening, real *out) {
     i64 row = row_of(m->slots), slots = m->slots;
-    vec gamma = all(sharpening);
-    for (i64 n = 0; n < row; n += LANES) store(out + n, gamma * log_(ntm_above_zero(m->style, load(weights + n))));
+    wide_vec gamma = all_wide(sharpening);
+    for (i64 n = 0; n < row; n += WIDE) store_wide(out + n, gamma * log_wide(ntm_above_zero(m->style, load_wide(weights + n))));
     if (m->style != PYTORCH_NTM) {
-        softmax(out, slots, row);
+        softmax_wide(out, slots, row);
         return;
     }
     for (i64 n = slots; n < row; n++) out[n] = (real)-1e30; /* e^x / (sum e^x + 1e-16) */
-    vec top = all((real)-36.841361487904734), total = all(0);
+    wide_vec top = all_wide((real)-36.841361487904734), total = all_wide(0);
     real below = top[0];
-    for (i64 n = 0; n < row; n += LANES) top = max_(top, load(out + n));
-    top = all(largest(top));
-    for (i64 n = 0; n < row; n += LANES) {
-        vec e = choose(load(out + n) > all((real)-1e29), exp_(load(out + n) - top), all(0));
-        total += e, store(out + n, e);
+    for (i64 n = 0; n < row; n += WIDE) top = max_(top, load_wide(out + n));
+    top = all_wide(largest(top));
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec e = choose(load_wide(out + n) > all_wide((real)-1e29), exp_wide(load_wide(out + n) - top), all_wide(0));
+        total += e, store_wide(out + n, e);
     }
-    vec scale = all(1 / (sum(total) + exp_(all(below) - top)[0]));
-    for (i64 n = 0; n < row; n += LANES) store(out + n, load(out + n) * scale);
+    wide_vec scale = all_wide(1 / (sum_wide(total) + exp_wide(all_wide(below) - top)[0]));
+    for (i64 n = 0; n < row; n += WIDE) store_wide(out + n, load_wide(out + n) * scale);
 }
 
 /* d: of the sharpened weights, and then of the weights. Returns the gradient of the sharpening. */
 static real sharpen_backward(const model *m, const real *weights, const real *out, real sharpening, real *d) {
     i64 row = row_of(m->slots), style = m->style;
     real least = style == PAPER ? (real)1e-8 : (real)1e-30;
-    vec gamma = all(sharpening), d_gamma = all(0);
-    softmax_backward(out, d, row); /* also of what sums to less than 1: what is missing has no gradient of its own */
-    for (i64 n = 0; n < row; n += LANES) {
-        vec w = load(weights + n), above = ntm_above_zero(style, w), d_log = load(d + n);
-        d_gamma = fma_(d_log, log_(above), d_gamma);
-        vec d_w = d_log * gamma / above;
-        store(d + n, style == NTM_LASAGNE ? d_w : choose(w >= all(least), d_w, all(0)));
+    wide_vec gamma = all_wide(sharpening), d_gamma = all_wide(0);
+    softmax_backward_wide(out, d, row); /* also of what sums to less than 1: what is missing has no gradient of its own */
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec w = load_wide(weights + n), above = ntm_above_zero(style, w), d_log = load_wide(d + n);
+        d_gamma = fma_(d_log, log_wide(above), d_gamma);
+        wide_vec d_w = d_log * gamma / above;
+        store_wide(d + n, style == NTM_LASAGNE ? d_w : choose(w >= all_wide(least), d_w, all_wide(0)));
     }
-    return sum(d_gamma);
+    return sum_wide(d_gamma);
 }
 
 /* ---- A step ---- */
@@ -217,9 +217,9 @@ static void address(const model *m, const states *s, i64 from, i64 to, i64 head,
     products(memory, row, size, key, similarities);
     content_weights(similarity, similarities, words, measure_of(similarity, key, size), strengths[head], slots, content);
     const real *previous = previous_of(m, s, from, head);
-    for (i64 n = 0; n < row; n += LANES) { /* w_g = g w_c + (1 - g) w */
-        vec before = load(previous + n);
-        store(gated + m->shift_width / 2 + n, fma_(all(gates[head]), load(content + n) - before, before));
+    for (i64 n = 0; n < row; n += WIDE) { /* w_g = g w_c + (1 - g) w */
+        wide_vec before = load_wide(previous + n), by_content = load_wide(content + n);
+        store_wide(gated + m->shift_width / 2 + n, fma_(all_wide(gates[head]), by_content - before, before));
     }
     shift(m, z + m->shifts + head * padded(m->shift_width), gated, w.shifted + head * row);
     sharpen(m, w.shifted + head * row, gates[heads + head], (real *)previous_of(m, s, to, head));
@@ -248,7 +248,7 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 
 /* Numbers that the gradients of a row need while they are found. */
 static i64 ntm_row_spare(const model *m) {
-    return (m->reads + m->writes + 1) * row_of(m->slots) + ntm_wide(m) + padded(m->word) + 2 * LANES;
+    return (m->reads + m->writes + 1) * row_of(m->slots) + ntm_wide(m) + padded(m->word) + WIDE;
 }
 
 /* The gradients of one head's weighting, which lie in `d_weights`: [row]. They become those of the products. d_previous:
@@ -265,14 +265,14 @@ static void address_backward(const model *m, const states *s, i64 from, i64 to, 
                                              d_weights);
     i64 at = head * padded(m->shift_width);
     shift_backward(m, z + m->shifts + at, w.gated + head * ntm_wide(m), d_weights, d_gated, d + m->shifts + at);
-    vec d_gate = all(0), gate = all(gates[head]);
+    wide_vec d_gate = all_wide(0), gate = all_wide(gates[head]);
     for (i64 n = slots; n < row; n++) d_gated[half + n] = 0;
-    for (i64 n = 0; n < row; n += LANES) {
-        vec dg = load(d_gated + half + n);
-        d_gate = fma_(dg, load(content + n) - load(previous + n), d_gate);
-        store(d_previous + n, dg - gate * dg), store(d_weights + n, gate * dg);
+    for (i64 n = 0; n < row; n += WIDE) {
+        wide_vec dg = load_wide(d_gated + half + n);
+        d_gate = fma_(dg, load_wide(content + n) - load_wide(previous + n), d_gate);
+        store_wide(d_previous + n, dg - gate * dg), store_wide(d_weights + n, gate * dg);
     }
-    d_gates[head] = sum(d_gate);
+    d_gates[head] = sum_wide(d_gate);
     content_gradient of =
         content_weights_backward(similarity, content, w.similarities + head * row, words, measure_of(similarity, key, size),
                                  strengths[head], slots, d_weights, d_words);
