@@ -36,11 +36,10 @@ class Arena:
     def __init__(self, layout: Layout, rooms: int, dtype: DTypeLike) -> None:
         self.layout, self.rooms = layout, rooms
         block = np.zeros(rooms * layout.numbers, dtype)  # one, which the system may back by large pages
-        sizes = [rooms * math.prod(shape) for shape in layout.padded.values()]
-        parts = np.split(block, np.cumsum(sizes)[:-1])
-        self.leaves = {
-            name: part.reshape(rooms, *shape) for (name, shape), part in zip(layout.padded.items(), parts, strict=True)
-        }
+        self.leaves: dict[str, Array] = {}
+        for name, shape in layout.padded.items():
+            size = rooms * math.prod(shape)
+            self.leaves[name], block = block[:size].reshape(rooms, *shape), block[size:]
         self._cells = (CellStates * len(layout.layers))(
             *(CellStates(h=self._address(f"{layer}.h"), c=self._address(f"{layer}.c")) for layer in layout.layers)
         )
