@@ -62,11 +62,11 @@ class Arena:
         return chosen.copy()
 
     def write_rows(self, start: int, state: Mapping[str, Array]) -> None:
-        """Replace the states from a slot on. Leaves: [B, ...]."""
-        for name, corner in self.layout.corners.items():
-            rows = self.leaves[name][start : start + len(state[name])]
+        """Replace leaves of the states from a slot on: [B, ...] each."""
+        for name, values in state.items():
+            rows = self.leaves[name][start : start + len(values)]
             rows[:] = 0
-            rows[(slice(None), *corner)] = state[name]
+            rows[(slice(None), *self.layout.corners[name])] = values
 
     def _address(self, name: str) -> int | None:
         leaf = self.leaves.get(name)

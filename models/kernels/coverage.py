@@ -66,7 +66,7 @@ def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
 
 def is_bounded(config: Mapping[str, Any]) -> bool:
     """Return whether what the controller puts out is bounded, whatever it sees: then so is all that follows."""
-    return _is_bounded(config["controller"]) and config.get("style", "paper") != "pytorch-ntm"
+    return _is_bounded(config["controller"])
 
 
 def _is_bounded(cell: Mapping[str, Any]) -> bool:

@@ -237,7 +237,7 @@ INLINE void write_eight_of(const real *memory, real *to, i64 n, const real *weig
             vec kept = all(psi ? psi[m] : 1), added = all(0);
             for (i64 v = 0; v < writes; v++) {
                 vec w = all(weights[v * row + m]);
-                kept *= all(1) - w * load(erase + v * size + k);
+                kept *= fma_(-w, load(erase + v * size + k), all(1));
                 added = fma_(w, load(add + v * size + k), added);
             }
             store(to + m * size + k, fma_(load(memory + m * size + k), kept, added));
@@ -255,7 +255,7 @@ INLINE vec kept_by_others(const real *weights, const real *erase, const i64 writ
                           i64 k) {
     vec kept = all(1);
     for (i64 v = 0; v < writes; v++)
-        if (v != head) kept *= all(1) - all(weights[v * row + n]) * load(erase + v * size + k);
+        if (v != head) kept *= fma_(-all(weights[v * row + n]), load(erase + v * size + k), all(1));
     return kept;
 }
 
@@ -274,12 +274,12 @@ INLINE void write_backward_of(const real *memory, const real *weights, const rea
                 for (i64 m = 0; m < LANES; m++) {
                     real *at = d_memory + (n + m) * size + k;
                     vec w = all(weights[v * row + n + m]), d = load(at);
-                    vec d_kept = d * load(memory + (n + m) * size + k);
-                    if (psi) d_kept *= all(psi[n + m]);
-                    if (writes > 1) d_kept *= kept_by_others(weights, erase, writes, v, row, size, n + m, k);
-                    total[m] = fma_(d, a, total[m]) - d_kept * e;
-                    of_e -= d_kept * w, of_a = fma_(d, w, of_a);
-                    if (writes == 1 && !psi) store(at, d - d * w * e);
+                    vec d_lost = -d * load(memory + (n + m) * size + k);
+                    if (psi) d_lost *= all(psi[n + m]);
+                    if (writes > 1) d_lost *= kept_by_others(weights, erase, writes, v, row, size, n + m, k);
+                    total[m] = fma_(d, a, fma_(d_lost, e, total[m]));
+                    of_e = fma_(d_lost, w, of_e), of_a = fma_(d, w, of_a);
+                    if (writes == 1 && !psi) store(at, d * fma_(-w, e, all(1)));
                 }
                 store(d_e, of_e), store(d_a, of_a);
             }

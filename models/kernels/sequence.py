@@ -4,7 +4,7 @@ import ctypes
 import itertools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
@@ -89,7 +89,7 @@ class FusedUnroll:
         counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
         encoded = self.model.encode(inputs.flatten(0, 1)).reshape(steps, batch, -1)
         run = Run(self, layout, counted)
-        outputs, *after = Sequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
+        outputs, *after = FusedSequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
         return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
 
     def _layout(self, leaves: Mapping[str, Tensor]) -> Layout:
@@ -167,23 +167,25 @@ def unroll_by(path: UnrollPath, model: MemoryModel[Any]) -> Unroll:
         return TorchUnroll(model)
 
 
-class Sequence(torch.autograd.Function):
+class FusedSequence(torch.autograd.Function):
     """What autograd sees of a run: (inputs, leaves of the first state, weights) -> (outputs, leaves of the last)."""
 
     @staticmethod
     def forward(ctx: Any, run: "Run", inputs: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         leaves, weights = others[: len(run.layout.shapes)], others[len(run.layout.shapes) :]
-        ctx.run, ctx.counts = run, (len(leaves), len(weights))
+        ctx.run = run
         ctx.save_for_backward(*weights)  # so that autograd tells of weights that were changed in between
-        ctx.set_materialize_grads(True)
+        ctx.set_materialize_grads(False)  # a state that nothing is asked of has no gradient to begin with
         outputs, after = run.forward(inputs.detach(), leaves, weights, any(ctx.needs_input_grad))
         return outputs, *after
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_outputs: Tensor, *d_after: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_outputs: Tensor | None, *d_after: Tensor | None) -> tuple[Tensor | None, ...]:
         assert ctx.saved_tensors is not None  # raises where a weight was changed in between
-        d_inputs, d_leaves, d_weights = ctx.run.backward(d_outputs, d_after, ctx.needs_input_grad[1])
+        _, inputs_too, *others = ctx.needs_input_grad
+        leaves_too = any(others[: len(d_after)])
+        d_inputs, d_leaves, d_weights = ctx.run.backward(d_outputs, d_after, inputs_too, leaves_too)
         return None, d_inputs, *d_leaves, *d_weights
 
 
@@ -238,16 +240,21 @@ class Run:
         return outputs, self._state(self._between, len(starts) * self._batch)
 
     def backward(
-        self, d_outputs: Tensor, d_after: tuple[Tensor, ...], inputs_too: bool
-    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        self, d_outputs: Tensor | None, d_after: tuple[Tensor | None, ...], inputs_too: bool, leaves_too: bool
+    ) -> tuple[Tensor | None, Sequence[Tensor | None], list[Tensor]]:
         if self._tape is None and self._between is None:
             raise RuntimeError("the fused kernels keep a sequence for one backward pass; this is its second")
         self._packed.model.slots = self._slots
         self._packed.clear_gradients()
         d_inputs = torch.zeros_like(self._inputs) if inputs_too else None
         gradients = self._arena(self._batch)
-        gradients.write_rows(0, {name: d.numpy() for name, d in zip(self.layout.shapes, d_after, strict=True)})
-        d_outputs, steps = d_outputs.contiguous(), len(self._inputs)
+        known = zip(self.layout.shapes, d_after, strict=True)
+        gradients.write_rows(0, {name: d.numpy() for name, d in known if d is not None})
+        steps = len(self._inputs)
+        if d_outputs is None:
+            size = self._packed.model.output_size
+            d_outputs = torch.zeros(steps, self._batch, size, dtype=self._inputs.dtype)
+        d_outputs = d_outputs.contiguous()
         starts = range(0, steps, self._stretch)
         tape = self._tape or self._empty_tape()
         for number, start in reversed(list(enumerate(starts))):
@@ -262,11 +269,8 @@ class Run:
         self._tape = self._between = None
         self._unroll.idle = [tape]
         d_weights = self._packed.gradients()
-        return (
-            d_inputs,
-            [torch.from_numpy(gradients.rows(name, slice(None))) for name in self.layout.shapes],
-            [torch.from_numpy(d_weights[name].copy()) for name in self._packed.names],
-        )
+        d_leaves = self._state(gradients, 0) if leaves_too else [None] * len(d_after)
+        return d_inputs, d_leaves, [torch.from_numpy(d_weights[name]) for name in self._packed.names]
 
     # Memory
 

@@ -236,6 +236,21 @@ def test_two_sequences_may_be_under_way_at_once():
         torch.testing.assert_close(together, expected)
 
 
+@pytest.mark.parametrize("of", ["outputs", "memory", "controller.c"])
+def test_gradient_of_one_result_alone_is_that_of_the_model(of):
+    model = make_from(CATALOGUE["ntm-learned-starts" if of == "memory" else "dnc"])
+    inputs = random_inputs(model, 4, 2)
+
+    def gradients(walk):
+        outputs, after = walk(inputs, model.initial_state(2))[:2]
+        result = outputs if of == "outputs" else flatten(after)[of]
+        return torch.autograd.grad(result.square().sum(), list(model.parameters()), allow_unused=True)
+
+    expected = gradients(lambda x, s: unroll(model, x, s))
+    for ours, theirs in zip(gradients(FusedUnroll(model)), expected, strict=True):
+        torch.testing.assert_close(ours, torch.zeros_like(ours) if theirs is None else theirs, rtol=1e-4, atol=1e-6)
+
+
 WRONG = {
     "inputs-too-wide": (torch.zeros(4, 2, 5), 2, None, r"inputs must be of shape \[T, B, 3\]"),
     "no-steps": (torch.zeros(0, 2, 3), 2, None, r"inputs must be of shape \[T, B, 3\], none of them 0"),
