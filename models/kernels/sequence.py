@@ -88,7 +88,7 @@ class FusedUnroll:
         steps, batch = inputs.shape[:2]
         counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
         encoded = self.model.encode(inputs.flatten(0, 1)).reshape(steps, batch, -1)
-        run = Run(self, layout, counted)
+        run = Run(self, layout, counted, torch.is_grad_enabled())
         outputs, *after = FusedSequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
         return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
 
@@ -203,7 +203,8 @@ class Run:
     the forward pass keeps the states between the stretches, and each gets its tape on the way back.
     """
 
-    def __init__(self, unroll: FusedUnroll, layout: Layout, lengths: Array) -> None:
+    def __init__(self, unroll: FusedUnroll, layout: Layout, lengths: Array, gradients: bool) -> None:
+        self._gradients = gradients  # autograd's own word for it is not heard within a Function
         self.layout, self._lengths, self._batch = layout, lengths, len(lengths)
         self._unroll, self._library, self._packed = unroll, unroll.library, unroll.packed
         self._dtype = unroll.dtype
@@ -221,7 +222,8 @@ class Run:
         state = {name: leaf.detach().numpy() for name, leaf in zip(self.layout.shapes, leaves, strict=True)}
         outputs = torch.empty(*inputs.shape[:2], self._packed.model.output_size, dtype=inputs.dtype)
         steps = len(inputs)
-        if not gradients:
+        if not (gradients and self._gradients):
+            self._unroll.kept_bytes = 0
             arena = self._arena(self._batch)
             arena.write_rows(0, state)
             self._walk_in_place(arena, 0, 0, steps, outputs)

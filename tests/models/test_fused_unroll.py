@@ -184,6 +184,7 @@ def test_without_gradients_the_bits_are_the_same(threads):
     assert torch.equal(again, outputs)
     assert all(torch.equal(leaf, flatten(last)[name]) for name, leaf in flatten(last_again).items())
     assert not again.requires_grad
+    assert fused.kept_bytes == 0
 
 
 def test_another_memory_size_is_taken_from_the_state():
