@@ -22,6 +22,7 @@ from benchmarks.kernels.sizes import (
     random_model,
 )
 from benchmarks.kernels.table import Plan, Row, Table
+from benchmarks.kernels.threads import gain
 from benchmarks.timing import Array, check_close, medians
 from models.kernels.fused import FusedStep
 
@@ -185,16 +186,18 @@ ARENA = Table(
 
 def measure_threads(plan: Plan) -> Iterator[Row]:
     for size, batch in cases(plan, ("S", "M", "L"), (64, 256)):
-        steps = {f"{threads} threads": by_kernel(fused_step(size, batch, threads), range(batch)) for threads in (1, 2)}
-        check_steps(f"{size} at batch {batch}", steps, batch, SAME)
-        one, two = microseconds(steps, batch, plan).values()
-        yield size, batch, one, two, one / two
+        one, two = (by_kernel(fused_step(size, batch, threads), range(batch)) for threads in (1, 2))
+        check_steps(f"{size} at batch {batch}", {"one thread": one, "two threads": two}, batch, SAME)
+        inputs = random_bits(batch, WIDTH)
+        times = gain(partial(one, inputs), partial(two, inputs), plan)
+        yield size, batch, 1e6 * times.one, 1e6 * times.two, times.one / times.two, times.possible
 
 
 THREADS = Table(
     "Two threads",
-    "Microseconds for a step of the batch by the kernel, one thread and two sharing the sessions.",
-    ("model", "batch", "one thread", "two threads", "one / two"),
+    "Microseconds for a step of the batch by the kernel, by one thread and by two that share the sessions. The last "
+    "column is the same ratio of matrix products that have nothing in common: how much of two cores was to be had.",
+    ("model", "batch", "one thread", "two threads", "one / two", "products: one / two"),
     measure_threads,
 )
 
