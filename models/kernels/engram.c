@@ -76,7 +76,7 @@ static step_work lay_step(const model *m, share of, room *from) {
     w.joined = take_rows(from, of, m->output.inputs), w.outputs = take_rows(from, of, m->output.outputs);
     i64 own = memory_work(m);
     w.memory = take_at(from, own * (of.keep ? of.total : 1), of.keep ? of.first * own : 0);
-    i64 spare = m->kind == DNC ? 2 * row_of(m->slots) + 256 : 0;
+    i64 spare = m->kind == DNC ? 2 * row_of(m->slots) + 256 : m->kind == NTM ? ntm_wide(m) + row_of(m->slots) : 0;
     w.spare = take_at(from, spare * (of.keep ? of.total : 1), of.keep ? of.first * spare : 0);
     return w;
 }
@@ -173,7 +173,7 @@ static step_work step(const model *m, const states *s, const rows *who, const re
                 if (allocation) memcpy(allocation + b * m->writes * row, kept.allocation, m->writes * row * sizeof(real));
             } else {
                 ntm_controls(m, z);
-                ntm_row(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found));
+                ntm_row(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), (room){w.spare, 0});
             }
         }
     }

@@ -11,8 +11,6 @@ typedef struct {
     real *memories;      /* [turns - 1][row][size]: the memory after each turn but the last */
     real *similarities;  /* [heads][row] */
     real *content;       /* [heads][row] */
-    real *gated;         /* [heads][wide]: w_g, with what lies beyond the ends on both sides */
-    real *shifted;       /* [heads][row] */
 } ntm_work;
 
 INLINE i64 ntm_turns(const model *m) { return m->in_turn ? m->reads : 1; }
@@ -24,8 +22,6 @@ static ntm_work lay_ntm(const model *m, room *from) {
     w.words = take(from, turns * row);
     w.memories = take(from, (turns - 1) * row * padded(m->word));
     w.similarities = take(from, heads * row), w.content = take(from, heads * row);
-    w.gated = take(from, heads * ntm_wide(m));
-    w.shifted = take(from, heads * row);
     return w;
 }
 
@@ -125,9 +121,15 @@ static void ntm_controls_backward(const model *m, const real *z, const real *raw
 
 /* ---- Addressing relative to the weighting before ---- */
 
-/* w[i] = sum_j w_g[i - j] s[j]. gated: w_g from entry `half` on; around it is put what comes round, or nothing. */
-static void shift(const model *m, const real *shifts, real *gated, real *out) {
+/* w_g = g w_c + (1 - g) w, then w[i] = sum_j w_g[i - j] s[j]. gated: [wide], left with w_g from entry `half` on, and around
+ * it with what comes round, or nothing. */
+static void move(const model *m, const real *content, const real *previous, real gate, const real *shifts, real *gated,
+                 real *out) {
     i64 slots = m->slots, width = m->shift_width, half = width / 2;
+    for (i64 n = 0; n < row_of(slots); n += WIDE) {
+        wide_vec before = load_wide(previous + n), by_content = load_wide(content + n);
+        store_wide(gated + half + n, fma_(all_wide(gate), by_content - before, before));
+    }
     for (i64 k = 0; k < half; k++) {
         gated[half - 1 - k] = m->style == NTM_LASAGNE ? 0 : gated[half + slots - 1 - k % slots];
         gated[half + slots + k] = m->style == NTM_LASAGNE ? 0 : gated[half + k % slots];
@@ -209,24 +211,21 @@ INLINE const real *previous_of(const model *m, const states *s, i64 slot, i64 he
 
 /* Find one head's weighting: by content, then relative to the previous one. memory: what it addresses. */
 static void address(const model *m, const states *s, i64 from, i64 to, i64 head, const real *memory, const real *words,
-                    const real *z, ntm_work w) {
+                    const real *z, ntm_work w, room spare) {
     i64 slots = m->slots, row = row_of(slots), size = padded(m->word), heads = padded(m->reads + m->writes);
     i64 similarity = ntm_similarity(m->style);
     const real *key = z + m->read_keys + head * size, *strengths = z + m->strengths, *gates = strengths + heads;
-    real *content = w.content + head * row, *gated = w.gated + head * ntm_wide(m), *similarities = w.similarities + head * row;
+    real *content = w.content + head * row, *similarities = w.similarities + head * row;
+    real *gated = take(&spare, ntm_wide(m)), *moved = take(&spare, row);
     products(memory, row, size, key, similarities);
     content_weights(similarity, similarities, words, measure_of(similarity, key, size), strengths[head], slots, content);
-    const real *previous = previous_of(m, s, from, head);
-    for (i64 n = 0; n < row; n += WIDE) { /* w_g = g w_c + (1 - g) w */
-        wide_vec before = load_wide(previous + n), by_content = load_wide(content + n);
-        store_wide(gated + m->shift_width / 2 + n, fma_(all_wide(gates[head]), by_content - before, before));
-    }
-    shift(m, z + m->shifts + head * padded(m->shift_width), gated, w.shifted + head * row);
-    sharpen(m, w.shifted + head * row, gates[heads + head], (real *)previous_of(m, s, to, head));
+    move(m, content, previous_of(m, s, from, head), gates[head], z + m->shifts + head * padded(m->shift_width), gated, moved);
+    sharpen(m, moved, gates[heads + head], (real *)previous_of(m, s, to, head));
 }
 
-/* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. */
-static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, ntm_work w) {
+/* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. spare:
+ * a weighting before and after it is moved. */
+static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, ntm_work w, room spare) {
     i64 slots = m->slots, row = row_of(slots), size = padded(m->word), turns = ntm_turns(m);
     i64 reads = m->reads / turns, writes = m->writes / turns;
     for (i64 turn = 0; turn < turns; turn++) {
@@ -236,8 +235,8 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 
         /* Address, read, write */
         measures(memory, row, size, ntm_similarity(m->style), words);
-        for (i64 k = 0; k < reads; k++) address(m, s, from, to, turn * reads + k, memory, words, z, w);
-        for (i64 k = 0; k < writes; k++) address(m, s, from, to, m->reads + turn * writes + k, memory, words, z, w);
+        for (i64 k = 0; k < reads; k++) address(m, s, from, to, turn * reads + k, memory, words, z, w, spare);
+        for (i64 k = 0; k < writes; k++) address(m, s, from, to, m->reads + turn * writes + k, memory, words, z, w, spare);
         read_vectors(memory, read_weights_of(m, s, to) + turn * reads * row, reads, row, size,
                      read_vectors_of(m, s, to) + turn * reads * size);
         const real *weights = write_weights_of(m, s, to) + turn * writes * row;
@@ -248,23 +247,24 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 
 /* Numbers that the gradients of a row need while they are found. */
 static i64 ntm_row_spare(const model *m) {
-    return (m->reads + m->writes + 1) * row_of(m->slots) + ntm_wide(m) + padded(m->word) + WIDE;
+    return (m->reads + m->writes + 2) * row_of(m->slots) + 2 * ntm_wide(m);
 }
 
 /* The gradients of one head's weighting, which lie in `d_weights`: [row]. They become those of the products. d_previous:
  * [row], replaced by those of the weighting before. */
 static void address_backward(const model *m, const states *s, i64 from, i64 to, i64 head, const real *memory,
                              const real *words, const real *z, ntm_work w, real *d_weights, real *d_previous,
-                             real *d_words, real *d, real *d_gated) {
+                             real *d_words, real *d, room spare) {
     i64 slots = m->slots, row = row_of(slots), size = padded(m->word), heads = padded(m->reads + m->writes);
     i64 similarity = ntm_similarity(m->style), half = m->shift_width / 2;
     const real *key = z + m->read_keys + head * size, *strengths = z + m->strengths, *gates = strengths + heads;
     real *d_strengths = d + m->strengths, *d_gates = d_strengths + heads, *d_key = d + m->read_keys + head * size;
     const real *content = w.content + head * row, *previous = previous_of(m, s, from, head);
-    d_gates[heads + head] = sharpen_backward(m, w.shifted + head * row, previous_of(m, s, to, head), gates[heads + head],
-                                             d_weights);
+    real *gated = take(&spare, ntm_wide(m)), *moved = take(&spare, row), *d_gated = take(&spare, ntm_wide(m));
     i64 at = head * padded(m->shift_width);
-    shift_backward(m, z + m->shifts + at, w.gated + head * ntm_wide(m), d_weights, d_gated, d + m->shifts + at);
+    move(m, content, previous, gates[head], z + m->shifts + at, gated, moved);
+    d_gates[heads + head] = sharpen_backward(m, moved, previous_of(m, s, to, head), gates[heads + head], d_weights);
+    shift_backward(m, z + m->shifts + at, gated, d_weights, d_gated, d + m->shifts + at);
     wide_vec d_gate = all_wide(0), gate = all_wide(gates[head]);
     for (i64 n = slots; n < row; n++) d_gated[half + n] = 0;
     for (i64 n = 0; n < row; n += WIDE) {
@@ -289,7 +289,7 @@ static void ntm_row_backward(const model *m, const states *s, const states *g, i
     i64 reads = m->reads / turns, writes = m->writes / turns;
     real *d_memory = memory_of(m, g, own), *d_vectors = read_vectors_of(m, g, own);
     room left = {spare, 0};
-    real *d_words = take(&left, row), *d_weights = take(&left, (m->reads + m->writes) * row), *d_gated = take(&left, 0);
+    real *d_words = take(&left, row), *d_weights = take(&left, (m->reads + m->writes) * row);
     for (i64 turn = turns - 1; turn >= 0; turn--) {
         const real *memory = ntm_addressed(m, memory_of(m, s, from), w, turn), *words = w.words + turn * row;
         const real *written = write_weights_of(m, s, to) + turn * writes * row;
@@ -307,7 +307,7 @@ static void ntm_row_backward(const model *m, const states *s, const states *g, i
             memcpy(d_w, d_own, row * sizeof(real));
             for (i64 n = 0; k < reads && n < row; n += LANES)
                 store(d_w + n, load(d_w + n) + products_of_eight(memory + n * size, size, d_vector, 0));
-            address_backward(m, s, from, to, head, memory, words, z, w, d_w, d_own, d_words, d, d_gated);
+            address_backward(m, s, from, to, head, memory, words, z, w, d_w, d_own, d_words, d, left);
             add_outer(d_memory, row, size, &terms, d_w, key);
             if (k < reads) add_outer(d_memory, row, size, &terms, previous_of(m, s, to, head), d_vector);
         }
