@@ -136,6 +136,7 @@ INLINE void link_entries(const real *link, real *to, const real *w, const real *
     for (i64 l = 0; l < lines; l++) {
         entry[l] = load_wide((update ? link : to) + (i + l) * row + j);
         if (!update) continue;
+        __builtin_prefetch(link + (i + l + 2 * LINES) * row + j);
         wide_vec kept = all_wide(1 - w[i + l]) - load_wide(w + j);
         entry[l] = fma_(kept, entry[l], all_wide(w[i + l]) * load_wide(precedence + j));
         if (diagonal) entry[l][i + l - j] = 0;
