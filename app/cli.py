@@ -262,6 +262,7 @@ def _add_bench_kernels(benchmarks: Commands) -> None:
     parser.add_argument("--rounds", type=_positive, default=5, help="turns of which the median is taken")
     parser.add_argument("--seconds", type=_seconds, default=0.3, help="time of a turn")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="public implementations to train beside, if any")
+    parser.add_argument("--profile", action="store_true", help="also where the time goes, by Linux's perf")
     parser.add_argument("--quick", action="store_true", help="one call a turn, one turn: to see that all works")
     parser.set_defaults(run=_bench_kernels)
 
@@ -270,7 +271,16 @@ def _bench_kernels(options: argparse.Namespace) -> int:
     from benchmarks.kernels import run
 
     rounds, seconds = (1, 0.0) if options.quick else (options.rounds, options.seconds)
-    run(options.tables, options.sizes, options.batches, rounds, seconds, options.peers, options.command_line)
+    run(
+        options.tables,
+        options.sizes,
+        options.batches,
+        rounds,
+        seconds,
+        options.peers,
+        options.command_line,
+        options.profile,
+    )
     return 0
 
 

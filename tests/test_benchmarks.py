@@ -11,12 +11,13 @@ import torch
 
 from app import cli
 from benchmarks import served_steps
-from benchmarks.kernels import TABLES, serving, training
+from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
 from benchmarks.kernels.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
 from models.kernels.fused import FusedStep
+from models.kernels.library import library
 
 ROOT = Path(__file__).parents[1]
 BATCH = 16
@@ -70,6 +71,18 @@ def test_table_has_its_heading_and_a_row_for_each_case(report, name):
     assert [row for row, label in zip(body, ROWS[name], strict=True) if row.startswith(f"| {label} | ")] == body
     assert all(row.count(" | ") + 1 == len(TABLES[name].columns) for row in body)
     assert all(re.fullmatch(r"[\d,]+(\.\d+)?", cell) for row in body for cell in row.strip("| ").split(" | ")[3:])
+
+
+def test_profile_without_perf_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    words = ["bench", "kernels", "--quick", "--tables", "calls", "--sizes", "S", "--batches", "1", "--profile"]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == "engram: --profile needs Linux's perf, which is not installed\n"
+
+
+@pytest.mark.parametrize("case", profile.CASES)
+def test_profiled_case_runs(case):
+    assert profiled.prepared(case, library())() is not None
 
 
 def test_performance_page_has_every_table_as_it_is_printed_now():

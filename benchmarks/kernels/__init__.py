@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.kernels import serving, training
-from benchmarks.kernels.table import Plan, line
+from benchmarks.kernels import profile, serving, training
+from benchmarks.kernels.table import Plan, Table, line
 from benchmarks.machine import machine, versions
 from benchmarks.peers import load_peers
 from models.kernels.build import library_paths
@@ -37,10 +37,12 @@ def run(
     seconds: float,
     peers: Path | None,
     command: str,
+    profiled: bool = False,
 ) -> None:
     """Print the tables, in the order of TABLES. Raises WrongOutputs where something computes what it should not.
 
-    peers: where the public implementations lie, if they are to be trained too. command: how this was started.
+    peers: where the public implementations lie, if they are to be trained too. command: how this was started. profiled:
+    whether to tell also where the time goes. Raises NoPerf, then.
     """
     torch.set_num_threads(1)
     others = load_peers(peers) if peers else []
@@ -50,12 +52,13 @@ def run(
     with tempfile.TemporaryDirectory() as directory:
         plan = Plan(sizes, batches, rounds, seconds, others, Path(directory))
         for name in filter(tables.__contains__, TABLES):
-            print_table(name, plan)
+            print_table(name, TABLES[name], plan)
+        if profiled:
+            print_table("profile", profile.PROFILE, plan)
 
 
-def print_table(name: str, plan: Plan) -> None:
+def print_table(name: str, table: Table, plan: Plan) -> None:
     """Print the rows of a table as they come, and on a terminal how many there are so far."""
-    table = TABLES[name]
     print(table.head(), flush=True)
     for row in tqdm(table.measure(plan), desc=name, unit="row", leave=False, disable=None):
         tqdm.write(line(row), file=sys.stdout)

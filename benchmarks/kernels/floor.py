@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from models.cells import FeedForwardConfig
 from models.contract import MemoryModel
+from models.kernels.fused import FusedStep
+from models.registry import config_values
+from models.rnn import RNN, RNNConfig
 from models.state import flatten
 
 PASSED = ("memory", "read_weights", "write_weights", "usage", "link", "precedence_weights")
@@ -16,6 +20,9 @@ NUMBER_BYTES = 4
 
 PRODUCT_SIZE = 384
 """Rows and columns of the matrices whose product is timed: they fit the cache, and take far longer than a call."""
+
+PRODUCT_ROWS, PRODUCT_LAYERS = 96, 4
+"""Of the products of the kernels, which are of rows and weights."""
 
 LEAST_COPIED = 1 << 18
 """Bytes below which a copy would be timed with its call."""
@@ -63,6 +70,24 @@ def matrix_product() -> Yardstick:
     left, right = torch.randn(2, PRODUCT_SIZE, PRODUCT_SIZE)
     product = torch.empty_like(left)
     return Yardstick(lambda: torch.mm(left, right, out=product), 2 * PRODUCT_SIZE**3)
+
+
+def kernel_product() -> Yardstick:
+    """Return the matrix products of the kernels at a size that suits them, and their floating-point operations.
+
+    They are those of a network of linear layers, which are nearly all that its step takes.
+    """
+    config = RNNConfig(
+        PRODUCT_SIZE,
+        PRODUCT_SIZE,
+        controller=FeedForwardConfig(hidden_size=PRODUCT_SIZE, layers=PRODUCT_LAYERS - 1, activation="identity"),
+    )
+    weights = {name: weight.detach().numpy() for name, weight in RNN(config).state_dict().items()}
+    fused = FusedStep("rnn", config_values(config), weights, {}, None)
+    fused.grow(PRODUCT_ROWS)
+    inputs = np.random.default_rng(0).random((PRODUCT_ROWS, PRODUCT_SIZE), np.float32)
+    operations = 2 * PRODUCT_LAYERS * PRODUCT_ROWS * PRODUCT_SIZE**2
+    return Yardstick(lambda: fused.step(range(PRODUCT_ROWS), inputs, trace=False), operations)
 
 
 def copy_within(size: int) -> Yardstick:

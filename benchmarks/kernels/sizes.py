@@ -13,6 +13,7 @@ from models.cells import LSTMConfig
 from models.contract import MemoryModel, schemas
 from models.dnc import DNCConfig
 from models.kernels.fused import FusedStep
+from models.kernels.library import Library
 from models.manifest import ONNX_FILE
 from models.ntm import NTMConfig
 from models.registry import AnyConfig, build, config_values
@@ -63,13 +64,13 @@ def checkpoint(size: str, directory: Path) -> Path:
     return path
 
 
-def fused_step(size: str, rooms: int, threads: int = 1) -> FusedStep:
+def fused_step(size: str, rooms: int, threads: int = 1, kernels: Library | None = None) -> FusedStep:
     """Return the kernel with so many states before the first step."""
     config = SIZES[size]
     model = random_model(config)
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
     state, _ = schemas(model)
-    fused = FusedStep(kind_of(config), config_values(config), weights, state, model.memory_size, threads)
+    fused = FusedStep(kind_of(config), config_values(config), weights, state, model.memory_size, threads, kernels)
     fused.grow(rooms)
     first = {name: leaf[0].numpy() for name, leaf in flatten(model.initial_state(1)).items()}
     for slot in range(rooms):

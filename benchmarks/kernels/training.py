@@ -27,6 +27,7 @@ from benchmarks.timing import WrongOutputs, check_close, medians
 from models.cells import LSTMConfig
 from models.contract import MemoryModel, unroll
 from models.dnc import DNCConfig
+from models.kernels.library import Library
 from models.kernels.sequence import FusedUnroll
 from models.ntm import NTMConfig
 from models.registry import AnyConfig
@@ -57,8 +58,8 @@ def by_autograd(model: MemoryModel[Any]) -> Unroll:
     return lambda inputs: unroll(model, inputs, model.initial_state(inputs.shape[1]))[0]
 
 
-def by_kernels(model: MemoryModel[Any], threads: int) -> Unroll:
-    fused = FusedUnroll(model, threads=threads)
+def by_kernels(model: MemoryModel[Any], threads: int, kernels: Library | None = None) -> Unroll:
+    fused = FusedUnroll(model, threads=threads, kernels=kernels)
     return lambda inputs: fused(inputs, model.initial_state(inputs.shape[1]))[0]
 
 

@@ -203,67 +203,87 @@ static void update_link(const real *link, real *to, const real *w, const real *p
     }
 }
 
-/* dL += df_r w_r^T + w_r db_r^T for heads of at most four at once, and what f = L w_r and b = L^T w_r say of w_r; after
- * the last heads, what the update says of w, p and the L before. Each line of dL is ready when the last heads pass. */
-INLINE void link_pass_backward(const real *link, const real *after, const real *w, real *precedence,
-                               const real *read_weights, const real *d_forward, const real *d_backward, real *d_link,
-                               real *d_w, real *d_precedence, real *d_read_weights, i64 slots, const i64 reads,
-                               const i64 last) {
-    i64 row = row_of(slots);
-    for (i64 i = 0; i < slots; i++) {
-        const real *line = link + i * row, *line_after = after + i * row;
-        real *d_line = d_link + i * row, own = precedence[i];
-        wide_vec total[4], here[4], gradient[4], written = all_wide(w[i]), kept = all_wide(1 - w[i]);
-        wide_vec d_written = all_wide(0);
+/* What the gradients of the links of one write head are taken of, and added to. */
+typedef struct {
+    const real *link, *after, *w, *precedence, *read_weights, *d_forward, *d_backward;
+    real *d_link, *d_w, *d_precedence, *d_read_weights;
+} link_gradients;
+
+/* Sixteen entries of lines i, i + 1, ... from j on. diagonal: whether they are among them. */
+INLINE void link_entries_backward(const link_gradients *g, wide_vec *total, wide_vec *d_written, i64 i, i64 j, i64 row,
+                                  const i64 lines, const i64 reads, const i64 last, const i64 diagonal) {
+    wide_vec d[LINES], entry[LINES];
 #pragma clang loop unroll(full)
-        for (i64 r = 0; r < reads; r++) {
-            total[r] = all_wide(0), here[r] = all_wide(read_weights[r * row + i]);
-            gradient[r] = all_wide(d_forward[r * row + i]);
-        }
-        precedence[i] = 0;
-        for (i64 j = 0; j < row; j += WIDE) {
-            wide_vec d = load_wide(d_line + j), entry = load_wide(line_after + j);
+    for (i64 l = 0; l < lines; l++)
+        d[l] = load_wide(g->d_link + (i + l) * row + j), entry[l] = load_wide(g->after + (i + l) * row + j);
 #pragma clang loop unroll(full)
-            for (i64 r = 0; r < reads; r++) {
-                wide_vec back = load_wide(d_backward + r * row + j);
-                d = fma_(gradient[r], load_wide(read_weights + r * row + j), fma_(here[r], back, d));
-                total[r] = fma_(entry, back, total[r]);
-                real *d_read = d_read_weights + r * row + j;
-                store_wide(d_read, fma_(entry, gradient[r], load_wide(d_read)));
-            }
-            store_wide(d_line + j, d);
-        }
+    for (i64 r = 0; r < reads; r++) {
+        real *d_read = g->d_read_weights + r * row + j;
+        wide_vec weights = load_wide(g->read_weights + r * row + j), back = load_wide(g->d_backward + r * row + j);
+        wide_vec of_read = load_wide(d_read);
 #pragma clang loop unroll(full)
-        for (i64 r = 0; r < reads; r++) d_read_weights[r * row + i] += sum_wide(total[r]);
-        d_line[i] = 0;
-        for (i64 j = 0; last && j < row; j += WIDE) {
-            wide_vec d = load_wide(d_line + j), lost = d * load_wide(line + j);
-            d_written = fma_(d, load_wide(precedence + j), d_written) - lost;
-            store_wide(d_w + j, load_wide(d_w + j) - lost);
-            store_wide(d_precedence + j, fma_(d, written, load_wide(d_precedence + j)));
-            store_wide(d_line + j, d * (kept - load_wide(w + j)));
+        for (i64 l = 0; l < lines; l++) {
+            wide_vec forward = all_wide(g->d_forward[r * row + i + l]);
+            d[l] = fma_(forward, weights, fma_(all_wide(g->read_weights[r * row + i + l]), back, d[l]));
+            total[r * LINES + l] = fma_(entry[l], back, total[r * LINES + l]);
+            of_read = fma_(entry[l], forward, of_read);
         }
-        precedence[i] = own;
-        if (last) d_w[i] += sum_wide(d_written);
+        store_wide(d_read, of_read);
+    }
+    wide_vec of_w = load_wide(g->d_w + j), of_p = load_wide(g->d_precedence + j);
+#pragma clang loop unroll(full)
+    for (i64 l = 0; l < lines; l++) {
+        if (last) {
+            if (diagonal) d[l][i + l - j] = 0;
+            wide_vec lost = d[l] * load_wide(g->link + (i + l) * row + j);
+            d_written[l] = fma_(d[l], load_wide(g->precedence + j), d_written[l]) - lost;
+            of_w -= lost, of_p = fma_(d[l], all_wide(g->w[i + l]), of_p);
+            d[l] *= all_wide(1 - g->w[i + l]) - load_wide(g->w + j);
+        }
+        store_wide(g->d_link + (i + l) * row + j, d[l]);
+    }
+    if (last) store_wide(g->d_w + j, of_w), store_wide(g->d_precedence + j, of_p);
+}
+
+INLINE void link_lines_backward(const link_gradients *g, i64 i, i64 row, const i64 lines, const i64 reads,
+                                const i64 last) {
+    wide_vec total[4 * LINES], d_written[LINES];
+    i64 diagonal = i / WIDE * WIDE, j = 0;
+#pragma clang loop unroll(full)
+    for (i64 t = 0; t < 4 * LINES; t++) total[t] = all_wide(0);
+#pragma clang loop unroll(full)
+    for (i64 l = 0; l < LINES; l++) d_written[l] = all_wide(0);
+#define ENTRIES(diagonal) link_entries_backward(g, total, d_written, i, j, row, lines, reads, last, diagonal)
+    for (; j < diagonal; j += WIDE) ENTRIES(0);
+    ENTRIES(1);
+    for (j += WIDE; j < row; j += WIDE) ENTRIES(0);
+#undef ENTRIES
+#pragma clang loop unroll(full)
+    for (i64 l = 0; l < lines; l++) {
+#pragma clang loop unroll(full)
+        for (i64 r = 0; r < reads; r++) g->d_read_weights[r * row + i + l] += sum_wide(total[r * LINES + l]);
+        if (last) g->d_w[i + l] += sum_wide(d_written[l]);
     }
 }
 
-static void update_link_backward(const real *link, const real *after, const real *w, real *precedence,
-                                 const real *read_weights, const real *d_forward, const real *d_backward, real *d_link,
-                                 real *d_w, real *d_precedence, real *d_read_weights, i64 slots, i64 reads) {
+/* dL += df_r w_r^T + w_r db_r^T for heads of at most four at once, and what f = L w_r and b = L^T w_r say of w_r; with the
+ * last heads also what the update says of w, p and the L before. */
+INLINE void link_pass_backward(const link_gradients *g, i64 slots, const i64 reads, const i64 last) {
+    i64 row = row_of(slots), i = 0;
+    for (; i + LINES <= slots; i += LINES) link_lines_backward(g, i, row, LINES, reads, last);
+    for (; i < slots; i++) link_lines_backward(g, i, row, 1, reads, last);
+}
+
+static void update_link_backward(link_gradients g, i64 slots, i64 reads) {
     i64 row = row_of(slots);
-#define HEADS(count, last)                                                                                             \
-    link_pass_backward(link, after, w, precedence, read_weights, d_forward, d_backward, d_link, d_w, d_precedence,     \
-                       d_read_weights, slots, count, last)
     for (; reads > 4; reads -= 4) {
-        HEADS(4, 0);
-        read_weights += 4 * row, d_forward += 4 * row, d_backward += 4 * row, d_read_weights += 4 * row;
+        link_pass_backward(&g, slots, 4, 0);
+        g.read_weights += 4 * row, g.d_forward += 4 * row, g.d_backward += 4 * row, g.d_read_weights += 4 * row;
     }
-    if (reads == 4) HEADS(4, 1);
-    else if (reads == 3) HEADS(3, 1);
-    else if (reads == 2) HEADS(2, 1);
-    else HEADS(1, 1);
-#undef HEADS
+    if (reads == 4) link_pass_backward(&g, slots, 4, 1);
+    else if (reads == 3) link_pass_backward(&g, slots, 3, 1);
+    else if (reads == 2) link_pass_backward(&g, slots, 2, 1);
+    else link_pass_backward(&g, slots, 1, 1);
 }
 
 /* (d + eps)^s / sum (d + eps)^s, s = 1 + softplus(sharpness). */
@@ -551,9 +571,20 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
         i64 at = (own * writes + v) * row;
         real *d_w = d_write_weights + v * row;
         update_precedence_backward(s->precedence + before, write_weights + v * row, row, g->precedence + at, d_w);
-        update_link_backward(s->link + before * slots, s->link + after * slots, write_weights + v * row,
-                             s->precedence + before, previous, d_forward + heads, d_backward + heads,
-                             g->link + at * slots, d_w, g->precedence + at, d_previous, slots, reads);
+        link_gradients of = {
+            .link = s->link + before * slots,
+            .after = s->link + after * slots,
+            .w = write_weights + v * row,
+            .precedence = s->precedence + before,
+            .read_weights = previous,
+            .d_forward = d_forward + heads,
+            .d_backward = d_backward + heads,
+            .d_link = g->link + at * slots,
+            .d_w = d_w,
+            .d_precedence = g->precedence + at,
+            .d_read_weights = d_previous,
+        };
+        update_link_backward(of, slots, reads);
     }
 
     /* Write: the words, then the mixture of free slots and similar ones */

@@ -14,8 +14,8 @@ from models.kernels.coverage import NoKernel, not_fused
 from models.kernels.library import Library, Model, library
 from models.kernels.packing import Array, Packed, padded, row_of
 
-LEAST_PER_THREAD = 8
-"""Sessions below which a thread more costs more than it brings."""
+LEAST_PER_THREAD = 4_000_000
+"""Numbers to go through below which a thread more costs more than it brings: some 100 microseconds."""
 
 
 class FusedStep:
@@ -101,7 +101,7 @@ class FusedStep:
         steps, batch = inputs.shape[:2]
         values = np.ascontiguousarray(self._encode(inputs), self._dtype)
         outputs = np.empty((steps, batch, self._config["output_size"]), self._dtype)
-        parts = min(self._threads, max(1, batch // LEAST_PER_THREAD))
+        parts = parts_of(batch, self._threads, steps * numbers_of_step(self._packed, self._layout))
         if self._pool is None or parts == 1:
             self._run(rows, values, outputs, interface)
             return outputs
@@ -151,6 +151,16 @@ class FusedStep:
         known = (tokens == np.round(tokens)) & (tokens >= 0) & (tokens < len(vectors))
         encoded: Array = vectors[np.where(known, tokens, 0).astype(np.int64)] * known[..., None]
         return encoded
+
+
+def numbers_of_step(packed: Packed, layout: Layout) -> int:
+    """Return about how many numbers the step of one row goes through: weights once, the state some times."""
+    return packed.size + 8 * layout.numbers
+
+
+def parts_of(rows: int, threads: int, numbers: int) -> int:
+    """Return how many threads are to share rows, of so many numbers each."""
+    return max(1, min(rows, threads, rows * numbers // LEAST_PER_THREAD))
 
 
 def covered(kind: str, config: Mapping[str, Any], kernels: Library | None) -> Library:

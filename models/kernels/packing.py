@@ -80,6 +80,11 @@ class Packed:
         """The weights that the kernels read, in the order of their first use."""
         return list(self._starts)
 
+    @property
+    def size(self) -> int:
+        """How many numbers the packed weights are."""
+        return len(self._values)
+
     def fill(self, weights: Mapping[str, Array]) -> None:
         """Put the weights, by name, where the structures point."""
         like = self._values

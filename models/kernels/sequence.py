@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from models.contract import MemoryModel, unroll
 from models.kernels.arena import Arena, Layout
 from models.kernels.coverage import NoKernel, not_trained
-from models.kernels.fused import covered
+from models.kernels.fused import covered, numbers_of_step, parts_of
 from models.kernels.library import Library, Walk
 from models.kernels.packing import Array, Packed
 from models.registry import config_values, kind_of
@@ -28,9 +28,6 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 MEMORY_BUDGET = 1 << 30
 """Bytes that a sequence may keep for its gradients, if nothing else is asked for."""
-
-LEAST_PER_THREAD = 4
-"""Rows below which a thread more costs more than it brings."""
 
 
 class FusedUnroll:
@@ -372,7 +369,8 @@ class Run:
             list(pool.map(function, range(count)))
 
     def _parts(self) -> int:
-        return min(self._unroll.threads, max(1, self._batch // LEAST_PER_THREAD))
+        numbers = len(self._inputs) * numbers_of_step(self._packed, self.layout)
+        return parts_of(self._batch, self._unroll.threads, numbers)
 
     def _scratch_per_thread(self) -> Array:
         return np.empty((self._parts(), self._work(keep=False)), self._dtype)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models.contract import unroll
 from models.dnc import DNCConfig
+from models.kernels import fused as fused_module
 from models.kernels.coverage import NoKernel, not_fused, not_trained
 from models.kernels.library import library
 from models.kernels.sequence import FusedUnroll, unroll_by
@@ -28,6 +29,11 @@ COVERED = [
     for name, config in CATALOGUE.items()
     if not_fused(KINDS[type(config)], config_values(config)) is None and not_trained(config_values(config)) is None
 ]
+
+
+@pytest.fixture(autouse=True)
+def little_work_is_shared_too(monkeypatch):
+    monkeypatch.setattr(fused_module, "LEAST_PER_THREAD", 1)
 
 
 def walked(model, walk, inputs, state, lengths=None):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.cells import FeedForwardConfig, LSTMConfig, StackConfig
 from models.contract import schemas, unroll
+from models.kernels import fused as fused_module
 from models.kernels.coverage import NoKernel, is_bounded, not_fused
 from models.kernels.fused import FusedStep, Interface
 from models.kernels.library import library
@@ -27,6 +28,11 @@ TOLERANCE = 1e-5
 """Relative to the largest value where that is above 1: float32 against float64."""
 
 COVERED = [name for name, config in CATALOGUE.items() if not_fused(KINDS[type(config)], config_values(config)) is None]
+
+
+@pytest.fixture(autouse=True)
+def little_work_is_shared_too(monkeypatch):
+    monkeypatch.setattr(fused_module, "LEAST_PER_THREAD", 1)
 
 
 def fused_of(model, rooms, memory_size=None, threads=1):
@@ -136,6 +142,12 @@ def test_row_has_the_same_bits_on_any_number_of_threads(name):
     for row in slots:
         ours, theirs = one.read(row), three.read(row)
         assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
+
+
+def test_threads_share_only_what_is_worth_it(monkeypatch):
+    monkeypatch.setattr(fused_module, "LEAST_PER_THREAD", 1_000)
+    for rows, threads, numbers, parts in ((64, 2, 30, 1), (64, 2, 32, 2), (64, 4, 50, 3), (1, 2, 10**9, 1)):
+        assert fused_module.parts_of(rows, threads, numbers) == parts
 
 
 def test_slots_that_are_not_stepped_are_left_alone():

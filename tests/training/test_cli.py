@@ -33,7 +33,7 @@ OPTIONS = {
     "import": ["FILE", "--format", "--out", "--cell"],
     "card": ["DIR"],
     "bench": ["NAME"],
-    "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--quick"],
+    "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
     "bench served-steps": ["--checkpoints", "--model", "--sessions", "--backend", "--rounds", "--seconds"],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }

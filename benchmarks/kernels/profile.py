@@ -1,0 +1,71 @@
+"""Where the time of a step, or of a training update, goes: the shares of the kernels' functions, by Linux's perf."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.kernels.sizes import SIZES
+from benchmarks.kernels.table import Plan, Row, Table
+from benchmarks.kernels.training import MODELS
+from models.kernels.build import build, library_paths, variants
+from models.kernels.library import Library
+
+SHOWN = 8
+"""Functions, the rest in one row."""
+
+LEAST_SECONDS = 0.5
+"""For less, there are no samples to speak of."""
+
+CASES = [f"{size}, batch 64" for size in SIZES]
+CASES += ["M, batch 256", *(f"training {name}, batch 16" for name in MODELS)]
+
+
+class NoPerf(RuntimeError):
+    """There is no profile to be had here; the message says why."""
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    perf = shutil.which("perf")
+    if perf is None:
+        raise NoPerf("--profile needs Linux's perf, which is not installed")
+    kernels = apart(plan.directory)
+    for case in CASES:
+        shares = sorted(profile(perf, case, kernels, plan).items(), key=lambda pair: -pair[1])
+        total = sum(share for _, share in shares)
+        for name, share in shares[:SHOWN]:
+            yield case, name, 100 * share / total
+        yield case, "the rest", 100 * sum(share for _, share in shares[SHOWN:]) / total
+
+
+def apart(directory: Path) -> Path:
+    """Return the fastest library that runs here, compiled so that its functions can be told apart."""
+    running = [variant for path, variant in zip(library_paths(), variants(), strict=True) if Library(path).runs_here]
+    return build(directory / "apart.so", running[0], "-fno-inline-functions", "-fno-inline")
+
+
+def profile(perf: str, case: str, kernels: Path, plan: Plan) -> dict[str, float]:
+    """Run a case under perf and return the share of each function of the library, in percent of the process."""
+    data = plan.directory / "perf.data"
+    seconds = str(max(LEAST_SECONDS, plan.rounds * plan.seconds))
+    command = [sys.executable, "-m", "benchmarks.kernels.profiled", case, str(kernels), seconds]
+    run = subprocess.run([perf, "record", "-q", "-o", str(data), *command], capture_output=True, text=True)
+    if run.returncode:
+        raise NoPerf(f"perf record failed: {run.stderr.strip()}")
+    report = [perf, "report", "-i", str(data), "--stdio", "--sort", "symbol", "--dso", kernels.name]
+    printed = subprocess.run(report, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^ *([\d.]+)% +\[\.\] (\w+)", printed, re.MULTILINE)
+    if not found:
+        raise NoPerf(f"perf took no samples in {kernels.name}: {run.stderr.strip() or printed.strip()}")
+    return {name: float(share) for share, name in found}
+
+
+PROFILE = Table(
+    "Where the time goes",
+    "Of the time that the kernels take, the shares of their functions, in percent, by `perf record`; what is inlined "
+    "counts where it is.",
+    ("of", "function", "%"),
+    measure,
+)
