@@ -293,6 +293,17 @@ i64 engram_backward_scratch(const model *m, i64 batch) {
     return 3 * batch * widest(m) + m->interface.outputs + spare + 4 * row_of(m->slots);
 }
 
+INLINE void fetch(const real *from, i64 count) {
+    for (i64 k = 0; from && k < count; k += 64 / (i64)sizeof(real)) __builtin_prefetch(from + k);
+}
+
+/* Fetch ahead what the gradients of a row will be found from. */
+static void fetch_row(const model *m, const states *s, i64 slot, const real *found, i64 count) {
+    i64 row = row_of(m->slots);
+    fetch(memory_of(m, s, slot), row * padded(m->word));
+    fetch(found, count);
+}
+
 /* The gradients of one step. g: those of the states after, [total] slots; then of those before. d_inputs:
  * [total][input_size], or none. */
 static void step_backward(const model *m, const states *s, const states *g, const rows *who, const real *d_outputs,
@@ -324,6 +335,7 @@ static void step_backward(const model *m, const states *s, const states *g, cons
         for (i64 b = 0; b < batch; b++) {
             real *raw = w.raw + b * size, *z = w.controls + b * size;
             room found = {w.memory + b * own, 0};
+            if (b + 1 < batch) fetch_row(m, s, who->from[b + 1], w.memory + (b + 1) * own, own);
             memset(d_controls, 0, size * sizeof(real));
             if (m->kind == DNC)
                 dnc_row_backward(m, s, g, who->from[b], who->to[b], who->row[b], z, raw, lay_dnc(m, &found), d_controls,
