@@ -100,9 +100,9 @@ STEP = Table(
     "A step",
     f"{ABOUT_SIZES} Microseconds for a step of the batch: torch runs the model itself; ONNX Runtime and fused are "
     "back ends, as the server has them; kernel is the fused step without a back end around it. The floor is the matrix "
-    "products of the weights at the GF/s of large products, by torch or by the kernels, whichever is faster here, and the "
-    "bytes of memory, links and weightings, read and written once each, at the GB/s of a copy within as many bytes; the "
-    "last column takes torch's products.",
+    "products of the weights at the GF/s of large products, by torch or by the kernels, whichever is faster, and "
+    "the bytes of memory, links and weightings, read and written once each, at the GB/s of a copy within as many; "
+    "the last column takes torch's products.",
     (
         *("model", "batch", "torch", "ONNX Runtime", "fused", "kernel", "torch / fused", "ONNX Runtime / fused"),
         *("torch GF/s", "kernel GF/s", "GB/s", "floor", "kernel / floor", "by torch's GF/s"),

@@ -207,6 +207,7 @@ static void update_link(const real *link, real *to, const real *w, const real *p
 typedef struct {
     const real *link, *after, *w, *precedence, *read_weights, *d_forward, *d_backward;
     real *d_link, *d_w, *d_precedence, *d_read_weights;
+    real *along; /* [1 + 4][row]: sums along the lines, of w and of the read weights, to be added when all are done */
 } link_gradients;
 
 /* Sixteen entries of lines i, i + 1, ... from j on. diagonal: whether they are among them. */
@@ -261,8 +262,8 @@ INLINE void link_lines_backward(const link_gradients *g, i64 i, i64 row, const i
 #pragma clang loop unroll(full)
     for (i64 l = 0; l < lines; l++) {
 #pragma clang loop unroll(full)
-        for (i64 r = 0; r < reads; r++) g->d_read_weights[r * row + i + l] += sum_wide(total[r * LINES + l]);
-        if (last) g->d_w[i + l] += sum_wide(d_written[l]);
+        for (i64 r = 0; r < reads; r++) g->along[(1 + r) * row + i + l] = sum_wide(total[r * LINES + l]);
+        g->along[i + l] = sum_wide(d_written[l]);
     }
 }
 
@@ -272,6 +273,10 @@ INLINE void link_pass_backward(const link_gradients *g, i64 slots, const i64 rea
     i64 row = row_of(slots), i = 0;
     for (; i + LINES <= slots; i += LINES) link_lines_backward(g, i, row, LINES, reads, last);
     for (; i < slots; i++) link_lines_backward(g, i, row, 1, reads, last);
+    for (i64 n = 0; n < slots; n++) {
+        if (last) g->d_w[n] += g->along[n];
+        for (i64 r = 0; r < reads; r++) g->d_read_weights[r * row + n] += g->along[(1 + r) * row + n];
+    }
 }
 
 static void update_link_backward(link_gradients g, i64 slots, i64 reads) {
@@ -484,7 +489,7 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 /* Numbers that the gradients of a row need while they are found. */
 static i64 dnc_row_spare(const model *m) {
     i64 row = row_of(m->slots), size = padded(m->word), reads = m->reads, writes = m->writes;
-    return (2 * reads * writes + 2 * reads + 3 * writes + 6) * row + 2 * size;
+    return (2 * reads * writes + 2 * reads + 3 * writes + 9) * row + 2 * size;
 }
 
 /* The gradients of a step. g: those of the state, for the slot `own` of their arena, from after the step to before it.
@@ -583,6 +588,7 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
             .d_w = d_w,
             .d_precedence = g->precedence + at,
             .d_read_weights = d_previous,
+            .along = spare,
         };
         update_link_backward(of, slots, reads);
     }

@@ -3,8 +3,8 @@
 import ctypes
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class FusedStep:
         self.slots = memory_size or 0
         self._threads = threads
         self._own = threading.local()  # each thread's scratch
-        self._pool = ThreadPoolExecutor(threads, "fused step") if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads - 1, "fused step") if threads > 1 else None
         self._arena = self._empty(0)
 
     # The arena
@@ -105,8 +105,9 @@ class FusedStep:
         if self._pool is None or parts == 1:
             self._run(rows, values, outputs, interface)
             return outputs
-        cuts = itertools.pairwise(batch * part // parts for part in range(parts + 1))
-        list(self._pool.map(lambda cut: self._run_part(slice(*cut), rows, values, outputs, interface), cuts))
+        cuts = [batch * part // parts for part in range(parts + 1)]
+        slices = [slice(*cut) for cut in itertools.pairwise(cuts)]
+        share(self._pool, lambda part: self._run_part(slices[part], rows, values, outputs, interface), parts)
         return outputs
 
     def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, interface: "Interface | None") -> None:
@@ -161,6 +162,17 @@ def numbers_of_step(packed: Packed, layout: Layout) -> int:
 def parts_of(rows: int, threads: int, numbers: int) -> int:
     """Return how many threads are to share rows, of so many numbers each."""
     return max(1, min(rows, threads, rows * numbers // LEAST_PER_THREAD))
+
+
+def share(pool: ThreadPoolExecutor | None, function: Callable[[int], None], parts: int) -> None:
+    """Call a function for 0, 1, ... up to `parts`, the first in the thread that calls, the others beside it."""
+    others = [pool.submit(function, part) for part in range(1, parts)] if pool else []
+    try:
+        function(0)
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
 
 
 def covered(kind: str, config: Mapping[str, Any], kernels: Library | None) -> Library:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from models.contract import MemoryModel, unroll
 from models.kernels.arena import Arena, Layout
 from models.kernels.coverage import NoKernel, not_trained
-from models.kernels.fused import covered, numbers_of_step, parts_of
+from models.kernels.fused import covered, numbers_of_step, parts_of, share
 from models.kernels.library import Library, Walk
 from models.kernels.packing import Array, Packed
 from models.registry import config_values, kind_of
@@ -62,7 +62,7 @@ class FusedUnroll:
         self._not_trained = not_trained(values)
         self.model, self.dtype = model, self.library.dtype
         self.threads = threads or torch.get_num_threads()
-        self.pool = ThreadPoolExecutor(self.threads, "fused sequence") if self.threads > 1 else None
+        self.pool = ThreadPoolExecutor(self.threads - 1, "fused sequence") if self.threads > 1 else None
         self.memory_budget, self.kept_bytes = memory_budget, 0
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         self.packed = Packed(kind, values, shapes, model.memory_size, self.dtype, gradients=True)
@@ -348,8 +348,8 @@ class Run:
         def weigh(number: int) -> None:
             self._library.weights(model, ctypes.byref(walks[number]), number, len(walks))
 
-        self._each(back, len(walks))
-        self._each(weigh, len(walks))
+        share(self._unroll.pool, back, len(walks))
+        share(self._unroll.pool, weigh, len(walks))
 
     def _forward_all(self, walks: list[Walk], arena: Arena, keep: bool, inputs: Tensor, outputs: Tensor) -> None:
         model, states = ctypes.byref(self._packed.model), ctypes.byref(arena.states)
@@ -358,15 +358,7 @@ class Run:
             walk = ctypes.byref(walks[number])
             self._library.walk(model, states, walk, keep, inputs.data_ptr(), outputs.data_ptr())
 
-        self._each(forward, len(walks))
-
-    def _each(self, function: Any, count: int) -> None:
-        pool = self._unroll.pool
-        if pool is None or count == 1:
-            for number in range(count):
-                function(number)
-        else:
-            list(pool.map(function, range(count)))
+        share(self._unroll.pool, forward, len(walks))
 
     def _parts(self) -> int:
         numbers = len(self._inputs) * numbers_of_step(self._packed, self.layout)

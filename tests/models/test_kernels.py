@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.cells import FeedForwardConfig, LSTMConfig, StackConfig
@@ -127,6 +127,27 @@ def test_row_has_the_same_bits_whoever_is_beside_it(name):
         assert np.array_equal(together[:7], np.stack(alone))
     for row in range(7):
         ours, theirs = few.read(row + 2), many.read(order[row] + 4)
+        assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(any_model(largest_memory=40), st.integers(2, 30), st.data())
+def test_rows_of_any_model_have_the_same_bits_in_any_company(config, rows, data):
+    model = make_from(config)
+    state, sequence = lived_in_state(model, rows), random_inputs(model, 3, rows).numpy()
+    chosen = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, unique=True))
+    slots = data.draw(st.permutations(range(rows + 3)))
+    many, few = fused_of(model, rows), fused_of(model, rows + 3, threads=2)
+    for row in range(rows):
+        many.write(row, rows_of(state, row))
+    for row in chosen:
+        few.write(slots[row], rows_of(state, row))
+    for inputs in sequence:
+        together, _ = many.step(range(rows), inputs)
+        apart, _ = few.step([slots[row] for row in chosen], inputs[chosen])
+        assert np.array_equal(together[chosen], apart)
+    for row in chosen:
+        ours, theirs = few.read(slots[row]), many.read(row)
         assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
 
 
