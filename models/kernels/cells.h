@@ -31,8 +31,8 @@ typedef struct {
 } rows;
 
 /* What a layer computes in a step, row by row, and keeps for the gradients. seen: what its products are taken of, with
- * its own h at the end; again, candidates: the same for the second product; cell: c before the model clips it; before: c
- * before the step, where peepholes see it. */
+ * its own h at the end; again, candidates: the same for the second product; cell: c before the model clips it; before:
+ * c before the step, where peepholes see it. */
 typedef struct {
     real *seen, *products, *again, *candidates, *cell, *before;
 } layer_work;
@@ -89,7 +89,8 @@ static void lstm_row(const layer *cell, real *gates, const real *c, real *h, rea
 }
 
 /* The gradients of the gates, in their place, and of the c before, in place of that after. c: the c before. */
-static void lstm_row_backward(const layer *cell, real *gates, const real *c, const real *next, const real *dh, real *dc) {
+static void lstm_row_backward(const layer *cell, real *gates, const real *c, const real *next, const real *dh,
+                              real *dc) {
     i64 size = cell->cells;
     const real *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
@@ -181,8 +182,8 @@ static void gru(const layer *cell, const cell_states *states, const rows *who, l
         }
 }
 
-/* dh: [batch][size], replaced by what of the gradient of the h before does not come by the gates. spare: the gradient of
- * `again`, [batch][inputs, padded to panels]. */
+/* dh: [batch][size], replaced by what of the gradient of the h before does not come by the gates. spare: the gradient
+ * of `again`, [batch][inputs, padded to panels]. */
 static void gru_backward(const layer *cell, const cell_states *states, const rows *who, layer_work work, real *dh,
                          real *spare) {
     i64 size = cell->size, outputs = cell->gates.outputs, second = cell->second.outputs;

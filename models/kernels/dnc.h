@@ -7,16 +7,16 @@
 
 /* What a step finds on its way and its gradients need again. */
 typedef struct {
-    real *retention;                                   /* [row] */
-    real *used;                                        /* [writes][row]: usage as each write head sees it */
-    real *allocation;                                  /* [writes][row] */
-    int32_t *order;                                    /* [writes][row]: the slots, the most free first */
-    real *write_words, *read_words;                    /* measures of words: [row], or with masks [heads][row] */
-    real *write_similarities, *write_content;          /* [writes][row] */
-    real *read_similarities, *read_content;            /* [reads][row] */
-    real *forward, *backward;                          /* [writes][reads][row] */
-    real *sharp_forward, *sharp_backward;              /* the same, with link_sharpening */
-    real *write_masked, *read_masked;                  /* [heads][2][size], with masks */
+    real *retention;                          /* [row] */
+    real *used;                               /* [writes][row]: usage as each write head sees it */
+    real *allocation;                         /* [writes][row] */
+    int32_t *order;                           /* [writes][row]: the slots, the most free first */
+    real *write_words, *read_words;           /* measures of words: [row], or with masks [heads][row] */
+    real *write_similarities, *write_content; /* [writes][row] */
+    real *read_similarities, *read_content;   /* [reads][row] */
+    real *forward, *backward;                 /* [writes][reads][row] */
+    real *sharp_forward, *sharp_backward;     /* the same, with link_sharpening */
+    real *write_masked, *read_masked;         /* [heads][2][size], with masks */
 } dnc_work;
 
 static dnc_work lay_dnc(const model *m, room *from) {
@@ -39,21 +39,20 @@ static dnc_work lay_dnc(const model *m, room *from) {
     return w;
 }
 
-INLINE real dnc_strength(const model *m, real x) {
-    return scalar(softplus_, x) + (m->strength == ONEPLUS ? 1 : 0);
-}
+INLINE real dnc_strength(const model *m, real x) { return scalar(softplus_, x) + (m->strength == ONEPLUS ? 1 : 0); }
 
 /* ---- Allocation ---- */
 
-/* The numbers of the slots, the most free first, equals in the order of their numbers: each goes to the place that is the
- * number of those before it. free_, [row], is not negative, so that its bits compare as it does; -1 beyond the slots. */
+/* The numbers of the slots, the most free first, equals in the order of their numbers: each goes to the place that is
+ * the number of those before it. free_, [row], is not negative, so that its bits compare as it does; -1 beyond the
+ * slots. */
 static void rank_by_free(const real *free_, i64 slots, int32_t *order) {
     i64 row = row_of(slots);
     for (i64 n = 0; n < slots; n++) {
         whole own;
         memcpy(&own, free_ + n, sizeof own);
         wide_ivec before = {0}, numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        i64 m = 0, here = n / (WIDE) * (WIDE);
+        i64 m = 0, here = n / WIDE * WIDE;
         for (; m < here; m += WIDE) before -= (wide_ivec)load_wide(free_ + m) > own - 1;
         before -= (wide_ivec)load_wide(free_ + m) > own + (numbers < (whole)(n - here));
         for (m += WIDE; m < row; m += WIDE) before -= (wide_ivec)load_wide(free_ + m) > own;
@@ -86,13 +85,16 @@ static void sort_by_free(const real *free_, i64 slots, int32_t *order, int32_t *
 }
 
 /* 1 - u, u = eps + (1 - eps) usage, rounded as torch does. */
-INLINE wide_vec free_of(wide_vec usage) { return max_(all_wide(1) - (all_wide(EPSILON) + all_wide(1 - EPSILON) * usage), all_wide(0)); }
+INLINE wide_vec free_of(wide_vec usage) {
+    return max_(all_wide(1) - (all_wide(EPSILON) + all_wide(1 - EPSILON) * usage), all_wide(0));
+}
 
 /* a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], the most free first. spare: [2 row + 256]. */
 static void allocation_weights(const real *usage, i64 slots, real *out, int32_t *order, real *spare) {
     i64 row = row_of(slots);
     int32_t *integers = (int32_t *)(spare + row);
-    for (i64 n = 0; n < row; n += WIDE) store_wide(spare + n, free_of(load_wide(usage + n))), store_wide(out + n, all_wide(0));
+    for (i64 n = 0; n < row; n += WIDE)
+        store_wide(spare + n, free_of(load_wide(usage + n))), store_wide(out + n, all_wide(0));
     for (i64 n = slots; n < row; n++) spare[n] = -1;
     if (slots <= 128) rank_by_free(spare, slots, order);
     else sort_by_free(spare, slots, order, integers, integers + row);
@@ -158,10 +160,10 @@ INLINE void link_lines(const real *link, real *to, const real *w, const real *pr
                        real *forward, real *backward, i64 i, i64 row, const i64 lines, const i64 reads,
                        const i64 update) {
     wide_vec total[4 * LINES];
-    i64 diagonal = i / (WIDE) * (WIDE), j = 0;
+    i64 diagonal = i / WIDE * WIDE, j = 0;
 #pragma clang loop unroll(full)
     for (i64 t = 0; t < 4 * LINES; t++) total[t] = all_wide(0);
-#define ENTRIES(diagonal) \
+#define ENTRIES(diagonal)                                                                                              \
     link_entries(link, to, w, precedence, read_weights, backward, total, i, j, row, lines, reads, update, diagonal)
     for (; j < diagonal; j += WIDE) ENTRIES(0);
     ENTRIES(1);
@@ -180,7 +182,8 @@ INLINE void link_pass(const real *link, real *to, const real *w, const real *pre
     i64 row = row_of(slots), i = 0;
     for (; i + LINES <= slots; i += LINES)
         link_lines(link, to, w, precedence, read_weights, forward, backward, i, row, LINES, reads, update);
-    for (; i < slots; i++) link_lines(link, to, w, precedence, read_weights, forward, backward, i, row, 1, reads, update);
+    for (; i < slots; i++)
+        link_lines(link, to, w, precedence, read_weights, forward, backward, i, row, 1, reads, update);
 }
 
 static void update_link(const real *link, real *to, const real *w, const real *precedence, const real *read_weights,
@@ -192,13 +195,18 @@ static void update_link(const real *link, real *to, const real *w, const real *p
         const real *weights = read_weights + first * row;
         real *f = forward + first * row, *b = backward + first * row;
         i64 heads = reads - first;
-#define PASS(count) \
-    if (first) link_pass(link, to, w, precedence, weights, f, b, slots, count, 0); \
+#define PASS(count)                                                                                                    \
+    if (first) link_pass(link, to, w, precedence, weights, f, b, slots, count, 0);                                     \
     else link_pass(link, to, w, precedence, weights, f, b, slots, count, 1)
-        if (heads >= 4) { PASS(4); }
-        else if (heads == 3) { PASS(3); }
-        else if (heads == 2) { PASS(2); }
-        else { PASS(1); }
+        if (heads >= 4) {
+            PASS(4);
+        } else if (heads == 3) {
+            PASS(3);
+        } else if (heads == 2) {
+            PASS(2);
+        } else {
+            PASS(1);
+        }
 #undef PASS
     }
 }
@@ -267,8 +275,8 @@ INLINE void link_lines_backward(const link_gradients *g, i64 i, i64 row, const i
     }
 }
 
-/* dL += df_r w_r^T + w_r db_r^T for heads of at most four at once, and what f = L w_r and b = L^T w_r say of w_r; with the
- * last heads also what the update says of w, p and the L before. */
+/* dL += df_r w_r^T + w_r db_r^T for heads of at most four at once, and what f = L w_r and b = L^T w_r say of w_r; with
+ * the last heads also what the update says of w, p and the L before. */
 INLINE void link_pass_backward(const link_gradients *g, i64 slots, const i64 reads, const i64 last) {
     i64 row = row_of(slots), i = 0;
     for (; i + LINES <= slots; i += LINES) link_lines_backward(g, i, row, LINES, reads, last);
@@ -294,7 +302,8 @@ static void update_link_backward(link_gradients g, i64 slots, i64 reads) {
 /* (d + eps)^s / sum (d + eps)^s, s = 1 + softplus(sharpness). */
 static void sharpen_direction(const real *weights, real sharpness, i64 slots, real *out) {
     wide_vec s = all_wide(1 + scalar(softplus_, sharpness));
-    for (i64 n = 0; n < row_of(slots); n += WIDE) store_wide(out + n, s * log_wide(load_wide(weights + n) + all_wide(EPSILON)));
+    for (i64 n = 0; n < row_of(slots); n += WIDE)
+        store_wide(out + n, s * log_wide(load_wide(weights + n) + all_wide(EPSILON)));
     softmax_wide(out, slots, row_of(slots));
 }
 
@@ -335,11 +344,13 @@ static void update_precedence_backward(const real *before, const real *w, i64 ro
 static void dnc_controls(const model *m, real *z) {
     i64 size = padded(m->word), reads = m->reads, writes = m->writes, modes = padded(2 * writes + 1);
     for (i64 k = 0; k < writes * size; k += LANES) store(z + m->erase + k, sigmoid_(load(z + m->erase + k)));
-    for (i64 k = 0; k < padded(reads + 2 * writes); k += LANES) store(z + m->gates + k, sigmoid_(load(z + m->gates + k)));
+    for (i64 k = 0; k < padded(reads + 2 * writes); k += LANES)
+        store(z + m->gates + k, sigmoid_(load(z + m->gates + k)));
     for (i64 r = 0; m->linked && r < reads; r++) softmax_(z + m->modes + r * modes, 2 * writes + 1, modes);
     if (!m->masking) return;
     for (i64 k = 0; k < reads * size; k += LANES) store(z + m->read_masks + k, sigmoid_(load(z + m->read_masks + k)));
-    for (i64 k = 0; k < writes * size; k += LANES) store(z + m->write_masks + k, sigmoid_(load(z + m->write_masks + k)));
+    for (i64 k = 0; k < writes * size; k += LANES)
+        store(z + m->write_masks + k, sigmoid_(load(z + m->write_masks + k)));
 }
 
 /* The same backwards. z: as the heads used it; raw: as it was; d: the gradient of the one, and then of the other. */
@@ -353,7 +364,8 @@ static void dnc_controls_backward(const model *m, const real *z, const real *raw
     BACK(erase, writes * size, dy * y * (all(1) - y))
     BACK(gates, padded(reads + 2 * writes), dy * y * (all(1) - y))
     BACK(strengths, padded(reads + writes), dy * sigmoid_(x))
-    for (i64 r = 0; m->linked && r < reads; r++) softmax_backward_(z + m->modes + r * modes, d + m->modes + r * modes, modes);
+    for (i64 r = 0; m->linked && r < reads; r++)
+        softmax_backward_(z + m->modes + r * modes, d + m->modes + r * modes, modes);
     if (!m->masking) return;
     BACK(read_masks, reads * size, dy * y * (all(1) - y))
     BACK(write_masks, writes * size, dy * y * (all(1) - y))
@@ -367,7 +379,8 @@ static void update_usage(const model *m, const real *before, const real *read_we
     for (i64 n = 0; n < row; n += WIDE) {
         wide_vec unwritten = all_wide(1), psi = all_wide(1), u = load_wide(before + n);
         for (i64 v = 0; v < m->writes; v++) unwritten *= all_wide(1) - load_wide(write_weights + v * row + n);
-        for (i64 r = 0; r < m->reads; r++) psi *= all_wide(1) - all_wide(free_gates[r]) * load_wide(read_weights + r * row + n);
+        for (i64 r = 0; r < m->reads; r++)
+            psi *= all_wide(1) - all_wide(free_gates[r]) * load_wide(read_weights + r * row + n);
         store_wide(usage + n, (u + (all_wide(1) - u) * (all_wide(1) - unwritten)) * psi);
         store_wide(retention + n, psi);
     }
@@ -386,7 +399,9 @@ static void update_usage_backward(const model *m, const real *before, const real
             for (i64 v = 0; v < m->writes; v++) unwritten *= all_wide(1) - load_wide(write_weights + v * row + n);
             for (i64 o = 0; o < m->reads; o++)
                 if (o != r) others *= all_wide(1) - all_wide(free_gates[o]) * load_wide(read_weights + o * row + n);
-            wide_vec d_psi = fma_(load_wide(d_usage + n), u + (all_wide(1) - u) * (all_wide(1) - unwritten), load_wide(d_retention + n)) * others;
+            wide_vec d_psi = fma_(load_wide(d_usage + n), u + (all_wide(1) - u) * (all_wide(1) - unwritten),
+                                  load_wide(d_retention + n)) *
+                             others;
             real *d = d_read_weights + r * row + n;
             total -= d_psi * load_wide(read_weights + r * row + n);
             store_wide(d, load_wide(d) - d_psi * gate);
@@ -409,7 +424,8 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
     real *previous = read_weights_of(m, s, from), *read_weights = read_weights_of(m, s, to);
     real *usage = s->usage + to * row;
     const real *read_keys = z + m->read_keys, *write_keys = z + m->write_keys;
-    const real *free_gates = z + m->gates, *allocation_gate = free_gates + reads, *write_gate = allocation_gate + writes;
+    const real *free_gates = z + m->gates, *allocation_gate = free_gates + reads,
+               *write_gate = allocation_gate + writes;
 
     /* Write: find free slots, mix them with those of similar content, erase and add */
     update_usage(m, s->usage + from * row, previous, write_weights_of(m, s, from), free_gates, w.retention, usage);
@@ -433,7 +449,8 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
                            w.write_masked + 2 * v * size, w.write_words + v * row, similarities, content);
         } else {
             products(memory, row, size, key, similarities);
-            content_weights(COSINE, similarities, w.write_words, measure_of(COSINE, key, size), strength, slots, content);
+            content_weights(COSINE, similarities, w.write_words, measure_of(COSINE, key, size), strength, slots,
+                            content);
         }
         wide_vec mixed = all_wide(allocation_gate[v]), gate = all_wide(write_gate[v]);
         for (i64 n = 0; n < row; n += WIDE) {
@@ -465,7 +482,8 @@ static void dnc_row(const model *m, const states *s, i64 from, i64 to, real *z, 
             masked_look_up(next, slots, size, key, z + m->read_masks + r * size, strength, w.read_masked + 2 * r * size,
                            w.read_words + r * row, similarities, content);
         else
-            content_weights(COSINE, similarities, w.read_words, measure_of(COSINE, key, size), strength, slots, content);
+            content_weights(COSINE, similarities, w.read_words, measure_of(COSINE, key, size), strength, slots,
+                            content);
         for (i64 v = 0; m->link_sharpening && v < writes; v++) {
             const real *sharpness = z + m->sharpness + r * writes + v;
             i64 at = (v * reads + r) * row;
@@ -538,8 +556,8 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
             real *d_sharpness = d + m->sharpness + r * writes + v;
             d_sharpness[0] =
                 sharpen_direction_backward(w.forward + at, w.sharp_forward + at, sharpness[0], slots, d_forward + at);
-            d_sharpness[reads * writes] = sharpen_direction_backward(
-                w.backward + at, w.sharp_backward + at, sharpness[reads * writes], slots, d_backward + at);
+            d_sharpness[reads * writes] = sharpen_direction_backward(w.backward + at, w.sharp_backward + at,
+                                                                     sharpness[reads * writes], slots, d_backward + at);
         }
         add_outer(d_memory, row, size, &terms, read_weights + r * row, d_vector);
     }
@@ -550,15 +568,15 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
         real *by_content = d_content + r * row;
         const real *content = w.read_content + r * row, *similarities = w.read_similarities + r * row;
         if (m->masking) {
-            d[m->strengths + r] = masked_look_up_backward(
-                next, slots, size, key, z + m->read_masks + r * size, strength, w.read_masked + 2 * r * size,
-                w.read_words + r * row, similarities, content, by_content, d_memory, d_key, d + m->read_masks + r * size,
-                spare);
+            d[m->strengths + r] =
+                masked_look_up_backward(next, slots, size, key, z + m->read_masks + r * size, strength,
+                                        w.read_masked + 2 * r * size, w.read_words + r * row, similarities, content,
+                                        by_content, d_memory, d_key, d + m->read_masks + r * size, spare);
             continue;
         }
         content_gradient of =
-            content_weights_backward(COSINE, content, similarities, w.read_words, measure_of(COSINE, key, size), strength,
-                                     slots, by_content, d_words);
+            content_weights_backward(COSINE, content, similarities, w.read_words, measure_of(COSINE, key, size),
+                                     strength, slots, by_content, d_words);
         d[m->strengths + r] = of.strength;
         for (i64 k = 0; k < size; k += LANES) store(d_key + k, all(of.key) * load(key + k));
         add_outer(d_memory, row, size, &terms, by_content, key);

@@ -1,13 +1,13 @@
 /* The steps of a DNC, an NTM or a recurrent cell for a list of sessions, in place in their slots of an arena; and whole
  * sequences with their gradients, for training.
  *
- * Names and equations are those of models/addressing.py, models/cells.py, models/dnc.py and models/ntm.py, which say what
- * is computed; these files say how to do it fast. A session's numbers are the same, bit for bit, whoever is stepped with
- * it: products accumulate over the inputs one by one, and everything else is done row by row. The gradients of a
- * mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
+ * Names and equations are those of models/addressing.py, models/cells.py, models/dnc.py and models/ntm.py, which say
+ * what is computed; these files say how to do it fast. A session's numbers are the same, bit for bit, whoever is
+ * stepped with it: products accumulate over the inputs one by one, and everything else is done row by row. The
+ * gradients of a mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
  *
- * Sizes in the code are rounded up to a multiple of eight, and rows of slots (`row`) to one of sixteen; what lies beyond
- * the size is zero and stays so. */
+ * Sizes in the code are rounded up to a multiple of eight, and rows of slots (`row`) to one of sixteen; what lies
+ * beyond the size is zero and stays so. */
 
 #include "dnc.h"
 #include "ntm.h"
@@ -20,13 +20,13 @@
 
 /* The arrays of one step, [total][width] each, seen from the first of the rows that are computed together. */
 typedef struct {
-    real *hidden;    /* what the controller put out, within the clip: the interface is taken of it */
-    real *raw;       /* the interface vector as it comes; then its gradient */
-    real *controls;  /* the interface as the heads use it */
-    real *joined;    /* what the outputs are taken of */
-    real *outputs;   /* before their activation; then their gradient */
-    real *memory;    /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
-    real *spare;     /* for one row at a time */
+    real *hidden;   /* what the controller put out, within the clip: the interface is taken of it */
+    real *raw;      /* the interface vector as it comes; then its gradient */
+    real *controls; /* the interface as the heads use it */
+    real *joined;   /* what the outputs are taken of */
+    real *outputs;  /* before their activation; then their gradient */
+    real *memory;   /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
+    real *spare;    /* for one row at a time */
 } step_work;
 
 /* Which of the rows: `first` to `first + batch` of `total`; whether each keeps what its memory's part finds. */
@@ -130,8 +130,8 @@ static void run_controller(const model *m, const states *s, const rows *who, con
         const layer *cell = m->controller + k;
         here = work_of_layer(m, k, of, work);
         for (i64 b = 0; k && b < who->batch; b++)
-            memcpy(here.seen + b * cell->gates.inputs,
-                   layer_output(cell - 1, s->cells + k - 1, below, b, who->to[b]), cell[-1].size * sizeof(real));
+            memcpy(here.seen + b * cell->gates.inputs, layer_output(cell - 1, s->cells + k - 1, below, b, who->to[b]),
+                   cell[-1].size * sizeof(real));
         step_layer(cell, s->cells + k, who, here);
         below = here;
     }
@@ -170,7 +170,8 @@ static step_work step(const model *m, const states *s, const rows *who, const re
                 dnc_work kept = lay_dnc(m, &found);
                 dnc_controls(m, z);
                 dnc_row(m, s, who->from[b], who->to[b], z, kept, w.spare);
-                if (allocation) memcpy(allocation + b * m->writes * row, kept.allocation, m->writes * row * sizeof(real));
+                if (allocation)
+                    memcpy(allocation + b * m->writes * row, kept.allocation, m->writes * row * sizeof(real));
             } else {
                 ntm_controls(m, z);
                 ntm_row(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), (room){w.spare, 0});
@@ -213,9 +214,9 @@ void engram_step(const model *m, const states *s, const i64 *slots, const i64 *n
 
 /* ---- Sequences ---- */
 
-/* Some steps of a batch. At step t, row b goes from slot base + t stride + b of the arena to the slot `stride` after it;
- * a stride of 0 is a walk in place. Rows first to first + batch of total are computed; those whose length is reached are
- * carried on as they are. What step t puts down begins at work + t work_stride. */
+/* Some steps of a batch. At step t, row b goes from slot base + t stride + b of the arena to the slot `stride` after
+ * it; a stride of 0 is a walk in place. Rows first to first + batch of total are computed; those whose length is
+ * reached are carried on as they are. What step t puts down begins at work + t work_stride. */
 typedef struct {
     i64 total, first, batch, steps, base, stride, work_stride;
     const i64 *lengths; /* [total]: steps, of these, that a row takes */
@@ -321,7 +322,8 @@ static void step_backward(const model *m, const states *s, const states *g, cons
         real *y = w.outputs + b * m->output.outputs, *d = spare;
         memset(d, 0, m->output.outputs * sizeof(real));
         memcpy(d, d_outputs + who->row[b] * m->output_size, m->output_size * sizeof(real));
-        for (i64 k = 0; k < m->output.outputs; k += LANES) store(y + k, clipped_backward(load(y + k), load(d + k), m->clip));
+        for (i64 k = 0; k < m->output.outputs; k += LANES)
+            store(y + k, clipped_backward(load(y + k), load(d + k), m->clip));
     }
     linear_backward(&m->output, w.outputs, batch, d_seen);
     for (i64 b = 0; b < batch; b++) {
@@ -358,7 +360,8 @@ static void step_backward(const model *m, const states *s, const states *g, cons
     for (i64 k = top; k >= 0; k--) {
         const layer *cell = m->controller + k;
         i64 seen = padded_to_panels(cell->gates.inputs), below = k ? cell[-1].size : 0;
-        layer_backward(cell, s->cells + k, g->cells + k, m->clip, who, work_of_layer(m, k, of, work), d_out, d_seen, spare);
+        layer_backward(cell, s->cells + k, g->cells + k, m->clip, who, work_of_layer(m, k, of, work), d_out, d_seen,
+                       spare);
         for (i64 b = 0; b < batch; b++) memcpy(d_out + b * below, d_seen + b * seen, below * sizeof(real));
         for (i64 b = 0; k == 0 && b < batch; b++) {
             const real *d = d_seen + b * seen;
@@ -372,7 +375,7 @@ static void step_backward(const model *m, const states *s, const states *g, cons
 static void clear_rows(const model *m, share of, i64 count, real *work) {
     room put = {work, 0};
     step_work w = lay_step(m, of, &put);
-#define CLEAR(array, width) memset(array, 0, count * (width) * sizeof(real))
+#define CLEAR(array, width) memset(array, 0, count *(width) * sizeof(real))
     for (i64 k = 0; k < m->layers; k++) {
         const layer *cell = m->controller + k;
         layer_work here = work_of_layer(m, k, of, work);
@@ -396,7 +399,8 @@ void engram_backward(const model *m, const states *s, const states *g, const wal
     for (i64 t = over->steps - 1; t >= 0; t--) {
         rows who = walkers(over, t);
         real *work = over->work + t * over->work_stride;
-        i64 in = t * over->total * m->input_size, out = t * over->total * m->output_size, left = over->batch - who.batch;
+        i64 in = t * over->total * m->input_size, out = t * over->total * m->output_size,
+            left = over->batch - who.batch;
         step_backward(m, s, g, &who, d_outputs + out, of, work, d_inputs ? d_inputs + in : 0, scratch);
         if (left) clear_rows(m, (share){over->total, over->first + who.batch, 1}, left, work);
     }

@@ -1,5 +1,5 @@
-/* The functions that networks need, of a vector of either width: vector.h includes this once for each, and says what VEC,
- * INTEGERS, COUNT, LOAD, STORE, ALL, SUM and NAME are. */
+/* The functions that networks need, of a vector of either width: vector.h includes this once for each, and says what
+ * VEC, INTEGERS, COUNT, LOAD, STORE, ALL, SUM and NAME are. */
 
 /* What follows takes what is no number for what it is, and gives it back: an overflow is not to pass for an answer. */
 

@@ -10,7 +10,8 @@
 typedef int64_t i64;
 
 /* Weights lie in panels of 16 outputs, [outputs / 16][inputs][16]; inputs are padded to a multiple of eight, outputs to
- * one of sixteen. For training also their transpose, in panels of 16 inputs, and their gradients, laid out as they are. */
+ * one of sixteen. For training also their transpose, in panels of 16 inputs, and their gradients, laid out as they are.
+ */
 typedef struct {
     i64 inputs, outputs;
     const real *weights, *bias, *transposed;
@@ -18,7 +19,7 @@ typedef struct {
 } linear;
 
 INLINE i64 padded(i64 size) { return (size + LANES - 1) / LANES * LANES; }
-INLINE i64 row_of(i64 slots) { return (slots + WIDE - 1) / (WIDE) * (WIDE); }
+INLINE i64 row_of(i64 slots) { return (slots + WIDE - 1) / WIDE * WIDE; }
 INLINE i64 padded_to_panels(i64 size) { return (size + PANEL - 1) / PANEL * PANEL; }
 
 /* A tile keeps the sums of so many rows and panels in registers: as many as there are. */
@@ -74,10 +75,16 @@ static void apply_linear(const linear *layer, const real *in, i64 batch, real *o
             apply_tile(layer, in + row * inputs, out + row * outputs, panel, TILE_ROWS, 1);
     in += tiled * inputs, out += tiled * outputs;
     switch (batch - tiled) {
-#define LEFT(rows) case rows: apply_rows(layer, in, out, rows); break;
-        LEFT(1) LEFT(2) LEFT(3) LEFT(4) LEFT(5)
+#define LEFT(rows)                                                                                                     \
+    case rows: apply_rows(layer, in, out, rows); break
+        LEFT(1);
+        LEFT(2);
+        LEFT(3);
+        LEFT(4);
+        LEFT(5);
 #if TILE_ROWS > 6
-        LEFT(6) LEFT(7)
+        LEFT(6);
+        LEFT(7);
 #endif
 #undef LEFT
     }
@@ -89,8 +96,8 @@ static void linear_backward(const linear *layer, const real *d_out, i64 batch, r
     apply_linear(&back, d_out, batch, d_in);
 }
 
-/* Where the inputs of a layer, or the gradients of its outputs, lie: [steps][batch][its size], `stride` numbers from step
- * to step. */
+/* Where the inputs of a layer, or the gradients of its outputs, lie: [steps][batch][its size], `stride` numbers from
+ * step to step. */
 typedef struct {
     i64 steps, batch, stride;
 } sequence;
@@ -102,8 +109,7 @@ INLINE void weights_tile(const linear *layer, const sequence *over, const real *
     real *d_weights = layer->d_weights + panel * inputs + k * PANEL;
     wide_vec total[TILE];
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < count * panels; t++)
-        total[t] = load_wide(d_weights + (t / count * inputs + t % count) * PANEL);
+    for (i64 t = 0; t < count * panels; t++) total[t] = load_wide(d_weights + (t / count * inputs + t % count) * PANEL);
     for (i64 step = over->steps - 1; step >= 0; step--) {
         const real *x = in + step * over->stride + k, *y = d_out + step * over->stride + panel;
         for (i64 row = 0; row < over->batch; row++, x += inputs, y += layer->outputs)
@@ -116,8 +122,7 @@ INLINE void weights_tile(const linear *layer, const sequence *over, const real *
                 }
     }
 #pragma clang loop unroll(full)
-    for (i64 t = 0; t < count * panels; t++)
-        store_wide(d_weights + (t / count * inputs + t % count) * PANEL, total[t]);
+    for (i64 t = 0; t < count * panels; t++) store_wide(d_weights + (t / count * inputs + t % count) * PANEL, total[t]);
 }
 
 /* The same for all inputs. */
@@ -129,12 +134,15 @@ INLINE void weights_panels(const linear *layer, const sequence *over, const real
     for (; k < layer->inputs; k += 2) weights_tile(layer, over, in, d_out, panel, k, 2, panels);
 }
 
-/* Add to the gradients of weights and biases what the rows of some steps say, from the last step to the first, row after
- * row: in the order of the backward pass, so that it may come in pieces. Only the part `part` of `parts` of the panels is
- * done. */
-static void weights_backward(const linear *layer, sequence over, const real *in, const real *d_out, i64 part, i64 parts) {
-    i64 panels = layer->outputs / PANEL, first = panels * part / parts * PANEL, last = panels * (part + 1) / parts * PANEL;
-    i64 block = over.batch < 64 ? 64 / over.batch : 1; /* rows enough to pay for loading a tile, few enough to stay near */
+/* Add to the gradients of weights and biases what the rows of some steps say, from the last step to the first, row
+ * after row: in the order of the backward pass, so that it may come in pieces. Only the part `part` of `parts` of the
+ * panels is done. */
+static void weights_backward(const linear *layer, sequence over, const real *in, const real *d_out, i64 part,
+                             i64 parts) {
+    i64 panels = layer->outputs / PANEL, first = panels * part / parts * PANEL,
+        last = panels * (part + 1) / parts * PANEL;
+    i64 block =
+        over.batch < 64 ? 64 / over.batch : 1; /* rows enough to pay for loading a tile, few enough to stay near */
     for (i64 end = over.steps; end > 0; end -= block) {
         i64 start = end > block ? end - block : 0, panel = first;
         const real *x = in + start * over.stride, *y = d_out + start * over.stride;

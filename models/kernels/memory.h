@@ -32,7 +32,8 @@ static void products(const real *memory, i64 row, i64 size, const real *key, rea
     for (i64 n = 0; n < row; n += LANES) store(out + n, products_of_eight(memory + n * size, size, key, 0));
 }
 
-/* What the denominators are made of, from sum x^2: |x| = sqrt(sum x^2 + eps), or for joint_cosine_similarity the sum. */
+/* What the denominators are made of, from sum x^2: |x| = sqrt(sum x^2 + eps), or for joint_cosine_similarity the sum.
+ */
 INLINE vec measure(i64 similarity, vec squares) {
     if (similarity == JOINT_COSINE) return squares;
     return sqrt_(squares + all(similarity == COSINE ? EPSILON : TINY));
@@ -43,7 +44,9 @@ static void measures(const real *memory, i64 row, i64 size, i64 similarity, real
         store(out + n, measure(similarity, products_of_eight(memory + n * size, size, 0, 0)));
 }
 
-static real measure_of(i64 similarity, const real *key, i64 size) { return measure(similarity, all(dot_(key, key, size)))[0]; }
+static real measure_of(i64 similarity, const real *key, i64 size) {
+    return measure(similarity, all(dot_(key, key, size)))[0];
+}
 
 INLINE wide_vec denominators(i64 similarity, wide_vec key, wide_vec words) {
     if (similarity == COSINE) return fma_(key, words, all_wide(EPSILON));
@@ -115,10 +118,12 @@ INLINE void add_so_many(real *d_memory, i64 row, i64 size, const outers *terms, 
 }
 
 static void add_outers(real *d_memory, i64 row, i64 size, outers *terms, const real *scale, const real *memory) {
-#define ADD(count_) case count_: if (scale) add_so_many(d_memory, row, size, terms, scale, memory, count_); else add_so_many(d_memory, row, size, terms, 0, 0, count_); break;
-    switch (terms->count) {
-        ADD(0) ADD(1) ADD(2) ADD(3) ADD(4)
-    }
+#define ADD(count_)                                                                                                    \
+    case count_:                                                                                                       \
+        if (scale) add_so_many(d_memory, row, size, terms, scale, memory, count_);                                     \
+        else add_so_many(d_memory, row, size, terms, 0, 0, count_);                                                    \
+        break;
+    switch (terms->count) { ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) }
 #undef ADD
     terms->count = 0;
 }
@@ -201,8 +206,8 @@ static real masked_look_up_backward(const real *memory, i64 slots, i64 size, con
     real *sums_ = spare, *squares = spare + size, *d_words = spare + 2 * size;
     real measured = measure(COSINE, all(dot_(key, masked + size, size)))[0];
     memset(d_words, 0, row * sizeof(real));
-    content_gradient d = content_weights_backward(COSINE, weights, similarities, words, measured, strength, slots,
-                                                  d_weights, d_words);
+    content_gradient d =
+        content_weights_backward(COSINE, weights, similarities, words, measured, strength, slots, d_weights, d_words);
     read_vectors(memory, d_weights, 1, row, size, sums_);
     for (i64 k = 0; k < size; k += LANES) {
         vec total = all(0);
@@ -300,15 +305,16 @@ INLINE void write_backward_of(const real *memory, const real *weights, const rea
     }
 }
 
-/* From the gradient of a memory that was written to that of the memory before, in its place. To d_weights [writes][row],
- * d_erase and d_add [writes][size], and with psi to d_psi [row], is added. memory: the one before. */
+/* From the gradient of a memory that was written to that of the memory before, in its place. To d_weights
+ * [writes][row], d_erase and d_add [writes][size], and with psi to d_psi [row], is added. memory: the one before. */
 static void write_backward(const real *memory, const real *weights, const real *erase, const real *add, i64 writes,
                            i64 row, i64 size, const real *psi, real *d_memory, real *d_weights, real *d_erase,
                            real *d_add, real *d_psi) {
     if (writes == 1 && !psi)
         write_backward_of(memory, weights, erase, add, 1, row, size, 0, d_memory, d_weights, d_erase, d_add, 0);
     else
-        write_backward_of(memory, weights, erase, add, writes, row, size, psi, d_memory, d_weights, d_erase, d_add, d_psi);
+        write_backward_of(memory, weights, erase, add, writes, row, size, psi, d_memory, d_weights, d_erase, d_add,
+                          d_psi);
 }
 
 #endif

@@ -7,10 +7,10 @@
 
 /* What a step finds on its way and its gradients need again. Of several turns, each has its own memory to address. */
 typedef struct {
-    real *words;         /* [turns][row]: measures of words */
-    real *memories;      /* [turns - 1][row][size]: the memory after each turn but the last */
-    real *similarities;  /* [heads][row] */
-    real *content;       /* [heads][row] */
+    real *words;        /* [turns][row]: measures of words */
+    real *memories;     /* [turns - 1][row][size]: the memory after each turn but the last */
+    real *similarities; /* [heads][row] */
+    real *content;      /* [heads][row] */
 } ntm_work;
 
 INLINE i64 ntm_turns(const model *m) { return m->in_turn ? m->reads : 1; }
@@ -65,7 +65,8 @@ INLINE wide_vec ntm_above_zero(i64 style, wide_vec w) {
     return max_(w, all_wide(style == PAPER ? (real)1e-8 : (real)1e-30));
 }
 
-/* From the interface vector to what the heads use. The strengths, gates and sharpening of the heads follow each other. */
+/* From the interface vector to what the heads use. The strengths, gates and sharpening of the heads follow each other.
+ */
 static void ntm_controls(const model *m, real *z) {
     i64 size = padded(m->word), heads = m->reads + m->writes, width = m->shift_width, style = m->style;
     real *keys = z + m->read_keys, *add = z + m->add, *erase = z + m->erase;
@@ -105,7 +106,8 @@ static void ntm_controls_backward(const model *m, const real *z, const real *raw
         (void)y, store(d + k, expression);                                                                             \
     }
     if (m->signed_heads) {
-        signed_backward(style, raw + m->read_keys, raw + m->key_signs, d + m->read_keys, d + m->key_signs, heads * size);
+        signed_backward(style, raw + m->read_keys, raw + m->key_signs, d + m->read_keys, d + m->key_signs,
+                        heads * size);
         signed_backward(style, raw + m->add, raw + m->add_signs, d + m->add, d + m->add_signs, writes_size(m));
     } else {
         BACK(m->read_keys, heads * size, ntm_vector_backward(style, x, y, dy))
@@ -121,8 +123,8 @@ static void ntm_controls_backward(const model *m, const real *z, const real *raw
 
 /* ---- Addressing relative to the weighting before ---- */
 
-/* w_g = g w_c + (1 - g) w, then w[i] = sum_j w_g[i - j] s[j]. gated: [wide], left with w_g from entry `half` on, and around
- * it with what comes round, or nothing. */
+/* w_g = g w_c + (1 - g) w, then w[i] = sum_j w_g[i - j] s[j]. gated: [wide], left with w_g from entry `half` on, and
+ * around it with what comes round, or nothing. */
 static void move(const model *m, const real *content, const real *previous, real gate, const real *shifts, real *gated,
                  real *out) {
     i64 slots = m->slots, width = m->shift_width, half = width / 2;
@@ -168,7 +170,8 @@ static void shift_backward(const model *m, const real *shifts, const real *gated
 static void sharpen(const model *m, const real *weights, real sharpening, real *out) {
     i64 row = row_of(m->slots), slots = m->slots;
     wide_vec gamma = all_wide(sharpening);
-    for (i64 n = 0; n < row; n += WIDE) store_wide(out + n, gamma * log_wide(ntm_above_zero(m->style, load_wide(weights + n))));
+    for (i64 n = 0; n < row; n += WIDE)
+        store_wide(out + n, gamma * log_wide(ntm_above_zero(m->style, load_wide(weights + n))));
     if (m->style != PYTORCH_NTM) {
         softmax_wide(out, slots, row);
         return;
@@ -179,7 +182,8 @@ static void sharpen(const model *m, const real *weights, real sharpening, real *
     for (i64 n = 0; n < row; n += WIDE) top = max_(top, load_wide(out + n));
     top = all_wide(largest(top));
     for (i64 n = 0; n < row; n += WIDE) {
-        wide_vec e = choose(load_wide(out + n) > all_wide((real)-1e29), exp_wide(load_wide(out + n) - top), all_wide(0));
+        wide_vec e =
+            choose(load_wide(out + n) > all_wide((real)-1e29), exp_wide(load_wide(out + n) - top), all_wide(0));
         total += e, store_wide(out + n, e);
     }
     wide_vec scale = all_wide(1 / (sum_wide(total) + exp_wide(all_wide(below) - top)[0]));
@@ -191,7 +195,8 @@ static real sharpen_backward(const model *m, const real *weights, const real *ou
     i64 row = row_of(m->slots), style = m->style;
     real least = style == PAPER ? (real)1e-8 : (real)1e-30;
     wide_vec gamma = all_wide(sharpening), d_gamma = all_wide(0);
-    softmax_backward_wide(out, d, row); /* also of what sums to less than 1: what is missing has no gradient of its own */
+    softmax_backward_wide(out, d,
+                          row); /* also of what sums to less than 1: what is missing has no gradient of its own */
     for (i64 n = 0; n < row; n += WIDE) {
         wide_vec w = load_wide(weights + n), above = ntm_above_zero(style, w), d_log = load_wide(d + n);
         d_gamma = fma_(d_log, log_wide(above), d_gamma);
@@ -218,8 +223,10 @@ static void address(const model *m, const states *s, i64 from, i64 to, i64 head,
     real *content = w.content + head * row, *similarities = w.similarities + head * row;
     real *gated = take(&spare, ntm_wide(m)), *moved = take(&spare, row);
     products(memory, row, size, key, similarities);
-    content_weights(similarity, similarities, words, measure_of(similarity, key, size), strengths[head], slots, content);
-    move(m, content, previous_of(m, s, from, head), gates[head], z + m->shifts + head * padded(m->shift_width), gated, moved);
+    content_weights(similarity, similarities, words, measure_of(similarity, key, size), strengths[head], slots,
+                    content);
+    move(m, content, previous_of(m, s, from, head), gates[head], z + m->shifts + head * padded(m->shift_width), gated,
+         moved);
     sharpen(m, moved, gates[heads + head], (real *)previous_of(m, s, to, head));
 }
 
@@ -236,7 +243,8 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
         /* Address, read, write */
         measures(memory, row, size, ntm_similarity(m->style), words);
         for (i64 k = 0; k < reads; k++) address(m, s, from, to, turn * reads + k, memory, words, z, w, spare);
-        for (i64 k = 0; k < writes; k++) address(m, s, from, to, m->reads + turn * writes + k, memory, words, z, w, spare);
+        for (i64 k = 0; k < writes; k++)
+            address(m, s, from, to, m->reads + turn * writes + k, memory, words, z, w, spare);
         read_vectors(memory, read_weights_of(m, s, to) + turn * reads * row, reads, row, size,
                      read_vectors_of(m, s, to) + turn * reads * size);
         const real *weights = write_weights_of(m, s, to) + turn * writes * row;
@@ -246,12 +254,10 @@ static void ntm_row(const model *m, const states *s, i64 from, i64 to, real *z, 
 }
 
 /* Numbers that the gradients of a row need while they are found. */
-static i64 ntm_row_spare(const model *m) {
-    return (m->reads + m->writes + 2) * row_of(m->slots) + 2 * ntm_wide(m);
-}
+static i64 ntm_row_spare(const model *m) { return (m->reads + m->writes + 2) * row_of(m->slots) + 2 * ntm_wide(m); }
 
-/* The gradients of one head's weighting, which lie in `d_weights`: [row]. They become those of the products. d_previous:
- * [row], replaced by those of the weighting before. */
+/* The gradients of one head's weighting, which lie in `d_weights`: [row]. They become those of the products.
+ * d_previous: [row], replaced by those of the weighting before. */
 static void address_backward(const model *m, const states *s, i64 from, i64 to, i64 head, const real *memory,
                              const real *words, const real *z, ntm_work w, real *d_weights, real *d_previous,
                              real *d_words, real *d, room spare) {
@@ -274,8 +280,8 @@ static void address_backward(const model *m, const states *s, i64 from, i64 to, 
     }
     d_gates[head] = sum_wide(d_gate);
     content_gradient of =
-        content_weights_backward(similarity, content, w.similarities + head * row, words, measure_of(similarity, key, size),
-                                 strengths[head], slots, d_weights, d_words);
+        content_weights_backward(similarity, content, w.similarities + head * row, words,
+                                 measure_of(similarity, key, size), strengths[head], slots, d_weights, d_words);
     d_strengths[head] = of.strength;
     read_vectors(memory, d_weights, 1, row, size, d_key);
     for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(of.key), load(key + k), load(d_key + k)));

@@ -26,7 +26,8 @@ typedef real vec __attribute__((vector_size(LANES * sizeof(real))));
 typedef whole ivec __attribute__((vector_size(LANES * sizeof(real))));
 typedef real loose_vec __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
-/* Sixteen numbers, for products of matrices and for rows of slots: one register where the processor has such, else two. */
+/* Sixteen numbers, for products of matrices and for rows of slots: one register where the processor has such, else two.
+ */
 #define WIDE (2 * LANES)
 typedef real wide_vec __attribute__((vector_size(WIDE * sizeof(real))));
 typedef whole wide_ivec __attribute__((vector_size(WIDE * sizeof(real))));
