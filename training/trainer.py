@@ -78,7 +78,7 @@ class Trainer:
         config, task = self.preset.training, self.preset.task
         episode = task.sample(self.generator, config.batch_size)
         episode = type(episode)(*(tensor.to(self.device) for tensor in episode))
-        outputs, _ = self.unroll(episode.inputs, self.model.initial_state(config.batch_size))
+        outputs, _ = self.unroll(episode.inputs)
         loss = task.loss(outputs, episode)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

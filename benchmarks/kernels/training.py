@@ -60,7 +60,7 @@ def by_autograd(model: MemoryModel[Any]) -> Unroll:
 
 def by_kernels(model: MemoryModel[Any], threads: int, kernels: Library | None = None) -> Unroll:
     fused = FusedUnroll(model, threads=threads, kernels=kernels)
-    return lambda inputs: fused(inputs, model.initial_state(inputs.shape[1]))[0]
+    return lambda inputs: fused(inputs)[0]
 
 
 def update(model: MemoryModel[Any], outputs: Unroll, inputs: Tensor, targets: Tensor) -> float:

@@ -67,18 +67,24 @@ class FusedUnroll:
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         self.packed = Packed(kind, values, shapes, model.memory_size, self.dtype, gradients=True)
         self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
+        known = {*self.packed.names, "embedding.vectors.weight"}
+        self._learned_start = any(name not in known for name in shapes)
+        self._first: tuple[Any, Any] | None = None
         self._layouts: dict[int | None, Layout] = {}  # by memory size
         self.idle: list[Tape] = []
         self._check_model()
 
-    def __call__(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> tuple[Tensor, S]:
+    def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, S]:
         """Step the model over whole sequences.
 
-        inputs: [T, B, input_size]; lengths: [B], how many steps of each row count: beyond them its outputs are zero and
-        its state stays as it is. All T, where it is None.
+        inputs: [T, B, input_size]; state: before the first step, the model's initial one where it is None; lengths:
+        [B], how many steps of each row count: beyond them its outputs are zero and its state stays as it is. All T,
+        where it is None.
         Returns outputs [T, B, output_size] before their activation, and the state after the last step.
         Raises ValueError where shapes, lengths or types are others.
         """
+        if state is None:
+            state = self._initial_state(inputs.shape[1] if inputs.dim() == 3 else 1)
         leaves = flatten(state)
         layout = self._layout(leaves)
         self._check(inputs, leaves, lengths, layout)
@@ -88,6 +94,15 @@ class FusedUnroll:
         run = Run(self, layout, counted, torch.is_grad_enabled())
         outputs, *after = FusedSequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
         return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
+
+    def _initial_state(self, batch: int) -> Any:
+        """Return that of the model: the same tensors again where nothing of it is learned or was changed."""
+        if self._learned_start:
+            return self.model.initial_state(batch)
+        kept = (batch, *((buffer.data_ptr(), buffer._version) for buffer in self.model.buffers()))
+        if self._first is None or self._first[0] != kept:
+            self._first = kept, self.model.initial_state(batch)
+        return self._first[1]
 
     def _layout(self, leaves: Mapping[str, Tensor]) -> Layout:
         """Return that of the model's states with as many memory slots as these have."""
@@ -138,8 +153,9 @@ class TorchUnroll:
     def __init__(self, model: MemoryModel[Any]) -> None:
         self.model = model
 
-    def __call__(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> tuple[Tensor, S]:
-        outputs, after, _ = unroll(self.model, inputs, state, lengths=lengths)
+    def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, S]:
+        first: Any = self.model.initial_state(inputs.shape[1]) if state is None else state
+        outputs, after, _ = unroll(self.model, inputs, first, lengths=lengths)
         return outputs, after
 
 

@@ -201,6 +201,31 @@ def test_another_memory_size_is_taken_from_the_state():
         assert_near(walked(model, fused, inputs, state), exactly(model, inputs, state), by_torch(model, inputs, state))
 
 
+@pytest.mark.parametrize("name", ["dnc", "ntm-random-starts", "ntm-learned-starts", "rnn-gru"])
+def test_without_a_state_it_begins_at_the_initial_one(name):
+    model = make_from(CATALOGUE[name])
+    for fused in (FusedUnroll(model), unroll_by("torch", model)):
+        for rows in (2, 2, 3):
+            inputs = random_inputs(model, 3, rows)
+            given, _ = fused(inputs, model.initial_state(rows))
+            assert torch.equal(fused(inputs)[0], given)
+            with torch.no_grad():
+                for start in (*model.buffers(), *model.parameters()):
+                    start.mul_(1.1)
+            assert torch.equal(fused(inputs)[0], fused(inputs, model.initial_state(rows))[0])
+
+
+def test_learned_start_has_its_gradient_without_a_state_too():
+    model = make_from(CATALOGUE["ntm-learned-starts"])
+    inputs = random_inputs(model, 3, 2)
+    gradients = [
+        torch.autograd.grad(FusedUnroll(model)(inputs, *state)[0].sum(), model.starts["memory"].values)[0]
+        for state in ((), (model.initial_state(2),))
+    ]
+    assert torch.equal(*gradients)
+    assert gradients[0].abs().sum() > 0
+
+
 def test_weights_are_read_at_every_call():
     model = make_from(CATALOGUE["ntm"])
     fused, inputs, state = FusedUnroll(model), random_inputs(model, 3, 2), model.initial_state(2)
