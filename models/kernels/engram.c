@@ -432,6 +432,13 @@ void engram_weights(const model *m, const walk *over, i64 part, i64 parts) {
     restore_mode(mode);
 }
 
+/* ---- Packing ---- */
+
+/* to[k] = from[places[k]]: weights as the kernels read them from weights side by side, or gradients the other way. */
+void engram_take(const int32_t *places, const real *from, real *to, i64 count) {
+    for (i64 k = 0; k < count; k++) to[k] = from[places[k]];
+}
+
 /* ---- What the library says of itself ---- */
 
 /* Return whether this processor has the instructions that the rest of the library was compiled for. */

@@ -40,7 +40,7 @@ class FusedStep:
         self._config, self._dtype = config, self._library.dtype
         self._embedding = weights.get("embedding.vectors.weight")
         shapes = {name: weight.shape for name, weight in weights.items()}
-        self._packed = Packed(kind, config, shapes, memory_size, self._dtype)
+        self._packed = Packed(kind, config, shapes, memory_size, self._library)
         self._packed.fill(weights)
         self._layout = Layout(state, self._packed.layer_names)
         self.shapes = self._layout.shapes

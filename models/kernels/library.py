@@ -87,6 +87,7 @@ class Library:
         self.walk = _declared(loaded.engram_walk, None, *[Pointer] * 3, Integer, *[Pointer] * 2)
         self.backward = _declared(loaded.engram_backward, None, *[Pointer] * 7)
         self.weights = _declared(loaded.engram_weights, None, *[Pointer] * 2, *[Integer] * 2)
+        self.take = _declared(loaded.engram_take, None, *[Pointer] * 3, Integer)
         self.function = _declared(loaded.engram_function, None, Integer, *[Pointer] * 2, Integer)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from models.kernels.coverage import CELLS, KINDS, layers
-from models.kernels.library import Layer, Linear, Model
+from models.kernels.library import Layer, Library, Linear, Model
 
 Array = NDArray[Any]
 
@@ -40,8 +40,8 @@ def row_of(slots: int) -> int:
 class Packed:
     """The structures of a model, which point to its weights in one array.
 
-    shapes: those of the weights, by their names. memory_size: the number of memory slots. With gradients, there is room
-    for the transposed matrices and for the gradients too. Raises KeyError, ValueError or IndexError where the weights
+    shapes: those of the weights, by their names. memory_size: the number of memory slots. kernels: the library, whose
+    numbers the weights become. With gradients, there is room for the transposed matrices and for the gradients too. Raises KeyError, ValueError or IndexError where the weights
     are not those of the config.
     """
 
@@ -51,10 +51,11 @@ class Packed:
         config: Mapping[str, Any],
         shapes: Mapping[str, Sequence[int]],
         memory_size: int | None,
-        dtype: DTypeLike,
+        kernels: Library,
         gradients: bool = False,
     ) -> None:
         self.kind, self.config = kind, config
+        self._library, dtype = kernels, kernels.dtype
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._starts: dict[str, int] = {}
         self._end = ONE + 1
@@ -66,12 +67,12 @@ class Packed:
         self.model = self._describe(memory_size)
 
         places = np.concatenate(self._places)
-        self._order, own = places, np.flatnonzero(places > ONE)
-        self._inverse = np.zeros(self._end, np.int64)  # for every weight, its place in the packed array
+        self._order, own = places.astype(np.int32), np.flatnonzero(places > ONE)
+        self._inverse = np.zeros(self._end, np.int32)  # for every weight, its place in the packed array
         self._inverse[places[own]] = own
         self._values = np.zeros(len(places), dtype)
         self._d_values = np.zeros(len(places) if gradients else 0, dtype)
-        self._turned_order = np.concatenate(self._turned) if gradients else np.zeros(0, np.int64)
+        self._turned_order = np.concatenate(self._turned if gradients else [np.zeros(0)]).astype(np.int32)
         self._turned_values = np.zeros(len(self._turned_order), dtype)
         self._point(gradients)
 
@@ -90,9 +91,8 @@ class Packed:
         like = self._values
         constants = np.array([0, 1], like.dtype)
         side_by_side = np.concatenate([constants, *(weights[name].ravel() for name in self._starts)]).astype(like.dtype)
-        np.take(side_by_side, self._order, out=like, mode="clip")
-        if len(self._turned_order):
-            np.take(side_by_side, self._turned_order, out=self._turned_values, mode="clip")
+        self._take(self._order, side_by_side, like)
+        self._take(self._turned_order, side_by_side, self._turned_values)
 
     def clear_gradients(self) -> None:
         """Begin to add gradients up."""
@@ -100,11 +100,15 @@ class Packed:
 
     def gradients(self) -> dict[str, Array]:
         """Return the gradients of the weights, by name."""
-        side_by_side = np.take(self._d_values, self._inverse, mode="clip")
+        side_by_side = np.empty(self._end, self._d_values.dtype)
+        self._take(self._inverse, self._d_values, side_by_side)
         return {
             name: side_by_side[start : start + int(np.prod(self._shapes[name]))].reshape(self._shapes[name])
             for name, start in self._starts.items()
         }
+
+    def _take(self, places: Array, values: Array, to: Array) -> None:
+        self._library.take(places.ctypes.data, values.ctypes.data, to.ctypes.data, len(places))
 
     def _point(self, gradients: bool) -> None:
         size, start = self._values.itemsize, self._values.ctypes.data

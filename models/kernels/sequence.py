@@ -65,7 +65,7 @@ class FusedUnroll:
         self.pool = ThreadPoolExecutor(self.threads - 1, "fused sequence") if self.threads > 1 else None
         self.memory_budget, self.kept_bytes = memory_budget, 0
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        self.packed = Packed(kind, values, shapes, model.memory_size, self.dtype, gradients=True)
+        self.packed = Packed(kind, values, shapes, model.memory_size, self.library, gradients=True)
         self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
         known = {*self.packed.names, "embedding.vectors.weight"}
         self._learned_start = any(name not in known for name in shapes)
