@@ -41,8 +41,8 @@ class Packed:
     """The structures of a model, which point to its weights in one array.
 
     shapes: those of the weights, by their names. memory_size: the number of memory slots. kernels: the library, whose
-    numbers the weights become. With gradients, there is room for the transposed matrices and for the gradients too. Raises KeyError, ValueError or IndexError where the weights
-    are not those of the config.
+    numbers the weights become. With gradients, there is room for the transposed matrices and for the gradients too.
+    Raises KeyError, ValueError or IndexError where the weights are not those of the config.
     """
 
     def __init__(
