@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ def train(
     With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. Raises CheckpointError.
     """
     trainer = _start(preset, out, device, resuming, unroll)
+    if trainer.unroll.reason:
+        tqdm.write(f"By torch: {trainer.unroll.reason}", file=sys.stderr)
     recent: deque[Update] = deque(maxlen=RECENT)
     with _stop_requests() as stops, _progress_bar(trainer) as bar:
 

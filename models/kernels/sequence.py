@@ -44,7 +44,7 @@ class FusedUnroll:
     Raises NoKernel where the kernels cannot train the model.
     """
 
-    path = "fused"
+    path, reason = "fused", None
 
     def __init__(
         self,
@@ -146,12 +146,12 @@ class FusedUnroll:
 
 
 class TorchUnroll:
-    """`unroll` of one model by torch, as FusedUnroll is called."""
+    """`unroll` of one model by torch, as FusedUnroll is called. reason: why not by the kernels, if they were wanted."""
 
     path = "torch"
 
-    def __init__(self, model: MemoryModel[Any]) -> None:
-        self.model = model
+    def __init__(self, model: MemoryModel[Any], reason: str | None = None) -> None:
+        self.model, self.reason = model, reason
 
     def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, S]:
         first: Any = self.model.initial_state(inputs.shape[1]) if state is None else state
@@ -177,7 +177,7 @@ def unroll_by(path: UnrollPath, model: MemoryModel[Any]) -> Unroll:
         return FusedUnroll(model)
     except NoKernel as reason:
         logger.info("sequences are unrolled by torch: %s", reason)
-        return TorchUnroll(model)
+        return TorchUnroll(model, str(reason))
 
 
 class FusedSequence(torch.autograd.Function):

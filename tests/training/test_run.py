@@ -1,6 +1,7 @@
 """A training run as a person starts it: stopped, killed, gone on with, and refused where it would destroy something."""
 
 import contextlib
+import dataclasses
 import random
 import re
 import shlex
@@ -220,3 +221,16 @@ def test_skipped_updates_are_told_beside_the_progress(tmp_path, monkeypatch, cap
     run(tiny.preset(), tmp_path)
     assert "30 updates skipped: gradient not finite" in capsys.readouterr().err
     assert read_manifest(tmp_path).training["skipped_updates"] == 30
+
+
+def test_run_by_torch_says_why_and_the_progress_bar_says_by_what(tmp_path, capsys):
+    preset = tiny.preset("dnc", updates=2)
+    run(preset, tmp_path / "fused")
+    told = capsys.readouterr().err
+    assert "(fused)" in told
+    assert "By torch" not in told
+    dropping = dataclasses.replace(preset, model=dataclasses.replace(preset.model, bypass_dropout=0.1))
+    run(dropping, tmp_path / "torch")
+    told = capsys.readouterr().err
+    assert "(torch)" in told
+    assert "By torch: there is no fused kernel for training this model: its bypass_dropout is 0.1" in told
