@@ -21,7 +21,6 @@ def processor() -> str:
 
 
 def versions(*packages: str) -> str:
-    """Return the versions of Python and of packages."""
-    return ", ".join(
-        [f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in packages)]
-    )
+    """Return the versions of Python and of packages, without what tells one build of a version from another."""
+    named = [f"{name} {metadata.version(name).split('+')[0]}" for name in packages]
+    return ", ".join([f"Python {platform.python_version()}", *named])
