@@ -1,5 +1,5 @@
-"""The step of a model as one fused kernel in C: `engram.c`, built with the package, called with pointers only.
+"""Steps and whole sequences as fused kernels in C: `engram.c`, built with the package, called with pointers only.
 
-The torch models say what is computed; the tests hold the kernel to them. Where there is no library for this machine, or
-a model has an option that the kernel does not know, steps are computed by torch or ONNX Runtime.
+The torch models say what is computed; the tests hold the kernels to them. Where there is no library for this machine, or
+a model has an option that the kernels do not know, torch or ONNX Runtime compute.
 """

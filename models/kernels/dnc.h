@@ -578,17 +578,10 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
             content_weights_backward(COSINE, content, similarities, w.read_words, measure_of(COSINE, key, size),
                                      strength, slots, by_content, d_words);
         d[m->strengths + r] = of.strength;
-        for (i64 k = 0; k < size; k += LANES) store(d_key + k, all(of.key) * load(key + k));
+        key_backward(next, by_content, row, size, key, of.key, d_key);
         add_outer(d_memory, row, size, &terms, by_content, key);
     }
     add_outers(d_memory, row, size, &terms, m->masking ? 0 : d_words, next);
-    if (!m->masking) {
-        for (i64 r = 0; r < reads; r++) {
-            real *d_key = d + m->read_keys + r * size;
-            read_vectors(next, d_content + r * row, 1, row, size, spare);
-            add_to(d_key, spare, size);
-        }
-    }
     for (i64 v = 0; m->linked && v < writes; v++) {
         i64 before = (from * writes + v) * row, after = (to * writes + v) * row, heads = v * reads * row;
         i64 at = (own * writes + v) * row;
@@ -641,8 +634,7 @@ static void dnc_row_backward(const model *m, const states *s, const states *g, i
         content_gradient of = content_weights_backward(COSINE, c, similarities, w.write_words,
                                                        measure_of(COSINE, key, size), strength, slots, found, d_words);
         d[m->strengths + reads + v] = of.strength;
-        read_vectors(memory, found, 1, row, size, d_key);
-        for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(of.key), load(key + k), load(d_key + k)));
+        key_backward(memory, found, row, size, key, of.key, d_key);
         add_outer(d_memory, row, size, &terms, found, key);
     }
     add_outers(d_memory, row, size, &terms, m->masking ? 0 : d_words, memory);

@@ -291,7 +291,7 @@ static i64 widest(const model *m) {
 /* The numbers that engram_backward needs for so many rows. */
 i64 engram_backward_scratch(const model *m, i64 batch) {
     i64 spare = m->kind == DNC ? dnc_row_spare(m) : m->kind == NTM ? ntm_row_spare(m) : 0;
-    return 3 * batch * widest(m) + m->interface.outputs + spare + 4 * row_of(m->slots);
+    return 3 * batch * widest(m) + m->interface.outputs + spare;
 }
 
 INLINE void fetch(const real *from, i64 count) {

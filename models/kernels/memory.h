@@ -32,8 +32,7 @@ static void products(const real *memory, i64 row, i64 size, const real *key, rea
     for (i64 n = 0; n < row; n += LANES) store(out + n, products_of_eight(memory + n * size, size, key, 0));
 }
 
-/* What the denominators are made of, from sum x^2: |x| = sqrt(sum x^2 + eps), or for joint_cosine_similarity the sum.
- */
+/* What the denominators are made of, from sum x^2: |x| = sqrt(sum x^2 + eps), or for a joint similarity the sum. */
 INLINE vec measure(i64 similarity, vec squares) {
     if (similarity == JOINT_COSINE) return squares;
     return sqrt_(squares + all(similarity == COSINE ? EPSILON : TINY));
@@ -137,7 +136,7 @@ INLINE void add_outer(real *d_memory, i64 row, i64 size, outers *terms, const re
 
 /* ---- Content ---- */
 
-/* From products k . M[n], in `similarities`, to D(k, M[n]) in their place and to softmax_(strength D). */
+/* From products k . M[n], in `similarities`, to D(k, M[n]) in their place and to softmax(strength D). */
 static void content_weights(i64 similarity, real *similarities, const real *words, real key, real strength, i64 slots,
                             real *weights) {
     i64 row = row_of(slots);
@@ -175,6 +174,13 @@ static content_gradient content_weights_backward(i64 similarity, const real *wei
     }
     real of_key = sum_wide(d_key);
     return (content_gradient){sum_wide(d_strength), similarity == JOINT_COSINE ? of_key : of_key / key};
+}
+
+/* dk = sum_n dP[n] M[n] + c k, from the gradient of the products and how much of the key itself is to be added. */
+static void key_backward(const real *memory, const real *d_products, i64 row, i64 size, const real *key, real own,
+                         real *d_key) {
+    read_vectors(memory, d_products, 1, row, size, d_key);
+    for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(own), load(key + k), load(d_key + k)));
 }
 
 /* One weighting by content, where the key and the words are compared through a mask: D(m k, m M[n]). masked: [2][size],

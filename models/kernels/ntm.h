@@ -195,8 +195,8 @@ static real sharpen_backward(const model *m, const real *weights, const real *ou
     i64 row = row_of(m->slots), style = m->style;
     real least = style == PAPER ? (real)1e-8 : (real)1e-30;
     wide_vec gamma = all_wide(sharpening), d_gamma = all_wide(0);
-    softmax_backward_wide(out, d,
-                          row); /* also of what sums to less than 1: what is missing has no gradient of its own */
+    /* What a weighting that sums to less than 1 misses has no gradient of its own. */
+    softmax_backward_wide(out, d, row);
     for (i64 n = 0; n < row; n += WIDE) {
         wide_vec w = load_wide(weights + n), above = ntm_above_zero(style, w), d_log = load_wide(d + n);
         d_gamma = fma_(d_log, log_wide(above), d_gamma);
@@ -208,7 +208,7 @@ static real sharpen_backward(const model *m, const real *weights, const real *ou
 
 /* ---- A step ---- */
 
-INLINE const real *previous_of(const model *m, const states *s, i64 slot, i64 head) {
+INLINE real *weighting_of(const model *m, const states *s, i64 slot, i64 head) {
     i64 row = row_of(m->slots);
     if (head < m->reads) return read_weights_of(m, s, slot) + head * row;
     return write_weights_of(m, s, slot) + (head - m->reads) * row;
@@ -225,9 +225,9 @@ static void address(const model *m, const states *s, i64 from, i64 to, i64 head,
     products(memory, row, size, key, similarities);
     content_weights(similarity, similarities, words, measure_of(similarity, key, size), strengths[head], slots,
                     content);
-    move(m, content, previous_of(m, s, from, head), gates[head], z + m->shifts + head * padded(m->shift_width), gated,
+    move(m, content, weighting_of(m, s, from, head), gates[head], z + m->shifts + head * padded(m->shift_width), gated,
          moved);
-    sharpen(m, moved, gates[heads + head], (real *)previous_of(m, s, to, head));
+    sharpen(m, moved, gates[heads + head], weighting_of(m, s, to, head));
 }
 
 /* z: the interface as the heads use it. from, to: slots of the states before and after, which may be the same. spare:
@@ -265,11 +265,11 @@ static void address_backward(const model *m, const states *s, i64 from, i64 to, 
     i64 similarity = ntm_similarity(m->style), half = m->shift_width / 2;
     const real *key = z + m->read_keys + head * size, *strengths = z + m->strengths, *gates = strengths + heads;
     real *d_strengths = d + m->strengths, *d_gates = d_strengths + heads, *d_key = d + m->read_keys + head * size;
-    const real *content = w.content + head * row, *previous = previous_of(m, s, from, head);
+    const real *content = w.content + head * row, *previous = weighting_of(m, s, from, head);
     real *gated = take(&spare, ntm_wide(m)), *moved = take(&spare, row), *d_gated = take(&spare, ntm_wide(m));
     i64 at = head * padded(m->shift_width);
     move(m, content, previous, gates[head], z + m->shifts + at, gated, moved);
-    d_gates[heads + head] = sharpen_backward(m, moved, previous_of(m, s, to, head), gates[heads + head], d_weights);
+    d_gates[heads + head] = sharpen_backward(m, moved, weighting_of(m, s, to, head), gates[heads + head], d_weights);
     shift_backward(m, z + m->shifts + at, gated, d_weights, d_gated, d + m->shifts + at);
     wide_vec d_gate = all_wide(0), gate = all_wide(gates[head]);
     for (i64 n = slots; n < row; n++) d_gated[half + n] = 0;
@@ -283,8 +283,7 @@ static void address_backward(const model *m, const states *s, i64 from, i64 to, 
         content_weights_backward(similarity, content, w.similarities + head * row, words,
                                  measure_of(similarity, key, size), strengths[head], slots, d_weights, d_words);
     d_strengths[head] = of.strength;
-    read_vectors(memory, d_weights, 1, row, size, d_key);
-    for (i64 k = 0; k < size; k += LANES) store(d_key + k, fma_(all(of.key), load(key + k), load(d_key + k)));
+    key_backward(memory, d_weights, row, size, key, of.key, d_key);
 }
 
 /* The gradients of a step. g: those of the state, for the slot `own` of their arena, from after the step to before it.
@@ -315,7 +314,7 @@ static void ntm_row_backward(const model *m, const states *s, const states *g, i
                 store(d_w + n, load(d_w + n) + products_of_eight(memory + n * size, size, d_vector, 0));
             address_backward(m, s, from, to, head, memory, words, z, w, d_w, d_own, d_words, d, left);
             add_outer(d_memory, row, size, &terms, d_w, key);
-            if (k < reads) add_outer(d_memory, row, size, &terms, previous_of(m, s, to, head), d_vector);
+            if (k < reads) add_outer(d_memory, row, size, &terms, weighting_of(m, s, to, head), d_vector);
         }
         add_outers(d_memory, row, size, &terms, d_words, memory);
     }
