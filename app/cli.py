@@ -1,23 +1,24 @@
-"""The command line: train, evaluate, export, import, card, bench, serve."""
+"""The command line: train, zoo, evaluate, plot, export, import, card, bench, serve."""
 
 import argparse
-import dataclasses
+import json
 import math
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from app.errors import EngramError
 from app.settings import SettingsError, add_settings_flags, load_settings
+
+if TYPE_CHECKING:
+    from training.config import Preset
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 ORIGINALS = ("deepmind-dnc", "pytorch-ntm", "tf-rnn-cell")
 """The keys of training.importers.FORMATS, here for a command line that starts without torch."""
-
-EVALUATION_LENGTHS = (10, 20, 30, 50, 120)
 
 KERNEL_TABLES = ("step", "arena", "threads", "calls", "training", "training-threads")
 """The keys of benchmarks.kernels.TABLES."""
@@ -56,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_zoo(commands)
     _add_evaluate(commands)
+    _add_plot(commands)
     _add_export(commands)
     _add_import(commands)
     _add_card(commands)
@@ -94,13 +97,35 @@ def _seconds(word: str) -> float:
 
 def _add_train(commands: Commands) -> None:
     parser = _add(commands, "train", "Train a model from a preset and leave a checkpoint.")
-    parser.add_argument("preset", help="the name of a preset that comes with Engram, or the path of a .toml file")
+    _add_preset(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR, exactly")
     parser.add_argument("--seed", type=int, help="of weights and data (default: the preset's)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED", help="several, side by side, into DIR/seed-SEED; each resumes"
+    )
     parser.add_argument("--updates", type=int, help="at most so many updates (default: the preset's)")
+    _add_how_to_train(parser)
+    parser.set_defaults(run=_train)
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", help="the name of a preset that comes with Engram, or the path of a .toml file")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        help="values of the preset to change, such as task.length=[1,30] optimizer.learning_rate=1e-3",
+    )
+
+
+def _add_how_to_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--jobs", type=_positive, default=1, help="how many seeds at a time")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to train")
-    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads; exact to the bit only with 1")
+    parser.add_argument(
+        "--threads", type=_positive, default=1, help="CPU threads of a run; exact to the bit only with 1"
+    )
     parser.add_argument(
         "--unroll",
         choices=["auto", "fused", "torch"],
@@ -108,42 +133,118 @@ def _add_train(commands: Commands) -> None:
         help="by the fused kernels, or by torch; auto takes the kernels where they can train the model",
     )
     parser.add_argument("--save-every", type=_positive, default=500, metavar="UPDATES", help="how often to save")
-    parser.set_defaults(run=_train)
+    parser.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard")
 
 
 def _train(options: argparse.Namespace) -> int:
     from training.config import load_preset
     from training.run import train
 
-    preset = load_preset(options.preset).with_training(seed=options.seed, updates=options.updates)
-    trainer = train(
-        preset,
-        options.out,
-        options.command_line,
-        device=_device(options.device, options.threads),
-        resuming=options.resume,
-        save_every=options.save_every,
-        unroll=options.unroll,
-    )
+    preset = load_preset(options.preset, _changes(options.set))
+    preset = preset.with_training(seed=options.seed, updates=options.updates)
+    if options.seeds:
+        return _train_seeds(options, preset, options.seeds, options.out)
+    trainer = train(preset, options.out, options.command_line, resuming=options.resume, **_how_to_train(options))
     progress = trainer.progress
     print(f"{options.out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
     if not trainer.finished:
         print(f"Interrupted. Go on with: {options.command_line} --resume")
         return 130
-    print(f"Validation: {progress.validation_errors:g} wrong bits per sequence.")
-    print(f"Next: engram evaluate {options.out}    engram export {options.out}")
+    if math.isfinite(progress.validation_errors):
+        print(f"Validation: {progress.validation_errors:g} {preset.task.unit} per sequence.")
+    print(f"Next: engram evaluate {options.out}    engram plot {options.out}    engram export {options.out}")
     return 0
 
 
+def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "device": _device(options.device, options.threads),
+        "save_every": options.save_every,
+        "unroll": options.unroll,
+        "tensorboard": options.tensorboard,
+    }
+
+
+def _train_seeds(options: argparse.Namespace, preset: "Preset", seeds: Sequence[int], out: Path) -> int:
+    """Train several seeds, tell what became of each, and return the exit status."""
+    from models.manifest import read_manifest
+    from training.seeds import train_seeds
+    from training.table import convergence
+
+    how = _how_to_train(options) | {"threads": options.threads}
+    unfinished = train_seeds(preset, seeds, out, options.command_line, options.jobs, **how)
+    print(f"\n{'seed':>6} {'sequences':>10} {'converged after':>16}")
+    converged: list[int | None] = []
+    for seed in seeds:
+        if seed in unfinished:
+            print(f"{seed:>6} came to no end: the same command goes on with it")
+            continue
+        training = read_manifest(out / f"seed-{seed}").training
+        converged.append(training["converged_after"])
+        print(f"{seed:>6} {training['sequences']:>10} {converged[-1] or 'not':>16}")
+    if converged:
+        print(convergence(converged))
+    return 1 if unfinished else 0
+
+
+def _changes(words: Sequence[str]) -> dict[str, Any]:
+    """Return what KEY=VALUE words say, values as JSON where they are, else as text. Raises ValueError."""
+    changes = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"expected KEY=VALUE, got {word!r}")
+        try:
+            changes[key] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[key] = value
+    return changes
+
+
+def _add_zoo(commands: Commands) -> None:
+    parser = _add(commands, "zoo", "Train several seeds of a preset and make a checkpoint to serve of the best.")
+    _add_preset(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: checkpoints/PRESET)")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where the runs go (default: runs/PRESET)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4], metavar="SEED", help="of the runs")
+    parser.add_argument("--sequences", type=_positive, default=1000, help="fresh sequences of each measurement")
+    _add_how_to_train(parser)
+    parser.set_defaults(run=_zoo)
+
+
+def _zoo(options: argparse.Namespace) -> int:
+    from training.config import load_preset
+    from training.zoo import publish
+
+    preset = load_preset(options.preset, _changes(options.set))
+    runs = options.runs or Path("runs") / preset.name
+    out = options.out or Path("checkpoints") / preset.name
+    status = _train_seeds(options, preset, options.seeds, runs)
+    if status == 0:
+        publish(preset, runs, out, options.command_line, options.sequences, print)
+        print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    return status
+
+
 def _add_evaluate(commands: Commands) -> None:
-    parser = _add(commands, "evaluate", "Count the wrong bits of a checkpoint on fresh sequences, by length.")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    parser = _add(commands, "evaluate", "Measure the errors of a checkpoint on fresh sequences.")
     parser.add_argument(
-        "--lengths", type=_positive, nargs="+", default=list(EVALUATION_LENGTHS), help="lengths to measure"
+        "directory", type=Path, metavar="DIR", nargs="?", help="the checkpoint; with --all a directory of checkpoints"
     )
-    parser.add_argument("--sequences", type=_positive, default=200, help="fresh sequences at each length")
+    parser.add_argument("--all", action="store_true", help="measure all that is recorded of every checkpoint again")
+    parser.add_argument(
+        "--at",
+        nargs="+",
+        action="append",
+        metavar="KEY=VALUE",
+        help="options of the task, such as length=50; may be given several times (default: what is recorded)",
+    )
+    parser.add_argument("--sequences", type=_positive, default=1000, help="fresh sequences of each measurement")
     parser.add_argument("--memory-size", type=_positive, metavar="N", help="memory slots (default: as trained)")
     parser.add_argument("--seed", type=int, help="of the sequences (default: one that training never uses)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="options of the task for all, such as directory=DIR"
+    )
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
@@ -151,35 +252,47 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from models.artefact import load
+    from models.manifest import read_manifest
     from training.checkpoint import save_evaluation
-    from training.evaluation import EVALUATION_SEED, LengthErrors, evaluate
-    from training.tasks import build_task
+    from training.config import Point
+    from training.evaluation import EVALUATION_SEED
+    from training.table import Measurement, all_checkpoints, checkpoint_rows
 
-    model, manifest = load(options.directory)
-    model.initial_state(1, options.memory_size)  # raises where it cannot have so many slots, before anything is told
-    memory_size = options.memory_size or manifest.config.get("memory_size")
-    print(
-        f"{options.directory}: {options.sequences} fresh sequences at each length, memory slots: {memory_size or '-'}"
-    )
-    print(f"{'length':>6} {'wrong bits/sequence':>20} {'of':>5} {'sequences with an error':>24}")
-
-    def show(row: LengthErrors) -> None:
-        wrong = f"{row.wrong_sequences}/{row.sequences}"
-        print(f"{row.length:>6} {row.errors_per_sequence:>20.4g} {row.bits_per_sequence:>5} {wrong:>24}", flush=True)
-
-    rows = evaluate(
-        model.to(_device(options.device, options.threads)),
-        build_task(manifest.task),
-        options.lengths,
+    if options.all and (options.at or options.memory_size or options.save):
+        raise ValueError("--all measures what is recorded: it takes no --at, --memory-size or --save")
+    if not options.all and options.directory is None:
+        raise ValueError("which checkpoint? Give its DIR, or --all")
+    how = Measurement(
         options.sequences,
         EVALUATION_SEED if options.seed is None else options.seed,
-        show,
-        options.memory_size,
+        _device(options.device, options.threads),
+        _changes(options.set),
     )
+    if options.all:
+        all_checkpoints(options.directory or Path("checkpoints"), how, print)
+        return 0
+    at = options.at or ([[]] if options.memory_size else [])
+    points = [Point(_changes(words), options.memory_size) for words in at]
+    print(f"{options.directory}: {how.sequences} fresh sequences for each line")
+    rows = checkpoint_rows(options.directory, points, how, print)
     if options.save:
-        details = {"memory_size": memory_size, "command": options.command_line}
-        save_evaluation(options.directory, manifest, [dataclasses.asdict(row) | details for row in rows])
+        details = {"command": options.command_line}
+        save_evaluation(options.directory, read_manifest(options.directory), [row | details for row in rows])
+    return 0
+
+
+def _add_plot(commands: Commands) -> None:
+    parser = _add(commands, "plot", "Draw the figures of a checkpoint, a run, or the runs of several seeds.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint, the run, or the directory of runs")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="where the figures go (default: DIR)")
+    parser.set_defaults(run=_plot)
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from training.plots import plot_all
+
+    for path in plot_all(options.directory, options.out or options.directory):
+        print(path)
     return 0
 
 
@@ -230,7 +343,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _add_card(commands: Commands) -> None:
-    parser = _add(commands, "card", "Write the README of a checkpoint and its figure.")
+    parser = _add(commands, "card", "Write the README of a checkpoint, with the figures that are there.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
     parser.set_defaults(run=_card)
 

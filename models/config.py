@@ -43,12 +43,17 @@ def _required(field: "dataclasses.Field[Any]") -> bool:
 
 
 def _check(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` if it is of the annotated type (an int passes for a float), else raise ConfigError."""
+    """Return `value` if it is of the annotated type, else raise ConfigError.
+
+    An int passes for a float, and a list for a tuple; a number n alone passes for the range from n to n.
+    """
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(f"{where}: expected one of {', '.join(map(repr, typing.get_args(hint)))}, got {value!r}")
         return value
+    if origin is tuple:
+        return _check_tuple(value, typing.get_args(hint), where)
     allowed = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
     classes = tuple(typing.get_origin(option) or option for option in allowed)
     if float in classes and type(value) is int:
@@ -57,3 +62,15 @@ def _check(value: Any, hint: Any, where: str) -> Any:
         expected = " or ".join(option.__name__ for option in classes)
         raise ConfigError(f"{where}: expected {expected}, got {value!r}")
     return value
+
+
+def _check_tuple(value: Any, hints: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    """Return `value` as the tuple of these types; (T, ...) is one of any length."""
+    if hints == (int, int) and type(value) is int:
+        return value, value
+    many = len(hints) == 2 and hints[1] is ...
+    if not isinstance(value, list | tuple) or not (many or len(value) == len(hints)):
+        expected = "a list" if many else f"a list of {len(hints)}"
+        raise ConfigError(f"{where}: expected {expected}, got {value!r}")
+    each = [hints[0]] * len(value) if many else hints
+    return tuple(_check(item, hint, f"{where}[{index}]") for index, (item, hint) in enumerate(zip(value, each, strict=True)))

@@ -1,16 +1,26 @@
-"""The README of a checkpoint, written from its manifest, with a figure of one sequence."""
+"""The README of a checkpoint, written from its manifest, with its figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.artefact import load
-from models.manifest import Manifest
+from models.manifest import Manifest, read_manifest
 from training.checkpoint import write_atomically
-from training.plots import plot_sequence
-from training.tasks import build_task
+from training.table import goal_text, of_text, options_text
 
-FIGURE = "weightings.png"
-FIGURE_SEED = 7
+FIGURES = {
+    "learning.png": "Errors over training, of every seed",
+    "generalisation.png": "Errors beyond the sizes of training",
+    "weightings.png": "One sequence: input, target, output and the weightings of every head over time",
+    "gates.png": "The gates of that sequence",
+    "usage.png": "The usage of the memory and where it was allocated",
+    "memory.png": "The memory",
+    "link.png": "The links between slots, in the order of writing",
+}
+"""What there may be of, in the order of the card; training.plots draws them."""
+
+HIDDEN = ("name", "vocabulary")
+"""Options of a task that its card does not tell: the one stands before them, the other is long."""
 
 KINDS = {
     "dnc": "A Differentiable Neural Computer (Graves et al., Nature 538, 2016)",
@@ -20,20 +30,17 @@ KINDS = {
 
 
 def write_card(directory: Path) -> Path:
-    """Write README.md and the figure of the checkpoint in `directory`; return the README's path."""
-    model, manifest = load(directory)
-    task = build_task(manifest.task)
-    plot_sequence(directory / FIGURE, model, task, task.longest, FIGURE_SEED)
+    """Write README.md of the checkpoint in `directory`, with the figures that are there; return its path."""
+    manifest = read_manifest(directory)
     path = directory / "README.md"
-    write_atomically(path, render_card(directory.name, manifest).encode())
+    figures = [name for name in FIGURES if (directory / name).exists()]
+    write_atomically(path, render_card(directory.name, manifest, figures).encode())
     return path
 
 
-def render_card(name: str, manifest: Manifest) -> str:
+def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> str:
     """Return the README: what the model is, how it was trained, what was measured."""
-    training = manifest.training
-    options = ", ".join(f"{key} {value}" for key, value in manifest.task.items() if key != "name")
-    ended = "stopped at its target" if training["reached_target"] else "ran to its last update"
+    options = options_text({key: value for key, value in manifest.task.items() if key not in HIDDEN})
     return f"""# {name}
 
 {KINDS[manifest.kind]}, trained on the task `{manifest.task["name"]}` ({options}).
@@ -44,19 +51,48 @@ def render_card(name: str, manifest: Manifest) -> str:
 
 ## Training
 
-    {training["command"]}
+    {manifest.training["command"]}
 
-Seed {training["seed"]}, {training["updates"]:,} updates, {training["sequences"]:,} sequences; the run {ended}.
-
+{_training(manifest.training)}
 ## Measured errors
 
 {_errors(manifest.evaluation)}
-## One sequence
+## Figures
 
-![Input, target, output and the weightings of every head over time]({FIGURE})
+{_figures(figures)}"""
 
-Outputs are probabilities of a 1 and are drawn where an answer is asked for.
-"""
+
+def _training(training: dict[str, Any]) -> str:
+    ended = "stopped at its target" if training["reached_target"] else "ran to its last update"
+    skipped = training["skipped_updates"]
+    lines = [
+        f"Seed {training['seed']}, {training['updates']:,} updates, {training['sequences']:,} sequences; "
+        f"the run {ended}." + (f" {skipped} updates were left out, not finite." if skipped else "")
+    ]
+    seeds = training.get("seeds")
+    if seeds:
+        lines += [
+            "",
+            "| seed | sequences | converged after | mean errors |",
+            "|---|---|---|---|",
+            *(_seed_row(seed, record, seed == str(training["seed"])) for seed, record in seeds.items()),
+            "",
+            "Converged: the first validation at the preset's target. Mean errors: the geometric mean over the "
+            "measurements below, on other sequences; the seed with the least was chosen.",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _seed_row(seed: str, record: dict[str, Any], chosen: bool) -> str:
+    converged = "not" if record["converged_after"] is None else f"{record['converged_after']:,}"
+    name = f"{seed} (this one)" if chosen else seed
+    return f"| {name} | {record['sequences']:,} | {converged} | {record['mean_errors']:.4g} |"
+
+
+def _figures(figures: Sequence[str]) -> str:
+    if not figures:
+        return "Not drawn yet.\n"
+    return "\n\n".join(f"{FIGURES[name]}:\n\n![{FIGURES[name]}]({name})" for name in figures) + "\n"
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
@@ -86,15 +122,25 @@ def _errors(evaluation: list[dict[str, Any]]) -> str:
     if not evaluation:
         return "Not measured yet.\n"
     lines = [
-        "Wrong bits per sequence over fresh sequences, an output above 0.5 taken for a 1.",
+        "Means over fresh sequences.",
         "",
-        "| length | memory slots | sequences | wrong bits per sequence | of | sequences with an error |",
-        "|---|---|---|---|---|---|",
+        "| what | memory slots | sequences | errors per sequence | of | sequences with an error | goal | published |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_error_row(row) for row in evaluation),
     ]
-    for row in evaluation:
-        lines.append(
-            f"| {row['length']} | {row['memory_size'] or '-'} | {row['sequences']} | {row['errors_per_sequence']:.4g} "
-            f"| {row['bits_per_sequence']} | {row['wrong_sequences']} |"
-        )
-    commands = dict.fromkeys(row["command"] for row in evaluation)
+    commands = dict.fromkeys(row["command"] for row in evaluation if "command" in row)
     return "\n".join([*lines, "", "Printed by:", "", *(f"    {command}" for command in commands), ""])
+
+
+def _error_row(row: dict[str, Any]) -> str:
+    cells = [
+        options_text(row["options"]),
+        row["memory_size"] or "-",
+        f"{row['sequences']:,}",
+        f"{row['errors']:.4g} {row['unit']}",
+        of_text(row),
+        f"{row['wrong_sequences']:,}",
+        goal_text(row) or "-",
+        row.get("published") or "-",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"

@@ -21,7 +21,8 @@ from models.kernels.coverage import NoKernel
 from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
 from models.registry import AnyConfig, config_values
-from training.config import preset_from_values, task_values
+from training.config import preset_from_values
+from training.tasks import task_values
 from training.trainer import Trainer
 
 TRAINING_FILE = "training.safetensors"
@@ -64,6 +65,8 @@ def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
         "sequences": trainer.progress.sequences,
         "skipped_updates": trainer.progress.skipped,
         "reached_target": trainer.reached_target,
+        "finished": trainer.finished,
+        "converged_after": trainer.progress.converged_after,
     }
     save_model(directory, trainer.model, preset.kind, preset.model, task_values(preset.task), training)
 
@@ -105,10 +108,15 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def save_evaluation(directory: Path, manifest: Manifest, rows: list[dict[str, Any]]) -> None:
-    """Record measured errors in the manifest, in place of those of the same length and memory size."""
-    measured = {(row["length"], row["memory_size"]) for row in rows}
-    kept = [row for row in manifest.evaluation if (row["length"], row["memory_size"]) not in measured]
-    evaluation = sorted(kept + rows, key=lambda row: (row["memory_size"] or 0, row["length"]))
+    """Record measured errors in the manifest, each in place of that with the same options and memory size."""
+
+    def what(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["options"], row["memory_size"]
+
+    evaluation = list(manifest.evaluation)
+    for row in rows:
+        at = next((index for index, other in enumerate(evaluation) if what(other) == what(row)), len(evaluation))
+        evaluation[at : at + 1] = [row]
     write_manifest(directory, dataclasses.replace(manifest, evaluation=evaluation))
 
 

@@ -1,84 +1,104 @@
-"""Count the wrong bits of a model on fresh sequences, by length."""
+"""How well a model does on fresh sequences of a task."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from models.contract import MemoryModel
 from models.kernels.sequence import Unroll, unroll_by
+from training.config import Point
 from training.tasks import Task
 
 EVALUATION_SEED = 2_000_000_011
 """The default seed of evaluation sequences; training draws its own from the seed of the run."""
 
+CHOICE_SEED = 1_500_000_001
+"""Of the sequences by which the best of several trained models is chosen."""
+
 BATCH = 50
 
 
 @dataclass(frozen=True)
-class LengthErrors:
-    """The errors at one length, over `sequences` fresh sequences."""
+class Measured:
+    """The errors over `sequences` fresh sequences, in the task's unit, as means over the sequences.
 
-    length: int
+    asked: how many there could be; optimum: the least that any model can expect, None where there need be none;
+    wrong_sequences: how many had an error.
+    """
+
     sequences: int
-    errors_per_sequence: float
+    errors: float
+    asked: float
     wrong_sequences: int
-    bits_per_sequence: int
+    optimum: float | None
+
+    @property
+    def excess(self) -> float:
+        """The errors beyond the optimum."""
+        return self.errors - (self.optimum or 0.0)
 
 
 @torch.no_grad()
-def bit_errors(
+def measure(
     model: MemoryModel[Any],
     task: Task,
-    length: int,
     sequences: int,
-    seed: int,
+    seed: int = EVALUATION_SEED,
     memory_size: int | None = None,
     unroll: Unroll | None = None,
-) -> Tensor:
-    """Return the wrong bits of each of `sequences` sequences of this length, drawn from `seed`: [sequences].
+) -> Measured:
+    """Return the errors of a model on `sequences` sequences drawn from `seed`.
 
-    unroll: that of the model, if it is there already.
+    memory_size: another number of memory slots than the model was trained with. unroll: that of the model, if it is
+    there already.
     """
     generator = torch.Generator().manual_seed(seed)
     unroll = unroll or unroll_by("auto", model)
     device = next(model.parameters()).device
-    errors = []
-    for start in range(0, sequences, BATCH):
-        rows = min(BATCH, sequences - start)
-        episode = task.sample(generator, rows, length)
-        outputs, _ = unroll(episode.inputs.to(device), model.initial_state(rows, memory_size))
+    errors, asked, optima = [], [], []
+    was_training = model.training
+    model.eval()
+    for rows in _batches(sequences):
+        episode = task.sample(generator, rows)
+        state = model.initial_state(rows, memory_size)
+        outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
         errors.append(task.errors(outputs.cpu(), episode))
-    return torch.cat(errors).float()
+        asked.append(task.asked(episode))
+        optima.append(task.optimum(episode))
+    model.train(was_training)
+    found = torch.cat(errors)
+    return Measured(
+        sequences=sequences,
+        errors=found.float().mean().item(),
+        asked=torch.cat(asked).float().mean().item(),
+        wrong_sequences=int((found > 0).sum()),
+        optimum=None if optima[0] is None else torch.cat([o for o in optima if o is not None]).mean().item(),
+    )
 
 
 def evaluate(
-    model: MemoryModel[Any],
-    task: Task,
-    lengths: Iterable[int],
-    sequences: int,
-    seed: int = EVALUATION_SEED,
-    after_length: Callable[[LengthErrors], object] | None = None,
-    memory_size: int | None = None,
-) -> list[LengthErrors]:
-    """Return the errors at each length; `after_length` is called as soon as one is known.
+    model: MemoryModel[Any], task: Task, points: Iterable[Point], sequences: int, seed: int = EVALUATION_SEED
+) -> Iterator[dict[str, Any]]:
+    """Measure a model at each point, and yield what a manifest records of it as soon as it is known.
 
-    memory_size: another number of memory slots than the model was trained with.
+    A row has the point's options, target and published figure, the memory slots that there were (None where the model
+    has none), the fields of Measured, the task's unit, and the seed of the sequences.
     """
-    rows = []
     unroll = unroll_by("auto", model)
-    for length in lengths:
-        errors = bit_errors(model, task, length, sequences, seed, memory_size, unroll)
-        row = LengthErrors(
-            length=length,
-            sequences=sequences,
-            errors_per_sequence=errors.mean().item(),
-            wrong_sequences=int((errors > 0).sum()),
-            bits_per_sequence=length * task.output_size,
-        )
-        rows.append(row)
-        if after_length:
-            after_length(row)
-    return rows
+    for point in points:
+        measured = measure(model, task.with_options(point.options), sequences, seed, point.memory_size, unroll)
+        about = {"options": dict(point.options), "memory_size": point.memory_size or model.memory_size}
+        goals = {"target": point.target, "published": point.published}
+        yield about | asdict(measured) | {"unit": task.unit, "seed": seed} | goals
+
+
+def points_of(evaluation: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """Return the points at which the rows of a manifest were measured."""
+    return [Point(row["options"], row["memory_size"], row.get("target"), row.get("published")) for row in evaluation]
+
+
+def _batches(sequences: int) -> Iterator[int]:
+    for start in range(0, sequences, BATCH):
+        yield min(BATCH, sequences - start)

@@ -1,9 +1,9 @@
 """A training run as a person starts it: progress on the screen, saves now and then, and a clean stop."""
 
 import contextlib
+import math
 import signal
 import sys
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +13,8 @@ from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
 from training.config import Preset
+from training.metrics import Metrics
 from training.trainer import Trainer, Update
-
-RECENT = 50
-"""The progress bar shows means over so many updates."""
 
 
 def train(
@@ -28,28 +26,39 @@ def train(
     resuming: bool,
     save_every: int,
     unroll: UnrollPath = "auto",
+    tensorboard: bool = False,
+    bar_position: int = 0,
 ) -> Trainer:
     """Train until the target or the last update, or until SIGINT or SIGTERM, and leave a checkpoint in `out`.
 
-    With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. Raises CheckpointError.
+    With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. bar_position: the line of
+    the progress bar, where several runs show theirs. Raises CheckpointError, NotFinite.
     """
     trainer = _start(preset, out, device, resuming, unroll)
     if trainer.unroll.reason:
         tqdm.write(f"By torch: {trainer.unroll.reason}", file=sys.stderr)
-    recent: deque[Update] = deque(maxlen=RECENT)
-    with _stop_requests() as stops, _progress_bar(trainer) as bar:
+    with (
+        _stop_requests() as stops,
+        Metrics(out, trainer.progress.update, tensorboard) as metrics,
+        _progress_bar(trainer, bar_position) as bar,
+    ):
+
+        def save() -> None:
+            metrics.sync()
+            save_checkpoint(out, trainer, command)
 
         def after_update(update: Update) -> bool:
-            recent.append(update)
+            progress = trainer.progress
+            metrics.after_update(progress, update, progress.update % preset.training.validate_every == 0)
             bar.update(preset.training.batch_size)
-            if trainer.progress.update % 10 == 0:
-                bar.set_postfix_str(_figures(trainer, recent), refresh=False)
-            if trainer.progress.update % save_every == 0:
-                save_checkpoint(out, trainer, command)
+            if progress.update % 10 == 0:
+                bar.set_postfix_str(_figures(trainer), refresh=False)
+            if progress.update % save_every == 0:
+                save()
             return not stops
 
         trainer.run(after_update)
-    save_checkpoint(out, trainer, command)
+        save()
     return trainer
 
 
@@ -64,33 +73,43 @@ def _start(preset: Preset, out: Path, device: str, resuming: bool, unroll: Unrol
         return trainer
     trainer = resume(out, device, unroll)
     saved, given = trainer.preset.values(), preset.values()
-    for table in ("task", "model", "training"):
+    for table in ("task", "model", "training", "optimizer"):
         for key in {**saved[table], **given[table]}:
             if saved[table].get(key) != given[table].get(key):
                 raise CheckpointError(
                     f"{out} was trained with {table}.{key} = {saved[table].get(key)!r}, "
                     f"but {given[table].get(key)!r} was asked for: a run resumes with its own settings"
                 )
+    if saved["curriculum"] != given["curriculum"]:
+        raise CheckpointError(f"{out} was trained with another curriculum: a run resumes with its own settings")
     return trainer
 
 
-def _progress_bar(trainer: Trainer) -> tqdm:
-    batch = trainer.preset.training.batch_size
+def _progress_bar(trainer: Trainer, position: int) -> tqdm:
+    config = trainer.preset.training
     return tqdm(
-        desc=f"{trainer.preset.name} ({trainer.unroll.path})",
-        total=trainer.preset.training.updates * batch,
+        desc=f"{trainer.preset.name}, seed {config.seed} ({trainer.unroll.path})",
+        total=config.updates * config.batch_size,
         initial=trainer.progress.sequences,
         unit="seq",
         dynamic_ncols=True,
+        position=position,
     )
 
 
-def _figures(trainer: Trainer, recent: deque[Update]) -> str:
-    loss = sum(update.loss for update in recent) / len(recent)
-    errors = sum(update.errors for update in recent) / len(recent)
-    figures = f"loss {loss:.4f}, {errors:.2f} wrong bits/seq, validation {trainer.progress.validation_errors:.2f}"
-    skipped = trainer.progress.skipped
-    return f"{figures}, {skipped} updates skipped: gradient not finite" if skipped else figures
+def _figures(trainer: Trainer) -> str:
+    progress, count = trainer.progress, max(1, len(trainer.progress.recent_losses))
+    figures = [
+        f"loss {sum(progress.recent_losses) / count:.4f}",
+        f"{sum(progress.recent_errors) / count:.2f} {trainer.preset.task.unit}/seq",
+    ]
+    if math.isfinite(progress.validation_errors):
+        figures.append(f"validation {progress.validation_errors:.2f}")
+    if trainer.preset.curriculum:
+        figures.append(f"lesson {progress.stage + 1} of {len(trainer.preset.curriculum) + 1}")
+    if progress.skipped:
+        figures.append(f"{progress.skipped} updates skipped: not finite")
+    return ", ".join(figures)
 
 
 @contextlib.contextmanager

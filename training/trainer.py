@@ -2,42 +2,60 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
-from training.config import Preset
-from training.evaluation import bit_errors
+from training.config import RECENT, Preset
+from training.evaluation import measure
+from training.optimizers import build_optimizer, finish_gradients
+from training.tasks import Episode, Task, join
 
 VALIDATION_SEED = 1_000_000_007
 """The sequences that decide when to stop: the same at every validation, never those of training or of evaluation."""
+
+
+class NotFinite(RuntimeError):
+    """A run that cannot go on: its numbers are not finite. The message names the update, the tensor and the seed."""
 
 
 class Update(NamedTuple):
     """What one update did."""
 
     loss: float
-    """Mean cross-entropy in nats per bit."""
+    """Mean cross-entropy in nats per element asked for."""
     errors: float
-    """Wrong bits per sequence of its batch."""
-    skipped: bool
-    """The gradient was not finite, and the weights were left as they were."""
+    """Errors per sequence of its batch, in the task's unit."""
+    gradient_norm: float
+    """Before it was clipped."""
+    rate: float
+    """The learning rate."""
+    skipped: str | None
+    """What was not finite, where the weights were left as they were."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come; everything that is not a tensor and that resuming needs."""
+    """How far a run has come; everything that is not a tensor and that resuming needs.
+
+    stage: how many lessons of the curriculum are over. recent_losses, recent_errors: of the last RECENT updates of this
+    stage. converged_after: sequences until the first validation at the target. not_finite: updates left out in a row.
+    """
 
     update: int = 0
     sequences: int = 0
+    stage: int = 0
     skipped: int = 0
+    not_finite: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    recent_errors: list[float] = field(default_factory=list)
     validation_errors: float = math.inf
     validations_at_target: int = 0
+    converged_after: int | None = None
 
 
 class Trainer:
@@ -56,8 +74,14 @@ class Trainer:
         torch.manual_seed(preset.training.seed)
         self.model = build(preset.kind, config_values(preset.model)).to(self.device)
         self.unroll = unroll_by(path, self.model)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=preset.training.learning_rate)
+        self.optimizer = build_optimizer(preset.optimizer, self.model)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
+        self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
+
+    @property
+    def task(self) -> Task:
+        """The task of this stage of the curriculum."""
+        return self._lessons[self.progress.stage]
 
     @property
     def finished(self) -> bool:
@@ -65,45 +89,86 @@ class Trainer:
 
     @property
     def reached_target(self) -> bool:
-        return self.progress.validations_at_target >= self.preset.training.patience
+        patience = self.preset.training.patience
+        return bool(patience) and self.progress.validations_at_target >= patience
 
     def run(self, after_update: Callable[[Update], bool]) -> None:
-        """Train until finished, or until `after_update`, called after each update, returns False."""
+        """Train until finished, or until `after_update`, called after each update, returns False. Raises NotFinite."""
         while not self.finished:
             if not after_update(self.update()):
                 return
 
     def update(self) -> Update:
-        """Draw a batch, change the weights once, and validate if it is time to."""
-        config, task = self.preset.training, self.preset.task
-        episode = task.sample(self.generator, config.batch_size)
-        episode = type(episode)(*(tensor.to(self.device) for tensor in episode))
-        outputs, _ = self.unroll(episode.inputs)
-        loss = task.loss(outputs, episode)
+        """Draw a batch, change the weights once, and validate if it is time to. Raises NotFinite."""
+        config, progress = self.preset.training, self.progress
+        rate = self.preset.optimizer.rate(progress.update, config.updates)
+        episode = self._episode().to(self.device)
+        outputs, _ = self.unroll(episode.inputs, lengths=episode.lengths)
+        loss = self.task.loss(outputs, episode)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        skipped = not bool(torch.isfinite(norm))
-        if not skipped:
+        norm = finish_gradients(self.preset.optimizer, self.model).item()
+        skipped = None
+        if math.isfinite(norm):
             for group in self.optimizer.param_groups:
-                group["lr"] = config.rate(self.progress.update)
+                group["lr"] = rate
             self.optimizer.step()
+        else:
+            skipped = self._not_finite(outputs, loss)
 
-        self.progress.update += 1
-        self.progress.sequences += config.batch_size
-        self.progress.skipped += skipped
-        if self.progress.update % config.validate_every == 0:
+        update = Update(loss.item(), self.task.errors(outputs, episode).float().mean().item(), norm, rate, skipped)
+        self._count(update)
+        if progress.update % config.validate_every == 0:
             self._validate()
-        return Update(loss.item(), task.errors(outputs, episode).float().mean().item(), skipped)
+        return update
+
+    def _episode(self) -> Episode:
+        config = self.preset.training
+        if not config.mixed_lengths:
+            return self.task.sample(self.generator, config.batch_size)
+        return join(self.task.sample(self.generator, 1) for _ in range(config.batch_size))
+
+    def _not_finite(self, outputs: Tensor, loss: Tensor) -> str:
+        """Return the name of the first tensor that is not finite, in the order in which they are computed."""
+        named: dict[str, Tensor] = dict(self.model.named_parameters())
+        tensors = {**named, "outputs": outputs, "loss": loss}
+        tensors |= {f"the gradient of {name}": weight.grad for name, weight in named.items() if weight.grad is not None}
+        return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "the gradient's norm")
+
+    def _count(self, update: Update) -> None:
+        config, progress = self.preset.training, self.progress
+        progress.update += 1
+        progress.sequences += config.batch_size
+        if update.skipped:
+            progress.skipped += 1
+            progress.not_finite += 1
+            if progress.not_finite > config.skips:
+                raise NotFinite(
+                    f"update {progress.update}, seed {config.seed}: {update.skipped} is not finite (loss "
+                    f"{update.loss:g}), for {progress.not_finite} updates in a row; lower optimizer.learning_rate or "
+                    "optimizer.clip_norm, or try another seed"
+                )
+            return
+        progress.not_finite = 0
+        progress.recent_losses = [*progress.recent_losses[1 - RECENT :], update.loss]
+        progress.recent_errors = [*progress.recent_errors[1 - RECENT :], update.errors]
+        if self._lesson_is_over():
+            progress.stage += 1
+            progress.recent_losses, progress.recent_errors = [], []
+
+    def _lesson_is_over(self) -> bool:
+        losses, stages = self.progress.recent_losses, self.preset.curriculum[self.progress.stage :]
+        return bool(stages) and len(losses) == RECENT and sum(losses) / RECENT < stages[0].until
 
     def _validate(self) -> None:
-        config, task = self.preset.training, self.preset.task
-        errors = bit_errors(
-            self.model, task, task.longest, config.validation_sequences, VALIDATION_SEED, unroll=self.unroll
-        )
-        self.progress.validation_errors = errors.mean().item()
-        at_target = self.progress.validation_errors <= config.target_errors
-        self.progress.validations_at_target = self.progress.validations_at_target + 1 if at_target else 0
+        config, progress = self.preset.training, self.progress
+        hardest = self.preset.task.hardest
+        measured = measure(self.model, hardest, config.validation_sequences, VALIDATION_SEED, unroll=self.unroll)
+        progress.validation_errors = measured.excess
+        at_target = progress.validation_errors <= config.target_errors
+        progress.validations_at_target = progress.validations_at_target + 1 if at_target else 0
+        if at_target and progress.converged_after is None:
+            progress.converged_after = progress.sequences
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that resuming needs: weights, optimiser state, random generators."""

@@ -4,12 +4,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.config import ConfigError, from_values
-from training.tasks.base import Episode, Task
+from training.tasks.associative_recall import AssociativeRecall
+from training.tasks.base import AnswerTask, BitTask, Episode, Range, Task, join
 from training.tasks.copy import Copy
+from training.tasks.ngrams import NGrams
+from training.tasks.priority_sort import PrioritySort
+from training.tasks.repeat_copy import RepeatCopy
 
-TASKS: dict[str, type[Task]] = {"copy": Copy}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort)}
 
-__all__ = ["TASKS", "Copy", "Episode", "Task", "build_task"]
+__all__ = [
+    "TASKS",
+    "AnswerTask",
+    "AssociativeRecall",
+    "BitTask",
+    "Copy",
+    "Episode",
+    "NGrams",
+    "PrioritySort",
+    "Range",
+    "RepeatCopy",
+    "Task",
+    "build_task",
+    "join",
+    "task_values",
+]
 
 
 def build_task(values: Mapping[str, Any]) -> Task:
@@ -19,3 +38,8 @@ def build_task(values: Mapping[str, Any]) -> Task:
     if not isinstance(name, str) or name not in TASKS:
         raise ConfigError(f"task.name: expected one of {', '.join(TASKS)}, got {name!r}")
     return from_values(TASKS[name], options, "task")
+
+
+def task_values(task: Task) -> dict[str, Any]:
+    """Return a task as plain values: its name and its options. The inverse of `build_task`."""
+    return {"name": task.name, **task.options}

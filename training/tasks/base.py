@@ -1,15 +1,25 @@
 """What a task is: a source of episodes and the measure of how well a model did on them."""
 
+import dataclasses
+import functools
+import math
+import typing
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, pad
+
+from models.config import ConfigError, from_values
+
+Range = tuple[int, int]
+"""An option from which each episode draws: the least and the greatest."""
 
 
 class Episode(NamedTuple):
-    """A batch of sequences of one task."""
+    """A batch of sequences of one task. Where they are of different lengths, the shorter ones end in zeros."""
 
     inputs: Tensor
     """[T, B, input_size]"""
@@ -17,41 +27,227 @@ class Episode(NamedTuple):
     """[T, B, output_size], in {0, 1}"""
     mask: Tensor
     """[T, B], 1 where an answer is asked for, else 0"""
+    lengths: Tensor | None = None
+    """[B], the steps of each sequence; all T, where it is None"""
+
+    def rows(self, rows: slice) -> "Episode":
+        """Return the episode of some of the sequences."""
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return Episode(self.inputs[:, rows], self.targets[:, rows], self.mask[:, rows], lengths)
+
+    def to(self, device: torch.device) -> "Episode":
+        """Return the episode on a device; lengths stay where they are."""
+        return Episode(self.inputs.to(device), self.targets.to(device), self.mask.to(device), self.lengths)
+
+
+def join(episodes: Iterable[Episode]) -> Episode:
+    """Return the sequences of several episodes as one, in order, padded to the longest."""
+    parts = list(episodes)
+    lengths = [
+        torch.full((part.mask.shape[1],), len(part.mask)) if part.lengths is None else part.lengths for part in parts
+    ]
+    steps = max(len(part.mask) for part in parts)
+
+    def joined(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.cat([pad(tensor, [0, 0] * (tensor.dim() - 1) + [0, steps - len(tensor)]) for tensor in tensors], 1)
+
+    return Episode(
+        inputs=joined(part.inputs for part in parts),
+        targets=joined(part.targets for part in parts),
+        mask=joined(part.mask for part in parts),
+        lengths=torch.cat(lengths),
+    )
 
 
 class Task(ABC):
-    """A task whose answers are bits. Subclasses are frozen dataclasses; their fields are the task's options."""
+    """A source of episodes. Subclasses are frozen dataclasses; their fields are the task's options.
 
-    name: str
-    input_size: int
-    output_size: int
+    An option that is a Range is a size of the episodes: each draws its own from it, and a curriculum or a measurement
+    is the task with other ranges.
+    """
 
-    @abstractmethod
-    def sample(self, generator: torch.Generator, batch_size: int, length: int | None = None) -> Episode:
-        """Return `batch_size` fresh sequences of one length: the one given, else one drawn from the training range."""
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    """Where the task comes from."""
+    unit: ClassVar[str]
+    """What `errors` counts."""
 
     @property
     @abstractmethod
-    def longest(self) -> int:
-        """The longest length in training."""
+    def model_values(self) -> dict[str, Any]:
+        """The values of a model's config that follow from the task: input_size, output_size, output_activation, ..."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
+        """Return `batch_size` fresh sequences."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, episode: Episode) -> Tensor:
+        """Return the mean cross-entropy in nats per element asked for. outputs: [T, B, output_size], logits."""
+
+    @abstractmethod
+    def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
+        """Return the errors of each sequence, in the task's unit: [B]. outputs: [T, B, output_size], logits."""
+
+    @abstractmethod
+    def asked(self, episode: Episode) -> Tensor:
+        """Return how many errors each sequence could have: [B]."""
+
+    @abstractmethod
+    def render(self, episode: Episode, row: int = 0) -> str:
+        """Return one sequence as text that people read."""
+
+    def optimum(self, episode: Episode) -> Tensor | None:
+        """Return the least errors that any model can expect, [B]; None where there need be none."""
+        del episode
+        return None
+
+    @property
+    def sizes(self) -> dict[str, Range]:
+        """The options that are ranges, by name."""
+        return {name: getattr(self, name) for name, hint in _hints(type(self)).items() if hint == Range}
+
+    @property
+    def hardest(self) -> "Task":
+        """The task with every size at the greatest of its range."""
+        return self.with_options({name: greatest for name, (_, greatest) in self.sizes.items()})
+
+    def with_options(self, options: Mapping[str, Any]) -> "Task":
+        """Return the task with some options changed. Raises ConfigError."""
+        return from_values(type(self), {**self.options, **options}, "task")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as plain values; a range as the list of its ends, or as the one number that it holds."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: _plain(value) for name, value in values.items()}
+
+    def require_ranges(self, minimum: int = 1) -> None:
+        """Raise ConfigError unless every range has its ends in order, the lower at least `minimum`."""
+        for name, (least, greatest) in self.sizes.items():
+            if not minimum <= least <= greatest:
+                raise ConfigError(
+                    f"{type(self).__name__}.{name} must be [least, greatest] with {minimum} <= least <= greatest, "
+                    f"got [{least}, {greatest}]"
+                )
+
+
+class BitTask(Task):
+    """A task whose answers are bits; its errors are the wrong ones."""
+
+    unit = "wrong bits"
+    input_size: int
+    output_size: int
+
+    @property
+    def model_values(self) -> dict[str, Any]:
+        return {"input_size": self.input_size, "output_size": self.output_size, "output_activation": "sigmoid"}
 
     def loss(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the mean cross-entropy in nats per bit asked for. outputs: [T, B, output_size], logits."""
-        per_bit = binary_cross_entropy_with_logits(outputs, episode.targets, reduction="none")
-        return (per_bit * episode.mask.unsqueeze(2)).sum() / (episode.mask.sum() * self.output_size)
+        asked = episode.mask.unsqueeze(2).expand_as(outputs)
+        total = binary_cross_entropy_with_logits(outputs, episode.targets, weight=asked, reduction="sum")
+        return total / (episode.mask.sum() * self.output_size)
 
     def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the number of wrong bits of each sequence: [B]. outputs: [T, B, output_size], logits."""
         wrong = (outputs > 0) != (episode.targets > 0.5)
-        return (wrong * episode.mask.unsqueeze(2)).sum(dim=(0, 2))
+        return (wrong.sum(2) * episode.mask).sum(0)
+
+    def asked(self, episode: Episode) -> Tensor:
+        return episode.mask.sum(0) * self.output_size
 
     def render(self, episode: Episode, row: int = 0) -> str:
-        """Return one sequence as text, time to the right, `#` for 1, `.` for 0, a blank where nothing is asked for."""
-        inputs, targets = episode.inputs[:, row], episode.targets[:, row]
-        asked = episode.mask[:, row] > 0
-        lines = ["".join("#" if value > 0.5 else "." for value in channel) for channel in inputs.T.tolist()]
-        lines.append("-" * inputs.shape[0])
-        for channel in targets.T:
-            bits = ("#" if bit > 0.5 else "." for bit in channel.tolist())
-            lines.append("".join(bit if shown else " " for bit, shown in zip(bits, asked.tolist(), strict=True)))
+        """Return one sequence as text, time to the right.
+
+        `#` for 1, `.` for 0, other values as a digit, from 0 for -1 or less to 9 for 1 or more; below the line the
+        targets, a blank where nothing is asked for.
+        """
+        end = len(episode.mask) if episode.lengths is None else int(episode.lengths[row])
+        inputs, targets = episode.inputs[:end, row], episode.targets[:end, row]
+        asked = episode.mask[:end, row] > 0
+        lines = ["".join(map(_mark, channel)) for channel in inputs.T.tolist()]
+        lines.append("-" * end)
+        for channel in targets.T.tolist():
+            lines.append("".join(_mark(bit) if shown else " " for bit, shown in zip(channel, asked, strict=True)))
         return "\n".join(lines)
+
+
+class AnswerTask(Task):
+    """A task whose answers are digits: at a step asked for, `groups` of them, each one of `classes`.
+
+    Steps asked for without a break are one answer, right where all its digits are; errors are the wrong answers.
+    """
+
+    unit = "wrong answers"
+    groups: int
+    classes: int
+
+    @property
+    def output_size(self) -> int:
+        return self.groups * self.classes
+
+    def loss(self, outputs: Tensor, episode: Episode) -> Tensor:
+        """Return the mean cross-entropy in nats per digit asked for. outputs: [T, B, output_size], logits."""
+        chances = self._by_group(outputs).log_softmax(3).flatten(2)
+        total = -(chances * episode.targets).sum(2) * episode.mask
+        return total.sum() / (episode.mask.sum() * self.groups)
+
+    def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
+        """Return the number of wrong answers of each sequence: [B]. outputs: [T, B, output_size], logits."""
+        asked = episode.mask > 0
+        wrong = (self.digits(outputs) != self.digits(episode.targets)).any(2) & asked
+        starts = _starts(asked)
+        # Each answer is numbered by how many began up to its steps; an answer is wrong if any of its steps is.
+        numbers = starts.cumsum(0) * asked
+        found = torch.zeros(int(numbers.max()) + 1, asked.shape[1], device=asked.device)
+        found.scatter_reduce_(0, numbers, wrong.to(found.dtype), "amax")
+        return found[1:].sum(0)
+
+    def asked(self, episode: Episode) -> Tensor:
+        return _starts(episode.mask > 0).sum(0)
+
+    def digits(self, values: Tensor) -> Tensor:
+        """Return the digits of outputs or targets: [..., output_size] -> [..., groups]."""
+        return self._by_group(values).argmax(-1)
+
+    def one_hot(self, digits: Tensor) -> Tensor:
+        """Return the targets of digits: [..., groups] -> [..., output_size]."""
+        return one_hot(digits, self.classes).flatten(-2).float()
+
+    def _by_group(self, values: Tensor) -> Tensor:
+        return values.reshape(*values.shape[:-1], self.groups, self.classes)
+
+
+def draw(generator: torch.Generator, bounds: Range) -> int:
+    """Return a whole number drawn uniformly from a range."""
+    return int(torch.randint(bounds[0], bounds[1] + 1, (), generator=generator))
+
+
+def random_bits(generator: torch.Generator, *shape: int) -> Tensor:
+    """Return fair bits as numbers."""
+    return torch.randint(0, 2, shape, generator=generator).float()
+
+
+def _starts(asked: Tensor) -> Tensor:
+    """Return where the answers begin: asked for, but not one step before. [T, B] -> [T, B]"""
+    return asked & ~pad(asked, (0, 0, 1, 0))[:-1]
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    is_number = len(value) == 2 and type(value[0]) is int and value[0] == value[1]
+    return value[0] if is_number else list(value)
+
+
+def _mark(value: float) -> str:
+    if value in (0, 1):
+        return ".#"[int(value)]
+    return f"{min(9, max(0, math.floor((value + 1) * 5)))}"
+
+
+@functools.cache
+def _hints(task: type[Task]) -> dict[str, Any]:
+    hints = typing.get_type_hints(task)
+    return {field.name: hints[field.name] for field in dataclasses.fields(task)}  # type: ignore[arg-type]

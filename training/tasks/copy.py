@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from models.config import ConfigError, require_at_least
-from training.tasks.base import Episode, Task
+from models.config import require_at_least
+from training.tasks.base import BitTask, Episode, Range, draw, random_bits
 
 
 @dataclass(frozen=True)
-class Copy(Task):
+class Copy(BitTask):
     """Random bit vectors between a start and an end flag, to be copied in order after the end flag.
 
         time     0 1 2 3 4 5 6 7 8
@@ -18,19 +18,18 @@ class Copy(Task):
         end      . . . . # . . . .      channel `bits` + 1
         target             a b c        asked for in the last `length` steps, T = 2 length + 2
 
-    min_length and max_length bound the number of vectors in training.
+    length: of the number of vectors.
     """
 
     bits: int = 8
-    min_length: int = 1
-    max_length: int = 20
+    length: Range = (1, 20)
 
     name = "copy"
+    paper = "Graves, Wayne & Danihelka, Neural Turing Machines, arXiv 1410.5401, section 4.1"
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "bits", "min_length")
-        if self.max_length < self.min_length:
-            raise ConfigError(f"Copy.max_length must be at least min_length {self.min_length}, got {self.max_length}")
+        require_at_least(self, 1, "bits")
+        self.require_ranges()
 
     @property
     def input_size(self) -> int:  # type: ignore[override]
@@ -40,14 +39,9 @@ class Copy(Task):
     def output_size(self) -> int:  # type: ignore[override]
         return self.bits
 
-    @property
-    def longest(self) -> int:
-        return self.max_length
-
-    def sample(self, generator: torch.Generator, batch_size: int, length: int | None = None) -> Episode:
-        if length is None:
-            length = int(torch.randint(self.min_length, self.max_length + 1, (), generator=generator))
-        vectors = torch.randint(0, 2, (length, batch_size, self.bits), generator=generator).float()
+    def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
+        length = draw(generator, self.length)
+        vectors = random_bits(generator, length, batch_size, self.bits)
         steps = 2 * length + 2
         inputs = torch.zeros(steps, batch_size, self.input_size)
         inputs[0, :, self.bits] = 1

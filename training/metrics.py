@@ -1,0 +1,93 @@
+"""What a run leaves for those who watch it: `metrics.jsonl`, and on demand events for TensorBoard."""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from training.config import RECENT
+from training.trainer import Progress, Update
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_DIRECTORY = "tensorboard"
+
+
+class Metrics:
+    """Writes a line every RECENT updates, and one for every validation.
+
+    A line is a JSON object: {"update", "sequences", "stage", "loss", "errors", "gradient_norm", "rate", "skipped"},
+    loss and errors as means over the last RECENT updates; or {"update", "sequences", "validation_errors"}. Lines after
+    update `after`, which a run that was killed wrote after its last save, are dropped: a run that goes on writes them
+    again, so that the file is the same as if it had never been interrupted.
+    """
+
+    def __init__(self, directory: Path, after: int, tensorboard: bool) -> None:
+        path = directory / METRICS_FILE
+        kept = [line for line in _lines(path) if json.loads(line)["update"] <= after]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+        self._events = _events(directory, after) if tensorboard else None
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def after_update(self, progress: Progress, update: Update, validated: bool) -> None:
+        """Write what there is to tell after an update."""
+        where = {"update": progress.update, "sequences": progress.sequences}
+        if progress.update % RECENT == 0:
+            self._write(
+                where
+                | {
+                    "stage": progress.stage,
+                    "loss": _mean(progress.recent_losses, update.loss),
+                    "errors": _mean(progress.recent_errors, update.errors),
+                    "gradient_norm": update.gradient_norm,
+                    "rate": update.rate,
+                    "skipped": progress.skipped,
+                }
+            )
+        if validated:
+            self._write(where | {"validation_errors": progress.validation_errors})
+
+    def sync(self) -> None:
+        """See to it that what was written survives what a checkpoint survives."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._events:
+            for name, value in record.items():
+                if name not in ("update", "sequences"):
+                    self._events.add_scalar(name, value, record["update"])
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics; none, where it has left none."""
+    return [json.loads(line) for line in _lines(directory / METRICS_FILE)]
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the whole lines of a file; one that a crash cut off is left out."""
+    with contextlib.suppress(FileNotFoundError):
+        return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return []
+
+
+def _mean(values: list[float], otherwise: float) -> float:
+    return sum(values) / len(values) if values else otherwise
+
+
+def _events(directory: Path, after: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory / TENSORBOARD_DIRECTORY), purge_step=after + 1)

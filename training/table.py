@@ -1,0 +1,117 @@
+"""Tables of measured errors: of one checkpoint, or of all in a directory."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.artefact import load
+from models.config import ConfigError
+from models.manifest import MANIFEST_FILE, Manifest, read_manifest
+from training.config import Point
+from training.evaluation import evaluate, points_of
+from training.tasks import build_task
+
+HEAD = f"{'what':<34} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14}  goal"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How measurements are made: fresh sequences of each, their seed, the device, options of the task for all."""
+
+    sequences: int
+    seed: int
+    device: str
+    options: Mapping[str, Any]
+
+
+def checkpoint_rows(
+    directory: Path, points: Sequence[Point], how: Measurement, tell: Callable[[str], object]
+) -> list[dict[str, Any]]:
+    """Measure a checkpoint at these points, or, where there are none, at those that its manifest records.
+
+    Returns the rows for its manifest; `tell` hears each line of the table as soon as it is known. Raises ManifestError,
+    ConfigError.
+    """
+    model, manifest = load(directory)
+    task = build_task(manifest.task).with_options(how.options)
+    points = points or points_of(manifest.evaluation) or [Point({})]
+    for point in points:
+        task.with_options(point.options)
+        model.initial_state(1, point.memory_size)  # raises where it cannot have so many slots, before anything is told
+    tell(HEAD)
+    rows = []
+    for row in evaluate(model.to(how.device), task, points, how.sequences, how.seed):
+        tell(line(row))
+        rows.append(row)
+    return rows
+
+
+def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> None:
+    """Measure every checkpoint in `directory` again where its manifest records errors, and tell the whole table.
+
+    One that needs data that are not here is told, and left out. Raises ManifestError where there is no checkpoint.
+    """
+    found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_FILE}"))
+    if not found:
+        raise ConfigError(f"{directory}: there is no checkpoint, a directory with a {MANIFEST_FILE}, in it")
+    for path in found:
+        manifest = read_manifest(path)
+        tell(f"\n{path.name}: {manifest.task.get('name')}, {seeds_text(manifest)}")
+        try:
+            checkpoint_rows(path, [], how, tell)
+        except ConfigError as error:
+            tell(f"not measured: {error}")
+
+
+def seeds_text(manifest: Manifest) -> str:
+    """Return after how many sequences the seeds of a checkpoint's preset converged."""
+    seeds = manifest.training.get("seeds", {})
+    return convergence([record["converged_after"] for record in seeds.values()]) if seeds else "one seed"
+
+
+def convergence(after: Sequence[int | None]) -> str:
+    """Return the median and the range of the sequences after which seeds converged; None for one that did not."""
+    known = [math.inf if sequences is None else sequences for sequences in after]
+    count = sum(map(math.isfinite, known))
+    text = f"{count} of {len(known)} seeds converged"
+    if not count:
+        return text
+    least, median, most = (
+        f"{value:,.0f}" if math.isfinite(value) else "never"
+        for value in (min(known), statistics.median(known), max(known))
+    )
+    return f"{text}: median {median} sequences, from {least} to {most}"
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return a row of a manifest's evaluation as a line of the table."""
+    errors, wrong = f"{row['errors']:.4g}", f"{row['wrong_sequences']}/{row['sequences']}"
+    what, slots = options_text(row["options"]), row["memory_size"] or "-"
+    return f"{what:<34} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14}  {goal_text(row)}".rstrip()
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Return the options of a point in words: length 10, repeats 1 to 5."""
+    return ", ".join(f"{name} {_range(value)}" for name, value in options.items()) or "as in training"
+
+
+def of_text(row: Mapping[str, Any]) -> str:
+    """Return what the errors of a row are to be seen beside: their greatest number, or the optimum."""
+    return f"{row['asked']:g}" if row["optimum"] is None else f"optimum {row['optimum']:.1f}"
+
+
+def goal_text(row: Mapping[str, Any]) -> str:
+    """Return the target of a row, and whether it was reached or by how much it was missed."""
+    target = row.get("target")
+    if target is None:
+        return ""
+    missed = row["errors"] - (row["optimum"] or 0) - target
+    return f"{target:g}: reached" if missed <= 0 else f"{target:g}: missed by {missed:.3g}"
+
+
+def _range(value: Any) -> str:
+    is_range = isinstance(value, list) and len(value) == 2
+    return f"{value[0]} to {value[1]}" if is_range else str(value)

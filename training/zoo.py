@@ -1,0 +1,115 @@
+"""From a preset to a model worth serving: several seeds, the best of them, its figures, graph and card."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.artefact import load
+from models.manifest import WEIGHTS_FILE, read_manifest, weights_file
+from training.card import write_card
+from training.checkpoint import CheckpointError, save_evaluation, write_atomically, write_manifest
+from training.config import Point, Preset
+from training.evaluation import CHOICE_SEED, evaluate, measure
+from training.export import export
+from training.metrics import read_metrics
+from training.plots import LEARNING_DATA, plot_all
+from training.seeds import seed_directories
+from training.tasks import build_task
+
+CHOICE_SEQUENCES = 256
+LEAST_ERRORS = 1e-3
+"""Fewer errors per sequence count as so many: the choice goes by the logarithm."""
+
+
+def publish(
+    preset: Preset,
+    runs: Path,
+    out: Path,
+    command: str,
+    sequences: int,
+    tell: Callable[[str], object],
+) -> Path:
+    """Make a checkpoint to serve of the best of the runs in `runs`, and return `out`, where it is.
+
+    The best has the least geometric mean of errors per sequence, beyond the optimum, over the preset's points of
+    evaluation, on sequences that no table reports. It is then measured there on `sequences` fresh ones, exported, and
+    described. The manifest records every seed: after how many sequences it had converged, or None, and its mean.
+    `tell` hears of each step. Raises CheckpointError where no run has come to its end.
+    """
+    points = preset.evaluation or (Point({}),)
+    finished = [run for run in seed_directories(runs) if _has_finished(run, preset)]
+    if not finished:
+        raise CheckpointError(f"{runs}: no run of preset {preset.name!r} has come to its end there: train some first")
+    means = {}
+    for run in finished:
+        means[run] = _mean_errors(run, points)
+        tell(f"{run}: {means[run]:.4g} errors per sequence, as a geometric mean over {len(points)} measurements")
+    best = min(finished, key=lambda run: means[run])
+    _copy(best, out, command, {_seed(run): _record(run, means[run]) for run in finished})
+    _write_learning_curves(finished, out, _seed(best))
+    model, manifest = load(out)
+    rows = []
+    measured_by = {"command": f"engram evaluate {out} --sequences {sequences}"}
+    for row in evaluate(model, build_task(manifest.task), points, sequences):
+        rows.append(row | measured_by)
+        tell(f"{row['options']}, {row['memory_size'] or '-'} slots: {row['errors']:.4g} {row['unit']} per sequence")
+    save_evaluation(out, manifest, rows)
+    export(out)
+    plot_all(out, out)
+    write_card(out)
+    return out
+
+
+def _has_finished(run: Path, preset: Preset) -> bool:
+    try:
+        training = read_manifest(run).training
+    except ValueError:
+        return False
+    return bool(training.get("finished")) and training.get("preset") == preset.name
+
+
+def _mean_errors(run: Path, points: Sequence[Point]) -> float:
+    model, manifest = load(run)
+    task = build_task(manifest.task)
+    logarithms = []
+    for point in points:
+        measured = measure(
+            model, task.with_options(point.options), CHOICE_SEQUENCES, CHOICE_SEED, memory_size=point.memory_size
+        )
+        logarithms.append(math.log(max(LEAST_ERRORS, measured.excess)))
+    return math.exp(sum(logarithms) / len(logarithms))
+
+
+def _seed(run: Path) -> str:
+    return run.name.removeprefix("seed-")
+
+
+def _record(run: Path, mean: float) -> dict[str, Any]:
+    training = read_manifest(run).training
+    return {"sequences": training["sequences"], "converged_after": training["converged_after"], "mean_errors": mean}
+
+
+def _copy(run: Path, out: Path, command: str, seeds: dict[str, Any]) -> None:
+    """Write the model of a run to `out`, with the record of all seeds."""
+    manifest = read_manifest(run)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights_file(run, manifest), out / WEIGHTS_FILE)
+    training = manifest.training | {"command": command, "seeds": seeds}
+    write_manifest(out, dataclasses.replace(manifest, training=training, evaluation=[]))
+
+
+def _write_learning_curves(runs: Sequence[Path], out: Path, chosen: str) -> None:
+    """Write the validations of every run, [sequences, errors], as JSON."""
+    curves = {
+        _seed(run): [
+            [line["sequences"], line["validation_errors"]] for line in read_metrics(run) if "validation_errors" in line
+        ]
+        for run in runs
+    }
+    converged = {_seed(run): read_manifest(run).training["converged_after"] for run in runs}
+    values = {"seeds": curves, "chosen": int(chosen), "converged_after": converged}
+    write_atomically(out / LEARNING_DATA, (json.dumps(values) + "\n").encode())
