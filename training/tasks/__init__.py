@@ -5,21 +5,30 @@ from typing import Any
 
 from models.config import ConfigError, from_values
 from training.tasks.associative_recall import AssociativeRecall
+from training.tasks.babi import Babi
 from training.tasks.base import AnswerTask, BitTask, Episode, Range, Task, join
 from training.tasks.copy import Copy
+from training.tasks.dyck import DyckWords
+from training.tasks.key_value import KeyValueRecall
 from training.tasks.ngrams import NGrams
 from training.tasks.priority_sort import PrioritySort
 from training.tasks.repeat_copy import RepeatCopy
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort, KeyValueRecall, DyckWords, Babi)
+}
 
 __all__ = [
     "TASKS",
     "AnswerTask",
     "AssociativeRecall",
+    "Babi",
     "BitTask",
     "Copy",
+    "DyckWords",
     "Episode",
+    "KeyValueRecall",
     "NGrams",
     "PrioritySort",
     "Range",

@@ -1,0 +1,251 @@
+"""bAbI: read a story word by word and answer the questions in it, from the public files of Weston et al. 2015."""
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.config import ConfigError, require_at_least
+from training.tasks.base import AnswerTask, Episode
+
+ANSWER = "-"
+"""The word that asks for a word of an answer."""
+
+LINE = re.compile(r"(?P<number>\d+) (?P<text>[^\t]*\w[^\t]*)(\t(?P<answer>[^\t]*\w[^\t]*)(\t[\d ]*)?)?")
+WORD = re.compile(r"\w[\w'-]*|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Babi(AnswerTask):
+    """A whole story, one word a step, in lower case; at each "-" the model says a word of the answer.
+
+        time     0    1    2  3   4      5 6     7  8    9 10
+        word     mary went to the garden . where is mary ? -
+        target                                             garden    T: the words of the longest story of the batch
+
+    Words and punctuation are tokens. An answer of several words has as many "-" in a row, and is right where all of
+    them are; errors are the questions answered wrong. An episode draws for each sequence one of the tasks and then one
+    of its stories, both uniformly; `whole` has every story once.
+
+    directory: of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all files whose names
+    begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of those to draw from.
+    max_words: longer stories are left out of training, never of the test.
+    vocabulary: all words, by their tokens; where it is left out, those of both splits of the tasks are collected, which
+    reads the files. Where it is given they are only read when an episode is drawn, once in the life of the process.
+
+    A task alone, as it is tested: `task.with_options({"tasks": [3], "split": "test"})`; the words stay the same.
+
+    The data: en-10k of bAbI tasks version 1.2 (tasks_1-20_v1-2.tar.gz, research.facebook.com/downloads/babi),
+    copyright Facebook, under Creative Commons Attribution 3.0; Engram does not come with them. Encoded as in the DNC
+    paper (Graves et al., Nature 538:471, Methods), which has the same 159 tokens; there a word is one-hot, here it has
+    a learned vector.
+    """
+
+    directory: str
+    tasks: tuple[int, ...] = tuple(range(1, 21))
+    split: Literal["train", "test"] = "train"
+    max_words: int = 800
+    vocabulary: tuple[str, ...] = ()
+
+    name = "babi"
+    paper = "Weston et al., Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks, arXiv 1502.05698"
+    groups = 1
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_words")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or not set(self.tasks) <= set(range(1, 21)):
+            raise ConfigError(f"Babi.tasks must be different numbers from 1 to 20, got {list(self.tasks)}")
+        if not self.vocabulary:
+            object.__setattr__(self, "vocabulary", _collected(self.directory, self.tasks))
+        if ANSWER not in self.vocabulary or len(set(self.vocabulary)) < len(self.vocabulary):
+            raise ConfigError(
+                f"Babi.vocabulary must have the word {ANSWER!r} and no word twice, got {list(self.vocabulary)}; "
+                "leave it out to have the words collected from the files"
+            )
+
+    @property
+    def classes(self) -> int:  # type: ignore[override]
+        return len(self.vocabulary)
+
+    @property
+    def model_values(self) -> dict[str, Any]:
+        return {
+            "input_size": 1,
+            "output_size": self.output_size,
+            "output_activation": "softmax",
+            "output_at": "every-step",
+            "embedding": {"vocabulary_size": len(self.vocabulary)},
+        }
+
+    def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
+        """Return the episode of random stories. Raises ConfigError where the files cannot be used."""
+        stories = self._stories()
+        tasks = torch.randint(0, len(self.tasks), (batch_size,), generator=generator)
+        places = torch.rand(batch_size, generator=generator, dtype=torch.float64)
+        return self._episode(stories, stories.first[tasks] + (places * stories.counts[tasks]).long())
+
+    def whole(self, batch_size: int) -> Iterator[Episode]:
+        """Yield every story once, task by task in the order of the files. Raises ConfigError as `sample` does."""
+        stories = self._stories()
+        count = len(stories.starts)
+        for start in range(0, count, batch_size):
+            yield self._episode(stories, torch.arange(start, min(start + batch_size, count)))
+
+    def render(self, episode: Episode, row: int = 0) -> str:
+        """Return one story as text, a line for each sentence; behind a question the words of its answer in brackets."""
+        end = len(episode.mask) if episode.lengths is None else int(episode.lengths[row])
+        tokens = episode.inputs[:end, row, 0].tolist()
+        answers = self.digits(episode.targets[:end, row])[:, 0].tolist()
+        words = [
+            f"[{self.vocabulary[answer]}]" if asked else self.vocabulary[int(token)]
+            for token, answer, asked in zip(tokens, answers, episode.mask[:end, row].tolist(), strict=True)
+        ]
+        text = re.sub(r" (?=[.?])", "", " ".join(words))
+        return re.sub(r"(?<=\.) |(?<=\]) (?!\[)", "\n", text)
+
+    def _stories(self) -> "_Stories":
+        longest = self.max_words if self.split == "train" else math.inf
+        return _encoded(self.directory, self.tasks, self.split, self.vocabulary, longest)
+
+    def _episode(self, stories: "_Stories", numbers: Tensor) -> Episode:
+        """Return the stories with these numbers, [B], as an episode."""
+        lengths = stories.lengths[numbers]
+        steps = torch.arange(int(lengths.max())).unsqueeze(1)
+        told = steps < lengths
+        places = torch.where(told, stories.starts[numbers] + steps, 0)
+        answers = torch.where(told, stories.answers[places], -1).unsqueeze(2)
+        targets = torch.zeros(*told.shape, self.classes)
+        targets.scatter_(2, answers.clamp(min=0).long(), (answers >= 0).float())
+        return Episode(
+            inputs=torch.where(told, stories.tokens[places], 0).float().unsqueeze(2),
+            targets=targets,
+            mask=(answers >= 0).squeeze(2).float(),
+            lengths=lengths,
+        )
+
+
+class _Text(NamedTuple):
+    """The stories of one task and split, one behind the other, in words numbered as they come."""
+
+    words: tuple[str, ...]
+    tokens: Tensor
+    """[words told], the number of each word; of ANSWER, where one is asked for"""
+    answers: Tensor
+    """[words told], the number of the word asked for, -1 where none is"""
+    lengths: Tensor
+    """[stories], the words of each"""
+
+
+class _Stories(NamedTuple):
+    """The stories to draw from, in tokens of the vocabulary."""
+
+    tokens: Tensor
+    answers: Tensor
+    """[words told] both, as those of a _Text"""
+    starts: Tensor
+    """[stories], where each begins"""
+    lengths: Tensor
+    """[stories]"""
+    first: Tensor
+    """[tasks], the number of the first story of each"""
+    counts: Tensor
+    """[tasks], how many stories each has"""
+
+
+@functools.cache
+def _encoded(
+    directory: str, tasks: tuple[int, ...], split: str, vocabulary: tuple[str, ...], longest: float
+) -> _Stories:
+    """Return the stories of some tasks, less those of more than `longest` words. Raises ConfigError."""
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    tokens, answers, starts, lengths = [], [], [], []
+    told = 0
+    for task in tasks:
+        text = _read(directory, task, split)
+        unknown = sorted(set(text.words) - set(numbers))
+        if unknown:
+            raise ConfigError(
+                f"Babi.vocabulary has no word {unknown[0]!r}, which is in task {task} ({split}) of {directory!r}; "
+                "leave it out to have the words collected from the files"
+            )
+        table = torch.tensor([*(numbers[word] for word in text.words), -1], dtype=torch.int32)  # -1 stays -1
+        tokens.append(table[text.tokens])
+        answers.append(table[text.answers])
+        short = text.lengths <= longest
+        if not short.any():
+            raise ConfigError(
+                f"Babi.max_words: task {task} has no story of at most {longest} words; its shortest has "
+                f"{int(text.lengths.min())}"
+            )
+        starts.append((told + text.lengths.cumsum(0) - text.lengths)[short])
+        lengths.append(text.lengths[short])
+        told += len(text.tokens)
+    counts = torch.tensor([len(of_task) for of_task in lengths])
+    first = counts.cumsum(0) - counts
+    return _Stories(torch.cat(tokens), torch.cat(answers), torch.cat(starts), torch.cat(lengths), first, counts)
+
+
+def _collected(directory: str, tasks: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the words of both splits of these tasks, in alphabetical order. Raises ConfigError."""
+    texts = [_read(directory, task, split) for task in tasks for split in ("train", "test")]
+    return tuple(sorted(set().union(*(text.words for text in texts))))
+
+
+@functools.cache
+def _read(directory: str, task: int, split: str) -> _Text:
+    """Read the files of a task and split. Raises ConfigError."""
+    pattern = f"qa{task}_*_{split}*.txt"
+    paths = sorted(Path(directory).glob(pattern))
+    if not paths:
+        raise ConfigError(
+            f"Babi.directory: no file {pattern} in {directory!r}; it must be a directory of the bAbI texts, such as "
+            "en-10k of tasks_1-20_v1-2.tar.gz (research.facebook.com/downloads/babi)"
+        )
+    numbers = {ANSWER: 0}
+    tokens: list[int] = []
+    answers: list[int] = []
+    starts: list[int] = []
+
+    @functools.cache  # sentences recur
+    def numbered(text: str) -> list[int]:
+        return [numbers.setdefault(word, len(numbers)) for word in WORD.findall(text.lower())]
+
+    for path in paths:
+        for number, text, answer in _lines(path):
+            if number == 1:
+                starts.append(len(tokens))
+            told, due = numbered(text), numbered(answer)
+            tokens += told + [numbers[ANSWER]] * len(due)
+            answers += [-1] * len(told) + due
+    ends = torch.tensor([*starts[1:], len(tokens)])
+    lengths = ends - torch.tensor(starts)
+    return _Text(
+        tuple(numbers), torch.tensor(tokens, dtype=torch.int32), torch.tensor(answers, dtype=torch.int32), lengths
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line, its text, and its answer with the words apart, "" where it is no question."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Babi.directory: {path}: {error}") from error
+    previous = 0
+    for place, line in enumerate(lines, 1):
+        match = LINE.fullmatch(line)
+        number = int(match["number"]) if match else 0
+        if not match or number not in (1, previous + 1):
+            raise ConfigError(
+                f"Babi.directory: {path}, line {place}: expected a number that counts the lines of a story from 1, and "
+                f"its text; behind a question a tab, the answer, a tab, numbers of lines; got {line!r}"
+            )
+        yield number, match["text"], (match["answer"] or "").replace(",", " ")
+        previous = number
+    if not lines:
+        raise ConfigError(f"Babi.directory: {path} is empty")
