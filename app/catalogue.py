@@ -24,12 +24,14 @@ class InputFormat:
 class ServedModel:
     """One checkpoint and the engine that steps it.
 
+    output_groups: how many equal parts of classes the outputs are, each with a softmax of its own; 1 for other outputs.
     spec: of sessions that ask for no memory size; memory: which sizes they may ask for.
     """
 
     name: str
     manifest: Manifest
     inputs: InputFormat
+    output_groups: int
     spec: Spec
     memory: MemorySizes
     max_trace_bytes: int
@@ -48,6 +50,7 @@ class ServedModel:
             "output_size": manifest.output_size,
             "vocabulary_size": self.inputs.vocabulary_size,
             "output_activation": config["output_activation"],
+            "output_groups": self.output_groups,
             "output_at": config.get("output_at", "every-step"),
             "memory_size": self.spec.memory_size,
             "word_size": config.get("word_size"),
@@ -99,6 +102,14 @@ def input_format(manifest: Manifest) -> InputFormat:
             f"got {embedding!r} and {manifest.input_size}"
         )
     return InputFormat(1, vocabulary_size)
+
+
+def output_groups(manifest: Manifest) -> int:
+    """Return how many parts of classes the outputs of a checkpoint's model are. Raises ManifestError."""
+    groups, size = manifest.config.get("output_groups", 1), manifest.output_size
+    if type(groups) is not int or groups < 1 or size % groups:
+        raise ManifestError(f"config.output_groups must be a divisor of output_size, which is {size}, got {groups!r}")
+    return groups
 
 
 class ModelCatalogue:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import routes, stream
 from app.api.problems import add_problem_handlers
 from app.backends.base import Backend, check_backend
-from app.catalogue import ModelCatalogue, ServedModel, input_format
+from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.errors import InvalidRequest
@@ -200,7 +200,7 @@ def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
 def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics) -> ServedModel:
     """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
     name, manifest = directory.name, read_manifest(directory)
-    inputs, least = input_format(manifest), least_memory(manifest)
+    inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     trained = _load_backend(directory, manifest, settings, device)
     check_backend(trained)
     memory = MemorySizes(name, trained.spec, least, settings.max_state_bytes)
@@ -210,6 +210,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
         name=name,
         manifest=manifest,
         inputs=inputs,
+        output_groups=groups,
         spec=backend.spec,
         memory=memory,
         max_trace_bytes=settings.max_trace_bytes,

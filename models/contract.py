@@ -28,17 +28,31 @@ OutputAt = Literal["every-step", "last-step"]
 class ModelConfig:
     """What the configs of all models have in common.
 
+    output_groups: with "softmax", outputs are that many classes at once, a digit each: as many equal parts, one behind
+    the other, with a softmax of its own each (the graph tasks of Graves et al. 2016: 9 digits of 10 classes).
     With an embedding, inputs are tokens, one number a step, and input_size is 1.
     """
 
     input_size: int
     output_size: int
     output_activation: Activation = field(default="identity", kw_only=True)
+    output_groups: int = field(default=1, kw_only=True)
     output_at: OutputAt = field(default="every-step", kw_only=True)
     embedding: EmbeddingConfig | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "input_size", "output_size")
+        require_at_least(self, 1, "input_size", "output_size", "output_groups")
+        groups = f"{type(self).__name__}.output_groups"
+        if self.output_groups > 1 and self.output_activation != "softmax":
+            raise ConfigError(
+                f"{groups} must be 1 unless outputs are classes, got {self.output_groups} with output_activation "
+                f"{self.output_activation!r}: take 'softmax', or leave output_groups away"
+            )
+        if self.output_size % self.output_groups:
+            raise ConfigError(
+                f"{groups} must divide output_size {self.output_size}, got {self.output_groups}: "
+                "output_size is the number of groups times that of the classes in each"
+            )
         if self.embedding and self.input_size != 1:
             raise ConfigError(f"{type(self).__name__}.input_size must be 1 with an embedding, got {self.input_size}")
 
@@ -54,6 +68,7 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         self.input_size = config.input_size
         self.output_size = config.output_size
         self.output_activation = config.output_activation
+        self.output_groups = config.output_groups
         self.output_at = config.output_at
         self.embedding = Embedding(config.embedding) if config.embedding else None
 
@@ -85,7 +100,12 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         """
 
     def activate(self, outputs: Tensor) -> Tensor:
-        """Turn the outputs of `step` into what is served: probabilities where the outputs are bits or classes."""
+        """Turn the outputs of `step` into what is served: probabilities where the outputs are bits or classes.
+
+        outputs: [..., output_size], and so is what is returned.
+        """
+        if self.output_activation == "softmax" and self.output_groups > 1:
+            return torch.softmax(outputs.unflatten(-1, (self.output_groups, -1)), -1).flatten(-2)
         if self.output_activation == "softmax":
             return torch.softmax(outputs, -1)
         return torch.sigmoid(outputs) if self.output_activation == "sigmoid" else outputs

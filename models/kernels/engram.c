@@ -25,6 +25,7 @@ typedef struct {
     real *controls; /* the interface as the heads use it */
     real *joined;   /* what the outputs are taken of */
     real *outputs;  /* before their activation; then their gradient */
+    real *group;    /* one group of classes, of one row */
     real *memory;   /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
     real *spare;    /* for one row at a time */
 } step_work;
@@ -74,6 +75,7 @@ static step_work lay_step(const model *m, share of, room *from) {
     w.hidden = take_rows(from, of, m->controller[m->layers - 1].size);
     w.raw = take_rows(from, of, m->interface.outputs), w.controls = take_rows(from, of, m->interface.outputs);
     w.joined = take_rows(from, of, m->output.inputs), w.outputs = take_rows(from, of, m->output.outputs);
+    w.group = take_at(from, m->output_activation == SOFTMAX ? padded(classes_of(m)) : 0, 0);
     i64 own = memory_work(m);
     w.memory = take_at(from, own * (of.keep ? of.total : 1), of.keep ? of.first * own : 0);
     i64 spare = m->kind == DNC ? 2 * row_of(m->slots) + 256 : m->kind == NTM ? ntm_wide(m) + row_of(m->slots) : 0;
@@ -190,6 +192,19 @@ static step_work step(const model *m, const states *s, const rows *who, const re
     return w;
 }
 
+/* Activate what a step put out for one row. outputs: [output_size]. */
+static void activate_outputs(const model *m, step_work w, i64 b, real *outputs) {
+    i64 width = m->output.outputs, classes = classes_of(m);
+    real *y = w.outputs + b * width;
+    for (i64 k = 0; k < width; k += LANES) store(y + k, activate(m->output_activation, load(y + k)));
+    memcpy(outputs, y, m->output_size * sizeof(real));
+    for (i64 g = 0; m->output_activation == SOFTMAX && g < m->output_groups; g++) {
+        memcpy(w.group, y + g * classes, classes * sizeof(real));
+        softmax_(w.group, classes, padded(classes));
+        memcpy(outputs + g * classes, w.group, classes * sizeof(real));
+    }
+}
+
 /* Step sessions once or several times, each in its slot of the arena, none named twice.
  * inputs: [steps][batch][input_size]; outputs: [steps][batch][output_size], activated. Of the last step, where they are
  * asked for: controls [batch][interface.outputs], the interface as the heads used it, and allocation
@@ -198,15 +213,9 @@ void engram_step(const model *m, const states *s, const i64 *slots, const i64 *n
                  const real *inputs, real *outputs, real *controls, real *allocation, real *scratch) {
     uint64_t mode = flush_denormals();
     rows who = {batch, numbers, slots, slots};
-    i64 width = m->output.outputs;
     for (i64 t = 0; t < steps; t++, inputs += batch * m->input_size, outputs += batch * m->output_size) {
         step_work w = step(m, s, &who, inputs, (share){batch, 0, 0}, scratch, allocation);
-        for (i64 b = 0; b < batch; b++) {
-            real *y = w.outputs + b * width;
-            for (i64 k = 0; k < width; k += LANES) store(y + k, activate(m->output_activation, load(y + k)));
-            if (m->output_activation == SOFTMAX) softmax_(y, m->output_size, width);
-            memcpy(outputs + b * m->output_size, y, m->output_size * sizeof(real));
-        }
+        for (i64 b = 0; b < batch; b++) activate_outputs(m, w, b, outputs + b * m->output_size);
         if (controls) memcpy(controls, w.controls, batch * m->interface.outputs * sizeof(real));
     }
     restore_mode(mode);

@@ -41,7 +41,7 @@ class Model(ctypes.Structure):
     _fields_ = [
         *_fields(
             {
-                Integer: "kind layers input_size output_size output_activation slots word reads writes "
+                Integer: "kind layers input_size output_size output_activation output_groups slots word reads writes "
                 "strength linked masking deallocation link_sharpening style in_turn signed_heads shift_width",
                 Float: "clip",
                 Pointer: "controller",

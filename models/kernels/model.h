@@ -11,7 +11,7 @@ enum strength { ONEPLUS, SOFTPLUS };
 enum style { PAPER, PYTORCH_NTM, NTM_LASAGNE };
 
 typedef struct {
-    i64 kind, layers, input_size, output_size, output_activation, slots, word, reads, writes;
+    i64 kind, layers, input_size, output_size, output_activation, output_groups, slots, word, reads, writes;
     i64 strength, linked, masking, deallocation, link_sharpening; /* of a DNC */
     i64 style, in_turn, signed_heads, shift_width;                /* of an NTM */
     double clip;
@@ -28,6 +28,9 @@ typedef struct {
     real *memory, *read_weights, *write_weights, *read_vectors, *usage, *link, *precedence;
     const cell_states *cells;
 } states;
+
+/* How many classes are in each group of the outputs, where they are classes. */
+INLINE i64 classes_of(const model *m) { return m->output_size / m->output_groups; }
 
 INLINE i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
 

@@ -137,6 +137,7 @@ class Packed:
             input_size=input_size,
             output_size=config["output_size"],
             output_activation=ACTIVATIONS.index(config["output_activation"]),
+            output_groups=config.get("output_groups", 1),
             slots=memory_size or 0,
             word=word,
             reads=reads,

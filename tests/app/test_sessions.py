@@ -55,7 +55,9 @@ async def service(
     engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"))
     engine.start()
     memory = MemorySizes("fake", backend.spec, 1, MAX_STATE_BYTES)
-    model = ServedModel("fake", MANIFEST, InputFormat(2), backend.spec, memory, MAX_TRACE_BYTES, engine, "fake", "cpu")
+    model = ServedModel(
+        "fake", MANIFEST, InputFormat(2), 1, backend.spec, memory, MAX_TRACE_BYTES, engine, "fake", "cpu"
+    )
     models = ModelCatalogue({"fake": model}, {})
     try:
         yield SessionService(models, store or MemoryStore(), metrics, 3, 8, IDLE, clock or Clock())

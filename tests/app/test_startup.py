@@ -103,6 +103,11 @@ DAMAGES = {
     "a memory size that is true": (lambda d: edit_config(d, memory_size=True), "config.memory_size must be a whole"),
     "no links per slot": (lambda d: edit_config(d, links="sparse"), "config.links_per_slot must be a whole number"),
     "a vocabulary of words": (lambda d: edit_config(d, embedding={"size": 5}), "config.embedding must have"),
+    "groups that the outputs are not": (
+        lambda d: edit_config(d, output_groups=3),
+        "divisor of output_size, which is 2",
+    ),
+    "no groups of outputs": (lambda d: edit_config(d, output_groups=0), "must be a divisor of output_size"),
     "a controller that the weights have not": (
         lambda d: edit_config(d, controller=WIDE),
         "are not those of the config",

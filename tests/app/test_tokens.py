@@ -1,4 +1,4 @@
-"""A model that takes tokens and tells classes, at real servers of both back ends."""
+"""Models that take tokens and tell classes, at real servers of every back end."""
 
 import json
 from collections.abc import Iterator
@@ -27,11 +27,12 @@ TOKEN = "a token, a whole number from 0 to 6"
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkpoints")
     make_token_checkpoint(root / "words", output_at="last-step")
+    make_token_checkpoint(root / "digits", output_size=6, output_groups=2)
     make_checkpoint(root / "bits")
     return root
 
 
-@pytest.fixture(scope="module", params=["onnx", "torch"])
+@pytest.fixture(scope="module", params=["fused", "onnx", "torch"])
 def server(
     request: pytest.FixtureRequest, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -60,6 +61,19 @@ def test_card_tells_of_tokens_and_classes(client):
     assert (words["input_size"], words["vocabulary_size"]) == (1, 7)
     assert (words["output_activation"], words["output_at"], words["memory_size"]) == ("softmax", "last-step", None)
     assert (bits["vocabulary_size"], bits["output_at"]) == (None, "every-step")
+
+
+def test_card_tells_of_several_classes_at_once(client):
+    groups = {name: client.get(f"/models/{name}").json()["output_groups"] for name in ("digits", "words", "bits")}
+    assert groups == {"digits": 2, "words": 1, "bits": 1}
+
+
+def test_every_digit_of_an_answer_has_the_probabilities_that_torch_gives_it(client, checkpoints):
+    model, _ = load(checkpoints / "digits")
+    outputs, _, _ = unroll(model, torch.tensor(NESTED)[:, None].float(), model.initial_state(1))
+    digits = torch.softmax(outputs[:, 0].detach().reshape(5, 2, 3), -1)
+    told = client.post("/infer", json={"model": "digits", "inputs": SENTENCE}).json()
+    np.testing.assert_allclose(np.reshape(told["outputs"], (5, 2, 3)), digits, atol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", [NESTED, SENTENCE, [[float(token)] for token in SENTENCE]])

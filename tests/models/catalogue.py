@@ -40,6 +40,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-sizes-of-1": DNCConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
     "dnc-odd-sizes": DNCConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
     "dnc-sigmoid": DNCConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
+    "dnc-groups": DNCConfig(3, 6, 3, 2, controller=LSTM, output_activation="softmax", output_groups=2),
     "dnc-softplus": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, strength="softplus"),
     "dnc-basic-rnn": DNCConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
     "dnc-gru": DNCConfig(3, 2, memory_size=6, word_size=4, controller=GRU),
@@ -191,6 +192,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "ntm-sizes-of-1": NTMConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
     "ntm-odd-sizes": NTMConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
     "ntm-sigmoid": NTMConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
+    "ntm-groups": NTMConfig(3, 27, 3, 2, controller=LSTM, output_activation="softmax", output_groups=3),
     "rnn": RNNConfig(3, 2, controller=LSTM),
     "rnn-feed-forward": RNNConfig(3, 2, controller=FEED_FORWARD),
     "rnn-feed-forward-deep": RNNConfig(
@@ -210,6 +212,10 @@ CATALOGUE: dict[str, AnyConfig] = {
     "rnn-no-readout": RNNConfig(3, 5, controller=LSTM, readout=False),
     "rnn-sizes-of-1": RNNConfig(1, 1, controller=LSTMConfig(hidden_size=1, forget_bias=0)),
     "rnn-tokens": RNNConfig(1, 4, controller=GRU, embedding=TOKENS, output_activation="softmax", output_at="last-step"),
+    "rnn-groups": RNNConfig(
+        1, 5, controller=GRU, embedding=TOKENS, output_activation="softmax", output_groups=5, output_at="last-step"
+    ),
+    "rnn-groups-of-16": RNNConfig(3, 80, controller=GRU, output_activation="softmax", output_groups=5),
     "rnn-sigmoid": RNNConfig(7, 5, controller=FeedForwardConfig(hidden_size=3), output_activation="sigmoid"),
 }
 

@@ -48,4 +48,12 @@ def any_model(largest_memory: int = 300) -> st.SearchStrategy[AnyConfig]:
         style=st.sampled_from(["paper", "paper", "pytorch-ntm", "ntm-lasagne"]),
         signed_heads=st.booleans(),
     ).flatmap(lambda config: st.sampled_from([config, replace(config, order="in-turn", write_heads=config.read_heads)]))
-    return st.one_of(dncs, ntms, st.builds(RNNConfig, **(sizes | activations)))
+    rnns = st.builds(RNNConfig, **(sizes | activations))
+    return st.builds(grouped, st.one_of(dncs, ntms, rnns), st.sampled_from([1, 1, 2, 9]))
+
+
+def grouped(config: AnyConfig, groups: int) -> AnyConfig:
+    """Return the config with so many groups of its classes, where its outputs are classes."""
+    if config.output_activation != "softmax":
+        return config
+    return replace(config, output_size=groups * config.output_size, output_groups=groups)

@@ -23,6 +23,35 @@ def test_activation_softmax_turns_outputs_into_probabilities_of_classes():
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 2))
 
 
+def test_activation_softmax_of_groups_makes_each_digit_sum_to_1_on_its_own():
+    outputs = torch.tensor([[[200.0, -200, 0, 0, 0, 0]], [[1, 2, 2, -9, -9, 300]]])
+    model, likely = make("dnc-groups"), torch.e / (1 + 2 * torch.e)
+    expected = [[[1, 0, 0, 1 / 3, 1 / 3, 1 / 3]], [[1 - 2 * likely, likely, likely, 0, 0, 1]]]
+    torch.testing.assert_close(model.activate(outputs), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_group_of_outputs_is_activated_as_if_it_were_alone(kind):
+    model, outputs = make(f"{kind}-groups"), torch.randn(4, 3, CATALOGUE[f"{kind}-groups"].output_size)
+    parts = outputs.split(model.output_size // model.output_groups, -1)
+    assert torch.equal(model.activate(outputs), torch.cat([torch.softmax(part, -1) for part in parts], -1))
+
+
+GROUPS = [
+    (3, "softmax", 0, r"\.output_groups must be at least 1, got 0"),
+    (10, "softmax", 3, r"\.output_groups must divide output_size 10, got 3: .* times that of the classes in each"),
+    (9, "sigmoid", 3, r"\.output_groups must be 1 .*, got 3 with output_activation 'sigmoid': take 'softmax'"),
+]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(("size", "activation", "groups", "complaint"), GROUPS)
+def test_groups_that_outputs_cannot_be_are_refused_with_the_remedy(kind, size, activation, groups, complaint):
+    values = {"input_size": 3, "output_size": size, "output_activation": activation, "output_groups": groups}
+    with pytest.raises(ConfigError, match=complaint):
+        model_config(kind, values)
+
+
 def test_activation_identity_leaves_outputs_as_they_are():
     assert make("dnc").activate(torch.tensor([0.0, -200.0, 200.0])).tolist() == [0, -200, 200]
 
