@@ -66,14 +66,14 @@ class NGrams(BitTask):
     def optimum(self, episode: Episode) -> Tensor:
         """Return the cost of the Bayes-optimal estimator on each sequence in bits: [B]."""
         context_size = self.order - 1
-        bits = torch.cat([episode.inputs[:, :, 0], episode.targets[-1:, :, 0]])
+        bits = torch.cat([episode.inputs[:1], episode.targets])[:, :, 0]
         rows = torch.arange(bits.shape[1])
         counts = torch.full((bits.shape[1], 2**context_size, 2), 0.5)
         cost = torch.zeros(bits.shape[1])
         for step in range(context_size, len(bits)):
             context, bit = _contexts(bits, self.order, step), bits[step].long()
             seen = counts[rows, context]
-            cost -= torch.log2(seen[rows, bit] / seen.sum(1))
+            cost -= torch.log2(seen[rows, bit] / seen.sum(1)) * episode.mask[step - 1]
             counts[rows, context, bit] += 1
         return cost
 
