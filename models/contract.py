@@ -105,7 +105,7 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         outputs: [..., output_size], and so is what is returned.
         """
         if self.output_activation == "softmax" and self.output_groups > 1:
-            return torch.softmax(outputs.unflatten(-1, (self.output_groups, -1)), -1).flatten(-2)
+            return torch.softmax(outputs.reshape(*outputs.shape[:-1], self.output_groups, -1), -1).flatten(-2)
         if self.output_activation == "softmax":
             return torch.softmax(outputs, -1)
         return torch.sigmoid(outputs) if self.output_activation == "sigmoid" else outputs
