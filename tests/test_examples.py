@@ -1,5 +1,6 @@
 """The examples run as they stand, against a real server."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,3 +42,13 @@ def test_trained_model_can_be_served(tmp_path):
     assert "update   100" in shown
     with running_server(data=tmp_path / "data", checkpoints=tmp_path / "runs") as server:
         assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["small"]
+
+
+def test_own_task_is_trained_exported_and_served(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shown = run("own_task.py", tmp_path / "runs" / "parity", str(port))
+    assert "odd so far: [1, 1, 0, 1]" in shown
+    assert (tmp_path / "runs" / "parity" / "model.onnx").exists()
+    lines = (ROOT / "examples" / "own_task.py").read_text().splitlines()
+    assert len(lines) < 60
