@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Adam, Optimizer
 
 from models.config import ConfigError, require_at_least
@@ -124,12 +124,21 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
 
 
 def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
-    """Add the regularisers to the gradients, clip them, and return their norm before it was clipped."""
+    """Add the regularisers to the gradients, clip them, and return the norm that they had before they were clipped.
+
+    Where that is not finite, they are not clipped, so that one sees which of them it is.
+    """
     weights = [weight for weight in model.parameters() if weight.grad is not None]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     with torch.no_grad():
-        for weight in weights if config.l1 or config.l2 else ():
-            assert weight.grad is not None
-            weight.grad += config.l1 * weight.sign() + config.l2 * weight
+        for weight, gradient in zip(weights, gradients, strict=True) if config.l1 or config.l2 else ():
+            gradient += config.l1 * weight.sign() + config.l2 * weight
+    norm = clipped = get_total_norm(gradients)
+    if not norm.isfinite():
+        return norm
     if config.clip_value:
         clip_grad_value_(weights, config.clip_value)
-    return clip_grad_norm_(weights, config.clip_norm or math.inf)
+        clipped = get_total_norm(gradients)
+    if config.clip_norm:
+        clip_grads_with_norm_(weights, config.clip_norm, clipped)
+    return norm
