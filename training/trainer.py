@@ -18,6 +18,8 @@ from training.tasks import Episode, Task, join
 VALIDATION_SEED = 1_000_000_007
 """The sequences that decide when to stop: the same at every validation, never those of training or of evaluation."""
 
+REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or try another seed"
+
 
 class NotFinite(RuntimeError):
     """A run that cannot go on: its numbers are not finite. The message names the update, the tensor and the seed."""
@@ -109,7 +111,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = finish_gradients(self.preset.optimizer, self.model).item()
         skipped = None
-        if math.isfinite(norm):
+        if math.isfinite(norm) and math.isfinite(loss.item()):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
@@ -128,6 +130,16 @@ class Trainer:
             return self.task.sample(self.generator, config.batch_size)
         return join(self.task.sample(self.generator, 1) for _ in range(config.batch_size))
 
+    def check_weights(self) -> None:
+        """Raise NotFinite where a weight is not finite: such a run has nothing to save, and cannot go on."""
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                raise NotFinite(f"{self._where}: {name} is not finite; {REMEDY}")
+
+    @property
+    def _where(self) -> str:
+        return f"update {self.progress.update}, seed {self.preset.training.seed}"
+
     def _not_finite(self, outputs: Tensor, loss: Tensor) -> str:
         """Return the name of the first tensor that is not finite, in the order in which they are computed."""
         named: dict[str, Tensor] = dict(self.model.named_parameters())
@@ -144,9 +156,8 @@ class Trainer:
             progress.not_finite += 1
             if progress.not_finite > config.skips:
                 raise NotFinite(
-                    f"update {progress.update}, seed {config.seed}: {update.skipped} is not finite (loss "
-                    f"{update.loss:g}), for {progress.not_finite} updates in a row; lower optimizer.learning_rate or "
-                    "optimizer.clip_norm, or try another seed"
+                    f"{self._where}: {update.skipped} is not finite (loss {update.loss:g}), for {progress.not_finite} "
+                    f"updates in a row; {REMEDY}"
                 )
             return
         progress.not_finite = 0
