@@ -1,13 +1,17 @@
 """What a run leaves for those who watch it: `metrics.jsonl`, and on demand events for TensorBoard."""
 
 import contextlib
+import importlib.util
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from models.config import ConfigError
+from training.checkpoint import write_atomically
 from training.config import RECENT
 from training.trainer import Progress, Update
 
@@ -19,17 +23,18 @@ class Metrics:
     """Writes a line every RECENT updates, and one for every validation.
 
     A line is a JSON object: {"update", "sequences", "stage", "loss", "errors", "gradient_norm", "rate", "skipped"},
-    loss and errors as means over the last RECENT updates; or {"update", "sequences", "validation_errors"}. Lines after
-    update `after`, which a run that was killed wrote after its last save, are dropped: a run that goes on writes them
-    again, so that the file is the same as if it had never been interrupted.
+    loss and errors as means over the last RECENT updates; or {"update", "sequences", "validation_errors"}; null for a
+    number that is not finite. Lines after update `after`, which a run that was killed wrote after its last save, are
+    dropped: a run that goes on writes them again, so that the file is the same as if it had never been interrupted.
+    Raises ConfigError, for tensorboard without its package.
     """
 
     def __init__(self, directory: Path, after: int, tensorboard: bool) -> None:
         path = directory / METRICS_FILE
         kept = [line for line in _lines(path) if json.loads(line)["update"] <= after]
-        path.write_text("".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
         self._events = _events(directory, after) if tensorboard else None
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+        self._file = path.open("a")
 
     def __enter__(self) -> "Metrics":
         return self
@@ -63,7 +68,8 @@ class Metrics:
         os.fsync(self._file.fileno())
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        known = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        self._file.write(json.dumps(known) + "\n")
         self._file.flush()
         if self._events:
             for name, value in record.items():
@@ -72,8 +78,18 @@ class Metrics:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics; none, where it has left none."""
-    return [json.loads(line) for line in _lines(directory / METRICS_FILE)]
+    """Return the lines of a run's metrics, NaN for null; none, where it has left none."""
+    lines = [json.loads(line) for line in _lines(directory / METRICS_FILE)]
+    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
+
+
+def require_tensorboard() -> None:
+    """Raise ConfigError where the package that writes events for TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "events for TensorBoard need the package tensorboard, which is not installed: "
+            "pip install 'engram[tensorboard]', or leave --tensorboard out"
+        )
 
 
 def _lines(path: Path) -> list[str]:
@@ -88,6 +104,7 @@ def _mean(values: list[float], otherwise: float) -> float:
 
 
 def _events(directory: Path, after: int) -> Any:
+    require_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(directory / TENSORBOARD_DIRECTORY), purge_step=after + 1)
