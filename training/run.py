@@ -38,12 +38,13 @@ def train(
     if trainer.unroll.reason:
         tqdm.write(f"By torch: {trainer.unroll.reason}", file=sys.stderr)
     with (
-        _stop_requests() as stops,
+        stop_requests() as stops,
         Metrics(out, trainer.progress.update, tensorboard) as metrics,
         _progress_bar(trainer, bar_position) as bar,
     ):
 
         def save() -> None:
+            trainer.check_weights()
             metrics.sync()
             save_checkpoint(out, trainer, command)
 
@@ -113,7 +114,7 @@ def _figures(trainer: Trainer) -> str:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[list[int]]:
+def stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM for as long as the context lasts, so that an update is never cut in two."""
     received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)

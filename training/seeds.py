@@ -1,16 +1,19 @@
 """The same preset with several seeds, side by side in processes of their own."""
 
-import contextlib
 import multiprocessing
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from training.checkpoint import TRAINING_FILE
 from training.config import Preset
+from training.run import stop_requests, train
 from training.trainer import NotFinite
 
 FAILED, INTERRUPTED = 1, 130
@@ -21,26 +24,32 @@ def train_seeds(preset: Preset, seeds: Sequence[int], out: Path, command: str, j
 
     Seeds that have a run there go on with it; those that have finished stay as they are. SIGINT and SIGTERM are passed
     on to the runs, which save and stop. A run whose numbers are not finite says so, and the others go on.
-    options: `threads` of each run, and those of training.run.train.
+    options: `threads` of each run, and those of training.run.train. Raises ConfigError, for a seed that cannot be.
     """
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()
-    waiting, failed = list(seeds), list[int]()
+    waiting = {seed: preset.with_training(seed=seed) for seed in seeds}
+    unfinished = []
     running: dict[int, tuple[int, BaseProcess]] = {}  # by the line of the progress bar
-    with _signals_passed_on(running) as signals:
+    passed_on = False
+    with stop_requests() as signals:
         while (waiting and not signals) or running:
-            for line in set(range(jobs)) - set(running):
+            for line in sorted(set(range(jobs)) - set(running)):
                 if waiting and not signals:
-                    seed = waiting.pop(0)
-                    arguments = (preset.with_training(seed=seed), out / f"seed-{seed}", command, line, lock, options)
+                    seed = next(iter(waiting))
+                    arguments = (waiting.pop(seed), out / f"seed-{seed}", command, line, lock, options)
                     running[line] = seed, context.Process(target=_train_one, args=arguments)
                     running[line][1].start()
             wait([process.sentinel for _, process in running.values()], timeout=1)
+            if signals and not passed_on:
+                passed_on = True
+                for _, process in running.values():
+                    process.terminate()
             for line, (seed, process) in list(running.items()):
                 if process.exitcode is not None:
                     del running[line]
-                    failed += [seed] if process.exitcode else []
-    return sorted([*failed, *waiting])
+                    unfinished += [seed] if process.exitcode else []
+    return sorted([*unfinished, *waiting])
 
 
 def seed_directories(out: Path) -> list[Path]:
@@ -49,31 +58,7 @@ def seed_directories(out: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
-@contextlib.contextmanager
-def _signals_passed_on(running: Mapping[int, tuple[int, BaseProcess]]) -> Iterator[list[int]]:
-    """Hand SIGINT and SIGTERM to the processes as SIGTERM for as long as the context lasts, and note them in a list."""
-    received: list[int] = []
-
-    def pass_on(number: int, _: Any) -> None:
-        received.append(number)
-        for _, process in running.values():
-            process.terminate()
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _train_one(preset: Preset, out: Path, command: str, position: int, lock: Any, options: dict[str, Any]) -> None:
-    import torch
-    from tqdm import tqdm
-
-    from training.checkpoint import TRAINING_FILE
-    from training.run import train
-
     torch.set_num_threads(options.pop("threads", 1))
     tqdm.set_lock(lock)
     resuming = (out / TRAINING_FILE).exists()
