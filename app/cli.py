@@ -73,9 +73,17 @@ def _add(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
         name,
         help=about,
         description=about,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the default of an option where there is one and the option does not tell it in words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        tells = action.default not in (None, False, []) and "default: " not in (action.help or "")
+        return super()._get_help_string(action) if tells else action.help
 
 
 def _positive(word: str) -> int:
@@ -114,6 +122,7 @@ def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="TABLE.KEY=VALUE",
         help="values of the preset to change, such as task.length=[1,30] optimizer.learning_rate=1e-3",
@@ -142,6 +151,8 @@ def _train(options: argparse.Namespace) -> int:
 
     preset = load_preset(options.preset, _changes(options.set))
     preset = preset.with_training(seed=options.seed, updates=options.updates)
+    if options.seeds and options.seed is not None:
+        raise ValueError("--seed trains one seed and --seeds several: give one of them")
     if options.seeds:
         return _train_seeds(options, preset, options.seeds, options.out)
     trainer = train(preset, options.out, options.command_line, resuming=options.resume, **_how_to_train(options))
@@ -157,6 +168,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of training.run.train. Raises ConfigError, SettingsError."""
+    from training.metrics import require_tensorboard
+
+    if options.tensorboard:
+        require_tensorboard()
     return {
         "device": _device(options.device, options.threads),
         "save_every": options.save_every,
@@ -243,7 +259,12 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--memory-size", type=_positive, metavar="N", help="memory slots (default: as trained)")
     parser.add_argument("--seed", type=int, help="of the sequences (default: one that training never uses)")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="options of the task for all, such as directory=DIR"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the task for all measurements, such as directory=DIR",
     )
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
@@ -268,6 +289,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         _device(options.device, options.threads),
         _changes(options.set),
     )
+    if options.save and set(how.options) - {"directory"}:
+        raise ValueError("--save records what --at says: --set may only give the directory of the data then")
     if options.all:
         all_checkpoints(options.directory or Path("checkpoints"), how, print)
         return 0

@@ -129,10 +129,10 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] = types.MappingPro
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"preset {path}: {error}") from error
-    if "name" in values:
-        raise ConfigError(f"preset {path}: unknown key 'name': a preset has the name of its file")
     for key, value in changes.items():
         _change(values, key, value)
+    if "name" in values:
+        raise ConfigError(f"preset {path}: unknown key 'name': a preset has the name of its file")
     return preset_from_values({"name": path.stem, **values})
 
 
@@ -187,13 +187,13 @@ def _stage(task: Task, where: str, options: dict[str, Any]) -> Stage:
     until = options.pop("until", None)
     if not isinstance(until, float | int) or not until > 0:
         raise ConfigError(f"{where}.until: expected a loss above 0, got {until!r}")
-    _check_options(task, options, where)
+    check_options(task, options, where)
     return Stage(options, float(until))
 
 
 def _point(task: Task, where: str, options: dict[str, Any]) -> Point:
     about = {name: options.pop(name) for name in ("memory_size", "target", "published") if name in options}
-    _check_options(task, options, where)
+    check_options(task, options, where)
     point = from_values(Point, about | {"options": options}, where)
     if point.memory_size is not None:
         require_at_least(point, 1, "memory_size")
@@ -205,14 +205,15 @@ def _point_values(point: Point) -> dict[str, Any]:
     return {**point.options} | {name: value for name, value in about.items() if value is not None}
 
 
-def _check_options(task: Task, options: Mapping[str, Any], where: str) -> None:
-    """Raise ConfigError unless the task can have these options and the model stays the same."""
+def check_options(task: Task, options: Mapping[str, Any], where: str) -> Task:
+    """Return the task with these options. Raises ConfigError where it cannot have them, or needs another model then."""
     try:
         other = task.with_options(options)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     if other.model_values != task.model_values:
-        raise ConfigError(f"{where}: with {dict(options)} the task needs another model than in [task]")
+        raise ConfigError(f"{where}: with {dict(options)} the task {task.name} needs another model")
+    return other
 
 
 def _merged(given: Mapping[str, Any], due: Mapping[str, Any], where: str) -> dict[str, Any]:

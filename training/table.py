@@ -1,5 +1,6 @@
 """Tables of measured errors: of one checkpoint, or of all in a directory."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from models.artefact import load
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, Manifest, read_manifest
-from training.config import Point
+from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
 from training.tasks import build_task
 
@@ -36,10 +37,11 @@ def checkpoint_rows(
     ConfigError.
     """
     model, manifest = load(directory)
-    task = build_task(manifest.task).with_options(how.options)
+    task = check_options(build_task(manifest.task), how.options, "--set")
+    where = "--at" if points else str(directory / MANIFEST_FILE)
     points = points or points_of(manifest.evaluation) or [Point({})]
     for point in points:
-        task.with_options(point.options)
+        check_options(task, point.options, where)
         model.initial_state(1, point.memory_size)  # raises where it cannot have so many slots, before anything is told
     tell(HEAD)
     rows = []
@@ -52,16 +54,21 @@ def checkpoint_rows(
 def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> None:
     """Measure every checkpoint in `directory` again where its manifest records errors, and tell the whole table.
 
-    One that needs data that are not here is told, and left out. Raises ManifestError where there is no checkpoint.
+    Options of how are for those whose task has them. One that needs data that are not here is told, and left out.
+    Raises ConfigError where there is no checkpoint or none has such an option, ManifestError.
     """
     found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_FILE}"))
     if not found:
         raise ConfigError(f"{directory}: there is no checkpoint, a directory with a {MANIFEST_FILE}, in it")
-    for path in found:
-        manifest = read_manifest(path)
+    manifests = {path: read_manifest(path) for path in found}
+    known = {name for manifest in manifests.values() for name in manifest.task}
+    for name in sorted(set(how.options) - known):
+        raise ConfigError(f"--set: no task of a checkpoint in {directory} has an option {name!r}")
+    for path, manifest in manifests.items():
         tell(f"\n{path.name}: {manifest.task.get('name')}, {seeds_text(manifest)}")
         try:
-            checkpoint_rows(path, [], how, tell)
+            own = {name: value for name, value in how.options.items() if name in manifest.task}
+            checkpoint_rows(path, [], dataclasses.replace(how, options=own), tell)
         except ConfigError as error:
             tell(f"not measured: {error}")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from training.export import export
 from training.metrics import read_metrics
 from training.plots import LEARNING_DATA, plot_all
 from training.seeds import seed_directories
+from training.table import HEAD, line
 from training.tasks import build_task
 
 CHOICE_SEQUENCES = 256
@@ -53,10 +55,11 @@ def publish(
     _write_learning_curves(finished, out, _seed(best))
     model, manifest = load(out)
     rows = []
-    measured_by = {"command": f"engram evaluate {out} --sequences {sequences}"}
+    measured_by = {"command": shlex.join(["engram", "evaluate", str(out), "--sequences", str(sequences)])}
+    tell(HEAD)
     for row in evaluate(model, build_task(manifest.task), points, sequences):
         rows.append(row | measured_by)
-        tell(f"{row['options']}, {row['memory_size'] or '-'} slots: {row['errors']:.4g} {row['unit']} per sequence")
+        tell(line(row))
     save_evaluation(out, manifest, rows)
     export(out)
     plot_all(out, out)
