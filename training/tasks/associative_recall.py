@@ -67,9 +67,11 @@ class AssociativeRecall(BitTask):
 
     def _items(self, generator: torch.Generator, count: int, batch_size: int) -> torch.Tensor:
         """Return items that differ from each other in every sequence: [count, item_length, B, bits]."""
+        items = random_bits(generator, count, self.item_length, batch_size, self.bits)
         while True:
-            items = random_bits(generator, count, self.item_length, batch_size, self.bits)
             flat = items.transpose(1, 2).flatten(2)
             same = (flat[:, None] == flat[None]).all(3).sum((0, 1))
-            if (same == count).all():
+            again = (same > count).nonzero().squeeze(1)
+            if not len(again):
                 return items
+            items[:, :, again] = random_bits(generator, count, self.item_length, len(again), self.bits)

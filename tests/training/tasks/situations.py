@@ -50,7 +50,7 @@ def write_stories(directory, stories=STORIES):
 
 
 def task_named(name, directory):
-    """Return a task that draws sequences of different lengths; where it reads files, they are written to `directory`."""
+    """Return a task that draws sequences of different lengths; what files it reads are written to `directory`."""
     options = {"ngrams": {"order": 3, "length": [8, 30]}, "priority-sort": {"items": [3, 9]}}
     if name == "babi":
         options[name] = {"directory": write_stories(directory), "tasks": [1, 8]}

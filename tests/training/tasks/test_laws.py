@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from tests.training.tasks.situations import generator, right, task_named
 from training.tasks import TASKS, AnswerTask, BitTask, build_task, join, task_values
 
-
 ANSWER_TASKS = [name for name, task in TASKS.items() if issubclass(task, AnswerTask)]
 
 

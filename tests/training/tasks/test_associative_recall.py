@@ -1,0 +1,61 @@
+"""The associative recall task by hand."""
+
+import pytest
+
+from models.config import ConfigError
+from tests.training.tasks.situations import generator
+from training.tasks import AssociativeRecall
+
+
+def test_episode_of_two_items_asks_for_the_one_after_the_query():
+    inputs, targets, mask, _ = AssociativeRecall(bits=1, item_length=2, items=(2, 2)).sample(generator(), 1)
+
+    (a,), (b,) = inputs[1:3, 0, :1].tolist()
+    (c,), (d,) = inputs[4:6, 0, :1].tolist()
+    item, query, silence = [0, 1, 0], [0, 0, 1], [0, 0, 0]
+    shown = [item, [a, 0, 0], [b, 0, 0], item, [c, 0, 0], [d, 0, 0]]
+    asked = [query, [a, 0, 0], [b, 0, 0], query, silence, silence]
+    assert inputs[:, 0].tolist() == shown + asked
+    assert targets[:, 0].tolist() == [[0]] * 10 + [[c], [d]]
+    assert mask[:, 0].tolist() == [0] * 10 + [1, 1]
+
+
+def test_episode_has_the_steps_that_the_picture_says():
+    assert len(AssociativeRecall(item_length=3, items=(6, 6)).sample(generator(), 2).mask) == 6 * 4 + 8
+
+
+def test_query_is_any_item_but_the_last_and_the_answer_the_next():
+    episode = AssociativeRecall(bits=6, item_length=1, items=(4, 4)).sample(generator(), 300)
+    items = [[tuple(step) for step in row] for row in episode.inputs[1:8:2, :, :6].transpose(0, 1).tolist()]
+    queries = [tuple(row) for row in episode.inputs[9, :, :6].tolist()]
+    answers = [tuple(row) for row in episode.targets[-1].tolist()]
+    places = [row.index(query) for row, query in zip(items, queries, strict=True)]
+    assert {place: places.count(place) > 60 for place in places} == {0: True, 1: True, 2: True}
+    assert [row[place + 1] for row, place in zip(items, places, strict=True)] == answers
+
+
+def test_items_of_a_sequence_differ_even_where_all_there_are_are_needed():
+    episode = AssociativeRecall(bits=1, item_length=2, items=(4, 4)).sample(generator(), 3)
+    for row in episode.inputs[:12, :, 0].unflatten(0, (4, 3))[:, 1:].permute(2, 0, 1).tolist():
+        assert sorted(row) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"item_length": 0}, "AssociativeRecall.item_length must be at least 1, got 0"),
+        (
+            {"items": (1, 4)},
+            "AssociativeRecall.items must be [least, greatest] with 2 <= least <= greatest, got [1, 4]",
+        ),
+        (
+            {"bits": 1, "item_length": 2, "items": (2, 5)},
+            "AssociativeRecall.items must be at most 4, for there are no more different items of 2 vectors of 1 bits, "
+            "got 5",
+        ),
+    ],
+)
+def test_bad_option_is_named(options, complaint):
+    with pytest.raises(ConfigError) as caught:
+        AssociativeRecall(**options)
+    assert str(caught.value) == complaint

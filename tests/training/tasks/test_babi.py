@@ -1,0 +1,231 @@
+"""The bAbI task on a few stories of its own."""
+
+import json
+
+import pytest
+import torch
+
+from models.config import ConfigError
+from tests.training.tasks.situations import STORIES, generator, right, write_stories
+from training.tasks import Babi, build_task, task_values
+
+WORDS = (
+    *("-", ".", "?", "ann", "barn", "bob", "carrying", "cup", "hat", "is", "lake", "nothing", "pond", "ran", "the"),
+    *("to", "took", "went", "what", "where"),
+)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return write_stories(tmp_path)
+
+
+def story(directory, task=1, number=0, **options):
+    """Return the task and the episode of one of its stories."""
+    task = Babi(directory, tasks=(task,), **options)
+    return task, list(task.whole(1))[number]
+
+
+def as_words(task, tokens):
+    return " ".join(task.vocabulary[int(token)] for token in tokens)
+
+
+def test_story_is_told_word_by_word_and_asked_at_the_sign(directory):
+    task, (inputs, targets, mask, lengths) = story(directory, number=1)
+    assert as_words(task, inputs[:, 0, 0]) == "bob went to the barn . where is bob ? -"
+    assert mask[:, 0].tolist() == [0] * 10 + [1]
+    assert lengths.tolist() == [11]
+    assert targets[:10].eq(0).all()
+    assert as_words(task, task.digits(targets[-1])[0]) == "barn"
+
+
+def test_story_has_all_its_questions(directory):
+    task, episode = story(directory)
+    asked = episode.mask[:, 0] > 0
+    assert as_words(task, episode.inputs[asked, 0, 0]) == "- -"
+    assert as_words(task, task.digits(episode.targets)[asked, 0, 0]) == "barn lake"
+    assert task.asked(episode).tolist() == [2]
+
+
+def test_answer_of_several_words_is_asked_word_by_word(directory):
+    task, episode = story(directory, task=8)
+    words = as_words(task, episode.inputs[:, 0, 0])
+    assert words.startswith("ann took the hat . ann took the cup . what is ann carrying ? - - bob ran")
+    assert as_words(task, task.digits(episode.targets)[15:17, 0, 0]) == "hat cup"
+    assert task.asked(episode).tolist() == [2]
+
+
+@pytest.mark.parametrize(("wrong", "errors"), [([], 0), ([15], 1), ([16], 1), ([15, 16], 1), ([16, -1], 2)])
+def test_answer_of_several_words_is_wrong_once(directory, wrong, errors):
+    task, episode = story(directory, task=8)
+    outputs = right(episode)
+    outputs[wrong] *= -1
+    assert task.errors(outputs, episode).tolist() == [errors]
+
+
+def test_story_is_rendered_with_the_answers_in_brackets(directory):
+    task, episode = story(directory, task=8)
+    assert task.render(episode).splitlines() == [
+        "ann took the hat.",
+        "ann took the cup.",
+        "what is ann carrying? [hat] [cup]",
+        "bob ran to the lake.",
+        "what is bob carrying? [nothing]",
+    ]
+
+
+def test_stories_of_several_lengths_are_padded(directory):
+    (episode,) = Babi(directory, tasks=(1,)).whole(2)
+    assert episode.lengths.tolist() == [28, 11]
+    assert episode.mask.sum(0).tolist() == [2, 1]
+    assert not episode.inputs[11:, 1].any()
+
+
+def test_whole_has_every_story_once_in_order(directory):
+    task = Babi(directory, tasks=(8, 1))
+    for batch_size in (1, 2, 3, 10):
+        episodes = list(task.whole(batch_size))
+        lengths = [length for episode in episodes for length in episode.lengths.tolist()]
+        assert lengths == [29, 28, 11]
+        assert all(len(episode.lengths) == batch_size for episode in episodes[:-1])
+
+
+def test_tasks_are_as_likely_and_so_are_the_stories_of_each(directory):
+    episode = Babi(directory, tasks=(1, 8)).sample(generator(), 1200)
+    carrying = WORDS.index("carrying")
+    of_lists = (episode.inputs == carrying).any(0).squeeze(1)
+    short = episode.lengths == 11
+    assert abs(of_lists.sum() - 600) < 70
+    assert abs(short.sum() - 300) < 60
+    assert not (of_lists & short).any()
+
+
+def test_vocabulary_is_the_words_of_both_splits_in_order(directory):
+    task = Babi(directory, tasks=(1, 8))
+    assert task.vocabulary == WORDS
+    assert (task.classes, task.groups) == (20, 1)
+    assert task.model_values["embedding"] == {"vocabulary_size": 20}
+    assert task.model_values["output_at"] == "every-step"
+
+
+def test_vocabulary_stays_where_a_task_is_measured_alone(directory):
+    task = Babi(directory, tasks=(1, 8)).with_options({"tasks": [1], "split": "test"})
+    (episode,) = task.whole(5)
+    assert task.vocabulary == WORDS
+    assert task.render(episode).splitlines() == ["bob ran to the pond.", "where is bob? [pond]"]
+
+
+def test_vocabulary_given_needs_no_files(directory, tmp_path):
+    values = json.loads(json.dumps(task_values(Babi(directory, tasks=(1, 8)))))
+    task = build_task(values | {"directory": str(tmp_path / "elsewhere")})
+    assert task.model_values["output_size"] == 20
+    with pytest.raises(ConfigError, match=r"no file qa1_\*_train\*\.txt in"):
+        task.sample(generator(), 1)
+
+
+def test_vocabulary_without_a_word_of_the_stories_names_it(directory):
+    task = Babi(directory, tasks=(1,), vocabulary=tuple(word for word in WORDS if word != "pond"))
+    task.sample(generator(), 1)
+    with pytest.raises(ConfigError) as caught:
+        task.with_options({"split": "test"}).sample(generator(), 1)
+    assert str(caught.value) == (
+        f"Babi.vocabulary has no word 'pond', which is in task 1 (test) of {directory!r}; leave it out to have the "
+        "words collected from the files"
+    )
+
+
+def test_files_of_a_split_are_read_together(directory, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    stories = STORIES["qa1_where_train.txt"]
+    parts = {"qa1_where_train_1k.txt": stories, "qa1_where_train_2nd1k.txt": stories, "qa11_where_train.txt": stories}
+    write_stories(more, STORIES | parts)
+    assert [len(episode.lengths) for episode in Babi(str(more), tasks=(1,)).whole(100)] == [6]
+
+
+def test_files_are_read_once(directory, tmp_path):
+    task = Babi(directory, tasks=(1,))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert task.sample(generator(), 3).lengths.max() <= 28
+    assert Babi(directory, tasks=(1,)) == task
+
+
+def test_long_stories_are_left_out_of_training_but_not_of_the_test(directory):
+    task = Babi(directory, tasks=(1,), max_words=11)
+    assert set(task.sample(generator(), 50).lengths.tolist()) == {11}
+    short = task.with_options({"max_words": 10})
+    assert [episode.lengths.tolist() for episode in short.with_options({"split": "test"}).whole(9)] == [[11]]
+    with pytest.raises(ConfigError) as caught:
+        short.sample(generator(), 1)
+    assert str(caught.value) == "Babi.max_words: task 1 has no story of at most 10 words; its shortest has 11"
+
+
+def test_drawing_again_from_the_same_seed_after_another_task_gives_the_same(directory):
+    task = Babi(directory, tasks=(1, 8))
+    first = task.sample(generator(3), 8)
+    task.with_options({"tasks": [8]}).sample(generator(4), 8)
+    assert torch.equal(task.sample(generator(3), 8).inputs, first.inputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "line"),
+    [
+        ("Ann went to the barn.\n", 1, "Ann went to the barn."),
+        ("2 Ann went to the barn.\n", 1, "2 Ann went to the barn."),
+        ("1 Ann ran.\n3 Where is Ann?\tlake\t1\n", 2, "3 Where is Ann?\\tlake\\t1"),
+        ("1 Ann ran.\n\n2 Bob ran.\n", 2, ""),
+        ("1 Ann ran.\n2 \n", 2, "2 "),
+        ("1 Where is Ann?\t\t1\n", 1, "1 Where is Ann?\\t\\t1"),
+        ("1 Where is Ann?\tlake\tfour\n", 1, "1 Where is Ann?\\tlake\\tfour"),
+    ],
+)
+def test_line_that_cannot_be_read_is_named(tmp_path, text, place, line):
+    directory = write_stories(tmp_path, STORIES | {"qa1_where_test.txt": text})
+    with pytest.raises(ConfigError) as caught:
+        Babi(directory, tasks=(1,))
+    assert f"qa1_where_test.txt, line {place}: expected a number" in str(caught.value)
+    assert str(caught.value).endswith(f"; got '{line}'")
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(b"", "is empty"), (b"1 caf\xe9\n", "codec can't decode")])
+def test_file_that_cannot_be_read_is_named(directory, tmp_path, content, complaint):
+    (tmp_path / "qa8_lists_test.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"qa8_lists_test\.txt.* {complaint}"):
+        Babi(directory, tasks=(1, 8))
+
+
+def test_files_missing_name_the_directory_and_where_to_get_them(directory):
+    with pytest.raises(ConfigError) as caught:
+        Babi(directory, tasks=(1, 2))
+    assert str(caught.value) == (
+        f"Babi.directory: no file qa2_*_train*.txt in {directory!r}; it must be a directory of the bAbI texts, such as "
+        "en-10k of tasks_1-20_v1-2.tar.gz (research.facebook.com/downloads/babi)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"tasks": []}, "Babi.tasks must be different numbers from 1 to 20, got []"),
+        ({"tasks": [1, 1]}, "Babi.tasks must be different numbers from 1 to 20, got [1, 1]"),
+        ({"tasks": [0, 1]}, "Babi.tasks must be different numbers from 1 to 20, got [0, 1]"),
+        ({"tasks": [21]}, "Babi.tasks must be different numbers from 1 to 20, got [21]"),
+        ({"max_words": 0}, "Babi.max_words must be at least 1, got 0"),
+        ({"split": "valid"}, "task.split: expected one of 'train', 'test', got 'valid'"),
+        (
+            {"vocabulary": ["ann", "-", "ann"]},
+            "Babi.vocabulary must have the word '-' and no word twice, got ['ann', '-', 'ann']; leave it out to have "
+            "the words collected from the files",
+        ),
+    ],
+)
+def test_bad_option_is_named(directory, options, complaint):
+    with pytest.raises(ConfigError) as caught:
+        build_task({"name": "babi", "directory": directory, **options})
+    assert str(caught.value) == complaint
+
+
+def test_directory_missing_is_named():
+    with pytest.raises(ConfigError, match="task: key 'directory' is missing"):
+        build_task({"name": "babi"})
