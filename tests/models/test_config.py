@@ -109,3 +109,56 @@ def test_field_below_its_minimum_is_found_behind_one_that_is_not():
 def test_field_that_is_not_a_number_is_refused():
     with pytest.raises(ConfigError, match=r"Config\.rate must be at least 0, got nan"):
         require_at_least(Config(1, rate=math.nan), 0, "rate")
+
+
+# Tuples
+
+
+@dataclass(frozen=True)
+class Tuples:
+    bounds: tuple[int, int] = (1, 2)
+    share: tuple[float, str] = (0.5, "a")
+    numbers: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+def test_tuple_is_taken_from_a_list_or_a_tuple():
+    values = {"bounds": [3, 4], "share": [0.1, "b"], "numbers": (5, 6, 7), "words": ["c"]}
+    assert from_values(Tuples, values, "here") == Tuples((3, 4), (0.1, "b"), (5, 6, 7), ("c",))
+
+
+def test_tuple_of_any_length_may_be_empty():
+    assert from_values(Tuples, {"numbers": [], "words": []}, "here") == Tuples()
+
+
+def test_tuple_of_two_numbers_is_taken_from_one_number():
+    assert from_values(Tuples, {"bounds": 7}, "here").bounds == (7, 7)
+
+
+def test_tuple_items_are_converted_as_values_are():
+    share = from_values(Tuples, {"share": [2, "b"]}, "here").share
+    assert share == (2.0, "b")
+    assert type(share[0]) is float
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place", "expected"),
+    [
+        ("bounds", [1], "", "a list of 2, got [1]"),
+        ("bounds", [1, 2, 3], "", "a list of 2, got [1, 2, 3]"),
+        ("bounds", "12", "", "a list of 2, got '12'"),
+        ("bounds", 1.0, "", "a list of 2, got 1.0"),
+        ("bounds", True, "", "a list of 2, got True"),
+        ("bounds", [1, "2"], "[1]", "int, got '2'"),
+        ("bounds", [True, 2], "[0]", "int, got True"),
+        ("share", 1, "", "a list of 2, got 1"),
+        ("numbers", 3, "", "a list, got 3"),
+        ("numbers", [1, 2, 2.5], "[2]", "int, got 2.5"),
+        ("words", "abc", "", "a list, got 'abc'"),
+        ("words", ["a", 1], "[1]", "str, got 1"),
+    ],
+)
+def test_tuple_of_another_form_names_the_place_and_the_expectation(key, value, place, expected):
+    with pytest.raises(ConfigError) as error:
+        from_values(Tuples, {key: value}, "here")
+    assert str(error.value) == f"here.{key}{place}: expected {expected}"
