@@ -9,6 +9,8 @@ from training.tasks.babi import Babi
 from training.tasks.base import AnswerTask, BitTask, Episode, Range, Task, join
 from training.tasks.copy import Copy
 from training.tasks.dyck import DyckWords
+from training.tasks.family_tree import FamilyTree
+from training.tasks.graphs import GraphTraversal, ShortestPath
 from training.tasks.key_value import KeyValueRecall
 from training.tasks.ngrams import NGrams
 from training.tasks.priority_sort import PrioritySort
@@ -16,7 +18,19 @@ from training.tasks.repeat_copy import RepeatCopy
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort, KeyValueRecall, DyckWords, Babi)
+    for task in (
+        Copy,
+        RepeatCopy,
+        AssociativeRecall,
+        NGrams,
+        PrioritySort,
+        KeyValueRecall,
+        DyckWords,
+        GraphTraversal,
+        ShortestPath,
+        FamilyTree,
+        Babi,
+    )
 }
 
 __all__ = [
@@ -28,11 +42,14 @@ __all__ = [
     "Copy",
     "DyckWords",
     "Episode",
+    "FamilyTree",
+    "GraphTraversal",
     "KeyValueRecall",
     "NGrams",
     "PrioritySort",
     "Range",
     "RepeatCopy",
+    "ShortestPath",
     "Task",
     "build_task",
     "join",

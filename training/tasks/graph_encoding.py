@@ -1,0 +1,194 @@
+"""Graphs and questions about them as sequences of labelled triples ([DNC] Methods, graph task descriptions)."""
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.config import ConfigError, require_at_least
+from training.tasks.base import AnswerTask, Episode, Range
+
+Labels = NDArray[np.int64]
+"""[..., 3]: the labels of the source, the edge and the destination of triples; BLANK where one is left open."""
+
+BLANK = -1
+SOURCE, EDGE, DESTINATION = range(3)
+
+
+class Phase(NamedTuple):
+    """Some steps of a sequence: what is shown at each, and the triples asked for, if it is an answer."""
+
+    shown: Labels
+    """[steps, 3]"""
+    asked: Labels | None = None
+    """[steps, 3]"""
+
+
+class Question(NamedTuple):
+    """A query, triples with blanks, [steps, 3], and the triples that are its answer, [steps, 3]."""
+
+    query: Labels
+    answer: Labels
+
+
+def silent(steps: int) -> Phase:
+    """Return a phase in which nothing is shown."""
+    return Phase(np.full((steps, 3), BLANK))
+
+
+def answered(triples: Labels) -> Phase:
+    """Return the phase in which these triples are asked for and nothing is shown. triples: [steps, 3]"""
+    return Phase(np.full_like(triples, BLANK), triples)
+
+
+class TripleTask(AnswerTask):
+    """Triples are described in random order, then come questions, and each answer is a few complete triples.
+
+        time      0 1 2 3 4 5 6 7 8 9
+        triple    d d d d q . . . . .     3 labels of `label_digits` digits, each a one-hot of 10 channels
+        phase     . . . . # # . . # .     the next channel: the first step of a query, of planning, of an answer
+        answer    . . . . . . . . # #     the last channel: every step of an answer
+        target                    a a     the triples of the answer, in their order
+
+    A blank label is all zeros. planning: of the steps of silence between a query and its answer. With 3 digits there
+    are 92 inputs and 90 outputs, as in the paper: nine digits of ten classes each. Two things differ: an answer has as
+    many steps as triples, where the paper's network says by a pattern of its own that it is through; and the
+    sequences of a batch are padded to the longest.
+    """
+
+    label_digits: int
+    planning: Range
+    classes = 10
+    paper = (
+        "Graves, Wayne et al., Hybrid computing using a neural network with dynamic external memory, "
+        "Nature 538, 471-476 (2016), Methods, graph task descriptions"
+    )
+
+    @abstractmethod
+    def row(self, random: np.random.Generator) -> tuple[Labels, list[Question]]:
+        """Return what a sequence describes, triples in any order, [triples, 3], and what it then asks for."""
+
+    def names(self, description: Labels) -> tuple[Mapping[int, str], Mapping[int, str]]:
+        """Return what nodes and edges are called, by label, as far as they have names. description: [triples, 3]"""
+        del description
+        return {}, {}
+
+    @property
+    def groups(self) -> int:  # type: ignore[override]
+        return 3 * self.label_digits
+
+    @property
+    def model_values(self) -> dict[str, Any]:
+        return {
+            "input_size": self.output_size + 2,
+            "output_size": self.output_size,
+            "output_activation": "softmax",
+            "output_groups": self.groups,
+        }
+
+    def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
+        random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
+        return encode([self._phases(random) for _ in range(batch_size)], self.label_digits)
+
+    def render(self, episode: Episode, row: int = 0) -> str:
+        """Return one sequence as text: the size of the description, then each question and its answer as a path."""
+        end = len(episode.mask) if episode.lengths is None else int(episode.lengths[row])
+        shown = decode(episode.inputs[:end, row, : self.output_size], self.label_digits)
+        asked = decode(episode.targets[:end, row], self.label_digits)
+        size = int(episode.inputs[:, row, self.output_size].argmax())
+        nodes, edges = self.names(shown[:size])
+
+        def phase(step: int) -> str:
+            if asked[step, SOURCE] != BLANK:
+                return "answer"
+            return "planning" if (shown[step] == BLANK).all() else "query"
+
+        lines = [f"description: {size} triples"]
+        for name, group in itertools.groupby(range(size, end), phase):
+            steps = list(group)
+            triples = asked[steps] if name == "answer" else shown[steps]
+            text = f"{len(steps)} steps" if name == "planning" else self._path(triples, nodes, edges)
+            lines.append(f"{name}: {text}")
+        return "\n".join(lines)
+
+    def require(self, labels: int, **minimum: int) -> None:
+        """Raise ConfigError unless so many labels are different, and each size is at least its minimum, 1 if not given.
+
+        Planning may always be 0.
+        """
+        require_at_least(self, 1, "label_digits")
+        if labels > 10**self.label_digits:
+            raise ConfigError(
+                f"{type(self).__name__}.label_digits must be at least {len(str(labels - 1))}, to tell {labels} labels "
+                f"apart, got {self.label_digits}"
+            )
+        self.require_ranges(minimum=0)
+        minimum["planning"] = 0
+        for name, (least, _) in self.sizes.items():
+            if least < minimum.get(name, 1):
+                raise ConfigError(f"{type(self).__name__}.{name} must be at least {minimum.get(name, 1)}, got {least}")
+
+    def _phases(self, random: np.random.Generator) -> list[Phase]:
+        description, questions = self.row(random)
+        phases = [Phase(random.permutation(description))]
+        for query, answer in questions:
+            phases += [Phase(query), silent(draw_size(random, self.planning)), answered(answer)]
+        return phases
+
+    def _path(self, triples: Labels, nodes: Mapping[int, str], edges: Mapping[int, str]) -> str:
+        def told(label: int, names: Mapping[int, str]) -> str:
+            return "?" if label == BLANK else names.get(label, f"{label:0{self.label_digits}}")
+
+        rows: list[list[int]] = triples.tolist()
+        moves = (f" -[{told(edge, edges)}]-> {told(destination, nodes)}" for _, edge, destination in rows)
+        return told(rows[0][SOURCE], nodes) + "".join(moves)
+
+
+def encode(rows: Sequence[Sequence[Phase]], digits: int) -> Episode:
+    """Return sequences of phases as an episode, one a row, padded to the longest."""
+    lengths = [sum(len(phase.shown) for phase in row) for row in rows]
+    size = (max(lengths), len(rows))
+    shown, asked = np.full((*size, 3), BLANK), np.full((*size, 3), BLANK)
+    begins = np.zeros(size)
+    for column, row in enumerate(rows):
+        step = 0
+        for phase in row:
+            end = step + len(phase.shown)
+            shown[step:end, column] = phase.shown
+            if phase.asked is not None:
+                asked[step:end, column] = phase.asked
+            begins[step, column] = step > 0
+            step = end
+    mask = asked[:, :, SOURCE] != BLANK
+    inputs = np.concatenate([one_hot(shown, digits), begins[:, :, None], mask[:, :, None]], 2, dtype=np.float32)
+    return Episode(
+        torch.from_numpy(inputs),
+        torch.from_numpy(one_hot(asked, digits)),
+        torch.from_numpy(mask.astype(np.float32)),
+        torch.tensor(lengths),
+    )
+
+
+def one_hot(labels: Labels, digits: int) -> NDArray[np.float32]:
+    """Return triples as channels, the first digit first, a blank label as zeros: [..., 3] -> [..., 3 digits 10]."""
+    places = 10 ** np.arange(digits - 1, -1, -1)
+    each = np.where(labels[..., None] == BLANK, BLANK, labels[..., None] // places % 10)
+    channels: NDArray[np.bool_] = each[..., None] == np.arange(10)
+    return channels.reshape(*labels.shape[:-1], -1).astype(np.float32)
+
+
+def decode(channels: Tensor, digits: int) -> Labels:
+    """Return the triples of channels, of each digit the greatest of its ten: [..., 3 digits 10] -> [..., 3]."""
+    values = channels.reshape(*channels.shape[:-1], 3, digits, 10).numpy(force=True)
+    labels: Labels = values.argmax(-1) @ 10 ** np.arange(digits - 1, -1, -1)
+    return np.where(values.any((-1, -2)), labels, BLANK)
+
+
+def draw_size(random: np.random.Generator, bounds: Range) -> int:
+    """Return a whole number drawn uniformly from a range."""
+    return int(random.integers(*bounds, endpoint=True))

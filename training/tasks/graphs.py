@@ -1,0 +1,242 @@
+"""Graph traversal and shortest path: follow edges, or find the way, in a graph told as triples ([DNC] Methods)."""
+
+import functools
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ConfigError
+from training.tasks.base import Range
+from training.tasks.graph_encoding import BLANK, DESTINATION, SOURCE, Labels, Question, TripleTask, draw_size
+from training.tasks.underground import names, underground
+
+Map = Literal["random", "london", "london-zone-1"]
+
+TRIES = 1000
+"""So many maps are drawn at most to find one with a question."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Directed edges, all numbered from 0; those out of a node are of different kinds."""
+
+    nodes: int
+    kinds: int
+    edges: NDArray[np.int64]
+    """[edges, 3]: source, kind, destination"""
+
+    @functools.cached_property
+    def outgoing(self) -> list[list[tuple[int, int]]]:
+        """Of each node, the edges out of it: their number and their destination."""
+        outgoing: list[list[tuple[int, int]]] = [[] for _ in range(self.nodes)]
+        for number, (source, _, destination) in enumerate(self.edges.tolist()):
+            outgoing[source].append((number, destination))
+        return outgoing
+
+    def labelled(self, random: np.random.Generator, digits: int) -> Labels:
+        """Return the edges with random labels of so many digits, of every node and every kind its own: [edges, 3]."""
+        nodes, kinds = (random.choice(10**digits, count, replace=False) for count in (self.nodes, self.kinds))
+        source, kind, destination = self.edges.T
+        return np.stack([nodes[source], kinds[kind], nodes[destination]], 1)
+
+
+class Routes(NamedTuple):
+    """The shortest ways in a graph, as far as they were looked for."""
+
+    moves: NDArray[np.int64]
+    """[nodes, nodes], from the first to the second; -1 where there is no way"""
+    pairs: list[NDArray[np.int64]]
+    """by moves, from 0: the nodes between which one path alone is the shortest, [pairs, 2]"""
+
+
+class MapTask(TripleTask):
+    """A task about ways through a graph, drawn for each sequence, or through London's Underground.
+
+    The random graph is the paper's: points drawn uniformly from the unit square, each with an edge to its nearest
+    ones, of a number drawn for each from `neighbours` (or to all, where there are fewer). For n nodes n edge labels
+    are drawn; an edge has one of them, different from those of all edges out of the same node.
+
+    The Underground has an edge each way for every connection, labelled by its line and direction; "london-zone-1" is
+    the part of it in zone 1. (The paper's is a chart of the interchange stations of zone 1.) All labels of stations
+    and of lines are drawn anew for each sequence.
+    """
+
+    nodes: Range
+    neighbours: Range
+    moves: Range
+    queries: Range
+    map: Map
+
+    def __post_init__(self) -> None:
+        size = self.nodes[1] if self.map == "random" else len(underground(self.map == "london-zone-1").stations)
+        self.require(size, nodes=2)
+
+    def row(self, random: np.random.Generator) -> tuple[Labels, list[Question]]:
+        graph = self.graph(random)
+        triples = graph.labelled(random, self.label_digits)
+        paths = [triples[self.path(graph, random)] for _ in range(draw_size(random, self.queries))]
+        return triples, [Question(self.query(path), path) for path in paths]
+
+    def names(self, description: Labels) -> tuple[Mapping[int, str], Mapping[int, str]]:
+        if self.map == "random":
+            return {}, {}
+        return names(description.tolist(), underground(self.map == "london-zone-1"))
+
+    def graph(self, random: np.random.Generator) -> Graph:
+        """Return the graph of a sequence."""
+        if self.map == "random":
+            return random_graph(random, draw_size(random, self.nodes), self.neighbours)
+        return london(zone_1=self.map == "london-zone-1")
+
+    @abstractmethod
+    def path(self, graph: Graph, random: np.random.Generator) -> list[int]:
+        """Return the numbers of the edges of a way to be asked for."""
+
+    @abstractmethod
+    def query(self, path: Labels) -> Labels:
+        """Return the query to which a path is the answer: [moves, 3] -> [steps, 3]."""
+
+
+@dataclass(frozen=True)
+class GraphTraversal(MapTask):
+    """From a node, follow edges that are given by their labels, and say all triples on the way.
+
+        time      0 1 2 3 4 5 6 7 8 9
+        triple    d d d d p q q . . .     the query is (a, e, _), (_, f, _), (_, g, _), here of 3 moves
+        phase     . . . . # . . # . .
+        answer    . . . . . . . # # #
+        target                  t u v     (a, e, b), (b, f, c), (c, g, d)
+
+    The path is a random walk from a random node. nodes, neighbours: of the random graph. moves: of the length of a
+    path; queries: of their number, one after the other on the same graph, where the paper has one; planning: of the
+    steps of silence before the answer, of which the paper has none here.
+    """
+
+    label_digits: int = 3
+    nodes: Range = (10, 20)
+    neighbours: Range = (2, 4)
+    moves: Range = (1, 5)
+    queries: Range = (1, 1)
+    planning: Range = (0, 0)
+    map: Map = "random"
+
+    name = "graph-traversal"
+
+    def path(self, graph: Graph, random: np.random.Generator) -> list[int]:
+        first, *chances = random.random(1 + draw_size(random, self.moves)).tolist()
+        node = int(first * graph.nodes)
+        path = []
+        for chance in chances:
+            choices = graph.outgoing[node]
+            edge, node = choices[int(chance * len(choices))]
+            path.append(edge)
+        return path
+
+    def query(self, path: Labels) -> Labels:
+        query = path.copy()
+        query[:, DESTINATION] = BLANK
+        query[1:, SOURCE] = BLANK
+        return query
+
+
+@dataclass(frozen=True)
+class ShortestPath(MapTask):
+    """Say the triples of the shortest path from one node to another, after some steps of silence to find it.
+
+        time      0 1 2 3 4 5 6 7 8 9
+        triple    d d d d q . . . . .     the query is (a, _, c)
+        phase     . . . . # # . . # .
+        answer    . . . . . . . . # #
+        target                    t u     (a, e, b), (b, f, c), here a path of 2 moves after 3 steps of planning
+
+    Here a path is the right one or it is not. In the paper every shortest path is right, and the network learns by
+    imitation of a planner, one sequence at a time: at each step of the answer its last choice, or the planner's, is
+    fed to it, and it chooses among the edges that leave the node where that led. Here nothing is fed, the outputs
+    choose freely, and the nodes are drawn from those between which only one path is the shortest, their distance
+    first, among the distances in `moves` that the graph has. A graph that has none of them is drawn again.
+
+    nodes, neighbours: of the random graph. moves: of the length of a path; planning: of the steps of silence, 10 in
+    the paper; queries: of their number, one after the other on the same graph, where the paper has one.
+    """
+
+    label_digits: int = 3
+    nodes: Range = (10, 20)
+    neighbours: Range = (2, 3)
+    moves: Range = (2, 4)
+    queries: Range = (1, 1)
+    planning: Range = (10, 10)
+    map: Map = "random"
+
+    name = "shortest-path"
+
+    def graph(self, random: np.random.Generator) -> Graph:
+        for _ in range(TRIES):
+            graph = super().graph(random)
+            if self.distances(graph):
+                return graph
+        raise ConfigError(
+            f"ShortestPath.moves must be distances of nodes with only one shortest path between them, got "
+            f"{list(self.moves)}, of which {TRIES} graphs had none: take fewer moves, fewer neighbours than "
+            f"{list(self.neighbours)}, more nodes than {list(self.nodes)}, or another map than {self.map!r}"
+        )
+
+    def path(self, graph: Graph, random: np.random.Generator) -> list[int]:
+        moves, pairs = routes(graph, self.moves[1])
+        node, end = random.choice(pairs[random.choice(self.distances(graph))]).tolist()
+        path = []
+        while node != end:
+            left = moves[node, end] - 1
+            edge, node = next((edge, to) for edge, to in graph.outgoing[node] if moves[to, end] == left)
+            path.append(edge)
+        return path
+
+    def query(self, path: Labels) -> Labels:
+        return np.array([[path[0, SOURCE], BLANK, path[-1, DESTINATION]]])
+
+    def distances(self, graph: Graph) -> list[int]:
+        """Return the distances in `moves` at which there are nodes with only one shortest path between them."""
+        pairs = routes(graph, self.moves[1]).pairs
+        return [moves for moves in range(self.moves[0], self.moves[1] + 1) if len(pairs[moves])]
+
+
+def random_graph(random: np.random.Generator, nodes: int, neighbours: Range) -> Graph:
+    """Return a graph of nodes with edges to their nearest neighbours in the unit square, labelled as MapTask says."""
+    points = random.random((nodes, 2))
+    distances = ((points[:, None] - points) ** 2).sum(2)
+    np.fill_diagonal(distances, np.inf)
+    nearest = distances.argsort(1)
+    kinds = random.random((nodes, nodes)).argsort(1)
+    degrees = np.minimum(random.integers(*neighbours, nodes, endpoint=True), nodes - 1)
+    source, rank = np.nonzero(np.arange(nodes) < degrees[:, None])
+    return Graph(nodes, nodes, np.stack([source, kinds[source, rank], nearest[source, rank]], 1))
+
+
+@functools.cache
+def london(zone_1: bool = False) -> Graph:
+    """Return the Underground, or the part of it in zone 1."""
+    stations, ways, edges = underground(zone_1)
+    return Graph(len(stations), len(ways), edges)
+
+
+@functools.lru_cache(maxsize=2)
+def routes(graph: Graph, limit: int) -> Routes:
+    """Return the shortest ways of at most `limit` moves; those of the graph before are kept, for London stays itself.
+
+    The power m of the matrix of how many edges lead from each node to each counts the walks of m moves. Where it first
+    is not zero, they are the shortest paths.
+    """
+    edges = np.zeros((graph.nodes, graph.nodes))
+    np.add.at(edges, (graph.edges[:, SOURCE], graph.edges[:, DESTINATION]), 1)
+    walks = np.eye(graph.nodes)
+    moves = np.full(edges.shape, -1)
+    pairs = []
+    for length in range(limit + 1):
+        reached = (walks > 0) & (moves < 0)
+        moves[reached] = length
+        pairs.append(np.argwhere(reached & (walks == 1)))
+        walks = np.minimum(walks @ edges, 2)
+    return Routes(moves, pairs)
