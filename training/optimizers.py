@@ -101,6 +101,7 @@ class GravesRMSProp(Optimizer):
             spread = torch._foreach_mul(means, means)
             torch._foreach_neg_(spread)
             torch._foreach_add_(spread, squares)
+            torch._foreach_clamp_min_(spread, 0.0)  # below 0 by rounding, where a great gradient hardly changes
             torch._foreach_add_(spread, group["epsilon"])
             torch._foreach_sqrt_(spread)
             torch._foreach_mul_(changes, group["momentum"])
