@@ -9,7 +9,8 @@ from models.config import ConfigError
 from models.dnc import DNCConfig
 from models.registry import MODELS, build, config_values
 from tests.training import tiny
-from training.config import PRESETS, TrainingConfig, load_preset, preset_from_values, preset_names
+from training.config import PRESETS, Point, Stage, TrainingConfig, load_preset, preset_from_values, preset_names
+from training.optimizers import OptimizerConfig
 from training.tasks import Copy
 
 SHIPPED = sorted(path.stem for path in PRESETS.glob("*.toml"))
@@ -37,18 +38,32 @@ def test_shipped_preset_makes_a_model_of_the_sizes_of_its_task(name):
     preset = load_preset(name)
     model = build(preset.kind, config_values(preset.model))
     assert isinstance(model, MODELS[preset.kind][1])
-    assert (model.input_size, model.output_size) == (preset.task.input_size, preset.task.output_size)
-    assert model.output_activation == "sigmoid"
+    due = preset.task.model_values
+    assert (model.input_size, model.output_size) == (due["input_size"], due["output_size"])
+    assert model.output_activation == due["output_activation"]
 
 
 def test_file_is_read_key_by_key(tmp_path):
-    preset = load_preset(str(tiny.write_toml(tmp_path / "mine.toml", seed=7, patience=2)))
+    preset = load_preset(str(tiny.write_toml(tmp_path / "mine.toml", seed=7, patience=2, kind="rmsprop", l2=0.5)))
     assert preset.name == "mine"
-    assert preset.task == Copy(bits=2, min_length=1, max_length=3)
+    assert preset.task == Copy(bits=2, length=(1, 3))
     assert (preset.kind, preset.model.input_size, preset.model.controller.hidden_size) == ("rnn", 4, 8)
     assert preset.training == TrainingConfig(
-        updates=30, batch_size=4, learning_rate=1e-2, validate_every=10, validation_sequences=8, patience=2, seed=7
+        updates=30, batch_size=4, validate_every=10, validation_sequences=8, patience=2, seed=7
     )
+    assert preset.optimizer == OptimizerConfig("rmsprop", learning_rate=1e-2, l2=0.5)
+
+
+def test_file_without_an_optimizer_has_the_default_one():
+    given = tiny.values()
+    del given["optimizer"]
+    assert preset_from_values(given).optimizer == OptimizerConfig()
+
+
+def test_file_that_was_written_is_read_as_the_values_it_was_written_from(tmp_path):
+    lists = {"curriculum": [{"length": [1, 2], "until": 0.5}], "evaluation": [{"length": 3, "target": 0.1}]}
+    path = tiny.write_toml(tmp_path / "tiny.toml", "dnc", **lists)
+    assert load_preset(str(path)) == tiny.preset("dnc", **lists)
 
 
 def test_values_of_a_model_hold_every_option_of_its_own():
@@ -56,8 +71,115 @@ def test_values_of_a_model_hold_every_option_of_its_own():
     assert preset.model == DNCConfig(
         4, 2, 8, 4, read_heads=2, write_heads=3, controller=preset.model.controller, output_activation="sigmoid"
     )
-    kept = {field.name for field in dataclasses.fields(DNCConfig)} - {"input_size", "output_size"}
+    kept = {field.name for field in dataclasses.fields(DNCConfig)} - set(preset.task.model_values)
     assert set(preset.values()["model"]) == kept | {"kind"}
+
+
+# Ranges, lessons, measurements
+
+
+@pytest.mark.parametrize(("given", "due"), [(5, (5, 5)), ([2, 4], (2, 4))])
+def test_size_is_a_range_or_the_one_number_in_it(given, due):
+    preset = tiny.preset(task={"length": given})
+    assert preset.task.length == due
+    assert preset.values()["task"]["length"] == given
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ([4, 2], r"Copy.length must be \[least, greatest\] with 1 <= least <= greatest, got \[4, 2\]"),
+        ([0, 2], "Copy.length must be"),
+        ([1, 2, 3], r"task.length: expected a list of 2, got \[1, 2, 3\]"),
+        ("long", "task.length: expected a list of 2, got 'long'"),
+        ([1, 2.5], r"task.length\[1\]: expected int, got 2.5"),
+    ],
+)
+def test_size_that_is_no_range_is_named(given, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        tiny.preset(task={"length": given})
+
+
+def test_lessons_and_measurements_are_read_in_their_order():
+    preset = tiny.preset(
+        "ntm",
+        curriculum=[{"length": 1, "until": 0.5}, {"length": [1, 2], "until": 1}],
+        evaluation=[{"length": 9, "memory_size": 16, "target": 0.25, "published": "none (here)"}, {}],
+    )
+    assert preset.curriculum == (Stage({"length": 1}, 0.5), Stage({"length": [1, 2]}, 1.0))
+    assert preset.evaluation == (Point({"length": 9}, 16, 0.25, "none (here)"), Point({}))
+    assert preset_from_values(json.loads(json.dumps(preset.values()))) == preset
+
+
+@pytest.mark.parametrize(
+    ("lists", "complaint"),
+    [
+        ({"curriculum": [{"length": 2}]}, r"curriculum\[0\].until: expected a loss above 0, got None"),
+        ({"curriculum": [{"until": 0}]}, r"curriculum\[0\].until: expected a loss above 0, got 0"),
+        (
+            {"curriculum": [{"until": 1}, {"until": 1, "len": 2}]},
+            r"curriculum\[1\]: task: unknown key 'len'; known keys are bits, length",
+        ),
+        (
+            {"curriculum": [{"until": 1, "bits": 3}]},
+            r"curriculum\[0\]: with {'bits': 3} the task copy needs another model",
+        ),
+        ({"curriculum": {"until": 1}}, r"curriculum must be a list of tables, \[\[curriculum\]\]"),
+        ({"evaluation": [{"length": 0}]}, r"evaluation\[0\]: Copy.length must be"),
+        ({"evaluation": [{"bits": 3}]}, r"evaluation\[0\]: with {'bits': 3} the task copy needs another model"),
+        ({"evaluation": [{"target": "low"}]}, r"evaluation\[0\].target: expected float"),
+        ({"evaluation": [{"memory_size": 0}]}, "Point.memory_size must be at least 1, got 0"),
+        ({"evaluation": [3]}, r"evaluation must be a list of tables, \[\[evaluation\]\], got \[3\]"),
+    ],
+)
+def test_lesson_or_measurement_that_cannot_be_is_named(lists, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        tiny.preset(**lists)
+
+
+# Values changed
+
+
+def test_values_given_beside_a_preset_stand_in_the_place_of_its_own():
+    preset = load_preset(
+        "dnc-copy",
+        {
+            "task.length": [1, 30],
+            "optimizer.learning_rate": 0.5,
+            "training.seed": 9,
+            "model.controller.hidden_size": 7,
+        },
+    )
+    assert preset.task.length == (1, 30)
+    assert (preset.optimizer.learning_rate, preset.training.seed) == (0.5, 9)
+    assert (preset.model.controller.kind, preset.model.controller.hidden_size) == ("lstm", 7)
+
+
+def test_value_may_be_the_first_of_its_table(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(tiny.write_toml(path).read_text().partition("[optimizer]")[0])
+    assert load_preset(str(path), {"optimizer.kind": "rmsprop"}).optimizer == OptimizerConfig("rmsprop")
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ("length", r"length: expected TABLE\.KEY, with a table of task, model, training, optimizer"),
+        ("task.size", "task: unknown key 'size'; known keys are bits, length"),
+        ("task.length.least", "task.length.least: length is no table of the preset"),
+        ("tasks.length", "unknown key 'tasks'; known keys are task, model"),
+        ("optimizer.", "optimizer: unknown key ''"),
+        ("curriculum.until", "curriculum must be a list of tables"),
+        ("name.is", "unknown key 'name': a preset has the name of its file"),
+    ],
+)
+def test_key_that_is_none_of_a_preset_is_named(tmp_path, key, complaint):
+    path = tiny.write_toml(tmp_path / "tiny.toml")
+    with pytest.raises(ConfigError, match=complaint):
+        load_preset(str(path), {key: 3})
+
+
+# Complaints
 
 
 def test_unknown_preset_is_told_which_there_are():
@@ -91,28 +213,36 @@ def test_table_that_is_none_is_named():
 
 
 def test_unknown_table_is_named():
-    with pytest.raises(ConfigError, match="unknown key 'optimizer'; known keys are task, model, training"):
-        preset_from_values(tiny.values() | {"optimizer": {}})
+    with pytest.raises(ConfigError, match="unknown key 'schedule'; known keys are task, model, training, optimizer"):
+        preset_from_values(tiny.values() | {"schedule": {}})
 
 
 @pytest.mark.parametrize(
     ("table", "key", "value", "complaint"),
     [
         ("training", "epochs", 3, "training: unknown key 'epochs'; known keys are updates, batch_size"),
+        ("training", "learning_rate", 0.1, "training: unknown key 'learning_rate'"),
         ("training", "updates", "3", "training.updates: expected int, got '3'"),
         ("training", "updates", 3.0, "training.updates: expected int, got 3.0"),
         ("training", "batch_size", True, "training.batch_size: expected int, got True"),
+        ("training", "mixed_lengths", 1, "training.mixed_lengths: expected bool, got 1"),
         ("training", "updates", 0, "TrainingConfig.updates must be at least 1, got 0"),
         ("training", "seed", -1, "TrainingConfig.seed must be at least 0, got -1"),
-        ("training", "learning_rate", -0.1, "TrainingConfig.learning_rate must be at least 0, got -0.1"),
+        ("training", "skips", -1, "TrainingConfig.skips must be at least 0, got -1"),
+        ("optimizer", "learning_rate", -0.1, "OptimizerConfig.learning_rate must be at least 0, got -0.1"),
+        ("optimizer", "kind", "sgd", "optimizer.kind: expected one of 'adam', 'rmsprop', got 'sgd'"),
+        ("optimizer", "schedule", "step", "optimizer.schedule: expected one of 'constant', 'linear', 'cosine', "),
+        ("optimizer", "betas", 0.9, "optimizer.betas: expected a list of 2, got 0.9"),
+        ("optimizer", "rate", 0.1, "optimizer: unknown key 'rate'; known keys are kind, learning_rate"),
         ("model", "memory_size", 8, "model: unknown key 'memory_size'"),
         ("model", "kind", "transformer", "model.kind: expected one of dnc, ntm, rnn, got 'transformer'"),
-        ("model", "output_activation", "tanh", "expected one of 'identity', 'sigmoid', 'softmax', got 'tanh'"),
         ("model", "controller", {"kind": "gruu"}, "model.controller.kind: expected one of basic-rnn, gru, lstm, "),
         ("model", "controller", {"kind": "lstm", "size": 3}, "model.controller: unknown key 'size'"),
         ("model", "input_size", 9, "model.input_size: the task sets it, here to 4"),
         ("model", "output_size", 2, "model.output_size: the task sets it, here to 2"),
+        ("model", "output_activation", "tanh", "model.output_activation: the task sets it, here to 'sigmoid'"),
         ("task", "bits", "8", "task.bits: expected int, got '8'"),
+        ("task", "name", "copies", "task.name: expected one of copy, repeat-copy, "),
     ],
 )
 def test_bad_value_is_named(table, key, value, complaint):
@@ -134,20 +264,9 @@ def test_model_without_a_kind_is_told_which_there_are():
 
 
 def test_whole_number_passes_for_a_rate():
-    training = preset_from_values(tiny.values(learning_rate=1)).training
-    assert training.learning_rate == 1.0
-    assert type(training.learning_rate) is float
-
-
-def test_rate_falls_in_a_line_from_the_first_update_to_the_last():
-    training = TrainingConfig(updates=101, learning_rate=2.0, final_rate=0.1)
-    assert training.rate(0) == 2.0
-    assert training.rate(50) == pytest.approx(1.1)
-    assert training.rate(100) == pytest.approx(0.2)
-
-
-def test_rate_of_a_single_update_is_the_first():
-    assert TrainingConfig(updates=1, learning_rate=2.0).rate(0) == 2.0
+    rate = tiny.preset(learning_rate=1).optimizer.learning_rate
+    assert rate == 1.0
+    assert type(rate) is float
 
 
 def test_with_training_changes_what_is_given_and_nothing_else():

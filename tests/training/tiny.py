@@ -1,6 +1,8 @@
 """Presets small enough to train in a second, and checkpoints made of them."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,14 @@ import torch
 
 from training.checkpoint import save_checkpoint
 from training.config import Preset, preset_from_values
+from training.optimizers import OptimizerConfig
 from training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 
 LSTM = {"kind": "lstm", "hidden_size": 8}
 FEED_FORWARD = {"kind": "feed-forward", "hidden_size": 8}
-MEMORY = {"memory_size": 8, "word_size": 4, "output_activation": "sigmoid"}
+MEMORY = {"memory_size": 8, "word_size": 4}
 
 MODELS: dict[str, dict[str, Any]] = {
     "dnc": {"kind": "dnc", "controller": LSTM, **MEMORY},
@@ -27,39 +30,39 @@ MODELS: dict[str, dict[str, Any]] = {
         "shift_width": 5,
         "read_heads": 2,
     },
-    "rnn": {"kind": "rnn", "controller": LSTM, "output_activation": "sigmoid"},
+    "rnn": {"kind": "rnn", "controller": LSTM},
 }
 
-TASK = {"name": "copy", "bits": 2, "max_length": 3}
-TRAINING = {"updates": 30, "batch_size": 4, "learning_rate": 1e-2, "validate_every": 10, "validation_sequences": 8}
+TASK = {"name": "copy", "bits": 2, "length": [1, 3]}
+TRAINING = {"updates": 30, "batch_size": 4, "validate_every": 10, "validation_sequences": 8}
+OPTIMIZER = {"learning_rate": 1e-2}
 
-TOML = """
-[task]
-name = "copy"
-bits = 2
-max_length = 3
-
-[model]
-kind = "rnn"
-controller = { kind = "lstm", hidden_size = 8 }
-output_activation = "sigmoid"
-
-[training]
-updates = 30
-batch_size = 4
-learning_rate = 1e-2
-validate_every = 10
-validation_sequences = 8
-"""
+COMMAND = "engram train tiny.toml --out there"
 
 
-def values(model: str = "rnn", **training: Any) -> dict[str, Any]:
-    """Return the values of a preset with this model, some of its training settings as given."""
-    return {"name": "tiny", "task": dict(TASK), "model": dict(MODELS[model]), "training": TRAINING | training}
+def values(model: str = "rnn", **changes: Any) -> dict[str, Any]:
+    """Return the values of a preset with this model and some settings as given.
+
+    changes: settings of training or of the optimiser, whichever has one of the name; or `task`, options to change;
+    or `curriculum` or `evaluation`, lists.
+    """
+    lists = {name: changes.pop(name) for name in ("curriculum", "evaluation") if name in changes}
+    task = TASK | changes.pop("task", {})
+    known = {field.name for field in dataclasses.fields(OptimizerConfig)}
+    optimizer = {name: value for name, value in changes.items() if name in known}
+    training = {name: value for name, value in changes.items() if name not in known}
+    return {
+        "name": "tiny",
+        "task": task,
+        "model": dict(MODELS[model]),
+        "training": TRAINING | training,
+        "optimizer": OPTIMIZER | optimizer,
+        **lists,
+    }
 
 
-def preset(model: str = "rnn", **training: Any) -> Preset:
-    return preset_from_values(values(model, **training))
+def preset(model: str = "rnn", **changes: Any) -> Preset:
+    return preset_from_values(values(model, **changes))
 
 
 def preset_with(table: str = "", name: str = "tiny", **changes: Any) -> Preset:
@@ -70,12 +73,12 @@ def preset_with(table: str = "", name: str = "tiny", **changes: Any) -> Preset:
     return preset_from_values(all_values)
 
 
-def checkpoint(directory: Path, model: str = "rnn", updates: int = 0, **training: Any) -> Trainer:
+def checkpoint(directory: Path, model: str = "rnn", updates: int = 0, **changes: Any) -> Trainer:
     """Leave a checkpoint in `directory` after some updates, and return its trainer."""
-    trainer = Trainer(preset(model, **training))
+    trainer = Trainer(preset(model, **changes))
     for _ in range(updates):
         trainer.update()
-    save_checkpoint(directory, trainer, "engram train tiny.toml --out there")
+    save_checkpoint(directory, trainer, COMMAND)
     return trainer
 
 
@@ -84,12 +87,24 @@ def random_checkpoint(directory: Path, model: str) -> Trainer:
     trainer = Trainer(preset(model))
     for parameter in trainer.model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    save_checkpoint(directory, trainer, "engram train tiny.toml --out there")
+    save_checkpoint(directory, trainer, COMMAND)
     return trainer
 
 
-def write_toml(path: Path, **training: Any) -> Path:
-    """Write a preset file with some training settings as given, and return its path."""
-    lines = [line for line in TOML.splitlines() if line.partition(" =")[0] not in training]
-    path.write_text("\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in training.items())]))
+def write_toml(path: Path, model: str = "rnn", **changes: Any) -> Path:
+    """Write a preset file with some settings as given, and return its path."""
+    tables = values(model, **changes)
+    del tables["name"]
+    lines = []
+    for name, value in tables.items():
+        for table in value if isinstance(value, list) else [value]:
+            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
+            lines += [f"{key} = {_toml(item)}" for key, item in table.items()]
+    path.write_text("\n".join(lines))
     return path
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
