@@ -14,7 +14,7 @@ from benchmarks import served_steps
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
-from benchmarks.kernels.table import figure
+from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
 from models.kernels.fused import FusedStep
 from models.kernels.library import library

@@ -4,18 +4,17 @@ Nothing is timed before its outputs, or its gradients, are found right. Figures 
 candidates take turns: on a machine that is busy, the ratios are what counts.
 """
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.kernels import profile, serving, training
-from benchmarks.kernels.table import Plan, Table, line
+from benchmarks.kernels.plan import Plan
 from benchmarks.machine import machine, versions
 from benchmarks.peers import load_peers
+from benchmarks.table import print_table
 from models.kernels.build import library_paths
 from models.kernels.library import Library
 
@@ -55,14 +54,6 @@ def run(
             print_table(name, TABLES[name], plan)
         if profiled:
             print_table("profile", profile.PROFILE, plan)
-
-
-def print_table(name: str, table: Table, plan: Plan) -> None:
-    """Print the rows of a table as they come, and on a terminal how many there are so far."""
-    print(table.head(), flush=True)
-    for row in tqdm(table.measure(plan), desc=name, unit="row", leave=False, disable=None):
-        tqdm.write(line(row), file=sys.stdout)
-        sys.stdout.flush()
 
 
 def kernels_name() -> str:

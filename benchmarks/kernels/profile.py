@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.kernels.plan import Plan
 from benchmarks.kernels.sizes import SIZES
-from benchmarks.kernels.table import Plan, Row, Table
 from benchmarks.kernels.training import MODELS
+from benchmarks.table import Row, Table
 from models.kernels.build import build, library_paths, variants
 from models.kernels.library import Library
 

@@ -8,6 +8,7 @@ import numpy as np
 from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from benchmarks.kernels.floor import copy_within, kernel_product, matrix_product, work
+from benchmarks.kernels.plan import Plan
 from benchmarks.kernels.sizes import (
     ABOUT_SIZES,
     SIZES,
@@ -21,8 +22,8 @@ from benchmarks.kernels.sizes import (
     random_bits,
     random_model,
 )
-from benchmarks.kernels.table import Plan, Row, Table
 from benchmarks.kernels.threads import gain
+from benchmarks.table import Row, Table
 from benchmarks.timing import Array, check_close, medians
 from models.kernels.fused import FusedStep
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.kernels.floor import matrix_product
-from benchmarks.kernels.table import Plan
+from benchmarks.kernels.plan import Plan
 from benchmarks.timing import medians
 
 PRODUCTS = 16

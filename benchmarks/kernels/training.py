@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.kernels.plan import Plan
 from benchmarks.kernels.sizes import random_bits, random_model
-from benchmarks.kernels.table import Plan, Row, Table
 from benchmarks.kernels.threads import gain
 from benchmarks.peers import (
     DNC_MEMORY_SIZE,
@@ -23,6 +23,7 @@ from benchmarks.peers import (
     OUTPUT_SIZE,
     Peer,
 )
+from benchmarks.table import Row, Table
 from benchmarks.timing import WrongOutputs, check_close, medians
 from models.cells import LSTMConfig
 from models.contract import MemoryModel, unroll

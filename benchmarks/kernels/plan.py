@@ -1,0 +1,28 @@
+"""What of the kernels is to be measured."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from benchmarks.peers import Peer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured, and for how long.
+
+    sizes: the models that step. batches: those of all tables, or None for each table's own. peers: the public
+    implementations that train too. directory: where checkpoints may be left.
+    """
+
+    sizes: Sequence[str]
+    batches: Sequence[int] | None
+    rounds: int
+    seconds: float
+    peers: Sequence[Peer]
+    directory: Path
+
+    def cases(self, models: Sequence[str], batches: Sequence[int]) -> Iterator[tuple[str, int]]:
+        """Yield each of a table's models with each batch."""
+        return product(models, self.batches or batches)
