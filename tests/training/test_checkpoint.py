@@ -96,7 +96,7 @@ def test_manifest_describes_the_model_and_the_run(tmp_path):
     manifest = read_manifest(tmp_path)
     assert manifest.kind == "dnc"
     assert manifest.config["write_heads"] == 3
-    assert manifest.task == {"name": "copy", "bits": 2, "min_length": 1, "max_length": 3}
+    assert manifest.task == {"name": "copy", "bits": 2, "length": [1, 3]}
     assert (manifest.input_size, manifest.output_size) == (4, 2)
     assert manifest.parameters == sum(tensor.numel() for tensor in load_file(tmp_path / WEIGHTS_FILE).values())
     assert manifest.weights_sha256 == sha256(tmp_path / WEIGHTS_FILE)
@@ -108,6 +108,8 @@ def test_manifest_describes_the_model_and_the_run(tmp_path):
         "sequences": 12,
         "skipped_updates": 0,
         "reached_target": False,
+        "finished": False,
+        "converged_after": None,
     }
     assert manifest.evaluation == []
     controller = manifest.config["controller"]
@@ -133,6 +135,19 @@ def test_loaded_model_steps_as_the_saved_one(tmp_path, model):
     expected, _, _ = unroll(saved, inputs, saved.initial_state(3))
     actual, _, _ = unroll(loaded, inputs, loaded.initial_state(3))
     assert torch.equal(actual, expected)
+
+
+def test_manifest_says_how_a_run_ended(tmp_path):
+    tiny.checkpoint(tmp_path / "short", updates=29)
+    tiny.checkpoint(tmp_path / "whole", updates=30)
+    options = {"target_errors": 1e9, "validate_every": 2, "patience": 3}
+    tiny.checkpoint(tmp_path / "good", updates=6, **options)
+    ends = [read_manifest(tmp_path / name).training for name in ("short", "whole", "good")]
+    assert [(end["finished"], end["reached_target"], end["converged_after"]) for end in ends] == [
+        (False, False, None),
+        (True, False, None),
+        (True, True, 8),
+    ]
 
 
 def test_weights_hold_only_the_weights(tmp_path):
@@ -337,14 +352,14 @@ def test_training_file_that_cannot_be_used_is_named(tmp_path, content):
 
 
 def row(length, memory_size, errors):
-    return {"length": length, "memory_size": memory_size, "errors_per_sequence": errors}
+    return {"options": {"length": length}, "memory_size": memory_size, "errors": errors}
 
 
-def test_evaluation_replaces_what_was_measured_at_the_same_length_and_memory_size(tmp_path):
+def test_evaluation_takes_the_place_of_what_was_measured_with_the_same_options_and_memory_size(tmp_path):
     tiny.checkpoint(tmp_path, "dnc")
-    save_evaluation(tmp_path, read_manifest(tmp_path), [row(2, 8, 0.1), row(1, 8, 0.2), row(2, 16, 0.3)])
-    save_evaluation(tmp_path, read_manifest(tmp_path), [row(3, 8, 0.4), row(2, 8, 0.5)])
-    measured = [row(1, 8, 0.2), row(2, 8, 0.5), row(3, 8, 0.4), row(2, 16, 0.3)]
+    save_evaluation(tmp_path, read_manifest(tmp_path), [row(2, 8, 0.1), row([1, 2], 8, 0.2), row(2, 16, 0.3)])
+    save_evaluation(tmp_path, read_manifest(tmp_path), [row(3, 8, 0.4), row(2, 8, 0.5), row([1, 2], 8, 0.6)])
+    measured = [row(2, 8, 0.5), row([1, 2], 8, 0.6), row(2, 16, 0.3), row(3, 8, 0.4)]
     assert read_manifest(tmp_path).evaluation == measured
 
 

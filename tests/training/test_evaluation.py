@@ -1,94 +1,185 @@
-"""Counting wrong bits, of models made by hand whose errors are known."""
+"""Counting errors, of models made by hand whose errors are known."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
+from models.kernels.sequence import TorchUnroll
+from models.registry import build
+from tests.training import tiny
 from tests.training.delay_line import DelayLine
-from training.evaluation import EVALUATION_SEED, LengthErrors, bit_errors, evaluate
-from training.tasks import Copy
-from training.trainer import VALIDATION_SEED
+from training.config import Point
+from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure, points_of
+from training.tasks import Copy, NGrams
+from training.trainer import VALIDATION_SEED, Trainer
 
-TASK = Copy(bits=3, max_length=5)
+TASK = Copy(bits=3, length=(1, 5))
+FOUR = Copy(bits=3, length=(4, 4))
 RIGHT = DelayLine(TASK, 4)
 WRONG = DelayLine(TASK, 4, certainty=-10.0)
 SILENT = DelayLine(TASK, 4, certainty=0.0)
 """Says 0 everywhere: its errors are the ones asked for."""
 
 
-def ones_drawn(length, batches, seed):
+def ones_drawn(task, batches, seed):
     generator = torch.Generator().manual_seed(seed)
-    episodes = [TASK.sample(generator, rows, length) for rows in batches]
+    episodes = [task.sample(generator, rows) for rows in batches]
     return torch.cat([episode.targets.sum((0, 2)) for episode in episodes]).tolist()
+
+
+# One measurement
 
 
 @pytest.mark.parametrize("sequences", [1, 50, 120])
 def test_errors_of_a_model_that_is_always_right_are_none(sequences):
-    assert bit_errors(RIGHT, TASK, 4, sequences, seed=1).tolist() == [0] * sequences
+    measured = measure(RIGHT, FOUR, sequences)
+    assert (measured.sequences, measured.errors, measured.asked, measured.wrong_sequences) == (sequences, 0.0, 12.0, 0)
 
 
 @pytest.mark.parametrize("sequences", [1, 50, 120])
-def test_errors_of_a_model_that_is_always_wrong_are_all_bits(sequences):
-    assert bit_errors(WRONG, TASK, 4, sequences, seed=1).tolist() == [12] * sequences
+def test_errors_of_a_model_that_is_always_wrong_are_all_that_there_could_be(sequences):
+    measured = measure(WRONG, FOUR, sequences)
+    assert (measured.errors, measured.asked, measured.wrong_sequences) == (12.0, 12.0, sequences)
 
 
-def test_errors_are_counted_for_each_sequence_over_all_batches():
-    assert bit_errors(SILENT, TASK, 4, 120, seed=1).tolist() == ones_drawn(4, [50, 50, 20], seed=1)
+def test_errors_are_means_over_the_sequences_of_all_batches():
+    ones = ones_drawn(FOUR, [50, 50, 20], seed=1)
+    assert measure(SILENT, FOUR, 120, seed=1).errors == pytest.approx(sum(ones) / 120)
+
+
+def test_sequences_with_an_error_are_counted():
+    one = Copy(bits=3, length=(1, 1))
+    ones = ones_drawn(one, [40], seed=1)
+    wrong = sum(errors > 0 for errors in ones)
+    assert measure(SILENT, one, 40, seed=1).wrong_sequences == wrong
+    assert 20 < wrong < 40
+
+
+def test_sizes_are_drawn_for_every_batch():
+    generator = torch.Generator().manual_seed(1)
+    asked = [TASK.asked(TASK.sample(generator, rows)).sum().item() for rows in (50, 50, 20)]
+    assert len(set(asked)) > 1
+    assert measure(SILENT, TASK, 120, seed=1).asked == pytest.approx(sum(asked) / 120)
 
 
 def test_model_that_copies_another_length_is_as_good_as_chance():
-    errors = bit_errors(RIGHT, TASK, 5, 200, seed=1).mean().item()
-    assert errors / 15 == pytest.approx(0.5, abs=0.05)
+    assert measure(RIGHT, Copy(bits=3, length=(5, 5)), 200).errors / 15 == pytest.approx(0.5, abs=0.05)
 
 
 def test_same_seed_draws_the_same_sequences_and_another_seed_others():
-    first, again, other = (bit_errors(SILENT, TASK, 4, 60, seed).tolist() for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
+    first, again, other = (measure(SILENT, FOUR, 60, seed) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_batches_draw_different_sequences():
-    errors = bit_errors(SILENT, TASK, 4, 100, seed=1).tolist()
-    assert errors[:50] != errors[50:]
+    assert measure(SILENT, FOUR, 50, seed=1).errors != measure(SILENT, FOUR, 100, seed=1).errors
 
 
-def test_counting_leaves_the_global_generator_and_the_gradients_alone():
+def test_measuring_leaves_the_generator_the_gradients_and_the_model_as_they_were():
     before = torch.get_rng_state()
-    assert not bit_errors(RIGHT, TASK, 4, 10, seed=1).requires_grad
+    for training in (True, False):
+        RIGHT.train(training)
+        measure(RIGHT, FOUR, 10)
+        assert RIGHT.training is training
+    assert RIGHT.certainty.grad is None
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_rows_say_the_errors_at_each_length_in_the_order_asked_for():
-    right_at_4 = LengthErrors(length=4, sequences=60, errors_per_sequence=0.0, wrong_sequences=0, bits_per_sequence=12)
-    long, short, fitting = evaluate(RIGHT, TASK, [9, 1, 4], 60, seed=1)
-    assert fitting == right_at_4
-    assert (long.length, long.bits_per_sequence, short.length, short.bits_per_sequence) == (9, 27, 1, 3)
-    assert long.errors_per_sequence > 0
+def test_model_is_measured_without_its_dropout():
+    config = tiny.preset("dnc").model
+    model = build("dnc", dataclasses.asdict(dataclasses.replace(config, bypass_dropout=0.9)))
+    task = Copy(bits=2, length=(6, 6))
+    assert measure(model, task, 30, seed=1) == measure(model, task, 30, seed=1)
 
 
-def test_row_counts_wrong_sequences_and_means_over_all():
-    errors = ones_drawn(1, [40], seed=1)
-    (row,) = evaluate(SILENT, TASK, [1], 40, seed=1)
-    assert row.errors_per_sequence == pytest.approx(sum(errors) / 40)
-    assert row.wrong_sequences == sum(error > 0 for error in errors) < 40
+def test_seeds_of_evaluation_choice_and_validation_differ_and_are_none_that_runs_have():
+    seeds = {EVALUATION_SEED, CHOICE_SEED, VALIDATION_SEED}
+    assert len(seeds) == 3
+    assert min(seeds) > 1_000_000
+
+
+# Errors that no model can avoid
+
+
+def test_cost_of_guessing_is_a_bit_for_each_and_its_excess_what_the_optimum_saves():
+    task = NGrams(order=3, length=(40, 40))
+    silent = build("rnn", {"input_size": 1, "output_size": 1, "controller": {"kind": "lstm", "hidden_size": 4}})
+    torch.nn.init.zeros_(silent.output.weight)
+    torch.nn.init.zeros_(silent.output.bias)
+    measured = measure(silent, task, 60, seed=1)
+    generator = torch.Generator().manual_seed(1)
+    optimum = torch.cat([task.optimum(task.sample(generator, rows)) for rows in (50, 10)])
+    assert measured.errors == pytest.approx(38, rel=1e-5)
+    assert measured.optimum == pytest.approx(optimum.mean().item(), rel=1e-5)
+    assert measured.excess == pytest.approx(38 - optimum.mean().item(), rel=1e-4)
+    assert 0 < measured.excess < 38
+
+
+def test_all_errors_are_in_excess_where_none_need_be():
+    measured = measure(WRONG, FOUR, 10)
+    assert measured.optimum is None
+    assert measured.excess == measured.errors == 12.0
+
+
+# Several measurements
+
+
+def test_rows_say_what_was_measured_and_the_errors_there():
+    points = [Point({"length": 9}), Point({"length": 4}, target=0.5, published="none")]
+    far, fitting = evaluate(RIGHT, TASK, points, 60, seed=1)
+    assert fitting == {
+        "options": {"length": 4},
+        "memory_size": None,
+        "sequences": 60,
+        "errors": 0.0,
+        "asked": 12.0,
+        "wrong_sequences": 0,
+        "optimum": None,
+        "unit": "wrong bits",
+        "seed": 1,
+        "target": 0.5,
+        "published": "none",
+    }
+    assert (far["options"], far["asked"], far["target"], far["published"]) == ({"length": 9}, 27.0, None, None)
+    assert far["errors"] > 0
 
 
 def test_row_is_told_as_soon_as_it_is_known():
-    told = []
-    rows = evaluate(RIGHT, TASK, iter([1, 4]), 10, after_length=told.append)
-    assert told == rows
-    assert [field.name for field in dataclasses.fields(rows[0])] == [
-        "length",
-        "sequences",
-        "errors_per_sequence",
-        "wrong_sequences",
-        "bits_per_sequence",
-    ]
+    rows = evaluate(RIGHT, TASK, iter([Point({"length": 4}), Point({"length": "no length"})]), 10)
+    assert next(rows)["errors"] == 0.0
+    with pytest.raises(ValueError, match="length"):
+        next(rows)
 
 
-def test_default_seed_is_never_that_of_training_or_validation():
-    default = evaluate(SILENT, TASK, [4], 100)
-    assert default == evaluate(SILENT, TASK, [4], 100, seed=EVALUATION_SEED)
-    assert EVALUATION_SEED != VALIDATION_SEED
-    assert min(EVALUATION_SEED, VALIDATION_SEED) > 1_000_000
+@pytest.mark.parametrize("model", ["dnc", "ntm"])
+def test_model_is_measured_with_the_memory_slots_that_are_asked_for(model):
+    trained, slots = Trainer(tiny.preset(model)).model, []
+    by_torch = TorchUnroll(trained)
+    unroll = lambda inputs, state, lengths: slots.append(state.memory.shape[1]) or by_torch(inputs, state, lengths)  # noqa: E731
+    for memory_size in (None, 21):
+        measure(trained, Copy(bits=2), 5, memory_size=memory_size, unroll=unroll)
+    assert slots == [8, 21]
+
+
+@pytest.mark.parametrize("model", ["dnc", "ntm"])
+def test_row_says_how_many_memory_slots_there_were(model):
+    trained = Trainer(tiny.preset(model)).model
+    rows = list(evaluate(trained, Copy(bits=2), [Point({}), Point({}, memory_size=21)], 5))
+    assert [row["memory_size"] for row in rows] == [8, 21]
+
+
+def test_points_of_rows_are_those_that_were_measured():
+    points = [Point({"length": 4}, None, 0.5, "none"), Point({"length": [2, 3]}), Point({})]
+    rows = list(evaluate(RIGHT, TASK, points, 5))
+    assert points_of(rows) == points
+    assert list(evaluate(RIGHT, TASK, points_of(rows), 5)) == rows
+
+
+def test_row_of_a_task_with_an_optimum_has_it():
+    model = build("rnn", {"input_size": 1, "output_size": 1, "controller": {"kind": "lstm", "hidden_size": 4}})
+    (row,) = evaluate(model, NGrams(order=2, length=(20, 20)), [Point({})], 10)
+    assert row["unit"] == "bits of cost"
+    assert 0 < row["optimum"] < 19
+    assert math.isfinite(row["errors"])

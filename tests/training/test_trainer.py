@@ -1,4 +1,4 @@
-"""The training loop: it learns, it stops, it skips what is not finite, and it goes on exactly where it was left."""
+"""The training loop: it learns, lesson by lesson; it stops, skips what is not finite, goes on where it was left."""
 
 import dataclasses
 import math
@@ -12,8 +12,10 @@ from models.kernels.coverage import NoKernel
 from tests.training import tiny
 from training import trainer as trainer_module
 from training.checkpoint import resume, save_checkpoint
+from training.config import RECENT
+from training.evaluation import Measured
 from training.tasks import Copy
-from training.trainer import Progress, Trainer
+from training.trainer import VALIDATION_SEED, NotFinite, Progress, Trainer
 
 
 def run(trainer, updates):
@@ -29,6 +31,16 @@ def assert_same_run(first, second):
     assert actual.keys() == expected.keys()
     for name in expected:
         assert torch.equal(actual[name], expected[name]), name
+
+
+def measured(errors):
+    return Measured(sequences=8, errors=errors, asked=6.0, wrong_sequences=0, optimum=None)
+
+
+def poison(weight, value=math.nan):
+    """Make one entry of a weight another."""
+    with torch.no_grad():
+        weight.view(-1)[0] = value
 
 
 @pytest.mark.parametrize("model", ["dnc", "ntm", "ntm-feed-forward-shift-5", "rnn"])
@@ -47,7 +59,8 @@ def test_first_update_reports_the_loss_and_errors_of_the_fresh_weights():
     outputs, _, _ = unroll(fresh.model, episode.inputs, fresh.model.initial_state(4))
     assert_close(update.loss, trainer.preset.task.loss(outputs, episode).item())
     assert update.errors == trainer.preset.task.errors(outputs, episode).float().mean().item()
-    assert update.skipped is False
+    assert update.skipped is None
+    assert (update.rate, fresh.progress.update) == (1e-2, 0)
 
 
 @pytest.mark.parametrize("model", ["dnc", "ntm", "rnn"])
@@ -71,9 +84,9 @@ def test_kernels_are_taken_where_they_can_train_the_model():
 
 def test_updates_follow_the_schedule_of_the_learning_rate():
     trainer = Trainer(tiny.preset(updates=3, learning_rate=0.1, final_rate=0.5))
-    rates = []
-    trainer.run(lambda _: rates.append(trainer.optimizer.param_groups[0]["lr"]) or True)
-    assert rates == pytest.approx([0.1, 0.075, 0.05])
+    told, set_ = [], []
+    trainer.run(lambda update: told.append(update.rate) or set_.append(trainer.optimizer.param_groups[0]["lr"]) or True)
+    assert told == set_ == pytest.approx([0.1, 0.075, 0.05])
 
 
 def test_gradient_is_clipped_to_the_norm_asked_for(monkeypatch):
@@ -98,10 +111,11 @@ def test_gradients_do_not_add_up_over_updates(monkeypatch):
     assert_close([parameter.grad for parameter in trainer.model.parameters()], first)
 
 
-def test_progress_counts_updates_and_sequences():
-    trainer = Trainer(tiny.preset())
-    run(trainer, 7)
-    assert trainer.progress == Progress(update=7, sequences=28)
+def test_progress_counts_updates_and_sequences_and_keeps_what_the_last_of_them_did():
+    trainer = Trainer(tiny.preset(updates=100, validate_every=100))
+    updates = run(trainer, RECENT + 7)
+    recent = {"recent_losses": [u.loss for u in updates[7:]], "recent_errors": [u.errors for u in updates[7:]]}
+    assert trainer.progress == Progress(update=RECENT + 7, sequences=4 * (RECENT + 7), **recent)
 
 
 def test_run_ends_at_the_last_update():
@@ -127,7 +141,7 @@ def test_run_stops_early_after_enough_validations_at_the_target():
 
 def test_validation_that_misses_the_target_starts_the_count_over(monkeypatch):
     answers = iter([0.0, 0.3, 0.2, 0.3, 0.1, 0.25, 0.0, 0.0])
-    monkeypatch.setattr(trainer_module, "bit_errors", lambda *_, **__: torch.tensor([next(answers)] * 2))
+    monkeypatch.setattr(trainer_module, "measure", lambda *_, **__: measured(next(answers)))
     trainer = Trainer(tiny.preset(target_errors=0.25, patience=3, validate_every=1))
     counts = []
     trainer.run(lambda _: counts.append(trainer.progress.validations_at_target) or True)
@@ -135,12 +149,30 @@ def test_validation_that_misses_the_target_starts_the_count_over(monkeypatch):
     assert trainer.progress.validation_errors == 0.0
 
 
-def test_validation_asks_for_the_longest_length_on_sequences_of_its_own(monkeypatch):
+def test_run_has_converged_after_the_sequences_of_its_first_validation_at_the_target(monkeypatch):
+    answers = iter([0.5, 0.2, 0.5, 0.1, 0.1])
+    monkeypatch.setattr(trainer_module, "measure", lambda *_, **__: measured(next(answers)))
+    trainer = Trainer(tiny.preset(updates=10, target_errors=0.25, patience=0, validate_every=2))
+    seen = []
+    trainer.run(lambda _: seen.append(trainer.progress.converged_after) or True)
+    assert seen == [None] * 3 + [16] * 7
+    assert not trainer.reached_target
+
+
+def test_errors_that_no_model_can_avoid_do_not_count_against_the_target(monkeypatch):
+    unavoidable = dataclasses.replace(measured(64.2), optimum=64.0)
+    monkeypatch.setattr(trainer_module, "measure", lambda *_, **__: unavoidable)
+    trainer = Trainer(tiny.preset(target_errors=0.25, patience=1, validate_every=1))
+    assert len(run(trainer, 10)) == 1
+    assert trainer.progress.validation_errors == pytest.approx(0.2)
+
+
+def test_validation_asks_for_the_greatest_sizes_on_sequences_of_its_own(monkeypatch):
     asked = []
-    monkeypatch.setattr(trainer_module, "bit_errors", lambda *given, **_: asked.append(given) or torch.ones(8))
-    trainer = Trainer(tiny.preset(validate_every=2))
+    monkeypatch.setattr(trainer_module, "measure", lambda *given, **_: asked.append(given) or measured(1.0))
+    trainer = Trainer(tiny.preset(validate_every=2, curriculum=[{"length": 1, "until": 1e-9}]))
     run(trainer, 5)
-    assert asked == [(trainer.model, trainer.preset.task, 3, 8, trainer_module.VALIDATION_SEED)] * 2
+    assert asked == [(trainer.model, Copy(bits=2, length=(3, 3)), 8, VALIDATION_SEED)] * 2
     assert trainer.progress.validation_errors == 1.0
 
 
@@ -152,7 +184,10 @@ def test_validation_leaves_no_trace_in_the_training():
         assert torch.equal(actual, expected)
 
 
-def test_gradient_that_is_not_finite_is_skipped_and_counted():
+# What is not finite
+
+
+def test_gradient_that_is_not_finite_is_skipped_counted_and_named():
     trainer = Trainer(tiny.preset("dnc"))
     run(trainer, 3)
     before = {name: tensor.clone() for name, tensor in trainer.tensors().items() if name != "generator.data"}
@@ -160,22 +195,204 @@ def test_gradient_that_is_not_finite_is_skipped_and_counted():
     update = trainer.update()
     hook.remove()
 
-    assert update.skipped
-    assert (trainer.progress.update, trainer.progress.skipped) == (4, 1)
+    assert update.skipped == "the gradient of output.bias"
+    assert math.isfinite(update.loss)
+    assert (trainer.progress.update, trainer.progress.skipped, trainer.progress.not_finite) == (4, 1, 1)
+    assert len(trainer.progress.recent_losses) == 3
     after = trainer.tensors()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_update_after_a_skipped_one_goes_on():
+def test_update_after_a_skipped_one_goes_on_and_ends_the_row():
     trainer = Trainer(tiny.preset())
     hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.inf)
     trainer.update()
     hook.remove()
     before = trainer.model.output.bias.clone()
     assert not trainer.update().skipped
-    assert trainer.progress.skipped == 1
+    assert (trainer.progress.skipped, trainer.progress.not_finite) == (1, 0)
     assert trainer.model.output.bias.ne(before).all()
     assert trainer.model.output.bias.isfinite().all()
+
+
+@pytest.mark.parametrize("clip_value", [0.0, 1.0])
+def test_infinite_gradient_is_seen_whatever_it_would_be_clipped_to(clip_value):
+    trainer = Trainer(tiny.preset(clip_value=clip_value))
+    trainer.model.output.bias.register_hook(lambda gradient: gradient * math.inf)
+    assert trainer.update().skipped == "the gradient of output.bias"
+
+
+def test_skipped_updates_in_a_row_end_the_run_at_the_first_beyond_their_number():
+    trainer = Trainer(tiny.preset(skips=2, seed=7))
+    run(trainer, 3)
+    trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
+    assert [trainer.update().skipped is not None for _ in range(2)] == [True, True]
+    with pytest.raises(
+        NotFinite, match=r"update 6, seed 7: the gradient of output\.bias is not finite .*for 3 updates"
+    ):
+        trainer.update()
+
+
+def test_run_that_may_skip_none_ends_at_the_first_gradient_that_is_not_finite():
+    trainer = Trainer(tiny.preset(skips=0))
+    trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(
+        NotFinite, match=r"update 1, seed 1: .*; lower optimizer\.learning_rate or optimizer\.clip_norm"
+    ):
+        trainer.update()
+
+
+@pytest.mark.parametrize("path", ["fused", "torch"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("model", "name"), [("dnc", "interface.weight"), ("ntm", "output.weight"), ("rnn", "output.bias")]
+)
+def test_weight_that_is_not_finite_is_named_with_the_update_and_the_seed(path, bad, model, name):
+    trainer = Trainer(tiny.preset(model, skips=1, seed=3), path=path)
+    run(trainer, 2)
+    poison(trainer.model.get_parameter(name), bad)
+    assert trainer.update().skipped == name
+    with pytest.raises(NotFinite, match=f"update 4, seed 3: {name} is not finite .*for 2 updates in a row"):
+        trainer.update()
+
+
+def test_skipped_update_leaves_the_losses_and_the_lesson_as_they_were():
+    trainer = Trainer(tiny.preset(updates=200, skips=100, curriculum=[{"length": 1, "until": 1e9}]))
+    run(trainer, RECENT - 1)
+    hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
+    run(trainer, 10)
+    assert (trainer.progress.stage, len(trainer.progress.recent_losses)) == (0, RECENT - 1)
+    hook.remove()
+    trainer.update()
+    assert trainer.progress.stage == 1
+
+
+def test_weights_are_checked_by_name():
+    trainer = Trainer(tiny.preset("ntm"))
+    trainer.check_weights()
+    poison(trainer.model.output.bias)
+    with pytest.raises(NotFinite, match=r"update 0, seed 1: output\.bias is not finite"):
+        trainer.check_weights()
+
+
+# Lessons
+
+
+def losses_to_come(monkeypatch, losses):
+    """Have the copy task say that the losses are these, one after the other."""
+    due = iter(losses)
+    monkeypatch.setattr(Copy, "loss", lambda self, outputs, episode: outputs.sum() * 0 + next(due))
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.0] * RECENT + [0.0] * RECENT,
+        [0.4] * 3 * RECENT,
+        [0.5] * 3 * RECENT,
+        [0.0] * (RECENT - 1) + [26.0] + [0.3] * 2 * RECENT,
+    ],
+    ids=["falling", "below from the start", "never below", "one great loss"],
+)
+def test_lesson_is_over_when_and_only_when_the_mean_of_the_recent_losses_is_below(monkeypatch, losses):
+    losses_to_come(monkeypatch, losses)
+    trainer = Trainer(tiny.preset(updates=len(losses), curriculum=[{"length": 1, "until": 0.5}], validate_every=1000))
+    stages = []
+    trainer.run(lambda _: stages.append(trainer.progress.stage) or True)
+    means = [sum(losses[end - RECENT : end]) / RECENT if end >= RECENT else 1.0 for end in range(1, len(losses) + 1)]
+    first = next((index for index, mean in enumerate(means) if mean < 0.5), len(losses))
+    assert stages == [0] * first + [1] * (len(losses) - first)
+
+
+def test_each_lesson_goes_by_losses_of_its_own(monkeypatch):
+    losses_to_come(monkeypatch, [0.1] * 200)
+    lessons = [{"length": length, "until": 0.2} for length in (1, 2)]
+    trainer = Trainer(tiny.preset(updates=200, curriculum=lessons, validate_every=1000))
+    lengths = []
+    trainer.run(lambda _: lengths.append(trainer.task.length) or True)
+    assert lengths == [(1, 1)] * (RECENT - 1) + [(2, 2)] * RECENT + [(1, 3)] * (201 - 2 * RECENT)
+    assert len(trainer.progress.recent_losses) == RECENT
+
+
+def test_lesson_trains_on_its_own_sizes(monkeypatch):
+    drawn, sample = [], Copy.sample
+    monkeypatch.setattr(Copy, "sample", lambda task, *given: drawn.append(task.length) or sample(task, *given))
+    trainer = Trainer(tiny.preset(curriculum=[{"length": 1, "until": 1e-9}], validate_every=1000))
+    run(trainer, 3)
+    assert drawn == [(1, 1)] * 3
+    trainer.progress.stage = 1
+    run(trainer, 2)
+    assert drawn[3:] == [(1, 3)] * 2
+
+
+@pytest.mark.parametrize("kind", ["adam", "rmsprop"])
+def test_run_interrupted_in_the_middle_of_lessons_equals_the_uninterrupted_run_to_the_bit(tmp_path, kind):
+    lessons = [{"length": 1, "until": 10}, {"length": 2, "until": 10}]
+    whole = Trainer(tiny.preset(updates=130, curriculum=lessons, kind=kind, mixed_lengths=True))
+    run(whole, 130)
+    parts, stages = Trainer(whole.preset), []
+    for updates in (30, 40, 40, 20):
+        run(parts, updates)
+        save_checkpoint(tmp_path, parts, "engram train")
+        parts = resume(tmp_path)
+        stages.append(parts.progress.stage)
+    assert stages == [0, 1, 2, 2]
+    assert_same_run(parts, whole)
+
+
+# Sequences of different lengths
+
+
+@pytest.mark.parametrize("path", ["fused", "torch"])
+@pytest.mark.parametrize("model", ["dnc", "ntm", "rnn"])
+def test_batch_of_mixed_lengths_is_its_sequences_one_by_one(model, path):
+    preset = tiny.preset(model, mixed_lengths=True, task={"length": [1, 6]}, batch_size=5, clip_norm=0.0)
+    trainer, alone = Trainer(preset, path=path), Trainer(preset, path="torch")
+    update = trainer.update()
+    episodes = [alone.task.sample(alone.generator, 1) for _ in range(5)]
+    assert len({len(episode.mask) for episode in episodes}) > 2
+    asked = sum(episode.mask.sum() for episode in episodes)
+    loss = errors = 0.0
+    for episode in episodes:
+        outputs, _, _ = unroll(alone.model, episode.inputs, alone.model.initial_state(1))
+        loss = loss + alone.task.loss(outputs, episode) * episode.mask.sum() / asked
+        errors += alone.task.errors(outputs, episode).item() / 5
+    loss.backward()
+    assert (update.loss, update.errors) == (pytest.approx(loss.item(), rel=1e-5), pytest.approx(errors))
+    for (name, ours), theirs in zip(trainer.model.named_parameters(), alone.model.parameters(), strict=True):
+        assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("path", ["fused", "torch"])
+@pytest.mark.parametrize("model", ["dnc", "ntm", "rnn"])
+def test_what_stands_beyond_the_end_of_a_sequence_changes_nothing(monkeypatch, model, path):
+    preset = tiny.preset(model, mixed_lengths=True, task={"length": [1, 6]})
+    clean, filled = Trainer(preset, path=path), Trainer(preset, path=path)
+    first = clean.update()
+    join = trainer_module.join
+
+    def join_filled(episodes):
+        episode = join(episodes)
+        beyond = torch.arange(len(episode.mask))[:, None] >= episode.lengths
+        assert beyond.any()
+        return episode._replace(inputs=torch.where(beyond[:, :, None], 5.0, episode.inputs))
+
+    monkeypatch.setattr(trainer_module, "join", join_filled)
+    assert filled.update() == first
+    for ours, theirs in zip(filled.model.parameters(), clean.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_batch_has_one_length_unless_mixed_are_asked_for(monkeypatch):
+    shapes, loss = [], Copy.loss
+    monkeypatch.setattr(Copy, "loss", lambda task, outputs, e: shapes.append(e.lengths) or loss(task, outputs, e))
+    run(Trainer(tiny.preset(validate_every=1000)), 2)
+    run(Trainer(tiny.preset(validate_every=1000, mixed_lengths=True)), 2)
+    assert shapes[:2] == [None, None]
+    assert [len(lengths) for lengths in shapes[2:]] == [4, 4]
+
+
+# The same again
 
 
 def test_same_seed_trains_the_same_weights_and_another_seed_others():
@@ -214,5 +431,6 @@ def test_resumed_trainer_is_the_one_that_was_saved(tmp_path):
 
 
 def test_run_resumed_before_its_first_validation_knows_of_none(tmp_path):
-    tiny.checkpoint(tmp_path, updates=2)
-    assert resume(tmp_path).progress == Progress(update=2, sequences=8, validation_errors=math.inf)
+    saved = tiny.checkpoint(tmp_path, updates=2).progress
+    assert resume(tmp_path).progress == saved
+    assert (saved.update, saved.sequences, saved.validation_errors) == (2, 8, math.inf)
