@@ -31,11 +31,11 @@ class Underground(NamedTuple):
 
 @functools.cache
 def underground(zone_1: bool = False) -> Underground:
-    """Return the whole map, or the stations of zone 1 that are connected within it (all but Tower Gateway)."""
+    """Return the whole map, or zone 1 and the connections within it, of which Tower Gateway has none and is left out."""
     data = json.loads(DATA.read_text(encoding="utf-8"))
     edges = _edges(data)
     if zone_1:
-        edges = _connected([edge for edge in edges if all(data["stations"][end][3] < 2 for end in (edge[0], edge[2]))])
+        edges = [edge for edge in edges if all(data["stations"][end][3] < 2 for end in (edge[0], edge[2]))]
     stations = sorted({source for source, _, _ in edges})
     ways = sorted({way for _, way, _ in edges})
     numbered = [[stations.index(a), ways.index(way), stations.index(b)] for a, way, b in edges]
@@ -114,16 +114,6 @@ def _edges(data: dict[str, Any]) -> list[tuple[int, tuple[int, int], int]]:
             neighbours, directions(places[station], [places[other] for other in neighbours]), strict=True
         )
     ]
-
-
-def _connected(edges: list[tuple[int, tuple[int, int], int]]) -> list[tuple[int, tuple[int, int], int]]:
-    """Return the edges among the largest set of stations that can be reached from each other."""
-    parts: list[set[int]] = []
-    for source, _, destination in edges:
-        touched = [part for part in parts if source in part or destination in part]
-        parts = [part for part in parts if part not in touched] + [set.union({source, destination}, *touched)]
-    largest = max(parts, key=len)
-    return [edge for edge in edges if edge[0] in largest]
 
 
 def _bearing(here: Sequence[float], there: Sequence[float]) -> float:
