@@ -31,7 +31,7 @@ class Underground(NamedTuple):
 
 @functools.cache
 def underground(zone_1: bool = False) -> Underground:
-    """Return the whole map, or zone 1 and the connections within it, of which Tower Gateway has none and is left out."""
+    """Return the whole map, or the connections within zone 1: all its stations but Tower Gateway, which has none."""
     data = json.loads(DATA.read_text(encoding="utf-8"))
     edges = _edges(data)
     if zone_1:
