@@ -1,4 +1,4 @@
-"""A training run as a person starts it: stopped, killed, gone on with, and refused where it would destroy something."""
+"""A run as a person starts it: stopped, killed, gone on with, ended by its numbers, and never in the way of another."""
 
 import contextlib
 import dataclasses
@@ -18,10 +18,12 @@ from models.artefact import load
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from training import run as run_module
+from training import trainer as trainer_module
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_evaluation
-from training.config import load_preset
+from training.config import RECENT, load_preset
+from training.metrics import METRICS_FILE
 from training.run import train
-from training.trainer import Trainer
+from training.trainer import NotFinite, Trainer
 
 LONG = {"updates": 1000, "validate_every": 200}
 """Long enough, at about a millisecond an update, to be stopped in the middle."""
@@ -64,11 +66,15 @@ def bytes_of_files(directory):
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
-    """The preset file of a long run, and the weights that it ends with when nothing interrupts it."""
+    """The preset file of a long run, and the weights and metrics that it leaves when nothing interrupts it."""
     directory = tmp_path_factory.mktemp("long")
     file = tiny.write_toml(directory / "tiny.toml", **LONG)
     run(load_preset(str(file)), directory / "whole")
-    return file, (directory / "whole" / WEIGHTS_FILE).read_bytes()
+    return file, weights_and_metrics(directory / "whole")
+
+
+def weights_and_metrics(directory):
+    return [(directory / name).read_bytes() for name in (WEIGHTS_FILE, METRICS_FILE)]
 
 
 def test_process_told_to_stop_says_how_to_go_on_and_ends_as_if_it_never_had(tmp_path, start, long_run):
@@ -85,7 +91,7 @@ def test_process_told_to_stop_says_how_to_go_on_and_ends_as_if_it_never_had(tmp_
     process = start(*shlex.split(told))
     _, complaints = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, complaints
-    assert (out / WEIGHTS_FILE).read_bytes() == whole
+    assert weights_and_metrics(out) == whole
 
 
 def test_process_killed_at_any_moment_ends_as_if_it_never_had(tmp_path, start, long_run):
@@ -101,7 +107,8 @@ def test_process_killed_at_any_moment_ends_as_if_it_never_had(tmp_path, start, l
 
     assert resume(out).progress.update < 1000
     run(load_preset(str(file)), out, resuming=True)
-    assert (out / WEIGHTS_FILE).read_bytes() == whole
+    assert weights_and_metrics(out) == whole
+    assert len(whole[1].splitlines()) == 1000 // RECENT + 1000 // 200
     assert load(out)[1].training["updates"] == 1000
 
 
@@ -136,7 +143,7 @@ def test_run_resumed_in_saves_equals_the_uninterrupted_run(tmp_path, monkeypatch
         monkeypatch.setattr(Trainer, "update", lambda trainer, stop=stop: stop_at(stop, trainer, update))
         resumed = run(tiny.preset("dnc"), tmp_path / "parts", resuming=stop > 3)
     assert resumed.progress == whole.progress
-    names = (WEIGHTS_FILE, "manifest.json")
+    names = (WEIGHTS_FILE, METRICS_FILE, "manifest.json")
     assert [(tmp_path / "parts" / name).read_bytes() for name in names] == [
         (tmp_path / "whole" / name).read_bytes() for name in names
     ]
@@ -150,7 +157,7 @@ def stop_at(number, trainer, update):
 
 def test_finished_run_resumed_changes_nothing(tmp_path):
     run(tiny.preset(), tmp_path)
-    row = {"length": 2, "memory_size": None, "errors_per_sequence": 0.5}
+    row = {"options": {"length": 2}, "memory_size": None, "errors": 0.5}
     save_evaluation(tmp_path, read_manifest(tmp_path), [row])
     before, run_before = bytes_of_files(tmp_path), load_file(tmp_path / TRAINING_FILE)
 
@@ -164,7 +171,7 @@ def test_finished_run_resumed_changes_nothing(tmp_path):
 
 def test_training_on_drops_what_was_measured_of_older_weights(tmp_path):
     tiny.checkpoint(tmp_path, updates=5)
-    save_evaluation(tmp_path, read_manifest(tmp_path), [{"length": 2, "memory_size": None}])
+    save_evaluation(tmp_path, read_manifest(tmp_path), [{"options": {}, "memory_size": None}])
     run(tiny.preset(), tmp_path, resuming=True)
     assert read_manifest(tmp_path).evaluation == []
 
@@ -177,8 +184,10 @@ def test_training_on_drops_what_was_measured_of_older_weights(tmp_path):
         (tiny.preset("dnc"), r"model\.kind = 'rnn', but 'dnc' was asked for"),
         (tiny.preset_with("task", bits=3), r"task\.bits = 2, but 3 was asked for"),
         (tiny.preset_with("model", controller=tiny.FEED_FORWARD), r"model\.controller = {'kind': 'lstm'"),
+        (tiny.preset(learning_rate=0.5), r"optimizer\.learning_rate = 0\.01, but 0\.5 was asked for"),
+        (tiny.preset(curriculum=[{"length": 1, "until": 1}]), "was trained with another curriculum"),
     ],
-    ids=["seed", "updates", "kind", "task", "controller"],
+    ids=["seed", "updates", "kind", "task", "controller", "optimizer", "curriculum"],
 )
 def test_resuming_with_other_settings_is_refused_by_the_key(tmp_path, change, key):
     tiny.checkpoint(tmp_path, updates=3)
@@ -192,6 +201,11 @@ def test_resuming_under_another_name_of_the_preset_is_no_other_setting(tmp_path)
     tiny.checkpoint(tmp_path, updates=3)
     renamed = tiny.preset_with(name="moved")
     assert run(renamed, tmp_path, resuming=True).progress.update == 30
+
+
+def test_resuming_with_other_measurements_in_mind_is_no_other_setting(tmp_path):
+    tiny.checkpoint(tmp_path, updates=3)
+    assert run(tiny.preset(evaluation=[{"length": 9}]), tmp_path, resuming=True).finished
 
 
 def test_directory_that_holds_a_run_is_not_written_over(tmp_path):
@@ -217,10 +231,46 @@ def test_directory_that_cannot_be_made_is_refused_before_the_training(tmp_path, 
 
 def test_skipped_updates_are_told_beside_the_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.optim.Adam, "step", lambda _: pytest.fail("it stepped"))
-    monkeypatch.setattr("training.trainer.clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
-    run(tiny.preset(), tmp_path)
-    assert "30 updates skipped: gradient not finite" in capsys.readouterr().err
+    monkeypatch.setattr("training.trainer.finish_gradients", lambda *_: torch.tensor(torch.nan))
+    run(tiny.preset(skips=30), tmp_path)
+    assert "30 updates skipped: not finite" in capsys.readouterr().err
     assert read_manifest(tmp_path).training["skipped_updates"] == 30
+
+
+def test_lesson_is_told_beside_the_progress(tmp_path, capsys):
+    run(tiny.preset(curriculum=[{"length": 1, "until": 1e-9}]), tmp_path)
+    assert "lesson 1 of 2" in capsys.readouterr().err
+
+
+def test_run_that_skips_too_many_updates_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    finish = trainer_module.finish_gradients
+    norms = iter([0.0] * 12 + [torch.nan] * 30)
+    monkeypatch.setattr(trainer_module, "finish_gradients", lambda *given: finish(*given) + next(norms))
+    with pytest.raises(NotFinite, match="update 18, seed 1: the gradient's norm is not finite"):
+        run(tiny.preset(skips=5), tmp_path, save_every=5)
+    good = resume(tmp_path)
+    assert (good.progress.update, good.progress.skipped) == (15, 3)
+    good.check_weights()
+    assert load(tmp_path)[1].training["updates"] == 15
+
+
+@pytest.mark.parametrize("save_every", [1, 5, 100])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, save_every):
+    update = Trainer.update
+
+    def update_and_spoil(trainer):
+        done = update(trainer)
+        if trainer.progress.update == 27:
+            torch.nn.init.constant_(trainer.model.output.bias, torch.nan)
+        return done
+
+    tiny.checkpoint(tmp_path, updates=20)
+    monkeypatch.setattr(Trainer, "update", update_and_spoil)
+    with pytest.raises(NotFinite, match=r"update \d\d, seed 1: output\.bias is not finite"):
+        run(tiny.preset(), tmp_path, resuming=True, save_every=save_every)
+    good = resume(tmp_path)
+    assert good.progress.update == {1: 26, 5: 25, 100: 20}[save_every]
+    good.check_weights()
 
 
 def test_run_by_torch_says_why_and_the_progress_bar_says_by_what(tmp_path, capsys):
