@@ -14,6 +14,7 @@ from app.settings import SettingsError, add_settings_flags, load_settings
 
 if TYPE_CHECKING:
     from training.config import Preset
+    from training.trainer import Trainer
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -147,6 +148,7 @@ def _add_how_to_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from training.config import load_preset
+    from training.distributed import launcher
     from training.run import train
 
     preset = load_preset(options.preset, _changes(options.set))
@@ -155,16 +157,22 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError("--seed trains one seed and --seeds several: give one of them")
     if options.seeds:
         return _train_seeds(options, preset, options.seeds, options.out)
-    trainer = train(preset, options.out, options.command_line, resuming=options.resume, **_how_to_train(options))
+    command = launcher() + options.command_line
+    trainer = train(preset, options.out, command, resuming=options.resume, **_how_to_train(options))
+    if trainer.processes.leads:
+        _tell_of_training(trainer, options.out, command)
+    return 0 if trainer.finished else 130
+
+
+def _tell_of_training(trainer: "Trainer", out: Path, command: str) -> None:
     progress = trainer.progress
-    print(f"{options.out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
+    print(f"{out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
     if not trainer.finished:
-        print(f"Interrupted. Go on with: {options.command_line} --resume")
-        return 130
+        print(f"Interrupted. Go on with: {command} --resume")
+        return
     if math.isfinite(progress.validation_errors):
-        print(f"Validation: {progress.validation_errors:g} {preset.task.unit} per sequence.")
-    print(f"Next: engram evaluate {options.out}    engram plot {options.out}    engram export {options.out}")
-    return 0
+        print(f"Validation: {progress.validation_errors:g} {trainer.preset.task.unit} per sequence.")
+    print(f"Next: engram evaluate {out}    engram plot {out}    engram export {out}")
 
 
 def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
@@ -184,9 +192,12 @@ def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
 def _train_seeds(options: argparse.Namespace, preset: "Preset", seeds: Sequence[int], out: Path) -> int:
     """Train several seeds, tell what became of each, and return the exit status."""
     from models.manifest import read_manifest
+    from training.distributed import process_count
     from training.seeds import train_seeds
     from training.table import convergence
 
+    if process_count() > 1:
+        raise ValueError("several seeds are trained by a process each: start them without torchrun, with --jobs")
     how = _how_to_train(options) | {"threads": options.threads}
     unfinished = train_seeds(preset, seeds, out, options.command_line, options.jobs, **how)
     print(f"\n{'seed':>6} {'sequences':>10} {'converged after':>16}")
@@ -382,6 +393,7 @@ def _add_bench(commands: Commands) -> None:
     parser = _add(commands, "bench", "Measure on this machine what docs/performance.md tells of another.")
     benchmarks = parser.add_subparsers(title="benchmarks", required=True, metavar="NAME")
     _add_bench_kernels(benchmarks)
+    _add_bench_training(benchmarks)
     _add_bench_served_steps(benchmarks)
 
 
@@ -417,6 +429,25 @@ def _bench_kernels(options: argparse.Namespace) -> int:
         options.command_line,
         options.profile,
     )
+    return 0
+
+
+def _add_bench_training(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "training", "Whole updates of the trainer beside those of public implementations.")
+    parser.add_argument("--batches", type=_positive, nargs="+", default=[16, 1], metavar="N", help="batches")
+    parser.add_argument("--updates", type=_positive, default=20, help="updates of a turn, at least")
+    parser.add_argument("--rounds", type=_positive, default=5, help="turns of which the median is taken")
+    parser.add_argument("--seconds", type=_seconds, default=0.3, help="time of a turn, at least")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="public implementations to train beside, if any")
+    parser.add_argument("--quick", action="store_true", help="two updates a turn, one turn: to see that all works")
+    parser.set_defaults(run=_bench_training)
+
+
+def _bench_training(options: argparse.Namespace) -> int:
+    from benchmarks.training import run
+
+    updates, rounds, seconds = (2, 1, 0.0) if options.quick else (options.updates, options.rounds, options.seconds)
+    run(options.batches, updates, rounds, seconds, options.peers, options.command_line)
     return 0
 
 

@@ -22,6 +22,7 @@ from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
 from models.registry import AnyConfig, config_values
 from training.config import preset_from_values
+from training.distributed import ALONE, Processes
 from training.tasks import task_values
 from training.trainer import Trainer
 
@@ -120,7 +121,7 @@ def save_evaluation(directory: Path, manifest: Manifest, rows: list[dict[str, An
     write_manifest(directory, dataclasses.replace(manifest, evaluation=evaluation))
 
 
-def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto") -> Trainer:
+def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto", processes: Processes = ALONE) -> Trainer:
     """Return the trainer of the run in `directory`, exactly as it was saved. Raises CheckpointError."""
     file_path = directory / TRAINING_FILE
     try:
@@ -132,7 +133,7 @@ def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto") -> T
     if not metadata or not {"preset", "progress"} <= set(metadata):
         raise CheckpointError(f"{file_path}: it does not say which training run it is of; engram train writes it")
     try:
-        trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device, path)
+        trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device, path, processes)
         trainer.restore(tensors, json.loads(metadata["progress"]))
     except NoKernel:
         raise

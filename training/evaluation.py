@@ -9,6 +9,7 @@ import torch
 from models.contract import MemoryModel
 from models.kernels.sequence import Unroll, unroll_by
 from training.config import Point
+from training.distributed import WholeUnroll
 from training.tasks import Task
 
 EVALUATION_SEED = 2_000_000_011
@@ -47,7 +48,7 @@ def measure(
     sequences: int,
     seed: int = EVALUATION_SEED,
     memory_size: int | None = None,
-    unroll: Unroll | None = None,
+    unroll: Unroll | WholeUnroll | None = None,
 ) -> Measured:
     """Return the errors of a model on `sequences` sequences drawn from `seed`.
 

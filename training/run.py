@@ -4,15 +4,17 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
+from models.config import ConfigError
 from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
 from training.config import Preset
+from training.distributed import Processes, joined
 from training.metrics import Metrics
 from training.trainer import Trainer, Update
 
@@ -32,13 +34,38 @@ def train(
     """Train until the target or the last update, or until SIGINT or SIGTERM, and leave a checkpoint in `out`.
 
     With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. bar_position: the line of
-    the progress bar, where several runs show theirs. Raises CheckpointError, NotFinite.
+    the progress bar, where several runs show theirs. Started several times by torchrun, the processes train one model
+    together, stop when one of them is asked to, and each return their trainer.
+    Raises CheckpointError, ConfigError, NotFinite.
     """
-    trainer = _start(preset, out, device, resuming, unroll)
+    with joined(device) as processes:
+        trainer = _start(preset, out, processes, resuming, unroll)
+        with stop_requests() as stops:
+
+            def go_on() -> bool:
+                return not processes.any(bool(stops))
+
+            if processes.leads:
+                _lead(trainer, out, command, save_every, tensorboard, bar_position, go_on)
+            else:
+                trainer.run(lambda _: go_on())
+    return trainer
+
+
+def _lead(
+    trainer: Trainer,
+    out: Path,
+    command: str,
+    save_every: int,
+    tensorboard: bool,
+    bar_position: int,
+    go_on: Callable[[], bool],
+) -> None:
+    """Train, show it, record it, and save."""
+    config = trainer.preset.training
     if trainer.unroll.reason:
         tqdm.write(f"By torch: {trainer.unroll.reason}", file=sys.stderr)
     with (
-        stop_requests() as stops,
         Metrics(out, trainer.progress.update, tensorboard) as metrics,
         _progress_bar(trainer, bar_position) as bar,
     ):
@@ -50,29 +77,34 @@ def train(
 
         def after_update(update: Update) -> bool:
             progress = trainer.progress
-            metrics.after_update(progress, update, progress.update % preset.training.validate_every == 0)
-            bar.update(preset.training.batch_size)
+            metrics.after_update(progress, update, progress.update % config.validate_every == 0)
+            bar.update(config.batch_size)
             if progress.update % 10 == 0:
                 bar.set_postfix_str(_figures(trainer), refresh=False)
             if progress.update % save_every == 0:
                 save()
-            return not stops
+            return go_on()
 
         trainer.run(after_update)
         save()
-    return trainer
 
 
-def _start(preset: Preset, out: Path, device: str, resuming: bool, unroll: UnrollPath) -> Trainer:
+def _start(preset: Preset, out: Path, processes: Processes, resuming: bool, unroll: UnrollPath) -> Trainer:
+    if preset.training.batch_size < processes.size:
+        raise ConfigError(
+            f"training.batch_size is {preset.training.batch_size}, but there are {processes.size} processes, which "
+            "need a sequence each: raise it, or give torchrun a lower --nproc-per-node"
+        )
     if not resuming:
         if (out / TRAINING_FILE).exists():
             raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
         if (out / MANIFEST_FILE).exists():
             raise CheckpointError(f"{out} holds a checkpoint: give another --out")
-        trainer = Trainer(preset, device, unroll)
-        out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(preset, processes.device, unroll, processes)
+        if processes.leads:
+            out.mkdir(parents=True, exist_ok=True)
         return trainer
-    trainer = resume(out, device, unroll)
+    trainer = resume(out, processes.device, unroll, processes)
     saved, given = trainer.preset.values(), preset.values()
     for table in ("task", "model", "training", "optimizer"):
         for key in {**saved[table], **given[table]}:
@@ -83,6 +115,12 @@ def _start(preset: Preset, out: Path, device: str, resuming: bool, unroll: Unrol
                 )
     if saved["curriculum"] != given["curriculum"]:
         raise CheckpointError(f"{out} was trained with another curriculum: a run resumes with its own settings")
+    update = trainer.progress.update
+    if processes.sum(update) != [update * processes.size]:
+        raise CheckpointError(
+            f"{out}: process {processes.rank} found update {update} there, others another one: "
+            "every machine needs the same checkpoint in --out"
+        )
     return trainer
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
 from training.config import RECENT, Preset
+from training.distributed import ALONE, Processes
 from training.evaluation import measure
 from training.optimizers import build_optimizer, finish_gradients
 from training.tasks import Episode, Task, join
@@ -66,16 +67,25 @@ class Trainer:
     The same preset gives the same weights bit for bit on one CPU thread, however often the run was interrupted.
 
     path: whether sequences are unrolled by the fused kernels or by torch; auto takes the kernels where they can train
-    the model. Raises NoKernel, for fused.
+    the model. processes: those that train it, each with a trainer of the same preset, and of each batch at least one
+    sequence. Raises NoKernel, for fused.
     """
 
-    def __init__(self, preset: Preset, device: str | torch.device = "cpu", path: UnrollPath = "auto") -> None:
+    def __init__(
+        self,
+        preset: Preset,
+        device: str | torch.device = "cpu",
+        path: UnrollPath = "auto",
+        processes: Processes = ALONE,
+    ) -> None:
         self.preset = preset
+        self.processes = processes
         self.progress = Progress()
         self.device = torch.device(device)
         torch.manual_seed(preset.training.seed)
         self.model = build(preset.kind, config_values(preset.model)).to(self.device)
         self.unroll = unroll_by(path, self.model)
+        self._learner = processes.learner(self.model, self.unroll)
         self.optimizer = build_optimizer(preset.optimizer, self.model)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
         self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
@@ -104,21 +114,25 @@ class Trainer:
         """Draw a batch, change the weights once, and validate if it is time to. Raises NotFinite."""
         config, progress = self.preset.training, self.progress
         rate = self.preset.optimizer.rate(progress.update, config.updates)
-        episode = self._episode().to(self.device)
-        outputs, _ = self.unroll(episode.inputs, lengths=episode.lengths)
-        loss = self.task.loss(outputs, episode)
+        part = self.processes.part(self._episode())
+        episode = part.episode.to(self.device)
+        self.processes.own_noise(config.seed, progress.update)
+        outputs: Tensor = self._learner(episode.inputs, episode.lengths)
+        own_loss = self.task.loss(outputs, episode) if part.asked else 0 * outputs.sum()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (own_loss * (part.asked * self.processes.size)).backward()  # type: ignore[no-untyped-call]
+        own_errors = self.task.errors(outputs, episode).float().mean()
+        loss, errors = self.processes.sum(own_loss.item() * part.asked, own_errors.item() * part.sequences)
         norm = finish_gradients(self.preset.optimizer, self.model).item()
         skipped = None
-        if math.isfinite(norm) and math.isfinite(loss.item()):
+        if math.isfinite(norm) and math.isfinite(loss):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
         else:
             skipped = self._not_finite(outputs, loss)
 
-        update = Update(loss.item(), self.task.errors(outputs, episode).float().mean().item(), norm, rate, skipped)
+        update = Update(loss, errors, norm, rate, skipped)
         self._count(update)
         if progress.update % config.validate_every == 0:
             self._validate()
@@ -140,10 +154,10 @@ class Trainer:
     def _where(self) -> str:
         return f"update {self.progress.update}, seed {self.preset.training.seed}"
 
-    def _not_finite(self, outputs: Tensor, loss: Tensor) -> str:
+    def _not_finite(self, outputs: Tensor, loss: float) -> str:
         """Return the name of the first tensor that is not finite, in the order in which they are computed."""
         named: dict[str, Tensor] = dict(self.model.named_parameters())
-        tensors = {**named, "outputs": outputs, "loss": loss}
+        tensors = {**named, "outputs": outputs, "loss": torch.tensor(loss)}
         tensors |= {f"the gradient of {name}": weight.grad for name, weight in named.items() if weight.grad is not None}
         return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "the gradient's norm")
 
@@ -174,7 +188,8 @@ class Trainer:
     def _validate(self) -> None:
         config, progress = self.preset.training, self.progress
         hardest = self.preset.task.hardest
-        measured = measure(self.model, hardest, config.validation_sequences, VALIDATION_SEED, unroll=self.unroll)
+        unroll = self.processes.whole(self.unroll)
+        measured = measure(self.model, hardest, config.validation_sequences, VALIDATION_SEED, unroll=unroll)
         progress.validation_errors = measured.excess
         at_target = progress.validation_errors <= config.target_errors
         progress.validations_at_target = progress.validations_at_target + 1 if at_target else 0
