@@ -1,0 +1,65 @@
+"""Figures of a trained model, as the NTM and DNC papers draw them; the same data give the same bytes.
+
+learning.png          errors and loss over training, of every seed
+generalisation.png    errors over each size that was measured, the sizes of training shaded
+weightings.png        one fresh sequence over time: input, target, output, and where every head writes and reads
+memory.png            the memory at some moments of that sequence
+usage.png             DNC: how far each slot is in use, and where the write heads could allocate
+link.png              DNC: the temporal links at those moments, and the precedence weightings over time
+gates.png             what the controller told the heads, step by step
+"""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from models.artefact import load
+from models.contract import MemoryModel
+from models.manifest import MANIFEST_FILE
+from training.metrics import METRICS_FILE
+from training.plots.generalisation import figure_of_generalisation, lines_measured
+from training.plots.learning import LEARNING_DATA, PlotError, figure_of_learning, learning_curves, task_learned
+from training.plots.sequence import figure_of_sequence, figures_of_sequence, record
+from training.tasks import Task, build_task
+
+__all__ = ["LEARNING_DATA", "SEQUENCE_SEED", "PlotError", "plot_all", "plot_sequence"]
+
+SEQUENCE_SEED = 7
+"""Of the sequence that is drawn."""
+
+
+def plot_all(directory: Path, out: Path) -> list[Path]:
+    """Draw every figure that applies to the checkpoint, the run, or the runs of several seeds in `directory`.
+
+    Returns the files, which are in `out`. Raises PlotError where there is nothing to draw, ManifestError, ConfigError.
+    """
+    figures = {}
+    curves = learning_curves(directory)
+    if curves:
+        figures["learning.png"] = figure_of_learning(curves, task_learned(directory))
+    if (directory / MANIFEST_FILE).exists():
+        model, manifest = load(directory)
+        task = build_task(manifest.task)
+        lines = lines_measured(manifest.evaluation)
+        if lines:
+            figures["generalisation.png"] = figure_of_generalisation(lines, task)
+        figures |= figures_of_sequence(record(model, task, SEQUENCE_SEED))
+    if not figures:
+        raise PlotError(
+            f"{directory}: nothing to draw, for it has neither a {MANIFEST_FILE} nor metrics "
+            f"({METRICS_FILE}, seed-N/{METRICS_FILE} or {LEARNING_DATA}); engram train writes them"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        _write(out / name, figure)
+    return [out / name for name in figures]
+
+
+def plot_sequence(path: Path, model: MemoryModel[Any], task: Task, seed: int) -> None:
+    """Write the figure of one fresh sequence, of the greatest sizes of the task."""
+    _write(path, figure_of_sequence(record(model, task, seed)))
+
+
+def _write(path: Path, figure: Figure) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
