@@ -123,6 +123,14 @@ def test_vocabulary_given_needs_no_files(directory, tmp_path):
         task.sample(generator(), 1)
 
 
+def test_vocabulary_in_another_order_tells_the_same_story(directory):
+    task, episode = story(directory, vocabulary=WORDS)
+    other, reordered = story(directory, vocabulary=("lake", *reversed(WORDS[:10]), *WORDS[11:]))
+    assert other.render(reordered) == task.render(episode)
+    assert reordered.mask.tolist() == episode.mask.tolist()
+    assert reordered.targets[-1, 0].tolist() == [1] + [0] * 19
+
+
 def test_vocabulary_without_a_word_of_the_stories_names_it(directory):
     task = Babi(directory, tasks=(1,), vocabulary=tuple(word for word in WORDS if word != "pond"))
     task.sample(generator(), 1)

@@ -61,6 +61,21 @@ def test_queries_come_in_another_order_than_the_keys():
     assert all(65 < count < 135 for count in orders.values())
 
 
+def test_first_query_is_any_key_even_where_all_there_are_are_needed():
+    task = KeyValueRecall(bits=2, pairs=(4, 4), overwrites=(0, 0))
+    first = Counter(tuple(key) for key in task.sample(generator(), 400).inputs[5, :, :2].int().tolist())
+    assert len(first) == 4
+    assert all(70 < count < 130 for count in first.values())
+
+
+def test_overwrites_come_between_other_keys_too():
+    task = KeyValueRecall(pairs=(3, 3), overwrites=(1, 1))
+    episode = task.sample(generator(), 400)
+    rows = [[key for key, _ in told(task, episode, row)[0]] for row in range(400)]
+    again = Counter(next(place for place in range(4) if keys[place] in keys[:place]) for keys in rows)
+    assert {place: again[place] > 40 for place in again} == {1: True, 2: True, 3: True}
+
+
 def test_keys_of_a_sequence_differ_even_where_all_there_are_are_needed():
     keys = different_keys(generator(), 20, 8, 3)
     numbers = (keys * keys.new_tensor([1, 2, 4])).sum(2)
