@@ -1,11 +1,18 @@
 // The card of a model: what it is and how often it was measured to be wrong.
 
 import { element } from "./dom.js";
+import { optionText } from "./tasks.js";
+
+// Options of a task that are told elsewhere, or say nothing of the task.
+const UNTOLD = ["name", "vocabulary", "directory"];
+
+// Options whose lists are no ranges.
+const LISTS = ["tasks"];
 
 /** Return the elements of the card of `model`. */
 export function modelCard(model) {
   const facts = element("dl", {}, ...Object.entries(factsOf(model)).flatMap(fact));
-  const rows = model.evaluation.filter((row) => "errors_per_sequence" in row);
+  const rows = model.evaluation.filter((row) => "errors" in row);
   return rows.length > 0 ? [facts, evaluationTable(rows)] : [facts];
 }
 
@@ -16,8 +23,8 @@ function fact([name, value]) {
 function factsOf(model) {
   return {
     Kind: model.kind.toUpperCase(),
-    Task: taskText(model.task),
-    ...(model.vocabulary_size && { Vocabulary: `${model.vocabulary_size} tokens` }),
+    Task: [model.task.name, ...optionTexts(model.task)].join(", "),
+    ...(model.vocabulary_size && { Vocabulary: vocabulary(model) }),
     Parameters: model.parameters.toLocaleString("en"),
     Memory: model.memory_size ? `${model.memory_size} slots × ${model.word_size}` : "none of its own",
     Heads: model.memory_size ? `${model.read_heads} read, ${model.write_heads} write` : "none",
@@ -26,9 +33,20 @@ function factsOf(model) {
   };
 }
 
-function taskText({ name, ...options }) {
-  const texts = Object.entries(options).map(([option, value]) => `${option.replaceAll("_", " ")} ${value}`);
-  return [name, ...texts].join(", ");
+/** Return the options of a task as texts. */
+function optionTexts(options) {
+  return Object.entries(options)
+    .filter(([name]) => !UNTOLD.includes(name))
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${valueText(name, value)}`);
+}
+
+function valueText(name, value) {
+  return LISTS.includes(name) ? [value].flat().join(", ") : optionText(value);
+}
+
+function vocabulary({ vocabulary_size: size, task: { vocabulary: words } }) {
+  if (!words) return `${size} tokens`;
+  return element("details", {}, element("summary", {}, `${size} words`), words.join(" "));
 }
 
 function controllerText({ kind, hidden_size: size }) {
@@ -36,23 +54,32 @@ function controllerText({ kind, hidden_size: size }) {
 }
 
 function evaluationTable(rows) {
-  const head = ["Length", "Slots", "Wrong bits, mean", "Wrong sequences"];
+  const hasOptimum = rows.some(({ optimum }) => typeof optimum === "number");
+  const head = ["Measured at", "Slots", `${sentence(rows[0].unit)}, mean`, hasOptimum ? "Optimum" : "Wrong sequences"];
   return element(
     "table",
     {},
     element("caption", {}, "Measured on fresh sequences"),
     element("thead", {}, tableRow("th", head)),
-    element("tbody", {}, ...rows.map((row) => tableRow("td", evaluationCells(row)))),
+    element("tbody", {}, ...rows.map((row) => tableRow("td", evaluationCells(row, hasOptimum)))),
   );
 }
 
-function evaluationCells(row) {
+function evaluationCells(row, hasOptimum) {
   return [
-    row.length,
+    optionTexts(row.options).join(", ") || "as in training",
     row.memory_size ?? "–",
-    `${row.errors_per_sequence.toFixed(2)} of ${row.bits_per_sequence}`,
-    `${row.wrong_sequences} of ${row.sequences}`,
+    `${row.errors.toFixed(2)} of ${rounded(row.asked)}`,
+    hasOptimum ? (row.optimum?.toFixed(2) ?? "–") : `${row.wrong_sequences} of ${row.sequences}`,
   ];
+}
+
+function rounded(value) {
+  return value.toLocaleString("en", { maximumFractionDigits: 1 });
+}
+
+function sentence(text) {
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 function tableRow(tag, cells) {

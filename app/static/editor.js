@@ -1,9 +1,20 @@
 import { cellAt, heatmap, paint } from "./heatmap.js";
 import { BITS } from "./scales.js";
 
+// In CSS pixels.
 const ROW_HEIGHT = 20; // enough to hit with a finger
+const TALLEST = 480;
+const LEAST_ROW_HEIGHT = 6;
 
-/** A grid of bits to draw on: a press turns a cell over, a drag gives the others that it meets the same bit. */
+const LEVELS = [1, 0.8, 0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8, -1]; // to draw a number at, from above
+
+/**
+ * A pattern to draw: a grid of bits, where a press turns a cell over and a drag gives the others that it meets the same
+ * bit; and, if the task has a `levelName`, a number in [-1, 1] for each column, drawn below as high as it is.
+ *
+ * The pattern is a list of vectors, one for each column: `rows` bits, and the number. Its length is that of the list,
+ * or the number of items if the task has several vectors for each of them.
+ */
 export class Editor {
   /** `onChange` is called after every change by hand, `onPoint` as by a heat map. */
   constructor(container, onChange, onPoint) {
@@ -13,15 +24,19 @@ export class Editor {
     this.pattern = [];
   }
 
-  /** Draw patterns for `task` from now on; what is drawn stays if it has as many rows. */
+  get length() {
+    return this.pattern.length / perItem(this.task);
+  }
+
+  /** Draw patterns for `task` from now on; what is drawn stays if it is of the same form. */
   setTask(task) {
-    if (this.task?.rows !== task.rows) this.pattern = [];
+    if (!this.task || form(this.task) !== form(task)) this.pattern = [];
     this.task = task;
   }
 
   /** Make the pattern this long; new columns are empty. */
   resize(length) {
-    this.fill(length, (column, row) => this.pattern[column]?.[row] ?? 0);
+    this.fill(length * perItem(this.task), (column, row) => this.pattern[column]?.[row] ?? 0);
   }
 
   clear() {
@@ -29,52 +44,101 @@ export class Editor {
   }
 
   randomize() {
-    this.fill(this.pattern.length, () => Math.round(Math.random()));
+    const { rows } = this.task;
+    this.fill(this.pattern.length, (_, row) => (row < rows ? Math.round(Math.random()) : 2 * Math.random() - 1));
   }
 
-  fill(length, bit) {
-    this.pattern = Array.from({ length }, (_, column) =>
-      Array.from({ length: this.task.rows }, (_, row) => bit(column, row)),
+  fill(columns, value) {
+    const rows = this.task.rows + (this.task.levelName ? 1 : 0);
+    this.pattern = Array.from({ length: columns }, (_, column) =>
+      Array.from({ length: rows }, (_, row) => value(column, row)),
     );
     this.show();
   }
 
   show() {
-    const plot = {
-      name: "drawing",
-      title: "Drawing",
-      columns: this.pattern,
-      rows: this.task.rows,
-      rowName: "channel",
-      columnName: this.task.columnName,
-      scale: BITS,
-      ruled: true,
-      rowHeight: ROW_HEIGHT,
-    };
-    const figure = heatmap(plot, this.onPoint);
-    this.listen(figure.querySelector("canvas"), plot);
-    this.container.replaceChildren(figure);
+    this.container.replaceChildren(this.bits(), ...(this.task.levelName ? [this.levels()] : []));
   }
 
-  listen(canvas, plot) {
+  bits() {
+    const { rows } = this.task;
+    const plot = {
+      ...this.axes(),
+      name: "drawing",
+      title: "Drawing",
+      columns: this.pattern.map((vector) => vector.slice(0, rows)),
+      rows,
+      rowLabels: this.task.channels.slice(0, rows),
+      rowName: "channel",
+      rowHeight: Math.min(ROW_HEIGHT, Math.max(LEAST_ROW_HEIGHT, Math.floor(TALLEST / rows))),
+    };
     let bit;
+    return this.drawable(plot, {
+      press: ({ column, row }) => (bit = 1 - this.pattern[column][row]),
+      draw: ({ column, row }) => (plot.columns[column][row] = this.pattern[column][row] = bit),
+    });
+  }
+
+  levels() {
+    const { rows, levelName } = this.task;
+    const column = (level) => LEVELS.map((_, row) => (row === nearestLevel(level) ? 1 : 0));
+    const plot = {
+      ...this.axes(),
+      name: levelName,
+      title: `Drawing of the ${levelName}`,
+      columns: this.pattern.map((vector) => column(vector[rows])),
+      rows: LEVELS.length,
+      rowLabels: LEVELS.map((level) => level.toFixed(1)),
+      rowName: levelName,
+    };
+    return this.drawable(plot, {
+      draw: (cell) => {
+        this.pattern[cell.column][rows] = LEVELS[cell.row];
+        plot.columns[cell.column] = column(LEVELS[cell.row]);
+      },
+    });
+  }
+
+  axes() {
+    return { columnName: this.task.columnName, columnsPerItem: perItem(this.task), scale: BITS, ruled: true };
+  }
+
+  /** Return the figure of `plot`, to draw on: `press` is called with the first cell, `draw` with every one. */
+  drawable(plot, { press, draw }) {
+    const figure = heatmap(plot, this.onPoint);
+    const canvas = figure.querySelector("canvas");
     let last;
-    const draw = (cell) => {
-      for (const { column, row } of cellsBetween(last, cell)) this.pattern[column][row] = bit;
+    const drawTo = (cell) => {
+      cellsBetween(last, cell).forEach(draw);
       last = cell;
       paint(canvas, plot);
       this.onChange();
     };
     canvas.addEventListener("pointerdown", (event) => {
       last = cellAt(canvas, event);
-      bit = 1 - this.pattern[last.column][last.row];
+      press?.(last);
       canvas.setPointerCapture(event.pointerId);
-      draw(last);
+      drawTo(last);
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (canvas.hasPointerCapture(event.pointerId)) draw(cellAt(canvas, event));
+      if (canvas.hasPointerCapture(event.pointerId)) drawTo(cellAt(canvas, event));
     });
+    return figure;
   }
+}
+
+function perItem({ vectorsPerItem = 1 } = {}) {
+  return vectorsPerItem;
+}
+
+/** Return what a pattern must keep to be one of `task`, as text. */
+function form(task) {
+  return [task.rows, task.levelName, perItem(task)].join();
+}
+
+function nearestLevel(level) {
+  const distances = LEVELS.map((other) => Math.abs(other - level));
+  return distances.indexOf(Math.min(...distances));
 }
 
 /** Return the cells on the line from one to another: a fast pointer is seen only here and there. */

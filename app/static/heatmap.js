@@ -10,6 +10,7 @@ import { element } from "./dom.js";
 const TALLEST_ROW = 14;
 const HEIGHT = 208;
 const TICK_HEIGHT = 26;
+const LABEL_HEIGHT = 12; // of rows that are all to be named
 
 const MOST_COLUMN_TICKS = 10;
 
@@ -19,9 +20,10 @@ const MOST_COLUMN_TICKS = 10;
  * name: of the canvas, as its data-name; title.
  * columns: the values, [columns][rows]; a column that is null stays empty.
  * rows: how many rows; rowLabels: a name for each, where a number would not do; rowHeight: where the usual would not.
- * digits: how many decimals to tell, where not three.
+ * digits: how many decimals to tell, where not three; names: of the values 0, 1, ..., where they stand for something.
  * rowName, columnName: what the axes count.
- * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells.
+ * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells,
+ *     and columnsPerItem: more so after so many columns, where they belong together.
  *
  * `onPoint` is called with a description of the value under the pointer, and its column.
  */
@@ -36,6 +38,7 @@ export function heatmap(plot, onPoint) {
   });
   const field = element("div", { className: "field" }, canvas, ...(plot.marks ?? []).map((cell) => mark(plot, cell)));
   field.classList.toggle("ruled", Boolean(plot.ruled));
+  field.classList.toggle("items", plot.columnsPerItem > 1);
   return figure(plot, field);
 }
 
@@ -73,6 +76,7 @@ function figure(plot, field) {
   );
   created.style.setProperty("--columns", plot.columns.length);
   created.style.setProperty("--rows", plot.rows);
+  created.style.setProperty("--per-item", plot.columnsPerItem ?? 1);
   created.style.setProperty("--row-height", `${rowHeight(plot)}px`);
   return created;
 }
@@ -82,9 +86,9 @@ function rowHeight({ rows, rowHeight: asked }) {
 }
 
 function rowTicks(plot) {
-  if (plot.rowLabels) return plot.rowLabels.map((label, row) => tick(label, "top", row, plot.rows));
-  const most = (plot.rows * rowHeight(plot)) / TICK_HEIGHT;
-  return steps(plot.rows, most).map((row) => tick(row, "top", row, plot.rows));
+  const height = plot.rowLabels && rowHeight(plot) >= LABEL_HEIGHT ? LABEL_HEIGHT : TICK_HEIGHT;
+  const most = (plot.rows * rowHeight(plot)) / height;
+  return steps(plot.rows, most).map((row) => tick(plot.rowLabels?.[row] ?? row, "top", row, plot.rows));
 }
 
 function columnTicks({ columns }) {
@@ -120,9 +124,9 @@ function summary({ title, rows, rowName, columns, columnName }) {
   return `${title}: ${rows} × ${columns.length} values, ${rowName} by ${columnName}`;
 }
 
-function describe({ columns, rowLabels, rowName, columnName, digits }, { row, column }) {
+function describe({ columns, rowLabels, rowName, columnName, digits, names }, { row, column }) {
   const value = columns[column]?.[row];
-  const shown = value === undefined ? "not asked for" : value.toFixed(digits ?? 3);
+  const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits ?? 3));
   return `${rowName} ${rowLabels?.[row] ?? row}, ${columnName} ${column}: ${shown}`;
 }
 

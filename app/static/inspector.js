@@ -6,12 +6,15 @@ import { element } from "./dom.js";
 import { Editor } from "./editor.js";
 import { heatmap } from "./heatmap.js";
 import { plotGroups, shownTraces } from "./plots.js";
+import { Settings } from "./settings.js";
 import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
+import { verdictOn } from "./verdict.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
 const bitEditor = new Editor(page.drawing, markStale, point);
 const tokenEditor = new TokenEditor(page.drawing, takeLength);
+const settings = new Settings(page.settings, markStale);
 
 let model;
 let task;
@@ -43,23 +46,31 @@ async function choose(name) {
 }
 
 function prepareDrawing() {
-  editor = task.vocabularySize ? tokenEditor : bitEditor;
+  editor = task.words ? tokenEditor : bitEditor;
   editor.setTask(task);
+  settings.setTask(task);
   page.hint.textContent = task.hint;
+  page.length.min = page["length-slider"].min = task.shortest ?? 1;
   page.length.max = page["length-slider"].max = task.longest;
-  if (editor.pattern.length > 0) return setLength(editor.pattern.length);
+  if (editor.length > 0) return setLength(editor.length);
   setLength(task.initialLength);
-  editor.randomize();
+  randomize();
 }
 
 function setLength(asked) {
-  editor.resize(Math.min(Math.max(Math.round(asked) || 1, 1), task.longest));
+  editor.resize(Math.min(Math.max(Math.round(asked) || 1, task.shortest ?? 1), task.longest));
+  takeLength();
+}
+
+function randomize() {
+  editor.randomize();
   takeLength();
 }
 
 /** Show how long the sequence is that was drawn or written. */
 function takeLength() {
-  page.length.value = page["length-slider"].value = editor.pattern.length;
+  page.length.value = page["length-slider"].value = editor.length;
+  settings.resize(editor.length);
   markStale();
 }
 
@@ -71,7 +82,7 @@ function memorySize() {
 
 async function run() {
   const turn = ++latest;
-  const sequence = task.encode(structuredClone(editor.pattern));
+  const sequence = task.encode(structuredClone(editor.pattern), settings.values());
   page.results.ariaBusy = "true";
   page.results.classList.remove("stale");
   try {
@@ -87,9 +98,9 @@ async function run() {
 }
 
 function show(sequence, answer) {
-  const wrong = wrongBits(sequence.targets, answer.outputs);
-  const groups = plotGroups(model, task, sequence, answer, wrong).map(groupSection);
-  Object.assign(page.verdict, verdictOn(sequence.targets, wrong, answer.outputs));
+  const { marks, ...verdict } = verdictOn(model, task, sequence, answer.outputs);
+  const groups = plotGroups(model, task, sequence, answer, marks).map(groupSection);
+  Object.assign(page.verdict, verdict);
   pointInTime("", -1);
   page.plots.replaceChildren(...groups, ...(answer.memory ? [] : [withoutMemory()]));
   page.results.hidden = false;
@@ -102,29 +113,6 @@ function groupSection({ title, timed, plots }) {
 
 function withoutMemory() {
   return element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its controller.");
-}
-
-/** Return where the outputs fall on the other side of the threshold than the bits that are due: [{row, column}]. */
-function wrongBits(targets, outputs) {
-  const threshold = model.output_activation === "sigmoid" ? 0.5 : 0;
-  const isWrong = (bit, column, row) => outputs[column][row] > threshold !== bit > 0.5;
-  return targets.flatMap((target, column) =>
-    (target ?? []).flatMap((bit, row) => (isWrong(bit, column, row) ? [{ row, column }] : [])),
-  );
-}
-
-function verdictOn(targets, wrong, outputs) {
-  const asked = targets.filter(Boolean).flat().length;
-  if (asked === 0) return { className: "unknown", textContent: answerText(outputs.at(-1)) };
-  const bits = wrong.length === 1 ? "1 wrong bit" : `${wrong.length} wrong bits`;
-  return { className: wrong.length > 0 ? "wrong" : "right", textContent: `${bits} of ${asked}` };
-}
-
-/** Return the class of the sequence in words, if its last outputs tell one. */
-function answerText(last) {
-  if (model.output_activation !== "softmax" || model.output_at !== "last-step") return "No target to compare with";
-  const probability = Math.max(...last);
-  return `Class ${last.indexOf(probability)}, probability ${probability.toFixed(3)}`;
 }
 
 /** Tell the value under the pointer. */
@@ -164,10 +152,7 @@ page.model.addEventListener("change", () => attempt(() => choose(page.model.valu
 page.length.addEventListener("change", () => setLength(page.length.valueAsNumber));
 page["length-slider"].addEventListener("input", () => setLength(page["length-slider"].valueAsNumber));
 page["memory-size"].addEventListener("input", markStale);
-page.random.addEventListener("click", () => {
-  editor.randomize();
-  markStale();
-});
+page.random.addEventListener("click", randomize);
 page.clear.addEventListener("click", () => {
   editor.clear();
   markStale();

@@ -1,6 +1,7 @@
 // What there is to see of one run, as descriptions of heat maps (see heatmap.js).
 
 import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
+import { classesOf } from "./verdict.js";
 
 const TIME = "time";
 
@@ -31,7 +32,7 @@ export function shownTraces(model) {
 /**
  * Return what there is to see, in groups: [{title, timed, plots}]; the columns of a timed one are steps.
  *
- * wrong: the wrong bits, [{row, column}].
+ * wrong: the outputs that are wrong, [{row, column}].
  */
 export function plotGroups(model, task, sequence, answer, wrong) {
   const groups = [
@@ -44,23 +45,36 @@ export function plotGroups(model, task, sequence, answer, wrong) {
 }
 
 function sequencePlots(model, task, { inputs, targets }, { outputs }, wrong) {
-  const axes = { rowName: "channel", columnName: TIME, ruled: true, scale: BITS };
-  const drawn = { name: "input", title: "Input", columns: inputs, rows: model.input_size };
-  const input = model.vocabulary_size
-    ? { ...drawn, title: "Tokens", rowName: "token", scale: tokens(model.vocabulary_size), digits: 0 }
-    : { ...drawn, rowLabels: task.channels };
-  const target = { name: "target", title: "Target", columns: targets, rows: model.output_size };
-  const output = {
-    name: "output",
-    title: wrong.length > 0 ? "Output, wrong bits framed" : "Output",
-    columns: outputs,
-    rows: model.output_size,
-    rowName: model.output_activation === "softmax" ? "class" : axes.rowName,
-    marks: wrong,
-    scale: model.output_activation === "identity" ? signed(outputs) : BITS,
-  };
-  const plots = targets.some(Boolean) ? [input, target, output] : [input, output];
-  return plots.map((plot) => ({ ...axes, ...plot }));
+  const input = { name: "input", columns: inputs, rows: model.input_size, ...inputAxes(model, task, inputs) };
+  const target = { name: "target", title: "Target", columns: targets };
+  const title = wrong.length > 0 ? "Output, what is wrong framed" : "Output";
+  const scale = model.output_activation === "identity" ? signed(outputs) : BITS;
+  const output = { name: "output", title, columns: outputs, marks: wrong, scale };
+  const shown = targets.some(Boolean) ? [target, output] : [output];
+  const plots = [input, ...shown.map((plot) => ({ ...outputAxes(model, task), ...plot }))];
+  if (model.output_groups > 1) plots.push(digitsPlot(model, outputs));
+  return plots.map((plot) => ({ rowName: "channel", columnName: TIME, ruled: true, scale: BITS, ...plot }));
+}
+
+function inputAxes(model, task, inputs) {
+  if (model.vocabulary_size)
+    return { title: "Tokens", rowName: "token", scale: tokens(model.vocabulary_size), digits: 0, names: task.words };
+  const areBits = inputs.flat().every((value) => value >= 0 && value <= 1);
+  return { title: "Input", rowLabels: task.channels, ...(areBits ? {} : { scale: signed(inputs) }) };
+}
+
+function outputAxes(model, task) {
+  if (model.output_activation === "softmax")
+    return { rows: model.output_size, rowName: "class", rowLabels: task.classes };
+  return { rows: model.output_size, rowLabels: task.outputs };
+}
+
+/** The likeliest class of each group of the outputs. */
+function digitsPlot(model, outputs) {
+  const columns = outputs.map((output) => classesOf(model, output).map(({ number }) => number));
+  const rows = model.output_groups;
+  const scale = tokens(model.output_size / rows);
+  return { name: "digits", title: "Likeliest digits", columns, rows, rowName: "digit", scale, digits: 0 };
 }
 
 function tracePlots(kinds, model, trace) {

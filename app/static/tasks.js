@@ -1,65 +1,207 @@
-// A task: how large a pattern one can draw, and how a drawn pattern becomes a sequence for the model.
+// A task: what one can draw or write, and how that becomes a sequence for the model.
 //
-// A pattern is a list of vectors, one for each column of the drawing, or of tokens, each in a list. A sequence has `inputs` [T][I] and, for each
-// step, in `targets`, the vector that is due or null where nothing is asked for.
+// hint: what to do.
+// initialLength, shortest, longest: of the pattern; shortest is 1 where it is left away.
+// settings: numbers to choose beside the pattern: [{name, label, initial, least, greatest(length)}].
+// encode(pattern, settings): returns `inputs` [T][I], and, for each step, in `targets`, the vector that is due or null
+//     where nothing is asked for; `asked`, the steps with an answer to tell, where others than those of output_at.
+//
+// Of drawn patterns, lists of vectors (see editor.js): rows, levelName, vectorsPerItem, columnName; channels, outputs:
+// the names of the model's inputs and outputs, where they have names. Of written ones, lists of words, see words.js.
+
+import { babi, dyck, tokens } from "./words.js";
 
 const LONGEST = 60;
 
-const TASKS = { copy };
+export const TASKS = {
+  copy,
+  "repeat-copy": repeatCopy,
+  "associative-recall": associativeRecall,
+  "priority-sort": prioritySort,
+  "key-value": keyValue,
+  dyck,
+  babi,
+};
 
 /** Return the task that `model` was trained on, or, if the page does not know it, free drawing or free writing. */
 export function taskOf(model) {
   return (TASKS[model.task.name] ?? (model.vocabulary_size ? tokens : free))(model);
 }
 
+/** Return an option of a task as text; a range is a list of its ends. */
+export function optionText(value) {
+  return Array.isArray(value) ? value.join(" to ") : `${value}`;
+}
+
 /** The vectors between a start and an end flag, to be said again after the end flag. */
-function copy({ task: { bits, min_length: shortest, max_length: longest } }) {
-  const blank = zeros(bits + 2);
-  const flag = (channel) => blank.with(channel, 1);
-  const channels = Array.from({ length: bits }, (_, bit) => `${bit}`);
+function copy({ task: { bits, length = [1, 20] } }) {
+  const { blank, flag, shown } = vectorsOf(bits, 2);
   return {
-    hint: `Draw the vectors to remember, ${bits} bits each. In training there were ${shortest} to ${longest} of them.`,
+    hint: `Draw the vectors to remember, ${bits} bits each. In training there were ${optionText(length)} of them.`,
     rows: bits,
     columnName: "vector",
-    initialLength: longest,
-    longest: Math.max(LONGEST, longest),
-    channels: [...channels, "start", "end"],
+    channels: [...numbers(bits), "start", "end"],
+    initialLength: greatestOf(length),
+    longest: Math.max(LONGEST, greatestOf(length)),
     encode: (vectors) => ({
-      inputs: [
-        flag(bits),
-        ...vectors.map((vector) => [...vector, 0, 0]),
-        flag(bits + 1),
-        ...vectors.map(() => blank),
-      ],
-      targets: [...Array(vectors.length + 2).fill(null), ...vectors],
+      inputs: [flag(0), ...vectors.map(shown), flag(1), ...vectors.map(() => blank)],
+      targets: [...nothing(vectors.length + 2), ...vectors],
     }),
+  };
+}
+
+/** The vectors after a start flag, then how often to say them, normalised; after the last of them an end marker. */
+function repeatCopy({ task: { bits, length, repeats, repeats_scale: scale } }) {
+  const { blank, flag, shown } = vectorsOf(bits, 2);
+  const normalised = (count) => (count - (scale + 1) / 2) / Math.sqrt((scale ** 2 - 1) / 12);
+  return {
+    hint:
+      `Draw the vectors to say again several times, ${bits} bits each. ` +
+      `In training there were ${optionText(length)} of them, and ${optionText(repeats)} repeats.`,
+    rows: bits,
+    columnName: "vector",
+    channels: [...numbers(bits), "start", "repeats"],
+    outputs: [...numbers(bits), "end"],
+    initialLength: greatestOf(length),
+    longest: Math.max(LONGEST, greatestOf(length)),
+    settings: [{ name: "repeats", label: "Repeats", initial: greatestOf(repeats), least: 1, greatest: () => 100 }],
+    encode: (vectors, { repeats: count }) => {
+      const said = Array(count).fill(vectors).flat();
+      return {
+        inputs: [flag(0), ...vectors.map(shown), flag(1, normalised(count)), ...said.map(() => blank), blank],
+        targets: [...nothing(vectors.length + 2), ...said.map((vector) => [...vector, 0]), [...zeros(bits), 1]],
+      };
+    },
+  };
+}
+
+/** Items of some vectors, each after a delimiter; then one of them between query flags, and the next is due. */
+function associativeRecall({ task: { bits, item_length: itemLength, items } }) {
+  const { blank, flag, shown } = vectorsOf(bits, 2);
+  return {
+    hint:
+      `Draw the items to remember, ${itemLength} vectors of ${bits} bits each. Shown the one of number “Query” ` +
+      `again, the model is to say the item after it. In training there were ${optionText(items)} items.`,
+    rows: bits,
+    vectorsPerItem: itemLength,
+    columnName: "vector",
+    channels: [...numbers(bits), "item", "query"],
+    initialLength: greatestOf(items),
+    shortest: 2,
+    longest: Math.max(Math.floor(LONGEST / itemLength), greatestOf(items)),
+    settings: [{ name: "query", label: "Query", initial: 0, least: 0, greatest: (count) => count - 2 }],
+    encode: (vectors, { query }) => {
+      const drawn = chunks(vectors, itemLength);
+      const due = drawn[query + 1];
+      const inputs = [
+        ...drawn.flatMap((item) => [flag(0), ...item.map(shown)]),
+        flag(1),
+        ...drawn[query].map(shown),
+        flag(1),
+      ];
+      return { inputs: [...inputs, ...due.map(() => blank)], targets: [...nothing(inputs.length), ...due] };
+    },
+  };
+}
+
+/** Vectors with a priority each; after the end flag a share of them is due, the highest priority first. */
+function prioritySort({ task: { bits, items, share } }) {
+  const { blank, flag } = vectorsOf(bits, 2);
+  return {
+    hint:
+      `Draw the vectors to sort, ${bits} bits each, and below them their priorities. The model is to say ` +
+      `${Math.round(100 * share)} % of them, the highest priority first. In training there were ${optionText(items)}.`,
+    rows: bits,
+    levelName: "priority",
+    columnName: "vector",
+    channels: [...numbers(bits), "priority", "end"],
+    initialLength: greatestOf(items),
+    longest: Math.max(LONGEST, greatestOf(items)),
+    encode: (vectors) => {
+      const sorted = vectors.toSorted((one, other) => other[bits] - one[bits]);
+      const due = sorted.slice(0, Math.max(1, roundToEven(vectors.length * share)));
+      return {
+        inputs: [...vectors.map((vector) => [...vector, 0]), flag(1), ...due.map(() => blank)],
+        targets: [...nothing(vectors.length + 1), ...due.map((vector) => vector.slice(0, bits))],
+      };
+    },
+  };
+}
+
+/** Keys with values beside them; after the query flag each key again, and the last value that it had is due. */
+function keyValue({ task: { bits, pairs, overwrites } }) {
+  const { flag } = vectorsOf(2 * bits, 1);
+  const named = (name) => numbers(bits).map((bit) => `${name} ${bit}`);
+  return {
+    hint:
+      `Draw keys, the upper ${bits} bits, and values, the lower ones. Asked for each key, the model is to say the ` +
+      `last value that it had. In training there were ${optionText(pairs)} keys, and ${optionText(overwrites)} new values.`,
+    rows: 2 * bits,
+    columnName: "pair",
+    channels: [...named("key"), ...named("value"), "query"],
+    initialLength: greatestOf(pairs),
+    longest: Math.max(LONGEST, greatestOf(pairs) + greatestOf(overwrites)),
+    encode: (vectors) => {
+      const last = new Map(vectors.map((vector) => [vector.slice(0, bits).join(), vector]));
+      const written = [...last.values()];
+      return {
+        inputs: [
+          ...vectors.map((vector) => [...vector, 0]),
+          flag(0),
+          ...written.map((vector) => [...vector.slice(0, bits), ...zeros(bits + 1)]),
+        ],
+        targets: [...nothing(vectors.length + 1), ...written.map((vector) => vector.slice(bits))],
+      };
+    },
   };
 }
 
 /** Every input channel at every step is drawn by hand, and no answer is known to be right. */
 function free({ input_size: channels }) {
+  const sent = channels === 1 ? "1 channel" : `${channels} channels`;
   return {
-    hint: `Draw what the model is sent, ${channels} channels a step. What it should answer is not known here.`,
+    hint: `Draw what the model is sent, ${sent} a step. What it should answer is not known here.`,
     rows: channels,
     columnName: "time",
+    channels: numbers(channels),
     initialLength: 20,
     longest: LONGEST,
-    channels: Array.from({ length: channels }, (_, channel) => `${channel}`),
-    encode: (vectors) => ({ inputs: vectors, targets: vectors.map(() => null) }),
+    encode: (vectors) => ({ inputs: vectors, targets: nothing(vectors.length) }),
   };
 }
 
-/** The token of every step is written by hand, and no answer is known to be right. */
-function tokens({ vocabulary_size: vocabularySize }) {
+/** Return how steps look that have `bits` bits, and `flags` channels more: with nothing, with a flag, with a vector. */
+function vectorsOf(bits, flags) {
+  const blank = zeros(bits + flags);
   return {
-    hint: `Write the tokens that the model is sent, whole numbers from 0 to ${vocabularySize - 1}, one for each step.`,
-    vocabularySize,
-    initialLength: 20,
-    longest: LONGEST,
-    encode: (steps) => ({ inputs: steps, targets: steps.map(() => null) }),
+    blank,
+    flag: (number, value = 1) => blank.with(bits + number, value),
+    shown: (vector) => [...vector, ...zeros(flags)],
   };
+}
+
+function greatestOf(range) {
+  return Array.isArray(range) ? range[1] : range;
+}
+
+function nothing(steps) {
+  return Array(steps).fill(null);
 }
 
 function zeros(size) {
   return Array(size).fill(0);
+}
+
+function numbers(count) {
+  return Array.from({ length: count }, (_, number) => `${number}`);
+}
+
+function chunks(list, size) {
+  return Array.from({ length: list.length / size }, (_, index) => list.slice(index * size, (index + 1) * size));
+}
+
+/** Return the nearest whole number, and of two that are as near the even one: so does training. */
+function roundToEven(value) {
+  const nearest = Math.round(value);
+  return nearest - value === 0.5 && nearest % 2 === 1 ? nearest - 1 : nearest;
 }

@@ -1,6 +1,6 @@
 import { element } from "./dom.js";
 
-/** A line of tokens to write on: whole numbers, with spaces or commas between them. */
+/** A line of words to write on: each is a token. */
 export class TokenEditor {
   /** `onChange` is called after every change by hand. */
   constructor(container, onChange) {
@@ -11,35 +11,39 @@ export class TokenEditor {
     this.field.addEventListener("input", () => this.read());
   }
 
-  /** Write tokens for `task` from now on; what is written stays if there are as many to choose from. */
+  get length() {
+    return this.pattern.length;
+  }
+
+  /** Write words for `task` from now on; what is written stays if there are the same to choose from. */
   setTask(task) {
-    if (this.task?.vocabularySize !== task.vocabularySize) this.pattern = [];
+    if (this.task?.words.join(" ") !== task.words.join(" ")) this.pattern = [];
     this.task = task;
   }
 
-  /** Make the pattern this long; new tokens are 0. */
+  /** Make the pattern this long. */
   resize(length) {
-    this.fill(length, (index) => this.pattern[index]?.[0] ?? 0);
+    const filler = this.task.filler ?? this.task.words[0];
+    this.write(Array.from({ length }, (_, index) => this.pattern[index] ?? filler));
   }
 
   clear() {
-    this.fill(this.pattern.length, () => 0);
+    this.write(this.pattern.map(() => this.task.filler ?? this.task.words[0]));
   }
 
   randomize() {
-    this.fill(this.pattern.length, () => Math.floor(Math.random() * this.task.vocabularySize));
+    this.write(this.task.random(this.pattern.length));
   }
 
-  fill(length, token) {
-    this.pattern = Array.from({ length }, (_, index) => [token(index)]);
-    this.field.value = this.pattern.flat().join(" ");
+  write(pattern) {
+    this.pattern = pattern;
+    this.field.value = this.task.join(pattern);
     this.container.replaceChildren(this.field);
   }
 
-  /** Take over what was written; what is no number goes to the server as it is, which says so. */
+  /** Take over what was written; what is no word of the vocabulary is refused when it is run. */
   read() {
-    const words = this.field.value.split(/[\s,]+/).filter(Boolean);
-    this.pattern = words.map((word) => [Number.isNaN(Number(word)) ? word : Number(word)]);
+    this.pattern = this.task.split(this.field.value);
     this.onChange();
   }
 }

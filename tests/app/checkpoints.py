@@ -1,15 +1,18 @@
 """Small checkpoints with random weights, for the tests to serve."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.manifest import read_manifest
 from models.registry import build, model_config
-from training.checkpoint import save_checkpoint, save_model
+from training.checkpoint import save_checkpoint, save_model, write_manifest
 from training.config import preset_from_values
 from training.export import export
+from training.tasks import Task, task_values
 from training.trainer import Trainer
 
 CONTROLLER = {"kind": "lstm", "hidden_size": 8}
@@ -41,14 +44,29 @@ def make_checkpoint(directory: Path, kind: str = "rnn", scale: float = 1.0, seed
     return directory
 
 
-def make_token_checkpoint(directory: Path, vocabulary_size: int = 7, **config: Any) -> Path:
-    """Write an exported checkpoint of an RNN with random weights that takes tokens and tells three classes."""
+def make_token_checkpoint(directory: Path, vocabulary_size: int = 7, exported: bool = True, **config: Any) -> Path:
+    """Write a checkpoint of an RNN with random weights that takes tokens and tells three classes."""
     embedding = {"vocabulary_size": vocabulary_size, "size": 5}
     values = {"input_size": 1, "output_size": 3, "output_activation": "softmax", "controller": CONTROLLER}
     values |= {"embedding": embedding, **config}
     torch.manual_seed(1)
     save_model(directory, build("rnn", values), "rnn", model_config("rnn", values), {"name": "words"}, {})
-    export(directory)
+    export(directory) if exported else None
+    return directory
+
+
+def make_task_checkpoint(directory: Path, task: Task, config: dict[str, Any], evaluation: Any = ()) -> Path:
+    """Write a checkpoint, not exported, of a model with random weights for `task`; config: of its model, with its kind.
+
+    evaluation: the rows of the manifest's measured errors.
+    """
+    values = {**task.model_values, "controller": CONTROLLER, **config}
+    if "embedding" in values:
+        values["embedding"] = {**values["embedding"], "size": 5}
+    kind = values.pop("kind")
+    torch.manual_seed(1)
+    save_model(directory, build(kind, values), kind, model_config(kind, values), task_values(task), {})
+    write_manifest(directory, replace(read_manifest(directory), evaluation=list(evaluation)))
     return directory
 
 

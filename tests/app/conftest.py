@@ -3,7 +3,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
+from tests.app.browsing import running_browser
 from tests.app.harness import Server, running_server
 
 
@@ -13,6 +15,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     limits = ["--max-steps", "500", "--max-body-bytes", "200000", "--max-sequences", "8"]
     with running_server(*limits, data=tmp_path_factory.mktemp("server") / "data") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

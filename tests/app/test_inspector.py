@@ -1,82 +1,18 @@
 import json
-import shutil
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
+from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size
 from tests.app.checkpoints import make_token_checkpoint
 from tests.app.harness import Server, running_server
-
-FLAGS = [
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--headless",
-    "--no-first-run",
-    "--no-sandbox",
-]
-TIMEOUT_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    assert chromium, "these tests drive a browser: put `chromium` on the PATH (apt-get install chromium)"
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    page = browser.new_page(base_url=server.url)
-    page.set_default_timeout(TIMEOUT_MS)
-    yield page
-    page.close()
-
-
-def open_inspector(page: Page, model: str) -> None:
-    """Open the page and wait for the run that it makes by itself."""
-    page.goto(f"/?model={model}")
-    expect(page.locator("#verdict")).not_to_be_empty()
-
-
-def canvas(page: Page, name: str) -> Locator:
-    return page.locator(f'canvas[data-name="{name}"]')
-
-
-def hover_cell(page: Page, name: str, column: int, row: int) -> None:
-    target = canvas(page, name)
-    target.scroll_into_view_if_needed()
-    target.hover(position=cell_center(target, column, row))
-
-
-def cell_center(target: Locator, column: int, row: int) -> Any:
-    box = target.bounding_box()
-    assert box
-    columns, rows = size(target)
-    return {"x": (column + 0.5) / columns * box["width"], "y": (row + 0.5) / rows * box["height"]}
-
-
-def size(target: Locator) -> tuple[int, int]:
-    """Return how many columns and rows a heat map has: its canvas has a pixel for each value."""
-    columns, rows = target.evaluate("canvas => [canvas.width, canvas.height]")
-    return columns, rows
-
-
-def run(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Press Run and return what the session was sent, and its answer."""
-    with page.expect_response("**/steps") as response:
-        page.click("#run")
-    sent = json.loads(response.value.request.post_data or "")
-    expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
-    return sent, response.value.json()
+    with open_page(browser, server.url) as page:
+        yield page
 
 
 def test_inspector_offers_every_model(page: Page) -> None:
@@ -224,18 +160,16 @@ def test_inspector_logs_no_errors_with_any_model(page: Page) -> None:
 @pytest.fixture(scope="module")
 def token_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("tokens")
-    make_token_checkpoint(root / "checkpoints" / "sentence", output_at="last-step")
-    make_token_checkpoint(root / "checkpoints" / "words")
-    with running_server(data=root / "data", checkpoints=root / "checkpoints") as server:
+    make_token_checkpoint(root / "checkpoints" / "sentence", exported=False, output_at="last-step")
+    make_token_checkpoint(root / "checkpoints" / "words", exported=False)
+    with running_server("--backend", "torch", data=root / "data", checkpoints=root / "checkpoints") as server:
         yield server
 
 
 @pytest.fixture
 def token_page(browser: Browser, token_server: Server) -> Iterator[Page]:
-    page = browser.new_page(base_url=token_server.url)
-    page.set_default_timeout(TIMEOUT_MS)
-    yield page
-    page.close()
+    with open_page(browser, token_server.url) as page:
+        yield page
 
 
 def test_tokens_written_are_sent_and_their_class_is_told(token_page: Page) -> None:

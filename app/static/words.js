@@ -1,0 +1,143 @@
+// Tasks whose patterns are written, as lists of words: each is a token of the model's vocabulary.
+//
+// words: of the vocabulary, by their tokens; filler: the word that makes a pattern longer, the first where it is left
+// away. split(text), join(words): between what is written and the words of it. random(length): a new pattern.
+// classes: the names of the classes that the model tells, if they have names; unasked: what to tell where none is due.
+
+import { Problem } from "./api.js";
+
+const LONGEST = 60;
+const LONGEST_STORY = 800;
+
+const BRACKETS = "()[]{}<>"; // an opening one is even, the one that closes it comes next
+
+const ANSWER = "-"; // the word that asks for a word of an answer
+const PEOPLE = ["mary", "john", "daniel", "sandra"];
+const PLACES = ["kitchen", "garden", "hallway", "bathroom", "bedroom", "office"];
+
+/** The token of every step is written by hand, and no answer is known to be right. */
+export function tokens({ vocabulary_size: size }) {
+  const words = Array.from({ length: size }, (_, token) => `${token}`);
+  return {
+    hint: `Write the tokens that the model is sent, whole numbers from 0 to ${size - 1}, one for each step.`,
+    words,
+    split: (text) => text.split(/[\s,]+/).filter(Boolean),
+    join: (written) => written.join(" "),
+    random: (length) => randomWords(words, length),
+    initialLength: 20,
+    longest: LONGEST,
+    // What is no number goes to the server as it is, which says so.
+    encode: (written) => ({
+      inputs: written.map((word) => [Number.isNaN(Number(word)) ? word : Number(word)]),
+      targets: written.map(() => null),
+    }),
+  };
+}
+
+/** A word of brackets; at its last step the model says whether every one is closed by one of its kind, in order. */
+export function dyck({ task: { kinds, length } }) {
+  const words = [...BRACKETS].slice(0, 2 * kinds);
+  const longest = 2 * [length].flat().at(-1);
+  return {
+    hint:
+      `Write a word of brackets: ${words.join(" ")}. The model says whether it is valid: every bracket closed by one ` +
+      `of its kind, in the right order. In training words had up to ${longest} brackets, as many as make pairs.`,
+    words,
+    split: (text) => text.match(/\S/g) ?? [],
+    join: (written) => written.join(""),
+    random: (count) => (Math.random() < 0.5 ? validWord : spoiltWord)(words, count),
+    classes: ["not valid", "valid"],
+    initialLength: longest,
+    longest: Math.max(LONGEST, longest),
+    encode: (written) => {
+      const numbers = numbered(words, written);
+      const due = isValid(numbers) ? [0, 1] : [1, 0];
+      const isLast = (step) => step === numbers.length - 1;
+      return {
+        inputs: numbers.map((number) => [number]),
+        targets: numbers.map((_, step) => (isLast(step) ? due : null)),
+      };
+    },
+  };
+}
+
+/** A story, word by word; at each "-" the model says a word of an answer. Which is right is not known. */
+export function babi({ task: { vocabulary } }) {
+  return {
+    hint:
+      `Write a story, then a question and “${ANSWER}” for each word of its answer, of the ${vocabulary.length} words ` +
+      "that the model knows. Case does not matter; punctuation marks are words.",
+    words: vocabulary,
+    filler: vocabulary.includes(".") ? "." : undefined,
+    split: (text) => text.toLowerCase().match(/[\p{L}\p{N}_][\p{L}\p{N}_'-]*|[^\p{L}\p{N}_\s]/gu) ?? [],
+    join: (written) => written.join(" "),
+    random: (length) => randomStory(vocabulary, length),
+    classes: vocabulary,
+    unasked: `Nothing is asked: write “${ANSWER}” where a word of an answer is due`,
+    initialLength: 30,
+    longest: LONGEST_STORY,
+    encode: (written) => ({
+      inputs: numbered(vocabulary, written).map((number) => [number]),
+      targets: written.map(() => null),
+      asked: written.flatMap((word, step) => (word === ANSWER ? [step] : [])),
+    }),
+  };
+}
+
+/** Return the tokens of words. Throws Problem for the first that is not of the vocabulary. */
+function numbered(vocabulary, written) {
+  const numbers = new Map(vocabulary.map((word, number) => [word, number]));
+  return written.map((word) => {
+    if (numbers.has(word)) return numbers.get(word);
+    throw new Problem({
+      title: "Unknown word",
+      detail: `the model does not know “${word}”`,
+      expected: vocabulary.length > 20 ? `one of its ${vocabulary.length} words` : `one of ${vocabulary.join(" ")}`,
+    });
+  });
+}
+
+function isValid(numbers) {
+  const due = []; // the brackets that are to come, the next one last
+  for (const number of numbers) {
+    if (number % 2 === 0) due.push(number + 1);
+    else if (due.pop() !== number) return false;
+  }
+  return due.length === 0;
+}
+
+/** Return a word whose brackets close each other, but for one where their number is odd. */
+function validWord(words, length) {
+  const due = [];
+  return Array.from({ length }, (_, step) => {
+    const left = length - step;
+    if (due.length > 0 && (due.length >= left || Math.random() < 0.5)) return due.pop();
+    const opening = 2 * Math.floor((Math.random() * words.length) / 2);
+    due.push(words[opening + 1]);
+    return words[opening];
+  });
+}
+
+function spoiltWord(words, length) {
+  return validWord(words, length).with(Math.floor(Math.random() * length), pick(words));
+}
+
+/** Return a story of about so many words, in the way of bAbI's first task, if the vocabulary has what it takes. */
+function randomStory(vocabulary, length) {
+  const known = (words) => words.filter((word) => vocabulary.includes(word));
+  const [people, places] = [known(PEOPLE), known(PLACES)];
+  const others = ["went", "to", "the", ".", "where", "is", "?", ANSWER];
+  if (people.length === 0 || places.length === 0 || known(others).length < others.length)
+    return randomWords(vocabulary, length);
+  const sentences = Math.max(1, Math.round((length - 5) / 6));
+  const told = Array.from({ length: sentences }, () => [pick(people), "went", "to", "the", pick(places), "."]);
+  return [...told.flat(), "where", "is", pick(told)[0], "?", ANSWER];
+}
+
+function randomWords(words, length) {
+  return Array.from({ length }, () => pick(words));
+}
+
+function pick(words) {
+  return words[Math.floor(Math.random() * words.length)];
+}

@@ -1,0 +1,82 @@
+"""The inspector page in a real browser, as tests drive it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+FLAGS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--headless",
+    "--no-first-run",
+    "--no-sandbox",
+]
+TIMEOUT_MS = 20_000
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "these tests drive a browser: put `chromium` on the PATH (apt-get install chromium)"
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def open_page(browser: Browser, url: str) -> Iterator[Page]:
+    """Open a page; at its end, no script may have failed on it."""
+    page = browser.new_page(base_url=url)
+    page.set_default_timeout(TIMEOUT_MS)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert errors == []
+
+
+def open_inspector(page: Page, model: str) -> None:
+    """Open the page and wait for the run that it makes by itself."""
+    page.goto(f"/?model={model}")
+    expect(page.locator("#verdict")).not_to_be_empty()
+
+
+def canvas(page: Page, name: str) -> Locator:
+    return page.locator(f'canvas[data-name="{name}"]')
+
+
+def hover_cell(page: Page, name: str, column: int, row: int) -> None:
+    target = canvas(page, name)
+    target.scroll_into_view_if_needed()
+    target.hover(position=cell_center(target, column, row))
+
+
+def cell_center(target: Locator, column: int, row: int) -> Any:
+    box = target.bounding_box()
+    assert box
+    columns, rows = size(target)
+    return {"x": (column + 0.5) / columns * box["width"], "y": (row + 0.5) / rows * box["height"]}
+
+
+def size(target: Locator) -> tuple[int, int]:
+    """Return how many columns and rows a heat map has: its canvas has a pixel for each value."""
+    columns, rows = target.evaluate("canvas => [canvas.width, canvas.height]")
+    return columns, rows
+
+
+def run(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Press Run and return what the session was sent, and its answer."""
+    with page.expect_response("**/steps") as response:
+        page.click("#run")
+    sent = json.loads(response.value.request.post_data or "")
+    expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
+    return sent, response.value.json()
