@@ -16,14 +16,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from models.artefact import load
+from models.cells import LSTMConfig
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, Manifest, ManifestError, read_manifest, sha256
+from models.rnn import RNN, RNNConfig
 from models.state import flatten, unflatten
 from tests.training import tiny
 from tests.training.graphs import initial_leaves, metadata, next_leaves, run_graph, session
 from training import export as export_module
-from training.checkpoint import TRAINING_FILE, save_checkpoint
+from training.checkpoint import TRAINING_FILE, save_model
 from training.export import ExportError, build_graph, export
-from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -271,10 +272,11 @@ def test_damaged_weights_are_not_exported(tmp_path):
 
 
 def test_model_without_an_activation_serves_its_logits_and_exports_in_silence(tmp_path, capfd):
-    trainer = Trainer(tiny.preset_with("model", output_activation="identity"))
-    save_checkpoint(tmp_path, trainer, "engram train")
-    state = trainer.model.initial_state(1)
+    config = RNNConfig(4, 2, controller=LSTMConfig(hidden_size=8))
+    model = RNN(config)
+    save_model(tmp_path, model, "rnn", config, {"name": "anything"}, {})
+    state = model.initial_state(1)
     outputs = run_graph(session(export(tmp_path)), np.ones((1, 4), np.float32), arrays(flatten(state)))
-    logits, _, _ = trainer.model.step(torch.ones(1, 4), state)
+    logits, _, _ = model.step(torch.ones(1, 4), state)
     assert_allclose(outputs["outputs"], logits.detach(), atol=1e-6)
     assert capfd.readouterr() == ("", "")
