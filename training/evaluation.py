@@ -23,7 +23,7 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class Measured:
-    """The errors over `sequences` fresh sequences, in the task's unit, as means over the sequences.
+    """The errors over so many sequences that training has not seen, in the task's unit, as means over the sequences.
 
     asked: how many there could be; optimum: the least that any model can expect, None where there need be none;
     wrong_sequences: how many had an error.
@@ -50,7 +50,7 @@ def measure(
     memory_size: int | None = None,
     unroll: Unroll | WholeUnroll | None = None,
 ) -> Measured:
-    """Return the errors of a model on `sequences` sequences drawn from `seed`.
+    """Return the errors of a model on `sequences` sequences drawn from `seed`, or on the task's test set if it has one.
 
     memory_size: another number of memory slots than the model was trained with. unroll: that of the model, if it is
     there already.
@@ -61,9 +61,8 @@ def measure(
     errors, asked, optima = [], [], []
     was_training = model.training
     model.eval()
-    for rows in _batches(sequences):
-        episode = task.sample(generator, rows)
-        state = model.initial_state(rows, memory_size)
+    for episode in task.test_set(BATCH) or (task.sample(generator, rows) for rows in _batches(sequences)):
+        state = model.initial_state(episode.mask.shape[1], memory_size)
         outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
         errors.append(task.errors(outputs.cpu(), episode))
         asked.append(task.asked(episode))
@@ -71,7 +70,7 @@ def measure(
     model.train(was_training)
     found = torch.cat(errors)
     return Measured(
-        sequences=sequences,
+        sequences=len(found),
         errors=found.float().mean().item(),
         asked=torch.cat(asked).float().mean().item(),
         wrong_sequences=int((found > 0).sum()),

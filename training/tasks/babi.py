@@ -31,7 +31,7 @@ class Babi(AnswerTask):
 
     Words and punctuation are tokens. An answer of several words has as many "-" in a row, and is right where all of
     them are; errors are the questions answered wrong. An episode draws for each sequence one of the tasks and then one
-    of its stories, both uniformly; `whole` has every story once.
+    of its stories, both uniformly. Of the split "test" every story is measured, once.
 
     directory: of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all files whose names
     begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of those to draw from.
@@ -96,6 +96,9 @@ class Babi(AnswerTask):
         count = len(stories.starts)
         for start in range(0, count, batch_size):
             yield self._episode(stories, torch.arange(start, min(start + batch_size, count)))
+
+    def test_set(self, batch_size: int) -> Iterator[Episode] | None:
+        return self.whole(batch_size) if self.split == "test" else None
 
     def render(self, episode: Episode, row: int = 0) -> str:
         """Return one story as text, a line for each sentence; behind a question the words of its answer in brackets."""

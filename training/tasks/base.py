@@ -5,7 +5,7 @@ import functools
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -96,6 +96,11 @@ class Task(ABC):
     @abstractmethod
     def render(self, episode: Episode, row: int = 0) -> str:
         """Return one sequence as text that people read."""
+
+    def test_set(self, batch_size: int) -> Iterator[Episode] | None:
+        """Return all sequences that are to be measured, where they are a fixed set; None where they are drawn."""
+        del batch_size
+        return None
 
     def optimum(self, episode: Episode) -> Tensor | None:
         """Return the least errors that any model can expect, [B]; None where there need be none."""

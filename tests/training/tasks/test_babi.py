@@ -81,6 +81,14 @@ def test_stories_of_several_lengths_are_padded(directory):
     assert not episode.inputs[11:, 1].any()
 
 
+def test_test_set_is_the_whole_test_split_and_nothing_of_the_training_split(directory):
+    task = Babi(directory, tasks=(1,))
+    assert task.test_set(4) is None
+    tested = list(task.with_options({"split": "test"}).test_set(4))
+    whole = list(task.with_options({"split": "test"}).whole(4))
+    assert [episode.inputs.tolist() for episode in tested] == [episode.inputs.tolist() for episode in whole] != []
+
+
 def test_whole_has_every_story_once_in_order(directory):
     task = Babi(directory, tasks=(8, 1))
     for batch_size in (1, 2, 3, 10):
