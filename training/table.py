@@ -86,11 +86,10 @@ def convergence(after: Sequence[int | None]) -> str:
     text = f"{count} of {len(known)} seeds converged"
     if not count:
         return text
-    least, median, most = (
-        f"{value:,.0f}" if math.isfinite(value) else "never"
-        for value in (min(known), statistics.median(known), max(known))
-    )
-    return f"{text}: median {median} sequences, from {least} to {most}"
+    median = statistics.median(known)
+    middle = f"{median:,.0f} sequences" if math.isfinite(median) else "never"
+    last = "never" if count < len(known) else f"{max(known):,.0f}"
+    return f"{text}: median {middle}, from {min(known):,.0f} to {last}"
 
 
 def line(row: Mapping[str, Any]) -> str:
