@@ -1,0 +1,223 @@
+"""Tables of errors: of a checkpoint whose errors are known, and of all in a directory."""
+
+import dataclasses
+import re
+
+import pytest
+
+from models.config import ConfigError
+from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, ManifestError, read_manifest
+from tests.training import tiny
+from training.checkpoint import save_evaluation, write_manifest
+from training.config import Point
+from training.table import (
+    HEAD,
+    Measurement,
+    all_checkpoints,
+    checkpoint_rows,
+    convergence,
+    goal_text,
+    line,
+    of_text,
+    options_text,
+    seeds_text,
+)
+
+HOW = Measurement(sequences=20, seed=1, device="cpu", options={})
+
+ROW = {
+    "options": {"length": 10},
+    "memory_size": 8,
+    "sequences": 200,
+    "errors": 1.25,
+    "asked": 20.0,
+    "wrong_sequences": 31,
+    "optimum": None,
+    "target": None,
+}
+
+
+# The words of a row
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "as in training"),
+        ({"length": 10}, "length 10"),
+        ({"length": [1, 20], "repeats": 3}, "length 1 to 20, repeats 3"),
+        ({"tasks": [1, 2, 3]}, "tasks [1, 2, 3]"),
+    ],
+)
+def test_options_are_told_in_words(options, text):
+    assert options_text(options) == text
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"errors": 0.5, "target": None, "optimum": None}, ""),
+        ({"errors": 0.5, "optimum": None}, ""),
+        ({"errors": 0.5, "target": 0.5, "optimum": None}, "0.5: reached"),
+        ({"errors": 0.0, "target": 0, "optimum": None}, "0: reached"),
+        ({"errors": 0.75, "target": 0.5, "optimum": None}, "0.5: missed by 0.25"),
+        ({"errors": 131.5, "target": 1.0, "optimum": 130.0}, "1: missed by 0.5"),
+        ({"errors": 130.75, "target": 1.0, "optimum": 130.0}, "1: reached"),
+    ],
+)
+def test_goal_is_told_with_how_much_it_was_missed_by(row, text):
+    assert goal_text(row) == text
+
+
+def test_errors_are_told_beside_what_there_could_be_or_the_optimum():
+    assert of_text(ROW) == "20"
+    assert of_text(ROW | {"optimum": 130.04}) == "optimum 130.0"
+
+
+def test_line_stands_under_its_head():
+    told = line(ROW | {"target": 1.0})
+    assert told.split() == ["length", "10", "8", "1.25", "20", "31/200", "1:", "missed", "by", "0.25"]
+    for title, cell in (("slots", " 8"), ("errors/sequence", "1.25"), ("of", " 20"), ("error", "31/200")):
+        assert HEAD.rindex(title) + len(title) == told.index(cell) + len(cell)
+
+
+def test_line_without_slots_or_goal_has_a_dash_and_no_blanks_at_its_end():
+    told = line(ROW | {"memory_size": None})
+    assert told.split() == ["length", "10", "-", "1.25", "20", "31/200"]
+    assert told == told.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("after", "text"),
+    [
+        ([None, None], "0 of 2 seeds converged"),
+        ([4000], "1 of 1 seeds converged: median 4,000 sequences, from 4,000 to 4,000"),
+        ([9000, 1000, 2000], "3 of 3 seeds converged: median 2,000 sequences, from 1,000 to 9,000"),
+        ([3000, None, 1000], "2 of 3 seeds converged: median 3,000 sequences, from 1,000 to never"),
+        ([None, 1000, None], "1 of 3 seeds converged: median never, from 1,000 to never"),
+    ],
+)
+def test_convergence_counts_a_seed_that_did_not_as_the_last(after, text):
+    assert convergence(after) == text
+
+
+def test_seeds_of_a_checkpoint_are_those_of_its_record(tmp_path):
+    tiny.checkpoint(tmp_path)
+    manifest = read_manifest(tmp_path)
+    assert seeds_text(manifest) == "one seed"
+    seeds = {str(seed): {"converged_after": 100 * seed} for seed in (1, 2, 3)}
+    recorded = dataclasses.replace(manifest, training=manifest.training | {"seeds": seeds})
+    assert seeds_text(recorded) == "3 of 3 seeds converged: median 200 sequences, from 100 to 300"
+
+
+# One checkpoint
+
+
+def test_checkpoint_is_measured_at_the_points_that_are_given(tmp_path):
+    tiny.checkpoint(tmp_path, "dnc")
+    told = []
+    points = [Point({"length": 2}, 16, target=0.0), Point({})]
+    rows = checkpoint_rows(tmp_path, points, HOW, told.append)
+    assert [(row["options"], row["memory_size"], row["sequences"]) for row in rows] == [
+        ({"length": 2}, 16, 20),
+        ({}, 8, 20),
+    ]
+    assert told == [HEAD, *map(line, rows)]
+
+
+def test_checkpoint_is_measured_where_its_manifest_records_errors(tmp_path):
+    tiny.checkpoint(tmp_path, "dnc")
+    first = checkpoint_rows(tmp_path, [Point({"length": 2}, 16, 1.0, "few"), Point({})], HOW, str)
+    save_evaluation(tmp_path, read_manifest(tmp_path), first)
+    assert checkpoint_rows(tmp_path, [], HOW, str) == first
+
+
+def test_checkpoint_without_a_record_is_measured_as_it_was_trained(tmp_path):
+    tiny.checkpoint(tmp_path)
+    (row,) = checkpoint_rows(tmp_path, [], HOW, str)
+    assert row["options"] == {}
+
+
+def test_options_for_all_are_under_those_of_each_point(tmp_path):
+    tiny.checkpoint(tmp_path)
+    how = dataclasses.replace(HOW, options={"length": 2})
+    rows = checkpoint_rows(tmp_path, [Point({}), Point({"length": 5})], how, str)
+    assert [row["asked"] for row in rows] == [4.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("point", "options", "complaint"),
+    [
+        (Point({"width": 3}), {}, "--at: task: unknown key 'width'; known keys are bits, length"),
+        (Point({"bits": 3}), {}, "--at: with {'bits': 3} the task copy needs another model"),
+        (Point({}), {"lenght": 3}, "--set: task: unknown key 'lenght'; known keys are bits, length"),
+        (Point({}), {"bits": 3}, "--set: with {'bits': 3} the task copy needs another model"),
+        (Point({}, memory_size=16), {}, "memory_size 16 was asked for, but an RNN has no memory to resize"),
+    ],
+)
+def test_point_that_cannot_be_is_refused_before_anything_is_told(tmp_path, point, options, complaint):
+    tiny.checkpoint(tmp_path)
+    told = []
+    with pytest.raises(ConfigError, match=complaint):
+        checkpoint_rows(tmp_path, [Point({}), point], dataclasses.replace(HOW, options=options), told.append)
+    assert told == []
+
+
+# All checkpoints
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """A directory of two checkpoints, of which one has a record, and of something else."""
+    for name, model in (("second", "rnn"), ("first", "ntm")):
+        tiny.checkpoint(tmp_path / name, model)
+    rows = checkpoint_rows(tmp_path / "first", [Point({"length": 2}, 16), Point({"length": 4})], HOW, str)
+    save_evaluation(tmp_path / "first", read_manifest(tmp_path / "first"), rows)
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def table(directory, **changes):
+    told = []
+    all_checkpoints(directory, dataclasses.replace(HOW, **changes), told.append)
+    return told
+
+
+def test_all_checkpoints_are_measured_where_they_have_a_record(checkpoints):
+    told = table(checkpoints)
+    recorded = [line(row) for row in read_manifest(checkpoints / "first").evaluation]
+    (row,) = checkpoint_rows(checkpoints / "second", [], HOW, str)
+    assert told == ["\nfirst: copy, one seed", HEAD, *recorded, "\nsecond: copy, one seed", HEAD, line(row)]
+
+
+def test_checkpoint_whose_data_are_not_here_is_told_and_left_out(checkpoints):
+    manifest = read_manifest(checkpoints / "first")
+    task = {"name": "babi", "directory": "nowhere", "vocabulary": ["-", "a"]}
+    write_manifest(checkpoints / "first", dataclasses.replace(manifest, task=task, evaluation=[]))
+    told = table(checkpoints)
+    assert told[0] == "\nfirst: babi, one seed"
+    assert re.match("not measured: .*nowhere", told[-4])
+    assert told[-3:-1] == ["\nsecond: copy, one seed", HEAD]
+
+
+def test_options_are_for_the_checkpoints_whose_task_has_them(checkpoints):
+    tiny.checkpoint(checkpoints / "third", task={"name": "repeat-copy", "length": 2, "repeats": [1, 2]})
+    told, before = table(checkpoints, options={"repeats": 3}), table(checkpoints)
+    assert told[:-1] == before[:-1]
+    assert told[-1].split()[5] == "21"
+
+
+def test_option_that_no_checkpoint_has_is_refused(checkpoints):
+    with pytest.raises(ConfigError, match=r"--set: no task of a checkpoint in .* has an option 'directory'"):
+        table(checkpoints, options={"directory": "data"})
+
+
+def test_damaged_checkpoint_is_no_missing_data(checkpoints):
+    (checkpoints / "second" / WEIGHTS_FILE).write_bytes(b"")
+    with pytest.raises(ManifestError, match="second"):
+        table(checkpoints)
+
+
+def test_directory_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=f"there is no checkpoint, a directory with a {MANIFEST_FILE}, in it"):
+        table(tmp_path)
