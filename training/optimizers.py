@@ -140,6 +140,6 @@ def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
     if config.clip_value:
         clip_grad_value_(weights, config.clip_value)
         clipped = get_total_norm(gradients)
-    if config.clip_norm:
+    if config.clip_norm and config.clip_norm / (clipped + 1e-6) < 1:  # torch's own factor, where it is not 1
         clip_grads_with_norm_(weights, config.clip_norm, clipped)
     return norm

@@ -204,6 +204,17 @@ def test_gradient_below_the_norm_is_left_alone():
     assert model.weight.grad.tolist() == [[0.25, -0.5]]
 
 
+def test_gradient_is_clipped_to_the_bits_of_torchs_own_clipping():
+    generator = torch.Generator().manual_seed(0)
+    for bound in torch.rand(300, generator=generator).tolist():
+        direction = torch.randn(3, generator=generator)
+        size = bound + 2e-7 * torch.randint(-20, 20, (), generator=generator)
+        ours, theirs = (linear([0.0] * 3, (size * direction / direction.norm()).tolist()) for _ in range(2))
+        finish_gradients(OptimizerConfig(clip_norm=bound), ours)
+        nn.utils.clip_grad_norm_(theirs.parameters(), bound)
+        assert torch.equal(ours.weight.grad, theirs.weight.grad)
+
+
 def test_gradient_is_not_clipped_without_bounds():
     model = linear([0.0, 0.0], [300.0, -400.0])
     assert finish_gradients(OptimizerConfig(clip_norm=0.0), model).item() == 500.0
