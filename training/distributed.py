@@ -14,10 +14,9 @@ What a run goes by, losses and errors and a wish to stop, is summed over all, so
 it alone shows, records and saves.
 """
 
-import contextlib
+import atexit
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -101,6 +100,10 @@ class Processes(ABC):
     def any(self, flag: bool) -> bool:
         """Return whether a flag is up in any process."""
         return self.sum(flag)[0] > 0
+
+    def meet(self) -> None:
+        """Return when every process has come this far."""
+        self.sum(0)
 
 
 class Alone(Processes):
@@ -192,16 +195,14 @@ def launcher() -> str:
     return f"torchrun {several}--nproc-per-node {here} --no-python "
 
 
-@contextlib.contextmanager
-def joined(device: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started beside this one, for as long as the context lasts, or be Alone.
+def join(device: str) -> Processes:
+    """Join the processes that torchrun started beside this one, or be Alone where there are none.
 
-    device: cpu, or cuda for a GPU each. Raises ValueError where the environment does not tell how to join, or there is
-    no GPU for this process.
+    The group of processes is made once and stays until the end of the process. device: cpu, or cuda for a GPU each.
+    Raises ValueError where the environment does not tell how to join, or there is no GPU for this process.
     """
     if process_count() == 1:
-        yield Alone(device)
-        return
+        return Alone(device)
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise ValueError(
@@ -210,9 +211,11 @@ def joined(device: str) -> Iterator[Processes]:
         )
     if device == "cuda":
         device = _own_gpu(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device != "cpu" else "gloo", timeout=TIMEOUT)
-    yield Together(distributed.get_rank(), distributed.get_world_size(), device)
-    distributed.destroy_process_group()  # not after an error: processes that are gone would be waited for
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
+        # Not before: where DistributedDataParallel is the last to let go of its group, the process can lock up.
+        atexit.register(distributed.destroy_process_group)
+    return Together(distributed.get_rank(), distributed.get_world_size(), device)
 
 
 def _own_gpu(local_rank: int) -> str:

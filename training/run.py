@@ -14,7 +14,7 @@ from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
 from training.config import Preset
-from training.distributed import Processes, joined
+from training.distributed import Processes, join
 from training.metrics import Metrics
 from training.trainer import Trainer, Update
 
@@ -35,20 +35,21 @@ def train(
 
     With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. bar_position: the line of
     the progress bar, where several runs show theirs. Started several times by torchrun, the processes train one model
-    together, stop when one of them is asked to, and each return their trainer.
+    together, stop when one of them is asked to, and each return their trainer once the checkpoint is there.
     Raises CheckpointError, ConfigError, NotFinite.
     """
-    with joined(device) as processes:
-        trainer = _start(preset, out, processes, resuming, unroll)
-        with stop_requests() as stops:
+    processes = join(device)
+    trainer = _start(preset, out, processes, resuming, unroll)
+    with stop_requests() as stops:
 
-            def go_on() -> bool:
-                return not processes.any(bool(stops))
+        def go_on() -> bool:
+            return not processes.any(bool(stops))
 
-            if processes.leads:
-                _lead(trainer, out, command, save_every, tensorboard, bar_position, go_on)
-            else:
-                trainer.run(lambda _: go_on())
+        if processes.leads:
+            _lead(trainer, out, command, save_every, tensorboard, bar_position, go_on)
+        else:
+            trainer.run(lambda _: go_on())
+        processes.meet()
     return trainer
 
 
