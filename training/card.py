@@ -6,7 +6,7 @@ from typing import Any
 
 from models.manifest import Manifest, read_manifest
 from training.checkpoint import write_atomically
-from training.table import goal_text, of_text, options_text
+from training.table import errors_text, goal_text, of_text, options_text
 
 FIGURES = {
     "learning.png": "Errors over training, of every seed",
@@ -137,7 +137,7 @@ def _error_row(row: dict[str, Any]) -> str:
         options_text(row["options"]),
         row["memory_size"] or "-",
         f"{row['sequences']:,}",
-        f"{row['errors']:.4g} {row['unit']}",
+        f"{errors_text(row)} {row['unit']}",
         of_text(row),
         f"{row['wrong_sequences']:,}",
         goal_text(row) or "-",

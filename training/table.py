@@ -13,9 +13,9 @@ from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, Manifest, read_manifest
 from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
-from training.tasks import build_task
+from training.tasks import AnswerTask, build_task
 
-HEAD = f"{'what':<34} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14}  goal"
+HEAD = f"{'what':<34} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14}  {'goal':<24}  published"
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,21 @@ def convergence(after: Sequence[int | None]) -> str:
 
 def line(row: Mapping[str, Any]) -> str:
     """Return a row of a manifest's evaluation as a line of the table."""
-    errors, wrong = f"{row['errors']:.4g}", f"{row['wrong_sequences']}/{row['sequences']}"
-    what, slots = options_text(row["options"]), row["memory_size"] or "-"
-    return f"{what:<34} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14}  {goal_text(row)}".rstrip()
+    errors, wrong = errors_text(row), f"{row['wrong_sequences']}/{row['sequences']}"
+    what, slots, published = options_text(row["options"]), row["memory_size"] or "-", row.get("published") or ""
+    cells = f"{what:<34} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14}  {goal_text(row):<24}  {published}"
+    return cells.rstrip()
 
 
 def options_text(options: Mapping[str, Any]) -> str:
     """Return the options of a point in words: length 10, repeats 1 to 5."""
     return ", ".join(f"{name} {_range(value)}" for name, value in options.items()) or "as in training"
+
+
+def errors_text(row: Mapping[str, Any]) -> str:
+    """Return the errors per sequence of a row; of wrong answers also the share."""
+    share = f" ({row['errors'] / row['asked']:.2%})" if row["unit"] == AnswerTask.unit else ""
+    return f"{row['errors']:.4g}{share}"
 
 
 def of_text(row: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from training.table import (
     all_checkpoints,
     checkpoint_rows,
     convergence,
+    errors_text,
     goal_text,
     line,
     of_text,
@@ -34,6 +35,7 @@ ROW = {
     "wrong_sequences": 31,
     "optimum": None,
     "target": None,
+    "unit": "wrong bits",
 }
 
 
@@ -74,9 +76,15 @@ def test_errors_are_told_beside_what_there_could_be_or_the_optimum():
     assert of_text(ROW | {"optimum": 130.04}) == "optimum 130.0"
 
 
+def test_wrong_answers_are_told_with_their_share():
+    assert errors_text(ROW) == "1.25"
+    assert errors_text(ROW | {"unit": "wrong answers"}) == "1.25 (6.25%)"
+
+
 def test_line_stands_under_its_head():
     told = line(ROW | {"target": 1.0})
     assert told.split() == ["length", "10", "8", "1.25", "20", "31/200", "1:", "missed", "by", "0.25"]
+    assert line(ROW | {"target": 1.0, "published": "0.1 (NTM)"}) == f"{told:<{HEAD.index('published')}}0.1 (NTM)"
     for title, cell in (("slots", " 8"), ("errors/sequence", "1.25"), ("of", " 20"), ("error", "31/200")):
         assert HEAD.rindex(title) + len(title) == told.index(cell) + len(cell)
 
