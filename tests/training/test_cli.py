@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -13,27 +14,34 @@ from app.settings import Settings
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
 from tests.commands import commands
 from tests.training import tiny
-from training.checkpoint import TRAINING_FILE
+from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
 from training.config import preset_names
+from training.metrics import METRICS_FILE
+
+HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]
 
 OPTIONS = {
-    "train": [
-        "preset",
-        "--out",
-        "--resume",
+    "train": ["preset", "--set", "--out", "--resume", "--seed", "--seeds", "--updates", *HOW_TO_TRAIN],
+    "zoo": ["preset", "--set", "--out", "--runs", "--seeds", "--sequences", *HOW_TO_TRAIN],
+    "evaluate": [
+        "DIR",
+        "--all",
+        "--at",
+        "--sequences",
+        "--memory-size",
         "--seed",
-        "--updates",
-        "--device",
+        "--set",
         "--threads",
-        "--unroll",
-        "--save-every",
+        "--device",
+        "--save",
     ],
-    "evaluate": ["DIR", "--lengths", "--sequences", "--memory-size", "--seed", "--threads", "--device", "--save"],
+    "plot": ["DIR", "--out"],
     "export": ["DIR"],
     "import": ["FILE", "--format", "--out", "--cell"],
     "card": ["DIR"],
     "bench": ["NAME"],
     "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
+    "bench training": ["--batches", "--updates", "--rounds", "--seconds", "--peers", "--quick"],
     "bench served-steps": ["--checkpoints", "--model", "--sessions", "--backend", "--rounds", "--seconds"],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }
@@ -47,15 +55,13 @@ def engram(*words):
     return subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True, timeout=100)
 
 
-def complaint(done):
-    """Return the one line of a command that failed as it should."""
-    assert done.returncode == 1, done
-    assert done.stderr.startswith("engram: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.strip()
+def done(capsys, *words):
+    """Run a command in this process, and return what it printed."""
+    assert cli.main(list(map(str, words))) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
 
 
-def complaint_in_process(capsys, *words):
+def complaint(capsys, *words):
     """Return the one line of a command that failed as it should, run in this process."""
     assert cli.main(list(map(str, words))) == 1
     printed = capsys.readouterr().err
@@ -73,67 +79,118 @@ def checkpoint(tmp_path):
 # The way
 
 
-def test_preset_becomes_a_measured_exported_and_described_model(tmp_path):
+def test_preset_becomes_a_measured_drawn_exported_and_described_model(tmp_path, capsys):
     preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
-    trained = engram("train", preset, "--out", out, "--seed", 4, "--updates", 20)
-    assert trained.returncode == 0, trained.stderr
-    assert f"{out}: 20 updates, 80 sequences, weights in model.safetensors" in trained.stdout
-    assert f"Next: engram evaluate {out}    engram export {out}" in trained.stdout
+    printed = done(capsys, "train", preset, "--out", out, "--seed", 4, "--updates", 20, "--set", "task.length=[1,2]")
+    assert f"{out}: 20 updates, 80 sequences, weights in model.safetensors" in printed
+    assert f"Next: engram evaluate {out}    engram plot {out}    engram export {out}" in printed
 
-    evaluated = engram("evaluate", out, "--lengths", 1, 3, "--sequences", 60, "--save")
-    assert evaluated.returncode == 0, evaluated.stderr
-    table = [line.split() for line in evaluated.stdout.splitlines()[2:]]
-    assert [(length, bits, wrong.partition("/")[2]) for length, _, bits, wrong in table] == [
-        ("1", "2", "60"),
-        ("3", "6", "60"),
+    measuring = ["evaluate", out, "--at", "length=1", "--at", "length=[1,3]", "--sequences", 60]
+    table = [line.split() for line in done(capsys, *measuring, "--save").splitlines()[2:]]
+    assert [(row[:-4], row[-1].partition("/")[2]) for row in table] == [
+        (["length", "1"], "60"),
+        (["length", "1", "to", "3"], "60"),
     ]
+    assert f"{out / ONNX_FILE}: " in done(capsys, "export", out)
+    assert str(out / "learning.png") in done(capsys, "plot", out)
+    assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
 
-    exported = engram("export", out)
-    assert exported.returncode == 0, exported.stderr
-    assert f"{out / ONNX_FILE}: {(out / ONNX_FILE).stat().st_size:,} bytes" in exported.stdout
-
-    assert engram("card", out).stdout == f"{out / 'README.md'}\n"
     card, manifest = (out / "README.md").read_text(), read_manifest(out)
-    assert f"\n    engram train {preset} --out {out} --seed 4 --updates 20\n" in card
-    assert f"\n    engram evaluate {out} --lengths 1 3 --sequences 60\n" in card
-    assert [f"{row['errors_per_sequence']:.4g}" for row in manifest.evaluation] == [row[1] for row in table]
-    names = {MANIFEST_FILE, WEIGHTS_FILE, TRAINING_FILE, ONNX_FILE, "README.md", "weightings.png"}
-    assert {path.name for path in out.iterdir()} == names
+    assert f"\n    engram train {preset} --out {out} --seed 4 --updates 20 --set 'task.length=[1,2]'\n" in card
+    assert f"\n    {shlex.join(['engram', *map(str, measuring)])}\n" in card
+    assert [f"{row['errors']:.4g}" for row in manifest.evaluation] == [row[-3] for row in table]
+    files = {MANIFEST_FILE, WEIGHTS_FILE, TRAINING_FILE, METRICS_FILE, ONNX_FILE, "README.md"}
+    assert files < {path.name for path in out.iterdir()}
 
 
 def test_command_in_the_record_is_the_one_that_starts_the_run_wherever_the_flag_stood(tmp_path, capsys):
     preset, out = str(tiny.write_toml(tmp_path / "tiny.toml")), str(tmp_path / "out")
-    assert cli.main(["train", preset, "--out", out]) == 0
-    assert cli.main(["train", "--resume", preset, "--out", out]) == 0
+    done(capsys, "train", preset, "--out", out)
+    done(capsys, "train", "--resume", preset, "--out", out)
     assert read_manifest(tmp_path / "out").training["command"] == f"engram train {preset} --out {out}"
-    assert cli.main(["evaluate", "--save", out, "--lengths", "2", "--sequences", "5"]) == 0
+    done(capsys, "evaluate", "--save", out, "--at", "length=2", "--sequences", 5)
     (row,) = read_manifest(tmp_path / "out").evaluation
-    assert row["command"] == f"engram evaluate {out} --lengths 2 --sequences 5"
+    assert row["command"] == f"engram evaluate {out} --at length=2 --sequences 5"
+
+
+def test_values_set_are_those_of_the_run(tmp_path, capsys):
+    preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
+    words = ["--set", "task.length=[1,5]", "optimizer.kind=rmsprop", "--set", "training.batch_size=2"]
+    done(capsys, "train", preset, "--out", out, *words)
+    manifest, trained = read_manifest(out), resume(out).preset
+    assert (manifest.task["length"], manifest.training["sequences"]) == ([1, 5], 60)
+    assert (trained.optimizer.kind, trained.optimizer.learning_rate) == ("rmsprop", 0.01)
+
+
+def test_seeds_are_told_with_when_they_converged_or_that_they_came_to_no_end(tmp_path, capsys):
+    (tmp_path / "seed-2").touch()
+    preset = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100, patience=0)
+    assert cli.main(["train", str(preset), "--out", str(tmp_path), "--seeds", "7", "2", "--jobs", "2"]) == 1
+    head, converged, failed, last = capsys.readouterr().out.splitlines()[-4:]
+    assert head.split() == ["seed", "sequences", "converged", "after"]
+    assert converged.split() == ["7", "120", "40"]
+    assert failed == "     2 came to no end: the same command goes on with it"
+    assert last == "1 of 1 seeds converged: median 40 sequences, from 40 to 40"
+
+
+def test_zoo_makes_a_checkpoint_to_serve_of_a_preset(tmp_path, capsys):
+    preset = tiny.write_toml(tmp_path / "tiny.toml", evaluation=[{"length": 2, "target": 0}])
+    out, runs = tmp_path / "zoo", tmp_path / "runs"
+    words = ["zoo", preset, "--seeds", 1, 2, "--jobs", 2, "--out", out, "--runs", runs, "--sequences", 20]
+    printed = done(capsys, *words)
+    files = {MANIFEST_FILE, WEIGHTS_FILE, ONNX_FILE, "README.md", "learning.json", "learning.png", "weightings.png"}
+    assert files <= {path.name for path in out.iterdir()}
+    manifest = read_manifest(out)
+    assert manifest.training["command"] == shlex.join(["engram", *map(str, words)])
+    assert re.search(r"^length 2 .* 0: missed by [\d.]+$", printed, re.MULTILINE)
+    assert all(f" {name}" in printed.splitlines()[-1] for name in files)
+
+
+# Measuring
 
 
 def test_evaluation_without_save_changes_nothing(checkpoint, capsys):
     before = (checkpoint / MANIFEST_FILE).read_bytes()
-    assert cli.main(["evaluate", str(checkpoint), "--lengths", "1", "--sequences", "5"]) == 0
+    printed = done(capsys, "evaluate", checkpoint, "--at", "length=1", "--sequences", 5)
     assert (checkpoint / MANIFEST_FILE).read_bytes() == before
-    assert re.search(r"^ +1 +[\d.]+ +2 +\d/5$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^length 1 +- +[\d.]+ +2 +\d/5$", printed, re.MULTILINE)
 
 
 def test_evaluation_with_another_memory_size_is_recorded_beside_the_first(tmp_path, capsys):
     tiny.checkpoint(tmp_path, "ntm")
-    words = ["evaluate", str(tmp_path), "--lengths", "2", "--sequences", "5", "--save"]
-    assert cli.main(words) == 0
-    assert cli.main([*words, "--memory-size", "16"]) == 0
+    words = ["evaluate", tmp_path, "--at", "length=2", "--sequences", 5, "--save"]
+    done(capsys, *words)
+    done(capsys, *words, "--memory-size", 16)
     assert [row["memory_size"] for row in read_manifest(tmp_path).evaluation] == [8, 16]
-    assert "memory slots: 16" in capsys.readouterr().out
 
 
-def test_seed_of_the_evaluation_draws_other_sequences(tmp_path, capsys):
-    tiny.checkpoint(tmp_path)
-    printed = []
-    for seed in ([], [], ["--seed", "5"]):
-        cli.main(["evaluate", str(tmp_path), "--lengths", "3", "--sequences", "100", *seed])
-        printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1] != printed[2]
+def test_memory_size_alone_is_measured_as_in_training(tmp_path, capsys):
+    tiny.checkpoint(tmp_path, "ntm")
+    printed = done(capsys, "evaluate", tmp_path, "--memory-size", 16, "--sequences", 5)
+    assert re.search(r"^as in training +16 ", printed, re.MULTILINE)
+
+
+def test_seed_of_the_evaluation_draws_other_sequences(checkpoint, capsys):
+    words = ["evaluate", checkpoint, "--at", "length=3", "--sequences", 100]
+    first, again, other = (done(capsys, *words, *seed) for seed in ([], [], ["--seed", 5]))
+    assert first == again != other
+
+
+def test_options_set_hold_for_all_that_is_measured(checkpoint, capsys):
+    printed = done(capsys, "evaluate", checkpoint, "--set", "length=7", "--sequences", 5)
+    assert re.search(r"^as in training +- +[\d.]+ +14 ", printed, re.MULTILINE)
+
+
+def test_evaluation_of_all_prints_the_rows_of_each(tmp_path, capsys):
+    for name in ("one", "two"):
+        tiny.checkpoint(tmp_path / name)
+        done(capsys, "evaluate", tmp_path / name, "--at", "length=2", "--sequences", 5, "--save")
+    printed = done(capsys, "evaluate", "--all", tmp_path, "--sequences", 7)
+    assert re.findall(r"^\w+: .*|^length 2 .* \d/7$", printed, re.MULTILINE)[::2] == [
+        "one: copy, one seed",
+        "two: copy, one seed",
+    ]
+    assert printed.count("/7") == 2
 
 
 # Help
@@ -172,55 +229,123 @@ def test_no_command_is_a_mistake_that_shows_the_usage():
 # Complaints
 
 
-def test_missing_directory_is_told_in_one_line(tmp_path):
-    told = complaint(engram("export", tmp_path / "nowhere"))
-    assert f"{tmp_path / 'nowhere' / MANIFEST_FILE}: No such file or directory" in told
-
-
 @pytest.mark.parametrize("command", ["evaluate", "export", "card"])
 def test_directory_without_a_checkpoint_is_told_in_one_line(tmp_path, capsys, command):
-    told = complaint_in_process(capsys, command, tmp_path)
+    told = complaint(capsys, command, tmp_path)
     assert told.endswith(
         f"{MANIFEST_FILE}: No such file or directory; a checkpoint is a directory with a {MANIFEST_FILE}"
     )
 
 
-def test_unknown_preset_is_told_in_one_line_with_those_that_there_are(tmp_path):
-    told = complaint(engram("train", "dnc-sort", "--out", tmp_path / "out"))
+def test_unknown_preset_is_told_in_one_line_with_those_that_there_are(tmp_path, capsys):
+    told = complaint(capsys, "train", "dnc-sort", "--out", tmp_path / "out")
     assert "no preset 'dnc-sort'" in told
     assert all(name in told for name in preset_names())
     assert not (tmp_path / "out").exists()
 
 
 @no_cuda
-def test_training_on_a_device_that_is_not_there_is_told_in_one_line(tmp_path):
-    told = complaint(engram("train", "dnc-copy", "--out", tmp_path / "out", "--device", "cuda"))
+def test_training_on_a_device_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+    told = complaint(capsys, "train", "dnc-copy", "--out", tmp_path / "out", "--device", "cuda")
     assert told == "engram: device cuda was asked for, but torch sees no CUDA device here"
     assert not (tmp_path / "out").exists()
 
 
 @no_cuda
 def test_evaluating_on_a_device_that_is_not_there_is_told_in_one_line(checkpoint, capsys):
-    assert "no CUDA device" in complaint_in_process(capsys, "evaluate", checkpoint, "--device", "cuda")
+    assert "no CUDA device" in complaint(capsys, "evaluate", checkpoint, "--device", "cuda")
 
 
 def test_bad_value_in_a_preset_is_told_in_one_line(tmp_path, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml", updates="many")
-    told = complaint_in_process(capsys, "train", preset, "--out", tmp_path / "out")
+    told = complaint(capsys, "train", preset, "--out", tmp_path / "out")
     assert told == "engram: training.updates: expected int, got 'many'"
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("length=3", "length: expected TABLE.KEY, with a table of task, model, training, optimizer"),
+        ("task.length", "expected KEY=VALUE, got 'task.length'"),
+        ("=3", "expected KEY=VALUE, got '=3'"),
+        ("task.width=3", "task: unknown key 'width'; known keys are bits, length"),
+        ("task.length=[3,1]", "Copy.length must be [least, greatest] with 1 <= least <= greatest, got [3, 1]"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected float or NoneType, got 'fast'"),
+        ("model.input_size=3", "model.input_size: the task sets it, here to 4; leave it out"),
+    ],
+)
+def test_value_set_that_cannot_be_is_told_in_one_line(tmp_path, capsys, word, told):
+    preset = tiny.write_toml(tmp_path / "tiny.toml")
+    assert complaint(capsys, "train", preset, "--out", tmp_path / "out", "--set", word) == f"engram: {told}"
+    assert complaint(capsys, "zoo", preset, "--out", tmp_path / "out", "--set", word) == f"engram: {told}"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--at", "length"], "expected KEY=VALUE, got 'length'"),
+        (["--at", "len=3"], "--at: task: unknown key 'len'; known keys are bits, length"),
+        (["--at", "length=0"], "--at: Copy.length must be [least, greatest] with 1 <= least <= greatest, got [0, 0]"),
+        (["--at", "bits=3"], "--at: with {'bits': 3} the task copy needs another model"),
+        (["--set", "len=3"], "--set: task: unknown key 'len'; known keys are bits, length"),
+        (
+            ["--set", "length=3", "--save"],
+            "--save records what --at says: --set may only give the directory of the data then",
+        ),
+        (
+            ["--all", "--at", "length=3"],
+            "--all measures what is recorded: it takes no --at, --memory-size or --save",
+        ),
+        (["--memory-size", "16"], "memory_size 16 was asked for, but an RNN has no memory to resize"),
+    ],
+)
+def test_measurement_that_cannot_be_is_told_in_one_line(checkpoint, capsys, words, told):
+    assert complaint(capsys, "evaluate", checkpoint, *words) == f"engram: {told}"
+
+
+def test_evaluation_of_nothing_is_told_in_one_line(tmp_path, capsys):
+    assert complaint(capsys, "evaluate") == "engram: which checkpoint? Give its DIR, or --all"
+    assert "there is no checkpoint" in complaint(capsys, "evaluate", "--all", tmp_path)
+
+
+def test_one_seed_and_several_are_not_both_trained(tmp_path, capsys):
+    told = complaint(capsys, "train", "dnc-copy", "--out", tmp_path / "out", "--seed", 1, "--seeds", 1, 2)
+    assert told == "engram: --seed trains one seed and --seeds several: give one of them"
+
+
+@pytest.mark.parametrize("words", [["train"], ["train", "--seeds", "1", "2"], ["zoo"]])
+def test_tensorboard_without_its_package_is_told_in_one_line_before_any_training(tmp_path, capsys, monkeypatch, words):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    preset = tiny.write_toml(tmp_path / "tiny.toml")
+    told = complaint(capsys, words[0], preset, *words[1:], "--out", tmp_path / "out", "--tensorboard")
+    assert told.endswith("not installed: pip install 'engram[tensorboard]', or leave --tensorboard out")
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.toml"}
+
+
+def test_run_whose_numbers_are_not_finite_is_told_in_one_line(tmp_path, capsys):
+    preset, out = tiny.write_toml(tmp_path / "tiny.toml", seed=6), tmp_path / "out"
+    spoilt = tiny.checkpoint(out, updates=4, seed=6)
+    torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
+    save_checkpoint(out, spoilt, "engram train")
+    assert cli.main(["train", str(preset), "--out", str(out), "--resume"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"engram: update 10, seed 6: output\.bias is not finite \(.*\), for 6 updates in a row; .*", told
+    )
 
 
 def test_directory_that_holds_a_run_is_told_in_one_line(tmp_path, checkpoint, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml")
-    told = complaint_in_process(capsys, "train", preset, "--out", checkpoint)
+    told = complaint(capsys, "train", preset, "--out", checkpoint)
     assert told == f"engram: {checkpoint} holds a training run: go on with it (--resume) or give another --out"
 
 
 def test_resuming_nothing_and_resuming_another_run_are_told_in_one_line(tmp_path, checkpoint, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml")
-    nothing = complaint_in_process(capsys, "train", preset, "--out", tmp_path / "nowhere", "--resume")
+    nothing = complaint(capsys, "train", preset, "--out", tmp_path / "nowhere", "--resume")
     assert "there is no training run to resume here" in nothing
-    other = complaint_in_process(capsys, "train", preset, "--out", checkpoint, "--resume", "--seed", 9)
+    other = complaint(capsys, "train", preset, "--out", checkpoint, "--resume", "--seed", 9)
     assert "training.seed = 1, but 9 was asked for" in other
 
 
@@ -229,12 +354,11 @@ def test_weights_that_do_not_fit_are_told_in_one_line(checkpoint, capsys):
     values = json.loads(manifest.read_text())
     values["config"]["controller"]["hidden_size"] = 9
     manifest.write_text(json.dumps(values))
-    assert "size mismatch" in complaint_in_process(capsys, "evaluate", checkpoint)
+    assert "size mismatch" in complaint(capsys, "evaluate", checkpoint)
 
 
-def test_memory_that_is_not_there_cannot_be_resized(checkpoint, capsys):
-    told = complaint_in_process(capsys, "evaluate", checkpoint, "--memory-size", 16)
-    assert "memory_size 16 was asked for, but an RNN has no memory to resize" in told
+def test_directory_with_nothing_to_draw_is_told_in_one_line(tmp_path, capsys):
+    assert "nothing to draw" in complaint(capsys, "plot", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +366,7 @@ def test_memory_that_is_not_there_cannot_be_resized(checkpoint, capsys):
     [
         ("train", "--save-every"),
         ("train", "--threads"),
-        ("evaluate", "--lengths"),
+        ("train", "--jobs"),
         ("evaluate", "--sequences"),
         ("evaluate", "--memory-size"),
     ],
@@ -256,14 +380,18 @@ def test_number_below_one_is_a_mistake_that_names_the_option(tmp_path, capsys, c
     assert f"argument {option}: expected a whole number of at least 1, got '{value}'" in capsys.readouterr().err
 
 
-def test_imported_cell_becomes_an_exported_checkpoint(tmp_path):
-    file = tiny.ROOT / "tests" / "reference" / "tf_rnn_cells.npz"
-    done = engram("import", "--format", "tf-rnn-cell", file, "--cell", "gru", "--out", tmp_path / "gru")
-    assert "198 parameters imported" in done.stdout
+# Importing
+
+
+CELLS = tiny.ROOT / "tests" / "reference" / "tf_rnn_cells.npz"
+
+
+def test_imported_cell_becomes_an_exported_checkpoint(tmp_path, capsys):
+    printed = done(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--cell", "gru", "--out", tmp_path / "gru")
+    assert "198 parameters imported" in printed
     assert {path.name for path in (tmp_path / "gru").iterdir()} == {"manifest.json", "model.safetensors", "model.onnx"}
 
 
-def test_import_without_the_cell_it_needs_is_told_in_one_line(tmp_path):
-    file = tiny.ROOT / "tests" / "reference" / "tf_rnn_cells.npz"
-    done = engram("import", "--format", "tf-rnn-cell", file, "--out", tmp_path / "cell")
-    assert "--cell takes one of basic_lstm, basic_rnn, gru" in complaint(done)
+def test_import_without_the_cell_it_needs_is_told_in_one_line(tmp_path, capsys):
+    told = complaint(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--out", tmp_path / "cell")
+    assert "--cell takes one of basic_lstm, basic_rnn, gru" in told

@@ -1,0 +1,155 @@
+"""From runs to a model worth serving: which is chosen, and that all that a served model needs is there."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+
+from app import cli
+from models.artefact import load
+from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
+from tests.training import tiny
+from tests.training.graphs import metadata, session
+from training import zoo
+from training.card import render_card
+from training.checkpoint import CheckpointError
+from training.evaluation import CHOICE_SEED, EVALUATION_SEED, Measured, measure
+from training.metrics import read_metrics
+from training.run import train
+from training.table import HEAD, line
+from training.zoo import CHOICE_SEQUENCES, LEAST_ERRORS, publish
+
+POINTS = [{"length": 2, "target": 1.5}, {"length": 5, "memory_size": 16, "published": "none"}]
+
+
+def preset(**changes):
+    return tiny.preset("ntm", evaluation=POINTS, target_errors=3.0, patience=0, **changes)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The runs of three seeds, finished."""
+    directory = tmp_path_factory.mktemp("runs")
+    for seed in (2, 10, 1):
+        one = preset(updates=40).with_training(seed=seed)
+        train(one, directory / f"seed-{seed}", "engram zoo", device="cpu", resuming=False, save_every=500)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def published(runs, tmp_path_factory):
+    """What was made of them, and what was told."""
+    told = []
+    out = tmp_path_factory.mktemp("zoo") / "with a space" / "ntm-tiny"
+    assert publish(preset(updates=40), runs, out, "engram zoo tiny", 30, told.append) == out
+    return out, told
+
+
+def choose_only(monkeypatch):
+    """Leave out what comes after the choice and takes long."""
+    for name in ("export", "plot_all", "write_card"):
+        monkeypatch.setattr(zoo, name, lambda *_: None)
+
+
+def test_everything_that_a_served_model_needs_is_there(published):
+    out, _ = published
+    figures = ["learning.png", "generalisation.png", "weightings.png", "gates.png", "memory.png"]
+    files = {MANIFEST_FILE, WEIGHTS_FILE, ONNX_FILE, "README.md", "learning.json", *figures}
+    assert {path.name for path in out.iterdir()} == files
+    assert (out / "README.md").read_text() == render_card("ntm-tiny", read_manifest(out), figures)
+    graph = json.loads(metadata(session(out / ONNX_FILE))["engram.manifest"])
+    assert graph["weights_sha256"] == load(out)[1].weights_sha256
+
+
+def test_seed_with_the_least_geometric_mean_of_errors_is_chosen_on_sequences_of_their_own(runs, published):
+    out, told = published
+    means = {}
+    for seed in (1, 2, 10):
+        model, _ = load(runs / f"seed-{seed}")
+        task = preset().task
+        errors = [
+            measure(model, task.with_options({"length": 2}), CHOICE_SEQUENCES, CHOICE_SEED).errors,
+            measure(model, task.with_options({"length": 5}), CHOICE_SEQUENCES, CHOICE_SEED, 16).errors,
+        ]
+        means[str(seed)] = math.sqrt(errors[0] * errors[1])
+    training = read_manifest(out).training
+    assert {seed: record["mean_errors"] for seed, record in training["seeds"].items()} == pytest.approx(means)
+    assert training["seed"] == int(min(means, key=means.__getitem__))
+    assert (out / WEIGHTS_FILE).read_bytes() == (runs / f"seed-{training['seed']}" / WEIGHTS_FILE).read_bytes()
+    assert len([text for text in told if "as a geometric mean over 2 measurements" in text]) == 3
+
+
+def test_choice_goes_by_the_ratio_of_errors_and_not_by_their_sum(runs, tmp_path, monkeypatch):
+    due = iter([1.0, 1.0, 0.0, 50.0, 0.5, 1.2])
+    found = Measured(sequences=256, errors=0.0, asked=10.0, wrong_sequences=0, optimum=None)
+    monkeypatch.setattr(zoo, "measure", lambda *_, **__: dataclasses.replace(found, errors=next(due)))
+    choose_only(monkeypatch)
+    publish(preset(updates=40), runs, tmp_path, "engram zoo tiny", 5, str)
+    training = read_manifest(tmp_path).training
+    means = {seed: record["mean_errors"] for seed, record in training["seeds"].items()}
+    assert training["seed"] == 2
+    assert means == pytest.approx({"1": 1.0, "2": math.sqrt(LEAST_ERRORS * 50), "10": math.sqrt(0.6)})
+
+
+def test_manifest_records_every_seed_with_when_it_had_converged(runs, published):
+    out, _ = published
+    training = read_manifest(out).training
+    assert list(training["seeds"]) == ["1", "2", "10"]
+    for seed, record in training["seeds"].items():
+        own = read_manifest(runs / f"seed-{seed}").training
+        assert (record["sequences"], record["converged_after"]) == (160, own["converged_after"])
+    assert (training["command"], training["finished"]) == ("engram zoo tiny", True)
+
+
+def test_learning_curves_have_every_validation_of_every_seed(runs, published):
+    out, _ = published
+    curves = json.loads((out / "learning.json").read_text())
+    assert curves["chosen"] == read_manifest(out).training["seed"]
+    assert list(curves["seeds"]) == list(curves["converged_after"]) == ["1", "2", "10"]
+    for seed, points in curves["seeds"].items():
+        lines = [row for row in read_metrics(runs / f"seed-{seed}") if "validation_errors" in row]
+        assert points == [[row["sequences"], row["validation_errors"]] for row in lines]
+        assert [sequences for sequences, _ in points] == [40, 80, 120, 160]
+
+
+def test_errors_of_the_record_are_what_its_command_prints(published, capsys):
+    out, told = published
+    rows = read_manifest(out).evaluation
+    assert [(row["options"], row["memory_size"], row["target"], row["published"]) for row in rows] == [
+        ({"length": 2}, 8, 1.5, None),
+        ({"length": 5}, 16, None, "none"),
+    ]
+    assert {row["seed"] for row in rows} == {EVALUATION_SEED}
+    command = rows[0]["command"]
+    assert command == f"engram evaluate '{out}' --sequences 30"
+    assert cli.main(["evaluate", str(out), "--sequences", "30"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1:] == [HEAD, *map(line, rows)] == told[-3:]
+
+
+def test_same_runs_published_again_give_the_same_files(runs, published, tmp_path, monkeypatch):
+    out, _ = published
+    monkeypatch.setattr(zoo, "export", lambda _: None)
+    publish(preset(updates=40), runs, tmp_path / "ntm-tiny", "engram zoo tiny", 30, str)
+    for name in (WEIGHTS_FILE, "learning.json", "learning.png", "weightings.png"):
+        assert (tmp_path / "ntm-tiny" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_runs_that_came_to_no_end_or_are_of_another_preset_are_no_candidates(runs, tmp_path, monkeypatch):
+    shutil.copytree(runs / "seed-10", tmp_path / "runs" / "seed-10")
+    tiny.checkpoint(tmp_path / "runs" / "seed-1", "ntm", updates=29)
+    other = dataclasses.replace(preset(), name="other")
+    train(other, tmp_path / "runs" / "seed-2", "other", device="cpu", resuming=False, save_every=500)
+    (tmp_path / "runs" / "seed-3").mkdir()
+    choose_only(monkeypatch)
+    publish(preset(), tmp_path / "runs", tmp_path / "out", "engram zoo tiny", 5, str)
+    assert list(read_manifest(tmp_path / "out").training["seeds"]) == ["10"]
+
+
+def test_nothing_to_choose_from_is_told_and_nothing_made(tmp_path):
+    tiny.checkpoint(tmp_path / "runs" / "seed-1", updates=3)
+    with pytest.raises(CheckpointError, match="no run of preset 'tiny' has come to its end there: train some first"):
+        publish(preset(), tmp_path / "runs", tmp_path / "out", "engram zoo tiny", 5, str)
+    assert not (tmp_path / "out").exists()
