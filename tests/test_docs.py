@@ -17,7 +17,9 @@ from models import addressing
 from models.cells import CELLS
 from models.registry import MODELS
 from tests.commands import commands
-from training.config import preset_names
+from training.config import TABLES, TrainingConfig, preset_names
+from training.optimizers import OptimizerConfig
+from training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -82,6 +84,12 @@ def test_commands_page_has_every_command_and_option():
 def test_commands_page_has_every_preset():
     text = (DOCS / "commands.md").read_text()
     assert all(f"`{name}`" in text for name in preset_names())
+
+
+def test_training_page_has_every_task_and_every_setting():
+    text = (DOCS / "training.md").read_text()
+    settings = {field.name for config in (TrainingConfig, OptimizerConfig) for field in dataclasses.fields(config)}
+    assert {name for name in (*TASKS, *settings, *TABLES) if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
 
 
 @pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(_parser()))])
