@@ -173,7 +173,10 @@ def schemas(model: MemoryModel[S], memory_size: int | None = None) -> tuple[dict
     state = model.initial_state(1, memory_size)
     inputs = flatten(state)
     like = next(iter(model.parameters()))
+    was_training = model.training
+    model.eval()  # so that dropout draws nothing, which a run that saves would miss
     _, _, trace = model.step(like.new_zeros(1, model.input_size), state)
+    model.train(was_training)
     return _shapes(inputs), _shapes(trace)
 
 

@@ -119,6 +119,14 @@ def test_step_takes_the_number_of_slots_that_it_finds(name):
     assert schemas(model, 13)[0]["memory"] == [13, 4]
 
 
+def test_schemas_of_a_model_in_training_draw_no_noise():
+    model = make("dnc-improved").train()
+    before = torch.get_rng_state()
+    schemas(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+
+
 def test_unroll_keeps_the_traces_that_are_named_and_no_other():
     model = make("ntm-3-read-heads")
     inputs = random_inputs(model, 4, 2)
