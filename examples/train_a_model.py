@@ -12,36 +12,43 @@ from training.checkpoint import save_checkpoint
 from training.config import preset_from_values
 from training.evaluation import evaluate
 from training.export import export
+from training.table import HEAD, line
 from training.trainer import Trainer, Update
 
 PRESET = {
     "name": "small-dnc",
-    "task": {"name": "copy", "bits": 4, "max_length": 8},
+    "task": {"name": "copy", "bits": 4, "length": [1, 8]},
     "model": {
         "kind": "dnc",
         "memory_size": 16,
         "word_size": 8,
         "controller": {"kind": "lstm", "hidden_size": 48},
-        "output_activation": "sigmoid",
     },
-    "training": {"updates": 1500, "learning_rate": 5e-3, "seed": 2},
+    "training": {"updates": 1500, "mixed_lengths": True, "seed": 2},
+    "optimizer": {"learning_rate": 1e-2},
+    "curriculum": [{"length": [1, 4], "until": 0.2}],
+    "evaluation": [{"length": 4}, {"length": 8, "target": 0.5}, {"length": 16, "memory_size": 32}],
 }
 
 
 def main(directory: Path, updates: int) -> None:
-    trainer = Trainer(preset_from_values(PRESET).with_training(updates=updates))
-    print(trainer.preset.task.render(trainer.preset.task.sample(trainer.generator, 1, length=8)))
+    preset = preset_from_values(PRESET).with_training(updates=updates)
+    trainer = Trainer(preset)
+    example = preset.task.with_options({"length": 8}).sample(trainer.generator, 1)
+    print(preset.task.render(example))
 
     def report(update: Update) -> bool:
-        done = trainer.progress.update
-        if done % 100 == 0:
-            print(f"update {done:5d}  loss {update.loss:.4f}  wrong bits {trainer.progress.validation_errors:.2f}")
+        progress = trainer.progress
+        if progress.update % 100 == 0:
+            where = f"update {progress.update:5d}  lesson {progress.stage + 1}"
+            print(f"{where}  loss {update.loss:.4f}  wrong bits {progress.validation_errors:.2f}")
         return True
 
     trainer.run(report)
     save_checkpoint(directory, trainer, f"python examples/train_a_model.py {directory}")
-    for row in evaluate(trainer.model, trainer.preset.task, lengths=[4, 8, 16], sequences=100):
-        print(f"length {row.length:2d}: {row.errors_per_sequence:.2f} wrong bits of {row.bits_per_sequence}")
+    print(HEAD)
+    for row in evaluate(trainer.model, preset.task, preset.evaluation, sequences=100):
+        print(line(row))
     print("exported:", export(directory))
 
 
