@@ -1,26 +1,34 @@
 """The README of a checkpoint says what its manifest says."""
 
-import matplotlib.image
+import dataclasses
+import re
+
 import pytest
 
 from models.manifest import read_manifest
 from tests.training import tiny
-from training.card import FIGURE, KINDS, render_card, write_card
+from training.card import FIGURES, KINDS, render_card, write_card
 from training.checkpoint import save_evaluation
+from training.plots import plot_all
+from training.run import train as run
 
 COMMAND = "engram evaluate there --sequences 200"
 
 
-def row(length, memory_size, errors, wrong, command=COMMAND):
+def row(length, memory_size, errors, wrong, command=COMMAND, **more):
     return {
-        "length": length,
-        "sequences": 200,
-        "errors_per_sequence": errors,
-        "wrong_sequences": wrong,
-        "bits_per_sequence": 2 * length,
+        "options": {"length": length},
         "memory_size": memory_size,
+        "sequences": 2000,
+        "errors": errors,
+        "asked": 2.0 * length,
+        "wrong_sequences": wrong,
+        "optimum": None,
+        "unit": "wrong bits",
+        "target": None,
+        "published": None,
         "command": command,
-    }
+    } | more
 
 
 def card_of(directory, model, rows=(), **training):
@@ -35,7 +43,7 @@ def test_card_says_what_the_model_is_and_how_it_was_trained(tmp_path, model):
     card = card_of(tmp_path, model, seed=17)
     manifest = read_manifest(tmp_path)
     assert card.startswith(f"# tiny-copy\n\n{KINDS[manifest.kind]}, ")
-    assert "trained on the task `copy` (bits 2, min_length 1, max_length 3)" in card
+    assert "trained on the task `copy` (bits 2, length 1 to 3)" in card
     assert "\n    engram train tiny.toml --out there\n" in card
     assert "Seed 17, 3 updates, 12 sequences; the run ran to its last update." in card
     assert f"| parameters | {manifest.parameters:,} |" in card
@@ -53,7 +61,7 @@ def test_card_of_a_model_without_a_memory_speaks_of_none(tmp_path):
     card = card_of(tmp_path, "rnn", [row(2, None, 0.5, 80)])
     assert "| memory |" not in card
     assert "| heads |" not in card
-    assert "| 2 | - | 200 | 0.5 | 4 | 80 |" in card
+    assert "| length 2 | - | 2,000 | 0.5 wrong bits | 4 | 80 | - | - |" in card
 
 
 def test_card_says_where_a_run_stopped_at_its_target(tmp_path):
@@ -61,13 +69,56 @@ def test_card_says_where_a_run_stopped_at_its_target(tmp_path):
 
 
 def test_card_has_a_row_for_every_measurement(tmp_path):
-    card = card_of(tmp_path, "dnc", [row(2, 8, 0.0, 0), row(30, 8, 12.3456789, 199), row(2, 64, 0.015, 3)])
-    table = [line for line in card.splitlines() if line.endswith(" |") and " 200 " in line]
+    card = card_of(tmp_path, "dnc", [row(2, 8, 0.0, 0), row(30, 8, 12.3456789, 1990), row(2, 64, 0.015, 3)])
+    table = [line for line in card.splitlines() if line.endswith(" |") and " 2,000 " in line]
     assert table == [
-        "| 2 | 8 | 200 | 0 | 4 | 0 |",
-        "| 30 | 8 | 200 | 12.35 | 60 | 199 |",
-        "| 2 | 64 | 200 | 0.015 | 4 | 3 |",
+        "| length 2 | 8 | 2,000 | 0 wrong bits | 4 | 0 | - | - |",
+        "| length 30 | 8 | 2,000 | 12.35 wrong bits | 60 | 1,990 | - | - |",
+        "| length 2 | 64 | 2,000 | 0.015 wrong bits | 4 | 3 | - | - |",
     ]
+
+
+def test_card_says_of_every_goal_whether_it_is_reached_and_what_others_have_reached(tmp_path):
+    rows = [row(2, 8, 0.5, 9, target=0.5, published="0.1 (they)"), row(3, 8, 0.75, 9, target=0.5)]
+    card = card_of(tmp_path, "dnc", rows)
+    assert "| 9 | 0.5: reached | 0.1 (they) |" in card
+    assert "| 9 | 0.5: missed by 0.25 | - |" in card
+
+
+def test_card_tells_errors_beside_the_optimum_where_some_cannot_be_avoided(tmp_path):
+    card = card_of(tmp_path, "rnn", [row(2, None, 131.5, 2000, optimum=130.25, unit="bits of cost", target=1.0)])
+    assert "| 131.5 bits of cost | optimum 130.2 | 2,000 | 1: missed by 0.25 | - |" in card
+
+
+def test_card_of_the_best_of_several_seeds_tells_of_all(tmp_path):
+    tiny.checkpoint(tmp_path, updates=3, seed=2)
+    manifest = read_manifest(tmp_path)
+    seeds = {
+        "1": {"sequences": 12000, "converged_after": None, "mean_errors": 1.25},
+        "2": {"sequences": 9000, "converged_after": 8000, "mean_errors": 0.001},
+    }
+    recorded = dataclasses.replace(manifest, training=manifest.training | {"seeds": seeds})
+    card = render_card("tiny-copy", recorded)
+    assert "\n| 1 | 12,000 | not | 1.25 |\n| 2 (this one) | 9,000 | 8,000 | 0.001 |\n" in card
+    assert "the seed with the least was chosen" in card
+    assert "| seed |" not in render_card("tiny-copy", manifest)
+
+
+def test_card_tells_of_updates_that_were_left_out(tmp_path):
+    tiny.checkpoint(tmp_path, updates=3)
+    manifest = read_manifest(tmp_path)
+    skipped = dataclasses.replace(manifest, training=manifest.training | {"skipped_updates": 7})
+    assert "7 updates were left out, not finite." in render_card("tiny-copy", skipped)
+    assert "left out" not in render_card("tiny-copy", manifest)
+
+
+def test_card_leaves_out_the_words_of_a_task(tmp_path):
+    tiny.checkpoint(tmp_path)
+    manifest = read_manifest(tmp_path)
+    task = {"name": "babi", "tasks": [1, 2], "vocabulary": ["-", "garden"]}
+    card = render_card("tiny-babi", dataclasses.replace(manifest, task=task))
+    assert "the task `babi`" in card
+    assert "garden" not in card
 
 
 def test_card_names_each_command_of_its_measurements_once(tmp_path):
@@ -81,19 +132,29 @@ def test_card_without_measurements_says_so(tmp_path):
     assert "## Measured errors\n\nNot measured yet.\n" in card_of(tmp_path, "rnn")
 
 
-def test_write_card_writes_the_readme_and_its_figure(tmp_path):
+def test_write_card_writes_the_readme_with_the_figures_that_are_there(tmp_path):
     directory = tmp_path / "tiny-copy"
     tiny.checkpoint(directory, "ntm")
+    (directory / "weightings.png").touch()
+    (directory / "learning.png").touch()
     path = write_card(directory)
     assert path == directory / "README.md"
-    assert path.read_text() == render_card("tiny-copy", read_manifest(directory))
-    assert f"]({FIGURE})" in path.read_text()
-    assert matplotlib.image.imread(directory / FIGURE).shape[1] == 990
+    shown = re.findall(r"^!\[(.*)\]\((.*)\)$", path.read_text(), re.MULTILINE)
+    assert shown == [(FIGURES[name], name) for name in ("learning.png", "weightings.png")]
+    assert path.read_text() == render_card("tiny-copy", read_manifest(directory), ["learning.png", "weightings.png"])
 
 
-def test_write_card_again_writes_the_same_files(tmp_path):
+def test_card_without_figures_says_so(tmp_path):
+    assert card_of(tmp_path, "rnn").endswith("## Figures\n\nNot drawn yet.\n")
+
+
+def test_every_figure_that_is_drawn_has_its_words(tmp_path):
+    run(tiny.preset("dnc", evaluation=[]), tmp_path, "train", device="cpu", resuming=False, save_every=500)
+    save_evaluation(tmp_path, read_manifest(tmp_path), [row(2, 8, 0.0, 0), row(4, 8, 0.5, 9)])
+    assert {path.name for path in plot_all(tmp_path, tmp_path)} == set(FIGURES)
+
+
+def test_write_card_again_writes_the_same_file(tmp_path):
     tiny.checkpoint(tmp_path, "rnn")
-    write_card(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_card(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    before = write_card(tmp_path).read_bytes()
+    assert write_card(tmp_path).read_bytes() == before
