@@ -20,6 +20,11 @@ def processor() -> str:
     return named[1] if named else platform.processor() or "unknown processor"
 
 
+def load_average() -> str:
+    """Return how many programs wanted a core in the last minute, where the system tells."""
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown load"
+
+
 def versions(*packages: str) -> str:
     """Return the versions of Python and of packages, without what tells one build of a version from another."""
     named = [f"{name} {metadata.version(name).split('+')[0]}" for name in packages]

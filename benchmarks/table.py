@@ -54,5 +54,5 @@ def figure(value: str | int | float) -> str:
     """Return a number with three digits that count, or more where they stand before the point."""
     if not isinstance(value, float):
         return str(value)
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{decimals}f}"

@@ -45,6 +45,11 @@ NTM = NTMConfig(INPUT_SIZE, OUTPUT_SIZE, memory_size=NTM_MEMORY_SIZE, word_size=
 DNC = partial(DNCConfig, INPUT_SIZE, OUTPUT_SIZE, DNC_MEMORY_SIZE, DNC_WORD_SIZE, controller=LSTM)
 MODELS: dict[str, AnyConfig] = {"NTM": NTM, **{f"DNC R={heads}": DNC(read_heads=heads) for heads in DNC_READ_HEADS}}
 
+ABOUT_MODELS = (
+    f"NTM: {NTM_MEMORY_SIZE} x {NTM_WORD_SIZE}, LSTM {HIDDEN_SIZE}. "
+    f"DNC: {DNC_MEMORY_SIZE} x {DNC_WORD_SIZE}, LSTM {HIDDEN_SIZE}."
+)
+
 Unroll: TypeAlias = Callable[[Tensor], Tensor]
 """inputs [T, B, 9] -> outputs [T, B, 8] before their activation, from the state before the first step."""
 
@@ -126,8 +131,7 @@ def model_of(peer: Peer) -> str:
 TRAINING = Table(
     "Training",
     f"Sequences of {STEPS} steps per second, loss, gradients and all, one thread; {INPUT_SIZE} inputs, {OUTPUT_SIZE} "
-    f"outputs. NTM: {NTM_MEMORY_SIZE} x {NTM_WORD_SIZE}, LSTM {HIDDEN_SIZE}. DNC: {DNC_MEMORY_SIZE} x {DNC_WORD_SIZE}, "
-    f"LSTM {HIDDEN_SIZE}. torch is our model by autograd; the others are public implementations of the same sizes.",
+    f"outputs. {ABOUT_MODELS} torch is our model by autograd; the others are public implementations of the same sizes.",
     ("model", "batch", "by", "sequences/s", "fused / this"),
     measure_training,
 )

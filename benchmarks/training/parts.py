@@ -1,0 +1,93 @@
+"""Where the time of an update by the kernels goes, part by part, as it is made."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from torch import Tensor
+
+from benchmarks.table import Row, Table
+from benchmarks.training.plan import Plan, preset
+from models.kernels.sequence import FusedUnroll
+from training import trainer as trainer_module
+from training.trainer import Trainer
+
+LENGTH = 10
+"""Of the sequences: about the mean of 1 to 20."""
+
+COLUMNS = ("update", "data", "kernels", "around them", "loss, errors", "clipping", "optimiser", "the rest")
+
+
+class Stopwatch:
+    """Adds up the seconds that calls take. A call within another counts for both."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, part: str, owner: Any, *names: str) -> Iterator[None]:
+        """Time calls of the functions of an owner for as long as the context lasts."""
+        with ExitStack() as patches:
+            for name in names:
+                patches.enter_context(mock.patch.object(owner, name, self._timed(part, getattr(owner, name))))
+            yield
+
+    def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+
+        return timed
+
+
+def measure_parts(plan: Plan) -> Iterator[Row]:
+    for name, batch in plan.cases():
+        trainer = Trainer(preset(name, batch, (LENGTH, LENGTH)), path="fused")
+        trainer.update()
+        updates: list[dict[str, float]] = []
+        with stopwatch(trainer) as watch:
+            end = time.perf_counter() + plan.rounds * plan.seconds
+            while len(updates) < plan.updates or time.perf_counter() < end:
+                watch.seconds.clear()
+                trainer.update()
+                updates.append(parts(watch.seconds))
+        yield name, batch, *(1e6 * statistics.median(update[column] for update in updates) for column in COLUMNS)
+
+
+@contextmanager
+def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
+    """Time the parts of the updates of a trainer by the kernels for as long as the context lasts."""
+    watch, unroll = Stopwatch(), trainer.unroll
+    assert isinstance(unroll, FusedUnroll)
+    with (
+        watch.on("update", Trainer, "update"),
+        watch.on("data", type(trainer.task), "sample"),
+        watch.on("unrolling", FusedUnroll, "__call__"),
+        watch.on("unrolling", Tensor, "backward"),
+        watch.on("kernels", unroll.library, "walk", "backward", "weights", "take"),
+        watch.on("loss, errors", type(trainer.task), "loss", "errors"),
+        watch.on("clipping", trainer_module, "finish_gradients"),
+        watch.on("optimiser", type(trainer.optimizer), "zero_grad", "step"),
+    ):
+        yield watch
+
+
+def parts(seconds: dict[str, float]) -> dict[str, float]:
+    """Return the seconds of COLUMNS, in which none counts twice, of those that the stopwatch had."""
+    apart = seconds | {"around them": seconds["unrolling"] - seconds["kernels"]}
+    return apart | {"the rest": apart["update"] - sum(apart[column] for column in COLUMNS[1:-1])}
+
+
+PARTS = Table(
+    "Where an update goes",
+    f"Microseconds of an update by the kernels, of sequences of {LENGTH} vectors, and of its parts as they follow each "
+    "other: medians of updates. Around the kernels is what calls them: Python, autograd, the gradient of the loss.",
+    ("model", "batch", *COLUMNS),
+    measure_parts,
+)
