@@ -1,0 +1,77 @@
+"""What torchrun starts several times in test_distributed: runs that all the processes train together, and then a death.
+
+torchrun --nproc-per-node 2 -m tests.training.together OUT
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from models.kernels.sequence import UnrollPath
+from tests.training import tiny
+from training.config import Preset
+from training.run import train
+from training.trainer import Trainer, Update
+
+RMSPROP = {"kind": "rmsprop", "learning_rate": 3e-3, "clip_norm": 0.0}
+"""Its steps are in proportion to small gradients, where Adam's have a size of their own, even for mere rounding."""
+
+BATCH = {"batch_size": 7, "validate_every": 20, "validation_sequences": 55}
+"""Neither the batch nor what is validated, 50 sequences and then 5, divides evenly among 2 or 3."""
+
+LESSON = {"length": [1, 4], "until": 10.0}
+
+RUNS: dict[str, tuple[Preset, UnrollPath]] = {
+    "fused-mixed-lengths-lessons": (
+        tiny.preset(
+            "dnc", updates=60, mixed_lengths=True, task={"length": [1, 9]}, curriculum=[LESSON], **BATCH, **RMSPROP
+        ),
+        "fused",
+    ),
+    "torch": (tiny.preset("ntm", updates=20, **BATCH, **RMSPROP), "torch"),
+}
+"""Runs that are to be as those of one process."""
+
+DROPPING: tuple[Preset, UnrollPath] = (
+    tiny.preset_with("model", controller={"kind": "dropout", "cell": tiny.LSTM, "outputs": 0.2}),
+    "auto",
+)
+"""A run with dropout, in each process another."""
+
+STOPPED_AFTER = 7
+
+
+def run(out: Path, name: str, preset: Preset, path: UnrollPath, resuming: bool = False) -> Trainer:
+    return train(preset, out / name, "together", device="cpu", resuming=resuming, save_every=5, unroll=path)
+
+
+def last_process_before(number: int, action: Callable[[], None]) -> None:
+    """Let the last of the processes do something before the update with this number, counted from 1, from now on."""
+    update = Trainer.update
+
+    def acting(trainer: Trainer) -> Update:
+        if trainer.progress.update == number - 1 and trainer.processes.rank == trainer.processes.size - 1:
+            action()
+        return update(trainer)
+
+    Trainer.update = acting  # type: ignore[method-assign]
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    for name, (preset, path) in RUNS.items():
+        run(out, name, preset, path)
+    run(out, "whole", *DROPPING)
+    last_process_before(STOPPED_AFTER, lambda: signal.raise_signal(signal.SIGTERM))
+    assert run(out, "stopped", *DROPPING).progress.update == STOPPED_AFTER
+    assert run(out, "stopped", *DROPPING, resuming=True).finished
+    last_process_before(STOPPED_AFTER, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    run(out, "dead", *DROPPING)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
