@@ -13,7 +13,7 @@ import torch
 
 from models.kernels.sequence import UnrollPath
 from tests.training import tiny
-from training.config import Preset
+from training.config import Preset, preset_from_values
 from training.run import train
 from training.trainer import Trainer, Update
 
@@ -36,11 +36,10 @@ RUNS: dict[str, tuple[Preset, UnrollPath]] = {
 }
 """Runs that are to be as those of one process."""
 
-DROPPING: tuple[Preset, UnrollPath] = (
-    tiny.preset_with("model", controller={"kind": "dropout", "cell": tiny.LSTM, "outputs": 0.2}),
-    "auto",
-)
-"""A run with dropout, in each process another."""
+DROPOUT = {"kind": "rnn", "controller": {"kind": "dropout", "cell": tiny.LSTM, "outputs": 0.2}}
+
+DROPPING: tuple[Preset, UnrollPath] = (preset_from_values(tiny.values(**BATCH) | {"model": DROPOUT}), "auto")
+"""A run with dropout: every process draws its own, and not as many numbers as the others."""
 
 STOPPED_AFTER = 7
 
