@@ -132,7 +132,7 @@ ALONE = Alone()
 
 
 class Together(Processes):
-    """One of several processes, whose group is there: gradients on GPUs go by NCCL, all else by Gloo."""
+    """One of several processes, whose group is there: what is on GPUs goes by NCCL, all else by Gloo."""
 
     def part(self, batch: Episode) -> Part:
         sequences = batch.mask.shape[1]
