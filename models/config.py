@@ -73,4 +73,6 @@ def _check_tuple(value: Any, hints: tuple[Any, ...], where: str) -> tuple[Any, .
         expected = "a list" if many else f"a list of {len(hints)}"
         raise ConfigError(f"{where}: expected {expected}, got {value!r}")
     each = [hints[0]] * len(value) if many else hints
-    return tuple(_check(item, hint, f"{where}[{index}]") for index, (item, hint) in enumerate(zip(value, each, strict=True)))
+    return tuple(
+        _check(item, hint, f"{where}[{index}]") for index, (item, hint) in enumerate(zip(value, each, strict=True))
+    )
