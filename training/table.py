@@ -15,7 +15,7 @@ from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
 from training.tasks import AnswerTask, build_task
 
-HEAD = f"{'what':<34} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14}  {'goal':<24}  published"
+HEAD = f"{'what':<42} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14}  {'goal':<24}  published"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def line(row: Mapping[str, Any]) -> str:
     """Return a row of a manifest's evaluation as a line of the table."""
     errors, wrong = errors_text(row), f"{row['wrong_sequences']}/{row['sequences']}"
     what, slots, published = options_text(row["options"]), row["memory_size"] or "-", row.get("published") or ""
-    cells = f"{what:<34} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14}  {goal_text(row):<24}  {published}"
+    cells = f"{what:<42} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14}  {goal_text(row):<24}  {published}"
     return cells.rstrip()
 
 

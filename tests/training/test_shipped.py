@@ -11,21 +11,41 @@ from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, Manifest, re
 from models.registry import model_config
 from tests.training import tiny
 from tests.training.graphs import initial_leaves, metadata, next_leaves, run_graph, session
-from training.card import FIGURE, render_card
+from training.card import FIGURES, render_card
 from training.config import load_preset
-from training.evaluation import bit_errors, evaluate
-from training.tasks import build_task
+from training.evaluation import evaluate, measure, points_of
+from training.table import line, seeds_text
+from training.tasks import AnswerTask, BitTask, build_task
 
 CHECKPOINTS = tiny.ROOT / "checkpoints"
-NAMES = ["dnc-copy", "lstm-copy", "ntm-copy"]
+NAMES = sorted(path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST_FILE}"))
 SEED = 424242
 """Of the sequences drawn here, which are not those of the cards."""
+
+SHIPPED = [
+    "dnc-associative-recall",
+    "dnc-copy",
+    "dnc-graph-traversal",
+    "dnc-priority-sort",
+    "dnc-repeat-copy",
+    "gru-dyck",
+    "gru-priority-sort",
+    "lstm-associative-recall",
+    "lstm-copy",
+    "lstm-dyck",
+    "ntm-associative-recall",
+    "ntm-copy",
+    "ntm-repeat-copy",
+]
+
+SEEDS = {"dnc-graph-traversal": 1}
+"""How many seeds were trained, where not at least four."""
 
 shipped = pytest.mark.parametrize("name", NAMES)
 
 
-def test_all_that_ships_is_looked_at_here():
-    assert sorted(path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST_FILE}")) == NAMES
+def test_no_model_is_missing():
+    assert NAMES == SHIPPED
 
 
 @shipped
@@ -47,58 +67,104 @@ def test_graph_is_that_of_the_weights(name):
 def test_model_is_that_of_its_preset(name):
     manifest = read_manifest(CHECKPOINTS / name)
     preset = load_preset(manifest.training["preset"])
+    assert preset.name == name
     assert (manifest.kind, model_config(manifest.kind, manifest.config)) == (preset.kind, preset.model)
     assert build_task(manifest.task) == preset.task
     assert manifest.training["updates"] <= preset.training.updates
     assert manifest.training["sequences"] == manifest.training["updates"] * preset.training.batch_size
+    assert points_of(manifest.evaluation) == [
+        dataclasses.replace(point, memory_size=point.memory_size or manifest.config.get("memory_size"))
+        for point in preset.evaluation
+    ]
+
+
+@shipped
+def test_best_of_several_seeds_was_chosen(name):
+    training = read_manifest(CHECKPOINTS / name).training
+    assert len(training["seeds"]) >= SEEDS.get(name, 4)
+    best = min(training["seeds"], key=lambda seed: training["seeds"][seed]["mean_errors"])
+    assert str(training["seed"]) == best
+    assert training["seeds"][best]["sequences"] == training["sequences"]
+
+
+@shipped
+def test_errors_were_measured_on_a_thousand_sequences(name):
+    rows = read_manifest(CHECKPOINTS / name).evaluation
+    assert rows
+    assert all(row["sequences"] >= 1000 for row in rows)
 
 
 @shipped
 def test_card_is_that_of_the_manifest(name):
-    card = (CHECKPOINTS / name / "README.md").read_text()
-    assert card == render_card(name, read_manifest(CHECKPOINTS / name))
-    assert f"engram evaluate checkpoints/{name}" in card
+    directory = CHECKPOINTS / name
+    figures = [figure for figure in FIGURES if (directory / figure).exists()]
+    assert {"learning.png", "weightings.png"} <= set(figures)
+    assert (directory / "README.md").read_text() == render_card(name, read_manifest(directory), figures)
 
 
 @shipped
-def test_figure_of_the_card_is_there(name):
-    height, width, _ = matplotlib.image.imread(CHECKPOINTS / name / FIGURE).shape
-    assert width == 990
-    assert height > 300
+def test_figures_are_not_blank(name):
+    for path in (CHECKPOINTS / name).glob("*.png"):
+        assert matplotlib.image.imread(path).std() > 0.01, path
 
 
 @shipped
 def test_files_hold_no_path_of_the_machine_they_were_made_on(name):
     for file in (MANIFEST_FILE, ONNX_FILE, "README.md"):
         data = (CHECKPOINTS / name / file).read_bytes()
-        assert not [path for path in (b"/home/", b"/root/", b"/tmp/", b"site-packages") if path in data]
+        assert not [path for path in (b"/home/", b"/root/", b"/tmp/", b"/work/", b"site-packages") if path in data]
 
 
-@pytest.mark.parametrize("name", ["dnc-copy", "ntm-copy"])
-def test_memory_copies_the_longest_sequences_of_training_without_an_error(name):
+@shipped
+def test_results_page_has_the_rows_of_the_manifest(name):
+    page = (tiny.ROOT / "docs" / "results.md").read_text()
+    manifest = read_manifest(CHECKPOINTS / name)
+    assert f"\n{name}: {manifest.task['name']}, {seeds_text(manifest)}\n" in page
+    for row in manifest.evaluation:
+        assert f"\n{line(row)}\n" in page
+
+
+@shipped
+def test_errors_on_other_sequences_are_those_of_the_card(name):
+    """The first row again, on sequences of another seed: within what the draw of 100 sequences explains."""
+    model, manifest = load(CHECKPOINTS / name)
+    row, task = manifest.evaluation[0], build_task(manifest.task)
+    if task.name == "babi":
+        pytest.skip("the stories are not here")
+    measured = measure(model, task.with_options(row["options"]), 100, SEED, row["memory_size"])
+    spread = 5 * (row["errors"] + 1) / 10 if row["optimum"] is None else 3
+    assert abs(measured.excess - (row["errors"] - (row["optimum"] or 0))) < spread
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name in ("dnc-copy", "ntm-associative-recall")])
+def test_measured_errors_come_out_again(name):
+    model, manifest = load(CHECKPOINTS / name)
+    recorded = manifest.evaluation[0]
+    (row,) = evaluate(model, build_task(manifest.task), points_of([recorded]), recorded["sequences"])
+    assert recorded | row == recorded
+
+
+@shipped
+def test_graph_answers_as_the_model_does(name):
     model, manifest = load(CHECKPOINTS / name)
     task = build_task(manifest.task)
-    assert task.longest == 20
-    assert bit_errors(model, task, 20, sequences=200, seed=SEED).sum() == 0
-
-
-@shipped
-def test_measured_errors_at_length_10_come_out_again(name):
-    model, manifest = load(CHECKPOINTS / name)
-    as_trained = manifest.config.get("memory_size")
-    (recorded,) = [row for row in manifest.evaluation if (row["length"], row["memory_size"]) == (10, as_trained)]
-    (row,) = evaluate(model, build_task(manifest.task), [10], recorded["sequences"])
-    assert recorded | dataclasses.asdict(row) == recorded
-
-
-@shipped
-def test_graph_says_the_right_bits(name):
-    task = build_task(read_manifest(CHECKPOINTS / name).task)
-    episode = task.sample(torch.Generator().manual_seed(SEED), 1, length=10)
+    if task.name == "babi":
+        pytest.skip("the stories are not here")
+    easiest = task.with_options({size: least for size, (least, _) in task.sizes.items()})
+    episode = easiest.sample(torch.Generator().manual_seed(SEED), 1)
     graph = session(CHECKPOINTS / name / ONNX_FILE)
     leaves, said = initial_leaves(graph), []
     for inputs in episode.inputs.numpy():
         outputs = run_graph(graph, inputs, leaves)
         leaves = next_leaves(outputs)
-        said.append(outputs["outputs"][0].round().tolist())
-    assert said[-10:] == episode.targets[-10:, 0].tolist()
+        said.append(torch.from_numpy(outputs["outputs"][0]))
+    answers = torch.stack(said)[:, None]
+    asked = episode.mask > 0
+    if isinstance(task, BitTask):
+        assert model.output_activation == "sigmoid"
+        right = answers.round() == episode.targets
+    else:
+        assert isinstance(task, AnswerTask)
+        right = task.digits(answers) == task.digits(episode.targets)
+    share = right[asked].float().mean()
+    assert share > (0.5 if task.name == "ngrams" else 0.9)
