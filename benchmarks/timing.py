@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,13 @@ def check_close(what: str, outputs: Array, expected: Array, tolerance: float) ->
         raise WrongOutputs(f"not timed, {what}: expected a difference of at most {allowed:.3g}, got {error:.3g}")
 
 
-def medians(candidates: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, float]:
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since some moment: time.perf_counter; or time.process_time, which stands still while others compute."""
+
+
+def medians(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, seconds: float, clock: Clock = time.perf_counter
+) -> dict[str, float]:
     """Return the seconds that a call of each candidate takes: the median of rounds in which they take turns.
 
     A turn is of at least so many seconds, and of one call. The first call of each is not counted.
@@ -38,16 +44,16 @@ def medians(candidates: Mapping[str, Callable[[], object]], rounds: int, seconds
     turns: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
-            turns[name].append(seconds_per_call(call, seconds))
+            turns[name].append(seconds_per_call(call, seconds, clock))
     return {name: statistics.median(times) for name, times in turns.items()}
 
 
-def seconds_per_call(call: Callable[[], object], seconds: float) -> float:
+def seconds_per_call(call: Callable[[], object], seconds: float, clock: Clock = time.perf_counter) -> float:
     """Call again and again for so many seconds, at least once, and return how long a call took."""
-    calls, began = 0, time.perf_counter()
+    calls, began = 0, clock()
     while True:
         call()
         calls += 1
-        elapsed = time.perf_counter() - began
+        elapsed = clock() - began
         if elapsed >= seconds:
             return elapsed / calls

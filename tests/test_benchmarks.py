@@ -1,23 +1,37 @@
 """What `engram bench` prints, never how fast it was; and that nothing wrong is timed."""
 
+import dataclasses
+import itertools
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from app import cli
 from benchmarks import served_steps
+from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
+from benchmarks.peers import Peer
 from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
+from benchmarks.training import updates
+from benchmarks.training.parts import COLUMNS, parts, stopwatch
+from benchmarks.training.plan import PRESETS, preset
+from benchmarks.training.scripts import Script, copy_episode, functions
+from models.contract import unroll
 from models.kernels.fused import FusedStep
 from models.kernels.library import library
+from training.metrics import Metrics, read_metrics
+from training.tasks import Copy
+from training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 BATCH = 16
@@ -99,6 +113,40 @@ def test_figure_has_the_digits_that_count(value, shown):
     assert figure(value) == shown
 
 
+@pytest.fixture(scope="module")
+def training_report(tmp_path_factory):
+    done = engram("bench", "training", "--quick", "--batches", 2, "--peers", tmp_path_factory.mktemp("empty"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_training_report_says_what_is_left_out_and_how_to_get_it(training_report):
+    assert "\nLeft out: pytorch-ntm, dnc-mthrok, dnc-1.1.0, not found in " in training_report
+    assert "\ngit clone https://github.com/mthrok/dnc_pytorch " in training_report
+    assert "\n\nBeside no public implementation: " in training_report
+
+
+def test_training_report_has_a_row_for_each_model_and_path(training_report):
+    body = training_report.split(updates.UPDATES.head())[1].lstrip("\n").split("\n\n")[0].splitlines()
+    expected = [f"| {model} | 2 | {path} | " for model in PRESETS for path in ("fused", "torch")]
+    assert [row for row, start in zip(body, expected, strict=True) if row.startswith(start)] == body
+
+
+def test_training_report_takes_an_update_of_each_model_apart(training_report):
+    body = training_report.split(trainer_benchmark.TABLES["parts"].head())[1].strip().splitlines()
+    cells = [row.strip("| ").split(" | ") for row in body]
+    assert [row[:2] for row in cells] == [[model, "2"] for model in PRESETS]
+    assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[2:])
+
+
+def test_performance_page_has_the_tables_of_training_as_they_are_printed_now():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    printed = page.split("<!-- engram bench training -->")[1].split("<!-- end -->")[0]
+    assert all(table.head() in printed for table in trainer_benchmark.TABLES.values())
+    assert "\nThe least gain: " in printed
+
+
 def test_served_steps_prints_a_row_for_each_number_of_sessions():
     done = engram("bench", "served-steps", "--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1)
     assert done.returncode == 0, done.stderr
@@ -142,6 +190,32 @@ def test_wrong_gradient_is_refused():
         training.check_gradients("it", model, lambda inputs: 1.01 * right(inputs), right, 2, training.TOLERANCE)
 
 
+def peer(loss):
+    """Return a network of somebody else's that loses what it is told."""
+    return Peer("theirs", "ntm", 1, torch.nn.Linear(9, 8), loss)
+
+
+def test_public_implementation_that_does_not_learn_is_refused():
+    script = Script(peer(None), lambda lengths, batch: [0.5 for _ in lengths])
+    with pytest.raises(WrongOutputs, match=r"theirs: expected the loss .* to fall in 20 updates, got 0.5 at first"):
+        updates.check_script(script)
+
+
+OTHER_LOSS = pytest.raises(WrongOutputs, match="theirs: loss of our model with its weights: expected a difference")
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, nullcontext()), (1.01, OTHER_LOSS)])
+def test_public_implementation_is_refused_where_our_model_with_its_weights_loses_something_else(factor, outcome):
+    model, falling = random_model(training.NTM), itertools.count(0, -1)
+
+    def loss(inputs, targets):
+        outputs, _, _ = unroll(model, inputs, model.initial_state(inputs.shape[1]))
+        return factor * binary_cross_entropy_with_logits(outputs, targets)
+
+    with outcome:
+        updates.check_script(Script(peer(loss), lambda lengths, batch: [next(falling)], twin=lambda: model))
+
+
 def test_command_stops_at_wrong_outputs_before_it_prints_a_time(monkeypatch, capsys, threads):
     monkeypatch.setattr(FusedStep, "run", lambda self, slots, inputs: np.zeros((*inputs.shape[:2], 9)))
     assert cli.main(["bench", "kernels", "--quick", "--tables", "calls"]) == 1
@@ -158,6 +232,70 @@ def test_candidates_take_turns_and_the_median_is_of_calls():
     times = medians({name: lambda name=name: called.append(name) for name in "ab"}, rounds=3, seconds=0.0)
     assert called == ["a", "b"] * 4  # once to warm up
     assert times.keys() == {"a", "b"}
+
+
+def test_all_train_on_lengths_that_our_trainer_draws_again_each_turn(tmp_path, monkeypatch):
+    trainer, steps, sample = Trainer(preset("DNC R=1", 2)), [], Copy.sample
+    lengths = updates.drawn_lengths(trainer.task, 2, 25)
+
+    def observed(*given):
+        episode = sample(*given)
+        steps.append(len(episode.mask))
+        return episode
+
+    monkeypatch.setattr(Copy, "sample", observed)
+    with Metrics(tmp_path, 0, False) as metrics:
+        for _ in range(2):
+            updates.train(trainer, metrics, 25)
+    assert steps == [2 * length + 2 for length in lengths] * 2
+    assert [line["update"] for line in read_metrics(tmp_path)] == [50]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_trainer_has_the_sizes_of_the_public_implementations(name):
+    trained, compared = preset(name, 1).model, training.MODELS[name]
+    assert dataclasses.replace(trained, input_size=9, output_activation=compared.output_activation) == compared
+
+
+def test_public_implementations_copy_without_a_start_flag():
+    inputs, targets, mask = copy_episode(2, 1)
+    a, b = targets[3:, 0]
+    nothing, end = torch.zeros(8), torch.eye(9)[8]
+    expected = [torch.cat([a, torch.zeros(1)]), torch.cat([b, torch.zeros(1)]), end, torch.zeros(9), torch.zeros(9)]
+    assert torch.equal(inputs[:, 0], torch.stack(expected))
+    assert torch.equal(targets[:3, 0], torch.stack([nothing] * 3))
+    assert mask[:, 0].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_functions_of_a_script_are_taken_without_what_it_imports(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("import no_such_package\ndef twice(x):\n    return 2 * x\ndef four():\n    return twice(2)\n")
+    four, _ = functions(script, "four", "twice")
+    assert four() == 4
+    with pytest.raises(ValueError, match=r"train\.py: expected the functions four, five, found four$"):
+        functions(script, "four", "five")
+
+
+def test_parts_of_an_update_count_nothing_twice():
+    seconds = {"update": 10.0, "data": 1.0, "unrolling": 5.0, "kernels": 3.0}
+    seconds |= {"loss, errors": 1.0, "clipping": 0.5, "optimiser": 1.5}
+    found = parts(seconds)
+    assert [found[column] for column in COLUMNS] == [10.0, 1.0, 3.0, 2.0, 1.0, 0.5, 1.5, 1.0]
+
+
+def test_stopwatch_times_each_part_and_leaves_the_trainer_as_it_was():
+    update, trainer = Trainer.update, Trainer(preset("DNC R=1", 2), path="fused")
+    with stopwatch(trainer) as watch:
+        trainer.update()
+    assert set(watch.seconds) == {*COLUMNS, "unrolling"} - {"around them", "the rest"}
+    assert all(seconds > 0 for seconds in parts(watch.seconds).values())
+    assert Trainer.update is update
+
+
+def test_least_gain_is_that_beside_a_public_implementation():
+    rows = [("NTM", 1, "fused", 50.0, 1.0), ("NTM", 1, "torch", 25.0, 2.0), ("NTM", 1, "x", 1.0, 50.0)]
+    rows += [("NTM", 16, "x", 2.0, 25.04), ("NTM", 16, "y", 1.0, 50.0)]
+    assert updates.least_gain(rows) == "The least gain: 25.0 times as many sequences as x, NTM at batch 16."
 
 
 def test_work_of_a_dnc_is_that_of_its_links_memory_weightings_and_matrices():

@@ -22,7 +22,7 @@ COLUMNS = ("update", "data", "kernels", "around them", "loss, errors", "clipping
 
 
 class Stopwatch:
-    """Adds up the seconds that calls take. A call within another counts for both."""
+    """Adds up the seconds of processor time that calls take. A call within another counts for both."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -37,11 +37,11 @@ class Stopwatch:
 
     def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 return call(*arguments, **named)
             finally:
-                self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+                self.seconds[part] = self.seconds.get(part, 0.0) + time.process_time() - began
 
         return timed
 
@@ -86,8 +86,9 @@ def parts(seconds: dict[str, float]) -> dict[str, float]:
 
 PARTS = Table(
     "Where an update goes",
-    f"Microseconds of an update by the kernels, of sequences of {LENGTH} vectors, and of its parts as they follow each "
-    "other: medians of updates. Around the kernels is what calls them: Python, autograd, the gradient of the loss.",
+    f"Microseconds of processor time of an update by the kernels, of sequences of {LENGTH} vectors, and of its parts "
+    "as they follow each other: medians of updates. Around the kernels is what calls them: Python, autograd, the "
+    "gradient of the loss.",
     ("model", "batch", *COLUMNS),
     measure_parts,
 )

@@ -1,5 +1,6 @@
 """Sequences per second, by our trainer and by the scripts of public implementations."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -22,8 +23,8 @@ from training.trainer import Trainer
 
 PATHS: tuple[UnrollPath, ...] = ("fused", "torch")
 
-SEED = 0
-"""Of the lengths."""
+SEED = 547
+"""Of the lengths: with it, 20 updates at batch 1 and at 16 draw what all do on average, 10.4 where the mean is 10.5."""
 
 CHECKED_UPDATES, LEARNING_UPDATES = 3, 20
 CHECKED_LENGTH, CHECKED_BATCH = 3, 2
@@ -44,7 +45,7 @@ def measure_updates(plan: Plan) -> Iterator[Row]:
                 if model_of(script.peer) == name:
                     check_script(script)
                     turns[script.peer.name] = partial(script.train, lengths, batch)
-            times = medians(turns, plan.rounds, plan.seconds)
+            times = medians(turns, plan.rounds, plan.seconds, time.process_time)
         for who, seconds in times.items():
             yield name, batch, who, plan.updates * batch / seconds, seconds / times["fused"]
 
@@ -115,9 +116,9 @@ def check_script(script: Script) -> None:
 
 UPDATES = Table(
     "Sequences per second",
-    f"Copy of {LENGTHS[0]} to {LENGTHS[1]} vectors of 8 bits, as many as each batch draws; data, loss, errors, "
-    f"gradients, clipping, optimiser and metrics, one thread. {ABOUT_MODELS} fused and torch are `engram train` by "
-    "`--unroll`; the others are public implementations of the same sizes, each in its authors' loop.",
+    f"Of processor time, by one thread, on copy of {LENGTHS[0]} to {LENGTHS[1]} vectors of 8 bits, as many as each "
+    f"batch draws: data, loss, errors, gradients, clipping, optimiser and metrics. {ABOUT_MODELS} fused and torch are "
+    "`engram train` by `--unroll`; the others are public implementations of the same sizes, each in its authors' loop.",
     ("model", "batch", "by", "sequences/s", "fused / this"),
     measure_updates,
 )
