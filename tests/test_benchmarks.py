@@ -234,6 +234,11 @@ def test_candidates_take_turns_and_the_median_is_of_calls():
     assert times.keys() == {"a", "b"}
 
 
+def test_time_of_a_call_is_that_of_the_clock():
+    ticks = itertools.count(0.0, 3.0)
+    assert medians({"it": lambda: None}, rounds=1, seconds=5.0, clock=lambda: next(ticks)) == {"it": 3.0}
+
+
 def test_all_train_on_lengths_that_our_trainer_draws_again_each_turn(tmp_path, monkeypatch):
     trainer, steps, sample = Trainer(preset("DNC R=1", 2)), [], Copy.sample
     lengths = updates.drawn_lengths(trainer.task, 2, 25)
