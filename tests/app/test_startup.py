@@ -155,7 +155,7 @@ def test_nothing_to_serve_is_refused(tmp_path, data):
         (["--config", "nowhere.toml"], "config: no file nowhere.toml"),
         (["--device", "cuda", "--backend", "onnx"], "device cuda"),
         (["--device", "cuda"], "device cuda"),
-        (["--memory-size", "dnc=64"], "setting memory_size: there is no model 'dnc'; expected one of dnc-copy, lstm-"),
+        (["--memory-size", "dnc=64"], "setting memory_size: there is no model 'dnc'; expected one of dnc-"),
         (["--memory-size", "lstm-copy=64"], "setting memory_size: 64 slots cannot be had: lstm-copy has no memory"),
         (["--memory-size", "dnc-copy=9000"], "more than 67108864 (setting max_state_bytes); expected at most 4085"),
     ],
