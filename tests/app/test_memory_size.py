@@ -199,7 +199,8 @@ def test_override_is_the_memory_of_sessions_that_ask_for_none(backend, data):
 def test_override_in_the_environment(data):
     with running_server(data=data, ENGRAM_MEMORY_SIZE="dnc-copy=40,ntm-copy=50") as server:
         models = httpx.get(f"{server.url}/models").json()
-    assert [model["memory_size"] for model in models] == [40, None, 50]
+    sizes = {model["name"]: model["memory_size"] for model in models}
+    assert [sizes[name] for name in ("dnc-copy", "ntm-copy", "lstm-copy")] == [40, 50, None]
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
