@@ -268,7 +268,7 @@ def test_delete_during_a_stop_is_carried_out(data):
     answers: dict[str, int] = {}
 
     def step(url: str) -> None:
-        steps = {"inputs": [[0.0] * 10] * 4000}
+        steps = {"inputs": [[0.0] * 10] * 10_000}
         answers["step"] = httpx.post(f"{url}/steps", json=steps, timeout=60).status_code
 
     def delete(url: str) -> None:
