@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from models.config import ConfigError, require_at_least
 from training.tasks.base import AnswerTask, Episode
@@ -35,7 +36,8 @@ class Babi(AnswerTask):
 
     directory: of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all files whose names
     begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of those to draw from.
-    max_words: longer stories are left out of training, never of the test.
+    max_words: in training, longer stories end with the last answer within so many words; those that have none are left
+    out. So a curriculum begins with few sentences. The stories of the test are always whole.
     vocabulary: all words, by their tokens; where it is left out, those of both splits of the tasks are collected, which
     reads the files. Where it is given they are only read when an episode is drawn, once in the life of the process.
 
@@ -144,6 +146,14 @@ class _Text(NamedTuple):
     lengths: Tensor
     """[stories], the words of each"""
 
+    def answered(self, longest: float) -> Tensor:
+        """Return for each story how many words it has up to its last whole answer within `longest`, or 0: [stories]."""
+        numbers = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
+        counts = torch.arange(1, len(self.answers) + 1) - (self.lengths.cumsum(0) - self.lengths)[numbers]
+        asked = self.answers >= 0
+        ends = asked & ~pad(asked[1:], (0, 1)) & (counts <= longest)
+        return torch.zeros_like(self.lengths).scatter_reduce_(0, numbers, counts * ends, "amax")
+
 
 class _Stories(NamedTuple):
     """The stories to draw from, in tokens of the vocabulary."""
@@ -165,7 +175,7 @@ class _Stories(NamedTuple):
 def _encoded(
     directory: str, tasks: tuple[int, ...], split: str, vocabulary: tuple[str, ...], longest: float
 ) -> _Stories:
-    """Return the stories of some tasks, less those of more than `longest` words. Raises ConfigError."""
+    """Return the stories of some tasks, cut to at most `longest` words. Raises ConfigError."""
     numbers = {word: number for number, word in enumerate(vocabulary)}
     tokens, answers, starts, lengths = [], [], [], []
     told = 0
@@ -180,14 +190,12 @@ def _encoded(
         table = torch.tensor([*(numbers[word] for word in text.words), -1], dtype=torch.int32)  # -1 stays -1
         tokens.append(table[text.tokens])
         answers.append(table[text.answers])
-        short = text.lengths <= longest
+        cut = torch.where(text.lengths <= longest, text.lengths, text.answered(longest))
+        short = cut > 0
         if not short.any():
-            raise ConfigError(
-                f"Babi.max_words: task {task} has no story of at most {longest} words; its shortest has "
-                f"{int(text.lengths.min())}"
-            )
+            raise ConfigError(f"Babi.max_words: task {task} has no story with an answer within {longest} words")
         starts.append((told + text.lengths.cumsum(0) - text.lengths)[short])
-        lengths.append(text.lengths[short])
+        lengths.append(cut[short])
         told += len(text.tokens)
     counts = torch.tensor([len(of_task) for of_task in lengths])
     first = counts.cumsum(0) - counts

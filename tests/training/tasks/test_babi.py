@@ -167,14 +167,27 @@ def test_files_are_read_once(directory, tmp_path):
     assert Babi(directory, tasks=(1,)) == task
 
 
-def test_long_stories_are_left_out_of_training_but_not_of_the_test(directory):
-    task = Babi(directory, tasks=(1,), max_words=11)
-    assert set(task.sample(generator(), 50).lengths.tolist()) == {11}
-    short = task.with_options({"max_words": 10})
+@pytest.mark.parametrize(("max_words", "lengths"), [(28, [28, 11]), (27, [17, 11]), (17, [17, 11]), (16, [11])])
+def test_long_story_ends_with_its_last_answer_within_the_words(directory, max_words, lengths):
+    (episode,) = Babi(directory, tasks=(1,), max_words=max_words).whole(9)
+    assert episode.lengths.tolist() == lengths
+    assert [int(episode.mask[length - 1, row]) for row, length in enumerate(lengths)] == [1] * len(lengths)
+
+
+@pytest.mark.parametrize(("max_words", "length"), [(30, 30), (29, 17)])
+def test_answer_of_several_words_is_not_cut_in_two(tmp_path, max_words, length):
+    story = STORIES["qa8_lists_train.txt"].replace("nothing\t", "hat,cup\t1 2")
+    directory = write_stories(tmp_path, STORIES | {"qa8_lists_train.txt": story})
+    (episode,) = Babi(directory, tasks=(8,), max_words=max_words).whole(9)
+    assert episode.lengths.tolist() == [length]
+
+
+def test_story_without_an_answer_within_the_words_is_left_out_of_training_but_not_of_the_test(directory):
+    short = Babi(directory, tasks=(1,), max_words=10)
     assert [episode.lengths.tolist() for episode in short.with_options({"split": "test"}).whole(9)] == [[11]]
     with pytest.raises(ConfigError) as caught:
         short.sample(generator(), 1)
-    assert str(caught.value) == "Babi.max_words: task 1 has no story of at most 10 words; its shortest has 11"
+    assert str(caught.value) == "Babi.max_words: task 1 has no story with an answer within 10 words"
 
 
 def test_drawing_again_from_the_same_seed_after_another_task_gives_the_same(directory):
