@@ -15,7 +15,7 @@ from models.registry import build, model_config
 from models.state import flatten
 from tests.training.delay_line import DelayLine
 from training.checkpoint import save_evaluation, save_model
-from training.plots import PlotError, plot_all, plot_sequence
+from training.plots import PlotError, plot_all
 from training.plots.generalisation import figure_of_generalisation, lines_measured
 from training.plots.learning import Curve, figure_of_learning, learning_curves, median
 from training.plots.sequence import (
@@ -164,14 +164,6 @@ def test_figures_of_the_same_directory_are_the_same_files(tmp_path):
     for path, other in zip(first, again, strict=True):
         assert path.read_bytes() == other.read_bytes(), path.name
         assert b"matplotlib" not in path.read_bytes().lower()
-
-
-def test_sequence_of_a_seed_is_the_same_file_and_of_another_seed_another(tmp_path):
-    model = model_of("ntm")
-    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
-        plot_sequence(tmp_path / f"{name}.png", model, TASK, seed)
-    first, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("first", "again", "other"))
-    assert first == again != other
 
 
 def test_runs_without_a_checkpoint_of_their_own_get_their_learning_curves(tmp_path):

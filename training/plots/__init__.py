@@ -10,20 +10,18 @@ gates.png             what the controller told the heads, step by step
 """
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from models.artefact import load
-from models.contract import MemoryModel
 from models.manifest import MANIFEST_FILE
 from training.metrics import METRICS_FILE
 from training.plots.generalisation import figure_of_generalisation, lines_measured
 from training.plots.learning import LEARNING_DATA, PlotError, figure_of_learning, learning_curves, task_learned
-from training.plots.sequence import figure_of_sequence, figures_of_sequence, record
-from training.tasks import Task, build_task
+from training.plots.sequence import figures_of_sequence, record
+from training.tasks import build_task
 
-__all__ = ["LEARNING_DATA", "SEQUENCE_SEED", "PlotError", "plot_all", "plot_sequence"]
+__all__ = ["LEARNING_DATA", "SEQUENCE_SEED", "PlotError", "plot_all"]
 
 SEQUENCE_SEED = 7
 """Of the sequence that is drawn."""
@@ -54,11 +52,6 @@ def plot_all(directory: Path, out: Path) -> list[Path]:
     for name, figure in figures.items():
         _write(out / name, figure)
     return [out / name for name in figures]
-
-
-def plot_sequence(path: Path, model: MemoryModel[Any], task: Task, seed: int) -> None:
-    """Write the figure of one fresh sequence, of the greatest sizes of the task."""
-    _write(path, figure_of_sequence(record(model, task, seed)))
 
 
 def _write(path: Path, figure: Figure) -> None:
