@@ -1,7 +1,8 @@
 """The contract that every model keeps, and the free function that unrolls any of them over time."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -167,16 +168,25 @@ def _where(rows: Tensor, state: S, otherwise: S) -> S:
     return unflatten({name: chosen(leaf, others[name]) for name, leaf in flatten(state).items()}, state)
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a model drop nothing for as long as the context lasts, whatever happens in it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
 def schemas(model: MemoryModel[S], memory_size: int | None = None) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Return the shapes, without the batch axis, of the model's state leaves and of its traces, by name."""
     state = model.initial_state(1, memory_size)
     inputs = flatten(state)
     like = next(iter(model.parameters()))
-    was_training = model.training
-    model.eval()  # so that dropout draws nothing, which a run that saves would miss
-    _, _, trace = model.step(like.new_zeros(1, model.input_size), state)
-    model.train(was_training)
+    with evaluating(model):  # so that dropout draws nothing, which a run that saves would miss
+        _, _, trace = model.step(like.new_zeros(1, model.input_size), state)
     return _shapes(inputs), _shapes(trace)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from models.contract import MemoryModel
+from models.contract import MemoryModel, evaluating
 from models.kernels.sequence import Unroll, unroll_by
 from training.config import Point
 from training.distributed import WholeUnroll
@@ -59,15 +59,13 @@ def measure(
     unroll = unroll or unroll_by("auto", model)
     device = next(model.parameters()).device
     errors, asked, optima = [], [], []
-    was_training = model.training
-    model.eval()
-    for episode in task.test_set(BATCH) or (task.sample(generator, rows) for rows in _batches(sequences)):
-        state = model.initial_state(episode.mask.shape[1], memory_size)
-        outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
-        errors.append(task.errors(outputs.cpu(), episode))
-        asked.append(task.asked(episode))
-        optima.append(task.optimum(episode))
-    model.train(was_training)
+    with evaluating(model):
+        for episode in task.test_set(BATCH) or (task.sample(generator, rows) for rows in _batches(sequences)):
+            state = model.initial_state(episode.mask.shape[1], memory_size)
+            outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
+            errors.append(task.errors(outputs.cpu(), episode))
+            asked.append(task.asked(episode))
+            optima.append(task.optimum(episode))
     found = torch.cat(errors)
     return Measured(
         sequences=len(found),

@@ -87,6 +87,14 @@ def test_measuring_leaves_the_generator_the_gradients_and_the_model_as_they_were
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_model_that_cannot_be_measured_is_left_as_it_was():
+    for training in (True, False):
+        RIGHT.train(training)
+        with pytest.raises(RuntimeError):
+            measure(RIGHT, Copy(bits=4, length=(4, 4)), 10)
+        assert RIGHT.training is training
+
+
 def test_model_is_measured_without_its_dropout():
     config = tiny.preset("dnc").model
     model = build("dnc", dataclasses.asdict(dataclasses.replace(config, bypass_dropout=0.9)))

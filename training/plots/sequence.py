@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.addressing import as_columns
-from models.contract import MemoryModel, Trace
+from models.contract import MemoryModel, Trace, evaluating
 from models.state import flatten
 from training.plots.panels import Array, HeatMap, Lines, Panel, Words, figure_over_time, heat_map, largest
 from training.tasks import Task
@@ -46,18 +46,16 @@ def record(model: MemoryModel[Any], task: Task, seed: int) -> Recording:
     episode = task.hardest.sample(torch.Generator().manual_seed(seed), 1)
     steps = len(episode.mask) if episode.lengths is None else int(episode.lengths[0])
     at = {max(1, round(steps * part / MOMENTS)) for part in range(1, MOMENTS + 1)}
-    was_training = model.training
-    model.eval()
     state = model.initial_state(1)
     outputs, traces, moments = [], [], {}
-    for number, inputs in enumerate(episode.inputs[:steps], 1):
-        step_outputs, state, trace = model.step(inputs, state)
-        leaves = flatten(state)
-        outputs.append(model.activate(step_outputs)[0])
-        traces.append(trace | {name: leaf for name, leaf in leaves.items() if name == "precedence_weights"})
-        if number in at:
-            moments[number] = {name: leaf[0] for name, leaf in leaves.items()}
-    model.train(was_training)
+    with evaluating(model):
+        for number, inputs in enumerate(episode.inputs[:steps], 1):
+            step_outputs, state, trace = model.step(inputs, state)
+            leaves = flatten(state)
+            outputs.append(model.activate(step_outputs)[0])
+            traces.append(trace | {name: leaf for name, leaf in leaves.items() if name == "precedence_weights"})
+            if number in at:
+                moments[number] = {name: leaf[0] for name, leaf in leaves.items()}
     return Recording(
         model=model,
         task=task,
