@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import math
 import shlex
 import shutil
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from models.manifest import WEIGHTS_FILE, read_manifest, weights_file
 from training.card import write_card
 from training.checkpoint import CheckpointError, save_evaluation, write_atomically, write_manifest
 from training.config import Point, Preset
-from training.evaluation import CHOICE_SEED, evaluate, measure
+from training.evaluation import CHOICE_SEED, evaluate
 from training.export import export
 from training.metrics import read_metrics
 from training.plots import LEARNING_DATA, plot_all
@@ -24,7 +24,7 @@ from training.tasks import build_task
 
 CHOICE_SEQUENCES = 256
 LEAST_ERRORS = 1e-3
-"""Fewer errors per sequence count as so many: the choice goes by the logarithm."""
+"""Fewer errors per sequence count as so many: a geometric mean of none would be none."""
 
 
 def publish(
@@ -77,14 +77,8 @@ def _has_finished(run: Path, preset: Preset) -> bool:
 
 def _mean_errors(run: Path, points: Sequence[Point]) -> float:
     model, manifest = load(run)
-    task = build_task(manifest.task)
-    logarithms = []
-    for point in points:
-        measured = measure(
-            model, task.with_options(point.options), CHOICE_SEQUENCES, CHOICE_SEED, memory_size=point.memory_size
-        )
-        logarithms.append(math.log(max(LEAST_ERRORS, measured.excess)))
-    return math.exp(sum(logarithms) / len(logarithms))
+    rows = evaluate(model, build_task(manifest.task), points, CHOICE_SEQUENCES, CHOICE_SEED)
+    return statistics.geometric_mean(max(LEAST_ERRORS, row["errors"] - (row["optimum"] or 0.0)) for row in rows)
 
 
 def _seed(run: Path) -> str:

@@ -15,7 +15,7 @@ from tests.training.graphs import metadata, session
 from training import zoo
 from training.card import render_card
 from training.checkpoint import CheckpointError
-from training.evaluation import CHOICE_SEED, EVALUATION_SEED, Measured, measure
+from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure
 from training.metrics import read_metrics
 from training.run import train
 from training.table import HEAD, line
@@ -82,9 +82,16 @@ def test_seed_with_the_least_geometric_mean_of_errors_is_chosen_on_sequences_of_
 
 
 def test_choice_goes_by_the_ratio_of_errors_and_not_by_their_sum(runs, tmp_path, monkeypatch):
-    due = iter([1.0, 1.0, 0.0, 50.0, 0.5, 1.2])
-    found = Measured(sequences=256, errors=0.0, asked=10.0, wrong_sequences=0, optimum=None)
-    monkeypatch.setattr(zoo, "measure", lambda *_, **__: dataclasses.replace(found, errors=next(due)))
+    due = iter([([1.0, 1.0], None), ([0.0, 50.0], None), ([5.5, 6.2], 5.0)])
+
+    def found(model, task, points, sequences, seed=EVALUATION_SEED):
+        if seed != CHOICE_SEED:
+            return evaluate(model, task, points, sequences, seed)
+        assert sequences == CHOICE_SEQUENCES
+        errors, optimum = next(due)
+        return [{"errors": count, "optimum": optimum} for count in errors]
+
+    monkeypatch.setattr(zoo, "evaluate", found)
     choose_only(monkeypatch)
     publish(preset(updates=40), runs, tmp_path, "engram zoo tiny", 5, str)
     training = read_manifest(tmp_path).training
