@@ -52,7 +52,7 @@ def publish(
         tell(f"{run}: {means[run]:.4g} errors per sequence, as a geometric mean over {len(points)} measurements")
     best = min(finished, key=lambda run: means[run])
     _copy(best, out, command, {_seed(run): _record(run, means[run]) for run in finished})
-    _write_learning_curves(finished, out, _seed(best))
+    _write_learning_curves(finished, out)
     model, manifest = load(out)
     rows = []
     measured_by = {"command": shlex.join(["engram", "evaluate", str(out), "--sequences", str(sequences)])}
@@ -99,14 +99,12 @@ def _copy(run: Path, out: Path, command: str, seeds: dict[str, Any]) -> None:
     write_manifest(out, dataclasses.replace(manifest, training=training, evaluation=[]))
 
 
-def _write_learning_curves(runs: Sequence[Path], out: Path, chosen: str) -> None:
-    """Write the validations of every run, [sequences, errors], as JSON."""
+def _write_learning_curves(runs: Sequence[Path], out: Path) -> None:
+    """Write the validations of every run, [sequences, errors], as JSON by seed."""
     curves = {
         _seed(run): [
             [line["sequences"], line["validation_errors"]] for line in read_metrics(run) if "validation_errors" in line
         ]
         for run in runs
     }
-    converged = {_seed(run): read_manifest(run).training["converged_after"] for run in runs}
-    values = {"seeds": curves, "chosen": int(chosen), "converged_after": converged}
-    write_atomically(out / LEARNING_DATA, (json.dumps(values) + "\n").encode())
+    write_atomically(out / LEARNING_DATA, (json.dumps(curves) + "\n").encode())

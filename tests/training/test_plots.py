@@ -234,8 +234,8 @@ def test_curves_of_seeds_are_marked_where_they_converged(tmp_path):
 
 def test_checkpoint_that_ships_is_drawn_from_the_validations_beside_it(tmp_path):
     write_metrics(tmp_path, validation(1, 4.0))
-    data = {"seeds": {"1": [[800, 5.5], [1600, 0]], "2": [[800, 3]]}, "chosen": 2}
-    (tmp_path / "learning.json").write_text(json.dumps(data | {"converged_after": {"1": 1600, "2": None}}))
+    checkpoint(tmp_path, "rnn", seed=2, seeds={"1": {"converged_after": 1600}, "2": {"converged_after": None}})
+    (tmp_path / "learning.json").write_text(json.dumps({"1": [[800, 5.5], [1600, 0]], "2": [[800, 3]]}))
     first, second = learning_curves(tmp_path)
     assert (first.name, first.converged_after) == ("seed-1", 1600)
     assert (second.name, second.converged_after) == ("seed-2 (chosen)", None)
@@ -258,7 +258,7 @@ def test_run_that_has_measured_nothing_yet_has_no_curve(tmp_path):
 @pytest.mark.parametrize("name", ["metrics.jsonl", "learning.json"])
 @pytest.mark.parametrize("text", ["{\n", "[1]\n", '{"loss": 1, "seeds": 3}\n'])
 def test_file_of_metrics_that_cannot_be_read_is_refused_by_name(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
+    (checkpoint(tmp_path, "rnn") / name).write_text(text)
     with pytest.raises(PlotError, match=rf"^{tmp_path / name}: it does not hold "):
         plot_all(tmp_path, tmp_path)
 

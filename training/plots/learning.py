@@ -16,7 +16,7 @@ from training.seeds import seed_directories
 from training.tasks import TASKS, Task
 
 LEARNING_DATA = "learning.json"
-"""The validations of every seed, beside the manifest of a checkpoint that ships."""
+"""The validations of every seed, beside the manifest of a checkpoint that ships, which knows when each converged."""
 
 
 class PlotError(ValueError):
@@ -59,20 +59,22 @@ def learning_curves(directory: Path) -> list[Curve]:
     Raises PlotError where a file of metrics cannot be read, ManifestError.
     """
     if (directory / LEARNING_DATA).exists():
-        return _shipped_curves(directory / LEARNING_DATA)
+        return _shipped_curves(directory)
     curves = [_curve_of_run(run) for run in seed_directories(directory) or [directory]]
     return [curve for curve in curves if curve.points]
 
 
-def _shipped_curves(path: Path) -> list[Curve]:
+def _shipped_curves(directory: Path) -> list[Curve]:
+    path, training = directory / LEARNING_DATA, read_manifest(directory).training
     try:
-        values = json.loads(path.read_bytes())
-        chosen, converged = str(values["chosen"]), values["converged_after"]
+        curves = {seed: _points(rows) for seed, rows in json.loads(path.read_bytes()).items()}
         return [
             Curve(
-                f"seed-{seed}" + " (chosen)" * (seed == chosen), {"validation_errors": _points(rows)}, converged[seed]
+                f"seed-{seed}" + " (chosen)" * (seed == str(training["seed"])),
+                {"validation_errors": points},
+                training["seeds"][seed]["converged_after"],
             )
-            for seed, rows in values["seeds"].items()
+            for seed, points in curves.items()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlotError(f"{path}: it does not hold learning curves: {error!r}; engram zoo writes it") from error
