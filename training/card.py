@@ -8,6 +8,8 @@ from models.manifest import Manifest, read_manifest
 from training.checkpoint import write_atomically
 from training.table import errors_text, goal_text, of_text, options_text
 
+CARD_FILE = "README.md"
+
 FIGURES = {
     "learning.png": "Errors over training, of every seed",
     "generalisation.png": "Errors beyond the sizes of training",
@@ -30,9 +32,9 @@ KINDS = {
 
 
 def write_card(directory: Path) -> Path:
-    """Write README.md of the checkpoint in `directory`, with the figures that are there; return its path."""
+    """Write the card of the checkpoint in `directory`, with the figures that are there; return its path."""
     manifest = read_manifest(directory)
-    path = directory / "README.md"
+    path = directory / CARD_FILE
     figures = [name for name in FIGURES if (directory / name).exists()]
     write_atomically(path, render_card(directory.name, manifest, figures).encode())
     return path

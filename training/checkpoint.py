@@ -4,11 +4,14 @@ Each file is replaced in one move, and at every moment the manifest's weights ar
 beside the current ones, the manifest that names them by their hash is moved into place, then they take the name.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,38 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.unlink(file.name)
             raise
     _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory of the same name, which takes the place of `directory` unless something raises.
+
+    directory     old --.          .-- new         two renames: whenever that is cut off, one of the two lies
+    .next/              |--- new --'               whole in its place, or, between the renames, both lie beside
+    .previous/          '--- old ----- deleted     it; the next time puts the old one back
+    """
+    place = directory.resolve()
+    following, previous = (place.parent / where / place.name for where in (".next", ".previous"))
+
+    def tidy() -> None:
+        if previous.exists() and not place.exists():
+            os.replace(previous, place)
+        for left in (following, previous):
+            shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it is not there, or others' are in it
+                left.parent.rmdir()
+
+    tidy()
+    following.mkdir(parents=True)
+    try:
+        yield following
+        if place.exists():
+            previous.parent.mkdir(exist_ok=True)
+            os.replace(place, previous)
+        os.replace(following, place)
+        _sync_directory(place.parent)
+    finally:
+        tidy()
 
 
 def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:

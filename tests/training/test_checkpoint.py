@@ -19,6 +19,7 @@ from tests.training import tiny
 from training.checkpoint import (
     TRAINING_FILE,
     CheckpointError,
+    replacing,
     resume,
     save_checkpoint,
     save_evaluation,
@@ -163,6 +164,73 @@ def test_model_loaded_runs_with_a_memory_of_another_size(tmp_path, model):
     outputs, state, _ = unroll(loaded, torch.randn(5, 2, 4), loaded.initial_state(2, memory_size=21))
     assert state.memory.shape == (2, 21, 4)
     assert outputs.isfinite().all()
+
+
+# Whole directories
+
+
+def fill(directory, text):
+    """Put a file and a directory into a directory."""
+    (directory / "inside").mkdir(parents=True)
+    (directory / "inside" / "file").write_text(text)
+    (directory / text).touch()
+
+
+def filled(directory):
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("before", ["nothing", "old"])
+def test_directory_is_replaced_with_all_that_was_in_it(tmp_path, before):
+    if before == "old":
+        fill(tmp_path / "name", "old")
+    with replacing(tmp_path / "name") as fresh:
+        assert (fresh.name, names(fresh)) == ("name", [])
+        fill(fresh, "new")
+        assert (tmp_path / "name").exists() is (before == "old")
+    assert filled(tmp_path) == ["name/inside/file", "name/new"]
+    assert names(tmp_path) == ["name"]
+
+
+def test_replacement_that_fails_changes_nothing(tmp_path):
+    fill(tmp_path / "name", "old")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "name") as fresh:
+        fill(fresh, "no/where")
+    assert filled(tmp_path) == ["name/inside/file", "name/old"]
+    assert names(tmp_path) == ["name"]
+
+
+def test_second_rename_that_fails_brings_the_old_directory_back(tmp_path, monkeypatch):
+    fill(tmp_path / "name", "old")
+    rename, due = os.replace, iter([True, False, True])
+    monkeypatch.setattr(os, "replace", lambda *paths: rename(*paths) if next(due) else os.stat(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "name") as fresh:
+        fill(fresh, "new")
+    assert filled(tmp_path) == ["name/inside/file", "name/old"]
+
+
+@pytest.mark.parametrize(
+    "moved", [[], [("name", ".previous/name")], [("name", ".previous/name"), (".next/name", "name")]]
+)
+def test_replacement_killed_at_any_of_its_renames_is_made_good_the_next_time(tmp_path, moved):
+    fill(tmp_path / "name", "old")
+    fill(tmp_path / ".next" / "name", "new")
+    (tmp_path / ".previous").mkdir()
+    for source, target in moved:
+        (tmp_path / source).rename(tmp_path / target)
+    whole = "new" if len(moved) == 2 else "old"
+    with replacing(tmp_path / "name") as fresh:
+        assert filled(tmp_path) == ["name/inside/file", f"name/{whole}"]
+        fill(fresh, "newest")
+    assert filled(tmp_path) == ["name/inside/file", "name/newest"]
+
+
+def test_replacements_side_by_side_leave_each_other_alone(tmp_path):
+    with replacing(tmp_path / "name") as fresh:
+        fill(fresh, "new")
+        with replacing(tmp_path / "other") as other:
+            fill(other, "other")
+    assert filled(tmp_path) == ["name/inside/file", "name/new", "other/inside/file", "other/other"]
 
 
 # Crashes

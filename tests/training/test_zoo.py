@@ -12,14 +12,17 @@ from models.artefact import load
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from tests.training.graphs import metadata, session
+from tests.training.tasks.situations import write_stories
 from training import zoo
 from training.card import render_card
 from training.checkpoint import CheckpointError
+from training.config import Point
 from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure
 from training.metrics import read_metrics
 from training.run import train
 from training.table import HEAD, line
-from training.zoo import CHOICE_SEQUENCES, LEAST_ERRORS, publish
+from training.tasks import Babi
+from training.zoo import CHOICE_SEQUENCES, LEAST_ERRORS, _choice_points, publish
 
 POINTS = [{"length": 2, "target": 1.5}, {"length": 5, "memory_size": 16, "published": "none"}]
 
@@ -152,6 +155,37 @@ def test_runs_that_came_to_no_end_or_are_of_another_preset_are_no_candidates(run
     choose_only(monkeypatch)
     publish(preset(), tmp_path / "runs", tmp_path / "out", "engram zoo tiny", 5, str)
     assert list(read_manifest(tmp_path / "out").training["seeds"]) == ["10"]
+
+
+def test_publication_that_fails_leaves_the_checkpoint_that_was_there(runs, published, tmp_path, monkeypatch):
+    out = shutil.copytree(published[0], tmp_path / "ntm-tiny")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "export", fail)
+    with pytest.raises(KeyboardInterrupt):
+        publish(preset(updates=40), runs, out, "engram zoo tiny", 5, str)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["ntm-tiny"]
+
+
+def test_directory_with_more_than_a_checkpoint_is_not_replaced(runs, published, tmp_path):
+    out = shutil.copytree(published[0], tmp_path / "ntm-tiny")
+    (out / "notes.txt").touch()
+    with pytest.raises(CheckpointError, match=r"ntm-tiny holds notes\.txt, which is no part of a published checkpoint"):
+        publish(preset(updates=40), runs, out, "engram zoo tiny", 5, str)
+    assert (out / "notes.txt").exists()
+
+
+def test_model_is_not_chosen_by_a_test_set_but_by_sequences_like_those_of_training(tmp_path):
+    directory = write_stories(tmp_path)
+    task = Babi(directory, tasks=(1,))
+    test, drawn = Point({"split": "test"}), Point({"max_words": 20})
+    assert _choice_points(task, [test]) == [Point({})]
+    assert _choice_points(task, [test, drawn]) == [drawn]
+    assert _choice_points(task, [drawn, Point({})]) == [drawn, Point({})]
 
 
 def test_nothing_to_choose_from_is_told_and_nothing_made(tmp_path):
