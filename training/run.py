@@ -30,20 +30,21 @@ def train(
     unroll: UnrollPath = "auto",
     tensorboard: bool = False,
     bar_position: int = 0,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Trainer:
     """Train until the target or the last update, or until SIGINT or SIGTERM, and leave a checkpoint in `out`.
 
     With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. bar_position: the line of
-    the progress bar, where several runs show theirs. Started several times by torchrun, the processes train one model
-    together, stop when one of them is asked to, and each return their trainer once the checkpoint is there.
-    Raises CheckpointError, ConfigError, NotFinite.
+    the progress bar, where several runs show theirs. wanted: asked after every update whether the run is to go on.
+    Started several times by torchrun, the processes train one model together, stop when one of them is asked to, and
+    each return their trainer once the checkpoint is there. Raises CheckpointError, ConfigError, NotFinite.
     """
     processes = join(device)
     trainer = _start(preset, out, processes, resuming, unroll)
     with stop_requests() as stops:
 
         def go_on() -> bool:
-            return not processes.any(bool(stops))
+            return not processes.any(bool(stops) or not wanted())
 
         if processes.leads:
             _lead(trainer, out, command, save_every, tensorboard, bar_position, go_on)

@@ -23,7 +23,8 @@ def train_seeds(preset: Preset, seeds: Sequence[int], out: Path, command: str, j
     """Train with each of the seeds, `jobs` at a time, each into `out`/seed-N; return the seeds that came to no end.
 
     Seeds that have a run there go on with it; those that have finished stay as they are. SIGINT and SIGTERM are passed
-    on to the runs, which save and stop. A run whose numbers are not finite says so, and the others go on.
+    on to the runs, which save and stop, as they do once this process is gone. A run whose numbers are not finite says
+    so, and the others go on.
     options: `threads` of each run, and those of training.run.train. Raises ConfigError, for a seed that cannot be.
     """
     context = multiprocessing.get_context("spawn")
@@ -61,9 +62,11 @@ def seed_directories(out: Path) -> list[Path]:
 def _train_one(preset: Preset, out: Path, command: str, position: int, lock: Any, options: dict[str, Any]) -> None:
     torch.set_num_threads(options.pop("threads", 1))
     tqdm.set_lock(lock)
-    resuming = (out / TRAINING_FILE).exists()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    how = options | {"resuming": (out / TRAINING_FILE).exists(), "bar_position": position, "wanted": parent.is_alive}
     try:
-        trainer = train(preset, out, command, resuming=resuming, bar_position=position, **options)
+        trainer = train(preset, out, command, **how)
     except (NotFinite, ValueError, OSError) as error:
         tqdm.write(f"seed {preset.training.seed}: {error}", file=sys.stderr)
         sys.exit(FAILED)

@@ -98,6 +98,28 @@ def test_signal_stops_all_seeds_and_the_same_command_goes_on_with_each(tmp_path)
     assert all(torch.equal(weight, saved[name]) for name, weight in whole.model.state_dict().items())
 
 
+def test_seeds_whose_parent_is_killed_save_and_stop(tmp_path):
+    """Nothing is saved here but by a run that stops: the files show that both did."""
+    long = {"updates": 50_000, "validate_every": 50_000}
+    words = ["train", tiny.write_toml(tmp_path / "tiny.toml", **long), "--out", tmp_path / "runs"]
+    words += ["--seeds", 1, 2, "--jobs", 2, "--save-every", 10**6]
+    command, quiet = [sys.executable, "-m", "app.cli", *map(str, words)], subprocess.DEVNULL
+    runs = [tmp_path / "runs" / "seed-1", tmp_path / "runs" / "seed-2"]
+    with subprocess.Popen(command, cwd=tiny.ROOT, stdout=quiet, stderr=quiet) as process:
+        wait_for(lambda: all((run / METRICS_FILE).exists() for run in runs))
+        assert not any((run / TRAINING_FILE).exists() for run in runs)
+        process.kill()
+    wait_for(lambda: all((run / WEIGHTS_FILE).exists() for run in runs))
+    assert all(0 < resume(run).progress.update < long["updates"] for run in runs)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_directories_of_seeds_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("seed-10", "seed-9", "seed-x", "seed-", "seeds", "seed-1"):
         (tmp_path / name).mkdir()
