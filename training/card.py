@@ -7,6 +7,7 @@ from typing import Any
 from models.manifest import Manifest, read_manifest
 from training.checkpoint import write_atomically
 from training.table import errors_text, goal_text, of_text, options_text
+from training.tasks import TASKS
 
 CARD_FILE = "README.md"
 
@@ -56,7 +57,7 @@ def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> s
     {manifest.training["command"]}
 
 {_training(manifest.training)}
-## Measured errors
+{_data(manifest.task["name"])}## Measured errors
 
 {_errors(manifest.evaluation)}
 ## Figures
@@ -83,6 +84,12 @@ def _training(training: dict[str, Any]) -> str:
             "measurements below, on other sequences; the seed with the least was chosen.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _data(task: str) -> str:
+    """Return the section on whose data a model was trained, "" where they were made here."""
+    data = TASKS[task].data if task in TASKS else ""
+    return f"## Data\n\n{data}\n\n" if data else ""
 
 
 def _seed_row(seed: str, record: dict[str, Any], chosen: bool) -> str:

@@ -11,6 +11,7 @@ from training.card import FIGURES, KINDS, render_card, write_card
 from training.checkpoint import save_evaluation
 from training.plots import plot_all
 from training.run import train as run
+from training.tasks import Babi
 
 COMMAND = "engram evaluate there --sequences 200"
 
@@ -119,6 +120,15 @@ def test_card_leaves_out_the_words_of_a_task(tmp_path):
     card = render_card("tiny-babi", dataclasses.replace(manifest, task=task))
     assert "the task `babi`" in card
     assert "garden" not in card
+
+
+def test_card_says_whose_data_the_model_was_trained_on(tmp_path):
+    tiny.checkpoint(tmp_path)
+    manifest = read_manifest(tmp_path)
+    card = render_card("tiny-babi", dataclasses.replace(manifest, task={"name": "babi", "tasks": [1]}))
+    assert f"\n\n## Data\n\n{Babi.data}\n\n## Measured errors\n" in card
+    assert "Attribution 3.0" in Babi.data
+    assert "## Data" not in render_card("tiny-copy", manifest)
 
 
 def test_card_names_each_command_of_its_measurements_once(tmp_path):

@@ -26,16 +26,21 @@ def test_presets_that_ship_are_there():
     assert preset_names() == SHIPPED
 
 
+def shipped(name):
+    """Return a preset that comes with Engram; of bAbI, whose stories do not, with words of its own."""
+    return load_preset(name, {"task.vocabulary": ["-", ".", "ann"]} if "babi" in name else {})
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_preset_survives_the_way_through_plain_values(name):
-    preset = load_preset(name)
+    preset = shipped(name)
     assert preset.name == name
     assert preset_from_values(json.loads(json.dumps(preset.values()))) == preset
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_preset_makes_a_model_of_the_sizes_of_its_task(name):
-    preset = load_preset(name)
+    preset = shipped(name)
     model = build(preset.kind, config_values(preset.model))
     assert isinstance(model, MODELS[preset.kind][1])
     due = preset.task.model_values

@@ -67,7 +67,8 @@ def test_graph_is_that_of_the_weights(name):
 @shipped
 def test_model_is_that_of_its_preset(name):
     manifest = read_manifest(CHECKPOINTS / name)
-    preset = load_preset(manifest.training["preset"])
+    words = {f"task.{key}": value for key, value in manifest.task.items() if key == "vocabulary"}
+    preset = load_preset(manifest.training["preset"], words)  # so that no stories are read, which are not here
     assert preset.name == name
     assert (manifest.kind, model_config(manifest.kind, manifest.config)) == (preset.kind, preset.model)
     assert build_task(manifest.task) == preset.task
@@ -90,9 +91,10 @@ def test_best_of_several_seeds_was_chosen(name):
 
 @shipped
 def test_errors_were_measured_on_a_thousand_sequences(name):
-    rows = read_manifest(CHECKPOINTS / name).evaluation
-    assert rows
-    assert all(row["sequences"] >= 1000 for row in rows)
+    manifest = read_manifest(CHECKPOINTS / name)
+    assert manifest.evaluation
+    least = 200 if manifest.task["name"] == "babi" else 1000  # 200 stories are the test, with 1,000 questions
+    assert all(row["sequences"] >= least for row in manifest.evaluation)
 
 
 @shipped

@@ -57,6 +57,11 @@ class Babi(AnswerTask):
 
     name = "babi"
     paper = "Weston et al., Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks, arXiv 1502.05698"
+    data = (
+        "The bAbI tasks data 1.2 (en-10k) of Weston et al., copyright (c) 2015-present, Facebook, Inc., under the "
+        "Creative Commons Attribution 3.0 Unported license (https://creativecommons.org/licenses/by/3.0/), put into lower "
+        "case and split into words. The vocabulary in the manifest is made of them."
+    )
     groups = 1
 
     def __post_init__(self) -> None:

@@ -71,6 +71,8 @@ class Task(ABC):
     """Where the task comes from."""
     unit: ClassVar[str]
     """What `errors` counts."""
+    data: ClassVar[str] = ""
+    """Whose data the sequences are, and under which terms, where they are not made here."""
 
     @property
     @abstractmethod
