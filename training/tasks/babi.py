@@ -59,8 +59,8 @@ class Babi(AnswerTask):
     paper = "Weston et al., Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks, arXiv 1502.05698"
     data = (
         "The bAbI tasks data 1.2 (en-10k) of Weston et al., copyright (c) 2015-present, Facebook, Inc., under the "
-        "Creative Commons Attribution 3.0 Unported license (https://creativecommons.org/licenses/by/3.0/), put into lower "
-        "case and split into words. The vocabulary in the manifest is made of them."
+        "Creative Commons Attribution 3.0 Unported license (https://creativecommons.org/licenses/by/3.0/), put into "
+        "lower case and split into words. The vocabulary in the manifest is made of them."
     )
     groups = 1
 
