@@ -2,7 +2,8 @@
 
 import ctypes
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,11 @@ class Packed:
 
     def fill(self, weights: Mapping[str, Array]) -> None:
         """Put the weights, by name, where the structures point."""
-        like = self._values
-        constants = np.array([0, 1], like.dtype)
-        side_by_side = np.concatenate([constants, *(weights[name].ravel() for name in self._starts)]).astype(like.dtype)
-        self._take(self._order, side_by_side, like)
+        side_by_side = np.empty(self._end, self._values.dtype)
+        side_by_side[[ZERO, ONE]] = 0, 1
+        for name, places in self._stretches():
+            side_by_side[places] = weights[name].ravel()
+        self._take(self._order, side_by_side, self._values)
         self._take(self._turned_order, side_by_side, self._turned_values)
 
     def clear_gradients(self) -> None:
@@ -102,10 +104,12 @@ class Packed:
         """Return the gradients of the weights, by name."""
         side_by_side = np.empty(self._end, self._d_values.dtype)
         self._take(self._inverse, self._d_values, side_by_side)
-        return {
-            name: side_by_side[start : start + int(np.prod(self._shapes[name]))].reshape(self._shapes[name])
-            for name, start in self._starts.items()
-        }
+        return {name: side_by_side[places].reshape(self._shapes[name]) for name, places in self._stretches()}
+
+    def _stretches(self) -> Iterator[tuple[str, slice]]:
+        """Yield the names of the weights, and where each lies where all are side by side."""
+        ends = itertools.pairwise([*self._starts.values(), self._end])
+        return zip(self._starts, itertools.starmap(slice, ends), strict=True)
 
     def _take(self, places: Array, values: Array, to: Array) -> None:
         self._library.take(places.ctypes.data, values.ctypes.data, to.ctypes.data, len(places))
@@ -260,9 +264,9 @@ class Packed:
         shape = self._shapes[name]
         if name not in self._starts:
             self._starts[name] = self._end
-            self._end += int(np.prod(shape))
+            self._end += math.prod(shape)
         start = self._starts[name]
-        return np.arange(start, start + int(np.prod(shape))).reshape(shape)
+        return np.arange(start, start + math.prod(shape)).reshape(shape)
 
     def _matrix(self, weight: Array, bias: Array, rows: Blocks, columns: Blocks) -> Linear:
         """Lay out a matrix and its bias, every block of rows and of columns padded with zeros."""
