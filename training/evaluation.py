@@ -1,10 +1,11 @@
 """How well a model does on fresh sequences of a task."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.contract import MemoryModel, evaluating
 from models.kernels.sequence import Unroll, unroll_by
@@ -25,12 +26,13 @@ BATCH = 50
 class Measured:
     """The errors over so many sequences that training has not seen, in the task's unit, as means over the sequences.
 
-    asked: how many there could be; optimum: the least that any model can expect, None where there need be none;
-    wrong_sequences: how many had an error.
+    cost: the cross-entropy in bits, where the answers are bits; asked: how many errors there could be; optimum: the
+    least that any model can expect, None where there need be none; wrong_sequences: how many had an error.
     """
 
     sequences: int
     errors: float
+    cost: float | None
     asked: float
     wrong_sequences: int
     optimum: float | None
@@ -58,21 +60,23 @@ def measure(
     generator = torch.Generator().manual_seed(seed)
     unroll = unroll or unroll_by("auto", model)
     device = next(model.parameters()).device
-    errors, asked, optima = [], [], []
+    errors, costs, asked, optima = [], [], [], []
     with evaluating(model):
         for episode in task.test_set(BATCH) or (task.sample(generator, rows) for rows in _batches(sequences)):
             state = model.initial_state(episode.mask.shape[1], memory_size)
             outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
             errors.append(task.errors(outputs.cpu(), episode))
+            costs.append(task.cost(outputs.cpu(), episode))
             asked.append(task.asked(episode))
             optima.append(task.optimum(episode))
     found = torch.cat(errors)
     return Measured(
         sequences=len(found),
         errors=found.float().mean().item(),
+        cost=_mean(costs),
         asked=torch.cat(asked).float().mean().item(),
         wrong_sequences=int((found > 0).sum()),
-        optimum=None if optima[0] is None else torch.cat([o for o in optima if o is not None]).mean().item(),
+        optimum=_mean(optima),
     )
 
 
@@ -95,6 +99,12 @@ def evaluate(
 def points_of(evaluation: Iterable[Mapping[str, Any]]) -> list[Point]:
     """Return the points at which the rows of a manifest were measured."""
     return [Point(row["options"], row["memory_size"], row.get("target"), row.get("published")) for row in evaluation]
+
+
+def _mean(batches: Sequence[Tensor | None]) -> float | None:
+    """Return the mean over the sequences of all batches, None where the task has no such figure."""
+    known = [batch for batch in batches if batch is not None]
+    return torch.cat(known).mean().item() if known else None
 
 
 def _batches(sequences: int) -> Iterator[int]:

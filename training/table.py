@@ -15,7 +15,10 @@ from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
 from training.tasks import AnswerTask, build_task
 
-HEAD = f"{'what':<42} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14}  {'goal':<24}  published"
+HEAD = (
+    f"{'what':<42} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14} {'cost in bits':>13}  "
+    f"{'goal':<24}  published"
+)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,10 @@ def line(row: Mapping[str, Any]) -> str:
     """Return a row of a manifest's evaluation as a line of the table."""
     errors, wrong = errors_text(row), f"{row['wrong_sequences']}/{row['sequences']}"
     what, slots, published = options_text(row["options"]), row["memory_size"] or "-", row.get("published") or ""
-    cells = f"{what:<42} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14}  {goal_text(row):<24}  {published}"
-    return cells.rstrip()
+    return (
+        f"{what:<42} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14} {cost_text(row):>13}  "
+        f"{goal_text(row):<24}  {published}"
+    ).rstrip()
 
 
 def options_text(options: Mapping[str, Any]) -> str:
@@ -114,6 +119,12 @@ def errors_text(row: Mapping[str, Any]) -> str:
 def of_text(row: Mapping[str, Any]) -> str:
     """Return what the errors of a row are to be seen beside: their greatest number, or the optimum."""
     return f"{row['asked']:g}" if row["optimum"] is None else f"optimum {row['optimum']:.1f}"
+
+
+def cost_text(row: Mapping[str, Any]) -> str:
+    """Return the cost of a row in bits, a dash where its answers are no bits."""
+    cost = row.get("cost")
+    return "-" if cost is None else f"{cost:.4g}"
 
 
 def goal_text(row: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def test_card_of_a_model_without_a_memory_speaks_of_none(tmp_path):
     card = card_of(tmp_path, "rnn", [row(2, None, 0.5, 80)])
     assert "| memory |" not in card
     assert "| heads |" not in card
-    assert "| length 2 | - | 2,000 | 0.5 wrong bits | 4 | 80 | - | - |" in card
+    assert "| length 2 | - | 2,000 | 0.5 wrong bits | 4 | 80 | - | - | - |" in card
 
 
 def test_card_says_where_a_run_stopped_at_its_target(tmp_path):
@@ -73,22 +73,24 @@ def test_card_has_a_row_for_every_measurement(tmp_path):
     card = card_of(tmp_path, "dnc", [row(2, 8, 0.0, 0), row(30, 8, 12.3456789, 1990), row(2, 64, 0.015, 3)])
     table = [line for line in card.splitlines() if line.endswith(" |") and " 2,000 " in line]
     assert table == [
-        "| length 2 | 8 | 2,000 | 0 wrong bits | 4 | 0 | - | - |",
-        "| length 30 | 8 | 2,000 | 12.35 wrong bits | 60 | 1,990 | - | - |",
-        "| length 2 | 64 | 2,000 | 0.015 wrong bits | 4 | 3 | - | - |",
+        "| length 2 | 8 | 2,000 | 0 wrong bits | 4 | 0 | - | - | - |",
+        "| length 30 | 8 | 2,000 | 12.35 wrong bits | 60 | 1,990 | - | - | - |",
+        "| length 2 | 64 | 2,000 | 0.015 wrong bits | 4 | 3 | - | - | - |",
     ]
 
 
 def test_card_says_of_every_goal_whether_it_is_reached_and_what_others_have_reached(tmp_path):
     rows = [row(2, 8, 0.5, 9, target=0.5, published="0.1 (they)"), row(3, 8, 0.75, 9, target=0.5)]
     card = card_of(tmp_path, "dnc", rows)
-    assert "| 9 | 0.5: reached | 0.1 (they) |" in card
-    assert "| 9 | 0.5: missed by 0.25 | - |" in card
+    assert "| 9 | - | 0.5: reached | 0.1 (they) |" in card
+    assert "| 9 | - | 0.5: missed by 0.25 | - |" in card
 
 
 def test_card_tells_errors_beside_the_optimum_where_some_cannot_be_avoided(tmp_path):
-    card = card_of(tmp_path, "rnn", [row(2, None, 131.5, 2000, optimum=130.25, unit="bits of cost", target=1.0)])
-    assert "| 131.5 bits of cost | optimum 130.2 | 2,000 | 1: missed by 0.25 | - |" in card
+    card = card_of(
+        tmp_path, "rnn", [row(2, None, 131.5, 2000, optimum=130.25, unit="bits of cost", target=1.0, cost=131.5)]
+    )
+    assert "| 131.5 bits of cost | optimum 130.2 | 2,000 | 131.5 | 1: missed by 0.25 | - |" in card
 
 
 def test_card_of_the_best_of_several_seeds_tells_of_all(tmp_path):

@@ -12,7 +12,7 @@ from tests.training import tiny
 from tests.training.delay_line import DelayLine
 from training.config import Point
 from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure, points_of
-from training.tasks import Copy, NGrams
+from training.tasks import Copy, DyckWords, NGrams
 from training.trainer import VALIDATION_SEED, Trainer
 
 TASK = Copy(bits=3, length=(1, 5))
@@ -131,6 +131,31 @@ def test_all_errors_are_in_excess_where_none_need_be():
     assert measured.excess == measured.errors == 12.0
 
 
+# The cost in bits
+
+
+def test_cost_of_guessing_is_a_bit_for_each_bit_asked_for():
+    measured = measure(SILENT, FOUR, 60)
+    assert measured.cost == pytest.approx(12.0)
+    assert 5 < measured.errors < 7
+
+
+def test_cost_of_being_sure_and_wrong_is_more_than_a_bit():
+    assert measure(WRONG, FOUR, 10).cost == pytest.approx(12 * math.log2(1 + math.exp(10)), rel=1e-5)
+
+
+def test_costs_of_sequences_of_different_sizes_are_a_mean_over_the_sequences():
+    measured = measure(SILENT, TASK, 120, seed=1)
+    assert measured.cost == pytest.approx(measured.asked)
+
+
+def test_answers_that_are_no_bits_have_no_cost():
+    task = DyckWords(length=(4, 4))
+    values = task.model_values | {"controller": {"kind": "lstm", "hidden_size": 4}}
+    values["embedding"] = values["embedding"] | {"size": 4}
+    assert measure(build("rnn", values), task, 20).cost is None
+
+
 # Several measurements
 
 
@@ -142,6 +167,7 @@ def test_rows_say_what_was_measured_and_the_errors_there():
         "memory_size": None,
         "sequences": 60,
         "errors": 0.0,
+        "cost": pytest.approx(12 * math.log2(1 + math.exp(-10)), rel=0.01),
         "asked": 12.0,
         "wrong_sequences": 0,
         "optimum": None,

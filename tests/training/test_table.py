@@ -31,6 +31,7 @@ ROW = {
     "memory_size": 8,
     "sequences": 200,
     "errors": 1.25,
+    "cost": 2.34567,
     "asked": 20.0,
     "wrong_sequences": 31,
     "optimum": None,
@@ -83,16 +84,27 @@ def test_wrong_answers_are_told_with_their_share():
 
 def test_line_stands_under_its_head():
     told = line(ROW | {"target": 1.0})
-    assert told.split() == ["length", "10", "8", "1.25", "20", "31/200", "1:", "missed", "by", "0.25"]
+    assert told.split() == ["length", "10", "8", "1.25", "20", "31/200", "2.346", "1:", "missed", "by", "0.25"]
     assert line(ROW | {"target": 1.0, "published": "0.1 (NTM)"}) == f"{told:<{HEAD.index('published')}}0.1 (NTM)"
-    for title, cell in (("slots", " 8"), ("errors/sequence", "1.25"), ("of", " 20"), ("error", "31/200")):
+    for title, cell in (
+        ("slots", " 8"),
+        ("errors/sequence", "1.25"),
+        ("of", " 20"),
+        ("error", "31/200"),
+        ("bits", "2.346"),
+    ):
         assert HEAD.rindex(title) + len(title) == told.index(cell) + len(cell)
 
 
 def test_line_without_slots_or_goal_has_a_dash_and_no_blanks_at_its_end():
     told = line(ROW | {"memory_size": None})
-    assert told.split() == ["length", "10", "-", "1.25", "20", "31/200"]
+    assert told.split() == ["length", "10", "-", "1.25", "20", "31/200", "2.346"]
     assert told == told.rstrip()
+
+
+@pytest.mark.parametrize("row", [ROW | {"cost": None}, {name: ROW[name] for name in ROW if name != "cost"}])
+def test_cost_that_there_is_none_of_is_a_dash(row):
+    assert line(row).split()[-2:] == ["31/200", "-"]
 
 
 @pytest.mark.parametrize(

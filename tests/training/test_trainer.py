@@ -34,7 +34,7 @@ def assert_same_run(first, second):
 
 
 def measured(errors):
-    return Measured(sequences=8, errors=errors, asked=6.0, wrong_sequences=0, optimum=None)
+    return Measured(sequences=8, errors=errors, cost=None, asked=6.0, wrong_sequences=0, optimum=None)
 
 
 def poison(weight, value=math.nan):

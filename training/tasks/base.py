@@ -91,6 +91,14 @@ class Task(ABC):
     def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the errors of each sequence, in the task's unit: [B]. outputs: [T, B, output_size], logits."""
 
+    def cost(self, outputs: Tensor, episode: Episode) -> Tensor | None:
+        """Return the cross-entropy of each sequence in bits, [B], where answers are bits; else None.
+
+        It is what the NTM paper's figures show: an error that the model is sure of costs many bits.
+        """
+        del outputs, episode
+        return None
+
     @abstractmethod
     def asked(self, episode: Episode) -> Tensor:
         """Return how many errors each sequence could have: [B]."""
@@ -160,6 +168,11 @@ class BitTask(Task):
         """Return the number of wrong bits of each sequence: [B]. outputs: [T, B, output_size], logits."""
         wrong = (outputs > 0) != (episode.targets > 0.5)
         return (wrong.sum(2) * episode.mask).sum(0)
+
+    def cost(self, outputs: Tensor, episode: Episode) -> Tensor:
+        """Return the cost of the answers of each sequence in bits: [B]. outputs: [T, B, output_size], logits."""
+        cost = binary_cross_entropy_with_logits(outputs, episode.targets, reduction="none").sum(2)
+        return (cost * episode.mask).sum(0) / math.log(2)
 
     def asked(self, episode: Episode) -> Tensor:
         return episode.mask.sum(0) * self.output_size

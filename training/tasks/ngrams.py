@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.config import ConfigError, require_at_least
 from training.tasks.base import BitTask, Episode, Range, draw
@@ -60,8 +59,7 @@ class NGrams(BitTask):
 
     def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the cost of the predictions of each sequence in bits: [B]. outputs: [T, B, 1], logits."""
-        cost = binary_cross_entropy_with_logits(outputs, episode.targets, reduction="none").squeeze(2)
-        return (cost * episode.mask).sum(0) / math.log(2)
+        return self.cost(outputs, episode)
 
     def optimum(self, episode: Episode) -> Tensor:
         """Return the cost of the Bayes-optimal estimator on each sequence in bits: [B]."""
