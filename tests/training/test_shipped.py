@@ -25,6 +25,7 @@ SEED = 424242
 
 SHIPPED = [
     "dnc-associative-recall",
+    "dnc-babi-1",
     "dnc-copy",
     "dnc-graph-traversal",
     "dnc-priority-sort",
