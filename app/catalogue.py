@@ -1,8 +1,11 @@
 """The models that a server offers, and what it says of them."""
 
+import hashlib
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from app.backends.base import NUMBER_BYTES, Spec
@@ -39,6 +42,17 @@ class ServedModel:
     backend: str
     device: str
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the model is known by wherever it is served: a hash of its kind, config, sizes and weights."""
+        manifest = self.manifest
+        told = [manifest.kind, manifest.config, manifest.input_size, manifest.output_size, manifest.weights_sha256]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def shapes(self, memory_size: int | None) -> Spec:
+        """Return what goes in and comes out of a session with so many memory slots."""
+        return self.spec if memory_size in (None, self.spec.memory_size) else self.spec.resized(memory_size)
+
     def describe(self) -> dict[str, Any]:
         """Return the model's card: what it is, how it is served, what was measured."""
         manifest, config = self.manifest, self.manifest.config
@@ -74,7 +88,7 @@ class ServedModel:
         """Raise InvalidRequest where the traces of so many steps would take more bytes than they may."""
         if not names:
             return
-        spec = self.spec if memory_size is None else self.spec.resized(memory_size)
+        spec = self.shapes(memory_size)
         step = NUMBER_BYTES * sum(math.prod(spec.trace[name]) for name in names)
         if steps * step > self.max_trace_bytes:
             raise InvalidRequest(

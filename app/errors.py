@@ -5,6 +5,7 @@
     |   |-- MalformedBody
     |   |-- InvalidInput        an input at a named place
     |   |-- UnknownName         a trace or a state leaf that the model does not have
+    |   |-- InvalidSnapshot     of another model, of another version, or damaged
     |   `-- NonFiniteOutput     the model's numbers overflowed on this input
     |-- BodyTooLarge
     |-- NotFound
@@ -14,15 +15,21 @@
     |-- SessionGone             deleted, expired or lost
     |-- Conflict
     |   |-- StepConflict        not at the step that the client believed
+    |   |-- StepNotKept         a step of the past that is not, or no more, in the store
+    |   |-- ModelChanged        the session's model is served with other weights now
+    |   |-- IdempotencyConflict  an Idempotency-Key that came with another request
     |   `-- SequenceConflict    a frame number that does not follow the last
     |-- Unavailable             try again later
     |   |-- QueueFull
     |   |-- SessionsFull
     |   |-- OutOfMemory
     |   |-- ShuttingDown
+    |   |-- StepTimedOut        the back end hangs
+    |   |-- SessionMoved        another server has the session now
     |   `-- StoreFailed
     `-- InternalError           ours, not the client's
-        `-- StepFailed
+        |-- StepFailed
+        `-- SessionDamaged      what the store has of the session is not what was written
 
 `code` is stable and documented in docs/api.md; `status` is of HTTP, and `close_code` ends a WebSocket.
 """
@@ -72,6 +79,10 @@ class UnknownName(InvalidRequest):
     code, title = "unknown_name", "The model has nothing of this name"
 
 
+class InvalidSnapshot(InvalidRequest):
+    code, title = "invalid_snapshot", "The snapshot cannot be used"
+
+
 class NonFiniteOutput(InvalidRequest):
     code, title = "non_finite_output", "The model's numbers overflowed on this input"
 
@@ -108,6 +119,18 @@ class StepConflict(Conflict):
     code, title = "step_conflict", "The session is at another step"
 
 
+class StepNotKept(Conflict):
+    code, title = "step_not_kept", "This step is not kept"
+
+
+class ModelChanged(Conflict):
+    code, title = "model_changed", "The model is served with other weights now"
+
+
+class IdempotencyConflict(Conflict):
+    code, title = "idempotency_conflict", "The key belongs to another request"
+
+
 class SequenceConflict(Conflict):
     code, title = "sequence_conflict", "The frame does not follow the last one"
 
@@ -134,8 +157,16 @@ class ShuttingDown(Unavailable):
     code, title = "shutting_down", "The server is stopping"
 
 
+class StepTimedOut(Unavailable):
+    code, title = "step_timed_out", "The step takes too long"
+
+
+class SessionMoved(Unavailable):
+    code, title = "session_moved", "Another server has the session now"
+
+
 class StoreFailed(Unavailable):
-    code, title = "store_failed", "The sessions' store cannot be written"
+    code, title = "store_failed", "The sessions' store cannot be used"
 
 
 class InternalError(EngramError):
@@ -144,3 +175,7 @@ class InternalError(EngramError):
 
 class StepFailed(InternalError):
     code, title = "step_failed", "The step could not be computed"
+
+
+class SessionDamaged(InternalError):
+    code, title = "session_damaged", "What is kept of the session is damaged"

@@ -22,16 +22,18 @@ from app.api import routes, stream
 from app.api.problems import add_problem_handlers
 from app.backends.base import Backend, check_backend
 from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
+from app.clock import Clock
 from app.engine.arenas import Arenas
-from app.engine.engine import Engine
+from app.engine.engine import Engine, Journal
 from app.errors import InvalidRequest
 from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
-from app.sessions import SessionService
+from app.sessions import Limits, SessionService
 from app.settings import Settings, SettingsError
-from app.stores.base import Store
+from app.stores.base import Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
+from app.stores.writer import Writer
 from models.kernels.coverage import not_fused
 from models.kernels.library import library
 from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest
@@ -64,16 +66,22 @@ def create_app(settings: Settings) -> FastAPI:
     be used.
     """
     metrics = Metrics()
-    models = _load_models(settings, metrics)
     store = _open_store(settings)
+    writer = Writer(store, metrics, settings.durability, settings.commit_interval, settings.sync_interval)
+    models = _load_models(settings, metrics, writer)
     app = FastAPI(
         title="Engram",
         description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
         lifespan=_lifespan,
     )
-    app.state.settings, app.state.metrics, app.state.models, app.state.store = settings, metrics, models, store
+    app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
     app.state.sessions = SessionService(
-        models, store, metrics, settings.max_sessions, settings.max_queue, settings.idle_timeout
+        models,
+        writer,
+        metrics,
+        Limits(settings.max_sessions, settings.max_resident, settings.max_queue, settings.idle_timeout),
+        Clock(store.latest_time()),
+        settings.durability,
     )
     app.include_router(routes.router)
     app.include_router(stream.router)
@@ -126,7 +134,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state: State = self.config.app.state  # type: ignore[union-attr]
-        draining = asyncio.create_task(_close_engines(state))
+        draining = asyncio.create_task(_close(state))
         await super().shutdown(sockets)
         if self.force_exit:
             for model in state.models:
@@ -137,21 +145,27 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     models: ModelCatalogue = app.state.models
+    app.state.writer.start()
     for model in models:
         model.engine.start()
+    await app.state.sessions.start()
     expiring = asyncio.create_task(app.state.sessions.keep_expiring())
     try:
         yield
     finally:
         expiring.cancel()
-        await _close_engines(app.state)
-        app.state.store.close()
+        await _close(app.state)
 
 
-async def _close_engines(state: State) -> None:
-    """Let every engine finish its work, for as long as the settings allow; a second call finds nothing to do."""
-    timeout = state.settings.shutdown_timeout
-    await asyncio.gather(*(model.engine.close(timeout) for model in state.models))
+async def _close(state: State) -> None:
+    """Finish what was accepted, keep the sessions, stop: for as long as the settings allow; a second call does nothing.
+
+    Sessions first, for which the engines are still needed; then the engines, whose last steps are still written.
+    """
+    end = time.monotonic() + state.settings.shutdown_timeout
+    await state.sessions.close(state.settings.shutdown_timeout)
+    await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models))
+    await state.writer.close()
 
 
 async def _inspector() -> FileResponse:
@@ -168,10 +182,11 @@ class PageFiles(StaticFiles):
 
 
 def _open_store(settings: Settings) -> Store:
-    return MemoryStore() if settings.store == "memory" else SqliteStore(settings.data)
+    retention = Retention(settings.keep_steps, settings.keep_seconds)
+    return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
 
 
-def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
+def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> ModelCatalogue:
     """Load every checkpoint; those that cannot be are told in the log, and the others are served."""
     if not settings.checkpoints.is_dir():
         raise SettingsError(f"checkpoints: no directory {settings.checkpoints}")
@@ -183,7 +198,7 @@ def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
         name = directory.name
         try:
             name.encode()
-            models[name] = _load_model(directory, settings, device, metrics)
+            models[name] = _load_model(directory, settings, device, metrics, journal)
         except (ManifestError, UnicodeEncodeError) as error:
             shown = name.encode(errors="backslashreplace").decode()
             failures[shown] = str(error)
@@ -197,13 +212,13 @@ def _load_models(settings: Settings, metrics: Metrics) -> ModelCatalogue:
     return ModelCatalogue(models, failures)
 
 
-def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics) -> ServedModel:
+def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal) -> ServedModel:
     """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
     name, manifest = directory.name, read_manifest(directory)
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     trained = _load_backend(directory, manifest, settings, device)
     check_backend(trained)
-    memory = MemorySizes(name, trained.spec, least, settings.max_state_bytes)
+    memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, settings.max_memory_bytes))
     backend = _resized(trained, memory, settings.memory_size.get(name))
     arenas = Arenas(backend, settings.max_memory_bytes)
     return ServedModel(
@@ -214,7 +229,15 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
         spec=backend.spec,
         memory=memory,
         max_trace_bytes=settings.max_trace_bytes,
-        engine=Engine(name, arenas, settings.max_batch, settings.max_queue, metrics.engine(name)),
+        engine=Engine(
+            name,
+            arenas,
+            settings.max_batch,
+            settings.max_queue,
+            metrics.engine(name),
+            journal,
+            settings.step_timeout,
+        ),
         backend=backend.kind,
         device=backend.device,
     )
@@ -230,7 +253,7 @@ def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> 
 
 
 def _load_backend(directory: Path, manifest: Manifest, settings: Settings, device: str) -> Backend:
-    capacity = settings.max_sessions + settings.max_queue + PROBE_SLOTS
+    capacity = settings.max_resident + settings.max_queue + PROBE_SLOTS
     kind = _best_backend(directory, manifest, device) if settings.backend == "auto" else settings.backend
     if kind == "onnx":
         from app.backends.onnx import OnnxBackend

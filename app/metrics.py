@@ -26,8 +26,23 @@ class Metrics:
         )
         self.sequences = Gauge("engram_sequences", "Sequences in work or waiting.", ["model"], registry=registry)
         self.sessions = Gauge("engram_sessions", "Open sessions.", ["model"], registry=registry)
+        self.resident = Gauge(
+            "engram_resident_sessions", "Open sessions whose state is in memory.", ["model"], registry=registry
+        )
         self.ended = Counter(
             "engram_sessions_ended", "Sessions that ended, by reason.", ["model", "reason"], registry=registry
+        )
+        self.commits = Histogram(
+            "engram_commit_entries",
+            "Requests whose steps were written at once.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.commit_seconds = Histogram(
+            "engram_commit_seconds", "Time of writing them.", buckets=TICK_BUCKETS, registry=registry
+        )
+        self.store_failures = Counter(
+            "engram_store_failures", "What the store could not write or read.", registry=registry
         )
         self.streams = Gauge("engram_streams", "Open WebSockets.", registry=registry)
         self.requests = Counter(
@@ -36,6 +51,13 @@ class Metrics:
         self.request_seconds = Histogram(
             "engram_request_seconds", "Time of HTTP requests.", ["route"], buckets=REQUEST_BUCKETS, registry=registry
         )
+
+    def commit(self, entries: int, seconds: float) -> None:
+        self.commits.observe(entries)
+        self.commit_seconds.observe(seconds)
+
+    def failure(self) -> None:
+        self.store_failures.inc()
 
     def engine(self, model: str) -> "EngineMetrics":
         """Return what the engine of a model reports to."""

@@ -1,74 +1,98 @@
-"""The life of a session: opened, stepped in order, looked into, reset; then deleted or expired.
+"""The life of a session: opened, stepped in order, looked into at any step, rewound, forked; then deleted or expired.
 
 A session's requests are served one after the other, in the order in which they came. One that was accepted is carried
-out whole or not at all.
+out whole or not at all. What a session is, is in the store; its state is in an arena only while it is in use:
+
+    find        its record is read from the store
+    wake        its state is computed from there, and takes a slot of an arena
+    step        ...; now and then a snapshot is kept, when the log has outgrown the state
+    leave       a snapshot is kept, and the slot is free for another session
+
+A slot whose state may not be what the log says, because something failed in between, is dropped, never served.
 """
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import secrets
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from app.backends.base import Array
 from app.catalogue import ModelCatalogue, ServedModel
-from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import (
+    EngramError,
+    IdempotencyConflict,
+    InvalidRequest,
+    InvalidSnapshot,
+    ModelChanged,
+    ModelNotFound,
     QueueFull,
     SequenceConflict,
     SessionGone,
+    SessionMoved,
     SessionNotFound,
     SessionsFull,
     ShuttingDown,
     StepConflict,
+    StepTimedOut,
+    StoreFailed,
 )
 from app.metrics import Metrics
-from app.stores.base import EndReason, Store
+from app.past import Piece
+from app.residents import Residents
+from app.session import Session, SessionInfo, Stepped, info_of
+from app.snapshot import Snapshot
+from app.stores.base import EndReason, NewSession, Record, Store
+from app.stores.writer import Durability, Writer
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+EXPIRED_AT_ONCE = 100
+EXPIRY_SECONDS = 5.0
+POLL_SECONDS = 0.01
 
-@dataclass(eq=False)
-class Session:
-    """An open session. Whoever steps it or reads it holds `turn`."""
-
-    id: str
-    model: ServedModel
-    slot: Slot
-    opened: float
-    """Seconds since the epoch."""
-    used: float
-    """Seconds on the service's clock."""
-    ended: "asyncio.Future[SessionGone]"
-    """Set when the session ends, for those who wait on it."""
-    step: int = 0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    seq: int | None = None
-    """The number of the last numbered frame that was carried out."""
-    last: "Stepped | None" = None
-    """What that frame gave."""
+UNSETTLED = (StepTimedOut, StoreFailed, SessionMoved)
+"""Errors after which an arena's copy may not be what the log says."""
 
 
-class Stepped(NamedTuple):
-    """What a request to step gave."""
+@dataclass(frozen=True)
+class Limits:
+    """What a server's sessions may take.
 
-    result: Result
-    step: int
-    """The number of steps that the session has taken."""
+    sessions: open ones of a model; resident: of a model, those in an arena; waiting: requests of a model that wait
+    for their session. idle_timeout: seconds without use until a session expires.
+    """
+
+    sessions: int
+    resident: int
+    waiting: int
+    idle_timeout: float
 
 
 class Duplicate(NamedTuple):
-    """What a frame gives that was carried out before, and whose result is no longer kept."""
+    """What a frame gives that was carried out before, and whose result cannot be computed again."""
 
     step: int
     """The number of steps that the session has taken."""
+
+
+class Recording(NamedTuple):
+    """Steps of a session, to be read piece by piece."""
+
+    session: SessionInfo
+    start: int
+    stop: int
+    pieces: AsyncIterator[Piece]
 
 
 class SessionService:
@@ -77,84 +101,172 @@ class SessionService:
     def __init__(
         self,
         models: ModelCatalogue,
-        store: Store,
+        writer: Writer,
         metrics: Metrics,
-        max_sessions: int,
-        max_waiting: int,
-        idle_timeout: float,
-        clock: Callable[[], float] = time.monotonic,
+        limits: Limits,
+        clock: Callable[[], float],
+        durability: Durability = "ack",
     ) -> None:
         self._models = models
-        self._store = store
+        self._writer = writer
         self._metrics = metrics
-        self._max_sessions = max_sessions
-        self._max_waiting = max_waiting
-        self._idle_timeout = idle_timeout
+        self._limits = limits
         self._clock = clock
-        self._open: OrderedDict[str, Session] = OrderedDict()  # least recently used first
-        self._counts: dict[str, int] = {model.name: 0 for model in models}
+        self._logs = durability != "none"
+        self._owner = secrets.token_hex(8)
+        self._closing = False
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        """Those in use or in an arena, the least recently used first."""
+        self._residents = Residents(writer, metrics, self._owner, limits.resident, clock, self._release)
+        self._counts: dict[str, int] = {}
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
+        self._touched: dict[str, float] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
 
-    async def open(self, model_name: str, memory_size: int | None = None) -> Session:
+    async def start(self) -> None:
+        """Learn how many sessions there are. Raises StoreFailed."""
+        self._counts = await self._writer.call(lambda store: store.counts())
+        for model in self._models:
+            self._metrics.sessions.labels(model.name).set(self._counts.get(model.name, 0))
+
+    # Opening
+
+    async def open(self, model_name: str, memory_size: int | None = None, key: str | None = None) -> SessionInfo:
         """Open a session; memory_size: other than the model's own.
 
-        Raises ModelNotFound, InvalidRequest where it cannot have this memory size, SessionsFull, OutOfMemory,
-        StoreFailed.
+        key: the same key opens one session, however often it comes. Raises ModelNotFound, InvalidRequest where it
+        cannot have this memory size, SessionsFull, StoreFailed; IdempotencyConflict where the key came with another
+        request, SessionGone where the session that it opened has ended.
         """
         model = self._models.get(model_name)
         model.memory.check(memory_size)
-        if self._counts[model.name] >= self._max_sessions:
+        asked = json.dumps([model_name, memory_size]).encode()
+        size = model.shapes(memory_size).memory_size
+        return await self._create(self._new(model, size, key=key, digest=_hash(asked)))
+
+    async def restore(self, data: bytes, model_name: str | None = None, key: str | None = None) -> SessionInfo:
+        """Open a session with a snapshot. Raises InvalidSnapshot, and as `open` does."""
+        snapshot = Snapshot.from_bytes(data)
+        model = self._model_of(snapshot, model_name)
+        model.memory.check(snapshot.memory_size)
+        snapshot.check_shapes(model.shapes(snapshot.memory_size).state)
+        past = {"base": snapshot.step, "snapshot": data}
+        return await self._create(self._new(model, snapshot.memory_size, key=key, digest=_hash(data), **past))
+
+    async def fork(self, session_id: str, step: int | None = None, key: str | None = None) -> SessionInfo:
+        """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept."""
+        return await self._in_turn(session_id, lambda session: self._fork(session, step, key))
+
+    async def _fork(self, session: Session, step: int | None, key: str | None) -> SessionInfo:
+        base = session.step if step is None else step
+        session.check_kept(base)
+        past: dict[str, Any] = {"base": base, "parent": session.tape}
+        if session.unlogged:
+            past = {"base": base, "snapshot": await self._residents.snapshot(session, base)}
+        asked = json.dumps([session.id, step]).encode()
+        new = self._new(session.model, session.memory_size, key=key, digest=_hash(asked), **past)
+        return await self._create(new)
+
+    def _new(self, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
+        name = secrets.token_urlsafe(16)
+        return NewSession(name, model.name, model.fingerprint, memory_size, self._clock(), **more)
+
+    async def _create(self, new: NewSession) -> SessionInfo:
+        if self._closing:
+            raise _stopping()
+        open_now = self._counts.get(new.model, 0)
+        if open_now >= self._limits.sessions:
             raise SessionsFull(
-                f"{self._max_sessions} sessions of {model.name} are open, and no more can be: delete some, or try later"
+                f"{open_now} sessions of {new.model} are open, and no more can be: delete some, or try later"
             )
-        session_id = secrets.token_urlsafe(16)
-        self._counts[model.name] += 1
+        self._counts[new.model] = open_now + 1
+        created = False
         try:
-            slot = await self._take_slot(model, memory_size, session_id)
-        except BaseException:
-            self._counts[model.name] -= 1
-            raise
-        ended = asyncio.get_running_loop().create_future()
-        session = Session(session_id, model, slot, time.time(), self._clock(), ended)
-        self._open[session.id] = session
-        self._metrics.sessions.labels(model.name).inc()
-        return session
+            record, created = await self._writer.call(lambda store: _create_once(store, new, self._owner))
+        finally:
+            self._counts[new.model] -= not created
+        self._metrics.sessions.labels(new.model).set(self._counts[new.model])
+        return info_of(record)
 
-    async def _take_slot(self, model: ServedModel, memory_size: int | None, session_id: str) -> Slot:
-        """Take a slot and write down the session that it is for: both, or neither where an exception comes."""
-        slot = await model.engine.open(memory_size)
-        try:
-            self._store.add(session_id, model.name)
-        except BaseException:
-            await model.engine.free(slot)
-            raise
-        return slot
+    def _model_of(self, snapshot: Snapshot, name: str | None) -> ServedModel:
+        """Return the model that a snapshot is of, whatever it is called here. Raises InvalidSnapshot, ModelNotFound."""
+        served = {model.name: model for model in self._models if model.fingerprint == snapshot.fingerprint}
+        if name is not None:
+            served = {known: model for known, model in served.items() if known == self._models.get(name).name}
+        if not served:
+            wanted = f"{name} is another model" if name else "no model here is of that kind, with these weights"
+            raise InvalidSnapshot(
+                f"the snapshot is of {snapshot.model}, fingerprint {snapshot.fingerprint[:16]}, but {wanted}",
+                place="body",
+                expected="a snapshot of a model that is served here",
+                got=f"one of {snapshot.model}",
+            )
+        return served.get(snapshot.model) or next(iter(served.values()))
 
-    def get(self, session_id: str) -> Session:
-        """Return an open session. Raises SessionGone or SessionNotFound."""
-        session = self._open.get(session_id)
-        if session is not None:
-            return session
-        reason = self._store.end_reason(session_id)
-        if reason:
-            raise _gone(session_id, reason)
-        raise SessionNotFound(f"there is no session {session_id!r}", place="session", got=session_id)
+    # What there is
 
-    def all(self) -> list[Session]:
-        """Return the open sessions, the most recently used first."""
-        return list(reversed(self._open.values()))
+    async def find(self, session_id: str) -> Session:
+        """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged or StoreFailed."""
+        known = self._sessions.get(session_id)
+        if known is not None:
+            return known
+        found = await self._writer.call(lambda store: store.find(session_id))
+        return self._sessions.get(session_id) or self._made(session_id, found)
+
+    async def info(self, session_id: str) -> SessionInfo:
+        """Return what is told of a session. Raises as `find` does."""
+        return (await self.find(session_id)).info
+
+    async def all(self, model: str | None, limit: int) -> list[SessionInfo]:
+        """Return open sessions, of one model if it is given, the most recently used first."""
+        await self._touch()
+        records = await self._writer.call(lambda store: store.list(model, limit))
+        known = [self._sessions.get(record.id) for record in records]
+        return [session.info if session else info_of(record) for session, record in zip(known, records, strict=True)]
 
     def waiting(self, model_name: str) -> int:
         """Return the number of requests that wait for their turn with a session of this model."""
         return self._waiting[model_name]
 
-    def idle_seconds(self, session: Session) -> float:
-        """Return for how long a session has not been used."""
-        return self._clock() - session.used
+    def resident(self, model_name: str) -> int:
+        """Return the number of sessions of this model that are in an arena."""
+        return self._residents.count(model_name)
 
-    def expires_in(self, session: Session) -> float:
+    def idle_seconds(self, session: SessionInfo) -> float:
+        """Return for how long a session has not been used."""
+        return max(0.0, self._clock() - session.used)
+
+    def expires_in(self, session: SessionInfo) -> float:
         """Return the seconds until a session expires if it is not used."""
-        return max(0.0, self._idle_timeout - self.idle_seconds(session))
+        return max(0.0, self._limits.idle_timeout - self.idle_seconds(session))
+
+    def _made(self, session_id: str, found: Record | EndReason | None) -> Session:
+        if found is None:
+            raise SessionNotFound(f"there is no session {session_id!r}", place="session", got=session_id)
+        if not isinstance(found, Record):
+            raise _gone(session_id, found)
+        ended = asyncio.get_running_loop().create_future()
+        session = Session(found.id, self._model(found), found.memory_size, found.opened, found.used, ended)
+        session.used = max(session.used, self._touched.get(session.id, 0.0))
+        session.follow(found)
+        return session
+
+    def _model(self, record: Record) -> ServedModel:
+        """Return the model of a session. Raises ModelChanged where it is not served with the session's weights."""
+        try:
+            model = self._models.get(record.model)
+        except ModelNotFound as error:
+            raise ModelChanged(f"session {record.id} is of {record.model}, which is not served: {error}") from error
+        if model.fingerprint != record.fingerprint:
+            raise ModelChanged(
+                f"session {record.id} is of a model {record.model} with other weights or another config, fingerprint "
+                f"{record.fingerprint[:16]}, than the one that is served: serve that one again, or delete the session",
+                expected=record.fingerprint,
+                got=model.fingerprint,
+            )
+        return model
+
+    # Stepping
 
     async def step(
         self, session_id: str, inputs: Array, trace: Sequence[str] = (), if_step: int | None = None
@@ -171,56 +283,29 @@ class SessionService:
     ) -> Stepped | Duplicate:
         """Step a session as `step` does, but never twice for the same frame.
 
-        seq: the frame's number, one more than the last. The last frame gives again what it gave, one before it a
-        Duplicate. Raises SequenceConflict where frames were left out.
+        seq: the frame's number, one more than the last. A frame that comes again gives what it gave, or a Duplicate
+        where the log of it is gone. Raises SequenceConflict where frames were left out.
         """
         return await self._in_turn(session_id, lambda session: self._step_frame(session, inputs, trace, seq))
 
-    async def settled(self, session_id: str) -> Session:
-        """Return a session once everything that it was asked before is carried out."""
-        return await self._in_turn(session_id, _itself)
-
-    async def state(self, session_id: str, step: int | None = None) -> tuple[int, dict[str, Array]]:
-        """Return the step that a session is at, and its state there. Raises StepConflict where it is not at `step`."""
-        return await self._in_turn(session_id, lambda session: self._state(session, step))
-
-    async def reset(self, session_id: str) -> Session:
-        """Put a session back to before its first step."""
-        return await self._in_turn(session_id, self._reset)
-
-    async def delete(self, session_id: str) -> None:
-        """End a session, after what it was asked before."""
-        await self._in_turn(session_id, lambda session: self._end(session, "deleted"))
-
-    async def _in_turn(self, session_id: str, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
-        session = self.get(session_id)
-        model = session.model.name
-        if session.turn.locked() and self._waiting[model] >= self._max_waiting:
-            raise QueueFull(f"{self._max_waiting} requests wait for a session of {model}; try again later")
-        self._waiting[model] += 1
-
-        async def take_turn() -> T:
-            async with session.turn:
-                self._waiting[model] -= 1
-                if session.ended.done():
-                    raise session.ended.result()
-                try:
-                    return await work(session)
-                finally:
-                    session.used = self._clock()
-                    if session.id in self._open:
-                        self._open.move_to_end(session.id)
-
-        task = asyncio.ensure_future(take_turn())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
-        return await asyncio.shield(task)
-
-    async def _step(self, session: Session, inputs: Array, trace: Sequence[str], if_step: int | None) -> Stepped:
-        _check_step(session, if_step, "if_step", f"not {if_step}")
-        session.model.check_trace_bytes(trace, len(inputs), session.slot.memory_size)
-        result = await session.model.engine.run(session.slot, inputs, trace)
-        session.step += len(inputs)
+    async def _step(
+        self, session: Session, inputs: Array, trace: Sequence[str], if_step: int | None, seq: int | None = None
+    ) -> Stepped:
+        slot = await self._residents.wake(session)
+        _check_step(session, if_step)
+        session.model.check_trace_bytes(trace, len(inputs), session.memory_size)
+        if not self._logs and not session.unlogged:
+            await self._writer.call(lambda store: store.unlogged(session.id))
+            session.unlogged = True
+        entry = session.entry(inputs, seq) if self._logs else None
+        try:
+            result = await session.model.engine.run(slot, inputs, trace, entry)
+        except UNSETTLED:
+            self._residents.drop(session)
+            raise
+        session.advance(len(inputs), seq)
+        if entry is not None and self._residents.snapshot_is_due(session, len(entry.inputs)):
+            self._later(session, self._residents.keep)
         return Stepped(result, session.step)
 
     async def _step_frame(
@@ -228,14 +313,12 @@ class SessionService:
     ) -> Stepped | Duplicate:
         if seq is None:
             return await self._step(session, inputs, trace, None)
+        await self._residents.wake(session)
         if session.seq is None or seq == session.seq + 1:
-            session.last = await self._step(session, inputs, trace, None)
-            session.seq = seq
+            session.last = await self._step(session, inputs, trace, None, seq)
             return session.last
-        if seq == session.seq and session.last is not None:
-            return session.last
-        if seq < session.seq:
-            return Duplicate(session.step)
+        if seq <= session.seq:
+            return await self._step_again(session, trace, seq)
         raise SequenceConflict(
             f"frame {seq} came after frame {session.seq}: none may be left out",
             place="seq",
@@ -244,59 +327,285 @@ class SessionService:
             step=session.step,
         )
 
-    async def _state(self, session: Session, step: int | None) -> tuple[int, dict[str, Array]]:
-        _check_step(session, step, "step", "and states of other steps are not kept")
-        return session.step, await session.model.engine.read(session.slot)
+    async def _step_again(self, session: Session, trace: Sequence[str], seq: int) -> Stepped | Duplicate:
+        """Return what a frame gave that was carried out before: as it was kept, or computed again."""
+        if seq == session.seq and session.last is not None and set(trace) <= set(session.last.result.trace):
+            return session.last
+        steps = await self._writer.call(lambda store: store.frame(session.tape, seq))
+        if steps is None or session.unlogged:
+            return Duplicate(session.step)
+        stop = steps.step + steps.steps
+        pieces = [piece async for piece in self._residents.past(session).pieces(steps.step, stop, trace)]
+        return Stepped(_joined(pieces, trace), stop)
 
-    async def _reset(self, session: Session) -> Session:
-        await session.model.engine.reset(session.slot)
-        session.step, session.seq, session.last = 0, None, None
-        return session
+    # The past
+
+    async def settled(self, session_id: str) -> SessionInfo:
+        """Return what is told of a session once everything that it was asked before is carried out."""
+        return await self._in_turn(session_id, _told)
+
+    @contextlib.asynccontextmanager
+    async def watching(self, session_id: str) -> AsyncIterator[Session]:
+        """Give a session, settled, which is told of its end for as long as this lasts. Raises as `find` does."""
+        found = await self.find(session_id)
+        session = self._sessions.setdefault(session_id, found)
+        session.watchers += 1
+        try:
+            await self.settled(session_id)
+            yield session
+        finally:
+            session.watchers -= 1
+            self._release(session)
+
+    async def state(self, session_id: str, step: int | None = None) -> tuple[int, Mapping[str, Array]]:
+        """Return a step, if not given that which the session is at, and the state there. Raises StepNotKept."""
+        return await self._in_turn(session_id, lambda session: self._residents.state(session, step))
+
+    async def snapshot(self, session_id: str, step: int | None = None) -> bytes:
+        """Return the session in a file, as it is or as it was at a step. Raises StepNotKept."""
+        return await self._in_turn(session_id, lambda session: self._residents.snapshot(session, step))
+
+    async def recording(
+        self, session_id: str, start: int | None = None, stop: int | None = None, trace: Sequence[str] = ()
+    ) -> Recording:
+        """Return the steps of a session from `start`, if not given the first that is kept, up to `stop`.
+
+        Raises StepNotKept.
+        """
+        return await self._in_turn(session_id, lambda session: self._recording(session, start, stop, trace))
+
+    async def rewind(self, session_id: str, step: int) -> SessionInfo:
+        """Put a session to a step that it was at; until its next step it can also be put forward again.
+
+        Raises StepNotKept.
+        """
+        return await self._in_turn(session_id, lambda session: self._move(session, step, session.seq))
+
+    async def reset(self, session_id: str) -> SessionInfo:
+        """Put a session back to before its first step, as `rewind` does; its frames are numbered anew."""
+        return await self._in_turn(session_id, lambda session: self._move(session, 0, None))
+
+    async def _recording(
+        self, session: Session, start: int | None, stop: int | None, trace: Sequence[str]
+    ) -> Recording:
+        await self._residents.wake(session)
+        first = (session.step if session.unlogged else session.oldest) if start is None else start
+        last = session.step if stop is None else stop
+        if first > last:
+            raise InvalidRequest(
+                f"from: {first} is after {last}, which is `to`",
+                place="from",
+                expected=f"at most {last}",
+                got=str(first),
+            )
+        session.check_kept(last)
+        session.check_kept(first)
+        if first < last and (session.unlogged or first < session.oldest):
+            session.check_kept(first + 1)
+        return Recording(session.info, first, last, self._residents.past(session).pieces(first, last, trace))
+
+    async def _move(self, session: Session, step: int, seq: int | None) -> SessionInfo:
+        slot = await self._residents.wake(session)
+        session.check_kept(step)
+        moves = step != session.step
+        state = (await self._residents.past(session).reach(step)).state if moves else None
+        if session.unlogged:
+            session.step, session.latest, session.seq = step, step, seq
+        else:
+            try:
+                record = await self._writer.call(lambda store: store.move(session.id, step, seq))
+            except UNSETTLED:
+                self._residents.drop(session)
+                raise
+            session.follow(record)
+        session.last, session.kept = None, min(session.kept, step)
+        if moves:
+            try:
+                await session.model.engine.write(slot, state)
+            except EngramError:
+                self._residents.drop(session)
+                raise
+        return session.info
+
+    # Ending
+
+    async def delete(self, session_id: str) -> None:
+        """End a session, after what it was asked before."""
+        try:
+            await self._in_turn(session_id, lambda session: self._end(session, "deleted"))
+        except ModelChanged:
+            await self._end_stored(session_id, "deleted")
 
     async def expire_idle(self) -> None:
         """End the sessions that have not been used for the idle timeout."""
-        for session in list(self._open.values()):
-            if self.expires_in(session) > 0:
-                return
-            if not session.turn.locked():
-                async with session.turn:
-                    await self._end(session, "expired")
+        await self._touch()
+        since = self._clock() - self._limits.idle_timeout
+        for session_id in await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE)):
+            known = self._sessions.get(session_id)
+            if known is None:
+                await self._end_stored(session_id, "expired")
+            elif not known.users and known.used <= since:
+                await self._take_turn(known, lambda session: self._end(session, "expired"))
 
     async def keep_expiring(self) -> None:
         """Look for idle sessions again and again, until cancelled."""
         while True:
-            await asyncio.sleep(min(self._idle_timeout / 4, 5.0))
+            await asyncio.sleep(min(self._limits.idle_timeout / 4, EXPIRY_SECONDS))
             try:
                 await self.expire_idle()
             except Exception:
                 logger.exception("idle sessions could not be ended; trying again")
 
+    async def close(self, timeout: float) -> None:
+        """Refuse new requests, finish those that were accepted, and take all sessions out of their arenas.
+
+        After `timeout` seconds, what is left is given up: what was answered is in the log all the same.
+        """
+        self._closing = True
+        end = self._clock() + timeout
+        await asyncio.gather(*(model.engine.drain(timeout) for model in self._models))
+        while any(session.users for session in self._sessions.values()) and self._clock() < end:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+        await self._residents.leave_all(end)
+        with contextlib.suppress(EngramError):
+            await self._touch()
+
     async def _end(self, session: Session, reason: EndReason) -> None:
-        self._store.end(session.id, reason)
+        await self._end_record(session.id, session.model.name, reason)
         session.ended.set_result(_gone(session.id, reason))
-        del self._open[session.id]
-        self._counts[session.model.name] -= 1
-        self._metrics.sessions.labels(session.model.name).dec()
-        self._metrics.ended.labels(session.model.name, reason).inc()
-        with contextlib.suppress(ShuttingDown):  # the slot goes with the engine
-            await session.model.engine.free(session.slot)
+        self._residents.drop(session)
+        self._sessions.pop(session.id, None)
+
+    async def _end_stored(self, session_id: str, reason: EndReason) -> None:
+        """End a session that is in no arena."""
+        found = await self._writer.call(lambda store: store.find(session_id))
+        if isinstance(found, Record):
+            await self._end_record(session_id, found.model, reason)
+
+    async def _end_record(self, session_id: str, model: str, reason: EndReason) -> None:
+        now = self._clock()
+        await self._writer.call(lambda store: store.end(session_id, reason, now))
+        self._touched.pop(session_id, None)
+        self._counts[model] -= 1
+        self._metrics.sessions.labels(model).set(self._counts[model])
+        self._metrics.ended.labels(model, reason).inc()
+
+    # Turns
+
+    async def _in_turn(self, session_id: str, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
+        if self._closing:
+            raise _stopping()
+        found = await self.find(session_id)
+        return await self._take_turn(self._sessions.setdefault(session_id, found), work)
+
+    async def _take_turn(self, session: Session, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        model = session.model.name
+        if session.turn.locked() and self._waiting[model] >= self._limits.waiting:
+            raise QueueFull(f"{self._limits.waiting} requests wait for a session of {model}; try again later")
+        self._waiting[model] += 1
+        session.users += 1
+
+        async def take_turn() -> T:
+            try:
+                async with session.turn:
+                    self._waiting[model] -= 1
+                    if session.ended.done():
+                        raise session.ended.result()
+                    return await work(session)
+            finally:
+                session.users -= 1
+                self._use(session)
+
+        task = asyncio.ensure_future(take_turn())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
+        return await asyncio.shield(task)
+
+    def _later(self, session: Session, work: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
+        """Do something with a session after what it was asked so far; what goes wrong is told in the log."""
+
+        async def try_it(session: Session) -> None:
+            try:
+                await work(session)
+            except EngramError as error:
+                logger.warning("session %s: %s", session.id, error)
+
+        task = asyncio.ensure_future(self._take_turn(session, try_it))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _use(self, session: Session) -> None:
+        """Note that a session was used."""
+        session.used = self._clock()
+        if session.id in self._sessions:
+            self._touched[session.id] = session.used
+            self._sessions.move_to_end(session.id)
+            self._residents.use(session)
+            self._release(session)
+
+    def _release(self, session: Session) -> None:
+        """Forget a session that nobody uses and that is in no arena: it is in the store."""
+        if session.slot is None and not session.users and not session.watchers:
+            self._sessions.pop(session.id, None)
+
+    async def _touch(self) -> None:
+        """Write down when sessions were last used."""
+        touched, self._touched = self._touched, {}
+        try:
+            await self._writer.call(lambda store: store.touch(list(touched.items())))
+        except EngramError:
+            self._touched = touched | self._touched
+            raise
+
+    # Arenas
 
 
-def _check_step(session: Session, wanted: int | None, place: str, remark: str) -> None:
+def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, bool]:
+    """Open a session unless one was opened under its key; return it, and whether it is new."""
+    before = store.created(new.key) if new.key is not None else None
+    if before is None:
+        return store.create(new, owner), True
+    session, digest = before
+    if digest != new.digest:
+        raise IdempotencyConflict(
+            f"Idempotency-Key {new.key!r} came before with another request", place="Idempotency-Key", got=new.key
+        )
+    found = store.find(session)
+    if not isinstance(found, Record):
+        raise _gone(session, found or "deleted")
+    return found, False
+
+
+def _check_step(session: Session, wanted: int | None) -> None:
     """Raise StepConflict unless the session is at the wanted step, if any."""
     if wanted not in (None, session.step):
         raise StepConflict(
-            f"session {session.id} is at step {session.step}, {remark}",
-            place=place,
+            f"session {session.id} is at step {session.step}, not {wanted}",
+            place="if_step",
             expected=str(session.step),
             got=str(wanted),
             step=session.step,
         )
 
 
-async def _itself(session: Session) -> Session:
-    return session
+def _joined(pieces: Sequence[Piece], trace: Sequence[str]) -> Result:
+    """Return what several pieces gave as one result."""
+    outputs = np.concatenate([piece.result.outputs for piece in pieces])
+    return Result(outputs, {name: np.concatenate([piece.result.trace[name] for piece in pieces]) for name in trace})
+
+
+async def _told(session: Session) -> SessionInfo:
+    return session.info
 
 
 def _gone(session_id: str, reason: EndReason) -> SessionGone:
     return SessionGone(f"session {session_id} is gone: {reason}", reason=reason)
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("the server is stopping; try again later")
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

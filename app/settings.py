@@ -48,7 +48,29 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
     data: Path = Field(Path("data"), description="directory for what the server keeps of its sessions")
-    store: Literal["sqlite", "memory"] = Field("sqlite", description="where the list of sessions is kept")
+    store: Literal["sqlite", "memory"] = Field(
+        "sqlite", description="where sessions are kept: in a file of the data directory, or only in this process"
+    )
+    durability: Literal["ack", "interval", "none"] = Field(
+        "ack",
+        description="when steps are written: before they are answered, within commit_interval, or only the states when "
+        "sessions leave memory",
+    )
+    commit_interval: float = Field(
+        0.1, gt=0, le=3600, description="seconds within which steps are written, with durability interval"
+    )
+    sync_interval: float = Field(
+        1,
+        ge=0,
+        le=3600,
+        description="seconds within which what is written survives a power cut; 0: before it is answered",
+    )
+    keep_steps: int = Field(
+        100_000, ge=0, le=10**12, description="steps of a session that can be gone back to, at least"
+    )
+    keep_seconds: float = Field(
+        30 * 86400, gt=0, le=FOREVER, description="seconds after which steps can no longer be gone back to"
+    )
     backend: Literal["auto", "fused", "onnx", "torch"] = Field(
         "auto",
         description="what computes the steps; auto: torch on CUDA or where there is no model.onnx, else the fused "
@@ -62,7 +84,10 @@ class Settings(BaseSettings):
         {}, description="memory slots of models, where not as many as in training: NAME=N, several by commas"
     )
     max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
-    max_sessions: int = Field(4096, ge=1, le=10**8, description="open sessions of a model")
+    max_sessions: int = Field(1_000_000, ge=1, le=10**9, description="open sessions of a model")
+    max_resident: int = Field(
+        4096, ge=1, le=10**8, description="sessions of a model whose state is in memory; the others wait in the store"
+    )
     max_queue: int = Field(
         1024, ge=1, le=10**8, description="sequences of a model in work, and as many waiting for their session"
     )
@@ -72,7 +97,10 @@ class Settings(BaseSettings):
     max_trace_bytes: int = Field(64 * 2**20, ge=1, description="bytes of the traces that one request asks for")
     max_state_bytes: int = Field(64 * 2**20, ge=1, description="bytes of a state whose memory size was asked for")
     max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
-    idle_timeout: float = Field(3600, gt=0, le=FOREVER, description="seconds without use until a session expires")
+    idle_timeout: float = Field(7 * 86400, gt=0, le=FOREVER, description="seconds without use until a session expires")
+    step_timeout: float = Field(
+        60, gt=0, le=FOREVER, description="seconds after which a step that hangs is given up by those who wait for it"
+    )
     ready_timeout: float = Field(5, gt=0, le=FOREVER, description="seconds that /readyz waits for a step of each model")
     shutdown_timeout: float = Field(
         20, gt=0, le=86400, description="seconds that accepted work has to finish after a stop signal"

@@ -44,9 +44,8 @@ TheSessions = Annotated[SessionService, Depends(_sessions)]
 TheMetrics = Annotated[Metrics, Depends(_metrics)]
 
 
-async def _body(request: Request, settings: TheSettings) -> dict[str, Any]:
-    """Read the body as JSON, never more of it than the limit. Raises BodyTooLarge or MalformedBody."""
-    limit = settings.max_body_bytes
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read the body, never more of it than the limit. Raises BodyTooLarge."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise too_large(int(announced), limit)
@@ -55,10 +54,21 @@ async def _body(request: Request, settings: TheSettings) -> dict[str, Any]:
         chunks += chunk
         if len(chunks) > limit:
             raise too_large(len(chunks), limit)
-    return decode_json(bytes(chunks))
+    return bytes(chunks)
+
+
+async def _body(request: Request, settings: TheSettings) -> dict[str, Any]:
+    """Read the body as JSON. Raises BodyTooLarge or MalformedBody."""
+    return decode_json(await read_body(request, settings.max_body_bytes))
+
+
+async def _optional_body(request: Request, settings: TheSettings) -> dict[str, Any]:
+    """Read the body as JSON; none is an empty object. Raises BodyTooLarge or MalformedBody."""
+    return decode_json(await read_body(request, settings.max_body_bytes) or b"{}")
 
 
 Body = Annotated[dict[str, Any], Depends(_body)]
+OptionalBody = Annotated[dict[str, Any], Depends(_optional_body)]
 
 
 def too_large(size: int, limit: int) -> BodyTooLarge:

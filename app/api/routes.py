@@ -1,20 +1,34 @@
 """The HTTP interface. Routes hold no logic: they parse, ask a service, and answer."""
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 import safetensors.numpy
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from app.api.codec import encode_json
-from app.api.deps import Body, TheMetrics, TheModels, TheSessions, TheSettings, unless_disconnected
+from app.api.codec import decode_json, encode_json
+from app.api.deps import (
+    Body,
+    OptionalBody,
+    TheMetrics,
+    TheModels,
+    TheSessions,
+    TheSettings,
+    read_body,
+    unless_disconnected,
+)
 from app.api.inputs import parse_sequence, parse_sequences
 from app.api.schemas import (
+    LARGEST,
+    ForkRequest,
     InferAnswer,
     InferRequest,
     ModelAnswer,
     OpenRequest,
     ProblemAnswer,
+    RewindRequest,
     SessionAnswer,
     StateAnswer,
     StepsAnswer,
@@ -22,10 +36,21 @@ from app.api.schemas import (
     parse,
 )
 from app.engine.run import Result
-from app.errors import Unavailable
-from app.sessions import Session, SessionService
+from app.errors import EngramError, Unavailable
+from app.past import CHUNK_STEPS, Piece
+from app.session import SessionInfo
+from app.sessions import Recording, SessionService
 
 SAFETENSORS = "application/x-safetensors"
+JSON_LINES = "application/x-ndjson"
+
+SNAPSHOT_HEADER_BYTES = 65_536
+"""What a snapshot takes beside the state."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, description="the same key opens one session, however often it comes"),
+]
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ProblemAnswer, "description": "What is wrong with the request, and where"},
@@ -35,9 +60,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(responses=PROBLEMS)
 
 
-def documented_body(model: type[Any]) -> dict[str, Any]:
-    """Return what /docs shall say of a body that the route reads by itself."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+def documented_body(model: type[Any], others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what /docs shall say of a body that the route reads by itself; others: by their types."""
+    content = {"application/json": {"schema": model.model_json_schema()}, **(others or {})}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -76,15 +102,22 @@ async def infer(request: Request, body: Body, models: TheModels, settings: TheSe
     status_code=201,
     response_model=SessionAnswer,
     tags=["sessions"],
-    openapi_extra=documented_body(OpenRequest),
+    openapi_extra=documented_body(OpenRequest, {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}),
 )
-async def open_session(body: Body, sessions: TheSessions) -> Response:
-    """Open a session: a state of its own that stays on the server between requests."""
-    wanted = parse(OpenRequest, body)
-    session = await sessions.open(wanted.model, wanted.memory_size)
-    response = answer(_session(session, sessions), 201)
-    response.headers["Location"] = f"/sessions/{session.id}"
-    return response
+async def open_session(
+    request: Request,
+    sessions: TheSessions,
+    settings: TheSettings,
+    model: Annotated[str | None, Query(description="for a snapshot: the model, where it has several names")] = None,
+    idempotency_key: IdempotencyKey = None,
+    content_type: Annotated[str, Header()] = "application/json",
+) -> Response:
+    """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
+    if SAFETENSORS in content_type.lower():
+        data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + SNAPSHOT_HEADER_BYTES))
+        return _opened(await sessions.restore(data, model, idempotency_key), sessions)
+    wanted = parse(OpenRequest, decode_json(await read_body(request, settings.max_body_bytes)))
+    return _opened(await sessions.open(wanted.model, wanted.memory_size, idempotency_key), sessions)
 
 
 @router.get("/sessions", response_model=list[SessionAnswer], tags=["sessions"])
@@ -92,14 +125,13 @@ async def list_sessions(
     sessions: TheSessions, model: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
 ) -> Response:
     """List open sessions, the most recently used first."""
-    found = [session for session in sessions.all() if model in (None, session.model.name)]
-    return answer([_session(session, sessions) for session in found[:limit]])
+    return answer([_session(session, sessions) for session in await sessions.all(model, limit)])
 
 
 @router.get("/sessions/{session}", response_model=SessionAnswer, tags=["sessions"])
 async def describe_session(session: str, sessions: TheSessions) -> Response:
     """Describe one session: its model, the step reached, and when it expires."""
-    return answer(_session(sessions.get(session), sessions))
+    return answer(_session(await sessions.info(session), sessions))
 
 
 @router.delete("/sessions/{session}", status_code=204, response_class=Response, tags=["sessions"])
@@ -118,17 +150,76 @@ async def delete_session(session: str, sessions: TheSessions) -> Response:
 async def step_session(session: str, body: Body, sessions: TheSessions, settings: TheSettings) -> Response:
     """Step a session over a sequence; concurrent requests are served one after the other."""
     wanted = parse(StepsRequest, body)
-    model = sessions.get(session).model
+    model = (await sessions.find(session)).model
     trace = model.traces(wanted.trace)
     inputs = parse_sequence(wanted.inputs, model.inputs, settings.max_steps)
     result, step = await sessions.step(session, inputs, trace, wanted.if_step)
     return answer({"outputs": result.outputs, "trace": result.trace, "step": step})
 
 
-@router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["sessions"])
+@router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["time travel"])
 async def reset_session(session: str, sessions: TheSessions) -> Response:
-    """Put a session back to before its first step."""
+    """Put a session back to before its first step; until its next step, rewind can undo that."""
     return answer(_session(await sessions.reset(session), sessions))
+
+
+@router.post(
+    "/sessions/{session}/rewind",
+    response_model=SessionAnswer,
+    tags=["time travel"],
+    openapi_extra=documented_body(RewindRequest),
+)
+async def rewind_session(session: str, body: Body, sessions: TheSessions) -> Response:
+    """Put a session back to a step that it was at; until its next step, it can also be put forward again."""
+    return answer(_session(await sessions.rewind(session, parse(RewindRequest, body).step), sessions))
+
+
+@router.post(
+    "/sessions/{session}/fork",
+    status_code=201,
+    response_model=SessionAnswer,
+    tags=["time travel"],
+    openapi_extra=documented_body(ForkRequest),
+)
+async def fork_session(
+    session: str, body: OptionalBody, sessions: TheSessions, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Open a session that shares the past of another, up to where that one is or to an earlier step."""
+    return _opened(await sessions.fork(session, parse(ForkRequest, body).step, idempotency_key), sessions)
+
+
+@router.get(
+    "/sessions/{session}/snapshot",
+    tags=["time travel"],
+    response_class=Response,
+    responses={200: {"content": {SAFETENSORS: {}}, "description": "for POST /sessions, here or on another server"}},
+)
+async def snapshot_session(
+    session: str, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
+) -> Response:
+    """Return the session in a file, as it is or as it was at a step."""
+    return Response(await sessions.snapshot(session, step), media_type=SAFETENSORS)
+
+
+@router.get(
+    "/sessions/{session}/recording",
+    tags=["time travel"],
+    response_class=Response,
+    responses={200: {"content": {JSON_LINES: {}}, "description": "a line for each step"}},
+)
+async def read_recording(
+    session: str,
+    sessions: TheSessions,
+    start: Annotated[int | None, Query(alias="from", ge=0, le=LARGEST, description="the step before the first")] = None,
+    stop: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST, description="the last step")] = None,
+    trace: Annotated[str, Query(description="names of traces, separated by commas")] = "",
+) -> Response:
+    """Stream the inputs and outputs of a session's steps, the outputs computed again."""
+    model = (await sessions.find(session)).model
+    names = model.traces(trace.split(",") if trace else [])
+    model.check_trace_bytes(names, CHUNK_STEPS, (await sessions.info(session)).memory_size)
+    recording = await sessions.recording(session, start, stop, names)
+    return StreamingResponse(_lines(recording), media_type=JSON_LINES)
 
 
 @router.get(
@@ -141,11 +232,11 @@ async def read_state(
     session: str,
     sessions: TheSessions,
     names: Annotated[str | None, Query(description="leaves, separated by commas; all without it")] = None,
-    step: Annotated[int | None, Query(ge=0, description="the step that the session must be at")] = None,
+    step: Annotated[int | None, Query(ge=0, le=LARGEST, description="any step that is kept; else the last")] = None,
     accept: Annotated[str, Header()] = "application/json",
 ) -> Response:
     """Return what a session has in memory, and where its heads are."""
-    model = sessions.get(session).model
+    model = (await sessions.find(session)).model
     wanted = model.leaves(names.split(",") if names is not None else list(model.spec.state))
     reached, state = await sessions.state(session, step)
     chosen = {name: state[name] for name in wanted}
@@ -181,12 +272,40 @@ async def prometheus(metrics: TheMetrics, models: TheModels, sessions: TheSessio
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _session(session: Session, sessions: SessionService) -> dict[str, Any]:
+def _opened(session: SessionInfo, sessions: SessionService) -> Response:
+    response = answer(_session(session, sessions), 201)
+    response.headers["Location"] = f"/sessions/{session.id}"
+    return response
+
+
+async def _lines(recording: Recording) -> AsyncIterator[bytes]:
+    """Yield a line for each step, and, where it breaks off, one with the error."""
+    try:
+        async for piece in recording.pieces:
+            yield b"".join(_step_line(piece, row) for row in range(len(piece.inputs)))
+    except EngramError as error:
+        yield encode_json({"error": error.problem()}) + b"\n"
+
+
+def _step_line(piece: Piece, row: int) -> bytes:
+    line = {
+        "step": piece.step + row + 1,
+        "seq": piece.seqs[row],
+        "inputs": piece.inputs[row],
+        "outputs": piece.result.outputs[row],
+        "trace": {name: values[row] for name, values in piece.result.trace.items()},
+    }
+    return encode_json(line) + b"\n"
+
+
+def _session(session: SessionInfo, sessions: SessionService) -> dict[str, Any]:
     return {
         "id": session.id,
-        "model": session.model.name,
-        "memory_size": session.slot.memory_size,
+        "model": session.model,
+        "memory_size": session.memory_size,
         "step": session.step,
+        "latest": session.latest,
+        "oldest": session.oldest,
         "opened": session.opened,
         "idle_seconds": sessions.idle_seconds(session),
         "expires_in": sessions.expires_in(session),

@@ -59,6 +59,14 @@ class StepsRequest(Request):
     if_step: int | None = Field(None, ge=0, le=LARGEST, description="refuse (409) unless the session is at this step")
 
 
+class RewindRequest(Request):
+    step: int = Field(ge=0, le=LARGEST, description="a step that is kept: 0, or `oldest` to `latest` of the session")
+
+
+class ForkRequest(Request):
+    step: int | None = Field(None, ge=0, le=LARGEST, description="a step that is kept; else where the session is")
+
+
 class Frame(Request):
     """What a client sends over a WebSocket."""
 
@@ -84,6 +92,8 @@ class SessionAnswer(BaseModel):
     model: str
     memory_size: int | None = Field(description="memory slots; null without a memory")
     step: int = Field(description="steps that the session has taken")
+    latest: int = Field(description="the last step that it can be put to; above `step` only after a rewind")
+    oldest: int = Field(description="the first step that it can be put to, but for 0")
     opened: float = Field(description="seconds since the epoch")
     idle_seconds: float = Field(description="seconds since the session was last used")
     expires_in: float = Field(description="seconds until the session expires if it is not used")

@@ -9,9 +9,9 @@
                                                       {"type": "error", and a problem document}, then a close code
 
 `seq` numbers the frames of a session, each one more than the last. The greeting tells the last that was carried out,
-so that a client which lost its connection knows where to go on. A frame that comes again is not carried out again: the
-last one gets its answer once more, one before it gets "duplicate": true and no outputs. A refused frame changes
-nothing, and the session outlives its connection.
+so that a client which lost its connection knows where to go on. A frame that comes again is not carried out again, but
+gets its answer once more; where that cannot be computed any more, "duplicate": true and no outputs. A refused frame
+changes nothing, and the session outlives its connection.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ from app.api.inputs import parse_sequence
 from app.api.schemas import Frame, StreamQuery, parse
 from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, NotFound, SessionGone
 from app.metrics import Metrics
-from app.sessions import Duplicate, Session, SessionService
+from app.session import Session
+from app.sessions import Duplicate, SessionService
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ class _Stream:
         await self._socket.accept(self._codec.protocol if self._codec.protocol in offered else None)
         with self._metrics.streams.track_inprogress():
             try:
-                await self._serve(await self._find(session_id))
+                async with self._sessions.watching(session_id or await self._open()) as session:
+                    await self._serve(session)
             except WebSocketDisconnect:
                 pass
             except EngramError as error:
@@ -105,13 +107,11 @@ class _Stream:
             finally:
                 self._state = State.CLOSED
 
-    async def _find(self, session_id: str | None) -> Session:
-        if session_id is not None:
-            return await self._sessions.settled(session_id)
+    async def _open(self) -> str:
         if "model" not in self._socket.query_params:
             raise InvalidRequest("/stream needs ?model=NAME", place="model", expected="the name of a model")
         wanted = parse(StreamQuery, dict(self._socket.query_params))
-        return await self._sessions.open(wanted.model, wanted.memory_size)
+        return (await self._sessions.open(wanted.model, wanted.memory_size)).id
 
     async def _serve(self, session: Session) -> None:
         await self._send(
@@ -119,7 +119,7 @@ class _Stream:
                 "type": "session",
                 "session": session.id,
                 "model": session.model.name,
-                "memory_size": session.slot.memory_size,
+                "memory_size": session.memory_size,
                 "step": session.step,
                 "seq": session.seq,
             }

@@ -1,9 +1,10 @@
 """The back ends of one model, one for each memory size in use, and the slots in them."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from app.backends.base import Backend
+from app.backends.base import Array, Backend
 from app.errors import OutOfMemory
 
 
@@ -24,15 +25,17 @@ class Arenas:
         self._bytes = 0
         self._max_bytes = max_bytes
 
-    def open(self, memory_size: int | None = None) -> Slot:
-        """Take a slot with the state before the first step; memory_size: the first back end's, if not given.
+    def open(self, memory_size: int | None = None, state: Mapping[str, Array] | None = None) -> Slot:
+        """Take a slot and put a state into it, if not given that before the first step.
+
+        memory_size: the first back end's, if not given.
 
         Raises OutOfMemory where the states would take more bytes than they may, MemoryError where there are none left.
         """
         spec = self.first.spec if memory_size is None else self.first.spec.resized(memory_size)
         self._check_room(spec.state_bytes)
         backend = self._backend(memory_size)
-        slot = Slot(spec.memory_size, backend.open())
+        slot = Slot(spec.memory_size, backend.open(state))
         self._backends[slot.memory_size] = backend
         self._open[slot.memory_size] += 1
         self._bytes += spec.state_bytes

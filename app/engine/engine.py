@@ -7,17 +7,21 @@
     close() -------- sentinel-'           schedule   up to max_batch runs, round robin
                                           run        one batched step of each memory size among them
     futures <---- call_soon_threadsafe -- deliver    a result or an exception to everyone who is done
+         ^-------- journal --------------'           what is to be logged, of all in a tick, goes by the journal
 
-Sequences join and leave at every tick, so a long one never holds up a short one.
+Sequences join and leave at every tick, so a long one never holds up a short one. A step that hangs is given up by those
+who wait for it, not by the worker: once it returns, the engine goes on.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -25,13 +29,16 @@ import numpy as np
 
 from app.backends.base import Array
 from app.engine.arenas import Arenas, Slot
-from app.engine.run import Result, Run
+from app.engine.run import Replayed, Result, Run
 from app.engine.scheduler import Scheduler
-from app.errors import EngramError, OutOfMemory, QueueFull, ShuttingDown, StepFailed
+from app.errors import EngramError, OutOfMemory, QueueFull, ShuttingDown, StepFailed, StepTimedOut
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+DRAIN_SECONDS = 0.01
+"""How often it is looked whether all sequences are done."""
 
 LAST_STEP_SECONDS = 1.0
 """How long a worker that is told to give up may take for the step that it is in."""
@@ -50,6 +57,20 @@ class Observer(Protocol):
         """A step of one session failed."""
 
 
+class Journal(Protocol):
+    """Where finished runs are written down before anyone is told of them."""
+
+    def commit(self, entries: Sequence[Any], done: Callable[[Sequence[EngramError | None]], None]) -> None:
+        """Write the entries of runs; `done` is called once, from any thread, with an error for each, or None."""
+
+
+class NoJournal:
+    """Writes nothing."""
+
+    def commit(self, entries: Sequence[Any], done: Callable[[Sequence[EngramError | None]], None]) -> None:
+        done([None] * len(entries))
+
+
 @dataclass(eq=False)
 class Call:
     """Something to do with the back ends between two ticks."""
@@ -61,16 +82,32 @@ class Call:
 class Engine:
     """Steps the sessions of one model. Its coroutines belong to the event loop that called `start`."""
 
-    def __init__(self, name: str, arenas: Arenas, max_batch: int, max_queue: int, observer: Observer) -> None:
+    def __init__(
+        self,
+        name: str,
+        arenas: Arenas,
+        max_batch: int,
+        max_queue: int,
+        observer: Observer,
+        journal: Journal | None = None,
+        step_timeout: float = math.inf,
+    ) -> None:
+        """step_timeout: seconds after which nobody waits any more for the tick that the worker is in."""
         self.name = name
         self._max_queue = max_queue
         self._observer = observer
+        self._journal = journal or NoJournal()
+        self._step_timeout = step_timeout
         # Shared between the loop and the worker
         self._inbox: queue.SimpleQueue[Run | Call | None] = queue.SimpleQueue()
         # The loop's own
         self._waiters: set[asyncio.Future[Any]] = set()
         self._sequences = 0
         self._refusal: EngramError | None = None
+        self._hang: EngramError | None = None
+        self._draining = False
+        # Set by the worker, read by the loop
+        self._busy_since: float | None = None
         # The worker's own
         self._arenas = arenas
         self._scheduler = Scheduler(max_batch)
@@ -86,6 +123,18 @@ class Engine:
         """Start the worker thread."""
         self._loop = asyncio.get_running_loop()
         self._worker.start()
+        if self._step_timeout < math.inf:
+            self._watch()
+
+    async def drain(self, timeout: float) -> None:
+        """Refuse new sequences, and wait for those that were accepted; of what is left after `timeout` seconds, go on.
+
+        States can still be read.
+        """
+        self._draining = True
+        end = time.monotonic() + timeout
+        while self._sequences and not self._given_up and time.monotonic() < end:  # noqa: ASYNC110 - the end comes anyway
+            await asyncio.sleep(DRAIN_SECONDS)
 
     async def close(self, timeout: float) -> None:
         """Refuse new work, finish what was accepted, and stop; what is left after `timeout` seconds is given up."""
@@ -107,36 +156,57 @@ class Engine:
         """The number of sequences in work or waiting."""
         return self._sequences
 
-    async def open(self, memory_size: int | None = None) -> Slot:
-        """Return a new slot with the state before the first step, of the model's own memory size or of another.
+    async def open(self, memory_size: int | None = None, state: Mapping[str, Array] | None = None) -> Slot:
+        """Return a new slot of the model's own memory size or of another, with a state: if not given, the first.
 
         Raises OutOfMemory or ShuttingDown.
         """
-        return await self._call(lambda arenas: arenas.open(memory_size))
+        return await self._call(lambda arenas: arenas.open(memory_size, state))
 
     async def read(self, slot: Slot) -> dict[str, Array]:
         """Return a copy of the state in a slot."""
         return await self._call(lambda arenas: arenas.of(slot).read(slot.number))
 
-    async def reset(self, slot: Slot) -> None:
-        """Put the state before the first step into a slot."""
-        await self._call(lambda arenas: arenas.of(slot).write(slot.number, None))
+    async def write(self, slot: Slot, state: Mapping[str, Array] | None) -> None:
+        """Replace the state in a slot; None is the state before the first step."""
+        await self._call(lambda arenas: arenas.of(slot).write(slot.number, state))
 
     async def free(self, slot: Slot) -> None:
         """Give a slot back."""
         await self._call(lambda arenas: arenas.close(slot))
 
+    def drop(self, slot: Slot) -> None:
+        """Give a slot back when the worker comes to it; nobody waits for that."""
+        self._inbox.put(Call(lambda arenas: arenas.close(slot), self._new_waiter()))
+
     async def probe(self) -> None:
         """Take one step, between two ticks, with a state that is opened for it."""
         await self._call(_probe)
 
-    async def run(self, slot: Slot, inputs: Array, trace: Sequence[str] = ()) -> Result:
+    async def run(self, slot: Slot, inputs: Array, trace: Sequence[str] = (), entry: Any = None) -> Result:
         """Step a slot over a sequence: all of it, even if nobody waits any more, or none where an exception comes.
 
-        inputs: float32 [T, input_size]. A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput,
-        StepFailed or ShuttingDown.
+        inputs: float32 [T, input_size]; entry: what the journal is to write before anyone is told of the result.
+        A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput, StepFailed or ShuttingDown. After
+        another error, StepTimedOut or one of the journal's, the state in the slot may be that after the sequence:
+        it must be dropped.
         """
-        return await self._submit([inputs], slot, trace)[0]
+        waiter = self._new_waiter()
+        self._submit([Run(slot, inputs, trace, waiter, entry=entry)])
+        result: Result = await waiter
+        return result
+
+    async def replay(
+        self, inputs: Array, state: Mapping[str, Array] | None, memory_size: int | None, trace: Sequence[str] = ()
+    ) -> Replayed:
+        """Run a sequence from a state, and return also the state after it. Raises as `run` and `open` do."""
+        waiter = self._new_waiter()
+        self._submit([Run(None, inputs, trace, waiter, memory_size, start=state, keeps_end=True)])
+        try:
+            replayed: Replayed = await waiter
+        finally:
+            waiter.cancel()
+        return replayed
 
     async def infer(
         self, sequences: Sequence[Array], trace: Sequence[str] = (), memory_size: int | None = None
@@ -146,42 +216,44 @@ class Engine:
         sequences: float32 [T, input_size] each, of any lengths; memory_size: as of `open`. What is cancelled is
         dropped. Raises as `run` and `open` do.
         """
-        waiters = self._submit(sequences, None, trace, memory_size)
+        waiters: list[asyncio.Future[Result]] = [self._new_waiter() for _ in sequences]
+        pairs = zip(sequences, waiters, strict=True)
+        self._submit([Run(None, inputs, trace, waiter, memory_size) for inputs, waiter in pairs])
         try:
             return [await waiter for waiter in waiters]
         finally:
             for waiter in waiters:
                 waiter.cancel()
 
-    def _submit(
-        self, sequences: Sequence[Array], slot: Slot | None, trace: Sequence[str], memory_size: int | None = None
-    ) -> "list[asyncio.Future[Result]]":
-        self._check_accepting()
-        if self._sequences + len(sequences) > self._max_queue:
+    def _submit(self, runs: Sequence[Run]) -> None:
+        self.check_accepting()
+        if self._draining:
+            raise _stopping()
+        if self._sequences + len(runs) > self._max_queue:
             raise QueueFull(
-                f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(sequences)} more came; "
+                f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(runs)} more came; "
                 f"at most {self._max_queue} are accepted; try again later"
             )
-        runs = [Run(slot, inputs, trace, self._new_waiter(), memory_size) for inputs in sequences]
         self._sequences += len(runs)
         for run in runs:
             self._inbox.put(run)
-        return [run.waiter for run in runs]
 
     async def _call(self, function: Callable[[Arenas], T]) -> T:
-        self._check_accepting()
+        self.check_accepting()
         call = Call(function, self._new_waiter())
         self._inbox.put(call)
         result: T = await call.waiter
         return result
 
     def _stop_accepting(self) -> None:
-        self._refuse(ShuttingDown("the server is stopping; try again later"))
+        self._refuse(_stopping())
         self._inbox.put(None)
 
-    def _check_accepting(self) -> None:
-        if self._refusal:
-            raise self._refusal.with_traceback(None)  # the same error each time: it must not gather tracebacks
+    def check_accepting(self) -> None:
+        """Raise ShuttingDown, StepTimedOut while a step hangs, or StepFailed where the worker is no more."""
+        refusal = self._refusal or self._hang
+        if refusal:
+            raise refusal.with_traceback(None)  # the same error each time: it must not gather tracebacks
 
     def _new_waiter(self) -> "asyncio.Future[Any]":
         waiter: asyncio.Future[Any] = self._loop.create_future()
@@ -200,16 +272,36 @@ class Engine:
 
     def _release_all(self) -> None:
         for waiter in list(self._waiters):
-            _settle(waiter, self._refusal)
+            _settle(waiter, self._refusal or self._hang)
+
+    def _watch(self) -> None:
+        """Look again and again whether the worker hangs, and if so release everyone who waits."""
+        since = self._busy_since
+        if self._hang is None and since is not None and time.monotonic() - since > self._step_timeout:
+            logger.error("%s: a step takes longer than %g s", self.name, self._step_timeout)
+            self._hang = StepTimedOut(
+                f"a step of {self.name} takes longer than {self._step_timeout:g} s (setting step_timeout); what was "
+                "asked is not done, and the engine goes on once that step returns"
+            )
+            self._release_all()
+        if self._worker.is_alive():
+            self._loop.call_later(self._step_timeout / 4, self._watch)
+
+    def _recover(self) -> None:
+        logger.warning("%s: the step that took so long has returned", self.name)
+        self._hang = None
 
     # On the worker thread
 
     def _work(self) -> None:
         try:
             while self._receive():
+                self._busy_since = time.monotonic()
                 self._tick()
                 self._send()
+                self._rest()
             self._send()
+            self._rest()
         except Exception:
             logger.exception("%s: the engine has stopped", self.name)
             self._post(self._refuse, StepFailed(f"the engine of {self.name} has stopped; the server's log says why"))
@@ -226,6 +318,7 @@ class Engine:
             if item is None:
                 self._open = False
             elif isinstance(item, Call):
+                self._busy_since = time.monotonic()
                 self._answer(item)
             else:
                 self._accept(item)
@@ -241,7 +334,7 @@ class Engine:
     def _accept(self, run: Run) -> None:
         try:
             if run.slot is None:
-                run.slot = self._arenas.open(run.memory_size)
+                run.slot = self._arenas.open(run.memory_size, run.start)
             elif len(run.inputs) > 1:
                 run.before = self._arenas.of(run.slot).read(run.slot.number)
         except Exception as error:
@@ -299,7 +392,9 @@ class Engine:
             self._arenas.of(run.held).write(run.held.number, run.before)
         self._finish(run, self._explain(error, run))
 
-    def _finish(self, run: Run, outcome: Result | Exception | None) -> None:
+    def _finish(self, run: Run, outcome: Result | Replayed | Exception | None) -> None:
+        if run.keeps_end and isinstance(outcome, Result):
+            outcome = Replayed(outcome, self._arenas.of(run.held).read(run.held.number))
         if run.transient:
             self._arenas.close(run.held)
         self._outcomes.append((run, outcome))
@@ -320,9 +415,32 @@ class Engine:
         return StepFailed(f"the back end of {self.name} failed: {type(error).__name__}; nothing was changed")
 
     def _send(self) -> None:
-        if self._outcomes:
-            self._post(self._deliver, self._outcomes)
-            self._outcomes = []
+        """Tell what came out, but of what is to be logged, only the journal: it tells the others."""
+        logged, told = [], []
+        for item, outcome in self._outcomes:
+            if isinstance(item, Run) and item.entry is not None and isinstance(outcome, Result):
+                logged.append((item, outcome))
+            else:
+                told.append((item, outcome))
+        self._outcomes = []
+        if told:
+            self._post(self._deliver, told)
+        awaited = [(run, result) for run, result in logged if not run.waiter.done()]
+        if len(awaited) < len(logged):  # released while a step hung: for those who waited, it was not taken
+            self._post(self._deliver, [(run, None) for run, _ in logged if run.waiter.done()])
+        if awaited:
+            self._journal.commit([run.entry for run, _ in awaited], functools.partial(self._send_logged, awaited))
+
+    def _send_logged(self, logged: list[tuple[Run, Result]], errors: Sequence[EngramError | None]) -> None:
+        """Tell what came out of runs, from whatever thread the journal is in."""
+        outcomes = [(run, error or result) for (run, result), error in zip(logged, errors, strict=True)]
+        self._post(self._deliver, outcomes)
+
+    def _rest(self) -> None:
+        """Say that a tick is over, after what it finished is on its way."""
+        self._busy_since = None
+        if self._hang is not None:
+            self._post(self._recover)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -338,6 +456,10 @@ def _settle(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
         waiter.exception()  # seen, even if nobody waits any more
     else:
         waiter.set_result(outcome)
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("the server is stopping; try again later")
 
 
 def _probe(arenas: Arenas) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,19 +20,30 @@ class Result(NamedTuple):
     """name -> [T, ...]"""
 
 
+class Replayed(NamedTuple):
+    """What a sequence gave whose state is not kept in a slot, and that state."""
+
+    result: Result
+    state: dict[str, Array]
+
+
 @dataclass(eq=False)
 class Run:
     """A sequence in work: its inputs [T, input_size], how far it is, and who waits for it.
 
     slot: the session's slot, or None for a sequence whose state is not kept; the engine then takes a slot for it,
-    with a memory of `memory_size` slots.
+    with a memory of `memory_size` slots and the state `start`, if not given the first. keeps_end: the state after
+    the sequence is part of the outcome. entry: what the journal writes once it has run.
     """
 
     slot: Slot | None
     inputs: Array
     trace: Sequence[str]
-    waiter: "asyncio.Future[Result]"
+    waiter: "asyncio.Future[Any]"
     memory_size: int | None = None
+    start: Mapping[str, Array] | None = None
+    keeps_end: bool = False
+    entry: Any = None
     transient: bool = field(init=False)
     result: Result = field(init=False)
     before: Mapping[str, Array] | None = None

@@ -1,1 +1,1 @@
-"""Where it is written down which sessions there are and what became of them."""
+"""Where sessions are kept: their inputs, snapshots of their states, and what became of them."""

@@ -1,0 +1,91 @@
+"""Any step of a session again: the nearest snapshot before it, and the log from there, through the engine."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from app.backends.base import Array
+from app.catalogue import ServedModel
+from app.engine.run import Result
+from app.errors import StepNotKept
+from app.snapshot import Snapshot
+from app.stores.base import Steps
+from app.stores.writer import Writer
+
+CHUNK_BYTES = 2**18
+"""Inputs that are read from the log at a time."""
+
+CHUNK_STEPS = 256
+"""Steps that are taken again at a time, at most: the others of the model have their turn in between."""
+
+
+class Reached(NamedTuple):
+    """A state, None for that before the first step, and the step of the snapshot that it was computed from, or 0."""
+
+    state: Mapping[str, Array] | None
+    kept: int
+
+
+class Piece(NamedTuple):
+    """Some steps again, from `step` on: inputs [T, input_size] and what they gave."""
+
+    step: int
+    inputs: Array
+    result: Result
+    seqs: Sequence[int | None]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The past of one session: what is on a tape up to the step `stop`.
+
+    It can be read while the session goes on: a tape does not change. Raises StepNotKept where retention, or the end
+    of the session, has taken the steps meanwhile; SessionDamaged; and what Engine.replay raises.
+    """
+
+    writer: Writer
+    model: ServedModel
+    memory_size: int | None
+    tape: int
+
+    async def reach(self, step: int) -> Reached:
+        """Return the state at a step."""
+        kept, state = await self._nearest(step)
+        async for _, after in self._replay(kept, state, step, ()):
+            state = after
+        return Reached(state, kept)
+
+    async def pieces(self, start: int, stop: int, trace: Sequence[str]) -> AsyncIterator[Piece]:
+        """Yield the steps from `start` up to `stop`, in order."""
+        before = await self.reach(start)
+        async for piece, _ in self._replay(start, before.state, stop, trace):
+            yield piece
+
+    async def _nearest(self, step: int) -> tuple[int, Mapping[str, Array] | None]:
+        """Return the last snapshot up to a step, and its step."""
+        found = await self.writer.call(lambda store: store.before(self.tape, step)) if step else None
+        if found is None:
+            return 0, None
+        at, data = found
+        return at, Snapshot.from_bytes(data).state
+
+    async def _replay(
+        self, at: int, state: Mapping[str, Array] | None, stop: int, trace: Sequence[str]
+    ) -> AsyncIterator[tuple[Piece, Mapping[str, Array]]]:
+        """Take the steps from `at` up to `stop` again, and yield them with the state after them."""
+        while at < stop:
+            log = await self._log(at, stop)
+            if not log or log[0].step != at:
+                raise StepNotKept(f"step {at} is not kept any more", place="step", got=str(at))
+            inputs = np.concatenate([np.frombuffer(steps.inputs, "<f4").reshape(steps.steps, -1) for steps in log])
+            seqs = [steps.seq for steps in log for _ in range(steps.steps)]
+            for first in range(0, len(inputs), CHUNK_STEPS):
+                chunk = slice(first, first + CHUNK_STEPS)
+                result, state = await self.model.engine.replay(inputs[chunk], state, self.memory_size, trace)
+                yield Piece(at, inputs[chunk], result, seqs[chunk]), state
+                at += len(result.outputs)
+
+    async def _log(self, start: int, stop: int) -> list[Steps]:
+        return await self.writer.call(lambda store: store.steps(self.tape, start, stop, CHUNK_BYTES))

@@ -1,0 +1,206 @@
+"""The sessions whose states are in arenas: woken when they are used, taken out when others need the room."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from app.backends.base import NUMBER_BYTES, Array
+from app.catalogue import ServedModel
+from app.engine.arenas import Slot
+from app.errors import EngramError, OutOfMemory, SessionNotFound, StoreFailed
+from app.metrics import Metrics
+from app.past import Past
+from app.session import Session
+from app.stores.base import Record
+from app.stores.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+ROW_BYTES = 32
+"""What a request's steps take in the log beside their inputs, about."""
+
+SNAPSHOT_STEPS = 1000
+"""Steps after which a snapshot is kept, however small the log: so many are taken again, at most, to wake a session."""
+
+REPLAYED_STEPS = 8
+"""So few steps since a snapshot are taken again rather than another one kept when a session leaves its arena."""
+
+LEAVING = 16
+"""One in so many idle sessions leaves an arena that is full, so that the next ones find room."""
+
+LEAVING_AT_ONCE = 64
+
+
+class Residents:
+    """The sessions in arenas, by model, the least recently used first. Whoever asks for one holds its turn.
+
+    owner: whom the store is told of; max_resident: of a model; left: called when a session is in no arena any more.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        metrics: Metrics,
+        owner: str,
+        max_resident: int,
+        clock: Callable[[], float],
+        left: Callable[[Session], None],
+    ) -> None:
+        self._writer = writer
+        self._metrics = metrics
+        self._owner = owner
+        self._max_resident = max_resident
+        self._clock = clock
+        self._left = left
+        self._sessions: dict[str, OrderedDict[str, Session]] = {}
+        self._making_room: dict[str, asyncio.Lock] = {}
+
+    def count(self, model: str) -> int:
+        """Return the number of sessions of a model that are in its arena."""
+        return len(self._sessions.get(model, ()))
+
+    def use(self, session: Session) -> None:
+        """Note that a session was used."""
+        if session.slot is not None:
+            self._of(session.model).move_to_end(session.id)
+
+    async def leave_all(self, until: float) -> None:
+        """Take all sessions out that nobody uses; at the time `until`, the others stay where they are."""
+        left = [session for sessions in self._sessions.values() for session in sessions.values()]
+        while left and self._clock() < until:
+            await asyncio.gather(*map(self.try_leave, left[:LEAVING_AT_ONCE]))
+            del left[:LEAVING_AT_ONCE]
+        if left:
+            logger.warning("%d sessions did not leave their arenas in time", len(left))
+
+    async def state(self, session: Session, step: int | None) -> tuple[int, Mapping[str, Array]]:
+        slot = await self.wake(session)
+        if step in (None, session.step):
+            return session.step, await session.model.engine.read(slot)
+        session.check_kept(step)
+        state = (await self.past(session).reach(step)).state
+        return step, await self._first_state(session) if state is None else state
+
+    async def _first_state(self, session: Session) -> Mapping[str, Array]:
+        engine = session.model.engine
+        slot = await engine.open(session.memory_size)
+        try:
+            return await engine.read(slot)
+        finally:
+            engine.drop(slot)
+
+    async def snapshot(self, session: Session, step: int | None) -> bytes:
+        return session.packed(*await self.state(session, step))
+
+    def past(self, session: Session) -> Past:
+        return Past(self._writer, session.model, session.memory_size, session.tape)
+
+    async def wake(self, session: Session) -> Slot:
+        """Return the slot of a session, after its state was put there if it was not."""
+        if session.slot is not None:
+            return session.slot
+        session.model.engine.check_accepting()  # before the log is read: a step that hangs may still be written
+        found = await self._writer.call(lambda store: store.claim(session.id, self._owner))
+        if not isinstance(found, Record):
+            raise SessionNotFound(f"there is no session {session.id!r} any more", place="session", got=session.id)
+        session.follow(found)
+        reached = await self.past(session).reach(session.step)
+        session.slot = await self._take_slot(session.model, session.memory_size, reached.state)
+        session.kept, session.last = reached.kept, None
+        session.logged = (session.step - session.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
+        self._of(session.model)[session.id] = session
+        self._metrics.resident.labels(session.model.name).inc()
+        return session.slot
+
+    async def _take_slot(self, model: ServedModel, memory_size: int | None, state: Mapping[str, Array] | None) -> Slot:
+        residents = self._of(model)
+
+        def is_full() -> bool:
+            return len(residents) >= self._max_resident
+
+        if is_full():
+            await self._make_room(model, is_full)
+        while True:
+            try:
+                return await model.engine.open(memory_size, state)
+            except OutOfMemory:
+                if not await self._make_room(model, lambda: True):
+                    raise
+
+    async def _make_room(self, model: ServedModel, is_needed: Callable[[], bool]) -> bool:
+        """Take the sessions that were not used for the longest time out of an arena; False: there are none."""
+        async with self._making_room.setdefault(model.name, asyncio.Lock()):
+            if not is_needed():
+                return True
+            residents = self._of(model)
+            idle = [session for session in residents.values() if not session.users]
+            leaving = idle[: max(1, len(residents) // LEAVING)]
+            return any(await asyncio.gather(*map(self.try_leave, leaving)))
+
+    async def try_leave(self, session: Session) -> bool:
+        """Take a session out of its arena unless somebody uses it; return whether it left."""
+        if session.users or session.slot is None:
+            return False
+        session.users += 1
+        try:
+            async with session.turn:  # which is free
+                await self._leave(session, session.slot)
+        except EngramError as error:
+            logger.warning("session %s stays in the arena: %s", session.id, error)
+            return False
+        finally:
+            session.users -= 1
+            self._left(session)
+        return True
+
+    async def _leave(self, session: Session, slot: Slot) -> None:
+        """Keep a snapshot, and give the slot back. A session whose steps are not logged stays if that fails."""
+        if session.unlogged:
+            data, now = await self.snapshot(session, None), self._clock()
+            await self._writer.call(lambda store: store.park(session.id, session.step, session.seq, data, now))
+            session.unlogged = False
+        elif session.step - session.kept > REPLAYED_STEPS:
+            try:
+                await self.keep(session, passing=True)
+            except StoreFailed as error:
+                logger.warning("session %s leaves its arena without a snapshot: %s", session.id, error)
+        self._leave_arena(session)
+        await session.model.engine.free(slot)
+
+    async def keep(self, session: Session, passing: bool = False) -> None:
+        """Keep a snapshot of where a session is."""
+        if session.slot is None or session.unlogged:
+            return
+        tape, step, now = session.tape, session.step, self._clock()
+        data = await self.snapshot(session, None)
+        await self._writer.call(lambda store: store.snapshot(tape, step, data, now, passing))
+        session.kept, session.logged = step, 0
+
+    def snapshot_is_due(self, session: Session, logged: int) -> bool:
+        """Return whether to keep a snapshot, after so many bytes more in the log: when it has outgrown the state.
+
+        Then it is not due again until as much was logged once more.
+        """
+        session.logged += logged + ROW_BYTES
+        size = session.model.shapes(session.memory_size).state_bytes
+        if session.logged < size and session.step - session.kept < SNAPSHOT_STEPS:
+            return False
+        session.kept, session.logged = session.step, 0
+        return True
+
+    def drop(self, session: Session) -> None:
+        """Give up a session's slot, whatever is in it; the store says where the session is."""
+        slot = session.slot
+        if slot is not None:
+            self._leave_arena(session)
+            session.unlogged = False
+            session.model.engine.drop(slot)
+
+    def _leave_arena(self, session: Session) -> None:
+        session.slot, session.last = None, None
+        del self._of(session.model)[session.id]
+        self._metrics.resident.labels(session.model.name).dec()
+
+    def _of(self, model: ServedModel) -> OrderedDict[str, Session]:
+        return self._sessions.setdefault(model.name, OrderedDict())

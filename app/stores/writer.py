@@ -1,0 +1,276 @@
+"""The thread that owns the store, and the group commit.
+
+    engines' workers                      the writer's thread
+    ----------------                      -------------------
+    commit() -- Group ----.               loop:
+    event loop            +--> inbox        take all that has come
+    call() ---- Call -----'                 write all steps in it at once; then carry out the calls, one by one
+    futures, done() <--------------------   sync, where every commit is to survive a power cut; answer
+
+What a tick of an engine finished comes as one group; while one commit is under way, the next groups gather.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from app.errors import EngramError, SessionMoved, ShuttingDown, StoreFailed
+from app.stores.base import Entry, Store
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Durability = Literal["ack", "interval", "none"]
+
+Done = Callable[[Sequence[EngramError | None]], None]
+"""Called with what became of each entry of a group: written, or why not."""
+
+
+class Observer(Protocol):
+    """Who wants to know what the writer does; called from its thread."""
+
+    def commit(self, entries: int, seconds: float) -> None:
+        """So many entries were written at once, in so much time."""
+
+    def failure(self) -> None:
+        """Something could not be written or read."""
+
+
+@dataclass(eq=False)
+class Group:
+    """Steps to write: what a tick finished."""
+
+    entries: Sequence[Entry]
+    done: Done
+
+
+@dataclass(eq=False)
+class Call:
+    """Something else to do with the store."""
+
+    function: Callable[[Store], Any]
+    waiter: "asyncio.Future[Any]"
+
+
+class Writer:
+    """Writes what engines finish, and does with the store whatever else is asked, in order.
+
+    ack: a group's steps are done when they are committed. interval: they are done at once, and committed within
+    commit_interval seconds; while that fails, no more are taken. What is committed is synced within sync_interval
+    seconds, with 0 before it is done.
+    """
+
+    def __init__(
+        self, store: Store, observer: Observer, durability: Durability, commit_interval: float, sync_interval: float
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._waits = durability == "ack"
+        self._commit_interval = commit_interval
+        self._sync_interval = sync_interval
+        self._inbox: queue.SimpleQueue[Group | Call | None] = queue.SimpleQueue()
+        self._closed = False
+        self._failure: StoreFailed | None = None
+        # The thread's own
+        self._pending: list[Entry] = []
+        self._commit_at = 0.0
+        self._sync_at: float | None = None
+        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+
+    # From any thread
+
+    def commit(self, entries: Sequence[Entry], done: Done) -> None:
+        """Write entries; `done` is called once, from this thread or the writer's, when they count as written."""
+        failure = self._failure
+        if self._waits:
+            self._inbox.put(Group(entries, done))
+        elif failure is not None:
+            done([failure] * len(entries))
+        else:
+            self._inbox.put(Group(entries, _nobody))
+            done([None] * len(entries))
+
+    # On the event loop
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def call(self, function: Callable[[Store], T]) -> T:
+        """Do something with the store after all that was asked before, and return what it gave."""
+        if self._closed:
+            raise ShuttingDown("the server is stopping; try again later")
+        call = Call(function, asyncio.get_running_loop().create_future())
+        self._inbox.put(call)
+        result: T = await call.waiter
+        return result
+
+    async def close(self) -> None:
+        """Write what is left and let go of the store; a second call finds nothing to do."""
+        if not self._closed:
+            self._closed = True
+            self._inbox.put(None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    # On the writer's thread
+
+    def _work(self) -> None:
+        while (items := self._take()) is not None:
+            self._carry_out(items)
+        self._flush()
+        self._store.close()
+
+    def _take(self) -> list[Group | Call] | None:
+        """Return all that has come, after waiting for something, or until it is time to write; None: it is over."""
+        items: list[Group | Call] = []
+        with contextlib.suppress(queue.Empty):
+            item = self._inbox.get(timeout=self._patience())
+            while item is not None:
+                items.append(item)
+                item = self._inbox.get_nowait()
+            if not items:
+                return None
+            self._inbox.put(None)  # the end comes again, once these are carried out
+        return items
+
+    def _patience(self) -> float | None:
+        """Return the seconds until something is due without being asked."""
+        due = [self._commit_at] if self._pending else []
+        if self._sync_at is not None:
+            due.append(self._sync_at)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _carry_out(self, items: Sequence[Group | Call]) -> None:
+        groups = [item for item in items if isinstance(item, Group)]
+        calls = [item for item in items if isinstance(item, Call)]
+        outcomes: list[Any] = []
+        if self._waits:
+            outcomes += self._write(groups)
+        else:
+            self._gather(groups)
+            outcomes += [[None] * len(group.entries) for group in groups]
+        if calls or self._is_due(self._commit_at):
+            self._flush()
+        outcomes += [self._answer(call) for call in calls]
+        unsynced = self._sync_if_due()
+        settled: list[Group | Call] = [*groups, *calls]
+        for item, outcome in zip(settled, outcomes, strict=True):
+            _settle(item, outcome, unsynced)
+
+    def _write(self, groups: Sequence[Group]) -> list[list[EngramError | None]]:
+        """Write the entries of groups at once, and return what became of each."""
+        entries = [entry for group in groups for entry in group.entries]
+        errors = self._append(entries)
+        outcomes = []
+        for group in groups:
+            outcomes.append(errors[: len(group.entries)])
+            errors = errors[len(group.entries) :]
+        return outcomes
+
+    def _append(self, entries: Sequence[Entry]) -> list[EngramError | None]:
+        if not entries:
+            return []
+        began = time.perf_counter()
+        try:
+            refused = self._store.append(entries)
+        except Exception as error:
+            failure = _explained(error)
+            self._observer.failure()
+            return [failure] * len(entries)
+        self._observer.commit(len(entries), time.perf_counter() - began)
+        self._note_write()
+        return [_moved() if index in refused else None for index in range(len(entries))]
+
+    def _gather(self, groups: Sequence[Group]) -> None:
+        """Keep entries that count as written, to write them within the commit interval."""
+        if not self._pending:
+            self._commit_at = time.monotonic() + self._commit_interval
+        self._pending += [entry for group in groups for entry in group.entries]
+
+    def _flush(self) -> None:
+        """Write the entries that count as written; where that fails, they are kept for another time."""
+        failure = next((error for error in self._append(self._pending) if isinstance(error, StoreFailed)), None)
+        if failure is None:
+            self._pending = []
+        elif self._failure is None:
+            logger.error(
+                "steps that were answered cannot be written, and no more are taken until they are: %s", failure
+            )
+        self._failure = failure
+        self._commit_at = time.monotonic() + self._commit_interval
+
+    def _answer(self, call: Call) -> Any:
+        """Carry out a call, unless what it may build on could not be written."""
+        if self._failure is not None:
+            return self._failure
+        try:
+            outcome = call.function(self._store)
+        except Exception as error:
+            if not isinstance(error, EngramError) or isinstance(error, StoreFailed):
+                self._observer.failure()
+            return _explained(error)
+        self._note_write()
+        return outcome
+
+    def _note_write(self) -> None:
+        if self._sync_at is None:
+            self._sync_at = time.monotonic() + self._sync_interval
+
+    def _sync_if_due(self) -> StoreFailed | None:
+        """Sync when it is time to; return the failure where every commit was to be synced and this one was not."""
+        if self._sync_at is None or not self._is_due(self._sync_at):
+            return None
+        self._sync_at = None
+        try:
+            self._store.sync()
+        except StoreFailed as error:
+            logger.error("%s", error)
+            self._observer.failure()
+            return error if self._sync_interval == 0 else None
+        return None
+
+    def _is_due(self, moment: float) -> bool:
+        return time.monotonic() >= moment
+
+
+def _settle(item: Group | Call, outcome: Any, unsynced: StoreFailed | None) -> None:
+    """Tell what became of a group or a call, from the writer's thread."""
+    if isinstance(item, Group):
+        item.done(outcome if unsynced is None else [unsynced] * len(item.entries))
+        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        item.waiter.get_loop().call_soon_threadsafe(_settle_waiter, item.waiter, unsynced or outcome)
+
+
+def _settle_waiter(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
+    if waiter.done():
+        return
+    if isinstance(outcome, Exception):
+        waiter.set_exception(outcome)
+        waiter.exception()  # seen, even if nobody waits any more
+    else:
+        waiter.set_result(outcome)
+
+
+def _explained(error: Exception) -> EngramError:
+    """Return an error for the client: our own as it is, and for another one with an entry in the log."""
+    if isinstance(error, EngramError):
+        return error
+    logger.error("the store failed", exc_info=error)
+    return StoreFailed(f"the store failed: {type(error).__name__}; the server's log says why")
+
+
+def _moved() -> SessionMoved:
+    return SessionMoved("another server has claimed this session, or went on with it: ask again")
+
+
+def _nobody(_: Sequence[EngramError | None]) -> None:
+    """Nobody waits for what becomes of entries that count as written."""
