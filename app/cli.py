@@ -395,6 +395,8 @@ def _add_bench(commands: Commands) -> None:
     _add_bench_kernels(benchmarks)
     _add_bench_training(benchmarks)
     _add_bench_served_steps(benchmarks)
+    _add_bench_durability(benchmarks)
+    _add_bench_sessions(benchmarks)
 
 
 def _add_bench_kernels(benchmarks: Commands) -> None:
@@ -466,6 +468,56 @@ def _bench_served_steps(options: argparse.Namespace) -> int:
     from benchmarks.served_steps import run
 
     run(options.checkpoints, options.model, options.sessions, options.backend, options.rounds, options.seconds)
+    return 0
+
+
+def _add_bench_durability(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "durability", "Session-steps per second over WebSocket with each durability.")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
+    parser.add_argument("--model", default="dnc-copy", help="which of them")
+    parser.add_argument("--sessions", type=_positive, nargs="+", default=[1, 64, 1024], help="concurrent sessions")
+    parser.add_argument("--rounds", type=_positive, default=5, help="turns of which the median is taken")
+    parser.add_argument("--seconds", type=_seconds, default=3.0, help="time of each turn")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the servers write meanwhile (default: .)")
+    parser.set_defaults(run=_bench_durability)
+
+
+def _bench_durability(options: argparse.Namespace) -> int:
+    from benchmarks.durability import run
+
+    run(
+        options.checkpoints,
+        options.model,
+        options.sessions,
+        options.rounds,
+        options.seconds,
+        options.data_root,
+        options.command_line,
+    )
+    return 0
+
+
+def _add_bench_sessions(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "sessions", "What many open sessions take, and what it costs to wake one.")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
+    parser.add_argument("--model", default="dnc-copy", help="which of them")
+    parser.add_argument("--sessions", type=_positive, default=100_000, help="how many are opened")
+    parser.add_argument("--max-resident", type=_positive, default=4096, help="how many may be in memory")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the server writes meanwhile (default: .)")
+    parser.set_defaults(run=_bench_sessions)
+
+
+def _bench_sessions(options: argparse.Namespace) -> int:
+    from benchmarks.sessions import run
+
+    run(
+        options.checkpoints,
+        options.model,
+        options.sessions,
+        options.max_resident,
+        options.data_root,
+        options.command_line,
+    )
     return 0
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from app import cli
-from benchmarks import served_steps
+from benchmarks import durability, server, sessions
 from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
@@ -153,6 +153,29 @@ def test_served_steps_prints_a_row_for_each_number_of_sessions():
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["sessions", "1", "3"]
 
 
+def test_durability_has_a_row_of_each_durability_for_each_number_of_sessions(tmp_path):
+    words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--data-root", tmp_path]
+    done = engram("bench", "durability", *words)
+    assert done.returncode == 0, done.stderr
+    assert " an fdatasync takes " in done.stdout
+    body = done.stdout.split(durability.DURABILITY.head())[1].strip().splitlines()
+    cells = [row.strip("| ").split(" | ") for row in body]
+    assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in durability.DURABILITIES]
+    assert [row[3] for row in cells if row[1] == "none"] == ["1.00", "1.00"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sessions_are_opened_stepped_woken_and_woken_again_after_a_kill(tmp_path):
+    words = ["--sessions", 40, "--max-resident", 16, "--data-root", tmp_path]
+    done = engram("bench", "sessions", *words)
+    assert done.returncode == 0, done.stderr
+    tables = (sessions.MEMORY, sessions.RATES, sessions.LATENCY)
+    bodies = [done.stdout.split(table.head())[1].lstrip("\n").split("\n\n")[0].splitlines() for table in tables]
+    assert [len(body) for body in bodies] == [5, 2, 6]
+    assert all(row.count(" | ") + 1 == len(sessions.LATENCY.columns) for row in bodies[2])
+    assert [row.strip("| ").split(" | ")[1] for row in bodies[2]] == ["8"] * 6
+
+
 # Nothing wrong is timed
 
 
@@ -173,6 +196,25 @@ def test_last_bit_is_wrong_where_the_same_bits_are_due():
     one = np.ones(1, np.float32)
     with pytest.raises(WrongOutputs):
         check_close("it", np.nextafter(one, 2 * one), one, 0.0)
+
+
+def test_session_at_another_step_than_it_gave_answers_is_told(monkeypatch):
+    monkeypatch.setattr(durability, "reached", lambda connection, session: {"a": 7, "b": 6}[session])
+    opened = [server.Stream(None, name, answers=7) for name in "ab"]
+    with pytest.raises(WrongOutputs, match="ack: a session that gave 7 answers of one step each is at step 6"):
+        durability.check_answers("ack", server.Server("host:1", None), opened)
+
+
+@pytest.mark.parametrize("answer", [{"step": 34, "outputs": [[1.0]]}, {"step": 33, "outputs": [[0.9]]}])
+def test_woken_session_that_answers_something_else_is_refused(answer):
+    asked = sessions.Expected(b"", b"", np.ones((sessions.STEPS + 2, 1)))
+    with pytest.raises(WrongOutputs, match="not timed, /sessions/a"):
+        sessions.step(lambda path, body: answer, "/sessions/a", asked, sessions.STEPS)
+
+
+def test_sessions_that_all_fit_are_too_few(capsys):
+    assert cli.main(["bench", "sessions", "--sessions", "8", "--max-resident", "8"]) == 1
+    assert "--sessions 8: none has to be woken where 8 are in memory" in capsys.readouterr().err
 
 
 def test_step_that_goes_wrong_after_a_while_is_refused():
@@ -329,7 +371,7 @@ def test_models_and_inputs_are_the_same_at_every_call():
 def test_command_line_offers_what_there_is():
     assert tuple(TABLES) == cli.KERNEL_TABLES
     assert tuple(SIZES) == cli.KERNEL_SIZES
-    assert set(cli.SERVED_BACKENDS) == set(served_steps.BACKENDS)
+    assert set(cli.SERVED_BACKENDS) == set(server.BACKENDS)
 
 
 def test_missing_public_implementation_is_told_before_anything_is_measured(tmp_path, capsys, threads):

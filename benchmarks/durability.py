@@ -1,0 +1,177 @@
+"""What it costs to keep every step: session-steps per second over WebSocket with each durability.
+
+    none           |--|        |--|        |--|          a server each, all running; one at a time is loaded:
+    interval          |--|        |--|        |--|       a turn of some seconds
+    ack                  |--|        |--|        |--|
+    ack, synced             |--|        |--|        |--|
+                   round 1     round 2     round 3       a ratio is that of two turns of one round
+
+So what else the machine does falls on all alike.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.machine import load_average, machine, versions
+from benchmarks.server import (
+    BACKENDS,
+    Server,
+    Stream,
+    check,
+    frame,
+    random_inputs,
+    running_server,
+    steps_per_second,
+    streams,
+)
+from benchmarks.table import Row, Table, print_table
+from benchmarks.timing import WrongOutputs
+from models.manifest import read_manifest
+
+DURABILITIES = {
+    "none": ("--durability", "none"),
+    "interval": ("--durability", "interval"),
+    "ack": ("--durability", "ack"),
+    "ack, synced": ("--durability", "ack", "--sync-interval", "0"),
+}
+"""The flags of each server; the first is what the others are compared with."""
+
+SYNCS = 50
+SYNCED_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured, and for how long. servers: those of DURABILITIES, running."""
+
+    servers: Mapping[str, Server]
+    model: str
+    message: bytes
+    sessions: Sequence[int]
+    rounds: int
+    seconds: float
+
+
+class Turn(NamedTuple):
+    """What one server did while it was loaded."""
+
+    rate: float
+    """Session-steps per second."""
+    cpu: float
+    """Seconds that the server computed per 1,000 steps."""
+    clients_cpu: float
+    """Those that its clients did."""
+
+
+def run(
+    checkpoints: Path,
+    model: str,
+    sessions: Sequence[int],
+    rounds: int,
+    seconds: float,
+    data_root: Path | None,
+    command: str,
+) -> None:
+    """Print the table of one model at each number of concurrent sessions.
+
+    data_root: where the servers' data directories go for the time of the run, if not below the current directory.
+    command: how this was started. Raises WrongOutputs where a server answers what it should not, or loses a step.
+    """
+    with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory, ExitStack() as stack:
+        root = Path(directory)
+        print(f"`{command}` on {machine()}, {load_average()};")
+        print(f"{versions('uvicorn', 'websockets')}; an fdatasync takes {1000 * sync_seconds(root):.2f} ms there.")
+        print(f"Medians of {rounds} rounds of {seconds:g} s for each; servers and clients share the cores.", flush=True)
+        flags = ("--max-batch", str(max(sessions)), "--max-queue", str(max(1024, *sessions)))
+        servers = {
+            name: stack.enter_context(running_server(checkpoints, root / name, *flags, *chosen))
+            for name, chosen in DURABILITIES.items()
+        }
+        for server in servers.values():
+            asyncio.run(check(server.address, model, BACKENDS["fused"](checkpoints / model, 1)))
+        message = frame(random_inputs(1, read_manifest(checkpoints / model).input_size, 0))
+        print_table("durability", DURABILITY, Plan(servers, model, message, sessions, rounds, seconds))
+
+
+def sync_seconds(directory: Path) -> float:
+    """Return the time in which a page that was written in a directory survives a power cut: the median of some."""
+    times = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(SYNCS):
+            file.write(bytes(SYNCED_BYTES))
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    for sessions in plan.sessions:
+        turns = asyncio.run(take_turns(plan, sessions))
+        compared = next(iter(turns.values()))
+        for name, own in turns.items():
+            ratio = statistics.median(turn.rate / other.rate for turn, other in zip(own, compared, strict=True))
+            rate, cpu, clients_cpu = (statistics.median(figures) for figures in zip(*own, strict=True))
+            yield sessions, name, rate, ratio, cpu, clients_cpu
+
+
+async def take_turns(plan: Plan, sessions: int) -> dict[str, list[Turn]]:
+    """Load one server after the other with so many sessions, round by round. Raises WrongOutputs."""
+    turns: dict[str, list[Turn]] = {name: [] for name in plan.servers}
+    async with AsyncExitStack() as stack:
+        opened = {
+            name: await stack.enter_async_context(streams(server.address, plan.model, sessions))
+            for name, server in plan.servers.items()
+        }
+        for _ in range(plan.rounds):
+            for name, server in plan.servers.items():
+                turns[name].append(await take_turn(server, opened[name], plan.message, plan.seconds))
+        for name, server in plan.servers.items():
+            check_answers(name, server, opened[name])
+    return turns
+
+
+async def take_turn(server: Server, opened: Sequence[Stream], message: bytes, seconds: float) -> Turn:
+    answers, cpu, own_cpu = sum(stream.answers for stream in opened), server.cpu_seconds, time.process_time()
+    rate = await steps_per_second(opened, message, seconds)
+    thousands = (sum(stream.answers for stream in opened) - answers) / 1000
+    return Turn(rate, (server.cpu_seconds - cpu) / thousands, (time.process_time() - own_cpu) / thousands)
+
+
+def check_answers(name: str, server: Server, opened: Sequence[Stream]) -> None:
+    """Raise WrongOutputs unless every session is at the step that counts its answers."""
+    with closing(http.client.HTTPConnection(server.address)) as connection:
+        for stream in opened:
+            step = reached(connection, stream.session)
+            if step != stream.answers:
+                raise WrongOutputs(
+                    f"{name}: a session that gave {stream.answers} answers of one step each is at step {step}"
+                )
+
+
+def reached(connection: http.client.HTTPConnection, session: str) -> int:
+    """Return the step that a server says a session is at."""
+    connection.request("GET", f"/sessions/{session}")
+    step: int = json.load(connection.getresponse())["step"]
+    return step
+
+
+DURABILITY = Table(
+    "Durability",
+    "Session-steps per second over WebSocket, and that beside `none`, which writes no step; `interval` writes them "
+    "within 0.1 s, `ack` before they are answered. What is written survives a power cut within a second; where it "
+    "says `synced`, before the answer. CPU: seconds per 1,000 steps.",
+    ("sessions", "durability", "steps/s", "of none", "server's CPU", "clients' CPU"),
+    measure,
+)

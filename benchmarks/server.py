@@ -1,0 +1,141 @@
+"""`engram serve` in a process of its own, and the clients that load it, in this one.
+
+A client sends a step, waits for the answer, and sends the next. Before anything is timed, what a session answers is
+compared with what the back end computes.
+"""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from app.backends.base import Array, Backend
+from app.backends.fused import FusedBackend
+from app.backends.onnx import OnnxBackend
+from benchmarks.timing import check_close
+
+CHECKED_STEPS = 20
+TOLERANCE = 1e-3
+PROTOCOL = "engram.msgpack"
+BACKENDS: dict[str, Callable[[Path, int], FusedBackend | OnnxBackend]] = {"fused": FusedBackend, "onnx": OnnxBackend}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that listens."""
+
+    address: str
+    """Host and port."""
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has computed so far, all its threads together. Needs Linux."""
+        after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self, what: str = "VmRSS") -> float:
+        """Return its resident memory in MB; what: VmRSS for now's, VmHWM for the most so far. Needs Linux."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"^{what}:\s+(\d+) kB$", status, re.M)
+        assert found, f"no {what} in /proc"
+        return int(found[1]) * 1024 / 1e6
+
+
+@contextmanager
+def running_server(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
+    """Run a server on a free port with what it keeps in `data`."""
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--checkpoints", str(checkpoints)]
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        subprocess.Popen([*command, "--data", str(data), *flags], stderr=log.fileno()) as process,
+    ):
+        try:
+            while not (found := re.search(r"look at http://(\S+) in", Path(log.name).read_text())):
+                if process.poll() is not None:
+                    sys.exit(Path(log.name).read_text())
+                time.sleep(0.05)
+            yield Server(found[1], process)
+        finally:
+            process.terminate()
+
+
+def random_inputs(rows: int, width: int, seed: int) -> Array:
+    """Return bits, [rows, width]."""
+    return np.random.default_rng(seed).integers(0, 2, (rows, width)).astype(np.float32)
+
+
+def frame(inputs: Array) -> bytes:
+    """Return the message that asks for these steps, [T, input_size]."""
+    packed: bytes = msgpack.packb({"inputs": {"shape": inputs.shape, "data": inputs.tobytes()}})
+    return packed
+
+
+@dataclass(eq=False)
+class Stream:
+    """A session and its WebSocket."""
+
+    socket: ClientConnection
+    session: str
+    answers: int = 0
+
+    async def step(self, message: bytes) -> bytes:
+        """Send a message and return the answer."""
+        await self.socket.send(message)
+        answer = await self.socket.recv(decode=False)
+        self.answers += 1
+        return answer
+
+
+@asynccontextmanager
+async def streams(address: str, model: str, sessions: int) -> AsyncIterator[list[Stream]]:
+    """Open so many sessions, each with a WebSocket of its own."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(_stream(address, model)) for _ in range(sessions)]
+
+
+@asynccontextmanager
+async def _stream(address: str, model: str) -> AsyncIterator[Stream]:
+    protocols = [Subprotocol(PROTOCOL)]
+    url = f"ws://{address}/stream?model={model}"
+    async with connect(url, subprotocols=protocols, compression=None, ping_interval=None) as socket:
+        yield Stream(socket, msgpack.unpackb(await socket.recv())["session"])
+
+
+async def check(address: str, model: str, backend: Backend) -> None:
+    """Compare what a session answers with what the back end computes. Raises WrongOutputs."""
+    slot = backend.open()
+    async with streams(address, model, 1) as [stream]:
+        for step in range(CHECKED_STEPS):
+            inputs = random_inputs(1, backend.spec.input_size, step)
+            expected, _ = backend.step([slot], inputs)
+            outputs = np.frombuffer(msgpack.unpackb(await stream.step(frame(inputs)))["outputs"]["data"], "<f4")
+            check_close(f"{model}: outputs over WebSocket", outputs, expected[0], TOLERANCE)
+
+
+async def steps_per_second(opened: Sequence[Stream], message: bytes, seconds: float) -> float:
+    """Step all sessions for so many seconds, each with one step under way at a time."""
+    before, began = _answers(opened), time.perf_counter()
+    await asyncio.gather(*(_step_until(stream, message, began + seconds) for stream in opened))
+    return (_answers(opened) - before) / (time.perf_counter() - began)
+
+
+async def _step_until(stream: Stream, message: bytes, end: float) -> None:
+    while time.perf_counter() < end:
+        await stream.step(message)
+
+
+def _answers(opened: Sequence[Stream]) -> int:
+    return sum(stream.answers for stream in opened)

@@ -1,0 +1,247 @@
+"""Many more sessions than fit into memory: what they take, and what it costs to wake one.
+
+    opened, then each stepped, over HTTP:
+
+    0                                                    sessions
+    |-----------------------------------------|-----------------|
+      have left the arena, with a snapshot      are in the arena
+    |woken|                                                         then kill -9, and a start
+           |woken|                                        |woken|   from their snapshots, and from their inputs
+
+One that is woken takes a step, and another one when it is in memory: the difference is what waking costs. What it
+answers is what the back end computes for the same inputs, or nothing is told.
+"""
+
+import http.client
+import json
+import queue
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.machine import load_average, machine, versions
+from benchmarks.server import BACKENDS, TOLERANCE, Server, random_inputs, running_server
+from benchmarks.table import Row, Table, print_table
+from benchmarks.timing import Array, check_close
+
+CONNECTIONS = 32
+STEPS = 32
+"""Steps of each session before it is woken, in one request."""
+WOKEN = 1000
+"""Sessions that are woken of each kind, at most."""
+
+
+class TooFew(ValueError):
+    """So few sessions that none has to be woken."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured."""
+
+    checkpoints: Path
+    model: str
+    sessions: int
+    max_resident: int
+    data: Path
+
+    @property
+    def woken(self) -> int:
+        """Sessions of each kind that are woken: those surely are in the arena, or surely are not."""
+        return min(WOKEN, self.max_resident // 2, (self.sessions - self.max_resident) // 2)
+
+
+class Expected(NamedTuple):
+    """What sessions that all get the same inputs are asked and answer."""
+
+    first: bytes
+    """The request for STEPS steps."""
+    next: bytes
+    """That for one more."""
+    outputs: Array
+    """float32 [STEPS + 2, output_size]."""
+
+
+class Post:
+    """Posts over one connection that is kept open."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = http.client.HTTPConnection(address)
+
+    def __call__(self, path: str, body: bytes) -> Any:
+        """Return the answer. Raises RuntimeError where it is none."""
+        self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        answer = json.load(response)
+        if response.status >= 300:
+            raise RuntimeError(f"{path}: {answer['detail']}")
+        return answer
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def run(checkpoints: Path, model: str, sessions: int, max_resident: int, data_root: Path | None, command: str) -> None:
+    """Print the tables of one model.
+
+    data_root: where the server's data directory goes for the time of the run, if not below the current directory.
+    command: how this was started. Raises TooFew, and WrongOutputs where a session answers what it should not.
+    """
+    if sessions <= max_resident + 1:
+        raise TooFew(f"--sessions {sessions}: none has to be woken where {max_resident} are in memory; ask for more")
+    print(f"`{command}` on {machine()}, {load_average()};")
+    print(f"{versions('uvicorn')}; {CONNECTIONS} connections, {STEPS} steps of each session.", flush=True)
+    with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
+        measured = measure(Plan(checkpoints, model, sessions, max_resident, Path(directory)))
+    print_table("memory", MEMORY, measured.memory)
+    print_table("rates", RATES, measured.rates)
+    print_table("steps", LATENCY, measured.latency)
+
+
+class Measured(NamedTuple):
+    """The rows of the tables."""
+
+    memory: list[Row]
+    rates: list[Row]
+    latency: list[Row]
+
+
+def measure(plan: Plan) -> Measured:
+    """Open, step, wake, kill, start and wake again."""
+    asked = expected(plan)
+    measured = Measured([], [], [])
+    with started(plan) as (server, seconds):
+        measured.memory.append(("ready", seconds, *memory(server, plan)))
+        names = [answer["id"] for answer in post_all(server, "opening", opening(plan), measured.rates)]
+        paths = [f"/sessions/{name}/steps" for name in names]
+        post_all(server, "stepping", [(path, asked.first) for path in paths], measured.rates)
+        measured.memory.append(("all opened and stepped", "", *memory(server, plan)))
+        measured.latency.extend(latencies(server, paths[: plan.woken], asked, "woken from its snapshot"))
+        measured.memory.append((f"{plan.woken} woken", "", *memory(server, plan)))
+        server.process.kill()
+    with started(plan) as (server, seconds):
+        measured.memory.append(("ready after kill -9", seconds, *memory(server, plan)))
+        chosen = paths[plan.woken : 2 * plan.woken]
+        measured.latency.extend(latencies(server, chosen, asked, "woken from its snapshot, after kill -9"))
+        measured.latency.extend(
+            latencies(server, paths[-plan.woken :], asked, f"woken by its {STEPS} steps, after kill -9")
+        )
+        measured.memory.append((f"{2 * plan.woken} woken", "", *memory(server, plan)))
+    return measured
+
+
+def expected(plan: Plan) -> Expected:
+    """Compute what a session of the plan's model answers."""
+    backend = BACKENDS["fused"](plan.checkpoints / plan.model, 1)
+    slot = backend.open()
+    inputs = random_inputs(STEPS + 1, backend.spec.input_size, 0)
+    outputs = [backend.step([slot], row[np.newaxis])[0][0] for row in (*inputs, inputs[-1])]
+    return Expected(body(inputs=inputs[:STEPS].tolist()), body(inputs=inputs[STEPS:].tolist()), np.stack(outputs))
+
+
+@contextmanager
+def started(plan: Plan) -> Iterator[tuple[Server, float]]:
+    """Start a server, and give it when it is ready, with the seconds that took."""
+    began = time.perf_counter()
+    flags = ("--max-resident", str(plan.max_resident), "--max-sessions", str(plan.sessions))
+    with running_server(plan.checkpoints, plan.data, *flags) as server:
+        with closing(http.client.HTTPConnection(server.address)) as connection:
+            connection.request("GET", "/readyz")
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+        yield server, time.perf_counter() - began
+
+
+def memory(server: Server, plan: Plan) -> tuple[float, float, float]:
+    """Return resident megabytes, the most so far, and those of the data directory."""
+    files = sum(path.stat().st_size for path in plan.data.iterdir())
+    return server.memory(), server.memory("VmHWM"), files / 1e6
+
+
+def opening(plan: Plan) -> list[tuple[str, bytes]]:
+    return [("/sessions", body(model=plan.model))] * plan.sessions
+
+
+def body(**document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
+def post_all(server: Server, what: str, requests: Sequence[tuple[str, bytes]], rates: list[Row]) -> list[Any]:
+    """Post requests over several connections, add a row with their rate, and return the answers, in order."""
+    idle: queue.SimpleQueue[Post] = queue.SimpleQueue()
+    for _ in range(CONNECTIONS):
+        idle.put(Post(server.address))
+
+    def post(request: tuple[str, bytes]) -> Any:
+        connection = idle.get()
+        try:
+            return connection(*request)
+        finally:
+            idle.put(connection)
+
+    began, cpu = time.perf_counter(), server.cpu_seconds
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        posted = pool.map(post, requests)
+        answers = list(tqdm(posted, what, len(requests), leave=False, unit="session", disable=None))
+    count = len(requests)
+    rates.append((what, count, count / (time.perf_counter() - began), 1000 * (server.cpu_seconds - cpu) / count))
+    for _ in range(CONNECTIONS):
+        idle.get().close()
+    return answers
+
+
+def latencies(server: Server, paths: Sequence[str], asked: Expected, what: str) -> Iterator[Row]:
+    """Yield how long a step takes that wakes its session, and the next one."""
+    waking, awake = [], []
+    with closing(Post(server.address)) as post:
+        for path in tqdm(paths, what, leave=False, unit="session", disable=None):
+            waking.append(step(post, path, asked, STEPS))
+            awake.append(step(post, path, asked, STEPS + 1))
+    yield what, len(waking), *percentiles(waking)
+    yield "the same in memory", len(awake), *percentiles(awake)
+
+
+def step(post: Callable[[str, bytes], Any], path: str, asked: Expected, reached: int) -> float:
+    """Take one step of a session that is at `reached`, and return the seconds that took. Raises WrongOutputs."""
+    began = time.perf_counter()
+    answer = post(path, asked.next)
+    seconds = time.perf_counter() - began
+    check_close(f"{path}: step", np.array(answer["step"]), np.array(reached + 1), 0.0)
+    check_close(f"{path}: outputs", np.array(answer["outputs"][0]), asked.outputs[reached], TOLERANCE)
+    return seconds
+
+
+def percentiles(times: Sequence[float]) -> list[float]:
+    """Return the median, 95th and 99th percentile of seconds, in milliseconds."""
+    return [1000 * float(value) for value in np.percentile(times, [50, 95, 99])]
+
+
+MEMORY = Table[Sequence[Row]](
+    "Memory of the server",
+    "In megabytes of 10^6 bytes: resident now and at most so far, and the files of the data directory. The seconds are "
+    "those from the start of the process until it is ready.",
+    ("when", "seconds", "resident", "at most", "data directory"),
+    iter,
+)
+
+RATES = Table[Sequence[Row]](
+    "All sessions",
+    "Each is opened by one request and stepped by one. CPU: milliseconds of the server for each.",
+    ("what", "sessions", "sessions/s", "CPU"),
+    iter,
+)
+
+LATENCY = Table[Sequence[Row]](
+    "One step",
+    "Milliseconds from the request for one step to its answer, one session at a time, over one connection.",
+    ("session", "steps", "median", "95th percentile", "99th"),
+    iter,
+)
