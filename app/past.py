@@ -1,14 +1,13 @@
 """Any step of a session again: the nearest snapshot before it, and the log from there, through the engine."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from app.backends.base import Array
-from app.catalogue import ServedModel
-from app.engine.run import Result
+from app.engine.run import Replayed, Result
 from app.errors import StepNotKept
 from app.snapshot import Snapshot
 from app.stores.base import Steps
@@ -37,6 +36,10 @@ class Piece(NamedTuple):
     seqs: Sequence[int | None]
 
 
+Replay = Callable[[Array, Mapping[str, Array] | None, int | None, Sequence[str]], Awaitable[Replayed]]
+"""Engine.replay, or one that makes room for it."""
+
+
 @dataclass(frozen=True)
 class Past:
     """The past of one session: what is on a tape up to the step `stop`.
@@ -46,7 +49,7 @@ class Past:
     """
 
     writer: Writer
-    model: ServedModel
+    replay: Replay
     memory_size: int | None
     tape: int
 
@@ -59,9 +62,10 @@ class Past:
 
     async def pieces(self, start: int, stop: int, trace: Sequence[str]) -> AsyncIterator[Piece]:
         """Yield the steps from `start` up to `stop`, in order."""
-        before = await self.reach(start)
-        async for piece, _ in self._replay(start, before.state, stop, trace):
-            yield piece
+        if start < stop:
+            before = await self.reach(start)
+            async for piece, _ in self._replay(start, before.state, stop, trace):
+                yield piece
 
     async def _nearest(self, step: int) -> tuple[int, Mapping[str, Array] | None]:
         """Return the last snapshot up to a step, and its step."""
@@ -83,7 +87,7 @@ class Past:
             seqs = [steps.seq for steps in log for _ in range(steps.steps)]
             for first in range(0, len(inputs), CHUNK_STEPS):
                 chunk = slice(first, first + CHUNK_STEPS)
-                result, state = await self.model.engine.replay(inputs[chunk], state, self.memory_size, trace)
+                result, state = await self.replay(inputs[chunk], state, self.memory_size, trace)
                 yield Piece(at, inputs[chunk], result, seqs[chunk]), state
                 at += len(result.outputs)
 

@@ -3,17 +3,22 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
-from app.errors import EngramError, OutOfMemory, SessionNotFound, StoreFailed
+from app.engine.run import Replayed
+from app.errors import EngramError, OutOfMemory, SessionNotFound
 from app.metrics import Metrics
 from app.past import Past
 from app.session import Session
 from app.stores.base import Record
 from app.stores.writer import Writer
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,7 @@ class Residents:
         self._left = left
         self._sessions: dict[str, OrderedDict[str, Session]] = {}
         self._making_room: dict[str, asyncio.Lock] = {}
+        self._writing: set[asyncio.Future[None]] = set()
 
     def count(self, model: str) -> int:
         """Return the number of sessions of a model that are in its arena."""
@@ -94,7 +100,22 @@ class Residents:
         return session.packed(*await self.state(session, step))
 
     def past(self, session: Session) -> Past:
-        return Past(self._writer, session.model, session.memory_size, session.tape)
+        """Return the past of a session, as its tape has it now."""
+        model = session.model
+
+        async def replay(*arguments: Any) -> Replayed:
+            return await self.with_room(model, lambda: model.engine.replay(*arguments))
+
+        return Past(self._writer, replay, session.memory_size, session.tape)
+
+    async def with_room(self, model: ServedModel, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do what takes memory of a model's arena; sessions that nobody uses leave it where there is none."""
+        while True:
+            try:
+                return await work()
+            except OutOfMemory:
+                if not await self._make_room(model, lambda: True):
+                    raise
 
     async def wake(self, session: Session) -> Slot:
         """Return the slot of a session, after its state was put there if it was not."""
@@ -121,12 +142,7 @@ class Residents:
 
         if is_full():
             await self._make_room(model, is_full)
-        while True:
-            try:
-                return await model.engine.open(memory_size, state)
-            except OutOfMemory:
-                if not await self._make_room(model, lambda: True):
-                    raise
+        return await self.with_room(model, lambda: model.engine.open(memory_size, state))
 
     async def _make_room(self, model: ServedModel, is_needed: Callable[[], bool]) -> bool:
         """Take the sessions that were not used for the longest time out of an arena; False: there are none."""
@@ -135,7 +151,7 @@ class Residents:
                 return True
             residents = self._of(model)
             idle = [session for session in residents.values() if not session.users]
-            leaving = idle[: max(1, len(residents) // LEAVING)]
+            leaving = idle[: max(1, len(residents) // LEAVING, len(residents) + 1 - self._max_resident)]
             return any(await asyncio.gather(*map(self.try_leave, leaving)))
 
     async def try_leave(self, session: Session) -> bool:
@@ -145,14 +161,12 @@ class Residents:
         session.users += 1
         try:
             async with session.turn:  # which is free
-                await self._leave(session, session.slot)
-        except EngramError as error:
-            logger.warning("session %s stays in the arena: %s", session.id, error)
-            return False
+                with _telling(session, "it stays in its arena"):
+                    await self._leave(session, session.slot)
+                return session.slot is None
         finally:
             session.users -= 1
             self._left(session)
-        return True
 
     async def _leave(self, session: Session, slot: Slot) -> None:
         """Keep a snapshot, and give the slot back. A session whose steps are not logged stays if that fails."""
@@ -161,33 +175,36 @@ class Residents:
             await self._writer.call(lambda store: store.park(session.id, session.step, session.seq, data, now))
             session.unlogged = False
         elif session.step - session.kept > REPLAYED_STEPS:
-            try:
-                await self.keep(session, passing=True)
-            except StoreFailed as error:
-                logger.warning("session %s leaves its arena without a snapshot: %s", session.id, error)
+            await self._keep(session, await self.snapshot(session, None), passing=True)
         self._leave_arena(session)
         await session.model.engine.free(slot)
 
-    async def keep(self, session: Session, passing: bool = False) -> None:
-        """Keep a snapshot of where a session is."""
-        if session.slot is None or session.unlogged:
-            return
+    async def keep_later(self, session: Session) -> None:
+        """Keep a snapshot of where a session is, written while the session goes on."""
+        with _telling(session, "no snapshot of it was kept"):
+            self._keep(session, await self.snapshot(session, None), passing=False)
+
+    def _keep(self, session: Session, data: bytes, passing: bool) -> "asyncio.Future[None]":
+        """Write a snapshot of where a session is now; where that fails, the log has it all the same."""
         tape, step, now = session.tape, session.step, self._clock()
-        data = await self.snapshot(session, None)
-        await self._writer.call(lambda store: store.snapshot(tape, step, data, now, passing))
         session.kept, session.logged = step, 0
 
-    def snapshot_is_due(self, session: Session, logged: int) -> bool:
-        """Return whether to keep a snapshot, after so many bytes more in the log: when it has outgrown the state.
+        async def write() -> None:
+            with _telling(session, "no snapshot of it was kept"):
+                oldest = await self._writer.call(lambda store: store.snapshot(tape, step, data, now, passing))
+                if session.tape == tape:
+                    session.oldest = oldest
 
-        Then it is not due again until as much was logged once more.
-        """
+        writing = asyncio.ensure_future(write())
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return writing
+
+    def snapshot_is_due(self, session: Session, logged: int) -> bool:
+        """Return whether to keep a snapshot, after so many bytes more in the log: when it has outgrown the state."""
         session.logged += logged + ROW_BYTES
         size = session.model.shapes(session.memory_size).state_bytes
-        if session.logged < size and session.step - session.kept < SNAPSHOT_STEPS:
-            return False
-        session.kept, session.logged = session.step, 0
-        return True
+        return session.logged >= size or session.step - session.kept >= SNAPSHOT_STEPS
 
     def drop(self, session: Session) -> None:
         """Give up a session's slot, whatever is in it; the store says where the session is."""
@@ -204,3 +221,12 @@ class Residents:
 
     def _of(self, model: ServedModel) -> OrderedDict[str, Session]:
         return self._sessions.setdefault(model.name, OrderedDict())
+
+
+@contextmanager
+def _telling(session: Session, outcome: str) -> Iterator[None]:
+    """Tell in the log of an error, and go on."""
+    try:
+        yield
+    except EngramError as error:
+        logger.warning("session %s: %s: %s", session.id, outcome, error)

@@ -121,7 +121,6 @@ class SessionService:
         self._counts: dict[str, int] = {}
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
         self._touched: dict[str, float] = {}
-        self._tasks: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
         """Learn how many sessions there are. Raises StoreFailed."""
@@ -224,6 +223,12 @@ class SessionService:
         known = [self._sessions.get(record.id) for record in records]
         return [session.info if session else info_of(record) for session, record in zip(known, records, strict=True)]
 
+    async def infer(
+        self, model: ServedModel, sequences: Sequence[Array], trace: Sequence[str], memory_size: int | None
+    ) -> list[Result]:
+        """Run sequences whose states are not kept, as Engine.infer does; sessions make room for them."""
+        return await self._residents.with_room(model, lambda: model.engine.infer(sequences, trace, memory_size))
+
     def waiting(self, model_name: str) -> int:
         """Return the number of requests that wait for their turn with a session of this model."""
         return self._waiting[model_name]
@@ -305,7 +310,7 @@ class SessionService:
             raise
         session.advance(len(inputs), seq)
         if entry is not None and self._residents.snapshot_is_due(session, len(entry.inputs)):
-            self._later(session, self._residents.keep)
+            await self._residents.keep_later(session)
         return Stepped(result, session.step)
 
     async def _step_frame(
@@ -520,20 +525,6 @@ class SessionService:
         task = asyncio.ensure_future(take_turn())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
         return await asyncio.shield(task)
-
-    def _later(self, session: Session, work: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
-        """Do something with a session after what it was asked so far; what goes wrong is told in the log."""
-
-        async def try_it(session: Session) -> None:
-            try:
-                await work(session)
-            except EngramError as error:
-                logger.warning("session %s: %s", session.id, error)
-
-        task = asyncio.ensure_future(self._take_turn(session, try_it))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _use(self, session: Session) -> None:
         """Note that a session was used."""

@@ -84,16 +84,18 @@ async def describe_model(name: str, models: TheModels) -> Response:
 
 
 @router.post("/infer", response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
-async def infer(request: Request, body: Body, models: TheModels, settings: TheSettings) -> Response:
+async def infer(
+    request: Request, body: Body, models: TheModels, sessions: TheSessions, settings: TheSettings
+) -> Response:
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
     wanted = parse(InferRequest, body)
     model = models.get(wanted.model)
     model.memory.check(wanted.memory_size)
     trace = model.traces(wanted.trace)
     limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
-    sequences, batched = parse_sequences(wanted.inputs, model.inputs, *limits)
-    model.check_trace_bytes(trace, sum(map(len, sequences)), wanted.memory_size)
-    results = await unless_disconnected(request, model.engine.infer(sequences, trace, wanted.memory_size))
+    inputs, batched = parse_sequences(wanted.inputs, model.inputs, *limits)
+    model.check_trace_bytes(trace, sum(map(len, inputs)), wanted.memory_size)
+    results = await unless_disconnected(request, sessions.infer(model, inputs, trace, wanted.memory_size))
     return answer(_batch(results) if batched else _single(results[0]))
 
 

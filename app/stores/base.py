@@ -119,9 +119,11 @@ class Store(Protocol):
         Returns the indices of those that were refused.
         """
 
-    def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> None:
-        """Keep a snapshot, and delete what retention does not ask for any more; a passing one is for the time being:
-        the next one takes its place."""
+    def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
+        """Keep a snapshot, unless its tape is gone meanwhile, and delete what retention does not ask for any more.
+
+        passing: the next snapshot takes its place. Returns the first step, but for 0, that can be gone back to.
+        """
 
     def park(self, session: str, step: int, seq: int | None, state: bytes, now: float) -> None:
         """Keep a snapshot as all that there is of a session, whose log does not lead to it."""

@@ -116,8 +116,7 @@ class SqliteStore:
             if directory:
                 self._wal = os.open(f"{self._path}-wal", os.O_RDONLY)
                 _sync_directory(directory)
-            (last,) = self._row("SELECT coalesce(max(number), 0) FROM tapes")
-            self._tapes = last
+            self._tapes: int = self._row("SELECT coalesce(max(number), 0) FROM tapes")[0]
 
     def create(self, session: NewSession, owner: str) -> Record:
         with self._transaction():
@@ -165,11 +164,13 @@ class SqliteStore:
             return {index for index, entry in enumerate(entries) if not self._append_alone(entry)}
         return set()
 
-    def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> None:
+    def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
         with self._transaction():
-            self._keep(tape, step, state, now, passing)
+            if not self._keep(tape, step, state, now, passing):
+                return step
             if not passing:
                 self._forget(tape, step, now)
+            return self._oldest(tape)
 
     def park(self, session: str, step: int, seq: int | None, state: bytes, now: float) -> None:
         with self._transaction():
@@ -325,12 +326,14 @@ class SqliteStore:
         self._run("UPDATE sessions SET tape = ?, head = NULL WHERE id = ?", entry.tape, row[0])
         self._collect(parent)
 
-    def _keep(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> None:
+    def _keep(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> bool:
+        """Keep a snapshot, unless its tape is gone meanwhile; return whether it was kept."""
         self._run("DELETE FROM snapshots WHERE tape = ? AND passing", tape)
-        self._run(
-            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
-            *(tape, step, now, passing, _snapshot_checksum(tape, step, state), state),
+        written = self._run(
+            "INSERT OR REPLACE INTO snapshots SELECT number, ?, ?, ?, ?, ? FROM tapes WHERE number = ?",
+            *(step, now, passing, _snapshot_checksum(tape, step, state), state, tape),
         )
+        return written > 0
 
     def _forget(self, tape: int, step: int, now: float) -> None:
         """Delete what retention does not ask for, of a tape with a snapshot at `step`."""
@@ -426,10 +429,12 @@ class SqliteStore:
         part: int | None = tape
         first = 0
         while part is not None:
-            part, first = self._row("SELECT parent, first FROM tapes WHERE number = ?", part)
+            row = self._row("SELECT parent, first FROM tapes WHERE number = ?", part)
+            part, first = row[0], int(row[1])
         return first
 
     def _new_tape(self) -> int:
+        """Return a number that no tape has had since the store was opened."""
         self._tapes += 1
         return self._tapes
 

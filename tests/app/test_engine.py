@@ -1,10 +1,10 @@
 """The engine over a back end whose arithmetic anyone can follow: outputs are running sums of the inputs."""
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,19 @@ import pytest
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.engine.arenas import Arenas, Slot
-from app.engine.engine import BATCH_BYTES, Engine
-from app.errors import NonFiniteOutput, OutOfMemory, QueueFull, ShuttingDown, StepFailed
+from app.engine.engine import BATCH_BYTES, Engine, Journal
+from app.engine.run import Result
+from app.errors import (
+    EngramError,
+    NonFiniteOutput,
+    OutOfMemory,
+    QueueFull,
+    ShuttingDown,
+    StepFailed,
+    StepTimedOut,
+    StoreFailed,
+)
+from tests.app.asynchronous import run, until
 
 
 class Observed:
@@ -32,18 +43,20 @@ class Observed:
 
 @asynccontextmanager
 async def engine_over(
-    backend: FakeBackend, max_batch: int = 8, max_queue: int = 64, max_bytes: int = 2**20
+    backend: FakeBackend,
+    max_batch: int = 8,
+    max_queue: int = 64,
+    max_bytes: int = 2**20,
+    journal: Journal | None = None,
+    step_timeout: float = math.inf,
 ) -> AsyncIterator[Engine]:
-    engine = Engine("fake", Arenas(backend, max_bytes), max_batch, max_queue, Observed())
+    arenas = Arenas(backend, max_bytes)
+    engine = Engine("fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout)
     engine.start()
     try:
         yield engine
     finally:
         await engine.close(5)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
 
 
 def ones(steps: int, value: float = 1.0) -> Array:
@@ -332,19 +345,125 @@ def test_cancelled_run_of_a_session_is_carried_out():
     run(test())
 
 
-def test_reset_and_free_act_on_their_slot():
+def test_write_free_and_drop_act_on_their_slot():
     async def test() -> None:
         async with engine_over(FakeBackend(capacity=1)) as engine:
-            slot = await engine.open()
+            slot = await engine.open(state={"total": ones(1)[0]})
             await engine.run(slot, ones(2))
-            await engine.reset(slot)
+            assert (await engine.read(slot))["total"].tolist() == [3, 3]
+            await engine.write(slot, None)
             assert (await engine.read(slot))["total"].tolist() == [0, 0]
             with pytest.raises(OutOfMemory):
                 await engine.open()
             await engine.free(slot)
             assert await engine.open() == slot
+            engine.drop(slot)
+            assert await engine.open() == slot
 
     run(test())
+
+
+def test_replay_goes_on_from_a_state_and_keeps_no_slot():
+    async def test() -> None:
+        async with engine_over(FakeBackend(capacity=1)) as engine:
+            state = None
+            for expected in (2, 4):
+                result, state = await engine.replay(ones(2), state, None, ["seen"])
+                assert (result.outputs[-1, 0], state["total"].tolist()) == (expected, [expected] * 2)
+                assert result.trace["seen"].shape == (2, 2)
+            await engine.open()
+
+    run(test())
+
+
+class Ledger:
+    """A journal that keeps what comes, and tells of it when it is asked to."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[list[object], Callable[[list[EngramError | None]], None]]] = []
+
+    def commit(self, entries: Sequence[object], done: Callable[[Sequence[EngramError | None]], None]) -> None:
+        self.groups.append((list(entries), done))
+
+
+def test_runs_of_a_tick_are_told_of_when_all_are_written():
+    async def test() -> None:
+        gate, ledger = Gate(), Ledger()
+        async with engine_over(FakeBackend(before_step=gate), journal=ledger) as engine:
+            slots = [await engine.open() for _ in range(3)]
+            jobs = [asyncio.ensure_future(engine.run(slot, ones(1), entry=n)) for n, slot in enumerate(slots)]
+            await asyncio.to_thread(gate.reached.wait)
+            gate.open()
+            await until(lambda: sum(len(entries) for entries, _ in ledger.groups) == 3)
+            assert (await engine.infer([ones(1)]))[0].outputs.tolist() == [[1, 1]], "what is not logged does not wait"
+            assert not any(job.done() for job in jobs)
+            for entries, done in ledger.groups:
+                done([StoreFailed("full") if entry == 1 else None for entry in entries])
+            told = await asyncio.gather(*jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in told] == [Result, StoreFailed, Result]
+            assert len(ledger.groups) <= 2, "the first of them may have had a tick of its own"
+
+    run(test())
+
+
+def test_failed_run_is_not_written():
+    async def test() -> None:
+        ledger = Ledger()
+        backend = FakeBackend(before_step=raise_on(7, OSError()))
+        async with engine_over(backend, journal=ledger) as engine:
+            with pytest.raises(StepFailed):
+                await engine.run(await engine.open(), ones(1, 7), entry=0)
+            assert ledger.groups == []
+
+    run(test())
+
+
+def test_drained_engine_takes_no_sequences_but_can_be_read():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate)) as engine:
+            slot = await engine.open()
+            running = asyncio.ensure_future(engine.run(slot, ones(3)))
+            await asyncio.to_thread(gate.reached.wait)
+            draining = asyncio.ensure_future(engine.drain(10))
+            await asyncio.sleep(0)
+            for refused in (engine.run(slot, ones(1)), engine.infer([ones(1)])):
+                with pytest.raises(ShuttingDown):
+                    await refused
+            assert not draining.done()
+            gate.open()
+            await draining
+            assert running.done()
+            assert (await engine.read(slot))["total"].tolist() == [3, 3]
+
+    run(test())
+
+
+def test_hanging_step_is_given_up_and_the_engine_goes_on_when_it_returns():
+    async def test() -> None:
+        gate, ledger = Gate(), Ledger()
+        async with engine_over(FakeBackend(before_step=gate), journal=ledger, step_timeout=0.1) as engine:
+            slot = await engine.open()
+            waiting = [engine.run(slot, ones(1), entry=0), engine.infer([ones(1)]), engine.read(slot)]
+            told = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(outcome) for outcome in told] == [StepTimedOut] * 3
+            with pytest.raises(StepTimedOut, match="takes longer than"):
+                await engine.open()
+            engine.drop(slot)
+            gate.open()
+            await until(lambda: not hangs(engine))
+            assert ledger.groups == [], "nobody was told of that step: it does not count"
+            assert (await engine.infer([ones(2)]))[0].outputs[-1, 0] == 2
+
+    run(test())
+
+
+def hangs(engine: Engine) -> bool:
+    try:
+        engine.check_accepting()
+    except StepTimedOut:
+        return True
+    return False
 
 
 def test_probe_fails_when_the_back_end_does():

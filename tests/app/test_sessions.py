@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from app.catalogue import InputFormat, ModelCatalogue, ServedModel
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.errors import (
+    IdempotencyConflict,
     QueueFull,
     SequenceConflict,
     SessionGone,
@@ -25,9 +26,13 @@ from app.errors import (
 )
 from app.memory import MemorySizes
 from app.metrics import Metrics
-from app.sessions import Duplicate, SessionService, Stepped
+from app.session import Stepped
+from app.sessions import Limits, SessionService
 from app.stores.memory import MemoryStore
+from app.stores.sqlite import SqliteStore
+from app.stores.writer import Durability, Writer
 from models.manifest import Manifest
+from tests.app.asynchronous import run
 
 MANIFEST = Manifest("fake", {}, {}, 2, 2, 0, {"total": [2]}, {"seen": [2]}, "")
 IDLE = 100.0
@@ -43,30 +48,46 @@ class Clock:
 
 
 class FailingStore(MemoryStore):
-    def add(self, session: str, model: str) -> None:
-        raise StoreFailed("disk full")
+    """Fails in what is in `failing`, as a full disk does."""
+
+    failing: frozenset[str] = frozenset()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in super().__getattribute__("failing"):
+            raise StoreFailed("disk full")
+        return super().__getattribute__(name)
 
 
 @asynccontextmanager
 async def service(
-    clock: Clock | None = None, backend: FakeBackend | None = None, store: MemoryStore | None = None
+    clock: Clock | None = None,
+    backend: FakeBackend | None = None,
+    store: SqliteStore | None = None,
+    durability: Durability = "ack",
+    resident: int = 3,
+    opened: int = 3,
 ) -> AsyncIterator[SessionService]:
-    backend, metrics = backend or FakeBackend(capacity=4), Metrics()
-    engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"))
+    """A service over a store that is closed with it; a second one over the same directory is a server's restart."""
+    backend, metrics = backend or FakeBackend(capacity=8), Metrics()
+    writer = Writer(store or MemoryStore(), metrics, durability, 0.01, 1)
+    engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"), writer)
     engine.start()
+    writer.start()
     memory = MemorySizes("fake", backend.spec, 1, MAX_STATE_BYTES)
     model = ServedModel(
         "fake", MANIFEST, InputFormat(2), 1, backend.spec, memory, MAX_TRACE_BYTES, engine, "fake", "cpu"
     )
-    models = ModelCatalogue({"fake": model}, {})
+    limits = Limits(sessions=opened, resident=resident, waiting=8, idle_timeout=IDLE)
+    sessions = SessionService(
+        ModelCatalogue({"fake": model}, {}), writer, metrics, limits, clock or Clock(), durability
+    )
+    await sessions.start()
     try:
-        yield SessionService(models, store or MemoryStore(), metrics, 3, 8, IDLE, clock or Clock())
+        yield sessions
     finally:
+        await sessions.close(5)
         await engine.close(5)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 20))
+        await writer.close()
 
 
 def ones(steps: int) -> "np.ndarray[Any, Any]":
@@ -79,7 +100,7 @@ def test_session_counts_its_steps():
             session = await sessions.open("fake")
             assert (await sessions.step(session.id, ones(3))).step == 3
             result, step = await sessions.step(session.id, ones(2), if_step=3)
-            assert (result.outputs[-1, 0], step, session.step) == (5, 5, 5)
+            assert (result.outputs[-1, 0], step, (await sessions.info(session.id)).step) == (5, 5, 5)
             assert (await sessions.state(session.id))[1]["total"].tolist() == [5, 5]
 
     run(test())
@@ -107,10 +128,14 @@ def test_frames_are_carried_out_once_and_in_order():
             first = await sessions.step_frame(session.id, ones(1), (), 5)
             second = await sessions.step_frame(session.id, ones(2), (), 6)
             assert await sessions.step_frame(session.id, ones(2), (), 6) is second
-            assert await sessions.step_frame(session.id, ones(1), (), 5) == Duplicate(3)
+            again = await sessions.step_frame(session.id, ones(1), ("seen",), 5)
+            assert isinstance(first, Stepped)
+            assert isinstance(again, Stepped)
+            assert (again.step, again.result.outputs.tolist()) == (1, first.result.outputs.tolist())
+            assert again.result.trace["seen"].tolist() == [[1, 1]]
             with pytest.raises(SequenceConflict, match="frame 8 came after frame 6"):
                 await sessions.step_frame(session.id, ones(1), (), 8)
-            assert (first.step, session.step) == (1, 3)
+            assert (first.step, (await sessions.info(session.id)).step) == (1, 3)
 
     run(test())
 
@@ -121,7 +146,7 @@ def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
             session = await sessions.open("fake")
             jobs = [sessions.step_frame(session.id, ones(50), (), 0) for _ in range(3)]
             results = await asyncio.gather(*jobs)
-            assert (results[1] is results[0], results[2] is results[0], session.step) == (True, True, 50)
+            assert (results[1] is results[0], results[2] is results[0], results[0].step) == (True, True, 50)
 
     run(test())
 
@@ -149,8 +174,8 @@ def test_settled_session_tells_what_was_asked_before():
             session = await sessions.open("fake")
             stepping = asyncio.ensure_future(sessions.step_frame(session.id, ones(100), (), 3))
             await asyncio.sleep(0)
-            settled = await sessions.settled(session.id)
-            assert (settled.step, settled.seq) == (100, 3)
+            async with sessions.watching(session.id) as settled:
+                assert (settled.step, settled.seq) == (100, 3)
             await stepping
 
     run(test())
@@ -160,9 +185,10 @@ def test_cancelled_step_is_carried_out_and_counted():
     async def test() -> None:
         async with service() as sessions:
             session = await sessions.open("fake")
-            job = asyncio.ensure_future(sessions.step(session.id, ones(100)))
-            await asyncio.sleep(0)
-            job.cancel()
+            async with sessions.watching(session.id):
+                job = asyncio.ensure_future(sessions.step(session.id, ones(100)))
+                await asyncio.sleep(0)
+                job.cancel()
             assert (await sessions.settled(session.id)).step == 100
 
     run(test())
@@ -173,8 +199,9 @@ def test_reset_forgets_steps_and_frames():
         async with service() as sessions:
             session = await sessions.open("fake")
             await sessions.step_frame(session.id, ones(2), (), 0)
-            await sessions.reset(session.id)
-            assert (session.step, session.seq) == (0, None)
+            assert (await sessions.reset(session.id)).step == 0
+            async with sessions.watching(session.id) as watched:
+                assert watched.seq is None
             assert (await sessions.step_frame(session.id, ones(1), (), 0)).step == 1
 
     run(test())
@@ -187,18 +214,56 @@ def test_sessions_beyond_the_limit_are_refused_until_one_ends():
             with pytest.raises(SessionsFull, match="3 sessions of fake"):
                 await sessions.open("fake")
             await sessions.delete(opened[0].id)
-            assert (await sessions.open("fake")).slot == opened[0].slot
+            assert (await sessions.open("fake")).step == 0
 
     run(test())
 
 
 def test_session_that_cannot_be_written_down_is_not_opened():
     async def test() -> None:
-        async with service(store=FailingStore()) as sessions:
+        store = FailingStore()
+        async with service(store=store) as sessions:
+            store.failing = frozenset({"create"})
             for _ in range(5):
                 with pytest.raises(StoreFailed):
                     await sessions.open("fake")
-            assert sessions.all() == []
+            assert await sessions.all(None, 10) == []
+
+    run(test())
+
+
+def test_step_that_cannot_be_written_down_is_not_taken():
+    """The arena's copy is ahead of the log: it is dropped, and the session goes on where the log ends."""
+
+    async def test() -> None:
+        store = FailingStore()
+        async with service(store=store) as sessions:
+            session, other = await sessions.open("fake"), await sessions.open("fake")
+            for opened in (session, other):
+                await sessions.step(opened.id, ones(2))
+            store.failing = frozenset({"append"})
+            with pytest.raises(StoreFailed):
+                await sessions.step(session.id, ones(3))
+            assert (await sessions.state(session.id))[1]["total"].tolist() == [2, 2]
+            assert (await sessions.state(other.id))[0] == 2
+            store.failing = frozenset()
+            assert (await sessions.step(session.id, ones(1), if_step=2)).result.outputs.tolist() == [[3, 3]]
+
+    run(test())
+
+
+def test_same_key_opens_one_session():
+    async def test() -> None:
+        async with service() as sessions:
+            first, second = await asyncio.gather(*(sessions.open("fake", key="a") for _ in range(2)))
+            assert first.id == second.id
+            assert (await sessions.open("fake", key="b")).id != first.id
+            with pytest.raises(IdempotencyConflict, match="'a' came before with another request"):
+                await sessions.fork(first.id, key="a")
+            assert len(await sessions.all(None, 10)) == 2
+            await sessions.delete(first.id)
+            with pytest.raises(SessionGone):
+                await sessions.open("fake", key="a")
 
     run(test())
 
@@ -210,14 +275,27 @@ def test_idle_sessions_expire_and_used_ones_do_not():
             idle, used = await sessions.open("fake"), await sessions.open("fake")
             clock.now = 60
             await sessions.step(used.id, ones(1))
-            assert (sessions.expires_in(idle), sessions.expires_in(used)) == (40, 100)
-            clock.now = 101
-            await sessions.expire_idle()
-            assert sessions.all() == [used]
+            async with sessions.watching(used.id) as watched:
+                clock.now = 101
+                await sessions.expire_idle()
+                assert [session.id for session in await sessions.all("fake", 10)] == [used.id]
+                assert not watched.ended.done()
             with pytest.raises(SessionGone) as gone:
-                sessions.get(idle.id)
+                await sessions.info(idle.id)
             assert gone.value.more["reason"] == "expired"
-            assert idle.ended.done()
+
+    run(test())
+
+
+def test_watched_session_that_expires_says_so():
+    async def test() -> None:
+        clock = Clock()
+        async with service(clock) as sessions:
+            session = await sessions.open("fake")
+            async with sessions.watching(session.id) as watched:
+                clock.now = IDLE + 1
+                await sessions.expire_idle()
+                assert watched.ended.done()
 
     run(test())
 
@@ -227,9 +305,11 @@ def test_expired_session_gives_its_slot_back():
         clock = Clock()
         async with service(clock, FakeBackend(capacity=1)) as sessions:
             for _ in range(3):
-                await sessions.open("fake")
+                session = await sessions.open("fake")
+                await sessions.step(session.id, ones(1))
                 clock.now += IDLE + 1
                 await sessions.expire_idle()
+                assert sessions.resident("fake") == 0
 
     run(test())
 
@@ -252,7 +332,7 @@ def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
             await working
             clock.now = 115
             await sessions.expire_idle()
-            assert sessions.all() == [busy]
+            assert [session.id for session in await sessions.all(None, 10)] == [busy.id]
 
     run(test())
 
@@ -261,13 +341,15 @@ def test_requests_that_wait_for_a_session_are_bounded():
     async def test() -> None:
         async with service() as sessions:
             session = await sessions.open("fake")
-            jobs = [asyncio.ensure_future(sessions.step(session.id, ones(50))) for _ in range(1)]
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            async with sessions.watching(session.id) as watched:
+                jobs = [asyncio.ensure_future(sessions.step(session.id, ones(50)))]
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert watched.turn.locked()
             jobs += [asyncio.ensure_future(sessions.step(session.id, ones(1))) for _ in range(12)]
             results = await asyncio.gather(*jobs, return_exceptions=True)
             assert [type(result) for result in results] == [Stepped] * 9 + [QueueFull] * 4
-            assert (session.step, sessions.waiting("fake")) == (58, 0)
+            assert ((await sessions.info(session.id)).step, sessions.waiting("fake")) == (58, 0)
 
     run(test())
 
@@ -277,14 +359,15 @@ def test_session_at_work_does_not_expire():
         clock = Clock()
         async with service(clock) as sessions:
             session = await sessions.open("fake")
-            stepping = asyncio.ensure_future(sessions.step(session.id, ones(200)))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert session.turn.locked()
-            clock.now = 1000
-            await sessions.expire_idle()
+            async with sessions.watching(session.id) as watched:
+                stepping = asyncio.ensure_future(sessions.step(session.id, ones(200)))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert watched.turn.locked()
+                clock.now = 1000
+                await sessions.expire_idle()
             assert (await stepping).step == 200
-            assert sessions.all() == [session]
+            assert len(await sessions.all(None, 10)) == 1
 
     run(test())
 
@@ -303,6 +386,6 @@ def test_delete_waits_for_its_turn_and_refuses_those_behind_it():
             assert (before.step, deleted) == (20, None)
             assert isinstance(after, SessionGone)
             with pytest.raises(SessionNotFound):
-                sessions.get("another")
+                await sessions.info("another")
 
     run(test())

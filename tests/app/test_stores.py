@@ -2,65 +2,394 @@
 
 import pkgutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import app.stores
-from app.errors import StoreFailed
-from app.stores.base import Store
+from app.errors import SessionDamaged, StoreFailed
+from app.stores.base import Entry, NewSession, Record, Retention
 from app.stores.memory import MemoryStore
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite import FILE, SqliteStore
 
 TABLE = ["memory", "sqlite"]
+ALL = 2**40
 
 
 @pytest.fixture(params=TABLE)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "data")
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStore]:
+    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "data")
+    yield store
+    store.close()
+
+
+def new(name: str, **more: object) -> NewSession:
+    return NewSession(name, "dnc-copy", "print", 32, 1000.0, **more)  # type: ignore[arg-type]
+
+
+def opened(store: SqliteStore, name: str = "a", **more: object) -> Record:
+    return store.create(new(name, **more), "me")
+
+
+def found(store: SqliteStore, name: str = "a") -> Record:
+    record = store.find(name)
+    assert isinstance(record, Record)
+    return record
+
+
+def inputs(*values: float) -> bytes:
+    return np.array(values, "<f4").tobytes()
+
+
+def step(store: SqliteStore, name: str, *values: float, seq: int | None = None) -> Record:
+    """Append a step for each value, all in one entry, where the session is."""
+    at = found(store, name)
+    tape, branch = (at.tape, None) if at.branch is None else (at.branch, at.tape)
+    assert store.append([Entry(tape, at.epoch, at.step, len(values), inputs(*values), seq, branch)]) == set()
+    return found(store, name)
+
+
+def past(store: SqliteStore, name: str = "a", start: int = 0, stop: int | None = None) -> list[float]:
+    """Return the inputs of a session's steps."""
+    at = found(store, name)
+    pieces = store.steps(at.tape, start, at.step if stop is None else stop, ALL)
+    return [float(value) for piece in pieces for value in np.frombuffer(piece.inputs, "<f4")]
+
+
+def rows(store: SqliteStore, table: str) -> int:
+    count: int = store._row(f"SELECT count(*) FROM {table}")[0]
+    return count
 
 
 def test_table_has_every_store():
-    assert {module.name for module in pkgutil.iter_modules(app.stores.__path__)} - {"base"} == set(TABLE)
+    modules = {module.name for module in pkgutil.iter_modules(app.stores.__path__)}
+    assert modules - {"base", "writer"} == set(TABLE)
 
 
-def test_open_and_unknown_sessions_have_not_ended(store):
-    store.add("a", "dnc-copy")
-    assert (store.end_reason("a"), store.end_reason("b")) == (None, None)
-    store.close()
+def test_new_session_is_before_its_first_step(store):
+    record = opened(store)
+    assert (record.id, record.model, record.fingerprint, record.memory_size) == ("a", "dnc-copy", "print", 32)
+    assert (record.step, record.latest, record.oldest, record.seq, record.branch) == (0, 0, 0, None, None)
+    assert (found(store), store.find("b")) == (record, None)
+
+
+def test_appended_steps_are_there_in_order(store):
+    opened(store), opened(store, "b")
+    step(store, "a", 1, 2, seq=4)
+    step(store, "b", 9)
+    record = step(store, "a", 3)
+    assert (record.step, record.latest, record.seq) == (3, 3, 4)
+    assert (past(store), past(store, "a", 1, 2), past(store, "b")) == ([1, 2, 3], [2], [9])
+
+
+def test_steps_are_read_in_parts(store):
+    opened(store)
+    for value in range(6):
+        step(store, "a", value, value + 0.5)
+    tape = found(store).tape
+    part = store.steps(tape, 3, 12, 20)
+    assert [(piece.step, piece.steps) for piece in part] == [(3, 1), (4, 2), (6, 2)]
+    assert store.steps(tape, 8, 9, ALL)[0].inputs == inputs(4)
+    assert store.steps(tape, 12, 20, ALL) == []
+
+
+def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_written(store):
+    tapes = [opened(store, name).tape for name in "abc"]
+    wrong = [(0, 1), (5, 1), (0, 2)]  # the next step; one beyond it; an epoch that is not there
+    entries = [Entry(tape, epoch, at, 1, inputs(7)) for tape, (at, epoch) in zip(tapes, wrong, strict=True)]
+    assert store.append(entries) == {1, 2}
+    assert [found(store, name).step for name in "abc"] == [1, 0, 0]
+    assert store.append(entries[:1]) == {0}
+    assert past(store, "a") == [7]
+
+
+def test_claim_ends_the_epoch_of_the_former_owner(store):
+    mine = opened(store)
+    theirs = store.claim("a", "them")
+    assert isinstance(theirs, Record)
+    assert theirs.epoch == mine.epoch + 1
+    assert store.append([Entry(mine.tape, mine.epoch, 0, 1, inputs(1))]) == {0}
+    assert store.append([Entry(mine.tape, theirs.epoch, 0, 1, inputs(2))]) == set()
+    again = store.claim("a", "them")
+    assert isinstance(again, Record)
+    assert (again.epoch, past(store)) == (theirs.epoch, [2])
+
+
+def test_fork_shares_the_past_and_not_the_future(store):
+    opened(store)
+    step(store, "a", 1, 2, 3)
+    log = rows(store, "log")
+    opened(store, "b", parent=found(store).tape, base=2)
+    assert rows(store, "log") == log
+    step(store, "a", 4)
+    record = step(store, "b", 5)
+    assert (record.step, record.oldest, record.seq) == (3, 0, None)
+    assert (past(store, "a"), past(store, "b")) == ([1, 2, 3, 4], [1, 2, 5])
+    store.end("a", "deleted", 1001.0)
+    assert past(store, "b") == [1, 2, 5]
+    store.end("b", "deleted", 1001.0)
+    assert (rows(store, "log"), rows(store, "tapes")) == (0, 0)
+
+
+def test_fork_of_a_fork_of_the_middle_of_an_entry(store):
+    opened(store)
+    step(store, "a", 1, 2, 3, 4)
+    opened(store, "b", parent=found(store).tape, base=3)
+    opened(store, "c", parent=found(store, "b").tape, base=1)
+    step(store, "c", 8)
+    assert (past(store, "b"), past(store, "c"), past(store, "c", 1)) == ([1, 2, 3], [1, 8], [8])
+
+
+def test_rewind_can_be_undone_until_the_next_step(store):
+    opened(store)
+    step(store, "a", 1, 2, 3, seq=0)
+    record = store.move("a", 1, 0)
+    assert (record.step, record.latest, record.seq, record.branch is not None) == (1, 3, 0, True)
+    assert (past(store), past(store, stop=3)) == ([1], [1, 2, 3])
+    assert store.move("a", 3, 0).step == 3
+    store.move("a", 1, 0)
+    record = step(store, "a", 9)
+    assert (record.step, record.latest, record.branch, past(store)) == (2, 2, None, [1, 9])
+
+
+def test_past_that_nobody_can_reach_is_deleted(store):
+    opened(store)
+    step(store, "a", 1)
+    step(store, "a", 2)
+    store.snapshot(found(store).tape, 2, b"state", 1000.0, passing=False)
+    store.move("a", 1, None)
+    step(store, "a", 9)
+    assert (rows(store, "log"), rows(store, "snapshots")) == (2, 0)
+    store.move("a", 0, None)
+    step(store, "a", 7)
+    assert (rows(store, "log"), rows(store, "tapes"), past(store)) == (1, 1, [7])
+
+
+def test_rewind_leaves_alone_what_a_fork_shares(store):
+    opened(store)
+    step(store, "a", 1)
+    step(store, "a", 2)
+    opened(store, "b", parent=found(store).tape, base=2)
+    store.move("a", 0, None)
+    step(store, "a", 9)
+    assert (past(store, "a"), past(store, "b")) == ([9], [1, 2])
+
+
+def test_branch_under_an_epoch_that_is_over_is_refused(store):
+    opened(store)
+    step(store, "a", 1, 2)
+    mine = store.move("a", 1, None)
+    store.claim("a", "them")
+    entry = Entry(int(mine.branch or 0), mine.epoch, 1, 1, inputs(5), None, mine.tape)
+    assert store.append([entry]) == {0}
+    assert (found(store).step, found(store).tape, rows(store, "tapes")) == (1, mine.tape, 1)
+
+
+def test_snapshot_at_or_before_a_step_is_found_along_the_past(store):
+    opened(store)
+    step(store, "a", 1, 2)
+    tape = found(store).tape
+    store.snapshot(tape, 2, b"two", 1000.0, passing=False)
+    step(store, "a", 3, 4)
+    store.snapshot(tape, 4, b"four", 1000.0, passing=False)
+    opened(store, "b", parent=tape, base=3)
+    step(store, "b", 5)
+    branch = found(store, "b").tape
+    assert [store.before(tape, at) for at in (1, 2, 3, 9)] == [None, (2, b"two"), (2, b"two"), (4, b"four")]
+    assert store.before(branch, 4) == (2, b"two")
+    store.snapshot(branch, 4, b"other", 1000.0, passing=False)
+    assert store.before(branch, 4) == (4, b"other")
+
+
+def test_passing_snapshot_gives_way_to_the_next(store):
+    tape = opened(store).tape
+    step(store, "a", *range(9))
+    for at, passing in ((2, False), (4, True), (6, True), (8, False)):
+        store.snapshot(tape, at, b"state", 1000.0, passing=passing)
+        assert store.before(tape, 9) == (at, b"state")
+    assert [store.before(tape, at) for at in (7, 1)] == [(2, b"state"), None]
+
+
+def test_snapshot_of_a_session_that_has_ended_is_not_kept(store):
+    tape = opened(store).tape
+    store.end("a", "deleted", 1001.0)
+    store.snapshot(tape, 0, b"state", 1002.0, passing=False)
+    assert rows(store, "snapshots") == 0
+
+
+def test_restored_session_begins_with_its_snapshot(store):
+    record = opened(store, base=100, snapshot=b"state")
+    assert (record.step, record.latest, record.oldest) == (100, 100, 100)
+    step(store, "a", 1)
+    assert (store.before(record.tape, 101), past(store, start=100)) == ((100, b"state"), [1])
+    assert store.move("a", 0, None).step == 0
+    assert (step(store, "a", 5).step, past(store)) == (1, [5])
+    assert rows(store, "snapshots") == 0
+
+
+def test_parked_session_is_its_snapshot(store):
+    opened(store)
+    step(store, "a", 1, 2)
+    opened(store, "fork", parent=found(store).tape, base=1)
+    store.unlogged("a")
+    store.park("a", 7, 3, b"state", 1000.0)
+    record = found(store)
+    assert (record.step, record.latest, record.oldest, record.seq) == (7, 7, 7, 3)
+    assert store.before(record.tape, 7) == (7, b"state")
+    assert (step(store, "a", 9).step, past(store, "a", 7), past(store, "fork")) == (8, [9], [1])
+
+
+@pytest.mark.parametrize(("kept", "oldest"), [(0, 8), (3, 4), (4, 4), (7, 0), (100, 0)])
+def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest):
+    store = MemoryStore(Retention(kept, 1e9))
+    opened(store)
+    for at in range(0, 8, 4):
+        step(store, "a", *range(at, at + 4))
+        store.snapshot(found(store).tape, at + 4, b"state", 1000.0, passing=False)
+    assert (found(store).oldest, past(store, start=oldest)) == (oldest, list(range(oldest, 8)))
+    assert rows(store, "log") == (8 - oldest) // 4
+
+
+def test_retention_by_age_keeps_steps_from_the_last_old_snapshot_on():
+    store = MemoryStore(Retention(ALL, 60.0))
+    opened(store)
+    for at, now in ((1, 0.0), (2, 50.0), (3, 100.0), (4, 112.0)):
+        step(store, "a", at)
+        store.snapshot(found(store).tape, at, b"state", now, passing=False)
+    assert (found(store).oldest, past(store, start=2)) == (2, [3, 4])
+
+
+def test_retention_leaves_what_a_fork_began_with():
+    store = MemoryStore(Retention(0, 1e9))
+    opened(store)
+    step(store, "a", 1, 2)
+    tape = found(store).tape
+    opened(store, "b", parent=tape, base=1)
+    store.snapshot(tape, 2, b"two", 1000.0, passing=False)
+    assert past(store, "b") == [1]
+    step(store, "b", 5)
+    store.snapshot(found(store, "b").tape, 2, b"b", 1000.0, passing=False)
+    assert found(store, "b").oldest == 2
+    step(store, "a", 3)
+    store.snapshot(tape, 3, b"three", 1000.0, passing=False)
+    assert (found(store).oldest, rows(store, "log")) == (3, 0)
+
+
+def test_frame_is_found_by_its_number(store):
+    opened(store)
+    step(store, "a", 1, 2, seq=5)
+    step(store, "a", 3)
+    step(store, "a", 4, seq=6)
+    tape = found(store).tape
+    told = store.frame(tape, 5)
+    assert told is not None
+    assert (told.step, told.steps, told.inputs) == (0, 2, inputs(1, 2))
+    assert store.frame(tape, 4) is None
 
 
 def test_ended_session_is_remembered_with_its_reason(store):
-    store.add("a", "dnc-copy")
-    store.add("b", "dnc-copy")
-    store.end("a", "deleted")
-    store.end("b", "expired")
-    assert (store.end_reason("a"), store.end_reason("b")) == ("deleted", "expired")
-    store.close()
+    opened(store), opened(store, "b")
+    store.end("a", "deleted", 1001.0)
+    store.end("b", "expired", 1001.0)
+    assert (store.find("a"), store.claim("b", "me"), store.counts()) == ("deleted", "expired", {})
 
 
-def test_sessions_left_open_are_lost_in_a_restart(tmp_path):
+def test_session_is_found_by_the_key_that_opened_it(store):
+    opened(store, key="k", digest=b"d")
+    assert (store.created("k"), store.created("l")) == (("a", b"d"), None)
+
+
+def test_open_sessions_are_listed_the_last_used_first(store):
+    for name in "abcd":
+        opened(store, name)
+    store.touch([("a", 5000.0), ("c", 6000.0)])
+    store.end("d", "deleted", 1001.0)
+    assert [record.id for record in store.list("dnc-copy", 2)] == ["c", "a"]
+    assert (store.list("ntm-copy", 9), store.counts()) == ([], {"dnc-copy": 3})
+    assert (store.idle_since(1000.0, 9), store.latest_time()) == (["b"], 6000.0)
+
+
+def test_failed_call_changes_nothing(store):
+    opened(store)
+    with pytest.raises(StoreFailed, match="UNIQUE"):
+        opened(store)
+    assert (rows(store, "tapes"), rows(store, "sessions")) == (1, 1)
+
+
+# The embedded store
+
+
+def altered(directory: Path, statement: str) -> None:
+    """Change a store's file while nobody uses it."""
+    with sqlite3.connect(directory / FILE) as database:
+        database.execute(statement)
+    database.close()
+
+
+def problems(store: SqliteStore) -> list[str]:
+    seen: list[tuple[int, int]] = []
+    told = list(store.check(lambda *progress: seen.append(progress)))
+    assert seen[-1] == (len(seen) - 1, len(seen) - 1)
+    return told
+
+
+def test_sessions_are_there_after_a_restart(tmp_path):
     store = SqliteStore(tmp_path)
-    store.add("left", "dnc-copy")
-    store.add("deleted", "dnc-copy")
-    store.end("deleted", "deleted")
+    opened(store)
+    step(store, "a", 1, 2, seq=3)
+    before = store.move("a", 1, 3)
     store.close()
     again = SqliteStore(tmp_path)
-    assert (again.end_reason("left"), again.end_reason("deleted")) == ("lost in a restart", "deleted")
+    after = found(again)
+    assert (after.step, after.latest, after.seq, past(again)) == (1, 2, 3, [1])
+    assert after.branch not in (None, before.tape)
+    again.close()
+
+
+def test_sessions_without_a_log_are_lost_in_a_restart_unless_they_were_parked(tmp_path):
+    store = SqliteStore(tmp_path)
+    for name in ("stepped", "parked", "logged"):
+        opened(store, name)
+    for name in ("stepped", "parked"):
+        store.unlogged(name)
+    store.park("parked", 5, None, b"state", 1000.0)
+    store.close()
+    again = SqliteStore(tmp_path)
+    assert (again.find("stepped"), found(again, "parked").step, found(again, "logged").step) == (
+        "lost in a restart",
+        5,
+        0,
+    )
     again.close()
 
 
 def test_long_ended_sessions_are_forgotten(tmp_path):
     store = SqliteStore(tmp_path)
-    store.add("old", "dnc-copy")
-    store.end("old", "deleted")
+    opened(store)
+    store.end("a", "deleted", 1000.0)
     store.close()
-    with sqlite3.connect(tmp_path / "sessions.sqlite") as database:
-        database.execute("UPDATE sessions SET ended = ended - 40 * 86400")
-    database.close()
-    again = SqliteStore(tmp_path)
-    assert again.end_reason("old") is None
+    again = SqliteStore(tmp_path, now=1000.0 + 29 * 86400)
+    assert again.find("a") == "deleted"
     again.close()
+    later = SqliteStore(tmp_path, now=1000.0 + 31 * 86400)
+    assert later.find("a") is None
+    later.close()
+
+
+def test_file_of_the_first_version_is_migrated(tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.executescript(
+            "CREATE TABLE sessions (id TEXT PRIMARY KEY, model TEXT NOT NULL, opened REAL NOT NULL, ended REAL,"
+            " reason TEXT) WITHOUT ROWID; PRAGMA user_version = 1;"
+            "INSERT INTO sessions VALUES ('open', 'ntm', 5.0, NULL, NULL), ('ended', 'ntm', 5.0, 6.0, 'expired')"
+        )
+    database.close()
+    store = SqliteStore(tmp_path, now=10.0)
+    assert (store.find("open"), store.find("ended")) == ("lost in a restart", "expired")
+    assert (opened(store, "new").step, problems(store)) == (0, [])
+    store.close()
 
 
 def test_second_store_on_one_directory_is_refused(tmp_path):
@@ -72,16 +401,14 @@ def test_second_store_on_one_directory_is_refused(tmp_path):
 
 
 def test_damaged_file_is_refused_by_name(tmp_path):
-    (tmp_path / "sessions.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(StoreFailed, match=r"sessions\.sqlite"):
+    (tmp_path / FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreFailed, match=r"sessions\.sqlite.*engram check"):
         SqliteStore(tmp_path)
 
 
 def test_file_of_a_later_version_is_refused(tmp_path):
     SqliteStore(tmp_path).close()
-    with sqlite3.connect(tmp_path / "sessions.sqlite") as database:
-        database.execute("PRAGMA user_version = 99")
-    database.close()
+    altered(tmp_path, "PRAGMA user_version = 99")
     with pytest.raises(StoreFailed, match="schema 99 is newer"):
         SqliteStore(tmp_path)
 
@@ -92,9 +419,48 @@ def test_directory_that_cannot_be_made_is_refused_by_name(tmp_path):
         SqliteStore(tmp_path / "file" / "data")
 
 
-def test_failed_write_is_a_store_failure(tmp_path):
+def recorded(directory: Path) -> None:
+    """Leave a session with two entries, and snapshots after each, and another session."""
+    store = SqliteStore(directory)
+    opened(store), opened(store, "b")
+    for at in (1, 2):
+        step(store, "a", at)
+        store.snapshot(found(store).tape, at, b"state", 1000.0, passing=False)
+    step(store, "b", 1)
+    store.close()
+
+
+def test_check_finds_nothing_in_a_whole_store(tmp_path):
+    recorded(tmp_path)
     store = SqliteStore(tmp_path)
-    store.add("a", "dnc-copy")
-    with pytest.raises(StoreFailed, match="UNIQUE"):
-        store.add("a", "dnc-copy")
+    assert problems(store) == []
+    store.close()
+
+
+@pytest.mark.parametrize("column", ["inputs = x'00'", "seq = 5", "checksum = 1"])
+def test_damaged_log_is_refused_and_told_by_check(tmp_path, column):
+    recorded(tmp_path)
+    altered(tmp_path, f"UPDATE log SET {column} WHERE tape = 1 AND step = 1")
+    store = SqliteStore(tmp_path)
+    with pytest.raises(SessionDamaged, match="damaged at step 1"):
+        past(store)
+    assert (past(store, stop=1), past(store, "b")) == ([1], [1])
+    assert [line.split(":")[0] for line in problems(store)] == ["session a"]
+    store.close()
+
+
+def test_damaged_snapshot_is_passed_over_and_told_by_check(tmp_path):
+    recorded(tmp_path)
+    altered(tmp_path, "UPDATE snapshots SET state = x'00' WHERE step = 2")
+    store = SqliteStore(tmp_path)
+    assert store.before(1, 2) == (1, b"state")
+    assert problems(store) == ["session a: its snapshot at step 2 is damaged"]
+    store.close()
+
+
+def test_missing_steps_are_told_by_check(tmp_path):
+    recorded(tmp_path)
+    altered(tmp_path, "DELETE FROM log WHERE tape = 1 AND step = 0")
+    store = SqliteStore(tmp_path)
+    assert problems(store) == ["session a: its log ends at step 0, but it was at 2"]
     store.close()

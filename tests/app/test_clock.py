@@ -1,0 +1,23 @@
+from app.clock import Clock
+
+
+class Moved:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_time_goes_on_whatever_becomes_of_the_systems_clock():
+    wall, monotonic = Moved(1000.0), Moved(5.0)
+    clock = Clock(wall=wall, monotonic=monotonic)
+    for jump in (-900.0, 1e9):
+        wall.now += jump
+        monotonic.now += 1
+    assert clock() == 1002.0
+
+
+def test_time_begins_no_earlier_than_what_was_written():
+    assert Clock(5000.0, Moved(1000.0), Moved(0.0))() == 5000.0
+    assert Clock(500.0, Moved(1000.0), Moved(0.0))() == 1000.0

@@ -1,0 +1,237 @@
+"""The thread that owns the store: group commits, what interval and sync promise, and what happens when it fails."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.errors import EngramError, SessionMoved, ShuttingDown, StoreFailed
+from app.stores.base import Entry, NewSession, Record, Store
+from app.stores.memory import MemoryStore
+from app.stores.writer import Durability, Writer
+from tests.app.asynchronous import run, until
+
+
+class Watched(MemoryStore):
+    """A store that notes what is written and synced, and fails or waits as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[object] = []
+        self.failing: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def append(self, entries: Sequence[Entry]) -> set[int]:
+        assert self.gate.wait(10)
+        self._fail("append")
+        self.done.append(len(entries))
+        return super().append(entries)
+
+    def sync(self) -> None:
+        self._fail("sync")
+        self.done.append("sync")
+
+    def _fail(self, name: str) -> None:
+        if name in self.failing:
+            raise StoreFailed(f"{name}: disk full")
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.commits: list[int] = []
+        self.failures = 0
+
+    def commit(self, entries: int, seconds: float) -> None:
+        self.commits.append(entries)
+
+    def failure(self) -> None:
+        self.failures += 1
+
+
+@asynccontextmanager
+async def writing(
+    durability: Durability = "ack", commit_interval: float = 0.01, sync_interval: float = 100
+) -> AsyncIterator[tuple[Writer, Watched]]:
+    store = Watched()
+    writer = Writer(store, Reports(), durability, commit_interval, sync_interval)
+    writer.start()
+    try:
+        yield writer, store
+    finally:
+        store.gate.set()
+        store.failing.clear()
+        await writer.close()
+
+
+async def opened(writer: Writer) -> Record:
+    return await writer.call(lambda store: store.create(NewSession("a", "m", "f", None, 0.0), "me"))
+
+
+def entry(record: Record, step: int, epoch: int = 1) -> Entry:
+    return Entry(record.tape, epoch, step, 1, b"1234")
+
+
+class Told:
+    """What became of groups, in the order in which it was told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[list[EngramError | None]] = []
+        self.threads: list[str] = []
+
+    def __call__(self, errors: Sequence[EngramError | None]) -> None:
+        self.outcomes.append(list(errors))
+        self.threads.append(threading.current_thread().name)
+
+
+def test_groups_that_come_during_a_commit_are_one_commit():
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, told = await opened(writer), Told()
+            store.gate.clear()
+            writer.commit([entry(record, 0)], told)
+            await asyncio.sleep(0.05)
+            for step in (1, 2, 3):
+                writer.commit([entry(record, step)], told)
+            assert told.outcomes == [], "nobody is told before it is written"
+            store.gate.set()
+            await until(lambda: len(told.outcomes) == 4)
+            assert (store.done, told.outcomes) == ([1, 3], [[None]] * 4)
+            assert set(told.threads) == {"store"}
+
+    run(test())
+
+
+def test_call_sees_what_was_written_before_it():
+    async def test() -> None:
+        for durability in ("ack", "interval"):
+            async with writing(durability, commit_interval=1000) as (writer, _):  # type: ignore[arg-type]
+                record = await opened(writer)
+                writer.commit([entry(record, 0), entry(record, 1)], Told())
+                found = await writer.call(lambda store: store.find("a"))
+                assert isinstance(found, Record)
+                assert found.step == 2
+
+    run(test())
+
+
+def test_refused_entry_is_told_and_its_mates_are_written():
+    async def test() -> None:
+        async with writing() as (writer, _):
+            record, told = await opened(writer), Told()
+            writer.commit([entry(record, 0), entry(record, 0, epoch=7)], told)
+            await until(lambda: told.outcomes)
+            assert told.outcomes[0][0] is None
+            assert isinstance(told.outcomes[0][1], SessionMoved)
+
+    run(test())
+
+
+def test_failed_commit_fails_all_that_was_in_it_and_the_next_one_is_tried():
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, told = await opened(writer), Told()
+            store.failing = {"append"}
+            writer.commit([entry(record, 0), entry(record, 1)], told)
+            await until(lambda: told.outcomes)
+            assert [type(error) for error in told.outcomes[0]] == [StoreFailed] * 2
+            assert (await writer.call(lambda store: store.counts())) == {"m": 1}
+            store.failing = set()
+            writer.commit([entry(record, 0)], told)
+            await until(lambda: len(told.outcomes) == 2)
+            assert told.outcomes[1] == [None]
+
+    run(test())
+
+
+def test_interval_answers_at_once_and_writes_within_the_interval():
+    async def test() -> None:
+        async with writing("interval", commit_interval=0.2) as (writer, store):
+            record, told = await opened(writer), Told()
+            for step in range(5):
+                writer.commit([entry(record, step)], told)
+            assert told.outcomes == [[None]] * 5
+            await until(lambda: store.done)
+            assert store.done == [5]
+
+    run(test())
+
+
+def test_interval_that_cannot_write_keeps_what_was_answered_and_takes_no_more():
+    async def test() -> None:
+        async with writing("interval") as (writer, store):
+            record, told = await opened(writer), Told()
+            store.failing = {"append"}
+            writer.commit([entry(record, 0)], told)
+            with pytest.raises(StoreFailed):
+                await writer.call(lambda store: store.find("a"))
+            writer.commit([entry(record, 1)], told)
+            assert isinstance(told.outcomes[1][0], StoreFailed)
+            store.failing = set()
+            await until(lambda: store.done)
+            assert store.done == [1]
+            await until(lambda: writer._failure is None)
+            writer.commit([entry(record, 1)], told)
+            assert told.outcomes[2] == [None]
+            assert await writer.call(lambda store: len(store.steps(record.tape, 0, 9, 99))) == 2
+
+    run(test())
+
+
+def test_every_commit_is_synced_before_it_is_told_where_the_interval_is_0():
+    async def test() -> None:
+        async with writing(sync_interval=0) as (writer, store):
+            record, told = await opened(writer), Told()
+            store.done.clear()
+            writer.commit([entry(record, 0)], told)
+            await until(lambda: told.outcomes)
+            assert store.done == [1, "sync"]
+            store.failing = {"sync"}
+            writer.commit([entry(record, 1)], told)
+            await until(lambda: len(told.outcomes) == 2)
+            assert isinstance(told.outcomes[1][0], StoreFailed)
+
+    run(test())
+
+
+def test_what_was_written_is_synced_within_the_interval_and_once():
+    async def test() -> None:
+        async with writing(sync_interval=0.1) as (writer, store):
+            record, told = await opened(writer), Told()
+            for step in range(3):
+                writer.commit([entry(record, step)], told)
+            await until(lambda: "sync" in store.done)
+            assert sum(done for done in store.done if isinstance(done, int)) == 3
+            await asyncio.sleep(0.3)
+            assert store.done.count("sync") == 1
+
+    run(test())
+
+
+def test_call_that_raises_tells_its_caller_and_harms_no_other():
+    async def test() -> None:
+        def broken(_: Store) -> None:
+            raise KeyError("a bug")
+
+        async with writing() as (writer, _):
+            with pytest.raises(StoreFailed, match="KeyError"):
+                await writer.call(broken)
+            assert (await opened(writer)).step == 0
+
+    run(test())
+
+
+def test_close_writes_what_is_left_and_refuses_what_comes_then():
+    async def test() -> None:
+        async with writing("interval", commit_interval=1000) as (writer, store):
+            record = await opened(writer)
+            writer.commit([entry(record, 0)], Told())
+            await writer.close()
+            assert store.done == [1]
+            with pytest.raises(ShuttingDown):
+                await writer.call(lambda store: store.counts())
+            await writer.close()
+
+    run(test())
