@@ -37,6 +37,15 @@ def test_over_websocket_copies_through_a_drop(server):
     assert "copied: True" in shown
 
 
+def test_client_copies_forks_and_restores(server):
+    shown = run("client.py", server.url)
+    assert "copied: True" in shown
+    assert "copied in a fork: True" in shown
+    assert "copied elsewhere: True" in shown
+    assert "steps on record: 8 of <Session " in shown
+    assert len((ROOT / "examples" / "client.py").read_text().splitlines()) < 60
+
+
 def test_trained_model_can_be_served(tmp_path):
     shown = run("train_a_model.py", tmp_path / "runs" / "small", "100")
     assert "update   100" in shown
