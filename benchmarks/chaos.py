@@ -220,6 +220,7 @@ class Load:
         self.open: list[Track] = []
         self.ended: list[Track] = []
         self.finishing = False
+        self.breaking_off = False
         self._clients = [(number, random.Random(f"{seed} {number}")) for number in range(clients)]
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
         self._running = threading.Event()
@@ -233,6 +234,7 @@ class Load:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Break off what is under way. Raises Violation where a client found one."""
         if self._thread.is_alive():
+            self.breaking_off = True
             self._loop.call_soon_threadsafe(self._task.cancel)
             self._thread.join()
         if error is None:
@@ -254,12 +256,17 @@ class Load:
         return asyncio.run_coroutine_threadsafe(copied(), self._loop).result()
 
     def wait_for(self, answers: int) -> None:
-        """Wait until so many more requests were answered. Raises Violation where a client found one."""
-        wanted, end = self.answers + answers, time.monotonic() + PATIENCE
-        while self.answers < wanted:
+        """Wait until so many more requests were answered. Raises as `wait_until` does."""
+        wanted = self.answers + answers
+        self.wait_until(lambda: self.answers >= wanted)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something to be so. Raises Violation where it does not come, or where a client found one."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
             self._check()
             if time.monotonic() > end:
-                raise Violation(f"{self.answers} requests were answered, not {wanted}; {dict(self.counts)}")
+                raise Violation(f"nothing more came within {PATIENCE:g} s; so far: {dict(self.counts)}")
             time.sleep(LOOK_SECONDS)
 
     @property
@@ -393,6 +400,8 @@ class _Client:
                 if time.monotonic() > end:
                     raise Violation(f"{name}: no answer within {PATIENCE:g} s; at last: {error!r}") from error
                 self._load.counts["again"] += 1
+                if self._load.breaking_off:  # a cancellation that something below has turned into another error
+                    raise asyncio.CancelledError from error
                 again = True
                 await asyncio.sleep(PAUSE)
             else:

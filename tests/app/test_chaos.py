@@ -1,0 +1,151 @@
+"""Servers under load that are killed, stopped, copied, or out of room: what was answered is there, once.
+
+The clients and what they compare are those of benchmarks/chaos.py, with smaller numbers.
+"""
+
+import random
+import re
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.residents import REPLAYED_STEPS
+from app.stores.sqlite import SqliteStore
+from benchmarks.chaos import KEPT_STEPS, Load, Reference, Server, check, check_sessions, kill_again_and_again, only
+from tests.app.harness import CHECKPOINTS
+
+CHECKPOINT = CHECKPOINTS / "dnc-copy"
+CLIENTS = 64
+KILLS = 20
+COPIES = 3
+
+STOPPED = (0, -signal.SIGTERM)
+
+RETAINED = ("--keep-steps", str(KEPT_STEPS))
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    return only(CHECKPOINT, tmp_path)
+
+
+def limit_files(server: Server, size: int) -> None:
+    """Let no file that the server writes grow beyond so many bytes."""
+    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def fill_disk(server: Server) -> None:
+    """Leave room for a few more steps."""
+    limit_files(server, 20_000 + max(path.stat().st_size for path in server.data.iterdir()))
+
+
+def make_room(server: Server) -> None:
+    limit_files(server, resource.RLIM_INFINITY)
+
+
+def open_session(server: Server, steps: int = 0) -> str:
+    session: str = httpx.post(f"{server.url}/sessions", json={"model": CHECKPOINT.name}).json()["id"]
+    for _ in range(steps):
+        assert step(server, session).status_code == 200
+    return session
+
+
+def step(server: Server, session: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/sessions/{session}/steps", json={"inputs": [[0.5] * 10]}, timeout=30)
+
+
+def step_until_refused(server: Server, session: str) -> tuple[int, dict[str, str]]:
+    """Return how many steps were taken first, and the refusal."""
+    steps = 0
+    while (answer := step(server, session)).status_code == 200:
+        steps += 1
+    return steps, answer.json()
+
+
+def replayed_steps(data: Path) -> list[int]:
+    """Return how many steps are taken again to wake each open session of a server that has stopped."""
+    store = SqliteStore(data)
+    kept = [(record, store.before(record.tape, record.step)) for record in store.list(None, 10_000)]
+    store.close()
+    return [record.step - (found[0] if found else 0) for record, found in kept]
+
+
+@pytest.mark.timeout(300)
+def test_server_that_is_killed_again_and_again_loses_nothing_and_takes_nothing_twice(checkpoints, data):
+    with Server(checkpoints, data, *RETAINED) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
+        ready = kill_again_and_again(server, load, KILLS, 0.3, random.Random(1))
+        assert check(server, load, CHECKPOINT) > KILLS * CLIENTS
+    assert load.counts.keys() >= {"again", "steps", "frames", "fork", "rewind", "reset", "delete"}
+    assert len(ready) > KILLS / 2
+
+
+def test_copy_of_the_files_under_load_holds_every_step_that_was_answered(checkpoints, data, tmp_path):
+    reference, copies = Reference(CHECKPOINT), []
+    with Server(checkpoints, data, *RETAINED) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
+        for number in range(COPIES):
+            load.wait_for(CLIENTS)
+            server.process.send_signal(signal.SIGSTOP)
+            tracks = load.freeze()
+            copies.append((shutil.copytree(data, tmp_path / f"copy {number}"), tracks))
+            server.process.send_signal(signal.SIGCONT)
+    for copied, tracks in copies:
+        with Server(checkpoints, copied) as server:
+            check_sessions(server.url, tracks, reference)
+
+
+def test_stop_signal_under_load_loses_nothing_and_leaves_a_snapshot_of_every_session(checkpoints, data):
+    with Server(checkpoints, data) as server, Load(server.url, CHECKPOINT, CLIENTS, moves=False) as load:
+        load.wait_for(4 * CLIENTS)
+        assert server.stop(signal.SIGTERM) in STOPPED
+        assert "Traceback" not in server.log
+        replayed = replayed_steps(data)
+        server.start()
+        server.wait_until_ready()
+        check(server, load, CHECKPOINT)
+    assert len(replayed) == CLIENTS
+    assert max(replayed) <= REPLAYED_STEPS
+
+
+@pytest.mark.parametrize("durability", ["ack", "interval"])
+def test_full_disk_refuses_steps_until_there_is_room_and_loses_nothing(durability, checkpoints, data):
+    flags = ("--durability", durability)
+    with Server(checkpoints, data, *flags) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
+        session = open_session(server, steps=3)
+        fill_disk(server)
+        load.wait_until(lambda: load.counts["store_failed"] >= CLIENTS)
+        steps, problem = step_until_refused(server, session)
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        make_room(server)
+        load.wait_for(CLIENTS)
+        assert step(server, session).json()["step"] == 3 + steps + 1
+        assert httpx.delete(f"{server.url}/sessions/{session}").status_code == 204
+        check(server, load, CHECKPOINT)
+    assert problem["code"] == "store_failed"
+    assert re.search(r"sessions\.sqlite: .*(full|I/O error)", problem["detail"])
+
+
+def test_full_disk_leaves_what_there_is_to_be_read(checkpoints, data):
+    with Server(checkpoints, data) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
+        idle = open_session(server, steps=3)
+        pages = [f"{server.url}/sessions/{idle}{page}" for page in ("", "/state", "/state?step=2", "/recording")]
+        before = [httpx.get(page).json().get("state") for page in pages[:3]], httpx.get(pages[3]).text
+        fill_disk(server)
+        load.wait_until(lambda: load.counts["store_failed"] >= CLIENTS)
+        assert ([httpx.get(page).json().get("state") for page in pages[:3]], httpx.get(pages[3]).text) == before
+
+
+def test_server_that_is_killed_on_a_full_disk_has_every_step_that_was_answered(checkpoints, data):
+    with Server(checkpoints, data) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
+        load.wait_for(CLIENTS)
+        fill_disk(server)
+        load.wait_until(lambda: load.counts["store_failed"] >= CLIENTS)
+        server.stop(signal.SIGKILL)
+        server.start()
+        server.wait_until_ready()
+        load.wait_for(CLIENTS)
+        check(server, load, CHECKPOINT)
