@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from app.backends.base import NUMBER_BYTES, Array
@@ -205,6 +205,14 @@ class Residents:
         session.logged += logged + ROW_BYTES
         size = session.model.shapes(session.memory_size).state_bytes
         return session.logged >= size or session.step - session.kept >= SNAPSHOT_STEPS
+
+    async def free(self, session: Session) -> None:
+        """Give up the slot of a session that has ended, and wait until it is free, unless the engine hangs or stops."""
+        slot = session.slot
+        if slot is not None:
+            self._leave_arena(session)
+            with suppress(EngramError):
+                await session.model.engine.free(slot)
 
     def drop(self, session: Session) -> None:
         """Give up a session's slot, whatever is in it; the store says where the session is."""

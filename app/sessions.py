@@ -478,8 +478,8 @@ class SessionService:
     async def _end(self, session: Session, reason: EndReason) -> None:
         await self._end_record(session.id, session.model.name, reason)
         session.ended.set_result(_gone(session.id, reason))
-        self._residents.drop(session)
         self._sessions.pop(session.id, None)
+        await self._residents.free(session)
 
     async def _end_stored(self, session_id: str, reason: EndReason) -> None:
         """End a session that is in no arena."""

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.app.browsing import running_browser
-from tests.app.harness import Server, running_server
+from tests.app.harness import CHECKPOINTS, Server, running_server
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,15 @@ def browser() -> Iterator[Browser]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped models of the copy task alone: a server of them starts sooner than one of all."""
+    directory = tmp_path_factory.mktemp("few")
+    for name in ("dnc-copy", "ntm-copy", "lstm-copy"):
+        (directory / name).symlink_to(CHECKPOINTS / name)
+    return directory
 
 
 @pytest.fixture

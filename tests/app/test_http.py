@@ -233,7 +233,8 @@ def test_session_is_described_and_listed(client):
     session = open_session(client, "ntm-copy")
     described = client.get(f"/sessions/{session}").json()
     assert (described["id"], described["model"], described["step"]) == (session, "ntm-copy", 0)
-    assert 0 < described["expires_in"] <= 3600
+    assert 0 < described["expires_in"] <= 7 * 86400
+    assert (described["latest"], described["oldest"]) == (0, 0)
     listed = client.get("/sessions", params={"model": "ntm-copy"}).json()
     assert listed[0]["id"] == session
     assert all(entry["model"] == "ntm-copy" for entry in listed)
@@ -263,7 +264,7 @@ def test_session_state_refuses_unknown_leaves_and_other_steps(client):
     session = open_session(client)
     url = f"/sessions/{session}/state"
     assert problem(client.get(url, params={"names": "memory,gates"}), 422, "unknown_name")["place"] == "names[1]"
-    assert problem(client.get(url, params={"step": 3}), 409, "step_conflict")["step"] == 0
+    assert problem(client.get(url, params={"step": 3}), 409, "step_not_kept")["step"] == 0
     assert client.get(url, params={"step": 0, "names": "usage"}).status_code == 200
     assert problem(client.get(url, params={"step": "x"}), 422, "invalid_request")["place"] == "step"
 

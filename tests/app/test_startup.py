@@ -221,11 +221,13 @@ def test_overflowing_input_is_refused_and_changes_nothing(tmp_path, data):
     assert (refused.status_code, refused.json()["code"]) == (422, "non_finite_output")
 
 
-def test_session_of_a_server_that_was_killed_is_gone_and_says_why(tiny, data):
-    with running_server(data=data, checkpoints=tiny.parent) as server:
+def test_session_without_a_log_of_a_server_that_was_killed_is_gone_and_says_why(tiny, data):
+    arguments = ["--durability", "none"]
+    with running_server(*arguments, data=data, checkpoints=tiny.parent) as server:
         session = httpx.post(f"{server.url}/sessions", json={"model": "tiny"}).json()["id"]
+        httpx.post(f"{server.url}/sessions/{session}/steps", json={"inputs": [[0] * 4]}).raise_for_status()
         server.stop(signal.SIGKILL)
-    with running_server(data=data, checkpoints=tiny.parent) as server:
+    with running_server(*arguments, data=data, checkpoints=tiny.parent) as server:
         gone = httpx.get(f"{server.url}/sessions/{session}")
         with connect(f"{server.socket_url}/sessions/{session}/stream") as stream:
             told = json.loads(stream.recv())

@@ -101,11 +101,18 @@ def test_stream_resumes_after_a_drop(server):
 def test_stream_frame_sent_again_is_carried_out_once(server):
     inputs, _ = sequence(3, seed=4)
     with stream(server, "/stream?model=dnc-copy") as (connection, _):
-        ask(connection, seq=0, inputs=inputs[:2])
-        first = ask(connection, seq=1, inputs=inputs[2:])
-        assert ask(connection, seq=1, inputs=inputs[2:]) == first
-        earlier = ask(connection, seq=0, inputs=inputs[:2])
-        assert earlier == {"type": "result", "seq": 0, "step": 8, "duplicate": True}
+        told = [ask(connection, seq=0, inputs=inputs[:2]), ask(connection, seq=1, inputs=inputs[2:])]
+        assert ask(connection, seq=1, inputs=inputs[2:]) == told[1]
+        assert ask(connection, seq=0, inputs=inputs[:2]) == told[0]
+
+
+def test_stream_frame_of_before_a_reset_has_no_answer_any_more(server):
+    with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
+        ask(connection, seq=4, inputs=[GOOD])
+        httpx.post(f"{server.url}/sessions/{greeting['session']}/reset").raise_for_status()
+        assert ask(connection, seq=8, inputs=[GOOD, GOOD])["step"] == 2
+        earlier = ask(connection, seq=4, inputs=[GOOD])
+    assert earlier == {"type": "result", "seq": 4, "step": 2, "duplicate": True}
 
 
 def test_stream_frame_that_leaves_one_out_is_refused(server):
