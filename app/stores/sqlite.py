@@ -106,6 +106,7 @@ class SqliteStore:
         with self._errors():
             if directory:
                 directory.mkdir(parents=True, exist_ok=True)
+                _check_writable(directory)
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0, check_same_thread=False)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -526,6 +527,12 @@ def _remedy(message: str) -> str:
     if "full" in message:
         return "; make room on the disk"
     return ""
+
+
+def _check_writable(directory: Path) -> None:
+    """Raise StoreFailed where files of a directory cannot be changed; SQLite would speak of an I/O error."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StoreFailed(f"{directory}: the data directory is read-only: make it writable, or choose another (--data)")
 
 
 def _sync_directory(directory: Path) -> None:
