@@ -37,6 +37,7 @@ SHIPPED = [
     "lstm-dyck",
     "ntm-associative-recall",
     "ntm-copy",
+    "ntm-ngrams",
     "ntm-repeat-copy",
 ]
 
