@@ -1,4 +1,4 @@
-"""The command line: train, zoo, evaluate, plot, export, import, card, bench, serve."""
+"""The command line: train, zoo, evaluate, plot, export, import, card, bench, serve, check."""
 
 import argparse
 import json
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_card(commands)
     _add_bench(commands)
     _add_serve(commands)
+    _add_check(commands)
     return parser
 
 
@@ -530,6 +531,42 @@ def _add_serve(commands: Commands) -> None:
     )
     add_settings_flags(parser)
     parser.set_defaults(run=_serve)
+
+
+def _add_check(commands: Commands) -> None:
+    parser = _add(
+        commands, "check", "Look for damage in what a server keeps of its sessions; the server must be stopped."
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the data directory")
+    parser.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Print a line for everything that is damaged, and return 1 where anything is."""
+    from tqdm import tqdm
+
+    from app.main import open_data
+
+    store = open_data(options.data)
+    bar = tqdm(desc="sessions", unit="session", disable=None, leave=False)
+
+    def tell(done: int, of: int) -> None:
+        nonlocal sessions
+        sessions, bar.total = of, of
+        bar.update(done - bar.n)
+
+    problems = sessions = 0
+    try:
+        for problem in store.check(tell):
+            problems += 1
+            tqdm.write(problem)
+    finally:
+        bar.close()
+        store.close()
+    print(
+        f"{options.data}: {sessions} open session{'' if sessions == 1 else 's'}, {problems or 'no'} problem{'' if problems == 1 else 's'} found"
+    )
+    return 1 if problems else 0
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -186,6 +186,11 @@ def _open_store(settings: Settings) -> Store:
     return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
 
 
+def open_data(directory: Path) -> Store:
+    """Return the store in a data directory as a server left it. Raises StoreFailed where there is none."""
+    return SqliteStore(directory, opens=False)
+
+
 def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> ModelCatalogue:
     """Load every checkpoint; those that cannot be are told in the log, and the others are served."""
     if not settings.checkpoints.is_dir():

@@ -97,23 +97,31 @@ class SqliteStore:
     With the directory None everything is in the process's memory, and goes with it.
     """
 
-    def __init__(self, directory: Path | None, retention: Retention = KEEP_ALL, now: float | None = None) -> None:
-        """Raises StoreFailed where the file cannot be used."""
+    def __init__(
+        self, directory: Path | None, retention: Retention = KEEP_ALL, now: float | None = None, opens: bool = True
+    ) -> None:
+        """opens: begin anew, as a server does; else a file must be there, and stays as it is.
+
+        Raises StoreFailed where the file cannot be used.
+        """
         self._path = directory / FILE if directory else Path(MEMORY)
         self._retention = retention
         self._wal: int | None = None
         self._synced = 0
         with self._errors():
-            if directory:
+            if directory and opens:
                 directory.mkdir(parents=True, exist_ok=True)
+            elif directory and not self._path.is_file():
+                raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
                 _check_writable(directory)
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0, check_same_thread=False)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")  # what is more is for `sync` to do
             self._database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            self._migrate()
-            self._settle(time.time() if now is None else now)
+            self._migrate(opens)
+            if opens:
+                self._settle(time.time() if now is None else now)
             if directory:
                 self._wal = os.open(f"{self._path}-wal", os.O_RDONLY)
                 _sync_directory(directory)
@@ -491,10 +499,14 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"{self._path}: {error}{_remedy(str(error))}") from error
 
-    def _migrate(self) -> None:
+    def _migrate(self, opens: bool) -> None:
         (version,) = self._row("PRAGMA user_version")
         if version > SCHEMA_VERSION:
             raise StoreFailed(f"{self._path}: schema {version} is newer than this version's, {SCHEMA_VERSION}")
+        if version < SCHEMA_VERSION and not opens:
+            raise StoreFailed(
+                f"{self._path}: schema {version} is an earlier version's: engram serve brings it up to date"
+            )
         if version < SCHEMA_VERSION:
             change = SCHEMA if version == 0 else FROM_1
             self._database.executescript(f"BEGIN; {change}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")

@@ -1,0 +1,74 @@
+"""The command that looks for damage: a real process over a real file."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.stores.sqlite import FILE
+from tests.app.checkpoints import make_checkpoint
+from tests.app.harness import ROOT, running_server
+from tests.app.test_stores import altered, recorded
+
+
+def check(directory: Path) -> tuple[int, list[str], str]:
+    """Return the status, the lines on the output, and what is on the error output."""
+    command = [sys.executable, "-m", "app.cli", "check", "--data", str(directory)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    return ran.returncode, ran.stdout.splitlines(), ran.stderr
+
+
+def test_whole_store_is_said_to_be_whole(tmp_path):
+    recorded(tmp_path)
+    assert check(tmp_path) == (0, [f"{tmp_path}: 2 open sessions, no problems found"], "")
+
+
+def test_damage_is_told_by_session_and_changes_the_status(tmp_path):
+    recorded(tmp_path)
+    altered(tmp_path, "UPDATE log SET checksum = 1 WHERE tape = 1 AND step = 0")
+    status, lines, _ = check(tmp_path)
+    assert (status, lines[0].startswith("session a: "), lines[1]) == (
+        1,
+        True,
+        f"{tmp_path}: 2 open sessions, 1 problem found",
+    )
+
+
+def test_damaged_page_is_told(tmp_path):
+    recorded(tmp_path)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[2 * 4096 + 200 : -4096] = b"x" * (len(content) - 3 * 4096 - 200)
+    (tmp_path / FILE).write_bytes(content)
+    status, lines, error = check(tmp_path)
+    assert (status, "Traceback" in error) == (1, False)
+    assert lines or "malformed" in error
+
+
+def test_directory_without_a_store_is_refused_and_none_is_made(tmp_path):
+    status, _, error = check(tmp_path / "nothing")
+    assert (status, "no such file" in error, (tmp_path / "nothing").exists()) == (1, True, False)
+
+
+def test_store_of_an_earlier_version_is_left_as_it_is(tmp_path):
+    recorded(tmp_path)
+    altered(tmp_path, "PRAGMA user_version = 1")
+    status, _, error = check(tmp_path)
+    assert (status, "schema 1 is an earlier version's" in error) == (1, True)
+
+
+@pytest.mark.parametrize("end", [None, signal.SIGKILL])
+def test_store_of_a_running_server_is_refused_and_of_a_killed_one_checked(tmp_path, data, end):
+    make_checkpoint(tmp_path / "checkpoints" / "tiny", "ntm")
+    with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:
+        session = httpx.post(f"{server.url}/sessions", json={"model": "tiny"}).json()["id"]
+        httpx.post(f"{server.url}/sessions/{session}/steps", json={"inputs": [[0] * 4]}).raise_for_status()
+        if end is not None:
+            server.stop(end)
+        status, lines, error = check(data)
+    if end is None:
+        assert (status, "another server using this data directory" in error) == (1, True)
+    else:
+        assert (status, lines) == (0, [f"{data}: 1 open session, no problems found"])
