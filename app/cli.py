@@ -548,6 +548,7 @@ def _check(options: argparse.Namespace) -> int:
     from app.main import open_data
 
     store = open_data(options.data)
+    problems = sessions = 0
     bar = tqdm(desc="sessions", unit="session", disable=None, leave=False)
 
     def tell(done: int, of: int) -> None:
@@ -555,7 +556,6 @@ def _check(options: argparse.Namespace) -> int:
         sessions, bar.total = of, of
         bar.update(done - bar.n)
 
-    problems = sessions = 0
     try:
         for problem in store.check(tell):
             problems += 1
@@ -563,10 +563,12 @@ def _check(options: argparse.Namespace) -> int:
     finally:
         bar.close()
         store.close()
-    print(
-        f"{options.data}: {sessions} open session{'' if sessions == 1 else 's'}, {problems or 'no'} problem{'' if problems == 1 else 's'} found"
-    )
+    print(f"{options.data}: {_counted(sessions, 'open session')}, {_counted(problems, 'problem')} found")
     return 1 if problems else 0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def _serve(options: argparse.Namespace) -> int:
