@@ -128,6 +128,10 @@ class SessionService:
         for model in self._models:
             self._metrics.sessions.labels(model.name).set(self._counts.get(model.name, 0))
 
+    async def probe(self) -> None:
+        """Read something from the store. Raises StoreFailed."""
+        await self._writer.call(lambda store: store.counts())
+
     # Opening
 
     async def open(self, model_name: str, memory_size: int | None = None, key: str | None = None) -> SessionInfo:
@@ -306,7 +310,7 @@ class SessionService:
         try:
             result = await session.model.engine.run(slot, inputs, trace, entry)
         except UNSETTLED:
-            self._residents.drop(session)
+            await self._give_up(session)
             raise
         session.advance(len(inputs), seq)
         if entry is not None and self._residents.snapshot_is_due(session, len(entry.inputs)):
@@ -445,12 +449,19 @@ class SessionService:
         """End the sessions that have not been used for the idle timeout."""
         await self._touch()
         since = self._clock() - self._limits.idle_timeout
+
+        async def expire(session: Session) -> None:
+            if session.used <= since:
+                await self._end(session, "expired")
+
         for session_id in await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE)):
             known = self._sessions.get(session_id)
-            if known is None:
+            if known is not None and known.users:
+                continue
+            try:
+                await self._in_turn(session_id, expire)
+            except ModelChanged:
                 await self._end_stored(session_id, "expired")
-            elif not known.users and known.used <= since:
-                await self._take_turn(known, lambda session: self._end(session, "expired"))
 
     async def keep_expiring(self) -> None:
         """Look for idle sessions again and again, until cancelled."""
@@ -480,6 +491,14 @@ class SessionService:
         session.ended.set_result(_gone(session.id, reason))
         self._sessions.pop(session.id, None)
         await self._residents.free(session)
+
+    async def _give_up(self, session: Session) -> None:
+        """Drop a session's state, which may not be what was told; the log has it, or the session is lost with it."""
+        is_lost = session.unlogged
+        self._residents.drop(session)
+        if is_lost:
+            with contextlib.suppress(EngramError):
+                await self._end(session, "lost in a failure")
 
     async def _end_stored(self, session_id: str, reason: EndReason) -> None:
         """End a session that is in no arena."""

@@ -255,15 +255,15 @@ async def health() -> Response:
 
 
 @router.get("/readyz", tags=["operation"])
-async def ready(models: TheModels, settings: TheSettings) -> Response:
-    """Answer 200 when every model has just taken a step, else 503 with the models that did not."""
-    probed = list(models)
-    probes = (asyncio.wait_for(model.engine.probe(), settings.ready_timeout) for model in probed)
+async def ready(models: TheModels, sessions: TheSessions, settings: TheSettings) -> Response:
+    """Answer 200 when the store could be read and every model has just taken a step, else 503 with what did not."""
+    asked = {"the store": sessions.probe(), **{model.name: model.engine.probe() for model in models}}
+    probes = (asyncio.wait_for(probe, settings.ready_timeout) for probe in asked.values())
     outcomes = await asyncio.gather(*probes, return_exceptions=True)
-    silent = [model.name for model, outcome in zip(probed, outcomes, strict=True) if outcome is not None]
+    silent = [name for name, outcome in zip(asked, outcomes, strict=True) if outcome is not None]
     if silent:
-        raise Unavailable(f"no step was possible within {settings.ready_timeout:g} s for {', '.join(silent)}")
-    return answer({"status": "ready", "models": [model.name for model in probed], "failed": models.failures})
+        raise Unavailable(f"no answer came within {settings.ready_timeout:g} s from {', '.join(silent)}")
+    return answer({"status": "ready", "models": [model.name for model in models], "failed": models.failures})
 
 
 @router.get("/metrics", tags=["operation"])

@@ -284,6 +284,8 @@ class Engine:
                 "asked is not done, and the engine goes on once that step returns"
             )
             self._release_all()
+            if self._busy_since != since:  # it has just returned, and the worker may not have seen that it hung
+                self._recover()
         if self._worker.is_alive():
             self._loop.call_later(self._step_timeout / 4, self._watch)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-EndReason = Literal["deleted", "expired", "lost in a restart"]
+EndReason = Literal["deleted", "expired", "lost in a restart", "lost in a failure"]
 
 
 class Entry(NamedTuple):

@@ -124,7 +124,13 @@ class Writer:
 
     def _work(self) -> None:
         while (items := self._take()) is not None:
-            self._carry_out(items)
+            try:
+                told, unsynced = self._carry_out(items)
+            except Exception as error:  # a bug of ours: whoever waits is told, and the next ones are served
+                failure = _explained(error)
+                told, unsynced = [(item, failure) for item in items], failure
+            for item, outcome in told:
+                _settle(item, outcome, unsynced)
         self._flush()
         self._store.close()
 
@@ -148,7 +154,8 @@ class Writer:
             due.append(self._sync_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _carry_out(self, items: Sequence[Group | Call]) -> None:
+    def _carry_out(self, items: Sequence[Group | Call]) -> tuple[list[tuple[Group | Call, Any]], EngramError | None]:
+        """Do what was asked, and return what came of each, and what goes for all of them."""
         groups = [item for item in items if isinstance(item, Group)]
         calls = [item for item in items if isinstance(item, Call)]
         outcomes: list[Any] = []
@@ -160,10 +167,7 @@ class Writer:
         if calls or self._is_due(self._commit_at):
             self._flush()
         outcomes += [self._answer(call) for call in calls]
-        unsynced = self._sync_if_due()
-        settled: list[Group | Call] = [*groups, *calls]
-        for item, outcome in zip(settled, outcomes, strict=True):
-            _settle(item, outcome, unsynced)
+        return list(zip([*groups, *calls], outcomes, strict=True)), self._sync_if_due()
 
     def _write(self, groups: Sequence[Group]) -> list[list[EngramError | None]]:
         """Write the entries of groups at once, and return what became of each."""
@@ -241,7 +245,7 @@ class Writer:
         return time.monotonic() >= moment
 
 
-def _settle(item: Group | Call, outcome: Any, unsynced: StoreFailed | None) -> None:
+def _settle(item: Group | Call, outcome: Any, unsynced: EngramError | None) -> None:
     """Tell what became of a group or a call, from the writer's thread."""
     if isinstance(item, Group):
         item.done(outcome if unsynced is None else [unsynced] * len(item.entries))

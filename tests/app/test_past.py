@@ -5,6 +5,7 @@ The back end's state is the sum of the inputs, so that a list of a session's inp
 
 import asyncio
 import random
+import threading
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from app.errors import (
     StepConflict,
     StepFailed,
     StepNotKept,
+    StepTimedOut,
     StoreFailed,
 )
 from app.session import Stepped
@@ -29,7 +31,7 @@ from app.stores.base import Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability
-from tests.app.asynchronous import run
+from tests.app.asynchronous import run, until
 from tests.app.test_sessions import FailingStore, ones, service
 from tests.app.test_stores import altered
 
@@ -448,3 +450,49 @@ def test_random_lives_are_what_their_inputs_say(tmp_path, seed):
 
 async def _nothing(until: float) -> None:
     """What a server does for its sessions that is killed."""
+
+
+def test_session_without_a_log_is_lost_with_a_step_that_hangs():
+    """It may have taken the step or not: it does not start over in silence."""
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang_on_seven(inputs: "np.ndarray[Any, Any]") -> None:
+        if (inputs == 7).any():
+            hanging.set()
+            assert release.wait(10)
+
+    async def test() -> None:
+        backend = FakeBackend(before_step=hang_on_seven)
+        async with service(durability="none", backend=backend, step_timeout=0.1) as sessions:
+            session = (await sessions.open("fake")).id
+            await sessions.step(session, values(1))
+            with pytest.raises(StepTimedOut):
+                await sessions.step(session, values(7))
+            with pytest.raises(SessionGone) as gone:
+                await sessions.info(session)
+            assert (gone.value.more["reason"], hanging.is_set()) == ("lost in a failure", True)
+            release.set()
+
+    run(test())
+
+
+def test_session_with_a_log_goes_on_after_a_step_that_hung():
+    release = threading.Event()
+
+    def hang_on_seven(inputs: "np.ndarray[Any, Any]") -> None:
+        if (inputs == 7).any():
+            assert release.wait(10)
+
+    async def test() -> None:
+        async with service(backend=FakeBackend(before_step=hang_on_seven), step_timeout=0.1) as sessions:
+            session = (await sessions.open("fake")).id
+            await sessions.step(session, values(1))
+            with pytest.raises(StepTimedOut):
+                await sessions.step(session, values(7))
+            with pytest.raises(StepTimedOut):
+                await sessions.state(session)
+            release.set()
+            await until(lambda: sessions._models.get("fake").engine._hang is None)
+            assert (await sessions.step(session, values(2), if_step=1)).result.outputs[0, 0] == 3
+
+    run(test())

@@ -1,6 +1,7 @@
 """The life of a session, over a back end whose arithmetic anyone can follow and a clock that tests move."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,11 +67,12 @@ async def service(
     durability: Durability = "ack",
     resident: int = 3,
     opened: int = 3,
+    step_timeout: float = math.inf,
 ) -> AsyncIterator[SessionService]:
     """A service over a store that is closed with it; a second one over the same directory is a server's restart."""
     backend, metrics = backend or FakeBackend(capacity=8), Metrics()
     writer = Writer(store or MemoryStore(), metrics, durability, 0.01, 1)
-    engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"), writer)
+    engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"), writer, step_timeout)
     engine.start()
     writer.start()
     memory = MemorySizes("fake", backend.spec, 1, MAX_STATE_BYTES)
@@ -326,7 +328,9 @@ def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
     async def test() -> None:
         async with service(clock, FakeBackend(before_step=last_step_comes_late)) as sessions:
             busy, idle = await sessions.open("fake"), await sessions.open("fake")
-            working = asyncio.ensure_future(sessions.step(busy.id, np.concatenate([ones(300), 7 * ones(1)])))
+            for session in (busy, idle):
+                await sessions.step(session.id, ones(1))
+            working = asyncio.ensure_future(sessions.step(busy.id, np.concatenate([ones(5000), 7 * ones(1)])))
             await sessions.step(idle.id, ones(1))
             other_is_done.set()
             await working

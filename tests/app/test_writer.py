@@ -223,6 +223,22 @@ def test_call_that_raises_tells_its_caller_and_harms_no_other():
     run(test())
 
 
+def test_store_that_breaks_in_an_unexpected_way_leaves_nobody_waiting():
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, told = await opened(writer), Told()
+            store.done = None  # type: ignore[assignment] - so that noting what was written raises
+            writer.commit([entry(record, 0)], told)
+            await until(lambda: told.outcomes)
+            assert isinstance(told.outcomes[0][0], StoreFailed)
+            store.done = []
+            writer.commit([entry(record, 0)], told)
+            await until(lambda: len(told.outcomes) == 2)
+            assert told.outcomes[1] == [None]
+
+    run(test())
+
+
 def test_close_writes_what_is_left_and_refuses_what_comes_then():
     async def test() -> None:
         async with writing("interval", commit_interval=1000) as (writer, store):
