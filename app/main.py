@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import ipaddress
 import logging
 import math
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -51,6 +54,11 @@ PAGE_POLICY = (
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 REVALIDATE = {"Cache-Control": "no-cache"}
+
+CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+COLLECTED_AFTER = 50_000
+"""New objects after which Python looks for garbage in cycles: far fewer are made in a tick than live in a server."""
 
 ANSWER_SECONDS = 2
 """How long, after the engines have given up, their last answers have to leave."""
@@ -123,6 +131,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        _spare_the_collector()
         for server in self.servers:
             for listening in server.sockets[:1]:
                 host, port = listening.getsockname()[:2]
@@ -166,6 +175,13 @@ async def _close(state: State) -> None:
     await state.sessions.close(state.settings.shutdown_timeout)
     await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models))
     await state.writer.close()
+
+
+def _spare_the_collector() -> None:
+    """Let Python look for garbage seldom, and not among what lives as long as the server."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_AFTER, 20, 20)
 
 
 async def _inspector() -> FileResponse:
@@ -302,11 +318,22 @@ def _device(settings: Settings) -> str:
 
 
 def _cuda_available() -> bool:
+    if not _has_cuda_driver():
+        return False
     try:
         import torch
     except ModuleNotFoundError:
         return False
     return torch.cuda.is_available()
+
+
+def _has_cuda_driver() -> bool:
+    """Return whether there can be a CUDA device at all: importing torch to learn that there is none takes long."""
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def _is_local(host: str) -> bool:

@@ -5,6 +5,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, TypeVar
 
 from app.backends.base import NUMBER_BYTES, Array
@@ -31,8 +32,8 @@ SNAPSHOT_STEPS = 1000
 REPLAYED_STEPS = 8
 """So few steps since a snapshot are taken again rather than another one kept when a session leaves its arena."""
 
-LEAVING = 16
-"""One in so many idle sessions leaves an arena that is full, so that the next ones find room."""
+LEAVING = 8
+"""So many idle sessions at most leave an arena that is full, so that the next ones find room: more take too long."""
 
 LEAVING_AT_ONCE = 64
 
@@ -150,8 +151,9 @@ class Residents:
             if not is_needed():
                 return True
             residents = self._of(model)
-            idle = [session for session in residents.values() if not session.users]
-            leaving = idle[: max(1, len(residents) // LEAVING, len(residents) + 1 - self._max_resident)]
+            idle = (session for session in residents.values() if not session.users)
+            some = min(LEAVING, 1 + len(residents) // LEAVING)
+            leaving = list(islice(idle, max(some, len(residents) + 1 - self._max_resident)))
             return any(await asyncio.gather(*map(self.try_leave, leaving)))
 
     async def try_leave(self, session: Session) -> bool:
