@@ -13,7 +13,6 @@ from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
 from app.errors import EngramError, OutOfMemory, SessionNotFound
-from app.metrics import Metrics
 from app.past import Past
 from app.session import Session
 from app.stores.base import Record
@@ -37,6 +36,9 @@ LEAVING = 8
 
 LEAVING_AT_ONCE = 64
 
+LARGE_STATE = 2**20
+"""Bytes of a state whose file is made beside the event loop, not in it."""
+
 
 class Residents:
     """The sessions in arenas, by model, the least recently used first. Whoever asks for one holds its turn.
@@ -47,14 +49,12 @@ class Residents:
     def __init__(
         self,
         writer: Writer,
-        metrics: Metrics,
         owner: str,
         max_resident: int,
         clock: Callable[[], float],
         left: Callable[[Session], None],
     ) -> None:
         self._writer = writer
-        self._metrics = metrics
         self._owner = owner
         self._max_resident = max_resident
         self._clock = clock
@@ -82,6 +82,7 @@ class Residents:
             logger.warning("%d sessions did not leave their arenas in time", len(left))
 
     async def state(self, session: Session, step: int | None) -> tuple[int, Mapping[str, Array]]:
+        """Return a step, if not given that which a session is at, and the state there. Raises StepNotKept."""
         slot = await self.wake(session)
         if step in (None, session.step):
             return session.step, await session.model.engine.read(slot)
@@ -98,7 +99,11 @@ class Residents:
             engine.drop(slot)
 
     async def snapshot(self, session: Session, step: int | None) -> bytes:
-        return session.packed(*await self.state(session, step))
+        """Return a session in a file, as it is or as it was at a step. Raises StepNotKept."""
+        at, state = await self.state(session, step)
+        if sum(leaf.nbytes for leaf in state.values()) < LARGE_STATE:
+            return session.packed(at, state)
+        return await asyncio.to_thread(session.packed, at, state)
 
     def past(self, session: Session) -> Past:
         """Return the past of a session, as its tape has it now."""
@@ -132,7 +137,6 @@ class Residents:
         session.kept, session.last = reached.kept, None
         session.logged = (session.step - session.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
         self._of(session.model)[session.id] = session
-        self._metrics.resident.labels(session.model.name).inc()
         return session.slot
 
     async def _take_slot(self, model: ServedModel, memory_size: int | None, state: Mapping[str, Array] | None) -> Slot:
@@ -227,7 +231,6 @@ class Residents:
     def _leave_arena(self, session: Session) -> None:
         session.slot, session.last = None, None
         del self._of(session.model)[session.id]
-        self._metrics.resident.labels(session.model.name).dec()
 
     def _of(self, model: ServedModel) -> OrderedDict[str, Session]:
         return self._sessions.setdefault(model.name, OrderedDict())

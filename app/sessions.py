@@ -117,7 +117,7 @@ class SessionService:
         self._closing = False
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         """Those in use or in an arena, the least recently used first."""
-        self._residents = Residents(writer, metrics, self._owner, limits.resident, clock, self._release)
+        self._residents = Residents(writer, self._owner, limits.resident, clock, self._release)
         self._counts: dict[str, int] = {}
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
         self._touched: dict[str, float] = {}
@@ -149,7 +149,7 @@ class SessionService:
 
     async def restore(self, data: bytes, model_name: str | None = None, key: str | None = None) -> SessionInfo:
         """Open a session with a snapshot. Raises InvalidSnapshot, and as `open` does."""
-        snapshot = Snapshot.from_bytes(data)
+        snapshot = await asyncio.to_thread(Snapshot.from_bytes, data)
         model = self._model_of(snapshot, model_name)
         model.memory.check(snapshot.memory_size)
         snapshot.check_shapes(model.shapes(snapshot.memory_size).state)
@@ -416,24 +416,19 @@ class SessionService:
     async def _move(self, session: Session, step: int, seq: int | None) -> SessionInfo:
         slot = await self._residents.wake(session)
         session.check_kept(step)
-        moves = step != session.step
-        state = (await self._residents.past(session).reach(step)).state if moves else None
-        if session.unlogged:
-            session.step, session.latest, session.seq = step, step, seq
-        else:
-            try:
-                record = await self._writer.call(lambda store: store.move(session.id, step, seq))
-            except UNSETTLED:
-                self._residents.drop(session)
-                raise
-            session.follow(record)
+        if (step, seq) == (session.step, session.seq):
+            return session.info
+        state = (await self._residents.past(session).reach(step)).state
+        try:
+            if session.unlogged:
+                session.step, session.latest, session.seq = step, step, seq
+            else:
+                session.follow(await self._writer.call(lambda store: store.move(session.id, step, seq)))
+            await session.model.engine.write(slot, state)
+        except EngramError:
+            await self._give_up(session)
+            raise
         session.last, session.kept = None, min(session.kept, step)
-        if moves:
-            try:
-                await session.model.engine.write(slot, state)
-            except EngramError:
-                self._residents.drop(session)
-                raise
         return session.info
 
     # Ending

@@ -271,6 +271,7 @@ async def prometheus(metrics: TheMetrics, models: TheModels, sessions: TheSessio
     """Return metrics for Prometheus."""
     for model in models:
         metrics.sequences.labels(model.name).set(model.engine.sequences + sessions.waiting(model.name))
+        metrics.resident.labels(model.name).set(sessions.resident(model.name))
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

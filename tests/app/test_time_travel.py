@@ -11,6 +11,8 @@ import pytest
 import safetensors.numpy
 from websockets.sync.client import connect
 
+from app.stores.base import Entry, NewSession, Record
+from app.stores.sqlite import SqliteStore
 from tests.app.checkpoints import make_checkpoint
 from tests.app.copying import answer, sequence
 from tests.app.harness import Server, running_server
@@ -206,6 +208,37 @@ def test_session_goes_on_after_a_restart_to_the_bit(data, few, end, model):
         assert equal(state(client, session), before)
         assert equal(state(client, session, step=4), state(client, straight, step=4))
         assert outputs + step(client, session, inputs[7:]) == whole
+
+
+def test_thousands_of_sessions_are_there_after_a_crash(tmp_path: Path, data: Path):
+    """The server does not wait for them: each is computed when it is used."""
+    make_checkpoint(tmp_path / "checkpoints" / "tiny", "ntm")
+    with (
+        running_server(data=data, checkpoints=tmp_path / "checkpoints") as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        session = open_session(client, "tiny")
+        outputs = step(client, session, [[1.0] * 4] * 3)
+        server.stop(signal.SIGKILL)
+    store = SqliteStore(data)
+    known = store.find(session)
+    assert isinstance(known, Record)
+    inputs = np.ones((3, 4), "<f4").tobytes()
+    for number in range(10_000):
+        new = NewSession(f"s{number}", "tiny", known.fingerprint, known.memory_size, known.opened)
+        tape = store.create(new, "somebody").tape
+        assert store.append([Entry(tape, 1, 0, 3, inputs)]) == set()
+    store.close()
+    with (
+        running_server(data=data, checkpoints=tmp_path / "checkpoints") as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        assert 'engram_sessions{model="tiny"} 10001.0' in client.get("/metrics").text
+        for number in (0, 5000, 9999):
+            assert client.get(f"/sessions/s{number}").json()["step"] == 3
+            assert [line["outputs"] for line in recording(client, f"s{number}")] == outputs
+            step(client, f"s{number}", [[1.0] * 4])
+        assert 'engram_resident_sessions{model="tiny"} 3.0' in client.get("/metrics").text
 
 
 def test_sessions_of_other_weights_are_refused_and_can_be_deleted(tmp_path: Path, data: Path):
