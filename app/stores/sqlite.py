@@ -113,6 +113,7 @@ class SqliteStore:
                 directory.mkdir(parents=True, exist_ok=True)
             elif directory and not self._path.is_file():
                 raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
+            if directory:
                 _check_writable(directory)
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0, check_same_thread=False)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
