@@ -42,7 +42,7 @@ Replay = Callable[[Array, Mapping[str, Array] | None, int | None, Sequence[str]]
 
 @dataclass(frozen=True)
 class Past:
-    """The past of one session: what is on a tape up to the step `stop`.
+    """The past of one session: what is on its tape. first: gives the state before the first step.
 
     It can be read while the session goes on: a tape does not change. Raises StepNotKept where retention, or the end
     of the session, has taken the steps meanwhile; SessionDamaged; and what Engine.replay raises.
@@ -50,11 +50,17 @@ class Past:
 
     writer: Writer
     replay: Replay
+    first: Callable[[], Awaitable[Mapping[str, Array]]]
     memory_size: int | None
     tape: int
 
-    async def reach(self, step: int) -> Reached:
+    async def state(self, step: int) -> Mapping[str, Array]:
         """Return the state at a step."""
+        state = (await self.reach(step)).state
+        return await self.first() if state is None else state
+
+    async def reach(self, step: int) -> Reached:
+        """Return the state at a step, and what it was computed from."""
         kept, state = await self._nearest(step)
         async for _, after in self._replay(kept, state, step, ()):
             state = after
@@ -93,3 +99,8 @@ class Past:
 
     async def _log(self, start: int, stop: int) -> list[Steps]:
         return await self.writer.call(lambda store: store.steps(self.tape, start, stop, CHUNK_BYTES))
+
+
+async def resolved(step: int, found: Mapping[str, Array] | Past) -> Mapping[str, Array]:
+    """Return the state at a step, from the past where it was not found as it is."""
+    return await found.state(step) if isinstance(found, Past) else found

@@ -81,38 +81,38 @@ class Residents:
         if left:
             logger.warning("%d sessions did not leave their arenas in time", len(left))
 
-    async def state(self, session: Session, step: int | None) -> tuple[int, Mapping[str, Array]]:
-        """Return a step, if not given that which a session is at, and the state there. Raises StepNotKept."""
+    async def look(self, session: Session, step: int | None) -> tuple[int, Mapping[str, Array] | Past]:
+        """Return a step, if not given that which a session is at, and the state there, or the past that leads to it.
+
+        Raises StepNotKept.
+        """
         slot = await self.wake(session)
-        if step in (None, session.step):
+        if step is None or step == session.step:
             return session.step, await session.model.engine.read(slot)
         session.check_kept(step)
-        state = (await self.past(session).reach(step)).state
-        return step, await self._first_state(session) if state is None else state
+        return step, self.past(session)
 
-    async def _first_state(self, session: Session) -> Mapping[str, Array]:
-        engine = session.model.engine
-        slot = await engine.open(session.memory_size)
-        try:
-            return await engine.read(slot)
-        finally:
-            engine.drop(slot)
-
-    async def snapshot(self, session: Session, step: int | None) -> bytes:
-        """Return a session in a file, as it is or as it was at a step. Raises StepNotKept."""
-        at, state = await self.state(session, step)
-        if sum(leaf.nbytes for leaf in state.values()) < LARGE_STATE:
-            return session.packed(at, state)
-        return await asyncio.to_thread(session.packed, at, state)
+    async def packed(self, session: Session, step: int, state: Mapping[str, Array]) -> bytes:
+        """Return a session at a step, with its state there, as a file."""
+        if _state_bytes(session) < LARGE_STATE:
+            return session.packed(step, state)
+        return await asyncio.to_thread(session.packed, step, state)
 
     def past(self, session: Session) -> Past:
         """Return the past of a session, as its tape has it now."""
-        model = session.model
+        model, memory_size = session.model, session.memory_size
 
         async def replay(*arguments: Any) -> Replayed:
             return await self.with_room(model, lambda: model.engine.replay(*arguments))
 
-        return Past(self._writer, replay, session.memory_size, session.tape)
+        async def first() -> Mapping[str, Array]:
+            slot = await self.with_room(model, lambda: model.engine.open(memory_size))
+            try:
+                return await model.engine.read(slot)
+            finally:
+                model.engine.drop(slot)
+
+        return Past(self._writer, replay, first, memory_size, session.tape)
 
     async def with_room(self, model: ServedModel, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do what takes memory of a model's arena; sessions that nobody uses leave it where there is none."""
@@ -135,7 +135,7 @@ class Residents:
         reached = await self.past(session).reach(session.step)
         session.slot = await self._take_slot(session.model, session.memory_size, reached.state)
         session.kept, session.last = reached.kept, None
-        session.logged = (session.step - session.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
+        session.logged = (session.step - found.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
         self._of(session.model)[session.id] = session
         return session.slot
 
@@ -177,23 +177,29 @@ class Residents:
     async def _leave(self, session: Session, slot: Slot) -> None:
         """Keep a snapshot, and give the slot back. A session whose steps are not logged stays if that fails."""
         if session.unlogged:
-            data, now = await self.snapshot(session, None), self._clock()
+            data, now = await self._packed_now(session), self._clock()
             await self._writer.call(lambda store: store.park(session.id, session.step, session.seq, data, now))
             session.unlogged = False
         elif session.step - session.kept > REPLAYED_STEPS:
-            await self._keep(session, await self.snapshot(session, None), passing=True)
+            await self._keep(session, await self._packed_now(session), passing=True)
         self._leave_arena(session)
         await session.model.engine.free(slot)
 
     async def keep_later(self, session: Session) -> None:
         """Keep a snapshot of where a session is, written while the session goes on."""
+        passing = session.logged < _state_bytes(session)
         with _telling(session, "no snapshot of it was kept"):
-            self._keep(session, await self.snapshot(session, None), passing=False)
+            self._keep(session, await self._packed_now(session), passing)
+
+    async def _packed_now(self, session: Session) -> bytes:
+        return await self.packed(session, session.step, await session.model.engine.read(await self.wake(session)))
 
     def _keep(self, session: Session, data: bytes, passing: bool) -> "asyncio.Future[None]":
         """Write a snapshot of where a session is now; where that fails, the log has it all the same."""
         tape, step, now = session.tape, session.step, self._clock()
-        session.kept, session.logged = step, 0
+        session.kept = step
+        if not passing:
+            session.logged = 0
 
         async def write() -> None:
             with _telling(session, "no snapshot of it was kept"):
@@ -207,10 +213,12 @@ class Residents:
         return writing
 
     def snapshot_is_due(self, session: Session, logged: int) -> bool:
-        """Return whether to keep a snapshot, after so many bytes more in the log: when it has outgrown the state."""
+        """Return whether to keep a snapshot, after so many bytes more in the log.
+
+        It is to be kept when the log has outgrown the state; after many steps, a passing one, to wake the session from.
+        """
         session.logged += logged + ROW_BYTES
-        size = session.model.shapes(session.memory_size).state_bytes
-        return session.logged >= size or session.step - session.kept >= SNAPSHOT_STEPS
+        return session.logged >= _state_bytes(session) or session.step - session.kept >= SNAPSHOT_STEPS
 
     async def free(self, session: Session) -> None:
         """Give up the slot of a session that has ended, and wait until it is free, unless the engine hangs or stops."""
@@ -234,6 +242,10 @@ class Residents:
 
     def _of(self, model: ServedModel) -> OrderedDict[str, Session]:
         return self._sessions.setdefault(model.name, OrderedDict())
+
+
+def _state_bytes(session: Session) -> int:
+    return session.model.shapes(session.memory_size).state_bytes
 
 
 @contextmanager

@@ -42,7 +42,8 @@ class Session:
     """An open session. Whoever steps it or reads it holds `turn`.
 
     The fields from `tape` to `branch` are as in its record. users: who has its turn or waits for it; watchers: who
-    waits for its end. kept: the step of its last snapshot on this tape, 0 for none; logged: bytes in the log since.
+    waits for its end. kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that
+    is not passing.
     """
 
     id: str

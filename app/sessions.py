@@ -46,7 +46,7 @@ from app.errors import (
     StoreFailed,
 )
 from app.metrics import Metrics
-from app.past import Piece
+from app.past import Piece, resolved
 from app.residents import Residents
 from app.session import Session, SessionInfo, Stepped, info_of
 from app.snapshot import Snapshot
@@ -165,7 +165,8 @@ class SessionService:
         session.check_kept(base)
         past: dict[str, Any] = {"base": base, "parent": session.tape}
         if session.unlogged:
-            past = {"base": base, "snapshot": await self._residents.snapshot(session, base)}
+            at, found = await self._residents.look(session, base)
+            past = {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found))}
         asked = json.dumps([session.id, step]).encode()
         new = self._new(session.model, session.memory_size, key=key, digest=_hash(asked), **past)
         return await self._create(new)
@@ -368,11 +369,13 @@ class SessionService:
 
     async def state(self, session_id: str, step: int | None = None) -> tuple[int, Mapping[str, Array]]:
         """Return a step, if not given that which the session is at, and the state there. Raises StepNotKept."""
-        return await self._in_turn(session_id, lambda session: self._residents.state(session, step))
+        at, found = await self._in_turn(session_id, lambda session: self._residents.look(session, step))
+        return at, await resolved(at, found)
 
     async def snapshot(self, session_id: str, step: int | None = None) -> bytes:
         """Return the session in a file, as it is or as it was at a step. Raises StepNotKept."""
-        return await self._in_turn(session_id, lambda session: self._residents.snapshot(session, step))
+        session = await self.find(session_id)
+        return await self._residents.packed(session, *await self.state(session_id, step))
 
     async def recording(
         self, session_id: str, start: int | None = None, stop: int | None = None, trace: Sequence[str] = ()

@@ -60,6 +60,7 @@ class Record:
     """What is known of an open session.
 
     step: where it is; latest: the last step that a rewind can go back to; oldest: the first, but for 0.
+    kept: the step of its tape's last snapshot that is not passing, or with which the tape begins.
     seq: of the last frame that was carried out. branch: the tape that its next step begins, after a rewind.
     """
 
@@ -74,6 +75,7 @@ class Record:
     step: int
     latest: int
     oldest: int
+    kept: int
     seq: int | None
     branch: int | None
 

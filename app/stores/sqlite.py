@@ -78,8 +78,9 @@ DROP TABLE sessions_1
 """  # noqa: S608
 
 RECORD = """
-SELECT id, model, fingerprint, memory_size, opened, used, tape, epoch, coalesce(head, stop), stop, seq, head, reason
-FROM sessions LEFT JOIN tapes ON number = tape
+SELECT id, model, fingerprint, memory_size, opened, used, tape, epoch, coalesce(head, stop), stop,
+    coalesce((SELECT max(step) FROM snapshots WHERE snapshots.tape = number AND NOT passing), base), seq, head, reason
+FROM sessions LEFT JOIN tapes ON number = sessions.tape
 """
 
 REMEMBERED_FOR = 30 * 86400
@@ -417,7 +418,7 @@ class SqliteStore:
         return cast(EndReason, row[-1]) if row[-1] else self._record(row)
 
     def _record(self, row: Sequence[Any]) -> Record:
-        session, model, fingerprint, memory_size, opened, used, tape, epoch, step, latest, seq, head, _ = row
+        session, model, fingerprint, memory_size, opened, used, tape, epoch, step, latest, kept, seq, head, _ = row
         return Record(
             id=session,
             model=model,
@@ -430,6 +431,7 @@ class SqliteStore:
             step=step,
             latest=latest,
             oldest=self._oldest(tape),
+            kept=kept,
             seq=seq,
             branch=None if head is None else self._new_tape(),
         )

@@ -230,6 +230,25 @@ def test_recording_begins_where_the_past_is_kept():
     run(test())
 
 
+def test_large_state_has_one_passing_snapshot_after_many_steps():
+    """The log has not outgrown it: what wakes the session gives way to the next."""
+
+    def snapshots(store: SqliteStore) -> list[tuple[int, int]]:
+        return store._database.execute("SELECT step, passing FROM snapshots").fetchall()
+
+    async def test() -> None:
+        store = MemoryStore()
+        async with service(backend=FakeBackend(memory_size=50_000), store=store) as sessions:
+            session = (await sessions.open("fake")).id
+            for at in (1001, 2002):
+                await sessions.step(session, ones(1001))
+                while await sessions._writer.call(lambda _: snapshots(store)) != [(at, 1)]:
+                    await asyncio.sleep(0.001)
+            assert await total(sessions, session, 5) == 5
+
+    run(test())
+
+
 def test_sessions_beyond_those_that_fit_wake_where_they_were():
     async def test() -> None:
         async with service(resident=2, opened=40, backend=FakeBackend(capacity=4)) as sessions:

@@ -209,6 +209,7 @@ def test_passing_snapshot_gives_way_to_the_next(store):
     for at, passing in ((2, False), (4, True), (6, True), (8, False)):
         store.snapshot(tape, at, b"state", 1000.0, passing=passing)
         assert store.before(tape, 9) == (at, b"state")
+        assert found(store).kept == (8 if at == 8 else 2)
     assert [store.before(tape, at) for at in (7, 1)] == [(2, b"state"), None]
 
 
