@@ -242,7 +242,7 @@ def test_large_state_has_one_passing_snapshot_after_many_steps():
             session = (await sessions.open("fake")).id
             for at in (1001, 2002):
                 await sessions.step(session, ones(1001))
-                while await sessions._writer.call(lambda _: snapshots(store)) != [(at, 1)]:
+                while await sessions._writer.call(lambda _: snapshots(store)) != [(at, 1)]:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             assert await total(sessions, session, 5) == 5
 
