@@ -28,6 +28,7 @@ SHIPPED = [
     "dnc-babi-1",
     "dnc-copy",
     "dnc-graph-traversal",
+    "dnc-key-value",
     "dnc-priority-sort",
     "dnc-repeat-copy",
     "gru-dyck",
