@@ -287,23 +287,20 @@ class Load:
             pass
         except ExceptionGroup as errors:  # of a client, or of several
             self._error = errors.exceptions[0]
+        await asyncio.sleep(PAUSE)  # until aborted connections are closed
 
     async def _run_clients(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with (
-            httpx.AsyncClient(base_url=self.url, timeout=ANSWER_SECONDS, limits=limits) as http,
-            asyncio.TaskGroup() as group,
-        ):
+        async with asyncio.TaskGroup() as group:
             for number, chance in self._clients:
-                group.create_task(_Client(self, http, chance, streams=number % 2 == 1).run())
+                group.create_task(_Client(self, chance, streams=number % 2 == 1).run())
 
 
 class _Client:
     """One client with its sessions: one request at a time, sent again until it is answered."""
 
-    def __init__(self, load: Load, http: httpx.AsyncClient, chance: random.Random, streams: bool) -> None:
+    def __init__(self, load: Load, chance: random.Random, streams: bool) -> None:
         self._load = load
-        self._http = http
+        self._http = httpx.AsyncClient(base_url=load.url, timeout=ANSWER_SECONDS, verify=False)  # noqa: S501 (no TLS)
         self._chance = chance
         self._streams = streams
         self._tracks: list[Track] = []
@@ -312,12 +309,13 @@ class _Client:
     async def run(self) -> None:
         try:
             await self._open()
-            while not self._load.finishing:
+            while not (self._load.finishing or self._load.breaking_off):
                 act = self._chance.choices((self._step, self._fork, self._move, self._delete), (90, 4, 5, 3))[0]
                 await (act if self._load.moves else self._step)(self._chance.choice(self._tracks))
         finally:
-            for number in list(self._sockets):
-                self._sockets.pop(number).transport.abort()
+            for session in list(self._sockets):
+                self._hang_up(session)
+            await self._http.aclose()
 
     async def _open(self) -> None:
         key = self._key()
@@ -377,8 +375,11 @@ class _Client:
             self._load.open.remove(track)
             await self._persist("delete", once)
             self._load.ended.append(track)
-            if track.id in self._sockets:
-                self._sockets.pop(track.id).transport.abort()
+            self._hang_up(track.id)
+
+    def _hang_up(self, session: str) -> None:
+        if session in self._sockets:
+            self._sockets.pop(session).transport.abort()
 
     def _add(self, track: Track) -> None:
         self._tracks.append(track)
@@ -449,7 +450,7 @@ class _Client:
             await socket.send(msgpack.packb({"seq": _next(track.seq), "inputs": array}))
             reply = await self._receive(socket)
         except LOST:
-            self._sockets.pop(track.id, None)
+            self._hang_up(track.id)
             raise
         if (reply["seq"], reply["step"]) != (_next(track.seq), after) or "outputs" not in reply:
             raise Violation(f"session {track.id} at step {track.head}, frame {_next(track.seq)}: {reply}")
@@ -459,15 +460,16 @@ class _Client:
         url = f"{self._load.url.replace('http', 'ws', 1)}/sessions/{track.id}/stream"
         protocols = [Subprotocol("engram.msgpack")]
         socket = await connect(url, subprotocols=protocols, compression=None, ping_interval=None, proxy=None)
+        self._sockets[track.id] = socket
         greeting = await self._receive(socket)
         told = greeting["seq"], greeting["step"]
         if told != (track.seq, track.head) and not (again and told == (_next(track.seq), after)):
             raise Violation(f"session {track.id}: greeted with {told}, but it was at {(track.seq, track.head)}")
-        self._sockets[track.id] = socket
         return socket
 
     async def _receive(self, socket: ClientConnection) -> dict[str, Any]:
-        reply: dict[str, Any] = msgpack.unpackb(await asyncio.wait_for(socket.recv(), ANSWER_SECONDS))
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reply: dict[str, Any] = msgpack.unpackb(await socket.recv())
         if reply["type"] == "error":
             self._refused(reply)
         return reply

@@ -1,22 +1,19 @@
 """What fails under a server: its disk, its files, its power, its clock, its back end, its clients. Real processes."""
 
 import json
-import shutil
+import math
 import signal
 import socket
 import sqlite3
 import struct
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import httpx
-import msgpack
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 from benchmarks.chaos import (
     Array,
@@ -36,6 +33,9 @@ CHECKPOINT = CHECKPOINTS / "dnc-copy"
 WIDTH = 10
 CLIENTS = 64
 YEAR = 366 * 86400
+IDLE_SECONDS = 2
+PAGE, LEAF = 4096, 10
+"""Bytes of a page of SQLite, and the first one of a page whose rows are those of a table without row numbers."""
 
 SYNC_SECONDS = 0.5
 SYNCED_SECONDS = 3.0
@@ -125,6 +125,55 @@ def flip(path: Path, tape: str, column: str, where: str) -> None:
     database.commit()
     database.close()
     assert rows
+
+
+def overwrite_page(path: Path, content: bytes) -> None:
+    """Fill the page of a database in which something lies with junk."""
+    data = bytearray(path.read_bytes())
+    start = data.index(content) // PAGE * PAGE
+    assert data[start] == LEAF
+    data[start : start + PAGE] = b"\xff" * PAGE
+    path.write_bytes(data)
+
+
+def http_request(session: Client, inputs: Array) -> bytes:
+    """Return a request to step, as it goes over the wire."""
+    body = json.dumps({"inputs": inputs.tolist()})
+    head = [f"POST /sessions/{session.id}/steps HTTP/1.1", "Host: engram", f"Content-Length: {len(body)}", "", body]
+    return "\r\n".join(head).encode()
+
+
+def frame(inputs: Array) -> bytes:
+    """Return a frame to step, of a client that masks with zeros, as it goes over the wire."""
+    body = json.dumps({"seq": 0, "inputs": inputs.tolist()}).encode()
+    return struct.pack("!BBQI", 0x81, 0xFF, len(body), 0) + body
+
+
+def upgrade(session: Client) -> bytes:
+    head = [f"GET /sessions/{session.id}/stream HTTP/1.1", "Host: engram", "Connection: Upgrade", "Upgrade: websocket"]
+    return "\r\n".join([*head, "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {'A' * 22}==", "", ""]).encode()
+
+
+def break_off(session: Client, messages: Sequence[bytes], part: float) -> None:
+    """Send messages, of the last only a part, and be gone."""
+    *whole, last = messages
+    address = session.server.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1]))) as connection:
+        for message in whole:
+            connection.sendall(message)
+            while b"session" not in connection.recv(65_536):  # the greeting
+                pass
+        connection.sendall(last[: math.ceil(part * len(last))])
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+
+
+def take_in(session: Client, inputs: Array) -> bool:
+    """Find a session at the step where it was, or after more inputs; return whether it took these."""
+    step = session.get("/state").json()["step"]
+    assert step in (len(session.inputs), len(session.inputs) + len(inputs))
+    taken = step > len(session.inputs)
+    session.inputs += list(inputs) if taken else []
+    return taken
 
 
 # The disk
@@ -223,3 +272,149 @@ def test_damaged_snapshot_is_passed_over(which, checkpoints, data, reference):
         server.wait_until_ready()
         assert all(goes_on(session, reference) for session in sessions)
         assert "the snapshot of tape 2 at step 80 is damaged" in server.log
+
+
+def test_truncated_database_is_refused_by_name(checkpoints, data):
+    with Server(checkpoints, data) as server:
+        make_sessions(server, 3, requests=4, steps=20)
+        server.stop()
+        path = data / "sessions.sqlite"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        told = refusal(server)
+    assert told == f"engram: {path}: database disk image is malformed; engram check says what is damaged"
+
+
+def test_overwritten_page_fails_what_lies_on_it_and_no_other_session(checkpoints, data, reference):
+    with Server(checkpoints, data) as server:
+        first, second, third = make_sessions(server, 3, requests=10, steps=20)
+        server.stop()
+        overwrite_page(data / "sessions.sqlite", np.array(second.inputs[100:120]).tobytes())
+        server.start()
+        server.wait_until_ready()
+        outputs = second.step(random_inputs(1, 1))
+        told = second.get("/recording").text
+        assert all(goes_on(session, reference) for session in (first, third))
+    assert np.array_equal(outputs, reference.run(second.inputs)[0][-1:])
+    assert "database disk image is malformed; engram check says what is damaged" in told
+
+
+# The power
+
+
+def test_power_cut_after_answers_that_are_synced_loses_none(checkpoints, data, faults, reference, tmp_path):
+    faults.keep_synced()
+    flags = ("--sync-interval", "0")
+    with (
+        Server(checkpoints, data, *flags, environment=faults.environment) as server,
+        Load(server.url, CHECKPOINT, CLIENTS) as load,
+    ):
+        load.wait_for(4 * CLIENTS)
+        server.stop(signal.SIGKILL)
+        tracks = load.freeze()
+    for number, chance in enumerate((None, Random(1), Random(2))):
+        left = cut_power(data, faults.synced, tmp_path / f"left {number}", chance)
+        with Server(checkpoints, left) as server:
+            check_sessions(server.url, tracks, reference)
+
+
+def test_power_cut_leaves_every_session_at_a_step_that_it_was_at(checkpoints, data, faults, reference, tmp_path):
+    faults.keep_synced()
+    flags = ("--sync-interval", str(SYNC_SECONDS))
+    with (
+        Server(checkpoints, data, *flags, environment=faults.environment) as server,
+        Load(server.url, CHECKPOINT, CLIENTS, moves=False) as load,
+    ):
+        load.wait_for(2 * CLIENTS)
+        time.sleep(SYNCED_SECONDS)
+        server.stop(signal.SIGKILL)
+        moment, tracks = time.monotonic() - SYNCED_SECONDS, load.freeze()
+    for number, chance in enumerate((None, Random(1), Random(2))):
+        left = cut_power(data, faults.synced, tmp_path / f"left {number}", chance)
+        with Server(checkpoints, left) as server:
+            check_earlier_sessions(server.url, tracks, reference, moment)
+
+
+# The clock
+
+
+@pytest.mark.parametrize("years", [1, -1])
+def test_clock_that_jumps_while_the_server_runs_ends_no_session(years, checkpoints, data, faults):
+    flags = ("--idle-timeout", str(IDLE_SECONDS))
+    with Server(checkpoints, data, *flags, environment=faults.environment) as server:
+        began = time.monotonic()
+        session = Client(server)
+        session.step(random_inputs(1, 1))
+        faults.begin("offset", str(years * YEAR))
+        while (told := session.get()).status_code == 200:
+            assert 0 <= told.json()["idle_seconds"] < time.monotonic() - began
+            time.sleep(0.1)
+    assert told.json()["reason"] == "expired"
+    assert time.monotonic() - began > IDLE_SECONDS
+
+
+def test_clock_that_was_put_back_between_restarts_ends_no_session(checkpoints, data, faults, reference):
+    with Server(checkpoints, data, environment=faults.environment) as server:
+        earlier = Client(server)
+        earlier.step(random_inputs(3, 1))
+        server.stop()
+        faults.begin("offset", str(-YEAR))
+        server.start()
+        server.wait_until_ready()
+        later = Client(server)
+        told = [session.get().json() for session in (earlier, later)]
+        assert goes_on(earlier, reference)
+    assert all(session["idle_seconds"] >= 0 and session["expires_in"] > 0 for session in told)
+    assert told[0]["opened"] <= told[1]["opened"]
+
+
+# The back end
+
+
+def test_back_end_that_raises_fails_the_step_that_it_raises_for_and_no_other(checkpoints, data, faults):
+    with (
+        Server(checkpoints, data, module="tests.app.faults", environment=faults.environment) as server,
+        Load(server.url, CHECKPOINT, CLIENTS) as load,
+    ):
+        session, cursed = Client(server), random_inputs(3, 1)
+        session.step(random_inputs(2, 1))
+        before, cursed[2, 0] = session.get("/state").json(), CURSED
+        answers = [session.post(cursed) for _ in range(10)]
+        assert session.get("/state").json() == before
+        assert httpx.delete(f"{server.url}/sessions/{session.id}").status_code == 204
+        check(server, load, CHECKPOINT)
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(500, "step_failed")] * 10
+    assert load.counts["step_failed"] == 0
+
+
+def test_back_end_that_hangs_is_given_up_in_time_and_goes_on_afterwards(checkpoints, data, faults):
+    flags = ("--step-timeout", "0.5")
+    with (
+        Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server,
+        Load(server.url, CHECKPOINT, CLIENTS) as load,
+    ):
+        for _ in range(3):
+            load.wait_for(CLIENTS)
+            before = load.counts["step_timed_out"]
+            faults.begin("hang")
+            load.wait_until(lambda before=before: load.counts["step_timed_out"] >= before + CLIENTS)
+            faults.end("hang")
+        load.wait_for(CLIENTS)
+        check(server, load, CHECKPOINT)
+    assert "Traceback" not in server.log
+
+
+# The clients
+
+
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.7, 0.99, 1.0])
+def test_request_that_breaks_off_is_carried_out_whole_or_not_at_all(part, checkpoints, data, reference):
+    taken = []
+    with Server(checkpoints, data) as server:
+        session, inputs = Client(server), random_inputs(200, 1)
+        session.step(random_inputs(2, 1))
+        for messages in ([http_request(session, inputs)], [upgrade(session), frame(inputs)]):
+            break_off(session, messages, part)
+            taken.append(take_in(session, inputs))
+            assert goes_on(session, reference)
+    assert not any(taken) or part == 1
+    assert "Traceback" not in server.log
