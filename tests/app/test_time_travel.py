@@ -293,3 +293,19 @@ def test_state_after_a_replay_is_within_rounding_on_other_back_ends(data, few, b
         after = state(client, session)
     for name, leaf in before.items():
         np.testing.assert_allclose(after[name], leaf, atol=TOLERANCE, rtol=0, err_msg=name)
+
+
+def test_past_beyond_what_is_kept_is_let_go_of(data, few):
+    arguments = ["--keep-steps", "50"]
+    with running_server(*arguments, data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
+        session, inputs, oldest = open_session(client, "lstm-copy"), sequence(20)[0], 0
+        while not oldest:
+            step(client, session, inputs)
+            oldest = client.get(f"/sessions/{session}").json()["oldest"]
+        reached = client.get(f"/sessions/{session}").json()["step"]
+        assert oldest <= reached - 50
+        told = problem(client.get(f"/sessions/{session}/state", params={"step": oldest - 1}), 409, "step_not_kept")
+        assert told["expected"] == f"0, or {oldest} to {reached}"
+        assert [line["step"] for line in recording(client, session)] == list(range(oldest + 1, reached + 1))
+        state(client, session, step=oldest)
+        assert client.post(f"/sessions/{session}/rewind", json={"step": oldest}).json()["step"] == oldest
