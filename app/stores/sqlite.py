@@ -83,6 +83,16 @@ SELECT id, model, fingerprint, memory_size, opened, used, tape, epoch, coalesce(
 FROM sessions LEFT JOIN tapes ON number = sessions.tape
 """
 
+HEIRS = """
+WITH RECURSIVE heirs(number, base) AS (
+    SELECT number, base FROM tapes WHERE parent = ?
+    UNION ALL
+    SELECT tapes.number, min(tapes.base, heirs.base) FROM tapes JOIN heirs ON parent = heirs.number
+)
+SELECT min(base) FROM heirs
+"""
+"""The first step up to which a tape is the past of another, be it by way of a third."""
+
 REMEMBERED_FOR = 30 * 86400
 """Seconds after which it is forgotten that a session ended."""
 
@@ -348,20 +358,18 @@ class SqliteStore:
 
     def _forget(self, tape: int, step: int, now: float) -> None:
         """Delete what retention does not ask for, of a tape with a snapshot at `step`."""
+        (shared,) = self._row(HEIRS, tape)
+        last = step if shared is None else min(step, shared)
         (by_count,) = self._row(
-            "SELECT max(step) FROM snapshots WHERE tape = ? AND step <= ?", tape, step - self._retention.steps
+            "SELECT max(step) FROM snapshots WHERE tape = ? AND step <= ?", tape, last - self._retention.steps
         )
         (by_age,) = self._row(
-            "SELECT max(step) FROM snapshots WHERE tape = ? AND taken <= ?", tape, now - self._retention.seconds
+            "SELECT max(step) FROM snapshots WHERE tape = ? AND step <= ? AND taken <= ?",
+            *(tape, last, now - self._retention.seconds),
         )
         limits = [limit for limit in (by_count, by_age) if limit is not None]
-        if not limits:
-            return
-        (shared,) = self._row("SELECT min(base) FROM tapes WHERE parent = ?", tape)
-        wanted = max(limits) if shared is None else min(max(limits), shared)
-        (limit,) = self._row("SELECT max(step) FROM snapshots WHERE tape = ? AND step <= ?", tape, wanted)
-        if limit is not None:
-            self._cut(tape, limit)
+        if limits:
+            self._cut(tape, max(limits))
 
     def _cut(self, tape: int, step: int) -> None:
         """Let a tape begin with its snapshot at `step`."""
