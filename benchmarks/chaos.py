@@ -626,6 +626,7 @@ def only(checkpoint: Path, directory: Path) -> Path:
 def kill_again_and_again(server: Server, load: Load, kills: int, seconds: float, chance: random.Random) -> list[float]:
     """Kill a running server so often, and start it again: most live for `seconds` on average, some are killed sooner.
 
+    It is killed once more when the clients have finished: what it says then is read from its files.
     Returns how long those that were let so far took until they were ready, in seconds. Raises Violation.
     """
     ready = []
@@ -638,6 +639,9 @@ def kill_again_and_again(server: Server, load: Load, kills: int, seconds: float,
             ready.append(server.wait_until_ready())
             load.wait_for(1)
             time.sleep(chance.uniform(0, 2 * seconds))
+    load.finish()
+    server.stop(signal.SIGKILL)
+    server.start()
     server.wait_until_ready()
     return ready
 

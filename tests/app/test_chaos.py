@@ -119,7 +119,7 @@ def test_full_disk_refuses_steps_until_there_is_room_and_loses_nothing(durabilit
         fill_disk(server)
         load.wait_until(lambda: load.counts["store_failed"] >= CLIENTS)
         steps, problem = step_until_refused(server, session)
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
         make_room(server)
         load.wait_for(CLIENTS)
         assert step(server, session).json()["step"] == 3 + steps + 1

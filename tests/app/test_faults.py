@@ -1,5 +1,6 @@
 """What fails under a server: its disk, its files, its power, its clock, its back end, its clients. Real processes."""
 
+import copy
 import json
 import math
 import signal
@@ -83,6 +84,12 @@ class Client:
         self.id: str = httpx.post(f"{server.url}/sessions", json=body).json()["id"]
         self.inputs: list[Array] = []
 
+    def fork(self, step: int) -> "Client":
+        other = copy.copy(self)
+        other.id = httpx.post(f"{self.server.url}/sessions/{self.id}/fork", json={"step": step}).json()["id"]
+        other.inputs = self.inputs[:step]
+        return other
+
     def post(self, inputs: Array) -> httpx.Response:
         body = {"inputs": inputs.tolist()}
         return httpx.post(f"{self.server.url}/sessions/{self.id}/steps", json=body, timeout=30)
@@ -109,8 +116,9 @@ def goes_on(session: Client, reference: Reference) -> bool:
     """Return whether a session's next step and its whole recording are those of an undisturbed run."""
     outputs = session.step(random_inputs(1, 1))
     expected = reference.run(session.inputs)[0]
-    recorded = read_recording(session.get("/recording").text)
-    return np.array_equal(outputs[0], expected[-1]) and np.array_equal(recorded.outputs, expected)
+    recorded = read_recording(session.get(f"/recording?from={session.get().json()['oldest']}").text)
+    kept = expected[-len(recorded.outputs) :]
+    return np.array_equal(outputs[0], expected[-1]) and np.array_equal(recorded.outputs, kept)
 
 
 def flip(path: Path, tape: str, column: str, where: str) -> None:
@@ -296,6 +304,20 @@ def test_overwritten_page_fails_what_lies_on_it_and_no_other_session(checkpoints
         assert all(goes_on(session, reference) for session in (first, third))
     assert np.array_equal(outputs, reference.run(second.inputs)[0][-1:])
     assert "database disk image is malformed; engram check says what is damaged" in told
+
+
+def test_fork_of_a_fork_keeps_its_past_when_the_first_session_forgets_its_own(checkpoints, data, reference):
+    with Server(checkpoints, data, "--keep-steps", "50") as server:
+        first = Client(server)
+        for seed in range(10):
+            first.step(random_inputs(20, seed))
+        second = first.fork(190)
+        second.step(random_inputs(1, 1))
+        third = second.fork(150)
+        for seed in range(10):
+            first.step(random_inputs(20, 10 + seed))
+        assert first.get().json()["oldest"] > 0
+        assert all(goes_on(session, reference) for session in (second, third))
 
 
 # The power
