@@ -67,8 +67,8 @@ class Run:
 
     @property
     def abandoned(self) -> bool:
-        """Nobody waits any more for a result that nothing else keeps."""
-        return self.transient and self.waiter.cancelled()
+        """Nobody waits any more: for a result that nothing else keeps, or as it was given up, and its slot with it."""
+        return self.waiter.done() and (self.transient or not self.waiter.cancelled())
 
     def record(self, outputs: Array, traces: Mapping[str, Array], row: int) -> None:
         """Keep what one batched step gave this run: a copy of its row, so that the batch can be let go."""
