@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import struct
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -423,6 +424,26 @@ def test_back_end_that_hangs_is_given_up_in_time_and_goes_on_afterwards(checkpoi
         load.wait_for(CLIENTS)
         check(server, load, CHECKPOINT)
     assert "Traceback" not in server.log
+
+
+def test_sequence_that_was_given_up_touches_no_session_that_comes_after_it(checkpoints, data, faults, reference):
+    flags = ("--step-timeout", "0.5")
+    with Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server:
+        long, answers = Client(server), []
+        asking = threading.Thread(target=lambda: answers.append(long.post(random_inputs(10_000, 1))))
+        asking.start()
+        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
+        faults.begin("hang")
+        asking.join()
+        faults.end("hang")
+        server.wait_until_ready()
+        sessions = [Client(server) for _ in range(4)]
+        for seed in range(10):
+            for session in sessions:
+                session.step(random_inputs(2, seed))
+        assert all(goes_on(session, reference) for session in [*sessions, long])
+    assert (answers[0].status_code, answers[0].json()["code"]) == (503, "step_timed_out")
 
 
 # The clients
