@@ -426,6 +426,19 @@ def test_back_end_that_hangs_is_given_up_in_time_and_goes_on_afterwards(checkpoi
     assert "Traceback" not in server.log
 
 
+def test_step_that_was_given_up_is_not_taken(checkpoints, data, faults, reference):
+    flags = ("--step-timeout", "0.5")
+    with Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server:
+        session = Client(server)
+        session.step(random_inputs(3, 1))
+        faults.begin("hang")
+        refused = [session.post(random_inputs(1, 2)) for _ in range(3)]
+        faults.end("hang")
+        server.wait_until_ready()
+        assert goes_on(session, reference)
+    assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "step_timed_out")] * 3
+
+
 def test_sequence_that_was_given_up_touches_no_session_that_comes_after_it(checkpoints, data, faults, reference):
     flags = ("--step-timeout", "0.5")
     with Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server:
