@@ -62,7 +62,7 @@ LOOK_SECONDS = 0.02
 """How often it is looked whether something has happened."""
 
 REACH = 30
-"""Steps that a rewind or a fork goes back, at most: fewer than KEPT_STEPS."""
+"""Steps that a rewind or a fork goes back, at most."""
 
 KEPT_STEPS = 50
 MOST_STEPS = 4
@@ -160,7 +160,8 @@ class Track:
                                      head, after a rewind; else the end
 
     The next steps after a rewind take the place of those behind the head, which become a branch: inputs and outputs.
-    seq: the last frame that was answered. pending: what is under way, and may have been carried out, steps or the head
+    furthest: the last step that it, or what it was forked from, was ever at: the KEPT_STEPS before are kept.
+    seq: the last frame that was answered. pending: what may have been carried out, steps or the head
     after a move. answered: when which step was answered, in seconds of time.monotonic().
     """
 
@@ -168,6 +169,7 @@ class Track:
     inputs: list[Array] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
     head: int = 0
+    furthest: int = 0
     seq: int | None = None
     pending: "Array | int | None" = None
     branches: list[tuple[list[Array], list[Array]]] = field(default_factory=list)
@@ -179,11 +181,12 @@ class Track:
             self.branches.append((self.inputs, self.outputs))
         self.inputs = [*self.inputs[: self.head], *inputs]
         self.outputs = [*self.outputs[: self.head], *outputs]
+        self.furthest = max(self.furthest if self.head else 0, len(self.inputs))
         self.head = len(self.inputs)
         self.answered.append((time.monotonic(), self.head))
 
     def fork(self, session: str, step: int) -> "Track":
-        return Track(session, self.inputs[:step], self.outputs[:step], step)
+        return Track(session, self.inputs[:step], self.outputs[:step], step, self.furthest)
 
     def possible(self) -> list[tuple[list[Array], int]]:
         """Return the inputs and the head that the session may have now: one, or two while a request is under way."""
@@ -386,7 +389,9 @@ class _Client:
         self._load.open.append(track)
 
     def _near(self, track: Track) -> int:
-        return self._chance.randint(max(0, len(track.inputs) - REACH), len(track.inputs))
+        """Return a step that is kept, not far from the last."""
+        last = len(track.inputs)
+        return self._chance.randint(min(last, max(0, last - REACH, track.furthest - KEPT_STEPS)), last)
 
     def _key(self) -> str:
         return f"{self._chance.getrandbits(64):x}"
@@ -647,7 +652,7 @@ def kill_again_and_again(server: Server, load: Load, kills: int, seconds: float,
 
 
 def check(server: Server, load: Load, checkpoint: Path) -> int:
-    """Let the clients finish, and compare all that they were answered; return the number of steps. Raises Violation."""
+    """Let the clients finish, and compare all that they were answered; return how many outputs. Raises Violation."""
     tracks, reference = load.finish(), Reference(checkpoint)
     steps = check_answers(tracks, reference)
     check_count(server.url, len(load.open))
@@ -671,7 +676,7 @@ def run(checkpoint: Path, clients: int, kills: int, seconds: float, seed: int) -
     counts = ", ".join(f"{name} {count}" for name, count in sorted(load.counts.items()))
     print(f"answered: {counts}")
     print(f"ready again after {np.median(ready):.1f} s, at most {max(ready):.1f} s")
-    print(f"{steps} steps answered, {len(load.open)} sessions open, {len(load.ended)} deleted: none lost, none twice")
+    print(f"{steps} outputs compared, {len(load.open)} sessions open, {len(load.ended)} deleted: none lost, none twice")
 
 
 def main() -> None:
