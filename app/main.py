@@ -83,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
+    app.state.closing = None
     app.state.sessions = SessionService(
         models,
         writer,
@@ -167,7 +168,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _close(state: State) -> None:
-    """Finish what was accepted, keep the sessions, stop: for as long as the settings allow; a second call does nothing.
+    """Stop once, whoever asks; a second call waits for the first."""
+    if state.closing is None:
+        state.closing = asyncio.ensure_future(_stop(state))
+    await asyncio.shield(state.closing)
+
+
+async def _stop(state: State) -> None:
+    """Finish what was accepted, keep the sessions, stop: for as long as the settings allow.
 
     Sessions first, for which the engines are still needed; then the engines, whose last steps are still written.
     """

@@ -1,5 +1,6 @@
 """Any step of a session again: the nearest snapshot before it, and the log from there, through the engine."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,9 @@ from app.errors import StepNotKept
 from app.snapshot import Snapshot
 from app.stores.base import Steps
 from app.stores.writer import Writer
+
+LARGE = 2**20
+"""Bytes of a snapshot that is read beside the event loop, not in it."""
 
 CHUNK_BYTES = 2**18
 """Inputs that are read from the log at a time."""
@@ -79,7 +83,9 @@ class Past:
         if found is None:
             return 0, None
         at, data = found
-        return at, Snapshot.from_bytes(data).state
+        if len(data) < LARGE:
+            return at, Snapshot.from_bytes(data).state
+        return at, (await asyncio.to_thread(Snapshot.from_bytes, data)).state
 
     async def _replay(
         self, at: int, state: Mapping[str, Array] | None, stop: int, trace: Sequence[str]

@@ -12,9 +12,9 @@ from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
-from app.errors import EngramError, OutOfMemory, SessionNotFound
+from app.errors import EngramError, OutOfMemory
 from app.past import Past
-from app.session import Session
+from app.session import Session, gone
 from app.stores.base import Record
 from app.stores.writer import Writer
 
@@ -76,7 +76,8 @@ class Residents:
         """Take all sessions out that nobody uses; at the time `until`, the others stay where they are."""
         left = [session for sessions in self._sessions.values() for session in sessions.values()]
         while left and self._clock() < until:
-            await asyncio.gather(*map(self.try_leave, left[:LEAVING_AT_ONCE]))
+            leaving = [asyncio.ensure_future(self.try_leave(session)) for session in left[:LEAVING_AT_ONCE]]
+            await asyncio.wait(leaving, timeout=until - self._clock())
             del left[:LEAVING_AT_ONCE]
         if left:
             logger.warning("%d sessions did not leave their arenas in time", len(left))
@@ -130,12 +131,14 @@ class Residents:
         session.model.engine.check_accepting()  # before the log is read: a step that hangs may still be written
         found = await self._writer.call(lambda store: store.claim(session.id, self._owner))
         if not isinstance(found, Record):
-            raise SessionNotFound(f"there is no session {session.id!r} any more", place="session", got=session.id)
+            raise gone(session.id, found or "deleted")
+        if found.unlogged:  # its steps were in an arena, and it is in none
+            raise gone(session.id, "lost in a failure")
         session.follow(found)
         reached = await self.past(session).reach(session.step)
         session.slot = await self._take_slot(session.model, session.memory_size, reached.state)
         session.kept, session.last = reached.kept, None
-        session.logged = (session.step - found.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
+        session.logged = max(0, session.step - found.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
         self._of(session.model)[session.id] = session
         return session.slot
 
@@ -158,7 +161,7 @@ class Residents:
             idle = (session for session in residents.values() if not session.users)
             some = min(LEAVING, 1 + len(residents) // LEAVING)
             leaving = list(islice(idle, max(some, len(residents) + 1 - self._max_resident)))
-            return any(await asyncio.gather(*map(self.try_leave, leaving)))
+            return any(await asyncio.shield(asyncio.gather(*map(self.try_leave, leaving))))
 
     async def try_leave(self, session: Session) -> bool:
         """Take a session out of its arena unless somebody uses it; return whether it left."""

@@ -13,7 +13,7 @@ from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepNotKept
 from app.snapshot import Snapshot
-from app.stores.base import Entry, Record
+from app.stores.base import EndReason, Entry, Record
 
 
 class Stepped(NamedTuple):
@@ -139,3 +139,8 @@ def info_of(record: Record) -> SessionInfo:
         opened=record.opened,
         used=record.used,
     )
+
+
+def gone(session: str, reason: EndReason) -> SessionGone:
+    """Return the error for a session that has ended."""
+    return SessionGone(f"session {session} is gone: {reason}", reason=reason)

@@ -36,7 +36,6 @@ from app.errors import (
     ModelNotFound,
     QueueFull,
     SequenceConflict,
-    SessionGone,
     SessionMoved,
     SessionNotFound,
     SessionsFull,
@@ -48,7 +47,7 @@ from app.errors import (
 from app.metrics import Metrics
 from app.past import Piece, resolved
 from app.residents import Residents
-from app.session import Session, SessionInfo, Stepped, info_of
+from app.session import Session, SessionInfo, Stepped, gone, info_of
 from app.snapshot import Snapshot
 from app.stores.base import EndReason, NewSession, Record, Store
 from app.stores.writer import Durability, Writer
@@ -56,6 +55,9 @@ from app.stores.writer import Durability, Writer
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+KEPT_RESULT_BYTES = 65_536
+"""A larger result of a session's last frame is computed again, should the frame come again."""
 
 EXPIRED_AT_ONCE = 100
 EXPIRY_SECONDS = 5.0
@@ -130,7 +132,7 @@ class SessionService:
 
     async def probe(self) -> None:
         """Read something from the store. Raises StoreFailed."""
-        await self._writer.call(lambda store: store.counts())
+        await self._writer.call(lambda store: store.find(""))
 
     # Opening
 
@@ -143,9 +145,9 @@ class SessionService:
         """
         model = self._models.get(model_name)
         model.memory.check(memory_size)
-        asked = json.dumps([model_name, memory_size]).encode()
         size = model.shapes(memory_size).memory_size
-        return await self._create(self._new(model, size, key=key, digest=_hash(asked)))
+        digest = _hash(json.dumps([model_name, memory_size]).encode())
+        return await self._opened(key, digest) or await self._create(self._new(model, size, key=key, digest=digest))
 
     async def restore(self, data: bytes, model_name: str | None = None, key: str | None = None) -> SessionInfo:
         """Open a session with a snapshot. Raises InvalidSnapshot, and as `open` does."""
@@ -153,27 +155,37 @@ class SessionService:
         model = self._model_of(snapshot, model_name)
         model.memory.check(snapshot.memory_size)
         snapshot.check_shapes(model.shapes(snapshot.memory_size).state)
-        past = {"base": snapshot.step, "snapshot": data}
-        return await self._create(self._new(model, snapshot.memory_size, key=key, digest=_hash(data), **past))
+        digest = await asyncio.to_thread(_hash, data)
+        past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest}
+        return await self._opened(key, digest) or await self._create(self._new(model, snapshot.memory_size, **past))
 
     async def fork(self, session_id: str, step: int | None = None, key: str | None = None) -> SessionInfo:
         """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept."""
-        return await self._in_turn(session_id, lambda session: self._fork(session, step, key))
+        digest = _hash(json.dumps([session_id, step]).encode())
+        return await self._opened(key, digest) or await self._in_turn(
+            session_id, lambda session: self._fork(session, step, key, digest)
+        )
 
-    async def _fork(self, session: Session, step: int | None, key: str | None) -> SessionInfo:
+    async def _fork(self, session: Session, step: int | None, key: str | None, digest: bytes) -> SessionInfo:
+        await self._residents.wake(session)
         base = session.step if step is None else step
         session.check_kept(base)
         past: dict[str, Any] = {"base": base, "parent": session.tape}
         if session.unlogged:
             at, found = await self._residents.look(session, base)
             past = {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found))}
-        asked = json.dumps([session.id, step]).encode()
-        new = self._new(session.model, session.memory_size, key=key, digest=_hash(asked), **past)
-        return await self._create(new)
+        return await self._create(self._new(session.model, session.memory_size, key=key, digest=digest, **past))
 
     def _new(self, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
         name = secrets.token_urlsafe(16)
         return NewSession(name, model.name, model.fingerprint, memory_size, self._clock(), **more)
+
+    async def _opened(self, key: str | None, digest: bytes) -> SessionInfo | None:
+        """Return the session that this request has opened before, if it has."""
+        if key is None:
+            return None
+        record = await self._writer.call(lambda store: _created(store, key, digest))
+        return info_of(record) if record else None
 
     async def _create(self, new: NewSession) -> SessionInfo:
         if self._closing:
@@ -223,7 +235,8 @@ class SessionService:
 
     async def all(self, model: str | None, limit: int) -> list[SessionInfo]:
         """Return open sessions, of one model if it is given, the most recently used first."""
-        await self._touch()
+        with contextlib.suppress(StoreFailed):  # on a full disk, the order is that of a moment ago
+            await self._touch()
         records = await self._writer.call(lambda store: store.list(model, limit))
         known = [self._sessions.get(record.id) for record in records]
         return [session.info if session else info_of(record) for session, record in zip(known, records, strict=True)]
@@ -254,7 +267,7 @@ class SessionService:
         if found is None:
             raise SessionNotFound(f"there is no session {session_id!r}", place="session", got=session_id)
         if not isinstance(found, Record):
-            raise _gone(session_id, found)
+            raise gone(session_id, found)
         ended = asyncio.get_running_loop().create_future()
         session = Session(found.id, self._model(found), found.memory_size, found.opened, found.used, ended)
         session.used = max(session.used, self._touched.get(session.id, 0.0))
@@ -325,8 +338,9 @@ class SessionService:
             return await self._step(session, inputs, trace, None)
         await self._residents.wake(session)
         if session.seq is None or seq == session.seq + 1:
-            session.last = await self._step(session, inputs, trace, None, seq)
-            return session.last
+            stepped = await self._step(session, inputs, trace, None, seq)
+            session.last = stepped if _bytes(stepped.result) <= KEPT_RESULT_BYTES else None
+            return stepped
         if seq <= session.seq:
             return await self._step_again(session, trace, seq)
         raise SequenceConflict(
@@ -344,6 +358,7 @@ class SessionService:
         steps = await self._writer.call(lambda store: store.frame(session.tape, seq))
         if steps is None or session.unlogged:
             return Duplicate(session.step)
+        session.model.check_trace_bytes(trace, steps.steps, session.memory_size)
         stop = steps.step + steps.steps
         pieces = [piece async for piece in self._residents.past(session).pieces(steps.step, stop, trace)]
         return Stepped(_joined(pieces, trace), stop)
@@ -452,14 +467,19 @@ class SessionService:
             if session.used <= since:
                 await self._end(session, "expired")
 
-        for session_id in await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE)):
-            known = self._sessions.get(session_id)
-            if known is not None and known.users:
-                continue
-            try:
-                await self._in_turn(session_id, expire)
-            except ModelChanged:
-                await self._end_stored(session_id, "expired")
+        idle = await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE))
+        while idle:
+            for session_id in idle:
+                known = self._sessions.get(session_id)
+                if known is not None and known.users:
+                    continue
+                try:
+                    await self._in_turn(session_id, expire)
+                except ModelChanged:
+                    await self._end_stored(session_id, "expired")
+            seen = set(idle)
+            idle = await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE))
+            idle = [] if seen & set(idle) else idle  # what is left is in use
 
     async def keep_expiring(self) -> None:
         """Look for idle sessions again and again, until cancelled."""
@@ -486,7 +506,7 @@ class SessionService:
 
     async def _end(self, session: Session, reason: EndReason) -> None:
         await self._end_record(session.id, session.model.name, reason)
-        session.ended.set_result(_gone(session.id, reason))
+        session.ended.set_result(gone(session.id, reason))
         self._sessions.pop(session.id, None)
         await self._residents.free(session)
 
@@ -506,7 +526,8 @@ class SessionService:
 
     async def _end_record(self, session_id: str, model: str, reason: EndReason) -> None:
         now = self._clock()
-        await self._writer.call(lambda store: store.end(session_id, reason, now))
+        if not await self._writer.call(lambda store: store.end(session_id, reason, now)):
+            return
         self._touched.pop(session_id, None)
         self._counts[model] -= 1
         self._metrics.sessions.labels(model).set(self._counts[model])
@@ -566,23 +587,26 @@ class SessionService:
             self._touched = touched | self._touched
             raise
 
-    # Arenas
-
 
 def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, bool]:
     """Open a session unless one was opened under its key; return it, and whether it is new."""
-    before = store.created(new.key) if new.key is not None else None
+    before = _created(store, new.key, new.digest) if new.key is not None else None
+    return (before, False) if before else (store.create(new, owner), True)
+
+
+def _created(store: Store, key: str, digest: bytes | None) -> Record | None:
+    """Return the session that a request has opened under a key, if it has. Raises IdempotencyConflict, SessionGone."""
+    before = store.created(key)
     if before is None:
-        return store.create(new, owner), True
-    session, digest = before
-    if digest != new.digest:
+        return None
+    if before[1] != digest:
         raise IdempotencyConflict(
-            f"Idempotency-Key {new.key!r} came before with another request", place="Idempotency-Key", got=new.key
+            f"Idempotency-Key {key!r} came before with another request", place="Idempotency-Key", got=key
         )
-    found = store.find(session)
+    found = store.find(before[0])
     if not isinstance(found, Record):
-        raise _gone(session, found or "deleted")
-    return found, False
+        raise gone(before[0], found or "deleted")
+    return found
 
 
 def _check_step(session: Session, wanted: int | None) -> None:
@@ -597,6 +621,10 @@ def _check_step(session: Session, wanted: int | None) -> None:
         )
 
 
+def _bytes(result: Result) -> int:
+    return result.outputs.nbytes + sum(values.nbytes for values in result.trace.values())
+
+
 def _joined(pieces: Sequence[Piece], trace: Sequence[str]) -> Result:
     """Return what several pieces gave as one result."""
     outputs = np.concatenate([piece.result.outputs for piece in pieces])
@@ -605,10 +633,6 @@ def _joined(pieces: Sequence[Piece], trace: Sequence[str]) -> Result:
 
 async def _told(session: Session) -> SessionInfo:
     return session.info
-
-
-def _gone(session_id: str, reason: EndReason) -> SessionGone:
-    return SessionGone(f"session {session_id} is gone: {reason}", reason=reason)
 
 
 def _stopping() -> ShuttingDown:

@@ -17,6 +17,7 @@ from app.backends.base import Array, Shapes
 from app.errors import InvalidSnapshot
 
 FORMAT = "1"
+LARGEST_STEP = 2**53
 PREFIX = "engram."
 DIGEST = f"{PREFIX}digest"
 
@@ -62,6 +63,8 @@ class Snapshot:
         told = {name.removeprefix(PREFIX): value for name, value in metadata.items()}
         try:
             memory_size, step = json.loads(told["memory_size"]), int(told["step"])
+            if not 0 <= step <= LARGEST_STEP or type(memory_size) not in (int, type(None)):
+                raise ValueError(f"memory_size {memory_size!r}, step {step}")
             return cls(told["model"], told["fingerprint"], memory_size, step, state)
         except (KeyError, ValueError) as error:
             raise _invalid(f"its metadata cannot be used: {error!r}") from None

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from app.backends.base import Array, Backend
+from app.backends.base import Array, Backend, Spec
 from app.errors import OutOfMemory
 
 
@@ -32,7 +32,7 @@ class Arenas:
 
         Raises OutOfMemory where the states would take more bytes than they may, MemoryError where there are none left.
         """
-        spec = self.first.spec if memory_size is None else self.first.spec.resized(memory_size)
+        spec = self.spec(memory_size)
         self._check_room(spec.state_bytes)
         backend = self._backend(memory_size)
         slot = Slot(spec.memory_size, backend.open(state))
@@ -40,6 +40,10 @@ class Arenas:
         self._open[slot.memory_size] += 1
         self._bytes += spec.state_bytes
         return slot
+
+    def spec(self, memory_size: int | None) -> Spec:
+        """Return what goes in and comes out with so many memory slots, by default the first back end's."""
+        return self.first.spec if memory_size is None else self.first.spec.resized(memory_size)
 
     def of(self, slot: Slot) -> Backend:
         """Return the back end that a slot is in."""

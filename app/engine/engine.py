@@ -172,12 +172,19 @@ class Engine:
         await self._call(lambda arenas: arenas.of(slot).write(slot.number, state))
 
     async def free(self, slot: Slot) -> None:
-        """Give a slot back."""
-        await self._call(lambda arenas: arenas.close(slot))
+        """Give a slot back; where this raises, it is given back once the worker comes to it."""
+        given_back = self._give_back(slot)
+        self.check_accepting()
+        await given_back
 
     def drop(self, slot: Slot) -> None:
         """Give a slot back when the worker comes to it; nobody waits for that."""
-        self._inbox.put(Call(lambda arenas: arenas.close(slot), self._new_waiter()))
+        self._give_back(slot)
+
+    def _give_back(self, slot: Slot) -> "asyncio.Future[Any]":
+        waiter = self._new_waiter()
+        self._inbox.put(Call(lambda arenas: arenas.close(slot), waiter))
+        return waiter
 
     async def probe(self) -> None:
         """Take one step, between two ticks, with a state that is opened for it."""
@@ -265,6 +272,8 @@ class Engine:
         for item, outcome in outcomes:
             if isinstance(item, Run):
                 self._sequences -= 1
+            elif isinstance(outcome, Slot) and item.waiter.done():  # nobody waits any more for the slot that was opened
+                self.drop(outcome)
             _settle(item.waiter, outcome)
 
     def _refuse(self, error: EngramError) -> None:
@@ -281,7 +290,7 @@ class Engine:
             logger.error("%s: a step takes longer than %g s", self.name, self._step_timeout)
             self._hang = StepTimedOut(
                 f"a step of {self.name} takes longer than {self._step_timeout:g} s (setting step_timeout); what was "
-                "asked is not done, and the engine goes on once that step returns"
+                "asked may be done or not, which the session's step tells once that step has returned"
             )
             self._release_all()
             if self._busy_since != since:  # it has just returned, and the worker may not have seen that it hung
@@ -335,6 +344,7 @@ class Engine:
 
     def _accept(self, run: Run) -> None:
         try:
+            run.make_room(self._arenas.spec(run.slot.memory_size if run.slot else run.memory_size))
             if run.slot is None:
                 run.slot = self._arenas.open(run.memory_size, run.start)
             elif len(run.inputs) > 1:
@@ -396,7 +406,10 @@ class Engine:
 
     def _finish(self, run: Run, outcome: Result | Replayed | Exception | None) -> None:
         if run.keeps_end and isinstance(outcome, Result):
-            outcome = Replayed(outcome, self._arenas.of(run.held).read(run.held.number))
+            try:
+                outcome = Replayed(outcome, self._arenas.of(run.held).read(run.held.number))
+            except Exception as error:
+                outcome = self._explain(error)
         if run.transient:
             self._arenas.close(run.held)
         self._outcomes.append((run, outcome))

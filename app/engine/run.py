@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.backends.base import Array
+from app.backends.base import Array, Spec
 from app.engine.arenas import Slot
 
 
@@ -70,12 +70,14 @@ class Run:
         """Nobody waits any more: for a result that nothing else keeps, or as it was given up, and its slot with it."""
         return self.waiter.done() and (self.transient or not self.waiter.cancelled())
 
+    def make_room(self, spec: Spec) -> None:
+        """Make room for the result, so that later there is nothing to fail. Raises MemoryError."""
+        steps = len(self.inputs)
+        room = {name: np.empty((steps, *spec.trace[name]), np.float32) for name in self.trace}
+        self.result = Result(np.empty((steps, spec.output_size), np.float32), room)
+
     def record(self, outputs: Array, traces: Mapping[str, Array], row: int) -> None:
         """Keep what one batched step gave this run: a copy of its row, so that the batch can be let go."""
-        if self.position == 0:
-            steps = len(self.inputs)
-            room = {name: np.empty((steps, *traces[name].shape[1:]), traces[name].dtype) for name in self.trace}
-            self.result = Result(np.empty((steps, *outputs.shape[1:]), outputs.dtype), room)
         self.result.outputs[self.position] = outputs[row]
         for name, values in self.result.trace.items():
             values[self.position] = traces[name][row]

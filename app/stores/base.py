@@ -62,6 +62,7 @@ class Record:
     step: where it is; latest: the last step that a rewind can go back to; oldest: the first, but for 0.
     kept: the step of its tape's last snapshot that is not passing, or with which the tape begins.
     seq: of the last frame that was carried out. branch: the tape that its next step begins, after a rewind.
+    unlogged: steps of it may have been taken that are not here.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Record:
     kept: int
     seq: int | None
     branch: int | None
+    unlogged: bool
 
 
 class Steps(NamedTuple):
@@ -145,8 +147,8 @@ class Store(Protocol):
     def move(self, session: str, step: int, seq: int | None) -> Record:
         """Put an open session at an earlier or later step of its tape."""
 
-    def end(self, session: str, reason: EndReason, now: float) -> None:
-        """Record that a session ended, and why; its past goes."""
+    def end(self, session: str, reason: EndReason, now: float) -> bool:
+        """Record that a session ended, and why; its past goes. Returns whether it was open."""
 
     def list(self, model: str | None, limit: int) -> Sequence[Record]:
         """Return open sessions, the most recently used first."""

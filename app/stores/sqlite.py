@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from app.errors import SessionDamaged, StoreFailed
+from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import EndReason, Entry, NewSession, Record, Retention, Steps
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ DROP TABLE sessions_1
 
 RECORD = """
 SELECT id, model, fingerprint, memory_size, opened, used, tape, epoch, coalesce(head, stop), stop,
-    coalesce((SELECT max(step) FROM snapshots WHERE snapshots.tape = number AND NOT passing), base), seq, head, reason
+    coalesce((SELECT max(step) FROM snapshots WHERE snapshots.tape = number AND NOT passing), base), seq, head,
+    unlogged, reason
 FROM sessions LEFT JOIN tapes ON number = sessions.tape
 """
 
@@ -89,9 +90,9 @@ WITH RECURSIVE heirs(number, base) AS (
     UNION ALL
     SELECT tapes.number, min(tapes.base, heirs.base) FROM tapes JOIN heirs ON parent = heirs.number
 )
-SELECT min(base) FROM heirs
+SELECT min(min(base, coalesce(head, base))) FROM heirs LEFT JOIN sessions ON tape = number
 """
-"""The first step up to which a tape is the past of another, be it by way of a third."""
+"""The first step up to which a tape is the past of another, be it by way of a third, or at which a session is there."""
 
 REMEMBERED_FOR = 30 * 86400
 """Seconds after which it is forgotten that a session ended."""
@@ -119,6 +120,7 @@ class SqliteStore:
         self._retention = retention
         self._wal: int | None = None
         self._synced = 0
+        self._sync_failed = False
         with self._errors():
             if directory and opens:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,9 @@ class SqliteStore:
         with self._transaction():
             tape = self._new_tape()
             first = session.base if session.snapshot is not None else 0
-            parent = session.parent if session.base else None
+            parent = self._holder(session.parent, session.base)
+            if parent is not None and session.base < self._oldest(parent):
+                raise StepNotKept(f"step {session.base} is not kept any more", place="step", got=str(session.base))
             self._run(
                 "INSERT INTO tapes VALUES (?, ?, ?, ?, ?, NULL, 1)", tape, parent, session.base, first, session.base
             )
@@ -182,7 +186,8 @@ class SqliteStore:
             with self._transaction():
                 self._append(entries)
         except _RefusedError:
-            return {index for index, entry in enumerate(entries) if not self._append_alone(entry)}
+            with self._transaction():
+                return {index for index, entry in enumerate(entries) if not self._append_alone(entry)}
         return set()
 
     def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
@@ -207,6 +212,7 @@ class SqliteStore:
             self._run("UPDATE sessions SET unlogged = 1 WHERE id = ?", session)
 
     def before(self, tape: int, step: int) -> tuple[int, bytes] | None:
+        is_damaged = False
         with self._errors():
             for part, stop in self._chain(tape, step):
                 rows = self._database.execute(
@@ -217,6 +223,9 @@ class SqliteStore:
                     if checksum == _snapshot_checksum(part, found, state):
                         return found, state
                     logger.error("%s: the snapshot of tape %d at step %d is damaged", self._path, part, found)
+                    is_damaged = True
+            if is_damaged and self._oldest(tape):
+                raise SessionDamaged(f"{self._path}: no snapshot of tape {tape} up to step {step} is whole")
         return None
 
     def steps(self, tape: int, start: int, stop: int, limit: int) -> list[Steps]:
@@ -242,11 +251,14 @@ class SqliteStore:
             self._run("UPDATE tapes SET seq = ? WHERE number = (SELECT tape FROM sessions WHERE id = ?)", seq, session)
             return cast(Record, self._find(session))
 
-    def end(self, session: str, reason: EndReason, now: float) -> None:
+    def end(self, session: str, reason: EndReason, now: float) -> bool:
         with self._transaction():
-            (tape,) = self._row("SELECT tape FROM sessions WHERE id = ?", session)
+            row = self._row("SELECT tape FROM sessions WHERE id = ? AND ended IS NULL", session)
+            if row is None:
+                return False
             self._run("UPDATE sessions SET ended = ?, reason = ?, tape = NULL WHERE id = ?", now, reason, session)
-            self._collect(tape)
+            self._collect(row[0])
+            return True
 
     def list(self, model: str | None, limit: int) -> "list[Record]":
         chosen, values = ("AND model = ?", (model,)) if model is not None else ("", ())
@@ -284,9 +296,12 @@ class SqliteStore:
         if self._wal is None or self._database.total_changes == self._synced:
             return
         try:
+            if self._sync_failed:  # the system may have given up on those pages: write what is in them anew
+                self._checkpoint()
             os.fdatasync(self._wal)
-            self._synced = self._database.total_changes
+            self._synced, self._sync_failed = self._database.total_changes, False
         except OSError as error:
+            self._sync_failed = True
             raise StoreFailed(f"{self._path}: what was written may not survive a power cut: {error}") from error
 
     def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
@@ -325,12 +340,23 @@ class SqliteStore:
         )
 
     def _append_alone(self, entry: Entry) -> bool:
+        """Append an entry within a transaction; return whether it was not refused."""
+        self._run("SAVEPOINT entry")
         try:
-            with self._transaction():
-                self._append([entry])
+            self._append([entry])
         except _RefusedError:
+            self._run("ROLLBACK TO entry")
             return False
+        finally:
+            self._run("RELEASE entry")
         return True
+
+    def _checkpoint(self) -> None:
+        """Move what is in the write-ahead log into the database, and sync that."""
+        with self._errors():
+            busy, _, _ = self._row("PRAGMA wal_checkpoint(TRUNCATE)")
+            if busy:
+                raise OSError("the write-ahead log could not be moved into the database")
 
     def _begin_tape(self, entry: Entry, parent: int) -> None:
         """Put the session that is on the tape `parent` on a new one, which begins with it up to the entry's step."""
@@ -342,16 +368,31 @@ class SqliteStore:
             raise _RefusedError
         self._run(
             "INSERT INTO tapes VALUES (?, ?, ?, 0, ?, ?, ?)",
-            *(entry.tape, parent if entry.step else None, entry.step, entry.step, row[1], entry.epoch),
+            *(entry.tape, self._holder(parent, entry.step), entry.step, entry.step, row[1], entry.epoch),
         )
         self._run("UPDATE sessions SET tape = ?, head = NULL WHERE id = ?", entry.tape, row[0])
         self._collect(parent)
+
+    def _holder(self, tape: int | None, step: int) -> int | None:
+        """Return which has the last step up to `step`, of a tape and those that it begins with; None before the first.
+
+        What begins there begins with that one alone: no tape is kept only because it leads to another.
+        """
+        if not step:
+            return None
+        while tape is not None:
+            parent, base = self._row("SELECT parent, base FROM tapes WHERE number = ?", tape)
+            if parent is None or step > base:
+                break
+            tape = parent
+        return tape
 
     def _keep(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> bool:
         """Keep a snapshot, unless its tape is gone meanwhile; return whether it was kept."""
         self._run("DELETE FROM snapshots WHERE tape = ? AND passing", tape)
         written = self._run(
-            "INSERT OR REPLACE INTO snapshots SELECT number, ?, ?, ?, ?, ? FROM tapes WHERE number = ?",
+            "INSERT OR REPLACE INTO snapshots SELECT number, ?1, ?2, ?3 AND NOT EXISTS "
+            "(SELECT 1 FROM snapshots WHERE tape = number AND step = ?1), ?4, ?5 FROM tapes WHERE number = ?6",
             *(step, now, passing, _snapshot_checksum(tape, step, state), state, tape),
         )
         return written > 0
@@ -426,7 +467,23 @@ class SqliteStore:
         return cast(EndReason, row[-1]) if row[-1] else self._record(row)
 
     def _record(self, row: Sequence[Any]) -> Record:
-        session, model, fingerprint, memory_size, opened, used, tape, epoch, step, latest, kept, seq, head, _ = row
+        (
+            session,
+            model,
+            fingerprint,
+            memory_size,
+            opened,
+            used,
+            tape,
+            epoch,
+            step,
+            latest,
+            kept,
+            seq,
+            head,
+            unlogged,
+            _,
+        ) = row
         return Record(
             id=session,
             model=model,
@@ -442,6 +499,7 @@ class SqliteStore:
             kept=kept,
             seq=seq,
             branch=None if head is None else self._new_tape(),
+            unlogged=bool(unlogged),
         )
 
     def _oldest(self, tape: int) -> int:

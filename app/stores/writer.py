@@ -238,7 +238,9 @@ class Writer:
         except StoreFailed as error:
             logger.error("%s", error)
             self._observer.failure()
-            return error if self._sync_interval == 0 else None
+            if self._sync_interval == 0:
+                return error
+            self._note_write()  # to try again, also where nothing more is written
         return None
 
     def _is_due(self, moment: float) -> bool:
