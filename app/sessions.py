@@ -162,9 +162,10 @@ class SessionService:
     async def fork(self, session_id: str, step: int | None = None, key: str | None = None) -> SessionInfo:
         """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept."""
         digest = _hash(json.dumps([session_id, step]).encode())
-        return await self._opened(key, digest) or await self._in_turn(
-            session_id, lambda session: self._fork(session, step, key, digest)
-        )
+        opened = await self._opened(key, digest)
+        if opened is not None:
+            return opened
+        return await self._in_turn(session_id, lambda session: self._fork(session, step, key, digest))
 
     async def _fork(self, session: Session, step: int | None, key: str | None, digest: bytes) -> SessionInfo:
         await self._residents.wake(session)
