@@ -33,7 +33,7 @@ from tests.app.harness import CHECKPOINTS
 
 CHECKPOINT = CHECKPOINTS / "dnc-copy"
 WIDTH = 10
-CLIENTS = 64
+CLIENTS, FEW = 64, 16
 YEAR = 366 * 86400
 IDLE_SECONDS = 2
 PAGE, LEAF = 4096, 10
@@ -334,7 +334,7 @@ def test_power_cut_after_answers_that_are_synced_loses_none(checkpoints, data, f
         load.wait_for(4 * CLIENTS)
         server.stop(signal.SIGKILL)
         tracks = load.freeze()
-    for number, chance in enumerate((None, Random(1), Random(2))):
+    for number, chance in enumerate((None, Random(1))):
         left = cut_power(data, faults.synced, tmp_path / f"left {number}", chance)
         with Server(checkpoints, left) as server:
             check_sessions(server.url, tracks, reference)
@@ -345,13 +345,13 @@ def test_power_cut_leaves_every_session_at_a_step_that_it_was_at(checkpoints, da
     flags = ("--sync-interval", str(SYNC_SECONDS))
     with (
         Server(checkpoints, data, *flags, environment=faults.environment) as server,
-        Load(server.url, CHECKPOINT, CLIENTS, moves=False) as load,
+        Load(server.url, CHECKPOINT, FEW, moves=False) as load,
     ):
-        load.wait_for(2 * CLIENTS)
+        load.wait_for(4 * FEW)
         time.sleep(SYNCED_SECONDS)
         server.stop(signal.SIGKILL)
         moment, tracks = time.monotonic() - SYNCED_SECONDS, load.freeze()
-    for number, chance in enumerate((None, Random(1), Random(2))):
+    for number, chance in enumerate((None, Random(1))):
         left = cut_power(data, faults.synced, tmp_path / f"left {number}", chance)
         with Server(checkpoints, left) as server:
             check_earlier_sessions(server.url, tracks, reference, moment)
@@ -462,7 +462,7 @@ def test_sequence_that_was_given_up_touches_no_session_that_comes_after_it(check
 # The clients
 
 
-@pytest.mark.parametrize("part", [0.02, 0.3, 0.7, 0.99, 1.0])
+@pytest.mark.parametrize("part", [0.02, 0.7, 1.0])
 def test_request_that_breaks_off_is_carried_out_whole_or_not_at_all(part, checkpoints, data, reference):
     taken = []
     with Server(checkpoints, data) as server:
