@@ -62,6 +62,16 @@ def test_what_is_no_snapshot_is_refused_with_its_reason(data, reason):
         Snapshot.from_bytes(data)
 
 
+@pytest.mark.parametrize(
+    ("memory_size", "step"), [(32, -1), (32, 2**53 + 1), (32, 10**30), (32.0, 3), ("32", 3), ([32], 3), (True, 3)]
+)
+def test_snapshot_of_a_step_or_memory_size_that_cannot_be_is_refused(memory_size, step):
+    forged = Snapshot("dnc-copy", "f" * 64, memory_size, step, STATE).to_bytes()
+    with pytest.raises(InvalidSnapshot, match="its metadata cannot be used"):
+        Snapshot.from_bytes(forged)
+    assert Snapshot.from_bytes(Snapshot("dnc-copy", "f" * 64, 32, 2**53, STATE).to_bytes()).step == 2**53
+
+
 def test_state_of_other_leaves_shapes_or_types_is_refused():
     SNAPSHOT.check_shapes({"memory": [2, 3], "controller.h": [2]})
     for expected in ({"memory": [2, 3]}, {"memory": [3, 2], "controller.h": [2]}):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import app.stores
-from app.errors import SessionDamaged, StoreFailed
+from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import Entry, NewSession, Record, Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import FILE, SqliteStore
@@ -105,6 +105,17 @@ def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_writt
     assert past(store, "a") == [7]
 
 
+def test_entries_beside_a_refused_one_are_written_together_or_not_at_all(store):
+    tapes = [opened(store, name).tape for name in "abc"]
+    store._run("INSERT INTO log VALUES (?, 0, 1, NULL, x'00', 0)", tapes[2])  # where the last entry would go
+    entries = [Entry(tape, 1, at, 1, inputs(7)) for tape, at in zip(tapes, (0, 5, 0), strict=True)]
+    with pytest.raises(StoreFailed, match="UNIQUE"):
+        store.append(entries)
+    assert ([found(store, name).step for name in "abc"], rows(store, "log")) == ([0, 0, 0], 1)
+    assert store.append(entries[:2]) == {1}
+    assert ([found(store, name).step for name in "abc"], past(store)) == ([1, 0, 0], [7])
+
+
 def test_claim_ends_the_epoch_of_the_former_owner(store):
     mine = opened(store)
     theirs = store.claim("a", "them")
@@ -167,6 +178,19 @@ def test_past_that_nobody_can_reach_is_deleted(store):
     assert (rows(store, "log"), rows(store, "tapes"), past(store)) == (1, 1, [7])
 
 
+def test_many_rewinds_to_a_step_leave_few_tapes(store):
+    """What is left of the past that was given up is no past of what comes then."""
+    opened(store)
+    step(store, "a", *range(9))
+    for value in range(20):
+        store.move("a", 5, None)
+        step(store, "a", value)
+    assert (rows(store, "tapes"), rows(store, "log")) == (2, 2)
+    assert past(store) == [0, 1, 2, 3, 4, 19]
+    store.end("a", "deleted", 1001.0)
+    assert rows(store, "tapes") == 0
+
+
 def test_rewind_leaves_alone_what_a_fork_shares(store):
     opened(store)
     step(store, "a", 1)
@@ -213,6 +237,16 @@ def test_passing_snapshot_gives_way_to_the_next(store):
     assert [store.before(tape, at) for at in (7, 1)] == [(2, b"state"), None]
 
 
+def test_passing_snapshot_never_takes_the_place_of_a_lasting_one(store):
+    tape = opened(store).tape
+    step(store, "a", *range(9))
+    store.snapshot(tape, 4, b"lasting", 1000.0, passing=False)
+    for at in (4, 6):
+        store.snapshot(tape, at, b"passing", 1000.0, passing=True)
+    assert ([store.before(tape, at) is None for at in (3, 5)], found(store).kept) == ([True, False], 4)
+    assert store.before(tape, 9) == (6, b"passing")
+
+
 def test_snapshot_of_a_session_that_has_ended_is_not_kept(store):
     tape = opened(store).tape
     store.end("a", "deleted", 1001.0)
@@ -228,6 +262,17 @@ def test_restored_session_begins_with_its_snapshot(store):
     assert store.move("a", 0, None).step == 0
     assert (step(store, "a", 5).step, past(store)) == (1, [5])
     assert rows(store, "snapshots") == 0
+
+
+def test_restored_session_whose_snapshot_is_damaged_is_refused(store):
+    """A session of which the whole log is there begins anew instead."""
+    restored, logged = opened(store, base=2, snapshot=b"state").tape, opened(store, "b").tape
+    step(store, "b", 1, 2)
+    store.snapshot(logged, 2, b"state", 1000.0, passing=False)
+    store._run("UPDATE snapshots SET state = x'00'")
+    with pytest.raises(SessionDamaged, match=f"no snapshot of tape {restored} up to step 2 is whole"):
+        store.before(restored, 2)
+    assert store.before(logged, 2) is None
 
 
 def test_parked_session_is_its_snapshot(store):
@@ -276,6 +321,34 @@ def test_retention_leaves_what_a_fork_began_with():
     step(store, "a", 3)
     store.snapshot(tape, 3, b"three", 1000.0, passing=False)
     assert (found(store).oldest, rows(store, "log")) == (3, 0)
+
+
+def test_retention_leaves_what_a_fork_that_was_rewound_is_at():
+    store = MemoryStore(Retention(0, 1e9))
+    tape = opened(store).tape
+    for at in (1, 2, 3):
+        step(store, "a", at)
+    opened(store, "b", parent=tape, base=3)
+    store.move("b", 1, None)
+    for at in (2, 3):
+        store.snapshot(tape, at, b"state", 1000.0, passing=False)
+    assert (found(store, "b").oldest, past(store, "b"), past(store, "b", stop=3)) == (0, [1], [1, 2, 3])
+    step(store, "b", 9)
+    store.snapshot(tape, 3, b"state", 1000.0, passing=False)
+    assert (found(store, "a").oldest, past(store, "b")) == (0, [1, 9])
+
+
+def test_fork_of_a_step_that_was_just_cut_is_refused():
+    """Whoever asks for it has not heard yet that it is gone."""
+    store = MemoryStore(Retention(0, 1e9))
+    tape = opened(store).tape
+    step(store, "a", 1, 2)
+    store.snapshot(tape, 2, b"two", 1000.0, passing=False)
+    with pytest.raises(StepNotKept, match="step 1 is not kept any more") as refusal:
+        opened(store, "b", parent=tape, base=1)
+    assert (refusal.value.status, store.find("b"), rows(store, "tapes")) == (409, None, 1)
+    assert opened(store, "b", parent=tape, base=2).oldest == 2
+    assert opened(store, "c", parent=tape, base=0).oldest == 0
 
 
 def test_frame_is_found_by_its_number(store):
@@ -456,6 +529,26 @@ def test_damaged_snapshot_is_passed_over_and_told_by_check(tmp_path):
     store = SqliteStore(tmp_path)
     assert store.before(1, 2) == (1, b"state")
     assert problems(store) == ["session a: its snapshot at step 2 is damaged"]
+    store.close()
+
+
+def test_log_is_moved_into_the_database_after_a_failed_sync(tmp_path, monkeypatch):
+    """The system may have given up on what it could not write: to ask it again would sync nothing."""
+
+    def fail(_: int) -> None:
+        raise OSError("I/O error")
+
+    recorded(tmp_path)
+    store = SqliteStore(tmp_path)
+    step(store, "a", 3)
+    log = tmp_path / f"{FILE}-wal"
+    with monkeypatch.context() as broken:
+        broken.setattr("app.stores.sqlite.os.fdatasync", fail)
+        with pytest.raises(StoreFailed, match="may not survive a power cut"):
+            store.sync()
+    assert log.stat().st_size > 0
+    store.sync()
+    assert (log.stat().st_size, past(store)) == (0, [1, 2, 3])
     store.close()
 
 

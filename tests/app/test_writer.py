@@ -210,6 +210,20 @@ def test_what_was_written_is_synced_within_the_interval_and_once():
     run(test())
 
 
+def test_failed_sync_is_tried_again_though_nothing_more_is_written():
+    async def test() -> None:
+        async with writing(sync_interval=0.02) as (writer, store):
+            store.failing = {"sync"}
+            await opened(writer)
+            await until(lambda: writer._observer.failures >= 2)  # type: ignore[attr-defined]
+            store.failing = set()
+            await until(lambda: "sync" in store.done)
+            await asyncio.sleep(0.1)
+            assert store.done == ["sync"], "and once it is done, no more"
+
+    run(test())
+
+
 def test_call_that_raises_tells_its_caller_and_harms_no_other():
     async def test() -> None:
         def broken(_: Store) -> None:
