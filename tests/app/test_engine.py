@@ -3,8 +3,9 @@
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,6 +214,50 @@ def test_state_beyond_the_memory_is_refused_and_others_go_on():
             assert isinstance(large, OutOfMemory)
             assert not isinstance(small, BaseException)
             assert small.outputs[:, 0].tolist() == [3, 4]
+            assert engine.sequences == 0
+
+    run(test())
+
+
+class Wide(FakeBackend):
+    """Its trace is of one number, repeated more often than any memory could hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = replace(self.spec, trace_axes={"seen": [2**50]})
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        outputs, _ = super().step(slots, inputs)
+        return outputs, {name: np.broadcast_to(inputs[:, :1], (len(inputs), 2**50)) for name in trace}
+
+
+def test_result_beyond_the_memory_fails_alone_and_the_engine_goes_on():
+    async def test() -> None:
+        async with engine_over(Wide()) as engine:
+            slot = await engine.open()
+            jobs = (engine.run(slot, ones(3)), engine.infer([ones(3)], ["seen"]))
+            good, failed = await asyncio.gather(*jobs, return_exceptions=True)
+            assert isinstance(failed, OutOfMemory)
+            assert not isinstance(good, BaseException)
+            assert (good.outputs[:, 0].tolist(), engine.sequences) == ([1, 2, 3], 0)
+            with pytest.raises(OutOfMemory):
+                await engine.run(slot, ones(3), ["seen"])
+            assert (await engine.run(slot, ones(1))).outputs[0, 0] == 4
+
+    run(test())
+
+
+def test_replay_whose_end_cannot_be_read_fails_alone_and_keeps_no_slot():
+    class Full(FakeBackend):
+        def read(self, slot: int) -> dict[str, Array]:
+            raise MemoryError
+
+    async def test() -> None:
+        async with engine_over(Full(capacity=1)) as engine:
+            for _ in range(2):
+                with pytest.raises(OutOfMemory):
+                    await engine.replay(ones(2), None, None)
+            assert (await engine.infer([ones(2)]))[0].outputs[-1, 0] == 2
             assert engine.sequences == 0
 
     run(test())
@@ -454,6 +499,25 @@ def test_hanging_step_is_given_up_and_the_engine_goes_on_when_it_returns():
             await until(lambda: not hangs(engine))
             assert ledger.groups == [], "nobody was told of that step: it does not count"
             assert (await engine.infer([ones(2)]))[0].outputs[-1, 0] == 2
+
+    run(test())
+
+
+def test_slots_given_back_or_opened_while_a_step_hung_are_free_afterwards():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(capacity=3, before_step=gate), step_timeout=0.1) as engine:
+            slot = await engine.open()
+            stepping = asyncio.ensure_future(engine.run(slot, ones(1)))
+            await asyncio.to_thread(gate.reached.wait)
+            told = await asyncio.gather(stepping, engine.open(), return_exceptions=True)
+            assert [type(outcome) for outcome in told] == [StepTimedOut] * 2
+            with pytest.raises(StepTimedOut):
+                await engine.free(slot)
+            gate.open()
+            await until(lambda: not hangs(engine))
+            await engine.probe()
+            assert {(await engine.open()).number for _ in range(3)} == {0, 1, 2}
 
     run(test())
 
