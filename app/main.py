@@ -206,8 +206,11 @@ class PageFiles(StaticFiles):
 
 
 def _open_store(settings: Settings) -> Store:
+    """Raises StoreFailed where it cannot be used, or not be read."""
     retention = Retention(settings.keep_steps, settings.keep_seconds)
-    return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
+    store: Store = MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
+    store.counts()
+    return store
 
 
 def open_data(directory: Path) -> Store:

@@ -122,8 +122,9 @@ class SqliteStore:
         self._synced = 0
         self._sync_failed = False
         with self._errors():
-            if directory and opens:
-                directory.mkdir(parents=True, exist_ok=True)
+            if directory and opens and not directory.is_dir():
+                directory.mkdir(parents=True)
+                _sync_directory(directory.absolute().parent)
             elif directory and not self._path.is_file():
                 raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
             if directory:
