@@ -122,11 +122,11 @@ class SqliteStore:
         self._synced = 0
         self._sync_failed = False
         with self._errors():
-            if directory and opens and not directory.is_dir():
+            if directory and not opens and not self._path.is_file():
+                raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
+            if directory and not directory.is_dir():
                 directory.mkdir(parents=True)
                 _sync_directory(directory.absolute().parent)
-            elif directory and not self._path.is_file():
-                raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
             if directory:
                 _check_writable(directory)
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0, check_same_thread=False)
