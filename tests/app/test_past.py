@@ -27,7 +27,7 @@ from app.errors import (
 from app.session import Stepped
 from app.sessions import SessionService
 from app.snapshot import Snapshot
-from app.stores.base import Retention
+from app.stores.base import Record, Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability
@@ -513,5 +513,74 @@ def test_session_with_a_log_goes_on_after_a_step_that_hung():
             release.set()
             await until(lambda: sessions._models.get("fake").engine._hang is None)
             assert (await sessions.step(session, values(2), if_step=1)).result.outputs[0, 0] == 3
+
+    run(test())
+
+
+def test_session_without_a_log_is_lost_though_its_end_could_not_be_written():
+    """What was answered since it left its arena is nowhere: it does not go on from there in silence."""
+    release = threading.Event()
+
+    def hang_on_seven(inputs: "np.ndarray[Any, Any]") -> None:
+        if (inputs == 7).any():
+            assert release.wait(10)
+
+    async def test() -> None:
+        store, backend = FailingStore(), FakeBackend(before_step=hang_on_seven)
+        async with service(store=store, durability="none", backend=backend, resident=1, step_timeout=0.1) as sessions:
+            session, other = [(await sessions.open("fake")).id for _ in range(2)]
+            for each in (session, other, session):
+                await sessions.step(each, values(1))
+            store.failing = frozenset({"end"})
+            with pytest.raises(StepTimedOut):
+                await sessions.step(session, values(7))
+            release.set()
+            await until(lambda: sessions._models.get("fake").engine._hang is None)
+            with pytest.raises(SessionGone) as gone:
+                await sessions.state(session)
+            assert (gone.value.status, gone.value.more["reason"]) == (410, "lost in a failure")
+
+    run(test())
+
+
+def test_session_without_a_log_leaves_though_who_needed_its_room_is_gone():
+    """What it does after that is noted, so that it is not taken for what left."""
+
+    class Slow(MemoryStore):
+        parking, go = threading.Event(), threading.Event()
+
+        def park(self, *told: Any) -> None:
+            self.parking.set()
+            assert self.go.wait(10)
+            super().park(*told)
+
+    async def test() -> None:
+        store = Slow()
+        async with service(store=store, durability="none", backend=FakeBackend(capacity=1)) as sessions:
+            session = (await sessions.open("fake")).id
+            await sessions.step(session, values(1, 2))
+            asking = asyncio.ensure_future(sessions.infer(sessions._models.get("fake"), [values(5)], (), None))
+            await asyncio.to_thread(store.parking.wait)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            store.go.set()
+            assert (await sessions.step(session, values(3))).result.outputs[0, 0] == 6
+            found = await sessions._writer.call(lambda _: store.find(session))
+            assert isinstance(found, Record)
+            assert (found.step, found.unlogged) == (2, True)
+
+    run(test())
+
+
+def test_fork_of_a_session_without_a_log_that_is_watched_and_in_no_arena():
+    async def test() -> None:
+        async with service(durability="none", resident=1) as sessions:
+            session, other = [(await sessions.open("fake")).id for _ in range(2)]
+            async with sessions.watching(session):
+                await sessions.step(session, values(1, 2))
+                await sessions.step(other, values(1))
+                fork = await sessions.fork(session)
+            assert (fork.step, await total(sessions, fork.id)) == (2, 3)
+            assert (await sessions.step(session, values(4))).result.outputs[0, 0] == 7
 
     run(test())

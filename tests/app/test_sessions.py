@@ -5,10 +5,12 @@ import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from starlette.datastructures import State
 
 from app.backends.fake import FakeBackend
 from app.catalogue import InputFormat, ModelCatalogue, ServedModel
@@ -16,6 +18,7 @@ from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.errors import (
     IdempotencyConflict,
+    InvalidRequest,
     QueueFull,
     SequenceConflict,
     SessionGone,
@@ -23,12 +26,15 @@ from app.errors import (
     SessionsFull,
     StepConflict,
     StepFailed,
+    StepNotKept,
     StoreFailed,
 )
+from app.main import _close
 from app.memory import MemorySizes
 from app.metrics import Metrics
 from app.session import Stepped
-from app.sessions import Limits, SessionService
+from app.sessions import EXPIRED_AT_ONCE, Limits, SessionService
+from app.settings import Settings
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability, Writer
@@ -153,6 +159,19 @@ def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
     run(test())
 
 
+def test_frame_sent_again_with_more_traces_than_are_given_is_refused():
+    async def test() -> None:
+        async with service() as sessions:
+            session = await sessions.open("fake")
+            await sessions.step_frame(session.id, ones(MAX_TRACE_BYTES // 8 + 1), (), 0)
+            with pytest.raises(InvalidRequest, match="at most 4000 are given at a time"):
+                await sessions.step_frame(session.id, ones(1), ("seen",), 0)
+            again = await sessions.step_frame(session.id, ones(1), (), 0)
+            assert again.step == MAX_TRACE_BYTES // 8 + 1
+
+    run(test())
+
+
 def test_failed_frame_may_be_sent_again():
     failures = [OSError()]
 
@@ -270,6 +289,40 @@ def test_same_key_opens_one_session():
     run(test())
 
 
+def test_same_key_tells_of_its_session_though_no_more_can_be_opened():
+    async def test() -> None:
+        async with service(opened=3) as sessions:
+            first = await sessions.open("fake", key="open")
+            data = await sessions.snapshot(first.id)
+
+            fork = await sessions.fork(first.id, key="fork")
+            restored = await sessions.restore(data, key="restore")
+            with pytest.raises(SessionsFull):
+                await sessions.open("fake")
+            assert (await sessions.open("fake", key="open")).id == first.id
+            assert (await sessions.fork(first.id, key="fork")).id == fork.id
+            assert (await sessions.restore(data, key="restore")).id == restored.id
+
+    run(test())
+
+
+def test_same_key_tells_of_its_fork_though_the_past_is_gone():
+    async def test() -> None:
+        async with service() as sessions:
+            session = (await sessions.open("fake")).id
+            await sessions.step(session, ones(4))
+            fork = await sessions.fork(session, 4, key="a")
+            await sessions.reset(session)
+            await sessions.step(session, ones(1))
+            with pytest.raises(StepNotKept):
+                await sessions.fork(session, 4)
+            assert (await sessions.fork(session, 4, key="a")).id == fork.id
+            await sessions.delete(session)
+            assert (await sessions.fork(session, 4, key="a")).id == fork.id
+
+    run(test())
+
+
 def test_idle_sessions_expire_and_used_ones_do_not():
     async def test() -> None:
         clock = Clock()
@@ -285,6 +338,19 @@ def test_idle_sessions_expire_and_used_ones_do_not():
             with pytest.raises(SessionGone) as gone:
                 await sessions.info(idle.id)
             assert gone.value.more["reason"] == "expired"
+
+    run(test())
+
+
+def test_any_number_of_idle_sessions_expire_in_one_look():
+    async def test() -> None:
+        clock = Clock()
+        async with service(clock, opened=1000) as sessions:
+            for _ in range(2 * EXPIRED_AT_ONCE + 1):
+                await sessions.open("fake")
+            clock.now = IDLE + 1
+            await sessions.expire_idle()
+            assert await sessions.all(None, 1000) == []
 
     run(test())
 
@@ -391,5 +457,89 @@ def test_delete_waits_for_its_turn_and_refuses_those_behind_it():
             assert isinstance(after, SessionGone)
             with pytest.raises(SessionNotFound):
                 await sessions.info("another")
+
+    run(test())
+
+
+def test_session_that_ended_in_the_store_is_gone_when_it_is_woken():
+    async def test() -> None:
+        async with service() as sessions:
+            session = (await sessions.open("fake")).id
+            async with sessions.watching(session):
+                await sessions._writer.call(lambda store: store.end(session, "expired", 0.0))
+                with pytest.raises(SessionGone) as gone:
+                    await sessions.step(session, ones(1))
+                assert (gone.value.status, gone.value.more["reason"]) == (410, "expired")
+
+    run(test())
+
+
+def test_two_deletes_of_a_session_of_another_model_count_once():
+    async def test() -> None:
+        store = MemoryStore()
+        async with service(store=store, opened=2) as sessions:
+            session, _ = await sessions.open("fake"), await sessions.open("fake")
+            change = "UPDATE sessions SET fingerprint = 'other' WHERE id = ?"
+            await sessions._writer.call(lambda _: store._run(change, session.id))
+            await asyncio.gather(*(sessions.delete(session.id) for _ in range(2)))
+            await sessions.open("fake")
+            with pytest.raises(SessionsFull, match="2 sessions of fake"):
+                await sessions.open("fake")
+
+    run(test())
+
+
+@pytest.mark.parametrize("durability", ["ack", "none"])
+def test_arenas_are_left_in_time_though_the_engine_hangs(durability: Durability):
+    release = threading.Event()
+
+    def hang_on_zero(inputs: "np.ndarray[Any, Any]") -> None:
+        if not inputs.any():
+            assert release.wait(10)
+
+    async def test() -> None:
+        backend = FakeBackend(before_step=hang_on_zero)
+        async with service(backend=backend, durability=durability) as sessions:
+            session = await sessions.open("fake")
+            await sessions.step(session.id, ones(20))
+            probing = asyncio.ensure_future(sessions._models.get("fake").engine.probe())
+            await asyncio.sleep(0)
+            await sessions.close(0.05)
+            assert not probing.done(), "nobody waited for the step to return"
+            release.set()
+            await probing
+
+    run(test())
+
+
+class Part:
+    """Part of a server, whose end takes as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.may_end = asyncio.Event()
+
+    async def close(self, *_: float) -> None:
+        self.closed += 1
+        await self.may_end.wait()
+
+
+def test_server_that_is_closed_twice_stops_once():
+    """Who asks first may be gone before the end; the second waits for it."""
+
+    async def test() -> None:
+        sessions, engine, writer = parts = [Part(), Part(), Part()]
+        models, settings = [SimpleNamespace(engine=engine)], Settings()
+        state = State({"closing": None, "settings": settings, "sessions": sessions, "models": models, "writer": writer})
+        first, second = (asyncio.ensure_future(_close(state)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        for part in parts:
+            await asyncio.sleep(0.01)
+            assert not second.done()
+            part.may_end.set()
+        await second
+        await _close(state)
+        assert [part.closed for part in parts] == [1, 1, 1]
 
     run(test())
