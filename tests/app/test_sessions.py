@@ -159,6 +159,20 @@ def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
     run(test())
 
 
+def test_large_result_is_not_kept_for_its_frame_to_come_again(monkeypatch):
+    monkeypatch.setattr("app.sessions.KEPT_RESULT_BYTES", 8)
+
+    async def test() -> None:
+        async with service() as sessions:
+            session = await sessions.open("fake")
+            large = await sessions.step_frame(session.id, ones(3), (), 1)
+            again = await sessions.step_frame(session.id, ones(3), (), 1)
+            assert isinstance(again, Stepped)
+            assert (again is large, again.step, again.result.outputs[:, 0].tolist()) == (False, 3, [1, 2, 3])
+
+    run(test())
+
+
 def test_frame_sent_again_with_more_traces_than_are_given_is_refused():
     async def test() -> None:
         async with service() as sessions:
@@ -236,6 +250,18 @@ def test_sessions_beyond_the_limit_are_refused_until_one_ends():
                 await sessions.open("fake")
             await sessions.delete(opened[0].id)
             assert (await sessions.open("fake")).step == 0
+
+    run(test())
+
+
+def test_sessions_are_listed_though_their_use_cannot_be_written_down():
+    async def test() -> None:
+        store = FailingStore()
+        async with service(store=store) as sessions:
+            session = await sessions.open("fake")
+            await sessions.step(session.id, ones(2))
+            store.failing = frozenset({"touch"})
+            assert [(told.id, told.step) for told in await sessions.all(None, 10)] == [(session.id, 2)]
 
     run(test())
 
