@@ -258,6 +258,7 @@ class SqliteStore:
             if row is None:
                 return False
             self._run("UPDATE sessions SET ended = ?, reason = ?, tape = NULL WHERE id = ?", now, reason, session)
+            self._run("UPDATE tapes SET epoch = epoch + 1 WHERE number = ?", row[0])  # it may stay, for a fork
             self._collect(row[0])
             return True
 

@@ -144,6 +144,16 @@ def test_fork_shares_the_past_and_not_the_future(store):
     assert (rows(store, "log"), rows(store, "tapes")) == (0, 0)
 
 
+def test_ended_session_takes_no_step_though_a_fork_keeps_its_tape(store):
+    mine = opened(store)
+    step(store, "a", 1, 2)
+    opened(store, "b", parent=mine.tape, base=2)
+    assert store.end("a", "deleted", 1001.0)
+    assert store.append([Entry(mine.tape, mine.epoch, 2, 1, inputs(3))]) == {0}
+    assert (store.end("a", "expired", 1002.0), store.find("a"), past(store, "b")) == (False, "deleted", [1, 2])
+    assert step(store, "b", 9).step == 3
+
+
 def test_fork_of_a_fork_of_the_middle_of_an_entry(store):
     opened(store)
     step(store, "a", 1, 2, 3, 4)
