@@ -342,15 +342,11 @@ class SqliteStore:
         )
 
     def _append_alone(self, entry: Entry) -> bool:
-        """Append an entry within a transaction; return whether it was not refused."""
-        self._run("SAVEPOINT entry")
+        """Append an entry within a transaction, unless it is refused, which is before it writes anything."""
         try:
             self._append([entry])
         except _RefusedError:
-            self._run("ROLLBACK TO entry")
             return False
-        finally:
-            self._run("RELEASE entry")
         return True
 
     def _checkpoint(self) -> None:
