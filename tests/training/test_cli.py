@@ -43,6 +43,9 @@ OPTIONS = {
     "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
     "bench training": ["--batches", "--updates", "--rounds", "--seconds", "--peers", "--quick"],
     "bench served-steps": ["--checkpoints", "--model", "--sessions", "--backend", "--rounds", "--seconds"],
+    "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds"],
+    "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident"],
+    "check": ["--data"],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }
 
@@ -87,7 +90,7 @@ def test_preset_becomes_a_measured_drawn_exported_and_described_model(tmp_path, 
 
     measuring = ["evaluate", out, "--at", "length=1", "--at", "length=[1,3]", "--sequences", 60]
     table = [line.split() for line in done(capsys, *measuring, "--save").splitlines()[2:]]
-    assert [(row[:-4], row[-1].partition("/")[2]) for row in table] == [
+    assert [(row[:-5], row[-2].partition("/")[2]) for row in table] == [
         (["length", "1"], "60"),
         (["length", "1", "to", "3"], "60"),
     ]
@@ -98,7 +101,7 @@ def test_preset_becomes_a_measured_drawn_exported_and_described_model(tmp_path, 
     card, manifest = (out / "README.md").read_text(), read_manifest(out)
     assert f"\n    engram train {preset} --out {out} --seed 4 --updates 20 --set 'task.length=[1,2]'\n" in card
     assert f"\n    {shlex.join(['engram', *map(str, measuring)])}\n" in card
-    assert [f"{row['errors']:.4g}" for row in manifest.evaluation] == [row[-3] for row in table]
+    assert [f"{row['errors']:.4g}" for row in manifest.evaluation] == [row[-4] for row in table]
     files = {MANIFEST_FILE, WEIGHTS_FILE, TRAINING_FILE, METRICS_FILE, ONNX_FILE, "README.md"}
     assert files < {path.name for path in out.iterdir()}
 
@@ -153,7 +156,7 @@ def test_evaluation_without_save_changes_nothing(checkpoint, capsys):
     before = (checkpoint / MANIFEST_FILE).read_bytes()
     printed = done(capsys, "evaluate", checkpoint, "--at", "length=1", "--sequences", 5)
     assert (checkpoint / MANIFEST_FILE).read_bytes() == before
-    assert re.search(r"^length 1 +- +[\d.]+ +2 +\d/5$", printed, re.MULTILINE)
+    assert re.search(r"^length 1 +- +[\d.]+ +2 +\d/5 +[\d.]+$", printed, re.MULTILINE)
 
 
 def test_evaluation_with_another_memory_size_is_recorded_beside_the_first(tmp_path, capsys):
@@ -186,7 +189,7 @@ def test_evaluation_of_all_prints_the_rows_of_each(tmp_path, capsys):
         tiny.checkpoint(tmp_path / name)
         done(capsys, "evaluate", tmp_path / name, "--at", "length=2", "--sequences", 5, "--save")
     printed = done(capsys, "evaluate", "--all", tmp_path, "--sequences", 7)
-    assert re.findall(r"^\w+: .*|^length 2 .* \d/7$", printed, re.MULTILINE)[::2] == [
+    assert re.findall(r"^\w+: .*|^length 2 .* \d/7 .*$", printed, re.MULTILINE)[::2] == [
         "one: copy, one seed",
         "two: copy, one seed",
     ]
