@@ -39,7 +39,7 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability, Writer
 from models.manifest import Manifest
-from tests.app.asynchronous import run
+from tests.app.asynchronous import run, until
 
 MANIFEST = Manifest("fake", {}, {}, 2, 2, 0, {"total": [2]}, {"seen": [2]}, "")
 IDLE = 100.0
@@ -410,20 +410,28 @@ def test_expired_session_gives_its_slot_back():
 
 def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
     """The other one is used while it works: after that it has been idle for longer."""
-    clock, other_is_done = Clock(), threading.Event()
+    clock, began, both_are_there, other_is_done = Clock(), threading.Event(), threading.Event(), threading.Event()
 
-    def last_step_comes_late(inputs: "np.ndarray[Any, Any]") -> None:
+    def wait_at_both_ends(inputs: "np.ndarray[Any, Any]") -> None:
+        if (inputs == 5).any():
+            began.set()
+            assert both_are_there.wait(10)
         if (inputs == 7).any():
             assert other_is_done.wait(10)
             clock.now = 90
 
     async def test() -> None:
-        async with service(clock, FakeBackend(before_step=last_step_comes_late)) as sessions:
+        async with service(clock, FakeBackend(before_step=wait_at_both_ends)) as sessions:
             busy, idle = await sessions.open("fake"), await sessions.open("fake")
             for session in (busy, idle):
                 await sessions.step(session.id, ones(1))
-            working = asyncio.ensure_future(sessions.step(busy.id, np.concatenate([ones(5000), 7 * ones(1)])))
-            await sessions.step(idle.id, ones(1))
+            work = np.concatenate([5 * ones(1), ones(9), 7 * ones(1)])
+            working = asyncio.ensure_future(sessions.step(busy.id, work))
+            await asyncio.to_thread(began.wait)
+            other = asyncio.ensure_future(sessions.step(idle.id, ones(1)))
+            await until(lambda: sessions._models.get("fake").engine.sequences == 2)
+            both_are_there.set()
+            await other
             other_is_done.set()
             await working
             clock.now = 115
