@@ -421,7 +421,8 @@ def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
             clock.now = 90
 
     async def test() -> None:
-        async with service(clock, FakeBackend(before_step=wait_at_both_ends)) as sessions:
+        backend = FakeBackend(before_step=wait_at_both_ends, memory_size=1000)  # too large for a snapshot now
+        async with service(clock, backend) as sessions:
             busy, idle = await sessions.open("fake"), await sessions.open("fake")
             for session in (busy, idle):
                 await sessions.step(session.id, ones(1))
