@@ -32,6 +32,7 @@ from app.engine.arenas import Arenas, Slot
 from app.engine.run import Replayed, Result, Run
 from app.engine.scheduler import Scheduler
 from app.errors import EngramError, OutOfMemory, QueueFull, ShuttingDown, StepFailed, StepTimedOut
+from app.waiting import settle
 
 logger = logging.getLogger(__name__)
 
@@ -274,14 +275,14 @@ class Engine:
                 self._sequences -= 1
             elif isinstance(outcome, Slot) and item.waiter.done():  # nobody waits any more for the slot that was opened
                 self.drop(outcome)
-            _settle(item.waiter, outcome)
+            settle(item.waiter, outcome)
 
     def _refuse(self, error: EngramError) -> None:
         self._refusal = self._refusal or error
 
     def _release_all(self) -> None:
         for waiter in list(self._waiters):
-            _settle(waiter, self._refusal or self._hang)
+            settle(waiter, self._refusal or self._hang)
 
     def _watch(self) -> None:
         """Look again and again whether the worker hangs, and if so release everyone who waits."""
@@ -460,17 +461,6 @@ class Engine:
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
-
-
-def _settle(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
-    """Give a waiter its result or its exception, unless it has one or was cancelled."""
-    if waiter.done():
-        return
-    if isinstance(outcome, Exception):
-        waiter.set_exception(outcome)
-        waiter.exception()  # seen, even if nobody waits any more
-    else:
-        waiter.set_result(outcome)
 
 
 def _stopping() -> ShuttingDown:

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from app.errors import EngramError, SessionMoved, ShuttingDown, StoreFailed
 from app.stores.base import Entry, Store
+from app.waiting import settle
 
 logger = logging.getLogger(__name__)
 
@@ -253,17 +254,7 @@ def _settle(item: Group | Call, outcome: Any, unsynced: EngramError | None) -> N
         item.done(outcome if unsynced is None else [unsynced] * len(item.entries))
         return
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        item.waiter.get_loop().call_soon_threadsafe(_settle_waiter, item.waiter, unsynced or outcome)
-
-
-def _settle_waiter(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
-    if waiter.done():
-        return
-    if isinstance(outcome, Exception):
-        waiter.set_exception(outcome)
-        waiter.exception()  # seen, even if nobody waits any more
-    else:
-        waiter.set_result(outcome)
+        item.waiter.get_loop().call_soon_threadsafe(settle, item.waiter, unsynced or outcome)
 
 
 def _explained(error: Exception) -> EngramError:
