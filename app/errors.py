@@ -179,3 +179,8 @@ class StepFailed(InternalError):
 
 class SessionDamaged(InternalError):
     code, title = "session_damaged", "What is kept of the session is damaged"
+
+
+def stopping() -> ShuttingDown:
+    """Return the error for whoever comes while the server stops."""
+    return ShuttingDown("the server is stopping; try again later")

@@ -10,12 +10,9 @@ import numpy as np
 from app.backends.base import Array
 from app.engine.run import Replayed, Result
 from app.errors import StepNotKept
-from app.snapshot import Snapshot
+from app.snapshot import LARGE, Snapshot
 from app.stores.base import Steps
 from app.stores.writer import Writer
-
-LARGE = 2**20
-"""Bytes of a snapshot that is read beside the event loop, not in it."""
 
 CHUNK_BYTES = 2**18
 """Inputs that are read from the log at a time."""

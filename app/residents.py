@@ -15,6 +15,7 @@ from app.engine.run import Replayed
 from app.errors import EngramError, OutOfMemory
 from app.past import Past
 from app.session import Session, gone
+from app.snapshot import LARGE
 from app.stores.base import Record
 from app.stores.writer import Writer
 
@@ -35,9 +36,6 @@ LEAVING = 8
 """So many idle sessions at most leave an arena that is full, so that the next ones find room: more take too long."""
 
 LEAVING_AT_ONCE = 64
-
-LARGE_STATE = 2**20
-"""Bytes of a state whose file is made beside the event loop, not in it."""
 
 
 class Residents:
@@ -87,15 +85,17 @@ class Residents:
 
         Raises StepNotKept.
         """
+        if step is not None:
+            await self.locate(session)
+            session.check_kept(step)
+            if step != session.step:
+                return step, self.past(session)
         slot = await self.wake(session)
-        if step is None or step == session.step:
-            return session.step, await session.model.engine.read(slot)
-        session.check_kept(step)
-        return step, self.past(session)
+        return session.step, await session.model.engine.read(slot)
 
     async def packed(self, session: Session, step: int, state: Mapping[str, Array]) -> bytes:
         """Return a session at a step, with its state there, as a file."""
-        if _state_bytes(session) < LARGE_STATE:
+        if _state_bytes(session) < LARGE:
             return session.packed(step, state)
         return await asyncio.to_thread(session.packed, step, state)
 
@@ -124,10 +124,10 @@ class Residents:
                 if not await self._make_room(model, lambda: True):
                     raise
 
-    async def wake(self, session: Session) -> Slot:
-        """Return the slot of a session, after its state was put there if it was not."""
+    async def locate(self, session: Session) -> None:
+        """Learn where a session is, which is known of one in an arena. Raises SessionGone."""
         if session.slot is not None:
-            return session.slot
+            return
         session.model.engine.check_accepting()  # before the log is read: a step that hangs may still be written
         found = await self._writer.call(lambda store: store.claim(session.id, self._owner))
         if not isinstance(found, Record):
@@ -135,10 +135,17 @@ class Residents:
         if found.unlogged:  # its steps were in an arena, and it is in none
             raise gone(session.id, "lost in a failure")
         session.follow(found)
+        unlasting = max(0, session.step - found.kept)
+        session.logged = unlasting * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
+
+    async def wake(self, session: Session) -> Slot:
+        """Return the slot of a session, after its state was put there if it was not. Raises as `locate` does."""
+        if session.slot is not None:
+            return session.slot
+        await self.locate(session)
         reached = await self.past(session).reach(session.step)
         session.slot = await self._take_slot(session.model, session.memory_size, reached.state)
         session.kept, session.last = reached.kept, None
-        session.logged = max(0, session.step - found.kept) * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
         self._of(session.model)[session.id] = session
         return session.slot
 

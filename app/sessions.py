@@ -39,10 +39,10 @@ from app.errors import (
     SessionMoved,
     SessionNotFound,
     SessionsFull,
-    ShuttingDown,
     StepConflict,
     StepTimedOut,
     StoreFailed,
+    stopping,
 )
 from app.metrics import Metrics
 from app.past import Piece, resolved
@@ -168,7 +168,7 @@ class SessionService:
         return await self._in_turn(session_id, lambda session: self._fork(session, step, key, digest))
 
     async def _fork(self, session: Session, step: int | None, key: str | None, digest: bytes) -> SessionInfo:
-        await self._residents.wake(session)
+        await self._residents.locate(session)
         base = session.step if step is None else step
         session.check_kept(base)
         past: dict[str, Any] = {"base": base, "parent": session.tape}
@@ -190,7 +190,7 @@ class SessionService:
 
     async def _create(self, new: NewSession) -> SessionInfo:
         if self._closing:
-            raise _stopping()
+            raise stopping()
         open_now = self._counts.get(new.model, 0)
         if open_now >= self._limits.sessions:
             raise SessionsFull(
@@ -416,7 +416,7 @@ class SessionService:
     async def _recording(
         self, session: Session, start: int | None, stop: int | None, trace: Sequence[str]
     ) -> Recording:
-        await self._residents.wake(session)
+        await self._residents.locate(session)
         first = (session.step if session.unlogged else session.oldest) if start is None else start
         last = session.step if stop is None else stop
         if first > last:
@@ -437,17 +437,17 @@ class SessionService:
         session.check_kept(step)
         if (step, seq) == (session.step, session.seq):
             return session.info
-        state = (await self._residents.past(session).reach(step)).state
+        reached = await self._residents.past(session).reach(step)
         try:
             if session.unlogged:
                 session.step, session.latest, session.seq = step, step, seq
             else:
                 session.follow(await self._writer.call(lambda store: store.move(session.id, step, seq)))
-            await session.model.engine.write(slot, state)
+            await session.model.engine.write(slot, reached.state)
         except EngramError:
             await self._give_up(session)
             raise
-        session.last, session.kept = None, min(session.kept, step)
+        session.last, session.kept = None, reached.kept
         return session.info
 
     # Ending
@@ -539,7 +539,7 @@ class SessionService:
     async def _in_turn(self, session_id: str, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
         if self._closing:
-            raise _stopping()
+            raise stopping()
         found = await self.find(session_id)
         return await self._take_turn(self._sessions.setdefault(session_id, found), work)
 
@@ -634,10 +634,6 @@ def _joined(pieces: Sequence[Piece], trace: Sequence[str]) -> Result:
 
 async def _told(session: Session) -> SessionInfo:
     return session.info
-
-
-def _stopping() -> ShuttingDown:
-    return ShuttingDown("the server is stopping; try again later")
 
 
 def _hash(data: bytes) -> bytes:

@@ -18,6 +18,9 @@ from app.errors import InvalidSnapshot
 
 FORMAT = "1"
 LARGEST_STEP = 2**53
+LARGE = 2**20
+"""Bytes from which a snapshot is made or read beside the event loop, not in it."""
+
 PREFIX = "engram."
 DIGEST = f"{PREFIX}digest"
 

@@ -31,7 +31,7 @@ from app.backends.base import Array
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Replayed, Result, Run
 from app.engine.scheduler import Scheduler
-from app.errors import EngramError, OutOfMemory, QueueFull, ShuttingDown, StepFailed, StepTimedOut
+from app.errors import EngramError, OutOfMemory, QueueFull, StepFailed, StepTimedOut, stopping
 from app.waiting import settle
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ class Engine:
     def _submit(self, runs: Sequence[Run]) -> None:
         self.check_accepting()
         if self._draining:
-            raise _stopping()
+            raise stopping()
         if self._sequences + len(runs) > self._max_queue:
             raise QueueFull(
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(runs)} more came; "
@@ -254,7 +254,7 @@ class Engine:
         return result
 
     def _stop_accepting(self) -> None:
-        self._refuse(_stopping())
+        self._refuse(stopping())
         self._inbox.put(None)
 
     def check_accepting(self) -> None:
@@ -461,10 +461,6 @@ class Engine:
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
-
-
-def _stopping() -> ShuttingDown:
-    return ShuttingDown("the server is stopping; try again later")
 
 
 def _probe(arenas: Arenas) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from app.errors import EngramError, SessionMoved, ShuttingDown, StoreFailed
+from app.errors import EngramError, SessionMoved, StoreFailed, stopping
 from app.stores.base import Entry, Store
 from app.waiting import settle
 
@@ -107,7 +107,7 @@ class Writer:
     async def call(self, function: Callable[[Store], T]) -> T:
         """Do something with the store after all that was asked before, and return what it gave."""
         if self._closed:
-            raise ShuttingDown("the server is stopping; try again later")
+            raise stopping()
         call = Call(function, asyncio.get_running_loop().create_future())
         self._inbox.put(call)
         result: T = await call.waiter
