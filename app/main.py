@@ -90,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         metrics,
         Limits(settings.max_sessions, settings.max_resident, settings.max_queue, settings.idle_timeout),
         Clock(store.latest_time()),
+        store.counts(),
         settings.durability,
     )
     app.include_router(routes.router)
@@ -158,7 +159,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.writer.start()
     for model in models:
         model.engine.start()
-    await app.state.sessions.start()
     expiring = asyncio.create_task(app.state.sessions.keep_expiring())
     try:
         yield
@@ -206,11 +206,8 @@ class PageFiles(StaticFiles):
 
 
 def _open_store(settings: Settings) -> Store:
-    """Raises StoreFailed where it cannot be used, or not be read."""
     retention = Retention(settings.keep_steps, settings.keep_seconds)
-    store: Store = MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
-    store.counts()
-    return store
+    return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
 
 
 def open_data(directory: Path) -> Store:

@@ -71,16 +71,7 @@ class Session:
 
     @property
     def info(self) -> SessionInfo:
-        return SessionInfo(
-            id=self.id,
-            model=self.model.name,
-            memory_size=self.memory_size,
-            step=self.step,
-            latest=self.latest,
-            oldest=self.oldest,
-            opened=self.opened,
-            used=self.used,
-        )
+        return info_of(self, self.model.name)
 
     def follow(self, record: Record) -> None:
         """Be where the store says that the session is."""
@@ -127,17 +118,17 @@ class Session:
             raise OutOfMemory("not enough memory is left to write this session down: try again later") from error
 
 
-def info_of(record: Record) -> SessionInfo:
-    """Return what is told of a session that is not in use."""
+def info_of(session: Session | Record, model: str) -> SessionInfo:
+    """Return what is told of a session of a model, in use or as the store has it."""
     return SessionInfo(
-        id=record.id,
-        model=record.model,
-        memory_size=record.memory_size,
-        step=record.step,
-        latest=record.latest,
-        oldest=record.oldest,
-        opened=record.opened,
-        used=record.used,
+        id=session.id,
+        model=model,
+        memory_size=session.memory_size,
+        step=session.step,
+        latest=session.latest,
+        oldest=session.oldest,
+        opened=session.opened,
+        used=session.used,
     )
 
 

@@ -107,8 +107,10 @@ class SessionService:
         metrics: Metrics,
         limits: Limits,
         clock: Callable[[], float],
+        counts: Mapping[str, int],
         durability: Durability = "ack",
     ) -> None:
+        """counts: how many sessions of each model are open."""
         self._models = models
         self._writer = writer
         self._metrics = metrics
@@ -120,15 +122,11 @@ class SessionService:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         """Those in use or in an arena, the least recently used first."""
         self._residents = Residents(writer, self._owner, limits.resident, clock, self._release)
-        self._counts: dict[str, int] = {}
+        self._counts = dict(counts)
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
         self._touched: dict[str, float] = {}
-
-    async def start(self) -> None:
-        """Learn how many sessions there are. Raises StoreFailed."""
-        self._counts = await self._writer.call(lambda store: store.counts())
-        for model in self._models:
-            self._metrics.sessions.labels(model.name).set(self._counts.get(model.name, 0))
+        for model in models:
+            metrics.sessions.labels(model.name).set(self._counts.get(model.name, 0))
 
     async def probe(self) -> None:
         """Read something from the store. Raises StoreFailed."""
@@ -155,7 +153,7 @@ class SessionService:
         model = self._model_of(snapshot, model_name)
         model.memory.check(snapshot.memory_size)
         snapshot.check_shapes(model.shapes(snapshot.memory_size).state)
-        digest = await asyncio.to_thread(_hash, data)
+        digest = await asyncio.to_thread(_hash, data) if key is not None else None
         past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest}
         return await self._opened(key, digest) or await self._create(self._new(model, snapshot.memory_size, **past))
 
@@ -181,12 +179,12 @@ class SessionService:
         name = secrets.token_urlsafe(16)
         return NewSession(name, model.name, model.fingerprint, memory_size, self._clock(), **more)
 
-    async def _opened(self, key: str | None, digest: bytes) -> SessionInfo | None:
+    async def _opened(self, key: str | None, digest: bytes | None) -> SessionInfo | None:
         """Return the session that this request has opened before, if it has."""
         if key is None:
             return None
         record = await self._writer.call(lambda store: _created(store, key, digest))
-        return info_of(record) if record else None
+        return info_of(record, record.model) if record else None
 
     async def _create(self, new: NewSession) -> SessionInfo:
         if self._closing:
@@ -203,7 +201,7 @@ class SessionService:
         finally:
             self._counts[new.model] -= not created
         self._metrics.sessions.labels(new.model).set(self._counts[new.model])
-        return info_of(record)
+        return info_of(record, record.model)
 
     def _model_of(self, snapshot: Snapshot, name: str | None) -> ServedModel:
         """Return the model that a snapshot is of, whatever it is called here. Raises InvalidSnapshot, ModelNotFound."""
@@ -240,7 +238,10 @@ class SessionService:
             await self._touch()
         records = await self._writer.call(lambda store: store.list(model, limit))
         known = [self._sessions.get(record.id) for record in records]
-        return [session.info if session else info_of(record) for session, record in zip(known, records, strict=True)]
+        return [
+            session.info if session else info_of(record, record.model)
+            for session, record in zip(known, records, strict=True)
+        ]
 
     async def infer(
         self, model: ServedModel, sequences: Sequence[Array], trace: Sequence[str], memory_size: int | None

@@ -77,7 +77,9 @@ async def service(
 ) -> AsyncIterator[SessionService]:
     """A service over a store that is closed with it; a second one over the same directory is a server's restart."""
     backend, metrics = backend or FakeBackend(capacity=8), Metrics()
-    writer = Writer(store or MemoryStore(), metrics, durability, 0.01, 1)
+    store = store or MemoryStore()
+    counts = store.counts()
+    writer = Writer(store, metrics, durability, 0.01, 1)
     engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"), writer, step_timeout)
     engine.start()
     writer.start()
@@ -87,9 +89,8 @@ async def service(
     )
     limits = Limits(sessions=opened, resident=resident, waiting=8, idle_timeout=IDLE)
     sessions = SessionService(
-        ModelCatalogue({"fake": model}, {}), writer, metrics, limits, clock or Clock(), durability
+        ModelCatalogue({"fake": model}, {}), writer, metrics, limits, clock or Clock(), counts, durability
     )
-    await sessions.start()
     try:
         yield sessions
     finally:
