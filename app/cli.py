@@ -456,8 +456,7 @@ def _bench_training(options: argparse.Namespace) -> int:
 
 def _add_bench_served_steps(benchmarks: Commands) -> None:
     parser = _add(benchmarks, "served-steps", "Session-steps per second over WebSocket, beside the back end alone.")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
-    parser.add_argument("--model", default="dnc-copy", help="which of them")
+    _add_served_model(parser)
     parser.add_argument("--sessions", type=_positive, nargs="+", default=[1, 32, 256], help="concurrent sessions")
     parser.add_argument("--backend", choices=SERVED_BACKENDS, default="fused", help="what computes the steps")
     parser.add_argument("--rounds", type=_positive, default=3, help="measurements of which the median is taken")
@@ -472,10 +471,14 @@ def _bench_served_steps(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_bench_durability(benchmarks: Commands) -> None:
-    parser = _add(benchmarks, "durability", "Session-steps per second over WebSocket with each durability.")
+def _add_served_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
     parser.add_argument("--model", default="dnc-copy", help="which of them")
+
+
+def _add_bench_durability(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "durability", "Session-steps per second over WebSocket with each durability.")
+    _add_served_model(parser)
     parser.add_argument("--sessions", type=_positive, nargs="+", default=[1, 64, 1024], help="concurrent sessions")
     parser.add_argument("--rounds", type=_positive, default=5, help="turns of which the median is taken")
     parser.add_argument("--seconds", type=_seconds, default=3.0, help="time of each turn")
@@ -500,8 +503,7 @@ def _bench_durability(options: argparse.Namespace) -> int:
 
 def _add_bench_sessions(benchmarks: Commands) -> None:
     parser = _add(benchmarks, "sessions", "What many open sessions take, and what it costs to wake one.")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
-    parser.add_argument("--model", default="dnc-copy", help="which of them")
+    _add_served_model(parser)
     parser.add_argument("--sessions", type=_positive, default=100_000, help="how many are opened")
     parser.add_argument("--max-resident", type=_positive, default=4096, help="how many may be in memory")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the server writes meanwhile (default: .)")
