@@ -88,15 +88,6 @@ class Duplicate(NamedTuple):
     """The number of steps that the session has taken."""
 
 
-class Recording(NamedTuple):
-    """Steps of a session, to be read piece by piece."""
-
-    session: SessionInfo
-    start: int
-    stop: int
-    pieces: AsyncIterator[Piece]
-
-
 class SessionService:
     """All sessions of a server."""
 
@@ -396,7 +387,7 @@ class SessionService:
 
     async def recording(
         self, session_id: str, start: int | None = None, stop: int | None = None, trace: Sequence[str] = ()
-    ) -> Recording:
+    ) -> AsyncIterator[Piece]:
         """Return the steps of a session from `start`, if not given the first that is kept, up to `stop`.
 
         Raises StepNotKept.
@@ -416,7 +407,7 @@ class SessionService:
 
     async def _recording(
         self, session: Session, start: int | None, stop: int | None, trace: Sequence[str]
-    ) -> Recording:
+    ) -> AsyncIterator[Piece]:
         await self._residents.locate(session)
         first = (session.step if session.unlogged else session.oldest) if start is None else start
         last = session.step if stop is None else stop
@@ -431,7 +422,7 @@ class SessionService:
         session.check_kept(first)
         if first < last and (session.unlogged or first < session.oldest):
             session.check_kept(first + 1)
-        return Recording(session.info, first, last, self._residents.past(session).pieces(first, last, trace))
+        return self._residents.past(session).pieces(first, last, trace)
 
     async def _move(self, session: Session, step: int, seq: int | None) -> SessionInfo:
         slot = await self._residents.wake(session)

@@ -39,7 +39,7 @@ from app.engine.run import Result
 from app.errors import EngramError, Unavailable
 from app.past import CHUNK_STEPS, Piece
 from app.session import SessionInfo
-from app.sessions import Recording, SessionService
+from app.sessions import SessionService
 
 SAFETENSORS = "application/x-safetensors"
 JSON_LINES = "application/x-ndjson"
@@ -220,8 +220,9 @@ async def read_recording(
     model = (await sessions.find(session)).model
     names = model.traces(trace.split(",") if trace else [])
     model.check_trace_bytes(names, CHUNK_STEPS, (await sessions.info(session)).memory_size)
-    recording = await sessions.recording(session, start, stop, names)
-    return StreamingResponse(_lines(recording), media_type=JSON_LINES)
+    pieces = await sessions.recording(session, start, stop, names)
+    first = await anext(pieces, None)  # before the answer begins: an error here has a status of its own
+    return StreamingResponse(_lines(first, pieces), media_type=JSON_LINES)
 
 
 @router.get(
@@ -281,13 +282,20 @@ def _opened(session: SessionInfo, sessions: SessionService) -> Response:
     return response
 
 
-async def _lines(recording: Recording) -> AsyncIterator[bytes]:
+async def _lines(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     """Yield a line for each step, and, where it breaks off, one with the error."""
+    if first is None:
+        return
+    yield _piece_lines(first)
     try:
-        async for piece in recording.pieces:
-            yield b"".join(_step_line(piece, row) for row in range(len(piece.inputs)))
+        async for piece in rest:
+            yield _piece_lines(piece)
     except EngramError as error:
         yield encode_json({"error": error.problem()}) + b"\n"
+
+
+def _piece_lines(piece: Piece) -> bytes:
+    return b"".join(_step_line(piece, row) for row in range(len(piece.inputs)))
 
 
 def _step_line(piece: Piece, row: int) -> bytes:

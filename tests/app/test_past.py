@@ -46,10 +46,10 @@ async def total(sessions: SessionService, session: str, step: int | None = None)
 
 async def recorded(sessions: SessionService, session: str, *span: int) -> list[tuple[int, float, float]]:
     """Return the steps of a session: the number, the input, the output."""
-    recording = await sessions.recording(session, *span)
+    pieces = await sessions.recording(session, *span)
     return [
         (piece.step + row + 1, float(piece.inputs[row, 0]), float(piece.result.outputs[row, 0]))
-        async for piece in recording.pieces
+        async for piece in pieces
         for row in range(len(piece.inputs))
     ]
 
