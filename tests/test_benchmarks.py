@@ -49,7 +49,7 @@ ROWS = {
 
 def engram(*words):
     command = [sys.executable, "-m", "app.cli", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +384,7 @@ def test_missing_public_implementation_is_told_before_anything_is_measured(tmp_p
 def test_missing_extra_is_told_in_one_line():
     without_torch = "import sys; sys.modules['torch'] = None; from app.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", without_torch, "bench", "kernels"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 1
     assert re.fullmatch(
         r"engram: .*torch.*: this command needs more packages: pip install 'engram\[train\]'\n", done.stderr
