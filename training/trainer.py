@@ -85,7 +85,6 @@ class Trainer:
         torch.manual_seed(preset.training.seed)
         self.model = build(preset.kind, config_values(preset.model)).to(self.device)
         self.unroll = unroll_by(path, self.model)
-        self._learner = processes.learner(self.model, self.unroll)
         self.optimizer = build_optimizer(preset.optimizer, self.model)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
         self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
@@ -117,10 +116,11 @@ class Trainer:
         part = self.processes.part(self._episode())
         episode = part.episode.to(self.device)
         self.processes.own_noise(config.seed, progress.update)
-        outputs: Tensor = self._learner(episode.inputs, episode.lengths)
+        outputs, _ = self.unroll(episode.inputs, lengths=episode.lengths)
         own_loss = self.task.loss(outputs, episode) if part.asked else 0 * outputs.sum()
         self.optimizer.zero_grad()
-        (own_loss * (part.asked * self.processes.size)).backward()  # type: ignore[no-untyped-call]
+        (own_loss * part.asked).backward()  # type: ignore[no-untyped-call]
+        self.processes.sum_gradients(self.model)
         own_errors = self.task.errors(outputs, episode).float().mean()
         loss, errors = self.processes.sum(own_loss.item() * part.asked, own_errors.item() * part.sequences)
         norm = finish_gradients(self.preset.optimizer, self.model).item()

@@ -106,6 +106,14 @@ def test_process_that_dies_ends_the_others_and_leaves_the_last_save(by_several):
     assert resume(out / "dead").progress.update == 5
 
 
+def test_processes_end_the_threads_of_their_group_before_the_interpreter(tmp_path):
+    """Else a thread that lets go of a tensor late ends its process by SIGABRT, now and then."""
+    with started(2, "tests.training.parting", tmp_path / "out") as process:
+        printed, complaints = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, printed) == (0, ""), complaints
+    assert read_manifest(tmp_path / "out").training["finished"]
+
+
 def test_torchrun_told_to_stop_saves_and_says_how_to_go_on(tmp_path):
     file, out = tiny.write_toml(tmp_path / "tiny.toml", updates=100_000), tmp_path / "out"
     with started(2, "app.cli", "train", file, "--out", out, "--save-every", 10) as process:
