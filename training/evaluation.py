@@ -11,7 +11,7 @@ from models.contract import MemoryModel, evaluating
 from models.kernels.sequence import Unroll, unroll_by
 from training.config import Point
 from training.distributed import WholeUnroll
-from training.tasks import Task
+from training.tasks import Episode, Task, join
 
 EVALUATION_SEED = 2_000_000_011
 """The default seed of evaluation sequences; training draws its own from the seed of the run."""
@@ -54,6 +54,8 @@ def measure(
 ) -> Measured:
     """Return the errors of a model on `sequences` sequences drawn from `seed`, or on the task's test set if it has one.
 
+    Each sequence draws sizes of its own.
+
     memory_size: another number of memory slots than the model was trained with. unroll: that of the model, if it is
     there already.
     """
@@ -62,7 +64,7 @@ def measure(
     device = next(model.parameters()).device
     errors, costs, asked, optima = [], [], [], []
     with evaluating(model):
-        for episode in task.test_set(BATCH) or (task.sample(generator, rows) for rows in _batches(sequences)):
+        for episode in task.test_set(BATCH) or (_sample(task, generator, rows) for rows in _batches(sequences)):
             state = model.initial_state(episode.mask.shape[1], memory_size)
             outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
             errors.append(task.errors(outputs.cpu(), episode))
@@ -105,6 +107,14 @@ def _mean(batches: Sequence[Tensor | None]) -> float | None:
     """Return the mean over the sequences of all batches, None where the task has no such figure."""
     known = [batch for batch in batches if batch is not None]
     return torch.cat(known).mean().item() if known else None
+
+
+def _sample(task: Task, generator: torch.Generator, rows: int) -> Episode:
+    """Return fresh sequences, each of sizes of its own."""
+    is_fixed = all(least == greatest for least, greatest in task.sizes.values())
+    if is_fixed or task.sizes_by_row:
+        return task.sample(generator, rows)
+    return join(task.sample(generator, 1) for _ in range(rows))
 
 
 def _batches(sequences: int) -> Iterator[int]:

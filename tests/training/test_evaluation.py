@@ -11,8 +11,8 @@ from models.registry import build
 from tests.training import tiny
 from tests.training.delay_line import DelayLine
 from training.config import Point
-from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure, points_of
-from training.tasks import Copy, DyckWords, NGrams
+from training.evaluation import CHOICE_SEED, EVALUATION_SEED, _sample, evaluate, measure, points_of
+from training.tasks import Copy, DyckWords, GraphTraversal, NGrams
 from training.trainer import VALIDATION_SEED, Trainer
 
 TASK = Copy(bits=3, length=(1, 5))
@@ -57,11 +57,21 @@ def test_sequences_with_an_error_are_counted():
     assert 20 < wrong < 40
 
 
-def test_sizes_are_drawn_for_every_batch():
+def test_every_sequence_draws_its_own_size():
     generator = torch.Generator().manual_seed(1)
-    asked = [TASK.asked(TASK.sample(generator, rows)).sum().item() for rows in (50, 50, 20)]
-    assert len(set(asked)) > 1
+    asked = [TASK.asked(TASK.sample(generator, 1)).item() for _ in range(120)]
+    assert len(set(asked)) == 5
     assert measure(SILENT, TASK, 120, seed=1).asked == pytest.approx(sum(asked) / 120)
+
+
+def test_sequences_of_one_size_and_those_of_graphs_are_drawn_as_a_batch():
+    """The figures that are published of them hang on how they are drawn."""
+    graphs = GraphTraversal(label_digits=1, nodes=(3, 6), neighbours=(2, 2))
+    for task in (FOUR, graphs):
+        drawn, due = (torch.Generator().manual_seed(1) for _ in range(2))
+        episode, expected = _sample(task, drawn, 7), task.sample(due, 7)
+        assert torch.equal(episode.inputs, expected.inputs)
+        assert torch.equal(drawn.get_state(), due.get_state())
 
 
 def test_model_that_copies_another_length_is_as_good_as_chance():

@@ -73,6 +73,8 @@ class Task(ABC):
     """What `errors` counts."""
     data: ClassVar[str] = ""
     """Whose data the sequences are, and under which terms, where they are not made here."""
+    sizes_by_row: ClassVar[bool] = False
+    """Whether each sequence of a sample has sizes of its own; else all have those that the sample drew."""
 
     @property
     @abstractmethod

@@ -64,6 +64,7 @@ class TripleTask(AnswerTask):
     label_digits: int
     planning: Range
     classes = 10
+    sizes_by_row = True
     paper = (
         "Graves, Wayne et al., Hybrid computing using a neural network with dynamic external memory, "
         "Nature 538, 471-476 (2016), Methods, graph task descriptions"
