@@ -17,7 +17,7 @@ from models import addressing
 from models.cells import CELLS
 from models.registry import MODELS
 from tests.commands import commands
-from training.config import TABLES, TrainingConfig, preset_names
+from training.config import LISTS, TABLES, TrainingConfig, preset_names
 from training.optimizers import OptimizerConfig
 from training.tasks import TASKS
 
@@ -89,7 +89,7 @@ def test_commands_page_has_every_preset():
 def test_training_page_has_every_task_and_every_setting():
     text = (DOCS / "training.md").read_text()
     settings = {field.name for config in (TrainingConfig, OptimizerConfig) for field in dataclasses.fields(config)}
-    assert {name for name in (*TASKS, *settings, *TABLES) if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
+    assert {name for name in (*TASKS, *settings, *TABLES, *LISTS) if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
 
 
 @pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(_parser()))])

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, from_values, require_at_least
+from models.contract import memory_slots
 from models.registry import AnyConfig, config_values, model_config
 from training.optimizers import OptimizerConfig
 from training.tasks import Task, build_task, task_values
 
 PRESETS = Path(__file__).parent / "presets"
 
-TABLES = ("task", "model", "training", "optimizer", "curriculum", "evaluation")
+TABLES = ("task", "model", "training", "optimizer")
+LISTS = ("curriculum", "evaluation")
 
 RECENT = 50
 """Losses and errors that a run goes by, and shows, are means over so many updates."""
@@ -116,7 +118,8 @@ def preset_names() -> list[str]:
 def load_preset(name_or_path: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -> Preset:
     """Return the preset with this name, or the one in this TOML file. Raises ConfigError.
 
-    changes: values to put in place of the preset's, by TABLE.KEY, or TABLE.KEY.KEY of a table within a table.
+    changes: values to put in place of the preset's, by TABLE.KEY, or TABLE.KEY.KEY of a table within a table; of
+    curriculum and evaluation the whole list.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -142,28 +145,31 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
             raise ConfigError(f"{key}: {table} is no table of the preset")
-    if not tables:
-        raise ConfigError(f"{key}: expected TABLE.KEY, with a table of {', '.join(TABLES[:4])}")
+    if not tables and key not in LISTS:
+        raise ConfigError(
+            f"{key}: expected TABLE.KEY, with a table of {', '.join(TABLES)}, or a whole list, {' or '.join(LISTS)}"
+        )
     values[last] = value
 
 
 def preset_from_values(values: Mapping[str, Any]) -> Preset:
     """Return the preset made of these tables; what of the model follows from the task is set. Raises ConfigError."""
-    unknown = sorted(set(values) - {"name", *TABLES})
+    unknown = sorted(set(values) - {"name", *TABLES, *LISTS})
     if unknown:
-        raise ConfigError(f"preset: unknown key {unknown[0]!r}; known keys are {', '.join(TABLES)}")
+        raise ConfigError(f"preset: unknown key {unknown[0]!r}; known keys are {', '.join(TABLES + LISTS)}")
     task = build_task(_table(values, "task"))
     model = dict(_table(values, "model"))
     kind = model.pop("kind", None)
+    config = model_config(kind, _merged(model, task.model_values, "model"))
     return Preset(
         name=values["name"],
         task=task,
         kind=kind,
-        model=model_config(kind, _merged(model, task.model_values, "model")),
+        model=config,
         training=from_values(TrainingConfig, _table(values, "training"), "training"),
         optimizer=from_values(OptimizerConfig, _table(values, "optimizer", {}), "optimizer"),
         curriculum=tuple(_stage(task, *row) for row in _tables(values, "curriculum")),
-        evaluation=tuple(_point(task, *row) for row in _tables(values, "evaluation")),
+        evaluation=tuple(_point(task, config, *row) for row in _tables(values, "evaluation")),
     )
 
 
@@ -191,12 +197,14 @@ def _stage(task: Task, where: str, options: dict[str, Any]) -> Stage:
     return Stage(options, float(until))
 
 
-def _point(task: Task, where: str, options: dict[str, Any]) -> Point:
+def _point(task: Task, model: AnyConfig, where: str, options: dict[str, Any]) -> Point:
     about = {name: options.pop(name) for name in ("memory_size", "target", "published") if name in options}
     check_options(task, options, where)
     point = from_values(Point, about | {"options": options}, where)
     if point.memory_size is not None:
-        require_at_least(point, 1, "memory_size")
+        if "memory_size" not in config_values(model):
+            raise ConfigError(f"{where}.memory_size: {point.memory_size}, but this model has no memory; leave it out")
+        memory_slots(model, point.memory_size)  # raises where it cannot have so many
     return point
 
 

@@ -133,7 +133,7 @@ def test_lessons_and_measurements_are_read_in_their_order():
         ({"evaluation": [{"length": 0}]}, r"evaluation\[0\]: Copy.length must be"),
         ({"evaluation": [{"bits": 3}]}, r"evaluation\[0\]: with {'bits': 3} the task copy needs another model"),
         ({"evaluation": [{"target": "low"}]}, r"evaluation\[0\].target: expected float"),
-        ({"evaluation": [{"memory_size": 0}]}, "Point.memory_size must be at least 1, got 0"),
+        ({"evaluation": [{}, {"memory_size": 8}]}, r"evaluation\[1\].memory_size: 8, but this model has no memory"),
         ({"evaluation": [3]}, r"evaluation must be a list of tables, \[\[evaluation\]\], got \[3\]"),
     ],
 )
