@@ -5,6 +5,7 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +15,7 @@ from app.settings import SettingsError, add_settings_flags, load_settings
 
 if TYPE_CHECKING:
     from training.config import Preset
+    from training.seeds import End
     from training.trainer import Trainer
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -157,7 +159,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.seeds and options.seed is not None:
         raise ValueError("--seed trains one seed and --seeds several: give one of them")
     if options.seeds:
-        return _train_seeds(options, preset, options.seeds, options.out)
+        ends = _train_seeds(options, preset, options.out)
+        return 1 if any(ends.values()) else 0
     command = launcher() + options.command_line
     trainer = train(preset, options.out, command, resuming=options.resume, **_how_to_train(options))
     if trainer.processes.leads:
@@ -190,29 +193,21 @@ def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _train_seeds(options: argparse.Namespace, preset: "Preset", seeds: Sequence[int], out: Path) -> int:
-    """Train several seeds, tell what became of each, and return the exit status."""
-    from models.manifest import read_manifest
+def _train_seeds(options: argparse.Namespace, preset: "Preset", out: Path) -> "dict[int, End]":
+    """Train several seeds, tell what became of each, and return it."""
     from training.distributed import process_count
     from training.seeds import train_seeds
-    from training.table import convergence
+    from training.table import seed_lines
 
     if process_count() > 1:
         raise ValueError("several seeds are trained by a process each: start them without torchrun, with --jobs")
+    twice = [seed for seed, count in Counter(options.seeds).items() if count > 1]
+    if twice:
+        raise ValueError(f"--seeds: {twice[0]} is there twice, and would be one run: give each seed once")
     how = _how_to_train(options) | {"threads": options.threads}
-    unfinished = train_seeds(preset, seeds, out, options.command_line, options.jobs, **how)
-    print(f"\n{'seed':>6} {'sequences':>10} {'converged after':>16}")
-    converged: list[int | None] = []
-    for seed in seeds:
-        if seed in unfinished:
-            print(f"{seed:>6} came to no end: the same command goes on with it")
-            continue
-        training = read_manifest(out / f"seed-{seed}").training
-        converged.append(training["converged_after"])
-        print(f"{seed:>6} {training['sequences']:>10} {converged[-1] or 'not':>16}")
-    if converged:
-        print(convergence(converged))
-    return 1 if unfinished else 0
+    ends = train_seeds(preset, options.seeds, out, options.command_line, options.jobs, **how)
+    print("", *seed_lines(out, ends), sep="\n")
+    return ends
 
 
 def _changes(words: Sequence[str]) -> dict[str, Any]:
@@ -242,16 +237,16 @@ def _add_zoo(commands: Commands) -> None:
 
 def _zoo(options: argparse.Namespace) -> int:
     from training.config import load_preset
-    from training.zoo import publish
+    from training.zoo import choose, publish, require_replaceable
 
     preset = load_preset(options.preset, _changes(options.set))
     runs = options.runs or Path("runs") / preset.name
     out = options.out or Path("checkpoints") / preset.name
-    status = _train_seeds(options, preset, options.seeds, runs)
-    if status == 0:
-        publish(preset, runs, out, options.command_line, options.sequences, print)
-        print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    return status
+    require_replaceable(out)
+    ends = _train_seeds(options, preset, runs)
+    publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print)
+    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    return 0
 
 
 def _add_evaluate(commands: Commands) -> None:

@@ -93,9 +93,15 @@ def _data(task: str) -> str:
 
 
 def _seed_row(seed: str, record: dict[str, Any], chosen: bool) -> str:
-    converged = "not" if record["converged_after"] is None else f"{record['converged_after']:,}"
-    name = f"{seed} (this one)" if chosen else seed
-    return f"| {name} | {record['sequences']:,} | {converged} | {record['mean_errors']:.4g} |"
+    name, mean = f"{seed} (this one)" if chosen else seed, record["mean_errors"]
+    sequences, converged = record["sequences"], record["converged_after"]
+    cells = [
+        name,
+        "-" if sequences is None else f"{sequences:,}",
+        "not" if converged is None else f"{converged:,}",
+        "not finite" if mean is None else f"{mean:.4g}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _figures(figures: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """How well a model does on fresh sequences of a task."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -96,6 +97,11 @@ def evaluate(
         about = {"options": dict(point.options), "memory_size": point.memory_size or model.memory_size}
         goals = {"target": point.target, "published": point.published}
         yield about | asdict(measured) | {"unit": task.unit, "seed": seed} | goals
+
+
+def is_finite(row: Mapping[str, Any]) -> bool:
+    """Return whether what a row of `evaluate` says of errors and cost is finite."""
+    return all(math.isfinite(row[name]) for name in ("errors", "cost", "optimum") if row[name] is not None)
 
 
 def points_of(evaluation: Iterable[Mapping[str, Any]]) -> list[Point]:

@@ -1,5 +1,6 @@
 """The same preset with several seeds, side by side in processes of their own."""
 
+import enum
 import multiprocessing
 import sys
 from collections.abc import Sequence
@@ -16,21 +17,34 @@ from training.config import Preset
 from training.run import stop_requests, train
 from training.trainer import NotFinite
 
-FAILED, INTERRUPTED = 1, 130
+
+class End(enum.IntEnum):
+    """What became of a run; the exit status of its process."""
+
+    FINISHED = 0
+    """It reached its target or its last update."""
+    FAILED = 1
+    """It cannot go on as it was asked to: the run that is there has other settings, or the disk is full."""
+    DIVERGED = 3
+    """Its numbers are not finite; the same command would come to the same again."""
+    INTERRUPTED = 130
+    """It was stopped, or killed, or never began; the same command goes on with it."""
 
 
-def train_seeds(preset: Preset, seeds: Sequence[int], out: Path, command: str, jobs: int, **options: Any) -> list[int]:
-    """Train with each of the seeds, `jobs` at a time, each into `out`/seed-N; return the seeds that came to no end.
+def train_seeds(
+    preset: Preset, seeds: Sequence[int], out: Path, command: str, jobs: int, **options: Any
+) -> dict[int, End]:
+    """Train with each of the seeds, `jobs` at a time, each into `out`/seed-N; return what became of each, in order.
 
     Seeds that have a run there go on with it; those that have finished stay as they are. SIGINT and SIGTERM are passed
-    on to the runs, which save and stop, as they do once this process is gone. A run whose numbers are not finite says
-    so, and the others go on.
+    on to the runs, which save and stop, as they do once this process is gone. A run that fails or diverges says why,
+    and the others go on.
     options: `threads` of each run, and those of training.run.train. Raises ConfigError, for a seed that cannot be.
     """
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()
     waiting = {seed: preset.with_training(seed=seed) for seed in seeds}
-    unfinished = []
+    ends = dict.fromkeys(seeds, End.INTERRUPTED)
     running: dict[int, tuple[int, BaseProcess]] = {}  # by the line of the progress bar
     passed_on = False
     with stop_requests() as signals:
@@ -38,7 +52,7 @@ def train_seeds(preset: Preset, seeds: Sequence[int], out: Path, command: str, j
             for line in sorted(set(range(jobs)) - set(running)):
                 if waiting and not signals:
                     seed = next(iter(waiting))
-                    arguments = (waiting.pop(seed), out / f"seed-{seed}", command, line, lock, options)
+                    arguments = (waiting.pop(seed), seed_directory(out, seed), command, line, lock, options)
                     running[line] = seed, context.Process(target=_train_one, args=arguments)
                     running[line][1].start()
             wait([process.sentinel for _, process in running.values()], timeout=1)
@@ -49,14 +63,19 @@ def train_seeds(preset: Preset, seeds: Sequence[int], out: Path, command: str, j
             for line, (seed, process) in list(running.items()):
                 if process.exitcode is not None:
                     del running[line]
-                    unfinished += [seed] if process.exitcode else []
-    return sorted([*unfinished, *waiting])
+                    ends[seed] = End(process.exitcode) if process.exitcode in tuple(End) else End.INTERRUPTED
+    return ends
 
 
 def seed_directories(out: Path) -> list[Path]:
     """Return the directories of the runs in `out`, in the order of their seeds."""
     found = [path for path in out.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
+
+
+def seed_directory(out: Path, seed: int) -> Path:
+    """Return the directory of the run with this seed in `out`."""
+    return out / f"seed-{seed}"
 
 
 def _train_one(preset: Preset, out: Path, command: str, position: int, lock: Any, options: dict[str, Any]) -> None:
@@ -69,5 +88,5 @@ def _train_one(preset: Preset, out: Path, command: str, position: int, lock: Any
         trainer = train(preset, out, command, **how)
     except (NotFinite, ValueError, OSError) as error:
         tqdm.write(f"seed {preset.training.seed}: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    sys.exit(0 if trainer.finished else INTERRUPTED)
+        sys.exit(End.DIVERGED if isinstance(error, NotFinite) else End.FAILED)
+    sys.exit(End.FINISHED if trainer.finished else End.INTERRUPTED)

@@ -13,12 +13,21 @@ from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, Manifest, read_manifest
 from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
+from training.seeds import End, seed_directory
 from training.tasks import AnswerTask, build_task
 
 HEAD = (
     f"{'what':<42} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14} {'cost in bits':>13}  "
     f"{'goal':<24}  published"
 )
+
+
+WHY_NOT = {
+    End.FAILED: "failed, for the reason told above",
+    End.DIVERGED: "diverged: its numbers are not finite, as told above",
+    End.INTERRUPTED: "came to no end: the same command goes on with it",
+}
+"""What is told of a seed that did not finish."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,21 @@ def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], obj
             checkpoint_rows(path, [], dataclasses.replace(how, options=own), tell)
         except ConfigError as error:
             tell(f"not measured: {error}")
+
+
+def seed_lines(out: Path, ends: Mapping[int, End]) -> list[str]:
+    """Return what became of each of the seeds trained in `out`; of all, when they converged, once none can go on.
+
+    Raises ManifestError.
+    """
+    lines = [f"{'seed':>6} {'sequences':>10} {'converged after':>16}"]
+    converged: list[int | None] = []
+    for seed, end in ends.items():
+        training = read_manifest(seed_directory(out, seed)).training if end == End.FINISHED else {}
+        converged.append(training.get("converged_after"))
+        figures = f"{training['sequences']:>10} {converged[-1] or 'not':>16}" if training else WHY_NOT[end]
+        lines.append(f"{seed:>6} {figures}")
+    return [*lines, convergence(converged)] if set(ends.values()) <= {End.FINISHED, End.DIVERGED} else lines
 
 
 def seeds_text(manifest: Manifest) -> str:

@@ -2,23 +2,24 @@
 
 import dataclasses
 import json
+import math
 import shlex
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.artefact import load
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest, weights_file
 from training.card import CARD_FILE, FIGURES, write_card
 from training.checkpoint import CheckpointError, replacing, save_evaluation, write_atomically, write_manifest
 from training.config import Point, Preset
-from training.evaluation import CHOICE_SEED, evaluate
+from training.evaluation import CHOICE_SEED, evaluate, is_finite
 from training.export import export
 from training.metrics import read_metrics
 from training.plots import LEARNING_DATA, plot_all
-from training.seeds import seed_directories
+from training.seeds import End, seed_directory
 from training.table import HEAD, line
 from training.tasks import Task, build_task
 
@@ -30,59 +31,91 @@ LEAST_ERRORS = 1e-3
 """Fewer errors per sequence count as so many: a geometric mean of none would be none."""
 
 
-def publish(
-    preset: Preset,
-    runs: Path,
-    out: Path,
-    command: str,
-    sequences: int,
-    tell: Callable[[str], object],
-) -> Path:
-    """Make a checkpoint to serve of the best of the runs in `runs`, and return `out`, where it is.
+class Candidate(NamedTuple):
+    """One seed of a preset, and how well it did on sequences that no table reports.
 
-    The best has the least geometric mean of errors per sequence, beyond the optimum, over the preset's points of
-    evaluation, on sequences that no table reports. It is then measured there on `sequences` fresh ones, exported, and
-    described. The manifest records every seed: after how many sequences it had converged, or None, and its mean.
-    `out` is replaced as a whole once everything is there. `tell` hears of each step. Raises CheckpointError where no
-    run has come to its end, or where `out` holds what would be lost.
+    run: where it was trained; finished: whether it came to its end, or diverged. mean_errors: per sequence, beyond the
+    optimum, as a geometric mean over what was measured; infinity where a number is not finite.
     """
+
+    seed: int
+    run: Path
+    finished: bool
+    mean_errors: float
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the manifest says of it: None for what is not known, or not finite."""
+        training = read_manifest(self.run).training if self.finished else {}
+        return {
+            "sequences": training.get("sequences"),
+            "converged_after": training.get("converged_after"),
+            "mean_errors": self.mean_errors if math.isfinite(self.mean_errors) else None,
+        }
+
+
+class Choice(NamedTuple):
+    """Which seed of a preset is to be published, and what is to be measured of it."""
+
+    best: Candidate
+    candidates: Sequence[Candidate]
+    points: Sequence[Point]
+
+
+def require_replaceable(out: Path) -> None:
+    """Raise CheckpointError where `out` holds what would be lost if a checkpoint took its place."""
     foreign = sorted({path.name for path in out.glob("*")} - PUBLISHED)
     if foreign:
         raise CheckpointError(
             f"{out} holds {foreign[0]}, which is no part of a published checkpoint: give another --out"
         )
+
+
+def choose(preset: Preset, runs: Path, ends: Mapping[int, End], tell: Callable[[str], object]) -> Choice:
+    """Choose the best of the seeds that were trained in `runs`; `ends` says which they are, and how each ended.
+
+    The best has the least geometric mean of errors per sequence, beyond the optimum, over the preset's points of
+    evaluation, on sequences that no table reports. `tell` hears of each seed. Raises CheckpointError where one may
+    still come to its end, and where the errors of none are finite.
+    """
+    unfinished = [seed for seed, end in ends.items() if end not in (End.FINISHED, End.DIVERGED)]
+    if unfinished:
+        raise CheckpointError(
+            f"{seed_directory(runs, unfinished[0])} came to no end: nothing is chosen before every seed has"
+        )
     points = preset.evaluation or (Point({}),)
-    finished = [run for run in seed_directories(runs) if _has_finished(run, preset)]
-    if not finished:
-        raise CheckpointError(f"{runs}: no run of preset {preset.name!r} has come to its end there: train some first")
-    means, due = {}, _choice_points(preset.task, points)
-    for run in finished:
-        means[run] = _mean_errors(run, due)
-        tell(f"{run}: {means[run]:.4g} errors per sequence, as a geometric mean over {len(due)} measurements")
-    best = min(finished, key=lambda run: means[run])
-    measured_by = {"command": shlex.join(["engram", "evaluate", str(out), "--sequences", str(sequences)])}
+    due = _choice_points(preset.task, points)
+    candidates = []
+    for seed, end in sorted(ends.items()):
+        run = seed_directory(runs, seed)
+        mean = _mean_errors(run, due) if end == End.FINISHED else math.inf
+        candidates.append(Candidate(seed, run, end == End.FINISHED, mean))
+        tell(f"{run}: {mean:.4g} errors per sequence, as a geometric mean over {len(due)} measurements")
+    best = min(candidates, key=lambda candidate: candidate.mean_errors)
+    if not math.isfinite(best.mean_errors):
+        raise CheckpointError(
+            f"{runs}: no seed of {', '.join(map(str, ends))} has errors that are finite, so that none can be "
+            "published: lower optimizer.learning_rate or optimizer.clip_norm, or give other --seeds"
+        )
+    return Choice(best, candidates, points)
+
+
+def publish(choice: Choice, out: Path, command: str, sequences: int, tell: Callable[[str], object]) -> None:
+    """Make a checkpoint to serve of the run that was chosen: measured on `sequences` fresh ones, exported, described.
+
+    The manifest records every seed: after how many sequences it had converged, or None, and its mean errors. `out` is
+    replaced as a whole once everything is there. `tell` hears each line of the table. Raises CheckpointError where a
+    measurement is not finite, or where `out` holds what would be lost.
+    """
+    require_replaceable(out)
+    measuring = shlex.join(["engram", "evaluate", str(out), "--sequences", str(sequences)])
     with replacing(out) as fresh:
-        _copy(best, fresh, command, {_seed(run): _record(run, means[run]) for run in finished})
-        _write_learning_curves(finished, fresh)
-        model, manifest = load(fresh)
-        rows = []
-        tell(HEAD)
-        for row in evaluate(model, build_task(manifest.task), points, sequences):
-            rows.append(row | measured_by)
-            tell(line(row))
-        save_evaluation(fresh, manifest, rows)
+        _copy(choice, fresh, command)
+        _write_learning_curves(choice.candidates, fresh)
+        _measure(fresh, choice.points, sequences, measuring, tell)
         export(fresh)
         plot_all(fresh, fresh)
         write_card(fresh)
-    return out
-
-
-def _has_finished(run: Path, preset: Preset) -> bool:
-    try:
-        training = read_manifest(run).training
-    except ValueError:
-        return False
-    return bool(training.get("finished")) and training.get("preset") == preset.name
 
 
 def _choice_points(task: Task, points: Sequence[Point]) -> Sequence[Point]:
@@ -93,33 +126,48 @@ def _choice_points(task: Task, points: Sequence[Point]) -> Sequence[Point]:
 
 def _mean_errors(run: Path, points: Sequence[Point]) -> float:
     model, manifest = load(run)
-    rows = evaluate(model, build_task(manifest.task), points, CHOICE_SEQUENCES, CHOICE_SEED)
-    return statistics.geometric_mean(max(LEAST_ERRORS, row["errors"] - (row["optimum"] or 0.0)) for row in rows)
+    rows = list(evaluate(model, build_task(manifest.task), points, CHOICE_SEQUENCES, CHOICE_SEED))
+    return statistics.geometric_mean([_errors_beyond(row) for row in rows])
 
 
-def _seed(run: Path) -> str:
-    return run.name.removeprefix("seed-")
+def _errors_beyond(row: Mapping[str, Any]) -> float:
+    """Return the errors of a measurement beyond the optimum; infinity where a number of it is not finite."""
+    return max(LEAST_ERRORS, row["errors"] - (row["optimum"] or 0.0)) if is_finite(row) else math.inf
 
 
-def _record(run: Path, mean: float) -> dict[str, Any]:
-    training = read_manifest(run).training
-    return {"sequences": training["sequences"], "converged_after": training["converged_after"], "mean_errors": mean}
-
-
-def _copy(run: Path, out: Path, command: str, seeds: dict[str, Any]) -> None:
-    """Write the model of a run to `out`, with the record of all seeds."""
+def _copy(choice: Choice, out: Path, command: str) -> None:
+    """Write the model that was chosen to `out`, with the record of all seeds."""
+    run = choice.best.run
     manifest = read_manifest(run)
     shutil.copyfile(weights_file(run, manifest), out / WEIGHTS_FILE)
+    seeds = {str(candidate.seed): candidate.record for candidate in choice.candidates}
     training = manifest.training | {"command": command, "seeds": seeds}
     write_manifest(out, dataclasses.replace(manifest, training=training, evaluation=[]))
 
 
-def _write_learning_curves(runs: Sequence[Path], out: Path) -> None:
-    """Write the validations of every run, [sequences, errors], as JSON by seed."""
+def _write_learning_curves(candidates: Sequence[Candidate], out: Path) -> None:
+    """Write the validations of every seed that are finite, [sequences, errors], as JSON by seed."""
     curves = {
-        _seed(run): [
-            [line["sequences"], line["validation_errors"]] for line in read_metrics(run) if "validation_errors" in line
+        str(candidate.seed): [
+            [line["sequences"], line["validation_errors"]]
+            for line in read_metrics(candidate.run)
+            if math.isfinite(line.get("validation_errors", math.nan))
         ]
-        for run in runs
+        for candidate in candidates
     }
     write_atomically(out / LEARNING_DATA, (json.dumps(curves) + "\n").encode())
+
+
+def _measure(
+    directory: Path, points: Sequence[Point], sequences: int, command: str, tell: Callable[[str], object]
+) -> None:
+    """Measure a checkpoint and record it in its manifest, with the command that prints the same."""
+    model, manifest = load(directory)
+    rows = []
+    tell(HEAD)
+    for row in evaluate(model, build_task(manifest.task), points, sequences):
+        tell(line(row))
+        if not is_finite(row):
+            raise CheckpointError(f"what was measured at {row['options']} is not finite: nothing is published")
+        rows.append(row | {"command": command})
+    save_evaluation(directory, manifest, rows)

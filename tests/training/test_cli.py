@@ -125,15 +125,51 @@ def test_values_set_are_those_of_the_run(tmp_path, capsys):
     assert (trained.optimizer.kind, trained.optimizer.learning_rate) == ("rmsprop", 0.01)
 
 
-def test_seeds_are_told_with_when_they_converged_or_that_they_came_to_no_end(tmp_path, capsys):
-    (tmp_path / "seed-2").touch()
+def test_seeds_are_told_with_when_they_converged(tmp_path, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100, patience=0)
-    assert cli.main(["train", str(preset), "--out", str(tmp_path), "--seeds", "7", "2", "--jobs", "2"]) == 1
-    head, converged, failed, last = capsys.readouterr().out.splitlines()[-4:]
+    printed = done(capsys, "train", preset, "--out", tmp_path, "--seeds", 7, 2, "--jobs", 2)
+    head, *seeds, last = printed.splitlines()[-4:]
     assert head.split() == ["seed", "sequences", "converged", "after"]
-    assert converged.split() == ["7", "120", "40"]
-    assert failed == "     2 came to no end: the same command goes on with it"
-    assert last == "1 of 1 seeds converged: median 40 sequences, from 40 to 40"
+    assert [line.split() for line in seeds] == [["7", "120", "40"], ["2", "120", "40"]]
+    assert last == "2 of 2 seeds converged: median 40 sequences, from 40 to 40"
+
+
+def test_seed_that_diverges_is_counted_and_does_not_keep_the_zoo_from_the_others(tmp_path, capsys):
+    preset, runs, out = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100), tmp_path / "runs", tmp_path / "out"
+    spoilt = tiny.checkpoint(runs / "seed-2", updates=4, seed=2, target_errors=100)
+    torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
+    save_checkpoint(runs / "seed-2", spoilt, "engram train")
+    printed = done(capsys, "zoo", preset, "--seeds", 1, 2, "--runs", runs, "--out", out, "--sequences", 5)
+    assert "\n     2 diverged: its numbers are not finite, as told above\n1 of 2 seeds converged: " in printed
+    assert read_manifest(out).training["seed"] == 1
+    assert read_manifest(out).training["seeds"]["2"]["converged_after"] is None
+
+
+def test_zoo_publishes_no_run_of_other_settings(tmp_path, capsys):
+    preset, runs, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "runs", tmp_path / "out"
+    tiny.checkpoint(runs / "seed-1", updates=30, learning_rate=0.5)
+    assert cli.main(["zoo", str(preset), "--seeds", "1", "--runs", str(runs), "--out", str(out)]) == 1
+    printed, complaints = capsys.readouterr()
+    assert printed.splitlines()[-1] == "     1 failed, for the reason told above"
+    assert complaints.endswith(f"engram: {runs / 'seed-1'} came to no end: nothing is chosen before every seed has\n")
+    assert not out.exists()
+
+
+def test_zoo_refuses_a_place_that_it_could_not_publish_to_before_it_trains(tmp_path, capsys):
+    preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").touch()
+    told = complaint(capsys, "zoo", preset, "--runs", tmp_path / "runs", "--out", out)
+    assert told == f"engram: {out} holds notes.txt, which is no part of a published checkpoint: give another --out"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "zoo"])
+def test_seed_that_is_given_twice_is_told_in_one_line(tmp_path, capsys, command):
+    preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
+    told = complaint(capsys, command, preset, "--out", out, "--seeds", 2, 1, 2)
+    assert told == "engram: --seeds: 2 is there twice, and would be one run: give each seed once"
+    assert not out.exists()
 
 
 def test_zoo_makes_a_checkpoint_to_serve_of_a_preset(tmp_path, capsys):
@@ -268,7 +304,15 @@ def test_bad_value_in_a_preset_is_told_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("length=3", "length: expected TABLE.KEY, with a table of task, model, training, optimizer"),
+        (
+            "length=3",
+            "length: expected TABLE.KEY, with a table of task, model, training, optimizer, "
+            "or a whole list, curriculum or evaluation",
+        ),
+        (
+            "curriculum=3",
+            "preset: curriculum must be a list of tables, [[curriculum]], got 3",
+        ),
         ("task.length", "expected KEY=VALUE, got 'task.length'"),
         ("=3", "expected KEY=VALUE, got '=3'"),
         ("task.width=3", "task: unknown key 'width'; known keys are bits, length"),

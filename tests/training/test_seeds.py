@@ -14,7 +14,7 @@ from tests.training import tiny
 from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
 from training.metrics import METRICS_FILE
 from training.run import train
-from training.seeds import seed_directories, train_seeds
+from training.seeds import End, seed_directories, train_seeds
 from training.trainer import Trainer
 
 PATIENCE_SECONDS = 100
@@ -36,7 +36,10 @@ def weights_and_metrics(directory):
 
 def test_seeds_side_by_side_are_the_runs_that_each_would_be_alone(tmp_path):
     preset = tiny.preset("ntm", updates=60)
-    assert train_seeds(preset, [2, 1], tmp_path / "runs", "engram train", jobs=2, **HOW) == []
+    assert train_seeds(preset, [2, 1], tmp_path / "runs", "engram train", jobs=2, **HOW) == {
+        2: End.FINISHED,
+        1: End.FINISHED,
+    }
     for seed in (1, 2):
         run = tmp_path / "runs" / f"seed-{seed}"
         assert weights_and_metrics(run) == alone(preset, seed, tmp_path / f"alone-{seed}")
@@ -48,7 +51,8 @@ def test_seed_that_fails_is_told_and_named_and_the_others_go_on(tmp_path, capfd)
     torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
     save_checkpoint(tmp_path / "seed-2", spoilt, "engram train")
     (tmp_path / "seed-4").touch()
-    assert train_seeds(tiny.preset(), [4, 2, 1], tmp_path, "engram train", jobs=2, **HOW) == [2, 4]
+    ends = train_seeds(tiny.preset(), [4, 2, 1], tmp_path, "engram train", jobs=2, **HOW)
+    assert ends == {4: End.FAILED, 2: End.DIVERGED, 1: End.FINISHED}
     told = capfd.readouterr().err
     assert "seed 2: update 10, seed 2: output.bias is not finite" in told
     assert "seed 4: " in told

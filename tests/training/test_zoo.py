@@ -6,23 +6,29 @@ import math
 import shutil
 
 import pytest
+import torch
 
 from app import cli
 from models.artefact import load
+from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from tests.training.graphs import metadata, session
 from tests.training.tasks.situations import write_stories
 from training import zoo
 from training.card import render_card
-from training.checkpoint import CheckpointError
-from training.config import Point
+from training.checkpoint import CheckpointError, save_checkpoint
+from training.config import Point, preset_from_values
 from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure
 from training.metrics import read_metrics
 from training.run import train
-from training.table import HEAD, line
+from training.seeds import End
+from training.table import HEAD, line, seeds_text
 from training.tasks import Babi
-from training.zoo import CHOICE_SEQUENCES, LEAST_ERRORS, _choice_points, publish
+from training.trainer import Trainer
+from training.zoo import CHOICE_SEQUENCES, LEAST_ERRORS, _choice_points, choose, publish
+
+ENDS = {2: End.FINISHED, 10: End.FINISHED, 1: End.FINISHED}
 
 POINTS = [{"length": 2, "target": 1.5}, {"length": 5, "memory_size": 16, "published": "none"}]
 
@@ -41,12 +47,23 @@ def runs(tmp_path_factory):
     return directory
 
 
+def ngrams():
+    """A preset of the small RNN for a task whose errors are a cost."""
+    model = {"kind": "rnn", "controller": tiny.LSTM}
+    return preset_from_values(tiny.values() | {"task": {"name": "ngrams", "order": 2, "length": 20}, "model": model})
+
+
+def choose_and_publish(runs, out, sequences=5, tell=str, ends=ENDS):
+    choice = choose(preset(updates=40), runs, ends, tell)
+    publish(choice, out, "engram zoo tiny", sequences, tell)
+
+
 @pytest.fixture(scope="module")
 def published(runs, tmp_path_factory):
     """What was made of them, and what was told."""
     told = []
     out = tmp_path_factory.mktemp("zoo") / "with a space" / "ntm-tiny"
-    assert publish(preset(updates=40), runs, out, "engram zoo tiny", 30, told.append) == out
+    choose_and_publish(runs, out, 30, told.append)
     return out, told
 
 
@@ -92,11 +109,11 @@ def test_choice_goes_by_the_ratio_of_errors_and_not_by_their_sum(runs, tmp_path,
             return evaluate(model, task, points, sequences, seed)
         assert sequences == CHOICE_SEQUENCES
         errors, optimum = next(due)
-        return [{"errors": count, "optimum": optimum} for count in errors]
+        return [{"errors": count, "cost": None, "optimum": optimum} for count in errors]
 
     monkeypatch.setattr(zoo, "evaluate", found)
     choose_only(monkeypatch)
-    publish(preset(updates=40), runs, tmp_path, "engram zoo tiny", 5, str)
+    choose_and_publish(runs, tmp_path)
     training = read_manifest(tmp_path).training
     means = {seed: record["mean_errors"] for seed, record in training["seeds"].items()}
     assert training["seed"] == 2
@@ -141,20 +158,77 @@ def test_errors_of_the_record_are_what_its_command_prints(published, capsys):
 def test_same_runs_published_again_give_the_same_files(runs, published, tmp_path, monkeypatch):
     out, _ = published
     monkeypatch.setattr(zoo, "export", lambda _: None)
-    publish(preset(updates=40), runs, tmp_path / "ntm-tiny", "engram zoo tiny", 30, str)
+    choose_and_publish(runs, tmp_path / "ntm-tiny", 30)
     for name in (WEIGHTS_FILE, "learning.json", "learning.png", "weightings.png"):
         assert (tmp_path / "ntm-tiny" / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_runs_that_came_to_no_end_or_are_of_another_preset_are_no_candidates(runs, tmp_path, monkeypatch):
-    shutil.copytree(runs / "seed-10", tmp_path / "runs" / "seed-10")
-    tiny.checkpoint(tmp_path / "runs" / "seed-1", "ntm", updates=29)
-    other = dataclasses.replace(preset(), name="other")
-    train(other, tmp_path / "runs" / "seed-2", "other", device="cpu", resuming=False, save_every=500)
-    (tmp_path / "runs" / "seed-3").mkdir()
+def test_seeds_that_were_not_asked_for_are_no_candidates(runs, tmp_path, monkeypatch):
     choose_only(monkeypatch)
-    publish(preset(), tmp_path / "runs", tmp_path / "out", "engram zoo tiny", 5, str)
-    assert list(read_manifest(tmp_path / "out").training["seeds"]) == ["10"]
+    choose_and_publish(runs, tmp_path, ends={10: End.FINISHED})
+    training = read_manifest(tmp_path).training
+    assert (training["seed"], list(training["seeds"])) == (10, ["10"])
+    assert list(json.loads((tmp_path / "learning.json").read_text())) == ["10"]
+
+
+@pytest.mark.parametrize("end", [End.FAILED, End.INTERRUPTED])
+def test_nothing_is_chosen_while_a_seed_may_still_come_to_its_end(runs, end):
+    told = []
+    with pytest.raises(CheckpointError, match="seed-3 came to no end: nothing is chosen before every seed has"):
+        choose(preset(updates=40), runs, ENDS | {3: end}, told.append)
+    assert told == []
+
+
+def test_seed_that_diverged_is_recorded_as_never_converged_and_the_rest_published(runs, tmp_path):
+    choose_and_publish(runs, tmp_path, ends={1: End.FINISHED, 3: End.DIVERGED})
+    training = read_manifest(tmp_path).training
+    assert (training["seed"], list(training["seeds"])) == (1, ["1", "3"])
+    assert training["seeds"]["3"] == {"sequences": None, "converged_after": None, "mean_errors": None}
+    assert json.loads((tmp_path / "learning.json").read_text())["3"] == []
+    assert "\n| 3 | - | not | not finite |\n" in (tmp_path / "README.md").read_text()
+    assert seeds_text(read_manifest(tmp_path)).startswith("1 of 2 seeds converged")
+
+
+def test_model_whose_numbers_are_not_finite_has_infinite_errors(tmp_path):
+    """Of n-grams, whose errors are a cost; bits that are no numbers would only count as wrong or right."""
+    for seed, bias in ((1, math.nan), (2, 0.0)):
+        spoilt = Trainer(ngrams().with_training(seed=seed))
+        torch.nn.init.constant_(spoilt.model.output.bias, bias)
+        save_checkpoint(tmp_path / f"seed-{seed}", spoilt, "engram train")
+    choice = choose(ngrams(), tmp_path, {1: End.FINISHED, 2: End.FINISHED}, str)
+    assert [candidate.mean_errors for candidate in choice.candidates] == [math.inf, choice.best.mean_errors]
+    assert choice.candidates[0].record["mean_errors"] is None
+    with pytest.raises(CheckpointError, match="no seed of 1 has errors that are finite, so that none can be published"):
+        choose(ngrams(), tmp_path, {1: End.FINISHED}, str)
+
+
+def test_nothing_is_published_where_a_measurement_is_not_finite(runs, tmp_path, monkeypatch):
+    def found(*arguments):
+        return [row | {"cost": math.nan} for row in evaluate(*arguments)]
+
+    choice = choose(preset(updates=40), runs, ENDS, str)
+    monkeypatch.setattr(zoo, "evaluate", found)
+    with pytest.raises(
+        CheckpointError, match=r"what was measured at {'length': 2} is not finite: nothing is published"
+    ):
+        publish(choice, tmp_path / "out", "engram zoo tiny", 5, str)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measurement_that_cannot_be_made_is_told_as_what_it_is(runs):
+    none = dataclasses.replace(preset(updates=40), evaluation=(Point({}, memory_size=0),))
+    with pytest.raises(ConfigError, match="memory_size must be at least 1, got 0"):
+        choose(none, runs, ENDS, str)
+
+
+def test_runs_that_were_never_validated_are_published_without_curves(tmp_path):
+    for seed in (1, 2):
+        short = preset(updates=2).with_training(seed=seed)
+        train(short, tmp_path / f"seed-{seed}", "engram zoo", device="cpu", resuming=False, save_every=500)
+    choice = choose(preset(updates=2), tmp_path, {1: End.FINISHED, 2: End.FINISHED}, str)
+    publish(choice, tmp_path / "out", "engram zoo tiny", 5, str)
+    assert json.loads((tmp_path / "out" / "learning.json").read_text()) == {"1": [], "2": []}
+    assert not (tmp_path / "out" / "learning.png").exists()
 
 
 def test_publication_that_fails_leaves_the_checkpoint_that_was_there(runs, published, tmp_path, monkeypatch):
@@ -166,7 +240,7 @@ def test_publication_that_fails_leaves_the_checkpoint_that_was_there(runs, publi
 
     monkeypatch.setattr(zoo, "export", fail)
     with pytest.raises(KeyboardInterrupt):
-        publish(preset(updates=40), runs, out, "engram zoo tiny", 5, str)
+        choose_and_publish(runs, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["ntm-tiny"]
 
@@ -175,7 +249,7 @@ def test_directory_with_more_than_a_checkpoint_is_not_replaced(runs, published, 
     out = shutil.copytree(published[0], tmp_path / "ntm-tiny")
     (out / "notes.txt").touch()
     with pytest.raises(CheckpointError, match=r"ntm-tiny holds notes\.txt, which is no part of a published checkpoint"):
-        publish(preset(updates=40), runs, out, "engram zoo tiny", 5, str)
+        choose_and_publish(runs, out)
     assert (out / "notes.txt").exists()
 
 
@@ -186,10 +260,3 @@ def test_model_is_not_chosen_by_a_test_set_but_by_sequences_like_those_of_traini
     assert _choice_points(task, [test]) == [Point({})]
     assert _choice_points(task, [test, drawn]) == [drawn]
     assert _choice_points(task, [drawn, Point({})]) == [drawn, Point({})]
-
-
-def test_nothing_to_choose_from_is_told_and_nothing_made(tmp_path):
-    tiny.checkpoint(tmp_path / "runs" / "seed-1", updates=3)
-    with pytest.raises(CheckpointError, match="no run of preset 'tiny' has come to its end there: train some first"):
-        publish(preset(), tmp_path / "runs", tmp_path / "out", "engram zoo tiny", 5, str)
-    assert not (tmp_path / "out").exists()

@@ -59,8 +59,9 @@ def learning_curves(directory: Path) -> list[Curve]:
     Raises PlotError where a file of metrics cannot be read, ManifestError.
     """
     if (directory / LEARNING_DATA).exists():
-        return _shipped_curves(directory)
-    curves = [_curve_of_run(run) for run in seed_directories(directory) or [directory]]
+        curves = _shipped_curves(directory)
+    else:
+        curves = [_curve_of_run(run) for run in seed_directories(directory) or [directory]]
     return [curve for curve in curves if curve.points]
 
 
@@ -71,7 +72,7 @@ def _shipped_curves(directory: Path) -> list[Curve]:
         return [
             Curve(
                 f"seed-{seed}" + " (chosen)" * (seed == str(training["seed"])),
-                {"validation_errors": points},
+                {"validation_errors": points} if len(points) else {},
                 training["seeds"][seed]["converged_after"],
             )
             for seed, points in curves.items()
