@@ -359,14 +359,23 @@ def _add_import(commands: Commands) -> None:
     parser.add_argument("--format", required=True, choices=ORIGINALS, help="which original")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
     parser.add_argument("--cell", metavar="NAME", help="the cell to take, where the file holds several")
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="the name and options of what the model was trained on, such as name=copy bits=8, to evaluate and plot it",
+    )
     parser.set_defaults(run=_import)
 
 
 def _import(options: argparse.Namespace) -> int:
     from training.export import export
     from training.importers import import_checkpoint
+    from training.tasks import build_task
 
-    model = import_checkpoint(options.format, options.file, options.out, options.cell, options.command_line).model
+    task = build_task(_changes(options.task)) if options.task else None
+    command = options.command_line
+    model = import_checkpoint(options.format, options.file, options.out, options.cell, command, task).model
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{options.out}: {parameters:,} parameters imported; {export(options.out).name} is equal to torch")
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 from models.manifest import Manifest, read_manifest
 from training.checkpoint import write_atomically
 from training.table import cost_text, errors_text, goal_text, of_text, options_text
-from training.tasks import TASKS
+from training.tasks import NO_TASK, TASKS
 
 CARD_FILE = "README.md"
 
@@ -43,10 +43,9 @@ def write_card(directory: Path) -> Path:
 
 def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> str:
     """Return the README: what the model is, how it was trained, what was measured."""
-    options = options_text({key: value for key, value in manifest.task.items() if key not in HIDDEN})
     return f"""# {name}
 
-{KINDS[manifest.kind]}, trained on the task `{manifest.task["name"]}` ({options}).
+{KINDS[manifest.kind]}, {_origin(manifest)}.
 
 | | |
 |---|---|
@@ -65,7 +64,19 @@ def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> s
 {_figures(figures)}"""
 
 
+def _origin(manifest: Manifest) -> str:
+    """Return where the weights are from and what the task is, where one is known."""
+    original = manifest.training.get("original")
+    what = f"with weights of {original}" if original else "trained"
+    if manifest.task["name"] == NO_TASK:
+        return what
+    options = options_text({key: value for key, value in manifest.task.items() if key not in HIDDEN})
+    return f"{what}{', for' if original else ' on'} the task `{manifest.task['name']}` ({options})"
+
+
 def _training(training: dict[str, Any]) -> str:
+    if "original" in training:
+        return f"Not trained here: the weights are those of a file of {training['original']}.\n"
     ended = "stopped at its target" if training["reached_target"] else "ran to its last update"
     skipped = training["skipped_updates"]
     lines = [

@@ -37,7 +37,7 @@ OPTIONS = {
     ],
     "plot": ["DIR", "--out"],
     "export": ["DIR"],
-    "import": ["FILE", "--format", "--out", "--cell"],
+    "import": ["FILE", "--format", "--out", "--cell", "--task"],
     "card": ["DIR"],
     "bench": ["NAME"],
     "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
@@ -442,3 +442,33 @@ def test_imported_cell_becomes_an_exported_checkpoint(tmp_path, capsys):
 def test_import_without_the_cell_it_needs_is_told_in_one_line(tmp_path, capsys):
     told = complaint(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--out", tmp_path / "cell")
     assert "--cell takes one of basic_lstm, basic_rnn, gru" in told
+
+
+NTM = tiny.ROOT / "tests" / "reference" / "pytorch_ntm_2heads_2layers.pt"
+
+
+def test_imported_model_with_a_task_is_measured_drawn_and_described(tmp_path, capsys):
+    tensors, out = torch.load(NTM, weights_only=True), tmp_path / "ntm"
+    output = {name: tensors[name][:3] for name in ("ntm.fc.weight", "ntm.fc.bias")}
+    torch.save(tensors | output, tmp_path / "ntm.pt")
+    task = ["--task", "name=copy", "bits=3", "length=[1,4]"]
+    done(capsys, "import", tmp_path / "ntm.pt", "--format", "pytorch-ntm", "--out", out, *task)
+    measured = done(capsys, "evaluate", out, "--sequences", 5)
+    assert re.search(r"^as in training .*\d/5 ", measured, re.MULTILINE)
+    assert str(out / "weightings.png") in done(capsys, "plot", out)
+    assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
+
+
+def test_imported_model_without_a_task_says_how_to_give_it_one(tmp_path, capsys):
+    out = tmp_path / "gru"
+    done(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--cell", "gru", "--out", out)
+    told = "engram: task.name: the model was imported without a task; engram import --task name=TASK gives it one"
+    assert complaint(capsys, "evaluate", out) == complaint(capsys, "plot", out) == told
+    assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
+
+
+def test_import_over_a_checkpoint_and_of_no_weights_are_told_in_one_line(checkpoint, tmp_path, capsys):
+    told = complaint(capsys, "import", NTM, "--format", "pytorch-ntm", "--out", checkpoint)
+    assert told == f"engram: {checkpoint} holds a checkpoint, training.safetensors: give another --out"
+    told = complaint(capsys, "import", tiny.ROOT / "LICENSE", "--format", "pytorch-ntm", "--out", tmp_path / "new")
+    assert "LICENSE: neither an npz file of arrays nor a state_dict" in told

@@ -1,5 +1,6 @@
 """Files that are not what the original has; that imported weights compute what it did is in tests/reference."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,13 @@ import torch
 
 from app.cli import ORIGINALS
 from models.artefact import load
-from models.manifest import ONNX_FILE
+from models.config import ConfigError
+from models.manifest import ONNX_FILE, read_manifest
+from tests.training import tiny
+from training.card import render_card
+from training.checkpoint import CheckpointError
 from training.importers import FORMATS, ImportFailed, import_checkpoint, read_original
+from training.tasks import build_task
 
 ROLLOUTS = Path(__file__).parents[1] / "reference"
 NTM = ROLLOUTS / "pytorch_ntm_2heads_2layers.pt"
@@ -82,6 +88,50 @@ def test_failed_import_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "training.safetensors"])
+def test_import_into_a_checkpoint_or_a_run_is_refused_and_changes_nothing(tmp_path, name):
+    tiny.checkpoint(tmp_path / "out", "dnc")
+    for path in (tmp_path / "out").iterdir():
+        if path.name != name:
+            path.unlink()
+    before = (tmp_path / "out" / name).read_bytes()
+    with pytest.raises(CheckpointError, match=f"out holds a checkpoint, {name}: give another --out"):
+        import_checkpoint("tf-rnn-cell", write(tmp_path / "gru.npz", variables()), tmp_path / "out", None, "again")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "out").iterdir()] == [(name, before)]
+
+
+def test_task_given_is_the_checkpoints_where_it_fits_the_model(tmp_path):
+    task, out = build_task({"name": "copy", "bits": 3, "length": [1, 4]}), tmp_path / "out"
+    import_checkpoint("pytorch-ntm", copier(tmp_path / "ntm.pt"), out, None, "engram import", task)
+    assert read_manifest(out).task == {"name": "copy", "bits": 3, "length": [1, 4]}
+
+
+def test_task_that_needs_another_model_is_refused(tmp_path):
+    task, file = build_task({"name": "copy", "bits": 4}), copier(tmp_path / "ntm.pt")
+    wrong = "copy with .* needs a model with input_size = 6, but that of the file has 5"
+    with pytest.raises(ConfigError, match=wrong):
+        import_checkpoint("pytorch-ntm", file, tmp_path / "other", None, "engram import", task)
+    assert not (tmp_path / "other").exists()
+
+
+def copier(path):
+    """Write an NTM of theirs whose sizes are those of copying vectors of three bits; return the path."""
+    tensors = state_dict()
+    tensors["ntm.fc.weight"], tensors["ntm.fc.bias"] = tensors["ntm.fc.weight"][:3], tensors["ntm.fc.bias"][:3]
+    return save(path, tensors)
+
+
+@pytest.mark.parametrize("task", [None, {"name": "copy", "bits": 3}])
+def test_card_says_whose_weights_were_imported_and_for_what(tmp_path, task):
+    out = tmp_path / "out"
+    import_checkpoint("pytorch-ntm", copier(tmp_path / "ntm.pt"), out, None, "engram import", task and build_task(task))
+    card = render_card("theirs", read_manifest(out))
+    about = ", for the task `copy` (bits 3, length 1 to 20)." if task else ".\n"
+    assert f"1410.5401), with weights of pytorch-ntm{about}" in card
+    assert "Not trained here: the weights are those of a file of pytorch-ntm." in card
+    assert "none" not in card
+
+
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
@@ -94,6 +144,7 @@ def test_failed_import_leaves_nothing(tmp_path):
         ({"cells": []}, "config does not describe a tf-rnn-cell"),
         ([1], "config does not describe a tf-rnn-cell"),
         ({"cells": [{"type": "GRUCell", "num_units": 0}]}, "hidden_size must be at least 1, got 0"),
+        ({"cells": [{"type": "LSTMCell", "num_units": 2, "forget_bias": "x"}]}, "gru.npz: config does not describe a"),
     ],
 )
 def test_config_of_something_else_is_refused(tmp_path, config, complaint):
@@ -113,6 +164,17 @@ def test_cell_is_taken_from_a_file_of_several(tmp_path):
 def test_file_that_is_no_archive_is_refused_by_name(tmp_path, data):
     (tmp_path / "x.npz").write_bytes(data)
     assert "x.npz: not an npz file of arrays" in refusal(tmp_path / "x.npz")
+
+
+def test_archive_damaged_anywhere_is_refused_by_name(tmp_path):
+    """Of what zip reads, each byte of one member's compressed data and of the list of members at the end."""
+    np.savez_compressed(tmp_path / "gru.npz", config=json.dumps(CONFIG), **variables())
+    data, path = (tmp_path / "gru.npz").read_bytes(), tmp_path / "x.npz"
+    listed = data.index(b"PK\x01\x02")
+    for place in [*range(40, 240), *range(listed, len(data))]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        with contextlib.suppress(ImportFailed):  # nothing else; some bytes, as times, mean nothing
+            read_original("tf-rnn-cell", path)
 
 
 def test_single_array_is_no_archive(tmp_path):
@@ -210,7 +272,17 @@ def test_state_dict_whose_copies_of_the_memory_differ_is_refused(tmp_path):
     assert "variable 'ntm.heads.1.memory.mem_bias' must hold what 'memory.mem_bias' does" in told
 
 
-@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04 cut off", b"\x80\x02}q\x00."])
+NO_WEIGHTS = [
+    b"",
+    b"no archive",
+    b"root:x:0:0:root:/root:/bin/bash\n",  # a pickle that takes from an empty stack
+    b"PK\x03\x04 cut off",
+    b"\x80\x02}q\x00.",
+    b"\x80\x02X\x02\x00\x00\x00\xde\x00.",  # text that is not UTF-8
+]
+
+
+@pytest.mark.parametrize("data", NO_WEIGHTS)
 def test_file_that_torch_did_not_save_is_refused_by_name(tmp_path, data):
     (tmp_path / "x.pt").write_bytes(data)
     assert "x.pt: " in refusal(tmp_path / "x.pt", "pytorch-ntm")

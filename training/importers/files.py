@@ -12,22 +12,45 @@ import torch
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from training.checkpoint import save_model
+from models.manifest import MANIFEST_FILE
+from models.registry import config_values
+from training.checkpoint import TRAINING_FILE, CheckpointError, save_model
 from training.importers.formats import FORMATS
 from training.importers.variables import Imported, ImportFailed, Variables
+from training.tasks import NO_TASK, Task, task_values
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def import_checkpoint(original: str, file: Path, out: Path, cell: str | None, command: str) -> Imported:
+def import_checkpoint(
+    original: str, file: Path, out: Path, cell: str | None, command: str, task: Task | None = None
+) -> Imported:
     """Turn the weights in `file` into a checkpoint in `out`; `cell` is the one to take where the file holds several.
 
-    Raises ImportFailed.
+    task: what the model was trained on, where it is to be measured and drawn here too. Raises ImportFailed,
+    CheckpointError where there is a checkpoint in `out`, ConfigError where the task needs another model.
     """
+    for name in (TRAINING_FILE, MANIFEST_FILE):
+        if (out / name).exists():
+            raise CheckpointError(f"{out} holds a checkpoint, {name}: give another --out")
     imported = read_original(original, file, cell)
+    if task is not None:
+        _require_fit(task, imported)
+    described = {"name": NO_TASK} if task is None else task_values(task)
     training = {"command": command, "original": original}
-    save_model(out, imported.model, imported.kind, imported.config, task={"name": "none"}, training=training)
+    save_model(out, imported.model, imported.kind, imported.config, task=described, training=training)
     return imported
+
+
+def _require_fit(task: Task, imported: Imported) -> None:
+    """Raise ConfigError unless a model could be one of the task; whose loss has logits, whatever their activation."""
+    values = config_values(imported.config)
+    for name, due in task.model_values.items():
+        if name != "output_activation" and values.get(name) != due:
+            raise ConfigError(
+                f"the task {task.name} with {task.options} needs a model with {name} = {due!r}, "
+                f"but that of the file has {values.get(name)!r}"
+            )
 
 
 def read_original(original: str, file: Path, cell: str | None = None) -> Imported:
@@ -41,11 +64,13 @@ def read_original(original: str, file: Path, cell: str | None = None) -> Importe
     try:
         with torch.no_grad():
             imported = FORMATS[original].build(_config(original, arrays, variables, file), variables)
+    except ImportFailed:
+        raise
     except ConfigError as error:
         raise ImportFailed(f"{file}: config: {error}") from error
     except KeyError as error:
         raise ImportFailed(f"{file}: config has no {error.args[0]!r}, which a {original} needs") from error
-    except (IndexError, TypeError) as error:
+    except (IndexError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
         raise ImportFailed(f"{file}: config does not describe a {original}: {error}") from error
     variables.finish()
     return imported
@@ -81,7 +106,7 @@ def _load_npz(file: Path) -> Arrays:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged archive nearly every kind, up to zlib's own
         raise ImportFailed(f"{file}: not an npz file of arrays: {error}") from error
 
 
@@ -90,7 +115,7 @@ def _is_saved_by_torch(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # no archive, or a damaged one
         return file.is_file()  # as older versions of torch wrote it
 
 
@@ -100,7 +125,7 @@ def _load_state_dict(file: Path) -> Arrays:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whose message tells how to load it without care
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of nothing but tensors") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # of what is no pickle nearly every kind
         reason = str(error).partition("\n")[0]
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of tensors: {reason}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):

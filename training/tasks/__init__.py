@@ -33,7 +33,11 @@ TASKS: dict[str, type[Task]] = {
     )
 }
 
+NO_TASK = "none"
+"""What stands for the name of a task in the manifest of a model that was imported without one."""
+
 __all__ = [
+    "NO_TASK",
     "TASKS",
     "AnswerTask",
     "AssociativeRecall",
@@ -61,6 +65,10 @@ def build_task(values: Mapping[str, Any]) -> Task:
     """Return the task from plain values: its `name` and its options. Raises ConfigError."""
     options = dict(values)
     name = options.pop("name", None)
+    if name == NO_TASK:
+        raise ConfigError(
+            "task.name: the model was imported without a task; engram import --task name=TASK gives it one"
+        )
     if not isinstance(name, str) or name not in TASKS:
         raise ConfigError(f"task.name: expected one of {', '.join(TASKS)}, got {name!r}")
     return from_values(TASKS[name], options, "task")
