@@ -131,6 +131,26 @@ def _add_preset(parser: argparse.ArgumentParser) -> None:
         metavar="TABLE.KEY=VALUE",
         help="values of the preset to change, such as task.length=[1,30] optimizer.learning_rate=1e-3",
     )
+    _add_tasks(parser)
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tasks",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers tasks of one's own; may be given several times",
+    )
+
+
+def _load_tasks(options: argparse.Namespace) -> None:
+    """Register the tasks of the files that were given. Raises ConfigError."""
+    from training.tasks.own import load_tasks
+
+    for file in options.tasks:
+        load_tasks(file)
 
 
 def _add_how_to_train(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +174,7 @@ def _train(options: argparse.Namespace) -> int:
     from training.distributed import launcher
     from training.run import train
 
+    _load_tasks(options)
     preset = load_preset(options.preset, _changes(options.set))
     preset = preset.with_training(seed=options.seed, updates=options.updates)
     if options.seeds and options.seed is not None:
@@ -164,19 +185,20 @@ def _train(options: argparse.Namespace) -> int:
     command = launcher() + options.command_line
     trainer = train(preset, options.out, command, resuming=options.resume, **_how_to_train(options))
     if trainer.processes.leads:
-        _tell_of_training(trainer, options.out, command)
+        _tell_of_training(trainer, options.out, command, options.tasks)
     return 0 if trainer.finished else 130
 
 
-def _tell_of_training(trainer: "Trainer", out: Path, command: str) -> None:
+def _tell_of_training(trainer: "Trainer", out: Path, command: str, tasks: Sequence[Path]) -> None:
     progress = trainer.progress
+    own = "".join(f" --tasks {file}" for file in tasks)
     print(f"{out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
     if not trainer.finished:
         print(f"Interrupted. Go on with: {command} --resume")
         return
     if math.isfinite(progress.validation_errors):
         print(f"Validation: {progress.validation_errors:g} {trainer.preset.task.unit} per sequence.")
-    print(f"Next: engram evaluate {out}    engram plot {out}    engram export {out}")
+    print(f"Next: engram evaluate {out}{own}    engram plot {out}{own}    engram export {out}")
 
 
 def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
@@ -204,7 +226,7 @@ def _train_seeds(options: argparse.Namespace, preset: "Preset", out: Path) -> "d
     twice = [seed for seed, count in Counter(options.seeds).items() if count > 1]
     if twice:
         raise ValueError(f"--seeds: {twice[0]} is there twice, and would be one run: give each seed once")
-    how = _how_to_train(options) | {"threads": options.threads}
+    how = _how_to_train(options) | {"threads": options.threads, "tasks": options.tasks}
     ends = train_seeds(preset, options.seeds, out, options.command_line, options.jobs, **how)
     print("", *seed_lines(out, ends), sep="\n")
     return ends
@@ -239,6 +261,7 @@ def _zoo(options: argparse.Namespace) -> int:
     from training.config import load_preset
     from training.zoo import choose, publish, require_replaceable
 
+    _load_tasks(options)
     preset = load_preset(options.preset, _changes(options.set))
     runs = options.runs or Path("runs") / preset.name
     out = options.out or Path("checkpoints") / preset.name
@@ -276,6 +299,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
+    _add_tasks(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -286,6 +310,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from training.evaluation import EVALUATION_SEED
     from training.table import Measurement, all_checkpoints, checkpoint_rows
 
+    _load_tasks(options)
     if options.all and (options.at or options.memory_size or options.save):
         raise ValueError("--all measures what is recorded: it takes no --at, --memory-size or --save")
     if not options.all and options.directory is None:
@@ -315,12 +340,14 @@ def _add_plot(commands: Commands) -> None:
     parser = _add(commands, "plot", "Draw the figures of a checkpoint, a run, or the runs of several seeds.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint, the run, or the directory of runs")
     parser.add_argument("--out", type=Path, metavar="OUT", help="where the figures go (default: DIR)")
+    _add_tasks(parser)
     parser.set_defaults(run=_plot)
 
 
 def _plot(options: argparse.Namespace) -> int:
     from training.plots import plot_all
 
+    _load_tasks(options)
     for path in plot_all(options.directory, options.out or options.directory):
         print(path)
     return 0
@@ -365,6 +392,7 @@ def _add_import(commands: Commands) -> None:
         metavar="KEY=VALUE",
         help="the name and options of what the model was trained on, such as name=copy bits=8, to evaluate and plot it",
     )
+    _add_tasks(parser)
     parser.set_defaults(run=_import)
 
 
@@ -373,6 +401,7 @@ def _import(options: argparse.Namespace) -> int:
     from training.importers import import_checkpoint
     from training.tasks import build_task
 
+    _load_tasks(options)
     task = build_task(_changes(options.task)) if options.task else None
     command = options.command_line
     model = import_checkpoint(options.format, options.file, options.out, options.cell, command, task).model
@@ -384,12 +413,14 @@ def _import(options: argparse.Namespace) -> int:
 def _add_card(commands: Commands) -> None:
     parser = _add(commands, "card", "Write the README of a checkpoint, with the figures that are there.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    _add_tasks(parser)
     parser.set_defaults(run=_card)
 
 
 def _card(options: argparse.Namespace) -> int:
     from training.card import write_card
 
+    _load_tasks(options)
     print(write_card(options.directory))
     return 0
 

@@ -1,6 +1,13 @@
-"""A task of one's own, trained, exported, and served: say whether the ones so far are odd in number.
+"""A task of one's own, trained, measured, exported, and served: say whether the ones so far are odd in number.
 
 python examples/own_task.py runs/own/parity
+
+takes these steps, each of which can be typed as well (plot, zoo and --seeds take --tasks, too):
+
+engram train examples/parity.toml --tasks examples/own_task.py --out runs/own/parity
+engram evaluate runs/own/parity --tasks examples/own_task.py --at length=20 --at length=100 --save
+engram export runs/own/parity
+engram serve --checkpoints runs/own
 """
 
 import subprocess
@@ -11,46 +18,35 @@ from pathlib import Path
 import httpx
 import torch
 
-from training.checkpoint import save_checkpoint
-from training.config import preset_from_values
-from training.export import export
-from training.tasks import TASKS, BitTask, Episode, Range
+from training.tasks import BitTask, Episode, Range, register
 from training.tasks.base import draw, random_bits
-from training.trainer import Trainer
+
+ENGRAM = [sys.executable, "-m", "app.cli"]
 
 
+@register
 @dataclass(frozen=True)
 class Parity(BitTask):
     """bits  # . # # .      target  # # . # #"""
 
     length: Range = (1, 20)
-    name, paper, input_size, output_size = "parity", "an example", 1, 1
+    name, input_size, output_size = "parity", 1, 1
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
         bits = random_bits(generator, draw(generator, self.length), batch_size, 1)
-        return Episode(bits, bits.cumsum(0) % 2, torch.ones(bits.shape[:2]))
+        return Episode(bits, bits.cumsum(0) % 2, mask=torch.ones(bits.shape[:2]))
 
 
-TASKS[Parity.name] = Parity
-PRESET = {
-    "name": "parity",
-    "task": {"name": Parity.name},
-    "model": {"kind": "rnn", "controller": {"kind": "gru", "hidden_size": 32}},
-    "training": {"updates": 2000, "patience": 2},
-    "optimizer": {"learning_rate": 1e-2},
-}
-
-
-def main(directory: Path, port: int = 8000) -> None:
-    trainer = Trainer(preset_from_values(PRESET))
-    trainer.run(lambda _: True)
-    save_checkpoint(directory, trainer, f"python examples/own_task.py {directory}")
-    export(directory)
-    words = ["serve", "--checkpoints", str(directory.parent), "--port", str(port), "--store", "memory"]
-    with subprocess.Popen([sys.executable, "-m", "app.cli", *words]) as server:
+def main(out: Path, port: int = 8000) -> None:
+    preset, tasks = Path(__file__).with_name("parity.toml"), ["--tasks", __file__]
+    subprocess.run([*ENGRAM, "train", preset, *tasks, "--out", out], check=True)
+    subprocess.run([*ENGRAM, "evaluate", out, *tasks, "--at", "length=20", "--at", "length=100", "--save"], check=True)
+    subprocess.run([*ENGRAM, "export", out], check=True)
+    words = ["serve", "--checkpoints", out.parent, "--port", str(port), "--store", "memory"]
+    with subprocess.Popen([*ENGRAM, *words]) as server:
         until_it_is_up = httpx.HTTPTransport(retries=8)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=until_it_is_up) as client:
-            answer = client.post("/infer", json={"model": directory.name, "inputs": [[1], [0], [1], [1]]})
+            answer = client.post("/infer", json={"model": out.name, "inputs": [[1], [0], [1], [1]]})
         print("odd so far:", [round(output[0]) for output in answer.json()["outputs"]])
         server.terminate()
 

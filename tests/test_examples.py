@@ -1,5 +1,6 @@
 """The examples run as they stand, against a real server."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -57,7 +58,9 @@ def test_own_task_is_trained_exported_and_served(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     shown = run("own_task.py", tmp_path / "runs" / "parity", str(port))
+    assert "Validation: 0 wrong bits per sequence." in shown
+    assert re.search(r"^length 100 .* 0/1000 ", shown, re.MULTILINE)
     assert "odd so far: [1, 1, 0, 1]" in shown
-    assert (tmp_path / "runs" / "parity" / "model.onnx").exists()
+    assert {"metrics.jsonl", "model.onnx"} < {path.name for path in (tmp_path / "runs" / "parity").iterdir()}
     lines = (ROOT / "examples" / "own_task.py").read_text().splitlines()
     assert len(lines) < 60

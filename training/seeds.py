@@ -13,8 +13,9 @@ import torch
 from tqdm import tqdm
 
 from training.checkpoint import TRAINING_FILE
-from training.config import Preset
+from training.config import Preset, preset_from_values
 from training.run import stop_requests, train
+from training.tasks.own import load_tasks
 from training.trainer import NotFinite
 
 
@@ -39,7 +40,8 @@ def train_seeds(
     Seeds that have a run there go on with it; those that have finished stay as they are. SIGINT and SIGTERM are passed
     on to the runs, which save and stop, as they do once this process is gone. A run that fails or diverges says why,
     and the others go on.
-    options: `threads` of each run, and those of training.run.train. Raises ConfigError, for a seed that cannot be.
+    options: `threads` of each run, `tasks`, files of tasks of one's own, and those of training.run.train. Raises
+    ConfigError, for a seed that cannot be.
     """
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()
@@ -52,7 +54,7 @@ def train_seeds(
             for line in sorted(set(range(jobs)) - set(running)):
                 if waiting and not signals:
                     seed = next(iter(waiting))
-                    arguments = (waiting.pop(seed), seed_directory(out, seed), command, line, lock, options)
+                    arguments = (waiting.pop(seed).values(), seed_directory(out, seed), command, line, lock, options)
                     running[line] = seed, context.Process(target=_train_one, args=arguments)
                     running[line][1].start()
             wait([process.sentinel for _, process in running.values()], timeout=1)
@@ -78,8 +80,14 @@ def seed_directory(out: Path, seed: int) -> Path:
     return out / f"seed-{seed}"
 
 
-def _train_one(preset: Preset, out: Path, command: str, position: int, lock: Any, options: dict[str, Any]) -> None:
+def _train_one(
+    values: dict[str, Any], out: Path, command: str, position: int, lock: Any, options: dict[str, Any]
+) -> None:
+    """Train the preset of these values: an object of a task of one's own comes only after the file of its class."""
     torch.set_num_threads(options.pop("threads", 1))
+    for file in options.pop("tasks", ()):
+        load_tasks(file)
+    preset = preset_from_values(values)
     tqdm.set_lock(lock)
     parent = multiprocessing.parent_process()
     assert parent is not None

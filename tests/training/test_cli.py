@@ -21,8 +21,8 @@ from training.metrics import METRICS_FILE
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]
 
 OPTIONS = {
-    "train": ["preset", "--set", "--out", "--resume", "--seed", "--seeds", "--updates", *HOW_TO_TRAIN],
-    "zoo": ["preset", "--set", "--out", "--runs", "--seeds", "--sequences", *HOW_TO_TRAIN],
+    "train": ["preset", "--set", "--tasks", "--out", "--resume", "--seed", "--seeds", "--updates", *HOW_TO_TRAIN],
+    "zoo": ["preset", "--set", "--tasks", "--out", "--runs", "--seeds", "--sequences", *HOW_TO_TRAIN],
     "evaluate": [
         "DIR",
         "--all",
@@ -34,11 +34,12 @@ OPTIONS = {
         "--threads",
         "--device",
         "--save",
+        "--tasks",
     ],
-    "plot": ["DIR", "--out"],
+    "plot": ["DIR", "--out", "--tasks"],
     "export": ["DIR"],
-    "import": ["FILE", "--format", "--out", "--cell", "--task"],
-    "card": ["DIR"],
+    "import": ["FILE", "--format", "--out", "--cell", "--task", "--tasks"],
+    "card": ["DIR", "--tasks"],
     "bench": ["NAME"],
     "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
     "bench training": ["--batches", "--updates", "--rounds", "--seconds", "--peers", "--quick"],

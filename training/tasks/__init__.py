@@ -1,7 +1,8 @@
 """The tasks, by name."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from models.config import ConfigError, from_values
 from training.tasks.associative_recall import AssociativeRecall
@@ -57,8 +58,37 @@ __all__ = [
     "Task",
     "build_task",
     "join",
+    "register",
     "task_values",
 ]
+
+T = TypeVar("T", bound=type[Task])
+
+
+def register(task: T) -> T:
+    """Let presets and checkpoints name a task: a decorator, above that of the dataclass.
+
+    The same class, run once more, takes its own place. Raises ConfigError where the name is another's, or the class
+    cannot be a task.
+    """
+    if not issubclass(task, Task):
+        raise ConfigError(f"{task.__name__} is no task: derive it from BitTask or AnswerTask")
+    name = getattr(task, "name", None)
+    if not isinstance(name, str) or name in ("", NO_TASK):
+        raise ConfigError(f"{task.__name__}.name: expected the name of a task, such as 'parity', got {name!r}")
+    if inspect.isabstract(task):
+        raise ConfigError(f"task {name!r}: {task.__name__} must define {', '.join(sorted(task.__abstractmethods__))}")
+    if "__dataclass_fields__" not in vars(task):
+        raise ConfigError(
+            f"task {name!r}: {task.__name__} is no dataclass: put @dataclass(frozen=True) below @register"
+        )
+    known = TASKS.get(name, task)
+    if (known.__module__, known.__qualname__) != (task.__module__, task.__qualname__):
+        raise ConfigError(
+            f"task {name!r}: that is the name of {known.__qualname__} already; give {task.__name__} another"
+        )
+    TASKS[name] = task
+    return task
 
 
 def build_task(values: Mapping[str, Any]) -> Task:
@@ -70,7 +100,9 @@ def build_task(values: Mapping[str, Any]) -> Task:
             "task.name: the model was imported without a task; engram import --task name=TASK gives it one"
         )
     if not isinstance(name, str) or name not in TASKS:
-        raise ConfigError(f"task.name: expected one of {', '.join(TASKS)}, got {name!r}")
+        raise ConfigError(
+            f"task.name: expected one of {', '.join(TASKS)}, got {name!r}; --tasks FILE names the Python file of others"
+        )
     return from_values(TASKS[name], options, "task")
 
 

@@ -1,0 +1,234 @@
+"""Tasks of one's own: registered by a file, and known then to every command that is given it."""
+
+import re
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from app import cli
+from models.config import ConfigError
+from models.manifest import ONNX_FILE, read_manifest
+from tests.training import tiny
+from training.checkpoint import resume
+from training.tasks import TASKS, AnswerTask, BitTask, Copy, build_task, register
+from training.tasks.own import load_tasks
+
+PARITY = """\
+from dataclasses import dataclass
+import torch
+from training.tasks import BitTask, Episode, Range, register
+
+@register
+@dataclass(frozen=True)
+class Parity(BitTask):
+    length: Range = (1, 4)
+    name, input_size, output_size = "parity", 1, 1
+
+    def sample(self, generator, batch_size):
+        bits = torch.randint(0, 2, (self.length[1], batch_size, 1), generator=generator).float()
+        return Episode(bits, bits.cumsum(0) % 2, torch.ones(bits.shape[:2]))
+"""
+
+PRESET = """
+task = { name = "parity" }
+model = { kind = "rnn", controller = { kind = "gru", hidden_size = 8 } }
+training = { updates = 20, batch_size = 4, validate_every = 10, validation_sequences = 8 }
+"""
+
+
+@pytest.fixture(autouse=True)
+def tasks_as_before(monkeypatch):
+    """Forget after each test what it registered, and where it imported from."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before, modules = dict(TASKS), set(sys.modules)
+    yield
+    TASKS.clear()
+    TASKS.update(before)
+    for name in set(sys.modules) - modules:
+        if "/" in name:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The words that name a file with a task of one's own."""
+    (tmp_path / "own.py").write_text(PARITY)
+    return ["--tasks", tmp_path / "own.py"]
+
+
+@pytest.fixture
+def preset(tmp_path):
+    (tmp_path / "own.toml").write_text(PRESET)
+    return tmp_path / "own.toml"
+
+
+def refusal(file, text=None):
+    """Return what is said of a file of tasks, with this text, that cannot be used."""
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_tasks(file)
+    return str(error.value)
+
+
+def engram(*words):
+    return cli.main(list(map(str, words)))
+
+
+# Registering
+
+
+def test_class_that_is_registered_is_known_by_its_name_until_it_is_defined_anew():
+    def defined():
+        @register
+        @dataclass(frozen=True)
+        class Echo(Copy):
+            name = "echo"
+
+        return Echo
+
+    first = defined()
+    assert build_task({"name": "echo", "bits": 2}) == first(bits=2)
+    second = defined()
+    assert TASKS["echo"] is second is not first
+
+
+def test_name_of_another_task_is_refused():
+    class Mine(Copy):
+        pass
+
+    with pytest.raises(ConfigError, match="task 'copy': that is the name of Copy already; give Mine another"):
+        register(dataclass(frozen=True)(Mine))
+    assert TASKS["copy"] is Copy
+
+
+def test_class_that_cannot_be_a_task_is_refused_and_says_what_is_missing():
+    class Answers(AnswerTask):
+        name = "answers"
+
+    class Nameless(Copy):
+        name = None
+
+    class Echo(Copy):
+        name = "echo"
+
+    told = {
+        Answers: "task 'answers': Answers must define model_values, render, sample",
+        Nameless: "Nameless.name: expected the name of a task, such as 'parity', got None",
+        Echo: "task 'echo': Echo is no dataclass: put @dataclass(frozen=True) below @register",
+        int: "int is no task: derive it from BitTask or AnswerTask",
+    }
+    for task, complaint in told.items():
+        with pytest.raises(ConfigError, match=re.escape(complaint)):
+            register(task)
+
+
+# Files
+
+
+def test_file_finds_what_lies_beside_it_and_may_be_run_again(tmp_path):
+    (tmp_path / "sizes_of_mine.py").write_text("LENGTH = (3, 7)")
+    text = PARITY.replace("(1, 4)", "LENGTH").replace("import torch", "import torch\nfrom sizes_of_mine import LENGTH")
+    (tmp_path / "own.py").write_text("from __future__ import annotations\n" + text)
+    load_tasks(tmp_path / "own.py")
+    first = TASKS["parity"]
+    load_tasks(tmp_path / "own.py")
+    assert TASKS["parity"] is not first
+    assert build_task({"name": "parity"}).sizes == {"length": (3, 7)}
+
+
+def test_file_that_is_not_there_is_told(tmp_path):
+    assert refusal(tmp_path / "own.py").startswith(f"--tasks {tmp_path / 'own.py'}: there is no such file")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\n1 +", "own.py, line 2: SyntaxError: invalid syntax"),
+        ("x = 1\n\nprint(y)", "own.py, line 3: NameError: name 'y' is not defined"),
+        ("import json\njson.loads('{')", "own.py, line 2: JSONDecodeError: Expecting property name"),
+        ("import sys\nsys.exit('no')", "own.py, line 2: SystemExit: no"),
+        ("x = '\0'", "own.py: SyntaxError: source code string cannot contain null bytes"),
+        ("\nx = 3", "own.py: it registers no task: put @register, of training.tasks, above its class"),
+    ],
+)
+def test_file_that_fails_is_told_with_its_line_and_why(tmp_path, text, told):
+    assert told in refusal(tmp_path / "own.py", text)
+
+
+def test_second_task_of_a_name_is_refused_with_its_line(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "own.py").write_text(PARITY)
+    load_tasks(tmp_path / "one" / "own.py")
+    told = refusal(tmp_path / "own.py", PARITY)
+    assert "own.py, line 5: task 'parity': that is the name of Parity already; give Parity another" in told
+    told = refusal(tmp_path / "own.py", PARITY.replace('"parity"', '"copy"'))
+    assert "own.py, line 5: task 'copy': that is the name of Copy already; give Parity another" in told
+
+
+# Commands
+
+
+def test_task_of_ones_own_goes_the_whole_way(tmp_path, capsys, own, preset):
+    out = tmp_path / "out"
+    assert engram("train", preset, *own, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert f"Next: engram evaluate {out} --tasks {own[1]}    engram plot {out} --tasks {own[1]}    engram" in printed
+    assert read_manifest(out).training["command"] == f"engram train {preset} --tasks {own[1]} --out {out}"
+    assert engram("train", preset, *own, "--out", out, "--resume") == 0
+    assert engram("evaluate", out, *own, "--at", "length=3", "--sequences", 5) == 0
+    assert re.search(r"^length 3 .*\d/5 ", capsys.readouterr().out, re.MULTILINE)
+    assert engram("plot", out, *own) == engram("card", out, *own) == 0
+    assert (out / "weightings.png").exists()
+
+
+def test_zoo_trains_a_task_of_ones_own_in_processes_of_their_own(tmp_path, own, preset):
+    runs, out = tmp_path / "runs", tmp_path / "zoo"
+    assert engram("zoo", preset, *own, "--runs", runs, "--out", out, "--seeds", 2, "--sequences", 5) == 0
+    assert resume(runs / "seed-2").progress.update == 20
+    assert (out / ONNX_FILE).exists()
+    assert "the task `parity` (length 1 to 4)" in (out / "README.md").read_text()
+
+
+def test_command_without_the_file_says_how_to_name_it(tmp_path, capsys, own, preset):
+    assert engram("train", preset, *own, "--out", tmp_path / "out") == 0
+    del TASKS["parity"]
+    for words in (
+        ["train", preset, "--out", tmp_path / "new"],
+        ["evaluate", tmp_path / "out"],
+        ["plot", tmp_path / "out"],
+    ):
+        assert engram(*words) == 1
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.endswith("babi, got 'parity'; --tasks FILE names the Python file of others")
+
+
+def test_file_that_fails_is_told_in_one_line(tmp_path, capsys, own, preset):
+    own[1].write_text("import nothing_like_that")
+    assert engram("train", preset, *own, "--out", tmp_path / "out") == 1
+    told = f"engram: --tasks {own[1]}, line 1: ModuleNotFoundError: No module named 'nothing_like_that'\n"
+    assert capsys.readouterr().err == told
+
+
+# Documentation
+
+
+def test_task_of_the_page_on_training_learns(tmp_path):
+    page = (tiny.ROOT / "docs" / "training.md").read_text()
+    (tmp_path / "clock.py").write_text(page.split("```python\n")[1].split("```")[0])
+    toml = PRESET.replace("parity", "clock").replace("updates = 20", "updates = 300")
+    (tmp_path / "clock.toml").write_text(toml)
+    words = ["--tasks", tmp_path / "clock.py", "--out", tmp_path / "out", "--set", "task.length=2", "task.classes=3"]
+    assert engram("train", tmp_path / "clock.toml", *words, "optimizer.learning_rate=3e-2") == 0
+    assert read_manifest(tmp_path / "out").training["reached_target"]
+    clock = build_task({"name": "clock"})
+    assert clock.render(clock.sample(torch.Generator().manual_seed(1), 2)).count("=") == 1
+
+
+def test_page_on_training_names_what_a_task_must_define():
+    page = (tiny.ROOT / "docs" / "training.md").read_text()
+    for kind, attributes in ((BitTask, {"input_size", "output_size"}), (AnswerTask, {"groups", "classes"})):
+        (row,) = re.findall(rf"^\| `{kind.__name__}` \|.*\| (.*) \|$", page, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == {"name"} | attributes | set(kind.__abstractmethods__)

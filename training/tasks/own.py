@@ -1,0 +1,46 @@
+"""Tasks of one's own: a Python file that registers them, run before a preset or a checkpoint names one."""
+
+import importlib.util
+import sys
+import traceback
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+from models.config import ConfigError
+from training.tasks import TASKS
+
+
+def load_tasks(file: Path) -> None:
+    """Run a Python file that registers tasks, as an import would. Raises ConfigError, which names the file and line.
+
+    What lies beside the file can be imported there, as in a script. Run once more, it registers its tasks anew.
+    """
+    if not file.is_file():
+        raise ConfigError(f"--tasks {file}: there is no such file; it is a Python file that registers tasks")
+    path, before = str(file.resolve()), dict(TASKS)
+    spec = importlib.util.spec_from_file_location(path, path, loader=SourceFileLoader(path, path))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[path] = importlib.util.module_from_spec(spec)  # there, annotations are looked up
+    if str(file.resolve().parent) not in sys.path:
+        sys.path.append(str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"--tasks {file}{_line(error, path)}: {_told(error)}") from error
+    if before == TASKS:
+        raise ConfigError(f"--tasks {file}: it registers no task: put @register, of training.tasks, above its class")
+
+
+def _line(error: BaseException, path: str) -> str:
+    """Return the line of the file that an error is from, in words; "" where it is from none."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+        lines = [error.lineno]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
