@@ -106,7 +106,7 @@ def test_name_of_another_task_is_refused():
 
 def test_class_that_cannot_be_a_task_is_refused_and_says_what_is_missing():
     class Answers(AnswerTask):
-        name = "answers"
+        name, groups, classes = "answers", 1, 2
 
     class Nameless(Copy):
         name = None
