@@ -5,7 +5,7 @@
     each process: unroll, loss,            v            v           v        loss * asked here / asked in all
     gradients, of its own rows         process 0    process 1   process 2
                                            |            |           |
-    their sum                              '-------- gradient ------'        that of the whole batch
+    DistributedDataParallel                '----- mean gradient ----'        * processes: that of the whole batch
                                            |            |           |
     the same step of the same weights      v            v           v
 
@@ -15,6 +15,7 @@ it alone shows, records and saves.
 """
 
 import atexit
+import gc
 import importlib
 import os
 from abc import ABC, abstractmethod
@@ -23,7 +24,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from models.contract import MemoryModel
 from models.kernels.sequence import Unroll
 from models.state import flatten, unflatten
 from training.tasks import Episode
@@ -45,6 +48,23 @@ class Part(NamedTuple):
     """Their share of the elements asked for: what their mean loss counts for in that of the batch."""
 
 
+class Learner(nn.Module):
+    """The unroll of a model as a module of its own, as DistributedDataParallel takes one.
+
+    Its parameters are the model's; of buffers, which no update changes, it has none to be sent around. It returns
+    outputs only: a gradient is expected of all that it returns.
+    """
+
+    def __init__(self, model: MemoryModel[Any], unroll: Unroll) -> None:
+        super().__init__()
+        self.weights, self.unroll = nn.ParameterList(model.parameters()), unroll
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the outputs of sequences from the model's initial state: [T, B, input_size] -> [T, B, output_size]."""
+        outputs, _ = self.unroll(inputs, lengths=lengths)
+        return outputs
+
+
 class Processes(ABC):
     """The processes that train one model, as one of them sees them.
 
@@ -64,8 +84,8 @@ class Processes(ABC):
         """Return this process's part of a batch that all have drawn."""
 
     @abstractmethod
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Put in place of the gradients of the weights their sums over all processes."""
+    def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
+        """Return a Learner through which the gradients of weights are the means over all processes."""
 
     @abstractmethod
     def whole(self, unroll: Unroll) -> "Unroll | WholeUnroll":
@@ -97,8 +117,8 @@ class Alone(Processes):
     def part(self, batch: Episode) -> Part:
         return Part(batch, 1.0, 1.0)
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        pass
+    def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
+        return Learner(model, unroll)
 
     def whole(self, unroll: Unroll) -> Unroll:
         return unroll
@@ -126,14 +146,8 @@ class Together(Processes):
         """Return which of so many rows are for this process: as many as for the others, or one more or less."""
         return slice(sequences * self.rank // self.size, sequences * (self.rank + 1) // self.size)
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        weights = list(model.parameters())
-        own = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-        sums = torch.cat([gradient.flatten() for gradient in own])
-        distributed.all_reduce(sums)
-        parts = torch.split(sums, [weight.numel() for weight in weights])
-        for weight, gradient in zip(weights, parts, strict=True):
-            weight.grad = gradient.view_as(weight)
+    def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
+        return DistributedDataParallel(Learner(model, unroll))
 
     def whole(self, unroll: Unroll) -> "WholeUnroll":
         return WholeUnroll(self, unroll)
@@ -200,13 +214,19 @@ def join(device: str) -> Processes:
     if device == "cuda":
         device = _own_gpu(int(os.environ["LOCAL_RANK"]))
     if not distributed.is_initialized():
-        # A thread of the group that lets go of a tensor after the interpreter's end ends the process by SIGABRT. They
-        # are joined where nothing else holds the group: not DistributedDataParallel, and not the default arguments of
-        # this module, which torch imports sooner or later.
-        importlib.import_module("torch.distributed.nn.functional")
+        importlib.import_module("torch.distributed.nn.functional")  # else later, its default arguments hold the group
         distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
-        atexit.register(distributed.destroy_process_group)
+        atexit.register(_leave)
     return Together(distributed.get_rank(), distributed.get_world_size(), device)
+
+
+def _leave() -> None:
+    """End the group of processes, whose threads are joined where nothing holds it any more.
+
+    A thread that lets go of a tensor after the interpreter's end ends the process by SIGABRT.
+    """
+    gc.collect()  # a DistributedDataParallel that is not used any more, but refers to itself
+    distributed.destroy_process_group()
 
 
 def _own_gpu(local_rank: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
@@ -85,6 +85,7 @@ class Trainer:
         torch.manual_seed(preset.training.seed)
         self.model = build(preset.kind, config_values(preset.model)).to(self.device)
         self.unroll = unroll_by(path, self.model)
+        self._learner: nn.Module | None = None
         self.optimizer = build_optimizer(preset.optimizer, self.model)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
         self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
@@ -105,9 +106,12 @@ class Trainer:
 
     def run(self, after_update: Callable[[Update], bool]) -> None:
         """Train until finished, or until `after_update`, called after each update, returns False. Raises NotFinite."""
-        while not self.finished:
-            if not after_update(self.update()):
-                return
+        try:
+            while not self.finished:
+                if not after_update(self.update()):
+                    return
+        finally:
+            self._learner = None  # which holds the group of processes: that is to end before the interpreter
 
     def update(self) -> Update:
         """Draw a batch, change the weights once, and validate if it is time to. Raises NotFinite."""
@@ -116,11 +120,11 @@ class Trainer:
         part = self.processes.part(self._episode())
         episode = part.episode.to(self.device)
         self.processes.own_noise(config.seed, progress.update)
-        outputs, _ = self.unroll(episode.inputs, lengths=episode.lengths)
+        self._learner = self._learner or self.processes.learner(self.model, self.unroll)
+        outputs: Tensor = self._learner(episode.inputs, episode.lengths)
         own_loss = self.task.loss(outputs, episode) if part.asked else 0 * outputs.sum()
         self.optimizer.zero_grad()
-        (own_loss * part.asked).backward()  # type: ignore[no-untyped-call]
-        self.processes.sum_gradients(self.model)
+        (own_loss * (part.asked * self.processes.size)).backward()  # type: ignore[no-untyped-call]
         own_errors = self.task.errors(outputs, episode).float().mean()
         loss, errors = self.processes.sum(own_loss.item() * part.asked, own_errors.item() * part.sequences)
         norm = finish_gradients(self.preset.optimizer, self.model).item()
