@@ -267,7 +267,7 @@ def _zoo(options: argparse.Namespace) -> int:
     out = options.out or Path("checkpoints") / preset.name
     require_replaceable(out)
     ends = _train_seeds(options, preset, runs)
-    publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print)
+    publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print, options.tasks)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 0
 

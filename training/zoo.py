@@ -100,15 +100,24 @@ def choose(preset: Preset, runs: Path, ends: Mapping[int, End], tell: Callable[[
     return Choice(best, candidates, points)
 
 
-def publish(choice: Choice, out: Path, command: str, sequences: int, tell: Callable[[str], object]) -> None:
+def publish(
+    choice: Choice,
+    out: Path,
+    command: str,
+    sequences: int,
+    tell: Callable[[str], object],
+    tasks: Sequence[Path] = (),
+) -> None:
     """Make a checkpoint to serve of the run that was chosen: measured on `sequences` fresh ones, exported, described.
 
     The manifest records every seed: after how many sequences it had converged, or None, and its mean errors. `out` is
-    replaced as a whole once everything is there. `tell` hears each line of the table. Raises CheckpointError where a
-    measurement is not finite, or where `out` holds what would be lost.
+    replaced as a whole once everything is there. `tell` hears each line of the table. tasks: the files that a command
+    needs to measure it again. Raises CheckpointError where a measurement is not finite, or where `out` holds what would
+    be lost.
     """
     require_replaceable(out)
-    measuring = shlex.join(["engram", "evaluate", str(out), "--sequences", str(sequences)])
+    own = [word for file in tasks for word in ("--tasks", str(file))]
+    measuring = shlex.join(["engram", "evaluate", str(out), *own, "--sequences", str(sequences)])
     with replacing(out) as fresh:
         _copy(choice, fresh, command)
         _write_learning_curves(choice.candidates, fresh)

@@ -189,7 +189,9 @@ def test_zoo_trains_a_task_of_ones_own_in_processes_of_their_own(tmp_path, own, 
     assert engram("zoo", preset, *own, "--runs", runs, "--out", out, "--seeds", 2, "--sequences", 5) == 0
     assert resume(runs / "seed-2").progress.update == 20
     assert (out / ONNX_FILE).exists()
-    assert "the task `parity` (length 1 to 4)" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "the task `parity` (length 1 to 4)" in card
+    assert f"\n    engram evaluate {out} --tasks {own[1]} --sequences 5\n" in card
 
 
 def test_command_without_the_file_says_how_to_name_it(tmp_path, capsys, own, preset):
