@@ -21,7 +21,7 @@ from training.metrics import read_metrics
 from training.plots import LEARNING_DATA, plot_all
 from training.seeds import End, seed_directory
 from training.table import HEAD, line
-from training.tasks import Task, build_task
+from training.tasks import Task, task_values
 
 PUBLISHED = {MANIFEST_FILE, WEIGHTS_FILE, NEXT_WEIGHTS_FILE, ONNX_FILE, CARD_FILE, LEARNING_DATA, *FIGURES}
 """What may lie where a checkpoint is published: the next one takes the place of it all."""
@@ -55,8 +55,12 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which seed of a preset is to be published, and what is to be measured of it."""
+    """Which seed of a preset is to be published, and what is to be measured of it.
 
+    task: the preset's, whose data may lie elsewhere than where the runs found them.
+    """
+
+    task: Task
     best: Candidate
     candidates: Sequence[Candidate]
     points: Sequence[Point]
@@ -88,7 +92,7 @@ def choose(preset: Preset, runs: Path, ends: Mapping[int, End], tell: Callable[[
     candidates = []
     for seed, end in sorted(ends.items()):
         run = seed_directory(runs, seed)
-        mean = _mean_errors(run, due) if end == End.FINISHED else math.inf
+        mean = _mean_errors(run, preset.task, due) if end == End.FINISHED else math.inf
         candidates.append(Candidate(seed, run, end == End.FINISHED, mean))
         tell(f"{run}: {mean:.4g} errors per sequence, as a geometric mean over {len(due)} measurements")
     best = min(candidates, key=lambda candidate: candidate.mean_errors)
@@ -97,7 +101,7 @@ def choose(preset: Preset, runs: Path, ends: Mapping[int, End], tell: Callable[[
             f"{runs}: no seed of {', '.join(map(str, ends))} has errors that are finite, so that none can be "
             "published: lower optimizer.learning_rate or optimizer.clip_norm, or give other --seeds"
         )
-    return Choice(best, candidates, points)
+    return Choice(preset.task, best, candidates, points)
 
 
 def publish(
@@ -121,7 +125,7 @@ def publish(
     with replacing(out) as fresh:
         _copy(choice, fresh, command)
         _write_learning_curves(choice.candidates, fresh)
-        _measure(fresh, choice.points, sequences, measuring, tell)
+        _measure(fresh, choice, sequences, measuring, tell)
         export(fresh)
         plot_all(fresh, fresh)
         write_card(fresh)
@@ -133,9 +137,9 @@ def _choice_points(task: Task, points: Sequence[Point]) -> Sequence[Point]:
     return drawn or [Point({})]
 
 
-def _mean_errors(run: Path, points: Sequence[Point]) -> float:
-    model, manifest = load(run)
-    rows = list(evaluate(model, build_task(manifest.task), points, CHOICE_SEQUENCES, CHOICE_SEED))
+def _mean_errors(run: Path, task: Task, points: Sequence[Point]) -> float:
+    model, _ = load(run)
+    rows = list(evaluate(model, task, points, CHOICE_SEQUENCES, CHOICE_SEED))
     return statistics.geometric_mean([_errors_beyond(row) for row in rows])
 
 
@@ -151,7 +155,8 @@ def _copy(choice: Choice, out: Path, command: str) -> None:
     shutil.copyfile(weights_file(run, manifest), out / WEIGHTS_FILE)
     seeds = {str(candidate.seed): candidate.record for candidate in choice.candidates}
     training = manifest.training | {"command": command, "seeds": seeds}
-    write_manifest(out, dataclasses.replace(manifest, training=training, evaluation=[]))
+    task = task_values(choice.task)
+    write_manifest(out, dataclasses.replace(manifest, task=task, training=training, evaluation=[]))
 
 
 def _write_learning_curves(candidates: Sequence[Candidate], out: Path) -> None:
@@ -167,14 +172,12 @@ def _write_learning_curves(candidates: Sequence[Candidate], out: Path) -> None:
     write_atomically(out / LEARNING_DATA, (json.dumps(curves) + "\n").encode())
 
 
-def _measure(
-    directory: Path, points: Sequence[Point], sequences: int, command: str, tell: Callable[[str], object]
-) -> None:
-    """Measure a checkpoint and record it in its manifest, with the command that prints the same."""
+def _measure(directory: Path, choice: Choice, sequences: int, command: str, tell: Callable[[str], object]) -> None:
+    """Measure the checkpoint that was chosen and record it in its manifest, with the command that prints the same."""
     model, manifest = load(directory)
     rows = []
     tell(HEAD)
-    for row in evaluate(model, build_task(manifest.task), points, sequences):
+    for row in evaluate(model, choice.task, choice.points, sequences):
         tell(line(row))
         if not is_finite(row):
             raise CheckpointError(f"what was measured at {row['options']} is not finite: nothing is published")

@@ -253,6 +253,20 @@ def test_directory_with_more_than_a_checkpoint_is_not_replaced(runs, published, 
     assert (out / "notes.txt").exists()
 
 
+def test_data_of_a_task_may_lie_elsewhere_than_when_it_was_trained(tmp_path, monkeypatch):
+    choose_only(monkeypatch)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    task = {"name": "babi", "directory": write_stories(old), "tasks": [1]}
+    model = {"kind": "rnn", "controller": tiny.LSTM, "embedding": {"size": 4}}
+    values = tiny.values() | {"task": task, "model": model}
+    save_checkpoint(tmp_path / "runs" / "seed-1", Trainer(preset_from_values(values)), "engram train")
+    old.rename(new)
+    moved = preset_from_values(values | {"task": task | {"directory": str(new)}})
+    publish(choose(moved, tmp_path / "runs", {1: End.FINISHED}, str), tmp_path / "out", "engram zoo tiny", 5, str)
+    assert read_manifest(tmp_path / "out").task["directory"] == str(new)
+
+
 def test_model_is_not_chosen_by_a_test_set_but_by_sequences_like_those_of_training(tmp_path):
     directory = write_stories(tmp_path)
     task = Babi(directory, tasks=(1,))
