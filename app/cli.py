@@ -308,7 +308,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from training.checkpoint import save_evaluation
     from training.config import Point
     from training.evaluation import EVALUATION_SEED
-    from training.table import Measurement, all_checkpoints, checkpoint_rows
+    from training.table import Measurement, all_checkpoints, checkpoint_rows, heading
 
     _load_tasks(options)
     if options.all and (options.at or options.memory_size or options.save):
@@ -324,11 +324,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.save and set(how.options) - {"directory"}:
         raise ValueError("--save records what --at says: --set may only give the directory of the data then")
     if options.all:
-        all_checkpoints(options.directory or Path("checkpoints"), how, print)
-        return 0
+        damaged = all_checkpoints(options.directory or Path("checkpoints"), how, print)
+        return 1 if damaged else 0
     at = options.at or ([[]] if options.memory_size else [])
     points = [Point(_changes(words), options.memory_size) for words in at]
-    print(f"{options.directory}: {how.sequences} fresh sequences for each line")
+    print(heading(options.directory))
     rows = checkpoint_rows(options.directory, points, how, print)
     if options.save:
         details = {"command": options.command_line}

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.artefact import load
 from models.config import ConfigError
-from models.manifest import MANIFEST_FILE, Manifest, read_manifest
+from models.manifest import MANIFEST_FILE, Manifest, ManifestError, read_manifest
 from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
 from training.seeds import End, seed_directory
@@ -18,7 +18,7 @@ from training.tasks import AnswerTask, build_task
 
 HEAD = (
     f"{'what':<42} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14} {'cost in bits':>13}  "
-    f"{'goal':<24}  published"
+    f"{'goal':<38}  published"
 )
 
 
@@ -63,26 +63,44 @@ def checkpoint_rows(
     return rows
 
 
-def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> None:
+def heading(directory: Path) -> str:
+    """Return what stands above the rows of a checkpoint: its name, its task and its seeds. Raises ManifestError."""
+    manifest = read_manifest(directory)
+    return f"{directory.resolve().name}: {manifest.task.get('name')}, {seeds_text(manifest)}"
+
+
+def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> int:
     """Measure every checkpoint in `directory` again where its manifest records errors, and tell the whole table.
 
-    Options of how are for those whose task has them. One that needs data that are not here is told, and left out.
-    Raises ConfigError where there is no checkpoint or none has such an option, ManifestError.
+    Options of how are for those whose task has them. One that is damaged, or needs data that are not here, is told and
+    left out. Returns how many are damaged. Raises ConfigError where there is no checkpoint or none has such an option.
     """
     found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_FILE}"))
     if not found:
         raise ConfigError(f"{directory}: there is no checkpoint, a directory with a {MANIFEST_FILE}, in it")
-    manifests = {path: read_manifest(path) for path in found}
-    known = {name for manifest in manifests.values() for name in manifest.task}
-    for name in sorted(set(how.options) - known):
+    tasks = {path: _task_of(path) for path in found}
+    for name in sorted(set(how.options).difference(*tasks.values())):
         raise ConfigError(f"--set: no task of a checkpoint in {directory} has an option {name!r}")
-    for path, manifest in manifests.items():
-        tell(f"\n{path.name}: {manifest.task.get('name')}, {seeds_text(manifest)}")
+    damaged = 0
+    for path, task in tasks.items():
         try:
-            own = {name: value for name, value in how.options.items() if name in manifest.task}
+            tell(f"\n{heading(path)}")
+            own = {name: value for name, value in how.options.items() if name in task}
             checkpoint_rows(path, [], dataclasses.replace(how, options=own), tell)
         except ConfigError as error:
             tell(f"not measured: {error}")
+        except ManifestError as error:
+            damaged += 1
+            tell(f"damaged: {error}")
+    return damaged
+
+
+def _task_of(directory: Path) -> Mapping[str, Any]:
+    """Return the task of a checkpoint as plain values; none, where its manifest cannot be read."""
+    try:
+        return read_manifest(directory).task
+    except ManifestError:
+        return {}
 
 
 def seed_lines(out: Path, ends: Mapping[int, End]) -> list[str]:
@@ -125,7 +143,7 @@ def line(row: Mapping[str, Any]) -> str:
     what, slots, published = options_text(row["options"]), row["memory_size"] or "-", row.get("published") or ""
     return (
         f"{what:<42} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14} {cost_text(row):>13}  "
-        f"{goal_text(row):<24}  {published}"
+        f"{goal_text(row):<38}  {published}"
     ).rstrip()
 
 
@@ -152,12 +170,18 @@ def cost_text(row: Mapping[str, Any]) -> str:
 
 
 def goal_text(row: Mapping[str, Any]) -> str:
-    """Return the target of a row, and whether it was reached or by how much it was missed."""
+    """Return the target of a row, and whether the errors reached it or by how much they missed it; then also the cost.
+
+    An error costs more than a bit: where the errors miss the target, the cost does too.
+    """
     target = row.get("target")
     if target is None:
         return ""
-    missed = row["errors"] - (row["optimum"] or 0) - target
-    return f"{target:g}: reached" if missed <= 0 else f"{target:g}: missed by {missed:.3g}"
+    short = row["errors"] - (row["optimum"] or 0) - target
+    if not short <= 0:  # so that NaN has missed it
+        return f"{target:g}: missed by {short:.3g}"
+    short = (row.get("cost") or 0) - (row["optimum"] or 0) - target
+    return f"{target:g}: reached" if short <= 0 else f"{target:g}: reached (cost: missed by {short:.3g})"
 
 
 def _range(value: Any) -> str:

@@ -14,9 +14,11 @@ from app.settings import Settings
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
 from tests.commands import commands
 from tests.training import tiny
+from tests.training.tasks.situations import write_stories
 from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
-from training.config import preset_names
+from training.config import preset_from_values, preset_names
 from training.metrics import METRICS_FILE
+from training.trainer import Trainer
 
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]
 
@@ -219,6 +221,28 @@ def test_seed_of_the_evaluation_draws_other_sequences(checkpoint, capsys):
 def test_options_set_hold_for_all_that_is_measured(checkpoint, capsys):
     printed = done(capsys, "evaluate", checkpoint, "--set", "length=7", "--sequences", 5)
     assert re.search(r"^as in training +- +[\d.]+ +14 ", printed, re.MULTILINE)
+
+
+def test_test_set_is_told_with_as_many_sequences_as_it_has(tmp_path, capsys):
+    stories = write_stories(tmp_path)
+    task = {"name": "babi", "directory": stories, "tasks": [1]}
+    model = {"kind": "rnn", "controller": tiny.LSTM, "embedding": {"size": 4}}
+    trainer = Trainer(preset_from_values(tiny.values() | {"task": task, "model": model}))
+    save_checkpoint(tmp_path / "out", trainer, "engram train")
+    printed = done(capsys, "evaluate", tmp_path / "out", "--at", "split=test", "--at", "split=train", "--sequences", 7)
+    heading, _, *rows = printed.splitlines()
+    assert heading == "out: babi, one seed"
+    assert [re.search(r"/(\d+)", row)[1] for row in rows] == ["1", "7"]
+
+
+def test_damaged_checkpoint_is_told_beside_the_others_and_is_an_error_in_the_end(tmp_path, capsys):
+    for name in ("one", "two"):
+        tiny.checkpoint(tmp_path / name)
+    (tmp_path / "one" / MANIFEST_FILE).write_text("{")
+    assert cli.main(["evaluate", "--all", str(tmp_path), "--sequences", "5"]) == 1
+    first, second, _, row = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert first.startswith(f"damaged: {tmp_path / 'one' / MANIFEST_FILE}: not JSON: ")
+    assert (second, row.split()[:3]) == ("two: copy, one seed", ["as", "in", "training"])
 
 
 def test_evaluation_of_all_prints_the_rows_of_each(tmp_path, capsys):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from models.config import ConfigError
-from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, ManifestError, read_manifest
+from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from training.checkpoint import save_evaluation, write_manifest
 from training.config import Point
@@ -66,6 +66,10 @@ def test_options_are_told_in_words(options, text):
         ({"errors": 0.75, "target": 0.5, "optimum": None}, "0.5: missed by 0.25"),
         ({"errors": 131.5, "target": 1.0, "optimum": 130.0}, "1: missed by 0.5"),
         ({"errors": 130.75, "target": 1.0, "optimum": 130.0}, "1: reached"),
+        ({"errors": 0.25, "cost": 0.5, "target": 0.5, "optimum": None}, "0.5: reached"),
+        ({"errors": 0.25, "cost": 0.75, "target": 0.5, "optimum": None}, "0.5: reached (cost: missed by 0.25)"),
+        ({"errors": 0.75, "cost": 2.0, "target": 0.5, "optimum": None}, "0.5: missed by 0.25"),
+        ({"errors": 130.75, "cost": 130.75, "target": 1.0, "optimum": 130.0}, "1: reached"),
     ],
 )
 def test_goal_is_told_with_how_much_it_was_missed_by(row, text):
@@ -232,10 +236,13 @@ def test_option_that_no_checkpoint_has_is_refused(checkpoints):
         table(checkpoints, options={"directory": "data"})
 
 
-def test_damaged_checkpoint_is_no_missing_data(checkpoints):
-    (checkpoints / "second" / WEIGHTS_FILE).write_bytes(b"")
-    with pytest.raises(ManifestError, match="second"):
-        table(checkpoints)
+@pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
+def test_damaged_checkpoint_is_told_and_counted_and_the_others_measured(checkpoints, name):
+    whole, told = table(checkpoints), []
+    (checkpoints / "first" / name).write_bytes(b"")
+    assert all_checkpoints(checkpoints, HOW, told.append) == 1
+    assert re.match(f"damaged: .*first/{name}: ", told[-4])
+    assert told[-3:] == whole[-3:]
 
 
 def test_directory_without_a_checkpoint_is_named(tmp_path):
