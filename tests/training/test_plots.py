@@ -242,6 +242,31 @@ def test_checkpoint_that_ships_is_drawn_from_the_validations_beside_it(tmp_path)
     assert first.points["validation_errors"].tolist() == [[800, 5.5], [1600, 0]]
 
 
+def test_seed_that_was_never_validated_has_no_curve_beside_the_others(tmp_path):
+    checkpoint(tmp_path, "rnn", seed=2, seeds={"1": {"converged_after": None}, "2": {"converged_after": None}})
+    (tmp_path / "learning.json").write_text(json.dumps({"1": [], "2": [[800, 3], [1600, 1]]}))
+    curves = learning_curves(tmp_path)
+    assert [curve.name for curve in curves] == ["seed-2 (chosen)"]
+    assert list(panels(figure_of_learning(curves, Copy)))
+
+
+def test_curves_of_one_point_are_dots_and_those_of_more_are_lines(tmp_path):
+    write_metrics(tmp_path / "seed-1", validation(1, 4.0))
+    write_metrics(tmp_path / "seed-2", validation(1, 4.0), validation(2, 3.0))
+    (axis,) = panels(figure_of_learning(learning_curves(tmp_path), Copy)).values()
+    assert [(line.get_marker(), line.get_linestyle()) for line in axis.lines] == [
+        (".", "None"),
+        ("None", "-"),
+        ("None", "-"),
+    ]
+
+
+def test_flat_curve_lies_within_its_panel(tmp_path):
+    write_metrics(tmp_path, validation(1, 75.0), validation(2, 75.0))
+    (axis,) = panels(figure_of_learning(learning_curves(tmp_path), Copy)).values()
+    assert axis.get_ylim()[1] > 100
+
+
 def test_values_that_are_not_finite_are_left_out(tmp_path):
     write_metrics(tmp_path, training(1, math.nan, 3.0), training(2, 0.5, math.inf), validation(1, math.inf))
     (curve,) = learning_curves(tmp_path)

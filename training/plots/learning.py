@@ -144,11 +144,12 @@ def _draw_curves(axis: Axes, name: str, curves: Sequence[Curve]) -> None:
     several = len(curves) > 1
     for number, curve in enumerate(curves):
         points = curve.points.get(name, np.empty((0, 2)))
-        axis.plot(*_thousands(points), color=f"C{number}", linewidth=0.8 if several else 1.6, label=curve.name)
+        width = 0.8 if several else 1.6
+        axis.plot(*_thousands(points), _style(points), color=f"C{number}", linewidth=width, label=curve.name)
     drawn = [curve for curve in curves if name in curve.points]
     if several:
         middle = median([curve.points[name] for curve in drawn])
-        axis.plot(*_thousands(middle), color="black", linewidth=2.2, label="median")
+        axis.plot(*_thousands(middle), _style(middle), color="black", linewidth=2.2, label="median")
     ends = [(curve.converged_after, curve.points[name]) for curve in drawn if curve.converged_after is not None]
     if ends:
         reached = np.array([[end, np.interp(end, *points.T)] for end, points in ends])
@@ -162,7 +163,13 @@ def _draw_curves(axis: Axes, name: str, curves: Sequence[Curve]) -> None:
             label="converged",
         )
     if axis.get_yscale() == "symlog":
+        axis.update_datalim([(0, 0)], updatex=False)  # so that a flat line does not lie on the edge
         axis.set_ylim(bottom=min(0, *(curve.points[name][:, 1].min() for curve in drawn)) - 0.002)
+
+
+def _style(points: Array) -> str:
+    """Return how a curve is drawn: as a line, which needs two points, or as a dot."""
+    return "." if len(points) == 1 else "-"
 
 
 def _thousands(points: Array) -> tuple[Array, Array]:
