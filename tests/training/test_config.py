@@ -142,7 +142,18 @@ def test_lesson_or_measurement_that_cannot_be_is_named(lists, complaint):
         tiny.preset(**lists)
 
 
+def test_slots_that_a_model_cannot_have_are_refused_when_the_preset_is_read():
+    with pytest.raises(ConfigError, match=r"DNCConfig\.memory_size must be at least 1, got 0"):
+        tiny.preset("dnc", evaluation=[{"memory_size": 0}])
+
+
 # Values changed
+
+
+def test_lists_given_beside_a_preset_stand_whole_in_the_place_of_its_own():
+    preset = load_preset("dnc-copy", {"curriculum": [{"length": 3, "until": 0.5}], "evaluation": []})
+    assert preset.curriculum == (Stage({"length": 3}, 0.5),)
+    assert preset.evaluation == ()
 
 
 def test_values_given_beside_a_preset_stand_in_the_place_of_its_own():
