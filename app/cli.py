@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from app.errors import EngramError
 from app.settings import SettingsError, add_settings_flags, load_settings
+from training import TOLD
 
 if TYPE_CHECKING:
     from training.config import Preset
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         return _fail(f"{error}: this command needs more packages: pip install 'engram[train]'")
-    except (ValueError, OSError, RuntimeError, MemoryError, EngramError) as error:
+    except (*TOLD, EngramError) as error:
         return _fail(str(error))
     return status
 
@@ -306,7 +307,7 @@ def _add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from models.manifest import read_manifest
     from training.checkpoint import save_evaluation
-    from training.config import Point
+    from training.config import MOST_SEED, Point
     from training.evaluation import EVALUATION_SEED
     from training.table import Measurement, all_checkpoints, checkpoint_rows, heading
 
@@ -321,6 +322,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         _device(options.device, options.threads),
         _changes(options.set),
     )
+    if not 0 <= how.seed <= MOST_SEED:
+        raise ValueError(f"--seed must be from 0 to {MOST_SEED}, got {how.seed}")
     if options.save and set(how.options) - {"directory"}:
         raise ValueError("--save records what --at says: --set may only give the directory of the data then")
     if options.all:

@@ -6,11 +6,11 @@ beside the current ones, the manifest that names them by their hash is moved int
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Mani
 from models.registry import AnyConfig, config_values
 from training.config import preset_from_values
 from training.distributed import ALONE, Processes
-from training.tasks import task_values
+from training.tasks import Task, task_values
 from training.trainer import Trainer
 
 TRAINING_FILE = "training.safetensors"
@@ -38,17 +38,30 @@ class CheckpointError(ValueError):
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, never a part."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    following = path.with_name(f".{path.name}.next")  # always this, so that what a crash left is written over
+    with naming(path):
         try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
+            with following.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(following, 0o644)
+            os.replace(following, path)
         except BaseException:
-            os.unlink(file.name)
+            following.unlink(missing_ok=True)
             raise
-    _sync_directory(path.parent)
+        _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of writing it, and the remedy where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; free space there, and start the same command again, a training run with --resume" if full else ""
+        raise OSError(error.errno, f"{error.strerror or error}{remedy}", str(path)) from error
 
 
 @contextlib.contextmanager
@@ -115,11 +128,17 @@ def save_model(
     task: dict[str, Any],
     training: dict[str, Any],
 ) -> None:
-    """Write the weights of a model and the manifest that describes it; `training` is how it came about."""
+    """Write the weights of a model and the manifest that describes it; `training` is how it came about.
+
+    Where these very weights have been saved before, the command on record and what was measured of them stay.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     weights = save(_contiguous(model.state_dict()))
     weights_sha256 = hashlib.sha256(weights).hexdigest()
     _finish_last_save(directory)
+    before = _manifest_of(directory, weights_sha256)
+    if before and "command" in before.training:
+        training = training | {"command": before.training["command"]}
     state, trace = schemas(model)
     manifest = Manifest(
         kind=kind,
@@ -132,7 +151,7 @@ def save_model(
         trace=trace,
         weights_sha256=weights_sha256,
         training=training,
-        evaluation=_evaluation(directory, weights_sha256),
+        evaluation=before.evaluation if before else [],
     )
     write_atomically(directory / NEXT_WEIGHTS_FILE, weights)
     write_manifest(directory, manifest)
@@ -156,8 +175,17 @@ def save_evaluation(directory: Path, manifest: Manifest, rows: list[dict[str, An
     write_manifest(directory, dataclasses.replace(manifest, evaluation=evaluation))
 
 
-def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto", processes: Processes = ALONE) -> Trainer:
-    """Return the trainer of the run in `directory`, exactly as it was saved. Raises CheckpointError."""
+def resume(
+    directory: Path,
+    device: str = "cpu",
+    path: UnrollPath = "auto",
+    processes: Processes = ALONE,
+    task: Task | None = None,
+) -> Trainer:
+    """Return the trainer of the run in `directory`, exactly as it was saved. Raises CheckpointError.
+
+    task: the same, which says where its data are by now.
+    """
     file_path = directory / TRAINING_FILE
     try:
         with safe_open(file_path, framework="pt") as file:
@@ -168,7 +196,10 @@ def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto", proc
     if not metadata or not {"preset", "progress"} <= set(metadata):
         raise CheckpointError(f"{file_path}: it does not say which training run it is of; engram train writes it")
     try:
-        trainer = Trainer(preset_from_values(json.loads(metadata["preset"])), device, path, processes)
+        values = json.loads(metadata["preset"])
+        if task and task.name == values["task"]["name"]:
+            values["task"] |= {name: task.options[name] for name in task.places}
+        trainer = Trainer(preset_from_values(values), device, path, processes)
         trainer.restore(tensors, json.loads(metadata["progress"]))
     except NoKernel:
         raise
@@ -177,12 +208,12 @@ def resume(directory: Path, device: str = "cpu", path: UnrollPath = "auto", proc
     return trainer
 
 
-def _evaluation(directory: Path, weights_sha256: str) -> list[dict[str, Any]]:
-    """Return what was measured of these very weights, where they have been saved before."""
+def _manifest_of(directory: Path, weights_sha256: str) -> Manifest | None:
+    """Return the manifest of these very weights, where they have been saved before."""
     if not (directory / MANIFEST_FILE).exists():
-        return []
+        return None
     saved = read_manifest(directory)
-    return saved.evaluation if saved.weights_sha256 == weights_sha256 else []
+    return saved if saved.weights_sha256 == weights_sha256 else None
 
 
 def _finish_last_save(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """What a training run is made of: a preset is a TOML file with a task, a model and how to train and measure it."""
 
 import dataclasses
+import math
 import tomllib
 import types
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,9 @@ PRESETS = Path(__file__).parent / "presets"
 
 TABLES = ("task", "model", "training", "optimizer")
 LISTS = ("curriculum", "evaluation")
+
+MOST_SEED = 2**32 - 1
+"""The greatest seed: of numbers made of it, as that of what each of several processes draws, a generator takes any."""
 
 RECENT = 50
 """Losses and errors that a run goes by, and shows, are means over so many updates."""
@@ -49,6 +53,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "updates", "batch_size", "validate_every", "validation_sequences")
         require_at_least(self, 0, "target_errors", "patience", "skips", "seed")
+        if self.seed > MOST_SEED:
+            raise ConfigError(f"TrainingConfig.seed must be at most {MOST_SEED}, got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -191,8 +197,8 @@ def _tables(values: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[st
 
 def _stage(task: Task, where: str, options: dict[str, Any]) -> Stage:
     until = options.pop("until", None)
-    if not isinstance(until, float | int) or not until > 0:
-        raise ConfigError(f"{where}.until: expected a loss above 0, got {until!r}")
+    if not isinstance(until, float | int) or isinstance(until, bool) or not 0 < until < math.inf:
+        raise ConfigError(f"{where}.until: expected a finite loss above 0, got {until!r}")
     check_options(task, options, where)
     return Stage(options, float(until))
 

@@ -1,6 +1,5 @@
 """What a run leaves for those who watch it: `metrics.jsonl`, and on demand events for TensorBoard."""
 
-import contextlib
 import importlib.util
 import json
 import math
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from models.config import ConfigError
-from training.checkpoint import write_atomically
+from training.checkpoint import CheckpointError, naming, write_atomically
 from training.config import RECENT
 from training.trainer import Progress, Update
 
@@ -26,21 +25,23 @@ class Metrics:
     loss and errors as means over the last RECENT updates; or {"update", "sequences", "validation_errors"}; null for a
     number that is not finite. Lines after update `after`, which a run that was killed wrote after its last save, are
     dropped: a run that goes on writes them again, so that the file is the same as if it had never been interrupted.
-    Raises ConfigError, for tensorboard without its package.
+    Raises ConfigError, for tensorboard without its package, and CheckpointError as `read_metrics` does.
     """
 
     def __init__(self, directory: Path, after: int, tensorboard: bool) -> None:
         path = directory / METRICS_FILE
-        kept = [line for line in _lines(path) if json.loads(line)["update"] <= after]
+        kept = [line for line, record in _lines(path) if record["update"] <= after]
         self._events = _events(directory, after) if tensorboard else None
-        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+        write_atomically(path, b"".join(kept))
+        self._path = path
         self._file = path.open("a")
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
         if self._events:
             self._events.close()
 
@@ -64,13 +65,15 @@ class Metrics:
 
     def sync(self) -> None:
         """See to it that what was written survives what a checkpoint survives."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _write(self, record: Mapping[str, Any]) -> None:
         known = {name: value if math.isfinite(value) else None for name, value in record.items()}
-        self._file.write(json.dumps(known) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(known) + "\n")
+            self._file.flush()
         if self._events:
             for name, value in record.items():
                 if name not in ("update", "sequences"):
@@ -78,9 +81,9 @@ class Metrics:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, NaN for null; none, where it has left none."""
-    lines = [json.loads(line) for line in _lines(directory / METRICS_FILE)]
-    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
+    """Return the lines of a run's metrics, NaN for null; none, where it has left none. Raises CheckpointError."""
+    records = [record for _, record in _lines(directory / METRICS_FILE)]
+    return [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
 
 
 def require_tensorboard() -> None:
@@ -92,11 +95,23 @@ def require_tensorboard() -> None:
         )
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the whole lines of a file; one that a crash cut off is left out."""
-    with contextlib.suppress(FileNotFoundError):
-        return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return []
+def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Return the whole lines of a file and what they say; one that a crash cut off is left out."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [(line, _record(path, number, line)) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("update"), int):
+        raise CheckpointError(
+            f"{path}, line {number}: expected a JSON object with the number of its update, got {line[:80]!r}; "
+            "delete the line to do without it"
+        )
+    return record
 
 
 def _mean(values: list[float], otherwise: float) -> float:

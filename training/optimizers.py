@@ -40,12 +40,20 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "final_rate", "warmup", "momentum", "l1", "l2", "clip_value", "clip_norm")
-        for name in ("learning_rate", "epsilon"):
+        require_at_least(self, 0, "warmup")
+        for name in ("learning_rate", "epsilon", "l1", "l2", "clip_value", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ConfigError(f"OptimizerConfig.{name} must be at least 0, got {value}")
-        for name, value in (("decay", self.decay), ("betas[0]", self.betas[0]), ("betas[1]", self.betas[1])):
+                raise ConfigError(f"OptimizerConfig.{name} must be at least 0 and finite, got {value}")
+        if not 0 <= self.final_rate <= 1:
+            raise ConfigError(f"OptimizerConfig.final_rate must be in [0, 1], got {self.final_rate}")
+        below_one = {
+            "decay": self.decay,
+            "momentum": self.momentum,
+            "betas[0]": self.betas[0],
+            "betas[1]": self.betas[1],
+        }
+        for name, value in below_one.items():
             if not 0 <= value < 1:
                 raise ConfigError(f"OptimizerConfig.{name} must be in [0, 1), got {value}")
         if self.schedule == "exponential" and self.final_rate == 0:

@@ -4,8 +4,10 @@ import contextlib
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from tqdm import tqdm
 
@@ -17,6 +19,9 @@ from training.config import Preset
 from training.distributed import Processes, join
 from training.metrics import Metrics
 from training.trainer import Trainer, Update
+
+SAME_WISH_SECONDS = 3.0
+"""A wish to stop may come twice: from the terminal to all, and from torchrun, or whoever started several seeds."""
 
 
 def train(
@@ -40,7 +45,15 @@ def train(
     each return their trainer once the checkpoint is there. Raises CheckpointError, ConfigError, NotFinite.
     """
     processes = join(device)
-    trainer = _start(preset, out, processes, resuming, unroll)
+    if preset.training.batch_size < processes.size:
+        raise ConfigError(
+            f"training.batch_size is {preset.training.batch_size}, but there are {processes.size} processes, which "
+            "need a sequence each: raise it, or give torchrun a lower --nproc-per-node"
+        )
+    trainer = (_resumed if resuming else _fresh)(preset, out, processes, unroll)
+    trainer.check_tasks()
+    if processes.leads:
+        out.mkdir(parents=True, exist_ok=True)
     with stop_requests() as stops:
 
         def go_on() -> bool:
@@ -91,22 +104,18 @@ def _lead(
         save()
 
 
-def _start(preset: Preset, out: Path, processes: Processes, resuming: bool, unroll: UnrollPath) -> Trainer:
-    if preset.training.batch_size < processes.size:
-        raise ConfigError(
-            f"training.batch_size is {preset.training.batch_size}, but there are {processes.size} processes, which "
-            "need a sequence each: raise it, or give torchrun a lower --nproc-per-node"
-        )
-    if not resuming:
-        if (out / TRAINING_FILE).exists():
-            raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
-        if (out / MANIFEST_FILE).exists():
-            raise CheckpointError(f"{out} holds a checkpoint: give another --out")
-        trainer = Trainer(preset, processes.device, unroll, processes)
-        if processes.leads:
-            out.mkdir(parents=True, exist_ok=True)
-        return trainer
-    trainer = resume(out, processes.device, unroll, processes)
+def _fresh(preset: Preset, out: Path, processes: Processes, unroll: UnrollPath) -> Trainer:
+    """Return the trainer of a new run. Raises CheckpointError where `out` holds another."""
+    if (out / TRAINING_FILE).exists():
+        raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
+    if (out / MANIFEST_FILE).exists():
+        raise CheckpointError(f"{out} holds a checkpoint: give another --out")
+    return Trainer(preset, processes.device, unroll, processes)
+
+
+def _resumed(preset: Preset, out: Path, processes: Processes, unroll: UnrollPath) -> Trainer:
+    """Return the trainer of the run in `out`. Raises CheckpointError where it has other settings than the preset."""
+    trainer = resume(out, processes.device, unroll, processes, preset.task)
     saved, given = trainer.preset.values(), preset.values()
     for table in ("task", "model", "training", "optimizer"):
         for key in {**saved[table], **given[table]}:
@@ -155,12 +164,29 @@ def _figures(trainer: Trainer) -> str:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM for as long as the context lasts, so that an update is never cut in two."""
+    """Collect SIGINT and SIGTERM for as long as the context lasts, so that an update is never cut in two.
+
+    One that comes more than SAME_WISH_SECONDS after the first does what it would do without this.
+    """
     received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
+    at_once_from = math.inf
+
+    def collect(number: int, _: FrameType | None) -> None:
+        nonlocal at_once_from
+        if time.monotonic() > at_once_from:
+            restore()
+            signal.raise_signal(number)
+        if not received:
+            at_once_from = time.monotonic() + SAME_WISH_SECONDS
+        received.append(number)
+
+    before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     try:
         yield received
     finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+        restore()

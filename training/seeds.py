@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from training import TOLD
 from training.checkpoint import TRAINING_FILE
 from training.config import Preset, preset_from_values
 from training.run import stop_requests, train
@@ -55,7 +56,7 @@ def train_seeds(
                 if waiting and not signals:
                     seed = next(iter(waiting))
                     arguments = (waiting.pop(seed).values(), seed_directory(out, seed), command, line, lock, options)
-                    running[line] = seed, context.Process(target=_train_one, args=arguments)
+                    running[line] = seed, context.Process(target=_train_one, args=arguments, daemon=True)
                     running[line][1].start()
             wait([process.sentinel for _, process in running.values()], timeout=1)
             if signals and not passed_on:
@@ -94,7 +95,9 @@ def _train_one(
     how = options | {"resuming": (out / TRAINING_FILE).exists(), "bar_position": position, "wanted": parent.is_alive}
     try:
         trainer = train(preset, out, command, **how)
-    except (NotFinite, ValueError, OSError) as error:
+    except TOLD as error:
         tqdm.write(f"seed {preset.training.seed}: {error}", file=sys.stderr)
         sys.exit(End.DIVERGED if isinstance(error, NotFinite) else End.FAILED)
+    except KeyboardInterrupt:  # asked for a second time
+        sys.exit(End.INTERRUPTED)
     sys.exit(End.FINISHED if trainer.finished else End.INTERRUPTED)

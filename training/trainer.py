@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
 from training.config import RECENT, Preset
@@ -148,6 +149,17 @@ class Trainer:
             return self.task.sample(self.generator, config.batch_size)
         return join(self.task.sample(self.generator, 1) for _ in range(config.batch_size))
 
+    def check_tasks(self) -> None:
+        """Draw a sequence of every lesson, and one as validations do. Raises ConfigError where there can be none."""
+        for lesson in self._lessons:
+            lesson.sample(torch.Generator().manual_seed(VALIDATION_SEED), 1)
+        greatest = self.preset.task.greatest
+        try:
+            greatest.sample(torch.Generator().manual_seed(VALIDATION_SEED), 1)
+        except ConfigError as error:
+            sizes = {name: size for name, (_, size) in greatest.sizes.items()}
+            raise ConfigError(f"validation has every size at its greatest, {sizes}, but {error}") from error
+
     def check_weights(self) -> None:
         """Raise NotFinite where a weight is not finite: such a run has nothing to save, and cannot go on."""
         for name, weight in self.model.named_parameters():
@@ -191,9 +203,9 @@ class Trainer:
 
     def _validate(self) -> None:
         config, progress = self.preset.training, self.progress
-        hardest = self.preset.task.hardest
+        greatest = self.preset.task.greatest
         unroll = self.processes.whole(self.unroll)
-        measured = measure(self.model, hardest, config.validation_sequences, VALIDATION_SEED, unroll=unroll)
+        measured = measure(self.model, greatest, config.validation_sequences, VALIDATION_SEED, unroll=unroll)
         progress.validation_errors = measured.excess
         at_target = progress.validation_errors <= config.target_errors
         progress.validations_at_target = progress.validations_at_target + 1 if at_target else 0

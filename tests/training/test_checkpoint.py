@@ -1,6 +1,7 @@
 """Checkpoints on disk: what they say, that no crash can spoil them, and that damage is seen."""
 
 import copy
+import errno
 import functools
 import json
 import os
@@ -334,6 +335,23 @@ def test_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, monke
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
+
+
+def test_write_takes_the_place_of_what_a_kill_left_of_another(tmp_path):
+    (tmp_path / ".file.next").write_bytes(b"cut off, and longer than what comes now")
+    write_atomically(tmp_path / "file", b"whole")
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_write_to_a_full_disk_names_the_file_and_the_remedy(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", fail)
+    expected = rf"No space left on device; free space there, and start .* with --resume: '{tmp_path}/file'"
+    with pytest.raises(OSError, match=expected):
+        write_atomically(tmp_path / "file", b"new")
 
 
 def test_write_replaces_the_old_file(tmp_path):

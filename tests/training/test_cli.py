@@ -369,6 +369,7 @@ def test_value_set_that_cannot_be_is_told_in_one_line(tmp_path, capsys, word, to
             ["--all", "--at", "length=3"],
             "--all measures what is recorded: it takes no --at, --memory-size or --save",
         ),
+        (["--seed", "99999999999"], "--seed must be from 0 to 4294967295, got 99999999999"),
         (["--memory-size", "16"], "memory_size 16 was asked for, but an RNN has no memory to resize"),
     ],
 )

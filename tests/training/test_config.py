@@ -119,8 +119,9 @@ def test_lessons_and_measurements_are_read_in_their_order():
 @pytest.mark.parametrize(
     ("lists", "complaint"),
     [
-        ({"curriculum": [{"length": 2}]}, r"curriculum\[0\].until: expected a loss above 0, got None"),
-        ({"curriculum": [{"until": 0}]}, r"curriculum\[0\].until: expected a loss above 0, got 0"),
+        ({"curriculum": [{"length": 2}]}, r"curriculum\[0\].until: expected a finite loss above 0, got None"),
+        ({"curriculum": [{"until": True}]}, r"curriculum\[0\].until: expected a finite loss above 0, got True"),
+        ({"curriculum": [{"until": 0}]}, r"curriculum\[0\].until: expected a finite loss above 0, got 0"),
         (
             {"curriculum": [{"until": 1}, {"until": 1, "len": 2}]},
             r"curriculum\[1\]: task: unknown key 'len'; known keys are bits, length",
@@ -244,8 +245,9 @@ def test_unknown_table_is_named():
         ("training", "mixed_lengths", 1, "training.mixed_lengths: expected bool, got 1"),
         ("training", "updates", 0, "TrainingConfig.updates must be at least 1, got 0"),
         ("training", "seed", -1, "TrainingConfig.seed must be at least 0, got -1"),
+        ("training", "seed", 10**23, "TrainingConfig.seed must be at most 4294967295, got 1000000"),
         ("training", "skips", -1, "TrainingConfig.skips must be at least 0, got -1"),
-        ("optimizer", "learning_rate", -0.1, "OptimizerConfig.learning_rate must be at least 0, got -0.1"),
+        ("optimizer", "learning_rate", -0.1, "OptimizerConfig.learning_rate must be at least 0 and finite, got -0.1"),
         ("optimizer", "kind", "sgd", "optimizer.kind: expected one of 'adam', 'rmsprop', got 'sgd'"),
         ("optimizer", "schedule", "step", "optimizer.schedule: expected one of 'constant', 'linear', 'cosine', "),
         ("optimizer", "betas", 0.9, "optimizer.betas: expected a list of 2, got 0.9"),

@@ -1,7 +1,9 @@
 """What a run leaves for those who watch it: lines of JSON, and events that TensorBoard reads."""
 
+import errno
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from models.config import ConfigError
 from tests.training import tiny
+from training.checkpoint import CheckpointError
 from training.config import RECENT
 from training.metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, Metrics, read_metrics, require_tensorboard
 from training.run import train
@@ -86,6 +89,28 @@ def test_line_that_a_crash_cut_off_is_no_line(tmp_path):
     assert updates_written(tmp_path) == [RECENT]
     write(tmp_path, range(RECENT + 1, 2 * RECENT + 1), after=2 * RECENT)
     assert (tmp_path / METRICS_FILE).read_text() == whole
+
+
+@pytest.mark.parametrize("damage", [b'{"bad": 1}', b"[1]", b"{bad", b"\xff", b'{"update": "3"}', b"\0\0"])
+def test_damaged_line_is_named_by_its_file_and_number(tmp_path, damage):
+    write(tmp_path, range(1, RECENT + 1))
+    whole = (tmp_path / METRICS_FILE).read_bytes()
+    (tmp_path / METRICS_FILE).write_bytes(whole + damage + b"\n" + whole)
+    for read in (lambda: read_metrics(tmp_path), lambda: write(tmp_path, [])):
+        with pytest.raises(CheckpointError, match=f"{METRICS_FILE}, line 2: expected a JSON object"):
+            read()
+    assert (tmp_path / METRICS_FILE).read_bytes() == whole + damage + b"\n" + whole
+
+
+def test_full_disk_is_told_with_the_file_and_the_remedy(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Metrics(tmp_path, 0, tensorboard=False) as metrics:
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=rf"space .*; free space there.* with --resume: '.*{METRICS_FILE}'") as caught:
+            metrics.sync()
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_fresh_run_begins_a_fresh_file(tmp_path):

@@ -15,14 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from models.artefact import load
+from models.config import ConfigError
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny
+from tests.training.tasks.situations import write_stories
 from training import run as run_module
 from training import trainer as trainer_module
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_evaluation
-from training.config import RECENT, load_preset
+from training.config import RECENT, load_preset, preset_from_values
 from training.metrics import METRICS_FILE
-from training.run import train
+from training.run import stop_requests, train
 from training.trainer import NotFinite, Trainer
 
 LONG = {"updates": 1000, "validate_every": 200}
@@ -129,6 +131,23 @@ def test_signal_ends_the_run_after_the_update_it_came_in(tmp_path, monkeypatch, 
     assert signal.getsignal(number) is before
 
 
+def test_second_signal_within_seconds_is_the_same_wish_to_stop():
+    with stop_requests() as received:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert received == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_second_signal_later_does_what_it_always_does(monkeypatch):
+    monkeypatch.setattr(run_module, "SAME_WISH_SECONDS", 0.0)
+    with stop_requests() as received:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert received == [signal.SIGINT]
+
+
 def test_run_saves_every_so_many_updates_and_at_its_end(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(run_module, "save_checkpoint", lambda _, trainer, __: saved.append(trainer.progress.update))
@@ -149,6 +168,14 @@ def test_run_resumed_in_saves_equals_the_uninterrupted_run(tmp_path, monkeypatch
     ]
 
 
+def run_until(number, preset, out):
+    """Run until a signal comes in the update with this number."""
+    update = Trainer.update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "update", lambda trainer: stop_at(number, trainer, update))
+        return run(preset, out)
+
+
 def stop_at(number, trainer, update):
     if trainer.progress.update + 1 == number:
         signal.raise_signal(signal.SIGTERM)
@@ -161,7 +188,8 @@ def test_finished_run_resumed_changes_nothing(tmp_path):
     save_evaluation(tmp_path, read_manifest(tmp_path), [row])
     before, run_before = bytes_of_files(tmp_path), load_file(tmp_path / TRAINING_FILE)
 
-    assert run(tiny.preset(), tmp_path, resuming=True).progress.update == 30
+    again = train(tiny.preset(), tmp_path, "engram train again", device="cpu", resuming=True, save_every=500)
+    assert again.progress.update == 30
     after, run_after = bytes_of_files(tmp_path), load_file(tmp_path / TRAINING_FILE)
     assert read_manifest(tmp_path).evaluation == [row]
     assert before.keys() == after.keys()
@@ -206,6 +234,42 @@ def test_resuming_under_another_name_of_the_preset_is_no_other_setting(tmp_path)
 def test_resuming_with_other_measurements_in_mind_is_no_other_setting(tmp_path):
     tiny.checkpoint(tmp_path, updates=3)
     assert run(tiny.preset(evaluation=[{"length": 9}]), tmp_path, resuming=True).finished
+
+
+def babi(directory):
+    task = {"name": "babi", "directory": str(directory), "tasks": [1]}
+    model = tiny.MODELS["rnn"] | {"embedding": {"size": 3}}
+    return preset_from_values(tiny.values(updates=6) | {"task": task, "model": model})
+
+
+def test_run_goes_on_with_its_data_elsewhere(tmp_path):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        write_stories(tmp_path / name)
+    here, there = tmp_path / "here", tmp_path / "there"
+    whole = run(babi(here), tmp_path / "whole")
+    assert run_until(3, babi(here), tmp_path / "moved").progress.update == 3
+    moved = run(babi(there), tmp_path / "moved", resuming=True)
+    assert moved.progress == whole.progress
+    assert read_manifest(tmp_path / "moved").task["directory"] == str(there)
+
+
+def test_run_whose_greatest_sizes_cannot_be_is_refused_before_it_begins(tmp_path):
+    task = {"name": "shortest-path", "nodes": [4, 5], "neighbours": [1, 4], "moves": [1, 3]}
+    preset = preset_from_values(tiny.values() | {"task": task})
+    sizes = "'nodes': 5, 'neighbours': 4, 'moves': 3"
+    expected = rf"validation has every size at its greatest, .*{sizes}.*, but ShortestPath\.moves"
+    with pytest.raises(ConfigError, match=expected):
+        run(preset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_with_a_lesson_that_cannot_be_is_refused_before_it_begins(tmp_path):
+    task = {"name": "shortest-path", "nodes": 5, "neighbours": 2, "moves": 1}
+    lesson = {"neighbours": 4, "moves": 3, "until": 0.1}
+    preset = preset_from_values(tiny.values(curriculum=[lesson]) | {"task": task})
+    with pytest.raises(ConfigError, match=r"ShortestPath\.moves must be distances"):
+        run(preset, tmp_path / "out")
 
 
 def test_directory_that_holds_a_run_is_not_written_over(tmp_path):

@@ -1,5 +1,6 @@
 """Several seeds in processes of their own: each is the run that it would be alone, and none is in another's way."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import time
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from models.config import ConfigError
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny
+from training import seeds as seeds_module
 from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
 from training.metrics import METRICS_FILE
 from training.run import train
@@ -57,6 +60,19 @@ def test_seed_that_fails_is_told_and_named_and_the_others_go_on(tmp_path, capfd)
     assert "seed 2: update 10, seed 2: output.bias is not finite" in told
     assert "seed 4: " in told
     assert read_manifest(tmp_path / "seed-1").training["finished"]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, ValueError, OSError])
+def test_seed_that_fails_of_anything_that_can_be_told_is_told_in_a_line(tmp_path, monkeypatch, capsys, kind):
+    def fail(*_, **__):
+        raise kind("out of memory")
+
+    monkeypatch.setattr(seeds_module, "train", fail)
+    monkeypatch.setattr("multiprocessing.parent_process", multiprocessing.current_process)
+    with pytest.raises(SystemExit) as stopped:
+        seeds_module._train_one(tiny.preset(seed=7).values(), tmp_path, "engram train", 0, tqdm.get_lock(), {})
+    assert stopped.value.code == seeds_module.End.FAILED
+    assert capsys.readouterr().err == "seed 7: out of memory\n"
 
 
 def test_seed_that_cannot_be_is_refused_before_any_is_trained(tmp_path):

@@ -43,7 +43,7 @@ class Recording(NamedTuple):
 @torch.inference_mode()
 def record(model: MemoryModel[Any], task: Task, seed: int) -> Recording:
     """Return what the model does on one fresh sequence of the greatest sizes of the task."""
-    episode = task.hardest.sample(torch.Generator().manual_seed(seed), 1)
+    episode = task.greatest.sample(torch.Generator().manual_seed(seed), 1)
     steps = len(episode.mask) if episode.lengths is None else int(episode.lengths[0])
     at = {max(1, round(steps * part / MOMENTS)) for part in range(1, MOMENTS + 1)}
     state = model.initial_state(1)

@@ -1,11 +1,15 @@
 """Associative recall: shown items and asked for one of them, say the next one ([NTM] section 4.3)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from models.config import ConfigError, require_at_least
 from training.tasks.base import BitTask, Episode, Range, draw, random_bits
+
+LIKELY = 0.5
+"""The chance that drawn items differ, from which on they are drawn until they do."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,11 @@ class AssociativeRecall(BitTask):
             )
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         return self.bits + 2
 
     @property
-    def output_size(self) -> int:  # type: ignore[override]
+    def output_size(self) -> int:
         return self.bits
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
@@ -66,7 +70,16 @@ class AssociativeRecall(BitTask):
         return Episode(inputs, targets, mask)
 
     def _items(self, generator: torch.Generator, count: int, batch_size: int) -> torch.Tensor:
-        """Return items that differ from each other in every sequence: [count, item_length, B, bits]."""
+        """Return items that differ from each other in every sequence: [count, item_length, B, bits].
+
+        Drawn until they differ; where that is rather unlikely, for there are hardly more items than are needed, all
+        there are stand in random order, and the first ones are taken.
+        """
+        size = self.item_length * self.bits
+        if math.prod(1 - taken / 2**size for taken in range(count)) < LIKELY:
+            order = torch.rand(2**size, batch_size, generator=generator).argsort(0)[:count]
+            flat = ((order.unsqueeze(2) >> torch.arange(size)) & 1).float()
+            return flat.view(count, batch_size, self.item_length, self.bits).transpose(1, 2)
         items = random_bits(generator, count, self.item_length, batch_size, self.bits)
         while True:
             flat = items.transpose(1, 2).flatten(2)

@@ -62,6 +62,7 @@ class Babi(AnswerTask):
         "Creative Commons Attribution 3.0 Unported license (https://creativecommons.org/licenses/by/3.0/), put into "
         "lower case and split into words. The vocabulary in the manifest is made of them."
     )
+    places = ("directory",)
     groups = 1
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Babi(AnswerTask):
             )
 
     @property
-    def classes(self) -> int:  # type: ignore[override]
+    def classes(self) -> int:
         return len(self.vocabulary)
 
     @property

@@ -75,6 +75,8 @@ class Task(ABC):
     """Whose data the sequences are, and under which terms, where they are not made here."""
     sizes_by_row: ClassVar[bool] = False
     """Whether each sequence of a sample has sizes of its own; else all have those that the sample drew."""
+    places: ClassVar[tuple[str, ...]] = ()
+    """The options that say where on this machine its data are, which may be elsewhere when a run goes on."""
 
     @property
     @abstractmethod
@@ -125,7 +127,7 @@ class Task(ABC):
         return {name: getattr(self, name) for name, hint in _hints(type(self)).items() if hint == Range}
 
     @property
-    def hardest(self) -> "Task":
+    def greatest(self) -> "Task":
         """The task with every size at the greatest of its range."""
         return self.with_options({name: greatest for name, (_, greatest) in self.sizes.items()})
 
@@ -153,8 +155,16 @@ class BitTask(Task):
     """A task whose answers are bits; its errors are the wrong ones."""
 
     unit = "wrong bits"
-    input_size: int
-    output_size: int
+
+    @property
+    @abstractmethod
+    def input_size(self) -> int:
+        """The channels that are shown at every step."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """The bits that are asked for at a step."""
 
     @property
     def model_values(self) -> dict[str, Any]:
@@ -202,8 +212,16 @@ class AnswerTask(Task):
     """
 
     unit = "wrong answers"
-    groups: int
-    classes: int
+
+    @property
+    @abstractmethod
+    def groups(self) -> int:
+        """The digits that are asked for at a step."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """The values that a digit may have."""
 
     @property
     def output_size(self) -> int:

@@ -32,11 +32,11 @@ class Copy(BitTask):
         self.require_ranges()
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         return self.bits + 2
 
     @property
-    def output_size(self) -> int:  # type: ignore[override]
+    def output_size(self) -> int:
         return self.bits
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:

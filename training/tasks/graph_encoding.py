@@ -80,7 +80,7 @@ class TripleTask(AnswerTask):
         return {}, {}
 
     @property
-    def groups(self) -> int:  # type: ignore[override]
+    def groups(self) -> int:
         return 3 * self.label_digits
 
     @property

@@ -52,11 +52,11 @@ class KeyValueRecall(BitTask):
             )
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         return 2 * self.bits + 1
 
     @property
-    def output_size(self) -> int:  # type: ignore[override]
+    def output_size(self) -> int:
         return self.bits
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:

@@ -35,11 +35,11 @@ class PrioritySort(BitTask):
             raise ConfigError(f"PrioritySort.share must be in (0, 1], got {self.share}")
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         return self.bits + 2
 
     @property
-    def output_size(self) -> int:  # type: ignore[override]
+    def output_size(self) -> int:
         return self.bits
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:

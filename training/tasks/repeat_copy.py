@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.config import require_at_least
+from models.config import ConfigError, require_at_least
 from training.tasks.base import BitTask, Episode, Range, draw, random_bits
 
 
@@ -21,7 +21,8 @@ class RepeatCopy(BitTask):
         end              . . . . #      channel `bits`: the end marker, T = length (repeats + 1) + 3
 
     length: of the number of vectors; repeats: of how often they are said; r is (repeats - mean) / deviation of the
-    uniform distribution from 1 to repeats_scale, which is the same in training and beyond it.
+    uniform distribution from 1 to repeats_scale, which is the same in training and beyond it, and even, so that r is
+    never 0.
     """
 
     bits: int = 8
@@ -35,14 +36,19 @@ class RepeatCopy(BitTask):
     def __post_init__(self) -> None:
         require_at_least(self, 1, "bits")
         require_at_least(self, 2, "repeats_scale")
+        if self.repeats_scale % 2:
+            raise ConfigError(
+                "RepeatCopy.repeats_scale must be even, for the middle of an odd one is shown as 0, as silence is, "
+                f"got {self.repeats_scale}"
+            )
         self.require_ranges()
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         return self.bits + 2
 
     @property
-    def output_size(self) -> int:  # type: ignore[override]
+    def output_size(self) -> int:
         return self.bits + 1
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:

@@ -5,6 +5,7 @@ import pytest
 from models.config import ConfigError
 from tests.training.tasks.situations import generator
 from training.tasks import AssociativeRecall
+from training.tasks.base import draw, random_bits
 
 
 def test_episode_of_two_items_asks_for_the_one_after_the_query():
@@ -38,6 +39,28 @@ def test_items_of_a_sequence_differ_even_where_all_there_are_are_needed():
     episode = AssociativeRecall(bits=1, item_length=2, items=(4, 4)).sample(generator(), 3)
     for row in episode.inputs[:12, :, 0].unflatten(0, (4, 3))[:, 1:].permute(2, 0, 1).tolist():
         assert sorted(row) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_items_that_are_all_there_are_come_without_being_drawn_again():
+    task = AssociativeRecall(bits=6, item_length=1, items=(64, 64))
+    items = task.sample(generator(), 5).inputs[1:128:2, :, :6]
+    for row in items.transpose(0, 1):
+        assert len(row.unique(dim=0)) == 64
+
+
+def test_items_of_which_there_are_hardly_more_come_first_as_often():
+    first = AssociativeRecall(bits=2, item_length=1, items=(3, 3)).sample(generator(), 800).inputs[1, :, :2]
+    _, counts = first.unique(dim=0, return_counts=True)
+    assert len(counts) == 4
+    assert counts.min() > 150
+
+
+def test_items_of_which_there_are_many_are_drawn_as_bits():
+    episode = AssociativeRecall(bits=6, item_length=3, items=(6, 6)).sample(generator(), 2)
+    again = generator()
+    draw(again, (6, 6))
+    items = random_bits(again, 6, 3, 2, 6)
+    assert episode.inputs[:24].unflatten(0, (6, 4))[:, 1:, :, :6].equal(items)
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,9 @@ def test_sizes_are_the_options_that_are_ranges():
     assert Digits(places=(3, 4)).sizes == {"length": (1, 1)}
 
 
-def test_hardest_has_every_size_at_its_greatest():
+def test_greatest_has_every_size_at_its_greatest():
     task = RepeatCopy(bits=3, length=(1, 4), repeats=(2, 5))
-    assert task.hardest == RepeatCopy(bits=3, length=(4, 4), repeats=(5, 5))
+    assert task.greatest == RepeatCopy(bits=3, length=(4, 4), repeats=(5, 5))
 
 
 def test_options_of_a_range_of_one_is_its_number():

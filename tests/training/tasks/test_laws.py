@@ -144,7 +144,7 @@ def test_options_come_back_from_json(task):
     assert build_task(json.loads(json.dumps(task_values(task)))) == task
 
 
-def test_hardest_has_no_range_left_and_the_same_model(task):
-    hardest = task.hardest
-    assert hardest.sizes == {name: (greatest, greatest) for name, (_, greatest) in task.sizes.items()}
-    assert hardest.model_values == task.model_values
+def test_greatest_has_no_range_left_and_the_same_model(task):
+    greatest = task.greatest
+    assert greatest.sizes == {name: (greatest, greatest) for name, (_, greatest) in task.sizes.items()}
+    assert greatest.model_values == task.model_values

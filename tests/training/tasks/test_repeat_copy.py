@@ -11,18 +11,20 @@ from training.tasks import RepeatCopy
 
 
 def test_episode_of_two_vectors_twice_ends_with_the_marker():
-    task = RepeatCopy(bits=1, length=(2, 2), repeats=(2, 2), repeats_scale=3)
+    task = RepeatCopy(bits=1, length=(2, 2), repeats=(2, 2), repeats_scale=4)
     inputs, targets, mask, _ = task.sample(generator(), 1)
 
     a, b = inputs[1:3, 0, 0].tolist()
-    assert inputs[:, 0].tolist() == [[0, 1, 0], [a, 0, 0], [b, 0, 0], *[[0, 0, 0]] * 6]  # the number 2 is the mean
+    assert_close(inputs[3, 0].tolist(), [0.0, 0.0, -math.sqrt(0.2)])  # 2, where the mean is 2.5, the variance 1.25
+    assert inputs[:3, 0].tolist() == [[0, 1, 0], [a, 0, 0], [b, 0, 0]]
+    assert not inputs[4:].any()
     assert targets[:, 0].tolist() == [*[[0, 0]] * 4, [a, 0], [b, 0], [a, 0], [b, 0], [0, 1]]
     assert mask[:, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
 
 
 def test_number_of_repeats_stands_behind_the_vectors():
-    inputs = RepeatCopy(bits=1, length=(2, 2), repeats=(3, 3), repeats_scale=3).sample(generator(), 2).inputs
-    assert_close(inputs[3, 1].tolist(), [0.0, 0.0, math.sqrt(1.5)])
+    inputs = RepeatCopy(bits=1, length=(2, 2), repeats=(4, 4), repeats_scale=4).sample(generator(), 2).inputs
+    assert_close(inputs[3, 1].tolist(), [0.0, 0.0, math.sqrt(1.8)])
     assert not inputs[4:].any()
 
 
@@ -54,6 +56,10 @@ def test_sizes_drawn_are_independent():
     ("options", "complaint"),
     [
         ({"bits": 0}, "RepeatCopy.bits must be at least 1, got 0"),
+        (
+            {"repeats_scale": 11},
+            "RepeatCopy.repeats_scale must be even, for the middle of an odd one is shown as 0, as silence is, got 11",
+        ),
         ({"repeats_scale": 1}, "RepeatCopy.repeats_scale must be at least 2, got 1"),
         (
             {"repeats": (0, 3)},
