@@ -26,6 +26,7 @@ SEED = 424242
 
 SHIPPED = [
     "dnc-associative-recall",
+    "dnc-babi",
     "dnc-babi-1",
     "dnc-copy",
     "dnc-graph-traversal",
@@ -34,17 +35,20 @@ SHIPPED = [
     "dnc-priority-sort",
     "dnc-repeat-copy",
     "gru-dyck",
+    "gru-ngrams",
     "gru-priority-sort",
+    "gru-repeat-copy",
     "lstm-associative-recall",
     "lstm-copy",
     "lstm-dyck",
     "ntm-associative-recall",
     "ntm-copy",
     "ntm-ngrams",
+    "ntm-priority-sort",
     "ntm-repeat-copy",
 ]
 
-SEEDS = {"dnc-ngrams": 1}
+SEEDS = {"dnc-babi": 1}
 """How many seeds were trained, where not at least four."""
 
 shipped = pytest.mark.parametrize("name", NAMES)
@@ -98,8 +102,9 @@ def test_best_of_several_seeds_was_chosen(name):
 def test_errors_were_measured_on_a_thousand_sequences(name):
     manifest = read_manifest(CHECKPOINTS / name)
     assert manifest.evaluation
-    least = 200 if manifest.task["name"] == "babi" else 1000  # 200 stories are the test, with 1,000 questions
-    assert all(row["sequences"] >= least for row in manifest.evaluation)
+    for row in manifest.evaluation:
+        questions = round(row["sequences"] * row["asked"])
+        assert (questions if manifest.task["name"] == "babi" else row["sequences"]) >= 1000  # a task's test, whole
 
 
 @shipped
