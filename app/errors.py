@@ -43,6 +43,8 @@ class EngramError(Exception):
     code: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
+    unsettled: bool = False
+    """Whether a session's state in memory may be another than its log leads to: it must be computed anew."""
 
     def __init__(
         self, detail: str, *, place: str | None = None, expected: str | None = None, got: str | None = None, **more: Any
@@ -159,14 +161,17 @@ class ShuttingDown(Unavailable):
 
 class StepTimedOut(Unavailable):
     code, title = "step_timed_out", "The step takes too long"
+    unsettled = True
 
 
 class SessionMoved(Unavailable):
     code, title = "session_moved", "Another server has the session now"
+    unsettled = True
 
 
 class StoreFailed(Unavailable):
     code, title = "store_failed", "The sessions' store cannot be used"
+    unsettled = True
 
 
 class InternalError(EngramError):

@@ -107,13 +107,17 @@ class Residents:
             return await self.with_room(model, lambda: model.engine.replay(*arguments))
 
         async def first() -> Mapping[str, Array]:
-            slot = await self.with_room(model, lambda: model.engine.open(memory_size))
-            try:
-                return await model.engine.read(slot)
-            finally:
-                model.engine.drop(slot)
+            return await self.first_state(model, memory_size)
 
         return Past(self._writer, replay, first, memory_size, session.tape)
+
+    async def first_state(self, model: ServedModel, memory_size: int | None) -> Mapping[str, Array]:
+        """Return the state before the first step. Raises OutOfMemory."""
+        slot = await self.with_room(model, lambda: model.engine.open(memory_size))
+        try:
+            return await model.engine.read(slot)
+        finally:
+            model.engine.drop(slot)
 
     async def with_room(self, model: ServedModel, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do what takes memory of a model's arena; sessions that nobody uses leave it where there is none."""

@@ -36,11 +36,10 @@ from app.errors import (
     ModelNotFound,
     QueueFull,
     SequenceConflict,
-    SessionMoved,
+    SessionGone,
     SessionNotFound,
     SessionsFull,
     StepConflict,
-    StepTimedOut,
     StoreFailed,
     stopping,
 )
@@ -63,8 +62,8 @@ EXPIRED_AT_ONCE = 100
 EXPIRY_SECONDS = 5.0
 POLL_SECONDS = 0.01
 
-UNSETTLED = (StepTimedOut, StoreFailed, SessionMoved)
-"""Errors after which an arena's copy may not be what the log says."""
+LAST_TOUCH_SECONDS = 0.5
+"""How long the store has at least to take when sessions were last used, as the server stops."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,9 @@ class SessionService:
         snapshot = await asyncio.to_thread(Snapshot.from_bytes, data)
         model = self._model_of(snapshot, model_name)
         model.memory.check(snapshot.memory_size)
-        snapshot.check_shapes(model.shapes(snapshot.memory_size).state)
+        await asyncio.to_thread(snapshot.check, model.shapes(snapshot.memory_size))
+        if snapshot.step == 0:
+            snapshot.check_first(await self._residents.first_state(model, snapshot.memory_size))
         digest = await asyncio.to_thread(_hash, data) if key is not None else None
         past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest}
         return await self._opened(key, digest) or await self._create(self._new(model, snapshot.memory_size, **past))
@@ -316,8 +317,9 @@ class SessionService:
         entry = session.entry(inputs, seq) if self._logs else None
         try:
             result = await session.model.engine.run(slot, inputs, trace, entry)
-        except UNSETTLED:
-            await self._give_up(session)
+        except EngramError as error:
+            if error.unsettled:
+                await self._give_up(session)
             raise
         session.advance(len(inputs), seq)
         if entry is not None and self._residents.snapshot_is_due(session, len(entry.inputs)):
@@ -409,8 +411,8 @@ class SessionService:
         self, session: Session, start: int | None, stop: int | None, trace: Sequence[str]
     ) -> AsyncIterator[Piece]:
         await self._residents.locate(session)
-        first = (session.step if session.unlogged else session.oldest) if start is None else start
         last = session.step if stop is None else stop
+        first = min(session.step if session.unlogged else session.oldest, last) if start is None else start
         if first > last:
             raise InvalidRequest(
                 f"from: {first} is after {last}, which is `to`",
@@ -455,24 +457,32 @@ class SessionService:
         """End the sessions that have not been used for the idle timeout."""
         await self._touch()
         since = self._clock() - self._limits.idle_timeout
-
-        async def expire(session: Session) -> None:
-            if session.used <= since:
-                await self._end(session, "expired")
-
         idle = await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE))
         while idle:
             for session_id in idle:
                 known = self._sessions.get(session_id)
                 if known is not None and known.users:
                     continue
-                try:
-                    await self._in_turn(session_id, expire)
-                except ModelChanged:
-                    await self._end_stored(session_id, "expired")
+                await self._expire(session_id, since)
             seen = set(idle)
             idle = await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE))
             idle = [] if seen & set(idle) else idle  # what is left is in use
+
+    async def _expire(self, session_id: str, since: float) -> None:
+        """End a session unless it was used after the time `since`, or has ended meanwhile; log any other error."""
+
+        async def expire(session: Session) -> None:
+            if session.used <= since:
+                await self._end(session, "expired")
+
+        try:
+            await self._in_turn(session_id, expire)
+        except ModelChanged:
+            await self._end_stored(session_id, "expired")
+        except (SessionGone, SessionNotFound):
+            pass
+        except EngramError as error:
+            logger.warning("session %s has expired but could not be ended; trying again: %s", session_id, error)
 
     async def keep_expiring(self) -> None:
         """Look for idle sessions again and again, until cancelled."""
@@ -494,8 +504,8 @@ class SessionService:
         while any(session.users for session in self._sessions.values()) and self._clock() < end:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         await self._residents.leave_all(end)
-        with contextlib.suppress(EngramError):
-            await self._touch()
+        with contextlib.suppress(EngramError, TimeoutError):
+            await asyncio.wait_for(self._touch(), max(LAST_TOUCH_SECONDS, end - self._clock()))
 
     async def _end(self, session: Session, reason: EndReason) -> None:
         await self._end_record(session.id, session.model.name, reason)

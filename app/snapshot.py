@@ -5,6 +5,7 @@ It is what a server keeps of a session, what leaves one and what another takes, 
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,18 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from app.backends.base import Array, Shapes
+from app.backends.base import Array, Spec
 from app.errors import InvalidSnapshot
 
 FORMAT = "1"
-LARGEST_STEP = 2**53
+LARGEST = 2**53
+"""The largest step and the largest number of memory slots that a snapshot may say."""
+
 LARGE = 2**20
 """Bytes from which a snapshot is made or read beside the event loop, not in it."""
+
+ROUNDING = 1e-5
+"""How far back ends may differ in the state before the first step."""
 
 PREFIX = "engram."
 DIGEST = f"{PREFIX}digest"
@@ -65,25 +71,48 @@ class Snapshot:
             raise _invalid("it is damaged, or was changed: it does not have the digest that it was written with")
         told = {name.removeprefix(PREFIX): value for name, value in metadata.items()}
         try:
-            memory_size, step = json.loads(told["memory_size"]), int(told["step"])
-            if not 0 <= step <= LARGEST_STEP or type(memory_size) not in (int, type(None)):
-                raise ValueError(f"memory_size {memory_size!r}, step {step}")
-            return cls(told["model"], told["fingerprint"], memory_size, step, state)
-        except (KeyError, ValueError) as error:
-            raise _invalid(f"its metadata cannot be used: {error!r}") from None
+            size = told["memory_size"]
+            memory_size = None if size == "null" else _whole_number("memory_size", size, 1)
+            return cls(told["model"], told["fingerprint"], memory_size, _whole_number("step", told["step"], 0), state)
+        except KeyError as error:
+            raise _invalid(f"its metadata has no {PREFIX}{error.args[0]}") from None
 
-    def check_shapes(self, expected: Shapes) -> None:
-        """Raise InvalidSnapshot unless the state's leaves are of these names and shapes."""
+    def check(self, spec: Spec) -> None:
+        """Raise InvalidSnapshot unless this is a state of the model that `spec` is of, all of it finite."""
+        if self.memory_size != spec.memory_size:
+            raise _invalid(
+                f"{PREFIX}memory_size is {json.dumps(self.memory_size)}, but {self.model} has "
+                f"{spec.memory_size or 'no'} memory slots"
+            )
         came = {name: list(leaf.shape) for name, leaf in self.state.items()}
-        if came != expected or any(leaf.dtype != np.float32 for leaf in self.state.values()):
-            raise _invalid(f"its state is {came}, but that of {self.model} is {expected}, of float32")
+        if came != spec.state or any(leaf.dtype != np.float32 for leaf in self.state.values()):
+            raise _invalid(f"its state is {came}, but that of {self.model} is {spec.state}, of float32")
+        for name, leaf in self.state.items():
+            if not np.isfinite(leaf).all():
+                place = np.unravel_index(np.isfinite(leaf).argmin(), leaf.shape)
+                index = "".join(f"[{number}]" for number in place)
+                raise _invalid(f"its state has {leaf[place]} at {name}{index}, and only finite numbers can be stepped")
+
+    def check_first(self, first: Mapping[str, Array]) -> None:
+        """Raise InvalidSnapshot where this, a snapshot of step 0, has another state than that before the first step."""
+        for name, leaf in first.items():
+            if not np.allclose(self.state[name], leaf, rtol=0, atol=ROUNDING):
+                raise _invalid(f"it says step 0, but its {name} is not that of {self.model} before the first step")
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata in the header of a safetensors file."""
+    """Return the metadata in the header of a safetensors file, which the library has found to be one."""
     size = int.from_bytes(data[:8], "little")
-    metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    return metadata
+    metadata: dict[str, str] | None = json.loads(data[8 : 8 + size]).get("__metadata__")
+    return metadata or {}
+
+
+def _whole_number(name: str, text: str, least: int) -> int:
+    """Return a number of a snapshot's metadata. Raises InvalidSnapshot."""
+    if not re.fullmatch("[0-9]{1,16}", text) or not least <= int(text) <= LARGEST:
+        shown = text if len(text) <= 40 else f"{text[:37]}..."
+        raise _invalid(f"{PREFIX}{name} must be a whole number from {least} to {LARGEST}, got {shown!r}")
+    return int(text)
 
 
 def _digest(metadata: Mapping[str, str], state: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import NonFiniteOutput
 from models.manifest import Manifest, ManifestError
 
 Array = NDArray[Any]
@@ -88,26 +88,51 @@ class Backend(Protocol):
         """
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """Advance distinct slots by one step, all of them, or none where it raises.
+        """Advance distinct slots by one step.
 
         inputs: float32 [len(slots), input_size]. Returns the outputs, float32 [len(slots), output_size], and the
-        named traces. Raises NonFiniteOutput where an output is not finite.
+        named traces. Raises RowsFailed where some rows come to numbers that are not finite: the other rows are
+        stepped. Raises BatchLost where it fails midway. Any other error leaves all slots as they were.
         """
 
     def read(self, slot: int) -> dict[str, Array]:
-        """Return a copy of the state in a slot: its leaves by name, without the batch axis."""
+        """Return a copy of the state in a slot: its leaves by name, without the batch axis. Raises StateLost."""
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        """Replace the state in a slot; None is the state before the first step."""
+        """Replace the state in a slot, also a lost one; None is the state before the first step."""
 
     def close(self, slot: int) -> None:
         """Give a slot back."""
 
 
+class RowsFailed(Exception):
+    """Some rows of a step came to outputs or states that are not finite. All other rows were stepped.
+
+    rows: the failed rows. lost: those of them whose states are lost; the states of the others are as before the step.
+    outputs, traces: of the step, valid in the rows that did not fail.
+    """
+
+    def __init__(
+        self, rows: Collection[int], outputs: Array, traces: dict[str, Array], lost: Collection[int] = ()
+    ) -> None:
+        super().__init__(f"the outputs or states of rows {sorted(rows)} are not finite")
+        self.rows, self.lost = frozenset(rows), frozenset(lost)
+        self.outputs, self.traces = outputs, traces
+
+
+class BatchLost(Exception):
+    """A step failed midway, and the states in all of its slots are lost. Its cause says why."""
+
+
+class StateLost(Exception):
+    """The state in a slot is lost since a step failed: it can only be replaced, or the slot be given back."""
+
+
 class Slots:
     """The numbers of free slots, and how many the arena has room for, which doubles when they do not suffice.
 
-    The lowest is taken first, so that the ones in use stay close together.
+    The lowest is taken first, so that the ones in use stay close together. Slots whose states are lost are known here,
+    so that no back end steps or reads one.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -115,6 +140,7 @@ class Slots:
         self._room = 0
         self._free: list[int] = []
         self._taken: set[int] = set()
+        self._lost: set[int] = set()
 
     def take(self, grow: Callable[[int], None]) -> int:
         """Return the lowest free slot, after `grow(room)` where the arena has no room for it; it may raise."""
@@ -131,7 +157,43 @@ class Slots:
 
     def give_back(self, slot: int) -> None:
         self._taken.remove(slot)
+        self._lost.discard(slot)
         heapq.heappush(self._free, slot)
+
+    def open(self, grow: Callable[[int], None], fill: Callable[[int], None]) -> int:
+        """Return the lowest free slot after `fill(slot)`; where that raises, the slot is free again."""
+        slot = self.take(grow)
+        try:
+            fill(slot)
+        except BaseException:
+            self.give_back(slot)
+            raise
+        return slot
+
+    def lose(self, slots: Iterable[int]) -> None:
+        """Note that the states in some slots are lost."""
+        self._lost.update(slots)
+
+    def check(self, slots: Iterable[int]) -> None:
+        """Raise StateLost where the state in one of these slots is lost."""
+        if self._lost and not self._lost.isdisjoint(slots):
+            raise StateLost(f"the states in slots {sorted(self._lost.intersection(slots))} are lost")
+
+    @contextmanager
+    def replacing(self, slot: int) -> Iterator[None]:
+        """Put a new state into a slot; an error midway loses it."""
+        self._lost.add(slot)
+        yield
+        self._lost.discard(slot)
+
+    @contextmanager
+    def stepping(self, slots: Sequence[int]) -> Iterator[None]:
+        """Change the states in some slots; an error midway loses them all. Raises BatchLost."""
+        try:
+            yield
+        except Exception as error:
+            self.lose(slots)
+            raise BatchLost(f"the states in slots {list(slots)} are lost") from error
 
 
 def longer(values: Array, rows: int) -> Array:
@@ -174,10 +236,16 @@ def _check_step(backend: Backend) -> None:
         raise ManifestError(f"its step gives {came}, but its manifest says {expected}")
 
 
-def check_finite(outputs: Array) -> None:
-    """Raise NonFiniteOutput unless every output is finite."""
-    if not np.isfinite(outputs).all():
-        raise NonFiniteOutput(
-            "the model's outputs are not finite for this input; inputs of ordinary size avoid this",
-            expected="finite outputs",
-        )
+def failed_rows(*arrays: Array) -> list[int]:
+    """Return the rows in which some number is not finite. arrays: [B, ...] each."""
+    failed: set[int] = set()
+    for values in arrays:
+        finite = np.isfinite(values)
+        if not finite.all():
+            failed.update(np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1)).tolist())
+    return sorted(failed)
+
+
+def other_rows(count: int, rows: Collection[int]) -> list[int]:
+    """Return the rows from 0 to `count` that are not among some."""
+    return [row for row in range(count) if row not in rows]

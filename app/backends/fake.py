@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from app.backends.base import Array, Axes, Slots, Spec, check_finite, longer
+from app.backends.base import Array, Axes, RowsFailed, Slots, Spec, failed_rows, longer, other_rows
 
 
 class FakeBackend:
@@ -40,28 +40,33 @@ class FakeBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        slot = self._slots.take(self._grow)
-        self.write(slot, state)
-        return slot
+        return self._slots.open(self._grow, lambda slot: self.write(slot, state))
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        self._slots.check(slots)
         if self._before_step:
             self._before_step(inputs)
         with np.errstate(over="ignore"):
             outputs = self._totals[slots] + inputs
-        check_finite(outputs)
-        self._totals[slots] = outputs
+        failed = failed_rows(outputs)
+        stepped = other_rows(len(slots), failed)
+        self._totals[[slots[row] for row in stepped]] = outputs[stepped]
         self.steps.append(list(slots))
-        traces = {"seen": inputs, "memory": outputs[:, :1].repeat(self.spec.memory_size or 0, 1)}
-        return outputs, {name: traces[name] for name in trace}
+        told = {"seen": inputs, "memory": outputs[:, :1].repeat(self.spec.memory_size or 0, 1)}
+        traces = {name: told[name] for name in trace}
+        if failed:
+            raise RowsFailed(failed, outputs, traces)
+        return outputs, traces
 
     def read(self, slot: int) -> dict[str, Array]:
+        self._slots.check([slot])
         total = self._totals[slot].copy()
         state = {"total": total, "memory": total[:1].repeat(self.spec.memory_size or 0)}
         return {name: state[name] for name in self.spec.state}
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        self._totals[slot] = 0 if state is None else state["total"]
+        with self._slots.replacing(slot):
+            self._totals[slot] = 0 if state is None else state["total"]
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)

@@ -8,9 +8,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from app.backends.base import Array, Slots, check_finite
+from app.backends.base import Array, RowsFailed, Slots, failed_rows
 from app.backends.graph import Graph
-from app.errors import NonFiniteOutput
 from models.kernels.coverage import NoKernel, is_bounded
 from models.kernels.fused import FusedStep
 from models.manifest import ManifestError, weights_file
@@ -54,30 +53,48 @@ class FusedBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        slot = self._slots.take(self._fused.grow)
-        self.write(slot, state)
-        return slot
+        return self._slots.open(self._fused.grow, lambda slot: self.write(slot, state))
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        ordinary = self._bounded and bool((np.abs(inputs) <= LARGEST_ORDINARY).all())
-        before = [] if ordinary else [self.read(slot) for slot in slots]
-        outputs, told = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
-        try:
-            check_finite(outputs)
-        except NonFiniteOutput:
-            for slot, state in zip(slots, before, strict=True):
-                self._fused.write(slot, state)
-            raise
-        return outputs, {name: self._trace(name, slots, told.trace) for name in trace}
+        self._slots.check(slots)
+        before = {row: self._fused.read(slots[row]) for row in self._risky_rows(inputs)}
+        with self._slots.stepping(slots):
+            outputs, told = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
+            traces = {name: self._trace(name, slots, told.trace) for name in trace}
+            failed = self._failed_rows(slots, outputs, list(before))
+            for row in failed & before.keys():
+                self._fused.write(slots[row], before[row])
+        if failed:
+            lost = failed - before.keys()
+            self._slots.lose(slots[row] for row in lost)
+            raise RowsFailed(failed, outputs, traces, lost)
+        return outputs, traces
 
     def read(self, slot: int) -> dict[str, Array]:
+        self._slots.check([slot])
         return self._fused.read(slot)
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        self._fused.write(slot, self._initial if state is None else state)
+        with self._slots.replacing(slot):
+            self._fused.write(slot, self._initial if state is None else state)
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
+
+    def _risky_rows(self, inputs: Array) -> list[int]:
+        """Return the rows whose step may overflow from a state that the model can come to."""
+        if not self._bounded:
+            return list(range(len(inputs)))
+        ordinary = np.abs(inputs) <= LARGEST_ORDINARY
+        return [] if ordinary.all() else np.flatnonzero(~ordinary.all(axis=1)).tolist()
+
+    def _failed_rows(self, slots: Sequence[int], outputs: Array, risky: Sequence[int]) -> set[int]:
+        """Return the rows whose outputs, or states where those are at risk, are not finite."""
+        failed = set(failed_rows(outputs))
+        if risky:
+            leaves = (self._fused.leaf(name, [slots[row] for row in risky]) for name in self.spec.state)
+            failed.update(risky[row] for row in failed_rows(*leaves))
+        return failed
 
     def _trace(self, name: str, slots: Sequence[int], told: Callable[[str], Array]) -> Array:
         return self._fused.leaf(name, slots) if name in LEAVES else told(name)

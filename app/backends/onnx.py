@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.backends.base import Array, Slots, check_finite, longer
+from app.backends.base import Array, RowsFailed, Slots, failed_rows, longer, other_rows
 from app.backends.graph import Graph
 
 
@@ -31,25 +31,32 @@ class OnnxBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        slot = self._slots.take(self._grow)
-        self.write(slot, state)
-        return slot
+        return self._slots.open(self._grow, lambda slot: self.write(slot, state))
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        self._slots.check(slots)
         feed = {f"state.{name}": values[slots] for name, values in self._arena.items()}
         wanted = ["outputs", *self._next, *(f"trace.{name}" for name in trace)]
         outputs, *rest = self._graph.session.run(wanted, {"inputs": inputs, **feed})
-        check_finite(outputs)
-        for values, next_values in zip(self._arena.values(), rest, strict=False):
-            values[slots] = next_values
-        return outputs, dict(zip(trace, rest[len(self._next) :], strict=True))
+        leaves, traces = rest[: len(self._next)], dict(zip(trace, rest[len(self._next) :], strict=True))
+        failed = failed_rows(outputs, *leaves)
+        stepped = other_rows(len(slots), failed) if failed else slice(None)
+        with self._slots.stepping(slots):
+            for values, next_values in zip(self._arena.values(), leaves, strict=True):
+                values[np.array(slots)[stepped]] = next_values[stepped]
+        if failed:
+            raise RowsFailed(failed, outputs, traces)
+        return outputs, traces
 
     def read(self, slot: int) -> dict[str, Array]:
+        self._slots.check([slot])
         return {name: values[slot].copy() for name, values in self._arena.items()}
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        for name, leaf in (self._initial if state is None else state).items():
-            self._arena[name][slot] = leaf
+        leaves = self._initial if state is None else state
+        with self._slots.replacing(slot):
+            for name, values in self._arena.items():
+                values[slot] = leaves[name]
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from app.backends.base import Array, Axes, Shapes, Slots, check_finite, spec_of
+from app.backends.base import Array, Axes, RowsFailed, Shapes, Slots, other_rows, spec_of
 from models.artefact import ServedStep, load
 from models.contract import MemoryModel, schemas
 from models.state import flatten
@@ -37,29 +37,36 @@ class TorchBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        slot = self._slots.take(self._grow)
-        self.write(slot, state)
-        return slot
+        return self._slots.open(self._grow, lambda slot: self.write(slot, state))
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        rows = torch.tensor(slots, device=self.device)
-        leaves = [values.index_select(0, rows) for values in self._arena.values()]
+        self._slots.check(slots)
+        numbers = torch.tensor(slots, device=self.device)
+        leaves = [values.index_select(0, numbers) for values in self._arena.values()]
         served, *rest = self._step(torch.from_numpy(inputs).to(self.device), *leaves)
-        outputs = served.cpu().numpy()
-        check_finite(outputs)
-        for values, next_values in zip(self._arena.values(), rest, strict=False):
-            values.index_copy_(0, rows, next_values)
-        traces = dict(zip(self.spec.trace, rest[len(self._arena) :], strict=True))
-        return outputs, {name: traces[name].cpu().numpy() for name in trace}
+        leaves, told = rest[: len(leaves)], dict(zip(self.spec.trace, rest[len(leaves) :], strict=True))
+        outputs, traces = served.cpu().numpy(), {name: told[name].cpu().numpy() for name in trace}
+        failed = _failed_rows(served, *leaves)
+        if failed:
+            others = torch.tensor(other_rows(len(slots), failed), dtype=torch.int64, device=self.device)
+            numbers, leaves = numbers[others], [leaf[others] for leaf in leaves]
+        with self._slots.stepping(slots):
+            for values, next_values in zip(self._arena.values(), leaves, strict=True):
+                values.index_copy_(0, numbers, next_values)
+        if failed:
+            raise RowsFailed(failed, outputs, traces)
+        return outputs, traces
 
     def read(self, slot: int) -> dict[str, Array]:
+        self._slots.check([slot])
         return {name: values[slot].cpu().numpy().copy() for name, values in self._arena.items()}
 
     @torch.inference_mode()
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        for name, values in self._arena.items():
-            values[slot] = self._initial[name] if state is None else torch.tensor(state[name])
+        with self._slots.replacing(slot):
+            for name, values in self._arena.items():
+                values[slot] = self._initial[name] if state is None else torch.tensor(state[name])
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
@@ -77,6 +84,13 @@ class TorchBackend:
     def _grow(self, room: int) -> None:
         with _memory_errors():
             self._arena = {name: _longer(values, room) for name, values in self._arena.items()}
+
+
+def _failed_rows(*tensors: torch.Tensor) -> list[int]:
+    """Return the rows in which some number is not finite. tensors: [B, ...] each."""
+    finite = torch.stack([values.isfinite().reshape(len(values), -1).all(dim=1) for values in tensors]).all(dim=0)
+    failed: list[int] = finite.logical_not().nonzero().flatten().tolist()
+    return failed
 
 
 def _longer(values: torch.Tensor, rows: int) -> torch.Tensor:

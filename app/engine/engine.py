@@ -27,12 +27,21 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from app.backends.base import Array
+from app.backends.base import Array, BatchLost, RowsFailed
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Replayed, Result, Run
 from app.engine.scheduler import Scheduler
-from app.errors import EngramError, OutOfMemory, QueueFull, StepFailed, StepTimedOut, stopping
-from app.waiting import settle
+from app.errors import (
+    EngramError,
+    NonFiniteOutput,
+    OutOfMemory,
+    QueueFull,
+    StepFailed,
+    StepTimedOut,
+    StoreFailed,
+    stopping,
+)
+from app.waiting import report, settle
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +86,8 @@ class Call:
     """Something to do with the back ends between two ticks."""
 
     function: Callable[[Arenas], Any]
-    waiter: "asyncio.Future[Any]"
+    waiter: "asyncio.Future[Any] | None"
+    """None where nobody waits for it."""
 
 
 class Engine:
@@ -134,7 +144,7 @@ class Engine:
         """
         self._draining = True
         end = time.monotonic() + timeout
-        while self._sequences and not self._given_up and time.monotonic() < end:  # noqa: ASYNC110 - the end comes anyway
+        while self._sequences and self._refusal is None and time.monotonic() < end:  # noqa: ASYNC110 - the end comes anyway
             await asyncio.sleep(DRAIN_SECONDS)
 
     async def close(self, timeout: float) -> None:
@@ -174,18 +184,17 @@ class Engine:
 
     async def free(self, slot: Slot) -> None:
         """Give a slot back; where this raises, it is given back once the worker comes to it."""
-        given_back = self._give_back(slot)
-        self.check_accepting()
-        await given_back
+        try:
+            self.check_accepting()
+        except EngramError:
+            self.drop(slot)
+            raise
+        await self._call(lambda arenas: arenas.close(slot))
 
     def drop(self, slot: Slot) -> None:
         """Give a slot back when the worker comes to it; nobody waits for that."""
-        self._give_back(slot)
-
-    def _give_back(self, slot: Slot) -> "asyncio.Future[Any]":
-        waiter = self._new_waiter()
-        self._inbox.put(Call(lambda arenas: arenas.close(slot), waiter))
-        return waiter
+        if self._refusal is None:  # else the worker takes no more, and the arena ends with it
+            self._inbox.put(Call(lambda arenas: arenas.close(slot), None))
 
     async def probe(self) -> None:
         """Take one step, between two ticks, with a state that is opened for it."""
@@ -195,10 +204,11 @@ class Engine:
         """Step a slot over a sequence: all of it, even if nobody waits any more, or none where an exception comes.
 
         inputs: float32 [T, input_size]; entry: what the journal is to write before anyone is told of the result.
-        A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput, StepFailed or ShuttingDown. After
-        another error, StepTimedOut or one of the journal's, the state in the slot may be that after the sequence:
-        it must be dropped.
+        A slot may be in one run at a time. Raises QueueFull, NonFiniteOutput, OutOfMemory, StepFailed, StepTimedOut,
+        ShuttingDown or an error of the journal. After an error that is `unsettled`, the state in the slot may be
+        another than that before the sequence: the slot must be dropped.
         """
+        self._admit(1)
         waiter = self._new_waiter()
         self._submit([Run(slot, inputs, trace, waiter, entry=entry)])
         result: Result = await waiter
@@ -208,6 +218,7 @@ class Engine:
         self, inputs: Array, state: Mapping[str, Array] | None, memory_size: int | None, trace: Sequence[str] = ()
     ) -> Replayed:
         """Run a sequence from a state, and return also the state after it. Raises as `run` and `open` do."""
+        self._admit(1)
         waiter = self._new_waiter()
         self._submit([Run(None, inputs, trace, waiter, memory_size, start=state, keeps_end=True)])
         try:
@@ -224,6 +235,7 @@ class Engine:
         sequences: float32 [T, input_size] each, of any lengths; memory_size: as of `open`. What is cancelled is
         dropped. Raises as `run` and `open` do.
         """
+        self._admit(len(sequences))
         waiters: list[asyncio.Future[Result]] = [self._new_waiter() for _ in sequences]
         pairs = zip(sequences, waiters, strict=True)
         self._submit([Run(None, inputs, trace, waiter, memory_size) for inputs, waiter in pairs])
@@ -233,24 +245,27 @@ class Engine:
             for waiter in waiters:
                 waiter.cancel()
 
-    def _submit(self, runs: Sequence[Run]) -> None:
+    def _admit(self, count: int) -> None:
+        """Raise QueueFull or ShuttingDown, or as `check_accepting` does, unless so many sequences may come now."""
         self.check_accepting()
         if self._draining:
             raise stopping()
-        if self._sequences + len(runs) > self._max_queue:
+        if self._sequences + count > self._max_queue:
             raise QueueFull(
-                f"{self._sequences} sequences of {self.name} are in work or waiting, and {len(runs)} more came; "
+                f"{self._sequences} sequences of {self.name} are in work or waiting, and {count} more came; "
                 f"at most {self._max_queue} are accepted; try again later"
             )
+
+    def _submit(self, runs: Sequence[Run]) -> None:
         self._sequences += len(runs)
         for run in runs:
             self._inbox.put(run)
 
     async def _call(self, function: Callable[[Arenas], T]) -> T:
         self.check_accepting()
-        call = Call(function, self._new_waiter())
-        self._inbox.put(call)
-        result: T = await call.waiter
+        waiter = self._new_waiter()
+        self._inbox.put(Call(function, waiter))
+        result: T = await waiter
         return result
 
     def _stop_accepting(self) -> None:
@@ -271,6 +286,8 @@ class Engine:
 
     def _deliver(self, outcomes: "list[tuple[Run | Call, Any]]") -> None:
         for item, outcome in outcomes:
+            if item.waiter is None:
+                continue
             if isinstance(item, Run):
                 self._sequences -= 1
             elif isinstance(outcome, Slot) and item.waiter.done():  # nobody waits any more for the slot that was opened
@@ -327,10 +344,10 @@ class Engine:
                 item = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
+            self._busy_since = time.monotonic()
             if item is None:
                 self._open = False
             elif isinstance(item, Call):
-                self._busy_since = time.monotonic()
                 self._answer(item)
             else:
                 self._accept(item)
@@ -345,7 +362,7 @@ class Engine:
 
     def _accept(self, run: Run) -> None:
         try:
-            run.make_room(self._arenas.spec(run.slot.memory_size if run.slot else run.memory_size))
+            run.check_and_make_room(self._arenas.spec(run.slot.memory_size if run.slot else run.memory_size))
             if run.slot is None:
                 run.slot = self._arenas.open(run.memory_size, run.start)
             elif len(run.inputs) > 1:
@@ -377,33 +394,73 @@ class Engine:
             yield from (runs[start : start + most] for start in range(0, len(runs), most))
 
     def _step(self, batch: list[Run]) -> None:
-        """Take one step of every run, of one memory size; where that fails, of each alone: only its own can fail."""
+        """Take one step of every run, of one memory size; a run that fails does so alone.
+
+        Where the step failed as a whole, each run is stepped alone if no slot has changed. If the states are lost, no
+        run is stepped again.
+        """
+        began, failed = time.perf_counter(), None
+        try:
+            outputs, traces = self._compute(batch)
+        except RowsFailed as error:
+            outputs, traces, failed = error.outputs, error.traces, error
+        except BatchLost as error:
+            for run in batch:
+                self._fail(run, error.__cause__ or error, lost=True)
+            return
+        except Exception as error:
+            self._step_alone(batch, error)
+            return
+        report(self._observer.tick, len(batch), time.perf_counter() - began)
+        self._record(batch, outputs, traces, failed)
+
+    def _compute(self, batch: list[Run]) -> tuple[Array, dict[str, Array]]:
         slots = [run.held.number for run in batch]
         inputs = np.stack([run.inputs[run.position] for run in batch])
         names = list(dict.fromkeys(name for run in batch for name in run.trace))
-        began = time.perf_counter()
-        try:
-            outputs, traces = self._arenas.of(batch[0].held).step(slots, inputs, names)
-        except Exception as error:
-            if len(batch) > 1:
-                for run in batch:
-                    self._step([run])
-            else:
-                self._fail(batch[0], error)
-            return
-        self._observer.tick(len(batch), time.perf_counter() - began)
+        return self._arenas.of(batch[0].held).step(slots, inputs, names)
+
+    def _step_alone(self, batch: list[Run], error: Exception) -> None:
+        """Step runs one by one after their batch failed with an error, so that only those at fault fail."""
+        if len(batch) == 1:
+            self._fail(batch[0], error)
+        else:
+            for run in batch:
+                self._step([run])
+
+    def _record(self, batch: list[Run], outputs: Array, traces: Mapping[str, Array], failed: RowsFailed | None) -> None:
+        """Keep what a step came to, and end the runs that are finished or failed."""
         for row, run in enumerate(batch):
-            run.record(outputs, traces, row)
+            if failed and row in failed.rows:
+                self._fail(run, failed, row in failed.lost)
+                continue
+            try:
+                run.record(outputs, traces, row)
+            except Exception as error:
+                self._fail(run, error, lost=True)
+                continue
             if run.finished:
                 self._finish(run, run.result)
 
-    def _fail(self, run: Run, error: Exception) -> None:
-        """End a run whose step raised, and undo the steps before it."""
-        self._observer.failure()
+    def _fail(self, run: Run, error: BaseException, lost: bool = False) -> None:
+        """End a run whose step failed, and undo the steps before it. lost: whether its slot's state is lost."""
+        report(self._observer.failure)
         run.failed = True
+        outcome = self._explain(error, run)
         if run.before is not None:
-            self._arenas.of(run.held).write(run.held.number, run.before)
-        self._finish(run, self._explain(error, run))
+            lost = not self._put_back(run, run.before)
+        if lost:
+            outcome.unsettled = True
+        self._finish(run, outcome)
+
+    def _put_back(self, run: Run, state: Mapping[str, Array]) -> bool:
+        """Put a state into the slot of a run; return whether it could be."""
+        try:
+            self._arenas.of(run.held).write(run.held.number, state)
+        except Exception:
+            logger.exception("%s: the state before a sequence could not be put back, and is computed anew", self.name)
+            return False
+        return True
 
     def _finish(self, run: Run, outcome: Result | Replayed | Exception | None) -> None:
         if run.keeps_end and isinstance(outcome, Result):
@@ -412,11 +469,23 @@ class Engine:
             except Exception as error:
                 outcome = self._explain(error)
         if run.transient:
-            self._arenas.close(run.held)
+            self._close(run.held)
         self._outcomes.append((run, outcome))
 
-    def _explain(self, error: Exception, run: Run | None = None) -> EngramError:
+    def _close(self, slot: Slot) -> None:
+        try:
+            self._arenas.close(slot)
+        except Exception:
+            logger.exception("%s: slot %s could not be given back", self.name, slot)
+
+    def _explain(self, error: BaseException, run: Run | None = None) -> EngramError:
         """Return an error for the client: our own as it is, others as what they mean, with an entry in the log."""
+        if isinstance(error, RowsFailed):
+            error = NonFiniteOutput(
+                "the model's outputs or its state are not finite after this input, and nothing was changed; inputs of "
+                "ordinary size avoid this",
+                expected="finite outputs",
+            )
         if isinstance(error, EngramError):
             if run is not None:
                 error.more["step_of_sequence"] = run.position
@@ -445,7 +514,12 @@ class Engine:
         if len(awaited) < len(logged):  # released while a step hung: for those who waited, it was not taken
             self._post(self._deliver, [(run, None) for run, _ in logged if run.waiter.done()])
         if awaited:
-            self._journal.commit([run.entry for run, _ in awaited], functools.partial(self._send_logged, awaited))
+            done = functools.partial(self._send_logged, awaited)
+            try:
+                self._journal.commit([run.entry for run, _ in awaited], done)
+            except Exception:
+                logger.exception("%s: the journal failed", self.name)
+                done([StoreFailed("what was done could not be written; the server's log says why")] * len(awaited))
 
     def _send_logged(self, logged: list[tuple[Run, Result]], errors: Sequence[EngramError | None]) -> None:
         """Tell what came out of runs, from whatever thread the journal is in."""

@@ -70,9 +70,14 @@ class Run:
         """Nobody waits any more: for a result that nothing else keeps, or as it was given up, and its slot with it."""
         return self.waiter.done() and (self.transient or not self.waiter.cancelled())
 
-    def make_room(self, spec: Spec) -> None:
-        """Make room for the result, so that later there is nothing to fail. Raises MemoryError."""
+    def check_and_make_room(self, spec: Spec) -> None:
+        """Allocate the result, so that no step fails for want of memory. Raises MemoryError.
+
+        Raises ValueError where the inputs are of another width than those of the model.
+        """
         steps = len(self.inputs)
+        if self.inputs.shape != (steps, spec.input_size):
+            raise ValueError(f"inputs must be [T, {spec.input_size}], got {list(self.inputs.shape)}")
         room = {name: np.empty((steps, *spec.trace[name]), np.float32) for name in self.trace}
         self.result = Result(np.empty((steps, spec.output_size), np.float32), room)
 

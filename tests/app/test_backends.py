@@ -6,19 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import app.backends
-from app.backends.base import Array, Backend, Slots
+from app.backends.base import Array, Backend, BatchLost, RowsFailed, Slots, StateLost
 from app.backends.fake import FakeBackend
 from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from app.backends.torch import TorchBackend
 from app.engine.arenas import Arenas
-from app.errors import NonFiniteOutput
 from models.artefact import load
 from models.contract import schemas
+from models.registry import build, model_config
 from models.state import flatten
 from tests.app.checkpoints import KINDS, WITH_MEMORY, make_checkpoint
+from training.checkpoint import save_model
+from training.export import export
 
 CAPACITY = 6
 REAL = {"fused": FusedBackend, "onnx": OnnxBackend, "torch": TorchBackend}
@@ -239,17 +242,17 @@ def test_slots_given_back_twice_are_refused():
 )
 def test_onnx_equals_torch_from_a_fresh_state(directories, kind, memory_size):
     """Run for run by their outputs; step for step by their whole states."""
-    onnx, torch = OnnxBackend(directories[kind], 4), TorchBackend(directories[kind], 4)
+    onnx, reference = OnnxBackend(directories[kind], 4), TorchBackend(directories[kind], 4)
     if memory_size:
-        onnx, torch = onnx.resized(memory_size), torch.resized(memory_size)
-    slots = [[backend.open() for _ in range(3)] for backend in (onnx, torch)]
+        onnx, reference = onnx.resized(memory_size), reference.resized(memory_size)
+    slots = [[backend.open() for _ in range(3)] for backend in (onnx, reference)]
     for t in range(20):
         inputs = inputs_for(onnx, 3, seed=t)
         outputs, _ = onnx.step(slots[0], inputs)
-        np.testing.assert_allclose(outputs, torch.step(slots[1], inputs)[0], atol=1e-4)
-    onnx.write(slots[0][0], torch.read(slots[1][0]))
+        np.testing.assert_allclose(outputs, reference.step(slots[1], inputs)[0], atol=1e-4)
+    onnx.write(slots[0][0], reference.read(slots[1][0]))
     inputs = inputs_for(onnx, 1)
-    (outputs, traces), (expected, _) = onnx.step(slots[0][:1], inputs), torch.step(slots[1][:1], inputs)
+    (outputs, traces), (expected, _) = onnx.step(slots[0][:1], inputs), reference.step(slots[1][:1], inputs)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
     assert traces == {}
 
@@ -263,20 +266,98 @@ def test_fresh_slots_tie_to_the_lowest_in_both(directories):
     assert written == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["fake", "torch"])
-def test_step_that_overflows_changes_no_slot(name, tmp_path):
-    huge = np.full((2, 4), 3e38, np.float32)
-    huge[0] = 0
-    backend = (
-        FakeBackend(4, before_step=None)
-        if name == "fake"
-        else TorchBackend(make_checkpoint(tmp_path / "x", scale=1e30), 4)
-    )
-    slots = [backend.open(), backend.open()]
+def spoiled(state: dict[str, Array], value: float) -> dict[str, Array]:
+    """Return a state with this number everywhere."""
+    return {name: np.full_like(leaf, value) for name, leaf in state.items()}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e30, 1e10])
+def test_row_of_a_spoiled_state_leaves_the_others_as_if_stepped_without_it(backend, value):
+    """From step to step, until it fails: its mates have the bits that they have in the company of a fresh state."""
+    slots, others = [backend.open() for _ in range(3)], [backend.open() for _ in range(3)]
+    backend.write(slots[1], spoiled(backend.read(slots[1]), value))
+    for t in range(4):
+        inputs = inputs_for(backend, 3, seed=t)
+        expected, _ = backend.step(others, inputs)
+        try:
+            outputs, _ = backend.step(slots, inputs)
+        except RowsFailed as failure:
+            assert failure.rows == {1}
+            outputs = failure.outputs
+            backend.write(slots[1], None)
+        np.testing.assert_array_equal(outputs[[0, 2]], expected[[0, 2]])
+    for row in (0, 2):
+        same(backend.read(others[row]), backend.read(slots[row]))
+
+
+@pytest.mark.parametrize("name", ["fake", "fused", "onnx", "torch"])
+def test_row_that_overflows_fails_alone_and_its_slot_is_as_it_was(name, tmp_path):
+    backend = overflowing(name, tmp_path)
+    slots = [backend.open() for _ in range(3)]
+    inputs = np.zeros((3, 4), np.float32)
+    inputs[1] = 3e38
+    before = spoiled(backend.read(slots[1]), 3e38)
+    backend.write(slots[1], before)
+    with pytest.raises(RowsFailed) as failure:
+        backend.step(slots, inputs, list(backend.spec.trace))
+    assert (failure.value.rows, failure.value.lost) == ({1}, set())
+    assert np.isfinite(failure.value.outputs[[0, 2] if name == "fake" else [0, 1, 2]]).all()
+    same(before, backend.read(slots[1]))
+
+
+def overflowing(name: str, directory: Path) -> Backend:
+    """Return a back end of a model whose state overflows from large numbers; its outputs, by a sigmoid, do not."""
     if name == "fake":
-        backend.step(slots, huge)
-    before = [backend.read(slot) for slot in slots]
-    with pytest.raises(NonFiniteOutput):
-        backend.step(slots, huge)
-    for slot, state in zip(slots, before, strict=True):
-        same(state, backend.read(slot))
+        return FakeBackend(4)
+    values = {
+        "input_size": 4,
+        "output_size": 2,
+        "output_activation": "sigmoid",
+        "controller": {"kind": "basic-rnn", "hidden_size": 8, "activation": "relu"},
+    }
+    model = build("rnn", values)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.1)
+    save_model(directory / "x", model, "rnn", model_config("rnn", values), {"name": "none"}, {})
+    export(directory / "x")
+    return REAL[name](directory / "x", 4)
+
+
+def test_lost_slot_is_neither_read_nor_stepped_until_it_is_written(backend):
+    lost, other = backend.open(), backend.open()
+    with pytest.raises((KeyError, TypeError)):
+        backend.write(lost, {})
+    for refused in (lambda: backend.read(lost), lambda: backend.step([other, lost], inputs_for(backend, 2))):
+        with pytest.raises(StateLost, match=f"slots \\[{lost}\\]"):
+            refused()
+    backend.write(lost, None)
+    same(backend.read(other), backend.read(lost))
+    backend.step([lost], inputs_for(backend, 1))
+
+
+def test_slot_given_back_while_lost_opens_fresh(backend):
+    fresh, lost = backend.read(backend.open()), backend.open()
+    with pytest.raises((KeyError, TypeError)):
+        backend.write(lost, {})
+    backend.close(lost)
+    assert backend.open() == lost
+    same(fresh, backend.read(lost))
+
+
+def test_open_with_a_state_that_does_not_fit_takes_no_slot(backend):
+    with pytest.raises((KeyError, TypeError)):
+        backend.open({})
+    assert sorted(backend.open() for _ in range(CAPACITY)) == list(range(CAPACITY))
+
+
+def test_error_midway_loses_every_slot_of_the_step():
+    slots = Slots(4)
+    taken = [slots.take(lambda room: None) for _ in range(3)]
+    with pytest.raises(BatchLost) as failure, slots.stepping(taken[:2]):
+        raise MemoryError
+    assert isinstance(failure.value.__cause__, MemoryError)
+    slots.check(taken[2:])
+    for slot in taken[:2]:
+        with pytest.raises(StateLost):
+            slots.check([slot])

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -588,20 +588,214 @@ def test_observer_is_told_of_ticks_and_failures():
     run(test())
 
 
-def test_broken_engine_refuses_instead_of_hanging():
-    """An error of the engine's own, here in the observer, reaches everyone who waits, and everyone who comes."""
-
+def test_observer_that_fails_stops_nothing(caplog):
     class Broken(Observed):
         def tick(self, batch: int, seconds: float) -> None:
             raise RuntimeError("broken")
 
+        def failure(self) -> None:
+            raise RuntimeError("broken")
+
     async def test() -> None:
-        engine = Engine("fake", Arenas(FakeBackend(), 2**20), 8, 64, Broken())
+        backend = FakeBackend(before_step=raise_on(7, OSError()))
+        engine = Engine("fake", Arenas(backend, 2**20), 8, 64, Broken())
+        engine.start()
+        with pytest.raises(StepFailed, match="OSError"):
+            await engine.infer([ones(1, 7)])
+        assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
+        await engine.close(1)
+
+    run(test())
+    assert "an observer failed" in caplog.text
+
+
+def test_journal_that_fails_is_told_and_stops_nothing():
+    class Broken(Ledger):
+        def commit(self, entries: Sequence[object], done: Callable[..., None]) -> None:
+            raise RuntimeError("broken")
+
+    async def test() -> None:
+        async with engine_over(FakeBackend(), journal=Broken()) as engine:
+            slot = await engine.open()
+            with pytest.raises(StoreFailed) as failure:
+                await engine.run(slot, ones(1), entry=0)
+            assert failure.value.unsettled
+            assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
+
+    run(test())
+
+
+def test_row_that_overflows_costs_the_others_no_step():
+    """All rows are stepped once: none is stepped again because another failed."""
+
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate)
+        async with engine_over(backend) as engine:
+            slots = [await engine.open(state={"total": ones(1, value)[0]}) for value in (1, 3e38, 2)]
+            jobs = [
+                asyncio.ensure_future(engine.run(slot, ones(1, 3e38 if n == 1 else 1))) for n, slot in enumerate(slots)
+            ]
+            await asyncio.to_thread(gate.reached.wait)
+            gate.open()
+            told = await asyncio.gather(*jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in told] == [Result, NonFiniteOutput, Result]
+            assert (await engine.read(slots[1]))["total"].tolist() == np.float32([3e38, 3e38]).tolist()
+        assert sorted(slot for step in backend.steps for slot in step) == [0, 1, 2]
+
+    run(test())
+
+
+class Losing(FakeBackend):
+    """Steps half of a batch that has this number among its inputs, and then fails."""
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        with self._slots.stepping(slots):
+            if (inputs == 7).any():
+                super().step(slots[::2], inputs[::2], trace)
+                raise MemoryError
+            return super().step(slots, inputs, trace)
+
+
+def test_batch_that_failed_midway_is_not_stepped_again_and_its_slots_are_to_be_dropped():
+    async def test() -> None:
+        gate = Gate()
+        backend = Losing(before_step=gate)
+        async with engine_over(backend) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            jobs = [asyncio.ensure_future(engine.infer([ones(1, value)])) for value in (1, 7, 1)]
+            await asyncio.sleep(0.05)
+            gate.open()
+            told = await asyncio.gather(first, *jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in told] == [list] + [OutOfMemory] * 3
+            assert all(error.unsettled for error in told[1:])
+        assert [len(slots) for slots in backend.steps] == [1, 2]
+
+    run(test())
+
+
+def test_slot_lost_in_a_step_is_to_be_dropped_unless_it_was_put_back():
+    async def test() -> None:
+        async with engine_over(Losing()) as engine:
+            slot = await engine.open()
+            with pytest.raises(OutOfMemory) as failure:
+                await engine.run(slot, np.concatenate([ones(2), ones(1, 7)]))
+            assert not failure.value.unsettled
+            assert (await engine.run(slot, ones(1))).outputs[0, 0] == 1
+            with pytest.raises(OutOfMemory) as failure:
+                await engine.run(slot, ones(1, 7))
+            assert failure.value.unsettled
+            with pytest.raises(StepFailed, match="StateLost"):
+                await engine.run(slot, ones(1))
+
+    run(test())
+
+
+def test_undo_that_fails_is_told_and_the_engine_goes_on():
+    class Unwritable(FakeBackend):
+        def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
+            if state is not None:
+                raise OSError("broken")
+            super().write(slot, state)
+
+    async def test() -> None:
+        async with engine_over(Unwritable(before_step=raise_on(7, ValueError()))) as engine:
+            slot = await engine.open()
+            with pytest.raises(StepFailed) as failure:
+                await engine.run(slot, np.concatenate([ones(3), ones(1, 7)]))
+            assert failure.value.unsettled
+            assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
+
+    run(test())
+
+
+def test_outputs_of_another_shape_fail_and_the_engine_goes_on():
+    class Odd(FakeBackend):
+        def step(
+            self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()
+        ) -> tuple[Array, dict[str, Array]]:
+            outputs, traces = super().step(slots, inputs, trace)
+            return (outputs.repeat(2, 1) if (inputs == 7).any() else outputs), traces
+
+    async def test() -> None:
+        async with engine_over(Odd()) as engine:
+            with pytest.raises(StepFailed, match="ValueError"):
+                await engine.infer([ones(1, 7)])
+            assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
+
+    run(test())
+
+
+def test_inputs_of_another_width_fail_alone():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate)) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            wide = np.ones((2, 3), np.float32)
+            jobs = [asyncio.ensure_future(engine.infer([inputs])) for inputs in (ones(2), wide, ones(2))]
+            await asyncio.sleep(0.05)
+            gate.open()
+            told = await asyncio.gather(first, *jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in told] == [list, list, StepFailed, list]
+
+    run(test())
+
+
+def test_refused_sequences_leave_nobody_waiting():
+    async def test() -> None:
+        async with engine_over(FakeBackend(), max_queue=2) as engine:
+            for _ in range(10):
+                with pytest.raises(QueueFull):
+                    await engine.infer([ones(1)] * 3)
+            await engine.drain(1)
+            for refused in (
+                engine.infer([ones(1)]),
+                engine.run(Slot(None, 0), ones(1)),
+                engine.replay(ones(1), None, None),
+            ):
+                with pytest.raises(ShuttingDown):
+                    await refused
+            await engine.close(1)
+            engine.drop(Slot(None, 0))
+            assert not engine._waiters
+
+    run(test())
+
+
+def test_back_end_that_hangs_when_a_sequence_is_accepted_is_given_up():
+    gate = Gate()
+
+    class Slow(FakeBackend):
+        def read(self, slot: int) -> dict[str, Array]:
+            gate(ones(1))
+            return super().read(slot)
+
+    async def test() -> None:
+        async with engine_over(Slow(), step_timeout=0.1) as engine:
+            slot = await engine.open()
+            with pytest.raises(StepTimedOut):
+                await engine.run(slot, ones(2))
+            gate.open()
+            await until(lambda: not hangs(engine))
+            assert (await engine.infer([ones(2)]))[0].outputs[-1, 0] == 2
+
+    run(test())
+
+
+def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
+    """An error of the engine's own reaches everyone who waits and everyone who comes, and a drain does not wait."""
+
+    async def test() -> None:
+        engine = Engine("fake", Arenas(FakeBackend(), 2**20), 8, 64, Observed())
+        monkeypatch.setattr(engine, "_tick", lambda: 1 / 0)
         engine.start()
         with pytest.raises(StepFailed, match="has stopped"):
             await engine.infer([ones(3)])
         with pytest.raises(StepFailed, match="has stopped"):
             await engine.open()
+        await asyncio.wait_for(engine.drain(1000), 10)
         await engine.close(1)
 
     run(test())

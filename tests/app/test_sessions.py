@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from starlette.datastructures import State
 
+from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.catalogue import InputFormat, ModelCatalogue, ServedModel
 from app.engine.arenas import Arenas
@@ -19,6 +20,7 @@ from app.engine.engine import Engine
 from app.errors import (
     IdempotencyConflict,
     InvalidRequest,
+    OutOfMemory,
     QueueFull,
     SequenceConflict,
     SessionGone,
@@ -101,6 +103,46 @@ async def service(
 
 def ones(steps: int) -> "np.ndarray[Any, Any]":
     return np.ones((steps, 2), np.float32)
+
+
+class Losing(FakeBackend):
+    """Fails midway through a batch that has a seven among its inputs: no state of the batch is known then."""
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        with self._slots.stepping(slots):
+            outcome = super().step(slots, inputs, trace)
+            if (inputs == 7).any():
+                raise MemoryError
+            return outcome
+
+
+def test_sessions_whose_batch_was_lost_are_computed_anew_from_the_log():
+    async def test() -> None:
+        async with service(backend=Losing(capacity=8)) as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(3)]
+            for name in names:
+                await sessions.step(name, ones(2))
+            jobs = [sessions.step(name, ones(1) * (7 if name is names[1] else 1)) for name in names]
+            told = await asyncio.gather(*jobs, return_exceptions=True)
+            for name, outcome in zip(names, told, strict=True):
+                reached = 3 if isinstance(outcome, Stepped) else 2
+                assert isinstance(outcome, (Stepped, OutOfMemory))
+                assert (await sessions.step(name, ones(1))).result.outputs[0, 0] == reached + 1
+
+    run(test())
+
+
+def test_unlogged_session_whose_batch_was_lost_is_gone():
+    async def test() -> None:
+        async with service(backend=Losing(capacity=8), durability="none") as sessions:
+            session = await sessions.open("fake")
+            await sessions.step(session.id, ones(2))
+            with pytest.raises(OutOfMemory):
+                await sessions.step(session.id, ones(1) * 7)
+            with pytest.raises(SessionGone, match="lost in a failure"):
+                await sessions.step(session.id, ones(1))
+
+    run(test())
 
 
 def test_session_counts_its_steps():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from app.backends.base import Spec
 from app.errors import InvalidSnapshot
-from app.snapshot import Snapshot
+from app.snapshot import Snapshot, _digest
 
 STATE = {"memory": np.arange(6, dtype=np.float32).reshape(2, 3), "controller.h": np.array([-0.0, 1e-42], np.float32)}
 SNAPSHOT = Snapshot("dnc-copy", "f" * 64, 32, 17, STATE)
@@ -62,21 +63,65 @@ def test_what_is_no_snapshot_is_refused_with_its_reason(data, reason):
         Snapshot.from_bytes(data)
 
 
-@pytest.mark.parametrize(
-    ("memory_size", "step"), [(32, -1), (32, 2**53 + 1), (32, 10**30), (32.0, 3), ("32", 3), ([32], 3), (True, 3)]
-)
-def test_snapshot_of_a_step_or_memory_size_that_cannot_be_is_refused(memory_size, step):
-    forged = Snapshot("dnc-copy", "f" * 64, memory_size, step, STATE).to_bytes()
-    with pytest.raises(InvalidSnapshot, match="its metadata cannot be used"):
-        Snapshot.from_bytes(forged)
-    assert Snapshot.from_bytes(Snapshot("dnc-copy", "f" * 64, 32, 2**53, STATE).to_bytes()).step == 2**53
+def forged(**changes: str) -> bytes:
+    """Return the snapshot with other words in its metadata, and the digest that they have."""
+    metadata = {"snapshot": "1", "model": "m", "fingerprint": "f", "memory_size": "32", "step": "3"} | changes
+    metadata = {f"engram.{name}": value for name, value in metadata.items()}
+    return save(STATE, metadata | {"engram.digest": _digest(metadata, STATE)})
+
+
+NO_NUMBERS = ["-1", "+3", " 3", "3 ", "1_0", "3.0", "1e3", "٣", "³", "", "true", "[32]", "9" * 30, str(2**53 + 1)]
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "null", "[" * 5000 + "]" * 5000])
+def test_snapshot_of_a_step_that_cannot_be_is_refused(text):
+    with pytest.raises(InvalidSnapshot, match="step must be a whole number from 0"):
+        Snapshot.from_bytes(forged(step=text))
+    assert Snapshot.from_bytes(forged(step=str(2**53))).step == 2**53
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, "0", '"32"', "Null", "[" * 5000 + "]" * 5000])
+def test_snapshot_of_a_memory_size_that_cannot_be_is_refused(text):
+    with pytest.raises(InvalidSnapshot, match="memory_size must be a whole number from 1"):
+        Snapshot.from_bytes(forged(memory_size=text))
+    assert Snapshot.from_bytes(forged(memory_size="32")).memory_size == 32
+
+
+@pytest.mark.parametrize("metadata", ["null", "{}", None])
+def test_file_without_metadata_is_refused(metadata):
+    header = '{"h":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}' + (
+        f',"__metadata__":{metadata}' if metadata else ""
+    )
+    header = (header + "}").ljust(128)
+    with pytest.raises(InvalidSnapshot):
+        Snapshot.from_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
+
+
+def spec(memory_size: int | None = 32, **axes: list[int | None]) -> Spec:
+    return Spec(1, 1, memory_size, axes or {"memory": [2, 3], "controller.h": [2]}, {})
 
 
 def test_state_of_other_leaves_shapes_or_types_is_refused():
-    SNAPSHOT.check_shapes({"memory": [2, 3], "controller.h": [2]})
-    for expected in ({"memory": [2, 3]}, {"memory": [3, 2], "controller.h": [2]}):
+    leaves = {"memory": [2, 3], "controller.h": [2]}
+    SNAPSHOT.check(spec(32, **leaves))
+    for axes in ({"memory": [2, 3]}, {"memory": [3, 2], "controller.h": [2]}):
         with pytest.raises(InvalidSnapshot, match="its state is"):
-            SNAPSHOT.check_shapes(expected)
-    doubles = Snapshot("a", "f", None, 0, {"h": np.zeros(2)})
-    with pytest.raises(InvalidSnapshot):
-        doubles.check_shapes({"h": [2]})
+            SNAPSHOT.check(spec(32, **axes))
+    with pytest.raises(InvalidSnapshot, match="its state is"):
+        Snapshot("a", "f", None, 0, {"h": np.zeros(2)}).check(spec(None, h=[2]))
+
+
+@pytest.mark.parametrize(("came", "expected"), [(None, 32), (32, None), (32, 31)])
+def test_state_of_another_memory_size_is_refused(came, expected):
+    snapshot = Snapshot("m", "f", came, 3, STATE)
+    with pytest.raises(InvalidSnapshot, match=f"has {expected or 'no'} memory slots"):
+        snapshot.check(spec(expected))
+    snapshot.check(spec(came))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_state_that_is_not_finite_is_refused_with_its_place(value):
+    state = {name: leaf.copy() for name, leaf in STATE.items()}
+    state["memory"][1, 2] = value
+    with pytest.raises(InvalidSnapshot, match=r"-?(nan|inf) at memory\[1\]\[2\]"):
+        Snapshot("m", "f", 32, 3, state).check(spec())
