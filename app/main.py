@@ -63,6 +63,9 @@ COLLECTED_AFTER = 50_000
 ANSWER_SECONDS = 2
 """How long, after the engines have given up, their last answers have to leave."""
 
+LAST_COMMIT_SECONDS = 0.5
+"""How long the store has at least to write what is left when the server stops."""
+
 PROBE_SLOTS = 1
 """Slots of the arena beyond those of sessions and sequences: for /readyz."""
 
@@ -75,7 +78,9 @@ def create_app(settings: Settings) -> FastAPI:
     """
     metrics = Metrics()
     store = _open_store(settings)
-    writer = Writer(store, metrics, settings.durability, settings.commit_interval, settings.sync_interval)
+    writer = Writer(
+        store, metrics, settings.durability, settings.commit_interval, settings.sync_interval, settings.step_timeout
+    )
     models = _load_models(settings, metrics, writer)
     app = FastAPI(
         title="Engram",
@@ -182,7 +187,7 @@ async def _stop(state: State) -> None:
     end = time.monotonic() + state.settings.shutdown_timeout
     await state.sessions.close(state.settings.shutdown_timeout)
     await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models))
-    await state.writer.close()
+    await state.writer.close(max(LAST_COMMIT_SECONDS, end - time.monotonic()))
 
 
 def _spare_the_collector() -> None:

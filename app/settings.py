@@ -99,7 +99,10 @@ class Settings(BaseSettings):
     max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
     idle_timeout: float = Field(7 * 86400, gt=0, le=FOREVER, description="seconds without use until a session expires")
     step_timeout: float = Field(
-        60, gt=0, le=FOREVER, description="seconds after which a step that hangs is given up by those who wait for it"
+        60,
+        gt=0,
+        le=FOREVER,
+        description="seconds after which a step, or a store, that hangs is given up by those who wait for it",
     )
     ready_timeout: float = Field(5, gt=0, le=FOREVER, description="seconds that /readyz waits for a step of each model")
     shutdown_timeout: float = Field(

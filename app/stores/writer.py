@@ -7,12 +7,14 @@
     call() ---- Call -----'                 write all steps in it at once; then carry out the calls, one by one
     futures, done() <--------------------   sync, where every commit is to survive a power cut; answer
 
-What a tick of an engine finished comes as one group; while one commit is under way, the next groups gather.
+What a tick of an engine finished comes as one group; while one commit is under way, the next groups gather. A store
+that hangs is given up by those who wait for it, not by the thread: once the store returns, the thread goes on.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -22,7 +24,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from app.errors import EngramError, SessionMoved, StoreFailed, stopping
 from app.stores.base import Entry, Store
-from app.waiting import settle
+from app.waiting import report, settle
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Group:
 
     entries: Sequence[Entry]
     done: Done
+    released: bool = False
+    """Whether those who waited were answered because the store hung: it is not carried out if it was not begun."""
 
 
 @dataclass(eq=False)
@@ -58,6 +62,7 @@ class Call:
 
     function: Callable[[Store], Any]
     waiter: "asyncio.Future[Any]"
+    released: bool = False
 
 
 class Writer:
@@ -65,11 +70,17 @@ class Writer:
 
     ack: a group's steps are done when they are committed. interval: they are done at once, and committed within
     commit_interval seconds; while that fails, no more are taken. What is committed is synced within sync_interval
-    seconds, with 0 before it is done.
+    seconds, with 0 before it is done. timeout: seconds after which nobody waits any more for what the store does.
     """
 
     def __init__(
-        self, store: Store, observer: Observer, durability: Durability, commit_interval: float, sync_interval: float
+        self,
+        store: Store,
+        observer: Observer,
+        durability: Durability,
+        commit_interval: float,
+        sync_interval: float,
+        timeout: float = math.inf,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -77,8 +88,15 @@ class Writer:
         self._commit_interval = commit_interval
         self._sync_interval = sync_interval
         self._inbox: queue.SimpleQueue[Group | Call | None] = queue.SimpleQueue()
+        self._timeout = timeout
         self._closed = False
         self._failure: StoreFailed | None = None
+        self._waiting: set[Group | Call] = set()
+        """Those who are to be answered. Whoever removes one, the thread or the event loop, answers it."""
+        # Set by the event loop
+        self._hang: StoreFailed | None = None
+        # Set by the thread
+        self._busy_since: float | None = None
         # The thread's own
         self._pending: list[Entry] = []
         self._commit_at = 0.0
@@ -89,37 +107,80 @@ class Writer:
 
     def commit(self, entries: Sequence[Entry], done: Done) -> None:
         """Write entries; `done` is called once, from this thread or the writer's, when they count as written."""
-        failure = self._failure
-        if self._waits:
-            self._inbox.put(Group(entries, done))
-        elif failure is not None:
+        failure = self._hang or (None if self._waits else self._failure)
+        if failure is not None:
             done([failure] * len(entries))
+        elif self._waits:
+            self._put(Group(entries, done))
         else:
             self._inbox.put(Group(entries, _nobody))
             done([None] * len(entries))
+
+    def _put(self, item: Group | Call) -> None:
+        self._waiting.add(item)
+        self._inbox.put(item)
 
     # On the event loop
 
     def start(self) -> None:
         """Start the thread."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
+        if self._timeout < math.inf:
+            self._watch()
 
     async def call(self, function: Callable[[Store], T]) -> T:
-        """Do something with the store after all that was asked before, and return what it gave."""
+        """Do something with the store after all that was asked before, and return what it gave.
+
+        Raises what the function raises, StoreFailed where the store hangs, and ShuttingDown.
+        """
         if self._closed:
             raise stopping()
-        call = Call(function, asyncio.get_running_loop().create_future())
-        self._inbox.put(call)
+        if self._hang is not None:
+            raise self._hang.with_traceback(None)
+        call = Call(function, self._loop.create_future())
+        self._put(call)
         result: T = await call.waiter
         return result
 
-    async def close(self) -> None:
-        """Write what is left and let go of the store; a second call finds nothing to do."""
+    async def close(self, timeout: float | None = None) -> None:
+        """Write what is left and close the store; a second call finds nothing to do.
+
+        timeout: seconds after which a store that hangs is left as it is.
+        """
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
         if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, timeout)
+        if self._thread.is_alive():
+            logger.error("the store hangs, and is left as it is: what was acknowledged is in it")
+            self._release_all(stopping())
+
+    def _watch(self) -> None:
+        """Check repeatedly whether the store hangs, and if so answer everyone who waits for it."""
+        since = self._busy_since
+        if self._hang is None and since is not None and time.monotonic() - since > self._timeout:
+            logger.error("the store does not answer within %g s", self._timeout)
+            self._hang = StoreFailed(
+                f"the store does not answer within {self._timeout:g} s (setting step_timeout); the request may or may "
+                "not have been applied: read the session's step to find out"
+            )
+            self._release_all(self._hang)
+            if self._busy_since != since:  # it has just answered, and the thread may not have seen that it hung
+                self._recover()
+        if self._thread.is_alive():
+            self._loop.call_later(self._timeout / 4, self._watch)
+
+    def _release_all(self, error: EngramError) -> None:
+        for item in list(self._waiting):
+            item.released = True
+            self._settle(item, error)
+
+    def _recover(self) -> None:
+        if self._hang is not None:
+            logger.warning("the store answers again")
+            self._hang = None
 
     # On the writer's thread
 
@@ -128,10 +189,10 @@ class Writer:
             try:
                 told, unsynced = self._carry_out(items)
             except Exception as error:  # a bug of ours: whoever waits is told, and the next ones are served
-                failure = _explained(error)
-                told, unsynced = [(item, failure) for item in items], failure
+                told, unsynced = [(item, None) for item in items], _explained(error)
             for item, outcome in told:
-                _settle(item, outcome, unsynced)
+                self._settle(item, unsynced or outcome)
+            self._rest()
         self._flush()
         self._store.close()
 
@@ -157,7 +218,7 @@ class Writer:
 
     def _carry_out(self, items: Sequence[Group | Call]) -> tuple[list[tuple[Group | Call, Any]], EngramError | None]:
         """Do what was asked, and return what came of each, and what goes for all of them."""
-        groups = [item for item in items if isinstance(item, Group)]
+        groups = [item for item in items if isinstance(item, Group) and not item.released]
         calls = [item for item in items if isinstance(item, Call)]
         outcomes: list[Any] = []
         if self._waits:
@@ -183,14 +244,14 @@ class Writer:
     def _append(self, entries: Sequence[Entry]) -> list[EngramError | None]:
         if not entries:
             return []
-        began = time.perf_counter()
+        began = self._begin()
         try:
             refused = self._store.append(entries)
         except Exception as error:
             failure = _explained(error)
-            self._observer.failure()
+            report(self._observer.failure)
             return [failure] * len(entries)
-        self._observer.commit(len(entries), time.perf_counter() - began)
+        report(self._observer.commit, len(entries), time.monotonic() - began)
         self._note_write()
         return [_moved() if index in refused else None for index in range(len(entries))]
 
@@ -213,14 +274,15 @@ class Writer:
         self._commit_at = time.monotonic() + self._commit_interval
 
     def _answer(self, call: Call) -> Any:
-        """Carry out a call, unless what it may build on could not be written."""
-        if self._failure is not None:
+        """Carry out a call, unless nobody waits for it any more, or what it may build on could not be written."""
+        if call.released or self._failure is not None:
             return self._failure
+        self._begin()
         try:
             outcome = call.function(self._store)
         except Exception as error:
             if not isinstance(error, EngramError) or isinstance(error, StoreFailed):
-                self._observer.failure()
+                report(self._observer.failure)
             return _explained(error)
         self._note_write()
         return outcome
@@ -234,11 +296,12 @@ class Writer:
         if self._sync_at is None or not self._is_due(self._sync_at):
             return None
         self._sync_at = None
+        self._begin()
         try:
             self._store.sync()
         except StoreFailed as error:
             logger.error("%s", error)
-            self._observer.failure()
+            report(self._observer.failure)
             if self._sync_interval == 0:
                 return error
             self._note_write()  # to try again, also where nothing more is written
@@ -247,14 +310,40 @@ class Writer:
     def _is_due(self, moment: float) -> bool:
         return time.monotonic() >= moment
 
+    def _begin(self) -> float:
+        """Note that an operation of the store begins, and return the time."""
+        began = self._busy_since = time.monotonic()
+        self._end_hang()
+        return began
 
-def _settle(item: Group | Call, outcome: Any, unsynced: EngramError | None) -> None:
-    """Tell what became of a group or a call, from the writer's thread."""
-    if isinstance(item, Group):
-        item.done(outcome if unsynced is None else [unsynced] * len(item.entries))
-        return
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        item.waiter.get_loop().call_soon_threadsafe(settle, item.waiter, unsynced or outcome)
+    def _rest(self) -> None:
+        """Note that the store does nothing."""
+        self._busy_since = None
+        self._end_hang()
+
+    def _end_hang(self) -> None:
+        if self._hang is not None:
+            self._post(self._recover)
+
+    # From both
+
+    def _settle(self, item: Group | Call, outcome: Any) -> None:
+        """Answer those who wait for a group or a call, unless they have been answered.
+
+        outcome: of a call, its result or error; of a group, the error of each entry, or one for all of them.
+        """
+        try:
+            self._waiting.remove(item)
+        except KeyError:
+            return
+        if isinstance(item, Group):
+            report(item.done, [outcome] * len(item.entries) if isinstance(outcome, EngramError) else outcome)
+        else:
+            self._post(settle, item.waiter, outcome)
+
+    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function, *arguments)
 
 
 def _explained(error: Exception) -> EngramError:
