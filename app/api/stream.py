@@ -132,6 +132,7 @@ class _Stream:
                 self._state = State.STEPPING
                 await self._send(await self._carry_out(session, self._read(message)))
         finally:
+            self._state = State.CLOSED  # a wake-up that is on its way must not cancel the last frames
             session.ended.remove_done_callback(self._wake)
 
     async def _receive(self, session: Session) -> dict[str, Any]:

@@ -3,6 +3,7 @@
    FAULTS, in the environment, is a directory. In it:
 
    fail          while it is there, whatever would change a file of the database fails: "EIO" or "ENOSPC", as it says
+   stall         while it is there, whatever would change a file of the database waits
    read-only     while it is there, no such file can be opened for writing, and its directory not be written to
    offset        seconds by which the wall clock is ahead of that of the machine
    synced/       while it is there, a copy of each such file as it was when it was last synced: what a power cut leaves
@@ -60,10 +61,11 @@ static int database_path(int file, char path[PATH_MAX]) {
     return strstr(path, DATABASE) != NULL;
 }
 
-/* Whether a change of a file is to fail; errno says how. */
+/* Whether a change of a file is to fail; errno says how. It waits first where it is to stall. */
 static int fails(int file) {
     char path[PATH_MAX], reason[64];
     int before = errno;
+    while (is_there("stall") && database_path(file, path)) usleep(1000);
     if (!is_there("fail") || !database_path(file, path) || !read_fault("fail", reason)) {
         errno = before;
         return 0;

@@ -459,6 +459,41 @@ def test_sequence_that_was_given_up_touches_no_session_that_comes_after_it(check
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "step_timed_out")
 
 
+def test_store_that_hangs_is_given_up_in_time_and_loses_nothing(checkpoints, data, faults):
+    flags = ("--step-timeout", "0.5")
+    with (
+        Server(checkpoints, data, *flags, environment=faults.environment) as server,
+        Load(server.url, CHECKPOINT, CLIENTS) as load,
+    ):
+        for _ in range(3):
+            load.wait_for(CLIENTS)
+            before = load.counts["store_failed"]
+            faults.begin("stall")
+            load.wait_until(lambda before=before: load.counts["store_failed"] >= before + CLIENTS)
+            faults.end("stall")
+        load.wait_for(CLIENTS)
+        check(server, load, CHECKPOINT)
+    assert "Traceback" not in server.log
+
+
+def test_server_stops_though_its_store_hangs_and_keeps_what_it_answered(checkpoints, data, faults, reference):
+    flags = ("--shutdown-timeout", "0.2")
+    server = Server(checkpoints, data, *flags, environment=faults.environment)
+    with server:
+        session = Client(server)
+        session.step(random_inputs(3, 1))
+        faults.begin("stall")
+        asking = threading.Thread(target=lambda: session.post(random_inputs(1, 2)))
+        asking.start()
+        server.process.terminate()
+        server.process.wait(timeout=60)
+        asking.join()
+        faults.end("stall")
+    with Server(checkpoints, data) as session.server:
+        assert goes_on(session, reference)
+    assert "the store hangs, and is left as it is" in server.log
+
+
 # The clients
 
 

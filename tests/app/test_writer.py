@@ -1,6 +1,7 @@
 """The thread that owns the store: group commits, what interval and sync promise, and what happens when it fails."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,8 +24,10 @@ class Watched(MemoryStore):
         self.failing: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
+        self.entered.set()
         assert self.gate.wait(10)
         self._fail("append")
         self.done.append(len(entries))
@@ -53,10 +56,10 @@ class Reports:
 
 @asynccontextmanager
 async def writing(
-    durability: Durability = "ack", commit_interval: float = 0.01, sync_interval: float = 100
+    durability: Durability = "ack", commit_interval: float = 0.01, sync_interval: float = 100, timeout: float = math.inf
 ) -> AsyncIterator[tuple[Writer, Watched]]:
     store = Watched()
-    writer = Writer(store, Reports(), durability, commit_interval, sync_interval)
+    writer = Writer(store, Reports(), durability, commit_interval, sync_interval, timeout)
     writer.start()
     try:
         yield writer, store
@@ -265,3 +268,83 @@ def test_close_writes_what_is_left_and_refuses_what_comes_then():
             await writer.close()
 
     run(test())
+
+
+def test_store_that_hangs_is_given_up_by_all_who_wait_and_all_who_come():
+    async def test() -> None:
+        async with writing(timeout=0.1) as (writer, store):
+            record = await opened(writer)
+            store.gate.clear()
+            first, second = Told(), Told()
+            writer.commit([entry(record, 0), entry(record, 1)], first)
+            waiting = asyncio.ensure_future(writer.call(lambda store: store.find("a")))
+            with pytest.raises(StoreFailed, match=r"does not answer within 0\.1 s"):
+                await waiting
+            with pytest.raises(StoreFailed, match="does not answer"):
+                await writer.call(lambda store: store.find("a"))
+            writer.commit([entry(record, 2)], second)
+            assert [type(error) for told in (first, second) for error in told.outcomes[0]] == [StoreFailed] * 3
+
+    run(test())
+
+
+def test_store_that_answers_again_has_what_it_was_in_and_not_what_waited():
+    async def test() -> None:
+        async with writing(timeout=0.1) as (writer, store):
+            record, others = await opened(writer), [Told(), Told()]
+            store.gate.clear()
+            writer.commit([entry(record, 0)], others[0])
+            await asyncio.to_thread(store.entered.wait)
+            writer.commit([entry(record, 1)], others[1])
+            await until(lambda: all(told.outcomes for told in others))
+            store.gate.set()
+            await until(lambda: writer._hang is None)
+            found = await writer.call(lambda store: store.find("a"))
+            assert isinstance(found, Record)
+            assert found.step == 1
+            assert [len(told.outcomes) for told in others] == [1, 1], "nobody is told twice"
+
+    run(test())
+
+
+def test_interval_takes_no_more_while_the_store_hangs_and_writes_what_it_took():
+    async def test() -> None:
+        async with writing("interval", commit_interval=0.01, timeout=0.1) as (writer, store):
+            record, taken, refused = await opened(writer), Told(), Told()
+            store.gate.clear()
+            writer.commit([entry(record, 0)], taken)
+            await until(lambda: writer._hang)
+            writer.commit([entry(record, 1)], refused)
+            assert (taken.outcomes, type(refused.outcomes[0][0])) == ([[None]], StoreFailed)
+            store.gate.set()
+            await until(lambda: writer._hang is None and store.done == [1])
+
+    run(test())
+
+
+def test_close_leaves_a_store_that_hangs():
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, told = await opened(writer), Told()
+            store.gate.clear()
+            writer.commit([entry(record, 0)], told)
+            await asyncio.wait_for(writer.close(0.1), 10)
+            assert [type(error) for error in told.outcomes[0]] == [ShuttingDown]
+
+    run(test())
+
+
+def test_error_of_those_who_are_told_stops_nothing(caplog):
+    def broken(_: Sequence[EngramError | None]) -> None:
+        raise RuntimeError("broken")
+
+    async def test() -> None:
+        async with writing() as (writer, _):
+            record = await opened(writer)
+            writer.commit([entry(record, 0)], broken)
+            found = await writer.call(lambda store: store.find("a"))
+            assert isinstance(found, Record)
+            assert found.step == 1
+
+    run(test())
+    assert "an observer failed" in caplog.text
