@@ -483,15 +483,19 @@ def test_server_stops_though_its_store_hangs_and_keeps_what_it_answered(checkpoi
         session = Client(server)
         session.step(random_inputs(3, 1))
         faults.begin("stall")
-        asking = threading.Thread(target=lambda: session.post(random_inputs(1, 2)))
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(session.post(random_inputs(1, 2))))
         asking.start()
+        while 'engram_sequences{model="dnc-copy"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+            time.sleep(0.01)
         server.process.terminate()
         server.process.wait(timeout=60)
         asking.join()
         faults.end("stall")
+        assert answers[0].status_code == 503
+        assert "the store hangs, and is left as it is" in server.log
     with Server(checkpoints, data) as session.server:
         assert goes_on(session, reference)
-    assert "the store hangs, and is left as it is" in server.log
 
 
 # The clients
