@@ -25,6 +25,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import time
 import uuid
 from collections import deque
@@ -304,8 +305,7 @@ class AsyncClient:
         self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None
     ) -> Result:
         """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept."""
-        answer = await self._infer(model, _sequence(inputs).tolist(), trace, memory_size)
-        return Result(_array(answer["outputs"]), _traces(answer["trace"]), answer["steps"])
+        return await self._infer(model, _sequence(inputs).tolist(), trace, memory_size, _result)
 
     async def infer_many(
         self, model: str, sequences: Iterable[ArrayLike], trace: Iterable[str] = (), memory_size: int | None = None
@@ -314,15 +314,13 @@ class AsyncClient:
         several = [_sequence(inputs).tolist() for inputs in sequences]
         if not several:
             return []
-        answer = await self._infer(model, several, trace, memory_size)
-        traces = [{name: values[b] for name, values in answer["trace"].items()} for b in range(len(several))]
-        columns = zip(answer["outputs"], traces, answer["steps"], strict=True)
-        return [Result(_array(outputs), _traces(trace), steps) for outputs, trace, steps in columns]
+        return await self._infer(model, several, trace, memory_size, _results)
 
-    async def _infer(self, model: str, inputs: Any, trace: Iterable[str], memory_size: int | None) -> dict[str, Any]:
+    async def _infer(
+        self, model: str, inputs: Any, trace: Iterable[str], memory_size: int | None, read: Callable[[bytes], T]
+    ) -> T:
         document = {"model": model, "inputs": inputs, "trace": _names(trace), "memory_size": memory_size}
-        answer: dict[str, Any] = await self._send(_post("/infer", document), json.loads)
-        return answer
+        return await self._send(_post("/infer", document), read)
 
     async def open(self, model: str, memory_size: int | None = None) -> "AsyncSession":
         """Open a session."""
@@ -342,11 +340,14 @@ class AsyncClient:
 
     async def sessions(self, model: str | None = None, limit: int = 100) -> list["AsyncSession"]:
         """Return the open sessions, of one model or of all, the most recently used first."""
-        found = await self._send(_get("/sessions", model=model, limit=limit), json.loads)
-        return [AsyncSession(self, document) for document in found]
+
+        def read(content: bytes) -> list[AsyncSession]:
+            return [AsyncSession(self, document) for document in json.loads(content)]
+
+        return await self._send(_get("/sessions", model=model, limit=limit), read)
 
     async def _session(self, request: _Request) -> "AsyncSession":
-        return AsyncSession(self, await self._send(request, json.loads))
+        return await self._send(request, lambda content: AsyncSession(self, json.loads(content)))
 
     def _tries(self) -> _Tries:
         return _Tries(self.url, self.timeout)
@@ -358,7 +359,8 @@ class AsyncClient:
             answer = await self._wire.request(request, tries.left)
             if answer.status >= 300:
                 raise _refusal(_problem(answer.status, answer.content), answer.headers.get("Retry-After", ""))
-            return read(answer.content)
+            with _reading(answer.content):
+                return read(answer.content)
 
         return await self._persist(once, tries or self._tries())
 
@@ -401,8 +403,8 @@ class AsyncSession:
         tries.reached = self._in_doubt
         self._in_doubt = True
         try:
-            answer = await self._client._send(_post(f"{self._path}/steps", document), json.loads, tries)
-            stepped = _stepped(answer)
+            request = _post(f"{self._path}/steps", document)
+            stepped = await self._client._send(request, lambda content: _stepped(json.loads(content)), tries)
         except Conflict as conflict:
             found = await self._find(sequence, names, conflict) if tries.reached else None
             if found is None:
@@ -451,7 +453,7 @@ class AsyncSession:
         await self._move(_post(f"{self._path}/reset", {}))
 
     async def _move(self, request: _Request) -> None:
-        self.step = (await self._client._send(request, json.loads))["step"]
+        _, self.step = await self._client._send(request, _kept)
         self._in_doubt = False
 
     async def recording(
@@ -460,9 +462,9 @@ class AsyncSession:
         """Yield the steps after `start`, if not given all that are kept, up to `stop` or where the session is now."""
         names = ",".join(_names(trace)) or None
         if start is None or stop is None:
-            told = await self._client._send(_get(self._path), json.loads)
-            start = told["oldest"] if start is None else start
-            stop = told["step"] if stop is None else stop
+            oldest, step = await self._client._send(_get(self._path), _kept)
+            start = min(oldest, step) if start is None else start
+            stop = step if stop is None else stop
         for first in range(start, stop, PAGE):
             query = {"from": first, "to": min(first + PAGE, stop), "trace": names}
             for recorded in await self._client._send(_get(f"{self._path}/recording", JSON_LINES, **query), _steps):
@@ -898,6 +900,24 @@ def _traces(traces: Mapping[str, Any]) -> Traces:
     return {name: _array(values) for name, values in traces.items()}
 
 
+def _result(content: bytes) -> Result:
+    answer = json.loads(content)
+    return Result(_array(answer["outputs"]), _traces(answer["trace"]), answer["steps"])
+
+
+def _results(content: bytes) -> list[Result]:
+    answer = json.loads(content)
+    traces = [{name: values[b] for name, values in answer["trace"].items()} for b in range(len(answer["steps"]))]
+    columns = zip(answer["outputs"], traces, answer["steps"], strict=True)
+    return [Result(_array(outputs), _traces(trace), steps) for outputs, trace, steps in columns]
+
+
+def _kept(content: bytes) -> tuple[int, int]:
+    """Return the first step that is kept of a session, but for 0, and the step that it is at."""
+    session = json.loads(content)
+    return session["oldest"], session["step"]
+
+
 def _stepped(answer: Mapping[str, Any]) -> Stepped:
     return Stepped(_array(answer["outputs"]), _traces(answer["trace"]), answer["step"])
 
@@ -917,10 +937,11 @@ def _unpacked(message: str | bytes) -> dict[str, Any]:
     """Return a frame of the server's, its arrays as NumPy arrays. Raises EngramClientError, _Lost for "not now"."""
     if isinstance(message, str):
         raise EngramClientError({"code": "no_subprotocol", "detail": "the server does not speak engram.msgpack"})
-    document: dict[str, Any] = msgpack.unpackb(message, object_hook=_unpacked_array)
-    if document["type"] == "error":
-        raise _refusal(document)
-    return document
+    with _reading(message):
+        document: dict[str, Any] = msgpack.unpackb(message, object_hook=_unpacked_array)
+        if document["type"] == "error":
+            raise _refusal(document)
+        return document
 
 
 def _unpacked_array(value: dict[str, Any]) -> Any:
@@ -957,7 +978,7 @@ def _refusal(problem: Mapping[str, Any], retry_after: str = "") -> Exception:
     error = KINDS.get(status, ServerError if status >= 500 else EngramClientError)(problem)
     if status not in AWAY:
         return error
-    lost = _Lost(str(error), after=float(retry_after) if retry_after.isdigit() else 0.0)
+    lost = _Lost(str(error), after=float(retry_after) if re.fullmatch("[0-9]+", retry_after) else 0.0)
     lost.__cause__ = error
     return lost
 
@@ -981,8 +1002,18 @@ def _border() -> Iterator[None]:
         raise _closing(error) from error
     except InvalidStatus as error:
         raise _refusal(_problem(error.response.status_code, bytes(error.response.body or b""))) from error
-    except (httpx.TransportError, WebSocketException, OSError, EOFError) as error:
+    except (httpx.RequestError, WebSocketException, OSError, EOFError) as error:
         raise _Lost(_described(error)) from error
+
+
+@contextlib.contextmanager
+def _reading(content: bytes) -> Iterator[None]:
+    """Raise EngramClientError for an answer that Engram does not give, as when another server listens there."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, msgpack.UnpackException) as error:
+        detail = f"the answer is not one of Engram's ({_described(error)}): {content[:200].decode(errors='replace')}"
+        raise EngramClientError({"code": "unreadable_answer", "detail": detail}) from error
 
 
 def _described(error: Exception) -> str:

@@ -38,6 +38,7 @@ from app.client import (
     EngramClientError,
     InvalidRequest,
     NotFound,
+    Recorded,
     ServerError,
     Session,
     SessionGone,
@@ -48,6 +49,7 @@ from app.client import (
     _border,
     _Lost,
     _Request,
+    _unpacked,
 )
 from tests.app.harness import CHECKPOINTS, ROOT, Server
 
@@ -524,13 +526,33 @@ def test_problem_becomes_an_error_by_its_status(status, kind):
         asyncio.run(session.state())
 
 
-@pytest.mark.parametrize("kind", [*subclasses(httpx.TransportError), ConnectionResetError, TimeoutError, EOFError])
+@pytest.mark.parametrize("kind", [*subclasses(httpx.RequestError), ConnectionResetError, TimeoutError, EOFError])
 def test_every_way_to_lose_a_connection_is_a_loss(kind):
     with pytest.raises(_Lost) as lost, _border():
         raise kind("so it is")
     never_sent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     assert lost.value.reached == (not issubclass(kind, never_sent))
     assert str(lost.value) == f"{kind.__name__}: so it is"
+
+
+@pytest.mark.parametrize("content", [b"<html>hello</html>", b"", b"[]", b"null", b"{}", b'{"step": ', b"[" * 9999])
+def test_answer_of_another_server_is_an_error_of_the_client(content):
+    async def recording(session: AsyncSession) -> list[Recorded]:
+        return [recorded async for recorded in session.recording()]
+
+    calls = [AsyncSession.reset, AsyncSession.state, AsyncSession.fork, lambda session: session.run([[0]]), recording]
+    for call in calls:
+        session, _ = scripted(_Answer(200, {}, content))
+        with pytest.raises(EngramClientError) as refusal:
+            asyncio.run(call(session))
+        assert refusal.value.code == "unreadable_answer"
+
+
+@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x80", b"\x93\x01", b"\x01", msgpack.packb({"type": "error"})])
+def test_frame_of_another_server_is_an_error_of_the_client(frame):
+    with pytest.raises(EngramClientError) as refusal:
+        _unpacked(frame)
+    assert refusal.value.code == "unreadable_answer"
 
 
 @pytest.mark.parametrize(
