@@ -1,6 +1,7 @@
 """The life of a session, over a back end whose arithmetic anyone can follow and a clock that tests move."""
 
 import asyncio
+import json
 import math
 import threading
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.datastructures import State
+from starlette.types import Message
+from starlette.websockets import WebSocket
 
+from app.api.stream import _Stream
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.catalogue import InputFormat, ModelCatalogue, ServedModel
@@ -34,9 +38,10 @@ from app.errors import (
 from app.main import _close
 from app.memory import MemorySizes
 from app.metrics import Metrics
-from app.session import Stepped
+from app.session import Session, Stepped
 from app.sessions import EXPIRED_AT_ONCE, Limits, SessionService
 from app.settings import Settings
+from app.stores.base import EndReason
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability, Writer
@@ -420,6 +425,71 @@ def test_any_number_of_idle_sessions_expire_in_one_look():
             clock.now = IDLE + 1
             await sessions.expire_idle()
             assert await sessions.all(None, 1000) == []
+
+    run(test())
+
+
+@pytest.mark.parametrize("trouble", ["deleted meanwhile", "back end fails", "store fails"])
+def test_trouble_with_one_expired_session_does_not_keep_the_others(trouble, monkeypatch):
+    async def test() -> None:
+        clock, store = Clock(), FailingStore()
+        async with service(clock, store=store) as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(3)]
+            clock.now = IDLE + 1
+            end = sessions._end
+
+            async def failing(session: Session, reason: EndReason) -> None:
+                if session.id != names[0]:
+                    await end(session, reason)
+                elif trouble == "deleted meanwhile":
+                    await end(session, "deleted")
+                    raise session.ended.result()
+                else:
+                    raise StepFailed("broken") if trouble == "back end fails" else StoreFailed("broken")
+
+            monkeypatch.setattr(sessions, "_end", failing)
+            await sessions.expire_idle()
+            left = {session.id for session in await sessions.all(None, 10)}
+            assert left == (set() if trouble == "deleted meanwhile" else {names[0]})
+
+    run(test())
+
+
+@pytest.mark.parametrize("after_greeting", [False, True])
+def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(after_greeting):
+    """Both the greeting and the error wait for the client: the error must come all the same."""
+
+    async def test() -> None:
+        async with service() as sessions:
+            session, sent, sending, reads = await sessions.open("fake"), [], asyncio.Event(), asyncio.Event()
+
+            async def send(message: Message) -> None:
+                if message["type"] == "websocket.send":
+                    sending.set()
+                    await reads.wait()
+                    await asyncio.sleep(0.01)
+                sent.append(message)
+
+            async def receive() -> Message:
+                if sent:
+                    await asyncio.Event().wait()
+                return {"type": "websocket.connect"}
+
+            async def serve() -> None:
+                scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
+                socket = WebSocket(scope, receive, send)
+                await _Stream(socket, sessions, Settings(), Metrics()).run(session.id)
+
+            streaming = asyncio.ensure_future(serve())
+            await sending.wait()
+            if after_greeting:
+                reads.set()
+                await until(lambda: len(sent) == 2)
+            await sessions.delete(session.id)
+            reads.set()
+            await streaming
+            told = json.loads(sent[2]["text"])
+            assert (told["code"], sent[3]["type"], sent[3]["code"]) == ("session_gone", "websocket.close", 4410)
 
     run(test())
 

@@ -69,6 +69,19 @@ def test_recording_tells_inputs_outputs_and_traces_of_every_step(client):
     assert recording(client, session, to=0) == []
 
 
+def test_recording_of_a_restored_session_that_was_reset_is_empty(client):
+    session, inputs = open_session(client), sequence(2)[0]
+    step(client, session, inputs[:4])
+    data = client.get(f"/sessions/{session}/snapshot").content
+    restored = client.post("/sessions", content=data, headers=SNAPSHOT).json()["id"]
+    step(client, restored, inputs[4:6])
+    assert len(recording(client, restored)) == 2
+    client.post(f"/sessions/{restored}/reset").raise_for_status()
+    assert recording(client, restored) == recording(client, restored, to=0) == []
+    step(client, restored, inputs[:1])
+    assert [line["step"] for line in recording(client, restored)] == [1]
+
+
 def test_recording_of_what_is_not_there_is_refused(client):
     session = open_session(client)
     step(client, session, sequence(1)[0])
