@@ -12,16 +12,16 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, Response
-from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
+from app.api.methods import AnswerHead
+from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.backends.base import Backend, check_backend
 from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
@@ -43,17 +43,8 @@ from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
 
-STATIC = Path(__file__).parent / "static"
-
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
 # Where a server that listens on every address is looked at from here
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-
-REVALIDATE = {"Cache-Control": "no-cache"}
 
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
@@ -86,6 +77,10 @@ def create_app(settings: Settings) -> FastAPI:
         title="Engram",
         description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
         lifespan=_lifespan,
+        servers=[{"url": ".", "description": "where this document is"}],  # a proxy may serve all under a prefix
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
     app.state.closing = None
@@ -100,9 +95,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     app.include_router(stream.router)
-    app.mount("/static", PageFiles(directory=STATIC), name="static")
-    app.add_api_route("/", _inspector, include_in_schema=False)
+    add_pages(app)
     add_problem_handlers(app)
+    app.add_middleware(AnswerHead)
     app.add_middleware(MeasureRequests, metrics=metrics)
     return app
 
@@ -195,19 +190,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECTED_AFTER, 20, 20)
-
-
-async def _inspector() -> FileResponse:
-    return FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": PAGE_POLICY, **REVALIDATE})
-
-
-class PageFiles(StaticFiles):
-    """The files of the page; a browser asks each time whether they changed, so that it never mixes versions."""
-
-    def file_response(self, *arguments: Any, **options: Any) -> Response:
-        response = super().file_response(*arguments, **options)
-        response.headers.update(REVALIDATE)
-        return response
 
 
 def _open_store(settings: Settings) -> Store:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.codec import encode_json
+from app.api.methods import allowed_methods
 from app.api.schemas import invalid_value, place_of
 from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound, Unavailable
 
@@ -41,10 +42,15 @@ def add_problem_handlers(app: FastAPI) -> None:
         return problem_response(invalid_value(place_of(problem["loc"][1:]), problem["msg"], problem.get("input")))
 
     @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        kind = MethodNotAllowed if error.status_code == MethodNotAllowed.status else NotFound
-        detail = f"{request.method} {request.url.path}: {error.detail}; GET /docs lists what there is"
-        return problem_response(kind(detail), error.headers)
+    async def no_route(request: Request, _: HTTPException) -> Response:
+        path: str = request.scope["path"]
+        methods = allowed_methods(app, path)
+        if not methods:
+            return problem_response(NotFound(_not_found(app, request.method, path)))
+        allow = {"Allow": ", ".join(methods)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=allow)
+        return problem_response(_not_allowed(request.method, path, allow["Allow"]), allow)
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(_: Request, __: ClientDisconnect) -> Response:
@@ -54,3 +60,19 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return problem_response(InternalError("an unexpected error; the server's log has the details"))
+
+
+def _not_found(app: FastAPI, method: str, path: str) -> str:
+    """Return the detail of the error for a path without a route."""
+    shorter = path.rstrip("/")
+    if shorter != path and allowed_methods(app, shorter):
+        return f"{method} {path}: there is nothing here; the path without the slash at its end is {shorter}"
+    return f"{method} {path}: there is nothing here; GET /docs lists what there is"
+
+
+def _not_allowed(method: str, path: str, allowed: str) -> MethodNotAllowed:
+    return MethodNotAllowed(
+        f"{method} {path}: the methods of this path are {allowed}; GET /docs lists what there is",
+        expected=f"one of {allowed}",
+        got=method,
+    )

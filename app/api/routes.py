@@ -117,9 +117,9 @@ async def open_session(
     """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
     if SAFETENSORS in content_type.lower():
         data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + SNAPSHOT_HEADER_BYTES))
-        return _opened(await sessions.restore(data, model, idempotency_key), sessions)
+        return _opened(await sessions.restore(data, model, idempotency_key), sessions, "sessions/")
     wanted = parse(OpenRequest, decode_json(await read_body(request, settings.max_body_bytes)))
-    return _opened(await sessions.open(wanted.model, wanted.memory_size, idempotency_key), sessions)
+    return _opened(await sessions.open(wanted.model, wanted.memory_size, idempotency_key), sessions, "sessions/")
 
 
 @router.get("/sessions", response_model=list[SessionAnswer], tags=["sessions"])
@@ -187,7 +187,7 @@ async def fork_session(
     session: str, body: OptionalBody, sessions: TheSessions, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Open a session that shares the past of another, up to where that one is or to an earlier step."""
-    return _opened(await sessions.fork(session, parse(ForkRequest, body).step, idempotency_key), sessions)
+    return _opened(await sessions.fork(session, parse(ForkRequest, body).step, idempotency_key), sessions, "../")
 
 
 @router.get(
@@ -276,9 +276,10 @@ async def prometheus(metrics: TheMetrics, models: TheModels, sessions: TheSessio
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _opened(session: SessionInfo, sessions: SessionService) -> Response:
+def _opened(session: SessionInfo, sessions: SessionService, place: str) -> Response:
+    """Return the answer for a session that was opened; place: of all sessions, relative to the URL of the request."""
     response = answer(_session(session, sessions), 201)
-    response.headers["Location"] = f"/sessions/{session.id}"
+    response.headers["Location"] = f"{place}{session.id}"
     return response
 
 

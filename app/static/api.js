@@ -1,4 +1,5 @@
 // The part of the HTTP interface that the page speaks. Whatever goes wrong is thrown as a Problem.
+// Paths are relative to the page, which a proxy may serve under a prefix.
 
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
@@ -10,13 +11,13 @@ export class Problem extends Error {
 
 /** Return the names of the models that are served. */
 export async function modelNames() {
-  const models = await json("GET", "/models");
+  const models = await json("GET", "models");
   return models.map((model) => model.name);
 }
 
 /** Return everything that the server tells about one model. */
 export function describeModel(name) {
-  return json("GET", `/models/${encodeURIComponent(name)}`);
+  return json("GET", `models/${encodeURIComponent(name)}`);
 }
 
 /**
@@ -26,8 +27,8 @@ export function describeModel(name) {
  * Returns outputs [T][O], the named traces, each [T][...], and the memory after the last step, [N][W], or null.
  */
 export async function runSequence(model, inputs, traceNames, memorySize) {
-  const { id } = await json("POST", "/sessions", { model: model.name, memory_size: memorySize });
-  const session = `/sessions/${encodeURIComponent(id)}`;
+  const { id } = await json("POST", "sessions", { model: model.name, memory_size: memorySize });
+  const session = `sessions/${encodeURIComponent(id)}`;
   try {
     const { outputs, trace } = await json("POST", `${session}/steps`, { inputs, trace: traceNames });
     return { outputs, trace, memory: await finalMemory(model, session) };

@@ -110,7 +110,7 @@ def test_forks_are_sessions_of_their_own(client):
     step(client, session, inputs[:half])
     response = client.post(f"/sessions/{session}/fork")
     fork = response.json()
-    assert (response.status_code, fork["step"], response.headers["location"]) == (201, half, f"/sessions/{fork['id']}")
+    assert (response.status_code, fork["step"], response.headers["location"]) == (201, half, f"../{fork['id']}")
     early = client.post(f"/sessions/{session}/fork", json={"step": 1}).json()
     client.delete(f"/sessions/{session}").raise_for_status()
     step(client, early["id"], inputs[1:half])

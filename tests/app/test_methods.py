@@ -1,0 +1,99 @@
+"""The methods that routes answer beside their own: laws over all routes of a real server."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.api import routes
+from app.api.pages import add_pages
+from tests.app.test_http import open_session, problem
+
+
+def offered() -> dict[str, set[str]]:
+    """Return the methods of every path of the server, as they are registered."""
+    pages = FastAPI(docs_url=None, redoc_url=None)
+    add_pages(pages)
+    found: dict[str, set[str]] = {}
+    for route in [*routes.router.routes, *pages.routes]:
+        found.setdefault(route.path, set()).update(route.methods - {"HEAD"})  # type: ignore[attr-defined]
+    return found
+
+
+OFFERED = offered()
+READABLE = sorted(path for path, methods in OFFERED.items() if "GET" in methods)
+
+
+@pytest.fixture(scope="module")
+def paths(server) -> Iterator[dict[str, str]]:
+    """The routes of the server, with what stands for their parameters."""
+    with httpx.Client(base_url=server.url) as client:
+        session = open_session(client)
+        client.post(f"/sessions/{session}/steps", json={"inputs": [[0.0] * 10] * 3})
+        values = {"{session}": session, "{name:path}": "inspector.css", "{name}": "dnc-copy"}
+        filled = {path: path for path in OFFERED}
+        for parameter, value in values.items():
+            filled = {path: text.replace(parameter, value) for path, text in filled.items()}
+        yield filled
+
+
+def test_table_has_the_routes_that_there_are():
+    assert {"/", "/docs", "/openapi.json", "/static/{name:path}", "/readyz", "/sessions/{session}/recording"} < {
+        *READABLE
+    }
+    assert OFFERED["/sessions/{session}"] == {"GET", "DELETE"}
+
+
+@pytest.mark.parametrize("path", READABLE)
+def test_head_answers_as_get_without_a_body(client, paths, path):
+    changing = {"date", "content-length"} if path in ("/metrics", "/sessions", "/sessions/{session}") else {"date"}
+    got, head = (client.request(method, paths[path]) for method in ("GET", "HEAD"))
+    assert (head.status_code, head.content) == (200, b"")
+    assert {name: value for name, value in head.headers.items() if name not in changing} == {
+        name: value for name, value in got.headers.items() if name not in changing | {"transfer-encoding"}
+    }
+    assert ("content-length" in head.headers) == ("content-length" in got.headers)
+
+
+@pytest.mark.parametrize("path", sorted(OFFERED))
+def test_allow_names_all_methods_of_the_path(client, paths, path):
+    methods = {*OFFERED[path], "OPTIONS"} | ({"HEAD"} if "GET" in OFFERED[path] else set())
+    asked = client.options(paths[path])
+    assert (asked.status_code, asked.content) == (204, b"")
+    refused = client.request("PUT", paths[path])
+    assert "PUT" in str(problem(refused, 405, "method_not_allowed")["got"])
+    assert {*asked.headers["allow"].split(", ")} == {*refused.headers["allow"].split(", ")} == methods
+
+
+@pytest.mark.parametrize("path", sorted(OFFERED.keys() - {"/", "/static/{name:path}"}))
+def test_path_with_a_slash_more_is_no_route_and_no_redirect(client, paths, path):
+    for method in ("GET", "POST", "HEAD", "OPTIONS"):
+        answer = client.request(method, f"{paths[path]}/", headers={"Host": "elsewhere.example"})
+        assert (answer.status_code, "location" in answer.headers) == (404, False)
+    told = problem(client.post(f"{paths[path]}/"), 404, "not_found")["detail"]
+    assert f"without the slash at its end is {paths[path]}" in str(told)
+
+
+def test_head_of_what_is_not_there_is_refused_without_a_body(client):
+    for path, status in (("/nothing", 404), ("/models/nobody", 404), ("/infer", 405), ("/sessions?limit=0", 422)):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (status, b"")
+        assert int(answer.headers["content-length"]) > 0
+
+
+def test_head_is_counted_as_head(client):
+    client.head("/healthz")
+    assert 'engram_requests_total{method="HEAD",route="/healthz",status="200"}' in client.get("/metrics").text
+
+
+def test_head_of_a_long_recording_computes_no_more_than_its_beginning(client):
+    session = open_session(client)
+    for _ in range(10):
+        client.post(f"/sessions/{session}/steps", json={"inputs": [[0.0] * 10] * 500})
+    counter = 'engram_steps_total{model="dnc-copy"} '
+    before = client.get("/metrics").text.split(counter)[1].split()[0]
+    assert client.head(f"/sessions/{session}/recording").status_code == 200
+    client.get("/readyz")
+    after = client.get("/metrics").text.split(counter)[1].split()[0]
+    assert float(after) - float(before) < 5000
