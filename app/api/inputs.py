@@ -1,5 +1,6 @@
 """From what a client sent to arrays: every refusal names the place, what was expected and what came."""
 
+import math
 import reprlib
 from typing import Any
 
@@ -9,7 +10,8 @@ from app.backends.base import Array
 from app.catalogue import InputFormat
 from app.errors import InvalidInput
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
+"""The largest float64 that float32 rounds to a finite number; NumPy prints float32's own as 3.4028235e+38, above it."""
 
 
 def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_sequences: int) -> tuple[list[Array], bool]:

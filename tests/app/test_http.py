@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 import safetensors.numpy
 
@@ -137,6 +138,11 @@ def test_infer_numbers_that_are_not_finite_are_refused_with_their_place(client, 
     body = f'{{"model": "dnc-copy", "inputs": [{GOOD}, [{number}, 0,0,0,0,0,0,0,0,0]]}}'
     told = problem(client.post("/infer", content=body), 422, "invalid_input")
     assert told["place"] == "inputs[1][0]"
+
+
+def test_infer_takes_the_largest_number_of_float32_as_numpy_prints_it(client):
+    body = f'{{"model": "lstm-copy", "inputs": [[{np.finfo(np.float32).max!s}, 0,0,0,0,0,0,0,0,0]]}}'
+    assert client.post("/infer", content=body).json()["steps"] == 1
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,25 @@ def test_one_bad_number_is_found(value, row, column, bad):
     assert refusal.value.more["place"] == f"inputs[{row}][{column}]"
 
 
+OVERFLOW = 2.0**128 - 2.0**103
+"""Half way between the largest float32 and the next power of two: where rounding to float32 gives infinity."""
+
+LARGEST = math.nextafter(OVERFLOW, 0)
+near = st.sampled_from([OVERFLOW, LARGEST, 3.4028235e38, 3.4028234e38, 3.4028236e38, 2.0**128, 2**128 - 2**104, 2**127])
+
+
+@given(st.floats() | near | near.map(lambda number: -number) | st.integers(2**128 - 2**104, 2**128))
+def test_numbers_are_taken_where_float32_rounds_them_to_finite_ones(number):
+    with np.errstate(over="ignore"):
+        rounded = np.float64(number).astype(np.float32)
+    try:
+        assert parse_sequence([[number]], InputFormat(1), 10) == [[rounded]]
+    except InvalidInput:
+        assert not np.isfinite(rounded)
+    else:
+        assert np.isfinite(rounded)
+
+
 TOKENS = InputFormat(1, vocabulary_size=7)
 tokens = st.lists(st.integers(0, 6) | st.sampled_from([0.0, 6.0, True]), min_size=1, max_size=6)
 
