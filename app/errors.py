@@ -8,6 +8,7 @@
     |   |-- InvalidSnapshot     of another model, of another version, or damaged
     |   `-- NonFiniteOutput     the model's numbers overflowed on this input
     |-- BodyTooLarge
+    |-- UnsupportedEncoding     the body came in a coding that is not taken
     |-- NotFound
     |   |-- ModelNotFound
     |   `-- SessionNotFound
@@ -91,6 +92,10 @@ class NonFiniteOutput(InvalidRequest):
 
 class BodyTooLarge(EngramError):
     code, status, title = "body_too_large", 413, "The body is too large"
+
+
+class UnsupportedEncoding(EngramError):
+    code, status, title = "unsupported_encoding", 415, "The coding of the body is not taken"
 
 
 class NotFound(EngramError):

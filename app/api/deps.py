@@ -1,7 +1,7 @@
 """What routes ask for, by name."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -9,6 +9,7 @@ from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
 from app.api.codec import decode_json
+from app.api.encodings import content_encoding, decompress
 from app.catalogue import ModelCatalogue
 from app.errors import BodyTooLarge
 from app.metrics import Metrics
@@ -45,16 +46,28 @@ TheMetrics = Annotated[Metrics, Depends(_metrics)]
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body, never more of it than the limit. Raises BodyTooLarge."""
+    """Read the body and decompress it, never more of it than the limit.
+
+    Raises BodyTooLarge, UnsupportedEncoding, or MalformedBody where it is not what its Content-Encoding says.
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise too_large(int(announced), limit)
-    chunks = bytearray()
-    async for chunk in request.stream():
-        chunks += chunk
-        if len(chunks) > limit:
-            raise too_large(len(chunks), limit)
-    return bytes(chunks)
+    coding = content_encoding(request)
+    chunks = _at_most(request.stream(), limit)
+    if coding is not None:
+        chunks = _at_most(decompress(chunks, coding), limit)
+    return b"".join([chunk async for chunk in chunks])
+
+
+async def _at_most(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """Pass on chunks of at most so many bytes in all. Raises BodyTooLarge."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise too_large(size, limit)
+        yield chunk
 
 
 async def _body(request: Request, settings: TheSettings) -> dict[str, Any]:

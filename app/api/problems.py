@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from app.api.codec import encode_json
 from app.api.methods import allowed_methods
 from app.api.schemas import invalid_value, place_of
-from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound, Unavailable
+from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound, Unavailable, UnsupportedEncoding
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ def problem_response(error: EngramError, headers: Mapping[str, str] | None = Non
     extra = dict(headers or {})
     if isinstance(error, Unavailable):
         extra["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UnsupportedEncoding):
+        extra["Accept-Encoding"] = "gzip, deflate"
     return Response(encode_json(error.problem()), error.status, extra, PROBLEM)
 
 
