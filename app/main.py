@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
 from app.api.methods import AnswerHead
+from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.backends.base import Backend, check_backend
@@ -73,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         store, metrics, settings.durability, settings.commit_interval, settings.sync_interval, settings.step_timeout
     )
     models = _load_models(settings, metrics, writer)
-    app = FastAPI(
+    app = DocumentedApp(
         title="Engram",
         description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
         lifespan=_lifespan,

@@ -49,11 +49,10 @@ async def decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator
 
 def _pieces(member: "zlib._Decompress", data: bytes, coding: str) -> Iterator[bytes]:
     """Yield what the member makes of the data, up to its end."""
-    full = True
-    while not member.eof and (data or full):
+    while data and not member.eof:
         try:
             piece = member.decompress(data, PIECE_BYTES)
         except zlib.error as error:
             raise MalformedBody(f"this is not {coding}: {error}", expected=f"{coding} data") from None
-        data, full = member.unconsumed_tail, len(piece) == PIECE_BYTES
+        data = member.unconsumed_tail
         yield piece

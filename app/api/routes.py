@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import safetensors.numpy
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from app.api.codec import decode_json, encode_json
 from app.api.deps import (
@@ -23,11 +23,13 @@ from app.api.inputs import parse_sequence, parse_sequences
 from app.api.schemas import (
     LARGEST,
     ForkRequest,
+    HealthAnswer,
     InferAnswer,
     InferRequest,
     ModelAnswer,
     OpenRequest,
     ProblemAnswer,
+    ReadyAnswer,
     RewindRequest,
     SessionAnswer,
     StateAnswer,
@@ -54,16 +56,32 @@ IdempotencyKey = Annotated[
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ProblemAnswer, "description": "What is wrong with the request, and where"},
-    "503": {"model": ProblemAnswer, "description": "Too busy, or stopping: try again after Retry-After"},
+    "500": {"model": ProblemAnswer, "description": "An error of the server, whose log has the details"},
+    "503": {
+        "model": ProblemAnswer,
+        "description": "Too busy, or stopping: try again after Retry-After",
+        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+    },
 }
+
+OPENED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "The session",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "its URL, relative to that of the request"}
+        },
+    }
+}
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 router = APIRouter(responses=PROBLEMS)
 
 
-def documented_body(model: type[Any], others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def documented_body(model: type[Any], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
     """Return what /docs shall say of a body that the route reads by itself; others: by their types."""
     content = {"application/json": {"schema": model.model_json_schema()}, **(others or {})}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -104,7 +122,8 @@ async def infer(
     status_code=201,
     response_model=SessionAnswer,
     tags=["sessions"],
-    openapi_extra=documented_body(OpenRequest, {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}),
+    responses=OPENED,
+    openapi_extra=documented_body(OpenRequest, {SAFETENSORS: BINARY}),
 )
 async def open_session(
     request: Request,
@@ -112,7 +131,7 @@ async def open_session(
     settings: TheSettings,
     model: Annotated[str | None, Query(description="for a snapshot: the model, where it has several names")] = None,
     idempotency_key: IdempotencyKey = None,
-    content_type: Annotated[str, Header()] = "application/json",
+    content_type: Annotated[str, Header(include_in_schema=False)] = "application/json",
 ) -> Response:
     """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
     if SAFETENSORS in content_type.lower():
@@ -181,7 +200,8 @@ async def rewind_session(session: str, body: Body, sessions: TheSessions) -> Res
     status_code=201,
     response_model=SessionAnswer,
     tags=["time travel"],
-    openapi_extra=documented_body(ForkRequest),
+    responses=OPENED,
+    openapi_extra=documented_body(ForkRequest, required=False),
 )
 async def fork_session(
     session: str, body: OptionalBody, sessions: TheSessions, idempotency_key: IdempotencyKey = None
@@ -194,7 +214,7 @@ async def fork_session(
     "/sessions/{session}/snapshot",
     tags=["time travel"],
     response_class=Response,
-    responses={200: {"content": {SAFETENSORS: {}}, "description": "for POST /sessions, here or on another server"}},
+    responses={200: {"content": {SAFETENSORS: BINARY}, "description": "for POST /sessions, here or on another server"}},
 )
 async def snapshot_session(
     session: str, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
@@ -207,7 +227,7 @@ async def snapshot_session(
     "/sessions/{session}/recording",
     tags=["time travel"],
     response_class=Response,
-    responses={200: {"content": {JSON_LINES: {}}, "description": "a line for each step"}},
+    responses={200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}, "description": "a line for each step"}},
 )
 async def read_recording(
     session: str,
@@ -229,14 +249,14 @@ async def read_recording(
     "/sessions/{session}/state",
     response_model=StateAnswer,
     tags=["sessions"],
-    responses={200: {"content": {SAFETENSORS: {}}, "description": "JSON, or safetensors by Accept"}},
+    responses={200: {"content": {SAFETENSORS: BINARY}, "description": "JSON, or safetensors by Accept"}},
 )
 async def read_state(
     session: str,
     sessions: TheSessions,
     names: Annotated[str | None, Query(description="leaves, separated by commas; all without it")] = None,
     step: Annotated[int | None, Query(ge=0, le=LARGEST, description="any step that is kept; else the last")] = None,
-    accept: Annotated[str, Header()] = "application/json",
+    accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
 ) -> Response:
     """Return what a session has in memory, and where its heads are."""
     model = (await sessions.find(session)).model
@@ -249,13 +269,13 @@ async def read_state(
     return answer({"id": session, "step": reached, "state": chosen})
 
 
-@router.get("/healthz", tags=["operation"])
+@router.get("/healthz", response_model=HealthAnswer, tags=["operation"])
 async def health() -> Response:
     """Answer while the process lives."""
     return answer({"status": "ok"})
 
 
-@router.get("/readyz", tags=["operation"])
+@router.get("/readyz", response_model=ReadyAnswer, tags=["operation"])
 async def ready(models: TheModels, sessions: TheSessions, settings: TheSettings) -> Response:
     """Answer 200 when the store could be read and every model has just taken a step, else 503 with what did not."""
     asked = {"the store": sessions.probe(), **{model.name: model.engine.probe() for model in models}}
@@ -267,7 +287,7 @@ async def ready(models: TheModels, sessions: TheSessions, settings: TheSettings)
     return answer({"status": "ready", "models": [model.name for model in models], "failed": models.failures})
 
 
-@router.get("/metrics", tags=["operation"])
+@router.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
 async def prometheus(metrics: TheMetrics, models: TheModels, sessions: TheSessions) -> Response:
     """Return metrics for Prometheus."""
     for model in models:

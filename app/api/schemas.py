@@ -131,6 +131,16 @@ class ModelAnswer(BaseModel):
     training: dict[str, Any]
 
 
+class HealthAnswer(BaseModel):
+    status: str = Field(description="ok")
+
+
+class ReadyAnswer(BaseModel):
+    status: str = Field(description="ready")
+    models: list[str] = Field(description="the names of the models that are served")
+    failed: dict[str, str] = Field(description="checkpoints that could not be loaded, and why")
+
+
 class ProblemAnswer(BaseModel):
     """A problem document (RFC 9457)."""
 

@@ -1,11 +1,15 @@
 """Bodies that come compressed, to a real server: JSON and snapshots, whole, damaged, and far larger than they look."""
 
+import asyncio
 import gzip
 import json
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.api.encodings import PIECE_BYTES, decompress
 from tests.app.copying import sequence
 from tests.app.test_http import open_session, problem
 
@@ -54,6 +58,25 @@ def test_bomb_stops_at_the_limit(client, coding):
 def test_compressed_bytes_that_hold_nothing_are_bounded_too(client):
     nothing = gzip.compress(b"")
     problem(infer(client, iter([nothing * 5_000] * 10), "gzip"), 413, "body_too_large")
+
+
+@given(
+    st.integers(-300, 300), st.integers(0, 3), st.sampled_from([1, 5, 1000, 2**20]), st.sampled_from([*CODINGS][::3])
+)
+def test_pieces_are_the_whole_body_however_it_came(beyond, pieces, chunk, coding):
+    body = bytes(max(0, pieces * PIECE_BYTES + beyond))
+    packed = CODINGS[coding](body)
+
+    async def arrive():
+        for start in range(0, len(packed), chunk):
+            yield packed[start : start + chunk]
+
+    async def collect():
+        return [piece async for piece in decompress(arrive(), coding)]
+
+    found = asyncio.run(collect())
+    assert b"".join(found) == body
+    assert all(len(piece) <= PIECE_BYTES for piece in found)
 
 
 DAMAGED = {
