@@ -7,6 +7,7 @@ import gc
 import ipaddress
 import logging
 import math
+import shlex
 import socket
 import sys
 import time
@@ -30,6 +31,7 @@ from app.clock import Clock
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine, Journal
 from app.errors import InvalidRequest
+from app.files import watch_files
 from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
 from app.sessions import Limits, SessionService
@@ -160,11 +162,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.writer.start()
     for model in models:
         model.engine.start()
-    expiring = asyncio.create_task(app.state.sessions.keep_expiring())
+    kept = [asyncio.create_task(work) for work in (app.state.sessions.keep_expiring(), watch_files())]
     try:
         yield
     finally:
-        expiring.cancel()
+        for task in kept:
+            task.cancel()
         await _close(app.state)
 
 
@@ -210,7 +213,7 @@ def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Mode
     device = _device(settings)
     models, failures = {}, {}
     for directory in sorted(settings.checkpoints.iterdir()):
-        if not directory.is_dir() or directory.name.startswith("."):
+        if directory.is_file() or directory.name.startswith("."):
             continue
         name = directory.name
         try:
@@ -231,6 +234,8 @@ def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Mode
 
 def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal) -> ServedModel:
     """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
+    if directory.is_symlink() and not directory.exists():
+        raise ManifestError(f"{directory}: a symbolic link to {directory.readlink()}, where there is nothing: mend it")
     name, manifest = directory.name, read_manifest(directory)
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     trained = _load_backend(directory, manifest, settings, device)
@@ -289,7 +294,16 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
 
 def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["fused", "onnx", "torch"]:
     """Return the fastest back end that can compute a checkpoint's steps, with a line in the log if it is not fused."""
-    if device != "cpu" or not (directory / ONNX_FILE).exists():
+    if device != "cpu":
+        return "torch"
+    if not (directory / ONNX_FILE).exists():
+        logger.warning(
+            "%s: its steps are left to torch, for there is no %s, which the fused kernels and ONNX Runtime need; "
+            "make it with: engram export %s",
+            directory.name,
+            ONNX_FILE,
+            shlex.quote(str(directory)),
+        )
         return "torch"
     reason = not_fused(manifest.kind, manifest.config)
     if reason is None and library() is not None:

@@ -1,4 +1,7 @@
-"""What routes ask for, by name."""
+"""What routes ask for, by name.
+
+All of it is found by coroutines: FastAPI runs other functions in threads, one after the other, for each request.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -19,22 +22,22 @@ from app.settings import Settings
 T = TypeVar("T")
 
 
-def _settings(connection: HTTPConnection) -> Settings:
+async def _settings(connection: HTTPConnection) -> Settings:
     settings: Settings = connection.app.state.settings
     return settings
 
 
-def _models(connection: HTTPConnection) -> ModelCatalogue:
+async def _models(connection: HTTPConnection) -> ModelCatalogue:
     models: ModelCatalogue = connection.app.state.models
     return models
 
 
-def _sessions(connection: HTTPConnection) -> SessionService:
+async def _sessions(connection: HTTPConnection) -> SessionService:
     sessions: SessionService = connection.app.state.sessions
     return sessions
 
 
-def _metrics(connection: HTTPConnection) -> Metrics:
+async def _metrics(connection: HTTPConnection) -> Metrics:
     metrics: Metrics = connection.app.state.metrics
     return metrics
 

@@ -206,6 +206,30 @@ def test_checkpoint_without_a_graph_is_served_by_torch(tmp_path, data):
     (directory / "model.onnx").unlink()
     with running_server(data=data, checkpoints=directory.parent) as server:
         assert httpx.get(f"{server.url}/models/ntm").json()["backend"] == "torch"
+    [line] = [line for line in server.log.splitlines() if " ntm: " in line]
+    assert line.endswith(f"ONNX Runtime need; make it with: engram export {directory}")
+
+
+@pytest.mark.parametrize("target", ["moved-elsewhere", "gone"], ids=["nowhere", "itself"])
+def test_link_that_leads_nowhere_is_named_and_the_others_are_served(target, tiny, tmp_path, data):
+    root = tmp_path / "checkpoints"
+    copy_checkpoint(tiny, root / "sound")
+    (root / "gone").symlink_to(target)
+    with running_server(data=data, checkpoints=root) as server:
+        assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["sound"]
+        assert httpx.get(f"{server.url}/readyz").json()["failed"].keys() == {"gone"}
+    told = f"gone is not served: {root}/gone: a symbolic link to {target}, where there is nothing: mend it"
+    assert [line for line in server.log.splitlines() if line.endswith(told)]
+
+
+def test_files_beside_checkpoints_are_passed_over(tiny, tmp_path, data):
+    root = tmp_path / "checkpoints"
+    copy_checkpoint(tiny, root / "sound")
+    (root / "README.md").write_text("notes")
+    (root / "link.md").symlink_to("README.md")
+    (root / ".hidden").symlink_to("nowhere")
+    with running_server(data=data, checkpoints=root) as server:
+        assert httpx.get(f"{server.url}/readyz").json()["failed"] == {}
 
 
 def test_overflowing_input_is_refused_and_changes_nothing(tmp_path, data):

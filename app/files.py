@@ -1,0 +1,39 @@
+"""Notice that the process cannot open more files, of which each connection is one."""
+
+import asyncio
+import errno
+import logging
+import os
+
+logger = logging.getLogger(__name__)
+
+CHECK_SECONDS = 1
+QUIET_SECONDS = 60
+"""How long, after files can be opened again, nothing more is logged of them."""
+
+
+async def watch_files() -> None:
+    """Log a line when no more files can be opened, and one when they can be again, until cancelled.
+
+    The event loop says nothing of it: it closes the connections that it cannot take.
+    """
+    reported = False
+    while True:
+        shortage = _shortage()
+        if shortage and not reported:
+            logger.error(
+                "%s: new connections are closed at once; close others, or raise the limit (ulimit -n)", shortage
+            )
+        elif reported and not shortage:
+            logger.warning("files can be opened again: new connections are taken")
+        await asyncio.sleep(QUIET_SECONDS if reported and not shortage else CHECK_SECONDS)
+        reported = shortage is not None
+
+
+def _shortage() -> str | None:
+    """Return why no more files can be opened, None where they can."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno in (errno.EMFILE, errno.ENFILE) else None
+    return None
