@@ -13,6 +13,7 @@
     |   |-- ModelNotFound
     |   `-- SessionNotFound
     |-- MethodNotAllowed
+    |-- UpgradeRequired         a WebSocket was asked for as a page
     |-- SessionGone             deleted, expired or lost
     |-- Conflict
     |   |-- StepConflict        not at the step that the client believed
@@ -35,6 +36,7 @@
 `code` is stable and documented in docs/api.md; `status` is of HTTP, and `close_code` ends a WebSocket.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -46,6 +48,8 @@ class EngramError(Exception):
     title: ClassVar[str]
     unsettled: bool = False
     """Whether a session's state in memory may be another than its log leads to: it must be computed anew."""
+    headers: ClassVar[Mapping[str, str]] = {}
+    """What HTTP has beside the status to say this."""
 
     def __init__(
         self, detail: str, *, place: str | None = None, expected: str | None = None, got: str | None = None, **more: Any
@@ -96,6 +100,7 @@ class BodyTooLarge(EngramError):
 
 class UnsupportedEncoding(EngramError):
     code, status, title = "unsupported_encoding", 415, "The coding of the body is not taken"
+    headers: ClassVar[Mapping[str, str]] = {"Accept-Encoding": "gzip, deflate"}
 
 
 class NotFound(EngramError):
@@ -112,6 +117,11 @@ class SessionNotFound(NotFound):
 
 class MethodNotAllowed(EngramError):
     code, status, title = "method_not_allowed", 405, "The route has other methods"
+
+
+class UpgradeRequired(EngramError):
+    code, status, title = "upgrade_required", 426, "This is a WebSocket"
+    headers: ClassVar[Mapping[str, str]] = {"Upgrade": "websocket"}
 
 
 class SessionGone(EngramError):
@@ -144,8 +154,7 @@ class SequenceConflict(Conflict):
 
 class Unavailable(EngramError):
     code, status, title = "unavailable", 503, "Not now"
-    retry_after: ClassVar[int] = 1
-    """Seconds after which trying again makes sense."""
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class QueueFull(Unavailable):

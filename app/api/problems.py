@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from app.api.codec import encode_json
 from app.api.methods import allowed_methods
 from app.api.schemas import invalid_value, place_of
-from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound, Unavailable, UnsupportedEncoding
+from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,8 @@ CLIENT_GONE = 499
 
 
 def problem_response(error: EngramError, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer that tells an error."""
-    extra = dict(headers or {})
-    if isinstance(error, Unavailable):
-        extra["Retry-After"] = str(error.retry_after)
-    if isinstance(error, UnsupportedEncoding):
-        extra["Accept-Encoding"] = "gzip, deflate"
-    return Response(encode_json(error.problem()), error.status, extra, PROBLEM)
+    """Return the problem document of an error."""
+    return Response(encode_json(error.problem()), error.status, {**error.headers, **(headers or {})}, PROBLEM)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -47,6 +42,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def no_route(request: Request, _: HTTPException) -> Response:
         path: str = request.scope["path"]
         methods = allowed_methods(app, path)
+        if request.method == "OPTIONS" and path == "*":  # of the server as a whole
+            return Response(status_code=204)
         if not methods:
             return problem_response(NotFound(_not_found(app, request.method, path)))
         allow = {"Allow": ", ".join(methods)}

@@ -38,7 +38,7 @@ from app.api.schemas import (
     parse,
 )
 from app.engine.run import Result
-from app.errors import EngramError, Unavailable
+from app.errors import EngramError, Unavailable, UpgradeRequired
 from app.past import CHUNK_STEPS, Piece
 from app.session import SessionInfo
 from app.sessions import SessionService
@@ -267,6 +267,18 @@ async def read_state(
         data = safetensors.numpy.save(chosen, {"session": session, "model": model.name, "step": str(reached)})
         return Response(data, media_type=SAFETENSORS)
     return answer({"id": session, "step": reached, "state": chosen})
+
+
+@router.get("/stream", include_in_schema=False)
+@router.get("/sessions/{session}/stream", include_in_schema=False)
+async def refuse_plain_stream() -> Response:
+    """Say that a stream needs a WebSocket: a proxy that does not pass upgrades on asks like this."""
+    raise UpgradeRequired(
+        "streams are WebSockets, and this request is none: connect with a WebSocket client; "
+        "a proxy in between must pass on the headers Upgrade and Connection",
+        expected="a WebSocket handshake",
+        got="a request without an upgrade",
+    )
 
 
 @router.get("/healthz", response_model=HealthAnswer, tags=["operation"])

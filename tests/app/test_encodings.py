@@ -57,7 +57,8 @@ def test_bomb_stops_at_the_limit(client, coding):
 
 def test_compressed_bytes_that_hold_nothing_are_bounded_too(client):
     nothing = gzip.compress(b"")
-    problem(infer(client, iter([nothing * 5_000] * 10), "gzip"), 413, "body_too_large")
+    assert infer(client, nothing * 4_000 + gzip.compress(BODY), "gzip").status_code == 200
+    problem(infer(client, nothing * 4_096 + gzip.compress(BODY), "gzip"), 400, "malformed_body")
 
 
 @given(
@@ -102,7 +103,7 @@ def test_body_that_is_not_what_its_coding_says_is_refused(client, damage):
 def test_coding_that_is_not_taken_is_named_beside_those_that_are(client, coding):
     refused = infer(client, gzip.compress(BODY), coding)
     told = problem(refused, 415, "unsupported_encoding")
-    assert (told["got"], told["expected"]) == (coding, "gzip, deflate or none")
+    assert (told["got"], told["expected"]) == (repr(coding), "gzip, deflate or none")
     assert refused.headers["accept-encoding"] == "gzip, deflate"
 
 

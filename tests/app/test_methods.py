@@ -1,6 +1,8 @@
 """The methods that routes answer beside their own: laws over all routes of a real server."""
 
+import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -22,7 +24,7 @@ def offered() -> dict[str, set[str]]:
 
 
 OFFERED = offered()
-READABLE = sorted(path for path, methods in OFFERED.items() if "GET" in methods)
+READABLE = sorted(path for path, methods in OFFERED.items() if "GET" in methods and not path.endswith("/stream"))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,20 @@ def test_head_of_what_is_not_there_is_refused_without_a_body(client):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (status, b"")
         assert int(answer.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/stream", "/sessions/{session}/stream"])
+def test_stream_asked_for_without_an_upgrade_says_what_it_is(client, paths, path):
+    answer = client.get(paths[path])
+    assert "a proxy in between must pass on" in str(problem(answer, 426, "upgrade_required")["detail"])
+    assert (answer.headers["upgrade"], client.head(paths[path]).status_code) == ("websocket", 426)
+
+
+def test_options_of_the_server_as_a_whole_are_answered(client, server):
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 204 ")
 
 
 def test_head_is_counted_as_head(client):
