@@ -29,8 +29,10 @@ class AnswerHead:
             await self._app(scope, receive, send)
             return
         as_get = {**scope, "method": "GET"}
-        await self._app(as_get, receive, _without_body(send))
-        scope["route"] = as_get.get("route")  # for the metrics
+        try:
+            await self._app(as_get, receive, _without_body(send))
+        finally:
+            scope["route"] = as_get.get("route")  # for the metrics
 
 
 def _without_body(send: Send) -> Send:
