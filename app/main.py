@@ -41,7 +41,7 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Writer
 from models.kernels.coverage import not_fused
-from models.kernels.library import library
+from models.kernels.library import library, why_no_library
 from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -308,7 +308,7 @@ def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["
     reason = not_fused(manifest.kind, manifest.config)
     if reason is None and library() is not None:
         return "fused"
-    logger.info("%s: its steps are computed by ONNX Runtime: %s", directory.name, reason or "there is no library")
+    logger.info("%s: its steps are computed by ONNX Runtime: %s", directory.name, reason or why_no_library())
     return "onnx"
 
 

@@ -15,8 +15,7 @@ from benchmarks.kernels.plan import Plan
 from benchmarks.machine import machine, versions
 from benchmarks.peers import load_peers
 from benchmarks.table import print_table
-from models.kernels.build import library_paths
-from models.kernels.library import Library
+from models.kernels.library import library
 
 TABLES = {
     "step": serving.STEP,
@@ -58,5 +57,5 @@ def run(
 
 def kernels_name() -> str:
     """Return the name of the fastest library of kernels that this processor runs."""
-    running = (path.stem for path in library_paths() if path.is_file() and Library(path).runs_here)
-    return next(running, "no fused kernels")
+    fastest = library()
+    return fastest.path.stem if fastest else "no fused kernels"

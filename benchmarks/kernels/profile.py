@@ -12,7 +12,7 @@ from benchmarks.kernels.sizes import SIZES
 from benchmarks.kernels.training import MODELS
 from benchmarks.table import Row, Table
 from models.kernels.build import build, library_paths, variants
-from models.kernels.library import Library
+from models.kernels.library import library, why_no_library
 
 SHOWN = 8
 """Functions, the rest in one row."""
@@ -42,9 +42,12 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def apart(directory: Path) -> Path:
-    """Return the fastest library that runs here, compiled so that its functions can be told apart."""
-    running = [variant for path, variant in zip(library_paths(), variants(), strict=True) if Library(path).runs_here]
-    return build(directory / "apart.so", running[0], "-fno-inline-functions", "-fno-inline")
+    """Return the fastest library that runs here, compiled so that its functions can be told apart. Raises NoPerf."""
+    fastest = library()
+    if fastest is None:
+        raise NoPerf(f"there are no fused kernels to profile: {why_no_library()}")
+    variant = dict(zip(library_paths(), variants(), strict=True))[fastest.path]
+    return build(directory / "apart.so", variant, "-fno-inline-functions", "-fno-inline")
 
 
 def profile(perf: str, case: str, kernels: Path, plan: Plan) -> dict[str, float]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from models.kernels.library import CellStates, States
 from models.kernels.packing import Array, padded, row_of
+from models.kernels.structures import CellStates, States
 
 LEAVES = {name: name for name in ("memory", "read_weights", "write_weights", "read_vectors", "usage", "link")}
 LEAVES |= {"precedence_weights": "precedence"}

@@ -1,19 +1,23 @@
 """Build the libraries of the kernels: with zig's C compiler, which comes as a wheel, or the system's.
 
-python -m models.kernels.build
+python -m models.kernels.build builds them; with --if-changed, only if one is missing or a source has changed.
 """
 
+import argparse
+import ctypes
+import hashlib
 import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from models.kernels.structures import differences, header
 
-SOURCE = HERE / "engram.c"
+HERE = Path(__file__).parent
 
 LINUX, MAC = "-linux-gnu.2.17", "-macos"
 
@@ -44,20 +48,45 @@ def library_paths() -> list[Path]:
     return [HERE / f"{name}.so" for name in names]
 
 
+def fingerprint() -> str | None:
+    """Return the hash of all that libraries are compiled from; None where there are no sources beside this file."""
+    sources = sorted(HERE.glob("[!.]*.[ch]"))
+    read = [f"{path.name} {len(path.read_bytes())}\n".encode() + path.read_bytes() for path in sources]
+    read.append(repr((header(), OPTIONS, TARGETS)).encode())
+    return hashlib.sha256(b"".join(read)).hexdigest() if sources else None
+
+
+def are_current() -> bool:
+    """Return whether all libraries of this machine were built from the sources as they are."""
+    sources = (fingerprint() or "").encode()
+    return all(path.is_file() and sources in path.read_bytes() for path in library_paths())
+
+
 def build_all() -> list[Path]:
     """Compile the libraries of this machine and return their paths. Raises BuildFailed."""
     if not variants():
         raise BuildFailed(f"there are no kernels for {platform.system()} on {platform.machine()}")
-    return [build(path, variant) for path, variant in zip(library_paths(), variants(), strict=True)]
+    return [_checked(build(path, variant)) for path, variant in zip(library_paths(), variants(), strict=True)]
+
+
+def _checked(path: Path) -> Path:
+    differing = differences(ctypes.CDLL(str(path)))
+    if differing:
+        path.unlink()
+        raise BuildFailed(f"the C headers and structures.py disagree: {'; '.join(differing)}")
+    return path
 
 
 def build(path: Path, variant: str, *options: str) -> Path:
     """Compile one library to `path` and return it. options: more for the compiler. Raises BuildFailed."""
     target, processor = variants()[variant]
     unfinished = path.with_suffix(f".{os.getpid()}")
-    command = [*_compiler(), "-target", target, f"-mcpu={processor}", *OPTIONS, *options]
-    command += ["-o", str(unfinished), str(SOURCE)]
-    run = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 (a fixed command)
+    with tempfile.TemporaryDirectory() as directory:
+        declared = f'#define SOURCES "{fingerprint()}"\n{header()}'
+        Path(directory, "declared.h").write_text(declared)
+        command = [*_compiler(), "-target", target, f"-mcpu={processor}", *OPTIONS, *options, "-I", directory]
+        command += ["-o", str(unfinished), str(HERE / "engram.c")]
+        run = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 (a fixed command)
     if run.returncode:
         raise BuildFailed(f"{' '.join(command)}: {run.stderr.strip() or run.returncode}")
     unfinished.replace(path)
@@ -78,5 +107,19 @@ def _compiler() -> list[str]:
     return [zig, "cc"]
 
 
+def main() -> int:
+    """Build the libraries and print their paths. Returns the exit status: 1 where they cannot be built."""
+    parser = argparse.ArgumentParser("python -m models.kernels.build", description="Build the fused kernels.")
+    parser.add_argument("--if-changed", action="store_true", help="only if one is missing or a source has changed")
+    if parser.parse_args().if_changed and are_current():
+        return 0
+    try:
+        sys.stdout.writelines(f"{path}\n" for path in build_all())
+    except BuildFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{path}\n" for path in build_all())
+    sys.exit(main())

@@ -9,6 +9,9 @@
  * Sizes in the code are rounded up to a multiple of eight, and rows of slots (`row`) to one of sixteen; what lies
  * beyond the size is zero and stays so. */
 
+#include <stddef.h>
+#include <stdio.h>
+
 #include "dnc.h"
 #include "ntm.h"
 
@@ -161,7 +164,7 @@ static step_work step(const model *m, const states *s, const rows *who, const re
     run_controller(m, s, who, inputs, w.hidden, of, work);
 
     /* Memory */
-    if (m->kind != CELLS_ONLY) {
+    if (m->kind != RNN) {
         i64 size = m->interface.outputs;
         apply_linear(&m->interface, w.hidden, who->batch, w.raw);
         memcpy(w.controls, w.raw, who->batch * size * sizeof(real));
@@ -341,7 +344,7 @@ static void step_backward(const model *m, const states *s, const states *g, cons
     }
 
     /* Memory */
-    if (m->kind != CELLS_ONLY) {
+    if (m->kind != RNN) {
         i64 size = m->interface.outputs, own = memory_work(m), wide = padded_to_panels(hidden);
         for (i64 b = 0; b < batch; b++) {
             real *raw = w.raw + b * size, *z = w.controls + b * size;
@@ -436,7 +439,7 @@ void engram_weights(const model *m, const walk *over, i64 part, i64 parts) {
                 peepholes_backward(cell, d, here.before + at, here.cell + at);
             }
     }
-    if (m->kind != CELLS_ONLY) weights_backward(&m->interface, rows_, w.hidden, w.raw, part, parts);
+    if (m->kind != RNN) weights_backward(&m->interface, rows_, w.hidden, w.raw, part, parts);
     weights_backward(&m->output, rows_, w.joined, w.outputs, part, parts);
     restore_mode(mode);
 }
@@ -449,6 +452,9 @@ void engram_take(const int32_t *places, const real *from, real *to, i64 count) {
 }
 
 /* ---- What the library says of itself ---- */
+
+/* The functions that engram_function computes. */
+enum function { FUNCTION_EXP, FUNCTION_TANH, FUNCTION_SIGMOID, FUNCTION_SOFTPLUS, FUNCTION_LOG };
 
 /* Return whether this processor has the instructions that the rest of the library was compiled for. */
 int engram_runs_here(void) {
@@ -475,7 +481,46 @@ int engram_number(void) { return sizeof(real); }
 void engram_function(i64 which, const real *in, real *out, i64 count) {
     for (i64 k = 0; k < count; k += LANES) {
         vec x = load(in + k);
-        vec values[] = {exp_(x), tanh_(x), sigmoid_(x), softplus_(x), log_(x)};
+        vec values[] = {
+            [FUNCTION_EXP] = exp_(x),           [FUNCTION_TANH] = tanh_(x), [FUNCTION_SIGMOID] = sigmoid_(x),
+            [FUNCTION_SOFTPLUS] = softplus_(x), [FUNCTION_LOG] = log_(x),
+        };
         store(out + k, values[which]);
     }
 }
+
+/* declared.h is written by build.py from structures.py: SOURCES, the hash of what the library is compiled from; FACTS,
+ * the names of the structures, fields and numbers that Python has too; and Python's declarations of the functions
+ * above, which the compiler compares with their definitions. */
+#include "declared.h"
+
+/* What a name is in C, in words. place: the offset of a field, in bytes, or the value of a number. */
+typedef struct {
+    const char *words, *kind;
+    i64 place, size;
+} fact;
+
+#define KIND(value) _Generic(value, i64: "integer", double: "double", linear: "linear", default: "pointer")
+#define OF(type, field) (((type *)0)->field)
+#define FUNCTION(declaration) {declaration "\n", "", 0, 0},
+#define NUMBER(name) {#name ": %s %lld\n", "number", name, 0},
+#define STRUCTURE(type) {#type ": %s of %lld bytes\n", "structure", sizeof(type), 0},
+#define FIELD(type, field)                                                                                             \
+    {#type "." #field ": %s at %lld, of %lld bytes\n", KIND(OF(type, field)), offsetof(type, field),                   \
+     sizeof(OF(type, field))},
+
+static const fact facts[] = {FACTS};
+
+/* Write all facts to `text`, of `room` characters, a line each. Returns how many characters they are. Python calls this
+ * function and the next before it knows whether the library fits: their types never change. */
+i64 engram_facts(char *text, i64 room) {
+    i64 taken = 0;
+    for (const fact *f = facts; f < facts + sizeof(facts) / sizeof(fact); f++) {
+        i64 left = taken < room ? room - taken : 0;
+        taken += snprintf(left ? text + taken : 0, left, f->words, f->kind, (long long)f->place, (long long)f->size);
+    }
+    return taken;
+}
+
+/* Return the hash of what the library was compiled from. */
+const char *engram_sources(void) { return SOURCES; }

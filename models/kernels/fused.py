@@ -11,8 +11,9 @@ import numpy as np
 
 from models.kernels.arena import Arena, Layout
 from models.kernels.coverage import NoKernel, not_fused
-from models.kernels.library import Library, Model, library
+from models.kernels.library import Library, library, why_no_library
 from models.kernels.packing import Array, Packed, padded, row_of
+from models.kernels.structures import Model
 
 LEAST_PER_THREAD = 4_000_000
 """Numbers to go through below which a thread more costs more than it brings: some 100 microseconds."""
@@ -182,7 +183,7 @@ def covered(kind: str, config: Mapping[str, Any], kernels: Library | None) -> Li
         raise NoKernel(f"there is no fused kernel for this model: {reason}; onnx and torch compute it")
     loaded = kernels or library()
     if loaded is None:
-        raise NoKernel("there is no library of fused kernels; python -m models.kernels.build makes it")
+        raise NoKernel(f"there is no library of fused kernels: {why_no_library()}")
     return loaded
 
 

@@ -6,7 +6,7 @@
 #include "cells.h"
 #include "memory.h"
 
-enum model_kind { CELLS_ONLY, DNC, NTM };
+enum model_kind { RNN, DNC, NTM };
 enum strength { ONEPLUS, SOFTPLUS };
 enum style { PAPER, PYTORCH_NTM, NTM_LASAGNE };
 

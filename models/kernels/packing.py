@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.kernels.coverage import CELLS, KINDS, layers
-from models.kernels.library import Layer, Library, Linear, Model
+from models.kernels.library import Library
+from models.kernels.structures import ACTIVATIONS, LANES, PANEL, STRENGTHS, STYLES, WIDE, Layer, Linear, Model
 
 Array = NDArray[Any]
-
-LANES = 8
-PANEL = 16
-
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity", "softmax")
-STRENGTHS = ("oneplus", "softplus")
-STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
 
 ZERO, ONE = 0, 1
 """What stands before all weights where they lie side by side: the padding, and the matrix that is none."""
@@ -35,7 +29,7 @@ def padded(size: int, to: int = LANES) -> int:
 
 def row_of(slots: int) -> int:
     """Return how long a row is that has a number for each slot."""
-    return padded(slots, 2 * LANES)
+    return padded(slots, WIDE)
 
 
 class Packed:

@@ -17,8 +17,9 @@ from models.contract import MemoryModel, unroll
 from models.kernels.arena import Arena, Layout
 from models.kernels.coverage import NoKernel, not_trained
 from models.kernels.fused import covered, numbers_of_step, parts_of, share
-from models.kernels.library import Library, Walk
+from models.kernels.library import Library
 from models.kernels.packing import Array, Packed
+from models.kernels.structures import Walk
 from models.registry import config_values, kind_of
 from models.state import flatten, unflatten
 

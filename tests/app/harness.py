@@ -16,15 +16,22 @@ STARTUP_SECONDS = 60
 
 
 class Server:
-    """`engram serve` on a free port of the loopback interface."""
+    """`engram serve` on a free port of the loopback interface. root: where Engram's packages are."""
 
-    def __init__(self, *arguments: str | Path, data: Path, checkpoints: Path = CHECKPOINTS, **environment: str) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        data: Path,
+        checkpoints: Path = CHECKPOINTS,
+        root: Path = ROOT,
+        **environment: str,
+    ) -> None:
         self._log = data.with_suffix(".log")
         command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
         command += ["--checkpoints", str(checkpoints), "--data", str(data), *map(str, arguments)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=inherited | environment, cwd=ROOT)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=inherited | environment, cwd=root)
 
     @property
     def log(self) -> str:

@@ -1,8 +1,11 @@
 """How a server starts, what it refuses to start with, and how it stops: real processes."""
 
 import json
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.app.checkpoints import copy_checkpoint, make_checkpoint
-from tests.app.harness import CHECKPOINTS, Server, running_server
+from tests.app.harness import CHECKPOINTS, ROOT, Server, running_server
 
 STOPPED = (0, -signal.SIGTERM)
 """How a server ends that was told to: in good order, some pass the signal on to who waits for them."""
@@ -140,6 +143,28 @@ def test_controller_that_no_kernel_can_read_is_left_to_the_graph(controller, tin
     with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:
         assert httpx.get(f"{server.url}/models/odd").json()["backend"] == "onnx"
     assert "odd: its steps are computed by ONNX Runtime: its c" in server.log
+
+
+def edit(path: Path, text: str, instead: str) -> None:
+    assert text in path.read_text()
+    path.write_text(path.read_text().replace(text, instead))
+
+
+def test_kernels_older_than_their_sources_are_not_used_until_they_are_built_again(tiny, tmp_path, data):
+    pulled, request = tmp_path / "pulled", {"model": tiny.name, "inputs": [[0.0, 1.0, 0.0, 0.0]]}
+    for room in ("app", "models"):
+        shutil.copytree(ROOT / room, pulled / room, ignore=shutil.ignore_patterns("__pycache__"))
+    edit(pulled / "models/kernels/model.h", "double clip;", "double pulled, clip;")
+    edit(pulled / "models/kernels/structures.py", 'Float: "clip"', 'Float: "pulled clip"')
+    with running_server(data=data, checkpoints=tiny.parent, root=pulled) as server:
+        assert httpx.get(f"{server.url}/models/{tiny.name}").json()["backend"] == "onnx"
+        assert httpx.post(f"{server.url}/infer", json=request).status_code == 200
+    assert "WARNING models.kernels.library: no fused kernels: libengram" in server.log
+    assert "it was built from other sources than those beside it; python -m models.kernels.build builds" in server.log
+    subprocess.run([sys.executable, "-m", "models.kernels.build"], cwd=pulled, check=True)
+    with running_server(data=data, checkpoints=tiny.parent, root=pulled) as server:
+        assert httpx.get(f"{server.url}/models/{tiny.name}").json()["backend"] == "fused"
+        assert httpx.post(f"{server.url}/infer", json=request).status_code == 200
 
 
 def test_nothing_to_serve_is_refused(tmp_path, data):

@@ -1,0 +1,166 @@
+"""The structures, numbers and functions of the C headers as Python has them, and their comparison with a library's.
+
+`build.py` compiles the names that stand here into every library. The library then tells the size, offset and kind that
+each has in C, and the compiler refuses declarations that differ from the definitions. Standard library only.
+"""
+
+import ctypes
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.kernels.coverage import CELLS, KINDS
+
+Integer, Float, Pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+
+
+def _fields(kinds: Mapping[Any, str]) -> Sequence[tuple[str, Any]]:
+    return [(name, kind) for kind, names in kinds.items() for name in names.split()]
+
+
+class Linear(ctypes.Structure):
+    """`linear`."""
+
+    _fields_ = _fields({Integer: "inputs outputs", Pointer: "weights bias transposed d_weights d_bias"})
+
+
+class Layer(ctypes.Structure):
+    """`layer`."""
+
+    _fields_ = [
+        *_fields({Integer: "kind activation size cells", Float: "forget_bias cell_clip projection_clip"}),
+        *_fields({Linear: "gates second", Pointer: "peepholes d_peepholes"}),
+    ]
+
+
+class Model(ctypes.Structure):
+    """`model`."""
+
+    _fields_ = [
+        *_fields(
+            {
+                Integer: "kind layers input_size output_size output_activation output_groups slots word reads writes "
+                "strength linked masking deallocation link_sharpening style in_turn signed_heads shift_width",
+                Float: "clip",
+                Pointer: "controller",
+                Linear: "interface output",
+            }
+        ),
+        *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts read_masks write_masks"}),
+        *_fields({Integer: "sharpness key_signs add_signs"}),
+    ]
+
+
+class CellStates(ctypes.Structure):
+    """`cell_states`."""
+
+    _fields_ = _fields({Pointer: "h c"})
+
+
+class States(ctypes.Structure):
+    """`states`."""
+
+    _fields_ = _fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence cells"})
+
+
+class Walk(ctypes.Structure):
+    """`walk`."""
+
+    _fields_ = _fields(
+        {Integer: "total first batch steps base stride work_stride", Pointer: "lengths lists work"},
+    )
+
+
+STRUCTURES = {
+    "linear": Linear,
+    "layer": Layer,
+    "model": Model,
+    "cell_states": CellStates,
+    "states": States,
+    "walk": Walk,
+}
+"""By their names in C."""
+
+# The enumerations, each in the order of its numbers.
+
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity", "softmax")
+STRENGTHS = ("oneplus", "softplus")
+STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
+FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log")
+
+LANES, WIDE, PANEL = 8, 16, 16
+"""Numbers in a vector, to which words are padded; in a wide one, to which rows of slots are; in a panel of weights."""
+
+NUMBERS = {"LANES": LANES, "WIDE": WIDE, "PANEL": PANEL}
+NUMBERS |= {f"FUNCTION_{name.upper()}": number for number, name in enumerate(FUNCTIONS)}
+NUMBERS |= {
+    name.upper().replace("-", "_"): number
+    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES)
+    for number, name in enumerate(names)
+}
+"""What the macros and enumerators of C stand for."""
+
+DECLARATIONS = """
+i64 engram_work(const model *m, i64 total, i64 keep);
+i64 engram_backward_scratch(const model *m, i64 batch);
+void engram_step(const model *m, const states *s, const i64 *slots, const i64 *numbers, i64 batch, i64 steps, \
+const real *inputs, real *outputs, real *controls, real *allocation, real *scratch);
+void engram_walk(const model *m, const states *s, const walk *over, i64 keep, const real *inputs, real *outputs);
+void engram_backward(const model *m, const states *s, const states *g, const walk *over, const real *d_outputs, \
+real *d_inputs, real *scratch);
+void engram_weights(const model *m, const walk *over, i64 part, i64 parts);
+void engram_take(const int32_t *places, const real *from, real *to, i64 count);
+void engram_function(i64 which, const real *in, real *out, i64 count);
+int engram_runs_here(void);
+int engram_number(void);
+""".strip().split("\n")
+"""The functions that Python calls."""
+
+
+def declare(library: Any) -> None:
+    """Give the functions of a loaded library the types of their arguments and results."""
+    types = {"void": None, "int": ctypes.c_int, "i64": Integer}
+    for declaration in DECLARATIONS:
+        parts = re.fullmatch(r"(\w+) (\w+)\((.*)\);", declaration)
+        assert parts
+        returns, name, takes = parts.groups()
+        function = getattr(library, name)
+        function.restype = types[returns]
+        function.argtypes = [Pointer if "*" in each else Integer for each in takes.split(",") if each != "void"]
+
+
+FIELD_KINDS = {Integer: "integer", Float: "double", Pointer: "pointer", Linear: "linear"}
+
+
+def facts() -> dict[str, str]:
+    """Return what Python takes the names of C for, in the words of `engram_facts`."""
+    known = dict.fromkeys(DECLARATIONS, "") | {name: f"number {value}" for name, value in NUMBERS.items()}
+    for name, structure in STRUCTURES.items():
+        known[name] = f"structure of {ctypes.sizeof(structure)} bytes"
+        for field, kind, *_ in structure._fields_:
+            place = getattr(structure, field)
+            known[f"{name}.{field}"] = f"{FIELD_KINDS[kind]} at {place.offset}, of {place.size} bytes"
+    return known
+
+
+def header() -> str:
+    """Return what a library is compiled with: the declarations, and FACTS, the names that it is to tell of."""
+    names = [f'FUNCTION("{declaration}")' for declaration in DECLARATIONS] + [f"NUMBER({name})" for name in NUMBERS]
+    for name, structure in STRUCTURES.items():
+        names += [f"STRUCTURE({name})", *(f"FIELD({name}, {field})" for field, *_ in structure._fields_)]
+    return "\n".join([*DECLARATIONS, f"#define FACTS {' '.join(names)}", ""])
+
+
+def differences(library: Any) -> list[str]:
+    """Return what the names of a loaded library are that Python takes for something else.
+
+    Raises AttributeError where the library does not tell.
+    """
+    tell = library.engram_facts
+    tell.restype, tell.argtypes = Integer, [ctypes.c_char_p, Integer]
+    text = ctypes.create_string_buffer(tell(None, 0) + 1)
+    tell(text, len(text))
+    lines = (line.partition(": ") for line in text.value.decode().splitlines())
+    told, known = {name: fact for name, _, fact in lines}, facts()
+    differing = [name for name in {**known, **told} if known.get(name) != told.get(name)]
+    return [f"{name} is {told.get(name, 'unknown')} in C, {known.get(name, 'unknown')} in Python" for name in differing]
