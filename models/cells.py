@@ -35,10 +35,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
+    "elu": functional.elu,
+    "softsign": functional.softsign,
+    "linear": lambda values: values,
     "identity": lambda values: values,
 }
+"""By the names that Keras and TensorFlow give them; identity is TensorFlow's name of what Keras calls linear."""
 
-ActivationName = Literal["tanh", "sigmoid", "relu", "identity"]
+ActivationName = Literal["tanh", "sigmoid", "relu", "elu", "softsign", "linear", "identity"]
+
+
+def _require_activation(config: Any) -> None:
+    if config.activation not in ACTIVATIONS:
+        expected = f"one of {', '.join(ACTIVATIONS)}, got {config.activation!r}"
+        raise ConfigError(f"{type(config).__name__}.activation must be {expected}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class BasicRNNConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden_size")
+        _require_activation(self)
 
 
 class HiddenState(NamedTuple):
@@ -75,11 +86,15 @@ class BasicRNN(Cell):
 
 @dataclass(frozen=True)
 class GRUConfig:
+    """activation is that of the candidate; the gates always have a sigmoid."""
+
     kind: Literal["gru"] = "gru"
     hidden_size: int = 100
+    activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden_size")
+        _require_activation(self)
 
 
 class GRU(Cell):
@@ -88,6 +103,7 @@ class GRU(Cell):
     def __init__(self, input_size: int, config: GRUConfig) -> None:
         super().__init__()
         self.output_size = config.hidden_size
+        self.activation = ACTIVATIONS[config.activation]
         self.gates = _linear(input_size + config.hidden_size, 2 * config.hidden_size)
         self.candidate = _linear(input_size + config.hidden_size, config.hidden_size)
 
@@ -95,9 +111,9 @@ class GRU(Cell):
         return HiddenState(self.gates.weight.new_zeros(batch_size, self.output_size))
 
     def forward(self, inputs: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-        # r, u = sigmoid(...);  c = tanh(W [x, r * h_{t-1}] + b);  h_t = u * h_{t-1} + (1 - u) * c
+        # r, u = sigmoid(...);  c = activation(W [x, r * h_{t-1}] + b);  h_t = u * h_{t-1} + (1 - u) * c
         reset, update = torch.sigmoid(self.gates(torch.cat([inputs, state.h], 1))).chunk(2, 1)
-        candidate = torch.tanh(self.candidate(torch.cat([inputs, reset * state.h], 1)))
+        candidate = self.activation(self.candidate(torch.cat([inputs, reset * state.h], 1)))
         h = torch.lerp(candidate, state.h, update)
         return h, HiddenState(h)
 
@@ -110,6 +126,7 @@ class LSTMConfig:
     projection_size makes the output a linear map of so many values, which projection_clip bounds; 0 means none of it.
     layer_norm normalises what the gates are before their biases: each-gate by itself, and the cell state before it is
     put out (Ba et al. 2016); sonnet the four gates together; adnc as sonnet, and the cell state before it is put out.
+    activation is that of the candidate and of the cell state as it is put out; the gates always have a sigmoid.
     """
 
     kind: Literal["lstm"] = "lstm"
@@ -120,9 +137,11 @@ class LSTMConfig:
     projection_size: int = 0
     projection_clip: float = 0.0
     layer_norm: Literal["none", "each-gate", "sonnet", "adnc"] = "none"
+    activation: ActivationName = "tanh"
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden_size")
+        _require_activation(self)
         require_at_least(self, 0, "cell_clip", "projection_size", "projection_clip")
         if self.projection_clip and not self.projection_size:
             raise ConfigError("LSTMConfig.projection_clip needs a projection_size, got 0")
@@ -149,6 +168,7 @@ class LSTM(Cell):
         super().__init__()
         self.config = config
         self.output_size = config.projection_size or config.hidden_size
+        self.activation = ACTIVATIONS[config.activation]
         self.gates = _linear(input_size + self.output_size, 4 * config.hidden_size)
         if config.peepholes:
             self.peepholes = nn.Parameter(torch.zeros(3, config.hidden_size))
@@ -164,18 +184,18 @@ class LSTM(Cell):
         return LSTMState(h=zeros(batch_size, self.output_size), c=zeros(batch_size, self.config.hidden_size))
 
     def forward(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        # i, f, o = sigmoid(...), j = tanh(...);  c_t = f * c_{t-1} + i * j;  h_t = o * tanh(c_t)
+        # i, f, o = sigmoid(...), j = activation(...);  c_t = f * c_{t-1} + i * j;  h_t = o * activation(c_t)
         config = self.config
         input_gate, candidate, forget_gate, output_gate = self._gates(torch.cat([inputs, state.h], 1)).unbind(1)
         if config.peepholes:
             input_gate = input_gate + self.peepholes[0] * state.c
             forget_gate = forget_gate + self.peepholes[1] * state.c
         kept = torch.sigmoid(forget_gate + config.forget_bias) * state.c
-        c = _clip(kept + torch.sigmoid(input_gate) * torch.tanh(candidate), config.cell_clip)
+        c = _clip(kept + torch.sigmoid(input_gate) * self.activation(candidate), config.cell_clip)
         if config.peepholes:
             output_gate = output_gate + self.peepholes[2] * c
         put_out = self.cell_norm(c) if config.layer_norm in ("each-gate", "adnc") else c
-        h = torch.sigmoid(output_gate) * torch.tanh(put_out)
+        h = torch.sigmoid(output_gate) * self.activation(put_out)
         if config.projection_size:
             h = _clip(self.projection(h), config.projection_clip)
         return h, LSTMState(h, c)
@@ -202,6 +222,7 @@ class FeedForwardConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden_size", "layers")
+        _require_activation(self)
 
 
 class NoState(NamedTuple):

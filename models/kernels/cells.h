@@ -6,7 +6,7 @@
 #include "linear.h"
 
 enum cell_kind { BASIC_RNN, GRU, LSTM, FEED_FORWARD };
-enum activation { TANH, SIGMOID, RELU, IDENTITY, SOFTMAX };
+enum activation { TANH, SIGMOID, RELU, ELU, SOFTSIGN, LINEAR, IDENTITY, SOFTMAX };
 
 /* One layer of the controller. Sizes are padded. second is a GRU's candidate, or an LSTM's projection. Bounds of 0 are
  * none. peepholes: [3][cells], or none. */
@@ -37,17 +37,29 @@ typedef struct {
     real *seen, *products, *again, *candidates, *cell, *before;
 } layer_work;
 
+/* A softmax is of many numbers, not of each, and is taken elsewhere. */
 INLINE vec activate(i64 activation, vec x) {
-    if (activation == TANH) return tanh_(x);
-    if (activation == SIGMOID) return sigmoid_(x);
-    return activation == RELU ? choose(x < all(0), all(0), x) : x;
+    switch (activation) {
+    case TANH: return tanh_(x);
+    case SIGMOID: return sigmoid_(x);
+    case RELU: return choose(x < all(0), all(0), x);
+    case ELU: return elu_(x);
+    case SOFTSIGN: return softsign_(x);
+    default: return x;
+    }
 }
 
 /* dy times the slope of an activation where it came to y. */
 INLINE vec activate_backward(i64 activation, vec y, vec dy) {
-    if (activation == TANH) return dy * (all(1) - y * y);
-    if (activation == SIGMOID) return dy * y * (all(1) - y);
-    return activation == RELU ? choose(y > all(0), dy, all(0)) : dy;
+    vec left = all(1) - abs_(y);
+    switch (activation) {
+    case TANH: return dy * (all(1) - y * y);
+    case SIGMOID: return dy * y * (all(1) - y);
+    case RELU: return choose(y > all(0), dy, all(0));
+    case ELU: return choose(y < all(0), dy * (all(1) + y), dy);
+    case SOFTSIGN: return dy * left * left;
+    default: return dy;
+    }
 }
 
 INLINE vec clipped(vec x, double bound) {
@@ -69,22 +81,22 @@ INLINE const real *layer_output(const layer *cell, const cell_states *states, la
 
 /* ---- LSTM ---- */
 
-/* i, f, o = sigmoid, j = tanh;  c = f c + i j;  h = o tanh(c); peepholes let i and f see the old c, o the new one.
- * gates: i, j, f, o, [4][cells], left activated. next: c before the model clips it, again. */
+/* i, f, o = sigmoid, j = act;  c = f c + i j;  h = o act(c), act: the activation of the cell; peepholes let i and f see
+ * the old c, o the new one. gates: i, j, f, o, [4][cells], left activated. next: c before the model clips it, again. */
 static void lstm_row(const layer *cell, real *gates, const real *c, real *h, real *next_c, real *next) {
     i64 size = cell->cells;
     const real *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
         vec before = load(c + k), i = load(gates + k), f = load(gates + 2 * size + k), o = load(gates + 3 * size + k);
         if (peep) i = fma_(load(peep + k), before, i), f = fma_(load(peep + size + k), before, f);
-        vec j = tanh_(load(gates + size + k));
+        vec j = activate(cell->activation, load(gates + size + k));
         i = sigmoid_(i), f = sigmoid_(f + all((real)cell->forget_bias));
         vec now = clipped(fma_(i, j, f * before), cell->cell_clip);
         if (peep) o = fma_(load(peep + 2 * size + k), now, o);
         o = sigmoid_(o);
         store(gates + k, i), store(gates + size + k, j), store(gates + 2 * size + k, f), store(gates + 3 * size + k, o);
         store(next_c + k, now), store(next + k, now);
-        store(h + k, o * tanh_(now));
+        store(h + k, o * activate(cell->activation, now));
     }
 }
 
@@ -96,12 +108,12 @@ static void lstm_row_backward(const layer *cell, real *gates, const real *c, con
     for (i64 k = 0; k < size; k += LANES) {
         vec before = load(c + k), now = load(next + k), i = load(gates + k), j = load(gates + size + k);
         vec f = load(gates + 2 * size + k), o = load(gates + 3 * size + k);
-        vec out = tanh_(now), d_h = load(dh + k), d_o = d_h * out * o * (all(1) - o);
-        vec d_c = load(dc + k) + d_h * o * (all(1) - out * out);
+        vec out = activate(cell->activation, now), d_h = load(dh + k), d_o = d_h * out * o * (all(1) - o);
+        vec d_c = load(dc + k) + activate_backward(cell->activation, out, d_h * o);
         if (peep) d_c = fma_(d_o, load(peep + 2 * size + k), d_c);
         d_c = clipped_backward(now, d_c, cell->cell_clip);
         vec d_i = d_c * j * i * (all(1) - i), d_f = d_c * before * f * (all(1) - f);
-        store(gates + k, d_i), store(gates + size + k, d_c * i * (all(1) - j * j));
+        store(gates + k, d_i), store(gates + size + k, activate_backward(cell->activation, j, d_c * i));
         store(gates + 2 * size + k, d_f), store(gates + 3 * size + k, d_o);
         d_c *= f;
         if (peep) d_c = fma_(d_i, load(peep + k), fma_(d_f, load(peep + size + k), d_c));
@@ -163,7 +175,7 @@ static void lstm_backward(const layer *cell, const cell_states *states, const ro
 
 /* ---- GRU ---- */
 
-/* r, u = sigmoid;  candidate = tanh(W [x, r h]);  h = u h + (1 - u) candidate. */
+/* r, u = sigmoid;  candidate = act(W [x, r h]), act: the activation of the cell;  h = u h + (1 - u) candidate. */
 static void gru(const layer *cell, const cell_states *states, const rows *who, layer_work work) {
     i64 size = cell->size, inputs = cell->gates.inputs, outputs = cell->gates.outputs, second = cell->second.outputs;
     memcpy(work.again, work.seen, who->batch * inputs * sizeof(real));
@@ -176,7 +188,7 @@ static void gru(const layer *cell, const cell_states *states, const rows *who, l
     for (i64 b = 0; b < who->batch; b++)
         for (i64 k = 0; k < size; k += LANES) {
             vec update = sigmoid_(load(work.products + b * outputs + size + k));
-            vec candidate = tanh_(load(work.candidates + b * second + k));
+            vec candidate = activate(cell->activation, load(work.candidates + b * second + k));
             vec h = load(states->h + who->from[b] * size + k);
             store(states->h + who->to[b] * size + k, fma_(update, h - candidate, candidate));
         }
@@ -192,8 +204,9 @@ static void gru_backward(const layer *cell, const cell_states *states, const row
         const real *h = states->h + who->from[b] * size;
         for (i64 k = 0; k < size; k += LANES) {
             real *x = work.candidates + b * second + k, *gate = work.products + b * outputs + size + k;
-            vec candidate = tanh_(load(x)), update = sigmoid_(load(gate)), d = load(dh + b * size + k);
-            store(x, d * (all(1) - update) * (all(1) - candidate * candidate));
+            vec candidate = activate(cell->activation, load(x)), update = sigmoid_(load(gate));
+            vec d = load(dh + b * size + k);
+            store(x, activate_backward(cell->activation, candidate, d * (all(1) - update)));
             store(gate, d * (load(h + k) - candidate) * update * (all(1) - update));
             store(dh + b * size + k, d * update);
         }

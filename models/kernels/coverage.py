@@ -5,12 +5,17 @@ from typing import Any
 
 CELLS = ("basic-rnn", "gru", "lstm", "feed-forward")
 KINDS = ("rnn", "dnc", "ntm")
+CELL_ACTIVATIONS = ("tanh", "sigmoid", "relu", "elu", "softsign", "linear", "identity")
+BOUNDED = ("tanh", "sigmoid", "softsign")
 
 PLAIN: dict[str, dict[str, Any]] = {
     "ntm": {"order": ("together", "in-turn")},
     "dnc": {"links": ("dense", "none")},
     "rnn": {},
-    "lstm": {"layer_norm": ("none",)},
+    "basic-rnn": {"activation": CELL_ACTIVATIONS},
+    "gru": {"activation": CELL_ACTIVATIONS},
+    "lstm": {"activation": CELL_ACTIVATIONS, "layer_norm": ("none",)},
+    "feed-forward": {"activation": CELL_ACTIVATIONS},
     "stack": {"skip_connections": (False,)},
 }
 """The options of models and cells of which not every value has a kernel: torch or ONNX Runtime compute the others."""
@@ -74,7 +79,7 @@ def _is_bounded(cell: Mapping[str, Any]) -> bool:
         return all(_is_bounded(layer) for layer in cell["cells"])
     if cell["kind"] == "dropout":
         return _is_bounded(cell["cell"])
-    return cell.get("activation", "tanh") in ("tanh", "sigmoid")
+    return cell.get("activation", "tanh") in BOUNDED
 
 
 def layers(

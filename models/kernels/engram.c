@@ -454,7 +454,15 @@ void engram_take(const int32_t *places, const real *from, real *to, i64 count) {
 /* ---- What the library says of itself ---- */
 
 /* The functions that engram_function computes. */
-enum function { FUNCTION_EXP, FUNCTION_TANH, FUNCTION_SIGMOID, FUNCTION_SOFTPLUS, FUNCTION_LOG };
+enum function {
+    FUNCTION_EXP,
+    FUNCTION_TANH,
+    FUNCTION_SIGMOID,
+    FUNCTION_SOFTPLUS,
+    FUNCTION_LOG,
+    FUNCTION_ELU,
+    FUNCTION_SOFTSIGN
+};
 
 /* Return whether this processor has the instructions that the rest of the library was compiled for. */
 int engram_runs_here(void) {
@@ -483,7 +491,8 @@ void engram_function(i64 which, const real *in, real *out, i64 count) {
         vec x = load(in + k);
         vec values[] = {
             [FUNCTION_EXP] = exp_(x),           [FUNCTION_TANH] = tanh_(x), [FUNCTION_SIGMOID] = sigmoid_(x),
-            [FUNCTION_SOFTPLUS] = softplus_(x), [FUNCTION_LOG] = log_(x),
+            [FUNCTION_SOFTPLUS] = softplus_(x), [FUNCTION_LOG] = log_(x),   [FUNCTION_ELU] = elu_(x),
+            [FUNCTION_SOFTSIGN] = softsign_(x),
         };
         store(out + k, values[which]);
     }

@@ -83,6 +83,15 @@ INLINE VEC NAME(tanh)(VEC x) {
 
 INLINE VEC NAME(sigmoid)(VEC x) { return ALL(1) / (ALL(1) + NAME(exp)(-x)); }
 
+/* x where it is positive, else e^x - 1: that is 2 t / (1 - t) with t = tanh(x / 2), which keeps its digits near zero.
+ */
+INLINE VEC NAME(elu)(VEC x) {
+    VEC t = NAME(tanh)(min_(x, ALL(0)) * ALL((real)0.5));
+    return choose(x < ALL(0), (t + t) / (ALL(1) - t), x);
+}
+
+INLINE VEC NAME(softsign)(VEC x) { return x / (ALL(1) + abs_(x)); }
+
 /* ln(1 + e^x), without overflow. */
 INLINE VEC NAME(softplus)(VEC x) { return max_(x, ALL(0)) + NAME(log1p)(NAME(exp)(-abs_(x))); }
 

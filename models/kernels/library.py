@@ -29,7 +29,8 @@ class Library:
         loaded = ctypes.CDLL(str(path))
         reason = _why_not_fitting(loaded)
         if reason:
-            raise NotFitting(f"{path.name} is not used: {reason}; {COMMAND} builds it again (pip install ziglang)")
+            remedy = f"{COMMAND} builds it again (pip install ziglang)" if fingerprint() else "install Engram again"
+            raise NotFitting(f"{path.name} is not used: {reason}; {remedy}")
         declare(loaded)
         self.runs_here = bool(loaded.engram_runs_here())
         self.dtype = np.dtype(f"f{loaded.engram_number()}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.kernels.coverage import CELLS, KINDS
+from models.kernels.coverage import CELL_ACTIVATIONS, CELLS, KINDS
 
 Integer, Float, Pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -83,10 +83,10 @@ STRUCTURES = {
 
 # The enumerations, each in the order of its numbers.
 
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity", "softmax")
+ACTIVATIONS = (*CELL_ACTIVATIONS, "softmax")
 STRENGTHS = ("oneplus", "softplus")
 STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
-FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log")
+FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log", "elu", "softsign")
 
 LANES, WIDE, PANEL = 8, 16, 16
 """Numbers in a vector, to which words are padded; in a wide one, to which rows of slots are; in a panel of weights."""

@@ -44,6 +44,9 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-softplus": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, strength="softplus"),
     "dnc-basic-rnn": DNCConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
     "dnc-gru": DNCConfig(3, 2, memory_size=6, word_size=4, controller=GRU),
+    "dnc-lstm-softsign": DNCConfig(
+        3, 2, memory_size=6, word_size=4, controller=LSTMConfig(hidden_size=5, peepholes=True, activation="softsign")
+    ),
     "dnc-stack": DNCConfig(3, 2, memory_size=6, word_size=4, controller=STACK),
     "dnc-dropout": DNCConfig(3, 2, memory_size=6, word_size=4, controller=DROPOUT),
     "dnc-masking": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, masking=True),
@@ -178,6 +181,9 @@ CATALOGUE: dict[str, AnyConfig] = {
     ),
     "ntm-basic-rnn": NTMConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
     "ntm-gru": NTMConfig(3, 2, memory_size=6, word_size=4, controller=GRUConfig(hidden_size=7)),
+    "ntm-gru-sigmoid": NTMConfig(
+        3, 2, memory_size=6, word_size=4, controller=GRUConfig(hidden_size=5, activation="sigmoid")
+    ),
     "ntm-stack": NTMConfig(3, 2, memory_size=6, word_size=4, controller=SKIPPING_STACK),
     "ntm-dropout": NTMConfig(3, 2, memory_size=6, word_size=4, controller=DropoutConfig(GRU, outputs=0.2)),
     "ntm-3-read-heads": NTMConfig(3, 2, memory_size=5, word_size=3, read_heads=3, controller=LSTM),
@@ -200,11 +206,18 @@ CATALOGUE: dict[str, AnyConfig] = {
     ),
     "rnn-basic-rnn": RNNConfig(3, 2, controller=BasicRNNConfig(hidden_size=4, activation="sigmoid")),
     "rnn-gru": RNNConfig(3, 2, controller=GRU),
+    "rnn-gru-linear": RNNConfig(3, 2, controller=GRUConfig(hidden_size=4, activation="linear")),
     "rnn-stack": RNNConfig(3, 2, controller=STACK),
     "rnn-dropout": RNNConfig(3, 2, controller=DropoutConfig(STACK, inputs=0.1, outputs=0.2, state=0.3)),
     "rnn-lstm-peepholes": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=4, peepholes=True, cell_clip=0.5)),
     "rnn-lstm-projection": RNNConfig(
         3, 2, controller=LSTMConfig(hidden_size=6, projection_size=3, projection_clip=0.4, peepholes=True)
+    ),
+    "rnn-lstm-elu": RNNConfig(
+        3, 2, controller=LSTMConfig(hidden_size=6, projection_size=3, cell_clip=2.0, activation="elu")
+    ),
+    "rnn-lstm-sigmoid-layer-norm": RNNConfig(
+        3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="each-gate", activation="sigmoid")
     ),
     "rnn-lstm-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="each-gate")),
     "rnn-lstm-sonnet-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="sonnet")),

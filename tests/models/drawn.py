@@ -10,6 +10,7 @@ from models.ntm import NTMConfig
 from models.registry import AnyConfig
 from models.rnn import RNNConfig
 
+bounded = st.sampled_from(["tanh", "tanh", "sigmoid", "softsign"])
 cells = st.one_of(
     st.builds(
         LSTMConfig,
@@ -18,9 +19,10 @@ cells = st.one_of(
         peepholes=st.booleans(),
         cell_clip=st.sampled_from([0.0, 0.5]),
         projection_size=st.sampled_from([0, 0, 3, 12]),
+        activation=bounded,
     ),
-    st.builds(GRUConfig, hidden_size=st.integers(1, 20)),
-    st.builds(BasicRNNConfig, hidden_size=st.integers(1, 20), activation=st.sampled_from(["tanh", "sigmoid"])),
+    st.builds(GRUConfig, hidden_size=st.integers(1, 20), activation=bounded),
+    st.builds(BasicRNNConfig, hidden_size=st.integers(1, 20), activation=bounded),
     st.builds(FeedForwardConfig, hidden_size=st.integers(1, 20), layers=st.integers(1, 3)),
 )
 controllers = st.one_of(cells, st.lists(cells, min_size=1, max_size=3).map(lambda found: StackConfig(tuple(found))))

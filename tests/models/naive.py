@@ -73,7 +73,15 @@ def cut(vector, parts):
     return pieces
 
 
-ACTIVATIONS = {"tanh": np.tanh, "sigmoid": sigmoid, "identity": lambda x: x, "relu": lambda x: np.maximum(x, 0)}
+ACTIVATIONS = {
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "relu": lambda x: np.maximum(x, 0),
+    "elu": lambda x: np.array([each if each > 0 else np.exp(each) - 1 for each in x]),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "linear": lambda x: x,
+    "identity": lambda x: x,
+}
 
 
 def cell(config, weights, x, state, name="controller"):
@@ -89,13 +97,14 @@ def basic_rnn(config, weights, x, state, name):
 def gru(config, weights, x, state, name):
     gates = sigmoid(linear(weights, f"{name}.gates", np.concatenate([x, state["h"]])))
     r, u = gates[: config.hidden_size], gates[config.hidden_size :]
-    c = np.tanh(linear(weights, f"{name}.candidate", np.concatenate([x, r * state["h"]])))
+    c = ACTIVATIONS[config.activation](linear(weights, f"{name}.candidate", np.concatenate([x, r * state["h"]])))
     h = u * state["h"] + (1 - u) * c
     return h, {"h": h}
 
 
 def lstm(config, weights, x, state, name):
     size, seen = config.hidden_size, np.concatenate([x, state["h"]])
+    activation = ACTIVATIONS[config.activation]
     products = np.array([dot(row, seen) for row in weights[f"{name}.gates.weight"]])
     if config.layer_norm == "each-gate":
         products = np.array([normalised(gate) for gate in products.reshape(4, size)])
@@ -106,12 +115,12 @@ def lstm(config, weights, x, state, name):
     i, j, f, o = products + weights[f"{name}.gates.bias"].reshape(4, size)
     w_i, w_f, w_o = weights[f"{name}.peepholes"] if config.peepholes else np.zeros((3, size))
     c = sigmoid(f + config.forget_bias + w_f * state["c"]) * state["c"]
-    c = bounded(c + sigmoid(i + w_i * state["c"]) * np.tanh(j), config.cell_clip)
+    c = bounded(c + sigmoid(i + w_i * state["c"]) * activation(j), config.cell_clip)
     put_out = c
     if config.layer_norm in ("each-gate", "adnc"):
         eps = 1e-6 if config.layer_norm == "adnc" else 1e-5
         put_out = normalised(c, eps) * weights[f"{name}.cell_norm.weight"] + weights[f"{name}.cell_norm.bias"]
-    h = sigmoid(o + w_o * c) * np.tanh(put_out)
+    h = sigmoid(o + w_o * c) * activation(put_out)
     if config.projection_size:
         h = bounded(np.array([dot(row, h) for row in weights[f"{name}.projection.weight"]]), config.projection_clip)
     return h, {"h": h, "c": c}

@@ -1,12 +1,17 @@
 """The recurrent cells against the naive versions of their equations."""
 
+import typing
+
 import numpy as np
 import pytest
 import torch
 
 from models.cells import (
+    ACTIVATIONS,
     CELLS,
     LSTM,
+    ActivationName,
+    BasicRNNConfig,
     Dropout,
     DropoutConfig,
     FeedForward,
@@ -18,6 +23,7 @@ from models.cells import (
     cell_config,
 )
 from models.config import ConfigError
+from models.kernels import coverage
 from models.state import flatten
 from tests.models import naive
 from tests.models.catalogue import CATALOGUE
@@ -32,9 +38,14 @@ def cell_and_weights(config, input_size):
 
 
 CONFIGS = [*{repr(config.controller): config.controller for config in CATALOGUE.values()}.values()]
+ACTIVATED = [
+    kind(hidden_size=4, activation=name)
+    for kind in (BasicRNNConfig, GRUConfig, LSTMConfig, FeedForwardConfig)
+    for name in ACTIVATIONS
+]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+@pytest.mark.parametrize("config", CONFIGS + ACTIVATED, ids=repr)
 @torch.no_grad()
 def test_cell_agrees_with_the_naive_version(config):
     cell, weights = cell_and_weights(config, 3)
@@ -47,6 +58,10 @@ def test_cell_agrees_with_the_naive_version(config):
             np.testing.assert_allclose(outputs[row], expected, rtol=0, atol=1e-12)
             for name, leaf in flatten(state).items():
                 np.testing.assert_allclose(leaf[row], naive_states[row][name], rtol=0, atol=1e-12)
+
+
+def test_activations_of_cells_are_those_that_a_config_and_the_kernels_name():
+    assert [*ACTIVATIONS] == [*typing.get_args(ActivationName)] == [*coverage.CELL_ACTIVATIONS]
 
 
 @torch.no_grad()
@@ -139,6 +154,10 @@ def test_skipping_stack_puts_out_every_layer_side_by_side():
         (lambda: StackConfig(()), "StackConfig.cells must have at least one cell"),
         (lambda: DropoutConfig(LSTMConfig(), outputs=1.0), r"DropoutConfig.outputs must be in \[0, 1\), got 1.0"),
         (lambda: LSTMConfig(projection_clip=1.0), "LSTMConfig.projection_clip needs a projection_size"),
+        (lambda: GRUConfig(activation="swish"), "GRUConfig.activation must be one of tanh, .*, identity, got 'swish'"),
+        (lambda: LSTMConfig(activation="softmax"), "LSTMConfig.activation must be one of tanh, .*, got 'softmax'"),
+        (lambda: BasicRNNConfig(activation=None), "BasicRNNConfig.activation must be one of tanh, .*, got None"),
+        (lambda: FeedForwardConfig(activation=""), "FeedForwardConfig.activation must be one of tanh, .*, got ''"),
         (lambda: LSTMConfig(cell_clip=-1.0), "LSTMConfig.cell_clip must be at least 0, got -1.0"),
     ],
 )
@@ -177,3 +196,11 @@ def test_cell_config_with_an_option_of_another_cell_names_it():
     expected = r"model\.controller: unknown key 'forget_bias'; known keys are kind, hidden_size, layers, activation"
     with pytest.raises(ConfigError, match=expected):
         cell_config({"kind": "feed-forward", "forget_bias": 1.0}, "model.controller")
+
+
+@pytest.mark.parametrize("kind", ["basic-rnn", "gru", "lstm", "feed-forward"])
+def test_cell_config_from_values_takes_the_activations_that_there_are(kind):
+    assert cell_config({"kind": kind}, "here").activation == "tanh"
+    assert cell_config({"kind": kind, "activation": "elu"}, "here").activation == "elu"
+    with pytest.raises(ConfigError, match=r"here\.activation: expected one of 'tanh', .*, 'identity', got 'swish'"):
+        cell_config({"kind": kind, "activation": "swish"}, "here")

@@ -7,9 +7,11 @@ import sys
 import pytest
 import torch
 
+from models.cells import ACTIVATIONS, cell_config
 from models.kernels import build
 from models.kernels.library import Library
 from models.kernels.sequence import FusedUnroll
+from models.rnn import RNNConfig
 from models.state import flatten, map_leaves
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 from tests.models.test_fused_unroll import COVERED, by_torch, error, walked
@@ -34,6 +36,18 @@ def test_kernel_in_float64_is_the_model_to_nine_digits(name, float64):
     actual = walked(model, FusedUnroll(model, kernels=float64), inputs, state, lengths)
     for result, expected in by_torch(model, inputs, state, lengths).items():
         assert error(actual[result], expected) <= 1e-9, result
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_kernel_in_float64_has_every_activation_of_every_cell(activation, float64):
+    kinds = {"basic-rnn": {}, "gru": {}, "lstm": {"peepholes": True}, "feed-forward": {"layers": 2}}
+    for kind, options in kinds.items():
+        cell = cell_config({"kind": kind, "hidden_size": 5, "activation": activation, **options}, "cell")
+        model = make_from(RNNConfig(3, 2, controller=cell)).double()
+        inputs, state = random_inputs(model, 6, 3), lived_in_state(model, 3)
+        actual = walked(model, FusedUnroll(model, kernels=float64), inputs, state)
+        for result, expected in by_torch(model, inputs, state).items():
+            assert error(actual[result], expected) <= 1e-9, (kind, result)
 
 
 WATCHED = """

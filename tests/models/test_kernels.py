@@ -11,7 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.cells import FeedForwardConfig, LSTMConfig, StackConfig
+from models.cells import (
+    ACTIVATIONS,
+    BasicRNNConfig,
+    DropoutConfig,
+    FeedForwardConfig,
+    GRUConfig,
+    LSTMConfig,
+    StackConfig,
+)
 from models.contract import schemas, unroll
 from models.kernels import fused as fused_module
 from models.kernels.coverage import NoKernel, is_bounded, not_fused
@@ -289,10 +297,19 @@ def test_config_that_describes_no_model_has_no_kernel_and_a_reason(controller):
     assert not_fused("rnn", {"controller": controller}).startswith("its ")
 
 
-def test_what_a_controller_puts_out_is_bounded_unless_it_is_rectified_or_linear():
-    bounded, unbounded = FeedForwardConfig(), FeedForwardConfig(activation="relu")
-    for cell, expected in ((bounded, True), (unbounded, False), (StackConfig((LSTMConfig(), unbounded)), False)):
-        assert is_bounded(config_values(RNNConfig(3, 2, controller=cell))) is expected
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("kind", [BasicRNNConfig, GRUConfig, LSTMConfig, FeedForwardConfig])
+def test_controller_is_bounded_where_its_activation_is(kind, activation):
+    cell, reached = kind(activation=activation), ACTIVATIONS[activation](torch.tensor([-1e30, 1e30])).abs().max()
+    for controller in (cell, StackConfig((LSTMConfig(), cell)), DropoutConfig(cell)):
+        assert is_bounded(config_values(RNNConfig(3, 2, controller=controller))) is (reached.item() <= 1)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "swish", None])
+@pytest.mark.parametrize("kind", ["basic-rnn", "gru", "lstm", "feed-forward"])
+def test_cell_with_an_activation_that_is_none_of_a_cell_has_no_kernel(kind, activation):
+    controller = {"kind": kind, "hidden_size": 3, "activation": activation}
+    assert not_fused("rnn", {"controller": controller}) == f"its activation is {activation!r}"
 
 
 # The functions of eight numbers
@@ -304,6 +321,8 @@ EXACT = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "softplus": lambda x: np.logaddexp(0, x),
     "log": np.log,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "softsign": lambda x: x / (1 + np.abs(x)),
 }
 
 
@@ -324,7 +343,7 @@ def test_function_errs_by_no_more_than_4e_7_of_its_value(name):
     assert (np.abs(computed(name, values) - exact) / np.abs(exact)).max() <= 4e-7
 
 
-@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "softplus"])
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "softplus", "elu", "softsign"])
 def test_function_of_what_is_no_number_is_none(name):
     values = np.full(8, np.nan)
     assert np.isnan(computed(name, values)).all()

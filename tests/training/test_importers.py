@@ -12,11 +12,14 @@ import torch
 from app.cli import ORIGINALS
 from models.artefact import load
 from models.config import ConfigError
+from models.contract import unroll
 from models.manifest import ONNX_FILE, read_manifest
+from tests.models.naive import ACTIVATIONS
 from tests.training import tiny
 from training.card import render_card
 from training.checkpoint import CheckpointError
 from training.importers import FORMATS, ImportFailed, import_checkpoint, read_original
+from training.importers.tf_rnn_cell import SCOPES
 from training.tasks import build_task
 
 ROLLOUTS = Path(__file__).parents[1] / "reference"
@@ -200,10 +203,8 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "complaint"),
     [
-        (
-            {"type": "GRUCell", "num_units": 2, "activation": "relu"},
-            "activation = 'relu' of a GRUCell is not supported",
-        ),
+        ({"type": "GRUCell", "num_units": 2, "activation": "selu"}, "cell.activation: expected one of 'tanh'"),
+        ({"type": "LSTMCell", "num_units": 2, "activation": "selu"}, "cell.activation: expected one of 'tanh'"),
         ({"type": "GRUCell", "num_units": 2, "use_peepholes": True}, "use_peepholes = True of a GRUCell"),
         ({"type": "BasicRNNCell", "num_units": 2, "activation": "swish"}, "cell.activation: expected one of 'tanh'"),
         ({"num_units": 2}, "config has no 'type', which a tf-rnn-cell needs"),
@@ -219,6 +220,37 @@ def test_options_left_out_are_the_constructors_own(tmp_path):
     config = {"cells": [{"type": "LSTMCell", "num_units": 2, "num_proj": None, "proj_clip": 0.5, "name": "lstm"}]}
     cell = read_original("tf-rnn-cell", write(tmp_path / "lstm.npz", arrays, config)).config.controller
     assert (cell.forget_bias, cell.peepholes, cell.projection_size, cell.projection_clip) == (1, False, 0, 0)
+
+
+def gru_of_tensorflow(arrays, activation, inputs):
+    """Return what TensorFlow's GRUCell of two units puts out after each input, as its documentation says."""
+    h, outputs = np.zeros(2), []
+    for x in inputs:
+        gates = np.concatenate([x, h]) @ arrays[f"{SCOPE}/gates/kernel:0"] + arrays[f"{SCOPE}/gates/bias:0"]
+        r, u = np.split(1 / (1 + np.exp(-gates)), 2)
+        seen = np.concatenate([x, r * h]) @ arrays[f"{SCOPE}/candidate/kernel:0"]
+        h = u * h + (1 - u) * activation(seen + arrays[f"{SCOPE}/candidate/bias:0"])
+        outputs.append(h)
+    return outputs
+
+
+@pytest.mark.parametrize("name", [None, *ACTIVATIONS])
+def test_activation_of_a_cell_is_imported_with_it(tmp_path, name):
+    arrays, inputs = variables(), np.random.default_rng(1).standard_normal((4, 3))
+    config = {"cells": [{"type": "GRUCell", "num_units": 2, "activation": name}]}
+    model = read_original("tf-rnn-cell", write(tmp_path / "gru.npz", arrays, config)).model
+    outputs, _, _ = unroll(model, torch.tensor(inputs[:, None], dtype=torch.float32), model.initial_state(1))
+    expected = gru_of_tensorflow(arrays, ACTIVATIONS[name or "tanh"], inputs)
+    np.testing.assert_allclose(outputs[:, 0].detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["BasicRNNCell", "BasicLSTMCell", "LSTMCell"])
+def test_activation_of_every_type_of_cell_is_imported(tmp_path, kind):
+    scope, width = SCOPES[kind], 2 if kind == "BasicRNNCell" else 8
+    arrays = {f"{scope}/kernel:0": np.ones((5, width)), f"{scope}/bias:0": np.ones(width)}
+    config = {"cells": [{"type": kind, "num_units": 2, "activation": "softsign"}]}
+    imported = read_original("tf-rnn-cell", write(tmp_path / "cell.npz", arrays, config))
+    assert imported.config.controller.activation == "softsign"
 
 
 # pytorch-ntm

@@ -49,29 +49,26 @@ def tf_rnn_cell(config: Mapping[str, Any], variables: Variables) -> Imported:
 def _tf_cell_config(described: Mapping[str, Any]) -> BasicRNNConfig | GRUConfig | LSTMConfig:
     """Return the cell described by the options of its constructor, with its defaults for those that are left out."""
     options = {name: value for name, value in described.items() if name not in WITHOUT_EFFECT and value is not None}
-    size, activation = options.pop("num_units", None), options.pop("activation", "tanh")
+    size = options.pop("num_units", None)
     if type(size) is not int:
         raise TypeError(f"num_units of a cell must be a whole number, got {size!r}")
-    cell: BasicRNNConfig | GRUConfig | LSTMConfig
-    if described["type"] == "BasicRNNCell":
-        cell, activation = from_values(BasicRNNConfig, {"hidden_size": size, "activation": activation}, "cell"), "tanh"
-    elif described["type"] == "GRUCell":
-        cell = GRUConfig(hidden_size=size)
-    else:
+    values = {"hidden_size": size, "activation": options.pop("activation", "tanh")}
+    cell: type[BasicRNNConfig | GRUConfig | LSTMConfig]
+    cell = {"BasicRNNCell": BasicRNNConfig, "GRUCell": GRUConfig}.get(described["type"], LSTMConfig)
+    if cell is LSTMConfig:
         projection = options.pop("num_proj", 0)
         projection_clip = options.pop("proj_clip", 0)
-        cell = LSTMConfig(
-            hidden_size=size,
-            forget_bias=float(options.pop("forget_bias", 1)),
-            peepholes=bool(options.pop("use_peepholes", False)),
-            cell_clip=float(options.pop("cell_clip", 0)),
-            projection_size=projection,
-            projection_clip=float(projection_clip if projection else 0),
-        )
-    if options or activation != "tanh":
-        name, value = next(iter(options.items()), ("activation", activation))
+        values |= {
+            "forget_bias": float(options.pop("forget_bias", 1)),
+            "peepholes": bool(options.pop("use_peepholes", False)),
+            "cell_clip": float(options.pop("cell_clip", 0)),
+            "projection_size": projection,
+            "projection_clip": float(projection_clip if projection else 0),
+        }
+    if options:
+        name, value = next(iter(options.items()))
         raise ConfigError(f"{name} = {value!r} of a {described['type']} is not supported")
-    return cell
+    return from_values(cell, values, "cell")
 
 
 def _scope(described: Mapping[str, Any]) -> str:
