@@ -83,20 +83,21 @@ INLINE const real *layer_output(const layer *cell, const cell_states *states, la
 
 /* i, f, o = sigmoid, j = act;  c = f c + i j;  h = o act(c), act: the activation of the cell; peepholes let i and f see
  * the old c, o the new one. gates: i, j, f, o, [4][cells], left activated. next: c before the model clips it, again. */
-static void lstm_row(const layer *cell, real *gates, const real *c, real *h, real *next_c, real *next) {
+INLINE void lstm_row(const layer *cell, const i64 activation, real *gates, const real *c, real *h, real *next_c,
+                     real *next) {
     i64 size = cell->cells;
     const real *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
         vec before = load(c + k), i = load(gates + k), f = load(gates + 2 * size + k), o = load(gates + 3 * size + k);
         if (peep) i = fma_(load(peep + k), before, i), f = fma_(load(peep + size + k), before, f);
-        vec j = activate(cell->activation, load(gates + size + k));
+        vec j = activate(activation, load(gates + size + k));
         i = sigmoid_(i), f = sigmoid_(f + all((real)cell->forget_bias));
         vec now = clipped(fma_(i, j, f * before), cell->cell_clip);
         if (peep) o = fma_(load(peep + 2 * size + k), now, o);
         o = sigmoid_(o);
         store(gates + k, i), store(gates + size + k, j), store(gates + 2 * size + k, f), store(gates + 3 * size + k, o);
         store(next_c + k, now), store(next + k, now);
-        store(h + k, o * activate(cell->activation, now));
+        store(h + k, o * activate(activation, now));
     }
 }
 
@@ -148,8 +149,12 @@ static void lstm(const layer *cell, const cell_states *states, const rows *who, 
     for (i64 b = 0; b < who->batch; b++) {
         real *h = has_projection(cell) ? work.again + b * size : states->h + who->to[b] * size;
         if (cell->peepholes) memcpy(work.before + b * size, states->c + who->from[b] * size, size * sizeof(real));
-        lstm_row(cell, work.products + b * cell->gates.outputs, states->c + who->from[b] * size, h,
-                 states->c + who->to[b] * size, work.cell + b * size);
+        real *gates = work.products + b * cell->gates.outputs, *next = work.cell + b * size;
+        const real *c = states->c + who->from[b] * size;
+        real *next_c = states->c + who->to[b] * size;
+        if (cell->activation == TANH) /* compiled apart, without a branch in its loop */
+            lstm_row(cell, TANH, gates, c, h, next_c, next);
+        else lstm_row(cell, cell->activation, gates, c, h, next_c, next);
     }
     if (has_projection(cell)) project(cell, states, who, work);
 }

@@ -7,7 +7,8 @@
  * gradients of a mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
  *
  * Sizes in the code are rounded up to a multiple of eight, and rows of slots (`row`) to one of sixteen; what lies
- * beyond the size is zero and stays so. */
+ * beyond the size is zero and stays so; where the activation of a cell makes another number of 0, weights there are 0.
+ */
 
 #include <stddef.h>
 #include <stdio.h>

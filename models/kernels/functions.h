@@ -83,8 +83,7 @@ INLINE VEC NAME(tanh)(VEC x) {
 
 INLINE VEC NAME(sigmoid)(VEC x) { return ALL(1) / (ALL(1) + NAME(exp)(-x)); }
 
-/* x where it is positive, else e^x - 1: that is 2 t / (1 - t) with t = tanh(x / 2), which keeps its digits near zero.
- */
+/* x, or e^x - 1 where x < 0: 2 t / (1 - t) with t = tanh(x / 2), which keeps its digits near zero. */
 INLINE VEC NAME(elu)(VEC x) {
     VEC t = NAME(tanh)(min_(x, ALL(0)) * ALL((real)0.5));
     return choose(x < ALL(0), (t + t) / (ALL(1) - t), x);
