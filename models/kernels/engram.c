@@ -500,8 +500,8 @@ void engram_function(i64 which, const real *in, real *out, i64 count) {
 }
 
 /* declared.h is written by build.py from structures.py: SOURCES, the hash of what the library is compiled from; FACTS,
- * the names of the structures, fields and numbers that Python has too; and Python's declarations of the functions
- * above, which the compiler compares with their definitions. */
+ * the names of the structures, fields and numbers that Python has too; KINDS, a name for each type of structure; and
+ * Python's declarations of the functions above, which the compiler compares with their definitions. */
 #include "declared.h"
 
 /* What a name is in C, in words. place: the offset of a field, in bytes, or the value of a number. */
@@ -510,7 +510,7 @@ typedef struct {
     i64 place, size;
 } fact;
 
-#define KIND(value) _Generic(value, i64: "integer", double: "double", linear: "linear", default: "pointer")
+#define KIND(value) _Generic(value, i64: "integer", double: "double", KINDS, default: "pointer")
 #define OF(type, field) (((type *)0)->field)
 #define FUNCTION(declaration) {declaration "\n", "", 0, 0},
 #define NUMBER(name) {#name ": %s %lld\n", "number", name, 0},

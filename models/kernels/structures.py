@@ -129,7 +129,8 @@ def declare(library: Any) -> None:
         function.argtypes = [Pointer if "*" in each else Integer for each in takes.split(",") if each != "void"]
 
 
-FIELD_KINDS = {Integer: "integer", Float: "double", Pointer: "pointer", Linear: "linear"}
+FIELD_KINDS = {Integer: "integer", Float: "double", Pointer: "pointer"}
+FIELD_KINDS |= {structure: name for name, structure in STRUCTURES.items()}
 
 
 def facts() -> dict[str, str]:
@@ -144,11 +145,12 @@ def facts() -> dict[str, str]:
 
 
 def header() -> str:
-    """Return what a library is compiled with: the declarations, and FACTS, the names that it is to tell of."""
+    """Return what a library is compiled with: the declarations, FACTS, the names that it is to tell of, and KINDS."""
     names = [f'FUNCTION("{declaration}")' for declaration in DECLARATIONS] + [f"NUMBER({name})" for name in NUMBERS]
     for name, structure in STRUCTURES.items():
         names += [f"STRUCTURE({name})", *(f"FIELD({name}, {field})" for field, *_ in structure._fields_)]
-    return "\n".join([*DECLARATIONS, f"#define FACTS {' '.join(names)}", ""])
+    kinds = ", ".join(f'{name}: "{name}"' for name in STRUCTURES)
+    return "\n".join([*DECLARATIONS, f"#define FACTS {' '.join(names)}", f"#define KINDS {kinds}", ""])
 
 
 def differences(library: Any) -> list[str]:
