@@ -18,7 +18,7 @@ LARGEST_ORDINARY = 1e30
 """Inputs up to this cannot overflow in a model whose controller is bounded."""
 
 LEAVES = ("read_weights", "write_weights", "usage")
-"""Traces that are leaves of the state after the step."""
+"""Traces that are leaves of the state: after the step, or before it where the heads act before the controller."""
 
 
 class FusedBackend:
@@ -58,9 +58,10 @@ class FusedBackend:
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self._slots.check(slots)
         before = {row: self._fused.read(slots[row]) for row in self._risky_rows(inputs)}
+        used = {name: self._fused.leaf(name, slots) for name in trace if name in self._fused.used_before}
         with self._slots.stepping(slots):
             outputs, told = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
-            traces = {name: self._trace(name, slots, told.trace) for name in trace}
+            traces = {name: used[name] if name in used else self._trace(name, slots, told.trace) for name in trace}
             failed = self._failed_rows(slots, outputs, list(before))
             for row in failed & before.keys():
                 self._fused.write(slots[row], before[row])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from models.kernels.packing import Array, padded, row_of
+from models.kernels.packing import Array, Blocks, length_of, padded, places_of, row_of
 from models.kernels.structures import CellStates, States
 
 LEAVES = {name: name for name in ("memory", "read_weights", "write_weights", "read_vectors", "usage", "link")}
-LEAVES |= {"precedence_weights": "precedence"}
+LEAVES |= {"precedence_weights": "precedence", "hidden": "hidden"}
 """The leaves of a state that are not the controller's, and what the kernels call them."""
 
 WEIGHTINGS = ("read_weights", "write_weights", "usage", "link", "precedence_weights")
@@ -20,12 +20,19 @@ WEIGHTINGS = ("read_weights", "write_weights", "usage", "link", "precedence_weig
 
 
 class Layout:
-    """How one state lies in an arena. shapes: those of its leaves; layers: the names of the controller's layers."""
+    """How one state lies in an arena.
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str]) -> None:
+    shapes: those of its leaves; layers: the names of the controller's layers; hidden: the blocks of what it puts out.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str], hidden: Blocks) -> None:
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.padded = {name: padded_shape(name, shape) for name, shape in self.shapes.items()}
-        self.corners = {name: tuple(slice(size) for size in shape) for name, shape in self.shapes.items()}
+        self.corners: dict[str, tuple[Any, ...]] = {
+            name: tuple(slice(size) for size in shape) for name, shape in self.shapes.items()
+        }
+        if "hidden" in self.shapes:
+            self.padded["hidden"], self.corners["hidden"] = (length_of(hidden),), (places_of(hidden),)
         self.layers = tuple(layers)
         self.numbers = sum(math.prod(shape) for shape in self.padded.values())
 

@@ -8,11 +8,21 @@
 enum cell_kind { BASIC_RNN, GRU, LSTM, FEED_FORWARD };
 enum activation { TANH, SIGMOID, RELU, ELU, SOFTSIGN, LINEAR, IDENTITY, SOFTMAX };
 
+/* The parts that a product sees, side by side: outputs of layers, by their numbers, or INPUTS: the inputs of the model
+ * and the vectors read. size: numbers in all parts. */
+typedef struct {
+    i64 count, size;
+    const i64 *parts;
+} sources;
+
+#define INPUTS (-1)
+
 /* One layer of the controller. Sizes are padded. second is a GRU's candidate, or an LSTM's projection. Bounds of 0 are
- * none. peepholes: [3][cells], or none. */
+ * none. peepholes: [3][cells], or none. below: what it sees before its own h. */
 typedef struct {
     i64 kind, activation, size, cells;
     double forget_bias, cell_clip, projection_clip;
+    sources below;
     linear gates, second;
     const real *peepholes;
     real *d_peepholes;
@@ -67,7 +77,12 @@ INLINE vec clipped(vec x, double bound) {
     return bound > 0 ? choose(x == x, min_(max_(x, all(-b)), all(b)), x) : x;
 }
 
-/* dy where the value was within the bound. */
+/* dy where x was within the bound before it was clipped, or on it. */
+INLINE vec clip_backward(vec x, vec dy, double bound) {
+    return bound > 0 ? choose(abs_(x) <= all((real)bound), dy, all(0)) : dy;
+}
+
+/* The same where only y is known, what x was clipped to: on the bound, it is taken for clipped. */
 INLINE vec clipped_backward(vec y, vec dy, double bound) {
     return bound > 0 ? choose(abs_(y) < all((real)bound), dy, all(0)) : dy;
 }
@@ -112,7 +127,7 @@ static void lstm_row_backward(const layer *cell, real *gates, const real *c, con
         vec out = activate(cell->activation, now), d_h = load(dh + k), d_o = d_h * out * o * (all(1) - o);
         vec d_c = load(dc + k) + activate_backward(cell->activation, out, d_h * o);
         if (peep) d_c = fma_(d_o, load(peep + 2 * size + k), d_c);
-        d_c = clipped_backward(now, d_c, cell->cell_clip);
+        d_c = clip_backward(fma_(i, j, f * before), d_c, cell->cell_clip);
         vec d_i = d_c * j * i * (all(1) - i), d_f = d_c * before * f * (all(1) - f);
         store(gates + k, d_i), store(gates + size + k, activate_backward(cell->activation, j, d_c * i));
         store(gates + 2 * size + k, d_f), store(gates + 3 * size + k, d_o);
@@ -168,7 +183,7 @@ static void lstm_backward(const layer *cell, const cell_states *states, const ro
         for (i64 b = 0; b < who->batch; b++)
             for (i64 k = 0; k < cell->size; k += LANES) {
                 real *h = work.candidates + b * outputs + k;
-                store(h, clipped_backward(load(h), load(dh + b * cell->size + k), cell->projection_clip));
+                store(h, clip_backward(load(h), load(dh + b * cell->size + k), cell->projection_clip));
             }
         linear_backward(&cell->second, work.candidates, who->batch, spare);
         dh = spare, d_size = padded_to_panels(size);
@@ -264,7 +279,7 @@ static void layer_backward(const layer *cell, const cell_states *states, const c
     for (i64 b = 0; d_states->c && b < who->batch; b++)
         for (i64 k = 0; k < cell->cells; k += LANES) {
             real *d = d_states->c + who->row[b] * cell->cells + k;
-            store(d, clipped_backward(load(states->c + who->to[b] * cell->cells + k), load(d), clip));
+            store(d, clip_backward(load(work.cell + b * cell->cells + k), load(d), clip));
         }
     if (cell->kind == LSTM) lstm_backward(cell, states, who, work, d_out, d_states->c, spare);
     if (cell->kind == GRU) gru_backward(cell, states, who, work, d_out, spare);

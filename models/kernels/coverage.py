@@ -1,22 +1,23 @@
 """Which models the kernels know, from their configs as plain values. Standard library only."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 CELLS = ("basic-rnn", "gru", "lstm", "feed-forward")
 KINDS = ("rnn", "dnc", "ntm")
 CELL_ACTIVATIONS = ("tanh", "sigmoid", "relu", "elu", "softsign", "linear", "identity")
 BOUNDED = ("tanh", "sigmoid", "softsign")
 
+INPUTS = -1
+"""The number that stands, among those of layers, for the inputs of the model and what was read."""
+
 PLAIN: dict[str, dict[str, Any]] = {
-    "ntm": {"order": ("together", "in-turn")},
     "dnc": {"links": ("dense", "none")},
     "rnn": {},
     "basic-rnn": {"activation": CELL_ACTIVATIONS},
     "gru": {"activation": CELL_ACTIVATIONS},
     "lstm": {"activation": CELL_ACTIVATIONS, "layer_norm": ("none",)},
     "feed-forward": {"activation": CELL_ACTIVATIONS},
-    "stack": {"skip_connections": (False,)},
 }
 """The options of models and cells of which not every value has a kernel: torch or ONNX Runtime compute the others."""
 
@@ -61,7 +62,7 @@ def _not_plain(kind: str, config: Mapping[str, Any]) -> str | None:
 def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
     kind = cell.get("kind")
     if kind == "stack":
-        return _not_plain("stack", cell) or next(filter(None, map(_cell_not_fused, cell["cells"])), None)
+        return next(filter(None, map(_cell_not_fused, cell["cells"])), None)
     if kind == "dropout":  # a step that serves drops nothing
         return _cell_not_fused(cell["cell"])
     if kind not in CELLS:
@@ -82,16 +83,39 @@ def _is_bounded(cell: Mapping[str, Any]) -> bool:
     return cell.get("activation", "tanh") in BOUNDED
 
 
-def layers(
-    cell: Mapping[str, Any], name: str = "controller", prefix: str = "controller"
-) -> Iterator[tuple[Mapping[str, Any], str, str]]:
-    """Yield the layers of a controller, from the bottom: each cell, the name of its weights, that of its state."""
+class Wired(NamedTuple):
+    """A layer of a controller: its cell, the name of its weights, that of its state, the numbers of what it sees."""
+
+    cell: Mapping[str, Any]
+    name: str
+    prefix: str
+    below: tuple[int, ...]
+
+
+def layers(controller: Mapping[str, Any]) -> tuple[list[Wired], tuple[int, ...]]:
+    """Return the layers of a controller, from the bottom, and the numbers of those that it puts out side by side."""
+    found: list[Wired] = []
+    return found, _wire(controller, "controller", "controller", (INPUTS,), found)
+
+
+def _wire(
+    cell: Mapping[str, Any], name: str, prefix: str, below: tuple[int, ...], found: list[Wired]
+) -> tuple[int, ...]:
+    """Append the layers of a cell to those found before; return the numbers of what it puts out."""
+    if cell["kind"] == "dropout":
+        return _wire(cell["cell"], f"{name}.cell", prefix, below, found)
     if cell["kind"] == "stack":
+        inputs: tuple[int, ...] = below if cell.get("skip_connections") else ()
+        outputs: tuple[int, ...] = ()
         for number, inner in enumerate(cell["cells"]):
-            yield from layers(inner, f"{name}.cells.{number}", f"{prefix}.layer{number}")
-    elif cell["kind"] == "dropout":
-        yield from layers(cell["cell"], f"{name}.cell", prefix)
-    elif cell["kind"] == "feed-forward":
-        yield from ((cell, f"{name}.layers.{number}", prefix) for number in range(cell.get("layers", 1)))
-    else:
-        yield cell, name, prefix
+            own = _wire(inner, f"{name}.cells.{number}", f"{prefix}.layer{number}", below, found)
+            outputs = (*outputs, *own) if cell.get("skip_connections") else own
+            below = (*inputs, *own)
+        return outputs
+    names = [name]
+    if cell["kind"] == "feed-forward":
+        names = [f"{name}.layers.{number}" for number in range(cell.get("layers", 1))]
+    for layer in names:
+        found.append(Wired(cell, layer, prefix, below))
+        below = (len(found) - 1,)
+    return below

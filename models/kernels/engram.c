@@ -29,9 +29,11 @@ typedef struct {
     real *controls; /* the interface as the heads use it */
     real *joined;   /* what the outputs are taken of */
     real *outputs;  /* before their activation; then their gradient */
-    real *group;    /* one group of classes, of one row */
-    real *memory;   /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
-    real *spare;    /* for one row at a time */
+    /* The same of the step before, where heads act by it before the controller runs. */
+    real *hidden_before, *raw_before, *controls_before;
+    real *group;  /* one group of classes, of one row */
+    real *memory; /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
+    real *spare;  /* for one row at a time */
 } step_work;
 
 /* Which of the rows: `first` to `first + batch` of `total`; whether each keeps what its memory's part finds. */
@@ -76,8 +78,11 @@ static layer_work work_of_layer(const model *m, i64 k, share of, real *work) {
 static step_work lay_step(const model *m, share of, room *from) {
     step_work w;
     take(from, of.total * layers_work(m, m->layers));
-    w.hidden = take_rows(from, of, m->controller[m->layers - 1].size);
-    w.raw = take_rows(from, of, m->interface.outputs), w.controls = take_rows(from, of, m->interface.outputs);
+    i64 hidden = m->hidden.size, interface = m->interface.outputs, before = acts_before(m);
+    /* Arrays of both steps are adjacent: the gradients of the interface's weights take them for rows of one batch. */
+    w.hidden = take_rows(from, of, hidden), w.hidden_before = take_rows(from, of, before * hidden);
+    w.raw = take_rows(from, of, interface), w.raw_before = take_rows(from, of, before * interface);
+    w.controls = take_rows(from, of, interface), w.controls_before = take_rows(from, of, before * interface);
     w.joined = take_rows(from, of, m->output.inputs), w.outputs = take_rows(from, of, m->output.outputs);
     w.group = take_at(from, m->output_activation == SOFTMAX ? padded(classes_of(m)) : 0, 0);
     i64 own = memory_work(m);
@@ -121,78 +126,120 @@ static void clip_row(real *values, i64 size, double bound) {
     for (i64 k = 0; bound > 0 && k < size; k += LANES) store(values + k, clipped(load(values + k), bound));
 }
 
-/* The controller, from the inputs and from what was read at the step before. inputs: [rows][input_size]. */
-static void run_controller(const model *m, const states *s, const rows *who, const real *inputs, real *hidden, share of,
-                           real *work) {
-    i64 x_size = padded(m->input_size), read_size = m->reads * padded(m->word);
-    layer_work below = {0}, here = work_of_layer(m, 0, of, work);
-    for (i64 b = 0; b < who->batch; b++) {
-        real *to = here.seen + b * m->controller[0].gates.inputs;
+/* Copy the inputs and the vectors read into the rows of `to`: those read at the step before or, where heads act before
+ * the controller, in this one. */
+static void put_inputs(const model *m, const states *s, const rows *who, const real *inputs, real *to, i64 width) {
+    i64 x_size = padded(m->input_size), read = read_size(m);
+    const i64 *slots = acts_before(m) ? who->to : who->from;
+    for (i64 b = 0; b < who->batch; b++, to += width) {
         memset(to + x_size - LANES, 0, LANES * sizeof(real));
         memcpy(to, inputs + who->row[b] * m->input_size, m->input_size * sizeof(real));
-        if (read_size) memcpy(to + x_size, s->read_vectors + who->from[b] * read_size, read_size * sizeof(real));
+        if (read) memcpy(to + x_size, s->read_vectors + slots[b] * read, read * sizeof(real));
     }
-    for (i64 k = 0; k < m->layers; k++) {
+}
+
+/* Copy the parts that a product sees into the rows of `to`, `width` numbers apart. */
+static void put_side_by_side(const model *m, const states *s, const rows *who, const sources *from, const real *inputs,
+                             share of, real *work, real *to, i64 width) {
+    for (i64 k = 0; k < from->count; k++) {
+        i64 part = from->parts[k];
+        if (part == INPUTS) {
+            put_inputs(m, s, who, inputs, to, width);
+            to += padded(m->input_size) + read_size(m);
+            continue;
+        }
+        const layer *cell = m->controller + part;
+        layer_work below = work_of_layer(m, part, of, work);
+        for (i64 b = 0; b < who->batch; b++)
+            memcpy(to + b * width, layer_output(cell, s->cells + part, below, b, who->to[b]),
+                   cell->size * sizeof(real));
+        to += cell->size;
+    }
+}
+
+static void clip_states(const model *m, const states *s, const rows *who) {
+    for (i64 k = 0; m->clip > 0 && k < m->layers; k++) {
         const layer *cell = m->controller + k;
-        here = work_of_layer(m, k, of, work);
-        for (i64 b = 0; k && b < who->batch; b++)
-            memcpy(here.seen + b * cell->gates.inputs, layer_output(cell - 1, s->cells + k - 1, below, b, who->to[b]),
-                   cell[-1].size * sizeof(real));
-        step_layer(cell, s->cells + k, who, here);
-        below = here;
-    }
-    const layer *last = m->controller + m->layers - 1;
-    for (i64 b = 0; b < who->batch; b++) {
-        memcpy(hidden + b * last->size, layer_output(last, s->cells + m->layers - 1, below, b, who->to[b]),
-               last->size * sizeof(real));
-        clip_row(hidden + b * last->size, last->size, m->clip);
-        for (i64 k = 0; m->clip > 0 && k < m->layers; k++) {
-            const layer *cell = m->controller + k;
-            const cell_states *leaves = s->cells + k;
+        const cell_states *leaves = s->cells + k;
+        for (i64 b = 0; b < who->batch; b++) {
             if (leaves->h) clip_row(leaves->h + who->to[b] * cell->size, cell->size, m->clip);
             if (leaves->c) clip_row(leaves->c + who->to[b] * cell->cells, cell->cells, m->clip);
         }
     }
 }
 
+/* The controller, layer by layer. inputs: [rows][input_size]. */
+static void run_controller(const model *m, const states *s, const rows *who, const real *inputs, step_work w, share of,
+                           real *work) {
+    for (i64 k = 0; k < m->layers; k++) {
+        const layer *cell = m->controller + k;
+        layer_work here = work_of_layer(m, k, of, work);
+        put_side_by_side(m, s, who, &cell->below, inputs, of, work, here.seen, cell->gates.inputs);
+        step_layer(cell, s->cells + k, who, here);
+    }
+    put_side_by_side(m, s, who, &m->hidden, inputs, of, work, w.hidden, m->hidden.size);
+    clip_row(w.hidden, who->batch * m->hidden.size, m->clip);
+    clip_states(m, s, who);
+}
+
+/* Write and read before the controller runs, by its output at the step before. */
+static void run_heads_before(const model *m, const states *s, const rows *who, step_work w) {
+    i64 size = m->interface.outputs, hidden = m->hidden.size;
+    for (i64 b = 0; b < who->batch; b++)
+        memcpy(w.hidden_before + b * hidden, s->hidden + who->from[b] * hidden, hidden * sizeof(real));
+    apply_linear(&m->interface, w.hidden_before, who->batch, w.raw_before);
+    memcpy(w.controls_before, w.raw_before, who->batch * size * sizeof(real));
+    for (i64 b = 0; b < who->batch; b++) {
+        ntm_controls(m, w.controls_before + b * size);
+        ntm_act(m, s, who->from[b], who->to[b], w.controls_before + b * size);
+    }
+}
+
+/* Run the heads by the output of the controller. allocation: [batch][writes][row], or none. */
+static void run_heads(const model *m, const states *s, const rows *who, step_work w, share of, real *allocation) {
+    i64 size = m->interface.outputs, own = of.keep ? memory_work(m) : 0, allocated = m->writes * row_of(m->slots);
+    apply_linear(&m->interface, w.hidden, who->batch, w.raw);
+    memcpy(w.controls, w.raw, who->batch * size * sizeof(real));
+    for (i64 b = 0; b < who->batch; b++) {
+        real *z = w.controls + b * size;
+        room found = {w.memory + b * own, 0}, spare = {w.spare, 0};
+        if (m->kind == DNC) {
+            dnc_work kept = lay_dnc(m, &found);
+            dnc_controls(m, z);
+            dnc_row(m, s, who->from[b], who->to[b], z, kept, w.spare);
+            if (allocation) memcpy(allocation + b * allocated, kept.allocation, allocated * sizeof(real));
+            continue;
+        }
+        ntm_controls(m, z);
+        if (acts_before(m)) ntm_aim(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), spare);
+        else ntm_row(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), spare);
+    }
+}
+
+/* Compute the outputs, from those of the controller and from the vectors read. */
+static void put_out(const model *m, const states *s, const rows *who, step_work w) {
+    i64 hidden = m->hidden.size, read = read_size_of_outputs(m);
+    for (i64 b = 0; b < who->batch; b++) {
+        real *to = w.joined + b * m->output.inputs;
+        memcpy(to, w.hidden + b * hidden, hidden * sizeof(real));
+        if (read) memcpy(to + hidden, s->read_vectors + who->to[b] * read, read * sizeof(real));
+    }
+    apply_linear(&m->output, w.joined, who->batch, w.outputs);
+    clip_row(w.outputs, who->batch * m->output.outputs, m->clip);
+}
+
 /* Step rows. allocation: [batch][writes][row], or none. */
 static step_work step(const model *m, const states *s, const rows *who, const real *inputs, share of, real *work,
                       real *allocation) {
-    i64 read_size = m->reads * padded(m->word), row = row_of(m->slots), own = of.keep ? memory_work(m) : 0;
-    const layer *last = m->controller + m->layers - 1;
+    i64 hidden = m->hidden.size;
     room put = {work, 0};
     step_work w = lay_step(m, of, &put);
-    run_controller(m, s, who, inputs, w.hidden, of, work);
-
-    /* Memory */
-    if (m->kind != RNN) {
-        i64 size = m->interface.outputs;
-        apply_linear(&m->interface, w.hidden, who->batch, w.raw);
-        memcpy(w.controls, w.raw, who->batch * size * sizeof(real));
-        for (i64 b = 0; b < who->batch; b++) {
-            real *z = w.controls + b * size;
-            room found = {w.memory + b * own, 0};
-            if (m->kind == DNC) {
-                dnc_work kept = lay_dnc(m, &found);
-                dnc_controls(m, z);
-                dnc_row(m, s, who->from[b], who->to[b], z, kept, w.spare);
-                if (allocation)
-                    memcpy(allocation + b * m->writes * row, kept.allocation, m->writes * row * sizeof(real));
-            } else {
-                ntm_controls(m, z);
-                ntm_row(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), (room){w.spare, 0});
-            }
-        }
-    }
-
-    /* Outputs: from the controller and from what was read */
-    for (i64 b = 0; b < who->batch; b++) {
-        real *to = w.joined + b * m->output.inputs;
-        memcpy(to, w.hidden + b * last->size, last->size * sizeof(real));
-        if (read_size) memcpy(to + last->size, s->read_vectors + who->to[b] * read_size, read_size * sizeof(real));
-    }
-    apply_linear(&m->output, w.joined, who->batch, w.outputs);
-    for (i64 b = 0; b < who->batch; b++) clip_row(w.outputs + b * m->output.outputs, m->output.outputs, m->clip);
+    if (acts_before(m)) run_heads_before(m, s, who, w);
+    run_controller(m, s, who, inputs, w, of, work);
+    if (m->kind != RNN) run_heads(m, s, who, w, of, allocation);
+    put_out(m, s, who, w);
+    for (i64 b = 0; acts_before(m) && b < who->batch; b++)
+        memcpy(s->hidden + who->to[b] * hidden, w.hidden + b * hidden, hidden * sizeof(real));
     return w;
 }
 
@@ -262,6 +309,7 @@ static void carry_on(const model *m, const states *s, i64 from, i64 to) {
     carry_leaf(s->usage, from, to, row);
     carry_leaf(s->link, from, to, m->writes * m->slots * row);
     carry_leaf(s->precedence, from, to, m->writes * row);
+    carry_leaf(s->hidden, from, to, m->hidden.size);
     for (i64 k = 0; k < m->layers; k++) {
         carry_leaf(s->cells[k].h, from, to, m->controller[k].size);
         carry_leaf(s->cells[k].c, from, to, m->controller[k].cells);
@@ -301,10 +349,34 @@ static i64 widest(const model *m) {
     return size;
 }
 
+/* The gradients in a step of some rows. seen: of the inputs of a product, `widest` numbers a row; hidden: of the
+ * controller's output; outs: of the outputs of its layers, one layer behind the other, [batch][size] each; controls: of
+ * the interface of one row; spare: as much as `seen`; row: the scratch of dnc_row_backward and its like. */
+typedef struct {
+    real *seen, *hidden, *outs, *controls, *spare, *row;
+} gradients;
+
+/* Numbers in the outputs of all layers before `end`, of one row. */
+static i64 outs_before(const model *m, i64 end) {
+    i64 total = 0;
+    for (i64 k = 0; k < end; k++) total += m->controller[k].size;
+    return total;
+}
+
+static gradients lay_gradients(const model *m, i64 batch, room *from) {
+    gradients d;
+    d.seen = take(from, batch * widest(m)), d.hidden = take(from, batch * m->hidden.size);
+    d.outs = take(from, batch * outs_before(m, m->layers)), d.controls = take(from, m->interface.outputs);
+    d.spare = take(from, batch * widest(m));
+    d.row = take(from, m->kind == DNC ? dnc_row_spare(m) : m->kind == NTM ? ntm_row_spare(m) : 0);
+    return d;
+}
+
 /* The numbers that engram_backward needs for so many rows. */
 i64 engram_backward_scratch(const model *m, i64 batch) {
-    i64 spare = m->kind == DNC ? dnc_row_spare(m) : m->kind == NTM ? ntm_row_spare(m) : 0;
-    return 3 * batch * widest(m) + m->interface.outputs + spare;
+    room counted = {0};
+    lay_gradients(m, batch, &counted);
+    return counted.taken;
 }
 
 INLINE void fetch(const real *from, i64 count) {
@@ -318,70 +390,113 @@ static void fetch_row(const model *m, const states *s, i64 slot, const real *fou
     fetch(found, count);
 }
 
+static void put_inputs_backward(const model *m, const states *g, const rows *who, const real *d, i64 width,
+                                real *d_inputs) {
+    i64 x_size = padded(m->input_size), read = read_size(m);
+    for (i64 b = 0; b < who->batch; b++, d += width) {
+        real *d_x = d_inputs + who->row[b] * m->input_size;
+        for (i64 k = 0; d_inputs && k < m->input_size; k++) d_x[k] += d[k];
+        if (read) add_to(g->read_vectors + who->row[b] * read, d + x_size, read);
+    }
+}
+
+/* Add the gradients of parts side by side, the rows of d, to those of the layers and inputs that they came from. */
+static void put_side_by_side_backward(const model *m, const states *g, const rows *who, const sources *from,
+                                      const real *d, i64 width, real *d_outs, real *d_inputs) {
+    for (i64 k = 0; k < from->count; k++) {
+        i64 part = from->parts[k];
+        if (part == INPUTS) {
+            put_inputs_backward(m, g, who, d, width, d_inputs);
+            d += padded(m->input_size) + read_size(m);
+            continue;
+        }
+        i64 size = m->controller[part].size;
+        real *d_out = d_outs + who->batch * outs_before(m, part);
+        for (i64 b = 0; b < who->batch; b++) add_to(d_out + b * size, d + b * width, size);
+        d += size;
+    }
+}
+
+static void put_out_backward(const model *m, const states *g, const rows *who, const real *d_outputs, step_work w,
+                             gradients d) {
+    i64 width = m->output.outputs, seen = padded_to_panels(m->output.inputs);
+    i64 hidden = m->hidden.size, read = read_size_of_outputs(m);
+    for (i64 b = 0; b < who->batch; b++) {
+        real *y = w.outputs + b * width;
+        memset(d.spare, 0, width * sizeof(real));
+        memcpy(d.spare, d_outputs + who->row[b] * m->output_size, m->output_size * sizeof(real));
+        for (i64 k = 0; k < width; k += LANES) store(y + k, clipped_backward(load(y + k), load(d.spare + k), m->clip));
+    }
+    linear_backward(&m->output, w.outputs, who->batch, d.seen);
+    for (i64 b = 0; b < who->batch; b++) {
+        memcpy(d.hidden + b * hidden, d.seen + b * seen, hidden * sizeof(real));
+        if (read) add_to(g->read_vectors + who->row[b] * read, d.seen + b * seen + hidden, read);
+    }
+}
+
+static void run_heads_backward(const model *m, const states *s, const states *g, const rows *who, step_work w,
+                               gradients d) {
+    i64 size = m->interface.outputs, own = memory_work(m), hidden = m->hidden.size, seen = padded_to_panels(hidden);
+    for (i64 b = 0; b < who->batch; b++) {
+        i64 from = who->from[b], to = who->to[b], row = who->row[b];
+        real *raw = w.raw + b * size, *z = w.controls + b * size;
+        room found = {w.memory + b * own, 0};
+        if (b + 1 < who->batch) fetch_row(m, s, who->from[b + 1], w.memory + (b + 1) * own, own);
+        memset(d.controls, 0, size * sizeof(real));
+        if (m->kind == DNC) dnc_row_backward(m, s, g, from, to, row, z, raw, lay_dnc(m, &found), d.controls, d.row);
+        else if (acts_before(m))
+            ntm_aim_backward(m, s, g, from, to, row, z, raw, lay_ntm(m, &found), d.controls, d.row);
+        else ntm_row_backward(m, s, g, from, to, row, z, raw, lay_ntm(m, &found), d.controls, d.row);
+        memcpy(raw, d.controls, size * sizeof(real));
+    }
+    linear_backward(&m->interface, w.raw, who->batch, d.seen);
+    for (i64 b = 0; b < who->batch; b++) add_to(d.hidden + b * hidden, d.seen + b * seen, hidden);
+}
+
+static void run_controller_backward(const model *m, const states *s, const states *g, const rows *who, share of,
+                                    real *work, step_work w, gradients d, real *d_inputs) {
+    i64 batch = who->batch, hidden = m->hidden.size;
+    for (i64 k = 0; k < batch * hidden; k += LANES)
+        store(d.hidden + k, clipped_backward(load(w.hidden + k), load(d.hidden + k), m->clip));
+    memset(d.outs, 0, batch * outs_before(m, m->layers) * sizeof(real));
+    put_side_by_side_backward(m, g, who, &m->hidden, d.hidden, hidden, d.outs, d_inputs);
+    for (i64 k = m->layers - 1; k >= 0; k--) {
+        const layer *cell = m->controller + k;
+        layer_backward(cell, s->cells + k, g->cells + k, m->clip, who, work_of_layer(m, k, of, work),
+                       d.outs + batch * outs_before(m, k), d.seen, d.spare);
+        put_side_by_side_backward(m, g, who, &cell->below, d.seen, padded_to_panels(cell->gates.inputs), d.outs,
+                                  d_inputs);
+    }
+}
+
+static void run_heads_before_backward(const model *m, const states *s, const states *g, const rows *who, step_work w,
+                                      gradients d) {
+    i64 size = m->interface.outputs, hidden = m->hidden.size, seen = padded_to_panels(hidden);
+    for (i64 b = 0; b < who->batch; b++) {
+        real *raw = w.raw_before + b * size;
+        memset(d.controls, 0, size * sizeof(real));
+        ntm_act_backward(m, s, g, who->from[b], who->to[b], who->row[b], w.controls_before + b * size, raw, d.controls);
+        memcpy(raw, d.controls, size * sizeof(real));
+    }
+    linear_backward(&m->interface, w.raw_before, who->batch, d.seen);
+    for (i64 b = 0; b < who->batch; b++)
+        memcpy(g->hidden + who->row[b] * hidden, d.seen + b * seen, hidden * sizeof(real));
+}
+
 /* The gradients of one step. g: those of the states after, [total] slots; then of those before. d_inputs:
- * [total][input_size], or none. */
+ * [total][input_size], to which is added, or none. */
 static void step_backward(const model *m, const states *s, const states *g, const rows *who, const real *d_outputs,
                           share of, real *work, real *d_inputs, real *scratch) {
-    i64 batch = who->batch, width = widest(m), read_size = m->reads * padded(m->word), top = m->layers - 1;
-    i64 hidden = m->controller[top].size, joined = padded_to_panels(m->output.inputs), x_size = padded(m->input_size);
-    room left = {scratch, 0}, put = {work, 0};
-    real *d_seen = take(&left, batch * width), *d_out = take(&left, batch * width);
-    real *spare = take(&left, batch * width), *d_controls = take(&left, m->interface.outputs);
+    i64 hidden = m->hidden.size;
+    room put = {work, 0}, left = {scratch, 0};
     step_work w = lay_step(m, of, &put);
-    scratch = take(&left, 0);
-
-    /* Outputs */
-    for (i64 b = 0; b < batch; b++) {
-        real *y = w.outputs + b * m->output.outputs, *d = spare;
-        memset(d, 0, m->output.outputs * sizeof(real));
-        memcpy(d, d_outputs + who->row[b] * m->output_size, m->output_size * sizeof(real));
-        for (i64 k = 0; k < m->output.outputs; k += LANES)
-            store(y + k, clipped_backward(load(y + k), load(d + k), m->clip));
-    }
-    linear_backward(&m->output, w.outputs, batch, d_seen);
-    for (i64 b = 0; b < batch; b++) {
-        memcpy(d_out + b * hidden, d_seen + b * joined, hidden * sizeof(real));
-        if (read_size) add_to(g->read_vectors + who->row[b] * read_size, d_seen + b * joined + hidden, read_size);
-    }
-
-    /* Memory */
-    if (m->kind != RNN) {
-        i64 size = m->interface.outputs, own = memory_work(m), wide = padded_to_panels(hidden);
-        for (i64 b = 0; b < batch; b++) {
-            real *raw = w.raw + b * size, *z = w.controls + b * size;
-            room found = {w.memory + b * own, 0};
-            if (b + 1 < batch) fetch_row(m, s, who->from[b + 1], w.memory + (b + 1) * own, own);
-            memset(d_controls, 0, size * sizeof(real));
-            if (m->kind == DNC)
-                dnc_row_backward(m, s, g, who->from[b], who->to[b], who->row[b], z, raw, lay_dnc(m, &found), d_controls,
-                                 scratch);
-            else
-                ntm_row_backward(m, s, g, who->from[b], who->to[b], who->row[b], z, raw, lay_ntm(m, &found), d_controls,
-                                 scratch);
-            memcpy(raw, d_controls, size * sizeof(real));
-        }
-        linear_backward(&m->interface, w.raw, batch, d_seen);
-        for (i64 b = 0; b < batch; b++) add_to(d_out + b * hidden, d_seen + b * wide, hidden);
-    }
-
-    /* Controller, from the top */
-    for (i64 b = 0; b < batch; b++)
-        for (i64 k = 0; k < hidden; k += LANES) {
-            real *d = d_out + b * hidden + k;
-            store(d, clipped_backward(load(w.hidden + b * hidden + k), load(d), m->clip));
-        }
-    for (i64 k = top; k >= 0; k--) {
-        const layer *cell = m->controller + k;
-        i64 seen = padded_to_panels(cell->gates.inputs), below = k ? cell[-1].size : 0;
-        layer_backward(cell, s->cells + k, g->cells + k, m->clip, who, work_of_layer(m, k, of, work), d_out, d_seen,
-                       spare);
-        for (i64 b = 0; b < batch; b++) memcpy(d_out + b * below, d_seen + b * seen, below * sizeof(real));
-        for (i64 b = 0; k == 0 && b < batch; b++) {
-            const real *d = d_seen + b * seen;
-            if (d_inputs) memcpy(d_inputs + who->row[b] * m->input_size, d, m->input_size * sizeof(real));
-            if (read_size) memcpy(g->read_vectors + who->row[b] * read_size, d + x_size, read_size * sizeof(real));
-        }
-    }
+    gradients d = lay_gradients(m, who->batch, &left);
+    put_out_backward(m, g, who, d_outputs, w, d);
+    for (i64 b = 0; acts_before(m) && b < who->batch; b++)
+        add_to(d.hidden + b * hidden, g->hidden + who->row[b] * hidden, hidden);
+    if (m->kind != RNN) run_heads_backward(m, s, g, who, w, d);
+    run_controller_backward(m, s, g, who, of, work, w, d, d_inputs);
+    if (acts_before(m)) run_heads_before_backward(m, s, g, who, w, d);
 }
 
 /* Leave nothing for the gradients of the weights in some rows of a step. */
@@ -396,15 +511,16 @@ static void clear_rows(const model *m, share of, i64 count, real *work) {
         CLEAR(here.again, cell->second.inputs), CLEAR(here.candidates, cell->second.outputs);
         if (cell->peepholes) CLEAR(here.cell, cell->cells), CLEAR(here.before, cell->cells);
     }
-    CLEAR(w.hidden, m->controller[m->layers - 1].size), CLEAR(w.raw, m->interface.outputs);
+    CLEAR(w.hidden, m->hidden.size), CLEAR(w.raw, m->interface.outputs);
+    if (acts_before(m)) CLEAR(w.hidden_before, m->hidden.size), CLEAR(w.raw_before, m->interface.outputs);
     CLEAR(w.joined, m->output.inputs), CLEAR(w.outputs, m->output.outputs);
 #undef CLEAR
 }
 
 /* The gradients of a walk that was kept, from its last step to its first. d_outputs: [steps][total][output_size];
- * d_inputs: [steps][total][input_size], or none; g: [total] slots of gradients, of the states after the walk when it
- * begins, of those before it when it ends. In the work of each step the products are replaced by their gradients: what
- * engram_weights needs. Rows that took no step leave zeros there. */
+ * d_inputs: [steps][total][input_size], zeros when they come, or none; g: [total] slots of gradients, of the states
+ * after the walk when it begins, of those before it when it ends. In the work of each step the products are replaced by
+ * their gradients: what engram_weights needs. Rows that took no step leave zeros there. */
 void engram_backward(const model *m, const states *s, const states *g, const walk *over, const real *d_outputs,
                      real *d_inputs, real *scratch) {
     uint64_t mode = flush_denormals();
@@ -440,7 +556,8 @@ void engram_weights(const model *m, const walk *over, i64 part, i64 parts) {
                 peepholes_backward(cell, d, here.before + at, here.cell + at);
             }
     }
-    if (m->kind != RNN) weights_backward(&m->interface, rows_, w.hidden, w.raw, part, parts);
+    sequence told = {over->steps, (1 + acts_before(m)) * over->total, over->work_stride};
+    if (m->kind != RNN) weights_backward(&m->interface, told, w.hidden, w.raw, part, parts);
     weights_backward(&m->output, rows_, w.joined, w.outputs, part, parts);
     restore_mode(mode);
 }

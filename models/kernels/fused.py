@@ -43,9 +43,12 @@ class FusedStep:
         shapes = {name: weight.shape for name, weight in weights.items()}
         self._packed = Packed(kind, config, shapes, memory_size, self._library)
         self._packed.fill(weights)
-        self._layout = Layout(state, self._packed.layer_names)
+        self._layout = Layout(state, self._packed.layer_names, self._packed.hidden)
         self.shapes = self._layout.shapes
         self.slots = memory_size or 0
+        before = config.get("order") == "before-controller"
+        self.used_before = ("read_weights", "write_weights") if before else ()
+        """Leaves of the state before a step by which that step reads and writes."""
         self._threads = threads
         self._own = threading.local()  # each thread's scratch
         self._pool = ThreadPoolExecutor(threads - 1, "fused step") if threads > 1 else None

@@ -13,7 +13,7 @@ typedef struct {
     real *content;      /* [heads][row] */
 } ntm_work;
 
-INLINE i64 ntm_turns(const model *m) { return m->in_turn ? m->reads : 1; }
+INLINE i64 ntm_turns(const model *m) { return m->order == IN_TURN ? m->reads : 1; }
 INLINE i64 ntm_wide(const model *m) { return row_of(m->slots) + padded(m->shift_width) + WIDE; }
 
 static ntm_work lay_ntm(const model *m, room *from) {
@@ -319,6 +319,68 @@ static void ntm_row_backward(const model *m, const states *s, const states *g, i
         add_outers(d_memory, row, size, &terms, d_words, memory);
     }
     memset(d_vectors, 0, m->reads * size * sizeof(real));
+    ntm_controls_backward(m, z, raw, d);
+}
+
+/* ---- A step whose heads act before the controller ---- */
+
+/* Write and read with the weightings of the step before. z: the interface as the heads use it, of the step before. */
+static void ntm_act(const model *m, const states *s, i64 from, i64 to, const real *z) {
+    i64 row = row_of(m->slots), size = padded(m->word);
+    const real *memory = memory_of(m, s, from), *weights = write_weights_of(m, s, from);
+    real *next = memory_of(m, s, to);
+    for (i64 n = 0; n < row; n += LANES)
+        write_eight(memory, next, n, weights, z + m->erase, z + m->add, m->writes, row, size, 0);
+    read_vectors(next, read_weights_of(m, s, from), m->reads, row, size, read_vectors_of(m, s, to));
+}
+
+/* g: the gradients of the state, for the slot `own` of their arena; of the weightings, those of the step before. z,
+ * raw: the interface of the step before as the heads used it, and as it was; d: its gradient, zeros when it comes. */
+static void ntm_act_backward(const model *m, const states *s, const states *g, i64 from, i64 to, i64 own, const real *z,
+                             const real *raw, real *d) {
+    i64 row = row_of(m->slots), size = padded(m->word);
+    const real *next = memory_of(m, s, to), *weights = read_weights_of(m, s, from);
+    real *d_memory = memory_of(m, g, own), *d_vectors = read_vectors_of(m, g, own);
+    outers terms = {0};
+    for (i64 r = 0; r < m->reads; r++) {
+        real *d_w = read_weights_of(m, g, own) + r * row;
+        const real *d_vector = d_vectors + r * size;
+        for (i64 n = 0; n < row; n += LANES)
+            store(d_w + n, load(d_w + n) + products_of_eight(next + n * size, size, d_vector, 0));
+        add_outer(d_memory, row, size, &terms, weights + r * row, d_vector);
+    }
+    add_outers(d_memory, row, size, &terms, 0, 0);
+    write_backward(memory_of(m, s, from), write_weights_of(m, s, from), z + m->erase, z + m->add, m->writes, row, size,
+                   0, d_memory, write_weights_of(m, g, own), d + m->erase, d + m->add, 0);
+    memset(d_vectors, 0, read_size(m) * sizeof(real));
+    ntm_controls_backward(m, z, raw, d);
+}
+
+/* Find the weightings with which the next step writes and reads. */
+static void ntm_aim(const model *m, const states *s, i64 from, i64 to, const real *z, ntm_work w, room spare) {
+    const real *memory = memory_of(m, s, to);
+    measures(memory, row_of(m->slots), padded(m->word), ntm_similarity(m->style), w.words);
+    for (i64 head = 0; head < m->reads + m->writes; head++) address(m, s, from, to, head, memory, w.words, z, w, spare);
+}
+
+/* g: the gradients of the state, for the slot `own` of their arena; of the weightings, from after the step to before
+ * it. z, raw, d: as for ntm_row_backward. */
+static void ntm_aim_backward(const model *m, const states *s, const states *g, i64 from, i64 to, i64 own, const real *z,
+                             const real *raw, ntm_work w, real *d, real *spare) {
+    i64 row = row_of(m->slots), size = padded(m->word), heads = m->reads + m->writes;
+    const real *memory = memory_of(m, s, to);
+    real *d_memory = memory_of(m, g, own);
+    room left = {spare, 0};
+    real *d_words = take(&left, row), *d_weights = take(&left, heads * row);
+    outers terms = {0};
+    memset(d_words, 0, row * sizeof(real));
+    for (i64 head = 0; head < heads; head++) {
+        real *d_w = d_weights + head * row, *d_own = weighting_of(m, g, own, head);
+        memcpy(d_w, d_own, row * sizeof(real));
+        address_backward(m, s, from, to, head, memory, w.words, z, w, d_w, d_own, d_words, d, left);
+        add_outer(d_memory, row, size, &terms, d_w, z + m->read_keys + head * size);
+    }
+    add_outers(d_memory, row, size, &terms, d_words, memory);
     ntm_controls_backward(m, z, raw, d);
 }
 

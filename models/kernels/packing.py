@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.coverage import CELLS, KINDS, layers
+from models.kernels.coverage import CELLS, INPUTS, KINDS, layers
 from models.kernels.library import Library
-from models.kernels.structures import ACTIVATIONS, LANES, PANEL, STRENGTHS, STYLES, WIDE, Layer, Linear, Model
+from models.kernels.structures import (
+    ACTIVATIONS,
+    LANES,
+    ORDERS,
+    PANEL,
+    STRENGTHS,
+    STYLES,
+    WIDE,
+    Layer,
+    Linear,
+    Model,
+    Sources,
+)
 
 Array = NDArray[Any]
 
@@ -59,6 +71,7 @@ class Packed:
         self._pointers: list[tuple[Any, str, int]] = []  # what points where in the packed array
         self._turned_pointers: list[tuple[Any, int]] = []
         self.layer_names: list[str] = []
+        self.hidden: Blocks = ()  # what the controller puts out
         self.model = self._describe(memory_size)
 
         places = np.concatenate(self._places)
@@ -146,29 +159,38 @@ class Packed:
             deallocation=config.get("deallocation", False),
             link_sharpening=config.get("link_sharpening", False),
             style=STYLES.index(config.get("style", "paper")),
-            in_turn=config.get("order", "together") == "in-turn",
+            order=ORDERS.index(config.get("order", "together")),
             signed_heads=config.get("signed_heads", False),
             shift_width=config.get("shift_width", 0),
             clip=config.get("clip", 0.0) if self.kind == "dnc" else 0.0,
         )
         self._owned: list[tuple[Any, str, Linear]] = []
         self._layers: list[Layer] = []
-        seen, hidden = [(input_size, 1), (word, reads)], 0
-        for cell, name, prefix in layers(config["controller"]):
-            layer, hidden = self._layer(cell, name, seen)
-            self._layers.append(layer)
+        self._parts: list[Array] = []
+        found, put_out = layers(config["controller"])
+        read = [] if self.config.get("order") == "before-controller" else [(word, reads)]
+        blocks: dict[int, list[tuple[int, int]]] = {INPUTS: [(input_size, 1), (word, reads)]}
+        for number, (cell, name, prefix, below) in enumerate(found):
+            blocks[number] = [(cell.get("projection_size") or cell["hidden_size"], 1)]
+            self._layers.append(self._layer(cell, name, _side_by_side(below, blocks)))
+            self._layers[-1].below = self._sources(below, blocks)
             self.layer_names.append(prefix)
-            seen = [(hidden, 1)]
-        described.layers = len(self._layers)
+        self.hidden = _side_by_side(put_out, blocks)
+        described.layers, described.hidden = len(self._layers), self._sources(put_out, blocks)
         if self.kind != "rnn":
-            self._own_linear(described, "interface", self._interface(described, hidden))
-        self._own_linear(described, "output", self._output(hidden, [(hidden, 1), (word, reads)]))
+            self._own_linear(described, "interface", self._interface(described))
+        self._own_linear(described, "output", self._output([*self.hidden, *read]))
         return described
+
+    def _sources(self, numbers: Sequence[int], blocks: Mapping[int, Blocks]) -> Sources:
+        parts = np.array(numbers, np.int64)
+        self._parts.append(parts)  # kept: the structure points to it
+        return Sources(count=len(parts), size=length_of(_side_by_side(numbers, blocks)), parts=parts.ctypes.data)
 
     def _own_linear(self, owner: Any, field: str, linear: Linear) -> None:
         self._owned.append((owner, field, linear))
 
-    def _layer(self, cell: Mapping[str, Any], name: str, seen: Blocks) -> tuple[Layer, int]:
+    def _layer(self, cell: Mapping[str, Any], name: str, seen: Blocks) -> Layer:
         kind, cells = cell["kind"], cell["hidden_size"]
         size = cell.get("projection_size") or cells
         layer = Layer(kind=CELLS.index(kind), size=padded(size), cells=padded(cells))
@@ -189,9 +211,9 @@ class Packed:
             places = np.full((3, padded(cells)), ZERO)
             places[:, :cells] = self._indices(f"{name}.peepholes")
             self._pointers.append((layer, "peepholes", self._lay(places)))
-        return layer, size
+        return layer
 
-    def _interface(self, described: Model, hidden: int) -> Linear:
+    def _interface(self, described: Model) -> Linear:
         """Lay out the parts of the interface, each head's padded, in the order in which the kernel expects them.
 
         A part stands in the model's own order; a place in the kernel's is of one part, or of several side by side.
@@ -203,11 +225,11 @@ class Packed:
         blocks: list[tuple[int, int]] = []
         for place, group in laid:
             if place:
-                setattr(described, place, _length(blocks))
+                setattr(described, place, length_of(blocks))
             order += itertools.chain.from_iterable(found[part] for part in group)
             blocks.append(parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1))
         weight, bias = self._indices("interface.weight"), self._indices("interface.bias")
-        return self._matrix(weight[order], bias[order], blocks, [(hidden, 1)])
+        return self._matrix(weight[order], bias[order], blocks, self.hidden)
 
     @staticmethod
     def _dnc_interface(described: Model) -> tuple[dict[str, tuple[int, int]], list[tuple[str, list[str]]]]:
@@ -242,8 +264,9 @@ class Packed:
             laid += [("key_signs", ["key_signs"]), ("add_signs", ["add_signs"])]
         return parts, laid
 
-    def _output(self, hidden: int, columns: Blocks) -> Linear:
+    def _output(self, columns: Blocks) -> Linear:
         if self.kind == "rnn" and not self.config.get("readout", True):
+            hidden = self.config["output_size"]
             same = np.where(np.eye(hidden, dtype=bool), ONE, ZERO)
             return self._matrix(same, np.full(hidden, ZERO), [(hidden, 1)], columns)
         return self._linear("output", [(self.config["output_size"], 1)], columns)
@@ -264,8 +287,8 @@ class Packed:
 
     def _matrix(self, weight: Array, bias: Array, rows: Blocks, columns: Blocks) -> Linear:
         """Lay out a matrix and its bias, every block of rows and of columns padded with zeros."""
-        row_places, column_places = _places(rows), _places(columns)
-        dense = np.full((padded(_length(rows), PANEL), _length(columns)), ZERO)
+        row_places, column_places = places_of(rows), places_of(columns)
+        dense = np.full((padded(length_of(rows), PANEL), length_of(columns)), ZERO)
         dense[np.ix_(row_places, column_places)] = weight
         biases = np.full(len(dense), ZERO)
         biases[row_places] = bias
@@ -291,12 +314,17 @@ def _panels(dense: Array) -> Array:
     return dense.reshape(outputs // PANEL, PANEL, inputs).transpose(0, 2, 1).ravel()
 
 
-def _length(blocks: Iterable[tuple[int, int]]) -> int:
+def _side_by_side(numbers: Iterable[int], blocks: Mapping[int, Blocks]) -> Blocks:
+    """Return how vectors lie side by side of which each has its own blocks."""
+    return [block for number in numbers for block in blocks[number]]
+
+
+def length_of(blocks: Blocks) -> int:
     """Return how much place blocks take, each padded."""
     return sum(padded(size) * count for size, count in blocks)
 
 
-def _places(blocks: Iterable[tuple[int, int]]) -> list[int]:
+def places_of(blocks: Blocks) -> list[int]:
     """Return where the entries of blocks come to lie once each block is padded."""
     places: list[int] = []
     start = 0

@@ -112,7 +112,7 @@ class FusedUnroll:
         if slots not in self._layouts:
             state = flatten(self.model.initial_state(1, slots))
             shapes = {name: leaf.shape[1:] for name, leaf in state.items()}
-            self._layouts[slots] = Layout(shapes, self.packed.layer_names)
+            self._layouts[slots] = Layout(shapes, self.packed.layer_names, self.packed.hidden)
         return self._layouts[slots]
 
     def _check(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None, layout: Layout) -> None:

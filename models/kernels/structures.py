@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.kernels.coverage import CELL_ACTIVATIONS, CELLS, KINDS
+from models.kernels.coverage import CELL_ACTIVATIONS, CELLS, INPUTS, KINDS
 
 Integer, Float, Pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -24,12 +24,18 @@ class Linear(ctypes.Structure):
     _fields_ = _fields({Integer: "inputs outputs", Pointer: "weights bias transposed d_weights d_bias"})
 
 
+class Sources(ctypes.Structure):
+    """`sources`."""
+
+    _fields_ = _fields({Integer: "count size", Pointer: "parts"})
+
+
 class Layer(ctypes.Structure):
     """`layer`."""
 
     _fields_ = [
         *_fields({Integer: "kind activation size cells", Float: "forget_bias cell_clip projection_clip"}),
-        *_fields({Linear: "gates second", Pointer: "peepholes d_peepholes"}),
+        *_fields({Sources: "below", Linear: "gates second", Pointer: "peepholes d_peepholes"}),
     ]
 
 
@@ -40,9 +46,10 @@ class Model(ctypes.Structure):
         *_fields(
             {
                 Integer: "kind layers input_size output_size output_activation output_groups slots word reads writes "
-                "strength linked masking deallocation link_sharpening style in_turn signed_heads shift_width",
+                "strength linked masking deallocation link_sharpening style order signed_heads shift_width",
                 Float: "clip",
                 Pointer: "controller",
+                Sources: "hidden",
                 Linear: "interface output",
             }
         ),
@@ -60,7 +67,7 @@ class CellStates(ctypes.Structure):
 class States(ctypes.Structure):
     """`states`."""
 
-    _fields_ = _fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence cells"})
+    _fields_ = _fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence hidden cells"})
 
 
 class Walk(ctypes.Structure):
@@ -73,6 +80,7 @@ class Walk(ctypes.Structure):
 
 STRUCTURES = {
     "linear": Linear,
+    "sources": Sources,
     "layer": Layer,
     "model": Model,
     "cell_states": CellStates,
@@ -86,16 +94,17 @@ STRUCTURES = {
 ACTIVATIONS = (*CELL_ACTIVATIONS, "softmax")
 STRENGTHS = ("oneplus", "softplus")
 STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
+ORDERS = ("together", "in-turn", "before-controller")
 FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log", "elu", "softsign")
 
 LANES, WIDE, PANEL = 8, 16, 16
 """Numbers in a vector, to which words are padded; in a wide one, to which rows of slots are; in a panel of weights."""
 
-NUMBERS = {"LANES": LANES, "WIDE": WIDE, "PANEL": PANEL}
+NUMBERS = {"LANES": LANES, "WIDE": WIDE, "PANEL": PANEL, "INPUTS": INPUTS}
 NUMBERS |= {f"FUNCTION_{name.upper()}": number for number, name in enumerate(FUNCTIONS)}
 NUMBERS |= {
     name.upper().replace("-", "_"): number
-    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES)
+    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES, ORDERS)
     for number, name in enumerate(names)
 }
 """What the macros and enumerators of C stand for."""

@@ -21,6 +21,19 @@ KINDS: dict[str, dict[str, Any]] = {
     "dnc": {"kind": "dnc", "memory_size": 8, "word_size": 4, "read_heads": 2, "controller": CONTROLLER},
     "sparse": {"kind": "dnc", "memory_size": 8, "word_size": 4, "links": "sparse", "links_per_slot": 3},
     "ntm": {"kind": "ntm", "memory_size": 8, "word_size": 4, "write_heads": 2, "controller": CONTROLLER},
+    "before": {
+        "kind": "ntm",
+        "memory_size": 8,
+        "word_size": 4,
+        "read_heads": 2,
+        "order": "before-controller",
+        "style": "ntm-lasagne",
+        "controller": {
+            "kind": "stack",
+            "cells": [CONTROLLER, {"kind": "gru", "hidden_size": 5}],
+            "skip_connections": True,
+        },
+    },
     "rnn": {"kind": "rnn", "controller": CONTROLLER},
 }
 

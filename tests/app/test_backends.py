@@ -85,6 +85,19 @@ def test_step_gives_only_the_traces_asked_for(backend):
         assert list(backend.step([slot], inputs_for(backend, 1), [name])[1]) == [name]
 
 
+@pytest.mark.parametrize("entry", [entry for entry in TABLE if entry.split()[0] in ("fused", "onnx")])
+def test_traces_at_every_step_are_those_of_torch(directories, entry):
+    backend, torch = (load_backend(name, directories) for name in (entry, f"torch {entry.split()[1]}"))
+    slot, other = backend.open(), torch.open()
+    for t in range(4):
+        torch.write(other, backend.read(slot))
+        inputs = inputs_for(backend, 1, seed=t)
+        traces, expected = (
+            each.step([at], inputs, each.spec.trace)[1] for each, at in ((backend, slot), (torch, other))
+        )
+        same(expected, traces, 1e-5)
+
+
 def test_slots_stepped_together_are_as_if_stepped_alone(backend):
     together, alone = [backend.open() for _ in range(3)], [backend.open() for _ in range(3)]
     for t in range(4):

@@ -25,6 +25,9 @@ FEED_FORWARD = FeedForwardConfig(hidden_size=6)
 GRU = GRUConfig(hidden_size=4)
 BASIC_RNN = BasicRNNConfig(hidden_size=5)
 STACK = StackConfig((LSTM, GRU, FEED_FORWARD))
+NESTED_STACK = StackConfig(
+    (GRU, StackConfig((BASIC_RNN, FeedForwardConfig(hidden_size=3, layers=2)), skip_connections=True)), True
+)
 SKIPPING_STACK = StackConfig((BASIC_RNN, StackConfig((GRU,)), LSTM), skip_connections=True)
 TOKENS = EmbeddingConfig(vocabulary_size=7, size=3)
 DROPOUT = DropoutConfig(LSTM, inputs=0.1, state=0.3)
@@ -48,6 +51,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         3, 2, memory_size=6, word_size=4, controller=LSTMConfig(hidden_size=5, peepholes=True, activation="softsign")
     ),
     "dnc-stack": DNCConfig(3, 2, memory_size=6, word_size=4, controller=STACK),
+    "dnc-skip-connections": DNCConfig(3, 2, memory_size=6, word_size=4, controller=NESTED_STACK, clip=0.6),
     "dnc-dropout": DNCConfig(3, 2, memory_size=6, word_size=4, controller=DROPOUT),
     "dnc-masking": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, masking=True),
     "dnc-deallocation": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, deallocation=True),
@@ -140,6 +144,18 @@ CATALOGUE: dict[str, AnyConfig] = {
         order="before-controller",
         controller_start="learned",
     ),
+    "ntm-before-controller-stack": NTMConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        read_heads=2,
+        write_heads=3,
+        controller=NESTED_STACK,
+        order="before-controller",
+        weights_start="random",
+        controller_start="learned",
+    ),
     "ntm-in-turn": NTMConfig(
         3, 2, memory_size=6, word_size=4, read_heads=3, write_heads=3, controller=LSTM, order="in-turn"
     ),
@@ -208,6 +224,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "rnn-gru": RNNConfig(3, 2, controller=GRU),
     "rnn-gru-linear": RNNConfig(3, 2, controller=GRUConfig(hidden_size=4, activation="linear")),
     "rnn-stack": RNNConfig(3, 2, controller=STACK),
+    "rnn-skip-connections": RNNConfig(3, 14, controller=SKIPPING_STACK, readout=False),
     "rnn-dropout": RNNConfig(3, 2, controller=DropoutConfig(STACK, inputs=0.1, outputs=0.2, state=0.3)),
     "rnn-lstm-peepholes": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=4, peepholes=True, cell_clip=0.5)),
     "rnn-lstm-projection": RNNConfig(

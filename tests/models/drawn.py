@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from models.cells import BasicRNNConfig, FeedForwardConfig, GRUConfig, LSTMConfig, StackConfig
+from models.cells import BasicRNNConfig, DropoutConfig, FeedForwardConfig, GRUConfig, LSTMConfig, StackConfig
 from models.dnc import DNCConfig
+from models.embedding import EmbeddingConfig
 from models.ntm import NTMConfig
 from models.registry import AnyConfig
 from models.rnn import RNNConfig
@@ -25,7 +26,20 @@ cells = st.one_of(
     st.builds(BasicRNNConfig, hidden_size=st.integers(1, 20), activation=bounded),
     st.builds(FeedForwardConfig, hidden_size=st.integers(1, 20), layers=st.integers(1, 3)),
 )
-controllers = st.one_of(cells, st.lists(cells, min_size=1, max_size=3).map(lambda found: StackConfig(tuple(found))))
+
+
+def either(*strategies):
+    """Draw from each of some strategies alike, however many cases each of them has."""
+    return st.sampled_from(strategies).flatmap(lambda chosen: chosen)
+
+
+def stacks(of):
+    """Return stacks of two or three cells, with and without skip connections."""
+    return st.builds(StackConfig, st.lists(of, min_size=2, max_size=3).map(tuple), skip_connections=st.booleans())
+
+
+layers = either(cells, cells, cells.map(DropoutConfig), stacks(cells))
+controllers = either(cells, stacks(layers))
 sizes = {"input_size": st.integers(1, 12), "output_size": st.integers(1, 20), "controller": controllers}
 heads = {"read_heads": st.integers(1, 6), "write_heads": st.integers(1, 3)}
 activations = {"output_activation": st.sampled_from(["identity", "sigmoid", "softmax"])}
@@ -44,14 +58,28 @@ def any_model(largest_memory: int = 300) -> st.SearchStrategy[AnyConfig]:
         links=st.sampled_from(["dense", "dense", "none"]),
     ).flatmap(lambda config: st.sampled_from([config, replace(config, link_sharpening=config.links == "dense")]))
     ntms = st.builds(
-        NTMConfig,
+        ntm_of,
         **(sizes | memories | heads | activations),
         shift_width=st.sampled_from([1, 3, 5]),
         style=st.sampled_from(["paper", "paper", "pytorch-ntm", "ntm-lasagne"]),
         signed_heads=st.booleans(),
-    ).flatmap(lambda config: st.sampled_from([config, replace(config, order="in-turn", write_heads=config.read_heads)]))
+        order=st.sampled_from(["before-controller", "in-turn", "together"]),
+    )
     rnns = st.builds(RNNConfig, **(sizes | activations))
-    return st.builds(grouped, st.one_of(dncs, ntms, rnns), st.sampled_from([1, 1, 2, 9]))
+    tokens = st.builds(EmbeddingConfig, st.integers(1, 9), st.integers(1, 12))
+    models = st.builds(of_tokens, either(dncs, ntms, rnns), either(st.none(), st.none(), tokens))
+    return st.builds(grouped, models, st.sampled_from([1, 1, 2, 9]))
+
+
+def ntm_of(*, order, read_heads, write_heads, **options):
+    """Return an NTM, with as many write heads as read heads where they act in turn."""
+    writes = read_heads if order == "in-turn" else write_heads
+    return NTMConfig(order=order, read_heads=read_heads, write_heads=writes, **options)
+
+
+def of_tokens(config: AnyConfig, embedding: EmbeddingConfig | None) -> AnyConfig:
+    """Return the config with tokens as its inputs, where there is an embedding."""
+    return replace(config, input_size=1, embedding=embedding) if embedding else config
 
 
 def grouped(config: AnyConfig, groups: int) -> AnyConfig:

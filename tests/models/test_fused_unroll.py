@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.cells import LSTMConfig
 from models.contract import unroll
 from models.dnc import DNCConfig
 from models.kernels import fused as fused_module
@@ -17,6 +18,7 @@ from models.kernels.coverage import NoKernel, not_fused, not_trained
 from models.kernels.library import library
 from models.kernels.sequence import FusedUnroll, unroll_by
 from models.registry import config_values
+from models.rnn import RNNConfig
 from models.state import flatten, map_leaves
 from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make_from, random_inputs
 from tests.models.drawn import any_model
@@ -94,7 +96,7 @@ def test_sequence_and_gradients_are_those_of_the_model(name, start):
     assert_near(fused, exactly(model, inputs, state), by_torch(model, inputs, state))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(any_model(largest_memory=60), st.sampled_from([0.0, 1.0, 30.0]), st.booleans(), st.integers(0, 1000))
 def test_gradients_are_those_of_any_model(config, scale, lived_in, seed):
     torch.manual_seed(seed)
@@ -106,7 +108,16 @@ def test_gradients_are_those_of_any_model(config, scale, lived_in, seed):
 
 
 @pytest.mark.parametrize(
-    "name", ["dnc-stack", "dnc-2-read-3-write-heads", "ntm-pytorch", "ntm-learned-starts", "rnn-gru"]
+    "name",
+    [
+        "dnc-stack",
+        "dnc-2-read-3-write-heads",
+        "dnc-skip-connections",
+        "ntm-pytorch",
+        "ntm-learned-starts",
+        "ntm-before-controller-stack",
+        "rnn-gru",
+    ],
 )
 def test_rows_of_mixed_lengths_stop_where_they_end(name):
     model, lengths = make_from(CATALOGUE[name]), torch.tensor([4, 0, 7, 1, 7])
@@ -118,7 +129,10 @@ def test_rows_of_mixed_lengths_stop_where_they_end(name):
         assert torch.equal(fused[f"after.{leaf}"][1], before[1])
 
 
-@pytest.mark.parametrize("name", ["dnc-improved-lstm", "ntm-pytorch", "rnn-lstm-projection"])
+@pytest.mark.parametrize(
+    "name",
+    ["dnc-improved-lstm", "dnc-skip-connections", "ntm-pytorch", "ntm-before-controller-stack", "rnn-lstm-projection"],
+)
 @pytest.mark.parametrize("lengths", [None, torch.tensor([11, 3, 0])])
 def test_less_memory_gives_the_same_bits(name, lengths):
     config = IMPROVED if name == "dnc-improved-lstm" else CATALOGUE[name]
@@ -283,6 +297,17 @@ def test_gradient_of_one_result_alone_is_that_of_the_model(of):
         torch.testing.assert_close(ours, torch.zeros_like(ours) if theirs is None else theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("config", ["cell-clip", "dnc-clip"])
+def test_gradient_of_a_cell_state_that_stays_on_its_bound_is_that_of_the_model(config):
+    keeping = LSTMConfig(hidden_size=3, forget_bias=40, cell_clip=0.5 if config == "cell-clip" else 0)
+    dnc = DNCConfig(3, 2, memory_size=4, word_size=2, controller=keeping, clip=0.5)
+    model = make_from(RNNConfig(3, 2, controller=keeping) if config == "cell-clip" else dnc, spread=0)
+    inputs, state = random_inputs(model, 2, 1), map_leaves(lambda leaf: leaf + 0.5, model.initial_state(1))
+    fused = walked(model, FusedUnroll(model), inputs, state)
+    assert_near(fused, exactly(model, inputs, state), by_torch(model, inputs, state))
+    assert (fused["after.controller.c"] == 0.5).all()
+
+
 WRONG = {
     "inputs-too-wide": (torch.zeros(4, 2, 5), 2, None, r"inputs must be of shape \[T, B, 3\]"),
     "no-steps": (torch.zeros(0, 2, 3), 2, None, r"inputs must be of shape \[T, B, 3\], none of them 0"),
@@ -313,9 +338,7 @@ def test_inputs_and_states_of_any_strides_are_taken_for_what_they_are():
     assert_same(walked(model, FusedUnroll(model), strided, turned), walked(model, FusedUnroll(model), inputs, state))
 
 
-@pytest.mark.parametrize(
-    "name", ["dnc-improved", "dnc-sparse-links", "dnc-dropout", "ntm-lasagne", "rnn-lstm-layer-norm"]
-)
+@pytest.mark.parametrize("name", ["dnc-improved", "dnc-sparse-links", "dnc-dropout", "rnn-lstm-layer-norm"])
 def test_model_that_the_kernels_cannot_train_goes_by_torch_with_the_reason_in_the_log(name, caplog):
     model = make_from(CATALOGUE[name]).train()
     with pytest.raises(NoKernel, match="there is no fused kernel"):

@@ -85,7 +85,13 @@ def test_every_library_of_this_machine_that_runs_gives_the_same_bits(library):
     if not kernels.runs_here:
         pytest.skip(f"this processor lacks what {library.name} needs")
     plainest = Library(build.library_paths()[-1])
-    for name in ("dnc-stack", "dnc-link-sharpening", "ntm-pytorch"):
+    for name in (
+        "dnc-stack",
+        "dnc-skip-connections",
+        "dnc-link-sharpening",
+        "ntm-pytorch",
+        "ntm-before-controller-stack",
+    ):
         model = make_from(CATALOGUE[name])
         inputs, state = random_inputs(model, 5, 13), lived_in_state(model, 13)
         ours, theirs = (
