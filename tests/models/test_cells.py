@@ -9,6 +9,7 @@ import torch
 from models.cells import (
     ACTIVATIONS,
     CELLS,
+    GRU,
     LSTM,
     ActivationName,
     BasicRNNConfig,
@@ -102,6 +103,17 @@ def test_lstm_fresh_weights_are_within_their_bound_and_biases_zero():
     assert (cell.gates.bias == 0).all()
 
 
+def test_gru_fresh_biases_are_zero():
+    cell = GRU(7, GRUConfig(hidden_size=9))
+    assert 0.2 < cell.gates.weight.abs().max() <= 1 / 4
+    assert (cell.gates.bias == 0).all()
+    assert (cell.candidate.bias == 0).all()
+
+
+def test_peepholes_are_zero_at_first():
+    assert (LSTM(7, LSTMConfig(hidden_size=9, peepholes=True)).peepholes == 0).all()
+
+
 def test_feed_forward_remembers_nothing():
     cell = FeedForward(3, FeedForwardConfig(hidden_size=4))
     inputs = torch.randn(2, 3)
@@ -129,6 +141,12 @@ def test_dropout_drops_in_training_only_and_keeps_the_cell_state():
         assert 50 < kept.sum() < 150
         torch.testing.assert_close(ours[kept], 2 * theirs[kept])
     assert torch.equal(dropped.c, whole.c)
+
+
+def test_dropout_is_the_share_that_is_dropped():
+    cell = Dropout(3, DropoutConfig(LSTMConfig(hidden_size=1000), outputs=0.1)).train()
+    outputs, _ = cell(torch.randn(1, 3), cell.initial_state(1))
+    assert 50 < (outputs == 0).sum() < 150
 
 
 def test_dropout_of_the_inputs_is_what_the_cell_sees():

@@ -217,6 +217,14 @@ def test_dnc_told_to_allocate_writes_to_a_new_slot_at_every_step():
 
 
 @torch.no_grad()
+def test_dnc_second_write_head_sees_as_used_what_both_gates_of_the_first_let_through():
+    config = DNCConfig(1, 1, memory_size=1, word_size=2, write_heads=2, controller=FeedForwardConfig(hidden_size=2))
+    model = told(config, allocation_gate=0, write_gate=0)  # both gates are a half
+    _, _, trace = model.step(torch.zeros(1, 1), model.initial_state(1))
+    torch.testing.assert_close(trace["allocation_weights"].flatten(), torch.tensor([1, 1 - 0.5 * 0.5]))
+
+
+@torch.no_grad()
 def test_dnc_told_to_free_what_it_reads_writes_there_again():
     config = DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2))
     finds_it = {"write_vectors": 1, "read_keys": 1, "read_strengths": 500, "read_modes": [-20, -20, 20]}
