@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, require_at_least
 from models.embedding import Embedding, EmbeddingConfig
-from models.state import flatten, unflatten
+from models.state import check_state, flatten, shapes_of, unflatten
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
@@ -72,6 +72,7 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         self.output_groups = config.output_groups
         self.output_at = config.output_at
         self.embedding = Embedding(config.embedding) if config.embedding else None
+        self._shapes: dict[int | None, S] = {}  # of the state, by its number of memory slots
 
     @property
     def encoded_size(self) -> int:
@@ -91,14 +92,50 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         number that it finds. Raises ConfigError where the model has no such memory.
         """
 
-    @abstractmethod
     def step(self, inputs: Tensor, state: S) -> tuple[Tensor, S, Trace]:
         """Advance every row by one step.
 
         inputs: [B, input_size]; with an embedding, [B, 1] whole numbers of tokens.
         Returns the outputs before their activation, [B, output_size]; the next state, with the structure, shapes,
         dtype and device of `state`, which is left as it was; and the trace.
+        Raises ValueError where inputs are of another shape, and StateError, which is one, where the state has another
+        structure or other shapes; neither while torch.compile or torch.export traces the step.
         """
+        self._check(inputs, state, "B")
+        return self._step(inputs, state)
+
+    @abstractmethod
+    def _step(self, inputs: Tensor, state: S) -> tuple[Tensor, S, Trace]:
+        """Do what `step` says, with inputs and a state that were checked."""
+
+    def check_sequence(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> None:
+        """Raise ValueError unless these are what `unroll` takes; StateError, which is one, for the state."""
+        self._check(inputs, state, "T, B")
+        if lengths is None:
+            return
+        known = isinstance(lengths, Tensor)
+        if not known or lengths.shape != inputs.shape[1:2] or lengths.is_floating_point():
+            got = f"{lengths.dtype} of shape {list(lengths.shape)}" if known else f"a {type(lengths).__name__}"
+            raise ValueError(f"lengths must be {inputs.shape[1]} whole numbers, one for each row, got {got}")
+
+    def _check(self, inputs: Tensor, state: S, axes: str) -> None:
+        """axes: those of the inputs in front of their last, by name, the batch at the end."""
+        if torch.compiler.is_compiling():  # sizes are symbols then
+            return
+        shape = list(inputs.shape) if isinstance(inputs, Tensor) else None
+        if shape is None or len(shape) != len(axes.split()) + 1 or shape[-1] != self.input_size or 0 in shape:
+            got = f"a {type(inputs).__name__}" if shape is None else shape
+            raise ValueError(f"inputs must be of shape [{axes}, {self.input_size}], none of them 0, got {got}")
+        check_state(state, self._shapes_like(state), shape[-2])
+
+    def _shapes_like(self, state: S) -> S:
+        """Return the shapes of the model's state with as many memory slots as this one has."""
+        memory = None if self.memory_size is None else getattr(state, "memory", None)
+        slots = memory.shape[1] if isinstance(memory, Tensor) and memory.dim() == 3 else None
+        if slots not in self._shapes:
+            with torch.no_grad():
+                self._shapes[slots] = shapes_of(self.initial_state(1, slots))
+        return self._shapes[slots]
 
     def activate(self, outputs: Tensor) -> Tensor:
         """Turn the outputs of `step` into what is served: probabilities where the outputs are bits or classes.
@@ -142,11 +179,13 @@ def unroll(
     its outputs are zero and its state stays as it is. All T, where it is None.
     Returns outputs [T, B, output_size] before their activation, the state after the last step, and the
     named traces, each [T, B, ...].
+    Raises ValueError where a shape is another, as `MemoryModel.step` does.
     """
+    model.check_sequence(inputs, state, lengths)
     outputs: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in trace}
     for number, step_inputs in enumerate(inputs.unbind(0)):
-        step_outputs, next_state, step_trace = model.step(step_inputs, state)
+        step_outputs, next_state, step_trace = model._step(step_inputs, state)
         if lengths is not None:
             counts = number < lengths.to(step_outputs.device)
             step_outputs = torch.where(counts[:, None], step_outputs, 0)

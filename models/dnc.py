@@ -177,7 +177,7 @@ class DNC(MemoryModel[DNCState]):
             precedence_weights=zeros(writes, slots) if linked else None,
         )
 
-    def step(self, inputs: Tensor, state: DNCState) -> tuple[Tensor, DNCState, Trace]:
+    def _step(self, inputs: Tensor, state: DNCState) -> tuple[Tensor, DNCState, Trace]:
         # Controller: h_t from the input and from what was read at the step before
         seen = torch.cat([self.encode(inputs), state.read_vectors.flatten(1)], 1)
         hidden, controller = self.controller(seen, state.controller)

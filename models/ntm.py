@@ -260,7 +260,7 @@ class NTM(MemoryModel[NTMState]):
         first_slot = (slots == 0) if self.config.weights_start == "one-hot" else torch.zeros_like(slots)
         return first_slot.to(like.dtype).expand(heads, -1)
 
-    def step(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState, Trace]:
+    def _step(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState, Trace]:
         if state.hidden is None:
             return self._step_after(inputs, state)
         return self._step_before(inputs, state, state.hidden)

@@ -42,6 +42,6 @@ class RNN(MemoryModel[RNNState]):
             raise ConfigError(f"memory_size {memory_size} was asked for, but an RNN has no memory to resize")
         return RNNState(self.controller.initial_state(batch_size))
 
-    def step(self, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState, Trace]:
+    def _step(self, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState, Trace]:
         hidden, controller = self.controller(self.encode(inputs), state.controller)
         return self.output(hidden) if self.config.readout else hidden, RNNState(controller), {}

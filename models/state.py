@@ -14,7 +14,7 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 
 class StateError(ValueError):
-    """A flat state that does not fit a model; the message names the leaf, what was expected and what came."""
+    """A state that does not fit a model; the message names the leaf, what was expected and what came."""
 
 
 def flatten(state: tuple[Any, ...]) -> dict[str, Tensor]:
@@ -39,12 +39,40 @@ def unflatten(leaves: Mapping[str, Tensor], like: S) -> S:
     return map_leaves(lambda _: next(remaining), like)
 
 
-def map_leaves(function: Callable[[Tensor], Tensor], state: S) -> S:
+def check_state(state: Any, shapes: tuple[Any, ...], batch: int, name: str = "") -> None:
+    """Raise StateError unless `state` has the structure of `shapes`, and leaves of those shapes for `batch` rows.
+
+    shapes: a state with the shape of each leaf, without the batch axis, in its place (`shapes_of`). The types of the
+    NamedTuples must be those of `shapes` too: a plain tuple (c, h) may have the shapes of (h, c).
+    name: the path of this part of the state, for the message.
+    """
+    if type(state) is not type(shapes):
+        where = f"state part {name!r}" if name else "state"
+        named = ", ".join(f"{field}=..." for field in shapes._fields)  # type: ignore[attr-defined]
+        raise StateError(
+            f"{where}: expected {_described(shapes, batch)}, got {_described(state)}; pass the state that "
+            f"initial_state or a step returned, or name the leaves: {type(shapes).__name__}({named})"
+        )
+    prefix = f"{name}." if name else ""
+    for field, value, expected in zip(shapes._fields, state, shapes, strict=True):  # type: ignore[attr-defined]
+        if isinstance(expected, tuple):
+            check_state(value, expected, batch, prefix + field)
+        elif _shape_of(value) != (None if expected is None else [batch, *expected]):
+            wanted = "None" if expected is None else f"shape {[batch, *expected]}"
+            raise StateError(f"state leaf {prefix + field!r}: expected {wanted}, got {_described(value)}")
+
+
+def shapes_of(state: S) -> S:
+    """Return the state with the shape of each leaf in its place, a list without the batch axis."""
+    return map_leaves(lambda leaf: list(leaf.shape[1:]), state)
+
+
+def map_leaves(function: Callable[[Tensor], Any], state: S) -> S:
     """Return a state of the same structure with `function` applied to every leaf."""
     return type(state)(*(_map_value(function, value) for value in state))
 
 
-def _map_value(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+def _map_value(function: Callable[[Tensor], Any], value: Any) -> Any:
     if isinstance(value, tuple):
         return map_leaves(function, value)
     return None if value is None else function(value)
@@ -67,3 +95,17 @@ def _check_leaf(name: str, leaf: Tensor, like: Tensor) -> None:
 
 def _shape(tensor: Tensor) -> str:
     return ", ".join(map(str, tensor.shape[1:]))
+
+
+def _shape_of(value: Any) -> list[int] | str | None:
+    """Return the shape of a tensor, None for None, and the name of its type for anything else."""
+    return list(value.shape) if isinstance(value, Tensor) else None if value is None else type(value).__name__
+
+
+def _described(value: Any, batch: int | None = None) -> str:
+    """Return the types and shapes of (a part of) a state, or, with a batch, of one of `shapes_of` for so many rows."""
+    if isinstance(value, tuple):
+        names = [f"{name}=" for name in value._fields] if hasattr(value, "_fields") else [""] * len(value)
+        parts = (f"{name}{_described(part, batch)}" for name, part in zip(names, value, strict=True))
+        return f"{type(value).__name__}({', '.join(parts)})"
+    return str([batch, *value] if isinstance(value, list) and batch is not None else _shape_of(value))

@@ -85,10 +85,12 @@ class FusedUnroll:
         Raises ValueError where shapes, lengths or types are others.
         """
         if state is None:
-            state = self._initial_state(inputs.shape[1] if inputs.dim() == 3 else 1)
+            state = self._initial_state(_batch_of(inputs))
+        self._check_model()
+        self.model.check_sequence(inputs, state, lengths)
         leaves = flatten(state)
+        self._check_values(inputs, leaves, lengths)
         layout = self._layout(leaves)
-        self._check(inputs, leaves, lengths, layout)
         steps, batch = inputs.shape[:2]
         counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
         encoded = self.model.encode(inputs.flatten(0, 1)).reshape(steps, batch, -1)
@@ -107,34 +109,19 @@ class FusedUnroll:
 
     def _layout(self, leaves: Mapping[str, Tensor]) -> Layout:
         """Return that of the model's states with as many memory slots as these have."""
-        memory = leaves.get("memory")
-        slots = memory.shape[1] if memory is not None and memory.dim() == 3 else None
+        slots = leaves["memory"].shape[1] if "memory" in leaves else None
         if slots not in self._layouts:
             state = flatten(self.model.initial_state(1, slots))
             shapes = {name: leaf.shape[1:] for name, leaf in state.items()}
             self._layouts[slots] = Layout(shapes, self.packed.layer_names, self.packed.hidden)
         return self._layouts[slots]
 
-    def _check(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None, layout: Layout) -> None:
-        self._check_model()
-        size = self.model.input_size
-        if inputs.dim() != 3 or inputs.shape[2] != size or 0 in inputs.shape:
-            raise ValueError(f"inputs must be of shape [T, B, {size}], none of them 0, got {list(inputs.shape)}")
-        steps, batch = inputs.shape[:2]
-        for name, expected in layout.shapes.items():
-            leaf, shape = leaves.get(name), [batch, *expected]
-            if leaf is None or list(leaf.shape) != shape:
-                got = None if leaf is None else list(leaf.shape)
-                raise ValueError(f"state leaf {name!r} must be of shape {shape}, got {got}")
+    def _check_values(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None) -> None:
         for name, tensor in {"inputs": inputs, **leaves}.items():
             if tensor.device.type != "cpu" or tensor.dtype != _torch_type(self.dtype):
                 raise ValueError(f"{name} must be {self.dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
-        if lengths is None:
-            return
-        if lengths.shape != (batch,) or lengths.is_floating_point():
-            raise ValueError(f"lengths must be {batch} whole numbers, got {lengths.dtype} of {list(lengths.shape)}")
-        if lengths.min() < 0 or lengths.max() > steps:
-            raise ValueError(f"lengths must be from 0 to {steps}, the steps of inputs, got {lengths.tolist()}")
+        if lengths is not None and (lengths.min() < 0 or lengths.max() > len(inputs)):
+            raise ValueError(f"lengths must be from 0 to {len(inputs)}, the steps of inputs, got {lengths.tolist()}")
 
     def _check_model(self) -> None:
         if self.model.training and self._not_trained:
@@ -155,9 +142,14 @@ class TorchUnroll:
         self.model, self.reason = model, reason
 
     def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, S]:
-        first: Any = self.model.initial_state(inputs.shape[1]) if state is None else state
+        first: Any = self.model.initial_state(_batch_of(inputs)) if state is None else state
         outputs, after, _ = unroll(self.model, inputs, first, lengths=lengths)
         return outputs, after
+
+
+def _batch_of(inputs: Tensor) -> int:
+    """Return B of inputs [T, B, input_size]; 1 if they are of another shape, which is refused after."""
+    return inputs.shape[1] if isinstance(inputs, Tensor) and inputs.dim() == 3 else 1
 
 
 Unroll = FusedUnroll | TorchUnroll

@@ -1,11 +1,17 @@
 """What every model shares: the activation of its outputs, and unrolling it over time."""
 
+import re
+from typing import NamedTuple
+
 import pytest
 import torch
 
 from models.config import ConfigError
 from models.contract import memory_slots, schemas, unroll
+from models.kernels.sequence import FusedUnroll, TorchUnroll
 from models.registry import MODELS, model_config
+from models.rnn import RNNState
+from models.state import StateError, flatten
 from tests.models.catalogue import CATALOGUE, lived_in_state, make, random_inputs
 
 
@@ -149,3 +155,78 @@ def test_unroll_of_an_unknown_trace_names_it():
     model = make("rnn")
     with pytest.raises(KeyError, match="read_weights"):
         unroll(model, random_inputs(model, 2, 1), model.initial_state(1), ["read_weights"])
+
+
+def unrolls_of(model):
+    return [TorchUnroll(model), FusedUnroll(model)]
+
+
+class TensorFlowState(NamedTuple):
+    c: torch.Tensor
+    h: torch.Tensor
+
+
+@pytest.mark.parametrize("state_of", [TensorFlowState, lambda c, h: (c, h)], ids=["named", "tuple"])
+def test_state_in_the_order_of_tensorflow_is_refused_with_the_remedy(state_of):
+    """Its shapes are right: only the types tell that c stands first."""
+    model = make("rnn")
+    state = RNNState(state_of(*torch.randn(2, 3, 5)))
+    for call in unrolls_of(model):
+        with pytest.raises(StateError) as error:
+            call(random_inputs(model, 2, 3), state)
+        assert str(error.value).startswith("state part 'controller': expected LSTMState(h=[3, 5], c=[3, 5]), got ")
+        assert str(error.value).endswith("or name the leaves: LSTMState(h=..., c=...)")
+
+
+def test_state_of_another_cell_is_refused_with_what_each_holds():
+    model, other = make("rnn"), make("rnn-stack")
+    for call in unrolls_of(model):
+        with pytest.raises(StateError) as error:
+            call(random_inputs(model, 2, 3), other.initial_state(3))
+        assert "expected LSTMState(h=[3, 5], c=[3, 5]), got StackState(layer0=LSTMState(h=[3, 5]" in str(error.value)
+        assert "layer1=HiddenState(h=[3, 4]), layer2=NoState()); pass the state that " in str(error.value)
+
+
+def test_state_of_a_variant_without_a_leaf_is_refused_by_the_leaf():
+    model, other = make("dnc-no-links"), make("dnc-3-read-heads")
+    inputs, state = random_inputs(model, 2, 3), model.initial_state(3)
+    with pytest.raises(StateError, match=re.escape("leaf 'link': expected None, got [3, 1, 5, 5]")):
+        unroll(model, inputs, state._replace(link=other.initial_state(3).link))
+    with pytest.raises(StateError, match=re.escape("leaf 'usage': expected shape [3, 6], got None")):
+        unroll(model, inputs, state._replace(usage=None))
+
+
+def test_state_of_two_memory_sizes_is_refused():
+    model = make("dnc")
+    state = model.initial_state(3, 9)._replace(usage=model.initial_state(3).usage)
+    for call in unrolls_of(model):
+        with pytest.raises(StateError, match=re.escape("state leaf 'usage': expected shape [3, 9], got [3, 6]")):
+            call(random_inputs(model, 2, 3), state)
+
+
+def test_inputs_that_are_no_tensor_are_refused():
+    model = make("dnc")
+    for call in unrolls_of(model):
+        for wrong in (random_inputs(model, 2, 3).numpy(), [[[0.0, 0.0, 0.0]]]):
+            with pytest.raises(ValueError, match=rf"\[T, B, 3\], none of them 0, got a {type(wrong).__name__}$"):
+                call(wrong, model.initial_state(3))
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([1]), torch.ones(3), torch.ones(3, 1).int(), [1, 2, 3]])
+def test_lengths_that_are_no_whole_number_for_each_row_are_refused(lengths):
+    model = make("rnn")
+    for call in unrolls_of(model):
+        with pytest.raises(ValueError, match="lengths must be 3 whole numbers, one for each row, got "):
+            call(random_inputs(model, 2, 3), model.initial_state(3), lengths)
+
+
+@torch.no_grad()
+def test_step_is_compiled_as_one_graph():
+    """A step checks its arguments, but not while it is traced."""
+    model = make("dnc")
+    inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
+    outputs, after, _ = torch.compile(model.step, backend="eager", fullgraph=True)(inputs, state)
+    expected, expected_after, _ = model.step(inputs, state)
+    assert torch.equal(outputs, expected)
+    for name, leaf in flatten(after).items():
+        assert torch.equal(leaf, flatten(expected_after)[name]), name

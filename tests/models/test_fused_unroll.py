@@ -312,7 +312,7 @@ WRONG = {
     "inputs-too-wide": (torch.zeros(4, 2, 5), 2, None, r"inputs must be of shape \[T, B, 3\]"),
     "no-steps": (torch.zeros(0, 2, 3), 2, None, r"inputs must be of shape \[T, B, 3\], none of them 0"),
     "no-batch-axis": (torch.zeros(4, 3), 2, None, r"inputs must be of shape \[T, B, 3\]"),
-    "state-of-other-rows": (torch.zeros(4, 2, 3), 3, None, r"state leaf 'controller.h' must be of shape \[2, 5\]"),
+    "state-of-other-rows": (torch.zeros(4, 2, 3), 3, None, r"state leaf 'controller.h': expected shape \[2, 5\]"),
     "float64": (torch.zeros(4, 2, 3).double(), 2, None, "inputs must be float32 on the CPU, got torch.float64"),
     "lengths-too-long": (torch.zeros(4, 2, 3), 2, torch.tensor([5, 1]), "lengths must be from 0 to 4"),
     "lengths-negative": (torch.zeros(4, 2, 3), 2, torch.tensor([-1, 1]), "lengths must be from 0 to 4"),

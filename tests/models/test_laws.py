@@ -1,8 +1,12 @@
 """The laws that every model keeps, each one test over the whole table of models."""
 
+import collections
 import copy
 import dataclasses
+import functools
 import itertools
+import re
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +17,7 @@ from models.contract import MemoryModel, schemas, unroll
 from models.dnc import DNC
 from models.ntm import NTM
 from models.registry import MODELS, build, config_values
-from models.state import flatten, map_leaves, unflatten
+from models.state import StateError, flatten, map_leaves, unflatten
 from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make, random_inputs
 
 every_model = pytest.mark.parametrize("name", CATALOGUE)
@@ -194,6 +198,51 @@ def test_weights_fit_a_memory_of_another_size(name):
     assert schemas(model, size)[0] == {name: list(leaf.shape[1:]) for name, leaf in flatten(state).items()}
 
 
+# Refused
+
+
+@every_model
+def test_inputs_of_another_shape_are_refused_with_both_shapes(name):
+    model = make(name)
+    inputs, state, size = random_inputs(model, 1, 3)[0], model.initial_state(3), model.input_size
+    wider = torch.cat([inputs, inputs[:, :1]], 1)
+    for wrong in (wider, inputs[0], inputs[:0], inputs[None, None]):
+        for call, axes, values in ((model.step, "B", wrong), (functools.partial(unroll, model), "T, B", wrong[None])):
+            message = f"inputs must be of shape [{axes}, {size}], none of them 0, got {list(values.shape)}"
+            with pytest.raises(ValueError, match=re.escape(message)):
+                call(values, state)
+
+
+@every_model
+def test_state_leaf_of_another_shape_is_refused_by_its_name_with_both_shapes(name):
+    model = make(name)
+    inputs, state = random_inputs(model, 2, 3), lived_in_state(model, 3)
+    for leaf_name, leaf in flatten(state).items():
+        for wrong in (leaf[:2], leaf[0], torch.cat([leaf, leaf[..., :1]], -1)):
+            got, message = list(wrong.shape), f"state leaf {leaf_name!r}: expected shape {list(leaf.shape)}, got "
+            changed = with_leaf(state, leaf, wrong)
+            with pytest.raises(StateError, match=re.escape(f"{message}{got}")):
+                model.step(inputs[0], changed)
+            with pytest.raises(StateError, match=re.escape(f"{message}{got}")):
+                unroll(model, inputs, changed)
+
+
+@every_model
+def test_state_of_another_structure_is_refused_with_the_leaves_to_name(name):
+    """Also where every leaf has its shape: in a tuple, or under other names, h and c may have changed places."""
+    model = make(name)
+    inputs, state = random_inputs(model, 2, 3), model.initial_state(3)
+    renamed = collections.namedtuple("Other", state._fields)(*state)
+    cell = collections.namedtuple("OtherCell", state.controller._fields[::-1])(*state.controller[::-1])
+    for wrong in (tuple(state), renamed, flatten(state), None):
+        with pytest.raises(StateError, match=rf"^state: expected {type(state).__name__}\(controller=.*, got .*=\.\.\."):
+            model.step(inputs[0], wrong)
+    for wrong in (tuple(state.controller), cell, None, OtherState(state.controller)):
+        kind, got = type(state.controller).__name__, type(wrong).__name__ if wrong is not None else "None"
+        with pytest.raises(StateError, match=rf"^state part 'controller': expected {kind}\(.*, got {got}.*{kind}\("):
+            unroll(model, inputs, state._replace(controller=wrong))
+
+
 # Rows
 
 
@@ -344,6 +393,17 @@ def leaves_of(values):
     if isinstance(values, torch.Tensor):
         return [values]
     return [leaf for value in (values.values() if isinstance(values, dict) else values) for leaf in leaves_of(value)]
+
+
+class OtherState(NamedTuple):
+    """A state of no model."""
+
+    h: Any
+
+
+def with_leaf(state, leaf, other):
+    """Return the state with another tensor in the place of one of its leaves, of whatever shape."""
+    return map_leaves(lambda value: other if value is leaf else value, state)
 
 
 def assert_same_bits(actual, expected):

@@ -26,7 +26,7 @@ class DelayLine(MemoryModel[DelayLineState]):
     def initial_state(self, batch_size, memory_size=None):
         return DelayLineState(torch.zeros(batch_size, self.length + 1, self.output_size))
 
-    def step(self, inputs, state):
+    def _step(self, inputs, state):
         oldest = state.waiting[:, 0]
         waiting = torch.cat([state.waiting[:, 1:], inputs[:, None, : self.output_size]], dim=1)
         return self.certainty * (2 * oldest - 1), DelayLineState(waiting), {}
