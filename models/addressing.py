@@ -131,7 +131,8 @@ def allocation_weights(usage: Tensor) -> Tensor:
     """Return a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], phi the slots in ascending order of usage.
 
     Slots of equal usage are taken in the order of their numbers. usage: [B, N], in [0, 1]. Returns [B, N].
-    What is sorted is 1 - u, as in DeepMind's code: usages that differ by less than the rounding of 1 are equal.
+    What is sorted is 1 - u, as in DeepMind's code: usages that differ by less than the rounding of 1 are equal. Those
+    that differ by about as much may be ordered otherwise where they are computed in another way.
     """
     free, order = torch.sort(1 - (EPSILON + (1 - EPSILON) * usage), dim=1, descending=True, stable=True)
     # The exclusive product, as the exponential of a sum: a product over slots has no conversion to ONNX.

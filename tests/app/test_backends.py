@@ -20,6 +20,8 @@ from models.contract import schemas
 from models.registry import build, model_config
 from models.state import flatten
 from tests.app.checkpoints import KINDS, WITH_MEMORY, make_checkpoint
+from tests.app.harness import ROOT
+from tests.slots import matching_slots, reordered
 from training.checkpoint import save_model
 from training.export import export
 
@@ -277,6 +279,42 @@ def test_fresh_slots_tie_to_the_lowest_in_both(directories):
         _, traces = backend.step([backend.open()], np.ones((1, 4), np.float32), ["allocation_weights"])
         written.append(int(traces["allocation_weights"][0, 0].argmax()))
     assert written == [0, 0]
+
+
+@pytest.mark.parametrize("memory_size", [8, 50, 200])
+def test_back_ends_pick_the_same_slots_from_the_same_state(directories, memory_size):
+    """The slots are of six sorts: those of one sort tie, and usages of two sorts are more than rounding apart."""
+    backends = [back_end(directories["dnc"], CAPACITY).resized(memory_size) for back_end in REAL.values()]
+    first, random = backends[0].read(backends[0].open()), np.random.default_rng(memory_size)
+    for _ in range(20):
+        sort = random.integers(0, 6, memory_size)
+        usage, read_weights, write_weights = random.random((6, 6)), random.random((2, 6)), random.random((1, 6))
+        leaves = {"usage": usage[0], "read_weights": read_weights / 2, "write_weights": write_weights / 2}
+        state = first | {name: leaf[..., sort].astype(np.float32) for name, leaf in leaves.items()}
+        inputs, traces = inputs_for(backends[0], 1), ["usage", "allocation_weights"]
+        steps = [backend.step([backend.open(state)], inputs, traces)[1] for backend in backends]
+        assert np.diff(np.unique(steps[0]["usage"])).min() > 1e-6
+        by_usage = [np.argsort(step["usage"][0], kind="stable").tolist() for step in steps]
+        assert by_usage == by_usage[:1] * 3
+        for step in steps:
+            allocation = step["allocation_weights"][0, 0]
+            np.testing.assert_allclose(allocation, steps[0]["allocation_weights"][0, 0], atol=1e-6)
+            assert (np.diff(allocation[by_usage[0]]) <= 0).all()
+        for backend in backends:
+            backend.close(0)
+
+
+def test_back_ends_differ_along_a_sequence_by_the_numbers_of_slots_only():
+    """Where two usages come within rounding of each other, a back end may take either slot first."""
+    backends = [back_end(ROOT / "checkpoints/dnc-associative-recall", 1) for back_end in REAL.values()]
+    slots = [backend.open() for backend in backends]
+    for inputs in np.random.default_rng(3).standard_normal((30, 1, 8)).astype(np.float32):
+        outputs = [backend.step([slot], inputs)[0] for backend, slot in zip(backends, slots, strict=True)]
+        ours, *others = (backend.read(slot) for backend, slot in zip(backends, slots, strict=True))
+        for theirs, their_outputs in zip(others, outputs[1:], strict=True):
+            np.testing.assert_allclose(their_outputs, outputs[0], atol=1e-4)
+            order = matching_slots(theirs, ours)
+            same(ours, {name: reordered(leaf, name, order) for name, leaf in theirs.items()}, tolerance=1e-4)
 
 
 def spoiled(state: dict[str, Array], value: float) -> dict[str, Array]:

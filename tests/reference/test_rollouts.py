@@ -18,16 +18,13 @@ from models.manifest import ManifestError, read_manifest
 from models.state import flatten
 from tests.app.harness import Server, running_server
 from tests.reference.rollouts import ROLLOUTS, Rollout
+from tests.slots import SLOT_AXES, matching_slots, reordered
 from training.export import export
 from training.importers import import_checkpoint, read_original
 
 TOLERANCE = 5e-5
 
 every_rollout = pytest.mark.parametrize("name", ROLLOUTS)
-
-SLOT_AXES = {"memory": [0], "usage": [0], "read_weights": [1], "write_weights": [1], "precedence_weights": [1]}
-SLOT_AXES |= {"link": [1, 2]}
-"""Along which axes of a leaf of one row the slots lie."""
 
 
 @functools.cache
@@ -72,29 +69,7 @@ def assert_state_close(leaves: dict[str, Array], expected: Rollout, step: int) -
             theirs = {name: recorded[name][row] for name in ours}
             order = matching_slots(ours, theirs) if "usage" in theirs else np.arange(len(theirs["memory"]))
             for name, values in ours.items():
-                for axis in SLOT_AXES[name]:
-                    values = np.take(values, order, axis)
-                assert_close(values, theirs[name], f"{name} of row {row} at step {step}")
-
-
-def matching_slots(ours: dict[str, Array], theirs: dict[str, Array]) -> Array:
-    """Return, for each of their slots, the one of ours that holds the same; each of ours is taken once."""
-    distances = np.abs(_by_slot(theirs)[:, None] - _by_slot(ours)[None]).max(2)
-    order = np.zeros(len(distances), int)
-    for _ in distances:
-        slot, match = np.unravel_index(np.argmin(distances), distances.shape)
-        order[slot] = match
-        distances[slot], distances[:, match] = np.inf, np.inf
-    return order
-
-
-def _by_slot(leaves: dict[str, Array]) -> Array:
-    """Return all that belongs to each slot, in proportion to the largest of its kind: [N, ...]."""
-    columns = []
-    for name in ("memory", "usage", "read_weights", "write_weights", "precedence_weights"):
-        values = leaves[name] if name == "memory" else np.atleast_2d(leaves[name]).T
-        columns.append(values / max(1.0, float(np.abs(values).max())))
-    return np.concatenate(columns, 1)
+                assert_close(reordered(values, name, order), theirs[name], f"{name} of row {row} at step {step}")
 
 
 @every_rollout
