@@ -100,7 +100,7 @@ def test_measuring_leaves_the_generator_the_gradients_and_the_model_as_they_were
 def test_model_that_cannot_be_measured_is_left_as_it_was():
     for training in (True, False):
         RIGHT.train(training)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ValueError, match="inputs must be of shape"):
             measure(RIGHT, Copy(bits=4, length=(4, 4)), 10)
         assert RIGHT.training is training
 
