@@ -95,7 +95,8 @@ class NTMConfig(ModelConfig):
     from its output, which is also all that the outputs see.
 
     style is that of the paper or of an implementation: its activations, similarity, shift and sharpening. With
-    signed_heads, keys and add vectors are multiplied by parameters in [-1, 1] (early ntm-lasagne).
+    rectified_heads, keys and add vectors are max(x, 0), whatever the style (the examples of ntm-lasagne); with
+    signed_heads, they are multiplied by parameters in [-1, 1] (early ntm-lasagne).
 
     memory_start, weights_start, reads_start and controller_start are the state before the first step. random: drawn
     once, when the model is made, and kept with its weights; learned: drawn so, then trained. The memory is constant at
@@ -112,6 +113,7 @@ class NTMConfig(ModelConfig):
     order: Literal["together", "in-turn", "before-controller"] = "together"
     style: Literal["paper", "pytorch-ntm", "ntm-lasagne"] = "paper"
     signed_heads: bool = False
+    rectified_heads: bool = False
     memory_start: Literal["constant", "random", "learned"] = "constant"
     weights_start: Literal["one-hot", "zero", "uniform", "random", "learned"] = "one-hot"
     reads_start: Literal["constant", "random", "learned"] = "constant"
@@ -169,6 +171,8 @@ class NTM(MemoryModel[NTMState]):
         super().__init__(config)
         self.config = config
         self.style = STYLES[config.style]
+        if config.rectified_heads:
+            self.style = self.style._replace(key=torch.relu, add=torch.relu)
         word, reads, writes = config.word_size, config.read_heads, config.write_heads
         heads = reads + writes
         self.controller = build_cell(self.encoded_size + reads * word, config.controller)

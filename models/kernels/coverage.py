@@ -12,6 +12,7 @@ INPUTS = -1
 """The number that stands, among those of layers, for the inputs of the model and what was read."""
 
 PLAIN: dict[str, dict[str, Any]] = {
+    "ntm": {"rectified_heads": (False,)},
     "dnc": {"links": ("dense", "none")},
     "rnn": {},
     "basic-rnn": {"activation": CELL_ACTIVATIONS},

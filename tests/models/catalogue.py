@@ -185,6 +185,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "ntm-lasagne-shift-5": NTMConfig(
         3, 2, 6, 4, controller=GRU, order="before-controller", style="ntm-lasagne", shift_width=5
     ),
+    "ntm-rectified-heads": NTMConfig(3, 2, 6, 4, controller=LSTM, rectified_heads=True, signed_heads=True),
     "ntm-tokens": NTMConfig(
         1,
         4,

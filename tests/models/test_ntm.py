@@ -94,7 +94,7 @@ def naive_interface(config, vector):
     parts += [("key_signs", (heads, word)), ("add_signs", (writes, word))] if config.signed_heads else []
     told, style = naive.cut(vector, parts), STYLES[config.style]
     for name in ("keys", "add_vectors"):
-        told[name] = style["word"](told[name])
+        told[name] = np.maximum(told[name], 0) if config.rectified_heads else style["word"](told[name])
     for name in ("interpolation_gate", "erase_vectors"):
         told[name] = style["gate"](told[name])
     told["key_strength"] = style["positive"](told["key_strength"])

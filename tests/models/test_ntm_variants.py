@@ -219,6 +219,26 @@ def test_ntm_pytorch_head_that_stood_nowhere_and_stays_goes_nowhere():
     assert_near(trace["read_weights"], torch.zeros(1, 1, 5))
 
 
+# Rectified heads
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("style", ["paper", "pytorch-ntm", "ntm-lasagne"])
+def test_ntm_rectified_heads_write_what_is_above_zero_as_it_is(style):
+    model = told(tiny(word_size=2, style=style, rectified_heads=True), **STAY, erase_vectors=30, add_vectors=[5.0, -5])
+    state, _ = stepped(model)
+    assert_near(state.memory[0, 0], [5.0, 0])
+
+
+@torch.no_grad()
+def test_ntm_rectified_heads_look_for_what_is_above_zero_as_it_is():
+    """To a key of (1, 9), the slots that hold (1, 9) and (1, 1) are alike where 9 is cut off at 1."""
+    at = {"keys": [1.0, 9], "interpolation_gate": 30, "shift_weights": [-30.0, 30, -30], "sharpening": -30}
+    config = tiny(memory_size=2, word_size=2, style="ntm-lasagne", rectified_heads=True)
+    _, trace = stepped(told(config, **at, key_strength=500), memory=torch.tensor([[1.0, 9], [1, 1]]))
+    assert_near(trace["read_weights"][0, 0], [1.0, 0])
+
+
 # Signed heads
 
 
