@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-ORIGINALS = ("deepmind-dnc", "pytorch-ntm", "tf-rnn-cell")
+ORIGINALS = ("deepmind-dnc", "dnc-pytorch", "ntm-lasagne", "pytorch-ntm", "tf-rnn-cell")
 """The keys of training.importers.FORMATS, here for a command line that starts without torch."""
 
 KERNEL_TABLES = ("step", "arena", "threads", "calls", "training", "training-threads")
@@ -384,7 +384,7 @@ def _add_import(commands: Commands) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="npz of the variables by their own names and a config; of pytorch-ntm also a state_dict",
+        help="npz of the variables by their own names and a config; of dnc-pytorch and pytorch-ntm also a state_dict",
     )
     parser.add_argument("--format", required=True, choices=ORIGINALS, help="which original")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from app.backends.base import Array
+from tests.reference.ntm_lasagne import Network
 
 HERE = Path(__file__).parent
 
@@ -25,13 +26,13 @@ class Rollout:
     last: dict[str, Array]
 
 
-def deepmind_dnc(name: str) -> Rollout:
+def dnc(name: str, original: str = "deepmind-dnc", suffix: str = "npz") -> Rollout:
     record = _load(HERE / f"{name}.npz")
     same = ("memory", "read_weights", "write_weights", "usage", "precedence_weights")
     states = {leaf: record[leaf] for leaf in same} | {"read_vectors": record["access_output"]}
     states |= {"controller.h": record["controller_hidden"], "controller.c": record["controller_cell"]}
     last = {"link": record["last_link"]}
-    return Rollout("deepmind-dnc", HERE / f"{name}.npz", None, record["inputs"], record["outputs"], states, last)
+    return Rollout(original, HERE / f"{name}.{suffix}", None, record["inputs"], record["outputs"], states, last)
 
 
 def pytorch_ntm(name: str, suffix: str = "npz") -> Rollout:
@@ -48,6 +49,15 @@ def pytorch_ntm(name: str, suffix: str = "npz") -> Rollout:
             f"{layer}c": record["controller_cell"][:, number],
         }
     return Rollout("pytorch-ntm", HERE / f"{name}.{suffix}", None, record["inputs"], record["outputs"], states, {})
+
+
+def ntm_lasagne(name: str) -> Rollout:
+    record = _load(HERE / f"{name}.npz")
+    count = sum(variable.startswith("params/") for variable in record)
+    parameters, config = [record[f"params/arr_{number}"] for number in range(count)], json.loads(str(record["config"]))
+    network = Network(parameters, **json.loads(str(record["network"])), config=config)
+    outputs, states = network.run(record["inputs"])
+    return Rollout("ntm-lasagne", HERE / f"{name}.npz", None, record["inputs"], outputs, states, {})
 
 
 def tf_rnn_cell(cell: str, file: str) -> Rollout:
@@ -67,9 +77,16 @@ def tf_rnn_cell(cell: str, file: str) -> Rollout:
 
 
 ROLLOUTS: dict[str, Callable[[], Rollout]] = {
-    "deepmind_dnc_1write": lambda: deepmind_dnc("deepmind_dnc_1write"),
-    "deepmind_dnc_2writes": lambda: deepmind_dnc("deepmind_dnc_2writes"),
-    "deepmind_dnc_3writes": lambda: deepmind_dnc("deepmind_dnc_3writes"),
+    "deepmind_dnc_1write": lambda: dnc("deepmind_dnc_1write"),
+    "deepmind_dnc_2writes": lambda: dnc("deepmind_dnc_2writes"),
+    "deepmind_dnc_3writes": lambda: dnc("deepmind_dnc_3writes"),
+    "dnc_pytorch_1write": lambda: dnc("dnc_pytorch_1write", "dnc-pytorch"),
+    "dnc_pytorch_2writes": lambda: dnc("dnc_pytorch_2writes", "dnc-pytorch"),
+    "dnc_pytorch_state_dict": lambda: dnc("dnc_pytorch_2writes", "dnc-pytorch", "pt"),
+    "ntm_lasagne_dense": lambda: ntm_lasagne("ntm_lasagne_dense"),
+    "ntm_lasagne_recurrent": lambda: ntm_lasagne("ntm_lasagne_recurrent"),
+    "ntm_lasagne_gru": lambda: ntm_lasagne("ntm_lasagne_gru"),
+    "ntm_lasagne_lstm": lambda: ntm_lasagne("ntm_lasagne_lstm"),
     "pytorch_ntm_1head": lambda: pytorch_ntm("pytorch_ntm_1head"),
     "pytorch_ntm_2heads_2layers": lambda: pytorch_ntm("pytorch_ntm_2heads_2layers"),
     "pytorch_ntm_state_dict": lambda: pytorch_ntm("pytorch_ntm_2heads_2layers", "pt"),

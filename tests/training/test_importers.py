@@ -25,6 +25,8 @@ from training.tasks import build_task
 ROLLOUTS = Path(__file__).parents[1] / "reference"
 NTM = ROLLOUTS / "pytorch_ntm_2heads_2layers.pt"
 DNC = ROLLOUTS / "deepmind_dnc_3writes.npz"
+PORT = ROLLOUTS / "dnc_pytorch_2writes.pt"
+COPIER = ROLLOUTS / "ntm_lasagne_copy.npz"
 
 CONFIG = {"cells": [{"type": "GRUCell", "num_units": 2}]}
 SCOPE = "gru_cell"
@@ -197,6 +199,19 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     )
 
 
+def test_variables_of_tensorflow_need_no_output_number_behind_their_names(tmp_path):
+    bare = {name.removesuffix(":0"): array for name, array in variables().items()}
+    paths = write(tmp_path / "bare.npz", bare), write(tmp_path / "full.npz", variables())
+    bare, full = (read_original("tf-rnn-cell", path).model.state_dict() for path in paths)
+    assert all(torch.equal(bare[name], full[name]) for name in full)
+
+
+def test_variable_that_is_there_with_and_without_its_output_number_is_left_over(tmp_path):
+    arrays = variables() | {f"{SCOPE}/gates/bias": np.zeros(4)}
+    told = refusal(write(tmp_path / "gru.npz", arrays))
+    assert "variable 'gru_cell/gates/bias' of shape [4] has no place in the model" in told
+
+
 # TensorFlow's options
 
 
@@ -302,6 +317,160 @@ def test_state_dict_whose_copies_of_the_memory_differ_is_refused(tmp_path):
     tensors = state_dict() | {"ntm.heads.1.memory.mem_bias": torch.zeros(10, 6)}
     told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
     assert "variable 'ntm.heads.1.memory.mem_bias' must hold what 'memory.mem_bias' does" in told
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+@pytest.mark.parametrize("holder", [None, "state_dict", "model_state_dict", "model"])
+def test_state_dict_in_what_a_trainer_saved_is_found_whatever_was_around_the_model(tmp_path, wrapper, holder):
+    tensors = {wrapper + name: tensor for name, tensor in state_dict().items()}
+    saved = {"epoch": 3, "optimizer": {"state": {}}, holder: tensors} if holder else tensors
+    found = read_original("pytorch-ntm", save(tmp_path / "x.pt", saved)).model.state_dict()
+    plain = read_original("pytorch-ntm", NTM).model.state_dict()
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
+def test_npz_of_a_wrapped_model_is_read_too(tmp_path):
+    arrays = {f"module.{name}": tensor.numpy() for name, tensor in state_dict().items()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert read_original("pytorch-ntm", tmp_path / "x.npz").config.memory_size == 10
+
+
+def test_prefix_that_not_every_tensor_has_is_part_of_the_names(tmp_path):
+    tensors = {name if name == "ntm.fc.bias" else f"module.{name}": value for name, value in state_dict().items()}
+    assert "variable 'memory.mem_bias' of shape" in refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+
+
+def test_holder_of_something_else_than_tensors_is_refused(tmp_path):
+    told = refusal(save(tmp_path / "x.pt", {"state_dict": {"epoch": 3}}), "pytorch-ntm")
+    assert "expected a state_dict, names to tensors, by itself or as 'state_dict', 'model_state_dict', 'model'" in told
+
+
+# The PyTorch port of DeepMind's DNC
+
+
+def port(**config):
+    """Return what a trainer saved of the port, its config with other entries."""
+    saved = torch.load(PORT, weights_only=True)
+    return saved | {"config": saved["config"] | config}
+
+
+def test_port_tells_the_sizes_that_its_config_does_not():
+    config = read_original("dnc-pytorch", PORT).config
+    assert (config.input_size, config.output_size, config.memory_size, config.word_size) == (4, 3, 8, 6)
+    assert (config.read_heads, config.write_heads, config.controller.hidden_size, config.clip) == (2, 2, 12, 0.8)
+
+
+@pytest.mark.parametrize("key", ["memory_size", "clip_value"])
+def test_port_without_what_only_a_config_tells_is_refused_and_told_where_to_give_it(tmp_path, key):
+    saved = port()
+    del saved["config"][key]
+    told = refusal(save(tmp_path / "x.pt", saved), "dnc-pytorch")
+    assert f"config has no {key!r}, which a dnc-pytorch needs; it is a JSON string beside the variables" in told
+    assert "config has no 'memory_size'" in refusal(save(tmp_path / "y.pt", saved["state_dict"]), "dnc-pytorch")
+
+
+def test_port_takes_its_config_as_json_too(tmp_path):
+    saved = port() | {"config": json.dumps({"memory_size": 5, "clip_value": None})}
+    config = read_original("dnc-pytorch", save(tmp_path / "x.pt", saved)).config
+    assert (config.memory_size, config.clip) == (5, 0)
+
+
+def test_port_whose_config_and_variables_disagree_is_refused(tmp_path):
+    told = refusal(save(tmp_path / "x.pt", port(num_writes=3)), "dnc-pytorch")
+    assert "variable '_access._write_keys.0.weight' must have shape [18, 12], got [12, 12]" in told
+
+
+def test_port_whose_config_is_tensors_is_refused(tmp_path):
+    told = refusal(save(tmp_path / "x.pt", port(memory_size=torch.zeros(2))), "dnc-pytorch")
+    assert "x.pt: config beside the state_dict is not plain values" in told
+
+
+# ntm-lasagne
+
+
+def lasagne(name="copy"):
+    """Return the parameters of a network among the reference rollouts, in their order."""
+    with np.load(ROLLOUTS / f"ntm_lasagne_{name}.npz") as archive:
+        return [archive[f"params/arr_{number}"] for number in range(sum("arr_" in name for name in archive.files))]
+
+
+def save_lasagne(path, parameters, **config):
+    np.savez(path, *parameters, config=json.dumps(config))
+    return path
+
+
+@torch.no_grad()
+def test_published_model_of_ntm_lasagne_copies_sequences_longer_than_any_it_saw():
+    """It was trained on up to 5 vectors; these are 20, and no bit is wrong."""
+    model = read_original("ntm-lasagne", COPIER).model
+    inputs = torch.zeros(41, 10, 9)
+    inputs[:20, :, :8] = torch.randint(0, 2, (20, 10, 8), generator=torch.Generator().manual_seed(0))
+    inputs[20, :, 8] = 1
+    state, outputs = model.initial_state(10), []
+    for step in inputs:
+        logits, state, _ = model.step(step, state)
+        outputs.append(model.activate(logits))
+    assert torch.equal(torch.stack(outputs)[21:, :, :8].round(), inputs[:20, :, :8])
+
+
+@pytest.mark.parametrize("name", ["dense", "recurrent", "gru", "lstm"])
+def test_ntm_lasagne_controller_is_told_by_its_parameters(tmp_path, name):
+    kinds = {"dense": "feed-forward", "recurrent": "basic-rnn"}
+    config = read_original("ntm-lasagne", save_lasagne(tmp_path / "x.npz", lasagne(name))).config
+    assert config.controller.kind == kinds.get(name, name)
+    assert (config.input_size, config.output_size, config.memory_size, config.word_size) == (3, 2, 6, 4)
+    assert config.controller.hidden_size == 7
+    assert (config.read_heads, config.write_heads) == {"dense": (2, 1), "recurrent": (2, 2)}.get(name, (1, 1))
+
+
+def test_ntm_lasagne_without_one_parameter_is_refused_with_the_shapes(tmp_path):
+    parameters = lasagne()
+    for number in range(len(parameters)):
+        path = save_lasagne(tmp_path / "x.npz", parameters[:number] + parameters[number + 1 :])
+        told = refusal(path, "ntm-lasagne")
+        assert "must be those of a controller, the memory, the heads" in told or "must have shape" in told
+
+
+def test_ntm_lasagne_parameter_of_another_shape_is_named_with_both(tmp_path):
+    parameters = lasagne()
+    parameters[9] = np.zeros((100, 3))
+    told = refusal(save_lasagne(tmp_path / "x.npz", parameters), "ntm-lasagne")
+    assert "variable 'arr_9' must have shape [100, 1], got [100, 3]" in told
+
+
+@pytest.mark.parametrize("names", [["arr_0", "arr_2"], ["controller.hid_init"], []])
+def test_ntm_lasagne_parameters_that_are_not_numbered_are_refused(tmp_path, names):
+    path = write(tmp_path / "x.npz", {name: np.zeros((1, 3)) for name in names}, {})
+    assert "x.npz: " in refusal(path, "ntm-lasagne")
+
+
+@pytest.mark.parametrize(("first", "told"), [(1.5, "a sum of 1.5"), (-1.0, "got -1 at least")])
+def test_ntm_lasagne_first_weighting_that_is_none_is_refused(tmp_path, first, told):
+    parameters = lasagne()
+    parameters[6][0, 0] = first
+    complaint = refusal(save_lasagne(tmp_path / "x.npz", parameters), "ntm-lasagne")
+    assert "variable 'arr_6', the first weighting of a head, must be at least 0 and sum to 1" in complaint
+    assert told in complaint
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"nonlinearity_key": "rectify"}, "nonlinearity_key and nonlinearity_add must be the same, got 'rectify' and"),
+        (
+            {"nonlinearity_key": "tanh"},
+            "config.nonlinearity_key: expected one of 'ClippedLinear', 'rectify', got 'tanh'",
+        ),
+        ({"nonlinearity_beta": "softplus"}, "config: unknown key 'nonlinearity_beta'; known keys are nonlinearity, "),
+    ],
+)
+def test_ntm_lasagne_nonlinearity_that_there_is_none_of_here_is_refused(tmp_path, config, complaint):
+    assert complaint in refusal(save_lasagne(tmp_path / "x.npz", lasagne(), **config), "ntm-lasagne")
+
+
+def test_ntm_lasagne_without_a_config_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", *lasagne())
+    assert "there is no config; it is a JSON string beside the variables" in refusal(tmp_path / "x.npz", "ntm-lasagne")
 
 
 NO_WEIGHTS = [

@@ -21,6 +21,12 @@ from training.tasks import NO_TASK, Task, task_values
 
 Arrays = Mapping[str, NDArray[Any]]
 
+STATE_DICTS = ("state_dict", "model_state_dict", "model")
+"""Where a file that a trainer saved holds the state_dict, beside its epoch, its optimizer, ..."""
+
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel, torch.compile and a module around the model put before the name of every tensor."""
+
 
 def import_checkpoint(
     original: str, file: Path, out: Path, cell: str | None, command: str, task: Task | None = None
@@ -60,7 +66,7 @@ def read_original(original: str, file: Path, cell: str | None = None) -> Importe
     else:
         arrays = _of_cell(_load_npz(file), cell, file)
     under = {name.removeprefix("params/"): arrays[name] for name in arrays if name.startswith("params/")}
-    variables = Variables(under or {name: arrays[name] for name in arrays if name != "config"}, str(file))
+    variables = Variables(_bare(under or {name: arrays[name] for name in arrays if name != "config"}), str(file))
     try:
         with torch.no_grad():
             imported = FORMATS[original].build(_config(original, arrays, variables, file), variables)
@@ -69,7 +75,10 @@ def read_original(original: str, file: Path, cell: str | None = None) -> Importe
     except ConfigError as error:
         raise ImportFailed(f"{file}: config: {error}") from error
     except KeyError as error:
-        raise ImportFailed(f"{file}: config has no {error.args[0]!r}, which a {original} needs") from error
+        raise ImportFailed(
+            f"{file}: config has no {error.args[0]!r}, which a {original} needs; it is a JSON string beside the "
+            "variables, or plain values beside a state_dict"
+        ) from error
     except (IndexError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
         raise ImportFailed(f"{file}: config does not describe a {original}: {error}") from error
     variables.finish()
@@ -77,18 +86,25 @@ def read_original(original: str, file: Path, cell: str | None = None) -> Importe
 
 
 def _config(original: str, arrays: Arrays, variables: Variables, file: Path) -> dict[str, Any]:
+    """Return what the variables tell of the config, and what the file does."""
     deduce = FORMATS[original].deduce
-    if "config" not in arrays:
-        if deduce:
-            return deduce(variables)
+    if "config" not in arrays and not deduce:
         raise ImportFailed(f"{file}: there is no config; it is a JSON string beside the variables")
     try:
-        config = json.loads(str(arrays["config"]))
+        given = json.loads(str(arrays.get("config", "{}")))
     except ValueError as error:
         raise ImportFailed(f"{file}: config is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ImportFailed(f"{file}: config does not describe a {original}: it must be an object, got {config!r}")
-    return config
+    if not isinstance(given, dict):
+        raise ImportFailed(f"{file}: config does not describe a {original}: it must be an object, got {given!r}")
+    return (deduce(variables) if deduce else {}) | given
+
+
+def _bare(arrays: Arrays) -> Arrays:
+    """Return the arrays by the names that they have in the model, whatever was wrapped around it."""
+    for wrapper in WRAPPERS:
+        if arrays and all(name.startswith(wrapper) for name in arrays):
+            return _bare({name.removeprefix(wrapper): array for name, array in arrays.items()})
+    return arrays
 
 
 def _of_cell(arrays: Arrays, cell: str | None, file: Path) -> Arrays:
@@ -120,14 +136,33 @@ def _is_saved_by_torch(file: Path) -> bool:
 
 
 def _load_state_dict(file: Path) -> Arrays:
-    """Return the tensors of a state_dict. No object in it but tensors is ever made."""
+    """Return the tensors of a state_dict, and the config beside it as JSON. No other object is ever made."""
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whose message tells how to load it without care
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of nothing but tensors") from error
     except Exception as error:  # of what is no pickle nearly every kind
         reason = str(error).partition("\n")[0]
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of tensors: {reason}") from error
+    nested = [
+        saved[name] for name in STATE_DICTS if isinstance(saved, Mapping) and isinstance(saved.get(name), Mapping)
+    ]
+    tensors = nested[0] if nested else saved
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ImportFailed(f"{file}: expected a state_dict, names to tensors, got {type(tensors).__name__}")
-    return {str(name): tensor.detach().float().numpy() for name, tensor in tensors.items()}
+        raise ImportFailed(
+            f"{file}: expected a state_dict, names to tensors, by itself or as {', '.join(map(repr, STATE_DICTS))}, "
+            f"got {type(tensors).__name__}"
+        )
+    arrays: dict[str, NDArray[Any]] = {str(name): tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    return arrays | _config_beside(saved, file) if nested else arrays
+
+
+def _config_beside(saved: Mapping[str, Any], file: Path) -> dict[str, NDArray[Any]]:
+    """Return the config that was saved beside a state_dict, if there is one: JSON, or plain values."""
+    config = saved.get("config")
+    if config is None:
+        return {}
+    try:
+        return {"config": np.array(config if isinstance(config, str) else json.dumps(config))}
+    except (TypeError, ValueError) as error:
+        raise ImportFailed(f"{file}: config beside the state_dict is not plain values: {error}") from error

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.cells import LSTM, LSTMConfig, Stack, StackConfig
 from models.ntm import NTM, NTMConfig
-from training.importers.variables import Imported, Variables
+from training.importers.variables import Imported, Variables, fill_rows, fill_torch_lstm
 
 
 def pytorch_ntm(config: Mapping[str, Any], variables: Variables) -> Imported:
@@ -34,30 +34,13 @@ def pytorch_ntm(config: Mapping[str, Any], variables: Variables) -> Imported:
     model = NTM(model_config)
     cells = list(model.controller.cells) if isinstance(model.controller, Stack) else [model.controller]
     for number, layer in enumerate(cells):
-        _fill_torch_lstm(layer, number, variables)
+        assert isinstance(layer, LSTM)
+        fill_torch_lstm(layer, variables, "ntm.controller.lstm.", f"_l{number}")
     _fill_starts(model, variables)
     _fill_heads(model, variables)
     model.output.weight.copy_(variables.take("ntm.fc.weight", *model.output.weight.shape))
     model.output.bias.copy_(variables.take("ntm.fc.bias", *model.output.bias.shape))
     return Imported("ntm", model_config, model)
-
-
-def _fill_torch_lstm(cell: nn.Module, number: int, variables: Variables) -> None:
-    """torch orders the gates i, f, j, o, and has two biases."""
-    assert isinstance(cell, LSTM)
-    size, seen = cell.config.hidden_size, cell.gates.in_features
-    name = "ntm.controller.lstm."
-    inward = variables.take(f"{name}weight_ih_l{number}", 4 * size, seen - size)
-    inner = variables.take(f"{name}weight_hh_l{number}", 4 * size, size)
-    bias = variables.take(f"{name}bias_ih_l{number}", 4 * size) + variables.take(f"{name}bias_hh_l{number}", 4 * size)
-    cell.gates.weight.copy_(_in_our_order(torch.cat([inward, inner], 1)))
-    cell.gates.bias.copy_(_in_our_order(bias))
-
-
-def _in_our_order(gates: Tensor) -> Tensor:
-    """i, f, j, o -> i, j, f, o, along the first axis."""
-    input_gate, forget_gate, candidate, output_gate = gates.chunk(4)
-    return torch.cat([input_gate, candidate, forget_gate, output_gate])
 
 
 def _fill_starts(model: NTM, variables: Variables) -> None:
@@ -94,9 +77,7 @@ def _fill_heads(model: NTM, variables: Variables) -> None:
             for part, piece in zip(sizes, torch.split(whole, list(sizes.values())), strict=True):
                 pieces[part].append(piece.flip(0) if part == "shift_weights" else piece)
     for name, weight, bias in model.interface.each():
-        joined = torch.cat(pieces[name])
-        weight.copy_(joined[:, :-1])
-        bias.copy_(joined[:, -1])
+        fill_rows(weight, bias, pieces[name])
 
 
 def pytorch_ntm_config(variables: Variables) -> dict[str, Any]:

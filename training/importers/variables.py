@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.cells import LSTM
 from models.contract import MemoryModel
 from models.registry import AnyConfig
 
@@ -35,9 +36,7 @@ class Variables:
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a variable. Raises ImportFailed where it is missing or of another shape."""
-        if name not in self._left:
-            raise self._missing(name, list(shape))
-        array = self._left.pop(name)
+        array = self._left.pop(self._found(name, list(shape)))
         if array.shape != shape:
             raise ImportFailed(
                 f"{self._where}: variable {name!r} must have shape {list(shape)}, got {list(array.shape)}"
@@ -53,18 +52,30 @@ class Variables:
         if not torch.equal(self.take(name, *values.shape), values):
             raise ImportFailed(f"{self._where}: variable {name!r} must hold what {other!r} does, but does not")
 
-    def shape(self, name: str, axes: int) -> tuple[int, ...]:
-        """Return the shape of a variable, from which sizes follow. Raises ImportFailed where it has no such axes."""
-        if name not in self._left:
-            raise self._missing(name, [f"{axes} sizes"])
-        shape = self._left[name].shape
-        if len(shape) != axes:
+    def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
+        """Return the shape of a variable, from which sizes follow; axes: how many it must have, if that is known.
+
+        Raises ImportFailed where it is missing or has other axes.
+        """
+        shape = self._left[self._found(name, [f"{axes} sizes" if axes else "any size"])].shape
+        if axes is not None and len(shape) != axes:
             raise ImportFailed(f"{self._where}: variable {name!r} must have {axes} axes, got shape {list(shape)}")
         return shape
+
+    def _found(self, name: str, shape: list[Any]) -> str:
+        """Return the name as the file has it: a checkpoint of TensorFlow has no `:0` behind it."""
+        for stored in (name, name.removesuffix(":0")):
+            if stored in self._left:
+                return stored
+        raise self._missing(name, shape)
 
     def names(self) -> list[str]:
         """Return the names of the variables that are left."""
         return sorted(self._left)
+
+    def refusal(self, reason: str) -> ImportFailed:
+        """Return the error of variables that are not what the original has."""
+        return ImportFailed(f"{self._where}: {reason}")
 
     def finish(self) -> None:
         """Raise ImportFailed where a variable was not taken."""
@@ -80,7 +91,33 @@ class Variables:
         return ImportFailed(f"{self._where}: variable {name!r} of shape [{told}] is missing; left are {rest}")
 
 
+def fill_torch_lstm(cell: LSTM, variables: Variables, name: str, suffix: str = "") -> None:
+    """Take an LSTM of torch: its gates are ordered i, f, j, o, and it has two biases, but no forget_bias.
+
+    name: what stands before `weight_ih`, ...; suffix: what stands behind it.
+    """
+    size, seen = cell.config.hidden_size, cell.gates.in_features
+    inward = variables.take(f"{name}weight_ih{suffix}", 4 * size, seen - size)
+    inner = variables.take(f"{name}weight_hh{suffix}", 4 * size, size)
+    biases = (variables.take(f"{name}{bias}{suffix}", 4 * size) for bias in ("bias_ih", "bias_hh"))
+    cell.gates.weight.copy_(_in_our_order(torch.cat([inward, inner], 1)))
+    cell.gates.bias.copy_(_in_our_order(sum(biases, torch.zeros(4 * size))))
+
+
+def _in_our_order(gates: Tensor) -> Tensor:
+    """i, f, j, o -> i, j, f, o, along the first axis."""
+    input_gate, forget_gate, candidate, output_gate = gates.chunk(4)
+    return torch.cat([input_gate, candidate, forget_gate, output_gate])
+
+
 def fill_linear(layer: nn.Linear, variables: Variables, weight: str, bias: str) -> None:
     """Take a linear layer that computes x @ weight + bias, as TensorFlow does."""
     layer.weight.copy_(variables.take(weight, layer.in_features, layer.out_features).T)
     layer.bias.copy_(variables.take(bias, layer.out_features))
+
+
+def fill_rows(weight: Tensor, bias: Tensor, parts: list[Tensor]) -> None:
+    """Fill a layer's weight [n, m] and bias [n] from rows, [., m + 1] in each part: m weights, then the bias."""
+    rows = torch.cat(parts)
+    weight.copy_(rows[:, :-1])
+    bias.copy_(rows[:, -1])
