@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.manifest import read_manifest
 from tests.app.harness import ROOT, Server, running_server
 
 
@@ -52,6 +53,19 @@ def test_trained_model_can_be_served(tmp_path):
     assert "update   100" in shown
     with running_server(data=tmp_path / "data", checkpoints=tmp_path / "runs") as server:
         assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["small"]
+
+
+def test_text_classifier_is_trained_served_and_asked(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    out = tmp_path / "runs" / "sentences"
+    shown = run("text_classifier.py", out, "will it snow in paris tonight or only rain", str(port))
+    assert re.search(r"^split test .* \d/24 ", shown, re.MULTILINE)
+    chances = [line.split() for line in shown.splitlines()[-4:]]
+    assert sorted(label for label, _ in chances) == ["food", "music", "travel", "weather"]
+    assert chances[0][0] == "weather"
+    manifest = read_manifest(out)
+    assert (manifest.config["output_at"], manifest.config["embedding"]["size"]) == ("last-step", 16)
 
 
 def test_own_task_is_trained_exported_and_served(tmp_path):
