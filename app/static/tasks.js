@@ -33,19 +33,42 @@ export function optionText(value) {
   return Array.isArray(value) ? value.join(" to ") : `${value}`;
 }
 
-/** The vectors between a start and an end flag, to be said again after the end flag. */
-function copy({ task: { bits, length = [1, 20] } }) {
-  const { blank, flag, shown } = vectorsOf(bits, 2);
+/** The vectors to be said again after an end flag: between it and a start flag, or it alone stands behind them. */
+function copy({ task: { bits, length = [1, 20], flags = "start-and-end" } }) {
   return {
     hint: `Draw the vectors to remember, ${bits} bits each. In training there were ${optionText(length)} of them.`,
     rows: bits,
     columnName: "vector",
-    channels: [...numbers(bits), "start", "end"],
     initialLength: greatestOf(length),
     longest: Math.max(LONGEST, greatestOf(length)),
+    ...(flags === "end" ? copyByEndFlag(bits) : copyByBothFlags(bits)),
+  };
+}
+
+function copyByBothFlags(bits) {
+  const { blank, flag, shown } = vectorsOf(bits, 2);
+  return {
+    channels: [...numbers(bits), "start", "end"],
     encode: (vectors) => ({
       inputs: [flag(0), ...vectors.map(shown), flag(1), ...vectors.map(() => blank)],
       targets: [...nothing(vectors.length + 2), ...vectors],
+    }),
+  };
+}
+
+/** There is something to say at every step: nothing, the vectors, then an end marker. */
+function copyByEndFlag(bits) {
+  const { blank, flag, shown } = vectorsOf(bits, 1);
+  return {
+    channels: [...numbers(bits), "end"],
+    outputs: [...numbers(bits), "end"],
+    encode: (vectors) => ({
+      inputs: [...vectors.map(shown), flag(0), ...vectors.map(() => blank), blank],
+      targets: [
+        ...Array(vectors.length + 1).fill(zeros(bits + 1)),
+        ...vectors.map((vector) => [...vector, 0]),
+        [...zeros(bits), 1],
+      ],
     }),
   };
 }

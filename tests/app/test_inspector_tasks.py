@@ -83,7 +83,8 @@ def drawn_priority_sort(task: Any, inputs: Any) -> tuple[Any, dict[str, int]]:
 
 
 def drawn_copy(task: Any, inputs: Any) -> tuple[Any, dict[str, int]]:
-    return inputs[1 : len(inputs) // 2, : task.bits].tolist(), {}
+    vectors = inputs[: len(inputs) // 2 - 1] if task.flags == "end" else inputs[1 : len(inputs) // 2]
+    return vectors[:, : task.bits].tolist(), {}
 
 
 def drawn_key_value(task: Any, inputs: Any) -> tuple[Any, dict[str, int]]:
@@ -110,6 +111,7 @@ ENCODE = """async ({ model, pattern, settings }) => {
 }"""
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "copy": [{"length": length, "flags": flags} for flags in ("start-and-end", "end") for length in (1, 4, 20)],
     "priority-sort": [{"items": n, "share": share} for n, share in ((1, 0.4), (5, 0.5), (7, 0.5), (20, 0.8))],
     "key-value": [{"pairs": 1, "overwrites": 3}, {"pairs": 1, "overwrites": 0}],
     "dyck": [{"kinds": kinds, "length": 3} for kinds in (1, 2, 4)] * 4,

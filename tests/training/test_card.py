@@ -44,7 +44,7 @@ def test_card_says_what_the_model_is_and_how_it_was_trained(tmp_path, model):
     card = card_of(tmp_path, model, seed=17)
     manifest = read_manifest(tmp_path)
     assert card.startswith(f"# tiny-copy\n\n{KINDS[manifest.kind]}, ")
-    assert "trained on the task `copy` (bits 2, length 1 to 3)" in card
+    assert "trained on the task `copy` (bits 2, length 1 to 3, flags start-and-end)" in card
     assert "\n    engram train tiny.toml --out there\n" in card
     assert "Seed 17, 3 updates, 12 sequences; the run ran to its last update." in card
     assert f"| parameters | {manifest.parameters:,} |" in card

@@ -98,7 +98,7 @@ def test_manifest_describes_the_model_and_the_run(tmp_path):
     manifest = read_manifest(tmp_path)
     assert manifest.kind == "dnc"
     assert manifest.config["write_heads"] == 3
-    assert manifest.task == {"name": "copy", "bits": 2, "length": [1, 3]}
+    assert manifest.task == {"name": "copy", "bits": 2, "length": [1, 3], "flags": "start-and-end"}
     assert (manifest.input_size, manifest.output_size) == (4, 2)
     assert manifest.parameters == sum(tensor.numel() for tensor in load_file(tmp_path / WEIGHTS_FILE).values())
     assert manifest.weights_sha256 == sha256(tmp_path / WEIGHTS_FILE)

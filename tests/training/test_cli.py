@@ -340,7 +340,7 @@ def test_bad_value_in_a_preset_is_told_in_one_line(tmp_path, capsys):
         ),
         ("task.length", "expected KEY=VALUE, got 'task.length'"),
         ("=3", "expected KEY=VALUE, got '=3'"),
-        ("task.width=3", "task: unknown key 'width'; known keys are bits, length"),
+        ("task.width=3", "task: unknown key 'width'; known keys are bits, length, flags"),
         ("task.length=[3,1]", "Copy.length must be [least, greatest] with 1 <= least <= greatest, got [3, 1]"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected float or NoneType, got 'fast'"),
         ("model.input_size=3", "model.input_size: the task sets it, here to 4; leave it out"),
@@ -357,10 +357,10 @@ def test_value_set_that_cannot_be_is_told_in_one_line(tmp_path, capsys, word, to
     ("words", "told"),
     [
         (["--at", "length"], "expected KEY=VALUE, got 'length'"),
-        (["--at", "len=3"], "--at: task: unknown key 'len'; known keys are bits, length"),
+        (["--at", "len=3"], "--at: task: unknown key 'len'; known keys are bits, length, flags"),
         (["--at", "length=0"], "--at: Copy.length must be [least, greatest] with 1 <= least <= greatest, got [0, 0]"),
         (["--at", "bits=3"], "--at: with {'bits': 3} the task copy needs another model"),
-        (["--set", "len=3"], "--set: task: unknown key 'len'; known keys are bits, length"),
+        (["--set", "len=3"], "--set: task: unknown key 'len'; known keys are bits, length, flags"),
         (
             ["--set", "length=3", "--save"],
             "--save records what --at says: --set may only give the directory of the data then",

@@ -1,6 +1,7 @@
 """Files that are not what the original has; that imported weights compute what it did is in tests/reference."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.models.naive import ACTIVATIONS
 from tests.training import tiny
 from training.card import render_card
 from training.checkpoint import CheckpointError
+from training.config import load_preset
 from training.importers import FORMATS, ImportFailed, import_checkpoint, read_original
 from training.importers.tf_rnn_cell import SCOPES
 from training.tasks import build_task
@@ -108,7 +110,7 @@ def test_import_into_a_checkpoint_or_a_run_is_refused_and_changes_nothing(tmp_pa
 def test_task_given_is_the_checkpoints_where_it_fits_the_model(tmp_path):
     task, out = build_task({"name": "copy", "bits": 3, "length": [1, 4]}), tmp_path / "out"
     import_checkpoint("pytorch-ntm", copier(tmp_path / "ntm.pt"), out, None, "engram import", task)
-    assert read_manifest(out).task == {"name": "copy", "bits": 3, "length": [1, 4]}
+    assert read_manifest(out).task == {"name": "copy", "bits": 3, "length": [1, 4], "flags": "start-and-end"}
 
 
 def test_task_that_needs_another_model_is_refused(tmp_path):
@@ -131,7 +133,7 @@ def test_card_says_whose_weights_were_imported_and_for_what(tmp_path, task):
     out = tmp_path / "out"
     import_checkpoint("pytorch-ntm", copier(tmp_path / "ntm.pt"), out, None, "engram import", task and build_task(task))
     card = render_card("theirs", read_manifest(out))
-    about = ", for the task `copy` (bits 3, length 1 to 20)." if task else ".\n"
+    about = ", for the task `copy` (bits 3, length 1 to 20, flags start-and-end)." if task else ".\n"
     assert f"1410.5401), with weights of pytorch-ntm{about}" in card
     assert "Not trained here: the weights are those of a file of pytorch-ntm." in card
     assert "none" not in card
@@ -413,6 +415,12 @@ def test_published_model_of_ntm_lasagne_copies_sequences_longer_than_any_it_saw(
     assert torch.equal(torch.stack(outputs)[21:, :, :8].round(), inputs[:20, :, :8])
 
 
+def test_preset_of_ntm_lasagne_makes_the_model_that_it_published():
+    theirs = read_original("ntm-lasagne", COPIER).config
+    ours = load_preset("ntm-lasagne-copy").model
+    assert dataclasses.replace(theirs, memory_start="constant", weights_start="one-hot") == ours
+
+
 @pytest.mark.parametrize("name", ["dense", "recurrent", "gru", "lstm"])
 def test_ntm_lasagne_controller_is_told_by_its_parameters(tmp_path, name):
     kinds = {"dense": "feed-forward", "recurrent": "basic-rnn"}
@@ -459,9 +467,12 @@ def test_ntm_lasagne_first_weighting_that_is_none_is_refused(tmp_path, first, to
         ({"nonlinearity_key": "rectify"}, "nonlinearity_key and nonlinearity_add must be the same, got 'rectify' and"),
         (
             {"nonlinearity_key": "tanh"},
-            "config.nonlinearity_key: expected one of 'ClippedLinear', 'rectify', got 'tanh'",
+            "ntm-lasagne.nonlinearity_key: expected one of 'ClippedLinear', 'rectify', got 'tanh'",
         ),
-        ({"nonlinearity_beta": "softplus"}, "config: unknown key 'nonlinearity_beta'; known keys are nonlinearity, "),
+        (
+            {"nonlinearity_beta": "softplus"},
+            "ntm-lasagne: unknown key 'nonlinearity_beta'; known keys are nonlinearity, ",
+        ),
     ],
 )
 def test_ntm_lasagne_nonlinearity_that_there_is_none_of_here_is_refused(tmp_path, config, complaint):

@@ -164,5 +164,5 @@ def _config_beside(saved: Mapping[str, Any], file: Path) -> dict[str, NDArray[An
         return {}
     try:
         return {"config": np.array(config if isinstance(config, str) else json.dumps(config))}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ImportFailed(f"{file}: config beside the state_dict is not plain values: {error}") from error

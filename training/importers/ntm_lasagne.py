@@ -91,7 +91,7 @@ class Layout:
 
 def ntm_lasagne(config: Mapping[str, Any], variables: Variables) -> Imported:
     """Its heads act before the controller, on whose output alone the dense layer behind it depends."""
-    chosen, layout = from_values(Nonlinearities, config, "config"), _layout(variables)
+    chosen, layout = from_values(Nonlinearities, config, "ntm-lasagne"), _layout(variables)
     if chosen.nonlinearity_key != chosen.nonlinearity_add:
         raise variables.refusal(
             f"nonlinearity_key and nonlinearity_add must be the same, got {chosen.nonlinearity_key!r} and "

@@ -1,8 +1,10 @@
 """Copy: say a sequence of random vectors again ([NTM] section 4.1)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from models.config import require_at_least
 from training.tasks.base import BitTask, Episode, Range, draw, random_bits
@@ -18,11 +20,20 @@ class Copy(BitTask):
         end      . . . . # . . . .      channel `bits` + 1
         target             a b c        asked for in the last `length` steps, T = 2 length + 2
 
+    With the end flag alone, as in ntm-lasagne's `CopyTask` with an end marker, there is something to say at every step:
+    nothing, the vectors, then an end marker in an output of its own.
+
+        bits     a b c . . . . .      `bits` channels
+        end      . . . # . . . .      channel `bits`
+        target   . . . . a b c .      asked for at every step, T = 2 length + 2
+        marker   . . . . . . . #      output `bits`
+
     length: of the number of vectors.
     """
 
     bits: int = 8
     length: Range = (1, 20)
+    flags: Literal["start-and-end", "end"] = "start-and-end"
 
     name = "copy"
     paper = "Graves, Wayne & Danihelka, Neural Turing Machines, arXiv 1410.5401, section 4.1"
@@ -33,15 +44,19 @@ class Copy(BitTask):
 
     @property
     def input_size(self) -> int:
-        return self.bits + 2
+        return self.bits + (1 if self.flags == "end" else 2)
 
     @property
     def output_size(self) -> int:
-        return self.bits
+        return self.bits + (1 if self.flags == "end" else 0)
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
         length = draw(generator, self.length)
         vectors = random_bits(generator, length, batch_size, self.bits)
+        return self._end_flag(vectors) if self.flags == "end" else self._both_flags(vectors)
+
+    def _both_flags(self, vectors: Tensor) -> Episode:
+        length, batch_size, _ = vectors.shape
         steps = 2 * length + 2
         inputs = torch.zeros(steps, batch_size, self.input_size)
         inputs[0, :, self.bits] = 1
@@ -52,3 +67,14 @@ class Copy(BitTask):
         mask = torch.zeros(steps, batch_size)
         mask[length + 2 :] = 1
         return Episode(inputs, targets, mask)
+
+    def _end_flag(self, vectors: Tensor) -> Episode:
+        length, batch_size, _ = vectors.shape
+        steps = 2 * length + 2
+        inputs = torch.zeros(steps, batch_size, self.input_size)
+        inputs[:length, :, : self.bits] = vectors
+        inputs[length, :, self.bits] = 1
+        targets = torch.zeros(steps, batch_size, self.output_size)
+        targets[length + 1 : -1, :, : self.bits] = vectors
+        targets[-1, :, self.bits] = 1
+        return Episode(inputs, targets, mask=torch.ones(steps, batch_size))

@@ -203,8 +203,8 @@ def test_greatest_has_every_size_at_its_greatest():
 
 
 def test_options_of_a_range_of_one_is_its_number():
-    assert Copy(length=(20, 20)).options == {"bits": 8, "length": 20}
-    assert Copy(length=(1, 20)).options == {"bits": 8, "length": [1, 20]}
+    assert Copy(length=(20, 20)).options == {"bits": 8, "length": 20, "flags": "start-and-end"}
+    assert Copy(length=(1, 20)).options == {"bits": 8, "length": [1, 20], "flags": "start-and-end"}
 
 
 def test_options_number_for_a_range_is_both_its_ends():
@@ -218,7 +218,7 @@ def test_options_changed_leave_the_others():
 def test_options_unknown_are_named_with_those_there_are():
     with pytest.raises(ConfigError) as caught:
         Copy().with_options({"lenght": 3})
-    assert str(caught.value) == "task: unknown key 'lenght'; known keys are bits, length"
+    assert str(caught.value) == "task: unknown key 'lenght'; known keys are bits, length, flags"
 
 
 @pytest.mark.parametrize("bounds", [(0, 4), (5, 4), (-1, -1)])
@@ -243,4 +243,4 @@ def test_task_unknown_is_told_which_there_are(name):
 
 def test_task_is_built_with_its_options_and_defaults():
     assert build_task({"name": "copy", "bits": 3}) == Copy(bits=3, length=(1, 20))
-    assert task_values(Copy(bits=3)) == {"name": "copy", "bits": 3, "length": [1, 20]}
+    assert task_values(Copy(bits=3)) == {"name": "copy", "bits": 3, "length": [1, 20], "flags": "start-and-end"}

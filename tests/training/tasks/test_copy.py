@@ -17,6 +17,16 @@ def test_episode_of_two_vectors_is_laid_out_between_the_flags():
     assert mask[:, 0].tolist() == [0, 0, 0, 0, 1, 1]
 
 
+def test_episode_with_the_end_flag_alone_asks_at_every_step_and_ends_with_a_marker():
+    inputs, targets, mask, _ = Copy(bits=2, length=(2, 2), flags="end").sample(generator(), 1)
+
+    (a, b), (c, d) = inputs[:2, 0, :2].tolist()
+    end, silence = [0, 0, 1], [0, 0, 0]
+    assert inputs[:, 0].tolist() == [[a, b, 0], [c, d, 0], end, silence, silence, silence]
+    assert targets[:, 0].tolist() == [silence, silence, silence, [a, b, 0], [c, d, 0], [0, 0, 1]]
+    assert mask[:, 0].tolist() == [1] * 6
+
+
 def test_episode_of_seven_vectors_has_sixteen_steps():
     inputs, targets, mask, _ = Copy(bits=3, length=(7, 7)).sample(generator(), 5)
     assert (inputs.shape, targets.shape, mask.shape) == ((16, 5, 5), (16, 5, 3), (16, 5))
@@ -58,7 +68,7 @@ def test_picture_shows_vectors_flags_and_what_is_to_be_said():
     [
         ({"bits": 0}, "Copy.bits must be at least 1, got 0"),
         ({"bits": "8"}, "task.bits: expected int, got '8'"),
-        ({"min_length": 3}, "task: unknown key 'min_length'; known keys are bits, length"),
+        ({"min_length": 3}, "task: unknown key 'min_length'; known keys are bits, length, flags"),
     ],
 )
 def test_bad_option_is_named(options, complaint):
