@@ -26,13 +26,13 @@ class Rollout:
     last: dict[str, Array]
 
 
-def dnc(name: str, original: str = "deepmind-dnc", suffix: str = "npz") -> Rollout:
+def dnc(name: str, original: str = "deepmind-dnc") -> Rollout:
     record = _load(HERE / f"{name}.npz")
     same = ("memory", "read_weights", "write_weights", "usage", "precedence_weights")
     states = {leaf: record[leaf] for leaf in same} | {"read_vectors": record["access_output"]}
     states |= {"controller.h": record["controller_hidden"], "controller.c": record["controller_cell"]}
     last = {"link": record["last_link"]}
-    return Rollout(original, HERE / f"{name}.{suffix}", None, record["inputs"], record["outputs"], states, last)
+    return Rollout(original, HERE / f"{name}.npz", None, record["inputs"], record["outputs"], states, last)
 
 
 def pytorch_ntm(name: str, suffix: str = "npz") -> Rollout:
@@ -82,7 +82,6 @@ ROLLOUTS: dict[str, Callable[[], Rollout]] = {
     "deepmind_dnc_3writes": lambda: dnc("deepmind_dnc_3writes"),
     "dnc_pytorch_1write": lambda: dnc("dnc_pytorch_1write", "dnc-pytorch"),
     "dnc_pytorch_2writes": lambda: dnc("dnc_pytorch_2writes", "dnc-pytorch"),
-    "dnc_pytorch_state_dict": lambda: dnc("dnc_pytorch_2writes", "dnc-pytorch", "pt"),
     "ntm_lasagne_dense": lambda: ntm_lasagne("ntm_lasagne_dense"),
     "ntm_lasagne_recurrent": lambda: ntm_lasagne("ntm_lasagne_recurrent"),
     "ntm_lasagne_gru": lambda: ntm_lasagne("ntm_lasagne_gru"),

@@ -1,7 +1,7 @@
 """What the original implementations computed, reproduced from their weights: by torch, by ONNX, and by a server."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,23 @@ def rollout(name: str) -> Rollout:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every rollout's weights as an exported checkpoint."""
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what makes an exported checkpoint of a rollout's weights, once, and returns where it is."""
     root = tmp_path_factory.mktemp("imported")
-    for name in ROLLOUTS:
+
+    @functools.cache
+    def checkpoint(name: str) -> Path:
         import_checkpoint(rollout(name).format, rollout(name).file, root / name, rollout(name).cell, "engram import")
         export(root / name)
-    return root
+        return root / name
+
+    return checkpoint
 
 
 @pytest.fixture(scope="module")
-def server(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(data=tmp_path_factory.mktemp("data") / "data", checkpoints=checkpoints) as server:
+def server(imported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = {imported(name).parent for name in ROLLOUTS}.pop()
+    with running_server(data=tmp_path_factory.mktemp("data") / "data", checkpoints=root) as server:
         yield server
 
 
@@ -87,13 +92,14 @@ def test_torch_states_and_outputs_are_those_of_the_original_at_every_step(name):
 
 @pytest.mark.parametrize("back_end", [OnnxBackend, FusedBackend], ids=["onnx", "fused"])
 @every_rollout
-def test_states_and_outputs_of_a_back_end_are_those_of_the_original_at_every_step(name, back_end, checkpoints):
-    expected, manifest = rollout(name), read_manifest(checkpoints / name)
+def test_states_and_outputs_of_a_back_end_are_those_of_the_original_at_every_step(name, back_end, imported):
+    expected, checkpoint = rollout(name), imported(name)
+    manifest = read_manifest(checkpoint)
     if back_end is FusedBackend and not_fused(manifest.kind, manifest.config):
         with pytest.raises(ManifestError, match="there is no fused kernel for this model"):
-            FusedBackend(checkpoints / name, capacity=3)
+            FusedBackend(checkpoint, capacity=3)
         return
-    backend = back_end(checkpoints / name, capacity=3)
+    backend = back_end(checkpoint, capacity=3)
     slots = [backend.open() for _ in range(expected.inputs.shape[1])]
     for step, inputs in enumerate(expected.inputs):
         outputs, _ = backend.step(slots, inputs)

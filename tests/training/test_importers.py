@@ -356,6 +356,13 @@ def port(**config):
     return saved | {"config": saved["config"] | config}
 
 
+def test_port_in_what_a_trainer_saved_is_that_of_its_variables_by_name():
+    wrapped, plain = (read_original("dnc-pytorch", path) for path in (PORT, PORT.with_suffix(".npz")))
+    assert wrapped.config == plain.config
+    weights = plain.model.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in wrapped.model.state_dict().items())
+
+
 def test_port_tells_the_sizes_that_its_config_does_not():
     config = read_original("dnc-pytorch", PORT).config
     assert (config.input_size, config.output_size, config.memory_size, config.word_size) == (4, 3, 8, 6)
