@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -37,6 +38,11 @@ def _by_name(value: Any) -> Any:
     if not all(name for name, _, _ in pairs):
         raise PydanticCustomError("sizes", "expected NAME=N, as in dnc-copy=256")
     return {name: size for name, _, size in pairs}
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
 
 
 class Settings(BaseSettings):
@@ -120,7 +126,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _TomlFile(settings_cls)
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:

@@ -135,7 +135,7 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] = types.MappingPro
             )
         path = PRESETS / f"{name_or_path}.toml"
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"preset {path}: {error}") from error
     for key, value in changes.items():

@@ -12,6 +12,8 @@ const LONGEST_STORY = 800;
 const BRACKETS = "()[]{}<>"; // an opening one is even, the one that closes it comes next
 
 const ANSWER = "-"; // the word that asks for a word of an answer
+const HYPHEN = "\u2013"; // the word of a hyphen that asks for nothing, as that of -5
+const STORY_WORD = /(?<hyphen>-(?=[\p{L}\p{N}_]))|[\p{L}\p{N}_][\p{L}\p{N}\p{M}\u200c\u200d_'-]*|[^\p{L}\p{N}_\s]/gu;
 const PEOPLE = ["mary", "john", "daniel", "sandra"];
 const PLACES = ["kitchen", "garden", "hallway", "bathroom", "bedroom", "office"];
 
@@ -69,7 +71,7 @@ export function babi({ task: { vocabulary } }) {
       "that the model knows. Case does not matter; punctuation marks are words.",
     words: vocabulary,
     filler: vocabulary.includes(".") ? "." : undefined,
-    split: (text) => text.toLowerCase().match(/[\p{L}\p{N}_][\p{L}\p{N}_'-]*|[^\p{L}\p{N}_\s]/gu) ?? [],
+    split: splitStory,
     join: (written) => written.join(" "),
     random: (length) => randomStory(vocabulary, length),
     classes: vocabulary,
@@ -82,6 +84,12 @@ export function babi({ task: { vocabulary } }) {
       asked: written.flatMap((word, step) => (word === ANSWER ? [step] : [])),
     }),
   };
+}
+
+/** Return the words of a story as training/tasks/babi.py does, but for a hyphen between spaces, which is ANSWER here. */
+function splitStory(text) {
+  const found = text.toLowerCase().normalize("NFC").matchAll(STORY_WORD);
+  return Array.from(found, ({ 0: word, groups: { hyphen } }) => (hyphen ? HYPHEN : word));
 }
 
 /** Return the tokens of words. Throws Problem for the first that is not of the vocabulary. */

@@ -12,6 +12,7 @@ from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, 
 from tests.app.checkpoints import KINDS, make_task_checkpoint
 from tests.app.harness import Server, running_server
 from training.tasks import TASKS, Task, build_task, task_values
+from training.tasks.babi import split_words
 from training.tasks.dyck import BRACKETS
 
 WORDS = ("-", ".", "?", "apple", "garden", "is", "kitchen", "mary", "the", "to", "went", "where")
@@ -283,6 +284,21 @@ def test_story_in_words_is_sent_as_tokens_and_answered_in_words(page: Page) -> N
     expect(page.locator("#readout")).to_have_text("token 0, time 4: kitchen")
     hover_cell(page, "output", column=10, row=4)
     expect(page.locator("#readout")).to_contain_text("class garden, time 10: 0.")
+
+
+def test_story_is_split_into_words_as_in_training(page: Page) -> None:
+    texts = [
+        "Cafe\u0301 \u0130s \u0939\u093f\u0928\u094d\u0926\u0940, x\u0323\u0307y's!",
+        "m\u06cc\u200cx a-b -5 (-y) \u0301z",
+        "\u201cwhat?\u201d",
+    ]
+    split = """async (texts) => {
+        const { babi } = await import("/static/words.js");
+        return texts.map(babi({ task: { vocabulary: [] } }).split);
+    }"""
+    open_inspector(page, "stories")
+    assert page.evaluate(split, texts) == [split_words(text) for text in texts]
+    assert page.evaluate(split, ["where ? - -"]) == [["where", "?", "-", "-"]]
 
 
 def test_story_without_a_question_says_how_to_ask(page: Page) -> None:

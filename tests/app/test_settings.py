@@ -36,6 +36,12 @@ def test_flags_win_over_the_environment_and_both_over_the_file(tmp_path, monkeyp
     assert (settings.port, settings.max_batch, settings.threads) == (100, 20, 3)
 
 
+def test_byte_order_mark_before_a_file_changes_nothing(tmp_path):
+    file = tmp_path / "engram.toml"
+    file.write_bytes(b"\xef\xbb\xbfport = 81\n")
+    assert parse("--config", str(file)).port == 81
+
+
 def test_file_may_be_named_in_the_environment(tmp_path, monkeypatch):
     file = tmp_path / "engram.toml"
     file.write_text("idle_timeout = 7.5\naccess_log = true\n")

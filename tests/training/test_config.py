@@ -59,6 +59,13 @@ def test_file_is_read_key_by_key(tmp_path):
     assert preset.optimizer == OptimizerConfig("rmsprop", learning_rate=1e-2, l2=0.5)
 
 
+def test_byte_order_mark_before_a_file_changes_nothing(tmp_path):
+    file = tiny.write_toml(tmp_path / "mine.toml")
+    preset = load_preset(str(file))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load_preset(str(file)) == preset
+
+
 def test_file_without_an_optimizer_has_the_default_one():
     given = tiny.values()
     del given["optimizer"]

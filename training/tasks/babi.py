@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from training.tasks.base import AnswerTask, Episode
 ANSWER = "-"
 """The word that asks for a word of an answer."""
 
+HYPHEN = "\N{EN DASH}"
+"""The word of a hyphen that stands alone in a story, which must not be taken for ANSWER."""
+
 LINE = re.compile(r"(?P<number>\d+) (?P<text>[^\t]*\w[^\t]*)(\t(?P<answer>[^\t]*\w[^\t]*)(\t[\d ]*)?)?")
-WORD = re.compile(r"\w[\w'-]*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,10 @@ class Babi(AnswerTask):
         word     mary went to the garden . where is mary ? -
         target                                             garden    T: the words of the longest story of the batch
 
-    Words and punctuation are tokens. An answer of several words has as many "-" in a row, and is right where all of
-    them are; errors are the questions answered wrong. An episode draws for each sequence one of the tasks and then one
-    of its stories, both uniformly. Of the split "test" every story is measured, once.
+    Words and punctuation are tokens, in Unicode's composed form; a hyphen that stands alone is HYPHEN, a dash.
+    An answer of several words has as many "-" in a row, and is right where all of them are; errors are the questions
+    answered wrong. An episode draws for each sequence one of the tasks and then one of its stories, both uniformly. Of
+    the split "test" every story is measured, once.
 
     directory: of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all files whose names
     begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of those to draw from.
@@ -231,7 +235,7 @@ def _read(directory: str, task: int, split: str) -> _Text:
 
     @functools.cache  # sentences recur
     def numbered(text: str) -> list[int]:
-        return [numbers.setdefault(word, len(numbers)) for word in WORD.findall(text.lower())]
+        return [numbers.setdefault(word, len(numbers)) for word in split_words(text)]
 
     for path in paths:
         for number, text, answer in _lines(path):
@@ -247,12 +251,31 @@ def _read(directory: str, task: int, split: str) -> _Text:
     )
 
 
+def split_words(text: str) -> list[str]:
+    """Return the words and punctuation marks of a text, in lower case and composed form.
+
+    Combining marks and joiners belong to their word; a hyphen that stands alone is HYPHEN. The page does the same, in
+    app/static/words.js, but that a hyphen between spaces asks there for an answer.
+    """
+    words = _word_pattern().findall(unicodedata.normalize("NFC", text.lower()))
+    return [HYPHEN if word == ANSWER else word for word in words]
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern[str]:
+    """Return the pattern of a word or a punctuation mark; `re` has no class of combining marks, and \\w lacks them."""
+    marks = "".join(mark for mark in map(chr, range(0x300, 0xE01F0)) if unicodedata.category(mark)[0] == "M")
+    return re.compile(rf"\w[\w{marks}\u200c\u200d'-]*|[^\w\s]")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield the number of each line, its text, and its answer with the words apart, "" where it is no question."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Babi.directory: {path}: {error}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
     previous = 0
     for place, line in enumerate(lines, 1):
         match = LINE.fullmatch(line)

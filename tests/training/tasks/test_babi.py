@@ -8,6 +8,7 @@ import torch
 from models.config import ConfigError
 from tests.training.tasks.situations import STORIES, generator, right, write_stories
 from training.tasks import Babi, build_task, task_values
+from training.tasks.babi import split_words
 
 WORDS = (
     *("-", ".", "?", "ann", "barn", "bob", "carrying", "cup", "hat", "is", "lake", "nothing", "pond", "ran", "the"),
@@ -150,6 +151,42 @@ def test_vocabulary_without_a_word_of_the_stories_names_it(directory):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Well-known: it's 3.", ["well-known", ":", "it's", "3", "."]),
+        ("cafe\u0301 na\u0308ive", ["caf\xe9", "n\xe4ive"]),
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 x\u0323\u0307y",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u1e8b\u0323y"],
+        ),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"]),
+        ("he - she -5", ["he", "\u2013", "she", "\u2013", "5"]),
+    ],
+)
+def test_text_is_split_into_words_with_their_combining_marks(text, words):
+    assert split_words(text) == words
+
+
+def test_hyphen_that_stands_alone_asks_for_nothing(tmp_path):
+    text = "1 Ann - my friend - ran.\n2 Where is Ann?\tlake\t1\n"
+    task = Babi(write_stories(tmp_path, STORIES | {"qa1_where_train.txt": text}), tasks=(1,))
+    (episode,) = task.whole(1)
+    signs = episode.inputs[:, 0, 0] == task.vocabulary.index("-")
+    assert signs.tolist() == (episode.mask[:, 0] > 0).tolist()
+    assert as_words(task, episode.inputs[:7, 0, 0]) == "ann \u2013 my friend \u2013 ran ."
+
+
+def test_byte_order_mark_blank_last_lines_and_separators_of_other_systems_change_nothing(directory, tmp_path):
+    text = STORIES["qa1_where_train.txt"]
+    (tmp_path / "other").mkdir()
+    odd = "\ufeff" + text.replace("went to", "went\u2028to").replace("\n", "\r\n") + "\r\n \n"
+    other = write_stories(tmp_path / "other", STORIES | {"qa1_where_train.txt": odd})
+    (one,), (two,) = (Babi(where, tasks=(1,)).whole(9) for where in (directory, other))
+    assert torch.equal(one.inputs, two.inputs)
+    assert torch.equal(one.targets, two.targets)
+
+
 def test_files_of_a_split_are_read_together(directory, tmp_path):
     more = tmp_path / "more"
     more.mkdir()
@@ -217,7 +254,9 @@ def test_line_that_cannot_be_read_is_named(tmp_path, text, place, line):
     assert str(caught.value).endswith(f"; got '{line}'")
 
 
-@pytest.mark.parametrize(("content", "complaint"), [(b"", "is empty"), (b"1 caf\xe9\n", "codec can't decode")])
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(b"", "is empty"), (b"\n \n", "is empty"), (b"1 caf\xe9\n", "codec can't decode")]
+)
 def test_file_that_cannot_be_read_is_named(directory, tmp_path, content, complaint):
     (tmp_path / "qa8_lists_test.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=rf"qa8_lists_test\.txt.* {complaint}"):
