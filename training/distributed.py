@@ -45,7 +45,7 @@ class Part(NamedTuple):
     sequences: float
     """Their share of the sequences of the batch."""
     asked: float
-    """Their share of the elements asked for: what their mean loss counts for in that of the batch."""
+    """Their share of the elements asked for, 0 where there are none: what their mean loss counts for in the batch's."""
 
 
 class Learner(nn.Module):
@@ -115,7 +115,7 @@ class Alone(Processes):
         super().__init__(0, 1, device)
 
     def part(self, batch: Episode) -> Part:
-        return Part(batch, 1.0, 1.0)
+        return Part(batch, 1.0, float(batch.mask.any()))
 
     def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
         return Learner(model, unroll)
@@ -140,7 +140,8 @@ class Together(Processes):
         sequences = batch.mask.shape[1]
         rows = self.rows(sequences)
         own = batch.rows(rows)
-        return Part(own, (rows.stop - rows.start) / sequences, float(own.mask.sum() / batch.mask.sum()))
+        asked = float(own.mask.sum() / batch.mask.sum()) if batch.mask.any() else 0.0
+        return Part(own, (rows.stop - rows.start) / sequences, asked)
 
     def rows(self, sequences: int) -> slice:
         """Return which of so many rows are for this process: as many as for the others, or one more or less."""

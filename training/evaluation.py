@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.config import ConfigError
 from models.contract import MemoryModel, evaluating
 from models.kernels.sequence import Unroll, unroll_by
 from training.config import Point
@@ -58,7 +59,7 @@ def measure(
     Each sequence draws sizes of its own.
 
     memory_size: another number of memory slots than the model was trained with. unroll: that of the model, if it is
-    there already.
+    there already. Raises ConfigError where none of the sequences asks for anything: no model could be wrong.
     """
     generator = torch.Generator().manual_seed(seed)
     unroll = unroll or unroll_by("auto", model)
@@ -72,6 +73,8 @@ def measure(
             costs.append(task.cost(outputs.cpu(), episode))
             asked.append(task.asked(episode))
             optima.append(task.optimum(episode))
+    if not any(batch.any() for batch in asked):
+        raise nothing_asked(task, sum(map(len, asked)))
     found = torch.cat(errors)
     return Measured(
         sequences=len(found),
@@ -97,6 +100,14 @@ def evaluate(
         about = {"options": dict(point.options), "memory_size": point.memory_size or model.memory_size}
         goals = {"target": point.target, "published": point.published}
         yield about | asdict(measured) | {"unit": task.unit, "seed": seed} | goals
+
+
+def nothing_asked(task: Task, sequences: int) -> ConfigError:
+    """Return the error of a task whose sequences ask for nothing."""
+    return ConfigError(
+        f"the task {task.name} asks for nothing in {sequences} sequences, so there is nothing to learn or to measure: "
+        "its mask must be 1 where an answer is due"
+    )
 
 
 def is_finite(row: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
 from training.config import RECENT, Preset
 from training.distributed import ALONE, Processes
-from training.evaluation import measure
+from training.evaluation import measure, nothing_asked
 from training.optimizers import build_optimizer, finish_gradients
 from training.tasks import Episode, Task, join
 
@@ -31,7 +31,7 @@ class Update(NamedTuple):
     """What one update did."""
 
     loss: float
-    """Mean cross-entropy in nats per element asked for."""
+    """Mean cross-entropy in nats per element asked for; 0 where nothing was."""
     errors: float
     """Errors per sequence of its batch, in the task's unit."""
     gradient_norm: float
@@ -40,6 +40,8 @@ class Update(NamedTuple):
     """The learning rate."""
     skipped: str | None
     """What was not finite, where the weights were left as they were."""
+    asked: bool = True
+    """Whether the batch asked for anything."""
 
 
 @dataclass
@@ -47,7 +49,8 @@ class Progress:
     """How far a run has come; everything that is not a tensor and that resuming needs.
 
     stage: how many lessons of the curriculum are over. recent_losses, recent_errors: of the last RECENT updates of this
-    stage. converged_after: sequences until the first validation at the target. not_finite: updates left out in a row.
+    stage that asked for something. converged_after: sequences until the first validation at the target. not_finite:
+    updates left out in a row.
     """
 
     update: int = 0
@@ -127,7 +130,9 @@ class Trainer:
         self.optimizer.zero_grad()
         (own_loss * (part.asked * self.processes.size)).backward()  # type: ignore[no-untyped-call]
         own_errors = self.task.errors(outputs, episode).float().mean()
-        loss, errors = self.processes.sum(own_loss.item() * part.asked, own_errors.item() * part.sequences)
+        loss, errors, asked = self.processes.sum(
+            own_loss.item() * part.asked, own_errors.item() * part.sequences, part.asked
+        )
         norm = finish_gradients(self.preset.optimizer, self.model).item()
         skipped = None
         if math.isfinite(norm) and math.isfinite(loss):
@@ -137,7 +142,7 @@ class Trainer:
         else:
             skipped = self._not_finite(outputs, loss)
 
-        update = Update(loss, errors, norm, rate, skipped)
+        update = Update(loss, errors, norm, rate, skipped, asked > 0)
         self._count(update)
         if progress.update % config.validate_every == 0:
             self._validate()
@@ -150,12 +155,16 @@ class Trainer:
         return join(self.task.sample(self.generator, 1) for _ in range(config.batch_size))
 
     def check_tasks(self) -> None:
-        """Draw a sequence of every lesson, and one as validations do. Raises ConfigError where there can be none."""
+        """Draw a sequence of every lesson, and one as validations do, or several until one asks for something.
+
+        Raises ConfigError where there can be none, or where as many as a validation has ask for nothing.
+        """
+        sequences = self.preset.training.validation_sequences
         for lesson in self._lessons:
-            lesson.sample(torch.Generator().manual_seed(VALIDATION_SEED), 1)
+            _require_asked(lesson, sequences)
         greatest = self.preset.task.greatest
         try:
-            greatest.sample(torch.Generator().manual_seed(VALIDATION_SEED), 1)
+            _require_asked(greatest, sequences)
         except ConfigError as error:
             sizes = {name: size for name, (_, size) in greatest.sizes.items()}
             raise ConfigError(f"validation has every size at its greatest, {sizes}, but {error}") from error
@@ -191,6 +200,8 @@ class Trainer:
                 )
             return
         progress.not_finite = 0
+        if not update.asked:
+            return
         progress.recent_losses = [*progress.recent_losses[1 - RECENT :], update.loss]
         progress.recent_errors = [*progress.recent_errors[1 - RECENT :], update.errors]
         if self._lesson_is_over():
@@ -236,3 +247,10 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         self.generator.set_state(tensors["generator.data"])
         torch.set_rng_state(tensors["generator.torch"])
+
+
+def _require_asked(task: Task, sequences: int) -> None:
+    """Raise ConfigError where the first of so many sequences, drawn one by one, all ask for nothing."""
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    if not any(task.sample(generator, 1).mask.any() for _ in range(sequences)):
+        raise nothing_asked(task, sequences)

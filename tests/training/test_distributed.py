@@ -150,6 +150,12 @@ def test_parts_of_a_batch_are_its_rows_in_order_and_count_for_what_they_are_aske
     assert (second.sequences, second.asked) == pytest.approx((2 / 3, 7 / 8))
 
 
+def test_parts_of_a_batch_that_asks_for_nothing_count_for_nothing():
+    for processes in (Together(0, 2, "cpu"), Together(1, 2, "cpu"), Alone()):
+        part = processes.part(asked(0, 0, 0)._replace(mask=torch.zeros(4, 3)))
+        assert part.asked == 0
+
+
 def test_process_whose_sequences_are_asked_for_nothing_adds_nothing():
     class Idle(Alone):
         def part(self, batch):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from models.config import ConfigError
 from models.kernels.sequence import TorchUnroll
 from models.registry import build
 from tests.training import tiny
@@ -55,6 +56,13 @@ def test_sequences_with_an_error_are_counted():
     wrong = sum(errors > 0 for errors in ones)
     assert measure(SILENT, one, 40, seed=1).wrong_sequences == wrong
     assert 20 < wrong < 40
+
+
+def test_sequences_that_ask_for_nothing_are_refused_and_not_called_right(monkeypatch):
+    sample = Copy.sample
+    monkeypatch.setattr(Copy, "sample", lambda *how: sample(*how)._replace(mask=torch.zeros(10, how[2])))
+    with pytest.raises(ConfigError, match="the task copy asks for nothing in 60 sequences"):
+        measure(RIGHT, FOUR, 60)
 
 
 def test_every_sequence_draws_its_own_size():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models.config import ConfigError
 from models.contract import unroll
 from models.kernels.coverage import NoKernel
 from tests.training import tiny
@@ -265,6 +266,40 @@ def test_skipped_update_leaves_the_losses_and_the_lesson_as_they_were():
     hook.remove()
     trainer.update()
     assert trainer.progress.stage == 1
+
+
+def silence(monkeypatch, batches):
+    """Have the copy task ask for nothing in batches of these numbers, counted from 0."""
+    sample, drawn = Copy.sample, iter(range(10**6))
+
+    def sampled(task, generator, batch_size):
+        episode = sample(task, generator, batch_size)
+        return episode._replace(mask=0 * episode.mask) if next(drawn) in batches else episode
+
+    monkeypatch.setattr(Copy, "sample", sampled)
+
+
+@pytest.mark.parametrize("path", ["fused", "torch"])
+def test_batch_that_asks_for_nothing_has_no_gradient_and_does_not_count_for_the_lesson(monkeypatch, path):
+    silence(monkeypatch, range(1, 1000))
+    trainer = Trainer(
+        tiny.preset("dnc", updates=200, validate_every=1000, curriculum=[{"length": 1, "until": 0.5}]), path=path
+    )
+    first, *silent = run(trainer, RECENT + 5)
+    assert {(update.loss, update.errors, update.gradient_norm, update.skipped) for update in silent} == {
+        (0, 0, 0, None)
+    }
+    assert trainer.progress.recent_losses == [first.loss]
+    assert trainer.progress.stage == 0
+
+
+def test_task_that_never_asks_for_anything_is_refused_before_the_first_update(monkeypatch):
+    silence(monkeypatch, range(7))
+    trainer = Trainer(tiny.preset(validation_sequences=8))
+    trainer.check_tasks()
+    silence(monkeypatch, range(1000))
+    with pytest.raises(ConfigError, match=r"the task copy asks for nothing in 8 sequences, .*its mask must be 1 where"):
+        trainer.check_tasks()
 
 
 def test_weights_are_checked_by_name():

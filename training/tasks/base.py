@@ -89,7 +89,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, episode: Episode) -> Tensor:
-        """Return the mean cross-entropy in nats per element asked for. outputs: [T, B, output_size], logits."""
+        """Return the mean cross-entropy in nats per element asked for. outputs: [T, B, output_size], logits.
+
+        Where nothing is asked for it is 0; a trainer does not call it then.
+        """
 
     @abstractmethod
     def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
@@ -174,7 +177,7 @@ class BitTask(Task):
         """Return the mean cross-entropy in nats per bit asked for. outputs: [T, B, output_size], logits."""
         asked = episode.mask.unsqueeze(2).expand_as(outputs)
         total = binary_cross_entropy_with_logits(outputs, episode.targets, weight=asked, reduction="sum")
-        return total / (episode.mask.sum() * self.output_size)
+        return total / (_steps_asked(episode) * self.output_size)
 
     def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the number of wrong bits of each sequence: [B]. outputs: [T, B, output_size], logits."""
@@ -231,7 +234,7 @@ class AnswerTask(Task):
         """Return the mean cross-entropy in nats per digit asked for. outputs: [T, B, output_size], logits."""
         chances = self._by_group(outputs).log_softmax(3).flatten(2)
         total = -(chances * episode.targets).sum(2) * episode.mask
-        return total.sum() / (episode.mask.sum() * self.groups)
+        return total.sum() / (_steps_asked(episode) * self.groups)
 
     def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the number of wrong answers of each sequence: [B]. outputs: [T, B, output_size], logits."""
@@ -267,6 +270,11 @@ def draw(generator: torch.Generator, bounds: Range) -> int:
 def random_bits(generator: torch.Generator, *shape: int) -> Tensor:
     """Return fair bits as numbers."""
     return torch.randint(0, 2, shape, generator=generator).float()
+
+
+def _steps_asked(episode: Episode) -> Tensor:
+    """Return how many steps of all sequences ask for something, at least 1: so the mean over none is 0, not NaN."""
+    return episode.mask.sum().clamp(min=1)
 
 
 def _starts(asked: Tensor) -> Tensor:

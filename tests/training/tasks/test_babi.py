@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from models.config import ConfigError
+from tests.training import tiny
 from tests.training.tasks.situations import STORIES, generator, right, write_stories
+from training.config import preset_from_values
 from training.tasks import Babi, build_task, task_values
 from training.tasks.babi import split_words
+from training.trainer import Trainer
 
 WORDS = (
     *("-", ".", "?", "ann", "barn", "bob", "carrying", "cup", "hat", "is", "lake", "nothing", "pond", "ran", "the"),
@@ -225,6 +228,18 @@ def test_story_without_an_answer_within_the_words_is_left_out_of_training_but_no
     with pytest.raises(ConfigError) as caught:
         short.sample(generator(), 1)
     assert str(caught.value) == "Babi.max_words: task 1 has no story with an answer within 10 words"
+
+
+def test_story_without_a_question_is_trained_on_without_a_word(tmp_path):
+    told = {"qa1_where_train.txt": STORIES["qa1_where_train.txt"] + "1 Ann went to the barn.\n"}
+    task = {"name": "babi", "directory": write_stories(tmp_path, STORIES | told), "tasks": [1]}
+    model = {"kind": "rnn", "controller": tiny.LSTM, "embedding": {"size": 4}}
+    values = tiny.values(batch_size=1, validate_every=100) | {"task": task, "model": model}
+    trainer = Trainer(preset_from_values(values))
+    trainer.check_tasks()
+    updates = [trainer.update() for _ in range(20)]
+    assert {update.asked for update in updates} == {True, False}
+    assert {update.skipped for update in updates} == {None}
 
 
 def test_drawing_again_from_the_same_seed_after_another_task_gives_the_same(directory):

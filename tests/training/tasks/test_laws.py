@@ -76,6 +76,17 @@ def test_episode_is_zero_where_a_sequence_is_over(task):
         assert not tensor[over].any()
 
 
+def test_loss_of_an_episode_that_asks_for_nothing_is_0_and_so_are_its_gradients(task):
+    episode, _ = mixed(task)
+    outputs = random_outputs(episode).requires_grad_()
+    silent = episode._replace(mask=torch.zeros_like(episode.mask))
+    loss = task.loss(outputs, silent)
+    loss.backward()
+    assert loss.item() == 0
+    assert not outputs.grad.any()
+    assert not task.asked(silent).any()
+
+
 @pytest.mark.parametrize("task", ANSWER_TASKS, indirect=True)
 def test_episode_of_answers_has_one_class_in_every_group(task):
     episode = task.sample(generator(), 20)
