@@ -400,6 +400,7 @@ def _add_import(commands: Commands) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
+    from models.manifest import ONNX_FILE
     from training.export import export
     from training.importers import import_checkpoint
     from training.tasks import build_task
@@ -407,9 +408,9 @@ def _import(options: argparse.Namespace) -> int:
     _load_tasks(options)
     task = build_task(_changes(options.task)) if options.task else None
     command = options.command_line
-    model = import_checkpoint(options.format, options.file, options.out, options.cell, command, task).model
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out}: {parameters:,} parameters imported; {export(options.out).name} is equal to torch")
+    imported = import_checkpoint(options.format, options.file, options.out, options.cell, command, task, export)
+    parameters = sum(parameter.numel() for parameter in imported.model.parameters())
+    print(f"{options.out}: {parameters:,} parameters imported; {ONNX_FILE} is equal to torch")
     return 0
 
 

@@ -96,6 +96,33 @@ def replacing(directory: Path) -> Iterator[Path]:
         tidy()
 
 
+@contextlib.contextmanager
+def creating(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory whose files move into `directory` at the end, unless something raises.
+
+    The manifest moves last: whenever that is cut off, there is a whole checkpoint in `directory` or none, and it can be
+    made again. Raises CheckpointError where there is one already.
+    """
+    for name in (TRAINING_FILE, MANIFEST_FILE):
+        if (directory / name).exists():
+            raise CheckpointError(f"{directory} holds a checkpoint, {name}: give another --out")
+    place = directory.resolve()
+    missing = [path for path in (place, *place.parents) if not path.exists()]
+    following = place / ".next"  # always this, so that what a crash left is deleted
+    shutil.rmtree(following, ignore_errors=True)
+    following.mkdir(parents=True)
+    try:
+        yield following
+        for path in sorted(following.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
+            os.replace(path, place / path.name)
+        _sync_directory(place)
+    finally:
+        shutil.rmtree(following, ignore_errors=True)
+        for path in missing:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
 def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
     """Write the run as it stands; `command` is how it was started, for the record."""
     directory.mkdir(parents=True, exist_ok=True)

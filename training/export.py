@@ -31,6 +31,8 @@ from models.manifest import ONNX_FILE, Manifest
 from models.state import flatten
 from training.checkpoint import write_atomically
 
+logger = logging.getLogger(__name__)
+
 OPSET = 20
 
 STEPS_VERIFIED = 100
@@ -63,12 +65,19 @@ def export(directory: Path, after_step: Callable[[int, int], object] | None = No
 
     The graph is run over 100 steps from a fresh state at batch 1, 2 (with more memory slots) and 5, and gets its name
     only if every one of its steps is the one that torch takes; `after_step` is called with the steps done and their
-    total. Raises ExportError.
+    total. A row whose numbers overflow float32, by torch as well, goes on from a fresh state, and a warning is logged.
+    Raises ExportError.
     """
     model, manifest = load(directory)
     graph = build_graph(model, manifest)
     data = graph.SerializeToString()
-    _verify(data, model, after_step)
+    overflow = _verify(data, model, after_step)
+    if overflow:
+        logger.warning(
+            "on random inputs of 0 and 1 its numbers overflow float32 after %d steps, by torch as well: a server "
+            "refuses such a step",
+            overflow,
+        )
     path = directory / ONNX_FILE
     write_atomically(path, data)
     return path
@@ -192,13 +201,15 @@ def _strip_notes(graph: onnx.ModelProto) -> None:
 
 
 @torch.no_grad()
-def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> None:
+def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> int:
+    """Return after how many steps a row first overflowed, by torch as well, or 0. Raises ExportError."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
     total = STEPS_VERIFIED * len(RUNS_VERIFIED)
+    overflow = 0
     for count, (batch, more) in enumerate(RUNS_VERIFIED):
-        leaves = _first_leaves(session, model, batch, more)
+        leaves = first = _first_leaves(session, model, batch, more)
         for number in range(STEPS_VERIFIED):
             values = model.embedding.vocabulary_size if model.embedding else 2
             inputs = torch.randint(0, values, (batch, model.input_size), generator=generator).float()
@@ -211,9 +222,25 @@ def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int
                     f"the ONNX graph differs from torch by {differences.max():.2g} in {name} at step {number + 1} "
                     f"of batch size {batch}, {more} slots added; at most {TOLERANCE:g} was expected"
                 )
-            leaves = actual[1 : 1 + len(leaves)]
+            finite = _finite_rows(actual)
+            if not (number or finite.all()):
+                raise ExportError("its first step is not finite, by torch as well: its weights overflow float32")
+            if not (overflow or finite.all()):
+                overflow = number
+            leaves = [
+                np.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, fresh)
+                for leaf, fresh in zip(actual[1 : 1 + len(leaves)], first, strict=True)
+            ]
             if after_step:
                 after_step(count * STEPS_VERIFIED + number + 1, total)
+    return overflow
+
+
+def _finite_rows(tensors: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Return in which rows of a batch all values of all tensors are finite: [B]."""
+    values = np.concatenate([tensor.reshape(len(tensor), -1) for tensor in tensors], 1)
+    finite: NDArray[np.bool_] = np.isfinite(values).all(1)
+    return finite
 
 
 def _first_leaves(
@@ -259,11 +286,16 @@ def _scatter(leaf: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _compare(actual: list[NDArray[Any]], expected: Sequence[Tensor]) -> NDArray[Any]:
-    """Return the largest difference of each tensor in each row, its values in order or sorted: [tensors, B]."""
+    """Return the largest difference of each tensor in each row, its values in order or sorted: [tensors, B].
+
+    0 where a tensor is not finite in both; NaN or infinity where it is in one of them only.
+    """
     differences = []
     for came, wanted in zip(actual, expected, strict=True):
         theirs, ours = came.reshape(len(came), -1), wanted.numpy().reshape(len(wanted), -1)
-        in_order = np.abs(theirs - ours).max(1)
-        in_rank = np.abs(np.sort(theirs) - np.sort(ours)).max(1)
-        differences.append(np.minimum(in_order, in_rank) / np.maximum(1, np.abs(ours).max(1)))
+        with np.errstate(invalid="ignore", over="ignore"):
+            in_order = np.abs(theirs - ours).max(1)
+            in_rank = np.abs(np.sort(theirs) - np.sort(ours)).max(1)
+            relative = np.minimum(in_order, in_rank) / np.maximum(1, np.abs(ours).max(1))
+        differences.append(np.where(_finite_rows([theirs]) | _finite_rows([ours]), relative, 0))
     return np.stack(differences)

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -463,6 +464,19 @@ def test_imported_cell_becomes_an_exported_checkpoint(tmp_path, capsys):
     printed = done(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--cell", "gru", "--out", tmp_path / "gru")
     assert "198 parameters imported" in printed
     assert {path.name for path in (tmp_path / "gru").iterdir()} == {"manifest.json", "model.safetensors", "model.onnx"}
+
+
+def test_import_of_a_cell_that_cannot_step_is_told_and_leaves_nothing_in_the_way_of_the_next(tmp_path, capsys):
+    cells = {"cells": [{"type": "BasicRNNCell", "num_units": 2, "activation": "relu"}]}
+    names = {"kernel": "basic_rnn_cell/kernel:0", "bias": "basic_rnn_cell/bias:0"}
+    arrays = {names["kernel"]: np.full((3, 2), 2e38), names["bias"]: np.full(2, 2e38)}
+    file, out = tmp_path / "relu.npz", tmp_path / "relu"
+    np.savez(file, config=json.dumps(cells), **arrays)
+    words = ["import", "--format", "tf-rnn-cell", file, "--out", out]
+    assert "its first step is not finite, by torch as well" in complaint(capsys, *words)
+    assert not out.exists()
+    np.savez(file, config=json.dumps(cells), **{name: array / 1e38 for name, array in arrays.items()})
+    assert "8 parameters imported" in done(capsys, *words)
 
 
 def test_import_without_the_cell_it_needs_is_told_in_one_line(tmp_path, capsys):

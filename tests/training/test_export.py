@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from models.artefact import load
-from models.cells import LSTMConfig
+from models.cells import BasicRNNConfig, LSTMConfig
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, Manifest, ManifestError, read_manifest, sha256
 from models.rnn import RNN, RNNConfig
 from models.state import flatten, unflatten
@@ -261,6 +262,47 @@ def test_untampered_graph_is_checked_at_every_step_and_replaces_the_older_one(tm
     assert export(tmp_path, lambda done, total: told.append((done, total))) == tmp_path / ONNX_FILE
     assert told == [(number + 1, 300) for number in range(300)]
     assert (tmp_path / ONNX_FILE).read_bytes() == graph.SerializeToString()
+
+
+def growing_cell(directory, weight):
+    """Leave a checkpoint of a cell that multiplies its state by a weight at every step."""
+    config = RNNConfig(1, 2, controller=BasicRNNConfig(hidden_size=2, activation="relu"), readout=False)
+    model = RNN(config)
+    torch.nn.init.constant_(model.controller.hidden.weight, weight)
+    save_model(directory, model, "rnn", config, {"name": "anything"}, {})
+
+
+def test_cell_that_overflows_in_torch_too_is_exported_and_says_so(tmp_path, caplog):
+    growing_cell(tmp_path, 4.0)
+    path = export(tmp_path)
+    (record,) = (record for record in caplog.records if record.name == "training.export")
+    assert re.match(
+        r"on random inputs of 0 and 1 its numbers overflow float32 after 4\d steps, by torch", record.message
+    )
+    outputs = run_graph(session(path), np.ones((1, 1), np.float32), {"controller.h": np.full((1, 2), 0.5, np.float32)})
+    assert_allclose(outputs["outputs"], [[8, 8]], atol=1)
+
+
+def test_graph_that_overflows_where_torch_does_not_is_refused(tmp_path, monkeypatch):
+    growing_cell(tmp_path, 0.5)
+    model, manifest = load(tmp_path)
+    torch.nn.init.constant_(model.controller.hidden.weight, 1e38)
+    graph = build_graph(model, manifest)
+    monkeypatch.setattr(export_module, "build_graph", lambda *_: graph)
+    with pytest.raises(ExportError, match=r"differs from torch by "):
+        export(tmp_path)
+
+
+def test_cell_whose_first_step_overflows_is_refused_by_what_it_is(tmp_path, caplog):
+    growing_cell(tmp_path, 3e38)
+    model, _ = load(tmp_path)
+    torch.nn.init.constant_(model.controller.hidden.bias, 3e38)
+    save_model(tmp_path, model, "rnn", model.config, {"name": "anything"}, {})
+    with pytest.raises(
+        ExportError, match="its first step is not finite, by torch as well: its weights overflow float32"
+    ):
+        export(tmp_path)
+    assert not (tmp_path / ONNX_FILE).exists()
 
 
 def test_damaged_weights_are_not_exported(tmp_path):

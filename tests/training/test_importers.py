@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,43 @@ def test_failed_import_leaves_nothing(tmp_path):
     with pytest.raises(ImportFailed):
         import_checkpoint("tf-rnn-cell", write(tmp_path / "gru.npz", {}), tmp_path / "out", None, "engram import")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inside", [[], ["notes.txt"]])
+def test_import_that_cannot_be_finished_leaves_what_was_there_and_can_be_tried_again(tmp_path, inside):
+    file, out = write(tmp_path / "gru.npz", variables()), tmp_path / "new" / "out"
+    for name in inside:
+        out.mkdir(parents=True)
+        (out / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ZeroDivisionError):
+        import_checkpoint("tf-rnn-cell", file, out, None, "engram import", finish=lambda fresh: 1 / 0)
+    assert sorted(tmp_path.rglob("*")) == before
+    import_checkpoint("tf-rnn-cell", file, out, None, "engram import", finish=lambda fresh: (fresh / "more").touch())
+    assert {path.name for path in out.iterdir()} == {*inside, "more", "manifest.json", "model.safetensors"}
+    assert load(out)[1].kind == "rnn"
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_import_killed_between_its_moves_leaves_no_checkpoint_and_can_be_made_again(tmp_path, monkeypatch, moves):
+    file, out, replace, made = write(tmp_path / "gru.npz", variables()), tmp_path / "out", os.replace, []
+
+    def killed(source, target):
+        if Path(target).parent == out:
+            made.append(target)
+        if len(made) > moves:
+            raise SystemExit
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(SystemExit):
+        import_checkpoint("tf-rnn-cell", file, out, None, "engram import")
+    assert not (out / "manifest.json").exists()
+    monkeypatch.undo()
+    import_checkpoint("tf-rnn-cell", file, out, None, "engram import")
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "model.safetensors"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gru.npz", "out"]
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "training.safetensors"])
@@ -212,6 +251,17 @@ def test_variable_that_is_there_with_and_without_its_output_number_is_left_over(
     arrays = variables() | {f"{SCOPE}/gates/bias": np.zeros(4)}
     told = refusal(write(tmp_path / "gru.npz", arrays))
     assert "variable 'gru_cell/gates/bias' of shape [4] has no place in the model" in told
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300])
+def test_number_beyond_float32_is_refused_and_leaves_nothing(tmp_path, value):
+    file = write(tmp_path / "a.npz", variables() | {f"{SCOPE}/gates/bias:0": np.full(4, value)})
+    with pytest.raises(
+        ImportFailed,
+        match=re.escape(f"'gru_cell/gates/bias:0' has values that are not finite in float32, such as {value}"),
+    ):
+        import_checkpoint("tf-rnn-cell", file, tmp_path / "out", None, "engram import")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 # TensorFlow's options

@@ -1,7 +1,9 @@
 """Figures: what is drawn, on which scale, and that it is there in the file."""
 
+import errno
 import json
 import math
+import os
 from dataclasses import dataclass
 
 import matplotlib.image
@@ -565,6 +567,20 @@ def test_gates_of_a_dnc_are_a_line_for_every_head_and_a_row_for_every_mode():
     rows = [label.get_text() for label in found["read modes"].get_yticklabels()]
     assert rows == [f"read head {head}: {mode}" for head in range(2) for mode in modes]
     assert drawn(found["read modes"])[9] == pytest.approx(recording.trace["read_modes"][:, 1, 4].numpy())
+
+
+def test_figure_that_cannot_be_written_keeps_the_one_before(tmp_path, monkeypatch):
+    directory = checkpoint(tmp_path, "rnn", [])
+    path = plot_all(directory, tmp_path)[-1]
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device; free space there"):
+        plot_all(directory, tmp_path)
+    assert path.read_bytes() == before
 
 
 def test_gates_of_an_ntm_are_of_its_read_heads_and_then_its_write_heads():

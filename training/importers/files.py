@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from models.manifest import MANIFEST_FILE
 from models.registry import config_values
-from training.checkpoint import TRAINING_FILE, CheckpointError, save_model
+from training.checkpoint import creating, save_model
 from training.importers.formats import FORMATS
 from training.importers.variables import Imported, ImportFailed, Variables
 from training.tasks import NO_TASK, Task, task_values
@@ -29,22 +28,28 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def import_checkpoint(
-    original: str, file: Path, out: Path, cell: str | None, command: str, task: Task | None = None
+    original: str,
+    file: Path,
+    out: Path,
+    cell: str | None,
+    command: str,
+    task: Task | None = None,
+    finish: Callable[[Path], object] = lambda _: None,
 ) -> Imported:
     """Turn the weights in `file` into a checkpoint in `out`; `cell` is the one to take where the file holds several.
 
-    task: what the model was trained on, where it is to be measured and drawn here too. Raises ImportFailed,
-    CheckpointError where there is a checkpoint in `out`, ConfigError where the task needs another model.
+    task: what the model was trained on, where it is to be measured and drawn here too. finish: adds to the checkpoint,
+    such as its export, before it is in `out`; where anything raises, nothing is. Raises ImportFailed, CheckpointError
+    where there is a checkpoint in `out`, ConfigError where the task needs another model.
     """
-    for name in (TRAINING_FILE, MANIFEST_FILE):
-        if (out / name).exists():
-            raise CheckpointError(f"{out} holds a checkpoint, {name}: give another --out")
-    imported = read_original(original, file, cell)
-    if task is not None:
-        _require_fit(task, imported)
-    described = {"name": NO_TASK} if task is None else task_values(task)
-    training = {"command": command, "original": original}
-    save_model(out, imported.model, imported.kind, imported.config, task=described, training=training)
+    with creating(out) as fresh:
+        imported = read_original(original, file, cell)
+        if task is not None:
+            _require_fit(task, imported)
+        described = {"name": NO_TASK} if task is None else task_values(task)
+        training = {"command": command, "original": original}
+        save_model(fresh, imported.model, imported.kind, imported.config, task=described, training=training)
+        finish(fresh)
     return imported
 
 

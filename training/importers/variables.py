@@ -43,9 +43,15 @@ class Variables:
             )
         if array.dtype.kind not in "fiu":
             raise ImportFailed(f"{self._where}: variable {name!r} must hold numbers, got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ImportFailed(f"{self._where}: variable {name!r} has values that are not finite")
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(array, np.float32)
+        finite = np.isfinite(values)
+        if not finite.all():
+            got = array[~finite][0]
+            raise ImportFailed(
+                f"{self._where}: variable {name!r} has values that are not finite in float32, such as {got}"
+            )
+        return torch.from_numpy(values)
 
     def take_copy(self, name: str, other: str, values: Tensor) -> None:
         """Take a variable that the original has twice. Raises ImportFailed unless it holds what `other` does."""

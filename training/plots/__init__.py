@@ -9,12 +9,14 @@ link.png              DNC: the temporal links at those moments, and the preceden
 gates.png             what the controller told the heads, step by step
 """
 
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from models.artefact import load
 from models.manifest import MANIFEST_FILE
+from training.checkpoint import write_atomically
 from training.metrics import METRICS_FILE
 from training.plots.generalisation import figure_of_generalisation, lines_measured
 from training.plots.learning import LEARNING_DATA, PlotError, figure_of_learning, learning_curves, task_learned
@@ -55,4 +57,6 @@ def plot_all(directory: Path, out: Path) -> list[Path]:
 
 
 def _write(path: Path, figure: Figure) -> None:
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
+    write_atomically(path, drawn.getvalue())
