@@ -112,7 +112,14 @@ def _add_train(commands: Commands) -> None:
     parser = _add(commands, "train", "Train a model from a preset and leave a checkpoint.")
     _add_preset(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR, exactly")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in DIR, exactly; with more --updates, also from one that has finished",
+    )
+    parser.add_argument(
+        "--init-from", type=Path, metavar="DIR", help="begin with the weights of this checkpoint, trained or imported"
+    )
     parser.add_argument("--seed", type=int, help="of weights and data (default: the preset's)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", metavar="SEED", help="several, side by side, into DIR/seed-SEED; each resumes"
@@ -181,10 +188,18 @@ def _train(options: argparse.Namespace) -> int:
     if options.seeds and options.seed is not None:
         raise ValueError("--seed trains one seed and --seeds several: give one of them")
     if options.seeds:
-        ends = _train_seeds(options, preset, options.out)
+        ends = _train_seeds(options, preset, options.out, init_from=options.init_from, training_on=options.resume)
         return 1 if any(ends.values()) else 0
     command = launcher() + options.command_line
-    trainer = train(preset, options.out, command, resuming=options.resume, **_how_to_train(options))
+    trainer = train(
+        preset,
+        options.out,
+        command,
+        resuming=options.resume,
+        init_from=options.init_from,
+        training_on=options.resume,
+        **_how_to_train(options),
+    )
     if trainer.processes.leads:
         _tell_of_training(trainer, options.out, command, options.tasks)
     return 0 if trainer.finished else 130
@@ -216,8 +231,8 @@ def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _train_seeds(options: argparse.Namespace, preset: "Preset", out: Path) -> "dict[int, End]":
-    """Train several seeds, tell what became of each, and return it."""
+def _train_seeds(options: argparse.Namespace, preset: "Preset", out: Path, **how: Any) -> "dict[int, End]":
+    """Train several seeds, tell what became of each, and return it. how: more options of training.run.train."""
     from training.distributed import process_count
     from training.seeds import train_seeds
     from training.table import seed_lines
@@ -227,7 +242,7 @@ def _train_seeds(options: argparse.Namespace, preset: "Preset", out: Path) -> "d
     twice = [seed for seed, count in Counter(options.seeds).items() if count > 1]
     if twice:
         raise ValueError(f"--seeds: {twice[0]} is there twice, and would be one run: give each seed once")
-    how = _how_to_train(options) | {"threads": options.threads, "tasks": options.tasks}
+    how |= _how_to_train(options) | {"threads": options.threads, "tasks": options.tasks}
     ends = train_seeds(preset, options.seeds, out, options.command_line, options.jobs, **how)
     print("", *seed_lines(out, ends), sep="\n")
     return ends

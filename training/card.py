@@ -83,6 +83,11 @@ def _training(training: dict[str, Any]) -> str:
         f"Seed {training['seed']}, {training['updates']:,} updates, {training['sequences']:,} sequences; "
         f"the run {ended}." + (f" {skipped} updates were left out, not finite." if skipped else "")
     ]
+    if training.get("initial_weights"):
+        lines.append(f"It began from the weights whose file has the SHA-256 {training['initial_weights']}.")
+    if training.get("rescheduled"):
+        after = ", ".join(f"{updates:,}" for updates in training["rescheduled"])
+        lines.append(f"It was trained on after {after} updates, and its learning rate scheduled anew.")
     seeds = training.get("seeds")
     if seeds:
         lines += [

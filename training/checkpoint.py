@@ -108,7 +108,7 @@ def creating(directory: Path) -> Iterator[Path]:
             raise CheckpointError(f"{directory} holds a checkpoint, {name}: give another --out")
     place = directory.resolve()
     missing = [path for path in (place, *place.parents) if not path.exists()]
-    following = place / ".next"  # always this, so that what a crash left is deleted
+    following = place / ".unfinished"  # always this, so that what a crash left is deleted
     shutil.rmtree(following, ignore_errors=True)
     following.mkdir(parents=True)
     try:
@@ -133,7 +133,7 @@ def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
     write_atomically(directory / TRAINING_FILE, save(_contiguous(trainer.tensors()), metadata))
 
     preset = trainer.preset
-    training = {
+    training: dict[str, Any] = {
         "command": command,
         "preset": preset.name,
         "seed": preset.training.seed,
@@ -144,6 +144,9 @@ def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
         "finished": trainer.finished,
         "converged_after": trainer.progress.converged_after,
     }
+    for name in ("initial_weights", "rescheduled"):
+        if getattr(trainer.progress, name):
+            training[name] = getattr(trainer.progress, name)
     save_model(directory, trainer.model, preset.kind, preset.model, task_values(preset.task), training)
 
 

@@ -13,12 +13,16 @@ from tqdm import tqdm
 
 from models.config import ConfigError
 from models.kernels.sequence import UnrollPath
-from models.manifest import MANIFEST_FILE
+from models.manifest import MANIFEST_FILE, read_manifest
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
-from training.config import Preset
+from training.config import Preset, TrainingConfig
 from training.distributed import Processes, join
+from training.initial import begin_from
 from training.metrics import Metrics
 from training.trainer import Trainer, Update
+
+OPEN_ENDED = ("updates", "patience")
+"""Settings of training that say when a run ends: a finished one may be given others and go on."""
 
 SAME_WISH_SECONDS = 3.0
 """A wish to stop may come twice: from the terminal to all, and from torchrun, or whoever started several seeds."""
@@ -36,13 +40,18 @@ def train(
     tensorboard: bool = False,
     bar_position: int = 0,
     wanted: Callable[[], bool] = lambda: True,
+    init_from: Path | None = None,
+    training_on: bool = False,
 ) -> Trainer:
     """Train until the target or the last update, or until SIGINT or SIGTERM, and leave a checkpoint in `out`.
 
     With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. bar_position: the line of
     the progress bar, where several runs show theirs. wanted: asked after every update whether the run is to go on.
+    init_from: the checkpoint whose weights a new run begins from. training_on: whether a finished run that is resumed
+    may be given other `updates` and `patience` than it had.
     Started several times by torchrun, the processes train one model together, stop when one of them is asked to, and
-    each return their trainer once the checkpoint is there. Raises CheckpointError, ConfigError, NotFinite.
+    each return their trainer once the checkpoint is there. Raises CheckpointError, ConfigError, NotFinite, and
+    ManifestError for init_from.
     """
     processes = join(device)
     if preset.training.batch_size < processes.size:
@@ -50,7 +59,10 @@ def train(
             f"training.batch_size is {preset.training.batch_size}, but there are {processes.size} processes, which "
             "need a sequence each: raise it, or give torchrun a lower --nproc-per-node"
         )
-    trainer = (_resumed if resuming else _fresh)(preset, out, processes, unroll)
+    if resuming:
+        trainer = _resumed(preset, out, processes, unroll, init_from, training_on)
+    else:
+        trainer = _fresh(preset, out, processes, unroll, init_from)
     trainer.check_tasks()
     if processes.leads:
         out.mkdir(parents=True, exist_ok=True)
@@ -104,18 +116,36 @@ def _lead(
         save()
 
 
-def _fresh(preset: Preset, out: Path, processes: Processes, unroll: UnrollPath) -> Trainer:
+def _fresh(
+    preset: Preset, out: Path, processes: Processes, unroll: UnrollPath, init_from: Path | None = None
+) -> Trainer:
     """Return the trainer of a new run. Raises CheckpointError where `out` holds another."""
     if (out / TRAINING_FILE).exists():
         raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
     if (out / MANIFEST_FILE).exists():
         raise CheckpointError(f"{out} holds a checkpoint: give another --out")
-    return Trainer(preset, processes.device, unroll, processes)
+    trainer = Trainer(preset, processes.device, unroll, processes)
+    if init_from is not None:
+        begin_from(trainer, init_from)
+    return trainer
 
 
-def _resumed(preset: Preset, out: Path, processes: Processes, unroll: UnrollPath) -> Trainer:
+def _resumed(
+    preset: Preset,
+    out: Path,
+    processes: Processes,
+    unroll: UnrollPath,
+    init_from: Path | None = None,
+    training_on: bool = False,
+) -> Trainer:
     """Return the trainer of the run in `out`. Raises CheckpointError where it has other settings than the preset."""
     trainer = resume(out, processes.device, unroll, processes, preset.task)
+    if init_from is not None and read_manifest(init_from).weights_sha256 != trainer.progress.initial_weights:
+        raise CheckpointError(
+            f"{out} did not begin from the weights that {init_from} holds: leave --init-from out to go on with it"
+        )
+    if training_on and trainer.finished:
+        _train_on(trainer, preset.training, out)
     saved, given = trainer.preset.values(), preset.values()
     for table in ("task", "model", "training", "optimizer"):
         for key in {**saved[table], **given[table]}:
@@ -123,6 +153,7 @@ def _resumed(preset: Preset, out: Path, processes: Processes, unroll: UnrollPath
                 raise CheckpointError(
                     f"{out} was trained with {table}.{key} = {saved[table].get(key)!r}, "
                     f"but {given[table].get(key)!r} was asked for: a run resumes with its own settings"
+                    + ("; engram train --resume gives more to one that has finished" if key in OPEN_ENDED else "")
                 )
     if saved["curriculum"] != given["curriculum"]:
         raise CheckpointError(f"{out} was trained with another curriculum: a run resumes with its own settings")
@@ -133,6 +164,31 @@ def _resumed(preset: Preset, out: Path, processes: Processes, unroll: UnrollPath
             "every machine needs the same checkpoint in --out"
         )
     return trainer
+
+
+def _train_on(trainer: Trainer, given: TrainingConfig, out: Path) -> None:
+    """Give a finished run the OPEN_ENDED settings of `given`. Raises CheckpointError where it ends all the same.
+
+    The run is then the one that had them from the start, to the bit, unless the learning rates follow from `updates`.
+    """
+    saved, done = trainer.preset.training, trainer.progress.update
+    if given.updates < done:
+        raise CheckpointError(f"{out} has made {done} updates, but at most {given.updates} were asked for")
+    trainer.preset = trainer.preset.with_training(**{name: getattr(given, name) for name in OPEN_ENDED})
+    if trainer.reached_target and given.updates > saved.updates:
+        raise CheckpointError(
+            f"{out} ended at its target, not for want of updates: --set training.patience=0 trains on"
+        )
+    schedule = trainer.preset.optimizer.schedule
+    if given.updates == saved.updates or trainer.finished or schedule == "constant":
+        return
+    trainer.progress.rescheduled = [*trainer.progress.rescheduled, done]
+    if trainer.processes.leads:
+        tqdm.write(
+            f"The {schedule} schedule of the learning rate is now over {given.updates} updates. The first {done} had "
+            f"one over {saved.updates}, so this is not the run that had {given.updates} from the start.",
+            file=sys.stderr,
+        )
 
 
 def _progress_bar(trainer: Trainer, position: int) -> tqdm:

@@ -50,7 +50,8 @@ class Progress:
 
     stage: how many lessons of the curriculum are over. recent_losses, recent_errors: of the last RECENT updates of this
     stage that asked for something. converged_after: sequences until the first validation at the target. not_finite:
-    updates left out in a row.
+    updates left out in a row. initial_weights: SHA-256 of the file of weights that it began from, if it was given one.
+    rescheduled: the updates after which its finished schedule of the learning rate was given another end.
     """
 
     update: int = 0
@@ -63,6 +64,8 @@ class Progress:
     validation_errors: float = math.inf
     validations_at_target: int = 0
     converged_after: int | None = None
+    initial_weights: str | None = None
+    rescheduled: list[int] = field(default_factory=list)
 
 
 class Trainer:

@@ -24,7 +24,18 @@ from training.trainer import Trainer
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]
 
 OPTIONS = {
-    "train": ["preset", "--set", "--tasks", "--out", "--resume", "--seed", "--seeds", "--updates", *HOW_TO_TRAIN],
+    "train": [
+        "preset",
+        "--set",
+        "--tasks",
+        "--out",
+        "--resume",
+        "--init-from",
+        "--seed",
+        "--seeds",
+        "--updates",
+        *HOW_TO_TRAIN,
+    ],
     "zoo": ["preset", "--set", "--tasks", "--out", "--runs", "--seeds", "--sequences", *HOW_TO_TRAIN],
     "evaluate": [
         "DIR",

@@ -21,6 +21,7 @@ from tests.training import tiny
 from tests.training.tasks.situations import write_stories
 from training import run as run_module
 from training import trainer as trainer_module
+from training.card import render_card
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_evaluation
 from training.config import RECENT, load_preset, preset_from_values
 from training.metrics import METRICS_FILE
@@ -60,6 +61,10 @@ def wait_for_a_save(process, out, after=0.0):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def card(directory):
+    return render_card("name", read_manifest(directory))
 
 
 def bytes_of_files(directory):
@@ -208,7 +213,10 @@ def test_training_on_drops_what_was_measured_of_older_weights(tmp_path):
     ("change", "key"),
     [
         (tiny.preset(seed=2), r"training\.seed = 1, but 2 was asked for"),
-        (tiny.preset(updates=31), r"training\.updates = 30, but 31 was asked for"),
+        (
+            tiny.preset(updates=31),
+            r"training\.updates = 30, but 31 was .* engram train --resume gives more to one that",
+        ),
         (tiny.preset("dnc"), r"model\.kind = 'rnn', but 'dnc' was asked for"),
         (tiny.preset_with("task", bits=3), r"task\.bits = 2, but 3 was asked for"),
         (tiny.preset_with("model", controller=tiny.FEED_FORWARD), r"model\.controller = {'kind': 'lstm'"),
@@ -223,6 +231,61 @@ def test_resuming_with_other_settings_is_refused_by_the_key(tmp_path, change, ke
     with pytest.raises(CheckpointError, match=key):
         run(change, tmp_path, resuming=True)
     assert bytes_of_files(tmp_path) == before
+
+
+def train_on(preset, out, **how):
+    return train(preset, out, "engram train tiny", device="cpu", resuming=True, save_every=500, training_on=True, **how)
+
+
+@pytest.mark.parametrize("model", ["dnc", "rnn"])
+def test_finished_run_given_more_updates_is_the_run_that_was_long_from_the_start(tmp_path, model):
+    constant = {"schedule": "constant", "warmup": 7}
+    whole = run(tiny.preset(model, updates=60, **constant), tmp_path / "whole")
+    run(tiny.preset(model, updates=25, **constant), tmp_path / "parts")
+    assert train_on(tiny.preset(model, updates=40, **constant), tmp_path / "parts").progress.update == 40
+    more = train_on(tiny.preset(model, updates=60, **constant), tmp_path / "parts")
+    assert more.progress == whole.progress
+    assert weights_and_metrics(tmp_path / "parts") == weights_and_metrics(tmp_path / "whole")
+    tensors, due = (load_file(tmp_path / name / TRAINING_FILE) for name in ("parts", "whole"))
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {name: due[name].tolist() for name in due}
+    assert read_manifest(tmp_path / "parts") == read_manifest(tmp_path / "whole")
+
+
+def test_run_that_reached_its_target_goes_on_where_none_ends_it(tmp_path):
+    at_once = {"target_errors": 100, "updates": 50}
+    whole = run(tiny.preset(patience=0, **at_once), tmp_path / "whole")
+    assert run(tiny.preset(patience=2, **at_once), tmp_path / "parts").progress.update == 20
+    assert train_on(tiny.preset(patience=0, **at_once), tmp_path / "parts").progress == whole.progress
+    assert weights_and_metrics(tmp_path / "parts") == weights_and_metrics(tmp_path / "whole")
+
+
+def test_run_that_reached_its_target_is_not_trained_on_by_updates_alone(tmp_path):
+    run(tiny.preset(target_errors=100, patience=2), tmp_path)
+    before = bytes_of_files(tmp_path)
+    with pytest.raises(CheckpointError, match=r"ended at its target, .*: --set training\.patience=0 trains on"):
+        train_on(tiny.preset(target_errors=100, patience=2, updates=90), tmp_path)
+    with pytest.raises(CheckpointError, match="has made 20 updates, but at most 19 were asked for"):
+        train_on(tiny.preset(target_errors=100, patience=0, updates=19), tmp_path)
+    assert bytes_of_files(tmp_path) == before
+
+
+def test_schedule_given_another_end_is_told_and_recorded(tmp_path, capsys):
+    run(tiny.preset(updates=20), tmp_path)
+    trainer = train_on(tiny.preset(updates=30), tmp_path)
+    assert (
+        "The linear schedule of the learning rate is now over 30 updates. The first 20 had" in capsys.readouterr().err
+    )
+    assert trainer.optimizer.param_groups[0]["lr"] == tiny.preset().optimizer.rate(29, 30)
+    assert read_manifest(tmp_path).training["rescheduled"] == [20]
+    assert "It was trained on after 20 updates, and its learning rate scheduled anew." in card(tmp_path)
+    assert run(tiny.preset(updates=30), tmp_path, resuming=True).progress.rescheduled == [20]
+
+
+@pytest.mark.parametrize("training_on", [True, False])
+def test_unfinished_run_and_one_that_is_not_to_be_trained_on_keep_their_settings(tmp_path, training_on):
+    tiny.checkpoint(tmp_path, updates=3 if training_on else 30)
+    with pytest.raises(CheckpointError, match=r"training\.updates = 30, but 40 was asked for"):
+        train(tiny.preset(updates=40), tmp_path, "", device="cpu", resuming=True, save_every=9, training_on=training_on)
 
 
 def test_resuming_under_another_name_of_the_preset_is_no_other_setting(tmp_path):
