@@ -1,4 +1,4 @@
-"""The command line: train, zoo, evaluate, plot, export, import, card, bench, serve, check."""
+"""The command line: train, zoo, evaluate, plot, export, import, card, models, bench, serve, check."""
 
 import argparse
 import json
@@ -6,7 +6,8 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +31,9 @@ KERNEL_TABLES = ("step", "arena", "threads", "calls", "training", "training-thre
 KERNEL_SIZES = ("S", "M", "L", "NTM")
 """The keys of benchmarks.kernels.sizes.SIZES."""
 
+NOT_RECORDED = ("--resume", "--save", "--json")
+"""Options that are left out of the command on record, which does or prints the same from the start."""
+
 SERVED_BACKENDS = ("fused", "onnx")
 """The keys of benchmarks.served_steps.BACKENDS."""
 
@@ -38,13 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 1 after an error that was told, or 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    options.command_line = shlex.join(["engram", *(word for word in words if word not in ("--resume", "--save"))])
+    options.command_line = shlex.join(["engram", *(word for word in words if word not in NOT_RECORDED)])
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:
-        return _fail(f"{error}: this command needs more packages: pip install 'engram[train]'")
+        return _fail(
+            f"{error}: this command needs more packages: in the checkout of Engram, pip install -c constraints.txt "
+            "-e '.[train]'"
+        )
     except (*TOLD, EngramError) as error:
         return _fail(str(error))
     return status
@@ -59,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="engram", description="Train neural networks with memory (DNC, NTM, RNN), export and serve them."
     )
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_zoo(commands)
@@ -67,10 +75,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_import(commands)
     _add_card(commands)
+    _add_models(commands)
     _add_bench(commands)
     _add_serve(commands)
     _add_check(commands)
     return parser
+
+
+def _version() -> str:
+    try:
+        return f"engram {metadata.version('engram')}"
+    except metadata.PackageNotFoundError:
+        return "engram, not installed"
 
 
 def _add(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
@@ -207,14 +223,18 @@ def _train(options: argparse.Namespace) -> int:
 
 def _tell_of_training(trainer: "Trainer", out: Path, command: str, tasks: Sequence[Path]) -> None:
     progress = trainer.progress
-    own = "".join(f" --tasks {file}" for file in tasks)
+    own = [word for file in tasks for word in ("--tasks", str(file))]
+    evaluate, plot, export = (
+        shlex.join(["engram", *words])
+        for words in (["evaluate", str(out), *own], ["plot", str(out), *own], ["export", str(out)])
+    )
     print(f"{out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
     if not trainer.finished:
         print(f"Interrupted. Go on with: {command} --resume")
         return
     if math.isfinite(progress.validation_errors):
         print(f"Validation: {progress.validation_errors:g} {trainer.preset.task.unit} per sequence.")
-    print(f"Next: engram evaluate {out}{own}    engram plot {out}{own}    engram export {out}")
+    print(f"Next: {evaluate}    {plot}    {export}")
 
 
 def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
@@ -285,6 +305,7 @@ def _zoo(options: argparse.Namespace) -> int:
     ends = _train_seeds(options, preset, runs)
     publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print, options.tasks)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    _tell_of_serving(out)
     return 0
 
 
@@ -316,7 +337,25 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
     _add_tasks(parser)
+    _add_json(parser)
     parser.set_defaults(run=_evaluate)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs; null for what is not finite")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(_finite(value), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value for JSON, which has no NaN and no infinity: null in their place."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -341,13 +380,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise ValueError(f"--seed must be from 0 to {MOST_SEED}, got {how.seed}")
     if options.save and set(how.options) - {"directory"}:
         raise ValueError("--save records what --at says: --set may only give the directory of the data then")
+    tell: Callable[[str], object] = str if options.json else print
     if options.all:
-        damaged = all_checkpoints(options.directory or Path("checkpoints"), how, print)
-        return 1 if damaged else 0
+        reports = all_checkpoints(options.directory or Path("checkpoints"), how, tell)
+        if options.json:
+            _print_json(reports)
+        return 1 if any(report["damaged"] for report in reports) else 0
     at = options.at or ([[]] if options.memory_size else [])
     points = [Point(_changes(words), options.memory_size) for words in at]
-    print(heading(options.directory))
-    rows = checkpoint_rows(options.directory, points, how, print)
+    tell(heading(options.directory))
+    rows = checkpoint_rows(options.directory, points, how, tell)
+    if options.json:
+        _print_json({"checkpoint": str(options.directory), "rows": rows})
     if options.save:
         details = {"command": options.command_line}
         save_evaluation(options.directory, read_manifest(options.directory), [row | details for row in rows])
@@ -378,19 +422,24 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from training.export import export
-
-    with tqdm(desc="checking against torch", unit="step", delay=0.1) as bar:
-
-        def after_step(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        path = export(options.directory, after_step)
+    path = _exported(options.directory)
     print(f"{path}: {path.stat().st_size:,} bytes, equal to torch over 100 steps at batch 1, 2 and 5")
+    _tell_of_serving(options.directory)
     return 0
+
+
+def _exported(directory: Path) -> Path:
+    from training.export import export
+    from training.progress import counting
+
+    with counting("checking against torch", "step") as after_step:
+        return export(directory, after_step)
+
+
+def _tell_of_serving(checkpoint: Path) -> None:
+    from training.listing import parent
+
+    print(f"Next: {shlex.join(['engram', 'serve', '--checkpoints', str(parent(checkpoint))])}")
 
 
 def _add_import(commands: Commands) -> None:
@@ -416,16 +465,16 @@ def _add_import(commands: Commands) -> None:
 
 def _import(options: argparse.Namespace) -> int:
     from models.manifest import ONNX_FILE
-    from training.export import export
     from training.importers import import_checkpoint
     from training.tasks import build_task
 
     _load_tasks(options)
     task = build_task(_changes(options.task)) if options.task else None
     command = options.command_line
-    imported = import_checkpoint(options.format, options.file, options.out, options.cell, command, task, export)
+    imported = import_checkpoint(options.format, options.file, options.out, options.cell, command, task, _exported)
     parameters = sum(parameter.numel() for parameter in imported.model.parameters())
     print(f"{options.out}: {parameters:,} parameters imported; {ONNX_FILE} is equal to torch")
+    _tell_of_serving(options.out)
     return 0
 
 
@@ -442,6 +491,26 @@ def _card(options: argparse.Namespace) -> int:
     _load_tasks(options)
     print(write_card(options.directory))
     return 0
+
+
+def _add_models(commands: Commands) -> None:
+    parser = _add(commands, "models", "List the checkpoints of a directory: kind, sizes, task and recorded errors.")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", nargs="?", default=Path("checkpoints"), help="directory of checkpoints"
+    )
+    _add_json(parser)
+    parser.set_defaults(run=_models)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from training.listing import HEAD, describe, line
+
+    models = list(describe(options.directory))
+    if options.json:
+        _print_json(models)
+    else:
+        print(HEAD, *map(line, models), sep="\n")
+    return 1 if any("error" in model for model in models) else 0
 
 
 def _add_bench(commands: Commands) -> None:
@@ -594,6 +663,7 @@ def _add_check(commands: Commands) -> None:
         commands, "check", "Look for damage in what a server keeps of its sessions; the server must be stopped."
     )
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the data directory")
+    _add_json(parser)
     parser.set_defaults(run=_check)
 
 
@@ -602,24 +672,29 @@ def _check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from app.main import open_data
+    from training.progress import counting
 
     store = open_data(options.data)
-    problems = sessions = 0
-    bar = tqdm(desc="sessions", unit="session", disable=None, leave=False)
-
-    def tell(done: int, of: int) -> None:
-        nonlocal sessions
-        sessions, bar.total = of, of
-        bar.update(done - bar.n)
-
+    problems: list[str] = []
+    sessions = 0
     try:
-        for problem in store.check(tell):
-            problems += 1
-            tqdm.write(problem)
+        with counting("sessions", "session") as show:
+
+            def tell(done: int, of: int) -> None:
+                nonlocal sessions
+                sessions = of
+                show(done, of)
+
+            for problem in store.check(tell):
+                problems.append(problem)
+                if not options.json:
+                    tqdm.write(problem)
     finally:
-        bar.close()
         store.close()
-    print(f"{options.data}: {_counted(sessions, 'open session')}, {_counted(problems, 'problem')} found")
+    if options.json:
+        _print_json({"data": str(options.data), "sessions": sessions, "problems": problems})
+    else:
+        print(f"{options.data}: {_counted(sessions, 'open session')}, {_counted(len(problems), 'problem')} found")
     return 1 if problems else 0
 
 

@@ -42,7 +42,7 @@ from app.stores.sqlite import SqliteStore
 from app.stores.writer import Writer
 from models.kernels.coverage import not_fused
 from models.kernels.library import library, why_no_library
-from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest
+from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +223,12 @@ def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Mode
             shown = name.encode(errors="backslashreplace").decode()
             failures[shown] = str(error)
             logger.error("%s is not served: %s", shown, error)
+    if not models and (settings.checkpoints / MANIFEST_FILE).exists():
+        above = shlex.quote(str(settings.checkpoints.resolve().parent))
+        raise SettingsError(
+            f"checkpoints: {settings.checkpoints} is a checkpoint itself: give the directory that it is in, "
+            f"--checkpoints {above}"
+        )
     if not models:
         reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
         raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
@@ -288,7 +294,10 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
     try:
         from app.backends.torch import TorchBackend
     except ModuleNotFoundError as error:
-        raise ManifestError(f"{directory}: the torch back end needs torch: pip install 'engram[torch]'") from error
+        raise ManifestError(
+            f"{directory}: the torch back end needs torch: in the checkout of Engram, pip install -c constraints.txt "
+            "-e '.[torch]'"
+        ) from error
     return TorchBackend(directory, capacity, device, settings.threads)
 
 

@@ -11,6 +11,7 @@ three run on torch 2.13 as published. Threads are the caller's: `torch.set_num_t
 """
 
 import importlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ INPUT_SIZE, OUTPUT_SIZE, HIDDEN_SIZE = 9, 8, 100
 NTM_MEMORY_SIZE, NTM_WORD_SIZE = 128, 20
 DNC_MEMORY_SIZE, DNC_WORD_SIZE, DNC_READ_HEADS = 32, 16, (4, 1)
 CLIP = 20  # of what the controller gives: the default of both DNCs
+
+
+def recipe(directory: Path) -> str:
+    """Return the commands that put all public implementations below a directory."""
+    return RECIPE.format(directory=shlex.quote(str(directory)))
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def import_beside(name: str, path: Path, module: str) -> ModuleType:
     library.
     """
     if not (path / f"{module}.py").is_file():
-        raise FileNotFoundError(f"no {module}.py in {path}; to get it:\n{RECIPE.format(directory=path.parents[1])}")
+        raise FileNotFoundError(f"no {module}.py in {path}; to get it:\n{recipe(path.parents[1])}")
     alias = "peer_" + name.replace("-", "_").replace(".", "_")
     spec = ModuleSpec(alias, None, is_package=True)
     spec.submodule_search_locations = [str(path)]

@@ -5,6 +5,7 @@ python examples/train_a_model.py runs/small-dnc
 scripts/serve --checkpoints runs
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def main(directory: Path, updates: int) -> None:
         return True
 
     trainer.run(report)
-    save_checkpoint(directory, trainer, f"python examples/train_a_model.py {directory}")
+    save_checkpoint(directory, trainer, shlex.join(["python", "examples/train_a_model.py", str(directory)]))
     print(HEAD)
     for row in evaluate(trainer.model, preset.task, preset.evaluation, sequences=100):
         print(line(row))

@@ -387,7 +387,7 @@ def test_missing_extra_is_told_in_one_line():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 1
     assert re.fullmatch(
-        r"engram: .*torch.*: this command needs more packages: pip install 'engram\[train\]'\n", done.stderr
+        r"engram: .*torch.*: this command needs more packages: in the checkout .* -e '\.\[train\]'\n", done.stderr
     )
 
 

@@ -99,6 +99,16 @@ def test_help_of_every_command_answers(command):
     assert f"usage: {command} " in shown
 
 
+def test_no_text_installs_the_package_of_another_project_that_has_our_name():
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "scripts").iterdir(), ROOT / "Dockerfile"]
+    rooms = ("app", "benchmarks", "examples", "models", "training")
+    code = [
+        path for room in rooms for suffix in ("py", "js", "html", "md") for path in ROOT.glob(f"{room}/**/*.{suffix}")
+    ]
+    installs = re.compile(r"pip install [^\n]*(?<![\w./-])engram\b(?!-)")
+    assert [path.name for path in (*pages, *code) if installs.search(path.read_text())] == []
+
+
 def test_links_between_documents_lead_somewhere():
     for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):

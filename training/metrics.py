@@ -91,7 +91,7 @@ def require_tensorboard() -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             "events for TensorBoard need the package tensorboard, which is not installed: "
-            "pip install 'engram[tensorboard]', or leave --tensorboard out"
+            "in the checkout of Engram, pip install -c constraints.txt -e '.[tensorboard]', or leave --tensorboard out"
         )
 
 

@@ -19,6 +19,7 @@ from training.config import Preset, TrainingConfig
 from training.distributed import Processes, join
 from training.initial import begin_from
 from training.metrics import Metrics
+from training.progress import progress_bar
 from training.trainer import Trainer, Update
 
 OPEN_ENDED = ("updates", "patience")
@@ -193,7 +194,7 @@ def _train_on(trainer: Trainer, given: TrainingConfig, out: Path) -> None:
 
 def _progress_bar(trainer: Trainer, position: int) -> tqdm:
     config = trainer.preset.training
-    return tqdm(
+    return progress_bar(
         desc=f"{trainer.preset.name}, seed {config.seed} ({trainer.unroll.path})",
         total=config.updates * config.batch_size,
         initial=trainer.progress.sequences,

@@ -13,6 +13,7 @@ from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, Manifest, ManifestError, read_manifest
 from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
+from training.listing import find_checkpoints
 from training.seeds import End, seed_directory
 from training.tasks import AnswerTask, build_task
 
@@ -69,30 +70,30 @@ def heading(directory: Path) -> str:
     return f"{directory.resolve().name}: {manifest.task.get('name')}, {seeds_text(manifest)}"
 
 
-def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> int:
+def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> list[dict[str, Any]]:
     """Measure every checkpoint in `directory` again where its manifest records errors, and tell the whole table.
 
     Options of how are for those whose task has them. One that is damaged, or needs data that are not here, is told and
-    left out. Returns how many are damaged. Raises ConfigError where there is no checkpoint or none has such an option.
+    left out. Returns of each its `checkpoint`, `damaged`, and `rows` or an `error`. Raises ConfigError where there is
+    no checkpoint or none has such an option.
     """
-    found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_FILE}"))
-    if not found:
-        raise ConfigError(f"{directory}: there is no checkpoint, a directory with a {MANIFEST_FILE}, in it")
+    found = find_checkpoints(directory)
     tasks = {path: _task_of(path) for path in found}
     for name in sorted(set(how.options).difference(*tasks.values())):
         raise ConfigError(f"--set: no task of a checkpoint in {directory} has an option {name!r}")
-    damaged = 0
+    reports = []
     for path, task in tasks.items():
+        report: dict[str, Any] = {"checkpoint": str(path), "damaged": False, "rows": []}
         try:
             tell(f"\n{heading(path)}")
             own = {name: value for name, value in how.options.items() if name in task}
-            checkpoint_rows(path, [], dataclasses.replace(how, options=own), tell)
-        except ConfigError as error:
-            tell(f"not measured: {error}")
-        except ManifestError as error:
-            damaged += 1
-            tell(f"damaged: {error}")
-    return damaged
+            report["rows"] = checkpoint_rows(path, [], dataclasses.replace(how, options=own), tell)
+        except (ConfigError, ManifestError) as error:
+            damaged = isinstance(error, ManifestError)
+            report |= {"damaged": damaged, "error": str(error)}
+            tell(f"{'damaged' if damaged else 'not measured'}: {error}")
+        reports.append(report)
+    return reports
 
 
 def _task_of(directory: Path) -> Mapping[str, Any]:
@@ -154,7 +155,7 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 def errors_text(row: Mapping[str, Any]) -> str:
     """Return the errors per sequence of a row; of wrong answers also the share."""
-    share = f" ({row['errors'] / row['asked']:.2%})" if row["unit"] == AnswerTask.unit else ""
+    share = f" ({row['errors'] / row['asked']:.2%})" if row["unit"] == AnswerTask.unit and row["asked"] else ""
     return f"{row['errors']:.4g}{share}"
 
 

@@ -1,6 +1,7 @@
 """What `model.onnx` holds: the step, what goes in and comes out, and the state before the first step."""
 
 import base64
+import shlex
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,7 +97,7 @@ def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
     if exported.weights_sha256 != beside.weights_sha256:
         raise ManifestError(
             f"{path} was exported from weights with SHA-256 {exported.weights_sha256}, but the weights beside it have "
-            f"{beside.weights_sha256}: run engram export {path.parent}"
+            f"{beside.weights_sha256}: run {shlex.join(['engram', 'export', str(path.parent)])}"
         )
     for name in ("kind", "config", "input_size", "output_size", "state", "trace"):
         told, stands = getattr(exported, name), getattr(beside, name)

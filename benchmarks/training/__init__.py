@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.kernels import kernels_name
 from benchmarks.machine import load_average, machine, versions
-from benchmarks.peers import RECIPE
+from benchmarks.peers import recipe
 from benchmarks.table import paragraph, print_table
 from benchmarks.training.parts import PARTS
 from benchmarks.training.plan import Plan
@@ -34,8 +34,8 @@ def run(batches: Sequence[int], updates: int, rounds: int, seconds: float, peers
     print(f"`{command}` on {machine()}, {load_average()};")
     print(f"{versions('torch', 'numpy')}; {kernels_name()}.")
     print(f"One thread. Medians of {rounds} x {seconds:g} s, or {updates} updates where they take longer, in turns.")
-    if missing:
-        print(f"Left out: {', '.join(missing)}, not found in {peers}. To get all:\n{RECIPE.format(directory=peers)}")
+    if peers and missing:
+        print(f"Left out: {', '.join(missing)}, not found in {peers}. To get all:\n{recipe(peers)}")
     with tempfile.TemporaryDirectory() as directory:
         plan = Plan(batches, updates, rounds, seconds, scripts, Path(directory))
         rows = print_table("updates", UPDATES, plan)

@@ -1,5 +1,6 @@
 """The command that looks for damage: a real process over a real file."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from tests.app.harness import ROOT, running_server
 from tests.app.test_stores import altered, recorded
 
 
-def check(directory: Path) -> tuple[int, list[str], str]:
+def check(directory: Path, *options: str) -> tuple[int, list[str], str]:
     """Return the status, the lines on the output, and what is on the error output."""
-    command = [sys.executable, "-m", "app.cli", "check", "--data", str(directory)]
+    command = [sys.executable, "-m", "app.cli", "check", "--data", str(directory), *options]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     return ran.returncode, ran.stdout.splitlines(), ran.stderr
 
@@ -35,6 +36,15 @@ def test_damage_is_told_by_session_and_changes_the_status(tmp_path):
         True,
         f"{tmp_path}: 2 open sessions, 1 problem found",
     )
+
+
+def test_findings_as_json_are_those_in_words(tmp_path):
+    recorded(tmp_path)
+    altered(tmp_path, "UPDATE log SET checksum = 1 WHERE tape = 1 AND step = 0")
+    _, (problem, _), _ = check(tmp_path)
+    status, lines, _ = check(tmp_path, "--json")
+    assert status == 1
+    assert json.loads("".join(lines)) == {"data": str(tmp_path), "sessions": 2, "problems": [problem]}
 
 
 def test_damaged_page_is_told(tmp_path):

@@ -173,6 +173,15 @@ def test_nothing_to_serve_is_refused(tmp_path, data):
     assert "manifest.json" in refusal(Server(data=data, checkpoints=tmp_path / "empty"))
 
 
+def test_single_checkpoint_is_refused_with_the_directory_that_it_is_in(tiny, tmp_path, data):
+    (tmp_path / "two words").mkdir()
+    single = copy_checkpoint(tiny, tmp_path / "two words" / "tiny")
+    told = refusal(Server(data=data, checkpoints=single))
+    assert told.endswith(
+        f"is a checkpoint itself: give the directory that it is in, --checkpoints '{tmp_path}/two words'"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -5,6 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from app import cli
 from app.settings import Settings
+from benchmarks.peers import recipe
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
 from tests.commands import commands
 from tests.training import tiny
@@ -49,18 +52,20 @@ OPTIONS = {
         "--device",
         "--save",
         "--tasks",
+        "--json",
     ],
     "plot": ["DIR", "--out", "--tasks"],
     "export": ["DIR"],
     "import": ["FILE", "--format", "--out", "--cell", "--task", "--tasks"],
     "card": ["DIR", "--tasks"],
+    "models": ["DIR", "--json"],
     "bench": ["NAME"],
     "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
     "bench training": ["--batches", "--updates", "--rounds", "--seconds", "--peers", "--quick"],
     "bench served-steps": ["--checkpoints", "--model", "--sessions", "--backend", "--rounds", "--seconds"],
     "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds"],
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident"],
-    "check": ["--data"],
+    "check": ["--data", "--json"],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }
 
@@ -109,7 +114,9 @@ def test_preset_becomes_a_measured_drawn_exported_and_described_model(tmp_path, 
         (["length", "1"], "60"),
         (["length", "1", "to", "3"], "60"),
     ]
-    assert f"{out / ONNX_FILE}: " in done(capsys, "export", out)
+    exported = done(capsys, "export", out)
+    assert exported.startswith(f"{out / ONNX_FILE}: ")
+    assert exported.endswith(f"\nNext: engram serve --checkpoints {tmp_path}\n")
     assert str(out / "learning.png") in done(capsys, "plot", out)
     assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
 
@@ -126,7 +133,7 @@ def test_command_in_the_record_is_the_one_that_starts_the_run_wherever_the_flag_
     done(capsys, "train", preset, "--out", out)
     done(capsys, "train", "--resume", preset, "--out", out)
     assert read_manifest(tmp_path / "out").training["command"] == f"engram train {preset} --out {out}"
-    done(capsys, "evaluate", "--save", out, "--at", "length=2", "--sequences", 5)
+    done(capsys, "evaluate", "--save", out, "--json", "--at", "length=2", "--sequences", 5)
     (row,) = read_manifest(tmp_path / "out").evaluation
     assert row["command"] == f"engram evaluate {out} --at length=2 --sequences 5"
 
@@ -197,7 +204,23 @@ def test_zoo_makes_a_checkpoint_to_serve_of_a_preset(tmp_path, capsys):
     manifest = read_manifest(out)
     assert manifest.training["command"] == shlex.join(["engram", *map(str, words)])
     assert re.search(r"^length 2 .* 0: missed by [\d.]+$", printed, re.MULTILINE)
-    assert all(f" {name}" in printed.splitlines()[-1] for name in files)
+    told, following = printed.splitlines()[-2:]
+    assert all(f" {name}" in told for name in files)
+    assert following == f"Next: engram serve --checkpoints {tmp_path}"
+
+
+def test_printed_commands_can_be_typed_as_they_stand(tmp_path, capsys, monkeypatch):
+    (tmp_path / "it's here").mkdir()
+    monkeypatch.chdir(tmp_path / "it's here")
+    tiny.write_toml(Path("a b.toml"), updates=2)
+    own = ["--tasks", str(tiny.ROOT / "examples" / "own_task.py")]
+    printed = done(capsys, "train", "a b.toml", "--out", "my run/one", *own)
+    for command in re.search(r"^Next: (.*)$", printed, re.MULTILINE)[1].split("    "):
+        program, *words = shlex.split(command)
+        assert program == "engram"
+        printed = done(capsys, *words)
+    assert printed.endswith("\nNext: engram serve --checkpoints 'my run'\n")
+    assert recipe(Path("my run")).splitlines()[-1].split(" ", 4)[4] == "'my run'/dnc-1.1.0 dnc==1.1.0"
 
 
 # Measuring
@@ -269,7 +292,48 @@ def test_evaluation_of_all_prints_the_rows_of_each(tmp_path, capsys):
     assert printed.count("/7") == 2
 
 
+def test_evaluation_as_json_is_the_rows_with_null_for_what_is_not_finite(tmp_path, capsys):
+    trainer = tiny.checkpoint(tmp_path / "one")
+    torch.nn.init.constant_(trainer.model.output.bias, torch.nan)
+    save_checkpoint(tmp_path / "two", trainer, "engram train")
+    for words in ([tmp_path / "two", "--at", "length=2"], ["--all", tmp_path]):
+        told = json.loads(done(capsys, "evaluate", *words, "--sequences", 5, "--json"), parse_constant=pytest.fail)
+        reports = told if isinstance(told, list) else [told]
+        assert reports[-1]["checkpoint"] == str(tmp_path / "two")
+        assert [(row["sequences"], row["cost"]) for row in reports[-1]["rows"]] == [(5, None)]
+
+
+def test_evaluation_of_all_as_json_says_which_is_damaged(tmp_path, capsys):
+    for name in ("one", "two"):
+        tiny.checkpoint(tmp_path / name)
+    (tmp_path / "one" / MANIFEST_FILE).write_text("{")
+    assert cli.main(["evaluate", "--all", str(tmp_path), "--sequences", "5", "--json"]) == 1
+    one, two = json.loads(capsys.readouterr().out)
+    assert (one["damaged"], one["rows"], "not JSON" in one["error"]) == (True, [], True)
+    assert (two["damaged"], len(two["rows"]), "error" in two) == (False, 1, False)
+
+
+def test_models_are_listed_for_people_and_for_programs(tmp_path, capsys):
+    for name in ("one", "two"):
+        tiny.checkpoint(tmp_path / name)
+    assert [line.split()[:3] for line in done(capsys, "models", tmp_path).splitlines()[1:]] == [
+        ["one", "rnn", "4"],
+        ["two", "rnn", "4"],
+    ]
+    assert [model["name"] for model in json.loads(done(capsys, "models", tmp_path, "--json"))] == ["one", "two"]
+    (tmp_path / "one" / MANIFEST_FILE).write_text("{")
+    assert cli.main(["models", str(tmp_path)]) == 1
+    assert "\none                          damaged: " in capsys.readouterr().out
+
+
 # Help
+
+
+def test_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"engram {metadata.version('engram')}\n"
 
 
 def test_help_names_every_command():
@@ -404,7 +468,7 @@ def test_tensorboard_without_its_package_is_told_in_one_line_before_any_training
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     preset = tiny.write_toml(tmp_path / "tiny.toml")
     told = complaint(capsys, words[0], preset, *words[1:], "--out", tmp_path / "out", "--tensorboard")
-    assert told.endswith("not installed: pip install 'engram[tensorboard]', or leave --tensorboard out")
+    assert told.endswith("pip install -c constraints.txt -e '.[tensorboard]', or leave --tensorboard out")
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.toml"}
 
 

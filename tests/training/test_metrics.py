@@ -187,7 +187,7 @@ def test_missing_package_is_told_with_the_remedy_and_the_metrics_stay(tmp_path, 
     write(tmp_path, range(1, RECENT + 1))
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(
-        ConfigError, match=r"not installed: pip install 'engram\[tensorboard\]', or leave --tensorboard"
+        ConfigError, match=r"not installed: in the checkout .* -e '\.\[tensorboard\]', or leave --tensorboard"
     ):
         require_tensorboard()
     with pytest.raises(ConfigError, match="tensorboard"):

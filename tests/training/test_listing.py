@@ -1,0 +1,56 @@
+"""What is said of the checkpoints of a directory, by their manifests alone."""
+
+import subprocess
+import sys
+
+import pytest
+
+from models.config import ConfigError
+from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, read_manifest
+from tests.training import tiny
+from training.checkpoint import save_evaluation
+from training.listing import HEAD, describe, line
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    for name, model in (("first", "dnc"), ("second", "rnn")):
+        tiny.checkpoint(tmp_path / name, model)
+    rows = [{"options": {"length": n}, "memory_size": 8, "errors": n / 2, "unit": "wrong bits"} for n in (1, 5)]
+    save_evaluation(tmp_path / "first", read_manifest(tmp_path / "first"), rows)
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+def test_checkpoints_are_described_by_their_manifests(checkpoints):
+    first, second = describe(checkpoints)
+    assert (first["name"], first["kind"], first["memory_size"], first["exported"]) == ("first", "dnc", 8, False)
+    assert (first["input_size"], first["output_size"], first["task"]["name"]) == (4, 2, "copy")
+    assert [row["errors"] for row in first["evaluation"]] == [0.5, 2.5]
+    assert (second["kind"], second["memory_size"], second["evaluation"]) == ("rnn", None, [])
+
+
+def test_lines_stand_below_their_heads(checkpoints):
+    first, second = map(line, describe(checkpoints))
+    assert first[HEAD.index("task") :] == f"{'copy':<20} 0.5 to 2.5 wrong bits, 2 measured"
+    assert second[HEAD.index("task") :] == f"{'copy':<20} not measured"
+    assert second[: HEAD.index("parameters")].split() == ["second", "rnn", "4", "2", "-"]
+
+
+def test_listing_and_progress_need_no_torch():
+    told = "import sys, training.listing, training.progress; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], cwd=tiny.ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
+def test_damaged_checkpoint_is_named_beside_the_others(checkpoints, name):
+    (checkpoints / "first" / name).write_bytes(b"")
+    first, second = describe(checkpoints)
+    assert f"first/{name}: " in first["error"]
+    assert line(first).startswith("first                        damaged: ")
+    assert second["kind"] == "rnn"
+
+
+def test_checkpoint_itself_is_refused_with_the_directory_that_it_is_in(checkpoints):
+    with pytest.raises(ConfigError, match=f"it is one itself: give the directory that it is in, {checkpoints}$"):
+        list(describe(checkpoints / "first"))

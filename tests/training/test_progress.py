@@ -1,0 +1,66 @@
+"""Progress on the error output: a bar on a terminal, and plain lines where there is none."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+from tests.training import tiny
+from training import progress
+from training.progress import counting, progress_bar
+
+
+def test_log_gets_whole_lines_and_nothing_that_moves_a_cursor(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress_bar(desc="run", total=20, initial=5, unit="seq", position=3, dynamic_ncols=True) as bar:
+        bar.set_postfix_str("loss 0.5", refresh=False)
+        bar.update(5)
+        bar.update(10)
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert [line[:-1].partition(" seq,")[0] for line in lines[:3]] == [
+        "run: 25%, 5 of 20",
+        "run: 50%, 10 of 20",
+        "run: 100%, 20 of 20",
+    ]
+    assert all(line[:-1].isprintable() for line in lines)
+
+
+def test_log_of_many_steps_in_a_moment_is_a_line_at_the_start_and_one_at_the_end(capsys):
+    with progress_bar(desc="run", total=10**4, unit="seq") as bar:
+        for _ in range(10**4):
+            bar.update(1)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_counting_that_is_over_in_a_moment_writes_nothing_to_a_log(capsys):
+    with counting("steps", "step") as tell:
+        for done in range(300):
+            tell(done + 1, 300)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_terminal_shows_a_bar_that_ends_complete_and_is_cleared(tmp_path):
+    script = (
+        "from training.progress import counting\nwith counting('steps', 'step') as tell:\n    tell(1, 2); tell(2, 2)"
+    )
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    os.set_blocking(ours, False)
+    subprocess.run([sys.executable, "-c", script], stderr=theirs, check=True, cwd=tiny.ROOT)
+    shown = os.read(ours, 10**5).decode()
+    for end in (ours, theirs):
+        os.close(end)
+    assert "\rsteps:" in shown
+    assert shown.rpartition("\r")[2].strip() == ""
+
+
+def test_training_into_a_file_leaves_few_plain_lines(tmp_path):
+    preset = tiny.write_toml(tmp_path / "tiny.toml", updates=300)
+    command = [sys.executable, "-m", "app.cli", "train", str(preset), "--out", str(tmp_path / "out")]
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run(command, stderr=log, stdout=subprocess.DEVNULL, check=True, cwd=tiny.ROOT)
+    log = (tmp_path / "log").read_bytes()
+    assert b"\r" not in log
+    assert log.startswith(b"tiny, seed 1 (fused): 0%, 0 of 1200 seq, ")
+    assert b"\ntiny, seed 1 (fused): 100%, 1200 of 1200 seq, " in log
