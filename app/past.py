@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.backends.base import Array
+from app.backends.base import NUMBER_BYTES, Array
 from app.engine.run import Replayed, Result
-from app.errors import StepNotKept
+from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
 from app.snapshot import LARGE, Snapshot
 from app.stores.base import Steps
 from app.stores.writer import Writer
@@ -43,7 +43,7 @@ Replay = Callable[[Array, Mapping[str, Array] | None, int | None, Sequence[str]]
 
 @dataclass(frozen=True)
 class Past:
-    """The past of one session: what is on its tape. first: gives the state before the first step.
+    """The past of one session: what is on its tape. first: gives the state before the first step; width: of inputs.
 
     It can be read while the session goes on: a tape does not change. Raises StepNotKept where retention, or the end
     of the session, has taken the steps meanwhile; SessionDamaged; and what Engine.replay raises.
@@ -54,6 +54,7 @@ class Past:
     first: Callable[[], Awaitable[Mapping[str, Array]]]
     memory_size: int | None
     tape: int
+    width: int
 
     async def state(self, step: int) -> Mapping[str, Array]:
         """Return the state at a step."""
@@ -80,9 +81,15 @@ class Past:
         if found is None:
             return 0, None
         at, data = found
-        if len(data) < LARGE:
-            return at, Snapshot.from_bytes(data).state
-        return at, (await asyncio.to_thread(Snapshot.from_bytes, data)).state
+        try:
+            snapshot = (
+                Snapshot.from_bytes(data) if len(data) < LARGE else await asyncio.to_thread(Snapshot.from_bytes, data)
+            )
+        except InvalidSnapshot as error:
+            raise SessionDamaged(f"the snapshot of tape {self.tape} at step {at} is damaged: {error}") from error
+        if snapshot.step != at:
+            raise SessionDamaged(f"the snapshot of tape {self.tape} at step {at} is one of step {snapshot.step}")
+        return at, snapshot.state
 
     async def _replay(
         self, at: int, state: Mapping[str, Array] | None, stop: int, trace: Sequence[str]
@@ -90,15 +97,32 @@ class Past:
         """Take the steps from `at` up to `stop` again, and yield them with the state after them."""
         while at < stop:
             log = await self._log(at, stop)
-            if not log or log[0].step != at:
+            if not log:
                 raise StepNotKept(f"step {at} is not kept any more", place="step", got=str(at))
-            inputs = np.concatenate([np.frombuffer(steps.inputs, "<f4").reshape(steps.steps, -1) for steps in log])
+            inputs = self._inputs(log, at, stop)
             seqs = [steps.seq for steps in log for _ in range(steps.steps)]
             for first in range(0, len(inputs), CHUNK_STEPS):
                 chunk = slice(first, first + CHUNK_STEPS)
                 result, state = await self.replay(inputs[chunk], state, self.memory_size, trace)
                 yield Piece(at, inputs[chunk], result, seqs[chunk]), state
                 at += len(result.outputs)
+
+    def _inputs(self, log: Sequence[Steps], at: int, stop: int) -> Array:
+        """Return the inputs of rows of the log, [T, width]. Raises SessionDamaged unless they are the steps from `at`.
+
+        A step that was left out, or taken twice, would give a state that the session never had.
+        """
+        rows = []
+        for steps in log:
+            is_next = steps.step == at and 0 < steps.steps <= stop - at
+            if not is_next or len(steps.inputs) != steps.steps * self.width * NUMBER_BYTES:
+                raise SessionDamaged(
+                    f"the log of tape {self.tape} is damaged at step {at}: expected steps of {self.width} numbers from "
+                    f"there on, but it has {steps.steps} from step {steps.step} on, in {len(steps.inputs)} bytes"
+                )
+            rows.append(np.frombuffer(steps.inputs, "<f4").reshape(steps.steps, self.width))
+            at += steps.steps
+        return np.concatenate(rows)
 
     async def _log(self, start: int, stop: int) -> list[Steps]:
         return await self.writer.call(lambda store: store.steps(self.tape, start, stop, CHUNK_BYTES))

@@ -36,6 +36,7 @@ from app.errors import (
     ModelNotFound,
     QueueFull,
     SequenceConflict,
+    SessionDamaged,
     SessionGone,
     SessionNotFound,
     SessionsFull,
@@ -450,7 +451,7 @@ class SessionService:
         """End a session, after what it was asked before."""
         try:
             await self._in_turn(session_id, lambda session: self._end(session, "deleted"))
-        except ModelChanged:
+        except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "deleted")
 
     async def expire_idle(self) -> None:
@@ -477,7 +478,7 @@ class SessionService:
 
         try:
             await self._in_turn(session_id, expire)
-        except ModelChanged:
+        except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "expired")
         except (SessionGone, SessionNotFound):
             pass
@@ -522,8 +523,13 @@ class SessionService:
                 await self._end(session, "lost in a failure")
 
     async def _end_stored(self, session_id: str, reason: EndReason) -> None:
-        """End a session that is in no arena."""
-        found = await self._writer.call(lambda store: store.find(session_id))
+        """End a session that is in no arena; one whose row is damaged stays in the counts until the next start."""
+        now = self._clock()
+        try:
+            found = await self._writer.call(lambda store: store.find(session_id))
+        except SessionDamaged:
+            await self._writer.call(lambda store: store.end(session_id, reason, now))
+            return
         if isinstance(found, Record):
             await self._end_record(session_id, found.model, reason)
 

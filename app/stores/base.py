@@ -148,7 +148,7 @@ class Store(Protocol):
         """Put an open session at an earlier or later step of its tape."""
 
     def end(self, session: str, reason: EndReason, now: float) -> bool:
-        """Record that a session ended, and why; its past goes. Returns whether it was open."""
+        """Record that a session ended, and why; its past goes. Returns whether it was open. A damaged one can end."""
 
     def list(self, model: str | None, limit: int) -> Sequence[Record]:
         """Return open sessions, the most recently used first."""

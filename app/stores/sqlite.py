@@ -3,96 +3,50 @@
 import logging
 import os
 import sqlite3
-import struct
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import EndReason, Entry, NewSession, Record, Retention, Steps
+from app.stores.damage import Damage
+from app.stores.rows import (
+    SessionRow,
+    TapeRow,
+    checksum,
+    insert_into,
+    is_whole_log,
+    is_whole_snapshot,
+    log_checksum,
+    snapshot_checksum,
+    update_of,
+    whole,
+)
+from app.stores.schema import SCHEMA_VERSION, migrate
+from app.stores.tapes import Tapes
 
 logger = logging.getLogger(__name__)
 
 FILE = "sessions.sqlite"
 MEMORY = ":memory:"
-SCHEMA_VERSION = 2
 
-SCHEMA = """
-CREATE TABLE sessions (
-    id TEXT PRIMARY KEY,
-    model TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    memory_size INTEGER,
-    opened REAL NOT NULL,
-    used REAL NOT NULL,
-    ended REAL,
-    reason TEXT,
-    creation_key TEXT UNIQUE,
-    creation_digest BLOB,
-    owner TEXT NOT NULL,
-    tape INTEGER UNIQUE,   -- none once it has ended
-    head INTEGER,          -- the step that it was rewound to; none where it is at the end of its tape
-    unlogged INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX sessions_by_use ON sessions (used) WHERE ended IS NULL;
-CREATE INDEX sessions_by_model ON sessions (model, used) WHERE ended IS NULL;
-CREATE TABLE tapes (
-    number INTEGER PRIMARY KEY,
-    parent INTEGER,        -- the tape that it begins with, up to `base`
-    base INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    stop INTEGER NOT NULL, -- the step after its last
-    seq INTEGER,
-    epoch INTEGER NOT NULL
-);
-CREATE INDEX tapes_by_parent ON tapes (parent, base) WHERE parent IS NOT NULL;
-CREATE TABLE log (
-    tape INTEGER NOT NULL,
-    step INTEGER NOT NULL,
-    steps INTEGER NOT NULL,
-    seq INTEGER,
-    inputs BLOB NOT NULL,
-    checksum INTEGER NOT NULL,
-    PRIMARY KEY (tape, step)
-) WITHOUT ROWID;
-CREATE TABLE snapshots (
-    tape INTEGER NOT NULL,
-    step INTEGER NOT NULL,
-    taken REAL NOT NULL,
-    passing INTEGER NOT NULL,
-    checksum INTEGER NOT NULL,
-    state BLOB NOT NULL,
-    PRIMARY KEY (tape, step)
-)
-"""
-
-FROM_1 = f"""
-ALTER TABLE sessions RENAME TO sessions_1;
-{SCHEMA};
-INSERT INTO sessions SELECT id, model, '', NULL, opened, opened, coalesce(ended, opened),
-    coalesce(reason, 'lost in a restart'), NULL, NULL, '', NULL, NULL, 0 FROM sessions_1;
-DROP TABLE sessions_1
-"""  # noqa: S608
+INSERT = insert_into("sessions", SessionRow)
+UPDATE = update_of("sessions", SessionRow)
 
 RECORD = """
-SELECT id, model, fingerprint, memory_size, opened, used, tape, epoch, coalesce(head, stop), stop,
-    coalesce((SELECT max(step) FROM snapshots WHERE snapshots.tape = number AND NOT passing), base), seq, head,
-    unlogged, reason
-FROM sessions LEFT JOIN tapes ON number = sessions.tape
+SELECT sessions.*, tapes.*, roots.*, (SELECT max(step) FROM snapshots WHERE tape = tapes.number AND NOT passing)
+FROM sessions LEFT JOIN tapes ON tapes.number = sessions.tape LEFT JOIN tapes AS roots ON roots.number = tapes.root
 """
+"""A session, its tape, that tape's root, and the step of its last snapshot that is not passing."""
 
-HEIRS = """
-WITH RECURSIVE heirs(number, base) AS (
-    SELECT number, base FROM tapes WHERE parent = ?
-    UNION ALL
-    SELECT tapes.number, min(tapes.base, heirs.base) FROM tapes JOIN heirs ON parent = heirs.number
-)
-SELECT min(min(base, coalesce(head, base))) FROM heirs LEFT JOIN sessions ON tape = number
-"""
-"""The first step up to which a tape is the past of another, be it by way of a third, or at which a session is there."""
+SESSION_END = len(SessionRow._fields) + 1
+TAPE_END = SESSION_END + len(TapeRow._fields) + 1
+
+DAMAGED = ("", "", None)
+"""Model, fingerprint and memory size of a session that ended, and of which no more is known."""
 
 REMEMBERED_FOR = 30 * 86400
 """Seconds after which it is forgotten that a session ended."""
@@ -121,50 +75,46 @@ class SqliteStore:
         self._wal: int | None = None
         self._synced = 0
         self._sync_failed = False
+        self._told: set[str] = set()
         with self._errors():
-            if directory and not opens and not self._path.is_file():
-                raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
-            if directory and not directory.is_dir():
-                directory.mkdir(parents=True)
-                _sync_directory(directory.absolute().parent)
             if directory:
-                _check_writable(directory)
+                self._prepare(directory, opens)
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0, check_same_thread=False)
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")  # what is more is for `sync` to do
-            self._database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            self._migrate(opens)
-            if opens:
-                self._settle(time.time() if now is None else now)
-            if directory:
-                self._wal = os.open(f"{self._path}-wal", os.O_RDONLY)
-                _sync_directory(directory)
-            self._tapes: int = self._row("SELECT coalesce(max(number), 0) FROM tapes")[0]
+            try:
+                self._open(opens)
+                if opens:
+                    self._settle(time.time() if now is None else now)
+                if directory:
+                    self._wal = os.open(f"{self._path}-wal", os.O_RDONLY)
+                    _sync_directory(directory)
+            except BaseException:
+                self._database.close()
+                raise
 
     def create(self, session: NewSession, owner: str) -> Record:
         with self._transaction():
-            tape = self._new_tape()
+            tape = self._tapes.new_number()
+            parent = None
+            if session.parent is not None and session.base:
+                parent = self._tapes.known(session.parent)
+                if parent is None or session.base < self._tapes.oldest(parent):
+                    raise StepNotKept(f"step {session.base} is not kept any more", place="step", got=str(session.base))
             first = session.base if session.snapshot is not None else 0
-            parent = self._holder(session.parent, session.base)
-            if parent is not None and session.base < self._oldest(parent):
-                raise StepNotKept(f"step {session.base} is not kept any more", place="step", got=str(session.base))
-            self._run(
-                "INSERT INTO tapes VALUES (?, ?, ?, ?, ?, NULL, 1)", tape, parent, session.base, first, session.base
+            self._tapes.begin(tape, parent, session.base, first)
+            now = float(session.now)
+            row = SessionRow(
+                *(session.id, session.model, session.fingerprint, session.memory_size, now, now, None, None),
+                *(session.key, session.digest, owner, tape, 0),
             )
-            self._run(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, NULL, 0)",
-                *(session.id, session.model, session.fingerprint, session.memory_size, session.now, session.now),
-                *(session.key, session.digest, owner, tape),
-            )
+            self._run(INSERT, *row, checksum(row))
             if session.snapshot is not None:
-                self._keep(tape, session.base, session.snapshot, session.now, passing=False)
+                self._keep(self._tapes.get(tape), session.base, session.snapshot, now, passing=False)
             return cast(Record, self._find(session.id))
 
     def created(self, key: str) -> tuple[str, bytes] | None:
         with self._errors():
-            row = self._row("SELECT id, creation_digest FROM sessions WHERE creation_key = ?", key)
-            return (row[0], row[1]) if row else None
+            row = self._session("creation_key", key)
+            return (row.id, cast(bytes, row.creation_digest)) if row else None
 
     def find(self, session: str) -> Record | EndReason | None:
         with self._errors():
@@ -172,14 +122,11 @@ class SqliteStore:
 
     def claim(self, session: str, owner: str) -> Record | EndReason | None:
         with self._transaction():
-            changed = self._run(
-                "UPDATE sessions SET owner = ? WHERE id = ? AND owner != ? AND ended IS NULL", owner, session, owner
-            )
-            if changed:
-                self._run(
-                    "UPDATE tapes SET epoch = epoch + 1 WHERE number = (SELECT tape FROM sessions WHERE id = ?)",
-                    session,
-                )
+            row = self._session("id", session)
+            if row is not None and row.tape is not None and row.owner != owner:
+                tape = self._tapes.get(row.tape)
+                self._update(row._replace(owner=owner))
+                self._tapes.update(tape._replace(epoch=tape.epoch + 1))
             return self._find(session)
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
@@ -193,82 +140,103 @@ class SqliteStore:
 
     def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
         with self._transaction():
-            if not self._keep(tape, step, state, now, passing):
+            row = self._tapes.known(tape)
+            if row is None:
                 return step
+            self._keep(row, step, state, now, passing)
             if not passing:
-                self._forget(tape, step, now)
-            return self._oldest(tape)
+                self._forget(row, step, now)
+            return self._tapes.oldest(self._tapes.get(tape))
 
     def park(self, session: str, step: int, seq: int | None, state: bytes, now: float) -> None:
         with self._transaction():
-            old, epoch = self._row("SELECT tape, epoch FROM sessions JOIN tapes ON number = tape WHERE id = ?", session)
-            tape = self._new_tape()
-            self._run("INSERT INTO tapes VALUES (?, NULL, ?, ?, ?, ?, ?)", tape, step, step, step, seq, epoch)
-            self._run("UPDATE sessions SET tape = ?, unlogged = 0, head = NULL WHERE id = ?", tape, session)
-            self._keep(tape, step, state, now, passing=False)
-            self._collect(old)
+            row, old = self._opened(session)
+            tape = self._tapes.new_number()
+            self._tapes.begin(tape, None, step, first=step, seq=seq, epoch=old.epoch)
+            self._update(row._replace(tape=tape, unlogged=0))
+            self._tapes.update(old._replace(head=None))
+            self._keep(self._tapes.get(tape), step, state, now, passing=False)
+            self._tapes.collect(old.number)
 
     def unlogged(self, session: str) -> None:
         with self._transaction():
-            self._run("UPDATE sessions SET unlogged = 1 WHERE id = ?", session)
+            row, _ = self._opened(session)
+            self._update(row._replace(unlogged=1))
 
     def before(self, tape: int, step: int) -> tuple[int, bytes] | None:
-        is_damaged = False
         with self._errors():
-            for part, stop in self._chain(tape, step):
+            row = self._tapes.known(tape)
+            if row is None:
+                return None
+            for part, stop in self._tapes.upwards(row, step):
                 rows = self._database.execute(
-                    "SELECT step, state, checksum FROM snapshots WHERE tape = ? AND step <= ? ORDER BY step DESC",
-                    (part, stop),
+                    "SELECT step, taken, passing, state, checksum FROM snapshots WHERE tape = ? AND step <= ? "
+                    "ORDER BY step DESC",
+                    (part.number, stop),
                 )
-                for found, state, checksum in rows:
-                    if checksum == _snapshot_checksum(part, found, state):
+                for found, taken, passing, state, written in rows:
+                    if is_whole_snapshot(part.number, found, taken, passing, state, written):
                         return found, state
-                    logger.error("%s: the snapshot of tape %d at step %d is damaged", self._path, part, found)
-                    is_damaged = True
-            if is_damaged and self._oldest(tape):
+                    logger.error("%s: the snapshot of tape %d at step %s is damaged", self._path, part.number, found)
+            if 0 < self._tapes.oldest(row) <= step:
                 raise SessionDamaged(f"{self._path}: no snapshot of tape {tape} up to step {step} is whole")
         return None
 
     def steps(self, tape: int, start: int, stop: int, limit: int) -> list[Steps]:
         found: list[Steps] = []
         with self._errors():
-            parts = [(part, end) for part, end in self._chain(tape, stop, start)]
-            for part, end in reversed(parts):
-                for steps in self._log(part, start, end):
+            row = self._tapes.known(tape)
+            if row is None or start < self._tapes.oldest(row):
+                return []
+            for part, first, last in self._tapes.parts(row, start, min(stop, row.stop)):
+                for steps in self._log(part.number, first, last):
                     found.append(steps)
-                    start, limit = steps.step + steps.steps, limit - len(steps.inputs)
+                    limit -= len(steps.inputs)
                     if limit <= 0:
                         return found
         return found
 
     def frame(self, tape: int, seq: int) -> Steps | None:
         with self._errors():
-            row = self._row("SELECT step, steps FROM log WHERE tape = ? AND seq = ? ORDER BY step DESC", tape, seq)
-            return next(self._log(tape, row[0], row[0] + row[1])) if row else None
+            row = self._row(
+                "SELECT step, steps, seq, inputs, checksum FROM log WHERE tape = ? AND seq = ? "
+                "ORDER BY step DESC LIMIT 1",
+                *(tape, seq),
+            )
+            if row is None:
+                return None
+            if not is_whole_log(tape, *row):
+                raise self._damaged_log(tape, row[0])
+            step, steps, _, inputs, _ = row
+            return Steps(step, steps, inputs, seq)
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         with self._transaction():
-            self._run("UPDATE sessions SET head = ? WHERE id = ?", step, session)
-            self._run("UPDATE tapes SET seq = ? WHERE number = (SELECT tape FROM sessions WHERE id = ?)", seq, session)
+            _, tape = self._opened(session)
+            self._tapes.update(tape._replace(head=None if step == tape.stop else step, seq=seq))
             return cast(Record, self._find(session))
 
     def end(self, session: str, reason: EndReason, now: float) -> bool:
         with self._transaction():
-            row = self._row("SELECT tape FROM sessions WHERE id = ? AND ended IS NULL", session)
-            if row is None:
+            found = self._row("SELECT *, tape FROM sessions WHERE id = ? AND ended IS NULL", session)
+            if found is None:
                 return False
-            self._run("UPDATE sessions SET ended = ?, reason = ?, tape = NULL WHERE id = ?", now, reason, session)
-            self._run("UPDATE tapes SET epoch = epoch + 1 WHERE number = ?", row[0])  # it may stay, for a fork
-            self._collect(row[0])
+            *values, number = found
+            now = float(now)
+            row = whole(SessionRow, values) or SessionRow(
+                session, *DAMAGED, now, now, None, None, None, None, "", None, 0
+            )
+            self._update(row._replace(ended=now, reason=reason, tape=None))
+            tape = self._tapes.find(number)
+            if tape is not None:
+                self._tapes.update(tape._replace(epoch=tape.epoch + 1, head=None))  # it may stay, for a fork
+            self._tapes.collect(number)
             return True
 
     def list(self, model: str | None, limit: int) -> "list[Record]":
         chosen, values = ("AND model = ?", (model,)) if model is not None else ("", ())
         with self._errors():
-            rows = self._database.execute(
-                f"{RECORD} WHERE ended IS NULL {chosen} ORDER BY used DESC LIMIT ?", (*values, limit)
-            ).fetchall()
-            return [self._record(row) for row in rows]
+            return list(islice(self._whole_records(f"{chosen} ORDER BY used DESC", *values), limit))
 
     def counts(self) -> dict[str, int]:
         with self._errors():
@@ -278,21 +246,24 @@ class SqliteStore:
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
         with self._transaction():
-            self._database.executemany(
-                "UPDATE sessions SET used = ? WHERE id = ?", [(moment, session) for session, moment in used]
-            )
+            for session, moment in used:
+                row = whole(SessionRow, self._row("SELECT * FROM sessions WHERE id = ?", session))
+                if row is not None:
+                    row = row._replace(used=float(moment))
+                    self._run(
+                        "UPDATE sessions SET used = ?, checksum = ? WHERE id = ?", row.used, checksum(row), row.id
+                    )
 
     def idle_since(self, time: float, limit: int) -> Sequence[str]:
         with self._errors():
-            rows = self._database.execute(
-                "SELECT id FROM sessions WHERE ended IS NULL AND used <= ? ORDER BY used LIMIT ?", (time, limit)
-            )
-            return [session for (session,) in rows]
+            return [record.id for record in islice(self._whole_records("AND used <= ? ORDER BY used", time), limit)]
 
     def latest_time(self) -> float:
         with self._errors():
-            (latest,) = self._row("SELECT coalesce(max(max(used), max(coalesce(ended, 0))), 0.0) FROM sessions")
-            return float(latest)
+            last_used = self._whole_sessions("ended IS NULL ORDER BY used DESC")
+            last_ended = self._whole_sessions("ended IS NOT NULL ORDER BY ended DESC")
+            rows = [*islice(last_used, 1), *islice(last_ended, 1)]
+        return max((max(row.used, row.ended or 0.0) for row in rows), default=0.0)
 
     def sync(self) -> None:
         if self._wal is None or self._database.total_changes == self._synced:
@@ -307,15 +278,7 @@ class SqliteStore:
             raise StoreFailed(f"{self._path}: what was written may not survive a power cut: {error}") from error
 
     def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
-        with self._errors():
-            for (line,) in self._database.execute("PRAGMA integrity_check").fetchall():
-                if line != "ok":
-                    yield f"{self._path}: {line}"
-            sessions = self._database.execute("SELECT id FROM sessions WHERE ended IS NULL ORDER BY id").fetchall()
-        for done, (session,) in enumerate(sessions):
-            tell(done, len(sessions))
-            yield from self._check_session(session)
-        tell(len(sessions), len(sessions))
+        yield from Damage(self._database, self._path).find(tell)
 
     def close(self) -> None:
         self._database.close()
@@ -325,20 +288,43 @@ class SqliteStore:
 
     # What calls are made of: within a transaction, or within `_errors`
 
+    def _prepare(self, directory: Path, opens: bool) -> None:
+        """Make the data directory, or raise StoreFailed."""
+        if not opens and not self._path.is_file():
+            raise StoreFailed(f"{self._path}: no such file; a server with --data {directory} makes it")
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            _sync_directory(directory.absolute().parent)
+        _check_writable(directory)
+
+    def _open(self, opens: bool) -> None:
+        self._database.text_factory = _as_text
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")  # what is more is for `sync` to do
+        self._database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._migrate(opens)
+        self._tapes = Tapes(self._database, self._path)
+
     def _append(self, entries: Sequence[Entry]) -> None:
-        """Raises _RefusedError where an entry's epoch is over or its step is not the next."""
+        """Raises _RefusedError where an entry's epoch is over, its step is not the next, or its tape is damaged."""
         for entry in entries:
             if entry.branch is not None:
                 self._begin_tape(entry, entry.branch)
-        changed = self._database.executemany(
-            "UPDATE tapes SET stop = stop + ?, seq = coalesce(?, seq) WHERE number = ? AND epoch = ? AND stop = ?",
-            [(entry.steps, entry.seq, entry.tape, entry.epoch, entry.step) for entry in entries],
-        ).rowcount
-        if changed != len(entries):
-            raise _RefusedError
+        tapes: dict[int, TapeRow] = {}
+        for entry in entries:
+            row = tapes.get(entry.tape) or self._tapes.find(entry.tape)
+            if row is None or row.epoch != entry.epoch or row.stop != entry.step:
+                raise _RefusedError
+            seq = row.seq if entry.seq is None else entry.seq
+            tapes[entry.tape] = row._replace(stop=row.stop + entry.steps, seq=seq)
+        self._tapes.advance(tapes.values())
         self._database.executemany(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)",
-            [(entry.tape, entry.step, entry.steps, entry.seq, entry.inputs, _checksum(entry)) for entry in entries],
+            "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)",  # of what is damaged, a row may lie there
+            [
+                (tape, step, steps, seq, inputs, log_checksum(tape, step, steps, seq, inputs))
+                for tape, _, step, steps, inputs, seq, _ in entries
+            ],
         )
 
     def _append_alone(self, entry: Entry) -> bool:
@@ -358,188 +344,141 @@ class SqliteStore:
 
     def _begin_tape(self, entry: Entry, parent: int) -> None:
         """Put the session that is on the tape `parent` on a new one, which begins with it up to the entry's step."""
-        row = self._row(
-            "SELECT id, seq FROM sessions JOIN tapes ON number = tape WHERE tape = ? AND epoch = ? AND head = ?",
-            *(parent, entry.epoch, entry.step),
-        )
-        if row is None:
+        values = self._row("SELECT * FROM sessions WHERE tape = ?", parent)
+        session, tape = whole(SessionRow, values), self._tapes.find(parent)
+        if session is None or tape is None or (tape.epoch, tape.head) != (entry.epoch, entry.step):
             raise _RefusedError
+        self._tapes.begin(entry.tape, tape, entry.step, seq=tape.seq, epoch=entry.epoch)
+        self._update(session._replace(tape=entry.tape))
+        self._tapes.update(tape._replace(head=None))
+        self._tapes.collect(parent)
+
+    def _keep(self, tape: TapeRow, step: int, state: bytes, now: float, passing: bool) -> None:
+        """Keep a snapshot; one with which a tape begins, or which is at this step already, does not pass."""
+        number, now = tape.number, float(now)
+        self._run("DELETE FROM snapshots WHERE tape = ? AND passing AND step != ?", number, tape.first)
+        there = self._row("SELECT 1 FROM snapshots WHERE tape = ? AND step = ?", number, step)
+        passes = int(passing and there is None)
+        written = snapshot_checksum(number, step, now, passes, state)
         self._run(
-            "INSERT INTO tapes VALUES (?, ?, ?, 0, ?, ?, ?)",
-            *(entry.tape, self._holder(parent, entry.step), entry.step, entry.step, row[1], entry.epoch),
+            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)", number, step, now, passes, written, state
         )
-        self._run("UPDATE sessions SET tape = ?, head = NULL WHERE id = ?", entry.tape, row[0])
-        self._collect(parent)
 
-    def _holder(self, tape: int | None, step: int) -> int | None:
-        """Return which has the last step up to `step`, of a tape and those that it begins with; None before the first.
-
-        What begins there begins with that one alone: no tape is kept only because it leads to another.
-        """
-        if not step:
-            return None
-        while tape is not None:
-            parent, base = self._row("SELECT parent, base FROM tapes WHERE number = ?", tape)
-            if parent is None or step > base:
-                break
-            tape = parent
-        return tape
-
-    def _keep(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> bool:
-        """Keep a snapshot, unless its tape is gone meanwhile; return whether it was kept."""
-        self._run("DELETE FROM snapshots WHERE tape = ? AND passing", tape)
-        written = self._run(
-            "INSERT OR REPLACE INTO snapshots SELECT number, ?1, ?2, ?3 AND NOT EXISTS "
-            "(SELECT 1 FROM snapshots WHERE tape = number AND step = ?1), ?4, ?5 FROM tapes WHERE number = ?6",
-            *(step, now, passing, _snapshot_checksum(tape, step, state), state, tape),
-        )
-        return written > 0
-
-    def _forget(self, tape: int, step: int, now: float) -> None:
-        """Delete what retention does not ask for, of a tape with a snapshot at `step`."""
-        (shared,) = self._row(HEIRS, tape)
+    def _forget(self, tape: TapeRow, step: int, now: float) -> None:
+        """Delete what retention does not ask for, of a tape with a snapshot at `step`: up to one that is whole."""
+        shared = self._tapes.shared(tape)
         last = step if shared is None else min(step, shared)
-        (by_count,) = self._row(
-            "SELECT max(step) FROM snapshots WHERE tape = ? AND step <= ?", tape, last - self._retention.steps
+        rows = self._database.execute(
+            "SELECT step, taken, passing, state, checksum FROM snapshots WHERE tape = ? AND step <= ? AND step >= ? "
+            "AND (step <= ? OR taken <= ?) ORDER BY step DESC",
+            (tape.number, last, tape.first, last - self._retention.steps, now - self._retention.seconds),
         )
-        (by_age,) = self._row(
-            "SELECT max(step) FROM snapshots WHERE tape = ? AND step <= ? AND taken <= ?",
-            *(tape, last, now - self._retention.seconds),
-        )
-        limits = [limit for limit in (by_count, by_age) if limit is not None]
-        if limits:
-            self._cut(tape, max(limits))
-
-    def _cut(self, tape: int, step: int) -> None:
-        """Let a tape begin with its snapshot at `step`."""
-        (parent,) = self._row("SELECT parent FROM tapes WHERE number = ?", tape)
-        self._run("DELETE FROM log WHERE tape = ? AND step + steps <= ?", tape, step)
-        self._run("DELETE FROM snapshots WHERE tape = ? AND step < ?", tape, step)
-        self._run("UPDATE tapes SET first = ?, parent = NULL WHERE number = ?", step, tape)
-        self._collect(parent)
-
-    def _collect(self, tape: int | None) -> None:
-        """Delete what no session can reach any more of a tape, and of those that it began with."""
-        while tape is not None and self._row("SELECT 1 FROM sessions WHERE tape = ?", tape) is None:
-            (last,) = self._row("SELECT max(base) FROM tapes WHERE parent = ?", tape)
-            self._run("DELETE FROM log WHERE tape = ? AND step >= ?", tape, -1 if last is None else last)
-            self._run("DELETE FROM snapshots WHERE tape = ? AND step > ?", tape, -1 if last is None else last)
-            if last is not None:
-                return
-            (parent,) = self._row("SELECT parent FROM tapes WHERE number = ?", tape)
-            self._run("DELETE FROM tapes WHERE number = ?", tape)
-            tape = parent
-
-    def _chain(self, tape: int, stop: int, start: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield the tapes that lead to the step `stop`, the last one first, each with the step up to which it does.
-
-        Those that only lead to `start` are left out.
-        """
-        part: int | None = tape
-        while part is not None:
-            yield part, stop
-            part, base = self._row("SELECT parent, base FROM tapes WHERE number = ?", part) or (None, 0)
-            stop = min(stop, base)
-            if stop <= start:
+        for found, *values in rows:
+            if is_whole_snapshot(tape.number, found, *values):
+                rows.close()
+                self._tapes.cut(tape, found)
                 return
 
     def _log(self, tape: int, start: int, stop: int) -> Iterator[Steps]:
-        """Yield the log of one tape from `start` up to `stop`. Raises SessionDamaged."""
+        """Yield the log of one tape from `start` up to `stop`.
+
+        Raises SessionDamaged where a row is damaged, or does not begin where the last one ended.
+        """
         rows = self._database.execute(
-            "SELECT step, steps, inputs, seq, checksum FROM log WHERE tape = ?1 AND step < ?2 AND step >= "
+            "SELECT step, steps, seq, inputs, checksum FROM log WHERE tape = ?1 AND step < ?2 AND step >= "
             "coalesce((SELECT max(step) FROM log WHERE tape = ?1 AND step <= ?3), ?3) ORDER BY step",
             (tape, stop, start),
         )
-        for step, steps, inputs, seq, checksum in rows:
-            if checksum != _checksum(Entry(tape, 0, step, steps, inputs, seq)):
-                raise SessionDamaged(f"{self._path}: the log of tape {tape} is damaged at step {step}")
-            first, last = max(step, start), min(step + steps, stop)
-            width = len(inputs) // steps
-            if first < last:
-                yield Steps(first, last - first, inputs[(first - step) * width : (last - step) * width], seq)
+        for (step, steps, seq, inputs, written), following in pairwise(chain(rows, (None,))):
+            if not is_whole_log(tape, step, steps, seq, inputs, written):
+                raise self._damaged_log(tape, step)
+            if not step <= start < step + steps or (following is not None and following[0] != step + steps):
+                raise self._damaged_log(tape, start)
+            last, width = min(step + steps, stop), len(inputs) // steps
+            yield Steps(start, last - start, inputs[(start - step) * width : (last - step) * width], seq)
+            start = last
+        if start < stop:
+            raise self._damaged_log(tape, start)
 
     def _find(self, session: str) -> Record | EndReason | None:
         row = self._row(f"{RECORD} WHERE id = ?", session)
-        if row is None:
-            return None
-        return cast(EndReason, row[-1]) if row[-1] else self._record(row)
+        return self._record(row) if row else None
 
-    def _record(self, row: Sequence[Any]) -> Record:
-        (
-            session,
-            model,
-            fingerprint,
-            memory_size,
-            opened,
-            used,
-            tape,
-            epoch,
-            step,
-            latest,
-            kept,
-            seq,
-            head,
-            unlogged,
-            _,
-        ) = row
+    def _record(self, row: Sequence[Any]) -> Record | EndReason:
+        """Return what RECORD found. Raises SessionDamaged."""
+        session = whole(SessionRow, row[:SESSION_END])
+        if session is None:
+            raise self._damaged(row[0])
+        if session.ended is not None:
+            return cast(EndReason, session.reason)
+        tape, root = whole(TapeRow, row[SESSION_END:TAPE_END]), whole(TapeRow, row[TAPE_END:-1])
+        if tape is None or root is None:
+            raise self._tapes.damaged(session.tape)
+        kept = row[-1]
         return Record(
-            id=session,
-            model=model,
-            fingerprint=fingerprint,
-            memory_size=memory_size,
-            opened=opened,
-            used=used,
-            tape=tape,
-            epoch=epoch,
-            step=step,
-            latest=latest,
-            oldest=self._oldest(tape),
-            kept=kept,
-            seq=seq,
-            branch=None if head is None else self._new_tape(),
-            unlogged=bool(unlogged),
+            id=session.id,
+            model=session.model,
+            fingerprint=session.fingerprint,
+            memory_size=session.memory_size,
+            opened=session.opened,
+            used=session.used,
+            tape=tape.number,
+            epoch=tape.epoch,
+            step=tape.stop if tape.head is None else tape.head,
+            latest=tape.stop,
+            oldest=root.first,
+            kept=tape.base if kept is None else kept,
+            seq=tape.seq,
+            branch=None if tape.head is None else self._tapes.new_number(),
+            unlogged=bool(session.unlogged),
         )
 
-    def _oldest(self, tape: int) -> int:
-        """Return the first step that a tape, or those that it begins with, can lead to."""
-        part: int | None = tape
-        first = 0
-        while part is not None:
-            row = self._row("SELECT parent, first FROM tapes WHERE number = ?", part)
-            part, first = row[0], int(row[1])
-        return first
+    def _whole_records(self, condition: str, *values: Any) -> Iterator[Record]:
+        """Yield open sessions; of those that are damaged there is a line in the log."""
+        for row in self._database.execute(f"{RECORD} WHERE ended IS NULL {condition}", values):
+            try:
+                yield cast(Record, self._record(row))
+            except SessionDamaged as error:
+                self._tell(str(error))
 
-    def _new_tape(self) -> int:
-        """Return a number that no tape has had since the store was opened."""
-        self._tapes += 1
-        return self._tapes
+    def _whole_sessions(self, condition: str, *values: Any) -> Iterator[SessionRow]:
+        for found in self._database.execute(f"SELECT * FROM sessions WHERE {condition}", values):  # noqa: S608
+            row = whole(SessionRow, found)
+            if row is not None:
+                yield row
 
-    def _check_session(self, session: str) -> Iterator[str]:
-        """Yield what is damaged of an open session."""
-        try:
-            record = self.find(session)
-            assert isinstance(record, Record)
-            reached = record.oldest
-            for steps in self._whole_log(record.tape, reached, record.latest):
-                if steps.step != reached:
-                    break
-                reached += steps.steps
-            if reached < record.latest:
-                yield f"session {session}: its log ends at step {reached}, but it was at {record.latest}"
-            for tape, stop in self._chain(record.tape, record.latest):
-                rows = self._database.execute(
-                    "SELECT step, state, checksum FROM snapshots WHERE tape = ? AND step <= ?", (tape, stop)
-                )
-                for step, state, checksum in rows:
-                    if checksum != _snapshot_checksum(tape, step, state):
-                        yield f"session {session}: its snapshot at step {step} is damaged"
-        except (SessionDamaged, StoreFailed) as error:
-            yield f"session {session}: {error}"
+    def _session(self, column: str, value: str) -> SessionRow | None:
+        """Return the row of a session. Raises SessionDamaged."""
+        values = self._row(f"SELECT * FROM sessions WHERE {column} = ?", value)  # noqa: S608
+        row = whole(SessionRow, values)
+        if row is None and values is not None:
+            raise self._damaged(values[0])
+        return row
 
-    def _whole_log(self, tape: int, start: int, stop: int) -> Iterator[Steps]:
-        while found := self.steps(tape, start, stop, 2**20):
-            yield from found
-            start = found[-1].step + found[-1].steps
+    def _opened(self, session: str) -> tuple[SessionRow, TapeRow]:
+        """Return the rows of an open session and of its tape. Raises SessionDamaged."""
+        row = self._session("id", session)
+        if row is None or row.tape is None:
+            raise StoreFailed(f"{self._path}: session {session} is not open")
+        return row, self._tapes.get(row.tape)
+
+    def _update(self, row: SessionRow) -> None:
+        """Write a session that was read and changed."""
+        self._run(UPDATE, *row[1:], checksum(row), row.id)
+
+    def _damaged(self, session: str) -> SessionDamaged:
+        return SessionDamaged(
+            f"{self._path}: the row of session {session} is damaged; engram check lists what is damaged"
+        )
+
+    def _damaged_log(self, tape: int, step: int) -> SessionDamaged:
+        return SessionDamaged(f"{self._path}: the log of tape {tape} is damaged at step {step}")
+
+    def _tell(self, message: str) -> None:
+        """Write a line in the log, once."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.error("%s", message)
 
     def _row(self, statement: str, *values: Any) -> Any:
         return self._database.execute(statement, values).fetchone()
@@ -568,34 +507,31 @@ class SqliteStore:
 
     def _migrate(self, opens: bool) -> None:
         (version,) = self._row("PRAGMA user_version")
-        if version > SCHEMA_VERSION:
+        if not 0 <= version <= SCHEMA_VERSION:
             raise StoreFailed(f"{self._path}: schema {version} is newer than this version's, {SCHEMA_VERSION}")
         if version < SCHEMA_VERSION and not opens:
             raise StoreFailed(
                 f"{self._path}: schema {version} is an earlier version's: engram serve brings it up to date"
             )
         if version < SCHEMA_VERSION:
-            change = SCHEMA if version == 0 else FROM_1
-            self._database.executescript(f"BEGIN; {change}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+            migrate(self._database, version)
 
     def _settle(self, now: float) -> None:
         """End the sessions that the last server did not park, and forget those that ended long ago."""
-        for (session,) in self._database.execute("SELECT id FROM sessions WHERE unlogged AND ended IS NULL").fetchall():
-            self.end(session, "lost in a restart", now)
-        self._run("DELETE FROM sessions WHERE ended < ?", now - REMEMBERED_FOR)
+        for row in [*self._whole_sessions("unlogged AND ended IS NULL")]:
+            self.end(row.id, "lost in a restart", now)
+        with self._transaction():
+            for row in [*self._whole_sessions("ended < ?", now - REMEMBERED_FOR)]:
+                self._run("DELETE FROM sessions WHERE id = ?", row.id)
 
 
 class _RefusedError(Exception):
     """An entry is not to be written."""
 
 
-def _checksum(entry: Entry) -> int:
-    key = struct.pack("<qqqq", entry.tape, entry.step, entry.steps, -1 if entry.seq is None else entry.seq)
-    return zlib.crc32(entry.inputs, zlib.crc32(key))
-
-
-def _snapshot_checksum(tape: int, step: int, state: bytes) -> int:
-    return zlib.crc32(state, zlib.crc32(struct.pack("<qq", tape, step)))
+def _as_text(data: bytes) -> str:
+    """Return text also of bytes that are none: one damaged row must not keep others from being read."""
+    return data.decode(errors="surrogateescape")
 
 
 def _remedy(message: str) -> str:

@@ -627,8 +627,9 @@ def test_two_deletes_of_a_session_of_another_model_count_once():
         store = MemoryStore()
         async with service(store=store, opened=2) as sessions:
             session, _ = await sessions.open("fake"), await sessions.open("fake")
-            change = "UPDATE sessions SET fingerprint = 'other' WHERE id = ?"
-            await sessions._writer.call(lambda _: store._run(change, session.id))
+            row = store._session("id", session.id)
+            assert row is not None
+            await sessions._writer.call(lambda _: store._update(row._replace(fingerprint="other")))
             await asyncio.gather(*(sessions.delete(session.id) for _ in range(2)))
             await sessions.open("fake")
             with pytest.raises(SessionsFull, match="2 sessions of fake"):

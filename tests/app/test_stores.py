@@ -65,7 +65,7 @@ def rows(store: SqliteStore, table: str) -> int:
 
 def test_table_has_every_store():
     modules = {module.name for module in pkgutil.iter_modules(app.stores.__path__)}
-    assert modules - {"base", "writer"} == set(TABLE)
+    assert modules - {"base", "writer", "rows", "tapes", "schema", "damage"} == set(TABLE)
 
 
 def test_new_session_is_before_its_first_step(store):
@@ -107,11 +107,12 @@ def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_writt
 
 def test_entries_beside_a_refused_one_are_written_together_or_not_at_all(store):
     tapes = [opened(store, name).tape for name in "abc"]
-    store._run("INSERT INTO log VALUES (?, 0, 1, NULL, x'00', 0)", tapes[2])  # where the last entry would go
+    refused = f"BEFORE INSERT ON log WHEN new.tape = {tapes[2]} BEGIN SELECT raise(ABORT, 'no more'); END"
+    store._run(f"CREATE TRIGGER full {refused}")
     entries = [Entry(tape, 1, at, 1, inputs(7)) for tape, at in zip(tapes, (0, 5, 0), strict=True)]
-    with pytest.raises(StoreFailed, match="UNIQUE"):
+    with pytest.raises(StoreFailed, match="no more"):
         store.append(entries)
-    assert ([found(store, name).step for name in "abc"], rows(store, "log")) == ([0, 0, 0], 1)
+    assert ([found(store, name).step for name in "abc"], rows(store, "log")) == ([0, 0, 0], 0)
     assert store.append(entries[:2]) == {1}
     assert ([found(store, name).step for name in "abc"], past(store)) == ([1, 0, 0], [7])
 
@@ -566,5 +567,5 @@ def test_missing_steps_are_told_by_check(tmp_path):
     recorded(tmp_path)
     altered(tmp_path, "DELETE FROM log WHERE tape = 1 AND step = 0")
     store = SqliteStore(tmp_path)
-    assert problems(store) == ["session a: its log ends at step 0, but it was at 2"]
+    assert problems(store) == ["session a: the log of tape 1 goes on at step 1 after step 0"]
     store.close()

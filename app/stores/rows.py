@@ -1,0 +1,110 @@
+"""The rows of the embedded store's tables. Each has a checksum, in the column of that name, over all its other columns.
+
+A row whose checksum does not fit is damaged: it is never used, and never changed, so that it cannot come to look whole.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from app.stores.base import EndReason
+
+
+class SessionRow(NamedTuple):
+    """A session: `tape` is None once it has ended."""
+
+    id: str
+    model: str
+    fingerprint: str
+    memory_size: int | None
+    opened: float
+    used: float
+    ended: float | None
+    reason: EndReason | None
+    creation_key: str | None
+    creation_digest: bytes | None
+    owner: str
+    tape: int | None
+    unlogged: int
+
+
+class TapeRow(NamedTuple):
+    """A tape, and where the session on it is.
+
+    parent: the tape with which it begins, up to the step `base`; None for a root. root: the last tape of its line, the
+    tape, its parent, the parent's parent, and so on. jump: another tape of the line, by which a search in it passes
+    over many; of a root, itself. depth: of tapes since its root, when it was begun.
+    first: of a root, the first step, but for 0, that can be gone back to. stop: the step after its last. head: the step
+    that its session was rewound to, None where it is at the end.
+    """
+
+    number: int
+    root: int
+    parent: int | None
+    base: int
+    jump: int
+    depth: int
+    first: int
+    stop: int
+    head: int | None
+    seq: int | None
+    epoch: int
+
+
+R = TypeVar("R", SessionRow, TapeRow)
+
+
+def insert_into(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
+    """Return the statement that writes a new row, whose values are its own and its checksum."""
+    return f"INSERT INTO {table} VALUES ({', '.join('?' * (len(kind._fields) + 1))})"  # noqa: S608
+
+
+def update_of(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
+    """Return the statement that writes a row again, whose values are all but its key, its checksum, and its key."""
+    key, *others = kind._fields
+    return f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in others)}, checksum = ? WHERE {key} = ?"  # noqa: S608
+
+
+def checksum(row: Sequence[Any]) -> int:
+    """Return the checksum of a row of `sessions` or `tapes`, of whatever types its values are."""
+    return zlib.crc32(ascii(tuple(row)).encode())
+
+
+def whole(kind: type[R], values: Sequence[Any] | None) -> R | None:
+    """Return a row that was read with its checksum behind it; None where there is none, or it is damaged."""
+    if values is None or values[-1] != checksum(values[:-1]):
+        return None
+    return kind(*values[:-1])
+
+
+def log_checksum(tape: int, step: int, steps: int, seq: int | None, inputs: bytes) -> int:
+    """Return the checksum of a row of the log."""
+    return zlib.crc32(inputs, zlib.crc32(struct.pack("<qqqq", tape, step, steps, -1 if seq is None else seq)))
+
+
+def snapshot_checksum(tape: int, step: int, taken: float, passing: int, state: bytes) -> int:
+    """Return the checksum of a row of `snapshots`."""
+    return extended(zlib.crc32(state, zlib.crc32(struct.pack("<qq", tape, step))), taken, passing)
+
+
+def extended(state_checksum: int, taken: float, passing: int) -> int:
+    """Return the checksum of a snapshot from that of all but these columns."""
+    return zlib.crc32(ascii((taken, passing)).encode(), state_checksum)
+
+
+def is_whole_log(tape: int, step: Any, steps: Any, seq: Any, inputs: Any, found: Any) -> bool:
+    """Return whether a row of the log is as it was written, and has inputs for so many steps."""
+    try:
+        is_as_written = bool(found == log_checksum(tape, step, steps, seq, inputs))
+    except (struct.error, TypeError):  # not even of the right types
+        return False
+    return is_as_written and steps > 0 and len(inputs) % steps == 0
+
+
+def is_whole_snapshot(tape: int, step: Any, taken: Any, passing: Any, state: Any, found: Any) -> bool:
+    """Return whether a row of `snapshots` is as it was written."""
+    try:
+        return bool(found == snapshot_checksum(tape, step, taken, passing, state))
+    except (struct.error, TypeError):
+        return False

@@ -1,0 +1,169 @@
+"""The tables of the embedded store, and how those of earlier versions become these."""
+
+import sqlite3
+from typing import Any
+
+from app.stores.rows import SessionRow, TapeRow, checksum, extended, insert_into
+from app.stores.tapes import jump_under
+
+SCHEMA_VERSION = 3
+
+SESSIONS = (
+    """
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        model TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        memory_size INTEGER,
+        opened REAL NOT NULL,
+        used REAL NOT NULL,
+        ended REAL,
+        reason TEXT,
+        creation_key TEXT UNIQUE,
+        creation_digest BLOB,
+        owner TEXT NOT NULL,
+        tape INTEGER UNIQUE,
+        unlogged INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX sessions_by_use ON sessions (used) WHERE ended IS NULL",
+    "CREATE INDEX sessions_by_model ON sessions (model, used) WHERE ended IS NULL",
+    "CREATE INDEX sessions_by_end ON sessions (ended) WHERE ended IS NOT NULL",
+    "CREATE INDEX sessions_without_log ON sessions (id) WHERE unlogged AND ended IS NULL",
+)
+
+TAPES = (
+    """
+    CREATE TABLE tapes (
+        number INTEGER PRIMARY KEY,
+        root INTEGER NOT NULL,
+        parent INTEGER,
+        base INTEGER NOT NULL,
+        jump INTEGER NOT NULL,
+        depth INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        stop INTEGER NOT NULL,
+        head INTEGER,
+        seq INTEGER,
+        epoch INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX tapes_by_parent ON tapes (parent, base) WHERE parent IS NOT NULL",
+    "CREATE INDEX tapes_by_head ON tapes (root, head) WHERE head IS NOT NULL",
+)
+
+LOG = """
+    CREATE TABLE log (
+        tape INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        steps INTEGER NOT NULL,
+        seq INTEGER,
+        inputs BLOB NOT NULL,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (tape, step)
+    ) WITHOUT ROWID
+    """
+
+SNAPSHOTS = """
+    CREATE TABLE snapshots (
+        tape INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        taken REAL NOT NULL,
+        passing INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        state BLOB NOT NULL,
+        PRIMARY KEY (tape, step)
+    )
+    """
+
+TABLES = (*SESSIONS, *TAPES, LOG, SNAPSHOTS)
+
+
+def migrate(database: sqlite3.Connection, version: int) -> None:
+    """Make the tables of a new file, or of one of an earlier version, those of this one, whole or not at all."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        MIGRATIONS[version](database)
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _create(database: sqlite3.Connection) -> None:
+    for statement in TABLES:
+        database.execute(statement)
+
+
+def _from_1(database: sqlite3.Connection) -> None:
+    """Sessions had no past: they count as lost."""
+    known = database.execute(
+        "SELECT id, model, opened, coalesce(ended, opened), coalesce(reason, 'lost in a restart') FROM sessions"
+    ).fetchall()
+    database.execute("DROP TABLE sessions")
+    _create(database)
+    for name, model, opened, ended, reason in known:
+        row = SessionRow(name, model, "", None, opened, opened, ended, reason, None, None, "", None, 0)
+        _insert(database, "sessions", row)
+
+
+def _from_2(database: sqlite3.Connection) -> None:
+    """Rows of sessions and tapes had no checksum, nor had when a snapshot was taken and whether it passes.
+
+    A tape knew its parent only, and its session the step that it was rewound to. A tape whose numbers are none is left
+    out: its session is then damaged.
+    """
+    sessions = database.execute(
+        "SELECT id, model, fingerprint, memory_size, opened, used, ended, reason, creation_key, creation_digest, owner,"
+        " tape, unlogged, head FROM sessions"
+    ).fetchall()
+    found = database.execute("SELECT number, parent, base, first, stop, seq, epoch FROM tapes ORDER BY number")
+    tapes = [row for row in found if all(value is None or isinstance(value, int) for value in row)]
+    heads = {tape: head for *_, tape, _, head in sessions if tape is not None}
+    rows = _lines(tapes, heads)
+    for table in ("sessions", "tapes"):
+        database.execute(f"DROP TABLE {table}")
+    for statement in (*SESSIONS, *TAPES):
+        database.execute(statement)
+    for *values, _ in sessions:
+        _insert(database, "sessions", SessionRow(*values))
+    for row in rows.values():
+        _insert(database, "tapes", row)
+    database.create_function("extended", 3, extended, deterministic=True)
+    database.execute("UPDATE snapshots SET checksum = extended(checksum, taken, passing)")
+
+
+def _lines(tapes: list[tuple[Any, ...]], heads: dict[int, int | None]) -> dict[int, TapeRow]:
+    """Return the rows of tapes of version 2, a parent before its children: it has the lower number.
+
+    heads: of the tapes on which there is a session, the step that it was rewound to.
+    """
+    rows: dict[int, TapeRow] = {}
+    lasts: dict[int, int] = {}
+    for _, parent, base, *_ in tapes:
+        lasts[parent] = max(base, lasts.get(parent, 0))
+    for number, parent, base, first, stop, seq, epoch in tapes:
+        holder = rows.get(parent)
+        while holder is not None and holder.parent is not None and base <= holder.base:
+            holder = rows[holder.parent]
+        if number not in heads:  # only what others began with was kept
+            stop = min(stop, lasts.get(number, base))
+        head = heads.get(number)
+        head = None if head == stop else head
+        if holder is None:
+            rows[number] = TapeRow(number, number, None, base, number, 0, first, stop, head, seq, epoch)
+        else:
+            jump, depth = jump_under(holder, rows.get), holder.depth + 1
+            rows[number] = TapeRow(number, holder.root, holder.number, base, jump, depth, first, stop, head, seq, epoch)
+    return rows
+
+
+def _insert(database: sqlite3.Connection, table: str, row: SessionRow | TapeRow) -> None:
+    database.execute(insert_into(table, type(row)), (*row, checksum(row)))
+
+
+MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2}

@@ -1,0 +1,100 @@
+"""Files of earlier versions: sessions_2.sql is what the code of version 2 wrote, as SQL."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from app.errors import SessionDamaged, StoreFailed
+from app.stores.base import Retention
+from app.stores.sqlite import FILE, SqliteStore
+from tests.app.test_stores import altered, found, past, problems, rows, step
+
+VERSION_2 = Path(__file__).with_name("sessions_2.sql")
+
+KEPT = {
+    "undone": (2, 2, 0, None, [1.0, 2.0], None),
+    "rewound": (3, 7, 0, None, [1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 10.0], (3, b"plain 3")),
+    "restored": (101, 101, 100, None, [1.0], (100, b"restored 100")),
+    "plain": (5, 5, 0, 1, [1.0, 2.0, 3.0, 4.0, 5.0], (3, b"plain 3")),
+    "parked": (7, 7, 7, 3, [], (7, b"parked 7")),
+    "orphan": (3, 3, 0, None, [1.0, 2.0, 5.0], None),
+    "forks fork": (6, 7, 0, None, [1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0], (3, b"plain 3")),
+    "fork": (5, 5, 0, None, [1.0, 2.0, 3.0, 4.0, 6.0], (3, b"plain 3")),
+    "cut's fork": (12, 12, 8, None, [8.0, 9.0, 10.0, 50.0], (10, b"cut 10")),
+    "cut": (12, 12, 8, None, [8.0, 9.0, 10.0, 11.0], (12, b"cut 12")),
+    "branched": (2, 2, 0, None, [1.0, 4.0], None),
+}
+"""Of each open session: step, latest, oldest, seq, the inputs from the oldest step on, its last snapshot."""
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """Return a directory with a store as version 2 left it."""
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.executescript(VERSION_2.read_text())
+    database.close()
+    return tmp_path
+
+
+def opened(directory: Path) -> SqliteStore:
+    return SqliteStore(directory, Retention(4, 1e9), now=1000.0)
+
+
+def kept(store: SqliteStore, name: str) -> tuple[object, ...]:
+    at = found(store, name)
+    inputs = past(store, name, at.oldest, at.latest)
+    return (at.step, at.latest, at.oldest, at.seq, inputs, store.before(at.tape, at.latest))
+
+
+def test_sessions_of_version_2_are_where_they_were(earlier):
+    store = opened(earlier)
+    assert {name: kept(store, name) for name in KEPT} == KEPT
+    assert {record.id for record in store.list(None, 99)} == set(KEPT)
+    assert (store.find("expired"), store.find("orphaned fork's parent")) == ("expired", "deleted")
+    assert (store.created("key"), problems(store)) == (("plain", b"digest"), [])
+    store.close()
+
+
+def test_sessions_of_version_2_go_on_and_end(earlier):
+    store = opened(earlier)
+    for name, (at, _, oldest, _, inputs, _) in KEPT.items():
+        step(store, name, 77)
+        assert past(store, name, oldest) == [*inputs[: at - oldest], 77]
+    assert problems(store) == []
+    for name in KEPT:
+        store.end(name, "deleted", 1001.0)
+    assert [rows(store, table) for table in ("tapes", "log", "snapshots")] == [0, 0, 0]
+    store.close()
+
+
+def test_damage_of_version_2_stays_damage(earlier):
+    altered(earlier, "UPDATE snapshots SET state = x'00' WHERE step = 101 - 1")
+    altered(earlier, "UPDATE log SET inputs = x'0000803F' WHERE tape = 2")
+    store = opened(earlier)
+    assert {line.split(":")[0] for line in problems(store)} == {
+        "session restored", "session fork", "session forks fork", "session rewound",
+    }  # fmt: skip
+    store.close()
+
+
+def test_migration_that_fails_leaves_the_file_as_it_was(earlier):
+    altered(earlier, "CREATE TRIGGER full BEFORE UPDATE ON snapshots BEGIN SELECT raise(ABORT, 'no more'); END")
+    with pytest.raises(StoreFailed, match="no more"):
+        opened(earlier)
+    altered(earlier, "DROP TRIGGER full")
+    store = opened(earlier)
+    assert {name: kept(store, name) for name in KEPT} == KEPT
+    store.close()
+
+
+def test_tape_of_version_2_whose_row_is_damaged_harms_the_sessions_on_it_alone(earlier):
+    altered(earlier, "UPDATE tapes SET base = 'x' WHERE number = 2")
+    store = opened(earlier)
+    for name in ("fork", "forks fork", "rewound"):
+        with pytest.raises(SessionDamaged):
+            kept(store, name)
+    assert [kept(store, name) for name in ("plain", "cut", "orphan")] == [
+        KEPT[name] for name in ("plain", "cut", "orphan")
+    ]
+    store.close()
