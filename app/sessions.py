@@ -120,8 +120,8 @@ class SessionService:
             metrics.sessions.labels(model.name).set(self._counts.get(model.name, 0))
 
     async def probe(self) -> None:
-        """Read something from the store. Raises StoreFailed."""
-        await self._writer.call(lambda store: store.find(""))
+        """Raise StoreFailed unless the store can be read and written."""
+        await self._writer.call(lambda store: store.probe())
 
     # Opening
 

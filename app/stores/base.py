@@ -165,6 +165,9 @@ class Store(Protocol):
     def latest_time(self) -> float:
         """Return the latest time that was written, in seconds since the epoch; 0 where none was."""
 
+    def probe(self) -> None:
+        """Raise StoreFailed unless what is kept can be read, and what is written would be kept."""
+
     def sync(self) -> None:
         """Make everything that was written survive a power cut."""
 

@@ -1,5 +1,6 @@
 """The embedded store: one SQLite file in the data directory."""
 
+import ctypes
 import logging
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from typing import Any, cast
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import EndReason, Entry, NewSession, Record, Retention, Steps
 from app.stores.damage import Damage
+from app.stores.files import OpenFile
 from app.stores.rows import (
     SessionRow,
     TapeRow,
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 FILE = "sessions.sqlite"
 MEMORY = ":memory:"
+WAL = 1
+"""Which of the open files is the write-ahead log."""
 
 INSERT = insert_into("sessions", SessionRow)
 UPDATE = update_of("sessions", SessionRow)
@@ -72,7 +76,7 @@ class SqliteStore:
         """
         self._path = directory / FILE if directory else Path(MEMORY)
         self._retention = retention
-        self._wal: int | None = None
+        self._files: tuple[OpenFile, ...] = ()
         self._synced = 0
         self._sync_failed = False
         self._told: set[str] = set()
@@ -85,10 +89,10 @@ class SqliteStore:
                 if opens:
                     self._settle(time.time() if now is None else now)
                 if directory:
-                    self._wal = os.open(f"{self._path}-wal", os.O_RDONLY)
+                    self._files = _open_files(self._path)
                     _sync_directory(directory)
             except BaseException:
-                self._database.close()
+                self.close()
                 raise
 
     def create(self, session: NewSession, owner: str) -> Record:
@@ -121,12 +125,14 @@ class SqliteStore:
             return self._find(session)
 
     def claim(self, session: str, owner: str) -> Record | EndReason | None:
-        with self._transaction():
+        with self._errors():
             row = self._session("id", session)
-            if row is not None and row.tape is not None and row.owner != owner:
-                tape = self._tapes.get(row.tape)
-                self._update(row._replace(owner=owner))
-                self._tapes.update(tape._replace(epoch=tape.epoch + 1))
+            if row is None or row.tape is None or row.owner == owner:
+                return self._find(session)
+        with self._transaction():
+            tape = self._tapes.get(row.tape)
+            self._update(row._replace(owner=owner))
+            self._tapes.update(tape._replace(epoch=tape.epoch + 1))
             return self._find(session)
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
@@ -266,25 +272,35 @@ class SqliteStore:
         return max((max(row.used, row.ended or 0.0) for row in rows), default=0.0)
 
     def sync(self) -> None:
-        if self._wal is None or self._database.total_changes == self._synced:
+        with self._errors():
+            self._check_place()
+        if not self._files or self._database.total_changes == self._synced:
             return
         try:
             if self._sync_failed:  # the system may have given up on those pages: write what is in them anew
                 self._checkpoint()
-            os.fdatasync(self._wal)
+            os.fdatasync(self._files[WAL].number)
             self._synced, self._sync_failed = self._database.total_changes, False
         except OSError as error:
             self._sync_failed = True
             raise StoreFailed(f"{self._path}: what was written may not survive a power cut: {error}") from error
 
+    def probe(self) -> None:
+        with self._errors():
+            self._check_place()
+            self._find("")
+
     def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
         yield from Damage(self._database, self._path).find(tell)
 
     def close(self) -> None:
+        if any(file.was_overwritten for file in self._files):
+            _never_close(self._database)
+            return
         self._database.close()
-        if self._wal is not None:
-            os.close(self._wal)
-            self._wal = None
+        for file in self._files:
+            file.close()
+        self._files = ()
 
     # What calls are made of: within a transaction, or within `_errors`
 
@@ -339,6 +355,7 @@ class SqliteStore:
         """Move what is in the write-ahead log into the database, and sync that."""
         with self._errors():
             busy, _, _ = self._row("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._leave_files()
             if busy:
                 raise OSError("the write-ahead log could not be moved into the database")
 
@@ -489,6 +506,7 @@ class SqliteStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._errors():
+            self._check_place()
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -497,9 +515,22 @@ class SqliteStore:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+            finally:
+                self._leave_files()
+
+    def _check_place(self) -> None:
+        """Raise StoreFailed where the files that this store has open no longer lie where they should."""
+        for file in self._files:
+            file.check_place()
+
+    def _leave_files(self) -> None:
+        for file in self._files:
+            file.leave()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        for file in self._files:
+            file.check_content()
         try:
             yield
         except (sqlite3.Error, OSError) as error:
@@ -523,6 +554,18 @@ class SqliteStore:
         with self._transaction():
             for row in [*self._whole_sessions("ended < ?", now - REMEMBERED_FOR)]:
                 self._run("DELETE FROM sessions WHERE id = ?", row.id)
+
+
+def _open_files(path: Path) -> tuple[OpenFile, OpenFile]:
+    """Return the database and its write-ahead log."""
+    move = "move it back, or stop the server and start it with the data directory that it is to use"
+    stop = f"stop the server, which then moves what it has into {path.name}, and start it again"
+    return OpenFile(path, move, grows=False), OpenFile(path.with_name(f"{path.name}-wal"), stop, grows=True)
+
+
+def _never_close(database: sqlite3.Connection) -> None:
+    """Keep a database open until the process ends: to close it, SQLite writes into its file and deletes its log."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
 
 
 class _RefusedError(Exception):

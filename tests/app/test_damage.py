@@ -17,7 +17,7 @@ from app.stores.sqlite import FILE, SqliteStore
 from tests.app.asynchronous import run
 from tests.app.test_past import recorded, total, values
 from tests.app.test_sessions import service
-from tests.app.test_stores import altered, found, inputs, opened, past, problems, step
+from tests.app.test_stores import alter, altered, found, inputs, opened, past, problems, step
 
 COLUMNS = {
     "sessions": "id model fingerprint memory_size opened used ended reason creation_key creation_digest owner tape "
@@ -253,7 +253,7 @@ def test_damaged_tape_takes_no_steps_and_its_mates_in_a_commit_do(tmp_path):
     store = SqliteStore(tmp_path)
     for name in "ab":
         opened(store, name)
-    store._run("UPDATE tapes SET stop = 1 WHERE number = 1")
+    alter(store, "UPDATE tapes SET stop = 1 WHERE number = 1")
     entries = [Entry(tape, 1, at, 1, inputs(1)) for tape, at in ((1, 0), (1, 1), (2, 0))]
     assert store.append(entries) == {0, 1}
     assert past(store, "b") == [1]
@@ -264,7 +264,7 @@ def test_step_goes_where_a_damaged_row_lies():
     """A row whose number of a tape changed may lie where another session goes on."""
     store = MemoryStore()
     opened(store)
-    store._run("INSERT INTO log VALUES (1, 0, 1, NULL, x'00', 0)")
+    alter(store, "INSERT INTO log VALUES (1, 0, 1, NULL, x'00', 0)")
     step(store, "a", 5)
     assert past(store) == [5]
 
@@ -275,7 +275,7 @@ def test_past_is_not_cut_at_a_damaged_snapshot():
     for at in (1, 2, 3):
         step(store, "a", at)
         store.snapshot(tape, at, b"state", 1000.0, passing=False)
-        store._run("UPDATE snapshots SET state = x'00' WHERE step = 2")
+        alter(store, "UPDATE snapshots SET state = x'00' WHERE step = 2")
     step(store, "a", 4)
     store.snapshot(tape, 4, b"state", 1000.0, passing=False)
     assert (found(store).oldest, past(store, start=1)) == (1, [2, 3, 4])
@@ -318,7 +318,7 @@ def test_damaged_session_can_be_deleted_and_others_keep_what_they_share(tmp_path
 def test_damaged_session_is_told_of_once_where_sessions_are_listed(caplog):
     store = MemoryStore()
     opened(store), opened(store, "b")
-    store._run("UPDATE sessions SET model = CAST(x'ff' AS TEXT) WHERE id = 'a'")
+    alter(store, "UPDATE sessions SET model = CAST(x'ff' AS TEXT) WHERE id = 'a'")
     assert [[record.id for record in store.list(None, 9)] for _ in range(3)] == [["b"]] * 3
     assert [record.getMessage() for record in caplog.records] == [
         ":memory:: the row of session a is damaged; engram check lists what is damaged"
@@ -328,7 +328,7 @@ def test_damaged_session_is_told_of_once_where_sessions_are_listed(caplog):
 def test_session_whose_first_snapshot_is_missing_is_refused_and_told_by_check():
     store = MemoryStore()
     tape = opened(store, base=5, snapshot=b"state").tape
-    store._run("DELETE FROM snapshots")
+    alter(store, "DELETE FROM snapshots")
     with pytest.raises(SessionDamaged, match="no snapshot of tape 1 up to step 5 is whole"):
         store.before(tape, 5)
     assert problems(store) == ["session a: its snapshot at step 5 is missing, where its past begins"]
@@ -338,7 +338,7 @@ def test_tape_without_a_session_and_rows_without_a_tape_are_told_by_check():
     store = MemoryStore()
     opened(store)
     step(store, "a", 1)
-    store._run("DELETE FROM sessions")
+    alter(store, "DELETE FROM sessions")
     assert problems(store) == ["tape 1: no session reaches it"]
-    store._run("DELETE FROM tapes")
+    alter(store, "DELETE FROM tapes")
     assert problems(store) == ["tape 1: there are rows of it in log, but no such tape"]

@@ -3,13 +3,15 @@
 import copy
 import json
 import math
+import os
+import shutil
 import signal
 import socket
 import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -36,6 +38,7 @@ WIDTH = 10
 CLIENTS, FEW = 64, 16
 YEAR = 366 * 86400
 IDLE_SECONDS = 2
+FILE = "sessions.sqlite"
 PAGE, LEAF = 4096, 10
 """Bytes of a page of SQLite, and the first one of a page whose rows are those of a table without row numbers."""
 
@@ -242,6 +245,99 @@ def test_second_server_is_refused_and_the_first_goes_on_until_it_dies(checkpoint
         assert goes_on(session, reference)
     assert told.startswith(f"engram: {data}/sessions.sqlite: ")
     assert "is another server using this data directory?" in told
+
+
+def copy_over(backup: Path, data: Path) -> None:
+    for path in backup.iterdir():
+        shutil.copyfile(path, data / path.name)  # as `cp` does: into the file that is there
+
+
+def copy_in_place_of(backup: Path, data: Path) -> None:
+    data.rename(data.with_name("moved"))
+    shutil.copytree(backup, data)
+
+
+REMOVED, REPLACED, OVERWRITTEN = "removed or moved away", "another file lies", "another program has written into"
+
+LOSSES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "the directory is removed": (lambda backup, data: shutil.rmtree(data), REMOVED),
+    "the database is removed": (lambda backup, data: (data / FILE).unlink(), REMOVED),
+    "the log is removed": (lambda backup, data: (data / f"{FILE}-wal").unlink(), REMOVED),
+    "the directory is moved": (lambda backup, data: data.rename(data.with_name("moved")), REMOVED),
+    "a backup is moved there": (copy_in_place_of, REPLACED),
+    "a backup is copied over it": (copy_over, OVERWRITTEN),
+    "the database is emptied": (lambda backup, data: os.truncate(data / FILE, 0), OVERWRITTEN),
+    "the log is emptied": (lambda backup, data: os.truncate(data / f"{FILE}-wal", 0), OVERWRITTEN),
+}
+
+
+@pytest.fixture
+def backed_up(checkpoints: Path, data: Path, tmp_path: Path) -> Iterator[tuple[Server, Client, Path]]:
+    """Return a server with a session at step 5, and a backup of its data where the session was at step 3."""
+    with Server(checkpoints, data) as server:
+        session = Client(server)
+        session.step(random_inputs(3, 1))
+        shutil.copytree(data, tmp_path / "backup")
+        session.step(random_inputs(2, 2))
+        yield server, session, tmp_path / "backup"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_store_that_vanishes_under_the_server_is_told_before_anything_is_acknowledged(loss, backed_up):
+    server, session, backup = backed_up
+    lose, told = LOSSES[loss]
+    lose(backup, server.data)
+    refused = session.post(random_inputs(1, 3))
+    ready = httpx.get(f"{server.url}/readyz", timeout=30)
+    assert (refused.status_code, refused.json()["code"], ready.status_code) == (503, "store_failed", 503)
+    assert told in refused.json()["detail"]
+    assert told in server.log
+    state = session.get("/state")
+    assert state.status_code == (503 if told == OVERWRITTEN else 200)
+    assert state.json().get("step") in (None, 5)
+
+
+def test_idle_server_whose_store_vanishes_is_not_ready(backed_up):
+    server, _, _ = backed_up
+    shutil.rmtree(server.data)
+    assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 503
+    assert "was removed or moved away, and nothing more is written: move it back, or stop the server" in server.log
+
+
+def test_directory_that_is_moved_back_is_written_to_again(backed_up, reference):
+    server, session, _ = backed_up
+    moved = server.data.rename(server.data.with_name("moved"))
+    assert session.post(random_inputs(1, 3)).status_code == 503
+    moved.rename(server.data)
+    assert (goes_on(session, reference), httpx.get(f"{server.url}/readyz").status_code) == (True, 200)
+    server.stop(signal.SIGKILL)
+    server.start()
+    server.wait_until_ready()
+    assert goes_on(session, reference)
+
+
+def test_server_whose_log_was_removed_keeps_all_that_was_answered_when_it_is_stopped(backed_up, reference):
+    server, session, _ = backed_up
+    (server.data / f"{FILE}-wal").unlink()
+    assert session.post(random_inputs(1, 3)).status_code == 503
+    server.stop()
+    server.start()
+    server.wait_until_ready()
+    assert goes_on(session, reference)
+
+
+@pytest.mark.parametrize("put", [copy_over, copy_in_place_of])
+def test_backup_that_was_put_there_is_as_it_was_when_the_server_stops(put, backed_up, reference):
+    server, session, backup = backed_up
+    put(backup, server.data)
+    assert session.post(random_inputs(1, 3)).status_code == 503
+    server.stop()
+    for path in backup.iterdir():
+        assert (server.data / path.name).read_bytes() == path.read_bytes()
+    server.start()
+    server.wait_until_ready()
+    session.inputs = session.inputs[:3]
+    assert goes_on(session, reference)
 
 
 def test_damaged_log_row_fails_its_session_and_no_other(checkpoints, data, reference):

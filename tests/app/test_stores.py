@@ -63,9 +63,15 @@ def rows(store: SqliteStore, table: str) -> int:
     return count
 
 
+def alter(store: SqliteStore, statement: str, *values: object) -> None:
+    """Change a store's rows behind its back."""
+    with store._transaction():
+        store._run(statement, *values)
+
+
 def test_table_has_every_store():
     modules = {module.name for module in pkgutil.iter_modules(app.stores.__path__)}
-    assert modules - {"base", "writer", "rows", "tapes", "schema", "damage"} == set(TABLE)
+    assert modules - {"base", "writer", "rows", "tapes", "schema", "damage", "files"} == set(TABLE)
 
 
 def test_new_session_is_before_its_first_step(store):
@@ -108,7 +114,7 @@ def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_writt
 def test_entries_beside_a_refused_one_are_written_together_or_not_at_all(store):
     tapes = [opened(store, name).tape for name in "abc"]
     refused = f"BEFORE INSERT ON log WHEN new.tape = {tapes[2]} BEGIN SELECT raise(ABORT, 'no more'); END"
-    store._run(f"CREATE TRIGGER full {refused}")
+    alter(store, f"CREATE TRIGGER full {refused}")
     entries = [Entry(tape, 1, at, 1, inputs(7)) for tape, at in zip(tapes, (0, 5, 0), strict=True)]
     with pytest.raises(StoreFailed, match="no more"):
         store.append(entries)
@@ -280,7 +286,7 @@ def test_restored_session_whose_snapshot_is_damaged_is_refused(store):
     restored, logged = opened(store, base=2, snapshot=b"state").tape, opened(store, "b").tape
     step(store, "b", 1, 2)
     store.snapshot(logged, 2, b"state", 1000.0, passing=False)
-    store._run("UPDATE snapshots SET state = x'00'")
+    alter(store, "UPDATE snapshots SET state = x'00'")
     with pytest.raises(SessionDamaged, match=f"no snapshot of tape {restored} up to step 2 is whole"):
         store.before(restored, 2)
     assert store.before(logged, 2) is None
