@@ -205,6 +205,13 @@ class Residents:
         with _telling(session, "no snapshot of it was kept"):
             self._keep(session, await self._packed_now(session), passing)
 
+    async def keep_for_fork(self, session: Session) -> None:
+        """Keep a passing snapshot of a session in an arena, so that a fork of it wakes from there."""
+        is_logged = session.slot is not None and not session.unlogged
+        if is_logged and session.step - session.kept > REPLAYED_STEPS:
+            with _telling(session, "no snapshot of it was kept"):
+                self._keep(session, await self._packed_now(session), passing=True)
+
     async def _packed_now(self, session: Session) -> bytes:
         return await self.packed(session, session.step, await session.model.engine.read(await self.wake(session)))
 

@@ -166,6 +166,8 @@ class SessionService:
         if session.unlogged:
             at, found = await self._residents.look(session, base)
             past = {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found))}
+        elif base == session.step:
+            await self._residents.keep_for_fork(session)
         return await self._create(self._new(session.model, session.memory_size, key=key, digest=digest, **past))
 
     def _new(self, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:

@@ -388,7 +388,13 @@ class SqliteStore:
         rows = self._database.execute(
             "SELECT step, taken, passing, state, checksum FROM snapshots WHERE tape = ? AND step <= ? AND step >= ? "
             "AND (step <= ? OR taken <= ?) ORDER BY step DESC",
-            (tape.number, last, tape.first, last - self._retention.steps, now - self._retention.seconds),
+            (
+                tape.number,
+                last,
+                max(tape.base, tape.first),
+                last - self._retention.steps,
+                now - self._retention.seconds,
+            ),
         )
         for found, *values in rows:
             if is_whole_snapshot(tape.number, found, *values):

@@ -35,6 +35,9 @@ WITH RECURSIVE heirs(number) AS (
 SELECT tapes.* FROM heirs JOIN tapes USING (number)
 """
 
+AHEAD = 64
+"""Steps, each of which may be on a tape of its own, for which the tapes are looked up at a time."""
+
 LARGEST_NUMBER = 2**62
 """No tape has a higher number, but for one that is damaged."""
 
@@ -122,18 +125,27 @@ class Tapes:
             row = parent
 
     def parts(self, row: TapeRow, start: int, stop: int) -> Iterator[tuple[TapeRow, int, int]]:
-        """Yield the tapes with the steps after `start`, up to `stop`, each with the span of those that it has."""
+        """Yield the tapes with the steps after `start`, up to `stop`, each with the span of those that it has.
+
+        It takes reads for the tapes that are yielded, and a few more at a time, however long the line is.
+        """
         while start < stop:
-            tape, end = self.with_step(row, start + 1)
-            end = min(end, stop)
-            if end <= start:
-                return
-            yield tape, start, end
-            start = end
+            tape, end = self.with_step(row, min(stop, start + AHEAD))
+            span = [(tape, min(end, stop))]
+            while tape.base > start and tape.parent is not None:
+                span.append((parent := self.get(tape.parent), tape.base))
+                tape = parent
+            for tape, end in reversed(span):
+                yield tape, start, end
+                start = end
 
     def upwards(self, row: TapeRow, step: int) -> Iterator[tuple[TapeRow, int]]:
-        """Yield the tapes of a line that lead to a step, the last first, each with the step up to which it does."""
+        """Yield the tapes of a line that lead to a step, the last first, each with the step up to which it does.
+
+        First comes the tape itself, where a session that was rewound to before its base has its snapshot.
+        """
         if row.base > step:
+            yield row, step
             row, _ = self.with_step(row, step + 1)
         while True:
             yield row, step

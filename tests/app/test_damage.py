@@ -126,7 +126,7 @@ def harmed(kept: Kept, table: str, row: tuple[Any, ...], value: Any) -> set[str]
     return {name for name, tapes in kept.lines.items() if tapes & {row[0], value}}
 
 
-@pytest.mark.parametrize(("table", "column"), CELLS, ids=".".join)
+@pytest.mark.parametrize(("table", "column"), CELLS, ids=[".".join(cell) for cell in CELLS])
 def test_changed_value_is_told_or_changes_nothing(kept, tmp_path, table, column):
     with sqlite3.connect(kept.directory / FILE) as database:
         (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()

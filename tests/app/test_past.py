@@ -148,6 +148,22 @@ def test_fork_goes_its_own_way():
     run(test())
 
 
+def test_forks_of_forks_take_few_steps_again():
+    """Each wakes from a snapshot of the one that it was forked from, however many came before."""
+
+    async def test() -> None:
+        backend = FakeBackend(capacity=90, memory_size=1000)
+        async with service(backend=backend, resident=80, opened=80) as sessions:
+            session = (await sessions.open("fake")).id
+            for depth in range(1, 60):
+                before = len(backend.steps)
+                assert (await sessions.step(session, values(1))).result.outputs[0, 0] == depth
+                assert len(backend.steps) - before < 15
+                session = (await sessions.fork(session)).id
+
+    run(test())
+
+
 def test_fork_of_a_step_that_is_not_there_is_refused():
     async def test() -> None:
         async with service() as sessions:

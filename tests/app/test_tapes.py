@@ -1,0 +1,206 @@
+"""Tapes that begin with tapes: random lives beside lists of inputs, and what it costs when the line is long."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.errors import StepNotKept
+from app.stores.base import NewSession, Retention
+from app.stores.memory import MemoryStore
+from app.stores.sqlite import SqliteStore
+from tests.app.test_stores import ALL, found, inputs, new, opened, past, problems, rows, step
+
+SHORT, LONG = 10, 400
+"""Depths of forks of forks."""
+
+
+def state_of(values: list[float]) -> bytes:
+    """Return what stands for the state of a session after these inputs."""
+    return repr(values).encode()
+
+
+class Lives:
+    """Sessions of a store, and beside it what they should be: the inputs of each, and the step that it is at."""
+
+    def __init__(self, seed: int, retention: Retention) -> None:
+        self.draw = random.Random(seed)
+        self.store = MemoryStore(retention)
+        self.keep_steps = retention.steps
+        self.inputs: dict[str, list[float]] = {}
+        self.at: dict[str, int] = {}
+        self.furthest: dict[str, int] = {}
+        """The last step that each, or what it was forked from, was ever at: so many steps before it are kept."""
+        self.made = 0
+
+    def act(self) -> None:
+        """Do something random with a session, often one of the last, so that lines grow long."""
+        names = list(self.inputs)
+        if not names:
+            self.create()
+            return
+        name = self.draw.choice(names[-self.draw.choice([1, 1, 3, 3, len(names)]) :])
+        weights = {self.create: 1, self.step: 12, self.fork: 8, self.rewind: 4, self.snapshot: 6, self.end: 1}
+        act: Callable[..., None] = self.draw.choices(list(weights), list(weights.values()))[0]
+        act() if act == self.create else act(name)
+
+    def add(self, name: str, values: list[float], since: str | None = None) -> None:
+        self.inputs[name], self.at[name] = values, len(values)
+        self.furthest[name] = max(len(values), self.furthest.get(since or name, 0))
+
+    def create(self) -> None:
+        self.made += 1
+        opened(self.store, f"s{self.made}")
+        self.add(f"s{self.made}", [])
+
+    def step(self, name: str) -> None:
+        values = [float(self.draw.randrange(100)) for _ in range(self.draw.choice([1, 1, 2, 5]))]
+        step(self.store, name, *values)
+        self.add(name, self.inputs[name][: self.at[name]] + values)
+
+    def fork(self, name: str) -> None:
+        record = found(self.store, name)
+        base = self.draw.choice([record.step, self.draw.randint(0, record.latest)])
+        self.made += 1
+        session = new(f"s{self.made}", parent=record.tape, base=base)
+        if 0 < base < record.oldest:
+            with pytest.raises(StepNotKept):
+                self.store.create(session, "me")
+            return
+        self.store.create(session, "me")
+        self.add(session.id, self.inputs[name][:base], since=name)
+
+    def rewind(self, name: str) -> None:
+        record = found(self.store, name)
+        self.at[name] = self.draw.choice([0, self.draw.randint(record.oldest, record.latest), record.latest])
+        self.store.move(name, self.at[name], None)
+
+    def snapshot(self, name: str) -> None:
+        record = found(self.store, name)
+        if record.step:
+            state, passing = state_of(self.inputs[name][: record.step]), record.branch is not None
+            self.store.snapshot(record.tape, record.step, state, 1000.0, passing=passing or self.draw.random() < 0.3)
+
+    def end(self, name: str) -> None:
+        assert self.store.end(name, "deleted", 1001.0)
+        del self.inputs[name], self.at[name]
+
+    def check(self, name: str) -> None:
+        """See that a session is where it should be, and that every step that it says is kept can be gone back to."""
+        record, values = found(self.store, name), self.inputs[name]
+        assert (record.step, record.latest) == (self.at[name], len(values))
+        assert record.oldest <= max(0, self.furthest[name] - self.keep_steps)
+        assert record.step == 0 or record.oldest <= record.step
+        assert past(self.store, name, record.oldest, record.latest) == values[record.oldest :]
+        for at in {record.oldest, record.step or record.oldest, self.draw.randint(record.oldest, record.latest)}:
+            before = self.store.before(record.tape, at) or (0, state_of([]))
+            assert before[1] == state_of(values[: before[0]])
+            assert before[0] <= at
+            assert past(self.store, name, before[0], at) == values[before[0] : at]
+
+
+@pytest.mark.parametrize("keep_steps", [0, 7, ALL])
+@pytest.mark.parametrize("seed", range(8))
+def test_random_lives_of_tapes_are_what_their_inputs_say(seed, keep_steps):
+    lives = Lives(seed, Retention(keep_steps, 1e9))
+    for number in range(400):
+        lives.act()
+        if lives.inputs:
+            lives.check(lives.draw.choice(list(lives.inputs)))
+        if number % 100 == 99:
+            assert problems(lives.store) == []
+            for name in lives.inputs:
+                lives.check(name)
+    for name in list(lives.inputs):
+        lives.end(name)
+    assert [rows(lives.store, table) for table in ("tapes", "log", "snapshots")] == [0, 0, 0]
+
+
+def deep(depth: int) -> tuple[SqliteStore, str]:
+    """Return a store with a fork of a fork of ..., each of which took a step of its own, and the last one's name."""
+    store = MemoryStore()
+    opened(store, "0")
+    step(store, "0", 0)
+    for number in range(1, depth):
+        at = found(store, str(number - 1))
+        store.create(new(str(number), parent=at.tape, base=at.step), "me")
+        step(store, str(number), number)
+    return store, str(depth - 1)
+
+
+def instructions(store: SqliteStore, call: Callable[[], Any]) -> int:
+    """Return how many instructions of SQLite's machine a call takes."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    store._database.set_progress_handler(tick, 1)
+    call()
+    store._database.set_progress_handler(None, 1)
+    return count
+
+
+def costs(depth: int) -> dict[str, int]:
+    store, name = deep(depth)
+    at = found(store, name)
+    store.snapshot(at.tape, at.step, b"state", 1000.0, passing=True)
+    calls: dict[str, Callable[[], Any]] = {
+        "find": lambda: store.find(name),
+        "list": lambda: store.list(None, 5),
+        "idle": lambda: store.idle_since(2000.0, 5),
+        "claim": lambda: store.claim(name, "them"),
+        "state now": lambda: store.before(at.tape, at.step),
+        "fork": lambda: store.create(new("fork", parent=at.tape, base=at.step), "me"),
+        "append": lambda: step(store, name, 1),
+        "rewind": lambda: store.move(name, at.step - 1, None),
+        "branch": lambda: step(store, name, 2),
+        "keep": lambda: store.snapshot(found(store, name).tape, at.step, b"state", 1000.0, passing=False),
+        "end": lambda: store.end("fork", "deleted", 1001.0),
+    }
+    return {what: instructions(store, call) for what, call in calls.items()}
+
+
+def test_depth_of_forks_costs_nothing():
+    short, long = costs(SHORT), costs(LONG)
+    assert {what: count for what, count in long.items() if count > 1.02 * short[what]} == {}
+
+
+def test_early_step_of_a_deep_fork_is_found_without_walking_there():
+    store, name = deep(LONG)
+    tape = found(store, name).tape
+    near = instructions(store, lambda: store.steps(tape, LONG - 1, LONG, ALL))
+    far = max(instructions(store, lambda at=at: store.steps(tape, at, at + 1, ALL)) for at in range(0, LONG - 1, 7))
+    assert far < 2 * np.log2(LONG) * near
+    assert past(store, name) == list(range(LONG))
+
+
+def test_fork_of_an_early_step_begins_with_the_tape_that_has_it():
+    store, name = deep(LONG)
+    for base in (1, 57, LONG):
+        store.create(NewSession(f"at {base}", "m", "f", None, 0.0, base=base, parent=found(store, name).tape), "me")
+        assert past(store, f"at {base}") == list(range(base))
+    for number in range(LONG):
+        store.end(str(number), "deleted", 1.0)
+    assert [past(store, f"at {base}") for base in (1, 57)] == [list(range(1)), list(range(57))]
+    assert (rows(store, "tapes"), inputs(0)) == (LONG + 3, store.steps(found(store, "at 1").tape, 0, 1, ALL)[0].inputs)
+
+
+def test_root_that_was_cut_off_is_that_of_all_that_begin_with_it():
+    """Retention lets go of what the first forks began with; the last ones say so."""
+    store = MemoryStore(Retention(0, 1e9))
+    opened(store, "0")
+    step(store, "0", 1, 2)
+    for number in range(1, 5):
+        at = found(store, str(number - 1))
+        store.create(new(str(number), parent=at.tape, base=at.step), "me")
+        step(store, str(number), 1, 2)
+    middle = found(store, "2")
+    store.snapshot(middle.tape, middle.step, b"state", 1000.0, passing=False)
+    assert [found(store, str(number)).oldest for number in range(5)] == [0, 0, 6, 6, 6]
+    assert (past(store, "4", 6), store.before(found(store, "4").tape, 10)) == ([1, 2, 1, 2], (6, b"state"))
+    assert problems(store) == []
