@@ -39,7 +39,7 @@ class OpenFile:
 
     def __init__(self, path: Path, remedy: str, grows: bool) -> None:
         self.number = os.open(path, os.O_RDONLY)
-        self._path = path
+        self._path = str(path)
         self._remedy = remedy
         self._grows = grows
         self._seen = self._look(os.fstat(self.number))
@@ -48,37 +48,44 @@ class OpenFile:
     @property
     def was_overwritten(self) -> bool:
         """Whether another program has written into it."""
-        found = os.fstat(self.number)
-        if self._grows or found.st_mtime_ns == self._seen.changed:
-            return found.st_size != self._seen.size
-        return (found.st_size, self._head()) != (self._seen.size, self._seen.head)
+        return self._is_changed(os.fstat(self.number))
 
     def check_content(self) -> None:
         """Raise StoreFailed where another program has written into the file: what is read may be anyone's."""
         if self.was_overwritten:
             raise self._failed("another program has written into the file that this server has open", LEAVE)
 
-    def check_place(self) -> None:
-        """Raise StoreFailed unless this file is what lies at the path."""
+    def check(self) -> None:
+        """Raise StoreFailed unless this file is what lies at the path, as it was left."""
+        if self._is_changed(self._at_path()):
+            raise self._failed("another program has written into the file that this server has open", LEAVE)
+        if self._is_told:
+            logger.warning("%s: the file that this server has open lies there again", self._path)
+            self._is_told = False
+
+    def leave(self) -> None:
+        """Remember the file as this process has just left it, wherever it lies."""
+        found = os.fstat(self.number)
+        if (found.st_size, found.st_mtime_ns) != (self._seen.size, self._seen.changed):
+            self._seen = self._look(found)
+
+    def close(self) -> None:
+        os.close(self.number)
+
+    def _at_path(self) -> os.stat_result:
+        """Return what is told of this file at its path. Raises StoreFailed where another lies there, or none."""
         try:
             found = os.stat(self._path)
         except OSError as error:
             raise self._failed("the file that this server has open was removed or moved away", self._remedy) from error
         if (found.st_dev, found.st_ino) != self._seen.identity:
             raise self._failed("another file lies where the one that this server has open was", self._remedy)
-        if self._is_told:
-            logger.warning("%s: the file that this server has open lies there again", self._path)
-            self._is_told = False
+        return found
 
-    def leave(self) -> None:
-        """Remember the file as this process has just left it. Raises StoreFailed where it is no longer there."""
-        found = os.fstat(self.number)
-        if (found.st_size, found.st_mtime_ns) != (self._seen.size, self._seen.changed):
-            self._seen = self._look(found)
-        self.check_place()
-
-    def close(self) -> None:
-        os.close(self.number)
+    def _is_changed(self, found: os.stat_result) -> bool:
+        if self._grows or found.st_mtime_ns == self._seen.changed:
+            return found.st_size != self._seen.size
+        return (found.st_size, self._head()) != (self._seen.size, self._seen.head)
 
     def _look(self, found: os.stat_result) -> Seen:
         head = 0 if self._grows else self._head()

@@ -73,9 +73,10 @@ def checksum(row: Sequence[Any]) -> int:
 
 def whole(kind: type[R], values: Sequence[Any] | None) -> R | None:
     """Return a row that was read with its checksum behind it; None where there is none, or it is damaged."""
-    if values is None or values[-1] != checksum(values[:-1]):
+    if values is None:
         return None
-    return kind(*values[:-1])
+    row = values[:-1]
+    return kind._make(row) if values[-1] == checksum(row) else None
 
 
 def log_checksum(tape: int, step: int, steps: int, seq: int | None, inputs: bytes) -> int:

@@ -116,16 +116,16 @@ class SqliteStore:
             return cast(Record, self._find(session.id))
 
     def created(self, key: str) -> tuple[str, bytes] | None:
-        with self._errors():
+        with self._reading():
             row = self._session("creation_key", key)
             return (row.id, cast(bytes, row.creation_digest)) if row else None
 
     def find(self, session: str) -> Record | EndReason | None:
-        with self._errors():
+        with self._reading():
             return self._find(session)
 
     def claim(self, session: str, owner: str) -> Record | EndReason | None:
-        with self._errors():
+        with self._reading():
             row = self._session("id", session)
             if row is None or row.tape is None or row.owner == owner:
                 return self._find(session)
@@ -170,7 +170,7 @@ class SqliteStore:
             self._update(row._replace(unlogged=1))
 
     def before(self, tape: int, step: int) -> tuple[int, bytes] | None:
-        with self._errors():
+        with self._reading():
             row = self._tapes.known(tape)
             if row is None:
                 return None
@@ -190,7 +190,7 @@ class SqliteStore:
 
     def steps(self, tape: int, start: int, stop: int, limit: int) -> list[Steps]:
         found: list[Steps] = []
-        with self._errors():
+        with self._reading():
             row = self._tapes.known(tape)
             if row is None or start < self._tapes.oldest(row):
                 return []
@@ -203,7 +203,7 @@ class SqliteStore:
         return found
 
     def frame(self, tape: int, seq: int) -> Steps | None:
-        with self._errors():
+        with self._reading():
             row = self._row(
                 "SELECT step, steps, seq, inputs, checksum FROM log WHERE tape = ? AND seq = ? "
                 "ORDER BY step DESC LIMIT 1",
@@ -241,11 +241,11 @@ class SqliteStore:
 
     def list(self, model: str | None, limit: int) -> "list[Record]":
         chosen, values = ("AND model = ?", (model,)) if model is not None else ("", ())
-        with self._errors():
+        with self._reading():
             return list(islice(self._whole_records(f"{chosen} ORDER BY used DESC", *values), limit))
 
     def counts(self) -> dict[str, int]:
-        with self._errors():
+        with self._reading():
             return dict(
                 self._database.execute("SELECT model, count(*) FROM sessions WHERE ended IS NULL GROUP BY model")
             )
@@ -261,19 +261,18 @@ class SqliteStore:
                     )
 
     def idle_since(self, time: float, limit: int) -> Sequence[str]:
-        with self._errors():
+        with self._reading():
             return [record.id for record in islice(self._whole_records("AND used <= ? ORDER BY used", time), limit)]
 
     def latest_time(self) -> float:
-        with self._errors():
+        with self._reading():
             last_used = self._whole_sessions("ended IS NULL ORDER BY used DESC")
             last_ended = self._whole_sessions("ended IS NOT NULL ORDER BY ended DESC")
             rows = [*islice(last_used, 1), *islice(last_ended, 1)]
         return max((max(row.used, row.ended or 0.0) for row in rows), default=0.0)
 
     def sync(self) -> None:
-        with self._errors():
-            self._check_place()
+        self._check_files()
         if not self._files or self._database.total_changes == self._synced:
             return
         try:
@@ -286,8 +285,8 @@ class SqliteStore:
             raise StoreFailed(f"{self._path}: what was written may not survive a power cut: {error}") from error
 
     def probe(self) -> None:
+        self._check_files()
         with self._errors():
-            self._check_place()
             self._find("")
 
     def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
@@ -512,7 +511,7 @@ class SqliteStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._errors():
-            self._check_place()
+            self._check_files()
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -524,19 +523,26 @@ class SqliteStore:
             finally:
                 self._leave_files()
 
-    def _check_place(self) -> None:
-        """Raise StoreFailed where the files that this store has open no longer lie where they should."""
+    def _check_files(self) -> None:
+        """Raise StoreFailed unless the files that this store has open lie where they should, as it left them."""
         for file in self._files:
-            file.check_place()
+            file.check()
 
     def _leave_files(self) -> None:
+        """Remember the files as a commit left them. Raises StoreFailed where they no longer lie where they should."""
         for file in self._files:
             file.leave()
+        self._check_files()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._errors():
+            for file in self._files:
+                file.check_content()
+            yield
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        for file in self._files:
-            file.check_content()
         try:
             yield
         except (sqlite3.Error, OSError) as error:
