@@ -120,7 +120,7 @@ class Store(Protocol):
     def append(self, entries: Sequence[Entry]) -> set[int]:
         """Write entries, all of them at once, but for those whose epoch is over or whose step is not the next.
 
-        Returns the indices of those that were refused.
+        Returns the indices of those that were refused, also because their tape is damaged.
         """
 
     def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
@@ -139,7 +139,10 @@ class Store(Protocol):
         """Return the last snapshot at a step or before it that is whole, and its step."""
 
     def steps(self, tape: int, start: int, stop: int, limit: int) -> list[Steps]:
-        """Return the log from the step `start` up to `stop`, or to an earlier one after at least `limit` bytes."""
+        """Return the log from the step `start` up to `stop`, or to an earlier one after at least `limit` bytes.
+
+        There is no gap in it; none of it is returned where `start` is not kept. Raises SessionDamaged.
+        """
 
     def frame(self, tape: int, seq: int) -> Steps | None:
         """Return the steps of a frame, where the tape has them."""
