@@ -84,18 +84,21 @@ class ServedModel:
         """Return the names, each once. Raises UnknownName unless the model has a trace of every name."""
         return _known(names, self.spec.trace, f"{self.name} has no trace", "trace")
 
-    def check_trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> None:
-        """Raise InvalidRequest where the traces of so many steps would take more bytes than they may."""
+    def check_trace_bytes(
+        self, names: Collection[str], steps: int, memory_size: int | None, most: float = math.inf
+    ) -> None:
+        """Raise InvalidRequest where the traces of so many steps take more bytes than they may, or more than `most`."""
         if not names:
             return
         spec = self.shapes(memory_size)
         step = NUMBER_BYTES * sum(math.prod(spec.trace[name]) for name in names)
-        if steps * step > self.max_trace_bytes:
+        limit, source = min((self.max_trace_bytes, "setting max_trace_bytes"), (most, "over a WebSocket"))
+        if steps * step > limit:
             raise InvalidRequest(
-                f"trace: {steps} steps have traces of {steps * step} bytes, but at most {self.max_trace_bytes} are "
-                "given at a time (setting max_trace_bytes): ask for fewer traces, or send fewer steps at a time",
+                f"trace: {steps} steps have traces of {steps * step} bytes, but at most {limit} are "
+                f"given at a time ({source}): ask for fewer traces, or send fewer steps at a time",
                 place="trace",
-                expected=f"at most {self.max_trace_bytes} bytes",
+                expected=f"at most {limit} bytes",
                 got=f"{steps * step} bytes",
             )
 

@@ -521,6 +521,7 @@ def _add_bench(commands: Commands) -> None:
     _add_bench_served_steps(benchmarks)
     _add_bench_durability(benchmarks)
     _add_bench_sessions(benchmarks)
+    _add_bench_fairness(benchmarks)
 
 
 def _add_bench_kernels(benchmarks: Commands) -> None:
@@ -642,6 +643,29 @@ def _bench_sessions(options: argparse.Namespace) -> int:
         options.sessions,
         options.max_resident,
         options.data_root,
+        options.command_line,
+    )
+    return 0
+
+
+def _add_bench_fairness(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "fairness", "How long the worst requests keep a session of another model waiting.")
+    _add_served_model(parser)
+    parser.add_argument("--neighbour", default="lstm-copy", help="the model of the session that waits")
+    parser.add_argument("--requests", nargs="+", metavar="NAME", help="which requests, if not all")
+    parser.add_argument("--rounds", type=_positive, default=5, help="tries of which the median is taken")
+    parser.set_defaults(run=_bench_fairness)
+
+
+def _bench_fairness(options: argparse.Namespace) -> int:
+    from benchmarks.fairness import chosen, run
+
+    run(
+        options.checkpoints,
+        options.model,
+        options.neighbour,
+        chosen(options.requests),
+        options.rounds,
         options.command_line,
     )
     return 0

@@ -39,6 +39,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+LONGEST_TEXT = 4000
+"""Characters of a text in a problem document, at most: what a client sent is not sent back in full."""
+
 
 class EngramError(Exception):
     """An error for a client: `detail` says what is wrong; place, expected and got, where they apply, say where."""
@@ -67,7 +70,8 @@ class EngramError(Exception):
     def problem(self) -> dict[str, Any]:
         """Return the error as a problem document (RFC 9457)."""
         known = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
-        return known | {"detail": self.detail} | self.more
+        told = {"detail": self.detail} | self.more
+        return known | {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in told.items()}
 
 
 class InvalidRequest(EngramError):

@@ -21,6 +21,7 @@ from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
+from app.api.decoders import Decoders
 from app.api.methods import AnswerHead
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
@@ -86,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
-    app.state.closing = None
+    app.state.decoders, app.state.closing = Decoders(), None
     app.state.sessions = SessionService(
         models,
         writer,
@@ -120,6 +121,7 @@ def serve(settings: Settings) -> int:
         access_log=settings.access_log,
         ws="websockets-sansio",
         ws_max_size=2 * settings.max_body_bytes,
+        ws_per_message_deflate=False,  # it would compress large answers on the event loop
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
         lifespan="on",
     )
@@ -169,6 +171,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in kept:
             task.cancel()
         await _close(app.state)
+        await asyncio.to_thread(app.state.decoders.close)
 
 
 async def _close(state: State) -> None:

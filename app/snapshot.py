@@ -27,6 +27,9 @@ LARGE = 2**20
 ROUNDING = 1e-5
 """How far back ends may differ in the state before the first step."""
 
+MAX_HEADER_BYTES = 2**16
+"""Bytes of a snapshot's header, at most: what it takes beside the state. A state has some ten leaves."""
+
 PREFIX = "engram."
 DIGEST = f"{PREFIX}digest"
 
@@ -59,6 +62,9 @@ class Snapshot:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Snapshot":
         """Raises InvalidSnapshot where it is none, of another version, or not as it was written."""
+        size = int.from_bytes(data[:8], "little")
+        if size > MAX_HEADER_BYTES:
+            raise _invalid(f"this is no safetensors file of a session: its header would be of {size} bytes")
         try:
             state, metadata = load(data), _metadata(data)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
@@ -120,7 +126,7 @@ def _digest(metadata: Mapping[str, str], state: Mapping[str, Any]) -> str:
     shapes = {name: [str(leaf.dtype), *leaf.shape] for name, leaf in state.items()}
     digest = hashlib.sha256(json.dumps([dict(metadata), shapes], sort_keys=True).encode())
     for name in sorted(state):
-        digest.update(np.ascontiguousarray(state[name]).tobytes())
+        digest.update(np.ascontiguousarray(state[name]).data)
     return digest.hexdigest()
 
 

@@ -38,7 +38,7 @@ FORBIDDEN |= {
 
 FORBIDDEN |= {
     f"benchmarks/{name}.py": ["torch", "training", "models.artefact", "models.contract", "models.registry"]
-    for name in ("server", "served_steps", "durability", "sessions")
+    for name in ("server", "served_steps", "durability", "sessions", "fairness", "worst_requests")
 }
 
 ONLY_IN_MAIN = (

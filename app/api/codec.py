@@ -4,8 +4,10 @@ In msgpack an array is {"shape": [T, I], "data": bytes}, the bytes float32, litt
 nested lists is taken too.
 """
 
+import asyncio
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,12 @@ from app.errors import MalformedBody
 
 JSON_PROTOCOL = "engram.json"
 MSGPACK_PROTOCOL = "engram.msgpack"
+
+MAX_AXES = 8
+"""Axes of an array in msgpack, at most: inputs have two."""
+
+PIECE_BYTES = 2**17
+"""Numbers that are written as JSON at once, in bytes: one or two milliseconds of work."""
 
 
 def decode_json(data: bytes | str) -> dict[str, Any]:
@@ -42,10 +50,42 @@ def encode_json(document: Any) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
 
 
+def json_pieces(document: Any) -> Iterator[bytes]:
+    """Yield the bytes of encode_json in pieces, each of some PIECE_BYTES of numbers."""
+    piece = bytearray()
+    for part in _json_parts(document):
+        piece += part
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
+
+
+def slices(data: bytes) -> Iterator[bytes]:
+    """Yield a file in pieces of PIECE_BYTES."""
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
+
+
+async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield pieces; other tasks run between them."""
+    for number, piece in enumerate(pieces):
+        if number:
+            await asyncio.sleep(0)
+        yield piece
+
+
+def array_bytes(document: Any) -> int:
+    """Return the bytes of the arrays in a document of dicts and lists."""
+    if isinstance(document, np.ndarray):
+        return document.nbytes
+    items = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    return sum(map(array_bytes, items))
+
+
 def decode_msgpack(data: bytes) -> dict[str, Any]:
     """Return the msgpack map in `data`, its arrays as NumPy arrays. Raises MalformedBody."""
     try:
-        value = msgpack.unpackb(data, object_hook=_array)
+        value = msgpack.unpackb(data, object_hook=_array, ext_hook=_refuse_extension)
     except MalformedBody:
         raise
     except Exception as error:  # msgpack raises ValueError and several classes of its own
@@ -84,6 +124,32 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
+def _json_parts(value: Any) -> Iterator[bytes]:
+    """Yield a value as JSON; no part has more than PIECE_BYTES of numbers."""
+    if array_bytes(value) <= PIECE_BYTES:
+        yield encode_json(value)
+    elif isinstance(value, dict):
+        yield from _separated(
+            b"{}", (itertools.chain((orjson.dumps(key), b":"), _json_parts(item)) for key, item in value.items())
+        )
+    elif isinstance(value, np.ndarray) and value[0].nbytes <= PIECE_BYTES:
+        rows = PIECE_BYTES // value[0].nbytes
+        groups = (value[start : start + rows] for start in range(0, len(value), rows))
+        yield from _separated(b"[]", ((encode_json(group)[1:-1],) for group in groups))
+    else:
+        yield from _separated(b"[]", map(_json_parts, value))
+
+
+def _separated(brackets: bytes, items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """Yield items, each in parts, with commas between them and brackets around them."""
+    yield brackets[:1]
+    for number, parts in enumerate(items):
+        if number:
+            yield b","
+        yield from parts
+    yield brackets[1:]
+
+
 def _plain(value: Any) -> Any:
     """Arrays that orjson does not take as they are: those whose rows do not lie one after the other."""
     if isinstance(value, np.ndarray):
@@ -97,12 +163,20 @@ def _raw(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as msgpack")
 
 
+def _refuse_extension(code: int, _: bytes) -> Any:
+    raise MalformedBody(f"msgpack extension type {code} is not taken", expected="a msgpack map without extension types")
+
+
 def _array(value: dict[Any, Any]) -> Any:
     if value.keys() != {"shape", "data"}:
         return value
     shape, data = value["shape"], value["data"]
-    if not isinstance(data, bytes) or not isinstance(shape, list) or not all(type(size) is int for size in shape):
+    if not isinstance(data, bytes) or not isinstance(shape, list):
         raise MalformedBody('an array must be {"shape": [sizes], "data": bytes}', expected="sizes and bytes")
+    if len(shape) > MAX_AXES or not all(type(size) is int for size in shape):
+        raise MalformedBody(
+            f"the shape of an array must be at most {MAX_AXES} sizes", expected=f"at most {MAX_AXES} sizes"
+        )
     if not shape or min(shape) < 0 or 4 * int(np.prod(shape, dtype=object)) != len(data):
         raise MalformedBody(
             f"an array of shape {shape} has {len(data)} bytes of data", expected="4 bytes for each number"

@@ -5,13 +5,13 @@ All of it is found by coroutines: FastAPI runs other functions in threads, one a
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
-from app.api.codec import decode_json
+from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
 from app.catalogue import ModelCatalogue
 from app.errors import BodyTooLarge
@@ -42,10 +42,16 @@ async def _metrics(connection: HTTPConnection) -> Metrics:
     return metrics
 
 
+async def _decoders(connection: HTTPConnection) -> Decoders:
+    decoders: Decoders = connection.app.state.decoders
+    return decoders
+
+
 TheSettings = Annotated[Settings, Depends(_settings)]
 TheModels = Annotated[ModelCatalogue, Depends(_models)]
 TheSessions = Annotated[SessionService, Depends(_sessions)]
 TheMetrics = Annotated[Metrics, Depends(_metrics)]
+TheDecoders = Annotated[Decoders, Depends(_decoders)]
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -54,7 +60,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises BodyTooLarge, UnsupportedEncoding, or MalformedBody where it is not what its Content-Encoding says.
     """
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isascii() and announced.isdigit() and int(announced) > limit:
         raise too_large(int(announced), limit)
     coding = content_encoding(request)
     chunks = _at_most(request.stream(), limit)
@@ -73,18 +79,12 @@ async def _at_most(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
         yield chunk
 
 
-async def _body(request: Request, settings: TheSettings) -> dict[str, Any]:
-    """Read the body as JSON. Raises BodyTooLarge or MalformedBody."""
-    return decode_json(await read_body(request, settings.max_body_bytes))
+async def _body(request: Request, settings: TheSettings) -> bytes:
+    return await read_body(request, settings.max_body_bytes)
 
 
-async def _optional_body(request: Request, settings: TheSettings) -> dict[str, Any]:
-    """Read the body as JSON; none is an empty object. Raises BodyTooLarge or MalformedBody."""
-    return decode_json(await read_body(request, settings.max_body_bytes) or b"{}")
-
-
-Body = Annotated[dict[str, Any], Depends(_body)]
-OptionalBody = Annotated[dict[str, Any], Depends(_optional_body)]
+Body = Annotated[bytes, Depends(_body)]
+"""The body of a request. Raises BodyTooLarge."""
 
 
 def too_large(size: int, limit: int) -> BodyTooLarge:

@@ -1,5 +1,6 @@
 """From what a client sent to arrays: every refusal names the place, what was expected and what came."""
 
+import itertools
 import math
 import reprlib
 from typing import Any
@@ -13,6 +14,9 @@ from app.errors import InvalidInput
 FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)
 """The largest float64 that float32 rounds to a finite number; NumPy prints float32's own as 3.4028235e+38, above it."""
 
+NUMBERS = frozenset((int, float, bool))
+BRIEF_LENGTH = 60
+
 
 def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_sequences: int) -> tuple[list[Array], bool]:
     """Return the sequences of an /infer request, each float32 [T, width], and whether they came as a batch.
@@ -20,7 +24,7 @@ def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_seque
     value: [T][width], or [B][T][width] where each sequence has a length of its own; one sequence of tokens may also
     come as [T]. Raises InvalidInput.
     """
-    if not _is_batch(value):
+    if not _is_batch(value, max(max_steps, max_sequences)):
         return [parse_sequence(value, expected, max_steps)], False
     if len(value) > max_sequences:
         raise InvalidInput(
@@ -36,7 +40,7 @@ def parse_sequence(value: Any, expected: InputFormat, max_steps: int, place: str
     """Return one sequence as float32 [T, width].
 
     value: a list of T steps, each a list of `width` numbers, or of one token, which may then stand without its list;
-    true and false pass for 1 and 0. Raises InvalidInput.
+    true and false pass for 1 and 0. Raises InvalidInput for the first fault.
     """
     if not isinstance(value, (list, np.ndarray)):
         raise _invalid(place, "a list of steps, each a list of numbers", value)
@@ -49,72 +53,105 @@ def parse_sequence(value: Any, expected: InputFormat, max_steps: int, place: str
             expected=f"at most {max_steps} steps",
             got=f"{len(value)}",
         )
-    numbers = _as_numbers(value)
-    if numbers is not None and numbers.ndim == 1 and expected.vocabulary_size is not None:
-        numbers = numbers[:, np.newaxis]
-    if numbers is None or numbers.shape != (len(value), expected.width) or not _are_valid(numbers, expected):
-        raise _first_fault(value, expected, place)
-    return numbers.astype(np.float32)
+    if isinstance(value, np.ndarray) and value.shape == (len(value), expected.width):
+        return _checked(value.ravel(), expected, place)
+    steps = value.tolist() if isinstance(value, np.ndarray) else value
+    if expected.vocabulary_size is not None and not any(isinstance(step, (list, np.ndarray)) for step in steps):
+        return _checked(steps, expected, place, alone=True)
+    return _parse_steps(steps, expected, place)
 
 
 def brief(value: Any) -> str:
     """Return a short text for a value of any size and depth."""
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return cut(_BRIEF.repr(value))
 
 
-def _is_batch(value: Any) -> bool:
+def cut(text: str) -> str:
+    """Return a text, or the beginning of a long one."""
+    return text if len(text) <= BRIEF_LENGTH else f"{text[: BRIEF_LENGTH - 3]}..."
+
+
+class _Brief(reprlib.Repr):
+    """Looks at a few items only, where reprlib sorts all keys of an object and writes bytes and arrays in full."""
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return super().repr_dict(dict(itertools.islice(x.items(), self.maxdict + 1)), level)
+
+    def repr_bytes(self, x: bytes, _: int) -> str:
+        return f"{len(x)} bytes"
+
+    def repr_ndarray(self, x: Array, _: int) -> str:
+        return f"an array of shape {list(x.shape)}"
+
+
+_BRIEF = _Brief()
+
+
+def _is_batch(value: Any, most: int) -> bool:
+    """Return whether a value holds sequences, not steps, as its first `most` items show."""
     return isinstance(value, list) and any(
-        isinstance(step, list) and step and isinstance(step[0], list) for step in value
+        isinstance(step, list) and step and isinstance(step[0], list) for step in itertools.islice(value, most)
     )
 
 
-def _as_numbers(value: Any) -> Array | None:
-    """Return the numbers as an array of one type, or None where they are ragged or not numbers."""
+def _parse_steps(steps: list[Any], expected: InputFormat, place: str) -> Array:
+    """Return a sequence of lists as float32 [T, width]. Raises InvalidInput for the first fault."""
+    steps = [step.tolist() if isinstance(step, np.ndarray) and step.ndim == 1 else step for step in steps]
+    width = expected.width
+    whole = next((t for t, step in enumerate(steps) if type(step) is not list or len(step) != width), len(steps))
+    sequence = _checked(list(itertools.chain.from_iterable(steps[:whole])), expected, place)
+    if whole < len(steps):
+        raise _step_fault(steps[whole], expected, f"{place}[{whole}]")
+    return sequence
+
+
+def _checked(values: list[Any] | Array, expected: InputFormat, place: str, alone: bool = False) -> Array:
+    """Return the values of whole steps as float32 [T, width]; alone: steps that stand without their lists.
+
+    Raises InvalidInput for the first value that is no number, or none that a step may have.
+    """
+    numbers = values if isinstance(values, np.ndarray) else _leading_numbers(values)
+    valid = _are_valid(numbers, expected)
+    first = len(numbers) if valid.all() else int(valid.argmin())
+    if first == len(values):
+        return numbers.reshape(-1, expected.width).astype(np.float32)
+    t, i = divmod(first, expected.width)
+    raise _number_fault(values[first], expected, f"{place}[{t}]" if alone else f"{place}[{t}][{i}]")
+
+
+def _leading_numbers(values: list[Any]) -> Array:
+    """Return the values up to the first that is no number, as float64 [N]."""
+    count = len(values)
+    if not NUMBERS.issuperset(map(type, values)):
+        count = [kind in NUMBERS for kind in map(type, values)].index(False)
     try:
-        array = np.asarray(value)
-    except ValueError:
-        return None
-    if array.dtype == object and all(_is_number(number) for number in array.flat):
-        array = array.astype(np.float64)  # integers beyond 64 bits
-    return array if array.dtype.kind in "fiub" else None
+        return np.fromiter(values, np.float64, count)
+    except OverflowError:  # an integer beyond any float
+        return np.array([value if abs(value) <= FLOAT32_MAX else math.inf for value in values[:count]], np.float64)
 
 
-def _are_valid(numbers: Array, expected: InputFormat) -> bool:
+def _are_valid(numbers: Array, expected: InputFormat) -> Array:
+    """Return which of the numbers, [N], a step may have."""
     if expected.vocabulary_size is None:
-        return bool((np.abs(numbers, dtype=np.float64) <= FLOAT32_MAX).all())
-    return bool(((numbers >= 0) & (numbers < expected.vocabulary_size) & (numbers == np.floor(numbers))).all())
+        valid: Array = np.abs(numbers, dtype=np.float64) <= FLOAT32_MAX
+    else:
+        valid = (numbers >= 0) & (numbers < expected.vocabulary_size) & (numbers == np.floor(numbers))
+    return valid
 
 
-def _first_fault(value: Any, expected: InputFormat, place: str) -> InvalidInput:
-    """Return the error for the first thing that is wrong with a sequence that could not be taken as it is."""
-    steps = value.tolist() if isinstance(value, np.ndarray) else value
-    alone = expected.vocabulary_size is not None and not any(isinstance(step, (list, np.ndarray)) for step in steps)
-    for t, step in enumerate(steps):
-        fault = (_number_fault if alone else _step_fault)(step, expected, f"{place}[{t}]")
-        if fault is not None:
-            return fault
-    return _invalid(place, f"a list of steps, each a list of {_count(expected)}", value)
-
-
-def _step_fault(step: Any, expected: InputFormat, place: str) -> InvalidInput | None:
-    if not isinstance(step, (list, np.ndarray)):
+def _step_fault(step: Any, expected: InputFormat, place: str) -> InvalidInput:
+    if not isinstance(step, list):
         return _invalid(place, f"a list of {_count(expected)}", step)
-    if len(step) != expected.width:
-        return InvalidInput(
-            f"{place}: expected {_count(expected)}, got {len(step)}",
-            place=place,
-            expected=_count(expected),
-            got=f"{len(step)} numbers",
-        )
-    numbers = enumerate(step.tolist() if isinstance(step, np.ndarray) else step)
-    faults = (_number_fault(number, expected, f"{place}[{i}]") for i, number in numbers)
-    return next((fault for fault in faults if fault is not None), None)
+    return InvalidInput(
+        f"{place}: expected {_count(expected)}, got {len(step)}",
+        place=place,
+        expected=_count(expected),
+        got=f"{len(step)} numbers",
+    )
 
 
-def _number_fault(number: Any, expected: InputFormat, place: str) -> InvalidInput | None:
-    if _is_number(number) and _are_valid(np.asarray(number, np.float64), expected):
-        return None
+def _number_fault(number: Any, expected: InputFormat, place: str) -> InvalidInput:
+    number = number.item() if isinstance(number, np.generic) else number
     if expected.vocabulary_size is None:
         return _invalid(place, "a finite number within the range of float32", number)
     return _invalid(place, f"a token, a whole number from 0 to {expected.vocabulary_size - 1}", number)
@@ -125,10 +162,6 @@ def _count(expected: InputFormat) -> str:
     if expected.vocabulary_size is not None:
         return "one token"
     return f"{expected.width} number" + ("s" if expected.width > 1 else "")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= FLOAT32_MAX
 
 
 def _invalid(place: str, expected: str, got: Any) -> InvalidInput:

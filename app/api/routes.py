@@ -1,17 +1,17 @@
 """The HTTP interface. Routes hold no logic: they parse, ask a service, and answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any
 
 import safetensors.numpy
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from app.api.codec import decode_json, encode_json
+from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns, json_pieces, slices
 from app.api.deps import (
     Body,
-    OptionalBody,
+    TheDecoders,
     TheMetrics,
     TheModels,
     TheSessions,
@@ -19,7 +19,7 @@ from app.api.deps import (
     read_body,
     unless_disconnected,
 )
-from app.api.inputs import parse_sequence, parse_sequences
+from app.api.requests import Sequences, read_document, read_infer, read_steps
 from app.api.schemas import (
     LARGEST,
     ForkRequest,
@@ -35,19 +35,16 @@ from app.api.schemas import (
     StateAnswer,
     StepsAnswer,
     StepsRequest,
-    parse,
 )
 from app.engine.run import Result
 from app.errors import EngramError, Unavailable, UpgradeRequired
 from app.past import CHUNK_STEPS, Piece
 from app.session import SessionInfo
 from app.sessions import SessionService
+from app.snapshot import LARGE, MAX_HEADER_BYTES
 
 SAFETENSORS = "application/x-safetensors"
 JSON_LINES = "application/x-ndjson"
-
-SNAPSHOT_HEADER_BYTES = 65_536
-"""What a snapshot takes beside the state."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -89,6 +86,19 @@ def answer(document: Any, status: int = 200) -> Response:
     return Response(encode_json(document), status, media_type="application/json")
 
 
+def answer_numbers(document: Any) -> Response:
+    """Return a document of arrays as JSON, written in pieces while it is sent where there are many numbers."""
+    if array_bytes(document) <= PIECE_BYTES:
+        return answer(document)
+    return StreamingResponse(in_turns(json_pieces(document)), media_type="application/json")
+
+
+def answer_file(data: bytes) -> Response:
+    """Return a safetensors file, sent in pieces."""
+    headers = {"Content-Length": str(len(data))}
+    return StreamingResponse(in_turns(slices(data)), headers=headers, media_type=SAFETENSORS)
+
+
 @router.get("/models", response_model=list[ModelAnswer], tags=["models"])
 async def list_models(models: TheModels) -> Response:
     """List the models that are served."""
@@ -103,18 +113,24 @@ async def describe_model(name: str, models: TheModels) -> Response:
 
 @router.post("/infer", response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
 async def infer(
-    request: Request, body: Body, models: TheModels, sessions: TheSessions, settings: TheSettings
+    request: Request,
+    body: Body,
+    models: TheModels,
+    sessions: TheSessions,
+    settings: TheSettings,
+    decoders: TheDecoders,
 ) -> Response:
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
-    wanted = parse(InferRequest, body)
+    formats = {model.name: model.inputs for model in models}
+    limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
+    wanted, sequences = await decoders.call(read_infer, body, formats, *limits)
     model = models.get(wanted.model)
+    inputs, batched = sequences or Sequences([], False)
     model.memory.check(wanted.memory_size)
     trace = model.traces(wanted.trace)
-    limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
-    inputs, batched = parse_sequences(wanted.inputs, model.inputs, *limits)
     model.check_trace_bytes(trace, sum(map(len, inputs)), wanted.memory_size)
     results = await unless_disconnected(request, sessions.infer(model, inputs, trace, wanted.memory_size))
-    return answer(_batch(results) if batched else _single(results[0]))
+    return answer_numbers(_batch(results) if batched else _single(results[0]))
 
 
 @router.post(
@@ -129,15 +145,16 @@ async def open_session(
     request: Request,
     sessions: TheSessions,
     settings: TheSettings,
+    decoders: TheDecoders,
     model: Annotated[str | None, Query(description="for a snapshot: the model, where it has several names")] = None,
     idempotency_key: IdempotencyKey = None,
     content_type: Annotated[str, Header(include_in_schema=False)] = "application/json",
 ) -> Response:
     """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
     if SAFETENSORS in content_type.lower():
-        data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + SNAPSHOT_HEADER_BYTES))
+        data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES))
         return _opened(await sessions.restore(data, model, idempotency_key), sessions, "sessions/")
-    wanted = parse(OpenRequest, decode_json(await read_body(request, settings.max_body_bytes)))
+    wanted = await decoders.call(read_document, await read_body(request, settings.max_body_bytes), OpenRequest)
     return _opened(await sessions.open(wanted.model, wanted.memory_size, idempotency_key), sessions, "sessions/")
 
 
@@ -168,14 +185,15 @@ async def delete_session(session: str, sessions: TheSessions) -> Response:
     tags=["sessions"],
     openapi_extra=documented_body(StepsRequest),
 )
-async def step_session(session: str, body: Body, sessions: TheSessions, settings: TheSettings) -> Response:
+async def step_session(
+    session: str, body: Body, sessions: TheSessions, settings: TheSettings, decoders: TheDecoders
+) -> Response:
     """Step a session over a sequence; concurrent requests are served one after the other."""
-    wanted = parse(StepsRequest, body)
     model = (await sessions.find(session)).model
+    wanted, inputs = await decoders.call(read_steps, body, model.inputs, settings.max_steps)
     trace = model.traces(wanted.trace)
-    inputs = parse_sequence(wanted.inputs, model.inputs, settings.max_steps)
     result, step = await sessions.step(session, inputs, trace, wanted.if_step)
-    return answer({"outputs": result.outputs, "trace": result.trace, "step": step})
+    return answer_numbers({"outputs": result.outputs, "trace": result.trace, "step": step})
 
 
 @router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["time travel"])
@@ -190,9 +208,10 @@ async def reset_session(session: str, sessions: TheSessions) -> Response:
     tags=["time travel"],
     openapi_extra=documented_body(RewindRequest),
 )
-async def rewind_session(session: str, body: Body, sessions: TheSessions) -> Response:
+async def rewind_session(session: str, body: Body, sessions: TheSessions, decoders: TheDecoders) -> Response:
     """Put a session back to a step that it was at; until its next step, it can also be put forward again."""
-    return answer(_session(await sessions.rewind(session, parse(RewindRequest, body).step), sessions))
+    wanted = await decoders.call(read_document, body, RewindRequest)
+    return answer(_session(await sessions.rewind(session, wanted.step), sessions))
 
 
 @router.post(
@@ -204,10 +223,15 @@ async def rewind_session(session: str, body: Body, sessions: TheSessions) -> Res
     openapi_extra=documented_body(ForkRequest, required=False),
 )
 async def fork_session(
-    session: str, body: OptionalBody, sessions: TheSessions, idempotency_key: IdempotencyKey = None
+    session: str,
+    body: Body,
+    sessions: TheSessions,
+    decoders: TheDecoders,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Open a session that shares the past of another, up to where that one is or to an earlier step."""
-    return _opened(await sessions.fork(session, parse(ForkRequest, body).step, idempotency_key), sessions, "../")
+    wanted = await decoders.call(read_document, body or b"{}", ForkRequest)
+    return _opened(await sessions.fork(session, wanted.step, idempotency_key), sessions, "../")
 
 
 @router.get(
@@ -220,7 +244,7 @@ async def snapshot_session(
     session: str, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
 ) -> Response:
     """Return the session in a file, as it is or as it was at a step."""
-    return Response(await sessions.snapshot(session, step), media_type=SAFETENSORS)
+    return answer_file(await sessions.snapshot(session, step))
 
 
 @router.get(
@@ -264,9 +288,11 @@ async def read_state(
     reached, state = await sessions.state(session, step)
     chosen = {name: state[name] for name in wanted}
     if SAFETENSORS in accept.lower():
-        data = safetensors.numpy.save(chosen, {"session": session, "model": model.name, "step": str(reached)})
-        return Response(data, media_type=SAFETENSORS)
-    return answer({"id": session, "step": reached, "state": chosen})
+        told = {"session": session, "model": model.name, "step": str(reached)}
+        if array_bytes(chosen) < LARGE:
+            return answer_file(safetensors.numpy.save(chosen, told))
+        return answer_file(await asyncio.to_thread(safetensors.numpy.save, chosen, told))
+    return answer_numbers({"id": session, "step": reached, "state": chosen})
 
 
 @router.get("/stream", include_in_schema=False)
@@ -316,19 +342,29 @@ def _opened(session: SessionInfo, sessions: SessionService, place: str) -> Respo
 
 
 async def _lines(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-    """Yield a line for each step, and, where it breaks off, one with the error."""
+    """Yield a line for each step, several at a time, and, where it breaks off, one with the error."""
     if first is None:
         return
-    yield _piece_lines(first)
     try:
-        async for piece in rest:
-            yield _piece_lines(piece)
+        async for piece in _chained(first, rest):
+            async for lines in in_turns(_piece_lines(piece)):
+                yield lines
     except EngramError as error:
         yield encode_json({"error": error.problem()}) + b"\n"
 
 
-def _piece_lines(piece: Piece) -> bytes:
-    return b"".join(_step_line(piece, row) for row in range(len(piece.inputs)))
+async def _chained(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def _piece_lines(piece: Piece) -> Iterator[bytes]:
+    """Yield the lines of the steps, as many at a time as have PIECE_BYTES of numbers."""
+    step = piece.inputs[0].nbytes + array_bytes({**piece.result.trace, "": piece.result.outputs}) // len(piece.inputs)
+    rows = max(1, PIECE_BYTES // step)
+    for start in range(0, len(piece.inputs), rows):
+        yield b"".join(_step_line(piece, row) for row in range(len(piece.inputs))[start : start + rows])
 
 
 def _step_line(piece: Piece, row: int) -> bytes:

@@ -6,15 +6,21 @@ Sequences are checked in `inputs.py`, not here: they are large, and theirs is th
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, WithJsonSchema
 
-from app.api.inputs import brief
+from app.api.inputs import brief, cut
 from app.errors import InvalidRequest
 
 Document = TypeVar("Document", bound=BaseModel)
 
 LARGEST = 2**63 - 1
 """The largest number of a step or a frame."""
+
+MAX_NAMES = 256
+"""Names of traces in a request, at most: no model has so many."""
+
+NAME_LENGTH = 255
+"""Characters of the name of a model or a trace, at most: models are named as their directories."""
 
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 SEQUENCE: dict[str, Any] = {"type": "array", "items": NUMBERS, "description": "[T][input_size]"}
@@ -28,6 +34,8 @@ MemorySize = Annotated[
     int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
 ]
 Numbers = Annotated[Any, WithJsonSchema(NESTED)]
+Name = Annotated[str, Field(max_length=NAME_LENGTH)]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast()]
 
 
 class Request(BaseModel):
@@ -35,27 +43,27 @@ class Request(BaseModel):
 
 
 class InferRequest(Request):
-    model: str = Field(description="the name of a model")
+    model: Name = Field(description="the name of a model")
     inputs: SequenceOrBatch = Field(description="one sequence, or a batch of sequences of any lengths")
-    trace: list[str] = Field([], description="names of the traces to return")
+    trace: Names = Field([], description="names of the traces to return")
     memory_size: MemorySize = None
 
 
 class OpenRequest(Request):
-    model: str = Field(description="the name of a model")
+    model: Name = Field(description="the name of a model")
     memory_size: MemorySize = None
 
 
 class StreamQuery(BaseModel):
     """The parameters of /stream."""
 
-    model: str
+    model: Name
     memory_size: MemorySize = None
 
 
 class StepsRequest(Request):
     inputs: InputSequence = Field(description="the steps to take")
-    trace: list[str] = Field([], description="names of the traces to return")
+    trace: Names = Field([], description="names of the traces to return")
     if_step: int | None = Field(None, ge=0, le=LARGEST, description="refuse (409) unless the session is at this step")
 
 
@@ -71,7 +79,7 @@ class Frame(Request):
     """What a client sends over a WebSocket."""
 
     inputs: InputSequence
-    trace: list[str] = []
+    trace: Names = []
     seq: int | None = Field(None, ge=0, le=LARGEST)
 
 
@@ -156,17 +164,24 @@ class ProblemAnswer(BaseModel):
 
 def parse(document: type[Document], values: dict[str, Any]) -> Document:
     """Return the request that the values make. Raises InvalidRequest for the first thing that is wrong."""
+    if document.model_config.get("extra") == "forbid" and len(values) > len(document.model_fields):
+        raise _unknown_key(document, next(key for key in values if key not in document.model_fields))
     try:
         return document.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = error.errors(include_url=False)[0]  # of few: one for each field, one for the first name of a list
         place = place_of(problem["loc"])
-        known = ", ".join(document.model_fields)
         if problem["type"] == "extra_forbidden":
-            raise InvalidRequest(f"unknown key {place!r}", place=place, expected=f"one of {known}") from None
+            raise _unknown_key(document, place) from None
         if problem["type"] == "missing":
+            known = ", ".join(document.model_fields)
             raise InvalidRequest(f"key {place!r} is missing", place=place, expected=f"an object with {known}") from None
         raise invalid_value(place, problem["msg"], problem["input"]) from None
+
+
+def _unknown_key(document: type[BaseModel], key: str) -> InvalidRequest:
+    shown = cut(key)
+    return InvalidRequest(f"unknown key {shown!r}", place=shown, expected=f"one of {', '.join(document.model_fields)}")
 
 
 def invalid_value(place: str, message: str, value: Any) -> InvalidRequest:

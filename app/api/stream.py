@@ -22,10 +22,12 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from app.api.codec import CODECS, JSON_PROTOCOL, Codec
-from app.api.deps import TheMetrics, TheSessions, TheSettings, too_large
-from app.api.inputs import parse_sequence
+from app.api.codec import CODECS, JSON_PROTOCOL, Codec, in_turns, json_pieces
+from app.api.decoders import Decoders
+from app.api.deps import TheDecoders, TheMetrics, TheSessions, TheSettings, too_large
+from app.api.requests import read_frame
 from app.api.schemas import Frame, StreamQuery, parse
+from app.backends.base import Array
 from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, NotFound, SessionGone
 from app.metrics import Metrics
 from app.session import Session
@@ -35,6 +37,9 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 router = APIRouter()
+
+MAX_TRACE_BYTES = 4 * 2**20
+"""Bytes of the traces in an answer, at most: a frame is sent whole, and copied several times on its way."""
 
 
 class State(enum.Enum):
@@ -48,18 +53,23 @@ class State(enum.Enum):
 
 @router.websocket("/stream")
 async def stream_new_session(
-    socket: WebSocket, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics
+    socket: WebSocket, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics, decoders: TheDecoders
 ) -> None:
     """Open a session of ?model=NAME, with &memory_size=N if asked, and stream it."""
-    await _Stream(socket, sessions, settings, metrics).run(None)
+    await _Stream(socket, sessions, settings, metrics, decoders).run(None)
 
 
 @router.websocket("/sessions/{session}/stream")
 async def stream_session(
-    socket: WebSocket, session: str, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics
+    socket: WebSocket,
+    session: str,
+    sessions: TheSessions,
+    settings: TheSettings,
+    metrics: TheMetrics,
+    decoders: TheDecoders,
 ) -> None:
     """Stream an open session."""
-    await _Stream(socket, sessions, settings, metrics).run(session)
+    await _Stream(socket, sessions, settings, metrics, decoders).run(session)
 
 
 @router.websocket("/{path:path}")
@@ -78,11 +88,19 @@ def _error_frame(error: EngramError) -> dict[str, Any]:
 class _Stream:
     """One WebSocket from its greeting to its close."""
 
-    def __init__(self, socket: WebSocket, sessions: SessionService, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        socket: WebSocket,
+        sessions: SessionService,
+        settings: Settings,
+        metrics: Metrics,
+        decoders: Decoders,
+    ) -> None:
         self._socket = socket
         self._sessions = sessions
         self._settings = settings
         self._metrics = metrics
+        self._decoders = decoders
         self._codec = _choose_codec(socket)
         self._state = State.OPENING
         task = asyncio.current_task()
@@ -130,7 +148,8 @@ class _Stream:
                 self._state = State.WAITING
                 message = await self._receive(session)
                 self._state = State.STEPPING
-                await self._send(await self._carry_out(session, self._read(message)))
+                frame, inputs = await self._read(session, message)
+                await self._send(await self._carry_out(session, frame, inputs))
         finally:
             self._state = State.CLOSED  # a wake-up that is on its way must not cancel the last frames
             session.ended.remove_done_callback(self._wake)
@@ -151,33 +170,37 @@ class _Stream:
         if self._state is State.WAITING:
             self._task.cancel()
 
-    def _read(self, message: dict[str, Any]) -> Frame:
+    async def _read(self, session: Session, message: dict[str, Any]) -> tuple[Frame, Array]:
+        """Return the frame in a message, and its inputs, float32 [T, width]."""
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"], message.get("reason"))
-        data = message.get("bytes") if self._codec.binary else message.get("text")
+        data: bytes | str | None = message.get("bytes") if self._codec.binary else message.get("text")
         if data is None:
             expected = "binary" if self._codec.binary else "text"
             raise MalformedBody(f"{self._codec.protocol} has {expected} frames", expected=f"a {expected} frame")
-        size = len(data.encode() if isinstance(data, str) else data)
-        if size > self._settings.max_body_bytes:
-            raise too_large(size, self._settings.max_body_bytes)
-        return parse(Frame, self._codec.decode(data))
+        data = data.encode() if isinstance(data, str) else data
+        if len(data) > self._settings.max_body_bytes:
+            raise too_large(len(data), self._settings.max_body_bytes)
+        limits = (session.model.inputs, self._settings.max_steps)
+        return await self._decoders.call(read_frame, data, self._codec.protocol, *limits)
 
-    async def _carry_out(self, session: Session, frame: Frame) -> dict[str, Any]:
+    async def _carry_out(self, session: Session, frame: Frame, inputs: Array) -> dict[str, Any]:
         trace = session.model.traces(frame.trace)
-        inputs = parse_sequence(frame.inputs, session.model.inputs, self._settings.max_steps)
+        session.model.check_trace_bytes(trace, len(inputs), session.memory_size, MAX_TRACE_BYTES)
         stepped = await self._sessions.step_frame(session.id, inputs, trace, frame.seq)
         reply = {"type": "result", "seq": frame.seq, "step": stepped.step}
         if isinstance(stepped, Duplicate):
             return reply | {"duplicate": True}
+        steps = len(stepped.result.outputs)  # of a frame that came again: those that it had when it came first
+        session.model.check_trace_bytes(trace, steps, session.memory_size, MAX_TRACE_BYTES)
         return reply | {"outputs": stepped.result.outputs, "trace": stepped.result.trace}
 
     async def _send(self, document: dict[str, Any]) -> None:
-        data = self._codec.encode(document)
         if self._codec.binary:
-            await self._socket.send_bytes(data)
+            await self._socket.send_bytes(self._codec.encode(document))
         else:
-            await self._socket.send_text(data.decode())
+            pieces = [piece async for piece in in_turns(json_pieces(document))]
+            await self._socket.send_text(b"".join(pieces).decode())
 
     async def _refuse(self, error: EngramError) -> None:
         try:

@@ -1,14 +1,27 @@
+import asyncio
 import contextlib
 import math
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.api.codec import decode_json, decode_msgpack, encode_json, encode_msgpack
+from app.api.codec import (
+    PIECE_BYTES,
+    array_bytes,
+    decode_json,
+    decode_msgpack,
+    encode_json,
+    encode_msgpack,
+    in_turns,
+    json_pieces,
+    slices,
+)
 from app.errors import MalformedBody
+from tests.app.asynchronous import run
 
 float32 = arrays.arrays(np.float32, arrays.array_shapes(max_dims=3, max_side=4), elements={"allow_nan": False})
 
@@ -39,3 +52,40 @@ def test_numbers_that_are_no_json_are_decoded_to_be_refused_in_place():
 def test_any_bytes_are_an_object_or_refused(decode, data):
     with contextlib.suppress(MalformedBody):
         assert isinstance(decode(data), dict)
+
+
+LARGE = [(100_000,), (3, 100_000), (50_000, 2), (2, 3, 40_000), (0, 7), ()]
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_pieces_of_json_are_the_document_and_none_is_large(shape):
+    array = np.random.default_rng(0).random(shape, np.float32)
+    document = {"a": array, "b": [array, array.T], "c": {"d": array, "é": None}, "e": "text"}
+    pieces = list(json_pieces(document))
+    assert b"".join(pieces) == encode_json(document)
+    assert max(map(len, pieces)) < 6 * PIECE_BYTES
+    assert array_bytes(document) == 4 * array.nbytes
+
+
+def test_other_tasks_run_between_the_pieces():
+    async def test() -> None:
+        ran = []
+        asyncio.get_running_loop().call_soon(ran.append, 1)
+        async for piece in in_turns(slices(bytes(PIECE_BYTES + 1))):
+            ran.append(len(piece))
+        assert ran == [PIECE_BYTES, 1, 1]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x81\xa1a\xd4\x05\x00", "extension type 5 is not taken"),
+        (msgpack.packb({"a": {"shape": [2**62] * 100_000, "data": b""}}), "at most 8 sizes"),
+        (msgpack.packb({"a": {"shape": [1] * 9, "data": bytes(4)}}), "at most 8 sizes"),
+    ],
+)
+def test_what_would_take_long_to_decode_is_refused(data, reason):
+    with pytest.raises(MalformedBody, match=reason):
+        decode_msgpack(data)

@@ -73,3 +73,9 @@ def test_unknown_route_is_a_problem_document():
 def test_members_that_do_not_apply_are_left_out():
     assert BodyTooLarge("x").problem().keys() == {"type", "title", "status", "code", "detail"}
     assert InvalidInput("x", place="a", expected="b", got="c", step=4).problem()["step"] == 4
+
+
+def test_what_a_client_sent_is_not_sent_back_in_full():
+    status, _, document = ask("/fail", InvalidInput("x" * 10**5, place="y" * 10**5, got="z" * 10**5, step=3))
+    assert (status, document["step"]) == (422, 3)
+    assert [document[name] for name in ("detail", "place", "got")] == ["x" * 4000, "y" * 4000, "z" * 4000]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from app import snapshot
 from app.backends.base import Spec
 from app.errors import InvalidSnapshot
-from app.snapshot import Snapshot, _digest
+from app.snapshot import MAX_HEADER_BYTES, Snapshot, _digest
 
 STATE = {"memory": np.arange(6, dtype=np.float32).reshape(2, 3), "controller.h": np.array([-0.0, 1e-42], np.float32)}
 SNAPSHOT = Snapshot("dnc-copy", "f" * 64, 32, 17, STATE)
@@ -60,6 +61,14 @@ def retold(**changes: str) -> bytes:
 )
 def test_what_is_no_snapshot_is_refused_with_its_reason(data, reason):
     with pytest.raises(InvalidSnapshot, match=reason):
+        Snapshot.from_bytes(data)
+
+
+def test_large_header_is_refused_before_anything_reads_it(monkeypatch):
+    monkeypatch.setattr(snapshot, "load", lambda data: pytest.fail(f"{len(data)} bytes are read"))
+    data = save({}, {f"key {number}": "" for number in range(MAX_HEADER_BYTES // 10)})
+    assert int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES
+    with pytest.raises(InvalidSnapshot, match=r"its header would be of \d+ bytes"):
         Snapshot.from_bytes(data)
 
 

@@ -1,0 +1,126 @@
+"""Large requests are decoded in processes of their own, so that nobody else waits for them.
+
+A call into a parser, or one that frees what it has made, holds the interpreter's lock for as long as it takes: 0.3 s
+for 8 MiB of small lists. A thread would not help, for the event loop needs the same lock.
+
+    event loop            a thread               a process
+    ----------            --------               ---------
+    call() ----- data --> _ask() ---- pipe ----> function(data, ...)
+       ^---- outcome -----'  ^------- pipe ----- what it returned or raised: arrays, and few small values
+
+The processes are started when they are first needed, and end when the pipe does, also where the server was killed.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import multiprocessing
+import queue
+import signal
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from app.errors import EngramError, OutOfMemory
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+LARGE = 2**17
+"""Bytes from which a request is decoded in another process: smaller ones hold the event loop for 20 ms at most."""
+
+PROCESSES = 2
+
+
+class Decoders:
+    """Up to PROCESSES processes that decode large requests, one at a time each."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(PROCESSES, "decoder")
+        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+
+    async def call(self, function: Callable[..., T], data: bytes, *arguments: Any) -> T:
+        """Return function(data, *arguments), called here where the data are small.
+
+        function: one of a module; what it takes and returns is pickled. Raises what it raises, OutOfMemory where its
+        process ended.
+        """
+        if len(data) < LARGE:
+            return function(data, *arguments)
+        loop = asyncio.get_running_loop()
+        outcome: T | Exception = await loop.run_in_executor(self._threads, self._ask, function, data, arguments)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """End the processes, after what they are at."""
+        self._threads.shutdown()
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def _ask(self, function: Callable[..., Any], data: bytes, arguments: tuple[Any, ...]) -> Any:
+        try:
+            process = self._idle.get(block=False)
+        except queue.Empty:
+            process = _Process()
+        try:
+            outcome = process.ask(function, data, arguments)
+        except (EOFError, OSError) as error:
+            logger.error("a process that decodes requests has ended: %r", error)
+            process.close()
+            return _out_of_memory()
+        self._idle.put(process)
+        return outcome
+
+
+class _Process:
+    """A process that carries out calls, from this end of its pipe."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_carry_out_calls, args=(theirs,), name="decoder", daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, function: Callable[..., Any], data: bytes, arguments: tuple[Any, ...]) -> Any:
+        """Return what the call returns or the exception that it raises. Raises EOFError, OSError where it has ended."""
+        self._pipe.send((function, arguments))
+        self._pipe.send_bytes(data)
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+        self._process.close()
+
+
+def _carry_out_calls(pipe: "Connection[Any, Any]") -> None:
+    """Carry out what comes through the pipe until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which then closes the pipe
+    gc.disable()  # requests have no cycles, and looking for them among millions of lists takes long
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, arguments = pipe.recv()
+            pipe.send(_outcome(function, pipe.recv_bytes(), arguments))
+
+
+def _outcome(function: Callable[..., Any], data: bytes, arguments: tuple[Any, ...]) -> Any:
+    try:
+        return function(data, *arguments)
+    except EngramError as error:
+        return error.with_traceback(None)
+    except MemoryError:
+        return _out_of_memory()
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # for the server's log: a traceback itself cannot be sent
+        return error.with_traceback(None)
+
+
+def _out_of_memory() -> OutOfMemory:
+    return OutOfMemory("not enough memory is left to decode the request: send fewer steps at a time, or try later")

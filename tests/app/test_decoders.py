@@ -1,0 +1,100 @@
+"""Large requests are decoded in other processes, and the event loop goes on."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from app.api.decoders import LARGE, Decoders
+from app.api.requests import read_steps
+from app.catalogue import InputFormat
+from app.errors import InvalidInput, OutOfMemory
+
+T = TypeVar("T")
+
+SMALL, BIG = b"0", b"0" * LARGE
+
+
+def process_of(_: bytes) -> int:
+    return os.getpid()
+
+
+def end_process(_: bytes) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(_: bytes) -> None:
+    raise KeyError("a bug")
+
+
+def run_out(_: bytes) -> None:
+    raise MemoryError
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    decoders = Decoders()
+    yield decoders
+    decoders.close()
+
+
+def ask(decoders: Decoders, function: Callable[..., T], data: bytes, *arguments: Any) -> T:
+    return asyncio.run(decoders.call(function, data, *arguments))
+
+
+def test_only_large_requests_go_to_another_process(decoders):
+    assert ask(decoders, process_of, SMALL) == os.getpid()
+    first, second = ask(decoders, process_of, BIG), ask(decoders, process_of, BIG)
+    assert first == second != os.getpid()
+
+
+def test_event_loop_turns_while_a_large_request_is_decoded(decoders):
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def test() -> None:
+        turning = asyncio.ensure_future(turn())
+        body = b'{"inputs":[' + b"[0,1]," * 99_999 + b"[0,1]]}"
+        _, inputs = await decoders.call(read_steps, body, InputFormat(2), 10**6)
+        turning.cancel()
+        assert (inputs.shape, inputs.dtype, inputs.sum()) == ((100_000, 2), np.float32, 100_000)
+
+    asyncio.run(test())
+    assert turns > 20
+
+
+def test_refusal_comes_back_as_it_was_raised(decoders):
+    body = b'{"inputs":[' + b"[0,1]," * 99_999 + b"[0,null]]}"
+    with pytest.raises(InvalidInput, match="expected a finite number") as refusal:
+        ask(decoders, read_steps, body, InputFormat(2), 10**6)
+    assert refusal.value.more["place"] == "inputs[99999][1]"
+
+
+def test_bug_comes_back_with_the_place_where_it_was(decoders):
+    with pytest.raises(KeyError) as failure:
+        ask(decoders, fail, BIG)
+    assert 'raise KeyError("a bug")' in failure.value.__notes__[0]
+
+
+def test_process_that_ends_or_runs_out_of_memory_is_told_and_the_next_request_is_decoded(decoders):
+    for function in (end_process, run_out):
+        with pytest.raises(OutOfMemory, match="not enough memory is left to decode the request"):
+            ask(decoders, function, BIG)
+    assert ask(decoders, process_of, BIG) != os.getpid()
+
+
+def test_processes_end_when_the_decoders_are_closed():
+    decoders = Decoders()
+    process = Path(f"/proc/{ask(decoders, process_of, BIG)}")
+    decoders.close()
+    assert not process.exists()

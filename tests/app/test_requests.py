@@ -1,0 +1,149 @@
+"""From the bytes of a request to what it asks for: right, and however wrong, looked at only as far as need be."""
+
+import json
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from app.api.inputs import brief, parse_sequence, parse_sequences
+from app.api.requests import read_document, read_frame, read_infer, read_steps
+from app.api.schemas import Frame, InferRequest, OpenRequest, Request, RewindRequest, StepsRequest
+from app.catalogue import InputFormat
+from app.errors import EngramError, InvalidInput, InvalidRequest
+from tests.calls import python_calls
+
+PAIRS, TOKENS = InputFormat(2), InputFormat(1, vocabulary_size=7)
+REQUESTS = [*Request.__subclasses__(), RewindRequest]
+
+
+def test_infer_request_is_read_with_its_inputs_apart():
+    body = json.dumps({"model": "m", "inputs": [[[1, 2]], [[3, 4], [5, 6]]], "trace": ["usage"]}).encode()
+    wanted, sequences = read_infer(body, {"m": PAIRS}, 10, 10)
+    assert (wanted.model, wanted.trace, wanted.inputs) == ("m", ["usage"], None)
+    assert sequences is not None
+    assert ([inputs.tolist() for inputs in sequences.inputs], sequences.batched) == ([[[1, 2]], [[3, 4], [5, 6]]], True)
+    assert read_infer(body, {"other": PAIRS}, 10, 10)[1] is None
+
+
+def test_steps_and_frames_are_read_alike():
+    document = {"inputs": [[1.5, 2], [3, 4]], "trace": ["usage"]}
+    json_body, array = json.dumps(document).encode(), {"shape": [2, 2], "data": np.float32([1.5, 2, 3, 4]).tobytes()}
+    packed = msgpack.packb(document | {"inputs": array})
+    came = [
+        read_steps(json_body, PAIRS, 10),
+        read_frame(json_body, "engram.json", PAIRS, 10),
+        read_frame(packed, "engram.msgpack", PAIRS, 10),
+    ]
+    assert [(wanted.trace, wanted.inputs, inputs.tolist()) for wanted, inputs in came] == [
+        (["usage"], None, document["inputs"])
+    ] * 3
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("value", [[1] * 1000, [""] * 1000, [[]] * 1000, {"a": 1}, "x" * 1000, None])
+def test_few_errors_are_built_however_many_values_are_wrong(request_, value):
+    values = dict.fromkeys(request_.model_fields, value)
+    try:
+        request_.model_validate(values)
+    except ValidationError as error:
+        assert error.error_count() <= len(values)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_object_of_many_keys_is_refused_by_the_first_unknown_one_before_it_is_validated(request_, monkeypatch):
+    monkeypatch.setattr(request_, "model_validate", lambda values: pytest.fail(f"{len(values)} keys are validated"))
+    known = next(iter(request_.model_fields))
+    body = json.dumps({known: 1} | {f"key {number}": 1 for number in range(1000)}).encode()
+    with pytest.raises(InvalidRequest, match="unknown key 'key 0'") as refusal:
+        read_document(body, request_)
+    assert refusal.value.more["place"] == "key 0"
+
+
+STEPS, WIDTH = 200, 50
+WIDE, ROW = InputFormat(WIDTH), [0] * WIDTH
+WRONG = {
+    "the last number": ([ROW] * (STEPS - 1) + [[*ROW[1:], None]], WIDE, f"inputs[{STEPS - 1}][49]"),
+    "the last number too large": ([ROW] * (STEPS - 1) + [[*ROW[1:], 1e39]], WIDE, f"inputs[{STEPS - 1}][49]"),
+    "every number": ([[None] * WIDTH] * STEPS, WIDE, "inputs[0][0]"),
+    "the width of the last step": ([ROW] * (STEPS - 1) + [[0]], WIDE, f"inputs[{STEPS - 1}]"),
+    "a number before a step": ([[*ROW[1:], "1"], *[ROW] * STEPS, 7], WIDE, "inputs[0][49]"),
+    "a step before a number": ([7, *[ROW] * STEPS, [*ROW[1:], "1"]], WIDE, "inputs[0]"),
+    "an array's last number": (
+        np.float32([ROW] * (STEPS - 1) + [[*ROW[1:], np.nan]]),
+        WIDE,
+        f"inputs[{STEPS - 1}][49]",
+    ),
+    "an array's shape": (np.zeros((STEPS, WIDTH + 1), "f4"), WIDE, "inputs[0]"),
+    "the last token": ([0] * (STEPS - 1) + [7], TOKENS, f"inputs[{STEPS - 1}]"),
+    "the last token, in lists": ([[0]] * (STEPS - 1) + [[0.5]], TOKENS, f"inputs[{STEPS - 1}][0]"),
+    "too many numbers for steps": ([1] * 100 * STEPS, WIDE, "inputs"),
+    "too many sequences": ([[ROW]] * 100 * STEPS, WIDE, "inputs"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_first_fault_is_found_with_few_calls_a_step_and_none_a_number(case):
+    value, expected, place = WRONG[case]
+
+    def parse() -> None:
+        with pytest.raises(InvalidInput) as refusal:
+            parse_sequences(value, expected, STEPS + 2, 10)
+        assert refusal.value.more["place"] == place
+
+    assert python_calls(parse) < 4 * STEPS
+
+
+def test_text_among_numbers_takes_no_more_memory_than_it_came_with():
+    with pytest.raises(InvalidInput, match=r"inputs\[0\]\[0\]: expected a finite number"):
+        parse_sequence([["x" * 10**6]] + [[0]] * 9999, InputFormat(1), 10_000)
+
+
+HUGE: dict[str, Any] = {
+    "text": "x" * 10**5,
+    "names": ["x" * 10**5] * 3,
+    "numbers": list(range(10**5)),
+    "an object": {f"{number:05}" * 10: number for number in range(10**4)},
+    "objects": [[{f"{number:05}" * 10: [number] * 100 for number in range(100)}] * 10] * 10,
+    "escapes": "\u0000" * 10**5,
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+@pytest.mark.parametrize("key", ["model", "inputs", "trace", "memory_size", "x" * 10**5])
+def test_refusal_of_a_huge_value_is_short(case, key):
+    body = json.dumps({"model": "m", "inputs": [[0, 0]], key: HUGE[case]}).encode()
+    with pytest.raises(EngramError) as refusal:
+        read_infer(body, {"m": PAIRS}, 10, 10)
+    assert len(json.dumps(refusal.value.problem())) < 1000
+
+
+def test_brief_text_of_an_object_does_not_sort_its_keys():
+    class Key(str):
+        compared = 0
+
+        def __lt__(self, other: str) -> bool:
+            Key.compared += 1
+            return str.__lt__(self, other)
+
+    text = brief({Key(number): number for number in range(1000, 0, -1)})
+    assert text.startswith("{'")
+    assert text.endswith("...}")
+    assert Key.compared < 20
+
+
+def test_brief_text_tells_the_size_of_bytes_and_the_shape_of_arrays():
+    assert brief([b"\0" * 10**6]) == "[1000000 bytes]"
+    assert brief(np.zeros((3, 1), "f4")) == "an array of shape [3, 1]"
+
+
+def test_names_are_bounded_in_number_and_length():
+    for names, place in ((["usage"] * 257, "trace"), (["x" * 256], "trace[0]")):
+        with pytest.raises(InvalidRequest) as refusal:
+            read_infer(json.dumps({"model": "m", "inputs": [[0, 0]], "trace": names}).encode(), {"m": PAIRS}, 10, 10)
+        assert refusal.value.more["place"] == place
+    with pytest.raises(InvalidRequest, match="model: String should have at most 255 characters"):
+        read_document(json.dumps({"model": "m" * 256}).encode(), OpenRequest)
+    assert {InferRequest, StepsRequest, Frame} == {request for request in REQUESTS if "trace" in request.model_fields}
