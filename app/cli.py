@@ -654,6 +654,7 @@ def _add_bench_fairness(benchmarks: Commands) -> None:
     parser.add_argument("--neighbour", default="lstm-copy", help="the model of the session that waits")
     parser.add_argument("--requests", nargs="+", metavar="NAME", help="which requests, if not all")
     parser.add_argument("--rounds", type=_positive, default=5, help="tries of which the median is taken")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the server writes meanwhile (default: .)")
     parser.set_defaults(run=_bench_fairness)
 
 
@@ -666,6 +667,7 @@ def _bench_fairness(options: argparse.Namespace) -> int:
         options.neighbour,
         chosen(options.requests),
         options.rounds,
+        options.data_root,
         options.command_line,
     )
     return 0

@@ -77,8 +77,8 @@ class Snapshot:
             raise _invalid("it is damaged, or was changed: it does not have the digest that it was written with")
         told = {name.removeprefix(PREFIX): value for name, value in metadata.items()}
         try:
-            size = told["memory_size"]
-            memory_size = None if size == "null" else _whole_number("memory_size", size, 1)
+            slots = told["memory_size"]
+            memory_size = None if slots == "null" else _whole_number("memory_size", slots, 1)
             return cls(told["model"], told["fingerprint"], memory_size, _whole_number("step", told["step"], 0), state)
         except KeyError as error:
             raise _invalid(f"its metadata has no {PREFIX}{error.args[0]}") from None

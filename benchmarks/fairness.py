@@ -75,15 +75,25 @@ class Neighbour:
         self.outputs.append(np.frombuffer(msgpack.unpackb(answer)["outputs"]["data"], "<f4"))
 
 
-def run(checkpoints: Path, model: str, neighbour: str, requests: Sequence[str], rounds: int, command: str) -> None:
+def run(
+    checkpoints: Path,
+    model: str,
+    neighbour: str,
+    requests: Sequence[str],
+    rounds: int,
+    data_root: Path | None,
+    command: str,
+) -> None:
     """Print the table: what each request was answered, and how long the neighbour waited.
 
-    model: whom the requests are for; neighbour: the model of the session beside; command: how this was started. Raises
-    WrongOutputs where the neighbour was answered what it should not be.
+    model: whom the requests are for; neighbour: the model of the session beside; data_root: where the server's data
+    directory goes meanwhile, if not below the current directory; command: how this was started. Raises WrongOutputs
+    where the neighbour was answered what it should not be.
     """
     print(f"`{command}` on {machine()}, {load_average()};")
     print(f"{versions('uvicorn', 'orjson', 'pydantic')}; medians of {rounds}.", flush=True)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as data, running_server(checkpoints, Path(data)) as server:
+    root = data_root or Path.cwd()
+    with tempfile.TemporaryDirectory(dir=root) as data, running_server(checkpoints, Path(data)) as server:
         print_table("fairness", FAIRNESS, Plan(server.address, model, neighbour, requests, rounds))
 
 

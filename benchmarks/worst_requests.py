@@ -24,6 +24,12 @@ BODY = 8 * 2**20 - 1024
 LONGEST = 10_000
 """Steps of a long sequence: max_steps."""
 
+TRACES = 60 * 2**20
+"""Bytes of the traces of a large answer: a little less than max_trace_bytes."""
+
+FRAME_TRACES = 4 * 2**20
+"""Bytes of the traces that a frame may ask for."""
+
 TIMEOUT_SECONDS = 300
 JSON = "engram.json"
 SAFETENSORS = {"Content-Type": "application/x-safetensors"}
@@ -146,7 +152,7 @@ def _object(**members: bytes) -> bytes:
 
 def _keys() -> bytes:
     """Return the members of an object in JSON, all unknown, with which a body is full."""
-    return b",".join(b'"%06x":1' % number for number in range(BODY // 12))
+    return b",".join(b'"%06x":1' % number for number in range(BODY // 11))
 
 
 def _code(answer: bytes) -> str:
@@ -262,17 +268,20 @@ REQUESTS: dict[str, Callable[[Attacker], str]] = {
     # Taken
     "a batch of 8 MB": lambda a: a.infer(inputs=a.batch()),
     "256 sequences of one step, with traces": lambda a: a.infer(inputs=_list(a.rows(1), 256), trace=a.names()),
-    "10,000 steps, with traces": lambda a: a.infer(inputs=a.rows(a.traced(60 * 2**20)), trace=a.names()),
+    "10,000 steps, with traces": lambda a: a.infer(inputs=a.rows(a.traced(TRACES)), trace=a.names()),
     "a batch with 60 MB of traces": lambda a: a.infer(
-        inputs=_list(a.rows(a.traced(60 * 2**20 // 32)), 32), trace=a.names()
+        inputs=_list(a.rows(a.traced(TRACES // 32)), 32), trace=a.names()
     ),
     "frame, JSON: 10,000 steps, with traces": lambda a: a.frame(
-        _object(inputs=a.rows(a.traced(8 * 2**20)), trace=a.names()).decode()
+        _object(inputs=a.rows(a.traced(FRAME_TRACES)), trace=a.names()).decode()
     ),
     "frame, msgpack: 10,000 steps, with traces": lambda a: a.frame(
         _msgpack(
             {
-                "inputs": {"shape": [a.traced(8 * 2**20), a.width], "data": bytes(4 * a.width * a.traced(8 * 2**20))},
+                "inputs": {
+                    "shape": [a.traced(FRAME_TRACES), a.width],
+                    "data": bytes(4 * a.width * a.traced(FRAME_TRACES)),
+                },
                 "trace": list(a.traces),
             }
         )

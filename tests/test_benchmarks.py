@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from app import cli
-from benchmarks import durability, server, sessions
+from benchmarks import durability, fairness, server, sessions
 from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
@@ -26,6 +26,7 @@ from benchmarks.training import updates
 from benchmarks.training.parts import COLUMNS, parts, stopwatch
 from benchmarks.training.plan import PRESETS, preset
 from benchmarks.training.scripts import Script, copy_episode, functions
+from benchmarks.worst_requests import BODY, REQUESTS, Attacker
 from models.contract import unroll
 from models.kernels.fused import FusedStep
 from models.kernels.library import library
@@ -176,6 +177,40 @@ def test_sessions_are_opened_stepped_woken_and_woken_again_after_a_kill(tmp_path
     assert [row.strip("| ").split(" | ")[1] for row in bodies[2]] == ["8"] * 6
 
 
+def test_fairness_has_a_row_for_each_request_with_the_status_of_its_answer(tmp_path):
+    asked = {
+        "trace: 4 million numbers": "422 invalid_request",
+        "a path of 8 MB": "400",
+        "frame: 10,000 steps, the last number NaN": "4422 invalid_input",
+        "msgpack: extensions": "4400 malformed_body",
+        "a snapshot with a header of 2^60 bytes": "422 invalid_snapshot",
+        "frame, msgpack: 10,000 steps, with traces": "result",
+        "a batch of 8 MB": "200",
+    }
+    done = engram("bench", "fairness", "--rounds", 1, "--data-root", tmp_path, "--requests", *asked)
+    assert done.returncode == 0, done.stderr
+    body = done.stdout.split(fairness.FAIRNESS.head())[1].strip().splitlines()
+    cells = [row.strip("| ").split(" | ") for row in body]
+    assert {row[0]: row[1] for row in cells} == asked
+    assert {len(row) for row in cells} == {len(fairness.FAIRNESS.columns)}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_requests_are_almost_as_large_as_they_may_be():
+    sent: list[bytes] = []
+
+    class Client(Attacker):
+        def send(self, method, path, body=b"", headers=None):
+            sent.append(body)
+            return "200"
+
+    client = Client("host:1", "dnc-copy", 10, {"usage": [32]})
+    for name in ("trace: 4 million numbers", "600,000 unknown keys", "3 million empty steps", "a batch of 8 MB"):
+        REQUESTS[name](client)
+    assert len(REQUESTS) >= 60
+    assert all(BODY * 0.98 < len(body) < 8 * 2**20 for body in sent)
+
+
 # Nothing wrong is timed
 
 
@@ -210,6 +245,19 @@ def test_woken_session_that_answers_something_else_is_refused(answer):
     asked = sessions.Expected(b"", b"", np.ones((sessions.STEPS + 2, 1)))
     with pytest.raises(WrongOutputs, match="not timed, /sessions/a"):
         sessions.step(lambda path, body: answer, "/sessions/a", asked, sessions.STEPS)
+
+
+def test_neighbour_that_is_answered_something_else_is_refused():
+    client = Attacker("host:1", "lstm-copy", 2, {})
+    object.__setattr__(client, "outputs", lambda inputs: np.float32([[1], [2]]))
+    neighbour = fairness.Neighbour(None, 2, [np.zeros((1, 2))] * 2, [np.float32([1]), np.float32([2.1])])
+    with pytest.raises(WrongOutputs, match="lstm-copy: outputs beside other requests"):
+        fairness.check(client, neighbour)
+
+
+def test_request_that_is_not_known_is_told_with_those_there_are(capsys):
+    assert cli.main(["bench", "fairness", "--requests", "a bomb"]) == 1
+    assert "--requests: there is no 'a bomb'; expected some of: trace: 4 million numbers; " in capsys.readouterr().err
 
 
 def test_sessions_that_all_fit_are_too_few(capsys):
