@@ -236,9 +236,9 @@ REQUESTS: dict[str, Callable[[Attacker], str]] = {
     "a session's id of 60 kB": lambda a: a.send("GET", f"/sessions/{'i' * 60_000}"),
     "a path of 60 kB of escapes": lambda a: a.send("GET", f"/sessions/{'%41' * 20_000}"),
     "a path of 8 MB": lambda a: a.send("GET", f"/sessions/{'i' * 2**23}"),
-    "100 kB of empty steps": lambda a: a.infer(inputs=_list(b"[]", 33_000)),
-    "100 kB of empty names of traces": lambda a: a.infer(inputs=a.rows(1), trace=_list(b'""', 33_000)),
-    "100 kB, the last number NaN": lambda a: a.infer(inputs=a.rows(100_000 // (2 * a.width + 2), b"NaN")),
+    "60 kB of empty steps": lambda a: a.infer(inputs=_list(b"[]", 20_000)),
+    "60 kB of empty names of traces": lambda a: a.infer(inputs=a.rows(1), trace=_list(b'""', 20_000)),
+    "60 kB, the last number NaN": lambda a: a.infer(inputs=a.rows(60_000 // (2 * a.width + 2), b"NaN")),
     "an Idempotency-Key of 4 MB": lambda a: a.send(
         "POST", "/sessions", _json({"model": a.model}), {"Idempotency-Key": "k" * 2**22}
     ),
@@ -252,8 +252,8 @@ REQUESTS: dict[str, Callable[[Attacker], str]] = {
     "frame: 10,000 steps, the last number NaN": lambda a: a.frame(_object(inputs=a.rows(LONGEST, b"NaN")).decode()),
     "frame: lists 8 million deep": lambda a: a.frame("[" * BODY),
     "msgpack: 8 million empty maps": lambda a: a.frame(_packed(b"inputs", _many(b"\x80"))),
-    "msgpack: 100 kB of empty maps": lambda a: a.frame(
-        _packed(b"inputs", b"\xdd" + struct.pack(">I", 99_000) + b"\x80" * 99_000)
+    "msgpack: 60 kB of empty maps": lambda a: a.frame(
+        _packed(b"inputs", b"\xdd" + struct.pack(">I", 60_000) + b"\x80" * 60_000)
     ),
     "msgpack: 8 million empty lists": lambda a: a.frame(_packed(b"inputs", _many(b"\x90"))),
     "msgpack: 8 million times nothing": lambda a: a.frame(_packed(b"inputs", _many(b"\xc0"))),

@@ -196,6 +196,15 @@ def test_fairness_has_a_row_for_each_request_with_the_status_of_its_answer(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_performance_page_has_the_table_of_fairness():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    printed = page.split("<!-- engram bench fairness -->")[1].split("<!-- end -->")[0]
+    assert fairness.FAIRNESS.head() in printed
+    assert [row.split(" | ")[0].strip("| ") for row in printed.split("|---|\n")[1].strip().splitlines()] == list(
+        REQUESTS
+    )
+
+
 def test_large_requests_are_almost_as_large_as_they_may_be():
     sent: list[bytes] = []
 

@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-LARGE = 2**17
-"""Bytes from which a request is decoded in another process: smaller ones hold the event loop for 20 ms at most."""
+LARGE = 2**16
+"""Bytes from which a request is decoded in another process: smaller ones hold the event loop for 10 ms at most."""
 
 PROCESSES = 2
 
@@ -59,7 +59,7 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes, after what they are at."""
-        self._threads.shutdown()
+        self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().close()
 

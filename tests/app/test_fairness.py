@@ -97,6 +97,25 @@ def test_large_answers_are_sent_in_pieces_and_whole(server):
     assert all(usage == alone["trace"]["usage"] for usage in answer["trace"]["usage"])
 
 
+def test_large_frame_is_answered_as_the_same_sequence_over_http(server):
+    inputs, _ = sequence(200)
+    request = {"inputs": inputs, "trace": ["usage", "read_weights"]}
+    with connect(f"{server.socket_url}/stream?model=dnc-copy", compression=None, max_size=None) as socket:
+        socket.recv()
+        socket.send(json.dumps(request))
+        answer = socket.recv()
+    assert len(answer) > 4 * PIECE_BYTES
+    expected = httpx.post(f"{server.url}/infer", json=request | {"model": "dnc-copy"}, timeout=60).json()
+    assert {name: json.loads(answer)[name] for name in ("outputs", "trace")} == {
+        name: expected[name] for name in ("outputs", "trace")
+    }
+
+
+def test_frames_are_not_compressed(server):
+    with connect(f"{server.socket_url}/stream?model=dnc-copy") as socket:
+        assert socket.protocol.extensions == []
+
+
 def test_lines_of_a_recording_are_written_a_few_at_a_time():
     steps = 3 * PIECE_BYTES // 4000
     piece = Piece(0, np.zeros((steps, 10), "f4"), Result(np.zeros((steps, 10), "f4"), {}), [None] * steps)
