@@ -58,7 +58,8 @@ def json_pieces(document: Any) -> Iterator[bytes]:
         if len(piece) >= PIECE_BYTES:
             yield bytes(piece)
             piece.clear()
-    yield bytes(piece)
+    if piece:
+        yield bytes(piece)
 
 
 def slices(data: bytes) -> Iterator[bytes]:

@@ -24,15 +24,15 @@ def read_document(data: bytes, document: type[Document]) -> Document:
 
 def read_infer(
     data: bytes, formats: Mapping[str, InputFormat], max_steps: int, max_sequences: int
-) -> tuple[InferRequest, Sequences | None]:
-    """Return an /infer request, its inputs apart: None where the model is none of `formats`.
+) -> tuple[InferRequest, Sequences]:
+    """Return an /infer request, its inputs apart: none where the model is none of `formats`.
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
     wanted = parse(InferRequest, decode_json(data))
     value, wanted.inputs = wanted.inputs, None
     if wanted.model not in formats:
-        return wanted, None
+        return wanted, Sequences([], False)
     return wanted, Sequences(*parse_sequences(value, formats[wanted.model], max_steps, max_sequences))
 
 

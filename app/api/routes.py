@@ -19,7 +19,7 @@ from app.api.deps import (
     read_body,
     unless_disconnected,
 )
-from app.api.requests import Sequences, read_document, read_infer, read_steps
+from app.api.requests import read_document, read_infer, read_steps
 from app.api.schemas import (
     LARGEST,
     ForkRequest,
@@ -123,9 +123,8 @@ async def infer(
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
     formats = {model.name: model.inputs for model in models}
     limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
-    wanted, sequences = await decoders.call(read_infer, body, formats, *limits)
+    wanted, (inputs, batched) = await decoders.call(read_infer, body, formats, *limits)
     model = models.get(wanted.model)
-    inputs, batched = sequences or Sequences([], False)
     model.memory.check(wanted.memory_size)
     trace = model.traces(wanted.trace)
     model.check_trace_bytes(trace, sum(map(len, inputs)), wanted.memory_size)

@@ -98,7 +98,7 @@ def test_large_answers_are_sent_in_pieces_and_whole(server):
 
 
 def test_large_frame_is_answered_as_the_same_sequence_over_http(server):
-    inputs, _ = sequence(200)
+    inputs, _ = sequence(500)
     request = {"inputs": inputs, "trace": ["usage", "read_weights"]}
     with connect(f"{server.socket_url}/stream?model=dnc-copy", compression=None, max_size=None) as socket:
         socket.recv()
