@@ -62,9 +62,7 @@ class Snapshot:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Snapshot":
         """Raises InvalidSnapshot where it is none, of another version, or not as it was written."""
-        size = int.from_bytes(data[:8], "little")
-        if size > MAX_HEADER_BYTES:
-            raise _invalid(f"this is no safetensors file of a session: its header would be of {size} bytes")
+        _check_header(data)
         try:
             state, metadata = load(data), _metadata(data)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
@@ -104,6 +102,13 @@ class Snapshot:
         for name, leaf in first.items():
             if not np.allclose(self.state[name], leaf, rtol=0, atol=ROUNDING):
                 raise _invalid(f"it says step 0, but its {name} is not that of {self.model} before the first step")
+
+
+def _check_header(data: bytes) -> None:
+    """Raise InvalidSnapshot where the header is larger than any of ours, before it is read."""
+    size = int.from_bytes(data[:8], "little")
+    if size > MAX_HEADER_BYTES:
+        raise _invalid(f"this is no safetensors file of a session: its header would be of {size} bytes")
 
 
 def _metadata(data: bytes) -> dict[str, str]:
