@@ -1,7 +1,7 @@
 """Large requests are decoded in processes of their own, so that nobody else waits for them.
 
-A call into a parser, or one that frees what it has made, holds the interpreter's lock for as long as it takes: 0.3 s
-for 8 MiB of small lists. A thread would not help, for the event loop needs the same lock.
+A call into a parser, or one that frees what it has made, holds the interpreter's lock until it is done: long, for
+millions of small lists. A thread would not help, for the event loop needs the same lock.
 
     event loop            a thread               a process
     ----------            --------               ---------
@@ -31,9 +31,10 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 LARGE = 2**16
-"""Bytes from which a request is decoded in another process: smaller ones hold the event loop for 10 ms at most."""
+"""Bytes from which a request is decoded in another process: smaller ones hold the event loop for a few milliseconds."""
 
 PROCESSES = 2
+"""Each takes memory, some tens of MB; a single one would let a large request wait for each other one."""
 
 
 class Decoders:
