@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.backends.base import NUMBER_BYTES, Array
+from app.backends.base import NUMBER_BYTES, Array, Spec
 from app.engine.run import Replayed, Result
 from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
 from app.snapshot import LARGE, Snapshot
@@ -43,7 +43,7 @@ Replay = Callable[[Array, Mapping[str, Array] | None, int | None, Sequence[str]]
 
 @dataclass(frozen=True)
 class Past:
-    """The past of one session: what is on its tape. first: gives the state before the first step; width: of inputs.
+    """The past of one session: what is on its tape. first: gives the state before the first step; spec: of the session.
 
     It can be read while the session goes on: a tape does not change. Raises StepNotKept where retention, or the end
     of the session, has taken the steps meanwhile; SessionDamaged; and what Engine.replay raises.
@@ -52,9 +52,8 @@ class Past:
     writer: Writer
     replay: Replay
     first: Callable[[], Awaitable[Mapping[str, Array]]]
-    memory_size: int | None
+    spec: Spec
     tape: int
-    width: int
 
     async def state(self, step: int) -> Mapping[str, Array]:
         """Return the state at a step."""
@@ -85,6 +84,7 @@ class Past:
             snapshot = (
                 Snapshot.from_bytes(data) if len(data) < LARGE else await asyncio.to_thread(Snapshot.from_bytes, data)
             )
+            snapshot.check_shapes(self.spec)
         except InvalidSnapshot as error:
             raise SessionDamaged(f"the snapshot of tape {self.tape} at step {at} is damaged: {error}") from error
         if snapshot.step != at:
@@ -103,7 +103,7 @@ class Past:
             seqs = [steps.seq for steps in log for _ in range(steps.steps)]
             for first in range(0, len(inputs), CHUNK_STEPS):
                 chunk = slice(first, first + CHUNK_STEPS)
-                result, state = await self.replay(inputs[chunk], state, self.memory_size, trace)
+                result, state = await self.replay(inputs[chunk], state, self.spec.memory_size, trace)
                 yield Piece(at, inputs[chunk], result, seqs[chunk]), state
                 at += len(result.outputs)
 
@@ -112,15 +112,15 @@ class Past:
 
         A step that was left out, or taken twice, would give a state that the session never had.
         """
-        rows = []
+        rows, width = [], self.spec.input_size
         for steps in log:
             is_next = steps.step == at and 0 < steps.steps <= stop - at
-            if not is_next or len(steps.inputs) != steps.steps * self.width * NUMBER_BYTES:
+            if not is_next or len(steps.inputs) != steps.steps * width * NUMBER_BYTES:
                 raise SessionDamaged(
-                    f"the log of tape {self.tape} is damaged at step {at}: expected steps of {self.width} numbers from "
+                    f"the log of tape {self.tape} is damaged at step {at}: expected steps of {width} numbers from "
                     f"there on, but it has {steps.steps} from step {steps.step} on, in {len(steps.inputs)} bytes"
                 )
-            rows.append(np.frombuffer(steps.inputs, "<f4").reshape(steps.steps, self.width))
+            rows.append(np.frombuffer(steps.inputs, "<f4").reshape(steps.steps, width))
             at += steps.steps
         return np.concatenate(rows)
 

@@ -109,7 +109,7 @@ class Residents:
         async def first() -> Mapping[str, Array]:
             return await self.first_state(model, memory_size)
 
-        return Past(self._writer, replay, first, memory_size, session.tape, model.inputs.width)
+        return Past(self._writer, replay, first, model.shapes(memory_size), session.tape)
 
     async def first_state(self, model: ServedModel, memory_size: int | None) -> Mapping[str, Array]:
         """Return the state before the first step. Raises OutOfMemory."""

@@ -83,6 +83,15 @@ class Snapshot:
 
     def check(self, spec: Spec) -> None:
         """Raise InvalidSnapshot unless this is a state of the model that `spec` is of, all of it finite."""
+        self.check_shapes(spec)
+        for name, leaf in self.state.items():
+            if not np.isfinite(leaf).all():
+                place = np.unravel_index(np.isfinite(leaf).argmin(), leaf.shape)
+                index = "".join(f"[{number}]" for number in place)
+                raise _invalid(f"its state has {leaf[place]} at {name}{index}, and only finite numbers can be stepped")
+
+    def check_shapes(self, spec: Spec) -> None:
+        """Raise InvalidSnapshot unless the memory size and the leaves are those of the model that `spec` is of."""
         if self.memory_size != spec.memory_size:
             raise _invalid(
                 f"{PREFIX}memory_size is {json.dumps(self.memory_size)}, but {self.model} has "
@@ -91,11 +100,6 @@ class Snapshot:
         came = {name: list(leaf.shape) for name, leaf in self.state.items()}
         if came != spec.state or any(leaf.dtype != np.float32 for leaf in self.state.values()):
             raise _invalid(f"its state is {came}, but that of {self.model} is {spec.state}, of float32")
-        for name, leaf in self.state.items():
-            if not np.isfinite(leaf).all():
-                place = np.unravel_index(np.isfinite(leaf).argmin(), leaf.shape)
-                index = "".join(f"[{number}]" for number in place)
-                raise _invalid(f"its state has {leaf[place]} at {name}{index}, and only finite numbers can be stepped")
 
     def check_first(self, first: Mapping[str, Array]) -> None:
         """Raise InvalidSnapshot where this, a snapshot of step 0, has another state than that before the first step."""

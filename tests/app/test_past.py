@@ -27,7 +27,7 @@ from app.errors import (
 from app.session import Stepped
 from app.sessions import SessionService
 from app.snapshot import Snapshot
-from app.stores.base import Record, Retention
+from app.stores.base import NewSession, Record, Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability
@@ -205,6 +205,39 @@ def test_snapshot_of_another_model_is_refused_by_name():
             with pytest.raises(InvalidSnapshot, match=r"its state is \{'total': \[3\]\}"):
                 await sessions.restore(wrong)
             assert len(await sessions.all(None, 9)) == 1
+
+    run(test())
+
+
+def test_snapshot_of_step_0_with_another_state_than_the_first_is_refused():
+    async def test() -> None:
+        async with service() as sessions:
+            session = (await sessions.open("fake")).id
+            data = await sessions.snapshot(session)
+            known = Snapshot.from_bytes(data)
+            other = Snapshot("fake", known.fingerprint, None, 0, {"total": np.ones(2, np.float32)}).to_bytes()
+            with pytest.raises(InvalidSnapshot, match="says step 0, but its total is not that of fake before"):
+                await sessions.restore(other)
+            assert (await sessions.restore(data)).step == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_session_kept_with_another_memory_size_than_its_state_is_damaged(size):
+    """As a server kept it that took a snapshot which did not say its memory size, once the model's own is another."""
+
+    async def test() -> None:
+        store = MemoryStore()
+        async with service(backend=FakeBackend(memory_size=8), store=store) as sessions:
+            known = Snapshot.from_bytes(await sessions.snapshot((await sessions.open("fake")).id))
+            state = {"total": np.ones(2, np.float32), "memory": np.ones(5, np.float32)}
+            data = Snapshot("fake", known.fingerprint, size, 3, state).to_bytes()
+            new = NewSession("old", "fake", known.fingerprint, size, 0.0, base=3, snapshot=data)
+            store.create(new, "somebody")
+            for asked in (sessions.state("old"), sessions.step("old", values(1))):
+                with pytest.raises(SessionDamaged, match="memory"):
+                    await asked
 
     run(test())
 

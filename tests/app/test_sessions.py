@@ -15,6 +15,7 @@ from starlette.datastructures import State
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
+from app.api.decoders import Decoders
 from app.api.stream import _Stream
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
@@ -478,7 +479,7 @@ def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(aft
             async def serve() -> None:
                 scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
                 socket = WebSocket(scope, receive, send)
-                await _Stream(socket, sessions, Settings(), Metrics()).run(session.id)
+                await _Stream(socket, sessions, Settings(), Metrics(), Decoders()).run(session.id)
 
             streaming = asyncio.ensure_future(serve())
             await sending.wait()
