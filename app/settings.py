@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     max_sequences: int = Field(256, ge=1, description="sequences in one /infer request, never more than max_queue")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
     max_trace_bytes: int = Field(64 * 2**20, ge=1, description="bytes of the traces that one request asks for")
-    max_state_bytes: int = Field(64 * 2**20, ge=1, description="bytes of a state whose memory size was asked for")
+    max_state_bytes: int = Field(16 * 2**20, ge=1, description="bytes of a state whose memory size was asked for")
     max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
     idle_timeout: float = Field(7 * 86400, gt=0, le=FOREVER, description="seconds without use until a session expires")
     step_timeout: float = Field(

@@ -289,13 +289,13 @@ REQUESTS: dict[str, Callable[[Attacker], str]] = {
     "a recording of 10,000 steps, with traces": lambda a: a.send(
         "GET", f"/sessions/{a.open(steps=LONGEST)}/recording?trace={','.join(a.traces)}"
     ),
-    "a session of 64 MB": lambda a: a.send("GET", f"/sessions/{a.open_large()}"),
-    "a state of 64 MB, as JSON": lambda a: a.send("GET", f"/sessions/{a.open_large()}/state"),
-    "a state of 64 MB, as safetensors": lambda a: a.send(
+    "the largest session": lambda a: a.send("GET", f"/sessions/{a.open_large()}"),
+    "the largest state, as JSON": lambda a: a.send("GET", f"/sessions/{a.open_large()}/state"),
+    "the largest state, as safetensors": lambda a: a.send(
         "GET", f"/sessions/{a.open_large()}/state", headers={"Accept": SAFETENSORS["Content-Type"]}
     ),
-    "a snapshot of 64 MB": lambda a: a.send("GET", f"/sessions/{a.open_large()}/snapshot"),
-    "a snapshot of 64 MB, restored": _restore_large,
+    "the largest snapshot": lambda a: a.send("GET", f"/sessions/{a.open_large()}/snapshot"),
+    "the largest snapshot, restored": _restore_large,
     "the schema of the interface": lambda a: a.send("GET", "/openapi.json"),
     "all cards": lambda a: a.send("GET", "/models"),
 }

@@ -28,6 +28,11 @@ PIECE_BYTES = 2**17
 """Numbers that are written as JSON at once, in bytes: one or two milliseconds of work."""
 
 
+REST_SECONDS = 0.001
+"""Between two pieces of work of the event loop. If it never rests, it takes the interpreter's lock again and again before
+another thread that waits for it, such as an engine's, can wake."""
+
+
 def decode_json(data: bytes | str) -> dict[str, Any]:
     """Return the JSON object in `data`. Raises MalformedBody.
 
@@ -68,10 +73,10 @@ def slices(data: bytes) -> Iterator[bytes]:
 
 
 async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield pieces; other tasks run between them."""
+    """Yield pieces; other tasks and threads run between them."""
     for number, piece in enumerate(pieces):
         if number:
-            await asyncio.sleep(0)
+            await asyncio.sleep(REST_SECONDS)
         yield piece
 
 

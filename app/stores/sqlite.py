@@ -57,8 +57,8 @@ REMEMBERED_FOR = 30 * 86400
 
 KEEP_ALL = Retention(2**62, 1e12)
 
-CHECKPOINT_PAGES = 8192
-"""Pages of the write-ahead log after which they are moved into the database: 32 MiB."""
+CHECKPOINT_PAGES = 2048
+"""Pages of the write-ahead log after which they are moved into the database: 8 MiB. All others wait meanwhile."""
 
 
 class SqliteStore:

@@ -65,6 +65,7 @@ OPTIONS = {
     "bench served-steps": ["--checkpoints", "--model", "--sessions", "--backend", "--rounds", "--seconds"],
     "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds"],
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident"],
+    "bench fairness": ["--checkpoints", "--model", "--neighbour", "--requests", "--rounds", "--data-root"],
     "check": ["--data", "--json"],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }

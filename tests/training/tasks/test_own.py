@@ -1,7 +1,6 @@
 """Tasks of one's own: registered by a file, and known then to every command that is given it."""
 
 import re
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -36,19 +35,6 @@ task = { name = "parity" }
 model = { kind = "rnn", controller = { kind = "gru", hidden_size = 8 } }
 training = { updates = 20, batch_size = 4, validate_every = 10, validation_sequences = 8 }
 """
-
-
-@pytest.fixture(autouse=True)
-def tasks_as_before(monkeypatch):
-    """Forget after each test what it registered, and where it imported from."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before, modules = dict(TASKS), set(sys.modules)
-    yield
-    TASKS.clear()
-    TASKS.update(before)
-    for name in set(sys.modules) - modules:
-        if "/" in name:
-            del sys.modules[name]
 
 
 @pytest.fixture
