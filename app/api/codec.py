@@ -29,8 +29,8 @@ PIECE_BYTES = 2**17
 
 
 REST_SECONDS = 0.001
-"""Between two pieces of work of the event loop. If it never rests, it takes the interpreter's lock again and again before
-another thread that waits for it, such as an engine's, can wake."""
+"""Between two pieces of work of the event loop. If it never rests, it takes the interpreter's lock again and again
+before another thread that waits for it, such as an engine's, can wake."""
 
 
 def decode_json(data: bytes | str) -> dict[str, Any]:
