@@ -52,7 +52,7 @@ class EngramError(Exception):
     unsettled: bool = False
     """Whether a session's state in memory may be another than its log leads to: it must be computed anew."""
     headers: ClassVar[Mapping[str, str]] = {}
-    """What HTTP has beside the status to say this."""
+    """Headers of the HTTP response that tells this error."""
 
     def __init__(
         self, detail: str, *, place: str | None = None, expected: str | None = None, got: str | None = None, **more: Any

@@ -38,7 +38,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured: requests to one model, beside a session of another."""
+    """A measurement: requests to one model, beside a session of another."""
 
     address: str
     model: str

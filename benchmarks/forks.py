@@ -33,7 +33,7 @@ STEPPED, LISTS = 100, 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured."""
+    """A measurement of forks."""
 
     checkpoints: Path
     model: str

@@ -299,4 +299,4 @@ REQUESTS: dict[str, Callable[[Attacker], str]] = {
     "the schema of the interface": lambda a: a.send("GET", "/openapi.json"),
     "all cards": lambda a: a.send("GET", "/models"),
 }
-"""What sends each request, and returns the status of its answer."""
+"""By name: a function that sends the request and returns the status of its answer."""

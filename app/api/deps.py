@@ -1,6 +1,6 @@
-"""What routes ask for, by name.
+"""Dependencies of the routes, as annotated types.
 
-All of it is found by coroutines: FastAPI runs other functions in threads, one after the other, for each request.
+All of them are coroutines: FastAPI runs other functions in threads, one after the other, for each request.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is damaged in the embedded store's file: every row's checksum, and whether the rows fit together."""
+"""Find damage in the embedded store's file: rows whose checksum is wrong, and rows that do not fit together."""
 
 import math
 import sqlite3

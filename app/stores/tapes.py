@@ -194,7 +194,7 @@ class Tapes:
             number = row.parent
 
     def _set_root_of_heirs(self, number: int) -> None:
-        """Tell the tapes that begin with one, be it by way of others, that it is their root."""
+        """Make a tape the root of all tapes that begin with it, directly or by way of others."""
         for values in self._database.execute(HEIRS, (number,)).fetchall():
             row = whole(TapeRow, values)
             if row is not None:

@@ -621,7 +621,7 @@ void engram_function(i64 which, const real *in, real *out, i64 count) {
  * Python's declarations of the functions above, which the compiler compares with their definitions. */
 #include "declared.h"
 
-/* What a name is in C, in words. place: the offset of a field, in bytes, or the value of a number. */
+/* A name of C in words. place: the offset of a field, in bytes, or the value of a number. */
 typedef struct {
     const char *words, *kind;
     i64 place, size;

@@ -107,7 +107,7 @@ NUMBERS |= {
     for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES, ORDERS)
     for number, name in enumerate(names)
 }
-"""What the macros and enumerators of C stand for."""
+"""The values of C's macros and enumerators."""
 
 DECLARATIONS = """
 i64 engram_work(const model *m, i64 total, i64 keep);
