@@ -186,14 +186,10 @@ class Slots:
         yield
         self._lost.discard(slot)
 
-    @contextmanager
-    def stepping(self, slots: Sequence[int]) -> Iterator[None]:
-        """Change the states in some slots; an error midway loses them all. Raises BatchLost."""
-        try:
-            yield
-        except Exception as error:
-            self.lose(slots)
-            raise BatchLost(f"the states in slots {list(slots)} are lost") from error
+    def lost_batch(self, slots: Sequence[int]) -> BatchLost:
+        """Note that a step of some slots failed midway, and return the error to raise."""
+        self.lose(slots)
+        return BatchLost(f"the states in slots {list(slots)} are lost")
 
 
 def longer(values: Array, rows: int) -> Array:

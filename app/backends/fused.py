@@ -59,16 +59,16 @@ class FusedBackend:
         self._slots.check(slots)
         before = {row: self._fused.read(slots[row]) for row in self._risky_rows(inputs)}
         used = {name: self._fused.leaf(name, slots) for name in trace if name in self._fused.used_before}
-        with self._slots.stepping(slots):
+        try:
             outputs, told = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
             traces = {name: used[name] if name in used else self._trace(name, slots, told.trace) for name in trace}
             failed = self._failed_rows(slots, outputs, list(before))
-            for row in failed & before.keys():
-                self._fused.write(slots[row], before[row])
+            for row in failed:
+                self._undo(slots[row], before.get(row))
+        except Exception as error:
+            raise self._slots.lost_batch(slots) from error
         if failed:
-            lost = failed - before.keys()
-            self._slots.lose(slots[row] for row in lost)
-            raise RowsFailed(failed, outputs, traces, lost)
+            raise RowsFailed(failed, outputs, traces, lost=failed - before.keys())
         return outputs, traces
 
     def read(self, slot: int) -> dict[str, Array]:
@@ -96,6 +96,13 @@ class FusedBackend:
             leaves = (self._fused.leaf(name, [slots[row] for row in risky]) for name in self.spec.state)
             failed.update(risky[row] for row in failed_rows(*leaves))
         return failed
+
+    def _undo(self, slot: int, before: Mapping[str, Array] | None) -> None:
+        """Put the state before a step back into a slot; without a copy of it, the state is lost."""
+        if before is None:
+            self._slots.lose([slot])
+        else:
+            self._fused.write(slot, before)
 
     def _trace(self, name: str, slots: Sequence[int], told: Callable[[str], Array]) -> Array:
         return self._fused.leaf(name, slots) if name in LEAVES else told(name)

@@ -41,9 +41,12 @@ class OnnxBackend:
         leaves, traces = rest[: len(self._next)], dict(zip(trace, rest[len(self._next) :], strict=True))
         failed = failed_rows(outputs, *leaves)
         stepped = other_rows(len(slots), failed) if failed else slice(None)
-        with self._slots.stepping(slots):
+        numbers = np.array(slots)[stepped]
+        try:
             for values, next_values in zip(self._arena.values(), leaves, strict=True):
-                values[np.array(slots)[stepped]] = next_values[stepped]
+                values[numbers] = next_values[stepped]
+        except Exception as error:
+            raise self._slots.lost_batch(slots) from error
         if failed:
             raise RowsFailed(failed, outputs, traces)
         return outputs, traces

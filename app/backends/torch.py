@@ -51,9 +51,11 @@ class TorchBackend:
         if failed:
             others = torch.tensor(other_rows(len(slots), failed), dtype=torch.int64, device=self.device)
             numbers, leaves = numbers[others], [leaf[others] for leaf in leaves]
-        with self._slots.stepping(slots):
+        try:
             for values, next_values in zip(self._arena.values(), leaves, strict=True):
                 values.index_copy_(0, numbers, next_values)
+        except Exception as error:
+            raise self._slots.lost_batch(slots) from error
         if failed:
             raise RowsFailed(failed, outputs, traces)
         return outputs, traces

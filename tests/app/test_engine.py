@@ -650,11 +650,10 @@ class Losing(FakeBackend):
     """Steps half of a batch that has this number among its inputs, and then fails."""
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        with self._slots.stepping(slots):
-            if (inputs == 7).any():
-                super().step(slots[::2], inputs[::2], trace)
-                raise MemoryError
-            return super().step(slots, inputs, trace)
+        if (inputs == 7).any():
+            super().step(slots[::2], inputs[::2], trace)
+            raise self._slots.lost_batch(slots) from MemoryError()
+        return super().step(slots, inputs, trace)
 
 
 def test_batch_that_failed_midway_is_not_stepped_again_and_its_slots_are_to_be_dropped():
