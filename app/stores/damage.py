@@ -27,21 +27,34 @@ class Damage:
         """Of the tapes that were looked at."""
         self._sound: set[int] = set()
         """Tapes without a fault that begin with such tapes only."""
+        self._unread: list[str] = []
+        """What SQLite could not read."""
 
     def find(self, tell: Callable[[int, int], None]) -> Iterator[str]:
         """Yield a line for everything that is damaged; `tell` gets how many open sessions are done, and of how many."""
-        for (line,) in self._database.execute("PRAGMA integrity_check").fetchall():
+        for (line,) in self._read("PRAGMA integrity_check"):
             if line != "ok":
                 yield f"{self._path}: {line}"
-        self._tapes = {row[0]: whole(TapeRow, row) for row in self._database.execute("SELECT * FROM tapes")}
-        opened = self._database.execute("SELECT * FROM sessions WHERE ended IS NULL ORDER BY id").fetchall()
+        self._tapes = {row[0]: whole(TapeRow, row) for row in self._read("SELECT * FROM tapes")}
+        opened = self._read("SELECT * FROM sessions WHERE ended IS NULL ORDER BY id")
         for done, values in enumerate(opened):
             tell(done, len(opened))
             yield from self._of_session(values)
         tell(len(opened), len(opened))
-        for values in self._database.execute("SELECT * FROM sessions WHERE ended IS NOT NULL ORDER BY id"):
+        for values in self._read("SELECT * FROM sessions WHERE ended IS NOT NULL ORDER BY id"):
             yield from self._of_session(values)
         yield from self._unreached()
+        yield from self._unread
+
+    def _read(self, statement: str) -> list[Any]:
+        """Return the rows of a statement up to the first that SQLite cannot read, which is noted."""
+        rows = []
+        try:
+            for row in self._database.execute(statement):
+                rows.append(row)  # one by one: those before a damaged page count
+        except sqlite3.Error as error:
+            self._unread.append(f"{self._path}: {statement}: {error}")
+        return rows
 
     def _of_session(self, values: Sequence[Any]) -> Iterator[str]:
         row = whole(SessionRow, values)
@@ -115,7 +128,7 @@ class Damage:
             if number not in self._faults:
                 yield f"tape {number}: {'its row is damaged' if row is None else 'no session reaches it'}"
         for table in ("log", "snapshots"):
-            rows = self._database.execute(f"SELECT tape FROM {table} EXCEPT SELECT number FROM tapes")  # noqa: S608
+            rows = self._read(f"SELECT tape FROM {table} EXCEPT SELECT number FROM tapes")  # noqa: S608
             yield from (f"tape {number}: there are rows of it in {table}, but no such tape" for (number,) in rows)
 
 

@@ -76,6 +76,7 @@ class SqliteStore:
         """
         self._path = directory / FILE if directory else Path(MEMORY)
         self._retention = retention
+        self._opens = opens
         self._files: tuple[OpenFile, ...] = ()
         self._synced = 0
         self._sync_failed = False
@@ -319,7 +320,7 @@ class SqliteStore:
         self._database.execute("PRAGMA synchronous = NORMAL")  # what is more is for `sync` to do
         self._database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._migrate(opens)
-        self._tapes = Tapes(self._database, self._path)
+        self._tapes = Tapes(self._database, self._path, grows=opens)
 
     def _append(self, entries: Sequence[Entry]) -> None:
         """Raises _RefusedError where an entry's epoch is over, its step is not the next, or its tape is damaged."""
@@ -546,7 +547,7 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(f"{self._path}: {error}{_remedy(str(error))}") from error
+            raise StoreFailed(f"{self._path}: {error}{_remedy(str(error), self._opens)}") from error
 
     def _migrate(self, opens: bool) -> None:
         (version,) = self._row("PRAGMA user_version")
@@ -589,11 +590,11 @@ def _as_text(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
 
 
-def _remedy(message: str) -> str:
+def _remedy(message: str, serves: bool) -> str:
     if "locked" in message:
         return "; is another server using this data directory?"
     if "malformed" in message or "not a database" in message:
-        return "; engram check says what is damaged"
+        return "; engram check says what is damaged" if serves else "; nothing in it can be read: take a copy of before"
     if "full" in message:
         return "; make room on the disk"
     return ""

@@ -45,10 +45,12 @@ LARGEST_NUMBER = 2**62
 class Tapes:
     """The table `tapes`. What it does is part of the transaction of whoever calls it."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, grows: bool = True) -> None:
+        """grows: whether tapes are to be added; if not, nothing is read now."""
         self._database = database
         self._path = path
-        self._last = max(map(self._highest_number, ("tapes.number", "log.tape", "snapshots.tape", "sessions.tape")))
+        columns = ("tapes.number", "log.tape", "snapshots.tape", "sessions.tape") if grows else ()
+        self._last = max(map(self._highest_number, columns), default=0)
 
     def new_number(self) -> int:
         """Return a number that no tape has had since the store was opened."""

@@ -57,6 +57,23 @@ def test_damaged_page_is_told(tmp_path):
     assert lines or "malformed" in error
 
 
+def test_damage_of_any_page_is_listed(tmp_path):
+    """But for the first, which says that this is a database at all."""
+    recorded(tmp_path / "whole")
+    whole = (tmp_path / "whole" / FILE).read_bytes()
+    for page in range(len(whole) // 4096):
+        content = bytearray(whole)
+        content[page * 4096 : page * 4096 + 60] = b"\xa5" * 60
+        (tmp_path / str(page)).mkdir()
+        (tmp_path / str(page) / FILE).write_bytes(content)
+        status, lines, error = check(tmp_path / str(page), "--json")
+        assert (status, "Traceback" in error) == (1, False), f"page {page}: {error}"
+        if page:
+            assert json.loads("".join(lines))["problems"], f"page {page}: {error}"
+        else:
+            assert "nothing in it can be read" in error
+
+
 def test_directory_without_a_store_is_refused_and_none_is_made(tmp_path):
     status, _, error = check(tmp_path / "nothing")
     assert (status, "no such file" in error, (tmp_path / "nothing").exists()) == (1, True, False)
