@@ -40,6 +40,7 @@ from app.errors import (
     SessionGone,
     SessionNotFound,
     SessionsFull,
+    ShuttingDown,
     StepConflict,
     StoreFailed,
     stopping,
@@ -493,6 +494,8 @@ class SessionService:
             await asyncio.sleep(min(self._limits.idle_timeout / 4, EXPIRY_SECONDS))
             try:
                 await self.expire_idle()
+            except ShuttingDown:
+                return
             except Exception:
                 logger.exception("idle sessions could not be ended; trying again")
 

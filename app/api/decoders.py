@@ -18,13 +18,14 @@ import logging
 import multiprocessing
 import queue
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from app.errors import EngramError, OutOfMemory
+from app.errors import EngramError, OutOfMemory, stopping
 
 T = TypeVar("T")
 
@@ -34,6 +35,9 @@ LARGE = 2**16
 """Bytes from which a request is decoded in another process: smaller ones hold the event loop for a few milliseconds."""
 
 PROCESSES = 2
+
+LONGEST_SECONDS = 60.0
+"""How long a process may take for a request: one that takes longer is ended."""
 """Each takes memory, some tens of MB; a single one would let a large request wait for each other one."""
 
 
@@ -43,40 +47,69 @@ class Decoders:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(PROCESSES, "decoder")
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._all: set[_Process] = set()
+        self._closed = False
 
     async def call(self, function: Callable[..., T], data: bytes, *arguments: Any) -> T:
         """Return function(data, *arguments), called here where the data are small.
 
         function: one of a module; what it takes and returns is pickled. Raises what it raises, OutOfMemory where its
-        process ended.
+        process ended at its work, ShuttingDown.
         """
         if len(data) < LARGE:
             return function(data, *arguments)
+        if self._closed:
+            raise stopping()
         loop = asyncio.get_running_loop()
-        outcome: T | Exception = await loop.run_in_executor(self._threads, self._ask, function, data, arguments)
+        try:
+            outcome: T | Exception = await loop.run_in_executor(self._threads, self._ask, function, data, arguments)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise stopping() from None
+            raise
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     def close(self) -> None:
-        """End the processes, after what they are at."""
-        self._threads.shutdown(cancel_futures=True)
-        while not self._idle.empty():
-            self._idle.get().close()
+        """End the processes, whatever they are at."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._all):
+            process.kill()
 
     def _ask(self, function: Callable[..., Any], data: bytes, arguments: tuple[Any, ...]) -> Any:
-        try:
-            process = self._idle.get(block=False)
-        except queue.Empty:
-            process = _Process()
+        process = self._take()
+        too_long = threading.Timer(LONGEST_SECONDS, process.kill)
+        too_long.start()
         try:
             outcome = process.ask(function, data, arguments)
         except (EOFError, OSError) as error:
-            logger.error("a process that decodes requests has ended: %r", error)
-            process.close()
+            self._forget(process)
+            if self._closed:
+                return stopping()
+            logger.error("a process that decodes requests has ended, or was ended for taking too long: %r", error)
             return _out_of_memory()
+        finally:
+            too_long.cancel()
         self._idle.put(process)
         return outcome
+
+    def _take(self) -> "_Process":
+        """Return an idle process, or a new one."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                process = self._idle.get(block=False)
+                if process.is_alive:
+                    return process
+                self._forget(process)
+        process = _Process()
+        self._all.add(process)
+        return process
+
+    def _forget(self, process: "_Process") -> None:
+        self._all.discard(process)
+        process.kill()
 
 
 class _Process:
@@ -95,10 +128,14 @@ class _Process:
         self._pipe.send_bytes(data)
         return self._pipe.recv()
 
-    def close(self) -> None:
-        self._pipe.close()
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for it gets an EOFError."""
+        self._process.kill()
         self._process.join()
-        self._process.close()
 
 
 def _carry_out_calls(pipe: "Connection[Any, Any]") -> None:

@@ -48,10 +48,9 @@ class Damage:
 
     def _read(self, statement: str) -> list[Any]:
         """Return the rows of a statement up to the first that SQLite cannot read, which is noted."""
-        rows = []
+        rows: list[Any] = []
         try:
-            for row in self._database.execute(statement):
-                rows.append(row)  # one by one: those before a damaged page count
+            rows.extend(self._database.execute(statement))  # one by one: those before a damaged page count
         except sqlite3.Error as error:
             self._unread.append(f"{self._path}: {statement}: {error}")
         return rows

@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 Durability = Literal["ack", "interval", "none"]
 
+LATE_SECONDS = 1.0
+"""How long the store may take, beyond the commit interval, while steps count as written that it does not have yet."""
+
 Done = Callable[[Sequence[EngramError | None]], None]
 """Called with what became of each entry of a group: written, or why not."""
 
@@ -107,7 +110,7 @@ class Writer:
 
     def commit(self, entries: Sequence[Entry], done: Done) -> None:
         """Write entries; `done` is called once, from this thread or the writer's, when they count as written."""
-        failure = self._hang or (None if self._waits else self._failure)
+        failure = self._hang or (None if self._waits else self._failure or self._late())
         if failure is not None:
             done([failure] * len(entries))
         elif self._waits:
@@ -115,6 +118,13 @@ class Writer:
         else:
             self._inbox.put(Group(entries, _nobody))
             done([None] * len(entries))
+
+    def _late(self) -> StoreFailed | None:
+        """Return an error while the store takes so long that too many steps would be lost with the process."""
+        since = self._busy_since
+        if since is None or time.monotonic() - since <= self._commit_interval + LATE_SECONDS:
+            return None
+        return StoreFailed(f"the store has not answered for more than {LATE_SECONDS:g} s: try again later")
 
     def _put(self, item: Group | Call) -> None:
         self._waiting.add(item)

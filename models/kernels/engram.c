@@ -228,6 +228,20 @@ static void put_out(const model *m, const states *s, const rows *who, step_work 
     clip_row(w.outputs, who->batch * m->output.outputs, m->clip);
 }
 
+/* Give rows of a DNC whose usage or precedence has overflowed outputs that are no numbers: the outputs may be finite
+ * all the same, and the next steps would be of no use. */
+static void fail_overflowed(const model *m, const states *s, const rows *who, step_work w) {
+    i64 row = row_of(m->slots), after = m->linked ? m->writes * row : 0;
+    for (i64 b = 0; b < who->batch; b++) {
+        const real *usage = s->usage + who->to[b] * row;
+        vec all_of_them = all(0);
+        for (i64 n = 0; n < row; n += LANES) all_of_them += load(usage + n);
+        for (i64 n = 0; n < after; n += LANES) all_of_them += load(s->precedence + who->to[b] * after + n);
+        real total = sum(all_of_them);
+        w.outputs[b * m->output.outputs] += total - total; /* 0, or no number */
+    }
+}
+
 /* Step rows. allocation: [batch][writes][row], or none. */
 static step_work step(const model *m, const states *s, const rows *who, const real *inputs, share of, real *work,
                       real *allocation) {
@@ -238,6 +252,7 @@ static step_work step(const model *m, const states *s, const rows *who, const re
     run_controller(m, s, who, inputs, w, of, work);
     if (m->kind != RNN) run_heads(m, s, who, w, of, allocation);
     put_out(m, s, who, w);
+    if (m->kind == DNC) fail_overflowed(m, s, who, w);
     for (i64 b = 0; acts_before(m) && b < who->batch; b++)
         memcpy(s->hidden + who->to[b] * hidden, w.hidden + b * hidden, hidden * sizeof(real));
     return w;

@@ -341,6 +341,23 @@ def test_row_of_a_spoiled_state_leaves_the_others_as_if_stepped_without_it(backe
         same(backend.read(others[row]), backend.read(slots[row]))
 
 
+@pytest.mark.parametrize("name", REAL)
+def test_usage_that_overflows_fails_its_row(name, directories):
+    """From any leaf of a made-up state: the outputs may be finite all the same."""
+    backend = REAL[name](directories["dnc"], 1)
+    slot = backend.open()
+    first = backend.read(slot)
+    for leaf in first:
+        for value in (3e38, -3e38, -1e25):
+            backend.write(slot, first | {leaf: np.full_like(first[leaf], value)})
+            for t in range(4):
+                try:
+                    backend.step([slot], inputs_for(backend, 1, seed=t))
+                except RowsFailed:
+                    break
+                assert np.isfinite(backend.read(slot)["usage"]).all(), (leaf, value, t)
+
+
 @pytest.mark.parametrize("name", ["fake", "fused", "onnx", "torch"])
 def test_row_that_overflows_fails_alone_and_its_slot_is_as_it_was(name, tmp_path):
     backend = overflowing(name, tmp_path)

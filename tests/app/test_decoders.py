@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import pytest
 from app.api.decoders import LARGE, Decoders
 from app.api.requests import read_steps
 from app.catalogue import InputFormat
-from app.errors import InvalidInput, OutOfMemory
+from app.errors import InvalidInput, OutOfMemory, ShuttingDown
 
 T = TypeVar("T")
 
@@ -91,6 +92,39 @@ def test_process_that_ends_or_runs_out_of_memory_is_told_and_the_next_request_is
         with pytest.raises(OutOfMemory, match="not enough memory is left to decode the request"):
             ask(decoders, function, BIG)
     assert ask(decoders, process_of, BIG) != os.getpid()
+
+
+def test_process_that_ended_while_idle_is_replaced(decoders):
+    process = ask(decoders, process_of, BIG)
+    os.kill(process, signal.SIGKILL)
+    while " Z " not in Path(f"/proc/{process}/stat").read_text():
+        time.sleep(0.01)
+    assert ask(decoders, process_of, BIG) not in (process, os.getpid())
+
+
+def stop_process(_: bytes) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_process_that_does_not_answer_is_ended(decoders, monkeypatch):
+    monkeypatch.setattr("app.api.decoders.LONGEST_SECONDS", 0.5)
+    with pytest.raises(OutOfMemory):
+        ask(decoders, stop_process, BIG)
+    monkeypatch.undo()
+    assert ask(decoders, process_of, BIG) != os.getpid()
+
+
+def test_decoders_close_though_a_process_does_not_answer():
+    async def test() -> None:
+        decoders = Decoders()
+        waiting = [asyncio.ensure_future(decoders.call(stop_process, BIG)) for _ in range(4)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(decoders.close)
+        for each in (*waiting, decoders.call(process_of, BIG)):
+            with pytest.raises(ShuttingDown):
+                await each
+
+    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_processes_end_when_the_decoders_are_closed():

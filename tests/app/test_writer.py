@@ -348,3 +348,25 @@ def test_error_of_those_who_are_told_stops_nothing(caplog):
 
     run(test())
     assert "an observer failed" in caplog.text
+
+
+def test_interval_takes_no_more_while_the_store_is_late(monkeypatch):
+    """Each step that is taken meanwhile would be lost if the process were killed."""
+    monkeypatch.setattr("app.stores.writer.LATE_SECONDS", 0.05)
+
+    async def test() -> None:
+        async with writing("interval", commit_interval=0.01) as (writer, store):
+            record, taken, refused = await opened(writer), Told(), Told()
+            store.gate.clear()
+            writer.commit([entry(record, 0)], taken)
+            await asyncio.to_thread(store.entered.wait)
+            await asyncio.sleep(0.1)
+            writer.commit([entry(record, 1)], refused)
+            assert (taken.outcomes, type(refused.outcomes[0][0])) == ([[None]], StoreFailed)
+            store.gate.set()
+            await until(lambda: store.done == [1])
+            await writer.call(lambda store: None)
+            writer.commit([entry(record, 1)], taken)
+            assert taken.outcomes == [[None]] * 2
+
+    run(test())

@@ -71,15 +71,19 @@ def differences(actual, expected):
     return np.minimum(in_order, in_rank) / np.maximum(1, np.abs(theirs).max(1))
 
 
-def assert_near(actual, expected, name, rounded=None):
+def assert_near(actual, expected, name, rounded=None, tolerance=TOLERANCE):
     """Assert that values are within the tolerance, or three times as near as torch comes in float32."""
-    allowed = TOLERANCE if rounded is None else max(TOLERANCE, 3 * differences(rounded, expected).max())
+    allowed = tolerance if rounded is None else max(tolerance, 3 * differences(rounded, expected).max())
     assert differences(actual, expected).max() <= allowed, name
 
 
 @torch.no_grad()
 def assert_steps_near(model, state, sequence):
-    """Assert that every step of the kernel is the one that the model takes in float64 from the same state."""
+    """Assert that every step of the kernel is the one that the model takes in float64 from the same state.
+
+    The tolerance grows with inputs beyond 100: a sum of large products that cancel is rounded as they are.
+    """
+    tolerance = TOLERANCE * max(1.0, float(sequence.abs().max()) / 100)
     size = state.memory.shape[1] if model.memory_size else None
     exact, slots = copy.deepcopy(model).double(), [2, 0, 3][: sequence.shape[1]]
     fused = fused_of(model, 4, size)
@@ -91,11 +95,11 @@ def assert_steps_near(model, state, sequence):
         outputs, told = fused.step(slots, inputs.numpy())
         expected, after, trace = exact.step(inputs.double(), before)
         rounded, rounded_after, _ = model.step(inputs, map_leaves(torch.Tensor.float, before))
-        assert_near(outputs, exact.activate(expected), "outputs", model.activate(rounded))
+        assert_near(outputs, exact.activate(expected), "outputs", model.activate(rounded), tolerance)
         for name, leaf in flatten(after).items():
-            assert_near(fused.leaf(name, slots), leaf, name, flatten(rounded_after)[name])
+            assert_near(fused.leaf(name, slots), leaf, name, flatten(rounded_after)[name], tolerance)
         for name in trace.keys() - {"read_weights", "write_weights", "usage"}:
-            assert_near(told.trace(name), trace[name], name)
+            assert_near(told.trace(name), trace[name], name, tolerance=tolerance)
 
 
 def test_most_of_the_table_is_covered():
