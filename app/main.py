@@ -216,7 +216,8 @@ def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Mode
     device = _device(settings)
     models, failures = {}, {}
     for directory in sorted(settings.checkpoints.iterdir()):
-        if directory.is_file() or directory.name.startswith("."):
+        is_data = directory.resolve() == settings.data.resolve()
+        if directory.is_file() or directory.name.startswith(".") or is_data:
             continue
         name = directory.name
         try:

@@ -121,9 +121,10 @@ def _fresh(
     preset: Preset, out: Path, processes: Processes, unroll: UnrollPath, init_from: Path | None = None
 ) -> Trainer:
     """Return the trainer of a new run. Raises CheckpointError where `out` holds another."""
-    if (out / TRAINING_FILE).exists():
+    place = out.resolve()  # a directory before `..` that is not there yet would hide what is
+    if (place / TRAINING_FILE).exists():
         raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
-    if (out / MANIFEST_FILE).exists():
+    if (place / MANIFEST_FILE).exists():
         raise CheckpointError(f"{out} holds a checkpoint: give another --out")
     trainer = Trainer(preset, processes.device, unroll, processes)
     if init_from is not None:

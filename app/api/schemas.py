@@ -16,6 +16,10 @@ Document = TypeVar("Document", bound=BaseModel)
 LARGEST = 2**63 - 1
 """The largest number of a step or a frame."""
 
+EXAMPLE_MODEL = "dnc-copy"
+EXAMPLE_INPUTS = [[0, 0, 0, 0, 0, 0, 0, 0, 1, 0], [1, 0, 1, 1, 0, 0, 1, 0, 0, 0]]
+"""A model that ships, and two steps that it takes: the documentation at /docs can be tried as it is."""
+
 MAX_NAMES = 256
 """Names of traces in a request, at most: no model has so many."""
 
@@ -43,14 +47,16 @@ class Request(BaseModel):
 
 
 class InferRequest(Request):
-    model: Name = Field(description="the name of a model")
-    inputs: SequenceOrBatch = Field(description="one sequence, or a batch of sequences of any lengths")
+    model: Name = Field(description="the name of a model", examples=[EXAMPLE_MODEL])
+    inputs: SequenceOrBatch = Field(
+        description="one sequence, or a batch of sequences of any lengths", examples=[EXAMPLE_INPUTS]
+    )
     trace: Names = Field([], description="names of the traces to return")
     memory_size: MemorySize = None
 
 
 class OpenRequest(Request):
-    model: Name = Field(description="the name of a model")
+    model: Name = Field(description="the name of a model", examples=[EXAMPLE_MODEL])
     memory_size: MemorySize = None
 
 
@@ -62,7 +68,7 @@ class StreamQuery(BaseModel):
 
 
 class StepsRequest(Request):
-    inputs: InputSequence = Field(description="the steps to take")
+    inputs: InputSequence = Field(description="the steps to take", examples=[EXAMPLE_INPUTS])
     trace: Names = Field([], description="names of the traces to return")
     if_step: int | None = Field(None, ge=0, le=LARGEST, description="refuse (409) unless the session is at this step")
 

@@ -26,9 +26,9 @@ class Library:
     def __init__(self, path: Path) -> None:
         """Raises OSError where there is no such library, or it is of another machine; NotFitting."""
         self.path = path
-        loaded = ctypes.CDLL(str(path))
-        reason = _why_not_fitting(loaded)
-        if reason:
+        loaded = None if _is_cut_off(path) else ctypes.CDLL(str(path))
+        reason = "the file is cut off" if loaded is None else _why_not_fitting(loaded)
+        if loaded is None or reason:
             remedy = f"{COMMAND} builds it again (pip install ziglang)" if fingerprint() else "install Engram again"
             raise NotFitting(f"{path.name} is not used: {reason}; {remedy}")
         declare(loaded)
@@ -38,6 +38,16 @@ class Library:
         self.step, self.walk = loaded.engram_step, loaded.engram_walk
         self.backward, self.weights = loaded.engram_backward, loaded.engram_weights
         self.take, self.function = loaded.engram_take, loaded.engram_function
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Return whether an ELF file ends before its last part, the section headers: to load it would end the process."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head.startswith(b"\x7fELF\x02\x01"):  # 64 bits, little-endian; other files have no such fault
+        return False
+    place, size, count = (int.from_bytes(head[start:stop], "little") for start, stop in ((40, 48), (58, 60), (60, 62)))
+    return path.stat().st_size < max(64, place + size * count)
 
 
 def _why_not_fitting(loaded: Any) -> str | None:

@@ -132,3 +132,12 @@ def test_paths_of_the_document_stand_beside_it(document):
     assert document["openapi"].startswith("3.1")
     assert [server["url"] for server in document["servers"]] == ["."]
     assert "content-type" not in json.dumps(document["paths"]["/sessions"]["post"]["parameters"])
+
+
+@pytest.mark.parametrize("path", ["/infer", "/sessions"])
+def test_example_of_a_body_is_answered(client, path):
+    """The documentation offers it to be tried as it is."""
+    body = client.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    properties = body["schema"]["properties"].items()
+    example = {name: told["examples"][0] for name, told in properties if "examples" in told}
+    assert client.post(path, json=example).is_success

@@ -256,13 +256,13 @@ def test_link_that_leads_nowhere_is_named_and_the_others_are_served(target, tiny
     assert [line for line in server.log.splitlines() if line.endswith(told)]
 
 
-def test_files_beside_checkpoints_are_passed_over(tiny, tmp_path, data):
+def test_files_and_data_beside_checkpoints_are_passed_over(tiny, tmp_path):
     root = tmp_path / "checkpoints"
     copy_checkpoint(tiny, root / "sound")
     (root / "README.md").write_text("notes")
     (root / "link.md").symlink_to("README.md")
     (root / ".hidden").symlink_to("nowhere")
-    with running_server(data=data, checkpoints=root) as server:
+    with running_server(data=root / "data", checkpoints=root) as server:
         assert httpx.get(f"{server.url}/readyz").json()["failed"] == {}
 
 

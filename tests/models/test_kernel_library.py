@@ -133,6 +133,16 @@ def test_library_that_tells_nothing_is_refused(tmp_path):
         Library(path)
 
 
+@pytest.mark.parametrize("left", [20, 64, 5000, -1])
+def test_library_that_is_cut_off_is_refused(tmp_path, left):
+    """As a copy onto a full disk leaves it: to load it would end the process."""
+    built = library.library()
+    assert built is not None
+    (tmp_path / "cut.so").write_bytes(built.path.read_bytes()[:left])
+    with pytest.raises((NotFitting, OSError), match=r"cut off; python -m models.kernels.build|file too short"):
+        Library(tmp_path / "cut.so")
+
+
 def test_function_that_takes_something_else_does_not_compile(tmp_path):
     change = ("engram.c", "engram_take(const int32_t *places", "engram_take(const i64 *places")
     with pytest.raises(build.BuildFailed, match="conflicting types for 'engram_take'"):

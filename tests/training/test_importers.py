@@ -359,6 +359,27 @@ def test_state_dict_with_a_tensor_of_another_shape_names_it_with_both(tmp_path):
     assert "variable 'ntm.heads.0.fc_read.weight' must have shape [12, 12], got [11, 12]" in told
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            torch.Tensor.to_sparse,
+            "must be a dense tensor of numbers, got one of torch.float32, torch.sparse_coo, on cpu",
+        ),
+        (
+            lambda tensor: tensor.to("meta"),
+            "must be a dense tensor of numbers, got one of torch.float32, torch.strided",
+        ),
+        (lambda tensor: tensor + 1j, "must hold real numbers, got torch.complex64"),
+    ],
+)
+def test_state_dict_with_a_tensor_of_another_sort_names_it(tmp_path, change, told):
+    name = "ntm.heads.0.fc_read.weight"
+    tensors = state_dict()
+    file = save(tmp_path / "x.pt", tensors | {name: change(tensors[name])})
+    assert f"{file}: {name!r} {told}" in refusal(file, "pytorch-ntm")
+
+
 def test_state_dict_with_one_tensor_more_names_it(tmp_path):
     tensors = state_dict() | {"ntm.heads.4.fc_read.weight": torch.zeros(3)}
     told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")

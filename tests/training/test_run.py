@@ -338,8 +338,9 @@ def test_run_with_a_lesson_that_cannot_be_is_refused_before_it_begins(tmp_path):
 def test_directory_that_holds_a_run_is_not_written_over(tmp_path):
     tiny.checkpoint(tmp_path, updates=3)
     before = bytes_of_files(tmp_path)
-    with pytest.raises(CheckpointError, match=r"holds a training run: go on with it \(--resume\)"):
-        run(tiny.preset(), tmp_path)
+    for out in (tmp_path, tmp_path / "nothing" / ".."):
+        with pytest.raises(CheckpointError, match=r"holds a training run: go on with it \(--resume\)"):
+            run(tiny.preset(), out)
     assert bytes_of_files(tmp_path) == before
 
 

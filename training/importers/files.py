@@ -158,8 +158,22 @@ def _load_state_dict(file: Path) -> Arrays:
             f"{file}: expected a state_dict, names to tensors, by itself or as {', '.join(map(repr, STATE_DICTS))}, "
             f"got {type(tensors).__name__}"
         )
-    arrays: dict[str, NDArray[Any]] = {str(name): tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    arrays = {str(name): _numbers(file, name, tensor) for name, tensor in tensors.items()}
     return arrays | _config_beside(saved, file) if nested else arrays
+
+
+def _numbers(file: Path, name: object, tensor: torch.Tensor) -> NDArray[Any]:
+    """Return a tensor of a state_dict as an array of float32."""
+    if tensor.is_complex():
+        raise ImportFailed(f"{file}: {name!r} must hold real numbers, got {tensor.dtype}")
+    try:
+        values: NDArray[Any] = tensor.detach().float().numpy()
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise ImportFailed(
+            f"{file}: {name!r} must be a dense tensor of numbers, got one of {tensor.dtype}, {tensor.layout}, on "
+            f"{tensor.device}"
+        ) from error
+    return values
 
 
 def _config_beside(saved: Mapping[str, Any], file: Path) -> dict[str, NDArray[Any]]:
