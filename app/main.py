@@ -7,6 +7,7 @@ import gc
 import ipaddress
 import logging
 import math
+import os
 import shlex
 import socket
 import sys
@@ -216,7 +217,7 @@ def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Mode
     device = _device(settings)
     models, failures = {}, {}
     for directory in sorted(settings.checkpoints.iterdir()):
-        is_data = directory.resolve() == settings.data.resolve()
+        is_data = os.path.realpath(directory) == os.path.realpath(settings.data)
         if directory.is_file() or directory.name.startswith(".") or is_data:
             continue
         name = directory.name

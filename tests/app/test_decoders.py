@@ -97,7 +97,7 @@ def test_process_that_ends_or_runs_out_of_memory_is_told_and_the_next_request_is
 def test_process_that_ended_while_idle_is_replaced(decoders):
     process = ask(decoders, process_of, BIG)
     os.kill(process, signal.SIGKILL)
-    while " Z " not in Path(f"/proc/{process}/stat").read_text():
+    while " Z " not in Path(f"/proc/{process}/stat").read_text() or len(os.listdir(f"/proc/{process}/task")) > 1:
         time.sleep(0.01)
     assert ask(decoders, process_of, BIG) not in (process, os.getpid())
 

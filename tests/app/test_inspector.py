@@ -95,7 +95,7 @@ def test_memory_size_that_cannot_be_had_is_refused_with_what_can(page: Page) -> 
     page.fill("#memory-size", "9000")
     page.click("#run")
     expect(page.locator("#error")).to_contain_text("memory_size: 9000 slots cannot be had")
-    expect(page.locator("#error")).to_contain_text("Expected at most 4085, got 9000.")
+    expect(page.locator("#error")).to_contain_text("Expected at most 2037, got 9000.")
 
 
 def test_memory_size_is_asked_for_only_where_there_is_a_memory(page: Page) -> None:

@@ -247,7 +247,8 @@ def memory_of(server: Server) -> tuple[int, int]:
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_session_that_the_machine_has_no_memory_for_is_refused_and_others_go_on(backend, data):
-    with running_server("--backend", backend, data=data) as server, httpx.Client(base_url=server.url) as client:
+    flags = ("--backend", backend, "--max-state-bytes", str(64 * 2**20))
+    with running_server(*flags, data=data) as server, httpx.Client(base_url=server.url) as client:
         small = open_session(client, "dnc-copy")["id"]
         limit = memory_of(server)[0] + 500 * 2**20
         resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
