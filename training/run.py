@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import sys
 import time
@@ -121,7 +122,7 @@ def _fresh(
     preset: Preset, out: Path, processes: Processes, unroll: UnrollPath, init_from: Path | None = None
 ) -> Trainer:
     """Return the trainer of a new run. Raises CheckpointError where `out` holds another."""
-    place = out.resolve()  # a directory before `..` that is not there yet would hide what is
+    place = Path(os.path.realpath(out))  # a directory before `..` that is not there yet would hide what is
     if (place / TRAINING_FILE).exists():
         raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
     if (place / MANIFEST_FILE).exists():
