@@ -23,6 +23,10 @@ STOPPED = (0, -signal.SIGTERM)
 """How a server ends that was told to: in good order, some pass the signal on to who waits for them."""
 
 
+SLOW = {"model": "dnc-copy", "memory_size": 1024}
+"""A model whose steps take so long that a sequence of thousands is still in work when the next request comes."""
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny", "ntm")
@@ -295,7 +299,7 @@ def test_session_without_a_log_of_a_server_that_was_killed_is_gone_and_says_why(
 
 def test_full_queue_is_answered_with_when_to_try_again(data):
     with running_server("--max-queue", "1", data=data) as server:
-        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 3000}
+        body = SLOW | {"inputs": [[0.0] * 10] * 5000}
         first = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
         first.start()
         wait_for_sequences(server, 1)
@@ -312,7 +316,7 @@ def test_interrupt_ends_quietly(tiny, data):
 
 def test_second_interrupt_does_not_wait_for_work(data):
     with running_server("--max-steps", "100000", data=data) as server:
-        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 60_000}
+        body = SLOW | {"inputs": [[0.0] * 10] * 60_000}
         asking = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
         asking.start()
         wait_for_sequences(server, 1)
@@ -335,7 +339,7 @@ def test_delete_during_a_stop_is_carried_out(data):
         answers["delete"] = httpx.delete(url, timeout=60).status_code
 
     with running_server(data=data) as server:
-        opened = httpx.post(f"{server.url}/sessions", json={"model": "dnc-copy"}).json()
+        opened = httpx.post(f"{server.url}/sessions", json=SLOW).json()
         jobs = [threading.Thread(target=job, args=[f"{server.url}/sessions/{opened['id']}"]) for job in (step, delete)]
         for number, job in enumerate(jobs):
             job.start()
@@ -349,7 +353,7 @@ def test_delete_during_a_stop_is_carried_out(data):
 def test_stop_signal_finishes_what_was_accepted(data):
     answers: list[httpx.Response] = []
     with running_server(data=data) as server:
-        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 3000}
+        body = SLOW | {"inputs": [[0.0] * 10] * 5000}
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
         )
@@ -362,14 +366,14 @@ def test_stop_signal_finishes_what_was_accepted(data):
                 stream.recv()
             assert stream.close_code == 1012
         asking.join()
-    assert (answers[0].status_code, answers[0].json()["steps"]) == (200, 3000)
+    assert (answers[0].status_code, answers[0].json()["steps"]) == (200, 5000)
     assert "Traceback" not in server.log
 
 
 def test_stop_signal_gives_up_after_its_time_with_an_answer(data):
     answers: list[httpx.Response] = []
     with running_server("--shutdown-timeout", "0.5", "--max-steps", "100000", data=data) as server:
-        body = {"model": "dnc-copy", "inputs": [[0.0] * 10] * 60_000}
+        body = SLOW | {"inputs": [[0.0] * 10] * 60_000}
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
         )
