@@ -31,7 +31,8 @@ from app.backends.base import Backend, check_backend
 from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
 from app.clock import Clock
 from app.engine.arenas import Arenas
-from app.engine.engine import Engine, Journal
+from app.engine.engine import Engine
+from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.files import watch_files
 from app.memory import MemorySizes, least_memory

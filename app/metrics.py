@@ -77,8 +77,8 @@ class EngineMetrics:
         self._batch = metrics.batch.labels(model)
         self._tick = metrics.tick.labels(model)
 
-    def tick(self, batch: int, seconds: float) -> None:
-        self._steps.inc(batch)
+    def tick(self, batch: int, seconds: float, steps: int) -> None:
+        self._steps.inc(batch * steps)
         self._batch.observe(batch)
         self._tick.observe(seconds)
 

@@ -104,20 +104,48 @@ class Backend(Protocol):
     def close(self, slot: int) -> None:
         """Give a slot back."""
 
+    def may_fail(self, inputs: Array) -> bool:
+        """Return whether a step with such inputs, [..., input_size], may come to numbers that are not finite.
+
+        From a state that the model can come to; a client may have made up another.
+        """
+
+    def prompt(self) -> "PromptBackend | None":
+        """Return this back end where its steps take little time and never wait, else None."""
+
+
+class PromptBackend(Backend, Protocol):
+    """A back end that may be used on the event loop's thread, and that takes several steps in one call."""
+
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        """Advance distinct slots by several steps. inputs: float32 [len(slots), T, input_size], T at least 1.
+
+        Returns the outputs, float32 [len(slots), T, output_size]. Raises RowsFailed where some rows come to numbers
+        that are not finite, with their step in `at`; their states are lost, or as before that step. Any other error
+        leaves all slots as they were, or is a BatchLost.
+        """
+
 
 class RowsFailed(Exception):
     """Some rows of a step came to outputs or states that are not finite. All other rows were stepped.
 
     rows: the failed rows. lost: those of them whose states are lost; the states of the others are as before the step.
-    outputs, traces: of the step, valid in the rows that did not fail.
+    outputs, traces: of the step, valid in the rows that did not fail. at: of several steps, the one at which a row
+    failed, counted from 0.
     """
 
     def __init__(
-        self, rows: Collection[int], outputs: Array, traces: dict[str, Array], lost: Collection[int] = ()
+        self,
+        rows: Collection[int],
+        outputs: Array,
+        traces: dict[str, Array],
+        lost: Collection[int] = (),
+        at: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(f"the outputs or states of rows {sorted(rows)} are not finite")
         self.rows, self.lost = frozenset(rows), frozenset(lost)
         self.outputs, self.traces = outputs, traces
+        self.at: Mapping[int, int] = at or {}
 
 
 class BatchLost(Exception):
@@ -126,6 +154,9 @@ class BatchLost(Exception):
 
 class StateLost(Exception):
     """The state in a slot is lost since a step failed: it can only be replaced, or the slot be given back."""
+
+
+Step = Callable[[Sequence[int], Array], tuple[Array, dict[str, Array]]]
 
 
 class Slots:
@@ -190,6 +221,28 @@ class Slots:
         """Note that a step of some slots failed midway, and return the error to raise."""
         self.lose(slots)
         return BatchLost(f"the states in slots {list(slots)} are lost")
+
+    def run_by_steps(self, step: Step, slots: Sequence[int], inputs: Array, output_size: int) -> Array:
+        """Advance slots by several steps, one by one, as PromptBackend.run; a row that fails takes no more."""
+        outputs = np.empty((*inputs.shape[:2], output_size), np.float32)
+        rows, lost, at = list(range(len(slots))), set[int](), dict[int, int]()
+        for t in range(inputs.shape[1]):
+            try:
+                outputs[rows, t], _ = step([slots[row] for row in rows], inputs[rows, t])
+            except RowsFailed as error:
+                outputs[rows, t] = error.outputs
+                at.update({rows[row]: t for row in error.rows})
+                lost.update(rows[row] for row in error.lost)
+                rows = [row for row in rows if row not in at]
+            except Exception as error:
+                if t == 0:
+                    raise
+                raise self.lost_batch(slots) from error
+            if not rows:
+                break
+        if at:
+            raise RowsFailed(at.keys(), outputs, {}, lost, at)
+        return outputs
 
 
 def longer(values: Array, rows: int) -> Array:

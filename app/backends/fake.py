@@ -24,12 +24,14 @@ class FakeBackend:
         capacity: int = 64,
         before_step: Callable[[Array], None] | None = None,
         memory_size: int | None = None,
+        prompt: bool = False,
     ) -> None:
         memory: Axes = {} if memory_size is None else {"memory": [None]}
         self.spec = Spec(size, size, memory_size, {"total": [size], **memory}, {"seen": [size], **memory})
         self.steps: list[list[int]] = []
         """The slots of every step taken, whatever the memory size."""
         self._before_step = before_step
+        self._prompt = prompt
         self._capacity = capacity
         self._clear()
 
@@ -70,6 +72,15 @@ class FakeBackend:
 
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
+
+    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - a sum may overflow with any
+        return True
+
+    def prompt(self) -> "FakeBackend | None":
+        return self if self._prompt else None
+
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        return self._slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
 
     def _clear(self) -> None:
         self._totals = np.zeros((0, self.spec.input_size), np.float32)

@@ -71,6 +71,27 @@ class FusedBackend:
             raise RowsFailed(failed, outputs, traces, lost=failed - before.keys())
         return outputs, traces
 
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        if not self._bounded or self._risky_rows(inputs):
+            return self._slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
+        self._slots.check(slots)
+        try:
+            outputs = self._fused.run(slots, inputs.swapaxes(0, 1)).swapaxes(0, 1)
+            failed = failed_rows(outputs)
+            self._slots.lose(slots[row] for row in failed)
+        except Exception as error:
+            raise self._slots.lost_batch(slots) from error
+        if failed:
+            at = {row: int(np.isfinite(outputs[row]).all(axis=1).argmin()) for row in failed}
+            raise RowsFailed(failed, outputs, {}, failed, at)
+        return outputs
+
+    def may_fail(self, inputs: Array) -> bool:
+        return not self._bounded or bool(self._risky_rows(inputs))
+
+    def prompt(self) -> "FusedBackend":
+        return self
+
     def read(self, slot: int) -> dict[str, Array]:
         self._slots.check([slot])
         return self._fused.read(slot)
@@ -87,7 +108,7 @@ class FusedBackend:
         if not self._bounded:
             return list(range(len(inputs)))
         ordinary = np.abs(inputs) <= LARGEST_ORDINARY
-        return [] if ordinary.all() else np.flatnonzero(~ordinary.all(axis=1)).tolist()
+        return [] if ordinary.all() else np.flatnonzero(~ordinary.reshape(len(inputs), -1).all(axis=1)).tolist()
 
     def _failed_rows(self, slots: Sequence[int], outputs: Array, risky: Sequence[int]) -> set[int]:
         """Return the rows whose outputs, or states where those are at risk, are not finite."""

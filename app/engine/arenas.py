@@ -43,11 +43,30 @@ class Arenas:
 
     def spec(self, memory_size: int | None) -> Spec:
         """Return what goes in and comes out with so many memory slots, by default the first back end's."""
-        return self.first.spec if memory_size is None else self.first.spec.resized(memory_size)
+        if memory_size is None or memory_size == self.first.spec.memory_size:
+            return self.first.spec
+        backend = self._backends.get(memory_size)
+        return self.first.spec.resized(memory_size) if backend is None else backend.spec
+
+    def backend(self, memory_size: int | None) -> Backend:
+        """Return the back end with the slots of a memory size. Raises KeyError where there are none."""
+        return self._backends[memory_size]
 
     def of(self, slot: Slot) -> Backend:
         """Return the back end that a slot is in."""
         return self._backends[slot.memory_size]
+
+    def open_all(self, count: int, memory_size: int | None, state: Mapping[str, Array] | None) -> list[int]:
+        """Take several slots, or none, as `open` does, and return their numbers."""
+        slots: list[Slot] = []
+        try:
+            for _ in range(count):
+                slots.append(self.open(memory_size, state))
+        except BaseException:
+            for slot in slots:
+                self.close(slot)
+            raise
+        return [slot.number for slot in slots]
 
     def close(self, slot: Slot) -> None:
         """Give a slot back; the back end goes with the last of its slots."""
@@ -59,9 +78,8 @@ class Arenas:
             del self._backends[slot.memory_size], self._open[slot.memory_size]
 
     def _backend(self, memory_size: int | None) -> Backend:
-        if memory_size is None:
-            return self.first
-        return self._backends.get(memory_size) or self.first.resized(memory_size)
+        size = self.first.spec.memory_size if memory_size is None else memory_size
+        return self._backends.get(size) or self.first.resized(memory_size or 0)
 
     def _check_room(self, size: int) -> None:
         if self._bytes + size > self._max_bytes:

@@ -1,18 +1,17 @@
-"""A sequence on its way through the engine, and its result."""
+"""Sequences on their way through the engine, and their results."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.backends.base import Array, Spec
-from app.engine.arenas import Slot
+from app.backends.base import NUMBER_BYTES, Array, Spec
+from app.errors import EngramError
 
 
 class Result(NamedTuple):
-    """What a sequence gave."""
+    """The result of one sequence."""
 
     outputs: Array
     """[T, output_size]"""
@@ -20,70 +19,138 @@ class Result(NamedTuple):
     """name -> [T, ...]"""
 
 
+class Results(NamedTuple):
+    """The results of R sequences of one length."""
+
+    outputs: Array
+    """[R, T, output_size]"""
+    trace: dict[str, Array]
+    """name -> [R, T, ...]"""
+    errors: Mapping[int, EngramError]
+    """row -> why this sequence failed; its outputs and traces are undefined."""
+
+    def row(self, row: int) -> Result:
+        """Return the result of one sequence. Raises the error of one that failed."""
+        if row in self.errors:
+            raise self.errors[row]
+        return Result(self.outputs[row], {name: values[row] for name, values in self.trace.items()})
+
+
 class Replayed(NamedTuple):
-    """What a sequence gave whose state is not kept in a slot, and that state."""
+    """The result of a sequence without a slot, and its final state."""
 
     result: Result
     state: dict[str, Array]
 
 
-@dataclass(eq=False)
-class Run:
-    """A sequence in work: its inputs [T, input_size], how far it is, and who waits for it.
+Outcome = Results | EngramError
+"""Results, or the error of all sequences of a run."""
 
-    slot: the session's slot, or None for a sequence whose state is not kept; the engine then takes a slot for it,
-    with a memory of `memory_size` slots and the state `start`, if not given the first. keeps_end: the state after
-    the sequence is part of the outcome. entry: what the journal writes once it has run.
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """R sequences of T steps each that go through the engine together, and how far they are.
+
+    slots: the arena's, one for each sequence, or None where no state is kept; the engine then takes some, with a memory
+    of `memory_size` slots and the state `start`, by default the first. keeps_end: the state after the only sequence is
+    kept in `end`. done: called on the event loop with the outcome, once. entries: of each sequence, for the journal to
+    write before `done` is called.
     """
 
-    slot: Slot | None
+    slots: Sequence[int] | None
+    memory_size: int | None
     inputs: Array
+    """[R, T, input_size]"""
     trace: Sequence[str]
-    waiter: "asyncio.Future[Any]"
-    memory_size: int | None = None
+    done: Callable[[Outcome], None]
+    entries: Sequence[Any] | None = None
     start: Mapping[str, Array] | None = None
     keeps_end: bool = False
-    entry: Any = None
+    # The event loop's
+    released: bool = False
+    """Whether `done` was called because a step hung: the run no longer counts."""
+    cancelled: bool = False
+    """Whether nobody needs the result any more."""
+    # The worker's
     transient: bool = field(init=False)
-    result: Result = field(init=False)
-    before: Mapping[str, Array] | None = None
-    """The state before the first step, kept where the run may have to be undone."""
     position: int = 0
     """The number of steps taken."""
-    failed: bool = False
+    results: Results = field(init=False)
+    errors: dict[int, EngramError] = field(default_factory=dict)
+    """row -> why this sequence failed; it takes no more steps."""
+    before: Sequence[Mapping[str, Array]] | None = None
+    """The states before the first step, where they may have to be put back."""
+    end: dict[str, Array] | None = None
 
     def __post_init__(self) -> None:
-        self.transient = self.slot is None
+        self.transient = self.slots is None
 
     @property
-    def held(self) -> Slot:
-        """The slot that is stepped, once there is one."""
-        assert self.slot is not None
-        return self.slot
+    def rows(self) -> int:
+        """The number of sequences."""
+        return len(self.inputs)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of each sequence."""
+        steps: int = self.inputs.shape[1]
+        return steps
+
+    @property
+    def held(self) -> Sequence[int]:
+        """The slots that are stepped, once there are some."""
+        assert self.slots is not None
+        return self.slots
 
     @property
     def finished(self) -> bool:
-        return self.position == len(self.inputs)
+        return self.position == self.steps or len(self.errors) == self.rows
 
     @property
     def abandoned(self) -> bool:
-        """Nobody waits any more: for a result that nothing else keeps, or as it was given up, and its slot with it."""
-        return self.waiter.done() and (self.transient or not self.waiter.cancelled())
+        """Whether the rest need not be computed."""
+        return self.released or (self.transient and self.cancelled)
+
+    @property
+    def active(self) -> Sequence[int]:
+        """The rows that have not failed."""
+        if not self.errors:
+            return range(len(self.inputs))
+        return [row for row in range(len(self.inputs)) if row not in self.errors]
+
+    @property
+    def logged(self) -> bool:
+        """Whether its steps go to the journal."""
+        return self.entries is not None
 
     def check_and_make_room(self, spec: Spec) -> None:
-        """Allocate the result, so that no step fails for want of memory. Raises MemoryError.
+        """Allocate the results, so that no step fails for want of memory. Raises MemoryError.
 
         Raises ValueError where the inputs are of another width than those of the model.
         """
-        steps = len(self.inputs)
-        if self.inputs.shape != (steps, spec.input_size):
-            raise ValueError(f"inputs must be [T, {spec.input_size}], got {list(self.inputs.shape)}")
-        room = {name: np.empty((steps, *spec.trace[name]), np.float32) for name in self.trace}
-        self.result = Result(np.empty((steps, spec.output_size), np.float32), room)
+        rows, steps, width = self.inputs.shape
+        if width != spec.input_size:
+            raise ValueError(f"inputs must be [R, T, {spec.input_size}], got {list(self.inputs.shape)}")
+        traces = {name: np.empty((rows, steps, *spec.trace[name]), np.float32) for name in self.trace}
+        self.results = Results(np.empty((rows, steps, spec.output_size), np.float32), traces, self.errors)
 
-    def record(self, outputs: Array, traces: Mapping[str, Array], row: int) -> None:
-        """Keep what one batched step gave this run: a copy of its row, so that the batch can be let go."""
-        self.result.outputs[self.position] = outputs[row]
-        for name, values in self.result.trace.items():
-            values[self.position] = traces[name][row]
-        self.position += 1
+    def bytes(self, spec: Spec) -> int:
+        """Return the bytes of inputs and results."""
+        numbers = spec.input_size + spec.output_size
+        numbers += sum(int(np.prod(spec.trace[name])) for name in self.trace if name in spec.trace)
+        return NUMBER_BYTES * self.rows * self.steps * numbers
+
+    def record(self, rows: Sequence[int], outputs: Array, traces: Mapping[str, Array]) -> None:
+        """Keep a copy of the outputs and traces, [rows, steps, ...], of the steps from `position` on."""
+        steps = slice(self.position, self.position + outputs.shape[1])
+        chosen = slice(None) if len(rows) == len(self.inputs) else list(rows)
+        self.results.outputs[chosen, steps] = outputs
+        for name, values in self.results.trace.items():
+            values[chosen, steps] = traces[name]
+
+
+class Part(NamedTuple):
+    """Some sequences of a run: those that are stepped at once."""
+
+    run: Run
+    rows: Sequence[int]

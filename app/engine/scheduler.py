@@ -1,25 +1,110 @@
-"""Which sequences step next. Plain Python: it never sees a tensor."""
+"""Which sequences step next, and how many steps. Plain Python: it never sees a tensor."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from app.engine.run import Run
 
+BATCH_BYTES = 32 * 2**20
+"""Bytes of state stepped in one batch, at most: a larger single state runs alone. Larger batches measured no faster."""
+
+TICK_SECONDS = 2e-3
+"""How long the steps that a batch takes in one call may last, about: a sequence that joins waits so long."""
+
+SMOOTHING = 0.1
+"""The weight of the newest measurement in a moving average."""
+
+
+class Batch(NamedTuple):
+    """Runs of one memory size that take some steps together."""
+
+    runs: list[Run]
+    steps: int
+
+
+class Pace:
+    """How long a step of one sequence takes, by memory size and the size of the batch: a moving average."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int | None, int], float] = {}
+
+    def note(self, memory_size: int | None, rows: int, steps: int, seconds: float) -> None:
+        """Take a measurement of a batch of rows that took some steps in so much time."""
+        key, seconds = (memory_size, rows.bit_length()), seconds / (rows * steps)
+        known = self._seconds.get(key, seconds)
+        self._seconds[key] = known + SMOOTHING * (seconds - known)
+
+    def seconds(self, memory_size: int | None, rows: int) -> float | None:
+        """Return the seconds of a step of one row in a batch of so many, or of fewer; None where none was measured."""
+        for size in range(rows.bit_length(), 0, -1):
+            known = self._seconds.get((memory_size, size))
+            if known is not None:
+                return known
+        return None
+
 
 class Scheduler:
-    """Round robin: every sequence steps once before any steps again, whatever their lengths."""
+    """Round robin: every sequence has its turn before any has another, whatever their lengths.
 
-    def __init__(self, max_batch: int) -> None:
+    The runs of a batch take as many steps in one call as all of them have left, within TICK_SECONDS.
+    """
+
+    def __init__(self, max_batch: int, state_bytes: Callable[[int | None], int], takes_several: bool) -> None:
+        """max_batch: sequences in a batch, unless one run has more. state_bytes: of a state, by its memory size.
+
+        takes_several: whether the back end takes several steps in one call.
+        """
+        self.pace = Pace()
+        self._takes_several = takes_several
         self._max_batch = max_batch
+        self._state_bytes = state_bytes
         self._runs: deque[Run] = deque()
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Queue sequences behind those that are waiting."""
+        """Queue runs behind those that are waiting."""
         self._runs.extend(runs)
 
-    def next_batch(self) -> list[Run]:
-        """Take the sequences to step now, at most max_batch of them."""
-        return [self._runs.popleft() for _ in range(min(self._max_batch, len(self._runs)))]
+    def next_batches(self) -> tuple[list[Batch], list[Run]]:
+        """Take the runs that step now, at most max_batch sequences; and those that need no more steps."""
+        by_size: dict[int | None, list[Run]] = {}
+        abandoned, rows = [], 0
+        while self._runs and (rows == 0 or rows + self._runs[0].rows <= self._max_batch):
+            run = self._runs.popleft()
+            if run.abandoned:
+                abandoned.append(run)
+            else:
+                by_size.setdefault(run.memory_size, []).append(run)
+                rows += run.rows
+        return [batch for size, runs in by_size.items() for batch in self._batches(size, runs)], abandoned
+
+    def rows_at_once(self, memory_size: int | None) -> int:
+        """Return how many sequences with states of this size are stepped at once, at most."""
+        return max(1, min(self._max_batch, BATCH_BYTES // max(1, self._state_bytes(memory_size))))
+
+    def _batches(self, memory_size: int | None, runs: list[Run]) -> list[Batch]:
+        """Return runs of one memory size in batches within BATCH_BYTES."""
+        most = self.rows_at_once(memory_size)
+        batches: list[Batch] = []
+        chosen: list[Run] = []
+        rows = 0
+        for run in runs:
+            if chosen and rows + run.rows > most:
+                batches.append(self._batch(memory_size, chosen, rows))
+                chosen, rows = [], 0
+            chosen.append(run)
+            rows += run.rows
+        return [*batches, self._batch(memory_size, chosen, rows)]
+
+    def _batch(self, memory_size: int | None, runs: list[Run], rows: int) -> Batch:
+        """Return a batch with the number of steps that it takes: one where any run has a trace."""
+        steps = 1
+        if self._takes_several and not any(run.trace for run in runs):
+            left = min([run.steps - run.position for run in runs])
+            seconds = self.pace.seconds(memory_size, rows)
+            if left > 1 and seconds is not None:
+                steps = max(1, min(left, int(TICK_SECONDS / (seconds * rows))))
+        return Batch(runs, steps)

@@ -13,8 +13,10 @@ import pytest
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.engine.arenas import Arenas, Slot
-from app.engine.engine import BATCH_BYTES, Engine, Journal
-from app.engine.run import Result
+from app.engine.engine import Engine
+from app.engine.run import Result, Results, Run
+from app.engine.scheduler import BATCH_BYTES
+from app.engine.worker import Journal
 from app.errors import (
     EngramError,
     NonFiniteOutput,
@@ -35,7 +37,7 @@ class Observed:
         self.batches: list[int] = []
         self.failures = 0
 
-    def tick(self, batch: int, seconds: float) -> None:
+    def tick(self, batch: int, seconds: float, steps: int) -> None:
         self.batches.append(batch)
 
     def failure(self) -> None:
@@ -369,8 +371,7 @@ def test_result_is_a_copy_of_its_rows():
     async def test() -> None:
         async with engine_over(FakeBackend()) as engine:
             (result,) = await engine.infer([ones(3)], ["seen"])
-            assert result.outputs.base is None
-            assert result.trace["seen"].base is None
+            assert [array.base.size for array in (result.outputs, result.trace["seen"])] == [6, 6]
 
     run(test())
 
@@ -489,8 +490,11 @@ def test_hanging_step_is_given_up_and_the_engine_goes_on_when_it_returns():
         gate, ledger = Gate(), Ledger()
         async with engine_over(FakeBackend(before_step=gate), journal=ledger, step_timeout=0.1) as engine:
             slot = await engine.open()
-            waiting = [engine.run(slot, ones(1), entry=0), engine.infer([ones(1)]), engine.read(slot)]
-            told = await asyncio.gather(*waiting, return_exceptions=True)
+            waiting = [
+                asyncio.ensure_future(job) for job in (engine.run(slot, ones(1), entry=0), engine.infer([ones(1)]))
+            ]
+            await asyncio.to_thread(gate.reached.wait)
+            told = await asyncio.gather(*waiting, engine.read(slot), return_exceptions=True)
             assert [type(outcome) for outcome in told] == [StepTimedOut] * 3
             with pytest.raises(StepTimedOut, match="takes longer than"):
                 await engine.open()
@@ -590,7 +594,7 @@ def test_observer_is_told_of_ticks_and_failures():
 
 def test_observer_that_fails_stops_nothing(caplog):
     class Broken(Observed):
-        def tick(self, batch: int, seconds: float) -> None:
+        def tick(self, batch: int, seconds: float, steps: int) -> None:
             raise RuntimeError("broken")
 
         def failure(self) -> None:
@@ -758,7 +762,7 @@ def test_refused_sequences_leave_nobody_waiting():
                     await refused
             await engine.close(1)
             engine.drop(Slot(None, 0))
-            assert not engine._waiters
+            assert not engine._waiting
 
     run(test())
 
@@ -788,7 +792,7 @@ def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
 
     async def test() -> None:
         engine = Engine("fake", Arenas(FakeBackend(), 2**20), 8, 64, Observed())
-        monkeypatch.setattr(engine, "_tick", lambda: 1 / 0)
+        monkeypatch.setattr(engine._worker, "_tick", lambda: 1 / 0)
         engine.start()
         with pytest.raises(StepFailed, match="has stopped"):
             await engine.infer([ones(3)])
@@ -798,3 +802,143 @@ def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
         await engine.close(1)
 
     run(test())
+
+
+async def measured(engine: Engine) -> None:
+    """Have the worker's thread measure steps of all batch sizes that follow, so that the loop may take them."""
+    await engine.infer([ones(1)])
+    await until(lambda: not engine._worker._turn.locked())
+
+
+def threads_of(backend: FakeBackend) -> list[int]:
+    """Note the thread of every step from now on."""
+    threads: list[int] = []
+    backend._before_step = lambda _: threads.append(threading.get_ident())
+    return threads
+
+
+def test_short_sequences_of_a_prompt_back_end_are_stepped_by_the_event_loop():
+    async def test() -> None:
+        backend = FakeBackend(prompt=True)
+        async with engine_over(backend) as engine:
+            slots = [await engine.open() for _ in range(3)]
+            await measured(engine)
+            threads = threads_of(backend)
+            results = await asyncio.gather(*(engine.run(slot, ones(2), ["seen"]) for slot in slots))
+            assert [result.outputs[:, 0].tolist() for result in results] == [[1, 2]] * 3
+            assert [len(slots) for slots in backend.steps[-2:]] == [3, 3]
+            assert (await engine.replay(ones(2), None, None)).state["total"].tolist() == [2, 2]
+        assert set(threads) == {threading.get_ident()}
+
+    run(test())
+
+
+@pytest.mark.parametrize("reason", ["not prompt", "not measured", "long", "a state to write", "busy"])
+def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
+    async def test() -> None:
+        backend = FakeBackend(prompt=reason != "not prompt")
+        async with engine_over(backend) as engine:
+            if reason != "not measured":
+                await measured(engine)
+            threads = threads_of(backend)
+            if reason == "long":
+                engine._worker._scheduler.pace.note(None, 1, 1, 1e6)
+            if reason == "busy":
+                engine._worker._turn.acquire()
+                engine._loop.call_later(0.05, engine._worker._turn.release)
+            start = {"total": ones(1)[0]} if reason == "a state to write" else None
+            result, _ = await engine.replay(ones(2), start, None)
+            assert result.outputs[-1, 0] == (3 if start else 2)
+        assert threading.get_ident() not in threads
+
+    run(test())
+
+
+def test_steps_that_a_batch_has_in_common_are_taken_in_one_call():
+    async def test() -> None:
+        backend = FakeBackend(prompt=True)
+        calls: list[tuple[int, ...]] = []
+        take = backend.run
+        backend.run = lambda slots, inputs: calls.append(inputs.shape) or take(slots, inputs)  # type: ignore[method-assign, func-returns-value]
+        async with engine_over(backend) as engine:
+            await measured(engine)
+            results = await engine.infer([ones(6), ones(4), ones(1)])
+            assert [result.outputs[:, 0].tolist() for result in results] == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4], [1]]
+        assert calls == [(2, 3, 2), (1, 2, 2)]
+
+    run(test())
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_row_that_fails_among_several_steps_fails_alone_and_names_its_step(inline):
+    async def test() -> None:
+        backend = FakeBackend(prompt=True)
+        async with engine_over(backend) as engine:
+            slots = [await engine.open(), await engine.open()]
+            await measured(engine)
+            if not inline:
+                engine._worker._scheduler.pace.note(None, 1, 1, 0.1)
+            spoiled = np.concatenate([ones(3), ones(2, 3e38), ones(3)])
+            good, failed = await asyncio.gather(
+                engine.run(slots[0], ones(8)), engine.run(slots[1], spoiled), return_exceptions=True
+            )
+            assert isinstance(failed, NonFiniteOutput)
+            assert (failed.more["step_of_sequence"], failed.unsettled) == (4, False)
+            assert isinstance(good, Result)
+            assert good.outputs[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+            assert (await engine.read(slots[1]))["total"].tolist() == [0, 0]
+
+    run(test())
+
+
+def test_rows_of_one_run_succeed_and_fail_alone():
+    async def test() -> None:
+        ledger = Ledger()
+        async with engine_over(FakeBackend(prompt=True), journal=ledger) as engine:
+            slots = [(await engine.open()).number for _ in range(3)]
+            outcome: asyncio.Future[Results] = engine._loop.create_future()
+            inputs = np.stack([ones(3), np.concatenate([ones(1), ones(2, 3e38)]), ones(3)])
+            engine.submit([Run(slots, None, inputs, ["seen"], outcome.set_result, entries=["a", "b", "c"])])
+            await until(lambda: ledger.groups)
+            [(entries, done)] = ledger.groups
+            assert (entries, outcome.done()) == (["a", "c"], False)
+            done([None, StoreFailed("full")])
+            results = await outcome
+            assert {row: type(error) for row, error in results.errors.items()} == {1: NonFiniteOutput, 2: StoreFailed}
+            assert results.row(0).outputs[:, 0].tolist() == [1, 2, 3]
+            assert results.trace["seen"].shape == (3, 3, 2)
+            assert engine.sequences == 0
+
+    run(test())
+
+
+def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
+    async def test() -> None:
+        ledger, backend = Ledger(), FakeBackend(prompt=True)
+        async with engine_over(backend, journal=ledger) as engine:
+            slots = [await engine.open() for _ in range(4)]
+            await measured(engine)
+            jobs = [asyncio.ensure_future(engine.run(slots[0], ones(1), entry=0))]
+            await until(lambda: ledger.groups)
+            for slot in slots[1:]:
+                jobs.append(asyncio.ensure_future(engine.run(slot, ones(1), entry=1)))
+                await asyncio.sleep(0.001)
+            assert (await engine.infer([ones(1)]))[0].outputs[0, 0] == 1, "what is not logged does not wait"
+            ledger.groups.pop()[1]([None])
+            await until(lambda: ledger.groups)
+            ledger.groups.pop()[1]([None] * 3)
+            await asyncio.gather(*jobs)
+        assert [len(slots) for slots in backend.steps] == [1, 1, 1, 3]
+
+    run(test())
+
+
+def test_outcome_whose_receiver_fails_stops_nothing(caplog):
+    async def test() -> None:
+        async with engine_over(FakeBackend()) as engine:
+            engine.submit([Run(None, None, np.ones((1, 1, 2), np.float32), (), lambda _: 1 / 0)])
+            assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
+            assert engine.sequences == 0
+
+    run(test())
+    assert "division by zero" in caplog.text

@@ -1,45 +1,113 @@
-import asyncio
-
 import numpy as np
 import pytest
 
 from app.engine.run import Run
-from app.engine.scheduler import Scheduler
+from app.engine.scheduler import BATCH_BYTES, TICK_SECONDS, Pace, Scheduler
+
+
+def a_run(
+    slot: int = 0, steps: int = 3, rows: int = 1, memory_size: int | None = None, trace: tuple[str, ...] = ()
+) -> Run:
+    return Run([slot] * rows, memory_size, np.zeros((rows, steps, 1), np.float32), trace, lambda _: None)
+
+
+def scheduler(max_batch: int = 4, state_bytes: int = 1, takes_several: bool = False) -> Scheduler:
+    return Scheduler(max_batch, lambda _: state_bytes, takes_several)
 
 
 @pytest.fixture
 def runs() -> list[Run]:
-    loop = asyncio.new_event_loop()
-    made = [Run(slot, np.zeros((3, 1)), (), loop.create_future()) for slot in range(5)]
-    loop.close()
-    return made
+    return [a_run(slot) for slot in range(5)]
 
 
-def slots(batch: list[Run]) -> list[int | None]:
-    return [run.slot for run in batch]
+def slots(scheduler: Scheduler) -> list[list[int]]:
+    """Take the next batches and queue them again; return their slots."""
+    batches, _ = scheduler.next_batches()
+    scheduler.add(run for batch in batches for run in batch.runs)
+    return [[run.held[0] for run in batch.runs] for batch in batches]
 
 
-def test_next_batch_takes_turns(runs):
-    scheduler = Scheduler(max_batch=2)
-    scheduler.add(runs)
-    order = []
-    for _ in range(5):
-        batch = scheduler.next_batch()
-        order.append(slots(batch))
-        scheduler.add(batch)
-    assert order == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
+def test_next_batches_take_turns(runs):
+    turns = scheduler(max_batch=2)
+    turns.add(runs)
+    assert [slots(turns) for _ in range(5)] == [[[0, 1]], [[2, 3]], [[4, 0]], [[1, 2]], [[3, 4]]]
 
 
-def test_next_batch_takes_in_those_that_join(runs):
-    scheduler = Scheduler(max_batch=4)
-    scheduler.add(runs[:1])
-    first = scheduler.next_batch()
-    scheduler.add(runs[1:3])
-    scheduler.add(first)
-    assert slots(scheduler.next_batch()) == [1, 2, 0]
+def test_next_batches_take_in_those_that_join(runs):
+    turns = scheduler()
+    turns.add(runs[:1])
+    [first], _ = turns.next_batches()
+    turns.add(runs[1:3])
+    turns.add(first.runs)
+    assert slots(turns) == [[1, 2, 0]]
 
 
-def test_next_batch_of_nothing_is_empty():
-    scheduler = Scheduler(max_batch=4)
-    assert scheduler.next_batch() == []
-    assert len(scheduler) == 0
+def test_next_batches_of_nothing_are_none():
+    turns = scheduler()
+    assert turns.next_batches() == ([], [])
+    assert len(turns) == 0
+
+
+def test_abandoned_runs_are_not_batched(runs):
+    turns = scheduler()
+    turns.add(runs[:3])
+    runs[1].released = True
+    batches, abandoned = turns.next_batches()
+    assert ([batch.runs for batch in batches], abandoned) == ([[runs[0], runs[2]]], [runs[1]])
+
+
+def test_runs_of_several_memory_sizes_are_batched_apart():
+    turns = scheduler()
+    turns.add([a_run(0, memory_size=8), a_run(1, memory_size=16), a_run(2, memory_size=8)])
+    assert slots(turns) == [[0, 2], [1]]
+
+
+@pytest.mark.parametrize(
+    ("state_bytes", "batches"),
+    [(1, [[0, 1, 2]]), (BATCH_BYTES // 2, [[0, 1], [2]]), (2 * BATCH_BYTES, [[0], [1], [2]])],
+)
+def test_large_states_are_batched_in_small_numbers(runs, state_bytes, batches):
+    turns = scheduler(state_bytes=state_bytes)
+    turns.add(runs[:3])
+    assert slots(turns) == batches
+
+
+def test_run_of_more_rows_than_a_batch_steps_alone():
+    turns = scheduler(max_batch=2)
+    turns.add([a_run(0), a_run(1, rows=5), a_run(2)])
+    assert [slots(turns) for _ in range(3)] == [[[0]], [[1]], [[2, 0]]]
+
+
+def steps_of(turns: Scheduler, *runs: Run) -> int:
+    turns.add(runs)
+    [batch], _ = turns.next_batches()
+    return batch.steps
+
+
+@pytest.mark.parametrize(
+    ("lengths", "trace", "takes_several", "steps"),
+    [((7,), (), True, 7), ((7, 3), (), True, 3), ((7, 1), (), True, 1), ((7,), ("t",), True, 1), ((7,), (), False, 1)],
+)
+def test_batch_takes_the_steps_that_all_have_left(lengths, trace, takes_several, steps):
+    turns = scheduler(takes_several=takes_several)
+    turns.pace.note(None, 1, 1, 1e-9)
+    assert steps_of(turns, *(a_run(steps=length, trace=trace) for length in lengths)) == steps
+
+
+def test_steps_in_one_call_are_bounded_by_their_time():
+    turns = scheduler(takes_several=True)
+    assert steps_of(turns, a_run(steps=1000)) == 1, "nothing was measured yet"
+    turns.pace.note(None, 1, 1, TICK_SECONDS / 10)
+    assert steps_of(turns, a_run(steps=1000)) == 10
+    assert steps_of(turns, a_run(steps=1000, rows=3)) == 3
+    turns.pace.note(None, 3, 1, TICK_SECONDS * 30)
+    assert steps_of(turns, a_run(steps=1000, rows=3)) == 1
+
+
+def test_pace_of_a_batch_is_that_of_one_of_its_size_or_of_a_smaller_one():
+    pace = Pace()
+    assert pace.seconds(8, 4) is None
+    pace.note(8, 2, 5, 1.0)
+    assert (pace.seconds(8, 1), pace.seconds(8, 2), pace.seconds(8, 100), pace.seconds(9, 2)) == (None, 0.1, 0.1, None)
+    pace.note(8, 100, 1, 1.0)
+    assert pace.seconds(8, 100) == 0.01
