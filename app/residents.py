@@ -233,12 +233,11 @@ class Residents:
         writing.add_done_callback(self._writing.discard)
         return writing
 
-    def snapshot_is_due(self, session: Session, logged: int) -> bool:
-        """Return whether to keep a snapshot, after so many bytes more in the log.
+    def snapshot_is_due(self, session: Session) -> bool:
+        """Return whether to keep a snapshot after a step.
 
         It is to be kept when the log has outgrown the state; after many steps, a passing one, to wake the session from.
         """
-        session.logged += logged + ROW_BYTES
         return session.logged >= _state_bytes(session) or session.step - session.kept >= SNAPSHOT_STEPS
 
     async def free(self, session: Session) -> None:

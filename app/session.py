@@ -1,7 +1,8 @@
 """A session as the server knows it while it is in use: where it is, and who uses it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,17 +12,85 @@ from app.backends.base import Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Result
-from app.errors import OutOfMemory, SessionGone, StepNotKept
+from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
 from app.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
 
 
+class Steps(NamedTuple):
+    """A request to step a session. The result is of type Stepped, or Duplicate for a frame that came before."""
+
+    inputs: Array
+    """float32 [T, input_size]"""
+    trace: Sequence[str] = ()
+    if_step: int | None = None
+    """The step that the client believes the session is at."""
+    seq: int | None = None
+    """The number of the frame, one more than the last."""
+
+
 class Stepped(NamedTuple):
-    """What a request to step gave."""
+    """The result of a request to step."""
 
     result: Result
     step: int
     """The number of steps that the session has taken."""
+
+
+class Duplicate(NamedTuple):
+    """The result of a frame that was carried out before, and whose outputs cannot be computed again."""
+
+    step: int
+    """The number of steps that the session has taken."""
+
+
+class Turn:
+    """One request at a time, in the order in which they come. To take a turn that is free costs no task switch."""
+
+    __slots__ = ("_taken", "_waiting")
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has the turn, or waits for it."""
+        return not self._taken
+
+    def take(self) -> None:
+        """Take the turn, which must be free."""
+        assert not self._taken, "the turn is taken"
+        self._taken = True
+
+    async def wait(self) -> None:
+        """Take the turn once all that came before have had it."""
+        if not self._taken:
+            self._taken = True
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():  # the turn was given to this one already
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the turn to the next who waits, if any."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._taken = False
+
+    async def __aenter__(self) -> None:
+        await self.wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.leave()
 
 
 class SessionInfo(NamedTuple):
@@ -65,7 +134,7 @@ class Session:
     logged: int = 0
     users: int = 0
     watchers: int = 0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: Turn = field(default_factory=Turn)
     last: Stepped | None = None
     """What the last numbered frame gave."""
 
@@ -93,6 +162,21 @@ class Session:
                 got=str(step),
                 step=self.step,
             )
+
+    def check_step(self, wanted: int | None) -> None:
+        """Raise StepConflict unless the session is at the wanted step, if any."""
+        if wanted not in (None, self.step):
+            raise StepConflict(
+                f"session {self.id} is at step {self.step}, not {wanted}",
+                place="if_step",
+                expected=str(self.step),
+                got=str(wanted),
+                step=self.step,
+            )
+
+    def is_next(self, seq: int | None) -> bool:
+        """Return whether a frame of this number, if it has one, follows the last."""
+        return seq is None or self.seq is None or seq == self.seq + 1
 
     def entry(self, inputs: Array, seq: int | None) -> Entry:
         """Return what goes into the log for a sequence."""

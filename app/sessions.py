@@ -13,6 +13,7 @@ A slot whose state may not be what the log says, because something failed in bet
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -20,16 +21,17 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.backends.base import Array
 from app.catalogue import ModelCatalogue, ServedModel
-from app.engine.run import Result
+from app.engine.run import Outcome, Result, Run
 from app.errors import (
     EngramError,
     IdempotencyConflict,
+    InternalError,
     InvalidRequest,
     InvalidSnapshot,
     ModelChanged,
@@ -41,17 +43,17 @@ from app.errors import (
     SessionNotFound,
     SessionsFull,
     ShuttingDown,
-    StepConflict,
     StoreFailed,
     stopping,
 )
 from app.metrics import Metrics
 from app.past import Piece, resolved
-from app.residents import Residents
-from app.session import Session, SessionInfo, Stepped, gone, info_of
+from app.residents import ROW_BYTES, Residents
+from app.session import Duplicate, Session, SessionInfo, Stepped, Steps, gone, info_of
 from app.snapshot import Snapshot
 from app.stores.base import EndReason, NewSession, Record, Store
 from app.stores.writer import Durability, Writer
+from app.waiting import settle
 
 T = TypeVar("T")
 
@@ -82,13 +84,6 @@ class Limits:
     idle_timeout: float
 
 
-class Duplicate(NamedTuple):
-    """What a frame gives that was carried out before, and whose result cannot be computed again."""
-
-    step: int
-    """The number of steps that the session has taken."""
-
-
 class SessionService:
     """All sessions of a server."""
 
@@ -117,6 +112,7 @@ class SessionService:
         self._counts = dict(counts)
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
         self._touched: dict[str, float] = {}
+        self._following_up: set[asyncio.Task[None]] = set()
         for model in models:
             metrics.sessions.labels(model.name).set(self._counts.get(model.name, 0))
 
@@ -290,77 +286,168 @@ class SessionService:
     # Stepping
 
     async def step(
-        self, session_id: str, inputs: Array, trace: Sequence[str] = (), if_step: int | None = None
+        self, session: Session | str, inputs: Array, trace: Sequence[str] = (), if_step: int | None = None
     ) -> Stepped:
-        """Step a session over a sequence, float32 [T, input_size].
-
-        if_step: the step that the client believes the session is at. Raises StepConflict where it is at another,
-        SessionGone, SessionNotFound, and what Engine.run raises; the session is then as it was.
-        """
-        return await self._in_turn(session_id, lambda session: self._step(session, inputs, trace, if_step))
+        """Step a session over a sequence, as `submit` does."""
+        stepped = await self._submitted(session, Steps(inputs, trace, if_step))
+        assert isinstance(stepped, Stepped), "only frames come again"
+        return stepped
 
     async def step_frame(
-        self, session_id: str, inputs: Array, trace: Sequence[str], seq: int | None
+        self, session: Session | str, inputs: Array, trace: Sequence[str], seq: int | None
     ) -> Stepped | Duplicate:
-        """Step a session as `step` does, but never twice for the same frame.
+        """Step a session as `submit` does, but never twice for the same frame.
 
-        seq: the frame's number, one more than the last. A frame that comes again gives what it gave, or a Duplicate
-        where the log of it is gone. Raises SequenceConflict where frames were left out.
+        seq: the frame's number. A frame that comes again gives what it gave, or a Duplicate where the log of it is
+        gone. Raises SequenceConflict where frames were left out.
         """
-        return await self._in_turn(session_id, lambda session: self._step_frame(session, inputs, trace, seq))
+        return await self._submitted(session, Steps(inputs, trace, seq=seq))
 
-    async def _step(
-        self, session: Session, inputs: Array, trace: Sequence[str], if_step: int | None, seq: int | None = None
-    ) -> Stepped:
-        slot = await self._residents.wake(session)
-        _check_step(session, if_step)
-        session.model.check_trace_bytes(trace, len(inputs), session.memory_size)
+    def submit(self, session: Session, steps: Steps, done: Callable[[Stepped | Duplicate | EngramError], None]) -> None:
+        """Step a session over a sequence; `done` is called with the result or the error, perhaps at once.
+
+        All of it is carried out even if nobody needs the result any more. Errors: StepConflict where the session is at
+        another step than `if_step`; SequenceConflict where a frame does not follow the last; SessionGone,
+        SessionNotFound, and those of Engine.submit; the session is then as it was.
+        """
+        try:
+            if self._is_ready(session, steps):
+                self._step_at_once(session, steps, done)
+                return
+            task = self._take_turn(session, lambda: self._step(session, steps))
+        except EngramError as error:
+            done(error)
+            return
+        task.add_done_callback(lambda finished: done(_outcome(finished)))
+
+    async def _submitted(self, session: Session | str, steps: Steps) -> Stepped | Duplicate:
+        if self._closing:
+            raise stopping()
+        if isinstance(session, str):
+            session = await self.find(session)
+        waiter: asyncio.Future[Stepped | Duplicate] = asyncio.get_running_loop().create_future()
+        self.submit(self._known(session), steps, functools.partial(settle, waiter))
+        return await waiter
+
+    def _is_ready(self, session: Session, steps: Steps) -> bool:
+        """Return whether a session can be stepped without waiting: it is in an arena, and it is nobody's turn."""
+        return (
+            session.slot is not None
+            and session.turn.is_free
+            and not self._closing
+            and (self._logs or session.unlogged)
+            and session.is_next(steps.seq)
+        )
+
+    def _step_at_once(
+        self, session: Session, steps: Steps, done: Callable[[Stepped | Duplicate | EngramError], None]
+    ) -> None:
+        """Step a session that is ready, in a turn that ends when the engine has answered."""
+        session.turn.take()
+        session.users += 1
+        try:
+            self._advance(session, steps, functools.partial(self._end_turn, session, done))
+        except EngramError:
+            self._leave_turn(session)
+            raise
+
+    def _advance(self, session: Session, steps: Steps, done: Callable[[Stepped | EngramError], None]) -> None:
+        """Have the engine step a session that is in an arena; `done` is called when the session is where it then is.
+
+        Raises StepConflict, InvalidRequest, and as Engine.submit does.
+        """
+        session.check_step(steps.if_step)
+        session.model.check_trace_bytes(steps.trace, len(steps.inputs), session.memory_size)
+        slot = session.slot
+        assert slot is not None, "the session is in an arena"
+        entries = [session.entry(steps.inputs, steps.seq)] if self._logs else None
+
+        def take(outcome: Outcome) -> None:
+            if isinstance(outcome, EngramError) or outcome.errors:
+                done(outcome if isinstance(outcome, EngramError) else outcome.errors[0])
+            else:
+                done(_advanced(session, steps, outcome.row(0)))
+
+        session.model.engine.submit(
+            [Run([slot.number], slot.memory_size, steps.inputs[None], steps.trace, take, entries)]
+        )
+
+    def _end_turn(
+        self,
+        session: Session,
+        done: Callable[[Stepped | Duplicate | EngramError], None],
+        outcome: Stepped | EngramError,
+    ) -> None:
+        """Answer, and give the turn to the next, after what a step has left to do."""
+        if isinstance(outcome, EngramError) and outcome.unsettled:
+            self._follow_up(session, self._give_up(session), lambda: done(outcome))
+            return
+        if isinstance(outcome, Stepped) and self._logs and self._residents.snapshot_is_due(session):
+            self._follow_up(session, self._residents.keep_later(session), lambda: None)
+        else:
+            self._leave_turn(session)
+        done(outcome)
+
+    def _follow_up(self, session: Session, work: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
+        """Do something more in the turn of a session."""
+
+        async def follow_up() -> None:
+            try:
+                await work
+            finally:
+                self._leave_turn(session)
+                then()
+
+        task = asyncio.ensure_future(follow_up())
+        self._following_up.add(task)
+        task.add_done_callback(self._following_up.discard)
+
+    async def _step(self, session: Session, steps: Steps) -> Stepped | Duplicate:
+        """Step a session whose turn the caller has, wherever its state is."""
+        await self._residents.wake(session)
+        if not session.is_next(steps.seq):
+            return await self._step_again(session, steps)
         if not self._logs and not session.unlogged:
+            session.check_step(steps.if_step)
             await self._writer.call(lambda store: store.unlogged(session.id))
             session.unlogged = True
-        entry = session.entry(inputs, seq) if self._logs else None
+        waiter: asyncio.Future[Stepped] = asyncio.get_running_loop().create_future()
+        self._advance(session, steps, functools.partial(settle, waiter))
         try:
-            result = await session.model.engine.run(slot, inputs, trace, entry)
+            stepped = await waiter
         except EngramError as error:
             if error.unsettled:
                 await self._give_up(session)
             raise
-        session.advance(len(inputs), seq)
-        if entry is not None and self._residents.snapshot_is_due(session, len(entry.inputs)):
+        if self._logs and self._residents.snapshot_is_due(session):
             await self._residents.keep_later(session)
-        return Stepped(result, session.step)
+        return stepped
 
-    async def _step_frame(
-        self, session: Session, inputs: Array, trace: Sequence[str], seq: int | None
-    ) -> Stepped | Duplicate:
-        if seq is None:
-            return await self._step(session, inputs, trace, None)
-        await self._residents.wake(session)
-        if session.seq is None or seq == session.seq + 1:
-            stepped = await self._step(session, inputs, trace, None, seq)
-            session.last = stepped if _bytes(stepped.result) <= KEPT_RESULT_BYTES else None
-            return stepped
-        if seq <= session.seq:
-            return await self._step_again(session, trace, seq)
-        raise SequenceConflict(
-            f"frame {seq} came after frame {session.seq}: none may be left out",
-            place="seq",
-            expected=str(session.seq + 1),
-            got=str(seq),
-            step=session.step,
-        )
+    async def _step_again(self, session: Session, steps: Steps) -> Stepped | Duplicate:
+        """Return the result of a frame that was carried out before: as it was kept, or computed again.
 
-    async def _step_again(self, session: Session, trace: Sequence[str], seq: int) -> Stepped | Duplicate:
-        """Return what a frame gave that was carried out before: as it was kept, or computed again."""
-        if seq == session.seq and session.last is not None and set(trace) <= set(session.last.result.trace):
+        Raises SequenceConflict where the frame was not carried out.
+        """
+        seq, last = steps.seq, session.seq
+        assert seq is not None
+        assert last is not None
+        if seq > last:
+            raise SequenceConflict(
+                f"frame {seq} came after frame {last}: none may be left out",
+                place="seq",
+                expected=str(last + 1),
+                got=str(seq),
+                step=session.step,
+            )
+        if seq == last and session.last is not None and set(steps.trace) <= set(session.last.result.trace):
             return session.last
-        steps = await self._writer.call(lambda store: store.frame(session.tape, seq))
-        if steps is None or session.unlogged:
+        found = await self._writer.call(lambda store: store.frame(session.tape, seq))
+        if found is None or session.unlogged:
             return Duplicate(session.step)
-        session.model.check_trace_bytes(trace, steps.steps, session.memory_size)
-        stop = steps.step + steps.steps
-        pieces = [piece async for piece in self._residents.past(session).pieces(steps.step, stop, trace)]
-        return Stepped(_joined(pieces, trace), stop)
+        session.model.check_trace_bytes(steps.trace, found.steps, session.memory_size)
+        stop = found.step + found.steps
+        pieces = [piece async for piece in self._residents.past(session).pieces(found.step, stop, steps.trace)]
+        return Stepped(_joined(pieces, steps.trace), stop)
 
     # The past
 
@@ -371,8 +458,7 @@ class SessionService:
     @contextlib.asynccontextmanager
     async def watching(self, session_id: str) -> AsyncIterator[Session]:
         """Give a session, settled, which is told of its end for as long as this lasts. Raises as `find` does."""
-        found = await self.find(session_id)
-        session = self._sessions.setdefault(session_id, found)
+        session = self._known(await self.find(session_id))
         session.watchers += 1
         try:
             await self.settled(session_id)
@@ -553,30 +639,42 @@ class SessionService:
         """Do something with a session when its turn comes, all of it even if whoever asked is gone meanwhile."""
         if self._closing:
             raise stopping()
-        found = await self.find(session_id)
-        return await self._take_turn(self._sessions.setdefault(session_id, found), work)
+        session = self._known(await self.find(session_id))
+        return await asyncio.shield(self._take_turn(session, lambda: work(session)))
 
-    async def _take_turn(self, session: Session, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    def _known(self, session: Session) -> Session:
+        """Return the one object of this session that all use, which is this one if there is none."""
+        return self._sessions.setdefault(session.id, session)
+
+    def _take_turn(self, session: Session, work: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
+        """Do something in the next turn of a session. Raises QueueFull, ShuttingDown."""
+        if self._closing:
+            raise stopping()
         model = session.model.name
-        if session.turn.locked() and self._waiting[model] >= self._limits.waiting:
+        if not session.turn.is_free and self._waiting[model] >= self._limits.waiting:
             raise QueueFull(f"{self._limits.waiting} requests wait for a session of {model}; try again later")
         self._waiting[model] += 1
         session.users += 1
 
         async def take_turn() -> T:
+            await session.turn.wait()
             try:
-                async with session.turn:
-                    self._waiting[model] -= 1
-                    if session.ended.done():
-                        raise session.ended.result()
-                    return await work(session)
+                self._waiting[model] -= 1
+                if session.ended.done():
+                    raise session.ended.result()
+                return await work()
             finally:
-                session.users -= 1
-                self._use(session)
+                self._leave_turn(session)
 
         task = asyncio.ensure_future(take_turn())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
-        return await asyncio.shield(task)
+        return task
+
+    def _leave_turn(self, session: Session) -> None:
+        """Give the turn of a session to the next."""
+        session.turn.leave()
+        session.users -= 1
+        self._use(session)
 
     def _use(self, session: Session) -> None:
         """Note that a session was used."""
@@ -623,16 +721,27 @@ def _created(store: Store, key: str, digest: bytes | None) -> Record | None:
     return found
 
 
-def _check_step(session: Session, wanted: int | None) -> None:
-    """Raise StepConflict unless the session is at the wanted step, if any."""
-    if wanted not in (None, session.step):
-        raise StepConflict(
-            f"session {session.id} is at step {session.step}, not {wanted}",
-            place="if_step",
-            expected=str(session.step),
-            got=str(wanted),
-            step=session.step,
-        )
+def _advanced(session: Session, steps: Steps, result: Result) -> Stepped:
+    """Put a session behind steps that were taken, and return their result."""
+    session.advance(len(steps.inputs), steps.seq)
+    session.logged += steps.inputs.nbytes + ROW_BYTES
+    stepped = Stepped(result, session.step)
+    if steps.seq is not None:
+        session.last = stepped if _bytes(result) <= KEPT_RESULT_BYTES else None
+    return stepped
+
+
+def _outcome(task: "asyncio.Task[Stepped | Duplicate]") -> Stepped | Duplicate | EngramError:
+    """Return the result or the error of a task that has ended."""
+    if task.cancelled():
+        return stopping()
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, EngramError):
+        return error
+    logger.error("a step failed", exc_info=error)
+    return InternalError("an unexpected error; the server's log has the details")
 
 
 def _bytes(result: Result) -> int:

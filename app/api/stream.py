@@ -30,8 +30,8 @@ from app.api.schemas import Frame, StreamQuery, parse
 from app.backends.base import Array
 from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, NotFound, SessionGone
 from app.metrics import Metrics
-from app.session import Session
-from app.sessions import Duplicate, SessionService
+from app.session import Duplicate, Session
+from app.sessions import SessionService
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
