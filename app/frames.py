@@ -1,0 +1,196 @@
+"""WebSocket frames (RFC 6455) without I/O: messages of bytes that a client sent, and frames for it."""
+
+import struct
+from typing import Final
+
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # websockets was installed without its extension in C
+    from websockets.utils import apply_mask
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+FINAL_BIT = 0x80
+RESERVED_BITS = 0x70
+MASK_BIT = 0x80
+
+MAX_CONTROL = 125
+"""Bytes of payload that a control frame has at most."""
+
+MAX_REASON = MAX_CONTROL - 2
+"""Bytes of UTF-8 that the reason in a close frame has at most."""
+
+COPIED = 4096
+"""Bytes of payload up to which a slice is taken by copying it: a view is cheaper only above."""
+
+WHOLE = frozenset((FINAL_BIT | TEXT, FINAL_BIT | BINARY))
+"""First bytes of frames that are whole messages."""
+
+SHORT_HEADS = {opcode: [bytes([FINAL_BIT | opcode, length]) for length in range(126)] for opcode in (TEXT, BINARY)}
+"""Heads of a server's frames that are whole messages, by the length of the payload."""
+
+
+class FrameError(Exception):
+    """Bytes that are no frame a client may send: the close code (RFC 6455, 7.4.1) and the reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class FrameReader:
+    """Takes bytes from a client as they come, and returns its messages one by one.
+
+    It holds at most one message of `limit` bytes and what was fed last: a frame that would make its message longer is
+    refused as soon as its head has arrived.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._data: bytes | bytearray = b""
+        self._start = 0  # of the next frame in _data
+        self._opcode = CONTINUATION  # of the fragments so far; CONTINUATION: none has come
+        self._fragments = bytearray()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were fed and are not part of a frame that was read."""
+        return len(self._data) - self._start
+
+    def feed(self, data: bytes) -> None:
+        if not self.unread:
+            self._data, self._start = data, 0
+            return
+        if isinstance(self._data, bytearray):
+            del self._data[: self._start]
+        else:
+            self._data = bytearray(memoryview(self._data)[self._start :])
+        self._start = 0
+        self._data += data
+
+    def clear(self) -> None:
+        """Forget everything that has not been read."""
+        self._data, self._start = b"", 0
+        self._fragments = bytearray()
+
+    def read(self, control_only: bool = False) -> tuple[int, bytes] | None:
+        """Return the next message and its opcode: TEXT or BINARY, its fragments joined, or CLOSE, PING or PONG.
+
+        None: more bytes must come, or, with `control_only`, the next frame is no control frame. The payload of TEXT is
+        valid UTF-8. Raises FrameError; nothing can be read after that.
+        """
+        while (frame := self._read_frame(control_only)) is not None:
+            first, payload = frame
+            opcode = first & 0xF
+            if opcode >= CLOSE:
+                return opcode, payload
+            if first & FINAL_BIT and opcode:
+                return (opcode, payload) if opcode == BINARY or payload.isascii() else _decodable(payload)
+            self._fragments += payload
+            self._opcode = opcode or self._opcode
+            if first & FINAL_BIT:
+                return self._joined()
+        return None
+
+    def _read_frame(self, control_only: bool) -> tuple[int, bytes] | None:
+        """Return the first byte and the payload of the next frame, or None."""
+        data, start = self._data, self._start
+        there = len(data) - start
+        if there < 2:
+            return None
+        first, length = data[start], data[start + 1] ^ MASK_BIT
+        if control_only and first & 0xF < CLOSE:
+            return None
+        if self._opcode or length > 127 or first not in WHOLE:
+            self._check_head(first, length)
+        head = start + 6
+        if length > MAX_CONTROL:
+            head += 2 if length == 126 else 8
+            if len(data) < head - 4:
+                return None
+            length = int.from_bytes(data[start + 2 : head - 4], "big")
+        if first & 0xF < CLOSE and length + len(self._fragments) > self._limit:
+            raise FrameError(1009, f"a message has at most {self._limit} bytes")
+        end = head + length
+        if len(data) < end:
+            return None
+        mask = data[head - 4 : head]
+        payload = apply_mask(data[head:end], mask) if length <= COPIED else _unmask(data, head, end, mask)
+        self._data, self._start = (data, end) if end < len(data) else (b"", 0)
+        return first, payload
+
+    def _check_head(self, first: int, length: int) -> None:
+        """Raise FrameError unless a frame may begin with these bytes. length: the second one, its mask bit flipped."""
+        opcode = first & 0xF
+        if first & RESERVED_BITS:
+            raise FrameError(1002, "a reserved bit is set, and no extension was agreed on")
+        if length & MASK_BIT:
+            raise FrameError(1002, "a client's frames must be masked")
+        if opcode >= CLOSE:
+            if opcode > PONG:
+                raise FrameError(1002, f"there is no opcode {opcode}")
+            if length > MAX_CONTROL or not first & FINAL_BIT:
+                raise FrameError(1002, f"a control frame has one fragment, of at most {MAX_CONTROL} bytes")
+        elif opcode > BINARY:
+            raise FrameError(1002, f"there is no opcode {opcode}")
+        elif (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
+            expected = "a continuation" if opcode else "a new message"
+            raise FrameError(1002, f"expected {expected}, got opcode {opcode}")
+
+    def _joined(self) -> tuple[int, bytes]:
+        opcode, payload = self._opcode, bytes(self._fragments)
+        self._opcode, self._fragments = CONTINUATION, bytearray()
+        return (opcode, payload) if opcode == BINARY else _decodable(payload)
+
+
+def _decodable(payload: bytes) -> tuple[int, bytes]:
+    """Return a message of text. Raises FrameError if it is not UTF-8."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        raise FrameError(1007, f"text is not UTF-8 at byte {error.start}") from None
+    return TEXT, payload
+
+
+def _unmask(data: bytes | bytearray, start: int, end: int, mask: bytes | bytearray) -> bytes:
+    with memoryview(data) as whole, whole[start:end] as payload:
+        return apply_mask(payload, mask)
+
+
+def head(opcode: int, length: int) -> bytes:
+    """Return the head of a server's frame that is a whole message, with a payload of `length` bytes."""
+    if length < 126:
+        return bytes([FINAL_BIT | opcode, length])
+    if length < 2**16:
+        return struct.pack("!BBH", FINAL_BIT | opcode, 126, length)
+    return struct.pack("!BBQ", FINAL_BIT | opcode, 127, length)
+
+
+def close_payload(code: int, reason: str) -> bytes:
+    """Return the payload of a close frame; too long a reason is cut short. Raises ValueError for a code that no frame
+    may have (RFC 6455, 7.4)."""
+    short = reason.encode()[:MAX_REASON].decode(errors="ignore")
+    try:
+        return Close(code, short).serialize()
+    except ProtocolError as error:
+        raise ValueError(f"close code {code}: {error}") from None
+
+
+def read_close(payload: bytes) -> tuple[int, str]:
+    """Return the code and the reason of a client's close frame; (1005, "") if it has none. Raises FrameError."""
+    try:
+        close = Close.parse(payload)
+    except ProtocolError as error:
+        raise FrameError(1002, str(error)) from None
+    except UnicodeDecodeError:
+        raise FrameError(1007, "the reason of a close frame is not UTF-8") from None
+    return int(close.code), close.reason

@@ -1,0 +1,624 @@
+"""The WebSocket protocol of the server: uvicorn takes `WebSocketProtocol` as its `ws`.
+
+An application gets the messages of ASGI, or, by the extension `engram.websocket`, whose value is a `WebSocket`, calls
+from within the reading of the socket, without a queue and without a task that is woken for each message.
+"""
+
+import asyncio
+import enum
+import logging
+import random
+from asyncio import TimerHandle
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+from starlette.types import Message
+from uvicorn.config import Config
+from uvicorn.protocols.utils import (
+    ClientDisconnected,
+    get_client_addr,
+    get_local_addr,
+    get_path_with_query_string,
+    get_remote_addr,
+    is_ssl,
+)
+from uvicorn.server import ServerState
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from app import frames
+from app.frames import BINARY, CLOSE, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
+
+logger = logging.getLogger("uvicorn.error")
+
+EXTENSION: Final = "engram.websocket"
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds after which a connection that is being closed is cut off."""
+
+STOP_TIMEOUT = 1.0
+"""The same when the server stops."""
+
+MAX_UNREAD = 2**16
+"""Bytes that are read from the socket while messages are held back."""
+
+JOINED = 2**14
+"""Bytes of payload up to which head and payload are joined before they are written."""
+
+OnMessage = Callable[[bytes, bool], None]
+OnClose = Callable[[int, str], None]
+OnDrain = Callable[[], None]
+
+
+class State(enum.Enum):
+    """How far a WebSocket is."""
+
+    OPENING = "the application has not accepted it yet"
+    OPEN = "messages go both ways"
+    CLOSING = "a close frame was sent, and the client's is awaited"
+    ENDING = "close frames were exchanged, or the connection failed: what comes is ignored until its end"
+
+
+OPENING, OPEN, CLOSING, ENDING = State  # an attribute of an enumeration takes long to look up in Python 3.11
+
+
+class WebSocket(asyncio.Protocol):
+    """The server's side of a WebSocket. All methods are called in the event loop that it was made in."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        limit: int,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+        on_lost: Callable[[], None],
+    ) -> None:
+        """limit: bytes of a message, at most. ping_interval, ping_timeout: seconds from a ping to the next, and to its
+        pong; None: no pings, no limit. on_lost: called at the end of the connection."""
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(limit)
+        self._keepalive = _Keepalive(self, ping_interval, ping_timeout)
+        self._on_lost = on_lost
+        self._state = OPENING
+        self._ended: tuple[int, str] | None = None  # code and reason
+        self._timer: TimerHandle | None = None  # cuts the connection off
+        self._held = True
+        self._reading = True
+        self._dispatching = False
+        self._room = asyncio.Event()  # in the write buffer
+        self._room.set()
+        self._came = asyncio.Event()  # a message, or the end
+        self._parked: tuple[bytes, bool] | None = None  # for receive
+        self._on_message: OnMessage = self._park
+        self._on_close: OnClose = _ignore
+        self._on_drain: OnDrain = _ignore
+
+    def listen(self, on_message: OnMessage, on_close: OnClose, on_drain: OnDrain) -> None:
+        """Call these functions from now on instead of returning messages from `receive`. Messages that wait come first.
+
+        on_message(payload, is_text): for each whole message when its last byte is read, and never from within itself.
+            If it raises, the connection is closed with 1011.
+        on_close(code, reason): once, in a turn of the loop of its own, when the connection is no longer open, whoever
+            closed it. No message comes after it. 1006: the client was gone without a close frame.
+        on_drain(): when there is room in the write buffer again.
+        """
+        self._on_message, self._on_close, self._on_drain = on_message, on_close, on_drain
+        if self._ended is not None:
+            self._loop.call_soon(on_close, *self._ended)
+        first, self._parked = self._parked, None
+        self._held = False
+        self._dispatch(first)
+
+    def send(self, payload: bytes, is_text: bool) -> bool:
+        """Write a message, as one frame.
+
+        False: the write buffer is full, and no more should be sent before on_drain. Or the connection is not open: then
+        nothing was written, and on_close comes, or has come.
+        """
+        if self._state is not OPEN or self._transport.is_closing():
+            return False
+        opcode, length = TEXT if is_text else BINARY, len(payload)
+        if length < 126:
+            self._transport.write(SHORT_HEADS[opcode][length] + payload)
+        elif length <= JOINED:
+            self._transport.write(frames.head(opcode, length) + payload)
+        else:
+            self._transport.writelines([frames.head(opcode, length), payload])
+        return self._room.is_set()
+
+    def pause(self) -> None:
+        """Hold messages back until `resume`, also those that were read with this one. Pings are still answered.
+
+        Once more than MAX_UNREAD bytes are held back, the socket is not read any more, and the client has to wait.
+        """
+        self._held = True
+
+    def resume(self) -> None:
+        """Let messages come again. Those that were held back come before this returns, up to the next `pause`; called
+        from within on_message, when that has returned."""
+        self._held = False
+        self._dispatch()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame if the connection is open; too long a reason is cut short.
+
+        Raises ValueError for a code that no close frame may have.
+        """
+        payload = frames.close_payload(code, reason)
+        if self._state is OPEN:
+            self._end(CLOSING, code, reason, payload)
+            self._cut_off_after(CLOSE_TIMEOUT)
+            self._dispatch()
+
+    # For ASGI
+
+    @property
+    def is_open(self) -> bool:
+        return self._state is OPEN
+
+    @property
+    def ended(self) -> tuple[int, str]:
+        """The close code and the reason of a connection that is no longer open."""
+        return self._ended or (1006, "")
+
+    async def receive(self) -> tuple[bytes, bool] | None:
+        """Return the next message, payload and whether it is text, or None: the connection is no longer open.
+
+        Messages are held back except while this waits.
+        """
+        while self._parked is None and self._ended is None:
+            self._came.clear()
+            self.resume()
+            await self._came.wait()
+        message, self._parked = self._parked, None
+        return message or self._read_rest()
+
+    async def drain(self) -> None:
+        """Wait for room in the write buffer, or the end of the connection."""
+        if not self._room.is_set():
+            await self._room.wait()
+
+    # For the handshake and the stop of the server
+
+    def open(self) -> None:
+        """Begin: the answer to the handshake was written."""
+        self._state = OPEN
+        self._transport.set_protocol(self)
+        self._keepalive.start()
+        self._dispatch()
+
+    def stop(self) -> None:
+        """Close with 1012, for the server stops."""
+        self.close(1012)
+        self._cut_off_after(STOP_TIMEOUT)
+
+    # What the transport calls
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is not ENDING:
+            self._reader.feed(data)
+            self._dispatch()
+
+    def eof_received(self) -> None:
+        """Let the transport close itself."""
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+        if self._state is OPEN:
+            self._on_drain()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._note_end(1006, "")
+        self._state = ENDING
+        self._room.set()  # no transport calls resume_writing any more
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_lost()
+
+    # Frames that come
+
+    def _dispatch(self, first: tuple[bytes, bool] | None = None) -> None:
+        """Carry out control frames and hand messages over, up to a frame of a message that is held back.
+
+        first: a message that was received before.
+        """
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            if first is not None:
+                self._deliver(*first)
+            while self._state is not OPENING:
+                frame = self._reader.read(self._held and self._state is OPEN)
+                if frame is None:
+                    break
+                opcode, payload = frame
+                if opcode >= CLOSE:
+                    self._take_control(opcode, payload)
+                elif self._state is OPEN:
+                    self._deliver(payload, opcode == TEXT)
+        except FrameError as error:
+            self.fail(error.code, error.reason)
+        finally:
+            self._dispatching = False
+        self._bound_reading()
+
+    def _take_control(self, opcode: int, payload: bytes) -> None:
+        if opcode == CLOSE and self._state is CLOSING:
+            self._close_transport()
+        elif self._state is not OPEN:
+            pass
+        elif opcode == PING:
+            self.write_control(PONG, payload)
+        elif opcode == PONG:
+            self._keepalive.pong(payload)
+        else:
+            self._end(ENDING, *frames.read_close(payload), payload)
+            self._close_transport()
+
+    def _deliver(self, payload: bytes, is_text: bool) -> None:
+        try:
+            self._on_message(payload, is_text)
+        except Exception:
+            logger.exception("a message could not be handled: its WebSocket is closed with 1011")
+            self.close(1011)
+
+    def _park(self, payload: bytes, is_text: bool) -> None:
+        self._parked = payload, is_text
+        self._held = True
+        self._came.set()
+
+    def _read_rest(self) -> tuple[bytes, bool] | None:
+        """Return the next of the messages that were held back when the client was gone, and learn its close code."""
+        if self.ended[0] != 1006:
+            return None
+        try:
+            while (frame := self._reader.read()) is not None:
+                opcode, payload = frame
+                if opcode == CLOSE:
+                    self._ended = frames.read_close(payload)
+                    break
+                if opcode < CLOSE:
+                    return payload, opcode == TEXT
+        except FrameError:
+            self._reader.clear()
+        return None
+
+    def _bound_reading(self) -> None:
+        """Read from the socket unless enough is held back."""
+        waits = self._held and self._reader.unread > MAX_UNREAD and self._state in (OPENING, OPEN)
+        if waits is self._reading:
+            self._reading = not waits
+            if waits:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    # Pings
+
+    def write_control(self, opcode: int, payload: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(frames.head(opcode, len(payload)) + payload)
+
+    @property
+    def held_back(self) -> int | None:
+        """Bytes that came and are no whole message yet; None: messages are held back, and a pong may be behind them."""
+        return None if self._held and self._reader.unread else self._reader.unread
+
+    # The end
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close with this code, and ignore what still comes."""
+        if self._state is OPEN:
+            self._end(ENDING, code, reason, frames.close_payload(code, reason))
+            self._reader.clear()
+            if self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()  # closed with bytes unread, it would be reset, and the close frame lost
+                self._cut_off_after(CLOSE_TIMEOUT)
+                return
+        self._close_transport()
+
+    def _end(self, state: State, code: int, reason: str, payload: bytes) -> None:
+        self.write_control(CLOSE, payload)
+        self._state = state
+        self._note_end(code, reason)
+
+    def _note_end(self, code: int, reason: str) -> None:
+        self._keepalive.stop()
+        if self._ended is None:
+            self._ended = code, reason
+            self._came.set()
+            self._loop.call_soon(self._on_close, code, reason)
+
+    def _close_transport(self) -> None:
+        self._state = ENDING
+        self._transport.close()
+        self._cut_off_after(CLOSE_TIMEOUT)  # a client that reads nothing would keep it until the write buffer is empty
+
+    def _cut_off_after(self, seconds: float) -> None:
+        """Abort the connection after this time, or sooner if that was said before."""
+        if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._transport.abort)
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing: nobody listens."""
+
+
+class _Keepalive:
+    """Pings a client, and fails its WebSocket with 1011 when a pong does not come."""
+
+    def __init__(self, socket: WebSocket, interval: float | None, timeout: float | None) -> None:
+        self._socket = socket
+        self._interval = interval
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._timer: TimerHandle | None = None  # of the next ping, or of the pong that is awaited
+        self._payload: bytes | None = None  # of the ping whose pong is awaited
+        self._held_back: int | None = 0  # when the pong began to be awaited
+
+    def start(self) -> None:
+        if self._interval:
+            self._timer = self._loop.call_later(self._interval, self._ping)
+
+    def stop(self) -> None:
+        self._payload = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pong(self, payload: bytes) -> None:
+        if payload == self._payload:
+            self.stop()
+            self.start()
+
+    def _ping(self) -> None:
+        payload = random.randbytes(4)
+        self._socket.write_control(PING, payload)
+        if self._timeout is None:
+            self.start()
+        else:
+            self._payload = payload
+            self._await_pong(self._timeout)
+
+    def _await_pong(self, timeout: float) -> None:
+        self._held_back = self._socket.held_back
+        self._timer = self._loop.call_later(timeout, self._late, timeout)
+
+    def _late(self, timeout: float) -> None:
+        """Fail, unless the pong may be behind messages that are held back, or behind a long one that still comes."""
+        held_back = self._socket.held_back
+        if held_back is None or held_back > (self._held_back or 0):
+            self._await_pong(timeout)
+        else:
+            self._socket.fail(1011, "keepalive ping timeout")
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """What uvicorn makes for a connection that asks to be a WebSocket: its handshake and its ASGI application."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._response: Response | None = None  # 101, once the request was found good
+        self._connects = True  # the first message that the application receives
+        self._answered = False
+        self._denial: tuple[int, Headers, bytes] | None = None  # an answer that the application gives instead
+
+    # What the transport calls until the WebSocket is open
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]
+        config = self._config
+        self._socket = WebSocket(
+            self._transport, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout, self._forget
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Take the request, which uvicorn gives whole, and then what a client sends before it has an answer."""
+        if self._response is not None:
+            self._socket.data_received(data)
+        elif not self._answered:
+            self._read_request(data)
+
+    def pause_writing(self) -> None:
+        self._socket.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._socket.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._socket.connection_lost(exc)
+
+    def _forget(self) -> None:
+        self._server_state.connections.discard(self)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server stops."""
+        if self._socket.is_open:
+            self._socket.stop()
+        elif not self._answered:
+            self._fail()
+
+    # The handshake
+
+    def _read_request(self, data: bytes) -> None:
+        handshake = ServerProtocol(logger=logger)
+        handshake.receive_data(data)
+        request = next((event for event in handshake.events_received() if isinstance(event, Request)), None)
+        if request is None:
+            refusal = b"".join(handshake.data_to_send())
+            self._answer(refusal or handshake.reject(HTTPStatus.BAD_REQUEST, "no valid HTTP request\n").serialize())
+            return
+        response = handshake.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._answer(response.serialize())
+            return
+        self._response = response
+        self._scope = self._make_scope(request)
+        task = asyncio.get_running_loop().create_task(self._run())
+        task.add_done_callback(self._server_state.tasks.discard)
+        self._server_state.tasks.add(task)
+
+    def _make_scope(self, request: Request) -> dict[str, Any]:
+        path, _, query = request.path.partition("?")
+        root_path = self._config.root_path
+        offers = request.headers.get_all("Sec-WebSocket-Protocol")
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self._transport) else "ws",
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "root_path": root_path,
+            "path": root_path + unquote(path),
+            "raw_path": (root_path + path).encode("ascii"),
+            "query_string": query.encode("ascii"),
+            "headers": [
+                (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()
+            ],
+            "subprotocols": [name.strip() for offer in offers for name in offer.split(",")],
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: self._socket},
+        }
+
+    def _answer(self, response: bytes, closes: bool = True) -> None:
+        """Write the only answer to the request, unless the client is gone."""
+        self._answered = True
+        if not self._transport.is_closing():
+            self._transport.write(response)
+            if closes:
+                self._transport.close()
+
+    def _fail(self) -> None:
+        self._answer(_response(HTTPStatus.INTERNAL_SERVER_ERROR, Headers(), b"Internal Server Error"))
+
+    def _log(self, outcome: str) -> None:
+        place = get_client_addr(self._scope), get_path_with_query_string(self._scope)  # type: ignore[arg-type]
+        logger.info('%s - "WebSocket %s" %s', *place, outcome)
+
+    # ASGI
+
+    async def _run(self) -> None:
+        code = 1000
+        try:
+            result = await self._config.loaded_app(self._scope, self._receive, self._send)
+            if result is not None:
+                logger.error("ASGI callable should return None, but returned '%s'.", result)
+            elif not self._answered:
+                logger.error("ASGI callable returned without completing handshake.")
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            logger.exception("Exception in ASGI application\n")
+            code = 1011
+        if not self._answered:
+            self._fail()
+        self._socket.close(code)
+
+    async def _receive(self) -> Message:
+        if self._connects:
+            self._connects = False
+            return {"type": "websocket.connect"}
+        message = await self._socket.receive()
+        if message is None:
+            code, reason = self._socket.ended
+            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+        payload, is_text = message
+        if is_text:
+            return {"type": "websocket.receive", "text": payload.decode()}
+        return {"type": "websocket.receive", "bytes": payload}
+
+    async def _send(self, message: Message) -> None:
+        await self._socket.drain()
+        if self._denial is not None:
+            self._add_to_denial(message)
+        elif self._answered:
+            self._send_open(message)
+        elif self._transport.is_closing():
+            raise ClientDisconnected
+        elif message["type"] == "websocket.accept":
+            self._accept(message)
+        elif message["type"] == "websocket.close":
+            self._log("403")
+            self._answer(_response(HTTPStatus.FORBIDDEN, Headers(), b""))
+        elif message["type"] == "websocket.http.response.start":
+            self._begin_denial(message)
+        else:
+            raise RuntimeError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start' but "
+                f"got '{message['type']}'."
+            )
+
+    def _accept(self, message: Message) -> None:
+        assert self._response is not None, "the application runs only if the request was good"
+        headers = self._response.headers
+        del headers["Date"]  # uvicorn's default headers have one, if the server's settings want it
+        added = [*self._server_state.default_headers, *message.get("headers", [])]
+        headers.update([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in added])
+        if subprotocol := message.get("subprotocol"):
+            headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._log("[accepted]")
+        self._answer(self._response.serialize(), closes=False)
+        self._socket.open()
+
+    def _send_open(self, message: Message) -> None:
+        if not self._socket.is_open:
+            raise ClientDisconnected
+        if message["type"] not in ("websocket.send", "websocket.close"):
+            raise RuntimeError(
+                f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{message['type']}'."
+            )
+        if message["type"] == "websocket.close":
+            self._socket.close(message.get("code", 1000), message.get("reason") or "")
+        elif (payload := message.get("bytes")) is not None:
+            self._socket.send(payload, False)
+        else:
+            self._socket.send(message["text"].encode(), True)
+
+    def _begin_denial(self, message: Message) -> None:
+        status = message["status"]
+        if not 100 <= status < 600:
+            raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+        self._log(str(status))
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", [])]
+        self._denial = status, Headers(headers), b""
+
+    def _add_to_denial(self, message: Message) -> None:
+        if message["type"] != "websocket.http.response.body":
+            raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{message['type']}'.")
+        assert self._denial is not None
+        status, headers, body = self._denial
+        self._denial = status, headers, body + message.get("body", b"")
+        if not message.get("more_body", False) and not self._answered:
+            self._answer(_response(*self._denial))
+
+
+def _response(status: int, headers: Headers, body: bytes) -> bytes:
+    """Return an HTTP response after which the connection is closed."""
+    headers.setdefault("Date", formatdate(usegmt=True))
+    headers.setdefault("Connection", "close")
+    headers.setdefault("Content-Length", str(len(body)))
+    headers.setdefault("Content-Type", "text/plain; charset=utf-8")
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    return Response(status, phrase, headers, body).serialize()
