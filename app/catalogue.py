@@ -90,17 +90,21 @@ class ServedModel:
         """Raise InvalidRequest where the traces of so many steps take more bytes than they may, or more than `most`."""
         if not names:
             return
-        spec = self.shapes(memory_size)
-        step = NUMBER_BYTES * sum(math.prod(spec.trace[name]) for name in names)
+        taken = self.trace_bytes(names, steps, memory_size)
         limit, source = min((self.max_trace_bytes, "setting max_trace_bytes"), (most, "over a WebSocket"))
-        if steps * step > limit:
+        if taken > limit:
             raise InvalidRequest(
-                f"trace: {steps} steps have traces of {steps * step} bytes, but at most {limit} are "
+                f"trace: {steps} steps have traces of {taken} bytes, but at most {limit} are "
                 f"given at a time ({source}): ask for fewer traces, or send fewer steps at a time",
                 place="trace",
                 expected=f"at most {limit} bytes",
-                got=f"{steps * step} bytes",
+                got=f"{taken} bytes",
             )
+
+    def trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> int:
+        """Return the bytes of the traces of so many steps."""
+        trace = self.shapes(memory_size).trace
+        return NUMBER_BYTES * steps * sum(math.prod(trace[name]) for name in names)
 
     def leaves(self, names: Collection[str]) -> list[str]:
         """Return the names, each once. Raises UnknownName unless the model's state has a leaf of every name."""

@@ -43,6 +43,7 @@ from app.stores.base import Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Writer
+from app.websocket import WebSocketProtocol
 from models.kernels.coverage import not_fused
 from models.kernels.library import library, why_no_library
 from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
@@ -121,7 +122,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         access_log=settings.access_log,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=2 * settings.max_body_bytes,
         ws_per_message_deflate=False,  # it would compress large answers on the event loop
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
@@ -271,6 +272,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
             metrics.engine(name),
             journal,
             settings.step_timeout,
+            settings.max_queue_bytes,
         ),
         backend=backend.kind,
         device=backend.device,

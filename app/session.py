@@ -63,19 +63,14 @@ class Turn:
         assert not self._taken, "the turn is taken"
         self._taken = True
 
-    async def wait(self) -> None:
-        """Take the turn once all that came before have had it."""
+    def join(self) -> "asyncio.Future[None] | None":
+        """Take the turn if it is free, and return None; else get in line: the future is done when the turn is had."""
         if not self._taken:
             self._taken = True
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():  # the turn was given to this one already
-                self.leave()
-            raise
+            return None
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        return place
 
     def leave(self) -> None:
         """Give the turn to the next who waits, if any."""
@@ -87,7 +82,14 @@ class Turn:
         self._taken = False
 
     async def __aenter__(self) -> None:
-        await self.wait()
+        place = self.join()
+        try:
+            if place is not None:
+                await place
+        except asyncio.CancelledError:
+            if place is not None and place.done() and not place.cancelled():  # the turn was had already
+                self.leave()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         self.leave()

@@ -329,6 +329,50 @@ class SessionService:
         self.submit(self._known(session), steps, functools.partial(settle, waiter))
         return await waiter
 
+    def submit_all(
+        self,
+        asked: Sequence[tuple[Session, Steps]],
+        done: Callable[[Sequence[Stepped | Duplicate | EngramError]], None],
+    ) -> None:
+        """Step many sessions, each as `submit` does; `done` is called with all results and errors, in order.
+
+        Those that can be stepped without waiting, of one model and with as many steps, go through the engine as one.
+        """
+        answers = _Answers(len(asked), done)
+        if not asked:
+            done([])
+        together: dict[tuple[Any, ...], list[int]] = {}
+        for number, (session, steps) in enumerate(asked):
+            if self._is_ready(session, steps) and steps.if_step in (None, session.step):
+                session.turn.take()
+                session.users += 1
+                alike = (session.model.name, session.memory_size, len(steps.inputs), *steps.trace)
+                together.setdefault(alike, []).append(number)
+            else:
+                self.submit(session, steps, functools.partial(answers.put, number))
+        for numbers in together.values():
+            session, _ = asked[numbers[0]]
+            most = session.model.engine.rows_at_once(session.memory_size)
+            for first in range(0, len(numbers), most):
+                self._step_together(asked, numbers[first : first + most], answers)
+
+    def _step_together(
+        self, asked: Sequence[tuple[Session, Steps]], numbers: Sequence[int], answers: "_Answers"
+    ) -> None:
+        """Step sessions that are ready, whose turns were taken, and whose steps are alike."""
+        chosen = [asked[number] for number in numbers]
+
+        def end_turns(outcome: Outcome) -> None:
+            for row, (number, (session, steps)) in enumerate(zip(numbers, chosen, strict=True)):
+                self._end_turn(session, functools.partial(answers.put, number), _settled(session, steps, outcome, row))
+
+        try:
+            self._submit_rows(chosen, end_turns)
+        except EngramError as error:
+            for number, (session, _) in zip(numbers, chosen, strict=True):
+                self._leave_turn(session)
+                answers.put(number, error)
+
     def _is_ready(self, session: Session, steps: Steps) -> bool:
         """Return whether a session can be stepped without waiting: it is in an arena, and it is nobody's turn."""
         return (
@@ -357,20 +401,16 @@ class SessionService:
         Raises StepConflict, InvalidRequest, and as Engine.submit does.
         """
         session.check_step(steps.if_step)
-        session.model.check_trace_bytes(steps.trace, len(steps.inputs), session.memory_size)
-        slot = session.slot
-        assert slot is not None, "the session is in an arena"
-        entries = [session.entry(steps.inputs, steps.seq)] if self._logs else None
+        self._submit_rows([(session, steps)], lambda outcome: done(_settled(session, steps, outcome, 0)))
 
-        def take(outcome: Outcome) -> None:
-            if isinstance(outcome, EngramError) or outcome.errors:
-                done(outcome if isinstance(outcome, EngramError) else outcome.errors[0])
-            else:
-                done(_advanced(session, steps, outcome.row(0)))
-
-        session.model.engine.submit(
-            [Run([slot.number], slot.memory_size, steps.inputs[None], steps.trace, take, entries)]
-        )
+    def _submit_rows(self, asked: Sequence[tuple[Session, Steps]], done: Callable[[Outcome], None]) -> None:
+        """Have the engine step sessions that are in an arena, by steps that are alike. Raises as Engine.submit does."""
+        first, (inputs, trace, _, _) = asked[0]
+        first.model.check_trace_bytes(trace, len(asked) * len(inputs), first.memory_size)
+        slots = [session.slot.number for session, _ in asked if session.slot is not None]
+        entries = [session.entry(steps.inputs, steps.seq) for session, steps in asked] if self._logs else None
+        rows = inputs[None] if len(asked) == 1 else np.stack([steps.inputs for _, steps in asked])
+        first.model.engine.submit([Run(slots, first.memory_size, rows, trace, done, entries)])
 
     def _end_turn(
         self,
@@ -457,15 +497,28 @@ class SessionService:
 
     @contextlib.asynccontextmanager
     async def watching(self, session_id: str) -> AsyncIterator[Session]:
-        """Give a session, settled, which is told of its end for as long as this lasts. Raises as `find` does."""
+        """Give a session as `watch` does, for as long as this lasts."""
+        session = await self.watch(session_id)
+        try:
+            yield session
+        finally:
+            self.unwatch(session)
+
+    async def watch(self, session_id: str) -> Session:
+        """Return a session, settled, whose `ended` tells of its end until `unwatch`. Raises as `find` does."""
         session = self._known(await self.find(session_id))
         session.watchers += 1
         try:
             await self.settled(session_id)
-            yield session
-        finally:
-            session.watchers -= 1
-            self._release(session)
+        except BaseException:
+            self.unwatch(session)
+            raise
+        return session
+
+    def unwatch(self, session: Session) -> None:
+        """Let go of a session that was watched."""
+        session.watchers -= 1
+        self._release(session)
 
     async def state(self, session_id: str, step: int | None = None) -> tuple[int, Mapping[str, Array]]:
         """Return a step, if not given that which the session is at, and the state there. Raises StepNotKept."""
@@ -655,9 +708,11 @@ class SessionService:
             raise QueueFull(f"{self._limits.waiting} requests wait for a session of {model}; try again later")
         self._waiting[model] += 1
         session.users += 1
+        place = session.turn.join()
 
         async def take_turn() -> T:
-            await session.turn.wait()
+            if place is not None:
+                await place
             try:
                 self._waiting[model] -= 1
                 if session.ended.done():
@@ -719,6 +774,30 @@ def _created(store: Store, key: str, digest: bytes | None) -> Record | None:
     if not isinstance(found, Record):
         raise gone(before[0], found or "deleted")
     return found
+
+
+class _Answers:
+    """Gathers the answers to several requests."""
+
+    def __init__(self, count: int, done: Callable[[Sequence[Stepped | Duplicate | EngramError]], None]) -> None:
+        self._answers: list[Any] = [None] * count
+        self._missing = count
+        self._done = done
+
+    def put(self, number: int, answer: Stepped | Duplicate | EngramError) -> None:
+        """Take the answer to one request; with the last, pass them all on."""
+        self._answers[number] = answer
+        self._missing -= 1
+        if not self._missing:
+            self._done(self._answers)
+
+
+def _settled(session: Session, steps: Steps, outcome: Outcome, row: int) -> Stepped | EngramError:
+    """Return what a row of a run came to, and put its session behind the steps that were taken."""
+    if isinstance(outcome, EngramError):
+        return outcome
+    error = outcome.errors.get(row)
+    return error if error is not None else _advanced(session, steps, outcome.row(row))
 
 
 def _advanced(session: Session, steps: Steps, result: Result) -> Stepped:

@@ -97,8 +97,18 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         1024, ge=1, le=10**8, description="sequences of a model in work, and as many waiting for their session"
     )
+    max_queue_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="bytes of the inputs and results of a model's sequences in work; one alone may have more",
+    )
     max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
-    max_sequences: int = Field(256, ge=1, description="sequences in one /infer request, never more than max_queue")
+    max_sequences: int = Field(
+        256,
+        ge=1,
+        description="sequences in a request to /infer, and sessions in one to /steps or a frame of /streams; never "
+        "more than max_queue",
+    )
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
     max_trace_bytes: int = Field(64 * 2**20, ge=1, description="bytes of the traces that one request asks for")
     max_state_bytes: int = Field(16 * 2**20, ge=1, description="bytes of a state whose memory size was asked for")

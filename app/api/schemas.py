@@ -34,6 +34,9 @@ NESTED: dict[str, Any] = {"type": "array", "items": {}, "description": "nested l
 
 InputSequence = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS]})]
 SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS, BATCH]})]
+ManySequences = Annotated[Any, WithJsonSchema(BATCH)]
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
+Count = Annotated[int | None, Field(ge=0, le=LARGEST)]
 MemorySize = Annotated[
     int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
 ]
@@ -71,6 +74,36 @@ class StepsRequest(Request):
     inputs: InputSequence = Field(description="the steps to take", examples=[EXAMPLE_INPUTS])
     trace: Names = Field([], description="names of the traces to return")
     if_step: int | None = Field(None, ge=0, le=LARGEST, description="refuse (409) unless the session is at this step")
+
+
+class ManyRequest(Request):
+    """Steps of many sessions."""
+
+    inputs: ManySequences = Field(description="of each session, of any lengths")
+    trace: Names = Field([], description="names of the traces to return")
+
+
+class ManyStepsRequest(ManyRequest):
+    sessions: list[Name] = Field(description="[B], ids of sessions")
+    if_steps: list[Count] | None = Field(
+        None, description="[B]: do not step a session (step_conflict) unless it is at this step"
+    )
+
+
+class ManyFrame(ManyRequest):
+    """Steps of many sessions of one socket, each by the number that it got when it was opened there."""
+
+    sessions: list[Number]
+    seqs: list[Count] | None = None
+
+
+class OpenFrame(Request):
+    """Sessions to go on with by a socket: some that are open, or new ones of a model."""
+
+    open: list[Name] | None = None
+    model: Name | None = None
+    count: int = Field(1, ge=1, le=LARGEST)
+    memory_size: MemorySize = None
 
 
 class RewindRequest(Request):

@@ -15,26 +15,24 @@ changes nothing, and the session outlives its connection.
 """
 
 import asyncio
-import enum
-import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect
 
-from app.api.codec import CODECS, JSON_PROTOCOL, Codec, in_turns, json_pieces
+from app.api.channel import Channel, State, error_frame
+from app.api.codec import CODECS
 from app.api.decoders import Decoders
-from app.api.deps import TheDecoders, TheMetrics, TheSessions, TheSettings, too_large
+from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings
+from app.api.many import Answer, Many, document, parse_many, steps_of
 from app.api.requests import read_frame
-from app.api.schemas import Frame, StreamQuery, parse
-from app.backends.base import Array
-from app.errors import EngramError, InternalError, InvalidRequest, MalformedBody, NotFound, SessionGone
+from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, parse
+from app.catalogue import ModelCatalogue
+from app.errors import EngramError, InvalidRequest, NotFound, SessionGone
 from app.metrics import Metrics
-from app.session import Duplicate, Session
+from app.session import Duplicate, Session, Stepped, Steps
 from app.sessions import SessionService
 from app.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 router = APIRouter()
 
@@ -42,21 +40,12 @@ MAX_TRACE_BYTES = 4 * 2**20
 """Bytes of the traces in an answer, at most: a frame is sent whole, and copied several times on its way."""
 
 
-class State(enum.Enum):
-    """Where a stream is."""
-
-    OPENING = "accepted, and the session is looked up or opened"
-    WAITING = "greeted, and the next frame may come"
-    STEPPING = "a frame is carried out"
-    CLOSED = "no more frames are taken"
-
-
 @router.websocket("/stream")
 async def stream_new_session(
     socket: WebSocket, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics, decoders: TheDecoders
 ) -> None:
     """Open a session of ?model=NAME, with &memory_size=N if asked, and stream it."""
-    await _Stream(socket, sessions, settings, metrics, decoders).run(None)
+    await Stream(socket, sessions, settings, metrics, decoders).run()
 
 
 @router.websocket("/sessions/{session}/stream")
@@ -69,24 +58,35 @@ async def stream_session(
     decoders: TheDecoders,
 ) -> None:
     """Stream an open session."""
-    await _Stream(socket, sessions, settings, metrics, decoders).run(session)
+    await Stream(socket, sessions, settings, metrics, decoders, session).run()
+
+
+@router.websocket("/streams")
+async def stream_sessions(
+    socket: WebSocket,
+    models: TheModels,
+    sessions: TheSessions,
+    settings: TheSettings,
+    metrics: TheMetrics,
+    decoders: TheDecoders,
+) -> None:
+    """Stream many sessions over one socket."""
+    await Streams(socket, models, sessions, settings, metrics, decoders).run()
 
 
 @router.websocket("/{path:path}")
 async def stream_nothing(socket: WebSocket, path: str) -> None:
     """Refuse a WebSocket where there is none."""
-    error = NotFound(f"there is no WebSocket at /{path}: /stream?model=NAME opens a session")
+    error = NotFound(f"there is no WebSocket at /{path}: /stream?model=NAME opens a session, /streams takes many")
     await socket.accept()
-    await socket.send_json(_error_frame(error))
+    await socket.send_json(error_frame(error))
     await socket.close(error.close_code, error.code)
 
 
-def _error_frame(error: EngramError) -> dict[str, Any]:
-    return error.problem() | {"type": "error"}
+class Stream(Channel):
+    """The steps of one session."""
 
-
-class _Stream:
-    """One WebSocket from its greeting to its close."""
+    _session: Session
 
     def __init__(
         self,
@@ -95,35 +95,38 @@ class _Stream:
         settings: Settings,
         metrics: Metrics,
         decoders: Decoders,
+        session: str | None = None,
     ) -> None:
-        self._socket = socket
+        """session: its id; a new one without it."""
+        super().__init__(socket, settings, metrics, decoders)
         self._sessions = sessions
-        self._settings = settings
-        self._metrics = metrics
-        self._decoders = decoders
-        self._codec = _choose_codec(socket)
-        self._state = State.OPENING
-        task = asyncio.current_task()
-        assert task is not None, "a stream is served by a task"
-        self._task = task
+        self._id = session
 
-    async def run(self, session_id: str | None) -> None:
-        """Serve the stream; an error is told in a frame, then the socket closes with its code."""
-        offered = self._socket.scope["subprotocols"]
-        await self._socket.accept(self._codec.protocol if self._codec.protocol in offered else None)
-        with self._metrics.streams.track_inprogress():
+    async def serve(self) -> None:
+        async with self._sessions.watching(self._id or await self._open()) as session:
+            self._session = session
+            self.send({"type": "session", **_where(session)})
+            session.ended.add_done_callback(self._end)
             try:
-                async with self._sessions.watching(session_id or await self._open()) as session:
-                    await self._serve(session)
-            except WebSocketDisconnect:
-                pass
-            except EngramError as error:
-                await self._refuse(error)
-            except Exception:
-                logger.exception("a stream failed while %s", self._state.value)
-                await self._refuse(InternalError("an unexpected error; the server's log has the details"))
+                await self.listen()
             finally:
-                self._state = State.CLOSED
+                session.ended.remove_done_callback(self._end)
+
+    def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
+        return call(read_frame, payload, self.codec.protocol, self._session.model.inputs, self._settings.max_steps)
+
+    def carry_out(self, frame: Any) -> None:
+        wanted, inputs = frame
+        model, trace = self._session.model, wanted.trace
+        if trace:
+            trace = model.traces(trace)
+            model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
+        steps = Steps(inputs, trace, seq=wanted.seq)
+        self._sessions.submit(self._session, steps, lambda outcome: self._tell(steps, outcome))
+
+    def end_of_turn(self) -> None:
+        if self._session.ended.done():
+            raise self._session.ended.result()
 
     async def _open(self) -> str:
         if "model" not in self._socket.query_params:
@@ -131,85 +134,130 @@ class _Stream:
         wanted = parse(StreamQuery, dict(self._socket.query_params))
         return (await self._sessions.open(wanted.model, wanted.memory_size)).id
 
-    async def _serve(self, session: Session) -> None:
-        await self._send(
-            {
-                "type": "session",
-                "session": session.id,
-                "model": session.model.name,
-                "memory_size": session.memory_size,
-                "step": session.step,
-                "seq": session.seq,
-            }
-        )
-        session.ended.add_done_callback(self._wake)
+    def _end(self, _: "asyncio.Future[SessionGone]") -> None:
+        """End the stream, for its session has ended; a frame that is carried out is answered first."""
+        if self.state is State.WAITING:
+            self.fail(self._session.ended.result())
+
+    def _tell(self, steps: Steps, outcome: Stepped | Duplicate | EngramError) -> None:
+        """Answer a frame with what became of it."""
+        if isinstance(outcome, EngramError):
+            self.fail(outcome)
+            return
+        reply: dict[str, Any] = {"type": "result", "seq": steps.seq, "step": outcome.step}
+        if isinstance(outcome, Duplicate):
+            self.answer(reply | {"duplicate": True})
+            return
+        result = outcome.result
+        if steps.trace:  # of a frame that came again: of all the steps that it had when it came first
+            size = self._session.memory_size
+            try:
+                self._session.model.check_trace_bytes(steps.trace, len(result.outputs), size, MAX_TRACE_BYTES)
+            except EngramError as error:
+                self.fail(error)
+                return
+        reply["outputs"], reply["trace"] = result.outputs, result.trace
+        self.answer(reply)
+
+
+class Streams(Channel):
+    """The steps of many sessions, which the client opens, or names, and then numbers in that order from 0."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        models: ModelCatalogue,
+        sessions: SessionService,
+        settings: Settings,
+        metrics: Metrics,
+        decoders: Decoders,
+    ) -> None:
+        super().__init__(socket, settings, metrics, decoders)
+        self._models = models
+        self._sessions = sessions
+        self._opened: list[Session] = []
+
+    async def serve(self) -> None:
+        self.send({"type": "streams", "models": [model.name for model in self._models]})
         try:
-            while True:
-                self._state = State.WAITING
-                message = await self._receive(session)
-                self._state = State.STEPPING
-                frame, inputs = await self._read(session, message)
-                await self._send(await self._carry_out(session, frame, inputs))
+            await self.listen()
         finally:
-            self._state = State.CLOSED  # a wake-up that is on its way must not cancel the last frames
-            session.ended.remove_done_callback(self._wake)
+            for session in self._opened:
+                self._sessions.unwatch(session)
 
-    async def _receive(self, session: Session) -> dict[str, Any]:
-        """Return the next message. Raises SessionGone when the session ends first."""
+    def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
+        most = min(self._settings.max_sequences, self._settings.max_queue)
+        return call(read_streams_frame, payload, self.codec.protocol, self._settings.max_steps, most)
+
+    def carry_out(self, frame: Any) -> None:
+        if isinstance(frame, OpenFrame):
+            self.do(self._open(frame))
+            return
+        sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
+        steps = steps_of(frame, sessions, MAX_TRACE_BYTES)
+        asked = list(zip(sessions, steps, strict=True))
+        self._sessions.submit_all(asked, lambda answers: self._tell(frame, answers))
+
+    def _numbered(self, number: int, place: int) -> Session:
+        if number >= len(self._opened):
+            raise InvalidRequest(
+                f"sessions[{place}]: no session {number} was opened on this socket, which has {len(self._opened)}",
+                place=f"sessions[{place}]",
+                expected=f"a number below {len(self._opened)}",
+                got=str(number),
+            )
+        return self._opened[number]
+
+    def _tell(self, frame: Many, answers: Sequence[Answer]) -> None:
         try:
-            if not session.ended.done():
-                return dict(await self._socket.receive())
-        except asyncio.CancelledError:
-            if not session.ended.done():
-                raise
-            self._task.uncancel()
-        raise session.ended.result()
+            self.answer({"type": "results", **document(frame, answers)})
+        except Exception as error:
+            self.fail(error)
 
-    def _wake(self, _: "asyncio.Future[SessionGone]") -> None:
-        """Stop waiting for a frame, for the session has ended; a step that is under way is answered first."""
-        if self._state is State.WAITING:
-            self._task.cancel()
+    async def _open(self, frame: OpenFrame) -> None:
+        """Open sessions, or find them, and tell where they stand; what cannot be had ends the channel."""
+        first = len(self._opened)
+        names = frame.open
+        if (names is None) is (frame.model is None):
+            raise InvalidRequest(
+                "a frame without `sessions` opens some: it needs either `open`, ids of sessions, or `model`",
+                place="open",
+                expected="one of open and model",
+            )
+        count = frame.count if names is None else len(names)
+        most = self._settings.max_queue
+        if first + count > most:
+            raise InvalidRequest(
+                f"a socket may have {most} sessions (setting max_queue), but {first + count} were opened",
+                place="open",
+                expected=f"at most {most} sessions",
+                got=str(first + count),
+            )
+        for number in range(count):
+            self._opened.append(await self._sessions.watch(names[number] if names else await self._new(frame)))
+        self.answer(
+            {"type": "sessions", "first": first, "sessions": [_where(session) for session in self._opened[first:]]}
+        )
 
-    async def _read(self, session: Session, message: dict[str, Any]) -> tuple[Frame, Array]:
-        """Return the frame in a message, and its inputs, float32 [T, width]."""
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"], message.get("reason"))
-        data: bytes | str | None = message.get("bytes") if self._codec.binary else message.get("text")
-        if data is None:
-            expected = "binary" if self._codec.binary else "text"
-            raise MalformedBody(f"{self._codec.protocol} has {expected} frames", expected=f"a {expected} frame")
-        data = data.encode() if isinstance(data, str) else data
-        if len(data) > self._settings.max_body_bytes:
-            raise too_large(len(data), self._settings.max_body_bytes)
-        limits = (session.model.inputs, self._settings.max_steps)
-        return await self._decoders.call(read_frame, data, self._codec.protocol, *limits)
-
-    async def _carry_out(self, session: Session, frame: Frame, inputs: Array) -> dict[str, Any]:
-        trace = session.model.traces(frame.trace)
-        session.model.check_trace_bytes(trace, len(inputs), session.memory_size, MAX_TRACE_BYTES)
-        stepped = await self._sessions.step_frame(session.id, inputs, trace, frame.seq)
-        reply = {"type": "result", "seq": frame.seq, "step": stepped.step}
-        if isinstance(stepped, Duplicate):
-            return reply | {"duplicate": True}
-        steps = len(stepped.result.outputs)  # of a frame that came again: those that it had when it came first
-        session.model.check_trace_bytes(trace, steps, session.memory_size, MAX_TRACE_BYTES)
-        return reply | {"outputs": stepped.result.outputs, "trace": stepped.result.trace}
-
-    async def _send(self, document: dict[str, Any]) -> None:
-        if self._codec.binary:
-            await self._socket.send_bytes(self._codec.encode(document))
-        else:
-            pieces = [piece async for piece in in_turns(json_pieces(document))]
-            await self._socket.send_text(b"".join(pieces).decode())
-
-    async def _refuse(self, error: EngramError) -> None:
-        try:
-            await self._send(_error_frame(error))
-            await self._socket.close(error.close_code, error.code)
-        except (WebSocketDisconnect, RuntimeError):
-            logger.debug("the client was gone before it could be told: %s", error)
+    async def _new(self, frame: OpenFrame) -> str:
+        assert frame.model is not None
+        return (await self._sessions.open(frame.model, frame.memory_size)).id
 
 
-def _choose_codec(socket: WebSocket) -> Codec:
-    offered: list[str] = socket.scope["subprotocols"]
-    return next((CODECS[name] for name in offered if name in CODECS), CODECS[JSON_PROTOCOL])
+def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences: int) -> Many | OpenFrame:
+    """Return a frame of /streams. Raises MalformedBody, InvalidRequest, InvalidInput."""
+    values = CODECS[protocol].decode(data)
+    if "sessions" in values or "inputs" in values:
+        return parse_many(values, ManyFrame, max_steps, max_sequences)
+    return parse(OpenFrame, values)
+
+
+def _where(session: Session) -> dict[str, Any]:
+    """Return what a client is told of a session that it goes on with."""
+    return {
+        "session": session.id,
+        "model": session.model.name,
+        "memory_size": session.memory_size,
+        "step": session.step,
+        "seq": session.seq,
+    }

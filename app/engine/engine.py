@@ -56,11 +56,15 @@ class Engine:
         observer: Observer,
         journal: Journal | None = None,
         step_timeout: float = math.inf,
+        max_queue_bytes: float = math.inf,
     ) -> None:
-        """step_timeout: seconds after which nobody waits any more for the tick that the worker is in."""
+        """max_queue: sequences in work or waiting, at most; max_queue_bytes: of their inputs and results.
+
+        step_timeout: seconds after which nobody waits any more for the tick that the worker is in.
+        """
         self.name = name
-        self.rows_at_once = max_batch
         self._max_queue = max_queue
+        self._max_queue_bytes = max_queue_bytes
         self._step_timeout = step_timeout
         self._worker = Worker(name, arenas, max_batch, observer, journal, self)
         self._arrived: list[Run] = []
@@ -68,6 +72,7 @@ class Engine:
         self._waiting: set[Run | Call] = set()
         """Those whose `done` was not called."""
         self._sequences = 0
+        self._bytes = 0
         self._refusal: EngramError | None = None
         self._hang: EngramError | None = None
         self._draining = False
@@ -126,10 +131,25 @@ class Engine:
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {count} more came; "
                 f"at most {self._max_queue} are accepted; try again later"
             )
+        size = self._weigh(runs)
+        if self._bytes and self._bytes + size > self._max_queue_bytes:
+            raise QueueFull(
+                f"the sequences of {self.name} that are in work or waiting take {self._bytes} bytes, and {size} more "
+                f"came; at most {self._max_queue_bytes:g} are accepted (setting max_queue_bytes); try again later"
+            )
         self._sequences += count
+        self._bytes += size
         self._waiting.update(runs)
         self._arrived += runs
         self._plan_turn()
+
+    def _weigh(self, runs: Sequence[Run]) -> int:
+        """Set the bytes of runs, and return their sum."""
+        total = 0
+        for run in runs:
+            run.bytes = run.rows * run.steps * self._worker.step_bytes(run.memory_size, run.trace)
+            total += run.bytes
+        return total
 
     async def run(self, slot: Slot, inputs: Array, trace: Sequence[str] = (), entry: Any = None) -> Result:
         """Step a slot over a sequence, float32 [T, input_size], as `submit` does; entry: for the journal."""
@@ -247,6 +267,10 @@ class Engine:
         self._stop_accepting()
         self._release_all()
 
+    def rows_at_once(self, memory_size: int | None) -> int:
+        """Return how many sessions with so many memory slots are stepped together, at most."""
+        return self._worker.rows_at_once(memory_size)
+
     @property
     def sequences(self) -> int:
         """The number of sequences in work or waiting."""
@@ -326,6 +350,7 @@ class Engine:
         for item, outcome in answers:
             if isinstance(item, Run):
                 self._sequences -= item.rows
+                self._bytes -= item.bytes
             self._finish(item, outcome)
 
     def _settle_logged(self, answers: Answers) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.backends.base import NUMBER_BYTES, Array, Spec
+from app.backends.base import Array, Spec
 from app.errors import EngramError
 
 
@@ -67,6 +67,8 @@ class Run:
     start: Mapping[str, Array] | None = None
     keeps_end: bool = False
     # The event loop's
+    bytes: int = 0
+    """Of its inputs and results."""
     released: bool = False
     """Whether `done` was called because a step hung: the run no longer counts."""
     cancelled: bool = False
@@ -133,12 +135,6 @@ class Run:
             raise ValueError(f"inputs must be [R, T, {spec.input_size}], got {list(self.inputs.shape)}")
         traces = {name: np.empty((rows, steps, *spec.trace[name]), np.float32) for name in self.trace}
         self.results = Results(np.empty((rows, steps, spec.output_size), np.float32), traces, self.errors)
-
-    def bytes(self, spec: Spec) -> int:
-        """Return the bytes of inputs and results."""
-        numbers = spec.input_size + spec.output_size
-        numbers += sum(int(np.prod(spec.trace[name])) for name in self.trace if name in spec.trace)
-        return NUMBER_BYTES * self.rows * self.steps * numbers
 
     def record(self, rows: Sequence[int], outputs: Array, traces: Mapping[str, Array]) -> None:
         """Keep a copy of the outputs and traces, [rows, steps, ...], of the steps from `position` on."""

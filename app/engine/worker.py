@@ -12,6 +12,7 @@ worker is idle and its back end says that it is prompt: to hand them over and ba
 import contextlib
 import functools
 import logging
+import math
 import queue
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from app.backends.base import Array, BatchLost, RowsFailed
+from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Part, Results, Run
 from app.engine.scheduler import Batch, Scheduler
@@ -146,6 +147,18 @@ class Worker:
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
+
+    def rows_at_once(self, memory_size: int | None) -> int:
+        """Return how many sequences with states of this size are stepped at once, at most."""
+        return self._scheduler.rows_at_once(memory_size)
+
+    def step_bytes(self, memory_size: int | None, trace: Sequence[str]) -> int:
+        """Return the bytes of the inputs, outputs and traces of a step."""
+        spec = self._arenas.spec(memory_size)
+        numbers = spec.input_size + spec.output_size
+        if trace:
+            numbers += sum(math.prod(spec.trace[name]) for name in trace)
+        return NUMBER_BYTES * numbers
 
     def step_at_once(self, runs: Sequence[Run]) -> bool:
         """Take all steps of some runs now, if that takes little time and the worker is idle; return whether it did."""

@@ -52,9 +52,10 @@ async def engine_over(
     max_bytes: int = 2**20,
     journal: Journal | None = None,
     step_timeout: float = math.inf,
+    max_queue_bytes: float = math.inf,
 ) -> AsyncIterator[Engine]:
     arenas = Arenas(backend, max_bytes)
-    engine = Engine("fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout)
+    engine = Engine("fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout, max_queue_bytes)
     engine.start()
     try:
         yield engine
@@ -322,6 +323,23 @@ def test_queue_over_its_limit_refuses_all_of_a_batch():
             await accepted
             assert engine.sequences == 0
             assert len(await engine.infer([ones(1)] * 3)) == 3
+
+    run(test())
+
+
+def test_bytes_in_work_are_bounded_but_one_request_alone_may_have_more():
+    async def test() -> None:
+        gate = Gate()
+        async with engine_over(FakeBackend(before_step=gate), max_queue_bytes=600) as engine:
+            accepted = asyncio.ensure_future(engine.infer([ones(30)], ["seen"]))
+            await asyncio.to_thread(gate.reached.wait)
+            with pytest.raises(QueueFull, match="take 720 bytes, and 16 more came; at most 600 "):
+                await engine.infer([ones(1)])
+            gate.open()
+            await accepted
+            assert len(await asyncio.gather(*(engine.infer([ones(12)]) for _ in range(3)))) == 3
+            refused = await asyncio.gather(*(engine.infer([ones(13)]) for _ in range(3)), return_exceptions=True)
+            assert [type(outcome) for outcome in refused] == [list, list, QueueFull]
 
     run(test())
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +15,9 @@ from starlette.datastructures import State
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
+from app import websocket
 from app.api.decoders import Decoders
-from app.api.stream import _Stream
+from app.api.stream import Stream
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.catalogue import InputFormat, ModelCatalogue, ServedModel
@@ -25,6 +26,7 @@ from app.engine.engine import Engine
 from app.errors import (
     IdempotencyConflict,
     InvalidRequest,
+    NonFiniteOutput,
     OutOfMemory,
     QueueFull,
     SequenceConflict,
@@ -39,7 +41,7 @@ from app.errors import (
 from app.main import _close
 from app.memory import MemorySizes
 from app.metrics import Metrics
-from app.session import Session, Stepped
+from app.session import Session, Stepped, Steps, Turn
 from app.sessions import EXPIRED_AT_ONCE, Limits, SessionService
 from app.settings import Settings
 from app.stores.base import EndReason
@@ -146,6 +148,87 @@ def test_unlogged_session_whose_batch_was_lost_is_gone():
                 await sessions.step(session.id, ones(1) * 7)
             with pytest.raises(SessionGone, match="lost in a failure"):
                 await sessions.step(session.id, ones(1))
+
+    run(test())
+
+
+async def step_all(sessions: SessionService, asked: Sequence[tuple[str, Steps]]) -> list[Any]:
+    """Step many sessions; return the step and the last output of each, or the kind of its error."""
+    found = [(sessions._known(await sessions.find(session)), steps) for session, steps in asked]
+    answers: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    sessions.submit_all(found, answers.set_result)
+    return [
+        (answer.step, answer.result.outputs[-1, 0]) if isinstance(answer, Stepped) else type(answer)
+        for answer in await answers
+    ]
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+@pytest.mark.parametrize("durability", ["ack", "interval", "none"])
+def test_many_sessions_step_together_and_each_tells_of_itself(durability, prompt):
+    async def test() -> None:
+        backend = FakeBackend(capacity=8, prompt=prompt)
+        async with service(backend=backend, durability=durability, resident=4, opened=6) as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(5)]
+            one, two = Steps(ones(1)), Steps(ones(2))
+            asked = [(name, one) for name in names[:4]]
+            assert await step_all(sessions, asked) == [(1, 1)] * 4, "each of them is waked"
+            before = len(backend.steps)
+            assert await step_all(sessions, asked) == [(2, 2)] * 4
+            assert [len(slots) for slots in backend.steps[before:]] == [4]
+            mixed = [(names[0], two), (names[4], one), (names[1], two), (names[0], one), (names[2], one)]
+            assert await step_all(sessions, mixed) == [(4, 4), (1, 1), (4, 4), (5, 5), (3, 3)]
+            assert await step_all(sessions, []) == []
+
+    run(test())
+
+
+def test_failures_among_many_sessions_are_their_own():
+    async def test() -> None:
+        async with service(resident=6, opened=6) as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(5)]
+            await step_all(sessions, [(name, Steps(ones(1), seq=0)) for name in names])
+            spoiled = np.full((2, 2), 3e38, np.float32)
+            asked = [Steps(ones(2), if_step=1), Steps(ones(2), if_step=7), Steps(spoiled), Steps(ones(2), seq=4)]
+            told = await step_all(sessions, [*zip(names, [*asked, Steps(ones(2), seq=0)], strict=True)])
+            assert told == [(3, 3), StepConflict, NonFiniteOutput, SequenceConflict, (1, 1)]
+            assert [(await sessions.info(name)).step for name in names] == [3, 1, 1, 1, 1]
+            assert await step_all(sessions, [(name, Steps(ones(1))) for name in names]) == [(4, 4)] + [(2, 2)] * 4
+
+    run(test())
+
+
+def test_many_sessions_whose_steps_cannot_be_written_are_where_they_were():
+    async def test() -> None:
+        store = FailingStore()
+        async with service(store=store) as sessions:
+            asked = [((await sessions.open("fake")).id, Steps(ones(1))) for _ in range(3)]
+            await step_all(sessions, asked)
+            store.failing = frozenset({"append"})
+            assert await step_all(sessions, asked) == [StoreFailed] * 3
+            store.failing = frozenset()
+            assert await step_all(sessions, asked) == [(2, 2)] * 3
+
+    run(test())
+
+
+def test_turns_are_had_in_order_and_passed_on_by_those_who_give_up():
+    async def test() -> None:
+        turn, had = Turn(), []
+
+        async def have(name: str) -> None:
+            async with turn:
+                had.append(name)
+                await asyncio.sleep(0)
+
+        turn.take()
+        jobs = [asyncio.ensure_future(have(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        jobs[0].cancel()
+        turn.leave()
+        jobs[1].cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        assert (had, turn.is_free) == (["c", "d"], True)
 
     run(test())
 
@@ -455,41 +538,60 @@ def test_trouble_with_one_expired_session_does_not_keep_the_others(trouble, monk
     run(test())
 
 
-@pytest.mark.parametrize("after_greeting", [False, True])
-def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(after_greeting):
-    """Both the greeting and the error wait for the client: the error must come all the same."""
+class SlowReader:
+    """The connection of a client that reads nothing: its write buffer is always full."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.closed: int | None = None
+
+    def listen(self, on_message: Callable[[bytes, bool], None], on_close: object, on_drain: Callable[[], None]) -> None:
+        self.take, self.drain = on_message, on_drain
+
+    def send(self, payload: bytes, is_text: bool) -> bool:
+        self.sent.append(json.loads(payload))
+        return False
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = code
+
+    def pause(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("while_answering", [False, True])
+def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(while_answering):
+    """The error comes all the same, behind what was sent before."""
 
     async def test() -> None:
         async with service() as sessions:
-            session, sent, sending, reads = await sessions.open("fake"), [], asyncio.Event(), asyncio.Event()
+            session, reader, accepted = await sessions.open("fake"), SlowReader(), []
 
-            async def send(message: Message) -> None:
-                if message["type"] == "websocket.send":
-                    sending.set()
-                    await reads.wait()
-                    await asyncio.sleep(0.01)
-                sent.append(message)
+            async def accept(message: Message) -> None:
+                accepted.append(message)
 
             async def receive() -> Message:
-                if sent:
-                    await asyncio.Event().wait()
                 return {"type": "websocket.connect"}
 
-            async def serve() -> None:
-                scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
-                socket = WebSocket(scope, receive, send)
-                await _Stream(socket, sessions, Settings(), Metrics(), Decoders()).run(session.id)
-
-            streaming = asyncio.ensure_future(serve())
-            await sending.wait()
-            if after_greeting:
-                reads.set()
-                await until(lambda: len(sent) == 2)
+            scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
+            socket = WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
+            stream = Stream(socket, sessions, Settings(), Metrics(), Decoders(), session.id)
+            streaming = asyncio.ensure_future(stream.run())
+            await until(lambda: reader.sent)
+            if while_answering:
+                await asyncio.sleep(0)
+                reader.take(b'{"inputs": [[1, 2]]}', True)
+                await until(lambda: len(reader.sent) == 2)
             await sessions.delete(session.id)
-            reads.set()
+            if while_answering:
+                await asyncio.sleep(0)
+                assert len(reader.sent) == 2
+                reader.drain()
             await streaming
-            told = json.loads(sent[2]["text"])
-            assert (told["code"], sent[3]["type"], sent[3]["code"]) == ("session_gone", "websocket.close", 4410)
+            assert (reader.sent[-1]["code"], reader.closed) == ("session_gone", 4410)
 
     run(test())
 

@@ -1,0 +1,193 @@
+"""A WebSocket whose frames are answered one after the other.
+
+    socket -- take -> read -> carry_out ... answer -- socket
+                  '----------'--> fail: an error frame, then a close code
+
+Frames come as calls from the connection: no task is woken for one. The task of the connection opens, waits for the
+end, and closes.
+"""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import WebSocket
+
+from app import websocket
+from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
+from app.api.decoders import LARGE, Decoders
+from app.api.deps import too_large
+from app.errors import EngramError, InternalError, MalformedBody
+from app.metrics import Metrics
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class State(enum.Enum):
+    """Where a channel is."""
+
+    OPENING = "accepted, and not greeted yet"
+    WAITING = "the next frame may come"
+    WORKING = "a frame is carried out"
+    ANSWERING = "the answer is sent, as fast as the client reads"
+    CLOSED = "no more frames are taken"
+
+
+class Channel:
+    """One WebSocket from its greeting to its close."""
+
+    def __init__(self, socket: WebSocket, settings: Settings, metrics: Metrics, decoders: Decoders) -> None:
+        self.codec = _choose_codec(socket)
+        self.state = State.OPENING
+        self._socket = socket
+        self._connection: websocket.WebSocket = socket.scope["extensions"][websocket.EXTENSION]
+        self._settings = settings
+        self._metrics = metrics
+        self._decoders = decoders
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None  # of what cannot be done at once
+
+    # For those who derive from it
+
+    async def serve(self) -> None:
+        """Open, greet, and `listen`. Raises the error that ends the channel."""
+        raise NotImplementedError
+
+    def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
+        """Return call(function, payload, ...), of a function that decodes a frame as `Decoders.call` takes it."""
+        raise NotImplementedError
+
+    def carry_out(self, frame: Any) -> None:
+        """Carry out a frame that was decoded, and `answer` it. Raises the error that ends the channel."""
+        raise NotImplementedError
+
+    def end_of_turn(self) -> None:
+        """Called when an answer was sent, before the next frame is taken. Raises the error that ends the channel."""
+
+    # What they use
+
+    def send(self, document: dict[str, Any]) -> bool:
+        """Send a document; return whether more may be sent at once."""
+        return self._connection.send(self.codec.encode(document), not self.codec.binary)
+
+    async def listen(self) -> None:
+        """Take frames until the client has gone. Raises the error that ends the channel."""
+        self.state = State.WAITING
+        self._connection.listen(self._take, self._leave, self._go_on)
+        try:
+            await self._over
+        finally:
+            self.state = State.CLOSED
+
+    def answer(self, document: dict[str, Any]) -> None:
+        """Answer the frame that was carried out, and let the next one come."""
+        if self.state is not State.WORKING:
+            return
+        self.state = State.ANSWERING
+        if not self.codec.binary and array_bytes(document) > PIECE_BYTES:
+            self.do(self._send_large(document))
+        elif self.send(document):
+            self._go_on()
+
+    def do(self, work: Any) -> None:
+        """Do what cannot be done at once; its error ends the channel."""
+        self._task = asyncio.ensure_future(self._done(work))
+
+    def fail(self, error: Exception) -> None:
+        """End the channel with an error."""
+        self.state = State.CLOSED
+        if not self._over.done():
+            self._over.set_exception(error)
+
+    # Its life
+
+    async def run(self) -> None:
+        """Serve; an error is told in a frame, then the socket closes with its code."""
+        offered = self._socket.scope["subprotocols"]
+        await self._socket.accept(self.codec.protocol if self.codec.protocol in offered else None)
+        with self._metrics.streams.track_inprogress():
+            try:
+                await self.serve()
+            except EngramError as error:
+                self._refuse(error)
+            except Exception:
+                logger.exception("a stream failed while %s", self.state.value)
+                self._refuse(InternalError("an unexpected error; the server's log has the details"))
+            finally:
+                self.state = State.CLOSED
+
+    def _take(self, payload: bytes, is_text: bool) -> None:
+        """Carry out a frame; no other comes before it is answered."""
+        if self.state is not State.WAITING:
+            return
+        self.state = State.WORKING
+        self._connection.pause()
+        try:
+            self._check(payload, is_text)
+            if len(payload) < LARGE:
+                self.carry_out(self.read(payload, _call))
+            else:
+                self.do(self._take_large(payload))
+        except Exception as error:
+            self.fail(error)
+
+    def _check(self, payload: bytes, is_text: bool) -> None:
+        if is_text is self.codec.binary:
+            expected = "binary" if self.codec.binary else "text"
+            raise MalformedBody(f"{self.codec.protocol} has {expected} frames", expected=f"a {expected} frame")
+        if len(payload) > self._settings.max_body_bytes:
+            raise too_large(len(payload), self._settings.max_body_bytes)
+
+    async def _take_large(self, payload: bytes) -> None:
+        self.carry_out(await self.read(payload, self._decoders.call))
+
+    async def _send_large(self, document: dict[str, Any]) -> None:
+        """Send a document that is encoded in pieces; other tasks run between them."""
+        pieces = [piece async for piece in in_turns(json_pieces(document))]
+        if self._connection.send(b"".join(pieces), True):
+            self._go_on()
+
+    async def _done(self, work: Any) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.fail(error)
+
+    def _go_on(self) -> None:
+        """Let the next frame come, after the last was answered and the client has read enough of the answers."""
+        if self.state is not State.ANSWERING:
+            return
+        self.state = State.WAITING
+        try:
+            self.end_of_turn()
+        except EngramError as error:
+            self.fail(error)
+        else:
+            self._connection.resume()
+
+    def _leave(self, *_: object) -> None:
+        """End the channel, for the client has gone."""
+        self.state = State.CLOSED
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _refuse(self, error: EngramError) -> None:
+        self.send(error_frame(error))
+        self._connection.close(error.close_code, error.code)
+
+
+def error_frame(error: EngramError) -> dict[str, Any]:
+    """Return the last frame before a WebSocket is closed for an error."""
+    return error.problem() | {"type": "error"}
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _choose_codec(socket: WebSocket) -> Codec:
+    offered: list[str] = socket.scope["subprotocols"]
+    return next((CODECS[name] for name in offered if name in CODECS), CODECS[JSON_PROTOCOL])

@@ -1,0 +1,198 @@
+"""Steps of many sessions in one request: POST /steps, and the frames of /streams.
+
+    {"sessions": [B], "inputs": [B][T][I], "trace": [...], ...}      what is asked, by JSON or msgpack
+    {"steps": [B], "outputs": [B][T][O], "trace": {...}, "errors": [...]}
+
+In msgpack `inputs` may be one array {"shape": [B, T, I], "data": bytes}; outputs and traces are then one array each,
+with zeros for a session that failed. In nested lists each session has a length of its own, and null stands for one that
+failed. Inputs that are not valid refuse the request as a whole; any other error is that of one session.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from app.api.codec import CODECS
+from app.api.inputs import brief, parse_sequence
+from app.api.schemas import ManyFrame, ManyStepsRequest, parse
+from app.backends.base import Array
+from app.catalogue import InputFormat
+from app.errors import EngramError, InvalidInput, InvalidRequest
+from app.session import Duplicate, Session, Stepped, Steps
+
+ANY_TOKEN = 2**24
+"""A vocabulary larger than any: float32 holds whole numbers up to it."""
+
+Answer = Stepped | Duplicate | EngramError
+
+
+class Many(NamedTuple):
+    """Steps of many sessions, as they were asked for; the models of the sessions are not known yet."""
+
+    sessions: list[Any]
+    inputs: Array | list[Array]
+    """float32 [B, T, I], or [T, I] of each session; the numbers are finite."""
+    trace: list[str]
+    if_steps: list[int | None] | None
+    seqs: list[int | None] | None
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the inputs came as one array, and the outputs go as one."""
+        return isinstance(self.inputs, np.ndarray)
+
+
+def read_many(
+    data: bytes, protocol: str, request: type[ManyStepsRequest] | type[ManyFrame], max_steps: int, max_sequences: int
+) -> Many:
+    """Return a request to step many sessions. Raises MalformedBody, InvalidRequest, InvalidInput."""
+    return parse_many(CODECS[protocol].decode(data), request, max_steps, max_sequences)
+
+
+def parse_many(
+    values: dict[str, Any], request: type[ManyStepsRequest] | type[ManyFrame], max_steps: int, max_sequences: int
+) -> Many:
+    """Return a request to step many sessions, which was decoded. Raises InvalidRequest, InvalidInput."""
+    wanted: Any = parse(request, values)
+    count = len(wanted.sessions)
+    if not 0 < count <= max_sequences:
+        raise InvalidRequest(
+            f"sessions: from 1 to {max_sequences} are stepped at a time (setting max_sequences), but {count} came",
+            place="sessions",
+            expected=f"1 to {max_sequences} sessions",
+            got=f"{count} sessions",
+        )
+    if_steps, seqs = getattr(wanted, "if_steps", None), getattr(wanted, "seqs", None)
+    for name, items in (("inputs", wanted.inputs), ("if_steps", if_steps), ("seqs", seqs)):
+        _check_count(name, items, count)
+    return Many(wanted.sessions, _inputs(wanted.inputs, max_steps), wanted.trace, if_steps, seqs)
+
+
+def steps_of(many: Many, sessions: Sequence[Session], most_trace_bytes: float) -> list[Steps]:
+    """Return what each session is asked, its inputs and traces checked. Raises InvalidInput, InvalidRequest.
+
+    most_trace_bytes: of the traces of all sessions together.
+    """
+    formats = {session.model.name: session.model for session in sessions}
+    traces = {name: model.traces(many.trace) if many.trace else [] for name, model in formats.items()}
+    steps = []
+    for number, session in enumerate(sessions):
+        inputs = many.inputs[number]
+        _check_inputs(inputs, session.model.inputs, f"inputs[{number}]")
+        if_step = many.if_steps[number] if many.if_steps else None
+        seq = many.seqs[number] if many.seqs else None
+        steps.append(Steps(inputs, traces[session.model.name], if_step, seq))
+    if many.trace:
+        _check_traces(sessions, steps, most_trace_bytes)
+    return steps
+
+
+def document(many: Many, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return the answer to a request to step many sessions."""
+    stepped = [answer if isinstance(answer, Stepped) else None for answer in answers]
+    outputs: Any = [None if answer is None else answer.result.outputs for answer in stepped]
+    trace: Any = {
+        name: [None if answer is None else answer.result.trace[name] for answer in stepped] for name in many.trace
+    }
+    if many.is_array:
+        outputs, trace = _array(outputs), {name: _array(values) for name, values in trace.items()}
+    return {
+        "steps": [None if isinstance(answer, EngramError) else answer.step for answer in answers],
+        "outputs": outputs,
+        "trace": trace,
+        "errors": [
+            {"index": number, "session": many.sessions[number], **answer.problem()}
+            for number, answer in enumerate(answers)
+            if isinstance(answer, EngramError)
+        ],
+        **_duplicates(answers),
+    }
+
+
+def _check_count(name: str, items: Any, count: int) -> None:
+    """Raise InvalidRequest unless there is an item for each session, or no items at all are given."""
+    if items is None and name != "inputs":
+        return
+    got = len(items) if isinstance(items, (list, np.ndarray)) else None
+    shown = brief(items) if got is None else f"{got} items"
+    if got != count:
+        raise InvalidRequest(
+            f"{name}: expected a list with an item for each of {count} sessions, got {shown}",
+            place=name,
+            expected=f"{count} items",
+            got=shown,
+        )
+
+
+def _duplicates(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return the key for frames that came before and whose outputs cannot be computed again, if there are any."""
+    found = [number for number, answer in enumerate(answers) if isinstance(answer, Duplicate)]
+    return {"duplicates": found} if found else {}
+
+
+def _array(values: Sequence[Array | None]) -> Array:
+    """Return arrays as one, [B, T, ...], with zeros for those that are missing."""
+    shape = next((value.shape for value in values if value is not None), (0,))
+    if all(value is not None and value.shape == shape for value in values):
+        return np.stack(values)  # type: ignore[arg-type]
+    joined = np.zeros((len(values), *shape), np.float32)
+    for number, value in enumerate(values):
+        if value is not None:
+            joined[number, : len(value)] = value
+    return joined
+
+
+def _inputs(value: Any, max_steps: int) -> Array | list[Array]:
+    """Return the inputs of sessions whose models are not known yet, float32. Raises InvalidInput."""
+    if isinstance(value, np.ndarray):
+        return _checked_array(value, max_steps)
+    return [parse_sequence(item, _format(item), max_steps, f"inputs[{number}]") for number, item in enumerate(value)]
+
+
+def _checked_array(array: Array, max_steps: int) -> Array:
+    if array.ndim != 3 or 0 in array.shape or array.shape[1] > max_steps:
+        raise InvalidInput(
+            f"inputs: expected an array [B, T, I] of 1 to {max_steps} steps, got one of shape {list(array.shape)}",
+            place="inputs",
+            expected=f"[B, T, I], T from 1 to {max_steps}",
+            got=str(list(array.shape)),
+        )
+    if not np.isfinite(array).all():
+        place = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise InvalidInput(
+            f"inputs{place}: expected a finite number within the range of float32, got {array[tuple(place)]}",
+            place="inputs" + "".join(f"[{index}]" for index in place),
+            expected="a finite number within the range of float32",
+            got=str(array[tuple(place)]),
+        )
+    return array
+
+
+def _format(sequence: Any) -> InputFormat:
+    """Return the format that a sequence seems to have: its first step is a list of numbers, or a token."""
+    first = sequence[0] if isinstance(sequence, (list, np.ndarray)) and len(sequence) else [0]
+    if isinstance(first, (list, np.ndarray)):
+        return InputFormat(max(1, len(first)))
+    return InputFormat(1, ANY_TOKEN)
+
+
+def _check_inputs(inputs: Array, expected: InputFormat, place: str) -> None:
+    """Raise InvalidInput unless the inputs of a session, [T, width], fit its model."""
+    if inputs.shape[1] != expected.width:
+        raise InvalidInput(
+            f"{place}: expected steps of {expected.width} numbers, got {inputs.shape[1]}",
+            place=place,
+            expected=f"steps of {expected.width} numbers",
+            got=f"{inputs.shape[1]} numbers",
+        )
+    if expected.vocabulary_size is not None:
+        parse_sequence(inputs, expected, len(inputs), place)
+
+
+def _check_traces(sessions: Sequence[Session], steps: Sequence[Steps], most: float) -> None:
+    """Raise InvalidRequest where the traces of all sessions together take more bytes than `most`."""
+    left = most
+    for session, (inputs, trace, _, _) in zip(sessions, steps, strict=True):
+        session.model.check_trace_bytes(trace, len(inputs), session.memory_size, left)
+        left -= session.model.trace_bytes(trace, len(inputs), session.memory_size)

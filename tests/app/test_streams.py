@@ -1,0 +1,168 @@
+"""Many sessions over one real WebSocket."""
+
+import json
+from typing import Any
+
+import httpx
+import msgpack
+import numpy as np
+import pytest
+from websockets.sync.client import ClientConnection
+
+from tests.app.harness import running_server
+from tests.app.test_stream import receive, refusal, stream
+
+GOOD = [0.0] * 10
+TOKENS = "dnc-babi"
+
+
+def ask(connection: ClientConnection, **frame: Any) -> dict[str, Any]:
+    connection.send(json.dumps(frame))
+    return receive(connection)
+
+
+def random_inputs(sessions: int, steps: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 2, (sessions, steps, 10)).astype("<f4")
+
+
+def inferred(server: Any, model: str, inputs: Any) -> list[list[float]]:
+    answer = httpx.post(f"{server.url}/infer", json={"model": model, "inputs": inputs})
+    outputs: list[list[float]] = answer.json()["outputs"]
+    return outputs
+
+
+def test_sessions_of_one_socket_give_what_infer_does(server):
+    inputs = random_inputs(5, 6).tolist()
+    with stream(server, "/streams") as (connection, greeting):
+        assert (greeting["type"], "dnc-copy" in greeting["models"]) == ("streams", True)
+        opened = ask(connection, model="dnc-copy", count=3)
+        assert [session["step"] for session in opened["sessions"]] == [0] * 3
+        assert ask(connection, model="ntm-copy", count=2)["first"] == 3
+        parts = [
+            ask(connection, sessions=[*range(5)], inputs=[sequence[first:last] for sequence in inputs])
+            for first, last in ((0, 1), (1, 4), (4, 6))
+        ]
+    assert [part["steps"] for part in parts] == [[1] * 5, [4] * 5, [6] * 5]
+    assert all(part["errors"] == [] for part in parts)
+    for number, sequence in enumerate(inputs):
+        outputs = [step for part in parts for step in part["outputs"][number]]
+        assert outputs == inferred(server, "dnc-copy" if number < 3 else "ntm-copy", sequence)
+
+
+def test_binary_frame_is_one_array_each_way(server):
+    inputs = random_inputs(4, 3)
+    with stream(server, "/streams", "engram.msgpack") as (connection, _):
+        connection.send(msgpack.packb({"model": "dnc-copy", "count": 4}))
+        receive(connection)
+        raw = {"shape": [4, 3, 10], "data": inputs.tobytes()}
+        connection.send(msgpack.packb({"sessions": [3, 1, 0, 2], "inputs": raw, "trace": ["usage"]}))
+        answer = receive(connection)
+    assert (answer["outputs"]["shape"], answer["trace"]["usage"]["shape"]) == ([4, 3, 8], [4, 3, 32])
+    outputs = np.frombuffer(answer["outputs"]["data"], "<f4").reshape(4, 3, 8)
+    for row in range(4):
+        assert outputs[row].tolist() == np.float32(inferred(server, "dnc-copy", inputs[row].tolist())).tolist()
+
+
+def test_errors_of_sessions_are_their_own_and_the_socket_goes_on(server):
+    with stream(server, "/streams") as (connection, _):
+        opened = ask(connection, model="dnc-copy", count=3)["sessions"]
+        httpx.delete(f"{server.url}/sessions/{opened[1]['session']}").raise_for_status()
+        told = ask(connection, sessions=[0, 1, 2], inputs=[[GOOD], [GOOD], [GOOD, GOOD]], seqs=[0, 0, None])
+        assert (told["steps"], told["outputs"][1]) == ([1, None, 2], None)
+        [error] = told["errors"]
+        assert (error["index"], error["session"], error["code"]) == (1, 1, "session_gone")
+        told = ask(connection, sessions=[2, 0, 0], inputs=[[GOOD]] * 3, seqs=[None, 2, 1])
+        assert (told["steps"], [error["code"] for error in told["errors"]]) == ([3, None, 2], ["sequence_conflict"])
+
+
+def test_frame_that_comes_again_steps_no_session_twice(server):
+    frame = {"sessions": [0, 1], "inputs": [[GOOD]] * 2, "seqs": [0, 0]}
+    with stream(server, "/streams") as (connection, _):
+        opened = ask(connection, model="dnc-copy", count=2)["sessions"]
+        first = ask(connection, **frame)
+        assert ask(connection, **frame) == first
+    with stream(server, "/streams") as (connection, _):
+        again = ask(connection, open=[session["session"] for session in opened])
+        assert [(session["step"], session["seq"]) for session in again["sessions"]] == [(1, 0)] * 2
+        assert ask(connection, **frame) == first
+
+
+def test_inputs_of_different_lengths_and_widths(server):
+    with stream(server, "/streams") as (connection, _):
+        ask(connection, model="dnc-copy", count=2)
+        ask(connection, model=TOKENS)
+        told = ask(connection, sessions=[0, 1, 2], inputs=[[GOOD], [GOOD] * 3, [3, 1, 2]])
+    assert [len(outputs) for outputs in told["outputs"]] == [1, 3, 3]
+
+
+BAD = [
+    ({"sessions": [0], "inputs": []}, "inputs"),
+    ({"sessions": [], "inputs": []}, "sessions"),
+    ({"sessions": [0, 1], "inputs": [[GOOD]]}, "inputs"),
+    ({"sessions": [0], "inputs": 7}, "inputs"),
+    ({"sessions": [0], "inputs": [[GOOD]], "seqs": []}, "seqs"),
+    ({"sessions": [0], "inputs": [[GOOD]], "seqs": [-1]}, "seqs[0]"),
+    ({"sessions": [9], "inputs": [[GOOD]]}, "sessions[0]"),
+    ({"sessions": ["x"], "inputs": [[GOOD]]}, "sessions[0]"),
+    ({"sessions": [0], "inputs": [[[1, 2]]]}, "inputs[0]"),
+    ({"sessions": [0], "inputs": [[1, 2]]}, "inputs[0]"),
+    ({"sessions": [0, 1], "inputs": [[GOOD], [[*GOOD[:9], "x"]]]}, "inputs[1][0][9]"),
+    ({"sessions": [0, 1], "inputs": [[GOOD], [GOOD, GOOD[:9]]]}, "inputs[1][1]"),
+    ({"sessions": [0], "inputs": [[GOOD]], "trace": ["mind"]}, "trace[0]"),
+    ({"sessions": [0], "inputs": [[GOOD]], "extra": 1}, "extra"),
+    ({"model": "dnc-copy", "open": ["x"]}, "open"),
+    ({}, "open"),
+    ({"model": "dnc-copy", "count": 10**6}, "open"),
+    ({"model": "nobody"}, "model"),
+    ({"sessions": [2], "inputs": [[10**6]]}, "inputs[0][0][0]"),
+]
+
+
+@pytest.mark.parametrize(("frame", "place"), BAD)
+def test_bad_frame_is_refused_and_steps_nothing(server, frame, place):
+    with stream(server, "/streams") as (connection, _):
+        opened = ask(connection, model="dnc-copy", count=2)["sessions"]
+        ask(connection, model=TOKENS)
+        connection.send(json.dumps(frame))
+        told, _ = refusal(connection)
+    assert told["place"] == place
+    steps = [httpx.get(f"{server.url}/sessions/{session['session']}").json()["step"] for session in opened]
+    assert steps == [0, 0]
+
+
+@pytest.mark.parametrize("shape", [[2, 10], [2, 0, 10], [1, 1, 10], [2, 1, 9], [2, 20_000, 1]])
+def test_bad_array_is_refused(server, shape):
+    with stream(server, "/streams", "engram.msgpack") as (connection, _):
+        connection.send(msgpack.packb({"model": "dnc-copy", "count": 2}))
+        receive(connection)
+        raw = {"shape": shape, "data": bytes(4 * int(np.prod(shape)))}
+        connection.send(msgpack.packb({"sessions": [0, 1], "inputs": raw}))
+        told, close_code = refusal(connection)
+    assert (told["place"][:6], close_code) == ("inputs", 4422)
+
+
+def test_array_with_a_nan_names_its_place(server):
+    inputs = random_inputs(2, 2)
+    inputs[1, 0, 3] = np.nan
+    with stream(server, "/streams", "engram.msgpack") as (connection, _):
+        connection.send(msgpack.packb({"model": "dnc-copy", "count": 2}))
+        receive(connection)
+        connection.send(msgpack.packb({"sessions": [0, 1], "inputs": {"shape": [2, 2, 10], "data": inputs.tobytes()}}))
+        told, _ = refusal(connection)
+    assert (told["place"], told["got"]) == ("inputs[1][0][3]", "nan")
+
+
+def test_sessions_are_where_they_were_after_a_kill(data):
+    frame = {"sessions": [0, 1, 2], "inputs": random_inputs(3, 2).tolist()}
+    with running_server(data=data) as server:
+        with stream(server, "/streams") as (connection, _):
+            opened = ask(connection, model="dnc-copy", count=3)["sessions"]
+            first = ask(connection, **frame)
+        server.process.kill()
+        server.process.wait()
+    with running_server(data=data) as server, stream(server, "/streams") as (connection, _):
+        again = ask(connection, open=[session["session"] for session in opened])
+        assert [session["step"] for session in again["sessions"]] == [2] * 3
+        second = ask(connection, **frame)
+        expected = [inferred(server, "dnc-copy", 2 * inputs) for inputs in frame["inputs"]]
+    assert [first["outputs"][row] + second["outputs"][row] for row in range(3)] == expected
