@@ -276,6 +276,7 @@ def test_messages_sent_before_the_answer_to_the_handshake_are_received(data):
         (frame(TEXT, b"\xc3", False) + frame(0, b"\x28"), 1007),
         (b"\x82\xff" + (2**24 + 1).to_bytes(8, "big"), 1009),
     ],
+    ids=lambda value: value if isinstance(value, int) else "frame",  # the masks differ in each process
 )
 def test_breach_of_the_protocol_closes_with_its_code(server, path, data, code):
     with Client(server, path) as client:
