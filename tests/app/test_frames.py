@@ -6,10 +6,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Close
 
 from app import frames
 from app.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameError, FrameReader
+from tests.app.framing import masked
 
 LIMIT = 200_000
 
@@ -18,10 +19,6 @@ controls = st.tuples(st.sampled_from([PING, PONG, CLOSE]), st.binary(max_size=12
 messages = st.one_of(
     st.tuples(st.just(BINARY), payloads), st.tuples(st.just(TEXT), st.text(max_size=99).map(str.encode)), controls
 )
-
-
-def masked(opcode: int, payload: bytes, fin: bool = True) -> bytes:
-    return Frame(Opcode(opcode), payload, fin).serialize(mask=True)
 
 
 def fragmented(message: tuple[int, bytes], cuts: list[int]) -> list[bytes]:

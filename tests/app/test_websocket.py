@@ -15,11 +15,11 @@ import pytest
 import uvicorn
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 from app import websocket
 from app.websocket import EXTENSION, WebSocketProtocol
+from tests.app.framing import masked as frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -98,11 +98,6 @@ class Client:
     def read(self, length: int = -1) -> bytes:
         """Return so many bytes that come next; without a length, all to the end."""
         return self._file.read(length)
-
-
-def frame(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
-    """Return a client's frame, masked at random."""
-    return Frame(Opcode(opcode), payload, fin).serialize(mask=True)
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -276,7 +271,6 @@ def test_messages_sent_before_the_answer_to_the_handshake_are_received(data):
         (frame(TEXT, b"\xc3", False) + frame(0, b"\x28"), 1007),
         (b"\x82\xff" + (2**24 + 1).to_bytes(8, "big"), 1009),
     ],
-    ids=lambda value: value if isinstance(value, int) else "frame",  # the masks differ in each process
 )
 def test_breach_of_the_protocol_closes_with_its_code(server, path, data, code):
     with Client(server, path) as client:
