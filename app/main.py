@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
 from app.api.decoders import Decoders
+from app.api.hot import HotPaths
 from app.api.methods import AnswerHead
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
@@ -105,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_pages(app)
     add_problem_handlers(app)
     app.add_middleware(AnswerHead)
+    app.add_middleware(HotPaths, routes=routes.router.routes)
     app.add_middleware(MeasureRequests, metrics=metrics)
     return app
 
@@ -394,5 +396,4 @@ class MeasureRequests:
             await self._app(scope, receive, note_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(scope["method"], route, status).inc()
-            self._metrics.request_seconds.labels(route).observe(self._clock() - began)
+            self._metrics.request(scope["method"], route, status, self._clock() - began)

@@ -7,6 +7,7 @@ nested lists is taken too.
 import asyncio
 import itertools
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ def array_bytes(document: Any) -> int:
     if isinstance(document, np.ndarray):
         return document.nbytes
     items = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
-    return sum(map(array_bytes, items))
+    return sum([array_bytes(item) for item in items if isinstance(item, (np.ndarray, dict, list))])
 
 
 def decode_msgpack(data: bytes) -> dict[str, Any]:
@@ -125,7 +126,7 @@ CODECS = {
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedBody(f"expected an object, got {type(value).__name__}", expected="an object")
-    if not all(isinstance(key, str) for key in value):
+    if not {str}.issuperset(map(type, value)):
         raise MalformedBody("the keys of an object must be text", expected="an object with keys of text")
     return value
 
@@ -183,7 +184,7 @@ def _array(value: dict[Any, Any]) -> Any:
         raise MalformedBody(
             f"the shape of an array must be at most {MAX_AXES} sizes", expected=f"at most {MAX_AXES} sizes"
         )
-    if not shape or min(shape) < 0 or 4 * int(np.prod(shape, dtype=object)) != len(data):
+    if not shape or min(shape) < 0 or 4 * math.prod(shape) != len(data):
         raise MalformedBody(
             f"an array of shape {shape} has {len(data)} bytes of data", expected="4 bytes for each number"
         )

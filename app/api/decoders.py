@@ -35,10 +35,10 @@ LARGE = 2**16
 """Bytes from which a request is decoded in another process: smaller ones hold the event loop for a few milliseconds."""
 
 PROCESSES = 2
+"""Each takes memory, some tens of MB; a single one would let a large request wait for each other one."""
 
 LONGEST_SECONDS = 60.0
 """How long a process may take for a request: one that takes longer is ended."""
-"""Each takes memory, some tens of MB; a single one would let a large request wait for each other one."""
 
 
 class Decoders:

@@ -5,11 +5,12 @@ All of them are coroutines: FastAPI runs other functions in threads, one after t
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
@@ -20,6 +21,9 @@ from app.sessions import SessionService
 from app.settings import Settings
 
 T = TypeVar("T")
+
+WATCHED_AFTER = 0.01
+"""Seconds that a request takes before anyone looks whether its client is still there."""
 
 
 async def _settings(connection: HTTPConnection) -> Settings:
@@ -54,19 +58,50 @@ TheMetrics = Annotated[Metrics, Depends(_metrics)]
 TheDecoders = Annotated[Decoders, Depends(_decoders)]
 
 
+class Services(NamedTuple):
+    """What a hot route asks for, which has no dependencies."""
+
+    models: ModelCatalogue
+    sessions: SessionService
+    settings: Settings
+    decoders: Decoders
+
+
+def services(request: Request) -> Services:
+    """Return the services of the server that a request came to."""
+    state = request.scope["app"].state
+    return Services(state.models, state.sessions, state.settings, state.decoders)
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """Read the body and decompress it, never more of it than the limit.
 
     Raises BodyTooLarge, UnsupportedEncoding, or MalformedBody where it is not what its Content-Encoding says.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > limit:
+    headers = dict(request.scope["headers"])
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > limit:
         raise too_large(int(announced), limit)
-    coding = content_encoding(request)
-    chunks = _at_most(request.stream(), limit)
+    coding = content_encoding(request) if b"content-encoding" in headers else None
+    chunks = _arriving(request.receive, limit)
     if coding is not None:
         chunks = _at_most(decompress(chunks, coding), limit)
     return b"".join([chunk async for chunk in chunks])
+
+
+async def _arriving(receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    """Yield a body of at most so many bytes as it comes. Raises BodyTooLarge, ClientDisconnect."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large(size, limit)
+        yield chunk
+        more = message.get("more_body", False)
 
 
 async def _at_most(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
@@ -97,19 +132,47 @@ def too_large(size: int, limit: int) -> BodyTooLarge:
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
-    """Return what `work` gives, but cancel it when the client goes away meanwhile."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    """Return what `work` gives, but cancel it when the client goes away meanwhile. Raises ClientDisconnect."""
+    watch = _Watch(request)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if not watch.is_gone:
+            raise
+        raise ClientDisconnect from None
     finally:
-        task.cancel()
-        gone.cancel()
+        watch.end()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the task that makes it when the client goes away, until its end.
+
+    It begins after WATCHED_AFTER seconds, for it costs more than most requests take; a client that has gone before is
+    noticed then.
+    """
+
+    def __init__(self, request: Request) -> None:
+        work = asyncio.current_task()
+        assert work is not None, "a request is answered by a task"
+        self.is_gone = False
+        self._request = request
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.is_gone = True
+        self._work.cancel()
+
+    def end(self) -> None:
+        """Watch no more, and undo the cancellation."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self.is_gone:
+            self._work.uncancel()

@@ -1,8 +1,10 @@
 """From what a client sent to arrays: every refusal names the place, what was expected and what came."""
 
+import functools
 import itertools
 import math
 import reprlib
+import struct
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,11 @@ def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_seque
     value: [T][width], or [B][T][width] where each sequence has a length of its own; one sequence of tokens may also
     come as [T]. Raises InvalidInput.
     """
+    packed = _pack(value, expected, max_steps)
+    if packed is not None:
+        return [packed], False
     if not _is_batch(value, max(max_steps, max_sequences)):
-        return [parse_sequence(value, expected, max_steps)], False
+        return [_parse_any(value, expected, max_steps, "inputs")], False
     if len(value) > max_sequences:
         raise InvalidInput(
             f"inputs: at most {max_sequences} sequences are taken at a time, but {len(value)} came",
@@ -42,6 +47,57 @@ def parse_sequence(value: Any, expected: InputFormat, max_steps: int, place: str
     value: a list of T steps, each a list of `width` numbers, or of one token, which may then stand without its list;
     true and false pass for 1 and 0. Raises InvalidInput for the first fault.
     """
+    packed = _pack(value, expected, max_steps)
+    return _parse_any(value, expected, max_steps, place) if packed is None else packed
+
+
+def _pack(value: Any, expected: InputFormat, max_steps: int) -> Array | None:
+    """Return the usual form of a sequence as float32 [T, width], or None for _parse_any to take or to refuse."""
+    if not isinstance(value, (list, np.ndarray)) or not 0 < len(value) <= max_steps:
+        return None
+    if isinstance(value, np.ndarray):
+        return _pack_array(value, expected)
+    try:
+        if expected.vocabulary_size is None:
+            return _pack_numbers(value, expected.width)
+        return _pack_tokens(value, expected.vocabulary_size)
+    except (struct.error, OverflowError, TypeError, ValueError):
+        return None
+
+
+def _pack_array(array: Array, expected: InputFormat) -> Array | None:
+    shape = (len(array), expected.width)
+    if array.dtype != np.float32 or array.shape != shape or expected.vocabulary_size is not None:
+        return None
+    return array.copy() if np.isfinite(array).all() else None
+
+
+def _pack_numbers(steps: list[Any], width: int) -> Array | None:
+    """`struct` refuses numbers beyond float32, and the sum shows NaN and infinities."""
+    if {*map(type, steps)} != {list} or {*map(len, steps)} != {width}:
+        return None
+    numbers = steps[0] if len(steps) == 1 else list(itertools.chain.from_iterable(steps))
+    if not NUMBERS.issuperset(map(type, numbers)) or not math.isfinite(sum(numbers)):
+        return None
+    sequence = np.empty((len(steps), width), np.float32)
+    _packer(len(numbers)).pack_into(sequence.data, 0, *numbers)
+    return sequence
+
+
+def _pack_tokens(steps: list[Any], vocabulary_size: int) -> Array | None:
+    tokens = [token for (token,) in steps] if type(steps[0]) is list else steps
+    if {*map(type, tokens)} != {int} or min(tokens) < 0 or max(tokens) >= vocabulary_size:
+        return None
+    return np.array(tokens, np.float64).astype(np.float32).reshape(-1, 1)
+
+
+@functools.lru_cache(256)
+def _packer(count: int) -> struct.Struct:
+    return struct.Struct(f"={count}f")
+
+
+def _parse_any(value: Any, expected: InputFormat, max_steps: int, place: str) -> Array:
+    """Return what parse_sequence does, for values of any form."""
     if not isinstance(value, (list, np.ndarray)):
         raise _invalid(place, "a list of steps, each a list of numbers", value)
     if len(value) == 0:

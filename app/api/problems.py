@@ -26,12 +26,18 @@ def problem_response(error: EngramError, headers: Mapping[str, str] | None = Non
     return Response(encode_json(error.problem()), error.status, {**error.headers, **(headers or {})}, PROBLEM)
 
 
+def error_response(error: EngramError | ClientDisconnect) -> Response:
+    """Return the response of an error that a route may raise."""
+    return problem_response(error) if isinstance(error, EngramError) else Response(status_code=CLIENT_GONE)
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Make every error that leaves a route a problem document."""
 
     @app.exception_handler(EngramError)
-    async def engram_error(_: Request, error: EngramError) -> Response:
-        return problem_response(error)
+    @app.exception_handler(ClientDisconnect)
+    async def known_error(_: Request, error: EngramError | ClientDisconnect) -> Response:
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def parameter_error(_: Request, error: RequestValidationError) -> Response:
@@ -50,10 +56,6 @@ def add_problem_handlers(app: FastAPI) -> None:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=allow)
         return problem_response(_not_allowed(request.method, path, allow["Allow"]), allow)
-
-    @app.exception_handler(ClientDisconnect)
-    async def client_gone(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

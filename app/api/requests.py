@@ -1,13 +1,43 @@
-"""From the bytes of a request to what it asks for, checked. Decoders call these functions, here or elsewhere."""
+"""From the bytes of a request to what it asks for, checked. Decoders call these functions, here or elsewhere.
 
-from collections.abc import Mapping
-from typing import NamedTuple
+A request to step in its usual form is read without pydantic, which takes longer than everything else for a step of few
+numbers. A request in any other form is left to pydantic, which takes it or names the fault.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from app.api.codec import CODECS, decode_json
 from app.api.inputs import parse_sequence, parse_sequences
-from app.api.schemas import Document, Frame, InferRequest, StepsRequest, parse
+from app.api.schemas import (
+    LARGEST,
+    MAX_NAMES,
+    NAME_LENGTH,
+    Document,
+    Frame,
+    FrameRequest,
+    InferRequest,
+    Request,
+    StepsRequest,
+    parse,
+)
 from app.backends.base import Array
 from app.catalogue import InputFormat
+
+
+class Inference(NamedTuple):
+    """An /infer request without its inputs."""
+
+    model: str
+    trace: list[str]
+    memory_size: int | None
+
+
+class Steps(NamedTuple):
+    """A request to step a session without its inputs."""
+
+    trace: list[str]
+    if_step: int | None
 
 
 class Sequences(NamedTuple):
@@ -24,30 +54,75 @@ def read_document(data: bytes, document: type[Document]) -> Document:
 
 def read_infer(
     data: bytes, formats: Mapping[str, InputFormat], max_steps: int, max_sequences: int
-) -> tuple[InferRequest, Sequences]:
+) -> tuple[Inference, Sequences]:
     """Return an /infer request, its inputs apart: none where the model is none of `formats`.
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
-    wanted = parse(InferRequest, decode_json(data))
-    value, wanted.inputs = wanted.inputs, None
+    values = _fields(decode_json(data), InferRequest)
+    wanted = Inference(values["model"], values.get("trace", []), values.get("memory_size"))
     if wanted.model not in formats:
         return wanted, Sequences([], False)
-    return wanted, Sequences(*parse_sequences(value, formats[wanted.model], max_steps, max_sequences))
+    return wanted, Sequences(*parse_sequences(values["inputs"], formats[wanted.model], max_steps, max_sequences))
 
 
-def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[StepsRequest, Array]:
+def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[Steps, Array]:
     """Return a request to step, and its inputs, float32 [T, width].
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
-    wanted = parse(StepsRequest, decode_json(data))
-    value, wanted.inputs = wanted.inputs, None
-    return wanted, parse_sequence(value, expected, max_steps)
+    values = _fields(decode_json(data), StepsRequest)
+    inputs = parse_sequence(values["inputs"], expected, max_steps)
+    return Steps(values.get("trace", []), values.get("if_step")), inputs
 
 
 def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int) -> tuple[Frame, Array]:
     """Return a frame of a WebSocket, as read_steps does."""
-    wanted = parse(Frame, CODECS[protocol].decode(data))
-    value, wanted.inputs = wanted.inputs, None
-    return wanted, parse_sequence(value, expected, max_steps)
+    values = _fields(CODECS[protocol].decode(data), FrameRequest)
+    inputs = parse_sequence(values["inputs"], expected, max_steps)
+    return Frame(values.get("trace", []), values.get("seq")), inputs
+
+
+def _fields(values: dict[str, Any], request: type[Request]) -> dict[str, Any]:
+    """Return the fields of a request; those with a default may be left out. Raises InvalidRequest."""
+    return values if _is_usual(values, request) else dict(parse(request, values))
+
+
+def _is_usual(values: dict[str, Any], request: type[Request]) -> bool:
+    """Return whether pydantic would take the values as they are."""
+    required, checks = USUAL[request]
+    for key, value in values.items():
+        if key not in checks or not checks[key](value):
+            return False
+    return required <= values.keys()
+
+
+def _is_anything(_: Any) -> bool:
+    return True
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and len(value) <= NAME_LENGTH
+
+
+def _are_names(value: Any) -> bool:
+    return type(value) is list and len(value) <= MAX_NAMES and all(map(_is_name, value))
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= LARGEST)
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or (type(value) is int and 1 <= value <= LARGEST)
+
+
+USUAL: dict[type[Request], tuple[frozenset[str], dict[str, Callable[[Any], bool]]]] = {
+    InferRequest: (
+        frozenset(("model", "inputs")),
+        {"model": _is_name, "inputs": _is_anything, "trace": _are_names, "memory_size": _is_size},
+    ),
+    StepsRequest: (frozenset(("inputs",)), {"inputs": _is_anything, "trace": _are_names, "if_step": _is_count}),
+    FrameRequest: (frozenset(("inputs",)), {"inputs": _is_anything, "trace": _are_names, "seq": _is_count}),
+}
+"""The usual forms of requests: the keys that each needs, and for each key it may have, what tells a valid value."""

@@ -17,8 +17,10 @@ from app.api.deps import (
     TheSessions,
     TheSettings,
     read_body,
+    services,
     unless_disconnected,
 )
+from app.api.hot import hot
 from app.api.requests import read_document, read_infer, read_steps
 from app.api.schemas import (
     LARGEST,
@@ -111,16 +113,11 @@ async def describe_model(name: str, models: TheModels) -> Response:
     return answer(models.get(name).describe())
 
 
-@router.post("/infer", response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
-async def infer(
-    request: Request,
-    body: Body,
-    models: TheModels,
-    sessions: TheSessions,
-    settings: TheSettings,
-    decoders: TheDecoders,
-) -> Response:
+@hot(router, "/infer", response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
+async def infer(request: Request) -> Response:
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
+    models, sessions, settings, decoders = services(request)
+    body = await read_body(request, settings.max_body_bytes)
     formats = {model.name: model.inputs for model in models}
     limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
     wanted, (inputs, batched) = await decoders.call(read_infer, body, formats, *limits)
@@ -178,16 +175,17 @@ async def delete_session(session: str, sessions: TheSessions) -> Response:
     return Response(status_code=204)
 
 
-@router.post(
+@hot(
+    router,
     "/sessions/{session}/steps",
     response_model=StepsAnswer,
     tags=["sessions"],
     openapi_extra=documented_body(StepsRequest),
 )
-async def step_session(
-    session: str, body: Body, sessions: TheSessions, settings: TheSettings, decoders: TheDecoders
-) -> Response:
+async def step_session(request: Request, session: str) -> Response:
     """Step a session over a sequence; concurrent requests are served one after the other."""
+    _, sessions, settings, decoders = services(request)
+    body = await read_body(request, settings.max_body_bytes)
     model = (await sessions.find(session)).model
     wanted, inputs = await decoders.call(read_steps, body, model.inputs, settings.max_steps)
     trace = model.traces(wanted.trace)

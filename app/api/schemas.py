@@ -4,7 +4,7 @@ Sequences are checked in `inputs.py`, not here: they are large, and theirs is th
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, WithJsonSchema
 
@@ -114,12 +114,19 @@ class ForkRequest(Request):
     step: int | None = Field(None, ge=0, le=LARGEST, description="a step that is kept; else where the session is")
 
 
-class Frame(Request):
+class FrameRequest(Request):
     """What a client sends over a WebSocket."""
 
     inputs: InputSequence
     trace: Names = []
     seq: int | None = Field(None, ge=0, le=LARGEST)
+
+
+class Frame(NamedTuple):
+    """A frame of a WebSocket without its inputs."""
+
+    trace: list[str]
+    seq: int | None
 
 
 class InferAnswer(BaseModel):

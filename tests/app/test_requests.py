@@ -1,20 +1,27 @@
 """From the bytes of a request to what it asks for: right, and however wrong, looked at only as far as need be."""
 
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from pydantic import ValidationError
 
+from app.api.codec import encode_msgpack
 from app.api.inputs import brief, parse_sequence, parse_sequences
 from app.api.requests import read_document, read_frame, read_infer, read_steps
-from app.api.schemas import Frame, InferRequest, OpenRequest, Request, RewindRequest, StepsRequest
+from app.api.schemas import FrameRequest, InferRequest, OpenRequest, Request, RewindRequest, StepsRequest
 from app.catalogue import InputFormat
 from app.errors import EngramError, InvalidInput, InvalidRequest
 from tests.calls import python_calls
 
+NUMBERS = [math.nan, math.inf, -math.inf, 1e39, -1e39, 3.4028235e38, 1e300, 0.5, -0.0, 2**53 + 1, 10**30, 10**400]
 PAIRS, TOKENS = InputFormat(2), InputFormat(1, vocabulary_size=7)
 REQUESTS = [*Request.__subclasses__(), RewindRequest]
 
@@ -22,7 +29,7 @@ REQUESTS = [*Request.__subclasses__(), RewindRequest]
 def test_infer_request_is_read_with_its_inputs_apart():
     body = json.dumps({"model": "m", "inputs": [[[1, 2]], [[3, 4], [5, 6]]], "trace": ["usage"]}).encode()
     wanted, sequences = read_infer(body, {"m": PAIRS}, 10, 10)
-    assert (wanted.model, wanted.trace, wanted.inputs) == ("m", ["usage"], None)
+    assert wanted == ("m", ["usage"], None)
     assert ([inputs.tolist() for inputs in sequences.inputs], sequences.batched) == ([[[1, 2]], [[3, 4], [5, 6]]], True)
     assert read_infer(body, {"other": PAIRS}, 10, 10)[1] == ([], False)
 
@@ -36,9 +43,87 @@ def test_steps_and_frames_are_read_alike():
         read_frame(json_body, "engram.json", PAIRS, 10),
         read_frame(packed, "engram.msgpack", PAIRS, 10),
     ]
-    assert [(wanted.trace, wanted.inputs, inputs.tolist()) for wanted, inputs in came] == [
-        (["usage"], None, document["inputs"])
-    ] * 3
+    assert [(*wanted, inputs.tolist()) for wanted, inputs in came] == [(["usage"], None, document["inputs"])] * 3
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 9)
+    | st.sampled_from(NUMBERS)
+    | st.sampled_from(["", "1", "usage", "x" * 256]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["shape", "a"]), inner, max_size=2),
+    max_leaves=12,
+)
+steps = st.lists(st.lists(st.integers(0, 1) | st.floats(width=32), min_size=2, max_size=2), max_size=4)
+inputs = (
+    steps
+    | st.lists(steps, max_size=3)
+    | st.lists(st.integers(-1, 7) | st.lists(st.integers(0, 7), max_size=2))
+    | values
+)
+names = st.lists(st.sampled_from(["usage", "x" * 255, "x" * 256]), max_size=3) | st.just(["n"] * 257) | values
+counts = st.sampled_from([0, 1, -1, 2**63 - 1, 2**63, 1.0, True]) | values
+documents = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["pairs", "tokens", "nobody", "x" * 256]) | values,
+        "inputs": inputs,
+        "trace": names,
+        "if_step": counts,
+        "seq": counts,
+        "memory_size": counts,
+        "other": values,
+    },
+)
+
+
+def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function reads, to the bit, or how it refuses."""
+    try:
+        wanted, inputs = read(*arguments)
+    except EngramError as error:
+        return type(error), error.problem()
+    arrays, more = ([inputs], ()) if isinstance(inputs, np.ndarray) else inputs
+    return (
+        wanted,
+        [type(value) for value in wanted],
+        [(a.shape, a.dtype, a.tobytes(), a.flags.writeable) for a in arrays],
+        more,
+    )
+
+
+def check_usual_forms(*reads: tuple[Any, ...]) -> None:
+    """Hold what is read in the quick way against what is read in the other."""
+    usual = [outcome(*read) for read in reads]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.api.requests._is_usual", lambda *_: False)
+        patch.setattr("app.api.inputs._pack", lambda *_: None)
+        assert [outcome(*read) for read in reads] == usual
+
+
+KEYS = (["inputs", "trace", "if_step"], ["inputs", "trace", "seq"], ["model", "inputs", "trace", "memory_size"])
+
+
+@given(documents, st.sampled_from(KEYS), st.sampled_from([PAIRS, TOKENS]), st.booleans())
+def test_usual_form_of_a_request_is_read_like_any_other(document, keys, expected, known):
+    wanted = {key: value for key, value in document.items() if not known or key in keys}
+    body = json.dumps(wanted).encode()
+    check_usual_forms(
+        (read_steps, body, expected, 3),
+        (read_frame, body, "engram.json", expected, 3),
+        (read_infer, body, {"pairs": PAIRS, "tokens": TOKENS}, 3, 2),
+    )
+
+
+numbers = st.floats(width=32) | st.floats() | st.integers(-1, 8) | st.booleans()
+array = arrays.arrays(np.float32, arrays.array_shapes(max_dims=3, max_side=2), elements=st.floats(width=32))
+packed = array | st.lists(array | st.lists(array | numbers, max_size=2) | numbers | st.binary(max_size=2), max_size=3)
+
+
+@given(packed, st.sampled_from([PAIRS, TOKENS, InputFormat(1)]))
+def test_usual_form_of_a_packed_frame_is_read_like_any_other(value, expected):
+    check_usual_forms((read_frame, encode_msgpack({"inputs": value}), "engram.msgpack", expected, 3))
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
@@ -145,4 +230,6 @@ def test_names_are_bounded_in_number_and_length():
         assert refusal.value.more["place"] == place
     with pytest.raises(InvalidRequest, match="model: String should have at most 255 characters"):
         read_document(json.dumps({"model": "m" * 256}).encode(), OpenRequest)
-    assert {InferRequest, StepsRequest, Frame} == {request for request in REQUESTS if "trace" in request.model_fields}
+    assert {InferRequest, StepsRequest, FrameRequest} == {
+        request for request in REQUESTS if "trace" in request.model_fields
+    }
