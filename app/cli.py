@@ -32,17 +32,20 @@ KERNEL_SIZES = ("S", "M", "L", "NTM")
 """The keys of benchmarks.kernels.sizes.SIZES."""
 
 NOT_RECORDED = ("--resume", "--save", "--json")
-"""Options that are left out of the command on record, which does or prints the same from the start."""
+"""Switches that are left out of the command on record, which does or prints the same from the start."""
 
 SERVED_BACKENDS = ("fused", "onnx")
 """The keys of benchmarks.served_steps.BACKENDS."""
+
+SERVED_PATHS = ("ws-json", "ws-msgpack", "post", "infer")
+"""The keys of benchmarks.serve.paths.PATHS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 1 after an error that was told, or 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    options.command_line = shlex.join(["engram", *(word for word in words if word not in NOT_RECORDED)])
+    options.command_line = shlex.join(["engram", *(word for word in words if not _is_left_out(word, options))])
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
@@ -55,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (*TOLD, EngramError) as error:
         return _fail(str(error))
     return status
+
+
+def _is_left_out(word: str, options: argparse.Namespace) -> bool:
+    """Return whether a word is one of NOT_RECORDED, and not an option with a value."""
+    return word in NOT_RECORDED and getattr(options, word.removeprefix("--")) is True
 
 
 def _fail(message: str) -> int:
@@ -121,6 +129,16 @@ def _seconds(word: str) -> float:
         number = math.nan
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {word!r}")
+    return number
+
+
+def _percent(word: str) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1000:
+        raise argparse.ArgumentTypeError(f"expected a percentage above 0 and up to 1000, got {word!r}")
     return number
 
 
@@ -518,6 +536,7 @@ def _add_bench(commands: Commands) -> None:
     benchmarks = parser.add_subparsers(title="benchmarks", required=True, metavar="NAME")
     _add_bench_kernels(benchmarks)
     _add_bench_training(benchmarks)
+    _add_bench_serve(benchmarks)
     _add_bench_served_steps(benchmarks)
     _add_bench_durability(benchmarks)
     _add_bench_sessions(benchmarks)
@@ -575,6 +594,58 @@ def _bench_training(options: argparse.Namespace) -> int:
 
     updates, rounds, seconds = (2, 1, 0.0) if options.quick else (options.updates, options.rounds, options.seconds)
     run(options.batches, updates, rounds, seconds, options.peers, options.command_line)
+    return 0
+
+
+def _add_bench_serve(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "serve", "What a served request costs, by each way to the server, beside the floors.")
+    _add_served_model(parser)
+    parser.add_argument("--paths", nargs="+", choices=SERVED_PATHS, default=SERVED_PATHS, help="which ways")
+    parser.add_argument("--connections", type=_positive, nargs="+", default=[1, 32, 256, 1000], help="at a time")
+    parser.add_argument(
+        "--durability",
+        nargs="+",
+        choices=["ack", "none", "interval"],
+        default=["ack", "none"],
+        help="of Engram's servers; the first is the one whose ratios are told",
+    )
+    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each server of which the median is taken")
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="time of each turn")
+    parser.add_argument(
+        "--open-loop",
+        type=_percent,
+        nargs="+",
+        default=[],
+        metavar="PERCENT",
+        help="also requests at fixed times: so many percent of the rate, as in 50 80 95",
+    )
+    parser.add_argument("--idle", type=_positive, metavar="N", help="measure N idle WebSockets in place of all else")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to a JSON file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the processor time of a request, as PNG")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the servers write meanwhile (default: .)")
+    parser.set_defaults(run=_bench_serve)
+
+
+def _bench_serve(options: argparse.Namespace) -> int:
+    from benchmarks.serve import idle, run
+
+    if options.idle:
+        idle.run(options.checkpoints, options.model, options.idle, options.data_root, options.command_line)
+        return 0
+    run(
+        options.checkpoints,
+        options.model,
+        options.paths,
+        options.connections,
+        options.durability,
+        options.rounds,
+        options.seconds,
+        options.open_loop,
+        options.data_root,
+        options.command_line,
+        options.json,
+        options.plot,
+    )
     return 0
 
 

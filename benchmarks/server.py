@@ -41,10 +41,13 @@ class Server:
     process: "subprocess.Popen[bytes]"
 
     @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
     def cpu_seconds(self) -> float:
-        """What it has computed so far, all its threads together. Needs Linux."""
-        after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+        """Processor time so far of all its threads and of the processes that it started. Needs Linux."""
+        return sum(map(_ticks, _family(self.process.pid))) / os.sysconf("SC_CLK_TCK")
 
     def memory(self, what: str = "VmRSS") -> float:
         """Return its resident memory in MB; what: VmRSS for now's, VmHWM for the most so far. Needs Linux."""
@@ -54,16 +57,37 @@ class Server:
         return int(found[1]) * 1024 / 1e6
 
 
+def _family(pid: int) -> Iterator[int]:
+    """Yield a process and those that it started, and so on. Needs Linux."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            yield from _family(child)
+
+
+def _ticks(pid: int) -> int:
+    """Return the processor time of a process and of its children that have ended, in ticks of the system's clock."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:15]))
+
+
 @contextmanager
 def running_server(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
     """Run a server on a free port with what it keeps in `data`."""
     command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--checkpoints", str(checkpoints)]
+    with running([*command, "--data", str(data), *flags]) as server:
+        yield server
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator[Server]:
+    """Run a server that says on stderr where it listens, in words such as: on http://127.0.0.1:8000 in, or (."""
     with (
         tempfile.NamedTemporaryFile() as log,
-        subprocess.Popen([*command, "--data", str(data), *flags], stderr=log.fileno()) as process,
+        subprocess.Popen(command, stderr=log.fileno()) as process,
     ):
         try:
-            while not (found := re.search(r"look at http://(\S+) in", Path(log.name).read_text())):
+            while not (found := re.search(r"(?:look at|on) http://(\S+) ", Path(log.name).read_text())):
                 if process.poll() is not None:
                     sys.exit(Path(log.name).read_text())
                 time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -19,7 +20,11 @@ from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
+from benchmarks.load import Request, program, running_load
 from benchmarks.peers import Peer
+from benchmarks.serve import idle, tables
+from benchmarks.serve.paths import PATHS
+from benchmarks.serve.servers import SERVERS
 from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
 from benchmarks.training import updates
@@ -154,6 +159,73 @@ def test_served_steps_prints_a_row_for_each_number_of_sessions():
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["sessions", "1", "3"]
 
 
+@pytest.fixture(scope="module")
+def serve_run(tmp_path_factory):
+    """A run of `engram bench serve`: what it printed, and the directory of its files."""
+    place = tmp_path_factory.mktemp("serve")
+    (place / "data").mkdir()
+    words = ["--connections", 1, 3, "--rounds", 2, "--seconds", 0.05, "--open-loop", 50, "--data-root", place / "data"]
+    done = engram("bench", "serve", *words, "--json", place / "all.json", "--plot", place / "all.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout, place
+
+
+def rows_of(printed, table):
+    """Return the cells of a table's rows."""
+    body = printed.split(table.head())[1].lstrip("\n").split("\n\n")[0].splitlines()
+    return [row.strip("| ").split(" | ") for row in body]
+
+
+def served_by(path):
+    """Return the servers that a run measures here on a path."""
+    engram_servers = ["ack", "none"] if path.sessions else ["ack"]
+    return [*engram_servers, *(name for name in path.beside if not SERVERS[name].missing)]
+
+
+def test_serve_has_a_row_for_each_path_number_of_connections_and_server(serve_run):
+    printed, place = serve_run
+    cells = rows_of(printed, tables.SERVED)
+    expected = [[path, count, name] for path in PATHS for count in "13" for name in served_by(PATHS[path])]
+    assert [row[:3] for row in cells] == expected
+    assert {row[-1] for row in cells} == {"0"}, "errors"
+    assert {len(row) for row in cells} == {len(tables.SERVED.columns)}
+    assert list((place / "data").iterdir()) == []
+
+
+def test_serve_says_what_was_run_on_what_and_how_each_server_was_started(serve_run):
+    printed, _ = serve_run
+    assert printed.startswith("`engram bench serve --connections 1 3 --rounds 2 ")
+    assert re.search(r"; (libengram-linux-\S+|no fused kernels)\.\n", printed)
+    assert "; `engram serve --max-batch 3 --max-queue 1024 --durability ack`\n" in printed
+    assert all(f"\n- {name}: " in printed for name in (*PATHS, "ack", "none", "echo", "picows", "plain", "ceiling"))
+
+
+def test_serve_tells_ratios_of_each_path_and_the_open_loop(serve_run):
+    printed, _ = serve_run
+    cells, open_loop = rows_of(printed, tables.RATIOS), rows_of(printed, tables.OPEN_LOOP)
+    labels = [[path, count, "ack"] for path in PATHS for count in "13"]
+    assert [row[:3] for row in cells] == [row[:3] for row in open_loop] == labels
+    assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[3:7])
+    assert {row[3] for row in open_loop} == {"50%"}
+
+
+def test_serve_writes_every_turn_as_json_and_a_plot(serve_run):
+    _, place = serve_run
+    results = json.loads((place / "all.json").read_text())["results"]
+    turns = {(turn["path"], turn["connections"], turn["server"]) for result in results for turn in result["turns"]}
+    assert turns == {(path, count, name) for path in PATHS for count in (1, 3) for name in served_by(PATHS[path])}
+    assert all(len(result["turns"]) == 2 * len(served_by(PATHS[result["path"]])) + 1 for result in results)
+    assert (place / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(idle, "ALL_AT_ONCE", 20)
+    assert cli.main(["bench", "serve", "--idle", "8", "--data-root", str(tmp_path)]) == 0
+    cells = rows_of(capsys.readouterr().out, idle.IDLE)
+    assert [row[:3] for row in cells] == [["8", "64", "0"], ["20", "20", "0"]]
+
+
 def test_durability_has_a_row_of_each_durability_for_each_number_of_sessions(tmp_path):
     words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--data-root", tmp_path]
     done = engram("bench", "durability", *words)
@@ -247,6 +319,29 @@ def test_session_at_another_step_than_it_gave_answers_is_told(monkeypatch):
     opened = [server.Stream(None, name, answers=7) for name in "ab"]
     with pytest.raises(WrongOutputs, match="ack: a session that gave 7 answers of one step each is at step 6"):
         durability.check_answers("ack", server.Server("host:1", None), opened)
+
+
+@pytest.fixture(scope="module")
+def echo_in_c():
+    """The load generator's own server, which answers what it is sent."""
+    with server.running([str(program()), "echo"]) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", ["ws-text", "ws-binary", "http"])
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, 3_000_000])
+def test_load_counts_every_answer_and_every_byte_of_it(echo_in_c, kind, size):
+    requests = [Request(f"/{number}", bytes(size)) for number in range(3)]
+    head = len(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n") if kind == "http" else 2
+    head += 0 if kind == "http" or size < 126 else 2 if size < 65536 else 8
+    with running_load(kind, echo_in_c.port, requests) as load:
+        assert load.connect()[:2] == (3, 0)
+        turns = [load.turn(0.02), load.turn(0.02, rate=150)]
+        counts = load.counts()
+    assert all(turn.bytes == turn.answers * (head + size) for turn in turns)
+    assert turns[1].answers == 3, "150 a second for 0.02 s"
+    assert sum(counts.sent) == sum(counts.answered) == turns[0].answers + 3
+    assert [(turn.errors, turn.unanswered) for turn in turns] == [(0, 0), (0, 0)]
 
 
 @pytest.mark.parametrize("answer", [{"step": 34, "outputs": [[1.0]]}, {"step": 33, "outputs": [[0.9]]}])

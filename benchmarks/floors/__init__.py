@@ -1,0 +1,25 @@
+"""Servers that do less than Engram, or do it plainly, each a process: python -m benchmarks.floors.echo, and so on.
+
+    echo            uvicorn decodes a frame or a POST, cuts the inputs to the outputs' width, encodes them: no model
+    picows_echo     the same frames by picows, a WebSocket server in C
+    plain           FastAPI, the torch model, a dictionary of states: what one writes in an hour
+
+Each takes a free port of 127.0.0.1 and says on stderr which.
+"""
+
+from typing import Any
+
+import uvicorn
+
+
+def serve(app: Any) -> None:
+    """Serve an ASGI application by uvicorn as Engram is served."""
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=0,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_level="info",
+    )

@@ -1,0 +1,165 @@
+"""The ways by which steps reach a server: one entry of PATHS for each, and what is measured on it.
+
+A new way is a new entry: how a request is written and an answer read, where it is sent, and beside which servers.
+"""
+
+import http.client
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgpack
+import numpy as np
+import orjson
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from app.backends.base import Array
+from benchmarks.load import Kind, Request
+from benchmarks.server import PROTOCOL, Server, frame
+from benchmarks.timing import WrongOutputs
+
+ECHO = "echo"
+"""The server beside which ratios are told."""
+
+
+class Asked(NamedTuple):
+    """What one request asks for. inputs: float32 [sessions, steps, input_size]; without sessions, [1, ...]."""
+
+    model: str
+    sessions: Sequence[str]
+    inputs: Array
+
+
+@dataclass(frozen=True)
+class ServedPath:
+    """A way to the model's step."""
+
+    name: str
+    about: str
+    kind: Kind
+    target: str
+    """The path of the URL; {session} stands for the first session of a request."""
+    sessions: int
+    """Sessions of one request; 0: it has none, and its steps begin from a fresh state."""
+    steps: int
+    """Steps of each session in a request."""
+    encode: Callable[[Asked], bytes]
+    decode: Callable[[bytes], Array]
+    """Return the outputs in an answer, [sessions, steps, output_size]."""
+    beside: tuple[str, ...]
+    """The servers that are measured beside Engram's, in order: keys of benchmarks.serve.servers.SERVERS."""
+    subprotocol: str = ""
+
+    def request(self, asked: Asked) -> Request:
+        """Return what a connection sends again and again."""
+        target = self.target.format(session=asked.sessions[0] if asked.sessions else "")
+        return Request(target, self.encode(asked))
+
+    def ask(self, server: Server, requests: Sequence[Request]) -> list[bytes]:
+        """Send requests of the same sessions over one connection, and return the answers. Raises WrongOutputs."""
+        ask = _post_each if self.kind == "http" else _stream_each
+        return ask(server, self, requests)
+
+
+def _post_each(server: Server, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
+    with closing(http.client.HTTPConnection(server.address)) as connection:
+        return [_post(connection, path, request) for request in requests]
+
+
+def _post(connection: http.client.HTTPConnection, path: ServedPath, request: Request) -> bytes:
+    connection.request("POST", request.path, request.payload, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status != 200:
+        raise WrongOutputs(f"not timed, {path.name}: POST {request.path} answered {answer.status}: {body[:300]!r}")
+    return body
+
+
+def _stream_each(server: Server, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
+    url, protocols = f"ws://{server.address}{requests[0].path}", [Subprotocol(path.subprotocol)]
+    answers = []
+    with connect(url, subprotocols=protocols if path.subprotocol else None, compression=None) as socket:
+        socket.recv()  # the greeting
+        for request in requests:
+            socket.send(request.payload, text=path.kind == "ws-text")
+            answers.append(socket.recv(decode=False))
+    return answers
+
+
+# How requests are written and answers are read
+
+
+def _json_steps(asked: Asked) -> bytes:
+    return orjson.dumps({"inputs": asked.inputs[0]}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _json_sequence(asked: Asked) -> bytes:
+    return orjson.dumps({"model": asked.model, "inputs": asked.inputs[0]}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _msgpack_steps(asked: Asked) -> bytes:
+    return frame(asked.inputs[0])
+
+
+def _json_outputs(answer: bytes) -> Array:
+    return np.array([orjson.loads(answer)["outputs"]], np.float32)
+
+
+def _msgpack_outputs(answer: bytes) -> Array:
+    outputs = msgpack.unpackb(answer)["outputs"]
+    values: Array = np.frombuffer(outputs["data"], "<f4").reshape(1, *outputs["shape"])
+    return values
+
+
+PATHS = {
+    path.name: path
+    for path in (
+        ServedPath(
+            name="ws-json",
+            about="WebSocket, a frame of 1 step, JSON",
+            kind="ws-text",
+            target="/sessions/{session}/stream",
+            sessions=1,
+            steps=1,
+            encode=_json_steps,
+            decode=_json_outputs,
+            beside=(ECHO, "picows", "plain", "ceiling"),
+        ),
+        ServedPath(
+            name="ws-msgpack",
+            about="WebSocket, a frame of 16 steps, msgpack",
+            kind="ws-binary",
+            target="/sessions/{session}/stream",
+            sessions=1,
+            steps=16,
+            encode=_msgpack_steps,
+            decode=_msgpack_outputs,
+            beside=(ECHO, "picows", "ceiling"),
+            subprotocol=PROTOCOL,
+        ),
+        ServedPath(
+            name="post",
+            about="POST /sessions/{id}/steps, 1 step, JSON",
+            kind="http",
+            target="/sessions/{session}/steps",
+            sessions=1,
+            steps=1,
+            encode=_json_steps,
+            decode=_json_outputs,
+            beside=(ECHO, "plain", "ceiling"),
+        ),
+        ServedPath(
+            name="infer",
+            about="POST /infer, a sequence of 42 steps, JSON",
+            kind="http",
+            target="/infer",
+            sessions=0,
+            steps=42,
+            encode=_json_sequence,
+            decode=_json_outputs,
+            beside=(ECHO, "ceiling"),
+        ),
+    )
+}

@@ -1,0 +1,163 @@
+"""The servers that are measured: Engram, and those beside it. Each is a process of its own."""
+
+import http.client
+import importlib.util
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.load import program
+from benchmarks.serve.paths import ECHO
+from benchmarks.serve.setting import Setting
+from benchmarks.server import Server, running, running_server
+from benchmarks.timing import WrongOutputs
+from models.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of SERVERS. command: how it is started; none for Engram."""
+
+    about: str
+    answers: Literal["outputs", "inputs", "request"]
+    """Its answers are the model's outputs, or the inputs cut to the outputs' width, or the request, which is unread."""
+    command: Callable[[Setting], Sequence[str]] | None = None
+    durability: str = ""
+    needs: tuple[str, ...] = ()
+    """Packages without which it is left out."""
+
+    @property
+    def missing(self) -> list[str]:
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+
+def _floor(name: str) -> Callable[[Setting], Sequence[str]]:
+    def command(setting: Setting) -> Sequence[str]:
+        width = read_manifest(setting.checkpoint).output_size
+        return sys.executable, "-m", f"benchmarks.floors.{name}", str(width)
+
+    return command
+
+
+def _plain(setting: Setting) -> Sequence[str]:
+    return sys.executable, "-m", "benchmarks.floors.plain", str(setting.checkpoint)
+
+
+def _ceiling(_: Setting) -> Sequence[str]:
+    return str(program()), "echo"
+
+
+SERVERS = {
+    "ack": Kind("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
+    "none": Kind("Engram, no step logged", answers="outputs", durability="none"),
+    "interval": Kind("Engram, steps logged within 0.1 s", answers="outputs", durability="interval"),
+    ECHO: Kind("uvicorn, the same decoding and encoding, no model", answers="inputs", command=_floor("echo")),
+    "picows": Kind(
+        "picows, the same as echo",
+        answers="inputs",
+        command=_floor("picows_echo"),
+        needs=("picows", "multidict", "python_socks", "uvloop"),
+    ),
+    "plain": Kind("FastAPI, torch, a dictionary of states", answers="outputs", command=_plain, needs=("torch",)),
+    "ceiling": Kind("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
+}
+
+
+@dataclass(eq=False)
+class Running:
+    """A server that runs. steps: of each session the least and the most that it may have taken."""
+
+    name: str
+    kind: Kind
+    server: Server
+    model: str
+    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def is_engram(self) -> bool:
+        return bool(self.kind.durability)
+
+    def sessions(self, count: int) -> list[str]:
+        """Return so many sessions, the same at every call."""
+        if count > len(self.steps):
+            self.open(count - len(self.steps))
+        return list(self.steps)[:count]
+
+    def open(self, count: int) -> list[str]:
+        """Open sessions. Elsewhere than in Engram a session begins when it is named first."""
+        if self.is_engram:
+            ids = open_sessions(self.server, self.model, count)
+        else:
+            ids = [f"s{len(self.steps) + number}" for number in range(count)]
+        self.steps |= dict.fromkeys(ids, (0, 0))
+        return ids
+
+    def count(self, session: str, answered: int, sent: int) -> None:
+        """Note the steps that were asked of a session: those that were answered, and all that were sent."""
+        least, most = self.steps[session]
+        self.steps[session] = least + answered, most + sent
+
+    def check_steps(self) -> None:
+        """Raise WrongOutputs unless every session is at the step that counts its answers.
+
+        One whose connection broke may be as far as it was asked.
+        """
+        with closing(http.client.HTTPConnection(self.server.address)) as connection:
+            for session, (least, most) in self.steps.items():
+                connection.request("GET", f"/sessions/{session}")
+                step = json.load(connection.getresponse())["step"]
+                if not least <= step <= most:
+                    told = f"{least} to {most}" if least < most else str(least)
+                    raise WrongOutputs(f"{self.name}: a session that answered {told} steps is at step {step}")
+
+
+@contextmanager
+def running_servers(names: Sequence[str], setting: Setting) -> Iterator[Mapping[str, Running]]:
+    with ExitStack() as stack:
+        yield {
+            name: Running(name, SERVERS[name], stack.enter_context(_started(name, setting)), setting.model)
+            for name in names
+        }
+
+
+@contextmanager
+def _started(name: str, setting: Setting) -> Iterator[Server]:
+    kind = SERVERS[name]
+    if kind.command:
+        with running(list(kind.command(setting))) as server:
+            yield server
+    else:
+        flags = (*setting.flags, "--durability", kind.durability)
+        with running_server(setting.checkpoints, setting.data / name, *flags) as server:
+            yield server
+
+
+def open_sessions(server: Server, model: str, count: int) -> list[str]:
+    """Open sessions over HTTP and return their ids."""
+    with closing(http.client.HTTPConnection(server.address)) as connection:
+        return [_open(connection, model) for _ in range(count)]
+
+
+def _open(connection: http.client.HTTPConnection, model: str) -> str:
+    connection.request("POST", "/sessions", json.dumps({"model": model}), {"Content-Type": "application/json"})
+    answer = json.load(connection.getresponse())
+    if "id" not in answer:
+        raise WrongOutputs(f"POST /sessions for {model} opened no session: {answer}")
+    session: str = answer["id"]
+    return session
+
+
+def told_commands(names: Sequence[str], setting: Setting) -> Iterator[str]:
+    """Yield a line for each server: its name, what it is and how it is started."""
+    for name in names:
+        kind = SERVERS[name]
+        if kind.command is None:
+            words = ["engram", "serve", *setting.flags, "--durability", kind.durability]
+        else:
+            words = [Path(word).name if Path(word).is_absolute() else word for word in kind.command(setting)]
+        yield f"- {name}: {kind.about}; `{shlex.join(words)}`"

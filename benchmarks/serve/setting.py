@@ -1,0 +1,57 @@
+"""What a run serves and on what: the first lines of every report, and the limits of this system."""
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.machine import load_average, machine, versions
+from models.kernels.library import library
+
+SPARE_FILES = 200
+"""Files that a server has open beside its connections, at most."""
+
+
+class TooManyConnections(ValueError):
+    """More connections than this system lets a process have open."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What servers serve, for how many connections at most. data: a directory for what they keep."""
+
+    checkpoints: Path
+    model: str
+    connections: int
+    data: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.checkpoints / self.model
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return Engram's: all connections may be stepped in one batch, and none is refused."""
+        return "--max-batch", str(self.connections), "--max-queue", str(max(1024, self.connections))
+
+
+def heading(command: str) -> list[str]:
+    """Return the lines that say how a run was started and on what it runs."""
+    fastest = library()
+    kernels = fastest.path.stem if fastest else "no fused kernels"
+    return [
+        f"`{command}` on {machine()}, {load_average()};",
+        f"{versions('uvicorn', 'websockets', 'orjson', 'numpy')}; {kernels}.",
+    ]
+
+
+def allow_connections(count: int) -> None:
+    """Let this process, and those that it starts, have so many connections open. Raises TooManyConnections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_FILES
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise TooManyConnections(
+            f"{count} connections: a process may have {hard} files open here, of which {SPARE_FILES} are for others: "
+            "ask for fewer, or raise the limit (ulimit -Hn)"
+        )
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

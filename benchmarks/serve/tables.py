@@ -1,0 +1,117 @@
+"""What `engram bench serve` prints: a table of what was measured, and two that are made of it."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmarks.serve.measuring import Compared, Plan, measure
+from benchmarks.serve.paths import ECHO
+from benchmarks.table import Row, Table, figure
+
+FIGURES = ("rate", "p50_ms", "p99_ms", "slowest_of_mean", "load_cpu", "cpu")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan, and what was measured of it so far."""
+
+    plan: Plan
+    results: list[Compared] = field(default_factory=list)
+
+
+def _served_rows(report: Report) -> Iterator[Row]:
+    for compared in measure(report.plan):
+        report.results.append(compared)
+        yield from (_served_row(compared, name) for name in compared.turns)
+
+
+def _served_row(compared: Compared, name: str) -> Row:
+    turns = compared.turns[name]
+    cpus = [turn.cpu for turn in turns]
+    return (
+        compared.path.name,
+        compared.connections,
+        name,
+        *(compared.median(name, of) for of in FIGURES),
+        f"{figure(min(cpus))}-{figure(max(cpus))}",
+        _cell(compared.ratio("cpu", name, ECHO)),
+        sum(turn.errors for turn in turns),
+    )
+
+
+def _cell(ratio: float | None) -> float | str:
+    return "-" if ratio is None else ratio
+
+
+SERVED: Table[Report] = Table(
+    "Served requests",
+    "Closed loop: a connection sends its next request when it has the answer to the last. p50 and p99 in milliseconds; "
+    "slowest / mean: requests of the slowest connection beside those of the mean. CPU: microseconds of processor time "
+    "for each request, of the load generator, and of the server with all its threads and processes: the median, and "
+    "the least and the most of the rounds. `ceiling` is the most that the load generator can do.",
+    (
+        "path",
+        "connections",
+        "server",
+        "requests/s",
+        "p50",
+        "p99",
+        "slowest / mean",
+        "load's CPU",
+        "CPU",
+        "in rounds",
+        "CPU / echo's",
+        "errors",
+    ),
+    _served_rows,
+)
+
+
+def _ratio_rows(report: Report) -> Iterator[Row]:
+    for compared in report.results:
+        engram, backend = next(iter(compared.turns)), statistics.median(compared.backend)
+        ratios = (
+            compared.ratio("cpu", engram, ECHO),
+            compared.ratio("cpu", engram, ECHO, with_backend=True),
+            compared.ratio("p50_ms", engram, ECHO),
+            compared.ratio("rate", engram, "none") if engram != "none" else None,
+            compared.ratio("cpu", "picows", ECHO),
+            compared.ratio("cpu", "plain", engram),
+        )
+        yield compared.path.name, compared.connections, engram, backend, *map(_cell, ratios)
+
+
+RATIOS: Table[Report] = Table(
+    "Engram beside the floors",
+    "Engram with the durability that the row names. Ratios of processor time where nothing else is said, medians of "
+    "the ratios in each round. back end: microseconds of the bare back end for the steps of a request, in batches of "
+    "as many requests as there are connections.",
+    (
+        "path",
+        "connections",
+        "Engram",
+        "back end",
+        "Engram / echo",
+        "Engram / (echo + back end)",
+        "p50: Engram / echo",
+        "requests/s: Engram / none",
+        "picows / echo",
+        "plain / Engram",
+    ),
+    _ratio_rows,
+)
+
+
+def _open_rows(report: Report) -> Iterator[Row]:
+    for turn in (turn for compared in report.results for turn in compared.open_loop):
+        figures = turn.rate, turn.p50_ms, turn.p99_ms, turn.p999_ms, turn.cpu, turn.errors
+        yield turn.path, turn.connections, turn.server, f"{turn.percent:g}%", *figures
+
+
+OPEN_LOOP: Table[Report] = Table(
+    "Open loop",
+    "Requests at fixed times, whether the answer before has come or not: so many percent of those that the closed loop "
+    "had answered. Milliseconds from the time at which a request was due, so that waiting behind a slow answer counts.",
+    ("path", "connections", "server", "of the rate", "requests/s", "p50", "p99", "p99.9", "CPU", "errors"),
+    _open_rows,
+)
