@@ -40,6 +40,9 @@ SERVED_BACKENDS = ("fused", "onnx")
 SERVED_PATHS = ("ws-json", "ws-msgpack", "post", "infer")
 """The keys of benchmarks.serve.paths.PATHS."""
 
+SERVED_DURABILITIES = ("ack", "none", "interval")
+"""The keys of benchmarks.serve.servers.SERVERS that are Engram."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 1 after an error that was told, or 130 when interrupted."""
@@ -605,7 +608,7 @@ def _add_bench_serve(benchmarks: Commands) -> None:
     parser.add_argument(
         "--durability",
         nargs="+",
-        choices=["ack", "none", "interval"],
+        choices=SERVED_DURABILITIES,
         default=["ack", "none"],
         help="of Engram's servers; the first is the one whose ratios are told",
     )

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +61,20 @@ def _family(pid: int) -> Iterator[int]:
     """Yield a process and those that it started, and so on. Needs Linux."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield from _family(child)
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, children.read_text().split()):
+                yield from _family(child)
 
 
 def _ticks(pid: int) -> int:
-    """Return the processor time of a process and of its children that have ended, in ticks of the system's clock."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """Return the processor time of a process and of its children that have ended, in ticks of the system's clock.
+
+    One that has just ended itself is counted with its parent.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return sum(map(int, after_name[11:15]))
 
 

@@ -1,18 +1,24 @@
 """What `engram bench` prints, never how fast it was; and that nothing wrong is timed."""
 
 import dataclasses
+import http.server
 import itertools
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+import threading
+import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+from websockets.sync.server import serve as serve_websockets
 
 from app import cli
 from benchmarks import durability, fairness, server, sessions
@@ -20,11 +26,12 @@ from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
-from benchmarks.load import Request, program, running_load
+from benchmarks.load import LoadFailed, Request, program, running_load
 from benchmarks.peers import Peer
-from benchmarks.serve import idle, tables
+from benchmarks.serve import idle, measuring, tables
 from benchmarks.serve.paths import PATHS
-from benchmarks.serve.servers import SERVERS
+from benchmarks.serve.servers import SERVERS, Running, running_servers
+from benchmarks.serve.setting import Setting
 from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
 from benchmarks.training import updates
@@ -197,7 +204,7 @@ def test_serve_says_what_was_run_on_what_and_how_each_server_was_started(serve_r
     printed, _ = serve_run
     assert printed.startswith("`engram bench serve --connections 1 3 --rounds 2 ")
     assert re.search(r"; (libengram-linux-\S+|no fused kernels)\.\n", printed)
-    assert "; `engram serve --max-batch 3 --max-queue 1024 --durability ack`\n" in printed
+    assert "; `engram serve --max-batch 3 --max-queue 1024 --max-resident 4096 --durability ack`\n" in printed
     assert all(f"\n- {name}: " in printed for name in (*PATHS, "ack", "none", "echo", "picows", "plain", "ceiling"))
 
 
@@ -206,7 +213,7 @@ def test_serve_tells_ratios_of_each_path_and_the_open_loop(serve_run):
     cells, open_loop = rows_of(printed, tables.RATIOS), rows_of(printed, tables.OPEN_LOOP)
     labels = [[path, count, "ack"] for path in PATHS for count in "13"]
     assert [row[:3] for row in cells] == [row[:3] for row in open_loop] == labels
-    assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[3:7])
+    assert all(float(row[3].replace(",", "")) > 0 for row in cells)
     assert {row[3] for row in open_loop} == {"50%"}
 
 
@@ -321,6 +328,57 @@ def test_session_at_another_step_than_it_gave_answers_is_told(monkeypatch):
         durability.check_answers("ack", server.Server("host:1", None), opened)
 
 
+ECHO_WIDTH = 8
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with server.running([sys.executable, "-m", "benchmarks.floors.echo", str(ECHO_WIDTH)]) as running:
+        yield running
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(ROOT / "checkpoints", "dnc-copy", 4, tmp_path)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_server_that_answers_something_else_than_the_model_is_not_timed(echo, setting, path):
+    wrong = Running("plain", SERVERS["plain"], echo, setting.model)
+    with pytest.raises(WrongOutputs, match=f"not timed, plain: outputs over {path}: expected a difference of at most"):
+        measuring.check(setting, PATHS[path], wrong)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_floor_that_computes_something_is_not_timed(setting, path):
+    with running_servers(["none"], setting) as servers:
+        running = dataclasses.replace(servers["none"], kind=dataclasses.replace(SERVERS["none"], answers="inputs"))
+        with pytest.raises(WrongOutputs, match=f"not timed, none: outputs over {path}: expected a difference"):
+            measuring.check(setting, PATHS[path], running)
+
+
+def test_session_that_is_not_where_its_answers_say_is_refused_unless_its_connection_broke(setting):
+    with running_servers(["ack"], setting) as servers:
+        running = servers["ack"]
+        measuring.check(setting, PATHS["post"], running)
+        running.check_steps()
+        [session] = running.open(1)
+        running.count(session, 0, 1)
+        running.check_steps()
+        running.count(session, 1, 0)
+        with pytest.raises(WrongOutputs, match="ack: a session that answered 1 steps is at step 0"):
+            running.check_steps()
+
+
+def test_time_of_a_server_includes_its_processes():
+    burn = "import time\nwhile time.process_time() < 0.2: pass\nprint('burned', flush=True)\ntime.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, process_group=0) as process:
+        assert process.stdout.readline() == b"burned\n"
+        assert server.Server("", process).cpu_seconds >= 0.2
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def echo_in_c():
     """The load generator's own server, which answers what it is sent."""
@@ -342,6 +400,139 @@ def test_load_counts_every_answer_and_every_byte_of_it(echo_in_c, kind, size):
     assert turns[1].answers == 3, "150 a second for 0.02 s"
     assert sum(counts.sent) == sum(counts.answered) == turns[0].answers + 3
     assert [(turn.errors, turn.unanswered) for turn in turns] == [(0, 0), (0, 0)]
+
+
+@contextmanager
+def websocket_server(handler):
+    """Serve WebSockets by a function of the connection, after a greeting; yield the port."""
+
+    def greet(connection):
+        connection.send("{}")
+        handler(connection)
+
+    with serve_websockets(greet, "127.0.0.1", 0, compression=None) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield serving.socket.getsockname()[1]
+        serving.shutdown()
+        thread.join()
+
+
+def test_latency_of_the_open_loop_counts_from_the_time_at_which_a_request_was_due():
+    def slow(connection):
+        for message in connection:
+            time.sleep(0.05)
+            connection.send(message)
+
+    with websocket_server(slow) as port, running_load("ws-text", port, [Request("/", b"{}")]) as load:
+        load.connect()
+        turn = load.turn(0.2, rate=50)
+    assert turn.answers == 10
+    assert turn.p99_ms > 200, "the last was due after 0.18 s and answered after 0.5 s"
+
+
+def test_load_answers_pings_while_it_waits_and_passes_over_fragments_of_an_answer():
+    answered = []
+
+    def handler(connection):
+        answered.append(connection.ping().wait(20))
+        for message in connection:
+            answered.append(connection.ping().wait(20))
+            connection.send([message, message, message])
+
+    with websocket_server(handler) as port, running_load("ws-text", port, [Request("/", b"{}")]) as load:
+        load.connect()
+        turn, counts = load.turn(0.05), load.counts()
+    assert answered == [True] * (turn.answers + 1)
+    assert counts.answered == [turn.answers]
+
+
+def test_load_counts_connections_that_break_and_opens_them_again():
+    def once(connection):
+        connection.send(connection.recv())
+        connection.recv()
+        connection.close()
+
+    with websocket_server(once) as port, running_load("ws-text", port, [Request("/", b"{}")] * 3) as load:
+        assert load.connect()[:2] == (3, 0)
+        assert load.turn(1.0)[:2] == (3, 3)
+        assert load.counts() == ([2] * 3, [1] * 3)
+        assert load.connect()[:2] == (3, 0)
+
+
+def test_load_counts_connections_that_are_refused():
+    with running_load("http", 1, [Request("/", b"")] * 2) as load:
+        assert load.connect()[:2] == (0, 2)
+    with websocket_server(lambda connection: None) as port:
+        pass
+    with running_load("ws-text", port, [Request("/", b"")] * 2) as load:
+        assert load.connect()[:2] == (0, 2)
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that the path names; a connection that is idle for a while is closed."""
+
+    protocol_version, timeout = "HTTP/1.1", 0.5
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(int(self.path[1:]))
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"2\r\n[]\r\n0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def chunking():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield serving.server_port
+        serving.shutdown()
+        thread.join()
+
+
+def test_refused_requests_are_errors_and_no_answers(chunking):
+    with running_load("http", chunking, [Request("/200", b"x"), Request("/503", b"x")]) as load:
+        load.connect()
+        turn, counts = load.turn(0.05), load.counts()
+    assert counts.answered == [turn.answers, 0]
+    assert counts.sent == [turn.answers, turn.errors]
+    assert 0 not in counts.sent
+
+
+def test_connection_that_was_closed_while_it_was_idle_is_opened_again_without_an_error(chunking):
+    with running_load("http", chunking, [Request("/200", b"x")] * 3) as load:
+        load.connect()
+        time.sleep(1.0)
+        assert load.connect()[:2] == (3, 0)
+        turn = load.turn(1.5, rate=2)  # the third has its request after a second
+    assert (turn.answers, turn.errors) == (3, 0)
+
+
+def test_load_that_ends_says_at_which_command(echo_in_c):
+    ended = pytest.raises(LoadFailed, match="the load generator ended at 'connect 0': load: connect 0: Invalid arg")
+    with running_load("http", echo_in_c.port, [Request("/", b"")]) as load, ended:
+        load.connect(0)
+
+
+def test_load_generator_that_cannot_be_compiled_says_why(tmp_path, monkeypatch):
+    (tmp_path / "load.c").write_text("int main(void) { return nothing; }")
+    monkeypatch.setattr("benchmarks.load.SOURCE", tmp_path / "load.c")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(LoadFailed, match="undeclared identifier 'nothing'"):
+        program()
+    assert list((tmp_path / "cache" / "engram").iterdir()) == []
+
+
+def test_more_connections_than_the_system_allows_are_refused_before_anything_runs(capsys):
+    assert cli.main(["bench", "serve", "--connections", "1", "100000000"]) == 1
+    printed = capsys.readouterr()
+    assert re.match(r"engram: 100000000 connections: a process may have \d+ files open here", printed.err)
+    assert printed.out == ""
 
 
 @pytest.mark.parametrize("answer", [{"step": 34, "outputs": [[1.0]]}, {"step": 33, "outputs": [[0.9]]}])
@@ -426,6 +617,22 @@ def test_candidates_take_turns_and_the_median_is_of_calls():
     times = medians({name: lambda name=name: called.append(name) for name in "ab"}, rounds=3, seconds=0.0)
     assert called == ["a", "b"] * 4  # once to warm up
     assert times.keys() == {"a", "b"}
+
+
+def turn_of(path, name, cpu, rate=1.0):
+    numbers = dict.fromkeys(("percent", "load_cpu", "p50_ms", "p99_ms", "p999_ms", "slowest_of_mean"), 1.0)
+    return measuring.Turn(path.name, 1, name, cpu=cpu, rate=rate, answers=1, errors=0, **numbers)
+
+
+def test_ratio_is_the_median_of_those_of_each_round():
+    path = PATHS["ws-json"]
+    cpus = {"ack": [30.0, 80.0, 100.0], "echo": [10.0, 10.0, 50.0], "idle": [0.0, 0.0, 0.0]}
+    turns = {name: [turn_of(path, name, cpu) for cpu in rounds] for name, rounds in cpus.items()}
+    compared = measuring.Compared(path, 1, turns, [5.0, 10.0, 50.0], [])
+    assert compared.ratio("cpu", "ack", "echo") == 3.0
+    assert compared.ratio("cpu", "ack", "echo", with_backend=True) == 2.0
+    assert compared.ratio("cpu", "ack", "plain") is compared.ratio("cpu", "plain", "echo") is None
+    assert compared.ratio("cpu", "ack", "idle") is None
 
 
 def test_time_of_a_call_is_that_of_the_clock():
@@ -524,6 +731,8 @@ def test_command_line_offers_what_there_is():
     assert tuple(TABLES) == cli.KERNEL_TABLES
     assert tuple(SIZES) == cli.KERNEL_SIZES
     assert set(cli.SERVED_BACKENDS) == set(server.BACKENDS)
+    assert tuple(PATHS) == cli.SERVED_PATHS
+    assert set(cli.SERVED_DURABILITIES) == {name for name, kind in SERVERS.items() if kind.durability}
 
 
 def test_missing_public_implementation_is_told_before_anything_is_measured(tmp_path, capsys, threads):

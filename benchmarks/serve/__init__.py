@@ -40,7 +40,8 @@ def run(
     allow_connections(max(connections))
     chosen = [PATHS[name] for name in paths]
     with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
-        setting = Setting(checkpoints, model, max(connections), Path(directory))
+        sessions = max(connections) * max(1, *(path.sessions for path in chosen))
+        setting = Setting(checkpoints, model, sessions, Path(directory))
         names, left_out = chosen_servers(durabilities, [name for path in chosen for name in path.beside])
         head = [*heading(command), f"Medians of {rounds} rounds of {seconds:g} s for each; all share the cores.", ""]
         head += [*(f"- {path.name}: {path.about}" for path in chosen), *told_commands(names, setting), *left_out]

@@ -9,6 +9,7 @@
 A ratio is that of two turns of one round, so what else the machine does falls on both alike.
 """
 
+import operator
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,14 +76,15 @@ class Compared(NamedTuple):
     def ratio(self, figure: str, name: str, beside: str, with_backend: bool = False) -> float | None:
         """Return the median of the rounds' ratios; None where one of the two servers was not measured.
 
-        with_backend: beside the other server and the bare back end together.
+        with_backend: beside the other server and the bare back end together. None also where the other's figure is 0:
+        in a turn so short, its processor time is less than the system's clock can tell.
         """
-        if name not in self.turns or beside not in self.turns:
+        own, other = ([getattr(turn, figure) for turn in self.turns.get(server, ())] for server in (name, beside))
+        if with_backend:
+            other = [value + backend for value, backend in zip(other, self.backend, strict=True)]
+        if not own or not other or 0 in other:
             return None
-        rounds = zip(self.turns[name], self.turns[beside], self.backend, strict=True)
-        median: float = statistics.median(
-            getattr(own, figure) / (getattr(other, figure) + with_backend * backend) for own, other, backend in rounds
-        )
+        median: float = statistics.median(map(operator.truediv, own, other))
         return median
 
 

@@ -17,11 +17,11 @@ class TooManyConnections(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What servers serve, for how many connections at most. data: a directory for what they keep."""
+    """What servers serve, to how many sessions at a time. data: a directory for what they keep."""
 
     checkpoints: Path
     model: str
-    connections: int
+    sessions: int
     data: Path
 
     @property
@@ -30,8 +30,9 @@ class Setting:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Return Engram's: all connections may be stepped in one batch, and none is refused."""
-        return "--max-batch", str(self.connections), "--max-queue", str(max(1024, self.connections))
+        """Return Engram's: all sessions may be stepped in one batch, none is refused, and none leaves memory."""
+        batch, queue, resident = (str(max(least, self.sessions)) for least in (1, 1024, 4096))
+        return "--max-batch", batch, "--max-queue", queue, "--max-resident", resident
 
 
 def heading(command: str) -> list[str]:
