@@ -41,7 +41,7 @@ class Request(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What became of the connections that were not open. seconds: until the last one was."""
+    """How many connections are open, and how many could not be opened. seconds: until the last one was."""
 
     open: int
     errors: int
@@ -115,7 +115,10 @@ class Load:
     process: "subprocess.Popen[str]"
 
     def connect(self, at_once: int = 64) -> Opened:
-        """Open the connections that are not open, at most so many at a time. Raises LoadFailed."""
+        """Open the connections, at most so many at a time: WebSockets unless they are open, HTTP's anew.
+
+        Raises LoadFailed.
+        """
         return Opened(**self._command(f"connect {at_once}"))
 
     def turn(self, seconds: float, rate: float = 0) -> Turn:

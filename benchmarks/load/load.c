@@ -6,12 +6,12 @@
  * sends request i, modulo their number, again and again. Each line on stdin is a command, which one line of JSON on
  * stdout answers:
  *
- *     connect AT_ONCE      open all connections that are not open, at most AT_ONCE at a time; a WebSocket is open when
- *                          the server's greeting came
- *     turn SECONDS 0       closed loop: each connection sends, waits for the answer, sends again
- *     turn SECONDS RATE    open loop: RATE requests per second over all connections, each due at a fixed time from
- * which its latency counts, also where it has to wait for the answer before counts               the requests that each
- * connection sent and those that were answered, since the start
+ *     connect AT_ONCE      open all connections, at most AT_ONCE at a time: a WebSocket unless it is open, and until it
+ *                          is greeted; over HTTP all anew, so that no server closes one for having been idle
+ *     turn SECONDS 0       closed loop: each connection sends, waits for the answer, sends again; at least one request
+ *     turn SECONDS RATE    open loop: RATE requests per second over all connections, each due at a fixed time, from
+ *                          which its latency counts, also where it waits for the answer to the one before
+ *     counts               the requests that each connection sent, and those that were answered, since the start
  *
  * After a turn's seconds nothing more is sent, and what is under way is waited for.
  *
@@ -248,14 +248,18 @@ static request *read_requests(const char *path, const char *mode, const char *su
 
 static uint64_t number_of(const load *l, const connection *c) { return (uint64_t)(c - l->connections); }
 
+static void hang_up(connection *c) {
+    if (c->fd >= 0) close(c->fd);
+    c->fd = -1;
+    c->state = CLOSED;
+}
+
 /* Close a connection after an error, and count it. */
 static void fail(load *l, connection *c) {
     l->errors++;
     if (c->state == WAITING) l->waiting--;
     if (c->state > CLOSED && c->state < READY) l->opening--;
-    if (c->fd >= 0) close(c->fd);
-    c->fd = -1;
-    c->state = CLOSED;
+    hang_up(c);
 }
 
 /* Send what is left; the socket tells when it takes more. */
@@ -426,6 +430,7 @@ static void begin_opening(load *l, long at_once) {
     l->until = l->began + CONNECT_TIME;
     l->next = l->errors = 0;
     l->at_once = at_once;
+    for (connection *c = l->connections; l->http && c < l->connections + l->count; c++) hang_up(c);
     wake_at(l, l->until);
 }
 
@@ -453,7 +458,8 @@ static void begin_turn(load *l, double seconds, double rate) {
     l->until = l->began + seconds;
     for (connection *c = l->connections; c < l->connections + l->count; c++)
         c->sent_now = c->answered_now = c->answered_in_time = c->due_now = 0;
-    for (connection *c = l->connections; c < l->connections + l->count; c++) send_next(l, c, now());
+    for (connection *c = l->connections; c < l->connections + l->count; c++)
+        if (rate <= 0 && c->state == READY) send_request(l, c, now());
     wake_at(l, rate > 0 ? l->began : l->until);
 }
 

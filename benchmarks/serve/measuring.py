@@ -30,7 +30,7 @@ from benchmarks.timing import check_close, seconds_per_call
 from models.manifest import read_manifest
 
 CHECKED_REQUESTS = 5
-WARM_SECONDS = 0.1
+WARM_SECONDS = 0.05
 BACKEND_SECONDS = 0.1
 
 
@@ -124,7 +124,7 @@ def measure(plan: Plan) -> Iterator[Compared]:
 
 def check(setting: Setting, path: ServedPath, running: Running) -> None:
     """Compare what new sessions answer over a path with what is due. Raises WrongOutputs."""
-    if running.kind.answers == "request":
+    if running.candidate.answers == "request":
         return
     backend = FusedBackend(setting.checkpoint, max(1, path.sessions))
     sessions, width = running.open(path.sessions), backend.spec.input_size
@@ -132,7 +132,7 @@ def check(setting: Setting, path: ServedPath, running: Running) -> None:
     slots = [backend.open() for _ in sessions]
     answers = path.ask(running.server, [path.request(question) for question in questions])
     for question, answer in zip(questions, answers, strict=True):
-        computes = running.kind.answers == "outputs"
+        computes = running.candidate.answers == "outputs"
         outputs = computed(backend, slots, question.inputs) if computes else question.inputs
         what = f"{running.name}: outputs over {path.name}"
         check_close(what, path.decode(answer), outputs[..., : backend.spec.output_size], TOLERANCE)
@@ -161,8 +161,6 @@ def take_turns(plan: Plan, path: ServedPath, connections: int) -> Compared:
     step_backend, backend = _bare_backend(plan.setting, path, connections), []
     with ExitStack() as stack:
         links = {name: stack.enter_context(_linked(plan, path, connections, name)) for name in turns}
-        for link in links.values():
-            link.load.turn(WARM_SECONDS)
         for _ in range(plan.rounds):
             for name, link in links.items():
                 turns[name].append(link.take_turn(plan.seconds))
@@ -184,7 +182,8 @@ class Link:
 
     def take_turn(self, seconds: float, percent: float = 0, rate: float = 0) -> Turn:
         """Load the server for a turn. percent: of a rate in requests per second, in the open loop; 0: closed loop."""
-        server, opened = self.running.server, self.load.connect()  # a server may close a connection that is idle
+        server, opened = self.running.server, self.load.connect()
+        self.load.turn(WARM_SECONDS)  # so that the server has accepted every connection
         before = server.cpu_seconds
         turn = self.load.turn(seconds, percent / 100 * rate)
         micros = 1e6 / max(1, turn.answers)
@@ -213,7 +212,6 @@ def _linked(plan: Plan, path: ServedPath, connections: int, name: str) -> Iterat
     groups = [ids[number * path.sessions : (number + 1) * path.sessions] for number in range(connections)]
     requests = [path.request(_asked(path, running.model, group, plan.input_size, 0)) for group in groups]
     with running_load(path.kind, running.server.port, requests, path.subprotocol) as load:
-        load.connect()
         yield Link(path, connections, running, load)
         counts = load.counts()
     for group, answered, sent in zip(groups, counts.answered, counts.sent, strict=True):

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.serve.measuring import Compared
+from benchmarks.serve.servers import SERVERS
 
 WIDTH, HEIGHT = 4.5, 3.8
 """Inches of a part."""
@@ -18,6 +19,7 @@ def plot(results: Sequence[Compared], path: Path) -> None:
     figure = Figure(figsize=(WIDTH * len(names), HEIGHT), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         _draw(axes, [compared for compared in results if compared.path.name == name])
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
 
 
@@ -28,7 +30,7 @@ def _draw(axes: Axes, results: Sequence[Compared]) -> None:
         below = [median - min(rounds) for median, rounds in zip(medians, cpus, strict=True)]
         above = [max(rounds) - median for median, rounds in zip(medians, cpus, strict=True)]
         numbers = [compared.connections for compared in results]
-        axes.errorbar(numbers, medians, [below, above], marker="o", capsize=3, label=name)
+        color = f"C{list(SERVERS).index(name)}"  # the same in every part
+        axes.errorbar(numbers, medians, [below, above], marker="o", capsize=3, color=color, label=name)
     axes.set(title=results[0].path.about, xlabel="connections", ylabel="server's CPU, µs a request")
     axes.set(xscale="log", yscale="log")
-    axes.legend()

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from models.manifest import read_manifest
 
 
 @dataclass(frozen=True)
-class Kind:
+class Candidate:
     """One of SERVERS. command: how it is started; none for Engram."""
 
     about: str
@@ -53,18 +53,18 @@ def _ceiling(_: Setting) -> Sequence[str]:
 
 
 SERVERS = {
-    "ack": Kind("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
-    "none": Kind("Engram, no step logged", answers="outputs", durability="none"),
-    "interval": Kind("Engram, steps logged within 0.1 s", answers="outputs", durability="interval"),
-    ECHO: Kind("uvicorn, the same decoding and encoding, no model", answers="inputs", command=_floor("echo")),
-    "picows": Kind(
+    "ack": Candidate("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
+    "none": Candidate("Engram, no step logged", answers="outputs", durability="none"),
+    "interval": Candidate("Engram, steps logged within 0.1 s", answers="outputs", durability="interval"),
+    ECHO: Candidate("uvicorn, the same decoding and encoding, no model", answers="inputs", command=_floor("echo")),
+    "picows": Candidate(
         "picows, the same as echo",
         answers="inputs",
         command=_floor("picows_echo"),
         needs=("picows", "multidict", "python_socks", "uvloop"),
     ),
-    "plain": Kind("FastAPI, torch, a dictionary of states", answers="outputs", command=_plain, needs=("torch",)),
-    "ceiling": Kind("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
+    "plain": Candidate("FastAPI, torch, a dictionary of states", answers="outputs", command=_plain, needs=("torch",)),
+    "ceiling": Candidate("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
 }
 
 
@@ -73,14 +73,14 @@ class Running:
     """A server that runs. steps: of each session the least and the most that it may have taken."""
 
     name: str
-    kind: Kind
+    candidate: Candidate
     server: Server
     model: str
     steps: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def is_engram(self) -> bool:
-        return bool(self.kind.durability)
+        return bool(self.candidate.durability)
 
     def sessions(self, count: int) -> list[str]:
         """Return so many sessions, the same at every call."""
@@ -118,6 +118,7 @@ class Running:
 
 @contextmanager
 def running_servers(names: Sequence[str], setting: Setting) -> Iterator[Mapping[str, Running]]:
+    """Run servers, all at the same time, and end them."""
     with ExitStack() as stack:
         yield {
             name: Running(name, SERVERS[name], stack.enter_context(_started(name, setting)), setting.model)
@@ -125,16 +126,12 @@ def running_servers(names: Sequence[str], setting: Setting) -> Iterator[Mapping[
         }
 
 
-@contextmanager
-def _started(name: str, setting: Setting) -> Iterator[Server]:
-    kind = SERVERS[name]
-    if kind.command:
-        with running(list(kind.command(setting))) as server:
-            yield server
-    else:
-        flags = (*setting.flags, "--durability", kind.durability)
-        with running_server(setting.checkpoints, setting.data / name, *flags) as server:
-            yield server
+def _started(name: str, setting: Setting) -> AbstractContextManager[Server]:
+    candidate = SERVERS[name]
+    if candidate.command:
+        return running(candidate.command(setting))
+    flags = (*setting.flags, "--durability", candidate.durability)
+    return running_server(setting.checkpoints, setting.data / name, *flags)
 
 
 def open_sessions(server: Server, model: str, count: int) -> list[str]:
@@ -155,9 +152,9 @@ def _open(connection: http.client.HTTPConnection, model: str) -> str:
 def told_commands(names: Sequence[str], setting: Setting) -> Iterator[str]:
     """Yield a line for each server: its name, what it is and how it is started."""
     for name in names:
-        kind = SERVERS[name]
-        if kind.command is None:
-            words = ["engram", "serve", *setting.flags, "--durability", kind.durability]
+        candidate = SERVERS[name]
+        if candidate.command is None:
+            words = ["engram", "serve", *setting.flags, "--durability", candidate.durability]
         else:
-            words = [Path(word).name if Path(word).is_absolute() else word for word in kind.command(setting)]
-        yield f"- {name}: {kind.about}; `{shlex.join(words)}`"
+            words = [Path(word).name if Path(word).is_absolute() else word for word in candidate.command(setting)]
+        yield f"- {name}: {candidate.about}; `{shlex.join(words)}`"

@@ -8,7 +8,10 @@ from benchmarks.serve.measuring import Compared, Plan, measure
 from benchmarks.serve.paths import ECHO
 from benchmarks.table import Row, Table, figure
 
-FIGURES = ("rate", "p50_ms", "p99_ms", "slowest_of_mean", "load_cpu", "cpu")
+FIGURES = ("rate", "p50_ms", "p99_ms", "load_cpu", "cpu")
+
+FEW_ANSWERS = 10
+"""Answers of a connection in a turn below which one more or less says nothing of fairness."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,18 @@ def _served_row(compared: Compared, name: str) -> Row:
         compared.path.name,
         compared.connections,
         name,
-        *(compared.median(name, of) for of in FIGURES),
+        *(compared.median(name, of) for of in FIGURES[:3]),
+        _cell(_slowest(compared, name)),
+        *(compared.median(name, of) for of in FIGURES[3:]),
         f"{figure(min(cpus))}-{figure(max(cpus))}",
         _cell(compared.ratio("cpu", name, ECHO)),
         sum(turn.errors for turn in turns),
     )
+
+
+def _slowest(compared: Compared, name: str) -> float | None:
+    few = any(turn.answers < FEW_ANSWERS * compared.connections for turn in compared.turns[name])
+    return None if few else compared.median(name, "slowest_of_mean")
 
 
 def _cell(ratio: float | None) -> float | str:
@@ -46,9 +56,10 @@ def _cell(ratio: float | None) -> float | str:
 SERVED: Table[Report] = Table(
     "Served requests",
     "Closed loop: a connection sends its next request when it has the answer to the last. p50 and p99 in milliseconds; "
-    "slowest / mean: requests of the slowest connection beside those of the mean. CPU: microseconds of processor time "
-    "for each request, of the load generator, and of the server with all its threads and processes: the median, and "
-    "the least and the most of the rounds. `ceiling` is the most that the load generator can do.",
+    "slowest / mean: requests of the slowest connection beside those of the mean, unless that is less than 10. CPU: "
+    "microseconds of processor time for each request, of the load generator, and of the server with all its threads "
+    "and processes: the median, and the least and the most of the rounds. `ceiling` is the most that the load "
+    "generator can do.",
     (
         "path",
         "connections",
