@@ -220,6 +220,24 @@ class SessionService:
         found = await self._writer.call(lambda store: store.find(session_id))
         return self._sessions.get(session_id) or self._made(session_id, found)
 
+    async def find_all(self, session_ids: Sequence[str]) -> list[Session | EngramError]:
+        """Return open sessions, or why one cannot be had, as `find` raises it. Raises StoreFailed, ShuttingDown."""
+        missing = [name for name in dict.fromkeys(session_ids) if name not in self._sessions]
+        found = await self._writer.call(lambda store: _find_each(store, missing)) if missing else []
+        records = dict(zip(missing, found, strict=True))
+        return [self._sessions.get(name) or self._made_or_not(name, records) for name in session_ids]
+
+    def _made_or_not(
+        self, session_id: str, records: Mapping[str, Record | EndReason | EngramError | None]
+    ) -> Session | EngramError:
+        found = records.get(session_id)
+        if isinstance(found, EngramError):
+            return found
+        try:
+            return self._made(session_id, found)
+        except EngramError as error:
+            return error
+
     async def info(self, session_id: str) -> SessionInfo:
         """Return what is told of a session. Raises as `find` does."""
         return (await self.find(session_id)).info
@@ -329,47 +347,60 @@ class SessionService:
         self.submit(self._known(session), steps, functools.partial(settle, waiter))
         return await waiter
 
+    async def step_all(
+        self, asked: Sequence[tuple[Session, Steps] | EngramError]
+    ) -> Sequence[Stepped | Duplicate | EngramError]:
+        """Step many sessions, as `submit_all` does."""
+        if self._closing:
+            raise stopping()
+        waiter: asyncio.Future[Sequence[Stepped | Duplicate | EngramError]] = asyncio.get_running_loop().create_future()
+        asked = [item if isinstance(item, EngramError) else (self._known(item[0]), item[1]) for item in asked]
+        self.submit_all(asked, functools.partial(settle, waiter))
+        return await waiter
+
     def submit_all(
         self,
-        asked: Sequence[tuple[Session, Steps]],
+        asked: Sequence[tuple[Session, Steps] | EngramError],
         done: Callable[[Sequence[Stepped | Duplicate | EngramError]], None],
     ) -> None:
         """Step many sessions, each as `submit` does; `done` is called with all results and errors, in order.
 
-        Those that can be stepped without waiting, of one model and with as many steps, go through the engine as one.
+        An error instead of a session is its answer. Those that can be stepped without waiting, of one model and with as
+        many steps, go through the engine as one run.
         """
         answers = _Answers(len(asked), done)
         if not asked:
             done([])
-        together: dict[tuple[Any, ...], list[int]] = {}
-        for number, (session, steps) in enumerate(asked):
+        together: dict[tuple[Any, ...], list[tuple[int, Session, Steps]]] = {}
+        for number, item in enumerate(asked):
+            if isinstance(item, EngramError):
+                answers.put(number, item)
+                continue
+            session, steps = item
             if self._is_ready(session, steps) and steps.if_step in (None, session.step):
                 session.turn.take()
                 session.users += 1
                 alike = (session.model.name, session.memory_size, len(steps.inputs), *steps.trace)
-                together.setdefault(alike, []).append(number)
+                together.setdefault(alike, []).append((number, session, steps))
             else:
                 self.submit(session, steps, functools.partial(answers.put, number))
-        for numbers in together.values():
-            session, _ = asked[numbers[0]]
+        for rows in together.values():
+            _, session, _ = rows[0]
             most = session.model.engine.rows_at_once(session.memory_size)
-            for first in range(0, len(numbers), most):
-                self._step_together(asked, numbers[first : first + most], answers)
+            for first in range(0, len(rows), most):
+                self._step_together(rows[first : first + most], answers)
 
-    def _step_together(
-        self, asked: Sequence[tuple[Session, Steps]], numbers: Sequence[int], answers: "_Answers"
-    ) -> None:
-        """Step sessions that are ready, whose turns were taken, and whose steps are alike."""
-        chosen = [asked[number] for number in numbers]
+    def _step_together(self, rows: Sequence[tuple[int, Session, Steps]], answers: "_Answers") -> None:
+        """Step sessions that are ready, whose turns were taken, and whose steps are alike; rows: with their numbers."""
 
         def end_turns(outcome: Outcome) -> None:
-            for row, (number, (session, steps)) in enumerate(zip(numbers, chosen, strict=True)):
+            for row, (number, session, steps) in enumerate(rows):
                 self._end_turn(session, functools.partial(answers.put, number), _settled(session, steps, outcome, row))
 
         try:
-            self._submit_rows(chosen, end_turns)
+            self._submit_rows([(session, steps) for _, session, steps in rows], end_turns)
         except EngramError as error:
-            for number, (session, _) in zip(numbers, chosen, strict=True):
+            for number, session, _ in rows:
                 self._leave_turn(session)
                 answers.put(number, error)
 
@@ -759,6 +790,17 @@ def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, boo
     """Open a session unless one was opened under its key; return it, and whether it is new."""
     before = _created(store, new.key, new.digest) if new.key is not None else None
     return (before, False) if before else (store.create(new, owner), True)
+
+
+def _find_each(store: Store, session_ids: Sequence[str]) -> list[Record | EndReason | EngramError | None]:
+    """Return what a store has of each session, or the error of one that is damaged."""
+    found: list[Record | EndReason | EngramError | None] = []
+    for name in session_ids:
+        try:
+            found.append(store.find(name))
+        except SessionDamaged as error:
+            found.append(error)
+    return found
 
 
 def _created(store: Store, key: str, digest: bytes | None) -> Record | None:

@@ -51,7 +51,11 @@ def test_api_page_has_every_route(tmp_path):
     headings = re.findall(r"^### (.*)$", (DOCS / "api.md").read_text(), re.M)
     told = {route for heading in headings for route in re.findall(r"`([A-Z]+ \S+)`", heading)}
     assert {route.replace("{name}", "{name}") for route in told if not route.startswith("WS")} == offered
-    assert {route for route in told if route.startswith("WS")} == {"WS /stream", "WS /sessions/{session}/stream"}
+    assert {route for route in told if route.startswith("WS")} == {
+        "WS /stream",
+        "WS /streams",
+        "WS /sessions/{session}/stream",
+    }
 
 
 def test_api_page_has_every_error_with_its_status():

@@ -69,23 +69,31 @@ def parse_many(
     return Many(wanted.sessions, _inputs(wanted.inputs, max_steps), wanted.trace, if_steps, seqs)
 
 
-def steps_of(many: Many, sessions: Sequence[Session], most_trace_bytes: float) -> list[Steps]:
-    """Return what each session is asked, its inputs and traces checked. Raises InvalidInput, InvalidRequest.
+def asked_of(
+    many: Many, sessions: Sequence[Session | EngramError], most_trace_bytes: float
+) -> list[tuple[Session, Steps] | EngramError]:
+    """Return what each session is asked, inputs and traces checked, or why it cannot be had.
 
-    most_trace_bytes: of the traces of all sessions together.
+    most_trace_bytes: of the traces of all sessions together. Raises InvalidInput, InvalidRequest, UnknownName.
     """
-    formats = {session.model.name: session.model for session in sessions}
-    traces = {name: model.traces(many.trace) if many.trace else [] for name, model in formats.items()}
-    steps = []
+    traces: dict[str, list[str]] = {}
+    asked: list[tuple[Session, Steps] | EngramError] = []
     for number, session in enumerate(sessions):
-        inputs = many.inputs[number]
-        _check_inputs(inputs, session.model.inputs, f"inputs[{number}]")
+        if isinstance(session, EngramError):
+            asked.append(session)
+            continue
+        model, inputs = session.model, many.inputs[number]
+        _check_inputs(inputs, model.inputs, number)
+        trace = traces.get(model.name)
+        if trace is None:
+            trace = traces[model.name] = model.traces(many.trace)
+        if trace:
+            model.check_trace_bytes(trace, len(inputs), session.memory_size, most_trace_bytes)
+            most_trace_bytes -= model.trace_bytes(trace, len(inputs), session.memory_size)
         if_step = many.if_steps[number] if many.if_steps else None
         seq = many.seqs[number] if many.seqs else None
-        steps.append(Steps(inputs, traces[session.model.name], if_step, seq))
-    if many.trace:
-        _check_traces(sessions, steps, most_trace_bytes)
-    return steps
+        asked.append((session, Steps(inputs, trace, if_step, seq)))
+    return asked
 
 
 def document(many: Many, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -177,8 +185,11 @@ def _format(sequence: Any) -> InputFormat:
     return InputFormat(1, ANY_TOKEN)
 
 
-def _check_inputs(inputs: Array, expected: InputFormat, place: str) -> None:
+def _check_inputs(inputs: Array, expected: InputFormat, number: int) -> None:
     """Raise InvalidInput unless the inputs of a session, [T, width], fit its model."""
+    if inputs.shape[1] == expected.width and expected.vocabulary_size is None:
+        return
+    place = f"inputs[{number}]"
     if inputs.shape[1] != expected.width:
         raise InvalidInput(
             f"{place}: expected steps of {expected.width} numbers, got {inputs.shape[1]}",
@@ -186,13 +197,4 @@ def _check_inputs(inputs: Array, expected: InputFormat, place: str) -> None:
             expected=f"steps of {expected.width} numbers",
             got=f"{inputs.shape[1]} numbers",
         )
-    if expected.vocabulary_size is not None:
-        parse_sequence(inputs, expected, len(inputs), place)
-
-
-def _check_traces(sessions: Sequence[Session], steps: Sequence[Steps], most: float) -> None:
-    """Raise InvalidRequest where the traces of all sessions together take more bytes than `most`."""
-    left = most
-    for session, (inputs, trace, _, _) in zip(sessions, steps, strict=True):
-        session.model.check_trace_bytes(trace, len(inputs), session.memory_size, left)
-        left -= session.model.trace_bytes(trace, len(inputs), session.memory_size)
+    parse_sequence(inputs, expected, len(inputs), place)

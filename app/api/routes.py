@@ -8,7 +8,17 @@ import safetensors.numpy
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns, json_pieces, slices
+from app.api.codec import (
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    PIECE_BYTES,
+    array_bytes,
+    encode_json,
+    encode_msgpack,
+    in_turns,
+    json_pieces,
+    slices,
+)
 from app.api.deps import (
     Body,
     TheDecoders,
@@ -21,6 +31,7 @@ from app.api.deps import (
     unless_disconnected,
 )
 from app.api.hot import hot
+from app.api.many import asked_of, document, read_many
 from app.api.requests import read_document, read_infer, read_steps
 from app.api.schemas import (
     LARGEST,
@@ -28,6 +39,8 @@ from app.api.schemas import (
     HealthAnswer,
     InferAnswer,
     InferRequest,
+    ManyStepsAnswer,
+    ManyStepsRequest,
     ModelAnswer,
     OpenRequest,
     ProblemAnswer,
@@ -47,6 +60,7 @@ from app.snapshot import LARGE, MAX_HEADER_BYTES
 
 SAFETENSORS = "application/x-safetensors"
 JSON_LINES = "application/x-ndjson"
+MSGPACK = "application/msgpack"
 
 IdempotencyKey = Annotated[
     str | None,
@@ -186,11 +200,31 @@ async def step_session(request: Request, session: str) -> Response:
     """Step a session over a sequence; concurrent requests are served one after the other."""
     _, sessions, settings, decoders = services(request)
     body = await read_body(request, settings.max_body_bytes)
-    model = (await sessions.find(session)).model
-    wanted, inputs = await decoders.call(read_steps, body, model.inputs, settings.max_steps)
-    trace = model.traces(wanted.trace)
-    result, step = await sessions.step(session, inputs, trace, wanted.if_step)
+    found = await sessions.find(session)
+    wanted, inputs = await decoders.call(read_steps, body, found.model.inputs, settings.max_steps)
+    trace = found.model.traces(wanted.trace)
+    result, step = await sessions.step(found, inputs, trace, wanted.if_step)
     return answer_numbers({"outputs": result.outputs, "trace": result.trace, "step": step})
+
+
+@hot(
+    router,
+    "/steps",
+    response_model=ManyStepsAnswer,
+    tags=["sessions"],
+    openapi_extra=documented_body(ManyStepsRequest, {MSGPACK: BINARY}),
+)
+async def step_sessions(request: Request) -> Response:
+    """Step many sessions at once, each over a sequence of its own; one that fails does so alone."""
+    _, sessions, settings, decoders = services(request)
+    binary = b"msgpack" in dict(request.scope["headers"]).get(b"content-type", b"").lower()
+    body = await read_body(request, settings.max_body_bytes)
+    limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
+    protocol = MSGPACK_PROTOCOL if binary else JSON_PROTOCOL
+    wanted = await decoders.call(read_many, body, protocol, ManyStepsRequest, *limits)
+    asked = asked_of(wanted, await sessions.find_all(wanted.sessions), settings.max_trace_bytes)
+    told = document(wanted, await sessions.step_all(asked))
+    return Response(encode_msgpack(told), media_type=MSGPACK) if binary else answer_numbers(told)
 
 
 @router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["time travel"])

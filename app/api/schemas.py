@@ -141,6 +141,15 @@ class StepsAnswer(BaseModel):
     step: int = Field(description="steps that the session has taken")
 
 
+class ManyStepsAnswer(BaseModel):
+    steps: list[int | None] = Field(description="[B], steps that each session has taken; null for one that failed")
+    outputs: Numbers = Field(description="[B][T][output_size]; null for a session that failed")
+    trace: dict[str, Numbers] = Field(description="name -> [B][T][...]")
+    errors: list[dict[str, Any]] = Field(
+        description="problem documents, each with `index`, the place of the session in the request, and `session`"
+    )
+
+
 class SessionAnswer(BaseModel):
     id: str
     model: str

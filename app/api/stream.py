@@ -24,7 +24,7 @@ from app.api.channel import Channel, State, error_frame
 from app.api.codec import CODECS
 from app.api.decoders import Decoders
 from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings
-from app.api.many import Answer, Many, document, parse_many, steps_of
+from app.api.many import Answer, Many, asked_of, document, parse_many
 from app.api.requests import read_frame
 from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, parse
 from app.catalogue import ModelCatalogue
@@ -194,8 +194,7 @@ class Streams(Channel):
             self.do(self._open(frame))
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
-        steps = steps_of(frame, sessions, MAX_TRACE_BYTES)
-        asked = list(zip(sessions, steps, strict=True))
+        asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
         self._sessions.submit_all(asked, lambda answers: self._tell(frame, answers))
 
     def _numbered(self, number: int, place: int) -> Session:

@@ -23,7 +23,7 @@ GOOD = {"inputs": [[0.5] * 10]}
 
 
 def test_hot_routes_are_asked_for_nothing_but_the_parameters_of_their_paths():
-    assert {route.path for route in HOT} == {"/infer", "/sessions/{session}/steps"}
+    assert {route.path for route in HOT} == {"/infer", "/steps", "/sessions/{session}/steps"}
     for route in HOT:
         needs = route.dependant
         assert (needs.dependencies, needs.query_params, needs.header_params, needs.cookie_params) == ([], [], [], [])

@@ -25,6 +25,9 @@ ANSWERS: dict[str, Call] = {
     "get /sessions/{session}": lambda client, session: client.get(f"/sessions/{session}"),
     "delete /sessions/{session}": lambda client, _: client.delete(f"/sessions/{open_session(client)}"),
     "post /sessions/{session}/steps": lambda client, session: client.post(f"/sessions/{session}/steps", json=STEPS),
+    "post /steps": lambda client, session: client.post(
+        "/steps", json={"sessions": [session, "nobody"], "inputs": [STEPS["inputs"]] * 2}
+    ),
     "post /sessions/{session}/reset": lambda client, _: client.post(f"/sessions/{open_session(client)}/reset"),
     "post /sessions/{session}/rewind": lambda client, s: client.post(f"/sessions/{s}/rewind", json={"step": 1}),
     "post /sessions/{session}/fork": lambda client, session: client.post(f"/sessions/{session}/fork"),

@@ -1,0 +1,122 @@
+"""POST /steps: many sessions in one request, against a real server."""
+
+from typing import Any
+
+import httpx
+import msgpack
+import numpy as np
+import pytest
+
+from tests.app.harness import running_server
+
+GOOD = [0.0] * 10
+MSGPACK = {"Content-Type": "application/msgpack"}
+
+
+def opened(client: httpx.Client, count: int, model: str = "dnc-copy") -> list[str]:
+    return [client.post("/sessions", json={"model": model}).json()["id"] for _ in range(count)]
+
+
+def random_inputs(sessions: int, steps: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(1).integers(0, 2, (sessions, steps, 10)).astype("<f4")
+
+
+def where(client: httpx.Client, sessions: list[str]) -> list[int]:
+    return [client.get(f"/sessions/{session}").json()["step"] for session in sessions]
+
+
+def test_steps_of_many_sessions_are_those_of_each(client):
+    sessions, inputs = opened(client, 3) + opened(client, 1, "ntm-copy"), random_inputs(4, 3).tolist()
+    for first, last in ((0, 1), (1, 3)):
+        asked = {"sessions": sessions, "inputs": [sequence[first:last] for sequence in inputs], "trace": ["usage"][:0]}
+        told = client.post("/steps", json=asked).json()
+        assert (told["steps"], told["errors"], told["trace"]) == ([last] * 4, [], {})
+        for number, model in enumerate(["dnc-copy"] * 3 + ["ntm-copy"]):
+            body = {"model": model, "inputs": inputs[number][:last]}
+            assert told["outputs"][number] == client.post("/infer", json=body).json()["outputs"][first:]
+
+
+def test_binary_request_is_answered_in_binary(client):
+    sessions, inputs = opened(client, 3), random_inputs(3, 2)
+    raw = {"shape": [3, 2, 10], "data": inputs.tobytes()}
+    asked = msgpack.packb({"sessions": [*sessions[:2], "nobody"], "inputs": raw, "trace": ["usage"]})
+    response = client.post("/steps", content=asked, headers=MSGPACK)
+    told = msgpack.unpackb(response.content)
+    assert response.headers["content-type"] == "application/msgpack"
+    assert (told["steps"], told["trace"]["usage"]["shape"]) == ([2, 2, None], [3, 2, 32])
+    outputs = np.frombuffer(told["outputs"]["data"], "<f4").reshape(3, 2, 8)
+    body = {"model": "dnc-copy", "inputs": inputs[1].tolist()}
+    assert outputs[1].tolist() == np.float32(client.post("/infer", json=body).json()["outputs"]).tolist()
+    assert (outputs[2] == 0).all()
+
+
+def test_errors_of_sessions_are_their_own(client):
+    sessions = opened(client, 4)
+    client.delete(f"/sessions/{sessions[0]}").raise_for_status()
+    asked = {"sessions": [*sessions, "nobody"], "inputs": [[GOOD]] * 5, "if_steps": [None, 0, 7, None, None]}
+    told = client.post("/steps", json=asked).json()
+    assert [(error["index"], error["session"], error["code"]) for error in told["errors"]] == [
+        (0, sessions[0], "session_gone"),
+        (2, sessions[2], "step_conflict"),
+        (4, "nobody", "session_not_found"),
+    ]
+    assert (told["steps"], told["outputs"][0]) == ([None, 1, None, 1, None], None)
+    assert where(client, sessions[1:]) == [1, 0, 1]
+
+
+def test_session_that_is_named_twice_takes_its_steps_in_order(client):
+    [session] = opened(client, 1)
+    inputs = random_inputs(1, 4)[0].tolist()
+    told = client.post("/steps", json={"sessions": [session] * 3, "inputs": [inputs[:1], inputs[1:3], inputs[3:]]})
+    outputs = [step for part in told.json()["outputs"] for step in part]
+    assert outputs == client.post("/infer", json={"model": "dnc-copy", "inputs": inputs}).json()["outputs"]
+    assert told.json()["steps"] == [1, 3, 4]
+
+
+BAD = [
+    ({"inputs": []}, "sessions"),
+    ({"inputs": [[GOOD]] * 9, "sessions": ["x"] * 9}, "sessions"),
+    ({"inputs": [[GOOD]] * 2, "if_steps": [0]}, "if_steps"),
+    ({"inputs": [[GOOD]] * 2, "if_steps": [0, -1]}, "if_steps[1]"),
+    ({"inputs": [[GOOD]] * 2, "seqs": [0, 0]}, "seqs"),
+    ({"inputs": [[GOOD], [GOOD[:3]]]}, "inputs[1]"),
+    ({"inputs": [[GOOD], []]}, "inputs[1]"),
+    ({"inputs": [[GOOD], None]}, "inputs[1]"),
+    ({"inputs": [[GOOD], [[None] * 10]]}, "inputs[1][0][0]"),
+    ({"inputs": [[GOOD], [GOOD] * 501]}, "inputs[1]"),
+    ({"inputs": [[GOOD]] * 2, "trace": ["mind"]}, "trace[0]"),
+]
+
+
+@pytest.mark.parametrize(("changes", "place"), BAD)
+def test_bad_request_is_refused_and_steps_nothing(client, changes, place):
+    sessions = opened(client, 2)
+    asked = {"sessions": [] if changes == {"inputs": []} else sessions} | changes
+    refused = client.post("/steps", json=asked)
+    assert (refused.status_code, refused.json()["place"]) == (422, place)
+    assert where(client, sessions) == [0, 0]
+
+
+def test_traces_of_all_sessions_together_are_bounded(few, data):
+    with (
+        running_server("--max-trace-bytes", "10000", data=data, checkpoints=few) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        sessions = opened(client, 3)
+        asked = {"sessions": sessions, "inputs": [[GOOD]] * 3, "trace": ["usage"]}
+        refused = client.post("/steps", json=asked | {"inputs": [[GOOD] * 27] * 3})
+        assert (refused.status_code, refused.json()["place"]) == (422, "trace")
+        assert where(client, sessions) == [0] * 3
+        told = client.post("/steps", json=asked | {"inputs": [[GOOD] * 26] * 3}).json()
+    assert np.shape(told["trace"]["usage"]) == (3, 26, 32)
+
+
+def test_more_sessions_than_fit_in_memory_are_stepped_all_the_same(few, data):
+    with (
+        running_server("--max-resident", "3", data=data, checkpoints=few) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        sessions = opened(client, 8)
+        for step in (1, 2):
+            told = client.post("/steps", json={"sessions": sessions, "inputs": [[GOOD]] * 8}).json()
+            assert (told["steps"], told["errors"]) == ([step] * 8, [])
