@@ -125,31 +125,31 @@ class Engine:
         self.check_accepting()
         if self._draining:
             raise stopping()
-        count = sum([run.rows for run in runs])
+        count = size = 0
+        for run in runs:
+            run.bytes = run.rows * run.steps * self._worker.step_bytes(run.memory_size, run.trace)
+            count += run.rows
+            size += run.bytes
+        self._check_room(count, size)
+        self._sequences += count
+        self._bytes += size
+        self._waiting.update(runs)
+        self._arrived += runs
+        if not self._turn_is_due:
+            self._plan_turn()
+
+    def _check_room(self, count: int, size: int) -> None:
+        """Raise QueueFull unless so many sequences, of so many bytes, may come now."""
         if self._sequences + count > self._max_queue:
             raise QueueFull(
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {count} more came; "
                 f"at most {self._max_queue} are accepted; try again later"
             )
-        size = self._weigh(runs)
         if self._bytes and self._bytes + size > self._max_queue_bytes:
             raise QueueFull(
                 f"the sequences of {self.name} that are in work or waiting take {self._bytes} bytes, and {size} more "
                 f"came; at most {self._max_queue_bytes:g} are accepted (setting max_queue_bytes); try again later"
             )
-        self._sequences += count
-        self._bytes += size
-        self._waiting.update(runs)
-        self._arrived += runs
-        self._plan_turn()
-
-    def _weigh(self, runs: Sequence[Run]) -> int:
-        """Set the bytes of runs, and return their sum."""
-        total = 0
-        for run in runs:
-            run.bytes = run.rows * run.steps * self._worker.step_bytes(run.memory_size, run.trace)
-            total += run.bytes
-        return total
 
     async def run(self, slot: Slot, inputs: Array, trace: Sequence[str] = (), entry: Any = None) -> Result:
         """Step a slot over a sequence, float32 [T, input_size], as `submit` does; entry: for the journal."""
@@ -215,9 +215,8 @@ class Engine:
 
     def _plan_turn(self) -> None:
         """Take a turn once all that comes in this turn of the event loop has come."""
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._loop.call_soon(self._take_turn)
+        self._turn_is_due = True
+        self._loop.call_soon(self._take_turn)
 
     def _take_turn(self) -> None:
         """Step the runs that arrived, or hand them over; while the journal writes, those that are logged wait."""
@@ -355,7 +354,7 @@ class Engine:
 
     def _settle_logged(self, answers: Answers) -> None:
         self._settle(answers)
-        if self._arrived and not self._commits:
+        if self._arrived and not self._commits and not self._turn_is_due:
             self._plan_turn()
 
     def _finish(self, item: Run | Call, outcome: Any) -> None:

@@ -74,6 +74,10 @@ class Run:
     cancelled: bool = False
     """Whether nobody needs the result any more."""
     # The worker's
+    rows: int = field(init=False)
+    """The number of sequences."""
+    steps: int = field(init=False)
+    """The number of steps of each sequence."""
     transient: bool = field(init=False)
     position: int = 0
     """The number of steps taken."""
@@ -86,17 +90,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.transient = self.slots is None
-
-    @property
-    def rows(self) -> int:
-        """The number of sequences."""
-        return len(self.inputs)
-
-    @property
-    def steps(self) -> int:
-        """The number of steps of each sequence."""
-        steps: int = self.inputs.shape[1]
-        return steps
+        self.rows, self.steps = self.inputs.shape[:2]
 
     @property
     def held(self) -> Sequence[int]:
@@ -116,9 +110,8 @@ class Run:
     @property
     def active(self) -> Sequence[int]:
         """The rows that have not failed."""
-        if not self.errors:
-            return range(len(self.inputs))
-        return [row for row in range(len(self.inputs)) if row not in self.errors]
+        every = range(self.rows)
+        return [row for row in every if row not in self.errors] if self.errors else every
 
     @property
     def logged(self) -> bool:
@@ -130,16 +123,16 @@ class Run:
 
         Raises ValueError where the inputs are of another width than those of the model.
         """
-        rows, steps, width = self.inputs.shape
-        if width != spec.input_size:
+        shape = (self.rows, self.steps)
+        if self.inputs.shape != (*shape, spec.input_size):
             raise ValueError(f"inputs must be [R, T, {spec.input_size}], got {list(self.inputs.shape)}")
-        traces = {name: np.empty((rows, steps, *spec.trace[name]), np.float32) for name in self.trace}
-        self.results = Results(np.empty((rows, steps, spec.output_size), np.float32), traces, self.errors)
+        traces = {name: np.empty((*shape, *spec.trace[name]), np.float32) for name in self.trace}
+        self.results = Results(np.empty((*shape, spec.output_size), np.float32), traces, self.errors)
 
     def record(self, rows: Sequence[int], outputs: Array, traces: Mapping[str, Array]) -> None:
         """Keep a copy of the outputs and traces, [rows, steps, ...], of the steps from `position` on."""
         steps = slice(self.position, self.position + outputs.shape[1])
-        chosen = slice(None) if len(rows) == len(self.inputs) else list(rows)
+        chosen = slice(None) if len(rows) == self.rows else list(rows)
         self.results.outputs[chosen, steps] = outputs
         for name, values in self.results.trace.items():
             values[chosen, steps] = traces[name]

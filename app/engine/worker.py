@@ -181,18 +181,20 @@ class Worker:
 
     def _is_prompt(self, runs: Sequence[Run]) -> bool:
         """Return whether the steps of some runs take little time."""
-        if self._arenas.first.prompt() is None:
+        first = self._arenas.first
+        if first.prompt() is None:
             return False
-        seconds, rows = 0.0, min(sum([run.rows for run in runs]), self._scheduler.rows_at_once(None))
+        seconds, pace = 0.0, self._scheduler.pace
+        rows = min(sum([run.rows for run in runs]), self._scheduler.rows_at_once(None))
         for run in runs:
-            spec = self._arenas.spec(run.memory_size)
+            spec = first.spec if run.memory_size is None else self._arenas.spec(run.memory_size)
             if run.transient and (run.start is not None or spec.state_bytes * run.rows > PROMPT_BYTES):
                 return False
-            pace = self._scheduler.pace.seconds(spec.memory_size, rows)
-            if pace is None:
+            step = pace.seconds(spec.memory_size, rows)
+            seconds += math.inf if step is None else step * run.rows * run.steps
+            if seconds > PROMPT_SECONDS:
                 return False
-            seconds += pace * run.rows * run.steps
-        return seconds <= PROMPT_SECONDS
+        return True
 
     # On the worker's thread
 
@@ -467,4 +469,4 @@ def _inputs(part: Part, steps: int) -> Array:
     """Return the next inputs of a part of a run, [rows, steps, input_size]."""
     run, rows = part
     inputs = run.inputs if steps == run.steps else run.inputs[:, run.position : run.position + steps]
-    return inputs if len(rows) == len(run.inputs) else inputs[list(rows)]
+    return inputs if len(rows) == run.rows else inputs[list(rows)]
