@@ -275,6 +275,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
             journal,
             settings.step_timeout,
             settings.max_queue_bytes,
+            settings.linger,
         ),
         backend=backend.kind,
         device=backend.device,

@@ -90,6 +90,13 @@ class Settings(BaseSettings):
         {}, description="memory slots of models, where not as many as in training: NAME=N, several by commas"
     )
     max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
+    linger: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="seconds that a step may wait until half of the sessions that are active can be stepped together: "
+        "larger batches, for a delay; 0: none waits",
+    )
     max_sessions: int = Field(1_000_000, ge=1, le=10**9, description="open sessions of a model")
     max_resident: int = Field(
         4096, ge=1, le=10**8, description="sessions of a model whose state is in memory; the others wait in the store"

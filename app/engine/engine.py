@@ -29,6 +29,7 @@ import numpy as np
 from app.backends.base import Array
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Replayed, Result, Run
+from app.engine.scheduler import Linger
 from app.engine.worker import Answers, Call, Journal, Observer, Worker
 from app.errors import EngramError, QueueFull, StepTimedOut, stopping
 from app.waiting import report, settle
@@ -57,9 +58,11 @@ class Engine:
         journal: Journal | None = None,
         step_timeout: float = math.inf,
         max_queue_bytes: float = math.inf,
+        linger: float = 0.0,
     ) -> None:
         """max_queue: sequences in work or waiting, at most; max_queue_bytes: of their inputs and results.
 
+        linger: seconds that a step waits, at most, until half of the active sessions can be stepped together.
         step_timeout: seconds after which nobody waits any more for the tick that the worker is in.
         """
         self.name = name
@@ -67,8 +70,11 @@ class Engine:
         self._max_queue_bytes = max_queue_bytes
         self._step_timeout = step_timeout
         self._worker = Worker(name, arenas, max_batch, observer, journal, self)
+        self._linger = Linger(linger)
         self._arrived: list[Run] = []
-        self._turn_is_due = False
+        self._turn: asyncio.Handle | None = None
+        """The next turn, once it is planned."""
+        self._lingers = False
         self._waiting: set[Run | Call] = set()
         """Those whose `done` was not called."""
         self._sequences = 0
@@ -135,7 +141,9 @@ class Engine:
         self._bytes += size
         self._waiting.update(runs)
         self._arrived += runs
-        if not self._turn_is_due:
+        if self._linger.seconds:
+            self._wait_for_others(runs)
+        elif self._turn is None:
             self._plan_turn()
 
     def _check_room(self, count: int, size: int) -> None:
@@ -215,12 +223,26 @@ class Engine:
 
     def _plan_turn(self) -> None:
         """Take a turn once all that comes in this turn of the event loop has come."""
-        self._turn_is_due = True
-        self._loop.call_soon(self._take_turn)
+        self._turn = self._loop.call_soon(self._take_turn)
+
+    def _wait_for_others(self, runs: Sequence[Run]) -> None:
+        """Plan a turn after the time to linger, or at once where enough has arrived."""
+        for run in runs:
+            self._linger.note(run.slots or ())
+        enough = self._linger.is_enough(sum(run.rows for run in self._arrived))
+        if self._turn is None:
+            self._lingers = not enough
+            self._turn = self._loop.call_later(self._linger.seconds, self._take_turn) if self._lingers else None
+        elif self._lingers and enough:
+            self._turn.cancel()
+            self._turn = None
+        if self._turn is None:
+            self._lingers = False
+            self._plan_turn()
 
     def _take_turn(self) -> None:
         """Step the runs that arrived, or hand them over; while the journal writes, those that are logged wait."""
-        self._turn_is_due = False
+        self._turn = None
         runs, self._arrived = self._arrived, []
         if self._commits:
             self._arrived = [run for run in runs if run.logged]
@@ -354,7 +376,7 @@ class Engine:
 
     def _settle_logged(self, answers: Answers) -> None:
         self._settle(answers)
-        if self._arrived and not self._commits and not self._turn_is_due:
+        if self._arrived and not self._commits and self._turn is None:
             self._plan_turn()
 
     def _finish(self, item: Run | Call, outcome: Any) -> None:

@@ -1,5 +1,6 @@
 """Which sequences step next, and how many steps. Plain Python: it never sees a tensor."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,6 +12,9 @@ BATCH_BYTES = 32 * 2**20
 
 TICK_SECONDS = 2e-3
 """How long the steps that a batch takes in one call may last, about: a sequence that joins waits so long."""
+
+ACTIVE_SECONDS = 1.0
+"""How recently a session was stepped that others wait for, if they do."""
 
 SMOOTHING = 0.1
 """The weight of the newest measurement in a moving average."""
@@ -42,6 +46,33 @@ class Pace:
             if known is not None:
                 return known
         return None
+
+
+class Linger:
+    """How long steps wait for others to be taken together with: until half of the active sessions are there.
+
+    Active are those that were stepped within the last ACTIVE_SECONDS, about. It belongs to the event loop.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """seconds: that a step waits, at most; 0: none waits."""
+        self.seconds = seconds
+        self._clock = clock
+        self._since = clock()
+        self._active: set[int] = set()
+        self._active_before: set[int] = set()
+
+    def note(self, slots: Iterable[int]) -> None:
+        """Take notice of sessions that are to be stepped, by their slots."""
+        now = self._clock()
+        if now - self._since > ACTIVE_SECONDS:
+            recent = now - self._since < 2 * ACTIVE_SECONDS
+            self._active, self._active_before, self._since = set(), self._active if recent else set(), now
+        self._active.update(slots)
+
+    def is_enough(self, rows: int) -> bool:
+        """Return whether so many sequences need not wait for more."""
+        return not self.seconds or 2 * rows >= max(len(self._active), len(self._active_before))
 
 
 class Scheduler:

@@ -53,9 +53,10 @@ async def engine_over(
     journal: Journal | None = None,
     step_timeout: float = math.inf,
     max_queue_bytes: float = math.inf,
+    linger: float = 0.0,
 ) -> AsyncIterator[Engine]:
     arenas = Arenas(backend, max_bytes)
-    engine = Engine("fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout, max_queue_bytes)
+    engine = Engine("fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout, max_queue_bytes, linger)
     engine.start()
     try:
         yield engine
@@ -947,6 +948,35 @@ def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
             ledger.groups.pop()[1]([None] * 3)
             await asyncio.gather(*jobs)
         assert [len(slots) for slots in backend.steps] == [1, 1, 1, 3]
+
+    run(test())
+
+
+def test_steps_that_linger_are_taken_when_half_of_the_sessions_are_there():
+    async def test() -> None:
+        backend = FakeBackend()
+        async with engine_over(backend, linger=1.0) as engine:
+            slots = [await engine.open() for _ in range(4)]
+            await asyncio.gather(*(engine.run(slot, ones(1)) for slot in slots))
+            before = len(backend.steps)
+            first = asyncio.ensure_future(engine.run(slots[0], ones(1)))
+            await asyncio.sleep(0.02)
+            assert len(backend.steps) == before
+            await asyncio.gather(first, engine.run(slots[1], ones(1)))
+            assert [len(slots) for slots in backend.steps[before:]] == [2]
+
+    run(test())
+
+
+def test_step_that_lingers_in_vain_is_taken_after_its_time():
+    async def test() -> None:
+        async with engine_over(FakeBackend(), linger=0.02) as engine:
+            slots = [await engine.open() for _ in range(4)]
+            await asyncio.gather(*(engine.run(slot, ones(1)) for slot in slots))
+            assert (await engine.run(slots[0], ones(1))).outputs[0, 0] == 2
+            lingering = asyncio.ensure_future(engine.run(slots[0], ones(1)))
+            await asyncio.sleep(0)
+        assert (await lingering).outputs[0, 0] == 3, "a stop does not wait for the time to linger"
 
     run(test())
 

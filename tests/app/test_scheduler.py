@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.engine.run import Run
-from app.engine.scheduler import BATCH_BYTES, TICK_SECONDS, Pace, Scheduler
+from app.engine.scheduler import ACTIVE_SECONDS, BATCH_BYTES, TICK_SECONDS, Linger, Pace, Scheduler
 
 
 def a_run(
@@ -111,3 +111,18 @@ def test_pace_of_a_batch_is_that_of_one_of_its_size_or_of_a_smaller_one():
     assert (pace.seconds(8, 1), pace.seconds(8, 2), pace.seconds(8, 100), pace.seconds(9, 2)) == (None, 0.1, 0.1, None)
     pace.note(8, 100, 1, 1.0)
     assert pace.seconds(8, 100) == 0.01
+
+
+def test_steps_linger_until_half_of_the_active_sessions_are_there():
+    now = 0.0
+    linger = Linger(0.01, lambda: now)
+    for slot in range(10):
+        linger.note([slot])
+    assert [linger.is_enough(rows) for rows in (4, 5)] == [False, True]
+    now = 1.5 * ACTIVE_SECONDS
+    linger.note([0, 1])
+    assert [linger.is_enough(rows) for rows in (4, 5)] == [False, True], "those of a moment ago count"
+    now = 3 * ACTIVE_SECONDS
+    linger.note([0, 1])
+    assert [linger.is_enough(rows) for rows in (0, 1)] == [False, True]
+    assert Linger(0.0).is_enough(0), "off"
