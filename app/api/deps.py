@@ -147,8 +147,8 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
 class _Watch:
     """Cancels the task that makes it when the client goes away, until its end.
 
-    It begins after WATCHED_AFTER seconds, for it costs more than most requests take; a client that has gone before is
-    noticed then.
+    It begins after WATCHED_AFTER seconds, because most requests are answered sooner and need no watch. A client that
+    went away before is noticed then.
     """
 
     def __init__(self, request: Request) -> None:
