@@ -1,7 +1,7 @@
 """From the bytes of a request to what it asks for, checked. Decoders call these functions, here or elsewhere.
 
-A request to step in its usual form is read without pydantic, which takes longer than everything else for a step of few
-numbers. A request in any other form is left to pydantic, which takes it or names the fault.
+A request to step in its usual form is read without pydantic, to save time where a step has few numbers. A request in
+any other form is left to pydantic, which takes it or names the fault.
 """
 
 from collections.abc import Callable, Mapping
