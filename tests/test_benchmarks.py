@@ -26,7 +26,7 @@ from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
-from benchmarks.load import LoadFailed, Request, program, running_load
+from benchmarks.load import SOURCE, LoadFailed, Request, program, running_load
 from benchmarks.peers import Peer
 from benchmarks.serve import idle, measuring, tables
 from benchmarks.serve.paths import PATHS
@@ -452,6 +452,22 @@ def test_load_answers_pings_while_it_waits_and_passes_over_fragments_of_an_answe
         turn, counts = load.turn(0.05), load.counts()
     assert answered == [True] * (turn.answers + 1)
     assert counts.answered == [turn.answers]
+
+
+def test_requests_that_get_no_answer_are_counted_once_and_end_the_turn(tmp_path, monkeypatch):
+    source = tmp_path / "load.c"
+    source.write_text(SOURCE.read_text().replace("#define GRACE 30.0", "#define GRACE 0.2"))
+    monkeypatch.setattr("benchmarks.load.SOURCE", source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    gone = threading.Event()
+    with websocket_server(lambda _: gone.wait(60)) as port, running_load("ws-text", port, [Request("/", b"")]) as load:
+        load.connect()
+        closed = load.turn(0.05)
+        load.connect()
+        due = load.turn(0.05, rate=100)
+        gone.set()
+    assert closed[:3] == (0, 0, 1)
+    assert due[:3] == (0, 0, 5)
 
 
 def test_load_counts_connections_that_break_and_opens_them_again():

@@ -66,8 +66,8 @@ typedef struct {
     bytes output; /* what is still to be sent */
     bool full;    /* the socket takes no more for now, and tells when it does */
     long sent, answered;
-    long sent_now, answered_now, answered_in_time, due_now; /* in this turn */
-    double began;                                           /* when the request under way was sent, or was due */
+    long sent_now, answered_in_time, due_now; /* in this turn */
+    double began;                             /* when the request under way was sent, or was due */
 } connection;
 
 enum phase { IDLE, OPENING, TURN };
@@ -131,8 +131,7 @@ static void without_delay(int fd) {
 
 /* ---- Messages: their sizes in an input, 0 where it does not hold all of one ---- */
 
-/* Write the head of a frame and return its size; a client's has a mask, of zeros, so that the payload stays as it is.
- */
+/* Write the head of a frame and return its size. A client's has a mask: zeros, so the payload stays as it is. */
 static size_t frame_head(char *head, enum opcode opcode, size_t size, bool masked) {
     size_t used = 2;
     int extra = size < 126 ? 0 : size < 65536 ? 2 : 8;
@@ -349,7 +348,6 @@ static void answered(load *l, connection *c, bool good) {
     l->waiting--;
     if (good) {
         c->answered++;
-        c->answered_now++;
         if (time <= l->until) c->answered_in_time++;
         l->last_answer = time;
         note(l, time - c->began);
@@ -457,7 +455,7 @@ static void begin_turn(load *l, double seconds, double rate) {
     l->began = l->last_answer = now();
     l->until = l->began + seconds;
     for (connection *c = l->connections; c < l->connections + l->count; c++)
-        c->sent_now = c->answered_now = c->answered_in_time = c->due_now = 0;
+        c->sent_now = c->answered_in_time = c->due_now = 0;
     for (connection *c = l->connections; c < l->connections + l->count; c++)
         if (rate <= 0 && c->state == READY) send_request(l, c, now());
     wake_at(l, rate > 0 ? l->began : l->until);
@@ -504,8 +502,9 @@ static void end_turn(load *l) {
     long unanswered = l->waiting;
     for (connection *c = l->connections; c < l->connections + l->count; c++) {
         unanswered += c->due_now > c->sent_now ? c->due_now - c->sent_now : 0;
-        if (c->state == WAITING) fail(l, c);
+        if (c->state == WAITING) hang_up(c);
     }
+    l->waiting = 0;
     l->phase = IDLE;
     qsort(l->latencies, (size_t)l->answers, sizeof *l->latencies, ascending);
     printf("{\"answers\": %ld, \"errors\": %ld, \"unanswered\": %ld, \"bytes\": %ld, \"seconds\": %.6f, ", l->answers,
@@ -669,9 +668,9 @@ int main(int count, char **words) {
     }
     load l = {.http = !strcmp(words[1], "http"), .port = atoi(words[2]), .count = atol(words[3])};
     long requests;
-    const request *read = read_requests(words[4], words[1], count > 5 ? words[5] : "", &requests);
+    const request *loaded = read_requests(words[4], words[1], count > 5 ? words[5] : "", &requests);
     l.connections = grown(NULL, (size_t)l.count * sizeof *l.connections);
-    for (long i = 0; i < l.count; i++) l.connections[i] = (connection){.fd = -1, .request = read + i % requests};
+    for (long i = 0; i < l.count; i++) l.connections[i] = (connection){.fd = -1, .request = loaded + i % requests};
     l.poll = epoll_create1(0);
     l.timer = timerfd_create(CLOCK_MONOTONIC, 0);
     run(&l);
