@@ -11,7 +11,7 @@ from app.backends.base import NUMBER_BYTES, Array, Spec
 from app.engine.run import Replayed, Result
 from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
 from app.snapshot import LARGE, Snapshot
-from app.stores.base import Steps
+from app.stores.base import Steps, Store
 from app.stores.writer import Writer
 
 CHUNK_BYTES = 2**18
@@ -26,6 +26,20 @@ class Reached(NamedTuple):
 
     state: Mapping[str, Array] | None
     kept: int
+
+
+class Beginning(NamedTuple):
+    """What a store has to compute a state from: the nearest snapshot and its step, if any, and the log from there."""
+
+    snapshot: tuple[int, bytes] | None
+    log: Sequence[Steps]
+
+
+def beginning(store: Store, tape: int, step: int) -> Beginning:
+    """Return what the state at a step of a tape is computed from; of a long log, the first CHUNK_BYTES."""
+    found = store.before(tape, step) if step else None
+    at = found[0] if found else 0
+    return Beginning(found, store.steps(tape, at, step, CHUNK_BYTES) if at < step else [])
 
 
 class Piece(NamedTuple):
@@ -60,10 +74,12 @@ class Past:
         state = (await self.reach(step)).state
         return await self.first() if state is None else state
 
-    async def reach(self, step: int) -> Reached:
-        """Return the state at a step, and what it was computed from."""
-        kept, state = await self._nearest(step)
-        async for _, after in self._replay(kept, state, step, ()):
+    async def reach(self, step: int, begun: Beginning | None = None) -> Reached:
+        """Return the state at a step, and what it was computed from; begun: what the store has for it, if known."""
+        if begun is None:
+            begun = await self.writer.call(lambda store: beginning(store, self.tape, step))
+        kept, state = await self._unpack(begun.snapshot)
+        async for _, after in self._replay(kept, state, step, (), begun.log):
             state = after
         return Reached(state, kept)
 
@@ -74,9 +90,8 @@ class Past:
             async for piece, _ in self._replay(start, before.state, stop, trace):
                 yield piece
 
-    async def _nearest(self, step: int) -> tuple[int, Mapping[str, Array] | None]:
-        """Return the last snapshot up to a step, and its step."""
-        found = await self.writer.call(lambda store: store.before(self.tape, step)) if step else None
+    async def _unpack(self, found: tuple[int, bytes] | None) -> tuple[int, Mapping[str, Array] | None]:
+        """Return the step of a snapshot and its state; without one, those before the first step."""
         if found is None:
             return 0, None
         at, data = found
@@ -92,15 +107,19 @@ class Past:
         return at, snapshot.state
 
     async def _replay(
-        self, at: int, state: Mapping[str, Array] | None, stop: int, trace: Sequence[str]
+        self, at: int, state: Mapping[str, Array] | None, stop: int, trace: Sequence[str], log: Sequence[Steps] = ()
     ) -> AsyncIterator[tuple[Piece, Mapping[str, Array]]]:
-        """Take the steps from `at` up to `stop` again, and yield them with the state after them."""
+        """Take the steps from `at` up to `stop` again, and yield them with the state after them.
+
+        log: of the first of them, if it was read.
+        """
         while at < stop:
-            log = await self._log(at, stop)
+            log = log or await self._log(at, stop)
             if not log:
                 raise StepNotKept(f"step {at} is not kept any more", place="step", got=str(at))
             inputs = self._inputs(log, at, stop)
             seqs = [steps.seq for steps in log for _ in range(steps.steps)]
+            log = ()
             for first in range(0, len(inputs), CHUNK_STEPS):
                 chunk = slice(first, first + CHUNK_STEPS)
                 result, state = await self.replay(inputs[chunk], state, self.spec.memory_size, trace)

@@ -13,10 +13,10 @@ from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
 from app.errors import EngramError, OutOfMemory
-from app.past import Past
+from app.past import Beginning, Past, beginning
 from app.session import Session, gone
 from app.snapshot import LARGE
-from app.stores.base import Record
+from app.stores.base import EndReason, Record, Store
 from app.stores.writer import Writer
 
 T = TypeVar("T")
@@ -133,7 +133,10 @@ class Residents:
         if session.slot is not None:
             return
         session.model.engine.check_accepting()  # before the log is read: a step that hangs may still be written
-        found = await self._writer.call(lambda store: store.claim(session.id, self._owner))
+        self._follow(session, await self._writer.call(lambda store: store.claim(session.id, self._owner)))
+
+    def _follow(self, session: Session, found: Record | EndReason | None) -> None:
+        """Put a session where the store says that it is. Raises SessionGone."""
         if not isinstance(found, Record):
             raise gone(session.id, found or "deleted")
         if found.unlogged:  # its steps were in an arena, and it is in none
@@ -146,8 +149,10 @@ class Residents:
         """Return the slot of a session, after its state was put there if it was not. Raises as `locate` does."""
         if session.slot is not None:
             return session.slot
-        await self.locate(session)
-        reached = await self.past(session).reach(session.step)
+        session.model.engine.check_accepting()  # as in `locate`
+        found, begun = await self._writer.call(lambda store: _claimed(store, session.id, self._owner))
+        self._follow(session, found)
+        reached = await self.past(session).reach(session.step, begun)
         session.slot = await self._take_slot(session.model, session.memory_size, reached.state)
         session.kept, session.last = reached.kept, None
         self._of(session.model)[session.id] = session
@@ -262,6 +267,12 @@ class Residents:
 
     def _of(self, model: ServedModel) -> OrderedDict[str, Session]:
         return self._sessions.setdefault(model.name, OrderedDict())
+
+
+def _claimed(store: Store, session: str, owner: str) -> tuple[Record | EndReason | None, Beginning | None]:
+    """Claim a session, and return also what its state is computed from."""
+    found = store.claim(session, owner)
+    return found, beginning(store, found.tape, found.step) if isinstance(found, Record) else None
 
 
 def _state_bytes(session: Session) -> int:
