@@ -82,11 +82,13 @@ class WebSocket(asyncio.Protocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(limit)
-        self._keepalive = _Keepalive(self, ping_interval, ping_timeout)
+        self._keepalive = _Keepalive(ping_interval, ping_timeout)
         self._on_lost = on_lost
         self._state = OPENING
         self._ended: tuple[int, str] | None = None  # code and reason
         self._timer: TimerHandle | None = None  # cuts the connection off
+        self._unwritten = 0  # bytes, when that timer began
+        self._late_pong: bytes | None = None  # for when there is room in the write buffer
         self._held = True
         self._reading = True
         self._dispatching = False
@@ -134,7 +136,8 @@ class WebSocket(asyncio.Protocol):
     def pause(self) -> None:
         """Hold messages back until `resume`, also those that were read with this one. Pings are still answered.
 
-        Once more than MAX_UNREAD bytes are held back, the socket is not read any more, and the client has to wait.
+        Once more than MAX_UNREAD bytes are held back, the socket is not read any more, and the client has to wait. What
+        is held back when the client is gone does not come any more.
         """
         self._held = True
 
@@ -189,7 +192,7 @@ class WebSocket(asyncio.Protocol):
         """Begin: the answer to the handshake was written."""
         self._state = OPEN
         self._transport.set_protocol(self)
-        self._keepalive.start()
+        self._keepalive.start(self)
         self._dispatch()
 
     def stop(self) -> None:
@@ -213,15 +216,21 @@ class WebSocket(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._room.set()
         if self._state is OPEN:
+            if self._late_pong is not None:
+                self._pong(self._late_pong)
             self._on_drain()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._note_end(1006, "")
+        if self._state is OPENING:
+            self._reader.clear()
         self._state = ENDING
         self._room.set()  # no transport calls resume_writing any more
         if self._timer is not None:
             self._timer.cancel()
         self._on_lost()
+        # No cycle of references keeps it until Python looks for garbage, which is seldom
+        self._on_message = self._on_close = self._on_drain = self._on_lost = _ignore
 
     # Frames that come
 
@@ -236,7 +245,7 @@ class WebSocket(asyncio.Protocol):
         try:
             if first is not None:
                 self._deliver(*first)
-            while self._state is not OPENING:
+            while self._state is OPEN or self._state is CLOSING:
                 frame = self._reader.read(self._held and self._state is OPEN)
                 if frame is None:
                     break
@@ -257,9 +266,9 @@ class WebSocket(asyncio.Protocol):
         elif self._state is not OPEN:
             pass
         elif opcode == PING:
-            self.write_control(PONG, payload)
+            self._pong(payload)
         elif opcode == PONG:
-            self._keepalive.pong(payload)
+            self._keepalive.pong(self, payload)
         else:
             self._end(ENDING, *frames.read_close(payload), payload)
             self._close_transport()
@@ -294,7 +303,8 @@ class WebSocket(asyncio.Protocol):
 
     def _bound_reading(self) -> None:
         """Read from the socket unless enough is held back."""
-        waits = self._held and self._reader.unread > MAX_UNREAD and self._state in (OPENING, OPEN)
+        held = (self._held and self._state is OPEN) or self._state is OPENING
+        waits = held and self._reader.unread > MAX_UNREAD
         if waits is self._reading:
             self._reading = not waits
             if waits:
@@ -307,6 +317,12 @@ class WebSocket(asyncio.Protocol):
     def write_control(self, opcode: int, payload: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(frames.head(opcode, len(payload)) + payload)
+
+    def _pong(self, payload: bytes) -> None:
+        """Answer a ping; if the write buffer is full, only the last one, and later."""
+        self._late_pong = None if self._room.is_set() else payload
+        if self._late_pong is None:
+            self.write_control(PONG, payload)
 
     @property
     def held_back(self) -> int | None:
@@ -344,12 +360,20 @@ class WebSocket(asyncio.Protocol):
         self._cut_off_after(CLOSE_TIMEOUT)  # a client that reads nothing would keep it until the write buffer is empty
 
     def _cut_off_after(self, seconds: float) -> None:
-        """Abort the connection after this time, or sooner if that was said before."""
+        """Abort the connection after this time, or sooner if that was said before; later if the client still reads."""
         if self._timer is not None:
             if self._timer.when() <= self._loop.time() + seconds:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._transport.abort)
+        self._unwritten = self._transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(seconds, self._cut_off, seconds)
+
+    def _cut_off(self, seconds: float) -> None:
+        self._timer = None
+        if self._transport.get_write_buffer_size() < self._unwritten:
+            self._cut_off_after(seconds)
+        else:
+            self._transport.abort()
 
 
 def _ignore(*_: object) -> None:
@@ -359,18 +383,16 @@ def _ignore(*_: object) -> None:
 class _Keepalive:
     """Pings a client, and fails its WebSocket with 1011 when a pong does not come."""
 
-    def __init__(self, socket: WebSocket, interval: float | None, timeout: float | None) -> None:
-        self._socket = socket
+    def __init__(self, interval: float | None, timeout: float | None) -> None:
         self._interval = interval
         self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
         self._timer: TimerHandle | None = None  # of the next ping, or of the pong that is awaited
         self._payload: bytes | None = None  # of the ping whose pong is awaited
         self._held_back: int | None = 0  # when the pong began to be awaited
 
-    def start(self) -> None:
+    def start(self, socket: WebSocket) -> None:
         if self._interval:
-            self._timer = self._loop.call_later(self._interval, self._ping)
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._ping, socket)
 
     def stop(self) -> None:
         self._payload = None
@@ -378,31 +400,31 @@ class _Keepalive:
             self._timer.cancel()
             self._timer = None
 
-    def pong(self, payload: bytes) -> None:
+    def pong(self, socket: WebSocket, payload: bytes) -> None:
         if payload == self._payload:
             self.stop()
-            self.start()
+            self.start(socket)
 
-    def _ping(self) -> None:
+    def _ping(self, socket: WebSocket) -> None:
         payload = random.randbytes(4)
-        self._socket.write_control(PING, payload)
+        socket.write_control(PING, payload)
         if self._timeout is None:
-            self.start()
+            self.start(socket)
         else:
             self._payload = payload
-            self._await_pong(self._timeout)
+            self._await_pong(socket, self._timeout)
 
-    def _await_pong(self, timeout: float) -> None:
-        self._held_back = self._socket.held_back
-        self._timer = self._loop.call_later(timeout, self._late, timeout)
+    def _await_pong(self, socket: WebSocket, timeout: float) -> None:
+        self._held_back = socket.held_back
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._late, socket, timeout)
 
-    def _late(self, timeout: float) -> None:
+    def _late(self, socket: WebSocket, timeout: float) -> None:
         """Fail, unless the pong may be behind messages that are held back, or behind a long one that still comes."""
-        held_back = self._socket.held_back
+        held_back = socket.held_back
         if held_back is None or held_back > (self._held_back or 0):
-            self._await_pong(timeout)
+            self._await_pong(socket, timeout)
         else:
-            self._socket.fail(1011, "keepalive ping timeout")
+            socket.fail(1011, "keepalive ping timeout")
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -454,9 +476,9 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops."""
-        if self._socket.is_open:
+        if self._answered:
             self._socket.stop()
-        elif not self._answered:
+        else:
             self._fail()
 
     # The handshake

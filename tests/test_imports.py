@@ -24,6 +24,8 @@ FORBIDDEN = {
     "app/session.py": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.main", "app.residents"],
     "app/past.py": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.main", "app.session", "app.sessions"],
     "app/snapshot.py": ["fastapi", "starlette", "pydantic", "torch", "app.api", "app.engine", "app.stores"],
+    "app/frames.py": ["asyncio", "fastapi", "starlette", "pydantic", "torch", "uvicorn", "app"],
+    "app/websocket.py": ["fastapi", "pydantic", "torch", "app.api", "app.engine", "app.sessions", "app.stores"],
     "app/errors.py": ["fastapi", "starlette", "pydantic", "app"],
     "app/api": ["torch", "training", "app.main", "app.backends.onnx", "app.backends.torch"],
 }

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -375,6 +377,46 @@ def test_client_that_does_not_answer_a_close_frame_is_cut_off(monkeypatch):
         eventually(lambda: not server.server.server_state.connections)
 
 
+def test_client_that_still_reads_what_was_sent_is_not_cut_off(monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
+
+    async def close(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "websocket.send", "bytes": b"x" * 2**24})
+        await send({"type": "websocket.close"})
+
+    async def late(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        scope["extensions"][EXTENSION].send(b"x" * 2**24, False)
+        scope["extensions"][EXTENSION].close(1000)
+
+    for app in (close, late):
+        with Running(accepted(app)) as server, Client(server) as client:
+            read = 0
+            while read < 2**24:
+                read += len(client.read(2**20))
+                time.sleep(0.04)
+
+
+@pytest.mark.parametrize("path", ["/asgi", "/at-once"])
+def test_connection_that_ended_is_freed_without_the_collector(path):
+    ended = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        ended.append(weakref.ref(scope["extensions"][EXTENSION]))
+        await echo(scope, receive, send)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with Running(app) as server:
+            for sent in ([(TEXT, b"a"), (CLOSE, b"")], [(0, b"a")]):
+                with Client(server, path) as client:
+                    client.send(*sent)
+                    assert client.receive()
+            eventually(lambda: len(ended) == 2 and all(each() is None for each in ended))
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(("error", "code"), [(None, 1000), (ValueError("broken"), 1011)])
 def test_application_that_is_done_closes(error, code, caplog):
     async def end(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -406,7 +448,9 @@ def test_stop_is_told_to_the_application():
 
 
 @pytest.mark.parametrize("sent", [b"", b"x" * 2**25])
-def test_stop_does_not_wait_for_a_client_that_does_nothing(sent):
+def test_stop_does_not_wait_for_a_client_that_does_nothing(sent, monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 3600.0)
+
     async def write(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await send({"type": "websocket.send", "bytes": sent})
         assert (await receive())["code"] == 1012
@@ -467,6 +511,39 @@ def test_pong_behind_messages_that_are_held_back_is_waited_for():
                 client.send((PONG, received[-1][1]))
         assert received[-1] == (TEXT, b"b")
         client.send((CLOSE, b""))
+
+
+def test_pong_behind_a_long_message_that_still_comes_is_waited_for():
+    with Running(echo, ws_ping_interval=0.1, ws_ping_timeout=0.1) as server, Client(server) as client:
+        for byte in frame(BINARY, b"x" * 20):
+            client.socket.sendall(bytes([byte]))
+            time.sleep(0.03)
+        received = [client.receive()]
+        while received[-1][0] == PING:
+            received.append(client.receive())
+        assert received[-1] == (BINARY, b"x" * 20)
+        assert client.receive_close() == 1011
+
+
+def test_pings_of_a_client_that_reads_no_pongs_do_not_fill_the_memory():
+    buffered = []
+
+    async def serve(ws: websocket.WebSocket) -> None:
+        ended = asyncio.get_running_loop().create_future()
+        ws.listen(
+            lambda payload, is_text: buffered.append(len(payload)), lambda *_: ended.set_result(None), lambda: None
+        )
+        await ended
+        buffered.append(ws._transport.get_write_buffer_size())
+
+    with listening(serve) as client:
+        pings = frame(PING, b"x" * 125) * 1000
+        for _ in range(200):
+            client.socket.sendall(pings)
+        client.send((PING, b"last"), (CLOSE, b""))
+        received = list(iter(client.receive, None))
+    assert received[-2:] in ([(PONG, b"last"), (CLOSE, b"")], [(PONG, b"x" * 125), (CLOSE, b"")])
+    assert len(received) < 150_000
 
 
 def test_no_pings_are_sent_where_the_settings_want_none():
