@@ -126,7 +126,6 @@ def serve(settings: Settings) -> int:
         access_log=settings.access_log,
         ws=WebSocketProtocol,
         ws_max_size=2 * settings.max_body_bytes,
-        ws_per_message_deflate=False,  # it would compress large answers on the event loop
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
         lifespan="on",
     )
