@@ -363,6 +363,18 @@ def test_application_closes_with_code_and_reason(code, reason):
         assert (client.close_code, client.close_reason) == (code, reason[:123])
 
 
+def test_connection_ends_when_the_client_has_answered_a_close_frame(monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 3600.0)
+
+    async def close(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "websocket.close", "code": 4000})
+
+    with Running(accepted(close)) as server, Client(server) as client:
+        assert client.receive() == (CLOSE, b"\x0f\xa0")
+        client.send((TEXT, b"ignored"), (CLOSE, b"\x0f\xa0"))
+        assert client.receive() is None
+
+
 def test_client_that_does_not_answer_a_close_frame_is_cut_off(monkeypatch):
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
 
