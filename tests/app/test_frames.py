@@ -92,6 +92,30 @@ def test_bytes_that_break_the_protocol_are_refused_as_soon_as_they_are_there(dat
     assert error.value.code == code
 
 
+def read_or_code(data: bytes, sizes: list[int]) -> list[tuple[int, bytes] | int]:
+    """Feed bytes in segments of these sizes, and return what is read, with the code of the error at its end."""
+    reader, read, at = FrameReader(LIMIT), [], 0
+    try:
+        for size in [*sizes, len(data)]:
+            reader.feed(data[at : at + size])
+            at += size
+            read += iter(reader.read, None)
+    except FrameError as error:
+        read.append(error.code)
+    return read
+
+
+@given(
+    data=st.one_of(st.binary(), st.lists(messages).map(lambda sent: b"".join(masked(*each) for each in sent))),
+    broken=st.tuples(st.integers(0, 10**6), st.binary(max_size=2)),
+    sizes=st.lists(st.integers(1, 9)),
+)
+def test_any_bytes_are_read_alike_in_any_segments(data, broken, sizes):
+    at = broken[0] % (len(data) + 1)
+    data = data[:at] + broken[1] + data[at + 1 :]
+    assert read_or_code(data, sizes) == read_or_code(data, [])
+
+
 def test_message_of_the_limit_is_read_whole_and_in_fragments():
     reader, payload = FrameReader(LIMIT), b"x" * LIMIT
     reader.feed(masked(BINARY, payload) + masked(BINARY, payload[1:], fin=False) + masked(0, b"x"))
