@@ -134,7 +134,7 @@ class WebSocket(asyncio.Protocol):
         return self._room.is_set()
 
     def pause(self) -> None:
-        """Hold messages back until `resume`, also those that were read with this one. Pings are still answered.
+        """Hold messages back until `resume`, also those that were read with this one. Pings before them are answered.
 
         Once more than MAX_UNREAD bytes are held back, the socket is not read any more, and the client has to wait. What
         is held back when the client is gone does not come any more.
