@@ -92,6 +92,13 @@ class Channel:
         elif self.send(document):
             self._go_on()
 
+    def attempt(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function with the outcome of a frame; its error ends the channel."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self.fail(error)
+
     def do(self, work: Any) -> None:
         """Do what cannot be done at once; its error ends the channel."""
         self._task = asyncio.ensure_future(self._done(work))

@@ -15,6 +15,7 @@ changes nothing, and the session outlives its connection.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ class Stream(Channel):
             trace = model.traces(trace)
             model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
         steps = Steps(inputs, trace, seq=wanted.seq)
-        self._sessions.submit(self._session, steps, lambda outcome: self._tell(steps, outcome))
+        self._sessions.submit(self._session, steps, functools.partial(self.attempt, self._tell, steps))
 
     def end_of_turn(self) -> None:
         if self._session.ended.done():
@@ -140,10 +141,9 @@ class Stream(Channel):
             self.fail(self._session.ended.result())
 
     def _tell(self, steps: Steps, outcome: Stepped | Duplicate | EngramError) -> None:
-        """Answer a frame with what became of it."""
+        """Answer a frame with its outcome. Raises the error that ends the stream."""
         if isinstance(outcome, EngramError):
-            self.fail(outcome)
-            return
+            raise outcome
         reply: dict[str, Any] = {"type": "result", "seq": steps.seq, "step": outcome.step}
         if isinstance(outcome, Duplicate):
             self.answer(reply | {"duplicate": True})
@@ -151,11 +151,7 @@ class Stream(Channel):
         result = outcome.result
         if steps.trace:  # of a frame that came again: of all the steps that it had when it came first
             size = self._session.memory_size
-            try:
-                self._session.model.check_trace_bytes(steps.trace, len(result.outputs), size, MAX_TRACE_BYTES)
-            except EngramError as error:
-                self.fail(error)
-                return
+            self._session.model.check_trace_bytes(steps.trace, len(result.outputs), size, MAX_TRACE_BYTES)
         reply["outputs"], reply["trace"] = result.outputs, result.trace
         self.answer(reply)
 
@@ -195,7 +191,7 @@ class Streams(Channel):
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
         asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
-        self._sessions.submit_all(asked, lambda answers: self._tell(frame, answers))
+        self._sessions.submit_all(asked, functools.partial(self.attempt, self._tell, frame))
 
     def _numbered(self, number: int, place: int) -> Session:
         if number >= len(self._opened):
@@ -208,10 +204,7 @@ class Streams(Channel):
         return self._opened[number]
 
     def _tell(self, frame: Many, answers: Sequence[Answer]) -> None:
-        try:
-            self.answer({"type": "results", **document(frame, answers)})
-        except Exception as error:
-            self.fail(error)
+        self.answer({"type": "results", **document(frame, answers)})
 
     async def _open(self, frame: OpenFrame) -> None:
         """Open sessions, or find them, and tell where they stand; what cannot be had ends the channel."""
