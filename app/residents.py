@@ -66,9 +66,8 @@ class Residents:
         return len(self._sessions.get(model, ()))
 
     def use(self, session: Session) -> None:
-        """Note that a session was used."""
-        if session.slot is not None:
-            self._of(session.model).move_to_end(session.id)
+        """Note that a session that is in an arena was used."""
+        self._sessions[session.model.name].move_to_end(session.id)
 
     async def leave_all(self, until: float) -> None:
         """Take all sessions out that nobody uses; at the time `until`, the others stay where they are."""

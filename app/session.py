@@ -1,12 +1,11 @@
 """A session as the server knows it while it is in use: where it is, and who uses it."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-import numpy as np
 
 from app.backends.base import Array
 from app.catalogue import ServedModel
@@ -15,6 +14,8 @@ from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
 from app.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
+
+LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 class Steps(NamedTuple):
@@ -47,26 +48,22 @@ class Duplicate(NamedTuple):
 class Turn:
     """One request at a time, in the order in which they come. To take a turn that is free costs no task switch."""
 
-    __slots__ = ("_taken", "_waiting")
+    __slots__ = ("_waiting", "taken")
 
     def __init__(self) -> None:
-        self._taken = False
+        self.taken = False
+        """Whether somebody has the turn."""
         self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nobody has the turn, or waits for it."""
-        return not self._taken
 
     def take(self) -> None:
         """Take the turn, which must be free."""
-        assert not self._taken, "the turn is taken"
-        self._taken = True
+        assert not self.taken, "the turn is taken"
+        self.taken = True
 
     def join(self) -> "asyncio.Future[None] | None":
         """Take the turn if it is free, and return None; else get in line: the future is done when the turn is had."""
-        if not self._taken:
-            self._taken = True
+        if not self.taken:
+            self.taken = True
             return None
         place = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
@@ -79,7 +76,7 @@ class Turn:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        self._taken = False
+        self.taken = False
 
     async def __aenter__(self) -> None:
         place = self.join()
@@ -183,7 +180,7 @@ class Session:
     def entry(self, inputs: Array, seq: int | None) -> Entry:
         """Return what goes into the log for a sequence."""
         tape, branch = (self.tape, None) if self.branch is None else (self.branch, self.tape)
-        data = np.ascontiguousarray(inputs, "<f4").tobytes()
+        data = inputs.tobytes() if LITTLE_ENDIAN else inputs.astype("<f4").tobytes()
         return Entry(tape, self.epoch, self.step, len(inputs), data, seq, branch)
 
     def advance(self, steps: int, seq: int | None) -> None:

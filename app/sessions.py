@@ -57,6 +57,9 @@ from app.waiting import settle
 
 T = TypeVar("T")
 
+Done = Callable[[Stepped | Duplicate | EngramError], None]
+"""Called with the outcome of a request to step."""
+
 logger = logging.getLogger(__name__)
 
 KEPT_RESULT_BYTES = 65_536
@@ -321,7 +324,7 @@ class SessionService:
         """
         return await self._submitted(session, Steps(inputs, trace, seq=seq))
 
-    def submit(self, session: Session, steps: Steps, done: Callable[[Stepped | Duplicate | EngramError], None]) -> None:
+    def submit(self, session: Session, steps: Steps, done: Done) -> None:
         """Step a session over a sequence; `done` is called with the result or the error, perhaps at once.
 
         All of it is carried out even if nobody needs the result any more. Errors: StepConflict where the session is at
@@ -408,15 +411,13 @@ class SessionService:
         """Return whether a session can be stepped without waiting: it is in an arena, and it is nobody's turn."""
         return (
             session.slot is not None
-            and session.turn.is_free
+            and not session.turn.taken
             and not self._closing
             and (self._logs or session.unlogged)
-            and session.is_next(steps.seq)
+            and (steps.seq is None or session.is_next(steps.seq))
         )
 
-    def _step_at_once(
-        self, session: Session, steps: Steps, done: Callable[[Stepped | Duplicate | EngramError], None]
-    ) -> None:
+    def _step_at_once(self, session: Session, steps: Steps, done: Done) -> None:
         """Step a session that is ready, in a turn that ends when the engine has answered."""
         session.turn.take()
         session.users += 1
@@ -431,29 +432,29 @@ class SessionService:
 
         Raises StepConflict, InvalidRequest, and as Engine.submit does.
         """
-        session.check_step(steps.if_step)
-        self._submit_rows([(session, steps)], lambda outcome: done(_settled(session, steps, outcome, 0)))
+        if steps.if_step is not None:
+            session.check_step(steps.if_step)
+        self._submit_rows(((session, steps),), lambda outcome: done(_settled(session, steps, outcome, 0)))
 
     def _submit_rows(self, asked: Sequence[tuple[Session, Steps]], done: Callable[[Outcome], None]) -> None:
         """Have the engine step sessions that are in an arena, by steps that are alike. Raises as Engine.submit does."""
-        first, (inputs, trace, _, _) = asked[0]
-        first.model.check_trace_bytes(trace, len(asked) * len(inputs), first.memory_size)
-        slots = [session.slot.number for session, _ in asked if session.slot is not None]
-        entries = [session.entry(steps.inputs, steps.seq) for session, steps in asked] if self._logs else None
+        session, (inputs, trace, _, _) = asked[0]
+        model = session.model
+        if trace:
+            model.check_trace_bytes(trace, len(asked) * len(inputs), session.memory_size)
+        slots = [each.slot.number for each, _ in asked if each.slot is not None]
+        entries = [each.entry(steps.inputs, steps.seq) for each, steps in asked] if self._logs else None
         rows = inputs[None] if len(asked) == 1 else np.stack([steps.inputs for _, steps in asked])
-        first.model.engine.submit([Run(slots, first.memory_size, rows, trace, done, entries)])
+        model.engine.submit((Run(slots, session.memory_size, rows, trace, done, entries),))
 
-    def _end_turn(
-        self,
-        session: Session,
-        done: Callable[[Stepped | Duplicate | EngramError], None],
-        outcome: Stepped | EngramError,
-    ) -> None:
+    def _end_turn(self, session: Session, done: Done, outcome: Stepped | EngramError) -> None:
         """Answer, and give the turn to the next, after what a step has left to do."""
-        if isinstance(outcome, EngramError) and outcome.unsettled:
-            self._follow_up(session, self._give_up(session), lambda: done(outcome))
-            return
-        if isinstance(outcome, Stepped) and self._logs and self._residents.snapshot_is_due(session):
+        if isinstance(outcome, EngramError):
+            if outcome.unsettled:
+                self._follow_up(session, self._give_up(session), lambda: done(outcome))
+                return
+            self._leave_turn(session)
+        elif self._logs and self._residents.snapshot_is_due(session):
             self._follow_up(session, self._residents.keep_later(session), lambda: None)
         else:
             self._leave_turn(session)
@@ -735,7 +736,7 @@ class SessionService:
         if self._closing:
             raise stopping()
         model = session.model.name
-        if not session.turn.is_free and self._waiting[model] >= self._limits.waiting:
+        if session.turn.taken and self._waiting[model] >= self._limits.waiting:
             raise QueueFull(f"{self._limits.waiting} requests wait for a session of {model}; try again later")
         self._waiting[model] += 1
         session.users += 1
@@ -764,12 +765,15 @@ class SessionService:
 
     def _use(self, session: Session) -> None:
         """Note that a session was used."""
-        session.used = self._clock()
-        if session.id in self._sessions:
-            self._touched[session.id] = session.used
-            self._sessions.move_to_end(session.id)
-            self._residents.use(session)
-            self._release(session)
+        name = session.id
+        now = session.used = self._clock()
+        if name in self._sessions:
+            self._touched[name] = now
+            self._sessions.move_to_end(name)
+            if session.slot is None:
+                self._release(session)
+            else:
+                self._residents.use(session)
 
     def _release(self, session: Session) -> None:
         """Forget a session that nobody uses and that is in no arena: it is in the store."""
@@ -848,7 +852,7 @@ def _advanced(session: Session, steps: Steps, result: Result) -> Stepped:
     session.logged += steps.inputs.nbytes + ROW_BYTES
     stepped = Stepped(result, session.step)
     if steps.seq is not None:
-        session.last = stepped if _bytes(result) <= KEPT_RESULT_BYTES else None
+        session.last = _to_keep(stepped)
     return stepped
 
 
@@ -863,6 +867,14 @@ def _outcome(task: "asyncio.Task[Stepped | Duplicate]") -> Stepped | Duplicate |
         return error
     logger.error("a step failed", exc_info=error)
     return InternalError("an unexpected error; the server's log has the details")
+
+
+def _to_keep(stepped: Stepped) -> Stepped | None:
+    """Return a result for its frame to come again, unless it is large; one that shares memory with others is copied."""
+    result, step = stepped
+    if _bytes(result) > KEPT_RESULT_BYTES:
+        return None
+    return Stepped(Result(result.outputs.copy(), result.trace), step) if len(result.outputs) == 1 else stepped
 
 
 def _bytes(result: Result) -> int:

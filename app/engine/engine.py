@@ -381,10 +381,12 @@ class Engine:
 
     def _finish(self, item: Run | Call, outcome: Any) -> None:
         """Call `done`, unless it was called before; of a call it always is, for it may have opened a slot."""
-        if item in self._waiting or isinstance(item, Call):
-            self._waiting.discard(item)
-            if item.done is not None:
-                report(item.done, outcome)
+        if item in self._waiting:
+            self._waiting.remove(item)
+        elif isinstance(item, Run):
+            return
+        if item.done is not None:
+            report(item.done, outcome)
 
 
 def _rows(inputs: Array) -> Array:

@@ -31,9 +31,10 @@ class Results(NamedTuple):
 
     def row(self, row: int) -> Result:
         """Return the result of one sequence. Raises the error of one that failed."""
-        if row in self.errors:
+        if self.errors and row in self.errors:
             raise self.errors[row]
-        return Result(self.outputs[row], {name: values[row] for name, values in self.trace.items()})
+        trace = {name: values[row] for name, values in self.trace.items()} if self.trace else {}
+        return Result(self.outputs[row], trace)
 
 
 class Replayed(NamedTuple):
@@ -81,7 +82,8 @@ class Run:
     transient: bool = field(init=False)
     position: int = 0
     """The number of steps taken."""
-    results: Results = field(init=False)
+    output_size: int = field(init=False)
+    results: Results | None = None
     errors: dict[int, EngramError] = field(default_factory=dict)
     """row -> why this sequence failed; it takes no more steps."""
     before: Sequence[Mapping[str, Array]] | None = None
@@ -119,23 +121,48 @@ class Run:
         return self.entries is not None
 
     def check_and_make_room(self, spec: Spec) -> None:
-        """Allocate the results, so that no step fails for want of memory. Raises MemoryError.
+        """Allocate the results of several steps, so that none of them fails for want of memory. Raises MemoryError.
 
         Raises ValueError where the inputs are of another width than those of the model.
         """
-        shape = (self.rows, self.steps)
-        if self.inputs.shape != (*shape, spec.input_size):
+        if self.inputs.shape[2] != spec.input_size:
             raise ValueError(f"inputs must be [R, T, {spec.input_size}], got {list(self.inputs.shape)}")
-        traces = {name: np.empty((*shape, *spec.trace[name]), np.float32) for name in self.trace}
-        self.results = Results(np.empty((*shape, spec.output_size), np.float32), traces, self.errors)
+        self.output_size = spec.output_size
+        if self.steps > 1 or self.trace:
+            self._make_room({name: spec.trace[name] for name in self.trace})
 
     def record(self, rows: Sequence[int], outputs: Array, traces: Mapping[str, Array]) -> None:
-        """Keep a copy of the outputs and traces, [rows, steps, ...], of the steps from `position` on."""
+        """Keep the outputs and traces, [rows, steps, ...], of the steps from `position` on.
+
+        Outputs of a single step may be kept as they are, a part of those of the batch; all else is copied. Raises
+        ValueError where they are of another shape.
+        """
+        if outputs.shape[2] != self.output_size:
+            raise ValueError(f"outputs must be [rows, steps, {self.output_size}], got {list(outputs.shape)}")
+        if self.results is None:
+            if len(rows) == self.rows:
+                self.results = Results(outputs, {}, self.errors)
+                return
+            self._make_room({})
+        room = self.outcome
         steps = slice(self.position, self.position + outputs.shape[1])
         chosen = slice(None) if len(rows) == self.rows else list(rows)
-        self.results.outputs[chosen, steps] = outputs
-        for name, values in self.results.trace.items():
+        room.outputs[chosen, steps] = outputs
+        for name, values in room.trace.items():
             values[chosen, steps] = traces[name]
+
+    @property
+    def outcome(self) -> Results:
+        """The results so far."""
+        if self.results is None:  # no row was stepped
+            self._make_room({})
+        assert self.results is not None
+        return self.results
+
+    def _make_room(self, trace: Mapping[str, Sequence[int]]) -> None:
+        shape = (self.rows, self.steps)
+        traces = {name: np.empty((*shape, *sizes), np.float32) for name, sizes in trace.items()}
+        self.results = Results(np.empty((*shape, self.output_size), np.float32), traces, self.errors)
 
 
 class Part(NamedTuple):

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -69,6 +69,7 @@ class Call:
     function: Callable[[Arenas], Any]
     done: Callable[[Any], None] | None
     released: bool = False
+    logged: Literal[False] = False
 
 
 Answers = list[tuple[Run | Call, Any]]
@@ -284,7 +285,7 @@ class Worker:
         for run in batch.runs:
             run.position += batch.steps
             if run.finished:
-                self._finish(run, run.results)
+                self._finish(run, run.outcome)
 
     def _step(self, parts: list[Part], steps: int) -> None:
         """Step the rows of runs of one memory size; a row that fails does so alone.
@@ -310,20 +311,25 @@ class Worker:
         self._scheduler.pace.note(memory_size, len(outputs), steps, seconds)
         report(self._observer.tick, len(outputs), seconds, steps)
         if steps == 1:
-            outputs, traces = outputs[:, None], {name: values[:, None] for name, values in traces.items()}
+            outputs = outputs[:, None]
+            traces = {name: values[:, None] for name, values in traces.items()} if traces else traces
         self._record(parts, outputs, traces, failed)
 
     def _compute(self, parts: list[Part], steps: int) -> tuple[Array, dict[str, Array]]:
         """Return outputs and traces, [rows, ...] of one step, [rows, steps, ...] of several."""
-        slots = [run.held[row] for run, rows in parts for row in rows]
-        taken = [_inputs(part, steps) for part in parts]
+        slots: list[int] = []
+        taken: list[Array] = []
+        names: dict[str, None] = {}
+        for run, rows in parts:
+            slots += run.held if len(rows) == run.rows else [run.held[row] for row in rows]
+            taken.append(run.inputs if run.steps == steps and not run.errors else _inputs(run, rows, steps))
+            if run.trace:
+                names.update(dict.fromkeys(run.trace))
         inputs = taken[0] if len(taken) == 1 else np.concatenate(taken)
         backend = self._arenas.backend(parts[0].run.memory_size)
-        prompt = backend.prompt()
-        if steps > 1 and prompt is not None:
+        if steps > 1 and (prompt := backend.prompt()) is not None:
             return prompt.run(slots, inputs), {}
-        names = list(dict.fromkeys([name for run, _ in parts for name in run.trace]))
-        return backend.step(slots, inputs[:, 0], names)
+        return backend.step(slots, inputs[:, 0], list(names))
 
     def _step_alone(self, parts: list[Part], steps: int, error: Exception) -> None:
         """Step rows one by one after their batch failed with an error, so that only those at fault fail."""
@@ -340,16 +346,17 @@ class Worker:
         """Keep the outputs and traces of rows that were stepped, and fail the others."""
         first = 0
         for run, rows in parts:
-            here = slice(first, first + len(rows))
+            end = first + len(rows)
+            own = {name: values[first:end] for name, values in traces.items()} if traces else traces
             try:
-                run.record(rows, outputs[here], {name: values[here] for name, values in traces.items()})
+                run.record(rows, outputs[first:end], own)
             except Exception as error:
                 for row in rows:
                     self._fail(run, row, error, lost=True)
             else:
                 if failed is not None:
                     self._fail_rows(run, rows, first, failed)
-            first += len(rows)
+            first = end
 
     def _fail_rows(self, run: Run, rows: Sequence[int], first: int, failed: RowsFailed) -> None:
         """Fail the rows of a run, which are those from `first` on of its batch, that the back end names."""
@@ -425,13 +432,11 @@ class Worker:
         logged: list[tuple[Run, Results]] = []
         others: Answers = []
         for item, outcome in outcomes:
-            if isinstance(item, Run) and item.logged and isinstance(outcome, Results):
+            if item.logged and isinstance(outcome, Results) and len(item.errors) < item.rows:
                 if item.released:  # while a step hung: for whoever waited, its steps were not taken
                     others.append((item, None))
-                elif len(item.errors) < item.rows:
-                    logged.append((item, outcome))
                 else:
-                    others.append((item, outcome))
+                    logged.append((item, outcome))
             else:
                 others.append((item, outcome))
         if others:
@@ -465,8 +470,7 @@ class Worker:
         self._loop.answer_logged(commit, [*logged])
 
 
-def _inputs(part: Part, steps: int) -> Array:
-    """Return the next inputs of a part of a run, [rows, steps, input_size]."""
-    run, rows = part
-    inputs = run.inputs if steps == run.steps else run.inputs[:, run.position : run.position + steps]
+def _inputs(run: Run, rows: Sequence[int], steps: int) -> Array:
+    """Return the next inputs of some rows of a run, [rows, steps, input_size]."""
+    inputs = run.inputs[:, run.position : run.position + steps]
     return inputs if len(rows) == run.rows else inputs[list(rows)]

@@ -228,7 +228,7 @@ def test_turns_are_had_in_order_and_passed_on_by_those_who_give_up():
         turn.leave()
         jobs[1].cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-        assert (had, turn.is_free) == (["c", "d"], True)
+        assert (had, turn.taken) == (["c", "d"], False)
 
     run(test())
 
@@ -665,7 +665,7 @@ def test_requests_that_wait_for_a_session_are_bounded():
                 jobs = [asyncio.ensure_future(sessions.step(session.id, ones(50)))]
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                assert not watched.turn.is_free
+                assert watched.turn.taken
             jobs += [asyncio.ensure_future(sessions.step(session.id, ones(1))) for _ in range(12)]
             results = await asyncio.gather(*jobs, return_exceptions=True)
             assert [type(result) for result in results] == [Stepped] * 9 + [QueueFull] * 4
@@ -683,7 +683,7 @@ def test_session_at_work_does_not_expire():
                 stepping = asyncio.ensure_future(sessions.step(session.id, ones(200)))
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                assert not watched.turn.is_free
+                assert watched.turn.taken
                 clock.now = 1000
                 await sessions.expire_idle()
             assert (await stepping).step == 200
