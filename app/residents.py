@@ -94,7 +94,7 @@ class Residents:
 
     async def packed(self, session: Session, step: int, state: Mapping[str, Array]) -> bytes:
         """Return a session at a step, with its state there, as a file."""
-        if _state_bytes(session) < LARGE:
+        if session.state_bytes < LARGE:
             return session.packed(step, state)
         return await asyncio.to_thread(session.packed, step, state)
 
@@ -205,7 +205,7 @@ class Residents:
 
     async def keep_later(self, session: Session) -> None:
         """Keep a snapshot of where a session is, written while the session goes on."""
-        passing = session.logged < _state_bytes(session)
+        passing = session.logged < session.state_bytes
         with _telling(session, "no snapshot of it was kept"):
             self._keep(session, await self._packed_now(session), passing)
 
@@ -242,7 +242,7 @@ class Residents:
 
         It is to be kept when the log has outgrown the state; after many steps, a passing one, to wake the session from.
         """
-        return session.logged >= _state_bytes(session) or session.step - session.kept >= SNAPSHOT_STEPS
+        return session.logged >= session.state_bytes or session.step - session.kept >= SNAPSHOT_STEPS
 
     async def free(self, session: Session) -> None:
         """Give up the slot of a session that has ended, and wait until it is free, unless the engine hangs or stops."""
@@ -272,10 +272,6 @@ def _claimed(store: Store, session: str, owner: str) -> tuple[Record | EndReason
     """Claim a session, and return also what its state is computed from."""
     found = store.claim(session, owner)
     return found, beginning(store, found.tape, found.step) if isinstance(found, Record) else None
-
-
-def _state_bytes(session: Session) -> int:
-    return session.model.shapes(session.memory_size).state_bytes
 
 
 @contextmanager

@@ -136,6 +136,11 @@ class Session:
     turn: Turn = field(default_factory=Turn)
     last: Stepped | None = None
     """What the last numbered frame gave."""
+    state_bytes: int = field(init=False)
+    """Bytes of its state."""
+
+    def __post_init__(self) -> None:
+        self.state_bytes = self.model.shapes(self.memory_size).state_bytes
 
     @property
     def info(self) -> SessionInfo:

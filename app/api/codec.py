@@ -48,7 +48,7 @@ def decode_json(data: bytes | str) -> dict[str, Any]:
             orjson.dumps(value)
         except (ValueError, TypeError, RecursionError):
             raise MalformedBody(f"this is not JSON: {error}", expected="a JSON object") from None
-    return _object(value)
+    return value if type(value) is dict else _object(value)
 
 
 def encode_json(document: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from app.backends.base import Array
+from app.backends.base import Array, are_ordinary
 from app.catalogue import InputFormat
 from app.errors import InvalidInput
 
@@ -69,13 +69,14 @@ def _pack_array(array: Array, expected: InputFormat) -> Array | None:
     shape = (len(array), expected.width)
     if array.dtype != np.float32 or array.shape != shape or expected.vocabulary_size is not None:
         return None
-    return array.copy() if np.isfinite(array).all() else None
+    return array.copy() if are_ordinary(array) or np.isfinite(array).all() else None
 
 
 def _pack_numbers(steps: list[Any], width: int) -> Array | None:
     """`struct` refuses numbers beyond float32, and the sum shows NaN and infinities."""
-    if {*map(type, steps)} != {list} or {*map(len, steps)} != {width}:
-        return None
+    for step in steps:
+        if type(step) is not list or len(step) != width:
+            return None
     numbers = steps[0] if len(steps) == 1 else list(itertools.chain.from_iterable(steps))
     if not NUMBERS.issuperset(map(type, numbers)) or not math.isfinite(sum(numbers)):
         return None

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from app.backends.base import Array, RowsFailed, Slots, failed_rows
+from app.backends.base import Array, RowsFailed, Slots, are_ordinary, failed_rows
 from app.backends.graph import Graph
 from models.kernels.coverage import NoKernel, is_bounded
 from models.kernels.fused import FusedStep
@@ -107,6 +107,8 @@ class FusedBackend:
         """Return the rows whose step may overflow from a state that the model can come to."""
         if not self._bounded:
             return list(range(len(inputs)))
+        if are_ordinary(inputs):
+            return []
         ordinary = np.abs(inputs) <= LARGEST_ORDINARY
         return [] if ordinary.all() else np.flatnonzero(~ordinary.reshape(len(inputs), -1).all(axis=1)).tolist()
 

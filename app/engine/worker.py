@@ -445,10 +445,12 @@ class Worker:
             self._log(logged)
 
     def _log(self, logged: list[tuple[Run, Results]]) -> None:
-        rows = [(run, row) for run, _ in logged for row in run.active]
-        entries = [run.entries[row] for run, row in rows if run.entries is not None]
+        entries: list[Any] = []
+        for run, _ in logged:
+            assert run.entries is not None, "what is logged has entries"
+            entries += [run.entries[row] for row in run.active] if run.errors else run.entries
         commit = object()
-        done = functools.partial(self._deliver_logged, commit, logged, rows)
+        done = functools.partial(self._deliver_logged, commit, logged)
         self._loop.commits(commit)
         try:
             self._journal.commit(entries, done)
@@ -457,16 +459,14 @@ class Worker:
             done([StoreFailed("what was done could not be written; the server's log says why")] * len(entries))
 
     def _deliver_logged(
-        self,
-        commit: object,
-        logged: list[tuple[Run, Results]],
-        rows: list[tuple[Run, int]],
-        errors: Sequence[EngramError | None],
+        self, commit: object, logged: list[tuple[Run, Results]], errors: Sequence[EngramError | None]
     ) -> None:
         """Pass on the outcomes of runs that were logged, from whatever thread the journal is in."""
-        for (run, row), error in zip(rows, errors, strict=True):
-            if error is not None:
-                run.errors[row] = error
+        if any(errors):
+            rows = [(run, row) for run, _ in logged for row in run.active]
+            for (run, row), error in zip(rows, errors, strict=True):
+                if error is not None:
+                    run.errors[row] = error
         self._loop.answer_logged(commit, [*logged])
 
 
