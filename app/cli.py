@@ -622,6 +622,7 @@ def _add_bench_serve(benchmarks: Commands) -> None:
         metavar="PERCENT",
         help="also requests at fixed times: so many percent of the rate, as in 50 80 95",
     )
+    parser.add_argument("--triton", type=Path, metavar="DIR", help="also NVIDIA Triton, which a package put there")
     parser.add_argument("--idle", type=_positive, metavar="N", help="measure N idle WebSockets in place of all else")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to a JSON file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the processor time of a request, as PNG")
@@ -648,6 +649,7 @@ def _bench_serve(options: argparse.Namespace) -> int:
         options.command_line,
         options.json,
         options.plot,
+        options.triton,
     )
     return 0
 

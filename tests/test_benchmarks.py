@@ -29,8 +29,8 @@ from benchmarks.kernels.sizes import SIZES, random_bits, random_model
 from benchmarks.load import SOURCE, LoadFailed, Request, program, running_load
 from benchmarks.peers import Peer
 from benchmarks.serve import idle, measuring, tables
-from benchmarks.serve.paths import PATHS
-from benchmarks.serve.servers import SERVERS, Running, running_servers
+from benchmarks.serve.paths import PATHS, Asked
+from benchmarks.serve.servers import SERVERS, TRITON, Running, running_servers
 from benchmarks.serve.setting import Setting
 from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
@@ -187,7 +187,7 @@ def rows_of(printed, table):
 def served_by(path):
     """Return the servers that a run measures here on a path."""
     engram_servers = ["ack", "none"] if path.sessions else ["ack"]
-    return [*engram_servers, *(name for name in path.beside if not SERVERS[name].missing)]
+    return [*engram_servers, *(name for name in path.beside if not SERVERS[name].missing and name != TRITON)]
 
 
 def test_serve_has_a_row_for_each_path_number_of_connections_and_server(serve_run):
@@ -206,6 +206,7 @@ def test_serve_says_what_was_run_on_what_and_how_each_server_was_started(serve_r
     assert re.search(r"; (libengram-linux-\S+|no fused kernels)\.\n", printed)
     assert "; `engram serve --max-batch 3 --max-queue 1024 --max-resident 4096 --durability ack`\n" in printed
     assert all(f"\n- {name}: " in printed for name in (*PATHS, "ack", "none", "echo", "picows", "plain", "ceiling"))
+    assert "\n- triton: left out; pip install --no-deps --target DIR nvidia-pytriton==" in printed
 
 
 def test_serve_tells_ratios_of_each_path_and_the_open_loop(serve_run):
@@ -351,7 +352,7 @@ def setting(tmp_path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_server_that_answers_something_else_than_the_model_is_not_timed(echo, setting, path):
-    wrong = Running("plain", SERVERS["plain"], echo, setting.model)
+    wrong = Running("plain", SERVERS["plain"], echo, setting.model, input_size=10)
     with pytest.raises(WrongOutputs, match=f"not timed, plain: outputs over {path}: expected a difference of at most"):
         measuring.check(setting, PATHS[path], wrong)
 
@@ -378,7 +379,7 @@ def test_session_that_is_not_where_its_answers_say_is_refused_unless_its_connect
 
 
 def test_time_of_a_server_includes_its_processes():
-    burn = "import time\nwhile time.process_time() < 0.2: pass\nprint('burned', flush=True)\ntime.sleep(60)"
+    burn = "import time\nwhile time.process_time() < 0.4: pass\nprint('burned', flush=True)\ntime.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, process_group=0) as process:
         assert process.stdout.readline() == b"burned\n"
@@ -548,6 +549,22 @@ def test_load_generator_that_cannot_be_compiled_says_why(tmp_path, monkeypatch):
     with pytest.raises(LoadFailed, match="undeclared identifier 'nothing'"):
         program()
     assert list((tmp_path / "cache" / "engram").iterdir()) == []
+
+
+def test_missing_triton_is_told_before_anything_is_measured(tmp_path, capsys):
+    assert cli.main(["bench", "serve", "--triton", str(tmp_path), "--data-root", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert f"engram: no Triton in {tmp_path}; to get it: pip install --no-deps --target {tmp_path} nvid" in printed.err
+    assert printed.out == ""
+
+
+def test_request_to_triton_names_its_sequence_by_a_number_above_0():
+    path = PATHS["post"].for_triton
+    request = path.request(Asked("dnc-copy", ["s0"], np.ones((1, 1, 2), np.float32)))
+    told = json.loads(request.payload)
+    assert request.path == "/v2/models/engram/infer"
+    assert told["parameters"] == {"sequence_id": 1, "sequence_start": False}
+    assert told["inputs"] == [{"name": "INPUT", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 1.0]}]
 
 
 def test_more_connections_than_the_system_allows_are_refused_before_anything_runs(capsys):

@@ -3,6 +3,7 @@
     echo            uvicorn decodes a frame or a POST, cuts the inputs to the outputs' width, encodes them: no model
     picows_echo     the same frames by picows, a WebSocket server in C
     plain           FastAPI, the torch model, a dictionary of states: what one writes in an hour
+    triton          NVIDIA Triton with its Python back end and the torch model
 
 Each takes a free port of 127.0.0.1 and says on stderr which.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.serve.measuring import Compared, Plan
 from benchmarks.serve.paths import PATHS
-from benchmarks.serve.servers import SERVERS, running_servers, told_commands
+from benchmarks.serve.servers import chosen_servers, running_servers, told_commands
 from benchmarks.serve.setting import Setting, allow_connections, heading
 from benchmarks.serve.tables import OPEN_LOOP, RATIOS, SERVED, Report
 from benchmarks.table import print_table
@@ -27,13 +27,15 @@ def run(
     command: str,
     json_file: Path | None = None,
     plot_file: Path | None = None,
+    triton: Path | None = None,
 ) -> None:
     """Print the tables of some paths at each number of connections.
 
     percents: shares of the closed loop's rate at which the open loop is measured too. data_root: where the servers'
     data directories go for the time of the run, if not below the current directory. command: how this was started.
-    json_file, plot_file: where all figures, and a plot, go too. Raises WrongOutputs where a server answers what it
-    should not, or loses a step, TooManyConnections, LoadFailed.
+    json_file, plot_file: where all figures, and a plot, go too. triton: where the package with Triton is, if it is to
+    be measured too. Raises WrongOutputs where a server answers what it should not, or loses a step, FileNotFoundError
+    where there is no Triton, TooManyConnections, LoadFailed.
     """
     if plot_file:
         from benchmarks.serve.plot import plot  # needs matplotlib: told before anything is measured
@@ -41,8 +43,8 @@ def run(
     chosen = [PATHS[name] for name in paths]
     with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
         sessions = max(connections) * max(1, *(path.sessions for path in chosen))
-        setting = Setting(checkpoints, model, sessions, Path(directory))
-        names, left_out = chosen_servers(durabilities, [name for path in chosen for name in path.beside])
+        setting = Setting(checkpoints, model, sessions, Path(directory), triton)
+        names, left_out = chosen_servers(durabilities, [name for path in chosen for name in path.beside], triton)
         head = [*heading(command), f"Medians of {rounds} rounds of {seconds:g} s for each; all share the cores.", ""]
         head += [*(f"- {path.name}: {path.about}" for path in chosen), *told_commands(names, setting), *left_out]
         print(*head, sep="\n", flush=True)
@@ -56,18 +58,6 @@ def run(
         json_file.write_text(json.dumps({"setting": head, "results": list(map(told, report.results))}, indent=2))
     if plot_file:
         plot(report.results, plot_file)
-
-
-def chosen_servers(durabilities: Sequence[str], beside: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the servers to run, and a line for each that is left out."""
-    names, told = list(durabilities), []
-    for name in dict.fromkeys(beside):
-        missing = SERVERS[name].missing
-        if missing:
-            told.append(f"- {name}: left out; pip install {' '.join(missing)}")
-        else:
-            names.append(name)
-    return names, told
 
 
 def told(compared: Compared) -> dict[str, Any]:

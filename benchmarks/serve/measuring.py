@@ -126,7 +126,7 @@ def check(setting: Setting, path: ServedPath, running: Running) -> None:
     """Compare what new sessions answer over a path with what is due. Raises WrongOutputs."""
     if running.candidate.answers == "request":
         return
-    backend = FusedBackend(setting.checkpoint, max(1, path.sessions))
+    path, backend = running.candidate.asked(path), FusedBackend(setting.checkpoint, max(1, path.sessions))
     sessions, width = running.open(path.sessions), backend.spec.input_size
     questions = [_asked(path, setting.model, sessions, width, seed) for seed in range(CHECKED_REQUESTS)]
     slots = [backend.open() for _ in sessions]
@@ -208,6 +208,7 @@ class Link:
 def _linked(plan: Plan, path: ServedPath, connections: int, name: str) -> Iterator[Link]:
     """Connect a load generator to a server; in the end, count what it asked of each session."""
     running = plan.servers[name]
+    path = running.candidate.asked(path)
     ids = running.sessions(connections * path.sessions)
     groups = [ids[number * path.sessions : (number + 1) * path.sessions] for number in range(connections)]
     requests = [path.request(_asked(path, running.model, group, plan.input_size, 0)) for group in groups]

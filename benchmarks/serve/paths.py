@@ -6,7 +6,7 @@ A new way is a new entry: how a request is written and an answer read, where it 
 import http.client
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgpack
@@ -22,6 +22,8 @@ from benchmarks.timing import WrongOutputs
 
 ECHO = "echo"
 """The server beside which ratios are told."""
+
+TRITON_TARGET = "/v2/models/engram/infer"
 
 
 class Asked(NamedTuple):
@@ -51,6 +53,11 @@ class ServedPath:
     beside: tuple[str, ...]
     """The servers that are measured beside Engram's, in order: keys of benchmarks.serve.servers.SERVERS."""
     subprotocol: str = ""
+
+    @property
+    def for_triton(self) -> "ServedPath":
+        """Return the way to the same steps of Triton."""
+        return replace(self, target=TRITON_TARGET, encode=_triton_step, decode=_triton_outputs)
 
     def request(self, asked: Asked) -> Request:
         """Return what a connection sends again and again."""
@@ -89,6 +96,21 @@ def _stream_each(server: Server, path: ServedPath, requests: Sequence[Request]) 
 
 
 # How requests are written and answers are read
+
+
+def triton_request(session: str, inputs: Array, start: bool) -> bytes:
+    """Return a request of Triton's for a step of a sequence, whose number is in the session's name, or to open it."""
+    values = {"name": "INPUT", "shape": inputs.shape, "datatype": "FP32", "data": inputs.ravel()}
+    sequence = {"sequence_id": int(session[1:]) + 1, "sequence_start": start}
+    return orjson.dumps({"parameters": sequence, "inputs": [values]}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _triton_step(asked: Asked) -> bytes:
+    return triton_request(asked.sessions[0], asked.inputs[0], start=False)
+
+
+def _triton_outputs(answer: bytes) -> Array:
+    return np.array([[orjson.loads(answer)["outputs"][0]["data"]]], np.float32)
 
 
 def _json_steps(asked: Asked) -> bytes:
@@ -148,7 +170,7 @@ PATHS = {
             steps=1,
             encode=_json_steps,
             decode=_json_outputs,
-            beside=(ECHO, "plain", "ceiling"),
+            beside=(ECHO, "plain", "triton", "ceiling"),
         ),
         ServedPath(
             name="infer",

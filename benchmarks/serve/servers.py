@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from benchmarks.floors.triton import RECIPE, tritonserver
 from benchmarks.load import program
-from benchmarks.serve.paths import ECHO
+from benchmarks.serve.paths import ECHO, TRITON_TARGET, ServedPath, triton_request
 from benchmarks.serve.setting import Setting
 from benchmarks.server import Server, running, running_server
 from benchmarks.timing import WrongOutputs
@@ -30,6 +33,8 @@ class Candidate:
     durability: str = ""
     needs: tuple[str, ...] = ()
     """Packages without which it is left out."""
+    asked: Callable[[ServedPath], ServedPath] = lambda path: path
+    """How it is asked on a path."""
 
     @property
     def missing(self) -> list[str]:
@@ -48,9 +53,17 @@ def _plain(setting: Setting) -> Sequence[str]:
     return sys.executable, "-m", "benchmarks.floors.plain", str(setting.checkpoint)
 
 
+def _triton(setting: Setting) -> Sequence[str]:
+    assert setting.triton, "it is left out where there is none"
+    words = str(setting.checkpoint), str(setting.triton), str(setting.sessions)
+    return sys.executable, "-m", "benchmarks.floors.triton", *words
+
+
 def _ceiling(_: Setting) -> Sequence[str]:
     return str(program()), "echo"
 
+
+TRITON = "triton"
 
 SERVERS = {
     "ack": Candidate("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
@@ -64,6 +77,13 @@ SERVERS = {
         needs=("picows", "multidict", "python_socks", "uvloop"),
     ),
     "plain": Candidate("FastAPI, torch, a dictionary of states", answers="outputs", command=_plain, needs=("torch",)),
+    TRITON: Candidate(
+        "NVIDIA Triton, its Python back end, torch, batches of sequences by the strategy oldest",
+        answers="outputs",
+        command=_triton,
+        needs=("torch",),
+        asked=lambda path: path.for_triton,
+    ),
     "ceiling": Candidate("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
 }
 
@@ -76,6 +96,7 @@ class Running:
     candidate: Candidate
     server: Server
     model: str
+    input_size: int
     steps: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -94,6 +115,8 @@ class Running:
             ids = open_sessions(self.server, self.model, count)
         else:
             ids = [f"s{len(self.steps) + number}" for number in range(count)]
+        if self.name == TRITON:
+            _start_sequences(self.server, ids, self.input_size)
         self.steps |= dict.fromkeys(ids, (0, 0))
         return ids
 
@@ -120,8 +143,9 @@ class Running:
 def running_servers(names: Sequence[str], setting: Setting) -> Iterator[Mapping[str, Running]]:
     """Run servers, all at the same time, and end them."""
     with ExitStack() as stack:
+        model, width = setting.model, read_manifest(setting.checkpoint).input_size
         yield {
-            name: Running(name, SERVERS[name], stack.enter_context(_started(name, setting)), setting.model)
+            name: Running(name, SERVERS[name], stack.enter_context(_started(name, setting)), model, width)
             for name in names
         }
 
@@ -149,6 +173,18 @@ def _open(connection: http.client.HTTPConnection, model: str) -> str:
     return session
 
 
+def _start_sequences(server: Server, ids: Sequence[str], input_size: int) -> None:
+    """Open sequences of Triton's: it wants a request for it, whose step our model there does not take."""
+    with closing(http.client.HTTPConnection(server.address)) as connection:
+        for session in ids:
+            body = triton_request(session, np.zeros((1, input_size), np.float32), start=True)
+            connection.request("POST", TRITON_TARGET, body)
+            answer = connection.getresponse()
+            told = answer.read()
+            if answer.status != 200:
+                raise WrongOutputs(f"triton: no sequence was opened: {told!r}")
+
+
 def told_commands(names: Sequence[str], setting: Setting) -> Iterator[str]:
     """Yield a line for each server: its name, what it is and how it is started."""
     for name in names:
@@ -158,3 +194,21 @@ def told_commands(names: Sequence[str], setting: Setting) -> Iterator[str]:
         else:
             words = [Path(word).name if Path(word).is_absolute() else word for word in candidate.command(setting)]
         yield f"- {name}: {candidate.about}; `{shlex.join(words)}`"
+
+
+def chosen_servers(
+    durabilities: Sequence[str], beside: Sequence[str], triton: Path | None
+) -> tuple[list[str], list[str]]:
+    """Return the servers to run, and a line for each that is left out. Raises FileNotFoundError for Triton."""
+    names, told = list(durabilities), []
+    for name in dict.fromkeys(beside):
+        missing = SERVERS[name].missing
+        if missing:
+            told.append(f"- {name}: left out; pip install {' '.join(missing)}")
+        elif name == TRITON and triton is None:
+            told.append(f"- {name}: left out; {RECIPE.format(directory='DIR')}, then --triton DIR")
+        else:
+            names.append(name)
+    if triton:
+        tritonserver(triton)
+    return names, told

@@ -17,12 +17,16 @@ class TooManyConnections(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What servers serve, to how many sessions at a time. data: a directory for what they keep."""
+    """What servers serve, to how many sessions at a time.
+
+    data: a directory for what they keep. triton: where the package with Triton is, if it is to be measured.
+    """
 
     checkpoints: Path
     model: str
     sessions: int
     data: Path
+    triton: Path | None = None
 
     @property
     def checkpoint(self) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.serve.measuring import Compared, Plan, measure
 from benchmarks.serve.paths import ECHO
+from benchmarks.serve.servers import TRITON
 from benchmarks.table import Row, Table, figure
 
 FIGURES = ("rate", "p50_ms", "p99_ms", "load_cpu", "cpu")
@@ -88,6 +89,7 @@ def _ratio_rows(report: Report) -> Iterator[Row]:
             compared.ratio("rate", engram, "none") if engram != "none" else None,
             compared.ratio("cpu", "picows", ECHO),
             compared.ratio("cpu", "plain", engram),
+            compared.ratio("cpu", TRITON, engram),
         )
         yield compared.path.name, compared.connections, engram, backend, *map(_cell, ratios)
 
@@ -108,6 +110,7 @@ RATIOS: Table[Report] = Table(
         "requests/s: Engram / none",
         "picows / echo",
         "plain / Engram",
+        "Triton / Engram",
     ),
     _ratio_rows,
 )
