@@ -36,7 +36,7 @@ InputSequence = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS]})]
 SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS, BATCH]})]
 ManySequences = Annotated[Any, WithJsonSchema(BATCH)]
 Number = Annotated[int, Field(ge=0, le=LARGEST)]
-Count = Annotated[int | None, Field(ge=0, le=LARGEST)]
+Counts = Annotated[list[Number | None], FailFast()]
 MemorySize = Annotated[
     int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
 ]
@@ -84,8 +84,8 @@ class ManyRequest(Request):
 
 
 class ManyStepsRequest(ManyRequest):
-    sessions: list[Name] = Field(description="[B], ids of sessions")
-    if_steps: list[Count] | None = Field(
+    sessions: Annotated[list[Name], FailFast()] = Field(description="[B], ids of sessions")
+    if_steps: Counts | None = Field(
         None, description="[B]: do not step a session (step_conflict) unless it is at this step"
     )
 
@@ -93,14 +93,14 @@ class ManyStepsRequest(ManyRequest):
 class ManyFrame(ManyRequest):
     """Steps of many sessions of one socket, each by the number that it got when it was opened there."""
 
-    sessions: list[Number]
-    seqs: list[Count] | None = None
+    sessions: Annotated[list[Number], FailFast()]
+    seqs: Counts | None = None
 
 
 class OpenFrame(Request):
     """Sessions to go on with by a socket: some that are open, or new ones of a model."""
 
-    open: list[Name] | None = None
+    open: Annotated[list[Name], FailFast()] | None = None
     model: Name | None = None
     count: int = Field(1, ge=1, le=LARGEST)
     memory_size: MemorySize = None

@@ -16,13 +16,22 @@ from pydantic import ValidationError
 from app.api.codec import encode_msgpack
 from app.api.inputs import brief, parse_sequence, parse_sequences
 from app.api.requests import read_document, read_frame, read_infer, read_steps
-from app.api.schemas import FrameRequest, InferRequest, OpenRequest, Request, RewindRequest, StepsRequest
+from app.api.schemas import (
+    FrameRequest,
+    InferRequest,
+    ManyFrame,
+    ManyRequest,
+    ManyStepsRequest,
+    OpenRequest,
+    Request,
+    StepsRequest,
+)
 from app.catalogue import InputFormat
 from app.errors import EngramError, InvalidInput, InvalidRequest
 from tests.calls import python_calls
 
 PAIRS, TOKENS = InputFormat(2), InputFormat(1, vocabulary_size=7)
-REQUESTS = [*Request.__subclasses__(), RewindRequest]
+REQUESTS = sorted({*Request.__subclasses__(), *ManyRequest.__subclasses__()} - {ManyRequest}, key=lambda r: r.__name__)
 
 
 def test_infer_request_is_read_with_its_inputs_apart():
@@ -247,6 +256,6 @@ def test_names_are_bounded_in_number_and_length():
         assert refusal.value.more["place"] == place
     with pytest.raises(InvalidRequest, match="model: String should have at most 255 characters"):
         read_document(json.dumps({"model": "m" * 256}).encode(), OpenRequest)
-    assert {InferRequest, StepsRequest, FrameRequest} == {
+    assert {InferRequest, StepsRequest, FrameRequest, ManyStepsRequest, ManyFrame} == {
         request for request in REQUESTS if "trace" in request.model_fields
     }
