@@ -36,7 +36,7 @@ InputSequence = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS]})]
 SequenceOrBatch = Annotated[Any, WithJsonSchema({"anyOf": [SEQUENCE, TOKENS, BATCH]})]
 ManySequences = Annotated[Any, WithJsonSchema(BATCH)]
 Number = Annotated[int, Field(ge=0, le=LARGEST)]
-Counts = Annotated[list[Number | None], FailFast()]
+Counts = Annotated[list[Number | None] | None, FailFast()]
 MemorySize = Annotated[
     int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
 ]
@@ -85,22 +85,20 @@ class ManyRequest(Request):
 
 class ManyStepsRequest(ManyRequest):
     sessions: Annotated[list[Name], FailFast()] = Field(description="[B], ids of sessions")
-    if_steps: Counts | None = Field(
-        None, description="[B]: do not step a session (step_conflict) unless it is at this step"
-    )
+    if_steps: Counts = Field(None, description="[B]: do not step a session (step_conflict) unless it is at this step")
 
 
 class ManyFrame(ManyRequest):
     """Steps of many sessions of one socket, each by the number that it got when it was opened there."""
 
     sessions: Annotated[list[Number], FailFast()]
-    seqs: Counts | None = None
+    seqs: Counts = None
 
 
 class OpenFrame(Request):
     """Sessions to go on with by a socket: some that are open, or new ones of a model."""
 
-    open: Annotated[list[Name], FailFast()] | None = None
+    open: Annotated[list[Name] | None, FailFast()] = None
     model: Name | None = None
     count: int = Field(1, ge=1, le=LARGEST)
     memory_size: MemorySize = None
