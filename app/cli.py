@@ -37,7 +37,7 @@ NOT_RECORDED = ("--resume", "--save", "--json")
 SERVED_BACKENDS = ("fused", "onnx")
 """The keys of benchmarks.served_steps.BACKENDS."""
 
-SERVED_PATHS = ("ws-json", "ws-msgpack", "post", "infer")
+SERVED_PATHS = ("ws-json", "ws-msgpack", "post", "steps", "streams", "infer")
 """The keys of benchmarks.serve.paths.PATHS."""
 
 SERVED_DURABILITIES = ("ack", "none", "interval")

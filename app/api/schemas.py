@@ -95,6 +95,15 @@ class ManyFrame(ManyRequest):
     seqs: Counts = None
 
 
+class StreamsQuery(BaseModel):
+    """The parameters of /streams: sessions to open at once, as by an OpenFrame."""
+
+    open: str | None = None
+    model: Name | None = None
+    count: int = Field(1, ge=1, le=LARGEST)
+    memory_size: MemorySize = None
+
+
 class OpenFrame(Request):
     """Sessions to go on with by a socket: some that are open, or new ones of a model."""
 

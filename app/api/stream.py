@@ -27,7 +27,7 @@ from app.api.decoders import Decoders
 from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings
 from app.api.many import Answer, Many, asked_of, document, parse_many
 from app.api.requests import read_frame
-from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, parse
+from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, parse
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, InvalidRequest, NotFound, SessionGone
 from app.metrics import Metrics
@@ -174,8 +174,12 @@ class Streams(Channel):
         self._opened: list[Session] = []
 
     async def serve(self) -> None:
-        self.send({"type": "streams", "models": [model.name for model in self._models]})
+        query = parse(StreamsQuery, dict(self._socket.query_params))
+        names = query.open.split(",") if query.open is not None else None
         try:
+            if names is not None or query.model is not None:
+                await self._open(OpenFrame(**query.model_dump() | {"open": names}))
+            self.send({"type": "streams", "models": [model.name for model in self._models], **self._opened_from(0)})
             await self.listen()
         finally:
             for session in self._opened:
@@ -187,7 +191,7 @@ class Streams(Channel):
 
     def carry_out(self, frame: Any) -> None:
         if isinstance(frame, OpenFrame):
-            self.do(self._open(frame))
+            self.do(self._open_more(frame))
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
         asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
@@ -206,8 +210,17 @@ class Streams(Channel):
     def _tell(self, frame: Many, answers: Sequence[Answer]) -> None:
         self.answer({"type": "results", **document(frame, answers)})
 
+    async def _open_more(self, frame: OpenFrame) -> None:
+        first = len(self._opened)
+        await self._open(frame)
+        self.answer({"type": "sessions", **self._opened_from(first)})
+
+    def _opened_from(self, first: int) -> dict[str, Any]:
+        """Return what a client is told of the sessions with the numbers from `first` on."""
+        return {"first": first, "sessions": [_where(session) for session in self._opened[first:]]}
+
     async def _open(self, frame: OpenFrame) -> None:
-        """Open sessions, or find them, and tell where they stand; what cannot be had ends the channel."""
+        """Open sessions, or find them. Raises the error of one that cannot be had, which ends the channel."""
         first = len(self._opened)
         names = frame.open
         if (names is None) is (frame.model is None):
@@ -227,9 +240,6 @@ class Streams(Channel):
             )
         for number in range(count):
             self._opened.append(await self._sessions.watch(names[number] if names else await self._new(frame)))
-        self.answer(
-            {"type": "sessions", "first": first, "sessions": [_where(session) for session in self._opened[first:]]}
-        )
 
     async def _new(self, frame: OpenFrame) -> str:
         assert frame.model is not None

@@ -35,6 +35,8 @@
 #include <unistd.h>
 
 #define FIRST_ROOM 4096   /* bytes of a connection's input, at first; it doubles as needed */
+#define PATH_ROOM 8000    /* bytes of the path of a request, with a zero behind them */
+#define HEAD_ROOM 8400    /* bytes of the head of a request */
 #define GRACE 30.0        /* seconds that answers are waited for after a turn */
 #define CONNECT_TIME 60.0 /* seconds that all connections may take to open */
 #define EVENTS 256
@@ -203,7 +205,7 @@ static bytes joined(const char *head, size_t head_size, const char *payload, siz
 }
 
 static request http_request(const char *path, const char *payload, size_t size) {
-    char head[1024];
+    char head[HEAD_ROOM];
     int used = snprintf(head, sizeof head,
                         "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                         "Content-Length: %zu\r\n\r\n",
@@ -213,7 +215,7 @@ static request http_request(const char *path, const char *payload, size_t size) 
 
 static request frame_request(const char *path, const char *payload, size_t size, enum opcode opcode,
                              const char *subprotocol) {
-    char head[1024], frame[14];
+    char head[HEAD_ROOM], frame[14];
     int used = snprintf(head, sizeof head,
                         "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
@@ -227,9 +229,9 @@ static request *read_requests(const char *path, const char *mode, const char *su
     FILE *file = fopen(path, "rb");
     if (!file) stop(path);
     request *requests = NULL;
-    char target[513], *payload = NULL;
+    char target[PATH_ROOM], *payload = NULL;
     size_t size;
-    for (*count = 0; fscanf(file, "%512s %zu", target, &size) == 2; ++*count) {
+    for (*count = 0; fscanf(file, "%7999s %zu", target, &size) == 2; ++*count) {
         payload = grown(payload, size + 1);
         requests = grown(requests, (size_t)(*count + 1) * sizeof *requests);
         if (fgetc(file) != '\n' || fread(payload, 1, size, file) != size) stop(path);

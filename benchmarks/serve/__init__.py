@@ -42,7 +42,7 @@ def run(
     allow_connections(max(connections))
     chosen = [PATHS[name] for name in paths]
     with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
-        sessions = max(connections) * max(1, *(path.sessions for path in chosen))
+        sessions = max(max(path.counts(connections), default=1) * max(1, path.sessions) for path in chosen)
         setting = Setting(checkpoints, model, sessions, Path(directory), triton)
         names, left_out = chosen_servers(durabilities, [name for path in chosen for name in path.beside], triton)
         head = [*heading(command), f"Medians of {rounds} rounds of {seconds:g} s for each; all share the cores.", ""]

@@ -115,7 +115,7 @@ def measure(plan: Plan) -> Iterator[Compared]:
     for path in plan.paths:
         for name in plan.names(path):
             check(plan.setting, path, plan.servers[name])
-        for connections in plan.connections:
+        for connections in path.counts(plan.connections):
             yield take_turns(plan, path, connections)
     for running in plan.servers.values():
         if running.is_engram:

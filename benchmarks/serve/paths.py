@@ -42,7 +42,7 @@ class ServedPath:
     about: str
     kind: Kind
     target: str
-    """The path of the URL; {session} stands for the first session of a request."""
+    """The path of the URL; {session} stands for the first session of a request, {sessions} for all of them."""
     sessions: int
     """Sessions of one request; 0: it has none, and its steps begin from a fresh state."""
     steps: int
@@ -53,6 +53,12 @@ class ServedPath:
     beside: tuple[str, ...]
     """The servers that are measured beside Engram's, in order: keys of benchmarks.serve.servers.SERVERS."""
     subprotocol: str = ""
+    most: int = 100_000
+    """Connections that it is measured with, at most: with many sessions each, few are enough."""
+
+    def counts(self, connections: Sequence[int]) -> list[int]:
+        """Return the numbers of connections that it is measured with."""
+        return [count for count in connections if count <= self.most]
 
     @property
     def for_triton(self) -> "ServedPath":
@@ -61,7 +67,9 @@ class ServedPath:
 
     def request(self, asked: Asked) -> Request:
         """Return what a connection sends again and again."""
-        target = self.target.format(session=asked.sessions[0] if asked.sessions else "")
+        target = self.target.format(
+            session=asked.sessions[0] if asked.sessions else "", sessions=",".join(asked.sessions)
+        )
         return Request(target, self.encode(asked))
 
     def ask(self, server: Server, requests: Sequence[Request]) -> list[bytes]:
@@ -125,6 +133,27 @@ def _msgpack_steps(asked: Asked) -> bytes:
     return frame(asked.inputs[0])
 
 
+def _json_steps_of_many(asked: Asked) -> bytes:
+    asks = {"sessions": list(asked.sessions), "inputs": asked.inputs}
+    return orjson.dumps(asks, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _msgpack_steps_of_many(asked: Asked) -> bytes:
+    raw = {"shape": asked.inputs.shape, "data": asked.inputs.tobytes()}
+    packed: bytes = msgpack.packb({"sessions": list(range(len(asked.sessions))), "inputs": raw})
+    return packed
+
+
+def _json_outputs_of_many(answer: bytes) -> Array:
+    return np.array(orjson.loads(answer)["outputs"], np.float32)
+
+
+def _msgpack_outputs_of_many(answer: bytes) -> Array:
+    outputs = msgpack.unpackb(answer)["outputs"]
+    values: Array = np.frombuffer(outputs["data"], "<f4").reshape(outputs["shape"])
+    return values
+
+
 def _json_outputs(answer: bytes) -> Array:
     return np.array([orjson.loads(answer)["outputs"]], np.float32)
 
@@ -171,6 +200,31 @@ PATHS = {
             encode=_json_steps,
             decode=_json_outputs,
             beside=(ECHO, "plain", "triton", "ceiling"),
+        ),
+        ServedPath(
+            name="steps",
+            about="POST /steps, 64 sessions a request, 1 step, JSON",
+            kind="http",
+            target="/steps",
+            sessions=64,
+            steps=1,
+            encode=_json_steps_of_many,
+            decode=_json_outputs_of_many,
+            beside=(ECHO, "ceiling"),
+            most=8,
+        ),
+        ServedPath(
+            name="streams",
+            about="WebSocket /streams, a frame of 256 sessions, 1 step, msgpack",
+            kind="ws-binary",
+            target="/streams?open={sessions}",
+            sessions=256,
+            steps=1,
+            encode=_msgpack_steps_of_many,
+            decode=_msgpack_outputs_of_many,
+            beside=(ECHO, "ceiling"),
+            subprotocol=PROTOCOL,
+            most=4,
         ),
         ServedPath(
             name="infer",

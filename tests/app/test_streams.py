@@ -7,7 +7,7 @@ import httpx
 import msgpack
 import numpy as np
 import pytest
-from websockets.sync.client import ClientConnection
+from websockets.sync.client import ClientConnection, connect
 
 from tests.app.harness import running_server
 from tests.app.test_stream import receive, refusal, stream
@@ -85,6 +85,27 @@ def test_frame_that_comes_again_steps_no_session_twice(server):
         again = ask(connection, open=[session["session"] for session in opened])
         assert [(session["step"], session["seq"]) for session in again["sessions"]] == [(1, 0)] * 2
         assert ask(connection, **frame) == first
+
+
+def test_sessions_may_be_opened_by_the_url(server):
+    frame = {"sessions": [0, 1], "inputs": [[GOOD]] * 2}
+    with stream(server, "/streams?model=dnc-copy&count=2&memory_size=8") as (connection, greeting):
+        assert [(session["memory_size"], session["step"]) for session in greeting["sessions"]] == [(8, 0)] * 2
+        first = ask(connection, **frame)
+    names = ",".join(session["session"] for session in greeting["sessions"])
+    with stream(server, f"/streams?open={names}") as (connection, greeting):
+        assert [session["step"] for session in greeting["sessions"]] == [1] * 2
+        assert ask(connection, **frame)["steps"] == [2] * 2
+    assert first["steps"] == [1] * 2
+
+
+@pytest.mark.parametrize(
+    ("query", "place"), [("open=nobody", "session"), ("model=x", "model"), ("model=dnc-copy&count=0", "count")]
+)
+def test_sessions_that_the_url_cannot_have_are_refused(server, query, place):
+    with connect(f"{server.socket_url}/streams?{query}") as connection:
+        told, _ = refusal(connection)
+    assert told["place"] == place
 
 
 def test_inputs_of_different_lengths_and_widths(server):
