@@ -117,6 +117,10 @@ class Backend(Protocol):
 class PromptBackend(Backend, Protocol):
     """A back end that may be used on the event loop's thread, and that takes several steps in one call."""
 
+    @property
+    def spare(self) -> int:
+        """The number of slots that can be opened before room is made for more, which takes long."""
+
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by several steps. inputs: float32 [len(slots), T, input_size], T at least 1.
 
@@ -172,6 +176,11 @@ class Slots:
         self._free: list[int] = []
         self._taken: set[int] = set()
         self._lost: set[int] = set()
+
+    @property
+    def spare(self) -> int:
+        """The number of free slots that the arena has room for."""
+        return self._room - len(self._taken)
 
     def take(self, grow: Callable[[int], None]) -> int:
         """Return the lowest free slot, after `grow(room)` where the arena has no room for it; it may raise."""

@@ -35,6 +35,10 @@ class FakeBackend:
         self._capacity = capacity
         self._clear()
 
+    @property
+    def spare(self) -> int:
+        return self._slots.spare
+
     def resized(self, memory_size: int) -> "FakeBackend":
         other = copy.copy(self)
         other.spec = self.spec.resized(memory_size)

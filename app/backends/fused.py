@@ -46,6 +46,10 @@ class FusedBackend:
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ManifestError(f"{path}: these weights are not those of the config: {error!r}") from error
 
+    @property
+    def spare(self) -> int:
+        return self._slots.spare
+
     def resized(self, memory_size: int) -> "FusedBackend":
         other = copy.copy(self)
         other.spec = self.spec.resized(memory_size)

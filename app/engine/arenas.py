@@ -56,6 +56,12 @@ class Arenas:
         """Return the back end that a slot is in."""
         return self._backends[slot.memory_size]
 
+    def has_spare(self, count: int, memory_size: int | None) -> bool:
+        """Return whether so many slots can be opened in no time: a prompt back end of this memory size has room."""
+        backend = self.first if memory_size is None else self._backends.get(memory_size)
+        prompt = None if backend is None else backend.prompt()
+        return prompt is not None and count <= prompt.spare
+
     def open_all(self, count: int, memory_size: int | None, state: Mapping[str, Array] | None) -> list[int]:
         """Take several slots, or none, as `open` does, and return their numbers."""
         slots: list[Slot] = []

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 PROMPT_SECONDS = 2e-3
 """Work that takes no longer, by what was measured, may be done on the event loop's thread."""
 
+MOST_PROMPT_SECONDS = 2 * PROMPT_SECONDS
+"""Work on the event loop's thread that has lasted so long is left to the worker's: it was expected to take less."""
+
 PROMPT_BYTES = 2**20
 """States that may be written on the event loop's thread, together."""
 
@@ -162,16 +165,13 @@ class Worker:
         return NUMBER_BYTES * numbers
 
     def step_at_once(self, runs: Sequence[Run]) -> bool:
-        """Take all steps of some runs now, if that takes little time and the worker is idle; return whether it did."""
+        """Take the steps of some runs now, if that takes little time and the worker is idle; return whether it did."""
         if not self._turn.acquire(blocking=False):
             return False
         try:
             if self._scheduler or not self._open or not self._inbox.empty() or not self._is_prompt(runs):
                 return False
-            for run in runs:
-                self._accept(run)
-            while self._scheduler:
-                self._tick()
+            self._step_for(MOST_PROMPT_SECONDS, runs)
         except Exception as error:
             self._break(error)
         finally:
@@ -180,17 +180,33 @@ class Worker:
         self._deliver(outcomes)
         return True
 
+    def _step_for(self, seconds: float, runs: Sequence[Run]) -> None:
+        """Take steps of some runs until the time is over; the worker's thread goes on with what is left."""
+        end = time.perf_counter() + seconds
+        for run in runs:
+            if time.perf_counter() < end:
+                self._accept(run)
+            else:
+                self.put(run)
+        while self._scheduler and time.perf_counter() < end:
+            self._tick()
+        if self._scheduler:
+            self.put(Call(_do_nothing, None))  # which wakes the thread
+
     def _is_prompt(self, runs: Sequence[Run]) -> bool:
         """Return whether the steps of some runs take little time."""
         first = self._arenas.first
         if first.prompt() is None:
             return False
-        seconds, pace = 0.0, self._scheduler.pace
+        seconds, opened, pace = 0.0, 0, self._scheduler.pace
         rows = min(sum([run.rows for run in runs]), self._scheduler.rows_at_once(None))
         for run in runs:
             spec = first.spec if run.memory_size is None else self._arenas.spec(run.memory_size)
-            if run.transient and (run.start is not None or spec.state_bytes * run.rows > PROMPT_BYTES):
-                return False
+            if run.transient:
+                opened += run.rows
+                is_small = run.start is None and spec.state_bytes * opened <= PROMPT_BYTES
+                if not is_small or not self._arenas.has_spare(opened, run.memory_size):
+                    return False
             step = pace.seconds(spec.memory_size, rows)
             seconds += math.inf if step is None else step * run.rows * run.steps
             if seconds > PROMPT_SECONDS:
@@ -468,6 +484,10 @@ class Worker:
                 if error is not None:
                     run.errors[row] = error
         self._loop.answer_logged(commit, [*logged])
+
+
+def _do_nothing(_: Arenas) -> None:
+    """Be something to do."""
 
 
 def _inputs(run: Run, rows: Sequence[int], steps: int) -> Array:

@@ -3,9 +3,11 @@
 import asyncio
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from app.engine.arenas import Arenas, Slot
 from app.engine.engine import Engine
 from app.engine.run import Result, Results, Run
 from app.engine.scheduler import BATCH_BYTES
-from app.engine.worker import Journal
+from app.engine.worker import MOST_PROMPT_SECONDS, PROMPT_BYTES, Journal
 from app.errors import (
     EngramError,
     NonFiniteOutput,
@@ -829,10 +831,17 @@ async def measured(engine: Engine) -> None:
     await until(lambda: not engine._worker._turn.locked())
 
 
-def threads_of(backend: FakeBackend) -> list[int]:
-    """Note the thread of every step from now on."""
+def threads_of(backend: FakeBackend, also: Callable[[], None] = lambda: None, method: str = "step") -> list[int]:
+    """Note the thread of every step, or call of another method, from now on, and do also something else in it."""
     threads: list[int] = []
-    backend._before_step = lambda _: threads.append(threading.get_ident())
+    carry_out = getattr(backend, method)
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        also()
+        return carry_out(*arguments)
+
+    setattr(backend, method, noted)
     return threads
 
 
@@ -852,7 +861,7 @@ def test_short_sequences_of_a_prompt_back_end_are_stepped_by_the_event_loop():
     run(test())
 
 
-@pytest.mark.parametrize("reason", ["not prompt", "not measured", "long", "a state to write", "busy"])
+@pytest.mark.parametrize("reason", ["not prompt", "not measured", "long", "a state to write", "no room", "busy"])
 def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
     async def test() -> None:
         backend = FakeBackend(prompt=reason != "not prompt")
@@ -862,6 +871,9 @@ def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
             threads = threads_of(backend)
             if reason == "long":
                 engine._worker._scheduler.pace.note(None, 1, 1, 1e6)
+            if reason == "no room":
+                await engine.open()
+                await until(lambda: not engine._worker._turn.locked())
             if reason == "busy":
                 engine._worker._turn.acquire()
                 engine._loop.call_later(0.05, engine._worker._turn.release)
@@ -869,6 +881,49 @@ def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
             result, _ = await engine.replay(ones(2), start, None)
             assert result.outputs[-1, 0] == (3 if start else 2)
         assert threading.get_ident() not in threads
+
+    run(test())
+
+
+def test_many_sequences_whose_states_take_long_to_open_are_handed_over():
+    async def test() -> None:
+        backend = FakeBackend(prompt=True)
+        async with engine_over(backend, max_bytes=2**22) as engine:
+            await engine.infer([ones(1)] * 4)
+            await measured(engine)
+            backend.spec.__dict__["state_bytes"] = PROMPT_BYTES // 3
+            threads = threads_of(backend)
+            await engine.infer([ones(1)] * 3)
+            assert set(threads) == {threading.get_ident()}
+            await engine.infer([ones(1)] * 4)
+        assert threads[-1] != threading.get_ident()
+
+    run(test())
+
+
+def test_sequence_that_takes_longer_than_expected_leaves_the_event_loop():
+    async def test() -> None:
+        backend = FakeBackend(prompt=True)
+        async with engine_over(backend) as engine:
+            await measured(engine)
+            threads = threads_of(backend, lambda: time.sleep(2 * MOST_PROMPT_SECONDS))
+            [result] = await engine.infer([ones(3)], ["seen"])
+            assert result.outputs[:, 0].tolist() == [1, 2, 3]
+            assert len(await engine.infer([ones(1)])) == 1
+        assert [thread == threading.get_ident() for thread in threads[:3]] == [True, False, False]
+
+    run(test())
+
+
+def test_sequences_that_take_long_to_accept_leave_the_event_loop():
+    async def test() -> None:
+        backend = FakeBackend(prompt=True)
+        async with engine_over(backend) as engine:
+            await engine.infer([ones(1)] * 4)
+            await measured(engine)
+            opened = threads_of(backend, lambda: time.sleep(2 * MOST_PROMPT_SECONDS), "open")
+            assert [result.outputs[0, 0] for result in await engine.infer([ones(1)] * 3)] == [1, 1, 1]
+        assert [thread == threading.get_ident() for thread in opened] == [True, False, False]
 
     run(test())
 
