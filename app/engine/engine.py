@@ -241,12 +241,24 @@ class Engine:
             self._plan_turn()
 
     def _take_turn(self) -> None:
-        """Step the runs that arrived, or hand them over; while the journal writes, those that are logged wait."""
+        """Step the runs that arrived; while the journal writes, those that are logged wait until it has written some.
+
+        They do not wait until it writes nothing: where much is under way, that may take as long as all of it.
+        """
+        if not self._commits:
+            self._step_arrived()
+            return
+        runs, self._arrived = self._arrived, [run for run in self._arrived if run.logged]
+        self._turn = None
+        self._step([run for run in runs if not run.logged])
+
+    def _step_arrived(self) -> None:
         self._turn = None
         runs, self._arrived = self._arrived, []
-        if self._commits:
-            self._arrived = [run for run in runs if run.logged]
-            runs = [run for run in runs if not run.logged]
+        self._step(runs)
+
+    def _step(self, runs: Sequence[Run]) -> None:
+        """Step runs, or hand them over."""
         if runs and not self._worker.step_at_once(runs):
             self._hand_over(runs)
 
@@ -376,8 +388,8 @@ class Engine:
 
     def _settle_logged(self, answers: Answers) -> None:
         self._settle(answers)
-        if self._arrived and not self._commits and self._turn is None:
-            self._plan_turn()
+        if self._arrived and self._turn is None:
+            self._turn = self._loop.call_soon(self._step_arrived)
 
     def _finish(self, item: Run | Call, outcome: Any) -> None:
         """Call `done`, unless it was called before; of a call it always is, for it may have opened a slot."""

@@ -1007,6 +1007,27 @@ def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
     run(test())
 
 
+def test_run_waits_for_one_commit_of_the_journal_not_for_all_that_follow():
+    """Sequences of many lengths that end one after the other keep the journal busy for as long as there are any."""
+
+    async def test() -> None:
+        ledger = Ledger()
+        async with engine_over(FakeBackend(), journal=ledger) as engine:
+            slots = [await engine.open() for _ in range(3)]
+            jobs = [asyncio.ensure_future(engine.run(slot, ones(1 + n), entry=n)) for n, slot in enumerate(slots[:2])]
+            await until(lambda: len(ledger.groups) == 2)
+            late = asyncio.ensure_future(engine.run(slots[2], ones(1), entry=2))
+            await asyncio.sleep(0.01)
+            assert len(ledger.groups) == 2
+            ledger.groups[0][1]([None])
+            await until(lambda: len(ledger.groups) == 3)
+            for _, done in ledger.groups[1:]:
+                done([None])
+            await asyncio.gather(*jobs, late)
+
+    run(test())
+
+
 def test_steps_that_linger_are_taken_when_half_of_the_sessions_are_there():
     async def test() -> None:
         backend = FakeBackend()
