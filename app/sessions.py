@@ -336,8 +336,8 @@ class SessionService:
                 self._step_at_once(session, steps, done)
                 return
             task = self._take_turn(session, lambda: self._step(session, steps))
-        except EngramError as error:
-            done(error)
+        except Exception as error:
+            done(_told_of(error))
             return
         task.add_done_callback(lambda finished: done(_outcome(finished)))
 
@@ -402,10 +402,11 @@ class SessionService:
 
         try:
             self._submit_rows([(session, steps) for _, session, steps in rows], end_turns)
-        except EngramError as error:
+        except Exception as error:
+            told = _told_of(error)
             for number, session, _ in rows:
                 self._leave_turn(session)
-                answers.put(number, error)
+                answers.put(number, told)
 
     def _is_ready(self, session: Session, steps: Steps) -> bool:
         """Return whether a session can be stepped without waiting: it is in an arena, and it is nobody's turn."""
@@ -423,7 +424,7 @@ class SessionService:
         session.users += 1
         try:
             self._advance(session, steps, functools.partial(self._end_turn, session, done))
-        except EngramError:
+        except BaseException:
             self._leave_turn(session)
             raise
 
@@ -861,8 +862,11 @@ def _outcome(task: "asyncio.Task[Stepped | Duplicate]") -> Stepped | Duplicate |
     if task.cancelled():
         return stopping()
     error = task.exception()
-    if error is None:
-        return task.result()
+    return task.result() if error is None else _told_of(error)
+
+
+def _told_of(error: BaseException) -> EngramError:
+    """Return an error for the client: our own as it is, and for another one with an entry in the log."""
     if isinstance(error, EngramError):
         return error
     logger.error("a step failed", exc_info=error)
@@ -870,15 +874,24 @@ def _outcome(task: "asyncio.Task[Stepped | Duplicate]") -> Stepped | Duplicate |
 
 
 def _to_keep(stepped: Stepped) -> Stepped | None:
-    """Return a result for its frame to come again, unless it is large; one that shares memory with others is copied."""
+    """Return a result for its frame to come again, unless it is large."""
     result, step = stepped
-    if _bytes(result) > KEPT_RESULT_BYTES:
-        return None
-    return Stepped(Result(result.outputs.copy(), result.trace), step) if len(result.outputs) == 1 else stepped
+    return Stepped(_alone(result), step) if _bytes(result) <= KEPT_RESULT_BYTES else None
 
 
 def _bytes(result: Result) -> int:
     return result.outputs.nbytes + sum(values.nbytes for values in result.trace.values())
+
+
+def _alone(result: Result) -> Result:
+    """Return a result that keeps no more memory than its own: of those of a block, a copy."""
+    trace = {name: _own(values) for name, values in result.trace.items()}
+    return Result(_own(result.outputs), trace)
+
+
+def _own(values: Array) -> Array:
+    whole = values.base
+    return values if whole is None or whole.nbytes == values.nbytes else values.copy()
 
 
 def _joined(pieces: Sequence[Piece], trace: Sequence[str]) -> Result:

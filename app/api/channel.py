@@ -87,10 +87,13 @@ class Channel:
         if self.state is not State.WORKING:
             return
         self.state = State.ANSWERING
-        if not self.codec.binary and array_bytes(document) > PIECE_BYTES:
-            self.do(self._send_large(document))
-        elif self.send(document):
-            self._go_on()
+        try:
+            if not self.codec.binary and array_bytes(document) > PIECE_BYTES:
+                self.do(self._send_large(document))
+            elif self.send(document):
+                self._go_on()
+        except Exception as error:
+            self.fail(error)
 
     def attempt(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function with the outcome of a frame; its error ends the channel."""

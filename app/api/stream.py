@@ -239,7 +239,11 @@ class Streams(Channel):
                 got=str(first + count),
             )
         for number in range(count):
-            self._opened.append(await self._sessions.watch(names[number] if names else await self._new(frame)))
+            session = await self._sessions.watch(names[number] if names else await self._new(frame))
+            if self.state is State.CLOSED:  # `serve` has let go of those that were opened
+                self._sessions.unwatch(session)
+                return
+            self._opened.append(session)
 
     async def _new(self, frame: OpenFrame) -> str:
         assert frame.model is not None

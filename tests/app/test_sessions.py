@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 
 from app import websocket
 from app.api.decoders import Decoders
-from app.api.stream import Stream
+from app.api.stream import Stream, Streams
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.catalogue import InputFormat, ModelCatalogue, ServedModel
@@ -25,6 +25,7 @@ from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.errors import (
     IdempotencyConflict,
+    InternalError,
     InvalidRequest,
     NonFiniteOutput,
     OutOfMemory,
@@ -562,23 +563,86 @@ class SlowReader:
         pass
 
 
+def socket_of(reader: SlowReader) -> WebSocket:
+    async def accept(message: Message) -> None:
+        assert message["type"] == "websocket.accept"
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
+    return WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
+
+
+def test_answer_that_cannot_be_encoded_ends_its_stream(monkeypatch):
+    async def test() -> None:
+        async with service() as sessions:
+            session, reader = await sessions.open("fake"), SlowReader()
+            stream = Stream(socket_of(reader), sessions, Settings(), Metrics(), Decoders(), session.id)
+            streaming = asyncio.ensure_future(stream.run())
+            await until(lambda: reader.sent)
+            await asyncio.sleep(0)
+            monkeypatch.setattr(SlowReader, "send", fail_once(SlowReader.send, MemoryError()))
+            reader.take(b'{"inputs": [[1, 2]]}', True)
+            await asyncio.wait_for(streaming, 5)
+            assert (reader.sent[-1]["code"], reader.closed) == ("internal_error", 1011)
+            assert not stream._session.users
+
+    run(test())
+
+
+def fail_once(function: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+    """Return a function that raises an error, and then does what another one does."""
+    errors = [error]
+
+    def call(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_session_goes_on_after_memory_ran_out_before_its_step(monkeypatch, together):
+    async def test() -> None:
+        async with service() as sessions:
+            name = (await sessions.open("fake")).id
+            await sessions.step(name, ones(1))
+            monkeypatch.setattr(Session, "entry", fail_once(Session.entry, MemoryError()))
+            if together:
+                assert await step_all(sessions, [(name, Steps(ones(1)))]) == [InternalError]
+            else:
+                with pytest.raises(InternalError):
+                    await sessions.step(name, ones(1))
+            assert (await asyncio.wait_for(sessions.step(name, ones(1)), 5)).result.outputs[0, 0] == 2
+
+    run(test())
+
+
+def test_answer_that_is_kept_for_a_frame_keeps_no_more_memory_than_its_own():
+    async def test() -> None:
+        async with service() as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(3)]
+            for seq in range(2):
+                await step_all(sessions, [(name, Steps(ones(5), ["seen"], seq=seq)) for name in names])
+            for name in names:
+                last = (await sessions.find(name)).last
+                assert last is not None
+                kept = [last.result.outputs, *last.result.trace.values()]
+                assert [(values if values.base is None else values.base).nbytes for values in kept] == [40, 40]
+
+    run(test())
+
+
 @pytest.mark.parametrize("while_answering", [False, True])
 def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(while_answering):
     """The error comes all the same, behind what was sent before."""
 
     async def test() -> None:
         async with service() as sessions:
-            session, reader, accepted = await sessions.open("fake"), SlowReader(), []
-
-            async def accept(message: Message) -> None:
-                accepted.append(message)
-
-            async def receive() -> Message:
-                return {"type": "websocket.connect"}
-
-            scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
-            socket = WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
-            stream = Stream(socket, sessions, Settings(), Metrics(), Decoders(), session.id)
+            session, reader = await sessions.open("fake"), SlowReader()
+            stream = Stream(socket_of(reader), sessions, Settings(), Metrics(), Decoders(), session.id)
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             if while_answering:
@@ -592,6 +656,26 @@ def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(whi
                 reader.drain()
             await streaming
             assert (reader.sent[-1]["code"], reader.closed) == ("session_gone", 4410)
+
+    run(test())
+
+
+def test_streams_of_a_client_that_goes_while_sessions_are_opened_hold_none_of_them():
+    async def test() -> None:
+        async with service(opened=50) as sessions:
+            reader = SlowReader()
+            models = sessions._models
+            streams = Streams(socket_of(reader), models, sessions, Settings(), Metrics(), Decoders())
+            streaming = asyncio.ensure_future(streams.run())
+            await until(lambda: reader.sent)
+            await asyncio.sleep(0)
+            reader.take(b'{"model": "fake", "count": 50}', True)
+            await until(lambda: streams._opened)
+            streams._leave()
+            await streaming
+            assert streams._task is not None
+            await streams._task
+            assert not sessions._sessions
 
     run(test())
 
