@@ -225,15 +225,15 @@ class SessionService:
 
     async def find_all(self, session_ids: Sequence[str]) -> list[Session | EngramError]:
         """Return open sessions, or why one cannot be had, as `find` raises it. Raises StoreFailed, ShuttingDown."""
-        missing = [name for name in dict.fromkeys(session_ids) if name not in self._sessions]
+        known = {name: self._sessions.get(name) for name in session_ids}  # some may leave meanwhile
+        missing = [name for name, session in known.items() if session is None]
         found = await self._writer.call(lambda store: _find_each(store, missing)) if missing else []
         records = dict(zip(missing, found, strict=True))
-        return [self._sessions.get(name) or self._made_or_not(name, records) for name in session_ids]
+        return [
+            self._sessions.get(name) or known[name] or self._made_or_not(name, records[name]) for name in session_ids
+        ]
 
-    def _made_or_not(
-        self, session_id: str, records: Mapping[str, Record | EndReason | EngramError | None]
-    ) -> Session | EngramError:
-        found = records.get(session_id)
+    def _made_or_not(self, session_id: str, found: Record | EndReason | EngramError | None) -> Session | EngramError:
         if isinstance(found, EngramError):
             return found
         try:

@@ -45,7 +45,7 @@ from app.metrics import Metrics
 from app.session import Session, Stepped, Steps, Turn
 from app.sessions import EXPIRED_AT_ONCE, Limits, SessionService
 from app.settings import Settings
-from app.stores.base import EndReason
+from app.stores.base import EndReason, Record
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability, Writer
@@ -180,6 +180,38 @@ def test_many_sessions_step_together_and_each_tells_of_itself(durability, prompt
             mixed = [(names[0], two), (names[4], one), (names[1], two), (names[0], one), (names[2], one)]
             assert await step_all(sessions, mixed) == [(4, 4), (1, 1), (4, 4), (5, 5), (3, 3)]
             assert await step_all(sessions, []) == []
+
+    run(test())
+
+
+class WaitingStore(MemoryStore):
+    """Finds no session before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_find = threading.Event()
+
+    def find(self, session: str) -> Record | EndReason | None:
+        assert self.may_find.wait(10)
+        return super().find(session)
+
+
+def test_session_that_leaves_while_others_are_looked_up_is_found_all_the_same():
+    async def test() -> None:
+        store = WaitingStore()
+        async with service(store=store) as sessions:
+            store.may_find.set()
+            names = [(await sessions.open("fake")).id for _ in range(2)]
+            await sessions.step(names[0], ones(1))
+            store.may_find.clear()
+            looking = asyncio.ensure_future(sessions.find_all([*names, names[0]]))
+            await asyncio.sleep(0)
+            assert await sessions._residents.try_leave(sessions._sessions[names[0]])
+            assert not sessions._sessions
+            store.may_find.set()
+            found = await looking
+            assert [type(session) for session in found] == [Session] * 3
+            assert await step_all(sessions, [(name, Steps(ones(1))) for name in names]) == [(2, 2), (1, 1)]
 
     run(test())
 
