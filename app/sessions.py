@@ -851,9 +851,11 @@ def _advanced(session: Session, steps: Steps, result: Result) -> Stepped:
     """Put a session behind steps that were taken, and return their result."""
     session.advance(len(steps.inputs), steps.seq)
     session.logged += steps.inputs.nbytes + ROW_BYTES
-    stepped = Stepped(result, session.step)
-    if steps.seq is not None:
-        session.last = _to_keep(stepped)
+    if steps.seq is None:
+        return Stepped(result, session.step)
+    is_kept = _bytes(result) <= KEPT_RESULT_BYTES
+    stepped = Stepped(_alone(result) if is_kept else result, session.step)
+    session.last = stepped if is_kept else None
     return stepped
 
 
@@ -871,12 +873,6 @@ def _told_of(error: BaseException) -> EngramError:
         return error
     logger.error("a step failed", exc_info=error)
     return InternalError("an unexpected error; the server's log has the details")
-
-
-def _to_keep(stepped: Stepped) -> Stepped | None:
-    """Return a result for its frame to come again, unless it is large."""
-    result, step = stepped
-    return Stepped(_alone(result), step) if _bytes(result) <= KEPT_RESULT_BYTES else None
 
 
 def _bytes(result: Result) -> int:
