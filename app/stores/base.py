@@ -123,6 +123,9 @@ class Store(Protocol):
         Returns the indices of those that were refused, also because their tape is damaged.
         """
 
+    def fold(self) -> None:
+        """Do a part of the work that `append` has put off, if there is much of it: a few milliseconds at most."""
+
     def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
         """Keep a snapshot, unless its tape is gone meanwhile, and delete what retention does not ask for any more.
 

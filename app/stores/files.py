@@ -63,11 +63,18 @@ class OpenFile:
             logger.warning("%s: the file that this server has open lies there again", self._path)
             self._is_told = False
 
-    def leave(self) -> None:
-        """Remember the file as this process has just left it, wherever it lies."""
-        found = os.fstat(self.number)
-        if (found.st_size, found.st_mtime_ns) != (self._seen.size, self._seen.changed):
+    def leave(self) -> bool:
+        """Remember the file as this process has just left it, wherever it lies; return whether it lies at the path."""
+        try:
+            found = os.stat(self._path)
+            is_there = self._is_this(found)
+        except OSError:
+            is_there = False
+        if not is_there:
+            found = os.fstat(self.number)
+        if found.st_size != self._seen.size or (not self._grows and found.st_mtime_ns != self._seen.changed):
             self._seen = self._look(found)
+        return is_there
 
     def close(self) -> None:
         os.close(self.number)
@@ -78,9 +85,12 @@ class OpenFile:
             found = os.stat(self._path)
         except OSError as error:
             raise self._failed("the file that this server has open was removed or moved away", self._remedy) from error
-        if (found.st_dev, found.st_ino) != self._seen.identity:
+        if not self._is_this(found):
             raise self._failed("another file lies where the one that this server has open was", self._remedy)
         return found
+
+    def _is_this(self, found: os.stat_result) -> bool:
+        return (found.st_dev, found.st_ino) == self._seen.identity
 
     def _is_changed(self, found: os.stat_result) -> bool:
         if self._grows or found.st_mtime_ns == self._seen.changed:

@@ -54,6 +54,12 @@ class TapeRow(NamedTuple):
 
 R = TypeVar("R", SessionRow, TapeRow)
 
+LogRow = tuple[int, int, int, int | None, bytes, int]
+"""A row of the log: tape, step, steps, seq, inputs, checksum."""
+
+LOG_KEY = struct.Struct("<qqqq")
+"""Of a row of the log: tape, step, steps, and seq, which is -1 for none."""
+
 
 def insert_into(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
     """Return the statement that writes a new row, whose values are its own and its checksum."""
@@ -81,7 +87,12 @@ def whole(kind: type[R], values: Sequence[Any] | None) -> R | None:
 
 def log_checksum(tape: int, step: int, steps: int, seq: int | None, inputs: bytes) -> int:
     """Return the checksum of a row of the log."""
-    return zlib.crc32(inputs, zlib.crc32(struct.pack("<qqqq", tape, step, steps, -1 if seq is None else seq)))
+    return zlib.crc32(inputs, zlib.crc32(LOG_KEY.pack(tape, step, steps, -1 if seq is None else seq)))
+
+
+def journal_checksum(number: int, heads: bytes) -> int:
+    """Return the checksum of a row of the journal: of all but its inputs, each of which has its own."""
+    return zlib.crc32(heads, zlib.crc32(struct.pack("<q", number)))
 
 
 def snapshot_checksum(tape: int, step: int, taken: float, passing: int, state: bytes) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from app.stores.rows import SessionRow, TapeRow, checksum, extended, insert_into
 from app.stores.tapes import jump_under
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SESSIONS = (
     """
@@ -66,6 +66,16 @@ LOG = """
     ) WITHOUT ROWID
     """
 
+JOURNAL = """
+    CREATE TABLE journal (
+        number INTEGER PRIMARY KEY,
+        heads BLOB NOT NULL,
+        tapes BLOB NOT NULL,
+        inputs BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    )
+    """
+
 SNAPSHOTS = """
     CREATE TABLE snapshots (
         tape INTEGER NOT NULL,
@@ -78,7 +88,7 @@ SNAPSHOTS = """
     )
     """
 
-TABLES = (*SESSIONS, *TAPES, LOG, SNAPSHOTS)
+TABLES = (*SESSIONS, *TAPES, LOG, JOURNAL, SNAPSHOTS)
 
 
 def migrate(database: sqlite3.Connection, version: int) -> None:
@@ -127,7 +137,7 @@ def _from_2(database: sqlite3.Connection) -> None:
     rows = _lines(tapes, heads)
     for table in ("sessions", "tapes"):
         database.execute(f"DROP TABLE {table}")
-    for statement in (*SESSIONS, *TAPES):
+    for statement in (*SESSIONS, *TAPES, JOURNAL):
         database.execute(statement)
     for *values, _ in sessions:
         _insert(database, "sessions", SessionRow(*values))
@@ -135,6 +145,11 @@ def _from_2(database: sqlite3.Connection) -> None:
         _insert(database, "tapes", row)
     database.create_function("extended", 3, extended, deterministic=True)
     database.execute("UPDATE snapshots SET checksum = extended(checksum, taken, passing)")
+
+
+def _from_3(database: sqlite3.Connection) -> None:
+    """Every entry was in the log."""
+    database.execute(JOURNAL)
 
 
 def _lines(tapes: list[tuple[Any, ...]], heads: dict[int, int | None]) -> dict[int, TapeRow]:
@@ -166,4 +181,4 @@ def _insert(database: sqlite3.Connection, table: str, row: SessionRow | TapeRow)
     database.execute(insert_into(table, type(row)), (*row, checksum(row)))
 
 
-MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2}
+MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3}

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import EndReason, Entry, NewSession, Record, Retention, Steps
 from app.stores.damage import Damage
 from app.stores.files import OpenFile
+from app.stores.journal import Journal
 from app.stores.rows import (
     SessionRow,
     TapeRow,
@@ -22,7 +23,6 @@ from app.stores.rows import (
     insert_into,
     is_whole_log,
     is_whole_snapshot,
-    log_checksum,
     snapshot_checksum,
     update_of,
     whole,
@@ -46,6 +46,12 @@ FROM sessions LEFT JOIN tapes ON tapes.number = sessions.tape LEFT JOIN tapes AS
 """
 """A session, its tape, that tape's root, and the step of its last snapshot that is not passing."""
 
+LOG_ROWS = """
+SELECT * FROM log WHERE tape = ?1 AND step < ?2 AND step >=
+coalesce((SELECT max(step) FROM log WHERE tape = ?1 AND step <= ?3), ?3) ORDER BY step
+"""
+"""The rows of a tape with the steps after ?3, up to ?2."""
+
 SESSION_END = len(SessionRow._fields) + 1
 TAPE_END = SESSION_END + len(TapeRow._fields) + 1
 
@@ -54,6 +60,9 @@ DAMAGED = ("", "", None)
 
 REMEMBERED_FOR = 30 * 86400
 """Seconds after which it is forgotten that a session ended."""
+
+FOREIGN = (sqlite3.Error, OSError)
+"""Errors that are told as StoreFailed."""
 
 KEEP_ALL = Retention(2**62, 1e12)
 
@@ -137,13 +146,18 @@ class SqliteStore:
             return self._find(session)
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
-        try:
+        if self._journal.is_overdue:
+            self.fold()
+        with self._transaction():
+            for entry in entries:
+                if entry.branch is not None:
+                    self._begin_tape(entry, entry.branch)
+            return self._journal.append(entries)
+
+    def fold(self) -> None:
+        if self._journal.is_due:
             with self._transaction():
-                self._append(entries)
-        except _RefusedError:
-            with self._transaction():
-                return {index for index, entry in enumerate(entries) if not self._append_alone(entry)}
-        return set()
+                self._journal.fold_some()
 
     def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
         with self._transaction():
@@ -205,16 +219,14 @@ class SqliteStore:
 
     def frame(self, tape: int, seq: int) -> Steps | None:
         with self._reading():
-            row = self._row(
-                "SELECT step, steps, seq, inputs, checksum FROM log WHERE tape = ? AND seq = ? "
-                "ORDER BY step DESC LIMIT 1",
-                *(tape, seq),
-            )
+            tail = self._journal.tail(tape)
+            row = next((row for row in reversed(tail.rows) if row[3] == seq), None) if tail is not None else None
+            row = row or self._row("SELECT * FROM log WHERE tape = ? AND seq = ? ORDER BY step DESC LIMIT 1", tape, seq)
             if row is None:
                 return None
-            if not is_whole_log(tape, *row):
-                raise self._damaged_log(tape, row[0])
-            step, steps, _, inputs, _ = row
+            if not is_whole_log(*row):
+                raise self._damaged_log(tape, row[1])
+            _, step, steps, _, inputs, _ = row
             return Steps(step, steps, inputs, seq)
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
@@ -291,12 +303,16 @@ class SqliteStore:
             self._find("")
 
     def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
+        yield from (f"{self._path}: {problem}" for problem in self._journal.problems)
         yield from Damage(self._database, self._path).find(tell)
 
     def close(self) -> None:
         if any(file.was_overwritten for file in self._files):
             _never_close(self._database)
             return
+        if self._opens and self._files:
+            with suppress(StoreFailed):  # the next one to open the file folds it
+                self._fold_all()
         self._database.close()
         for file in self._files:
             file.close()
@@ -320,36 +336,13 @@ class SqliteStore:
         self._database.execute("PRAGMA synchronous = NORMAL")  # what is more is for `sync` to do
         self._database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._migrate(opens)
-        self._tapes = Tapes(self._database, self._path, grows=opens)
+        self._journal = Journal(self._database, self._path)
+        self._replay(opens)
+        self._tapes = Tapes(self._database, self._path, self._journal, grows=opens)
 
-    def _append(self, entries: Sequence[Entry]) -> None:
-        """Raises _RefusedError where an entry's epoch is over, its step is not the next, or its tape is damaged."""
-        for entry in entries:
-            if entry.branch is not None:
-                self._begin_tape(entry, entry.branch)
-        tapes: dict[int, TapeRow] = {}
-        for entry in entries:
-            row = tapes.get(entry.tape) or self._tapes.find(entry.tape)
-            if row is None or row.epoch != entry.epoch or row.stop != entry.step:
-                raise _RefusedError
-            seq = row.seq if entry.seq is None else entry.seq
-            tapes[entry.tape] = row._replace(stop=row.stop + entry.steps, seq=seq)
-        self._tapes.advance(tapes.values())
-        self._database.executemany(
-            "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)",  # of what is damaged, a row may lie there
-            [
-                (tape, step, steps, seq, inputs, log_checksum(tape, step, steps, seq, inputs))
-                for tape, _, step, steps, inputs, seq, _ in entries
-            ],
-        )
-
-    def _append_alone(self, entry: Entry) -> bool:
-        """Append an entry within a transaction, unless it is refused, which is before it writes anything."""
-        try:
-            self._append([entry])
-        except _RefusedError:
-            return False
-        return True
+    def _fold_all(self) -> None:
+        with self._transaction():
+            self._journal.fold_all()
 
     def _checkpoint(self) -> None:
         """Move what is in the write-ahead log into the database, and sync that."""
@@ -360,11 +353,14 @@ class SqliteStore:
                 raise OSError("the write-ahead log could not be moved into the database")
 
     def _begin_tape(self, entry: Entry, parent: int) -> None:
-        """Put the session that is on the tape `parent` on a new one, which begins with it up to the entry's step."""
+        """Put the session that is on the tape `parent` on a new one, which begins with it up to the entry's step.
+
+        Nothing is done where it is not there, under this epoch and at this step: the entry is refused then.
+        """
         values = self._row("SELECT * FROM sessions WHERE tape = ?", parent)
         session, tape = whole(SessionRow, values), self._tapes.find(parent)
         if session is None or tape is None or (tape.epoch, tape.head) != (entry.epoch, entry.step):
-            raise _RefusedError
+            return
         self._tapes.begin(entry.tape, tape, entry.step, seq=tape.seq, epoch=entry.epoch)
         self._update(session._replace(tape=entry.tape))
         self._tapes.update(tape._replace(head=None))
@@ -407,21 +403,27 @@ class SqliteStore:
 
         Raises SessionDamaged where a row is damaged, or does not begin where the last one ended.
         """
-        rows = self._database.execute(
-            "SELECT step, steps, seq, inputs, checksum FROM log WHERE tape = ?1 AND step < ?2 AND step >= "
-            "coalesce((SELECT max(step) FROM log WHERE tape = ?1 AND step <= ?3), ?3) ORDER BY step",
-            (tape, stop, start),
-        )
-        for (step, steps, seq, inputs, written), following in pairwise(chain(rows, (None,))):
+        for (_, step, steps, seq, inputs, written), following in pairwise(
+            chain(self._rows(tape, start, stop), (None,))
+        ):
             if not is_whole_log(tape, step, steps, seq, inputs, written):
                 raise self._damaged_log(tape, step)
-            if not step <= start < step + steps or (following is not None and following[0] != step + steps):
+            if not step <= start < step + steps or (following is not None and following[1] != step + steps):
                 raise self._damaged_log(tape, start)
             last, width = min(step + steps, stop), len(inputs) // steps
             yield Steps(start, last - start, inputs[(start - step) * width : (last - step) * width], seq)
             start = last
         if start < stop:
             raise self._damaged_log(tape, start)
+
+    def _rows(self, tape: int, start: int, stop: int) -> Iterator[Any]:
+        """Yield the rows of one tape with the steps after `start`, up to `stop`: of the log, then of the journal."""
+        tail = self._journal.tail(tape)
+        folded = stop if tail is None else min(stop, tail.row.stop)
+        if start < folded:
+            yield from self._database.execute(LOG_ROWS, (tape, folded, start))
+        if tail is not None and folded < stop:
+            yield from tail.span(start, stop)
 
     def _find(self, session: str) -> Record | EndReason | None:
         row = self._row(f"{RECORD} WHERE id = ?", session)
@@ -437,7 +439,7 @@ class SqliteStore:
         tape, root = whole(TapeRow, row[SESSION_END:TAPE_END]), whole(TapeRow, row[TAPE_END:-1])
         if tape is None or root is None:
             raise self._tapes.damaged(session.tape)
-        kept = row[-1]
+        tape, kept = self._journal.now(tape), row[-1]
         return Record(
             id=session.id,
             model=session.model,
@@ -511,18 +513,22 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._errors():
+        try:
             self._check_files()
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._database.execute("COMMIT")
+                self._journal.committed()
             except BaseException:
+                self._journal.rolled_back()
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
             finally:
                 self._leave_files()
+        except FOREIGN as error:
+            raise self._failed(error) from error
 
     def _check_files(self) -> None:
         """Raise StoreFailed unless the files that this store has open lie where they should, as it left them."""
@@ -531,9 +537,9 @@ class SqliteStore:
 
     def _leave_files(self) -> None:
         """Remember the files as a commit left them. Raises StoreFailed where they no longer lie where they should."""
-        for file in self._files:
-            file.leave()
-        self._check_files()
+        are_there = [file.leave() for file in self._files]
+        if not all(are_there):
+            self._check_files()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -546,8 +552,11 @@ class SqliteStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(f"{self._path}: {error}{_remedy(str(error), self._opens)}") from error
+        except FOREIGN as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> StoreFailed:
+        return StoreFailed(f"{self._path}: {error}{_remedy(str(error), self._opens)}")
 
     def _migrate(self, opens: bool) -> None:
         (version,) = self._row("PRAGMA user_version")
@@ -559,6 +568,32 @@ class SqliteStore:
             )
         if version < SCHEMA_VERSION:
             migrate(self._database, version)
+
+    def _replay(self, opens: bool) -> None:
+        """Fold the journal that the last store left; do not commit it where the file is to stay as it is."""
+        try:
+            self._journal.load()
+            self._fold_left(opens)
+        except sqlite3.Error as error:
+            if opens:
+                raise
+            self._journal.tell(f"the journal cannot be read: {error}")
+
+    def _fold_left(self, commits: bool) -> None:
+        """Fold the journal that was there; it stays where the pages of the log are damaged that its steps belong to."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._journal.fold_all()
+            if commits:
+                self._database.execute("COMMIT")
+                self._journal.committed()
+        except sqlite3.DatabaseError as error:
+            self._journal.rolled_back()
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            if self._journal.problems or type(error) is not sqlite3.DatabaseError:
+                raise
+            self._journal.tell(f"the journal cannot be folded: {error}")
 
     def _settle(self, now: float) -> None:
         """End the sessions that the last server did not park, and forget those that ended long ago."""
@@ -579,10 +614,6 @@ def _open_files(path: Path) -> tuple[OpenFile, OpenFile]:
 def _never_close(database: sqlite3.Connection) -> None:
     """Keep a database open until the process ends: to close it, SQLite writes into its file and deletes its log."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
-
-
-class _RefusedError(Exception):
-    """An entry is not to be written."""
 
 
 def _as_text(data: bytes) -> str:

@@ -13,18 +13,18 @@ one tape further up, chosen so that a search takes a number of reads that grows 
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from app.errors import SessionDamaged
+from app.stores.journal import Journal
 from app.stores.rows import TapeRow, checksum, insert_into, update_of, whole
 
 logger = logging.getLogger(__name__)
 
 INSERT = insert_into("tapes", TapeRow)
 UPDATE = update_of("tapes", TapeRow)
-ADVANCE = "UPDATE tapes SET stop = ?, seq = ?, checksum = ? WHERE number = ?"
 
 HEIRS = """
 WITH RECURSIVE heirs(number) AS (
@@ -45,9 +45,12 @@ LARGEST_NUMBER = 2**62
 class Tapes:
     """The table `tapes`. What it does is part of the transaction of whoever calls it."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path, grows: bool = True) -> None:
-        """grows: whether tapes are to be added; if not, nothing is read now."""
+    def __init__(self, database: sqlite3.Connection, path: Path, journal: Journal, grows: bool = True) -> None:
+        """journal: has entries that are not in the log yet. grows: whether tapes are to be added; if not, nothing is
+        read now.
+        """
         self._database = database
+        self._journal = journal
         self._path = path
         columns = ("tapes.number", "log.tape", "snapshots.tape", "sessions.tape") if grows else ()
         self._last = max(map(self._highest_number, columns), default=0)
@@ -59,7 +62,7 @@ class Tapes:
 
     def find(self, number: int | None) -> TapeRow | None:
         """Return a tape, unless there is none or its row is damaged."""
-        return whole(TapeRow, self._database.execute("SELECT * FROM tapes WHERE number = ?", (number,)).fetchone())
+        return self._journal.tape(number)
 
     def known(self, number: int) -> TapeRow | None:
         """Return a tape, None where there is none. Raises SessionDamaged where its row is damaged."""
@@ -96,12 +99,9 @@ class Tapes:
         self._database.execute(INSERT, (*row, checksum(row)))
 
     def update(self, row: TapeRow) -> None:
-        """Write a tape that was read and changed."""
+        """Write a tape that was found and changed, after its entries are in the log."""
+        self._journal.fold(row.number)
         self._database.execute(UPDATE, (*row[1:], checksum(row), row.number))
-
-    def advance(self, rows: Iterable[TapeRow]) -> None:
-        """Write tapes of which only `stop` and `seq` were changed."""
-        self._database.executemany(ADVANCE, [(row.stop, row.seq, checksum(row), row.number) for row in rows])
 
     def oldest(self, row: TapeRow) -> int:
         """Return the first step, but for 0, that can be gone back to. Raises SessionDamaged."""
@@ -167,6 +167,7 @@ class Tapes:
 
     def cut(self, row: TapeRow, step: int) -> None:
         """Let a tape begin at `step`, where it has a snapshot, as a root of its own."""
+        self._journal.fold(row.number)
         self._database.execute("DELETE FROM log WHERE tape = ? AND step + steps <= ?", (row.number, step))
         self._database.execute("DELETE FROM snapshots WHERE tape = ? AND step < ?", (row.number, step))
         self.update(row._replace(root=row.number, parent=None, jump=row.number, first=step))
@@ -177,7 +178,8 @@ class Tapes:
     def collect(self, number: int | None) -> None:
         """Delete what no session can reach any more of a tape, and of those that it began with.
 
-        A tape that is damaged stays as it is, and so do those that it began with.
+        A tape that is damaged stays as it is, and so do those that it began with. One that becomes shorter has a new
+        epoch, so that entries which are still in the journal are known to be old.
         """
         while number is not None and self._row("SELECT 1 FROM sessions WHERE tape = ?", number) is None:
             row = self.find(number)
@@ -190,7 +192,7 @@ class Tapes:
                 "DELETE FROM snapshots WHERE tape = ? AND step > ?", (number, -1 if last is None else last)
             )
             if last is not None:
-                self.update(row._replace(stop=min(row.stop, last), head=None))
+                self.update(row._replace(stop=min(row.stop, last), head=None, epoch=row.epoch + 1))
                 return
             self._database.execute("DELETE FROM tapes WHERE number = ?", (number,))
             number = row.parent
@@ -200,7 +202,7 @@ class Tapes:
         for values in self._database.execute(HEIRS, (number,)).fetchall():
             row = whole(TapeRow, values)
             if row is not None:
-                self.update(row._replace(root=number))
+                self.update(self._journal.now(row)._replace(root=number))
 
     def _highest_number(self, column: str) -> int:
         table, name = column.split(".")

@@ -6,6 +6,7 @@
     event loop            +--> inbox        take all that has come
     call() ---- Call -----'                 write all steps in it at once; then carry out the calls, one by one
     futures, done() <--------------------   sync, where every commit is to survive a power cut; answer
+                                            fold a part of what was written, if there is much of it
 
 What a tick of an engine finished comes as one group; while one commit is under way, the next groups gather. A store
 that hangs is given up by those who wait for it, not by the thread: once the store returns, the thread goes on.
@@ -49,7 +50,7 @@ class Observer(Protocol):
         """Something could not be written or read."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Group:
     """Steps to write: what a tick finished."""
 
@@ -59,7 +60,7 @@ class Group:
     """Whether those who waited were answered because the store hung: it is not carried out if it was not begun."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """Something else to do with the store."""
 
@@ -104,6 +105,9 @@ class Writer:
         self._pending: list[Entry] = []
         self._commit_at = 0.0
         self._sync_at: float | None = None
+        self._is_written = False
+        """Whether something was written since the store last did what it puts off."""
+        self._folds_fail = False
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
 
     # From any thread
@@ -183,9 +187,10 @@ class Writer:
             self._loop.call_later(self._timeout / 4, self._watch)
 
     def _release_all(self, error: EngramError) -> None:
-        for item in list(self._waiting):
+        waiting = list(self._waiting)
+        for item in waiting:
             item.released = True
-            self._settle(item, error)
+        self._settle([(item, error) for item in waiting])
 
     def _recover(self) -> None:
         if self._hang is not None:
@@ -200,8 +205,8 @@ class Writer:
                 told, unsynced = self._carry_out(items)
             except Exception as error:  # a bug of ours: whoever waits is told, and the next ones are served
                 told, unsynced = [(item, None) for item in items], _explained(error)
-            for item, outcome in told:
-                self._settle(item, unsynced or outcome)
+            self._settle([(item, unsynced or outcome) for item, outcome in told])
+            self._fold()
             self._rest()
         self._flush()
         self._store.close()
@@ -230,16 +235,15 @@ class Writer:
         """Do what was asked, and return what came of each, and what goes for all of them."""
         groups = [item for item in items if isinstance(item, Group) and not item.released]
         calls = [item for item in items if isinstance(item, Call)]
-        outcomes: list[Any] = []
+        told: list[tuple[Group | Call, Any]] = []
         if self._waits:
-            outcomes += self._write(groups)
+            told += zip(groups, self._write(groups), strict=True)
         else:
             self._gather(groups)
-            outcomes += [[None] * len(group.entries) for group in groups]
-        if calls or self._is_due(self._commit_at):
-            self._flush()
-        outcomes += [self._answer(call) for call in calls]
-        return list(zip([*groups, *calls], outcomes, strict=True)), self._sync_if_due()
+            if calls or self._is_due(self._commit_at):
+                self._flush()
+        told += [(call, self._answer(call)) for call in calls]
+        return told, self._sync_if_due()
 
     def _write(self, groups: Sequence[Group]) -> list[list[EngramError | None]]:
         """Write the entries of groups at once, and return what became of each."""
@@ -297,7 +301,24 @@ class Writer:
         self._note_write()
         return outcome
 
+    def _fold(self) -> None:
+        """Have the store do a part of what it has put off; where that fails, it is tried after the next commit."""
+        if not self._is_written:
+            return
+        self._is_written = False
+        self._begin()
+        try:
+            self._store.fold()
+        except Exception as error:
+            if not self._folds_fail:
+                logger.error("what was written cannot be moved into the log: %s", _explained(error))
+            self._folds_fail = True
+            report(self._observer.failure)
+        else:
+            self._folds_fail = False
+
     def _note_write(self) -> None:
+        self._is_written = True
         if self._sync_at is None:
             self._sync_at = time.monotonic() + self._sync_interval
 
@@ -337,23 +358,32 @@ class Writer:
 
     # From both
 
-    def _settle(self, item: Group | Call, outcome: Any) -> None:
-        """Answer those who wait for a group or a call, unless they have been answered.
+    def _settle(self, told: Sequence[tuple[Group | Call, Any]]) -> None:
+        """Answer those who wait for groups and calls, unless they have been answered; wake the event loop once.
 
-        outcome: of a call, its result or error; of a group, the error of each entry, or one for all of them.
+        The outcome of a call is its result or error; of a group, the error of each entry, or one for all of them.
         """
-        try:
-            self._waiting.remove(item)
-        except KeyError:
-            return
-        if isinstance(item, Group):
-            report(item.done, [outcome] * len(item.entries) if isinstance(outcome, EngramError) else outcome)
-        else:
-            self._post(settle, item.waiter, outcome)
+        answers = []
+        for item, outcome in told:
+            try:
+                self._waiting.remove(item)
+            except KeyError:
+                continue
+            if isinstance(item, Call):
+                answers.append((item.waiter, outcome))
+            else:
+                report(item.done, [outcome] * len(item.entries) if isinstance(outcome, EngramError) else outcome)
+        if answers:
+            self._post(_settle_all, answers)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _settle_all(answers: "Sequence[tuple[asyncio.Future[Any], Any]]") -> None:
+    for waiter, outcome in answers:
+        settle(waiter, outcome)
 
 
 def _explained(error: Exception) -> EngramError:

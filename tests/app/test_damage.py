@@ -11,6 +11,7 @@ from app.backends.fake import FakeBackend
 from app.errors import SessionDamaged, SessionGone, SessionNotFound
 from app.sessions import SessionService
 from app.stores.base import Entry, Retention
+from app.stores.journal import _numbers
 from app.stores.memory import MemoryStore
 from app.stores.rows import log_checksum
 from app.stores.sqlite import FILE, SqliteStore
@@ -24,9 +25,12 @@ COLUMNS = {
     "unlogged checksum",
     "tapes": "number root parent base jump depth first stop head seq epoch checksum",
     "log": "tape step steps seq inputs checksum",
+    "journal": "number heads tapes inputs checksum",
     "snapshots": "tape step taken passing checksum state",
 }
 CELLS = [(table, column) for table, columns in COLUMNS.items() for column in columns.split()]
+LEFT = {"stopped": ["sessions", "tapes", "log", "snapshots"], "killed": ["tapes", "log", "journal"]}
+"""How a server ended, and the tables in which something is changed then."""
 
 KEYS = {("sessions", "id"), ("log", "seq")}
 """By these a row is found: without it, it is as if it had never been there."""
@@ -51,9 +55,12 @@ async def told(sessions: SessionService, name: str) -> tuple[int, dict[int, floa
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """A session with snapshots, its fork, that one's fork, which was rewound, one restored, another, and one ended."""
-    directory = tmp_path_factory.mktemp("kept")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
+    """A session with snapshots, its fork, that one's fork, which was rewound, one restored, another, and one ended.
+
+    As a server that is stopped leaves them, and one that is killed, with a part of the steps in the journal.
+    """
+    directory, killed = tmp_path_factory.mktemp("kept"), tmp_path_factory.mktemp("killed") / "kept"
     known: dict[str, tuple[int, dict[int, float]]] = {}
 
     async def make() -> None:
@@ -61,6 +68,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
             first = (await sessions.open("fake", key="key")).id
             for number in range(3):
                 await sessions.step_frame(first, values(*range(20 * number, 20 * number + 20)), (), number)
+                if number == 1:
+                    await sessions._writer.call(lambda store: store._fold_all())  # type: ignore[attr-defined]
             fork = (await sessions.fork(first, 30)).id
             await sessions.step(fork, values(5))
             forks_fork = (await sessions.fork(fork)).id
@@ -71,9 +80,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
                 await sessions.step(name, values(1))
             await sessions.delete((await sessions.open("fake")).id)
             known.update({name: await told(sessions, name) for name in (first, fork, forks_fork, restored, other)})
+            shutil.copytree(directory, killed)
 
     run(make())
-    return Kept(directory, known, lines(directory))
+    return {end: Kept(path, known, lines(path)) for end, path in (("stopped", directory), ("killed", killed))}
 
 
 def lines(directory: Path) -> dict[str, set[int]]:
@@ -105,7 +115,7 @@ def flipped(value: Any) -> Any:
 
 def flip(directory: Path, table: str, column: str, row: int) -> tuple[tuple[Any, ...], Any] | None:
     """Change a value of a row; return the row as it was, and the new value; None where the table does not take it."""
-    key = "number" if table == "tapes" else "id" if table == "sessions" else "tape, step"
+    key = "number" if table in ("tapes", "journal") else "id" if table == "sessions" else "tape, step"
     with sqlite3.connect(directory / FILE) as database:
         before = database.execute(f"SELECT * FROM {table} ORDER BY {key} LIMIT 1 OFFSET ?", (row,)).fetchone()
         names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
@@ -123,11 +133,16 @@ def harmed(kept: Kept, table: str, row: tuple[Any, ...], value: Any) -> set[str]
     """Return the sessions that may notice a change in a row."""
     if table == "sessions":
         return {row[0]}
-    return {name for name, tapes in kept.lines.items() if tapes & {row[0], value}}
+    changed = set(_numbers(row[2])) if table == "journal" else {row[0], value}
+    return {name for name, tapes in kept.lines.items() if tapes & changed}
 
 
-@pytest.mark.parametrize(("table", "column"), CELLS, ids=[".".join(cell) for cell in CELLS])
-def test_changed_value_is_told_or_changes_nothing(kept, tmp_path, table, column):
+@pytest.mark.parametrize(
+    ("end", "table", "column"),
+    [(end, *cell) for end, tables in LEFT.items() for cell in CELLS if cell[0] in tables],
+)
+def test_changed_value_is_told_or_changes_nothing(kept, tmp_path, end, table, column):
+    kept = kept[end]
     with sqlite3.connect(kept.directory / FILE) as database:
         (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
     database.close()
@@ -170,7 +185,7 @@ def problems_of(store: SqliteStore) -> list[str]:
 
 
 def test_table_of_columns_is_whole(kept):
-    with sqlite3.connect(kept.directory / FILE) as database:
+    with sqlite3.connect(kept["stopped"].directory / FILE) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         columns = {
             table: " ".join(name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")) for table in tables

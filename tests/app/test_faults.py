@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
+from app.stores.sqlite import SqliteStore
 from benchmarks.chaos import (
     Array,
     Load,
@@ -126,7 +127,8 @@ def goes_on(session: Client, reference: Reference) -> bool:
 
 
 def flip(path: Path, tape: str, column: str, where: str) -> None:
-    """Change one byte in the middle of some rows of a table."""
+    """Change one byte in the middle of some rows of a table, in files that no server has open."""
+    SqliteStore(path).close()  # after a kill, steps may be in the journal
     database = sqlite3.connect(path / "sessions.sqlite")
     rows = database.execute(f"SELECT tape, step, {column} FROM {tape} WHERE {where}").fetchall()
     for number, step, value in rows:

@@ -1,4 +1,4 @@
-"""Files of earlier versions: sessions_2.sql is what the code of version 2 wrote, as SQL."""
+"""Files of earlier versions: sessions_2.sql is what the code of version 2 wrote, as SQL, sessions_3.sql that of 3."""
 
 import sqlite3
 from pathlib import Path
@@ -7,10 +7,11 @@ import pytest
 
 from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import Retention
+from app.stores.schema import SCHEMA_VERSION
 from app.stores.sqlite import FILE, SqliteStore
 from tests.app.test_stores import altered, found, past, problems, rows, step
 
-VERSION_2 = Path(__file__).with_name("sessions_2.sql")
+VERSIONS = range(2, SCHEMA_VERSION)
 
 KEPT = {
     "undone": (2, 2, 0, None, [1.0, 2.0], None),
@@ -28,11 +29,11 @@ KEPT = {
 """Of each open session: step, latest, oldest, seq, the inputs from the oldest step on, its last snapshot."""
 
 
-@pytest.fixture
-def earlier(tmp_path: Path) -> Path:
-    """Return a directory with a store as version 2 left it."""
+@pytest.fixture(params=VERSIONS)
+def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a directory with a store as an earlier version left it."""
     with sqlite3.connect(tmp_path / FILE) as database:
-        database.executescript(VERSION_2.read_text())
+        database.executescript(Path(__file__).with_name(f"sessions_{request.param}.sql").read_text())
     database.close()
     return tmp_path
 
@@ -47,7 +48,7 @@ def kept(store: SqliteStore, name: str) -> tuple[object, ...]:
     return (at.step, at.latest, at.oldest, at.seq, inputs, store.before(at.tape, at.latest))
 
 
-def test_sessions_of_version_2_are_where_they_were(earlier):
+def test_sessions_of_an_earlier_version_are_where_they_were(earlier):
     store = opened(earlier)
     assert {name: kept(store, name) for name in KEPT} == KEPT
     assert {record.id for record in store.list(None, 99)} == set(KEPT)
@@ -56,7 +57,7 @@ def test_sessions_of_version_2_are_where_they_were(earlier):
     store.close()
 
 
-def test_sessions_of_version_2_go_on_and_end(earlier):
+def test_sessions_of_an_earlier_version_go_on_and_end(earlier):
     store = opened(earlier)
     for name, (at, _, oldest, _, inputs, _) in KEPT.items():
         step(store, name, 77)
@@ -68,7 +69,7 @@ def test_sessions_of_version_2_go_on_and_end(earlier):
     store.close()
 
 
-def test_damage_of_version_2_stays_damage(earlier):
+def test_damage_of_an_earlier_version_stays_damage(earlier):
     altered(earlier, "UPDATE snapshots SET state = x'00' WHERE step = 101 - 1")
     altered(earlier, "UPDATE log SET inputs = x'0000803F' WHERE tape = 2")
     store = opened(earlier)
@@ -78,6 +79,7 @@ def test_damage_of_version_2_stays_damage(earlier):
     store.close()
 
 
+@pytest.mark.parametrize("earlier", [2], indirect=True)
 def test_migration_that_fails_leaves_the_file_as_it_was(earlier):
     altered(earlier, "CREATE TRIGGER full BEFORE UPDATE ON snapshots BEGIN SELECT raise(ABORT, 'no more'); END")
     with pytest.raises(StoreFailed, match="no more"):
@@ -88,7 +90,7 @@ def test_migration_that_fails_leaves_the_file_as_it_was(earlier):
     store.close()
 
 
-def test_tape_of_version_2_whose_row_is_damaged_harms_the_sessions_on_it_alone(earlier):
+def test_tape_of_an_earlier_version_whose_row_is_damaged_harms_the_sessions_on_it_alone(earlier):
     altered(earlier, "UPDATE tapes SET base = 'x' WHERE number = 2")
     store = opened(earlier)
     for name in ("fork", "forks fork", "rewound"):

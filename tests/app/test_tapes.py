@@ -127,6 +127,7 @@ def deep(depth: int) -> tuple[SqliteStore, str]:
         at = found(store, str(number - 1))
         store.create(new(str(number), parent=at.tape, base=at.step), "me")
         step(store, str(number), number)
+    store._fold_all()
     return store, str(depth - 1)
 
 

@@ -22,6 +22,7 @@ class Watched(MemoryStore):
         super().__init__()
         self.done: list[object] = []
         self.failing: set[str] = set()
+        self.folds = 0
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -32,6 +33,10 @@ class Watched(MemoryStore):
         self._fail("append")
         self.done.append(len(entries))
         return super().append(entries)
+
+    def fold(self) -> None:
+        self._fail("fold")
+        self.folds += 1
 
     def sync(self) -> None:
         self._fail("sync")
@@ -225,6 +230,36 @@ def test_failed_sync_is_tried_again_though_nothing_more_is_written():
             assert store.done == ["sync"], "and once it is done, no more"
 
     run(test())
+
+
+def test_store_folds_after_whoever_waited_is_told():
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, folds = await opened(writer), list[int]()
+            await until(lambda: store.folds)
+            before = store.folds
+            writer.commit([entry(record, 0)], lambda _: folds.append(store.folds))
+            await until(lambda: store.folds > before)
+            assert folds == [before]
+            await asyncio.sleep(0.05)
+            assert store.folds == before + 1, "and only after something was written"
+
+    run(test())
+
+
+def test_fold_that_fails_is_logged_once_and_refuses_nothing(caplog):
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, told = await opened(writer), Told()
+            store.failing = {"fold"}
+            for step in range(3):
+                writer.commit([entry(record, step)], told)
+                await until(lambda step=step: len(told.outcomes) == step + 1)
+            assert told.outcomes == [[None]] * 3
+            await writer.call(lambda store: store.counts())
+
+    run(test())
+    assert caplog.text.count("cannot be moved into the log") == 1
 
 
 def test_call_that_raises_tells_its_caller_and_harms_no_other():

@@ -1,0 +1,342 @@
+"""The journal of the embedded store: steps that are committed and not in the log yet.
+
+    append --> journal    | commit | commit | commit |      a row for each commit, whatever sessions are in it
+                 |
+                fold
+                 |
+                 '----->  log   tape 1 |--|--|--|           a row for each entry, by tapes
+                                tape 2 |--|--|
+
+A commit that adds a row to the log for each of 64 sessions writes 64 pages; one that adds a row to the journal writes
+two or three. Later the entries are folded: moved into the log, many of a tape at once. Until then they are in memory
+too, in the tail of their tape, and are read from there. A store that is opened folds the journal that it finds.
+
+A row of the journal is deleted when all of its entries are folded. A store that finds one of which only some are tells
+these by their tape: it has gone on since, its epoch is another one, or it is gone.
+"""
+
+import logging
+import struct
+import zlib
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Collection, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+from app.stores.base import Entry
+from app.stores.rows import LOG_KEY, LogRow, TapeRow, checksum, is_whole_log, journal_checksum, whole
+
+logger = logging.getLogger(__name__)
+
+AFTER_KEY = struct.Struct("<qII")
+HEAD = struct.Struct(LOG_KEY.format + AFTER_KEY.format[1:])
+"""Of an entry: LOG_KEY, its epoch, the bytes of its inputs, the checksum of its row in the log."""
+
+NUMBER = struct.Struct("<q")
+
+ROWS = "SELECT * FROM journal ORDER BY number"
+ADD = "INSERT INTO journal VALUES (?, ?, ?, ?, ?)"
+ADD_TO_LOG = "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)"
+"""A damaged row may lie there."""
+ADVANCE = "UPDATE tapes SET stop = ?, seq = ?, checksum = ? WHERE number = ?"
+
+JOURNAL_BYTES = 2**20
+"""Size of the journal beyond which it is folded, a part after each commit."""
+
+OVERDUE_BYTES = 8 * JOURNAL_BYTES
+"""Size of the journal beyond which nothing is added before a part is folded."""
+
+ROW_BYTES = 64
+"""Bytes of a row beside those of its entries, about."""
+
+LARGE_BYTES = 16_384
+"""Inputs of an entry that goes straight into the log: writing them twice would cost more than writing more pages."""
+
+TAIL_ROWS = 512
+"""Entries of one tape that are folded, however small the journal is."""
+
+FOLD_ROWS = 1024
+"""Entries to fold at once, about, and rows of the journal to delete: it takes a few milliseconds."""
+
+TAPE_ROWS = 4
+"""Entries that take as long to fold as it takes to turn to another tape."""
+
+NO_CHECKSUM = -1
+"""In a row of the log that stands for steps which are lost."""
+
+
+class Tail:
+    """The last entries of a tape, as rows of the log, which are not in it yet.
+
+    row: the tape in its table, before them. stop, seq: of the tape after them. first: the number of the journal's row
+    with the first of them.
+    """
+
+    __slots__ = ("epoch", "first", "row", "rows", "seq", "stop")
+
+    def __init__(self, row: TapeRow, first: int) -> None:
+        self.row, self.first = row, first
+        self.epoch, self.stop, self.seq = row.epoch, row.stop, row.seq
+        self.rows: list[LogRow] = []
+
+    @property
+    def now(self) -> TapeRow:
+        """The tape after these entries."""
+        return self.row._replace(stop=self.stop, seq=self.seq)
+
+    def add(self, row: LogRow) -> None:
+        """Add an entry behind the others."""
+        self.rows.append(row)
+        self.stop = row[1] + row[2]
+        if row[3] is not None:
+            self.seq = row[3]
+
+    def take_back(self, seq: int | None) -> None:
+        """Remove the last entry; seq: of the tape before it."""
+        self.stop, self.seq = self.rows.pop()[1], seq
+
+    def span(self, start: int, stop: int) -> list[LogRow]:
+        """Return the entries with the steps after `start`, up to `stop`."""
+        first = bisect_right(self.rows, start, key=_step) - 1
+        return self.rows[max(0, first) : bisect_right(self.rows, stop - 1, key=_step)]
+
+
+class Journal:
+    """The table `journal`, and the tails of tapes. What it does is part of the transaction of whoever calls it.
+
+    After the transaction, `committed` or `rolled_back` is to be called.
+    """
+
+    def __init__(self, database: Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+        self.problems: list[str] = []
+        """What was found to be damaged."""
+        self._tails: dict[int, Tail] = {}
+        """By the number of the tape, in the order of their `first`."""
+        self._long: set[int] = set()
+        """Tapes with at least TAIL_ROWS entries in their tails."""
+        self._sizes: deque[int] = deque()
+        """Bytes of the rows in the table; their numbers follow one another up to `_last`."""
+        self._size = 0
+        self._last = 0
+        self._lost: set[int] = set()
+        """Tapes with steps in damaged rows of the journal."""
+        # Of the transaction that is under way
+        self._added: list[tuple[Tail, int | None]] = []
+        """The tail of each new entry, and the seq of its tape before."""
+        self._added_bytes = 0
+        self._folded: dict[int, Tail] = {}
+        self._deleted = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something is to be folded."""
+        return self._size > JOURNAL_BYTES or bool(self._long)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether something is to be folded before anything is added."""
+        return self._size > OVERDUE_BYTES
+
+    def tail(self, tape: int) -> Tail | None:
+        """Return the entries of a tape that are not in the log; None for none."""
+        return self._tails.get(tape)
+
+    def tape(self, number: int | None) -> TapeRow | None:
+        """Return a tape as it is after all entries, unless there is none or its row is damaged."""
+        tail = self._tails.get(number) if number is not None else None
+        return self._stored(number) if tail is None else tail.now
+
+    def now(self, row: TapeRow) -> TapeRow:
+        """Return a tape as it is after all entries, from its row in the table."""
+        tail = self._tails.get(row.number)
+        return row if tail is None else tail.now
+
+    def append(self, entries: Sequence[Entry]) -> set[int]:
+        """Add entries in one row; return the indices of those that are refused.
+
+        Those are entries whose epoch is over, whose step is not the next, or whose tape is damaged or missing.
+        """
+        tails, refused = self._tails, set[int]()
+        tapes, heads, inputs = list[int](), list[bytes](), list[bytes]()
+        large = {entry.tape for entry in entries if len(entry.inputs) >= LARGE_BYTES}
+        for index, (tape, epoch, step, steps, data, seq, _) in enumerate(entries):
+            tail = tails.get(tape) or self._begin(tape, self._last + 1)
+            if tail is None or tail.stop != step or tail.epoch != epoch:
+                refused.add(index)
+                continue
+            key = LOG_KEY.pack(tape, step, steps, -1 if seq is None else seq)
+            written = zlib.crc32(data, zlib.crc32(key))
+            tails[tape] = tail
+            self._added.append((tail, tail.seq))
+            tail.add((tape, step, steps, seq, data, written))
+            if tape not in large:
+                tapes.append(tape)
+                heads += (key, AFTER_KEY.pack(epoch, len(data), written))
+                inputs.append(data)
+        self._fold(large)
+        if tapes:
+            self._write(b"".join(heads), struct.pack(f"<{len(tapes)}q", *tapes), b"".join(inputs))
+        return refused
+
+    def fold(self, tape: int) -> None:
+        """Move the entries of a tape into the log."""
+        self._fold([tape])
+
+    def fold_some(self) -> None:
+        """Fold long tails, and of a large journal the oldest ones; delete rows that are not needed any more."""
+        oldest = self._tails if self._size > JOURNAL_BYTES else ()
+        chosen, rows = [], 0
+        for tape in dict.fromkeys([*self._long, *islice(oldest, FOLD_ROWS)]):
+            if rows >= FOLD_ROWS:
+                break
+            chosen.append(tape)
+            rows += len(self._tails[tape].rows) + TAPE_ROWS
+        self._fold(chosen)
+        self._delete(FOLD_ROWS)
+
+    def fold_all(self) -> None:
+        """Fold every entry, and leave no row.
+
+        Where steps are lost, because the row with them is damaged, the log gets a damaged row in their place.
+        """
+        self._fold(list(self._tails))
+        for tape in self._lost:
+            self._mark_lost(tape)
+        self._delete(len(self._sizes))
+
+    def load(self) -> None:
+        """Read the journal that the last store left, and note what is damaged in it."""
+        for number, heads, tapes, inputs, written in self._database.execute(ROWS).fetchall():
+            if self._sizes and number != self._last + 1:
+                self.tell(f"the journal has no row {self._last + 1}, but row {number}")
+            self._sizes.append(ROW_BYTES + sum(map(_length, (heads, tapes, inputs))))
+            self._size += self._sizes[-1]
+            self._last = number
+            entries, named = unpacked(number, heads, inputs, written), _numbers(tapes)
+            if entries is None:
+                self._lost.update(named)
+                self.tell(f"row {number} of the journal is damaged: steps of tapes {named} are lost")
+                continue
+            if named != [row[0] for _, row in entries] or not all(is_whole_log(*row) for _, row in entries):
+                self.tell(f"row {number} of the journal is damaged")
+            for epoch, row in entries:
+                self._add_again(epoch, row)
+
+    def tell(self, problem: str) -> None:
+        """Note that something is damaged."""
+        self.problems.append(problem)
+        logger.error("%s: %s", self._path, problem)
+
+    def committed(self) -> None:
+        """Take the transaction's changes over into memory."""
+        self._long.update(tail.row.number for tail, _ in self._added if len(tail.rows) >= TAIL_ROWS)
+        for _ in range(self._deleted):
+            self._size -= self._sizes.popleft()
+        if not self._sizes:
+            self._lost.clear()
+        if self._added_bytes:
+            self._last += 1
+            self._sizes.append(self._added_bytes)
+            self._size += self._added_bytes
+        self._forget_transaction()
+
+    def rolled_back(self) -> None:
+        """Have everything in memory as it was before the transaction."""
+        if self._added or self._folded:
+            tails = self._tails | self._folded
+            for tail, seq in reversed(self._added):
+                tail.take_back(seq)
+            kept = [item for item in tails.items() if item[1].rows]
+            self._tails = dict(sorted(kept, key=lambda item: item[1].first))
+            self._long = {tape for tape, tail in kept if len(tail.rows) >= TAIL_ROWS}
+        self._forget_transaction()
+
+    def _forget_transaction(self) -> None:
+        self._added, self._added_bytes, self._folded, self._deleted = [], 0, {}, 0
+
+    def _stored(self, number: int | None) -> TapeRow | None:
+        """Return a tape as its table has it, unless there is none or its row is damaged."""
+        return whole(TapeRow, self._database.execute("SELECT * FROM tapes WHERE number = ?", (number,)).fetchone())
+
+    def _begin(self, tape: int, first: int) -> Tail | None:
+        """Return a tail without entries yet; None where the tape is missing or damaged."""
+        row = self._stored(tape)
+        return None if row is None else Tail(row, first)
+
+    def _write(self, heads: bytes, tapes: bytes, inputs: bytes) -> None:
+        """Write the row of a commit."""
+        number = self._last + 1
+        self._database.execute(ADD, (number, heads, tapes, inputs, journal_checksum(number, heads)))
+        self._added_bytes = ROW_BYTES + len(heads) + len(tapes) + len(inputs)
+
+    def _fold(self, tapes: Collection[int]) -> None:
+        """Move the entries of tapes into the log."""
+        tails = [self._folded.setdefault(tape, self._tails.pop(tape)) for tape in tapes if tape in self._tails]
+        if not tails:
+            return
+        self._long.difference_update(tapes)
+        self._database.executemany(ADD_TO_LOG, chain.from_iterable(tail.rows for tail in tails))
+        self._advance([tail.now for tail in tails])
+
+    def _advance(self, rows: Collection[TapeRow]) -> None:
+        """Write tapes of which only `stop` and `seq` have changed."""
+        self._database.executemany(ADVANCE, [(row.stop, row.seq, checksum(row), row.number) for row in rows])
+
+    def _delete(self, limit: int) -> None:
+        """Delete the first rows, at most so many, without entries that are not folded."""
+        first = next((tail.first for tail in self._tails.values()), self._last + 1)
+        begin = self._last + 1 - len(self._sizes)
+        self._deleted = min(first - begin, limit)
+        if self._deleted and self._deleted == len(self._sizes):
+            self._database.execute("DELETE FROM journal")  # faster: SQLite looks at no row
+        elif self._deleted:
+            self._database.execute("DELETE FROM journal WHERE number < ?", (begin + self._deleted,))
+
+    def _add_again(self, epoch: int, row: LogRow) -> None:
+        """Add an entry from the table to the tail of its tape, unless it was folded before."""
+        tape, step, *_ = row
+        tail = self._tails.get(tape) or self._begin(tape, self._last)
+        if tail is not None and tail.epoch == epoch and step >= tail.stop:
+            self._tails[tape] = tail
+            tail.add(row)
+
+    def _mark_lost(self, tape: int) -> None:
+        """Write a damaged row in the log of a tape, in place of steps that are lost."""
+        row = self._stored(tape)
+        if row is not None:
+            self._database.execute(ADD_TO_LOG, (tape, row.stop, 1, None, b"", NO_CHECKSUM))
+            self._advance([row._replace(stop=row.stop + 1)])
+
+
+def unpacked(number: int, heads: Any, inputs: Any, written: Any) -> list[tuple[int, LogRow]] | None:
+    """Return the entries of a row of the journal, each with its epoch; None where it is not known what they are."""
+    try:
+        if written != journal_checksum(number, heads):
+            return None
+    except (struct.error, TypeError):  # not even of the right types
+        return None
+    inputs = inputs if isinstance(inputs, bytes) else b""
+    entries, at = [], 0
+    for tape, step, steps, seq, epoch, size, of_row in HEAD.iter_unpack(heads):
+        entries.append((epoch, (tape, step, steps, None if seq == -1 else seq, inputs[at : at + size], of_row)))
+        at += size
+    return entries
+
+
+def _numbers(tapes: Any) -> list[int]:
+    """Return the numbers of tapes that stand in a row of the journal."""
+    data = tapes if isinstance(tapes, bytes) else b""
+    return [number for (number,) in NUMBER.iter_unpack(data[: len(data) // NUMBER.size * NUMBER.size])]
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, bytes) else 0
+
+
+def _step(row: LogRow) -> int:
+    return row[1]
