@@ -16,12 +16,13 @@ these by their tape: it has gone on since, its epoch is another one, or it is go
 """
 
 import logging
+import math
 import struct
 import zlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, islice, takewhile
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -43,10 +44,10 @@ ADD_TO_LOG = "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)"
 """A damaged row may lie there."""
 ADVANCE = "UPDATE tapes SET stop = ?, seq = ?, checksum = ? WHERE number = ?"
 
-JOURNAL_BYTES = 2**20
+JOURNAL_BYTES = 2**22
 """Size of the journal beyond which it is folded, a part after each commit."""
 
-OVERDUE_BYTES = 8 * JOURNAL_BYTES
+OVERDUE_BYTES = 4 * JOURNAL_BYTES
 """Size of the journal beyond which nothing is added before a part is folded."""
 
 ROW_BYTES = 64
@@ -58,8 +59,11 @@ LARGE_BYTES = 16_384
 TAIL_ROWS = 512
 """Entries of one tape that are folded, however small the journal is."""
 
-FOLD_ROWS = 1024
-"""Entries to fold at once, about, and rows of the journal to delete: it takes a few milliseconds."""
+FOLD_ROWS = 512
+"""Entries to fold at once, about, beside as many as came with the last commit: it takes 1 to 5 ms."""
+
+DELETE_BYTES = 2**19
+"""Bytes of the journal to delete at once, about."""
 
 TAPE_ROWS = 4
 """Entries that take as long to fold as it takes to turn to another tape."""
@@ -123,6 +127,8 @@ class Journal:
         """Bytes of the rows in the table; their numbers follow one another up to `_last`."""
         self._size = 0
         self._last = 0
+        self._latest = 0
+        """Entries that came with the last commit."""
         self._lost: set[int] = set()
         """Tapes with steps in damaged rows of the journal."""
         # Of the transaction that is under way
@@ -190,14 +196,15 @@ class Journal:
     def fold_some(self) -> None:
         """Fold long tails, and of a large journal the oldest ones; delete rows that are not needed any more."""
         oldest = self._tails if self._size > JOURNAL_BYTES else ()
+        enough = FOLD_ROWS + (1 + TAPE_ROWS) * self._latest
         chosen, rows = [], 0
-        for tape in dict.fromkeys([*self._long, *islice(oldest, FOLD_ROWS)]):
-            if rows >= FOLD_ROWS:
+        for tape in dict.fromkeys([*self._long, *islice(oldest, enough)]):
+            if rows >= enough:
                 break
             chosen.append(tape)
             rows += len(self._tails[tape].rows) + TAPE_ROWS
         self._fold(chosen)
-        self._delete(FOLD_ROWS)
+        self._delete(DELETE_BYTES)
 
     def fold_all(self) -> None:
         """Fold every entry, and leave no row.
@@ -207,7 +214,7 @@ class Journal:
         self._fold(list(self._tails))
         for tape in self._lost:
             self._mark_lost(tape)
-        self._delete(len(self._sizes))
+        self._delete(math.inf)
 
     def load(self) -> None:
         """Read the journal that the last store left, and note what is damaged in it."""
@@ -234,6 +241,7 @@ class Journal:
 
     def committed(self) -> None:
         """Take the transaction's changes over into memory."""
+        self._latest = len(self._added) or self._latest
         self._long.update(tail.row.number for tail, _ in self._added if len(tail.rows) >= TAIL_ROWS)
         for _ in range(self._deleted):
             self._size -= self._sizes.popleft()
@@ -287,11 +295,12 @@ class Journal:
         """Write tapes of which only `stop` and `seq` have changed."""
         self._database.executemany(ADVANCE, [(row.stop, row.seq, checksum(row), row.number) for row in rows])
 
-    def _delete(self, limit: int) -> None:
-        """Delete the first rows, at most so many, without entries that are not folded."""
+    def _delete(self, limit: float) -> None:
+        """Delete the first rows, of about `limit` bytes, if all of their entries are folded."""
         first = next((tail.first for tail in self._tails.values()), self._last + 1)
         begin = self._last + 1 - len(self._sizes)
-        self._deleted = min(first - begin, limit)
+        before = islice(accumulate(self._sizes, initial=0), first - begin)
+        self._deleted = sum(1 for _ in takewhile(lambda size: size < limit, before))
         if self._deleted and self._deleted == len(self._sizes):
             self._database.execute("DELETE FROM journal")  # faster: SQLite looks at no row
         elif self._deleted:

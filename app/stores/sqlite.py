@@ -146,7 +146,7 @@ class SqliteStore:
             return self._find(session)
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
-        if self._journal.is_overdue:
+        while self._journal.is_overdue:
             self.fold()
         with self._transaction():
             for entry in entries:

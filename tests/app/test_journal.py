@@ -21,7 +21,13 @@ from tests.app.test_tapes import Lives
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have few entries be many, so that they are folded a few at a time."""
-    for name, value in {"JOURNAL_BYTES": 1000, "OVERDUE_BYTES": 4000, "TAIL_ROWS": 6, "FOLD_ROWS": 9}.items():
+    for name, value in {
+        "JOURNAL_BYTES": 1000,
+        "OVERDUE_BYTES": 4000,
+        "TAIL_ROWS": 6,
+        "FOLD_ROWS": 9,
+        "DELETE_BYTES": 900,
+    }.items():
         monkeypatch.setattr(journal, name, value)
 
 
@@ -216,10 +222,20 @@ def test_journal_is_folded_a_part_at_a_time(small):
         step(store, "abcdefgh"[number % 8], number)
         folded = count(store, "log")
         store.fold()
-        assert count(store, "log") - folded <= 9 + 6
+        assert count(store, "log") - folded <= 4 + 5 + 6
         most = max(most, count(store, "journal"))
     assert most < 30
     assert [value for name in "abcdefgh" for value in past(store, name)] == sorted(range(100), key=lambda n: (n % 8, n))
+
+
+def test_journal_is_bounded_though_each_commit_has_many_sessions(small):
+    store, names = MemoryStore(), [str(number) for number in range(60)]
+    tapes = [opened(store, name).tape for name in names]
+    for at in range(20):
+        assert store.append([Entry(tape, 1, at, 1, inputs(at)) for tape in tapes]) == set()
+        store.fold()
+        assert count(store, "journal") <= 1
+    assert all(past(store, name) == [*range(20)] for name in names)
 
 
 def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(monkeypatch):
@@ -230,6 +246,17 @@ def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(monkey
         step(store, name, 1)
         store.fold()
     assert (count(store, "log"), past(store, "b")) == (3, [1, 1, 1])
+
+
+def test_row_that_is_larger_than_what_is_deleted_at_once_is_deleted(monkeypatch, small):
+    monkeypatch.setattr(journal, "DELETE_BYTES", 1)
+    store = MemoryStore()
+    opened(store)
+    for _ in range(10):
+        step(store, "a", 1)
+    before = count(store, "journal")
+    store.fold()
+    assert (count(store, "journal"), count(store, "log"), past(store)) == (before - 1, 10, 10 * [1])
 
 
 def test_journal_that_nobody_folds_is_folded_before_it_grows_too_large(small):
