@@ -214,14 +214,18 @@ class Writer:
     def _take(self) -> list[Group | Call] | None:
         """Return all that has come, after waiting for something, or until it is time to write; None: it is over."""
         items: list[Group | Call] = []
-        with contextlib.suppress(queue.Empty):
+        try:
             item = self._inbox.get(timeout=self._patience())
-            while item is not None:
-                items.append(item)
-                item = self._inbox.get_nowait()
-            if not items:
-                return None
-            self._inbox.put(None)  # the end comes again, once these are carried out
+        except queue.Empty:
+            return items
+        while item is not None:
+            items.append(item)
+            if self._inbox.empty():  # nobody else takes anything
+                return items
+            item = self._inbox.get()
+        if not items:
+            return None
+        self._inbox.put(None)  # the end comes again, once these are carried out
         return items
 
     def _patience(self) -> float | None:
