@@ -243,6 +243,7 @@ class Journal:
         """Take the transaction's changes over into memory."""
         self._latest = len(self._added) or self._latest
         self._long.update(tail.row.number for tail, _ in self._added if len(tail.rows) >= TAIL_ROWS)
+        self._long.difference_update(self._folded)
         for _ in range(self._deleted):
             self._size -= self._sizes.popleft()
         if not self._sizes:

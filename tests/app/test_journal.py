@@ -279,6 +279,17 @@ def test_inputs_that_are_large_are_written_once():
     assert (step(store, "a", 4).step, past(store, "b"), problems(store)) == (4, [3], [])
 
 
+def test_long_tail_that_large_inputs_moved_into_the_log_is_not_folded_again(monkeypatch):
+    monkeypatch.setattr(journal, "TAIL_ROWS", 3)
+    store = MemoryStore()
+    opened(store)
+    step(store, "a", 1), step(store, "a", 2)
+    step(store, "a", *[3] * journal.LARGE_BYTES)
+    store.fold()
+    step(store, "a", 4)
+    assert (count(store, "log"), past(store)) == (3, [1, 2, *[3] * journal.LARGE_BYTES, 4])
+
+
 def test_fold_that_fails_leaves_everything_as_it_was(small):
     store = MemoryStore()
     opened(store), opened(store, "b")
