@@ -81,7 +81,10 @@ def _mixed(synced: bytes, written: bytes, chance: Random) -> bytes:
 
 
 def fail_as_told(step: Any, directory: Path) -> Any:
-    """Return a back end's `step` that hangs while there is a file `hang`, and raises for a cursed row."""
+    """Return a back end's `step` that hangs while there is a file `hang`, and raises for a cursed row.
+
+    The back end must not say that it is prompt: what is prompt does not hang.
+    """
 
     def failing(self: Any, slots: Sequence[int], inputs: Any, trace: Sequence[str] = ()) -> Any:
         while (directory / "hang").exists():
@@ -98,4 +101,5 @@ if __name__ == "__main__":
     from app.cli import main
 
     FusedBackend.step = fail_as_told(FusedBackend.step, Path(os.environ["FAULTS"]))  # type: ignore[method-assign]
+    FusedBackend.prompt = lambda _: None  # type: ignore[method-assign, assignment, return-value]
     sys.exit(main())
