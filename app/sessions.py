@@ -18,7 +18,6 @@ import hashlib
 import json
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -109,8 +108,8 @@ class SessionService:
         self._logs = durability != "none"
         self._owner = secrets.token_hex(8)
         self._closing = False
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
-        """Those in use or in an arena, the least recently used first."""
+        self._sessions: dict[str, Session] = {}
+        """Those in use or in an arena."""
         self._residents = Residents(writer, self._owner, limits.resident, clock, self._release)
         self._counts = dict(counts)
         self._waiting: dict[str, int] = {model.name: 0 for model in models}
@@ -383,7 +382,7 @@ class SessionService:
             if self._is_ready(session, steps) and steps.if_step in (None, session.step):
                 session.turn.take()
                 session.users += 1
-                alike = (session.model.name, session.memory_size, len(steps.inputs), *steps.trace)
+                alike = (session.model.name, session.memory_size, len(steps.inputs), tuple(steps.trace))
                 together.setdefault(alike, []).append((number, session, steps))
             else:
                 self.submit(session, steps, functools.partial(answers.put, number))
@@ -398,7 +397,12 @@ class SessionService:
 
         def end_turns(outcome: Outcome) -> None:
             for row, (number, session, steps) in enumerate(rows):
-                self._end_turn(session, functools.partial(answers.put, number), _settled(session, steps, outcome, row))
+                settled = _settled(session, steps, outcome, row)
+                if isinstance(settled, Stepped) and not self._leaves_snapshot(session):
+                    self._leave_turn(session)
+                    answers.put(number, settled)
+                else:
+                    self._end_turn(session, functools.partial(answers.put, number), settled)
 
         try:
             self._submit_rows([(session, steps) for _, session, steps in rows], end_turns)
@@ -455,11 +459,15 @@ class SessionService:
                 self._follow_up(session, self._give_up(session), lambda: done(outcome))
                 return
             self._leave_turn(session)
-        elif self._logs and self._residents.snapshot_is_due(session):
+        elif self._leaves_snapshot(session):
             self._follow_up(session, self._residents.keep_later(session), lambda: None)
         else:
             self._leave_turn(session)
         done(outcome)
+
+    def _leaves_snapshot(self, session: Session) -> bool:
+        """Return whether to keep a snapshot, after a step."""
+        return self._logs and self._residents.snapshot_is_due(session)
 
     def _follow_up(self, session: Session, work: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
         """Do something more in the turn of a session."""
@@ -492,7 +500,7 @@ class SessionService:
             if error.unsettled:
                 await self._give_up(session)
             raise
-        if self._logs and self._residents.snapshot_is_due(session):
+        if self._leaves_snapshot(session):
             await self._residents.keep_later(session)
         return stepped
 
@@ -770,7 +778,6 @@ class SessionService:
         now = session.used = self._clock()
         if name in self._sessions:
             self._touched[name] = now
-            self._sessions.move_to_end(name)
             if session.slot is None:
                 self._release(session)
             else:

@@ -8,6 +8,7 @@ with zeros for a session that failed. In nested lists each session has a length 
 failed. Inputs that are not valid refuse the request as a whole; any other error is that of one session.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -78,11 +79,13 @@ def asked_of(
     """
     traces: dict[str, list[str]] = {}
     asked: list[tuple[Session, Steps] | EngramError] = []
-    for number, session in enumerate(sessions):
+    nothing = itertools.repeat(None)
+    items = zip(sessions, many.inputs, many.if_steps or nothing, many.seqs or nothing, strict=False)
+    for number, (session, inputs, if_step, seq) in enumerate(items):
         if isinstance(session, EngramError):
             asked.append(session)
             continue
-        model, inputs = session.model, many.inputs[number]
+        model = session.model
         _check_inputs(inputs, model.inputs, number)
         trace = traces.get(model.name)
         if trace is None:
@@ -90,8 +93,6 @@ def asked_of(
         if trace:
             model.check_trace_bytes(trace, len(inputs), session.memory_size, most_trace_bytes)
             most_trace_bytes -= model.trace_bytes(trace, len(inputs), session.memory_size)
-        if_step = many.if_steps[number] if many.if_steps else None
-        seq = many.seqs[number] if many.seqs else None
         asked.append((session, Steps(inputs, trace, if_step, seq)))
     return asked
 
