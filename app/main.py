@@ -38,6 +38,7 @@ from app.errors import InvalidRequest
 from app.files import watch_files
 from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
+from app.profiling import Profiler
 from app.sessions import Limits, SessionService
 from app.settings import Settings, SettingsError
 from app.stores.base import Retention, Store
@@ -116,6 +117,7 @@ def serve(settings: Settings) -> int:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not _is_local(settings.host):
         logger.warning("listening on %s: anyone who reaches it can use it, for there are no keys", settings.host)
+    profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -129,7 +131,7 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
         lifespan="on",
     )
-    server = _Server(config)
+    server = _Server(config, profiler)
     try:
         server.run()
     except SystemExit:  # uvicorn's way to say that it could not start; its log says why
@@ -140,9 +142,15 @@ def serve(settings: Settings) -> int:
 class _Server(uvicorn.Server):
     """Says where it is and what to try once it listens, and lets the engines finish while connections are drained."""
 
+    def __init__(self, config: uvicorn.Config, profiler: Profiler | None) -> None:
+        super().__init__(config)
+        self._profiler = profiler
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         _spare_the_collector()
+        if self._profiler is not None:
+            self._profiler.start()
         for server in self.servers:
             for listening in server.sockets[:1]:
                 host, port = listening.getsockname()[:2]
@@ -160,6 +168,8 @@ class _Server(uvicorn.Server):
             for model in state.models:
                 model.engine.give_up()
         await draining
+        if self._profiler is not None:
+            self._profiler.stop()
 
 
 @contextlib.asynccontextmanager

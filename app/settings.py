@@ -133,6 +133,11 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     access_log: bool = Field(False, description="log a line for every request")
+    profile: Path | None = Field(
+        None,
+        description="file for a profile of the server's processor time, written when it stops: a flame graph where the "
+        "name ends in .svg, else folded stacks",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -173,7 +178,7 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings by their names, e.g. port = 8000")
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
-        about = f"{field.description} (default: {field.default})"
+        about = field.description if field.default is None else f"{field.description} (default: {field.default})"
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
         elif get_origin(field.annotation) is Literal:
@@ -181,7 +186,8 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
         elif get_origin(field.annotation) is dict:
             parser.add_argument(flag, action="append", metavar="NAME=N", help=f"{field.description}, or one a flag")
         else:
-            parser.add_argument(flag, metavar=getattr(field.annotation, "__name__", "VALUE").upper(), help=about)
+            kind = next(iter(get_args(field.annotation)), field.annotation)  # of X | None, it is X
+            parser.add_argument(flag, metavar=getattr(kind, "__name__", "VALUE").upper(), help=about)
 
 
 def _refuse_unknown_variables() -> None:

@@ -1,0 +1,204 @@
+"""Profiles: that they name what was busy, in both formats, and of a real server under load."""
+
+import re
+import signal
+import sys
+import threading
+import time
+import zlib
+from collections import defaultdict
+from xml.etree import ElementTree
+
+import pytest
+
+from app.profiling import Profiler, flame_graph, folded
+from app.settings import SettingsError
+from tests.app.browsing import open_page
+from tests.app.harness import Server, running_server
+from tests.app.test_stream import ask, stream
+
+STACKS = {("main", "app/a.py:f", "app/a.py:g"): 0.75, ("main", "app/a.py:f"): 0.15, ("other",): 0.1}
+LARGE = bytes(10**7)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def spin(seconds: float) -> None:
+    """Take so much of this thread's processor time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def spin_in_c() -> None:
+    """Take processor time without the interpreter's lock."""
+    zlib.crc32(LARGE)
+
+
+def read_folded(text: str) -> dict[tuple[str, ...], int]:
+    """Return the microseconds of each stack."""
+    lines = [line.rsplit(" ", 1) for line in text.splitlines()]
+    return {tuple(stack.split(";")): int(microseconds) for stack, microseconds in lines}
+
+
+def seconds_within(text: str, name: str) -> dict[str, float]:
+    """Return the seconds of stacks with a function whose name ends so, by thread."""
+    seconds: dict[str, float] = defaultdict(float)
+    for stack, microseconds in read_folded(text).items():
+        if any(function.endswith(name) for function in stack):
+            seconds[stack[0]] += microseconds / 1e6
+    return dict(seconds)
+
+
+def profiled(path, work) -> str:
+    """Return the profile of some work."""
+    profiler = Profiler(path)
+    profiler.start()
+    try:
+        work()
+    finally:
+        profiler.stop()
+    return path.read_text()
+
+
+def run_in_thread(work, name: str) -> None:
+    thread = threading.Thread(target=work, name=name)
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.001)  # samples are taken in between
+
+
+def load(server: Server) -> None:
+    """Give a server some thousands of steps to take."""
+    with stream(server, "/stream?model=dnc-copy") as (connection, _):
+        for seq in range(100):
+            ask(connection, seq=seq, inputs=[[0.0] * 10] * 300)
+
+
+def test_busy_functions_have_the_time_of_their_threads(tmp_path):
+    def work() -> None:
+        spin(0.3)
+        run_in_thread(lambda: spin(0.2), "the;spinner")
+
+    found = seconds_within(profiled(tmp_path / "p.txt", work), ":spin")
+    assert set(found) == {"MainThread", "the,spinner"}
+    assert found["MainThread"] == pytest.approx(0.3, abs=0.1)
+    assert found["the,spinner"] == pytest.approx(0.2, abs=0.1)
+
+
+def test_thread_in_c_code_counts_without_the_interpreters_lock(tmp_path):
+    text = profiled(tmp_path / "p.txt", lambda: run_in_thread(lambda: [spin_in_c() for _ in range(100)], "in C"))
+    assert seconds_within(text, ":spin_in_c")["in C"] > 0.1
+
+
+def test_time_of_a_thread_found_waiting_is_that_of_where_it_worked(tmp_path):
+    over = threading.Event()
+
+    def work_and_wait() -> None:
+        while not over.wait(0.002):
+            spin_in_c()
+
+    threading.Timer(0.5, over.set).start()
+    text = profiled(tmp_path / "p.txt", lambda: run_in_thread(work_and_wait, "busy"))
+    total = sum(micro for stack, micro in read_folded(text).items() if stack[0] == "busy") / 1e6
+    assert seconds_within(text, ":spin_in_c")["busy"] > 0.8 * total
+
+
+def test_thread_that_only_waits_weighs_next_to_nothing(tmp_path):
+    over = threading.Event()
+    threading.Thread(target=over.wait, name="idle").start()
+    text = profiled(tmp_path / "p.txt", lambda: spin(0.2))
+    over.set()
+    assert sum(micro for stack, micro in read_folded(text).items() if stack[0] == "idle") < 2000
+
+
+def test_folded_stacks_have_a_line_each_with_microseconds():
+    assert folded(STACKS) == "main;app/a.py:f 150000\nmain;app/a.py:f;app/a.py:g 750000\nother 100000\n"
+
+
+def test_flame_graph_has_boxes_as_wide_as_their_share_below_their_callers():
+    boxes = ElementTree.fromstring(flame_graph(STACKS, "a & b")).findall(f"{SVG}g")
+    told = {box.find(f"{SVG}title").text: box.find(f"{SVG}rect").attrib for box in boxes}
+    assert list(told) == [
+        "main: 90.0 %, 0.900 s",
+        "other: 10.0 %, 0.100 s",
+        "app/a.py:f: 90.0 %, 0.900 s",
+        "app/a.py:g: 75.0 %, 0.750 s",
+    ]
+    assert [float(rect["width"]) for rect in told.values()] == [1080, 120, 1080, 900]
+    assert [int(rect["y"]) for rect in told.values()] == [24, 24, 41, 58]
+
+
+def test_flame_graph_of_odd_names_is_xml(tmp_path):
+    text = profiled(tmp_path / "p.svg", lambda: run_in_thread(lambda: spin(0.1), '<&">\x01'))
+    assert "the profiler itself" in text
+    assert any('<&">?' in str(title.text) for title in ElementTree.fromstring(text).iter(f"{SVG}title"))
+
+
+def test_flame_graph_of_nothing_is_empty():
+    assert ElementTree.fromstring(flame_graph({}, "nothing")).findall(f"{SVG}g") == []
+
+
+def test_profiler_puts_the_signal_back(tmp_path):
+    profiled(tmp_path / "p.txt", lambda: None)
+    assert signal.getsignal(signal.SIGPROF) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("", "expected the name of a file, got the directory"),
+        ("nowhere/p.svg", "no directory .*nowhere to write p.svg to"),
+        ("file/p.svg", "no directory .*file to write p.svg to"),
+        ("n" * 300, "cannot be written: File name too long"),
+    ],
+)
+def test_file_that_cannot_be_written_is_refused(tmp_path, name, complaint):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=f"setting profile: .*{complaint}"):
+        Profiler(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_system_without_clocks_of_threads_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delattr(time, "pthread_getcpuclockid")
+    with pytest.raises(SettingsError, match=f"setting profile: {sys.platform} has no"):
+        Profiler(tmp_path / "p.svg")
+
+
+def test_profile_that_cannot_be_written_in_the_end_is_logged(tmp_path, caplog):
+    (tmp_path / "there").mkdir()
+    profiler = Profiler(tmp_path / "there" / "p.svg")
+    profiler.start()
+    (tmp_path / "there").rmdir()
+    profiler.stop()
+    assert "the profile cannot be written: " in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_that_is_stopped_leaves_a_profile_of_its_load(few, data, tmp_path, number):
+    file = tmp_path / "p.txt"
+    with running_server("--profile", file, data=data, checkpoints=few) as server:
+        load(server)
+        assert not file.exists()
+        server.stop(number)
+    assert f"the profile is in {file}" in server.log
+    assert seconds_within(file.read_text(), "app/engine/worker.py:Worker._step")
+    assert not re.search(r"<module>|Thread\._bootstrap", file.read_text())
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("p.")] == ["p.txt"]
+
+
+def test_flame_graph_of_a_server_shows_in_a_browser(few, data, tmp_path, browser):
+    file = tmp_path / "p.svg"
+    with running_server(data=data, checkpoints=few, ENGRAM_PROFILE=str(file)) as server:
+        load(server)
+    with open_page(browser, file.as_uri()) as page:
+        page.goto(file.as_uri())
+        assert re.fullmatch(r"[\d.]+ s of processor time in .* its share", page.locator("text").first.text_content())
+        assert page.locator("title", has_text="Runner.run").count() >= 1
+
+
+def test_server_whose_profile_cannot_be_written_does_not_start(few, data, tmp_path):
+    server = Server("--profile", tmp_path / "nowhere" / "p.svg", data=data, checkpoints=few)
+    assert server.process.wait(timeout=60) == 1
+    assert server.log.startswith("engram: setting profile: no directory")
