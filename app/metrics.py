@@ -1,10 +1,102 @@
 """What Prometheus can ask of the server; docs/metrics.md describes each metric."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import itertools
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TICK_BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0)
 REQUEST_BUCKETS = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+PHASES = ("wait", "run", "record", "commit", "deliver")
+"""The phases of a step, in the order in which it goes through them."""
+
+
+class Tally:
+    """A counter that one thread at a time adds to: without a lock, at a fifth of the price."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.created = time.time()
+
+    def inc(self, amount: float = 1) -> None:
+        self.value += amount
+
+
+class Distribution:
+    """A histogram that one thread at a time adds to."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+        self.created = time.time()
+
+    def observe(self, amount: float) -> None:
+        self.sum += amount
+        self.counts[bisect_left(self._bounds, amount)] += 1
+
+
+Child = TypeVar("Child", Tally, Distribution)
+
+
+class _Family(Collector, Generic[Child]):
+    """A metric, of which every combination of labels has a child."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labels = labels
+        self._children: dict[tuple[str, ...], Child] = {}
+        registry.register(self)
+
+    def labels(self, *values: object) -> Child:
+        """Return the child with these labels."""
+        key = tuple(map(str, values))
+        if key not in self._children:
+            self._children[key] = self._new()
+        return self._children[key]
+
+    def _new(self) -> Child:
+        raise NotImplementedError
+
+
+class _Tallies(_Family[Tally]):
+    def _new(self) -> Tally:
+        return Tally()
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, child in self._children.copy().items():
+            family.add_metric(values, child.value, created=child.created)
+        return [family]
+
+
+class _Distributions(_Family[Distribution]):
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._bounds = bounds
+        super().__init__(name, documentation, labels, registry)
+
+    def _new(self) -> Distribution:
+        return Distribution(self._bounds)
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
+        for values, child in self._children.copy().items():
+            counts = itertools.accumulate(child.counts)
+            family.add_metric(values, list(zip(names, map(float, counts), strict=True)), child.sum)
+            family.add_sample(f"{self._name}_created", dict(zip(self._labels, values, strict=True)), child.created)
+        return [family]
 
 
 class Metrics:
@@ -12,17 +104,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.steps = Counter("engram_steps", "Session-steps computed.", ["model"], registry=registry)
+        self.steps = _Tallies("engram_steps", "Session-steps computed.", ["model"], registry)
         self.failures = Counter("engram_step_failures", "Session-steps that failed.", ["model"], registry=registry)
-        self.batch = Histogram(
-            "engram_batch_size",
-            "Sessions of one memory size stepped at once.",
-            ["model"],
-            buckets=BATCH_BUCKETS,
-            registry=registry,
+        self.batch = _Distributions(
+            "engram_batch_size", "Sessions of one memory size stepped at once.", ["model"], BATCH_BUCKETS, registry
         )
-        self.tick = Histogram(
-            "engram_tick_seconds", "Time of one batched step.", ["model"], buckets=TICK_BUCKETS, registry=registry
+        self.tick = _Distributions(
+            "engram_tick_seconds", "Time of one batched step.", ["model"], TICK_BUCKETS, registry
+        )
+        self.phases = _Tallies(
+            "engram_phase_seconds", "Time of batches in each phase of a step.", ["model", "phase"], registry
         )
         self.sequences = Gauge("engram_sequences", "Sequences in work or waiting.", ["model"], registry=registry)
         self.sessions = Gauge("engram_sessions", "Open sessions.", ["model"], registry=registry)
@@ -32,27 +123,22 @@ class Metrics:
         self.ended = Counter(
             "engram_sessions_ended", "Sessions that ended, by reason.", ["model", "reason"], registry=registry
         )
-        self.commits = Histogram(
-            "engram_commit_entries",
-            "Requests whose steps were written at once.",
-            buckets=BATCH_BUCKETS,
-            registry=registry,
-        )
-        self.commit_seconds = Histogram(
-            "engram_commit_seconds", "Time of writing them.", buckets=TICK_BUCKETS, registry=registry
-        )
+        self.commits = _Distributions(
+            "engram_commit_entries", "Requests whose steps were written at once.", [], BATCH_BUCKETS, registry
+        ).labels()
+        self.commit_seconds = _Distributions(
+            "engram_commit_seconds", "Time of writing them.", [], TICK_BUCKETS, registry
+        ).labels()
         self.store_failures = Counter(
             "engram_store_failures", "What the store could not write or read.", registry=registry
         )
         self.streams = Gauge("engram_streams", "Open WebSockets.", registry=registry)
-        self.requests = Counter(
-            "engram_requests", "HTTP requests answered.", ["method", "route", "status"], registry=registry
-        )
-        self.request_seconds = Histogram(
-            "engram_request_seconds", "Time of HTTP requests.", ["route"], buckets=REQUEST_BUCKETS, registry=registry
+        self.requests = _Tallies("engram_requests", "HTTP requests answered.", ["method", "route", "status"], registry)
+        self.request_seconds = _Distributions(
+            "engram_request_seconds", "Time of HTTP requests.", ["route"], REQUEST_BUCKETS, registry
         )
 
-        self._routes: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._routes: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
         """Those of a method, a route and a status: finding them by their labels takes longer than counting."""
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -88,11 +174,26 @@ class EngineMetrics:
         self._failures = metrics.failures.labels(model)
         self._batch = metrics.batch.labels(model)
         self._tick = metrics.tick.labels(model)
+        phases = [metrics.phases.labels(model, phase) for phase in PHASES]
+        self._wait, self._run, self._record, self._commit, self._deliver = phases
+        self._computing = 0.0
+        """Seconds of the ticks of a batch that is not over."""
 
     def tick(self, batch: int, seconds: float, steps: int) -> None:
         self._steps.inc(batch * steps)
         self._batch.observe(batch)
         self._tick.observe(seconds)
+        self._run.inc(seconds)
+        self._computing += seconds
+
+    def batch(self, wait: float, seconds: float) -> None:
+        self._wait.inc(wait)
+        self._record.inc(max(0.0, seconds - self._computing))
+        self._computing = 0.0
+
+    def answer(self, commit: float, deliver: float) -> None:
+        self._commit.inc(commit)
+        self._deliver.inc(deliver)
 
     def failure(self) -> None:
         self._failures.inc()

@@ -69,6 +69,7 @@ class Engine:
         self._max_queue = max_queue
         self._max_queue_bytes = max_queue_bytes
         self._step_timeout = step_timeout
+        self._observer = observer
         self._worker = Worker(name, arenas, max_batch, observer, journal, self)
         self._linger = Linger(linger)
         self._arrived: list[Run] = []
@@ -82,8 +83,9 @@ class Engine:
         self._refusal: EngramError | None = None
         self._hang: EngramError | None = None
         self._draining = False
-        # Also the worker's and the journal's; to add and to discard is one operation of a set
-        self._commits: set[object] = set()
+        # Also the worker's and the journal's; to add and to remove is one operation of a dictionary
+        self._commits: dict[object, float] = {}
+        """When each began, of those that are under way."""
 
     # Work
 
@@ -354,14 +356,14 @@ class Engine:
     # The worker's and the journal's view (worker.Loop), from any thread
 
     def answer(self, answers: Answers) -> None:
-        self._post(self._settle, answers)
+        self._post(self._settle, answers, 0.0, time.perf_counter())
 
     def commits(self, commit: object) -> None:
-        self._commits.add(commit)
+        self._commits[commit] = time.perf_counter()
 
     def answer_logged(self, commit: object, answers: Answers) -> None:
-        self._commits.discard(commit)
-        self._post(self._settle_logged, answers)
+        now = time.perf_counter()
+        self._post(self._settle_logged, answers, now - self._commits.pop(commit, now), now)
 
     def recovered(self) -> None:
         if self._hang is not None:
@@ -379,15 +381,17 @@ class Engine:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _settle(self, answers: Answers) -> None:
+    def _settle(self, answers: Answers, committed: float, since: float) -> None:
+        """Answer those who wait. committed: seconds of the commit; since: when their outcomes were known."""
         for item, outcome in answers:
             if isinstance(item, Run):
                 self._sequences -= item.rows
                 self._bytes -= item.bytes
             self._finish(item, outcome)
+        report(self._observer.answer, committed, time.perf_counter() - since)
 
-    def _settle_logged(self, answers: Answers) -> None:
-        self._settle(answers)
+    def _settle_logged(self, answers: Answers, committed: float, since: float) -> None:
+        self._settle(answers, committed, since)
         if self._arrived and self._turn is None:
             self._turn = self._loop.call_soon(self._step_arrived)
 

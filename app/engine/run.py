@@ -1,5 +1,6 @@
 """Sequences on their way through the engine, and their results."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -82,6 +83,8 @@ class Run:
     transient: bool = field(init=False)
     position: int = 0
     """The number of steps taken."""
+    since: float = field(default_factory=time.perf_counter)
+    """When it arrived, or had taken the steps before those that it waits for."""
     output_size: int = field(init=False)
     results: Results | None = None
     errors: dict[int, EngramError] = field(default_factory=dict)

@@ -42,10 +42,16 @@ PROMPT_BYTES = 2**20
 
 
 class Observer(Protocol):
-    """What the worker reports to, from the thread that it is in."""
+    """What the engine reports to. Each method is called by one thread at a time, but not always by the same one."""
 
     def tick(self, batch: int, seconds: float, steps: int) -> None:
         """A batch of sessions took some steps in so much time."""
+
+    def batch(self, wait: float, seconds: float) -> None:
+        """A batch was stepped, in so many seconds with all that belongs to it, after its first run waited so long."""
+
+    def answer(self, commit: float, deliver: float) -> None:
+        """Some were answered: what they wait for was committed in so many seconds, and then took so long to them."""
 
     def failure(self) -> None:
         """A step of one session failed."""
@@ -297,11 +303,16 @@ class Worker:
 
     def _run(self, batch: Batch) -> None:
         """Take the steps of a batch, and end the runs that are finished."""
+        began = time.perf_counter()
         self._step([Part(run, run.active) for run in batch.runs], batch.steps)
         for run in batch.runs:
             run.position += batch.steps
             if run.finished:
                 self._finish(run, run.outcome)
+        ended = time.perf_counter()
+        report(self._observer.batch, began - batch.runs[0].since, ended - began)
+        for run in batch.runs:
+            run.since = ended
 
     def _step(self, parts: list[Part], steps: int) -> None:
         """Step the rows of runs of one memory size; a row that fails does so alone.

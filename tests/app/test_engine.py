@@ -42,6 +42,10 @@ class Observed:
     def tick(self, batch: int, seconds: float, steps: int) -> None:
         self.batches.append(batch)
 
+    def batch(self, wait: float, seconds: float) -> None: ...
+
+    def answer(self, commit: float, deliver: float) -> None: ...
+
     def failure(self) -> None:
         self.failures += 1
 
