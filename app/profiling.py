@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
@@ -41,11 +41,25 @@ WAITING = re.compile(r"\.(acquire|get|join|poll|recv|select|wait)\(")
 PROFILER = "the profiler itself"
 OTHER_THREADS = "threads without Python"
 
-Samples = Mapping[tuple[str, int, tuple[CodeType, ...]], float]
-"""Seconds by thread, place in the innermost function (f_lasti), and functions, the innermost first."""
-
 Stacks = Mapping[tuple[str, ...], float]
 """Seconds by stack: the thread's name, then its functions, the outermost first."""
+
+
+@dataclass
+class _Sampled:
+    """A stack of a thread, the innermost function first, and the place in that one (f_lasti)."""
+
+    thread: str
+    place: int
+    codes: list[CodeType]
+    seconds: float = 0.0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is in a line that waits."""
+        code = self.codes[0]
+        line = next(itertools.islice(code.co_positions(), self.place // 2, None), (None,))[0]
+        return line is not None and bool(WAITING.search(linecache.getline(code.co_filename, line)))
 
 
 class Profiler:
@@ -58,7 +72,8 @@ class Profiler:
         self._path = path
         self._unfinished = path.with_name(f"{path.name}.part") if path.name else path
         _check_writable(path, self._unfinished)
-        self._seconds: defaultdict[tuple[str, int, tuple[CodeType, ...]], float] = defaultdict(float)
+        self._sampled: dict[tuple[object, ...], _Sampled] = {}
+        """By thread, place and the numbers of the functions: to hash the functions themselves takes long."""
         self._clocks: dict[int, float] = {}
         """Processor time of each thread at its last sample, by the number of its clock."""
         self._names: dict[int, str] = {}
@@ -118,7 +133,12 @@ class Profiler:
         self._clocks[clock] = now
         if seconds > 0:
             name = self._names.get(clock) or self._name(clock, thread)
-            self._seconds[name, frame.f_lasti, _codes(frame)] += seconds
+            codes = _codes(frame)
+            key = (name, frame.f_lasti, *map(id, codes))
+            sampled = self._sampled.get(key)
+            if sampled is None:
+                sampled = self._sampled[key] = _Sampled(name, frame.f_lasti, codes)
+            sampled.seconds += seconds
 
     def _name(self, clock: int, thread: int) -> str:
         names = {known.ident: known.name for known in threading.enumerate()}
@@ -129,8 +149,8 @@ class Profiler:
     def _stacks(self, total: float) -> dict[tuple[str, ...], float]:
         """Return the seconds by stack, of which this process took so many in total."""
         found: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        for (thread, _, codes), seconds in _at_work_only(self._seconds).items():
-            found[_plain(thread), *map(_function, reversed(codes))] += seconds
+        for sampled, seconds in _at_work_only(list(self._sampled.values())):
+            found[_plain(sampled.thread), *map(_function, reversed(sampled.codes))] += seconds
         main = _plain(threading.main_thread().name)
         stacks = _without_launch(found, main)
         stacks[main, PROFILER] += self._own
@@ -157,34 +177,26 @@ def _at_work(frame: FrameType) -> FrameType:
     return frame.f_back if begins and frame.f_back is not None else frame
 
 
-def _codes(frame: FrameType | None) -> tuple[CodeType, ...]:
+def _codes(frame: FrameType | None) -> list[CodeType]:
     """Return the functions of a stack, the innermost first."""
     codes = []
     while frame is not None:
         codes.append(frame.f_code)
         frame = frame.f_back
-    return tuple(codes)
+    return codes
 
 
-def _at_work_only(samples: Samples) -> Samples:
+def _at_work_only(samples: Sequence[_Sampled]) -> Iterator[tuple[_Sampled, float]]:
     """Give the seconds of each thread that was found waiting to its other stacks, if it has any, by their shares."""
-    waits = {sample for sample in samples if _is_waiting(sample[2][0], sample[1])}
-    total: defaultdict[str, float] = defaultdict(float)
     at_work: defaultdict[str, float] = defaultdict(float)
-    for sample, seconds in samples.items():
-        total[sample[0]] += seconds
-        at_work[sample[0]] += 0.0 if sample in waits else seconds
-    return {
-        sample: seconds * (total[sample[0]] / at_work[sample[0]] if at_work[sample[0]] else 1.0)
-        for sample, seconds in samples.items()
-        if sample not in waits or not at_work[sample[0]]
-    }
-
-
-def _is_waiting(code: CodeType, place: int) -> bool:
-    """Return whether a line waits: the one with the instruction at a place (f_lasti) of a function."""
-    line = next(itertools.islice(code.co_positions(), place // 2, None), (None,))[0]
-    return line is not None and bool(WAITING.search(linecache.getline(code.co_filename, line)))
+    waiting: defaultdict[str, float] = defaultdict(float)
+    for sampled in samples:
+        (waiting if sampled.is_waiting else at_work)[sampled.thread] += sampled.seconds
+    for sampled in samples:
+        if not at_work[sampled.thread]:
+            yield sampled, sampled.seconds
+        elif not sampled.is_waiting:
+            yield sampled, sampled.seconds * (1 + waiting[sampled.thread] / at_work[sampled.thread])
 
 
 def _function(code: CodeType) -> str:
