@@ -35,8 +35,11 @@ logger = logging.getLogger(__name__)
 INTERVAL_SECONDS = 0.004
 """Processor time between two samples; Linux kernels count it in ticks, most of them of this length."""
 
-WAITING = re.compile(r"\.(acquire|get|join|poll|recv|select|wait)\(")
+WAITING = re.compile(r"\.(acquire|get|join|poll|recv|run_until_complete|select|wait)\(")
 """Lines in which a thread waits: time that is found there was spent before, and belongs to its other stacks."""
+
+CALLING = -1
+"""The place of a function, or of an event loop, that was about to call another."""
 
 PROFILER = "the profiler itself"
 OTHER_THREADS = "threads without Python"
@@ -47,7 +50,7 @@ Stacks = Mapping[tuple[str, ...], float]
 
 @dataclass
 class _Sampled:
-    """A stack of a thread, the innermost function first, and the place in that one (f_lasti)."""
+    """A stack of a thread, the innermost function first, and the place in that one (f_lasti), or CALLING."""
 
     thread: str
     place: int
@@ -57,6 +60,8 @@ class _Sampled:
     @property
     def is_waiting(self) -> bool:
         """Whether it is in a line that waits."""
+        if self.place == CALLING:
+            return False
         code = self.codes[0]
         line = next(itertools.islice(code.co_positions(), self.place // 2, None), (None,))[0]
         return line is not None and bool(WAITING.search(linecache.getline(code.co_filename, line)))
@@ -114,15 +119,16 @@ class Profiler:
         frames = sys._current_frames()
         frames.pop(self._main)  # it is this function
         if interrupted is not None:
-            self._add(self._main, _at_work(interrupted))
+            frame = _at_work(interrupted)
+            self._add(self._main, frame, frame.f_lasti if frame is interrupted else CALLING)
         for thread, frame in frames.items():
-            self._add(thread, frame)
+            self._add(thread, frame, frame.f_lasti)
         self._samples += 1
         clock, now = time.pthread_getcpuclockid(self._main), time.thread_time()
         self._own += now - self._clocks[clock]
         self._clocks[clock] = now
 
-    def _add(self, thread: int, frame: FrameType) -> None:
+    def _add(self, thread: int, frame: FrameType, place: int) -> None:
         """Count the time that a thread took since its last sample as that of its stack."""
         try:
             clock = time.pthread_getcpuclockid(thread)
@@ -134,10 +140,10 @@ class Profiler:
         if seconds > 0:
             name = self._names.get(clock) or self._name(clock, thread)
             codes = _codes(frame)
-            key = (name, frame.f_lasti, *map(id, codes))
+            key = (name, place, *map(id, codes))
             sampled = self._sampled.get(key)
             if sampled is None:
-                sampled = self._sampled[key] = _Sampled(name, frame.f_lasti, codes)
+                sampled = self._sampled[key] = _Sampled(name, place, codes)
             sampled.seconds += seconds
 
     def _name(self, clock: int, thread: int) -> str:

@@ -1,5 +1,6 @@
 """Profiles: that they name what was busy, in both formats, and of a real server under load."""
 
+import asyncio
 import re
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections import defaultdict
 from xml.etree import ElementTree
 
 import pytest
+import uvloop
 
 from app.profiling import Profiler, flame_graph, folded
 from app.settings import SettingsError
@@ -101,6 +103,24 @@ def test_time_of_a_thread_found_waiting_is_that_of_where_it_worked(tmp_path):
     text = profiled(tmp_path / "p.txt", lambda: run_in_thread(work_and_wait, "busy"))
     total = sum(micro for stack, micro in read_folded(text).items() if stack[0] == "busy") / 1e6
     assert seconds_within(text, ":spin_in_c")["busy"] > 0.8 * total
+
+
+def test_time_of_an_event_loop_found_waiting_is_that_of_what_it_called(tmp_path):
+    async def spin_and_wait() -> None:
+        for _ in range(100):
+            spin(0.001)
+            await asyncio.sleep(0.003)
+
+    def work() -> None:
+        thread = threading.Thread(target=lambda: [spin_in_c() for _ in range(200)])
+        thread.start()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(spin_and_wait())
+        thread.join()
+
+    text = profiled(tmp_path / "p.txt", work)
+    total = sum(micro for stack, micro in read_folded(text).items() if stack[0] == "MainThread") / 1e6
+    assert seconds_within(text, ":spin")["MainThread"] > 0.5 * total
 
 
 def test_thread_that_only_waits_weighs_next_to_nothing(tmp_path):
