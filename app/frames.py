@@ -85,21 +85,22 @@ class FrameReader:
     def read(self, control_only: bool = False) -> tuple[int, bytes] | None:
         """Return the next message and its opcode: TEXT or BINARY, its fragments joined, or CLOSE, PING or PONG.
 
-        None: more bytes must come, or, with `control_only`, the next frame is no control frame. The payload of TEXT is
-        valid UTF-8. Raises FrameError; nothing can be read after that.
+        CONTINUATION, without a payload: a fragment was read, and its message goes on. None: more bytes must come, or,
+        with `control_only`, the next frame is no control frame. The payload of TEXT is valid UTF-8. Raises FrameError;
+        nothing can be read after that.
         """
-        while (frame := self._read_frame(control_only)) is not None:
-            first, payload = frame
-            opcode = first & 0xF
-            if opcode >= CLOSE:
-                return opcode, payload
-            if first & FINAL_BIT and opcode:
-                return (opcode, payload) if opcode == BINARY or payload.isascii() else _decodable(payload)
-            self._fragments += payload
-            self._opcode = opcode or self._opcode
-            if first & FINAL_BIT:
-                return self._joined()
-        return None
+        frame = self._read_frame(control_only)
+        if frame is None:
+            return None
+        first, payload = frame
+        opcode = first & 0xF
+        if opcode >= CLOSE:
+            return opcode, payload
+        if first & FINAL_BIT and opcode:
+            return (opcode, payload) if opcode == BINARY or payload.isascii() else _decodable(payload)
+        self._fragments += payload
+        self._opcode = opcode or self._opcode
+        return self._joined() if first & FINAL_BIT else (CONTINUATION, b"")
 
     def _read_frame(self, control_only: bool) -> tuple[int, bytes] | None:
         """Return the first byte and the payload of the next frame, or None."""

@@ -31,7 +31,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from app import frames
-from app.frames import BINARY, CLOSE, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
+from app.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -45,6 +45,9 @@ STOP_TIMEOUT = 1.0
 
 MAX_UNREAD = 2**16
 """Bytes that are read from the socket while messages are held back."""
+
+MAX_FRAMES = 64
+"""Frames of a client that are handled at a time, with all others waiting."""
 
 JOINED = 2**14
 """Bytes of payload up to which head and payload are joined before they are written."""
@@ -92,6 +95,7 @@ class WebSocket(asyncio.Protocol):
         self._held = True
         self._reading = True
         self._dispatching = False
+        self._resting = False
         self._room = asyncio.Event()  # in the write buffer
         self._room.set()
         self._came = asyncio.Event()  # a message, or the end
@@ -143,7 +147,7 @@ class WebSocket(asyncio.Protocol):
 
     def resume(self) -> None:
         """Let messages come again. Those that were held back come before this returns, up to the next `pause`; called
-        from within on_message, when that has returned."""
+        from within on_message, when that has returned. After MAX_FRAMES, the next come in another turn of the loop."""
         self._held = False
         self._dispatch()
 
@@ -245,20 +249,33 @@ class WebSocket(asyncio.Protocol):
         try:
             if first is not None:
                 self._deliver(*first)
-            while self._state is OPEN or self._state is CLOSING:
-                frame = self._reader.read(self._held and self._state is OPEN)
-                if frame is None:
-                    break
-                opcode, payload = frame
-                if opcode >= CLOSE:
-                    self._take_control(opcode, payload)
-                elif self._state is OPEN:
-                    self._deliver(payload, opcode == TEXT)
+            if not self._resting:
+                self._take_frames()
         except FrameError as error:
             self.fail(error.code, error.reason)
         finally:
             self._dispatching = False
         self._bound_reading()
+
+    def _take_frames(self) -> None:
+        """Take frames as long as there are some, but not too many: others have their turn before the next."""
+        for _ in range(MAX_FRAMES):
+            if self._state is not OPEN and self._state is not CLOSING:
+                return
+            frame = self._reader.read(self._held and self._state is OPEN)
+            if frame is None:
+                return
+            opcode, payload = frame
+            if opcode >= CLOSE:
+                self._take_control(opcode, payload)
+            elif opcode and self._state is OPEN:
+                self._deliver(payload, opcode == TEXT)
+        self._resting = True
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._dispatch()
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE and self._state is CLOSING:
@@ -295,16 +312,16 @@ class WebSocket(asyncio.Protocol):
                 if opcode == CLOSE:
                     self._ended = frames.read_close(payload)
                     break
-                if opcode < CLOSE:
+                if CONTINUATION < opcode < CLOSE:
                     return payload, opcode == TEXT
         except FrameError:
             self._reader.clear()
         return None
 
     def _bound_reading(self) -> None:
-        """Read from the socket unless enough is held back."""
+        """Read from the socket unless enough is held back, or what was read is not done with."""
         held = (self._held and self._state is OPEN) or self._state is OPENING
-        waits = held and self._reader.unread > MAX_UNREAD
+        waits = self._resting or (held and self._reader.unread > MAX_UNREAD)
         if waits is self._reading:
             self._reading = not waits
             if waits:

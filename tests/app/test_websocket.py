@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from app import websocket
-from app.websocket import EXTENSION, WebSocketProtocol
+from app.websocket import EXTENSION, MAX_FRAMES, WebSocketProtocol
 from tests.app.framing import masked as frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -487,6 +487,37 @@ def test_stop_before_the_handshake_is_answered_refuses_it():
 
 
 # Pings
+
+
+@pytest.mark.parametrize("sent", [(PING, b""), (PONG, b""), (BINARY, b"1"), (0, b"", False)])
+def test_many_frames_at_once_let_others_have_their_turn(sent):
+    """Small frames take longer to handle than to send."""
+    turns: list[int] = []
+
+    async def serve(scope: dict[str, Any], *_: object) -> None:
+        ws, ended = scope["extensions"][EXTENSION], asyncio.get_running_loop().create_future()
+        taken = 0
+
+        def on_message(payload: bytes, _: bool) -> None:
+            if payload != b"1":
+                turns.append(taken)
+
+        ws.listen(on_message, lambda *_: ended.set_result(None), lambda: None)
+        while not ended.done():
+            taken += 1
+            await asyncio.sleep(0)
+
+    frames = 100 * MAX_FRAMES
+    with Running(accepted(serve)) as server, Client(server) as client:
+        last = (0, b"b") if sent[0] == 0 else (BINARY, b"b")
+        begun = [(BINARY, b"", False)] if sent[0] == 0 else []
+        client.send((BINARY, b"a"), *begun, *[sent] * frames, last)
+        while sent[0] == PING and frames:
+            assert client.receive() == (PONG, b"")
+            frames -= 1
+        client.send((CLOSE, b""))
+        client.receive_close()
+    assert turns[1] - turns[0] > 50
 
 
 def test_client_that_answers_pings_stays_connected():
