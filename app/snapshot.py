@@ -21,8 +21,8 @@ FORMAT = "1"
 LARGEST = 2**53
 """The largest step and the largest number of memory slots that a snapshot may say."""
 
-LARGE = 2**20
-"""Bytes from which a snapshot is made or read beside the event loop, not in it."""
+LARGE = 2**17
+"""Bytes from which a snapshot is made or read beside the event loop: one request may need those of many sessions."""
 
 ROUNDING = 1e-5
 """How far back ends may differ in the state before the first step."""

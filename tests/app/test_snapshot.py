@@ -9,7 +9,8 @@ from safetensors.numpy import save
 from app import snapshot
 from app.backends.base import Spec
 from app.errors import InvalidSnapshot
-from app.snapshot import MAX_HEADER_BYTES, Snapshot, _digest
+from app.settings import Settings
+from app.snapshot import LARGE, MAX_HEADER_BYTES, Snapshot, _digest
 
 STATE = {"memory": np.arange(6, dtype=np.float32).reshape(2, 3), "controller.h": np.array([-0.0, 1e-42], np.float32)}
 SNAPSHOT = Snapshot("dnc-copy", "f" * 64, 32, 17, STATE)
@@ -108,6 +109,11 @@ def test_file_without_metadata_is_refused(metadata):
 
 def spec(memory_size: int | None = 32, **axes: list[int | None]) -> Spec:
     return Spec(1, 1, memory_size, axes or {"memory": [2, 3], "controller.h": [2]}, {})
+
+
+def test_snapshots_of_one_request_that_are_read_in_the_event_loop_have_few_bytes_together():
+    """It goes through a megabyte of them in a millisecond, about."""
+    assert LARGE * Settings().max_sequences <= 32 * 2**20
 
 
 def test_state_of_other_leaves_shapes_or_types_is_refused():
