@@ -132,16 +132,10 @@ class FusedStep:
         self._library.step(model, states, rows.ctypes.data, numbers.ctypes.data, batch, len(values), *pointers)
 
     def _checked(self, slots: Sequence[int]) -> Array:
-        rows, room = np.array(slots, np.int64), self._arena.rooms
-        if (
-            rows.ndim != 1
-            or len(rows) == 0
-            or rows.min() < 0
-            or rows.max() >= room
-            or len(set(rows.tolist())) < len(rows)
-        ):
-            raise IndexError(f"slots must be distinct numbers from 0 to {room - 1}, got {rows.tolist()}")
-        return rows
+        numbers, room = list(slots), self._arena.rooms
+        if not numbers or min(numbers) < 0 or max(numbers) >= room or len({*numbers}) < len(numbers):
+            raise IndexError(f"slots must be distinct numbers from 0 to {room - 1}, got {numbers}")
+        return np.array(numbers, np.int64)
 
     @staticmethod
     def _check_shape(inputs: Array, expected: tuple[int, ...]) -> None:
