@@ -92,13 +92,13 @@ class Profiler:
         for thread in sys._current_frames():
             clock = time.pthread_getcpuclockid(thread)
             self._clocks[clock] = time.clock_gettime(clock)
-        self._handler = signal.signal(signal.SIGPROF, lambda _, frame: report(self._sample, frame))
+        signal.signal(signal.SIGPROF, lambda _, frame: report(self._sample, frame))
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_SECONDS, INTERVAL_SECONDS)
 
     def stop(self) -> None:
         """Sample no more, and write the profile; an error of writing is logged."""
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, self._handler)
+        signal.signal(signal.SIGPROF, lambda *_: None)  # one may be on its way, and would end the process by default
         stacks = self._stacks(time.process_time() - self._began_process)
         title = (
             f"{sum(stacks.values()):.2f} s of processor time in {time.perf_counter() - self._began:.2f} s, "

@@ -158,10 +158,11 @@ def test_flame_graph_of_nothing_is_empty():
     assert ElementTree.fromstring(flame_graph({}, "nothing")).findall(f"{SVG}g") == []
 
 
-def test_profiler_puts_the_signal_back(tmp_path):
-    profiled(tmp_path / "p.txt", lambda: None)
-    assert signal.getsignal(signal.SIGPROF) == signal.SIG_DFL
+def test_signal_that_comes_after_the_end_does_nothing(tmp_path):
+    text = profiled(tmp_path / "p.txt", lambda: spin(0.05))
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+    signal.raise_signal(signal.SIGPROF)
+    assert (tmp_path / "p.txt").read_text() == text
 
 
 @pytest.mark.parametrize(
