@@ -68,7 +68,11 @@ class _Sampled:
 
 
 class Profiler:
-    """Samples this process between `start` and `stop`, both called in the main thread, and writes the profile."""
+    """Samples this process between `start` and `stop`, and writes the profile. It belongs to the main thread.
+
+    Threads that are started before `start` leave the timer's signal to the main thread, which then takes its sample at
+    once; it may see one that came to another thread only after it has waited for something.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises SettingsError where no profile can be taken, or it cannot be written to this path."""
@@ -84,6 +88,7 @@ class Profiler:
         self._names: dict[int, str] = {}
         self._samples = 0
         self._own = 0.0
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
 
     def start(self) -> None:
         """Begin to sample."""
@@ -93,6 +98,7 @@ class Profiler:
             clock = time.pthread_getcpuclockid(thread)
             self._clocks[clock] = time.clock_gettime(clock)
         signal.signal(signal.SIGPROF, lambda _, frame: report(self._sample, frame))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_SECONDS, INTERVAL_SECONDS)
 
     def stop(self) -> None:
