@@ -348,8 +348,9 @@ class Worker:
         taken: list[Array] = []
         names: dict[str, None] = {}
         for run, rows in parts:
-            slots += run.held if len(rows) == run.rows else [run.held[row] for row in rows]
-            taken.append(run.inputs if run.steps == steps and not run.errors else _inputs(run, rows, steps))
+            is_whole = len(rows) == run.rows
+            slots += run.held if is_whole else [run.held[row] for row in rows]
+            taken.append(run.inputs if is_whole and run.steps == steps else _inputs(run, rows, steps))
             if run.trace:
                 names.update(dict.fromkeys(run.trace))
         inputs = taken[0] if len(taken) == 1 else np.concatenate(taken)

@@ -990,6 +990,25 @@ def test_rows_of_one_run_succeed_and_fail_alone():
     run(test())
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_rows_of_one_run_whose_batch_failed_are_stepped_each_with_its_own_inputs(steps):
+    async def test() -> None:
+        backend = FakeBackend(prompt=True, before_step=raise_on(7, RuntimeError()))
+        async with engine_over(backend) as engine:
+            await measured(engine)
+            slots = [(await engine.open()).number for _ in range(3)]
+            outcome: asyncio.Future[Results] = engine._loop.create_future()
+            inputs = np.stack([ones(steps), ones(steps, 7), ones(steps, 2)])
+            engine.submit([Run(slots, None, inputs, (), outcome.set_result)])
+            results = await outcome
+            assert {row: type(error) for row, error in results.errors.items()} == {1: StepFailed}
+            assert [results.row(row).outputs[-1].tolist() for row in (0, 2)] == [[steps] * 2, [2 * steps] * 2]
+            totals = [(await engine.read(Slot(None, slot)))["total"].tolist() for slot in slots]
+            assert totals == [[steps] * 2, [0, 0], [2 * steps] * 2]
+
+    run(test())
+
+
 def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
     async def test() -> None:
         ledger, backend = Ledger(), FakeBackend(prompt=True)
