@@ -22,6 +22,7 @@ from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import routes, stream
+from app.api.at_once import AnswerAtOnce
 from app.api.decoders import Decoders
 from app.api.hot import HotPaths
 from app.api.methods import AnswerHead
@@ -36,6 +37,7 @@ from app.engine.engine import Engine
 from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.files import watch_files
+from app.http_protocol import answering
 from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
 from app.profiling import Profiler
@@ -126,6 +128,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         access_log=settings.access_log,
+        http=answering(AnswerAtOnce(app.state.sessions, settings, app.state.metrics)),
         ws=WebSocketProtocol,
         ws_max_size=2 * settings.max_body_bytes,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,

@@ -27,6 +27,7 @@ FORBIDDEN = {
     "app/frames.py": ["asyncio", "fastapi", "starlette", "pydantic", "torch", "uvicorn", "app"],
     "app/websocket.py": ["fastapi", "pydantic", "torch", "app.api", "app.engine", "app.sessions", "app.stores"],
     "app/profiling.py": ["fastapi", "starlette", "numpy", "app.api", "app.engine", "app.main", "app.sessions"],
+    "app/http_protocol.py": ["fastapi", "starlette", "pydantic", "app"],
     "app/errors.py": ["fastapi", "starlette", "pydantic", "app"],
     "app/api": ["torch", "training", "app.main", "app.backends.onnx", "app.backends.torch"],
 }

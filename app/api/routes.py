@@ -51,6 +51,7 @@ from app.api.schemas import (
     StepsAnswer,
     StepsRequest,
 )
+from app.api.steps import STEPS_PATH, steps_document, steps_of
 from app.engine.run import Result
 from app.errors import EngramError, Unavailable, UpgradeRequired
 from app.past import CHUNK_STEPS, Piece
@@ -191,7 +192,7 @@ async def delete_session(session: str, sessions: TheSessions) -> Response:
 
 @hot(
     router,
-    "/sessions/{session}/steps",
+    STEPS_PATH,
     response_model=StepsAnswer,
     tags=["sessions"],
     openapi_extra=documented_body(StepsRequest),
@@ -201,10 +202,8 @@ async def step_session(request: Request, session: str) -> Response:
     _, sessions, settings, decoders = services(request)
     body = await read_body(request, settings.max_body_bytes)
     found = await sessions.find(session)
-    wanted, inputs = await decoders.call(read_steps, body, found.model.inputs, settings.max_steps)
-    trace = found.model.traces(wanted.trace)
-    result, step = await sessions.step(found, inputs, trace, wanted.if_step)
-    return answer_numbers({"outputs": result.outputs, "trace": result.trace, "step": step})
+    steps = steps_of(found, *await decoders.call(read_steps, body, found.model.inputs, settings.max_steps))
+    return answer_numbers(steps_document(await sessions.step(found, steps.inputs, steps.trace, steps.if_step)))
 
 
 @hot(

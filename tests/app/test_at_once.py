@@ -1,0 +1,271 @@
+"""Requests that are answered at once: as the ASGI application answers them, byte for byte."""
+
+import asyncio
+import gzip
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.api.at_once import AnswerAtOnce
+from app.http_protocol import answering
+from app.main import create_app
+from app.settings import Settings
+from tests.app.test_http_protocol import connect, post, read_response
+from tests.app.test_websocket import SECONDS, eventually
+
+STEP = [0.5] * 10
+TRACES = ["read_weights", "write_weights", "usage", "allocation_weights", "allocation_gate", "write_gate", "read_modes"]
+STEPS_200 = 'engram_requests_total{method="POST",route="/sessions/{session}/steps",status="200"}'
+
+
+class Twofold:
+    """One application behind two servers, in a thread: by our HTTP protocol, and by uvicorn's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = create_app(settings)
+        self.by_asgi = 0
+        """Requests to `ours` that came to the application."""
+        at_once = AnswerAtOnce(self.app.state.sessions, settings, self.app.state.metrics)
+        self.ours, self.uvicorns = _Uvicorn(self._counted, answering(at_once)), _Uvicorn(self.app, "httptools")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> "Twofold":
+        self._thread.start()
+        eventually(lambda: self.ours.server.started and self.uvicorns.server.started)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ours.server.should_exit = self.uvicorns.server.should_exit = True
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+
+    async def _serve(self) -> None:
+        async with self.app.router.lifespan_context(self.app):
+            await asyncio.gather(self.ours.serve(), self.uvicorns.serve())
+
+    async def _counted(self, scope: Any, receive: Any, send: Any) -> None:
+        self.by_asgi += 1
+        await self.app(scope, receive, send)
+
+    def open(self) -> str:
+        url = f"http://127.0.0.1:{self.uvicorns.port}/sessions"
+        session: str = httpx.post(url, json={"model": "dnc-copy"}).json()["id"]
+        return session
+
+    def counts(self) -> dict[str, float]:
+        """Return how many requests were answered, by method, route and status."""
+        told = self.app.state.metrics.exposition().decode()
+        return {
+            line[0]: float(line[1]) for line in re.findall(r"^(engram_request\S*(?:total|count)\S*) (\S+)$", told, re.M)
+        }
+
+
+class _Uvicorn:
+    def __init__(self, app: Any, http: Any) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listening.getsockname()[1]
+        config = uvicorn.Config(
+            app, http=http, interface="asgi3", lifespan="off", log_config=None, access_log=False, date_header=False
+        )
+        self.server = uvicorn.Server(config)
+
+    async def serve(self) -> None:
+        await self.server.serve([self._listening])
+
+
+@contextmanager
+def twofold(directory: Path, few: Path, **more: Any) -> Iterator[Twofold]:
+    with Twofold(
+        Settings(checkpoints=few, data=directory / "data", max_body_bytes=200_000, max_trace_bytes=150_000, **more)
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["none", "ack"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, few: Path) -> Iterator[Twofold]:
+    with twofold(tmp_path_factory.mktemp("both"), few, durability=request.param) as running:
+        yield running
+
+
+def ask(server: Any, session: str, body: bytes, *fields: bytes) -> bytes:
+    """Return the response to a request to step a session, with the session's id replaced."""
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post(body, *fields, target=b"/sessions/%b/steps" % session.encode()))
+        response = read_response(file)
+    return response.replace(session.encode(), b"S" * len(session))
+
+
+BODIES: dict[str, tuple[bytes, bool]] = {
+    "a step": (json.dumps({"inputs": [STEP]}).encode(), True),
+    "steps": (json.dumps({"inputs": [STEP] * 7}).encode(), True),
+    "whole numbers and truths": (
+        json.dumps({"inputs": [[0, 1, True, False, 2, 3, -4, 0.5, 1e-3, 1e30]]}).encode(),
+        True,
+    ),
+    "traces": (json.dumps({"inputs": [STEP] * 2, "trace": ["usage", "read_weights", "usage"]}).encode(), True),
+    "no traces": (json.dumps({"inputs": [STEP], "trace": []}).encode(), True),
+    "if_step": (json.dumps({"inputs": [STEP], "if_step": None}).encode(), True),
+    "at another step": (json.dumps({"inputs": [STEP], "if_step": 1000}).encode(), True),
+    "spaces": (b"  " + json.dumps({"inputs": [STEP]}, indent=3).encode() + b"\n", True),
+    "many numbers": (json.dumps({"inputs": [STEP] * 240, "trace": TRACES}).encode(), False),
+    "too many numbers": (json.dumps({"inputs": [STEP] * 300, "trace": TRACES}).encode(), False),
+    "a large body": (json.dumps({"inputs": [STEP], "trace": []}).encode() + b" " * 70_000, False),
+    "too large a body": (b" " * 200_001, False),
+    "a trace of no name": (json.dumps({"inputs": [STEP], "trace": ["nothing"]}).encode(), False),
+    "a key too much": (json.dumps({"inputs": [STEP], "more": 1}).encode(), False),
+    "no inputs": (b"{}", False),
+    "no steps": (b'{"inputs": []}', False),
+    "a number too few": (json.dumps({"inputs": [STEP[1:]]}).encode(), False),
+    "NaN": (json.dumps({"inputs": [[float("nan")] * 10]}).encode(), False),
+    "no number": (json.dumps({"inputs": [[None] * 10]}).encode(), False),
+    "a list": (b"[]", False),
+    "no JSON": (b'{"inputs": ', False),
+    "no UTF-8": (b'{"inputs": "\xff"}', False),
+    "nothing": (b"", False),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_request_is_answered_as_by_asgi_byte_for_byte(both, case):
+    body, at_once = BODIES[case]
+    one, other = both.open(), both.open()
+    ask(both.uvicorns, one, b'{"inputs": [%b]}' % json.dumps(STEP).encode())  # in an arena
+    ask(both.uvicorns, other, b'{"inputs": [%b]}' % json.dumps(STEP).encode())
+    before = both.by_asgi
+    assert ask(both.ours, one, body) == ask(both.uvicorns, other, body)
+    assert both.by_asgi == before + (not at_once)
+    after = json.dumps({"inputs": [STEP], "trace": ["usage"]}).encode()
+    assert ask(both.ours, one, after) == ask(both.uvicorns, other, after)
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 2**70), st.floats(), st.text(max_size=3), st.just([]))
+INPUTS = st.one_of(
+    VALUES, st.lists(st.one_of(VALUES, st.just(STEP), st.lists(st.floats(-2, 2), max_size=11)), max_size=4)
+)
+DOCUMENTS = st.fixed_dictionaries(
+    {"inputs": st.one_of(st.just([STEP]), INPUTS)},
+    optional={
+        "trace": st.one_of(VALUES, st.lists(st.sampled_from(["usage", "read_modes", "nothing", 3]), max_size=3)),
+        "if_step": st.one_of(VALUES, st.integers(0, 5)),
+        "seq": st.just(0),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(document=DOCUMENTS)
+def test_any_request_is_answered_as_by_asgi(both, document):
+    body = json.dumps(document).encode()
+    if "pair" not in vars(both):
+        both.pair = both.open(), both.open()
+    one, other = both.pair
+    assert ask(both.ours, one, body) == ask(both.uvicorns, other, body)
+
+
+@pytest.mark.parametrize("fields", [(b"Content-Type: text/plain",), (b"Accept: text/html", b"Cookie: a=b")])
+def test_fields_that_asgi_does_not_look_at_make_no_difference(both, fields):
+    one, other = both.open(), both.open()
+    body = BODIES["a step"][0]
+    for _ in range(2):
+        assert ask(both.ours, one, body, *fields) == ask(both.uvicorns, other, body, *fields)
+
+
+def test_compressed_body_is_answered_by_asgi(both):
+    session, body = both.open(), gzip.compress(BODIES["a step"][0])
+    assert ask(both.ours, session, body, b"Content-Encoding: gzip").startswith(b"HTTP/1.1 200")
+
+
+def test_session_that_is_not_in_memory_is_answered_by_asgi_and_then_at_once(both):
+    session = both.open()
+    before = both.by_asgi
+    for step in range(1, 4):
+        assert b'"step":%d}' % step in ask(both.ours, session, BODIES["a step"][0])
+        assert both.by_asgi == before + 1
+
+
+@pytest.mark.parametrize(("session", "status"), [("nobody", 404), ("DELETED", 410), ("a%20b", 404), ("", 404)])
+def test_session_that_is_none_is_answered_by_asgi(both, session, status):
+    if session == "DELETED":
+        session = both.open()
+        ask(both.ours, session, BODIES["a step"][0])
+        httpx.delete(f"http://127.0.0.1:{both.ours.port}/sessions/{session}")
+    body = BODIES["a step"][0]
+    answers = [
+        ask(server, session, body) if session else ask(server, "", body) for server in (both.ours, both.uvicorns)
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.1 %d" % status)
+
+
+def counted(running: Twofold, server: Any) -> dict[str, float]:
+    """Return what is counted more after a request of each body, by method, route and status."""
+    before, session = running.counts(), running.open()
+    for body, _ in BODIES.values():
+        ask(server, session, body)
+    eventually(lambda: sum(running.counts().values()) == sum(before.values()) + 2 * (1 + len(BODIES)))
+    return {name: count - before.get(name, 0) for name, count in running.counts().items()}
+
+
+def test_requests_are_counted_alike(tmp_path, few):
+    with twofold(tmp_path, few) as running:
+        ours, uvicorns = counted(running, running.ours), counted(running, running.uvicorns)
+    assert ours == uvicorns
+    assert ours[STEPS_200] == 9
+
+
+def test_concurrent_requests_to_one_session_are_carried_out_one_after_the_other(both):
+    session, body = both.open(), json.dumps({"inputs": [STEP] * 50}).encode()
+    sent = post(body, target=f"/sessions/{session}/steps".encode())
+    connections = [connect(both.ours) for _ in range(20)]
+    for connection in connections:
+        connection.sendall(sent)
+    steps = [
+        json.loads(read_response(connection.makefile("rb")).split(b"\r\n\r\n")[1])["step"] for connection in connections
+    ]
+    for connection in connections:
+        connection.close()
+    assert sorted(steps) == list(range(50, 1001, 50))
+
+
+def test_step_of_a_client_that_went_is_carried_out_and_counted(both):
+    session = both.open()
+    before = both.counts().get(STEPS_200, 0)
+    assert b'"step":1}' in ask(both.ours, session, BODIES["a step"][0])
+    with connect(both.ours) as connection:
+        connection.sendall(post(BODIES["steps"][0], target=f"/sessions/{session}/steps".encode()))
+    eventually(lambda: both.counts()[STEPS_200] == before + 2)
+    assert b'"step":9}' in ask(both.ours, session, BODIES["a step"][0])
+
+
+def test_client_that_goes_before_its_body_has_come_is_counted_as_gone(both):
+    gone, session = STEPS_200.replace("200", "499"), both.open()
+    ask(both.ours, session, BODIES["a step"][0])
+    before = both.counts().get(gone, 0)
+    with connect(both.ours) as connection:
+        connection.sendall(post(b"{", target=f"/sessions/{session}/steps".encode(), length=b"100"))
+        time.sleep(0.1)
+    eventually(lambda: both.counts().get(gone, 0) == before + 1)
+
+
+def test_error_in_writing_an_answer_is_told_as_a_problem_and_logged(both, monkeypatch, caplog):
+    session, body = both.open(), BODIES["a step"][0]
+    ask(both.ours, session, body)
+    monkeypatch.setattr("app.api.at_once.steps_document", lambda stepped: {"outputs": object()})
+    response = ask(both.ours, session, body)
+    assert response.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"content-type: application/problem+json" in response
+    assert "could not be written" in caplog.text
+    monkeypatch.undo()
+    assert b'"step":3}' in ask(both.ours, session, body)

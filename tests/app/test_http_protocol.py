@@ -1,0 +1,363 @@
+"""The server's HTTP connections under a real uvicorn, asked by raw sockets, beside uvicorn's own protocol."""
+
+import asyncio
+import functools
+import inspect
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app.http_protocol import Respond, _Cycle, answering
+from tests.app.test_websocket import SECONDS, Running, eventually
+
+FIELDS = b"content-length: %d\r\ncontent-type: text/plain\r\n"
+OPTIONS: dict[str, Any] = {"access_log": False, "date_header": False}
+
+
+class Echo:
+    """Echoes bodies, POSTs of /hot at once, all others by ASGI; a body that begins with "later" a little later."""
+
+    max_body_bytes = 1000
+
+    def __init__(self) -> None:
+        self.at_once = self.by_asgi = self.gone = 0
+        self.held: list[Any] | None = None
+        """Set: answers that `release` lets go."""
+
+    def find(self, target: bytes) -> Any:
+        return self._answer if target == b"/hot" else None
+
+    def _answer(self, body: bytes, respond: Respond) -> bool:
+        if body.startswith(b"not"):
+            return False
+        self.at_once += 1
+        answer = functools.partial(respond, 200, FIELDS % len(body), body)
+        self.loop = asyncio.get_running_loop()
+        if self.held is not None:
+            self.held.append(answer)
+        elif body.startswith(b"later"):
+            self.loop.call_later(0.02, answer)
+        else:
+            answer()
+        return True
+
+    def release(self) -> None:
+        for answer in self.held or []:
+            self.loop.call_soon_threadsafe(answer)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.by_asgi += 1
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.gone += 1
+                return
+            body, more = body + message["body"], message["more_body"]
+        if body.startswith(b"later"):
+            await asyncio.sleep(0.02)
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def echoing(**options: Any) -> Iterator[tuple[Echo, Running]]:
+    echo = Echo()
+    with Running(echo, http=answering(echo), **OPTIONS | options) as server:
+        yield echo, server
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def lasting(request: pytest.FixtureRequest) -> Iterator[tuple[Echo, Running]]:
+    with echoing(loop=request.param) as echo:
+        yield echo
+
+
+@pytest.fixture
+def echo(lasting: tuple[Echo, Running]) -> tuple[Echo, Running]:
+    """A server that has counted nothing yet."""
+    lasting[0].__init__()  # type: ignore[misc]
+    return lasting
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def own(request: pytest.FixtureRequest) -> Iterator[tuple[Echo, Running]]:
+    """A server that may be stopped."""
+    with echoing(loop=request.param) as echo:
+        yield echo
+
+
+@pytest.fixture(scope="module")
+def uvicorns() -> Iterator[Running]:
+    """A server of the same application by uvicorn's own protocol."""
+    with Running(Echo(), http="httptools", **OPTIONS) as server:
+        yield server
+
+
+def post(body: bytes = b"body", *fields: bytes, target: bytes = b"/hot", length: bytes | None = None) -> bytes:
+    length = b"%d" % len(body) if length is None else length
+    lines = [b"POST %b HTTP/1.1" % target, b"Host: test", *([b"Content-Length: " + length] if length else []), *fields]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def connect(server: Running) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def read_response(file: Any) -> bytes:
+    """Return one response as it came, b"" where the connection ends."""
+    lines = []
+    while not lines or lines[-1] not in (b"\r\n", b""):
+        lines.append(file.readline())
+    head = b"".join(lines)
+    if b"transfer-encoding: chunked" in head:
+        return head + b"".join(_chunks(file))
+    length = re.search(rb"content-length: (\d+)", head)
+    return head + (file.read(int(length[1])) if length else b"")
+
+
+def _chunks(file: Any) -> Iterator[bytes]:
+    size = b""
+    while size != b"0\r\n":
+        size = file.readline()
+        yield size + file.read(int(size, 16) + 2)
+
+
+def exchange(server: Running, sent: bytes, count: int = 1, piece: int | None = None) -> list[bytes]:
+    """Return responses to what is sent, in pieces of so many bytes, and then what a last request gets, to the end."""
+    with connect(server) as connection, connection.makefile("rb") as file:
+        for start in range(0, len(sent), piece or len(sent)):
+            connection.sendall(sent[start : start + (piece or len(sent))])
+            time.sleep(0.001 if piece else 0)
+        responses = [read_response(file) for _ in range(count)]
+        try:
+            connection.sendall(post(b"last", b"Connection: close", target=b"/last"))
+            return [*responses, file.read()]
+        except ConnectionError:  # closed with something unread
+            return [*responses, b""]
+
+
+CASES: dict[str, tuple[bytes, int, int]] = {
+    "usual": (post(), 1, 1),
+    "answered later": (post(b"later"), 1, 1),
+    "the longest": (post(b"x" * 1000), 1, 1),
+    "many fields": (post(b"body", *[b"X-%d: %b" % (i, b"v" * 100) for i in range(200)]), 1, 1),
+    "a field of no ASCII": (post(b"body", b"X: \xff\xe9"), 1, 1),
+    "fields in capitals": (post().replace(b"Content-Length", b"CONTENT-LENGTH"), 1, 1),
+    "zeros before the length": (post(length=b"00000004"), 1, 1),
+    "a blank line before": (b"\r\n" + post(), 1, 1),
+    "pipelined": (post(b"one") + post(b"two") + post(b"three"), 3, 3),
+    "pipelined behind a slow one": (post(b"later one") + post(b"two") + post(b"later three"), 3, 1),
+    "pipelined behind ASGI": (post(b"later one", target=b"/") + post(b"two"), 2, 0),
+    "pipelined, the second refused": (post(b"later") + b"POST\r\n\r\n", 1, 1),
+    "handed back": (post(b"not this one"), 1, 0),
+    "handed back, between others": (post(b"one") + post(b"not later") + post(b"three"), 3, 1),
+    "too long": (post(b"x" * 1001), 1, 0),
+    "another path": (post(target=b"/cold"), 1, 0),
+    "a query": (post(target=b"/hot?a=b"), 1, 0),
+    "a whole URL": (post(target=b"http://test/hot"), 1, 0),
+    "GET with a body": (post().replace(b"POST", b"GET"), 1, 0),
+    "HEAD": (b"HEAD /hot HTTP/1.1\r\nHost: test\r\n\r\n", 1, 0),
+    "no body": (post(b"", length=b""), 1, 0),
+    "an empty body": (post(b""), 1, 1),
+    "chunked": (post(b"4\r\nbody\r\n0\r\n\r\n", b"Transfer-Encoding: chunked", length=b""), 1, 0),
+    "a coding": (post(b"body", b"Content-Encoding: identity"), 1, 0),
+    "close": (post(b"body", b"Connection: close"), 1, 0),
+    "keep-alive": (post(b"body", b"Connection: keep-alive"), 1, 1),
+    "HTTP/1.0": (post().replace(b"HTTP/1.1", b"HTTP/1.0"), 1, 0),
+    "HTTP/1.0 that stays": (post(b"body", b"Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"), 1, 0),
+    "an expectation": (post(b"body", b"Expect: 100-continue"), 2, 0),
+    "another expectation": (post(b"body", b"Expect: wonders"), 1, 0),
+    "an upgrade to HTTP/2": (post(b"body", b"Upgrade: h2c", b"Connection: Upgrade"), 1, 0),
+    "an upgrade to nothing": (post(b"body", b"Upgrade: h2c"), 1, 0),
+    "a length that is none": (post(length=b"four"), 1, 0),
+    "a length with a sign": (post(length=b"+4"), 1, 0),
+    "two lengths": (post(b"body", b"Content-Length: 5"), 1, 0),
+    "a length and chunks": (post(b"4\r\nbody\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"), 1, 0),
+    "more than the length says": (post(b"later and more\r\n\r\n", length=b"5"), 1, 1),
+    "no request": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 1, 0),
+    "a field without a name": (post(b"body", b": x"), 1, 0),
+    "a folded field": (post(b"body", b"X: a\r\n b"), 1, 0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_request_is_answered_as_by_uvicorn_byte_for_byte(echo, uvicorns, case):
+    sent, count, at_once = CASES[case]
+    counted, server = echo
+    assert exchange(server, sent, count) == exchange(uvicorns, sent, count)
+    assert counted.at_once == at_once
+
+
+@pytest.mark.parametrize("piece", [1, 7, 40])
+@pytest.mark.parametrize("case", ["usual", "answered later", "pipelined", "pipelined behind a slow one", "handed back"])
+def test_request_in_segments_is_answered_alike(echo, uvicorns, case, piece):
+    sent, count, at_once = CASES[case]
+    counted, server = echo
+    assert exchange(server, sent, count, piece) == exchange(uvicorns, sent, count)
+    assert counted.at_once >= at_once
+
+
+def test_requests_on_one_connection_make_no_task(echo):
+    counted, server = echo
+    with connect(server) as connection, connection.makefile("rb") as file:
+        for number in range(500):
+            connection.sendall(post(b"later %d" % number if number % 100 == 0 else b"%d" % number))
+            assert read_response(file).endswith(b"%d" % number)
+    assert (counted.at_once, counted.by_asgi) == (500, 0)
+
+
+def test_upgrade_to_a_websocket_goes_on_as_one(echo):
+    _, server = echo
+    sent = post(b"", b"Upgrade: websocket", b"Connection: Upgrade", length=b"").replace(b"POST", b"GET")
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(sent)
+        assert b"Sec-WebSocket-Key" in file.read()
+
+
+@pytest.mark.parametrize("sent", [post(b"bo", length=b"4"), post(b"", length=b"4")])
+def test_application_learns_that_a_client_went_before_its_body_had_come(echo, sent):
+    counted, server = echo
+    with connect(server) as connection:
+        connection.sendall(sent)
+        time.sleep(0.1)
+        assert counted.by_asgi == 0
+    eventually(lambda: counted.gone)
+    assert (counted.at_once, counted.by_asgi, counted.gone) == (0, 1, 1)
+
+
+def test_answer_to_a_client_that_is_gone_is_dropped(own, caplog):
+    counted, server = own
+    counted.held = []
+    with connect(server) as connection:
+        connection.sendall(post())
+        eventually(lambda: counted.held)
+    eventually(lambda: not server.server.server_state.connections)
+    counted.release()
+    time.sleep(0.1)
+    assert server.server.server_state.total_requests == 0
+    assert not caplog.records
+
+
+def stop_while(server: Running, meanwhile: Any) -> None:
+    """Stop a server, and do something when its connections know."""
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    eventually(lambda: not server.server.servers[0].is_serving())
+    time.sleep(0.1)
+    meanwhile()
+    stopping.join(SECONDS)
+    assert not stopping.is_alive()
+
+
+def test_stop_answers_a_request_in_work_and_then_closes(own):
+    counted, server = own
+    counted.held = []
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post())
+        eventually(lambda: counted.held)
+        stop_while(server, counted.release)
+        assert b"connection: close\r\n\r\nbody" in file.read()
+
+
+@pytest.mark.parametrize(("body", "at_once"), [(b"body", 1), (b"not this one", 0)])
+def test_stop_answers_a_request_whose_body_still_comes_and_then_closes(own, body, at_once):
+    counted, server = own
+    sent = post(body)
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(sent[:-2])
+        time.sleep(0.1)
+        stop_while(server, lambda: connection.sendall(sent[-2:]))
+        assert b"connection: close\r\n\r\n" + body in file.read()
+    assert counted.at_once == at_once
+
+
+def test_stop_closes_a_connection_that_was_answered(own):
+    _, server = own
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post())
+        read_response(file)
+        server.stop()
+        assert file.read() == b""
+
+
+def test_connection_without_requests_is_closed_after_the_timeout_and_not_before():
+    echo = Echo()
+    running = Running(echo, http=answering(echo), timeout_keep_alive=1, **OPTIONS)
+    with running as server, connect(server) as connection, connection.makefile("rb") as file:
+        for _ in range(4):
+            connection.sendall(post(b"later"))
+            assert read_response(file).endswith(b"later")
+            time.sleep(0.4)
+        assert file.read() == b""
+    assert (echo.at_once, echo.by_asgi) == (4, 0)
+
+
+def test_client_that_reads_no_answers_is_not_sent_more_and_more():
+    echo, body = Echo(), b"x" * 60_000
+    echo.max_body_bytes = 2**16 - 1
+    with Running(echo, http=answering(echo), **OPTIONS) as server, connect(server) as connection:
+        threading.Thread(target=connection.sendall, args=(post(body) * 500,)).start()
+        time.sleep(1)
+        assert 0 < echo.at_once + echo.by_asgi < 400
+        assert echo.by_asgi, "uvicorn's flow control has it"
+        with connection.makefile("rb") as file:
+            for _ in range(500):
+                assert read_response(file).endswith(body)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"access_log": True}, {"limit_concurrency": 1000}, {"root_path": "/below"}],
+    ids=lambda value: str(value),
+)
+def test_what_uvicorn_may_have_to_do_beside_the_answer_leaves_all_to_asgi(options, caplog):
+    caplog.set_level("INFO", "uvicorn.access")
+    echo = Echo()
+    with Running(echo, http=answering(echo), **OPTIONS | options) as server:
+        exchange(server, post())
+    assert (echo.at_once, echo.by_asgi) == (0, 2)
+    assert ("POST /hot HTTP/1.1" in caplog.text) is ("access_log" in options)
+
+
+def test_default_fields_come_as_by_uvicorn():
+    echo, options = Echo(), {"access_log": False, "headers": [("X-More", "1")]}
+    with Running(echo, http=answering(echo), **options) as ours, Running(echo, **options) as uvicorns:
+        responses = [exchange(server, post())[0] for server in (ours, uvicorns)]
+    assert echo.at_once == 1
+    dates = [
+        re.search(rb"\r\ndate: [^\r]+ GMT\r\nserver: uvicorn\r\nx-more: 1\r\n", response) for response in responses
+    ]
+    assert all(dates)
+    assert len({re.sub(rb"date: [^\r]+", b"", response) for response in responses}) == 1
+
+
+def test_cycle_has_all_that_uvicorns_protocol_uses_of_one():
+    source = inspect.getsource(HttpToolsProtocol)
+    used = set(re.findall(r"cycle\.(\w+)", source)) - {"run_asgi"}
+    assert used == set(vars(_Cycle())) | {"message_event"}, (
+        "uvicorn's protocol uses other things of `cycle`: see _Cycle"
+    )
+    assert used <= set(re.findall(r"self\.(\w+)(?::| =)", inspect.getsource(RequestResponseCycle))), (
+        "_hand_over sets them"
+    )
+
+
+def test_uvicorns_protocol_has_what_ours_uses():
+    source = inspect.getsource(HttpToolsProtocol)
+    for name in ("parser", "flow", "headers", "url", "cycle"):
+        assert re.search(rf"self\.{name}\b[^=]*= ", source), (
+            f"uvicorn's protocol has no {name}: see app/http_protocol.py"
+        )
+    for name in ("on_headers_complete", "on_message_complete", "on_response_complete", "connection_lost"):
+        assert callable(getattr(HttpToolsProtocol, name, None)), f"uvicorn's protocol has no {name}()"
