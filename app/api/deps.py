@@ -22,6 +22,9 @@ from app.settings import Settings
 
 T = TypeVar("T")
 
+LENGTH_DIGITS = 20
+"""Digits of a Content-Length that count; more are zeros before them, of which `int` takes only some thousands."""
+
 WATCHED_AFTER = 0.01
 """Seconds that a request takes before anyone looks whether its client is still there."""
 
@@ -80,8 +83,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     """
     headers = dict(request.scope["headers"])
     announced = headers.get(b"content-length", b"")
-    if announced.isdigit() and int(announced) > limit:
-        raise too_large(int(announced), limit)
+    size = int(announced[-LENGTH_DIGITS:]) if announced.isdigit() else 0
+    if size > limit:
+        raise too_large(size, limit)
     coding = content_encoding(request) if b"content-encoding" in headers else None
     chunks = _arriving(request.receive, limit)
     if coding is not None:

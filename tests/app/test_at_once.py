@@ -182,6 +182,17 @@ def test_fields_that_asgi_does_not_look_at_make_no_difference(both, fields):
         assert ask(both.ours, one, body, *fields) == ask(both.uvicorns, other, body, *fields)
 
 
+def test_length_with_thousands_of_zeros_is_read(both):
+    session = both.open()
+    ask(both.ours, session, BODIES["a step"][0])
+    target = f"/sessions/{session}/steps".encode()
+    with connect(both.ours) as connection, connection.makefile("rb") as file:
+        connection.sendall(post(b"[]", target=target, length=b"0" * 5000 + b"2"))
+        assert read_response(file).startswith(b"HTTP/1.1 400")
+        connection.sendall(post(b"", target=target, length=b"0" * 5000 + b"200001"))
+        assert read_response(file).startswith(b"HTTP/1.1 413")
+
+
 def test_compressed_body_is_answered_by_asgi(both):
     session, body = both.open(), gzip.compress(BODIES["a step"][0])
     assert ask(both.ours, session, body, b"Content-Encoding: gzip").startswith(b"HTTP/1.1 200")
