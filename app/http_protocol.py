@@ -11,7 +11,7 @@ by the ASGI application as uvicorn has it.
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
 from uvicorn.config import Config
@@ -116,13 +116,21 @@ class HttpProtocol(HttpToolsProtocol):
         """Write a response as uvicorn does, unless the client is gone."""
         if self.transport.is_closing():
             return
-        defaults = [b"%b: %b\r\n" % field for field in self.server_state.default_headers]
+        defaults = _default_lines(tuple(self.server_state.default_headers))
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], *defaults, fields, end, body)))
+        self.transport.write(b"".join((STATUS_LINE[status], defaults, fields, end, body)))
         cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+
+def lines_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return header fields as they are sent, each line with its end."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+_default_lines = functools.lru_cache(4)(lines_of)  # of the fields that all responses of a second have
 
 
 def answering(at_once: AtOnce) -> type[HttpProtocol]:

@@ -10,15 +10,13 @@ import re
 import time
 from collections.abc import Callable
 
-from fastapi import Response
-
 from app.api.codec import PIECE_BYTES, encode_json
 from app.api.decoders import LARGE
 from app.api.problems import problem_response
 from app.api.requests import read_steps
 from app.api.steps import STEPS_PATH, answer_bytes, steps_document, steps_of
 from app.errors import EngramError, InternalError
-from app.http_protocol import Answer, Respond
+from app.http_protocol import Answer, Respond, lines_of
 from app.metrics import Metrics
 from app.session import Duplicate, Stepped
 from app.sessions import SessionService
@@ -64,26 +62,36 @@ class AnswerAtOnce:
                 return False
         except Exception:  # the endpoint raises it again
             return False
-        self._sessions.submit(session, steps, functools.partial(self._answer_steps, began, respond))
+        try:
+            self._sessions.submit(session, steps, functools.partial(self._answer_steps, began, respond))
+        except Exception:
+            self._fail(began, respond)
         return True
 
     def _answer_steps(self, began: float, respond: Respond, outcome: Stepped | Duplicate | EngramError) -> None:
         """Respond with the result of a request to step, or its error."""
-        if not isinstance(outcome, Stepped):
-            assert isinstance(outcome, EngramError), "only frames come again"
-            self._respond_with(problem_response(outcome), began, respond)
+        if isinstance(outcome, EngramError):
+            self._refuse(outcome, began, respond)
             return
+        assert isinstance(outcome, Stepped), "only frames come again"
         try:
             body = encode_json(steps_document(outcome))
         except Exception:
-            logger.exception("the answer to POST %s could not be written", STEPS_PATH)
-            error = InternalError("an unexpected error; the server's log has the details")
-            self._respond_with(problem_response(error), began, respond)
+            self._fail(began, respond)
             return
-        self._metrics.request("POST", STEPS_PATH, 200, self._clock() - began)
+        self._count(200, began)
         respond(200, JSON_FIELDS % len(body), body)
 
-    def _respond_with(self, response: Response, began: float, respond: Respond) -> None:
-        fields = b"".join([b"%b: %b\r\n" % field for field in response.raw_headers])
-        self._metrics.request("POST", STEPS_PATH, response.status_code, self._clock() - began)
-        respond(response.status_code, fields, bytes(response.body))
+    def _fail(self, began: float, respond: Respond) -> None:
+        """Respond where an error came that nobody expected, and log it."""
+        logger.exception("POST %s failed", STEPS_PATH)
+        self._refuse(InternalError("an unexpected error; the server's log has the details"), began, respond)
+
+    def _refuse(self, error: EngramError, began: float, respond: Respond) -> None:
+        response = problem_response(error)
+        error.__traceback__ = None  # that of a session's end is raised again and again, and would grow
+        self._count(error.status, began)
+        respond(error.status, lines_of(response.raw_headers), bytes(response.body))
+
+    def _count(self, status: int, began: float) -> None:
+        self._metrics.request("POST", STEPS_PATH, status, self._clock() - began)

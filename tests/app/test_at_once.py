@@ -18,6 +18,7 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app import main
 from app.api.at_once import AnswerAtOnce
 from app.http_protocol import answering
 from app.main import create_app
@@ -270,13 +271,47 @@ def test_client_that_goes_before_its_body_has_come_is_counted_as_gone(both):
     eventually(lambda: both.counts().get(gone, 0) == before + 1)
 
 
-def test_error_in_writing_an_answer_is_told_as_a_problem_and_logged(both, monkeypatch, caplog):
+def test_error_that_nobody_expects_is_told_as_by_asgi_and_logged(both, monkeypatch, caplog):
+    session, body = both.open(), BODIES["a step"][0]
+    ask(both.ours, session, body)
+    monkeypatch.setattr(both.app.state.sessions, "submit", lambda *_: 1 / 0)
+    before = both.by_asgi
+    assert ask(both.ours, session, body) == ask(both.uvicorns, session, body)
+    assert both.by_asgi == before
+    assert caplog.text.count("ZeroDivisionError") >= 2
+    monkeypatch.undo()
+    assert b'"step":2}' in ask(both.ours, session, body)
+
+
+def test_answer_that_cannot_be_written_is_told_as_an_error(both, monkeypatch, caplog):
     session, body = both.open(), BODIES["a step"][0]
     ask(both.ours, session, body)
     monkeypatch.setattr("app.api.at_once.steps_document", lambda stepped: {"outputs": object()})
     response = ask(both.ours, session, body)
     assert response.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"content-type: application/problem+json" in response
-    assert "could not be written" in caplog.text
+    assert "POST /sessions/{session}/steps failed" in caplog.text
     monkeypatch.undo()
     assert b'"step":3}' in ask(both.ours, session, body)
+
+
+def test_session_that_ends_while_its_steps_wait_is_told_as_gone(both):
+    session = both.open()
+    target = f"/sessions/{session}/steps".encode()
+    ask(both.ours, session, BODIES["a step"][0])
+    connections = [connect(both.ours) for _ in range(8)]
+    for connection in connections:
+        connection.sendall(post(json.dumps({"inputs": [STEP] * 500}).encode(), target=target))
+    httpx.delete(f"http://127.0.0.1:{both.ours.port}/sessions/{session}")
+    statuses = [read_response(connection.makefile("rb"))[9:12] for connection in connections]
+    for connection in connections:
+        connection.close()
+    assert set(statuses) <= {b"200", b"410", b"404"}
+    assert ask(both.ours, session, BODIES["a step"][0]).startswith(b"HTTP/1.1 410")
+
+
+def test_engram_serve_answers_at_once(tmp_path, few, monkeypatch):
+    configs = []
+    monkeypatch.setattr(main._Server, "run", lambda server: configs.append(server.config))
+    assert main.serve(Settings(checkpoints=few, data=tmp_path / "data", store="memory")) == 0
+    assert isinstance(configs[0].http.at_once, AnswerAtOnce)
