@@ -215,8 +215,8 @@ class SessionService:
     # What there is
 
     def known(self, session_id: str) -> Session | None:
-        """Return an open session that is in use or in an arena, None for any other, or if the server stops."""
-        return None if self._closing else self._sessions.get(session_id)
+        """Return an open session that is in use or in an arena, None for any other."""
+        return self._sessions.get(session_id)
 
     async def find(self, session_id: str) -> Session:
         """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged or StoreFailed."""

@@ -310,6 +310,17 @@ def test_session_that_ends_while_its_steps_wait_is_told_as_gone(both):
     assert ask(both.ours, session, BODIES["a step"][0]).startswith(b"HTTP/1.1 410")
 
 
+def test_stop_refuses_steps_as_by_asgi(both, monkeypatch):
+    session, body = both.open(), BODIES["a step"][0]
+    ask(both.ours, session, body)
+    before = both.by_asgi
+    monkeypatch.setattr(both.app.state.sessions, "_closing", True)
+    refused = ask(both.ours, session, body)
+    assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert refused == ask(both.uvicorns, session, body)
+    assert both.by_asgi == before
+
+
 def test_engram_serve_answers_at_once(tmp_path, few, monkeypatch):
     configs = []
     monkeypatch.setattr(main._Server, "run", lambda server: configs.append(server.config))

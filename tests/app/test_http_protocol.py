@@ -91,7 +91,7 @@ def echo(lasting: tuple[Echo, Running]) -> tuple[Echo, Running]:
 @pytest.fixture(params=["uvloop", "asyncio"])
 def own(request: pytest.FixtureRequest) -> Iterator[tuple[Echo, Running]]:
     """A server that may be stopped."""
-    with echoing(loop=request.param) as echo:
+    with echoing(loop=request.param, timeout_keep_alive=60) as echo:
         yield echo
 
 
@@ -260,7 +260,7 @@ def stop_while(server: Running, meanwhile: Any) -> None:
     assert not stopping.is_alive()
 
 
-def test_stop_answers_a_request_in_work_and_then_closes(own):
+def test_stop_answers_a_request_in_work_and_then_closes(own, caplog):
     counted, server = own
     counted.held = []
     with connect(server) as connection, connection.makefile("rb") as file:
@@ -268,6 +268,7 @@ def test_stop_answers_a_request_in_work_and_then_closes(own):
         eventually(lambda: counted.held)
         stop_while(server, counted.release)
         assert b"connection: close\r\n\r\nbody" in file.read()
+    assert "timeout" not in caplog.text
 
 
 @pytest.mark.parametrize(("body", "at_once"), [(b"body", 1), (b"not this one", 0)])
