@@ -59,14 +59,21 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
         self._answer: Answer | None = None  # to the request whose body is awaited
+        self._may_answer = True
 
     # What the parser and the transport call
+
+    def data_received(self, data: bytes) -> None:
+        """Answer one request at once; those that came together with it leave the event loop to others in between."""
+        self._may_answer = True
+        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         self._answer = self._find()
         if self._answer is None:
             super().on_headers_complete()
         else:
+            self._may_answer = False
             self.cycle = _Cycle()  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
@@ -97,8 +104,12 @@ class HttpProtocol(HttpToolsProtocol):
         return self.at_once.find(self.url)
 
     def _is_busy(self) -> bool:
-        """Return whether a response is owed, or the client does not read those that it has."""
-        return self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete)
+        """Return whether this read had its answer, another response is owed, or the client does not read them."""
+        return (
+            not self._may_answer
+            or self.flow.write_paused
+            or (self.cycle is not None and not self.cycle.response_complete)
+        )
 
     def _is_short(self, length: bytes) -> bool:
         return length.isdigit() and len(length) <= LENGTH_DIGITS and int(length) <= self.at_once.max_body_bytes

@@ -156,7 +156,7 @@ CASES: dict[str, tuple[bytes, int, int]] = {
     "fields in capitals": (post().replace(b"Content-Length", b"CONTENT-LENGTH"), 1, 1),
     "zeros before the length": (post(length=b"00000004"), 1, 1),
     "a blank line before": (b"\r\n" + post(), 1, 1),
-    "pipelined": (post(b"one") + post(b"two") + post(b"three"), 3, 3),
+    "pipelined": (post(b"one") + post(b"two") + post(b"three"), 3, 1),
     "pipelined behind a slow one": (post(b"later one") + post(b"two") + post(b"later three"), 3, 1),
     "pipelined behind ASGI": (post(b"later one", target=b"/") + post(b"two"), 2, 0),
     "pipelined, the second refused": (post(b"later") + b"POST\r\n\r\n", 1, 1),
@@ -360,5 +360,11 @@ def test_uvicorns_protocol_has_what_ours_uses():
         assert re.search(rf"self\.{name}\b[^=]*= ", source), (
             f"uvicorn's protocol has no {name}: see app/http_protocol.py"
         )
-    for name in ("on_headers_complete", "on_message_complete", "on_response_complete", "connection_lost"):
+    for name in (
+        "on_headers_complete",
+        "on_message_complete",
+        "on_response_complete",
+        "connection_lost",
+        "data_received",
+    ):
         assert callable(getattr(HttpToolsProtocol, name, None)), f"uvicorn's protocol has no {name}()"
