@@ -103,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
         Clock(store.latest_time()),
         store.counts(),
         settings.durability,
+        settings.snapshots,
     )
     app.include_router(routes.router)
     app.include_router(stream.router)
@@ -253,9 +254,12 @@ def _load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Mode
     if not models:
         reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
         raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
-    for name in settings.memory_size:
-        if name not in models and name not in failures:
-            raise SettingsError(f"setting memory_size: there is no model {name!r}; expected one of {', '.join(models)}")
+    for setting, by_name in (("memory_size", settings.memory_size), ("snapshots", settings.snapshots)):
+        for name in by_name:
+            if name not in models and name not in failures:
+                raise SettingsError(
+                    f"setting {setting}: there is no model {name!r}; expected one of {', '.join(models)}"
+                )
     return ModelCatalogue(models, failures)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
-from app.errors import EngramError, OutOfMemory
+from app.errors import EngramError, OutOfMemory, ShuttingDown
 from app.past import Beginning, Past, beginning
 from app.session import Session, gone
 from app.snapshot import LARGE
@@ -72,6 +72,7 @@ class Residents:
     async def leave_all(self, until: float) -> None:
         """Take all sessions out that nobody uses; at the time `until`, the others stay where they are."""
         left = [session for sessions in self._sessions.values() for session in sessions.values()]
+        await self._stop_saving(left, until)
         while left and self._clock() < until:
             leaving = [asyncio.ensure_future(self.try_leave(session)) for session in left[:LEAVING_AT_ONCE]]
             await asyncio.wait(leaving, timeout=until - self._clock())
@@ -144,6 +145,10 @@ class Residents:
         unlasting = max(0, session.step - found.kept)
         session.logged = unlasting * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
 
+    async def go_back(self, session: Session) -> None:
+        """Put a session that was dropped where the store has it: at its last snapshot. Raises StoreFailed."""
+        self._follow(session, await self._writer.call(lambda store: store.claim(session.id, self._owner)))
+
     async def wake(self, session: Session) -> Slot:
         """Return the slot of a session, after its state was put there if it was not. Raises as `locate` does."""
         if session.slot is not None:
@@ -195,13 +200,66 @@ class Residents:
     async def _leave(self, session: Session, slot: Slot) -> None:
         """Keep a snapshot, and give the slot back. A session whose steps are not logged stays if that fails."""
         if session.unlogged:
-            data, now = await self._packed_now(session), self._clock()
-            await self._writer.call(lambda store: store.park(session.id, session.step, session.seq, data, now))
+            await self._park(session, await self._packed_now(session))
             session.unlogged = False
         elif session.step - session.kept > REPLAYED_STEPS:
             await self._keep(session, await self._packed_now(session), passing=True)
         self._leave_arena(session)
         await session.model.engine.free(slot)
+
+    def _park(self, session: Session, data: bytes) -> Coroutine[Any, Any, None]:
+        """Keep a snapshot of where a session is now as all that there is of it. Raises StoreFailed."""
+        step, seq, now = session.step, session.seq, self._clock()
+        return self._writer.call(lambda store: store.park(session.id, step, seq, data, now))
+
+    def save_later(self, session: Session, seconds: float) -> None:
+        """Have a snapshot of a session with steps that no log has replace its last one within so many seconds."""
+        session.unlogged = session.unsaved = True
+        if session.saving is None:
+            session.saving = asyncio.ensure_future(self._save_all(session, seconds))
+
+    async def _save_all(self, session: Session, seconds: float) -> None:
+        """Replace a session's snapshot every so many seconds until it has all steps; log the first failure in a row."""
+        failed = False
+        try:
+            while session.unsaved:
+                await asyncio.sleep(seconds)
+                try:
+                    await self._save(session)
+                    failed = False
+                except ShuttingDown:
+                    return
+                except EngramError as error:
+                    session.unsaved = True
+                    if not failed:
+                        logger.warning("session %s: its last snapshot is not replaced: %s", session.id, error)
+                    failed = True
+        finally:
+            if session.saving is asyncio.current_task():
+                session.saving = None
+
+    async def _stop_saving(self, sessions: Sequence[Session], until: float) -> None:
+        """Stop replacing the snapshots of sessions, which are then in nobody's turn and can leave."""
+        saving = [session.saving for session in sessions if session.saving is not None]
+        for task in saving:
+            task.cancel()
+        if saving:
+            await asyncio.wait(saving, timeout=max(0.0, until - self._clock()))
+
+    async def _save(self, session: Session) -> None:
+        """Replace a session's snapshot: its steps wait while the state is read, but not while it is written."""
+        session.users += 1
+        try:
+            async with session.turn:
+                if session.slot is None or not session.unlogged:
+                    return
+                writing = asyncio.ensure_future(self._park(session, await self._packed_now(session)))
+                session.unsaved = False
+                await asyncio.sleep(0)  # then it is in the writer's queue, ahead of all that comes in later turns
+        finally:
+            session.users -= 1
+            self._left(session)
+        await writing
 
     async def keep_later(self, session: Session) -> None:
         """Keep a snapshot of where a session is, written while the session goes on."""
@@ -261,7 +319,10 @@ class Residents:
             session.model.engine.drop(slot)
 
     def _leave_arena(self, session: Session) -> None:
-        session.slot, session.last = None, None
+        session.slot, session.last, session.unsaved = None, None, False
+        if session.saving is not None:
+            session.saving.cancel()
+            session.saving = None
         del self._of(session.model)[session.id]
 
     def _of(self, model: ServedModel) -> OrderedDict[str, Session]:

@@ -99,6 +99,7 @@ class SessionInfo(NamedTuple):
     model: str
     memory_size: int | None
     step: int
+    seq: int | None
     latest: int
     oldest: int
     opened: float
@@ -112,6 +113,9 @@ class Session:
     The fields from `tape` to `branch` are as in its record. users: who has its turn or waits for it; watchers: who
     waits for its end. kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that
     is not passing.
+    logs: whether its steps go into the log. snapshot_seconds: if not, the seconds within which they are in a snapshot;
+    None: when it leaves its arena. unlogged: its log, or its snapshot, may lack steps until it leaves its arena.
+    unsaved: steps were taken since the last snapshot was; saving: the task that keeps the next one.
     """
 
     id: str
@@ -120,6 +124,8 @@ class Session:
     opened: float
     used: float
     ended: "asyncio.Future[SessionGone]"
+    logs: bool
+    snapshot_seconds: float | None
     tape: int = 0
     epoch: int = 0
     step: int = 0
@@ -129,6 +135,8 @@ class Session:
     branch: int | None = None
     slot: Slot | None = None
     unlogged: bool = False
+    unsaved: bool = False
+    saving: "asyncio.Task[None] | None" = None
     kept: int = 0
     logged: int = 0
     users: int = 0
@@ -144,7 +152,8 @@ class Session:
 
     @property
     def info(self) -> SessionInfo:
-        return info_of(self, self.model.name)
+        info = info_of(self, self.model.name)
+        return info._replace(oldest=self.step) if self.unlogged else info
 
     def follow(self, record: Record) -> None:
         """Be where the store says that the session is."""
@@ -164,6 +173,19 @@ class Session:
                 place="step",
                 expected=expected,
                 got=str(step),
+                step=self.step,
+            )
+
+    def check_recorded(self, first: int, last: int) -> None:
+        """Raise StepNotKept unless the log has the steps after `first`, up to `last`; both can be looked at."""
+        if first < last and (self.unlogged or first < self.oldest):
+            start = self.step if self.unlogged else self.oldest
+            raise StepNotKept(
+                f"session {self.id} is at step {self.step}, and the inputs of the steps from {first} to {last} are not "
+                f"kept: expected to begin at {start} or later",
+                place="from",
+                expected=f"{start} to {self.latest}",
+                got=str(first),
                 step=self.step,
             )
 
@@ -213,6 +235,7 @@ def info_of(session: Session | Record, model: str) -> SessionInfo:
         model=model,
         memory_size=session.memory_size,
         step=session.step,
+        seq=session.seq,
         latest=session.latest,
         oldest=session.oldest,
         opened=session.opened,

@@ -13,6 +13,7 @@ A slot whose state may not be what the log says, because something failed in bet
 
 import asyncio
 import contextlib
+import copy
 import functools
 import hashlib
 import json
@@ -98,14 +99,19 @@ class SessionService:
         clock: Callable[[], float],
         counts: Mapping[str, int],
         durability: Durability = "ack",
+        snapshots: Mapping[str, float] | None = None,
     ) -> None:
-        """counts: how many sessions of each model are open."""
+        """counts: how many sessions of each model are open.
+
+        snapshots: models whose sessions keep snapshots only, each with the seconds within which one has a step.
+        """
         self._models = models
         self._writer = writer
         self._metrics = metrics
         self._limits = limits
         self._clock = clock
         self._logs = durability != "none"
+        self._snapshots = snapshots or {}
         self._owner = secrets.token_hex(8)
         self._closing = False
         self._sessions: dict[str, Session] = {}
@@ -287,7 +293,9 @@ class SessionService:
         if not isinstance(found, Record):
             raise gone(session_id, found)
         ended = asyncio.get_running_loop().create_future()
-        session = Session(found.id, self._model(found), found.memory_size, found.opened, found.used, ended)
+        seconds = self._snapshots.get(found.model)
+        model, logs = self._model(found), self._logs and seconds is None
+        session = Session(found.id, model, found.memory_size, found.opened, found.used, ended, logs, seconds)
         session.used = max(session.used, self._touched.get(session.id, 0.0))
         session.follow(found)
         return session
@@ -422,7 +430,7 @@ class SessionService:
             session.slot is not None
             and not session.turn.taken
             and not self._closing
-            and (self._logs or session.unlogged)
+            and (session.logs or session.unlogged)
             and (steps.seq is None or session.is_next(steps.seq))
         )
 
@@ -452,7 +460,7 @@ class SessionService:
         if trace:
             model.check_trace_bytes(trace, len(asked) * len(inputs), session.memory_size)
         slots = [each.slot.number for each, _ in asked if each.slot is not None]
-        entries = [each.entry(steps.inputs, steps.seq) for each, steps in asked] if self._logs else None
+        entries = [each.entry(steps.inputs, steps.seq) for each, steps in asked] if session.logs else None
         rows = inputs[None] if len(asked) == 1 else np.stack([steps.inputs for _, steps in asked])
         model.engine.submit((Run(slots, session.memory_size, rows, trace, done, entries),))
 
@@ -460,28 +468,36 @@ class SessionService:
         """Answer, and give the turn to the next, after what a step has left to do."""
         if isinstance(outcome, EngramError):
             if outcome.unsettled:
-                self._follow_up(session, self._give_up(session), lambda: done(outcome))
+                self._follow_up(session, self._give_up(session, outcome), lambda error: done(error or outcome))
                 return
             self._leave_turn(session)
         elif self._leaves_snapshot(session):
-            self._follow_up(session, self._residents.keep_later(session), lambda: None)
+            self._follow_up(session, self._residents.keep_later(session), lambda _: None)
         else:
             self._leave_turn(session)
         done(outcome)
 
     def _leaves_snapshot(self, session: Session) -> bool:
-        """Return whether to keep a snapshot, after a step."""
-        return self._logs and self._residents.snapshot_is_due(session)
+        """Return whether to keep a snapshot, after a step; where a model keeps snapshots only, one is kept later."""
+        if session.snapshot_seconds is not None:
+            self._residents.save_later(session, session.snapshot_seconds)
+        return session.logs and self._residents.snapshot_is_due(session)
 
-    def _follow_up(self, session: Session, work: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
-        """Do something more in the turn of a session."""
+    def _follow_up(
+        self,
+        session: Session,
+        work: Coroutine[Any, Any, EngramError | None],
+        then: Callable[[EngramError | None], None],
+    ) -> None:
+        """Do something more in the turn of a session, and call `then` with what came of it."""
 
         async def follow_up() -> None:
+            outcome = None
             try:
-                await work
+                outcome = await work
             finally:
                 self._leave_turn(session)
-                then()
+                then(outcome)
 
         task = asyncio.ensure_future(follow_up())
         self._following_up.add(task)
@@ -492,7 +508,7 @@ class SessionService:
         await self._residents.wake(session)
         if not session.is_next(steps.seq):
             return await self._step_again(session, steps)
-        if not self._logs and not session.unlogged:
+        if not session.logs and session.snapshot_seconds is None and not session.unlogged:
             session.check_step(steps.if_step)
             await self._writer.call(lambda store: store.unlogged(session.id))
             session.unlogged = True
@@ -502,7 +518,7 @@ class SessionService:
             stepped = await waiter
         except EngramError as error:
             if error.unsettled:
-                await self._give_up(session)
+                raise await self._give_up(session, error) from None
             raise
         if self._leaves_snapshot(session):
             await self._residents.keep_later(session)
@@ -610,8 +626,7 @@ class SessionService:
             )
         session.check_kept(last)
         session.check_kept(first)
-        if first < last and (session.unlogged or first < session.oldest):
-            session.check_kept(first + 1)
+        session.check_recorded(first, last)
         return self._residents.past(session).pieces(first, last, trace)
 
     async def _move(self, session: Session, step: int, seq: int | None) -> SessionInfo:
@@ -620,17 +635,26 @@ class SessionService:
         if (step, seq) == (session.step, session.seq):
             return session.info
         reached = await self._residents.past(session).reach(step)
+        if session.unlogged and session.snapshot_seconds is not None:
+            await self._move_saved(session, session.snapshot_seconds, step, seq)
         try:
             if session.unlogged:
                 session.step, session.latest, session.seq = step, step, seq
             else:
                 session.follow(await self._writer.call(lambda store: store.move(session.id, step, seq)))
             await session.model.engine.write(slot, reached.state)
-        except EngramError:
-            await self._give_up(session)
-            raise
+        except EngramError as error:
+            raise await self._give_up(session, error) from None
         session.last, session.kept = None, reached.kept
         return session.info
+
+    async def _move_saved(self, session: Session, seconds: float, step: int, seq: int | None) -> None:
+        """Put what the store has of a session that keeps snapshots only to a step; if that fails, it stays as it is."""
+        try:
+            await self._writer.call(lambda store: store.move(session.id, step, seq))
+        except EngramError:
+            self._residents.save_later(session, seconds)  # which undoes the move of a store that hung
+            raise
 
     # Ending
 
@@ -703,13 +727,23 @@ class SessionService:
         self._sessions.pop(session.id, None)
         await self._residents.free(session)
 
-    async def _give_up(self, session: Session) -> None:
-        """Drop a session's state, which may not be what was told; the log has it, or the session is lost with it."""
-        is_lost = session.unlogged
+    async def _give_up(self, session: Session, error: EngramError) -> EngramError:
+        """Drop a session's state, which may not be what was told, and return the error for who waits.
+
+        The log has the state. Without one, the session goes back to its last snapshot, which the error then says, or is
+        lost.
+        """
+        had_log = not session.unlogged
         self._residents.drop(session)
-        if is_lost:
-            with contextlib.suppress(EngramError):
+        if had_log:
+            return error
+        with contextlib.suppress(EngramError):
+            if session.snapshot_seconds is None:
                 await self._end(session, "lost in a failure")
+            else:
+                await self._residents.go_back(session)
+                return _at_snapshot(error, session)
+        return error
 
     async def _end_stored(self, session_id: str, reason: EndReason) -> None:
         """End a session that is in no arena; one whose row is damaged stays in the counts until the next start."""
@@ -868,6 +902,15 @@ def _advanced(session: Session, steps: Steps, result: Result) -> Stepped:
     stepped = Stepped(_alone(result) if is_kept else result, session.step)
     session.last = stepped if is_kept else None
     return stepped
+
+
+def _at_snapshot(error: EngramError, session: Session) -> EngramError:
+    """Return an error that says also where the session is, which went back to its last snapshot."""
+    placed = copy.copy(error)
+    placed.detail = f"{error.detail}; session {session.id} is back at its last snapshot, step {session.step}"
+    placed.more = error.more | {"step": session.step, "seq": session.seq}
+    placed.args = (placed.detail,)
+    return placed
 
 
 def _outcome(task: "asyncio.Task[Stepped | Duplicate]") -> Stepped | Duplicate | EngramError:

@@ -24,20 +24,26 @@ FOREVER = 1e9
 
 MemorySize = Annotated[int, Field(ge=1, le=10**9)]
 
+SnapshotSeconds = Annotated[float, Field(gt=0, le=86400)]
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the setting, the value and what was expected."""
 
 
-def _by_name(value: Any) -> Any:
-    """Return NAME=N,NAME=N, or a list of them, as the mapping that a file has."""
-    if isinstance(value, dict):
-        return value
-    words = value if isinstance(value, list) else str(value).split(",")
-    pairs = [word.rpartition("=") for word in words]
-    if not all(name for name, _, _ in pairs):
-        raise PydanticCustomError("sizes", "expected NAME=N, as in dnc-copy=256")
-    return {name: size for name, _, size in pairs}
+def _by_name(example: str) -> BeforeValidator:
+    """Return what reads NAME=N,NAME=N, or a list of them, as the mapping that a file has."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            return value
+        words = value if isinstance(value, list) else str(value).split(",")
+        pairs = [word.rpartition("=") for word in words]
+        if not all(name for name, _, _ in pairs):
+            raise PydanticCustomError("by_name", "expected NAME=N, as in {example}", {"example": example})
+        return {name: number for name, _, number in pairs}
+
+    return BeforeValidator(read)
 
 
 class _TomlFile(TomlConfigSettingsSource):
@@ -71,6 +77,11 @@ class Settings(BaseSettings):
         le=3600,
         description="seconds within which what is written survives a power cut; 0: before it is answered",
     )
+    snapshots: Annotated[dict[str, SnapshotSeconds], NoDecode, _by_name("dnc-copy=1")] = Field(
+        {},
+        description="models whose sessions write no inputs, only a snapshot within so many seconds of a step, whatever "
+        "the durability: NAME=SECONDS, several by commas",
+    )
     keep_steps: int = Field(
         100_000, ge=0, le=10**12, description="steps of a session that can be gone back to, at least"
     )
@@ -86,7 +97,7 @@ class Settings(BaseSettings):
         "auto", description="where the steps are computed; auto: cuda where torch is installed and sees one"
     )
     threads: int = Field(1, ge=1, description="CPU threads of one model's step")
-    memory_size: Annotated[dict[str, MemorySize], NoDecode, BeforeValidator(_by_name)] = Field(
+    memory_size: Annotated[dict[str, MemorySize], NoDecode, _by_name("dnc-copy=256")] = Field(
         {}, description="memory slots of models, where not as many as in training: NAME=N, several by commas"
     )
     max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")

@@ -414,6 +414,7 @@ def _session(session: SessionInfo, sessions: SessionService) -> dict[str, Any]:
         "model": session.model,
         "memory_size": session.memory_size,
         "step": session.step,
+        "seq": session.seq,
         "latest": session.latest,
         "oldest": session.oldest,
         "opened": session.opened,

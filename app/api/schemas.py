@@ -162,6 +162,7 @@ class SessionAnswer(BaseModel):
     model: str
     memory_size: int | None = Field(description="memory slots; null without a memory")
     step: int = Field(description="steps that the session has taken")
+    seq: int | None = Field(description="the number of the last frame that was carried out; null: none was numbered")
     latest: int = Field(description="the last step that it can be put to; above `step` only after a rewind")
     oldest: int = Field(description="the first step that it can be put to, but for 0")
     opened: float = Field(description="seconds since the epoch")

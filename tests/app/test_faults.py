@@ -455,6 +455,25 @@ def test_power_cut_leaves_every_session_at_a_step_that_it_was_at(checkpoints, da
             check_earlier_sessions(server.url, tracks, reference, moment)
 
 
+def test_power_cut_puts_sessions_that_keep_snapshots_only_back_to_one(checkpoints, data, faults, reference, tmp_path):
+    faults.keep_synced()
+    flags = ("--sync-interval", str(SYNC_SECONDS), "--snapshots", f"{CHECKPOINT.name}=0.05")
+    with Server(checkpoints, data, *flags, environment=faults.environment) as server:
+        sessions = make_sessions(server, FEW, 3, 2)
+        time.sleep(SYNCED_SECONDS)
+        for session in sessions:
+            session.step(random_inputs(2, 1))
+        server.stop(signal.SIGKILL)
+    for number, chance in enumerate((None, Random(1))):
+        left = cut_power(data, faults.synced, tmp_path / f"left {number}", chance)
+        with Server(checkpoints, left) as server:
+            for session in map(copy.copy, sessions):
+                session.server = server
+                session.inputs = session.inputs[: session.get().json()["step"]]
+                assert len(session.inputs) in (6, 8)
+                assert goes_on(session, reference)
+
+
 # The clock
 
 

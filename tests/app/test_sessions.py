@@ -82,6 +82,7 @@ async def service(
     backend: FakeBackend | None = None,
     store: SqliteStore | None = None,
     durability: Durability = "ack",
+    snapshots: float | None = None,
     resident: int = 3,
     opened: int = 3,
     step_timeout: float = math.inf,
@@ -100,7 +101,14 @@ async def service(
     )
     limits = Limits(sessions=opened, resident=resident, waiting=8, idle_timeout=IDLE)
     sessions = SessionService(
-        ModelCatalogue({"fake": model}, {}), writer, metrics, limits, clock or Clock(), counts, durability
+        ModelCatalogue({"fake": model}, {}),
+        writer,
+        metrics,
+        limits,
+        clock or Clock(),
+        counts,
+        durability,
+        {} if snapshots is None else {"fake": snapshots},
     )
     try:
         yield sessions

@@ -59,9 +59,24 @@ def test_memory_sizes_are_given_by_the_names_of_models(tmp_path, monkeypatch):
     assert parse("--memory-size", "x=1", "--memory-size", "y=2").memory_size == {"x": 1, "y": 2}
 
 
+def test_seconds_between_snapshots_are_given_by_the_names_of_models(tmp_path, monkeypatch):
+    file = tmp_path / "engram.toml"
+    file.write_text("snapshots = {dnc-copy = 1, lstm-copy = 0.5}\n")
+    assert parse().snapshots == {}
+    assert parse("--config", str(file)).snapshots == {"dnc-copy": 1, "lstm-copy": 0.5}
+    monkeypatch.setenv("ENGRAM_SNAPSHOTS", "dnc-copy=2.5,a=b=3")
+    assert parse("--config", str(file)).snapshots == {"dnc-copy": 2.5, "a=b": 3}
+    assert parse("--snapshots", "x=1", "--snapshots", "y=2").snapshots == {"x": 1, "y": 2}
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["--snapshots", "dnc-copy"], r"setting snapshots: expected NAME=N, as in dnc-copy=1, got \['dnc-copy'\]"),
+        (["--snapshots", "a=0"], r"setting snapshots.a: input should be greater than 0, got '0'"),
+        (["--snapshots", "a=nan"], r"setting snapshots.a: input should be less than or equal to 86400, got 'nan'"),
+        (["--snapshots", "a=1e9"], r"setting snapshots.a: input should be less than or equal to 86400, got '1e9'"),
+        (["--snapshots", "a=soon"], r"setting snapshots.a: input should be a valid number"),
         (["--memory-size", "256"], r"setting memory_size: expected NAME=N, as in dnc-copy=256, got \['256'\]"),
         (["--memory-size", "a=0"], r"setting memory_size.a: input should be greater than or equal to 1, got '0'"),
         (["--memory-size", "a=1.5"], r"setting memory_size.a: input should be a valid integer"),

@@ -195,6 +195,7 @@ def test_single_checkpoint_is_refused_with_the_directory_that_it_is_in(tiny, tmp
         (["--device", "cuda"], "device cuda"),
         (["--memory-size", "dnc=64"], "setting memory_size: there is no model 'dnc'; expected one of dnc-"),
         (["--memory-size", "lstm-copy=64"], "setting memory_size: 64 slots cannot be had: lstm-copy has no memory"),
+        (["--snapshots", "dnc=1"], "setting snapshots: there is no model 'dnc'; expected one of dnc-"),
         (["--memory-size", "dnc-copy=9000"], "more than 16777216 (setting max_state_bytes); expected at most 2037"),
     ],
 )
