@@ -82,13 +82,13 @@ class Channel:
         finally:
             self.state = State.CLOSED
 
-    def answer(self, document: dict[str, Any]) -> None:
-        """Answer the frame that was carried out, and let the next one come."""
+    def answer(self, document: dict[str, Any], size: int | None = None) -> None:
+        """Answer the frame that was carried out, and let the next one come. size: bytes of the arrays, if known."""
         if self.state is not State.WORKING:
             return
         self.state = State.ANSWERING
         try:
-            if not self.codec.binary and array_bytes(document) > PIECE_BYTES:
+            if not self.codec.binary and (array_bytes(document) if size is None else size) > PIECE_BYTES:
                 self.do(self._send_large(document))
             elif self.send(document):
                 self._go_on()

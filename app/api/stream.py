@@ -153,7 +153,7 @@ class Stream(Channel):
             size = self._session.memory_size
             self._session.model.check_trace_bytes(steps.trace, len(result.outputs), size, MAX_TRACE_BYTES)
         reply["outputs"], reply["trace"] = result.outputs, result.trace
-        self.answer(reply)
+        self.answer(reply, None if result.trace else result.outputs.nbytes)
 
 
 class Streams(Channel):
