@@ -204,7 +204,7 @@ def test_serve_says_what_was_run_on_what_and_how_each_server_was_started(serve_r
     printed, _ = serve_run
     assert printed.startswith("`engram bench serve --connections 1 3 --rounds 2 ")
     assert re.search(r"; (libengram-linux-\S+|no fused kernels)\.\n", printed)
-    assert "; `engram serve --max-batch 3 --max-queue 1024 --max-resident 4096 --durability ack`\n" in printed
+    assert "; `engram serve --max-batch 768 --max-queue 1024 --max-resident 4096 --durability ack`\n" in printed
     assert all(f"\n- {name}: " in printed for name in (*PATHS, "ack", "none", "echo", "picows", "plain", "ceiling"))
     assert "\n- triton: left out; pip install --no-deps --target DIR nvidia-pytriton==" in printed
 
