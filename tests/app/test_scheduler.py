@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.engine.run import Run
-from app.engine.scheduler import ACTIVE_SECONDS, BATCH_BYTES, TICK_SECONDS, Linger, Pace, Scheduler
+from app.engine.scheduler import ACTIVE_SECONDS, BATCH_BYTES, ENOUGH_ROWS, TICK_SECONDS, Linger, Pace, Scheduler
 
 
 def a_run(
@@ -102,6 +102,20 @@ def test_steps_in_one_call_are_bounded_by_their_time():
     assert steps_of(turns, a_run(steps=1000, rows=3)) == 3
     turns.pace.note(None, 3, 1, TICK_SECONDS * 30)
     assert steps_of(turns, a_run(steps=1000, rows=3)) == 1
+
+
+def test_batch_is_smaller_where_its_sequences_can_then_take_all_of_their_steps_in_one_call():
+    turns = scheduler(max_batch=1000, takes_several=True)
+    turns.pace.note(None, ENOUGH_ROWS, 1, ENOUGH_ROWS * TICK_SECONDS / 40.5 / 16)
+    turns.add(a_run(slot, steps=16) for slot in range(80))
+    sizes = []
+    while len(turns):
+        [batch], _ = turns.next_batches()
+        sizes.append((len(batch.runs), batch.steps))
+    assert sizes == [(40, 16), (40, 16)]
+    turns.add(a_run(slot, steps=1) for slot in range(100))
+    [batch], _ = turns.next_batches()
+    assert (len(batch.runs), batch.steps) == (100, 1)
 
 
 def test_pace_of_a_batch_is_that_of_one_of_its_size_or_of_a_smaller_one():
