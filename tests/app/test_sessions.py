@@ -42,6 +42,7 @@ from app.errors import (
 from app.main import _close
 from app.memory import MemorySizes
 from app.metrics import Metrics
+from app.residents import Residents
 from app.session import Session, Stepped, Steps, Turn
 from app.sessions import EXPIRED_AT_ONCE, Limits, SessionService
 from app.settings import Settings
@@ -586,8 +587,8 @@ class SlowReader:
         self.sent: list[dict[str, Any]] = []
         self.closed: int | None = None
 
-    def listen(self, on_message: Callable[[bytes, bool], None], on_close: object, on_drain: Callable[[], None]) -> None:
-        self.take, self.drain = on_message, on_drain
+    def listen(self, on_message: Any, on_close: Any, on_drain: Any) -> None:
+        self.take, self.leave, self.drain = on_message, on_close, on_drain
 
     def send(self, payload: bytes, is_text: bool) -> bool:
         self.sent.append(json.loads(payload))
@@ -675,6 +676,18 @@ def test_answer_that_is_kept_for_a_frame_keeps_no_more_memory_than_its_own():
     run(test())
 
 
+def stream_over(reader: SlowReader, sessions: SessionService, session: str) -> Stream:
+    async def accept(_: Message) -> None:
+        pass
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
+    socket = WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
+    return Stream(socket, sessions, Settings(), Metrics(), Decoders(), session)
+
+
 @pytest.mark.parametrize("while_answering", [False, True])
 def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(while_answering):
     """The error comes all the same, behind what was sent before."""
@@ -716,6 +729,33 @@ def test_streams_of_a_client_that_goes_while_sessions_are_opened_hold_none_of_th
             assert streams._task is not None
             await streams._task
             assert not sessions._sessions
+
+    run(test())
+
+
+@pytest.mark.parametrize("durability", ["ack", "interval", "none"])
+def test_frames_of_a_session_in_memory_start_no_task(durability, monkeypatch):
+    monkeypatch.setattr(Residents, "snapshot_is_due", lambda *_: False)
+
+    async def test() -> None:
+        async with service(backend=FakeBackend(capacity=8, prompt=True), durability=durability) as sessions:
+            session, reader = await sessions.open("fake"), SlowReader()
+            stream = stream_over(reader, sessions, session.id)
+            streaming = asyncio.ensure_future(stream.run())
+            await until(lambda: reader.sent)
+            await asyncio.sleep(0)
+            started = []
+            loop = asyncio.get_running_loop()
+            for number in range(20):
+                if number == 1:  # the session was waked by the first frame
+                    loop.set_task_factory(lambda loop, job, **more: started.append(job) or asyncio.Task(job, loop=loop))
+                reader.take(b'{"inputs": [[1, 2]]}', True)
+                await until(lambda answers=number + 1: len(reader.sent) > answers)
+                reader.drain()
+            loop.set_task_factory(None)
+            assert (started, reader.sent[-1]["step"]) == ([], 20)
+            reader.leave(1000, "")
+            await streaming
 
     run(test())
 
