@@ -326,6 +326,7 @@ async def read_state(
 
 
 @router.get("/stream", include_in_schema=False)
+@router.get("/streams", include_in_schema=False)
 @router.get("/sessions/{session}/stream", include_in_schema=False)
 async def refuse_plain_stream() -> Response:
     """Say that a stream needs a WebSocket: a proxy that does not pass upgrades on asks like this."""
