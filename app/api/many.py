@@ -17,7 +17,7 @@ import numpy as np
 from app.api.codec import CODECS
 from app.api.inputs import brief, parse_sequence
 from app.api.schemas import ManyFrame, ManyStepsRequest, parse
-from app.backends.base import Array
+from app.backends.base import Array, failed_rows
 from app.catalogue import InputFormat
 from app.errors import EngramError, InvalidInput, InvalidRequest
 from app.session import Duplicate, Session, Stepped, Steps
@@ -167,14 +167,8 @@ def _checked_array(array: Array, max_steps: int) -> Array:
             expected=f"[B, T, I], T from 1 to {max_steps}",
             got=str(list(array.shape)),
         )
-    if not np.isfinite(array).all():
-        place = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise InvalidInput(
-            f"inputs{place}: expected a finite number within the range of float32, got {array[tuple(place)]}",
-            place="inputs" + "".join(f"[{index}]" for index in place),
-            expected="a finite number within the range of float32",
-            got=str(array[tuple(place)]),
-        )
+    for row in failed_rows(array)[:1]:
+        parse_sequence(array[row], InputFormat(array.shape[2]), max_steps, f"inputs[{row}]")  # which names the fault
     return array
 
 
