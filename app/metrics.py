@@ -3,7 +3,7 @@
 import itertools
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -48,12 +48,20 @@ Child = TypeVar("Child", Tally, Distribution)
 
 
 class _Family(Collector, Generic[Child]):
-    """A metric, of which every combination of labels has a child."""
+    """A metric, of which every combination of labels has a child; new: makes one."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str],
+        registry: CollectorRegistry,
+        new: Callable[[], Child],
+    ) -> None:
         self._name = name
         self._documentation = documentation
         self._labels = labels
+        self._new: Callable[[], Child] = new
         self._children: dict[tuple[str, ...], Child] = {}
         registry.register(self)
 
@@ -64,13 +72,10 @@ class _Family(Collector, Generic[Child]):
             self._children[key] = self._new()
         return self._children[key]
 
-    def _new(self) -> Child:
-        raise NotImplementedError
-
 
 class _Tallies(_Family[Tally]):
-    def _new(self) -> Tally:
-        return Tally()
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        super().__init__(name, documentation, labels, registry, Tally)
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
@@ -84,10 +89,7 @@ class _Distributions(_Family[Distribution]):
         self, name: str, documentation: str, labels: Sequence[str], bounds: Sequence[float], registry: CollectorRegistry
     ) -> None:
         self._bounds = bounds
-        super().__init__(name, documentation, labels, registry)
-
-    def _new(self) -> Distribution:
-        return Distribution(self._bounds)
+        super().__init__(name, documentation, labels, registry, lambda: Distribution(bounds))
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
