@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from app.backends.base import NUMBER_BYTES, Spec
+from app.backends.base import Spec
 from app.engine.engine import Engine
 from app.errors import InvalidRequest, ModelNotFound, UnknownName
 from app.memory import MemorySizes
@@ -103,8 +103,7 @@ class ServedModel:
 
     def trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> int:
         """Return the bytes of the traces of so many steps."""
-        trace = self.shapes(memory_size).trace
-        return NUMBER_BYTES * steps * sum(math.prod(trace[name]) for name in names)
+        return steps * self.shapes(memory_size).trace_bytes(names)
 
     def leaves(self, names: Collection[str]) -> list[str]:
         """Return the names, each once. Raises UnknownName unless the model's state has a leaf of every name."""

@@ -204,6 +204,11 @@ class SessionDamaged(InternalError):
     code, title = "session_damaged", "What is kept of the session is damaged"
 
 
+def unexpected_error() -> InternalError:
+    """Return the error for what nobody expected; whoever tells it has written the details into the log."""
+    return InternalError("an unexpected error; the server's log has the details")
+
+
 def stopping() -> ShuttingDown:
     """Return the error for whoever comes while the server stops."""
     return ShuttingDown("the server is stopping; try again later")

@@ -133,7 +133,7 @@ class Residents:
         if session.slot is not None:
             return
         session.model.engine.check_accepting()  # before the log is read: a step that hangs may still be written
-        self._follow(session, await self._writer.call(lambda store: store.claim(session.id, self._owner)))
+        await self.go_back(session)
 
     def _follow(self, session: Session, found: Record | EndReason | None) -> None:
         """Put a session where the store says that it is. Raises SessionGone."""
@@ -146,7 +146,7 @@ class Residents:
         session.logged = unlasting * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
 
     async def go_back(self, session: Session) -> None:
-        """Put a session that was dropped where the store has it: at its last snapshot. Raises StoreFailed."""
+        """Put a session that is in no arena where the store has it. Raises SessionGone, StoreFailed."""
         self._follow(session, await self._writer.call(lambda store: store.claim(session.id, self._owner)))
 
     async def wake(self, session: Session) -> Slot:

@@ -1,7 +1,6 @@
 """A session as the server knows it while it is in use: where it is, and who uses it."""
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,6 @@ from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
 from app.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
-
-LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 class Steps(NamedTuple):
@@ -207,7 +204,7 @@ class Session:
     def entry(self, inputs: Array, seq: int | None) -> Entry:
         """Return what goes into the log for a sequence."""
         tape, branch = (self.tape, None) if self.branch is None else (self.branch, self.tape)
-        data = inputs.tobytes() if LITTLE_ENDIAN else inputs.astype("<f4").tobytes()
+        data = inputs.astype("<f4", copy=False).tobytes()
         return Entry(tape, self.epoch, self.step, len(inputs), data, seq, branch)
 
     def advance(self, steps: int, seq: int | None) -> None:

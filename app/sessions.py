@@ -31,7 +31,6 @@ from app.engine.run import Outcome, Result, Run
 from app.errors import (
     EngramError,
     IdempotencyConflict,
-    InternalError,
     InvalidRequest,
     InvalidSnapshot,
     ModelChanged,
@@ -45,6 +44,7 @@ from app.errors import (
     ShuttingDown,
     StoreFailed,
     stopping,
+    unexpected_error,
 )
 from app.metrics import Metrics
 from app.past import Piece, resolved
@@ -926,7 +926,7 @@ def _told_of(error: BaseException) -> EngramError:
     if isinstance(error, EngramError):
         return error
     logger.error("a step failed", exc_info=error)
-    return InternalError("an unexpected error; the server's log has the details")
+    return unexpected_error()
 
 
 def _bytes(result: Result) -> int:

@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         "name ends in .svg, else folded stacks",
     )
 
+    @property
+    def sequences_at_once(self) -> int:
+        """The sequences in one request, at most."""
+        return min(self.max_sequences, self.max_queue)
+
     @classmethod
     def settings_customise_sources(
         cls,

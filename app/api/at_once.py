@@ -15,7 +15,7 @@ from app.api.decoders import LARGE
 from app.api.problems import problem_response
 from app.api.requests import read_steps
 from app.api.steps import STEPS_PATH, answer_bytes, steps_document, steps_of
-from app.errors import EngramError, InternalError
+from app.errors import EngramError, unexpected_error
 from app.http_protocol import Answer, Respond, lines_of
 from app.metrics import Metrics
 from app.session import Duplicate, Stepped
@@ -85,7 +85,7 @@ class AnswerAtOnce:
     def _fail(self, began: float, respond: Respond) -> None:
         """Respond where an error came that nobody expected, and log it."""
         logger.exception("POST %s failed", STEPS_PATH)
-        self._refuse(InternalError("an unexpected error; the server's log has the details"), began, respond)
+        self._refuse(unexpected_error(), began, respond)
 
     def _refuse(self, error: EngramError, began: float, respond: Respond) -> None:
         response = problem_response(error)

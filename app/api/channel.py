@@ -7,6 +7,7 @@ Frames come as calls from the connection: no task is woken for one. The task of 
 end, and closes.
 """
 
+import abc
 import asyncio
 import enum
 import logging
@@ -19,7 +20,7 @@ from app import websocket
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
 from app.api.decoders import LARGE, Decoders
 from app.api.deps import too_large
-from app.errors import EngramError, InternalError, MalformedBody
+from app.errors import EngramError, MalformedBody, unexpected_error
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -36,7 +37,7 @@ class State(enum.Enum):
     CLOSED = "no more frames are taken"
 
 
-class Channel:
+class Channel(abc.ABC):
     """One WebSocket from its greeting to its close."""
 
     def __init__(self, socket: WebSocket, settings: Settings, metrics: Metrics, decoders: Decoders) -> None:
@@ -52,19 +53,19 @@ class Channel:
 
     # For those who derive from it
 
+    @abc.abstractmethod
     async def serve(self) -> None:
         """Open, greet, and `listen`. Raises the error that ends the channel."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
         """Return call(function, payload, ...), of a function that decodes a frame as `Decoders.call` takes it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def carry_out(self, frame: Any) -> None:
         """Carry out a frame that was decoded, and `answer` it. Raises the error that ends the channel."""
-        raise NotImplementedError
 
-    def end_of_turn(self) -> None:
+    def end_of_turn(self) -> None:  # noqa: B027 - by default there is nothing to do
         """Called when an answer was sent, before the next frame is taken. Raises the error that ends the channel."""
 
     # What they use
@@ -83,17 +84,17 @@ class Channel:
             self.state = State.CLOSED
 
     def answer(self, document: dict[str, Any], size: int | None = None) -> None:
-        """Answer the frame that was carried out, and let the next one come. size: bytes of the arrays, if known."""
+        """Answer the frame that was carried out, and let the next one come; within `attempt` or `do`.
+
+        size: bytes of the arrays, if known.
+        """
         if self.state is not State.WORKING:
             return
         self.state = State.ANSWERING
-        try:
-            if not self.codec.binary and (array_bytes(document) if size is None else size) > PIECE_BYTES:
-                self.do(self._send_large(document))
-            elif self.send(document):
-                self._go_on()
-        except Exception as error:
-            self.fail(error)
+        if not self.codec.binary and (array_bytes(document) if size is None else size) > PIECE_BYTES:
+            self.do(self._send_large(document))
+        elif self.send(document):
+            self._go_on()
 
     def attempt(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function with the outcome of a frame; its error ends the channel."""
@@ -125,7 +126,7 @@ class Channel:
                 self._refuse(error)
             except Exception:
                 logger.exception("a stream failed while %s", self.state.value)
-                self._refuse(InternalError("an unexpected error; the server's log has the details"))
+                self._refuse(unexpected_error())
             finally:
                 self.state = State.CLOSED
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from app.api.codec import encode_json
 from app.api.methods import allowed_methods
 from app.api.schemas import invalid_value, place_of
-from app.errors import EngramError, InternalError, MethodNotAllowed, NotFound
+from app.errors import EngramError, MethodNotAllowed, NotFound, unexpected_error
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem_response(InternalError("an unexpected error; the server's log has the details"))
+        return problem_response(unexpected_error())
 
 
 def _not_found(app: FastAPI, method: str, path: str) -> str:

@@ -134,7 +134,7 @@ async def infer(request: Request) -> Response:
     models, sessions, settings, decoders = services(request)
     body = await read_body(request, settings.max_body_bytes)
     formats = {model.name: model.inputs for model in models}
-    limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
+    limits = (settings.max_steps, settings.sequences_at_once)
     wanted, (inputs, batched) = await decoders.call(read_infer, body, formats, *limits)
     model = models.get(wanted.model)
     model.memory.check(wanted.memory_size)
@@ -218,7 +218,7 @@ async def step_sessions(request: Request) -> Response:
     _, sessions, settings, decoders = services(request)
     binary = b"msgpack" in dict(request.scope["headers"]).get(b"content-type", b"").lower()
     body = await read_body(request, settings.max_body_bytes)
-    limits = (settings.max_steps, min(settings.max_sequences, settings.max_queue))
+    limits = (settings.max_steps, settings.sequences_at_once)
     protocol = MSGPACK_PROTOCOL if binary else JSON_PROTOCOL
     wanted = await decoders.call(read_many, body, protocol, ManyStepsRequest, *limits)
     asked = asked_of(wanted, await sessions.find_all(wanted.sessions), settings.max_trace_bytes)

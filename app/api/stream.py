@@ -186,8 +186,8 @@ class Streams(Channel):
                 self._sessions.unwatch(session)
 
     def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
-        most = min(self._settings.max_sequences, self._settings.max_queue)
-        return call(read_streams_frame, payload, self.codec.protocol, self._settings.max_steps, most)
+        limits = (self._settings.max_steps, self._settings.sequences_at_once)
+        return call(read_streams_frame, payload, self.codec.protocol, *limits)
 
     def carry_out(self, frame: Any) -> None:
         if isinstance(frame, OpenFrame):

@@ -47,6 +47,10 @@ class Spec:
     def state_bytes(self) -> int:
         return NUMBER_BYTES * sum(map(math.prod, self.state.values()))
 
+    def trace_bytes(self, names: Iterable[str]) -> int:
+        """Return the bytes of some traces of one step."""
+        return NUMBER_BYTES * sum(math.prod(self.trace[name]) for name in names)
+
     def resized(self, memory_size: int) -> "Spec":
         """Return what goes in and comes out with another number of memory slots."""
         return replace(self, memory_size=memory_size)

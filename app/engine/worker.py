@@ -165,10 +165,8 @@ class Worker:
     def step_bytes(self, memory_size: int | None, trace: Sequence[str]) -> int:
         """Return the bytes of the inputs, outputs and traces of a step."""
         spec = self._arenas.spec(memory_size)
-        numbers = spec.input_size + spec.output_size
-        if trace:
-            numbers += sum(math.prod(spec.trace[name]) for name in trace)
-        return NUMBER_BYTES * numbers
+        numbers = NUMBER_BYTES * (spec.input_size + spec.output_size)
+        return numbers + spec.trace_bytes(trace) if trace else numbers
 
     def step_at_once(self, runs: Sequence[Run]) -> bool:
         """Take the steps of some runs now, if that takes little time and the worker is idle; return whether it did."""
