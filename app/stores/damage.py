@@ -94,11 +94,11 @@ class Damage:
 
     def _in_log(self, row: TapeRow) -> Iterator[Fault]:
         log = self._database.execute(
-            "SELECT step, steps, seq, inputs, checksum FROM log WHERE tape = ? ORDER BY step", (row.number,)
+            "SELECT step, steps, entries, inputs, checksum FROM log WHERE tape = ? ORDER BY step", (row.number,)
         )
         at: int | None = max(row.base, row.first)
-        for number, (step, steps, seq, inputs, written) in enumerate(log):
-            if not is_whole_log(row.number, step, steps, seq, inputs, written):
+        for number, (step, steps, entries, inputs, written) in enumerate(log):
+            if not is_whole_log(row.number, step, steps, entries, inputs, written):
                 yield Fault(_number(step), f"the log of tape {row.number} is damaged at step {step}")
                 at = None  # how far that row led is not known
                 continue

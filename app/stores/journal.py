@@ -4,11 +4,11 @@
                  |
                 fold
                  |
-                 '----->  log   tape 1 |--|--|--|           a row for each entry, by tapes
-                                tape 2 |--|--|
+                 '----->  log   tape 1 |--------|-----|     a row for many entries of a tape
+                                tape 2 |-----|
 
 A commit that adds a row to the log for each of 64 sessions writes 64 pages; one that adds a row to the journal writes
-two or three. Later the entries are folded: moved into the log, many of a tape at once. Until then they are in memory
+two or three. Later the entries are folded: moved into the log, many of a tape in one row. Until then they are in memory
 too, in the tail of their tape, and are read from there. A store that is opened folds the journal that it finds.
 
 A row of the journal is deleted when all of its entries are folded. A store that finds one of which only some are tells
@@ -18,23 +18,22 @@ these by their tape: it has gone on since, its epoch is another one, or it is go
 import logging
 import math
 import struct
-import zlib
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Sequence
 from itertools import accumulate, chain, islice, takewhile
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.stores.base import Entry
-from app.stores.rows import LOG_KEY, LogRow, TapeRow, checksum, is_whole_log, journal_checksum, whole
+from app.stores.rows import ENTRY_KEY, TapeRow, checksum, entry_checksum, journal_checksum, whole
+from app.stores.tail import NO_CHECKSUM, Tail
 
 logger = logging.getLogger(__name__)
 
 AFTER_KEY = struct.Struct("<qII")
-HEAD = struct.Struct(LOG_KEY.format + AFTER_KEY.format[1:])
-"""Of an entry: LOG_KEY, its epoch, the bytes of its inputs, the checksum of its row in the log."""
+HEAD = struct.Struct(ENTRY_KEY.format + AFTER_KEY.format[1:])
+"""Of an entry: ENTRY_KEY, its epoch, the bytes of its inputs, its checksum."""
 
 NUMBER = struct.Struct("<q")
 
@@ -56,56 +55,17 @@ ROW_BYTES = 64
 LARGE_BYTES = 16_384
 """Inputs of an entry that goes straight into the log: writing them twice would cost more than writing more pages."""
 
-TAIL_ROWS = 512
+TAIL_ENTRIES = 512
 """Entries of one tape that are folded, however small the journal is."""
 
-FOLD_ROWS = 512
+FOLD_ENTRIES = 512
 """Entries to fold at once, about, beside as many as came with the last commit: it takes 1 to 5 ms."""
 
 DELETE_BYTES = 2**19
 """Bytes of the journal to delete at once, about."""
 
-TAPE_ROWS = 4
+TAPE_ENTRIES = 4
 """Entries that take as long to fold as it takes to turn to another tape."""
-
-NO_CHECKSUM = -1
-"""In a row of the log that stands for steps which are lost."""
-
-
-class Tail:
-    """The last entries of a tape, as rows of the log, which are not in it yet.
-
-    row: the tape in its table, before them. stop, seq: of the tape after them. first: the number of the journal's row
-    with the first of them.
-    """
-
-    __slots__ = ("epoch", "first", "row", "rows", "seq", "stop")
-
-    def __init__(self, row: TapeRow, first: int) -> None:
-        self.row, self.first = row, first
-        self.epoch, self.stop, self.seq = row.epoch, row.stop, row.seq
-        self.rows: list[LogRow] = []
-
-    @property
-    def now(self) -> TapeRow:
-        """The tape after these entries."""
-        return self.row._replace(stop=self.stop, seq=self.seq)
-
-    def add(self, row: LogRow) -> None:
-        """Add an entry behind the others."""
-        self.rows.append(row)
-        self.stop = row[1] + row[2]
-        if row[3] is not None:
-            self.seq = row[3]
-
-    def take_back(self, seq: int | None) -> None:
-        """Remove the last entry; seq: of the tape before it."""
-        self.stop, self.seq = self.rows.pop()[1], seq
-
-    def span(self, start: int, stop: int) -> list[LogRow]:
-        """Return the entries with the steps after `start`, up to `stop`."""
-        first = bisect_right(self.rows, start, key=_step) - 1
-        return self.rows[max(0, first) : bisect_right(self.rows, stop - 1, key=_step)]
 
 
 class Journal:
@@ -122,7 +82,7 @@ class Journal:
         self._tails: dict[int, Tail] = {}
         """By the number of the tape, in the order of their `first`."""
         self._long: set[int] = set()
-        """Tapes with at least TAIL_ROWS entries in their tails."""
+        """Tapes with at least TAIL_ENTRIES in their tails."""
         self._sizes: deque[int] = deque()
         """Bytes of the rows in the table; their numbers follow one another up to `_last`."""
         self._size = 0
@@ -175,14 +135,13 @@ class Journal:
             if tail is None or tail.stop != step or tail.epoch != epoch:
                 refused.add(index)
                 continue
-            key = LOG_KEY.pack(tape, step, steps, -1 if seq is None else seq)
-            written = zlib.crc32(data, zlib.crc32(key))
             tails[tape] = tail
             self._added.append((tail, tail.seq))
-            tail.add((tape, step, steps, seq, data, written))
+            tail.add(steps, seq, data)
             if tape not in large:
+                key = ENTRY_KEY.pack(tape, step, steps, -1 if seq is None else seq)
                 tapes.append(tape)
-                heads += (key, AFTER_KEY.pack(epoch, len(data), written))
+                heads += (key, AFTER_KEY.pack(epoch, len(data), entry_checksum(key, data)))
                 inputs.append(data)
         self._fold(large)
         if tapes:
@@ -196,13 +155,13 @@ class Journal:
     def fold_some(self) -> None:
         """Fold long tails, and of a large journal the oldest ones; delete rows that are not needed any more."""
         oldest = self._tails if self._size > JOURNAL_BYTES else ()
-        enough = FOLD_ROWS + (1 + TAPE_ROWS) * self._latest
-        chosen, rows = [], 0
+        enough = FOLD_ENTRIES + (1 + TAPE_ENTRIES) * self._latest
+        chosen, entries = [], 0
         for tape in dict.fromkeys([*self._long, *islice(oldest, enough)]):
-            if rows >= enough:
+            if entries >= enough:
                 break
             chosen.append(tape)
-            rows += len(self._tails[tape].rows) + TAPE_ROWS
+            entries += self._tails[tape].entries + TAPE_ENTRIES
         self._fold(chosen)
         self._delete(DELETE_BYTES)
 
@@ -229,10 +188,10 @@ class Journal:
                 self._lost.update(named)
                 self.tell(f"row {number} of the journal is damaged: steps of tapes {named} are lost")
                 continue
-            if named != [row[0] for _, row in entries] or not all(is_whole_log(*row) for _, row in entries):
+            if named != [entry.tape for entry in entries] or not all(entry.is_whole for entry in entries):
                 self.tell(f"row {number} of the journal is damaged")
-            for epoch, row in entries:
-                self._add_again(epoch, row)
+            for entry in entries:
+                self._add_again(entry)
 
     def tell(self, problem: str) -> None:
         """Note that something is damaged."""
@@ -242,7 +201,7 @@ class Journal:
     def committed(self) -> None:
         """Take the transaction's changes over into memory."""
         self._latest = len(self._added) or self._latest
-        self._long.update(tail.row.number for tail, _ in self._added if len(tail.rows) >= TAIL_ROWS)
+        self._long.update(tail.row.number for tail, _ in self._added if tail.entries >= TAIL_ENTRIES)
         self._long.difference_update(self._folded)
         for _ in range(self._deleted):
             self._size -= self._sizes.popleft()
@@ -260,9 +219,9 @@ class Journal:
             tails = self._tails | self._folded
             for tail, seq in reversed(self._added):
                 tail.take_back(seq)
-            kept = [item for item in tails.items() if item[1].rows]
+            kept = [item for item in tails.items() if item[1].entries]
             self._tails = dict(sorted(kept, key=lambda item: item[1].first))
-            self._long = {tape for tape, tail in kept if len(tail.rows) >= TAIL_ROWS}
+            self._long = {tape for tape, tail in kept if tail.entries >= TAIL_ENTRIES}
         self._forget_transaction()
 
     def _forget_transaction(self) -> None:
@@ -289,7 +248,7 @@ class Journal:
         if not tails:
             return
         self._long.difference_update(tapes)
-        self._database.executemany(ADD_TO_LOG, chain.from_iterable(tail.rows for tail in tails))
+        self._database.executemany(ADD_TO_LOG, chain.from_iterable(tail.rows() for tail in tails))
         self._advance([tail.now for tail in tails])
 
     def _advance(self, rows: Collection[TapeRow]) -> None:
@@ -307,24 +266,36 @@ class Journal:
         elif self._deleted:
             self._database.execute("DELETE FROM journal WHERE number < ?", (begin + self._deleted,))
 
-    def _add_again(self, epoch: int, row: LogRow) -> None:
+    def _add_again(self, entry: "Unpacked") -> None:
         """Add an entry from the table to the tail of its tape, unless it was folded before."""
-        tape, step, *_ = row
-        tail = self._tails.get(tape) or self._begin(tape, self._last)
-        if tail is not None and tail.epoch == epoch and step >= tail.stop:
-            self._tails[tape] = tail
-            tail.add(row)
+        tail = self._tails.get(entry.tape) or self._begin(entry.tape, self._last)
+        if tail is not None and tail.epoch == entry.epoch and entry.step >= tail.stop:
+            self._tails[entry.tape] = tail
+            tail.skip(entry.step)
+            tail.add(entry.steps, entry.seq, entry.inputs, entry.is_whole)
 
     def _mark_lost(self, tape: int) -> None:
         """Write a damaged row in the log of a tape, in place of steps that are lost."""
         row = self._stored(tape)
         if row is not None:
-            self._database.execute(ADD_TO_LOG, (tape, row.stop, 1, None, b"", NO_CHECKSUM))
+            self._database.execute(ADD_TO_LOG, (tape, row.stop, 1, b"", b"", NO_CHECKSUM))
             self._advance([row._replace(stop=row.stop + 1)])
 
 
-def unpacked(number: int, heads: Any, inputs: Any, written: Any) -> list[tuple[int, LogRow]] | None:
-    """Return the entries of a row of the journal, each with its epoch; None where it is not known what they are."""
+class Unpacked(NamedTuple):
+    """An entry, as a row of the journal has it."""
+
+    tape: int
+    step: int
+    steps: int
+    seq: int | None
+    epoch: int
+    inputs: bytes
+    is_whole: bool
+
+
+def unpacked(number: int, heads: Any, inputs: Any, written: Any) -> list[Unpacked] | None:
+    """Return the entries of a row of the journal; None where it is not known what they are."""
     try:
         if written != journal_checksum(number, heads):
             return None
@@ -332,8 +303,10 @@ def unpacked(number: int, heads: Any, inputs: Any, written: Any) -> list[tuple[i
         return None
     inputs = inputs if isinstance(inputs, bytes) else b""
     entries, at = [], 0
-    for tape, step, steps, seq, epoch, size, of_row in HEAD.iter_unpack(heads):
-        entries.append((epoch, (tape, step, steps, None if seq == -1 else seq, inputs[at : at + size], of_row)))
+    for tape, step, steps, seq, epoch, size, of_entry in HEAD.iter_unpack(heads):
+        data = inputs[at : at + size]
+        is_whole = entry_checksum(ENTRY_KEY.pack(tape, step, steps, seq), data) == of_entry
+        entries.append(Unpacked(tape, step, steps, None if seq == -1 else seq, epoch, data, is_whole))
         at += size
     return entries
 
@@ -346,7 +319,3 @@ def _numbers(tapes: Any) -> list[int]:
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, bytes) else 0
-
-
-def _step(row: LogRow) -> int:
-    return row[1]

@@ -5,7 +5,7 @@ A row whose checksum does not fit is damaged: it is never used, and never change
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from app.stores.base import EndReason
@@ -54,11 +54,29 @@ class TapeRow(NamedTuple):
 
 R = TypeVar("R", SessionRow, TapeRow)
 
-LogRow = tuple[int, int, int, int | None, bytes, int]
-"""A row of the log: tape, step, steps, seq, inputs, checksum."""
 
-LOG_KEY = struct.Struct("<qqqq")
-"""Of a row of the log: tape, step, steps, and seq, which is -1 for none."""
+class LogRow(NamedTuple):
+    """Entries of a tape that follow one another, with `steps` steps after the step `step`.
+
+    entries: of each entry ENTRY. inputs: of all entries, one behind the other.
+    """
+
+    tape: int
+    step: int
+    steps: int
+    entries: bytes
+    inputs: bytes
+    checksum: int
+
+
+ENTRY = struct.Struct("<IqI")
+"""Of an entry in a row of the log: its steps, its seq, which is -1 for none, and the bytes of its inputs."""
+
+LOG_KEY = struct.Struct("<qqq")
+"""Of a row of the log: tape, step, steps."""
+
+ENTRY_KEY = struct.Struct("<qqqq")
+"""Of an entry in the journal: tape, step, steps, and seq, which is -1 for none."""
 
 
 def insert_into(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
@@ -85,13 +103,18 @@ def whole(kind: type[R], values: Sequence[Any] | None) -> R | None:
     return kind._make(row) if values[-1] == checksum(row) else None
 
 
-def log_checksum(tape: int, step: int, steps: int, seq: int | None, inputs: bytes) -> int:
+def log_checksum(tape: int, step: int, steps: int, entries: bytes, inputs: bytes) -> int:
     """Return the checksum of a row of the log."""
-    return zlib.crc32(inputs, zlib.crc32(LOG_KEY.pack(tape, step, steps, -1 if seq is None else seq)))
+    return zlib.crc32(inputs, zlib.crc32(entries, zlib.crc32(LOG_KEY.pack(tape, step, steps))))
+
+
+def entry_checksum(key: bytes, inputs: bytes) -> int:
+    """Return the checksum of an entry in the journal. key: its ENTRY_KEY."""
+    return zlib.crc32(inputs, zlib.crc32(key))
 
 
 def journal_checksum(number: int, heads: bytes) -> int:
-    """Return the checksum of a row of the journal: of all but its inputs, each of which has its own."""
+    """Return the checksum of a row of the journal: of all but its inputs: each entry has its own."""
     return zlib.crc32(heads, zlib.crc32(struct.pack("<q", number)))
 
 
@@ -105,13 +128,27 @@ def extended(state_checksum: int, taken: float, passing: int) -> int:
     return zlib.crc32(ascii((taken, passing)).encode(), state_checksum)
 
 
-def is_whole_log(tape: int, step: Any, steps: Any, seq: Any, inputs: Any, found: Any) -> bool:
-    """Return whether a row of the log is as it was written, and has inputs for so many steps."""
+def is_whole_log(tape: int, step: Any, steps: Any, entries: Any, inputs: Any, found: Any) -> bool:
+    """Return whether a row of the log is as it was written, and its entries have all of its steps and inputs."""
     try:
-        is_as_written = bool(found == log_checksum(tape, step, steps, seq, inputs))
-    except (struct.error, TypeError):  # not even of the right types
+        if found != log_checksum(tape, step, steps, entries, inputs):
+            return False
+        counts, _, sizes = zip(*ENTRY.iter_unpack(entries), strict=True)
+    except (struct.error, TypeError, ValueError):  # not even of the right types
         return False
-    return is_as_written and steps > 0 and len(inputs) % steps == 0
+    return (
+        all(count > 0 and size % count == 0 for count, size in zip(counts, sizes, strict=True))
+        and sum(counts) == steps
+        and sum(sizes) == len(inputs)
+    )
+
+
+def entries_of(row: LogRow) -> Iterator[tuple[int, int, int | None, bytes]]:
+    """Yield the entries of a row that is whole: the step before each, its steps, its seq, its inputs."""
+    at, begin = row.step, 0
+    for steps, seq, size in ENTRY.iter_unpack(row.entries):
+        yield at, steps, None if seq == -1 else seq, row.inputs[begin : begin + size]
+        at, begin = at + steps, begin + size
 
 
 def is_whole_snapshot(tape: int, step: Any, taken: Any, passing: Any, state: Any, found: Any) -> bool:

@@ -1,12 +1,23 @@
 """The tables of the embedded store, and how those of earlier versions become these."""
 
 import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from app.stores.rows import SessionRow, TapeRow, checksum, extended, insert_into
+from app.stores.rows import (
+    ENTRY_KEY,
+    SessionRow,
+    TapeRow,
+    checksum,
+    entry_checksum,
+    extended,
+    insert_into,
+)
+from app.stores.tail import NO_CHECKSUM, Packed
 from app.stores.tapes import jump_under
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SESSIONS = (
     """
@@ -59,12 +70,13 @@ LOG = """
         tape INTEGER NOT NULL,
         step INTEGER NOT NULL,
         steps INTEGER NOT NULL,
-        seq INTEGER,
+        entries BLOB NOT NULL,
         inputs BLOB NOT NULL,
         checksum INTEGER NOT NULL,
         PRIMARY KEY (tape, step)
-    ) WITHOUT ROWID
+    )
     """
+"""With a rowid: its rows are large, and WITHOUT ROWID is for small ones."""
 
 JOURNAL = """
     CREATE TABLE journal (
@@ -145,11 +157,48 @@ def _from_2(database: sqlite3.Connection) -> None:
         _insert(database, "tapes", row)
     database.create_function("extended", 3, extended, deterministic=True)
     database.execute("UPDATE snapshots SET checksum = extended(checksum, taken, passing)")
+    _pack_log(database)
 
 
 def _from_3(database: sqlite3.Connection) -> None:
     """Every entry was in the log."""
     database.execute(JOURNAL)
+    _pack_log(database)
+
+
+def _pack_log(database: sqlite3.Connection) -> None:
+    """Every entry was a row of the log: tape, step, steps, seq, inputs, checksum."""
+    database.execute("ALTER TABLE log RENAME TO entries")
+    database.execute(LOG)
+    add = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)"
+    database.executemany(add, _packed(database.execute("SELECT * FROM entries ORDER BY tape, step")))
+    database.execute("DROP TABLE entries")
+
+
+def _packed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of the log that entries become; one that is damaged becomes a damaged row."""
+    tape, pack = None, Packed(0, is_whole=True)
+    for number, step, steps, seq, inputs, written in rows:
+        is_whole = _is_whole_entry(number, step, steps, seq, inputs, written)
+        if tape is not None and (number != tape or not is_whole or not pack.takes(step, len(inputs))):
+            yield pack.row(tape)
+            tape = None
+        if not is_whole:
+            yield number, step, steps, b"", inputs, NO_CHECKSUM
+            continue
+        if tape is None:
+            tape, pack = number, Packed(step, is_whole=True)
+        pack.add(steps, seq, inputs)
+    if tape is not None:
+        yield pack.row(tape)
+
+
+def _is_whole_entry(tape: Any, step: Any, steps: Any, seq: Any, inputs: Any, found: Any) -> bool:
+    try:
+        key = ENTRY_KEY.pack(tape, step, steps, -1 if seq is None else seq)
+        return bool(found == entry_checksum(key, inputs)) and steps > 0 and len(inputs) % steps == 0
+    except (struct.error, TypeError):  # not even of the right types
+        return False
 
 
 def _lines(tapes: list[tuple[Any, ...]], heads: dict[int, int | None]) -> dict[int, TapeRow]:
@@ -181,4 +230,4 @@ def _insert(database: sqlite3.Connection, table: str, row: SessionRow | TapeRow)
     database.execute(insert_into(table, type(row)), (*row, checksum(row)))
 
 
-MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3}
+MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3, 4: _pack_log}

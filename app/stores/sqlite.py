@@ -17,9 +17,11 @@ from app.stores.damage import Damage
 from app.stores.files import OpenFile
 from app.stores.journal import Journal
 from app.stores.rows import (
+    LogRow,
     SessionRow,
     TapeRow,
     checksum,
+    entries_of,
     insert_into,
     is_whole_log,
     is_whole_snapshot,
@@ -54,6 +56,9 @@ coalesce((SELECT max(step) FROM log WHERE tape = ?1 AND step <= ?3), ?3) ORDER B
 
 SESSION_END = len(SessionRow._fields) + 1
 TAPE_END = SESSION_END + len(TapeRow._fields) + 1
+
+NO_ROW = LogRow(0, 0, 0, b"", b"", 0)
+"""Behind the last row of a log."""
 
 DAMAGED = ("", "", None)
 """Model, fingerprint and memory size of a session that ended, and of which no more is known."""
@@ -219,15 +224,13 @@ class SqliteStore:
 
     def frame(self, tape: int, seq: int) -> Steps | None:
         with self._reading():
-            tail = self._journal.tail(tape)
-            row = next((row for row in reversed(tail.rows) if row[3] == seq), None) if tail is not None else None
-            row = row or self._row("SELECT * FROM log WHERE tape = ? AND seq = ? ORDER BY step DESC LIMIT 1", tape, seq)
-            if row is None:
-                return None
-            if not is_whole_log(*row):
-                raise self._damaged_log(tape, row[1])
-            _, step, steps, _, inputs, _ = row
-            return Steps(step, steps, inputs, seq)
+            for row in self._rows_backwards(tape):
+                if not is_whole_log(*row):
+                    raise self._damaged_log(tape, row.step)
+                for step, steps, found, inputs in reversed([*entries_of(row)]):
+                    if found is not None and found <= seq:
+                        return Steps(step, steps, inputs, seq) if found == seq else None
+        return None
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         with self._transaction():
@@ -403,27 +406,37 @@ class SqliteStore:
 
         Raises SessionDamaged where a row is damaged, or does not begin where the last one ended.
         """
-        for (_, step, steps, seq, inputs, written), following in pairwise(
-            chain(self._rows(tape, start, stop), (None,))
-        ):
-            if not is_whole_log(tape, step, steps, seq, inputs, written):
-                raise self._damaged_log(tape, step)
-            if not step <= start < step + steps or (following is not None and following[1] != step + steps):
+        for row, following in pairwise(chain(self._rows(tape, start, stop), (NO_ROW,))):
+            if not is_whole_log(*row):
+                raise self._damaged_log(tape, row.step)
+            end = row.step + row.steps
+            if not row.step <= start < end or (following is not NO_ROW and following.step != end):
                 raise self._damaged_log(tape, start)
-            last, width = min(step + steps, stop), len(inputs) // steps
-            yield Steps(start, last - start, inputs[(start - step) * width : (last - step) * width], seq)
-            start = last
+            for step, steps, seq, inputs in entries_of(row):
+                first, last, width = max(step, start), min(step + steps, stop), len(inputs) // steps
+                if first < last:
+                    yield Steps(first, last - first, inputs[(first - step) * width : (last - step) * width], seq)
+            start = min(end, stop)
         if start < stop:
             raise self._damaged_log(tape, start)
 
-    def _rows(self, tape: int, start: int, stop: int) -> Iterator[Any]:
+    def _rows(self, tape: int, start: int, stop: int) -> Iterator[LogRow]:
         """Yield the rows of one tape with the steps after `start`, up to `stop`: of the log, then of the journal."""
         tail = self._journal.tail(tape)
         folded = stop if tail is None else min(stop, tail.row.stop)
         if start < folded:
-            yield from self._database.execute(LOG_ROWS, (tape, folded, start))
+            yield from map(LogRow._make, self._database.execute(LOG_ROWS, (tape, folded, start)))
         if tail is not None and folded < stop:
             yield from tail.span(start, stop)
+
+    def _rows_backwards(self, tape: int) -> Iterator[LogRow]:
+        """Yield all rows of one tape, the last one first."""
+        tail = self._journal.tail(tape)
+        if tail is not None:
+            yield from reversed(tail.rows())
+        yield from map(
+            LogRow._make, self._database.execute("SELECT * FROM log WHERE tape = ? ORDER BY step DESC", (tape,))
+        )
 
     def _find(self, session: str) -> Record | EndReason | None:
         row = self._row(f"{RECORD} WHERE id = ?", session)

@@ -42,3 +42,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path: Path) -> Path:
     """Where a server of the test's own may keep its data."""
     return tmp_path / "data"
+
+
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each entry be a row of the store's log."""
+    monkeypatch.setattr("app.stores.tail.ROW_BYTES", 0)

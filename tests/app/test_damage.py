@@ -13,7 +13,7 @@ from app.sessions import SessionService
 from app.stores.base import Entry, Retention
 from app.stores.journal import _numbers
 from app.stores.memory import MemoryStore
-from app.stores.rows import log_checksum
+from app.stores.rows import ENTRY, log_checksum
 from app.stores.sqlite import FILE, SqliteStore
 from tests.app.asynchronous import run
 from tests.app.test_past import recorded, total, values
@@ -24,7 +24,7 @@ COLUMNS = {
     "sessions": "id model fingerprint memory_size opened used ended reason creation_key creation_digest owner tape "
     "unlogged checksum",
     "tapes": "number root parent base jump depth first stop head seq epoch checksum",
-    "log": "tape step steps seq inputs checksum",
+    "log": "tape step steps entries inputs checksum",
     "journal": "number heads tapes inputs checksum",
     "snapshots": "tape step taken passing checksum state",
 }
@@ -32,7 +32,7 @@ CELLS = [(table, column) for table, columns in COLUMNS.items() for column in col
 LEFT = {"stopped": ["sessions", "tapes", "log", "snapshots"], "killed": ["tapes", "log", "journal"]}
 """How a server ended, and the tables in which something is changed then."""
 
-KEYS = {("sessions", "id"), ("log", "seq")}
+KEYS = {("sessions", "id")}
 """By these a row is found: without it, it is as if it had never been there."""
 
 
@@ -198,8 +198,9 @@ def test_table_of_columns_is_whole(kept):
 
 
 def whole_row(tape: int, at: int, steps: int, inputs: bytes) -> str:
-    sum_of = log_checksum(tape, at, steps, None, inputs)
-    return f"INSERT OR REPLACE INTO log VALUES ({tape}, {at}, {steps}, NULL, x'{inputs.hex()}', {sum_of})"
+    entry = ENTRY.pack(steps, -1, len(inputs))
+    values = f"{tape}, {at}, {steps}, x'{entry.hex()}', x'{inputs.hex()}'"
+    return f"INSERT OR REPLACE INTO log VALUES ({values}, {log_checksum(tape, at, steps, entry, inputs)})"
 
 
 ONE, WIDE = values(1).tobytes(), bytes(12)
@@ -219,7 +220,7 @@ GAPS = {
 
 @pytest.mark.parametrize("at_once", [1, 2**18], ids=["row by row", "at once"])
 @pytest.mark.parametrize("gap", GAPS)
-def test_log_with_a_gap_gives_no_state(tmp_path, monkeypatch, gap, at_once):
+def test_log_with_a_gap_gives_no_state(tmp_path, monkeypatch, gap, at_once, unpacked):
     monkeypatch.setattr("app.past.CHUNK_BYTES", at_once)
 
     async def test() -> None:
@@ -239,7 +240,7 @@ def test_log_with_a_gap_gives_no_state(tmp_path, monkeypatch, gap, at_once):
 
 
 @pytest.mark.parametrize("gap", [name for name in GAPS if name != "a row has steps of another width"])
-def test_gap_is_told_by_check(tmp_path, gap):
+def test_gap_is_told_by_check(tmp_path, gap, unpacked):
     store = SqliteStore(tmp_path)
     opened(store), opened(store, "b")
     for name in "aaab":
@@ -279,7 +280,7 @@ def test_step_goes_where_a_damaged_row_lies():
     """A row whose number of a tape changed may lie where another session goes on."""
     store = MemoryStore()
     opened(store)
-    alter(store, "INSERT INTO log VALUES (1, 0, 1, NULL, x'00', 0)")
+    alter(store, "INSERT INTO log VALUES (1, 0, 1, x'', x'00', 0)")
     step(store, "a", 5)
     assert past(store) == [5]
 

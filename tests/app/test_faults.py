@@ -40,8 +40,8 @@ CLIENTS, FEW = 64, 16
 YEAR = 366 * 86400
 IDLE_SECONDS = 2
 FILE = "sessions.sqlite"
-PAGE, LEAF = 4096, 10
-"""Bytes of a page of SQLite, and the first one of a page whose rows are those of a table without row numbers."""
+PAGE = 4096
+"""Bytes of a page of SQLite."""
 
 SYNC_SECONDS = 0.5
 SYNCED_SECONDS = 3.0
@@ -145,7 +145,6 @@ def overwrite_page(path: Path, content: bytes) -> None:
     """Fill the page of a database in which something lies with junk."""
     data = bytearray(path.read_bytes())
     start = data.index(content) // PAGE * PAGE
-    assert data[start] == LEAF
     data[start : start + PAGE] = b"\xff" * PAGE
     path.write_bytes(data)
 
@@ -346,20 +345,20 @@ def test_damaged_log_row_fails_its_session_and_no_other(checkpoints, data, refer
     with Server(checkpoints, data) as server:
         first, second, third = make_sessions(server, 3, requests=4, steps=1)
         server.stop(signal.SIGKILL)
-        flip(data, "log", "inputs", "tape = 2 AND step = 2")
+        flip(data, "log", "inputs", "tape = 2")
         server.start()
         server.wait_until_ready()
         refused = [second.post(random_inputs(1, 1)), second.get("/state"), second.get("/recording")]
         assert all(goes_on(session, reference) for session in (first, third))
     assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(500, "session_damaged")] * 3
-    assert "the log of tape 2 is damaged at step 2" in refused[0].json()["detail"]
+    assert "the log of tape 2 is damaged at step 0" in refused[0].json()["detail"]
 
 
 def test_damaged_log_row_before_a_snapshot_is_told_of_and_the_session_goes_on(checkpoints, data, reference):
     with Server(checkpoints, data) as server:
         first, second = make_sessions(server, 2, requests=4, steps=20)
         server.stop()
-        flip(data, "log", "inputs", "tape = 2 AND step = 20")
+        flip(data, "log", "inputs", "tape = 2")
         server.start()
         server.wait_until_ready()
         outputs = second.step(random_inputs(1, 1))
@@ -395,7 +394,7 @@ def test_overwritten_page_fails_what_lies_on_it_and_no_other_session(checkpoints
     with Server(checkpoints, data) as server:
         first, second, third = make_sessions(server, 3, requests=10, steps=20)
         server.stop()
-        overwrite_page(data / "sessions.sqlite", np.array(second.inputs[100:120]).tobytes())
+        overwrite_page(data / "sessions.sqlite", np.array(second.inputs[100:105]).tobytes())
         server.start()
         server.wait_until_ready()
         outputs = second.step(random_inputs(1, 1))

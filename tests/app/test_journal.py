@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import SessionDamaged, StoreFailed
-from app.stores import journal
+from app.stores import journal, tail
 from app.stores.base import EndReason, Entry, Record, Retention
 from app.stores.memory import MemoryStore
+from app.stores.rows import ENTRY
 from app.stores.sqlite import FILE, SqliteStore
 from tests.app.test_faults import PAGE, overwrite_page
 from tests.app.test_stores import ALL, alter, altered, found, inputs, opened, past, problems, step
@@ -20,20 +21,22 @@ from tests.app.test_tapes import Lives
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have few entries be many, so that they are folded a few at a time."""
+    """Have few entries be many, so that they are folded a few at a time, and few in a row."""
+    monkeypatch.setattr(tail, "ROW_BYTES", 20)
     for name, value in {
         "JOURNAL_BYTES": 1000,
         "OVERDUE_BYTES": 4000,
-        "TAIL_ROWS": 6,
-        "FOLD_ROWS": 9,
+        "TAIL_ENTRIES": 6,
+        "FOLD_ENTRIES": 9,
         "DELETE_BYTES": 900,
     }.items():
         monkeypatch.setattr(journal, name, value)
 
 
 def count(store: SqliteStore, table: str) -> int:
-    """Return how many rows a table has now."""
-    (number,) = store._row(f"SELECT count(*) FROM {table}")
+    """Return how many rows the journal has now, or how many entries the log has."""
+    what = "count(*)" if table == "journal" else f"coalesce(sum(length(entries)), 0) / {ENTRY.size}"
+    (number,) = store._row(f"SELECT {what} FROM {table}")
     return int(number)
 
 
@@ -239,7 +242,7 @@ def test_journal_is_bounded_though_each_commit_has_many_sessions(small):
 
 
 def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(monkeypatch):
-    monkeypatch.setattr(journal, "TAIL_ROWS", 3)
+    monkeypatch.setattr(journal, "TAIL_ENTRIES", 3)
     store = MemoryStore()
     opened(store), opened(store, "b")
     for name in "abbb":
@@ -280,7 +283,7 @@ def test_inputs_that_are_large_are_written_once():
 
 
 def test_long_tail_that_large_inputs_moved_into_the_log_is_not_folded_again(monkeypatch):
-    monkeypatch.setattr(journal, "TAIL_ROWS", 3)
+    monkeypatch.setattr(journal, "TAIL_ENTRIES", 3)
     store = MemoryStore()
     opened(store)
     step(store, "a", 1), step(store, "a", 2)
@@ -413,8 +416,11 @@ def test_session_that_lost_steps_can_be_put_at_one_before_and_go_on(tmp_path):
     assert (step(again, "a", 9).step, past(again)) == (3, [1, 2, 9])
 
 
-def test_page_of_the_log_that_is_damaged_harms_those_whose_steps_are_on_it(tmp_path, caplog):
-    """Nothing can be added to it, so the journal stays."""
+@pytest.mark.parametrize(("damaged", "can_fold"), [("b", True), ("c", False)])
+def test_page_of_the_log_that_is_damaged_harms_those_whose_steps_are_on_it(
+    damaged, can_fold, tmp_path, caplog, unpacked
+):
+    """Nothing can be added to the last page, so the journal stays."""
     store = SqliteStore(tmp_path / "data")
     for name in "abc":
         opened(store, name)
@@ -425,14 +431,15 @@ def test_page_of_the_log_that_is_damaged_harms_those_whose_steps_are_on_it(tmp_p
         step(store, name, 7)
     left = killed(tmp_path / "data", tmp_path / "left")
     altered(left, "PRAGMA wal_checkpoint")
-    overwrite_page(left / FILE, inputs(*[99 + ord("b") / 128] * 20))
+    overwrite_page(left / FILE, inputs(*[99 + ord(damaged) / 128] * 20))
     again = SqliteStore(left)
-    assert [past(again, name, 2000) for name in "ac"] == [[7], [7]]
+    others = [name for name in "abc" if name != damaged]
+    assert [past(again, name, 2000) for name in others] == [[7], [7]]
     assert (step(again, "a", 8).step, past(again, "a", 1999)) == (2002, [99 + ord("a") / 128, 7, 8])
     with pytest.raises((SessionDamaged, StoreFailed)):
-        past(again, "b", 1999)
-    assert "the journal cannot be folded: database disk image is malformed" in caplog.text
-    assert any("tape 2" in line for line in again.check(lambda *_: None))
+        past(again, damaged, 1999)
+    assert ("the journal cannot be folded: database disk image is malformed" in caplog.text) != can_fold
+    assert any(f"tape {'abc'.index(damaged) + 1}" in line for line in again.check(lambda *_: None))
 
 
 def test_journal_that_cannot_be_read_is_refused_and_told_by_check(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of earlier versions: sessions_2.sql is what the code of version 2 wrote, as SQL, sessions_3.sql that of 3."""
+"""Files of earlier versions: sessions_N.sql is what the code of version N wrote, as SQL; that of 4 has a journal."""
 
 import sqlite3
 from pathlib import Path

@@ -73,7 +73,7 @@ def alter(store: SqliteStore, statement: str, *values: object) -> None:
 
 def test_table_has_every_store():
     modules = {module.name for module in pkgutil.iter_modules(app.stores.__path__)}
-    assert modules - {"base", "writer", "rows", "tapes", "schema", "damage", "files", "journal"} == set(TABLE)
+    assert modules - {"base", "writer", "rows", "tapes", "schema", "damage", "files", "journal", "tail"} == set(TABLE)
 
 
 def test_new_session_is_before_its_first_step(store):
@@ -307,7 +307,7 @@ def test_parked_session_is_its_snapshot(store):
 
 
 @pytest.mark.parametrize(("kept", "oldest"), [(0, 8), (3, 4), (4, 4), (7, 0), (100, 0)])
-def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest):
+def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest, unpacked):
     store = MemoryStore(Retention(kept, 1e9))
     opened(store)
     for at in range(0, 8, 4):
@@ -532,8 +532,8 @@ def test_check_finds_nothing_in_a_whole_store(tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("column", ["inputs = x'00'", "seq = 5", "checksum = 1"])
-def test_damaged_log_is_refused_and_told_by_check(tmp_path, column):
+@pytest.mark.parametrize("column", ["inputs = x'00'", "entries = x'00'", "checksum = 1"])
+def test_damaged_log_is_refused_and_told_by_check(tmp_path, column, unpacked):
     recorded(tmp_path)
     altered(tmp_path, f"UPDATE log SET {column} WHERE tape = 1 AND step = 1")
     store = SqliteStore(tmp_path)
@@ -573,7 +573,7 @@ def test_log_is_moved_into_the_database_after_a_failed_sync(tmp_path, monkeypatc
     store.close()
 
 
-def test_missing_steps_are_told_by_check(tmp_path):
+def test_missing_steps_are_told_by_check(tmp_path, unpacked):
     recorded(tmp_path)
     altered(tmp_path, "DELETE FROM log WHERE tape = 1 AND step = 0")
     store = SqliteStore(tmp_path)
