@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.backends.base import NUMBER_BYTES, Array, Spec
+from app.backends.base import Array, Spec
+from app.dtypes import unpack
 from app.engine.run import Replayed, Result
 from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
 from app.snapshot import LARGE, Snapshot
@@ -133,13 +134,16 @@ class Past:
         """
         rows, width = [], self.spec.input_size
         for steps in log:
-            is_next = steps.step == at and 0 < steps.steps <= stop - at
-            if not is_next or len(steps.inputs) != steps.steps * width * NUMBER_BYTES:
+            try:
+                if steps.step != at or not 0 < steps.steps <= stop - at:
+                    raise ValueError("these are not the next steps")
+                rows.append(unpack(steps.inputs, steps.steps, width))
+            except ValueError as error:
                 raise SessionDamaged(
                     f"the log of tape {self.tape} is damaged at step {at}: expected steps of {width} numbers from "
-                    f"there on, but it has {steps.steps} from step {steps.step} on, in {len(steps.inputs)} bytes"
-                )
-            rows.append(np.frombuffer(steps.inputs, "<f4").reshape(steps.steps, width))
+                    f"there on, but it has {steps.steps} from step {steps.step} on, in {len(steps.inputs)} bytes, and "
+                    f"{error}"
+                ) from None
             at += steps.steps
         return np.concatenate(rows)
 

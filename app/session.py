@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from app.backends.base import Array
 from app.catalogue import ServedModel
+from app.dtypes import Form, pack
 from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
@@ -25,6 +26,8 @@ class Steps(NamedTuple):
     """The step that the client believes the session is at."""
     seq: int | None = None
     """The number of the frame, one more than the last."""
+    form: Form | None = None
+    """In which the inputs came, where it was not float32: for the log."""
 
 
 class Stepped(NamedTuple):
@@ -109,7 +112,7 @@ class Session:
 
     The fields from `tape` to `branch` are as in its record. users: who has its turn or waits for it; watchers: who
     waits for its end. kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that
-    is not passing.
+    is not passing, counted as those of float32.
     logs: whether its steps go into the log. snapshot_seconds: if not, the seconds within which they are in a snapshot;
     None: when it leaves its arena. unlogged: its log, or its snapshot, may lack steps until it leaves its arena.
     unsaved: steps were taken since the last snapshot was; saving: the task that keeps the next one.
@@ -201,11 +204,11 @@ class Session:
         """Return whether a frame of this number, if it has one, follows the last."""
         return seq is None or self.seq is None or seq == self.seq + 1
 
-    def entry(self, inputs: Array, seq: int | None) -> Entry:
-        """Return what goes into the log for a sequence."""
+    def entry(self, steps: Steps) -> Entry:
+        """Return what goes into the log for a request to step."""
         tape, branch = (self.tape, None) if self.branch is None else (self.branch, self.tape)
-        data = inputs.astype("<f4", copy=False).tobytes()
-        return Entry(tape, self.epoch, self.step, len(inputs), data, seq, branch)
+        data = pack(steps.inputs, steps.form)
+        return Entry(tape, self.epoch, self.step, len(steps.inputs), data, steps.seq, branch)
 
     def advance(self, steps: int, seq: int | None) -> None:
         """Go behind steps that were taken."""

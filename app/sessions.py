@@ -455,12 +455,12 @@ class SessionService:
 
     def _submit_rows(self, asked: Sequence[tuple[Session, Steps]], done: Callable[[Outcome], None]) -> None:
         """Have the engine step sessions that are in an arena, by steps that are alike. Raises as Engine.submit does."""
-        session, (inputs, trace, _, _) = asked[0]
-        model = session.model
+        session, first = asked[0]
+        model, inputs, trace = session.model, first.inputs, first.trace
         if trace:
             model.check_trace_bytes(trace, len(asked) * len(inputs), session.memory_size)
         slots = [each.slot.number for each, _ in asked if each.slot is not None]
-        entries = [each.entry(steps.inputs, steps.seq) for each, steps in asked] if session.logs else None
+        entries = [each.entry(steps) for each, steps in asked] if session.logs else None
         rows = inputs[None] if len(asked) == 1 else np.stack([steps.inputs for _, steps in asked])
         model.engine.submit((Run(slots, session.memory_size, rows, trace, done, entries),))
 

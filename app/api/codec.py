@@ -1,7 +1,8 @@
 """Documents on the wire: JSON, or msgpack with raw arrays.
 
-In msgpack an array is {"shape": [T, I], "data": bytes}, the bytes float32, little-endian, row by row. What comes as
-nested lists is taken too.
+In msgpack an array is {"shape": [T, I], "data": bytes}, the bytes float32, little-endian, row by row. With "dtype":
+"float16" or "int16" they are of that dtype; int16 may have a "scale", by which the numbers are multiplied. What comes
+as nested lists is taken too.
 """
 
 import asyncio
@@ -16,11 +17,17 @@ import msgpack
 import numpy as np
 import orjson
 
+from app.api.inputs import brief
 from app.backends.base import Array
-from app.errors import MalformedBody
+from app.dtypes import LARGEST_SCALE, SMALLEST_SCALE, WIRE, Form, widened
+from app.errors import InvalidRequest, MalformedBody
 
 JSON_PROTOCOL = "engram.json"
 MSGPACK_PROTOCOL = "engram.msgpack"
+
+ARRAY_KEYS = {"shape", "data"}
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 MAX_AXES = 8
 """Axes of an array in msgpack, at most: inputs have two."""
@@ -107,6 +114,32 @@ def encode_msgpack(document: Any) -> bytes:
     return packed
 
 
+def check_dtype(dtype: str, protocol: str) -> None:
+    """Raise InvalidRequest where an answer cannot have its arrays in this dtype."""
+    if dtype != "float32" and protocol != MSGPACK_PROTOCOL:
+        raise InvalidRequest(
+            f"dtype: {dtype} arrays are in msgpack only, and the answer to this is JSON: ask in msgpack, or leave "
+            "dtype away",
+            place="dtype",
+            expected="float32",
+            got=dtype,
+        )
+
+
+def in_dtype(value: Any, dtype: str) -> Any:
+    """Return a document with its arrays, float32, in the dtype that was asked for: float32 or float16.
+
+    An array with a number beyond float16, 65504, stays float32.
+    """
+    if dtype == "float32":
+        return value
+    if isinstance(value, np.ndarray):
+        return value.astype(np.float16) if np.abs(value).max(initial=0) <= FLOAT16_MAX else value
+    if isinstance(value, dict):
+        return {key: in_dtype(item, dtype) for key, item in value.items()}
+    return [in_dtype(item, dtype) for item in value] if isinstance(value, list) else value
+
+
 @dataclass(frozen=True)
 class Codec:
     """How the frames of a WebSocket are written; `protocol` is the subprotocol that chooses it."""
@@ -165,9 +198,11 @@ def _plain(value: Any) -> Any:
 
 
 def _raw(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"shape": value.shape, "data": np.ascontiguousarray(value, "<f4").tobytes()}
-    raise TypeError(f"{type(value).__name__} cannot be written as msgpack")
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{type(value).__name__} cannot be written as msgpack")
+    if value.dtype == np.float16:
+        return {"shape": value.shape, "dtype": "float16", "data": np.ascontiguousarray(value, "<f2").tobytes()}
+    return {"shape": value.shape, "data": np.ascontiguousarray(value, "<f4").tobytes()}
 
 
 def _refuse_extension(code: int, _: bytes) -> Any:
@@ -175,18 +210,50 @@ def _refuse_extension(code: int, _: bytes) -> Any:
 
 
 def _array(value: dict[Any, Any]) -> Any:
-    if value.keys() != {"shape", "data"}:
+    if value.keys() == ARRAY_KEYS:
+        return _numbers(value["shape"], value["data"], "float32")
+    if not ARRAY_KEYS <= value.keys() <= ARRAY_KEYS | {"dtype", "scale"}:
         return value
-    shape, data = value["shape"], value["data"]
+    form = _form(value)
+    numbers = _numbers(value["shape"], value["data"], form.dtype)
+    return numbers if form.dtype == "float32" else widened(numbers, form)
+
+
+def _form(value: dict[Any, Any]) -> Form:
+    """Return the form of an array that names a dtype or a scale. Raises MalformedBody."""
+    dtype, scale = value.get("dtype", "float32"), value.get("scale", 1.0)
+    if type(dtype) is not str or dtype not in WIRE:
+        raise _malformed("dtype", "float32, float16 or int16", dtype)
+    if "scale" not in value:
+        return Form(dtype)
+    if dtype != "int16":
+        raise _malformed("scale", f"no scale, which only int16 may have, beside {dtype}", scale)
+    if type(scale) not in (int, float) or not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise _malformed("scale", f"a number from {SMALLEST_SCALE:.4g} to {LARGEST_SCALE:.4g}", scale)
+    return Form(dtype, float(scale))
+
+
+def _malformed(key: str, expected: str, got: Any) -> MalformedBody:
+    shown = brief(got)
+    return MalformedBody(
+        f"{key} of an array: expected {expected}, got {shown}", place=key, expected=expected, got=shown
+    )
+
+
+def _numbers(shape: Any, data: Any, dtype: str) -> Array:
+    """Return an array of a dtype of WIRE. Raises MalformedBody."""
+    kind = WIRE[dtype]
     if not isinstance(data, bytes) or not isinstance(shape, list):
         raise MalformedBody('an array must be {"shape": [sizes], "data": bytes}', expected="sizes and bytes")
     if len(shape) > MAX_AXES or not all(type(size) is int for size in shape):
         raise MalformedBody(
             f"the shape of an array must be at most {MAX_AXES} sizes", expected=f"at most {MAX_AXES} sizes"
         )
-    if not shape or min(shape) < 0 or 4 * math.prod(shape) != len(data):
+    size = int(kind[-1])
+    if not shape or min(shape) < 0 or size * math.prod(shape) != len(data):
         raise MalformedBody(
-            f"an array of shape {shape} has {len(data)} bytes of data", expected="4 bytes for each number"
+            f"an array of {dtype} and of shape {shape} has {len(data)} bytes of data",
+            expected=f"{size} bytes for each number",
         )
-    array: Array = np.frombuffer(data, "<f4").reshape(shape)
+    array: Array = np.frombuffer(data, kind).reshape(shape)
     return array

@@ -69,7 +69,7 @@ def _pack_array(array: Array, expected: InputFormat) -> Array | None:
     shape = (len(array), expected.width)
     if array.dtype != np.float32 or array.shape != shape or expected.vocabulary_size is not None:
         return None
-    return array.copy() if are_ordinary(array) or np.isfinite(array).all() else None
+    return np.array(array) if are_ordinary(array) or np.isfinite(array).all() else None
 
 
 def _pack_numbers(steps: list[Any], width: int) -> Array | None:
@@ -111,7 +111,7 @@ def _parse_any(value: Any, expected: InputFormat, max_steps: int, place: str) ->
             got=f"{len(value)}",
         )
     if isinstance(value, np.ndarray) and value.shape == (len(value), expected.width):
-        return _checked(value.ravel(), expected, place)
+        return _checked(np.asarray(value).ravel(), expected, place)
     steps = value.tolist() if isinstance(value, np.ndarray) else value
     if expected.vocabulary_size is not None and not any(isinstance(step, (list, np.ndarray)) for step in steps):
         return _checked(steps, expected, place, alone=True)
@@ -139,6 +139,8 @@ class _Brief(reprlib.Repr):
 
     def repr_ndarray(self, x: Array, _: int) -> str:
         return f"an array of shape {list(x.shape)}"
+
+    repr_CompactArray = repr_ndarray  # noqa: N815 - reprlib looks for the name of the class
 
 
 _BRIEF = _Brief()

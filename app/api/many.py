@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.api.codec import CODECS
+from app.api.codec import CODECS, check_dtype, in_dtype
 from app.api.inputs import brief, parse_sequence
 from app.api.schemas import ManyFrame, ManyStepsRequest, parse
 from app.backends.base import Array, failed_rows
 from app.catalogue import InputFormat
+from app.dtypes import Form, form_of
 from app.errors import EngramError, InvalidInput, InvalidRequest
 from app.session import Duplicate, Session, Stepped, Steps
 
@@ -37,6 +38,10 @@ class Many(NamedTuple):
     trace: list[str]
     if_steps: list[int | None] | None
     seqs: list[int | None] | None
+    forms: list[Form | None]
+    """In which the inputs of each session came."""
+    dtype: str
+    """Of the arrays in the answer."""
 
     @property
     def is_array(self) -> bool:
@@ -48,14 +53,19 @@ def read_many(
     data: bytes, protocol: str, request: type[ManyStepsRequest] | type[ManyFrame], max_steps: int, max_sequences: int
 ) -> Many:
     """Return a request to step many sessions. Raises MalformedBody, InvalidRequest, InvalidInput."""
-    return parse_many(CODECS[protocol].decode(data), request, max_steps, max_sequences)
+    return parse_many(CODECS[protocol].decode(data), request, protocol, max_steps, max_sequences)
 
 
 def parse_many(
-    values: dict[str, Any], request: type[ManyStepsRequest] | type[ManyFrame], max_steps: int, max_sequences: int
+    values: dict[str, Any],
+    request: type[ManyStepsRequest] | type[ManyFrame],
+    protocol: str,
+    max_steps: int,
+    max_sequences: int,
 ) -> Many:
     """Return a request to step many sessions, which was decoded. Raises InvalidRequest, InvalidInput."""
     wanted: Any = parse(request, values)
+    check_dtype(wanted.dtype, protocol)
     count = len(wanted.sessions)
     if not 0 < count <= max_sequences:
         raise InvalidRequest(
@@ -67,7 +77,8 @@ def parse_many(
     if_steps, seqs = getattr(wanted, "if_steps", None), getattr(wanted, "seqs", None)
     for name, items in (("inputs", wanted.inputs), ("if_steps", if_steps), ("seqs", seqs)):
         _check_count(name, items, count)
-    return Many(wanted.sessions, _inputs(wanted.inputs, max_steps), wanted.trace, if_steps, seqs)
+    inputs, forms = _inputs(wanted.inputs, max_steps), _forms(wanted.inputs)
+    return Many(wanted.sessions, inputs, wanted.trace, if_steps, seqs, forms, wanted.dtype)
 
 
 def asked_of(
@@ -80,8 +91,8 @@ def asked_of(
     traces: dict[str, list[str]] = {}
     asked: list[tuple[Session, Steps] | EngramError] = []
     nothing = itertools.repeat(None)
-    items = zip(sessions, many.inputs, many.if_steps or nothing, many.seqs or nothing, strict=False)
-    for number, (session, inputs, if_step, seq) in enumerate(items):
+    items = zip(sessions, many.inputs, many.if_steps or nothing, many.seqs or nothing, many.forms, strict=False)
+    for number, (session, inputs, if_step, seq, form) in enumerate(items):
         if isinstance(session, EngramError):
             asked.append(session)
             continue
@@ -93,7 +104,7 @@ def asked_of(
         if trace:
             model.check_trace_bytes(trace, len(inputs), session.memory_size, most_trace_bytes)
             most_trace_bytes -= model.trace_bytes(trace, len(inputs), session.memory_size)
-        asked.append((session, Steps(inputs, trace, if_step, seq)))
+        asked.append((session, Steps(inputs, trace, if_step, seq, form)))
     return asked
 
 
@@ -108,8 +119,8 @@ def document(many: Many, answers: Sequence[Answer]) -> dict[str, Any]:
         outputs, trace = _array(outputs), {name: _array(values) for name, values in trace.items()}
     return {
         "steps": [None if isinstance(answer, EngramError) else answer.step for answer in answers],
-        "outputs": outputs,
-        "trace": trace,
+        "outputs": in_dtype(outputs, many.dtype),
+        "trace": in_dtype(trace, many.dtype),
         "errors": [
             {"index": number, "session": many.sessions[number], **answer.problem()}
             for number, answer in enumerate(answers)
@@ -155,8 +166,13 @@ def _array(values: Sequence[Array | None]) -> Array:
 def _inputs(value: Any, max_steps: int) -> Array | list[Array]:
     """Return the inputs of sessions whose models are not known yet, float32. Raises InvalidInput."""
     if isinstance(value, np.ndarray):
-        return _checked_array(value, max_steps)
+        return _checked_array(np.asarray(value), max_steps)
     return [parse_sequence(item, _format(item), max_steps, f"inputs[{number}]") for number, item in enumerate(value)]
+
+
+def _forms(value: Any) -> list[Form | None]:
+    """Return the form in which the inputs of each session came, which were parsed."""
+    return [form_of(value)] * len(value) if isinstance(value, np.ndarray) else list(map(form_of, value))
 
 
 def _checked_array(array: Array, max_steps: int) -> Array:

@@ -7,7 +7,7 @@ any other form is left to pydantic, which takes it or names the fault.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from app.api.codec import CODECS, decode_json
+from app.api.codec import CODECS, check_dtype, decode_json
 from app.api.inputs import parse_sequence, parse_sequences
 from app.api.schemas import (
     LARGEST,
@@ -23,6 +23,7 @@ from app.api.schemas import (
 )
 from app.backends.base import Array
 from app.catalogue import InputFormat
+from app.dtypes import form_of
 
 
 class Inference(NamedTuple):
@@ -79,8 +80,11 @@ def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[Step
 def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int) -> tuple[Frame, Array]:
     """Return a frame of a WebSocket, as read_steps does."""
     values = _fields(CODECS[protocol].decode(data), FrameRequest)
-    inputs = parse_sequence(values["inputs"], expected, max_steps)
-    return Frame(values.get("trace", []), values.get("seq")), inputs
+    sent, dtype = values["inputs"], values.get("dtype", "float32")
+    inputs = parse_sequence(sent, expected, max_steps)
+    if dtype != "float32":
+        check_dtype(dtype, protocol)
+    return Frame(values.get("trace", []), values.get("seq"), dtype, form_of(sent)), inputs
 
 
 def _fields(values: dict[str, Any], request: type[Request]) -> dict[str, Any]:
@@ -117,12 +121,19 @@ def _is_size(value: Any) -> bool:
     return value is None or (type(value) is int and 1 <= value <= LARGEST)
 
 
+def _is_dtype(value: Any) -> bool:
+    return type(value) is str and value in ("float32", "float16")
+
+
 USUAL: dict[type[Request], tuple[frozenset[str], dict[str, Callable[[Any], bool]]]] = {
     InferRequest: (
         frozenset(("model", "inputs")),
         {"model": _is_name, "inputs": _is_anything, "trace": _are_names, "memory_size": _is_size},
     ),
     StepsRequest: (frozenset(("inputs",)), {"inputs": _is_anything, "trace": _are_names, "if_step": _is_count}),
-    FrameRequest: (frozenset(("inputs",)), {"inputs": _is_anything, "trace": _are_names, "seq": _is_count}),
+    FrameRequest: (
+        frozenset(("inputs",)),
+        {"inputs": _is_anything, "trace": _are_names, "seq": _is_count, "dtype": _is_dtype},
+    ),
 }
 """The usual forms of requests: the keys that each needs, and for each key it may have, what tells a valid value."""

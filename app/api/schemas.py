@@ -4,11 +4,12 @@ Sequences are checked in `inputs.py`, not here: they are large, and theirs is th
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, WithJsonSchema
 
 from app.api.inputs import brief, cut
+from app.dtypes import Form
 from app.errors import InvalidRequest
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -43,6 +44,9 @@ MemorySize = Annotated[
 Numbers = Annotated[Any, WithJsonSchema(NESTED)]
 Name = Annotated[str, Field(max_length=NAME_LENGTH)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast()]
+
+
+Dtype = Annotated[Literal["float32", "float16"], Field(description="of the arrays in an answer in msgpack")]
 
 
 class Request(BaseModel):
@@ -81,6 +85,7 @@ class ManyRequest(Request):
 
     inputs: ManySequences = Field(description="of each session, of any lengths")
     trace: Names = Field([], description="names of the traces to return")
+    dtype: Dtype = "float32"
 
 
 class ManyStepsRequest(ManyRequest):
@@ -127,6 +132,7 @@ class FrameRequest(Request):
     inputs: InputSequence
     trace: Names = []
     seq: int | None = Field(None, ge=0, le=LARGEST)
+    dtype: Dtype = "float32"
 
 
 class Frame(NamedTuple):
@@ -134,6 +140,9 @@ class Frame(NamedTuple):
 
     trace: list[str]
     seq: int | None
+    dtype: str
+    form: Form | None
+    """In which the inputs came."""
 
 
 class InferAnswer(BaseModel):

@@ -22,7 +22,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 
 from app.api.channel import Channel, State, error_frame
-from app.api.codec import CODECS
+from app.api.codec import CODECS, in_dtype
 from app.api.decoders import Decoders
 from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings
 from app.api.many import Answer, Many, asked_of, document, parse_many
@@ -122,8 +122,9 @@ class Stream(Channel):
         if trace:
             trace = model.traces(trace)
             model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
-        steps = Steps(inputs, trace, seq=wanted.seq)
-        self._sessions.submit(self._session, steps, functools.partial(self.attempt, self._tell, steps))
+        steps = Steps(inputs, trace, seq=wanted.seq, form=wanted.form)
+        told = functools.partial(self.attempt, self._tell, steps, wanted.dtype)
+        self._sessions.submit(self._session, steps, told)
 
     def end_of_turn(self) -> None:
         if self._session.ended.done():
@@ -140,7 +141,7 @@ class Stream(Channel):
         if self.state is State.WAITING:
             self.fail(self._session.ended.result())
 
-    def _tell(self, steps: Steps, outcome: Stepped | Duplicate | EngramError) -> None:
+    def _tell(self, steps: Steps, dtype: str, outcome: Stepped | Duplicate | EngramError) -> None:
         """Answer a frame with its outcome. Raises the error that ends the stream."""
         if isinstance(outcome, EngramError):
             raise outcome
@@ -152,7 +153,7 @@ class Stream(Channel):
         if steps.trace:  # of a frame that came again: of all the steps that it had when it came first
             size = self._session.memory_size
             self._session.model.check_trace_bytes(steps.trace, len(result.outputs), size, MAX_TRACE_BYTES)
-        reply["outputs"], reply["trace"] = result.outputs, result.trace
+        reply["outputs"], reply["trace"] = in_dtype(result.outputs, dtype), in_dtype(result.trace, dtype)
         self.answer(reply, None if result.trace else result.outputs.nbytes)
 
 
@@ -254,7 +255,7 @@ def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences
     """Return a frame of /streams. Raises MalformedBody, InvalidRequest, InvalidInput."""
     values = CODECS[protocol].decode(data)
     if "sessions" in values or "inputs" in values:
-        return parse_many(values, ManyFrame, max_steps, max_sequences)
+        return parse_many(values, ManyFrame, protocol, max_steps, max_sequences)
     return parse(OpenFrame, values)
 
 

@@ -16,6 +16,7 @@ from app.api.codec import (
     decode_msgpack,
     encode_json,
     encode_msgpack,
+    in_dtype,
     in_turns,
     json_pieces,
     slices,
@@ -34,6 +35,48 @@ def test_json_keeps_every_float32(array):
 @given(float32)
 def test_msgpack_keeps_every_float32(array):
     assert np.array_equal(decode_msgpack(encode_msgpack({"a": [array]}))["a"][0], array)
+
+
+def as_sent(**array):
+    return msgpack.packb({"a": array})
+
+
+@pytest.mark.parametrize(
+    ("array", "place", "reason"),
+    [
+        ({"dtype": "float64"}, "dtype", "expected float32, float16 or int16, got 'float64'"),
+        ({"dtype": ["int16"]}, "dtype", "expected float32, float16 or int16"),
+        ({"dtype": "int16", "scale": 0}, "scale", r"expected a number from 1.175e-38 to 3.403e\+38, got 0"),
+        ({"dtype": "int16", "scale": -1.0}, "scale", "got -1.0"),
+        ({"dtype": "int16", "scale": math.nan}, "scale", "got nan"),
+        ({"dtype": "int16", "scale": math.inf}, "scale", "got inf"),
+        ({"dtype": "int16", "scale": True}, "scale", "got True"),
+        ({"dtype": "int16", "scale": "1"}, "scale", "got '1'"),
+        ({"dtype": "float16", "scale": 2.0}, "scale", "which only int16 may have, beside float16, got 2.0"),
+        ({"scale": 2.0}, "scale", "which only int16 may have, beside float32, got 2.0"),
+        ({"dtype": "int16", "shape": [2]}, None, "an array of int16 and of shape .2. has 6 bytes"),
+        ({"dtype": "float32"}, None, "an array of float32 and of shape .3. has 6 bytes"),
+    ],
+)
+def test_array_whose_dtype_or_scale_is_none_is_refused(array, place, reason):
+    with pytest.raises(MalformedBody, match=reason) as refused:
+        decode_msgpack(as_sent(**{"shape": [3], "data": bytes(6)} | array))
+    assert refused.value.more.get("place") == place
+
+
+def test_map_with_other_keys_beside_those_of_an_array_is_none():
+    sent = {"shape": [3], "data": bytes(6), "dtype": "int16", "type": "?"}
+    assert decode_msgpack(as_sent(**sent)) == {"a": sent}
+
+
+def test_answer_in_float16_has_all_its_arrays_in_it_but_those_beyond_it():
+    values = np.float32([[1.5, -65504], [1e-3, 0]])
+    document = {"a": values, "b": [values[0], None, "text"], "c": {"d": np.float32([65504.1])}, "e": np.empty(0)}
+    told = msgpack.unpackb(encode_msgpack(in_dtype(document, "float16")))
+    assert told["a"] == {"shape": [2, 2], "dtype": "float16", "data": values.astype("<f2").tobytes()}
+    assert (told["b"][0]["dtype"], told["b"][1:], told["e"]["data"]) == ("float16", [None, "text"], b"")
+    assert told["c"]["d"] == {"shape": [1], "data": np.float32([65504.1]).tobytes()}
+    assert in_dtype(document, "float32") is document
 
 
 def test_arrays_whose_rows_lie_apart_are_written_as_they_read():

@@ -50,6 +50,27 @@ def test_binary_request_is_answered_in_binary(client):
     assert (outputs[2] == 0).all()
 
 
+@pytest.mark.parametrize("as_array", [True, False])
+def test_inputs_and_outputs_of_many_may_take_two_bytes(client, as_array):
+    sessions, numbers = opened(client, 2), random_inputs(2, 3).astype("<i2") * 7
+    rows = [{"shape": row.shape, "dtype": "int16", "scale": 2**-3, "data": row.tobytes()} for row in numbers]
+    rows[1] = {"shape": [3, 10], "dtype": "float16", "data": (numbers[1] / 8).astype("<f2").tobytes()}
+    array = {"shape": numbers.shape, "dtype": "int16", "scale": 2**-3, "data": numbers.tobytes()}
+    asked = {"sessions": sessions, "inputs": array if as_array else rows, "dtype": "float16", "trace": ["usage"]}
+    told = msgpack.unpackb(client.post("/steps", content=msgpack.packb(asked), headers=MSGPACK).content)
+    body = {"model": "dnc-copy", "inputs": (numbers / 8).tolist(), "trace": ["usage"]}
+    expected = client.post("/infer", json=body).json()
+    for came, same in ((told["outputs"], expected["outputs"]), (told["trace"]["usage"], expected["trace"]["usage"])):
+        arrays = [came] if as_array else came
+        assert {array["dtype"] for array in arrays} == {"float16"}
+        assert b"".join(array["data"] for array in arrays) == np.float32(same).astype("<f2").tobytes()
+
+
+def test_answer_in_float16_is_refused_in_json(client):
+    refused = client.post("/steps", json={"sessions": opened(client, 1), "inputs": [[GOOD]], "dtype": "float16"})
+    assert (refused.status_code, refused.json()["place"]) == (422, "dtype")
+
+
 def test_errors_of_sessions_are_their_own(client):
     sessions = opened(client, 4)
     client.delete(f"/sessions/{sessions[0]}").raise_for_status()

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app import dtypes
 from app.backends.fake import FakeBackend
+from app.dtypes import Form
 from app.errors import (
     InvalidRequest,
     InvalidSnapshot,
@@ -24,7 +26,7 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.session import Stepped
+from app.session import Stepped, Steps
 from app.sessions import SessionService
 from app.snapshot import Snapshot
 from app.stores.base import NewSession, Record, Retention
@@ -32,12 +34,16 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability
 from tests.app.asynchronous import run, until
-from tests.app.test_sessions import FailingStore, ones, service
+from tests.app.test_sessions import FailingStore, ones, service, step_all
 from tests.app.test_stores import altered
 
 
 def values(*numbers: float) -> "np.ndarray[Any, Any]":
     return np.array([[number, 0] for number in numbers], np.float32)
+
+
+def three(*numbers: float) -> "np.ndarray[Any, Any]":
+    return np.array([[number, 0, 0] for number in numbers], np.float32)
 
 
 async def total(sessions: SessionService, session: str, step: int | None = None) -> float:
@@ -422,6 +428,36 @@ def test_damaged_session_is_refused_and_others_go_on(tmp_path):
                 await sessions.step(damaged, values(1))
             assert await total(sessions, whole) == 3
             await sessions.delete(damaged)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("form", "bytes_per_step"), [(None, 12), (Form("float16"), 6), (Form("int16"), 11), (Form("int16", 2**-4), 11)]
+)
+def test_inputs_are_kept_in_the_form_in_which_they_came(tmp_path, form, bytes_per_step):
+    async def test() -> None:
+        async with service(store=SqliteStore(tmp_path), backend=FakeBackend(size=3)) as sessions:
+            session = (await sessions.open("fake")).id
+            await step_all(sessions, [(session, Steps(three(1, 2, 3), form=form))])
+            await step_all(sessions, [(session, Steps(three(5), form=form))])
+            log = await sessions._writer.call(lambda store: store.steps(1, 0, 4, 10**6))
+            assert [len(steps.inputs) for steps in log] == [3 * bytes_per_step, bytes_per_step]
+            assert [await total(sessions, session, step) for step in range(5)] == [0, 1, 3, 6, 11]
+            assert await recorded(sessions, session, 1, 4) == [(2, 2, 3), (3, 3, 6), (4, 5, 11)]
+
+    run(test())
+
+
+def test_tag_of_inputs_that_is_none_is_damage(tmp_path, monkeypatch):
+    async def test() -> None:
+        async with service(store=SqliteStore(tmp_path), backend=FakeBackend(size=3)) as sessions:
+            session = (await sessions.open("fake")).id
+            with monkeypatch.context() as written:
+                written.setattr(dtypes, "INT16_TAG", 0)
+                await step_all(sessions, [(session, Steps(three(1), form=Form("int16")))])
+            with pytest.raises(SessionDamaged, match=r"the log of tape 1 is damaged at step 0.*the tag of a step"):
+                await recorded(sessions, session)
 
     run(test())
 

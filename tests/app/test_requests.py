@@ -27,6 +27,7 @@ from app.api.schemas import (
     StepsRequest,
 )
 from app.catalogue import InputFormat
+from app.dtypes import Form
 from app.errors import EngramError, InvalidInput, InvalidRequest
 from tests.calls import python_calls
 
@@ -51,7 +52,67 @@ def test_steps_and_frames_are_read_alike():
         read_frame(json_body, "engram.json", PAIRS, 10),
         read_frame(packed, "engram.msgpack", PAIRS, 10),
     ]
-    assert [(*wanted, inputs.tolist()) for wanted, inputs in came] == [(["usage"], None, document["inputs"])] * 3
+    assert [(*wanted[:2], inputs.tolist()) for wanted, inputs in came] == [(["usage"], None, document["inputs"])] * 3
+
+
+HALVES = np.array([[0, 5.5], [1, 2]], "<f2")
+HALF_ROWS = [{"shape": [2], "dtype": "float16", "data": row.tobytes()} for row in HALVES]
+
+
+def raw(numbers: Any, dtype: str, **more: Any) -> dict[str, Any]:
+    """Return an array as it is sent."""
+    return {"shape": numbers.shape, "dtype": dtype, "data": numbers.tobytes(), **more}
+
+
+@pytest.mark.parametrize(
+    ("sent", "inputs", "form"),
+    [
+        (raw(HALVES, "float16"), HALVES, Form("float16")),
+        (HALF_ROWS, HALVES, None),
+        (raw(np.array([[1, -2]], "<i2"), "int16"), [[1, -2]], Form("int16")),
+        (raw(np.array([[1, -2]], "<i2"), "int16", scale=2**-15), [[2**-15, -(2**-14)]], Form("int16", 2**-15)),
+        (raw(np.array([[1, -2]], "<i2"), "int16", scale=3), [[3, -6]], Form("int16", 3.0)),
+        (raw(np.array([[1, -2]], "<f4"), "float32"), [[1, -2]], None),
+    ],
+)
+def test_array_of_another_dtype_is_read_as_float32_and_its_form_is_kept(sent, inputs, form):
+    wanted, read = read_frame(msgpack.packb({"inputs": sent}), "engram.msgpack", PAIRS, 10)
+    assert (type(read), read.dtype, wanted.form) == (np.ndarray, np.float32, form)
+    assert read.tolist() == np.float32(inputs).tolist()
+
+
+@pytest.mark.parametrize("shape", [[3], [3, 1]])
+def test_tokens_may_come_as_int16(shape):
+    sent = raw(np.array([6, 0, 3], "<i2").reshape(shape), "int16")
+    wanted, inputs = read_frame(msgpack.packb({"inputs": sent}), "engram.msgpack", TOKENS, 10)
+    assert (inputs.tolist(), wanted.form) == ([[6], [0], [3]], Form("int16"))
+    sent["scale"] = 0.4
+    with pytest.raises(InvalidInput, match=r"inputs\[0\].*a token, a whole number from 0 to 6, got 2.4"):
+        read_frame(msgpack.packb({"inputs": sent}), "engram.msgpack", TOKENS, 10)
+
+
+@pytest.mark.parametrize(
+    ("sent", "got"),
+    [
+        (raw(np.array([[0, 1], [2, np.nan]], "<f2"), "float16"), "nan"),
+        (raw(np.array([[0, 1], [2, -np.inf]], "<f2"), "float16"), "-inf"),
+        (raw(np.array([[0, 1], [1, 30_000]], "<i2"), "int16", scale=1e35), "inf"),
+    ],
+)
+def test_number_that_is_not_finite_is_refused_in_its_place_in_any_dtype(sent, got):
+    with pytest.raises(InvalidInput) as refused:
+        read_frame(msgpack.packb({"inputs": sent}), "engram.msgpack", PAIRS, 10)
+    assert (refused.value.more["place"], refused.value.more["got"]) == ("inputs[1][1]", got)
+
+
+def test_dtype_of_the_answer_is_refused_in_json_and_where_it_is_none():
+    document = {"inputs": [[1, 2]], "dtype": "float16"}
+    assert read_frame(msgpack.packb(document), "engram.msgpack", PAIRS, 10)[0].dtype == "float16"
+    with pytest.raises(InvalidRequest, match="float16 arrays are in msgpack only") as refused:
+        read_frame(json.dumps(document).encode(), "engram.json", PAIRS, 10)
+    assert refused.value.more["place"] == "dtype"
+    with pytest.raises(InvalidRequest, match="dtype: Input should be 'float32' or 'float16', got 'int16'"):
+        read_frame(msgpack.packb(document | {"dtype": "int16"}), "engram.msgpack", PAIRS, 10)
 
 
 anything = st.recursive(

@@ -251,3 +251,76 @@ def test_idle_session_expires_and_its_stream_is_told(data):
         gone = httpx.post(f"{server.url}/sessions/{greeting['session']}/steps", json={"inputs": [GOOD]})
     assert (told["code"], told["reason"], code) == ("session_gone", "expired", 4410)
     assert (gone.status_code, gone.json()["reason"]) == (410, "expired")
+
+
+def two_bytes(steps: int, dtype: str, **more: Any) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """Return inputs of a dtype as they are sent, and the same as float32."""
+    numbers = np.random.default_rng(0).integers(-900, 900, (steps, 10)).astype(dtype)
+    sent = {"shape": [steps, 10], "dtype": numbers.dtype.name, "data": numbers.tobytes(), **more}
+    return sent, numbers.astype(np.float32) * np.float32(more.get("scale", 1))
+
+
+@pytest.mark.parametrize(
+    ("sent", "same"), [two_bytes(5, "<f2"), two_bytes(5, "<i2", scale=2**-10), two_bytes(5, "<i2", scale=0.0007)]
+)
+def test_inputs_of_two_bytes_give_what_float32_does_also_after_a_kill_a_rewind_and_in_a_fork(data, sent, same):
+    def asked(server: Server, session: str, inputs: Any) -> list[bytes]:
+        with stream(server, f"/sessions/{session}/stream", "engram.msgpack") as (connection, _):
+            connection.send(msgpack.packb({"inputs": inputs, "trace": ["usage"]}))
+            answer = receive(connection)
+        return [answer["outputs"]["data"], answer["trace"]["usage"]["data"]]
+
+    def opened(server: Server, path: str, **document: Any) -> str:
+        return str(httpx.post(f"{server.url}/sessions{path}", json=document).raise_for_status().json()["id"])
+
+    ways = [sent, {"shape": [5, 10], "data": same.tobytes()}]
+    with running_server(data=data) as server:
+        sessions = [opened(server, "", model="dnc-copy") for _ in ways]
+        first = [asked(server, *each) for each in zip(sessions, ways, strict=True)]
+        server.process.kill()
+        server.process.wait()
+    with running_server(data=data) as server:
+        recordings = [httpx.get(f"{server.url}/sessions/{session}/recording").text for session in sessions]
+        forks = [opened(server, f"/{session}/fork", step=2) for session in sessions]
+        for session in sessions:
+            httpx.post(f"{server.url}/sessions/{session}/rewind", json={"step": 3}).raise_for_status()
+        again = [asked(server, *each) for each in zip(sessions, ways, strict=True)]
+        forked = [asked(server, *each) for each in zip(forks, ways, strict=True)]
+    assert first[0] == first[1]
+    assert recordings[0] == recordings[1]
+    assert np.float32([json.loads(line)["inputs"] for line in recordings[0].splitlines()]).tolist() == same.tolist()
+    assert again[0] == again[1]
+    assert forked[0] == forked[1]
+    assert len({*map(tuple, first), *map(tuple, again), *map(tuple, forked)}) == 3
+
+
+def test_frame_may_ask_for_its_answer_in_float16(server):
+    inputs, _ = sequence(2)
+    frames = [{"inputs": inputs, "trace": ["usage"], **more} for more in ({}, {"dtype": "float16"})]
+    answers = []
+    for frame in frames:
+        with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
+            connection.send(msgpack.packb(frame))
+            answers.append(receive(connection))
+    full, half = answers
+    for wide, narrow in ((full["outputs"], half["outputs"]), (full["trace"]["usage"], half["trace"]["usage"])):
+        numbers = np.frombuffer(wide["data"], "<f4").astype("<f2")
+        assert narrow == {"shape": wide["shape"], "dtype": "float16", "data": numbers.tobytes()}
+
+
+def test_frame_that_comes_again_is_answered_in_the_dtype_that_it_asks_for_then(server):
+    sent, _ = two_bytes(2, "<f2")
+    with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
+        came = []
+        for more in ({}, {"dtype": "float16"}, {"dtype": "float32"}):
+            connection.send(msgpack.packb({"seq": 0, "inputs": sent, **more}))
+            came.append(receive(connection)["outputs"])
+    assert [array.get("dtype") for array in came] == [None, "float16", None]
+    assert came[2] == came[0]
+
+
+def test_answers_in_float16_are_refused_to_frames_of_json(server):
+    with stream(server, "/stream?model=dnc-copy") as (connection, _):
+        connection.send(json.dumps({"inputs": [GOOD], "dtype": "float16"}))
+        told, close_code = refusal(connection)
+    assert (told["code"], told["place"], close_code) == ("invalid_request", "dtype", 4422)

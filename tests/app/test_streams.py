@@ -63,6 +63,21 @@ def test_binary_frame_is_one_array_each_way(server):
         assert outputs[row].tolist() == np.float32(inferred(server, "dnc-copy", inputs[row].tolist())).tolist()
 
 
+def test_binary_frame_of_two_bytes_a_number_is_that_of_four(server):
+    inputs = random_inputs(2, 3)
+    arrays = [{"shape": [2, 3, 10], "data": inputs.tobytes()}]
+    arrays += [{"shape": [2, 3, 10], "dtype": "float16", "data": inputs.astype("<f2").tobytes()}]
+    arrays += [{"shape": [2, 3, 10], "dtype": "int16", "data": inputs.astype("<i2").tobytes()}]
+    answers = []
+    for raw in arrays:
+        with stream(server, "/streams?model=dnc-copy&count=2", "engram.msgpack") as (connection, _):
+            for dtype in ("float32", "float16"):
+                connection.send(msgpack.packb({"sessions": [0, 1], "inputs": raw, "dtype": dtype}))
+                answers.append(receive(connection)["outputs"])
+    assert answers[2:4] == answers[4:] == answers[:2]
+    assert [array.get("dtype") for array in answers[:2]] == [None, "float16"]
+
+
 def test_errors_of_sessions_are_their_own_and_the_socket_goes_on(server):
     with stream(server, "/streams") as (connection, _):
         opened = ask(connection, model="dnc-copy", count=3)["sessions"]
