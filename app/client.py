@@ -58,6 +58,12 @@ T = TypeVar("T")
 
 Array = NDArray[np.float32]
 
+BYTES = {"float32": "<f4", "float16": "<f2", "int16": "<i2"}
+"""How the numbers of an array are sent, by its dtype."""
+
+COMPACT = ("float16", "int16")
+"""Dtypes of inputs that a stream sends as they are."""
+
 Traces = dict[str, Array]
 
 JSON, SAFETENSORS, JSON_LINES = "application/json", "application/x-safetensors", "application/x-ndjson"
@@ -430,9 +436,13 @@ class AsyncSession:
             outputs, {name: np.stack([recorded.trace[name] for recorded in past]) for name in names}, reached
         )
 
-    def stream(self) -> "AsyncStream":
-        """Return a stream over WebSocket, which is to be entered."""
-        return AsyncStream(self, self._client, f"{self._path}/stream")
+    def stream(self, dtype: str = "float32", scale: float = 1.0) -> "AsyncStream":
+        """Return a stream over WebSocket, which is to be entered.
+
+        Inputs that are arrays of float16 or int16 are sent as such; those of int16 count times `scale`. dtype: in which
+        the server sends outputs and traces, float32 or float16; they come as float32 arrays all the same.
+        """
+        return AsyncStream(self, self._client, f"{self._path}/stream", dtype, scale)
 
     async def state(self, names: Iterable[str] | None = None, step: int | None = None) -> dict[str, Array]:
         """Return the state after a step, or after the last: its leaves by name, without a batch axis."""
@@ -506,8 +516,10 @@ class AsyncStream:
     sent again, in order: the server answers each, and carries out those that it has not.
     """
 
-    def __init__(self, session: AsyncSession, client: AsyncClient, path: str) -> None:
+    def __init__(self, session: AsyncSession, client: AsyncClient, path: str, dtype: str, scale: float) -> None:
         self.session = session
+        self._dtype = dtype
+        self._scale = scale
         self._client = client
         self._path = path
         self._socket: _Socket | None = None
@@ -565,7 +577,9 @@ class AsyncStream:
             raise RuntimeError("a stream is to be entered first: with session.stream() as stream")
         if self._socket is None and not self._unanswered:
             await self._client._persist(self._connect, self._client._tries())  # the greeting may change self._next
-        document = {"seq": self._next, "inputs": _packed(_sequence(inputs)), "trace": _names(trace)}
+        document = {"seq": self._next, "inputs": _packed(_sequence(inputs), self._scale), "trace": _names(trace)}
+        if self._dtype != "float32":
+            document["dtype"] = self._dtype
         frame = _Frame(self._next, msgpack.packb(document))
         self._unanswered.append(frame)
         self._next += 1
@@ -751,9 +765,13 @@ class Session:
         """
         return _now(self._session.run(inputs, trace))
 
-    def stream(self) -> "Stream":
-        """Return a stream over WebSocket, which is to be entered."""
-        return Stream(self, self._session.stream())
+    def stream(self, dtype: str = "float32", scale: float = 1.0) -> "Stream":
+        """Return a stream over WebSocket, which is to be entered.
+
+        Inputs that are arrays of float16 or int16 are sent as such; those of int16 count times `scale`. dtype: in which
+        the server sends outputs and traces, float32 or float16; they come as float32 arrays all the same.
+        """
+        return Stream(self, self._session.stream(dtype, scale))
 
     def state(self, names: Iterable[str] | None = None, step: int | None = None) -> dict[str, Array]:
         """Return the state after a step, or after the last: its leaves by name, without a batch axis."""
@@ -870,9 +888,10 @@ def _post(path: str, document: Mapping[str, Any]) -> _Request:
 
 
 def _sequence(inputs: ArrayLike) -> Array:
-    """Return inputs as float32 [T, input_size]. Raises ValueError."""
+    """Return inputs as [T, input_size], float16 and int16 as they are, all others as float32. Raises ValueError."""
     with np.errstate(over="ignore"):
-        array = np.asarray(inputs, np.float32)
+        is_compact = isinstance(inputs, np.ndarray) and inputs.dtype.name in COMPACT
+        array = np.asarray(inputs, None if is_compact else np.float32)
     if array.ndim not in (1, 2):
         raise ValueError(f"inputs: expected [T, input_size], or [T] of tokens, got shape {list(array.shape)}")
     if not np.isfinite(array).all():
@@ -885,8 +904,13 @@ def _names(names: Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _packed(array: Array) -> dict[str, Any]:
-    return {"shape": array.shape, "data": np.ascontiguousarray(array, "<f4").tobytes()}
+def _packed(array: Array, scale: float) -> dict[str, Any]:
+    """Return an array as it is sent, in its dtype; scale: of int16."""
+    name = array.dtype.name
+    packed = {"shape": array.shape, "data": np.ascontiguousarray(array, BYTES[name]).tobytes()}
+    if name != "float32":
+        packed["dtype"] = name
+    return packed | {"scale": scale} if name == "int16" else packed
 
 
 # What comes
@@ -945,9 +969,9 @@ def _unpacked(message: str | bytes) -> dict[str, Any]:
 
 
 def _unpacked_array(value: dict[str, Any]) -> Any:
-    if value.keys() != {"shape", "data"}:
+    if not {"shape", "data"} <= value.keys() <= {"shape", "data", "dtype"}:
         return value
-    return np.frombuffer(value["data"], "<f4").reshape(value["shape"])
+    return np.frombuffer(value["data"], BYTES[value.get("dtype", "float32")]).reshape(value["shape"])
 
 
 def _leaves(data: bytes) -> dict[str, Array]:

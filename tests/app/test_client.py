@@ -184,6 +184,43 @@ def test_stream_that_is_left_early_carries_out_what_it_took(api):
     assert session.step == api.session(session.id).step == 4
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "data_bytes"), [("float16", 1.0, 2), (">f2", 1.0, 2), ("int16", 0.1, 2), ("float64", 1.0, 4)]
+)
+def test_stream_sends_inputs_of_two_bytes_as_they_are(api, monkeypatch, dtype, scale, data_bytes):
+    sent: list[Any] = []
+    pack = msgpack.packb
+    monkeypatch.setattr(msgpack, "packb", lambda document: sent.append(document) or pack(document))
+    inputs = (sequence(2) * 3).astype(dtype)
+    with api.open("dnc-copy").stream(scale=scale) as stream:
+        outputs = stream.run(inputs).outputs
+    assert len(sent[0]["inputs"]["data"]) == data_bytes * inputs.size
+    same = inputs.astype(np.float32) * np.float32(scale)
+    assert outputs.tolist() == api.open("dnc-copy").run(same).outputs.tolist()
+
+
+def test_stream_may_have_its_answers_sent_in_float16(api):
+    inputs = sequence(2)
+    full = api.open("dnc-copy").run(inputs, ["usage"])
+    with api.open("dnc-copy").stream(dtype="float16") as stream:
+        half = stream.run(inputs, ["usage"])
+    for came, whole in ((half.outputs, full.outputs), (half.trace["usage"], full.trace["usage"])):
+        assert came.dtype == np.float32
+        assert came.tolist() == whole.astype(np.float16).tolist()
+        assert came.tolist() != whole.tolist()
+
+
+def test_steps_over_http_may_be_of_float16(api):
+    inputs = sequence(2).astype(np.float16) / 3
+    stepped = api.open("dnc-copy").run(inputs)
+    assert stepped.outputs.tolist() == api.open("dnc-copy").run(inputs.astype(np.float32)).outputs.tolist()
+
+
+def test_scale_that_is_none_is_refused_by_the_server(api):
+    with api.open("dnc-copy").stream(scale=0.0) as stream, pytest.raises(InvalidRequest, match="scale of an array"):
+        stream.run(sequence(2).astype(np.int16))
+
+
 def test_stream_may_be_entered_again(api):
     session = api.open(MODEL)
     stream = session.stream()
