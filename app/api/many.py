@@ -4,8 +4,9 @@
     {"steps": [B], "outputs": [B][T][O], "trace": {...}, "errors": [...]}
 
 In msgpack `inputs` may be one array {"shape": [B, T, I], "data": bytes}; outputs and traces are then one array each,
-with zeros for a session that failed. In nested lists each session has a length of its own, and null stands for one that
-failed. Inputs that are not valid refuse the request as a whole; any other error is that of one session.
+with zeros for a session that failed; `dtype` is the one that they shall have. In nested lists each session has a
+length of its own, and null stands for one that failed. Inputs that are not valid refuse the request as a whole; any
+other error is that of one session.
 """
 
 import itertools

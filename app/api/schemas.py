@@ -44,8 +44,6 @@ MemorySize = Annotated[
 Numbers = Annotated[Any, WithJsonSchema(NESTED)]
 Name = Annotated[str, Field(max_length=NAME_LENGTH)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast()]
-
-
 Dtype = Annotated[Literal["float32", "float16"], Field(description="of the arrays in an answer in msgpack")]
 
 

@@ -7,6 +7,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from app.api.many import read_many
+from app.api.schemas import ManyStepsRequest
+from app.dtypes import Form
 from tests.app.harness import running_server
 
 GOOD = [0.0] * 10
@@ -64,6 +67,19 @@ def test_inputs_and_outputs_of_many_may_take_two_bytes(client, as_array):
         arrays = [came] if as_array else came
         assert {array["dtype"] for array in arrays} == {"float16"}
         assert b"".join(array["data"] for array in arrays) == np.float32(same).astype("<f2").tobytes()
+
+
+def test_form_in_which_the_inputs_of_each_session_came_is_kept():
+    rows = np.ones((2, 1, 10), "<i2")
+    int16 = {"shape": [1, 10], "dtype": "int16", "scale": 0.5, "data": rows[0].tobytes()}
+    for inputs, forms in (
+        ([int16, [GOOD]], [Form("int16", 0.5), None]),
+        (int16 | {"shape": [2, 1, 10], "data": rows.tobytes()}, [Form("int16", 0.5)] * 2),
+        ({"shape": [2, 1, 10], "data": rows.astype("<f4").tobytes()}, [None] * 2),
+    ):
+        body = msgpack.packb({"sessions": ["a", "b"], "inputs": inputs})
+        wanted = read_many(body, "engram.msgpack", ManyStepsRequest, 10, 10)
+        assert (wanted.forms, {type(each) for each in wanted.inputs}) == (forms, {np.ndarray})
 
 
 def test_answer_in_float16_is_refused_in_json(client):
