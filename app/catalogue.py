@@ -138,6 +138,8 @@ class ModelCatalogue:
     def __init__(self, models: Mapping[str, ServedModel], failures: Mapping[str, str]) -> None:
         self._models = dict(models)
         self.failures = dict(failures)
+        self.inputs = {name: model.inputs for name, model in models.items()}
+        """What a step of each model takes."""
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())

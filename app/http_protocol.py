@@ -27,9 +27,13 @@ LENGTH_DIGITS = 9
 Respond = Callable[[int, bytes, bytes], None]
 """respond(status, fields, body): writes a response. fields: its own header fields, each line with its end."""
 
-Answer = Callable[[bytes, Respond], bool]
+Gone = Callable[[], None]
+"""Called once where the client goes away before its response is written."""
+
+Answer = Callable[[bytes, Respond], bool | Gone]
 """answer(body, respond): calls `respond` once, at once or later in the event loop, and returns True; or returns False,
-having done nothing, where the ASGI application is to answer. It never raises."""
+having done nothing, where the ASGI application is to answer. In place of True it may return a Gone, after which it need
+not respond. It never raises."""
 
 
 class AtOnce(Protocol):
@@ -59,6 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
         self._answer: Answer | None = None  # to the request whose body is awaited
+        self._gone: Gone | None = None  # of the request that is answered later
         self._may_answer = True
 
     # What the parser and the transport call
@@ -81,13 +86,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self._answer is not None:
             answer, self._answer = self._answer, None
             cycle: Any = self.cycle
-            if not answer(bytes(cycle.body), functools.partial(self._respond, cycle)):
+            taken = answer(bytes(cycle.body), functools.partial(self._respond, cycle))
+            if taken is False:
                 self._hand_over()
+            elif taken is not True and not cycle.response_complete:
+                self._gone = taken
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None:
             self._answer = None
             self._hand_over()  # the application learns that its client is gone
+        elif self._gone is not None:
+            gone, self._gone = self._gone, None
+            gone()
         super().connection_lost(exc)
 
     # How a request is answered
@@ -125,6 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _respond(self, cycle: "_Cycle", status: int, fields: bytes, body: bytes) -> None:
         """Write a response as uvicorn does, unless the client is gone."""
+        self._gone = None
         if self.transport.is_closing():
             return
         defaults = _default_lines(tuple(self.server_state.default_headers))

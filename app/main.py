@@ -129,7 +129,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         access_log=settings.access_log,
-        http=answering(AnswerAtOnce(app.state.sessions, settings, app.state.metrics)),
+        http=answering(AnswerAtOnce(app.state.models, app.state.sessions, settings, app.state.metrics)),
         ws=WebSocketProtocol,
         ws_max_size=2 * settings.max_body_bytes,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,

@@ -35,6 +35,7 @@ from app.errors import (
     InvalidSnapshot,
     ModelChanged,
     ModelNotFound,
+    OutOfMemory,
     QueueFull,
     SequenceConflict,
     SessionDamaged,
@@ -270,6 +271,46 @@ class SessionService:
     ) -> list[Result]:
         """Run sequences whose states are not kept, as Engine.infer does; sessions make room for them."""
         return await self._residents.with_room(model, lambda: model.engine.infer(sequences, trace, memory_size))
+
+    def submit_inference(
+        self,
+        model: ServedModel,
+        inputs: Array,
+        trace: Sequence[str],
+        memory_size: int | None,
+        done: Callable[[Result | EngramError], None],
+    ) -> Callable[[], None]:
+        """Run one sequence as `infer` does; `done` is called with its result or error, once this has returned.
+
+        Returns a function that drops it: `done` is then not called. Raises as Engine.submit does.
+        """
+        again: asyncio.Task[list[Result]] | None = None
+
+        def ended(outcome: Outcome | None) -> None:
+            nonlocal again
+            if run.cancelled or outcome is None:
+                return
+            if isinstance(outcome, OutOfMemory):  # sessions make room
+                again = asyncio.ensure_future(self.infer(model, [inputs], trace, memory_size))
+                again.add_done_callback(ended_again)
+            elif isinstance(outcome, EngramError):
+                done(outcome)
+            else:
+                done(outcome.errors.get(0) or outcome.row(0))
+
+        def ended_again(task: "asyncio.Task[list[Result]]") -> None:
+            if not run.cancelled:
+                outcome = _outcome(task)
+                done(outcome if isinstance(outcome, EngramError) else outcome[0])
+
+        def drop() -> None:
+            run.cancelled = True
+            if again is not None:
+                again.cancel()
+
+        run = Run(None, memory_size, inputs[None], trace, ended)
+        model.engine.submit((run,))
+        return drop
 
     def waiting(self, model_name: str) -> int:
         """Return the number of requests that wait for their turn with a session of this model."""
@@ -913,7 +954,7 @@ def _at_snapshot(error: EngramError, session: Session) -> EngramError:
     return placed
 
 
-def _outcome(task: "asyncio.Task[Stepped | Duplicate]") -> Stepped | Duplicate | EngramError:
+def _outcome(task: "asyncio.Task[T]") -> T | EngramError:
     """Return the result or the error of a task that has ended."""
     if task.cancelled():
         return stopping()

@@ -1,7 +1,8 @@
 """Requests that are answered at once: without a task, FastAPI and ASGI, by calls from within the reading of the socket.
 
-A step of a session that is in memory is one, if its request and its answer are small. Whatever needs to wait for
-something else than the step, or is refused before the step, is left to the endpoint of the route, to be read again.
+A step of a session that is in memory is one, and one sequence to infer, if request and answer are small. Whatever needs
+to wait for something else than the steps, or is refused before them, is left to the endpoint of the route, to be read
+again.
 """
 
 import functools
@@ -9,14 +10,16 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from app.api.codec import PIECE_BYTES, encode_json
 from app.api.decoders import LARGE
-from app.api.problems import problem_response
-from app.api.requests import read_steps
-from app.api.steps import STEPS_PATH, answer_bytes, steps_document, steps_of
+from app.api.problems import CLIENT_GONE, problem_response
+from app.api.requests import read_infer, read_steps
+from app.api.steps import INFER_PATH, STEPS_PATH, answer_bytes, sequence_document, steps_document, steps_of
+from app.catalogue import ModelCatalogue
 from app.errors import EngramError, unexpected_error
-from app.http_protocol import Answer, Respond, lines_of
+from app.http_protocol import Answer, Gone, Respond, lines_of
 from app.metrics import Metrics
 from app.session import Duplicate, Stepped
 from app.sessions import SessionService
@@ -27,6 +30,11 @@ logger = logging.getLogger(__name__)
 STEPS_TARGET = re.compile(STEPS_PATH.replace("{session}", "([A-Za-z0-9_-]+)").encode())
 """The target of a request to step a session, as clients usually write it."""
 
+INFER_TARGET = INFER_PATH.encode()
+
+BATCH = b"[[["
+"""Begins the inputs of a batch of sequences, which is left to the endpoint without being read here first."""
+
 JSON_FIELDS = b"content-length: %d\r\ncontent-type: application/json\r\n"
 
 
@@ -35,12 +43,14 @@ class AnswerAtOnce:
 
     def __init__(
         self,
+        models: ModelCatalogue,
         sessions: SessionService,
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.max_body_bytes = min(LARGE - 1, settings.max_body_bytes)
+        self._models = models
         self._sessions = sessions
         self._settings = settings
         self._metrics = metrics
@@ -48,6 +58,8 @@ class AnswerAtOnce:
 
     def find(self, target: bytes) -> Answer | None:
         """Return the answer to a POST request, as `app.http_protocol.AtOnce` has it."""
+        if target == INFER_TARGET:
+            return functools.partial(self._infer, self._clock())
         found = STEPS_TARGET.fullmatch(target)
         return functools.partial(self._step, found[1].decode(), self._clock()) if found else None
 
@@ -58,40 +70,84 @@ class AnswerAtOnce:
             return False
         try:
             steps = steps_of(session, *read_steps(body, session.model.inputs, self._settings.max_steps))
-            if answer_bytes(session, steps) > PIECE_BYTES:
+            if answer_bytes(session.model, len(steps.inputs), steps.trace, session.memory_size) > PIECE_BYTES:
                 return False
         except Exception:  # the endpoint raises it again
             return False
+        asked = _Asked(STEPS_PATH, began, respond)
         try:
-            self._sessions.submit(session, steps, functools.partial(self._answer_steps, began, respond))
+            self._sessions.submit(session, steps, functools.partial(self._answer_steps, asked))
         except Exception:
-            self._fail(began, respond)
+            self._fail(asked)
         return True
 
-    def _answer_steps(self, began: float, respond: Respond, outcome: Stepped | Duplicate | EngramError) -> None:
-        """Respond with the result of a request to step, or its error."""
-        if isinstance(outcome, EngramError):
-            self._refuse(outcome, began, respond)
-            return
-        assert isinstance(outcome, Stepped), "only frames come again"
+    def _infer(self, began: float, body: bytes, respond: Respond) -> bool | Gone:
+        """Run a sequence, respond when it is done, and drop it where the client goes; False: nothing was done."""
+        if BATCH in body:
+            return False
         try:
-            body = encode_json(steps_document(outcome))
+            wanted, (inputs, batched) = read_infer(body, self._models.inputs, self._settings.max_steps, 1)
+            model, memory_size = self._models.get(wanted.model), wanted.memory_size
+            model.memory.check(memory_size)
+            trace = model.traces(wanted.trace)
+            model.check_trace_bytes(trace, len(inputs[0]), memory_size)
+            if batched or answer_bytes(model, len(inputs[0]), trace, memory_size) > PIECE_BYTES:
+                return False
+        except Exception:  # the endpoint raises it again
+            return False
+        asked = _Asked(INFER_PATH, began, respond)
+        try:
+            done = functools.partial(self._answer, asked, sequence_document)
+            drop = self._sessions.submit_inference(model, inputs[0], trace, memory_size, done)
+        except EngramError as error:
+            self._refuse(error, asked)
         except Exception:
-            self._fail(began, respond)
+            self._fail(asked)
+        else:
+            return functools.partial(self._drop, drop, asked)
+        return True
+
+    def _drop(self, drop: Callable[[], None], asked: "_Asked") -> None:
+        """Leave a sequence whose client is gone."""
+        drop()
+        self._count(CLIENT_GONE, asked)
+
+    def _answer_steps(self, asked: "_Asked", outcome: Stepped | Duplicate | EngramError) -> None:
+        """Respond with the result of a request to step, or its error."""
+        assert not isinstance(outcome, Duplicate), "only frames come again"
+        self._answer(asked, steps_document, outcome)
+
+    def _answer(self, asked: "_Asked", document: Callable[[Any], Any], outcome: Any) -> None:
+        """Respond with the document of a result, or with an error."""
+        if isinstance(outcome, EngramError):
+            self._refuse(outcome, asked)
             return
-        self._count(200, began)
-        respond(200, JSON_FIELDS % len(body), body)
+        try:
+            body = encode_json(document(outcome))
+        except Exception:
+            self._fail(asked)
+            return
+        self._count(200, asked)
+        asked.respond(200, JSON_FIELDS % len(body), body)
 
-    def _fail(self, began: float, respond: Respond) -> None:
+    def _fail(self, asked: "_Asked") -> None:
         """Respond where an error came that nobody expected, and log it."""
-        logger.exception("POST %s failed", STEPS_PATH)
-        self._refuse(unexpected_error(), began, respond)
+        logger.exception("POST %s failed", asked.route)
+        self._refuse(unexpected_error(), asked)
 
-    def _refuse(self, error: EngramError, began: float, respond: Respond) -> None:
+    def _refuse(self, error: EngramError, asked: "_Asked") -> None:
         response = problem_response(error)
         error.__traceback__ = None  # that of a session's end is raised again and again, and would grow
-        self._count(error.status, began)
-        respond(error.status, lines_of(response.raw_headers), bytes(response.body))
+        self._count(error.status, asked)
+        asked.respond(error.status, lines_of(response.raw_headers), bytes(response.body))
 
-    def _count(self, status: int, began: float) -> None:
-        self._metrics.request("POST", STEPS_PATH, status, self._clock() - began)
+    def _count(self, status: int, asked: "_Asked") -> None:
+        self._metrics.request("POST", asked.route, status, self._clock() - asked.began)
+
+
+class _Asked(NamedTuple):
+    """A request that is answered at once. began: by the clock."""
+
+    route: str
+    began: float
+    respond: Respond

@@ -51,7 +51,7 @@ from app.api.schemas import (
     StepsAnswer,
     StepsRequest,
 )
-from app.api.steps import STEPS_PATH, steps_document, steps_of
+from app.api.steps import INFER_PATH, STEPS_PATH, sequence_document, steps_document, steps_of
 from app.engine.run import Result
 from app.errors import EngramError, Unavailable, UpgradeRequired
 from app.past import CHUNK_STEPS, Piece
@@ -128,20 +128,19 @@ async def describe_model(name: str, models: TheModels) -> Response:
     return answer(models.get(name).describe())
 
 
-@hot(router, "/infer", response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
+@hot(router, INFER_PATH, response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
 async def infer(request: Request) -> Response:
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
     models, sessions, settings, decoders = services(request)
     body = await read_body(request, settings.max_body_bytes)
-    formats = {model.name: model.inputs for model in models}
     limits = (settings.max_steps, settings.sequences_at_once)
-    wanted, (inputs, batched) = await decoders.call(read_infer, body, formats, *limits)
+    wanted, (inputs, batched) = await decoders.call(read_infer, body, models.inputs, *limits)
     model = models.get(wanted.model)
     model.memory.check(wanted.memory_size)
     trace = model.traces(wanted.trace)
     model.check_trace_bytes(trace, sum(map(len, inputs)), wanted.memory_size)
     results = await unless_disconnected(request, sessions.infer(model, inputs, trace, wanted.memory_size))
-    return answer_numbers(_batch(results) if batched else _single(results[0]))
+    return answer_numbers(_batch(results) if batched else sequence_document(results[0]))
 
 
 @router.post(
@@ -422,10 +421,6 @@ def _session(session: SessionInfo, sessions: SessionService) -> dict[str, Any]:
         "idle_seconds": sessions.idle_seconds(session),
         "expires_in": sessions.expires_in(session),
     }
-
-
-def _single(result: Result) -> dict[str, Any]:
-    return {"outputs": result.outputs, "trace": result.trace, "steps": len(result.outputs)}
 
 
 def _batch(results: list[Result]) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""Requests to step one session: what is asked of it, and the document that answers."""
+"""Requests to step one session, or to run one sequence: what is asked, and the document that answers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from app.api import requests
 from app.backends.base import NUMBER_BYTES, Array
+from app.catalogue import ServedModel
+from app.engine.run import Result
 from app.session import Session, Stepped, Steps
 
 STEPS_PATH = "/sessions/{session}/steps"
+INFER_PATH = "/infer"
 
 
 def steps_of(session: Session, wanted: requests.Steps, inputs: Array) -> Steps:
@@ -14,14 +18,18 @@ def steps_of(session: Session, wanted: requests.Steps, inputs: Array) -> Steps:
     return Steps(inputs, session.model.traces(wanted.trace), wanted.if_step)
 
 
-def answer_bytes(session: Session, steps: Steps) -> int:
-    """Return the bytes of the numbers in the answer to a request to step."""
-    count, model = len(steps.inputs), session.model
-    outputs = NUMBER_BYTES * count * model.spec.output_size
-    return outputs + (model.trace_bytes(steps.trace, count, session.memory_size) if steps.trace else 0)
+def answer_bytes(model: ServedModel, steps: int, trace: Sequence[str], memory_size: int | None) -> int:
+    """Return the bytes of the numbers in the answer to a request for so many steps."""
+    outputs = NUMBER_BYTES * steps * model.spec.output_size
+    return outputs + (model.trace_bytes(trace, steps, memory_size) if trace else 0)
 
 
 def steps_document(stepped: Stepped) -> dict[str, Any]:
     """Return the answer to a request to step."""
     result, step = stepped
     return {"outputs": result.outputs, "trace": result.trace, "step": step}
+
+
+def sequence_document(result: Result) -> dict[str, Any]:
+    """Return the answer to a request to run one sequence."""
+    return {"outputs": result.outputs, "trace": result.trace, "steps": len(result.outputs)}

@@ -38,7 +38,8 @@ class Twofold:
         self.app = create_app(settings)
         self.by_asgi = 0
         """Requests to `ours` that came to the application."""
-        at_once = AnswerAtOnce(self.app.state.sessions, settings, self.app.state.metrics)
+        state = self.app.state
+        at_once = AnswerAtOnce(state.models, state.sessions, settings, state.metrics)
         self.ours, self.uvicorns = _Uvicorn(self._counted, answering(at_once)), _Uvicorn(self.app, "httptools")
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
@@ -100,6 +101,13 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield running
 
 
+def infer(server: Any, body: bytes) -> bytes:
+    """Return the response to a request to infer."""
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post(body, target=b"/infer"))
+        return read_response(file)
+
+
 def ask(server: Any, session: str, body: bytes, *fields: bytes) -> bytes:
     """Return the response to a request to step a session, with the session's id replaced."""
     with connect(server) as connection, connection.makefile("rb") as file:
@@ -149,6 +157,95 @@ def test_request_is_answered_as_by_asgi_byte_for_byte(both, case):
     assert both.by_asgi == before + (not at_once)
     after = json.dumps({"inputs": [STEP], "trace": ["usage"]}).encode()
     assert ask(both.ours, one, after) == ask(both.uvicorns, other, after)
+
+
+def sequence(**more: Any) -> bytes:
+    return json.dumps({"model": "dnc-copy", "inputs": [STEP] * 3, **more}).encode()
+
+
+INFERENCES: dict[str, tuple[bytes, bool]] = {
+    "a sequence": (sequence(), True),
+    "traces": (sequence(trace=["usage", "read_weights", "usage"]), True),
+    "another memory size": (sequence(memory_size=5), True),
+    "no memory size": (sequence(memory_size=None, trace=[]), True),
+    "inputs that overflow": (sequence(inputs=[[3e38] * 10] * 2), True),
+    "spaces": (json.dumps(json.loads(sequence()), indent=3).encode(), True),
+    "a batch": (sequence(inputs=[[STEP] * 2, [STEP] * 3]), False),
+    "a batch with spaces": (json.dumps(json.loads(sequence(inputs=[[STEP]])), indent=3).encode(), False),
+    "many numbers": (sequence(inputs=[STEP] * 240, trace=TRACES), False),
+    "too many numbers": (sequence(inputs=[STEP] * 300, trace=TRACES), False),
+    "a large body": (sequence() + b" " * 70_000, False),
+    "another model": (sequence(model="nobody"), False),
+    "a memory size of none": (sequence(memory_size=0), False),
+    "too large a memory": (sequence(memory_size=10**9), False),
+    "a trace of no name": (sequence(trace=["nothing"]), False),
+    "a key too much": (sequence(more=1), False),
+    "no steps": (sequence(inputs=[]), False),
+    "no model": (b'{"inputs": [[1]]}', False),
+    "no number": (sequence(inputs=[[None] * 10]), False),
+    "NaN": (sequence(inputs=[[float("nan")] * 10]), False),
+    "no JSON": (b'{"inputs": ', False),
+    "nothing": (b"", False),
+}
+
+
+@pytest.mark.parametrize("case", INFERENCES)
+def test_sequence_is_answered_as_by_asgi_byte_for_byte(both, case):
+    body, at_once = INFERENCES[case]
+    before = both.by_asgi
+    assert infer(both.ours, body) == infer(both.uvicorns, body)
+    assert both.by_asgi == before + (not at_once)
+
+
+def test_sequences_are_counted_alike(tmp_path, few):
+    counts = []
+    with twofold(tmp_path, few) as running:
+        for server in (running.ours, running.uvicorns):
+            before = running.counts()
+            for body, _ in INFERENCES.values():
+                infer(server, body)
+            eventually(lambda: sum(running.counts().values()) == sum(before.values()) + 2 * len(INFERENCES))  # noqa: B023
+            counts.append({name: count - before.get(name, 0) for name, count in running.counts().items()})
+    assert counts[0] == counts[1]
+
+
+def test_sequence_of_a_client_that_went_is_dropped_and_counted_as_gone(both, monkeypatch):
+    gone = 'engram_requests_total{method="POST",route="/infer",status="499"}'
+    before, runs = both.counts().get(gone, 0), []
+    engine = both.app.state.models.get("dnc-copy").engine
+    monkeypatch.setattr(engine, "submit", runs.extend)
+    with connect(both.ours) as connection:
+        connection.sendall(post(sequence(), target=b"/infer"))
+        eventually(lambda: len(runs) == 1)
+    eventually(lambda: both.counts().get(gone, 0) == before + 1)
+    assert runs[0].cancelled
+
+
+def test_sequence_for_which_sessions_must_make_room_is_answered(both, monkeypatch):
+    arenas = both.app.state.models.get("dnc-copy").engine._worker._arenas
+    session = both.open()
+    ask(both.ours, session, BODIES["a step"][0])
+    expected = infer(both.uvicorns, sequence())
+    monkeypatch.setattr(arenas, "_max_bytes", arenas._bytes)
+    assert infer(both.ours, sequence()) == expected
+    monkeypatch.undo()
+    assert b'"step":2}' in ask(both.ours, session, BODIES["a step"][0])
+
+
+@pytest.mark.parametrize("server", ["ours", "uvicorns"])
+def test_sequence_beyond_the_queue_is_refused(both, monkeypatch, server):
+    engine = both.app.state.models.get("dnc-copy").engine
+    monkeypatch.setattr(engine, "_max_queue", 0)
+    refused = infer(getattr(both, server), sequence())
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert b"0 sequences of dnc-copy are in work or waiting, and 1 more came" in refused
+
+
+def test_error_of_a_sequence_that_nobody_expects_is_told_as_by_asgi(both, monkeypatch, caplog):
+    engine = both.app.state.models.get("dnc-copy").engine
+    monkeypatch.setattr(engine, "submit", lambda *_: 1 / 0)
+    assert infer(both.ours, sequence()) == infer(both.uvicorns, sequence())
+    assert "POST /infer failed" in caplog.text
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 2**70), st.floats(), st.text(max_size=3), st.just([]))

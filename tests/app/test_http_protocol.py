@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.http_protocol import Respond, _Cycle, answering
+from app.http_protocol import Gone, Respond, _Cycle, answering
 from tests.app.test_websocket import SECONDS, Running, eventually
 
 FIELDS = b"content-length: %d\r\ncontent-type: text/plain\r\n"
@@ -22,19 +22,22 @@ OPTIONS: dict[str, Any] = {"access_log": False, "date_header": False}
 
 
 class Echo:
-    """Echoes bodies, POSTs of /hot at once, all others by ASGI; a body that begins with "later" a little later."""
+    """Echoes bodies, POSTs of /hot at once, all others by ASGI; a body that begins with "later" a little later.
+
+    A body that begins with "watched" is echoed a little later, unless its client goes: that is counted as dropped.
+    """
 
     max_body_bytes = 1000
 
     def __init__(self) -> None:
-        self.at_once = self.by_asgi = self.gone = 0
+        self.at_once = self.by_asgi = self.gone = self.dropped = 0
         self.held: list[Any] | None = None
         """Set: answers that `release` lets go."""
 
     def find(self, target: bytes) -> Any:
         return self._answer if target == b"/hot" else None
 
-    def _answer(self, body: bytes, respond: Respond) -> bool:
+    def _answer(self, body: bytes, respond: Respond) -> bool | Gone:
         if body.startswith(b"not"):
             return False
         self.at_once += 1
@@ -42,11 +45,18 @@ class Echo:
         self.loop = asyncio.get_running_loop()
         if self.held is not None:
             self.held.append(answer)
+        elif body.startswith(b"watched"):
+            timer = self.loop.call_later(0.1, answer)
+            return functools.partial(self._drop, timer)
         elif body.startswith(b"later"):
             self.loop.call_later(0.02, answer)
         else:
             answer()
         return True
+
+    def _drop(self, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self.dropped += 1
 
     def release(self) -> None:
         for answer in self.held or []:
@@ -368,3 +378,20 @@ def test_uvicorns_protocol_has_what_ours_uses():
         "data_received",
     ):
         assert callable(getattr(HttpToolsProtocol, name, None)), f"uvicorn's protocol has no {name}()"
+
+
+def test_client_that_goes_before_its_response_is_told_of_once(echo):
+    counted, server = echo
+    with connect(server) as connection:
+        connection.sendall(post(b"watched") + post(b"behind it"))
+        eventually(lambda: counted.at_once == 1)
+    eventually(lambda: counted.dropped == 1)
+
+
+def test_client_that_goes_after_its_response_is_not_told_of(echo):
+    counted, server = echo
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post(b"watched"))
+        assert read_response(file).endswith(b"watched")
+    assert exchange(server, post(b"next"))[0].endswith(b"next")
+    assert counted.dropped == 0
