@@ -16,6 +16,7 @@ from app.settings import SettingsError, add_settings_flags, load_settings
 from training import TOLD
 
 if TYPE_CHECKING:
+    from benchmarks.serve import Options
     from training.config import Preset
     from training.seeds import End
     from training.trainer import Trainer
@@ -540,6 +541,7 @@ def _add_bench(commands: Commands) -> None:
     _add_bench_kernels(benchmarks)
     _add_bench_training(benchmarks)
     _add_bench_serve(benchmarks)
+    _add_bench_peers(benchmarks)
     _add_bench_served_steps(benchmarks)
     _add_bench_durability(benchmarks)
     _add_bench_sessions(benchmarks)
@@ -602,9 +604,24 @@ def _bench_training(options: argparse.Namespace) -> int:
 
 def _add_bench_serve(benchmarks: Commands) -> None:
     parser = _add(benchmarks, "serve", "What a served request costs, by each way to the server, beside the floors.")
-    _add_served_model(parser)
     parser.add_argument("--paths", nargs="+", choices=SERVED_PATHS, default=SERVED_PATHS, help="which ways")
-    parser.add_argument("--connections", type=_positive, nargs="+", default=[1, 32, 256, 1000], help="at a time")
+    parser.add_argument("--idle", type=_positive, metavar="N", help="measure N idle WebSockets in place of all else")
+    _add_serve_options(parser, connections=[1, 32, 256, 1000])
+    parser.set_defaults(run=_bench_serve)
+
+
+def _add_bench_peers(benchmarks: Commands) -> None:
+    parser = _add(benchmarks, "peers", "Steps of sessions served by Engram and by other servers, to the same requests.")
+    parser.add_argument(
+        "--packages", type=Path, metavar="DIR", help="where LitServe and Ray Serve are (default: beside Engram)"
+    )
+    _add_serve_options(parser, connections=[1, 32, 256])
+    parser.set_defaults(run=_bench_peers)
+
+
+def _add_serve_options(parser: argparse.ArgumentParser, connections: Sequence[int]) -> None:
+    _add_served_model(parser)
+    parser.add_argument("--connections", type=_positive, nargs="+", default=connections, help="at a time")
     parser.add_argument(
         "--durability",
         nargs="+",
@@ -623,11 +640,10 @@ def _add_bench_serve(benchmarks: Commands) -> None:
         help="also requests at fixed times: so many percent of the rate, as in 50 80 95",
     )
     parser.add_argument("--triton", type=Path, metavar="DIR", help="also NVIDIA Triton, which a package put there")
-    parser.add_argument("--idle", type=_positive, metavar="N", help="measure N idle WebSockets in place of all else")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="also Engram of another checkout, built, in DIR")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to a JSON file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the processor time of a request, as PNG")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the servers write meanwhile (default: .)")
-    parser.set_defaults(run=_bench_serve)
 
 
 def _bench_serve(options: argparse.Namespace) -> int:
@@ -636,22 +652,36 @@ def _bench_serve(options: argparse.Namespace) -> int:
     if options.idle:
         idle.run(options.checkpoints, options.model, options.idle, options.data_root, options.command_line)
         return 0
-    run(
-        options.checkpoints,
-        options.model,
-        options.paths,
-        options.connections,
-        options.durability,
-        options.rounds,
-        options.seconds,
-        options.open_loop,
-        options.data_root,
-        options.command_line,
-        options.json,
-        options.plot,
-        options.triton,
-    )
+    run(_serve_options(options), options.paths)
     return 0
+
+
+def _bench_peers(options: argparse.Namespace) -> int:
+    from benchmarks.serve import run_peers
+
+    run_peers(_serve_options(options, packages=options.packages))
+    return 0
+
+
+def _serve_options(options: argparse.Namespace, packages: Path | None = None) -> "Options":
+    from benchmarks.serve import Options
+
+    return Options(
+        checkpoints=options.checkpoints,
+        model=options.model,
+        connections=options.connections,
+        durabilities=options.durability,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        percents=options.open_loop,
+        data_root=options.data_root,
+        command=options.command_line,
+        json_file=options.json,
+        plot_file=options.plot,
+        triton=options.triton,
+        packages=packages,
+        before=options.before,
+    )
 
 
 def _add_bench_served_steps(benchmarks: Commands) -> None:

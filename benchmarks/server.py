@@ -91,7 +91,7 @@ def running(command: Sequence[str]) -> Iterator[Server]:
     """Run a server that says on stderr where it listens, in words such as: on http://127.0.0.1:8000 in, or (."""
     with (
         tempfile.NamedTemporaryFile() as log,
-        subprocess.Popen(command, stderr=log.fileno()) as process,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log.fileno()) as process,
     ):
         try:
             while not (found := re.search(r"(?:look at|on) http://(\S+) ", Path(log.name).read_text())):

@@ -4,10 +4,13 @@
     picows_echo     the same frames by picows, a WebSocket server in C
     plain           FastAPI, the torch model, a dictionary of states: what one writes in an hour
     triton          NVIDIA Triton with its Python back end and the torch model
+    litserve        LitServe with one worker and the torch model
+    ray_serve       Ray Serve with one replica and the torch model
 
 Each takes a free port of 127.0.0.1 and says on stderr which.
 """
 
+import socket
 from typing import Any
 
 import uvicorn
@@ -24,3 +27,11 @@ def serve(app: Any) -> None:
         access_log=False,
         log_level="info",
     )
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now, for a server that cannot choose one itself and tell it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -7,7 +7,6 @@ puts there: a server for CPUs, of which pytriton's own Python is not used.
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from benchmarks.floors import free_port
 from models.manifest import read_manifest
 
 RECIPE = "pip install --no-deps --target {directory} nvidia-pytriton==0.7.0"
@@ -85,11 +85,9 @@ def start(server: Path, root: Path, port: int) -> "subprocess.Popen[bytes]":
 def main(checkpoint: Path, directory: Path, sessions: int) -> int:
     """Run Triton until a signal, and return its exit status."""
     server = tritonserver(directory)
-    with tempfile.TemporaryDirectory() as root, socket.socket() as free:
+    with tempfile.TemporaryDirectory() as root:
         prepare(checkpoint, server, sessions, Path(root))
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+        port = free_port()
         with start(server, Path(root), port) as process:
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
             while process.poll() is None and not _is_ready(port):

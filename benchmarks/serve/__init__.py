@@ -1,63 +1,103 @@
-"""What a served step costs: `engram bench serve`. paths.py says by which ways, servers.py beside what."""
+"""What a served step costs: `engram bench serve` and `peers`. paths.py says by which ways, servers.py beside what."""
 
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve.measuring import Compared, Plan
-from benchmarks.serve.paths import PATHS
+from benchmarks.serve.measuring import Compared, Plan, check_all
+from benchmarks.serve.paths import BESIDE_PEERS, PATHS, ServedPath
 from benchmarks.serve.servers import chosen_servers, running_servers, told_commands
 from benchmarks.serve.setting import Setting, allow_connections, heading
-from benchmarks.serve.tables import OPEN_LOOP, RATIOS, SERVED, Report
-from benchmarks.table import print_table
+from benchmarks.serve.tables import CHANGED, OPEN_LOOP, PEERS, RATIOS, SERVED, Report
+from benchmarks.table import Table, print_table
 
 
-def run(
-    checkpoints: Path,
-    model: str,
-    paths: Sequence[str],
-    connections: Sequence[int],
-    durabilities: Sequence[str],
-    rounds: int,
-    seconds: float,
-    percents: Sequence[float],
-    data_root: Path | None,
-    command: str,
-    json_file: Path | None = None,
-    plot_file: Path | None = None,
-    triton: Path | None = None,
-) -> None:
-    """Print the tables of some paths at each number of connections.
+@dataclass(frozen=True)
+class Options:
+    """What both benchmarks may be told.
 
     percents: shares of the closed loop's rate at which the open loop is measured too. data_root: where the servers'
     data directories go for the time of the run, if not below the current directory. command: how this was started.
-    json_file, plot_file: where all figures, and a plot, go too. triton: where the package with Triton is, if it is to
-    be measured too. Raises WrongOutputs where a server answers what it should not, or loses a step, FileNotFoundError
-    where there is no Triton, TooManyConnections, LoadFailed.
+    json_file, plot_file: where all figures, and a plot, go too. triton, packages: where the packages with Triton, and
+    with LitServe and Ray Serve, are, if they are to be measured too. before: another checkout of Engram, to be measured
+    too.
     """
-    if plot_file:
+
+    checkpoints: Path
+    model: str
+    connections: Sequence[int]
+    durabilities: Sequence[str]
+    rounds: int
+    seconds: float
+    percents: Sequence[float]
+    data_root: Path | None
+    command: str
+    json_file: Path | None = None
+    plot_file: Path | None = None
+    triton: Path | None = None
+    packages: Path | None = None
+    before: Path | None = None
+
+
+def run(options: Options, paths: Sequence[str]) -> None:
+    """Print the tables of some paths at each number of connections, beside the floors. Raises as `run_peers` does."""
+    _run(options, [PATHS[name] for name in paths], SERVED, [RATIOS])
+
+
+def run_peers(options: Options) -> None:
+    """Print the table of servers of others at each number of connections.
+
+    Raises WrongOutputs where a server answers what it should not, or loses a step, FileNotFoundError where a directory
+    does not have what it should, TooManyConnections, LoadFailed.
+    """
+    _run(options, [BESIDE_PEERS], PEERS, [])
+
+
+def _run(
+    options: Options, paths: Sequence[ServedPath], measured: Table[Report], derived: Sequence[Table[Report]]
+) -> None:
+    if options.plot_file:
         from benchmarks.serve.plot import plot  # needs matplotlib: told before anything is measured
-    allow_connections(max(connections))
-    chosen = [PATHS[name] for name in paths]
-    with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
-        sessions = max(max(path.counts(connections), default=1) * max(1, path.sessions) for path in chosen)
-        setting = Setting(checkpoints, model, sessions, Path(directory), triton)
-        names, left_out = chosen_servers(durabilities, [name for path in chosen for name in path.beside], triton)
-        head = [*heading(command), f"Medians of {rounds} rounds of {seconds:g} s for each; all share the cores.", ""]
-        head += [*(f"- {path.name}: {path.about}" for path in chosen), *told_commands(names, setting), *left_out]
+    allow_connections(max(options.connections))
+    with tempfile.TemporaryDirectory(dir=options.data_root or Path.cwd()) as directory:
+        setting = _setting(options, paths, Path(directory))
+        names, left_out = chosen_servers(
+            options.durabilities, [name for path in paths for name in path.beside], setting
+        )
+        head = [*heading(options.command), _told_rounds(options), *_told_servers(paths, names, setting), *left_out]
         print(*head, sep="\n", flush=True)
         with running_servers(names, setting) as servers:
-            report = Report(Plan(setting, servers, chosen, connections, rounds, seconds, percents))
-            print_table("serve", SERVED, report)
-    print_table("ratios", RATIOS, report)
-    if percents:
-        print_table("open loop", OPEN_LOOP, report)
-    if json_file:
-        json_file.write_text(json.dumps({"setting": head, "results": list(map(told, report.results))}, indent=2))
-    if plot_file:
-        plot(report.results, plot_file)
+            plan = Plan(setting, servers, paths, options.connections, options.rounds, options.seconds, options.percents)
+            for line in check_all(plan):
+                print(line, flush=True)
+                head.append(line)
+            report = Report(plan)
+            print_table("serve", measured, report)
+    for table in (*derived, *([CHANGED] if options.before else []), *([OPEN_LOOP] if options.percents else [])):
+        print_table(table.title, table, report)
+    if options.json_file:
+        options.json_file.write_text(
+            json.dumps({"setting": head, "results": list(map(told, report.results))}, indent=2)
+        )
+    if options.plot_file:
+        plot(report.results, options.plot_file)
+
+
+def _setting(options: Options, paths: Sequence[ServedPath], data: Path) -> Setting:
+    sessions = max(max(path.counts(options.connections), default=1) * max(1, path.sessions) for path in paths)
+    places = options.triton, options.packages, options.before
+    return Setting(options.checkpoints, options.model, sessions, data, *places)
+
+
+def _told_rounds(options: Options) -> str:
+    return f"Medians of {options.rounds} rounds of {options.seconds:g} s for each; all share the cores.\n"
+
+
+def _told_servers(paths: Sequence[ServedPath], names: Sequence[str], setting: Setting) -> list[str]:
+    return [*(f"- {path.name}: {path.about}" for path in paths), *told_commands(names, setting)]
 
 
 def told(compared: Compared) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgpack
 import numpy as np
 import orjson
-from websockets.sync.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from app.backends.base import Array
@@ -24,6 +25,15 @@ ECHO = "echo"
 """The server beside which ratios are told."""
 
 TRITON_TARGET = "/v2/models/engram/infer"
+
+LITSERVE_TARGET = "/predict"
+
+UNKNOWN = (403, 404)
+"""How a server refuses a path that it does not have; 403 a WebSocket's."""
+
+
+class UnknownPath(WrongOutputs):
+    """The server does not have the path."""
 
 
 class Asked(NamedTuple):
@@ -65,6 +75,11 @@ class ServedPath:
         """Return the way to the same steps of Triton."""
         return replace(self, target=TRITON_TARGET, encode=_triton_step, decode=_triton_outputs)
 
+    @property
+    def for_litserve(self) -> "ServedPath":
+        """Return the way to the same steps of LitServe."""
+        return replace(self, target=LITSERVE_TARGET, encode=_litserve_step)
+
     def request(self, asked: Asked) -> Request:
         """Return what a connection sends again and again."""
         target = self.target.format(
@@ -88,19 +103,28 @@ def _post(connection: http.client.HTTPConnection, path: ServedPath, request: Req
     answer = connection.getresponse()
     body = answer.read()
     if answer.status != 200:
-        raise WrongOutputs(f"not timed, {path.name}: POST {request.path} answered {answer.status}: {body[:300]!r}")
+        told = f"not timed, {path.name}: POST {request.path} answered {answer.status}: {body[:300]!r}"
+        raise UnknownPath(told) if answer.status in UNKNOWN else WrongOutputs(told)
     return body
 
 
 def _stream_each(server: Server, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
-    url, protocols = f"ws://{server.address}{requests[0].path}", [Subprotocol(path.subprotocol)]
     answers = []
-    with connect(url, subprotocols=protocols if path.subprotocol else None, compression=None) as socket:
+    with _stream(server, path, requests[0].path) as socket:
         socket.recv()  # the greeting
         for request in requests:
             socket.send(request.payload, text=path.kind == "ws-text")
             answers.append(socket.recv(decode=False))
     return answers
+
+
+def _stream(server: Server, path: ServedPath, target: str) -> ClientConnection:
+    protocols = [Subprotocol(path.subprotocol)] if path.subprotocol else None
+    try:
+        return connect(f"ws://{server.address}{target}", subprotocols=protocols, compression=None)
+    except InvalidStatus as error:
+        told = f"not timed, {path.name}: {target} opened no WebSocket: {error}"
+        raise UnknownPath(told) if error.response.status_code in UNKNOWN else WrongOutputs(told) from error
 
 
 # How requests are written and answers are read
@@ -119,6 +143,11 @@ def _triton_step(asked: Asked) -> bytes:
 
 def _triton_outputs(answer: bytes) -> Array:
     return np.array([[orjson.loads(answer)["outputs"][0]["data"]]], np.float32)
+
+
+def _litserve_step(asked: Asked) -> bytes:
+    asks = {"session": asked.sessions[0], "inputs": asked.inputs[0]}
+    return orjson.dumps(asks, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _json_steps(asked: Asked) -> bytes:
@@ -239,3 +268,6 @@ PATHS = {
         ),
     )
 }
+
+BESIDE_PEERS = replace(PATHS["post"], beside=("plain", "triton", "litserve", "ray", "ceiling"))
+"""The way by which `engram bench peers` asks servers of others for the same steps."""

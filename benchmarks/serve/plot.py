@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,7 +31,7 @@ def _draw(axes: Axes, results: Sequence[Compared]) -> None:
         below = [median - min(rounds) for median, rounds in zip(medians, cpus, strict=True)]
         above = [max(rounds) - median for median, rounds in zip(medians, cpus, strict=True)]
         numbers = [compared.connections for compared in results]
-        color = f"C{list(SERVERS).index(name)}"  # the same in every part
+        color = color_sequences["tab20"][list(SERVERS).index(name)]  # the same in every part
         axes.errorbar(numbers, medians, [below, above], marker="o", capsize=3, color=color, label=name)
     axes.set(title=results[0].path.about, xlabel="connections", ylabel="server's CPU, µs a request")
     axes.set(xscale="log", yscale="log")

@@ -1,9 +1,9 @@
 """The servers that are measured: Engram, and those beside it. Each is a process of its own."""
 
 import http.client
-import importlib.util
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -33,12 +33,15 @@ class Candidate:
     durability: str = ""
     needs: tuple[str, ...] = ()
     """Packages without which it is left out."""
+    recipe: str = ""
+    """How to get what it needs, if not by the names of the packages."""
     asked: Callable[[ServedPath], ServedPath] = lambda path: path
     """How it is asked on a path."""
 
-    @property
-    def missing(self) -> list[str]:
-        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+    def remedy(self, setting: Setting) -> str:
+        """Return how to get what is missing here, or nothing."""
+        missing = [name for name in self.needs if not setting.has(name)]
+        return (self.recipe or f"pip install {' '.join(missing)}") if missing else ""
 
 
 def _floor(name: str) -> Callable[[Setting], Sequence[str]]:
@@ -59,11 +62,59 @@ def _triton(setting: Setting) -> Sequence[str]:
     return sys.executable, "-m", "benchmarks.floors.triton", *words
 
 
+def _peer(name: str) -> Callable[[Setting], Sequence[str]]:
+    def command(setting: Setting) -> Sequence[str]:
+        path = ["env", f"PYTHONPATH={setting.packages.resolve()}"] if setting.packages else []
+        return *path, sys.executable, "-m", f"benchmarks.floors.{name}", str(setting.checkpoint), str(setting.sessions)
+
+    return command
+
+
+def _before(durability: str) -> Callable[[Setting], Sequence[str]]:
+    def command(setting: Setting) -> Sequence[str]:
+        assert setting.before, "it is left out where there is none"
+        path = ["env", f"PYTHONPATH={setting.before.resolve()}", str(python_of(setting.before)), "-P"]
+        data = setting.data / (BEFORE + durability)
+        return *path, *_served(setting, data), "--durability", durability
+
+    return command
+
+
+def _served(setting: Setting, data: Path) -> Sequence[str]:
+    places = "--checkpoints", str(setting.checkpoints), "--data", str(data)
+    return "-m", "app.cli", "serve", "--port", "0", *places, *setting.flags
+
+
+def python_of(checkout: Path) -> Path:
+    """Return the Python that runs another checkout: its own where it has one, else this."""
+    own = checkout.resolve() / ".venv" / "bin" / "python"
+    return own if own.is_file() else Path(sys.executable)
+
+
+def require_engram(checkout: Path) -> None:
+    """Raise FileNotFoundError unless there is a checkout of Engram whose kernels are built."""
+    script = "from models.kernels.library import library; found = library(); print(found.path if found else '')"
+    command = ["env", f"PYTHONPATH={checkout.resolve()}", str(python_of(checkout)), "-P", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not (checkout / "app" / "cli.py").is_file():
+        raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
+    if not done.stdout.startswith(str(checkout.resolve())):
+        remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m models.kernels.build)"
+        why = (done.stderr.strip().splitlines() or ["none are there"])[-1]
+        raise FileNotFoundError(f"--before: {checkout} has no kernels to run, {why}; build them: {remedy}")
+
+
 def _ceiling(_: Setting) -> Sequence[str]:
     return str(program()), "echo"
 
 
 TRITON = "triton"
+
+BEFORE = "before-"
+"""And a durability: Engram of another checkout."""
+
+PEERS_RECIPE = "pip install --target DIR -c constraints.txt litserve==0.2.19 'ray[serve]==2.60.0', then --packages DIR"
+"""Without torch, which neither asks for, and with the versions of all else that Engram has."""
 
 SERVERS = {
     "ack": Candidate("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
@@ -84,7 +135,32 @@ SERVERS = {
         needs=("torch",),
         asked=lambda path: path.for_triton,
     ),
+    "litserve": Candidate(
+        "LitServe, one worker, torch, batches of what comes within 1 ms, fast_queue; the session is in the body",
+        answers="outputs",
+        command=_peer("litserve"),
+        needs=("litserve", "torch"),
+        recipe=PEERS_RECIPE,
+        asked=lambda path: path.for_litserve,
+    ),
+    "ray": Candidate(
+        "Ray Serve, one replica, torch, serve.batch of all that is there, RAY_SERVE_THROUGHPUT_OPTIMIZED, asked at the "
+        "replica (direct ingress)",
+        answers="outputs",
+        command=_peer("ray_serve"),
+        needs=("ray", "torch"),
+        recipe=PEERS_RECIPE,
+    ),
     "ceiling": Candidate("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
+    **{
+        BEFORE + durability: Candidate(
+            f"Engram of the checkout of --before, --durability {durability}",
+            answers="outputs",
+            command=_before(durability),
+            durability=durability,
+        )
+        for durability in ("ack", "none", "interval")
+    },
 }
 
 
@@ -98,10 +174,16 @@ class Running:
     model: str
     input_size: int
     steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    """The names of the paths that it does not have."""
 
     @property
     def is_engram(self) -> bool:
         return bool(self.candidate.durability)
+
+    @property
+    def is_before(self) -> bool:
+        return self.name.startswith(BEFORE)
 
     def sessions(self, count: int) -> list[str]:
         """Return so many sessions, the same at every call."""
@@ -192,23 +274,33 @@ def told_commands(names: Sequence[str], setting: Setting) -> Iterator[str]:
         if candidate.command is None:
             words = ["engram", "serve", *setting.flags, "--durability", candidate.durability]
         else:
-            words = [Path(word).name if Path(word).is_absolute() else word for word in candidate.command(setting)]
+            words = list(map(_shown, candidate.command(setting)))
         yield f"- {name}: {candidate.about}; `{shlex.join(words)}`"
 
 
-def chosen_servers(
-    durabilities: Sequence[str], beside: Sequence[str], triton: Path | None
-) -> tuple[list[str], list[str]]:
-    """Return the servers to run, and a line for each that is left out. Raises FileNotFoundError for Triton."""
+def _shown(word: str) -> str:
+    """Return a word of a command without the directories of this machine, as in PYTHONPATH=/here/peers."""
+    name, equals, value = word.rpartition("=")
+    return name + equals + (Path(value).name if Path(value).is_absolute() else value)
+
+
+def chosen_servers(durabilities: Sequence[str], beside: Sequence[str], setting: Setting) -> tuple[list[str], list[str]]:
+    """Return the servers to run, and a line for each that is left out.
+
+    Raises FileNotFoundError where Triton or another checkout is not in the directory that is to have it.
+    """
     names, told = list(durabilities), []
     for name in dict.fromkeys(beside):
-        missing = SERVERS[name].missing
-        if missing:
-            told.append(f"- {name}: left out; pip install {' '.join(missing)}")
-        elif name == TRITON and triton is None:
-            told.append(f"- {name}: left out; {RECIPE.format(directory='DIR')}, then --triton DIR")
+        remedy = SERVERS[name].remedy(setting)
+        if not remedy and name == TRITON and setting.triton is None:
+            remedy = f"{RECIPE.format(directory='DIR')}, then --triton DIR"
+        if remedy:
+            told.append(f"- {name}: left out; {remedy}")
         else:
             names.append(name)
-    if triton:
-        tritonserver(triton)
+    if setting.triton:
+        tritonserver(setting.triton)
+    if setting.before:
+        require_engram(setting.before)
+        names.append(BEFORE + durabilities[0])
     return names, told

@@ -1,7 +1,9 @@
 """What a run serves and on what: the first lines of every report, and the limits of this system."""
 
 import resource
+import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from benchmarks.machine import load_average, machine, versions
@@ -19,7 +21,9 @@ class TooManyConnections(ValueError):
 class Setting:
     """What servers serve, to how many sessions at a time.
 
-    data: a directory for what they keep. triton: where the package with Triton is, if it is to be measured.
+    data: a directory for what they keep. triton: where the package with Triton is, if it is to be measured. packages:
+    where those of LitServe and Ray Serve are, if not beside Engram's. before: another checkout of Engram, to be
+    measured too.
     """
 
     checkpoints: Path
@@ -27,6 +31,8 @@ class Setting:
     sessions: int
     data: Path
     triton: Path | None = None
+    packages: Path | None = None
+    before: Path | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -37,6 +43,10 @@ class Setting:
         """Return Engram's: all sessions may be stepped in one batch, none is refused, and none leaves memory."""
         batch, queue, resident = (str(max(least, self.sessions)) for least in (1, 1024, 4096))
         return "--max-batch", batch, "--max-queue", queue, "--max-resident", resident
+
+    def has(self, package: str) -> bool:
+        """Return whether a package can be imported by this Python, or with `packages` before its own."""
+        return PathFinder.find_spec(package, [*map(str, filter(None, [self.packages])), *sys.path]) is not None
 
 
 def heading(command: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.serve.measuring import Compared, Plan, measure
 from benchmarks.serve.paths import ECHO
-from benchmarks.serve.servers import TRITON
+from benchmarks.serve.servers import BEFORE, TRITON
 from benchmarks.table import Row, Table, figure
 
 FIGURES = ("rate", "p50_ms", "p99_ms", "load_cpu", "cpu")
@@ -113,6 +113,68 @@ RATIOS: Table[Report] = Table(
         "Triton / Engram",
     ),
     _ratio_rows,
+)
+
+
+def _peer_rows(report: Report) -> Iterator[Row]:
+    for compared in measure(report.plan):
+        report.results.append(compared)
+        yield from (_peer_row(compared, name) for name in compared.turns)
+
+
+def _peer_row(compared: Compared, name: str) -> Row:
+    engram, turns = next(iter(compared.turns)), compared.turns[name]
+    rates = [turn.rate for turn in turns]
+    return (
+        compared.connections,
+        name,
+        compared.median(name, "rate"),
+        f"{figure(min(rates))}-{figure(max(rates))}",
+        *(compared.median(name, of) for of in ("p50_ms", "p99_ms", "load_cpu", "cpu")),
+        _cell(compared.ratio("rate", engram, name)),
+        _cell(compared.ratio("p50_ms", name, engram)),
+        _cell(compared.ratio("cpu", name, engram)),
+        sum(turn.errors for turn in turns),
+    )
+
+
+PEERS: Table[Report] = Table(
+    "One step of one session by POST",
+    "Closed loop: a connection sends its next request when it has the answer to the last. p50 and p99 in milliseconds. "
+    "CPU: microseconds of processor time for each request, of the load generator, and of the server with all its "
+    "threads and processes. Medians, and the least and the most of the rounds. Engram is the first server of each "
+    "group; ratios to it are medians of those of each round. `ceiling` is the most that the load generator can do.",
+    (
+        "connections",
+        "server",
+        "requests/s",
+        "in rounds",
+        "p50",
+        "p99",
+        "load's CPU",
+        "CPU",
+        "requests/s: Engram / this",
+        "p50: this / Engram",
+        "CPU: this / Engram",
+        "errors",
+    ),
+    _peer_rows,
+)
+
+
+def _before_rows(report: Report) -> Iterator[Row]:
+    for compared in report.results:
+        now = next(iter(compared.turns))
+        for before in (name for name in compared.turns if name.startswith(BEFORE)):
+            ratios = (compared.ratio(of, now, before) for of in ("cpu", "p50_ms", "p99_ms", "rate"))
+            yield compared.path.name, compared.connections, now, before, *map(_cell, ratios)
+
+
+CHANGED: Table[Report] = Table(
+    "Engram beside the checkout of --before",
+    "Medians of the ratios in each round, now / before. CPU: processor time of the server for each request.",
+    ("path", "connections", "now", "before", "CPU", "p50", "p99", "requests/s"),
+    _before_rows,
 )
 
 
