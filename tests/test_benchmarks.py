@@ -29,8 +29,16 @@ from benchmarks.kernels.sizes import SIZES, random_bits, random_model
 from benchmarks.load import SOURCE, LoadFailed, Request, program, running_load
 from benchmarks.peers import Peer
 from benchmarks.serve import idle, measuring, tables
-from benchmarks.serve.paths import PATHS, Asked
-from benchmarks.serve.servers import SERVERS, TRITON, Running, running_servers
+from benchmarks.serve.paths import BESIDE_PEERS, PATHS, Asked, UnknownPath
+from benchmarks.serve.servers import (
+    PEERS_RECIPE,
+    SERVERS,
+    TRITON,
+    Running,
+    chosen_servers,
+    running_servers,
+    told_commands,
+)
 from benchmarks.serve.setting import Setting
 from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
@@ -187,7 +195,8 @@ def rows_of(printed, table):
 def served_by(path):
     """Return the servers that a run measures here on a path."""
     engram_servers = ["ack", "none"] if path.sessions else ["ack"]
-    return [*engram_servers, *(name for name in path.beside if not SERVERS[name].missing and name != TRITON)]
+    here = Setting(ROOT / "checkpoints", "dnc-copy", 1, ROOT)
+    return [*engram_servers, *(name for name in path.beside if not SERVERS[name].remedy(here) and name != TRITON)]
 
 
 def test_serve_has_a_row_for_each_path_number_of_connections_and_server(serve_run):
@@ -225,6 +234,66 @@ def test_serve_writes_every_turn_as_json_and_a_plot(serve_run):
     assert turns == {(path, count, name) for path in PATHS for count in (1, 3) for name in served_by(PATHS[path])}
     assert all(len(result["turns"]) == 2 * len(served_by(PATHS[result["path"]])) + 1 for result in results)
     assert (place / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_peers_has_a_row_for_each_server_and_says_how_to_get_those_that_are_not_here(tmp_path):
+    words = ["--connections", 1, 3, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
+    done = engram("bench", "peers", *words, "--packages", tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells, here = rows_of(done.stdout, tables.PEERS), served_by(BESIDE_PEERS)
+    assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in here]
+    assert {row[-1] for row in cells} == {"0"}, "errors"
+    assert {row[8:11] == ["1.00"] * 3 for row in cells if row[1] == "ack"} == {True}
+    assert all(f"\n- {name}: " in done.stdout for name in BESIDE_PEERS.beside)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_peer_that_is_not_here_is_left_out_with_the_command_that_brings_it(setting, tmp_path):
+    names, told = chosen_servers(["ack"], ["litserve", "ray"], setting)
+    assert names == ["ack"]
+    assert told == [f"- {name}: left out; {PEERS_RECIPE}" for name in ("litserve", "ray")]
+    for package in ("litserve", "ray"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    with_packages = dataclasses.replace(setting, packages=tmp_path)
+    assert chosen_servers(["ack"], ["litserve", "ray"], with_packages) == (["ack", "litserve", "ray"], [])
+    [line] = told_commands(["ray"], with_packages)
+    assert f"`env PYTHONPATH={tmp_path.name} python -m benchmarks.floors.ray_serve dnc-copy 4`" in line
+
+
+def test_another_checkout_is_measured_beside_this_one(tmp_path):
+    words = ["--paths", "post", "infer", "--connections", 1, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
+    done = engram("bench", "serve", *words, "--durability", "ack", "--before", ROOT)
+    assert done.returncode == 0, done.stderr
+    servers = [row[:3] for row in rows_of(done.stdout, tables.SERVED)]
+    assert [[path, "1", "before-ack"] for path in ("post", "infer")] == [row for row in servers if "before" in row[2]]
+    cells = rows_of(done.stdout, tables.CHANGED)
+    assert [row[:4] for row in cells] == [[path, "1", "ack", "before-ack"] for path in ("post", "infer")]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["post", "streams"])
+def test_path_that_the_checkout_does_not_have_is_left_out_and_one_of_this_is_refused(setting, path):
+    gone = dataclasses.replace(PATHS[path], target="/no/such" + PATHS[path].target)
+    with running_servers(["none"], setting) as servers:
+        before = dataclasses.replace(servers["none"], name="before-none")
+        plan = measuring.Plan(setting, {"before-none": before}, [gone], [1], 1, 0.1, [])
+        assert list(measuring.check_all(plan)) == [f"- before-none: left out on {path}, a path that it does not have"]
+        assert plan.names(gone) == []
+        with pytest.raises(UnknownPath, match=f"not timed, {path}: "):
+            list(measuring.check_all(dataclasses.replace(plan, servers=servers)))
+
+
+def test_directory_without_a_checkout_or_without_kernels_is_told_before_anything_is_measured(tmp_path, capsys):
+    words = ["bench", "serve", "--before", str(tmp_path), "--data-root", str(tmp_path)]
+    assert cli.main(words) == 1
+    assert f"--before: {tmp_path} is no checkout of Engram; git worktree add DIR COMMIT" in capsys.readouterr().err
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "cli.py").touch()
+    assert cli.main(words) == 1
+    printed = capsys.readouterr()
+    assert re.search(r"has no kernels to run, .*; build them: \(cd .* -m models\.kernels\.build\)", printed.err)
+    assert printed.out == ""
 
 
 def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsys):
@@ -281,6 +350,12 @@ def test_performance_page_has_the_tables_of_serving_as_they_are_printed_now():
     printed = page.split("<!-- engram bench serve -->")[1].split("<!-- end -->")[0]
     assert all(table.head() in printed for table in (tables.SERVED, tables.RATIOS, tables.OPEN_LOOP, idle.IDLE))
     assert {row[0] for row in rows_of(printed, tables.RATIOS)} == set(PATHS)
+
+
+def test_performance_page_has_the_table_beside_other_servers_as_it_is_printed_now():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    printed = page.split("<!-- engram bench peers -->")[1].split("<!-- end -->")[0]
+    assert {row[1] for row in rows_of(printed, tables.PEERS)} == {"ack", "none", *BESIDE_PEERS.beside}
 
 
 def test_performance_page_has_the_table_of_fairness():
@@ -771,7 +846,7 @@ def test_command_line_offers_what_there_is():
     assert tuple(SIZES) == cli.KERNEL_SIZES
     assert set(cli.SERVED_BACKENDS) == set(server.BACKENDS)
     assert tuple(PATHS) == cli.SERVED_PATHS
-    assert set(cli.SERVED_DURABILITIES) == {name for name, candidate in SERVERS.items() if candidate.durability}
+    assert set(cli.SERVED_DURABILITIES) == {candidate.durability for candidate in SERVERS.values()} - {""}
 
 
 def test_missing_public_implementation_is_told_before_anything_is_measured(tmp_path, capsys, threads):

@@ -11,6 +11,8 @@ Each takes a free port of 127.0.0.1 and says on stderr which.
 """
 
 import socket
+import urllib.error
+import urllib.request
 from typing import Any
 
 import uvicorn
@@ -27,6 +29,15 @@ def serve(app: Any) -> None:
         access_log=False,
         log_level="info",
     )
+
+
+def is_ready(port: int, path: str) -> bool:
+    """Return whether a server of 127.0.0.1 answers a GET with 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError):
+        return False
 
 
 def free_port() -> int:

@@ -6,17 +6,19 @@ processes (`fast_queue`). The session is named in the body, as LitServe hands no
 
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import litserve
 import torch
 
-from benchmarks.floors import free_port
+from benchmarks.floors import free_port, is_ready
 from benchmarks.floors.batches import Batches
 
 BATCH_TIMEOUT = 0.001
-"""Seconds. With 0 the worker asks its queue again and again, and takes a core for it."""
+"""Seconds. Less is sooner for one client, and slower for 32, for whom the worker then has no core left."""
 
 
 class Steps(litserve.LitAPI):  # type: ignore[misc]
@@ -43,8 +45,23 @@ class Steps(litserve.LitAPI):  # type: ignore[misc]
         return {"outputs": [output]}
 
 
-if __name__ == "__main__":
+def tell_when_ready(port: int) -> None:
+    """Say where LitServe is as soon as its processes are there: it says so itself when none is yet."""
+    while not is_ready(port, "/health"):
+        time.sleep(0.1)
+    sys.stderr.write(f"LitServe is on http://127.0.0.1:{port} (end it by a signal)\n")
+
+
+def main(checkpoint: Path, sessions: int) -> None:
+    """Run LitServe until a signal."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its processes would go on
-    steps = Steps(Path(sys.argv[1]), max_batch_size=int(sys.argv[2]), batch_timeout=BATCH_TIMEOUT)
+    port = free_port()
+    threading.Thread(target=tell_when_ready, args=[port], daemon=True).start()
+    steps = Steps(checkpoint, max_batch_size=sessions, batch_timeout=BATCH_TIMEOUT)
     server = litserve.LitServer(steps, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True)
-    server.run(host="127.0.0.1", port=free_port(), num_api_servers=1, generate_client_file=False, access_log=False)
+    options = {"num_api_servers": 1, "generate_client_file": False, "access_log": False, "log_level": "warning"}
+    server.run(host="127.0.0.1", port=port, **options)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -12,11 +12,9 @@ import sys
 import sysconfig
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from benchmarks.floors import free_port
+from benchmarks.floors import free_port, is_ready
 from models.manifest import read_manifest
 
 RECIPE = "pip install --no-deps --target {directory} nvidia-pytriton==0.7.0"
@@ -90,19 +88,11 @@ def main(checkpoint: Path, directory: Path, sessions: int) -> int:
         port = free_port()
         with start(server, Path(root), port) as process:
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-            while process.poll() is None and not _is_ready(port):
+            while process.poll() is None and not is_ready(port, "/v2/models/engram/ready"):
                 time.sleep(0.1)
             if process.poll() is None:
                 sys.stderr.write(f"Triton is on http://127.0.0.1:{port} (end it by a signal)\n")
         return process.returncode
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/engram/ready") as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError):
-        return False
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgpack
 import numpy as np
 import orjson
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from app.backends.base import Array
@@ -28,8 +28,8 @@ TRITON_TARGET = "/v2/models/engram/infer"
 
 LITSERVE_TARGET = "/predict"
 
-UNKNOWN = (403, 404)
-"""How a server refuses a path that it does not have; 403 a WebSocket's."""
+UNKNOWN = (403, 404, 4404)
+"""How a server refuses a path that it does not have; 403 and 4404 a WebSocket's."""
 
 
 class UnknownPath(WrongOutputs):
@@ -109,22 +109,27 @@ def _post(connection: http.client.HTTPConnection, path: ServedPath, request: Req
 
 
 def _stream_each(server: Server, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
-    answers = []
-    with _stream(server, path, requests[0].path) as socket:
+    try:
+        return _stream(f"ws://{server.address}{requests[0].path}", path, requests)
+    except (InvalidStatus, ConnectionClosed) as error:
+        told = f"not timed, {path.name}: the WebSocket {requests[0].path} failed: {error}"
+        raise UnknownPath(told) if _status(error) in UNKNOWN else WrongOutputs(told) from error
+
+
+def _status(error: InvalidStatus | ConnectionClosed) -> int | None:
+    if isinstance(error, InvalidStatus):
+        return error.response.status_code
+    return error.rcvd.code if error.rcvd else None
+
+
+def _stream(url: str, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
+    answers, protocols = [], [Subprotocol(path.subprotocol)] if path.subprotocol else None
+    with connect(url, subprotocols=protocols, compression=None) as socket:
         socket.recv()  # the greeting
         for request in requests:
             socket.send(request.payload, text=path.kind == "ws-text")
             answers.append(socket.recv(decode=False))
     return answers
-
-
-def _stream(server: Server, path: ServedPath, target: str) -> ClientConnection:
-    protocols = [Subprotocol(path.subprotocol)] if path.subprotocol else None
-    try:
-        return connect(f"ws://{server.address}{target}", subprotocols=protocols, compression=None)
-    except InvalidStatus as error:
-        told = f"not timed, {path.name}: {target} opened no WebSocket: {error}"
-        raise UnknownPath(told) if error.response.status_code in UNKNOWN else WrongOutputs(told) from error
 
 
 # How requests are written and answers are read
