@@ -93,11 +93,11 @@ def python_of(checkout: Path) -> Path:
 
 def require_engram(checkout: Path) -> None:
     """Raise FileNotFoundError unless there is a checkout of Engram whose kernels are built."""
+    if not (checkout / "app" / "cli.py").is_file():
+        raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
     script = "from models.kernels.library import library; found = library(); print(found.path if found else '')"
     command = ["env", f"PYTHONPATH={checkout.resolve()}", str(python_of(checkout)), "-P", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True)
-    if not (checkout / "app" / "cli.py").is_file():
-        raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
     if not done.stdout.startswith(str(checkout.resolve())):
         remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m models.kernels.build)"
         why = (done.stderr.strip().splitlines() or ["none are there"])[-1]
