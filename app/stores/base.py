@@ -21,7 +21,7 @@ EndReason = Literal["deleted", "expired", "lost in a restart", "lost in a failur
 class Entry(NamedTuple):
     """A request's steps, as they go into the log: a tape's steps from `step` on, `steps` of them.
 
-    epoch: of the claim under which they were computed. inputs: float32 [steps, input_size], little-endian.
+    epoch: of the claim under which they were computed. inputs: as `app.dtypes.pack` encodes them.
     seq: of the frame, if it was one. branch: the tape that the session was on, where this begins another at `step`.
     """
 
