@@ -69,6 +69,15 @@ def pack(inputs: Array, form: Form | None) -> bytes:
     return steps.tobytes()
 
 
+def packed_bytes(inputs: Array, form: Form | None) -> int:
+    """Return how many bytes `pack` gives."""
+    if form is None:
+        return inputs.nbytes
+    if form.dtype == "float16":
+        return inputs.nbytes // 2
+    return min(inputs.nbytes, len(inputs) * _int16_steps(inputs.shape[1]).itemsize)
+
+
 def unpack(data: bytes, steps: int, width: int) -> Array:
     """Return inputs of the log as float32 [steps, width]. Raises ValueError where `pack` cannot have written them."""
     size, rest = divmod(len(data), steps)

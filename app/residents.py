@@ -23,8 +23,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-ROW_BYTES = 32
+ENTRY_BYTES = 16
 """What a request's steps take in the log beside their inputs, about."""
+
+LOG_PER_STATE = 2
+"""How many times the bytes of a state the log since a snapshot has, when another one is kept that stays."""
 
 SNAPSHOT_STEPS = 1000
 """Steps after which a snapshot is kept, however small the log: so many are taken again, at most, to wake a session."""
@@ -143,7 +146,7 @@ class Residents:
             raise gone(session.id, "lost in a failure")
         session.follow(found)
         unlasting = max(0, session.step - found.kept)
-        session.logged = unlasting * (session.model.inputs.width * NUMBER_BYTES + ROW_BYTES)
+        session.logged = unlasting * (session.model.inputs.width * NUMBER_BYTES + ENTRY_BYTES)
 
     async def go_back(self, session: Session) -> None:
         """Put a session that is in no arena where the store has it. Raises SessionGone, StoreFailed."""
@@ -263,7 +266,7 @@ class Residents:
 
     async def keep_later(self, session: Session) -> None:
         """Keep a snapshot of where a session is, written while the session goes on."""
-        passing = session.logged < session.state_bytes
+        passing = not _has_long_log(session)
         with _telling(session, "no snapshot of it was kept"):
             self._keep(session, await self._packed_now(session), passing)
 
@@ -300,7 +303,7 @@ class Residents:
 
         It is to be kept when the log has outgrown the state; after many steps, a passing one, to wake the session from.
         """
-        return session.logged >= session.state_bytes or session.step - session.kept >= SNAPSHOT_STEPS
+        return _has_long_log(session) or session.step - session.kept >= SNAPSHOT_STEPS
 
     async def free(self, session: Session) -> None:
         """Give up the slot of a session that has ended, and wait until it is free, unless the engine hangs or stops."""
@@ -333,6 +336,11 @@ def _claimed(store: Store, session: str, owner: str) -> tuple[Record | EndReason
     """Claim a session, and return also what its state is computed from."""
     found = store.claim(session, owner)
     return found, beginning(store, found.tape, found.step) if isinstance(found, Record) else None
+
+
+def _has_long_log(session: Session) -> bool:
+    """Return whether the log since the last snapshot that stays has outgrown the state."""
+    return session.logged >= LOG_PER_STATE * session.state_bytes
 
 
 @contextmanager

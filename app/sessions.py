@@ -27,6 +27,7 @@ import numpy as np
 
 from app.backends.base import Array
 from app.catalogue import ModelCatalogue, ServedModel
+from app.dtypes import packed_bytes
 from app.engine.run import Outcome, Result, Run
 from app.errors import (
     EngramError,
@@ -49,7 +50,7 @@ from app.errors import (
 )
 from app.metrics import Metrics
 from app.past import Piece, resolved
-from app.residents import ROW_BYTES, Residents
+from app.residents import ENTRY_BYTES, Residents
 from app.session import Duplicate, Session, SessionInfo, Stepped, Steps, gone, info_of
 from app.snapshot import Snapshot
 from app.stores.base import EndReason, NewSession, Record, Store
@@ -936,7 +937,7 @@ def _settled(session: Session, steps: Steps, outcome: Outcome, row: int) -> Step
 def _advanced(session: Session, steps: Steps, result: Result) -> Stepped:
     """Put a session behind steps that were taken, and return their result."""
     session.advance(len(steps.inputs), steps.seq)
-    session.logged += steps.inputs.nbytes + ROW_BYTES
+    session.logged += packed_bytes(steps.inputs, steps.form) + ENTRY_BYTES
     if steps.seq is None:
         return Stepped(result, session.step)
     is_kept = _bytes(result) <= KEPT_RESULT_BYTES

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.dtypes import LARGEST_SCALE, SMALLEST_SCALE, CompactArray, Form, form_of, pack, unpack, widened
+from app.dtypes import LARGEST_SCALE, SMALLEST_SCALE, CompactArray, Form, form_of, pack, packed_bytes, unpack, widened
 
 EVERY_INT16 = np.arange(-(2**15), 2**15, dtype="<i2")
 HALVES = arrays.arrays("<f2", st.tuples(st.integers(1, 4), st.integers(1, 5)))
@@ -16,7 +16,7 @@ def check_kept(inputs: CompactArray, bytes_per_step: int) -> None:
     """Check that the log gives back inputs, [T, width], bit for bit, also those of some of the steps."""
     form, (steps, width) = form_of(inputs), inputs.shape
     data = pack(np.asarray(inputs), form)
-    assert len(data) == steps * bytes_per_step
+    assert len(data) == packed_bytes(inputs, form) == steps * bytes_per_step
     for first in range(0, steps, 1 + steps // 3):
         again = unpack(data[first * bytes_per_step :], steps - first, width)
         assert again.dtype == np.float32
