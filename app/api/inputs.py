@@ -73,13 +73,12 @@ def _pack_array(array: Array, expected: InputFormat) -> Array | None:
 
 
 def _pack_numbers(steps: list[Any], width: int) -> Array | None:
-    """`struct` refuses numbers beyond float32; the sum refuses what is no number, and shows NaN and infinities."""
+    """`struct` refuses numbers beyond float32, and the sum shows NaN and infinities."""
     for step in steps:
         if type(step) is not list or len(step) != width:
             return None
     numbers = steps[0] if len(steps) == 1 else list(itertools.chain.from_iterable(steps))
-    total = sum(numbers)
-    if type(total) not in NUMBERS or not math.isfinite(total):  # another type: of an array
+    if not NUMBERS.issuperset(map(type, numbers)) or not math.isfinite(sum(numbers)):
         return None
     sequence = np.empty((len(steps), width), np.float32)
     _packer(len(numbers)).pack_into(sequence.data, 0, *numbers)
