@@ -580,6 +580,8 @@ class SqliteStore:
                 f"{self._path}: schema {version} is an earlier version's: engram serve brings it up to date"
             )
         if version < SCHEMA_VERSION:
+            if version:
+                logger.info("%s: bringing schema %d up to date, to %d", self._path, version, SCHEMA_VERSION)
             migrate(self._database, version)
 
     def _replay(self, opens: bool) -> None:
