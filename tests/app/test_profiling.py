@@ -107,12 +107,12 @@ def test_time_of_a_thread_found_waiting_is_that_of_where_it_worked(tmp_path):
 
 def test_time_of_an_event_loop_found_waiting_is_that_of_what_it_called(tmp_path):
     async def spin_and_wait() -> None:
-        for _ in range(100):
+        for _ in range(300):
             spin(0.001)
             await asyncio.to_thread(time.sleep, 0.003)
 
     profiler = Profiler(tmp_path / "p.txt")
-    thread = threading.Thread(target=lambda: [spin_in_c() for _ in range(200)])
+    thread = threading.Thread(target=lambda: [spin_in_c() for _ in range(600)])
     thread.start()
     profiler.start()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -121,7 +121,7 @@ def test_time_of_an_event_loop_found_waiting_is_that_of_what_it_called(tmp_path)
     thread.join()
     text = (tmp_path / "p.txt").read_text()
     by_function = {stack[-1]: micro for stack, micro in read_folded(text).items() if stack[0] == "MainThread"}
-    assert by_function.get("asyncio/runners.py:Runner.run", 0) < 0.2 * sum(by_function.values())
+    assert by_function.get("asyncio/runners.py:Runner.run", 0) < 0.4 * sum(by_function.values())
 
 
 def test_thread_that_only_waits_weighs_next_to_nothing(tmp_path):
