@@ -54,6 +54,7 @@ class Twofold:
         assert not self._thread.is_alive()
 
     async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
         async with self.app.router.lifespan_context(self.app):
             await asyncio.gather(self.ours.serve(), self.uvicorns.serve())
 
@@ -221,6 +222,46 @@ def test_sequence_of_a_client_that_went_is_dropped_and_counted_as_gone(both, mon
     assert runs[0].cancelled
 
 
+@pytest.mark.parametrize("server", ["ours", "uvicorns"])
+def test_client_that_goes_from_two_pipelined_sequences_leaves_nothing_in_work(both, monkeypatch, caplog, server):
+    engine, ours = both.app.state.models.get("dnc-copy").engine, getattr(both, server)
+    held, submit = [], engine.submit
+    monkeypatch.setattr(engine, "submit", held.extend)
+    with connect(ours) as connection:
+        connection.sendall(post(sequence(), target=b"/infer") * 2)
+        eventually(lambda: held)
+    monkeypatch.undo()
+    both.loop.call_soon_threadsafe(submit, held)
+    eventually(lambda: not ours.server.server_state.connections and not ours.server.server_state.tasks)
+    eventually(lambda: engine.sequences == 0)
+    assert not caplog.records
+    assert infer(ours, sequence()).startswith(b"HTTP/1.1 200")
+
+
+def test_sequences_on_an_open_connection_start_no_task(both):
+    started = []
+    with connect(both.ours) as connection, connection.makefile("rb") as file:
+        for number in range(20):
+            if number == 1:
+                both.loop.call_soon_threadsafe(both.loop.set_task_factory, recorder_of_tasks(started))
+            connection.sendall(post(sequence(), target=b"/infer"))
+            assert read_response(file).startswith(b"HTTP/1.1 200")
+    assert started == []
+    infer(both.uvicorns, sequence())
+    both.loop.call_soon_threadsafe(both.loop.set_task_factory, None)
+    assert "RequestResponseCycle.run_asgi" in started
+
+
+def recorder_of_tasks(started: list[str]) -> Any:
+    """Return a task factory that notes what each task runs."""
+
+    def create(loop: asyncio.AbstractEventLoop, job: Any, **more: Any) -> Any:
+        started.append(job.__qualname__)
+        return asyncio.Task(job, loop=loop, **more)
+
+    return create
+
+
 def test_sequence_for_which_sessions_must_make_room_is_answered(both, monkeypatch):
     arenas = both.app.state.models.get("dnc-copy").engine._worker._arenas
     session = both.open()
@@ -354,7 +395,7 @@ def test_step_of_a_client_that_went_is_carried_out_and_counted(both):
     assert b'"step":1}' in ask(both.ours, session, BODIES["a step"][0])
     with connect(both.ours) as connection:
         connection.sendall(post(BODIES["steps"][0], target=f"/sessions/{session}/steps".encode()))
-    eventually(lambda: both.counts()[STEPS_200] == before + 2)
+    eventually(lambda: both.counts().get(STEPS_200) == before + 2)
     assert b'"step":9}' in ask(both.ours, session, BODIES["a step"][0])
 
 

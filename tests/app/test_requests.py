@@ -188,6 +188,7 @@ def test_usual_form_of_a_request_is_read_like_any_other(document, expected):
 
 ONE_UNUSUAL = [
     *(({"inputs": [[0.5, value]]}, PAIRS) for value in NUMBERS),
+    *(({"inputs": [pair]}, PAIRS) for pair in ([math.inf, -math.inf], [1e308, 1e308], [2**1023, 2**1023], [[], []])),
     *(({"inputs": form}, TOKENS) for value in SINGLE for form in ([value], [[value]], [1, value], [[1], value])),
     *(({"inputs": [[1, 2]], "trace": names}, PAIRS) for names in NAMES),
     *(({"inputs": [[1, 2]], key: value}, PAIRS) for value in COUNTS for key in ("if_step", "seq", "other")),
@@ -209,6 +210,7 @@ packed = array | st.lists(array | st.lists(array | numbers, max_size=2) | number
 @given(packed, st.sampled_from([PAIRS, TOKENS, InputFormat(1)]))
 @example([[np.zeros(1, "f4")]], InputFormat(1))
 @example([[3.4028235677973366e38, np.zeros(1, "f4")]], PAIRS)
+@example([[0.5, np.zeros(2, "f4")], [1.5, 2.5]], PAIRS)
 def test_usual_form_of_a_packed_frame_is_read_like_any_other(value, expected):
     check_usual_forms((read_frame, encode_msgpack({"inputs": value}), "engram.msgpack", expected, 3))
 
