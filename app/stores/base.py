@@ -148,7 +148,7 @@ class Store(Protocol):
         """
 
     def frame(self, tape: int, seq: int) -> Steps | None:
-        """Return the steps of a frame, where the tape has them."""
+        """Return the steps of a frame, where the tape has them and they are kept."""
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         """Put an open session at an earlier or later step of its tape."""

@@ -224,12 +224,14 @@ class SqliteStore:
 
     def frame(self, tape: int, seq: int) -> Steps | None:
         with self._reading():
+            known = self._tapes.known(tape)
+            oldest = 0 if known is None else self._tapes.oldest(known)
             for row in self._rows_backwards(tape):
                 if not is_whole_log(*row):
                     raise self._damaged_log(tape, row.step)
                 for step, steps, found, inputs in reversed([*entries_of(row)]):
                     if found is not None and found <= seq:
-                        return Steps(step, steps, inputs, seq) if found == seq else None
+                        return Steps(step, steps, inputs, seq) if found == seq and step >= oldest else None
         return None
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
@@ -582,7 +584,15 @@ class SqliteStore:
         if version < SCHEMA_VERSION:
             if version:
                 logger.info("%s: bringing schema %d up to date, to %d", self._path, version, SCHEMA_VERSION)
-            migrate(self._database, version)
+            try:
+                migrate(self._database, version)
+            except sqlite3.DatabaseError as error:
+                if type(error) is not sqlite3.DatabaseError:
+                    raise
+                raise StoreFailed(
+                    f"{self._path}: schema {version} cannot be brought up to date, and nothing in it was changed: {error}; "
+                    "serve it with the version that wrote it, or take a copy of before"
+                ) from error
 
     def _replay(self, opens: bool) -> None:
         """Fold the journal that the last store left; do not commit it where the file is to stay as it is."""

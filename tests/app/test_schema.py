@@ -9,9 +9,13 @@ from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import Retention
 from app.stores.schema import SCHEMA_VERSION
 from app.stores.sqlite import FILE, SqliteStore
+from tests.app.test_faults import PAGE
 from tests.app.test_stores import altered, found, past, problems, rows, step
 
 VERSIONS = range(2, SCHEMA_VERSION)
+
+HEADER = 100
+"""Bytes before the first page, which say among others that there is a write-ahead log."""
 
 KEPT = {
     "undone": (2, 2, 0, None, [1.0, 2.0], None),
@@ -100,3 +104,16 @@ def test_tape_of_an_earlier_version_whose_row_is_damaged_harms_the_sessions_on_i
         KEPT[name] for name in ("plain", "cut", "orphan")
     ]
     store.close()
+
+
+def test_file_with_a_page_that_cannot_be_read_is_not_migrated_and_stays_as_it_was(earlier):
+    path = earlier / FILE
+    with sqlite3.connect(path) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'log'").fetchone()
+    database.close()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * PAGE : page * PAGE] = b"\xff" * PAGE
+    path.write_bytes(data)
+    with pytest.raises(StoreFailed, match="cannot be brought up to date, and nothing in it was changed"):
+        opened(earlier)
+    assert path.read_bytes()[HEADER:] == data[HEADER:]

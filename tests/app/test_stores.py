@@ -382,6 +382,17 @@ def test_frame_is_found_by_its_number(store):
     assert store.frame(tape, 4) is None
 
 
+def test_frame_from_before_the_oldest_step_is_not_found():
+    """Its entry may be in a row with steps that are kept."""
+    store = MemoryStore(Retention(0, 1e9))
+    tape = opened(store).tape
+    for seq in range(4):
+        step(store, "a", seq, seq=seq)
+    store._fold_all()
+    store.snapshot(tape, 2, b"two", 1000.0, passing=False)
+    assert [(at.step if (at := store.frame(tape, seq)) else None) for seq in range(4)] == [None, None, 2, 3]
+
+
 def test_ended_session_is_remembered_with_its_reason(store):
     opened(store), opened(store, "b")
     store.end("a", "deleted", 1001.0)
