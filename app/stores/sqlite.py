@@ -590,8 +590,8 @@ class SqliteStore:
                 if type(error) is not sqlite3.DatabaseError:
                     raise
                 raise StoreFailed(
-                    f"{self._path}: schema {version} cannot be brought up to date, and nothing in it was changed: {error}; "
-                    "serve it with the version that wrote it, or take a copy of before"
+                    f"{self._path}: schema {version} cannot be brought up to date, and nothing in it was changed: "
+                    f"{error}; serve it with the version that wrote it, or take a copy of before"
                 ) from error
 
     def _replay(self, opens: bool) -> None:
