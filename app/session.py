@@ -112,7 +112,7 @@ class Session:
 
     The fields from `tape` to `branch` are as in its record. users: who has its turn or waits for it; watchers: who
     waits for its end. kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that
-    is not passing, counted as those of float32.
+    is not passing.
     logs: whether its steps go into the log. snapshot_seconds: if not, the seconds within which they are in a snapshot;
     None: when it leaves its arena. unlogged: its log, or its snapshot, may lack steps until it leaves its arena.
     unsaved: steps were taken since the last snapshot was; saving: the task that keeps the next one.

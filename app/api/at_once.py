@@ -16,7 +16,15 @@ from app.api.codec import PIECE_BYTES, encode_json
 from app.api.decoders import LARGE
 from app.api.problems import CLIENT_GONE, problem_response
 from app.api.requests import read_infer, read_steps
-from app.api.steps import INFER_PATH, STEPS_PATH, answer_bytes, sequence_document, steps_document, steps_of
+from app.api.steps import (
+    INFER_PATH,
+    STEPS_PATH,
+    answer_bytes,
+    sequence_document,
+    steps_document,
+    steps_of,
+    trace_of,
+)
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, unexpected_error
 from app.http_protocol import Answer, Gone, Respond, lines_of
@@ -88,9 +96,7 @@ class AnswerAtOnce:
         try:
             wanted, (inputs, batched) = read_infer(body, self._models.inputs, self._settings.max_steps, 1)
             model, memory_size = self._models.get(wanted.model), wanted.memory_size
-            model.memory.check(memory_size)
-            trace = model.traces(wanted.trace)
-            model.check_trace_bytes(trace, len(inputs[0]), memory_size)
+            trace = trace_of(model, wanted, len(inputs[0]))
             if batched or answer_bytes(model, len(inputs[0]), trace, memory_size) > PIECE_BYTES:
                 return False
         except Exception:  # the endpoint raises it again

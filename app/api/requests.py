@@ -82,8 +82,7 @@ def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int
     values = _fields(CODECS[protocol].decode(data), FrameRequest)
     sent, dtype = values["inputs"], values.get("dtype", "float32")
     inputs = parse_sequence(sent, expected, max_steps)
-    if dtype != "float32":
-        check_dtype(dtype, protocol)
+    check_dtype(dtype, protocol)
     return Frame(values.get("trace", []), values.get("seq"), dtype, form_of(sent)), inputs
 
 

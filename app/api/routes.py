@@ -51,7 +51,7 @@ from app.api.schemas import (
     StepsAnswer,
     StepsRequest,
 )
-from app.api.steps import INFER_PATH, STEPS_PATH, sequence_document, steps_document, steps_of
+from app.api.steps import INFER_PATH, STEPS_PATH, sequence_document, steps_document, steps_of, trace_of
 from app.engine.run import Result
 from app.errors import EngramError, Unavailable, UpgradeRequired
 from app.past import CHUNK_STEPS, Piece
@@ -136,9 +136,7 @@ async def infer(request: Request) -> Response:
     limits = (settings.max_steps, settings.sequences_at_once)
     wanted, (inputs, batched) = await decoders.call(read_infer, body, models.inputs, *limits)
     model = models.get(wanted.model)
-    model.memory.check(wanted.memory_size)
-    trace = model.traces(wanted.trace)
-    model.check_trace_bytes(trace, sum(map(len, inputs)), wanted.memory_size)
+    trace = trace_of(model, wanted, sum(map(len, inputs)))
     results = await unless_disconnected(request, sessions.infer(model, inputs, trace, wanted.memory_size))
     return answer_numbers(_batch(results) if batched else sequence_document(results[0]))
 

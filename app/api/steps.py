@@ -18,6 +18,17 @@ def steps_of(session: Session, wanted: requests.Steps, inputs: Array) -> Steps:
     return Steps(inputs, session.model.traces(wanted.trace), wanted.if_step)
 
 
+def trace_of(model: ServedModel, wanted: requests.Inference, steps: int) -> list[str]:
+    """Return the names of the traces that a request to run sequences asks for, which have so many steps together.
+
+    Raises InvalidRequest and UnknownName where the model cannot do what is asked.
+    """
+    model.memory.check(wanted.memory_size)
+    trace = model.traces(wanted.trace)
+    model.check_trace_bytes(trace, steps, wanted.memory_size)
+    return trace
+
+
 def answer_bytes(model: ServedModel, steps: int, trace: Sequence[str], memory_size: int | None) -> int:
     """Return the bytes of the numbers in the answer to a request for so many steps."""
     outputs = NUMBER_BYTES * steps * model.spec.output_size

@@ -11,8 +11,8 @@
 `seq` numbers the frames of a session, each one more than the last. The greeting tells the last that was carried out,
 so that a client which lost its connection knows where to go on. A frame that comes again is not carried out again, but
 gets its answer once more; where that cannot be computed any more, "duplicate": true and no outputs. A refused frame
-changes nothing, and the session outlives its connection. In msgpack a frame may
-have a "dtype", in which it is answered.
+changes nothing, and the session outlives its connection. In msgpack a frame may have a "dtype", in which it is
+answered.
 """
 
 import asyncio

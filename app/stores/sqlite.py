@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -225,7 +225,9 @@ class SqliteStore:
     def frame(self, tape: int, seq: int) -> Steps | None:
         with self._reading():
             known = self._tapes.known(tape)
-            oldest = 0 if known is None else self._tapes.oldest(known)
+            if known is None:
+                return None
+            oldest = self._tapes.oldest(known)
             for row in self._rows_backwards(tape):
                 if not is_whole_log(*row):
                     raise self._damaged_log(tape, row.step)
@@ -414,7 +416,7 @@ class SqliteStore:
             end = row.step + row.steps
             if not row.step <= start < end or (following is not NO_ROW and following.step != end):
                 raise self._damaged_log(tape, start)
-            for step, steps, seq, inputs in entries_of(row):
+            for step, steps, seq, inputs in takewhile(lambda entry: entry[0] < stop, entries_of(row)):
                 first, last, width = max(step, start), min(step + steps, stop), len(inputs) // steps
                 if first < last:
                     yield Steps(first, last - first, inputs[(first - step) * width : (last - step) * width], seq)

@@ -17,7 +17,7 @@ from benchmarks.floors.triton import RECIPE, tritonserver
 from benchmarks.load import program
 from benchmarks.serve.paths import ECHO, TRITON_TARGET, ServedPath, triton_request
 from benchmarks.serve.setting import Setting
-from benchmarks.server import Server, running, running_server
+from benchmarks.server import Server, running, running_server, serve_words
 from benchmarks.timing import WrongOutputs
 from models.manifest import read_manifest
 
@@ -73,16 +73,11 @@ def _peer(name: str) -> Callable[[Setting], Sequence[str]]:
 def _before(durability: str) -> Callable[[Setting], Sequence[str]]:
     def command(setting: Setting) -> Sequence[str]:
         assert setting.before, "it is left out where there is none"
-        path = ["env", f"PYTHONPATH={setting.before.resolve()}", str(python_of(setting.before)), "-P"]
         data = setting.data / (BEFORE + durability)
-        return *path, *_served(setting, data), "--durability", durability
+        words = serve_words(setting.checkpoints, data, *setting.flags, "--durability", durability)
+        return *_python_in(setting.before), *words
 
     return command
-
-
-def _served(setting: Setting, data: Path) -> Sequence[str]:
-    places = "--checkpoints", str(setting.checkpoints), "--data", str(data)
-    return "-m", "app.cli", "serve", "--port", "0", *places, *setting.flags
 
 
 def python_of(checkout: Path) -> Path:
@@ -91,13 +86,17 @@ def python_of(checkout: Path) -> Path:
     return own if own.is_file() else Path(sys.executable)
 
 
+def _python_in(checkout: Path) -> list[str]:
+    """Return the words that run Python with the modules of another checkout."""
+    return ["env", f"PYTHONPATH={checkout.resolve()}", str(python_of(checkout)), "-P"]
+
+
 def require_engram(checkout: Path) -> None:
     """Raise FileNotFoundError unless there is a checkout of Engram whose kernels are built."""
     if not (checkout / "app" / "cli.py").is_file():
         raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
     script = "from models.kernels.library import library; found = library(); print(found.path if found else '')"
-    command = ["env", f"PYTHONPATH={checkout.resolve()}", str(python_of(checkout)), "-P", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*_python_in(checkout), "-c", script], capture_output=True, text=True)
     if not done.stdout.startswith(str(checkout.resolve())):
         remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m models.kernels.build)"
         why = (done.stderr.strip().splitlines() or ["none are there"])[-1]
