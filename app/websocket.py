@@ -126,7 +126,7 @@ class WebSocket(asyncio.Protocol):
         False: the write buffer is full, and no more should be sent before on_drain. Or the connection is not open: then
         nothing was written, and on_close comes, or has come.
         """
-        if self._state is not OPEN or self._transport.is_closing():
+        if not self.is_open:
             return False
         opcode, length = TEXT if is_text else BINARY, len(payload)
         if length < 126:
@@ -166,7 +166,8 @@ class WebSocket(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._state is OPEN
+        """Whether what is sent is written: not after a write has failed, of which connection_lost tells later."""
+        return self._state is OPEN and not self._transport.is_closing()
 
     @property
     def ended(self) -> tuple[int, str]:

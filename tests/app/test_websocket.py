@@ -646,6 +646,22 @@ def test_application_that_waits_for_a_slow_client_learns_that_it_is_gone():
         assert ended.wait(SECONDS)
 
 
+def test_application_learns_at_once_that_a_write_has_failed():
+    """If send returned, one that sends in a loop would never let the event loop tell it that the connection is lost."""
+    told = []
+
+    async def write(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        scope["extensions"][EXTENSION]._transport.abort()  # as uvloop does within a write that fails
+        try:
+            await send({"type": "websocket.send", "bytes": b"x"})
+        except OSError as error:
+            told.append(error)
+
+    with Running(accepted(write)) as server, Client(server) as client:
+        assert client.receive() is None
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("path", ["/asgi", "/at-once"])
 def test_client_waits_for_an_application_that_is_slow(path, loop):
