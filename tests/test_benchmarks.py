@@ -571,7 +571,7 @@ def test_load_counts_connections_that_are_refused():
 class Answering(http.server.BaseHTTPRequestHandler):
     """Answers with the status that the path names; a connection that is idle for a while is closed."""
 
-    protocol_version, timeout = "HTTP/1.1", 0.5
+    protocol_version, timeout = "HTTP/1.1", 0.75  # between the times at which requests are due
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
