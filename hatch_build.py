@@ -7,13 +7,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class KernelsHook(BuildHookInterface[Any]):
-    """Puts the libraries into models/kernels, and into the wheel."""
+    """Puts the libraries into kernels, and into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         if self.target_name != "wheel":
             return
         sys.path.insert(0, self.root)
-        from models.kernels.build import BuildFailed, build_all
+        from kernels.build import BuildFailed, build_all
 
         try:
             paths = build_all()

@@ -48,8 +48,8 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Writer
 from app.websocket import WebSocketProtocol
-from models.kernels.coverage import not_fused
-from models.kernels.library import library, why_no_library
+from kernels.library import library, why_no_library
+from kernels.support import not_fused
 from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)

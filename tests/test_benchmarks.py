@@ -47,9 +47,9 @@ from benchmarks.training.parts import COLUMNS, parts, stopwatch
 from benchmarks.training.plan import PRESETS, preset
 from benchmarks.training.scripts import Script, copy_episode, functions
 from benchmarks.worst_requests import BODY, REQUESTS, Attacker
+from kernels.library import library
+from kernels.step import FusedStep
 from models.contract import unroll
-from models.kernels.fused import FusedStep
-from models.kernels.library import library
 from training.metrics import Metrics, read_metrics
 from training.tasks import Copy
 from training.trainer import Trainer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.kernels import build
+from kernels import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[1]
 def checkout(tmp_path):
     """Return a checkout of the kernels and the scripts, whose .venv has the packages of this Python."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    shutil.copytree(ROOT / "models" / "kernels", tmp_path / "models" / "kernels")
-    shutil.copy(ROOT / "models" / "__init__.py", tmp_path / "models")
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -39,25 +38,26 @@ def install(checkout):
 
 
 def libraries(checkout):
-    return [(path.name, path.stat().st_mtime_ns) for path in sorted((checkout / "models/kernels").glob("*.so"))]
+    return [(path.name, path.stat().st_mtime_ns) for path in sorted((checkout / "kernels").glob("*.so"))]
 
 
 def test_kernels_are_built_again_when_a_source_has_changed_and_only_then(checkout, monkeypatch):
     before = libraries(checkout)
     assert (install(checkout), libraries(checkout)) == ("", before)
-    header = checkout / "models/kernels/model.h"
+    header = checkout / "kernels/src/model.h"
     header.write_text(header.read_text().replace("double clip;", "double clip; /* Bounds. */"))
     assert "libengram" in install(checkout)
     after = libraries(checkout)
     assert [new > old for (_, new), (_, old) in zip(after, before, strict=True)] == [True] * len(before)
     assert (install(checkout), libraries(checkout)) == ("", after)
-    monkeypatch.setattr(build, "HERE", checkout / "models/kernels")
+    monkeypatch.setattr(build, "HERE", checkout / "kernels")
+    monkeypatch.setattr(build, "SOURCES", checkout / "kernels" / "src")
     assert build.are_current()
 
 
 def test_script_goes_on_where_kernels_cannot_be_built(checkout):
     python = checkout / ".venv/bin/python"
     python.write_text(python.read_text().replace('"$@"', '-S "$@"'))  # without packages, so without zig and pip
-    (checkout / "models/kernels/model.h").write_text("#error")
+    (checkout / "kernels/src/model.h").write_text("#error")
     assert "zig's C compiler was not found" in install(checkout)
     assert "The kernels are not built: Engram goes on without them." in install(checkout)

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from kernels.support import NoKernel
+from kernels.unroll import UnrollPath
 from models.contract import MemoryModel, schemas
-from models.kernels.coverage import NoKernel
-from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
 from models.registry import AnyConfig, config_values
 from training.config import preset_from_values

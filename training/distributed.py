@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kernels.unroll import Unroll
 from models.contract import MemoryModel
-from models.kernels.sequence import Unroll
 from models.state import flatten, unflatten
 from training.tasks import Episode
 

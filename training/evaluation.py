@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.unroll import Unroll, unroll_by
 from models.config import ConfigError
 from models.contract import MemoryModel, evaluating
-from models.kernels.sequence import Unroll, unroll_by
 from training.config import Point
 from training.distributed import WholeUnroll
 from training.tasks import Episode, Task, join

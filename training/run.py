@@ -12,8 +12,8 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from kernels.unroll import UnrollPath
 from models.config import ConfigError
-from models.kernels.sequence import UnrollPath
 from models.manifest import MANIFEST_FILE, read_manifest
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
 from training.config import Preset, TrainingConfig

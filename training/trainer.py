@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kernels.unroll import UnrollPath, unroll_by
 from models.config import ConfigError
-from models.kernels.sequence import UnrollPath, unroll_by
 from models.registry import build, config_values
 from training.config import RECENT, Preset
 from training.distributed import ALONE, Processes

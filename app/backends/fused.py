@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from app.backends.base import Array, RowsFailed, Slots, are_ordinary, failed_rows
 from app.backends.graph import Graph
-from models.kernels.coverage import NoKernel, is_bounded
-from models.kernels.fused import FusedStep
+from kernels.step import FusedStep
+from kernels.support import NoKernel, is_bounded
 from models.manifest import ManifestError, weights_file
 
 LARGEST_ORDINARY = 1e30

@@ -15,7 +15,7 @@ from benchmarks.kernels.plan import Plan
 from benchmarks.machine import machine, versions
 from benchmarks.peers import load_peers
 from benchmarks.table import print_table
-from models.kernels.library import library
+from kernels.library import library
 
 TABLES = {
     "step": serving.STEP,

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from kernels.step import FusedStep
 from models.cells import FeedForwardConfig
 from models.contract import MemoryModel
-from models.kernels.fused import FusedStep
 from models.registry import config_values
 from models.rnn import RNN, RNNConfig
 from models.state import flatten

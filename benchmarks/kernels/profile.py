@@ -11,8 +11,8 @@ from benchmarks.kernels.plan import Plan
 from benchmarks.kernels.sizes import SIZES
 from benchmarks.kernels.training import MODELS
 from benchmarks.table import Row, Table
-from models.kernels.build import build, library_paths, variants
-from models.kernels.library import library, why_no_library
+from kernels.build import build, library_paths, variants
+from kernels.library import library, why_no_library
 
 SHOWN = 8
 """Functions, the rest in one row."""

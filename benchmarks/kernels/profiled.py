@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.kernels.sizes import SIZES, WIDTH, by_kernel, fused_step, random_bits, random_model
 from benchmarks.kernels.training import MODELS, by_kernels, episodes, update
-from models.kernels.library import Library
+from kernels.library import Library
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from benchmarks.kernels.sizes import (
 from benchmarks.kernels.threads import gain
 from benchmarks.table import Row, Table
 from benchmarks.timing import Array, check_close, medians
-from models.kernels.fused import FusedStep
+from kernels.step import FusedStep
 
 BATCHES = (1, 8, 64, 256)
 

@@ -9,11 +9,11 @@ import torch
 
 from app.backends.base import Backend
 from benchmarks.timing import Array
+from kernels.library import Library
+from kernels.step import FusedStep
 from models.cells import LSTMConfig
 from models.contract import MemoryModel, schemas
 from models.dnc import DNCConfig
-from models.kernels.fused import FusedStep
-from models.kernels.library import Library
 from models.manifest import ONNX_FILE
 from models.ntm import NTMConfig
 from models.registry import AnyConfig, build, config_values

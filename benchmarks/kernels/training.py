@@ -25,11 +25,11 @@ from benchmarks.peers import (
 )
 from benchmarks.table import Row, Table
 from benchmarks.timing import WrongOutputs, check_close, medians
+from kernels.library import Library
+from kernels.unroll import FusedUnroll
 from models.cells import LSTMConfig
 from models.contract import MemoryModel, unroll
 from models.dnc import DNCConfig
-from models.kernels.library import Library
-from models.kernels.sequence import FusedUnroll
 from models.ntm import NTMConfig
 from models.registry import AnyConfig
 

@@ -95,10 +95,10 @@ def require_engram(checkout: Path) -> None:
     """Raise FileNotFoundError unless there is a checkout of Engram whose kernels are built."""
     if not (checkout / "app" / "cli.py").is_file():
         raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
-    script = "from models.kernels.library import library; found = library(); print(found.path if found else '')"
+    script = "from kernels.library import library; found = library(); print(found.path if found else '')"
     done = subprocess.run([*_python_in(checkout), "-c", script], capture_output=True, text=True)
     if not done.stdout.startswith(str(checkout.resolve())):
-        remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m models.kernels.build)"
+        remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m kernels.build)"
         why = (done.stderr.strip().splitlines() or ["none are there"])[-1]
         raise FileNotFoundError(f"--before: {checkout} has no kernels to run, {why}; build them: {remedy}")
 

@@ -7,7 +7,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from benchmarks.machine import load_average, machine, versions
-from models.kernels.library import library
+from kernels.library import library
 
 SPARE_FILES = 200
 """Files that a server has open beside its connections, at most."""

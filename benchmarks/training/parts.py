@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.table import Row, Table
 from benchmarks.training.plan import Plan, preset
-from models.kernels.sequence import FusedUnroll
+from kernels.unroll import FusedUnroll
 from training import trainer as trainer_module
 from training.trainer import Trainer
 

@@ -15,8 +15,8 @@ from benchmarks.table import Row, Table
 from benchmarks.timing import WrongOutputs, check_close, medians
 from benchmarks.training.plan import LENGTHS, Plan, preset
 from benchmarks.training.scripts import Script, copy_episode, seed_all
+from kernels.unroll import UnrollPath
 from models.contract import unroll
-from models.kernels.sequence import UnrollPath
 from training.metrics import Metrics
 from training.tasks import Task
 from training.trainer import Trainer

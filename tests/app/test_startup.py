@@ -156,16 +156,16 @@ def edit(path: Path, text: str, instead: str) -> None:
 
 def test_kernels_older_than_their_sources_are_not_used_until_they_are_built_again(tiny, tmp_path, data):
     pulled, request = tmp_path / "pulled", {"model": tiny.name, "inputs": [[0.0, 1.0, 0.0, 0.0]]}
-    for room in ("app", "models"):
+    for room in ("app", "kernels", "models"):
         shutil.copytree(ROOT / room, pulled / room, ignore=shutil.ignore_patterns("__pycache__"))
-    edit(pulled / "models/kernels/model.h", "double clip;", "double pulled, clip;")
-    edit(pulled / "models/kernels/structures.py", 'Float: "clip"', 'Float: "pulled clip"')
+    edit(pulled / "kernels/src/model.h", "double clip;", "double pulled, clip;")
+    edit(pulled / "kernels/layout.py", 'Float: "clip"', 'Float: "pulled clip"')
     with running_server(data=data, checkpoints=tiny.parent, root=pulled) as server:
         assert httpx.get(f"{server.url}/models/{tiny.name}").json()["backend"] == "onnx"
         assert httpx.post(f"{server.url}/infer", json=request).status_code == 200
-    assert "WARNING models.kernels.library: no fused kernels: libengram" in server.log
-    assert "it was built from other sources than those beside it; python -m models.kernels.build builds" in server.log
-    subprocess.run([sys.executable, "-m", "models.kernels.build"], cwd=pulled, check=True)
+    assert "WARNING kernels.library: no fused kernels: libengram" in server.log
+    assert "it was built from other sources than those beside it; python -m kernels.build builds" in server.log
+    subprocess.run([sys.executable, "-m", "kernels.build"], cwd=pulled, check=True)
     with running_server(data=data, checkpoints=tiny.parent, root=pulled) as server:
         assert httpx.get(f"{server.url}/models/{tiny.name}").json()["backend"] == "fused"
         assert httpx.post(f"{server.url}/infer", json=request).status_code == 200

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kernels import support
 from models.cells import (
     ACTIVATIONS,
     CELLS,
@@ -24,7 +25,6 @@ from models.cells import (
     cell_config,
 )
 from models.config import ConfigError
-from models.kernels import coverage
 from models.state import flatten
 from tests.models import naive
 from tests.models.catalogue import CATALOGUE
@@ -62,7 +62,7 @@ def test_cell_agrees_with_the_naive_version(config):
 
 
 def test_activations_of_cells_are_those_that_a_config_and_the_kernels_name():
-    assert [*ACTIVATIONS] == [*typing.get_args(ActivationName)] == [*coverage.CELL_ACTIVATIONS]
+    assert [*ACTIVATIONS] == [*typing.get_args(ActivationName)] == [*support.CELL_ACTIVATIONS]
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from kernels.unroll import FusedUnroll, TorchUnroll
 from models.config import ConfigError
 from models.contract import memory_slots, schemas, unroll
-from models.kernels.sequence import FusedUnroll, TorchUnroll
 from models.registry import MODELS, model_config
 from models.rnn import RNNState
 from models.state import StateError, flatten

@@ -13,7 +13,7 @@ import torch
 from app.backends.base import Array
 from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
-from models.kernels.coverage import not_fused
+from kernels.support import not_fused
 from models.manifest import ManifestError, read_manifest
 from models.state import flatten
 from tests.app.harness import Server, running_server

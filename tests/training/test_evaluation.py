@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from kernels.unroll import TorchUnroll
 from models.config import ConfigError
-from models.kernels.sequence import TorchUnroll
 from models.registry import build
 from tests.training import tiny
 from tests.training.delay_line import DelayLine

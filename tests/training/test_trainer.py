@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from kernels.support import NoKernel
 from models.config import ConfigError
 from models.contract import unroll
-from models.kernels.coverage import NoKernel
 from tests.training import tiny
 from training import trainer as trainer_module
 from training.checkpoint import resume, save_checkpoint

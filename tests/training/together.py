@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from models.kernels.sequence import UnrollPath
+from kernels.unroll import UnrollPath
 from tests.training import tiny
 from training.config import Preset, preset_from_values
 from training.run import train

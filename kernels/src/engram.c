@@ -631,7 +631,7 @@ void engram_function(i64 which, const real *in, real *out, i64 count) {
     }
 }
 
-/* declared.h is written by build.py from structures.py: SOURCES, the hash of what the library is compiled from; FACTS,
+/* declared.h is written by build.py from layout.py: SOURCES, the hash of what the library is compiled from; FACTS,
  * the names of the structures, fields and numbers that Python has too; KINDS, a name for each type of structure; and
  * Python's declarations of the functions above, which the compiler compares with their definitions. */
 #include "declared.h"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from models.kernels.packing import Array, Blocks, length_of, padded, places_of, row_of
-from models.kernels.structures import CellStates, States
+from kernels.layout import CellStates, States
+from kernels.packing import Array, Blocks, length_of, padded, places_of, row_of
 
 LEAVES = {name: name for name in ("memory", "read_weights", "write_weights", "read_vectors", "usage", "link")}
 LEAVES |= {"precedence_weights": "precedence", "hidden": "hidden"}

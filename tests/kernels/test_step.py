@@ -11,6 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kernels import step as step_module
+from kernels.layout import FUNCTIONS
+from kernels.library import library
+from kernels.packing import row_of
+from kernels.step import FusedStep, Interface
+from kernels.support import NoKernel, is_bounded, not_fused
 from models.cells import (
     ACTIVATIONS,
     BasicRNNConfig,
@@ -21,12 +27,6 @@ from models.cells import (
     StackConfig,
 )
 from models.contract import schemas, unroll
-from models.kernels import fused as fused_module
-from models.kernels.coverage import NoKernel, is_bounded, not_fused
-from models.kernels.fused import FusedStep, Interface
-from models.kernels.library import library
-from models.kernels.packing import row_of
-from models.kernels.structures import FUNCTIONS
 from models.registry import config_values
 from models.rnn import RNNConfig
 from models.state import flatten, map_leaves, unflatten
@@ -41,7 +41,7 @@ COVERED = [name for name, config in CATALOGUE.items() if not_fused(KINDS[type(co
 
 @pytest.fixture(autouse=True)
 def little_work_is_shared_too(monkeypatch):
-    monkeypatch.setattr(fused_module, "LEAST_PER_THREAD", 1)
+    monkeypatch.setattr(step_module, "LEAST_PER_THREAD", 1)
 
 
 def fused_of(model, rooms, memory_size=None, threads=1):
@@ -189,9 +189,9 @@ def test_row_has_the_same_bits_on_any_number_of_threads(name):
 
 
 def test_threads_share_only_what_is_worth_it(monkeypatch):
-    monkeypatch.setattr(fused_module, "LEAST_PER_THREAD", 1_000)
+    monkeypatch.setattr(step_module, "LEAST_PER_THREAD", 1_000)
     for rows, threads, numbers, parts in ((64, 2, 30, 1), (64, 2, 32, 2), (64, 4, 50, 3), (1, 2, 10**9, 1)):
-        assert fused_module.parts_of(rows, threads, numbers) == parts
+        assert step_module.parts_of(rows, threads, numbers) == parts
 
 
 def test_slots_that_are_not_stepped_are_left_alone():

@@ -8,16 +8,16 @@ import sys
 
 import pytest
 
-from models.kernels import build, library
-from models.kernels.coverage import NoKernel
-from models.kernels.fused import covered
-from models.kernels.library import Library, NotFitting
-from models.kernels.structures import DECLARATIONS, NUMBERS, STRUCTURES, differences, facts
+from kernels import build, library
+from kernels.layout import DECLARATIONS, NUMBERS, STRUCTURES, differences, facts
+from kernels.library import Library, NotFitting
+from kernels.step import covered
+from kernels.support import NoKernel
 from models.registry import config_values
+from tests.kernels.test_builds import VARIANT
 from tests.models.catalogue import CATALOGUE
-from tests.models.test_kernel_builds import VARIANT
 
-HERE = build.HERE
+HERE, SOURCES = build.HERE, build.SOURCES
 
 ALTERATIONS = {
     "two fields swapped": ("model.h", "i64 kind, layers,", "i64 layers, kind,", "model.kind is integer at 8,"),
@@ -63,13 +63,13 @@ ALTERATIONS = {
 
 def compiled(path, *alterations):
     """Compile a copy of the sources, in which texts are others, to `path` and return it."""
-    sources = shutil.copytree(HERE, path.with_suffix(".sources"), ignore=shutil.ignore_patterns("*.so", "*.py"))
+    sources = shutil.copytree(SOURCES, path.with_suffix(".sources"))
     for file, text, instead in alterations:
         before = (sources / file).read_text()
         assert text in before
         (sources / file).write_text(before.replace(text, instead, 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "HERE", sources)
+        patch.setattr(build, "SOURCES", sources)
         return build.build(path, VARIANT, "-O0")
 
 
@@ -95,15 +95,13 @@ def test_library_tells_of_every_structure_and_number_that_differs(alteration, al
 
 
 def test_library_older_than_its_sources_is_refused_with_the_command_that_builds_it(stale):
-    refused = (
-        r"stale.so is not used: it was built from other sources .*; python -m models.kernels.build builds it again"
-    )
+    refused = r"stale.so is not used: it was built from other sources .*; python -m kernels.build builds it again"
     with pytest.raises(NotFitting, match=refused):
         Library(stale)
 
 
 def test_library_with_another_structure_is_refused_where_no_sources_are_installed(stale, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
     with pytest.raises(
         NotFitting, match=r"stale.so is not used: model is structure of \d+ bytes in C, .*; install Engram again"
     ):
@@ -129,7 +127,7 @@ def test_library_that_tells_nothing_is_refused(tmp_path):
     source, path = tmp_path / "old.c", tmp_path / "old.so"
     source.write_text("int engram_runs_here(void) { return 1; } int engram_number(void) { return 4; }")
     subprocess.run([*build._compiler(), "-shared", "-o", str(path), str(source)], check=True)
-    with pytest.raises(NotFitting, match=r"built before libraries told .*; python -m models.kernels.build builds it"):
+    with pytest.raises(NotFitting, match=r"built before libraries told .*; python -m kernels.build builds it"):
         Library(path)
 
 
@@ -139,7 +137,7 @@ def test_library_that_is_cut_off_is_refused(tmp_path, left):
     built = library.library()
     assert built is not None
     (tmp_path / "cut.so").write_bytes(built.path.read_bytes()[:left])
-    with pytest.raises((NotFitting, OSError), match=r"cut off; python -m models.kernels.build|file too short"):
+    with pytest.raises((NotFitting, OSError), match=r"cut off; python -m kernels.build|file too short"):
         Library(tmp_path / "cut.so")
 
 
@@ -150,19 +148,18 @@ def test_function_that_takes_something_else_does_not_compile(tmp_path):
 
 
 def test_build_says_what_python_has_otherwise_and_leaves_no_library(tmp_path):
-    copy = shutil.copytree(HERE, tmp_path / "models" / "kernels", ignore=shutil.ignore_patterns("*.so"))
-    shutil.copy(HERE.parent / "__init__.py", tmp_path / "models")
-    structures = (copy / "structures.py").read_text()
-    (copy / "structures.py").write_text(structures.replace('"h c"', '"c h"'))
-    command = [sys.executable, "-m", "models.kernels.build"]
+    copy = shutil.copytree(HERE, tmp_path / "kernels", ignore=shutil.ignore_patterns("*.so"))
+    structures = (copy / "layout.py").read_text()
+    (copy / "layout.py").write_text(structures.replace('"h c"', '"c h"'))
+    command = [sys.executable, "-m", "kernels.build"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
-    assert "the C headers and structures.py disagree: cell_states.c is pointer at 8, of 8 bytes in C" in run.stderr
+    assert "the C headers and layout.py disagree: cell_states.c is pointer at 8, of 8 bytes in C" in run.stderr
     assert list(copy.glob("*.so")) == []
 
 
 def test_every_function_structure_field_and_number_of_the_sources_is_compared():
-    sources = "".join(path.read_text() for path in HERE.glob("*.[ch]"))
+    sources = "".join(path.read_text() for path in SOURCES.glob("*.[ch]"))
     defined = set(re.findall(r"^\w+ (engram_\w+)\(", sources, re.M))
     assert defined - {name.partition("(")[0].split()[-1] for name in DECLARATIONS} == {"engram_facts"}
     enumerators = ",".join(re.findall(r"^enum \w+ \{(.*?)\};", sources, re.M | re.S))
@@ -183,9 +180,7 @@ def test_fastest_library_that_fits_computes_and_the_log_names_the_one_that_does_
 def test_without_a_library_that_fits_a_model_is_refused_with_the_command_that_builds_it(stale, monkeypatch, caplog):
     monkeypatch.setattr(library, "library_paths", lambda: [stale])
     monkeypatch.setattr(library, "_fastest", library._fastest.__wrapped__)
-    with pytest.raises(
-        NoKernel, match=r"there is no library of fused kernels: stale.so is not .* models.kernels.build b"
-    ):
+    with pytest.raises(NoKernel, match=r"there is no library of fused kernels: stale.so is not .* kernels.build b"):
         covered("rnn", config_values(CATALOGUE["rnn"]), None)
     assert "WARNING" in {record.levelname for record in caplog.records}
 
@@ -194,10 +189,11 @@ def test_libraries_are_current_until_a_source_changes(tmp_path, monkeypatch):
     assert build.are_current()
     copy = shutil.copytree(HERE, tmp_path / "kernels")
     monkeypatch.setattr(build, "HERE", copy)
+    monkeypatch.setattr(build, "SOURCES", copy / "src")
     assert build.are_current()
-    (copy / "dnc.h").write_text((copy / "dnc.h").read_text() + "/* More. */\n")
+    (copy / "src/dnc.h").write_text((SOURCES / "dnc.h").read_text() + "/* More. */\n")
     assert not build.are_current()
-    (copy / "dnc.h").write_text((HERE / "dnc.h").read_text())
+    (copy / "src/dnc.h").write_text((SOURCES / "dnc.h").read_text())
     assert build.are_current()
     build.library_paths()[0].unlink()
     assert not build.are_current()

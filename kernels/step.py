@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from models.kernels.arena import Arena, Layout
-from models.kernels.coverage import NoKernel, not_fused
-from models.kernels.library import Library, library, why_no_library
-from models.kernels.packing import Array, Packed, padded, row_of
-from models.kernels.structures import Model
+from kernels.arena import Arena, Layout
+from kernels.layout import Model
+from kernels.library import Library, library, why_no_library
+from kernels.packing import Array, Packed, padded, row_of
+from kernels.support import NoKernel, not_fused
 
 LEAST_PER_THREAD = 4_000_000
 """Numbers to go through below which a thread more costs more than it brings: some 100 microseconds."""

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.arena import Arena, Layout
+from kernels.layout import Walk
+from kernels.library import Library
+from kernels.packing import Array, Packed
+from kernels.step import covered, numbers_of_step, parts_of, share
+from kernels.support import NoKernel, not_trained
 from models.contract import MemoryModel, unroll
-from models.kernels.arena import Arena, Layout
-from models.kernels.coverage import NoKernel, not_trained
-from models.kernels.fused import covered, numbers_of_step, parts_of, share
-from models.kernels.library import Library
-from models.kernels.packing import Array, Packed
-from models.kernels.structures import Walk
 from models.registry import config_values, kind_of
 from models.state import flatten, unflatten
 

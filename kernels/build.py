@@ -1,6 +1,6 @@
 """Build the libraries of the kernels: with zig's C compiler, which comes as a wheel, or the system's.
 
-python -m models.kernels.build builds them; with --if-changed, only if one is missing or a source has changed.
+python -m kernels.build builds them; with --if-changed, only if one is missing or a source has changed.
 """
 
 import argparse
@@ -15,9 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from models.kernels.structures import differences, header
+from kernels.layout import differences, header
 
 HERE = Path(__file__).parent
+
+SOURCES = HERE / "src"
 
 LINUX, MAC = "-linux-gnu.2.17", "-macos"
 
@@ -49,8 +51,8 @@ def library_paths() -> list[Path]:
 
 
 def fingerprint() -> str | None:
-    """Return the hash of all that libraries are compiled from; None where there are no sources beside this file."""
-    sources = sorted(HERE.glob("[!.]*.[ch]"))
+    """Return the hash of all that libraries are compiled from; None where there are no sources here."""
+    sources = sorted(SOURCES.glob("[!.]*.[ch]"))
     read = [f"{path.name} {len(path.read_bytes())}\n".encode() + path.read_bytes() for path in sources]
     read.append(repr((header(), OPTIONS, TARGETS)).encode())
     return hashlib.sha256(b"".join(read)).hexdigest() if sources else None
@@ -73,7 +75,7 @@ def _checked(path: Path) -> Path:
     differing = differences(ctypes.CDLL(str(path)))
     if differing:
         path.unlink()
-        raise BuildFailed(f"the C headers and structures.py disagree: {'; '.join(differing)}")
+        raise BuildFailed(f"the C headers and layout.py disagree: {'; '.join(differing)}")
     return path
 
 
@@ -85,7 +87,7 @@ def build(path: Path, variant: str, *options: str) -> Path:
         declared = f'#define SOURCES "{fingerprint()}"\n{header()}'
         Path(directory, "declared.h").write_text(declared)
         command = [*_compiler(), "-target", target, f"-mcpu={processor}", *OPTIONS, *options, "-I", directory]
-        command += ["-o", str(unfinished), str(HERE / "engram.c")]
+        command += ["-o", str(unfinished), str(SOURCES / "engram.c")]
         run = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 (a fixed command)
     if run.returncode:
         raise BuildFailed(f"{' '.join(command)}: {run.stderr.strip() or run.returncode}")
@@ -109,7 +111,7 @@ def _compiler() -> list[str]:
 
 def main() -> int:
     """Build the libraries and print their paths. Returns the exit status: 1 where they cannot be built."""
-    parser = argparse.ArgumentParser("python -m models.kernels.build", description="Build the fused kernels.")
+    parser = argparse.ArgumentParser("python -m kernels.build", description="Build the fused kernels.")
     parser.add_argument("--if-changed", action="store_true", help="only if one is missing or a source has changed")
     if parser.parse_args().if_changed and are_current():
         return 0

@@ -7,14 +7,14 @@ import sys
 import pytest
 import torch
 
+from kernels import build
+from kernels.library import Library
+from kernels.unroll import FusedUnroll
 from models.cells import ACTIVATIONS, cell_config
-from models.kernels import build
-from models.kernels.library import Library
-from models.kernels.sequence import FusedUnroll
 from models.rnn import RNNConfig
 from models.state import flatten, map_leaves
+from tests.kernels.test_unroll import COVERED, by_torch, error, walked
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
-from tests.models.test_fused_unroll import COVERED, by_torch, error, walked
 
 VARIANT = list(build.variants())[-1]
 """The plainest: runs on every machine that runs kernels at all."""
@@ -53,10 +53,10 @@ def test_kernel_in_float64_has_every_activation_of_every_cell(activation, float6
 WATCHED = """
 import sys
 from pathlib import Path
-from models.kernels.library import Library
-from models.kernels.sequence import FusedUnroll
+from kernels.library import Library
+from kernels.unroll import FusedUnroll
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
-from tests.models.test_fused_unroll import COVERED, walked
+from tests.kernels.test_unroll import COVERED, walked
 import torch
 
 kernels = Library(Path(sys.argv[1]))

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import step as step_module
+from kernels.library import library
+from kernels.support import NoKernel, not_fused, not_trained
+from kernels.unroll import FusedUnroll, unroll_by
 from models.cells import LSTMConfig
 from models.contract import unroll
 from models.dnc import DNCConfig
-from models.kernels import fused as fused_module
-from models.kernels.coverage import NoKernel, not_fused, not_trained
-from models.kernels.library import library
-from models.kernels.sequence import FusedUnroll, unroll_by
 from models.registry import config_values
 from models.rnn import RNNConfig
 from models.state import flatten, map_leaves
@@ -35,7 +35,7 @@ COVERED = [
 
 @pytest.fixture(autouse=True)
 def little_work_is_shared_too(monkeypatch):
-    monkeypatch.setattr(fused_module, "LEAST_PER_THREAD", 1)
+    monkeypatch.setattr(step_module, "LEAST_PER_THREAD", 1)
 
 
 def walked(model, walk, inputs, state, lengths=None):

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels.coverage import CELLS, INPUTS, KINDS, layers
-from models.kernels.library import Library
-from models.kernels.structures import (
+from kernels.layout import (
     ACTIVATIONS,
     LANES,
     ORDERS,
@@ -24,6 +22,8 @@ from models.kernels.structures import (
     Model,
     Sources,
 )
+from kernels.library import Library
+from kernels.support import CELLS, INPUTS, KINDS, layers
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.kernels.coverage import CELL_ACTIVATIONS, CELLS, INPUTS, KINDS
+from kernels.support import CELL_ACTIVATIONS, CELLS, INPUTS, KINDS
 
 Integer, Float, Pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 

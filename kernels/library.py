@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from models.kernels.build import fingerprint, library_paths
-from models.kernels.structures import declare, differences
+from kernels.build import fingerprint, library_paths
+from kernels.layout import declare, differences
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "python -m models.kernels.build"
+COMMAND = "python -m kernels.build"
 
 
 class NotFitting(RuntimeError):
