@@ -31,23 +31,23 @@ from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.backends.base import Backend, check_backend
 from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
-from app.clock import Clock
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.files import watch_files
-from app.http_protocol import answering
 from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
 from app.profiling import Profiler
-from app.sessions import Limits, SessionService
+from app.protocols.http import answering
+from app.protocols.websocket import WebSocketProtocol
+from app.sessions.clock import Clock
+from app.sessions.service import Limits, SessionService
 from app.settings import Settings, SettingsError
 from app.stores.base import Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Writer
-from app.websocket import WebSocketProtocol
 from kernels.library import library, why_no_library
 from kernels.support import not_fused
 from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest

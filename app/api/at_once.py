@@ -27,10 +27,10 @@ from app.api.steps import (
 )
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, unexpected_error
-from app.http_protocol import Answer, Gone, Respond, lines_of
 from app.metrics import Metrics
-from app.session import Duplicate, Stepped
-from app.sessions import SessionService
+from app.protocols.http import Answer, Gone, Respond, lines_of
+from app.sessions.service import SessionService
+from app.sessions.session import Duplicate, Stepped
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class AnswerAtOnce:
         self._clock = clock
 
     def find(self, target: bytes) -> Answer | None:
-        """Return the answer to a POST request, as `app.http_protocol.AtOnce` has it."""
+        """Return the answer to a POST request, as `app.protocols.http.AtOnce` has it."""
         if target == INFER_TARGET:
             return functools.partial(self._infer, self._clock())
         found = STEPS_TARGET.fullmatch(target)

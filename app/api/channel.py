@@ -16,12 +16,12 @@ from typing import Any
 
 from fastapi import WebSocket
 
-from app import websocket
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
 from app.api.decoders import LARGE, Decoders
 from app.api.deps import too_large
 from app.errors import EngramError, MalformedBody, unexpected_error
 from app.metrics import Metrics
+from app.protocols import websocket
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from app.api.encodings import content_encoding, decompress
 from app.catalogue import ModelCatalogue
 from app.errors import BodyTooLarge
 from app.metrics import Metrics
-from app.sessions import SessionService
+from app.sessions.service import SessionService
 from app.settings import Settings
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from app.backends.base import Array, failed_rows
 from app.catalogue import InputFormat
 from app.dtypes import Form, form_of
 from app.errors import EngramError, InvalidInput, InvalidRequest
-from app.session import Duplicate, Session, Stepped, Steps
+from app.sessions.session import Duplicate, Session, Stepped, Steps
 
 ANY_TOKEN = 2**24
 """A vocabulary larger than any: float32 holds whole numbers up to it."""

@@ -54,10 +54,10 @@ from app.api.schemas import (
 from app.api.steps import INFER_PATH, STEPS_PATH, sequence_document, steps_document, steps_of, trace_of
 from app.engine.run import Result
 from app.errors import EngramError, Unavailable, UpgradeRequired
-from app.past import CHUNK_STEPS, Piece
-from app.session import SessionInfo
-from app.sessions import SessionService
-from app.snapshot import LARGE, MAX_HEADER_BYTES
+from app.sessions.past import CHUNK_STEPS, Piece
+from app.sessions.service import SessionService
+from app.sessions.session import SessionInfo
+from app.sessions.snapshot import LARGE, MAX_HEADER_BYTES
 
 SAFETENSORS = "application/x-safetensors"
 JSON_LINES = "application/x-ndjson"

@@ -7,7 +7,7 @@ from app.api import requests
 from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
 from app.engine.run import Result
-from app.session import Session, Stepped, Steps
+from app.sessions.session import Session, Stepped, Steps
 
 STEPS_PATH = "/sessions/{session}/steps"
 INFER_PATH = "/infer"

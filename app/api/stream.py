@@ -32,8 +32,8 @@ from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, par
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, InvalidRequest, NotFound, SessionGone
 from app.metrics import Metrics
-from app.session import Duplicate, Session, Stepped, Steps
-from app.sessions import SessionService
+from app.sessions.service import SessionService
+from app.sessions.session import Duplicate, Session, Stepped, Steps
 from app.settings import Settings
 
 router = APIRouter()

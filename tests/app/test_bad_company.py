@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.snapshot import Snapshot
+from app.sessions.snapshot import Snapshot
 from tests.app.harness import running_server
 
 STEPS = 120

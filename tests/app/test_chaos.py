@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.residents import REPLAYED_STEPS
+from app.sessions.residents import REPLAYED_STEPS
 from app.stores.sqlite import SqliteStore
 from benchmarks.chaos import KEPT_STEPS, Load, Reference, Server, check, check_sessions, kill_again_and_again, only
 from tests.app.harness import CHECKPOINTS

@@ -12,7 +12,7 @@ import pytest
 from app.stores.sqlite import FILE
 from tests.app.checkpoints import make_checkpoint
 from tests.app.harness import ROOT, running_server
-from tests.app.test_stores import altered, recorded
+from tests.app.stores.test_stores import altered, recorded
 
 
 def check(directory: Path, *options: str) -> tuple[int, list[str], str]:

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from app.api.codec import PIECE_BYTES
 from app.api.routes import _piece_lines
 from app.engine.run import Result
-from app.past import Piece
+from app.sessions.past import Piece
 from tests.app.copying import sequence
 from tests.app.harness import Server, running_server
 

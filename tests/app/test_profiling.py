@@ -15,9 +15,9 @@ import uvloop
 
 from app.profiling import Profiler, flame_graph, folded
 from app.settings import SettingsError
+from tests.app.api.test_stream import ask, stream
 from tests.app.browsing import open_page
 from tests.app.harness import Server, running_server
-from tests.app.test_stream import ask, stream
 
 STACKS = {("main", "app/a.py:f", "app/a.py:g"): 0.75, ("main", "app/a.py:f"): 0.15, ("other",): 0.1}
 LARGE = bytes(10**7)

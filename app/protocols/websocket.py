@@ -30,8 +30,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from app import frames
-from app.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
+from app.protocols import frames
+from app.protocols.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
 
 logger = logging.getLogger("uvicorn.error")
 

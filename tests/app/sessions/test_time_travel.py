@@ -13,10 +13,10 @@ from websockets.sync.client import connect
 
 from app.stores.base import Entry, NewSession, Record
 from app.stores.sqlite import SqliteStore
+from tests.app.api.test_http import open_session, problem
 from tests.app.checkpoints import make_checkpoint
 from tests.app.copying import answer, sequence
 from tests.app.harness import Server, running_server
-from tests.app.test_http import open_session, problem
 
 SNAPSHOT = {"Content-Type": "application/x-safetensors"}
 TOLERANCE = 1e-4

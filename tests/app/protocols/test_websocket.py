@@ -19,8 +19,8 @@ from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from app import websocket
-from app.websocket import EXTENSION, MAX_FRAMES, WebSocketProtocol
+from app.protocols import websocket
+from app.protocols.websocket import EXTENSION, MAX_FRAMES, WebSocketProtocol
 from tests.app.framing import masked as frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

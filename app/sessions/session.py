@@ -12,7 +12,7 @@ from app.dtypes import Form, pack
 from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
-from app.snapshot import Snapshot
+from app.sessions.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
 
 

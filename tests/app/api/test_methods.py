@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from app.api import routes
 from app.api.pages import add_pages
-from tests.app.test_http import open_session, problem
+from tests.app.api.test_http import open_session, problem
 
 
 def offered() -> dict[str, set[str]]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.encodings import PIECE_BYTES, decompress
+from tests.app.api.test_http import open_session, problem
 from tests.app.copying import sequence
-from tests.app.test_http import open_session, problem
 
 BODY = json.dumps({"model": "dnc-copy", "inputs": sequence(3)[0]}).encode()
 LIMIT = 200_000

@@ -14,9 +14,9 @@ from app.stores.base import EndReason, Entry, Record, Retention
 from app.stores.memory import MemoryStore
 from app.stores.rows import ENTRY
 from app.stores.sqlite import FILE, SqliteStore
+from tests.app.stores.test_stores import ALL, alter, altered, found, inputs, opened, past, problems, step
+from tests.app.stores.test_tapes import Lives
 from tests.app.test_faults import PAGE, overwrite_page
-from tests.app.test_stores import ALL, alter, altered, found, inputs, opened, past, problems, step
-from tests.app.test_tapes import Lives
 
 
 @pytest.fixture

@@ -30,17 +30,17 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.session import Duplicate, Stepped, Steps
-from app.sessions import SessionService
+from app.sessions.service import SessionService
+from app.sessions.session import Duplicate, Stepped, Steps
 from app.stores.base import Record
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from tests.app.asynchronous import run, until
 from tests.app.copying import sequence
 from tests.app.harness import running_server
-from tests.app.test_past import _nothing, recorded, total, values
-from tests.app.test_sessions import FailingStore, Losing, ones, service, step_all
-from tests.app.test_stores import altered
+from tests.app.sessions.test_past import _nothing, recorded, total, values
+from tests.app.sessions.test_sessions import FailingStore, Losing, ones, service, step_all
+from tests.app.stores.test_stores import altered
 
 SOON = 0.01
 NEVER = 1000.0

@@ -15,7 +15,6 @@ from starlette.datastructures import State
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from app import websocket
 from app.api.decoders import Decoders
 from app.api.stream import Stream, Streams
 from app.backends.base import Array
@@ -42,9 +41,10 @@ from app.errors import (
 from app.main import _close
 from app.memory import MemorySizes
 from app.metrics import Metrics
-from app.residents import Residents
-from app.session import Session, Stepped, Steps, Turn
-from app.sessions import EXPIRED_AT_ONCE, Limits, SessionService
+from app.protocols import websocket
+from app.sessions.residents import Residents
+from app.sessions.service import EXPIRED_AT_ONCE, Limits, SessionService
+from app.sessions.session import Session, Stepped, Steps, Turn
 from app.settings import Settings
 from app.stores.base import EndReason, Record
 from app.stores.memory import MemoryStore
@@ -333,7 +333,7 @@ def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
 
 
 def test_large_result_is_not_kept_for_its_frame_to_come_again(monkeypatch):
-    monkeypatch.setattr("app.sessions.KEPT_RESULT_BYTES", 8)
+    monkeypatch.setattr("app.sessions.service.KEPT_RESULT_BYTES", 8)
 
     async def test() -> None:
         async with service() as sessions:

@@ -26,16 +26,16 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.session import Stepped, Steps
-from app.sessions import SessionService
-from app.snapshot import Snapshot
+from app.sessions.service import SessionService
+from app.sessions.session import Stepped, Steps
+from app.sessions.snapshot import Snapshot
 from app.stores.base import NewSession, Record, Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability
 from tests.app.asynchronous import run, until
-from tests.app.test_sessions import FailingStore, ones, service, step_all
-from tests.app.test_stores import altered
+from tests.app.sessions.test_sessions import FailingStore, ones, service, step_all
+from tests.app.stores.test_stores import altered
 
 
 def values(*numbers: float) -> "np.ndarray[Any, Any]":

@@ -11,7 +11,7 @@ from app.backends.base import Array, Spec
 from app.dtypes import unpack
 from app.engine.run import Replayed, Result
 from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
-from app.snapshot import LARGE, Snapshot
+from app.sessions.snapshot import LARGE, Snapshot
 from app.stores.base import Steps, Store
 from app.stores.writer import Writer
 

@@ -11,7 +11,7 @@ from app.errors import StepNotKept
 from app.stores.base import NewSession, Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
-from tests.app.test_stores import ALL, found, inputs, new, opened, past, problems, rows, step
+from tests.app.stores.test_stores import ALL, found, inputs, new, opened, past, problems, rows, step
 
 SHORT, LONG = 10, 400
 """Depths of forks of forks."""

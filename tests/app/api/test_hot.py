@@ -16,7 +16,7 @@ from app.api import routes
 from app.api.hot import HotRoute
 from app.main import create_app
 from app.settings import Settings
-from tests.app.test_http import open_session, problem
+from tests.app.api.test_http import open_session, problem
 
 HOT = [route for route in routes.router.routes if isinstance(route, HotRoute)]
 GOOD = {"inputs": [[0.5] * 10]}

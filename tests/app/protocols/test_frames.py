@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close
 
-from app import frames
-from app.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
+from app.protocols import frames
+from app.protocols.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, FrameError, FrameReader
 from tests.app.framing import masked
 
 LIMIT = 200_000

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.http_protocol import Gone, Respond, _Cycle, answering
-from tests.app.test_websocket import SECONDS, Running, eventually
+from app.protocols.http import Gone, Respond, _Cycle, answering
+from tests.app.protocols.test_websocket import SECONDS, Running, eventually
 
 FIELDS = b"content-length: %d\r\ncontent-type: text/plain\r\n"
 OPTIONS: dict[str, Any] = {"access_log": False, "date_header": False}
@@ -368,7 +368,7 @@ def test_uvicorns_protocol_has_what_ours_uses():
     source = inspect.getsource(HttpToolsProtocol)
     for name in ("parser", "flow", "headers", "url", "cycle"):
         assert re.search(rf"self\.{name}\b[^=]*= ", source), (
-            f"uvicorn's protocol has no {name}: see app/http_protocol.py"
+            f"uvicorn's protocol has no {name}: see app/protocols/http.py"
         )
     for name in (
         "on_headers_complete",

@@ -9,8 +9,8 @@ from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import Retention
 from app.stores.schema import SCHEMA_VERSION
 from app.stores.sqlite import FILE, SqliteStore
+from tests.app.stores.test_stores import altered, found, past, problems, rows, step
 from tests.app.test_faults import PAGE
-from tests.app.test_stores import altered, found, past, problems, rows, step
 
 VERSIONS = range(2, SCHEMA_VERSION)
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from app import main
 from app.api.at_once import AnswerAtOnce
-from app.http_protocol import answering
 from app.main import create_app
+from app.protocols.http import answering
 from app.settings import Settings
-from tests.app.test_http_protocol import connect, post, read_response
-from tests.app.test_websocket import SECONDS, eventually
+from tests.app.protocols.test_http import connect, post, read_response
+from tests.app.protocols.test_websocket import SECONDS, eventually
 
 STEP = [0.5] * 10
 TRACES = ["read_weights", "write_weights", "usage", "allocation_weights", "allocation_gate", "write_gate", "read_modes"]

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.app.api.test_http import PROBLEM, open_session
 from tests.app.copying import sequence
-from tests.app.test_http import PROBLEM, open_session
 
 Call = Callable[[httpx.Client, str], httpx.Response]
 

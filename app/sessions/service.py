@@ -49,10 +49,10 @@ from app.errors import (
     unexpected_error,
 )
 from app.metrics import Metrics
-from app.past import Piece, resolved
-from app.residents import ENTRY_BYTES, Residents
-from app.session import Duplicate, Session, SessionInfo, Stepped, Steps, gone, info_of
-from app.snapshot import Snapshot
+from app.sessions.past import Piece, resolved
+from app.sessions.residents import ENTRY_BYTES, Residents
+from app.sessions.session import Duplicate, Session, SessionInfo, Stepped, Steps, gone, info_of
+from app.sessions.snapshot import Snapshot
 from app.stores.base import EndReason, NewSession, Record, Store
 from app.stores.writer import Durability, Writer
 from app.waiting import settle

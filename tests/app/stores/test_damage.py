@@ -9,16 +9,16 @@ import pytest
 
 from app.backends.fake import FakeBackend
 from app.errors import SessionDamaged, SessionGone, SessionNotFound
-from app.sessions import SessionService
+from app.sessions.service import SessionService
 from app.stores.base import Entry, Retention
 from app.stores.journal import _numbers
 from app.stores.memory import MemoryStore
 from app.stores.rows import ENTRY, log_checksum
 from app.stores.sqlite import FILE, SqliteStore
 from tests.app.asynchronous import run
-from tests.app.test_past import recorded, total, values
-from tests.app.test_sessions import service
-from tests.app.test_stores import alter, altered, found, inputs, opened, past, problems, step
+from tests.app.sessions.test_past import recorded, total, values
+from tests.app.sessions.test_sessions import service
+from tests.app.stores.test_stores import alter, altered, found, inputs, opened, past, problems, step
 
 COLUMNS = {
     "sessions": "id model fingerprint memory_size opened used ended reason creation_key creation_digest owner tape "
@@ -221,7 +221,7 @@ GAPS = {
 @pytest.mark.parametrize("at_once", [1, 2**18], ids=["row by row", "at once"])
 @pytest.mark.parametrize("gap", GAPS)
 def test_log_with_a_gap_gives_no_state(tmp_path, monkeypatch, gap, at_once, unpacked):
-    monkeypatch.setattr("app.past.CHUNK_BYTES", at_once)
+    monkeypatch.setattr("app.sessions.past.CHUNK_BYTES", at_once)
 
     async def test() -> None:
         async with service(store=SqliteStore(tmp_path)) as sessions:

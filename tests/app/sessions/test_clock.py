@@ -1,4 +1,4 @@
-from app.clock import Clock
+from app.sessions.clock import Clock
 
 
 class Moved:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from tests.app.api.test_stream import receive, refusal, stream
 from tests.app.harness import running_server
-from tests.app.test_stream import receive, refusal, stream
 
 GOOD = [0.0] * 10
 TOKENS = "dnc-babi"

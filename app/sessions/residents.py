@@ -13,9 +13,9 @@ from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
 from app.errors import EngramError, OutOfMemory, ShuttingDown
-from app.past import Beginning, Past, beginning
-from app.session import Session, gone
-from app.snapshot import LARGE
+from app.sessions.past import Beginning, Past, beginning
+from app.sessions.session import Session, gone
+from app.sessions.snapshot import LARGE
 from app.stores.base import EndReason, Record, Store
 from app.stores.writer import Writer
 

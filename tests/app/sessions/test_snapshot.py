@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from app import snapshot
 from app.backends.base import Spec
 from app.errors import InvalidSnapshot
+from app.sessions import snapshot
+from app.sessions.snapshot import LARGE, MAX_HEADER_BYTES, Snapshot, _digest
 from app.settings import Settings
-from app.snapshot import LARGE, MAX_HEADER_BYTES, Snapshot, _digest
 
 STATE = {"memory": np.arange(6, dtype=np.float32).reshape(2, 3), "controller.h": np.array([-0.0, 1e-42], np.float32)}
 SNAPSHOT = Snapshot("dnc-copy", "f" * 64, 32, 17, STATE)
