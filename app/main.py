@@ -182,7 +182,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.writer.start()
     for model in models:
         model.engine.start()
-    kept = [asyncio.create_task(work) for work in (app.state.sessions.keep_expiring(), watch_files())]
+    kept = [asyncio.create_task(work) for work in (app.state.sessions.ending.keep_expiring(), watch_files())]
     try:
         yield
     finally:

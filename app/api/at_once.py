@@ -73,7 +73,7 @@ class AnswerAtOnce:
 
     def _step(self, session_id: str, began: float, body: bytes, respond: Respond) -> bool:
         """Step a session, and respond when it is done; False: nothing was done."""
-        session = self._sessions.known(session_id)
+        session = self._sessions.turns.known(session_id)
         if session is None:
             return False
         try:
@@ -84,7 +84,7 @@ class AnswerAtOnce:
             return False
         asked = _Asked(STEPS_PATH, began, respond)
         try:
-            self._sessions.submit(session, steps, functools.partial(self._answer_steps, asked))
+            self._sessions.stepping.submit(session, steps, functools.partial(self._answer_steps, asked))
         except Exception:
             self._fail(asked)
         return True

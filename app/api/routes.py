@@ -161,9 +161,11 @@ async def open_session(
     """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
     if SAFETENSORS in content_type.lower():
         data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES))
-        return _opened(await sessions.restore(data, model, idempotency_key), sessions, "sessions/")
+        return _opened(await sessions.opening.open_from(data, model, idempotency_key), sessions, "sessions/")
     wanted = await decoders.call(read_document, await read_body(request, settings.max_body_bytes), OpenRequest)
-    return _opened(await sessions.open(wanted.model, wanted.memory_size, idempotency_key), sessions, "sessions/")
+    return _opened(
+        await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key), sessions, "sessions/"
+    )
 
 
 @router.get("/sessions", response_model=list[SessionAnswer], tags=["sessions"])
@@ -177,13 +179,13 @@ async def list_sessions(
 @router.get("/sessions/{session}", response_model=SessionAnswer, tags=["sessions"])
 async def describe_session(session: str, sessions: TheSessions) -> Response:
     """Describe one session: its model, the step reached, and when it expires."""
-    return answer(_session(await sessions.info(session), sessions))
+    return answer(_session((await sessions.turns.find(session)).info, sessions))
 
 
 @router.delete("/sessions/{session}", status_code=204, response_class=Response, tags=["sessions"])
 async def delete_session(session: str, sessions: TheSessions) -> Response:
     """End a session."""
-    await sessions.delete(session)
+    await sessions.ending.delete(session)
     return Response(status_code=204)
 
 
@@ -198,9 +200,9 @@ async def step_session(request: Request, session: str) -> Response:
     """Step a session over a sequence; concurrent requests are served one after the other."""
     _, sessions, settings, decoders = services(request)
     body = await read_body(request, settings.max_body_bytes)
-    found = await sessions.find(session)
+    found = await sessions.turns.find(session)
     steps = steps_of(found, *await decoders.call(read_steps, body, found.model.inputs, settings.max_steps))
-    return answer_numbers(steps_document(await sessions.step(found, steps.inputs, steps.trace, steps.if_step)))
+    return answer_numbers(steps_document(await sessions.stepping.step(found, steps)))
 
 
 @hot(
@@ -218,15 +220,15 @@ async def step_sessions(request: Request) -> Response:
     limits = (settings.max_steps, settings.sequences_at_once)
     protocol = MSGPACK_PROTOCOL if binary else JSON_PROTOCOL
     wanted = await decoders.call(read_many, body, protocol, ManyStepsRequest, *limits)
-    asked = asked_of(wanted, await sessions.find_all(wanted.sessions), settings.max_trace_bytes)
-    told = document(wanted, await sessions.step_all(asked))
+    asked = asked_of(wanted, await sessions.turns.find_all(wanted.sessions), settings.max_trace_bytes)
+    told = document(wanted, await sessions.stepping.step_all(asked))
     return Response(encode_msgpack(told), media_type=MSGPACK) if binary else answer_numbers(told)
 
 
 @router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["time travel"])
 async def reset_session(session: str, sessions: TheSessions) -> Response:
     """Put a session back to before its first step; until its next step, rewind can undo that."""
-    return answer(_session(await sessions.reset(session), sessions))
+    return answer(_session(await sessions.time_travel.reset(await sessions.turns.find(session)), sessions))
 
 
 @router.post(
@@ -238,7 +240,9 @@ async def reset_session(session: str, sessions: TheSessions) -> Response:
 async def rewind_session(session: str, body: Body, sessions: TheSessions, decoders: TheDecoders) -> Response:
     """Put a session back to a step that it was at; until its next step, it can also be put forward again."""
     wanted = await decoders.call(read_document, body, RewindRequest)
-    return answer(_session(await sessions.rewind(session, wanted.step), sessions))
+    return answer(
+        _session(await sessions.time_travel.rewind(await sessions.turns.find(session), wanted.step), sessions)
+    )
 
 
 @router.post(
@@ -258,7 +262,7 @@ async def fork_session(
 ) -> Response:
     """Open a session that shares the past of another, up to where that one is or to an earlier step."""
     wanted = await decoders.call(read_document, body or b"{}", ForkRequest)
-    return _opened(await sessions.fork(session, wanted.step, idempotency_key), sessions, "../")
+    return _opened(await sessions.opening.fork(session, wanted.step, idempotency_key), sessions, "../")
 
 
 @router.get(
@@ -271,7 +275,7 @@ async def snapshot_session(
     session: str, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
 ) -> Response:
     """Return the session in a file, as it is or as it was at a step."""
-    return answer_file(await sessions.snapshot(session, step))
+    return answer_file(await sessions.time_travel.snapshot(await sessions.turns.find(session), step))
 
 
 @router.get(
@@ -288,10 +292,10 @@ async def read_recording(
     trace: Annotated[str, Query(description="names of traces, separated by commas")] = "",
 ) -> Response:
     """Stream the inputs and outputs of a session's steps, the outputs computed again."""
-    model = (await sessions.find(session)).model
-    names = model.traces(trace.split(",") if trace else [])
-    model.check_trace_bytes(names, CHUNK_STEPS, (await sessions.info(session)).memory_size)
-    pieces = await sessions.recording(session, start, stop, names)
+    found = await sessions.turns.find(session)
+    names = found.model.traces(trace.split(",") if trace else [])
+    found.model.check_trace_bytes(names, CHUNK_STEPS, found.memory_size)
+    pieces = await sessions.time_travel.recording(found, start, stop, names)
     first = await anext(pieces, None)  # before the answer begins: an error here has a status of its own
     return StreamingResponse(_lines(first, pieces), media_type=JSON_LINES)
 
@@ -310,9 +314,10 @@ async def read_state(
     accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
 ) -> Response:
     """Return what a session has in memory, and where its heads are."""
-    model = (await sessions.find(session)).model
+    found = await sessions.turns.find(session)
+    model = found.model
     wanted = model.leaves(names.split(",") if names is not None else list(model.spec.state))
-    reached, state = await sessions.state(session, step)
+    reached, state = await sessions.time_travel.state(found, step)
     chosen = {name: state[name] for name in wanted}
     if SAFETENSORS in accept.lower():
         told = {"session": session, "model": model.name, "step": str(reached)}
@@ -357,7 +362,7 @@ async def ready(models: TheModels, sessions: TheSessions, settings: TheSettings)
 async def prometheus(metrics: TheMetrics, models: TheModels, sessions: TheSessions) -> Response:
     """Return metrics for Prometheus."""
     for model in models:
-        metrics.sequences.labels(model.name).set(model.engine.sequences + sessions.waiting(model.name))
+        metrics.sequences.labels(model.name).set(model.engine.sequences + sessions.turns.waiting(model.name))
         metrics.resident.labels(model.name).set(sessions.resident(model.name))
     return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -105,7 +105,7 @@ class Stream(Channel):
         self._id = session
 
     async def serve(self) -> None:
-        async with self._sessions.watching(self._id or await self._open()) as session:
+        async with self._sessions.turns.watching(await self._found()) as session:
             self._session = session
             self.send({"type": "session", **_where(session)})
             session.ended.add_done_callback(self._end)
@@ -125,17 +125,20 @@ class Stream(Channel):
             model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
         steps = Steps(inputs, trace, seq=wanted.seq, form=wanted.form)
         told = functools.partial(self.attempt, self._tell, steps, wanted.dtype)
-        self._sessions.submit(self._session, steps, told)
+        self._sessions.stepping.submit(self._session, steps, told)
 
     def end_of_turn(self) -> None:
         if self._session.ended.done():
             raise self._session.ended.result()
 
+    async def _found(self) -> Session:
+        return await self._sessions.turns.find(self._id or await self._open())
+
     async def _open(self) -> str:
         if "model" not in self._socket.query_params:
             raise InvalidRequest("/stream needs ?model=NAME", place="model", expected="the name of a model")
         wanted = parse(StreamQuery, dict(self._socket.query_params))
-        return (await self._sessions.open(wanted.model, wanted.memory_size)).id
+        return (await self._sessions.opening.open(wanted.model, wanted.memory_size)).id
 
     def _end(self, _: "asyncio.Future[SessionGone]") -> None:
         """End the stream, for its session has ended; a frame that is carried out is answered first."""
@@ -185,7 +188,7 @@ class Streams(Channel):
             await self.listen()
         finally:
             for session in self._opened:
-                self._sessions.unwatch(session)
+                self._sessions.turns.unwatch(session)
 
     def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
         limits = (self._settings.max_steps, self._settings.sequences_at_once)
@@ -197,7 +200,7 @@ class Streams(Channel):
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
         asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
-        self._sessions.submit_all(asked, functools.partial(self.attempt, self._tell, frame))
+        self._sessions.stepping.submit_all(asked, functools.partial(self.attempt, self._tell, frame))
 
     def _numbered(self, number: int, place: int) -> Session:
         if number >= len(self._opened):
@@ -241,15 +244,16 @@ class Streams(Channel):
                 got=str(first + count),
             )
         for number in range(count):
-            session = await self._sessions.watch(names[number] if names else await self._new(frame))
+            found = await self._sessions.turns.find(names[number] if names else await self._new(frame))
+            session = await self._sessions.turns.watch(found)
             if self.state is State.CLOSED:  # `serve` has let go of those that were opened
-                self._sessions.unwatch(session)
+                self._sessions.turns.unwatch(session)
                 return
             self._opened.append(session)
 
     async def _new(self, frame: OpenFrame) -> str:
         assert frame.model is not None
-        return (await self._sessions.open(frame.model, frame.memory_size)).id
+        return (await self._sessions.opening.open(frame.model, frame.memory_size)).id
 
 
 def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences: int) -> Many | OpenFrame:

@@ -1,19 +1,29 @@
 """A session as the server knows it while it is in use: where it is, and who uses it."""
 
 import asyncio
+import enum
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from app.backends.base import Array
+from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
-from app.dtypes import Form, pack
+from app.dtypes import Form, pack, packed_bytes
 from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
 from app.sessions.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
+
+ENTRY_BYTES = 16
+"""The bytes of a request's entry in the log beside its inputs, about."""
+
+LOG_PER_STATE = 2
+"""A snapshot that is not passing is taken when the log since the last one has so many times the bytes of a state."""
+
+KEPT_RESULT_BYTES = 65_536
+"""A larger result of a session's last frame is computed again, should the frame come again."""
 
 
 class Steps(NamedTuple):
@@ -106,16 +116,32 @@ class SessionInfo(NamedTuple):
     used: float
 
 
+class Where(enum.Enum):
+    """Where the state of a session is.
+
+    STORED --- enter ---> RESIDENT --- outrun_store ---> VOLATILE
+       ^------ leave --------'------- leave ----------------'        any of them --- end ---> ENDED
+    """
+
+    STORED = "in the store alone"
+    RESIDENT = "in an arena; the store leads to the same step"
+    VOLATILE = "in an arena, with steps that the store may lack"
+    ENDED = "nowhere: deleted, expired or lost"
+
+
 @dataclass(eq=False)
 class Session:
-    """An open session. Whoever steps it or reads it holds `turn`.
+    """An open session. Its fields change only by its methods, and `turn`, `users`, `watchers` and `used` by Turns.
 
-    The fields from `tape` to `branch` are as in its record. users: who has its turn or waits for it; watchers: who
-    waits for its end. kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that
-    is not passing.
-    logs: whether its steps go into the log. snapshot_seconds: if not, the seconds within which they are in a snapshot;
-    None: when it leaves its arena. unlogged: its log, or its snapshot, may lack steps until it leaves its arena.
-    unsaved: steps were taken since the last snapshot was; saving: the task that keeps the next one.
+    Whoever steps, reads or moves the session holds `turn`. The fields from `tape` to `branch` are those of its record.
+    ended: resolved with the error of the end.
+    logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
+    a step; None where only eviction takes a snapshot.
+    slot: in the arena; None where the session is not resident.
+    kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that is not passing.
+    users: those who hold the turn or wait for it; watchers: those who wait for the end.
+    last: the result of the last numbered frame, where it is small.
+    state_bytes: bytes of its state.
     """
 
     id: str
@@ -133,19 +159,15 @@ class Session:
     oldest: int = 0
     seq: int | None = None
     branch: int | None = None
+    where: Where = Where.STORED
     slot: Slot | None = None
-    unlogged: bool = False
-    unsaved: bool = False
-    saving: "asyncio.Task[None] | None" = None
     kept: int = 0
     logged: int = 0
     users: int = 0
     watchers: int = 0
     turn: Turn = field(default_factory=Turn)
     last: Stepped | None = None
-    """What the last numbered frame gave."""
     state_bytes: int = field(init=False)
-    """Bytes of its state."""
 
     def __post_init__(self) -> None:
         self.state_bytes = self.model.shapes(self.memory_size).state_bytes
@@ -153,16 +175,101 @@ class Session:
     @property
     def info(self) -> SessionInfo:
         info = info_of(self, self.model.name)
-        return info._replace(oldest=self.step) if self.unlogged else info
+        return info._replace(oldest=self.step) if self.is_volatile else info
+
+    @property
+    def is_volatile(self) -> bool:
+        """Whether the session may have taken steps that the store lacks."""
+        return self.where is Where.VOLATILE
+
+    @property
+    def unsnapshotted(self) -> int:
+        """The number of steps since the last snapshot: so many are replayed to restore the session."""
+        return self.step - self.kept
+
+    @property
+    def log_is_long(self) -> bool:
+        """Whether the log since the last snapshot that is not passing has outgrown the state."""
+        return self.logged >= LOG_PER_STATE * self.state_bytes
+
+    # Where it is
+
+    def enter(self, slot: Slot, kept: int) -> None:
+        """Become resident. kept: the step of the snapshot from which the state was computed, 0 for none."""
+        assert self.where is Where.STORED, self.where
+        self.where, self.slot, self.kept, self.last = Where.RESIDENT, slot, kept, None
+
+    def outrun_store(self) -> None:
+        """Note that the session takes steps that the store lacks, until it is evicted."""
+        assert self.where in (Where.RESIDENT, Where.VOLATILE), self.where
+        self.where = Where.VOLATILE
+
+    def leave(self) -> Slot:
+        """Leave the arena, and return the slot, which is to be freed."""
+        assert self.slot is not None, "the session is in no arena"
+        slot, self.slot, self.last = self.slot, None, None
+        if self.where is not Where.ENDED:
+            self.where = Where.STORED
+        return slot
+
+    def end(self, error: SessionGone) -> None:
+        """Note the end, and report it to those who wait for it."""
+        self.where = Where.ENDED
+        self.ended.set_result(error)
+
+    # At which step it is
 
     def follow(self, record: Record) -> None:
-        """Be where the store says that the session is."""
+        """Take over the position that the store has of the session."""
         self.tape, self.epoch, self.branch = record.tape, record.epoch, record.branch
         self.step, self.latest, self.oldest, self.seq = record.step, record.latest, record.oldest, record.seq
 
+    def advance(self, steps: Steps, result: Result) -> Stepped:
+        """Go past steps that were taken, and return their result."""
+        count = len(steps.inputs)
+        if self.branch is not None:
+            self.tape, self.branch = self.branch, None
+            self.oldest = self.oldest if self.step else 0
+        self.step += count
+        self.latest = self.step
+        self.logged += packed_bytes(steps.inputs, steps.form) + ENTRY_BYTES
+        if steps.seq is None:
+            return Stepped(result, self.step)
+        self.seq = steps.seq
+        is_kept = _bytes(result) <= KEPT_RESULT_BYTES
+        stepped = Stepped(_alone(result) if is_kept else result, self.step)
+        self.last = stepped if is_kept else None
+        return stepped
+
+    def move(self, step: int, seq: int | None) -> None:
+        """Go to a step, where the store does not lead."""
+        assert self.is_volatile, self.where
+        self.step, self.latest, self.seq = step, step, seq
+
+    def moved(self, kept: int) -> None:
+        """Note that the state is that of another step, computed from the snapshot of the step `kept`."""
+        self.last, self.kept = None, kept
+
+    def restart_log(self, entries: int) -> None:
+        """Count the bytes of the log anew: of so many steps since the last snapshot that is not passing."""
+        self.logged = entries * (self.model.inputs.width * NUMBER_BYTES + ENTRY_BYTES)
+
+    def snapshotted(self, passing: bool) -> None:
+        """Note that a snapshot is being written."""
+        self.kept = self.step
+        if not passing:
+            self.logged = 0
+
+    def retain(self, tape: int, oldest: int) -> None:
+        """Note the oldest step that is still kept of a tape, unless the session is on another one by now."""
+        if self.tape == tape:
+            self.oldest = oldest
+
+    # What may be asked of it
+
     def check_kept(self, step: int) -> None:
         """Raise StepNotKept unless the session can be looked at after so many steps."""
-        if self.unlogged:
+        if self.is_volatile:
             kept, expected = step in (0, self.step), f"0 or {self.step}"
         else:
             kept = step == 0 or self.oldest <= step <= self.latest
@@ -178,8 +285,8 @@ class Session:
 
     def check_recorded(self, first: int, last: int) -> None:
         """Raise StepNotKept unless the log has the steps after `first`, up to `last`; both can be looked at."""
-        if first < last and (self.unlogged or first < self.oldest):
-            start = self.step if self.unlogged else self.oldest
+        if first < last and (self.is_volatile or first < self.oldest):
+            start = self.step if self.is_volatile else self.oldest
             raise StepNotKept(
                 f"session {self.id} is at step {self.step}, and the inputs of the steps from {first} to {last} are not "
                 f"kept: expected to begin at {start} or later",
@@ -210,15 +317,6 @@ class Session:
         data = pack(steps.inputs, steps.form)
         return Entry(tape, self.epoch, self.step, len(steps.inputs), data, steps.seq, branch)
 
-    def advance(self, steps: int, seq: int | None) -> None:
-        """Go behind steps that were taken."""
-        if self.branch is not None:
-            self.tape, self.branch = self.branch, None
-            self.oldest = self.oldest if self.step else 0
-        self.step += steps
-        self.latest = self.step
-        self.seq = self.seq if seq is None else seq
-
     def packed(self, step: int, state: Mapping[str, Array]) -> bytes:
         """Return the session at a step as a file. Raises OutOfMemory."""
         snapshot = Snapshot(self.model.name, self.model.fingerprint, self.memory_size, step, state)
@@ -246,3 +344,18 @@ def info_of(session: Session | Record, model: str) -> SessionInfo:
 def gone(session: str, reason: EndReason) -> SessionGone:
     """Return the error for a session that has ended."""
     return SessionGone(f"session {session} is gone: {reason}", reason=reason)
+
+
+def _bytes(result: Result) -> int:
+    return result.outputs.nbytes + sum(values.nbytes for values in result.trace.values())
+
+
+def _alone(result: Result) -> Result:
+    """Return a result that keeps no more memory alive than its own: a copy of a row of a batch."""
+    trace = {name: _own(values) for name, values in result.trace.items()}
+    return Result(_own(result.outputs), trace)
+
+
+def _own(values: Array) -> Array:
+    whole = values.base
+    return values if whole is None or whole.nbytes == values.nbytes else values.copy()

@@ -26,7 +26,6 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.sessions.service import SessionService
 from app.sessions.session import Stepped, Steps
 from app.sessions.snapshot import Snapshot
 from app.stores.base import NewSession, Record, Retention
@@ -34,6 +33,7 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability
 from tests.app.asynchronous import run, until
+from tests.app.sessions.by_id import ById
 from tests.app.sessions.test_sessions import FailingStore, ones, service, step_all
 from tests.app.stores.test_stores import altered
 
@@ -46,11 +46,11 @@ def three(*numbers: float) -> "np.ndarray[Any, Any]":
     return np.array([[number, 0, 0] for number in numbers], np.float32)
 
 
-async def total(sessions: SessionService, session: str, step: int | None = None) -> float:
+async def total(sessions: ById, session: str, step: int | None = None) -> float:
     return float((await sessions.state(session, step))[1]["total"][0])
 
 
-async def recorded(sessions: SessionService, session: str, *span: int) -> list[tuple[int, float, float]]:
+async def recorded(sessions: ById, session: str, *span: int) -> list[tuple[int, float, float]]:
     """Return the steps of a session: the number, the input, the output."""
     pieces = await sessions.recording(session, *span)
     return [
@@ -188,7 +188,7 @@ def test_snapshot_opens_the_session_again():
             await sessions.step(session, values(1, 2, 3))
             now, before = await sessions.snapshot(session), await sessions.snapshot(session, 1)
             for data, step, expected in ((now, 3, 6), (before, 1, 1)):
-                restored = await sessions.restore(data)
+                restored = await sessions.open_from(data)
                 assert (restored.step, restored.oldest, await total(sessions, restored.id)) == (step, step, expected)
                 assert (await sessions.step(restored.id, values(1))).result.outputs[0, 0] == expected + 1
                 with pytest.raises(StepNotKept, match=f"expected 0, or {step} to {step + 1}"):
@@ -206,10 +206,10 @@ def test_snapshot_of_another_model_is_refused_by_name():
             known = Snapshot.from_bytes(await sessions.snapshot(session))
             other = Snapshot("other-model", "f" * 64, None, 0, known.state).to_bytes()
             with pytest.raises(InvalidSnapshot, match="is of other-model, fingerprint ffff"):
-                await sessions.restore(other)
+                await sessions.open_from(other)
             wrong = Snapshot("fake", known.fingerprint, None, 0, {"total": np.zeros(3, np.float32)}).to_bytes()
             with pytest.raises(InvalidSnapshot, match=r"its state is \{'total': \[3\]\}"):
-                await sessions.restore(wrong)
+                await sessions.open_from(wrong)
             assert len(await sessions.all(None, 9)) == 1
 
     run(test())
@@ -223,8 +223,8 @@ def test_snapshot_of_step_0_with_another_state_than_the_first_is_refused():
             known = Snapshot.from_bytes(data)
             other = Snapshot("fake", known.fingerprint, None, 0, {"total": np.ones(2, np.float32)}).to_bytes()
             with pytest.raises(InvalidSnapshot, match="says step 0, but its total is not that of fake before"):
-                await sessions.restore(other)
-            assert (await sessions.restore(data)).step == 0
+                await sessions.open_from(other)
+            assert (await sessions.open_from(data)).step == 0
 
     run(test())
 
@@ -297,7 +297,7 @@ def test_large_state_has_one_passing_snapshot_after_many_steps():
             session = (await sessions.open("fake")).id
             for at in (1001, 2002):
                 await sessions.step(session, ones(1001))
-                while await sessions._writer.call(lambda _: snapshots(store)) != [(at, 1)]:  # noqa: ASYNC110
+                while await sessions.writer.call(lambda _: snapshots(store)) != [(at, 1)]:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             assert await total(sessions, session, 5) == 5
 
@@ -312,7 +312,7 @@ def test_sessions_beyond_those_that_fit_wake_where_they_were():
                 for number, session in enumerate(opened):
                     told = await sessions.step(session, values(*[number] * 10))
                     assert (told.step, told.result.outputs[-1, 0]) == (10 * turn + 10, (10 * turn + 10) * number)
-            assert sessions.resident("fake") <= 2
+            assert sessions.resident() <= 2
 
     run(test())
 
@@ -337,7 +337,7 @@ def test_sessions_in_use_stay_though_more_are_woken():
             jobs = [sessions.step(session, ones(30)) for session in opened]
             assert [told.step for told in await asyncio.gather(*jobs)] == [30] * 6
             await sessions.step((await sessions.open("fake")).id, ones(1))
-            assert sessions.resident("fake") == 1
+            assert sessions.resident() == 1
 
     run(test())
 
@@ -441,7 +441,7 @@ def test_inputs_are_kept_in_the_form_in_which_they_came(tmp_path, form, bytes_pe
             session = (await sessions.open("fake")).id
             await step_all(sessions, [(session, Steps(three(1, 2, 3), form=form))])
             await step_all(sessions, [(session, Steps(three(5), form=form))])
-            log = await sessions._writer.call(lambda store: store.steps(1, 0, 4, 10**6))
+            log = await sessions.writer.call(lambda store: store.steps(1, 0, 4, 10**6))
             assert [len(steps.inputs) for steps in log] == [3 * bytes_per_step, bytes_per_step]
             assert [await total(sessions, session, step) for step in range(5)] == [0, 1, 3, 6, 11]
             assert await recorded(sessions, session, 1, 4) == [(2, 2, 3), (3, 3, 6), (4, 5, 11)]
@@ -478,7 +478,7 @@ class Life:
         self.at[name] = len(self.inputs[name])
 
 
-async def act(draw: random.Random, sessions: SessionService, life: Life) -> None:
+async def act(draw: random.Random, sessions: ById, life: Life) -> None:
     """Do something random with a random session, and compare what it tells with what it should."""
     if not life.inputs or (draw.random() < 0.1 and len(life.inputs) < 8):
         life.add((await sessions.open("fake")).id, [])
@@ -540,7 +540,7 @@ def test_random_lives_are_what_their_inputs_say(tmp_path, seed):
                     assert await total(sessions, name) == sum(inputs[: life.at[name]])
                 assert {session.id for session in await sessions.all(None, 99)} == set(life.inputs)
                 if draw.random() < 0.5:
-                    sessions._residents.leave_all = _nothing  # type: ignore[method-assign]
+                    sessions.residents.evict_all = _nothing  # type: ignore[method-assign]
         store = SqliteStore(tmp_path)
         assert list(store.check(lambda *_: None)) == []
         for name in life.inputs:
@@ -596,7 +596,7 @@ def test_session_with_a_log_goes_on_after_a_step_that_hung():
             with pytest.raises(StepTimedOut):
                 await sessions.state(session)
             release.set()
-            await until(lambda: sessions._models.get("fake").engine._hang is None)
+            await until(lambda: sessions.model().engine._hang is None)
             assert (await sessions.step(session, values(2), if_step=1)).result.outputs[0, 0] == 3
 
     run(test())
@@ -620,7 +620,7 @@ def test_session_without_a_log_is_lost_though_its_end_could_not_be_written():
             with pytest.raises(StepTimedOut):
                 await sessions.step(session, values(7))
             release.set()
-            await until(lambda: sessions._models.get("fake").engine._hang is None)
+            await until(lambda: sessions.model().engine._hang is None)
             with pytest.raises(SessionGone) as gone:
                 await sessions.state(session)
             assert (gone.value.status, gone.value.more["reason"]) == (410, "lost in a failure")
@@ -644,13 +644,13 @@ def test_session_without_a_log_leaves_though_who_needed_its_room_is_gone():
         async with service(store=store, durability="none", backend=FakeBackend(capacity=1)) as sessions:
             session = (await sessions.open("fake")).id
             await sessions.step(session, values(1, 2))
-            asking = asyncio.ensure_future(sessions.infer(sessions._models.get("fake"), [values(5)], (), None))
+            asking = asyncio.ensure_future(sessions.infer(sessions.model(), [values(5)], (), None))
             await asyncio.to_thread(store.parking.wait)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             store.go.set()
             assert (await sessions.step(session, values(3))).result.outputs[0, 0] == 6
-            found = await sessions._writer.call(lambda _: store.find(session))
+            found = await sessions.writer.call(lambda _: store.find(session))
             assert isinstance(found, Record)
             assert (found.step, found.unlogged) == (2, True)
 

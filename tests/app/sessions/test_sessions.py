@@ -42,8 +42,9 @@ from app.main import _close
 from app.memory import MemorySizes
 from app.metrics import Metrics
 from app.protocols import websocket
+from app.sessions.ending import EXPIRED_AT_ONCE
 from app.sessions.residents import Residents
-from app.sessions.service import EXPIRED_AT_ONCE, Limits, SessionService
+from app.sessions.service import Limits, SessionService
 from app.sessions.session import Session, Stepped, Steps, Turn
 from app.settings import Settings
 from app.stores.base import EndReason, Record
@@ -52,6 +53,7 @@ from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability, Writer
 from models.manifest import Manifest
 from tests.app.asynchronous import run, until
+from tests.app.sessions.by_id import ById
 
 MANIFEST = Manifest("fake", {}, {}, 2, 2, 0, {"total": [2]}, {"seen": [2]}, "")
 IDLE = 100.0
@@ -87,7 +89,7 @@ async def service(
     resident: int = 3,
     opened: int = 3,
     step_timeout: float = math.inf,
-) -> AsyncIterator[SessionService]:
+) -> AsyncIterator[ById]:
     """A service over a store that is closed with it; a second one over the same directory is a server's restart."""
     backend, metrics = backend or FakeBackend(capacity=8), Metrics()
     store = store or MemoryStore()
@@ -101,15 +103,17 @@ async def service(
         "fake", MANIFEST, InputFormat(2), 1, backend.spec, memory, MAX_TRACE_BYTES, engine, "fake", "cpu"
     )
     limits = Limits(sessions=opened, resident=resident, waiting=8, idle_timeout=IDLE)
-    sessions = SessionService(
-        ModelCatalogue({"fake": model}, {}),
-        writer,
-        metrics,
-        limits,
-        clock or Clock(),
-        counts,
-        durability,
-        {} if snapshots is None else {"fake": snapshots},
+    sessions = ById(
+        SessionService(
+            ModelCatalogue({"fake": model}, {}),
+            writer,
+            metrics,
+            limits,
+            clock or Clock(),
+            counts,
+            durability,
+            {} if snapshots is None else {"fake": snapshots},
+        )
     )
     try:
         yield sessions
@@ -162,9 +166,9 @@ def test_unlogged_session_whose_batch_was_lost_is_gone():
     run(test())
 
 
-async def step_all(sessions: SessionService, asked: Sequence[tuple[str, Steps]]) -> list[Any]:
+async def step_all(sessions: ById, asked: Sequence[tuple[str, Steps]]) -> list[Any]:
     """Step many sessions; return the step and the last output of each, or the kind of its error."""
-    found = [(sessions._known(await sessions.find(session)), steps) for session, steps in asked]
+    found = [(sessions.turns.shared(await sessions.find(session)), steps) for session, steps in asked]
     answers: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     sessions.submit_all(found, answers.set_result)
     return [
@@ -213,10 +217,10 @@ def test_session_that_leaves_while_others_are_looked_up_is_found_all_the_same():
             names = [(await sessions.open("fake")).id for _ in range(2)]
             await sessions.step(names[0], ones(1))
             store.may_find.clear()
-            looking = asyncio.ensure_future(sessions.find_all([*names, names[0]]))
+            looking = asyncio.ensure_future(sessions.turns.find_all([*names, names[0]]))
             await asyncio.sleep(0)
-            assert await sessions._residents.try_leave(sessions._sessions[names[0]])
-            assert not sessions._sessions
+            assert await sessions.residents.try_evict(sessions.known[names[0]])
+            assert not sessions.known
             store.may_find.set()
             found = await looking
             assert [type(session) for session in found] == [Session] * 3
@@ -333,7 +337,7 @@ def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
 
 
 def test_large_result_is_not_kept_for_its_frame_to_come_again(monkeypatch):
-    monkeypatch.setattr("app.sessions.service.KEPT_RESULT_BYTES", 8)
+    monkeypatch.setattr("app.sessions.session.KEPT_RESULT_BYTES", 8)
 
     async def test() -> None:
         async with service() as sessions:
@@ -495,12 +499,12 @@ def test_same_key_tells_of_its_session_though_no_more_can_be_opened():
             data = await sessions.snapshot(first.id)
 
             fork = await sessions.fork(first.id, key="fork")
-            restored = await sessions.restore(data, key="restore")
+            restored = await sessions.open_from(data, key="restore")
             with pytest.raises(SessionsFull):
                 await sessions.open("fake")
             assert (await sessions.open("fake", key="open")).id == first.id
             assert (await sessions.fork(first.id, key="fork")).id == fork.id
-            assert (await sessions.restore(data, key="restore")).id == restored.id
+            assert (await sessions.open_from(data, key="restore")).id == restored.id
 
     run(test())
 
@@ -561,7 +565,7 @@ def test_trouble_with_one_expired_session_does_not_keep_the_others(trouble, monk
         async with service(clock, store=store) as sessions:
             names = [(await sessions.open("fake")).id for _ in range(3)]
             clock.now = IDLE + 1
-            end = sessions._end
+            end = sessions.ending._end
 
             async def failing(session: Session, reason: EndReason) -> None:
                 if session.id != names[0]:
@@ -572,7 +576,7 @@ def test_trouble_with_one_expired_session_does_not_keep_the_others(trouble, monk
                 else:
                     raise StepFailed("broken") if trouble == "back end fails" else StoreFailed("broken")
 
-            monkeypatch.setattr(sessions, "_end", failing)
+            monkeypatch.setattr(sessions.ending, "_end", failing)
             await sessions.expire_idle()
             left = {session.id for session in await sessions.all(None, 10)}
             assert left == (set() if trouble == "deleted meanwhile" else {names[0]})
@@ -619,7 +623,7 @@ def test_answer_that_cannot_be_encoded_ends_its_stream(monkeypatch):
     async def test() -> None:
         async with service() as sessions:
             session, reader = await sessions.open("fake"), SlowReader()
-            stream = Stream(socket_of(reader), sessions, Settings(), Metrics(), Decoders(), session.id)
+            stream = Stream(socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), session.id)
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             await asyncio.sleep(0)
@@ -676,7 +680,7 @@ def test_answer_that_is_kept_for_a_frame_keeps_no_more_memory_than_its_own():
     run(test())
 
 
-def stream_over(reader: SlowReader, sessions: SessionService, session: str) -> Stream:
+def stream_over(reader: SlowReader, sessions: ById, session: str) -> Stream:
     async def accept(_: Message) -> None:
         pass
 
@@ -685,7 +689,7 @@ def stream_over(reader: SlowReader, sessions: SessionService, session: str) -> S
 
     scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
     socket = WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
-    return Stream(socket, sessions, Settings(), Metrics(), Decoders(), session)
+    return Stream(socket, sessions.service, Settings(), Metrics(), Decoders(), session)
 
 
 @pytest.mark.parametrize("while_answering", [False, True])
@@ -695,7 +699,7 @@ def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(whi
     async def test() -> None:
         async with service() as sessions:
             session, reader = await sessions.open("fake"), SlowReader()
-            stream = Stream(socket_of(reader), sessions, Settings(), Metrics(), Decoders(), session.id)
+            stream = Stream(socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), session.id)
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             if while_answering:
@@ -717,8 +721,8 @@ def test_streams_of_a_client_that_goes_while_sessions_are_opened_hold_none_of_th
     async def test() -> None:
         async with service(opened=50) as sessions:
             reader = SlowReader()
-            models = sessions._models
-            streams = Streams(socket_of(reader), models, sessions, Settings(), Metrics(), Decoders())
+            models = sessions.service._models
+            streams = Streams(socket_of(reader), models, sessions.service, Settings(), Metrics(), Decoders())
             streaming = asyncio.ensure_future(streams.run())
             await until(lambda: reader.sent)
             await asyncio.sleep(0)
@@ -728,7 +732,7 @@ def test_streams_of_a_client_that_goes_while_sessions_are_opened_hold_none_of_th
             await streaming
             assert streams._task is not None
             await streams._task
-            assert not sessions._sessions
+            assert not sessions.known
 
     run(test())
 
@@ -782,7 +786,7 @@ def test_expired_session_gives_its_slot_back():
                 await sessions.step(session.id, ones(1))
                 clock.now += IDLE + 1
                 await sessions.expire_idle()
-                assert sessions.resident("fake") == 0
+                assert sessions.resident() == 0
 
     run(test())
 
@@ -809,7 +813,7 @@ def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
             working = asyncio.ensure_future(sessions.step(busy.id, work))
             await asyncio.to_thread(began.wait)
             other = asyncio.ensure_future(sessions.step(idle.id, ones(1)))
-            await until(lambda: sessions._models.get("fake").engine.sequences == 2)
+            await until(lambda: sessions.model().engine.sequences == 2)
             both_are_there.set()
             await other
             other_is_done.set()
@@ -833,7 +837,7 @@ def test_requests_that_wait_for_a_session_are_bounded():
             jobs += [asyncio.ensure_future(sessions.step(session.id, ones(1))) for _ in range(12)]
             results = await asyncio.gather(*jobs, return_exceptions=True)
             assert [type(result) for result in results] == [Stepped] * 9 + [QueueFull] * 4
-            assert ((await sessions.info(session.id)).step, sessions.waiting("fake")) == (58, 0)
+            assert ((await sessions.info(session.id)).step, sessions.turns.waiting("fake")) == (58, 0)
 
     run(test())
 
@@ -880,7 +884,7 @@ def test_session_that_ended_in_the_store_is_gone_when_it_is_woken():
         async with service() as sessions:
             session = (await sessions.open("fake")).id
             async with sessions.watching(session):
-                await sessions._writer.call(lambda store: store.end(session, "expired", 0.0))
+                await sessions.writer.call(lambda store: store.end(session, "expired", 0.0))
                 with pytest.raises(SessionGone) as gone:
                     await sessions.step(session, ones(1))
                 assert (gone.value.status, gone.value.more["reason"]) == (410, "expired")
@@ -895,7 +899,7 @@ def test_two_deletes_of_a_session_of_another_model_count_once():
             session, _ = await sessions.open("fake"), await sessions.open("fake")
             row = store._session("id", session.id)
             assert row is not None
-            await sessions._writer.call(lambda _: store._update(row._replace(fingerprint="other")))
+            await sessions.writer.call(lambda _: store._update(row._replace(fingerprint="other")))
             await asyncio.gather(*(sessions.delete(session.id) for _ in range(2)))
             await sessions.open("fake")
             with pytest.raises(SessionsFull, match="2 sessions of fake"):
@@ -917,7 +921,7 @@ def test_arenas_are_left_in_time_though_the_engine_hangs(durability: Durability)
         async with service(backend=backend, durability=durability) as sessions:
             session = await sessions.open("fake")
             await sessions.step(session.id, ones(20))
-            probing = asyncio.ensure_future(sessions._models.get("fake").engine.probe())
+            probing = asyncio.ensure_future(sessions.model().engine.probe())
             await asyncio.sleep(0)
             await sessions.close(0.05)
             assert not probing.done(), "nobody waited for the step to return"

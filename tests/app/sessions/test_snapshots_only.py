@@ -30,7 +30,6 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.sessions.service import SessionService
 from app.sessions.session import Duplicate, Stepped, Steps
 from app.stores.base import Record
 from app.stores.memory import MemoryStore
@@ -38,6 +37,7 @@ from app.stores.sqlite import SqliteStore
 from tests.app.asynchronous import run, until
 from tests.app.copying import sequence
 from tests.app.harness import running_server
+from tests.app.sessions.by_id import ById
 from tests.app.sessions.test_past import _nothing, recorded, total, values
 from tests.app.sessions.test_sessions import FailingStore, Losing, ones, service, step_all
 from tests.app.stores.test_stores import altered
@@ -47,21 +47,21 @@ NEVER = 1000.0
 
 
 @asynccontextmanager
-async def killed(path: Path, **options: Any) -> AsyncIterator[SessionService]:
+async def killed(path: Path, **options: Any) -> AsyncIterator[ById]:
     """A service over a directory, killed in the end."""
     async with service(store=SqliteStore(path), **options) as sessions:
         yield sessions
-        sessions._residents.leave_all = _nothing  # type: ignore[method-assign]
+        sessions.residents.evict_all = _nothing  # type: ignore[method-assign]
 
 
-async def stored(sessions: SessionService, session: str) -> tuple[int, int | None]:
+async def stored(sessions: ById, session: str) -> tuple[int, int | None]:
     """Return the step and the last frame that a server would go on from after a kill."""
-    found = await sessions._writer.call(lambda store: store.find(session))
+    found = await sessions.writer.call(lambda store: store.find(session))
     assert isinstance(found, Record)
     return found.step, found.seq
 
 
-async def until_saved(sessions: SessionService, session: str) -> None:
+async def until_saved(sessions: ById, session: str) -> None:
     """Wait until the last snapshot of a session has all of its steps."""
     while await stored(sessions, session) != ((info := await sessions.info(session)).step, info.seq):  # noqa: ASYNC110
         await asyncio.sleep(SOON)
@@ -114,7 +114,7 @@ def test_step_that_nothing_follows_is_in_a_snapshot_all_the_same(tmp_path):
                 await step_all(sessions, [(name, Steps(values(2))) for name in names])
                 for name in names:
                     await until_saved(sessions, name)
-            assert all(known.saving is None and not known.unsaved for known in sessions._sessions.values())
+            assert not sessions.saving._tasks
         async with service(store=SqliteStore(tmp_path), snapshots=SOON) as sessions:
             assert [await total(sessions, name) for name in names] == [4, 4, 4]
 
@@ -197,7 +197,7 @@ def test_there_is_no_past_and_a_fork_is_of_where_the_session_is(tmp_path):
             assert (await total(sessions, session, 0), await recorded(sessions, session)) == (0, [])
             assert (await sessions.info(session)).oldest == 2
             fork = await sessions.fork(session)
-            restored = await sessions.restore(await sessions.snapshot(session))
+            restored = await sessions.open_from(await sessions.snapshot(session))
             await sessions.step(fork.id, values(4))
         async with service(store=SqliteStore(tmp_path)) as sessions:
             assert [await total(sessions, name) for name in (session, fork.id, restored.id)] == [0, 3, 3]
@@ -300,7 +300,7 @@ def test_steps_do_not_wait_for_a_slow_disk_and_one_snapshot_of_a_session_is_writ
             for step in range(2, 12):
                 assert (await sessions.step(session, values(1))).step == step
                 await asyncio.sleep(SOON)
-            assert (store.parked, len(sessions._writer._waiting)) == ([session], 1)
+            assert (store.parked, len(sessions.writer._waiting)) == ([session], 1)
             store.go.set()
             await until_saved(sessions, session)
             assert len(store.parked) == 2
@@ -316,8 +316,8 @@ def test_what_comes_while_a_snapshot_is_written_comes_after_it(end, caplog):
             session = (await sessions.open("fake")).id
             await sessions.step(session, values(1, 2))
             await asyncio.to_thread(store.parking.wait)
-            known = sessions._sessions[session]
-            doing: Any = sessions._residents.try_leave(known) if end == "leave" else getattr(sessions, end)(session)
+            known = sessions.known[session]
+            doing: Any = sessions.residents.try_evict(known) if end == "leave" else getattr(sessions, end)(session)
             coming = asyncio.ensure_future(doing)
             await asyncio.sleep(SOON)
             store.go.set()
@@ -328,7 +328,7 @@ def test_what_comes_while_a_snapshot_is_written_comes_after_it(end, caplog):
             else:
                 at = {"reset": 0, "leave": 2, "fork": 2}[end]
                 assert await total(sessions, told.id if end == "fork" else session) == {0: 0, 2: 3}[at]
-                assert known.saving is None or end == "fork" or not known.unsaved
+                assert end == "fork" or known not in sessions.saving._unsaved
         assert caplog.text == ""
 
     run(test())
@@ -354,7 +354,7 @@ def test_session_that_ended_or_left_has_no_snapshot_written_any_more():
 def test_stop_while_a_snapshot_is_being_taken_loses_nothing(tmp_path):
     async def test() -> None:
         async with service(store=SqliteStore(tmp_path), snapshots=SOON) as sessions:
-            residents, taking = sessions._residents, asyncio.Event()
+            residents, taking = sessions.residents, asyncio.Event()
             pack, slow = residents.packed, [asyncio.Event()]
 
             async def packed(*arguments: Any) -> bytes:
@@ -367,7 +367,8 @@ def test_stop_while_a_snapshot_is_being_taken_loses_nothing(tmp_path):
             session = (await sessions.open("fake")).id
             await sessions.step(session, values(1, 2))
             await taking.wait()
-            await residents.leave_all(1.0)
+            await sessions.saving.stop(1.0)
+            await residents.evict_all(1.0)
             assert await stored(sessions, session) == (2, None)
 
     run(test())
@@ -407,7 +408,7 @@ def test_snapshot_is_no_use_of_a_session():
         async with service(snapshots=SOON) as sessions:
             session = (await sessions.open("fake")).id
             await sessions.step(session, values(1))
-            sessions._clock.now = 5.0  # type: ignore[attr-defined]
+            sessions.service._clock.now = 5.0  # type: ignore[attr-defined]
             await until_saved(sessions, session)
             assert (await sessions.info(session)).used == 0.0
 
@@ -419,7 +420,7 @@ def test_step_that_fails_midway_puts_its_session_back_and_says_where_it_is():
         async with service(backend=Losing(capacity=8), snapshots=NEVER) as sessions:
             session = (await sessions.open("fake")).id
             await sessions.step_frame(session, values(1, 2), (), 0)
-            await sessions._residents._save(sessions._sessions[session])
+            await sessions.saving._save(sessions.known[session])
             await sessions.step_frame(session, values(3), (), 1)
             async with sessions.watching(session) as watched:
                 with pytest.raises(OutOfMemory, match="is back at its last snapshot, step 2") as told:
@@ -446,7 +447,7 @@ def test_sessions_that_were_stepped_together_are_each_told_where_they_are():
             for name in names:
                 await sessions.step(name, values(1))
             asked = [(await sessions.find(name), Steps(values(7))) for name in names]
-            for name, outcome in zip(names, await sessions.step_all(asked), strict=True):
+            for name, outcome in zip(names, await sessions.service.stepping.step_all(asked), strict=True):
                 assert str(outcome).count("is back at its last snapshot") == 1
                 assert str(outcome).endswith(f"; session {name} is back at its last snapshot, step 0")
             release.set()
@@ -470,7 +471,7 @@ def test_step_that_hangs_puts_its_session_back():
                 await sessions.step(session, values(7))
             assert (await sessions.info(session)).step == 0
             release.set()
-            await until(lambda: sessions._models.get("fake").engine._hang is None)
+            await until(lambda: sessions.model().engine._hang is None)
             assert (await sessions.step(session, values(2), if_step=0)).result.outputs[0, 0] == 2
 
     run(test())
@@ -505,7 +506,7 @@ class Life:
         del self.inputs[step:], self.seqs[step + 1 :]
 
 
-async def act(draw: random.Random, sessions: SessionService, lives: dict[str, Life]) -> None:
+async def act(draw: random.Random, sessions: ById, lives: dict[str, Life]) -> None:
     """Do something random with a random session, and compare what it tells with what it should."""
     if not lives or (draw.random() < 0.1 and len(lives) < 6):
         lives[(await sessions.open("fake")).id] = Life()

@@ -9,13 +9,13 @@ import pytest
 
 from app.backends.fake import FakeBackend
 from app.errors import SessionDamaged, SessionGone, SessionNotFound
-from app.sessions.service import SessionService
 from app.stores.base import Entry, Retention
 from app.stores.journal import _numbers
 from app.stores.memory import MemoryStore
 from app.stores.rows import ENTRY, log_checksum
 from app.stores.sqlite import FILE, SqliteStore
 from tests.app.asynchronous import run
+from tests.app.sessions.by_id import ById
 from tests.app.sessions.test_past import recorded, total, values
 from tests.app.sessions.test_sessions import service
 from tests.app.stores.test_stores import alter, altered, found, inputs, opened, past, problems, step
@@ -45,7 +45,7 @@ class Kept(NamedTuple):
     """Of each session, the tapes that it is on."""
 
 
-async def told(sessions: SessionService, name: str) -> tuple[int, dict[int, float]]:
+async def told(sessions: ById, name: str) -> tuple[int, dict[int, float]]:
     """Return what a session says: its step, and the sum at each step."""
     info = await sessions.info(name)
     states = {at: await total(sessions, name, at) for at in range(info.oldest, info.latest + 1)}
@@ -69,13 +69,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
             for number in range(3):
                 await sessions.step_frame(first, values(*range(20 * number, 20 * number + 20)), (), number)
                 if number == 1:
-                    await sessions._writer.call(lambda store: store._fold_all())  # type: ignore[attr-defined]
+                    await sessions.writer.call(lambda store: store._fold_all())  # type: ignore[attr-defined]
             fork = (await sessions.fork(first, 30)).id
             await sessions.step(fork, values(5))
             forks_fork = (await sessions.fork(fork)).id
             await sessions.step(forks_fork, values(6, 7))
             await sessions.rewind(forks_fork, 25)
-            restored = (await sessions.restore(await sessions.snapshot(first, 10))).id
+            restored = (await sessions.open_from(await sessions.snapshot(first, 10))).id
             for name in (restored, (other := (await sessions.open("fake")).id)):
                 await sessions.step(name, values(1))
             await sessions.delete((await sessions.open("fake")).id)

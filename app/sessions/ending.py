@@ -1,0 +1,152 @@
+"""Sessions ended: deleted, expired, or lost in a failure."""
+
+import asyncio
+import contextlib
+import copy
+import logging
+from collections.abc import Callable
+
+from app.errors import (
+    EngramError,
+    ModelChanged,
+    SessionDamaged,
+    SessionGone,
+    SessionNotFound,
+    ShuttingDown,
+)
+from app.sessions.counts import OpenSessions
+from app.sessions.residents import Residents
+from app.sessions.session import Session, gone
+from app.sessions.turns import Turns
+from app.stores.base import EndReason, Record
+from app.stores.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+EXPIRED_AT_ONCE = 100
+"""Sessions that the store is asked for at a time."""
+
+EXPIRY_SECONDS = 5.0
+"""Seconds between two looks for idle sessions, at most."""
+
+
+class Ending:
+    """Ends sessions."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        turns: Turns,
+        residents: Residents,
+        counts: OpenSessions,
+        clock: Callable[[], float],
+        idle_timeout: float,
+    ) -> None:
+        """idle_timeout: seconds without use until a session expires."""
+        self._writer = writer
+        self._turns = turns
+        self._residents = residents
+        self._counts = counts
+        self._clock = clock
+        self._idle_timeout = idle_timeout
+
+    async def delete(self, session_id: str) -> None:
+        """End a session, after the requests that came before."""
+        try:
+            session = await self._turns.find(session_id)
+            await self._turns.run(session, lambda shared: self._end(shared, "deleted"))
+        except (ModelChanged, SessionDamaged):
+            await self._end_stored(session_id, "deleted")
+
+    async def expire_idle(self) -> None:
+        """End the sessions that have not been used for the idle timeout."""
+        await self._turns.write_uses()
+        since = self._clock() - self._idle_timeout
+        idle = await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE))
+        while idle:
+            for session_id in idle:
+                known = self._turns.known(session_id)
+                if known is not None and known.users:
+                    continue
+                await self._expire(session_id, since)
+            seen = set(idle)
+            idle = await self._writer.call(lambda store: store.idle_since(since, EXPIRED_AT_ONCE))
+            idle = [] if seen & set(idle) else idle  # those that are left are in use
+
+    async def _expire(self, session_id: str, since: float) -> None:
+        """End a session unless it was used after the time `since`, or has ended meanwhile; log any other error."""
+
+        async def expire(session: Session) -> None:
+            if session.used <= since:
+                await self._end(session, "expired")
+
+        try:
+            await self._turns.run(await self._turns.find(session_id), expire)
+        except (ModelChanged, SessionDamaged):
+            await self._end_stored(session_id, "expired")
+        except (SessionGone, SessionNotFound):
+            pass
+        except EngramError as error:
+            logger.warning("session %s has expired but could not be ended; trying again: %s", session_id, error)
+
+    async def keep_expiring(self) -> None:
+        """Look for idle sessions again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(min(self._idle_timeout / 4, EXPIRY_SECONDS))
+            try:
+                await self.expire_idle()
+            except ShuttingDown:
+                return
+            except Exception:
+                logger.exception("idle sessions could not be ended; trying again")
+
+    async def _end(self, session: Session, reason: EndReason) -> None:
+        await self._end_record(session.id, session.model.name, reason)
+        session.end(gone(session.id, reason))
+        self._turns.forget(session.id)
+        await self._residents.free(session)
+
+    async def give_up(self, session: Session, error: EngramError) -> EngramError:
+        """Drop the state of a session, which may differ from the log, and return the error for the client.
+
+        The session is restored from the log. A volatile one goes back to its last snapshot, and the error then says so,
+        or it is lost. The caller holds the turn.
+        """
+        was_volatile = session.is_volatile
+        self._residents.drop(session)
+        if not was_volatile:
+            return error
+        with contextlib.suppress(EngramError):
+            if session.snapshot_seconds is None:
+                await self._end(session, "lost in a failure")
+            else:
+                await self._residents.claim(session)
+                return _at_snapshot(error, session)
+        return error
+
+    async def _end_stored(self, session_id: str, reason: EndReason) -> None:
+        """End a session that is not resident; one whose row is damaged stays in the counts until the next start."""
+        now = self._clock()
+        try:
+            found = await self._writer.call(lambda store: store.find(session_id))
+        except SessionDamaged:
+            await self._writer.call(lambda store: store.end(session_id, reason, now))
+            return
+        if isinstance(found, Record):
+            await self._end_record(session_id, found.model, reason)
+
+    async def _end_record(self, session_id: str, model: str, reason: EndReason) -> None:
+        now = self._clock()
+        if not await self._writer.call(lambda store: store.end(session_id, reason, now)):
+            return
+        self._turns.forget(session_id)
+        self._counts.ended(model, reason)
+
+
+def _at_snapshot(error: EngramError, session: Session) -> EngramError:
+    """Return an error that also says at which step the session is, back at its last snapshot."""
+    placed = copy.copy(error)
+    placed.detail = f"{error.detail}; session {session.id} is back at its last snapshot, step {session.step}"
+    placed.more = error.more | {"step": session.step, "seq": session.seq}
+    placed.args = (placed.detail,)
+    return placed

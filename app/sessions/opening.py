@@ -1,0 +1,149 @@
+"""Sessions opened: new ones, those of a snapshot file, and forks; under a key, once however often the request comes."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from app.catalogue import ModelCatalogue, ServedModel
+from app.errors import IdempotencyConflict, InvalidSnapshot
+from app.sessions.counts import OpenSessions
+from app.sessions.past import resolved
+from app.sessions.residents import Residents
+from app.sessions.session import Session, SessionInfo, gone, info_of
+from app.sessions.snapshot import Snapshot
+from app.sessions.turns import Turns
+from app.stores.base import NewSession, Record, Store
+from app.stores.writer import Writer
+
+
+class Opening:
+    """Opens sessions."""
+
+    def __init__(
+        self,
+        models: ModelCatalogue,
+        writer: Writer,
+        turns: Turns,
+        residents: Residents,
+        counts: OpenSessions,
+        clock: Callable[[], float],
+        owner: str,
+    ) -> None:
+        """owner: claims the sessions in the store."""
+        self._models = models
+        self._writer = writer
+        self._turns = turns
+        self._residents = residents
+        self._counts = counts
+        self._clock = clock
+        self._owner = owner
+
+    async def open(self, model_name: str, memory_size: int | None = None, key: str | None = None) -> SessionInfo:
+        """Open a session; memory_size: other than the model's own.
+
+        key: the same key opens one session, however often it comes. Raises ModelNotFound, InvalidRequest where it
+        cannot have this memory size, SessionsFull, StoreFailed; IdempotencyConflict where the key came with another
+        request, SessionGone where the session that it opened has ended.
+        """
+        model = self._models.get(model_name)
+        model.memory.check(memory_size)
+        size = model.shapes(memory_size).memory_size
+        digest = _hash(json.dumps([model_name, memory_size]).encode())
+        return await self._opened(key, digest) or await self._create(self._new(model, size, key=key, digest=digest))
+
+    async def open_from(self, data: bytes, model_name: str | None = None, key: str | None = None) -> SessionInfo:
+        """Open a session with a snapshot. Raises InvalidSnapshot, and as `open` does."""
+        snapshot = await asyncio.to_thread(Snapshot.from_bytes, data)
+        model = self._model_of(snapshot, model_name)
+        model.memory.check(snapshot.memory_size)
+        await asyncio.to_thread(snapshot.check, model.shapes(snapshot.memory_size))
+        if snapshot.step == 0:
+            snapshot.check_first(await self._residents.first_state(model, snapshot.memory_size))
+        digest = await asyncio.to_thread(_hash, data) if key is not None else None
+        past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest}
+        return await self._opened(key, digest) or await self._create(self._new(model, snapshot.memory_size, **past))
+
+    async def fork(self, session_id: str, step: int | None = None, key: str | None = None) -> SessionInfo:
+        """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept."""
+        digest = _hash(json.dumps([session_id, step]).encode())
+        opened = await self._opened(key, digest)
+        if opened is not None:
+            return opened
+        session = await self._turns.find(session_id)
+        return await self._turns.run(session, lambda shared: self._fork(shared, step, key, digest))
+
+    async def _fork(self, session: Session, step: int | None, key: str | None, digest: bytes) -> SessionInfo:
+        await self._residents.locate(session)
+        base = session.step if step is None else step
+        session.check_kept(base)
+        past: dict[str, Any] = {"base": base, "parent": session.tape}
+        if session.is_volatile:
+            at, found = await self._residents.look(session, base)
+            past = {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found))}
+        elif base == session.step:
+            await self._residents.keep_for_fork(session)
+        return await self._create(self._new(session.model, session.memory_size, key=key, digest=digest, **past))
+
+    def _new(self, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
+        name = secrets.token_urlsafe(16)
+        return NewSession(name, model.name, model.fingerprint, memory_size, self._clock(), **more)
+
+    async def _opened(self, key: str | None, digest: bytes | None) -> SessionInfo | None:
+        """Return the session that this request has opened before, if it has."""
+        if key is None:
+            return None
+        record = await self._writer.call(lambda store: _created(store, key, digest))
+        return info_of(record, record.model) if record else None
+
+    async def _create(self, new: NewSession) -> SessionInfo:
+        self._turns.check_open()
+        self._counts.reserve(new.model)
+        created = False
+        try:
+            record, created = await self._writer.call(lambda store: _create_once(store, new, self._owner))
+        finally:
+            self._counts.confirm(new.model, created)
+        return info_of(record, record.model)
+
+    def _model_of(self, snapshot: Snapshot, name: str | None) -> ServedModel:
+        """Return the model that a snapshot is of, whatever it is called here. Raises InvalidSnapshot, ModelNotFound."""
+        served = {model.name: model for model in self._models if model.fingerprint == snapshot.fingerprint}
+        if name is not None:
+            served = {known: model for known, model in served.items() if known == self._models.get(name).name}
+        if not served:
+            wanted = f"{name} is another model" if name else "no model here is of that kind, with these weights"
+            raise InvalidSnapshot(
+                f"the snapshot is of {snapshot.model}, fingerprint {snapshot.fingerprint[:16]}, but {wanted}",
+                place="body",
+                expected="a snapshot of a model that is served here",
+                got=f"one of {snapshot.model}",
+            )
+        return served.get(snapshot.model) or next(iter(served.values()))
+
+
+def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, bool]:
+    """Open a session unless one was opened under its key; return it, and whether it is new."""
+    before = _created(store, new.key, new.digest) if new.key is not None else None
+    return (before, False) if before else (store.create(new, owner), True)
+
+
+def _created(store: Store, key: str, digest: bytes | None) -> Record | None:
+    """Return the session that a request has opened under a key, if it has. Raises IdempotencyConflict, SessionGone."""
+    before = store.created(key)
+    if before is None:
+        return None
+    if before[1] != digest:
+        raise IdempotencyConflict(
+            f"Idempotency-Key {key!r} came before with another request", place="Idempotency-Key", got=key
+        )
+    found = store.find(before[0])
+    if not isinstance(found, Record):
+        raise gone(before[0], found or "deleted")
+    return found
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

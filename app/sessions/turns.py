@@ -1,0 +1,281 @@
+"""The sessions in use, and whose turn each of them is.
+
+A session that is in use or resident has one object, which everybody shares; any other is in the store alone, and is
+found there. Requests take the turn of a session in the order in which they came. One that got in line is carried out
+whole, also if whoever asked goes away meanwhile.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from app.catalogue import ModelCatalogue, ServedModel
+from app.errors import (
+    EngramError,
+    ModelChanged,
+    ModelNotFound,
+    QueueFull,
+    SessionDamaged,
+    SessionNotFound,
+    stopping,
+)
+from app.sessions.recency import Recency
+from app.sessions.session import Session, SessionInfo, gone
+from app.stores.base import EndReason, Record, Store
+from app.stores.writer import Writer
+
+T = TypeVar("T")
+
+
+class Turns:
+    """Finds sessions, and gives their turns."""
+
+    def __init__(
+        self,
+        models: ModelCatalogue,
+        writer: Writer,
+        recency: Recency,
+        clock: Callable[[], float],
+        max_waiting: int,
+        logs: bool,
+        snapshots: Mapping[str, float],
+    ) -> None:
+        """max_waiting: requests of a model that may wait for a turn. logs, snapshots: as SessionService has them."""
+        self._models = models
+        self._writer = writer
+        self._recency = recency
+        self._clock = clock
+        self._max_waiting = max_waiting
+        self._logs = logs
+        self._snapshots = snapshots
+        self._closing = False
+        self._sessions: dict[str, Session] = {}
+        self._waiting: dict[str, int] = {model.name: 0 for model in models}
+        self._touched: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Refuse new requests."""
+        self._closing = True
+
+    @property
+    def closing(self) -> bool:
+        """Whether new requests are refused."""
+        return self._closing
+
+    def check_open(self) -> None:
+        """Raise ShuttingDown where new requests are refused."""
+        if self._closing:
+            raise stopping()
+
+    # Finding
+
+    def known(self, session_id: str) -> Session | None:
+        """Return an open session that is in use or resident, None for any other."""
+        return self._sessions.get(session_id)
+
+    async def find(self, session_id: str) -> Session:
+        """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged or StoreFailed."""
+        known = self._sessions.get(session_id)
+        if known is not None:
+            return known
+        found = await self._writer.call(lambda store: store.find(session_id))
+        return self._sessions.get(session_id) or self._made(session_id, found)
+
+    async def find_all(self, session_ids: Sequence[str]) -> list[Session | EngramError]:
+        """Return open sessions, or the error of one, as `find` raises it. Raises StoreFailed, ShuttingDown."""
+        known = {name: self._sessions.get(name) for name in session_ids}  # some may be evicted meanwhile
+        missing = [name for name, session in known.items() if session is None]
+        found = await self._writer.call(lambda store: _find_each(store, missing)) if missing else []
+        records = dict(zip(missing, found, strict=True))
+        return [
+            self._sessions.get(name) or known[name] or self._made_or_error(name, records[name]) for name in session_ids
+        ]
+
+    def shared(self, session: Session) -> Session:
+        """Return the one object of this session that everybody uses: this one where there is none yet."""
+        return self._sessions.setdefault(session.id, session)
+
+    def _made_or_error(self, session_id: str, found: Record | EndReason | EngramError | None) -> Session | EngramError:
+        if isinstance(found, EngramError):
+            return found
+        try:
+            return self._made(session_id, found)
+        except EngramError as error:
+            return error
+
+    def _made(self, session_id: str, found: Record | EndReason | None) -> Session:
+        if found is None:
+            raise SessionNotFound(f"there is no session {session_id!r}", place="session", got=session_id)
+        if not isinstance(found, Record):
+            raise gone(session_id, found)
+        ended = asyncio.get_running_loop().create_future()
+        seconds = self._snapshots.get(found.model)
+        model, logs = self._model(found), self._logs and seconds is None
+        used = max(found.used, self._touched.get(found.id, 0.0))
+        session = Session(found.id, model, found.memory_size, found.opened, used, ended, logs, seconds)
+        session.follow(found)
+        return session
+
+    def _model(self, record: Record) -> ServedModel:
+        """Return the model of a session. Raises ModelChanged where it is not served with the session's weights."""
+        try:
+            model = self._models.get(record.model)
+        except ModelNotFound as error:
+            raise ModelChanged(f"session {record.id} is of {record.model}, which is not served: {error}") from error
+        if model.fingerprint != record.fingerprint:
+            raise ModelChanged(
+                f"session {record.id} is of a model {record.model} with other weights or another config, fingerprint "
+                f"{record.fingerprint[:16]}, than the one that is served: serve that one again, or delete the session",
+                expected=record.fingerprint,
+                got=model.fingerprint,
+            )
+        return model
+
+    # Turns
+
+    def is_free(self, session: Session) -> bool:
+        """Return whether a request can take the turn at once."""
+        return not session.turn.taken and not self._closing
+
+    def take(self, session: Session) -> None:
+        """Take the turn of a session, which must be free, until `leave`."""
+        session.turn.take()
+        session.users += 1
+
+    def leave(self, session: Session) -> None:
+        """Give the turn of a session to the next, and note that the session was used."""
+        session.turn.leave()
+        session.users -= 1
+        self._use(session)
+
+    async def run(self, session: Session, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """Do something in the next turn of a session, whole, even if the caller is cancelled meanwhile.
+
+        Raises as `enqueue` does, and what `work` raises.
+        """
+        self.check_open()
+        session = self.shared(session)
+        return await asyncio.shield(self.enqueue(session, lambda: work(session)))
+
+    def enqueue(self, session: Session, work: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
+        """Do something in the next turn of a session. Raises QueueFull, ShuttingDown; the task: SessionGone."""
+        self.check_open()
+        model = session.model.name
+        if session.turn.taken and self._waiting[model] >= self._max_waiting:
+            raise QueueFull(f"{self._max_waiting} requests wait for a session of {model}; try again later")
+        self._waiting[model] += 1
+        session.users += 1
+        place = session.turn.join()
+
+        async def take_turn() -> T:
+            if place is not None:
+                await place
+            try:
+                self._waiting[model] -= 1
+                if session.ended.done():
+                    raise session.ended.result()
+                return await work()
+            finally:
+                self.leave(session)
+
+        task = asyncio.ensure_future(take_turn())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, even if nobody waits any more
+        return task
+
+    @contextlib.asynccontextmanager
+    async def hold(self, session: Session) -> AsyncIterator[None]:
+        """Hold the turn of a session for work of the server's own, which does not count as use."""
+        session.users += 1
+        try:
+            async with session.turn:
+                yield
+        finally:
+            session.users -= 1
+            self._release(session)
+
+    def waiting(self, model_name: str) -> int:
+        """Return the number of requests that wait for the turn of a session of this model."""
+        return self._waiting[model_name]
+
+    def in_use(self) -> bool:
+        """Return whether somebody has the turn of a session, or waits for one."""
+        return any(session.users for session in self._sessions.values())
+
+    # Watching
+
+    async def settled(self, session: Session) -> SessionInfo:
+        """Return the info of a session once all requests that came before are carried out."""
+        return await self.run(session, _info)
+
+    @contextlib.asynccontextmanager
+    async def watching(self, session: Session) -> AsyncIterator[Session]:
+        """Give a session as `watch` does, for as long as the context lasts."""
+        session = await self.watch(session)
+        try:
+            yield session
+        finally:
+            self.unwatch(session)
+
+    async def watch(self, session: Session) -> Session:
+        """Return a session, settled, whose `ended` is resolved at its end, until `unwatch`. Raises as `run` does."""
+        session = self.shared(session)
+        session.watchers += 1
+        try:
+            await self.settled(session)
+        except BaseException:
+            self.unwatch(session)
+            raise
+        return session
+
+    def unwatch(self, session: Session) -> None:
+        """Let go of a session that was watched."""
+        session.watchers -= 1
+        self._release(session)
+
+    # Use
+
+    async def write_uses(self) -> None:
+        """Write down when sessions were last used. Raises StoreFailed, ShuttingDown: then the next call does."""
+        touched, self._touched = self._touched, {}
+        try:
+            await self._writer.call(lambda store: store.touch(list(touched.items())))
+        except EngramError:
+            self._touched = touched | self._touched
+            raise
+
+    def forget(self, session_id: str) -> None:
+        """Forget a session that has ended."""
+        self._sessions.pop(session_id, None)
+        self._touched.pop(session_id, None)
+
+    def _use(self, session: Session) -> None:
+        """Note that a session was used."""
+        name = session.id
+        now = session.used = self._clock()
+        if name in self._sessions:
+            self._touched[name] = now
+            if session.slot is None:
+                self._release(session)
+            else:
+                self._recency.use(session)
+
+    def _release(self, session: Session) -> None:
+        """Forget a session that nobody uses and that is in the store alone."""
+        if session.slot is None and not session.users and not session.watchers:
+            self._sessions.pop(session.id, None)
+
+
+def _find_each(store: Store, session_ids: Sequence[str]) -> list[Record | EndReason | EngramError | None]:
+    """Return what a store has of each session, or the error of one that is damaged."""
+    found: list[Record | EndReason | EngramError | None] = []
+    for name in session_ids:
+        try:
+            found.append(store.find(name))
+        except SessionDamaged as error:
+            found.append(error)
+    return found
+
+
+async def _info(session: Session) -> SessionInfo:
+    return session.info
