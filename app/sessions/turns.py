@@ -58,11 +58,6 @@ class Turns:
         """Refuse new requests."""
         self._closing = True
 
-    @property
-    def closing(self) -> bool:
-        """Whether new requests are refused."""
-        return self._closing
-
     def check_open(self) -> None:
         """Raise ShuttingDown where new requests are refused."""
         if self._closing:
