@@ -150,6 +150,7 @@ def test_only_main_names_back_ends_and_stores():
     naming = {
         str(path.relative_to(ROOT / "app"))
         for path in files("app")
+        if path.parent != ROOT / "app/stores/sqlite"
         for module in imports(path)
         if any(within(module, name) for name in ONLY_IN_MAIN)
     }

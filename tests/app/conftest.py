@@ -47,4 +47,4 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each entry be a row of the store's log."""
-    monkeypatch.setattr("app.stores.tail.ROW_BYTES", 0)
+    monkeypatch.setattr("app.stores.sqlite.tail.ROW_BYTES", 0)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SessionDamaged
-from app.stores.journal import Journal
-from app.stores.rows import TapeRow, checksum, insert_into, update_of, whole
+from app.stores.sqlite.journal import Journal
+from app.stores.sqlite.rows import TapeRow, checksum, insert_into, update_of, whole
 
 logger = logging.getLogger(__name__)
 

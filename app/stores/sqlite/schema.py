@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from app.stores.rows import (
+from app.stores.sqlite.rows import (
     ENTRY_KEY,
     SessionRow,
     TapeRow,
@@ -14,8 +14,8 @@ from app.stores.rows import (
     extended,
     insert_into,
 )
-from app.stores.tail import NO_CHECKSUM, Packed
-from app.stores.tapes import jump_under
+from app.stores.sqlite.tail import NO_CHECKSUM, Packed
+from app.stores.sqlite.tapes import jump_under
 
 SCHEMA_VERSION = 5
 

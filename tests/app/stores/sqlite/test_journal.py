@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import SessionDamaged, StoreFailed
-from app.stores import journal, tail
 from app.stores.base import EndReason, Entry, Record, Retention
 from app.stores.memory import MemoryStore
-from app.stores.rows import ENTRY
-from app.stores.sqlite import FILE, SqliteStore
+from app.stores.sqlite import FILE, SqliteStore, journal, tail
+from app.stores.sqlite.rows import ENTRY
 from tests.app.stores.test_stores import ALL, alter, altered, found, inputs, opened, past, problems, step
 from tests.app.stores.test_tapes import Lives
 from tests.app.test_faults import PAGE, overwrite_page

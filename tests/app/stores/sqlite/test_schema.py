@@ -7,8 +7,8 @@ import pytest
 
 from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import Retention
-from app.stores.schema import SCHEMA_VERSION
 from app.stores.sqlite import FILE, SqliteStore
+from app.stores.sqlite.schema import SCHEMA_VERSION
 from tests.app.stores.test_stores import altered, found, past, problems, rows, step
 from tests.app.test_faults import PAGE
 

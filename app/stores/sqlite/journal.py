@@ -26,8 +26,8 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from app.stores.base import Entry
-from app.stores.rows import ENTRY_KEY, TapeRow, checksum, entry_checksum, journal_checksum, whole
-from app.stores.tail import NO_CHECKSUM, Tail
+from app.stores.sqlite.rows import ENTRY_KEY, TapeRow, checksum, entry_checksum, journal_checksum, whole
+from app.stores.sqlite.tail import NO_CHECKSUM, Tail
 
 logger = logging.getLogger(__name__)
 

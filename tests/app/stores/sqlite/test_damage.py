@@ -10,10 +10,10 @@ import pytest
 from app.backends.fake import FakeBackend
 from app.errors import SessionDamaged, SessionGone, SessionNotFound
 from app.stores.base import Entry, Retention
-from app.stores.journal import _numbers
 from app.stores.memory import MemoryStore
-from app.stores.rows import ENTRY, log_checksum
 from app.stores.sqlite import FILE, SqliteStore
+from app.stores.sqlite.journal import _numbers
+from app.stores.sqlite.rows import ENTRY, log_checksum
 from tests.app.asynchronous import run
 from tests.app.sessions.by_id import ById
 from tests.app.sessions.test_past import recorded, total, values

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import EndReason, Entry, NewSession, Record, Retention, Steps
-from app.stores.damage import Damage
-from app.stores.files import OpenFile
-from app.stores.journal import Journal
-from app.stores.rows import (
+from app.stores.sqlite.damage import Damage
+from app.stores.sqlite.files import OpenFile
+from app.stores.sqlite.journal import Journal
+from app.stores.sqlite.rows import (
     LogRow,
     SessionRow,
     TapeRow,
@@ -29,8 +29,8 @@ from app.stores.rows import (
     update_of,
     whole,
 )
-from app.stores.schema import SCHEMA_VERSION, migrate
-from app.stores.tapes import Tapes
+from app.stores.sqlite.schema import SCHEMA_VERSION, migrate
+from app.stores.sqlite.tapes import Tapes
 
 logger = logging.getLogger(__name__)
 

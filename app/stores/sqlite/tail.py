@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 
-from app.stores.rows import ENTRY, LogRow, TapeRow, log_checksum
+from app.stores.sqlite.rows import ENTRY, LogRow, TapeRow, log_checksum
 
 ROW_BYTES = 2**15
 """Inputs that a row of the log has, at most, unless it has one entry only: whoever reads a step reads its row."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from app.stores.rows import SessionRow, TapeRow, is_whole_log, is_whole_snapshot, whole
+from app.stores.sqlite.rows import SessionRow, TapeRow, is_whole_log, is_whole_snapshot, whole
 
 
 class Fault(NamedTuple):
