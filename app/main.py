@@ -44,7 +44,7 @@ from app.protocols.websocket import WebSocketProtocol
 from app.sessions.clock import Clock
 from app.sessions.service import Limits, SessionService
 from app.settings import Settings, SettingsError
-from app.stores.base import Retention, Store
+from app.stores.base import Retention, Store, Upkeep
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.writer import Writer
@@ -222,7 +222,7 @@ def _open_store(settings: Settings) -> Store:
     return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
 
 
-def open_data(directory: Path) -> Store:
+def open_data(directory: Path) -> Upkeep:
     """Return the store in a data directory as a server left it. Raises StoreFailed where there is none."""
     return SqliteStore(directory, opens=False)
 

@@ -12,7 +12,7 @@ from app.dtypes import unpack
 from app.engine.run import Replayed, Result
 from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
 from app.sessions.snapshot import LARGE, Snapshot
-from app.stores.base import Steps, Store
+from app.stores.base import LoggedSteps, Store
 from app.stores.writer import Writer
 
 CHUNK_BYTES = 2**18
@@ -33,7 +33,7 @@ class Beginning(NamedTuple):
     """What a store has to compute a state from: the nearest snapshot and its step, if any, and the log from there."""
 
     snapshot: tuple[int, bytes] | None
-    log: Sequence[Steps]
+    log: Sequence[LoggedSteps]
 
 
 def beginning(store: Store, tape: int, step: int) -> Beginning:
@@ -108,7 +108,12 @@ class Past:
         return at, snapshot.state
 
     async def _replay(
-        self, at: int, state: Mapping[str, Array] | None, stop: int, trace: Sequence[str], log: Sequence[Steps] = ()
+        self,
+        at: int,
+        state: Mapping[str, Array] | None,
+        stop: int,
+        trace: Sequence[str],
+        log: Sequence[LoggedSteps] = (),
     ) -> AsyncIterator[tuple[Piece, Mapping[str, Array]]]:
         """Take the steps from `at` up to `stop` again, and yield them with the state after them.
 
@@ -127,7 +132,7 @@ class Past:
                 yield Piece(at, inputs[chunk], result, seqs[chunk]), state
                 at += len(result.outputs)
 
-    def _inputs(self, log: Sequence[Steps], at: int, stop: int) -> Array:
+    def _inputs(self, log: Sequence[LoggedSteps], at: int, stop: int) -> Array:
         """Return the inputs of rows of the log, [T, width]. Raises SessionDamaged unless they are the steps from `at`.
 
         A step that was left out, or taken twice, would give a state that the session never had.
@@ -147,7 +152,7 @@ class Past:
             at += steps.steps
         return np.concatenate(rows)
 
-    async def _log(self, start: int, stop: int) -> list[Steps]:
+    async def _log(self, start: int, stop: int) -> list[LoggedSteps]:
         return await self.writer.call(lambda store: store.steps(self.tape, start, stop, CHUNK_BYTES))
 
 

@@ -133,7 +133,7 @@ class Where(enum.Enum):
 class Session:
     """An open session. Its fields change only by its methods, and `turn`, `users`, `watchers` and `used` by Turns.
 
-    Whoever steps, reads or moves the session holds `turn`. The fields from `tape` to `branch` are those of its record.
+    Whoever steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are those of its record.
     ended: resolved with the error of the end.
     logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
     a step; None where only eviction takes a snapshot.
@@ -158,7 +158,7 @@ class Session:
     latest: int = 0
     oldest: int = 0
     seq: int | None = None
-    branch: int | None = None
+    next_tape: int | None = None
     where: Where = Where.STORED
     slot: Slot | None = None
     kept: int = 0
@@ -221,14 +221,14 @@ class Session:
 
     def follow(self, record: Record) -> None:
         """Take over the position that the store has of the session."""
-        self.tape, self.epoch, self.branch = record.tape, record.epoch, record.branch
+        self.tape, self.epoch, self.next_tape = record.tape, record.epoch, record.next_tape
         self.step, self.latest, self.oldest, self.seq = record.step, record.latest, record.oldest, record.seq
 
     def advance(self, steps: Steps, result: Result) -> Stepped:
         """Go past steps that were taken, and return their result."""
         count = len(steps.inputs)
-        if self.branch is not None:
-            self.tape, self.branch = self.branch, None
+        if self.next_tape is not None:
+            self.tape, self.next_tape = self.next_tape, None
             self.oldest = self.oldest if self.step else 0
         self.step += count
         self.latest = self.step
@@ -313,9 +313,9 @@ class Session:
 
     def entry(self, steps: Steps) -> Entry:
         """Return what goes into the log for a request to step."""
-        tape, branch = (self.tape, None) if self.branch is None else (self.branch, self.tape)
+        tape, previous = (self.tape, None) if self.next_tape is None else (self.next_tape, self.tape)
         data = pack(steps.inputs, steps.form)
-        return Entry(tape, self.epoch, self.step, len(steps.inputs), data, steps.seq, branch)
+        return Entry(tape, self.epoch, self.step, len(steps.inputs), data, steps.seq, previous)
 
     def packed(self, step: int, state: Mapping[str, Array]) -> bytes:
         """Return the session at a step as a file. Raises OutOfMemory."""

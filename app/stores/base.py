@@ -1,14 +1,16 @@
-"""The contract of a store: what is kept of every session, so that any step of it can be computed again.
+"""The contract of a store: what it keeps of every session, so that any step of the session can be computed again.
 
-    tape 1   |--log---S----log-----S--log--|         S: a snapshot of the state
+    tape 1   |--log---S----log-----S--log|           S: a snapshot of the state
                            |
-    tape 2            base '--log--S--log-->         of a fork, or of where the session went on after a rewind
+    tape 2            base '--log--S--log-->         of a fork, or of a session that went on after a rewind
 
-A tape is a session's inputs in order; what is on it never changes. A session is on one tape, at its end, or at an
+A tape is a session's inputs in order; what is on it never changes. A session is on one tape: at its end, or at an
 earlier step after a rewind. A fork is a session on a tape of its own, which begins with another up to a step, its base:
-the past is shared, nothing is copied. The first step after a rewind begins such a tape too. What no session can reach
-any more is deleted, and so is what retention does not ask for: a tape's own `first` step, and 0, are then the earliest
-that can be gone back to.
+the past is shared, nothing is copied. The first step after a rewind begins such a tape too. The store deletes the steps
+that no session can reach any more, and those that retention does not ask for: a session can then go back to its
+`oldest` step, and to 0.
+
+The contract has three parts: `SessionStore`, `TapeStore` and `Upkeep`. A `Store` is all of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +19,15 @@ from typing import Literal, NamedTuple, Protocol
 
 EndReason = Literal["deleted", "expired", "lost in a restart", "lost in a failure"]
 
+REMEMBERED_FOR = 30 * 86400
+"""Seconds for which a store answers for a session that ended, at least."""
+
 
 class Entry(NamedTuple):
-    """A request's steps, as they go into the log: a tape's steps from `step` on, `steps` of them.
+    """The steps of one request, for the log: `steps` steps of a tape, the first of them after the step `step`.
 
-    epoch: of the claim under which they were computed. inputs: as `app.dtypes.pack` encodes them.
-    seq: of the frame, if it was one. branch: the tape that the session was on, where this begins another at `step`.
+    epoch: of the claim under which they were computed. inputs: as `app.dtypes.pack` encodes them. seq: the number of
+    the frame, if it was one. previous_tape: the tape that the session was on, where this entry begins a tape.
     """
 
     tape: int
@@ -31,15 +36,16 @@ class Entry(NamedTuple):
     steps: int
     inputs: bytes
     seq: int | None = None
-    branch: int | None = None
+    previous_tape: int | None = None
 
 
 @dataclass(frozen=True)
 class NewSession:
-    """A session to be.
+    """What `create` needs to know of a session.
 
-    fingerprint: of the model. key, digest: which request to open one this is, and of what it asked. It begins before
-    the first step, or at the step `base`: with the past of the tape `parent`, or with a snapshot.
+    fingerprint: of the model. key, digest: of the request that opens it: its name, and a hash of what it asked.
+    The session begins before the first step; or at the step `base`, with the past of the tape `parent`; or there with a
+    snapshot.
     """
 
     id: str
@@ -47,7 +53,7 @@ class NewSession:
     fingerprint: str
     memory_size: int | None
     now: float
-    """Seconds since the epoch."""
+    """Unix time, in seconds."""
     key: str | None = None
     digest: bytes | None = None
     base: int = 0
@@ -57,12 +63,12 @@ class NewSession:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of an open session.
+    """An open session, as the store has it.
 
-    step: where it is; latest: the last step that a rewind can go back to; oldest: the first, but for 0.
-    kept: the step of its tape's last snapshot that is not passing, or with which the tape begins.
-    seq: of the last frame that was carried out. branch: the tape that its next step begins, after a rewind.
-    unlogged: steps of it may have been taken that are not here.
+    step: where it is; latest: the last step that it can go to; oldest: the first, but for 0. opened, used: Unix
+    time, in seconds. kept: the step of its tape's last snapshot that is not passing, or with which the tape begins.
+    seq: of the last frame that was carried out. next_tape: after a rewind, the tape that its next step begins.
+    unlogged: the session is volatile: it may have taken steps that are not in the store.
     """
 
     id: str
@@ -78,12 +84,12 @@ class Record:
     oldest: int
     kept: int
     seq: int | None
-    branch: int | None
+    next_tape: int | None
     unlogged: bool
 
 
-class Steps(NamedTuple):
-    """Steps that are kept: `inputs` are those of the steps from `step` on."""
+class LoggedSteps(NamedTuple):
+    """Steps that are in the log: `inputs` are those of `steps` steps, the first of them after the step `step`."""
 
     step: int
     steps: int
@@ -92,21 +98,25 @@ class Steps(NamedTuple):
 
 
 class Retention(NamedTuple):
-    """Which past is kept: the last so many steps, of the last so many seconds; a little more, up to a snapshot."""
+    """The past to keep: the last `steps` steps, and those of the last `seconds`; and what lies between the earliest of
+    these and the snapshot before it.
+    """
 
     steps: int
     seconds: float
 
 
-class Store(Protocol):
-    """Sessions, their tapes, and why those that ended did. Used by one thread at a time.
+KEEP_ALL = Retention(2**62, 1e12)
 
-    Every call is carried out whole or not at all, and what it wrote survives the death of the process; after `sync`,
-    also a power cut. What cannot be written or read raises StoreFailed, and what is damaged SessionDamaged.
-    """
+
+class SessionStore(Protocol):
+    """Which sessions there are, where each is, who owns it, and why those that ended did."""
 
     def create(self, session: NewSession, owner: str) -> Record:
-        """Open a session, claimed by its owner."""
+        """Open a session, claimed by its owner.
+
+        Raises StepNotKept where its base is not kept, StoreFailed where its id or its key is taken.
+        """
 
     def created(self, key: str) -> tuple[str, bytes] | None:
         """Return the id and the digest of the session that was opened under this key, if any."""
@@ -115,12 +125,29 @@ class Store(Protocol):
         """Return an open session, or why it ended; None for one that never was."""
 
     def claim(self, session: str, owner: str) -> Record | EndReason | None:
-        """Find a session and make `owner` its owner: what others still append to it is refused from now on."""
+        """Find a session and make `owner` its owner: steps of its former owner are refused from now on."""
+
+    def move(self, session: str, step: int, seq: int | None) -> Record:
+        """Put an open session at an earlier or later step of its tape."""
+
+    def unlogged(self, session: str) -> None:
+        """Mark an open session as volatile: unless it is parked, it ends at a restart."""
+
+    def end(self, session: str, reason: EndReason, now: float) -> bool:
+        """End a session for a reason, and delete its past; return whether it was open. A damaged one can end."""
+
+    def list(self, model: str | None, limit: int) -> Sequence[Record]:
+        """Return open sessions, the most recently used first; model: of this model only."""
+
+
+class TapeStore(Protocol):
+    """The tapes of sessions: logs of inputs, and snapshots of states."""
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
         """Write entries, all of them at once, but for those whose epoch is over or whose step is not the next.
 
-        Returns the indices of those that were refused, also because their tape is damaged.
+        An entry with a previous tape first puts the session that is there on the entry's tape. Returns the indices of
+        the entries that were refused, also because their tape is damaged or gone.
         """
 
     def fold(self) -> None:
@@ -133,43 +160,35 @@ class Store(Protocol):
         """
 
     def park(self, session: str, step: int, seq: int | None, state: bytes, now: float) -> None:
-        """Keep a snapshot as all that there is of a session, whose log does not lead to it."""
-
-    def unlogged(self, session: str) -> None:
-        """Record that steps of a session are taken that no log has: unless it is parked, a restart ends it."""
+        """Keep a snapshot as all that there is of a session, which is volatile no longer."""
 
     def before(self, tape: int, step: int) -> tuple[int, bytes] | None:
-        """Return the last snapshot at a step or before it that is whole, and its step."""
+        """Return the last snapshot at a step or before it that is whole: its step, and the state."""
 
-    def steps(self, tape: int, start: int, stop: int, limit: int) -> list[Steps]:
+    def steps(self, tape: int, start: int, stop: int, limit: int) -> list[LoggedSteps]:
         """Return the log from the step `start` up to `stop`, or to an earlier one after at least `limit` bytes.
 
-        There is no gap in it; none of it is returned where `start` is not kept. Raises SessionDamaged.
+        There is no gap in it. Return nothing where the tape is gone or `start` is not kept. Raises SessionDamaged.
         """
 
-    def frame(self, tape: int, seq: int) -> Steps | None:
-        """Return the steps of a frame, where the tape has them and they are kept."""
+    def frame(self, tape: int, seq: int) -> LoggedSteps | None:
+        """Return the steps of a frame, if they are kept and on this tape, not on those that it begins with."""
 
-    def move(self, session: str, step: int, seq: int | None) -> Record:
-        """Put an open session at an earlier or later step of its tape."""
 
-    def end(self, session: str, reason: EndReason, now: float) -> bool:
-        """Record that a session ended, and why; its past goes. Returns whether it was open. A damaged one can end."""
-
-    def list(self, model: str | None, limit: int) -> Sequence[Record]:
-        """Return open sessions, the most recently used first."""
+class Upkeep(Protocol):
+    """The work on all sessions at once, and the care of the store itself."""
 
     def counts(self) -> dict[str, int]:
         """Return the number of open sessions by model."""
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
-        """Record when sessions were last used, in seconds since the epoch."""
+        """Record when sessions were last used, as Unix time in seconds."""
 
     def idle_since(self, time: float, limit: int) -> Sequence[str]:
-        """Return open sessions that have not been used since then."""
+        """Return open sessions that were last used then or earlier, the least recently used first."""
 
     def latest_time(self) -> float:
-        """Return the latest time that was written, in seconds since the epoch; 0 where none was."""
+        """Return the latest time that was written, as Unix time in seconds; 0 where none was."""
 
     def probe(self) -> None:
         """Raise StoreFailed unless what is kept can be read, and what is written would be kept."""
@@ -178,7 +197,15 @@ class Store(Protocol):
         """Make everything that was written survive a power cut."""
 
     def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
-        """Yield what is damaged; `tell` is called with how many sessions are done, and of how many."""
+        """Yield a line for everything that is damaged; call `tell` with the sessions done so far, and with all."""
 
     def close(self) -> None:
-        """Let go of whatever the store holds."""
+        """Release the store's resources."""
+
+
+class Store(SessionStore, TapeStore, Upkeep, Protocol):
+    """Sessions, their tapes, and the upkeep. One thread uses it at a time.
+
+    Every call is carried out whole or not at all, and what it wrote survives the death of the process; after `sync`,
+    also a power cut. Raises StoreFailed for what cannot be written or read, and SessionDamaged for what is damaged.
+    """

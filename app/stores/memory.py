@@ -1,7 +1,7 @@
 """A store that forgets everything with the process."""
 
-from app.stores.base import Retention
-from app.stores.sqlite.store import KEEP_ALL, SqliteStore
+from app.stores.base import KEEP_ALL, Retention
+from app.stores.sqlite.store import SqliteStore
 
 
 class MemoryStore(SqliteStore):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
-from app.stores.base import EndReason, Entry, NewSession, Record, Retention, Steps
+from app.stores.base import KEEP_ALL, REMEMBERED_FOR, EndReason, Entry, LoggedSteps, NewSession, Record, Retention
 from app.stores.sqlite.damage import Damage
 from app.stores.sqlite.files import OpenFile
 from app.stores.sqlite.journal import Journal
@@ -63,13 +63,8 @@ NO_ROW = LogRow(0, 0, 0, b"", b"", 0)
 DAMAGED = ("", "", None)
 """Model, fingerprint and memory size of a session that ended, and of which no more is known."""
 
-REMEMBERED_FOR = 30 * 86400
-"""Seconds after which it is forgotten that a session ended."""
-
 FOREIGN = (sqlite3.Error, OSError)
 """Errors that are told as StoreFailed."""
-
-KEEP_ALL = Retention(2**62, 1e12)
 
 CHECKPOINT_PAGES = 2048
 """Pages of the write-ahead log after which they are moved into the database: 8 MiB. All others wait meanwhile."""
@@ -155,8 +150,8 @@ class SqliteStore:
             self.fold()
         with self._transaction():
             for entry in entries:
-                if entry.branch is not None:
-                    self._begin_tape(entry, entry.branch)
+                if entry.previous_tape is not None:
+                    self._begin_tape(entry, entry.previous_tape)
             return self._journal.append(entries)
 
     def fold(self) -> None:
@@ -208,8 +203,8 @@ class SqliteStore:
                 raise SessionDamaged(f"{self._path}: no snapshot of tape {tape} up to step {step} is whole")
         return None
 
-    def steps(self, tape: int, start: int, stop: int, limit: int) -> list[Steps]:
-        found: list[Steps] = []
+    def steps(self, tape: int, start: int, stop: int, limit: int) -> list[LoggedSteps]:
+        found: list[LoggedSteps] = []
         with self._reading():
             row = self._tapes.known(tape)
             if row is None or start < self._tapes.oldest(row):
@@ -222,7 +217,7 @@ class SqliteStore:
                         return found
         return found
 
-    def frame(self, tape: int, seq: int) -> Steps | None:
+    def frame(self, tape: int, seq: int) -> LoggedSteps | None:
         with self._reading():
             known = self._tapes.known(tape)
             if known is None:
@@ -233,7 +228,7 @@ class SqliteStore:
                     raise self._damaged_log(tape, row.step)
                 for step, steps, found, inputs in reversed([*entries_of(row)]):
                     if found is not None and found <= seq:
-                        return Steps(step, steps, inputs, seq) if found == seq and step >= oldest else None
+                        return LoggedSteps(step, steps, inputs, seq) if found == seq and step >= oldest else None
         return None
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
@@ -405,7 +400,7 @@ class SqliteStore:
                 self._tapes.cut(tape, found)
                 return
 
-    def _log(self, tape: int, start: int, stop: int) -> Iterator[Steps]:
+    def _log(self, tape: int, start: int, stop: int) -> Iterator[LoggedSteps]:
         """Yield the log of one tape from `start` up to `stop`.
 
         Raises SessionDamaged where a row is damaged, or does not begin where the last one ended.
@@ -419,7 +414,7 @@ class SqliteStore:
             for step, steps, seq, inputs in takewhile(lambda entry: entry[0] < stop, entries_of(row)):
                 first, last, width = max(step, start), min(step + steps, stop), len(inputs) // steps
                 if first < last:
-                    yield Steps(first, last - first, inputs[(first - step) * width : (last - step) * width], seq)
+                    yield LoggedSteps(first, last - first, inputs[(first - step) * width : (last - step) * width], seq)
             start = min(end, stop)
         if start < stop:
             raise self._damaged_log(tape, start)
@@ -471,7 +466,7 @@ class SqliteStore:
             oldest=root.first,
             kept=tape.base if kept is None else kept,
             seq=tape.seq,
-            branch=None if tape.head is None else self._tapes.new_number(),
+            next_tape=None if tape.head is None else self._tapes.new_number(),
             unlogged=bool(session.unlogged),
         )
 

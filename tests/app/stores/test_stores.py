@@ -46,8 +46,8 @@ def inputs(*values: float) -> bytes:
 def step(store: SqliteStore, name: str, *values: float, seq: int | None = None) -> Record:
     """Append a step for each value, all in one entry, where the session is."""
     at = found(store, name)
-    tape, branch = (at.tape, None) if at.branch is None else (at.branch, at.tape)
-    assert store.append([Entry(tape, at.epoch, at.step, len(values), inputs(*values), seq, branch)]) == set()
+    tape, previous = (at.tape, None) if at.next_tape is None else (at.next_tape, at.tape)
+    assert store.append([Entry(tape, at.epoch, at.step, len(values), inputs(*values), seq, previous)]) == set()
     return found(store, name)
 
 
@@ -79,7 +79,7 @@ def test_table_has_every_store():
 def test_new_session_is_before_its_first_step(store):
     record = opened(store)
     assert (record.id, record.model, record.fingerprint, record.memory_size) == ("a", "dnc-copy", "print", 32)
-    assert (record.step, record.latest, record.oldest, record.seq, record.branch) == (0, 0, 0, None, None)
+    assert (record.step, record.latest, record.oldest, record.seq, record.next_tape) == (0, 0, 0, None, None)
     assert (found(store), store.find("b")) == (record, None)
 
 
@@ -176,12 +176,12 @@ def test_rewind_can_be_undone_until_the_next_step(store):
     opened(store)
     step(store, "a", 1, 2, 3, seq=0)
     record = store.move("a", 1, 0)
-    assert (record.step, record.latest, record.seq, record.branch is not None) == (1, 3, 0, True)
+    assert (record.step, record.latest, record.seq, record.next_tape is not None) == (1, 3, 0, True)
     assert (past(store), past(store, stop=3)) == ([1], [1, 2, 3])
     assert store.move("a", 3, 0).step == 3
     store.move("a", 1, 0)
     record = step(store, "a", 9)
-    assert (record.step, record.latest, record.branch, past(store)) == (2, 2, None, [1, 9])
+    assert (record.step, record.latest, record.next_tape, past(store)) == (2, 2, None, [1, 9])
 
 
 def test_past_that_nobody_can_reach_is_deleted(store):
@@ -220,12 +220,12 @@ def test_rewind_leaves_alone_what_a_fork_shares(store):
     assert (past(store, "a"), past(store, "b")) == ([9], [1, 2])
 
 
-def test_branch_under_an_epoch_that_is_over_is_refused(store):
+def test_next_tape_under_an_epoch_that_is_over_is_refused(store):
     opened(store)
     step(store, "a", 1, 2)
     mine = store.move("a", 1, None)
     store.claim("a", "them")
-    entry = Entry(int(mine.branch or 0), mine.epoch, 1, 1, inputs(5), None, mine.tape)
+    entry = Entry(int(mine.next_tape or 0), mine.epoch, 1, 1, inputs(5), None, mine.tape)
     assert store.append([entry]) == {0}
     assert (found(store).step, found(store).tape, rows(store, "tapes")) == (1, mine.tape, 1)
 
@@ -239,11 +239,11 @@ def test_snapshot_at_or_before_a_step_is_found_along_the_past(store):
     store.snapshot(tape, 4, b"four", 1000.0, passing=False)
     opened(store, "b", parent=tape, base=3)
     step(store, "b", 5)
-    branch = found(store, "b").tape
+    fork = found(store, "b").tape
     assert [store.before(tape, at) for at in (1, 2, 3, 9)] == [None, (2, b"two"), (2, b"two"), (4, b"four")]
-    assert store.before(branch, 4) == (2, b"two")
-    store.snapshot(branch, 4, b"other", 1000.0, passing=False)
-    assert store.before(branch, 4) == (4, b"other")
+    assert store.before(fork, 4) == (2, b"two")
+    store.snapshot(fork, 4, b"other", 1000.0, passing=False)
+    assert store.before(fork, 4) == (4, b"other")
 
 
 def test_passing_snapshot_gives_way_to_the_next(store):
@@ -450,7 +450,7 @@ def test_sessions_are_there_after_a_restart(tmp_path):
     again = SqliteStore(tmp_path)
     after = found(again)
     assert (after.step, after.latest, after.seq, past(again)) == (1, 2, 3, [1])
-    assert after.branch not in (None, before.tape)
+    assert after.next_tape not in (None, before.tape)
     again.close()
 
 

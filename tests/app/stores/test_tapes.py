@@ -80,7 +80,7 @@ class Lives:
     def snapshot(self, name: str) -> None:
         record = found(self.store, name)
         if record.step:
-            state, passing = state_of(self.inputs[name][: record.step]), record.branch is not None
+            state, passing = state_of(self.inputs[name][: record.step]), record.next_tape is not None
             self.store.snapshot(record.tape, record.step, state, 1000.0, passing=passing or self.draw.random() < 0.3)
 
     def end(self, name: str) -> None:
@@ -159,7 +159,7 @@ def costs(depth: int) -> dict[str, int]:
         "fork": lambda: store.create(new("fork", parent=at.tape, base=at.step), "me"),
         "append": lambda: step(store, name, 1),
         "rewind": lambda: store.move(name, at.step - 1, None),
-        "branch": lambda: step(store, name, 2),
+        "next tape": lambda: step(store, name, 2),
         "keep": lambda: store.snapshot(found(store, name).tape, at.step, b"state", 1000.0, passing=False),
         "end": lambda: store.end("fork", "deleted", 1001.0),
     }

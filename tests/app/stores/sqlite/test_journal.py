@@ -125,7 +125,7 @@ def shared_row(store: SqliteStore) -> None:
         assert store.append([Entry(tape, 1, at, 1, inputs(at)) for tape in (a.tape, b.tape)]) == set()
 
 
-def rewind_and_branch(store: SqliteStore) -> None:
+def rewind_and_step(store: SqliteStore) -> None:
     opened(store, "fork", parent=found(store).tape, base=1)
     store.move("a", 1, None)
     step(store, "a", 9)
@@ -134,7 +134,7 @@ def rewind_and_branch(store: SqliteStore) -> None:
 ACTS: dict[str, tuple[Callable[[SqliteStore], object], list[float] | None]] = {
     "claimed": (lambda store: store.claim("a", "them"), [0, 1]),
     "rewound": (lambda store: store.move("a", 1, None), [0]),
-    "branched": (rewind_and_branch, [0, 9]),
+    "rewound and stepped": (rewind_and_step, [0, 9]),
     "ended": (lambda store: store.end("a", "deleted", 1001.0), None),
     "ended, not its fork": (
         lambda store: (
@@ -167,7 +167,7 @@ def test_session_that_changed_is_as_it_was_after_a_kill(act, tmp_path):
 
 def numbered(found: Record | EndReason | None) -> object:
     """Return a record without the number that the next tape is to have."""
-    return replace(found, branch=None) if isinstance(found, Record) else found
+    return replace(found, next_tape=None) if isinstance(found, Record) else found
 
 
 def count_folded(store: SqliteStore) -> int:
