@@ -154,7 +154,7 @@ def test_only_main_names_back_ends_and_stores():
         for module in imports(path)
         if any(within(module, name) for name in ONLY_IN_MAIN)
     }
-    assert naming == {"main.py", "stores/memory.py"}, "the store in memory is the embedded one's tables"
+    assert naming == {"main.py"}
 
 
 @pytest.mark.parametrize("room", ["training", "benchmarks"])

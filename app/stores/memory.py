@@ -1,11 +1,420 @@
-"""A store that forgets everything with the process."""
+"""The store in memory: it forgets everything with the process.
 
-from app.stores.base import KEEP_ALL, Retention
-from app.stores.sqlite.store import SqliteStore
+It does what every store must do, in plain dictionaries, so it also says what the contract means. Random lives in the
+tests compare the other stores with it.
+"""
+
+import heapq
+import math
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from app.errors import StepNotKept, StoreFailed
+from app.stores.base import (
+    KEEP_ALL,
+    REMEMBERED_FOR,
+    EndReason,
+    Entry,
+    LoggedSteps,
+    NewSession,
+    Record,
+    Retention,
+)
 
 
-class MemoryStore(SqliteStore):
-    """The tables of the embedded store, in memory."""
+class StoredSnapshot(NamedTuple):
+    """A state of a tape. taken: Unix time, in seconds."""
+
+    state: bytes
+    taken: float
+    passing: bool
+
+
+@dataclass(eq=False)
+class Tape:
+    """A tape, which begins with its parent up to the step `base`; one without a parent is a root.
+
+    first: of a root, the first step, but for 0, that can be gone back to. stop: the step after its last. session: that
+    is on it; epoch: of its claim. head: the step that the session was rewound to, None where it is at the end.
+    seq: of the last frame. snapshots: by their step.
+    """
+
+    number: int
+    parent: "Tape | None"
+    base: int
+    first: int
+    seq: int | None
+    epoch: int
+    stop: int
+    head: int | None = None
+    session: str | None = None
+    log: list[LoggedSteps] = field(default_factory=list)
+    snapshots: dict[int, StoredSnapshot] = field(default_factory=dict)
+    children: "set[Tape]" = field(default_factory=set)
+
+    def line(self) -> "Iterator[Tape]":
+        """Yield the tape, its parent, the parent's parent, and so on to the root."""
+        tape: Tape | None = self
+        while tape is not None:
+            yield tape
+            tape = tape.parent
+
+    @property
+    def root(self) -> "Tape":
+        *_, root = self.line()
+        return root
+
+    @property
+    def oldest(self) -> int:
+        """The first step, but for 0, that can be gone back to."""
+        return self.root.first
+
+    @property
+    def kept(self) -> int:
+        """The step of its last snapshot that is not passing, or else its base."""
+        return max((step for step, snapshot in self.snapshots.items() if not snapshot.passing), default=self.base)
+
+    def descendants(self) -> "Iterator[Tape]":
+        """Yield the tape, and all that begin with it, directly or by way of others."""
+        found = [self]
+        while found:
+            tape = found.pop()
+            found += tape.children
+            yield tape
+
+    def with_step(self, step: int) -> "Tape":
+        """Return the tape of the line that has a step, counted from 1; the root for one that is older."""
+        return next(tape for tape in self.line() if tape.base < step or tape.parent is None)
+
+    def upwards(self, step: int) -> "Iterator[tuple[Tape, int]]":
+        """Yield the tapes that lead to a step, the last first, each with the step up to which it does.
+
+        First comes the tape itself, where a session that was rewound to before its base has its snapshot.
+        """
+        if self.base > step:
+            yield self, step
+        for tape in self.with_step(step + 1).line():
+            yield tape, step
+            step = min(step, tape.base)
+
+    def logged(self, start: int, stop: int) -> Iterator[LoggedSteps]:
+        """Yield the tape's own log from the step `start` up to `stop`."""
+        first = bisect_right(self.log, start, key=lambda entry: entry.step) - 1
+        for index in range(max(0, first), len(self.log)):
+            step, steps, inputs, seq = self.log[index]
+            begin, end, width = max(step, start), min(step + steps, stop), len(inputs) // steps
+            if step >= stop:
+                return
+            if begin < end:
+                yield LoggedSteps(begin, end - begin, inputs[(begin - step) * width : (end - step) * width], seq)
+
+    def past(self, start: int, stop: int) -> Iterator[LoggedSteps]:
+        """Yield the log from the step `start` up to `stop`, also that of the tapes that this one begins with."""
+        parts: list[tuple[Tape, int, int]] = []
+        for tape in self.line():
+            begin = start if tape.parent is None else max(start, tape.base)
+            if begin < stop:
+                parts.append((tape, begin, stop))
+                stop = begin
+        for tape, begin, end in reversed(parts):
+            yield from tape.logged(begin, end)
+
+    def keep(self, step: int, state: bytes, now: float, passing: bool) -> None:
+        """Keep a snapshot; one with which the tape begins, or at the step of another, does not pass."""
+        self.snapshots = {at: kept for at, kept in self.snapshots.items() if not kept.passing or at == self.first}
+        self.snapshots[step] = StoredSnapshot(state, now, passing and step not in self.snapshots)
+
+
+@dataclass(eq=False)
+class StoredSession:
+    """A session, open or ended. tape: None once it has ended; new: as it was opened."""
+
+    new: NewSession
+    owner: str
+    used: float
+    tape: Tape | None = None
+    unlogged: bool = False
+    ended: float = -math.inf
+    reason: EndReason | None = None
+
+
+class MemoryStore:
+    """Sessions by id, and tapes by number."""
 
     def __init__(self, retention: Retention = KEEP_ALL) -> None:
-        super().__init__(None, retention)
+        self._retention = retention
+        self._sessions: dict[str, StoredSession] = {}
+        self._keys: dict[str, str] = {}
+        """Which session was opened under a key."""
+        self._tapes: dict[int, Tape] = {}
+        self._last = 0
+        """The highest number that a tape has had, or is to have."""
+        self._ended: deque[str] = deque()
+        """The sessions that ended, in the order in which they did."""
+
+    # Sessions
+
+    def create(self, session: NewSession, owner: str) -> Record:
+        parent = self._parent(session)
+        if session.id in self._sessions or session.key in self._keys:
+            raise StoreFailed(f"session {session.id} cannot be opened: its id or its key {session.key!r} is taken")
+        first = session.base if session.snapshot is not None else 0
+        tape = self._begin(self._new_number(), parent, session.base, first)
+        if session.snapshot is not None:
+            tape.keep(session.base, session.snapshot, session.now, passing=False)
+        stored = StoredSession(replace(session, snapshot=None), owner, session.now)
+        self._sessions[session.id] = stored
+        if session.key is not None:
+            self._keys[session.key] = session.id
+        self._put(stored, tape)
+        return self._record(stored, tape)
+
+    def created(self, key: str) -> tuple[str, bytes] | None:
+        session = self._keys.get(key)
+        return None if session is None else (session, self._sessions[session].new.digest or b"")
+
+    def find(self, session: str) -> Record | EndReason | None:
+        return self._find(session)
+
+    def claim(self, session: str, owner: str) -> Record | EndReason | None:
+        found = self._sessions.get(session)
+        if found is not None and found.tape is not None and found.owner != owner:
+            found.owner = owner
+            found.tape.epoch += 1
+        return self._find(session)
+
+    def move(self, session: str, step: int, seq: int | None) -> Record:
+        found, tape = self._opened(session)
+        tape.head, tape.seq = None if step == tape.stop else step, seq
+        return self._record(found, tape)
+
+    def unlogged(self, session: str) -> None:
+        self._opened(session)[0].unlogged = True
+
+    def end(self, session: str, reason: EndReason, now: float) -> bool:
+        self._forget_ended(now)
+        found = self._sessions.get(session)
+        if found is None or found.tape is None:
+            return False
+        found.ended, found.reason = now, reason
+        self._ended.append(session)
+        self._put(found, None)
+        return True
+
+    # Tapes
+
+    def append(self, entries: Sequence[Entry]) -> set[int]:
+        for entry in entries:
+            if entry.previous_tape is not None:
+                self._begin_next(entry, self._tapes.get(entry.previous_tape))
+        return {index for index, entry in enumerate(entries) if not self._add(entry)}
+
+    def fold(self) -> None:
+        """Return: nothing is put off."""
+
+    def snapshot(self, tape: int, step: int, state: bytes, now: float, passing: bool) -> int:
+        found = self._tapes.get(tape)
+        if found is None:
+            return step
+        found.keep(step, state, now, passing)
+        if not passing:
+            self._forget(found, step, now)
+        return found.oldest
+
+    def park(self, session: str, step: int, seq: int | None, state: bytes, now: float) -> None:
+        found, old = self._opened(session)
+        tape = self._begin(self._new_number(), None, step, step, seq, old.epoch)
+        tape.keep(step, state, now, passing=False)
+        found.unlogged = False
+        self._put(found, tape)
+
+    def before(self, tape: int, step: int) -> tuple[int, bytes] | None:
+        found = self._tapes.get(tape)
+        for part, stop in found.upwards(step) if found is not None else ():
+            at = max((at for at in part.snapshots if at <= stop), default=None)
+            if at is not None:
+                return at, part.snapshots[at].state
+        return None
+
+    def steps(self, tape: int, start: int, stop: int, limit: int) -> list[LoggedSteps]:
+        found, steps = self._tapes.get(tape), list[LoggedSteps]()
+        if found is None or start < found.oldest:
+            return steps
+        for piece in found.past(start, min(stop, found.stop)):
+            steps.append(piece)
+            limit -= len(piece.inputs)
+            if limit <= 0:
+                break
+        return steps
+
+    def frame(self, tape: int, seq: int) -> LoggedSteps | None:
+        found = self._tapes.get(tape)
+        if found is None:
+            return None
+        numbered = (piece for piece in reversed(found.log) if piece.seq is not None and piece.seq <= seq)
+        piece = next(numbered, None)
+        return piece if piece is not None and piece.seq == seq and piece.step >= found.oldest else None
+
+    # Upkeep
+
+    def list(self, model: str | None, limit: int) -> Sequence[Record]:
+        wanted = ((found, tape) for found, tape in self._open() if model in (None, found.new.model))
+        return [self._record(*item) for item in heapq.nlargest(limit, wanted, key=lambda item: item[0].used)]
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(found.new.model for found, _ in self._open()))
+
+    def touch(self, used: Sequence[tuple[str, float]]) -> None:
+        for session, moment in used:
+            if session in self._sessions:
+                self._sessions[session].used = moment
+
+    def idle_since(self, time: float, limit: int) -> Sequence[str]:
+        idle = (found for found, _ in self._open() if found.used <= time)
+        return [found.new.id for found in heapq.nsmallest(limit, idle, key=lambda found: found.used)]
+
+    def latest_time(self) -> float:
+        return max((max(found.used, found.ended) for found in self._sessions.values()), default=0.0)
+
+    def probe(self) -> None:
+        """Return: memory can be read and written."""
+
+    def sync(self) -> None:
+        """Return: nothing survives a power cut."""
+
+    def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
+        tell(0, 0)  # nothing in memory has a checksum
+        return iter(())
+
+    def close(self) -> None:
+        """Return: there is nothing to release."""
+
+    # Sessions: where they are, and what is said of them
+
+    def _open(self) -> Iterator[tuple[StoredSession, Tape]]:
+        return ((found, found.tape) for found in self._sessions.values() if found.tape is not None)
+
+    def _opened(self, session: str) -> tuple[StoredSession, Tape]:
+        found = self._sessions.get(session)
+        if found is None or found.tape is None:
+            raise StoreFailed(f"session {session} is not open")
+        return found, found.tape
+
+    def _find(self, session: str) -> Record | EndReason | None:
+        found = self._sessions.get(session)
+        if found is None or found.tape is None:
+            return None if found is None else found.reason
+        return self._record(found, found.tape)
+
+    def _record(self, found: StoredSession, tape: Tape) -> Record:
+        new = found.new
+        return Record(
+            *(new.id, new.model, new.fingerprint, new.memory_size, new.now, found.used, tape.number, tape.epoch),
+            step=tape.stop if tape.head is None else tape.head,
+            latest=tape.stop,
+            oldest=tape.oldest,
+            kept=tape.kept,
+            seq=tape.seq,
+            next_tape=None if tape.head is None else self._new_number(),
+            unlogged=found.unlogged,
+        )
+
+    def _put(self, found: StoredSession, tape: Tape | None) -> None:
+        """Put a session on a tape, None where it ends; delete what it alone could reach of the last one."""
+        last, found.tape = found.tape, tape
+        if tape is not None:
+            tape.session = found.new.id
+        if last is not None:
+            last.session = last.head = None
+            self._collect(last)
+
+    def _forget_ended(self, now: float) -> None:
+        """Forget the sessions that ended long ago."""
+        while self._ended and self._sessions[self._ended[0]].ended < now - REMEMBERED_FOR:
+            forgotten = self._sessions.pop(self._ended.popleft())
+            if forgotten.new.key is not None:
+                del self._keys[forgotten.new.key]
+
+    # Tapes: how they begin, go on, and are deleted
+
+    def _new_number(self) -> int:
+        self._last += 1
+        return self._last
+
+    def _parent(self, session: NewSession) -> Tape | None:
+        """Return the tape that a new session is to begin with. Raises StepNotKept."""
+        if session.parent is None or not session.base:
+            return None
+        parent = self._tapes.get(session.parent)
+        if parent is None or session.base < parent.oldest:
+            raise StepNotKept(f"step {session.base} is not kept any more", place="step", got=str(session.base))
+        return parent
+
+    def _begin(
+        self, number: int, parent: Tape | None, base: int, first: int = 0, seq: int | None = None, epoch: int = 1
+    ) -> Tape:
+        """Begin a tape with another up to a step: with that tape of its line that has the step, so that no tape is kept
+        only because it leads to another. first: of a root.
+        """
+        holder = parent.with_step(base) if parent is not None and base else None
+        tape = Tape(number, holder, base, first if holder is None else 0, seq, epoch, stop=base)
+        if holder is not None:
+            holder.children.add(tape)
+        self._tapes[number] = tape
+        return tape
+
+    def _begin_next(self, entry: Entry, tape: Tape | None) -> None:
+        """Put the session that was rewound on a tape on the next one, if it is there under this epoch, at this step."""
+        if tape is None or tape.session is None or (tape.epoch, tape.head) != (entry.epoch, entry.step):
+            return
+        begun = self._begin(entry.tape, tape, entry.step, seq=tape.seq, epoch=tape.epoch)
+        self._put(self._sessions[tape.session], begun)
+
+    def _add(self, entry: Entry) -> bool:
+        """Add an entry to its tape, unless it is refused; return whether it was added."""
+        tape = self._tapes.get(entry.tape)
+        if tape is None or tape.session is None or (tape.epoch, tape.stop) != (entry.epoch, entry.step):
+            return False
+        tape.log.append(LoggedSteps(entry.step, entry.steps, entry.inputs, entry.seq))
+        tape.stop += entry.steps
+        tape.seq = tape.seq if entry.seq is None else entry.seq
+        return True
+
+    def _forget(self, tape: Tape, step: int, now: float) -> None:
+        """Delete what retention does not ask for, of a tape with a snapshot at `step`; nothing that others share.
+
+        Others share what comes after the first step at which a tape begins, or to which a session was rewound.
+        """
+        bases = [child.base for child in tape.children]
+        heads = [other.head for other in tape.root.descendants() if other.head is not None]
+        last = min([step, *bases, *heads])
+        steps, taken = last - self._retention.steps, now - self._retention.seconds
+        old = [at for at, kept in tape.snapshots.items() if at <= last and (at <= steps or kept.taken <= taken)]
+        if old and max(old) >= max(tape.base, tape.first):
+            self._cut(tape, max(old))
+
+    def _cut(self, tape: Tape, step: int) -> None:
+        """Let a tape begin at `step`, where it has a snapshot, as a root."""
+        parent, tape.parent, tape.first = tape.parent, None, step
+        tape.log = [piece for piece in tape.log if piece.step + piece.steps > step]
+        tape.snapshots = {at: kept for at, kept in tape.snapshots.items() if at >= step}
+        if parent is not None:
+            parent.children.remove(tape)
+            self._collect(parent)
+
+    def _collect(self, tape: Tape | None) -> None:
+        """Delete what no session can reach any more of a tape, and of those that it began with."""
+        while tape is not None and tape.session is None:
+            last = max((child.base for child in tape.children), default=None)
+            if last is not None:
+                tape.log = [piece for piece in tape.log if piece.step < last]
+                tape.snapshots = {at: kept for at, kept in tape.snapshots.items() if at <= last}
+                tape.stop = min(tape.stop, last)
+                return
+            del self._tapes[tape.number]
+            if tape.parent is not None:
+                tape.parent.children.remove(tape)
+            tape = tape.parent

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,9 +48,8 @@ from app.sessions.residents import Residents
 from app.sessions.service import Limits, SessionService
 from app.sessions.session import Session, Stepped, Steps, Turn
 from app.settings import Settings
-from app.stores.base import EndReason, Record
+from app.stores.base import EndReason, Record, Store
 from app.stores.memory import MemoryStore
-from app.stores.sqlite import SqliteStore
 from app.stores.writer import Durability, Writer
 from models.manifest import Manifest
 from tests.app.asynchronous import run, until
@@ -83,7 +83,7 @@ class FailingStore(MemoryStore):
 async def service(
     clock: Clock | None = None,
     backend: FakeBackend | None = None,
-    store: SqliteStore | None = None,
+    store: Store | None = None,
     durability: Durability = "ack",
     snapshots: float | None = None,
     resident: int = 3,
@@ -897,9 +897,8 @@ def test_two_deletes_of_a_session_of_another_model_count_once():
         store = MemoryStore()
         async with service(store=store, opened=2) as sessions:
             session, _ = await sessions.open("fake"), await sessions.open("fake")
-            row = store._session("id", session.id)
-            assert row is not None
-            await sessions.writer.call(lambda _: store._update(row._replace(fingerprint="other")))
+            stored = store._sessions[session.id]
+            stored.new = replace(stored.new, fingerprint="other")
             await asyncio.gather(*(sessions.delete(session.id) for _ in range(2)))
             await sessions.open("fake")
             with pytest.raises(SessionsFull, match="2 sessions of fake"):

@@ -2,7 +2,6 @@
 
 import pkgutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +9,23 @@ import pytest
 
 import app.stores
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
-from app.stores.base import Entry, NewSession, Record, Retention
+from app.stores.base import Entry, NewSession, Record, Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import FILE, SqliteStore
+from tests.app.stores.conftest import TABLE
 
-TABLE = ["memory", "sqlite"]
 ALL = 2**40
-
-
-@pytest.fixture(params=TABLE)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStore]:
-    store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "data")
-    yield store
-    store.close()
 
 
 def new(name: str, **more: object) -> NewSession:
     return NewSession(name, "dnc-copy", "print", 32, 1000.0, **more)  # type: ignore[arg-type]
 
 
-def opened(store: SqliteStore, name: str = "a", **more: object) -> Record:
+def opened(store: Store, name: str = "a", **more: object) -> Record:
     return store.create(new(name, **more), "me")
 
 
-def found(store: SqliteStore, name: str = "a") -> Record:
+def found(store: Store, name: str = "a") -> Record:
     record = store.find(name)
     assert isinstance(record, Record)
     return record
@@ -43,7 +35,7 @@ def inputs(*values: float) -> bytes:
     return np.array(values, "<f4").tobytes()
 
 
-def step(store: SqliteStore, name: str, *values: float, seq: int | None = None) -> Record:
+def step(store: Store, name: str, *values: float, seq: int | None = None) -> Record:
     """Append a step for each value, all in one entry, where the session is."""
     at = found(store, name)
     tape, previous = (at.tape, None) if at.next_tape is None else (at.next_tape, at.tape)
@@ -51,14 +43,20 @@ def step(store: SqliteStore, name: str, *values: float, seq: int | None = None) 
     return found(store, name)
 
 
-def past(store: SqliteStore, name: str = "a", start: int = 0, stop: int | None = None) -> list[float]:
+def past(store: Store, name: str = "a", start: int = 0, stop: int | None = None) -> list[float]:
     """Return the inputs of a session's steps."""
     at = found(store, name)
     pieces = store.steps(at.tape, start, at.step if stop is None else stop, ALL)
     return [float(value) for piece in pieces for value in np.frombuffer(piece.inputs, "<f4")]
 
 
-def rows(store: SqliteStore, table: str) -> int:
+def rows(store: Store, table: str) -> int:
+    """Return how many tapes, snapshots, rows of the log, or sessions a store has."""
+    if isinstance(store, MemoryStore):
+        tapes = store._tapes.values()
+        counts = {"tapes": len(tapes), "sessions": len(store._sessions), "log": sum(len(tape.log) for tape in tapes)}
+        return (counts | {"snapshots": sum(len(tape.snapshots) for tape in tapes)})[table]
+    assert isinstance(store, SqliteStore)
     store._fold_all()
     count: int = store._row(f"SELECT count(*) FROM {table}")[0]
     return count
@@ -113,16 +111,16 @@ def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_writt
     assert past(store, "a") == [7]
 
 
-def test_entries_beside_a_refused_one_are_written_together_or_not_at_all(store):
-    tapes = [opened(store, name).tape for name in "abc"]
-    alter(store, "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT raise(ABORT, 'no more'); END")
+def test_entries_beside_a_refused_one_are_written_together_or_not_at_all(embedded):
+    tapes = [opened(embedded, name).tape for name in "abc"]
+    alter(embedded, "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT raise(ABORT, 'no more'); END")
     entries = [Entry(tape, 1, at, 1, inputs(7)) for tape, at in zip(tapes, (0, 5, 0), strict=True)]
     with pytest.raises(StoreFailed, match="no more"):
-        store.append(entries)
-    assert ([found(store, name).step for name in "abc"], rows(store, "log")) == ([0, 0, 0], 0)
-    alter(store, "DROP TRIGGER full")
-    assert store.append(entries) == {1}
-    assert ([found(store, name).step for name in "abc"], past(store)) == ([1, 0, 1], [7])
+        embedded.append(entries)
+    assert ([found(embedded, name).step for name in "abc"], rows(embedded, "log")) == ([0, 0, 0], 0)
+    alter(embedded, "DROP TRIGGER full")
+    assert embedded.append(entries) == {1}
+    assert ([found(embedded, name).step for name in "abc"], past(embedded)) == ([1, 0, 1], [7])
 
 
 def test_claim_ends_the_epoch_of_the_former_owner(store):
@@ -283,15 +281,15 @@ def test_restored_session_begins_with_its_snapshot(store):
     assert rows(store, "snapshots") == 0
 
 
-def test_restored_session_whose_snapshot_is_damaged_is_refused(store):
+def test_restored_session_whose_snapshot_is_damaged_is_refused(embedded):
     """A session of which the whole log is there begins anew instead."""
-    restored, logged = opened(store, base=2, snapshot=b"state").tape, opened(store, "b").tape
-    step(store, "b", 1, 2)
-    store.snapshot(logged, 2, b"state", 1000.0, passing=False)
-    alter(store, "UPDATE snapshots SET state = x'00'")
+    restored, logged = opened(embedded, base=2, snapshot=b"state").tape, opened(embedded, "b").tape
+    step(embedded, "b", 1, 2)
+    embedded.snapshot(logged, 2, b"state", 1000.0, passing=False)
+    alter(embedded, "UPDATE snapshots SET state = x'00'")
     with pytest.raises(SessionDamaged, match=f"no snapshot of tape {restored} up to step 2 is whole"):
-        store.before(restored, 2)
-    assert store.before(logged, 2) is None
+        embedded.before(restored, 2)
+    assert embedded.before(logged, 2) is None
 
 
 def test_parked_session_is_its_snapshot(store):
@@ -307,8 +305,8 @@ def test_parked_session_is_its_snapshot(store):
 
 
 @pytest.mark.parametrize(("kept", "oldest"), [(0, 8), (3, 4), (4, 4), (7, 0), (100, 0)])
-def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest, unpacked):
-    store = MemoryStore(Retention(kept, 1e9))
+def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest, make, unpacked):
+    store = make(Retention(kept, 1e9))
     opened(store)
     for at in range(0, 8, 4):
         step(store, "a", *range(at, at + 4))
@@ -317,8 +315,8 @@ def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest
     assert rows(store, "log") == (8 - oldest) // 4
 
 
-def test_retention_by_age_keeps_steps_from_the_last_old_snapshot_on():
-    store = MemoryStore(Retention(ALL, 60.0))
+def test_retention_by_age_keeps_steps_from_the_last_old_snapshot_on(make):
+    store = make(Retention(ALL, 60.0))
     opened(store)
     for at, now in ((1, 0.0), (2, 50.0), (3, 100.0), (4, 112.0)):
         step(store, "a", at)
@@ -326,8 +324,8 @@ def test_retention_by_age_keeps_steps_from_the_last_old_snapshot_on():
     assert (found(store).oldest, past(store, start=2)) == (2, [3, 4])
 
 
-def test_retention_leaves_what_a_fork_began_with():
-    store = MemoryStore(Retention(0, 1e9))
+def test_retention_leaves_what_a_fork_began_with(make):
+    store = make(Retention(0, 1e9))
     opened(store)
     step(store, "a", 1, 2)
     tape = found(store).tape
@@ -342,8 +340,8 @@ def test_retention_leaves_what_a_fork_began_with():
     assert (found(store).oldest, rows(store, "log")) == (3, 0)
 
 
-def test_retention_leaves_what_a_fork_that_was_rewound_is_at():
-    store = MemoryStore(Retention(0, 1e9))
+def test_retention_leaves_what_a_fork_that_was_rewound_is_at(make):
+    store = make(Retention(0, 1e9))
     tape = opened(store).tape
     for at in (1, 2, 3):
         step(store, "a", at)
@@ -357,9 +355,9 @@ def test_retention_leaves_what_a_fork_that_was_rewound_is_at():
     assert (found(store, "a").oldest, past(store, "b")) == (0, [1, 9])
 
 
-def test_fork_of_a_step_that_was_just_cut_is_refused():
+def test_fork_of_a_step_that_was_just_cut_is_refused(make):
     """Whoever asks for it has not heard yet that it is gone."""
-    store = MemoryStore(Retention(0, 1e9))
+    store = make(Retention(0, 1e9))
     tape = opened(store).tape
     step(store, "a", 1, 2)
     store.snapshot(tape, 2, b"two", 1000.0, passing=False)
@@ -382,13 +380,13 @@ def test_frame_is_found_by_its_number(store):
     assert store.frame(tape, 4) is None
 
 
-def test_frame_from_before_the_oldest_step_is_not_found():
+def test_frame_from_before_the_oldest_step_is_not_found(make):
     """Its entry may be in a row with steps that are kept."""
-    store = MemoryStore(Retention(0, 1e9))
+    store = make(Retention(0, 1e9))
     tape = opened(store).tape
     for seq in range(4):
         step(store, "a", seq, seq=seq)
-    store._fold_all()
+    rows(store, "log")  # which folds them
     store.snapshot(tape, 2, b"two", 1000.0, passing=False)
     assert [(at.step if (at := store.frame(tape, seq)) else None) for seq in range(4)] == [None, None, 2, 3]
 
@@ -417,7 +415,7 @@ def test_open_sessions_are_listed_the_last_used_first(store):
 
 def test_failed_call_changes_nothing(store):
     opened(store)
-    with pytest.raises(StoreFailed, match="UNIQUE"):
+    with pytest.raises(StoreFailed, match=r"UNIQUE|is taken"):
         opened(store)
     assert (rows(store, "tapes"), rows(store, "sessions")) == (1, 1)
 
@@ -432,9 +430,9 @@ def altered(directory: Path, statement: str) -> None:
     database.close()
 
 
-def problems(store: SqliteStore) -> list[str]:
+def problems(store: Store) -> list[str]:
     seen: list[tuple[int, int]] = []
-    if store._opens:
+    if isinstance(store, SqliteStore) and store._opens:
         store._fold_all()
     told = list(store.check(lambda *progress: seen.append(progress)))
     assert seen[-1] == (len(seen) - 1, len(seen) - 1)

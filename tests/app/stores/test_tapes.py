@@ -1,20 +1,14 @@
-"""Tapes that begin with tapes: random lives beside lists of inputs, and what it costs when the line is long."""
+"""Tapes that begin with tapes: random lives beside lists of inputs."""
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
 
-import numpy as np
 import pytest
 
 from app.errors import StepNotKept
-from app.stores.base import NewSession, Retention
-from app.stores.memory import MemoryStore
-from app.stores.sqlite import SqliteStore
-from tests.app.stores.test_stores import ALL, found, inputs, new, opened, past, problems, rows, step
-
-SHORT, LONG = 10, 400
-"""Depths of forks of forks."""
+from app.stores.base import Retention, Store
+from tests.app.stores.test_stores import ALL, found, new, opened, past, problems, rows, step
 
 
 def state_of(values: list[float]) -> bytes:
@@ -22,12 +16,15 @@ def state_of(values: list[float]) -> bytes:
     return repr(values).encode()
 
 
-class Lives:
+S = TypeVar("S", bound=Store)
+
+
+class Lives(Generic[S]):
     """Sessions of a store, and beside it what they should be: the inputs of each, and the step that it is at."""
 
-    def __init__(self, seed: int, retention: Retention) -> None:
+    def __init__(self, seed: int, retention: Retention, store: S) -> None:
         self.draw = random.Random(seed)
-        self.store = MemoryStore(retention)
+        self.store = store
         self.keep_steps = retention.steps
         self.inputs: dict[str, list[float]] = {}
         self.at: dict[str, int] = {}
@@ -103,8 +100,9 @@ class Lives:
 
 @pytest.mark.parametrize("keep_steps", [0, 7, ALL])
 @pytest.mark.parametrize("seed", range(8))
-def test_random_lives_of_tapes_are_what_their_inputs_say(seed, keep_steps):
-    lives = Lives(seed, Retention(keep_steps, 1e9))
+def test_random_lives_of_tapes_are_what_their_inputs_say(seed, keep_steps, make):
+    retention = Retention(keep_steps, 1e9)
+    lives = Lives(seed, retention, make(retention))
     for number in range(400):
         lives.act()
         if lives.inputs:
@@ -118,82 +116,9 @@ def test_random_lives_of_tapes_are_what_their_inputs_say(seed, keep_steps):
     assert [rows(lives.store, table) for table in ("tapes", "log", "snapshots")] == [0, 0, 0]
 
 
-def deep(depth: int) -> tuple[SqliteStore, str]:
-    """Return a store with a fork of a fork of ..., each of which took a step of its own, and the last one's name."""
-    store = MemoryStore()
-    opened(store, "0")
-    step(store, "0", 0)
-    for number in range(1, depth):
-        at = found(store, str(number - 1))
-        store.create(new(str(number), parent=at.tape, base=at.step), "me")
-        step(store, str(number), number)
-    store._fold_all()
-    return store, str(depth - 1)
-
-
-def instructions(store: SqliteStore, call: Callable[[], Any]) -> int:
-    """Return how many instructions of SQLite's machine a call takes."""
-    count = 0
-
-    def tick() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    store._database.set_progress_handler(tick, 1)
-    call()
-    store._database.set_progress_handler(None, 1)
-    return count
-
-
-def costs(depth: int) -> dict[str, int]:
-    store, name = deep(depth)
-    at = found(store, name)
-    store.snapshot(at.tape, at.step, b"state", 1000.0, passing=True)
-    calls: dict[str, Callable[[], Any]] = {
-        "find": lambda: store.find(name),
-        "list": lambda: store.list(None, 5),
-        "idle": lambda: store.idle_since(2000.0, 5),
-        "claim": lambda: store.claim(name, "them"),
-        "state now": lambda: store.before(at.tape, at.step),
-        "fork": lambda: store.create(new("fork", parent=at.tape, base=at.step), "me"),
-        "append": lambda: step(store, name, 1),
-        "rewind": lambda: store.move(name, at.step - 1, None),
-        "next tape": lambda: step(store, name, 2),
-        "keep": lambda: store.snapshot(found(store, name).tape, at.step, b"state", 1000.0, passing=False),
-        "end": lambda: store.end("fork", "deleted", 1001.0),
-    }
-    return {what: instructions(store, call) for what, call in calls.items()}
-
-
-def test_depth_of_forks_costs_nothing():
-    short, long = costs(SHORT), costs(LONG)
-    assert {what: count for what, count in long.items() if count > 1.02 * short[what]} == {}
-
-
-def test_early_step_of_a_deep_fork_is_found_without_walking_there():
-    store, name = deep(LONG)
-    tape = found(store, name).tape
-    near = instructions(store, lambda: store.steps(tape, LONG - 1, LONG, ALL))
-    far = max(instructions(store, lambda at=at: store.steps(tape, at, at + 1, ALL)) for at in range(0, LONG - 1, 7))
-    assert far < 2 * np.log2(LONG) * near
-    assert past(store, name) == list(range(LONG))
-
-
-def test_fork_of_an_early_step_begins_with_the_tape_that_has_it():
-    store, name = deep(LONG)
-    for base in (1, 57, LONG):
-        store.create(NewSession(f"at {base}", "m", "f", None, 0.0, base=base, parent=found(store, name).tape), "me")
-        assert past(store, f"at {base}") == list(range(base))
-    for number in range(LONG):
-        store.end(str(number), "deleted", 1.0)
-    assert [past(store, f"at {base}") for base in (1, 57)] == [list(range(1)), list(range(57))]
-    assert (rows(store, "tapes"), inputs(0)) == (LONG + 3, store.steps(found(store, "at 1").tape, 0, 1, ALL)[0].inputs)
-
-
-def test_root_that_was_cut_off_is_that_of_all_that_begin_with_it():
+def test_root_that_was_cut_off_is_that_of_all_that_begin_with_it(make):
     """Retention lets go of what the first forks began with; the last ones say so."""
-    store = MemoryStore(Retention(0, 1e9))
+    store = make(Retention(0, 1e9))
     opened(store, "0")
     step(store, "0", 1, 2)
     for number in range(1, 5):

@@ -10,7 +10,6 @@ import pytest
 from app.backends.fake import FakeBackend
 from app.errors import SessionDamaged, SessionGone, SessionNotFound
 from app.stores.base import Entry, Retention
-from app.stores.memory import MemoryStore
 from app.stores.sqlite import FILE, SqliteStore
 from app.stores.sqlite.journal import _numbers
 from app.stores.sqlite.rows import ENTRY, log_checksum
@@ -252,8 +251,8 @@ def test_gap_is_told_by_check(tmp_path, gap, unpacked):
     again.close()
 
 
-def test_steps_that_went_while_they_were_read_are_not_kept_and_nothing_is_damaged():
-    store = MemoryStore(Retention(0, 1e9))
+def test_steps_that_went_while_they_were_read_are_not_kept_and_nothing_is_damaged(tmp_path):
+    store = SqliteStore(tmp_path, Retention(0, 1e9))
     tape = opened(store).tape
     step(store, "a", 1, 2)
     store.snapshot(tape, 2, b"two", 1000.0, passing=False)
@@ -276,17 +275,16 @@ def test_damaged_tape_takes_no_steps_and_its_mates_in_a_commit_do(tmp_path):
     store.close()
 
 
-def test_step_goes_where_a_damaged_row_lies():
+def test_step_goes_where_a_damaged_row_lies(store):
     """A row whose number of a tape changed may lie where another session goes on."""
-    store = MemoryStore()
     opened(store)
     alter(store, "INSERT INTO log VALUES (1, 0, 1, x'', x'00', 0)")
     step(store, "a", 5)
     assert past(store) == [5]
 
 
-def test_past_is_not_cut_at_a_damaged_snapshot():
-    store = MemoryStore(Retention(2, 1e9))
+def test_past_is_not_cut_at_a_damaged_snapshot(tmp_path):
+    store = SqliteStore(tmp_path, Retention(2, 1e9))
     tape = opened(store).tape
     for at in (1, 2, 3):
         step(store, "a", at)
@@ -331,18 +329,16 @@ def test_damaged_session_can_be_deleted_and_others_keep_what_they_share(tmp_path
     run(test())
 
 
-def test_damaged_session_is_told_of_once_where_sessions_are_listed(caplog):
-    store = MemoryStore()
+def test_damaged_session_is_told_of_once_where_sessions_are_listed(store, caplog):
     opened(store), opened(store, "b")
     alter(store, "UPDATE sessions SET model = CAST(x'ff' AS TEXT) WHERE id = 'a'")
     assert [[record.id for record in store.list(None, 9)] for _ in range(3)] == [["b"]] * 3
     assert [record.getMessage() for record in caplog.records] == [
-        ":memory:: the row of session a is damaged; engram check lists what is damaged"
+        f"{store._path}: the row of session a is damaged; engram check lists what is damaged"
     ]
 
 
-def test_session_whose_first_snapshot_is_missing_is_refused_and_told_by_check():
-    store = MemoryStore()
+def test_session_whose_first_snapshot_is_missing_is_refused_and_told_by_check(store):
     tape = opened(store, base=5, snapshot=b"state").tape
     alter(store, "DELETE FROM snapshots")
     with pytest.raises(SessionDamaged, match="no snapshot of tape 1 up to step 5 is whole"):
@@ -350,8 +346,7 @@ def test_session_whose_first_snapshot_is_missing_is_refused_and_told_by_check():
     assert problems(store) == ["session a: its snapshot at step 5 is missing, where its past begins"]
 
 
-def test_tape_without_a_session_and_rows_without_a_tape_are_told_by_check():
-    store = MemoryStore()
+def test_tape_without_a_session_and_rows_without_a_tape_are_told_by_check(store):
     opened(store)
     step(store, "a", 1)
     alter(store, "DELETE FROM sessions")

@@ -10,26 +10,11 @@ import pytest
 
 from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import EndReason, Entry, Record, Retention
-from app.stores.memory import MemoryStore
-from app.stores.sqlite import FILE, SqliteStore, journal, tail
+from app.stores.sqlite import FILE, SqliteStore, journal
 from app.stores.sqlite.rows import ENTRY
 from tests.app.stores.test_stores import ALL, alter, altered, found, inputs, opened, past, problems, step
 from tests.app.stores.test_tapes import Lives
 from tests.app.test_faults import PAGE, overwrite_page
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have few entries be many, so that they are folded a few at a time, and few in a row."""
-    monkeypatch.setattr(tail, "ROW_BYTES", 20)
-    for name, value in {
-        "JOURNAL_BYTES": 1000,
-        "OVERDUE_BYTES": 4000,
-        "TAIL_ENTRIES": 6,
-        "FOLD_ENTRIES": 9,
-        "DELETE_BYTES": 900,
-    }.items():
-        monkeypatch.setattr(journal, name, value)
 
 
 def count(store: SqliteStore, table: str) -> int:
@@ -51,8 +36,7 @@ def killed(directory: Path, left: Path) -> Path:
     return left
 
 
-def test_appended_steps_are_in_the_journal_until_they_are_folded():
-    store = MemoryStore()
+def test_appended_steps_are_in_the_journal_until_they_are_folded(store):
     opened(store), opened(store, "b")
     for name in "aab":
         step(store, name, 1)
@@ -62,8 +46,7 @@ def test_appended_steps_are_in_the_journal_until_they_are_folded():
 
 
 @pytest.mark.parametrize("folded", range(4))
-def test_steps_are_read_across_the_end_of_the_log(folded):
-    store = MemoryStore()
+def test_steps_are_read_across_the_end_of_the_log(store, folded):
     opened(store)
     for number in range(4):
         if number == folded:
@@ -175,13 +158,12 @@ def count_folded(store: SqliteStore) -> int:
     return count(store, "log")
 
 
-class Crashes(Lives):
+class Crashes(Lives[SqliteStore]):
     """Lives in a file, which is now and then that of a store that was killed."""
 
     def __init__(self, seed: int, retention: Retention, directory: Path) -> None:
-        super().__init__(seed, retention)
+        super().__init__(seed, retention, SqliteStore(directory / "0", retention))
         self.retention, self.directory, self.crashes = retention, directory, 0
-        self.store = SqliteStore(directory / "0", retention)
 
     def act(self) -> None:
         super().act()
@@ -215,8 +197,7 @@ def test_random_lives_of_a_store_that_is_killed_are_what_their_inputs_say(seed, 
 # What is put off is bounded
 
 
-def test_journal_is_folded_a_part_at_a_time(small):
-    store = MemoryStore()
+def test_journal_is_folded_a_part_at_a_time(store, small):
     for name in "abcdefgh":
         opened(store, name)
     most = 0
@@ -230,8 +211,8 @@ def test_journal_is_folded_a_part_at_a_time(small):
     assert [value for name in "abcdefgh" for value in past(store, name)] == sorted(range(100), key=lambda n: (n % 8, n))
 
 
-def test_journal_is_bounded_though_each_commit_has_many_sessions(small):
-    store, names = MemoryStore(), [str(number) for number in range(60)]
+def test_journal_is_bounded_though_each_commit_has_many_sessions(store, small):
+    names = [str(number) for number in range(60)]
     tapes = [opened(store, name).tape for name in names]
     for at in range(20):
         assert store.append([Entry(tape, 1, at, 1, inputs(at)) for tape in tapes]) == set()
@@ -240,9 +221,8 @@ def test_journal_is_bounded_though_each_commit_has_many_sessions(small):
     assert all(past(store, name) == [*range(20)] for name in names)
 
 
-def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(monkeypatch):
+def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(store, monkeypatch):
     monkeypatch.setattr(journal, "TAIL_ENTRIES", 3)
-    store = MemoryStore()
     opened(store), opened(store, "b")
     for name in "abbb":
         step(store, name, 1)
@@ -250,9 +230,8 @@ def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(monkey
     assert (count(store, "log"), past(store, "b")) == (3, [1, 1, 1])
 
 
-def test_row_that_is_larger_than_what_is_deleted_at_once_is_deleted(monkeypatch, small):
+def test_row_that_is_larger_than_what_is_deleted_at_once_is_deleted(store, monkeypatch, small):
     monkeypatch.setattr(journal, "DELETE_BYTES", 1)
-    store = MemoryStore()
     opened(store)
     for _ in range(10):
         step(store, "a", 1)
@@ -261,8 +240,7 @@ def test_row_that_is_larger_than_what_is_deleted_at_once_is_deleted(monkeypatch,
     assert (count(store, "journal"), count(store, "log"), past(store)) == (before - 1, 10, 10 * [1])
 
 
-def test_journal_that_nobody_folds_is_folded_before_it_grows_too_large(small):
-    store = MemoryStore()
+def test_journal_that_nobody_folds_is_folded_before_it_grows_too_large(store, small):
     opened(store)
     for number in range(200):
         step(store, "a", number)
@@ -270,8 +248,7 @@ def test_journal_that_nobody_folds_is_folded_before_it_grows_too_large(small):
     assert past(store) == [*range(200)]
 
 
-def test_inputs_that_are_large_are_written_once():
-    store = MemoryStore()
+def test_inputs_that_are_large_are_written_once(store):
     a, b = opened(store), opened(store, "b")
     step(store, "a", 1)
     large = bytes(2 * journal.LARGE_BYTES)
@@ -281,9 +258,8 @@ def test_inputs_that_are_large_are_written_once():
     assert (step(store, "a", 4).step, past(store, "b"), problems(store)) == (4, [3], [])
 
 
-def test_long_tail_that_large_inputs_moved_into_the_log_is_not_folded_again(monkeypatch):
+def test_long_tail_that_large_inputs_moved_into_the_log_is_not_folded_again(store, monkeypatch):
     monkeypatch.setattr(journal, "TAIL_ENTRIES", 3)
-    store = MemoryStore()
     opened(store)
     step(store, "a", 1), step(store, "a", 2)
     step(store, "a", *[3] * journal.LARGE_BYTES)
@@ -292,8 +268,7 @@ def test_long_tail_that_large_inputs_moved_into_the_log_is_not_folded_again(monk
     assert (count(store, "log"), past(store)) == (3, [1, 2, *[3] * journal.LARGE_BYTES, 4])
 
 
-def test_fold_that_fails_leaves_everything_as_it_was(small):
-    store = MemoryStore()
+def test_fold_that_fails_leaves_everything_as_it_was(store, small):
     opened(store), opened(store, "b")
     alter(store, "CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT raise(ABORT, 'no more'); END")
     for number in range(12):
@@ -326,8 +301,8 @@ def test_row_of_the_journal_stays_until_the_oldest_tape_is_folded(tmp_path, smal
     assert ([found(again, name).step for name in "abc"], problems(again)) == ([1, 1, 6], [])
 
 
-def test_cut_of_what_a_session_began_with_keeps_its_steps_in_the_journal():
-    store = MemoryStore(Retention(0, 1e9))
+def test_cut_of_what_a_session_began_with_keeps_its_steps_in_the_journal(tmp_path):
+    store = SqliteStore(tmp_path, Retention(0, 1e9))
     opened(store)
     step(store, "a", 1)
     for parent, name in ("ab", "bc"):
@@ -339,8 +314,7 @@ def test_cut_of_what_a_session_began_with_keeps_its_steps_in_the_journal():
     assert (step(store, "c", 3).step, past(store, "c", 2), problems(store)) == (4, [2, 3], [])
 
 
-def test_commit_that_fails_leaves_nothing_in_memory():
-    store = MemoryStore()
+def test_commit_that_fails_leaves_nothing_in_memory(store):
     tape = opened(store).tape
     step(store, "a", 1, seq=4)
     alter(store, "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT raise(ABORT, 'no more'); END")
