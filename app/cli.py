@@ -803,7 +803,7 @@ def _check(options: argparse.Namespace) -> int:
     """Print a line for everything that is damaged, and return 1 where anything is."""
     from tqdm import tqdm
 
-    from app.main import open_data
+    from app.loading import open_data
     from training.progress import counting
 
     store = open_data(options.data)
@@ -835,7 +835,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from app.main import serve
+    from app.server import serve
 
     return serve(load_settings(vars(options)))
 

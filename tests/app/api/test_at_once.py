@@ -18,10 +18,10 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import main
 from app.api.at_once import AnswerAtOnce
 from app.main import create_app
 from app.protocols.http import answering
+from app.server import serve
 from app.settings import Settings
 from tests.app.protocols.test_http import connect, post, read_response
 from tests.app.protocols.test_websocket import SECONDS, eventually
@@ -461,6 +461,6 @@ def test_stop_refuses_steps_as_by_asgi(both, monkeypatch):
 
 def test_engram_serve_answers_at_once(tmp_path, few, monkeypatch):
     configs = []
-    monkeypatch.setattr(main._Server, "run", lambda server: configs.append(server.config))
-    assert main.serve(Settings(checkpoints=few, data=tmp_path / "data", store="memory")) == 0
+    monkeypatch.setattr("app.server._Server.run", lambda server: configs.append(server.config))
+    assert serve(Settings(checkpoints=few, data=tmp_path / "data", store="memory")) == 0
     assert isinstance(configs[0].http.at_once, AnswerAtOnce)

@@ -39,7 +39,7 @@ from app.errors import (
     StepNotKept,
     StoreFailed,
 )
-from app.main import _close
+from app.main import close
 from app.memory import MemorySizes
 from app.metrics import Metrics
 from app.protocols import websocket
@@ -949,7 +949,7 @@ def test_server_that_is_closed_twice_stops_once():
         sessions, engine, writer = parts = [Part(), Part(), Part()]
         models, settings = [SimpleNamespace(engine=engine)], Settings()
         state = State({"closing": None, "settings": settings, "sessions": sessions, "models": models, "writer": writer})
-        first, second = (asyncio.ensure_future(_close(state)) for _ in range(2))
+        first, second = (asyncio.ensure_future(close(state)) for _ in range(2))
         await asyncio.sleep(0.01)
         first.cancel()
         for part in parts:
@@ -957,7 +957,7 @@ def test_server_that_is_closed_twice_stops_once():
             assert not second.done()
             part.may_end.set()
         await second
-        await _close(state)
+        await close(state)
         assert [part.closed for part in parts] == [1, 1, 1]
 
     run(test())

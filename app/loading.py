@@ -1,0 +1,197 @@
+"""Make served models of checkpoints, and open the store: the only file that names concrete back ends and stores."""
+
+import ctypes
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+from app.backends.base import Backend, check_backend
+from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
+from app.engine.arenas import Arenas
+from app.engine.engine import Engine
+from app.engine.worker import Journal
+from app.errors import InvalidRequest
+from app.memory import MemorySizes, least_memory
+from app.metrics import Metrics
+from app.settings import Settings, SettingsError
+from app.stores.base import Retention, Store
+from app.stores.memory import MemoryStore
+from app.stores.sqlite import SqliteStore
+from kernels.library import library, why_no_library
+from kernels.support import not_fused
+from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
+
+logger = logging.getLogger(__name__)
+
+CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+PROBE_SLOTS = 1
+"""Slots of the arena beyond those of sessions and sequences: for /readyz."""
+
+
+def open_store(settings: Settings) -> Store:
+    retention = Retention(settings.keep_steps, settings.keep_seconds)
+    return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
+
+
+def open_data(directory: Path) -> Store:
+    """Return the store in a data directory as a server left it. Raises StoreFailed where there is none."""
+    return SqliteStore(directory, opens=False)
+
+
+def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> ModelCatalogue:
+    """Load every checkpoint; those that cannot be are told in the log, and the others are served."""
+    if not settings.checkpoints.is_dir():
+        raise SettingsError(f"checkpoints: no directory {settings.checkpoints}")
+    device = _device(settings)
+    models, failures = {}, {}
+    for directory in sorted(settings.checkpoints.iterdir()):
+        is_data = os.path.realpath(directory) == os.path.realpath(settings.data)
+        if directory.is_file() or directory.name.startswith(".") or is_data:
+            continue
+        name = directory.name
+        try:
+            name.encode()
+            models[name] = _load_model(directory, settings, device, metrics, journal)
+        except (ManifestError, UnicodeEncodeError) as error:
+            shown = name.encode(errors="backslashreplace").decode()
+            failures[shown] = str(error)
+            logger.error("%s is not served: %s", shown, error)
+    if not models and (settings.checkpoints / MANIFEST_FILE).exists():
+        above = shlex.quote(str(settings.checkpoints.resolve().parent))
+        raise SettingsError(
+            f"checkpoints: {settings.checkpoints} is a checkpoint itself: give the directory that it is in, "
+            f"--checkpoints {above}"
+        )
+    if not models:
+        reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
+        raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
+    for setting, by_name in (("memory_size", settings.memory_size), ("snapshots", settings.snapshots)):
+        for name in by_name:
+            if name not in models and name not in failures:
+                raise SettingsError(
+                    f"setting {setting}: there is no model {name!r}; expected one of {', '.join(models)}"
+                )
+    return ModelCatalogue(models, failures)
+
+
+def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal) -> ServedModel:
+    """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
+    if directory.is_symlink() and not directory.exists():
+        raise ManifestError(f"{directory}: a symbolic link to {directory.readlink()}, where there is nothing: mend it")
+    name, manifest = directory.name, read_manifest(directory)
+    inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
+    trained = _load_backend(directory, manifest, settings, device)
+    check_backend(trained)
+    memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, settings.max_memory_bytes))
+    backend = _resized(trained, memory, settings.memory_size.get(name))
+    arenas = Arenas(backend, settings.max_memory_bytes)
+    return ServedModel(
+        name=name,
+        manifest=manifest,
+        inputs=inputs,
+        output_groups=groups,
+        spec=backend.spec,
+        memory=memory,
+        max_trace_bytes=settings.max_trace_bytes,
+        engine=Engine(
+            name,
+            arenas,
+            settings.max_batch,
+            settings.max_queue,
+            metrics.engine(name),
+            journal,
+            settings.step_timeout,
+            settings.max_queue_bytes,
+            settings.linger,
+        ),
+        backend=backend.kind,
+        device=backend.device,
+    )
+
+
+def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> Backend:
+    """Return the back end with the memory size that the settings give its model, if they do."""
+    try:
+        memory.check(memory_size)
+    except InvalidRequest as error:
+        raise SettingsError(f"setting {error}") from error
+    return backend if memory_size is None else backend.resized(memory_size)
+
+
+def _load_backend(directory: Path, manifest: Manifest, settings: Settings, device: str) -> Backend:
+    capacity = settings.max_resident + settings.max_queue + PROBE_SLOTS
+    kind = _best_backend(directory, manifest, device) if settings.backend == "auto" else settings.backend
+    if kind == "onnx":
+        from app.backends.onnx import OnnxBackend
+
+        return OnnxBackend(directory, capacity, settings.threads)
+    if kind == "fused":
+        from app.backends.fused import FusedBackend
+
+        return FusedBackend(directory, capacity, settings.threads)
+    try:
+        from app.backends.torch import TorchBackend
+    except ModuleNotFoundError as error:
+        raise ManifestError(
+            f"{directory}: the torch back end needs torch: in the checkout of Engram, pip install -c constraints.txt "
+            "-e '.[torch]'"
+        ) from error
+    return TorchBackend(directory, capacity, device, settings.threads)
+
+
+def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["fused", "onnx", "torch"]:
+    """Return the fastest back end that can compute a checkpoint's steps, with a line in the log if it is not fused."""
+    if device != "cpu":
+        return "torch"
+    if not (directory / ONNX_FILE).exists():
+        logger.warning(
+            "%s: its steps are left to torch, for there is no %s, which the fused kernels and ONNX Runtime need; "
+            "make it with: engram export %s",
+            directory.name,
+            ONNX_FILE,
+            shlex.quote(str(directory)),
+        )
+        return "torch"
+    reason = not_fused(manifest.kind, manifest.config)
+    if reason is None and library() is not None:
+        return "fused"
+    logger.info("%s: its steps are computed by ONNX Runtime: %s", directory.name, reason or why_no_library())
+    return "onnx"
+
+
+def _device(settings: Settings) -> str:
+    """Return where the steps are computed: cpu or cuda."""
+    on_cpu = settings.backend in ("fused", "onnx")
+    if settings.device == "cpu" or (settings.device == "auto" and on_cpu):
+        return "cpu"
+    if settings.device == "cuda" and on_cpu:
+        raise SettingsError(
+            f"device cuda: the {settings.backend} back end runs on the CPU; use --backend torch, or auto"
+        )
+    available = _cuda_available()
+    if settings.device == "cuda" and not available:
+        raise SettingsError("device cuda: torch is not installed or sees no CUDA device; use --device cpu, or auto")
+    return "cuda" if available else "cpu"
+
+
+def _cuda_available() -> bool:
+    if not _has_cuda_driver():
+        return False
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _has_cuda_driver() -> bool:
+    """Return whether there can be a CUDA device at all: importing torch to learn that there is none takes long."""
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True

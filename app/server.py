@@ -1,0 +1,104 @@
+"""Serve the application by uvicorn until a stop signal."""
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import math
+import socket
+
+import uvicorn
+from starlette.datastructures import State
+
+from app.api.at_once import AnswerAtOnce
+from app.main import close, create_app
+from app.profiling import Profiler
+from app.protocols.http import answering
+from app.protocols.websocket import WebSocketProtocol
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Where a server that listens on every address is looked at from here
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+COLLECTED_AFTER = 50_000
+"""New objects after which Python looks for garbage in cycles: far fewer are made in a tick than live in a server."""
+
+ANSWER_SECONDS = 2
+"""How long, after the engines have given up, their last answers have to leave."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a stop signal, and return the exit status."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not _is_local(settings.host):
+        logger.warning("listening on %s: anyone who reaches it can use it, for there are no keys", settings.host)
+    profiler = None if settings.profile is None else Profiler(settings.profile)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level="warning" if settings.log_level == "info" else settings.log_level,
+        access_log=settings.access_log,
+        http=answering(AnswerAtOnce(app.state.models, app.state.sessions, settings, app.state.metrics)),
+        ws=WebSocketProtocol,
+        ws_max_size=2 * settings.max_body_bytes,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
+        lifespan="on",
+    )
+    server = _Server(config, profiler)
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way to say that it could not start; its log says why
+        return 1
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Says where it is and what to try once it listens, and lets the engines finish while connections are drained."""
+
+    def __init__(self, config: uvicorn.Config, profiler: Profiler | None) -> None:
+        super().__init__(config)
+        self._profiler = profiler
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _spare_the_collector()
+        if self._profiler is not None:
+            self._profiler.start()
+        for server in self.servers:
+            for listening in server.sockets[:1]:
+                host, port = listening.getsockname()[:2]
+                models = ", ".join(model.name for model in self.config.app.state.models)  # type: ignore[union-attr]
+                host = LOOPBACK.get(host, host)
+                url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+                logger.info("serving %s", models)
+                logger.info("look at %s in a browser; try: curl %s/models; documentation: %s/docs", url, url, url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        state: State = self.config.app.state  # type: ignore[union-attr]
+        draining = asyncio.create_task(close(state))
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for model in state.models:
+                model.engine.give_up()
+        await draining
+        if self._profiler is not None:
+            self._profiler.stop()
+
+
+def _spare_the_collector() -> None:
+    """Let Python look for garbage seldom, and not among what lives as long as the server."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_AFTER, 20, 20)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
