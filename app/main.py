@@ -17,7 +17,7 @@ from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.catalogue import ModelCatalogue
-from app.files import watch_files
+from app.descriptors import watch_files
 from app.loading import load_models, open_store
 from app.metrics import Metrics
 from app.sessions.clock import Clock

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from zlib import crc32
 
+from app.futures import report
 from app.settings import SettingsError
-from app.waiting import report
 
 logger = logging.getLogger(__name__)
 

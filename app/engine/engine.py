@@ -32,7 +32,7 @@ from app.engine.run import Outcome, Replayed, Result, Run
 from app.engine.scheduler import Linger
 from app.engine.worker import Answers, Call, Journal, Observer, Worker
 from app.errors import EngramError, QueueFull, StepTimedOut, stopping
-from app.waiting import report, settle
+from app.futures import report, settle
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Part, Results, Run
 from app.engine.scheduler import Batch, Scheduler
 from app.errors import EngramError, NonFiniteOutput, OutOfMemory, StepFailed, StoreFailed
-from app.waiting import report
+from app.futures import report
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from app.sessions.saving import Saving
 from app.sessions.session import Duplicate, Session, Stepped, Steps, Where
 from app.sessions.turns import Turns
 from app.stores.writer import Writer
-from app.waiting import settle
+from app.futures import settle
 
 T = TypeVar("T")
 

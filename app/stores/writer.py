@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from app.errors import EngramError, SessionMoved, StoreFailed, stopping
+from app.futures import report, settle
 from app.stores.base import Entry, Store
-from app.waiting import report, settle
 
 logger = logging.getLogger(__name__)
 

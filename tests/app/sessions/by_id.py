@@ -8,7 +8,7 @@ from typing import Any
 
 from app.sessions.service import SessionService
 from app.sessions.session import Session, Steps
-from app.waiting import settle
+from app.futures import settle
 
 
 class ById:
