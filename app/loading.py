@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from app.backends.base import Backend, check_backend
-from app.catalogue import ModelCatalogue, ServedModel, input_format, output_groups
+from app.catalogue import MemorySizes, ModelCatalogue, ServedModel, input_format, least_memory, output_groups
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.engine.worker import Journal
 from app.errors import InvalidRequest
-from app.memory import MemorySizes, least_memory
 from app.metrics import Metrics
 from app.settings import Settings, SettingsError
 from app.stores.base import Retention, Store

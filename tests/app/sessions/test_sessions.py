@@ -20,7 +20,7 @@ from app.api.decoders import Decoders
 from app.api.stream import Stream, Streams
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
-from app.catalogue import InputFormat, ModelCatalogue, ServedModel
+from app.catalogue import InputFormat, MemorySizes, ModelCatalogue, ServedModel
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.errors import (
@@ -40,7 +40,6 @@ from app.errors import (
     StoreFailed,
 )
 from app.main import close
-from app.memory import MemorySizes
 from app.metrics import Metrics
 from app.protocols import websocket
 from app.sessions.ending import EXPIRED_AT_ONCE
