@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, NamedTuple, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -59,6 +59,11 @@ TheModels = Annotated[ModelCatalogue, Depends(_models)]
 TheSessions = Annotated[SessionService, Depends(_sessions)]
 TheMetrics = Annotated[Metrics, Depends(_metrics)]
 TheDecoders = Annotated[Decoders, Depends(_decoders)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, description="the same key opens one session, however often it comes"),
+]
 
 
 class Services(NamedTuple):

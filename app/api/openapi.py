@@ -1,10 +1,43 @@
 """The OpenAPI document: what FastAPI makes of the routes, with errors as the problem documents that they are."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from app.api.problems import PROBLEM
+from app.api.schemas import ProblemAnswer
+
+SAFETENSORS = "application/x-safetensors"
+JSON_LINES = "application/x-ndjson"
+MSGPACK = "application/msgpack"
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ProblemAnswer, "description": "What is wrong with the request, and where"},
+    "500": {"model": ProblemAnswer, "description": "An error of the server, whose log has the details"},
+    "503": {
+        "model": ProblemAnswer,
+        "description": "Too busy, or stopping: try again after Retry-After",
+        "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+    },
+}
+
+OPENED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "The session",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "its URL, relative to that of the request"}
+        },
+    }
+}
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def documented_body(model: type[Any], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
+    """Return what /docs shall say of a body that the route reads by itself; others: by their types."""
+    content = {"application/json": {"schema": model.model_json_schema()}, **(others or {})}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 class DocumentedApp(FastAPI):

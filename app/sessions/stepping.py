@@ -10,6 +10,7 @@ import numpy as np
 
 from app.engine.run import Outcome, Result, Run
 from app.errors import EngramError, SequenceConflict, stopping, unexpected_error
+from app.futures import settle
 from app.sessions.ending import Ending
 from app.sessions.past import Piece
 from app.sessions.residents import Residents
@@ -17,7 +18,6 @@ from app.sessions.saving import Saving
 from app.sessions.session import Duplicate, Session, Stepped, Steps, Where
 from app.sessions.turns import Turns
 from app.stores.writer import Writer
-from app.futures import settle
 
 T = TypeVar("T")
 

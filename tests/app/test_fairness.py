@@ -17,7 +17,7 @@ import pytest
 from websockets.sync.client import connect
 
 from app.api.codec import PIECE_BYTES
-from app.api.routes import _piece_lines
+from app.api.recording import piece_lines
 from app.engine.run import Result
 from app.sessions.past import Piece
 from tests.app.copying import sequence
@@ -120,9 +120,9 @@ def test_lines_of_a_recording_are_written_a_few_at_a_time():
     steps = 3 * PIECE_BYTES // 4000
     piece = Piece(0, np.zeros((steps, 10), "f4"), Result(np.zeros((steps, 10), "f4"), {}), [None] * steps)
     large = piece._replace(result=Result(piece.result.outputs, {"usage": np.zeros((steps, 980), "f4")}))
-    assert len(list(_piece_lines(piece))) == 1
-    assert len(list(_piece_lines(large))) == 4
-    lines = b"".join(_piece_lines(large)).splitlines()
+    assert len(list(piece_lines(piece))) == 1
+    assert len(list(piece_lines(large))) == 4
+    lines = b"".join(piece_lines(large)).splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, steps + 1))
 
 

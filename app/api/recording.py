@@ -1,0 +1,44 @@
+"""The recording of a session as lines of JSON."""
+
+from collections.abc import AsyncIterator, Iterator
+
+from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns
+from app.errors import EngramError
+from app.sessions.past import Piece
+
+
+async def recording_lines(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+    """Yield a line for each step, several at a time, and, where it breaks off, one with the error."""
+    if first is None:
+        return
+    try:
+        async for piece in _chained(first, rest):
+            async for lines in in_turns(piece_lines(piece)):
+                yield lines
+    except EngramError as error:
+        yield encode_json({"error": error.problem()}) + b"\n"
+
+
+async def _chained(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def piece_lines(piece: Piece) -> Iterator[bytes]:
+    """Yield the lines of the steps, as many at a time as have PIECE_BYTES of numbers."""
+    step = piece.inputs[0].nbytes + array_bytes({**piece.result.trace, "": piece.result.outputs}) // len(piece.inputs)
+    rows = max(1, PIECE_BYTES // step)
+    for start in range(0, len(piece.inputs), rows):
+        yield b"".join(_step_line(piece, row) for row in range(len(piece.inputs))[start : start + rows])
+
+
+def _step_line(piece: Piece, row: int) -> bytes:
+    line = {
+        "step": piece.step + row + 1,
+        "seq": piece.seqs[row],
+        "inputs": piece.inputs[row],
+        "outputs": piece.result.outputs[row],
+        "trace": {name: values[row] for name, values in piece.result.trace.items()},
+    }
+    return encode_json(line) + b"\n"

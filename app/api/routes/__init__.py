@@ -1,0 +1,10 @@
+"""The HTTP interface by subject. Routes hold no logic: they parse, ask a service, and answer."""
+
+from fastapi import APIRouter
+
+from app.api.routes import inference, models, operation, sessions, state, stepping, streams, time_travel
+
+SUBJECTS = (models, inference, sessions, stepping, time_travel, state, streams, operation)
+"""In the order of the OpenAPI document."""
+
+router = APIRouter(routes=[route for subject in SUBJECTS for route in subject.router.routes])

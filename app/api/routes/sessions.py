@@ -1,0 +1,62 @@
+"""Routes: open, list, describe and end sessions."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from app.api.answers import answer, answer_opened, session_document
+from app.api.deps import IdempotencyKey, TheDecoders, TheSessions, TheSettings, read_body
+from app.api.openapi import BINARY, OPENED, PROBLEMS, SAFETENSORS, documented_body
+from app.api.requests import read_document
+from app.api.schemas import OpenRequest, SessionAnswer
+from app.sessions.snapshot import MAX_HEADER_BYTES
+
+router = APIRouter(responses=PROBLEMS)
+
+
+@router.post(
+    "/sessions",
+    status_code=201,
+    response_model=SessionAnswer,
+    tags=["sessions"],
+    responses=OPENED,
+    openapi_extra=documented_body(OpenRequest, {SAFETENSORS: BINARY}),
+)
+async def open_session(
+    request: Request,
+    sessions: TheSessions,
+    settings: TheSettings,
+    decoders: TheDecoders,
+    model: Annotated[str | None, Query(description="for a snapshot: the model, where it has several names")] = None,
+    idempotency_key: IdempotencyKey = None,
+    content_type: Annotated[str, Header(include_in_schema=False)] = "application/json",
+) -> Response:
+    """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
+    if SAFETENSORS in content_type.lower():
+        data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES))
+        return answer_opened(await sessions.opening.open_from(data, model, idempotency_key), sessions, "sessions/")
+    wanted = await decoders.call(read_document, await read_body(request, settings.max_body_bytes), OpenRequest)
+    return answer_opened(
+        await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key), sessions, "sessions/"
+    )
+
+
+@router.get("/sessions", response_model=list[SessionAnswer], tags=["sessions"])
+async def list_sessions(
+    sessions: TheSessions, model: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+) -> Response:
+    """List open sessions, the most recently used first."""
+    return answer([session_document(session, sessions) for session in await sessions.all(model, limit)])
+
+
+@router.get("/sessions/{session}", response_model=SessionAnswer, tags=["sessions"])
+async def describe_session(session: str, sessions: TheSessions) -> Response:
+    """Describe one session: its model, the step reached, and when it expires."""
+    return answer(session_document((await sessions.turns.find(session)).info, sessions))
+
+
+@router.delete("/sessions/{session}", status_code=204, response_class=Response, tags=["sessions"])
+async def delete_session(session: str, sessions: TheSessions) -> Response:
+    """End a session."""
+    await sessions.ending.delete(session)
+    return Response(status_code=204)

@@ -1,0 +1,43 @@
+"""Route: the state of a session."""
+
+import asyncio
+from typing import Annotated
+
+import safetensors.numpy
+from fastapi import APIRouter, Header, Query, Response
+
+from app.api.answers import answer_file, answer_numbers
+from app.api.codec import array_bytes
+from app.api.deps import TheSessions
+from app.api.openapi import BINARY, PROBLEMS, SAFETENSORS
+from app.api.schemas import LARGEST, StateAnswer
+from app.sessions.snapshot import LARGE
+
+router = APIRouter(responses=PROBLEMS)
+
+
+@router.get(
+    "/sessions/{session}/state",
+    response_model=StateAnswer,
+    tags=["sessions"],
+    responses={200: {"content": {SAFETENSORS: BINARY}, "description": "JSON, or safetensors by Accept"}},
+)
+async def read_state(
+    session: str,
+    sessions: TheSessions,
+    names: Annotated[str | None, Query(description="leaves, separated by commas; all without it")] = None,
+    step: Annotated[int | None, Query(ge=0, le=LARGEST, description="any step that is kept; else the last")] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
+) -> Response:
+    """Return what a session has in memory, and where its heads are."""
+    found = await sessions.turns.find(session)
+    model = found.model
+    wanted = model.leaves(names.split(",") if names is not None else list(model.spec.state))
+    reached, state = await sessions.time_travel.state(found, step)
+    chosen = {name: state[name] for name in wanted}
+    if SAFETENSORS in accept.lower():
+        told = {"session": session, "model": model.name, "step": str(reached)}
+        if array_bytes(chosen) < LARGE:
+            return answer_file(safetensors.numpy.save(chosen, told))
+        return answer_file(await asyncio.to_thread(safetensors.numpy.save, chosen, told))
+    return answer_numbers({"id": session, "step": reached, "state": chosen})
