@@ -17,7 +17,7 @@ from typing import Any
 from fastapi import WebSocket
 
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
-from app.api.decoders import LARGE, Decoders
+from app.api.decoders import Decoders, is_large
 from app.api.deps import too_large
 from app.errors import EngramError, MalformedBody, unexpected_error
 from app.metrics import Metrics
@@ -27,7 +27,7 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-class State(enum.Enum):
+class Stage(enum.Enum):
     """Where a channel is."""
 
     OPENING = "accepted, and not greeted yet"
@@ -42,7 +42,7 @@ class Channel(abc.ABC):
 
     def __init__(self, socket: WebSocket, settings: Settings, metrics: Metrics, decoders: Decoders) -> None:
         self.codec = _choose_codec(socket)
-        self.state = State.OPENING
+        self.state = Stage.OPENING
         self._socket = socket
         self._connection: websocket.WebSocket = socket.scope["extensions"][websocket.EXTENSION]
         self._settings = settings
@@ -76,21 +76,21 @@ class Channel(abc.ABC):
 
     async def listen(self) -> None:
         """Take frames until the client has gone. Raises the error that ends the channel."""
-        self.state = State.WAITING
+        self.state = Stage.WAITING
         self._connection.listen(self._take, self._leave, self._go_on)
         try:
             await self._over
         finally:
-            self.state = State.CLOSED
+            self.state = Stage.CLOSED
 
     def answer(self, document: dict[str, Any], size: int | None = None) -> None:
         """Answer the frame that was carried out, and let the next one come; within `attempt` or `do`.
 
         size: bytes of the arrays, if known.
         """
-        if self.state is not State.WORKING:
+        if self.state is not Stage.WORKING:
             return
-        self.state = State.ANSWERING
+        self.state = Stage.ANSWERING
         if not self.codec.binary and (array_bytes(document) if size is None else size) > PIECE_BYTES:
             self.do(self._send_large(document))
         elif self.send(document):
@@ -109,7 +109,7 @@ class Channel(abc.ABC):
 
     def fail(self, error: Exception) -> None:
         """End the channel with an error."""
-        self.state = State.CLOSED
+        self.state = Stage.CLOSED
         if not self._over.done():
             self._over.set_exception(error)
 
@@ -128,20 +128,20 @@ class Channel(abc.ABC):
                 logger.exception("a stream failed while %s", self.state.value)
                 self._refuse(unexpected_error())
             finally:
-                self.state = State.CLOSED
+                self.state = Stage.CLOSED
 
     def _take(self, payload: bytes, is_text: bool) -> None:
         """Carry out a frame; no other comes before it is answered."""
-        if self.state is not State.WAITING:
+        if self.state is not Stage.WAITING:
             return
-        self.state = State.WORKING
+        self.state = Stage.WORKING
         self._connection.pause()
         try:
             self._check(payload, is_text)
-            if len(payload) < LARGE:
-                self.carry_out(self.read(payload, _call))
-            else:
+            if is_large(payload):
                 self.do(self._take_large(payload))
+            else:
+                self.carry_out(self.read(payload, _call))
         except Exception as error:
             self.fail(error)
 
@@ -169,9 +169,9 @@ class Channel(abc.ABC):
 
     def _go_on(self) -> None:
         """Let the next frame come, after the last was answered and the client has read enough of the answers."""
-        if self.state is not State.ANSWERING:
+        if self.state is not Stage.ANSWERING:
             return
-        self.state = State.WAITING
+        self.state = Stage.WAITING
         try:
             self.end_of_turn()
         except EngramError as error:
@@ -181,7 +181,7 @@ class Channel(abc.ABC):
 
     def _leave(self, *_: object) -> None:
         """End the channel, for the client has gone."""
-        self.state = State.CLOSED
+        self.state = Stage.CLOSED
         if not self._over.done():
             self._over.set_result(None)
 

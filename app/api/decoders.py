@@ -41,6 +41,11 @@ LONGEST_SECONDS = 60.0
 """How long a process may take for a request: one that takes longer is ended."""
 
 
+def is_large(data: bytes) -> bool:
+    """Return whether a request is decoded in another process."""
+    return len(data) >= LARGE
+
+
 class Decoders:
     """Up to PROCESSES processes that decode large requests, one at a time each."""
 
@@ -56,7 +61,7 @@ class Decoders:
         function: one of a module; what it takes and returns is pickled. Raises what it raises, OutOfMemory where its
         process ended at its work, ShuttingDown.
         """
-        if len(data) < LARGE:
+        if not is_large(data):
             return function(data, *arguments)
         if self._closed:
             raise stopping()

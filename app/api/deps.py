@@ -92,24 +92,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     if size > limit:
         raise too_large(size, limit)
     coding = content_encoding(request) if b"content-encoding" in headers else None
-    chunks = _arriving(request.receive, limit)
+    chunks = _at_most(_arriving(request.receive), limit)
     if coding is not None:
         chunks = _at_most(decompress(chunks, coding), limit)
     return b"".join([chunk async for chunk in chunks])
 
 
-async def _arriving(receive: Receive, limit: int) -> AsyncIterator[bytes]:
-    """Yield a body of at most so many bytes as it comes. Raises BodyTooLarge, ClientDisconnect."""
-    size, more = 0, True
+async def _arriving(receive: Receive) -> AsyncIterator[bytes]:
+    """Yield a body as it comes. Raises ClientDisconnect."""
+    more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise too_large(size, limit)
-        yield chunk
+        yield message.get("body", b"")
         more = message.get("more_body", False)
 
 

@@ -17,8 +17,8 @@ from app.api.schemas import (
     Frame,
     FrameRequest,
     InferRequest,
-    Request,
     StepsRequest,
+    StrictDocument,
     parse,
 )
 from app.backends.base import Array
@@ -26,7 +26,7 @@ from app.catalogue import InputFormat
 from app.dtypes import form_of
 
 
-class Inference(NamedTuple):
+class InferOptions(NamedTuple):
     """An /infer request without its inputs."""
 
     model: str
@@ -34,7 +34,7 @@ class Inference(NamedTuple):
     memory_size: int | None
 
 
-class Steps(NamedTuple):
+class StepOptions(NamedTuple):
     """A request to step a session without its inputs."""
 
     trace: list[str]
@@ -55,26 +55,26 @@ def read_document(data: bytes, document: type[Document]) -> Document:
 
 def read_infer(
     data: bytes, formats: Mapping[str, InputFormat], max_steps: int, max_sequences: int
-) -> tuple[Inference, Sequences]:
+) -> tuple[InferOptions, Sequences]:
     """Return an /infer request, its inputs apart: none where the model is none of `formats`.
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
     values = _fields(decode_json(data), InferRequest)
-    wanted = Inference(values["model"], values.get("trace", []), values.get("memory_size"))
+    wanted = InferOptions(values["model"], values.get("trace", []), values.get("memory_size"))
     if wanted.model not in formats:
         return wanted, Sequences([], False)
     return wanted, Sequences(*parse_sequences(values["inputs"], formats[wanted.model], max_steps, max_sequences))
 
 
-def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[Steps, Array]:
+def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[StepOptions, Array]:
     """Return a request to step, and its inputs, float32 [T, width].
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
     values = _fields(decode_json(data), StepsRequest)
     inputs = parse_sequence(values["inputs"], expected, max_steps)
-    return Steps(values.get("trace", []), values.get("if_step")), inputs
+    return StepOptions(values.get("trace", []), values.get("if_step")), inputs
 
 
 def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int) -> tuple[Frame, Array]:
@@ -86,12 +86,12 @@ def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int
     return Frame(values.get("trace", []), values.get("seq"), dtype, form_of(sent)), inputs
 
 
-def _fields(values: dict[str, Any], request: type[Request]) -> dict[str, Any]:
+def _fields(values: dict[str, Any], request: type[StrictDocument]) -> dict[str, Any]:
     """Return the fields of a request; those with a default may be left out. Raises InvalidRequest."""
     return values if _is_usual(values, request) else dict(parse(request, values))
 
 
-def _is_usual(values: dict[str, Any], request: type[Request]) -> bool:
+def _is_usual(values: dict[str, Any], request: type[StrictDocument]) -> bool:
     """Return whether pydantic would take the values as they are."""
     required, checks = USUAL[request]
     for key, value in values.items():
@@ -124,7 +124,7 @@ def _is_dtype(value: Any) -> bool:
     return type(value) is str and value in ("float32", "float16")
 
 
-USUAL: dict[type[Request], tuple[frozenset[str], dict[str, Callable[[Any], bool]]]] = {
+USUAL: dict[type[StrictDocument], tuple[frozenset[str], dict[str, Callable[[Any], bool]]]] = {
     InferRequest: (
         frozenset(("model", "inputs")),
         {"model": _is_name, "inputs": _is_anything, "trace": _are_names, "memory_size": _is_size},

@@ -47,11 +47,13 @@ Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast()]
 Dtype = Annotated[Literal["float32", "float16"], Field(description="of the arrays in an answer in msgpack")]
 
 
-class Request(BaseModel):
+class StrictDocument(BaseModel):
+    """A request of known keys, whose values are of the types that are declared."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class InferRequest(Request):
+class InferRequest(StrictDocument):
     model: Name = Field(description="the name of a model", examples=[EXAMPLE_MODEL])
     inputs: SequenceOrBatch = Field(
         description="one sequence, or a batch of sequences of any lengths", examples=[EXAMPLE_INPUTS]
@@ -60,7 +62,7 @@ class InferRequest(Request):
     memory_size: MemorySize = None
 
 
-class OpenRequest(Request):
+class OpenRequest(StrictDocument):
     model: Name = Field(description="the name of a model", examples=[EXAMPLE_MODEL])
     memory_size: MemorySize = None
 
@@ -72,13 +74,13 @@ class StreamQuery(BaseModel):
     memory_size: MemorySize = None
 
 
-class StepsRequest(Request):
+class StepsRequest(StrictDocument):
     inputs: InputSequence = Field(description="the steps to take", examples=[EXAMPLE_INPUTS])
     trace: Names = Field([], description="names of the traces to return")
     if_step: int | None = Field(None, ge=0, le=LARGEST, description="refuse (409) unless the session is at this step")
 
 
-class ManyRequest(Request):
+class ManyRequest(StrictDocument):
     """Steps of many sessions."""
 
     inputs: ManySequences = Field(description="of each session, of any lengths")
@@ -107,7 +109,7 @@ class StreamsQuery(BaseModel):
     memory_size: MemorySize = None
 
 
-class OpenFrame(Request):
+class OpenFrame(StrictDocument):
     """Sessions to go on with by a socket: some that are open, or new ones of a model."""
 
     open: Annotated[list[Name] | None, FailFast()] = None
@@ -116,15 +118,15 @@ class OpenFrame(Request):
     memory_size: MemorySize = None
 
 
-class RewindRequest(Request):
+class RewindRequest(StrictDocument):
     step: int = Field(ge=0, le=LARGEST, description="a step that is kept: 0, or `oldest` to `latest` of the session")
 
 
-class ForkRequest(Request):
+class ForkRequest(StrictDocument):
     step: int | None = Field(None, ge=0, le=LARGEST, description="a step that is kept; else where the session is")
 
 
-class FrameRequest(Request):
+class FrameRequest(StrictDocument):
     """What a client sends over a WebSocket."""
 
     inputs: InputSequence

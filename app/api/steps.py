@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.api import requests
+from app.api.requests import InferOptions, StepOptions
 from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
 from app.engine.run import Result
@@ -13,12 +13,12 @@ STEPS_PATH = "/sessions/{session}/steps"
 INFER_PATH = "/infer"
 
 
-def steps_of(session: Session, wanted: requests.Steps, inputs: Array) -> Steps:
+def steps_of(session: Session, wanted: StepOptions, inputs: Array) -> Steps:
     """Return what a session is asked by a request that was read. Raises UnknownName."""
     return Steps(inputs, session.model.traces(wanted.trace), wanted.if_step)
 
 
-def trace_of(model: ServedModel, wanted: requests.Inference, steps: int) -> list[str]:
+def trace_of(model: ServedModel, wanted: InferOptions, steps: int) -> list[str]:
     """Return the names of the traces that a request to run sequences asks for, which have so many steps together.
 
     Raises InvalidRequest and UnknownName where the model cannot do what is asked.

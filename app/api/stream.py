@@ -22,7 +22,7 @@ from typing import Any
 
 from fastapi import APIRouter, WebSocket
 
-from app.api.channel import Channel, State, error_frame
+from app.api.channel import Channel, Stage, error_frame
 from app.api.codec import CODECS, in_dtype
 from app.api.decoders import Decoders
 from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings
@@ -142,7 +142,7 @@ class Stream(Channel):
 
     def _end(self, _: "asyncio.Future[SessionGone]") -> None:
         """End the stream, for its session has ended; a frame that is carried out is answered first."""
-        if self.state is State.WAITING:
+        if self.state is Stage.WAITING:
             self.fail(self._session.ended.result())
 
     def _tell(self, steps: Steps, dtype: str, outcome: Stepped | Duplicate | EngramError) -> None:
@@ -246,7 +246,7 @@ class Streams(Channel):
         for number in range(count):
             found = await self._sessions.turns.find(names[number] if names else await self._new(frame))
             session = await self._sessions.turns.watch(found)
-            if self.state is State.CLOSED:  # `serve` has let go of those that were opened
+            if self.state is Stage.CLOSED:  # `serve` has let go of those that were opened
                 self._sessions.turns.unwatch(session)
                 return
             self._opened.append(session)

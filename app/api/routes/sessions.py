@@ -36,9 +36,8 @@ async def open_session(
         data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES))
         return answer_opened(await sessions.opening.open_from(data, model, idempotency_key), sessions, "sessions/")
     wanted = await decoders.call(read_document, await read_body(request, settings.max_body_bytes), OpenRequest)
-    return answer_opened(
-        await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key), sessions, "sessions/"
-    )
+    opened = await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key)
+    return answer_opened(opened, sessions, "sessions/")
 
 
 @router.get("/sessions", response_model=list[SessionAnswer], tags=["sessions"])

@@ -31,9 +31,8 @@ async def reset_session(session: str, sessions: TheSessions) -> Response:
 async def rewind_session(session: str, body: Body, sessions: TheSessions, decoders: TheDecoders) -> Response:
     """Put a session back to a step that it was at; until its next step, it can also be put forward again."""
     wanted = await decoders.call(read_document, body, RewindRequest)
-    return answer(
-        session_document(await sessions.time_travel.rewind(await sessions.turns.find(session), wanted.step), sessions)
-    )
+    found = await sessions.turns.find(session)
+    return answer(session_document(await sessions.time_travel.rewind(found, wanted.step), sessions))
 
 
 @router.post(
