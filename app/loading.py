@@ -16,7 +16,7 @@ from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.metrics import Metrics
 from app.settings import Settings, SettingsError
-from app.stores.base import Retention, Store
+from app.stores.base import Retention, Store, Upkeep
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from kernels.library import library, why_no_library
@@ -36,7 +36,7 @@ def open_store(settings: Settings) -> Store:
     return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
 
 
-def open_data(directory: Path) -> Store:
+def open_data(directory: Path) -> Upkeep:
     """Return the store in a data directory as a server left it. Raises StoreFailed where there is none."""
     return SqliteStore(directory, opens=False)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from app.futures import settle
 from app.sessions.service import SessionService
 from app.sessions.session import Session, Steps
-from app.futures import settle
 
 
 class ById:
