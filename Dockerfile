@@ -21,6 +21,7 @@ RUN pip install --no-cache-dir -c constraints.txt hatchling ziglang \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY app app/
 COPY benchmarks benchmarks/
+COPY engram engram/
 COPY kernels kernels/
 COPY models models/
 COPY training training/

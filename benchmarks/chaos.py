@@ -104,7 +104,7 @@ class Server:
         checkpoints: Path,
         data: Path,
         *arguments: str,
-        module: str = "app.cli",
+        module: str = "engram",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.url = f"http://127.0.0.1:{_free_port()}"

@@ -81,14 +81,14 @@ def _ticks(pid: int) -> int:
 @contextmanager
 def running_server(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
     """Run a server on a free port with what it keeps in `data`."""
-    with running([sys.executable, *serve_words(checkpoints, data, *flags)]) as server:
+    with running([sys.executable, "-m", "engram", *serve_words(checkpoints, data, *flags)]) as server:
         yield server
 
 
 def serve_words(checkpoints: Path, data: Path, *flags: str) -> list[str]:
-    """Return the words behind `python` that run a server on a free port with what it keeps in `data`."""
+    """Return the words behind `engram` that run a server on a free port with what it keeps in `data`."""
     places = "--checkpoints", str(checkpoints), "--data", str(data)
-    return ["-m", "app.cli", "serve", "--port", "0", *places, *flags]
+    return ["serve", "--port", "0", *places, *flags]
 
 
 @contextmanager

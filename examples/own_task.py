@@ -21,7 +21,7 @@ import torch
 from training.tasks import BitTask, Episode, Range, register
 from training.tasks.base import draw, random_bits
 
-ENGRAM = [sys.executable, "-m", "app.cli"]
+ENGRAM = [sys.executable, "-m", "engram"]
 
 
 @register

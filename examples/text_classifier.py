@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from app.client import Client
 from training.tasks import AnswerTask, Episode, register
 
-ENGRAM = [sys.executable, "-m", "app.cli"]
+ENGRAM = [sys.executable, "-m", "engram"]
 LINES = [line.split("\t") for line in Path(__file__).with_name("sentences.txt").read_text("utf-8").splitlines()]
 LABELS = sorted({label for label, _ in LINES})
 WORDS = ["?", *sorted({word for _, sentence in LINES for word in sentence.split()})]

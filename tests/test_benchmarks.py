@@ -20,7 +20,6 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from websockets.sync.server import serve as serve_websockets
 
-from app import cli
 from benchmarks import durability, fairness, server, sessions
 from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
@@ -47,6 +46,7 @@ from benchmarks.training.parts import COLUMNS, parts, stopwatch
 from benchmarks.training.plan import PRESETS, preset
 from benchmarks.training.scripts import Script, copy_episode, functions
 from benchmarks.worst_requests import BODY, REQUESTS, Attacker
+from engram import main as cli
 from kernels.library import library
 from kernels.step import FusedStep
 from models.contract import unroll
@@ -69,7 +69,7 @@ ROWS = {
 
 
 def engram(*words):
-    command = [sys.executable, "-m", "app.cli", *map(str, words)]
+    command = [sys.executable, "-m", "engram", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
@@ -288,11 +288,11 @@ def test_directory_without_a_checkout_or_without_kernels_is_told_before_anything
     words = ["bench", "serve", "--before", str(tmp_path), "--data-root", str(tmp_path)]
     assert cli.main(words) == 1
     assert f"--before: {tmp_path} is no checkout of Engram; git worktree add DIR COMMIT" in capsys.readouterr().err
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "cli.py").touch()
+    (tmp_path / "engram").mkdir()
+    (tmp_path / "engram" / "main.py").touch()
     assert cli.main(words) == 1
     printed = capsys.readouterr()
-    assert re.search(r"has no kernels to run, .*; build them: \(cd .* -m models\.kernels\.build\)", printed.err)
+    assert re.search(r"has no kernels to run, .*; build them: \(cd .* -m kernels\.build\)", printed.err)
     assert printed.out == ""
 
 
@@ -857,7 +857,9 @@ def test_missing_public_implementation_is_told_before_anything_is_measured(tmp_p
 
 
 def test_missing_extra_is_told_in_one_line():
-    without_torch = "import sys; sys.modules['torch'] = None; from app.cli import main; sys.exit(main(sys.argv[1:]))"
+    without_torch = (
+        "import sys; sys.modules['torch'] = None; from engram.main import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", without_torch, "bench", "kernels"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 1

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import _parser
 from app.errors import EngramError
 from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
+from engram.main import _parser
 from models import addressing
 from models.cells import CELLS
 from models.registry import MODELS
@@ -98,7 +98,7 @@ def test_training_page_has_every_task_and_every_setting():
 
 @pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(_parser()))])
 def test_help_of_every_command_answers(command):
-    words = [sys.executable, "-m", "app.cli", *command.split()[1:], "--help"]
+    words = [sys.executable, "-m", "engram", *command.split()[1:], "--help"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert f"usage: {command} " in shown
 

@@ -75,7 +75,7 @@ def _before(durability: str) -> Callable[[Setting], Sequence[str]]:
         assert setting.before, "it is left out where there is none"
         data = setting.data / (BEFORE + durability)
         words = serve_words(setting.checkpoints, data, *setting.flags, "--durability", durability)
-        return *_python_in(setting.before), *words
+        return *_python_in(setting.before), "-m", _command_line(setting.before), *words
 
     return command
 
@@ -93,14 +93,21 @@ def _python_in(checkout: Path) -> list[str]:
 
 def require_engram(checkout: Path) -> None:
     """Raise FileNotFoundError unless there is a checkout of Engram whose kernels are built."""
-    if not (checkout / "app" / "cli.py").is_file():
-        raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
+    _command_line(checkout)
     script = "from kernels.library import library; found = library(); print(found.path if found else '')"
     done = subprocess.run([*_python_in(checkout), "-c", script], capture_output=True, text=True)
     if not done.stdout.startswith(str(checkout.resolve())):
         remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m kernels.build)"
         why = (done.stderr.strip().splitlines() or ["none are there"])[-1]
         raise FileNotFoundError(f"--before: {checkout} has no kernels to run, {why}; build them: {remedy}")
+
+
+def _command_line(checkout: Path) -> str:
+    """Return the module that is the command line of a checkout. Raises FileNotFoundError where there is none."""
+    for module in ("engram.main", "app.cli"):
+        if (checkout / module.replace(".", "/")).with_suffix(".py").is_file():
+            return module
+    raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
 
 
 def _ceiling(_: Setting) -> Sequence[str]:

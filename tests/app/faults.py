@@ -98,7 +98,7 @@ def fail_as_told(step: Any, directory: Path) -> Any:
 
 if __name__ == "__main__":
     from app.backends.fused import FusedBackend
-    from app.cli import main
+    from engram.main import main
 
     FusedBackend.step = fail_as_told(FusedBackend.step, Path(os.environ["FAULTS"]))  # type: ignore[method-assign]
     FusedBackend.prompt = lambda _: None  # type: ignore[method-assign, assignment, return-value]

@@ -27,7 +27,7 @@ class Server:
         **environment: str,
     ) -> None:
         self._log = data.with_suffix(".log")
-        command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "engram", "serve", "--port", "0"]
         command += ["--checkpoints", str(checkpoints), "--data", str(data), *map(str, arguments)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
         with self._log.open("w") as log:

@@ -17,7 +17,7 @@ from tests.app.stores.test_stores import altered, recorded
 
 def check(directory: Path, *options: str) -> tuple[int, list[str], str]:
     """Return the status, the lines on the output, and what is on the error output."""
-    command = [sys.executable, "-m", "app.cli", "check", "--data", str(directory), *options]
+    command = [sys.executable, "-m", "engram", "check", "--data", str(directory), *options]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     return ran.returncode, ran.stdout.splitlines(), ran.stderr
 

@@ -156,7 +156,7 @@ def edit(path: Path, text: str, instead: str) -> None:
 
 def test_kernels_older_than_their_sources_are_not_used_until_they_are_built_again(tiny, tmp_path, data):
     pulled, request = tmp_path / "pulled", {"model": tiny.name, "inputs": [[0.0, 1.0, 0.0, 0.0]]}
-    for room in ("app", "kernels", "models"):
+    for room in ("app", "engram", "kernels", "models"):
         shutil.copytree(ROOT / room, pulled / room, ignore=shutil.ignore_patterns("__pycache__"))
     edit(pulled / "kernels/src/model.h", "double clip;", "double pulled, clip;")
     edit(pulled / "kernels/layout.py", 'Float: "clip"', 'Float: "pulled clip"')

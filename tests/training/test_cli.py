@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from app import cli
 from app.settings import Settings
 from benchmarks.peers import recipe
+from engram import main as cli
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest
 from tests.commands import commands
 from tests.training import tiny
@@ -106,7 +106,7 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
 
 def engram(*words):
     """Run `engram` in a process of its own."""
-    command = [sys.executable, "-m", "app.cli", *map(str, words)]
+    command = [sys.executable, "-m", "engram", *map(str, words)]
     return subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True, timeout=100)
 
 

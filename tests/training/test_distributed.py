@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from app import cli
+from engram import main as cli
 from models.config import ConfigError
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny, together
@@ -116,7 +116,7 @@ def test_processes_end_the_threads_of_their_group_before_the_interpreter(tmp_pat
 
 def test_torchrun_told_to_stop_saves_and_says_how_to_go_on(tmp_path):
     file, out = tiny.write_toml(tmp_path / "tiny.toml", updates=100_000), tmp_path / "out"
-    with started(2, "app.cli", "train", file, "--out", out, "--save-every", 10) as process:
+    with started(2, "engram", "train", file, "--out", out, "--save-every", 10) as process:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not (out / TRAINING_FILE).exists():
             assert process.poll() is None, process.communicate()[1]

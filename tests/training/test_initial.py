@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from app import cli
+from engram import main as cli
 from models.artefact import load
 from models.manifest import MANIFEST_FILE, ManifestError, read_manifest
 from tests.training import tiny

@@ -57,7 +57,7 @@ def test_terminal_shows_a_bar_that_ends_complete_and_is_cleared(tmp_path):
 
 def test_training_into_a_file_leaves_few_plain_lines(tmp_path):
     preset = tiny.write_toml(tmp_path / "tiny.toml", updates=300)
-    command = [sys.executable, "-m", "app.cli", "train", str(preset), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "engram", "train", str(preset), "--out", str(tmp_path / "out")]
     with (tmp_path / "log").open("wb") as log:
         subprocess.run(command, stderr=log, stdout=subprocess.DEVNULL, check=True, cwd=tiny.ROOT)
     log = (tmp_path / "log").read_bytes()

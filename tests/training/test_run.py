@@ -44,7 +44,7 @@ def start():
     with contextlib.ExitStack() as stack:
 
         def start(*words):
-            command = [sys.executable, "-m", "app.cli", *map(str, words)]
+            command = [sys.executable, "-m", "engram", *map(str, words)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             process = stack.enter_context(subprocess.Popen(command, cwd=tiny.ROOT, **pipes))
             stack.callback(process.kill)

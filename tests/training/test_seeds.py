@@ -85,7 +85,7 @@ def start_and_stop(words, directories, number):
     """Run `engram` until there is a fresh save in each directory, then send the signal; return what it printed."""
     files = [directory / TRAINING_FILE for directory in directories]
     before = [file.stat().st_mtime if file.exists() else 0.0 for file in files]
-    command = [sys.executable, "-m", "app.cli", *map(str, words)]
+    command = [sys.executable, "-m", "engram", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     deadline = time.monotonic() + PATIENCE_SECONDS
     with subprocess.Popen(command, cwd=tiny.ROOT, **pipes) as process:
@@ -123,7 +123,7 @@ def test_seeds_whose_parent_is_killed_save_and_stop(tmp_path):
     long = {"updates": 50_000, "validate_every": 50_000}
     words = ["train", tiny.write_toml(tmp_path / "tiny.toml", **long), "--out", tmp_path / "runs"]
     words += ["--seeds", 1, 2, "--jobs", 2, "--save-every", 10**6]
-    command, quiet = [sys.executable, "-m", "app.cli", *map(str, words)], subprocess.DEVNULL
+    command, quiet = [sys.executable, "-m", "engram", *map(str, words)], subprocess.DEVNULL
     runs = [tmp_path / "runs" / "seed-1", tmp_path / "runs" / "seed-2"]
     with subprocess.Popen(command, cwd=tiny.ROOT, stdout=quiet, stderr=quiet) as process:
         wait_for(lambda: all((run / METRICS_FILE).exists() for run in runs))

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from app import cli
+from engram import main as cli
 from models.artefact import load
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest

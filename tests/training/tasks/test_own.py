@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from app import cli
+from engram import main as cli
 from models.config import ConfigError
 from models.manifest import ONNX_FILE, read_manifest
 from tests.training import tiny
