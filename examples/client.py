@@ -1,6 +1,6 @@
 """Stream a sequence with the Python client, ask what would have been, and take the session elsewhere.
 
-pip install -c constraints.txt -e '.[client]'
+pip install -c constraints.txt ./client
 scripts/serve                                   # in another terminal
 python examples/client.py [http://127.0.0.1:8000]
 """
@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from app.client import Client
+from engram_client import Client
 
 LENGTH, BITS = 6, 8
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from app.client import Client
+from engram_client import Client
 from training.tasks import AnswerTask, Episode, register
 
 ENGRAM = [sys.executable, "-m", "engram"]

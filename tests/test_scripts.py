@@ -22,8 +22,9 @@ def checkout(tmp_path):
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "client").mkdir()
+    for name in ("pyproject.toml", "constraints.txt", "client/pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / ".venv" / "installed-engram-").touch()
     return tmp_path

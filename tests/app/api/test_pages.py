@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.api.pages import STATIC
-from app.client import Client
+from engram_client import Client
 from tests.app.browsing import canvas, open_page
 from tests.app.harness import Server
 from tests.app.proxy import running_proxy

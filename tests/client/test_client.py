@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
 from websockets.http11 import Response
 
-from app.client import (
+from engram_client.client import (
     AnswerLost,
     AsyncClient,
     AsyncSession,
@@ -256,10 +256,10 @@ def test_stream_answers_calls_within_a_map_each_with_its_own(api):
 
 
 def test_client_needs_nothing_else_of_the_project():
-    command = [sys.executable, "-c", "import sys, app.client; print(*sys.modules)"]
+    command = [sys.executable, "-c", "import sys, engram_client; print(*sys.modules)"]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
-    assert [name for name in loaded if name.split(".")[0] == "app"] == ["app", "app.client"]
-    assert {"fastapi", "torch", "models", "pydantic", "orjson", "safetensors"}.isdisjoint(loaded)
+    rooms = {"app", "benchmarks", "engram", "kernels", "models", "training"}
+    assert rooms.union({"fastapi", "torch", "pydantic", "orjson", "safetensors"}).isdisjoint(loaded)
 
 
 def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
@@ -333,7 +333,7 @@ def test_recording_has_inputs_outputs_and_traces(api):
 
 
 def test_recording_is_read_in_pages(api, monkeypatch):
-    monkeypatch.setattr("app.client.PAGE", 4)
+    monkeypatch.setattr("engram_client.client.PAGE", 4)
     session = api.open(MODEL)
     session.run(sequence(10))
     assert [recorded.step for recorded in session.recording()] == list(range(1, 11))

@@ -1,0 +1,41 @@
+"""The Python client of Engram's server."""
+
+from engram_client.client import (
+    AnswerLost,
+    AsyncClient,
+    AsyncSession,
+    AsyncStream,
+    Client,
+    Conflict,
+    EngramClientError,
+    InvalidRequest,
+    NotFound,
+    Recorded,
+    Result,
+    ServerError,
+    Session,
+    SessionGone,
+    Stepped,
+    Stream,
+    Unreachable,
+)
+
+__all__ = [
+    "AnswerLost",
+    "AsyncClient",
+    "AsyncSession",
+    "AsyncStream",
+    "Client",
+    "Conflict",
+    "EngramClientError",
+    "InvalidRequest",
+    "NotFound",
+    "Recorded",
+    "Result",
+    "ServerError",
+    "Session",
+    "SessionGone",
+    "Stepped",
+    "Stream",
+    "Unreachable",
+]

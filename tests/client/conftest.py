@@ -1,0 +1,3 @@
+from tests.app.conftest import server
+
+__all__ = ["server"]
