@@ -1,3 +1,3 @@
-from tests.app.conftest import server
+from tests.app.conftest import data, server
 
-__all__ = ["server"]
+__all__ = ["data", "server"]

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
 from websockets.http11 import Response
 
-from engram_client.client import (
+from engram_client import (
     AnswerLost,
     AsyncClient,
     AsyncSession,
@@ -45,12 +45,10 @@ from engram_client.client import (
     Stepped,
     Stream,
     Unreachable,
-    _Answer,
-    _border,
-    _Lost,
-    _Request,
-    _unpacked,
 )
+from engram_client.errors import Lost
+from engram_client.messages import read_frame
+from engram_client.wires import Answer, Request, border
 from tests.app.harness import CHECKPOINTS, ROOT, Server
 
 MODEL, WIDTH = "dnc-copy", 10
@@ -333,7 +331,7 @@ def test_recording_has_inputs_outputs_and_traces(api):
 
 
 def test_recording_is_read_in_pages(api, monkeypatch):
-    monkeypatch.setattr("engram_client.client.PAGE", 4)
+    monkeypatch.setattr("engram_client.sessions.PAGE", 4)
     session = api.open(MODEL)
     session.run(sequence(10))
     assert [recorded.step for recorded in session.recording()] == list(range(1, 11))
@@ -388,11 +386,11 @@ class Script:
 
     def __init__(self, *events: Any) -> None:
         self.events = deque(events)
-        self.requests: list[_Request] = []
+        self.requests: list[Request] = []
         self.frames: list[dict[str, Any]] = []
         self.pauses: list[float] = []
 
-    async def request(self, request: _Request, timeout: float) -> _Answer:
+    async def request(self, request: Request, timeout: float) -> Answer:
         self.requests.append(request)
         return self._next()
 
@@ -412,21 +410,21 @@ class Script:
         pass
 
 
-def ok(document: Any, status: int = 200) -> _Answer:
-    return _Answer(status, {}, json.dumps(document).encode())
+def ok(document: Any, status: int = 200) -> Answer:
+    return Answer(status, {}, json.dumps(document).encode())
 
 
-def refusal(status: int, code: str, **more: Any) -> _Answer:
+def refusal(status: int, code: str, **more: Any) -> Answer:
     problem = {"status": status, "code": code, "detail": "so it is"} | more
-    return _Answer(status, {"Retry-After": "7"} if status == 503 else {}, json.dumps(problem).encode())
+    return Answer(status, {"Retry-After": "7"} if status == 503 else {}, json.dumps(problem).encode())
 
 
-def lines(*inputs: list[float]) -> _Answer:
+def lines(*inputs: list[float]) -> Answer:
     steps = [
         {"step": step, "inputs": values, "outputs": [step + 0.5], "trace": {"gate": [0.25]}}
         for step, values in enumerate(inputs, 1)
     ]
-    return _Answer(200, {}, "\n".join(map(json.dumps, steps)).encode())
+    return Answer(200, {}, "\n".join(map(json.dumps, steps)).encode())
 
 
 OPENED = {"id": "abc", "model": "m", "memory_size": None, "step": 0}
@@ -445,7 +443,7 @@ def scripted(*events: Any, timeout: float = 60.0) -> tuple[AsyncSession, Script]
 
 def test_pauses_grow_and_are_as_long_as_the_server_asks():
     busy = refusal(503, "queue_full")
-    session, script = scripted(*[_Lost("gone")] * 8, busy, _Answer(502, {}, b"<html>"), ok(STEPPED))
+    session, script = scripted(*[Lost("gone")] * 8, busy, Answer(502, {}, b"<html>"), ok(STEPPED))
     assert asyncio.run(session.run([[0], [1]])).step == 2
     lows = [0.025 * 2**n for n in range(6)]
     assert all(low <= pause <= 2 * low for pause, low in zip(script.pauses[:6], lows, strict=True))
@@ -455,7 +453,7 @@ def test_pauses_grow_and_are_as_long_as_the_server_asks():
 
 def test_steps_whose_answer_was_lost_are_found_in_the_recording():
     conflict = refusal(409, "step_conflict", step=2)
-    session, script = scripted(_Lost("reset"), conflict, lines([0.1], [1.0]))
+    session, script = scripted(Lost("reset"), conflict, lines([0.1], [1.0]))
     stepped = asyncio.run(session.run([[0.1], [1]], ["gate"]))
     assert (stepped.outputs.tolist(), stepped.step, session.step) == ([[1.5], [2.5]], 2, 2)
     assert stepped.trace["gate"].tolist() == [[0.25], [0.25]]
@@ -465,7 +463,7 @@ def test_steps_whose_answer_was_lost_are_found_in_the_recording():
 
 def test_steps_of_somebody_else_are_a_conflict():
     conflict = refusal(409, "step_conflict", step=2)
-    session, _ = scripted(_Lost("reset"), conflict, lines([0.0], [0.5]))
+    session, _ = scripted(Lost("reset"), conflict, lines([0.0], [0.5]))
     with pytest.raises(Conflict):
         asyncio.run(session.run([[0], [1]]))
     assert session.step == 0
@@ -479,19 +477,19 @@ def test_conflict_at_the_first_try_is_certain():
 
 
 def test_conflict_after_no_connection_is_certain():
-    session, script = scripted(_Lost("refused", reached=False), refusal(409, "step_conflict", step=2))
+    session, script = scripted(Lost("refused", reached=False), refusal(409, "step_conflict", step=2))
     with pytest.raises(Conflict):
         asyncio.run(session.run([[0], [1]]))
     assert len(script.requests) == 2
 
 
 def test_steps_after_which_others_came_are_still_found():
-    session, _ = scripted(_Lost("reset"), refusal(409, "step_conflict", step=5), lines([0.0], [1.0]))
+    session, _ = scripted(Lost("reset"), refusal(409, "step_conflict", step=5), lines([0.0], [1.0]))
     assert asyncio.run(session.run([[0], [1]])).step == 2
 
 
 def test_recording_that_is_no_longer_kept_leaves_the_conflict():
-    session, _ = scripted(_Lost("reset"), refusal(409, "step_conflict", step=2), refusal(404, "step_not_kept"))
+    session, _ = scripted(Lost("reset"), refusal(409, "step_conflict", step=2), refusal(404, "step_not_kept"))
     with pytest.raises(Conflict) as conflict:
         asyncio.run(session.run([[0], [1]]))
     assert isinstance(conflict.value.__cause__, NotFound)
@@ -502,7 +500,7 @@ def test_recording_that_breaks_off_is_read_again_or_refused():
     gone = {"error": {"status": 409, "code": "step_not_kept", "detail": "so it is"}}
     whole = lines([0.0], [1.0])
     first = whole.content.splitlines()[0]
-    halves = [_Answer(200, {}, first + b"\n" + json.dumps(end).encode()) for end in (broken, gone)]
+    halves = [Answer(200, {}, first + b"\n" + json.dumps(end).encode()) for end in (broken, gone)]
     session, _ = scripted(halves[0], whole, halves[1])
 
     async def read() -> list[int]:
@@ -514,7 +512,7 @@ def test_recording_that_breaks_off_is_read_again_or_refused():
 
 
 def test_call_that_was_unreachable_may_be_made_again():
-    session, script = scripted(_Lost("reset"), timeout=1e-9)
+    session, script = scripted(Lost("reset"), timeout=1e-9)
     with pytest.raises(Unreachable):
         asyncio.run(session.run([[0], [1]]))
     session._client.timeout = 60
@@ -523,7 +521,7 @@ def test_call_that_was_unreachable_may_be_made_again():
 
 
 def test_opening_again_is_the_same_opening():
-    script = Script(_Lost("reset"), ok(OPENED, 201), ok(OPENED, 201))
+    script = Script(Lost("reset"), ok(OPENED, 201), ok(OPENED, 201))
     client = AsyncClient("http://nowhere", wire=script)
     asyncio.run(client.open("m"))
     asyncio.run(client.open("m"))
@@ -533,7 +531,7 @@ def test_opening_again_is_the_same_opening():
 
 def test_deleting_again_finds_it_deleted():
     gone = refusal(410, "session_gone", reason="deleted")
-    session, _ = scripted(_Lost("reset"), gone, gone)
+    session, _ = scripted(Lost("reset"), gone, gone)
     asyncio.run(session.delete())
     with pytest.raises(SessionGone):
         asyncio.run(session.delete())
@@ -554,7 +552,7 @@ def test_deleting_again_finds_it_deleted():
     ],
 )
 def test_problem_becomes_an_error_by_its_status(status, kind):
-    session, _ = scripted(refusal(status, "some_code", place="here"), _Answer(status, {}, b"<html>no</html>"))
+    session, _ = scripted(refusal(status, "some_code", place="here"), Answer(status, {}, b"<html>no</html>"))
     with pytest.raises(EngramClientError) as told:
         asyncio.run(session.state())
     assert (type(told.value), told.value.status, told.value.code) == (kind, status, "some_code")
@@ -565,7 +563,7 @@ def test_problem_becomes_an_error_by_its_status(status, kind):
 
 @pytest.mark.parametrize("kind", [*subclasses(httpx.RequestError), ConnectionResetError, TimeoutError, EOFError])
 def test_every_way_to_lose_a_connection_is_a_loss(kind):
-    with pytest.raises(_Lost) as lost, _border():
+    with pytest.raises(Lost) as lost, border():
         raise kind("so it is")
     never_sent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     assert lost.value.reached == (not issubclass(kind, never_sent))
@@ -579,7 +577,7 @@ def test_answer_of_another_server_is_an_error_of_the_client(content):
 
     calls = [AsyncSession.reset, AsyncSession.state, AsyncSession.fork, lambda session: session.run([[0]]), recording]
     for call in calls:
-        session, _ = scripted(_Answer(200, {}, content))
+        session, _ = scripted(Answer(200, {}, content))
         with pytest.raises(EngramClientError) as refusal:
             asyncio.run(call(session))
         assert refusal.value.code == "unreadable_answer"
@@ -588,24 +586,24 @@ def test_answer_of_another_server_is_an_error_of_the_client(content):
 @pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x80", b"\x93\x01", b"\x01", msgpack.packb({"type": "error"})])
 def test_frame_of_another_server_is_an_error_of_the_client(frame):
     with pytest.raises(EngramClientError) as refusal:
-        _unpacked(frame)
+        read_frame(frame)
     assert refusal.value.code == "unreadable_answer"
 
 
 @pytest.mark.parametrize(
     ("code", "kind"),
     [(4404, NotFound), (4410, SessionGone), (4422, InvalidRequest), (1009, InvalidRequest)]
-    + [(code, _Lost) for code in (1001, 1006, 1007, 1011, 1012, 1013, 3000, 4000)],
+    + [(code, Lost) for code in (1001, 1006, 1007, 1011, 1012, 1013, 3000, 4000)],
 )
 def test_close_code_is_an_error_or_a_loss(code, kind):
     told = Close(code, "why") if code != 1006 else None
-    with pytest.raises(kind, match="why" if told else "no close frame"), _border():
+    with pytest.raises(kind, match="why" if told else "no close frame"), border():
         raise ConnectionClosedError(told, None)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, EngramClientError), (404, NotFound), (503, _Lost), (502, _Lost)])
+@pytest.mark.parametrize(("status", "kind"), [(401, EngramClientError), (404, NotFound), (503, Lost), (502, Lost)])
 def test_handshake_that_a_proxy_refuses_is_an_error_or_a_loss(status, kind):
-    with pytest.raises(kind, match=f"HTTP status {status}: no"), _border():
+    with pytest.raises(kind, match=f"HTTP status {status}: no"), border():
         raise InvalidStatus(Response(status, "", Headers(), b"no"))
 
 
@@ -621,9 +619,9 @@ def streamed(session: AsyncSession, count: int) -> list[list[list[float]]]:
 
 def test_frames_without_an_answer_are_sent_again_in_order():
     session, script = scripted(
-        [GREETING, carried_out(0), _Lost("reset")],
-        [GREETING | {"step": 2, "seq": 1}, carried_out(1), _Lost("reset")],
-        _Lost("refused"),
+        [GREETING, carried_out(0), Lost("reset")],
+        [GREETING | {"step": 2, "seq": 1}, carried_out(1), Lost("reset")],
+        Lost("refused"),
         [GREETING | {"step": 2, "seq": 1}, carried_out(2)],
     )
     assert streamed(session, 3) == [[[0.5]], [[1.5]], [[2.5]]]
@@ -639,7 +637,7 @@ def test_stream_numbers_on_from_the_last_frame_of_the_session():
 
 @pytest.mark.parametrize("seq", [None, 0, 3])
 def test_greeting_that_cannot_be_is_a_conflict(seq):
-    lost = [GREETING, carried_out(0), carried_out(1), _Lost("reset")]
+    lost = [GREETING, carried_out(0), carried_out(1), Lost("reset")]
     session, script = scripted(lost, [GREETING | {"step": 1, "seq": seq}])
     with pytest.raises(Conflict, match=f"at step 1 after frame {seq}, but a frame from 1 to 2 was expected"):
         streamed(session, 3)

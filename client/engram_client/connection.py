@@ -1,0 +1,53 @@
+"""Requests that are sent until they are answered, or until the time is over."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from engram_client.errors import Lost, problem_in, refusal
+from engram_client.messages import reading
+from engram_client.retries import Tries
+from engram_client.wires import Request, Wire
+
+T = TypeVar("T")
+
+
+class Connection:
+    """A server, and requests to it that are sent until they are answered: the base of AsyncClient.
+
+    url: http://HOST:PORT, or https. timeout: seconds for which a call is tried until there is an answer, math.inf for
+    ever. Raises ValueError for another url or timeout.
+    """
+
+    _wire: Wire
+
+    def __init__(self, url: str, timeout: float) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url: expected http://HOST:PORT or https://HOST:PORT, got {url!r}")
+        if not timeout > 0:
+            raise ValueError(f"timeout: expected seconds above 0, or math.inf, got {timeout!r}")
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+
+    def _tries(self) -> Tries:
+        return Tries(self.url, self.timeout)
+
+    async def _send(self, request: Request, read: Callable[[bytes], T], tries: Tries | None = None) -> T:
+        """Send a request until it is answered, and return what `read` makes of the body. Raises EngramClientError."""
+
+        async def once(tries: Tries) -> T:
+            answer = await self._wire.request(request, tries.left)
+            if answer.status >= 300:
+                raise refusal(problem_in(answer.status, answer.content), answer.headers.get("Retry-After", ""))
+            with reading(answer.content):
+                return read(answer.content)
+
+        return await self._persist(once, tries or self._tries())
+
+    async def _persist(self, once: Callable[[Tries], Awaitable[T]], tries: Tries) -> T:
+        """Retry until an answer comes. Raises Unreachable after `timeout` seconds without one."""
+        while True:
+            try:
+                return await once(tries)
+            except Lost as lost:
+                pause = tries.pause(lost)
+            await self._wire.pause(pause)

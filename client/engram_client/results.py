@@ -1,0 +1,45 @@
+"""What calls return: arrays, and tuples of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+Traces = dict[str, Array]
+
+
+class Result(NamedTuple):
+    """The result of a whole sequence."""
+
+    outputs: Array
+    """[T, output_size]."""
+    trace: Traces
+    """Name -> [T, ...]."""
+    steps: int
+    """T."""
+
+
+class Stepped(NamedTuple):
+    """The result of some steps of a session."""
+
+    outputs: Array
+    """[T, output_size]."""
+    trace: Traces
+    """Name -> [T, ...]."""
+    step: int
+    """The number of steps that the session has taken after these."""
+
+
+class Recorded(NamedTuple):
+    """One step of a session's past."""
+
+    step: int
+    """The number of steps that the session had taken after this one."""
+    inputs: Array
+    """[input_size]."""
+    outputs: Array
+    """[output_size]."""
+    trace: Traces
+    """Name -> [...]."""
