@@ -12,7 +12,7 @@ from app.errors import EngramError
 from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
-from engram.main import _parser
+from engram.main import parser as command_line
 from models import addressing
 from models.cells import CELLS
 from models.registry import MODELS
@@ -77,7 +77,7 @@ def test_metrics_page_has_every_metric():
 
 def test_commands_page_has_every_command_and_option():
     text = (DOCS / "commands.md").read_text()
-    for parser in commands(_parser()):
+    for parser in commands(command_line()):
         section = text[text.index(f"## `{parser.prog}") :].split("\n## ")[0]
         options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
         if parser.prog != "engram serve":
@@ -96,7 +96,7 @@ def test_training_page_has_every_task_and_every_setting():
     assert {name for name in (*TASKS, *settings, *TABLES, *LISTS) if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
 
 
-@pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(_parser()))])
+@pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(command_line()))])
 def test_help_of_every_command_answers(command):
     words = [sys.executable, "-m", "engram", *command.split()[1:], "--help"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout

@@ -385,7 +385,7 @@ def test_help_of_a_command_explains_every_option(command):
 
 
 def test_no_option_is_missing_from_this_list():
-    parsers = {parser.prog.removeprefix("engram "): parser for parser in commands(cli._parser())}
+    parsers = {parser.prog.removeprefix("engram "): parser for parser in commands(cli.parser())}
     assert set(parsers) == set(OPTIONS)
     for command, parser in parsers.items():
         names = [action.option_strings or [action.metavar or action.dest] for action in parser._actions]
