@@ -1,6 +1,7 @@
 """Random lives on the store in memory and on the embedded one: every answer is the same."""
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,8 +48,8 @@ class Both:
 
     def __init__(self, seed: int, retention: Retention, directory: Path) -> None:
         self.draw = random.Random(seed)
-        self.retention, self.directory = retention, directory
-        self.memory, self.sqlite = MemoryStore(retention), SqliteStore(directory, retention, now=0.0)
+        self.retention, self.directory, self.opened = retention, directory, 0
+        self.memory, self.sqlite = MemoryStore(retention), SqliteStore(directory / "0", retention, now=0.0)
         self.now = 1000.0
         self.names: list[str] = []
         self.keys: list[str] = []
@@ -73,8 +74,12 @@ class Both:
         return self.ask(found)
 
     def any_open(self) -> str:
-        """Return an open session, often one of the last, so that lines grow long."""
-        names = [name for name in self.names if isinstance(self.memory.find(name), Record)]
+        """Return an open session: often one of the last, so that lines grow long, or one that was rewound."""
+        records = {name: found for name in self.names if isinstance(found := self.memory.find(name), Record)}
+        rewound = [name for name, found in records.items() if found.next_tape is not None]
+        if rewound and self.draw.random() < 0.4:
+            return self.draw.choice(rewound)
+        names = list(records)
         return self.draw.choice(names[-self.draw.choice([1, 2, 3, len(names)]) :]) if names else self.create()
 
     def record(self, name: str) -> Record:
@@ -134,7 +139,7 @@ class Both:
     def rewind(self) -> None:
         name = self.any_open()
         record = self.record(name)
-        step = self.draw.choice([0, record.latest, self.draw.randint(record.oldest, record.latest)])
+        step = self.draw.choice([0, *2 * [record.latest], *3 * [self.draw.randint(record.oldest, record.latest)]])
         seq = self.draw.choice([None, record.seq])
         self.ask(lambda store: store.move(name, step, seq))
 
@@ -151,6 +156,8 @@ class Both:
     def park(self) -> None:
         name, state, now = self.any_open(), self.draw.randbytes(8), self.now
         ahead, seq = self.draw.randrange(3), self.draw.choice([None, 3])
+        if self.draw.random() < 0.7:
+            self.ask(lambda store: store.unlogged(name))
         self.on(name, lambda store, at: store.park(name, at.step + ahead, seq, state, now))
 
     def unlogged(self) -> None:
@@ -182,11 +189,15 @@ class Both:
             self.stale.append(records)  # type: ignore[arg-type]
 
     def reopen(self) -> None:
-        """Open the file anew, sometimes much later; what a restart ends and forgets goes from the memory too."""
+        """Open the file anew, or as a kill leaves it, sometimes much later; have the memory end and forget the same."""
         if self.draw.random() < 0.2:
             self.now += REMEMBERED_FOR
+        last, self.opened = self.directory / str(self.opened), self.opened + 1
+        killed, closed = (self.directory / f"{self.opened}{how}" for how in ("killed", ""))
+        shutil.copytree(last, killed)
         self.sqlite.close()
-        self.sqlite = SqliteStore(self.directory, self.retention, now=self.now)
+        (killed if self.draw.random() < 0.5 else last).rename(closed)
+        self.sqlite = SqliteStore(closed, self.retention, now=self.now)
         for record in self.memory.list(None, ALL):
             if record.unlogged:
                 self.memory.end(record.id, "lost in a restart", self.now)
@@ -196,8 +207,8 @@ class Both:
     def act(self) -> None:
         """Do something random."""
         self.now += self.draw.choice([1, 1, 30])
-        weights = {self.step: 14, self.fork: 6, self.rewind: 4, self.snapshot: 8, self.touch: 2, self.claim: 1}
-        weights |= {self.create: 1, self.restore: 0.5, self.park: 0.5, self.unlogged: 0.5, self.end: 1.5}
+        weights = {self.step: 14, self.fork: 3, self.rewind: 4, self.snapshot: 8, self.touch: 2, self.claim: 1}
+        weights |= {self.create: 1, self.restore: 0.5, self.park: 1, self.unlogged: 0.5, self.end: 1.5}
         weights |= {self.expire: 0.3, self.reopen: 0.6}
         act: Callable[..., Any] = self.draw.choices(list(weights), list(weights.values()))[0]
         act()
@@ -217,6 +228,9 @@ class Both:
         self.ask(lambda store: (store.counts(), store.latest_time(), store.probe()))
         self.ask(lambda store: len(store.idle_since(now - 50, limit)))
         self.check_past(self.any_open())
+        for old in self.draw.sample(self.stale, min(2, len(self.stale))):
+            told = [store.steps(old[store is self.sqlite].tape, 0, ALL, ALL) for store in (self.memory, self.sqlite)]
+            assert told[0] == told[1]
 
     def check_past(self, name: str) -> None:
         latest, limit = self.record(name).latest, self.draw.choice([1, 30, ALL])
