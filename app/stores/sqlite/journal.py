@@ -11,8 +11,8 @@ A commit that adds a row to the log for each of 64 sessions writes 64 pages; one
 two or three. Later the entries are folded: moved into the log, many of a tape in one row. Until then they are in memory
 too, in the tail of their tape, and are read from there. A store that is opened folds the journal that it finds.
 
-A row of the journal is deleted when all of its entries are folded. A store that finds one of which only some are tells
-these by their tape: it has gone on since, its epoch is another one, or it is gone.
+A row of the journal is deleted when all of its entries are folded. A store that is opened may find a row of which some
+entries were folded before: their tape has gone on since, its epoch is another one, or it is gone.
 """
 
 import logging
@@ -53,32 +53,32 @@ ROW_BYTES = 64
 """Bytes of a row beside those of its entries, about."""
 
 LARGE_BYTES = 16_384
-"""Inputs of an entry that goes straight into the log: writing them twice would cost more than writing more pages."""
+"""Bytes of inputs from which on an entry goes straight into the log: to write them twice would cost more."""
 
 TAIL_ENTRIES = 512
-"""Entries of one tape that are folded, however small the journal is."""
+"""Entries of one tape from which on they are folded, however small the journal is."""
 
 FOLD_ENTRIES = 512
-"""Entries to fold at once, about, beside as many as came with the last commit: it takes 1 to 5 ms."""
+"""Entries to fold at once, about, beside as many as came with the last commit: this takes 1 to 5 ms."""
 
 DELETE_BYTES = 2**19
 """Bytes of the journal to delete at once, about."""
 
 TAPE_ENTRIES = 4
-"""Entries that take as long to fold as it takes to turn to another tape."""
+"""The cost of folding one more tape, counted in entries."""
 
 
-class Journal:
-    """The table `journal`, and the tails of tapes. What it does is part of the transaction of whoever calls it.
+class JournalTable:
+    """The table `journal`, and the tails of tapes. Its methods are part of the caller's transaction.
 
-    After the transaction, `committed` or `rolled_back` is to be called.
+    After the transaction, the caller calls `committed` or `rolled_back`.
     """
 
     def __init__(self, database: Connection, path: Path) -> None:
         self._database = database
         self._path = path
         self.problems: list[str] = []
-        """What was found to be damaged."""
+        """The damage that was found."""
         self._tails: dict[int, Tail] = {}
         """By the number of the tape, in the order of their `first`."""
         self._long: set[int] = set()
@@ -88,10 +88,10 @@ class Journal:
         self._size = 0
         self._last = 0
         self._latest = 0
-        """Entries that came with the last commit."""
+        """How many entries came with the last commit."""
         self._lost: set[int] = set()
         """Tapes with steps in damaged rows of the journal."""
-        # Of the transaction that is under way
+        # Of the transaction under way
         self._added: list[tuple[Tail, int | None]] = []
         """The tail of each new entry, and the seq of its tape before."""
         self._added_bytes = 0
@@ -100,12 +100,12 @@ class Journal:
 
     @property
     def is_due(self) -> bool:
-        """Whether something is to be folded."""
+        """Whether there is enough to fold a part."""
         return self._size > JOURNAL_BYTES or bool(self._long)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether something is to be folded before anything is added."""
+        """Whether the journal is so large that a part must be folded before more is added."""
         return self._size > OVERDUE_BYTES
 
     def tail(self, tape: int) -> Tail | None:
@@ -153,7 +153,7 @@ class Journal:
         self._fold([tape])
 
     def fold_some(self) -> None:
-        """Fold long tails, and of a large journal the oldest ones; delete rows that are not needed any more."""
+        """Fold long tails, and those at the start of a large journal; delete rows that are folded."""
         oldest = self._tails if self._size > JOURNAL_BYTES else ()
         enough = FOLD_ENTRIES + (1 + TAPE_ENTRIES) * self._latest
         chosen, entries = [], 0
@@ -161,7 +161,7 @@ class Journal:
             if entries >= enough:
                 break
             chosen.append(tape)
-            entries += self._tails[tape].entries + TAPE_ENTRIES
+            entries += self._tails[tape].count + TAPE_ENTRIES
         self._fold(chosen)
         self._delete(DELETE_BYTES)
 
@@ -179,29 +179,29 @@ class Journal:
         """Read the journal that the last store left, and note what is damaged in it."""
         for number, heads, tapes, inputs, written in self._database.execute(ROWS).fetchall():
             if self._sizes and number != self._last + 1:
-                self.tell(f"the journal has no row {self._last + 1}, but row {number}")
+                self.note_damage(f"the journal has no row {self._last + 1}, but row {number}")
             self._sizes.append(ROW_BYTES + sum(map(_length, (heads, tapes, inputs))))
             self._size += self._sizes[-1]
             self._last = number
             entries, named = unpacked(number, heads, inputs, written), _numbers(tapes)
             if entries is None:
                 self._lost.update(named)
-                self.tell(f"row {number} of the journal is damaged: steps of tapes {named} are lost")
+                self.note_damage(f"row {number} of the journal is damaged: steps of tapes {named} are lost")
                 continue
             if named != [entry.tape for entry in entries] or not all(entry.is_whole for entry in entries):
-                self.tell(f"row {number} of the journal is damaged")
+                self.note_damage(f"row {number} of the journal is damaged")
             for entry in entries:
                 self._add_again(entry)
 
-    def tell(self, problem: str) -> None:
-        """Note that something is damaged."""
+    def note_damage(self, problem: str) -> None:
+        """Note that something is damaged, and log it."""
         self.problems.append(problem)
         logger.error("%s: %s", self._path, problem)
 
     def committed(self) -> None:
-        """Take the transaction's changes over into memory."""
+        """Note in memory that the transaction was committed."""
         self._latest = len(self._added) or self._latest
-        self._long.update(tail.row.number for tail, _ in self._added if tail.entries >= TAIL_ENTRIES)
+        self._long.update(tail.row.number for tail, _ in self._added if tail.count >= TAIL_ENTRIES)
         self._long.difference_update(self._folded)
         for _ in range(self._deleted):
             self._size -= self._sizes.popleft()
@@ -214,14 +214,14 @@ class Journal:
         self._forget_transaction()
 
     def rolled_back(self) -> None:
-        """Have everything in memory as it was before the transaction."""
+        """Put everything in memory back to where it was before the transaction."""
         if self._added or self._folded:
             tails = self._tails | self._folded
             for tail, seq in reversed(self._added):
                 tail.take_back(seq)
-            kept = [item for item in tails.items() if item[1].entries]
+            kept = [item for item in tails.items() if item[1].count]
             self._tails = dict(sorted(kept, key=lambda item: item[1].first))
-            self._long = {tape for tape, tail in kept if tail.entries >= TAIL_ENTRIES}
+            self._long = {tape for tape, tail in kept if tail.count >= TAIL_ENTRIES}
         self._forget_transaction()
 
     def _forget_transaction(self) -> None:
@@ -244,9 +244,11 @@ class Journal:
 
     def _fold(self, tapes: Collection[int]) -> None:
         """Move the entries of tapes into the log."""
-        tails = [self._folded.setdefault(tape, self._tails.pop(tape)) for tape in tapes if tape in self._tails]
+        tails = [self._tails.pop(tape) for tape in tapes if tape in self._tails]
         if not tails:
             return
+        for tail in tails:  # of a tape that is folded twice, the first has all that was there before the transaction
+            self._folded.setdefault(tail.row.number, tail)
         self._long.difference_update(tapes)
         self._database.executemany(ADD_TO_LOG, chain.from_iterable(tail.rows() for tail in tails))
         self._advance([tail.now for tail in tails])
@@ -295,7 +297,7 @@ class Unpacked(NamedTuple):
 
 
 def unpacked(number: int, heads: Any, inputs: Any, written: Any) -> list[Unpacked] | None:
-    """Return the entries of a row of the journal; None where it is not known what they are."""
+    """Return the entries of a row of the journal; None where its heads are damaged."""
     try:
         if written != journal_checksum(number, heads):
             return None
@@ -312,7 +314,7 @@ def unpacked(number: int, heads: Any, inputs: Any, written: Any) -> list[Unpacke
 
 
 def _numbers(tapes: Any) -> list[int]:
-    """Return the numbers of tapes that stand in a row of the journal."""
+    """Return the numbers of tapes in a row of the journal."""
     data = tapes if isinstance(tapes, bytes) else b""
     return [number for (number,) in NUMBER.iter_unpack(data[: len(data) // NUMBER.size * NUMBER.size])]
 

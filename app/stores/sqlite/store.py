@@ -15,7 +15,7 @@ from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import KEEP_ALL, REMEMBERED_FOR, EndReason, Entry, LoggedSteps, NewSession, Record, Retention
 from app.stores.sqlite.damage import Damage
 from app.stores.sqlite.files import OpenFile
-from app.stores.sqlite.journal import Journal
+from app.stores.sqlite.journal import JournalTable
 from app.stores.sqlite.rows import (
     LogRow,
     SessionRow,
@@ -338,7 +338,7 @@ class SqliteStore:
         self._database.execute("PRAGMA synchronous = NORMAL")  # what is more is for `sync` to do
         self._database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         self._migrate(opens)
-        self._journal = Journal(self._database, self._path)
+        self._journal = JournalTable(self._database, self._path)
         self._replay(opens)
         self._tapes = Tapes(self._database, self._path, self._journal, grows=opens)
 
@@ -599,7 +599,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             if opens:
                 raise
-            self._journal.tell(f"the journal cannot be read: {error}")
+            self._journal.note_damage(f"the journal cannot be read: {error}")
 
     def _fold_left(self, commits: bool) -> None:
         """Fold the journal that was there; it stays where the pages of the log are damaged that its steps belong to."""
@@ -615,7 +615,7 @@ class SqliteStore:
                 self._database.execute("ROLLBACK")
             if self._journal.problems or type(error) is not sqlite3.DatabaseError:
                 raise
-            self._journal.tell(f"the journal cannot be folded: {error}")
+            self._journal.note_damage(f"the journal cannot be folded: {error}")
 
     def _settle(self, now: float) -> None:
         """End the sessions that the last server did not park, and forget those that ended long ago."""

@@ -5,14 +5,14 @@ from bisect import bisect_right
 from app.stores.sqlite.rows import ENTRY, LogRow, TapeRow, log_checksum
 
 ROW_BYTES = 2**15
-"""Inputs that a row of the log has, at most, unless it has one entry only: whoever reads a step reads its row."""
+"""Bytes of inputs in a row of the log, at most, unless it has one entry only: to read a step is to read its row."""
 
 NO_CHECKSUM = -1
-"""In a row of the log that stands for steps which are lost, or damaged."""
+"""Checksum of a row of the log in place of steps that are lost or damaged."""
 
 
 class Packed:
-    """A row of the log to which entries are added. `stop`: the step after its last."""
+    """A row of the log to which entries are added. entries: as in `LogRow`. stop: the step after its last."""
 
     __slots__ = ("entries", "inputs", "is_whole", "step", "stop")
 
@@ -22,7 +22,7 @@ class Packed:
         self.is_whole = is_whole
 
     def takes(self, step: int, size: int) -> bool:
-        """Return whether an entry at a step, with so many bytes of inputs, may be added."""
+        """Return whether an entry at a step, with `size` bytes of inputs, may be added."""
         return self.is_whole and self.stop == step and len(self.inputs) + size <= ROW_BYTES
 
     def add(self, steps: int, seq: int | None, inputs: bytes) -> None:
@@ -47,16 +47,16 @@ class Packed:
 class Tail:
     """The last entries of a tape.
 
-    row: the tape in its table, before them. stop, seq: of the tape after them. entries: how many there are.
+    row: the tape in its table, before them. stop, seq: of the tape after them. count: how many there are.
     first: the number of the journal's row with the first of them.
     """
 
-    __slots__ = ("_packs", "entries", "epoch", "first", "row", "seq", "stop")
+    __slots__ = ("_packs", "count", "epoch", "first", "row", "seq", "stop")
 
     def __init__(self, row: TapeRow, first: int) -> None:
         self.row, self.first = row, first
         self.epoch, self.stop, self.seq = row.epoch, row.stop, row.seq
-        self.entries = 0
+        self.count = 0
         self._packs: list[Packed] = []
 
     @property
@@ -71,7 +71,7 @@ class Tail:
             pack = Packed(self.stop, is_whole)
             self._packs.append(pack)
         pack.add(steps, seq, inputs)
-        self.entries += 1
+        self.count += 1
         self.stop = pack.stop
         if seq is not None:
             self.seq = seq
@@ -86,7 +86,7 @@ class Tail:
         last.take_back()
         if not last.entries:
             self._packs.pop()
-        self.entries -= 1
+        self.count -= 1
         self.stop, self.seq = last.stop, seq
 
     def rows(self) -> list[LogRow]:

@@ -1,11 +1,11 @@
-"""The tapes of the embedded store: which begins with which, and which has a step.
+"""The tapes of the embedded store: which tape begins with which, and which one has a step.
 
     root      |----------------------|                      a line: a tape, its parent, ..., its root
     parent          base '-------------|
     tape                     base '--------->               bases grow along a line: a tape's parent has the last step
                                                             up to its base
 
-Lines may be thousands of tapes long, so none is walked to find something in it. The first step that is kept is a
+Lines may be thousands of tapes long, so no method follows one from tape to tape. The first step that is kept is a
 column of the root, which every tape knows. A tape with a certain step is found by jumps: each tape knows its parent and
 one tape further up, chosen so that a search takes a number of reads that grows with the logarithm of the depth (Myers,
 "An applicative random-access stack", 1983).
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SessionDamaged
-from app.stores.sqlite.journal import Journal
+from app.stores.sqlite.journal import JournalTable
 from app.stores.sqlite.rows import TapeRow, checksum, insert_into, update_of, whole
 
 logger = logging.getLogger(__name__)
@@ -26,26 +26,26 @@ logger = logging.getLogger(__name__)
 INSERT = insert_into("tapes", TapeRow)
 UPDATE = update_of("tapes", TapeRow)
 
-HEIRS = """
-WITH RECURSIVE heirs(number) AS (
+DESCENDANTS = """
+WITH RECURSIVE descendants(number) AS (
     SELECT number FROM tapes WHERE parent = ?
     UNION
-    SELECT tapes.number FROM tapes JOIN heirs ON parent = heirs.number
+    SELECT tapes.number FROM tapes JOIN descendants ON parent = descendants.number
 )
-SELECT tapes.* FROM heirs JOIN tapes USING (number)
+SELECT tapes.* FROM descendants JOIN tapes USING (number)
 """
 
 AHEAD = 64
-"""Steps, each of which may be on a tape of its own, for which the tapes are looked up at a time."""
+"""Steps for which `parts` looks up the tapes at a time; each may be on a tape of its own."""
 
 LARGEST_NUMBER = 2**62
 """No tape has a higher number, but for one that is damaged."""
 
 
 class Tapes:
-    """The table `tapes`. What it does is part of the transaction of whoever calls it."""
+    """The table `tapes`. Its methods are part of the caller's transaction."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path, journal: Journal, grows: bool = True) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, journal: JournalTable, grows: bool = True) -> None:
         """journal: has entries that are not in the log yet. grows: whether tapes are to be added; if not, nothing is
         read now.
         """
@@ -157,7 +157,7 @@ class Tapes:
             row = self.get(row.parent)
 
     def shared(self, row: TapeRow) -> int | None:
-        """Return the first step of a tape from which it may not be cut off: where another begins, or a session is.
+        """Return the first step of a tape that others share: where another begins, or a session is. None for none.
 
         A session that was rewound counts wherever it is among the tapes with this root.
         """
@@ -166,13 +166,13 @@ class Tapes:
         return min((step for step in (base, head) if step is not None), default=None)
 
     def cut(self, row: TapeRow, step: int) -> None:
-        """Let a tape begin at `step`, where it has a snapshot, as a root of its own."""
+        """Let a tape begin at `step`, where it has a snapshot, as a root."""
         self._journal.fold(row.number)
         self._database.execute("DELETE FROM log WHERE tape = ? AND step + steps <= ?", (row.number, step))
         self._database.execute("DELETE FROM snapshots WHERE tape = ? AND step < ?", (row.number, step))
         self.update(row._replace(root=row.number, parent=None, jump=row.number, first=step))
         if row.parent is not None:
-            self._set_root_of_heirs(row.number)
+            self._set_root_of_descendants(row.number)
             self.collect(row.parent)
 
     def collect(self, number: int | None) -> None:
@@ -197,9 +197,9 @@ class Tapes:
             self._database.execute("DELETE FROM tapes WHERE number = ?", (number,))
             number = row.parent
 
-    def _set_root_of_heirs(self, number: int) -> None:
-        """Make a tape the root of all tapes that begin with it, directly or by way of others."""
-        for values in self._database.execute(HEIRS, (number,)).fetchall():
+    def _set_root_of_descendants(self, number: int) -> None:
+        """Make a tape the root of its descendants: all that begin with it, directly or by way of others."""
+        for values in self._database.execute(DESCENDANTS, (number,)).fetchall():
             row = whole(TapeRow, values)
             if row is not None:
                 self.update(self._journal.now(row)._replace(root=number))

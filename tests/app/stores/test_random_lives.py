@@ -238,7 +238,7 @@ class Both:
             self.on(name, lambda store, found, at=at: store.before(found.tape, at))
             self.on(name, lambda store, found, at=at: store.steps(found.tape, at, latest, limit))
             self.on(name, lambda store, found, at=at: store.steps(found.tape, at, at + 3, limit))
-        for seq in range((self.record(name).seq or 0) + 2):
+        for seq in range(12):
             self.on(name, lambda store, found, seq=seq: store.frame(found.tape, seq))
 
 

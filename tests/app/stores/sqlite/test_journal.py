@@ -333,6 +333,23 @@ def test_commit_that_fails_leaves_nothing_in_memory(store):
     assert (step(store, "a", 2).step, past(store), problems(store)) == (2, [1, 2], [])
 
 
+@pytest.mark.parametrize("commits", [True, False])
+def test_tape_that_is_folded_twice_in_a_transaction_keeps_its_steps(store, commits):
+    """Also where the transaction fails: then what was there before it."""
+    tape, table = opened(store).tape, store._journal
+    step(store, "a", 1)
+    width = journal.LARGE_BYTES // len(inputs(0))
+    try:
+        with store._transaction():
+            for at in (1, 1 + width):  # which are so large that they are folded at once
+                assert table.append([Entry(tape, 1, at, width, inputs(*[at] * width))]) == set()
+            assert commits
+    except AssertionError:
+        assert not commits
+    expected = [1] + [1] * width + [1 + width] * width if commits else [1]
+    assert (past(store), found(store).step, problems(store)) == (expected, len(expected), [])
+
+
 # Damage
 
 
