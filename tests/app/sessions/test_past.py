@@ -545,7 +545,7 @@ def test_random_lives_are_what_their_inputs_say(tmp_path, seed):
         assert list(store.check(lambda *_: None)) == []
         for name in life.inputs:
             store.end(name, "deleted", 0.0)
-        left = [store._row(f"SELECT count(*) FROM {table}")[0] for table in ("tapes", "log", "snapshots")]
+        left = [store._database.row(f"SELECT count(*) FROM {table}")[0] for table in ("tapes", "log", "snapshots")]
         assert left == [0, 0, 0]
         store.close()
 

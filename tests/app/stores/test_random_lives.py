@@ -119,6 +119,8 @@ class Both:
         new = NewSession(self.names[-1], record.model, "print", None, self.now, base=base)
         told = self.on(name, lambda store, at: store.create(replace(new, parent=at.tape), "me"))
         self.refusals += not isinstance(told, Record)
+        if self.draw.random() < 0.3:
+            self.snapshot(name)
 
     def step(self) -> None:
         """Append to some sessions at once, also what is refused."""
@@ -143,9 +145,9 @@ class Both:
         seq = self.draw.choice([None, record.seq])
         self.ask(lambda store: store.move(name, step, seq))
 
-    def snapshot(self) -> None:
+    def snapshot(self, name: str | None = None) -> None:
         state, passing = self.draw.randbytes(8), self.draw.random() < 0.4
-        name, now = self.any_open(), self.now
+        name, now = name or self.any_open(), self.now
         self.on(name, lambda store, at: store.snapshot(at.tape, at.step, state, now, passing))
         if self.stale and self.draw.random() < 0.2:
             old = self.draw.choice(self.stale)

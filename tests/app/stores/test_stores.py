@@ -58,7 +58,7 @@ def rows(store: Store, table: str) -> int:
         return (counts | {"snapshots": sum(len(tape.snapshots) for tape in tapes)})[table]
     assert isinstance(store, SqliteStore)
     store._fold_all()
-    count: int = store._row(f"SELECT count(*) FROM {table}")[0]
+    count: int = store._database.row(f"SELECT count(*) FROM {table}")[0]
     return count
 
 
@@ -66,7 +66,7 @@ def alter(store: SqliteStore, statement: str, *values: object) -> None:
     """Change a store's rows behind its back, after all steps are in the log."""
     store._fold_all()
     with store._transaction():
-        store._run(statement, *values)
+        store._database.run(statement, *values)
 
 
 def test_table_has_every_store():
@@ -432,7 +432,7 @@ def altered(directory: Path, statement: str) -> None:
 
 def problems(store: Store) -> list[str]:
     seen: list[tuple[int, int]] = []
-    if isinstance(store, SqliteStore) and store._opens:
+    if isinstance(store, SqliteStore) and store._database.opens:
         store._fold_all()
     told = list(store.check(lambda *progress: seen.append(progress)))
     assert seen[-1] == (len(seen) - 1, len(seen) - 1)
@@ -573,7 +573,7 @@ def test_log_is_moved_into_the_database_after_a_failed_sync(tmp_path, monkeypatc
     step(store, "a", 3)
     log = tmp_path / f"{FILE}-wal"
     with monkeypatch.context() as broken:
-        broken.setattr("app.stores.sqlite.store.os.fdatasync", fail)
+        broken.setattr("app.stores.sqlite.database.os.fdatasync", fail)
         with pytest.raises(StoreFailed, match="may not survive a power cut"):
             store.sync()
     assert log.stat().st_size > 0

@@ -334,7 +334,7 @@ def test_damaged_session_is_told_of_once_where_sessions_are_listed(store, caplog
     alter(store, "UPDATE sessions SET model = CAST(x'ff' AS TEXT) WHERE id = 'a'")
     assert [[record.id for record in store.list(None, 9)] for _ in range(3)] == [["b"]] * 3
     assert [record.getMessage() for record in caplog.records] == [
-        f"{store._path}: the row of session a is damaged; engram check lists what is damaged"
+        f"{store._database.path}: the row of session a is damaged; engram check lists what is damaged"
     ]
 
 

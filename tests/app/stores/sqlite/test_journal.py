@@ -20,14 +20,14 @@ from tests.app.test_faults import PAGE, overwrite_page
 def count(store: SqliteStore, table: str) -> int:
     """Return how many rows the journal has now, or how many entries the log has."""
     what = "count(*)" if table == "journal" else f"coalesce(sum(length(entries)), 0) / {ENTRY.size}"
-    (number,) = store._row(f"SELECT {what} FROM {table}")
+    (number,) = store._database.row(f"SELECT {what} FROM {table}")
     return int(number)
 
 
 def alter_now(store: SqliteStore, statement: str) -> None:
     """Change a store's tables behind its back, and leave the journal as it is."""
     with store._transaction():
-        store._run(statement)
+        store._database.run(statement)
 
 
 def killed(directory: Path, left: Path) -> Path:
@@ -371,7 +371,7 @@ def test_damaged_row_harms_the_sessions_with_steps_in_it_and_no_other(tmp_path, 
         with pytest.raises(SessionDamaged, match=f"the log of tape {'ab'.index(name) + 1} is damaged at step"):
             past(again, name)
     assert (past(again, "c"), step(again, "c", 8).step) == ([7], 2)
-    assert {line.split(":")[0] for line in problems(again)} == {str(again._path), "session a", "session b"}
+    assert {line.split(":")[0] for line in problems(again)} == {str(again._database.path), "session a", "session b"}
     assert "row 2 of the journal is damaged: steps of tapes [1, 2] are lost" in caplog.text
 
 
@@ -393,7 +393,7 @@ def test_row_that_is_missing_is_told(tmp_path):
     again = damaged(store, tmp_path / "data", "DELETE FROM journal WHERE number = 2")
     with pytest.raises(SessionDamaged, match="the log of tape 1 is damaged"):
         past(again)
-    assert problems(again)[0] == f"{again._path}: the journal has no row 2, but row 3"
+    assert problems(again)[0] == f"{again._database.path}: the journal has no row 2, but row 3"
 
 
 def test_session_that_lost_steps_can_be_put_at_one_before_and_go_on(tmp_path):

@@ -35,9 +35,9 @@ def instructions(store: SqliteStore, call: Callable[[], Any]) -> int:
         count += 1
         return 0
 
-    store._database.set_progress_handler(tick, 1)
+    store._database.connection.set_progress_handler(tick, 1)
     call()
-    store._database.set_progress_handler(None, 1)
+    store._database.connection.set_progress_handler(None, 1)
     return count
 
 
