@@ -2,14 +2,14 @@
 
     engines' workers                      the writer's thread
     ----------------                      -------------------
-    commit() -- Group ----.               loop:
-    event loop            +--> inbox        take all that has come
-    call() ---- Call -----'                 write all steps in it at once; then carry out the calls, one by one
+    commit() -- Group ----------.         loop:
+    event loop                  +--> inbox  take all groups and calls that have come
+    call() ---- StoreCall ------'           write the steps of all groups at once; then carry out the calls, one by one
     futures, done() <--------------------   sync, where every commit is to survive a power cut; answer
                                             fold a part of what was written, if there is much of it
 
-What a tick of an engine finished comes as one group; while one commit is under way, the next groups gather. A store
-that hangs is given up by those who wait for it, not by the thread: once the store returns, the thread goes on.
+All that a tick of an engine finished is one group; while one commit is under way, the next groups gather. When a store
+hangs, those who wait for it get an error; the thread waits on, and continues when the store returns.
 """
 
 import asyncio
@@ -34,53 +34,56 @@ T = TypeVar("T")
 Durability = Literal["ack", "interval", "none"]
 
 LATE_SECONDS = 1.0
-"""How long the store may take, beyond the commit interval, while steps count as written that it does not have yet."""
+"""With `interval`: seconds beyond the commit interval after which a store that does not answer gets no more steps."""
 
 Done = Callable[[Sequence[EngramError | None]], None]
-"""Called with what became of each entry of a group: written, or why not."""
+"""Called with the outcome of each entry of a group: None where it was written, or the error."""
 
 
-class Observer(Protocol):
-    """Who wants to know what the writer does; called from its thread."""
+class CommitObserver(Protocol):
+    """The writer reports to it, from the writer's thread."""
 
     def commit(self, entries: int, seconds: float) -> None:
-        """So many entries were written at once, in so much time."""
+        """`entries` entries were written in one commit, which took `seconds`."""
 
     def failure(self) -> None:
-        """Something could not be written or read."""
+        """The store could not write or read something."""
 
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Steps to write: what a tick finished."""
+    """The steps that a tick finished, to be written."""
 
     entries: Sequence[Entry]
     done: Done
     released: bool = False
-    """Whether those who waited were answered because the store hung: it is not carried out if it was not begun."""
+    """Whether its waiter was answered because the store hung; then it is not begun any more."""
 
 
 @dataclass(eq=False, slots=True)
-class Call:
-    """Something else to do with the store."""
+class StoreCall:
+    """A function to call with the store, and the future of its result."""
 
     function: Callable[[Store], Any]
     waiter: "asyncio.Future[Any]"
     released: bool = False
 
 
+Item = Group | StoreCall
+
+
 class Writer:
-    """Writes what engines finish, and does with the store whatever else is asked, in order.
+    """Writes the steps that engines finish, and carries out all other calls of the store, in order.
 
     ack: a group's steps are done when they are committed. interval: they are done at once, and committed within
-    commit_interval seconds; while that fails, no more are taken. What is committed is synced within sync_interval
-    seconds, with 0 before it is done. timeout: seconds after which nobody waits any more for what the store does.
+    commit_interval seconds; while that fails, no more are taken. A commit is synced within sync_interval seconds; with
+    0, before its steps are done. timeout: seconds after which a call of the store hangs, and its waiters get an error.
     """
 
     def __init__(
         self,
         store: Store,
-        observer: Observer,
+        observer: CommitObserver,
         durability: Durability,
         commit_interval: float,
         sync_interval: float,
@@ -91,12 +94,12 @@ class Writer:
         self._waits = durability == "ack"
         self._commit_interval = commit_interval
         self._sync_interval = sync_interval
-        self._inbox: queue.SimpleQueue[Group | Call | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._timeout = timeout
         self._closed = False
         self._failure: StoreFailed | None = None
-        self._waiting: set[Group | Call] = set()
-        """Those who are to be answered. Whoever removes one, the thread or the event loop, answers it."""
+        self._waiting: set[Item] = set()
+        """The groups and calls to answer. The one who removes an item, the thread or the event loop, answers it."""
         # Set by the event loop
         self._hang: StoreFailed | None = None
         # Set by the thread
@@ -106,14 +109,14 @@ class Writer:
         self._commit_at = 0.0
         self._sync_at: float | None = None
         self._is_written = False
-        """Whether something was written since the store last did what it puts off."""
+        """Whether something was written since the store last folded."""
         self._folds_fail = False
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
 
     # From any thread
 
     def commit(self, entries: Sequence[Entry], done: Done) -> None:
-        """Write entries; `done` is called once, from this thread or the writer's, when they count as written."""
+        """Write entries; call `done` once, from this thread or the writer's, when they count as written."""
         failure = self._hang or (None if self._waits else self._failure or self._late())
         if failure is not None:
             done([failure] * len(entries))
@@ -130,7 +133,7 @@ class Writer:
             return None
         return StoreFailed(f"the store has not answered for more than {LATE_SECONDS:g} s: try again later")
 
-    def _put(self, item: Group | Call) -> None:
+    def _put(self, item: Item) -> None:
         self._waiting.add(item)
         self._inbox.put(item)
 
@@ -144,7 +147,7 @@ class Writer:
             self._watch()
 
     async def call(self, function: Callable[[Store], T]) -> T:
-        """Do something with the store after all that was asked before, and return what it gave.
+        """Call a function with the store after all earlier groups and calls, and return its result.
 
         Raises what the function raises, StoreFailed where the store hangs, and ShuttingDown.
         """
@@ -152,15 +155,15 @@ class Writer:
             raise stopping()
         if self._hang is not None:
             raise self._hang.with_traceback(None)
-        call = Call(function, self._loop.create_future())
+        call = StoreCall(function, self._loop.create_future())
         self._put(call)
         result: T = await call.waiter
         return result
 
     async def close(self, timeout: float | None = None) -> None:
-        """Write what is left and close the store; a second call finds nothing to do.
+        """Write the groups that are left, and close the store; a second call does nothing.
 
-        timeout: seconds after which a store that hangs is left as it is.
+        timeout: seconds after which `close` no longer waits for a store that hangs.
         """
         if not self._closed:
             self._closed = True
@@ -168,11 +171,11 @@ class Writer:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, timeout)
         if self._thread.is_alive():
-            logger.error("the store hangs, and is left as it is: what was acknowledged is in it")
+            logger.error("the store hangs, and is not closed: all steps that were acknowledged are in it")
             self._release_all(stopping())
 
     def _watch(self) -> None:
-        """Check repeatedly whether the store hangs, and if so answer everyone who waits for it."""
+        """Check repeatedly whether the store hangs; if so, answer all who wait for it with an error."""
         since = self._busy_since
         if self._hang is None and since is not None and time.monotonic() - since > self._timeout:
             logger.error("the store does not answer within %g s", self._timeout)
@@ -190,7 +193,7 @@ class Writer:
         waiting = list(self._waiting)
         for item in waiting:
             item.released = True
-        self._settle([(item, error) for item in waiting])
+        self._resolve([(item, error) for item in waiting])
 
     def _recover(self) -> None:
         if self._hang is not None:
@@ -202,18 +205,18 @@ class Writer:
     def _work(self) -> None:
         while (items := self._take()) is not None:
             try:
-                told, unsynced = self._carry_out(items)
-            except Exception as error:  # a bug of ours: whoever waits is told, and the next ones are served
-                told, unsynced = [(item, None) for item in items], _explained(error)
-            self._settle([(item, unsynced or outcome) for item, outcome in told])
+                outcomes, unsynced = self._carry_out(items)
+            except Exception as error:  # a bug of ours: all who wait get the error, and the next ones are served
+                outcomes, unsynced = [(item, None) for item in items], _explained(error)
+            self._resolve([(item, unsynced or outcome) for item, outcome in outcomes])
             self._fold()
             self._rest()
         self._flush()
         self._store.close()
 
-    def _take(self) -> list[Group | Call] | None:
-        """Return all that has come, after waiting for something, or until it is time to write; None: it is over."""
-        items: list[Group | Call] = []
+    def _take(self) -> list[Item] | None:
+        """Return all groups and calls in the inbox; wait for one, or until it is time to write. None: closed."""
+        items: list[Item] = []
         try:
             item = self._inbox.get(timeout=self._patience())
         except queue.Empty:
@@ -229,28 +232,28 @@ class Writer:
         return items
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is due without being asked."""
+        """Return the seconds until the next write or sync is due; None for none."""
         due = [self._commit_at] if self._pending else []
         if self._sync_at is not None:
             due.append(self._sync_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _carry_out(self, items: Sequence[Group | Call]) -> tuple[list[tuple[Group | Call, Any]], EngramError | None]:
-        """Do what was asked, and return what came of each, and what goes for all of them."""
+    def _carry_out(self, items: Sequence[Item]) -> tuple[list[tuple[Item, Any]], EngramError | None]:
+        """Carry out groups and calls; return the outcome of each, and the error of the sync, which all of them get."""
         groups = [item for item in items if isinstance(item, Group) and not item.released]
-        calls = [item for item in items if isinstance(item, Call)]
-        told: list[tuple[Group | Call, Any]] = []
+        calls = [item for item in items if isinstance(item, StoreCall)]
+        outcomes: list[tuple[Item, Any]] = []
         if self._waits:
-            told += zip(groups, self._write(groups), strict=True)
+            outcomes += zip(groups, self._write(groups), strict=True)
         else:
             self._gather(groups)
             if calls or self._is_due(self._commit_at):
                 self._flush()
-        told += [(call, self._answer(call)) for call in calls]
-        return told, self._sync_if_due()
+        outcomes += [(call, self._answer(call)) for call in calls]
+        return outcomes, self._sync_if_due()
 
     def _write(self, groups: Sequence[Group]) -> list[list[EngramError | None]]:
-        """Write the entries of groups at once, and return what became of each."""
+        """Write the entries of groups at once, and return the outcomes of each group's entries."""
         entries = [entry for group in groups for entry in group.entries]
         errors = self._append(entries)
         outcomes = []
@@ -280,7 +283,7 @@ class Writer:
         self._pending += [entry for group in groups for entry in group.entries]
 
     def _flush(self) -> None:
-        """Write the entries that count as written; where that fails, they are kept for another time."""
+        """Write the entries that count as written; where that fails, keep them, to try again later."""
         failure = next((error for error in self._append(self._pending) if isinstance(error, StoreFailed)), None)
         if failure is None:
             self._pending = []
@@ -291,8 +294,8 @@ class Writer:
         self._failure = failure
         self._commit_at = time.monotonic() + self._commit_interval
 
-    def _answer(self, call: Call) -> Any:
-        """Carry out a call, unless nobody waits for it any more, or what it may build on could not be written."""
+    def _answer(self, call: StoreCall) -> Any:
+        """Carry out a call, unless it was released, or steps before it could not be written; return its outcome."""
         if call.released or self._failure is not None:
             return self._failure
         self._begin()
@@ -306,7 +309,7 @@ class Writer:
         return outcome
 
     def _fold(self) -> None:
-        """Have the store do a part of what it has put off; where that fails, it is tried after the next commit."""
+        """Have the store fold a part of what was written; where that fails, try again after the next commit."""
         if not self._is_written:
             return
         self._is_written = False
@@ -327,7 +330,7 @@ class Writer:
             self._sync_at = time.monotonic() + self._sync_interval
 
     def _sync_if_due(self) -> StoreFailed | None:
-        """Sync when it is time to; return the failure where every commit was to be synced and this one was not."""
+        """Sync when it is due; return the error where every commit is to be synced and this one was not."""
         if self._sync_at is None or not self._is_due(self._sync_at):
             return None
         self._sync_at = None
@@ -352,7 +355,7 @@ class Writer:
         return began
 
     def _rest(self) -> None:
-        """Note that the store does nothing."""
+        """Note that the store is idle."""
         self._busy_since = None
         self._end_hang()
 
@@ -362,36 +365,36 @@ class Writer:
 
     # From both
 
-    def _settle(self, told: Sequence[tuple[Group | Call, Any]]) -> None:
-        """Answer those who wait for groups and calls, unless they have been answered; wake the event loop once.
+    def _resolve(self, outcomes: Sequence[tuple[Item, Any]]) -> None:
+        """Answer those who wait for groups and calls, unless they were answered; wake the event loop once.
 
         The outcome of a call is its result or error; of a group, the error of each entry, or one for all of them.
         """
         answers = []
-        for item, outcome in told:
+        for item, outcome in outcomes:
             try:
                 self._waiting.remove(item)
             except KeyError:
                 continue
-            if isinstance(item, Call):
+            if isinstance(item, StoreCall):
                 answers.append((item.waiter, outcome))
             else:
                 report(item.done, [outcome] * len(item.entries) if isinstance(outcome, EngramError) else outcome)
         if answers:
-            self._post(_settle_all, answers)
+            self._post(_resolve_all, answers)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
 
 
-def _settle_all(answers: "Sequence[tuple[asyncio.Future[Any], Any]]") -> None:
+def _resolve_all(answers: "Sequence[tuple[asyncio.Future[Any], Any]]") -> None:
     for waiter, outcome in answers:
         settle(waiter, outcome)
 
 
 def _explained(error: Exception) -> EngramError:
-    """Return an error for the client: our own as it is, and for another one with an entry in the log."""
+    """Return an error for the client: our own as it is; any other is logged, and becomes StoreFailed."""
     if isinstance(error, EngramError):
         return error
     logger.error("the store failed", exc_info=error)
@@ -403,4 +406,4 @@ def _moved() -> SessionMoved:
 
 
 def _nobody(_: Sequence[EngramError | None]) -> None:
-    """Nobody waits for what becomes of entries that count as written."""
+    """Ignore the outcomes of entries that count as written: nobody waits for them."""
