@@ -1,6 +1,7 @@
-"""What the scripts do before they run Engram."""
+"""The scripts: the preparations of those that run Engram, and the table of rooms."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,3 +63,63 @@ def test_script_goes_on_where_kernels_cannot_be_built(checkout):
     (checkout / "kernels/src/model.h").write_text("#error")
     assert "zig's C compiler was not found" in install(checkout)
     assert "The kernels are not built: Engram goes on without them." in install(checkout)
+
+
+PYTHON = """
+class Shelf:
+    def put(self, book, *others, place=None):
+        def find():
+            return place
+        return find
+"""
+
+C = r"""
+#define EACH(n) for (int i = 0; i < (n); i++) {
+struct shelf { int books; };
+static const char *const names[] = {"{", "}"};
+/* int nothing(void) { */
+static int sum(const struct shelf *shelf, int (*count)(int, int),
+               int first) {
+  if (first) {
+    return '{';
+  }
+  return count(shelf->books, first);
+}
+int none(void) { return 0; }
+"""
+
+
+def rooms(*arguments):
+    """Return the rows of the table that scripts/rooms prints, each a list of its cells."""
+    command = [sys.executable, ROOT / "scripts/rooms", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [re.split(r"  +", line) for line in run.stdout.splitlines()[1:]]
+
+
+@pytest.fixture
+def library(tmp_path):
+    """Return a checkout of two rooms."""
+    for file, source in {"library/shelf.py": PYTHON, "library/src/shelf.c": C, "tests/test_shelf.py": PYTHON}.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(source)
+    return tmp_path
+
+
+def test_rooms_prints_the_largest_functions_of_python_and_c(library):
+    assert rooms(library) == [
+        ["library", "1", "6", "4 Shelf.put", "3 Shelf.put", "0"],
+        ["library/src", "1", "13", "7 sum", "3 sum", "0"],
+        ["total", "2", "19", "7 sum", "3 Shelf.put", "0"],
+    ]
+
+
+def test_rooms_prints_two_checkouts_side_by_side(library, tmp_path_factory):
+    before = shutil.copytree(library, tmp_path_factory.mktemp("before") / "checkout")
+    shutil.rmtree(before / "library/src")
+    lines = "\n".join(f"    x = {number}" for number in range(40))
+    (before / "library/shelf.py").write_text(f"def tidy():\n{lines}\n")
+    assert rooms(library, "--before", before) == [
+        ["library", "1", "41 -> 6", "41 tidy -> 4 Shelf.put", "0 tidy -> 3 Shelf.put", "1 -> 0"],
+        ["library/src", "- -> 1", "- -> 13", "- -> 7 sum", "- -> 3 sum", "- -> 0"],
+        ["total", "1 -> 2", "41 -> 19", "41 tidy -> 7 sum", "0 tidy -> 3 Shelf.put", "1 -> 0"],
+    ]
