@@ -1,4 +1,4 @@
-"""The models that a server offers, with which memory sizes, and what it says of them."""
+"""The models that a server offers, and what it says of them."""
 
 import bisect
 import hashlib
@@ -25,10 +25,10 @@ class InputFormat:
 
 @dataclass(frozen=True)
 class MemorySizes:
-    """What sessions of a model may ask for.
+    """The memory sizes that sessions of a model may ask for.
 
-    spec: of the model as it was trained, whose memory size is always granted; least: the fewest slots that the model
-    can do with; max_state_bytes: what the state of any other memory size may take.
+    spec: of the model as it was trained, whose memory size is always available; least: the smallest memory size that
+    the model works with; max_state_bytes: the largest state of any other memory size.
     """
 
     model: str
@@ -37,24 +37,26 @@ class MemorySizes:
     max_state_bytes: int
 
     def check(self, asked: int | None) -> None:
-        """Raise InvalidRequest unless a session can have so many slots; None stands for the model's own number."""
+        """Raise InvalidRequest unless this memory size is available; None stands for the model's own."""
         trained = self.spec.memory_size
         if asked in (None, trained):
             return
         if trained is None:
             raise _refusal(asked, f"{self.model} has no memory to resize", "no memory_size")
         if asked < self.least:
-            raise _refusal(asked, f"{self.model} keeps {self.least} links per slot", f"at least {self.least}")
+            raise _refusal(
+                asked, f"{self.model} keeps {self.least} links per memory location", f"at least {self.least}"
+            )
         size = self.spec.resized(asked).state_bytes
         if size > self.max_state_bytes:
             reason = f"the state would take {size} bytes, more than {self.max_state_bytes} (setting max_state_bytes)"
             raise _refusal(asked, reason, f"at most {self._largest(asked)}")
 
     def _largest(self, beyond: int) -> int:
-        """Return the largest number of slots, below one that is too large, whose state takes no more than it may."""
+        """Return the largest memory size below `beyond`, which is too large, whose state fits."""
 
-        def size(slots: int) -> int:
-            return self.spec.resized(slots).state_bytes
+        def size(memory_size: int) -> int:
+            return self.spec.resized(memory_size).state_bytes
 
         return bisect.bisect_right(range(beyond), self.max_state_bytes, lo=1, hi=beyond, key=size) - 1
 
@@ -169,7 +171,7 @@ def output_groups(manifest: Manifest) -> int:
 
 
 def least_memory(manifest: Manifest) -> int:
-    """Return the fewest slots that a model can do with. Raises ManifestError."""
+    """Return the smallest memory size that a model works with. Raises ManifestError."""
     if manifest.config.get("links") != "sparse":
         return 1
     least = manifest.config.get("links_per_slot")
@@ -212,7 +214,7 @@ def _known(names: Collection[str], known: Mapping[str, Any], complaint: str, pla
 
 def _refusal(asked: int | None, reason: str, expected: str) -> InvalidRequest:
     return InvalidRequest(
-        f"memory_size: {asked} slots cannot be had: {reason}; expected {expected}",
+        f"memory_size {asked} is not available: {reason}; expected {expected}",
         place="memory_size",
         expected=expected,
         got=str(asked),

@@ -1,4 +1,4 @@
-"""Notice that the process cannot open more files, of which each connection is one."""
+"""Watch for the limit of open files, of which each connection is one."""
 
 import asyncio
 import errno
@@ -9,13 +9,13 @@ logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1
 QUIET_SECONDS = 60
-"""How long, after files can be opened again, nothing more is logged of them."""
+"""Time without another line in the log after files can be opened again."""
 
 
 async def watch_files() -> None:
-    """Log a line when no more files can be opened, and one when they can be again, until cancelled.
+    """Log when no more files can be opened, and when they can be opened again, until cancelled.
 
-    The event loop says nothing of it: it closes the connections that it cannot take.
+    The event loop does not log it: it closes the connections that it cannot accept.
     """
     reported = False
     while True:
@@ -31,7 +31,7 @@ async def watch_files() -> None:
 
 
 def _shortage() -> str | None:
-    """Return why no more files can be opened, None where they can."""
+    """Return why no more files can be opened, or None."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Resolve what asyncio waits for, and call observers."""
+"""Resolve asyncio futures, and call observers."""
 
 import asyncio
 import logging
@@ -9,18 +9,18 @@ logger = logging.getLogger(__name__)
 
 
 def settle(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
-    """Give a waiter its result or its exception, unless it has one or was cancelled."""
+    """Set the result or the exception of a future, unless it is done or cancelled."""
     if waiter.done():
         return
     if isinstance(outcome, Exception):
         waiter.set_exception(outcome)
-        waiter.exception()  # seen, even if nobody waits any more
+        waiter.exception()  # retrieved, so that asyncio does not log it if nobody waits
     else:
         waiter.set_result(outcome)
 
 
 def report(observe: Callable[..., None], *arguments: Any) -> None:
-    """Call a method of an observer; an error of its own is logged and stops nothing."""
+    """Call a method of an observer, and log its error, if any."""
     try:
         observe(*arguments)
     except Exception:

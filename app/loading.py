@@ -1,4 +1,4 @@
-"""Make served models of checkpoints, and open the store: the only file that names concrete back ends and stores."""
+"""Load checkpoints as served models, and open the store: the only file that names back ends and stores."""
 
 import ctypes
 import logging
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 PROBE_SLOTS = 1
-"""Slots of the arena beyond those of sessions and sequences: for /readyz."""
+"""Slots of an arena that are kept for /readyz, beyond those of sessions and sequences."""
 
 
 def open_store(settings: Settings) -> Store:
@@ -37,12 +37,15 @@ def open_store(settings: Settings) -> Store:
 
 
 def open_data(directory: Path) -> Upkeep:
-    """Return the store in a data directory as a server left it. Raises StoreFailed where there is none."""
+    """Return the store in a data directory as a server left it. Raises StoreFailed if there is none."""
     return SqliteStore(directory, opens=False)
 
 
 def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> ModelCatalogue:
-    """Load every checkpoint; those that cannot be are told in the log, and the others are served."""
+    """Load every checkpoint; log those that cannot be loaded, and serve the others.
+
+    Raises SettingsError if none can be served, or a setting names a model that is not there.
+    """
     if not settings.checkpoints.is_dir():
         raise SettingsError(f"checkpoints: no directory {settings.checkpoints}")
     device = _device(settings)
@@ -78,9 +81,11 @@ def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Model
 
 
 def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal) -> ServedModel:
-    """Raises ManifestError where the checkpoint cannot be served, SettingsError where a setting does not fit it."""
+    """Load one checkpoint. Raises ManifestError if it cannot be served, SettingsError if a setting does not fit it."""
     if directory.is_symlink() and not directory.exists():
-        raise ManifestError(f"{directory}: a symbolic link to {directory.readlink()}, where there is nothing: mend it")
+        raise ManifestError(
+            f"{directory}: a symbolic link to {directory.readlink()}, which does not exist: remove the link, or mend it"
+        )
     name, manifest = directory.name, read_manifest(directory)
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     trained = _load_backend(directory, manifest, settings, device)
@@ -113,7 +118,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
 
 
 def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> Backend:
-    """Return the back end with the memory size that the settings give its model, if they do."""
+    """Return the back end with the memory size of the settings, if they name one. Raises SettingsError."""
     try:
         memory.check(memory_size)
     except InvalidRequest as error:
@@ -143,7 +148,7 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
 
 
 def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["fused", "onnx", "torch"]:
-    """Return the fastest back end that can compute a checkpoint's steps, with a line in the log if it is not fused."""
+    """Return the fastest back end for a checkpoint's steps, and log why if it is not the fused one."""
     if device != "cpu":
         return "torch"
     if not (directory / ONNX_FILE).exists():
@@ -163,7 +168,7 @@ def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["
 
 
 def _device(settings: Settings) -> str:
-    """Return where the steps are computed: cpu or cuda."""
+    """Return the device of the steps: cpu or cuda. Raises SettingsError."""
     on_cpu = settings.backend in ("fused", "onnx")
     if settings.device == "cpu" or (settings.device == "auto" and on_cpu):
         return "cpu"
@@ -188,7 +193,7 @@ def _cuda_available() -> bool:
 
 
 def _has_cuda_driver() -> bool:
-    """Return whether there can be a CUDA device at all: importing torch to learn that there is none takes long."""
+    """Return whether the CUDA driver is installed, a quick check before the slow import of torch."""
     try:
         ctypes.CDLL(CUDA_DRIVER)
     except OSError:

@@ -1,4 +1,4 @@
-"""Put the application together: models, store, sessions and routes; start and stop them."""
+"""The application: models, store, sessions and routes put together, started and stopped."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,13 @@ from app.settings import Settings
 from app.stores.writer import Writer
 
 LAST_COMMIT_SECONDS = 0.5
-"""How long the store has at least to write what is left when the server stops."""
+"""The least time that the store has for its last commits when the server stops."""
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application: models loaded, nothing running yet.
+    """Return the application, its models loaded and nothing running yet.
 
-    Raises SettingsError where nothing can be served with these settings, StoreFailed where the data directory cannot
-    be used.
+    Raises SettingsError if nothing can be served with these settings, StoreFailed if the data directory cannot be used.
     """
     metrics = Metrics()
     store = open_store(settings)
@@ -89,16 +88,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def close(state: State) -> None:
-    """Stop once, whoever asks; a second call waits for the first."""
+    """Stop the server once; a second call waits for the first."""
     if state.closing is None:
         state.closing = asyncio.ensure_future(_stop(state))
     await asyncio.shield(state.closing)
 
 
 async def _stop(state: State) -> None:
-    """Finish what was accepted, keep the sessions, stop: for as long as the settings allow.
+    """Finish the accepted requests, keep the sessions and stop, within `shutdown_timeout`.
 
-    Sessions first, for which the engines are still needed; then the engines, whose last steps are still written.
+    Sessions come first, because they still need the engines; then the engines, whose last steps the store still writes.
     """
     end = time.monotonic() + state.settings.shutdown_timeout
     await state.sessions.close(state.settings.shutdown_timeout)

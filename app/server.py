@@ -19,21 +19,23 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Where a server that listens on every address is looked at from here
+# The local address of a server that listens on every address
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 COLLECTED_AFTER = 50_000
-"""New objects after which Python looks for garbage in cycles: far fewer are made in a tick than live in a server."""
+"""New objects after which Python collects garbage: a tick makes far fewer than a server holds."""
 
 ANSWER_SECONDS = 2
-"""How long, after the engines have given up, their last answers have to leave."""
+"""Time for the last answers to be sent after the engines have given up."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a stop signal, and return the exit status."""
+    """Serve until a stop signal comes, and return the exit status."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not _is_local(settings.host):
-        logger.warning("listening on %s: anyone who reaches it can use it, for there are no keys", settings.host)
+        logger.warning(
+            "listening on %s: everyone who reaches this address can use the server, which has no keys", settings.host
+        )
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings)
     config = uvicorn.Config(
@@ -52,13 +54,13 @@ def serve(settings: Settings) -> int:
     server = _Server(config, profiler)
     try:
         server.run()
-    except SystemExit:  # uvicorn's way to say that it could not start; its log says why
+    except SystemExit:  # uvicorn could not start, and has logged why
         return 1
     return 0
 
 
 class _Server(uvicorn.Server):
-    """Says where it is and what to try once it listens, and lets the engines finish while connections are drained."""
+    """Logs its address once it listens, and lets the engines finish while its connections are drained."""
 
     def __init__(self, config: uvicorn.Config, profiler: Profiler | None) -> None:
         super().__init__(config)
@@ -91,7 +93,7 @@ class _Server(uvicorn.Server):
 
 
 def _spare_the_collector() -> None:
-    """Let Python look for garbage seldom, and not among what lives as long as the server."""
+    """Freeze long-lived objects, and raise the collector's thresholds."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECTED_AFTER, 20, 20)

@@ -17,7 +17,7 @@ def answer(document: Any, status: int = 200) -> Response:
 
 
 def answer_numbers(document: Any) -> Response:
-    """Return a document of arrays as JSON, written in pieces while it is sent where there are many numbers."""
+    """Return a document of arrays as JSON, encoded in pieces while it is sent if it is large."""
     if array_bytes(document) <= PIECE_BYTES:
         return answer(document)
     return StreamingResponse(in_turns(json_pieces(document)), media_type="application/json")
@@ -30,7 +30,7 @@ def answer_file(data: bytes) -> Response:
 
 
 def answer_opened(session: SessionInfo, sessions: SessionService, place: str) -> Response:
-    """Return the answer for a session that was opened; place: of all sessions, relative to the URL of the request."""
+    """Return the response with an opened session; place: of all sessions, relative to the URL of the request."""
     response = answer(session_document(session, sessions), 201)
     response.headers["Location"] = f"{place}{session.id}"
     return response

@@ -1,8 +1,8 @@
-"""Requests that are answered at once: without a task, FastAPI and ASGI, by calls from within the reading of the socket.
+"""Requests that are answered at once: without a task, FastAPI and ASGI, by calls from the reading of the socket.
 
-A step of a session that is in memory is one, and one sequence to infer, if request and answer are small. Whatever needs
-to wait for something else than the steps, or is refused before them, is left to the endpoint of the route, to be read
-again.
+These are steps of a session in memory, and one sequence to infer, if request and answer are small. A request that has
+to wait for something other than its steps, or is refused before them, is left to the endpoint of its route, which reads
+it again.
 """
 
 import functools
@@ -36,18 +36,18 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 STEPS_TARGET = re.compile(STEPS_PATH.replace("{session}", "([A-Za-z0-9_-]+)").encode())
-"""The target of a request to step a session, as clients usually write it."""
+"""The usual target of a request to step a session."""
 
 INFER_TARGET = INFER_PATH.encode()
 
 BATCH = b"[[["
-"""Begins the inputs of a batch of sequences, which is left to the endpoint without being read here first."""
+"""The beginning of a batch of sequences, which is left to the endpoint unread."""
 
 JSON_FIELDS = b"content-length: %d\r\ncontent-type: application/json\r\n"
 
 
 class AnswerAtOnce:
-    """What the HTTP protocol of a server asks for the answers to hot requests."""
+    """Answers hot requests for the HTTP protocol of a server."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class AnswerAtOnce:
         return functools.partial(self._step, found[1].decode(), self._clock()) if found else None
 
     def _step(self, session_id: str, began: float, body: bytes, respond: Respond) -> bool:
-        """Step a session, and respond when it is done; False: nothing was done."""
+        """Step a session, and respond when it is done. Return False if nothing was done."""
         session = self._sessions.turns.known(session_id)
         if session is None:
             return False
@@ -90,7 +90,7 @@ class AnswerAtOnce:
         return True
 
     def _infer(self, began: float, body: bytes, respond: Respond) -> bool | Gone:
-        """Run a sequence, respond when it is done, and drop it where the client goes; False: nothing was done."""
+        """Run a sequence, and respond when it is done. Return False if nothing was done, or what drops the sequence."""
         if BATCH in body:
             return False
         try:
@@ -114,7 +114,7 @@ class AnswerAtOnce:
         return True
 
     def _drop(self, drop: Callable[[], None], asked: "_Asked") -> None:
-        """Leave a sequence whose client is gone."""
+        """Drop a sequence whose client is gone."""
         drop()
         self._count(CLIENT_GONE, asked)
 
@@ -137,13 +137,13 @@ class AnswerAtOnce:
         asked.respond(200, JSON_FIELDS % len(body), body)
 
     def _fail(self, asked: "_Asked") -> None:
-        """Respond where an error came that nobody expected, and log it."""
+        """Log an unexpected error, and respond with it."""
         logger.exception("POST %s failed", asked.route)
         self._refuse(unexpected_error(), asked)
 
     def _refuse(self, error: EngramError, asked: "_Asked") -> None:
         response = problem_response(error)
-        error.__traceback__ = None  # that of a session's end is raised again and again, and would grow
+        error.__traceback__ = None  # an error that is kept and raised again would grow by it
         self._count(error.status, asked)
         asked.respond(error.status, lines_of(response.raw_headers), bytes(response.body))
 

@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 
 class Stage(enum.Enum):
-    """Where a channel is."""
+    """The state of a channel."""
 
     OPENING = "accepted, and not greeted yet"
     WAITING = "the next frame may come"
     WORKING = "a frame is carried out"
     ANSWERING = "the answer is sent, as fast as the client reads"
-    CLOSED = "no more frames are taken"
+    CLOSED = "no more frames are accepted"
 
 
 class Channel(abc.ABC):
@@ -49,9 +49,9 @@ class Channel(abc.ABC):
         self._metrics = metrics
         self._decoders = decoders
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[None] | None = None  # of what cannot be done at once
+        self._task: asyncio.Task[None] | None = None  # of work that takes several turns of the loop
 
-    # For those who derive from it
+    # For subclasses to define
 
     @abc.abstractmethod
     async def serve(self) -> None:
@@ -59,23 +59,23 @@ class Channel(abc.ABC):
 
     @abc.abstractmethod
     def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
-        """Return call(function, payload, ...), of a function that decodes a frame as `Decoders.call` takes it."""
+        """Return call(function, payload, ...), with a function that decodes a frame as for `Decoders.call`."""
 
     @abc.abstractmethod
     def carry_out(self, frame: Any) -> None:
-        """Carry out a frame that was decoded, and `answer` it. Raises the error that ends the channel."""
+        """Carry out a decoded frame, and `answer` it. Raises the error that ends the channel."""
 
     def end_of_turn(self) -> None:  # noqa: B027 - by default there is nothing to do
-        """Called when an answer was sent, before the next frame is taken. Raises the error that ends the channel."""
+        """Check the channel between an answer and the next frame. Raises the error that ends the channel."""
 
-    # What they use
+    # For subclasses to use
 
     def send(self, document: dict[str, Any]) -> bool:
-        """Send a document; return whether more may be sent at once."""
+        """Send a document, and return whether more may be sent at once."""
         return self._connection.send(self.codec.encode(document), not self.codec.binary)
 
     async def listen(self) -> None:
-        """Take frames until the client has gone. Raises the error that ends the channel."""
+        """Take frames until the client is gone. Raises the error that ends the channel."""
         self.state = Stage.WAITING
         self._connection.listen(self._take, self._leave, self._go_on)
         try:
@@ -97,14 +97,14 @@ class Channel(abc.ABC):
             self._go_on()
 
     def attempt(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function with the outcome of a frame; its error ends the channel."""
+        """Call a function with the outcome of a frame. Its error ends the channel."""
         try:
             function(*arguments)
         except Exception as error:
             self.fail(error)
 
     def do(self, work: Any) -> None:
-        """Do what cannot be done at once; its error ends the channel."""
+        """Run a coroutine in a task. Its error ends the channel."""
         self._task = asyncio.ensure_future(self._done(work))
 
     def fail(self, error: Exception) -> None:
@@ -116,7 +116,7 @@ class Channel(abc.ABC):
     # Its life
 
     async def run(self) -> None:
-        """Serve; an error is told in a frame, then the socket closes with its code."""
+        """Serve; send an error in a frame, then close the socket with its code."""
         offered = self._socket.scope["subprotocols"]
         await self._socket.accept(self.codec.protocol if self.codec.protocol in offered else None)
         with self._metrics.streams.track_inprogress():
@@ -131,7 +131,7 @@ class Channel(abc.ABC):
                 self.state = Stage.CLOSED
 
     def _take(self, payload: bytes, is_text: bool) -> None:
-        """Carry out a frame; no other comes before it is answered."""
+        """Carry out a frame. No other comes before it is answered."""
         if self.state is not Stage.WAITING:
             return
         self.state = Stage.WORKING
@@ -156,7 +156,7 @@ class Channel(abc.ABC):
         self.carry_out(await self.read(payload, self._decoders.call))
 
     async def _send_large(self, document: dict[str, Any]) -> None:
-        """Send a document that is encoded in pieces; other tasks run between them."""
+        """Send a document that is encoded in pieces, between which other tasks run."""
         pieces = [piece async for piece in in_turns(json_pieces(document))]
         if self._connection.send(b"".join(pieces), True):
             self._go_on()
@@ -168,7 +168,7 @@ class Channel(abc.ABC):
             self.fail(error)
 
     def _go_on(self) -> None:
-        """Let the next frame come, after the last was answered and the client has read enough of the answers."""
+        """Accept the next frame, once the last was answered and the client has read enough of the answers."""
         if self.state is not Stage.ANSWERING:
             return
         self.state = Stage.WAITING
@@ -180,7 +180,7 @@ class Channel(abc.ABC):
             self._connection.resume()
 
     def _leave(self, *_: object) -> None:
-        """End the channel, for the client has gone."""
+        """End the channel, because the client is gone."""
         self.state = Stage.CLOSED
         if not self._over.done():
             self._over.set_result(None)

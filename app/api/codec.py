@@ -1,8 +1,8 @@
 """Documents on the wire: JSON, or msgpack with raw arrays.
 
 In msgpack an array is {"shape": [T, I], "data": bytes}, the bytes float32, little-endian, row by row. With "dtype":
-"float16" or "int16" they are of that dtype; int16 may have a "scale", by which the numbers are multiplied. What comes
-as nested lists is taken too.
+"float16" or "int16" they are of that dtype; int16 may have a "scale", by which the numbers are multiplied. Nested
+lists are also accepted.
 """
 
 import asyncio
@@ -30,22 +30,22 @@ ARRAY_KEYS = {"shape", "data"}
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 MAX_AXES = 8
-"""Axes of an array in msgpack, at most: inputs have two."""
+"""The most axes of an array in msgpack; inputs have two."""
 
 PIECE_BYTES = 2**17
-"""Numbers that are written as JSON at once, in bytes: one or two milliseconds of work."""
+"""Bytes of numbers that are encoded as JSON at once: one or two milliseconds of work."""
 
 
 REST_SECONDS = 0.001
-"""Between two pieces of work of the event loop. If it never rests, it takes the interpreter's lock again and again
-before another thread that waits for it, such as an engine's, can wake."""
+"""Pause of the event loop between two pieces of work. Without it, the loop takes the interpreter's lock again before a
+thread that waits for the lock, such as an engine's, can wake."""
 
 
 def decode_json(data: bytes | str) -> dict[str, Any]:
     """Return the JSON object in `data`. Raises MalformedBody.
 
-    NaN and Infinity are no JSON, but many clients write them, and integers may be too large for any type: they are
-    decoded as floats, and refused where they stand.
+    NaN and Infinity are not JSON, but many clients write them, and integers may be too large for any type: both are
+    decoded as floats, so that the refusal names their place.
     """
     try:
         value = orjson.loads(data)
@@ -64,7 +64,7 @@ def encode_json(document: Any) -> bytes:
 
 
 def json_pieces(document: Any) -> Iterator[bytes]:
-    """Yield the bytes of encode_json in pieces, each of some PIECE_BYTES of numbers."""
+    """Yield the bytes of encode_json in pieces of about PIECE_BYTES."""
     piece = bytearray()
     for part in _json_parts(document):
         piece += part
@@ -81,7 +81,7 @@ def slices(data: bytes) -> Iterator[bytes]:
 
 
 async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield pieces; other tasks and threads run between them."""
+    """Yield pieces, between which other tasks and threads run."""
     for number, piece in enumerate(pieces):
         if number:
             await asyncio.sleep(REST_SECONDS)
@@ -115,11 +115,11 @@ def encode_msgpack(document: Any) -> bytes:
 
 
 def check_dtype(dtype: str, protocol: str) -> None:
-    """Raise InvalidRequest where an answer cannot have its arrays in this dtype."""
+    """Raise InvalidRequest if the answer of a protocol cannot have arrays of this dtype."""
     if dtype != "float32" and protocol != MSGPACK_PROTOCOL:
         raise InvalidRequest(
-            f"dtype: {dtype} arrays are in msgpack only, and the answer to this is JSON: ask in msgpack, or leave "
-            "dtype away",
+            f"dtype: {dtype} arrays are in msgpack only, but the answer to this request is JSON: ask in msgpack, or "
+            "leave out dtype",
             place="dtype",
             expected="float32",
             got=dtype,
@@ -127,7 +127,7 @@ def check_dtype(dtype: str, protocol: str) -> None:
 
 
 def in_dtype(value: Any, dtype: str) -> Any:
-    """Return a document with its arrays, float32, in the dtype that was asked for: float32 or float16.
+    """Return a document with its arrays, float32, in the requested dtype: float32 or float16.
 
     An array with a number beyond float16, 65504, stays float32.
     """
@@ -142,7 +142,7 @@ def in_dtype(value: Any, dtype: str) -> Any:
 
 @dataclass(frozen=True)
 class Codec:
-    """How the frames of a WebSocket are written; `protocol` is the subprotocol that chooses it."""
+    """The encoding of the frames of a WebSocket; `protocol` is the subprotocol that chooses it."""
 
     protocol: str
     binary: bool
@@ -165,7 +165,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _json_parts(value: Any) -> Iterator[bytes]:
-    """Yield a value as JSON; no part has more than PIECE_BYTES of numbers."""
+    """Yield a value as JSON, in parts of at most PIECE_BYTES of numbers."""
     if array_bytes(value) <= PIECE_BYTES:
         yield encode_json(value)
     elif isinstance(value, dict):
@@ -191,7 +191,7 @@ def _separated(brackets: bytes, items: Iterable[Iterable[bytes]]) -> Iterator[by
 
 
 def _plain(value: Any) -> Any:
-    """Arrays that orjson does not take as they are: those whose rows do not lie one after the other."""
+    """Return an array that is not contiguous as one that is, because orjson refuses it otherwise."""
     if isinstance(value, np.ndarray):
         return np.ascontiguousarray(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -206,7 +206,9 @@ def _raw(value: Any) -> Any:
 
 
 def _refuse_extension(code: int, _: bytes) -> Any:
-    raise MalformedBody(f"msgpack extension type {code} is not taken", expected="a msgpack map without extension types")
+    raise MalformedBody(
+        f"msgpack extension type {code} is not supported", expected="a msgpack map without extension types"
+    )
 
 
 def _array(value: dict[Any, Any]) -> Any:

@@ -1,14 +1,14 @@
-"""Large requests are decoded in processes of their own, so that nobody else waits for them.
+"""Processes that decode large requests, so that no other request waits for them.
 
-A call into a parser, or one that frees what it has made, holds the interpreter's lock until it is done: long, for
-millions of small lists. A thread would not help, for the event loop needs the same lock.
+A parser, and the freeing of what it has made, holds the interpreter's lock until it is done, which takes long for
+millions of small lists. A thread would not help, because the event loop needs the same lock.
 
     event loop            a thread               a process
     ----------            --------               ---------
     call() ----- data --> _ask() ---- pipe ----> function(data, ...)
        ^---- outcome -----'  ^------- pipe ----- what it returned or raised: arrays, and few small values
 
-The processes are started when they are first needed, and end when the pipe does, also where the server was killed.
+The processes start when they are first needed, and end with their pipe, also if the server is killed.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 LARGE = 2**16
-"""Bytes from which a request is decoded in another process: smaller ones hold the event loop for a few milliseconds."""
+"""Bytes from which a request is decoded in another process; a smaller one holds the event loop for milliseconds."""
 
 PROCESSES = 2
-"""Each takes memory, some tens of MB; a single one would let a large request wait for each other one."""
+"""Each takes tens of MB of memory; with a single one, large requests would wait for each other."""
 
 LONGEST_SECONDS = 60.0
-"""How long a process may take for a request: one that takes longer is ended."""
+"""The longest time for one request; a process that takes longer is killed."""
 
 
 def is_large(data: bytes) -> bool:
@@ -56,10 +56,10 @@ class Decoders:
         self._closed = False
 
     async def call(self, function: Callable[..., T], data: bytes, *arguments: Any) -> T:
-        """Return function(data, *arguments), called here where the data are small.
+        """Return function(data, *arguments), called in this process if the data are small.
 
-        function: one of a module; what it takes and returns is pickled. Raises what it raises, OutOfMemory where its
-        process ended at its work, ShuttingDown.
+        function: of a module; its arguments and its result are pickled. Raises the errors of the function, OutOfMemory
+        if its process has ended meanwhile, ShuttingDown.
         """
         if not is_large(data):
             return function(data, *arguments)
@@ -77,7 +77,7 @@ class Decoders:
         return outcome
 
     def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """Kill the processes, even at work."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in list(self._all):
@@ -93,7 +93,7 @@ class Decoders:
             self._forget(process)
             if self._closed:
                 return stopping()
-            logger.error("a process that decodes requests has ended, or was ended for taking too long: %r", error)
+            logger.error("a process that decodes requests has ended, or was killed because it took too long: %r", error)
             return _out_of_memory()
         finally:
             too_long.cancel()
@@ -118,7 +118,7 @@ class Decoders:
 
 
 class _Process:
-    """A process that carries out calls, from this end of its pipe."""
+    """A process that carries out calls, seen from this end of its pipe."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -128,7 +128,7 @@ class _Process:
         theirs.close()
 
     def ask(self, function: Callable[..., Any], data: bytes, arguments: tuple[Any, ...]) -> Any:
-        """Return what the call returns or the exception that it raises. Raises EOFError, OSError where it has ended."""
+        """Return the result of a call, or its exception. Raises EOFError or OSError if the process has ended."""
         self._pipe.send((function, arguments))
         self._pipe.send_bytes(data)
         return self._pipe.recv()
@@ -138,15 +138,15 @@ class _Process:
         return self._process.is_alive()
 
     def kill(self) -> None:
-        """End the process at once; whoever waits for it gets an EOFError."""
+        """Kill the process; a pending `ask` then raises EOFError."""
         self._process.kill()
         self._process.join()
 
 
 def _carry_out_calls(pipe: "Connection[Any, Any]") -> None:
-    """Carry out what comes through the pipe until its other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which then closes the pipe
-    gc.disable()  # requests have no cycles, and looking for them among millions of lists takes long
+    """Carry out the calls that come through the pipe, until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the pipe
+    gc.disable()  # requests have no cycles, and the search for them among millions of lists takes long
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments = pipe.recv()
@@ -161,9 +161,9 @@ def _outcome(function: Callable[..., Any], data: bytes, arguments: tuple[Any, ..
     except MemoryError:
         return _out_of_memory()
     except Exception as error:
-        error.add_note(traceback.format_exc())  # for the server's log: a traceback itself cannot be sent
+        error.add_note(traceback.format_exc())  # for the server's log: a traceback cannot be pickled
         return error.with_traceback(None)
 
 
 def _out_of_memory() -> OutOfMemory:
-    return OutOfMemory("not enough memory is left to decode the request: send fewer steps at a time, or try later")
+    return OutOfMemory("not enough memory to decode the request: send fewer steps at a time, or try later")

@@ -23,10 +23,10 @@ from app.settings import Settings
 T = TypeVar("T")
 
 LENGTH_DIGITS = 20
-"""Digits of a Content-Length that count; more are zeros before them, of which `int` takes only some thousands."""
+"""Digits of a Content-Length that count: `int` refuses thousands of leading zeros."""
 
 WATCHED_AFTER = 0.01
-"""Seconds that a request takes before anyone looks whether its client is still there."""
+"""Seconds after which the client of a request is watched."""
 
 
 async def _settings(connection: HTTPConnection) -> Settings:
@@ -67,7 +67,7 @@ IdempotencyKey = Annotated[
 
 
 class Services(NamedTuple):
-    """What a hot route asks for, which has no dependencies."""
+    """The services for a hot route, which has no dependencies."""
 
     models: ModelCatalogue
     sessions: SessionService
@@ -76,15 +76,15 @@ class Services(NamedTuple):
 
 
 def services(request: Request) -> Services:
-    """Return the services of the server that a request came to."""
+    """Return the services of the server that received a request."""
     state = request.scope["app"].state
     return Services(state.models, state.sessions, state.settings, state.decoders)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body and decompress it, never more of it than the limit.
+    """Return the decompressed body, of which never more than the limit is read.
 
-    Raises BodyTooLarge, UnsupportedEncoding, or MalformedBody where it is not what its Content-Encoding says.
+    Raises BodyTooLarge, UnsupportedEncoding, and MalformedBody if it is not of its Content-Encoding.
     """
     headers = dict(request.scope["headers"])
     announced = headers.get(b"content-length", b"")
@@ -99,7 +99,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def _arriving(receive: Receive) -> AsyncIterator[bytes]:
-    """Yield a body as it comes. Raises ClientDisconnect."""
+    """Yield a body as it arrives. Raises ClientDisconnect."""
     more = True
     while more:
         message = await receive()
@@ -110,7 +110,7 @@ async def _arriving(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def _at_most(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """Pass on chunks of at most so many bytes in all. Raises BodyTooLarge."""
+    """Yield chunks of at most `limit` bytes in total. Raises BodyTooLarge."""
     size = 0
     async for chunk in chunks:
         size += len(chunk)
@@ -130,14 +130,14 @@ Body = Annotated[bytes, Depends(_body)]
 def too_large(size: int, limit: int) -> BodyTooLarge:
     """Return the error for a body or a frame over the limit."""
     return BodyTooLarge(
-        f"{size} bytes came, but at most {limit} are taken (setting max_body_bytes): send fewer steps at a time",
+        f"{size} bytes came, but at most {limit} are accepted (setting max_body_bytes): send fewer steps at a time",
         expected=f"at most {limit} bytes",
         got=f"{size} bytes",
     )
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
-    """Return what `work` gives, but cancel it when the client goes away meanwhile. Raises ClientDisconnect."""
+    """Return the result of `work`, which is cancelled if the client goes away. Raises ClientDisconnect."""
     watch = _Watch(request)
     try:
         return await work
@@ -150,10 +150,10 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
 
 
 class _Watch:
-    """Cancels the task that makes it when the client goes away, until its end.
+    """Cancels the task that creates it if the client goes away before `end`.
 
-    It begins after WATCHED_AFTER seconds, because most requests are answered sooner and need no watch. A client that
-    went away before is noticed then.
+    It begins after WATCHED_AFTER seconds, because most requests are answered sooner. It then also notices a client that
+    went away before.
     """
 
     def __init__(self, request: Request) -> None:
@@ -175,7 +175,7 @@ class _Watch:
         self._work.cancel()
 
     def end(self) -> None:
-        """Watch no more, and undo the cancellation."""
+        """Stop watching, and undo the cancellation."""
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""Bodies that come compressed (RFC 9110, 8.4): decompressed as they arrive, in pieces between which other tasks run."""
+"""Decompress bodies as they arrive (RFC 9110, 8.4), in pieces between which other tasks run."""
 
 import asyncio
 import zlib
@@ -10,24 +10,24 @@ from app.api.inputs import brief
 from app.errors import MalformedBody, UnsupportedEncoding
 
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""How zlib is told of the codings that are taken; deflate is the format of RFC 1950, as RFC 9110 has it."""
+"""The codings that are accepted, with the window bits of zlib; deflate is the format of RFC 1950, as in RFC 9110."""
 
 PIECE_BYTES = 2**18
-"""Decompressed at once, at most."""
+"""The most bytes that are decompressed at once."""
 
 MAX_MEMBERS = 4096
-"""Members of one gzip body, each of which costs time however little it holds."""
+"""The most members of a gzip body: even an empty one takes time."""
 
 
 def content_encoding(request: Request) -> str | None:
-    """Return the coding of a body, None where it came as it is. Raises UnsupportedEncoding."""
+    """Return the coding of a body, or None. Raises UnsupportedEncoding."""
     named = ",".join(request.headers.getlist("content-encoding"))
     codings = [word for word in named.lower().replace(" ", "").split(",") if word not in ("", "identity")]
     if not codings:
         return None
     if len(codings) > 1 or codings[0] not in WINDOW_BITS:
         raise UnsupportedEncoding(
-            f"Content-Encoding: a body may come as gzip or deflate, or as it is, but not as {brief(named)}",
+            f"Content-Encoding: a body may be gzip, deflate or not compressed, got {brief(named)}",
             place="Content-Encoding",
             expected="gzip, deflate or none",
             got=brief(named),
@@ -36,7 +36,7 @@ def content_encoding(request: Request) -> str | None:
 
 
 async def decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
-    """Yield what chunks of this coding hold, at most PIECE_BYTES at a time. Raises MalformedBody."""
+    """Yield the decompressed bytes of chunks, at most PIECE_BYTES at a time. Raises MalformedBody."""
     member, members = None, 0
     async for chunk in chunks:
         rest = chunk
@@ -54,7 +54,7 @@ async def decompress(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator
 
 
 def _pieces(member: "zlib._Decompress", data: bytes, coding: str) -> Iterator[bytes]:
-    """Yield what the member makes of the data, up to its end."""
+    """Yield the decompressed bytes of a member, up to its end. Raises MalformedBody."""
     while data and not member.eof:
         try:
             piece = member.decompress(data, PIECE_BYTES)

@@ -3,8 +3,8 @@
     uvicorn -> MeasureRequests -> HotPaths --- a hot route ---> its endpoint
                                          '--- any other ---> AnswerHead -> FastAPI's router -> dependencies -> endpoint
 
-A hot route is listed in the router like any other, for /openapi.json and for what else asks for the routes of a path.
-Its endpoint gets the request and the parameters of its path, as text, and asks for everything else by itself.
+A hot route is also in the router, for /openapi.json and for the methods of a path. Its endpoint gets the request and
+the parameters of its path, as text, and finds everything else by itself.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -23,7 +23,7 @@ Endpoint = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class HotRoute(APIRoute):
-    """A route that FastAPI documents and matches, but whose endpoint it does not prepare anything for."""
+    """A route that FastAPI documents and matches, but prepares nothing for."""
 
     def get_route_handler(self) -> Endpoint:
         async def handle(request: Request) -> Response:
@@ -34,7 +34,7 @@ class HotRoute(APIRoute):
 
 
 def hot(router: APIRouter, path: str, **documented: Any) -> Callable[[Endpoint], Endpoint]:
-    """Register an endpoint for POST requests of a path as a hot route; documented: as FastAPI takes it."""
+    """Register an endpoint as the hot route for POST requests of a path; documented: options of FastAPI."""
 
     def register(endpoint: Endpoint) -> Endpoint:
         router.add_api_route(path, endpoint, methods=["POST"], route_class_override=HotRoute, **documented)
@@ -63,10 +63,10 @@ class HotPaths:
 
 
 async def _respond(endpoint: Endpoint, request: Request, parameters: dict[str, str]) -> Response:
-    """Return an endpoint's response, or that of its error."""
+    """Return an endpoint's response, or the one of its error."""
     try:
         return await endpoint(request, **parameters)
     except (EngramError, ClientDisconnect) as error:
         response = error_response(error)
-        error.__traceback__ = None  # that of a session's end is raised again and again, and would grow
+        error.__traceback__ = None  # an error that is kept and raised again would grow by it
         return response

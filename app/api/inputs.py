@@ -1,4 +1,4 @@
-"""From what a client sent to arrays: every refusal names the place, what was expected and what came."""
+"""Parse the inputs of requests to arrays. Every refusal names the place, the expected and the actual value."""
 
 import functools
 import itertools
@@ -23,8 +23,8 @@ BRIEF_LENGTH = 60
 def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_sequences: int) -> tuple[list[Array], bool]:
     """Return the sequences of an /infer request, each float32 [T, width], and whether they came as a batch.
 
-    value: [T][width], or [B][T][width] where each sequence has a length of its own; one sequence of tokens may also
-    come as [T]. Raises InvalidInput.
+    value: [T][width], or [B][T][width], each sequence of its own length; one sequence of tokens may also be [T]. Raises
+    InvalidInput.
     """
     packed = _pack(value, expected, max_steps)
     if packed is not None:
@@ -33,7 +33,7 @@ def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_seque
         return [_parse_any(value, expected, max_steps, "inputs")], False
     if len(value) > max_sequences:
         raise InvalidInput(
-            f"inputs: at most {max_sequences} sequences are taken at a time, but {len(value)} came",
+            f"inputs: at most {max_sequences} sequences are accepted at a time, but {len(value)} came",
             place="inputs",
             expected=f"at most {max_sequences} sequences",
             got=f"{len(value)} sequences",
@@ -44,15 +44,15 @@ def parse_sequences(value: Any, expected: InputFormat, max_steps: int, max_seque
 def parse_sequence(value: Any, expected: InputFormat, max_steps: int, place: str = "inputs") -> Array:
     """Return one sequence as float32 [T, width].
 
-    value: a list of T steps, each a list of `width` numbers, or of one token, which may then stand without its list;
-    true and false pass for 1 and 0. Raises InvalidInput for the first fault.
+    value: a list of T steps, each a list of `width` numbers, or of one token, which may also stand without its list;
+    true and false count as 1 and 0. Raises InvalidInput for the first fault.
     """
     packed = _pack(value, expected, max_steps)
     return _parse_any(value, expected, max_steps, place) if packed is None else packed
 
 
 def _pack(value: Any, expected: InputFormat, max_steps: int) -> Array | None:
-    """Return the usual form of a sequence as float32 [T, width], or None for _parse_any to take or to refuse."""
+    """Return a sequence of the usual form as float32 [T, width]; None leaves it to _parse_any."""
     if not isinstance(value, (list, np.ndarray)) or not 0 < len(value) <= max_steps:
         return None
     if isinstance(value, np.ndarray):
@@ -73,7 +73,7 @@ def _pack_array(array: Array, expected: InputFormat) -> Array | None:
 
 
 def _pack_numbers(steps: list[Any], width: int) -> Array | None:
-    """`struct` refuses numbers beyond float32, and the sum shows NaN and infinities."""
+    """Return steps as float32 [T, width]; `struct` refuses numbers beyond float32, the sum shows NaN and infinities."""
     for step in steps:
         if type(step) is not list or len(step) != width:
             return None
@@ -98,14 +98,14 @@ def _packer(count: int) -> struct.Struct:
 
 
 def _parse_any(value: Any, expected: InputFormat, max_steps: int, place: str) -> Array:
-    """Return what parse_sequence does, for values of any form."""
+    """Do what parse_sequence does, for values of any form."""
     if not isinstance(value, (list, np.ndarray)):
         raise _invalid(place, "a list of steps, each a list of numbers", value)
     if len(value) == 0:
         raise _invalid(place, "at least one step", value)
     if len(value) > max_steps:
         raise InvalidInput(
-            f"{place}: at most {max_steps} steps are taken at a time (setting max_steps), but {len(value)} came",
+            f"{place}: at most {max_steps} steps are accepted at a time (setting max_steps), but {len(value)} came",
             place=place,
             expected=f"at most {max_steps} steps",
             got=f"{len(value)}",
@@ -129,7 +129,7 @@ def cut(text: str) -> str:
 
 
 class _Brief(reprlib.Repr):
-    """Looks at a few items only, where reprlib sorts all keys of an object and writes bytes and arrays in full."""
+    """A repr of a few items only, where reprlib sorts all keys of an object, and writes bytes and arrays in full."""
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         return super().repr_dict(dict(itertools.islice(x.items(), self.maxdict + 1)), level)
@@ -147,7 +147,7 @@ _BRIEF = _Brief()
 
 
 def _is_batch(value: Any, most: int) -> bool:
-    """Return whether a value holds sequences, not steps, as its first `most` items show."""
+    """Return whether a value is a list of sequences, not of steps, judged by its first `most` items."""
     return isinstance(value, list) and any(
         isinstance(step, list) and step and isinstance(step[0], list) for step in itertools.islice(value, most)
     )
@@ -165,9 +165,9 @@ def _parse_steps(steps: list[Any], expected: InputFormat, place: str) -> Array:
 
 
 def _checked(values: list[Any] | Array, expected: InputFormat, place: str, alone: bool = False) -> Array:
-    """Return the values of whole steps as float32 [T, width]; alone: steps that stand without their lists.
+    """Return the values of whole steps as float32 [T, width]; alone: the steps stand without their lists.
 
-    Raises InvalidInput for the first value that is no number, or none that a step may have.
+    Raises InvalidInput for the first value that is no number, or not allowed in a step.
     """
     numbers = values if isinstance(values, np.ndarray) else _leading_numbers(values)
     valid = _are_valid(numbers, expected)
@@ -190,7 +190,7 @@ def _leading_numbers(values: list[Any]) -> Array:
 
 
 def _are_valid(numbers: Array, expected: InputFormat) -> Array:
-    """Return which of the numbers, [N], a step may have."""
+    """Return which of the numbers, [N], are allowed in a step, bool [N]."""
     if expected.vocabulary_size is None:
         valid: Array = np.abs(numbers, dtype=np.float64) <= FLOAT32_MAX
     else:
@@ -217,7 +217,7 @@ def _number_fault(number: Any, expected: InputFormat, place: str) -> InvalidInpu
 
 
 def _count(expected: InputFormat) -> str:
-    """Return in words how much a step is."""
+    """Return the size of a step in words."""
     if expected.vocabulary_size is not None:
         return "one token"
     return f"{expected.width} number" + ("s" if expected.width > 1 else "")

@@ -1,12 +1,11 @@
 """Steps of many sessions in one request: POST /steps, and the frames of /streams.
 
-    {"sessions": [B], "inputs": [B][T][I], "trace": [...], ...}      what is asked, by JSON or msgpack
+    {"sessions": [B], "inputs": [B][T][I], "trace": [...], ...}      the request, in JSON or msgpack
     {"steps": [B], "outputs": [B][T][O], "trace": {...}, "errors": [...]}
 
-In msgpack `inputs` may be one array {"shape": [B, T, I], "data": bytes}; outputs and traces are then one array each,
-with zeros for a session that failed; `dtype` is the one that they shall have. In nested lists each session has a
-length of its own, and null stands for one that failed. Inputs that are not valid refuse the request as a whole; any
-other error is that of one session.
+In msgpack `inputs` may be one array {"shape": [B, T, I], "data": bytes}; outputs and traces are then one array each, of
+`dtype`, with zeros for a session that failed. In nested lists each session has its own length, and null stands for one
+that failed. Inputs that are not valid refuse the whole request; any other error is of one session.
 """
 
 import itertools
@@ -25,13 +24,13 @@ from app.errors import EngramError, InvalidInput, InvalidRequest
 from app.sessions.session import Duplicate, Session, Stepped, Steps
 
 ANY_TOKEN = 2**24
-"""A vocabulary larger than any: float32 holds whole numbers up to it."""
+"""A vocabulary larger than any: float32 represents every whole number below it."""
 
 Answer = Stepped | Duplicate | EngramError
 
 
 class Many(NamedTuple):
-    """Steps of many sessions, as they were asked for; the models of the sessions are not known yet."""
+    """A request to step many sessions, whose models are not known yet."""
 
     sessions: list[Any]
     inputs: Array | list[Array]
@@ -40,13 +39,13 @@ class Many(NamedTuple):
     if_steps: list[int | None] | None
     seqs: list[int | None] | None
     forms: list[Form | None]
-    """In which the inputs of each session came."""
+    """The form in which the inputs of each session came."""
     dtype: str
-    """Of the arrays in the answer."""
+    """The dtype of the arrays in the answer."""
 
     @property
     def is_array(self) -> bool:
-        """Whether the inputs came as one array, and the outputs go as one."""
+        """True if the inputs came as one array, and the outputs are sent as one."""
         return isinstance(self.inputs, np.ndarray)
 
 
@@ -70,7 +69,7 @@ def parse_many(
     count = len(wanted.sessions)
     if not 0 < count <= max_sequences:
         raise InvalidRequest(
-            f"sessions: from 1 to {max_sequences} are stepped at a time (setting max_sequences), but {count} came",
+            f"sessions: expected 1 to {max_sequences} at a time (setting max_sequences), but {count} came",
             place="sessions",
             expected=f"1 to {max_sequences} sessions",
             got=f"{count} sessions",
@@ -85,7 +84,7 @@ def parse_many(
 def asked_of(
     many: Many, sessions: Sequence[Session | EngramError], most_trace_bytes: float
 ) -> list[tuple[Session, Steps] | EngramError]:
-    """Return what each session is asked, inputs and traces checked, or why it cannot be had.
+    """Return the checked steps of each session, or the error of one that is not available.
 
     most_trace_bytes: of the traces of all sessions together. Raises InvalidInput, InvalidRequest, UnknownName.
     """
@@ -132,7 +131,7 @@ def document(many: Many, answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _check_count(name: str, items: Any, count: int) -> None:
-    """Raise InvalidRequest unless there is an item for each session, or no items at all are given."""
+    """Raise InvalidRequest unless there is an item for each session, or an optional list is left out."""
     if items is None and name != "inputs":
         return
     got = len(items) if isinstance(items, (list, np.ndarray)) else None
@@ -147,13 +146,13 @@ def _check_count(name: str, items: Any, count: int) -> None:
 
 
 def _duplicates(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Return the key for frames that came before and whose outputs cannot be computed again, if there are any."""
+    """Return the key for repeated frames whose outputs cannot be computed again, if there are any."""
     found = [number for number, answer in enumerate(answers) if isinstance(answer, Duplicate)]
     return {"duplicates": found} if found else {}
 
 
 def _array(values: Sequence[Array | None]) -> Array:
-    """Return arrays as one, [B, T, ...], with zeros for those that are missing."""
+    """Return arrays as one, [B, T, ...], with zeros for missing ones."""
     shape = next((value.shape for value in values if value is not None), (0,))
     if all(value is not None and value.shape == shape for value in values):
         return np.stack(values)  # type: ignore[arg-type]
@@ -185,12 +184,14 @@ def _checked_array(array: Array, max_steps: int) -> Array:
             got=str(list(array.shape)),
         )
     for row in failed_rows(array)[:1]:
-        parse_sequence(array[row], InputFormat(array.shape[2]), max_steps, f"inputs[{row}]")  # which names the fault
+        parse_sequence(
+            array[row], InputFormat(array.shape[2]), max_steps, f"inputs[{row}]"
+        )  # raises the error that names the fault
     return array
 
 
 def _format(sequence: Any) -> InputFormat:
-    """Return the format that a sequence seems to have: its first step is a list of numbers, or a token."""
+    """Return the format of a sequence, judged by its first step: a list of numbers, or a token."""
     first = sequence[0] if isinstance(sequence, (list, np.ndarray)) and len(sequence) else [0]
     if isinstance(first, (list, np.ndarray)):
         return InputFormat(max(1, len(first)))

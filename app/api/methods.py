@@ -1,4 +1,4 @@
-"""The methods of HTTP that a route answers beside its own: HEAD where there is GET, and OPTIONS everywhere."""
+"""The methods of HTTP that a route answers beside its own: HEAD if it has GET, and OPTIONS."""
 
 from fastapi import FastAPI
 from starlette.routing import Match
@@ -8,7 +8,7 @@ OFFERED = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def allowed_methods(app: FastAPI, path: str) -> list[str]:
-    """Return the methods of all routes of a path; none where there is no route."""
+    """Return the methods of all routes of a path; none if there is no route."""
     found = [method for method in OFFERED if _is_routed(app, path, method)]
     return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"] if found else []
 
@@ -19,7 +19,7 @@ def _is_routed(app: FastAPI, path: str, method: str) -> bool:
 
 
 class AnswerHead:
-    """Answer HEAD as GET, without the body: what a route would go on to compute for it is dropped (RFC 9110, 9.3.2)."""
+    """Answer HEAD as GET without the body, whose further computation is dropped (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class AnswerHead:
 
 
 def _without_body(send: Send) -> Send:
-    """Return a `send` that ends an answer where its body begins; a route that streams then learns that nobody reads."""
+    """Return a `send` that ends an answer where its body begins, so that a route that streams stops."""
     ended = False
 
     async def send_head(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Measure the requests of a server, whoever answers them."""
+"""Middleware around all routes of a server."""
 
 import time
 from collections.abc import Callable

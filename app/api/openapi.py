@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of the routes, with errors as the problem documents that they are."""
+"""The OpenAPI document: the one of FastAPI, with errors as problem documents; and the parts that routes share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 def documented_body(model: type[Any], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
-    """Return what /docs shall say of a body that the route reads by itself; others: by their types."""
+    """Return the documentation of a body that the route reads by itself; others: bodies by their media types."""
     content = {"application/json": {"schema": model.model_json_schema()}, **(others or {})}
     return {"requestBody": {"required": required, "content": content}}
 

@@ -1,7 +1,7 @@
 """The pages for browsers: the inspector, the documentation of the interface, and their files.
 
-They are read once, when the server starts, so that an answer opens no file. Every URL in them is relative: they work
-behind a proxy that serves them under a prefix.
+They are read once, when the server starts, so that an answer opens no file. Every URL in them is relative, so that they
+work behind a proxy that serves them under a prefix.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # a browser asks each time whether a file changed: it never mixes versions
+    "Cache-Control": "no-cache",  # a browser asks each time whether a file has changed, so it never mixes versions
 }
 
 
 @dataclass(frozen=True)
 class Page:
-    """A file as browsers get it; etag changes with its content."""
+    """A file for browsers; etag changes with its content."""
 
     content: bytes
     media_type: str
@@ -44,7 +44,7 @@ class Page:
     policy: str
 
     def answer(self, request: Request) -> Response:
-        """Return the file, or 304 where the browser has it."""
+        """Return the file, or 304 if the browser has it."""
         headers = HEADERS | {"Content-Security-Policy": self.policy, "ETag": self.etag}
         if self.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""The one border where errors of any origin become problem documents (RFC 9457)."""
+"""Convert errors of any origin to problem documents (RFC 9457), in this one place."""
 
 import logging
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 
 CLIENT_GONE = 499
-"""The status logged for a client that went away; nobody receives it."""
+"""The status that is logged for a client that went away; it is never sent."""
 
 
 def problem_response(error: EngramError, headers: Mapping[str, str] | None = None) -> Response:
@@ -27,12 +27,12 @@ def problem_response(error: EngramError, headers: Mapping[str, str] | None = Non
 
 
 def error_response(error: EngramError | ClientDisconnect) -> Response:
-    """Return the response of an error that a route may raise."""
+    """Return the response to an error that a route may raise."""
     return problem_response(error) if isinstance(error, EngramError) else Response(status_code=CLIENT_GONE)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Make every error that leaves a route a problem document."""
+    """Convert every error that leaves a route to a problem document."""
 
     @app.exception_handler(EngramError)
     @app.exception_handler(ClientDisconnect)
@@ -48,7 +48,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def no_route(request: Request, _: HTTPException) -> Response:
         path: str = request.scope["path"]
         methods = allowed_methods(app, path)
-        if request.method == "OPTIONS" and path == "*":  # of the server as a whole
+        if request.method == "OPTIONS" and path == "*":  # about the whole server
             return Response(status_code=204)
         if not methods:
             return problem_response(NotFound(_not_found(app, request.method, path)))

@@ -8,7 +8,10 @@ from app.sessions.past import Piece
 
 
 async def recording_lines(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-    """Yield a line for each step, several at a time, and, where it breaks off, one with the error."""
+    """Yield a line for each step, several at a time, and a last one with the error if one occurs.
+
+    first: the first piece, which the caller has waited for; None for a recording without steps.
+    """
     if first is None:
         return
     try:
@@ -26,7 +29,7 @@ async def _chained(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Pi
 
 
 def piece_lines(piece: Piece) -> Iterator[bytes]:
-    """Yield the lines of the steps, as many at a time as have PIECE_BYTES of numbers."""
+    """Yield the lines of the steps, several at a time, with about PIECE_BYTES of numbers."""
     step = piece.inputs[0].nbytes + array_bytes({**piece.result.trace, "": piece.result.outputs}) // len(piece.inputs)
     rows = max(1, PIECE_BYTES // step)
     for start in range(0, len(piece.inputs), rows):

@@ -1,7 +1,7 @@
-"""From the bytes of a request to what it asks for, checked. Decoders call these functions, here or elsewhere.
+"""Decode and check requests. Decoders call these functions, in this process or another.
 
-A request to step in its usual form is read without pydantic, to save time where a step has few numbers. A request in
-any other form is left to pydantic, which takes it or names the fault.
+A request to step in its usual form is read without pydantic, which saves time if a step has few numbers. A request in
+any other form is left to pydantic, which accepts it or names the fault.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from app.dtypes import form_of
 
 
 class InferOptions(NamedTuple):
-    """An /infer request without its inputs."""
+    """The options of an /infer request, all but its inputs."""
 
     model: str
     trace: list[str]
@@ -35,7 +35,7 @@ class InferOptions(NamedTuple):
 
 
 class StepOptions(NamedTuple):
-    """A request to step a session without its inputs."""
+    """The options of a request to step a session, all but its inputs."""
 
     trace: list[str]
     if_step: int | None
@@ -56,7 +56,7 @@ def read_document(data: bytes, document: type[Document]) -> Document:
 def read_infer(
     data: bytes, formats: Mapping[str, InputFormat], max_steps: int, max_sequences: int
 ) -> tuple[InferOptions, Sequences]:
-    """Return an /infer request, its inputs apart: none where the model is none of `formats`.
+    """Return the options and the inputs of an /infer request; no inputs if the model is not in `formats`.
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
@@ -68,7 +68,7 @@ def read_infer(
 
 
 def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[StepOptions, Array]:
-    """Return a request to step, and its inputs, float32 [T, width].
+    """Return the options and the inputs, float32 [T, width], of a request to step.
 
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
@@ -78,7 +78,10 @@ def read_steps(data: bytes, expected: InputFormat, max_steps: int) -> tuple[Step
 
 
 def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int) -> tuple[Frame, Array]:
-    """Return a frame of a WebSocket, as read_steps does."""
+    """Return a frame of a WebSocket, and its inputs, float32 [T, width].
+
+    Raises MalformedBody, InvalidRequest, InvalidInput.
+    """
     values = _fields(CODECS[protocol].decode(data), FrameRequest)
     sent, dtype = values["inputs"], values.get("dtype", "float32")
     inputs = parse_sequence(sent, expected, max_steps)
@@ -87,12 +90,12 @@ def read_frame(data: bytes, protocol: str, expected: InputFormat, max_steps: int
 
 
 def _fields(values: dict[str, Any], request: type[StrictDocument]) -> dict[str, Any]:
-    """Return the fields of a request; those with a default may be left out. Raises InvalidRequest."""
+    """Return the fields of a request; one with a default may be missing. Raises InvalidRequest."""
     return values if _is_usual(values, request) else dict(parse(request, values))
 
 
 def _is_usual(values: dict[str, Any], request: type[StrictDocument]) -> bool:
-    """Return whether pydantic would take the values as they are."""
+    """Return whether pydantic would accept the values unchanged."""
     required, checks = USUAL[request]
     for key, value in values.items():
         if key not in checks or not checks[key](value):
@@ -135,4 +138,4 @@ USUAL: dict[type[StrictDocument], tuple[frozenset[str], dict[str, Callable[[Any]
         {"inputs": _is_anything, "trace": _are_names, "seq": _is_count, "dtype": _is_dtype},
     ),
 }
-"""The usual forms of requests: the keys that each needs, and for each key it may have, what tells a valid value."""
+"""The usual forms of requests: the required keys of each, and a check of the value for each possible key."""

@@ -1,6 +1,6 @@
-"""What requests and answers look like: for checking the small parts of a request, and for the documentation at /docs.
+"""Schemas of requests and answers: to check the small parts of requests, and for the documentation at /docs.
 
-Sequences are checked in `inputs.py`, not here: they are large, and theirs is the hot path.
+Sequences are checked in `inputs.py`, because they are large and on the hot path.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ LARGEST = 2**63 - 1
 
 EXAMPLE_MODEL = "dnc-copy"
 EXAMPLE_INPUTS = [[0, 0, 0, 0, 0, 0, 0, 0, 1, 0], [1, 0, 1, 1, 0, 0, 1, 0, 0, 0]]
-"""A model that ships, and two steps that it takes: the documentation at /docs can be tried as it is."""
+"""A shipped model, and two steps for it, so that the documentation at /docs can be tried as it is."""
 
 MAX_NAMES = 256
-"""Names of traces in a request, at most: no model has so many."""
+"""The most names of traces in a request; no model has as many."""
 
 NAME_LENGTH = 255
-"""Characters of the name of a model or a trace, at most: models are named as their directories."""
+"""The most characters in the name of a model or a trace: models have the names of their directories."""
 
 NUMBERS: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
 SEQUENCE: dict[str, Any] = {"type": "array", "items": NUMBERS, "description": "[T][input_size]"}
@@ -127,7 +127,7 @@ class ForkRequest(StrictDocument):
 
 
 class FrameRequest(StrictDocument):
-    """What a client sends over a WebSocket."""
+    """A frame of a client over a WebSocket."""
 
     inputs: InputSequence
     trace: Names = []
@@ -136,13 +136,13 @@ class FrameRequest(StrictDocument):
 
 
 class Frame(NamedTuple):
-    """A frame of a WebSocket without its inputs."""
+    """The options of a frame of a WebSocket, all but its inputs."""
 
     trace: list[str]
     seq: int | None
     dtype: str
     form: Form | None
-    """In which the inputs came."""
+    """The form in which the inputs came."""
 
 
 class InferAnswer(BaseModel):
@@ -235,13 +235,13 @@ class ProblemAnswer(BaseModel):
 
 
 def parse(document: type[Document], values: dict[str, Any]) -> Document:
-    """Return the request that the values make. Raises InvalidRequest for the first thing that is wrong."""
+    """Return a request with these values. Raises InvalidRequest for the first fault."""
     if document.model_config.get("extra") == "forbid" and len(values) > len(document.model_fields):
         raise _unknown_key(document, next(key for key in values if key not in document.model_fields))
     try:
         return document.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]  # of few: one for each field, one for the first name of a list
+        problem = error.errors(include_url=False)[0]  # there are few: at most one for each field, thanks to FailFast
         place = place_of(problem["loc"])
         if problem["type"] == "extra_forbidden":
             raise _unknown_key(document, place) from None
@@ -264,5 +264,5 @@ def invalid_value(place: str, message: str, value: Any) -> InvalidRequest:
 
 
 def place_of(location: Sequence[str | int]) -> str:
-    """Return where a value stands as a client would write it: trace[0]."""
+    """Return the place of a value as a client would write it: trace[0]."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

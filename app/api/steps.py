@@ -1,4 +1,4 @@
-"""Requests to step one session, or to run one sequence: what is asked, and the document that answers."""
+"""Requests to step one session, or to run one sequence: their checks, and the documents of the answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ INFER_PATH = "/infer"
 
 
 def steps_of(session: Session, wanted: StepOptions, inputs: Array) -> Steps:
-    """Return what a session is asked by a request that was read. Raises UnknownName."""
+    """Return the steps of a request that was read. Raises UnknownName."""
     return Steps(inputs, session.model.traces(wanted.trace), wanted.if_step)
 
 
 def trace_of(model: ServedModel, wanted: InferOptions, steps: int) -> list[str]:
-    """Return the names of the traces that a request to run sequences asks for, which have so many steps together.
+    """Return the names of the traces that a request to run sequences asks for; steps: of all sequences together.
 
-    Raises InvalidRequest and UnknownName where the model cannot do what is asked.
+    Raises InvalidRequest and UnknownName if the model cannot compute the request.
     """
     model.memory.check(wanted.memory_size)
     trace = model.traces(wanted.trace)
@@ -30,7 +30,7 @@ def trace_of(model: ServedModel, wanted: InferOptions, steps: int) -> list[str]:
 
 
 def answer_bytes(model: ServedModel, steps: int, trace: Sequence[str], memory_size: int | None) -> int:
-    """Return the bytes of the numbers in the answer to a request for so many steps."""
+    """Return the bytes of the numbers in the answer to a request of `steps` steps."""
     outputs = NUMBER_BYTES * steps * model.spec.output_size
     return outputs + (model.trace_bytes(trace, steps, memory_size) if trace else 0)
 

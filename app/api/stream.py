@@ -8,11 +8,10 @@
     ...                                               ...
                                                       {"type": "error", and a problem document}, then a close code
 
-`seq` numbers the frames of a session, each one more than the last. The greeting tells the last that was carried out,
-so that a client which lost its connection knows where to go on. A frame that comes again is not carried out again, but
-gets its answer once more; where that cannot be computed any more, "duplicate": true and no outputs. A refused frame
-changes nothing, and the session outlives its connection. In msgpack a frame may have a "dtype", in which it is
-answered.
+`seq` numbers the frames of a session, each one more than the last. The greeting has the last that was carried out,
+so that a client which lost its connection knows where to continue. A frame that is sent again is not carried out again:
+its answer is computed again or, if that is not possible any more, is "duplicate": true without outputs. A refused frame
+changes nothing, and the session outlives its connection. In msgpack a frame may name the "dtype" of its answer.
 """
 
 import asyncio
@@ -39,7 +38,7 @@ from app.settings import Settings
 router = APIRouter()
 
 MAX_TRACE_BYTES = 4 * 2**20
-"""Bytes of the traces in an answer, at most: a frame is sent whole, and copied several times on its way."""
+"""The most bytes of traces in an answer: a frame is sent whole, and copied several times."""
 
 
 @router.websocket("/stream")
@@ -78,7 +77,7 @@ async def stream_sessions(
 
 @router.websocket("/{path:path}")
 async def stream_nothing(socket: WebSocket, path: str) -> None:
-    """Refuse a WebSocket where there is none."""
+    """Refuse a WebSocket at any other path."""
     error = NotFound(f"there is no WebSocket at /{path}: /stream?model=NAME opens a session, /streams takes many")
     await socket.accept()
     await socket.send_json(error_frame(error))
@@ -124,8 +123,8 @@ class Stream(Channel):
             trace = model.traces(trace)
             model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
         steps = Steps(inputs, trace, seq=wanted.seq, form=wanted.form)
-        told = functools.partial(self.attempt, self._tell, steps, wanted.dtype)
-        self._sessions.stepping.submit(self._session, steps, told)
+        done = functools.partial(self.attempt, self._reply, steps, wanted.dtype)
+        self._sessions.stepping.submit(self._session, steps, done)
 
     def end_of_turn(self) -> None:
         if self._session.ended.done():
@@ -141,11 +140,11 @@ class Stream(Channel):
         return (await self._sessions.opening.open(wanted.model, wanted.memory_size)).id
 
     def _end(self, _: "asyncio.Future[SessionGone]") -> None:
-        """End the stream, for its session has ended; a frame that is carried out is answered first."""
+        """End the stream, because its session has ended; a frame in work is answered first."""
         if self.state is Stage.WAITING:
             self.fail(self._session.ended.result())
 
-    def _tell(self, steps: Steps, dtype: str, outcome: Stepped | Duplicate | EngramError) -> None:
+    def _reply(self, steps: Steps, dtype: str, outcome: Stepped | Duplicate | EngramError) -> None:
         """Answer a frame with its outcome. Raises the error that ends the stream."""
         if isinstance(outcome, EngramError):
             raise outcome
@@ -154,7 +153,7 @@ class Stream(Channel):
             self.answer(reply | {"duplicate": True})
             return
         result = outcome.result
-        if steps.trace:  # of a frame that came again: of all the steps that it had when it came first
+        if steps.trace:  # a repeated frame may ask for traces of more steps than it has
             size = self._session.memory_size
             self._session.model.check_trace_bytes(steps.trace, len(result.outputs), size, MAX_TRACE_BYTES)
         reply["outputs"], reply["trace"] = in_dtype(result.outputs, dtype), in_dtype(result.trace, dtype)
@@ -162,7 +161,7 @@ class Stream(Channel):
 
 
 class Streams(Channel):
-    """The steps of many sessions, which the client opens, or names, and then numbers in that order from 0."""
+    """The steps of many sessions, which the client opens or names, and which are numbered from 0 in that order."""
 
     def __init__(
         self,
@@ -200,7 +199,7 @@ class Streams(Channel):
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
         asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
-        self._sessions.stepping.submit_all(asked, functools.partial(self.attempt, self._tell, frame))
+        self._sessions.stepping.submit_all(asked, functools.partial(self.attempt, self._reply, frame))
 
     def _numbered(self, number: int, place: int) -> Session:
         if number >= len(self._opened):
@@ -212,7 +211,7 @@ class Streams(Channel):
             )
         return self._opened[number]
 
-    def _tell(self, frame: Many, answers: Sequence[Answer]) -> None:
+    def _reply(self, frame: Many, answers: Sequence[Answer]) -> None:
         self.answer({"type": "results", **document(frame, answers)})
 
     async def _open_more(self, frame: OpenFrame) -> None:
@@ -221,11 +220,11 @@ class Streams(Channel):
         self.answer({"type": "sessions", **self._opened_from(first)})
 
     def _opened_from(self, first: int) -> dict[str, Any]:
-        """Return what a client is told of the sessions with the numbers from `first` on."""
+        """Return the document of the sessions with the numbers from `first` on."""
         return {"first": first, "sessions": [_where(session) for session in self._opened[first:]]}
 
     async def _open(self, frame: OpenFrame) -> None:
-        """Open sessions, or find them. Raises the error of one that cannot be had, which ends the channel."""
+        """Open sessions, or find them. Raises the error of one that is not available, which ends the channel."""
         first = len(self._opened)
         names = frame.open
         if (names is None) is (frame.model is None):
@@ -246,7 +245,7 @@ class Streams(Channel):
         for number in range(count):
             found = await self._sessions.turns.find(names[number] if names else await self._new(frame))
             session = await self._sessions.turns.watch(found)
-            if self.state is Stage.CLOSED:  # `serve` has let go of those that were opened
+            if self.state is Stage.CLOSED:  # `serve` has unwatched the sessions opened before
                 self._sessions.turns.unwatch(session)
                 return
             self._opened.append(session)
@@ -265,7 +264,7 @@ def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences
 
 
 def _where(session: Session) -> dict[str, Any]:
-    """Return what a client is told of a session that it goes on with."""
+    """Return the document of a session and its position."""
     return {
         "session": session.id,
         "model": session.model.name,

@@ -51,7 +51,7 @@ def connections(server: Server, count: int) -> Iterator[None]:
         yield
 
 
-def test_files_that_run_out_are_logged_once_and_connections_are_taken_again(short_server):
+def test_exhausted_files_are_logged_once_and_connections_accepted_again(short_server):
     with connections(short_server, 2 * LIMIT):
         wait_for_line(short_server, SHORT)
         time.sleep(3)
@@ -61,7 +61,7 @@ def test_files_that_run_out_are_logged_once_and_connections_are_taken_again(shor
     assert "Traceback" not in short_server.log
 
 
-def test_client_that_is_connected_goes_on_while_files_have_run_out(short_server):
+def test_connected_client_continues_while_files_are_exhausted(short_server):
     with httpx.Client(base_url=short_server.url) as client:
         client.get("/healthz")
         with connections(short_server, 2 * LIMIT):

@@ -194,7 +194,7 @@ def test_single_checkpoint_is_refused_with_the_directory_that_it_is_in(tiny, tmp
         (["--device", "cuda", "--backend", "onnx"], "device cuda"),
         (["--device", "cuda"], "device cuda"),
         (["--memory-size", "dnc=64"], "setting memory_size: there is no model 'dnc'; expected one of dnc-"),
-        (["--memory-size", "lstm-copy=64"], "setting memory_size: 64 slots cannot be had: lstm-copy has no memory"),
+        (["--memory-size", "lstm-copy=64"], "setting memory_size 64 is not available: lstm-copy has no memory"),
         (["--snapshots", "dnc=1"], "setting snapshots: there is no model 'dnc'; expected one of dnc-"),
         (["--memory-size", "dnc-copy=9000"], "more than 16777216 (setting max_state_bytes); expected at most 2037"),
     ],
@@ -221,12 +221,12 @@ def test_second_server_on_one_data_directory_is_refused(tiny, data):
 
 def test_address_beyond_this_machine_is_warned_of(tiny, data):
     with running_server("--host", "0.0.0.0", data=data, checkpoints=tiny.parent) as server:
-        assert "there are no keys" in server.log
+        assert "which has no keys" in server.log
 
 
 def test_address_of_this_machine_is_not_warned_of(tiny, data):
     with running_server(data=data, checkpoints=tiny.parent) as server:
-        assert "there are no keys" not in server.log
+        assert "which has no keys" not in server.log
 
 
 def test_torch_serves_the_same_answers_as_onnx(data, tmp_path):
@@ -257,8 +257,9 @@ def test_link_that_leads_nowhere_is_named_and_the_others_are_served(target, tiny
     with running_server(data=data, checkpoints=root) as server:
         assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["sound"]
         assert httpx.get(f"{server.url}/readyz").json()["failed"].keys() == {"gone"}
-    told = f"gone is not served: {root}/gone: a symbolic link to {target}, where there is nothing: mend it"
-    assert [line for line in server.log.splitlines() if line.endswith(told)]
+    reason = f"a symbolic link to {target}, which does not exist: remove the link, or mend it"
+    logged = f"gone is not served: {root}/gone: {reason}"
+    assert [line for line in server.log.splitlines() if line.endswith(logged)]
 
 
 def test_files_and_data_beside_checkpoints_are_passed_over(tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""The HTTP interface by subject. Routes hold no logic: they parse, ask a service, and answer."""
+"""The routes of the HTTP interface, by subject. They hold no logic: they parse, call a service, and answer."""
 
 from fastapi import APIRouter
 

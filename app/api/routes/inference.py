@@ -1,4 +1,4 @@
-"""Route: sequences that leave nothing behind."""
+"""Route: run sequences without a session."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Routes: whether the server lives and works, and its metrics."""
+"""Routes: the health and the metrics of the server."""
 
 import asyncio
 

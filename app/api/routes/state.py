@@ -36,8 +36,8 @@ async def read_state(
     reached, state = await sessions.time_travel.state(found, step)
     chosen = {name: state[name] for name in wanted}
     if SAFETENSORS in accept.lower():
-        told = {"session": session, "model": model.name, "step": str(reached)}
+        metadata = {"session": session, "model": model.name, "step": str(reached)}
         if array_bytes(chosen) < LARGE:
-            return answer_file(safetensors.numpy.save(chosen, told))
-        return answer_file(await asyncio.to_thread(safetensors.numpy.save, chosen, told))
+            return answer_file(safetensors.numpy.save(chosen, metadata))
+        return answer_file(await asyncio.to_thread(safetensors.numpy.save, chosen, metadata))
     return answer_numbers({"id": session, "step": reached, "state": chosen})

@@ -47,5 +47,5 @@ async def step_sessions(request: Request) -> Response:
     protocol = MSGPACK_PROTOCOL if binary else JSON_PROTOCOL
     wanted = await decoders.call(read_many, body, protocol, ManyStepsRequest, *limits)
     asked = asked_of(wanted, await sessions.turns.find_all(wanted.sessions), settings.max_trace_bytes)
-    told = document(wanted, await sessions.stepping.step_all(asked))
-    return Response(encode_msgpack(told), media_type=MSGPACK) if binary else answer_numbers(told)
+    reply = document(wanted, await sessions.stepping.step_all(asked))
+    return Response(encode_msgpack(reply), media_type=MSGPACK) if binary else answer_numbers(reply)

@@ -1,4 +1,4 @@
-"""Routes of WebSockets, asked for as plain HTTP."""
+"""Routes: refuse plain HTTP requests to the paths of WebSockets."""
 
 from fastapi import APIRouter, Response
 
@@ -12,10 +12,10 @@ router = APIRouter(responses=PROBLEMS)
 @router.get("/streams", include_in_schema=False)
 @router.get("/sessions/{session}/stream", include_in_schema=False)
 async def refuse_plain_stream() -> Response:
-    """Say that a stream needs a WebSocket: a proxy that does not pass upgrades on asks like this."""
+    """Refuse a request without an upgrade, as it comes through a proxy that does not forward upgrades."""
     raise UpgradeRequired(
-        "streams are WebSockets, and this request is none: connect with a WebSocket client; "
-        "a proxy in between must pass on the headers Upgrade and Connection",
+        "streams are WebSockets, but this request is plain HTTP: connect with a WebSocket client; "
+        "a proxy in between must forward the headers Upgrade and Connection",
         expected="a WebSocket handshake",
         got="a request without an upgrade",
     )

@@ -69,9 +69,10 @@ class Twofold:
 
     def counts(self) -> dict[str, float]:
         """Return how many requests were answered, by method, route and status."""
-        told = self.app.state.metrics.exposition().decode()
+        metrics = self.app.state.metrics.exposition().decode()
         return {
-            line[0]: float(line[1]) for line in re.findall(r"^(engram_request\S*(?:total|count)\S*) (\S+)$", told, re.M)
+            line[0]: float(line[1])
+            for line in re.findall(r"^(engram_request\S*(?:total|count)\S*) (\S+)$", metrics, re.M)
         }
 
 
@@ -210,7 +211,7 @@ def test_sequences_are_counted_alike(tmp_path, few):
     assert counts[0] == counts[1]
 
 
-def test_sequence_of_a_client_that_went_is_dropped_and_counted_as_gone(both, monkeypatch):
+def test_sequence_of_gone_client_is_dropped_and_counted_as_gone(both, monkeypatch):
     gone = 'engram_requests_total{method="POST",route="/infer",status="499"}'
     before, runs = both.counts().get(gone, 0), []
     engine = both.app.state.models.get("dnc-copy").engine
@@ -223,7 +224,7 @@ def test_sequence_of_a_client_that_went_is_dropped_and_counted_as_gone(both, mon
 
 
 @pytest.mark.parametrize("server", ["ours", "uvicorns"])
-def test_client_that_goes_from_two_pipelined_sequences_leaves_nothing_in_work(both, monkeypatch, caplog, server):
+def test_client_gone_from_two_pipelined_sequences_leaves_no_work(both, monkeypatch, caplog, server):
     engine, ours = both.app.state.models.get("dnc-copy").engine, getattr(both, server)
     held, submit = [], engine.submit
     monkeypatch.setattr(engine, "submit", held.extend)
@@ -282,7 +283,7 @@ def test_sequence_beyond_the_queue_is_refused(both, monkeypatch, server):
     assert b"0 sequences of dnc-copy are in work or waiting, and 1 more came" in refused
 
 
-def test_error_of_a_sequence_that_nobody_expects_is_told_as_by_asgi(both, monkeypatch, caplog):
+def test_unexpected_error_of_a_sequence_is_answered_as_by_asgi(both, monkeypatch, caplog):
     engine = both.app.state.models.get("dnc-copy").engine
     monkeypatch.setattr(engine, "submit", lambda *_: 1 / 0)
     assert infer(both.ours, sequence()) == infer(both.uvicorns, sequence())
@@ -337,7 +338,7 @@ def test_compressed_body_is_answered_by_asgi(both):
     assert ask(both.ours, session, body, b"Content-Encoding: gzip").startswith(b"HTTP/1.1 200")
 
 
-def test_session_that_is_not_in_memory_is_answered_by_asgi_and_then_at_once(both):
+def test_stored_session_is_answered_by_asgi_then_at_once(both):
     session = both.open()
     before = both.by_asgi
     for step in range(1, 4):
@@ -375,7 +376,7 @@ def test_requests_are_counted_alike(tmp_path, few):
     assert ours[STEPS_200] == 9
 
 
-def test_concurrent_requests_to_one_session_are_carried_out_one_after_the_other(both):
+def test_concurrent_requests_to_one_session_are_carried_out_in_turn(both):
     session, body = both.open(), json.dumps({"inputs": [STEP] * 50}).encode()
     sent = post(body, target=f"/sessions/{session}/steps".encode())
     connections = [connect(both.ours) for _ in range(20)]
@@ -389,7 +390,7 @@ def test_concurrent_requests_to_one_session_are_carried_out_one_after_the_other(
     assert sorted(steps) == list(range(50, 1001, 50))
 
 
-def test_step_of_a_client_that_went_is_carried_out_and_counted(both):
+def test_step_of_gone_client_is_carried_out_and_counted(both):
     session = both.open()
     before = both.counts().get(STEPS_200, 0)
     assert b'"step":1}' in ask(both.ours, session, BODIES["a step"][0])
@@ -399,7 +400,7 @@ def test_step_of_a_client_that_went_is_carried_out_and_counted(both):
     assert b'"step":9}' in ask(both.ours, session, BODIES["a step"][0])
 
 
-def test_client_that_goes_before_its_body_has_come_is_counted_as_gone(both):
+def test_client_gone_before_its_body_is_counted_as_gone(both):
     gone, session = STEPS_200.replace("200", "499"), both.open()
     ask(both.ours, session, BODIES["a step"][0])
     before = both.counts().get(gone, 0)
@@ -409,7 +410,7 @@ def test_client_that_goes_before_its_body_has_come_is_counted_as_gone(both):
     eventually(lambda: both.counts().get(gone, 0) == before + 1)
 
 
-def test_error_that_nobody_expects_is_told_as_by_asgi_and_logged(both, monkeypatch, caplog):
+def test_unexpected_error_is_logged_and_answered_as_by_asgi(both, monkeypatch, caplog):
     session, body = both.open(), BODIES["a step"][0]
     ask(both.ours, session, body)
     monkeypatch.setattr(both.app.state.sessions, "submit", lambda *_: 1 / 0)
@@ -433,7 +434,7 @@ def test_answer_that_cannot_be_written_is_told_as_an_error(both, monkeypatch, ca
     assert b'"step":3}' in ask(both.ours, session, body)
 
 
-def test_session_that_ends_while_its_steps_wait_is_told_as_gone(both):
+def test_session_ended_while_its_steps_wait_is_answered_as_gone(both):
     session = both.open()
     target = f"/sessions/{session}/steps".encode()
     ask(both.ours, session, BODIES["a step"][0])

@@ -87,9 +87,9 @@ def test_bug_comes_back_with_the_place_where_it_was(decoders):
     assert 'raise KeyError("a bug")' in failure.value.__notes__[0]
 
 
-def test_process_that_ends_or_runs_out_of_memory_is_told_and_the_next_request_is_decoded(decoders):
+def test_ended_process_is_reported_and_the_next_request_decoded(decoders):
     for function in (end_process, run_out):
-        with pytest.raises(OutOfMemory, match="not enough memory is left to decode the request"):
+        with pytest.raises(OutOfMemory, match="not enough memory to decode the request"):
             ask(decoders, function, BIG)
     assert ask(decoders, process_of, BIG) != os.getpid()
 

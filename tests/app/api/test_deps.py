@@ -1,4 +1,4 @@
-"""What routes ask for."""
+"""The dependencies of the routes."""
 
 import asyncio
 import inspect
@@ -38,7 +38,7 @@ def request_of(*messages: str) -> Request:
     return Request({"type": "http", "headers": []}, receive)
 
 
-def test_work_is_cancelled_when_the_client_goes_and_the_task_goes_on():
+def test_gone_client_cancels_the_work_but_not_the_task():
     async def test() -> None:
         work = asyncio.get_running_loop().create_future()
         with pytest.raises(ClientDisconnect):
@@ -50,7 +50,7 @@ def test_work_is_cancelled_when_the_client_goes_and_the_task_goes_on():
 
 
 @pytest.mark.parametrize("seconds", [0, 0.05])
-def test_work_of_a_client_that_stays_gives_its_result_and_leaves_no_task(seconds):
+def test_work_of_waiting_client_returns_its_result(seconds):
     async def test() -> None:
         before = asyncio.all_tasks()
         assert await unless_disconnected(request_of(), asyncio.sleep(seconds, "done")) == "done"

@@ -40,7 +40,7 @@ def test_gzip_of_several_members_in_small_chunks_is_taken(client):
     assert infer(client, chunks, "gzip").json() == client.post("/infer", content=BODY).json()
 
 
-def test_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(client):
+def test_body_of_the_limit_is_accepted_but_no_byte_more(client):
     full = BODY + b" " * (LIMIT - len(BODY))
     assert infer(client, gzip.compress(full), "gzip").status_code == 200
     problem(infer(client, gzip.compress(full + b" "), "gzip"), 413, "body_too_large")
@@ -50,9 +50,9 @@ def test_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(client):
 def test_bomb_stops_at_the_limit(client, coding):
     bomb = CODINGS[coding](bytes(150 * 2**20))
     assert len(bomb) < LIMIT
-    told = problem(infer(client, bomb, coding), 413, "body_too_large")
-    assert int(str(told["got"]).split()[0]) <= LIMIT + 2**18
-    assert told["expected"] == f"at most {LIMIT} bytes"
+    reply = problem(infer(client, bomb, coding), 413, "body_too_large")
+    assert int(str(reply["got"]).split()[0]) <= LIMIT + 2**18
+    assert reply["expected"] == f"at most {LIMIT} bytes"
 
 
 def test_compressed_bytes_that_hold_nothing_are_bounded_too(client):
@@ -89,7 +89,7 @@ DAMAGED = {
     "of another checksum": (gzip.compress(BODY)[:-8] + bytes(8), "gzip"),
     "followed by garbage": (gzip.compress(BODY) + b"garbage that is longer than a header", "gzip"),
     "followed by a line feed": (gzip.compress(BODY) + b"\n", "gzip"),
-    "compressed twice, told once": (gzip.compress(gzip.compress(BODY)), "gzip"),
+    "compressed twice, declared once": (gzip.compress(gzip.compress(BODY)), "gzip"),
     "nothing": (b"", "gzip"),
 }
 
@@ -100,10 +100,10 @@ def test_body_that_is_not_what_its_coding_says_is_refused(client, damage):
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "deflate,gzip", "compress", "gzip;q=1"])
-def test_coding_that_is_not_taken_is_named_beside_those_that_are(client, coding):
+def test_unsupported_coding_is_refused_with_the_supported_ones(client, coding):
     refused = infer(client, gzip.compress(BODY), coding)
-    told = problem(refused, 415, "unsupported_encoding")
-    assert (told["got"], told["expected"]) == (repr(coding), "gzip, deflate or none")
+    reply = problem(refused, 415, "unsupported_encoding")
+    assert (reply["got"], reply["expected"]) == (repr(coding), "gzip, deflate or none")
     assert refused.headers["accept-encoding"] == "gzip, deflate"
 
 

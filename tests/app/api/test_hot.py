@@ -1,4 +1,4 @@
-"""Hot routes, which are answered ahead of FastAPI's router: like all others, whoever answers them."""
+"""Hot routes, which are answered ahead of FastAPI's router, behave like all other routes."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ HOT = [route for route in routes.router.routes if isinstance(route, HotRoute)]
 GOOD = {"inputs": [[0.5] * 10]}
 
 
-def test_hot_routes_are_asked_for_nothing_but_the_parameters_of_their_paths():
+def test_hot_routes_need_only_the_parameters_of_their_paths():
     assert {route.path for route in HOT} == {"/infer", "/steps", "/sessions/{session}/steps"}
     for route in HOT:
         needs = route.dependant
@@ -56,7 +56,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def test_hot_route_is_answered_alike_by_fastapi_which_a_root_path_leads_to(tmp_path, few):
+def test_hot_route_behind_a_root_path_is_answered_alike(tmp_path, few):
     settings = Settings(checkpoints=few, data=tmp_path / "data", max_body_bytes=200_000)
 
     async def ask(app: FastAPI, root: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_hot_route_is_answered_alike_by_fastapi_which_a_root_path_leads_to(tmp_p
 @pytest.mark.parametrize(
     "path", ["/sessions/no%2Fbody/steps", "/sessions//steps", "/sessions/nobody/steps/more", "/x/infer"]
 )
-def test_path_that_only_looks_like_that_of_a_hot_route_is_none(client, path):
+def test_path_similar_to_a_hot_route_is_not_found(client, path):
     problem(client.post(path, json=GOOD), 404, "not_found")
 
 
@@ -106,11 +106,11 @@ def leave(url: str, path: str, body: bytes, announced: int) -> None:
 def wait_for(client: httpx.Client, line: str) -> None:
     deadline = time.monotonic() + 20
     while line not in client.get("/metrics").text:
-        assert time.monotonic() < deadline, f"{line} is not told"
+        assert time.monotonic() < deadline, f"{line} is not there"
         time.sleep(0.1)
 
 
 @pytest.mark.parametrize(("path", "route"), [("/infer", "/infer"), ("/sessions/x/steps", "/sessions/{session}/steps")])
-def test_client_that_goes_before_its_body_has_come_is_counted_as_gone(client, server, path, route):
+def test_client_gone_before_its_body_is_counted_as_gone(client, server, path, route):
     leave(server.url, path, b'{"inputs"', 1000)
     wait_for(client, f'engram_requests_total{{method="POST",route="{route}",status="499"}} ')

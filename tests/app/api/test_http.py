@@ -49,8 +49,8 @@ def test_model_card_tells_sizes_schema_and_measured_errors(client):
 
 
 def test_unknown_model_is_refused_with_those_there_are(client):
-    told = problem(client.get("/models/dcn-copy"), 404, "model_not_found")
-    assert (told["got"], told["expected"]) == ("dcn-copy", f"one of {', '.join(SHIPPED)}")
+    reply = problem(client.get("/models/dcn-copy"), 404, "model_not_found")
+    assert (reply["got"], reply["expected"]) == ("dcn-copy", f"one of {', '.join(SHIPPED)}")
     problem(client.post("/infer", json={"model": "dcn-copy", "inputs": [[0] * 10]}), 404, "model_not_found")
     problem(client.post("/sessions", json={"model": "dcn-copy"}), 404, "model_not_found")
 
@@ -127,20 +127,20 @@ BAD_INPUTS = {
 def test_infer_bad_inputs_are_refused_with_their_place(client, case):
     inputs, place = BAD_INPUTS[case]
     body = json.dumps({"model": "dnc-copy", "inputs": inputs})
-    told = problem(client.post("/infer", content=body), 422, "invalid_input")
-    assert told["place"] == place
-    assert told["expected"]
-    assert told["got"]
+    reply = problem(client.post("/infer", content=body), 422, "invalid_input")
+    assert reply["place"] == place
+    assert reply["expected"]
+    assert reply["got"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_infer_numbers_that_are_not_finite_are_refused_with_their_place(client, number):
+def test_infer_refuses_numbers_that_are_not_finite_with_their_place(client, number):
     body = f'{{"model": "dnc-copy", "inputs": [{GOOD}, [{number}, 0,0,0,0,0,0,0,0,0]]}}'
-    told = problem(client.post("/infer", content=body), 422, "invalid_input")
-    assert told["place"] == "inputs[1][0]"
+    reply = problem(client.post("/infer", content=body), 422, "invalid_input")
+    assert reply["place"] == "inputs[1][0]"
 
 
-def test_infer_takes_the_largest_number_of_float32_as_numpy_prints_it(client):
+def test_infer_accepts_the_largest_float32_as_numpy_prints_it(client):
     body = f'{{"model": "lstm-copy", "inputs": [[{np.finfo(np.float32).max!s}, 0,0,0,0,0,0,0,0,0]]}}'
     assert client.post("/infer", content=body).json()["steps"] == 1
 
@@ -174,7 +174,7 @@ def test_infer_malformed_body_is_refused(client, body):
         ({"model": "dnc-copy", "inputs": [GOOD], "trace": [3]}, "trace[0]"),
     ],
 )
-def test_infer_request_with_a_bad_key_is_refused_with_its_name(client, body, place):
+def test_infer_refuses_a_bad_key_by_its_name(client, body, place):
     assert problem(client.post("/infer", json=body), 422, "invalid_request")["place"] == place
 
 
@@ -191,9 +191,9 @@ def test_trace_named_twice_is_returned_once(client):
 
 def test_unknown_trace_is_refused_with_those_there_are(client):
     request = {"model": "ntm-copy", "inputs": [GOOD], "trace": ["read_weights", "usage"]}
-    told = problem(client.post("/infer", json=request), 422, "unknown_name")
-    assert (told["place"], told["got"]) == ("trace[1]", "usage")
-    assert "shift_weights" in str(told["expected"])
+    reply = problem(client.post("/infer", json=request), 422, "unknown_name")
+    assert (reply["place"], reply["got"]) == ("trace[1]", "usage")
+    assert "shift_weights" in str(reply["expected"])
 
 
 def test_body_over_the_limit_is_refused_whether_announced_or_not(client):
@@ -258,12 +258,12 @@ def test_session_state_is_told_by_name(client):
 def test_session_state_as_safetensors_equals_json(client):
     session = open_session(client, "ntm-copy")
     client.post(f"/sessions/{session}/steps", json={"inputs": [GOOD]})
-    told = client.get(f"/sessions/{session}/state").json()["state"]
+    reply = client.get(f"/sessions/{session}/state").json()["state"]
     response = client.get(f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
     assert response.headers["content-type"] == "application/x-safetensors"
     leaves = safetensors.numpy.load(response.content)
-    assert {name: leaf.astype("f8").tolist() for name, leaf in leaves.items()}.keys() == told.keys()
-    assert leaves["memory"].tolist() == [pytest.approx(row, rel=1e-6) for row in told["memory"]]
+    assert {name: leaf.astype("f8").tolist() for name, leaf in leaves.items()}.keys() == reply.keys()
+    assert leaves["memory"].tolist() == [pytest.approx(row, rel=1e-6) for row in reply["memory"]]
 
 
 def test_session_state_refuses_unknown_leaves_and_other_steps(client):
@@ -286,12 +286,12 @@ def test_if_step_at_another_step_is_refused_and_changes_nothing(client):
     session = open_session(client)
     steps = f"/sessions/{session}/steps"
     assert client.post(steps, json={"inputs": [GOOD], "if_step": 0}).json()["step"] == 1
-    told = problem(client.post(steps, json={"inputs": [GOOD], "if_step": 0}), 409, "step_conflict")
-    assert told["step"] == 1
+    reply = problem(client.post(steps, json={"inputs": [GOOD], "if_step": 0}), 409, "step_conflict")
+    assert reply["step"] == 1
     assert client.get(f"/sessions/{session}").json()["step"] == 1
 
 
-def test_unknown_session_is_not_found_and_a_deleted_one_is_gone(client):
+def test_unknown_session_is_not_found_a_deleted_one_gone(client):
     session = open_session(client)
     assert client.delete(f"/sessions/{session}").status_code == 204
     for call in (

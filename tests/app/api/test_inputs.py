@@ -1,4 +1,4 @@
-"""From what clients send to arrays; that each refusal names its place is in test_http.py, over a real server."""
+"""Parse inputs to arrays; test_http.py checks over a real server that each refusal names its place."""
 
 import json
 import math

@@ -90,15 +90,15 @@ def test_memory_size_asked_for_is_that_of_the_run(page: Page) -> None:
     assert size(canvas(page, "memory")) == (16, 32)
 
 
-def test_memory_size_that_cannot_be_had_is_refused_with_what_can(page: Page) -> None:
+def test_unavailable_memory_size_is_refused_with_the_limit(page: Page) -> None:
     open_inspector(page, "dnc-copy")
     page.fill("#memory-size", "9000")
     page.click("#run")
-    expect(page.locator("#error")).to_contain_text("memory_size: 9000 slots cannot be had")
+    expect(page.locator("#error")).to_contain_text("memory_size 9000 is not available")
     expect(page.locator("#error")).to_contain_text("Expected at most 2037, got 9000.")
 
 
-def test_memory_size_is_asked_for_only_where_there_is_a_memory(page: Page) -> None:
+def test_memory_size_is_offered_only_for_models_with_memory(page: Page) -> None:
     open_inspector(page, "ntm-copy")
     page.fill("#memory-size", "50")
     page.select_option("#model", "lstm-copy")
@@ -124,7 +124,7 @@ def test_changed_sequence_is_told_apart_from_the_one_run(page: Page) -> None:
     expect(page.locator("#results")).not_to_have_class("stale")
 
 
-def test_unknown_model_in_the_address_is_refused_with_the_known_ones(page: Page) -> None:
+def test_unknown_model_in_the_address_is_refused_with_known_ones(page: Page) -> None:
     page.goto("/?model=nonesuch")
     expect(page.locator("#error")).to_contain_text("nonesuch")
     expect(page.locator("#error")).to_contain_text("dnc-copy")
@@ -182,8 +182,8 @@ def test_tokens_written_are_sent_and_their_class_is_told(token_page: Page) -> No
     sent, answer = run(token_page)
     assert sent["inputs"] == [[3], [0], [6], [6], [1]]
     last = answer["outputs"][-1]
-    told = f"Class {last.index(max(last))}, probability {max(last):.3f}"
-    expect(token_page.locator("#verdict")).to_have_text(told)
+    verdict = f"Class {last.index(max(last))}, probability {max(last):.3f}"
+    expect(token_page.locator("#verdict")).to_have_text(verdict)
     assert size(canvas(token_page, "output")) == (5, 3)
     hover_cell(token_page, "input", column=2, row=0)
     expect(token_page.locator("#readout")).to_have_text("token 0, time 2: 6")

@@ -1,4 +1,4 @@
-"""The inspector with a model of every task that it knows: what is drawn or written, sent, and told of the answer."""
+"""The inspector with a model of every task that it knows: its input, the request, and the verdict on the answer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -140,7 +140,7 @@ def test_tasks_that_the_page_knows_are_all_held_to_training(page: Page) -> None:
     assert set(known) == {*PATTERNS, "babi"} <= set(TASKS)
 
 
-def test_key_with_several_values_is_asked_for_once_and_its_last_is_due(page: Page) -> None:
+def test_last_value_of_a_repeated_key_is_due(page: Page) -> None:
     page.goto("/")
     pattern = [[0, 1, 1, 1], [1, 1, 0, 1], [0, 1, 0, 0]]
     model = {"task": task_values(build_task({"name": "key-value", "bits": 2, "pairs": 3}))}
@@ -173,7 +173,7 @@ def test_repeats_that_cannot_be_are_the_nearest_that_can(page: Page) -> None:
         expect(page.locator("#repeats")).to_have_value(taken)
 
 
-def test_item_of_the_query_is_shown_again_and_the_next_is_due(page: Page) -> None:
+def test_query_repeats_an_item_and_the_next_is_due(page: Page) -> None:
     open_inspector(page, "recall")
     page.fill("#length", "3")
     page.click("#clear")
@@ -224,7 +224,7 @@ def test_random_priorities_are_within_their_bounds_and_apart(page: Page) -> None
     assert 0.3 < max(priorities) <= 1
 
 
-def test_drawing_of_a_task_does_not_stay_for_one_of_another_form(page: Page) -> None:
+def test_drawing_is_cleared_for_a_task_of_another_form(page: Page) -> None:
     open_inspector(page, "repeat")
     page.click("#clear")
     page.select_option("#model", "recall")
@@ -245,11 +245,11 @@ def test_brackets_written_are_sent_as_tokens_and_judged(page: Page) -> None:
         sent, answer = run(page)
         assert sent["inputs"] == [[token] for token in tokens]
         last = answer["outputs"][-1]
-        told = ("not valid", "valid")[last.index(max(last))]
-        judged = "right" if told == due else "wrong"
-        expect(page.locator("#verdict")).to_have_text(f"{told}, probability {max(last):.3f}, which is {judged}")
+        verdict = ("not valid", "valid")[last.index(max(last))]
+        judged = "right" if verdict == due else "wrong"
+        expect(page.locator("#verdict")).to_have_text(f"{verdict}, probability {max(last):.3f}, which is {judged}")
         expect(page.locator("#verdict")).to_have_class(judged)
-        assert page.locator(".mark").count() == (0 if told == due else 1)
+        assert page.locator(".mark").count() == (0 if verdict == due else 1)
 
 
 def test_random_brackets_are_as_often_valid_as_not(page: Page) -> None:
@@ -263,7 +263,7 @@ def test_random_brackets_are_as_often_valid_as_not(page: Page) -> None:
     assert 60 < sum(page.evaluate(draw, model)) < 140
 
 
-def test_bracket_that_the_model_does_not_know_is_refused_with_those_that_it_does(page: Page) -> None:
+def test_unknown_bracket_is_refused_with_the_known_ones(page: Page) -> None:
     open_inspector(page, "brackets")
     page.fill("#tokens", "(<)")
     page.click("#run")
@@ -271,15 +271,15 @@ def test_bracket_that_the_model_does_not_know_is_refused_with_those_that_it_does
     expect(page.locator("#error")).to_contain_text("Expected one of ( ) [ ]")
 
 
-def test_story_in_words_is_sent_as_tokens_and_answered_in_words(page: Page) -> None:
+def test_story_is_sent_as_tokens_and_answered_in_words(page: Page) -> None:
     open_inspector(page, "stories")
     page.fill("#tokens", "Mary went to the kitchen. Where is Mary? - -")
     sent, answer = run(page)
     words = ["mary", "went", "to", "the", "kitchen", ".", "where", "is", "mary", "?", "-", "-"]
     assert sent["inputs"] == [[WORDS.index(word)] for word in words]
     best = [max(range(len(WORDS)), key=answer["outputs"][step].__getitem__) for step in (10, 11)]
-    told = [f"{WORDS[word]}, probability {answer['outputs'][10 + at][word]:.3f}" for at, word in enumerate(best)]
-    expect(page.locator("#verdict")).to_have_text("; ".join(told))
+    verdict = [f"{WORDS[word]}, probability {answer['outputs'][10 + at][word]:.3f}" for at, word in enumerate(best)]
+    expect(page.locator("#verdict")).to_have_text("; ".join(verdict))
     hover_cell(page, "input", column=4, row=0)
     expect(page.locator("#readout")).to_have_text("token 0, time 4: kitchen")
     hover_cell(page, "output", column=10, row=4)
@@ -308,7 +308,7 @@ def test_story_without_a_question_says_how_to_ask(page: Page) -> None:
     expect(page.locator("#verdict")).to_have_text("Nothing is asked: write “-” where a word of an answer is due")
 
 
-def test_random_story_is_of_words_that_the_model_knows_and_asks_about_one_of_its_people(page: Page) -> None:
+def test_random_story_has_known_words_and_asks_about_its_people(page: Page) -> None:
     open_inspector(page, "stories")
     page.fill("#length", "25")
     page.click("#random")
@@ -318,7 +318,7 @@ def test_random_story_is_of_words_that_the_model_knows_and_asks_about_one_of_its
     expect(page.locator("#length")).to_have_value(f"{len(story)}")
 
 
-# Told
+# The verdict and the card
 
 
 def test_digits_of_an_answer_are_shown_each(page: Page) -> None:
@@ -363,7 +363,7 @@ def test_card_tells_what_was_measured_and_where(page: Page, model: str, rows: li
     assert [table.nth(row).locator("th, td").all_text_contents() for row in range(table.count())] == rows
 
 
-def test_card_tells_the_options_of_the_task_but_no_list_of_words_and_no_place_on_a_disk(page: Page) -> None:
+def test_card_omits_word_lists_and_paths(page: Page) -> None:
     open_inspector(page, "stories")
     task = page.locator("#card dd").nth(1)
     expect(task).to_have_text("babi, tasks 1, 3, split train, max words 800")

@@ -32,11 +32,11 @@ def test_steps_of_many_sessions_are_those_of_each(client):
     sessions, inputs = opened(client, 3) + opened(client, 1, "ntm-copy"), random_inputs(4, 3).tolist()
     for first, last in ((0, 1), (1, 3)):
         asked = {"sessions": sessions, "inputs": [sequence[first:last] for sequence in inputs], "trace": ["usage"][:0]}
-        told = client.post("/steps", json=asked).json()
-        assert (told["steps"], told["errors"], told["trace"]) == ([last] * 4, [], {})
+        reply = client.post("/steps", json=asked).json()
+        assert (reply["steps"], reply["errors"], reply["trace"]) == ([last] * 4, [], {})
         for number, model in enumerate(["dnc-copy"] * 3 + ["ntm-copy"]):
             body = {"model": model, "inputs": inputs[number][:last]}
-            assert told["outputs"][number] == client.post("/infer", json=body).json()["outputs"][first:]
+            assert reply["outputs"][number] == client.post("/infer", json=body).json()["outputs"][first:]
 
 
 def test_binary_request_is_answered_in_binary(client):
@@ -44,10 +44,10 @@ def test_binary_request_is_answered_in_binary(client):
     raw = {"shape": [3, 2, 10], "data": inputs.tobytes()}
     asked = msgpack.packb({"sessions": [*sessions[:2], "nobody"], "inputs": raw, "trace": ["usage"]})
     response = client.post("/steps", content=asked, headers=MSGPACK)
-    told = msgpack.unpackb(response.content)
+    reply = msgpack.unpackb(response.content)
     assert response.headers["content-type"] == "application/msgpack"
-    assert (told["steps"], told["trace"]["usage"]["shape"]) == ([2, 2, None], [3, 2, 32])
-    outputs = np.frombuffer(told["outputs"]["data"], "<f4").reshape(3, 2, 8)
+    assert (reply["steps"], reply["trace"]["usage"]["shape"]) == ([2, 2, None], [3, 2, 32])
+    outputs = np.frombuffer(reply["outputs"]["data"], "<f4").reshape(3, 2, 8)
     body = {"model": "dnc-copy", "inputs": inputs[1].tolist()}
     assert outputs[1].tolist() == np.float32(client.post("/infer", json=body).json()["outputs"]).tolist()
     assert (outputs[2] == 0).all()
@@ -60,16 +60,16 @@ def test_inputs_and_outputs_of_many_may_take_two_bytes(client, as_array):
     rows[1] = {"shape": [3, 10], "dtype": "float16", "data": (numbers[1] / 8).astype("<f2").tobytes()}
     array = {"shape": numbers.shape, "dtype": "int16", "scale": 2**-3, "data": numbers.tobytes()}
     asked = {"sessions": sessions, "inputs": array if as_array else rows, "dtype": "float16", "trace": ["usage"]}
-    told = msgpack.unpackb(client.post("/steps", content=msgpack.packb(asked), headers=MSGPACK).content)
+    reply = msgpack.unpackb(client.post("/steps", content=msgpack.packb(asked), headers=MSGPACK).content)
     body = {"model": "dnc-copy", "inputs": (numbers / 8).tolist(), "trace": ["usage"]}
     expected = client.post("/infer", json=body).json()
-    for came, same in ((told["outputs"], expected["outputs"]), (told["trace"]["usage"], expected["trace"]["usage"])):
+    for came, same in ((reply["outputs"], expected["outputs"]), (reply["trace"]["usage"], expected["trace"]["usage"])):
         arrays = [came] if as_array else came
         assert {array["dtype"] for array in arrays} == {"float16"}
         assert b"".join(array["data"] for array in arrays) == np.float32(same).astype("<f2").tobytes()
 
 
-def test_form_in_which_the_inputs_of_each_session_came_is_kept():
+def test_form_of_the_inputs_of_each_session_is_kept():
     rows = np.ones((2, 1, 10), "<i2")
     int16 = {"shape": [1, 10], "dtype": "int16", "scale": 0.5, "data": rows[0].tobytes()}
     for inputs, forms in (
@@ -91,23 +91,23 @@ def test_errors_of_sessions_are_their_own(client):
     sessions = opened(client, 4)
     client.delete(f"/sessions/{sessions[0]}").raise_for_status()
     asked = {"sessions": [*sessions, "nobody"], "inputs": [[GOOD]] * 5, "if_steps": [None, 0, 7, None, None]}
-    told = client.post("/steps", json=asked).json()
-    assert [(error["index"], error["session"], error["code"]) for error in told["errors"]] == [
+    reply = client.post("/steps", json=asked).json()
+    assert [(error["index"], error["session"], error["code"]) for error in reply["errors"]] == [
         (0, sessions[0], "session_gone"),
         (2, sessions[2], "step_conflict"),
         (4, "nobody", "session_not_found"),
     ]
-    assert (told["steps"], told["outputs"][0]) == ([None, 1, None, 1, None], None)
+    assert (reply["steps"], reply["outputs"][0]) == ([None, 1, None, 1, None], None)
     assert where(client, sessions[1:]) == [1, 0, 1]
 
 
 def test_session_that_is_named_twice_takes_its_steps_in_order(client):
     [session] = opened(client, 1)
     inputs = random_inputs(1, 4)[0].tolist()
-    told = client.post("/steps", json={"sessions": [session] * 3, "inputs": [inputs[:1], inputs[1:3], inputs[3:]]})
-    outputs = [step for part in told.json()["outputs"] for step in part]
+    reply = client.post("/steps", json={"sessions": [session] * 3, "inputs": [inputs[:1], inputs[1:3], inputs[3:]]})
+    outputs = [step for part in reply.json()["outputs"] for step in part]
     assert outputs == client.post("/infer", json={"model": "dnc-copy", "inputs": inputs}).json()["outputs"]
-    assert told.json()["steps"] == [1, 3, 4]
+    assert reply.json()["steps"] == [1, 3, 4]
 
 
 BAD = [
@@ -144,16 +144,16 @@ def test_traces_of_all_sessions_together_are_bounded(few, data):
         refused = client.post("/steps", json=asked | {"inputs": [[GOOD] * 27] * 3})
         assert (refused.status_code, refused.json()["place"]) == (422, "trace")
         assert where(client, sessions) == [0] * 3
-        told = client.post("/steps", json=asked | {"inputs": [[GOOD] * 26] * 3}).json()
-    assert np.shape(told["trace"]["usage"]) == (3, 26, 32)
+        reply = client.post("/steps", json=asked | {"inputs": [[GOOD] * 26] * 3}).json()
+    assert np.shape(reply["trace"]["usage"]) == (3, 26, 32)
 
 
-def test_more_sessions_than_fit_in_memory_are_stepped_all_the_same(few, data):
+def test_more_sessions_than_fit_in_memory_are_stepped(few, data):
     with (
         running_server("--max-resident", "3", data=data, checkpoints=few) as server,
         httpx.Client(base_url=server.url, timeout=30) as client,
     ):
         sessions = opened(client, 8)
         for step in (1, 2):
-            told = client.post("/steps", json={"sessions": sessions, "inputs": [[GOOD]] * 8}).json()
-            assert (told["steps"], told["errors"]) == ([step] * 8, [])
+            reply = client.post("/steps", json={"sessions": sessions, "inputs": [[GOOD]] * 8}).json()
+            assert (reply["steps"], reply["errors"]) == ([step] * 8, [])

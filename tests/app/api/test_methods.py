@@ -70,15 +70,15 @@ def test_allow_names_all_methods_of_the_path(client, paths, path):
 
 
 @pytest.mark.parametrize("path", sorted(OFFERED.keys() - {"/", "/static/{name:path}"}))
-def test_path_with_a_slash_more_is_no_route_and_no_redirect(client, paths, path):
+def test_path_with_a_trailing_slash_is_not_found_nor_redirected(client, paths, path):
     for method in ("GET", "POST", "HEAD", "OPTIONS"):
         answer = client.request(method, f"{paths[path]}/", headers={"Host": "elsewhere.example"})
         assert (answer.status_code, "location" in answer.headers) == (404, False)
-    told = problem(client.post(f"{paths[path]}/"), 404, "not_found")["detail"]
-    assert f"without the slash at its end is {paths[path]}" in str(told)
+    reply = problem(client.post(f"{paths[path]}/"), 404, "not_found")["detail"]
+    assert f"without the slash at its end is {paths[path]}" in str(reply)
 
 
-def test_head_of_what_is_not_there_is_refused_without_a_body(client):
+def test_head_of_unknown_path_is_refused_without_a_body(client):
     for path, status in (("/nothing", 404), ("/models/nobody", 404), ("/infer", 405), ("/sessions?limit=0", 422)):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (status, b"")
@@ -88,7 +88,7 @@ def test_head_of_what_is_not_there_is_refused_without_a_body(client):
 @pytest.mark.parametrize("path", STREAMS)
 def test_stream_asked_for_without_an_upgrade_says_what_it_is(client, paths, path):
     answer = client.get(paths[path])
-    assert "a proxy in between must pass on" in str(problem(answer, 426, "upgrade_required")["detail"])
+    assert "a proxy in between must forward" in str(problem(answer, 426, "upgrade_required")["detail"])
     assert (answer.headers["upgrade"], client.head(paths[path]).status_code) == ("websocket", 426)
 
 
@@ -104,7 +104,7 @@ def test_head_is_counted_as_head(client):
     assert 'engram_requests_total{method="HEAD",route="/healthz",status="200"}' in client.get("/metrics").text
 
 
-def test_head_of_a_long_recording_computes_no_more_than_its_beginning(client):
+def test_head_of_a_long_recording_computes_only_its_beginning(client):
     session = open_session(client)
     for _ in range(10):
         client.post(f"/sessions/{session}/steps", json={"inputs": [[0.0] * 10] * 500})

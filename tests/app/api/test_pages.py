@@ -53,7 +53,7 @@ def test_redoc_is_gone(client):
 
 
 @pytest.mark.parametrize("name", ["index.html", "docs.html", "api.js", "docs.js"])
-def test_pages_name_no_url_from_the_root_and_no_other_site(name):
+def test_pages_name_no_absolute_url_and_no_other_site(name):
     text = (STATIC / name).read_text()
     assert not re.findall(r"""["'`](?:/[^/"'`]|https?:|//)[^"'`]*""", text)
 
@@ -65,10 +65,10 @@ def url(request: pytest.FixtureRequest, server: Server, proxied: str) -> str:
 
 def test_documentation_lists_and_tries_the_routes_without_any_other_host(browser, url):
     asked: list[str] = []
-    told: list[str] = []
+    messages: list[str] = []
     with open_page(browser, url) as page:
         page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: told.append(message.text))
+        page.on("console", lambda message: messages.append(message.text))
         page.goto(f"{url}/docs")
         route = page.locator("#operations-models-list_models_models_get")
         route.click()
@@ -77,20 +77,20 @@ def test_documentation_lists_and_tries_the_routes_without_any_other_host(browser
         expect(route.locator(".live-responses-table .response-col_status").nth(1)).to_contain_text("200")
     assert {urlsplit(address).netloc for address in asked if not address.startswith("data:")} == {urlsplit(url).netloc}
     assert f"{url}/models" in asked
-    assert told == []
+    assert messages == []
 
 
 def test_inspector_runs_a_model(browser, url):
-    told: list[str] = []
+    messages: list[str] = []
     with open_page(browser, url) as page:
-        page.on("console", lambda message: told.append(message.text))
+        page.on("console", lambda message: messages.append(message.text))
         page.goto(f"{url}/?model=dnc-copy")
         expect(page.locator("#verdict")).to_contain_text("0 wrong bits")
         expect(canvas(page, "usage")).to_be_visible()
         for link in ("API", "Metrics"):
             target = urljoin(page.url, page.get_by_role("link", name=link).get_attribute("href"))
             assert httpx.get(target).status_code == 200
-    assert told == []
+    assert messages == []
 
 
 def test_python_client_speaks_through_a_prefix(url):

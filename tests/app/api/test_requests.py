@@ -1,4 +1,4 @@
-"""From the bytes of a request to what it asks for: right, and however wrong, looked at only as far as need be."""
+"""Decode and check requests of every form, and read no more of a wrong one than necessary."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def raw(numbers: Any, dtype: str, **more: Any) -> dict[str, Any]:
         (raw(np.array([[1, -2]], "<f4"), "float32"), [[1, -2]], None),
     ],
 )
-def test_array_of_another_dtype_is_read_as_float32_and_its_form_is_kept(sent, inputs, form):
+def test_array_of_another_dtype_becomes_float32_and_keeps_its_form(sent, inputs, form):
     wanted, read = read_frame(msgpack.packb({"inputs": sent}), "engram.msgpack", PAIRS, 10)
     assert (type(read), read.dtype, wanted.form) == (np.ndarray, np.float32, form)
     assert read.tolist() == np.float32(inputs).tolist()
@@ -99,13 +99,13 @@ def test_tokens_may_come_as_int16(shape):
         (raw(np.array([[0, 1], [1, 30_000]], "<i2"), "int16", scale=1e35), "inf"),
     ],
 )
-def test_number_that_is_not_finite_is_refused_in_its_place_in_any_dtype(sent, got):
+def test_number_that_is_not_finite_is_refused_in_any_dtype(sent, got):
     with pytest.raises(InvalidInput) as refused:
         read_frame(msgpack.packb({"inputs": sent}), "engram.msgpack", PAIRS, 10)
     assert (refused.value.more["place"], refused.value.more["got"]) == ("inputs[1][1]", got)
 
 
-def test_dtype_of_the_answer_is_refused_in_json_and_where_it_is_none():
+def test_answer_dtype_is_refused_in_json_or_if_unknown():
     document = {"inputs": [[1, 2]], "dtype": "float16"}
     assert read_frame(msgpack.packb(document), "engram.msgpack", PAIRS, 10)[0].dtype == "float16"
     with pytest.raises(InvalidRequest, match="float16 arrays are in msgpack only") as refused:
@@ -211,7 +211,7 @@ packed = array | st.lists(array | st.lists(array | numbers, max_size=2) | number
 @example([[np.zeros(1, "f4")]], InputFormat(1))
 @example([[3.4028235677973366e38, np.zeros(1, "f4")]], PAIRS)
 @example([[0.5, np.zeros(2, "f4")], [1.5, 2.5]], PAIRS)
-def test_usual_form_of_a_packed_frame_is_read_like_any_other(value, expected):
+def test_packed_frame_of_the_usual_form_is_read_alike(value, expected):
     check_usual_forms((read_frame, encode_msgpack({"inputs": value}), "engram.msgpack", expected, 3))
 
 
@@ -226,7 +226,7 @@ def test_few_errors_are_built_however_many_values_are_wrong(request_, value):
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_object_of_many_keys_is_refused_by_the_first_unknown_one_before_it_is_validated(request_, monkeypatch):
+def test_first_unknown_of_many_keys_is_refused_unvalidated(request_, monkeypatch):
     monkeypatch.setattr(request_, "model_validate", lambda values: pytest.fail(f"{len(values)} keys are validated"))
     known = next(iter(request_.model_fields))
     body = json.dumps({known: 1} | {f"key {number}": 1 for number in range(1000)}).encode()
@@ -258,7 +258,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_first_fault_is_found_with_few_calls_a_step_and_none_a_number(case):
+def test_first_fault_is_found_with_few_calls_per_step(case):
     value, expected, place = WRONG[case]
 
     def parse() -> None:
@@ -269,7 +269,7 @@ def test_first_fault_is_found_with_few_calls_a_step_and_none_a_number(case):
     assert python_calls(parse) < 4 * STEPS
 
 
-def test_text_among_numbers_takes_no_more_memory_than_it_came_with():
+def test_text_among_numbers_takes_no_memory_beyond_its_own():
     with pytest.raises(InvalidInput, match=r"inputs\[0\]\[0\]: expected a finite number"):
         parse_sequence([["x" * 10**6]] + [[0]] * 9999, InputFormat(1), 10_000)
 
@@ -307,7 +307,7 @@ def test_brief_text_of_an_object_does_not_sort_its_keys():
     assert Key.compared < 20
 
 
-def test_brief_text_tells_the_size_of_bytes_and_the_shape_of_arrays():
+def test_brief_text_has_sizes_of_bytes_and_shapes_of_arrays():
     assert brief([b"\0" * 10**6]) == "[1000000 bytes]"
     assert brief(np.zeros((3, 1), "f4")) == "an array of shape [3, 1]"
 

@@ -42,12 +42,12 @@ def ask(connection: ClientConnection, **frame: Any) -> dict[str, Any]:
 
 def refusal(connection: ClientConnection) -> tuple[dict[str, Any], int]:
     """Return the error frame that comes next, and the code that the connection then closes with."""
-    told = receive(connection)
-    assert told["type"] == "error", told
+    reply = receive(connection)
+    assert reply["type"] == "error", reply
     with pytest.raises(ConnectionClosed):
         connection.recv(timeout=30)
     assert connection.close_code is not None
-    return told, connection.close_code
+    return reply, connection.close_code
 
 
 def test_stream_opens_a_session_and_copies(server):
@@ -101,12 +101,12 @@ def test_stream_resumes_after_a_drop(server):
 def test_stream_frame_sent_again_is_carried_out_once(server):
     inputs, _ = sequence(3, seed=4)
     with stream(server, "/stream?model=dnc-copy") as (connection, _):
-        told = [ask(connection, seq=0, inputs=inputs[:2]), ask(connection, seq=1, inputs=inputs[2:])]
-        assert ask(connection, seq=1, inputs=inputs[2:]) == told[1]
-        assert ask(connection, seq=0, inputs=inputs[:2]) == told[0]
+        reply = [ask(connection, seq=0, inputs=inputs[:2]), ask(connection, seq=1, inputs=inputs[2:])]
+        assert ask(connection, seq=1, inputs=inputs[2:]) == reply[1]
+        assert ask(connection, seq=0, inputs=inputs[:2]) == reply[0]
 
 
-def test_stream_frame_of_before_a_reset_has_no_answer_any_more(server):
+def test_stream_frame_before_a_reset_has_no_answer_any_more(server):
     with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
         ask(connection, seq=4, inputs=[GOOD])
         httpx.post(f"{server.url}/sessions/{greeting['session']}/reset").raise_for_status()
@@ -119,8 +119,8 @@ def test_stream_frame_that_leaves_one_out_is_refused(server):
     with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
         ask(connection, seq=0, inputs=[GOOD])
         connection.send(json.dumps({"seq": 2, "inputs": [GOOD]}))
-        told, code = refusal(connection)
-    assert (told["code"], told["expected"], told["step"], code) == ("sequence_conflict", "1", 1, 4409)
+        reply, code = refusal(connection)
+    assert (reply["code"], reply["expected"], reply["step"], code) == ("sequence_conflict", "1", 1, 4409)
     assert httpx.get(f"{server.url}/sessions/{greeting['session']}").json()["step"] == 1
 
 
@@ -149,10 +149,10 @@ def test_stream_bad_frame_is_refused_and_the_session_lives_on(server, case):
     frame, problem_code, place, close_code = BAD_FRAMES[case]
     with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
         connection.send(frame)
-        told, code = refusal(connection)
-    assert (told["code"], code) == (problem_code, close_code)
+        reply, code = refusal(connection)
+    assert (reply["code"], code) == (problem_code, close_code)
     if place:
-        assert told["place"] == place
+        assert reply["place"] == place
     with stream(server, f"/sessions/{greeting['session']}/stream") as (connection, again):
         assert again["step"] == 0
         assert ask(connection, seq=0, inputs=[GOOD])["step"] == 1
@@ -175,16 +175,16 @@ def test_stream_bad_frame_is_refused_and_the_session_lives_on(server, case):
 def test_stream_bad_binary_frame_is_refused(server, frame):
     with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
         connection.send(frame)
-        told, code = refusal(connection)
-    assert (told["code"], code) == ("malformed_body", 4400)
+        reply, code = refusal(connection)
+    assert (reply["code"], code) == ("malformed_body", 4400)
 
 
 def test_stream_binary_inputs_are_checked_as_json_is(server):
     with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
         numbers = [0.0] * 9 + [float("nan")]
         connection.send(msgpack.packb({"inputs": {"shape": [1, 10], "data": struct.pack("<10f", *numbers)}}))
-        told, _ = refusal(connection)
-    assert (told["code"], told["place"]) == ("invalid_input", "inputs[0][9]")
+        reply, _ = refusal(connection)
+    assert (reply["code"], reply["place"]) == ("invalid_input", "inputs[0][9]")
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_stream_binary_inputs_are_checked_as_json_is(server):
 )
 def test_stream_of_nothing_is_refused(server, path, problem_code, close_code):
     with connect(server.socket_url + path) as connection:
-        told, code = refusal(connection)
-    assert (told["code"], code) == (problem_code, close_code)
+        reply, code = refusal(connection)
+    assert (reply["code"], code) == (problem_code, close_code)
 
 
 def test_stream_of_a_session_deleted_meanwhile_is_told(server):
     with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
         httpx.delete(f"{server.url}/sessions/{greeting['session']}").raise_for_status()
-        told, code = refusal(connection)
-    assert (told["code"], told["reason"], code) == ("session_gone", "deleted", 4410)
+        reply, code = refusal(connection)
+    assert (reply["code"], reply["reason"], code) == ("session_gone", "deleted", 4410)
     with connect(f"{server.socket_url}/sessions/{greeting['session']}/stream") as connection:
         assert refusal(connection)[1] == 4410
 
@@ -219,7 +219,7 @@ def test_two_streams_of_one_session_take_turns(server):
     assert reached == [3, 6, 9]
 
 
-def test_client_gone_in_mid_sequence_leaves_a_session_that_goes_on(server):
+def test_client_gone_in_mid_sequence_leaves_a_usable_session(server):
     with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
         connection.send(json.dumps({"seq": 0, "inputs": [GOOD] * 400}))
         # Gone without a farewell: the connection is reset
@@ -247,9 +247,9 @@ def test_client_gone_in_mid_inference_frees_its_place(server):
 def test_idle_session_expires_and_its_stream_is_told(data):
     with running_server("--idle-timeout", "0.6", data=data) as server:
         with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
-            told, code = refusal(connection)
+            reply, code = refusal(connection)
         gone = httpx.post(f"{server.url}/sessions/{greeting['session']}/steps", json={"inputs": [GOOD]})
-    assert (told["code"], told["reason"], code) == ("session_gone", "expired", 4410)
+    assert (reply["code"], reply["reason"], code) == ("session_gone", "expired", 4410)
     assert (gone.status_code, gone.json()["reason"]) == (410, "expired")
 
 
@@ -263,7 +263,7 @@ def two_bytes(steps: int, dtype: str, **more: Any) -> tuple[dict[str, Any], np.n
 @pytest.mark.parametrize(
     ("sent", "same"), [two_bytes(5, "<f2"), two_bytes(5, "<i2", scale=2**-10), two_bytes(5, "<i2", scale=0.0007)]
 )
-def test_inputs_of_two_bytes_give_what_float32_does_also_after_a_kill_a_rewind_and_in_a_fork(data, sent, same):
+def test_inputs_of_two_bytes_equal_float32_after_kill_rewind_fork(data, sent, same):
     def asked(server: Server, session: str, inputs: Any) -> list[bytes]:
         with stream(server, f"/sessions/{session}/stream", "engram.msgpack") as (connection, _):
             connection.send(msgpack.packb({"inputs": inputs, "trace": ["usage"]}))
@@ -308,7 +308,7 @@ def test_frame_may_ask_for_its_answer_in_float16(server):
         assert narrow == {"shape": wide["shape"], "dtype": "float16", "data": numbers.tobytes()}
 
 
-def test_frame_that_comes_again_is_answered_in_the_dtype_that_it_asks_for_then(server):
+def test_repeated_frame_is_answered_in_its_own_dtype(server):
     sent, _ = two_bytes(2, "<f2")
     with stream(server, "/stream?model=dnc-copy", "engram.msgpack") as (connection, _):
         came = []
@@ -322,5 +322,5 @@ def test_frame_that_comes_again_is_answered_in_the_dtype_that_it_asks_for_then(s
 def test_answers_in_float16_are_refused_to_frames_of_json(server):
     with stream(server, "/stream?model=dnc-copy") as (connection, _):
         connection.send(json.dumps({"inputs": [GOOD], "dtype": "float16"}))
-        told, close_code = refusal(connection)
-    assert (told["code"], told["place"], close_code) == ("invalid_request", "dtype", 4422)
+        reply, close_code = refusal(connection)
+    assert (reply["code"], reply["place"], close_code) == ("invalid_request", "dtype", 4422)

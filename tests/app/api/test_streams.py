@@ -63,7 +63,7 @@ def test_binary_frame_is_one_array_each_way(server):
         assert outputs[row].tolist() == np.float32(inferred(server, "dnc-copy", inputs[row].tolist())).tolist()
 
 
-def test_binary_frame_of_two_bytes_a_number_is_that_of_four(server):
+def test_binary_frame_of_two_byte_numbers_equals_one_of_four(server):
     inputs = random_inputs(2, 3)
     arrays = [{"shape": [2, 3, 10], "data": inputs.tobytes()}]
     arrays += [{"shape": [2, 3, 10], "dtype": "float16", "data": inputs.astype("<f2").tobytes()}]
@@ -78,16 +78,16 @@ def test_binary_frame_of_two_bytes_a_number_is_that_of_four(server):
     assert [array.get("dtype") for array in answers[:2]] == [None, "float16"]
 
 
-def test_errors_of_sessions_are_their_own_and_the_socket_goes_on(server):
+def test_error_of_a_session_leaves_others_and_the_socket(server):
     with stream(server, "/streams") as (connection, _):
         opened = ask(connection, model="dnc-copy", count=3)["sessions"]
         httpx.delete(f"{server.url}/sessions/{opened[1]['session']}").raise_for_status()
-        told = ask(connection, sessions=[0, 1, 2], inputs=[[GOOD], [GOOD], [GOOD, GOOD]], seqs=[0, 0, None])
-        assert (told["steps"], told["outputs"][1]) == ([1, None, 2], None)
-        [error] = told["errors"]
+        reply = ask(connection, sessions=[0, 1, 2], inputs=[[GOOD], [GOOD], [GOOD, GOOD]], seqs=[0, 0, None])
+        assert (reply["steps"], reply["outputs"][1]) == ([1, None, 2], None)
+        [error] = reply["errors"]
         assert (error["index"], error["session"], error["code"]) == (1, 1, "session_gone")
-        told = ask(connection, sessions=[2, 0, 0], inputs=[[GOOD]] * 3, seqs=[None, 2, 1])
-        assert (told["steps"], [error["code"] for error in told["errors"]]) == ([3, None, 2], ["sequence_conflict"])
+        reply = ask(connection, sessions=[2, 0, 0], inputs=[[GOOD]] * 3, seqs=[None, 2, 1])
+        assert (reply["steps"], [error["code"] for error in reply["errors"]]) == ([3, None, 2], ["sequence_conflict"])
 
 
 def test_frame_that_comes_again_steps_no_session_twice(server):
@@ -119,16 +119,16 @@ def test_sessions_may_be_opened_by_the_url(server):
 )
 def test_sessions_that_the_url_cannot_have_are_refused(server, query, place):
     with connect(f"{server.socket_url}/streams?{query}") as connection:
-        told, _ = refusal(connection)
-    assert told["place"] == place
+        reply, _ = refusal(connection)
+    assert reply["place"] == place
 
 
 def test_inputs_of_different_lengths_and_widths(server):
     with stream(server, "/streams") as (connection, _):
         ask(connection, model="dnc-copy", count=2)
         ask(connection, model=TOKENS)
-        told = ask(connection, sessions=[0, 1, 2], inputs=[[GOOD], [GOOD] * 3, [3, 1, 2]])
-    assert [len(outputs) for outputs in told["outputs"]] == [1, 3, 3]
+        reply = ask(connection, sessions=[0, 1, 2], inputs=[[GOOD], [GOOD] * 3, [3, 1, 2]])
+    assert [len(outputs) for outputs in reply["outputs"]] == [1, 3, 3]
 
 
 BAD = [
@@ -160,8 +160,8 @@ def test_bad_frame_is_refused_and_steps_nothing(server, frame, place):
         opened = ask(connection, model="dnc-copy", count=2)["sessions"]
         ask(connection, model=TOKENS)
         connection.send(json.dumps(frame))
-        told, _ = refusal(connection)
-    assert told["place"] == place
+        reply, _ = refusal(connection)
+    assert reply["place"] == place
     steps = [httpx.get(f"{server.url}/sessions/{session['session']}").json()["step"] for session in opened]
     assert steps == [0, 0]
 
@@ -173,8 +173,8 @@ def test_bad_array_is_refused(server, shape):
         receive(connection)
         raw = {"shape": shape, "data": bytes(4 * int(np.prod(shape)))}
         connection.send(msgpack.packb({"sessions": [0, 1], "inputs": raw}))
-        told, close_code = refusal(connection)
-    assert (told["place"][:6], close_code) == ("inputs", 4422)
+        reply, close_code = refusal(connection)
+    assert (reply["place"][:6], close_code) == ("inputs", 4422)
 
 
 def test_array_with_a_nan_names_its_place(server):
@@ -184,8 +184,8 @@ def test_array_with_a_nan_names_its_place(server):
         connection.send(msgpack.packb({"model": "dnc-copy", "count": 2}))
         receive(connection)
         connection.send(msgpack.packb({"sessions": [0, 1], "inputs": {"shape": [2, 2, 10], "data": inputs.tobytes()}}))
-        told, _ = refusal(connection)
-    assert (told["place"], told["got"]) == ("inputs[1][0][3]", "nan")
+        reply, _ = refusal(connection)
+    assert (reply["place"], reply["got"]) == ("inputs[1][0][3]", "nan")
 
 
 def test_sessions_are_where_they_were_after_a_kill(data):

@@ -1,4 +1,4 @@
-"""Models that take tokens and tell classes, at real servers of every back end."""
+"""Models that take tokens and answer classes, at real servers of every back end."""
 
 import json
 from collections.abc import Iterator
@@ -68,26 +68,26 @@ def test_card_tells_of_several_classes_at_once(client):
     assert groups == {"digits": 2, "words": 1, "bits": 1}
 
 
-def test_every_digit_of_an_answer_has_the_probabilities_that_torch_gives_it(client, checkpoints):
+def test_every_digit_has_the_probabilities_of_torch(client, checkpoints):
     model, _ = load(checkpoints / "digits")
     outputs, _, _ = unroll(model, torch.tensor(NESTED)[:, None].float(), model.initial_state(1))
     digits = torch.softmax(outputs[:, 0].detach().reshape(5, 2, 3), -1)
-    told = client.post("/infer", json={"model": "digits", "inputs": SENTENCE}).json()
-    np.testing.assert_allclose(np.reshape(told["outputs"], (5, 2, 3)), digits, atol=1e-5)
+    reply = client.post("/infer", json={"model": "digits", "inputs": SENTENCE}).json()
+    np.testing.assert_allclose(np.reshape(reply["outputs"], (5, 2, 3)), digits, atol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", [NESTED, SENTENCE, [[float(token)] for token in SENTENCE]])
 def test_infer_takes_tokens_with_or_without_their_lists(client, expected, inputs):
-    told = client.post("/infer", json={"model": "words", "inputs": inputs}).json()
-    np.testing.assert_allclose(told["outputs"], expected, atol=1e-5)
-    np.testing.assert_allclose(np.sum(told["outputs"], 1), 1, atol=1e-5)
-    assert told["steps"] == 5
+    reply = client.post("/infer", json={"model": "words", "inputs": inputs}).json()
+    np.testing.assert_allclose(reply["outputs"], expected, atol=1e-5)
+    np.testing.assert_allclose(np.sum(reply["outputs"], 1), 1, atol=1e-5)
+    assert reply["steps"] == 5
 
 
 def test_infer_takes_a_batch_of_sequences_of_tokens(client, expected):
-    told = client.post("/infer", json={"model": "words", "inputs": [NESTED[:2], NESTED]}).json()
-    assert told["steps"] == [2, 5]
-    for outputs in told["outputs"]:
+    reply = client.post("/infer", json={"model": "words", "inputs": [NESTED[:2], NESTED]}).json()
+    assert reply["steps"] == [2, 5]
+    for outputs in reply["outputs"]:
         np.testing.assert_allclose(outputs, expected[: len(outputs)], atol=1e-5)
 
 
@@ -144,8 +144,8 @@ def test_what_is_no_token_is_refused_everywhere_with_its_place(server, client, c
         stream.recv()
         stream.send(f'{{"inputs": {inputs}}}')
         answers.append(json.loads(stream.recv()))
-    for told in answers:
-        assert (told["status"], told["code"], told["place"], told["expected"]) == (
+    for reply in answers:
+        assert (reply["status"], reply["code"], reply["place"], reply["expected"]) == (
             422,
             "invalid_input",
             place,
@@ -155,8 +155,8 @@ def test_what_is_no_token_is_refused_everywhere_with_its_place(server, client, c
 
 
 def test_batch_refusal_names_the_sequence(client):
-    told = client.post("/infer", json={"model": "words", "inputs": [[[1]], [[2], [9]]]}).json()
-    assert (told["place"], told["got"]) == ("inputs[1][1][0]", "9")
+    reply = client.post("/infer", json={"model": "words", "inputs": [[[1]], [[2], [9]]]}).json()
+    assert (reply["place"], reply["got"]) == ("inputs[1][1][0]", "9")
 
 
 def test_binary_tokens_are_checked_as_json_is(server):
@@ -164,8 +164,8 @@ def test_binary_tokens_are_checked_as_json_is(server):
     with connect(url, subprotocols=[Subprotocol("engram.msgpack")]) as stream:
         stream.recv()
         stream.send(msgpack.packb({"inputs": {"shape": [2, 1], "data": np.array([1, 2.5], "<f4").tobytes()}}))
-        told = msgpack.unpackb(stream.recv())
-    assert (told["code"], told["place"], told["expected"], told["got"]) == (
+        reply = msgpack.unpackb(stream.recv())
+    assert (reply["code"], reply["place"], reply["expected"], reply["got"]) == (
         "invalid_input",
         "inputs[1][0]",
         TOKEN,
@@ -174,8 +174,8 @@ def test_binary_tokens_are_checked_as_json_is(server):
 
 
 def test_other_models_take_no_plain_list(client):
-    told = client.post("/infer", json={"model": "bits", "inputs": [0, 1, 1, 0]}).json()
-    assert (told["place"], told["expected"]) == ("inputs[0]", "a list of 4 numbers")
+    reply = client.post("/infer", json={"model": "bits", "inputs": [0, 1, 1, 0]}).json()
+    assert (reply["place"], reply["expected"]) == ("inputs[0]", "a list of 4 numbers")
 
 
 def test_tokens_are_told_in_the_documentation(client):
