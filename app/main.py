@@ -16,7 +16,6 @@ from app.api.middleware import MeasureRequests
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
-from app.catalogue import ModelCatalogue
 from app.descriptors import watch_files
 from app.loading import load_models, open_store
 from app.metrics import Metrics
@@ -61,21 +60,25 @@ def create_app(settings: Settings) -> FastAPI:
         settings.durability,
         settings.snapshots,
     )
+    _add_interface(app)
+    return app
+
+
+def _add_interface(app: FastAPI) -> None:
+    """Add the routes, the handlers of errors and the middleware; what is added last is asked first."""
     app.include_router(routes.router)
     app.include_router(stream.router)
     add_pages(app)
     add_problem_handlers(app)
     app.add_middleware(AnswerHead)
     app.add_middleware(HotPaths, routes=routes.router.routes)
-    app.add_middleware(MeasureRequests, metrics=metrics)
-    return app
+    app.add_middleware(MeasureRequests, metrics=app.state.metrics)
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    models: ModelCatalogue = app.state.models
     app.state.writer.start()
-    for model in models:
+    for model in app.state.models:
         model.engine.start()
     kept = [asyncio.create_task(work) for work in (app.state.sessions.ending.keep_expiring(), watch_files())]
     try:
