@@ -19,8 +19,8 @@ import orjson
 
 from app.api.inputs import brief
 from app.backends.base import Array
-from app.dtypes import LARGEST_SCALE, SMALLEST_SCALE, WIRE, Form, widened
 from app.errors import InvalidRequest, MalformedBody
+from app.sessions.dtypes import LARGEST_SCALE, SMALLEST_SCALE, WIRE, Form, widened
 
 JSON_PROTOCOL = "engram.json"
 MSGPACK_PROTOCOL = "engram.msgpack"

@@ -19,8 +19,8 @@ from app.api.inputs import brief, parse_sequence
 from app.api.schemas import ManyFrame, ManyStepsRequest, parse
 from app.backends.base import Array, failed_rows
 from app.catalogue import InputFormat
-from app.dtypes import Form, form_of
 from app.errors import EngramError, InvalidInput, InvalidRequest
+from app.sessions.dtypes import Form, form_of
 from app.sessions.session import Duplicate, Session, Stepped, Steps
 
 ANY_TOKEN = 2**24

@@ -23,7 +23,7 @@ from app.api.schemas import (
 )
 from app.backends.base import Array
 from app.catalogue import InputFormat
-from app.dtypes import form_of
+from app.sessions.dtypes import form_of
 
 
 class InferOptions(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, WithJsonSchema
 
 from app.api.inputs import brief, cut
-from app.dtypes import Form
 from app.errors import InvalidRequest
+from app.sessions.dtypes import Form
 
 Document = TypeVar("Document", bound=BaseModel)
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from app.backends.base import Array, Spec
-from app.dtypes import unpack
 from app.engine.run import Replayed, Result
 from app.errors import InvalidSnapshot, SessionDamaged, StepNotKept
+from app.sessions.dtypes import unpack
 from app.sessions.snapshot import LARGE, Snapshot
 from app.stores.base import LoggedSteps, Store
 from app.stores.writer import Writer

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
-from app.dtypes import Form, pack, packed_bytes
 from app.engine.arenas import Slot
 from app.engine.run import Result
 from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
+from app.sessions.dtypes import Form, pack, packed_bytes
 from app.sessions.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
 

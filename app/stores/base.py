@@ -26,8 +26,8 @@ REMEMBERED_FOR = 30 * 86400
 class Entry(NamedTuple):
     """The steps of one request, for the log: `steps` steps of a tape, the first of them after the step `step`.
 
-    epoch: of the claim under which they were computed. inputs: as `app.dtypes.pack` encodes them. seq: the number of
-    the frame, if it was one. previous_tape: the tape that the session was on, where this entry begins a tape.
+    epoch: of the claim under which they were computed. inputs: as `app.sessions.dtypes.pack` encodes them. seq: the
+    number of the frame, if it was one. previous_tape: the tape that the session was on, where this entry begins a tape.
     """
 
     tape: int

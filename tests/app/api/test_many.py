@@ -9,7 +9,7 @@ import pytest
 
 from app.api.many import read_many
 from app.api.schemas import ManyStepsRequest
-from app.dtypes import Form
+from app.sessions.dtypes import Form
 from tests.app.harness import running_server
 
 GOOD = [0.0] * 10

@@ -27,8 +27,8 @@ from app.api.schemas import (
     StepsRequest,
 )
 from app.catalogue import InputFormat
-from app.dtypes import Form
 from app.errors import EngramError, InvalidInput, InvalidRequest
+from app.sessions.dtypes import Form
 from tests.calls import python_calls
 
 PAIRS, TOKENS = InputFormat(2), InputFormat(1, vocabulary_size=7)

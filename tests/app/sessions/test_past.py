@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import dtypes
 from app.backends.fake import FakeBackend
-from app.dtypes import Form
 from app.errors import (
     InvalidRequest,
     InvalidSnapshot,
@@ -26,6 +24,8 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
+from app.sessions import dtypes
+from app.sessions.dtypes import Form
 from app.sessions.session import Stepped, Steps
 from app.sessions.snapshot import Snapshot
 from app.stores.base import NewSession, Record, Retention

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from app.dtypes import LARGEST_SCALE, SMALLEST_SCALE, CompactArray, Form, form_of, pack, packed_bytes, unpack, widened
+from app.sessions.dtypes import (
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    CompactArray,
+    Form,
+    form_of,
+    pack,
+    packed_bytes,
+    unpack,
+    widened,
+)
 
 EVERY_INT16 = np.arange(-(2**15), 2**15, dtype="<i2")
 HALVES = arrays.arrays("<f2", st.tuples(st.integers(1, 4), st.integers(1, 5)))
