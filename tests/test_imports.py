@@ -34,6 +34,7 @@ class House:
         self.places = {place: room for room in self.rooms for place in room.places}
         self.files = {str(path.relative_to(root)) for path in python_files(root, self.places)}
         self.imports = {file: set(imports(root, file)) for file in sorted(self.files)}
+        self.imports_at_run_time = {file: set(imports(root, file, types=False)) for file in self.imports}
 
     def place(self, file: str) -> str | None:
         """Return the narrowest place of the table in which a file is."""
@@ -62,7 +63,7 @@ class House:
                 for target in sorted(targets)
                 if not self.may_import(file, target)
             ),
-            *circle("files", {file: targets & self.files for file, targets in self.imports.items()}),
+            *circle("files", {file: targets & self.files for file, targets in self.imports_at_run_time.items()}),
             *circle("rooms", room_graph),
         ]
 
@@ -97,23 +98,34 @@ def python_files(root: Path, places: Iterable[str]) -> Iterator[Path]:
         yield from (root / top).rglob("*.py")
 
 
-def imports(root: Path, file: str) -> Iterator[str]:
-    """Yield what a file imports, anywhere in it: the files of the project, and the packages of others."""
-    for name in names_imported((root / file).read_text()):
+def imports(root: Path, file: str, types: bool = True) -> Iterator[str]:
+    """Yield what a file imports, anywhere in it: the files of the project, and the packages of others.
+
+    types: also for types only.
+    """
+    for name in names_imported((root / file).read_text(), types):
         yield from imported(root, name)
 
 
 @functools.cache
-def names_imported(source: str) -> tuple[str, ...]:
+def names_imported(source: str, types: bool = True) -> tuple[str, ...]:
     """Return the names of modules, and of what is taken from modules, that a source imports."""
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(ast.parse(source), types):
         if isinstance(node, ast.Import):
             names += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"a relative import of {node.module}"
             names += [f"{node.module}.{name.name}" for name in node.names]
     return tuple(names)
+
+
+def nodes(tree: ast.AST, types: bool) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree; types: also those that are for types only."""
+    for node in ast.iter_child_nodes(tree):
+        if types or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes(node, types)
 
 
 def imported(root: Path, name: str) -> Iterator[str]:
@@ -169,6 +181,7 @@ PLANTED = {
     "of a back end": ("app/main.py", "from app.backends import torch", "app/main.py imports app/backends/torch.py"),
     "of a store": ("app/server.py", "import app.stores.sqlite", "app/server.py imports app/stores/sqlite/__init__.py"),
     "of the server": ("benchmarks/server.py", "from app.main import create_app", "imports app/main.py"),
+    "in a circle of rooms": ("app/metrics.py", CHECKED, "a circle of rooms: "),
     "in a new file": ("app/annex.py", "import os", "app/annex.py is in no room"),
     "in a circle of files": ("app/engine/run.py", "import app.engine.scheduler", "a circle of files: "),
     "in a circle by a function": ("app/engine/scheduler.py", LATER, "a circle of files: "),

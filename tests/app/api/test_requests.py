@@ -23,8 +23,8 @@ from app.api.schemas import (
     ManyRequest,
     ManyStepsRequest,
     OpenRequest,
-    Request,
     StepsRequest,
+    StrictDocument,
 )
 from app.catalogue import InputFormat
 from app.errors import EngramError, InvalidInput, InvalidRequest
@@ -32,7 +32,9 @@ from app.sessions.dtypes import Form
 from tests.calls import python_calls
 
 PAIRS, TOKENS = InputFormat(2), InputFormat(1, vocabulary_size=7)
-REQUESTS = sorted({*Request.__subclasses__(), *ManyRequest.__subclasses__()} - {ManyRequest}, key=lambda r: r.__name__)
+REQUESTS = sorted(
+    {*StrictDocument.__subclasses__(), *ManyRequest.__subclasses__()} - {ManyRequest}, key=lambda r: r.__name__
+)
 
 
 def test_infer_request_is_read_with_its_inputs_apart():
