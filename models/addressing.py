@@ -1,12 +1,12 @@
 """One pure function per equation of the memory: where the heads write and read.
 
-Axes: B batch, N memory slots, W word size, R read heads, V write heads, H heads of either sort, S shift width.
-A weighting is non-negative and sums to at most 1 over the N slots. Sources: [DNC] Graves et al., "Hybrid computing
-using a neural network with dynamic external memory", Nature 538 (2016), Methods; [NTM] Graves, Wayne & Danihelka,
-"Neural Turing Machines", arXiv 1410.5401; [C&S] Csordas & Schmidhuber, "Improving Differentiable Neural Computers
-through memory masking, de-allocation, and link distribution sharpness control", ICLR 2019; [SDNC] Rae et al., "Scaling
-memory-augmented neural networks with sparse reads and writes", NIPS 2016; pytorch-ntm and ntm-lasagne: the published
-code of that name.
+Axes: B batch, N memory locations, W word size, R read heads, V write heads, H heads of either sort, S shift width.
+A weighting is non-negative and sums to at most 1 over the N locations. Sources: [DNC] Graves et al., "Hybrid
+computing using a neural network with dynamic external memory", Nature 538 (2016), Methods; [NTM] Graves, Wayne &
+Danihelka, "Neural Turing Machines", arXiv 1410.5401; [C&S] Csordas & Schmidhuber, "Improving Differentiable Neural
+Computers through memory masking, de-allocation, and link distribution sharpness control", ICLR 2019; [SDNC] Rae et al.,
+"Scaling memory-augmented neural networks with sparse reads and writes", NIPS 2016; pytorch-ntm and ntm-lasagne: the
+published code of that name.
 """
 
 import math
@@ -18,10 +18,10 @@ EPSILON = 1e-6
 """Keeps norms, the cosine and the logarithm of usage finite, in value and in gradient."""
 
 SMALLEST_WEIGHT = 1e-8
-"""Weights below this are taken for this when they are sharpened, so that the logarithm is finite."""
+"""Smaller weights are raised to this before they are sharpened, so that the logarithm is finite."""
 
 TINY = 1e-12
-"""Below a root where the original has nothing: too small to change a value, enough to keep the gradient finite."""
+"""Added below a root where the original adds nothing: too small to change a value, enough for a finite gradient."""
 
 
 # Content
@@ -43,7 +43,7 @@ def cosine_similarity(memory: Tensor, keys: Tensor) -> Tensor:
 
 
 def masked_cosine_similarity(memory: Tensor, keys: Tensor, masks: Tensor) -> Tensor:
-    """Return D(m k, m M[n]): each key is compared only where its mask lets it. [C&S] masked content-based addressing.
+    """Return D(m k, m M[n]): each key is compared only where its mask is not 0. [C&S] masked content-based addressing.
 
     memory: [B, N, W]; keys: [B, H, W]; masks: [B, H, W], in [0, 1]. Returns [B, H, N], in [-1, 1].
     """
@@ -101,7 +101,7 @@ def read(memory: Tensor, weights: Tensor) -> Tensor:
 
 
 def retention(free_gates: Tensor, read_weights: Tensor) -> Tensor:
-    """Return how much of each slot is not freed: psi = prod_r (1 - f_r w_r), with the weightings of the previous step.
+    """Return the retention of each location: psi = prod_r (1 - f_r w_r), with the weightings of the previous step.
 
     free_gates: [B, R], in [0, 1]; read_weights: [B, R, N]. Returns [B, N], in [0, 1].
     """
@@ -109,7 +109,7 @@ def retention(free_gates: Tensor, read_weights: Tensor) -> Tensor:
 
 
 def usage(previous_usage: Tensor, write_weights: Tensor, retention: Tensor) -> Tensor:
-    """Return how much each slot is in use: u = (u + w - u w) psi, with w = 1 - prod_v (1 - w_v).
+    """Return the usage of each location: u = (u + w - u w) psi, with w = 1 - prod_v (1 - w_v).
 
     previous_usage: [B, N], in [0, 1]; write_weights, of the previous step: [B, V, N]; retention: [B, N].
     Returns [B, N], in [0, 1].
@@ -120,7 +120,7 @@ def usage(previous_usage: Tensor, write_weights: Tensor, retention: Tensor) -> T
 
 
 def deallocate(memory: Tensor, retention: Tensor) -> Tensor:
-    """Return the memory without what was freed: M[n] psi[n]. [C&S] de-allocation.
+    """Return the memory with freed locations emptied: M[n] psi[n]. [C&S] de-allocation.
 
     memory: [B, N, W]; retention: [B, N]. Returns [B, N, W].
     """
@@ -128,23 +128,23 @@ def deallocate(memory: Tensor, retention: Tensor) -> Tensor:
 
 
 def allocation_weights(usage: Tensor) -> Tensor:
-    """Return a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], phi the slots in ascending order of usage.
+    """Return a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], phi the locations in ascending order of usage.
 
-    Slots of equal usage are taken in the order of their numbers. usage: [B, N], in [0, 1]. Returns [B, N].
-    What is sorted is 1 - u, as in DeepMind's code: usages that differ by less than the rounding of 1 are equal. Those
-    that differ by about as much may be ordered otherwise where they are computed in another way.
+    Locations of equal usage are taken in the order of their numbers. usage: [B, N], in [0, 1]. Returns [B, N].
+    The sort is by 1 - u, as in DeepMind's code: usages that differ by less than the rounding of 1 are equal. Usages
+    that differ by about that much may be ordered otherwise by another implementation.
     """
     free, order = torch.sort(1 - (EPSILON + (1 - EPSILON) * usage), dim=1, descending=True, stable=True)
-    # The exclusive product, as the exponential of a sum: a product over slots has no conversion to ONNX.
+    # The exclusive product, as the exponential of a sum: a product over locations has no conversion to ONNX.
     log_usage = torch.log(1 - free)
     all_before_used = torch.exp(torch.cumsum(log_usage, dim=1) - log_usage)
     return torch.zeros_like(usage).scatter(1, order, free * all_before_used)
 
 
 def write_allocation_weights(usage: Tensor, gates: Tensor) -> Tensor:
-    """Return one allocation per write head; each head sees as used what the heads before it are about to take.
+    """Return one allocation per write head; each head counts as used the locations that earlier heads will allocate.
 
-    usage: [B, N]; gates: [B, V], how far each head will write where it allocates. Returns [B, V, N].
+    usage: [B, N]; gates: [B, V], allocation gate times write gate. Returns [B, V, N].
     """
     allocations = []
     for gate in gates.unbind(1):
@@ -170,17 +170,17 @@ def link(previous_link: Tensor, precedence_weights: Tensor, write_weights: Tenso
     written_to = write_weights.unsqueeze(3)
     written_from = write_weights.unsqueeze(2)
     updated = (1 - written_to - written_from) * previous_link + written_to * precedence_weights.unsqueeze(2)
-    slots = write_weights.shape[2]
-    return updated * (1 - torch.eye(slots, dtype=updated.dtype, device=updated.device))
+    size = write_weights.shape[2]
+    return updated * (1 - torch.eye(size, dtype=updated.dtype, device=updated.device))
 
 
 def precedence(previous: Tensor, write_weights: Tensor) -> Tensor:
-    """Return p = (1 - sum_n w[n]) p + w: how much each slot was the last written. Both [B, V, N]."""
+    """Return p = (1 - sum_n w[n]) p + w: how far each location was the last one written. Both [B, V, N]."""
     return (1 - write_weights.sum(2, keepdim=True)) * previous + write_weights
 
 
 def directional_weights(link: Tensor, read_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weightings one write later and one write earlier than the last read: f = L w, b = L^T w.
+    """Return the weightings one write after and one write before the last read: f = L w, b = L^T w.
 
     link: [B, V, N, N]; read_weights, of the previous step: [B, R, N]. Returns forward and backward, [B, R, V, N].
     """
@@ -191,17 +191,17 @@ def directional_weights(link: Tensor, read_weights: Tensor) -> tuple[Tensor, Ten
 
 
 def read_weights(content: Tensor, forward: Tensor, backward: Tensor, read_modes: Tensor) -> Tensor:
-    """Return the mixture of the three ways to read.
+    """Return the read weightings, a mixture of the three modes: backward, forward and content.
 
     content: [B, R, N]; forward, backward: [B, R, V, N]; read_modes: [B, R, 2 V + 1], summing to 1, in the order
     backward for each write head, forward for each write head, content. Returns [B, R, N].
     """
-    ways = torch.cat([backward, forward, content.unsqueeze(2)], dim=2)
-    return (read_modes.unsqueeze(2) @ ways).squeeze(2)
+    modes = torch.cat([backward, forward, content.unsqueeze(2)], dim=2)
+    return (read_modes.unsqueeze(2) @ modes).squeeze(2)
 
 
 def sharpen_direction(weights: Tensor, sharpness: Tensor) -> Tensor:
-    """Return (d + eps)^s / sum (d + eps)^s: a weighting along the links, made sharper. [C&S] sharpness of links.
+    """Return (d + eps)^s / sum (d + eps)^s: a weighting along the links, sharpened. [C&S] sharpness of links.
 
     weights: [B, R, V, N]; sharpness: [B, R, V], at least 1. Returns [B, R, V, N], rows sum to 1.
     """
@@ -216,16 +216,16 @@ def sparse_link(
 ) -> tuple[Tensor, Tensor]:
     """Return the K largest entries in each row of `link`, and their columns. After [SDNC], appendix D.
 
-    A row's new entries are looked for among those that it had and the K columns of most precedence: with K = N these
-    are all. Equal entries are taken in that order.
+    A row's new entries are chosen among its old ones and the K columns of most precedence: with K = N, these are all
+    columns. Equal entries are taken in that order.
     previous_link: [B, V, N, K]; previous_columns: [B, V, N, K], whole numbers, distinct in a row;
     precedence_weights, of the previous step, and write_weights: [B, V, N]. Returns two [B, V, N, K].
     """
-    slots, kept = previous_link.shape[2:]
-    rows = torch.arange(slots, device=previous_link.device).unsqueeze(1)
+    size, kept = previous_link.shape[2:]
+    rows = torch.arange(size, device=previous_link.device).unsqueeze(1)
     written_to = write_weights.unsqueeze(3)
 
-    columns = as_columns(previous_columns, slots)
+    columns = as_columns(previous_columns, size)
     written_from, preceding = (take_columns(weights, columns) for weights in (write_weights, precedence_weights))
     updated = (1 - written_to - written_from) * previous_link + written_to * preceding
 
@@ -241,9 +241,9 @@ def sparse_link(
     return link[..., :kept].contiguous(), chosen.to(previous_columns.dtype)
 
 
-def as_columns(values: Tensor, slots: int) -> Tensor:
-    """Return numbers of columns that a state holds as integers from 0 to slots - 1, whatever it holds."""
-    return values.nan_to_num().clamp(0, slots - 1).round().long()
+def as_columns(values: Tensor, memory_size: int) -> Tensor:
+    """Return a state's column numbers as integers from 0 to memory_size - 1; NaN counts as 0."""
+    return values.nan_to_num().clamp(0, memory_size - 1).round().long()
 
 
 def take_columns(weights: Tensor, columns: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ def sparse_directional_weights(link: Tensor, columns: Tensor, read_weights: Tens
     return forward, torch.zeros_like(forward).scatter_add(3, columns.flatten(3), backward)
 
 
-# NTM: location
+# NTM: addressing by location
 
 
 def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
 
 
 def circular_shift(weights: Tensor, shift_weights: Tensor) -> Tensor:
-    """Return w[i] = sum_j w[i - j] s[j], slots taken modulo N. [NTM] eq. 8.
+    """Return w[i] = sum_j w[i - j] s[j], indices modulo N. [NTM] eq. 8.
 
     weights: [B, H, N]; shift_weights: [B, H, S], summing to 1, S odd; entry k moves the focus by k - (S - 1) / 2.
     """
@@ -283,7 +283,7 @@ def circular_shift(weights: Tensor, shift_weights: Tensor) -> Tensor:
 
 
 def sharpen(weights: Tensor, sharpening: Tensor) -> Tensor:
-    """Return w^gamma / sum w^gamma, as a softmax that no gamma can overflow. [NTM] eq. 9.
+    """Return w^gamma / sum w^gamma, as a softmax, which no gamma can overflow. [NTM] eq. 9.
 
     weights: [B, H, N]; sharpening (gamma): [B, H], at least 1.
     """
@@ -291,18 +291,18 @@ def sharpen(weights: Tensor, sharpening: Tensor) -> Tensor:
 
 
 def flat_shift(weights: Tensor, shift_weights: Tensor) -> Tensor:
-    """Return w[i] = sum_j w[i - j] s[j], with nothing beyond the first and the last slot, as ntm-lasagne has it.
+    """Return w[i] = sum_j w[i - j] s[j], with zeros beyond both ends, as ntm-lasagne has it.
 
     weights: [B, H, N]; shift_weights: [B, H, S], summing to 1, S odd; entry k moves the focus by k - (S - 1) / 2.
     """
-    slots, width = weights.shape[2], shift_weights.shape[2]
+    size, width = weights.shape[2], shift_weights.shape[2]
     padded = torch.nn.functional.pad(weights, (width // 2, width // 2))
-    moved = [padded.narrow(2, start, slots) for start in reversed(range(width))]
+    moved = [padded.narrow(2, start, size) for start in reversed(range(width))]
     return (shift_weights.unsqueeze(2) @ torch.stack(moved, dim=2)).squeeze(2)
 
 
 def sharpen_below_one(weights: Tensor, sharpening: Tensor) -> Tensor:
-    """Return w^gamma / (sum w^gamma + 1e-16), as pytorch-ntm has it: of weights that are all tiny, less than 1 is left.
+    """Return w^gamma / (sum w^gamma + 1e-16), as pytorch-ntm has it: tiny weights sum to less than 1.
 
     weights: [B, H, N]; sharpening (gamma): [B, H], at least 1.
     """

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that runs: what the trainer's tools and the torch back end both start from."""
+"""Load the model of a checkpoint, for the trainer's tools and the torch back end."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from models.state import flatten, map_leaves
 
 
 class ServedStep(nn.Module):
-    """A model's step as a function of plain tensors: what is exported, and what a server runs.
+    """A model's step as a function of plain tensors, which is exported and served.
 
     It returns the activated outputs, then the next state's leaves, then the traces, in the order of the manifest.
     """
@@ -29,7 +29,7 @@ class ServedStep(nn.Module):
         self.names = list(flatten(self.like))
 
     def forward(self, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """leaves: the state's, in the order of `names`, of any memory size."""
+        """Take one step. leaves: the state's, in the order of `names`, of any memory size."""
         remaining = iter(leaves)
         state = map_leaves(lambda _: next(remaining), self.like)
         outputs, next_state, trace = self.model.step(inputs, state)
@@ -50,10 +50,10 @@ def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
 
 
 def _check_schemas(directory: Path, model: MemoryModel[Any], manifest: Manifest) -> None:
-    """Raise ManifestError where the model is not what its manifest says that it is."""
+    """Raise ManifestError where the model differs from its manifest."""
     state, trace = schemas(model)
     sizes: dict[str, Any] = {"input_size": model.input_size, "output_size": model.output_size}
     for name, value in (sizes | {"state": state, "trace": trace}).items():
-        told = getattr(manifest, name)
-        if told != value:
-            raise ManifestError(f"{directory}: the manifest says {name} {told}, but its config makes {value}")
+        described = getattr(manifest, name)
+        if described != value:
+            raise ManifestError(f"{directory}: the manifest says {name} {described}, but its config makes {value}")

@@ -1,4 +1,4 @@
-"""Recurrent cells as one-step functions with typed states; the controllers of DNC and NTM, and models of their own."""
+"""Recurrent cells as one-step functions with typed states: controllers of DNC and NTM, and the cells of RNNs."""
 
 import collections
 import functools
@@ -40,7 +40,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda values: values,
     "identity": lambda values: values,
 }
-"""By the names that Keras and TensorFlow give them; identity is TensorFlow's name of what Keras calls linear."""
+"""Activations, by their names in Keras and TensorFlow; linear and identity are the same one."""
 
 ActivationName = Literal["tanh", "sigmoid", "relu", "elu", "softsign", "linear", "identity"]
 
@@ -86,7 +86,7 @@ class BasicRNN(Cell):
 
 @dataclass(frozen=True)
 class GRUConfig:
-    """activation is that of the candidate; the gates always have a sigmoid."""
+    """activation is that of the candidate state; the gates always have a sigmoid."""
 
     kind: Literal["gru"] = "gru"
     hidden_size: int = 100
@@ -122,11 +122,11 @@ class GRU(Cell):
 class LSTMConfig:
     """forget_bias is added to the forget gate at every step, as TensorFlow's cells do.
 
-    peepholes let the gates see the cell state. cell_clip bounds the cell state to [-cell_clip, cell_clip];
-    projection_size makes the output a linear map of so many values, which projection_clip bounds; 0 means none of it.
-    layer_norm normalises what the gates are before their biases: each-gate by itself, and the cell state before it is
-    put out (Ba et al. 2016); sonnet the four gates together; adnc as sonnet, and the cell state before it is put out.
-    activation is that of the candidate and of the cell state as it is put out; the gates always have a sigmoid.
+    With peepholes, the gates see the cell state. cell_clip bounds the cell state to [-cell_clip, cell_clip].
+    projection_size: the size of a linear map to the output, whose values projection_clip bounds. 0 turns each off.
+    layer_norm normalises the gates before their biases: each-gate each by itself, and the cell state before the output
+    (Ba et al. 2016); sonnet the four gates together; adnc as sonnet, and the cell state before the output.
+    activation is that of the candidate state and of the cell state in the output; the gates always have a sigmoid.
     """
 
     kind: Literal["lstm"] = "lstm"
@@ -148,7 +148,7 @@ class LSTMConfig:
 
 
 NORM_EPSILON = {"each-gate": 1e-5, "sonnet": 1e-5, "adnc": 1e-6}
-"""What is added to the variance, by the sort of layer_norm."""
+"""The value that is added to the variance, by the kind of layer_norm."""
 
 
 class LSTMState(NamedTuple):
@@ -213,7 +213,7 @@ class LSTM(Cell):
 
 @dataclass(frozen=True)
 class FeedForwardConfig:
-    """layers of hidden_size units each, one on top of the other."""
+    """`layers` layers of hidden_size units each, one on top of the other."""
 
     kind: Literal["feed-forward"] = "feed-forward"
     hidden_size: int = 100
@@ -226,11 +226,11 @@ class FeedForwardConfig:
 
 
 class NoState(NamedTuple):
-    """What a cell keeps that remembers nothing."""
+    """The state of a cell that remembers nothing."""
 
 
 class FeedForward(Cell):
-    """h_t = activation(W x_t + b), layer by layer: all memory is left to the model around it."""
+    """h_t = activation(W x_t + b), layer by layer; it has no state."""
 
     def __init__(self, input_size: int, config: FeedForwardConfig) -> None:
         super().__init__()
@@ -250,8 +250,8 @@ class FeedForward(Cell):
 
 @dataclass(frozen=True)
 class StackConfig:
-    """Cells one on top of the other. With skip_connections, each sees the inputs too, and the outputs of all of them
-    are put out side by side, as by Sonnet's DeepRNN."""
+    """Cells one on top of the other. With skip_connections, each cell sees the inputs too, and the output is the
+    concatenation of all outputs, as in Sonnet's DeepRNN."""
 
     cells: tuple["CellConfig", ...]
     skip_connections: bool = False
@@ -263,7 +263,7 @@ class StackConfig:
 
 
 class Stack(Cell):
-    """The state has a field for each cell, from the bottom: layer0, layer1, ..."""
+    """A stack of cells. The state has a field for each cell, from the bottom: layer0, layer1, ..."""
 
     def __init__(self, input_size: int, config: StackConfig) -> None:
         super().__init__()
@@ -299,9 +299,9 @@ def _stack_state(depth: int) -> type[Any]:
 
 @dataclass(frozen=True)
 class DropoutConfig:
-    """The share of a cell's inputs, outputs and hidden state that is dropped, in training only.
+    """The rates at which a cell's inputs, outputs and hidden state are dropped, in training only.
 
-    What is left is scaled up. The cell state c of an LSTM is kept whole, as by TensorFlow's wrapper.
+    The other values are scaled up. The cell state c of an LSTM is never dropped, as in TensorFlow's wrapper.
     """
 
     cell: "CellConfig"
@@ -376,7 +376,7 @@ def build_cell(input_size: int, config: CellConfig) -> Cell:
 
 
 def cell_config(values: Mapping[str, Any], where: str) -> CellConfig:
-    """Return the config of a cell from plain values; `kind` says which cell."""
+    """Return the config of a cell from plain values; their `kind` names the cell."""
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in CELLS:
         raise ConfigError(f"{where}.kind: expected one of {', '.join(CELLS)}, got {kind!r}")

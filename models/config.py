@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 def from_values(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     """Build the dataclass `cls` from plain values; a key unknown, missing or of another type is an error.
 
-    where: what the values are, for the message ("model", "training", ...).
+    where: the name of the values, for the message ("model", "training", ...).
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
@@ -45,7 +45,7 @@ def _required(field: "dataclasses.Field[Any]") -> bool:
 def _check(value: Any, hint: Any, where: str) -> Any:
     """Return `value` if it is of the annotated type, else raise ConfigError.
 
-    An int passes for a float, and a list for a tuple; a number n alone passes for the range from n to n.
+    An int is accepted as a float, a list as a tuple, and a number n as the range from n to n.
     """
     origin = typing.get_origin(hint)
     if origin is typing.Literal:

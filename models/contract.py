@@ -1,4 +1,4 @@
-"""The contract that every model keeps, and the free function that unrolls any of them over time."""
+"""The contract of every model, and the function that unrolls any of them over time."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -16,21 +16,21 @@ from models.state import check_state, flatten, shapes_of, unflatten
 S = TypeVar("S", bound=tuple[Any, ...])
 
 Trace = dict[str, Tensor]
-"""What one step did, by name; every tensor has the batch as axis 0."""
+"""Recorded values of one step, by name; every tensor has the batch as axis 0."""
 
 Activation = Literal["identity", "sigmoid", "softmax"]
-"""What outputs are: identity for values, sigmoid for bits, softmax for one of several classes."""
+"""The activation of outputs: identity for values, sigmoid for bits, softmax for one of several classes."""
 
 OutputAt = Literal["every-step", "last-step"]
-"""Where a sequence's answer stands: at every step, or, one for the whole sequence, in the last step's outputs."""
+"""The steps whose outputs are the answer: all of them, or the last one, for the whole sequence."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the configs of all models have in common.
+    """The fields that the configs of all models have in common.
 
-    output_groups: with "softmax", outputs are that many classes at once, a digit each: as many equal parts, one behind
-    the other, with a softmax of its own each (the graph tasks of Graves et al. 2016: 9 digits of 10 classes).
+    output_groups: with "softmax", the number of classes that a step gives at once. The outputs are that many equal
+    parts, each with a softmax of its own (the graph tasks of Graves et al. 2016: 9 digits of 10 classes).
     With an embedding, inputs are tokens, one number a step, and input_size is 1.
     """
 
@@ -59,9 +59,9 @@ class ModelConfig:
 
 
 class MemoryModel(nn.Module, ABC, Generic[S]):
-    """A network that reads one vector a step and carries everything it remembers in an explicit state.
+    """A network that reads one vector a step and keeps everything that it remembers in an explicit state.
 
-    Nothing that a sequence leaves behind is kept on the module: two sequences stepped in turns never meet.
+    The module itself keeps nothing of a sequence: two sequences stepped in turns never mix.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -72,24 +72,24 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         self.output_groups = config.output_groups
         self.output_at = config.output_at
         self.embedding = Embedding(config.embedding) if config.embedding else None
-        self._shapes: dict[int | None, S] = {}  # of the state, by its number of memory slots
+        self._shapes: dict[int | None, S] = {}  # of the state, by its memory size
 
     @property
     def encoded_size(self) -> int:
-        """The size of an input as the controller sees it: embedded, if it is a token."""
+        """The size of an input to the controller: that of the embedding, if inputs are tokens."""
         return self.embedding.size if self.embedding else self.input_size
 
     @property
     def memory_size(self) -> int | None:
-        """The number of memory slots of a state, if no other is asked for; None where there is no such memory."""
+        """The number of memory locations of a state, unless another is asked for; None for a model without a memory."""
         return None
 
     @abstractmethod
     def initial_state(self, batch_size: int, memory_size: int | None = None) -> S:
         """Return the state before the first step, on the device and in the dtype of the weights.
 
-        memory_size: another number of memory slots than the config's; no weight depends on it, and a step takes the
-        number that it finds. Raises ConfigError where the model has no such memory.
+        memory_size: the number of memory locations, if not the config's; no weight depends on it, and a step takes
+        the number that the state has. Raises ConfigError for a model without a memory.
         """
 
     def step(self, inputs: Tensor, state: S) -> tuple[Tensor, S, Trace]:
@@ -98,18 +98,18 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         inputs: [B, input_size]; with an embedding, [B, 1] whole numbers of tokens.
         Returns the outputs before their activation, [B, output_size]; the next state, with the structure, shapes,
         dtype and device of `state`, which is left as it was; and the trace.
-        Raises ValueError where inputs are of another shape, and StateError, which is one, where the state has another
-        structure or other shapes; neither while torch.compile or torch.export traces the step.
+        Raises ValueError for inputs of another shape, and StateError, a ValueError, for a state of another structure
+        or other shapes; neither while torch.compile or torch.export traces the step.
         """
         self._check(inputs, state, "B")
         return self._step(inputs, state)
 
     @abstractmethod
     def _step(self, inputs: Tensor, state: S) -> tuple[Tensor, S, Trace]:
-        """Do what `step` says, with inputs and a state that were checked."""
+        """Take the step of `step`, whose inputs and state are checked."""
 
     def check_sequence(self, inputs: Tensor, state: S, lengths: Tensor | None = None) -> None:
-        """Raise ValueError unless these are what `unroll` takes; StateError, which is one, for the state."""
+        """Raise ValueError unless `unroll` can take these; for the state StateError, a ValueError."""
         self._check(inputs, state, "T, B")
         if lengths is None:
             return
@@ -119,7 +119,7 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
             raise ValueError(f"lengths must be {inputs.shape[1]} whole numbers, one for each row, got {got}")
 
     def _check(self, inputs: Tensor, state: S, axes: str) -> None:
-        """axes: those of the inputs in front of their last, by name, the batch at the end."""
+        """Check inputs and state. axes: the names of the inputs' axes before the last one, the batch at the end."""
         if torch.compiler.is_compiling():  # sizes are symbols then
             return
         shape = list(inputs.shape) if isinstance(inputs, Tensor) else None
@@ -129,18 +129,18 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         check_state(state, self._shapes_like(state), shape[-2])
 
     def _shapes_like(self, state: S) -> S:
-        """Return the shapes of the model's state with as many memory slots as this one has."""
+        """Return the shapes of the model's state with the memory size of this one."""
         memory = None if self.memory_size is None else getattr(state, "memory", None)
-        slots = memory.shape[1] if isinstance(memory, Tensor) and memory.dim() == 3 else None
-        if slots not in self._shapes:
+        size = memory.shape[1] if isinstance(memory, Tensor) and memory.dim() == 3 else None
+        if size not in self._shapes:
             with torch.no_grad():
-                self._shapes[slots] = shapes_of(self.initial_state(1, slots))
-        return self._shapes[slots]
+                self._shapes[size] = shapes_of(self.initial_state(1, size))
+        return self._shapes[size]
 
     def activate(self, outputs: Tensor) -> Tensor:
-        """Turn the outputs of `step` into what is served: probabilities where the outputs are bits or classes.
+        """Return the outputs that are served: probabilities, where the outputs of `step` are bits or classes.
 
-        outputs: [..., output_size], and so is what is returned.
+        outputs: [..., output_size]. Returns the same shape.
         """
         if self.output_activation == "softmax" and self.output_groups > 1:
             return torch.softmax(outputs.reshape(*outputs.shape[:-1], self.output_groups, -1), -1).flatten(-2)
@@ -149,15 +149,15 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         return torch.sigmoid(outputs) if self.output_activation == "sigmoid" else outputs
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Return the inputs as the controller sees them: [B, input_size] -> [B, encoded_size]."""
+        """Return the inputs of the controller: [B, input_size] -> [B, encoded_size]."""
         encoded: Tensor = self.embedding(inputs) if self.embedding else inputs
         return encoded
 
 
-def memory_slots(config: Any, memory_size: int | None) -> int:
-    """Return `memory_size`, or the config's where it is None. Raises ConfigError where the config cannot have it.
+def checked_memory_size(config: Any, memory_size: int | None) -> int:
+    """Return `memory_size`, or the config's where it is None. Raises ConfigError for a size that the config forbids.
 
-    While a graph is traced, it is a symbol that stands for any size, and is taken as it is.
+    While a graph is traced, it is a symbol that stands for any size, and is returned unchecked.
     """
     if memory_size is None:
         return int(config.memory_size)
@@ -175,11 +175,11 @@ def unroll(
 ) -> tuple[Tensor, S, Trace]:
     """Step `model` over a whole sequence.
 
-    inputs: [T, B, input_size]; trace: the names to keep; lengths: [B], how many steps of each row count: beyond them
-    its outputs are zero and its state stays as it is. All T, where it is None.
+    inputs: [T, B, input_size]; trace: the names to record; lengths: [B], the steps of each row, all T if None: beyond
+    them its outputs are zero and its state does not change.
     Returns outputs [T, B, output_size] before their activation, the state after the last step, and the
     named traces, each [T, B, ...].
-    Raises ValueError where a shape is another, as `MemoryModel.step` does.
+    Raises ValueError for other shapes, as `MemoryModel.step` does.
     """
     model.check_sequence(inputs, state, lengths)
     outputs: list[Tensor] = []
@@ -198,7 +198,7 @@ def unroll(
 
 
 def _where(rows: Tensor, state: S, otherwise: S) -> S:
-    """Return the state with some of its rows, [B], taken from another."""
+    """Return `state` in the rows that are true, [B], and `otherwise` in the others."""
     others = flatten(otherwise)
 
     def chosen(leaf: Tensor, other: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def _where(rows: Tensor, state: S, otherwise: S) -> S:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Have a model drop nothing for as long as the context lasts, whatever happens in it."""
+    """Put a model in eval mode, and back at the end of the context."""
     was_training = model.training
     model.eval()
     try:
@@ -220,11 +220,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def schemas(model: MemoryModel[S], memory_size: int | None = None) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Return the shapes, without the batch axis, of the model's state leaves and of its traces, by name."""
+    """Return the shapes of the model's state leaves and of its traces, by name, without the batch axis."""
     state = model.initial_state(1, memory_size)
     inputs = flatten(state)
     like = next(iter(model.parameters()))
-    with evaluating(model):  # so that dropout draws nothing, which a run that saves would miss
+    with evaluating(model):  # dropout must draw nothing: a run that saves would go on with other random numbers
         _, _, trace = model.step(like.new_zeros(1, model.input_size), state)
     return _shapes(inputs), _shapes(trace)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
-from models.contract import MemoryModel, ModelConfig, Trace, memory_slots
+from models.contract import MemoryModel, ModelConfig, Trace, checked_memory_size
 from models.interface import Interface
 from models.state import map_leaves
 
@@ -20,17 +20,17 @@ STRENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"oneplus": addressing.oneplu
 
 @dataclass(frozen=True)
 class DNCConfig(ModelConfig):
-    """memory_size is N, the number of slots; word_size is W. No weight depends on memory_size.
+    """memory_size is N, the number of memory locations; word_size is W. No weight depends on memory_size.
 
     strength is the activation of key strengths: oneplus (at least 1, the paper's) or softplus (positive, as DeepMind's
     code has it). clip bounds the controller's state and the outputs to [-clip, clip], as DeepMind's code does; 0 means
     no bound.
 
     Improvements published since, which combine. Csordas & Schmidhuber 2019: with masking, each key comes with a mask
-    that says which parts of a word to compare; with deallocation, a slot that is freed is emptied; with
+    of the parts of a word to compare; with deallocation, a freed location is emptied; with
     link_sharpening, the weightings along the links are sharpened. Franke et al. 2018 (ADNC): bypass_dropout is the
-    share of the controller's outputs that is dropped, in training, on their way past the memory to the outputs; and
-    links may be none, so that heads read by content only. Rae et al. 2016 (SDNC): sparse links keep, in each row of
+    rate at which the controller's outputs are dropped, in training, on their way past the memory to the outputs; and
+    links may be none: heads then read by content only. Rae et al. 2016 (SDNC): sparse links keep, in each row of
     the link matrix, its links_per_slot largest entries.
     """
 
@@ -74,7 +74,7 @@ class DNCState(NamedTuple):
     usage: Tensor
     """u: [B, N], in [0, 1]"""
     link: Tensor | None
-    """L: [B, V, N, N], or of each row the K largest entries: [B, V, N, K]"""
+    """L: [B, V, N, N]; with sparse links the K largest entries of each row: [B, V, N, K]"""
     link_columns: Tensor | None
     """The columns of those entries, with sparse links only: [B, V, N, K], whole numbers"""
     precedence_weights: Tensor | None
@@ -82,14 +82,14 @@ class DNCState(NamedTuple):
 
 
 class Links(NamedTuple):
-    """The fields of DNCState that tell the order of writing."""
+    """The fields of DNCState that hold the order of writing."""
 
     link: Tensor | None
     link_columns: Tensor | None
     precedence_weights: Tensor | None
 
 
-class Controls(NamedTuple):
+class DNCControls(NamedTuple):
     """The interface vector xi, cut and activated."""
 
     read_keys: Tensor
@@ -157,34 +157,34 @@ class DNC(MemoryModel[DNCState]):
     def initial_state(self, batch_size: int, memory_size: int | None = None) -> DNCState:
         """Return an empty memory: everything is zero."""
         config = self.config
-        slots, word = memory_slots(config, memory_size), config.word_size
+        size, word = checked_memory_size(config, memory_size), config.word_size
         reads, writes = config.read_heads, config.write_heads
 
         def zeros(*shape: int) -> Tensor:
             return self.output.weight.new_zeros(batch_size, *shape)
 
         linked, sparse, kept = config.links != "none", config.links == "sparse", config.links_per_slot
-        columns = zeros(writes, slots, kept) + torch.arange(kept, device=self.output.weight.device)
+        columns = zeros(writes, size, kept) + torch.arange(kept, device=self.output.weight.device)
         return DNCState(
             controller=self.controller.initial_state(batch_size),
-            memory=zeros(slots, word),
-            read_weights=zeros(reads, slots),
-            write_weights=zeros(writes, slots),
+            memory=zeros(size, word),
+            read_weights=zeros(reads, size),
+            write_weights=zeros(writes, size),
             read_vectors=zeros(reads, word),
-            usage=zeros(slots),
-            link=zeros(writes, slots, kept if sparse else slots) if linked else None,
+            usage=zeros(size),
+            link=zeros(writes, size, kept if sparse else size) if linked else None,
             link_columns=columns if sparse else None,
-            precedence_weights=zeros(writes, slots) if linked else None,
+            precedence_weights=zeros(writes, size) if linked else None,
         )
 
     def _step(self, inputs: Tensor, state: DNCState) -> tuple[Tensor, DNCState, Trace]:
-        # Controller: h_t from the input and from what was read at the step before
+        # Controller: h_t from the input and the read vectors of the previous step
         seen = torch.cat([self.encode(inputs), state.read_vectors.flatten(1)], 1)
         hidden, controller = self.controller(seen, state.controller)
         hidden, controller = self._clip(hidden), map_leaves(self._clip, controller)
         controls = self._controls(hidden)
 
-        # Write: find free slots, mix them with those of similar content, erase and add
+        # Write: mix free locations with those of similar content, then erase and add
         retention = addressing.retention(controls.free_gates, state.read_weights)
         usage = addressing.usage(state.usage, state.write_weights, retention)
         allocation = addressing.write_allocation_weights(usage, controls.allocation_gate * controls.write_gate)
@@ -229,7 +229,7 @@ class DNC(MemoryModel[DNCState]):
             link, columns = addressing.sparse_link(link, columns, before, write_weights)
         return Links(link, columns, addressing.precedence(before, write_weights))
 
-    def _directions(self, links: Links, read_weights: Tensor, controls: Controls) -> tuple[Tensor, Tensor]:
+    def _directions(self, links: Links, read_weights: Tensor, controls: DNCControls) -> tuple[Tensor, Tensor]:
         """Return the weightings forward and backward along the links: [B, R, V, N] each."""
         assert links.link is not None
         if links.link_columns is None:
@@ -241,10 +241,10 @@ class DNC(MemoryModel[DNCState]):
             backward = addressing.sharpen_direction(backward, controls.backward_sharpness)
         return forward, backward
 
-    def _controls(self, hidden: Tensor) -> Controls:
+    def _controls(self, hidden: Tensor) -> DNCControls:
         config, parts = self.config, self.interface.cut(hidden)
         strength = STRENGTHS[config.strength]
-        return Controls(
+        return DNCControls(
             read_keys=parts["read_keys"],
             read_strengths=strength(parts["read_strengths"]),
             write_keys=parts["write_keys"],

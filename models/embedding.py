@@ -1,4 +1,4 @@
-"""Tokens as vectors: what stands in front of a model whose inputs are the numbers of words."""
+"""The embedding of a model whose inputs are tokens, the numbers of words."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from models.config import require_at_least
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """Tokens are the whole numbers from 0 to vocabulary_size - 1; each has a learned vector of `size` numbers."""
+    """Tokens are whole numbers from 0 to vocabulary_size - 1; each has a learned vector of `size` numbers."""
 
     vocabulary_size: int
     size: int
@@ -20,7 +20,7 @@ class EmbeddingConfig:
 
 
 class Embedding(nn.Module):
-    """e = E[token], for inputs that come as numbers like those of any other model."""
+    """e = E[token], for tokens that come as floating-point numbers, like all inputs."""
 
     def __init__(self, config: EmbeddingConfig) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Embedding(nn.Module):
         self.vectors = nn.Embedding(config.vocabulary_size, config.size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: [B, 1]. Returns [B, size]; zeros for what is no token, so that no row can break another's step."""
+        """tokens: [B, 1]. Returns [B, size]; zeros for an unknown number, so that no row can break another's step."""
         known = (tokens == tokens.round()) & (tokens >= 0) & (tokens < self.vocabulary_size)
         numbers = torch.where(known, tokens, 0).long().squeeze(1)
         vectors: Tensor = self.vectors(numbers)

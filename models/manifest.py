@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: `manifest.json`. Standard library only, so that a server needs no torch."""
+"""The description of a checkpoint, `manifest.json`. Standard library only, so that a server needs no torch."""
 
 import dataclasses
 import hashlib
@@ -24,10 +24,10 @@ class ManifestError(ValueError):
 class Manifest:
     """The description of one checkpoint.
 
-    kind, config: what `models.registry.build` makes the model from.
+    kind, config: the arguments of `models.registry.build`.
     task: {"name": ..., its options}; state, trace: shapes by name without the batch axis.
     weights_sha256: of the file of weights, as lowercase hex.
-    training: how it came about (command, seed, updates, sequences); evaluation: the measured errors, a row each.
+    training: its record (command, seed, updates, sequences); evaluation: the measured errors, a row each.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Manifest:
         return manifest
 
     def _check(self, where: str) -> None:
-        """Raise ManifestError where a value is of the right type but cannot be."""
+        """Raise ManifestError for a value of the right type that is impossible."""
         for name in ("input_size", "output_size", "parameters"):
             if not 0 < getattr(self, name) < 2**53:
                 raise ManifestError(f"{where}: {name} must be a positive size, got {getattr(self, name)}")
@@ -101,10 +101,10 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def weights_file(directory: Path, manifest: Manifest) -> Path:
-    """Return the file of weights that the manifest describes. Raises ManifestError where there is none.
+    """Return the file of weights that the manifest describes. Raises ManifestError if there is none.
 
-    A save writes the next weights beside the current ones, then the manifest, then renames: should it be cut off
-    in between, the weights of the manifest are still here under one name or the other.
+    A save writes the next weights beside the current ones, then the manifest, then renames. If it is interrupted, the
+    weights of the manifest are there under one of the two names.
     """
     try:
         return _find_weights(directory, manifest)

@@ -1,4 +1,4 @@
-"""The Neural Turing Machine (Graves, Wayne & Danihelka, arXiv 1410.5401), and the forms in which others built it."""
+"""The Neural Turing Machine (Graves, Wayne & Danihelka, arXiv 1410.5401), and the variants of published code."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.nn import functional
 from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
-from models.contract import MemoryModel, ModelConfig, Trace, memory_slots
+from models.contract import MemoryModel, ModelConfig, Trace, checked_memory_size
 from models.interface import Interface
 from models.state import flatten, map_leaves, unflatten
 
@@ -21,12 +21,12 @@ INITIAL_MEMORY = 1e-6
 
 
 class HeadStyle(NamedTuple):
-    """How heads turn what the controller tells them into weightings: activations, then functions of addressing."""
+    """The functions that make weightings of the controller's output: activations, then addressing."""
 
     key: Callable[[Tensor], Tensor]
     key_strength: Callable[[Tensor], Tensor]
     gate: Callable[[Tensor], Tensor]
-    """Of interpolation and of erasing."""
+    """The activation of the interpolation gate and of erase vectors."""
     sharpening: Callable[[Tensor], Tensor]
     add: Callable[[Tensor], Tensor]
     similarity: Callable[[Tensor, Tensor], Tensor]
@@ -83,25 +83,25 @@ STYLES = {
 
 @dataclass(frozen=True)
 class NTMConfig(ModelConfig):
-    """memory_size is N, the number of slots; word_size is W. No weight depends on memory_size but a start that is
-    random or learned, which another size repeats or cuts.
+    """memory_size is N, the number of memory locations; word_size is W. No weight depends on memory_size but a start
+    that is random or learned, which another size repeats or cuts.
 
-    shift_width is S, the odd number of neighbouring slots that a head can move to: S = 3 allows -1, 0 and 1.
+    shift_width is S, the odd number of neighbouring locations that a head can move to: S = 3 allows -1, 0 and 1.
 
-    order says when heads act. together: all address the memory by the controller's output of this step, then all read,
-    then all write. in-turn, as in pytorch-ntm: the first read head, the first write head, the second read head, ...,
-    each on the memory that those before it left. before-controller, as in ntm-lasagne: heads write and read with the
-    weightings of the step before, the controller runs on the inputs and what was read, and new weightings are found
-    from its output, which is also all that the outputs see.
+    order is the order in which heads act. together: all address the memory by the controller's output of this step,
+    then all read, then all write. in-turn, as in pytorch-ntm: the first read head, the first write head, the second
+    read head, ..., each on the memory that the one before it left. before-controller, as in ntm-lasagne: heads write
+    and read with the weightings of the previous step, the controller runs on the inputs and the read vectors, and its
+    output gives the new weightings and, alone, the outputs.
 
     style is that of the paper or of an implementation: its activations, similarity, shift and sharpening. With
     rectified_heads, keys and add vectors are max(x, 0), whatever the style (the examples of ntm-lasagne); with
     signed_heads, they are multiplied by parameters in [-1, 1] (early ntm-lasagne).
 
     memory_start, weights_start, reads_start and controller_start are the state before the first step. random: drawn
-    once, when the model is made, and kept with its weights; learned: drawn so, then trained. The memory is constant at
-    1e-6 otherwise, as are read vectors, the weightings stand on slot 0 (one-hot) or nowhere (zero), or everywhere the
-    same (uniform), and the controller's state is zero.
+    once, when the model is made, and kept with its weights; learned: drawn the same way, then trained. Otherwise
+    memory and read vectors are constant at 1e-6; the weightings are one-hot at location 0, zero, or uniform; and the
+    controller's state is zero.
     """
 
     memory_size: int = 128
@@ -142,11 +142,11 @@ class NTMState(NamedTuple):
     read_vectors: Tensor
     """r: [B, R, W]"""
     hidden: Tensor | None
-    """The controller's output, from which heads that act before it write: [B, hidden_size]"""
+    """The controller's output, by which the heads write at the next step if they act first: [B, hidden_size]"""
 
 
-class Controls(NamedTuple):
-    """What the controller tells its heads: H = R + V of them, the read heads first. Ranges are those of the paper."""
+class NTMControls(NamedTuple):
+    """The controller's output for its H = R + V heads, the read heads first. Ranges are those of the paper."""
 
     keys: Tensor
     """k: [B, H, W], in [-1, 1]"""
@@ -165,7 +165,7 @@ class Controls(NamedTuple):
 
 
 class NTM(MemoryModel[NTMState]):
-    """A controller whose heads find slots by content and move from slot to slot by shifts."""
+    """A controller whose heads find memory locations by content and move between them by shifts."""
 
     def __init__(self, config: NTMConfig) -> None:
         super().__init__(config)
@@ -196,13 +196,13 @@ class NTM(MemoryModel[NTMState]):
     def _draw_starts(self, hidden_size: int) -> nn.ModuleDict:
         """Return the leaves of the first state that are random or learned, with fresh values."""
         config = self.config
-        slots, word, heads = config.memory_size, config.word_size, config.read_heads + config.write_heads
-        bound = 1 / math.sqrt(slots + word)
+        size, word, heads = config.memory_size, config.word_size, config.read_heads + config.write_heads
+        bound = 1 / math.sqrt(size + word)
         starts = nn.ModuleDict()
         if config.memory_start != "constant":
-            starts["memory"] = Start(config.memory_start, torch.empty(slots, word).uniform_(-bound, bound))
+            starts["memory"] = Start(config.memory_start, torch.empty(size, word).uniform_(-bound, bound))
         if config.weights_start in ("random", "learned"):
-            starts["weights"] = Start(config.weights_start, torch.randn(heads, slots))
+            starts["weights"] = Start(config.weights_start, torch.randn(heads, size))
         if config.reads_start != "constant":
             starts["reads"] = Start(config.reads_start, 0.01 * torch.randn(config.read_heads, word))
         if config.controller_start != "zero":
@@ -219,18 +219,18 @@ class NTM(MemoryModel[NTMState]):
     def initial_state(self, batch_size: int, memory_size: int | None = None) -> NTMState:
         """Return the state that the config's starts describe.
 
-        A memory that is random or learned is repeated, slot by slot, where memory_size is larger than it was made
-        with, and cut where it is smaller; of weightings, nothing lies on the slots beyond.
+        A memory that is random or learned is repeated from its first location on where memory_size is larger than its
+        own, and cut where it is smaller; the weightings are 0 beyond their own size.
         """
         config = self.config
-        slots = torch.arange(memory_slots(config, memory_size), device=self.output.weight.device)
-        weights = self._first_weights(slots).expand(batch_size, -1, -1)
+        locations = torch.arange(checked_memory_size(config, memory_size), device=self.output.weight.device)
+        weights = self._first_weights(locations).expand(batch_size, -1, -1)
         controller = self.controller.initial_state(batch_size)
         leaves = {name: self._first(_key(name), leaf) for name, leaf in flatten(controller).items()}
-        memory = self.output.weight.new_full((batch_size, slots.shape[0], config.word_size), INITIAL_MEMORY)
+        memory = self.output.weight.new_full((batch_size, locations.shape[0], config.word_size), INITIAL_MEMORY)
         if "memory" in self.starts:
             first_memory = self._start("memory")
-            memory = first_memory[slots % first_memory.shape[0]].expand(batch_size, -1, -1)
+            memory = first_memory[locations % first_memory.shape[0]].expand(batch_size, -1, -1)
         reads = self.output.weight.new_full((batch_size, config.read_heads, config.word_size), INITIAL_MEMORY)
         hidden = self.output.weight.new_zeros(batch_size, self.controller.output_size)
         state = NTMState(
@@ -244,7 +244,7 @@ class NTM(MemoryModel[NTMState]):
         return map_leaves(_own, state)
 
     def _first(self, name: str, otherwise: Tensor) -> Tensor:
-        """Return the start of this name for every row, or `otherwise` where there is none: [B, ...]."""
+        """Return the start of this name for every row, or `otherwise` if there is none: [B, ...]."""
         return self._start(name).expand_as(otherwise) if name in self.starts else otherwise
 
     def _start(self, name: str) -> Tensor:
@@ -252,17 +252,17 @@ class NTM(MemoryModel[NTMState]):
         assert isinstance(start, Start)
         return start.values
 
-    def _first_weights(self, slots: Tensor) -> Tensor:
+    def _first_weights(self, locations: Tensor) -> Tensor:
         """Return the weightings before the first step of all heads, the read heads first: [H, N]."""
         heads, like = self.config.read_heads + self.config.write_heads, self.output.weight
         if "weights" in self.starts:
             weights = torch.softmax(self._start("weights"), 1)
             made = weights.shape[1]
-            return weights[:, slots.clamp(max=made - 1)] * (slots < made)
+            return weights[:, locations.clamp(max=made - 1)] * (locations < made)
         if self.config.weights_start == "uniform":
-            return torch.softmax(torch.zeros_like(slots, dtype=like.dtype), 0).expand(heads, -1)
-        first_slot = (slots == 0) if self.config.weights_start == "one-hot" else torch.zeros_like(slots)
-        return first_slot.to(like.dtype).expand(heads, -1)
+            return torch.softmax(torch.zeros_like(locations, dtype=like.dtype), 0).expand(heads, -1)
+        first = (locations == 0) if self.config.weights_start == "one-hot" else torch.zeros_like(locations)
+        return first.to(like.dtype).expand(heads, -1)
 
     def _step(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState, Trace]:
         if state.hidden is None:
@@ -270,19 +270,19 @@ class NTM(MemoryModel[NTMState]):
         return self._step_before(inputs, state, state.hidden)
 
     def _step_after(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState, Trace]:
-        """Controller, then heads: together, or in turn."""
-        # Controller: h_t from the input and from what was read at the step before
+        """Run the controller, then the heads: together, or in turn."""
+        # Controller: h_t from the input and the read vectors of the previous step
         seen = torch.cat([self.encode(inputs), state.read_vectors.flatten(1)], 1)
         hidden, controller = self.controller(seen, state.controller)
         controls = self._controls(hidden)
 
         # Heads: address by content, then relative to the previous weighting; read, then write
         memory, read_weights, write_weights, read_vectors = state.memory, [], [], []
-        for turn in self._turns(controls, state):
-            weights = self._address(memory, turn.controls, turn.previous)
-            reading, writing = torch.split(weights, [weights.shape[1] - turn.writes, turn.writes], dim=1)
+        for group in self._head_groups(controls, state):
+            weights = self._address(memory, group.controls, group.previous)
+            reading, writing = torch.split(weights, [weights.shape[1] - group.writes, group.writes], dim=1)
             read_vectors.append(addressing.read(memory, reading))
-            memory = addressing.write(memory, writing, turn.controls.erase_vectors, turn.controls.add_vectors)
+            memory = addressing.write(memory, writing, group.controls.erase_vectors, group.controls.add_vectors)
             read_weights.append(reading)
             write_weights.append(writing)
 
@@ -293,7 +293,7 @@ class NTM(MemoryModel[NTMState]):
         return outputs, next_state, _trace(next_state, controls)
 
     def _step_before(self, inputs: Tensor, state: NTMState, hidden: Tensor) -> tuple[Tensor, NTMState, Trace]:
-        """Heads with the weightings of the step before, then controller, then the next weightings."""
+        """Run the heads with the weightings of the previous step, then the controller; return the next weightings."""
         before = self._controls(hidden)
         memory = addressing.write(state.memory, state.write_weights, before.erase_vectors, before.add_vectors)
         read_vectors = addressing.read(memory, state.read_weights)
@@ -309,34 +309,36 @@ class NTM(MemoryModel[NTMState]):
         )
         return self.output(hidden), next_state, _trace(state, controls)
 
-    def _turns(self, controls: Controls, state: NTMState) -> list["Turn"]:
-        """Return who acts at the same time, in order: all heads, or each read head with the write head beside it."""
+    def _head_groups(self, controls: NTMControls, state: NTMState) -> list["HeadGroup"]:
+        """Return the heads that act together, in order: all heads, or each read head with its write head."""
         reads, writes = self.config.read_heads, self.config.write_heads
         previous = torch.cat([state.read_weights, state.write_weights], 1)
         if self.config.order == "together":
-            return [Turn(controls, previous, writes)]
+            return [HeadGroup(controls, previous, writes)]
 
         def pairs(values: Tensor) -> list[Tensor]:
             kinds = [part.unbind(1) for part in torch.split(values, reads, 1)]
             return [torch.stack(pair, 1) for pair in zip(*kinds, strict=True)]
 
         by_pair = zip(*(pairs(values) for values in controls), strict=True)
-        return [Turn(Controls(*parts), before, 1) for parts, before in zip(by_pair, pairs(previous), strict=True)]
+        return [
+            HeadGroup(NTMControls(*parts), before, 1) for parts, before in zip(by_pair, pairs(previous), strict=True)
+        ]
 
-    def _address(self, memory: Tensor, controls: Controls, previous: Tensor) -> Tensor:
-        """Return the weightings of some heads: [B, H, N]. previous: theirs at the step before."""
+    def _address(self, memory: Tensor, controls: NTMControls, previous: Tensor) -> Tensor:
+        """Return the weightings of some heads: [B, H, N]. previous: those of the previous step."""
         content = addressing.content_weights(self.style.similarity(memory, controls.keys), controls.key_strength)
         gated = addressing.interpolate(content, previous, controls.interpolation_gate)
         shifted = self.style.shift(gated, controls.shift_weights)
         return self.style.sharpen(shifted, controls.sharpening)
 
-    def _controls(self, hidden: Tensor) -> Controls:
+    def _controls(self, hidden: Tensor) -> NTMControls:
         style, parts = self.style, self.interface.cut(hidden)
         keys, add_vectors = style.key(parts["keys"]), style.add(parts["add_vectors"])
         if self.config.signed_heads:
             keys = keys * parts["key_signs"].clamp(-1, 1)
             add_vectors = add_vectors * parts["add_signs"].clamp(-1, 1)
-        return Controls(
+        return NTMControls(
             keys=keys,
             key_strength=style.key_strength(parts["key_strength"]),
             interpolation_gate=style.gate(parts["interpolation_gate"]),
@@ -348,7 +350,7 @@ class NTM(MemoryModel[NTMState]):
 
 
 class Start(nn.Module):
-    """A leaf of the first state that is drawn, not constant: kept as it is where it is random, or learned."""
+    """A leaf of the first state that is drawn, not constant: a buffer where it is random, a parameter where learned."""
 
     values: Tensor
 
@@ -360,18 +362,18 @@ class Start(nn.Module):
             self.register_buffer("values", values)
 
 
-class Turn(NamedTuple):
+class HeadGroup(NamedTuple):
     """Heads that act at the same time, the read heads first."""
 
-    controls: Controls
+    controls: NTMControls
     previous: Tensor
-    """Their weightings at the step before: [B, H, N]"""
+    """The weightings of these heads at the previous step: [B, H, N]"""
     writes: int
-    """How many of them write."""
+    """The number of write heads."""
 
 
-def _trace(used: NTMState, controls: Controls) -> Trace:
-    """used: the state with the weightings by which this step read and wrote."""
+def _trace(used: NTMState, controls: NTMControls) -> Trace:
+    """Return the trace. used: the state with the weightings by which this step read and wrote."""
     return {
         "read_weights": used.read_weights,
         "write_weights": used.write_weights,

@@ -34,13 +34,13 @@ def model_config(kind: str, values: Mapping[str, Any]) -> AnyConfig:
 
 
 def build(kind: str, values: Mapping[str, Any]) -> MemoryModel[Any]:
-    """Return a model of `kind` with fresh weights. Raises ConfigError where the values do not make a config."""
+    """Return a model of `kind` with fresh weights. Raises ConfigError for values that make no config."""
     config = model_config(kind, values)
     return MODELS[kind][1](config)
 
 
 def kind_of(model: MemoryModel[Any]) -> str | None:
-    """Return the kind that a model is of, or None where it is of none of the table."""
+    """Return the kind of a model, or None if its class is not in the table."""
     return next((kind for kind, (_, made) in MODELS.items() if type(model) is made), None)
 
 

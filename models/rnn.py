@@ -12,7 +12,7 @@ from models.contract import MemoryModel, ModelConfig, Trace
 
 @dataclass(frozen=True)
 class RNNConfig(ModelConfig):
-    """readout is the linear layer on the cell; without it, the outputs are the cell's."""
+    """readout adds a linear layer on the cell; without it, the outputs are the cell's."""
 
     controller: CellConfig = field(default_factory=LSTMConfig)
     readout: bool = True
@@ -23,7 +23,7 @@ class RNNState(NamedTuple):
 
 
 class RNN(MemoryModel[RNNState]):
-    """y_t = W h_t + b, or h_t itself."""
+    """y_t = W h_t + b; without the readout, y_t = h_t."""
 
     def __init__(self, config: RNNConfig) -> None:
         super().__init__(config)

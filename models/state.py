@@ -2,7 +2,7 @@
 
     DNCState(controller=LSTMState(h, c), memory, ...)  <->  {"controller.h": h, "controller.c": c, "memory": ...}
 
-Every leaf has the batch as axis 0. A field that a variant of a model does without is None, and no leaf.
+Every leaf has the batch as axis 0. A field that a variant of a model does not have is None, and no leaf.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 
 class StateError(ValueError):
-    """A state that does not fit a model; the message names the leaf, what was expected and what came."""
+    """A state that does not fit a model; the message names the leaf, the expected shape and the given one."""
 
 
 def flatten(state: tuple[Any, ...]) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def flatten(state: tuple[Any, ...]) -> dict[str, Tensor]:
 def unflatten(leaves: Mapping[str, Tensor], like: S) -> S:
     """Return the state with the structure of `like` and the given leaves.
 
-    Raises StateError where a leaf is missing or unknown, or differs from `like` in shape (but for the batch) or dtype.
+    Raises StateError if a leaf is missing or unknown, or differs from `like` in shape (but for the batch) or dtype.
     """
     expected = flatten(like)
     for name in expected:
@@ -103,7 +103,7 @@ def _shape_of(value: Any) -> list[int] | str | None:
 
 
 def _described(value: Any, batch: int | None = None) -> str:
-    """Return the types and shapes of (a part of) a state, or, with a batch, of one of `shapes_of` for so many rows."""
+    """Return the types and shapes of (a part of) a state; with a batch, of one of `shapes_of` for that many rows."""
     if isinstance(value, tuple):
         names = [f"{name}=" for name in value._fields] if hasattr(value, "_fields") else [""] * len(value)
         parts = (f"{name}{_described(part, batch)}" for name, part in zip(names, value, strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, from_values, require_at_least
-from models.contract import memory_slots
+from models.contract import checked_memory_size
 from models.registry import AnyConfig, config_values, model_config
 from training.optimizers import OptimizerConfig
 from training.tasks import Task, build_task, task_values
@@ -210,7 +210,7 @@ def _point(task: Task, model: AnyConfig, where: str, options: dict[str, Any]) ->
     if point.memory_size is not None:
         if "memory_size" not in config_values(model):
             raise ConfigError(f"{where}.memory_size: {point.memory_size}, but this model has no memory; leave it out")
-        memory_slots(model, point.memory_size)  # raises where it cannot have so many
+        checked_memory_size(model, point.memory_size)  # raises where it cannot have so many
     return point
 
 

@@ -8,7 +8,7 @@ import torch
 
 from kernels.unroll import FusedUnroll, TorchUnroll
 from models.config import ConfigError
-from models.contract import memory_slots, schemas, unroll
+from models.contract import checked_memory_size, schemas, unroll
 from models.registry import MODELS, model_config
 from models.rnn import RNNState
 from models.state import StateError, flatten
@@ -97,21 +97,25 @@ def test_model_knows_its_memory_size():
 @pytest.mark.parametrize("name", ["dnc", "ntm"])
 def test_memory_slots_are_those_asked_for_or_else_the_configs(name):
     config = CATALOGUE[name]
-    assert (memory_slots(config, None), memory_slots(config, 1), memory_slots(config, 99)) == (6, 1, 99)
+    assert (checked_memory_size(config, None), checked_memory_size(config, 1), checked_memory_size(config, 99)) == (
+        6,
+        1,
+        99,
+    )
 
 
 @pytest.mark.parametrize("name", ["dnc", "ntm"])
 @pytest.mark.parametrize("slots", [0, -1])
 def test_memory_slots_that_a_config_cannot_have_are_refused_as_it_refuses_them(name, slots):
     with pytest.raises(ConfigError, match=rf"\.memory_size must be at least 1, got {slots}"):
-        memory_slots(CATALOGUE[name], slots)
+        checked_memory_size(CATALOGUE[name], slots)
     with pytest.raises(ConfigError, match="memory_size must be at least 2, links_per_slot, got 1"):
-        memory_slots(CATALOGUE["dnc-sparse-links"], 1)
+        checked_memory_size(CATALOGUE["dnc-sparse-links"], 1)
 
 
 def test_memory_slots_that_stand_for_any_size_are_taken_as_they_are():
     symbol = object()
-    assert memory_slots(CATALOGUE["dnc"], symbol) is symbol
+    assert checked_memory_size(CATALOGUE["dnc"], symbol) is symbol
 
 
 @torch.no_grad()
