@@ -67,7 +67,7 @@ def _evaluate_one(options: argparse.Namespace) -> int:
     """Measure one checkpoint; with --save, record the figures in its manifest."""
     from models.manifest import read_manifest
     from training.checkpoint import save_evaluation
-    from training.config import Point
+    from training.preset import Point
     from training.table import checkpoint_rows, heading
 
     measurement = _measurement(options)
@@ -86,8 +86,8 @@ def _evaluate_one(options: argparse.Namespace) -> int:
 
 def _measurement(options: argparse.Namespace) -> "Measurement":
     """Return how each row is measured. Raises ValueError, SettingsError."""
-    from training.config import MOST_SEED
     from training.evaluation import EVALUATION_SEED
+    from training.preset import MOST_SEED
     from training.table import Measurement
 
     seed = EVALUATION_SEED if options.seed is None else options.seed

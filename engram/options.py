@@ -108,7 +108,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def training_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of training.run.train. Raises ConfigError, SettingsError."""
-    from training.metrics import require_tensorboard
+    from training.run_metrics import require_tensorboard
 
     if options.tensorboard:
         require_tensorboard()

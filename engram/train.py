@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engram.options import Commands, add_preset, add_training, changes, command, load_tasks, training_options
 
 if TYPE_CHECKING:
-    from training.config import Preset
+    from training.preset import Preset
     from training.seeds import End
     from training.trainer import Trainer
 
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from training.config import load_preset
+    from training.preset import load_preset
 
     load_tasks(options)
     preset = load_preset(options.preset, changes(options.set))

@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from training.config import load_preset
+    from training.preset import load_preset
     from training.zoo import choose, publish, require_replaceable
 
     load_tasks(options)

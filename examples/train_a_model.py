@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from training.checkpoint import save_checkpoint
-from training.config import preset_from_values
 from training.evaluation import evaluate
 from training.export import export
+from training.preset import preset_from_values
 from training.table import HEAD, line
 from training.trainer import Trainer, Update
 

@@ -50,7 +50,7 @@ from engram import main as cli
 from kernels.library import library
 from kernels.step import FusedStep
 from models.contract import unroll
-from training.metrics import Metrics, read_metrics
+from training.run_metrics import Metrics, read_metrics
 from training.tasks import Copy
 from training.trainer import Trainer
 

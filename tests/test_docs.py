@@ -17,8 +17,8 @@ from models import addressing
 from models.cells import CELLS
 from models.registry import MODELS
 from tests.commands import commands
-from training.config import LISTS, TABLES, TrainingConfig, preset_names
 from training.optimizers import OptimizerConfig
+from training.preset import LISTS, TABLES, TrainingConfig, preset_names
 from training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

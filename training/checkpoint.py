@@ -24,8 +24,8 @@ from kernels.unroll import UnrollPath
 from models.contract import MemoryModel, schemas
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, Manifest, read_manifest, weights_file
 from models.registry import AnyConfig, config_values
-from training.config import preset_from_values
 from training.distributed import ALONE, Processes
+from training.preset import preset_from_values
 from training.tasks import Task, task_values
 from training.trainer import Trainer
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from kernels.unroll import Unroll, unroll_by
 from models.config import ConfigError
 from models.contract import MemoryModel, evaluating
-from training.config import Point
 from training.distributed import WholeUnroll
+from training.preset import Point
 from training.tasks import Episode, Task, join
 
 EVALUATION_SEED = 2_000_000_011

@@ -9,7 +9,7 @@ from typing import Any
 from models.artefact import load
 from models.registry import config_values, model_config
 from training.checkpoint import CheckpointError
-from training.config import Preset
+from training.preset import Preset
 from training.trainer import Trainer
 
 FREE = ("model.memory_size", "model.output_activation")

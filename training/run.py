@@ -16,11 +16,11 @@ from kernels.unroll import UnrollPath
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, read_manifest
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
-from training.config import Preset, TrainingConfig
 from training.distributed import Processes, join
 from training.initial import begin_from
-from training.metrics import Metrics
+from training.preset import Preset, TrainingConfig
 from training.progress import progress_bar
+from training.run_metrics import Metrics
 from training.trainer import Trainer, Update
 
 OPEN_ENDED = ("updates", "patience")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from training import TOLD
 from training.checkpoint import TRAINING_FILE
-from training.config import Preset, preset_from_values
+from training.preset import Preset, preset_from_values
 from training.run import stop_requests, train
 from training.tasks.own import load_tasks
 from training.trainer import NotFinite

@@ -11,9 +11,9 @@ from typing import Any
 from models.artefact import load
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, Manifest, ManifestError, read_manifest
-from training.config import Point, check_options
 from training.evaluation import evaluate, points_of
 from training.listing import find_checkpoints
+from training.preset import Point, check_options
 from training.seeds import End, seed_directory
 from training.tasks import AnswerTask, build_task
 

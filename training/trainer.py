@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from kernels.unroll import UnrollPath, unroll_by
 from models.config import ConfigError
 from models.registry import build, config_values
-from training.config import RECENT, Preset
 from training.distributed import ALONE, Processes
 from training.evaluation import measure, nothing_asked
 from training.optimizers import build_optimizer, finish_gradients
+from training.preset import RECENT, Preset
 from training.tasks import Episode, Task, join
 
 VALIDATION_SEED = 1_000_000_007

@@ -14,11 +14,11 @@ from models.artefact import load
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest, weights_file
 from training.card import CARD_FILE, FIGURES, write_card
 from training.checkpoint import CheckpointError, replacing, save_evaluation, write_atomically, write_manifest
-from training.config import Point, Preset
 from training.evaluation import CHOICE_SEED, evaluate, is_finite
 from training.export import export
-from training.metrics import read_metrics
 from training.plots import LEARNING_DATA, plot_all
+from training.preset import Point, Preset
+from training.run_metrics import read_metrics
 from training.seeds import End, seed_directory
 from training.table import HEAD, line
 from training.tasks import Task, task_values

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.scripts import Script
-from training.config import Preset, load_preset
+from training.preset import Preset, load_preset
 from training.tasks import Range
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {

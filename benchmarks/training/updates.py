@@ -17,7 +17,7 @@ from benchmarks.training.plan import LENGTHS, Plan, preset
 from benchmarks.training.scripts import Script, copy_episode, seed_all
 from kernels.unroll import UnrollPath
 from models.contract import unroll
-from training.metrics import Metrics
+from training.run_metrics import Metrics
 from training.tasks import Task
 from training.trainer import Trainer
 

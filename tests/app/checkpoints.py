@@ -10,8 +10,8 @@ import torch
 from models.manifest import read_manifest
 from models.registry import build, model_config
 from training.checkpoint import save_checkpoint, save_model, write_manifest
-from training.config import preset_from_values
 from training.export import export
+from training.preset import preset_from_values
 from training.tasks import Task, task_values
 from training.trainer import Trainer
 

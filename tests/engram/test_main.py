@@ -20,8 +20,8 @@ from tests.commands import commands
 from tests.training import tiny
 from tests.training.tasks.situations import write_stories
 from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
-from training.config import preset_from_values, preset_names
-from training.metrics import METRICS_FILE
+from training.preset import preset_from_values, preset_names
+from training.run_metrics import METRICS_FILE
 from training.trainer import Trainer
 
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]

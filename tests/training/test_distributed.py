@@ -24,8 +24,8 @@ from tests.training import tiny, together
 from training import run as run_module
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume
 from training.distributed import Alone, Part, Together, join, launcher
-from training.metrics import read_metrics
 from training.run import train
+from training.run_metrics import read_metrics
 from training.tasks import Episode
 from training.trainer import Trainer
 

@@ -11,8 +11,8 @@ from models.config import ConfigError
 from models.registry import build
 from tests.training import tiny
 from tests.training.delay_line import DelayLine
-from training.config import Point
 from training.evaluation import CHOICE_SEED, EVALUATION_SEED, _sample, evaluate, measure, points_of
+from training.preset import Point
 from training.tasks import Copy, DyckWords, GraphTraversal, NGrams
 from training.trainer import VALIDATION_SEED, Trainer
 

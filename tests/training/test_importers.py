@@ -21,9 +21,9 @@ from tests.models.naive import ACTIVATIONS
 from tests.training import tiny
 from training.card import render_card
 from training.checkpoint import CheckpointError
-from training.config import load_preset
 from training.importers import FORMATS, ImportFailed, import_checkpoint, read_original
 from training.importers.tf_rnn_cell import SCOPES
+from training.preset import load_preset
 from training.tasks import build_task
 
 ROLLOUTS = Path(__file__).parents[1] / "reference"

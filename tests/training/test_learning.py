@@ -3,7 +3,7 @@
 import pytest
 
 from tests.training import tiny
-from training.config import preset_from_values
+from training.preset import preset_from_values
 from training.tasks import TASKS, build_task
 from training.trainer import Trainer
 

@@ -23,9 +23,9 @@ from training import run as run_module
 from training import trainer as trainer_module
 from training.card import render_card
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_evaluation
-from training.config import RECENT, load_preset, preset_from_values
-from training.metrics import METRICS_FILE
+from training.preset import RECENT, load_preset, preset_from_values
 from training.run import stop_requests, train
+from training.run_metrics import METRICS_FILE
 from training.trainer import NotFinite, Trainer
 
 LONG = {"updates": 1000, "validate_every": 200}

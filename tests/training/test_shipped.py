@@ -14,8 +14,8 @@ from models.registry import model_config
 from tests.training import tiny
 from tests.training.graphs import initial_leaves, metadata, next_leaves, run_graph, session
 from training.card import FIGURES, render_card
-from training.config import load_preset
 from training.evaluation import evaluate, measure, points_of
+from training.preset import load_preset
 from training.table import line, seeds_text
 from training.tasks import build_task
 

@@ -9,7 +9,7 @@ from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from training.checkpoint import save_evaluation, write_manifest
-from training.config import Point
+from training.preset import Point
 from training.table import (
     HEAD,
     Measurement,

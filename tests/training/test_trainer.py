@@ -13,8 +13,8 @@ from models.contract import unroll
 from tests.training import tiny
 from training import trainer as trainer_module
 from training.checkpoint import resume, save_checkpoint
-from training.config import RECENT
 from training.evaluation import Measured
+from training.preset import RECENT
 from training.tasks import Copy
 from training.trainer import VALIDATION_SEED, NotFinite, Progress, Trainer
 

@@ -18,10 +18,10 @@ from tests.training.tasks.situations import write_stories
 from training import zoo
 from training.card import render_card
 from training.checkpoint import CheckpointError, save_checkpoint
-from training.config import Point, preset_from_values
 from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure
-from training.metrics import read_metrics
+from training.preset import Point, preset_from_values
 from training.run import train
+from training.run_metrics import read_metrics
 from training.seeds import End
 from training.table import HEAD, line, seeds_text
 from training.tasks import Babi

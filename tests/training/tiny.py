@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from training.checkpoint import save_checkpoint
-from training.config import Preset, preset_from_values
 from training.optimizers import OptimizerConfig
+from training.preset import Preset, preset_from_values
 from training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

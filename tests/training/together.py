@@ -13,7 +13,7 @@ import torch
 
 from kernels.unroll import UnrollPath
 from tests.training import tiny
-from training.config import Preset, preset_from_values
+from training.preset import Preset, preset_from_values
 from training.run import train
 from training.trainer import Trainer, Update
 

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from models.artefact import load
 from models.manifest import MANIFEST_FILE
 from training.checkpoint import write_atomically
-from training.metrics import METRICS_FILE
 from training.plots.generalisation import figure_of_generalisation, lines_measured
 from training.plots.learning import LEARNING_DATA, PlotError, figure_of_learning, learning_curves, task_learned
 from training.plots.sequence import figures_of_sequence, record
+from training.run_metrics import METRICS_FILE
 from training.tasks import build_task
 
 __all__ = ["LEARNING_DATA", "SEQUENCE_SEED", "PlotError", "plot_all"]

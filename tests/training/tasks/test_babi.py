@@ -8,7 +8,7 @@ import torch
 from models.config import ConfigError
 from tests.training import tiny
 from tests.training.tasks.situations import STORIES, generator, right, write_stories
-from training.config import preset_from_values
+from training.preset import preset_from_values
 from training.tasks import Babi, build_task, task_values
 from training.tasks.babi import split_words
 from training.trainer import Trainer

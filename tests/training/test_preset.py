@@ -9,8 +9,8 @@ from models.config import ConfigError
 from models.dnc import DNCConfig
 from models.registry import MODELS, build, config_values
 from tests.training import tiny
-from training.config import PRESETS, Point, Stage, TrainingConfig, load_preset, preset_from_values, preset_names
 from training.optimizers import OptimizerConfig
+from training.preset import PRESETS, Point, Stage, TrainingConfig, load_preset, preset_from_values, preset_names
 from training.tasks import Copy
 
 SHIPPED = sorted(path.stem for path in PRESETS.glob("*.toml"))

@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from models.config import ConfigError
 from tests.training import tiny
 from training.checkpoint import CheckpointError
-from training.config import RECENT
-from training.metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, Metrics, read_metrics, require_tensorboard
+from training.preset import RECENT
 from training.run import train
+from training.run_metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, Metrics, read_metrics, require_tensorboard
 from training.trainer import Progress, Update
 
 UPDATE = Update(loss=0.5, errors=2.0, gradient_norm=0.25, rate=1e-3, skipped=None)

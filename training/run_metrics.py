@@ -11,7 +11,7 @@ from typing import Any
 
 from models.config import ConfigError
 from training.checkpoint import CheckpointError, naming, write_atomically
-from training.config import RECENT
+from training.preset import RECENT
 from training.trainer import Progress, Update
 
 METRICS_FILE = "metrics.jsonl"
