@@ -199,7 +199,7 @@ class Track:
         return known
 
 
-class Recorded(NamedTuple):
+class RecordedSteps(NamedTuple):
     """Steps as the server has them: inputs [T, input_size], outputs [T, output_size]."""
 
     inputs: Array
@@ -561,13 +561,13 @@ def compare(what: str, found: Array, expected: Array) -> None:
         raise Violation(f"{what}: {len(wrong)} of {len(expected)} differ, the first at {wrong[0]}")
 
 
-def read_recording(text: str) -> Recorded:
+def read_recording(text: str) -> RecordedSteps:
     """Return the steps of a recording. Raises Lost where it breaks off."""
     lines = [json.loads(line) for line in text.splitlines()]
     broken = [line["error"]["detail"] for line in lines if "error" in line]
     if broken:
         raise Lost(broken[0])
-    return Recorded(*(np.array([line[name] for line in lines], np.float32) for name in ("inputs", "outputs")))
+    return RecordedSteps(*(np.array([line[name] for line in lines], np.float32) for name in ("inputs", "outputs")))
 
 
 def memory_size(checkpoint: Path) -> int | None:
@@ -598,7 +598,7 @@ def _check_session(
     compare(f"step {told['step']} of {session}", np.array(stepped["outputs"], np.float32), expected)
 
 
-def _recorded(http: httpx.Client, session: str, told: Mapping[str, Any]) -> Recorded:
+def _recorded(http: httpx.Client, session: str, told: Mapping[str, Any]) -> RecordedSteps:
     return read_recording(http.get(f"/sessions/{session}/recording", params={"to": told["latest"]}).text)
 
 

@@ -26,7 +26,7 @@ from benchmarks.machine import load_average, machine, versions
 from benchmarks.server import (
     BACKENDS,
     Server,
-    Stream,
+    SessionSocket,
     check,
     frame,
     random_inputs,
@@ -51,7 +51,7 @@ SYNCED_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Plan:
+class DurabilityPlan:
     """What is to be measured, and for how long. servers: those of DURABILITIES, running."""
 
     servers: Mapping[str, Server]
@@ -62,7 +62,7 @@ class Plan:
     seconds: float
 
 
-class Turn(NamedTuple):
+class DurabilityTurn(NamedTuple):
     """What one server did while it was loaded."""
 
     rate: float
@@ -100,7 +100,7 @@ def run(
         for server in servers.values():
             asyncio.run(check(server.address, model, BACKENDS["fused"](checkpoints / model, 1)))
         message = frame(random_inputs(1, read_manifest(checkpoints / model).input_size, 0))
-        print_table("durability", DURABILITY, Plan(servers, model, message, sessions, rounds, seconds))
+        print_table("durability", DURABILITY, DurabilityPlan(servers, model, message, sessions, rounds, seconds))
 
 
 def sync_seconds(directory: Path) -> float:
@@ -116,7 +116,7 @@ def sync_seconds(directory: Path) -> float:
     return statistics.median(times)
 
 
-def measure(plan: Plan) -> Iterator[Row]:
+def measure(plan: DurabilityPlan) -> Iterator[Row]:
     for sessions in plan.sessions:
         turns = asyncio.run(take_turns(plan, sessions))
         compared = next(iter(turns.values()))
@@ -126,9 +126,9 @@ def measure(plan: Plan) -> Iterator[Row]:
             yield sessions, name, rate, ratio, cpu, clients_cpu
 
 
-async def take_turns(plan: Plan, sessions: int) -> dict[str, list[Turn]]:
+async def take_turns(plan: DurabilityPlan, sessions: int) -> dict[str, list[DurabilityTurn]]:
     """Load one server after the other with so many sessions, round by round. Raises WrongOutputs."""
-    turns: dict[str, list[Turn]] = {name: [] for name in plan.servers}
+    turns: dict[str, list[DurabilityTurn]] = {name: [] for name in plan.servers}
     async with AsyncExitStack() as stack:
         opened = {
             name: await stack.enter_async_context(streams(server.address, plan.model, sessions))
@@ -142,14 +142,14 @@ async def take_turns(plan: Plan, sessions: int) -> dict[str, list[Turn]]:
     return turns
 
 
-async def take_turn(server: Server, opened: Sequence[Stream], message: bytes, seconds: float) -> Turn:
+async def take_turn(server: Server, opened: Sequence[SessionSocket], message: bytes, seconds: float) -> DurabilityTurn:
     answers, cpu, own_cpu = sum(stream.answers for stream in opened), server.cpu_seconds, time.process_time()
     rate = await steps_per_second(opened, message, seconds)
     thousands = (sum(stream.answers for stream in opened) - answers) / 1000
-    return Turn(rate, (server.cpu_seconds - cpu) / thousands, (time.process_time() - own_cpu) / thousands)
+    return DurabilityTurn(rate, (server.cpu_seconds - cpu) / thousands, (time.process_time() - own_cpu) / thousands)
 
 
-def check_answers(name: str, server: Server, opened: Sequence[Stream]) -> None:
+def check_answers(name: str, server: Server, opened: Sequence[SessionSocket]) -> None:
     """Raise WrongOutputs unless every session is at the step that counts its answers."""
     with closing(http.client.HTTPConnection(server.address)) as connection:
         for stream in opened:

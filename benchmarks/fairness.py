@@ -37,7 +37,7 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Plan:
+class FairnessPlan:
     """A measurement: requests to one model, beside a session of another."""
 
     address: str
@@ -94,7 +94,7 @@ def run(
     print(f"{versions('uvicorn', 'orjson', 'pydantic')}; medians of {rounds}.", flush=True)
     root = data_root or Path.cwd()
     with tempfile.TemporaryDirectory(dir=root) as data, running_server(checkpoints, Path(data)) as server:
-        print_table("fairness", FAIRNESS, Plan(server.address, model, neighbour, requests, rounds))
+        print_table("fairness", FAIRNESS, FairnessPlan(server.address, model, neighbour, requests, rounds))
 
 
 class UnknownRequest(ValueError):
@@ -109,7 +109,7 @@ def chosen(names: Sequence[str] | None) -> Sequence[str]:
     return names or tuple(REQUESTS)
 
 
-def _rows(plan: Plan) -> Iterator[tuple[str, str, float, float, float]]:
+def _rows(plan: FairnessPlan) -> Iterator[tuple[str, str, float, float, float]]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as sender:
         sender.submit(send, plan.address, plan.model, "all cards").result()
         for name in plan.requests:
@@ -124,7 +124,7 @@ def send(address: str, model: str, name: str) -> str:
     return REQUESTS[name](attacker(address, model))
 
 
-def measure(plan: Plan, name: str, sender: ProcessPoolExecutor) -> tuple[str, float, float, float]:
+def measure(plan: FairnessPlan, name: str, sender: ProcessPoolExecutor) -> tuple[str, float, float, float]:
     """Return the status of a request, and the neighbour's waits in seconds: median, longest, and longest meanwhile."""
     client = attacker(plan.address, plan.neighbour)
     url = f"ws://{plan.address}/stream?model={plan.neighbour}"
@@ -151,7 +151,7 @@ def _after(seconds: float) -> Callable[[], bool]:
     return lambda: time.perf_counter() >= end
 
 
-FAIRNESS: Table[Plan] = Table(
+FAIRNESS: Table[FairnessPlan] = Table(
     "What one client costs another",
     "A session of another model steps all the while, one step at a time. Milliseconds that a step of it takes: the "
     "median and the longest just before the request, and the longest from the request until 0.3 s after its answer.",

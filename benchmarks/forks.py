@@ -32,7 +32,7 @@ STEPPED, LISTS = 100, 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForksPlan:
     """A measurement of forks."""
 
     checkpoints: Path
@@ -41,7 +41,7 @@ class Plan:
     data: Path
 
 
-def measure(plan: Plan) -> Iterator[Row]:
+def measure(plan: ForksPlan) -> Iterator[Row]:
     """Yield a row for each depth."""
     step = body(inputs=random_inputs(1, plan.width, 0).tolist())
     with running_server(plan.checkpoints, plan.data) as server:
@@ -82,7 +82,7 @@ def look(server: Server, path: str) -> None:
         response.read()
 
 
-COSTS = Table[Plan](
+COSTS = Table[ForksPlan](
     "Forks of forks",
     f"Milliseconds of the server's CPU for a fork, for its first step, and for a list of the last {FORKS} sessions; "
     "and from the request to the answer, the median.",
@@ -101,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"`python -m benchmarks.forks` on {machine()}, {load_average()}.", flush=True)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
-        print_table("forks", COSTS, Plan(options.checkpoints, options.model, options.width, Path(directory)))
+        print_table("forks", COSTS, ForksPlan(options.checkpoints, options.model, options.width, Path(directory)))
 
 
 if __name__ == "__main__":

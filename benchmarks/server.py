@@ -120,7 +120,7 @@ def frame(inputs: Array) -> bytes:
 
 
 @dataclass(eq=False)
-class Stream:
+class SessionSocket:
     """A session and its WebSocket."""
 
     socket: ClientConnection
@@ -136,18 +136,18 @@ class Stream:
 
 
 @asynccontextmanager
-async def streams(address: str, model: str, sessions: int) -> AsyncIterator[list[Stream]]:
+async def streams(address: str, model: str, sessions: int) -> AsyncIterator[list[SessionSocket]]:
     """Open so many sessions, each with a WebSocket of its own."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(_stream(address, model)) for _ in range(sessions)]
 
 
 @asynccontextmanager
-async def _stream(address: str, model: str) -> AsyncIterator[Stream]:
+async def _stream(address: str, model: str) -> AsyncIterator[SessionSocket]:
     protocols = [Subprotocol(PROTOCOL)]
     url = f"ws://{address}/stream?model={model}"
     async with connect(url, subprotocols=protocols, compression=None, ping_interval=None) as socket:
-        yield Stream(socket, msgpack.unpackb(await socket.recv())["session"])
+        yield SessionSocket(socket, msgpack.unpackb(await socket.recv())["session"])
 
 
 async def check(address: str, model: str, backend: Backend) -> None:
@@ -161,17 +161,17 @@ async def check(address: str, model: str, backend: Backend) -> None:
             check_close(f"{model}: outputs over WebSocket", outputs, expected[0], TOLERANCE)
 
 
-async def steps_per_second(opened: Sequence[Stream], message: bytes, seconds: float) -> float:
+async def steps_per_second(opened: Sequence[SessionSocket], message: bytes, seconds: float) -> float:
     """Step all sessions for so many seconds, each with one step under way at a time."""
     before, began = _answers(opened), time.perf_counter()
     await asyncio.gather(*(_step_until(stream, message, began + seconds) for stream in opened))
     return (_answers(opened) - before) / (time.perf_counter() - began)
 
 
-async def _step_until(stream: Stream, message: bytes, end: float) -> None:
+async def _step_until(stream: SessionSocket, message: bytes, end: float) -> None:
     while time.perf_counter() < end:
         await stream.step(message)
 
 
-def _answers(opened: Sequence[Stream]) -> int:
+def _answers(opened: Sequence[SessionSocket]) -> int:
     return sum(stream.answers for stream in opened)

@@ -44,7 +44,7 @@ class TooFew(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SessionsPlan:
     """What is to be measured."""
 
     checkpoints: Path
@@ -100,13 +100,13 @@ def run(checkpoints: Path, model: str, sessions: int, max_resident: int, data_ro
     print(f"`{command}` on {machine()}, {load_average()};")
     print(f"{versions('uvicorn')}; {CONNECTIONS} connections, {STEPS} steps of each session.", flush=True)
     with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
-        measured = measure(Plan(checkpoints, model, sessions, max_resident, Path(directory)))
+        measured = measure(SessionsPlan(checkpoints, model, sessions, max_resident, Path(directory)))
     print_table("memory", MEMORY, measured.memory)
     print_table("rates", RATES, measured.rates)
     print_table("steps", LATENCY, measured.latency)
 
 
-class Measured(NamedTuple):
+class SessionsReport(NamedTuple):
     """The rows of the tables."""
 
     memory: list[Row]
@@ -114,10 +114,10 @@ class Measured(NamedTuple):
     latency: list[Row]
 
 
-def measure(plan: Plan) -> Measured:
+def measure(plan: SessionsPlan) -> SessionsReport:
     """Open, step, wake, kill, start and wake again."""
     asked = expected(plan)
-    measured = Measured([], [], [])
+    measured = SessionsReport([], [], [])
     with started(plan) as (server, seconds):
         measured.memory.append(("ready", seconds, *memory(server, plan)))
         names = [answer["id"] for answer in post_all(server, "opening", opening(plan), measured.rates)]
@@ -138,7 +138,7 @@ def measure(plan: Plan) -> Measured:
     return measured
 
 
-def expected(plan: Plan) -> Expected:
+def expected(plan: SessionsPlan) -> Expected:
     """Compute what a session of the plan's model answers."""
     backend = BACKENDS["fused"](plan.checkpoints / plan.model, 1)
     slot = backend.open()
@@ -148,7 +148,7 @@ def expected(plan: Plan) -> Expected:
 
 
 @contextmanager
-def started(plan: Plan) -> Iterator[tuple[Server, float]]:
+def started(plan: SessionsPlan) -> Iterator[tuple[Server, float]]:
     """Start a server, and give it when it is ready, with the seconds that took."""
     began = time.perf_counter()
     flags = ("--max-resident", str(plan.max_resident), "--max-sessions", str(plan.sessions))
@@ -160,13 +160,13 @@ def started(plan: Plan) -> Iterator[tuple[Server, float]]:
         yield server, time.perf_counter() - began
 
 
-def memory(server: Server, plan: Plan) -> tuple[float, float, float]:
+def memory(server: Server, plan: SessionsPlan) -> tuple[float, float, float]:
     """Return resident megabytes, the most so far, and those of the data directory."""
     files = sum(path.stat().st_size for path in plan.data.iterdir())
     return server.memory(), server.memory("VmHWM"), files / 1e6
 
 
-def opening(plan: Plan) -> list[tuple[str, bytes]]:
+def opening(plan: SessionsPlan) -> list[tuple[str, bytes]]:
     return [("/sessions", body(model=plan.model))] * plan.sessions
 
 

@@ -12,7 +12,7 @@ from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
 from models.contract import MemoryModel, ModelConfig, Trace, checked_memory_size
-from models.interface import Interface
+from models.interface import InterfaceLayer
 from models.state import map_leaves
 
 STRENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"oneplus": addressing.oneplus, "softplus": functional.softplus}
@@ -147,7 +147,7 @@ class DNC(MemoryModel[DNCState]):
             parts |= {"read_masks": (reads, word), "write_masks": (writes, word)}
         if config.link_sharpening:
             parts |= {"forward_sharpness": (reads, writes), "backward_sharpness": (reads, writes)}
-        self.interface = Interface(self.controller.output_size, parts)
+        self.interface = InterfaceLayer(self.controller.output_size, parts)
         self.output = nn.Linear(self.controller.output_size + reads * word, config.output_size)
 
     @property

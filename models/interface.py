@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Interface(nn.Linear):
+class InterfaceLayer(nn.Linear):
     """A linear layer whose output is returned in named parts, so that no offset is counted by hand.
 
     parts: the shape of each part without the batch axis, e.g. {"erase_vectors": (V, W), "write_gate": (V,)}.

@@ -13,7 +13,7 @@ from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
 from models.contract import MemoryModel, ModelConfig, Trace, checked_memory_size
-from models.interface import Interface
+from models.interface import InterfaceLayer
 from models.state import flatten, map_leaves, unflatten
 
 INITIAL_MEMORY = 1e-6
@@ -188,7 +188,7 @@ class NTM(MemoryModel[NTMState]):
         if config.signed_heads:
             parts |= {"key_signs": (heads, word), "add_signs": (writes, word)}
         hidden_size = self.controller.output_size
-        self.interface = Interface(hidden_size, parts)
+        self.interface = InterfaceLayer(hidden_size, parts)
         read_size = 0 if config.order == "before-controller" else reads * word
         self.output = nn.Linear(hidden_size + read_size, config.output_size)
         self.starts = self._draw_starts(hidden_size)

@@ -25,7 +25,7 @@ from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
-from benchmarks.load import SOURCE, LoadFailed, Request, program, running_load
+from benchmarks.load import SOURCE, LoadFailed, LoadRequest, program, running_load
 from benchmarks.peers import Peer
 from benchmarks.serve import idle, measuring, tables
 from benchmarks.serve.paths import BESIDE_PEERS, PATHS, Asked, UnknownPath
@@ -50,7 +50,7 @@ from engram import main as cli
 from kernels.library import library
 from kernels.step import FusedStep
 from models.contract import unroll
-from training.run_metrics import Metrics, read_metrics
+from training.run_metrics import RunMetrics, read_metrics
 from training.tasks import Copy
 from training.trainer import Trainer
 
@@ -277,7 +277,7 @@ def test_path_that_the_checkout_does_not_have_is_left_out_and_one_of_this_is_ref
     gone = dataclasses.replace(PATHS[path], target="/no/such" + PATHS[path].target)
     with running_servers(["none"], setting) as servers:
         before = dataclasses.replace(servers["none"], name="before-none")
-        plan = measuring.Plan(setting, {"before-none": before}, [gone], [1], 1, 0.1, [])
+        plan = measuring.ServePlan(setting, {"before-none": before}, [gone], [1], 1, 0.1, [])
         assert list(measuring.check_all(plan)) == [f"- before-none: left out on {path}, a path that it does not have"]
         assert plan.names(gone) == []
         with pytest.raises(UnknownPath, match=f"not timed, {path}: "):
@@ -406,7 +406,7 @@ def test_last_bit_is_wrong_where_the_same_bits_are_due():
 
 def test_session_at_another_step_than_it_gave_answers_is_told(monkeypatch):
     monkeypatch.setattr(durability, "reached", lambda connection, session: {"a": 7, "b": 6}[session])
-    opened = [server.Stream(None, name, answers=7) for name in "ab"]
+    opened = [server.SessionSocket(None, name, answers=7) for name in "ab"]
     with pytest.raises(WrongOutputs, match="ack: a session that gave 7 answers of one step each is at step 6"):
         durability.check_answers("ack", server.Server("host:1", None), opened)
 
@@ -472,7 +472,7 @@ def echo_in_c():
 @pytest.mark.parametrize("kind", ["ws-text", "ws-binary", "http"])
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, 3_000_000])
 def test_load_counts_every_answer_and_every_byte_of_it(echo_in_c, kind, size):
-    requests = [Request(f"/{number}", bytes(size)) for number in range(3)]
+    requests = [LoadRequest(f"/{number}", bytes(size)) for number in range(3)]
     head = len(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n") if kind == "http" else 2
     head += 0 if kind == "http" or size < 126 else 2 if size < 65536 else 8
     with running_load(kind, echo_in_c.port, requests) as load:
@@ -507,7 +507,7 @@ def test_latency_of_the_open_loop_counts_from_the_time_at_which_a_request_was_du
             time.sleep(0.05)
             connection.send(message)
 
-    with websocket_server(slow) as port, running_load("ws-text", port, [Request("/", b"{}")]) as load:
+    with websocket_server(slow) as port, running_load("ws-text", port, [LoadRequest("/", b"{}")]) as load:
         load.connect()
         turn = load.turn(0.2, rate=50)
     assert turn.answers == 10
@@ -523,7 +523,7 @@ def test_load_answers_pings_while_it_waits_and_passes_over_fragments_of_an_answe
             answered.append(connection.ping().wait(20))
             connection.send([message, message, message])
 
-    with websocket_server(handler) as port, running_load("ws-text", port, [Request("/", b"{}")]) as load:
+    with websocket_server(handler) as port, running_load("ws-text", port, [LoadRequest("/", b"{}")]) as load:
         load.connect()
         turn, counts = load.turn(0.05), load.counts()
     assert answered == [True] * (turn.answers + 1)
@@ -536,7 +536,10 @@ def test_requests_that_get_no_answer_are_counted_once_and_end_the_turn(tmp_path,
     monkeypatch.setattr("benchmarks.load.SOURCE", source)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     gone = threading.Event()
-    with websocket_server(lambda _: gone.wait(60)) as port, running_load("ws-text", port, [Request("/", b"")]) as load:
+    with (
+        websocket_server(lambda _: gone.wait(60)) as port,
+        running_load("ws-text", port, [LoadRequest("/", b"")]) as load,
+    ):
         load.connect()
         closed = load.turn(0.05)
         load.connect()
@@ -552,7 +555,7 @@ def test_load_counts_connections_that_break_and_opens_them_again():
         connection.recv()
         connection.close()
 
-    with websocket_server(once) as port, running_load("ws-text", port, [Request("/", b"{}")] * 3) as load:
+    with websocket_server(once) as port, running_load("ws-text", port, [LoadRequest("/", b"{}")] * 3) as load:
         assert load.connect()[:2] == (3, 0)
         assert load.turn(1.0)[:2] == (3, 3)
         assert load.counts() == ([2] * 3, [1] * 3)
@@ -560,11 +563,11 @@ def test_load_counts_connections_that_break_and_opens_them_again():
 
 
 def test_load_counts_connections_that_are_refused():
-    with running_load("http", 1, [Request("/", b"")] * 2) as load:
+    with running_load("http", 1, [LoadRequest("/", b"")] * 2) as load:
         assert load.connect()[:2] == (0, 2)
     with websocket_server(lambda connection: None) as port:
         pass
-    with running_load("ws-text", port, [Request("/", b"")] * 2) as load:
+    with running_load("ws-text", port, [LoadRequest("/", b"")] * 2) as load:
         assert load.connect()[:2] == (0, 2)
 
 
@@ -595,7 +598,7 @@ def chunking():
 
 
 def test_refused_requests_are_errors_and_no_answers(chunking):
-    with running_load("http", chunking, [Request("/200", b"x"), Request("/503", b"x")]) as load:
+    with running_load("http", chunking, [LoadRequest("/200", b"x"), LoadRequest("/503", b"x")]) as load:
         load.connect()
         turn, counts = load.turn(0.05), load.counts()
     assert counts.answered == [turn.answers, 0]
@@ -604,7 +607,7 @@ def test_refused_requests_are_errors_and_no_answers(chunking):
 
 
 def test_connection_that_was_closed_while_it_was_idle_is_opened_again_without_an_error(chunking):
-    with running_load("http", chunking, [Request("/200", b"x")] * 3) as load:
+    with running_load("http", chunking, [LoadRequest("/200", b"x")] * 3) as load:
         for _ in range(2):
             assert load.connect()[:2] == (3, 0)
             turn = load.turn(1.5, rate=2)  # the third has its request after a second, and then nothing more comes
@@ -613,7 +616,7 @@ def test_connection_that_was_closed_while_it_was_idle_is_opened_again_without_an
 
 def test_load_that_ends_says_at_which_command(echo_in_c):
     ended = pytest.raises(LoadFailed, match="the load generator ended at 'connect 0': load: connect 0: Invalid arg")
-    with running_load("http", echo_in_c.port, [Request("/", b"")]) as load, ended:
+    with running_load("http", echo_in_c.port, [LoadRequest("/", b"")]) as load, ended:
         load.connect(0)
 
 
@@ -735,7 +738,7 @@ def test_candidates_take_turns_and_the_median_is_of_calls():
 
 def turn_of(path, name, cpu, rate=1.0):
     numbers = dict.fromkeys(("percent", "load_cpu", "p50_ms", "p99_ms", "p999_ms", "slowest_of_mean"), 1.0)
-    return measuring.Turn(path.name, 1, name, cpu=cpu, rate=rate, answers=1, errors=0, **numbers)
+    return measuring.ServedTurn(path.name, 1, name, cpu=cpu, rate=rate, answers=1, errors=0, **numbers)
 
 
 def test_ratio_is_the_median_of_those_of_each_round():
@@ -764,7 +767,7 @@ def test_all_train_on_lengths_that_our_trainer_draws_again_each_turn(tmp_path, m
         return episode
 
     monkeypatch.setattr(Copy, "sample", observed)
-    with Metrics(tmp_path, 0, False) as metrics:
+    with RunMetrics(tmp_path, 0, False) as metrics:
         for _ in range(2):
             updates.train(trainer, metrics, 25)
     assert steps == [2 * length + 2 for length in lengths] * 2

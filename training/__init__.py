@@ -2,8 +2,8 @@
 
 import os
 
-# ONNX Runtime reports to Microsoft unless it is told not to before it is imported.
+# ONNX Runtime reports to Microsoft unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 TOLD = (ValueError, OSError, RuntimeError, MemoryError)
-"""What ends a command, or the run of one seed, with a line that tells it; all else is a mistake of this program's."""
+"""Errors that end a command, or the run of one seed, with one line of text; any other error is a bug."""

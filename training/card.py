@@ -20,10 +20,10 @@ FIGURES = {
     "memory.png": "The memory",
     "link.png": "The links between slots, in the order of writing",
 }
-"""What there may be of, in the order of the card; training.plots draws them."""
+"""The figures that a checkpoint may have, in the order of the card; training.plots draws them."""
 
 HIDDEN = ("name", "vocabulary")
-"""Options of a task that its card does not tell: the one stands before them, the other is long."""
+"""Options of a task that its card does not list: the name stands before them, the vocabulary is long."""
 
 KINDS = {
     "dnc": "A Differentiable Neural Computer (Graves et al., Nature 538, 2016)",
@@ -42,7 +42,7 @@ def write_card(directory: Path) -> Path:
 
 
 def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> str:
-    """Return the README: what the model is, how it was trained, what was measured."""
+    """Return the README: the model, its training, the measured errors."""
     return f"""# {name}
 
 {KINDS[manifest.kind]}, {_origin(manifest)}.
@@ -65,7 +65,7 @@ def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> s
 
 
 def _origin(manifest: Manifest) -> str:
-    """Return where the weights are from and what the task is, where one is known."""
+    """Return the origin of the weights and the task, if there is one."""
     original = manifest.training.get("original")
     what = f"with weights of {original}" if original else "trained"
     if manifest.task["name"] == NO_TASK:
@@ -103,7 +103,7 @@ def _training(training: dict[str, Any]) -> str:
 
 
 def _data(task: str) -> str:
-    """Return the section on whose data a model was trained, "" where they were made here."""
+    """Return the section about the task's data, "" where Engram generates them."""
     data = TASKS[task].data if task in TASKS else ""
     return f"## Data\n\n{data}\n\n" if data else ""
 
@@ -137,7 +137,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 
 
 def _cell(config: dict[str, Any]) -> str:
-    """Return a cell in words: lstm, 100 units; or the cells of a stack, from the bottom."""
+    """Return a cell in words, such as "lstm, 100 units"; of a stack its cells, from the bottom."""
     if "cells" in config:
         return " + ".join(_cell(cell) for cell in config["cells"])
     if "cell" in config:

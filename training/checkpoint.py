@@ -1,7 +1,7 @@
 """Checkpoints on disk: `manifest.json` and `model.safetensors` to serve, `training.safetensors` to go on training.
 
-Each file is replaced in one move, and at every moment the manifest's weights are there: the next weights are written
-beside the current ones, the manifest that names them by their hash is moved into place, then they take the name.
+Each file is replaced by one rename, and at every moment the manifest's weights are there: the next weights are written
+beside the current ones, the manifest with their hash is renamed into place, then they are renamed too.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ TRAINING_FILE = "training.safetensors"
 
 
 class CheckpointError(ValueError):
-    """A training run that cannot be gone on with; the message names the file and what is wrong with it."""
+    """A training run that cannot be resumed; the message names the file and the fault."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, never a part."""
-    following = path.with_name(f".{path.name}.next")  # always this, so that what a crash left is written over
+    """Write a file so that at any moment, also after a crash, the whole old file or the whole new one is there."""
+    following = path.with_name(f".{path.name}.next")  # always this name, so that what a crash left is overwritten
     with naming(path):
         try:
             with following.open("wb") as file:
@@ -55,7 +55,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file in an error of writing it, and the remedy where the disk is full."""
+    """Add the file to an error of writing it, and the remedy if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -66,11 +66,11 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """Yield an empty directory of the same name, which takes the place of `directory` unless something raises.
+    """Yield an empty directory, which replaces `directory` at the end unless something raises.
 
-    directory     old --.          .-- new         two renames: whenever that is cut off, one of the two lies
-    .next/              |--- new --'               whole in its place, or, between the renames, both lie beside
-    .previous/          '--- old ----- deleted     it; the next time puts the old one back
+    directory     old --.          .-- new         two renames: after a crash, one of the two lies whole in
+    .next/              |--- new --'               its place; after one between the renames, both lie beside it, and
+    .previous/          '--- old ----- deleted     the next call puts the old one back
     """
     place = directory.resolve()
     following, previous = (place.parent / where / place.name for where in (".next", ".previous"))
@@ -80,7 +80,7 @@ def replacing(directory: Path) -> Iterator[Path]:
             os.replace(previous, place)
         for left in (following, previous):
             shutil.rmtree(left, ignore_errors=True)
-            with contextlib.suppress(OSError):  # it is not there, or others' are in it
+            with contextlib.suppress(OSError):  # it does not exist, or holds the directories of others
                 left.parent.rmdir()
 
     tidy()
@@ -100,15 +100,15 @@ def replacing(directory: Path) -> Iterator[Path]:
 def creating(directory: Path) -> Iterator[Path]:
     """Yield an empty directory whose files move into `directory` at the end, unless something raises.
 
-    The manifest moves last: whenever that is cut off, there is a whole checkpoint in `directory` or none, and it can be
-    made again. Raises CheckpointError where there is one already.
+    The manifest moves last: after a crash there is a whole checkpoint in `directory` or none, and the call can be
+    repeated. Raises CheckpointError if there is one already.
     """
     for name in (TRAINING_FILE, MANIFEST_FILE):
         if (directory / name).exists():
             raise CheckpointError(f"{directory} holds a checkpoint, {name}: give another --out")
     place = directory.resolve()
     missing = [path for path in (place, *place.parents) if not path.exists()]
-    following = place / ".unfinished"  # always this, so that what a crash left is deleted
+    following = place / ".unfinished"  # always this name, so that what a crash left is deleted
     shutil.rmtree(following, ignore_errors=True)
     following.mkdir(parents=True)
     try:
@@ -124,7 +124,7 @@ def creating(directory: Path) -> Iterator[Path]:
 
 
 def save_checkpoint(directory: Path, trainer: Trainer, command: str) -> None:
-    """Write the run as it stands; `command` is how it was started, for the record."""
+    """Write the run in its present state; `command`: the command line that started it, for the record."""
     directory.mkdir(parents=True, exist_ok=True)
     metadata = {
         "preset": json.dumps(trainer.preset.values()),
@@ -158,9 +158,9 @@ def save_model(
     task: dict[str, Any],
     training: dict[str, Any],
 ) -> None:
-    """Write the weights of a model and the manifest that describes it; `training` is how it came about.
+    """Write the weights of a model and the manifest that describes it; `training`: its record.
 
-    Where these very weights have been saved before, the command on record and what was measured of them stay.
+    If the same weights were saved before, the recorded command and the measurements of them stay.
     """
     directory.mkdir(parents=True, exist_ok=True)
     weights = save(_contiguous(model.state_dict()))
@@ -193,7 +193,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def save_evaluation(directory: Path, manifest: Manifest, rows: list[dict[str, Any]]) -> None:
-    """Record measured errors in the manifest, each in place of that with the same options and memory size."""
+    """Record measured errors in the manifest; each replaces the one with the same options and memory size."""
 
     def what(row: dict[str, Any]) -> tuple[Any, ...]:
         return row["options"], row["memory_size"]
@@ -214,7 +214,7 @@ def resume(
 ) -> Trainer:
     """Return the trainer of the run in `directory`, exactly as it was saved. Raises CheckpointError.
 
-    task: the same, which says where its data are by now.
+    task: the task of the run, with the present location of its data.
     """
     file_path = directory / TRAINING_FILE
     try:
@@ -224,7 +224,7 @@ def resume(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file_path}: {error}; there is no training run to resume here") from error
     if not metadata or not {"preset", "progress"} <= set(metadata):
-        raise CheckpointError(f"{file_path}: it does not say which training run it is of; engram train writes it")
+        raise CheckpointError(f"{file_path}: it names no training run; engram train writes it")
     try:
         values = json.loads(metadata["preset"])
         if task and task.name == values["task"]["name"]:
@@ -239,7 +239,7 @@ def resume(
 
 
 def _manifest_of(directory: Path, weights_sha256: str) -> Manifest | None:
-    """Return the manifest of these very weights, where they have been saved before."""
+    """Return the manifest of the same weights, if they were saved before."""
     if not (directory / MANIFEST_FILE).exists():
         return None
     saved = read_manifest(directory)
@@ -247,7 +247,7 @@ def _manifest_of(directory: Path, weights_sha256: str) -> Manifest | None:
 
 
 def _finish_last_save(directory: Path) -> None:
-    """Give the weights that the manifest names their own name, and drop next weights that it does not name."""
+    """Rename the next weights if the manifest names them, and delete them if it does not."""
     following = directory / NEXT_WEIGHTS_FILE
     if following.exists() and (directory / MANIFEST_FILE).exists():
         os.replace(weights_file(directory, read_manifest(directory)), directory / WEIGHTS_FILE)

@@ -9,9 +9,9 @@
                                            |            |           |
     the same step of the same weights      v            v           v
 
-So a run by several is the run by one with the same batch, up to the rounding of sums that are added in another order.
-What a run goes by, losses and errors and a wish to stop, is summed over all, so that all decide alike. Process 0 leads:
-it alone shows, records and saves.
+A run by several processes is therefore the run by one with the same batch, up to the rounding of sums in another order.
+The figures that a run decides by (losses, errors, requests to stop) are summed over all, so that all decide alike.
+Process 0 leads: it alone shows progress, records and saves.
 """
 
 import atexit
@@ -32,27 +32,27 @@ from models.state import flatten, unflatten
 from training.tasks import Episode
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others, of which one may be saving; then it gives up, and the run ends."""
+"""How long a process waits for the others, one of which may be saving; after that the run ends."""
 
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells every process of the others, beside WORLD_SIZE, their number."""
+"""The variables that torchrun sets for every process, beside WORLD_SIZE, the number of processes."""
 
 
-class Part(NamedTuple):
-    """The rows of a batch that are for one process."""
+class BatchPart(NamedTuple):
+    """One process's rows of a batch."""
 
     episode: Episode
     sequences: float
-    """Their share of the sequences of the batch."""
+    """The rows' share of the batch's sequences."""
     asked: float
-    """Their share of the elements asked for, 0 where there are none: what their mean loss counts for in the batch's."""
+    """The rows' share of the elements asked for, 0 if there are none: the weight of their mean loss in the batch's."""
 
 
 class Learner(nn.Module):
-    """The unroll of a model as a module of its own, as DistributedDataParallel takes one.
+    """The unroll of a model as a module of its own, for DistributedDataParallel.
 
-    Its parameters are the model's; of buffers, which no update changes, it has none to be sent around. It returns
-    outputs only: a gradient is expected of all that it returns.
+    Its parameters are the model's. It has no buffers, which would be broadcast although no update changes them. It
+    returns outputs only, because a gradient is expected for every tensor that it returns.
     """
 
     def __init__(self, model: MemoryModel[Any], unroll: Unroll) -> None:
@@ -66,10 +66,10 @@ class Learner(nn.Module):
 
 
 class Processes(ABC):
-    """The processes that train one model, as one of them sees them.
+    """The processes that train one model, from the view of one of them.
 
-    rank: the number of this one, from 0; size: how many there are; device: where this one computes.
-    What a method returns is the same in all of them, but for the part of a batch.
+    rank: the number of this one, from 0; size: the number of processes; device: where this one computes.
+    All methods but `part` return the same in every process.
     """
 
     def __init__(self, rank: int, size: int, device: str) -> None:
@@ -80,16 +80,16 @@ class Processes(ABC):
         return self.rank == 0
 
     @abstractmethod
-    def part(self, batch: Episode) -> Part:
-        """Return this process's part of a batch that all have drawn."""
+    def part(self, batch: Episode) -> BatchPart:
+        """Return this process's part of a batch that all processes have drawn."""
 
     @abstractmethod
     def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
-        """Return a Learner through which the gradients of weights are the means over all processes."""
+        """Return a Learner whose gradients of weights are the means over all processes."""
 
     @abstractmethod
     def whole(self, unroll: Unroll) -> "Unroll | WholeUnroll":
-        """Return an unroll without gradients, of batches that all processes have, of which each computes its part."""
+        """Return an unroll without gradients, which computes batches that all processes have, a part in each."""
 
     @abstractmethod
     def sum(self, *values: float) -> list[float]:
@@ -97,25 +97,25 @@ class Processes(ABC):
 
     @abstractmethod
     def own_noise(self, seed: int, update: int) -> None:
-        """Let what this process draws in an update, dropout, differ from what the others draw."""
+        """Seed this process's random numbers of an update, such as dropout, apart from those of the others."""
 
     def any(self, flag: bool) -> bool:
-        """Return whether a flag is up in any process."""
+        """Return whether a flag is true in any process."""
         return self.sum(flag)[0] > 0
 
     def meet(self) -> None:
-        """Return when every process has come this far."""
+        """Wait until every process has come this far."""
         self.sum(0)
 
 
 class Alone(Processes):
-    """One process that trains by itself."""
+    """The only process of a run."""
 
     def __init__(self, device: str = "cpu") -> None:
         super().__init__(0, 1, device)
 
-    def part(self, batch: Episode) -> Part:
-        return Part(batch, 1.0, float(batch.mask.any()))
+    def part(self, batch: Episode) -> BatchPart:
+        return BatchPart(batch, 1.0, float(batch.mask.any()))
 
     def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
         return Learner(model, unroll)
@@ -134,17 +134,17 @@ ALONE = Alone()
 
 
 class Together(Processes):
-    """One of several processes, whose group is there: what is on GPUs goes by NCCL, all else by Gloo."""
+    """One of several processes, whose group exists: tensors on GPUs are sent by NCCL, all others by Gloo."""
 
-    def part(self, batch: Episode) -> Part:
+    def part(self, batch: Episode) -> BatchPart:
         sequences = batch.mask.shape[1]
         rows = self.rows(sequences)
         own = batch.rows(rows)
         asked = float(own.mask.sum() / batch.mask.sum()) if batch.mask.any() else 0.0
-        return Part(own, (rows.stop - rows.start) / sequences, asked)
+        return BatchPart(own, (rows.stop - rows.start) / sequences, asked)
 
     def rows(self, sequences: int) -> slice:
-        """Return which of so many rows are for this process: as many as for the others, or one more or less."""
+        """Return this process's range of the rows: as many as every other process has, or one more or less."""
         return slice(sequences * self.rank // self.size, sequences * (self.rank + 1) // self.size)
 
     def learner(self, model: MemoryModel[Any], unroll: Unroll) -> nn.Module:
@@ -159,20 +159,20 @@ class Together(Processes):
         return sums.tolist()
 
     def own_noise(self, seed: int, update: int) -> None:
-        if not self.leads:  # whose generator is the one that is saved; the others need none to go on as they were
+        if not self.leads:  # only this generator is saved; the others need none to be resumed
             torch.manual_seed((seed * 1_000_003 + update) * self.size + self.rank)
 
 
 class WholeUnroll:
-    """`unroll` of batches that all processes have: each steps its own rows, and all get the outputs of all."""
+    """`unroll` of batches that all processes have: each unrolls its own rows, and all get all outputs."""
 
     def __init__(self, processes: Together, unroll: Unroll) -> None:
         self.processes, self.unroll = processes, unroll
 
     def __call__(self, inputs: Tensor, state: Any, lengths: Tensor | None = None) -> tuple[Tensor, None]:
-        """Return the outputs before their activation, [T, B, output_size], and None: no process has all states.
+        """Return the outputs before their activation, [T, B, output_size], and None, for no process has all states.
 
-        inputs: [T, B, input_size]; state: before the first step, of all rows; lengths: [B], as of the unroll.
+        inputs: [T, B, input_size]; state: of all rows before the first step; lengths: [B], as in `unroll`.
         """
         rows = self.processes.rows(inputs.shape[1])
         outputs = inputs.new_zeros(*inputs.shape[:2], self.unroll.model.output_size)
@@ -180,17 +180,17 @@ class WholeUnroll:
             own_state = unflatten({name: leaf[rows] for name, leaf in flatten(state).items()}, state)
             own_lengths = None if lengths is None else lengths[rows]
             outputs[:, rows], _ = self.unroll(inputs[:, rows], own_state, own_lengths)
-        distributed.all_reduce(outputs)  # a sum to which every row has one that is not zero
+        distributed.all_reduce(outputs)  # a sum, in which one process alone adds a row that is not zero
         return outputs, None
 
 
 def process_count() -> int:
-    """Return how many processes torchrun has started, with this one; 1 where it was not used."""
+    """Return the number of processes that torchrun has started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def launcher() -> str:
-    """Return what stands before a command to start it as this process was started; nothing where it was by itself."""
+    """Return the words before a command that start it as this process was started; none without torchrun."""
     if process_count() == 1:
         return ""
     machines, here = os.environ.get("GROUP_WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", process_count())
@@ -199,10 +199,10 @@ def launcher() -> str:
 
 
 def join(device: str) -> Processes:
-    """Join the processes that torchrun started beside this one, or be Alone where there are none.
+    """Join the processes that torchrun started beside this one; return Alone if there are none.
 
-    The group of processes is made once and stays until the end of the process. device: cpu, or cuda for a GPU each.
-    Raises ValueError where the environment does not tell how to join, or there is no GPU for this process.
+    The group of processes is made once and lives as long as the process. device: cpu, or cuda for a GPU each.
+    Raises ValueError if variables of torchrun are missing, or there is no GPU for this process.
     """
     if process_count() == 1:
         return Alone(device)
@@ -215,23 +215,25 @@ def join(device: str) -> Processes:
     if device == "cuda":
         device = _own_gpu(int(os.environ["LOCAL_RANK"]))
     if not distributed.is_initialized():
-        importlib.import_module("torch.distributed.nn.functional")  # else later, its default arguments hold the group
+        importlib.import_module(
+            "torch.distributed.nn.functional"
+        )  # otherwise the default arguments of a later import hold the group
         distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
         atexit.register(_leave)
     return Together(distributed.get_rank(), distributed.get_world_size(), device)
 
 
 def _leave() -> None:
-    """End the group of processes, whose threads are joined where nothing holds it any more.
+    """End the group of processes; its threads are joined if nothing refers to it any more.
 
-    A thread that lets go of a tensor after the interpreter's end ends the process by SIGABRT.
+    A thread that frees a tensor after the end of the interpreter ends the process by SIGABRT.
     """
-    gc.collect()  # a DistributedDataParallel that is not used any more, but refers to itself
+    gc.collect()  # an unused DistributedDataParallel that refers to itself
     distributed.destroy_process_group()
 
 
 def _own_gpu(local_rank: int) -> str:
-    """Return the GPU of this process, made the one that torch takes. Raises ValueError where there is none for it."""
+    """Select the GPU of this process for torch and return it. Raises ValueError if there is none."""
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
         raise ValueError(

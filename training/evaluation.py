@@ -1,4 +1,4 @@
-"""How well a model does on fresh sequences of a task."""
+"""Measure the errors of a model on fresh sequences of a task."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,17 +19,17 @@ EVALUATION_SEED = 2_000_000_011
 """The default seed of evaluation sequences; training draws its own from the seed of the run."""
 
 CHOICE_SEED = 1_500_000_001
-"""Of the sequences by which the best of several trained models is chosen."""
+"""The seed of the sequences by which the best of several trained models is chosen."""
 
 BATCH = 50
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The errors over so many sequences that training has not seen, in the task's unit, as means over the sequences.
+    """The mean errors per sequence, in the task's unit, over `sequences` that training has not seen.
 
-    cost: the cross-entropy in bits, where the answers are bits; asked: how many errors there could be; optimum: the
-    least that any model can expect, None where there need be none; wrong_sequences: how many had an error.
+    cost: the mean cross-entropy in bits, if the answers are bits; asked: the mean number of possible errors; optimum:
+    the least mean that any model can expect, None if that is 0; wrong_sequences: the number of sequences with an error.
     """
 
     sequences: int
@@ -56,10 +56,10 @@ def measure(
 ) -> Measured:
     """Return the errors of a model on `sequences` sequences drawn from `seed`, or on the task's test set if it has one.
 
-    Each sequence draws sizes of its own.
+    Each sequence draws its own sizes.
 
-    memory_size: another number of memory slots than the model was trained with. unroll: that of the model, if it is
-    there already. Raises ConfigError where none of the sequences asks for anything: no model could be wrong.
+    memory_size: the number of memory locations, if not as trained. unroll: the model's, if there is one already.
+    Raises ConfigError if no sequence asks for anything: no model could be wrong.
     """
     generator = torch.Generator().manual_seed(seed)
     unroll = unroll or unroll_by("auto", model)
@@ -89,10 +89,10 @@ def measure(
 def evaluate(
     model: MemoryModel[Any], task: Task, points: Iterable[Point], sequences: int, seed: int = EVALUATION_SEED
 ) -> Iterator[dict[str, Any]]:
-    """Measure a model at each point, and yield what a manifest records of it as soon as it is known.
+    """Measure a model at each point, and yield each row for a manifest as soon as it is known.
 
-    A row has the point's options, target and published figure, the memory slots that there were (None where the model
-    has none), the fields of Measured, the task's unit, and the seed of the sequences.
+    A row has the point's options, target and published figure, the memory size (None for a model without a memory),
+    the fields of Measured, the task's unit, and the seed of the sequences.
     """
     unroll = unroll_by("auto", model)
     for point in points:
@@ -111,7 +111,7 @@ def nothing_asked(task: Task, sequences: int) -> ConfigError:
 
 
 def is_finite(row: Mapping[str, Any]) -> bool:
-    """Return whether what a row of `evaluate` says of errors and cost is finite."""
+    """Return whether the errors and the cost in a row of `evaluate` are finite."""
     return all(math.isfinite(row[name]) for name in ("errors", "cost", "optimum") if row[name] is not None)
 
 
@@ -121,13 +121,13 @@ def points_of(evaluation: Iterable[Mapping[str, Any]]) -> list[Point]:
 
 
 def _mean(batches: Sequence[Tensor | None]) -> float | None:
-    """Return the mean over the sequences of all batches, None where the task has no such figure."""
+    """Return the mean over the sequences of all batches, None if the task has no such figure."""
     known = [batch for batch in batches if batch is not None]
     return torch.cat(known).mean().item() if known else None
 
 
 def _sample(task: Task, generator: torch.Generator, rows: int) -> Episode:
-    """Return fresh sequences, each of sizes of its own."""
+    """Return fresh sequences, each with its own sizes."""
     is_fixed = all(least == greatest for least, greatest in task.sizes.values())
     if is_fixed or task.sizes_by_row:
         return task.sample(generator, rows)

@@ -1,11 +1,11 @@
-"""One step of a model as an ONNX graph that carries everything a server needs to know.
+"""Export one step of a model as an ONNX graph with everything that a server needs.
 
 Inputs: `inputs` [B, I] and `state.NAME` [B, ...] for each leaf. Outputs: `outputs` [B, O], after their activation,
 `next.NAME` [B, ...] for each leaf and `trace.NAME` [B, ...] for each trace. The batch is dynamic, and so is the number
-of memory slots.
+of memory locations.
 Metadata: `engram.manifest` (the manifest as JSON, with the hash of the weights) and `engram.initial_state` (base64 of
-another, deflated ONNX graph: from `slots`, the numbers 0 to N - 1 [N], to the state before the first step of a memory
-of N slots, `state.NAME` [1, ...]; of nothing for a model without state).
+another, deflated ONNX graph: from `slots`, the numbers 0 to N - 1 [N], to the state before the first step with N memory
+locations, `state.NAME` [1, ...]; empty for a model without state).
 """
 
 import base64
@@ -37,16 +37,16 @@ OPSET = 20
 
 STEPS_VERIFIED = 100
 RUNS_VERIFIED = ((1, 0), (2, 3), (5, 0))
-"""(batch size, memory slots beyond the config's) of each run of so many steps."""
+"""(batch size, memory locations beyond the config's) of each run of the check."""
 TOLERANCE = 5e-4
 """The largest difference from torch, in one step from the same state, of any output, state leaf or trace, relative to
-its largest value where that is above 1. In float32, torch's own step is that uncertain: sharp content weightings
-multiply its rounding a thousandfold.
+its largest value if that is above 1. In float32, torch's own step is as uncertain: sharp content weightings multiply
+its rounding a thousandfold.
 
-The steps are compared one by one because whole runs cannot be: a trained DNC whose memory is full takes a difference
-of rounding to one of the outputs in a few dozen steps. Nor can slots: two whose usage differs by rounding may swap
-places. Where they held the same, the values of a tensor agree once they are sorted; where they did not, the step
-agrees with one that torch takes from a state which differs by NEARBY.
+The steps are compared one by one because whole runs cannot be: in a trained DNC whose memory is full, a difference of
+rounding grows to one of the outputs in a few dozen steps. Nor can locations: two whose usage differs by rounding may
+swap places. If both held the same, the values of a tensor agree once they are sorted; if not, the step agrees with one
+that torch takes from a state which differs by NEARBY.
 """
 
 TINY_DIFFERENCE = 1e-6
@@ -57,16 +57,15 @@ NEARBY_STATES = 512
 
 
 class ExportError(RuntimeError):
-    """An exported graph that does not compute what the model does."""
+    """An exported graph whose results differ from the model's."""
 
 
 def export(directory: Path, after_step: Callable[[int, int], object] | None = None) -> Path:
     """Write `model.onnx` beside the weights of a checkpoint and return its path.
 
-    The graph is run over 100 steps from a fresh state at batch 1, 2 (with more memory slots) and 5, and gets its name
-    only if every one of its steps is the one that torch takes; `after_step` is called with the steps done and their
-    total. A row whose numbers overflow float32, by torch as well, goes on from a fresh state, and a warning is logged.
-    Raises ExportError.
+    The graph is run over 100 steps from a fresh state at batch 1, 2 (with more memory locations) and 5, and gets its
+    name only if each step agrees with torch's; `after_step` is called with the steps done and their total. A row that
+    overflows float32 in torch as well goes on from a fresh state, and a warning is logged. Raises ExportError.
     """
     model, manifest = load(directory)
     graph = build_graph(model, manifest)
@@ -74,8 +73,8 @@ def export(directory: Path, after_step: Callable[[int, int], object] | None = No
     overflow = _verify(data, model, after_step)
     if overflow:
         logger.warning(
-            "on random inputs of 0 and 1 its numbers overflow float32 after %d steps, by torch as well: a server "
-            "refuses such a step",
+            "on random inputs of 0 and 1 it overflows float32 after %d steps, in torch as well: a server refuses "
+            "such a step",
             overflow,
         )
     path = directory / ONNX_FILE
@@ -87,7 +86,7 @@ def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
     """Return the graph of one step, with its metadata."""
     step = ServedStep(model).eval()
     leaves = flatten(model.initial_state(2, _example_size(model)))
-    batch, dynamic = torch.export.Dim("batch", min=1), _dynamic_slots(model)
+    batch, dynamic = torch.export.Dim("batch", min=1), _dynamic_locations(model)
     graph = _export(
         step,
         (torch.zeros(2, model.input_size), *leaves.values()),
@@ -109,11 +108,11 @@ def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
 
 
 def build_initial_state_graph(model: MemoryModel[Any]) -> onnx.ModelProto:
-    """Return the graph from the numbers of the slots, 0 to N - 1, to the state before the first step."""
-    slots = torch.arange(_example_size(model) or 1)
+    """Return the graph from the numbers of the memory locations, 0 to N - 1, to the state before the first step."""
+    locations = torch.arange(_example_size(model) or 1)
     return _export(
         FirstState(model).eval(),
-        (slots,),
+        (locations,),
         input_names=["slots"],
         output_names=[f"state.{name}" for name in flatten(model.initial_state(1))],
         dynamic_shapes=None if model.memory_size is None else ({0: torch.export.Dim("slots")},),
@@ -121,30 +120,30 @@ def build_initial_state_graph(model: MemoryModel[Any]) -> onnx.ModelProto:
 
 
 class FirstState(nn.Module):
-    """The state before the first step as a function of the slots' numbers [N]: its leaves, [1, ...] each."""
+    """The state before the first step as a function of the locations' numbers [N]: its leaves, [1, ...] each."""
 
     def __init__(self, model: MemoryModel[Any]) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, slots: Tensor) -> tuple[Tensor, ...]:
-        size = None if self.model.memory_size is None else slots.shape[0]
+    def forward(self, locations: Tensor) -> tuple[Tensor, ...]:
+        size = None if self.model.memory_size is None else locations.shape[0]
         return tuple(flatten(self.model.initial_state(1, size)).values())
 
 
 def _example_size(model: MemoryModel[Any]) -> int | None:
-    """Return a number of slots to trace a graph with: never 1, for which the exporter would fix the axis."""
+    """Return the memory size to trace a graph with: never 1, for which the exporter would fix the axis."""
     return None if model.memory_size is None else model.memory_size + 1
 
 
-def _dynamic_slots(model: MemoryModel[Any]) -> dict[str, dict[int, torch.export.Dim]]:
-    """Return, for each leaf of the state, the axes along which the memory's slots lie."""
+def _dynamic_locations(model: MemoryModel[Any]) -> dict[str, dict[int, torch.export.Dim]]:
+    """Return, for each leaf of the state, its axes of memory locations."""
     here = flatten(model.initial_state(1))
     if model.memory_size is None:
         return {name: {} for name in here}
-    slots, larger = torch.export.Dim("slots", min=1), flatten(model.initial_state(1, model.memory_size + 1))
+    locations, larger = torch.export.Dim("slots", min=1), flatten(model.initial_state(1, model.memory_size + 1))
     return {
-        name: {axis: slots for axis, length in enumerate(leaf.shape) if larger[name].shape[axis] != length}
+        name: {axis: locations for axis, length in enumerate(leaf.shape) if larger[name].shape[axis] != length}
         for name, leaf in here.items()
     }
 
@@ -189,7 +188,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _strip_notes(graph: onnx.ModelProto) -> None:
-    """Remove the exporter's notes on where in the source each node came from: they hold paths of this machine."""
+    """Remove the exporter's notes on the source of each node: they hold paths of this machine."""
     del graph.metadata_props[:]
     for part in (*graph.functions, graph.graph):
         del part.metadata_props[:]
@@ -202,7 +201,7 @@ def _strip_notes(graph: onnx.ModelProto) -> None:
 
 @torch.no_grad()
 def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> int:
-    """Return after how many steps a row first overflowed, by torch as well, or 0. Raises ExportError."""
+    """Return the number of steps after which a row first overflowed, in torch as well, or 0. Raises ExportError."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
@@ -220,11 +219,11 @@ def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int
                 name = session.get_outputs()[int(differences.max(1).argmax())].name
                 raise ExportError(
                     f"the ONNX graph differs from torch by {differences.max():.2g} in {name} at step {number + 1} "
-                    f"of batch size {batch}, {more} slots added; at most {TOLERANCE:g} was expected"
+                    f"of batch size {batch}, {more} memory locations added; at most {TOLERANCE:g} was expected"
                 )
             finite = _finite_rows(actual)
             if not (number or finite.all()):
-                raise ExportError("its first step is not finite, by torch as well: its weights overflow float32")
+                raise ExportError("its first step is not finite, in torch as well: its weights overflow float32")
             if not (overflow or finite.all()):
                 overflow = number
             leaves = [
@@ -237,7 +236,7 @@ def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int
 
 
 def _finite_rows(tensors: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
-    """Return in which rows of a batch all values of all tensors are finite: [B]."""
+    """Return the rows of a batch in which all values of all tensors are finite: [B]."""
     values = np.concatenate([tensor.reshape(len(tensor), -1) for tensor in tensors], 1)
     finite: NDArray[np.bool_] = np.isfinite(values).all(1)
     return finite
@@ -246,26 +245,29 @@ def _finite_rows(tensors: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
 def _first_leaves(
     session: onnxruntime.InferenceSession, model: MemoryModel[Any], batch: int, more: int
 ) -> list[NDArray[Any]]:
-    """Return the state before the first step, [B, ...], as the graph's metadata gives it, which must be as torch's."""
+    """Return the graph's state before the first step, [B, ...]. Raises ExportError if it differs from torch's."""
     size = None if model.memory_size is None else model.memory_size + more
-    slots = np.arange(size or 1)
+    locations = np.arange(size or 1)
     data = zlib.decompress(base64.b64decode(session.get_modelmeta().custom_metadata_map["engram.initial_state"]))
     if not data:
         return []
     first = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    leaves = first.run(None, {entry.name: slots for entry in first.get_inputs()})
+    leaves = first.run(None, {entry.name: locations for entry in first.get_inputs()})
     for (name, expected), leaf in zip(flatten(model.initial_state(1, size)).items(), leaves, strict=True):
         if not np.allclose(leaf, expected.numpy(), rtol=0, atol=TINY_DIFFERENCE):
-            raise ExportError(f"the ONNX graph of the first state differs from torch in {name}, {more} slots added")
+            raise ExportError(
+                f"the ONNX graph of the first state differs from torch in {name}, {more} memory locations added"
+            )
     return [np.repeat(leaf, batch, 0) for leaf in leaves]
 
 
 def step_differences(
     actual: list[NDArray[Any]], step: ServedStep, inputs: Tensor, state: list[Tensor], generator: torch.Generator
 ) -> NDArray[Any]:
-    """Return how far each tensor of each row is from the step that torch takes from `state`: [tensors, B].
+    """Return the difference of each tensor of each row from the step that torch takes from `state`: [tensors, B].
 
-    A row that is too far is compared with the steps from states nearby, and with the best of them if it comes close.
+    A row that differs too much is also compared with the steps from nearby states; the best of them counts if it
+    is close.
     """
     differences = _compare(actual, step(inputs, *state))
     for row in np.flatnonzero(differences.max(0) > TOLERANCE):
@@ -280,7 +282,7 @@ def step_differences(
 
 
 def _scatter(leaf: Tensor, generator: torch.Generator) -> Tensor:
-    """Return NEARBY_STATES copies of a leaf [1, ...], each a little off."""
+    """Return NEARBY_STATES copies of a leaf [1, ...], each changed a little."""
     noise = torch.randn((NEARBY_STATES, *leaf.shape[1:]), generator=generator)
     return leaf * (1 + NEARBY * noise)
 
@@ -288,7 +290,7 @@ def _scatter(leaf: Tensor, generator: torch.Generator) -> Tensor:
 def _compare(actual: list[NDArray[Any]], expected: Sequence[Tensor]) -> NDArray[Any]:
     """Return the largest difference of each tensor in each row, its values in order or sorted: [tensors, B].
 
-    0 where a tensor is not finite in both; NaN or infinity where it is in one of them only.
+    It is 0 if a tensor is finite in neither, NaN or infinity if it is finite in one of them only.
     """
     differences = []
     for came, wanted in zip(actual, expected, strict=True):

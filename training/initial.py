@@ -1,4 +1,4 @@
-"""The weights that a run begins from, where they are those of a checkpoint."""
+"""Begin a run from the weights of a checkpoint."""
 
 import json
 import shlex
@@ -13,13 +13,13 @@ from training.preset import Preset
 from training.trainer import Trainer
 
 FREE = ("model.memory_size", "model.output_activation")
-"""Options of a model that may differ: weights have no slots, and a loss takes outputs before their activation."""
+"""Options of a model that may differ: no weight depends on memory_size, and a loss takes outputs before activation."""
 
 
 def begin_from(trainer: Trainer, directory: Path) -> None:
     """Give a new run the weights of the checkpoint in `directory`, trained or imported.
 
-    Raises ManifestError, and CheckpointError, which names what differs, where its model is not that of the run.
+    Raises ManifestError, and CheckpointError if its model is not that of the run, with the options that differ.
     """
     model, manifest = load(directory)
     theirs = {"kind": manifest.kind, **config_values(model_config(manifest.kind, manifest.config))}
@@ -36,21 +36,21 @@ def begin_from(trainer: Trainer, directory: Path) -> None:
 
 
 def _require_same(directory: Path, theirs: Mapping[str, Any], preset: Preset) -> None:
-    """Raise CheckpointError, with the words of --set that help where any do, unless the models are the same."""
+    """Raise CheckpointError, with the --set options that help if there are any, unless the models are the same."""
     ours = {"kind": preset.kind, **config_values(preset.model)}
     differences = [entry for entry in _differences("model", theirs, ours) if entry[0] not in FREE]
     if not differences:
         return
-    told = ", ".join(f"{name} = {their!r}, but this run has {our!r}" for name, their, our in differences)
+    shown = ", ".join(f"{name} = {their!r}, but this run has {our!r}" for name, their, our in differences)
     due = set(_names("model", preset.task.model_values))
     if due & {name for name, _, _ in differences}:
-        raise CheckpointError(f"{directory} has {told}: the task needs another model")
+        raise CheckpointError(f"{directory} has {shown}: the task needs another model")
     changes = shlex.join(f"{name}={json.dumps(their)}" for name, their, _ in differences)
-    raise CheckpointError(f"{directory} has {told}: --set {changes} makes them the same")
+    raise CheckpointError(f"{directory} has {shown}: --set {changes} makes them the same")
 
 
 def _differences(name: str, theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each option that differs, by its name for --set; of a cell of another kind, the whole cell."""
+    """Yield each option that differs, by its name for --set; for a cell of another kind, the whole cell."""
     if not isinstance(theirs, Mapping) or not isinstance(ours, Mapping):
         if theirs != ours:
             yield name, theirs, ours

@@ -1,4 +1,4 @@
-"""The checkpoints of a directory, by what their manifests say; needs no torch."""
+"""List the checkpoints of a directory from their manifests; needs no torch."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,23 +13,23 @@ HEAD = (
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints in a directory, by name. Raises ConfigError where there is none."""
+    """Return the checkpoints in a directory, by name. Raises ConfigError if there is none."""
     found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_FILE}"))
     if found:
         return found
-    told = f"{directory}: there is no checkpoint, a directory with a {MANIFEST_FILE}, in it"
+    message = f"{directory}: there is no checkpoint, a directory with a {MANIFEST_FILE}, in it"
     if (directory / MANIFEST_FILE).exists():
-        told += f"; it is one itself: give the directory that it is in, {parent(directory)}"
-    raise ConfigError(told)
+        message += f"; it is one itself: give the directory that it is in, {parent(directory)}"
+    raise ConfigError(message)
 
 
 def parent(directory: Path) -> Path:
-    """Return the directory that another is in, also of one that is named `.` or `..`."""
+    """Return the parent of a directory, also of `.` or `..`."""
     return directory.parent if directory.name not in ("", "..") else directory.resolve().parent
 
 
 def describe(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the manifest of every checkpoint in a directory says, or an `error` where it is damaged."""
+    """Yield a description of every checkpoint in a directory, or an `error` for a damaged one."""
     for path in find_checkpoints(directory):
         try:
             manifest = read_manifest(path)
@@ -66,7 +66,7 @@ def line(model: Mapping[str, Any]) -> str:
 
 
 def _errors(evaluation: list[Any]) -> str:
-    """Return the least and the most errors that a manifest records, and over how many measurements."""
+    """Return the range of the errors that a manifest records, and the number of measurements."""
     errors = [row["errors"] for row in evaluation if isinstance(row.get("errors"), int | float)]
     if not errors:
         return "not measured"

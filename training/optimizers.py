@@ -1,4 +1,4 @@
-"""How weights change: optimisers, schedules of the learning rate, regularisers, clipping."""
+"""Optimisers, schedules of the learning rate, regularisers, clipping."""
 
 import math
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ from models.config import ConfigError, require_at_least
 class OptimizerConfig:
     """kind: adam (Kingma & Ba, arXiv 1412.6980), or rmsprop as Graves has it (`GravesRMSProp`).
 
-    learning_rate, or where None adam's 1e-3 and rmsprop's 1e-4; schedule: what it falls by over the updates, to
-    final_rate times that at the last one; warmup: over so many updates at the start it rises in a line from 0.
-    betas: of adam; decay and momentum: of rmsprop; epsilon: of either, or where None adam's 1e-8 and rmsprop's 1e-4.
-    l1, l2: the loss that falls is the task's + l1 |w| + l2 / 2 w^2, summed over all weights.
+    learning_rate: if None, 1e-3 for adam and 1e-4 for rmsprop; schedule: the curve by which it falls over the updates,
+    to final_rate times itself at the last one; warmup: the updates at the start in which it rises linearly from 0.
+    betas: of adam; decay and momentum: of rmsprop; epsilon: if None, 1e-8 for adam and 1e-4 for rmsprop.
+    l1, l2: the loss to minimise is the task's + l1 |w| + l2 / 2 w^2, summed over all weights.
     clip_value: each entry of the gradient is clipped to [-clip_value, clip_value]; clip_norm: the gradient is then
     scaled down to this norm; 0 for neither.
     """
@@ -60,7 +60,7 @@ class OptimizerConfig:
             raise ConfigError("OptimizerConfig.final_rate must be above 0 with schedule 'exponential', got 0")
 
     def rate(self, update: int, updates: int) -> float:
-        """Return the learning rate of the update with this number, counted from 0, of so many."""
+        """Return the learning rate of an update, by its number, counted from 0, and the number of all updates."""
         first = self.learning_rate
         if first is None:
             first = {"adam": 1e-3, "rmsprop": 1e-4}[self.kind]
@@ -95,7 +95,7 @@ class GravesRMSProp(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Change every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         assert closure is None, "this optimiser takes the gradients that are there"
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
@@ -109,7 +109,7 @@ class GravesRMSProp(Optimizer):
             spread = torch._foreach_mul(means, means)
             torch._foreach_neg_(spread)
             torch._foreach_add_(spread, squares)
-            torch._foreach_clamp_min_(spread, 0.0)  # below 0 by rounding, where a great gradient hardly changes
+            torch._foreach_clamp_min_(spread, 0.0)  # rounding makes it negative if a large gradient hardly changes
             torch._foreach_add_(spread, group["epsilon"])
             torch._foreach_sqrt_(spread)
             torch._foreach_mul_(changes, group["momentum"])
@@ -133,9 +133,9 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
 
 
 def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
-    """Add the regularisers to the gradients, clip them, and return the norm that they had before they were clipped.
+    """Add the regularisers to the gradients, clip them, and return their norm before clipping.
 
-    Where that is not finite, they are not clipped, so that one sees which of them it is.
+    If the norm is not finite, they are not clipped, so that the gradient at fault can be found.
     """
     weights = [weight for weight in model.parameters() if weight.grad is not None]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
@@ -148,6 +148,6 @@ def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
     if config.clip_value:
         clip_grad_value_(weights, config.clip_value)
         clipped = get_total_norm(gradients)
-    if config.clip_norm and config.clip_norm / (clipped + 1e-6) < 1:  # torch's own factor, where it is not 1
+    if config.clip_norm and config.clip_norm / (clipped + 1e-6) < 1:  # torch's own factor, if it is not 1
         clip_grads_with_norm_(weights, config.clip_norm, clipped)
     return norm

@@ -1,4 +1,4 @@
-"""What a training run is made of: a preset is a TOML file with a task, a model and how to train and measure it."""
+"""Presets: a preset is a TOML file with a task, a model, and the settings of training and measuring it."""
 
 import dataclasses
 import math
@@ -21,22 +21,23 @@ TABLES = ("task", "model", "training", "optimizer")
 LISTS = ("curriculum", "evaluation")
 
 MOST_SEED = 2**32 - 1
-"""The greatest seed: of numbers made of it, as that of what each of several processes draws, a generator takes any."""
+"""The greatest seed: generators accept all numbers that are derived from it, such as the seeds of several processes."""
 
 RECENT = 50
-"""Losses and errors that a run goes by, and shows, are means over so many updates."""
+"""The number of updates over which a run averages the losses and errors that it shows and decides by."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train.
+    """Settings of training.
 
-    updates: at most so many, each of batch_size sequences. With mixed_lengths every sequence draws its own sizes, and
-    the shorter ones are masked; else all of a batch have the sizes that the batch drew.
-    validate_every: every so many updates, `validation_sequences` fresh sequences of the greatest sizes in training are
-    measured. A run has converged when they have at most target_errors each, beyond the task's optimum; `patience` such
-    measurements in a row end it; 0 for none.
-    skips: so many updates in a row are left out where the loss or a gradient is not finite; the next one stops the run.
+    updates: the most updates, each of batch_size sequences. With mixed_lengths every sequence draws its own sizes, and
+    the shorter ones are masked; otherwise all sequences of a batch have the sizes that the batch drew.
+    validate_every: updates between validations, each on `validation_sequences` fresh sequences of the greatest sizes in
+    training. A run has converged when they have at most target_errors each, beyond the task's optimum; `patience` such
+    validations in a row end it; with 0 none do.
+    skips: the most updates in a row that are left out because the loss or a gradient is not finite; the next such
+    update stops the run.
     seed: of the weights and of the data.
     """
 
@@ -59,9 +60,9 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """A lesson before the task itself: the task with some options changed.
+    """A lesson of a curriculum, before the task itself: the task with some options changed.
 
-    until: it is over when the mean loss of the last RECENT updates, in nats per element asked for, is below this.
+    until: the lesson ends when the mean loss of the last RECENT updates, in nats per element asked for, is below this.
     """
 
     options: Mapping[str, Any]
@@ -70,10 +71,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Point:
-    """A measurement of a trained model: the task with some options changed, and its memory slots, if not as trained.
+    """A measurement of a trained model: the task with some options changed, and the memory size, if not as trained.
 
-    target: the errors per sequence to stay below, beyond the optimum; published: what others have reached, for the
-    record.
+    target: the errors per sequence to stay below, beyond the optimum; published: the results of others, for the record.
     """
 
     options: Mapping[str, Any]
@@ -86,7 +86,7 @@ class Point:
 class Preset:
     """One training run: `name` is the preset's, for the record.
 
-    curriculum: lessons in order, before the task itself; evaluation: what is to be measured of the trained model.
+    curriculum: lessons in order, before the task itself; evaluation: the measurements of the trained model.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Preset:
         }
 
     def with_training(self, **changes: Any) -> "Preset":
-        """Return the preset with some training settings changed; those that are None stay as they are."""
+        """Return the preset with some training settings changed; None leaves a setting as it is."""
         given = {name: value for name, value in changes.items() if value is not None}
         return dataclasses.replace(self, training=dataclasses.replace(self.training, **given))
 
@@ -124,8 +124,8 @@ def preset_names() -> list[str]:
 def load_preset(name_or_path: str, changes: Mapping[str, Any] = types.MappingProxyType({})) -> Preset:
     """Return the preset with this name, or the one in this TOML file. Raises ConfigError.
 
-    changes: values to put in place of the preset's, by TABLE.KEY, or TABLE.KEY.KEY of a table within a table; of
-    curriculum and evaluation the whole list.
+    changes: values that replace the preset's, by TABLE.KEY, or TABLE.KEY.KEY for a table within a table; curriculum and
+    evaluation are replaced as whole lists.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -159,7 +159,7 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def preset_from_values(values: Mapping[str, Any]) -> Preset:
-    """Return the preset made of these tables; what of the model follows from the task is set. Raises ConfigError."""
+    """Return the preset of these tables, completed by the values that follow from the task. Raises ConfigError."""
     unknown = sorted(set(values) - {"name", *TABLES, *LISTS})
     if unknown:
         raise ConfigError(f"preset: unknown key {unknown[0]!r}; known keys are {', '.join(TABLES + LISTS)}")
@@ -187,7 +187,7 @@ def _table(values: Mapping[str, Any], name: str, default: Mapping[str, Any] | No
 
 
 def _tables(values: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the tables of a list with what each is called in errors."""
+    """Yield the tables of a list, each with its name in error messages."""
     tables = values.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
         raise ConfigError(f"preset: {name} must be a list of tables, [[{name}]], got {tables!r}")
@@ -210,7 +210,7 @@ def _point(task: Task, model: AnyConfig, where: str, options: dict[str, Any]) ->
     if point.memory_size is not None:
         if "memory_size" not in config_values(model):
             raise ConfigError(f"{where}.memory_size: {point.memory_size}, but this model has no memory; leave it out")
-        checked_memory_size(model, point.memory_size)  # raises where it cannot have so many
+        checked_memory_size(model, point.memory_size)  # raises for a size that the model cannot have
     return point
 
 
@@ -220,7 +220,7 @@ def _point_values(point: Point) -> dict[str, Any]:
 
 
 def check_options(task: Task, options: Mapping[str, Any], where: str) -> Task:
-    """Return the task with these options. Raises ConfigError where it cannot have them, or needs another model then."""
+    """Return the task with these options. Raises ConfigError if they are invalid or need another model."""
     try:
         other = task.with_options(options)
     except ConfigError as error:
@@ -231,7 +231,7 @@ def check_options(task: Task, options: Mapping[str, Any], where: str) -> Task:
 
 
 def _merged(given: Mapping[str, Any], due: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return what a preset gives with what the task sets, table by table. Raises ConfigError where both do."""
+    """Return the values of a preset merged with those that the task sets. Raises ConfigError for a value in both."""
     merged = dict(given)
     for name, value in due.items():
         if isinstance(value, Mapping) and isinstance(given.get(name), Mapping):
@@ -244,6 +244,6 @@ def _merged(given: Mapping[str, Any], due: Mapping[str, Any], where: str) -> dic
 
 
 def _without(values: Mapping[str, Any], due: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values less those that the task sets: the inverse of `_merged`."""
+    """Return the values without those that the task sets: the inverse of `_merged`."""
     rest = {name: value for name, value in values.items() if name not in due or isinstance(due[name], Mapping)}
     return {name: _without(value, due[name]) if name in due else value for name, value in rest.items()}

@@ -1,4 +1,4 @@
-"""Progress on the error output: a bar on a terminal; elsewhere, as in a log, a plain line now and then."""
+"""Progress on the error output: a bar on a terminal; in a log, a plain line now and then."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ LINE = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt} {unit}, {elapsed} gone
 
 
 class _Lines:
-    """The error output as tqdm writes to it, each text a line of its own, without what moves a terminal's cursor."""
+    """An error output for tqdm: each text is a line of its own, without codes that move a terminal's cursor."""
 
     def write(self, text: str) -> None:
         if text.strip():
@@ -23,7 +23,7 @@ class _Lines:
 
 
 def progress_bar(**options: Any) -> tqdm:
-    """Return a tqdm of these options; where there is no terminal, it writes a line every LINE_SECONDS."""
+    """Return a tqdm with these options; without a terminal it writes a line every LINE_SECONDS."""
     if sys.stderr.isatty():
         return tqdm(**options)
     plain = {"file": _Lines(), "position": 0, "mininterval": LINE_SECONDS, "miniters": 1, "bar_format": LINE}
@@ -32,10 +32,10 @@ def progress_bar(**options: Any) -> tqdm:
 
 @contextmanager
 def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of how much is done, and of how much, which shows it from its first call on."""
+    """Yield a function (done, total) that shows the progress; the bar appears with its first call."""
     bar: tqdm | None = None
 
-    def tell(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
             bar = progress_bar(desc=what, unit=unit, leave=False, delay=0 if sys.stderr.isatty() else LINE_SECONDS)
@@ -43,7 +43,7 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         bar.update(done - bar.n)
 
     try:
-        yield tell
+        yield show
     finally:
         if bar is not None:
             bar.close()

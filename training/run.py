@@ -1,4 +1,4 @@
-"""A training run as a person starts it: progress on the screen, saves now and then, and a clean stop."""
+"""A training run from the command line: progress on the screen, saves now and then, and a clean stop."""
 
 import contextlib
 import math
@@ -20,14 +20,14 @@ from training.distributed import Processes, join
 from training.initial import begin_from
 from training.preset import Preset, TrainingConfig
 from training.progress import progress_bar
-from training.run_metrics import Metrics
+from training.run_metrics import RunMetrics
 from training.trainer import Trainer, Update
 
 OPEN_ENDED = ("updates", "patience")
-"""Settings of training that say when a run ends: a finished one may be given others and go on."""
+"""Settings of training that end a run: a finished run can be resumed with other ones."""
 
 SAME_WISH_SECONDS = 3.0
-"""A wish to stop may come twice: from the terminal to all, and from torchrun, or whoever started several seeds."""
+"""A second stop signal within this time is the same one, sent by the terminal and by the parent process."""
 
 
 def train(
@@ -47,13 +47,13 @@ def train(
 ) -> Trainer:
     """Train until the target or the last update, or until SIGINT or SIGTERM, and leave a checkpoint in `out`.
 
-    With `resuming`, go on from the checkpoint in `out`; without it, refuse to write over one. bar_position: the line of
-    the progress bar, where several runs show theirs. wanted: asked after every update whether the run is to go on.
-    init_from: the checkpoint whose weights a new run begins from. training_on: whether a finished run that is resumed
-    may be given other `updates` and `patience` than it had.
-    Started several times by torchrun, the processes train one model together, stop when one of them is asked to, and
-    each return their trainer once the checkpoint is there. Raises CheckpointError, ConfigError, NotFinite, and
-    ManifestError for init_from.
+    With `resuming`, go on from the checkpoint in `out`; without it, refuse to overwrite one. bar_position: the line of
+    the progress bar among those of several runs. wanted: called after every update; False stops the run. init_from: the
+    checkpoint whose weights a new run begins from. training_on: whether a finished run may be resumed with other
+    `updates` and `patience` than it had.
+    Processes that torchrun started train one model together, stop when one of them is asked to, and each return their
+    trainer once the checkpoint is written. Raises CheckpointError, ConfigError, NotFinite, and ManifestError for
+    init_from.
     """
     processes = join(device)
     if preset.training.batch_size < processes.size:
@@ -90,12 +90,12 @@ def _lead(
     bar_position: int,
     go_on: Callable[[], bool],
 ) -> None:
-    """Train, show it, record it, and save."""
+    """Train, show progress, record metrics, and save."""
     config = trainer.preset.training
     if trainer.unroll.reason:
-        tqdm.write(f"By torch: {trainer.unroll.reason}", file=sys.stderr)
+        tqdm.write(f"Training by torch: {trainer.unroll.reason}", file=sys.stderr)
     with (
-        Metrics(out, trainer.progress.update, tensorboard) as metrics,
+        RunMetrics(out, trainer.progress.update, tensorboard) as metrics,
         _progress_bar(trainer, bar_position) as bar,
     ):
 
@@ -121,8 +121,8 @@ def _lead(
 def _fresh(
     preset: Preset, out: Path, processes: Processes, unroll: UnrollPath, init_from: Path | None = None
 ) -> Trainer:
-    """Return the trainer of a new run. Raises CheckpointError where `out` holds another."""
-    place = Path(os.path.realpath(out))  # a directory before `..` that is not there yet would hide what is
+    """Return the trainer of a new run. Raises CheckpointError if `out` holds another run."""
+    place = Path(os.path.realpath(out))  # with a missing directory before `..`, `out` itself would not be found
     if (place / TRAINING_FILE).exists():
         raise CheckpointError(f"{out} holds a training run: go on with it (--resume) or give another --out")
     if (place / MANIFEST_FILE).exists():
@@ -141,7 +141,7 @@ def _resumed(
     init_from: Path | None = None,
     training_on: bool = False,
 ) -> Trainer:
-    """Return the trainer of the run in `out`. Raises CheckpointError where it has other settings than the preset."""
+    """Return the trainer of the run in `out`. Raises CheckpointError if its settings differ from the preset's."""
     trainer = resume(out, processes.device, unroll, processes, preset.task)
     if init_from is not None and read_manifest(init_from).weights_sha256 != trainer.progress.initial_weights:
         raise CheckpointError(
@@ -170,9 +170,9 @@ def _resumed(
 
 
 def _train_on(trainer: Trainer, given: TrainingConfig, out: Path) -> None:
-    """Give a finished run the OPEN_ENDED settings of `given`. Raises CheckpointError where it ends all the same.
+    """Give a finished run the OPEN_ENDED settings of `given`. Raises CheckpointError if it would still be finished.
 
-    The run is then the one that had them from the start, to the bit, unless the learning rates follow from `updates`.
+    The result is bit for bit a run with these settings from the start, unless the learning rates depend on `updates`.
     """
     saved, done = trainer.preset.training, trainer.progress.update
     if given.updates < done:
@@ -223,9 +223,9 @@ def _figures(trainer: Trainer) -> str:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM for as long as the context lasts, so that an update is never cut in two.
+    """Collect SIGINT and SIGTERM during the context, so that no update is interrupted.
 
-    One that comes more than SAME_WISH_SECONDS after the first does what it would do without this.
+    A signal more than SAME_WISH_SECONDS after the first has its usual effect.
     """
     received: list[int] = []
     at_once_from = math.inf

@@ -1,4 +1,4 @@
-"""What a run leaves for those who watch it: `metrics.jsonl`, and on demand events for TensorBoard."""
+"""The metrics that a training run writes: `metrics.jsonl`, and on demand events for TensorBoard."""
 
 import importlib.util
 import json
@@ -18,13 +18,13 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIRECTORY = "tensorboard"
 
 
-class Metrics:
-    """Writes a line every RECENT updates, and one for every validation.
+class RunMetrics:
+    """Write a line every RECENT updates, and one for every validation.
 
     A line is a JSON object: {"update", "sequences", "stage", "loss", "errors", "gradient_norm", "rate", "skipped"},
     loss and errors as means over the last RECENT updates; or {"update", "sequences", "validation_errors"}; null for a
-    number that is not finite. Lines after update `after`, which a run that was killed wrote after its last save, are
-    dropped: a run that goes on writes them again, so that the file is the same as if it had never been interrupted.
+    number that is not finite. Lines after update `after`, which a killed run wrote after its last save, are dropped:
+    the resumed run writes them again, so that the file is the same as without the interruption.
     Raises ConfigError, for tensorboard without its package, and CheckpointError as `read_metrics` does.
     """
 
@@ -36,7 +36,7 @@ class Metrics:
         self._path = path
         self._file = path.open("a")
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "RunMetrics":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -46,7 +46,7 @@ class Metrics:
             self._events.close()
 
     def after_update(self, progress: Progress, update: Update, validated: bool) -> None:
-        """Write what there is to tell after an update."""
+        """Write the lines that are due after an update."""
         where = {"update": progress.update, "sequences": progress.sequences}
         if progress.update % RECENT == 0:
             self._write(
@@ -64,7 +64,7 @@ class Metrics:
             self._write(where | {"validation_errors": progress.validation_errors})
 
     def sync(self) -> None:
-        """See to it that what was written survives what a checkpoint survives."""
+        """Flush to the disk, so that metrics survive whatever a checkpoint survives."""
         with naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -81,13 +81,13 @@ class Metrics:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, NaN for null; none, where it has left none. Raises CheckpointError."""
+    """Return the lines of a run's metrics, NaN for null; none if there is no file. Raises CheckpointError."""
     records = [record for _, record in _lines(directory / METRICS_FILE)]
     return [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
 
 
 def require_tensorboard() -> None:
-    """Raise ConfigError where the package that writes events for TensorBoard is not installed."""
+    """Raise ConfigError if the package that writes events for TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             "events for TensorBoard need the package tensorboard, which is not installed: "
@@ -96,7 +96,7 @@ def require_tensorboard() -> None:
 
 
 def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Return the whole lines of a file and what they say; one that a crash cut off is left out."""
+    """Return the whole lines of a file, each with its record; a line that a crash cut off is left out."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [(line, _record(path, number, line)) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
 

@@ -1,4 +1,4 @@
-"""The same preset with several seeds, side by side in processes of their own."""
+"""Train one preset with several seeds, in parallel processes."""
 
 import enum
 import multiprocessing
@@ -21,34 +21,34 @@ from training.trainer import NotFinite
 
 
 class End(enum.IntEnum):
-    """What became of a run; the exit status of its process."""
+    """How a run ended; the values are exit statuses of its process."""
 
     FINISHED = 0
-    """It reached its target or its last update."""
+    """The run reached its target or its last update."""
     FAILED = 1
-    """It cannot go on as it was asked to: the run that is there has other settings, or the disk is full."""
+    """The run cannot go on: the one in the directory has other settings, or the disk is full."""
     DIVERGED = 3
-    """Its numbers are not finite; the same command would come to the same again."""
+    """The run's numbers are not finite; the same command would end the same way."""
     INTERRUPTED = 130
-    """It was stopped, or killed, or never began; the same command goes on with it."""
+    """The run was stopped, or killed, or never began; the same command goes on with it."""
 
 
 def train_seeds(
     preset: Preset, seeds: Sequence[int], out: Path, command: str, jobs: int, **options: Any
 ) -> dict[int, End]:
-    """Train with each of the seeds, `jobs` at a time, each into `out`/seed-N; return what became of each, in order.
+    """Train with each of the seeds, `jobs` at a time, each into `out`/seed-N; return how each ended, in order.
 
-    Seeds that have a run there go on with it; those that have finished stay as they are. SIGINT and SIGTERM are passed
-    on to the runs, which save and stop, as they do once this process is gone. A run that fails or diverges says why,
-    and the others go on.
-    options: `threads` of each run, `tasks`, files of tasks of one's own, and those of training.run.train. Raises
-    ConfigError, for a seed that cannot be.
+    Seeds that have a run there go on with it; finished ones stay as they are. SIGINT and SIGTERM are passed
+    on to the runs, which save and stop, as they also do once this process has ended. A run that fails or diverges
+    prints the reason, and the others go on.
+    options: `threads` of each run, `tasks`, the files of users' own tasks, and those of training.run.train. Raises
+    ConfigError for an impossible seed.
     """
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()
     waiting = {seed: preset.with_training(seed=seed) for seed in seeds}
     ends = dict.fromkeys(seeds, End.INTERRUPTED)
-    running: dict[int, tuple[int, BaseProcess]] = {}  # by the line of the progress bar
+    running: dict[int, tuple[int, BaseProcess]] = {}  # by the line of their progress bar
     passed_on = False
     with stop_requests() as signals:
         while (waiting and not signals) or running:
@@ -84,7 +84,7 @@ def seed_directory(out: Path, seed: int) -> Path:
 def _train_one(
     values: dict[str, Any], out: Path, command: str, position: int, lock: Any, options: dict[str, Any]
 ) -> None:
-    """Train the preset of these values: an object of a task of one's own comes only after the file of its class."""
+    """Train the preset of these plain values; a user's own task is built from them after its file has run."""
     torch.set_num_threads(options.pop("threads", 1))
     for file in options.pop("tasks", ()):
         load_tasks(file)
@@ -98,6 +98,6 @@ def _train_one(
     except TOLD as error:
         tqdm.write(f"seed {preset.training.seed}: {error}", file=sys.stderr)
         sys.exit(End.DIVERGED if isinstance(error, NotFinite) else End.FAILED)
-    except KeyboardInterrupt:  # asked for a second time
+    except KeyboardInterrupt:  # a second request to stop
         sys.exit(End.INTERRUPTED)
     sys.exit(End.FINISHED if trainer.finished else End.INTERRUPTED)

@@ -24,16 +24,16 @@ HEAD = (
 
 
 WHY_NOT = {
-    End.FAILED: "failed, for the reason told above",
-    End.DIVERGED: "diverged: its numbers are not finite, as told above",
+    End.FAILED: "failed, for the reason printed above",
+    End.DIVERGED: "diverged: its numbers are not finite, as printed above",
     End.INTERRUPTED: "came to no end: the same command goes on with it",
 }
-"""What is told of a seed that did not finish."""
+"""The text for a seed that did not finish, by how it ended."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How measurements are made: fresh sequences of each, their seed, the device, options of the task for all."""
+    """Settings of measurements: the fresh sequences of each, their seed, the device, options for all tasks."""
 
     sequences: int
     seed: int
@@ -42,12 +42,12 @@ class Measurement:
 
 
 def checkpoint_rows(
-    directory: Path, points: Sequence[Point], how: Measurement, tell: Callable[[str], object]
+    directory: Path, points: Sequence[Point], how: Measurement, show: Callable[[str], object]
 ) -> list[dict[str, Any]]:
-    """Measure a checkpoint at these points, or, where there are none, at those that its manifest records.
+    """Measure a checkpoint at these points, or, if there are none, at those that its manifest records.
 
-    Returns the rows for its manifest; `tell` hears each line of the table as soon as it is known. Raises ManifestError,
-    ConfigError.
+    Returns the rows for its manifest; `show` is called with each line of the table as soon as it is known. Raises
+    ManifestError, ConfigError.
     """
     model, manifest = load(directory)
     task = check_options(build_task(manifest.task), how.options, "--set")
@@ -55,27 +55,27 @@ def checkpoint_rows(
     points = points or points_of(manifest.evaluation) or [Point({})]
     for point in points:
         check_options(task, point.options, where)
-        model.initial_state(1, point.memory_size)  # raises where it cannot have so many slots, before anything is told
-    tell(HEAD)
+        model.initial_state(1, point.memory_size)  # raises for an impossible size, before anything is shown
+    show(HEAD)
     rows = []
     for row in evaluate(model.to(how.device), task, points, how.sequences, how.seed):
-        tell(line(row))
+        show(line(row))
         rows.append(row)
     return rows
 
 
 def heading(directory: Path) -> str:
-    """Return what stands above the rows of a checkpoint: its name, its task and its seeds. Raises ManifestError."""
+    """Return the heading of a checkpoint's rows: its name, its task and its seeds. Raises ManifestError."""
     manifest = read_manifest(directory)
     return f"{directory.resolve().name}: {manifest.task.get('name')}, {seeds_text(manifest)}"
 
 
-def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], object]) -> list[dict[str, Any]]:
-    """Measure every checkpoint in `directory` again where its manifest records errors, and tell the whole table.
+def all_checkpoints(directory: Path, how: Measurement, show: Callable[[str], object]) -> list[dict[str, Any]]:
+    """Measure every checkpoint in `directory` again at the points of its manifest, and show the whole table.
 
-    Options of how are for those whose task has them. One that is damaged, or needs data that are not here, is told and
-    left out. Returns of each its `checkpoint`, `damaged`, and `rows` or an `error`. Raises ConfigError where there is
-    no checkpoint or none has such an option.
+    The options of `how` apply to tasks that have them. A checkpoint that is damaged, or whose data are missing, is
+    named and left out. Returns for each its `checkpoint`, `damaged`, and `rows` or an `error`. Raises ConfigError if
+    there is no checkpoint or no task has such an option.
     """
     found = find_checkpoints(directory)
     tasks = {path: _task_of(path) for path in found}
@@ -85,19 +85,19 @@ def all_checkpoints(directory: Path, how: Measurement, tell: Callable[[str], obj
     for path, task in tasks.items():
         report: dict[str, Any] = {"checkpoint": str(path), "damaged": False, "rows": []}
         try:
-            tell(f"\n{heading(path)}")
+            show(f"\n{heading(path)}")
             own = {name: value for name, value in how.options.items() if name in task}
-            report["rows"] = checkpoint_rows(path, [], dataclasses.replace(how, options=own), tell)
+            report["rows"] = checkpoint_rows(path, [], dataclasses.replace(how, options=own), show)
         except (ConfigError, ManifestError) as error:
             damaged = isinstance(error, ManifestError)
             report |= {"damaged": damaged, "error": str(error)}
-            tell(f"{'damaged' if damaged else 'not measured'}: {error}")
+            show(f"{'damaged' if damaged else 'not measured'}: {error}")
         reports.append(report)
     return reports
 
 
 def _task_of(directory: Path) -> Mapping[str, Any]:
-    """Return the task of a checkpoint as plain values; none, where its manifest cannot be read."""
+    """Return the task of a checkpoint as plain values; none if its manifest cannot be read."""
     try:
         return read_manifest(directory).task
     except ManifestError:
@@ -105,7 +105,7 @@ def _task_of(directory: Path) -> Mapping[str, Any]:
 
 
 def seed_lines(out: Path, ends: Mapping[int, End]) -> list[str]:
-    """Return what became of each of the seeds trained in `out`; of all, when they converged, once none can go on.
+    """Return a line for each seed trained in `out`, and once no seed can go on, one about the convergence of all.
 
     Raises ManifestError.
     """
@@ -120,13 +120,13 @@ def seed_lines(out: Path, ends: Mapping[int, End]) -> list[str]:
 
 
 def seeds_text(manifest: Manifest) -> str:
-    """Return after how many sequences the seeds of a checkpoint's preset converged."""
+    """Return the sequences after which the seeds of a checkpoint's preset converged, in words."""
     seeds = manifest.training.get("seeds", {})
     return convergence([record["converged_after"] for record in seeds.values()]) if seeds else "one seed"
 
 
 def convergence(after: Sequence[int | None]) -> str:
-    """Return the median and the range of the sequences after which seeds converged; None for one that did not."""
+    """Return in words the median and the range of the sequences after which seeds converged. after: None for never."""
     known = [math.inf if sequences is None else sequences for sequences in after]
     count = sum(map(math.isfinite, known))
     text = f"{count} of {len(known)} seeds converged"
@@ -154,32 +154,32 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def errors_text(row: Mapping[str, Any]) -> str:
-    """Return the errors per sequence of a row; of wrong answers also the share."""
+    """Return the errors per sequence of a row; for wrong answers also the share."""
     share = f" ({row['errors'] / row['asked']:.2%})" if row["unit"] == AnswerTask.unit and row["asked"] else ""
     return f"{row['errors']:.4g}{share}"
 
 
 def of_text(row: Mapping[str, Any]) -> str:
-    """Return what the errors of a row are to be seen beside: their greatest number, or the optimum."""
+    """Return the figure to compare a row's errors with: their greatest number, or the optimum."""
     return f"{row['asked']:g}" if row["optimum"] is None else f"optimum {row['optimum']:.1f}"
 
 
 def cost_text(row: Mapping[str, Any]) -> str:
-    """Return the cost of a row in bits, a dash where its answers are no bits."""
+    """Return the cost of a row in bits, a dash if its answers are no bits."""
     cost = row.get("cost")
     return "-" if cost is None else f"{cost:.4g}"
 
 
 def goal_text(row: Mapping[str, Any]) -> str:
-    """Return the target of a row, and whether the errors reached it or by how much they missed it; then also the cost.
+    """Return the target of a row, and whether the errors, and then the cost, reached it or by how much they missed it.
 
-    An error costs more than a bit: where the errors miss the target, the cost does too.
+    An error costs more than a bit: if the errors miss the target, the cost does too.
     """
     target = row.get("target")
     if target is None:
         return ""
     short = row["errors"] - (row["optimum"] or 0) - target
-    if not short <= 0:  # so that NaN has missed it
+    if not short <= 0:  # NaN misses it
         return f"{target:g}: missed by {short:.3g}"
     short = (row.get("cost") or 0) - (row["optimum"] or 0) - target
     return f"{target:g}: reached" if short <= 0 else f"{target:g}: reached (cost: missed by {short:.3g})"

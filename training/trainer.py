@@ -18,40 +18,40 @@ from training.preset import RECENT, Preset
 from training.tasks import Episode, Task, join
 
 VALIDATION_SEED = 1_000_000_007
-"""The sequences that decide when to stop: the same at every validation, never those of training or of evaluation."""
+"""The seed of the validation sequences: the same at every validation, never those of training or of evaluation."""
 
 REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or try another seed"
 
 
 class NotFinite(RuntimeError):
-    """A run that cannot go on: its numbers are not finite. The message names the update, the tensor and the seed."""
+    """A run whose numbers are not finite, so it cannot go on; the message names update, tensor and seed."""
 
 
 class Update(NamedTuple):
-    """What one update did."""
+    """The figures of one update."""
 
     loss: float
-    """Mean cross-entropy in nats per element asked for; 0 where nothing was."""
+    """Mean cross-entropy in nats per element asked for; 0 if there were none."""
     errors: float
-    """Errors per sequence of its batch, in the task's unit."""
+    """Errors per sequence of the batch, in the task's unit."""
     gradient_norm: float
-    """Before it was clipped."""
+    """The norm before clipping."""
     rate: float
     """The learning rate."""
     skipped: str | None
-    """What was not finite, where the weights were left as they were."""
+    """The tensor that was not finite, if the weights were left unchanged."""
     asked: bool = True
     """Whether the batch asked for anything."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come; everything that is not a tensor and that resuming needs.
+    """The progress of a run: everything that resuming needs and that is not a tensor.
 
-    stage: how many lessons of the curriculum are over. recent_losses, recent_errors: of the last RECENT updates of this
-    stage that asked for something. converged_after: sequences until the first validation at the target. not_finite:
-    updates left out in a row. initial_weights: SHA-256 of the file of weights that it began from, if it was given one.
-    rescheduled: the updates after which its finished schedule of the learning rate was given another end.
+    stage: the number of lessons of the curriculum that are over. recent_losses, recent_errors: of the last RECENT
+    updates of this stage that asked for something. converged_after: sequences until the first validation at the target.
+    not_finite: updates left out in a row. initial_weights: SHA-256 of the file of weights that the run began from, if
+    there is one. rescheduled: the updates after which a finished schedule of the learning rate was extended.
     """
 
     update: int = 0
@@ -69,13 +69,13 @@ class Progress:
 
 
 class Trainer:
-    """One training run, from a fresh start or from where a checkpoint left it.
+    """One training run, fresh or resumed from a checkpoint.
 
     The same preset gives the same weights bit for bit on one CPU thread, however often the run was interrupted.
 
-    path: whether sequences are unrolled by the fused kernels or by torch; auto takes the kernels where they can train
-    the model. processes: those that train it, each with a trainer of the same preset, and of each batch at least one
-    sequence. Raises NoKernel, for fused.
+    path: unroll sequences by the fused kernels or by torch; auto takes the kernels if they can train the model.
+    processes: the processes that train the model, each with a trainer of the same preset and at least one sequence of
+    each batch. Raises NoKernel, for fused.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ class Trainer:
                 if not after_update(self.update()):
                     return
         finally:
-            self._learner = None  # which holds the group of processes: that is to end before the interpreter
+            self._learner = None  # it holds the group of processes, which must end before the interpreter
 
     def update(self) -> Update:
-        """Draw a batch, change the weights once, and validate if it is time to. Raises NotFinite."""
+        """Draw a batch, update the weights, and validate if it is due. Raises NotFinite."""
         config, progress = self.preset.training, self.progress
         rate = self.preset.optimizer.rate(progress.update, config.updates)
         part = self.processes.part(self._episode())
@@ -158,9 +158,9 @@ class Trainer:
         return join(self.task.sample(self.generator, 1) for _ in range(config.batch_size))
 
     def check_tasks(self) -> None:
-        """Draw a sequence of every lesson, and one as validations do, or several until one asks for something.
+        """Draw a sequence of every lesson and one of validation, or several, until one asks for something.
 
-        Raises ConfigError where there can be none, or where as many as a validation has ask for nothing.
+        Raises ConfigError if there can be none, or if as many as a validation has ask for nothing.
         """
         sequences = self.preset.training.validation_sequences
         for lesson in self._lessons:
@@ -173,7 +173,7 @@ class Trainer:
             raise ConfigError(f"validation has every size at its greatest, {sizes}, but {error}") from error
 
     def check_weights(self) -> None:
-        """Raise NotFinite where a weight is not finite: such a run has nothing to save, and cannot go on."""
+        """Raise NotFinite if a weight is not finite: such a run has nothing to save, and cannot go on."""
         for name, weight in self.model.named_parameters():
             if not weight.isfinite().all():
                 raise NotFinite(f"{self._where}: {name} is not finite; {REMEDY}")
@@ -237,7 +237,7 @@ class Trainer:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Go on from what `tensors()` and `progress` were when they were saved."""
+        """Go on from saved `tensors()` and `progress`."""
         self.progress = Progress(**progress)
         weights = {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
         self.model.load_state_dict(weights)
@@ -253,7 +253,7 @@ class Trainer:
 
 
 def _require_asked(task: Task, sequences: int) -> None:
-    """Raise ConfigError where the first of so many sequences, drawn one by one, all ask for nothing."""
+    """Raise ConfigError if this many sequences, drawn one by one, all ask for nothing."""
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     if not any(task.sample(generator, 1).mask.any() for _ in range(sequences)):
         raise nothing_asked(task, sequences)

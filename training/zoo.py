@@ -1,4 +1,4 @@
-"""From a preset to a model worth serving: several seeds, the best of them, its figures, graph and card."""
+"""Publish a preset's model: the best of several seeds, with its figures, graph and card."""
 
 import dataclasses
 import json
@@ -24,18 +24,18 @@ from training.table import HEAD, line
 from training.tasks import Task, task_values
 
 PUBLISHED = {MANIFEST_FILE, WEIGHTS_FILE, NEXT_WEIGHTS_FILE, ONNX_FILE, CARD_FILE, LEARNING_DATA, *FIGURES}
-"""What may lie where a checkpoint is published: the next one takes the place of it all."""
+"""The files of a published checkpoint: the next one replaces them all."""
 
 CHOICE_SEQUENCES = 256
 LEAST_ERRORS = 1e-3
-"""Fewer errors per sequence count as so many: a geometric mean of none would be none."""
+"""The least errors per sequence that count in a geometric mean, which 0 would make 0."""
 
 
 class Candidate(NamedTuple):
-    """One seed of a preset, and how well it did on sequences that no table reports.
+    """One seed of a preset, and its errors on sequences that no table reports.
 
-    run: where it was trained; finished: whether it came to its end, or diverged. mean_errors: per sequence, beyond the
-    optimum, as a geometric mean over what was measured; infinity where a number is not finite.
+    run: where it was trained; finished: False if it diverged. mean_errors: per sequence, beyond the optimum, as a
+    geometric mean over the measurements; infinity if a number is not finite.
     """
 
     seed: int
@@ -45,7 +45,7 @@ class Candidate(NamedTuple):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the manifest says of it: None for what is not known, or not finite."""
+        """The manifest's record of a seed: None for a value that is not known, or not finite."""
         training = read_manifest(self.run).training if self.finished else {}
         return {
             "sequences": training.get("sequences"),
@@ -55,9 +55,9 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which seed of a preset is to be published, and what is to be measured of it.
+    """The seed of a preset to publish, and the points to measure.
 
-    task: the preset's, whose data may lie elsewhere than where the runs found them.
+    task: the preset's, with the present location of its data.
     """
 
     task: Task
@@ -67,7 +67,7 @@ class Choice(NamedTuple):
 
 
 def require_replaceable(out: Path) -> None:
-    """Raise CheckpointError where `out` holds what would be lost if a checkpoint took its place."""
+    """Raise CheckpointError if `out` holds files that replacing it by a checkpoint would lose."""
     foreign = sorted({path.name for path in out.glob("*")} - PUBLISHED)
     if foreign:
         raise CheckpointError(
@@ -75,17 +75,17 @@ def require_replaceable(out: Path) -> None:
         )
 
 
-def choose(preset: Preset, runs: Path, ends: Mapping[int, End], tell: Callable[[str], object]) -> Choice:
-    """Choose the best of the seeds that were trained in `runs`; `ends` says which they are, and how each ended.
+def choose(preset: Preset, runs: Path, ends: Mapping[int, End], show: Callable[[str], object]) -> Choice:
+    """Choose the best of the seeds that were trained in `runs`. ends: the seeds, and how each ended.
 
     The best has the least geometric mean of errors per sequence, beyond the optimum, over the preset's points of
-    evaluation, on sequences that no table reports. `tell` hears of each seed. Raises CheckpointError where one may
-    still come to its end, and where the errors of none are finite.
+    evaluation, on sequences that no table reports. `show` is called with a line for each seed. Raises
+    CheckpointError if a seed has not finished, or if no seed has finite errors.
     """
     unfinished = [seed for seed, end in ends.items() if end not in (End.FINISHED, End.DIVERGED)]
     if unfinished:
         raise CheckpointError(
-            f"{seed_directory(runs, unfinished[0])} came to no end: nothing is chosen before every seed has"
+            f"{seed_directory(runs, unfinished[0])} has not finished: nothing is chosen before every seed has"
         )
     points = preset.evaluation or (Point({}),)
     due = _choice_points(preset.task, points)
@@ -94,11 +94,11 @@ def choose(preset: Preset, runs: Path, ends: Mapping[int, End], tell: Callable[[
         run = seed_directory(runs, seed)
         mean = _mean_errors(run, preset.task, due) if end == End.FINISHED else math.inf
         candidates.append(Candidate(seed, run, end == End.FINISHED, mean))
-        tell(f"{run}: {mean:.4g} errors per sequence, as a geometric mean over {len(due)} measurements")
+        show(f"{run}: {mean:.4g} errors per sequence, as a geometric mean over {len(due)} measurements")
     best = min(candidates, key=lambda candidate: candidate.mean_errors)
     if not math.isfinite(best.mean_errors):
         raise CheckpointError(
-            f"{runs}: no seed of {', '.join(map(str, ends))} has errors that are finite, so that none can be "
+            f"{runs}: no seed of {', '.join(map(str, ends))} has finite errors, so that none can be "
             "published: lower optimizer.learning_rate or optimizer.clip_norm, or give other --seeds"
         )
     return Choice(preset.task, best, candidates, points)
@@ -109,15 +109,15 @@ def publish(
     out: Path,
     command: str,
     sequences: int,
-    tell: Callable[[str], object],
+    show: Callable[[str], object],
     tasks: Sequence[Path] = (),
 ) -> None:
-    """Make a checkpoint to serve of the run that was chosen: measured on `sequences` fresh ones, exported, described.
+    """Make a checkpoint of the chosen run: measured on `sequences` fresh sequences, exported, described.
 
-    The manifest records every seed: after how many sequences it had converged, or None, and its mean errors. `out` is
-    replaced as a whole once everything is there. `tell` hears each line of the table. tasks: the files that a command
-    needs to measure it again. Raises CheckpointError where a measurement is not finite, or where `out` holds what would
-    be lost.
+    The manifest records every seed: the sequences after which it had converged, or None, and its mean errors. `out` is
+    replaced as a whole once everything is there. `show` is called with each line of the table. tasks: the files that a
+    command needs to measure it again. Raises CheckpointError if a measurement is not finite, or if `out` holds files
+    that would be lost.
     """
     require_replaceable(out)
     own = [word for file in tasks for word in ("--tasks", str(file))]
@@ -125,14 +125,14 @@ def publish(
     with replacing(out) as fresh:
         _copy(choice, fresh, command)
         _write_learning_curves(choice.candidates, fresh)
-        _measure(fresh, choice, sequences, measuring, tell)
+        _measure(fresh, choice, sequences, measuring, show)
         export(fresh)
         plot_all(fresh, fresh)
         write_card(fresh)
 
 
 def _choice_points(task: Task, points: Sequence[Point]) -> Sequence[Point]:
-    """Return the points to choose by: those that draw sequences. What was chosen by a test set says nothing on it."""
+    """Return the points to choose by: those that draw sequences, for a test set must not take part in the choice."""
     drawn = [point for point in points if task.with_options(point.options).test_set(1) is None]
     return drawn or [Point({})]
 
@@ -144,12 +144,12 @@ def _mean_errors(run: Path, task: Task, points: Sequence[Point]) -> float:
 
 
 def _errors_beyond(row: Mapping[str, Any]) -> float:
-    """Return the errors of a measurement beyond the optimum; infinity where a number of it is not finite."""
+    """Return the errors of a measurement beyond the optimum; infinity if one of its numbers is not finite."""
     return max(LEAST_ERRORS, row["errors"] - (row["optimum"] or 0.0)) if is_finite(row) else math.inf
 
 
 def _copy(choice: Choice, out: Path, command: str) -> None:
-    """Write the model that was chosen to `out`, with the record of all seeds."""
+    """Write the chosen model to `out`, with the record of all seeds."""
     run = choice.best.run
     manifest = read_manifest(run)
     shutil.copyfile(weights_file(run, manifest), out / WEIGHTS_FILE)
@@ -160,7 +160,7 @@ def _copy(choice: Choice, out: Path, command: str) -> None:
 
 
 def _write_learning_curves(candidates: Sequence[Candidate], out: Path) -> None:
-    """Write the validations of every seed that are finite, [sequences, errors], as JSON by seed."""
+    """Write the finite validations of every seed, [sequences, errors], as JSON by seed."""
     curves = {
         str(candidate.seed): [
             [line["sequences"], line["validation_errors"]]
@@ -172,14 +172,14 @@ def _write_learning_curves(candidates: Sequence[Candidate], out: Path) -> None:
     write_atomically(out / LEARNING_DATA, (json.dumps(curves) + "\n").encode())
 
 
-def _measure(directory: Path, choice: Choice, sequences: int, command: str, tell: Callable[[str], object]) -> None:
-    """Measure the checkpoint that was chosen and record it in its manifest, with the command that prints the same."""
+def _measure(directory: Path, choice: Choice, sequences: int, command: str, show: Callable[[str], object]) -> None:
+    """Measure the chosen checkpoint and record it in its manifest, with the command that prints the same."""
     model, manifest = load(directory)
     rows = []
-    tell(HEAD)
+    show(HEAD)
     for row in evaluate(model, choice.task, choice.points, sequences):
-        tell(line(row))
+        show(line(row))
         if not is_finite(row):
-            raise CheckpointError(f"what was measured at {row['options']} is not finite: nothing is published")
+            raise CheckpointError(f"the measurement at {row['options']} is not finite: nothing is published")
         rows.append(row | {"command": command})
     save_evaluation(directory, manifest, rows)

@@ -21,7 +21,7 @@ BATCH_TIMEOUT = 0.001
 """Seconds. Less is sooner for one client, and slower for 32, for whom the worker then has no core left."""
 
 
-class Steps(litserve.LitAPI):  # type: ignore[misc]
+class SteppedSessions(litserve.LitAPI):  # type: ignore[misc]
     """A step of each session of a batch."""
 
     def __init__(self, checkpoint: Path, **options: Any) -> None:
@@ -57,7 +57,7 @@ def main(checkpoint: Path, sessions: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its processes would go on
     port = free_port()
     threading.Thread(target=tell_when_ready, args=[port], daemon=True).start()
-    steps = Steps(checkpoint, max_batch_size=sessions, batch_timeout=BATCH_TIMEOUT)
+    steps = SteppedSessions(checkpoint, max_batch_size=sessions, batch_timeout=BATCH_TIMEOUT)
     server = litserve.LitServer(steps, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True)
     options = {"num_api_servers": 1, "generate_client_file": False, "access_log": False, "log_level": "warning"}
     server.run(host="127.0.0.1", port=port, **options)

@@ -14,7 +14,7 @@ from models.artefact import load
 from models.contract import MemoryModel
 
 
-class Steps(BaseModel):
+class StepsBody(BaseModel):
     """A request to step a session."""
 
     inputs: Annotated[list[list[float]], Field(min_length=1)]
@@ -45,7 +45,7 @@ def plain(checkpoint: Path) -> FastAPI:
     app, sessions = FastAPI(), Sessions(model)
 
     @app.post("/sessions/{session}/steps")
-    async def steps(session: str, body: Steps) -> dict[str, Any]:
+    async def steps(session: str, body: StepsBody) -> dict[str, Any]:
         return {"outputs": sessions.step(session, body.inputs)}
 
     @app.websocket("/sessions/{session}/stream")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.kernels import profile, serving, training
-from benchmarks.kernels.plan import Plan
+from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.machine import machine, versions
 from benchmarks.peers import load_peers
 from benchmarks.table import print_table
@@ -48,7 +48,7 @@ def run(
     print(f"{versions('torch', 'onnxruntime', 'numpy')}; {kernels_name()}.")
     print(f"One thread where nothing else is said. Medians of {rounds} x {seconds:g} s, in turns.")
     with tempfile.TemporaryDirectory() as directory:
-        plan = Plan(sizes, batches, rounds, seconds, others, Path(directory))
+        plan = KernelsPlan(sizes, batches, rounds, seconds, others, Path(directory))
         for name in filter(tables.__contains__, TABLES):
             print_table(name, TABLES[name], plan)
         if profiled:

@@ -9,7 +9,7 @@ from benchmarks.peers import Peer
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelsPlan:
     """What is to be measured, and for how long.
 
     sizes: the models that step. batches: those of all tables, or None for each table's own. peers: the public

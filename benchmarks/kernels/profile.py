@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.kernels.plan import Plan
+from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.kernels.sizes import SIZES
 from benchmarks.kernels.training import MODELS
 from benchmarks.table import Row, Table
@@ -28,7 +28,7 @@ class NoPerf(RuntimeError):
     """There is no profile to be had here; the message says why."""
 
 
-def measure(plan: Plan) -> Iterator[Row]:
+def measure(plan: KernelsPlan) -> Iterator[Row]:
     perf = shutil.which("perf")
     if perf is None:
         raise NoPerf("--profile needs Linux's perf, which is not installed")
@@ -50,7 +50,7 @@ def apart(directory: Path) -> Path:
     return build(directory / "apart.so", variant, "-fno-inline-functions", "-fno-inline")
 
 
-def profile(perf: str, case: str, kernels: Path, plan: Plan) -> dict[str, float]:
+def profile(perf: str, case: str, kernels: Path, plan: KernelsPlan) -> dict[str, float]:
     """Run a case under perf and return the share of each function of the library, in percent of the process."""
     data = plan.directory / "perf.data"
     seconds = str(max(LEAST_SECONDS, plan.rounds * plan.seconds))

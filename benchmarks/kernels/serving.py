@@ -8,7 +8,7 @@ import numpy as np
 from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from benchmarks.kernels.floor import copy_within, kernel_product, matrix_product, work
-from benchmarks.kernels.plan import Plan
+from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.kernels.sizes import (
     ABOUT_SIZES,
     SIZES,
@@ -40,7 +40,7 @@ ROOM = 2
 """An arena has room for so many times the sessions of a step."""
 
 
-def cases(plan: Plan, sizes: Sequence[str], batches: Sequence[int]) -> Iterator[tuple[str, int]]:
+def cases(plan: KernelsPlan, sizes: Sequence[str], batches: Sequence[int]) -> Iterator[tuple[str, int]]:
     """Yield each size of a table that was asked for with each batch."""
     return plan.cases([size for size in sizes if size in plan.sizes], batches)
 
@@ -56,7 +56,7 @@ def check_steps(case: str, steps: Mapping[str, Step], batch: int, tolerance: flo
             )
 
 
-def microseconds(steps: Mapping[str, Step], batch: int, plan: Plan) -> dict[str, float]:
+def microseconds(steps: Mapping[str, Step], batch: int, plan: KernelsPlan) -> dict[str, float]:
     """Time the steps in turns."""
     inputs = random_bits(batch, WIDTH)
     times = medians({name: partial(step, inputs) for name, step in steps.items()}, plan.rounds, plan.seconds)
@@ -66,7 +66,7 @@ def microseconds(steps: Mapping[str, Step], batch: int, plan: Plan) -> dict[str,
 # The step beside others, and its floor
 
 
-def measure_step(plan: Plan) -> Iterator[Row]:
+def measure_step(plan: KernelsPlan) -> Iterator[Row]:
     for size, batch in cases(plan, tuple(SIZES), BATCHES):
         directory = checkpoint(size, plan.directory)
         steps = {
@@ -79,7 +79,7 @@ def measure_step(plan: Plan) -> Iterator[Row]:
         yield size, batch, *step_figures(size, batch, steps, plan)
 
 
-def step_figures(size: str, batch: int, steps: Mapping[str, Step], plan: Plan) -> Row:
+def step_figures(size: str, batch: int, steps: Mapping[str, Step], plan: KernelsPlan) -> Row:
     """Time the steps, matrix products and a copy of the same size in turns."""
     needed = work(random_model(SIZES[size]), batch)
     product, own_product, copy = matrix_product(), kernel_product(), copy_within(needed.working_set)
@@ -115,7 +115,7 @@ STEP = Table(
 # In place, or gathered and scattered
 
 
-def measure_arena(plan: Plan) -> Iterator[Row]:
+def measure_arena(plan: KernelsPlan) -> Iterator[Row]:
     for size, batch in cases(plan, ("S", "M", "L"), (64, 256)):
         slots = np.random.default_rng(0).choice(ROOM * batch, batch, replace=False)
         fused = fused_step(size, ROOM * batch)
@@ -189,7 +189,7 @@ ARENA = Table(
 # Two threads, and many steps in a call
 
 
-def measure_threads(plan: Plan) -> Iterator[Row]:
+def measure_threads(plan: KernelsPlan) -> Iterator[Row]:
     for size, batch in cases(plan, ("S", "M", "L"), (64, 256)):
         one, two = (by_kernel(fused_step(size, batch, threads), range(batch)) for threads in (1, 2))
         check_steps(f"{size} at batch {batch}", {"one thread": one, "two threads": two}, batch, SAME)
@@ -207,7 +207,7 @@ THREADS = Table(
 )
 
 
-def measure_calls(plan: Plan) -> Iterator[Row]:
+def measure_calls(plan: KernelsPlan) -> Iterator[Row]:
     for size, batch in cases(plan, ("S", "NTM"), (1, 8)):
         fused, slots = fused_step(size, batch), range(batch)
         inputs = random_bits(STEPS_PER_CALL, batch, WIDTH)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.kernels.floor import matrix_product
-from benchmarks.kernels.plan import Plan
+from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.timing import medians
 
 PRODUCTS = 16
@@ -23,7 +23,7 @@ class Gain(NamedTuple):
     possible: float
 
 
-def gain(one: Callable[[], object], two: Callable[[], object], plan: Plan) -> Gain:
+def gain(one: Callable[[], object], two: Callable[[], object], plan: KernelsPlan) -> Gain:
     """Time a call by one thread and by two, in turns with matrix products by one and by two."""
     calls = {"one": one, "two": two, "products by one": products_by(1), "products by two": products_by(2)}
     times = medians(calls, plan.rounds, plan.seconds)

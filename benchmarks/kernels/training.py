@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.kernels.plan import Plan
+from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.kernels.sizes import random_bits, random_model
 from benchmarks.kernels.threads import gain
 from benchmarks.peers import (
@@ -105,7 +105,7 @@ def check_peer(peer: Peer, batch: int) -> None:
 # Beside autograd and the public implementations
 
 
-def measure_training(plan: Plan) -> Iterator[Row]:
+def measure_training(plan: KernelsPlan) -> Iterator[Row]:
     for name, batch in plan.cases(list(MODELS), (16, 1)):
         model, (inputs, targets) = random_model(MODELS[name]), episodes(batch)
         ours, reference = by_kernels(model, 1), by_autograd(model)
@@ -140,7 +140,7 @@ TRAINING = Table(
 # Two threads
 
 
-def measure_threads(plan: Plan) -> Iterator[Row]:
+def measure_threads(plan: KernelsPlan) -> Iterator[Row]:
     for name, batch in plan.cases(list(MODELS)[:2], (16, 32)):
         model, (inputs, targets) = random_model(MODELS[name]), episodes(batch)
         one, two = by_kernels(model, 1), by_kernels(model, 2)

@@ -33,7 +33,7 @@ class LoadFailed(RuntimeError):
     """The load generator cannot be built or run here; the message says why."""
 
 
-class Request(NamedTuple):
+class LoadRequest(NamedTuple):
     """What a connection sends again and again: frames or POST bodies of this payload."""
 
     path: str
@@ -48,7 +48,7 @@ class Opened(NamedTuple):
     seconds: float
 
 
-class Turn(NamedTuple):
+class LoadResult(NamedTuple):
     """What a turn of load came to.
 
     answers: all, also those that came after the turn's seconds; errors: answers that refuse, and connections that
@@ -109,7 +109,7 @@ def _compiler() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadGenerator:
     """A load generator that runs. One turn at a time; between turns its connections stay open."""
 
     process: "subprocess.Popen[str]"
@@ -121,9 +121,9 @@ class Load:
         """
         return Opened(**self._command(f"connect {at_once}"))
 
-    def turn(self, seconds: float, rate: float = 0) -> Turn:
-        """Load for so many seconds. rate: requests per second; 0: as many as are answered. Raises LoadFailed."""
-        return Turn(**self._command(f"turn {seconds} {rate}"))
+    def turn(self, seconds: float, rate: float = 0) -> LoadResult:
+        """Send requests for `seconds`. rate: requests per second; 0: as many as are answered. Raises LoadFailed."""
+        return LoadResult(**self._command(f"turn {seconds} {rate}"))
 
     def counts(self) -> Counts:
         return Counts(**self._command("counts"))
@@ -149,7 +149,9 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 
 @contextmanager
-def running_load(kind: Kind, port: int, requests: Sequence[Request], subprotocol: str = "") -> Iterator[Load]:
+def running_load(
+    kind: Kind, port: int, requests: Sequence[LoadRequest], subprotocol: str = ""
+) -> Iterator[LoadGenerator]:
     """Run a load generator with a connection to 127.0.0.1 for each request. Raises LoadFailed."""
     with tempfile.NamedTemporaryFile() as file:
         for path, payload in requests:
@@ -159,6 +161,6 @@ def running_load(kind: Kind, port: int, requests: Sequence[Request], subprotocol
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         with subprocess.Popen(command, text=True, **pipes) as process:
             try:
-                yield Load(process)
+                yield LoadGenerator(process)
             finally:
                 process.kill()

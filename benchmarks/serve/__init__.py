@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve.measuring import Compared, Plan, check_all
+from benchmarks.serve.measuring import Compared, ServePlan, check_all
 from benchmarks.serve.paths import BESIDE_PEERS, PATHS, ServedPath
 from benchmarks.serve.servers import chosen_servers, running_servers, told_commands
 from benchmarks.serve.setting import Setting, allow_connections, heading
@@ -70,7 +70,9 @@ def _run(
         head = [*heading(options.command), _told_rounds(options), *_told_servers(paths, names, setting), *left_out]
         print(*head, sep="\n", flush=True)
         with running_servers(names, setting) as servers:
-            plan = Plan(setting, servers, paths, options.connections, options.rounds, options.seconds, options.percents)
+            plan = ServePlan(
+                setting, servers, paths, options.connections, options.rounds, options.seconds, options.percents
+            )
             for line in check_all(plan):
                 print(line, flush=True)
                 head.append(line)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.load import Request, running_load
+from benchmarks.load import LoadRequest, running_load
 from benchmarks.serve.setting import Setting, allow_connections, heading
 from benchmarks.server import running_server
 from benchmarks.table import Row, Table, print_table
@@ -37,7 +37,7 @@ def _rows(plan: tuple[Setting, int]) -> Iterator[Row]:
 
 def _row(setting: Setting, connections: int, at_once: int) -> Row:
     data = setting.data / f"{connections} by {at_once}"
-    requests = [Request(f"/stream?model={setting.model}", b"")] * connections
+    requests = [LoadRequest(f"/stream?model={setting.model}", b"")] * connections
     with running_server(setting.checkpoints, data, *setting.flags) as server:
         with running_load("ws-text", server.port, requests[:1]) as load:
             load.connect()  # what the server loads for its first WebSocket is no connection's

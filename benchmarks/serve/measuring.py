@@ -21,7 +21,7 @@ import numpy as np
 
 from app.backends.base import Array
 from app.backends.fused import FusedBackend
-from benchmarks.load import Load, running_load
+from benchmarks.load import LoadGenerator, running_load
 from benchmarks.serve.paths import Asked, ServedPath, UnknownPath
 from benchmarks.serve.servers import Running
 from benchmarks.serve.setting import Setting
@@ -34,7 +34,7 @@ WARM_SECONDS = 0.05
 BACKEND_SECONDS = 0.1
 
 
-class Turn(NamedTuple):
+class ServedTurn(NamedTuple):
     """What one server did in one turn. cpu, load_cpu: microseconds of processor time for each answer.
 
     percent: of the closed loop's rate; 0 in the closed loop itself. rate: answers per second. slowest_of_mean: answers
@@ -64,12 +64,12 @@ class Compared(NamedTuple):
 
     path: ServedPath
     connections: int
-    turns: Mapping[str, Sequence[Turn]]
+    turns: Mapping[str, Sequence[ServedTurn]]
     backend: Sequence[float]
-    open_loop: Sequence[Turn]
+    open_loop: Sequence[ServedTurn]
 
     def median(self, name: str, figure: str) -> float:
-        """Return the median of a server's rounds. figure: a field of Turn."""
+        """Return the median of a server's rounds. figure: a field of ServedTurn."""
         median: float = statistics.median(getattr(turn, figure) for turn in self.turns[name])
         return median
 
@@ -89,7 +89,7 @@ class Compared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServePlan:
     """What is to be measured. percents: shares of the closed loop's rate at which the open loop is measured too."""
 
     setting: Setting
@@ -112,7 +112,7 @@ class Plan:
         return [*(engram if path.sessions else engram[:1]), *known, *filter(self.servers.__contains__, path.beside)]
 
 
-def check_all(plan: Plan) -> Iterator[str]:
+def check_all(plan: ServePlan) -> Iterator[str]:
     """Check each server on each path, and yield a line for each path that Engram did not have before.
 
     Raises WrongOutputs.
@@ -128,7 +128,7 @@ def check_all(plan: Plan) -> Iterator[str]:
                 yield f"- {running.name}: left out on {path.name}, a path that it does not have"
 
 
-def measure(plan: Plan) -> Iterator[Compared]:
+def measure(plan: ServePlan) -> Iterator[Compared]:
     """Yield what was measured of each path at each number of connections. Raises WrongOutputs."""
     for path in plan.paths:
         for connections in path.counts(plan.connections):
@@ -171,9 +171,9 @@ def _asked(path: ServedPath, model: str, sessions: Sequence[str], width: int, se
     return Asked(model, sessions, random_inputs(rows * path.steps, width, seed).reshape(rows, path.steps, width))
 
 
-def take_turns(plan: Plan, path: ServedPath, connections: int) -> Compared:
+def take_turns(plan: ServePlan, path: ServedPath, connections: int) -> Compared:
     """Load one server of a path after the other, round by round, and step the bare back end."""
-    turns: dict[str, list[Turn]] = {name: [] for name in plan.names(path)}
+    turns: dict[str, list[ServedTurn]] = {name: [] for name in plan.names(path)}
     step_backend, backend = _bare_backend(plan.setting, path, connections), []
     with ExitStack() as stack:
         links = {name: stack.enter_context(_linked(plan, path, connections, name)) for name in turns}
@@ -194,16 +194,16 @@ class Link:
     path: ServedPath
     connections: int
     running: Running
-    load: Load
+    load: LoadGenerator
 
-    def take_turn(self, seconds: float, percent: float = 0, rate: float = 0) -> Turn:
+    def take_turn(self, seconds: float, percent: float = 0, rate: float = 0) -> ServedTurn:
         """Load the server for a turn. percent: of a rate in requests per second, in the open loop; 0: closed loop."""
         server, opened = self.running.server, self.load.connect()
         self.load.turn(WARM_SECONDS)  # so that the server has accepted every connection
         before = server.cpu_seconds
         turn = self.load.turn(seconds, percent / 100 * rate)
         micros = 1e6 / max(1, turn.answers)
-        return Turn(
+        return ServedTurn(
             path=self.path.name,
             connections=self.connections,
             server=self.running.name,
@@ -221,7 +221,7 @@ class Link:
 
 
 @contextmanager
-def _linked(plan: Plan, path: ServedPath, connections: int, name: str) -> Iterator[Link]:
+def _linked(plan: ServePlan, path: ServedPath, connections: int, name: str) -> Iterator[Link]:
     """Connect a load generator to a server; in the end, count what it asked of each session."""
     running = plan.servers[name]
     path = running.candidate.asked(path)

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from app.backends.base import Array
-from benchmarks.load import Kind, Request
+from benchmarks.load import Kind, LoadRequest
 from benchmarks.server import PROTOCOL, Server, frame
 from benchmarks.timing import WrongOutputs
 
@@ -80,25 +80,25 @@ class ServedPath:
         """Return the way to the same steps of LitServe."""
         return replace(self, target=LITSERVE_TARGET, encode=_litserve_step)
 
-    def request(self, asked: Asked) -> Request:
+    def request(self, asked: Asked) -> LoadRequest:
         """Return what a connection sends again and again."""
         target = self.target.format(
             session=asked.sessions[0] if asked.sessions else "", sessions=",".join(asked.sessions)
         )
-        return Request(target, self.encode(asked))
+        return LoadRequest(target, self.encode(asked))
 
-    def ask(self, server: Server, requests: Sequence[Request]) -> list[bytes]:
+    def ask(self, server: Server, requests: Sequence[LoadRequest]) -> list[bytes]:
         """Send requests of the same sessions over one connection, and return the answers. Raises WrongOutputs."""
         ask = _post_each if self.kind == "http" else _stream_each
         return ask(server, self, requests)
 
 
-def _post_each(server: Server, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
+def _post_each(server: Server, path: ServedPath, requests: Sequence[LoadRequest]) -> list[bytes]:
     with closing(http.client.HTTPConnection(server.address)) as connection:
         return [_post(connection, path, request) for request in requests]
 
 
-def _post(connection: http.client.HTTPConnection, path: ServedPath, request: Request) -> bytes:
+def _post(connection: http.client.HTTPConnection, path: ServedPath, request: LoadRequest) -> bytes:
     connection.request("POST", request.path, request.payload, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     body = answer.read()
@@ -108,7 +108,7 @@ def _post(connection: http.client.HTTPConnection, path: ServedPath, request: Req
     return body
 
 
-def _stream_each(server: Server, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
+def _stream_each(server: Server, path: ServedPath, requests: Sequence[LoadRequest]) -> list[bytes]:
     try:
         return _stream(f"ws://{server.address}{requests[0].path}", path, requests)
     except (InvalidStatus, ConnectionClosed) as error:
@@ -122,7 +122,7 @@ def _status(error: InvalidStatus | ConnectionClosed) -> int | None:
     return error.rcvd.code if error.rcvd else None
 
 
-def _stream(url: str, path: ServedPath, requests: Sequence[Request]) -> list[bytes]:
+def _stream(url: str, path: ServedPath, requests: Sequence[LoadRequest]) -> list[bytes]:
     answers, protocols = [], [Subprotocol(path.subprotocol)] if path.subprotocol else None
     with connect(url, subprotocols=protocols, compression=None) as socket:
         socket.recv()  # the greeting

@@ -23,7 +23,7 @@ from models.manifest import read_manifest
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ServerKind:
     """One of SERVERS. command: how it is started; none for Engram."""
 
     about: str
@@ -123,25 +123,25 @@ PEERS_RECIPE = "pip install --target DIR -c constraints.txt litserve==0.2.19 'ra
 """Without torch, which neither asks for, and with the versions of all else that Engram has."""
 
 SERVERS = {
-    "ack": Candidate("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
-    "none": Candidate("Engram, no step logged", answers="outputs", durability="none"),
-    "interval": Candidate("Engram, steps logged within 0.1 s", answers="outputs", durability="interval"),
-    ECHO: Candidate("uvicorn, the same decoding and encoding, no model", answers="inputs", command=_floor("echo")),
-    "picows": Candidate(
+    "ack": ServerKind("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
+    "none": ServerKind("Engram, no step logged", answers="outputs", durability="none"),
+    "interval": ServerKind("Engram, steps logged within 0.1 s", answers="outputs", durability="interval"),
+    ECHO: ServerKind("uvicorn, the same decoding and encoding, no model", answers="inputs", command=_floor("echo")),
+    "picows": ServerKind(
         "picows, the same as echo",
         answers="inputs",
         command=_floor("picows_echo"),
         needs=("picows", "multidict", "python_socks", "uvloop"),
     ),
-    "plain": Candidate("FastAPI, torch, a dictionary of states", answers="outputs", command=_plain, needs=("torch",)),
-    TRITON: Candidate(
+    "plain": ServerKind("FastAPI, torch, a dictionary of states", answers="outputs", command=_plain, needs=("torch",)),
+    TRITON: ServerKind(
         "NVIDIA Triton, its Python back end, torch, batches of sequences by the strategy oldest",
         answers="outputs",
         command=_triton,
         needs=("torch",),
         asked=lambda path: path.for_triton,
     ),
-    "litserve": Candidate(
+    "litserve": ServerKind(
         "LitServe, one worker, torch, batches of what comes within 1 ms, fast_queue; the session is in the body",
         answers="outputs",
         command=_peer("litserve"),
@@ -149,7 +149,7 @@ SERVERS = {
         recipe=PEERS_RECIPE,
         asked=lambda path: path.for_litserve,
     ),
-    "ray": Candidate(
+    "ray": ServerKind(
         "Ray Serve, one replica, torch, serve.batch of all that is there, RAY_SERVE_THROUGHPUT_OPTIMIZED, asked at the "
         "replica (direct ingress)",
         answers="outputs",
@@ -157,9 +157,9 @@ SERVERS = {
         needs=("ray", "torch"),
         recipe=PEERS_RECIPE,
     ),
-    "ceiling": Candidate("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
+    "ceiling": ServerKind("an echo in C: the most that the load generator can do", answers="request", command=_ceiling),
     **{
-        BEFORE + durability: Candidate(
+        BEFORE + durability: ServerKind(
             f"Engram of the checkout of --before, --durability {durability}",
             answers="outputs",
             command=_before(durability),
@@ -175,7 +175,7 @@ class Running:
     """A server that runs. steps: of each session the least and the most that it may have taken."""
 
     name: str
-    candidate: Candidate
+    candidate: ServerKind
     server: Server
     model: str
     input_size: int

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from benchmarks.serve.measuring import Compared, Plan, measure
+from benchmarks.serve.measuring import Compared, ServePlan, measure
 from benchmarks.serve.paths import ECHO
 from benchmarks.serve.servers import BEFORE, TRITON
 from benchmarks.table import Row, Table, figure
@@ -19,7 +19,7 @@ FEW_ANSWERS = 10
 class Report:
     """A plan, and what was measured of it so far."""
 
-    plan: Plan
+    plan: ServePlan
     results: list[Compared] = field(default_factory=list)
 
 

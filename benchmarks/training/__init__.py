@@ -16,7 +16,7 @@ from benchmarks.machine import load_average, machine, versions
 from benchmarks.peers import recipe
 from benchmarks.table import paragraph, print_table
 from benchmarks.training.parts import PARTS
-from benchmarks.training.plan import Plan
+from benchmarks.training.plan import TrainingPlan
 from benchmarks.training.scripts import load_scripts
 from benchmarks.training.updates import UPDATES, least_gain
 
@@ -37,7 +37,7 @@ def run(batches: Sequence[int], updates: int, rounds: int, seconds: float, peers
     if peers and missing:
         print(f"Left out: {', '.join(missing)}, not found in {peers}. To get all:\n{recipe(peers)}")
     with tempfile.TemporaryDirectory() as directory:
-        plan = Plan(batches, updates, rounds, seconds, scripts, Path(directory))
+        plan = TrainingPlan(batches, updates, rounds, seconds, scripts, Path(directory))
         rows = print_table("updates", UPDATES, plan)
         print(f"\n{paragraph(least_gain(rows))}")
         print_table("parts", PARTS, plan)

@@ -10,7 +10,7 @@ from unittest import mock
 from torch import Tensor
 
 from benchmarks.table import Row, Table
-from benchmarks.training.plan import Plan, preset
+from benchmarks.training.plan import TrainingPlan, preset
 from kernels.unroll import FusedUnroll
 from training import trainer as trainer_module
 from training.trainer import Trainer
@@ -46,7 +46,7 @@ class Stopwatch:
         return timed
 
 
-def measure_parts(plan: Plan) -> Iterator[Row]:
+def measure_parts(plan: TrainingPlan) -> Iterator[Row]:
     for name, batch in plan.cases():
         trainer = Trainer(preset(name, batch, (LENGTH, LENGTH)), path="fused")
         trainer.update()

@@ -23,7 +23,7 @@ NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What is to be measured, and for how long.
 
     updates: of a turn, at least. scripts: the public implementations. directory: where metrics may be left.

@@ -13,11 +13,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from benchmarks.kernels.training import ABOUT_MODELS, model_of
 from benchmarks.table import Row, Table
 from benchmarks.timing import WrongOutputs, check_close, medians
-from benchmarks.training.plan import LENGTHS, Plan, preset
+from benchmarks.training.plan import LENGTHS, TrainingPlan, preset
 from benchmarks.training.scripts import Script, copy_episode, seed_all
 from kernels.unroll import UnrollPath
 from models.contract import unroll
-from training.run_metrics import Metrics
+from training.run_metrics import RunMetrics
 from training.tasks import Task
 from training.trainer import Trainer
 
@@ -32,13 +32,13 @@ TOLERANCE = 1e-4
 """Of a loss by the kernels and by torch, and by a public implementation and our model with its weights."""
 
 
-def measure_updates(plan: Plan) -> Iterator[Row]:
+def measure_updates(plan: TrainingPlan) -> Iterator[Row]:
     for name, batch in plan.cases():
         check_trainers(name, batch)
         with ExitStack() as files:
             turns: dict[str, Callable[[], object]] = {}
             for path in PATHS:
-                metrics = files.enter_context(Metrics(made(plan.directory / f"{name}-{batch}-{path}"), 0, False))
+                metrics = files.enter_context(RunMetrics(made(plan.directory / f"{name}-{batch}-{path}"), 0, False))
                 turns[path] = partial(train, Trainer(preset(name, batch), path=path), metrics, plan.updates)
             lengths = drawn_lengths(preset(name, batch).task, batch, plan.updates)
             for script in plan.scripts:
@@ -55,7 +55,7 @@ def made(directory: Path) -> Path:
     return directory
 
 
-def train(trainer: Trainer, metrics: Metrics, updates: int) -> None:
+def train(trainer: Trainer, metrics: RunMetrics, updates: int) -> None:
     """Make updates as `training.run.train` does, of the lengths that `drawn_lengths` returns."""
     trainer.generator.manual_seed(SEED)
     for _ in range(updates):

@@ -194,7 +194,7 @@ def test_seed_that_diverges_is_counted_and_does_not_keep_the_zoo_from_the_others
     torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
     save_checkpoint(runs / "seed-2", spoilt, "engram train")
     printed = done(capsys, "zoo", preset, "--seeds", 1, 2, "--runs", runs, "--out", out, "--sequences", 5)
-    assert "\n     2 diverged: its numbers are not finite, as told above\n1 of 2 seeds converged: " in printed
+    assert "\n     2 diverged: its numbers are not finite, as printed above\n1 of 2 seeds converged: " in printed
     assert read_manifest(out).training["seed"] == 1
     assert read_manifest(out).training["seeds"]["2"]["converged_after"] is None
 
@@ -204,8 +204,8 @@ def test_zoo_publishes_no_run_of_other_settings(tmp_path, capsys):
     tiny.checkpoint(runs / "seed-1", updates=30, learning_rate=0.5)
     assert cli.main(["zoo", str(preset), "--seeds", "1", "--runs", str(runs), "--out", str(out)]) == 1
     printed, complaints = capsys.readouterr()
-    assert printed.splitlines()[-1] == "     1 failed, for the reason told above"
-    assert complaints.endswith(f"engram: {runs / 'seed-1'} came to no end: nothing is chosen before every seed has\n")
+    assert printed.splitlines()[-1] == "     1 failed, for the reason printed above"
+    assert complaints.endswith(f"engram: {runs / 'seed-1'} has not finished: nothing is chosen before every seed has\n")
     assert not out.exists()
 
 
@@ -580,7 +580,7 @@ def test_import_of_a_cell_that_cannot_step_is_told_and_leaves_nothing_in_the_way
     file, out = tmp_path / "relu.npz", tmp_path / "relu"
     np.savez(file, config=json.dumps(cells), **arrays)
     words = ["import", "--format", "tf-rnn-cell", file, "--out", out]
-    assert "its first step is not finite, by torch as well" in complaint(capsys, *words)
+    assert "its first step is not finite, in torch as well" in complaint(capsys, *words)
     assert not out.exists()
     np.savez(file, config=json.dumps(cells), **{name: array / 1e38 for name, array in arrays.items()})
     assert "8 parameters imported" in done(capsys, *words)

@@ -2,13 +2,13 @@
 
 import torch
 
-from models.interface import Interface
+from models.interface import InterfaceLayer
 
 PARTS = {"keys": (2, 3), "gate": (2,), "modes": (2, 5)}
 
 
 def test_interface_parts_have_their_names_and_shapes():
-    parts = Interface(4, PARTS).cut(torch.randn(6, 4))
+    parts = InterfaceLayer(4, PARTS).cut(torch.randn(6, 4))
     assert {name: tuple(part.shape) for name, part in parts.items()} == {
         "keys": (6, 2, 3),
         "gate": (6, 2),
@@ -17,7 +17,7 @@ def test_interface_parts_have_their_names_and_shapes():
 
 
 def test_interface_parts_follow_each_other_without_gap_or_overlap():
-    interface = Interface(4, PARTS)
+    interface = InterfaceLayer(4, PARTS)
     hidden = torch.randn(6, 4)
     whole = torch.cat([part.flatten(1) for part in interface.cut(hidden).values()], 1)
     assert interface.out_features == 6 + 2 + 10
@@ -25,14 +25,14 @@ def test_interface_parts_follow_each_other_without_gap_or_overlap():
 
 
 def test_interface_fresh_weights_are_within_their_bound_and_biases_zero():
-    interface = Interface(4, PARTS)
+    interface = InterfaceLayer(4, PARTS)
     bound = (6 / (4 + 18)) ** 0.5
     assert 0.9 * bound < interface.weight.abs().max() <= bound
     assert (interface.bias == 0).all()
 
 
 def test_interface_each_part_has_the_weight_and_the_bias_that_make_it():
-    interface, hidden = Interface(4, PARTS), torch.randn(6, 4)
+    interface, hidden = InterfaceLayer(4, PARTS), torch.randn(6, 4)
     torch.nn.init.normal_(interface.bias)
     made = {name: hidden @ weight.T + bias for name, weight, bias in interface.each()}
     assert list(made) == list(PARTS)
@@ -42,7 +42,7 @@ def test_interface_each_part_has_the_weight_and_the_bias_that_make_it():
 
 @torch.no_grad()
 def test_interface_part_that_is_written_to_is_the_interface():
-    interface = Interface(4, PARTS)
+    interface = InterfaceLayer(4, PARTS)
     for number, (_, weight, bias) in enumerate(interface.each()):
         weight.fill_(number)
         bias.fill_(-number)

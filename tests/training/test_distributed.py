@@ -23,7 +23,7 @@ from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny, together
 from training import run as run_module
 from training.checkpoint import TRAINING_FILE, CheckpointError, resume
-from training.distributed import Alone, Part, Together, join, launcher
+from training.distributed import Alone, BatchPart, Together, join, launcher
 from training.run import train
 from training.run_metrics import read_metrics
 from training.tasks import Episode
@@ -159,7 +159,7 @@ def test_parts_of_a_batch_that_asks_for_nothing_count_for_nothing():
 def test_process_whose_sequences_are_asked_for_nothing_adds_nothing():
     class Idle(Alone):
         def part(self, batch):
-            return Part(batch._replace(mask=torch.zeros_like(batch.mask)), 1.0, 0.0)
+            return BatchPart(batch._replace(mask=torch.zeros_like(batch.mask)), 1.0, 0.0)
 
     trainer = Trainer(tiny.preset("dnc"), processes=Idle())
     update = trainer.update()

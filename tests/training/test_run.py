@@ -406,9 +406,9 @@ def test_run_by_torch_says_why_and_the_progress_bar_says_by_what(tmp_path, capsy
     run(preset, tmp_path / "fused")
     told = capsys.readouterr().err
     assert "(fused)" in told
-    assert "By torch" not in told
+    assert "Training by torch" not in told
     dropping = dataclasses.replace(preset, model=dataclasses.replace(preset.model, bypass_dropout=0.1))
     run(dropping, tmp_path / "torch")
     told = capsys.readouterr().err
     assert "(torch)" in told
-    assert "By torch: there is no fused kernel for training this model: its bypass_dropout is 0.1" in told
+    assert "Training by torch: there is no fused kernel for training this model: its bypass_dropout is 0.1" in told

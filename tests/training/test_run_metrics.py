@@ -14,7 +14,7 @@ from tests.training import tiny
 from training.checkpoint import CheckpointError
 from training.preset import RECENT
 from training.run import train
-from training.run_metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, Metrics, read_metrics, require_tensorboard
+from training.run_metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, RunMetrics, read_metrics, require_tensorboard
 from training.trainer import Progress, Update
 
 UPDATE = Update(loss=0.5, errors=2.0, gradient_norm=0.25, rate=1e-3, skipped=None)
@@ -27,7 +27,7 @@ def progress(update, losses=(0.5,), **changes):
 
 def write(directory, updates, after=0, validated=(), update=UPDATE):
     """Write the metrics of some updates."""
-    with Metrics(directory, after, tensorboard=False) as metrics:
+    with RunMetrics(directory, after, tensorboard=False) as metrics:
         for number in updates:
             metrics.after_update(progress(number), update, number in validated)
 
@@ -42,7 +42,7 @@ def test_line_comes_every_so_many_updates_and_after_every_validation(tmp_path):
 
 
 def test_line_has_means_over_the_recent_updates_and_what_the_last_one_did(tmp_path):
-    with Metrics(tmp_path, 0, tensorboard=False) as metrics:
+    with RunMetrics(tmp_path, 0, tensorboard=False) as metrics:
         done = progress(RECENT, losses=(0.25, 0.75, 2.0), recent_errors=[1.0, 2.0, 6.0], stage=1, skipped=3)
         metrics.after_update(done, UPDATE, validated=True)
     line, validation = (json.loads(text) for text in (tmp_path / METRICS_FILE).read_text().splitlines())
@@ -53,7 +53,7 @@ def test_line_has_means_over_the_recent_updates_and_what_the_last_one_did(tmp_pa
 
 
 def test_line_right_after_a_lesson_has_the_loss_of_its_last_update(tmp_path):
-    with Metrics(tmp_path, 0, tensorboard=False) as metrics:
+    with RunMetrics(tmp_path, 0, tensorboard=False) as metrics:
         metrics.after_update(progress(RECENT, losses=(), stage=1), UPDATE, validated=False)
     (line,) = read_metrics(tmp_path)
     assert (line["loss"], line["errors"]) == (0.5, 2.0)
@@ -68,7 +68,7 @@ def test_number_that_is_not_finite_is_null_in_the_file_and_nan_to_its_readers(tm
 
 
 def test_line_can_be_read_as_soon_as_it_is_written(tmp_path):
-    with Metrics(tmp_path, 0, tensorboard=False) as metrics:
+    with RunMetrics(tmp_path, 0, tensorboard=False) as metrics:
         metrics.after_update(progress(RECENT), UPDATE, validated=False)
         assert updates_written(tmp_path) == [RECENT]
 
@@ -76,7 +76,7 @@ def test_line_can_be_read_as_soon_as_it_is_written(tmp_path):
 def test_lines_after_the_last_save_are_dropped_and_written_again(tmp_path):
     write(tmp_path, range(1, 3 * RECENT + 1), validated=(120,))
     whole = (tmp_path / METRICS_FILE).read_bytes()
-    with Metrics(tmp_path, 110, tensorboard=False):
+    with RunMetrics(tmp_path, 110, tensorboard=False):
         assert updates_written(tmp_path) == [RECENT, 2 * RECENT]
     write(tmp_path, range(111, 3 * RECENT + 1), after=110, validated=(120,))
     assert (tmp_path / METRICS_FILE).read_bytes() == whole
@@ -106,7 +106,7 @@ def test_full_disk_is_told_with_the_file_and_the_remedy(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with Metrics(tmp_path, 0, tensorboard=False) as metrics:
+    with RunMetrics(tmp_path, 0, tensorboard=False) as metrics:
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match=rf"space .*; free space there.* with --resume: '.*{METRICS_FILE}'") as caught:
             metrics.sync()
@@ -127,7 +127,7 @@ def test_crash_while_a_run_begins_again_loses_no_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        Metrics(tmp_path, RECENT, tensorboard=False)
+        RunMetrics(tmp_path, RECENT, tensorboard=False)
     assert updates_written(tmp_path) == [RECENT]
 
 
@@ -168,10 +168,10 @@ def test_events_are_what_the_lines_say(tmp_path):
 
 
 def test_events_of_a_run_that_goes_on_take_the_place_of_those_after_its_last_save(tmp_path):
-    with Metrics(tmp_path, 0, tensorboard=True) as metrics:
+    with RunMetrics(tmp_path, 0, tensorboard=True) as metrics:
         for number in (50, 100, 150):
             metrics.after_update(progress(number), UPDATE, validated=False)
-    with Metrics(tmp_path, 100, tensorboard=True) as metrics:
+    with RunMetrics(tmp_path, 100, tensorboard=True) as metrics:
         for number in (150, 200):
             metrics.after_update(progress(number, losses=(0.125,)), UPDATE, validated=False)
     assert events(tmp_path)["loss"] == [(50, 0.5), (100, 0.5), (150, 0.125), (200, 0.125)]
@@ -191,5 +191,5 @@ def test_missing_package_is_told_with_the_remedy_and_the_metrics_stay(tmp_path, 
     ):
         require_tensorboard()
     with pytest.raises(ConfigError, match="tensorboard"):
-        Metrics(tmp_path, 0, tensorboard=True)
+        RunMetrics(tmp_path, 0, tensorboard=True)
     assert updates_written(tmp_path) == [RECENT]

@@ -174,7 +174,7 @@ def test_seeds_that_were_not_asked_for_are_no_candidates(runs, tmp_path, monkeyp
 @pytest.mark.parametrize("end", [End.FAILED, End.INTERRUPTED])
 def test_nothing_is_chosen_while_a_seed_may_still_come_to_its_end(runs, end):
     told = []
-    with pytest.raises(CheckpointError, match="seed-3 came to no end: nothing is chosen before every seed has"):
+    with pytest.raises(CheckpointError, match="seed-3 has not finished: nothing is chosen before every seed has"):
         choose(preset(updates=40), runs, ENDS | {3: end}, told.append)
     assert told == []
 
@@ -198,7 +198,7 @@ def test_model_whose_numbers_are_not_finite_has_infinite_errors(tmp_path):
     choice = choose(ngrams(), tmp_path, {1: End.FINISHED, 2: End.FINISHED}, str)
     assert [candidate.mean_errors for candidate in choice.candidates] == [math.inf, choice.best.mean_errors]
     assert choice.candidates[0].record["mean_errors"] is None
-    with pytest.raises(CheckpointError, match="no seed of 1 has errors that are finite, so that none can be published"):
+    with pytest.raises(CheckpointError, match="no seed of 1 has finite errors, so that none can be published"):
         choose(ngrams(), tmp_path, {1: End.FINISHED}, str)
 
 
@@ -208,9 +208,7 @@ def test_nothing_is_published_where_a_measurement_is_not_finite(runs, tmp_path, 
 
     choice = choose(preset(updates=40), runs, ENDS, str)
     monkeypatch.setattr(zoo, "evaluate", found)
-    with pytest.raises(
-        CheckpointError, match=r"what was measured at {'length': 2} is not finite: nothing is published"
-    ):
+    with pytest.raises(CheckpointError, match=r"the measurement at {'length': 2} is not finite: nothing is published"):
         publish(choice, tmp_path / "out", "engram zoo tiny", 5, str)
     assert list(tmp_path.iterdir()) == []
 

@@ -69,7 +69,7 @@ class Nonlinearities:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParameterLayout:
     """What the parameters are, and the sizes in their shapes."""
 
     controller: str
@@ -112,7 +112,7 @@ def ntm_lasagne(config: Mapping[str, Any], variables: Variables) -> Imported:
     return Imported("ntm", model_config, model)
 
 
-def _model_config(layout: Layout, chosen: Nonlinearities) -> NTMConfig:
+def _model_config(layout: ParameterLayout, chosen: Nonlinearities) -> NTMConfig:
     controllers: dict[str, CellConfig] = {
         "dense": FeedForwardConfig(hidden_size=layout.units, activation=ACTIVATIONS[chosen.nonlinearity]),
         "recurrent": BasicRNNConfig(hidden_size=layout.units, activation=ACTIVATIONS[chosen.nonlinearity]),
@@ -166,7 +166,7 @@ class Numbered:
         return weights.clamp(min=1e-30).log()
 
 
-def _layout(variables: Variables) -> Layout:
+def _layout(variables: Variables) -> ParameterLayout:
     """Return what the parameters are by their order and shapes. Raises ImportFailed where they are something else."""
     shapes = [variables.shape(f"arr_{number}") for number in range(len(variables.names()))]
     kinds, firsts = _kinds(shapes)
@@ -181,7 +181,7 @@ def _layout(variables: Variables) -> Layout:
     memory = shapes[firsts[order.end("gates")]]
     early = order["heads"].startswith("s")
     shift = firsts[order.start("heads") + early + ADDRESSING.index("shift_weights")]
-    return Layout(
+    return ParameterLayout(
         controller=controller,
         writes=[head.count("p") == len(ADDRESSING + CHANGES) for head in heads],
         early=early,
@@ -206,7 +206,7 @@ def _kinds(shapes: list[tuple[int, ...]]) -> tuple[str, list[int]]:
     return kinds, firsts
 
 
-def _fill_controller(cell: Cell, layout: Layout, numbered: Numbered) -> None:
+def _fill_controller(cell: Cell, layout: ParameterLayout, numbered: Numbered) -> None:
     """Take its gates: each has a layer for the inputs, one for the read vectors and, in a recurrent one, for itself."""
     sizes = [layout.inputs, layout.reads * layout.word, layout.units][: 2 if layout.controller == "dense" else 3]
 
@@ -230,7 +230,7 @@ def _fill_controller(cell: Cell, layout: Layout, numbered: Numbered) -> None:
         fill_rows(cell.gates.weight, cell.gates.bias, [inward, candidate, forget, outward])
 
 
-def _fill_heads(model: NTM, layout: Layout, numbered: Numbered) -> Tensor:
+def _fill_heads(model: NTM, layout: ParameterLayout, numbered: Numbered) -> Tensor:
     """Take what each head is told, those that read before those that write; return the first weightings: [H, N]."""
     sizes = {name: shape[-1] if len(shape) > 1 else 1 for name, shape in model.interface.parts.items()}
     before = () if layout.early else (1,)

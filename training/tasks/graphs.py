@@ -21,7 +21,7 @@ TRIES = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class LabelledGraph:
     """Directed edges, all numbered from 0; those out of a node are of different kinds."""
 
     nodes: int
@@ -86,14 +86,14 @@ class MapTask(TripleTask):
             return {}, {}
         return names(description.tolist(), underground(self.map == "london-zone-1"))
 
-    def graph(self, random: np.random.Generator) -> Graph:
+    def graph(self, random: np.random.Generator) -> LabelledGraph:
         """Return the graph of a sequence."""
         if self.map == "random":
             return random_graph(random, draw_size(random, self.nodes), self.neighbours)
         return london(zone_1=self.map == "london-zone-1")
 
     @abstractmethod
-    def path(self, graph: Graph, random: np.random.Generator) -> list[int]:
+    def path(self, graph: LabelledGraph, random: np.random.Generator) -> list[int]:
         """Return the numbers of the edges of a way to be asked for."""
 
     @abstractmethod
@@ -126,7 +126,7 @@ class GraphTraversal(MapTask):
 
     name = "graph-traversal"
 
-    def path(self, graph: Graph, random: np.random.Generator) -> list[int]:
+    def path(self, graph: LabelledGraph, random: np.random.Generator) -> list[int]:
         first, *chances = random.random(1 + draw_size(random, self.moves)).tolist()
         node = int(first * graph.nodes)
         path = []
@@ -173,7 +173,7 @@ class ShortestPath(MapTask):
 
     name = "shortest-path"
 
-    def graph(self, random: np.random.Generator) -> Graph:
+    def graph(self, random: np.random.Generator) -> LabelledGraph:
         for _ in range(TRIES):
             graph = super().graph(random)
             if self.distances(graph):
@@ -184,7 +184,7 @@ class ShortestPath(MapTask):
             f"{list(self.neighbours)}, more nodes than {list(self.nodes)}, or another map than {self.map!r}"
         )
 
-    def path(self, graph: Graph, random: np.random.Generator) -> list[int]:
+    def path(self, graph: LabelledGraph, random: np.random.Generator) -> list[int]:
         moves, pairs = routes(graph, self.moves[1])
         node, end = random.choice(pairs[random.choice(self.distances(graph))]).tolist()
         path = []
@@ -197,13 +197,13 @@ class ShortestPath(MapTask):
     def query(self, path: Labels) -> Labels:
         return np.array([[path[0, SOURCE], BLANK, path[-1, DESTINATION]]])
 
-    def distances(self, graph: Graph) -> list[int]:
+    def distances(self, graph: LabelledGraph) -> list[int]:
         """Return the distances in `moves` at which there are nodes with only one shortest path between them."""
         pairs = routes(graph, self.moves[1]).pairs
         return [moves for moves in range(self.moves[0], self.moves[1] + 1) if len(pairs[moves])]
 
 
-def random_graph(random: np.random.Generator, nodes: int, neighbours: Range) -> Graph:
+def random_graph(random: np.random.Generator, nodes: int, neighbours: Range) -> LabelledGraph:
     """Return a graph of nodes with edges to their nearest neighbours in the unit square, labelled as MapTask says."""
     points = random.random((nodes, 2))
     distances = ((points[:, None] - points) ** 2).sum(2)
@@ -212,18 +212,18 @@ def random_graph(random: np.random.Generator, nodes: int, neighbours: Range) -> 
     kinds = random.random((nodes, nodes)).argsort(1)
     degrees = np.minimum(random.integers(*neighbours, nodes, endpoint=True), nodes - 1)
     source, rank = np.nonzero(np.arange(nodes) < degrees[:, None])
-    return Graph(nodes, nodes, np.stack([source, kinds[source, rank], nearest[source, rank]], 1))
+    return LabelledGraph(nodes, nodes, np.stack([source, kinds[source, rank], nearest[source, rank]], 1))
 
 
 @functools.cache
-def london(zone_1: bool = False) -> Graph:
+def london(zone_1: bool = False) -> LabelledGraph:
     """Return the Underground, or the part of it in zone 1."""
     stations, ways, edges = underground(zone_1)
-    return Graph(len(stations), len(ways), edges)
+    return LabelledGraph(len(stations), len(ways), edges)
 
 
 @functools.lru_cache(maxsize=2)
-def routes(graph: Graph, limit: int) -> Routes:
+def routes(graph: LabelledGraph, limit: int) -> Routes:
     """Return the shortest ways of at most `limit` moves; those of the graph before are kept, for London stays itself.
 
     The power m of the matrix of how many edges lead from each node to each counts the walks of m moves. Where it first

@@ -13,12 +13,12 @@ from tests.training.tasks.situations import generator, right
 from tests.training.tasks.triples import read, sequences, triple
 from training.tasks import GraphTraversal, ShortestPath, build_task
 from training.tasks.graph_encoding import BLANK, Phase, answered, decode, encode, one_hot, silent
-from training.tasks.graphs import Graph, random_graph, routes
+from training.tasks.graphs import LabelledGraph, random_graph, routes
 
 LINE = np.array([[1, 50, 2], [2, 60, 3]])
 """The triples of the path 1 -[50]-> 2 -[60]-> 3."""
 
-DIAMOND = Graph(nodes=5, kinds=2, edges=np.array([[0, 0, 1], [0, 1, 2], [1, 0, 3], [2, 0, 3], [3, 0, 4]]))
+DIAMOND = LabelledGraph(nodes=5, kinds=2, edges=np.array([[0, 0, 1], [0, 1, 2], [1, 0, 3], [2, 0, 3], [3, 0, 4]]))
 """Two ways from 0 to 3, over 1 and over 2, and one from there to 4."""
 
 
@@ -152,7 +152,7 @@ def test_routes_of_the_diamond_are_unique_but_for_its_two_sides():
 
 
 def test_routes_by_two_edges_side_by_side_are_not_unique():
-    pairs = routes(Graph(2, 2, np.array([[0, 0, 1], [0, 1, 1], [1, 0, 0]])), limit=1).pairs
+    pairs = routes(LabelledGraph(2, 2, np.array([[0, 0, 1], [0, 1, 1], [1, 0, 0]])), limit=1).pairs
     assert pairs[1].tolist() == [[1, 0]]
 
 
