@@ -1,4 +1,4 @@
-"""Stream a sequence with the Python client, ask what would have been, and take the session elsewhere.
+"""Stream a sequence with the Python client, continue a fork with another input, and move the session by a snapshot.
 
 pip install -c constraints.txt ./client
 scripts/serve                                   # in another terminal
@@ -36,13 +36,13 @@ def main(url: str) -> None:
         print("copied:", np.array_equal(said.round(), vectors))
         print("slots written:", [int(step.trace["write_weights"].argmax()) for step in steps[1:-1]])
 
-        # The session's past is still there: the last vector could have been another
+        # A fork at an earlier step takes another last vector
         fork = session.fork(step=LENGTH)
         other = np.vstack([vectors[:-1], 1 - vectors[-1:]])
         fork.run(heard(other)[LENGTH:])
         print("copied in a fork:", np.array_equal(fork.run(SILENCE).outputs.round(), other))
 
-        # A snapshot goes on where the session was: here, before it is asked for what it has heard
+        # A snapshot goes on from the session's state: here, before the copy is due
         session.rewind(LENGTH + 2)
         elsewhere = client.restore(session.snapshot())
         print("copied elsewhere:", np.array_equal(elsewhere.run(SILENCE).outputs.round(), vectors))

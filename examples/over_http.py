@@ -20,7 +20,7 @@ def copy_sequence() -> tuple[list[list[float]], list[list[int]]]:
 
 
 def said(outputs: list[list[float]]) -> list[list[int]]:
-    """Return the bits that the model said after the end flag."""
+    """Return the bits of the model's copy, after the end flag."""
     return [[round(value) for value in step] for step in outputs[LENGTH + 2 :]]
 
 
@@ -33,7 +33,7 @@ def main(url: str) -> None:
         answer = client.post("/infer", json=request).raise_for_status().json()
         slots = [max(range(len(step[0])), key=step[0].__getitem__) for step in answer["trace"]["write_weights"]]
         print("copied in one request:", said(answer["outputs"]) == vectors)
-        print("slots the vectors were written to:", slots[1 : LENGTH + 1])
+        print("locations the vectors were written to:", slots[1 : LENGTH + 1])
 
         session = client.post("/sessions", json={"model": "dnc-copy"}).raise_for_status().json()["id"]
         outputs = []
@@ -42,7 +42,7 @@ def main(url: str) -> None:
             outputs += client.post(f"/sessions/{session}/steps", json=request).raise_for_status().json()["outputs"]
         print("copied step by step:", said(outputs) == vectors)
         usage = client.get(f"/sessions/{session}/state", params={"names": "usage"}).json()["state"]["usage"]
-        print(f"memory in use at the end: {sum(usage):.1f} of {len(usage)} slots")
+        print(f"memory in use at the end: {sum(usage):.1f} of {len(usage)} locations")
         client.delete(f"/sessions/{session}")
 
 

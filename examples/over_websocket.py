@@ -1,4 +1,4 @@
-"""Stream a sequence over WebSocket, lose the connection in the middle, and go on where the session is.
+"""Stream a sequence over WebSocket, lose the connection in the middle, and go on from the session's state.
 
 scripts/serve                                   # in another terminal
 python examples/over_websocket.py [ws://127.0.0.1:8000]
@@ -41,7 +41,7 @@ def main(url: str) -> None:
             socket.send(json.dumps(frame))
             answer = receive(socket)
             weights = answer["trace"]["read_weights"][0][0]
-            print(f"step {answer['step']:2d}  reads slot {weights.index(max(weights)):3d} ({max(weights):.2f})")
+            print(f"step {answer['step']:2d}  reads location {weights.index(max(weights)):3d} ({max(weights):.2f})")
             said.append([round(value) for value in answer["outputs"][0]])
     print("copied:", said[-LENGTH:] == vectors)
 

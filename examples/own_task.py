@@ -1,8 +1,8 @@
-"""A task of one's own, trained, measured, exported, and served: say whether the ones so far are odd in number.
+"""A user's own task, trained, measured, exported, and served: say whether the number of ones so far is odd.
 
 python examples/own_task.py runs/own/parity
 
-takes these steps, each of which can be typed as well (plot, zoo and --seeds take --tasks, too):
+runs these commands (plot, zoo and --seeds take --tasks, too):
 
 engram train examples/parity.toml --tasks examples/own_task.py --out runs/own/parity
 engram evaluate runs/own/parity --tasks examples/own_task.py --at length=20 --at length=100 --save

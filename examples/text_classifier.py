@@ -1,9 +1,9 @@
-"""A text classifier: train it on a small file, serve it, and ask it what a sentence is about.
+"""A text classifier: train it on a small file, serve it, and classify a sentence.
 
 python examples/text_classifier.py runs/texts/sentences "is it warm in berlin"
 
 Each line of sentences.txt is a label, a tab and a sentence; every fifth is kept for the test. Other labels and
-sentences there need no other code. A word that is in none of them is the token 0.
+sentences in it need no change of this file. A word that is in no sentence is the token 0.
 """
 
 import subprocess
@@ -43,7 +43,7 @@ class Sentences(AnswerTask):
         return {"input_size": 1, "embedding": {"vocabulary_size": len(WORDS)}} | answer
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
-        """Return random sentences of the training, in which one word in five is unknown: so 0 is learned as well."""
+        """Return random sentences of the training set, with one word in five unknown, to learn token 0 too."""
         lines = [line for number, line in enumerate(LINES) if number % 5]
         episode = self._episode([lines[n] for n in torch.randint(len(lines), (batch_size,), generator=generator)])
         known = torch.rand(episode.inputs.shape, generator=generator) > 0.2

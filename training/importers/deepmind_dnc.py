@@ -8,11 +8,11 @@ from models.dnc import DNC, DNCConfig
 from training.importers.variables import Imported, Variables, fill_linear
 
 THEIR_NAMES = {"free_gates": "free_gate", "read_modes": "read_mode"}
-"""Parts of the interface whose layers have another name there."""
+"""Parts of the interface whose layers have another name in the original."""
 
 
 def deepmind_dnc(config: Mapping[str, Any], variables: Variables) -> Imported:
-    """Its controller is Sonnet's LSTM, which adds 1 to the forget gate; its gates are ordered i, j, f, o, as ours."""
+    """Import DeepMind's DNC: its LSTM, Sonnet's, adds 1 to the forget gate, and its gates are i, j, f, o, as ours."""
     model_config = DNCConfig(
         input_size=config["input_size"],
         output_size=config["output_size"],

@@ -19,11 +19,11 @@ LAYERS = {
     "write_gate": "_write_gate.0",
     "read_modes": "_read_mode.0",
 }
-"""The layer there of each part of the interface; where an activation follows it, it is the first of a Sequential."""
+"""The original's layer of each part of the interface; with an activation, it is the first of a Sequential."""
 
 
 def dnc_pytorch(config: Mapping[str, Any], variables: Variables) -> Imported:
-    """It computes what DeepMind's code does, but for its controller: torch's LSTMCell, which adds nothing to a gate."""
+    """Import the port: it equals DeepMind's code, but its LSTM is torch's, which adds nothing to a gate."""
     model_config = DNCConfig(
         input_size=config["input_size"],
         output_size=config["output_size"],
@@ -46,7 +46,7 @@ def dnc_pytorch(config: Mapping[str, Any], variables: Variables) -> Imported:
 
 
 def dnc_pytorch_config(variables: Variables) -> dict[str, Any]:
-    """Return what the variables tell of the config: all but memory_size and clip_value."""
+    """Return the config values that follow from the variables: all but memory_size and clip_value."""
     (reads,), (writes,) = (variables.shape(f"_access.{gate}.0.bias", 1) for gate in ("_free_gate", "_write_gate"))
     word = variables.shape("_access._write_vectors.0.bias", 1)[0] // max(1, writes)
     return {

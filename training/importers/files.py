@@ -1,4 +1,4 @@
-"""From a file to a checkpoint."""
+"""Make a checkpoint of a file of weights."""
 
 import json
 import pickle
@@ -21,10 +21,10 @@ from training.tasks import NO_TASK, Task, task_values
 Arrays = Mapping[str, NDArray[Any]]
 
 STATE_DICTS = ("state_dict", "model_state_dict", "model")
-"""Where a file that a trainer saved holds the state_dict, beside its epoch, its optimizer, ..."""
+"""Keys of the state_dict in a file that a trainer saved, beside its epoch, its optimizer, ..."""
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""What DistributedDataParallel, torch.compile and a module around the model put before the name of every tensor."""
+"""Prefixes of tensor names by DistributedDataParallel, torch.compile, or a module around the model."""
 
 
 def import_checkpoint(
@@ -36,11 +36,11 @@ def import_checkpoint(
     task: Task | None = None,
     finish: Callable[[Path], object] = lambda _: None,
 ) -> Imported:
-    """Turn the weights in `file` into a checkpoint in `out`; `cell` is the one to take where the file holds several.
+    """Make a checkpoint in `out` of the weights in `file`; `cell`: the one to import if the file holds several.
 
-    task: what the model was trained on, where it is to be measured and drawn here too. finish: adds to the checkpoint,
-    such as its export, before it is in `out`; where anything raises, nothing is. Raises ImportFailed, CheckpointError
-    where there is a checkpoint in `out`, ConfigError where the task needs another model.
+    task: the task of the model, to measure and draw it here too. finish: adds files to the checkpoint, such as its
+    export, before it is in `out`; if anything raises, `out` stays empty. Raises ImportFailed, CheckpointError if there
+    is a checkpoint in `out`, ConfigError if the task needs another model.
     """
     with creating(out) as fresh:
         imported = read_original(original, file, cell)
@@ -54,7 +54,7 @@ def import_checkpoint(
 
 
 def _require_fit(task: Task, imported: Imported) -> None:
-    """Raise ConfigError unless a model could be one of the task; whose loss has logits, whatever their activation."""
+    """Raise ConfigError unless a model fits the task; its activation may differ, for a loss takes logits."""
     values = config_values(imported.config)
     for name, due in task.model_values.items():
         if name != "output_activation" and values.get(name) != due:
@@ -91,7 +91,7 @@ def read_original(original: str, file: Path, cell: str | None = None) -> Importe
 
 
 def _config(original: str, arrays: Arrays, variables: Variables, file: Path) -> dict[str, Any]:
-    """Return what the variables tell of the config, and what the file does."""
+    """Return the config values that follow from the variables, overridden by those of the file."""
     deduce = FORMATS[original].deduce
     if "config" not in arrays and not deduce:
         raise ImportFailed(f"{file}: there is no config; it is a JSON string beside the variables")
@@ -105,7 +105,7 @@ def _config(original: str, arrays: Arrays, variables: Variables, file: Path) -> 
 
 
 def _bare(arrays: Arrays) -> Arrays:
-    """Return the arrays by the names that they have in the model, whatever was wrapped around it."""
+    """Return the arrays by their names in the model, without the prefixes of wrappers."""
     for wrapper in WRAPPERS:
         if arrays and all(name.startswith(wrapper) for name in arrays):
             return _bare({name.removeprefix(wrapper): array for name, array in arrays.items()})
@@ -113,13 +113,13 @@ def _bare(arrays: Arrays) -> Arrays:
 
 
 def _of_cell(arrays: Arrays, cell: str | None, file: Path) -> Arrays:
-    """Return the arrays of one cell, where a file holds several."""
+    """Return the arrays of one cell, if a file holds several."""
     cells = sorted(name.removesuffix("/config") for name in arrays if name.endswith("/config"))
     if cell is None and not (cells and "config" not in arrays):
         return arrays
     if cell not in cells:
-        told = f"there is no config of cell {cell!r}" if cell else "it holds several cells"
-        raise ImportFailed(f"{file}: {told}; --cell takes one of {', '.join(cells) or 'none: there are no cells'}")
+        reason = f"there is no config of cell {cell!r}" if cell else "it holds several cells"
+        raise ImportFailed(f"{file}: {reason}; --cell takes one of {', '.join(cells) or 'none: there are no cells'}")
     return {name.removeprefix(f"{cell}/"): array for name, array in arrays.items() if name.startswith(f"{cell}/")}
 
 
@@ -127,26 +127,26 @@ def _load_npz(file: Path) -> Arrays:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # of a damaged archive nearly every kind, up to zlib's own
+    except Exception as error:  # a damaged archive raises nearly every kind, up to zlib's own
         raise ImportFailed(f"{file}: not an npz file of arrays: {error}") from error
 
 
 def _is_saved_by_torch(file: Path) -> bool:
-    """Return whether a file is what torch.save writes: not an archive of .npy files, nor anything without a pickle."""
+    """Return whether torch.save may have written a file: one with a pickle, and not an archive of .npy files."""
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())
-    except Exception:  # no archive, or a damaged one
-        return file.is_file()  # as older versions of torch wrote it
+    except Exception:  # not an archive, or a damaged one
+        return file.is_file()  # the format of older versions of torch
 
 
 def _load_state_dict(file: Path) -> Arrays:
-    """Return the tensors of a state_dict, and the config beside it as JSON. No other object is ever made."""
+    """Return the tensors of a state_dict, and the config beside it as JSON. No other object is unpickled."""
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose message tells how to load it without care
+    except pickle.UnpicklingError as error:  # its message advises to load the file unsafely
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of nothing but tensors") from error
-    except Exception as error:  # of what is no pickle nearly every kind
+    except Exception as error:  # a file that is no pickle raises nearly every kind
         reason = str(error).partition("\n")[0]
         raise ImportFailed(f"{file}: neither an npz file of arrays nor a state_dict of tensors: {reason}") from error
     nested = [

@@ -1,4 +1,4 @@
-"""The one table of originals: format -> how its variables become a model."""
+"""The one table of originals: format -> the functions that make a model of its variables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from training.importers.variables import Imported, Variables
 
 @dataclass(frozen=True)
 class Format:
-    """build makes the model of a config and its variables. deduce, where there is one, returns what of the config
-    follows from the variables; such variables may also come as a state_dict, in a file that torch saved."""
+    """build makes the model of a config and its variables. deduce, if there is one, returns the config values that
+    follow from the variables; such variables may also come as a state_dict, in a file that torch saved."""
 
     build: Callable[[Mapping[str, Any], Variables], Imported]
     deduce: Callable[[Variables], dict[str, Any]] | None = None

@@ -2,8 +2,7 @@
 
 Lasagne saves no names, only the order of the parameters, `get_all_param_values(layer)`, which numpy.savez numbers
 arr_0, arr_1, ...: those of the controller, of the memory, of each head and of the dense layer behind the NTM. Its
-published models are older than 0.2: of a head they have the first weighting first, and no axis of length 1 before each
-weight.
+published models are older than 0.2: a head's first weighting comes first, and weights have no leading axis of length 1.
 """
 
 import re
@@ -33,12 +32,12 @@ from models.ntm import NTM, NTMConfig
 from training.importers.variables import Imported, Variables, fill_rows
 
 HEAD = "p{5}s(?:pp)?(?=p{5}s|$)|sp{5}(?:pp)?"
-"""A head among parameters of which `p` is a pair, a weight and its bias, and `s` a single one: now, or before 0.2."""
+"""The parameters of a head, now or before 0.2: `p` is a pair of a weight and its bias, `s` a single one."""
 
 ORDER = re.compile("(?P<starts>ss?)(?P<gates>p+)s(?P<heads>(p{5}s(pp)?)+|(sp{5}(pp)?)+)p")
 
 CONTROLLERS = {("s", 2): "dense", ("s", 3): "recurrent", ("s", 9): "gru", ("ss", 12): "lstm"}
-"""By the controller's parameters: its first state, and pairs for the inputs, for what was read and for itself."""
+"""Controllers, by their parameters: first states, and pairs for the inputs, the read vectors and the hidden state."""
 
 ADDRESSING = ("keys", "key_strength", "interpolation_gate", "shift_weights", "sharpening")
 CHANGES = ("erase_vectors", "add_vectors")
@@ -51,15 +50,15 @@ ACTIVATIONS: dict[str, ActivationName] = {
     "linear": "identity",
 }
 OUTPUTS: dict[str, Activation] = {"sigmoid": "sigmoid", "softmax": "softmax", "linear": "identity"}
-"""Lasagne's names of activations, and ours."""
+"""Lasagne's names of activations -> ours."""
 
 
 @dataclass(frozen=True)
 class Nonlinearities:
-    """The nonlinearities that its constructors were given, by Lasagne's names, and its own defaults.
+    """The nonlinearities of its constructors, by Lasagne's names, with its defaults.
 
     nonlinearity: of a dense or recurrent controller; output: of the dense layer behind the NTM. ClippedLinear is that
-    from 0 to 1. What is not here (of beta, the gates, the shift, gamma) must be the constructor's default.
+    from 0 to 1. All others (of beta, the gates, the shift, gamma) must be the constructor's defaults.
     """
 
     nonlinearity: Literal["rectify", "tanh", "sigmoid", "linear"] = "rectify"
@@ -70,16 +69,16 @@ class Nonlinearities:
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """What the parameters are, and the sizes in their shapes."""
+    """The kinds of the parameters, and the sizes in their shapes."""
 
     controller: str
     writes: list[bool]
-    """Of each head in turn, whether it writes."""
+    """For each head, in order, whether it writes."""
     early: bool
-    """Whether it is a model of before 0.2."""
+    """Whether the model is older than version 0.2."""
     inputs: int
     units: int
-    slots: int
+    memory_size: int
     word: int
     shifts: int
     outputs: int
@@ -90,7 +89,7 @@ class ParameterLayout:
 
 
 def ntm_lasagne(config: Mapping[str, Any], variables: Variables) -> Imported:
-    """Its heads act before the controller, on whose output alone the dense layer behind it depends."""
+    """Import an NTM whose heads act before the controller, and whose outputs depend on the controller's alone."""
     chosen, layout = from_values(Nonlinearities, config, "ntm-lasagne"), _layout(variables)
     if chosen.nonlinearity_key != chosen.nonlinearity_add:
         raise variables.refusal(
@@ -106,7 +105,7 @@ def ntm_lasagne(config: Mapping[str, Any], variables: Variables) -> Imported:
     if layout.controller == "lstm":
         starts["controller_c.values"].copy_(numbered.take(1, layout.units)[0])
     _fill_controller(model.controller, layout, numbered)
-    starts["memory.values"].copy_(numbered.take(layout.slots, layout.word))
+    starts["memory.values"].copy_(numbered.take(layout.memory_size, layout.word))
     starts["weights.values"].copy_(_fill_heads(model, layout, numbered))
     fill_rows(model.output.weight, model.output.bias, [numbered.pair(layout.units, layout.outputs)])
     return Imported("ntm", model_config, model)
@@ -123,7 +122,7 @@ def _model_config(layout: ParameterLayout, chosen: Nonlinearities) -> NTMConfig:
         input_size=layout.inputs,
         output_size=layout.outputs,
         output_activation=OUTPUTS[chosen.output],
-        memory_size=layout.slots,
+        memory_size=layout.memory_size,
         word_size=layout.word,
         read_heads=layout.reads,
         write_heads=len(layout.writes) - layout.reads,
@@ -139,25 +138,25 @@ def _model_config(layout: ParameterLayout, chosen: Nonlinearities) -> NTMConfig:
 
 
 class Numbered:
-    """The parameters in their order, each to be taken once."""
+    """The parameters in their order, each taken once."""
 
     def __init__(self, variables: Variables) -> None:
         self.variables = variables
         self.number = 0
 
     def take(self, *shape: int) -> Tensor:
-        """Return the next parameter. Raises ImportFailed where it is of another shape."""
+        """Return the next parameter. Raises ImportFailed if its shape differs."""
         self.number += 1
         return self.variables.take(f"arr_{self.number - 1}", *shape)
 
     def pair(self, inputs: int, outputs: int, *before: int) -> Tensor:
-        """Return the next weight and bias, side by side: [outputs, inputs + 1]. before: axes of length 1 there."""
+        """Return the next weight and bias, side by side: [outputs, inputs + 1]. before: their axes of length 1."""
         weight, bias = self.take(*before, inputs, outputs), self.take(*before, outputs)
         return torch.cat([weight.reshape(inputs, outputs).T, bias.reshape(outputs, 1)], 1)
 
-    def first_weighting(self, slots: int) -> Tensor:
-        """Return the next parameter, a head's first weighting, as the logits that a model keeps: [slots]."""
-        weights = self.take(1, slots)[0]
+    def first_weighting(self, memory_size: int) -> Tensor:
+        """Return the next parameter, a head's first weighting, as the logits that a model holds: [memory_size]."""
+        weights = self.take(1, memory_size)[0]
         if (weights < 0).any() or (weights.sum() - 1).abs() > 1e-4:
             raise self.variables.refusal(
                 f"variable 'arr_{self.number - 1}', the first weighting of a head, must be at least 0 and sum to 1, "
@@ -167,7 +166,7 @@ class Numbered:
 
 
 def _layout(variables: Variables) -> ParameterLayout:
-    """Return what the parameters are by their order and shapes. Raises ImportFailed where they are something else."""
+    """Return the layout of the parameters by their order and shapes. Raises ImportFailed if they have none."""
     shapes = [variables.shape(f"arr_{number}") for number in range(len(variables.names()))]
     kinds, firsts = _kinds(shapes)
     order = ORDER.fullmatch(kinds)
@@ -187,7 +186,7 @@ def _layout(variables: Variables) -> ParameterLayout:
         early=early,
         inputs=shapes[firsts[order.start("gates")]][0],
         units=shapes[0][1],
-        slots=memory[0],
+        memory_size=memory[0],
         word=memory[1],
         shifts=shapes[shift][-1],
         outputs=shapes[-1][0],
@@ -195,7 +194,7 @@ def _layout(variables: Variables) -> ParameterLayout:
 
 
 def _kinds(shapes: list[tuple[int, ...]]) -> tuple[str, list[int]]:
-    """Return which parameters are single, `s`, and which pairs, `p`, a bias having one axis less; where each begins."""
+    """Return the kinds of parameters, `s` for single ones, `p` for a weight and its bias, and the first of each."""
     kinds, firsts, number = "", [], 0
     while number < len(shapes):
         axes = [len(shape) for shape in shapes[number : number + 2]]
@@ -207,7 +206,7 @@ def _kinds(shapes: list[tuple[int, ...]]) -> tuple[str, list[int]]:
 
 
 def _fill_controller(cell: Cell, layout: ParameterLayout, numbered: Numbered) -> None:
-    """Take its gates: each has a layer for the inputs, one for the read vectors and, in a recurrent one, for itself."""
+    """Fill the gates: each has layers for the inputs, the read vectors and, if recurrent, the hidden state."""
     sizes = [layout.inputs, layout.reads * layout.word, layout.units][: 2 if layout.controller == "dense" else 3]
 
     def gate() -> Tensor:
@@ -231,18 +230,18 @@ def _fill_controller(cell: Cell, layout: ParameterLayout, numbered: Numbered) ->
 
 
 def _fill_heads(model: NTM, layout: ParameterLayout, numbered: Numbered) -> Tensor:
-    """Take what each head is told, those that read before those that write; return the first weightings: [H, N]."""
+    """Fill the interface layers of the heads, read heads first; return their first weightings: [H, N]."""
     sizes = {name: shape[-1] if len(shape) > 1 else 1 for name, shape in model.interface.parts.items()}
     before = () if layout.early else (1,)
     taken: list[tuple[bool, Tensor, dict[str, Tensor]]] = []
     for writes in layout.writes:
-        first = numbered.first_weighting(layout.slots) if layout.early else None
-        told = {name: numbered.pair(layout.units, sizes[name], *before) for name in ADDRESSING}
-        first = numbered.first_weighting(layout.slots) if first is None else first
+        first = numbered.first_weighting(layout.memory_size) if layout.early else None
+        layers = {name: numbered.pair(layout.units, sizes[name], *before) for name in ADDRESSING}
+        first = numbered.first_weighting(layout.memory_size) if first is None else first
         if writes:
-            told |= {name: numbered.pair(layout.units, sizes[name], *before) for name in CHANGES}
-        taken.append((writes, first, told))
+            layers |= {name: numbered.pair(layout.units, sizes[name], *before) for name in CHANGES}
+        taken.append((writes, first, layers))
     taken.sort(key=lambda head: head[0])
     for name, weight, bias in model.interface.each():
-        fill_rows(weight, bias, [told[name] for _, _, told in taken if name in told])
+        fill_rows(weight, bias, [layers[name] for _, _, layers in taken if name in layers])
     return torch.stack([first for _, first, _ in taken])

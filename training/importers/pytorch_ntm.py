@@ -12,7 +12,7 @@ from training.importers.variables import Imported, Variables, fill_rows, fill_to
 
 
 def pytorch_ntm(config: Mapping[str, Any], variables: Variables) -> Imported:
-    """Its heads come in pairs, read and write. It learns the controller's first state and drew the others."""
+    """Import an NTM with pairs of a read and a write head. Its controller's first state is learned, others random."""
     layers, pairs, word = config["controller_layers"], config["num_heads"], config["word_size"]
     cell = LSTMConfig(hidden_size=config["controller_size"], forget_bias=0)
     model_config = NTMConfig(
@@ -63,7 +63,7 @@ def _fill_starts(model: NTM, variables: Variables) -> None:
 
 
 def _fill_heads(model: NTM, variables: Variables) -> None:
-    """Take one layer for each head: k, beta, g, s, gamma, and of a write head e, a. Its shift turns the other way."""
+    """Fill one layer for each head: k, beta, g, s, gamma, and of a write head e, a. Its shift is reversed."""
     config, hidden = model.config, model.interface.in_features
     word = config.word_size
     addressing = {"keys": word, "key_strength": 1, "interpolation_gate": 1, "shift_weights": 3, "sharpening": 1}
@@ -81,7 +81,7 @@ def _fill_heads(model: NTM, variables: Variables) -> None:
 
 
 def pytorch_ntm_config(variables: Variables) -> dict[str, Any]:
-    """Return the config of a model from its variables alone, as a file of a state_dict has no other."""
+    """Return the config of a model from its variables alone, for a file of a state_dict has no other."""
     memory_size, word_size = variables.shape("memory.mem_bias", 2)
     layers, _, hidden = variables.shape("ntm.controller.lstm_h_bias", 3)
     pairs = sum(name.startswith("ntm.read") for name in variables.names())

@@ -17,11 +17,11 @@ SCOPES = {
     "BasicLSTMCell": "basic_lstm_cell",
     "LSTMCell": "lstm_cell",
 }
-"""Where the variables of each type of cell stand."""
+"""The scope of the variables of each type of cell."""
 
 WITHOUT_EFFECT = {"type", "name", "dtype", "reuse", "trainable", "initializer", "state_is_tuple"}
 WITHOUT_EFFECT |= {"num_unit_shards", "num_proj_shards", "kernel_initializer", "bias_initializer"}
-"""What a cell's description may say besides: nothing that changes what it computes from its weights."""
+"""Further options in a cell's description, which do not change its outputs."""
 
 
 def tf_rnn_cell(config: Mapping[str, Any], variables: Variables) -> Imported:
@@ -47,7 +47,7 @@ def tf_rnn_cell(config: Mapping[str, Any], variables: Variables) -> Imported:
 
 
 def _tf_cell_config(described: Mapping[str, Any]) -> BasicRNNConfig | GRUConfig | LSTMConfig:
-    """Return the cell described by the options of its constructor, with its defaults for those that are left out."""
+    """Return the config of a cell from its constructor's options, with the constructor's defaults."""
     options = {name: value for name, value in described.items() if name not in WITHOUT_EFFECT and value is not None}
     size = options.pop("num_units", None)
     if type(size) is not int:
@@ -83,7 +83,7 @@ def _output_size(config: BasicRNNConfig | GRUConfig | LSTMConfig) -> int:
 
 
 def _fill_tf_cell(cell: nn.Module, scope: str, variables: Variables) -> None:
-    """Both order an LSTM's gates i, j, f, o, and a GRU's r, u."""
+    """Import cells: TensorFlow and Engram both order an LSTM's gates i, j, f, o, and a GRU's r, u."""
     if isinstance(cell, BasicRNN):
         fill_linear(cell.hidden, variables, f"{scope}/kernel:0", f"{scope}/bias:0")
     elif isinstance(cell, GRU):

@@ -1,4 +1,4 @@
-"""The variables of an original, and the errors where they are not what the original has."""
+"""The variables of an original, and the errors if they differ from those of the original."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from models.registry import AnyConfig
 
 
 class ImportFailed(ValueError):
-    """A file that does not hold what the original has; the message names the variable, what was expected, what came."""
+    """A file that differs from the original; the message names the variable, the expectation and the value."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Imported:
 
 
 class Variables:
-    """The variables of an original by their own names; each is taken once, in the shape that it must have."""
+    """The variables of an original by their own names; each is taken once, and its shape is checked."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], where: str) -> None:
         self._left = dict(arrays)
         self._where = where
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """Return a variable. Raises ImportFailed where it is missing or of another shape."""
+        """Return a variable. Raises ImportFailed if it is missing or has another shape."""
         array = self._left.pop(self._found(name, list(shape)))
         if array.shape != shape:
             raise ImportFailed(
@@ -54,14 +54,14 @@ class Variables:
         return torch.from_numpy(values)
 
     def take_copy(self, name: str, other: str, values: Tensor) -> None:
-        """Take a variable that the original has twice. Raises ImportFailed unless it holds what `other` does."""
+        """Take a variable that the original has twice. Raises ImportFailed unless it equals `other`."""
         if not torch.equal(self.take(name, *values.shape), values):
             raise ImportFailed(f"{self._where}: variable {name!r} must hold what {other!r} does, but does not")
 
     def shape(self, name: str, axes: int | None = None) -> tuple[int, ...]:
-        """Return the shape of a variable, from which sizes follow; axes: how many it must have, if that is known.
+        """Return the shape of a variable, from which sizes follow. axes: the number that it must have, if known.
 
-        Raises ImportFailed where it is missing or has other axes.
+        Raises ImportFailed if it is missing or has another number of axes.
         """
         shape = self._left[self._found(name, [f"{axes} sizes" if axes else "any size"])].shape
         if axes is not None and len(shape) != axes:
@@ -69,7 +69,7 @@ class Variables:
         return shape
 
     def _found(self, name: str, shape: list[Any]) -> str:
-        """Return the name as the file has it: a checkpoint of TensorFlow has no `:0` behind it."""
+        """Return the name in the file: in a checkpoint of TensorFlow it has no `:0` at its end."""
         for stored in (name, name.removesuffix(":0")):
             if stored in self._left:
                 return stored
@@ -80,11 +80,11 @@ class Variables:
         return sorted(self._left)
 
     def refusal(self, reason: str) -> ImportFailed:
-        """Return the error of variables that are not what the original has."""
+        """Return the error of variables that differ from the original's."""
         return ImportFailed(f"{self._where}: {reason}")
 
     def finish(self) -> None:
-        """Raise ImportFailed where a variable was not taken."""
+        """Raise ImportFailed if a variable was not taken."""
         if self._left:
             name = self.names()[0]
             raise ImportFailed(
@@ -93,14 +93,14 @@ class Variables:
 
     def _missing(self, name: str, shape: list[Any]) -> ImportFailed:
         rest = ", ".join(self.names()) or "nothing"
-        told = ", ".join(map(str, shape))
-        return ImportFailed(f"{self._where}: variable {name!r} of shape [{told}] is missing; left are {rest}")
+        expected = ", ".join(map(str, shape))
+        return ImportFailed(f"{self._where}: variable {name!r} of shape [{expected}] is missing; left are {rest}")
 
 
 def fill_torch_lstm(cell: LSTM, variables: Variables, name: str, suffix: str = "") -> None:
     """Take an LSTM of torch: its gates are ordered i, f, j, o, and it has two biases, but no forget_bias.
 
-    name: what stands before `weight_ih`, ...; suffix: what stands behind it.
+    name: the prefix of `weight_ih`, ...; suffix: its end.
     """
     size, seen = cell.config.hidden_size, cell.gates.in_features
     inward = variables.take(f"{name}weight_ih{suffix}", 4 * size, seen - size)
@@ -117,7 +117,7 @@ def _in_our_order(gates: Tensor) -> Tensor:
 
 
 def fill_linear(layer: nn.Linear, variables: Variables, weight: str, bias: str) -> None:
-    """Take a linear layer that computes x @ weight + bias, as TensorFlow does."""
+    """Take a linear layer x @ weight + bias, as TensorFlow computes it."""
     layer.weight.copy_(variables.take(weight, layer.in_features, layer.out_features).T)
     layer.bias.copy_(variables.take(bias, layer.out_features))
 

@@ -4,9 +4,9 @@ learning.png          errors and loss over training, of every seed
 generalisation.png    errors over each size that was measured, the sizes of training shaded
 weightings.png        one fresh sequence over time: input, target, output, and where every head writes and reads
 memory.png            the memory at some moments of that sequence
-usage.png             DNC: how far each slot is in use, and where the write heads could allocate
+usage.png             DNC: the usage of each memory location, and the allocation weightings of the write heads
 link.png              DNC: the temporal links at those moments, and the precedence weightings over time
-gates.png             what the controller told the heads, step by step
+gates.png             the controller's gates and modes of the heads, step by step
 """
 
 import io
@@ -26,7 +26,7 @@ from training.tasks import build_task
 __all__ = ["LEARNING_DATA", "SEQUENCE_SEED", "PlotError", "plot_all"]
 
 SEQUENCE_SEED = 7
-"""Of the sequence that is drawn."""
+"""The seed of the sequence that is drawn."""
 
 
 def plot_all(directory: Path, out: Path) -> list[Path]:

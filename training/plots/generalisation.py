@@ -1,4 +1,4 @@
-"""How a trained model does beyond the sizes that it was trained on."""
+"""Figure of a trained model's errors beyond the sizes of its training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from training.tasks import Task
 
 
 class Line(NamedTuple):
-    """Measurements that differ in one option only."""
+    """A line of measurements that differ in one option only."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -21,8 +21,7 @@ class Line(NamedTuple):
 def lines_measured(rows: Sequence[dict[str, Any]]) -> dict[str, list[Line]]:
     """Return the lines over each option that varies: one for each memory size and each choice of the other options.
 
-    A line has its rows in the order of the option. A row that is alone is a line, unless it lies on one of another
-    option.
+    A line has its rows in the order of the option. A single row is a line, unless it lies on a line of another option.
     """
     lines = {name: _lines_over(rows, name) for name in _options_measured(rows)}
     longer = [line for found in lines.values() for line in found if len(line.rows) > 1]
@@ -50,7 +49,7 @@ def _with_number(rows: Sequence[Any], name: str) -> list[Any]:
 
 
 def _options_measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the options of which an evaluation has measured several values."""
+    """Return the options that have several values in an evaluation."""
     names = dict.fromkeys(name for row in rows for name in row["options"])
     return [name for name in names if len({row["options"][name] for row in _with_number(rows, name)}) > 1]
 

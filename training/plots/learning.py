@@ -1,4 +1,4 @@
-"""How runs learned: errors and loss over the sequences that they saw."""
+"""Learning curves: errors and loss over the sequences of training."""
 
 import json
 from collections.abc import Sequence
@@ -16,47 +16,47 @@ from training.seeds import seed_directories
 from training.tasks import TASKS, Task
 
 LEARNING_DATA = "learning.json"
-"""The validations of every seed, beside the manifest of a checkpoint that ships, which knows when each converged."""
+"""The file of every seed's validations beside a published manifest, which records when each converged."""
 
 
 class PlotError(ValueError):
-    """A directory of which nothing can be drawn; the message names the file and what is wrong with it."""
+    """A directory that has nothing to draw; the message names the file and the fault."""
 
 
 class Curve(NamedTuple):
-    """How one run learned."""
+    """The learning curves of one run."""
 
     name: str
     points: dict[str, Array]
-    """Of those of MEASURES that it has: rows of [sequences, value], in order."""
+    """For each of MEASURES that it has: rows of [sequences, value], in order."""
     converged_after: int | None
-    """Sequences until the first validation at the target; None where there was none, or it is not known."""
+    """Sequences until the first validation at the target; None if there was none, or it is not known."""
 
 
 class Measure(NamedTuple):
-    """What is drawn over the sequences of training."""
+    """A quantity that is drawn over the sequences of training."""
 
     title: str
     unit: str | None
-    """None for errors, which are in the unit of the task."""
+    """The axis label; None for errors, which have the unit of the task."""
     scale: dict[str, Any]
 
 
 ERROR_SCALE = {"value": "symlog", "linthresh": 0.01, "linscale": 0.5}
-"""Logarithmic down to 0.01, and linear from there to 0."""
+"""A scale that is logarithmic down to 0.01, and linear from there to 0."""
 
 MEASURES = {
     "validation_errors": Measure("validation, at the greatest sizes of training", None, ERROR_SCALE),
     "errors": Measure("training, mean of the last updates", None, ERROR_SCALE),
     "loss": Measure("loss per element asked for, mean of the last updates", "nats", {"value": "log"}),
 }
-"""By the names that they have in metrics."""
+"""Measures, by their names in the metrics."""
 
 
 def learning_curves(directory: Path) -> list[Curve]:
-    """Return the curves of the checkpoint, of the run, or of the runs in seed-N; none where there are no metrics.
+    """Return the curves of the checkpoint, of the run, or of the runs in seed-N; none if there are no metrics.
 
-    Raises PlotError where a file of metrics cannot be read, ManifestError.
+    Raises PlotError if a file of metrics cannot be read, ManifestError.
     """
     if (directory / LEARNING_DATA).exists():
         curves = _shipped_curves(directory)
@@ -102,13 +102,13 @@ def _points(rows: Sequence[Sequence[float]]) -> Array:
 
 
 def task_learned(directory: Path) -> type[Task] | None:
-    """Return the kind of task that the manifest names, or that of the first seed that has one; None where none does."""
+    """Return the kind of task in the manifest, or in that of the first seed that has one; None if none has."""
     described = [run for run in (directory, *seed_directories(directory)) if (run / MANIFEST_FILE).exists()]
     return TASKS.get(read_manifest(described[0]).task.get("name", "")) if described else None
 
 
 def figure_of_learning(curves: Sequence[Curve], task: type[Task] | None) -> Figure:
-    """Draw errors and loss over the sequences seen; of several runs, each thin and their median bold."""
+    """Draw errors and loss over the sequences; several runs are thin lines, their median a bold one."""
     shown = [name for name in MEASURES if any(name in curve.points for curve in curves)]
     figure = Figure(figsize=(9, 0.8 + 2.6 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
@@ -125,13 +125,13 @@ def figure_of_learning(curves: Sequence[Curve], task: type[Task] | None) -> Figu
 
 
 def _error_unit(task: type[Task] | None, name: str) -> str:
-    """Return what errors are counted in. Validations leave out those that no model can avoid."""
+    """Return the label of errors, with their unit. Validations leave out those that no model can avoid."""
     beyond = has_optimum(task) and name == "validation_errors"
     return f"{task.unit if task else 'errors'} per sequence" + "\nbeyond the optimum" * beyond
 
 
 def _scale(task: type[Task] | None, name: str) -> dict[str, Any]:
-    """Return the scale of a measure; errors of which some can never be avoided come nowhere near 0."""
+    """Return the scale of a measure; it is linear for errors that never come near 0, being partly unavoidable."""
     return {"value": "linear"} if has_optimum(task) and name == "errors" else MEASURES[name].scale
 
 
@@ -163,12 +163,12 @@ def _draw_curves(axis: Axes, name: str, curves: Sequence[Curve]) -> None:
             label="converged",
         )
     if axis.get_yscale() == "symlog":
-        axis.update_datalim([(0, 0)], updatex=False)  # so that a flat line does not lie on the edge
+        axis.update_datalim([(0, 0)], updatex=False)  # a flat line must not lie on the edge
         axis.set_ylim(bottom=min(0, *(curve.points[name][:, 1].min() for curve in drawn)) - 0.002)
 
 
 def _style(points: Array) -> str:
-    """Return how a curve is drawn: as a line, which needs two points, or as a dot."""
+    """Return the style of a curve: a line, which needs two points, or a dot."""
     return "." if len(points) == 1 else "-"
 
 
@@ -177,9 +177,9 @@ def _thousands(points: Array) -> tuple[Array, Array]:
 
 
 def median(curves: Sequence[Array]) -> Array:
-    """Return the median of curves at all the sequences at which any has a point. Curves: rows of [sequences, value].
+    """Return the median of curves at the points of any of them. curves: rows of [sequences, value].
 
-    Between its points a curve is taken as straight, and before and beyond them as constant: a run that ended counts
+    Curves are interpolated linearly between their points, and constant before and after them: a run that ended counts
     with its last value.
     """
     sequences = np.unique(np.concatenate([curve[:, 0] for curve in curves]))

@@ -1,4 +1,4 @@
-"""Heat maps, lines and words under each other on one time axis."""
+"""Panels of a figure under each other on one time axis: heat maps, lines and words."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ SIGNED_COLORS = mpl.colormaps["RdBu_r"].with_extremes(bad="0.9")
 
 @dataclass(frozen=True)
 class Panel(ABC):
-    """A part of a figure over time; it is drawn on an axis of which a step is one unit."""
+    """A part of a figure over time, drawn on an axis in units of one step."""
 
     title: str
     label: str
-    """Of the vertical axis."""
+    """The label of the vertical axis."""
 
     step_width: ClassVar[float] = 0.06
-    """Inches that a step should have."""
+    """The preferred width of a step in inches."""
 
     @property
     @abstractmethod
     def height(self) -> float:
-        """Inches."""
+        """The height in inches."""
 
     @abstractmethod
     def draw(self, axis: Axes) -> None: ...
@@ -40,14 +40,14 @@ class Panel(ABC):
 
 @dataclass(frozen=True)
 class HeatMap(Panel):
-    """Values from 0 to 1, or, where they are signed, on a scale symmetric about 0; NaN is grey."""
+    """Values from 0 to 1, or, if signed, on a scale symmetric about 0; NaN is grey."""
 
     values: Array
     """[T, rows]"""
     rows: Sequence[str] = ()
-    """What each row is; numbers, where it is empty."""
+    """The label of each row; numbers, if there are none."""
     group: int = 0
-    """A line after every so many rows; 0 for none."""
+    """The number of rows between separating lines; 0 for no lines."""
     signed: bool = False
 
     @property
@@ -64,7 +64,7 @@ class HeatMap(Panel):
 
 @dataclass(frozen=True)
 class Lines(Panel):
-    """A line for each of some quantities, from 0 to `top` or, where it is None, to the largest."""
+    """A line for each of some quantities, from 0 to `top`, or to the largest value if `top` is None."""
 
     values: Array
     """[T, lines]"""
@@ -131,10 +131,10 @@ def heat_map(axis: Axes, values: Array, limit: float | None, **options: Any) -> 
 
 
 def largest(values: Array) -> float:
-    """Return the largest distance from 0; 1, where everything is 0."""
+    """Return the largest distance from 0; 1 if all values are 0."""
     return float(np.nanmax(np.abs(values), initial=0)) or 1.0
 
 
 def _width(steps: int, step_width: float) -> float:
-    """Return the inches of a figure of so many steps."""
+    """Return the width in inches of a figure of `steps` steps."""
     return max(9.0, min(30.0, steps * step_width))

@@ -1,4 +1,4 @@
-"""What a model did on one sequence: its weightings, memory, usage, links and gates."""
+"""Figures of a model on one sequence: its weightings, memory, usage, links and gates."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -15,14 +15,14 @@ from training.plots.panels import Array, HeatMap, Lines, Panel, Words, figure_ov
 from training.tasks import Task
 
 MOMENTS = 4
-"""At so many moments of a sequence, evenly apart and the last at its end, memory and links are drawn whole."""
+"""The number of moments, evenly spaced and the last at the end, at which memory and links are drawn whole."""
 
 OUTPUTS = {"sigmoid": "bit", "softmax": "class", "identity": "value"}
-"""What an output is, by its activation."""
+"""The title of outputs, by their activation."""
 
 
 class Recording(NamedTuple):
-    """What a model did on one sequence of T steps."""
+    """The recorded values of one sequence of T steps."""
 
     model: MemoryModel[Any]
     task: Task
@@ -33,16 +33,16 @@ class Recording(NamedTuple):
     outputs: Tensor
     """[T, output_size], activated"""
     asked: Tensor
-    """[T], whether an answer is asked for"""
+    """[T], whether an answer is due"""
     trace: Trace
-    """What every step did, and of the states the precedence weightings: [T, ...]"""
+    """The traces of every step, and the precedence weightings of the states: [T, ...]"""
     moments: dict[int, dict[str, Tensor]]
-    """The leaves of the state after so many steps"""
+    """The leaves of the state, by the number of steps taken"""
 
 
 @torch.inference_mode()
 def record(model: MemoryModel[Any], task: Task, seed: int) -> Recording:
-    """Return what the model does on one fresh sequence of the greatest sizes of the task."""
+    """Run the model on one fresh sequence of the task's greatest sizes and return the recording."""
     episode = task.greatest.sample(torch.Generator().manual_seed(seed), 1)
     steps = len(episode.mask) if episode.lengths is None else int(episode.lengths[0])
     at = {max(1, round(steps * part / MOMENTS)) for part in range(1, MOMENTS + 1)}
@@ -84,7 +84,7 @@ def figures_of_sequence(recording: Recording) -> dict[str, Figure]:
 
 
 def figure_of_sequence(recording: Recording) -> Figure:
-    """Draw input, target and output over time, and where every head writes and reads."""
+    """Draw input, target and output over time, and the weightings of every head."""
     model = recording.model
     label, group = OUTPUTS[model.output_activation], model.output_size // model.output_groups
     targets, outputs = (_where_asked(recording, values) for values in (recording.targets, recording.outputs))
@@ -121,17 +121,17 @@ def _weightings(recording: Recording, name: str) -> list[Panel]:
 
 
 def figure_of_usage(recording: Recording) -> Figure:
-    """Draw how far each slot is in use, and the allocation weightings that follow from it."""
+    """Draw the usage of each memory location, and the allocation weightings that follow from it."""
     usage = HeatMap("usage", "slot", recording.trace["usage"].numpy())
     panels = [_input_panel(recording), usage, *_weightings(recording, "allocation_weights")]
     return figure_over_time(panels, len(recording.inputs))
 
 
 class Gate(NamedTuple):
-    """How a quantity of the trace is drawn that the controller tells heads."""
+    """The drawing of a quantity of the trace that the controller outputs for heads."""
 
     heads: Literal["read", "write", "all"]
-    """Which heads are told."""
+    """The heads to which the quantity belongs."""
     label: str
     top: float | None
 
@@ -149,7 +149,7 @@ GATES = {
 
 
 def figure_of_gates(recording: Recording) -> Figure:
-    """Draw what the controller told the heads: a line for each head, or a row for each mode and each shift."""
+    """Draw the controller's outputs for the heads: a line for each head, or a row for each mode and each shift."""
     panels = [_gate_panel(recording, name) for name in GATES if name in recording.trace]
     return figure_over_time([_input_panel(recording), *panels], len(recording.inputs))
 
@@ -165,13 +165,13 @@ def _gate_panel(recording: Recording, name: str) -> Panel:
 
 
 def _heads(recording: Recording, which: Literal["read", "write", "all"]) -> list[str]:
-    """Return the names of heads; where all are meant, the read heads first."""
+    """Return the names of heads; if all are meant, the read heads first."""
     kinds = ("read", "write") if which == "all" else (which,)
     return [f"{kind} head {head}" for kind in kinds for head in range(recording.trace[f"{kind}_weights"].shape[1])]
 
 
 def _modes(recording: Recording) -> list[str]:
-    """Return the modes of reading, in their order; with several write heads, there are links of each."""
+    """Return the names of the read modes, in order; every write head has links of its own."""
     writes = recording.trace["write_weights"].shape[1]
     along = [f" {head}" if writes > 1 else "" for head in range(writes)]
     return [f"{way}{head}" for way in ("backward", "forward") for head in along] + ["content"]
@@ -182,11 +182,11 @@ def _shifts(width: int) -> list[str]:
 
 
 def figure_of_memory(recording: Recording) -> Figure:
-    """Draw the memory, slots by elements of a word, at the moments of the recording."""
+    """Draw the memory, locations by elements of a word, at the moments of the recording."""
     memories = {moment: leaves["memory"].numpy() for moment, leaves in recording.moments.items()}
     limit = max(largest(memory) for memory in memories.values())
-    slots, word = next(iter(memories.values())).shape
-    size = (1.5 + len(memories) * max(1.6, min(4.0, 0.11 * word)), 1 + max(2.0, min(8.0, 0.11 * slots)))
+    locations, word = next(iter(memories.values())).shape
+    size = (1.5 + len(memories) * max(1.6, min(4.0, 0.11 * word)), 1 + max(2.0, min(8.0, 0.11 * locations)))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(memories), sharey=True, squeeze=False)[0]
     for axis, (moment, memory) in zip(axes, memories.items(), strict=True):
@@ -199,7 +199,7 @@ def figure_of_memory(recording: Recording) -> Figure:
 
 
 def figure_of_links(recording: Recording) -> Figure:
-    """Draw the links of every write head, slots by slots, at the moments of the recording; below, the precedence."""
+    """Draw the links of every write head, [N, N], at the moments of the recording; below, the precedence."""
     moments = list(recording.moments)
     precedence = recording.trace["precedence_weights"]
     heads = range(precedence.shape[1])
@@ -224,12 +224,12 @@ def figure_of_links(recording: Recording) -> Figure:
 
 
 def dense_links(leaves: Mapping[str, Tensor]) -> Tensor:
-    """Return the whole link matrix of a state, also where only the largest entries of its rows are kept: [V, N, N]."""
+    """Return the whole link matrix of a state, also if it holds only the largest entries of its rows: [V, N, N]."""
     link = leaves["link"]
     if "link_columns" not in leaves:
         return link
-    slots = link.shape[1]
-    return link.new_zeros(*link.shape[:2], slots).scatter(2, as_columns(leaves["link_columns"], slots), link)
+    size = link.shape[1]
+    return link.new_zeros(*link.shape[:2], size).scatter(2, as_columns(leaves["link_columns"], size), link)
 
 
 def _after(recording: Recording, moment: int) -> str:

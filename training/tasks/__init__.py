@@ -35,7 +35,7 @@ TASKS: dict[str, type[Task]] = {
 }
 
 NO_TASK = "none"
-"""What stands for the name of a task in the manifest of a model that was imported without one."""
+"""The name of the task in the manifest of a model that was imported without one."""
 
 __all__ = [
     "NO_TASK",
@@ -66,10 +66,10 @@ T = TypeVar("T", bound=type[Task])
 
 
 def register(task: T) -> T:
-    """Let presets and checkpoints name a task: a decorator, above that of the dataclass.
+    """Register a task class, so that presets and checkpoints can name it; a decorator above that of the dataclass.
 
-    The same class, run once more, takes its own place. Raises ConfigError where the name is another's, or the class
-    cannot be a task.
+    The same class, registered again, replaces itself. Raises ConfigError if the name is taken, or the class cannot be a
+    task.
     """
     if not issubclass(task, Task):
         raise ConfigError(f"{task.__name__} is no task: derive it from BitTask or AnswerTask")
@@ -96,9 +96,7 @@ def build_task(values: Mapping[str, Any]) -> Task:
     options = dict(values)
     name = options.pop("name", None)
     if name == NO_TASK:
-        raise ConfigError(
-            "task.name: the model was imported without a task; engram import --task name=TASK gives it one"
-        )
+        raise ConfigError("task.name: the model was imported without a task; engram import --task name=TASK sets one")
     if not isinstance(name, str) or name not in TASKS:
         raise ConfigError(
             f"task.name: expected one of {', '.join(TASKS)}, got {name!r}; --tasks FILE names the Python file of others"

@@ -9,12 +9,12 @@ from models.config import ConfigError, require_at_least
 from training.tasks.base import BitTask, Episode, Range, draw, random_bits
 
 LIKELY = 0.5
-"""The chance that drawn items differ, from which on they are drawn until they do."""
+"""If drawn items differ with at least this chance, they are drawn until they do."""
 
 
 @dataclass(frozen=True)
 class AssociativeRecall(BitTask):
-    """Items of a few random bit vectors, each after a delimiter; then one of them again, and the next is asked for.
+    """Items of a few random bit vectors, each after a delimiter; then one of them again; the answer is the next item.
 
         time      0 1 2 3 4 5 6 7 8 9 ...
         bits      . a a . b b . c c . b b . . .      `bits` channels, here 3 items of 2 vectors
@@ -22,7 +22,7 @@ class AssociativeRecall(BitTask):
         query     . . . . . . . . . # . . # . .      channel `bits` + 1, before and after the query
         target                              c c      T = items (item_length + 1) + 2 item_length + 2
 
-    items: of the number of items; the query is any but the last.
+    items: the range of their number; the query is any item but the last.
     """
 
     bits: int = 6
@@ -72,8 +72,8 @@ class AssociativeRecall(BitTask):
     def _items(self, generator: torch.Generator, count: int, batch_size: int) -> torch.Tensor:
         """Return items that differ from each other in every sequence: [count, item_length, B, bits].
 
-        Drawn until they differ; where that is rather unlikely, for there are hardly more items than are needed, all
-        there are stand in random order, and the first ones are taken.
+        They are drawn until they differ; if that is unlikely, because there are hardly more items than are needed, all
+        possible items are shuffled and the first ones are returned.
         """
         size = self.item_length * self.bits
         if math.prod(1 - taken / 2**size for taken in range(count)) < LIKELY:

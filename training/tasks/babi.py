@@ -17,10 +17,10 @@ from models.config import ConfigError, require_at_least
 from training.tasks.base import AnswerTask, Episode
 
 ANSWER = "-"
-"""The word that asks for a word of an answer."""
+"""The token at which the model says a word of an answer."""
 
 HYPHEN = "\N{EN DASH}"
-"""The word of a hyphen that stands alone in a story, which must not be taken for ANSWER."""
+"""The token of a hyphen that stands alone in a story, so that it is not ANSWER."""
 
 LINE = re.compile(r"(?P<number>\d+) (?P<text>[^\t]*\w[^\t]*)(\t(?P<answer>[^\t]*\w[^\t]*)(\t[\d ]*)?)?")
 
@@ -31,21 +31,22 @@ class Babi(AnswerTask):
 
         time     0    1    2  3   4      5 6     7  8    9 10
         word     mary went to the garden . where is mary ? -
-        target                                             garden    T: the words of the longest story of the batch
+        target                                             garden    T: the words of the batch's longest story
 
-    Words and punctuation are tokens, in Unicode's composed form; a hyphen that stands alone is HYPHEN, a dash.
-    An answer of several words has as many "-" in a row, and is right where all of them are; errors are the questions
-    answered wrong. An episode draws for each sequence one of the tasks and then one of its stories, both uniformly. Of
-    the split "test" every story is measured, once.
+    Words and punctuation are tokens, in Unicode's composed form; a hyphen that stands alone is HYPHEN, a dash. An
+    answer of several words has as many "-" in a row, and is right if all of them are; errors are the questions answered
+    wrong. An episode draws for each sequence one of the tasks and then one of its stories, both uniformly. With the
+    split "test" every story is measured once.
 
-    directory: of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all files whose names
-    begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of those to draw from.
-    max_words: in training, longer stories end with the last answer within so many words; those that have none are left
-    out. So a curriculum begins with few sentences. The stories of the test are always whole.
-    vocabulary: all words, by their tokens; where it is left out, those of both splits of the tasks are collected, which
-    reads the files. Where it is given they are only read when an episode is drawn, once in the life of the process.
+    directory: the directory of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all
+    files whose names begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of the tasks to draw
+    from.
+    max_words: in training, longer stories end with the last answer within this many words; stories without one are left
+    out, so that a curriculum can begin with few sentences. The stories of the test are always whole.
+    vocabulary: all words, by their tokens; if it is left out, the words of both splits of the tasks are collected,
+    which reads the files. If it is given, they are only read when an episode is drawn, once in a process.
 
-    A task alone, as it is tested: `task.with_options({"tasks": [3], "split": "test"})`; the words stay the same.
+    One task alone, as in a test: `task.with_options({"tasks": [3], "split": "test"})`; the words stay the same.
 
     The data: en-10k of bAbI tasks version 1.2 (tasks_1-20_v1-2.tar.gz, research.facebook.com/downloads/babi),
     copyright Facebook, under Creative Commons Attribution 3.0; Engram does not come with them. Encoded as in the DNC
@@ -113,7 +114,7 @@ class Babi(AnswerTask):
         return self.whole(batch_size) if self.split == "test" else None
 
     def render(self, episode: Episode, row: int = 0) -> str:
-        """Return one story as text, a line for each sentence; behind a question the words of its answer in brackets."""
+        """Return one story as text, a line for each sentence, with answers in brackets after their questions."""
         end = len(episode.mask) if episode.lengths is None else int(episode.lengths[row])
         tokens = episode.inputs[:end, row, 0].tolist()
         answers = self.digits(episode.targets[:end, row])[:, 0].tolist()
@@ -132,13 +133,13 @@ class Babi(AnswerTask):
         """Return the stories with these numbers, [B], as an episode."""
         lengths = stories.lengths[numbers]
         steps = torch.arange(int(lengths.max())).unsqueeze(1)
-        told = steps < lengths
-        places = torch.where(told, stories.starts[numbers] + steps, 0)
-        answers = torch.where(told, stories.answers[places], -1).unsqueeze(2)
-        targets = torch.zeros(*told.shape, self.classes)
+        known = steps < lengths
+        places = torch.where(known, stories.starts[numbers] + steps, 0)
+        answers = torch.where(known, stories.answers[places], -1).unsqueeze(2)
+        targets = torch.zeros(*known.shape, self.classes)
         targets.scatter_(2, answers.clamp(min=0).long(), (answers >= 0).float())
         return Episode(
-            inputs=torch.where(told, stories.tokens[places], 0).float().unsqueeze(2),
+            inputs=torch.where(known, stories.tokens[places], 0).float().unsqueeze(2),
             targets=targets,
             mask=(answers >= 0).squeeze(2).float(),
             lengths=lengths,
@@ -146,18 +147,18 @@ class Babi(AnswerTask):
 
 
 class _Text(NamedTuple):
-    """The stories of one task and split, one behind the other, in words numbered as they come."""
+    """The stories of one task and split, one after the other; words are numbered in order of appearance."""
 
     words: tuple[str, ...]
     tokens: Tensor
-    """[words told], the number of each word; of ANSWER, where one is asked for"""
+    """[words], the number of each word; that of ANSWER where an answer is due"""
     answers: Tensor
-    """[words told], the number of the word asked for, -1 where none is"""
+    """[words], the number of the word that is due, -1 for none"""
     lengths: Tensor
-    """[stories], the words of each"""
+    """[stories], the number of words of each"""
 
     def answered(self, longest: float) -> Tensor:
-        """Return for each story how many words it has up to its last whole answer within `longest`, or 0: [stories]."""
+        """Return the words of each story up to its last whole answer within `longest`, or 0: [stories]."""
         numbers = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
         counts = torch.arange(1, len(self.answers) + 1) - (self.lengths.cumsum(0) - self.lengths)[numbers]
         asked = self.answers >= 0
@@ -170,15 +171,15 @@ class _Stories(NamedTuple):
 
     tokens: Tensor
     answers: Tensor
-    """[words told] both, as those of a _Text"""
+    """[words] both, as those of a _Text"""
     starts: Tensor
-    """[stories], where each begins"""
+    """[stories], the first word of each"""
     lengths: Tensor
     """[stories]"""
     first: Tensor
     """[tasks], the number of the first story of each"""
     counts: Tensor
-    """[tasks], how many stories each has"""
+    """[tasks], the number of stories of each"""
 
 
 @functools.cache
@@ -188,7 +189,7 @@ def _encoded(
     """Return the stories of some tasks, cut to at most `longest` words. Raises ConfigError."""
     numbers = {word: number for number, word in enumerate(vocabulary)}
     tokens, answers, starts, lengths = [], [], [], []
-    told = 0
+    read = 0
     for task in tasks:
         text = _read(directory, task, split)
         unknown = sorted(set(text.words) - set(numbers))
@@ -204,9 +205,9 @@ def _encoded(
         short = cut > 0
         if not short.any():
             raise ConfigError(f"Babi.max_words: task {task} has no story with an answer within {longest} words")
-        starts.append((told + text.lengths.cumsum(0) - text.lengths)[short])
+        starts.append((read + text.lengths.cumsum(0) - text.lengths)[short])
         lengths.append(cut[short])
-        told += len(text.tokens)
+        read += len(text.tokens)
     counts = torch.tensor([len(of_task) for of_task in lengths])
     first = counts.cumsum(0) - counts
     return _Stories(torch.cat(tokens), torch.cat(answers), torch.cat(starts), torch.cat(lengths), first, counts)
@@ -241,9 +242,9 @@ def _read(directory: str, task: int, split: str) -> _Text:
         for number, text, answer in _lines(path):
             if number == 1:
                 starts.append(len(tokens))
-            told, due = numbered(text), numbered(answer)
-            tokens += told + [numbers[ANSWER]] * len(due)
-            answers += [-1] * len(told) + due
+            shown, due = numbered(text), numbered(answer)
+            tokens += shown + [numbers[ANSWER]] * len(due)
+            answers += [-1] * len(shown) + due
     ends = torch.tensor([*starts[1:], len(tokens)])
     lengths = ends - torch.tensor(starts)
     return _Text(
@@ -254,8 +255,8 @@ def _read(directory: str, task: int, split: str) -> _Text:
 def split_words(text: str) -> list[str]:
     """Return the words and punctuation marks of a text, in lower case and composed form.
 
-    Combining marks and joiners belong to their word; a hyphen that stands alone is HYPHEN. The page does the same, in
-    app/static/words.js, but that a hyphen between spaces asks there for an answer.
+    Combining marks and joiners belong to their word; a hyphen that stands alone is HYPHEN. app/static/words.js does the
+    same, but that there a hyphen between spaces is ANSWER.
     """
     words = _word_pattern().findall(unicodedata.normalize("NFC", text.lower()))
     return [HYPHEN if word == ANSWER else word for word in words]
@@ -269,7 +270,7 @@ def _word_pattern() -> re.Pattern[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of each line, its text, and its answer with the words apart, "" where it is no question."""
+    """Yield the number of each line, its text, and its answer as separate words, "" if it is no question."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

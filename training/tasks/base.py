@@ -1,4 +1,4 @@
-"""What a task is: a source of episodes and the measure of how well a model did on them."""
+"""The contract of tasks: sources of episodes that also measure a model's errors on them."""
 
 import dataclasses
 import functools
@@ -15,20 +15,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, pad
 from models.config import ConfigError, from_values
 
 Range = tuple[int, int]
-"""An option from which each episode draws: the least and the greatest."""
+"""An option from which each episode draws a size: the least and the greatest."""
 
 
 class Episode(NamedTuple):
-    """A batch of sequences of one task. Where they are of different lengths, the shorter ones end in zeros."""
+    """A batch of sequences of one task; shorter sequences end in zeros."""
 
     inputs: Tensor
     """[T, B, input_size]"""
     targets: Tensor
     """[T, B, output_size], in {0, 1}"""
     mask: Tensor
-    """[T, B], 1 where an answer is asked for, else 0"""
+    """[T, B], 1 where an answer is due, else 0"""
     lengths: Tensor | None = None
-    """[B], the steps of each sequence; all T, where it is None"""
+    """[B], the steps of each sequence; None: all T"""
 
     def rows(self, rows: slice) -> "Episode":
         """Return the episode of some of the sequences."""
@@ -62,21 +62,21 @@ def join(episodes: Iterable[Episode]) -> Episode:
 class Task(ABC):
     """A source of episodes. Subclasses are frozen dataclasses; their fields are the task's options.
 
-    An option that is a Range is a size of the episodes: each draws its own from it, and a curriculum or a measurement
-    is the task with other ranges.
+    An option that is a Range is a size of the episodes: each draws its own, and a curriculum or a measurement is the
+    task with other ranges.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    """Where the task comes from."""
+    """The source of the task."""
     unit: ClassVar[str]
-    """What `errors` counts."""
+    """The unit of `errors`."""
     data: ClassVar[str] = ""
-    """Whose data the sequences are, and under which terms, where they are not made here."""
+    """The source and the terms of the data, unless Engram generates them."""
     sizes_by_row: ClassVar[bool] = False
-    """Whether each sequence of a sample has sizes of its own; else all have those that the sample drew."""
+    """Whether each sequence of a sample has its own sizes; otherwise all have those that the sample drew."""
     places: ClassVar[tuple[str, ...]] = ()
-    """The options that say where on this machine its data are, which may be elsewhere when a run goes on."""
+    """The options that hold the location of the task's data, which may change before a run is resumed."""
 
     @property
     @abstractmethod
@@ -91,7 +91,7 @@ class Task(ABC):
     def loss(self, outputs: Tensor, episode: Episode) -> Tensor:
         """Return the mean cross-entropy in nats per element asked for. outputs: [T, B, output_size], logits.
 
-        Where nothing is asked for it is 0; a trainer does not call it then.
+        It is 0 if nothing is asked for; a trainer does not call it then.
         """
 
     @abstractmethod
@@ -99,28 +99,28 @@ class Task(ABC):
         """Return the errors of each sequence, in the task's unit: [B]. outputs: [T, B, output_size], logits."""
 
     def cost(self, outputs: Tensor, episode: Episode) -> Tensor | None:
-        """Return the cross-entropy of each sequence in bits, [B], where answers are bits; else None.
+        """Return the cross-entropy of each sequence in bits, [B], if answers are bits; else None.
 
-        It is what the NTM paper's figures show: an error that the model is sure of costs many bits.
+        The NTM paper's figures show it: an error of which the model is sure costs many bits.
         """
         del outputs, episode
         return None
 
     @abstractmethod
     def asked(self, episode: Episode) -> Tensor:
-        """Return how many errors each sequence could have: [B]."""
+        """Return the number of possible errors of each sequence: [B]."""
 
     @abstractmethod
     def render(self, episode: Episode, row: int = 0) -> str:
-        """Return one sequence as text that people read."""
+        """Return one sequence as readable text."""
 
     def test_set(self, batch_size: int) -> Iterator[Episode] | None:
-        """Return all sequences that are to be measured, where they are a fixed set; None where they are drawn."""
+        """Return all sequences to measure, if they are a fixed set; None if they are drawn."""
         del batch_size
         return None
 
     def optimum(self, episode: Episode) -> Tensor | None:
-        """Return the least errors that any model can expect, [B]; None where there need be none."""
+        """Return the least errors that any model can expect, [B]; None if that is 0."""
         del episode
         return None
 
@@ -162,12 +162,12 @@ class BitTask(Task):
     @property
     @abstractmethod
     def input_size(self) -> int:
-        """The channels that are shown at every step."""
+        """The number of input channels of a step."""
 
     @property
     @abstractmethod
     def output_size(self) -> int:
-        """The bits that are asked for at a step."""
+        """The number of bits of an answer step."""
 
     @property
     def model_values(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class BitTask(Task):
         """Return one sequence as text, time to the right.
 
         `#` for 1, `.` for 0, other values as a digit, from 0 for -1 or less to 9 for 1 or more; below the line the
-        targets, a blank where nothing is asked for.
+        targets, a blank where nothing is due.
         """
         end = len(episode.mask) if episode.lengths is None else int(episode.lengths[row])
         inputs, targets = episode.inputs[:end, row], episode.targets[:end, row]
@@ -209,9 +209,9 @@ class BitTask(Task):
 
 
 class AnswerTask(Task):
-    """A task whose answers are digits: at a step asked for, `groups` of them, each one of `classes`.
+    """A task whose answers are digits: an answer step has `groups` of them, each one of `classes`.
 
-    Steps asked for without a break are one answer, right where all its digits are; errors are the wrong answers.
+    Answer steps without a break are one answer, right if all its digits are; errors are the wrong answers.
     """
 
     unit = "wrong answers"
@@ -219,12 +219,12 @@ class AnswerTask(Task):
     @property
     @abstractmethod
     def groups(self) -> int:
-        """The digits that are asked for at a step."""
+        """The number of digits of an answer step."""
 
     @property
     @abstractmethod
     def classes(self) -> int:
-        """The values that a digit may have."""
+        """The number of values of a digit."""
 
     @property
     def output_size(self) -> int:
@@ -241,7 +241,7 @@ class AnswerTask(Task):
         asked = episode.mask > 0
         wrong = (self.digits(outputs) != self.digits(episode.targets)).any(2) & asked
         starts = _starts(asked)
-        # Each answer is numbered by how many began up to its steps; an answer is wrong if any of its steps is.
+        # The number of an answer is that of the answers begun so far; it is wrong if any of its steps is.
         numbers = starts.cumsum(0) * asked
         found = torch.zeros(int(numbers.max()) + 1, asked.shape[1], device=asked.device)
         found.scatter_reduce_(0, numbers, wrong.to(found.dtype), "amax")
@@ -273,12 +273,12 @@ def random_bits(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _steps_asked(episode: Episode) -> Tensor:
-    """Return how many steps of all sequences ask for something, at least 1: so the mean over none is 0, not NaN."""
+    """Return the number of answer steps of all sequences, at least 1, so that the mean over none is 0, not NaN."""
     return episode.mask.sum().clamp(min=1)
 
 
 def _starts(asked: Tensor) -> Tensor:
-    """Return where the answers begin: asked for, but not one step before. [T, B] -> [T, B]"""
+    """Return the first steps of answers: due at this step, but not at the one before. [T, B] -> [T, B]"""
     return asked & ~pad(asked, (0, 0, 1, 0))[:-1]
 
 

@@ -18,17 +18,17 @@ class Copy(BitTask):
         bits     . a b c . . . . .      `bits` channels, each vector drawn uniformly
         start    # . . . . . . . .      channel `bits`
         end      . . . . # . . . .      channel `bits` + 1
-        target             a b c        asked for in the last `length` steps, T = 2 length + 2
+        target             a b c        due in the last `length` steps, T = 2 length + 2
 
-    With the end flag alone, as in ntm-lasagne's `CopyTask` with an end marker, there is something to say at every step:
-    nothing, the vectors, then an end marker in an output of its own.
+    With the end flag alone, as in ntm-lasagne's `CopyTask` with an end marker, an answer is due at every step: zeros,
+    the vectors, then an end marker in an output of its own.
 
         bits     a b c . . . . .      `bits` channels
         end      . . . # . . . .      channel `bits`
-        target   . . . . a b c .      asked for at every step, T = 2 length + 2
+        target   . . . . a b c .      due at every step, T = 2 length + 2
         marker   . . . . . . . #      output `bits`
 
-    length: of the number of vectors.
+    length: the range of the number of vectors.
     """
 
     bits: int = 8

@@ -1,4 +1,4 @@
-"""Dyck words: tell whether every bracket is closed by one of its kind, in the right order."""
+"""Dyck words: decide whether every bracket is closed by one of its kind, in the right order."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from models.config import ConfigError, require_at_least
 from training.tasks.base import AnswerTask, Episode, Range, draw
 
 BRACKETS = "()[]{}<>"
-"""By the number of the token: that of an opening bracket is even, its closing one comes next."""
+"""Brackets by their tokens: that of an opening bracket is even, the next one is its closing bracket."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,21 @@ class DyckWords(AnswerTask):
 
         time     0 1 2 3 4 5
         bracket  ( [ ] ( ) )      tokens, one number a step: here 0 2 3 0 1 1
-        target             #      asked for at the last step: class 1 for valid, 0 for not; T = 2 length
+        target             #      due at the last step: class 1 for valid, 0 for invalid; T = 2 length
 
-    length: of the number of pairs; kinds: of brackets, up to four. A word is valid with chance 1/2. Valid words are
-    drawn uniformly: their shape by the cycle lemma (Flajolet & Sedgewick, Analytic Combinatorics, note I.47), the kind
-    of each pair at random. The others are made of such a word, in one of three ways with equal chance, drawn until
-    the result is not valid:
+    length: the range of the number of pairs; kinds: the number of kinds of brackets, up to four. A word is valid with
+    chance 1/2. Valid words are drawn uniformly: their shape by the cycle lemma (Flajolet & Sedgewick, Analytic
+    Combinatorics, note I.47), the kind of each pair at random. Invalid words are made of valid ones, in one of three
+    ways with equal chance, drawn again until the result is invalid:
 
         shuffled   its brackets in random order
         swapped    two of its brackets change places
         changed    one of its brackets becomes another one
 
-    Two thirds of them have as many of each bracket as a valid word, so that counting at the end cannot tell them.
+    Two thirds of them have as many of each bracket as a valid word, so that counting at the end does not find them.
 
     As in ntm-lasagne (github.com/snipsco/ntm-lasagne, `DyckWordsTask`) valid words are uniform, half of all words are
-    valid, and with one kind `shuffled` gives its distribution, uniform over the balanced words that are not valid. It
+    valid, and with one kind `shuffled` gives its distribution, uniform over the balanced invalid words. It
     has no other ways and no other kinds, feeds 0 or 1 as a number rather than as a token, and asks at every step
     whether the word so far is valid.
     """
@@ -74,20 +74,20 @@ class DyckWords(AnswerTask):
         return Episode(words.T.unsqueeze(2).float(), targets, mask)
 
     def render(self, episode: Episode, row: int = 0) -> str:
-        """Return one word as brackets, and whether it is valid."""
+        """Return one word as brackets, with its validity."""
         end = len(episode.mask) if episode.lengths is None else int(episode.lengths[row])
         word = "".join(BRACKETS[int(token)] for token in episode.inputs[:end, row, 0].tolist())
         return f"{word}  {'valid' if self.digits(episode.targets[end - 1, row]).item() else 'not valid'}"
 
     def _valid_words(self, generator: torch.Generator, batch_size: int, pairs: int) -> Tensor:
-        """Return valid words, every one as likely: [B, 2 pairs]."""
+        """Return valid words, uniformly drawn: [B, 2 pairs]."""
         shape = _shapes(generator, batch_size, pairs)
         kinds = torch.randint(0, self.kinds, (batch_size, pairs), generator=generator)
         order = _by_pairs(shape)
         return shape + 2 * torch.zeros_like(shape).scatter_(1, order, kinds.repeat_interleave(2, 1))
 
     def _spoilt(self, generator: torch.Generator, words: Tensor) -> Tensor:
-        """Return words that are not valid, each made of one that is: [B, 2 pairs] -> [B, 2 pairs]."""
+        """Return invalid words, each made of a valid one: [B, 2 pairs] -> [B, 2 pairs]."""
         spoilt = words.clone()
         ways = torch.randint(0, 3, (len(words),), generator=generator)
         rows = torch.arange(len(words))
@@ -97,7 +97,7 @@ class DyckWords(AnswerTask):
         return spoilt
 
     def _changed(self, generator: torch.Generator, words: Tensor, ways: Tensor) -> Tensor:
-        """Return words shuffled, with two brackets swapped, or with one changed, as `ways` says: 0, 1 or 2, [B]."""
+        """Return words changed. ways: [B], 0 to shuffle a word, 1 to swap two of its brackets, 2 to replace one."""
         shuffle = torch.rand(words.shape, generator=generator).argsort(1)
         one, two = shuffle[:, :1], shuffle[:, :2]
         other = torch.randint(1, 2 * self.kinds, one.shape, generator=generator)
@@ -108,17 +108,17 @@ class DyckWords(AnswerTask):
 
 
 def is_valid(words: Tensor) -> Tensor:
-    """Return which words are valid: [B, 2 pairs] -> [B]."""
+    """Return the validity of words: [B, 2 pairs] -> [B]."""
     heights = (1 - 2 * (words % 2)).cumsum(1)
     kinds = (words // 2).gather(1, _by_pairs(words % 2))
     return (heights.amin(1) >= 0) & (heights[:, -1] == 0) & (kinds[:, ::2] == kinds[:, 1::2]).all(1)
 
 
 def _shapes(generator: torch.Generator, batch_size: int, pairs: int) -> Tensor:
-    """Return the shapes of valid words, every one as likely: [B, 2 pairs], 0 for an opening bracket, 1 for a closing.
+    """Return shapes of valid words, uniformly drawn: [B, 2 pairs], 0 for an opening bracket, 1 for a closing one.
 
-    Cycle lemma: a sequence of n opening and n + 1 closing brackets, read in a circle from where it is deepest for the
-    first time, is a valid word and then one closing bracket; each word comes from 2 n + 1 sequences.
+    Cycle lemma: a sequence of n opening and n + 1 closing brackets, read in a circle from its first deepest point, is a
+    valid word and then one closing bracket; each word comes from 2 n + 1 sequences.
     """
     size = 2 * pairs + 1
     circle = (torch.rand(batch_size, size, generator=generator).argsort(1) >= pairs).long()
@@ -127,10 +127,10 @@ def _shapes(generator: torch.Generator, batch_size: int, pairs: int) -> Tensor:
 
 
 def _by_pairs(shapes: Tensor) -> Tensor:
-    """Return the places of brackets so that those of a pair follow each other: [B, 2 pairs] -> [B, 2 pairs].
+    """Return the places of brackets in an order in which pairs stand together: [B, 2 pairs] -> [B, 2 pairs].
 
-    Where a shape is valid, brackets of one depth open and close in turn.
+    In a valid shape, brackets of one depth open and close in turn.
     """
     steps = 1 - 2 * shapes
-    depths = steps.cumsum(1) + shapes  # of a pair: how deep it is inside of its brackets
+    depths = steps.cumsum(1) + shapes  # of a pair: the depth inside its brackets
     return depths.argsort(dim=1, stable=True)

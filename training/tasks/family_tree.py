@@ -1,4 +1,4 @@
-"""Family tree: told who is whose father, mother, son and daughter, say who is someone's maternal great-uncle."""
+"""Family tree: shown who is whose father, mother, son and daughter, say who is someone's maternal great-uncle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from training.tasks.base import Range
 from training.tasks.graph_encoding import BLANK, DESTINATION, Labels, Question, TripleTask, draw_size
 
 BASIC = ("father", "mother", "son", "daughter")
-"""The relations of which a family is told; their labels are their places here."""
+"""The relations that describe a family; their labels are their places here."""
 
 FATHER, MOTHER, SON, DAUGHTER = range(4)
 
@@ -21,12 +21,11 @@ FIRST_RELATION = 10
 
 STEPS = {"self": 0, "father": 1, "mother": 1, "parent": 1, "son": 1, "daughter": 1, "child": 1}
 STEPS |= {"brother": 2, "sister": 2, "sibling": 2}
-"""The words that make up a relation, and of how many basic ones each is: a brother is a parent's son, but not oneself.
-"""
+"""The steps of relations, and the number of basic ones in each: a brother is a parent's son, but not oneself."""
 
 
 def _relations() -> dict[str, tuple[str, ...]]:
-    """Return the relations that are asked for, in the order of their labels: words to go along, one after the other."""
+    """Return the relations of queries, in the order of their labels, each as its steps in order."""
     relations: dict[str, tuple[str, ...]] = {"brother": ("brother",), "sister": ("sister",)}
     relations |= {"grandson": ("child", "son"), "granddaughter": ("child", "daughter")}
     relations |= {"nephew": ("sibling", "son"), "niece": ("sibling", "daughter")}
@@ -55,7 +54,7 @@ _WORDS = np.array([[list(STEPS).index(word) for word in (*words, "self", "self")
 
 
 class Family(NamedTuple):
-    """People, by number; -1 is the parent of whoever has none. Couples have children together and with no other."""
+    """People, by number; -1 stands for an unknown parent. Couples have children with each other only."""
 
     father: NDArray[np.int64]
     """[people]"""
@@ -67,11 +66,11 @@ class Family(NamedTuple):
     def triples(self) -> Labels:
         """Return who is whose father, mother, son or daughter: 4 for each person with parents, [triples, 3]."""
         children = np.flatnonzero(self.father >= 0)
-        told = []
+        triples = []
         for relation, parents in ((FATHER, self.father), (MOTHER, self.mother)):
-            told.append([children, np.full_like(children, relation), parents[children]])
-            told.append([parents[children], np.where(self.woman[children], DAUGHTER, SON), children])
-        return np.concatenate(told, 1).T
+            triples.append([children, np.full_like(children, relation), parents[children]])
+            triples.append([parents[children], np.where(self.woman[children], DAUGHTER, SON), children])
+        return np.concatenate(triples, 1).T
 
     def relatives(self) -> NDArray[np.bool_]:
         """Return who has which relation to whom: [relations, people, relatives], in the order of RELATIONS."""
@@ -92,7 +91,7 @@ class Family(NamedTuple):
 
 @dataclass(frozen=True)
 class FamilyTree(TripleTask):
-    """A family is told in triples; asked for a person's relation that takes several of them, say who that is.
+    """A family is described in triples; the model names a relative that takes several of them to find.
 
         time      0 1 2 3 4 5 6 7 8
         triple    d d d d q . . . .     the query is (a, maternal great-uncle, _)
@@ -102,20 +101,19 @@ class FamilyTree(TripleTask):
 
     For each person with parents there are four triples: (person, father, f), (person, mother, m) and, from both of
     these, (f, son, person) or (f, daughter, person). The labels of people are drawn; those of relations are always
-    the same, 0 to 3 for the basic ones, and from 10 for those of RELATIONS, which are asked for. These are never
-    explained: that a maternal great-uncle is the brother of a mother's parent is to be learnt. Person and relation are
+    the same, 0 to 3 for the basic ones, and from 10 for those of RELATIONS, the relations of queries. These are never
+    explained: the model learns that a maternal great-uncle is the brother of a mother's parent. Person and relation are
     drawn from those that have exactly one answer in the family.
 
-    people: of their number; generations: of their number. A family begins as one line of descent, then a random
-    couple has another child, or a random single person marries and has a first one, until there are so many people.
-    steps: of how many basic relations a relation takes, 2 to 4, drawn first, whatever the number of such relations;
-    a family without a question of so many is drawn again. planning: of the steps of silence, 10 in the paper;
-    queries: of their number, 3 in the paper.
+    All are ranges. people: their number; generations: their number. A family begins as one line of descent, then a
+    random couple has another child, or a random single person marries and has a first one, until the number is reached.
+    steps: the number of basic relations in the relation of a query, 2 to 4, drawn first and uniformly; a family without
+    such a query is drawn again. planning: the steps of silence, 10 in the paper; queries: their number, 3 in the paper.
 
-    As in the paper's inference task are the encoding, the planning, the relations that are never explained, and that
-    it is a family that is asked about. But there it is one invented family, for the test alone: training is on random
-    graphs with ten kinds of edges, and the relations are 400 sequences, drawn once, of 2 to 5 of these. Here all
-    graphs are families and the relations are those of people, where some hold by any of several sequences.
+    The encoding, the planning, the unexplained relations and the questions about a family are those of the paper's
+    inference task. But there it is one invented family, for the test alone: training is on random graphs with ten kinds
+    of edges, and the relations are 400 sequences, drawn once, of 2 to 5 of these. Here all graphs are families and the
+    relations are those of people, some of which hold by any of several sequences.
     """
 
     label_digits: int = 3
@@ -155,7 +153,7 @@ class FamilyTree(TripleTask):
         return {}, dict(enumerate(BASIC)) | dict(enumerate(RELATIONS, FIRST_RELATION))
 
     def _questions(self, random: np.random.Generator) -> tuple[Family, Labels]:
-        """Return a family and what is asked about it: person, label of the relation, relative, [questions, 3]."""
+        """Return a family and the questions about it: person, label of the relation, relative, [questions, 3]."""
         steps = random.integers(*self.steps, draw_size(random, self.queries), endpoint=True)
         while True:
             family = random_family(random, draw_size(random, self.people), draw_size(random, self.generations))
@@ -169,7 +167,7 @@ class FamilyTree(TripleTask):
 
 
 def random_family(random: np.random.Generator, people: int, generations: int) -> Family:
-    """Return a family of so many people in so many generations, grown as FamilyTree says."""
+    """Return a family of `people` people in `generations` generations, grown as FamilyTree describes."""
     parents, woman, generation = [(-1, -1), (-1, -1)], [False, True], [0, 0]
     couples, single = [(0, 1)], []
 

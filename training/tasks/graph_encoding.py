@@ -14,14 +14,14 @@ from models.config import ConfigError, require_at_least
 from training.tasks.base import AnswerTask, Episode, Range
 
 Labels = NDArray[np.int64]
-"""[..., 3]: the labels of the source, the edge and the destination of triples; BLANK where one is left open."""
+"""[..., 3]: the labels of the source, the edge and the destination of triples; BLANK for an open one."""
 
 BLANK = -1
 SOURCE, EDGE, DESTINATION = range(3)
 
 
 class Phase(NamedTuple):
-    """Some steps of a sequence: what is shown at each, and the triples asked for, if it is an answer."""
+    """Some steps of a sequence: the triple shown at each, and, in an answer, the triple due at each."""
 
     shown: Labels
     """[steps, 3]"""
@@ -42,12 +42,12 @@ def silent(steps: int) -> Phase:
 
 
 def answered(triples: Labels) -> Phase:
-    """Return the phase in which these triples are asked for and nothing is shown. triples: [steps, 3]"""
+    """Return the phase in which these triples are due and nothing is shown. triples: [steps, 3]"""
     return Phase(np.full_like(triples, BLANK), triples)
 
 
 class TripleTask(AnswerTask):
-    """Triples are described in random order, then come questions, and each answer is a few complete triples.
+    """A task that shows triples in random order, then questions whose answers are a few complete triples.
 
         time      0 1 2 3 4 5 6 7 8 9
         triple    d d d d q . . . . .     3 labels of `label_digits` digits, each a one-hot of 10 channels
@@ -55,10 +55,10 @@ class TripleTask(AnswerTask):
         answer    . . . . . . . . # #     the last channel: every step of an answer
         target                    a a     the triples of the answer, in their order
 
-    A blank label is all zeros. planning: of the steps of silence between a query and its answer. With 3 digits there
-    are 92 inputs and 90 outputs, as in the paper: nine digits of ten classes each. Two things differ: an answer has as
-    many steps as triples, where the paper's network says by a pattern of its own that it is through; and the
-    sequences of a batch are padded to the longest.
+    A blank label is all zeros. planning: the range of the steps of silence between a query and its answer. With 3
+    digits there are 92 inputs and 90 outputs, as in the paper: nine digits of ten classes each. Two things differ: an
+    answer has as many steps as triples, while the paper's network ends it by a pattern of its own; and the sequences of
+    a batch are padded to the longest.
     """
 
     label_digits: int
@@ -72,10 +72,10 @@ class TripleTask(AnswerTask):
 
     @abstractmethod
     def row(self, random: np.random.Generator) -> tuple[Labels, list[Question]]:
-        """Return what a sequence describes, triples in any order, [triples, 3], and what it then asks for."""
+        """Return the description of a sequence, triples in any order, [triples, 3], and its questions."""
 
     def names(self, description: Labels) -> tuple[Mapping[int, str], Mapping[int, str]]:
-        """Return what nodes and edges are called, by label, as far as they have names. description: [triples, 3]"""
+        """Return the names of nodes and edges, by label, if they have any. description: [triples, 3]"""
         del description
         return {}, {}
 
@@ -118,14 +118,14 @@ class TripleTask(AnswerTask):
         return "\n".join(lines)
 
     def require(self, labels: int, **minimum: int) -> None:
-        """Raise ConfigError unless so many labels are different, and each size is at least its minimum, 1 if not given.
+        """Raise ConfigError unless `labels` labels can differ and each size is at least its minimum, by default 1.
 
         Planning may always be 0.
         """
         require_at_least(self, 1, "label_digits")
         if labels > 10**self.label_digits:
             raise ConfigError(
-                f"{type(self).__name__}.label_digits must be at least {len(str(labels - 1))}, to tell {labels} labels "
+                f"{type(self).__name__}.label_digits must be at least {len(str(labels - 1))}, to distinguish {labels} "
                 f"apart, got {self.label_digits}"
             )
         self.require_ranges(minimum=0)
@@ -142,12 +142,12 @@ class TripleTask(AnswerTask):
         return phases
 
     def _path(self, triples: Labels, nodes: Mapping[int, str], edges: Mapping[int, str]) -> str:
-        def told(label: int, names: Mapping[int, str]) -> str:
+        def shown(label: int, names: Mapping[int, str]) -> str:
             return "?" if label == BLANK else names.get(label, f"{label:0{self.label_digits}}")
 
         rows: list[list[int]] = triples.tolist()
-        moves = (f" -[{told(edge, edges)}]-> {told(destination, nodes)}" for _, edge, destination in rows)
-        return told(rows[0][SOURCE], nodes) + "".join(moves)
+        moves = (f" -[{shown(edge, edges)}]-> {shown(destination, nodes)}" for _, edge, destination in rows)
+        return shown(rows[0][SOURCE], nodes) + "".join(moves)
 
 
 def encode(rows: Sequence[Sequence[Phase]], digits: int) -> Episode:

@@ -1,4 +1,4 @@
-"""Graph traversal and shortest path: follow edges, or find the way, in a graph told as triples ([DNC] Methods)."""
+"""Graph traversal and shortest path: follow edges, or find the way, in a graph shown as triples ([DNC] Methods)."""
 
 import functools
 from abc import abstractmethod
@@ -17,7 +17,7 @@ from training.tasks.underground import names, underground
 Map = Literal["random", "london", "london-zone-1"]
 
 TRIES = 1000
-"""So many maps are drawn at most to find one with a question."""
+"""The most maps that are drawn to find one with a question."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,33 +31,33 @@ class LabelledGraph:
 
     @functools.cached_property
     def outgoing(self) -> list[list[tuple[int, int]]]:
-        """Of each node, the edges out of it: their number and their destination."""
+        """The edges out of each node: the number of each and its destination."""
         outgoing: list[list[tuple[int, int]]] = [[] for _ in range(self.nodes)]
         for number, (source, _, destination) in enumerate(self.edges.tolist()):
             outgoing[source].append((number, destination))
         return outgoing
 
     def labelled(self, random: np.random.Generator, digits: int) -> Labels:
-        """Return the edges with random labels of so many digits, of every node and every kind its own: [edges, 3]."""
+        """Return the edges with random labels, one of its own for every node and every kind: [edges, 3]."""
         nodes, kinds = (random.choice(10**digits, count, replace=False) for count in (self.nodes, self.kinds))
         source, kind, destination = self.edges.T
         return np.stack([nodes[source], kinds[kind], nodes[destination]], 1)
 
 
 class Routes(NamedTuple):
-    """The shortest ways in a graph, as far as they were looked for."""
+    """The shortest ways in a graph, up to a number of moves."""
 
     moves: NDArray[np.int64]
-    """[nodes, nodes], from the first to the second; -1 where there is no way"""
+    """[nodes, nodes], from the first to the second; -1 if there is no way"""
     pairs: list[NDArray[np.int64]]
-    """by moves, from 0: the nodes between which one path alone is the shortest, [pairs, 2]"""
+    """by moves, from 0: pairs of nodes with a single shortest path, [pairs, 2]"""
 
 
 class MapTask(TripleTask):
     """A task about ways through a graph, drawn for each sequence, or through London's Underground.
 
     The random graph is the paper's: points drawn uniformly from the unit square, each with an edge to its nearest
-    ones, of a number drawn for each from `neighbours` (or to all, where there are fewer). For n nodes n edge labels
+    ones, of a number drawn for each from `neighbours` (or to all, if there are fewer). For n nodes n edge labels
     are drawn; an edge has one of them, different from those of all edges out of the same node.
 
     The Underground has an edge each way for every connection, labelled by its line and direction; "london-zone-1" is
@@ -94,7 +94,7 @@ class MapTask(TripleTask):
 
     @abstractmethod
     def path(self, graph: LabelledGraph, random: np.random.Generator) -> list[int]:
-        """Return the numbers of the edges of a way to be asked for."""
+        """Return the numbers of the edges of a way, the answer of a question."""
 
     @abstractmethod
     def query(self, path: Labels) -> Labels:
@@ -103,7 +103,7 @@ class MapTask(TripleTask):
 
 @dataclass(frozen=True)
 class GraphTraversal(MapTask):
-    """From a node, follow edges that are given by their labels, and say all triples on the way.
+    """Follow edges, given by their labels, from a node, and say all triples on the way.
 
         time      0 1 2 3 4 5 6 7 8 9
         triple    d d d d p q q . . .     the query is (a, e, _), (_, f, _), (_, g, _), here of 3 moves
@@ -111,9 +111,9 @@ class GraphTraversal(MapTask):
         answer    . . . . . . . # # #
         target                  t u v     (a, e, b), (b, f, c), (c, g, d)
 
-    The path is a random walk from a random node. nodes, neighbours: of the random graph. moves: of the length of a
-    path; queries: of their number, one after the other on the same graph, where the paper has one; planning: of the
-    steps of silence before the answer, of which the paper has none here.
+    The path is a random walk from a random node. All options are ranges. nodes, neighbours: of the random graph. moves:
+    the length of a path; queries: their number, one after the other on the same graph, one in the paper; planning: the
+    steps of silence before the answer, none in the paper.
     """
 
     label_digits: int = 3
@@ -153,14 +153,14 @@ class ShortestPath(MapTask):
         answer    . . . . . . . . # #
         target                    t u     (a, e, b), (b, f, c), here a path of 2 moves after 3 steps of planning
 
-    Here a path is the right one or it is not. In the paper every shortest path is right, and the network learns by
-    imitation of a planner, one sequence at a time: at each step of the answer its last choice, or the planner's, is
-    fed to it, and it chooses among the edges that leave the node where that led. Here nothing is fed, the outputs
-    choose freely, and the nodes are drawn from those between which only one path is the shortest, their distance
-    first, among the distances in `moves` that the graph has. A graph that has none of them is drawn again.
+    Here only one path is right. In the paper every shortest path is right, and the network learns by imitation of a
+    planner, one sequence at a time: each step of the answer gets the network's last choice, or the planner's, as input,
+    and chooses among the edges that leave the node to which it led. Here there is no such input, the outputs choose
+    freely, and the nodes are drawn from pairs with a single shortest path: first their distance, among the distances in
+    `moves` that the graph has. A graph that has none of them is drawn again.
 
-    nodes, neighbours: of the random graph. moves: of the length of a path; planning: of the steps of silence, 10 in
-    the paper; queries: of their number, one after the other on the same graph, where the paper has one.
+    All options are ranges. nodes, neighbours: of the random graph. moves: the length of a path; planning: the steps of
+    silence, 10 in the paper; queries: their number, one after the other on the same graph, one in the paper.
     """
 
     label_digits: int = 3
@@ -198,13 +198,13 @@ class ShortestPath(MapTask):
         return np.array([[path[0, SOURCE], BLANK, path[-1, DESTINATION]]])
 
     def distances(self, graph: LabelledGraph) -> list[int]:
-        """Return the distances in `moves` at which there are nodes with only one shortest path between them."""
+        """Return the distances in `moves` at which there are nodes with a single shortest path between them."""
         pairs = routes(graph, self.moves[1]).pairs
         return [moves for moves in range(self.moves[0], self.moves[1] + 1) if len(pairs[moves])]
 
 
 def random_graph(random: np.random.Generator, nodes: int, neighbours: Range) -> LabelledGraph:
-    """Return a graph of nodes with edges to their nearest neighbours in the unit square, labelled as MapTask says."""
+    """Return a graph of nodes with edges to their nearest neighbours in the unit square, labelled as in MapTask."""
     points = random.random((nodes, 2))
     distances = ((points[:, None] - points) ** 2).sum(2)
     np.fill_diagonal(distances, np.inf)
@@ -224,10 +224,10 @@ def london(zone_1: bool = False) -> LabelledGraph:
 
 @functools.lru_cache(maxsize=2)
 def routes(graph: LabelledGraph, limit: int) -> Routes:
-    """Return the shortest ways of at most `limit` moves; those of the graph before are kept, for London stays itself.
+    """Return the shortest ways of at most `limit` moves; those of the last graph are cached, for London stays the same.
 
-    The power m of the matrix of how many edges lead from each node to each counts the walks of m moves. Where it first
-    is not zero, they are the shortest paths.
+    The power m of the adjacency matrix, which counts edges between nodes, counts the walks of m moves. Its first
+    entries above zero are the numbers of shortest paths.
     """
     edges = np.zeros((graph.nodes, graph.nodes))
     np.add.at(edges, (graph.edges[:, SOURCE], graph.edges[:, DESTINATION]), 1)

@@ -1,4 +1,4 @@
-"""Key-value recall: shown pairs of a key and a value, some keys again with a new one, say the last value of each."""
+"""Key-value recall: shown pairs of a key and a value, some keys again with a new value, say the last value of each."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from models.config import ConfigError, require_at_least
 from training.tasks.base import BitTask, Episode, Range, draw, random_bits
 
 MOST_BITS = 62
-"""Keys are drawn as whole numbers of 64 bits."""
+"""The most bits of a key: keys are drawn as whole numbers of 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,13 @@ class KeyValueRecall(BitTask):
         key       a b a c . c a b      `bits` channels, here 3 pairs and 1 overwrite
         value     p q r s . . . .      `bits` channels
         query     . . . . # . . .      channel 2 `bits`
-        target              s r q      asked for beside each key, T = 2 pairs + overwrites + 1
+        target              s r q      due beside each key, T = 2 pairs + overwrites + 1
 
-    pairs: of the number of keys, all different, each drawn uniformly; overwrites: of how many values more are written,
-    each to a key drawn uniformly. Writes stand in random order, and so do the queries.
+    pairs: the range of the number of keys, all different, each drawn uniformly; overwrites: the range of the number of
+    further values, each for a key drawn uniformly. Writes are in random order, and so are queries.
 
-    After the key-value retrieval of the paper, whose keys and values are shown and asked for at the same steps, and
-    whose keys are different, too. There no key is written twice, and the delimiter stands once more after the last
-    query.
+    It follows the paper's key-value retrieval, where values are also due beside their keys, and keys are different,
+    too. There no key is written twice, and the delimiter appears once more after the last query.
     """
 
     bits: int = 8
@@ -83,10 +82,10 @@ class KeyValueRecall(BitTask):
 
 
 def different_keys(generator: torch.Generator, batch_size: int, count: int, bits: int) -> Tensor:
-    """Return `count` different keys for every sequence, every set of them as likely: [count, B, bits].
+    """Return `count` different keys for every sequence, uniform over the sets of keys: [count, B, bits].
 
-    Floyd's way: with the keys numbered, the k-th drawn is among the first `last` + 1 of all, or `last` itself, where
-    that one is taken already; so no draw is ever thrown away.
+    Floyd's algorithm: with the keys numbered, the k-th drawn is among the first `last` + 1 of all, or `last` itself, if
+    that one is taken already; so no draw is discarded.
     """
     numbers = torch.zeros(count, batch_size, dtype=torch.long)
     for index in range(count):

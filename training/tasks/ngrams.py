@@ -12,17 +12,17 @@ from training.tasks.base import BitTask, Episode, Range, draw
 
 @dataclass(frozen=True)
 class NGrams(BitTask):
-    """Bits, each drawn by a probability that hangs on the `order` - 1 bits before it; the model predicts the next.
+    """Bits, each drawn by a probability that depends on the `order` - 1 bits before it; the model predicts the next.
 
         time     0 1 2 3 4 5 ...
         bit      a b c d e f ...      1 channel
-        target       d e f g ...      the next bit, asked for once the context is whole; here order 4, T = length - 1
+        target       d e f g ...      the next bit, due once the context is whole; here order 4, T = length - 1
 
-    Each sequence draws a table of probabilities P(1 | context), every entry from Beta(1/2, 1/2), and the first
-    `order` - 1 bits are fair. length: of the number of bits. Errors are the cost of the predictions in bits, the
-    sum of -log2 of the probability given to each bit; the least that one can expect is that of the Bayes-optimal
-    estimator, P(1 | context) = (N1 + 1/2) / (N0 + N1 + 1), of the bits that followed the context so far
-    ([NTM] equation 10).
+    Each sequence draws a table of probabilities P(1 | context), every entry from Beta(1/2, 1/2). The first `order` - 1
+    bits are fair. length: the range of the number of bits. Errors are the cost of the predictions in bits, the sum of
+    -log2 of the probability given to each bit; the least that one can expect is the cost of the Bayes-optimal
+    estimator, P(1 | context) = (N1 + 1/2) / (N0 + N1 + 1), of the bits that followed the context so far ([NTM] equation
+    10).
     """
 
     order: int = 6
@@ -42,7 +42,7 @@ class NGrams(BitTask):
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
         length, context_size = draw(generator, self.length), self.order - 1
-        # sin^2(pi U / 2) of a uniform U is distributed as Beta(1/2, 1/2).
+        # sin^2(pi U / 2) of a uniform U has the distribution Beta(1/2, 1/2).
         uniform = torch.rand(batch_size, 2**context_size, generator=generator)
         table = torch.sin(uniform * math.pi / 2) ** 2
         chances = torch.rand(length, batch_size, generator=generator)
@@ -77,6 +77,6 @@ class NGrams(BitTask):
 
 
 def _contexts(bits: Tensor, order: int, step: int) -> Tensor:
-    """Return the number of the context before a step, its bits read as a binary number: [length, B] -> [B]."""
+    """Return the context before a step, its bits read as a binary number: [length, B] -> [B]."""
     places = 2 ** torch.arange(order - 2, -1, -1)
     return (bits[step - order + 1 : step].long() * places[:, None]).sum(0)

@@ -1,4 +1,4 @@
-"""Tasks of one's own: a Python file that registers them, run before a preset or a checkpoint names one."""
+"""Users' own tasks: a Python file registers them, and runs before a preset or a checkpoint names one."""
 
 import importlib.util
 import sys
@@ -13,7 +13,7 @@ from training.tasks import TASKS
 def load_tasks(file: Path) -> None:
     """Run a Python file that registers tasks, as an import would. Raises ConfigError, which names the file and line.
 
-    What lies beside the file can be imported there, as in a script. Run once more, it registers its tasks anew.
+    The file can import its neighbours, as a script can. Run again, it registers its tasks anew.
     """
     if not file.is_file():
         raise ConfigError(f"--tasks {file}: there is no such file; it is a Python file that registers tasks")
@@ -21,26 +21,26 @@ def load_tasks(file: Path) -> None:
     spec = importlib.util.spec_from_file_location(path, path, loader=SourceFileLoader(path, path))
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[path] = importlib.util.module_from_spec(spec)  # there, annotations are looked up
+    module = sys.modules[path] = importlib.util.module_from_spec(spec)  # annotations are looked up there
     if str(file.resolve().parent) not in sys.path:
         sys.path.append(str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"--tasks {file}{_line(error, path)}: {_told(error)}") from error
+        raise ConfigError(f"--tasks {file}{_line(error, path)}: {_message(error)}") from error
     if before == TASKS:
         raise ConfigError(f"--tasks {file}: it registers no task: put @register, of training.tasks, above its class")
 
 
 def _line(error: BaseException, path: str) -> str:
-    """Return the line of the file that an error is from, in words; "" where it is from none."""
+    """Return the line of the file that raised an error, in words; "" if none did."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path:
         lines = [error.lineno]
     return f", line {lines[-1]}" if lines else ""
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"

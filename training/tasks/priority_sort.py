@@ -1,4 +1,4 @@
-"""Priority sort: say the vectors of highest priority again, in the order of priority ([NTM] section 4.5)."""
+"""Priority sort: repeat the vectors of highest priority, in the order of priority ([NTM] section 4.5)."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class PrioritySort(BitTask):
         end       . . . . # . .      channel `bits` + 1
         target              c a      here 4 vectors, share 0.5, and r > p > q, s; T = items + 1 + asked
 
-    items: of the number of vectors; round(share items) of them are asked for, at least one: of 20, 16.
+    items: the range of the number of vectors; the answer has round(share items) of them, at least one: 16 of 20.
     """
 
     bits: int = 8

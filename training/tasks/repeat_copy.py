@@ -1,4 +1,4 @@
-"""Repeat copy: say a sequence of random vectors again several times, then that it is over ([NTM] section 4.2)."""
+"""Repeat copy: repeat a sequence of random vectors several times, then an end marker ([NTM] section 4.2)."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from training.tasks.base import BitTask, Episode, Range, draw, random_bits
 
 @dataclass(frozen=True)
 class RepeatCopy(BitTask):
-    """Random bit vectors after a start flag, then how often they are to be said; after the last, an end marker.
+    """Random bit vectors after a start flag, then the number of repeats; an end marker follows the last repeat.
 
         time     0 1 2 3 4 5 6 7 8
         bits     . a b . . . . . .      `bits` channels
@@ -20,9 +20,9 @@ class RepeatCopy(BitTask):
         target           a b a b .      `bits` channels, here 2 repeats
         end              . . . . #      channel `bits`: the end marker, T = length (repeats + 1) + 3
 
-    length: of the number of vectors; repeats: of how often they are said; r is (repeats - mean) / deviation of the
-    uniform distribution from 1 to repeats_scale, which is the same in training and beyond it, and even, so that r is
-    never 0.
+    length: the range of the number of vectors; repeats: the range of their number; r is (repeats - mean) / deviation of
+    the uniform distribution from 1 to repeats_scale, which is the same in training and beyond it, and even, so that r
+    is never 0.
     """
 
     bits: int = 8

@@ -19,19 +19,19 @@ Triples = Iterable[Sequence[int]]
 
 
 class Underground(NamedTuple):
-    """A map: `edges` has the numbers of a station, of what one takes there, and of the station that comes next."""
+    """A map: `edges` has the numbers of a station, of a line in a direction, and of the next station."""
 
     stations: tuple[str, ...]
     """the name of each station"""
     ways: tuple[str, ...]
-    """what one can take, a line in a direction, such as "Central, east"; those out of a station are all different"""
+    """a line in a direction, such as "Central, east"; those out of a station are all different"""
     edges: NDArray[np.int64]
     """[edges, 3], every connection both ways"""
 
 
 @functools.cache
 def underground(zone_1: bool = False) -> Underground:
-    """Return the whole map, or the connections within zone 1: all its stations but Tower Gateway, which has none."""
+    """Return the whole map, or the connections in zone 1: all its stations but Tower Gateway, which has none."""
     data = json.loads(DATA.read_text(encoding="utf-8"))
     edges = _edges(data)
     if zone_1:
@@ -49,8 +49,8 @@ def underground(zone_1: bool = False) -> Underground:
 def directions(here: Sequence[float], there: Sequence[Sequence[float]]) -> list[int]:
     """Return the direction of each place as seen from here, no two the same. Places: (latitude, longitude) in degrees.
 
-    Each takes the nearest of the eight directions; of those that want the same, the one that it fits best has it, and
-    the others take the nearest that is free. There are at most eight.
+    Each place takes the nearest of the eight directions; of several with the same one, the best fit has it, and the
+    others take the nearest free one. There are at most eight places.
     """
     bearings = [_bearing(here, place) for place in there]
     free = list(range(8))
@@ -71,7 +71,7 @@ def directions(here: Sequence[float], there: Sequence[Sequence[float]]) -> list[
 def names(triples: Triples, chart: Underground) -> tuple[dict[int, str], dict[int, str]]:
     """Return the names of stations and ways by their labels in `triples`, the edges of a map under labels of any kind.
 
-    The labels say nothing, but the map has no symmetry: who is beside whom tells each station and way from the others.
+    The labels carry no meaning, but the map has no symmetry: its neighbours identify each station and way.
     """
     stations, ways = _surroundings(chart.edges.tolist())
     station_at = {surroundings: chart.stations[station] for station, surroundings in stations.items()}
@@ -84,7 +84,7 @@ def names(triples: Triples, chart: Underground) -> tuple[dict[int, str], dict[in
 
 
 def _surroundings(triples: Triples) -> tuple[dict[int, int], dict[int, int]]:
-    """Return for each node and each kind of edge a number that stands for what is around it, up to four moves away."""
+    """Return for each node and each kind of edge a number that identifies its surroundings, up to four moves away."""
     triples = list(triples)
     nodes = dict.fromkeys((end for source, _, destination in triples for end in (source, destination)), 0)
     kinds = dict.fromkeys((kind for _, kind, _ in triples), 0)
@@ -117,6 +117,6 @@ def _edges(data: dict[str, Any]) -> list[tuple[int, tuple[int, int], int]]:
 
 
 def _bearing(here: Sequence[float], there: Sequence[float]) -> float:
-    """Return the direction of a place near by, in degrees from north, clockwise."""
+    """Return the direction of a nearby place, in degrees clockwise from north."""
     north, east = there[0] - here[0], (there[1] - here[1]) * math.cos(math.radians(here[0]))
     return math.degrees(math.atan2(east, north)) % 360
