@@ -1,1 +1,1 @@
-"""What `engram bench` measures on this machine, and the public implementations that it is measured beside."""
+"""The benchmarks of `engram bench`, and the public implementations that they compare with."""

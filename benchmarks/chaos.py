@@ -1,4 +1,4 @@
-"""A server that is killed at random moments under load, and clients that know what they were answered.
+"""Kill a server at random moments under load, and compare its state with the answers that clients got.
 
 python -m benchmarks.chaos
 
@@ -6,10 +6,10 @@ python -m benchmarks.chaos
     clients         step, fork ...?     ?...again           ?...again, step ...  finish
     checker                                                                      compare everything
 
-Every client keeps a record of each answer: outputs of steps over HTTP (if_step) and over WebSocket (seq), forks,
-rewinds, resets and deletions. What is not answered it sends again. At the end all outputs are compared with those of an
-undisturbed run of the same inputs, computed by the fused back end in this process, bit for bit; and what the server
-then says of each session, its step, recording, state and next step, with the record.
+Every client records each answer: outputs of steps over HTTP (if_step) and over WebSocket (seq), forks, rewinds, resets
+and deletions. It sends unanswered requests again. At the end all outputs are compared, bit for bit, with an undisturbed
+run of the same inputs by the fused back end in this process; and each session's step, recording, state and next step
+with the record.
 """
 
 import argparse
@@ -59,7 +59,7 @@ PAUSE = 0.1
 """Seconds until a request is sent again."""
 
 LOOK_SECONDS = 0.02
-"""How often it is looked whether something has happened."""
+"""Seconds between two looks at a condition."""
 
 REACH = 30
 """Steps that a rewind or a fork goes back, at most."""
@@ -69,25 +69,25 @@ MOST_STEPS = 4
 """Steps in one request, at most."""
 
 MEMORY_SIZE = 4
-"""Slots of a session's memory, if it has one: its state is small, and so snapshots of it are many."""
+"""Memory locations of a session, if it has a memory: a small state has many snapshots."""
 
 MOST_SESSIONS = 3
 """Open sessions of one client, at most."""
 
 STARTING = 0.2
 STARTING_SECONDS = 0.8
-"""Which part of the servers is killed while it starts, within so many seconds."""
+"""The share of the servers that is killed during the start, and within how many seconds."""
 
 REFUSALS = ("store_failed", "step_failed", "step_timed_out", "shutting_down", "queue_full", "unavailable")
-"""Codes of errors that may pass, and after which a request is sent again."""
+"""Codes of temporary errors, after which a request is sent again."""
 
 
 class Violation(AssertionError):
-    """The server broke a promise; the message says which, and of which session."""
+    """A broken promise of the server; the message names it and the session."""
 
 
 class Lost(Exception):
-    """A request that was not carried out, or not answered: it is sent again."""
+    """The error of a request that was not carried out, or not answered; it is sent again."""
 
 
 LOST = (Lost, OSError, httpx.TransportError, WebSocketException)
@@ -96,7 +96,7 @@ LOST = (Lost, OSError, httpx.TransportError, WebSocketException)
 class Server:
     """`engram serve` in a process of its own, on a port that stays the same when it is started again.
 
-    module: what is run instead of the command, with its flags; environment: more variables for it.
+    module: the Python module to run instead of the command, with its flags; environment: more variables for it.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What the server has said since it was last started."""
+        """The server's output since its last start."""
         return self._log.read_text()
 
     def start(self) -> None:
@@ -133,7 +133,7 @@ class Server:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
 
     def wait_until_ready(self) -> float:
-        """Return the seconds until the server has taken a step. Raises Violation where it ends instead."""
+        """Return the seconds until the server has taken a step. Raises Violation if it ends instead."""
         began = time.monotonic()
         while time.monotonic() - began < STARTUP_SECONDS and self.process.poll() is None:
             try:
@@ -153,16 +153,16 @@ class Server:
 
 @dataclass(eq=False)
 class Track:
-    """What a client knows of a session.
+    """A client's record of a session.
 
         inputs    |----------------------------------|
         outputs   |----------------------------------|
                                      head, after a rewind; else the end
 
-    The next steps after a rewind take the place of those behind the head, which become a branch: inputs and outputs.
-    furthest: the last step that it, or what it was forked from, was ever at: the KEPT_STEPS before are kept.
-    seq: the last frame that was answered. pending: what may have been carried out, steps or the head
-    after a move. answered: when which step was answered, in seconds of time.monotonic().
+    The next steps after a rewind replace those behind the head. furthest: the last step ever of the session and of its
+    origin: the KEPT_STEPS before are kept. seq: the last frame that was answered. pending: a request that may have been
+    carried out, steps or the head after a move. answered: the time of each answered step, in seconds of
+    time.monotonic().
     """
 
     id: str
@@ -176,7 +176,7 @@ class Track:
     answered: list[tuple[float, int]] = field(default_factory=list)
 
     def extend(self, inputs: Array, outputs: Array) -> None:
-        """Take in the answer to steps, [T, input_size] and [T, output_size]."""
+        """Record the answer to steps, [T, input_size] and [T, output_size]."""
         if self.head < len(self.inputs):
             self.branches.append((self.inputs, self.outputs))
         self.inputs = [*self.inputs[: self.head], *inputs]
@@ -189,7 +189,7 @@ class Track:
         return Track(session, self.inputs[:step], self.outputs[:step], step, self.furthest)
 
     def possible(self) -> list[tuple[list[Array], int]]:
-        """Return the inputs and the head that the session may have now: one, or two while a request is under way."""
+        """Return the possible inputs and heads of the session: one pair, or two while a request is pending."""
         known = [(self.inputs, self.head)]
         if isinstance(self.pending, int):
             known.append((self.inputs, self.pending))
@@ -200,16 +200,16 @@ class Track:
 
 
 class RecordedSteps(NamedTuple):
-    """Steps as the server has them: inputs [T, input_size], outputs [T, output_size]."""
+    """The steps of a recording: inputs [T, input_size], outputs [T, output_size]."""
 
     inputs: Array
     outputs: Array
 
 
 class Load:
-    """Clients in a thread of their own, from `with` to its end or to `finish`.
+    """Clients in a thread, which run from `with` to its end or to `finish`.
 
-    moves: whether they also fork, rewind, reset and delete. Every other client uses WebSockets.
+    moves: whether clients also fork, rewind, reset and delete. Every other client uses WebSockets.
     """
 
     def __init__(self, url: str, checkpoint: Path, clients: int, seed: int = 1, moves: bool = True) -> None:
@@ -219,7 +219,7 @@ class Load:
         self.memory_size = memory_size(checkpoint)
         self.moves = moves
         self.counts: Counter[str] = Counter()
-        """Requests that were answered, by what they asked; "again", those that were not; and refusals by their code."""
+        """Counts of answered requests by their kind, of unanswered ones ("again"), and of refusals by their code."""
         self.open: list[Track] = []
         self.ended: list[Track] = []
         self.finishing = False
@@ -235,7 +235,7 @@ class Load:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Break off what is under way. Raises Violation where a client found one."""
+        """Cancel all requests. Raises Violation if a client found one."""
         if self._thread.is_alive():
             self.breaking_off = True
             self._loop.call_soon_threadsafe(self._task.cancel)
@@ -244,14 +244,14 @@ class Load:
             self._check()
 
     def finish(self) -> list[Track]:
-        """Let every client have the answer to its last request, and return the tracks of all sessions."""
+        """Wait until the last request of every client is answered, and return the tracks of all sessions."""
         self.finishing = True
         self._thread.join()
         self._check()
         return [*self.open, *self.ended]
 
     def freeze(self) -> list[Track]:
-        """Return a copy of the tracks of all open sessions as they are at one moment."""
+        """Return a copy of the tracks of all open sessions at one moment."""
 
         async def copied() -> list[Track]:
             return copy.deepcopy(self.open)
@@ -259,12 +259,12 @@ class Load:
         return asyncio.run_coroutine_threadsafe(copied(), self._loop).result()
 
     def wait_for(self, answers: int) -> None:
-        """Wait until so many more requests were answered. Raises as `wait_until` does."""
+        """Wait until `more` further requests are answered. Raises as `wait_until` does."""
         wanted = self.answers + answers
         self.wait_until(lambda: self.answers >= wanted)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something to be so. Raises Violation where it does not come, or where a client found one."""
+        """Wait for a condition. Raises Violation if it is not met in time, or if a client found one."""
         end = time.monotonic() + PATIENCE
         while not condition():
             self._check()
@@ -288,9 +288,9 @@ class Load:
             await self._task
         except asyncio.CancelledError:
             pass
-        except ExceptionGroup as errors:  # of a client, or of several
+        except ExceptionGroup as errors:  # of one client or several
             self._error = errors.exceptions[0]
-        await asyncio.sleep(PAUSE)  # until aborted connections are closed
+        await asyncio.sleep(PAUSE)  # aborted connections close meanwhile
 
     async def _run_clients(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -353,15 +353,15 @@ class _Client:
             self._add(track.fork(await self._persist("fork", once), step))
 
     async def _move(self, track: Track) -> None:
-        """Rewind, or reset: both go to a step, whatever was carried out of it before."""
+        """Rewind or reset: both go to a step, so they can be repeated."""
         resets = self._chance.random() < 0.2
         step = track.pending = 0 if resets else self._near(track)
 
         async def once(_: bool) -> None:
             path, body = ("reset", None) if resets else ("rewind", {"step": step})
-            told = _expect(await self._request("POST", f"/sessions/{track.id}/{path}", body), 200)
-            if (told["step"], told["latest"]) != (step, len(track.inputs)):
-                raise Violation(f"{path} of {track.id} to {step}, of {len(track.inputs)}, gave {told}")
+            info = _expect(await self._request("POST", f"/sessions/{track.id}/{path}", body), 200)
+            if (info["step"], info["latest"]) != (step, len(track.inputs)):
+                raise Violation(f"{path} of {track.id} to {step}, of {len(track.inputs)}, gave {info}")
 
         await self._persist("reset" if resets else "rewind", once)
         track.head, track.pending = step, None
@@ -397,7 +397,7 @@ class _Client:
         return f"{self._chance.getrandbits(64):x}"
 
     async def _persist(self, name: str, once: Callable[[bool], Awaitable[Any]]) -> Any:
-        """Do something until it is answered; once: told whether it was tried before. Raises Violation."""
+        """Repeat a request until it is answered. once: takes whether it was tried before. Raises Violation."""
         end, again = time.monotonic() + PATIENCE, False
         while True:
             try:
@@ -406,7 +406,7 @@ class _Client:
                 if time.monotonic() > end:
                     raise Violation(f"{name}: no answer within {PATIENCE:g} s; at last: {error!r}") from error
                 self._load.counts["again"] += 1
-                if self._load.breaking_off:  # a cancellation that something below has turned into another error
+                if self._load.breaking_off:  # a cancellation that a library has turned into another error
                     raise asyncio.CancelledError from error
                 again = True
                 await asyncio.sleep(PAUSE)
@@ -417,7 +417,7 @@ class _Client:
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, key: str | None = None
     ) -> httpx.Response:
-        """Return an answer. Raises Lost where it is a refusal that may pass."""
+        """Return an answer. Raises Lost for a temporary refusal."""
         headers = {} if key is None else {"Idempotency-Key": key}
         answer = await self._http.request(method, path, json=body, headers=headers)
         if answer.status_code >= 500:
@@ -425,14 +425,14 @@ class _Client:
         return answer
 
     def _refused(self, problem: Mapping[str, Any]) -> None:
-        """Raises Lost, or Violation where a refusal is none that may pass."""
+        """Raise Lost for a temporary refusal, Violation for any other."""
         if problem["code"] not in REFUSALS:
             raise Violation(f"the server answered: {problem}")
         self._load.counts[problem["code"]] += 1
         raise Lost(problem["detail"])
 
     async def _post_steps(self, track: Track, inputs: Array, again: bool) -> Array:
-        """Return the outputs of steps; where they were taken already, but not answered, the recording has them."""
+        """Return the outputs of steps; if they were taken already, but not answered, from the recording."""
         after = track.head + len(inputs)
         body = {"inputs": inputs.tolist(), "if_step": track.head}
         answer = await self._request("POST", f"/sessions/{track.id}/steps", body)
@@ -441,13 +441,13 @@ class _Client:
             recorded = read_recording((await self._request("GET", path)).text)
             compare(f"inputs of {track.id} from step {track.head}", recorded.inputs, inputs)
             return recorded.outputs
-        told = _expect(answer, 200)
-        if told["step"] != after:
-            raise Violation(f"session {track.id} is at step {told['step']}, not {after}")
-        return np.array(told["outputs"], np.float32)
+        taken = _expect(answer, 200)
+        if taken["step"] != after:
+            raise Violation(f"session {track.id} is at step {taken['step']}, not {after}")
+        return np.array(taken["outputs"], np.float32)
 
     async def _send_frame(self, track: Track, inputs: Array, again: bool) -> Array:
-        """Return the outputs of a frame, whether it comes for the first time or again."""
+        """Return the outputs of a frame, which may have been sent before."""
         after = track.head + len(inputs)
         try:
             socket = self._sockets.get(track.id) or await self._connect(track, after, again)
@@ -467,9 +467,9 @@ class _Client:
         socket = await connect(url, subprotocols=protocols, compression=None, ping_interval=None, proxy=None)
         self._sockets[track.id] = socket
         greeting = await self._receive(socket)
-        told = greeting["seq"], greeting["step"]
-        if told != (track.seq, track.head) and not (again and told == (_next(track.seq), after)):
-            raise Violation(f"session {track.id}: greeted with {told}, but it was at {(track.seq, track.head)}")
+        at = greeting["seq"], greeting["step"]
+        if at != (track.seq, track.head) and not (again and at == (_next(track.seq), after)):
+            raise Violation(f"session {track.id}: greeted with {at}, but it was at {(track.seq, track.head)}")
         return socket
 
     async def _receive(self, socket: ClientConnection) -> dict[str, Any]:
@@ -498,7 +498,7 @@ class Reference:
 
 
 def check_answers(tracks: Sequence[Track], reference: Reference) -> int:
-    """Compare every output that was answered with an undisturbed run; return how many. Raises Violation."""
+    """Compare every answered output with an undisturbed run; return their number. Raises Violation."""
     count = 0
     for track in tracks:
         for inputs, outputs in [*track.branches, (track.inputs, track.outputs)]:
@@ -508,45 +508,45 @@ def check_answers(tracks: Sequence[Track], reference: Reference) -> int:
 
 
 def check_sessions(url: str, tracks: Sequence[Track], reference: Reference) -> None:
-    """Compare what a server has of open sessions with what clients know of them. Raises Violation."""
+    """Compare a server's open sessions with the clients' records. Raises Violation."""
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
-            told = _expect(http.get(f"/sessions/{track.id}"), 200)
+            info = _expect(http.get(f"/sessions/{track.id}"), 200)
             for inputs, head in track.possible():
-                if (told["step"], told["latest"]) == (head, len(inputs)) and _has(http, track.id, told, inputs):
-                    _check_session(http, track.id, told, inputs, reference)
+                if (info["step"], info["latest"]) == (head, len(inputs)) and _has(http, track.id, info, inputs):
+                    _check_session(http, track.id, info, inputs, reference)
                     break
             else:
                 known = [(head, len(inputs)) for inputs, head in track.possible()]
-                raise Violation(f"session {track.id}: {told}, but its step and latest were {known}, or inputs differ")
+                raise Violation(f"session {track.id}: {info}, but its step and latest were {known}, or inputs differ")
 
 
 def check_earlier_sessions(url: str, tracks: Sequence[Track], reference: Reference, moment: float) -> None:
-    """Find each session of clients without moves at a step that it was at, no earlier than what was answered before
-    a moment of time.monotonic(). Raises Violation."""
+    """Check that each session of clients without moves is at a step that it was at, no earlier than the last one that
+    was answered before a moment of time.monotonic(). Raises Violation."""
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
-            told = _expect(http.get(f"/sessions/{track.id}"), 200)
+            info = _expect(http.get(f"/sessions/{track.id}"), 200)
             least = max((step for answered, step in track.answered if answered < moment), default=0)
-            inputs = track.possible()[-1][0][: told["step"]]
-            if not least <= told["step"] == len(inputs):
-                raise Violation(f"session {track.id}: {told}, but it had answered step {least}, of {track.head}")
-            if not _has(http, track.id, told, inputs):
+            inputs = track.possible()[-1][0][: info["step"]]
+            if not least <= info["step"] == len(inputs):
+                raise Violation(f"session {track.id}: {info}, but it had answered step {least}, of {track.head}")
+            if not _has(http, track.id, info, inputs):
                 raise Violation(
-                    f"session {track.id}: its inputs up to step {told['step']} are not those that were sent"
+                    f"session {track.id}: its inputs up to step {info['step']} are not those that were sent"
                 )
-            _check_session(http, track.id, told, inputs, reference)
+            _check_session(http, track.id, info, inputs, reference)
 
 
 def check_ended(url: str, tracks: Sequence[Track]) -> None:
-    """Find that sessions are gone. Raises Violation."""
+    """Check that sessions are gone. Raises Violation."""
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
             _expect(http.get(f"/sessions/{track.id}"), 410)
 
 
 def check_count(url: str, open_now: int) -> None:
-    """Find so many sessions open: none was opened twice. Raises Violation."""
+    """Check the number of open sessions: none was opened twice. Raises Violation."""
     found = len(httpx.get(f"{url}/sessions?limit=10000").json())
     if found != open_now:
         raise Violation(f"{found} sessions are open, but clients know of {open_now}")
@@ -562,7 +562,7 @@ def compare(what: str, found: Array, expected: Array) -> None:
 
 
 def read_recording(text: str) -> RecordedSteps:
-    """Return the steps of a recording. Raises Lost where it breaks off."""
+    """Return the steps of a recording. Raises Lost if it breaks off."""
     lines = [json.loads(line) for line in text.splitlines()]
     broken = [line["error"]["detail"] for line in lines if "error" in line]
     if broken:
@@ -571,35 +571,35 @@ def read_recording(text: str) -> RecordedSteps:
 
 
 def memory_size(checkpoint: Path) -> int | None:
-    """Return the memory slots of the sessions here, None for a model without a memory."""
+    """Return the memory size of the sessions, None for a model without a memory."""
     return MEMORY_SIZE if "memory_size" in read_manifest(checkpoint).config else None
 
 
-def _has(http: httpx.Client, session: str, told: Mapping[str, Any], inputs: Sequence[Array]) -> bool:
-    """Return whether the inputs of a session's recording, as far as they are kept, are these."""
-    return np.array_equal(_recorded(http, session, told).inputs.ravel(), np.array(inputs[told["oldest"] :]).ravel())
+def _has(http: httpx.Client, session: str, info: Mapping[str, Any], inputs: Sequence[Array]) -> bool:
+    """Return whether the kept inputs of a session's recording are these."""
+    return np.array_equal(_recorded(http, session, info).inputs.ravel(), np.array(inputs[info["oldest"] :]).ravel())
 
 
 def _check_session(
-    http: httpx.Client, session: str, told: Mapping[str, Any], inputs: Sequence[Array], reference: Reference
+    http: httpx.Client, session: str, info: Mapping[str, Any], inputs: Sequence[Array], reference: Reference
 ) -> None:
     """Compare the recording, the state and one more step of a session with an undisturbed run."""
     compare(
-        f"recording of {session}", _recorded(http, session, told).outputs, reference.run(inputs)[0][told["oldest"] :]
+        f"recording of {session}", _recorded(http, session, info).outputs, reference.run(inputs)[0][info["oldest"] :]
     )
     answer = http.get(f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
     found = safetensors.numpy.load(answer.content)
-    past = inputs[: told["step"]]
+    past = inputs[: info["step"]]
     for name, leaf in reference.run(past)[1].items():
-        compare(f"{name} of {session} at step {told['step']}", found[name].ravel(), leaf.ravel())
+        compare(f"{name} of {session} at step {info['step']}", found[name].ravel(), leaf.ravel())
     more = np.full((1, reference.width), 0.5, np.float32)
     stepped = _expect(http.post(f"/sessions/{session}/steps", json={"inputs": more.tolist()}), 200)
     expected = reference.run([*past, *more])[0][-1:]
-    compare(f"step {told['step']} of {session}", np.array(stepped["outputs"], np.float32), expected)
+    compare(f"step {info['step']} of {session}", np.array(stepped["outputs"], np.float32), expected)
 
 
-def _recorded(http: httpx.Client, session: str, told: Mapping[str, Any]) -> RecordedSteps:
-    return read_recording(http.get(f"/sessions/{session}/recording", params={"to": told["latest"]}).text)
+def _recorded(http: httpx.Client, session: str, info: Mapping[str, Any]) -> RecordedSteps:
+    return read_recording(http.get(f"/sessions/{session}/recording", params={"to": info["latest"]}).text)
 
 
 def _expect(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -621,7 +621,7 @@ def _free_port() -> int:
 
 
 def only(checkpoint: Path, directory: Path) -> Path:
-    """Return a directory of checkpoints, below another, that has this one alone: a server of it starts soon."""
+    """Return a new directory of checkpoints with this one alone, of which a server starts fast."""
     checkpoints = directory / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / checkpoint.name).symlink_to(checkpoint.resolve())
@@ -629,10 +629,10 @@ def only(checkpoint: Path, directory: Path) -> Path:
 
 
 def kill_again_and_again(server: Server, load: Load, kills: int, seconds: float, chance: random.Random) -> list[float]:
-    """Kill a running server so often, and start it again: most live for `seconds` on average, some are killed sooner.
+    """Kill a running server `kills` times and start it again: most live for `seconds` on average, some less.
 
-    It is killed once more when the clients have finished: what it says then is read from its files.
-    Returns how long those that were let so far took until they were ready, in seconds. Raises Violation.
+    It is killed once more when the clients have finished, so that its last answers are read from its files.
+    Returns the seconds until the servers were ready, of those that were not killed before. Raises Violation.
     """
     ready = []
     for _ in tqdm(range(kills), desc="kills", leave=False, disable=None):
@@ -652,7 +652,7 @@ def kill_again_and_again(server: Server, load: Load, kills: int, seconds: float,
 
 
 def check(server: Server, load: Load, checkpoint: Path) -> int:
-    """Let the clients finish, and compare all that they were answered; return how many outputs. Raises Violation."""
+    """Wait for the clients, compare all of their answers, and return the number of outputs. Raises Violation."""
     tracks, reference = load.finish(), Reference(checkpoint)
     steps = check_answers(tracks, reference)
     check_count(server.url, len(load.open))
@@ -662,7 +662,7 @@ def check(server: Server, load: Load, checkpoint: Path) -> int:
 
 
 def run(checkpoint: Path, clients: int, kills: int, seconds: float, seed: int) -> None:
-    """Kill a server under load, print how often and what was compared. Raises Violation."""
+    """Kill a server under load, and print the kills and comparisons. Raises Violation."""
     print(f"{checkpoint.name}, {clients} clients, {kills} kills, lives of {seconds:g} s on average, seed {seed}")
     print(f"{machine()}; {versions('uvicorn', 'httpx', 'websockets')}; server and clients share the cores", flush=True)
     with tempfile.TemporaryDirectory() as directory:

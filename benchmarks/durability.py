@@ -1,4 +1,4 @@
-"""What it costs to keep every step: session-steps per second over WebSocket with each durability.
+"""The cost of keeping every step: session-steps per second over WebSocket with each durability.
 
     none           |--|        |--|        |--|          a server each, all running; one at a time is loaded:
     interval          |--|        |--|        |--|       a turn of some seconds
@@ -6,7 +6,7 @@
     ack, synced             |--|        |--|        |--|
                    round 1     round 2     round 3       a ratio is that of two turns of one round
 
-So what else the machine does falls on all alike.
+Other load on the machine therefore affects all alike.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ SYNCED_BYTES = 4096
 
 @dataclass(frozen=True)
 class DurabilityPlan:
-    """What is to be measured, and for how long. servers: those of DURABILITIES, running."""
+    """The settings of a measurement. servers: the running servers of DURABILITIES."""
 
     servers: Mapping[str, Server]
     model: str
@@ -63,14 +63,14 @@ class DurabilityPlan:
 
 
 class DurabilityTurn(NamedTuple):
-    """What one server did while it was loaded."""
+    """The figures of one server in its turn of load."""
 
     rate: float
     """Session-steps per second."""
     cpu: float
-    """Seconds that the server computed per 1,000 steps."""
+    """Processor seconds of the server per 1,000 steps."""
     clients_cpu: float
-    """Those that its clients did."""
+    """Processor seconds of its clients per 1,000 steps."""
 
 
 def run(
@@ -84,8 +84,8 @@ def run(
 ) -> None:
     """Print the table of one model at each number of concurrent sessions.
 
-    data_root: where the servers' data directories go for the time of the run, if not below the current directory.
-    command: how this was started. Raises WrongOutputs where a server answers what it should not, or loses a step.
+    data_root: the parent of the servers' temporary data directories, by default the current directory. command: the
+    command line of this run. Raises WrongOutputs if a server gives a wrong answer, or loses a step.
     """
     with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory, ExitStack() as stack:
         root = Path(directory)
@@ -104,7 +104,7 @@ def run(
 
 
 def sync_seconds(directory: Path) -> float:
-    """Return the time in which a page that was written in a directory survives a power cut: the median of some."""
+    """Return the median time of an fdatasync of one written page in a directory."""
     times = []
     with tempfile.TemporaryFile(dir=directory) as file:
         for _ in range(SYNCS):
@@ -127,7 +127,7 @@ def measure(plan: DurabilityPlan) -> Iterator[Row]:
 
 
 async def take_turns(plan: DurabilityPlan, sessions: int) -> dict[str, list[DurabilityTurn]]:
-    """Load one server after the other with so many sessions, round by round. Raises WrongOutputs."""
+    """Load one server after the other, round by round. Raises WrongOutputs."""
     turns: dict[str, list[DurabilityTurn]] = {name: [] for name in plan.servers}
     async with AsyncExitStack() as stack:
         opened = {
@@ -150,7 +150,7 @@ async def take_turn(server: Server, opened: Sequence[SessionSocket], message: by
 
 
 def check_answers(name: str, server: Server, opened: Sequence[SessionSocket]) -> None:
-    """Raise WrongOutputs unless every session is at the step that counts its answers."""
+    """Raise WrongOutputs unless the step of every session equals the number of its answers."""
     with closing(http.client.HTTPConnection(server.address)) as connection:
         for stream in opened:
             step = reached(connection, stream.session)
@@ -161,7 +161,7 @@ def check_answers(name: str, server: Server, opened: Sequence[SessionSocket]) ->
 
 
 def reached(connection: http.client.HTTPConnection, session: str) -> int:
-    """Return the step that a server says a session is at."""
+    """Return the step of a session on a server."""
     connection.request("GET", f"/sessions/{session}")
     step: int = json.load(connection.getresponse())["step"]
     return step

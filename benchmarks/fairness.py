@@ -1,10 +1,10 @@
-"""How long a client can keep another waiting: the worst requests, each beside a session that steps all the while.
+"""How long a client can delay another: the worst requests, each beside a session that steps all the while.
 
     attacker, in a process of its own  |---- a request, until its answer is read ----|
     neighbour, of another model        step step step ............... step step step
                                                       the longest wait
 
-Nothing is told before the outputs of the neighbour are found to be what /infer gives for its inputs.
+Nothing is printed before the neighbour's outputs are compared with those of /infer for the same inputs.
 """
 
 import multiprocessing
@@ -28,10 +28,10 @@ from benchmarks.timing import Array, check_close
 from benchmarks.worst_requests import LONGEST, REQUESTS, Attacker, attacker
 
 QUIET_SECONDS = 0.3
-"""How long the neighbour steps before a request is sent, and after its answer."""
+"""Seconds of the neighbour's steps before a request is sent, and after its answer."""
 
 PAUSE_SECONDS = 0.001
-"""Between two steps of the neighbour."""
+"""Seconds between two steps of the neighbour."""
 
 TOLERANCE = 1e-5
 
@@ -49,7 +49,7 @@ class FairnessPlan:
 
 @dataclass
 class Neighbour:
-    """A session that steps all the while: its WebSocket, inputs and outputs, and the seconds that each step took."""
+    """A session that steps all the while: its WebSocket, inputs, outputs, and the seconds of each step."""
 
     socket: ClientConnection
     width: int
@@ -58,7 +58,7 @@ class Neighbour:
     waits: list[float] = field(default_factory=list)
 
     def step_until(self, done: Callable[[], bool]) -> list[float]:
-        """Step until something is done, and return the waits."""
+        """Step until a condition holds, and return the waits."""
         first = len(self.waits)
         while not done():
             self._step()
@@ -84,11 +84,11 @@ def run(
     data_root: Path | None,
     command: str,
 ) -> None:
-    """Print the table: what each request was answered, and how long the neighbour waited.
+    """Print the table: the answer to each request, and the waits of the neighbour.
 
-    model: whom the requests are for; neighbour: the model of the session beside; data_root: where the server's data
-    directory goes meanwhile, if not below the current directory; command: how this was started. Raises WrongOutputs
-    where the neighbour was answered what it should not be.
+    model: the model of the requests; neighbour: the model of the session beside them; data_root: the parent of the
+    server's temporary data directory, by default the current directory; command: the command line of this run. Raises
+    WrongOutputs if the neighbour got a wrong answer.
     """
     print(f"`{command}` on {machine()}, {load_average()};")
     print(f"{versions('uvicorn', 'orjson', 'pydantic')}; medians of {rounds}.", flush=True)
@@ -98,11 +98,11 @@ def run(
 
 
 class UnknownRequest(ValueError):
-    """A request to send that there is none of."""
+    """An unknown name of a request."""
 
 
 def chosen(names: Sequence[str] | None) -> Sequence[str]:
-    """Return the names of requests to send, all if none are given. Raises UnknownRequest."""
+    """Return the names of the requests to send, all if none are given. Raises UnknownRequest."""
     for name in names or ():
         if name not in REQUESTS:
             raise UnknownRequest(f"--requests: there is no {name!r}; expected some of: {'; '.join(REQUESTS)}")

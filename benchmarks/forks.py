@@ -1,11 +1,11 @@
-"""Forks of forks of forks: what another one costs, and a list of them, the longer the line is.
+"""Forks of forks of forks: the cost of another fork, and of a list of forks, by depth.
 
     session --o
               '--fork --o
                         '--fork --o        each takes a step and is forked where it is: the last one is at a depth
                                   '--...
 
-`python -m benchmarks.forks` prints a table. Whatever walks from fork to fork grows with the depth.
+`python -m benchmarks.forks` prints a table. A cost that grows with the depth follows the line from fork to fork.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STEPPED, LISTS = 100, 10
 
 @dataclass(frozen=True)
 class ForksPlan:
-    """A measurement of forks."""
+    """The settings of a measurement."""
 
     checkpoints: Path
     model: str
@@ -63,7 +63,7 @@ def measure(plan: ForksPlan) -> Iterator[Row]:
 def timed(
     server: Server, call: Callable[..., Any], requests: Sequence[tuple[Any, ...]]
 ) -> tuple[tuple[float, float], list[Any]]:
-    """Return the server's CPU for a request and the median time that it takes, in milliseconds; and the answers."""
+    """Return the server's CPU time and the median time of a request, in milliseconds, and the answers."""
     seconds, answers, before = [], [], server.cpu_seconds
     for request in requests:
         began = time.perf_counter()
@@ -73,7 +73,7 @@ def timed(
 
 
 def look(server: Server, path: str) -> None:
-    """Get a page. Raises RuntimeError where there is none."""
+    """Get a page. Raises RuntimeError for any other status than 200."""
     with closing(http.client.HTTPConnection(server.address)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()

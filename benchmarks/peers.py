@@ -1,6 +1,6 @@
 """Public implementations of the NTM and the DNC, each as one update of the copy task, to be timed beside ours.
 
-None of their code is here. What is imported is what the user has put below a directory by `RECIPE`:
+None of their code is here. It is imported from a directory in which the user has installed it by `RECIPE`:
 
     DIR/pytorch-ntm   loudinthecloud/pytorch-ntm: NTM, memory 128 x 20, one head each, LSTM 100 (its own copy task)
     DIR/dnc-mthrok    mthrok/dnc_pytorch, a port of DeepMind's DNC: memory 32 x 16, LSTM 100, 4 read heads and 1
@@ -34,7 +34,7 @@ pip install --no-deps --target {directory}/dnc-1.1.0 dnc==1.1.0"""
 INPUT_SIZE, OUTPUT_SIZE, HIDDEN_SIZE = 9, 8, 100
 NTM_MEMORY_SIZE, NTM_WORD_SIZE = 128, 20
 DNC_MEMORY_SIZE, DNC_WORD_SIZE, DNC_READ_HEADS = 32, 16, (4, 1)
-CLIP = 20  # of what the controller gives: the default of both DNCs
+CLIP = 20  # of the controller's output: the default of both DNCs
 
 
 def recipe(directory: Path) -> str:
@@ -44,7 +44,7 @@ def recipe(directory: Path) -> str:
 
 @dataclass(frozen=True)
 class Peer:
-    """A network of somebody else's, with random weights, and its loss.
+    """A public implementation of a network, with random weights, and its loss.
 
     model is "ntm" or "dnc"; loss takes inputs [T, B, 9] and targets [T, B, 8] and gives the binary cross-entropy, in
     nats, averaged over all steps, rows and bits.
@@ -57,9 +57,9 @@ class Peer:
     loss: Callable[[Tensor, Tensor], Tensor]
 
     def update(self, inputs: Tensor, targets: Tensor) -> float:
-        """Forget the old gradients, compute loss and new gradients, and return the loss.
+        """Clear the old gradients, compute loss and new gradients, and return the loss.
 
-        An update with an optimiser is this and then the step of one made for `parameters()`.
+        An update with an optimiser is this and then the step of an optimiser of `parameters()`.
         """
         self.network.zero_grad()
         loss = self.loss(inputs, targets)
@@ -71,7 +71,7 @@ class Peer:
 
 
 def load_peers(directory: Path) -> list[Peer]:
-    """Import the peers from below the directory; FileNotFoundError names what is missing and how to get it."""
+    """Import the peers from below the directory. Raises FileNotFoundError, with the commands that install them."""
     ntm = import_beside("pytorch-ntm", directory / "pytorch-ntm" / "ntm", "aio")
     port = import_beside("dnc-mthrok", directory / "dnc-mthrok" / "dnc", "dnc")
     package = import_beside("dnc-1.1.0", directory / "dnc-1.1.0" / "dnc", "dnc")
@@ -82,10 +82,9 @@ def load_peers(directory: Path) -> list[Peer]:
 
 
 def import_beside(name: str, path: Path, module: str) -> ModuleType:
-    """Import a module of the package at a path, below a name of our own: two of the packages are called `dnc`.
+    """Import a module of the package at a path under a name of our own: two of the packages are called `dnc`.
 
-    The package's `__init__` does not run: that of dnc 1.1.0 imports sparse variants too, and with them an index
-    library.
+    The package's `__init__` is not run: that of dnc 1.1.0 imports sparse variants, which need an index library.
     """
     if not (path / f"{module}.py").is_file():
         raise FileNotFoundError(f"no {module}.py in {path}; to get it:\n{recipe(path.parents[1])}")
@@ -116,8 +115,8 @@ def pytorch_ntm(source: ModuleType) -> Peer:
 def mthrok_dnc(source: ModuleType, read_heads: int) -> Peer:
     """The DNC of mthrok/dnc_pytorch, a port of DeepMind's.
 
-    As in DeepMind's, no gradient flows through the usage that the last write left, a strength is softplus where the
-    paper has oneplus, and each quantity of the interface has a linear layer of its own.
+    As in DeepMind's, no gradient flows through the last write's part of the usage, a strength is softplus instead of
+    the paper's oneplus, and each quantity of the interface has a linear layer of its own.
     """
     network = source.DNC(
         {"memory_size": DNC_MEMORY_SIZE, "word_size": DNC_WORD_SIZE, "num_reads": read_heads, "num_writes": 1},
@@ -125,7 +124,7 @@ def mthrok_dnc(source: ModuleType, read_heads: int) -> Peer:
         OUTPUT_SIZE,
         CLIP,
     )
-    network(torch.zeros(1, INPUT_SIZE))  # its lazy layers have no parameters before
+    network(torch.zeros(1, INPUT_SIZE))  # before, its lazy layers have no parameters
 
     def loss(inputs: Tensor, targets: Tensor) -> Tensor:
         state, logits = None, []
@@ -140,8 +139,8 @@ def mthrok_dnc(source: ModuleType, read_heads: int) -> Peer:
 def pypi_dnc(source: ModuleType, read_heads: int) -> Peer:
     """The DNC of dnc 1.1.0, with one LSTM layer where its default is two.
 
-    It leaves out the read feedback: its loop over time is inside `forward`, over inputs put together before it, so the
-    controller sees zeros where the paper has the last read vectors. The controller starts from a random state.
+    It leaves out the read feedback: its loop over time is inside `forward`, over inputs prepared before it, so the
+    controller sees zeros instead of the paper's last read vectors. The controller starts from a random state.
     Keys and written vectors pass through tanh, a strength is softplus. It gives as many outputs as it has inputs; the
     last is not asked for.
     """

@@ -37,7 +37,7 @@ def run(checkpoints: Path, model: str, sessions: Sequence[int], backend: str, ro
 
 
 async def measure_served(address: str, model: str, directory: Path, sessions: int, seconds: float) -> float:
-    """Return the steps per second of so many sessions, each with one step under way at a time."""
+    """Return the steps per second of `count` sessions, each with one step in flight."""
     message = frame(random_inputs(1, read_manifest(directory).input_size, 0))
     async with streams(address, model, sessions) as opened:
         return await steps_per_second(opened, message, seconds)

@@ -1,7 +1,7 @@
 """`engram serve` in a process of its own, and the clients that load it, in this one.
 
-A client sends a step, waits for the answer, and sends the next. Before anything is timed, what a session answers is
-compared with what the back end computes.
+A client sends a step, waits for the answer, and sends the next. Before anything is timed, the answers of a session are
+compared with the outputs of the back end.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ BACKENDS: dict[str, Callable[[Path, int], FusedBackend | OnnxBackend]] = {"fused
 
 @dataclass(frozen=True)
 class Server:
-    """A server that listens."""
+    """A listening server."""
 
     address: str
     """Host and port."""
@@ -46,11 +46,11 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time so far of all its threads and of the processes that it started. Needs Linux."""
+        """The processor time so far of all its threads and child processes. Needs Linux."""
         return sum(map(_ticks, _family(self.process.pid))) / os.sysconf("SC_CLK_TCK")
 
     def memory(self, what: str = "VmRSS") -> float:
-        """Return its resident memory in MB; what: VmRSS for now's, VmHWM for the most so far. Needs Linux."""
+        """Return its resident memory in MB. what: VmRSS for the present one, VmHWM for the peak. Needs Linux."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(rf"^{what}:\s+(\d+) kB$", status, re.M)
         assert found, f"no {what} in /proc"
@@ -58,7 +58,7 @@ class Server:
 
 
 def _family(pid: int) -> Iterator[int]:
-    """Yield a process and those that it started, and so on. Needs Linux."""
+    """Yield a process and all of its descendants. Needs Linux."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -69,7 +69,7 @@ def _family(pid: int) -> Iterator[int]:
 def _ticks(pid: int) -> int:
     """Return the processor time of a process and of its children that have ended, in ticks of the system's clock.
 
-    One that has just ended itself is counted with its parent.
+    A process that has just ended is counted with its parent.
     """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -80,20 +80,20 @@ def _ticks(pid: int) -> int:
 
 @contextmanager
 def running_server(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
-    """Run a server on a free port with what it keeps in `data`."""
+    """Run a server on a free port with its data in `data`."""
     with running([sys.executable, "-m", "engram", *serve_words(checkpoints, data, *flags)]) as server:
         yield server
 
 
 def serve_words(checkpoints: Path, data: Path, *flags: str) -> list[str]:
-    """Return the words behind `engram` that run a server on a free port with what it keeps in `data`."""
+    """Return the words behind `engram` that run a server on a free port with its data in `data`."""
     places = "--checkpoints", str(checkpoints), "--data", str(data)
     return ["serve", "--port", "0", *places, *flags]
 
 
 @contextmanager
 def running(command: Sequence[str]) -> Iterator[Server]:
-    """Run a server that says on stderr where it listens, in words such as: on http://127.0.0.1:8000 in, or (."""
+    """Run a server that prints its address on stderr, in words such as: on http://127.0.0.1:8000 in, or (."""
     with (
         tempfile.NamedTemporaryFile() as log,
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log.fileno()) as process,
@@ -114,7 +114,7 @@ def random_inputs(rows: int, width: int, seed: int) -> Array:
 
 
 def frame(inputs: Array) -> bytes:
-    """Return the message that asks for these steps, [T, input_size]."""
+    """Return the message that requests these steps, [T, input_size]."""
     packed: bytes = msgpack.packb({"inputs": {"shape": inputs.shape, "data": inputs.tobytes()}})
     return packed
 
@@ -137,7 +137,7 @@ class SessionSocket:
 
 @asynccontextmanager
 async def streams(address: str, model: str, sessions: int) -> AsyncIterator[list[SessionSocket]]:
-    """Open so many sessions, each with a WebSocket of its own."""
+    """Open `count` sessions, each with a WebSocket of its own."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(_stream(address, model)) for _ in range(sessions)]
 
@@ -151,7 +151,7 @@ async def _stream(address: str, model: str) -> AsyncIterator[SessionSocket]:
 
 
 async def check(address: str, model: str, backend: Backend) -> None:
-    """Compare what a session answers with what the back end computes. Raises WrongOutputs."""
+    """Compare the answers of a session with the outputs of the back end. Raises WrongOutputs."""
     slot = backend.open()
     async with streams(address, model, 1) as [stream]:
         for step in range(CHECKED_STEPS):
@@ -162,7 +162,7 @@ async def check(address: str, model: str, backend: Backend) -> None:
 
 
 async def steps_per_second(opened: Sequence[SessionSocket], message: bytes, seconds: float) -> float:
-    """Step all sessions for so many seconds, each with one step under way at a time."""
+    """Step all sessions for `seconds`, each with one step in flight."""
     before, began = _answers(opened), time.perf_counter()
     await asyncio.gather(*(_step_until(stream, message, began + seconds) for stream in opened))
     return (_answers(opened) - before) / (time.perf_counter() - began)

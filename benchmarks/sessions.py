@@ -1,4 +1,4 @@
-"""Many more sessions than fit into memory: what they take, and what it costs to wake one.
+"""Many more sessions than fit into memory: their memory and disk, and the cost of restoring one.
 
     opened, then each stepped, over HTTP:
 
@@ -8,8 +8,8 @@
     |woken|                                                         then kill -9, and a start
            |woken|                                        |woken|   from their snapshots, and from their inputs
 
-One that is woken takes a step, and another one when it is in memory: the difference is what waking costs. What it
-answers is what the back end computes for the same inputs, or nothing is told.
+An evicted session takes a step, for which it is restored ("woken"), and another one in memory: the difference is the
+cost of restoring it. Its answers must be the outputs of the back end for the same inputs, or nothing is printed.
 """
 
 import http.client
@@ -34,18 +34,18 @@ from benchmarks.timing import Array, check_close
 
 CONNECTIONS = 32
 STEPS = 32
-"""Steps of each session before it is woken, in one request."""
+"""Steps of each session before it is restored, in one request."""
 WOKEN = 1000
-"""Sessions that are woken of each kind, at most."""
+"""The most sessions of each kind that are restored."""
 
 
 class TooFew(ValueError):
-    """So few sessions that none has to be woken."""
+    """Too few sessions: none has to be restored."""
 
 
 @dataclass(frozen=True)
 class SessionsPlan:
-    """What is to be measured."""
+    """The settings of a measurement."""
 
     checkpoints: Path
     model: str
@@ -55,17 +55,17 @@ class SessionsPlan:
 
     @property
     def woken(self) -> int:
-        """Sessions of each kind that are woken: those surely are in the arena, or surely are not."""
+        """The number of sessions to restore of each kind: certainly in the arena, or certainly evicted."""
         return min(WOKEN, self.max_resident // 2, (self.sessions - self.max_resident) // 2)
 
 
 class Expected(NamedTuple):
-    """What sessions that all get the same inputs are asked and answer."""
+    """The requests and answers of sessions that all get the same inputs."""
 
     first: bytes
     """The request for STEPS steps."""
     next: bytes
-    """That for one more."""
+    """The request for one more step."""
     outputs: Array
     """float32 [STEPS + 2, output_size]."""
 
@@ -77,7 +77,7 @@ class Post:
         self._connection = http.client.HTTPConnection(address)
 
     def __call__(self, path: str, body: bytes) -> Any:
-        """Return the answer. Raises RuntimeError where it is none."""
+        """Return the answer. Raises RuntimeError if it is a refusal."""
         self._connection.request("POST", path, body, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         answer = json.load(response)
@@ -92,8 +92,8 @@ class Post:
 def run(checkpoints: Path, model: str, sessions: int, max_resident: int, data_root: Path | None, command: str) -> None:
     """Print the tables of one model.
 
-    data_root: where the server's data directory goes for the time of the run, if not below the current directory.
-    command: how this was started. Raises TooFew, and WrongOutputs where a session answers what it should not.
+    data_root: the parent of the server's temporary data directory, by default the current directory. command: the
+    command line of this run. Raises TooFew, and WrongOutputs if a session gives a wrong answer.
     """
     if sessions <= max_resident + 1:
         raise TooFew(f"--sessions {sessions}: none has to be woken where {max_resident} are in memory; ask for more")
@@ -115,7 +115,7 @@ class SessionsReport(NamedTuple):
 
 
 def measure(plan: SessionsPlan) -> SessionsReport:
-    """Open, step, wake, kill, start and wake again."""
+    """Open, step, restore, kill, start and restore again."""
     asked = expected(plan)
     measured = SessionsReport([], [], [])
     with started(plan) as (server, seconds):
@@ -139,7 +139,7 @@ def measure(plan: SessionsPlan) -> SessionsReport:
 
 
 def expected(plan: SessionsPlan) -> Expected:
-    """Compute what a session of the plan's model answers."""
+    """Compute the requests and answers of a session of the plan's model."""
     backend = BACKENDS["fused"](plan.checkpoints / plan.model, 1)
     slot = backend.open()
     inputs = random_inputs(STEPS + 1, backend.spec.input_size, 0)
@@ -149,7 +149,7 @@ def expected(plan: SessionsPlan) -> Expected:
 
 @contextmanager
 def started(plan: SessionsPlan) -> Iterator[tuple[Server, float]]:
-    """Start a server, and give it when it is ready, with the seconds that took."""
+    """Start a server, and yield it when it is ready, with the seconds until then."""
     began = time.perf_counter()
     flags = ("--max-resident", str(plan.max_resident), "--max-sessions", str(plan.sessions))
     with running_server(plan.checkpoints, plan.data, *flags) as server:
@@ -161,7 +161,7 @@ def started(plan: SessionsPlan) -> Iterator[tuple[Server, float]]:
 
 
 def memory(server: Server, plan: SessionsPlan) -> tuple[float, float, float]:
-    """Return resident megabytes, the most so far, and those of the data directory."""
+    """Return resident megabytes, their peak, and the megabytes of the data directory."""
     files = sum(path.stat().st_size for path in plan.data.iterdir())
     return server.memory(), server.memory("VmHWM"), files / 1e6
 
@@ -199,7 +199,7 @@ def post_all(server: Server, what: str, requests: Sequence[tuple[str, bytes]], r
 
 
 def latencies(server: Server, paths: Sequence[str], asked: Expected, what: str) -> Iterator[Row]:
-    """Yield how long a step takes that wakes its session, and the next one."""
+    """Yield the latency of a step that restores its session, and of the next one."""
     waking, awake = [], []
     with closing(Post(server.address)) as post:
         for path in tqdm(paths, what, leave=False, unit="session", disable=None):
@@ -210,7 +210,7 @@ def latencies(server: Server, paths: Sequence[str], asked: Expected, what: str) 
 
 
 def step(post: Callable[[str, bytes], Any], path: str, asked: Expected, reached: int) -> float:
-    """Take one step of a session that is at `reached`, and return the seconds that took. Raises WrongOutputs."""
+    """Take one step of a session that is at `reached`, and return its seconds. Raises WrongOutputs."""
     began = time.perf_counter()
     answer = post(path, asked.next)
     seconds = time.perf_counter() - began

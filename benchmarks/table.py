@@ -1,4 +1,4 @@
-"""A table of figures, as GitHub's markdown has it."""
+"""Print a table of figures in GitHub's markdown."""
 
 import sys
 import textwrap
@@ -17,7 +17,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Table(Generic[P]):
-    """One table of a report. measure yields its rows, each as soon as it is known; P says what to measure."""
+    """One table of a report. measure yields its rows, each as soon as it is known; P is the type of its plan."""
 
     title: str
     about: str
@@ -30,7 +30,7 @@ class Table(Generic[P]):
 
 
 def print_table(name: str, table: Table[P], plan: P) -> list[Row]:
-    """Print the rows of a table as they come, and on a terminal how many there are so far; return them."""
+    """Print the rows of a table as they come, on a terminal with their count so far; return them."""
     rows = []
     print(table.head(), flush=True)
     for row in tqdm(table.measure(plan), desc=name, unit="row", leave=False, disable=None):
@@ -51,7 +51,7 @@ def line(row: Row) -> str:
 
 
 def figure(value: str | int | float) -> str:
-    """Return a number with three digits that count, or more where they stand before the point."""
+    """Return a number with three significant digits, or more if they stand before the point."""
     if not isinstance(value, float):
         return str(value)
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2

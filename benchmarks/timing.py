@@ -1,4 +1,4 @@
-"""Check first, then time: candidates that take turns, so that what else the machine does falls on all alike."""
+"""Check candidates, then time them in turns, so that other load on the machine affects all alike."""
 
 import statistics
 import time
@@ -12,32 +12,32 @@ Array = NDArray[Any]
 
 
 class WrongOutputs(RuntimeError):
-    """A candidate that computes something else than it should: it is not timed."""
+    """A candidate that computes wrong outputs: it is not timed."""
 
 
 def check_close(what: str, outputs: Array, expected: Array, tolerance: float) -> None:
-    """Raise WrongOutputs where an output is further off than `tolerance`, relative to the largest expected value.
+    """Raise WrongOutputs if an output differs by more than `tolerance`, relative to the largest expected value.
 
-    With a tolerance of 0 they must be the same numbers.
+    With a tolerance of 0 the numbers must be equal.
     """
     if outputs.shape != expected.shape:
         raise WrongOutputs(f"not timed, {what}: expected shape {list(expected.shape)}, got {list(outputs.shape)}")
     error = float(np.abs(outputs - expected).max())
     allowed = tolerance * float(np.abs(expected).max())
-    if not error <= allowed:  # so that NaN is no match
+    if not error <= allowed:  # NaN does not match
         raise WrongOutputs(f"not timed, {what}: expected a difference of at most {allowed:.3g}, got {error:.3g}")
 
 
 Clock: TypeAlias = Callable[[], float]
-"""Seconds since some moment: time.perf_counter; or time.process_time, which stands still while others compute."""
+"""A clock in seconds: time.perf_counter; or time.process_time, which stands still while others compute."""
 
 
 def medians(
     candidates: Mapping[str, Callable[[], object]], rounds: int, seconds: float, clock: Clock = time.perf_counter
 ) -> dict[str, float]:
-    """Return the seconds that a call of each candidate takes: the median of rounds in which they take turns.
+    """Return the seconds of a call of each candidate: the median of rounds in which they take turns.
 
-    A turn is of at least so many seconds, and of one call. The first call of each is not counted.
+    A turn lasts at least `seconds`, and one call. The first call of each is not counted.
     """
     for call in candidates.values():
         call()
@@ -49,7 +49,7 @@ def medians(
 
 
 def seconds_per_call(call: Callable[[], object], seconds: float, clock: Clock = time.perf_counter) -> float:
-    """Call again and again for so many seconds, at least once, and return how long a call took."""
+    """Repeat a call for `seconds`, at least once, and return the mean seconds of a call."""
     calls, began = 0, clock()
     while True:
         call()

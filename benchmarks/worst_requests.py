@@ -1,4 +1,4 @@
-"""The worst requests that we could think of, by name, and the client that sends them."""
+"""The worst requests known to us, by name, and the client that sends them."""
 
 import http.client
 import json
@@ -37,7 +37,7 @@ SAFETENSORS = {"Content-Type": "application/x-safetensors"}
 
 @dataclass(frozen=True)
 class Attacker:
-    """A client of a server; what its methods return is the status of the answer, and the code of a problem."""
+    """A client of a server; its methods return the status of the answer, and the code of a problem."""
 
     address: str
     model: str
@@ -45,7 +45,7 @@ class Attacker:
     traces: Mapping[str, Sequence[int]]
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Any:
-        """Return the document that is answered. Raises KeyError, ValueError where it is another."""
+        """Return the document of an answer. Raises KeyError, ValueError for another kind of answer."""
         with closing(http.client.HTTPConnection(self.address, timeout=TIMEOUT_SECONDS)) as connection:
             connection.request(method, path, body, headers or {})
             return json.loads(connection.getresponse().read())
@@ -64,7 +64,7 @@ class Attacker:
         return str(answer.status) if answer.status < 400 else f"{answer.status} {_code(beginning)}".strip()
 
     def outputs(self, inputs: Sequence[Sequence[float]]) -> Array:
-        """Return what a sequence gives, [T, output_size]."""
+        """Return the outputs of a sequence, [T, output_size]."""
         asked = _json({"model": self.model, "inputs": inputs})
         return np.array(self.ask("POST", "/infer", asked)["outputs"], np.float32)
 
@@ -102,7 +102,7 @@ class Attacker:
         return session
 
     def open_large(self) -> str:
-        """Return the id of a session with the largest memory that can be had."""
+        """Return the id of a session with the largest possible memory."""
         refused = self.ask("POST", "/sessions", _json({"model": self.model, "memory_size": 10**8}))
         return self.open(int(re.findall(r"\d+", refused["expected"])[0]))
 
@@ -121,12 +121,12 @@ class Attacker:
         return _json(list(self.traces))
 
     def traced(self, size: int) -> int:
-        """Return the steps, at most LONGEST, whose traces are of so many bytes."""
+        """Return the number of steps, at most LONGEST, whose traces have `size` bytes."""
         return min(LONGEST, size // sum(4 * int(np.prod(shape)) for shape in self.traces.values()))
 
 
 def attacker(address: str, model: str) -> Attacker:
-    """Return a client of a model, who knows its card."""
+    """Return a client of a model, with the model's card."""
     with closing(http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)) as connection:
         connection.request("GET", f"/models/{model}")
         card = json.load(connection.getresponse())
@@ -151,7 +151,7 @@ def _object(**members: bytes) -> bytes:
 
 
 def _keys() -> bytes:
-    """Return the members of an object in JSON, all unknown, with which a body is full."""
+    """Return the members of an object in JSON, all unknown, that fill a body."""
     return b",".join(b'"%06x":1' % number for number in range(BODY // 11))
 
 
@@ -168,12 +168,12 @@ def _msgpack(value: Any) -> bytes:
 
 
 def _packed(member: bytes, value: bytes) -> bytes:
-    """Return a msgpack map of one member, its value as it is written."""
+    """Return a msgpack map of one member with an encoded value."""
     return b"\x81" + _msgpack(member.decode()) + value
 
 
 def _many(item: bytes) -> bytes:
-    """Return a msgpack array with which a frame is full."""
+    """Return a msgpack array that fills a frame."""
     count = (BODY - 64) // len(item)
     return b"\xdd" + struct.pack(">I", count) + item * count
 
@@ -299,4 +299,4 @@ REQUESTS: dict[str, Callable[[Attacker], str]] = {
     "the schema of the interface": lambda a: a.send("GET", "/openapi.json"),
     "all cards": lambda a: a.send("GET", "/models"),
 }
-"""By name: a function that sends the request and returns the status of its answer."""
+"""Functions by name that send a request and return the status of its answer."""

@@ -31,9 +31,9 @@ def main(url: str) -> None:
 
         request = {"model": "dnc-copy", "inputs": inputs, "trace": ["write_weights"]}
         answer = client.post("/infer", json=request).raise_for_status().json()
-        slots = [max(range(len(step[0])), key=step[0].__getitem__) for step in answer["trace"]["write_weights"]]
+        locations = [max(range(len(step[0])), key=step[0].__getitem__) for step in answer["trace"]["write_weights"]]
         print("copied in one request:", said(answer["outputs"]) == vectors)
-        print("locations the vectors were written to:", slots[1 : LENGTH + 1])
+        print("locations the vectors were written to:", locations[1 : LENGTH + 1])
 
         session = client.post("/sessions", json={"model": "dnc-copy"}).raise_for_status().json()["id"]
         outputs = []

@@ -35,8 +35,8 @@ from benchmarks.serve.servers import (
     TRITON,
     Running,
     chosen_servers,
+    command_lines,
     running_servers,
-    told_commands,
 )
 from benchmarks.serve.setting import Setting
 from benchmarks.table import figure
@@ -257,7 +257,7 @@ def test_peer_that_is_not_here_is_left_out_with_the_command_that_brings_it(setti
         (tmp_path / package / "__init__.py").touch()
     with_packages = dataclasses.replace(setting, packages=tmp_path)
     assert chosen_servers(["ack"], ["litserve", "ray"], with_packages) == (["ack", "litserve", "ray"], [])
-    [line] = told_commands(["ray"], with_packages)
+    [line] = command_lines(["ray"], with_packages)
     assert f"`env PYTHONPATH={tmp_path.name} python -m benchmarks.floors.ray_serve dnc-copy 4`" in line
 
 

@@ -1,13 +1,13 @@
-"""Servers that do less than Engram, or do it plainly, each a process: python -m benchmarks.floors.echo, and so on.
+"""Servers to compare with, simpler than Engram, each a process: python -m benchmarks.floors.echo, and so on.
 
     echo            uvicorn decodes a frame or a POST, cuts the inputs to the outputs' width, encodes them: no model
     picows_echo     the same frames by picows, a WebSocket server in C
-    plain           FastAPI, the torch model, a dictionary of states: what one writes in an hour
+    plain           FastAPI, the torch model, a dictionary of states: an hour's work
     triton          NVIDIA Triton with its Python back end and the torch model
     litserve        LitServe with one worker and the torch model
     ray_serve       Ray Serve with one replica and the torch model
 
-Each takes a free port of 127.0.0.1 and says on stderr which.
+Each listens on a free port of 127.0.0.1 and prints it on stderr.
 """
 
 import socket
@@ -19,7 +19,7 @@ import uvicorn
 
 
 def serve(app: Any) -> None:
-    """Serve an ASGI application by uvicorn as Engram is served."""
+    """Serve an ASGI application by uvicorn with Engram's settings."""
     uvicorn.run(
         app,
         host="127.0.0.1",
@@ -41,7 +41,7 @@ def is_ready(port: int, path: str) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now, for a server that cannot choose one itself and tell it."""
+    """Return a port of 127.0.0.1 that is free now, for a server that cannot choose and print one itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -21,7 +21,7 @@ class Batches:
 
     @torch.inference_mode()
     def step(self, sessions: Sequence[Hashable], inputs: Tensor) -> Tensor:
-        """Step sessions, no one twice, by inputs [B, input_size], and return the outputs, [B, output_size]."""
+        """Step different sessions by inputs [B, input_size], and return the outputs, [B, output_size]."""
         states = [self._states.get(session, self._first) for session in sessions]
         outputs: Tensor
         outputs, *rest = self._step(inputs, *map(torch.cat, zip(*states, strict=True)))
@@ -31,5 +31,5 @@ class Batches:
         return outputs
 
     def forget(self, session: Hashable) -> None:
-        """Let a session begin anew with its next step."""
+        """Delete a session's state: it begins anew with its next step."""
         self._states.pop(session, None)

@@ -14,7 +14,7 @@ from benchmarks.server import PROTOCOL
 
 
 def echo(width: int) -> ASGIApp:
-    """Return an application that answers everything with its inputs, cut to so many columns."""
+    """Return an application that answers every request with its inputs, cut to `width` columns."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

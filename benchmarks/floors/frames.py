@@ -1,4 +1,4 @@
-"""Requests and answers as Engram has them, of inputs cut to a number of columns in place of outputs."""
+"""Requests and answers in Engram's form, with inputs, cut to a number of columns, in place of outputs."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def echo_json(data: bytes | str, width: int) -> bytes:
 
 
 def _cut(rows: list[Any], width: int) -> list[Any]:
-    """Return rows of numbers, or lists of such rows, with so many columns."""
+    """Return rows of numbers, or lists of such rows, cut to `width` columns."""
     if isinstance(rows[0][0], list):
         return [[row[:width] for row in each] for each in rows]
     return [row[:width] for row in rows]

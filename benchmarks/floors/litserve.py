@@ -1,7 +1,7 @@
 """LitServe and the torch model: python -m benchmarks.floors.litserve CHECKPOINT SESSIONS
 
-One worker, whose process has the states; batches of all requests that come within BATCH_TIMEOUT; ZeroMQ between the
-processes (`fast_queue`). The session is named in the body, as LitServe hands no more of a request to the worker.
+One worker process, with the states; batches of all requests that come within BATCH_TIMEOUT; ZeroMQ between the
+processes (`fast_queue`). The body names the session, for LitServe passes nothing else of a request to the worker.
 """
 
 import signal
@@ -18,11 +18,11 @@ from benchmarks.floors import free_port, is_ready
 from benchmarks.floors.batches import Batches
 
 BATCH_TIMEOUT = 0.001
-"""Seconds. Less is sooner for one client, and slower for 32, for whom the worker then has no core left."""
+"""Seconds. Less is faster for one client, and slower for 32, which then leave no core to the worker."""
 
 
 class SteppedSessions(litserve.LitAPI):  # type: ignore[misc]
-    """A step of each session of a batch."""
+    """LitServe's API: a step of each session of a batch."""
 
     def __init__(self, checkpoint: Path, **options: Any) -> None:
         super().__init__(**options)
@@ -46,7 +46,7 @@ class SteppedSessions(litserve.LitAPI):  # type: ignore[misc]
 
 
 def tell_when_ready(port: int) -> None:
-    """Say where LitServe is as soon as its processes are there: it says so itself when none is yet."""
+    """Print LitServe's address once its processes are there: its own message comes before them."""
     while not is_ready(port, "/health"):
         time.sleep(0.1)
     sys.stderr.write(f"LitServe is on http://127.0.0.1:{port} (end it by a signal)\n")
@@ -54,7 +54,7 @@ def tell_when_ready(port: int) -> None:
 
 def main(checkpoint: Path, sessions: int) -> None:
     """Run LitServe until a signal."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its processes would go on
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # otherwise its processes would go on
     port = free_port()
     threading.Thread(target=tell_when_ready, args=[port], daemon=True).start()
     steps = SteppedSessions(checkpoint, max_batch_size=sessions, batch_timeout=BATCH_TIMEOUT)

@@ -15,7 +15,7 @@ from models.contract import MemoryModel
 
 
 class StepsBody(BaseModel):
-    """A request to step a session."""
+    """The body of a request to step a session."""
 
     inputs: Annotated[list[list[float]], Field(min_length=1)]
 

@@ -1,8 +1,8 @@
 """Ray Serve and the torch model: python -m benchmarks.floors.ray_serve CHECKPOINT SESSIONS
 
-One replica, whose process has the states; `serve.batch` takes all requests that have come, without a wait. Ray's own
-settings for throughput are on, by which the replica answers HTTP itself (direct ingress), with no proxy before it. Ray
-keeps what it writes in a directory that goes in the end.
+One replica process, with the states; `serve.batch` takes all requests that have come, without a wait. Ray's own
+settings for throughput are on, by which the replica answers HTTP itself (direct ingress), with no proxy before it.
+Ray's files are in a directory that is deleted in the end.
 """
 
 import os
@@ -36,14 +36,14 @@ import ray  # noqa: E402  which reads the environment
 from ray import serve  # noqa: E402
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Nothing is put there; Ray wants about as many."""
+"""Bytes of Ray's object store, which stays empty; Ray accepts few less."""
 
 SPARE_REQUESTS = 64
-"""Beside one of each session."""
+"""Requests in work at once, beside one of each session."""
 
 
 def listen_here_only() -> None:
-    """Have a replica listen to other deployments on 127.0.0.1, for which Ray has no setting. Runs in each worker."""
+    """Make a replica listen to other deployments on 127.0.0.1, for which Ray has no setting. Runs in each worker."""
     from ray.serve._private import replica
 
     add_port = replica.add_port_to_grpc_server
@@ -51,7 +51,7 @@ def listen_here_only() -> None:
 
 
 def application(checkpoint: Path, sessions: int) -> Any:
-    """Return what steps so many sessions of a checkpoint."""
+    """Return the deployment that steps the sessions of a checkpoint."""
 
     @serve.deployment(num_replicas=1, max_ongoing_requests=sessions + SPARE_REQUESTS)
     class Steps:

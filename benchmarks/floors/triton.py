@@ -1,7 +1,7 @@
 """NVIDIA Triton, its Python back end and the torch model: python -m benchmarks.floors.triton CHECKPOINT DIR SESSIONS
 
-Sequences are batched by the strategy `oldest`, which takes one request of each sequence. DIR is the package that RECIPE
-puts there: a server for CPUs, of which pytriton's own Python is not used.
+Sequences are batched by the strategy `oldest`, which takes one request of each sequence. DIR is where RECIPE installs
+the package: a server for CPUs, without pytriton's own Python.
 """
 
 import shlex
@@ -38,18 +38,18 @@ sequence_batching {{
 """
 
 SPARE_SEQUENCES = 64
-"""Sequences beside those of the connections, for what is checked."""
+"""Sequences beside those of the connections, for the checks."""
 
 MODEL = """\
 import sys
 sys.path[:0] = {path!r}
 from benchmarks.floors.triton_model import TritonPythonModel
 """
-"""The back end's Python knows nothing of a virtual environment."""
+"""The variables of the server: its back end's Python does not see a virtual environment."""
 
 
 def tritonserver(directory: Path) -> Path:
-    """Return the server's directory in a package. Raises FileNotFoundError, which says how to get it."""
+    """Return the server's directory in a package. Raises FileNotFoundError, with the commands that install it."""
     found = directory / "pytriton" / "tritonserver"
     if not (found / "bin" / "tritonserver").is_file():
         recipe = RECIPE.format(directory=shlex.quote(str(directory)))
@@ -58,7 +58,7 @@ def tritonserver(directory: Path) -> Path:
 
 
 def prepare(checkpoint: Path, server: Path, sessions: int, root: Path) -> None:
-    """Lay out a repository of one model, and the Python back end with the stub of this version of Python."""
+    """Make a repository of one model, and the Python back end with the stub of this version of Python."""
     manifest, model = read_manifest(checkpoint), root / "models" / "engram" / "1"
     model.mkdir(parents=True)
     path = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
@@ -72,7 +72,7 @@ def prepare(checkpoint: Path, server: Path, sessions: int, root: Path) -> None:
 
 
 def start(server: Path, root: Path, port: int) -> "subprocess.Popen[bytes]":
-    """Start Triton on what `prepare` laid out."""
+    """Start Triton on the repository of `prepare`."""
     command = [str(server / "bin" / "tritonserver"), f"--model-repository={root / 'models'}"]
     command += [f"--backend-directory={root / 'backends'}", "--http-address=127.0.0.1", f"--http-port={port}"]
     command += ["--allow-grpc=false", "--allow-metrics=false", "--disable-auto-complete-config", "--log-info=false"]

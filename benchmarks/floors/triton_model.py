@@ -1,6 +1,6 @@
 """The model that Triton's Python back end runs: a step of the torch model for all sequences of a batch at once.
 
-Arrays go by DLPack, for the back end's own conversion wants a NumPy older than 2.
+Arrays are passed by DLPack, for the back end's own conversion needs a NumPy older than 2.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The fused kernels beside everything else that computes the same, and beside what the machine can do at best.
+"""The fused kernels beside other implementations of the same models, and beside the limits of the machine.
 
-Nothing is timed before its outputs, or its gradients, are found right. Figures are medians of rounds in which the
-candidates take turns: on a machine that is busy, the ratios are what counts.
+Nothing is timed before its outputs, or its gradients, are checked. Figures are medians of rounds in which the
+candidates take turns: on a busy machine, only the ratios count.
 """
 
 import tempfile
@@ -37,10 +37,10 @@ def run(
     command: str,
     profiled: bool = False,
 ) -> None:
-    """Print the tables, in the order of TABLES. Raises WrongOutputs where something computes what it should not.
+    """Print the tables, in the order of TABLES. Raises WrongOutputs if an implementation computes something else.
 
-    peers: where the public implementations lie, if they are to be trained too. command: how this was started. profiled:
-    whether to tell also where the time goes. Raises NoPerf, then.
+    peers: the directory of the public implementations, to train them too. command: the command line of this run.
+    profiled: whether to print profiles too, which may raise NoPerf.
     """
     torch.set_num_threads(1)
     others = load_peers(peers) if peers else []

@@ -1,4 +1,4 @@
-"""The floor of a step: what no kernel can do without, at the speed that the machine shows for each part by itself."""
+"""The floor of a step: the work that no kernel can avoid, at the speed of the machine for each kind of work alone."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,17 +19,17 @@ PASSED = ("memory", "read_weights", "write_weights", "usage", "link", "precedenc
 NUMBER_BYTES = 4
 
 PRODUCT_SIZE = 384
-"""Rows and columns of the matrices whose product is timed: they fit the cache, and take far longer than a call."""
+"""Rows and columns of the matrices whose product is timed: they fit the cache and take far longer than a call."""
 
 PRODUCT_ROWS, PRODUCT_LAYERS = 96, 4
-"""Of the products of the kernels, which are of rows and weights."""
+"""Rows of the kernels' matrix products, which are of rows and weights."""
 
 LEAST_COPIED = 1 << 18
-"""Bytes below which a copy would be timed with its call."""
+"""Bytes below which the time of a copy would be mostly that of its call."""
 
 
 class Work(NamedTuple):
-    """What a step of a batch takes: the floating-point operations of its matrix products, the bytes read and written.
+    """The work of a step of a batch: the floating-point operations of its matrix products, the bytes read and written.
 
     Of a DNC with one write head the bytes are 8 N^2 + 8 N W + 8 (3 + R) N a session: links, memory, usage, precedence
     and weightings. Of an NTM they are 8 N W + 8 (R + V) N: memory and weightings. The weights are not counted.
@@ -48,18 +48,18 @@ class Work(NamedTuple):
 
 
 def work(model: MemoryModel[Any], batch: int) -> Work:
-    """Return what a step of so many sessions takes."""
+    """Return the work of a step of `batch` sessions."""
     weights = sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
     state = flatten(model.initial_state(1))
     numbers = sum(leaf.numel() for name, leaf in state.items() if name in PASSED)
     return Work(2 * weights * batch, 2 * NUMBER_BYTES * numbers * batch)
 
 
-# What the machine shows
+# The speed of the machine
 
 
 class Yardstick(NamedTuple):
-    """Something to time, and how much of it a call does."""
+    """A call to time, and the work that it does."""
 
     call: Callable[[], object]
     amount: float
@@ -75,7 +75,7 @@ def matrix_product() -> Yardstick:
 def kernel_product() -> Yardstick:
     """Return the matrix products of the kernels at a size that suits them, and their floating-point operations.
 
-    They are those of a network of linear layers, which are nearly all that its step takes.
+    They are the linear layers of a network, which are nearly all of its step.
     """
     config = RNNConfig(
         PRODUCT_SIZE,
@@ -91,6 +91,6 @@ def kernel_product() -> Yardstick:
 
 
 def copy_within(size: int) -> Yardstick:
-    """Return a copy from one half of so many bytes to the other, and the bytes that it reads and writes."""
+    """Return a copy from one half of a buffer of `size` bytes to the other, and the bytes read and written."""
     source, target = np.ones((2, max(size, LEAST_COPIED) // 2), np.int8)
     return Yardstick(lambda: np.copyto(target, source), source.nbytes + target.nbytes)

@@ -1,4 +1,4 @@
-"""What of the kernels is to be measured."""
+"""The settings of the kernels' benchmark."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from benchmarks.peers import Peer
 
 @dataclass(frozen=True)
 class KernelsPlan:
-    """What is to be measured, and for how long.
+    """The models, batches and times of a measurement.
 
     sizes: the models that step. batches: those of all tables, or None for each table's own. peers: the public
-    implementations that train too. directory: where checkpoints may be left.
+    implementations that train too. directory: a place for checkpoints.
     """
 
     sizes: Sequence[str]

@@ -1,4 +1,4 @@
-"""Where the time of a step, or of a training update, goes: the shares of the kernels' functions, by Linux's perf."""
+"""Profile a step or a training update: the shares of the kernels' functions in its time, by Linux's perf."""
 
 import re
 import shutil
@@ -15,17 +15,17 @@ from kernels.build import build, library_paths, variants
 from kernels.library import library, why_no_library
 
 SHOWN = 8
-"""Functions, the rest in one row."""
+"""The number of functions with a row of their own."""
 
 LEAST_SECONDS = 0.5
-"""For less, there are no samples to speak of."""
+"""The least seconds of a profile, for enough samples."""
 
 CASES = [f"{size}, batch 64" for size in SIZES]
 CASES += ["M, batch 256", *(f"training {name}, batch 16" for name in MODELS)]
 
 
 class NoPerf(RuntimeError):
-    """There is no profile to be had here; the message says why."""
+    """No profile is possible here; the message gives the reason."""
 
 
 def measure(plan: KernelsPlan) -> Iterator[Row]:
@@ -42,7 +42,7 @@ def measure(plan: KernelsPlan) -> Iterator[Row]:
 
 
 def apart(directory: Path) -> Path:
-    """Return the fastest library that runs here, compiled so that its functions can be told apart. Raises NoPerf."""
+    """Return the fastest library that runs here, compiled so that perf can see its functions. Raises NoPerf."""
     fastest = library()
     if fastest is None:
         raise NoPerf(f"there are no fused kernels to profile: {why_no_library()}")

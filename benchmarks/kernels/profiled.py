@@ -1,4 +1,4 @@
-"""What `engram bench kernels --profile` runs under perf: one case, for some seconds.
+"""The program that `engram bench kernels --profile` runs under perf: one case, for some seconds.
 
 python -m benchmarks.kernels.profiled CASE LIBRARY SECONDS
 """

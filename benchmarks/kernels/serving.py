@@ -1,4 +1,4 @@
-"""The step that serves: beside others and its floor, in place or not, by two threads, many in one call."""
+"""The step of a server: beside others and its floor, in place or not, by two threads, many in one call."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -31,22 +31,22 @@ BATCHES = (1, 8, 64, 256)
 
 CHECKED_STEPS = 10
 TOLERANCE = 1e-4
-"""Of outputs after so many steps by torch, ONNX Runtime and the kernels."""
+"""The tolerance of outputs after some steps by torch, ONNX Runtime and the kernels."""
 SAME = 0.0
-"""The tolerance of what must be the same bit for bit."""
+"""The tolerance of results that must be the same bit for bit."""
 
 STEPS_PER_CALL = 16
 ROOM = 2
-"""An arena has room for so many times the sessions of a step."""
+"""The capacity of an arena as a multiple of the sessions of a step."""
 
 
 def cases(plan: KernelsPlan, sizes: Sequence[str], batches: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """Yield each size of a table that was asked for with each batch."""
+    """Yield each requested size of a table with each batch."""
     return plan.cases([size for size in sizes if size in plan.sizes], batches)
 
 
 def check_steps(case: str, steps: Mapping[str, Step], batch: int, tolerance: float) -> None:
-    """Compare runs from the state before the first step with the run of the first. Raises WrongOutputs."""
+    """Compare runs from the state before the first step with the first run. Raises WrongOutputs."""
     reference, *others = steps
     for inputs in random_bits(CHECKED_STEPS, batch, WIDTH):
         expected = steps[reference](inputs)
@@ -141,7 +141,7 @@ def measure_arena(plan: KernelsPlan) -> Iterator[Row]:
 
 
 def by_copies(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
-    """Return the step of states that are indexed out of an arena, which allocates, and put back."""
+    """Return a step on states that are indexed out of an arena, which allocates, and put back."""
 
     def step(inputs: Array) -> Array:
         for name, leaf in leaves(arena).items():
@@ -155,7 +155,7 @@ def by_copies(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
 
 
 def by_buffers(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
-    """Return the step of states that are taken out of an arena into buffers which are there already, and put back."""
+    """Return a step on states that are gathered from an arena into existing buffers, and put back."""
 
     def step(inputs: Array) -> Array:
         for name, leaf in leaves(arena).items():
@@ -169,7 +169,7 @@ def by_buffers(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
 
 
 def leaves(fused: FusedStep) -> dict[str, Array]:
-    """Return the arrays of an arena, for what no server does: copy states of many slots at once."""
+    """Return the arrays of an arena, to copy the states of many slots at once, as no server does."""
     return fused._arena.leaves
 
 

@@ -1,4 +1,4 @@
-"""The models whose step is timed, and all that computes it."""
+"""The models whose step is timed, and all implementations of it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from training.checkpoint import save_model
 from training.export import export
 
 WIDTH = 9
-"""Of inputs and of outputs."""
+"""The size of inputs and of outputs."""
 
 SIZES: dict[str, AnyConfig] = {
     "S": DNCConfig(WIDTH, WIDTH, memory_size=16, word_size=16, read_heads=4, controller=LSTMConfig(hidden_size=64)),
@@ -37,7 +37,7 @@ ABOUT_SIZES = (
 )
 
 Step: TypeAlias = Callable[[Array], Array]
-"""Advances states that it holds by one step: inputs [B, 9] -> outputs [B, 9]."""
+"""A call that advances its states by one step: inputs [B, 9] -> outputs [B, 9]."""
 
 
 def random_model(config: AnyConfig) -> MemoryModel[Any]:
@@ -55,7 +55,7 @@ def random_bits(*shape: int) -> Array:
 
 
 def checkpoint(size: str, directory: Path) -> Path:
-    """Return the checkpoint of a size with its ONNX graph, made below the directory where it is not there yet."""
+    """Return the checkpoint of a size with its ONNX graph, made below the directory if it is not there yet."""
     path = directory / size
     if not (path / ONNX_FILE).exists():
         config = SIZES[size]
@@ -65,7 +65,7 @@ def checkpoint(size: str, directory: Path) -> Path:
 
 
 def fused_step(size: str, rooms: int, threads: int = 1, kernels: Library | None = None) -> FusedStep:
-    """Return the kernel with so many states before the first step."""
+    """Return the kernel with a number of states before the first step."""
     config = SIZES[size]
     model = random_model(config)
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
@@ -78,7 +78,7 @@ def fused_step(size: str, rooms: int, threads: int = 1, kernels: Library | None 
     return fused
 
 
-# What steps
+# The steps
 
 
 def by_torch(size: str, batch: int) -> Step:

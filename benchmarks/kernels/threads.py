@@ -1,4 +1,4 @@
-"""Two threads beside one, and beside what two threads can gain on this machine just then."""
+"""Two threads beside one, and beside the gain that two threads can have on this machine at that moment."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +12,11 @@ from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.timing import medians
 
 PRODUCTS = 16
-"""Matrix products that threads share: far longer than it takes to hand them out."""
+"""Matrix products that threads share: enough to take far longer than handing them out."""
 
 
 class Gain(NamedTuple):
-    """Seconds that a call takes by one thread and by two, and how much faster two are at what shares nothing."""
+    """Seconds of a call by one thread and by two, and the gain of two threads at work that shares nothing."""
 
     one: float
     two: float
@@ -31,8 +31,8 @@ def gain(one: Callable[[], object], two: Callable[[], object], plan: KernelsPlan
 
 
 def products_by(threads: int) -> Callable[[], object]:
-    """Return a call of PRODUCTS matrix products that so many threads share."""
-    pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))  # a thread's own setting
+    """Return a call of PRODUCTS matrix products that `threads` threads share."""
+    pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))  # the setting of this thread
     products = [matrix_product().call for _ in range(threads)]
 
     def multiply(product: Callable[[], object]) -> None:

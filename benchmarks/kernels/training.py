@@ -34,10 +34,10 @@ from models.ntm import NTMConfig
 from models.registry import AnyConfig
 
 STEPS = 42
-"""The copy task's 20 vectors twice, and two flags."""
+"""Steps of a sequence: the copy task's 20 vectors twice, and two flags."""
 
 TOLERANCE = 1e-4
-"""Of loss and gradients by the kernels and by autograd, relative to the largest of each weight."""
+"""The tolerance of loss and gradients by the kernels and by autograd, relative to the largest of each weight."""
 SAME = 0.0
 
 LSTM = LSTMConfig(hidden_size=HIDDEN_SIZE)
@@ -70,7 +70,7 @@ def by_kernels(model: MemoryModel[Any], threads: int, kernels: Library | None = 
 
 
 def update(model: MemoryModel[Any], outputs: Unroll, inputs: Tensor, targets: Tensor) -> float:
-    """Forget the old gradients, compute loss and new gradients, and return the loss: as `Peer.update` does."""
+    """Clear the old gradients, compute loss and new gradients, and return the loss, as `Peer.update` does."""
     model.zero_grad()
     loss = functional.binary_cross_entropy_with_logits(outputs(inputs), targets)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -95,7 +95,7 @@ def check_gradients(
 
 
 def check_peer(peer: Peer, batch: int) -> None:
-    """See that a public implementation trains: its loss is one, and so are its gradients. Raises WrongOutputs."""
+    """Raise WrongOutputs unless a public implementation trains: loss and gradients are finite and not 0."""
     loss = peer.update(*episodes(batch))
     size = sum(float(weight.grad.norm()) for weight in peer.parameters() if weight.grad is not None)
     if not (math.isfinite(loss) and 0 < size < math.inf):
@@ -124,7 +124,7 @@ def measure_training(plan: KernelsPlan) -> Iterator[Row]:
 
 
 def model_of(peer: Peer) -> str:
-    """Return which of our models a public implementation is compared with."""
+    """Return the model of ours to compare a public implementation with."""
     return "NTM" if peer.model == "ntm" else f"DNC R={peer.read_heads}"
 
 

@@ -5,7 +5,7 @@
         load.turn(3.0)                                         closed loop for 3 s, and waits for the last answers
         load.turn(3.0, rate=5000)                              open loop: 5,000 a second, at fixed times
 
-load.c says more.
+load.c describes the commands.
 """
 
 import hashlib
@@ -30,18 +30,18 @@ Kind: TypeAlias = Literal["ws-text", "ws-binary", "http"]
 
 
 class LoadFailed(RuntimeError):
-    """The load generator cannot be built or run here; the message says why."""
+    """The load generator cannot be built or run here; the message gives the reason."""
 
 
 class LoadRequest(NamedTuple):
-    """What a connection sends again and again: frames or POST bodies of this payload."""
+    """The request that a connection repeats: frames or POST bodies with this payload."""
 
     path: str
     payload: bytes
 
 
 class Opened(NamedTuple):
-    """How many connections are open, and how many could not be opened. seconds: until the last one was."""
+    """The numbers of open connections and of those that failed to open. seconds: until the last one was open."""
 
     open: int
     errors: int
@@ -49,12 +49,11 @@ class Opened(NamedTuple):
 
 
 class LoadResult(NamedTuple):
-    """What a turn of load came to.
+    """The figures of a turn of load.
 
-    answers: all, also those that came after the turn's seconds; errors: answers that refuse, and connections that
-    broke; unanswered: requests that had no answer half a minute after the turn. seconds: until the last answer.
-    rate: answers per second. slowest_of_mean: the answers of the slowest connection, beside the mean of all.
-    cpu_seconds: of the load generator.
+    answers: all, also those after the turn's seconds; errors: refusals, and broken connections; unanswered: requests
+    without an answer half a minute after the turn. seconds: until the last answer. rate: answers per second.
+    slowest_of_mean: the answers of the slowest connection relative to the mean. cpu_seconds: of the load generator.
     """
 
     answers: int
@@ -71,14 +70,14 @@ class LoadResult(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The requests that each connection sent, and those that were answered."""
+    """The numbers of requests of each connection that were sent, and that were answered."""
 
     sent: list[int]
     answered: list[int]
 
 
 def program() -> Path:
-    """Return the load generator, compiled once for each version of its source and kept in the user's cache.
+    """Return the load generator, compiled once for each version of its source into the user's cache.
 
     Raises LoadFailed.
     """
@@ -110,12 +109,12 @@ def _compiler() -> list[str]:
 
 @dataclass(frozen=True)
 class LoadGenerator:
-    """A load generator that runs. One turn at a time; between turns its connections stay open."""
+    """A running load generator. One turn at a time; between turns its connections stay open."""
 
     process: "subprocess.Popen[str]"
 
     def connect(self, at_once: int = 64) -> Opened:
-        """Open the connections, at most so many at a time: WebSockets unless they are open, HTTP's anew.
+        """Open the connections, `at_once` at a time: WebSockets unless they are open, HTTP's anew.
 
         Raises LoadFailed.
         """
@@ -139,8 +138,8 @@ class LoadGenerator:
             answer = answers.readline()
         if not answer:
             raise LoadFailed(f"the load generator ended at {line!r}: {_pipe(self.process.stderr).read().strip()}")
-        told: dict[str, Any] = json.loads(answer)
-        return told
+        reply: dict[str, Any] = json.loads(answer)
+        return reply
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

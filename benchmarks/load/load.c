@@ -10,10 +10,10 @@
  *                          is greeted; over HTTP all anew, so that no server closes one for having been idle
  *     turn SECONDS 0       closed loop: each connection sends, waits for the answer, sends again; at least one request
  *     turn SECONDS RATE    open loop: RATE requests per second over all connections, each due at a fixed time, from
- *                          which its latency counts, also where it waits for the answer to the one before
+ *                          which its latency counts, even if it waits for the previous answer
  *     counts               the requests that each connection sent, and those that were answered, since the start
  *
- * After a turn's seconds nothing more is sent, and what is under way is waited for.
+ * After a turn's seconds nothing more is sent, and pending answers are awaited.
  *
  *     load echo            a server that answers every frame and POST with its payload, to measure the load itself
  */
@@ -37,7 +37,7 @@
 #define FIRST_ROOM 4096   /* bytes of a connection's input, at first; it doubles as needed */
 #define PATH_ROOM 8000    /* bytes of the path of a request, with a zero behind them */
 #define HEAD_ROOM 8400    /* bytes of the head of a request */
-#define GRACE 30.0        /* seconds that answers are waited for after a turn */
+#define GRACE 30.0        /* seconds to wait for answers after a turn */
 #define CONNECT_TIME 60.0 /* seconds that all connections may take to open */
 #define EVENTS 256
 
@@ -52,7 +52,7 @@ typedef struct {
     size_t size;
 } bytes;
 
-/* What a connection sends: once, to open a WebSocket, and then again and again. */
+/* The messages of a connection: one that opens a WebSocket, and one that is repeated. */
 typedef struct {
     bytes handshake, message;
 } request;
@@ -63,13 +63,13 @@ typedef struct {
     int fd;
     enum state state;
     const request *request;
-    bytes input; /* what came and is not used yet; one more byte than size has room, and is zero */
+    bytes input; /* received and not used yet; the byte after the last one is zero */
     size_t room;
-    bytes output; /* what is still to be sent */
-    bool full;    /* the socket takes no more for now, and tells when it does */
+    bytes output; /* still to be sent */
+    bool full;    /* the socket accepts no more until epoll reports it writable */
     long sent, answered;
     long sent_now, answered_in_time, due_now; /* in this turn */
-    double began;                             /* when the request under way was sent, or was due */
+    double began;                             /* when the pending request was sent, or was due */
 } connection;
 
 enum phase { IDLE, OPENING, TURN };
@@ -131,7 +131,7 @@ static void without_delay(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
 }
 
-/* ---- Messages: their sizes in an input, 0 where it does not hold all of one ---- */
+/* ---- Messages: their sizes in an input, 0 if it does not hold a whole one ---- */
 
 /* Write the head of a frame and return its size. A client's has a mask: zeros, so the payload stays as it is. */
 static size_t frame_head(char *head, enum opcode opcode, size_t size, bool masked) {
@@ -175,7 +175,7 @@ static size_t http_size(const bytes *input, size_t *head) {
     return last ? (size_t)(last - input->data) + strlen(end) : 0;
 }
 
-/* Read what came; false where nothing more will. */
+/* Read what has arrived; false at the end of the stream. */
 static bool receive(connection *c, long *received) {
     if (c->input.size + 1 >= c->room) {
         c->room = c->room ? 2 * c->room : FIRST_ROOM;
@@ -224,7 +224,7 @@ static request frame_request(const char *path, const char *payload, size_t size,
     return (request){joined(head, (size_t)used, "", 0), joined(frame, frame_used, payload, size)};
 }
 
-/* Read the file of requests; count: how many. */
+/* Read the file of requests; count: their number. */
 static request *read_requests(const char *path, const char *mode, const char *subprotocol, long *count) {
     FILE *file = fopen(path, "rb");
     if (!file) stop(path);
@@ -263,7 +263,7 @@ static void fail(load *l, connection *c) {
     hang_up(c);
 }
 
-/* Send what is left; the socket tells when it takes more. */
+/* Send the rest of the output, until the socket accepts no more. */
 static void flush_output(load *l, connection *c) {
     while (c->output.size) {
         ssize_t put = write(c->fd, c->output.data, c->output.size);
@@ -397,7 +397,7 @@ static void take_messages(load *l, connection *c) {
     }
 }
 
-/* The server closed a connection: over HTTP it may, where nothing is under way, and it is opened again. */
+/* The server closed a connection: over HTTP it may, if no request is pending, and it is opened again. */
 static void hung_up(load *l, connection *c) {
     bool may = l->http && c->state == READY;
     fail(l, c);
@@ -463,7 +463,7 @@ static void begin_turn(load *l, double seconds, double rate) {
     wake_at(l, rate > 0 ? l->began : l->until);
 }
 
-/* Open loop: send what is due, and wake up for what is due next. */
+/* Open loop: send the due requests, and set the timer for the next one. */
 static void send_due(load *l, double time) {
     double next = l->began + (double)l->next / l->rate;
     for (; next <= time && next < l->until; next = l->began + (double)++l->next / l->rate) {
@@ -489,7 +489,7 @@ static double quantile_ms(const load *l, double share) {
     return l->answers ? 1e3 * l->latencies[(long)(share * (double)(l->answers - 1))] : 0;
 }
 
-/* The answers of the slowest connection beside those of the mean, while the turn lasted. */
+/* The answers of the slowest connection relative to the mean, during the turn. */
 static double slowest_of_mean(const load *l) {
     long least = l->connections->answered_in_time, all = 0;
     for (const connection *c = l->connections; c < l->connections + l->count; c++) {

@@ -1,4 +1,4 @@
-"""What a served step costs: `engram bench serve` and `peers`. paths.py says by which ways, servers.py beside what."""
+"""The cost of a served step: `engram bench serve` and `peers`. paths.py lists the paths, servers.py the servers."""
 
 import json
 import tempfile
@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.serve.measuring import Compared, ServePlan, check_all
 from benchmarks.serve.paths import BESIDE_PEERS, PATHS, ServedPath
-from benchmarks.serve.servers import chosen_servers, running_servers, told_commands
+from benchmarks.serve.servers import chosen_servers, command_lines, running_servers
 from benchmarks.serve.setting import Setting, allow_connections, heading
 from benchmarks.serve.tables import CHANGED, OPEN_LOOP, PEERS, RATIOS, SERVED, Report
 from benchmarks.table import Table, print_table
@@ -17,13 +17,12 @@ from benchmarks.table import Table, print_table
 
 @dataclass(frozen=True)
 class Options:
-    """What both benchmarks may be told.
+    """Options of both benchmarks.
 
-    percents: shares of the closed loop's rate at which the open loop is measured too. data_root: where the servers'
-    data directories go for the time of the run, if not below the current directory. command: how this was started.
-    json_file, plot_file: where all figures, and a plot, go too. triton, packages: where the packages with Triton, and
-    with LitServe and Ray Serve, are, if they are to be measured too. before: another checkout of Engram, to be measured
-    too.
+    percents: shares of the closed loop's rate at which the open loop is measured too. data_root: the parent of the
+    servers' temporary data directories, by default the current directory. command: the command line of this run.
+    json_file, plot_file: files for all figures, and for a plot. triton, packages: directories of the packages with
+    Triton, and with LitServe and Ray Serve, to measure them too. before: another checkout of Engram, to measure it too.
     """
 
     checkpoints: Path
@@ -50,8 +49,8 @@ def run(options: Options, paths: Sequence[str]) -> None:
 def run_peers(options: Options) -> None:
     """Print the table of servers of others at each number of connections.
 
-    Raises WrongOutputs where a server answers what it should not, or loses a step, FileNotFoundError where a directory
-    does not have what it should, TooManyConnections, LoadFailed.
+    Raises WrongOutputs if a server gives a wrong answer, or loses a step, FileNotFoundError if a directory lacks its
+    package, TooManyConnections, LoadFailed.
     """
     _run(options, [BESIDE_PEERS], PEERS, [])
 
@@ -60,14 +59,14 @@ def _run(
     options: Options, paths: Sequence[ServedPath], measured: Table[Report], derived: Sequence[Table[Report]]
 ) -> None:
     if options.plot_file:
-        from benchmarks.serve.plot import plot  # needs matplotlib: told before anything is measured
+        from benchmarks.serve.plot import plot  # a missing matplotlib is reported before anything is measured
     allow_connections(max(options.connections))
     with tempfile.TemporaryDirectory(dir=options.data_root or Path.cwd()) as directory:
         setting = _setting(options, paths, Path(directory))
         names, left_out = chosen_servers(
             options.durabilities, [name for path in paths for name in path.beside], setting
         )
-        head = [*heading(options.command), _told_rounds(options), *_told_servers(paths, names, setting), *left_out]
+        head = [*heading(options.command), _rounds_line(options), *_server_lines(paths, names, setting), *left_out]
         print(*head, sep="\n", flush=True)
         with running_servers(names, setting) as servers:
             plan = ServePlan(
@@ -82,7 +81,7 @@ def _run(
         print_table(table.title, table, report)
     if options.json_file:
         options.json_file.write_text(
-            json.dumps({"setting": head, "results": list(map(told, report.results))}, indent=2)
+            json.dumps({"setting": head, "results": list(map(figures, report.results))}, indent=2)
         )
     if options.plot_file:
         plot(report.results, options.plot_file)
@@ -94,16 +93,16 @@ def _setting(options: Options, paths: Sequence[ServedPath], data: Path) -> Setti
     return Setting(options.checkpoints, options.model, sessions, data, *places)
 
 
-def _told_rounds(options: Options) -> str:
+def _rounds_line(options: Options) -> str:
     return f"Medians of {options.rounds} rounds of {options.seconds:g} s for each; all share the cores.\n"
 
 
-def _told_servers(paths: Sequence[ServedPath], names: Sequence[str], setting: Setting) -> list[str]:
-    return [*(f"- {path.name}: {path.about}" for path in paths), *told_commands(names, setting)]
+def _server_lines(paths: Sequence[ServedPath], names: Sequence[str], setting: Setting) -> list[str]:
+    return [*(f"- {path.name}: {path.about}" for path in paths), *command_lines(names, setting)]
 
 
-def told(compared: Compared) -> dict[str, Any]:
-    """Return what was measured of a path at a number of connections, for programs: every turn of every server."""
+def figures(compared: Compared) -> dict[str, Any]:
+    """Return the figures of a path at a number of connections, for programs: every turn of every server."""
     return {
         "path": compared.path.name,
         "connections": compared.connections,

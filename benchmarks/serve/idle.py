@@ -1,4 +1,4 @@
-"""What a WebSocket costs that is open and idle, with a session of its own, and whether a thousand may come at once."""
+"""The cost of an idle WebSocket with a session of its own, and the opening of many at once."""
 
 import tempfile
 import time
@@ -11,16 +11,16 @@ from benchmarks.server import running_server
 from benchmarks.table import Row, Table, print_table
 
 AT_ONCE = 64
-"""Connections that are opened at a time, where not all are."""
+"""Connections that are opened at a time, unless all are."""
 
 ALL_AT_ONCE = 1000
 
 SETTLED_SECONDS = 1.0
-"""Between the last greeting and the look at the server's memory."""
+"""Seconds between the last greeting and the measurement of the server's memory."""
 
 
 def run(checkpoints: Path, model: str, connections: int, data_root: Path | None, command: str) -> None:
-    """Print the table of so many idle connections. Raises TooManyConnections, LoadFailed."""
+    """Print the table of idle connections. Raises TooManyConnections, LoadFailed."""
     most = max(connections, ALL_AT_ONCE)
     allow_connections(most)
     with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as directory:
@@ -40,7 +40,7 @@ def _row(setting: Setting, connections: int, at_once: int) -> Row:
     requests = [LoadRequest(f"/stream?model={setting.model}", b"")] * connections
     with running_server(setting.checkpoints, data, *setting.flags) as server:
         with running_load("ws-text", server.port, requests[:1]) as load:
-            load.connect()  # what the server loads for its first WebSocket is no connection's
+            load.connect()  # memory that the first WebSocket loads belongs to no connection
         memory, cpu = server.memory(), server.cpu_seconds
         with running_load("ws-text", server.port, requests) as load:
             opened = load.connect(at_once)

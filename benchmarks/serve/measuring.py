@@ -1,4 +1,4 @@
-"""Measure paths: check what the servers answer, then load one after the other, round by round.
+"""Measure paths: check the servers' answers, then load one after the other, round by round.
 
     ack        |--|          |--|          |--|        all run and hold their connections; one at a time is loaded
     none          |--|          |--|          |--|
@@ -6,7 +6,7 @@
     back end            |-|           |-|           |-|   in this process
                 round 1       round 2       round 3
 
-A ratio is that of two turns of one round, so what else the machine does falls on both alike.
+A ratio is that of two turns of one round, so other load on the machine affects both alike.
 """
 
 import operator
@@ -35,10 +35,10 @@ BACKEND_SECONDS = 0.1
 
 
 class ServedTurn(NamedTuple):
-    """What one server did in one turn. cpu, load_cpu: microseconds of processor time for each answer.
+    """The figures of one server in one turn. cpu, load_cpu: microseconds of processor time for each answer.
 
     percent: of the closed loop's rate; 0 in the closed loop itself. rate: answers per second. slowest_of_mean: answers
-    of the slowest connection beside those of the mean. errors: with what was not answered at all.
+    of the slowest connection relative to the mean. errors: refusals and unanswered requests.
     """
 
     path: str
@@ -74,10 +74,10 @@ class Compared(NamedTuple):
         return median
 
     def ratio(self, figure: str, name: str, beside: str, with_backend: bool = False) -> float | None:
-        """Return the median of the rounds' ratios; None where one of the two servers was not measured.
+        """Return the median of the rounds' ratios; None if one of the two servers was not measured.
 
-        with_backend: beside the other server and the bare back end together. None also where the other's figure is 0:
-        in a turn so short, its processor time is less than the system's clock can tell.
+        with_backend: relative to the other server and the bare back end together. None also if the other's figure is
+        0: in a short turn, its processor time may be less than the resolution of the system's clock.
         """
         own, other = ([getattr(turn, figure) for turn in self.turns.get(server, ())] for server in (name, beside))
         if with_backend:
@@ -90,7 +90,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class ServePlan:
-    """What is to be measured. percents: shares of the closed loop's rate at which the open loop is measured too."""
+    """The settings of a measurement. percents: shares of the closed loop's rate for the open loop."""
 
     setting: Setting
     servers: Mapping[str, Running]
@@ -105,7 +105,7 @@ class ServePlan:
         return read_manifest(self.setting.checkpoint).input_size
 
     def names(self, path: ServedPath) -> list[str]:
-        """Return the servers that are measured on a path; Engram once where there are no sessions to log."""
+        """Return the servers that are measured on a path; Engram once if there are no sessions to log."""
         engram = [name for name, running in self.servers.items() if running.is_engram and not running.is_before]
         before = [name for name, running in self.servers.items() if running.is_before]
         known = [name for name in before if path.name not in self.servers[name].unknown]
@@ -113,7 +113,7 @@ class ServePlan:
 
 
 def check_all(plan: ServePlan) -> Iterator[str]:
-    """Check each server on each path, and yield a line for each path that Engram did not have before.
+    """Check each server on each path, and yield a line for each path that the other checkout of Engram does not have.
 
     Raises WrongOutputs.
     """
@@ -129,7 +129,7 @@ def check_all(plan: ServePlan) -> Iterator[str]:
 
 
 def measure(plan: ServePlan) -> Iterator[Compared]:
-    """Yield what was measured of each path at each number of connections. Raises WrongOutputs."""
+    """Measure each path at each number of connections, and yield the results. Raises WrongOutputs."""
     for path in plan.paths:
         for connections in path.counts(plan.connections):
             yield take_turns(plan, path, connections)
@@ -139,7 +139,7 @@ def measure(plan: ServePlan) -> Iterator[Compared]:
 
 
 def check(setting: Setting, path: ServedPath, running: Running) -> None:
-    """Compare what new sessions answer over a path with what is due. Raises WrongOutputs."""
+    """Compare the answers of new sessions over a path with the expected ones. Raises WrongOutputs."""
     if running.candidate.answers == "request":
         return
     path, backend = running.candidate.asked(path), FusedBackend(setting.checkpoint, max(1, path.sessions))
@@ -166,7 +166,7 @@ def computed(backend: FusedBackend, slots: Sequence[int], inputs: Array) -> Arra
 
 
 def _asked(path: ServedPath, model: str, sessions: Sequence[str], width: int, seed: int) -> Asked:
-    """Return what a request asks of sessions: steps with bits as inputs."""
+    """Return the contents of a request: steps of sessions with bits as inputs."""
     rows = max(1, path.sessions)
     return Asked(model, sessions, random_inputs(rows * path.steps, width, seed).reshape(rows, path.steps, width))
 
@@ -199,7 +199,7 @@ class Link:
     def take_turn(self, seconds: float, percent: float = 0, rate: float = 0) -> ServedTurn:
         """Load the server for a turn. percent: of a rate in requests per second, in the open loop; 0: closed loop."""
         server, opened = self.running.server, self.load.connect()
-        self.load.turn(WARM_SECONDS)  # so that the server has accepted every connection
+        self.load.turn(WARM_SECONDS)  # by then the server has accepted every connection
         before = server.cpu_seconds
         turn = self.load.turn(seconds, percent / 100 * rate)
         micros = 1e6 / max(1, turn.answers)
@@ -222,7 +222,7 @@ class Link:
 
 @contextmanager
 def _linked(plan: ServePlan, path: ServedPath, connections: int, name: str) -> Iterator[Link]:
-    """Connect a load generator to a server; in the end, count what it asked of each session."""
+    """Connect a load generator to a server; in the end, count the steps that it requested of each session."""
     running = plan.servers[name]
     path = running.candidate.asked(path)
     ids = running.sessions(connections * path.sessions)

@@ -1,6 +1,6 @@
-"""The ways by which steps reach a server: one entry of PATHS for each, and what is measured on it.
+"""The paths by which steps reach a server: one entry of PATHS for each.
 
-A new way is a new entry: how a request is written and an answer read, where it is sent, and beside which servers.
+A new path is a new entry: the encoding of requests, the decoding of answers, the URL, and the servers beside Engram's.
 """
 
 import http.client
@@ -22,14 +22,14 @@ from benchmarks.server import PROTOCOL, Server, frame
 from benchmarks.timing import WrongOutputs
 
 ECHO = "echo"
-"""The server beside which ratios are told."""
+"""The server to which ratios are relative."""
 
 TRITON_TARGET = "/v2/models/engram/infer"
 
 LITSERVE_TARGET = "/predict"
 
 UNKNOWN = (403, 404, 4404)
-"""How a server refuses a path that it does not have; 403 and 4404 a WebSocket's."""
+"""The statuses and close codes with which a server refuses an unknown path; 403 and 4404 for a WebSocket."""
 
 
 class UnknownPath(WrongOutputs):
@@ -37,7 +37,7 @@ class UnknownPath(WrongOutputs):
 
 
 class Asked(NamedTuple):
-    """What one request asks for. inputs: float32 [sessions, steps, input_size]; without sessions, [1, ...]."""
+    """The contents of one request. inputs: float32 [sessions, steps, input_size]; without sessions, [1, ...]."""
 
     model: str
     sessions: Sequence[str]
@@ -46,15 +46,15 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class ServedPath:
-    """A way to the model's step."""
+    """A path to the model's step."""
 
     name: str
     about: str
     kind: Kind
     target: str
-    """The path of the URL; {session} stands for the first session of a request, {sessions} for all of them."""
+    """The path of the URL; {session} is replaced by the first session of a request, {sessions} by all of them."""
     sessions: int
-    """Sessions of one request; 0: it has none, and its steps begin from a fresh state."""
+    """Sessions of one request; with 0 its steps begin from a fresh state."""
     steps: int
     """Steps of each session in a request."""
     encode: Callable[[Asked], bytes]
@@ -64,24 +64,24 @@ class ServedPath:
     """The servers that are measured beside Engram's, in order: keys of benchmarks.serve.servers.SERVERS."""
     subprotocol: str = ""
     most: int = 100_000
-    """Connections that it is measured with, at most: with many sessions each, few are enough."""
+    """The most connections to measure with: with many sessions each, few are enough."""
 
     def counts(self, connections: Sequence[int]) -> list[int]:
-        """Return the numbers of connections that it is measured with."""
+        """Return the numbers of connections to measure with."""
         return [count for count in connections if count <= self.most]
 
     @property
     def for_triton(self) -> "ServedPath":
-        """Return the way to the same steps of Triton."""
+        """Return the path to the same steps of Triton."""
         return replace(self, target=TRITON_TARGET, encode=_triton_step, decode=_triton_outputs)
 
     @property
     def for_litserve(self) -> "ServedPath":
-        """Return the way to the same steps of LitServe."""
+        """Return the path to the same steps of LitServe."""
         return replace(self, target=LITSERVE_TARGET, encode=_litserve_step)
 
     def request(self, asked: Asked) -> LoadRequest:
-        """Return what a connection sends again and again."""
+        """Return the request that a connection repeats."""
         target = self.target.format(
             session=asked.sessions[0] if asked.sessions else "", sessions=",".join(asked.sessions)
         )
@@ -103,8 +103,8 @@ def _post(connection: http.client.HTTPConnection, path: ServedPath, request: Loa
     answer = connection.getresponse()
     body = answer.read()
     if answer.status != 200:
-        told = f"not timed, {path.name}: POST {request.path} answered {answer.status}: {body[:300]!r}"
-        raise UnknownPath(told) if answer.status in UNKNOWN else WrongOutputs(told)
+        message = f"not timed, {path.name}: POST {request.path} answered {answer.status}: {body[:300]!r}"
+        raise UnknownPath(message) if answer.status in UNKNOWN else WrongOutputs(message)
     return body
 
 
@@ -112,8 +112,8 @@ def _stream_each(server: Server, path: ServedPath, requests: Sequence[LoadReques
     try:
         return _stream(f"ws://{server.address}{requests[0].path}", path, requests)
     except (InvalidStatus, ConnectionClosed) as error:
-        told = f"not timed, {path.name}: the WebSocket {requests[0].path} failed: {error}"
-        raise UnknownPath(told) if _status(error) in UNKNOWN else WrongOutputs(told) from error
+        message = f"not timed, {path.name}: the WebSocket {requests[0].path} failed: {error}"
+        raise UnknownPath(message) if _status(error) in UNKNOWN else WrongOutputs(message) from error
 
 
 def _status(error: InvalidStatus | ConnectionClosed) -> int | None:
@@ -132,11 +132,11 @@ def _stream(url: str, path: ServedPath, requests: Sequence[LoadRequest]) -> list
     return answers
 
 
-# How requests are written and answers are read
+# Encoding of requests and decoding of answers
 
 
 def triton_request(session: str, inputs: Array, start: bool) -> bytes:
-    """Return a request of Triton's for a step of a sequence, whose number is in the session's name, or to open it."""
+    """Return Triton's request for a step of a sequence, or to open it; its number is in the session's name."""
     values = {"name": "INPUT", "shape": inputs.shape, "datatype": "FP32", "data": inputs.ravel()}
     sequence = {"sequence_id": int(session[1:]) + 1, "sequence_start": start}
     return orjson.dumps({"parameters": sequence, "inputs": [values]}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -275,4 +275,4 @@ PATHS = {
 }
 
 BESIDE_PEERS = replace(PATHS["post"], beside=("plain", "triton", "litserve", "ray", "ceiling"))
-"""The way by which `engram bench peers` asks servers of others for the same steps."""
+"""The path on which `engram bench peers` measures other servers with the same steps."""

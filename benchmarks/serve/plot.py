@@ -1,4 +1,4 @@
-"""The processor time of a request as a figure: a part for each path, a line for each server."""
+"""Figure of the processor time of a request: a part for each path, a line for each server."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from benchmarks.serve.measuring import Compared
 from benchmarks.serve.servers import SERVERS
 
 WIDTH, HEIGHT = 4.5, 3.8
-"""Inches of a part."""
+"""Width and height of a part, in inches."""
 
 
 def plot(results: Sequence[Compared], path: Path) -> None:
-    """Write a figure of medians, with bars from the least to the most of the rounds."""
+    """Write a figure of medians, with bars from the least to the greatest of the rounds."""
     names = list(dict.fromkeys(compared.path.name for compared in results))
     figure = Figure(figsize=(WIDTH * len(names), HEIGHT), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):

@@ -1,4 +1,4 @@
-"""The servers that are measured: Engram, and those beside it. Each is a process of its own."""
+"""The servers that are measured: Engram and others. Each is a process of its own."""
 
 import http.client
 import json
@@ -24,22 +24,22 @@ from models.manifest import read_manifest
 
 @dataclass(frozen=True)
 class ServerKind:
-    """One of SERVERS. command: how it is started; none for Engram."""
+    """One of SERVERS. command: its command line; None for Engram."""
 
     about: str
     answers: Literal["outputs", "inputs", "request"]
-    """Its answers are the model's outputs, or the inputs cut to the outputs' width, or the request, which is unread."""
+    """The kind of its answers: the model's outputs, the inputs cut to the outputs' width, or the request unread."""
     command: Callable[[Setting], Sequence[str]] | None = None
     durability: str = ""
     needs: tuple[str, ...] = ()
-    """Packages without which it is left out."""
+    """Packages that it needs; without them it is left out."""
     recipe: str = ""
-    """How to get what it needs, if not by the names of the packages."""
+    """The command that installs it, if not by the names of the packages."""
     asked: Callable[[ServedPath], ServedPath] = lambda path: path
-    """How it is asked on a path."""
+    """The form of its requests on a path."""
 
     def remedy(self, setting: Setting) -> str:
-        """Return how to get what is missing here, or nothing."""
+        """Return the command that installs the missing packages, "" if none is missing."""
         missing = [name for name in self.needs if not setting.has(name)]
         return (self.recipe or f"pip install {' '.join(missing)}") if missing else ""
 
@@ -81,7 +81,7 @@ def _before(durability: str) -> Callable[[Setting], Sequence[str]]:
 
 
 def python_of(checkout: Path) -> Path:
-    """Return the Python that runs another checkout: its own where it has one, else this."""
+    """Return the Python that runs another checkout: its own if it has one, else this."""
     own = checkout.resolve() / ".venv" / "bin" / "python"
     return own if own.is_file() else Path(sys.executable)
 
@@ -92,7 +92,7 @@ def _python_in(checkout: Path) -> list[str]:
 
 
 def require_engram(checkout: Path) -> None:
-    """Raise FileNotFoundError unless there is a checkout of Engram whose kernels are built."""
+    """Raise FileNotFoundError unless this is a checkout of Engram with built kernels."""
     _command_line(checkout)
     script = "from kernels.library import library; found = library(); print(found.path if found else '')"
     done = subprocess.run([*_python_in(checkout), "-c", script], capture_output=True, text=True)
@@ -117,10 +117,10 @@ def _ceiling(_: Setting) -> Sequence[str]:
 TRITON = "triton"
 
 BEFORE = "before-"
-"""And a durability: Engram of another checkout."""
+"""The name, before a durability, of Engram of another checkout."""
 
 PEERS_RECIPE = "pip install --target DIR -c constraints.txt litserve==0.2.19 'ray[serve]==2.60.0', then --packages DIR"
-"""Without torch, which neither asks for, and with the versions of all else that Engram has."""
+"""Installs both without torch, which neither requires, and otherwise with Engram's versions."""
 
 SERVERS = {
     "ack": ServerKind("Engram, every step logged before it is answered", answers="outputs", durability="ack"),
@@ -172,7 +172,7 @@ SERVERS = {
 
 @dataclass(eq=False)
 class Running:
-    """A server that runs. steps: of each session the least and the most that it may have taken."""
+    """A running server. steps: for each session, the least and the most steps that it may have taken."""
 
     name: str
     candidate: ServerKind
@@ -192,13 +192,13 @@ class Running:
         return self.name.startswith(BEFORE)
 
     def sessions(self, count: int) -> list[str]:
-        """Return so many sessions, the same at every call."""
+        """Return `count` sessions, the same at every call."""
         if count > len(self.steps):
             self.open(count - len(self.steps))
         return list(self.steps)[:count]
 
     def open(self, count: int) -> list[str]:
-        """Open sessions. Elsewhere than in Engram a session begins when it is named first."""
+        """Open sessions. In other servers than Engram, a session begins with its first step."""
         if self.is_engram:
             ids = open_sessions(self.server, self.model, count)
         else:
@@ -209,22 +209,22 @@ class Running:
         return ids
 
     def count(self, session: str, answered: int, sent: int) -> None:
-        """Note the steps that were asked of a session: those that were answered, and all that were sent."""
+        """Record the steps of a session: those that were answered, and all that were sent."""
         least, most = self.steps[session]
         self.steps[session] = least + answered, most + sent
 
     def check_steps(self) -> None:
-        """Raise WrongOutputs unless every session is at the step that counts its answers.
+        """Raise WrongOutputs unless the step of every session equals the number of its answers.
 
-        One whose connection broke may be as far as it was asked.
+        After a broken connection it may also be any step up to the last one that was sent.
         """
         with closing(http.client.HTTPConnection(self.server.address)) as connection:
             for session, (least, most) in self.steps.items():
                 connection.request("GET", f"/sessions/{session}")
                 step = json.load(connection.getresponse())["step"]
                 if not least <= step <= most:
-                    told = f"{least} to {most}" if least < most else str(least)
-                    raise WrongOutputs(f"{self.name}: a session that answered {told} steps is at step {step}")
+                    answered = f"{least} to {most}" if least < most else str(least)
+                    raise WrongOutputs(f"{self.name}: a session that answered {answered} steps is at step {step}")
 
 
 @contextmanager
@@ -262,19 +262,19 @@ def _open(connection: http.client.HTTPConnection, model: str) -> str:
 
 
 def _start_sequences(server: Server, ids: Sequence[str], input_size: int) -> None:
-    """Open sequences of Triton's: it wants a request for it, whose step our model there does not take."""
+    """Open sequences in Triton, which needs a request for it; our model takes no step for that request."""
     with closing(http.client.HTTPConnection(server.address)) as connection:
         for session in ids:
-            body = triton_request(session, np.zeros((1, input_size), np.float32), start=True)
-            connection.request("POST", TRITON_TARGET, body)
+            opening = triton_request(session, np.zeros((1, input_size), np.float32), start=True)
+            connection.request("POST", TRITON_TARGET, opening)
             answer = connection.getresponse()
-            told = answer.read()
+            body = answer.read()
             if answer.status != 200:
-                raise WrongOutputs(f"triton: no sequence was opened: {told!r}")
+                raise WrongOutputs(f"triton: no sequence was opened: {body!r}")
 
 
-def told_commands(names: Sequence[str], setting: Setting) -> Iterator[str]:
-    """Yield a line for each server: its name, what it is and how it is started."""
+def command_lines(names: Sequence[str], setting: Setting) -> Iterator[str]:
+    """Yield a line for each server: its name, its description and its command."""
     for name in names:
         candidate = SERVERS[name]
         if candidate.command is None:
@@ -293,15 +293,15 @@ def _shown(word: str) -> str:
 def chosen_servers(durabilities: Sequence[str], beside: Sequence[str], setting: Setting) -> tuple[list[str], list[str]]:
     """Return the servers to run, and a line for each that is left out.
 
-    Raises FileNotFoundError where Triton or another checkout is not in the directory that is to have it.
+    Raises FileNotFoundError if Triton or another checkout is not in its directory.
     """
-    names, told = list(durabilities), []
+    names, left_out = list(durabilities), []
     for name in dict.fromkeys(beside):
         remedy = SERVERS[name].remedy(setting)
         if not remedy and name == TRITON and setting.triton is None:
             remedy = f"{RECIPE.format(directory='DIR')}, then --triton DIR"
         if remedy:
-            told.append(f"- {name}: left out; {remedy}")
+            left_out.append(f"- {name}: left out; {remedy}")
         else:
             names.append(name)
     if setting.triton:
@@ -309,4 +309,4 @@ def chosen_servers(durabilities: Sequence[str], beside: Sequence[str], setting: 
     if setting.before:
         require_engram(setting.before)
         names.append(BEFORE + durabilities[0])
-    return names, told
+    return names, left_out

@@ -1,4 +1,4 @@
-"""What a run serves and on what: the first lines of every report, and the limits of this system."""
+"""The setting of a run: the first lines of every report, and the limits of this system."""
 
 import resource
 import sys
@@ -10,7 +10,7 @@ from benchmarks.machine import load_average, machine, versions
 from kernels.library import library
 
 SPARE_FILES = 200
-"""Files that a server has open beside its connections, at most."""
+"""The most files that a server has open beside its connections."""
 
 
 class TooManyConnections(ValueError):
@@ -19,11 +19,10 @@ class TooManyConnections(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What servers serve, to how many sessions at a time.
+    """The model that servers serve, and the number of sessions.
 
-    data: a directory for what they keep. triton: where the package with Triton is, if it is to be measured. packages:
-    where those of LitServe and Ray Serve are, if not beside Engram's. before: another checkout of Engram, to be
-    measured too.
+    data: the servers' data directory. triton: the directory of the package with Triton, to measure it. packages: that
+    of LitServe and Ray Serve, if not beside Engram's packages. before: another checkout of Engram, to measure it too.
     """
 
     checkpoints: Path
@@ -40,7 +39,7 @@ class Setting:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Return Engram's: all sessions may be stepped in one batch, none is refused, and none leaves memory."""
+        """Return Engram's options: all sessions may be stepped in one batch, none is refused, and none is evicted."""
         batch, queue, resident = (str(max(least, self.sessions)) for least in (1, 1024, 4096))
         return "--max-batch", batch, "--max-queue", queue, "--max-resident", resident
 
@@ -50,7 +49,7 @@ class Setting:
 
 
 def heading(command: str) -> list[str]:
-    """Return the lines that say how a run was started and on what it runs."""
+    """Return the lines with the command of a run and the machine."""
     fastest = library()
     kernels = fastest.path.stem if fastest else "no fused kernels"
     return [
@@ -60,7 +59,7 @@ def heading(command: str) -> list[str]:
 
 
 def allow_connections(count: int) -> None:
-    """Let this process, and those that it starts, have so many connections open. Raises TooManyConnections."""
+    """Raise the limit of open files for `count` connections, also for children. Raises TooManyConnections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + SPARE_FILES
     if hard != resource.RLIM_INFINITY and wanted > hard:

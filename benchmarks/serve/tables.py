@@ -1,4 +1,4 @@
-"""What `engram bench serve` prints: a table of what was measured, and two that are made of it."""
+"""The tables of `engram bench serve`: one of figures, and two that follow from it."""
 
 import statistics
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from benchmarks.table import Row, Table, figure
 FIGURES = ("rate", "p50_ms", "p99_ms", "load_cpu", "cpu")
 
 FEW_ANSWERS = 10
-"""Answers of a connection in a turn below which one more or less says nothing of fairness."""
+"""The least answers of a connection in a turn for which one more or less does not change fairness."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A plan, and what was measured of it so far."""
+    """A plan and the results so far."""
 
     plan: ServePlan
     results: list[Compared] = field(default_factory=list)

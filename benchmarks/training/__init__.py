@@ -1,8 +1,8 @@
 """Whole updates of the trainer, from the data to the metrics, beside those of public implementations.
 
 Ours are those of `engram train`: data, unrolling, loss, errors, gradients, clipping, optimiser, progress and metrics.
-Theirs are those of their authors' scripts. No weights are saved, none validated. All get sequences of the same lengths
-and take turns, and nothing is timed before it is found to compute, and to learn, what it should.
+Theirs are those of their authors' scripts. No weights are saved or validated. All get sequences of the same lengths
+and take turns, and nothing is timed before its losses are checked and it has been seen to learn.
 """
 
 import tempfile
@@ -24,10 +24,10 @@ TABLES = {"updates": UPDATES, "parts": PARTS}
 
 
 def run(batches: Sequence[int], updates: int, rounds: int, seconds: float, peers: Path | None, command: str) -> None:
-    """Print the tables. Raises WrongOutputs where something does not compute, or not learn, what it should.
+    """Print the tables. Raises WrongOutputs if an implementation has a wrong loss, or does not learn.
 
-    updates: of a turn, at least. peers: where the public implementations lie, if any; those that are not there are
-    left out, with a line that says so. command: how this was started.
+    updates: the least updates of a turn. peers: the directory of the public implementations, if any; missing ones are
+    left out, with a line for them. command: the command line of this run.
     """
     torch.set_num_threads(1)
     scripts, missing = load_scripts(peers) if peers else ([], [])

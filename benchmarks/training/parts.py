@@ -1,4 +1,4 @@
-"""Where the time of an update by the kernels goes, part by part, as it is made."""
+"""Time the parts of an update by the kernels while it runs."""
 
 import statistics
 import time
@@ -16,20 +16,20 @@ from training import trainer as trainer_module
 from training.trainer import Trainer
 
 LENGTH = 10
-"""Of the sequences: about the mean of 1 to 20."""
+"""The length of the sequences: about the mean of 1 to 20."""
 
 COLUMNS = ("update", "data", "kernels", "around them", "loss, errors", "clipping", "optimiser", "the rest")
 
 
 class Stopwatch:
-    """Adds up the seconds of processor time that calls take. A call within another counts for both."""
+    """A sum of the processor seconds of calls. A call within another counts for both."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def on(self, part: str, owner: Any, *names: str) -> Iterator[None]:
-        """Time calls of the functions of an owner for as long as the context lasts."""
+        """Time calls of the functions of an owner during the context."""
         with ExitStack() as patches:
             for name in names:
                 patches.enter_context(mock.patch.object(owner, name, self._timed(part, getattr(owner, name))))
@@ -62,7 +62,7 @@ def measure_parts(plan: TrainingPlan) -> Iterator[Row]:
 
 @contextmanager
 def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
-    """Time the parts of the updates of a trainer by the kernels for as long as the context lasts."""
+    """Time the parts of a trainer's updates by the kernels during the context."""
     watch, unroll = Stopwatch(), trainer.unroll
     assert isinstance(unroll, FusedUnroll)
     with (
@@ -79,7 +79,7 @@ def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
 
 
 def parts(seconds: dict[str, float]) -> dict[str, float]:
-    """Return the seconds of COLUMNS, in which none counts twice, of those that the stopwatch had."""
+    """Return the stopwatch's seconds by COLUMNS, in which none counts twice."""
     apart = seconds | {"around them": seconds["unrolling"] - seconds["kernels"]}
     return apart | {"the rest": apart["update"] - sum(apart[column] for column in COLUMNS[1:-1])}
 

@@ -1,4 +1,4 @@
-"""What of training is to be measured."""
+"""The settings of the training benchmark."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "DNC R=4": ("dnc-copy", {"model.read_heads": 4}),
     "DNC R=1": ("dnc-copy", {"model.read_heads": 1}),
 }
-"""By the name of a model: the preset that trains it, and what is changed of it."""
+"""The preset that trains each model, and the changes to it, by the name of the model."""
 
 LENGTHS: Range = (1, 20)
 
@@ -24,9 +24,9 @@ NEVER = 1 << 62
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is to be measured, and for how long.
+    """The models, batches and times of a measurement.
 
-    updates: of a turn, at least. scripts: the public implementations. directory: where metrics may be left.
+    updates: the least updates of a turn. scripts: the public implementations. directory: a place for metrics.
     """
 
     batches: Sequence[int]
@@ -42,7 +42,7 @@ class TrainingPlan:
 
 
 def preset(name: str, batch: int, lengths: Range = LENGTHS) -> Preset:
-    """Return what trains a model to copy, and never validates it."""
+    """Return the preset that trains a model to copy, without validations."""
     preset_name, changes = PRESETS[name]
     changed = load_preset(preset_name, {**changes, "task.length": list(lengths)})
     return changed.with_training(batch_size=batch, validate_every=NEVER)

@@ -7,7 +7,7 @@ Theirs is the task without a start flag, one step shorter than ours:
     end      . . . # . . .      one channel
     target           a b c      T = 2 length + 1
 
-None of their code is here: where a script can be had with the network, its functions are run as they stand in it.
+None of their code is here: if a script comes with the network, its own functions are run.
 """
 
 import ast
@@ -30,12 +30,12 @@ from models.contract import MemoryModel
 from training.tasks import Copy
 
 Train: TypeAlias = Callable[[Sequence[int], int], list[float]]
-"""(lengths, batch) -> losses: makes an update for each length, of so many sequences, and returns what each lost."""
+"""(lengths, batch) -> losses: make an update of `batch` sequences for each length, and return their losses."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """A public implementation, and how it is trained. twin: our model with the weights that it has just then."""
+    """A public implementation with its training. twin: returns our model with its present weights."""
 
     peer: Peer
     train: Train
@@ -43,7 +43,7 @@ class Script:
 
 
 def load_scripts(directory: Path) -> tuple[list[Script], list[str]]:
-    """Return those that are there below the directory, and the names of those that are not."""
+    """Return the implementations below the directory, and the names of missing ones."""
     scripts: list[Script] = []
     missing = []
     for name, load in SCRIPTS.items():
@@ -55,9 +55,9 @@ def load_scripts(directory: Path) -> tuple[list[Script], list[str]]:
 
 
 def functions(path: Path, *names: str) -> list[Any]:
-    """Return functions of a script without running the rest of it, which needs packages that they do not.
+    """Return functions of a script without running the rest of it, which needs more packages.
 
-    Raises ValueError where one is not there.
+    Raises ValueError if one is missing.
     """
     script = ast.parse(path.read_text(), str(path))
     kept = {node.name: node for node in script.body if isinstance(node, ast.FunctionDef) and node.name in names}
@@ -112,7 +112,7 @@ def pytorch_ntm_scripts(directory: Path) -> Iterator[Script]:
 def mthrok_dnc_scripts(directory: Path) -> Iterator[Script]:
     """Yield the DNCs with their own loop, loss and settings of RMSProp, which clip nothing.
 
-    Their own data is repeat copy; here they get our copy.
+    Their own data are those of repeat copy; here they get our copy task.
     """
     source = import_beside("dnc-mthrok", directory / "dnc", "dnc")
     task = import_beside("dnc-mthrok", directory / "dnc", "repeat_copy")
@@ -132,7 +132,7 @@ def mthrok_updates(
     lengths: Sequence[int],
     batch: int,
 ) -> list[float]:
-    """Let the loop run; it is a `Train`, given all but the last two."""
+    """Run the loop; a `Train` once all arguments but the last two are bound."""
     dataset = MthrokDataset(cross_entropy, lengths, batch)
     never = len(lengths) + 1
     loop(network, dataset, optimizer, len(lengths), never, None, None, None)
@@ -140,7 +140,7 @@ def mthrok_updates(
 
 
 class MthrokDataset:
-    """Copy, as the loop asks for it."""
+    """The copy task with the interface of the loop's data."""
 
     def __init__(
         self, cross_entropy: Callable[[Tensor, Tensor, Tensor], Tensor], lengths: Sequence[int], batch: int
@@ -172,8 +172,8 @@ class MthrokEpisode:
 def pypi_dnc_scripts(directory: Path) -> Iterator[Script]:
     """Yield the DNCs with the update and the settings of Adam of their repository's copy task.
 
-    The package comes without the script. The loss is on all steps. No twin: without the read feedback, it is none of
-    our models.
+    The package comes without the script. The loss is on all steps. There is no twin: without the read feedback, none of
+    our models equals it.
     """
     source = import_beside("dnc-1.1.0", directory / "dnc", "dnc")
     for read_heads in DNC_READ_HEADS:
@@ -183,7 +183,7 @@ def pypi_dnc_scripts(directory: Path) -> Iterator[Script]:
 
 
 def pypi_updates(peer: Peer, optimizer: Adam, lengths: Sequence[int], batch: int) -> list[float]:
-    """Train; it is a `Train`, given all but the last two."""
+    """Train; a `Train` once all arguments but the last two are bound."""
     losses = []
     for length in lengths:
         inputs, targets, _ = copy_episode(length, batch)
@@ -198,4 +198,4 @@ SCRIPTS: dict[str, Callable[[Path], Iterator[Script]]] = {
     "dnc-mthrok": mthrok_dnc_scripts,
     "dnc-1.1.0": pypi_dnc_scripts,
 }
-"""By the name of its directory."""
+"""Implementations, by the names of their directories."""

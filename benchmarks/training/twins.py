@@ -1,4 +1,4 @@
-"""Our models with the weights of public implementations, of which they must make the same outputs."""
+"""Our models with the weights of public implementations, whose outputs they must reproduce."""
 
 import json
 import tempfile

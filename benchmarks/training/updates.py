@@ -24,12 +24,12 @@ from training.trainer import Trainer
 PATHS: tuple[UnrollPath, ...] = ("fused", "torch")
 
 SEED = 547
-"""Of the lengths: with it, 20 updates at batch 1 and at 16 draw what all do on average, 10.4 where the mean is 10.5."""
+"""The seed of the lengths: 20 updates at batch 1 and at 16 draw 10.4 on average with it, where the mean is 10.5."""
 
 CHECKED_UPDATES, LEARNING_UPDATES = 3, 20
 CHECKED_LENGTH, CHECKED_BATCH = 3, 2
 TOLERANCE = 1e-4
-"""Of a loss by the kernels and by torch, and by a public implementation and our model with its weights."""
+"""The tolerance of a loss by the kernels and by torch, and by a public implementation and its twin."""
 
 
 def measure_updates(plan: TrainingPlan) -> Iterator[Row]:
@@ -64,13 +64,13 @@ def train(trainer: Trainer, metrics: RunMetrics, updates: int) -> None:
 
 
 def drawn_lengths(task: Task, batch: int, updates: int) -> list[int]:
-    """Return how many vectors the sequences of each update have; n of them take 2 n + 2 steps."""
+    """Return the number of vectors of the sequences of each update; n of them take 2 n + 2 steps."""
     generator = torch.Generator().manual_seed(SEED)
     return [len(task.sample(generator, batch).mask) // 2 - 1 for _ in range(updates)]
 
 
 def least_gain(rows: Sequence[Row]) -> str:
-    """Say beside which public implementation the kernels gain least. rows: of UPDATES."""
+    """Return a sentence on the least gain of the kernels over a public implementation. rows: of UPDATES."""
     others = [row for row in rows if row[2] not in PATHS]
     if not others:
         return "Beside no public implementation: --peers DIR says where they are."
@@ -82,7 +82,7 @@ def least_gain(rows: Sequence[Row]) -> str:
 
 
 def check_trainers(name: str, batch: int) -> None:
-    """See that the first updates by the kernels and by torch lose the same. Raises WrongOutputs."""
+    """Raise WrongOutputs unless the first updates by the kernels and by torch have the same losses."""
     found, expected = (
         [trainer.update().loss for _ in range(CHECKED_UPDATES)]
         for trainer in (Trainer(preset(name, batch), path=path) for path in PATHS)
@@ -91,7 +91,7 @@ def check_trainers(name: str, batch: int) -> None:
 
 
 def check_script(script: Script) -> None:
-    """See that a public implementation learns, and that our model with its weights loses the same.
+    """Check that a public implementation learns, and that our model with its weights has the same loss.
 
     Raises WrongOutputs.
     """

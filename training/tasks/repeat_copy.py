@@ -38,7 +38,7 @@ class RepeatCopy(BitTask):
         require_at_least(self, 2, "repeats_scale")
         if self.repeats_scale % 2:
             raise ConfigError(
-                "RepeatCopy.repeats_scale must be even, for the middle of an odd one is shown as 0, as silence is, "
+                "RepeatCopy.repeats_scale must be even, for the middle of an odd one is shown as 0, like silence, "
                 f"got {self.repeats_scale}"
             )
         self.require_ranges()

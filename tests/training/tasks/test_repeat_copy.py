@@ -58,7 +58,7 @@ def test_sizes_drawn_are_independent():
         ({"bits": 0}, "RepeatCopy.bits must be at least 1, got 0"),
         (
             {"repeats_scale": 11},
-            "RepeatCopy.repeats_scale must be even, for the middle of an odd one is shown as 0, as silence is, got 11",
+            "RepeatCopy.repeats_scale must be even, for the middle of an odd one is shown as 0, like silence, got 11",
         ),
         ({"repeats_scale": 1}, "RepeatCopy.repeats_scale must be at least 2, got 1"),
         (
