@@ -92,7 +92,7 @@ def threads():
 # The report
 
 
-def test_report_says_what_was_run_and_on_what(report):
+def test_report_names_command_and_machine(report):
     first, second, _ = report.splitlines()[:3]
     assert first.startswith(f"`engram bench kernels --quick --sizes S NTM --batches {BATCH}` on ")
     assert f"torch {torch.__version__.split('+')[0]}, " in second
@@ -142,7 +142,7 @@ def training_report(tmp_path_factory):
     return done.stdout
 
 
-def test_training_report_says_what_is_left_out_and_how_to_get_it(training_report):
+def test_training_report_names_missing_peers_and_their_installation(training_report):
     assert "\nLeft out: pytorch-ntm, dnc-mthrok, dnc-1.1.0, not found in " in training_report
     assert "\ngit clone https://github.com/mthrok/dnc_pytorch " in training_report
     assert "\n\nBeside no public implementation: " in training_report
@@ -161,7 +161,7 @@ def test_training_report_takes_an_update_of_each_model_apart(training_report):
     assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[2:])
 
 
-def test_performance_page_has_the_tables_of_training_as_they_are_printed_now():
+def test_performance_page_has_the_printed_tables_of_training():
     page = (ROOT / "docs" / "performance.md").read_text()
     printed = page.split("<!-- engram bench training -->")[1].split("<!-- end -->")[0]
     assert all(table.head() in printed for table in trainer_benchmark.TABLES.values())
@@ -199,7 +199,7 @@ def served_by(path):
     return [*engram_servers, *(name for name in path.beside if not SERVERS[name].remedy(here) and name != TRITON)]
 
 
-def test_serve_has_a_row_for_each_path_number_of_connections_and_server(serve_run):
+def test_serve_has_rows_by_path_connections_and_server(serve_run):
     printed, place = serve_run
     cells = rows_of(printed, tables.SERVED)
     expected = [[path, count, name] for path in PATHS for count in "13" for name in served_by(PATHS[path])]
@@ -209,7 +209,7 @@ def test_serve_has_a_row_for_each_path_number_of_connections_and_server(serve_ru
     assert list((place / "data").iterdir()) == []
 
 
-def test_serve_says_what_was_run_on_what_and_how_each_server_was_started(serve_run):
+def test_serve_report_names_machine_and_commands_of_servers(serve_run):
     printed, _ = serve_run
     assert printed.startswith("`engram bench serve --connections 1 3 --rounds 2 ")
     assert re.search(r"; (libengram-linux-\S+|no fused kernels)\.\n", printed)
@@ -218,7 +218,7 @@ def test_serve_says_what_was_run_on_what_and_how_each_server_was_started(serve_r
     assert "\n- triton: left out; pip install --no-deps --target DIR nvidia-pytriton==" in printed
 
 
-def test_serve_tells_ratios_of_each_path_and_the_open_loop(serve_run):
+def test_serve_prints_ratios_and_the_open_loop(serve_run):
     printed, _ = serve_run
     cells, open_loop = rows_of(printed, tables.RATIOS), rows_of(printed, tables.OPEN_LOOP)
     labels = [[path, count, "ack"] for path in PATHS for count in "13"]
@@ -236,7 +236,7 @@ def test_serve_writes_every_turn_as_json_and_a_plot(serve_run):
     assert (place / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_peers_has_a_row_for_each_server_and_says_how_to_get_those_that_are_not_here(tmp_path):
+def test_peers_has_rows_for_servers_and_commands_for_missing(tmp_path):
     words = ["--connections", 1, 3, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
     done = engram("bench", "peers", *words, "--packages", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -248,7 +248,7 @@ def test_peers_has_a_row_for_each_server_and_says_how_to_get_those_that_are_not_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_peer_that_is_not_here_is_left_out_with_the_command_that_brings_it(setting, tmp_path):
+def test_missing_peer_is_left_out_with_its_installation(setting, tmp_path):
     names, told = chosen_servers(["ack"], ["litserve", "ray"], setting)
     assert names == ["ack"]
     assert told == [f"- {name}: left out; {PEERS_RECIPE}" for name in ("litserve", "ray")]
@@ -273,7 +273,7 @@ def test_another_checkout_is_measured_beside_this_one(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["post", "streams"])
-def test_path_that_the_checkout_does_not_have_is_left_out_and_one_of_this_is_refused(setting, path):
+def test_path_unknown_to_the_other_checkout_is_left_out(setting, path):
     gone = dataclasses.replace(PATHS[path], target="/no/such" + PATHS[path].target)
     with running_servers(["none"], setting) as servers:
         before = dataclasses.replace(servers["none"], name="before-none")
@@ -284,7 +284,7 @@ def test_path_that_the_checkout_does_not_have_is_left_out_and_one_of_this_is_ref
             list(measuring.check_all(dataclasses.replace(plan, servers=servers)))
 
 
-def test_directory_without_a_checkout_or_without_kernels_is_told_before_anything_is_measured(tmp_path, capsys):
+def test_directory_without_checkout_or_kernels_is_refused_first(tmp_path, capsys):
     words = ["bench", "serve", "--before", str(tmp_path), "--data-root", str(tmp_path)]
     assert cli.main(words) == 1
     assert f"--before: {tmp_path} is no checkout of Engram; git worktree add DIR COMMIT" in capsys.readouterr().err
@@ -303,7 +303,7 @@ def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsy
     assert [row[:3] for row in cells] == [["8", "64", "0"], ["20", "20", "0"]]
 
 
-def test_durability_has_a_row_of_each_durability_for_each_number_of_sessions(tmp_path):
+def test_durability_has_rows_by_durability_and_sessions(tmp_path):
     words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--data-root", tmp_path]
     done = engram("bench", "durability", *words)
     assert done.returncode == 0, done.stderr
@@ -315,7 +315,7 @@ def test_durability_has_a_row_of_each_durability_for_each_number_of_sessions(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sessions_are_opened_stepped_woken_and_woken_again_after_a_kill(tmp_path):
+def test_sessions_are_restored_also_after_a_kill(tmp_path):
     words = ["--sessions", 40, "--max-resident", 16, "--data-root", tmp_path]
     done = engram("bench", "sessions", *words)
     assert done.returncode == 0, done.stderr
@@ -326,7 +326,7 @@ def test_sessions_are_opened_stepped_woken_and_woken_again_after_a_kill(tmp_path
     assert [row.strip("| ").split(" | ")[1] for row in bodies[2]] == ["8"] * 6
 
 
-def test_fairness_has_a_row_for_each_request_with_the_status_of_its_answer(tmp_path):
+def test_fairness_has_a_row_with_status_for_each_request(tmp_path):
     asked = {
         "trace: 4 million numbers": "422 invalid_request",
         "a path of 8 MB": "400",
@@ -345,14 +345,14 @@ def test_fairness_has_a_row_for_each_request_with_the_status_of_its_answer(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_performance_page_has_the_tables_of_serving_as_they_are_printed_now():
+def test_performance_page_has_the_printed_tables_of_serving():
     page = (ROOT / "docs" / "performance.md").read_text()
     printed = page.split("<!-- engram bench serve -->")[1].split("<!-- end -->")[0]
     assert all(table.head() in printed for table in (tables.SERVED, tables.RATIOS, tables.OPEN_LOOP, idle.IDLE))
     assert {row[0] for row in rows_of(printed, tables.RATIOS)} == set(PATHS)
 
 
-def test_performance_page_has_the_table_beside_other_servers_as_it_is_printed_now():
+def test_performance_page_has_the_printed_table_of_other_servers():
     page = (ROOT / "docs" / "performance.md").read_text()
     printed = page.split("<!-- engram bench peers -->")[1].split("<!-- end -->")[0]
     assert {row[1] for row in rows_of(printed, tables.PEERS)} == {"ack", "none", *BESIDE_PEERS.beside}
@@ -404,7 +404,7 @@ def test_last_bit_is_wrong_where_the_same_bits_are_due():
         check_close("it", np.nextafter(one, 2 * one), one, 0.0)
 
 
-def test_session_at_another_step_than_it_gave_answers_is_told(monkeypatch):
+def test_session_at_another_step_than_answered_is_refused(monkeypatch):
     monkeypatch.setattr(durability, "reached", lambda connection, session: {"a": 7, "b": 6}[session])
     opened = [server.SessionSocket(None, name, answers=7) for name in "ab"]
     with pytest.raises(WrongOutputs, match="ack: a session that gave 7 answers of one step each is at step 6"):
@@ -426,7 +426,7 @@ def setting(tmp_path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_server_that_answers_something_else_than_the_model_is_not_timed(echo, setting, path):
+def test_server_with_wrong_answers_is_not_timed(echo, setting, path):
     wrong = Running("plain", SERVERS["plain"], echo, setting.model, input_size=10)
     with pytest.raises(WrongOutputs, match=f"not timed, plain: outputs over {path}: expected a difference of at most"):
         measuring.check(setting, PATHS[path], wrong)
@@ -440,7 +440,7 @@ def test_floor_that_computes_something_is_not_timed(setting, path):
             measuring.check(setting, PATHS[path], running)
 
 
-def test_session_that_is_not_where_its_answers_say_is_refused_unless_its_connection_broke(setting):
+def test_session_off_its_answers_is_refused_unless_disconnected(setting):
     with running_servers(["ack"], setting) as servers:
         running = servers["ack"]
         measuring.check(setting, PATHS["post"], running)
@@ -501,7 +501,7 @@ def websocket_server(handler):
         thread.join()
 
 
-def test_latency_of_the_open_loop_counts_from_the_time_at_which_a_request_was_due():
+def test_latency_of_the_open_loop_counts_from_due_time():
     def slow(connection):
         for message in connection:
             time.sleep(0.05)
@@ -514,7 +514,7 @@ def test_latency_of_the_open_loop_counts_from_the_time_at_which_a_request_was_du
     assert turn.p99_ms > 200, "the last was due after 0.18 s and answered after 0.5 s"
 
 
-def test_load_answers_pings_while_it_waits_and_passes_over_fragments_of_an_answer():
+def test_load_answers_pings_and_skips_fragments():
     answered = []
 
     def handler(connection):
@@ -530,7 +530,7 @@ def test_load_answers_pings_while_it_waits_and_passes_over_fragments_of_an_answe
     assert counts.answered == [turn.answers]
 
 
-def test_requests_that_get_no_answer_are_counted_once_and_end_the_turn(tmp_path, monkeypatch):
+def test_requests_without_answer_are_counted_once_and_end_turns(tmp_path, monkeypatch):
     source = tmp_path / "load.c"
     source.write_text(SOURCE.read_text().replace("#define GRACE 30.0", "#define GRACE 0.2"))
     monkeypatch.setattr("benchmarks.load.SOURCE", source)
@@ -606,7 +606,7 @@ def test_refused_requests_are_errors_and_no_answers(chunking):
     assert 0 not in counts.sent
 
 
-def test_connection_that_was_closed_while_it_was_idle_is_opened_again_without_an_error(chunking):
+def test_connection_closed_while_idle_is_opened_again(chunking):
     with running_load("http", chunking, [LoadRequest("/200", b"x")] * 3) as load:
         for _ in range(2):
             assert load.connect()[:2] == (3, 0)
@@ -629,14 +629,14 @@ def test_load_generator_that_cannot_be_compiled_says_why(tmp_path, monkeypatch):
     assert list((tmp_path / "cache" / "engram").iterdir()) == []
 
 
-def test_missing_triton_is_told_before_anything_is_measured(tmp_path, capsys):
+def test_missing_triton_is_reported_before_anything_is_measured(tmp_path, capsys):
     assert cli.main(["bench", "serve", "--triton", str(tmp_path), "--data-root", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert f"engram: no Triton in {tmp_path}; to get it: pip install --no-deps --target {tmp_path} nvid" in printed.err
     assert printed.out == ""
 
 
-def test_request_to_triton_names_its_sequence_by_a_number_above_0():
+def test_request_to_triton_numbers_its_sequence_above_0():
     path = PATHS["post"].for_triton
     request = path.request(Asked("dnc-copy", ["s0"], np.ones((1, 1, 2), np.float32)))
     told = json.loads(request.payload)
@@ -645,7 +645,7 @@ def test_request_to_triton_names_its_sequence_by_a_number_above_0():
     assert told["inputs"] == [{"name": "INPUT", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 1.0]}]
 
 
-def test_more_connections_than_the_system_allows_are_refused_before_anything_runs(capsys):
+def test_connections_beyond_the_systems_limit_are_refused_first(capsys):
     assert cli.main(["bench", "serve", "--connections", "1", "100000000"]) == 1
     printed = capsys.readouterr()
     assert re.match(r"engram: 100000000 connections: a process may have \d+ files open here", printed.err)
@@ -667,7 +667,7 @@ def test_neighbour_that_is_answered_something_else_is_refused():
         fairness.check(client, neighbour)
 
 
-def test_request_that_is_not_known_is_told_with_those_there_are(capsys):
+def test_unknown_request_is_refused_with_the_known_ones(capsys):
     assert cli.main(["bench", "fairness", "--requests", "a bomb"]) == 1
     assert "--requests: there is no 'a bomb'; expected some of: trace: 4 million numbers; " in capsys.readouterr().err
 
@@ -707,7 +707,7 @@ OTHER_LOSS = pytest.raises(WrongOutputs, match="theirs: loss of our model with i
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, nullcontext()), (1.01, OTHER_LOSS)])
-def test_public_implementation_is_refused_where_our_model_with_its_weights_loses_something_else(factor, outcome):
+def test_peer_with_another_loss_than_its_twin_is_refused(factor, outcome):
     model, falling = random_model(training.NTM), itertools.count(0, -1)
 
     def loss(inputs, targets):
@@ -757,7 +757,7 @@ def test_time_of_a_call_is_that_of_the_clock():
     assert medians({"it": lambda: None}, rounds=1, seconds=5.0, clock=lambda: next(ticks)) == {"it": 3.0}
 
 
-def test_all_train_on_lengths_that_our_trainer_draws_again_each_turn(tmp_path, monkeypatch):
+def test_all_train_on_the_same_lengths_each_turn(tmp_path, monkeypatch):
     trainer, steps, sample = Trainer(preset("DNC R=1", 2)), [], Copy.sample
     lengths = updates.drawn_lengths(trainer.task, 2, 25)
 
@@ -790,7 +790,7 @@ def test_public_implementations_copy_without_a_start_flag():
     assert mask[:, 0].tolist() == [0, 0, 0, 1, 1]
 
 
-def test_functions_of_a_script_are_taken_without_what_it_imports(tmp_path):
+def test_functions_of_a_script_load_without_its_imports(tmp_path):
     script = tmp_path / "train.py"
     script.write_text("import no_such_package\ndef twice(x):\n    return 2 * x\ndef four():\n    return twice(2)\n")
     four, _ = functions(script, "four", "twice")
@@ -806,7 +806,7 @@ def test_parts_of_an_update_count_nothing_twice():
     assert [found[column] for column in COLUMNS] == [10.0, 1.0, 3.0, 2.0, 1.0, 0.5, 1.5, 1.0]
 
 
-def test_stopwatch_times_each_part_and_leaves_the_trainer_as_it_was():
+def test_stopwatch_times_parts_and_leaves_the_trainer_unchanged():
     update, trainer = Trainer.update, Trainer(preset("DNC R=1", 2), path="fused")
     with stopwatch(trainer) as watch:
         trainer.update()
@@ -821,7 +821,7 @@ def test_least_gain_is_that_beside_a_public_implementation():
     assert updates.least_gain(rows) == "The least gain: 25.0 times as many sequences as x, NTM at batch 16."
 
 
-def test_work_of_a_dnc_is_that_of_its_links_memory_weightings_and_matrices():
+def test_work_of_a_dnc_adds_links_memory_and_matrices():
     n, w, r, hidden, batch = 128, 32, 4, 128, 3
     seen, told = 9 + r * w + hidden, r * w + 3 * w + 5 * r + 3
     products = 4 * hidden * seen + hidden * told + (hidden + r * w) * 9
@@ -829,7 +829,7 @@ def test_work_of_a_dnc_is_that_of_its_links_memory_weightings_and_matrices():
     assert work(random_model(SIZES["M"]), batch) == expected
 
 
-def test_work_of_an_ntm_is_that_of_its_memory_weightings_and_matrices():
+def test_work_of_an_ntm_adds_memory_weightings_and_matrices():
     n, w, hidden = 128, 20, 100
     products = 4 * hidden * (9 + w + hidden) + hidden * (2 * (w + 3 + 3) + 2 * w) + (hidden + w) * 9
     assert work(random_model(SIZES["NTM"]), 1) == (2 * products, 8 * n * w + 8 * 2 * n)
@@ -844,7 +844,7 @@ def test_models_and_inputs_are_the_same_at_every_call():
 # The command line
 
 
-def test_command_line_offers_what_there_is():
+def test_command_line_offers_every_table():
     assert tuple(TABLES) == cli.KERNEL_TABLES
     assert tuple(SIZES) == cli.KERNEL_SIZES
     assert set(cli.SERVED_BACKENDS) == set(server.BACKENDS)
@@ -852,14 +852,14 @@ def test_command_line_offers_what_there_is():
     assert set(cli.SERVED_DURABILITIES) == {candidate.durability for candidate in SERVERS.values()} - {""}
 
 
-def test_missing_public_implementation_is_told_before_anything_is_measured(tmp_path, capsys, threads):
+def test_missing_peer_is_reported_before_anything_is_measured(tmp_path, capsys, threads):
     assert cli.main(["bench", "kernels", "--peers", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert "git clone https://github.com/loudinthecloud/pytorch-ntm" in printed.err
     assert printed.out == ""
 
 
-def test_missing_extra_is_told_in_one_line():
+def test_missing_extra_is_reported_in_one_line():
     without_torch = (
         "import sys; sys.modules['torch'] = None; from engram.main import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -872,7 +872,7 @@ def test_missing_extra_is_told_in_one_line():
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "long"])
-def test_time_that_is_none_is_a_mistake_that_names_the_option(value, capsys):
+def test_invalid_time_is_refused_by_its_option(value, capsys):
     with pytest.raises(SystemExit):
         cli.main(["bench", "kernels", f"--seconds={value}"])
     assert f"argument --seconds: expected a number of seconds above 0, got '{value}'" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_help_of_every_command_answers(command):
     assert f"usage: {command} " in shown
 
 
-def test_no_text_installs_the_package_of_another_project_that_has_our_name():
+def test_no_text_installs_another_projects_package_of_our_name():
     pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "scripts").iterdir(), ROOT / "Dockerfile"]
     rooms = ("app", "benchmarks", "examples", "models", "training")
     code = [

@@ -160,7 +160,7 @@ def test_preset_becomes_a_measured_drawn_exported_and_described_model(tmp_path, 
     assert files < {path.name for path in out.iterdir()}
 
 
-def test_command_in_the_record_is_the_one_that_starts_the_run_wherever_the_flag_stood(tmp_path, capsys):
+def test_recorded_command_starts_the_run_wherever_the_flag_stood(tmp_path, capsys):
     preset, out = str(tiny.write_toml(tmp_path / "tiny.toml")), str(tmp_path / "out")
     done(capsys, "train", preset, "--out", out)
     done(capsys, "train", "--resume", preset, "--out", out)
@@ -179,7 +179,7 @@ def test_values_set_are_those_of_the_run(tmp_path, capsys):
     assert (trained.optimizer.kind, trained.optimizer.learning_rate) == ("rmsprop", 0.01)
 
 
-def test_seeds_are_told_with_when_they_converged(tmp_path, capsys):
+def test_seeds_are_listed_with_their_convergence(tmp_path, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100, patience=0)
     printed = done(capsys, "train", preset, "--out", tmp_path, "--seeds", 7, 2, "--jobs", 2)
     head, *seeds, last = printed.splitlines()[-4:]
@@ -188,7 +188,7 @@ def test_seeds_are_told_with_when_they_converged(tmp_path, capsys):
     assert last == "2 of 2 seeds converged: median 40 sequences, from 40 to 40"
 
 
-def test_seed_that_diverges_is_counted_and_does_not_keep_the_zoo_from_the_others(tmp_path, capsys):
+def test_seed_that_diverges_does_not_stop_the_zoo(tmp_path, capsys):
     preset, runs, out = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100), tmp_path / "runs", tmp_path / "out"
     spoilt = tiny.checkpoint(runs / "seed-2", updates=4, seed=2, target_errors=100)
     torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
@@ -209,7 +209,7 @@ def test_zoo_publishes_no_run_of_other_settings(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_zoo_refuses_a_place_that_it_could_not_publish_to_before_it_trains(tmp_path, capsys):
+def test_zoo_refuses_an_unpublishable_place_before_training(tmp_path, capsys):
     preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").touch()
@@ -219,7 +219,7 @@ def test_zoo_refuses_a_place_that_it_could_not_publish_to_before_it_trains(tmp_p
 
 
 @pytest.mark.parametrize("command", ["train", "zoo"])
-def test_seed_that_is_given_twice_is_told_in_one_line(tmp_path, capsys, command):
+def test_seed_given_twice_is_refused_in_one_line(tmp_path, capsys, command):
     preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
     told = complaint(capsys, command, preset, "--out", out, "--seeds", 2, 1, 2)
     assert told == "engram: --seeds: 2 is there twice, and would be one run: give each seed once"
@@ -290,7 +290,7 @@ def test_options_set_hold_for_all_that_is_measured(checkpoint, capsys):
     assert re.search(r"^as in training +- +[\d.]+ +14 ", printed, re.MULTILINE)
 
 
-def test_test_set_is_told_with_as_many_sequences_as_it_has(tmp_path, capsys):
+def test_test_set_is_printed_with_its_number_of_sequences(tmp_path, capsys):
     stories = write_stories(tmp_path)
     task = {"name": "babi", "directory": stories, "tasks": [1]}
     model = {"kind": "rnn", "controller": tiny.LSTM, "embedding": {"size": 4}}
@@ -302,7 +302,7 @@ def test_test_set_is_told_with_as_many_sequences_as_it_has(tmp_path, capsys):
     assert [re.search(r"/(\d+)", row)[1] for row in rows] == ["1", "7"]
 
 
-def test_damaged_checkpoint_is_told_beside_the_others_and_is_an_error_in_the_end(tmp_path, capsys):
+def test_damaged_checkpoint_is_printed_and_ends_in_an_error(tmp_path, capsys):
     for name in ("one", "two"):
         tiny.checkpoint(tmp_path / name)
     (tmp_path / "one" / MANIFEST_FILE).write_text("{")
@@ -324,7 +324,7 @@ def test_evaluation_of_all_prints_the_rows_of_each(tmp_path, capsys):
     assert printed.count("/7") == 2
 
 
-def test_evaluation_as_json_is_the_rows_with_null_for_what_is_not_finite(tmp_path, capsys):
+def test_evaluation_as_json_has_null_for_nonfinite_values(tmp_path, capsys):
     trainer = tiny.checkpoint(tmp_path / "one")
     torch.nn.init.constant_(trainer.model.output.bias, torch.nan)
     save_checkpoint(tmp_path / "two", trainer, "engram train")
@@ -361,7 +361,7 @@ def test_models_are_listed_for_people_and_for_programs(tmp_path, capsys):
 # Help
 
 
-def test_version_is_told(capsys):
+def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--version"])
     assert stopped.value.code == 0
@@ -402,14 +402,14 @@ def test_no_command_is_a_mistake_that_shows_the_usage():
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "card"])
-def test_directory_without_a_checkpoint_is_told_in_one_line(tmp_path, capsys, command):
+def test_directory_without_a_checkpoint_is_refused_in_one_line(tmp_path, capsys, command):
     told = complaint(capsys, command, tmp_path)
     assert told.endswith(
         f"{MANIFEST_FILE}: No such file or directory; a checkpoint is a directory with a {MANIFEST_FILE}"
     )
 
 
-def test_unknown_preset_is_told_in_one_line_with_those_that_there_are(tmp_path, capsys):
+def test_unknown_preset_is_refused_with_the_known_ones(tmp_path, capsys):
     told = complaint(capsys, "train", "dnc-sort", "--out", tmp_path / "out")
     assert "no preset 'dnc-sort'" in told
     assert all(name in told for name in preset_names())
@@ -417,18 +417,18 @@ def test_unknown_preset_is_told_in_one_line_with_those_that_there_are(tmp_path, 
 
 
 @no_cuda
-def test_training_on_a_device_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+def test_training_on_a_missing_device_is_refused_in_one_line(tmp_path, capsys):
     told = complaint(capsys, "train", "dnc-copy", "--out", tmp_path / "out", "--device", "cuda")
     assert told == "engram: device cuda was asked for, but torch sees no CUDA device here"
     assert not (tmp_path / "out").exists()
 
 
 @no_cuda
-def test_evaluating_on_a_device_that_is_not_there_is_told_in_one_line(checkpoint, capsys):
+def test_evaluating_on_a_missing_device_is_refused_in_one_line(checkpoint, capsys):
     assert "no CUDA device" in complaint(capsys, "evaluate", checkpoint, "--device", "cuda")
 
 
-def test_bad_value_in_a_preset_is_told_in_one_line(tmp_path, capsys):
+def test_bad_value_in_a_preset_is_refused_in_one_line(tmp_path, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml", updates="many")
     told = complaint(capsys, "train", preset, "--out", tmp_path / "out")
     assert told == "engram: training.updates: expected int, got 'many'"
@@ -454,7 +454,7 @@ def test_bad_value_in_a_preset_is_told_in_one_line(tmp_path, capsys):
         ("model.input_size=3", "model.input_size: the task sets it, here to 4; leave it out"),
     ],
 )
-def test_value_set_that_cannot_be_is_told_in_one_line(tmp_path, capsys, word, told):
+def test_impossible_set_value_is_refused_in_one_line(tmp_path, capsys, word, told):
     preset = tiny.write_toml(tmp_path / "tiny.toml")
     assert complaint(capsys, "train", preset, "--out", tmp_path / "out", "--set", word) == f"engram: {told}"
     assert complaint(capsys, "zoo", preset, "--out", tmp_path / "out", "--set", word) == f"engram: {told}"
@@ -481,11 +481,11 @@ def test_value_set_that_cannot_be_is_told_in_one_line(tmp_path, capsys, word, to
         (["--memory-size", "16"], "memory_size 16 was asked for, but an RNN has no memory to resize"),
     ],
 )
-def test_measurement_that_cannot_be_is_told_in_one_line(checkpoint, capsys, words, told):
+def test_impossible_measurement_is_refused_in_one_line(checkpoint, capsys, words, told):
     assert complaint(capsys, "evaluate", checkpoint, *words) == f"engram: {told}"
 
 
-def test_evaluation_of_nothing_is_told_in_one_line(tmp_path, capsys):
+def test_evaluation_of_nothing_is_refused_in_one_line(tmp_path, capsys):
     assert complaint(capsys, "evaluate") == "engram: which checkpoint? Give its DIR, or --all"
     assert "there is no checkpoint" in complaint(capsys, "evaluate", "--all", tmp_path)
 
@@ -496,7 +496,7 @@ def test_one_seed_and_several_are_not_both_trained(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words", [["train"], ["train", "--seeds", "1", "2"], ["zoo"]])
-def test_tensorboard_without_its_package_is_told_in_one_line_before_any_training(tmp_path, capsys, monkeypatch, words):
+def test_tensorboard_without_its_package_is_refused_before_training(tmp_path, capsys, monkeypatch, words):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     preset = tiny.write_toml(tmp_path / "tiny.toml")
     told = complaint(capsys, words[0], preset, *words[1:], "--out", tmp_path / "out", "--tensorboard")
@@ -504,7 +504,7 @@ def test_tensorboard_without_its_package_is_told_in_one_line_before_any_training
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.toml"}
 
 
-def test_run_whose_numbers_are_not_finite_is_told_in_one_line(tmp_path, capsys):
+def test_run_with_nonfinite_numbers_ends_in_one_line(tmp_path, capsys):
     preset, out = tiny.write_toml(tmp_path / "tiny.toml", seed=6), tmp_path / "out"
     spoilt = tiny.checkpoint(out, updates=4, seed=6)
     torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
@@ -516,13 +516,13 @@ def test_run_whose_numbers_are_not_finite_is_told_in_one_line(tmp_path, capsys):
     )
 
 
-def test_directory_that_holds_a_run_is_told_in_one_line(tmp_path, checkpoint, capsys):
+def test_directory_that_holds_a_run_is_refused_in_one_line(tmp_path, checkpoint, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml")
     told = complaint(capsys, "train", preset, "--out", checkpoint)
     assert told == f"engram: {checkpoint} holds a training run: go on with it (--resume) or give another --out"
 
 
-def test_resuming_nothing_and_resuming_another_run_are_told_in_one_line(tmp_path, checkpoint, capsys):
+def test_resuming_nothing_or_another_run_is_refused(tmp_path, checkpoint, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml")
     nothing = complaint(capsys, "train", preset, "--out", tmp_path / "nowhere", "--resume")
     assert "there is no training run to resume here" in nothing
@@ -530,7 +530,7 @@ def test_resuming_nothing_and_resuming_another_run_are_told_in_one_line(tmp_path
     assert "training.seed = 1, but 9 was asked for" in other
 
 
-def test_weights_that_do_not_fit_are_told_in_one_line(checkpoint, capsys):
+def test_weights_that_do_not_fit_are_refused_in_one_line(checkpoint, capsys):
     manifest = checkpoint / MANIFEST_FILE
     values = json.loads(manifest.read_text())
     values["config"]["controller"]["hidden_size"] = 9
@@ -538,7 +538,7 @@ def test_weights_that_do_not_fit_are_told_in_one_line(checkpoint, capsys):
     assert "size mismatch" in complaint(capsys, "evaluate", checkpoint)
 
 
-def test_directory_with_nothing_to_draw_is_told_in_one_line(tmp_path, capsys):
+def test_directory_with_nothing_to_draw_is_refused_in_one_line(tmp_path, capsys):
     assert "nothing to draw" in complaint(capsys, "plot", tmp_path)
 
 
@@ -573,7 +573,7 @@ def test_imported_cell_becomes_an_exported_checkpoint(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "gru").iterdir()} == {"manifest.json", "model.safetensors", "model.onnx"}
 
 
-def test_import_of_a_cell_that_cannot_step_is_told_and_leaves_nothing_in_the_way_of_the_next(tmp_path, capsys):
+def test_import_of_a_broken_cell_leaves_nothing_behind(tmp_path, capsys):
     cells = {"cells": [{"type": "BasicRNNCell", "num_units": 2, "activation": "relu"}]}
     names = {"kernel": "basic_rnn_cell/kernel:0", "bias": "basic_rnn_cell/bias:0"}
     arrays = {names["kernel"]: np.full((3, 2), 2e38), names["bias"]: np.full(2, 2e38)}
@@ -586,7 +586,7 @@ def test_import_of_a_cell_that_cannot_step_is_told_and_leaves_nothing_in_the_way
     assert "8 parameters imported" in done(capsys, *words)
 
 
-def test_import_without_the_cell_it_needs_is_told_in_one_line(tmp_path, capsys):
+def test_import_without_its_cell_is_refused_in_one_line(tmp_path, capsys):
     told = complaint(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--out", tmp_path / "cell")
     assert "--cell takes one of basic_lstm, basic_rnn, gru" in told
 
@@ -606,7 +606,7 @@ def test_imported_model_with_a_task_is_measured_drawn_and_described(tmp_path, ca
     assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
 
 
-def test_imported_model_without_a_task_says_how_to_give_it_one(tmp_path, capsys):
+def test_imported_model_without_a_task_names_the_remedy(tmp_path, capsys):
     out = tmp_path / "gru"
     done(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--cell", "gru", "--out", out)
     told = "engram: task.name: the model was imported without a task; engram import --task name=TASK gives it one"
@@ -614,7 +614,7 @@ def test_imported_model_without_a_task_says_how_to_give_it_one(tmp_path, capsys)
     assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
 
 
-def test_import_over_a_checkpoint_and_of_no_weights_are_told_in_one_line(checkpoint, tmp_path, capsys):
+def test_import_over_a_checkpoint_or_without_weights_is_refused(checkpoint, tmp_path, capsys):
     told = complaint(capsys, "import", NTM, "--format", "pytorch-ntm", "--out", checkpoint)
     assert told == f"engram: {checkpoint} holds a checkpoint, training.safetensors: give another --out"
     told = complaint(capsys, "import", tiny.ROOT / "LICENSE", "--format", "pytorch-ntm", "--out", tmp_path / "new")

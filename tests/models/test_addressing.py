@@ -50,7 +50,7 @@ def test_norm_at_zero_has_a_finite_gradient():
     assert torch.equal(zeros.grad, torch.zeros(1, 4))
 
 
-def test_cosine_of_parallel_orthogonal_and_opposite_vectors_is_1_0_and_minus_1():
+def test_cosine_of_parallel_orthogonal_opposite_vectors():
     memory = tensor([[2, 0], [0, 3], [-5, 0], [1, 1]])
     cosines = addressing.cosine_similarity(memory, tensor([[10, 0]]))
     assert_near(cosines, [[[1, 0, -1, math.sqrt(0.5)]]], atol=1e-6)
@@ -101,7 +101,7 @@ def test_content_of_a_greater_strength_is_sharper():
     assert peaks[-1] == pytest.approx(1)
 
 
-def test_content_finds_the_slot_that_holds_the_key():
+def test_content_finds_the_location_of_the_key():
     memory = torch.randn(1, 6, 4, dtype=torch.float64)
     weights = content(memory, 3 * memory[:, [4, 1]], tensor([1000.0, 1000.0]))
     assert_near(weights, one_hot(6, 4, 1), atol=1e-6)
@@ -110,7 +110,7 @@ def test_content_finds_the_slot_that_holds_the_key():
 # Writing and reading
 
 
-def test_write_with_full_erasure_replaces_the_slot_and_no_other():
+def test_write_with_full_erasure_replaces_one_location():
     memory = torch.randn(1, 3, 2, dtype=torch.float64)
     written = addressing.write(memory, one_hot(3, 1), tensor([[1, 1]]), tensor([[7, 8]]))
     assert_near(written, torch.stack([memory[0, 0], torch.tensor([7, 8]), memory[0, 2]]).unsqueeze(0))
@@ -129,7 +129,7 @@ def test_write_erases_word_by_word():
     assert_near(written, [[[1, 0.5, 0], [1, 0.75, 0.5]]])
 
 
-def test_write_of_two_heads_on_one_slot_erases_before_it_adds():
+def test_write_of_two_heads_erases_before_it_adds():
     weights, erase = one_hot(2, 0, 0), tensor([[1, 0], [0, 1]])
     written = addressing.write(tensor([[5, 5], [6, 6]]), weights, erase, tensor([[1, 2], [10, 20]]))
     assert_near(written, [[[11, 22], [6, 6]]])
@@ -147,12 +147,12 @@ def test_write_of_several_heads_agrees_with_loops():
     assert_near(addressing.write(memory, weights, erase, add), expected)
 
 
-def test_read_of_one_slot_returns_its_word():
+def test_read_of_one_location_returns_its_word():
     memory = torch.randn(1, 3, 2, dtype=torch.float64)
     assert_near(addressing.read(memory, one_hot(3, 2, 0)), memory[:, [2, 0]])
 
 
-def test_read_of_several_slots_mixes_their_words():
+def test_read_of_several_locations_mixes_their_words():
     words = addressing.read(tensor([[1, 2], [10, 20]]), tensor([[0.5, 0.25], [0, 0]]))
     assert_near(words, [[[3, 6], [0, 0]]])
 
@@ -160,28 +160,28 @@ def test_read_of_several_slots_mixes_their_words():
 # Usage
 
 
-def test_usage_of_a_slot_just_written_is_full():
+def test_usage_of_a_location_just_written_is_full():
     usage = usage_after(tensor([0, 0.5, 0]), one_hot(3, 2), tensor([0]), one_hot(3, 0))
     assert_near(usage, [[0, 0.5, 1]])
 
 
-def test_usage_of_a_slot_that_a_free_gate_releases_is_zero():
+def test_usage_of_a_freed_location_is_zero():
     usage = usage_after(tensor([1, 0.5, 1]), torch.zeros(1, 1, 3), tensor([1]), one_hot(3, 2))
     assert_near(usage, [[1, 0.5, 0]])
 
 
-def test_usage_of_a_slot_read_but_not_freed_is_kept():
+def test_usage_of_a_location_read_but_not_freed_is_kept():
     usage = usage_after(tensor([1, 0.5, 1]), torch.zeros(1, 1, 3), tensor([0]), one_hot(3, 2))
     assert_near(usage, [[1, 0.5, 1]])
 
 
-def test_usage_of_a_slot_read_twice_is_freed_by_each_head_in_proportion():
+def test_usage_read_twice_is_freed_by_each_head_in_proportion():
     reads = tensor([[1, 0], [0.5, 0.5]])
     usage = usage_after(tensor([1, 1]), torch.zeros(1, 1, 2), tensor([0.25, 0.5]), reads)
     assert_near(usage, [[0.75 * 0.75, 0.75]])
 
 
-def test_usage_of_a_slot_written_and_freed_at_once_is_zero():
+def test_usage_of_a_location_written_and_freed_is_zero():
     usage = usage_after(tensor([0, 0]), one_hot(2, 1), tensor([1]), one_hot(2, 1))
     assert_near(usage, [[0, 0]])
 
@@ -220,37 +220,37 @@ def allocate(*usage):
 
 
 @pytest.mark.parametrize("free", range(4))
-def test_allocation_with_one_free_slot_goes_there(free):
+def test_allocation_with_one_free_location_goes_there(free):
     usage = [1.0] * 4
     usage[free] = 0.0
     assert_near(allocate(*usage), one_hot(4, free)[0, 0], atol=1e-5)
 
 
-def test_allocation_with_every_slot_in_use_goes_nowhere():
+def test_allocation_in_a_full_memory_goes_nowhere():
     assert_near(allocate(1, 1, 1, 1), [0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("usage", [[0, 0, 0, 0], [1, 0, 0, 1], [0.5, 0, 0.5, 0]])
-def test_allocation_among_equally_free_slots_goes_to_the_lowest(usage):
+def test_allocation_among_equally_free_locations_goes_to_the_lowest(usage):
     assert_near(allocate(*usage), one_hot(4, usage.index(0))[0, 0], atol=1e-5)
 
 
-def test_allocation_among_equally_used_slots_prefers_the_lowest():
+def test_allocation_among_equally_used_locations_prefers_the_lowest():
     assert_near(allocate(0.5, 0.5, 0.5), [0.5, 0.25, 0.125], atol=1e-5)
 
 
-def test_allocation_follows_the_order_of_usage_not_of_slots():
+def test_allocation_follows_the_order_of_usage_not_of_locations():
     assert_near(allocate(0.5, 0.9, 0.1), [0.5 * 0.1, 0.1 * 0.5 * 0.1, 0.9], atol=1e-5)
 
 
-def test_allocation_of_ties_in_a_large_memory_goes_to_the_lowest():
+def test_allocation_of_ties_in_a_large_memory_is_lowest():
     """A sort that is not stable shows only beyond the sizes that are sorted by insertion."""
     usage = torch.ones(1, 500)
     usage[0, 100:] = 0.5
     assert addressing.allocation_weights(usage)[0, 100:103].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=1e-4)
 
 
-def test_allocation_agrees_with_a_loop_over_the_sorted_slots():
+def test_allocation_agrees_with_a_loop_over_sorted_locations():
     usage = torch.rand(3, 7, dtype=torch.float64)
     usage[0, 2], usage[1, 4], usage[2, 1] = 0, 1, usage[2, 5]
     expected = np.zeros((3, 7))
@@ -270,18 +270,18 @@ def test_allocation_gradient_at_the_ends_of_usage_is_finite(level):
     assert usage.grad.isfinite().all()
 
 
-def test_allocation_of_several_write_heads_goes_to_different_slots():
+def test_allocation_of_several_write_heads_goes_to_different_locations():
     allocations = addressing.write_allocation_weights(tensor([1, 0, 0.3, 0, 1]), tensor([1, 1, 1]))
     assert_near(allocations[:, :2], one_hot(5, 1, 3), atol=1e-5)
     assert_near(allocations[:, 2], [[0, 0, 0.7, 0, 0]], atol=1e-5)
 
 
-def test_allocation_of_a_head_that_will_not_write_leaves_the_slot_to_the_next():
+def test_allocation_of_a_closed_head_leaves_the_location_free():
     allocations = addressing.write_allocation_weights(tensor([1, 0, 0.3]), tensor([0, 1]))
     assert_near(allocations, one_hot(3, 1, 1), atol=1e-5)
 
 
-def test_allocation_of_a_head_that_will_write_by_half_raises_the_usage_by_half():
+def test_allocation_of_a_half_open_head_raises_usage_by_half():
     allocations = addressing.write_allocation_weights(tensor([0.2, 0.5]), tensor([0.5, 1]))
     first = addressing.allocation_weights(tensor([0.2, 0.5]))
     raised = tensor([0.2, 0.5]) + tensor([0.8, 0.5]) * 0.5 * first
@@ -313,21 +313,21 @@ def written_in_order(slots, *order):
     return link, precedence
 
 
-def test_link_after_writing_0_then_3_leads_from_0_to_3():
+def test_link_after_writing_0_then_3_leads_there():
     link, _ = written_in_order(4, 0, 3)
     expected = np.zeros((4, 4))
     expected[3, 0] = 1
     assert_near(link[0, 0], expected)
 
 
-def test_link_of_a_slot_written_again_is_cut_and_made_anew():
+def test_link_of_a_location_written_again_is_replaced():
     link, _ = written_in_order(4, 0, 3, 1, 3)
     expected = np.zeros((4, 4))
     expected[3, 1] = 1
     assert_near(link[0, 0], expected)
 
 
-def test_link_of_a_slot_to_itself_is_never_made():
+def test_link_of_a_location_to_itself_stays_zero():
     link, _ = written_in_order(3, 1, 1)
     assert_near(link, np.zeros((1, 1, 3, 3)))
 
@@ -353,7 +353,7 @@ def test_precedence_after_a_full_write_is_that_write():
     assert_near(precedence, one_hot(4, 3))
 
 
-def test_precedence_after_a_partial_write_keeps_the_rest_of_the_one_before():
+def test_precedence_after_a_partial_write_keeps_the_rest():
     precedence = addressing.precedence(tensor([[0.5, 0.5, 0]]), tensor([[0, 0.1, 0.3]]))
     assert_near(precedence, [[[0.3, 0.4, 0.3]]])
 
@@ -363,7 +363,7 @@ def test_precedence_without_a_write_is_unchanged():
     assert_near(addressing.precedence(before, torch.zeros(1, 2, 4, dtype=torch.float64)), before)
 
 
-def test_directions_after_writing_0_then_3_lead_forward_to_3_and_back_to_0():
+def test_directions_after_two_writes_lead_forward_and_back():
     link, _ = written_in_order(4, 0, 3)
     forward, backward = addressing.directional_weights(link, one_hot(4, 0, 3))
     assert_near(forward[0, :, 0], [[0, 0, 0, 1], [0, 0, 0, 0]])
@@ -459,7 +459,7 @@ def test_sharpening_by_much_leaves_the_greatest_alone():
     assert_near(addressing.sharpen(tensor([[0.3, 0.4, 0.3]]), tensor([1000])), one_hot(3, 1))
 
 
-def test_sharpening_of_a_single_slot_has_finite_gradients():
+def test_sharpening_of_a_single_location_has_finite_gradients():
     weights, gamma = one_hot(4, 2).requires_grad_(), tensor([50]).requires_grad_()
     addressing.sharpen(weights, gamma)[0, 0, 2].backward()
     assert weights.grad.isfinite().all()
@@ -469,7 +469,7 @@ def test_sharpening_of_a_single_slot_has_finite_gradients():
 @pytest.mark.parametrize(
     ("value", "expected"), [(0, 1 + math.log(2)), (1, 1 + math.log(1 + math.e)), (-2, 1 + math.log1p(math.exp(-2)))]
 )
-def test_oneplus_is_1_plus_the_logarithm_of_1_plus_e_to_the_value(value, expected):
+def test_oneplus_agrees_with_its_formula(value, expected):
     assert addressing.oneplus(tensor(value)).item() == pytest.approx(expected, abs=1e-12)
 
 

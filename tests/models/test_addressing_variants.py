@@ -20,13 +20,13 @@ def as_matrix(link, columns):
 # Content, masked
 
 
-def test_masked_cosine_of_slots_that_differ_only_behind_the_mask_is_the_same():
+def test_masked_cosine_ignores_differences_behind_the_mask():
     memory, masks = tensor([[1, 2, 7], [1, 2, -9]]), tensor([[1, 1, 0]])
     cosines = addressing.masked_cosine_similarity(memory, tensor([[3, 1, 5]]), masks)
     assert_near(cosines, np.full((1, 1, 2), 5 / math.sqrt(10 * 5)), atol=1e-6)
 
 
-def test_masked_cosine_is_1_for_the_key_where_the_mask_is_1_whatever_stands_elsewhere():
+def test_masked_cosine_of_the_key_under_its_mask_is_1():
     memory, masks = tensor([[1, 2, -70], [1, 2.5, 5]]), tensor([[1, 1, 0]])
     cosines = addressing.masked_cosine_similarity(memory, tensor([[1, 2, 5]]), masks)[0, 0]
     assert cosines[0].item() == pytest.approx(1, abs=1e-6)
@@ -56,7 +56,7 @@ def test_masked_cosine_agrees_with_loops():
     assert_near(addressing.masked_cosine_similarity(memory, keys, masks), expected)
 
 
-def test_masked_cosine_behind_a_whole_mask_is_zero_with_finite_gradients():
+def test_masked_cosine_of_a_zero_mask_has_finite_gradients():
     arguments = [torch.randn(1, 4, 3), torch.randn(1, 2, 3), torch.zeros(1, 2, 3)]
     arguments = [argument.requires_grad_() for argument in arguments]
     cosines = addressing.masked_cosine_similarity(*arguments)
@@ -69,7 +69,7 @@ def test_masked_cosine_behind_a_whole_mask_is_zero_with_finite_gradients():
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_similarity_of_parallel_orthogonal_and_opposite_vectors_is_1_0_and_minus_1(similarity):
+def test_similarity_of_parallel_orthogonal_opposite_vectors(similarity):
     memory = tensor([[2, 0], [0, 3], [-5, 0], [1, 1]])
     assert_near(similarity(memory, tensor([[10, 0]])), [[[1, 0, -1, math.sqrt(0.5)]]], atol=1e-6)
 
@@ -105,7 +105,7 @@ def test_similarity_to_zeros_is_zero_with_finite_gradients(similarity):
 # De-allocation
 
 
-def test_retention_is_what_no_head_frees():
+def test_retention_is_the_product_over_heads():
     reads = tensor([[1, 0, 0.5], [0, 0, 0.5]])
     assert_near(addressing.retention(tensor([1, 0.5]), reads), [[0, 1, 0.5 * 0.75]])
 
@@ -118,7 +118,7 @@ def test_retention_agrees_with_loops():
     assert_near(addressing.retention(gates, reads), expected)
 
 
-def test_deallocation_empties_a_freed_slot_and_no_other():
+def test_deallocation_empties_freed_locations_only():
     memory = torch.randn(1, 3, 2, dtype=torch.float64)
     freed = addressing.deallocate(memory, tensor([1, 0, 0.5]))
     assert_near(freed, torch.stack([memory[0, 0], torch.zeros(2), memory[0, 2] / 2]).unsqueeze(0))
@@ -137,7 +137,7 @@ def test_sharpness_of_much_leaves_the_greatest_of_a_direction_alone():
     assert_near(sharpened, [[[[0, 1, 0]]]])
 
 
-def test_sharpness_of_a_direction_that_leads_nowhere_is_uniform_with_finite_gradients():
+def test_sharpness_of_no_links_is_uniform_with_finite_gradients():
     weights = torch.zeros(1, 1, 1, 4, requires_grad=True)
     sharpened = addressing.sharpen_direction(weights, torch.full((1, 1, 1), 50.0))
     sharpened[0, 0, 0, 1].backward()
@@ -169,7 +169,7 @@ def sparsely_written_in_order(slots, kept, *order):
 
 
 @pytest.mark.parametrize("kept", [1, 2, 4])
-def test_sparse_link_after_writing_0_then_3_leads_from_0_to_3(kept):
+def test_sparse_link_after_writing_0_then_3_leads_there(kept):
     link, columns = sparsely_written_in_order(4, kept, 0, 3)
     assert (link[0, 0, 3, 0].item(), columns[0, 0, 3, 0].item()) == (1, 0)
     assert link.sum() == 1
@@ -190,12 +190,12 @@ def one_row(entries, columns, precedence, weights, row=0):
     return link[0, 0, row].tolist(), columns[0, 0, row].tolist()
 
 
-def test_sparse_link_that_is_stronger_and_newer_pushes_out_the_old_one():
+def test_sparse_link_stronger_and_newer_replaces_the_old_one():
     link, columns = one_row([0.3], [1.0], precedence=[0, 0, 0.9], weights=[0.5, 0, 0])
     assert (link, columns) == ([pytest.approx(0.5 * 0.9)], [2])
 
 
-def test_sparse_link_that_is_weaker_and_newer_leaves_the_old_one():
+def test_sparse_link_weaker_and_newer_leaves_the_old_one():
     link, columns = one_row([0.3], [1.0], precedence=[0, 0, 0.2], weights=[0.5, 0, 0])
     assert (link, columns) == ([pytest.approx(0.5 * 0.3)], [1])
 
@@ -204,12 +204,12 @@ def test_sparse_link_of_the_same_strength_leaves_the_old_one():
     assert one_row([0.5], [1.0], precedence=[0, 0, 0.5], weights=[0.5, 0, 0]) == ([0.25], [1])
 
 
-def test_sparse_links_of_the_same_strength_keep_the_order_of_their_columns():
+def test_sparse_links_of_equal_strength_keep_their_columns_order():
     assert one_row([0.25, 0.25], [3.0, 1.0], [0, 0, 0, 0], [0, 0, 0, 0]) == ([0.25, 0.25], [3, 1])
     assert one_row([0.0, 0.0], [0.0, 4.0], [0, 0.5, 0.5, 0.5, 0], [0.5, 0, 0, 0, 0]) == ([0.25, 0.25], [1, 2])
 
 
-def test_sparse_link_to_a_column_that_is_known_is_made_stronger_and_not_twice():
+def test_sparse_link_to_a_known_column_is_strengthened_once():
     link, columns = one_row([0.2, 0.1], [2.0, 1.0], precedence=[0, 0, 0.6, 0], weights=[0.5, 0, 0.1, 0])
     assert columns == [2, 1]
     assert link == pytest.approx([(1 - 0.5 - 0.1) * 0.2 + 0.5 * 0.6, 0.5 * 0.1])
@@ -221,12 +221,12 @@ def test_sparse_links_are_kept_in_falling_order():
 
 
 @pytest.mark.parametrize("column", [0.0, 2.0])
-def test_sparse_link_of_a_slot_to_itself_is_never_made(column):
+def test_sparse_link_of_a_location_to_itself_stays_zero(column):
     link, _ = one_row([0.0], [column], precedence=[1, 0, 0], weights=[1, 0, 0])
     assert link == [0]
 
 
-def test_sparse_links_of_every_column_are_those_of_the_whole_matrix():
+def test_sparse_links_of_every_column_equal_dense_links():
     link, sparse, columns = torch.zeros(2, 3, 5, 5), torch.zeros(2, 3, 5, 5), torch.arange(5.0).expand(2, 3, 5, 5)
     link, sparse, precedence = link.double(), sparse.double(), torch.zeros(2, 3, 5, dtype=torch.float64)
     for _ in range(8):
@@ -237,7 +237,7 @@ def test_sparse_links_of_every_column_are_those_of_the_whole_matrix():
         assert_near(as_matrix(sparse, columns), link)
 
 
-def test_sparse_links_of_ties_in_a_large_memory_keep_the_order_of_their_columns():
+def test_sparse_links_of_ties_keep_their_columns_order():
     """A sort that is not stable shows only beyond the sizes that are sorted by insertion."""
     precedence, weights = [0.0] * 200 + [0.001] * 300, [0.0] * 500
     entries, columns = [0.0] * 100, [float(column) for column in range(100)]
@@ -246,7 +246,7 @@ def test_sparse_links_of_ties_in_a_large_memory_keep_the_order_of_their_columns(
     assert chosen == [float(column) for column in range(200, 300)]
 
 
-def test_sparse_links_in_columns_that_rounding_moved_are_those_of_their_slots():
+def test_sparse_links_of_rounded_columns_stay_valid():
     link, columns = sparsely_written_in_order(5, 2, 3, 1, 4)
     reads, weights = random_weightings(1, 2, 5), random_weightings(1, 1, 5)
     for moved in (columns - 1e-3, columns + 1e-3):
@@ -265,7 +265,7 @@ def test_columns_taken_are_those_of_each_row():
     assert taken.tolist() == [[[30, 10], [20, 20], [10, 30]]]
 
 
-def test_sparse_directions_after_writing_0_then_3_lead_forward_to_3_and_back_to_0():
+def test_sparse_directions_after_two_writes_lead_forward_and_back():
     link, columns = sparsely_written_in_order(4, 2, 0, 3)
     forward, backward = addressing.sparse_directional_weights(link, columns, one_hot(4, 0, 3))
     assert_near(forward[0, :, 0], [[0, 0, 0, 1], [0, 0, 0, 0]])
@@ -326,7 +326,7 @@ def test_sharpening_of_any_kind_of_nothing_has_finite_gradients(sharpen):
 
 
 @pytest.mark.parametrize(("weight", "left"), [(1e-4, 2 / 3), (1e-9, 0), (0, 0)])
-def test_sharpening_below_one_leaves_less_than_1_of_weights_that_are_tiny(weight, left):
+def test_sharpening_below_one_of_tiny_weights_sums_below_1(weight, left):
     """Of two weights of 1e-4, raised to the fourth, is left 2e-16 / (2e-16 + 1e-16)."""
     sharpened = addressing.sharpen_below_one(tensor([[weight, weight]]), tensor([4]))
     assert_near(sharpened, [[[left / 2, left / 2]]], atol=1e-9)
@@ -344,7 +344,7 @@ def test_sharpening_raised_leaves_nothing_uniform():
     ],
 )
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-8])
-def test_sharpening_of_each_head_agrees_with_loops_where_its_constant_shows(sharpen, expected, scale):
+def test_sharpening_of_each_style_agrees_with_loops(sharpen, expected, scale):
     weights, gammas = scale * random_weightings(2, 3, 5), 1 + 2 * torch.rand(2, 3, dtype=torch.float64)
     sharpened = sharpen(weights, gammas)
     for b, h in np.ndindex(2, 3):

@@ -52,7 +52,7 @@ def test_load_gives_the_model_that_was_saved(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["dnc", "dnc-sparse-links", "ntm", "ntm-learned-starts"])
-def test_load_gives_a_model_whose_states_have_any_number_of_slots(tmp_path, name):
+def test_loaded_model_takes_states_of_any_memory_size(tmp_path, name):
     model = a_checkpoint(tmp_path, name)
     loaded, _ = load(tmp_path)
     assert loaded.initial_state(1).memory.shape == (1, 6, 4)
@@ -62,14 +62,14 @@ def test_load_gives_a_model_whose_states_have_any_number_of_slots(tmp_path, name
     assert torch.equal(ours[0], expected[0])
 
 
-def test_load_of_a_model_without_memory_gives_one_that_refuses_a_memory_size(tmp_path):
+def test_loaded_model_without_memory_refuses_a_memory_size(tmp_path):
     a_checkpoint(tmp_path, "rnn")
     loaded, _ = load(tmp_path)
     with pytest.raises(ConfigError, match="an RNN has no memory to resize"):
         loaded.initial_state(1, memory_size=17)
 
 
-def test_load_gives_the_start_that_was_drawn_when_the_model_was_made(tmp_path):
+def test_loaded_model_has_the_start_drawn_with_it(tmp_path):
     model = a_checkpoint(tmp_path, "ntm-random-starts")
     loaded, _ = load(tmp_path)
     theirs = flatten(loaded.initial_state(2))
@@ -110,7 +110,7 @@ def test_load_of_files_that_make_no_model_says_why(tmp_path, changes, message):
         "rnn-tokens",
     ],
 )
-def test_served_step_is_the_step_with_activated_outputs_and_flat_leaves(name):
+def test_served_step_activates_outputs_and_flattens_leaves(name):
     model = make(name)
     inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
     served = ServedStep(model)
@@ -130,6 +130,6 @@ def test_served_step_runs_on_a_state_of_another_size():
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(results, expected, strict=True))
 
 
-def test_served_step_of_a_model_with_learned_starts_can_be_copied():
+def test_served_step_with_learned_starts_can_be_copied():
     step = ServedStep(make("ntm-learned-starts"))
     assert copy.deepcopy(step).names == step.names

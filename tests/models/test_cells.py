@@ -61,7 +61,7 @@ def test_cell_agrees_with_the_naive_version(config):
                 np.testing.assert_allclose(leaf[row], naive_states[row][name], rtol=0, atol=1e-12)
 
 
-def test_activations_of_cells_are_those_that_a_config_and_the_kernels_name():
+def test_activations_of_cells_are_those_of_config_and_kernels():
     assert [*ACTIVATIONS] == [*typing.get_args(ActivationName)] == [*support.CELL_ACTIVATIONS]
 
 
@@ -149,7 +149,7 @@ def test_dropout_is_the_share_that_is_dropped():
     assert 50 < (outputs == 0).sum() < 150
 
 
-def test_dropout_of_the_inputs_is_what_the_cell_sees():
+def test_dropout_of_inputs_reaches_the_cell():
     cell = Dropout(1, DropoutConfig(FeedForwardConfig(hidden_size=1), inputs=0.5)).train()
     outputs = {round(cell(torch.ones(1, 1), cell.initial_state(1))[0].item(), 5) for _ in range(50)}
     assert len(outputs) == 2
@@ -192,7 +192,7 @@ def test_cell_config_of_nested_cells_is_made_of_their_kinds():
 
 
 @pytest.mark.parametrize("config", [LSTMConfig, FeedForwardConfig])
-def test_cell_config_of_size_0_names_the_field_and_the_value(config):
+def test_cell_config_of_size_0_names_field_and_value(config):
     with pytest.raises(ConfigError, match=rf"{config.__name__}\.hidden_size must be at least 1, got 0"):
         config(hidden_size=0)
 

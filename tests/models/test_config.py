@@ -101,7 +101,7 @@ def test_field_at_its_minimum_is_taken():
     require_at_least(Config(count=1, rate=1.0), 1, "count", "rate")
 
 
-def test_field_below_its_minimum_is_found_behind_one_that_is_not():
+def test_field_below_its_minimum_is_found_after_valid_ones():
     with pytest.raises(ConfigError, match=r"Config\.rate must be at least 1, got 0.5"):
         require_at_least(Config(count=1), 1, "count", "rate")
 

@@ -29,7 +29,7 @@ def test_activation_softmax_turns_outputs_into_probabilities_of_classes():
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 2))
 
 
-def test_activation_softmax_of_groups_makes_each_digit_sum_to_1_on_its_own():
+def test_activation_softmax_of_groups_makes_each_digit_sum_to_1():
     outputs = torch.tensor([[[200.0, -200, 0, 0, 0, 0]], [[1, 2, 2, -9, -9, 300]]])
     model, likely = make("dnc-groups"), torch.e / (1 + 2 * torch.e)
     expected = [[[1, 0, 0, 1 / 3, 1 / 3, 1 / 3]], [[1 - 2 * likely, likely, likely, 0, 0, 1]]]
@@ -95,7 +95,7 @@ def test_model_knows_its_memory_size():
 
 
 @pytest.mark.parametrize("name", ["dnc", "ntm"])
-def test_memory_slots_are_those_asked_for_or_else_the_configs(name):
+def test_memory_size_defaults_to_that_of_the_config(name):
     config = CATALOGUE[name]
     assert (checked_memory_size(config, None), checked_memory_size(config, 1), checked_memory_size(config, 99)) == (
         6,
@@ -106,21 +106,21 @@ def test_memory_slots_are_those_asked_for_or_else_the_configs(name):
 
 @pytest.mark.parametrize("name", ["dnc", "ntm"])
 @pytest.mark.parametrize("slots", [0, -1])
-def test_memory_slots_that_a_config_cannot_have_are_refused_as_it_refuses_them(name, slots):
+def test_memory_size_refused_by_the_config_is_refused_alike(name, slots):
     with pytest.raises(ConfigError, match=rf"\.memory_size must be at least 1, got {slots}"):
         checked_memory_size(CATALOGUE[name], slots)
     with pytest.raises(ConfigError, match="memory_size must be at least 2, links_per_slot, got 1"):
         checked_memory_size(CATALOGUE["dnc-sparse-links"], 1)
 
 
-def test_memory_slots_that_stand_for_any_size_are_taken_as_they_are():
+def test_memory_size_symbol_is_returned_unchecked():
     symbol = object()
     assert checked_memory_size(CATALOGUE["dnc"], symbol) is symbol
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["dnc", "ntm"])
-def test_step_takes_the_number_of_slots_that_it_finds(name):
+def test_step_takes_any_memory_size_of_the_state(name):
     model = make(name)
     state = model.initial_state(2, memory_size=13)
     assert model.step(random_inputs(model, 1, 2)[0], state)[1].memory.shape == (2, 13, 4)
@@ -171,7 +171,7 @@ class TensorFlowState(NamedTuple):
 
 
 @pytest.mark.parametrize("state_of", [TensorFlowState, lambda c, h: (c, h)], ids=["named", "tuple"])
-def test_state_in_the_order_of_tensorflow_is_refused_with_the_remedy(state_of):
+def test_state_in_the_order_of_tensorflow_is_refused_with_remedy(state_of):
     """Its shapes are right: only the types tell that c stands first."""
     model = make("rnn")
     state = RNNState(state_of(*torch.randn(2, 3, 5)))
@@ -182,7 +182,7 @@ def test_state_in_the_order_of_tensorflow_is_refused_with_the_remedy(state_of):
         assert str(error.value).endswith("or name the leaves: LSTMState(h=..., c=...)")
 
 
-def test_state_of_another_cell_is_refused_with_what_each_holds():
+def test_state_of_another_cell_is_refused_with_both_structures():
     model, other = make("rnn"), make("rnn-stack")
     for call in unrolls_of(model):
         with pytest.raises(StateError) as error:
@@ -191,7 +191,7 @@ def test_state_of_another_cell_is_refused_with_what_each_holds():
         assert "layer1=HiddenState(h=[3, 4]), layer2=NoState()); pass the state that " in str(error.value)
 
 
-def test_state_of_a_variant_without_a_leaf_is_refused_by_the_leaf():
+def test_state_without_a_leaf_is_refused_by_the_leaf():
     model, other = make("dnc-no-links"), make("dnc-3-read-heads")
     inputs, state = random_inputs(model, 2, 3), model.initial_state(3)
     with pytest.raises(StateError, match=re.escape("leaf 'link': expected None, got [3, 1, 5, 5]")):
@@ -217,7 +217,7 @@ def test_inputs_that_are_no_tensor_are_refused():
 
 
 @pytest.mark.parametrize("lengths", [torch.tensor([1]), torch.ones(3), torch.ones(3, 1).int(), [1, 2, 3]])
-def test_lengths_that_are_no_whole_number_for_each_row_are_refused(lengths):
+def test_lengths_other_than_whole_numbers_per_row_are_refused(lengths):
     model = make("rnn")
     for call in unrolls_of(model):
         with pytest.raises(ValueError, match="lengths must be 3 whole numbers, one for each row, got "):

@@ -168,7 +168,7 @@ def test_dnc_step_agrees_with_the_naive_version(name, start):
 
 @pytest.mark.parametrize("name", DNCS)
 @torch.no_grad()
-def test_dnc_step_on_a_memory_of_another_size_agrees_with_the_naive_version(name):
+def test_dnc_step_at_another_memory_size_agrees_with_naive(name):
     model = make(name, torch.float64)
     _, state, _ = unroll(model, random_inputs(model, 6, 2), model.initial_state(2, memory_size=9))
     naive.assert_steps_near(model, state, random_inputs(model, 6, 2), naive_step)
@@ -179,7 +179,7 @@ def test_dnc_state_before_the_first_step_is_zero():
     assert all((leaf == 0).all() for leaf in flatten(state).values())
 
 
-def test_dnc_controller_sees_what_was_read_at_the_step_before():
+def test_dnc_controller_sees_the_previous_read_vectors():
     model = make("dnc-3-read-heads", torch.float64)
     state = lived_in_state(model, 2)
     for head in range(3):
@@ -207,7 +207,7 @@ def test_dnc_without_clip_is_not_bounded():
 
 
 @torch.no_grad()
-def test_dnc_told_to_allocate_writes_to_a_new_slot_at_every_step():
+def test_dnc_with_open_allocation_gate_writes_new_locations():
     config = DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2))
     model = told(config, allocation_gate=20, write_gate=20, free_gates=-20)
     _, _, trace = unroll(model, torch.zeros(5, 1, 1), model.initial_state(1), ["write_weights"])
@@ -217,7 +217,7 @@ def test_dnc_told_to_allocate_writes_to_a_new_slot_at_every_step():
 
 
 @torch.no_grad()
-def test_dnc_second_write_head_sees_as_used_what_both_gates_of_the_first_let_through():
+def test_dnc_second_write_head_counts_the_first_ones_allocation_used():
     config = DNCConfig(1, 1, memory_size=1, word_size=2, write_heads=2, controller=FeedForwardConfig(hidden_size=2))
     model = told(config, allocation_gate=0, write_gate=0)  # both gates are a half
     _, _, trace = model.step(torch.zeros(1, 1), model.initial_state(1))
@@ -225,7 +225,7 @@ def test_dnc_second_write_head_sees_as_used_what_both_gates_of_the_first_let_thr
 
 
 @torch.no_grad()
-def test_dnc_told_to_free_what_it_reads_writes_there_again():
+def test_dnc_with_open_free_gate_writes_there_again():
     config = DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2))
     finds_it = {"write_vectors": 1, "read_keys": 1, "read_strengths": 500, "read_modes": [-20, -20, 20]}
     model = told(config, allocation_gate=20, write_gate=20, free_gates=20, **finds_it)
@@ -235,7 +235,7 @@ def test_dnc_told_to_free_what_it_reads_writes_there_again():
 
 @torch.no_grad()
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_dnc_told_a_direction_reads_in_that_order_of_writing(backward):
+def test_dnc_with_a_directional_mode_reads_in_writing_order(backward):
     config = DNCConfig(1, 1, 6, 3, controller=FeedForwardConfig(hidden_size=2))
     writer = told(config, allocation_gate=20, write_gate=20, free_gates=-20)
     reader = told(config, write_gate=-20, read_modes=[20, -20, -20] if backward else [-20, 20, -20])
@@ -248,11 +248,11 @@ def test_dnc_told_a_direction_reads_in_that_order_of_writing(backward):
 @pytest.mark.parametrize(
     "field", ["input_size", "output_size", "memory_size", "word_size", "read_heads", "write_heads"]
 )
-def test_dnc_config_of_size_0_names_the_field_and_the_value(field):
+def test_dnc_config_of_size_0_names_field_and_value(field):
     with pytest.raises(ConfigError, match=rf"DNCConfig\.{field} must be at least 1, got 0"):
         DNCConfig(**{"input_size": 3, "output_size": 2, field: 0})
 
 
-def test_dnc_config_of_negative_clip_names_the_field_and_the_value():
+def test_dnc_config_of_negative_clip_names_field_and_value():
     with pytest.raises(ConfigError, match=r"DNCConfig\.clip must be at least 0, got -1"):
         DNCConfig(3, 2, clip=-1)

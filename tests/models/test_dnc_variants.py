@@ -49,7 +49,7 @@ def test_dnc_options_together_agree_with_the_naive_version(masking, deallocation
 
 
 @torch.no_grad()
-def test_dnc_told_to_mask_a_part_of_its_keys_reads_and_writes_where_the_rest_agrees():
+def test_dnc_with_masked_keys_matches_the_rest_only():
     memory = torch.tensor([[1.0, -1, 9], [1, 1, -9], [-1, 1, 1], [-1, -1, 1], [-1, 1, -1]])
     at = {"read_keys": [1.0, 1, 1], "read_strengths": 500, "write_keys": [-1.0, 1, 1], "write_strengths": 500}
     masks = {"read_masks": [30.0, 30, -30], "write_masks": [-30.0, -30, 30]}
@@ -67,7 +67,7 @@ def test_dnc_told_to_mask_a_part_of_its_keys_reads_and_writes_where_the_rest_agr
 
 @torch.no_grad()
 @pytest.mark.parametrize("deallocation", [False, True])
-def test_dnc_told_to_free_what_it_read_empties_the_slot_only_with_deallocation(deallocation):
+def test_dnc_empties_a_freed_location_only_with_deallocation(deallocation):
     model = told(tiny(deallocation=deallocation), free_gates=30, write_gate=-30)
     state, _ = stepped(model, memory=torch.ones(5, 3), read_weights=torch.eye(5)[[2]])
     kept = torch.tensor([1.0, 1, 0 if deallocation else 1, 1, 1])
@@ -75,7 +75,7 @@ def test_dnc_told_to_free_what_it_read_empties_the_slot_only_with_deallocation(d
 
 
 @torch.no_grad()
-def test_dnc_told_to_write_by_content_finds_the_slot_that_is_being_emptied():
+def test_dnc_write_by_content_finds_the_location_being_emptied():
     finds_it = {"write_keys": [0.0, 1, 0], "write_strengths": 500, "allocation_gate": -30, "write_gate": 30}
     model = told(tiny(deallocation=True), **finds_it, free_gates=30, erase_vectors=-30, write_vectors=7)
     memory = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 5, 0], [1, 0, 1], [0, 0, 0]])
@@ -103,7 +103,7 @@ def read_along(modes, **sharpness):
     [(FORWARD, "forward", [0, 0.6, 0.4, 0, 0]), (BACKWARD, "backward", [0, 0, 0.25, 0.75, 0])],
     ids=["forward", "backward"],
 )
-def test_dnc_told_to_sharpen_a_direction_reads_its_strongest_link_alone(modes, way, expected):
+def test_dnc_with_sharpened_links_reads_the_strongest_alone(modes, way, expected):
     blunt = read_along(modes, forward_sharpness=-30, backward_sharpness=-30)
     torch.testing.assert_close(blunt, torch.tensor(expected), rtol=0, atol=1e-4)
     sharp = read_along(modes, **{"forward_sharpness": -30, "backward_sharpness": -30, f"{way}_sharpness": 100})
@@ -157,7 +157,7 @@ def test_dnc_sparse_links_begin_in_the_first_columns():
 
 
 @torch.no_grad()
-def test_dnc_sparse_links_stay_whole_numbers_of_slots_distinct_in_a_row():
+def test_dnc_sparse_columns_stay_whole_and_distinct_in_rows():
     model = make("dnc-sparse-links-improved")
     state = model.initial_state(3)
     for inputs in random_inputs(model, 15, 3):
@@ -171,7 +171,7 @@ def test_dnc_sparse_links_stay_whole_numbers_of_slots_distinct_in_a_row():
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"masking": True, "deallocation": True, "link_sharpening": True}])
-def test_dnc_with_sparse_links_of_every_slot_is_the_dense_dnc(options):
+def test_dnc_with_all_sparse_links_equals_the_dense_dnc(options):
     config = DNCConfig(3, 2, 6, 4, 2, 2, LSTM, links="sparse", links_per_slot=6, **options)
     sparse = make_from(config, torch.float64)
     dense = make_from(dataclasses.replace(config, links="dense"), torch.float64)
@@ -189,7 +189,7 @@ def test_dnc_with_sparse_links_of_every_slot_is_the_dense_dnc(options):
 
 @torch.no_grad()
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_dnc_told_a_direction_reads_along_a_single_link_per_slot(backward):
+def test_dnc_with_one_link_per_row_reads_along_it(backward):
     config = tiny(links="sparse", links_per_slot=1)
     writer = told(config, allocation_gate=20, write_gate=20, free_gates=-20)
     reader = told(config, write_gate=-20, read_modes=BACKWARD if backward else FORWARD)
@@ -215,7 +215,7 @@ def bypassing(share):
 
 
 @torch.no_grad()
-def test_dnc_bypass_dropout_drops_in_training_what_passes_by_the_memory_and_nothing_else():
+def test_dnc_bypass_dropout_in_training_drops_the_bypass_only():
     model = bypassing(0.75).train()
     state = model.initial_state(1)._replace(memory=torch.full((1, 3, 1), 5.0))
     drawn = [model.step(torch.zeros(1, 1), state) for _ in range(2)]
@@ -229,7 +229,7 @@ def test_dnc_bypass_dropout_drops_in_training_what_passes_by_the_memory_and_noth
 
 @torch.no_grad()
 @pytest.mark.parametrize(("share", "train"), [(0.75, False), (0.0, True)])
-def test_dnc_bypass_dropout_outside_of_training_or_of_nothing_drops_nothing(share, train):
+def test_dnc_bypass_dropout_of_0_or_outside_training_drops_nothing(share, train):
     model = bypassing(share).train(train)
     outputs, _, _ = model.step(torch.zeros(1, 1), model.initial_state(1))
     assert torch.equal(outputs, torch.ones(1, 40))
@@ -239,12 +239,12 @@ def test_dnc_bypass_dropout_outside_of_training_or_of_nothing_drops_nothing(shar
 
 
 @pytest.mark.parametrize("memory_size", [0, -4])
-def test_dnc_state_of_no_slots_is_refused(memory_size):
+def test_dnc_state_without_locations_is_refused(memory_size):
     with pytest.raises(ConfigError, match=rf"DNCConfig\.memory_size must be at least 1, got {memory_size}"):
         make("dnc").initial_state(1, memory_size=memory_size)
 
 
-def test_dnc_state_of_fewer_slots_than_links_per_slot_is_refused():
+def test_dnc_state_with_fewer_locations_than_links_is_refused():
     message = r"DNCConfig\.memory_size must be at least 3, links_per_slot, got 2"
     with pytest.raises(ConfigError, match=message):
         make("dnc-sparse-links-improved").initial_state(1, memory_size=2)
@@ -256,24 +256,24 @@ def test_dnc_state_of_fewer_slots_than_links_per_slot_is_refused():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
-def test_dnc_config_of_a_bypass_dropout_beyond_its_range_names_the_field_and_the_value(share):
+def test_dnc_config_of_bad_bypass_dropout_names_field_and_value(share):
     with pytest.raises(ConfigError, match=rf"DNCConfig\.bypass_dropout must be in \[0, 1\), got {share}"):
         DNCConfig(3, 2, bypass_dropout=share)
 
 
-def test_dnc_config_of_no_links_per_slot_names_the_field_and_the_value():
+def test_dnc_config_without_links_per_slot_names_field_and_value():
     with pytest.raises(ConfigError, match=r"DNCConfig\.links_per_slot must be at least 1, got 0"):
         DNCConfig(3, 2, links_per_slot=0)
 
 
-def test_dnc_config_of_more_links_per_slot_than_slots_names_both():
+def test_dnc_config_of_more_links_than_locations_names_both():
     with pytest.raises(ConfigError, match=r"DNCConfig\.memory_size must be at least 8, links_per_slot, got 7"):
         DNCConfig(3, 2, memory_size=7, links="sparse")
     assert DNCConfig(3, 2, memory_size=7).links_per_slot == 8
     assert DNCConfig(3, 2, memory_size=8, links="sparse").memory_size == 8
 
 
-def test_dnc_config_of_sharper_links_without_links_says_what_it_needs():
+def test_dnc_config_of_link_sharpening_without_links_is_refused():
     with pytest.raises(ConfigError, match=r"DNCConfig\.link_sharpening needs links, got links = 'none'"):
         DNCConfig(3, 2, link_sharpening=True, links="none")
 

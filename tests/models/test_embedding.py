@@ -27,12 +27,12 @@ def test_embedding_of_tokens_is_their_vectors_row_by_row():
 
 
 @pytest.mark.parametrize("value", NO_TOKENS)
-def test_embedding_of_what_is_no_token_is_zeros_and_disturbs_no_other_row(value):
+def test_embedding_of_an_unknown_token_is_zeros_in_its_row(value):
     vectors = an_embedding()(torch.tensor([[3.0], [value], [0.0]]))
     assert vectors.tolist() == [[4, -4], [0, 0], [1, -1]]
 
 
-def test_embedding_of_what_is_no_token_teaches_no_vector():
+def test_embedding_of_an_unknown_token_trains_no_vector():
     embedding = an_embedding()
     embedding(torch.tensor([[-1.0], [4.0], [float("nan")], [2.0]])).sum().backward()
     assert embedding.vectors.weight.grad.tolist() == [[0, 0], [0, 0], [1, 1], [0, 0]]
@@ -69,12 +69,12 @@ def test_model_without_an_embedding_shows_its_controller_the_inputs(name):
 
 
 @pytest.mark.parametrize("field", ["vocabulary_size", "size"])
-def test_embedding_config_of_size_0_names_the_field_and_the_value(field):
+def test_embedding_config_of_size_0_names_field_and_value(field):
     with pytest.raises(ConfigError, match=rf"EmbeddingConfig\.{field} must be at least 1, got 0"):
         EmbeddingConfig(**{"vocabulary_size": 4, "size": 2, field: 0})
 
 
 @pytest.mark.parametrize("config", [DNCConfig, NTMConfig, RNNConfig])
-def test_config_of_several_inputs_with_an_embedding_names_the_field_and_the_value(config):
+def test_config_of_several_inputs_with_embedding_names_the_field(config):
     with pytest.raises(ConfigError, match=rf"{config.__name__}\.input_size must be 1 with an embedding, got 3"):
         config(3, 2, embedding=TOKENS)

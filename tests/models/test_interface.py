@@ -31,7 +31,7 @@ def test_interface_fresh_weights_are_within_their_bound_and_biases_zero():
     assert (interface.bias == 0).all()
 
 
-def test_interface_each_part_has_the_weight_and_the_bias_that_make_it():
+def test_interface_each_part_has_its_weight_and_bias():
     interface, hidden = InterfaceLayer(4, PARTS), torch.randn(6, 4)
     torch.nn.init.normal_(interface.bias)
     made = {name: hidden @ weight.T + bias for name, weight, bias in interface.each()}

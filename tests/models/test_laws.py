@@ -34,14 +34,14 @@ def test_table_everything_registered_is_in_it():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_table_every_option_of_a_model_has_several_values_in_it(kind):
+def test_table_has_several_values_of_every_model_option(kind):
     configs = [config for config in CATALOGUE.values() if KINDS[type(config)] == kind]
     for field in dataclasses.fields(MODELS[kind][0]):
         assert len({getattr(config, field.name) for config in configs}) >= 2, field.name
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_table_every_option_of_a_cell_has_several_values_in_it(kind):
+def test_table_has_several_values_of_every_cell_option(kind):
     cells = [config.controller for config in CATALOGUE.values() if config.controller.kind == kind]
     for field in dataclasses.fields(CELLS[kind][0]):
         assert field.name == "kind" or len({getattr(cell, field.name) for cell in cells}) >= 2, field.name
@@ -158,7 +158,7 @@ def test_state_rows_before_the_first_step_are_the_same(name):
 
 @both_precisions
 @every_model
-def test_schemas_are_what_a_step_returns(name, dtype):
+def test_schemas_equal_the_shapes_of_a_step(name, dtype):
     model = make(name, dtype)
     _, state, trace = model.step(random_inputs(model, 1, 3)[0], model.initial_state(3))
     state_schema, trace_schema = schemas(model)
@@ -214,7 +214,7 @@ def test_inputs_of_another_shape_are_refused_with_both_shapes(name):
 
 
 @every_model
-def test_state_leaf_of_another_shape_is_refused_by_its_name_with_both_shapes(name):
+def test_state_leaf_of_another_shape_is_refused_by_name(name):
     model = make(name)
     inputs, state = random_inputs(model, 2, 3), lived_in_state(model, 3)
     for leaf_name, leaf in flatten(state).items():
@@ -228,7 +228,7 @@ def test_state_leaf_of_another_shape_is_refused_by_its_name_with_both_shapes(nam
 
 
 @every_model
-def test_state_of_another_structure_is_refused_with_the_leaves_to_name(name):
+def test_state_of_another_structure_is_refused_with_leaf_names(name):
     """Also where every leaf has its shape: in a tuple, or under other names, h and c may have changed places."""
     model = make(name)
     inputs, state = random_inputs(model, 2, 3), model.initial_state(3)

@@ -62,7 +62,7 @@ def test_manifest_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_manifest_absent_names_the_file_and_what_a_checkpoint_is(tmp_path):
+def test_manifest_absent_names_the_file_and_the_remedy(tmp_path):
     with pytest.raises(ManifestError) as error:
         read_manifest(tmp_path / "nowhere")
     path = tmp_path / "nowhere" / MANIFEST_FILE
@@ -79,7 +79,7 @@ def test_manifest_that_is_not_json_names_the_file(tmp_path, data):
 
 
 @pytest.mark.parametrize(("text", "found"), [("[]", "list"), ("3", "int"), ("null", "NoneType")])
-def test_manifest_that_is_no_object_says_what_it_is(text, found):
+def test_manifest_of_another_type_names_the_type(text, found):
     with pytest.raises(ManifestError, match=f"^here: expected an object, got {found}$"):
         Manifest.from_json(text, "here")
 
@@ -138,13 +138,13 @@ def test_weights_that_the_manifest_describes_are_found(tmp_path):
 
 
 @pytest.mark.parametrize("files", [{"weights": OTHER_WEIGHTS}, {}], ids=["over old weights", "first save"])
-def test_weights_of_a_save_cut_off_before_its_last_move_are_found_under_the_next_name(tmp_path, files):
+def test_weights_of_a_save_before_its_last_move_are_found(tmp_path, files):
     a_checkpoint(tmp_path, **files, next_weights=WEIGHTS)
     assert weights_file(tmp_path, a_manifest()) == tmp_path / NEXT_WEIGHTS_FILE
 
 
 @pytest.mark.parametrize("cut_off", [OTHER_WEIGHTS, b"the we"])
-def test_weights_of_a_save_cut_off_before_its_manifest_are_the_current_ones(tmp_path, cut_off):
+def test_weights_of_a_save_before_its_manifest_are_current(tmp_path, cut_off):
     a_checkpoint(tmp_path, weights=WEIGHTS, next_weights=cut_off)
     assert weights_file(tmp_path, a_manifest()) == tmp_path / WEIGHTS_FILE
 

@@ -166,12 +166,12 @@ def test_ntm_step_agrees_with_the_naive_version(name, start):
 @pytest.mark.parametrize("slots", [1, 4, 17])
 @pytest.mark.parametrize("name", NTMS)
 @torch.no_grad()
-def test_ntm_step_on_a_memory_of_another_size_agrees_with_the_naive_version(name, slots):
+def test_ntm_step_at_another_memory_size_agrees_with_naive(name, slots):
     model = make(name, torch.float64)
     naive.assert_steps_near(model, model.initial_state(2, slots), random_inputs(model, 4, 2), naive_step)
 
 
-def test_ntm_state_before_the_first_step_is_a_constant_memory_with_every_head_on_slot_0():
+def test_ntm_first_state_has_constant_memory_and_heads_at_0():
     state = NTM(NTMConfig(3, 2, memory_size=4, word_size=3, read_heads=2, write_heads=3)).initial_state(2)
     assert (state.memory == 1e-6).all()
     assert (state.read_vectors == 1e-6).all()
@@ -181,7 +181,7 @@ def test_ntm_state_before_the_first_step_is_a_constant_memory_with_every_head_on
     assert torch.equal(state.write_weights, torch.tensor([1.0, 0, 0, 0]).expand(2, 3, 4))
 
 
-def test_ntm_controller_sees_what_was_read_at_the_step_before():
+def test_ntm_controller_sees_the_previous_read_vectors():
     model = make("ntm-3-read-heads", torch.float64)
     state = lived_in_state(model, 2)
     for head in range(3):
@@ -193,7 +193,7 @@ def test_ntm_controller_sees_what_was_read_at_the_step_before():
 
 
 @torch.no_grad()
-def test_ntm_told_to_shift_forward_walks_over_the_slots_and_round():
+def test_ntm_shifting_forward_visits_all_locations_in_a_circle():
     config = NTMConfig(1, 1, memory_size=4, word_size=3, controller=FeedForwardConfig(hidden_size=2))
     model = told(config, interpolation_gate=-30, shift_weights=[-30, -30, 30], sharpening=10)
     _, _, trace = unroll(model, torch.zeros(6, 1, 1), model.initial_state(1), ["read_weights", "write_weights"])
@@ -219,12 +219,12 @@ def test_ntm_reads_a_word_one_step_after_it_is_written():
 @pytest.mark.parametrize(
     "field", ["input_size", "output_size", "memory_size", "word_size", "read_heads", "write_heads", "shift_width"]
 )
-def test_ntm_config_of_size_0_names_the_field_and_the_value(field):
+def test_ntm_config_of_size_0_names_field_and_value(field):
     with pytest.raises(ConfigError, match=rf"NTMConfig\.{field} must be at least 1, got 0"):
         NTMConfig(**{"input_size": 3, "output_size": 2, field: 0})
 
 
 @pytest.mark.parametrize("width", [2, 4])
-def test_ntm_config_of_an_even_shift_width_names_the_field_and_the_value(width):
+def test_ntm_config_of_even_shift_width_names_field_and_value(width):
     with pytest.raises(ConfigError, match=rf"NTMConfig\.shift_width must be odd, got {width}"):
         NTMConfig(3, 2, shift_width=width)

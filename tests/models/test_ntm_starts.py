@@ -84,7 +84,7 @@ def test_ntm_start_that_is_constant_adds_no_weights(options):
 
 
 @pytest.mark.parametrize("options", [DRAWN, LEARNED], ids=["random", "learned"])
-def test_ntm_starts_of_two_models_differ_and_of_one_do_not(options):
+def test_ntm_starts_of_two_models_differ(options):
     model, other = an_ntm(**options, order="before-controller"), an_ntm(**options, order="before-controller")
     first, again = flatten(model.initial_state(2)), flatten(model.initial_state(2))
     for name, leaf in flatten(other.initial_state(2)).items():
@@ -99,7 +99,7 @@ def test_ntm_start_is_loaded_with_the_weights():
     assert all(torch.equal(leaf, theirs[name]) for name, leaf in flatten(model.initial_state(2)).items())
 
 
-def test_ntm_start_written_over_leaves_the_next_start_as_it_was():
+def test_ntm_start_overwritten_leaves_the_next_start_unchanged():
     model = an_ntm(**DRAWN, order="before-controller")
     expected = {name: leaf.clone() for name, leaf in flatten(model.initial_state(1)).items()}
     for leaf in flatten(model.initial_state(1)).values():
@@ -108,7 +108,7 @@ def test_ntm_start_written_over_leaves_the_next_start_as_it_was():
 
 
 @torch.no_grad()
-def test_ntm_start_of_more_slots_repeats_the_words_and_puts_no_weight_on_them():
+def test_ntm_start_of_larger_memory_repeats_words_without_weight():
     model = an_ntm(memory_start="random", weights_start="random")
     state, own = model.initial_state(1, memory_size=13), model.initial_state(1)
     assert torch.equal(state.memory[:, :6], own.memory)
@@ -119,7 +119,7 @@ def test_ntm_start_of_more_slots_repeats_the_words_and_puts_no_weight_on_them():
 
 
 @torch.no_grad()
-def test_ntm_start_of_weights_gives_the_read_heads_the_first_rows():
+def test_ntm_start_of_weights_has_the_read_heads_first():
     model = an_ntm(weights_start="learned")
     model.starts["weights"].values.copy_(100 * torch.eye(6)[[4, 1, 3]])
     state = model.initial_state(1)
@@ -127,7 +127,7 @@ def test_ntm_start_of_weights_gives_the_read_heads_the_first_rows():
     torch.testing.assert_close(state.write_weights[0], torch.eye(6)[[3]])
 
 
-def test_ntm_start_uniform_or_zero_is_the_same_on_every_slot():
+def test_ntm_start_uniform_or_zero_is_equal_everywhere():
     for slots in (6, 11):
         uniform, zero = (an_ntm(weights_start=name).initial_state(2, slots) for name in ("uniform", "zero"))
         torch.testing.assert_close(uniform.read_weights, torch.full((2, 2, slots), 1 / slots))

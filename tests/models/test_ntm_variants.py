@@ -49,7 +49,7 @@ def test_ntm_options_together_agree_with_the_naive_version(order, style, signed)
 
 
 @torch.no_grad()
-def test_ntm_lasagne_on_a_relu_controller_agrees_with_the_naive_version():
+def test_ntm_lasagne_on_a_relu_controller_agrees_with_naive():
     controller = FeedForwardConfig(hidden_size=6, layers=2, activation="relu")
     options = {"order": "before-controller", "style": "ntm-lasagne", "controller_start": "learned"}
     model = make_from(NTMConfig(3, 2, 6, 4, 2, 2, controller=controller, **options), torch.float64)
@@ -60,7 +60,7 @@ def test_ntm_lasagne_on_a_relu_controller_agrees_with_the_naive_version():
 
 
 @torch.no_grad()
-def test_ntm_in_turn_second_read_head_finds_what_the_first_write_head_wrote():
+def test_ntm_in_turn_second_read_head_reads_the_first_write():
     config = tiny(read_heads=2, write_heads=2, order="in-turn", style="pytorch-ntm")
     words = torch.tensor([[1.0, 2, 3], [10, 20, 30]])
     model = told(config, **STAY, erase_vectors=30, add_vectors=words)
@@ -70,7 +70,7 @@ def test_ntm_in_turn_second_read_head_finds_what_the_first_write_head_wrote():
 
 
 @torch.no_grad()
-def test_ntm_in_turn_second_heads_address_what_the_first_write_head_wrote():
+def test_ntm_in_turn_second_heads_address_the_first_write():
     """The first pair knows only the memory before, where slot 0 holds the key; the first write head replaces it."""
     config = tiny(read_heads=2, write_heads=2, order="in-turn", style="pytorch-ntm")
     at = {"keys": [1.0, 0, 0], "key_strength": 500, "interpolation_gate": 30, "sharpening": 0}
@@ -95,7 +95,7 @@ def test_ntm_together_heads_read_before_any_writes():
 
 
 @torch.no_grad()
-def test_ntm_before_controller_reads_in_the_step_in_which_it_writes():
+def test_ntm_before_controller_reads_its_write_of_the_step():
     model = told(tiny(order="before-controller"), **STAY, **REPLACE)
     state, _ = stepped(model)
     assert_near(state.memory[0, 0], torch.ones(3))
@@ -103,7 +103,7 @@ def test_ntm_before_controller_reads_in_the_step_in_which_it_writes():
 
 
 @torch.no_grad()
-def test_ntm_before_controller_writes_and_reads_where_the_step_before_said():
+def test_ntm_before_controller_uses_the_previous_weightings():
     model = told(tiny(order="before-controller"), **FORWARD, **REPLACE)
     _, _, trace = unroll(model, torch.zeros(3, 1, 1), model.initial_state(1), ["read_weights", "write_weights"])
     for weights in trace.values():
@@ -125,7 +125,7 @@ def test_ntm_before_controller_addresses_the_memory_that_it_has_written():
 
 
 @torch.no_grad()
-def test_ntm_before_controller_writes_by_the_output_of_the_step_before():
+def test_ntm_before_controller_writes_by_the_previous_output():
     model = told(tiny(order="before-controller", style="pytorch-ntm"), **STAY, erase_vectors=30)
     part = {name: weight for name, weight, _ in model.interface.each()}
     part["add_vectors"][:, 0] = 1
@@ -147,7 +147,7 @@ def test_ntm_before_controller_shows_its_outputs_the_controller_only():
     assert_near(outputs[0], torch.tensor([0.5, -1]).tanh() @ torch.tensor([2.0, 3]).unsqueeze(1))
 
 
-def test_ntm_state_has_a_hidden_output_only_where_heads_act_before_the_controller():
+def test_ntm_state_has_hidden_only_with_heads_before_controller():
     assert NTM(TINY).initial_state(2).hidden is None
     assert NTM(tiny(order="in-turn")).initial_state(2).hidden is None
     assert torch.equal(NTM(tiny(order="before-controller")).initial_state(2).hidden, torch.zeros(2, 2))
@@ -160,7 +160,7 @@ def test_ntm_state_has_a_hidden_output_only_where_heads_act_before_the_controlle
 @pytest.mark.parametrize(
     ("style", "expected"), [("paper", [0.9999, -0.9999]), ("pytorch-ntm", [5, -5]), ("ntm-lasagne", [1, 0])]
 )
-def test_ntm_style_bounds_what_is_written_as_its_implementation_does(style, expected):
+def test_ntm_style_bounds_add_vectors_like_its_implementation(style, expected):
     model = told(tiny(word_size=2, style=style), **STAY, erase_vectors=30, add_vectors=[5.0, -5])
     state, _ = stepped(model)
     assert_near(state.memory[0, 0], torch.tensor(expected, dtype=torch.float32))
@@ -168,7 +168,7 @@ def test_ntm_style_bounds_what_is_written_as_its_implementation_does(style, expe
 
 @torch.no_grad()
 @pytest.mark.parametrize(("style", "expected"), [("paper", 0.5), ("pytorch-ntm", 0.5), ("ntm-lasagne", 1)])
-def test_ntm_style_bounds_what_is_looked_for_as_its_implementation_does(style, expected):
+def test_ntm_style_bounds_keys_like_its_implementation(style, expected):
     """To a key of (1, -9), the slots that hold (1, 1) and (-1, -1) are apart only if -9 is not cut off at 0."""
     at = {"keys": [9.0, -9], "interpolation_gate": 30, "shift_weights": [-30.0, 30, -30], "sharpening": -30}
     model = told(tiny(memory_size=2, word_size=2, style=style), **at, key_strength=500)
@@ -198,7 +198,7 @@ def test_ntm_lasagne_strength_and_sharpening_are_straight_above_zero(told_value,
 
 
 @torch.no_grad()
-def test_ntm_lasagne_head_that_moves_beyond_the_last_slot_is_everywhere():
+def test_ntm_lasagne_head_moved_beyond_the_end_is_uniform():
     model = told(tiny(style="ntm-lasagne"), **FORWARD)
     _, trace = stepped(model, read_weights=torch.eye(5)[[4]], write_weights=torch.eye(5)[[3]])
     assert_near(trace["read_weights"][0, 0], torch.full((5,), 0.2))
@@ -206,7 +206,7 @@ def test_ntm_lasagne_head_that_moves_beyond_the_last_slot_is_everywhere():
 
 
 @torch.no_grad()
-def test_ntm_pytorch_head_that_moves_beyond_the_last_slot_comes_round():
+def test_ntm_pytorch_head_moved_beyond_the_end_wraps_around():
     model = told(tiny(style="pytorch-ntm"), **FORWARD)
     _, trace = stepped(model, read_weights=torch.eye(5)[[4]])
     assert_near(trace["read_weights"][0, 0], torch.eye(5)[0])
@@ -224,14 +224,14 @@ def test_ntm_pytorch_head_that_stood_nowhere_and_stays_goes_nowhere():
 
 @torch.no_grad()
 @pytest.mark.parametrize("style", ["paper", "pytorch-ntm", "ntm-lasagne"])
-def test_ntm_rectified_heads_write_what_is_above_zero_as_it_is(style):
+def test_ntm_rectified_heads_write_positive_values_unchanged(style):
     model = told(tiny(word_size=2, style=style, rectified_heads=True), **STAY, erase_vectors=30, add_vectors=[5.0, -5])
     state, _ = stepped(model)
     assert_near(state.memory[0, 0], [5.0, 0])
 
 
 @torch.no_grad()
-def test_ntm_rectified_heads_look_for_what_is_above_zero_as_it_is():
+def test_ntm_rectified_heads_keep_positive_keys_unchanged():
     """To a key of (1, 9), the slots that hold (1, 9) and (1, 1) are alike where 9 is cut off at 1."""
     at = {"keys": [1.0, 9], "interpolation_gate": 30, "shift_weights": [-30.0, 30, -30], "sharpening": -30}
     config = tiny(memory_size=2, word_size=2, style="ntm-lasagne", rectified_heads=True)
@@ -243,14 +243,14 @@ def test_ntm_rectified_heads_look_for_what_is_above_zero_as_it_is():
 
 
 @torch.no_grad()
-def test_ntm_signs_turn_what_is_written_and_never_enlarge_it():
+def test_ntm_signs_turn_add_vectors_and_never_enlarge_them():
     told_to = STAY | {"erase_vectors": 30, "add_vectors": 30, "add_signs": [-7.0, -0.5, 7.0]}
     state, _ = stepped(told(tiny(style="ntm-lasagne", signed_heads=True), **told_to))
     assert_near(state.memory[0, 0], [-1.0, -0.5, 1])
 
 
 @torch.no_grad()
-def test_ntm_signs_turn_what_is_looked_for():
+def test_ntm_signs_turn_keys():
     at = {"keys": 1, "key_strength": 500, "interpolation_gate": 30, "shift_weights": [-30.0, 30, -30]}
     signs = torch.tensor([[1.0, 1, 1], [-1, 1, 1]])
     model = told(tiny(memory_size=2, style="ntm-lasagne", signed_heads=True), **at, key_signs=signs)
@@ -271,7 +271,7 @@ def test_ntm_interface_has_its_parts_in_this_order():
 
 
 @pytest.mark.parametrize(("reads", "writes"), [(1, 2), (3, 2)])
-def test_ntm_config_of_heads_in_turn_that_are_no_pairs_names_the_fields_and_the_values(reads, writes):
+def test_ntm_config_of_unpaired_heads_in_turn_names_both_fields(reads, writes):
     with pytest.raises(ConfigError) as error:
         NTMConfig(3, 2, read_heads=reads, write_heads=writes, order="in-turn")
     expected = f"NTMConfig.write_heads must be the {reads} read_heads, for order is 'in-turn', got {writes}"
@@ -297,12 +297,12 @@ def test_ntm_option_unknown_names_key_value_and_expectation(name, expected):
     assert str(error.value) == f"model.{name}: expected one of {expected}, got 'early'"
 
 
-def test_ntm_signed_heads_of_another_type_names_key_value_and_expectation():
+def test_ntm_signed_heads_of_another_type_are_refused():
     with pytest.raises(ConfigError, match=r"model\.signed_heads: expected bool, got 1"):
         model_config("ntm", {"input_size": 3, "output_size": 2, "signed_heads": 1})
 
 
 @pytest.mark.parametrize("memory_size", [0, -4])
-def test_ntm_state_of_no_slots_is_refused(memory_size):
+def test_ntm_state_without_locations_is_refused(memory_size):
     with pytest.raises(ConfigError, match=rf"NTMConfig\.memory_size must be at least 1, got {memory_size}"):
         NTM(TINY).initial_state(1, memory_size)

@@ -34,14 +34,14 @@ def test_build_follows_every_value():
     assert model.config == DNCConfig(3, 2, memory_size=9, controller=LSTMConfig(hidden_size=7))
 
 
-def test_controller_is_made_from_a_table_or_taken_as_it_is():
+def test_controller_is_built_from_a_table_or_kept():
     sizes = {"input_size": 3, "output_size": 2}
     from_table = model_config("rnn", sizes | {"controller": {"kind": "feed-forward", "hidden_size": 4}})
     assert from_table == model_config("rnn", sizes | {"controller": FeedForwardConfig(hidden_size=4)})
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_embedding_is_made_from_a_table_or_taken_as_it_is(kind):
+def test_embedding_is_built_from_a_table_or_kept(kind):
     sizes = {"input_size": 1, "output_size": 2}
     from_table = model_config(kind, sizes | {"embedding": {"vocabulary_size": 9, "size": 4}})
     assert from_table.embedding == EmbeddingConfig(9, 4)

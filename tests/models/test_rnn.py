@@ -30,19 +30,19 @@ def test_rnn_step_agrees_with_the_naive_version(name):
 
 @pytest.mark.parametrize("field", ["input_size", "output_size"])
 @pytest.mark.parametrize("value", [0, -3])
-def test_rnn_config_of_no_size_names_the_field_and_the_value(field, value):
+def test_rnn_config_of_no_size_names_field_and_value(field, value):
     with pytest.raises(ConfigError, match=rf"RNNConfig\.{field} must be at least 1, got {value}"):
         RNNConfig(**{"input_size": 3, "output_size": 2, field: value})
 
 
-def test_rnn_without_a_readout_puts_out_what_its_cell_does():
+def test_rnn_without_a_readout_outputs_its_cells_output():
     model = make("rnn-no-readout")
     inputs, state = random_inputs(model, 1, 2)[0], model.initial_state(2)
     outputs, _, _ = model.step(inputs, state)
     assert torch.equal(outputs, model.controller(inputs, state.controller)[0])
 
 
-def test_rnn_without_a_readout_refuses_another_output_size_than_its_cells():
+def test_rnn_without_a_readout_refuses_another_output_size():
     with pytest.raises(ConfigError, match=r"RNNConfig\.output_size must be the cell's 4 without a readout, got 2"):
         RNN(RNNConfig(3, 2, controller=GRU, readout=False))
 

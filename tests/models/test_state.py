@@ -38,7 +38,7 @@ def a_varied_state(link=None):
     return Varied(link, a_state().controller, None)
 
 
-def test_flatten_names_leaves_by_their_path_in_the_order_of_the_fields():
+def test_flatten_names_leaves_by_path_in_field_order():
     state = a_state()
     leaves = flatten(state)
     assert list(leaves) == ["controller.h", "controller.c", "memory"]
@@ -46,7 +46,7 @@ def test_flatten_names_leaves_by_their_path_in_the_order_of_the_fields():
     assert leaves["memory"] is state.memory
 
 
-def test_unflatten_of_leaves_in_any_order_puts_each_in_its_place():
+def test_unflatten_takes_leaves_in_any_order():
     state = a_state()
     shuffled = dict(reversed(flatten(state).items()))
     again = unflatten(shuffled, like=a_state(1))
@@ -56,7 +56,7 @@ def test_unflatten_of_leaves_in_any_order_puts_each_in_its_place():
     assert again.memory is state.memory
 
 
-def test_unflatten_without_a_leaf_names_it_and_what_is_expected():
+def test_unflatten_without_a_leaf_names_it_and_the_expected():
     leaves = flatten(a_state())
     del leaves["controller.c"]
     with pytest.raises(StateError) as error:
@@ -64,20 +64,20 @@ def test_unflatten_without_a_leaf_names_it_and_what_is_expected():
     assert str(error.value) == "state leaf 'controller.c' is missing; expected controller.h, controller.c, memory"
 
 
-def test_unflatten_with_an_unknown_leaf_names_it_and_what_is_expected():
+def test_unflatten_with_an_unknown_leaf_names_it_and_the_expected():
     with pytest.raises(StateError) as error:
         unflatten(flatten(a_state()) | {"usage": torch.zeros(2, 5)}, like=a_state())
     assert str(error.value) == "unknown state leaf 'usage'; expected controller.h, controller.c, memory"
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 5), (2, 5), (2, 5, 4, 1), (5, 4), ()])
-def test_unflatten_of_a_leaf_of_another_shape_names_it_and_both_shapes(shape):
+def test_unflatten_of_another_shape_names_leaf_and_both_shapes(shape):
     with pytest.raises(StateError) as error:
         unflatten(flatten(a_state()) | {"memory": torch.zeros(shape)}, like=a_state())
     assert str(error.value) == f"state leaf 'memory': expected shape [B, 5, 4], got {list(shape)}"
 
 
-def test_unflatten_of_a_leaf_of_another_dtype_names_it_and_both_dtypes():
+def test_unflatten_of_another_dtype_names_leaf_and_both_dtypes():
     with pytest.raises(StateError) as error:
         unflatten(flatten(a_state()) | {"memory": torch.zeros(2, 5, 4).double()}, like=a_state())
     assert str(error.value) == "state leaf 'memory': expected torch.float32, got torch.float64"
@@ -105,13 +105,13 @@ def test_unflatten_keeps_a_field_that_is_none():
     assert again.controller.c is state.controller.c
 
 
-def test_unflatten_with_a_leaf_for_a_field_that_is_none_names_it():
+def test_unflatten_with_a_leaf_for_none_names_it():
     with pytest.raises(StateError) as error:
         unflatten(flatten(a_varied_state(torch.zeros(2, 3))), like=a_varied_state())
     assert str(error.value) == "unknown state leaf 'link'; expected controller.h, controller.c"
 
 
-def test_unflatten_without_a_leaf_that_another_variant_does_without_names_it():
+def test_unflatten_without_a_leaf_of_the_variant_names_it():
     with pytest.raises(StateError) as error:
         unflatten(flatten(a_varied_state()), like=a_varied_state(torch.zeros(2, 3)))
     assert str(error.value) == "state leaf 'link' is missing; expected link, controller.h, controller.c"

@@ -41,7 +41,7 @@ def adnc(record):
 
 @pytest.mark.parametrize("original", [sonnet, adnc])
 @torch.no_grad()
-def test_layer_normalised_lstm_is_that_of_the_original_at_every_step(original):
+def test_layer_normalised_lstm_equals_the_original_at_every_step(original):
     record = variables(original.__name__)
     cell = original(record)
     state = cell.initial_state(3)

@@ -79,7 +79,7 @@ def assert_state_close(leaves: dict[str, Array], expected: Rollout, step: int) -
 
 @every_rollout
 @torch.no_grad()
-def test_torch_states_and_outputs_are_those_of_the_original_at_every_step(name):
+def test_torch_rollout_equals_the_original_at_every_step(name):
     expected = rollout(name)
     model = read_original(expected.format, expected.file, expected.cell).model
     state = model.initial_state(expected.inputs.shape[1])
@@ -92,7 +92,7 @@ def test_torch_states_and_outputs_are_those_of_the_original_at_every_step(name):
 
 @pytest.mark.parametrize("back_end", [OnnxBackend, FusedBackend], ids=["onnx", "fused"])
 @every_rollout
-def test_states_and_outputs_of_a_back_end_are_those_of_the_original_at_every_step(name, back_end, imported):
+def test_back_end_rollout_equals_the_original_at_every_step(name, back_end, imported):
     expected, checkpoint = rollout(name), imported(name)
     manifest = read_manifest(checkpoint)
     if back_end is FusedBackend and not_fused(manifest.kind, manifest.config):

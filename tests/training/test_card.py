@@ -40,7 +40,7 @@ def card_of(directory, model, rows=(), **training):
 
 
 @pytest.mark.parametrize("model", list(tiny.MODELS))
-def test_card_says_what_the_model_is_and_how_it_was_trained(tmp_path, model):
+def test_card_describes_the_model_and_its_training(tmp_path, model):
     card = card_of(tmp_path, model, seed=17)
     manifest = read_manifest(tmp_path)
     assert card.startswith(f"# tiny-copy\n\n{KINDS[manifest.kind]}, ")
@@ -51,7 +51,7 @@ def test_card_says_what_the_model_is_and_how_it_was_trained(tmp_path, model):
     assert "| input and output | 4 and 2 values a step |" in card
 
 
-def test_card_says_what_memory_and_heads_there_are(tmp_path):
+def test_card_describes_memory_and_heads(tmp_path):
     card = card_of(tmp_path, "dnc-2-read-3-write-heads")
     assert "| memory | 8 slots of 4 |" in card
     assert "| heads | 2 read, 3 write |" in card
@@ -79,21 +79,21 @@ def test_card_has_a_row_for_every_measurement(tmp_path):
     ]
 
 
-def test_card_says_of_every_goal_whether_it_is_reached_and_what_others_have_reached(tmp_path):
+def test_card_compares_errors_with_goals_and_published_figures(tmp_path):
     rows = [row(2, 8, 0.5, 9, target=0.5, published="0.1 (they)"), row(3, 8, 0.75, 9, target=0.5)]
     card = card_of(tmp_path, "dnc", rows)
     assert "| 9 | - | 0.5: reached | 0.1 (they) |" in card
     assert "| 9 | - | 0.5: missed by 0.25 | - |" in card
 
 
-def test_card_tells_errors_beside_the_optimum_where_some_cannot_be_avoided(tmp_path):
+def test_card_compares_unavoidable_errors_with_the_optimum(tmp_path):
     card = card_of(
         tmp_path, "rnn", [row(2, None, 131.5, 2000, optimum=130.25, unit="bits of cost", target=1.0, cost=131.5)]
     )
     assert "| 131.5 bits of cost | optimum 130.2 | 2,000 | 131.5 | 1: missed by 0.25 | - |" in card
 
 
-def test_card_of_the_best_of_several_seeds_tells_of_all(tmp_path):
+def test_card_of_the_best_seed_lists_all_seeds(tmp_path):
     tiny.checkpoint(tmp_path, updates=3, seed=2)
     manifest = read_manifest(tmp_path)
     seeds = {
@@ -107,7 +107,7 @@ def test_card_of_the_best_of_several_seeds_tells_of_all(tmp_path):
     assert "| seed |" not in render_card("tiny-copy", manifest)
 
 
-def test_card_tells_of_updates_that_were_left_out(tmp_path):
+def test_card_counts_updates_that_were_left_out(tmp_path):
     tiny.checkpoint(tmp_path, updates=3)
     manifest = read_manifest(tmp_path)
     skipped = dataclasses.replace(manifest, training=manifest.training | {"skipped_updates": 7})
@@ -124,7 +124,7 @@ def test_card_leaves_out_the_words_of_a_task(tmp_path):
     assert "garden" not in card
 
 
-def test_card_says_whose_data_the_model_was_trained_on(tmp_path):
+def test_card_names_the_source_of_the_data(tmp_path):
     tiny.checkpoint(tmp_path)
     manifest = read_manifest(tmp_path)
     card = render_card("tiny-babi", dataclasses.replace(manifest, task={"name": "babi", "tasks": [1]}))
@@ -144,7 +144,7 @@ def test_card_without_measurements_says_so(tmp_path):
     assert "## Measured errors\n\nNot measured yet.\n" in card_of(tmp_path, "rnn")
 
 
-def test_write_card_writes_the_readme_with_the_figures_that_are_there(tmp_path):
+def test_write_card_lists_the_existing_figures(tmp_path):
     directory = tmp_path / "tiny-copy"
     tiny.checkpoint(directory, "ntm")
     (directory / "weightings.png").touch()

@@ -120,7 +120,7 @@ def test_manifest_describes_the_model_and_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("model", list(tiny.MODELS))
-def test_manifest_has_the_shapes_of_state_and_traces_in_the_order_of_the_step(tmp_path, model):
+def test_manifest_has_the_shapes_of_state_and_traces(tmp_path, model):
     trained = tiny.checkpoint(tmp_path, model).model
     manifest = read_manifest(tmp_path)
     _, state, trace = trained.step(torch.zeros(3, 4), trained.initial_state(3))
@@ -213,7 +213,7 @@ def test_second_rename_that_fails_brings_the_old_directory_back(tmp_path, monkey
 @pytest.mark.parametrize(
     "moved", [[], [("name", ".previous/name")], [("name", ".previous/name"), (".next/name", "name")]]
 )
-def test_replacement_killed_at_any_of_its_renames_is_made_good_the_next_time(tmp_path, moved):
+def test_replacement_killed_at_any_rename_is_repaired_next_time(tmp_path, moved):
     fill(tmp_path / "name", "old")
     fill(tmp_path / ".next" / "name", "new")
     (tmp_path / ".previous").mkdir()
@@ -237,7 +237,7 @@ def test_replacements_side_by_side_leave_each_other_alone(tmp_path):
 # Crashes
 
 
-def test_crash_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(second_save):
+def test_crash_during_a_save_leaves_old_or_new_model(second_save):
     old, trainer, pictures = second_save
     found = []
     for picture in pictures:
@@ -247,7 +247,7 @@ def test_crash_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(secon
     assert set(found) == {"old", "new"}
 
 
-def test_crash_at_any_moment_of_a_save_leaves_a_run_to_resume(second_save):
+def test_crash_during_a_save_leaves_a_run_to_resume(second_save):
     _, _, pictures = second_save
     updates = [resume(picture).progress.update for picture in pictures]
     assert updates == sorted(updates)
@@ -265,7 +265,7 @@ def test_save_after_a_crash_at_any_moment_repairs_the_checkpoint(second_save):
         assert not (picture / NEXT_WEIGHTS_FILE).exists()
 
 
-def test_second_crash_at_any_moment_of_the_repair_leaves_a_checkpoint_too(second_save, monkeypatch, tmp_path):
+def test_second_crash_during_the_repair_leaves_a_checkpoint(second_save, monkeypatch, tmp_path):
     _, trainer, pictures = second_save
     trainer.update()
     different = {frozenset(contents(picture).items()): picture for picture in pictures}
@@ -278,7 +278,7 @@ def test_second_crash_at_any_moment_of_the_repair_leaves_a_checkpoint_too(second
             resume(moment)
 
 
-def test_first_save_cut_off_at_any_moment_is_made_good_by_the_next(tmp_path, monkeypatch):
+def test_first_save_cut_off_is_repaired_by_the_next(tmp_path, monkeypatch):
     directory = tmp_path / "checkpoint"
     directory.mkdir()
     trainer = Trainer(tiny.preset())
@@ -292,7 +292,7 @@ def test_first_save_cut_off_at_any_moment_is_made_good_by_the_next(tmp_path, mon
 
 
 @pytest.mark.parametrize("failing", range(1, 5))
-def test_save_that_fails_at_any_file_leaves_a_checkpoint_that_the_next_save_repairs(tmp_path, monkeypatch, failing):
+def test_save_failed_at_any_file_is_repaired_by_next(tmp_path, monkeypatch, failing):
     trainer = tiny.checkpoint(tmp_path)
     trainer.update()
     moves = []
@@ -324,7 +324,7 @@ def test_weights_under_their_next_name_are_found_by_their_hash(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "chmod", "replace"])
-def test_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, failing):
+def test_failed_write_keeps_the_old_file_alone(tmp_path, monkeypatch, failing):
     def fail(*_):
         raise OSError("no space left")
 
@@ -337,14 +337,14 @@ def test_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, monke
     assert names(tmp_path) == ["file"]
 
 
-def test_write_takes_the_place_of_what_a_kill_left_of_another(tmp_path):
+def test_write_replaces_what_a_kill_left(tmp_path):
     (tmp_path / ".file.next").write_bytes(b"cut off, and longer than what comes now")
     write_atomically(tmp_path / "file", b"whole")
     assert names(tmp_path) == ["file"]
     assert (tmp_path / "file").read_bytes() == b"whole"
 
 
-def test_write_to_a_full_disk_names_the_file_and_the_remedy(tmp_path, monkeypatch):
+def test_write_to_a_full_disk_names_file_and_remedy(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -401,7 +401,7 @@ def test_missing_weights_are_named(tmp_path):
         load(tmp_path)
 
 
-def test_weights_that_do_not_fit_the_config_are_refused_by_the_name_of_their_file(tmp_path):
+def test_weights_that_do_not_fit_are_refused_by_file(tmp_path):
     tiny.checkpoint(tmp_path, "dnc")
     path = tmp_path / MANIFEST_FILE
     path.write_text(path.read_text().replace('"word_size": 4', '"word_size": 5'))
@@ -409,7 +409,7 @@ def test_weights_that_do_not_fit_the_config_are_refused_by_the_name_of_their_fil
         load(tmp_path)
 
 
-def test_weights_that_are_no_safetensors_are_refused_even_with_the_right_hash(tmp_path):
+def test_weights_not_in_safetensors_are_refused_despite_their_hash(tmp_path):
     tiny.checkpoint(tmp_path)
     (tmp_path / WEIGHTS_FILE).write_bytes(b"not weights")
     values = json.loads((tmp_path / MANIFEST_FILE).read_text())
@@ -441,7 +441,7 @@ def row(length, memory_size, errors):
     return {"options": {"length": length}, "memory_size": memory_size, "errors": errors}
 
 
-def test_evaluation_takes_the_place_of_what_was_measured_with_the_same_options_and_memory_size(tmp_path):
+def test_evaluation_replaces_rows_of_same_options_and_memory_size(tmp_path):
     tiny.checkpoint(tmp_path, "dnc")
     save_evaluation(tmp_path, read_manifest(tmp_path), [row(2, 8, 0.1), row([1, 2], 8, 0.2), row(2, 16, 0.3)])
     save_evaluation(tmp_path, read_manifest(tmp_path), [row(3, 8, 0.4), row(2, 8, 0.5), row([1, 2], 8, 0.6)])

@@ -84,7 +84,7 @@ def test_losses_errors_and_lessons_are_those_of_the_whole_batch(by_several, by_o
     assert ours.validation_errors == theirs.validation_errors
 
 
-def test_leader_alone_records_what_all_did(by_several, by_one):
+def test_leader_alone_records_the_work_of_all(by_several, by_one):
     name = "fused-mixed-lengths-lessons"
     ours, theirs = read_metrics(by_several[0] / name), read_metrics(by_one / name)
     assert [line["update"] for line in ours] == [20, 40, 50, 60]
@@ -92,14 +92,14 @@ def test_leader_alone_records_what_all_did(by_several, by_one):
         assert our_line == pytest.approx(their_line, abs=1e-5)
 
 
-def test_run_of_which_one_process_was_told_to_stop_goes_on_as_if_none_had(by_several):
+def test_run_stopped_in_one_process_resumes_up_to_rounding(by_several):
     """Up to rounding: of three, torch adds up the first gradients after a start in another order than those later."""
     out, _, _ = by_several
     stopped, whole = (load_file(out / name / TRAINING_FILE) for name in ("stopped", "whole"))
     assert_close(stopped, whole, rtol=0, atol=1e-5)
 
 
-def test_process_that_dies_ends_the_others_and_leaves_the_last_save(by_several):
+def test_process_that_dies_ends_the_others_keeping_saves(by_several):
     out, status, complaints = by_several
     assert status == 1
     assert "Signal 9 (SIGKILL) received" in complaints
@@ -114,7 +114,7 @@ def test_processes_end_the_threads_of_their_group_before_the_interpreter(tmp_pat
     assert read_manifest(tmp_path / "out").training["finished"]
 
 
-def test_torchrun_told_to_stop_saves_and_says_how_to_go_on(tmp_path):
+def test_torchrun_signalled_saves_and_prints_the_resuming_command(tmp_path):
     file, out = tiny.write_toml(tmp_path / "tiny.toml", updates=100_000), tmp_path / "out"
     with started(2, "engram", "train", file, "--out", out, "--save-every", 10) as process:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -141,7 +141,7 @@ def asked(*counts):
     return Episode(inputs, inputs, mask, torch.tensor(counts))
 
 
-def test_parts_of_a_batch_are_its_rows_in_order_and_count_for_what_they_are_asked():
+def test_parts_of_a_batch_are_ordered_and_weighted_rows():
     first, second = (Together(rank, 2, "cpu").part(asked(1, 2, 5)) for rank in range(2))
     assert first.episode.inputs[0].flatten().tolist() == [0]
     assert second.episode.inputs[0].flatten().tolist() == [1, 2]
@@ -150,13 +150,13 @@ def test_parts_of_a_batch_are_its_rows_in_order_and_count_for_what_they_are_aske
     assert (second.sequences, second.asked) == pytest.approx((2 / 3, 7 / 8))
 
 
-def test_parts_of_a_batch_that_asks_for_nothing_count_for_nothing():
+def test_parts_of_a_batch_without_answers_have_no_weight():
     for processes in (Together(0, 2, "cpu"), Together(1, 2, "cpu"), Alone()):
         part = processes.part(asked(0, 0, 0)._replace(mask=torch.zeros(4, 3)))
         assert part.asked == 0
 
 
-def test_process_whose_sequences_are_asked_for_nothing_adds_nothing():
+def test_process_without_answers_in_its_rows_adds_nothing():
     class Idle(Alone):
         def part(self, batch):
             return BatchPart(batch._replace(mask=torch.zeros_like(batch.mask)), 1.0, 0.0)
@@ -179,7 +179,7 @@ def test_processes_draw_noise_of_their_own_and_the_same_again():
     assert noise(2, 8) == drawn[-1]
 
 
-def test_environment_that_tells_of_others_but_not_of_this_process_is_refused(monkeypatch):
+def test_environment_without_this_process_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
     expected = (
@@ -189,7 +189,7 @@ def test_environment_that_tells_of_others_but_not_of_this_process_is_refused(mon
         join("cpu")
 
 
-def test_process_for_which_there_is_no_gpu_says_how_many_there_are(monkeypatch):
+def test_process_without_a_gpu_names_their_number(monkeypatch):
     values = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -205,7 +205,7 @@ def test_batch_of_fewer_sequences_than_processes_is_refused(tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-def test_process_that_finds_another_checkpoint_than_the_others_does_not_go_on(tmp_path, monkeypatch):
+def test_process_with_another_checkpoint_does_not_resume(tmp_path, monkeypatch):
     class Elsewhere(Alone):
         def sum(self, *values):
             return [value + 1 for value in values]
@@ -236,7 +236,7 @@ def test_several_seeds_by_torchrun_are_refused(tmp_path, monkeypatch, capsys):
     ],
     ids=["by-itself", "one", "two", "two-machines"],
 )
-def test_command_on_record_is_that_of_torchrun_where_it_started_several(monkeypatch, environment, expected):
+def test_recorded_command_of_several_processes_is_torchruns(monkeypatch, environment, expected):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert launcher() == expected

@@ -40,7 +40,7 @@ def test_errors_of_a_model_that_is_always_right_are_none(sequences):
 
 
 @pytest.mark.parametrize("sequences", [1, 50, 120])
-def test_errors_of_a_model_that_is_always_wrong_are_all_that_there_could_be(sequences):
+def test_errors_of_an_always_wrong_model_are_all_possible(sequences):
     measured = measure(WRONG, FOUR, sequences)
     assert (measured.errors, measured.asked, measured.wrong_sequences) == (12.0, 12.0, sequences)
 
@@ -58,7 +58,7 @@ def test_sequences_with_an_error_are_counted():
     assert 20 < wrong < 40
 
 
-def test_sequences_that_ask_for_nothing_are_refused_and_not_called_right(monkeypatch):
+def test_sequences_without_answers_are_refused(monkeypatch):
     sample = Copy.sample
     monkeypatch.setattr(Copy, "sample", lambda *how: sample(*how)._replace(mask=torch.zeros(10, how[2])))
     with pytest.raises(ConfigError, match="the task copy asks for nothing in 60 sequences"):
@@ -72,7 +72,7 @@ def test_every_sequence_draws_its_own_size():
     assert measure(SILENT, TASK, 120, seed=1).asked == pytest.approx(sum(asked) / 120)
 
 
-def test_sequences_of_one_size_and_those_of_graphs_are_drawn_as_a_batch():
+def test_sequences_of_one_size_are_drawn_as_a_batch():
     """The figures that are published of them hang on how they are drawn."""
     graphs = GraphTraversal(label_digits=1, nodes=(3, 6), neighbours=(2, 2))
     for task in (FOUR, graphs):
@@ -95,7 +95,7 @@ def test_batches_draw_different_sequences():
     assert measure(SILENT, FOUR, 50, seed=1).errors != measure(SILENT, FOUR, 100, seed=1).errors
 
 
-def test_measuring_leaves_the_generator_the_gradients_and_the_model_as_they_were():
+def test_measuring_leaves_generator_gradients_and_model_unchanged():
     before = torch.get_rng_state()
     for training in (True, False):
         RIGHT.train(training)
@@ -120,7 +120,7 @@ def test_model_is_measured_without_its_dropout():
     assert measure(model, task, 30, seed=1) == measure(model, task, 30, seed=1)
 
 
-def test_seeds_of_evaluation_choice_and_validation_differ_and_are_none_that_runs_have():
+def test_seeds_of_measurements_differ_from_those_of_runs():
     seeds = {EVALUATION_SEED, CHOICE_SEED, VALIDATION_SEED}
     assert len(seeds) == 3
     assert min(seeds) > 1_000_000
@@ -129,7 +129,7 @@ def test_seeds_of_evaluation_choice_and_validation_differ_and_are_none_that_runs
 # Errors that no model can avoid
 
 
-def test_cost_of_guessing_is_a_bit_for_each_and_its_excess_what_the_optimum_saves():
+def test_excess_cost_of_guessing_is_cost_minus_optimum():
     task = NGrams(order=3, length=(40, 40))
     silent = build("rnn", {"input_size": 1, "output_size": 1, "controller": {"kind": "lstm", "hidden_size": 4}})
     torch.nn.init.zeros_(silent.output.weight)
@@ -152,17 +152,17 @@ def test_all_errors_are_in_excess_where_none_need_be():
 # The cost in bits
 
 
-def test_cost_of_guessing_is_a_bit_for_each_bit_asked_for():
+def test_cost_of_guessing_is_one_bit_per_bit():
     measured = measure(SILENT, FOUR, 60)
     assert measured.cost == pytest.approx(12.0)
     assert 5 < measured.errors < 7
 
 
-def test_cost_of_being_sure_and_wrong_is_more_than_a_bit():
+def test_cost_of_a_sure_error_exceeds_a_bit():
     assert measure(WRONG, FOUR, 10).cost == pytest.approx(12 * math.log2(1 + math.exp(10)), rel=1e-5)
 
 
-def test_costs_of_sequences_of_different_sizes_are_a_mean_over_the_sequences():
+def test_costs_of_mixed_sizes_are_means_over_sequences():
     measured = measure(SILENT, TASK, 120, seed=1)
     assert measured.cost == pytest.approx(measured.asked)
 
@@ -177,7 +177,7 @@ def test_answers_that_are_no_bits_have_no_cost():
 # Several measurements
 
 
-def test_rows_say_what_was_measured_and_the_errors_there():
+def test_rows_hold_the_points_and_their_errors():
     points = [Point({"length": 9}), Point({"length": 4}, target=0.5, published="none")]
     far, fitting = evaluate(RIGHT, TASK, points, 60, seed=1)
     assert fitting == {
@@ -198,7 +198,7 @@ def test_rows_say_what_was_measured_and_the_errors_there():
     assert far["errors"] > 0
 
 
-def test_row_is_told_as_soon_as_it_is_known():
+def test_row_is_yielded_as_soon_as_it_is_known():
     rows = evaluate(RIGHT, TASK, iter([Point({"length": 4}), Point({"length": "no length"})]), 10)
     assert next(rows)["errors"] == 0.0
     with pytest.raises(ValueError, match="length"):
@@ -206,7 +206,7 @@ def test_row_is_told_as_soon_as_it_is_known():
 
 
 @pytest.mark.parametrize("model", ["dnc", "ntm"])
-def test_model_is_measured_with_the_memory_slots_that_are_asked_for(model):
+def test_model_is_measured_at_the_requested_memory_size(model):
     trained, slots = Trainer(tiny.preset(model)).model, []
     by_torch = TorchUnroll(trained)
     unroll = lambda inputs, state, lengths: slots.append(state.memory.shape[1]) or by_torch(inputs, state, lengths)  # noqa: E731
@@ -216,7 +216,7 @@ def test_model_is_measured_with_the_memory_slots_that_are_asked_for(model):
 
 
 @pytest.mark.parametrize("model", ["dnc", "ntm"])
-def test_row_says_how_many_memory_slots_there_were(model):
+def test_row_holds_the_memory_size(model):
     trained = Trainer(tiny.preset(model)).model
     rows = list(evaluate(trained, Copy(bits=2), [Point({}), Point({}, memory_size=21)], 5))
     assert [row["memory_size"] for row in rows] == [8, 21]

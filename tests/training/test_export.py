@@ -56,7 +56,7 @@ def arrays(tensors):
 # What the graph carries
 
 
-def test_inputs_and_outputs_are_named_after_the_state_and_the_traces(exported):
+def test_inputs_and_outputs_are_named_after_state_and_traces(exported):
     manifest = read_manifest(exported.directory)
     inputs = [entry.name for entry in exported.session.get_inputs()]
     outputs = [entry.name for entry in exported.session.get_outputs()]
@@ -114,7 +114,7 @@ def test_twenty_steps_from_a_fresh_state_are_those_of_torch(exported, batch):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_one_step_from_a_lived_in_state_is_that_of_torch_in_every_leaf_and_trace(exported, batch):
+def test_step_from_a_used_state_equals_torch_in_every_tensor(exported, batch):
     state = exported.model.initial_state(batch)
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -149,7 +149,7 @@ def traces_of_a_first_step(exported, state):
     return run_graph(exported.session, inputs.numpy(), arrays(flatten(state))), trace
 
 
-def test_first_write_of_a_fresh_session_goes_to_slot_0_as_in_torch(export_of):
+def test_first_write_goes_to_location_0_as_in_torch(export_of):
     exported = export_of("dnc")
     graph, trace = traces_of_a_first_step(exported, exported.model.initial_state(2))
     assert_allclose(graph["trace.allocation_weights"][:, 0], np.eye(8)[[0, 0]], atol=1e-5)
@@ -158,7 +158,7 @@ def test_first_write_of_a_fresh_session_goes_to_slot_0_as_in_torch(export_of):
         assert_allclose(graph[f"trace.{name}"], trace[name], atol=1e-6)
 
 
-def test_slots_of_equal_usage_are_taken_in_the_order_of_their_numbers_as_in_torch(export_of):
+def test_locations_of_equal_usage_are_ordered_as_in_torch(export_of):
     exported = export_of("dnc")
     fresh = exported.model.initial_state(1)
     usage = torch.tensor([[0.5, 0.25, 0.5, 0.25, 0.5, 0.25, 0.5, 0.25]])
@@ -217,14 +217,14 @@ def serve_no_numbers(model):
 
 
 @pytest.mark.parametrize("tamper", [shift_the_output, spoil_a_recurrent_weight, serve_logits, serve_no_numbers])
-def test_graph_that_differs_from_torch_is_refused_and_gets_no_name(tampered_export, tamper):
+def test_graph_that_differs_from_torch_is_refused(tampered_export, tamper):
     directory, export_tampered = tampered_export
     with pytest.raises(ExportError, match=r"differs from torch by .* in .* at step \d+ of batch size 1"):
         export_tampered(tamper)
     assert sorted(path.name for path in directory.iterdir()) == [MANIFEST_FILE, WEIGHTS_FILE, TRAINING_FILE]
 
 
-def test_graph_that_differs_from_torch_leaves_the_older_one_in_place(tampered_export):
+def test_graph_that_differs_from_torch_leaves_the_older_one(tampered_export):
     directory, export_tampered = tampered_export
     (directory / ONNX_FILE).write_bytes(b"an older graph")
     with pytest.raises(ExportError):
@@ -253,7 +253,7 @@ def test_graph_of_slightly_other_weights_is_refused(exported, tmp_path, monkeypa
     assert (tmp_path / ONNX_FILE).read_bytes() == exported.path.read_bytes()
 
 
-def test_untampered_graph_is_checked_at_every_step_and_replaces_the_older_one(tmp_path, monkeypatch, built):
+def test_correct_graph_is_checked_and_replaces_the_older_one(tmp_path, monkeypatch, built):
     directory, graph = built
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     (tmp_path / ONNX_FILE).write_bytes(b"an older graph")
@@ -272,7 +272,7 @@ def growing_cell(directory, weight):
     save_model(directory, model, "rnn", config, {"name": "anything"}, {})
 
 
-def test_cell_that_overflows_in_torch_too_is_exported_and_says_so(tmp_path, caplog):
+def test_cell_that_overflows_in_torch_is_exported_with_warning(tmp_path, caplog):
     growing_cell(tmp_path, 4.0)
     path = export(tmp_path)
     (record,) = (record for record in caplog.records if record.name == "training.export")
@@ -291,7 +291,7 @@ def test_graph_that_overflows_where_torch_does_not_is_refused(tmp_path, monkeypa
         export(tmp_path)
 
 
-def test_cell_whose_first_step_overflows_is_refused_by_what_it_is(tmp_path, caplog):
+def test_cell_overflowing_at_its_first_step_is_refused(tmp_path, caplog):
     growing_cell(tmp_path, 3e38)
     model, _ = load(tmp_path)
     torch.nn.init.constant_(model.controller.hidden.bias, 3e38)
@@ -311,7 +311,7 @@ def test_damaged_weights_are_not_exported(tmp_path):
     assert not (tmp_path / ONNX_FILE).exists()
 
 
-def test_model_without_an_activation_serves_its_logits_and_exports_in_silence(tmp_path, capfd):
+def test_model_without_an_activation_exports_its_logits(tmp_path, capfd):
     config = RNNConfig(4, 2, controller=LSTMConfig(hidden_size=8))
     model = RNN(config)
     save_model(tmp_path, model, "rnn", config, {"name": "anything"}, {})

@@ -38,7 +38,7 @@ def assert_axes_are_open(session, model):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 @torch.no_grad()
-def test_graph_takes_the_steps_of_torch_from_a_fresh_state_of_any_size(name):
+def test_graph_steps_equal_torch_at_any_memory_size(name):
     model = make(name)
     graph = build_graph(model, manifest_of(name, model))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

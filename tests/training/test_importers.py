@@ -98,7 +98,7 @@ def test_failed_import_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("inside", [[], ["notes.txt"]])
-def test_import_that_cannot_be_finished_leaves_what_was_there_and_can_be_tried_again(tmp_path, inside):
+def test_failed_import_leaves_the_directory_and_can_be_repeated(tmp_path, inside):
     file, out = write(tmp_path / "gru.npz", variables()), tmp_path / "new" / "out"
     for name in inside:
         out.mkdir(parents=True)
@@ -113,7 +113,7 @@ def test_import_that_cannot_be_finished_leaves_what_was_there_and_can_be_tried_a
 
 
 @pytest.mark.parametrize("moves", [0, 1])
-def test_import_killed_between_its_moves_leaves_no_checkpoint_and_can_be_made_again(tmp_path, monkeypatch, moves):
+def test_import_killed_between_moves_can_be_repeated(tmp_path, monkeypatch, moves):
     file, out, replace, made = write(tmp_path / "gru.npz", variables()), tmp_path / "out", os.replace, []
 
     def killed(source, target):
@@ -135,7 +135,7 @@ def test_import_killed_between_its_moves_leaves_no_checkpoint_and_can_be_made_ag
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "training.safetensors"])
-def test_import_into_a_checkpoint_or_a_run_is_refused_and_changes_nothing(tmp_path, name):
+def test_import_into_a_checkpoint_or_run_is_refused(tmp_path, name):
     tiny.checkpoint(tmp_path / "out", "dnc")
     for path in (tmp_path / "out").iterdir():
         if path.name != name:
@@ -168,7 +168,7 @@ def copier(path):
 
 
 @pytest.mark.parametrize("task", [None, {"name": "copy", "bits": 3}])
-def test_card_says_whose_weights_were_imported_and_for_what(tmp_path, task):
+def test_card_names_the_origin_and_task_of_weights(tmp_path, task):
     out = tmp_path / "out"
     import_checkpoint("pytorch-ntm", copier(tmp_path / "ntm.pt"), out, None, "engram import", task and build_task(task))
     card = render_card("theirs", read_manifest(out))
@@ -247,7 +247,7 @@ def test_variables_of_tensorflow_need_no_output_number_behind_their_names(tmp_pa
     assert all(torch.equal(bare[name], full[name]) for name in full)
 
 
-def test_variable_that_is_there_with_and_without_its_output_number_is_left_over(tmp_path):
+def test_variable_with_and_without_output_number_is_left_over(tmp_path):
     arrays = variables() | {f"{SCOPE}/gates/bias": np.zeros(4)}
     told = refusal(write(tmp_path / "gru.npz", arrays))
     assert "variable 'gru_cell/gates/bias' of shape [4] has no place in the model" in told
@@ -277,7 +277,7 @@ def test_number_beyond_float32_is_refused_and_leaves_nothing(tmp_path, value):
         ({"num_units": 2}, "config has no 'type', which a tf-rnn-cell needs"),
     ],
 )
-def test_option_that_would_change_what_a_cell_computes_is_refused(tmp_path, cell, complaint):
+def test_option_that_would_change_a_cells_outputs_is_refused(tmp_path, cell, complaint):
     assert complaint in refusal(write(tmp_path / "cell.npz", variables(), {"cells": [cell]}))
 
 
@@ -333,13 +333,13 @@ def save(path, tensors):
     return path
 
 
-def test_state_dict_in_the_older_form_of_torch_is_read_too(tmp_path):
+def test_state_dict_in_torchs_older_format_is_read(tmp_path):
     torch.save(state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     older, newer = (read_original("pytorch-ntm", path).model.state_dict() for path in (tmp_path / "old.pt", NTM))
     assert all(torch.equal(older[name], newer[name]) for name in newer)
 
 
-def test_state_dict_tells_the_sizes_that_a_config_would(tmp_path):
+def test_state_dict_gives_the_sizes_of_a_config(tmp_path):
     config = read_original("pytorch-ntm", NTM).config
     assert (config.input_size, config.output_size, config.memory_size, config.word_size) == (5, 4, 10, 6)
     assert (config.read_heads, config.write_heads, len(config.controller.cells)) == (2, 2, 2)
@@ -353,7 +353,7 @@ def test_state_dict_without_a_tensor_names_it(tmp_path, name):
     assert f"variable {name!r} of shape" in refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
 
 
-def test_state_dict_with_a_tensor_of_another_shape_names_it_with_both(tmp_path):
+def test_state_dict_with_another_shape_names_tensor_and_shapes(tmp_path):
     tensors = state_dict() | {"ntm.heads.0.fc_read.weight": torch.zeros(11, 12)}
     told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
     assert "variable 'ntm.heads.0.fc_read.weight' must have shape [12, 12], got [11, 12]" in told
@@ -386,7 +386,7 @@ def test_state_dict_with_one_tensor_more_names_it(tmp_path):
     assert "variable 'ntm.heads.4.fc_read.weight' of shape [3] has no place in the model" in told
 
 
-def test_state_dict_whose_copies_of_the_memory_differ_is_refused(tmp_path):
+def test_state_dict_with_different_copies_of_memory_is_refused(tmp_path):
     tensors = state_dict() | {"ntm.heads.1.memory.mem_bias": torch.zeros(10, 6)}
     told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
     assert "variable 'ntm.heads.1.memory.mem_bias' must hold what 'memory.mem_bias' does" in told
@@ -394,7 +394,7 @@ def test_state_dict_whose_copies_of_the_memory_differ_is_refused(tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
 @pytest.mark.parametrize("holder", [None, "state_dict", "model_state_dict", "model"])
-def test_state_dict_in_what_a_trainer_saved_is_found_whatever_was_around_the_model(tmp_path, wrapper, holder):
+def test_state_dict_of_a_wrapped_trainers_model_is_found(tmp_path, wrapper, holder):
     tensors = {wrapper + name: tensor for name, tensor in state_dict().items()}
     saved = {"epoch": 3, "optimizer": {"state": {}}, holder: tensors} if holder else tensors
     found = read_original("pytorch-ntm", save(tmp_path / "x.pt", saved)).model.state_dict()
@@ -408,7 +408,7 @@ def test_npz_of_a_wrapped_model_is_read_too(tmp_path):
     assert read_original("pytorch-ntm", tmp_path / "x.npz").config.memory_size == 10
 
 
-def test_prefix_that_not_every_tensor_has_is_part_of_the_names(tmp_path):
+def test_prefix_of_some_tensors_is_part_of_their_names(tmp_path):
     tensors = {name if name == "ntm.fc.bias" else f"module.{name}": value for name, value in state_dict().items()}
     assert "variable 'memory.mem_bias' of shape" in refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
 
@@ -427,21 +427,21 @@ def port(**config):
     return saved | {"config": saved["config"] | config}
 
 
-def test_port_in_what_a_trainer_saved_is_that_of_its_variables_by_name():
+def test_port_saved_by_a_trainer_equals_its_variables():
     wrapped, plain = (read_original("dnc-pytorch", path) for path in (PORT, PORT.with_suffix(".npz")))
     assert wrapped.config == plain.config
     weights = plain.model.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in wrapped.model.state_dict().items())
 
 
-def test_port_tells_the_sizes_that_its_config_does_not():
+def test_port_gives_the_sizes_missing_in_its_config():
     config = read_original("dnc-pytorch", PORT).config
     assert (config.input_size, config.output_size, config.memory_size, config.word_size) == (4, 3, 8, 6)
     assert (config.read_heads, config.write_heads, config.controller.hidden_size, config.clip) == (2, 2, 12, 0.8)
 
 
 @pytest.mark.parametrize("key", ["memory_size", "clip_value"])
-def test_port_without_what_only_a_config_tells_is_refused_and_told_where_to_give_it(tmp_path, key):
+def test_port_without_required_config_is_refused_with_remedy(tmp_path, key):
     saved = port()
     del saved["config"][key]
     told = refusal(save(tmp_path / "x.pt", saved), "dnc-pytorch")
@@ -455,12 +455,12 @@ def test_port_takes_its_config_as_json_too(tmp_path):
     assert (config.memory_size, config.clip) == (5, 0)
 
 
-def test_port_whose_config_and_variables_disagree_is_refused(tmp_path):
+def test_port_with_contradicting_config_is_refused(tmp_path):
     told = refusal(save(tmp_path / "x.pt", port(num_writes=3)), "dnc-pytorch")
     assert "variable '_access._write_keys.0.weight' must have shape [18, 12], got [12, 12]" in told
 
 
-def test_port_whose_config_is_tensors_is_refused(tmp_path):
+def test_port_with_a_config_of_tensors_is_refused(tmp_path):
     told = refusal(save(tmp_path / "x.pt", port(memory_size=torch.zeros(2))), "dnc-pytorch")
     assert "x.pt: config beside the state_dict is not plain values" in told
 
@@ -480,7 +480,7 @@ def save_lasagne(path, parameters, **config):
 
 
 @torch.no_grad()
-def test_published_model_of_ntm_lasagne_copies_sequences_longer_than_any_it_saw():
+def test_published_ntm_lasagne_model_copies_longer_sequences():
     """It was trained on up to 5 vectors; these are 20, and no bit is wrong."""
     model = read_original("ntm-lasagne", COPIER).model
     inputs = torch.zeros(41, 10, 9)
@@ -500,7 +500,7 @@ def test_preset_of_ntm_lasagne_makes_the_model_that_it_published():
 
 
 @pytest.mark.parametrize("name", ["dense", "recurrent", "gru", "lstm"])
-def test_ntm_lasagne_controller_is_told_by_its_parameters(tmp_path, name):
+def test_ntm_lasagne_controller_is_recognised_by_its_parameters(tmp_path, name):
     kinds = {"dense": "feed-forward", "recurrent": "basic-rnn"}
     config = read_original("ntm-lasagne", save_lasagne(tmp_path / "x.npz", lasagne(name))).config
     assert config.controller.kind == kinds.get(name, name)
@@ -553,7 +553,7 @@ def test_ntm_lasagne_first_weighting_that_is_none_is_refused(tmp_path, first, to
         ),
     ],
 )
-def test_ntm_lasagne_nonlinearity_that_there_is_none_of_here_is_refused(tmp_path, config, complaint):
+def test_ntm_lasagne_unknown_nonlinearity_is_refused(tmp_path, config, complaint):
     assert complaint in refusal(save_lasagne(tmp_path / "x.npz", lasagne(), **config), "ntm-lasagne")
 
 
@@ -612,7 +612,7 @@ class Trap:
         ({"word_size": "8"}, "config does not describe a deepmind-dnc"),
     ],
 )
-def test_dnc_whose_config_and_variables_disagree_is_refused(tmp_path, change, complaint):
+def test_dnc_with_contradicting_config_is_refused(tmp_path, change, complaint):
     with np.load(DNC) as archive:
         arrays = {name: archive[name] for name in archive.files if name.startswith("params/")}
         config = json.loads(str(archive["config"]))

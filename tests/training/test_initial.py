@@ -34,7 +34,7 @@ def refusal(preset, directory):
 
 
 @pytest.mark.parametrize("model", list(tiny.MODELS))
-def test_run_begins_with_the_weights_of_a_checkpoint_and_no_more_of_it(tmp_path, model):
+def test_run_begins_with_a_checkpoints_weights_only(tmp_path, model):
     source = tiny.checkpoint(tmp_path / "source", model, updates=5)
     trainer = Trainer(tiny.preset(model, seed=7))
     begin_from(trainer, tmp_path / "source")
@@ -46,7 +46,7 @@ def test_run_begins_with_the_weights_of_a_checkpoint_and_no_more_of_it(tmp_path,
     assert all(map(torch.equal, trainer.model.parameters(), first.model.parameters()))
 
 
-def test_run_says_what_it_began_with_and_goes_on_without_asking_again(tmp_path):
+def test_run_records_its_initial_weights_and_resumes(tmp_path):
     tiny.checkpoint(tmp_path / "source", updates=5)
     whole = run(tiny.preset(), tmp_path / "out", tmp_path / "source")
     sha256 = read_manifest(tmp_path / "source").weights_sha256
@@ -74,7 +74,7 @@ def test_memory_of_another_size_and_activation_are_no_difference(tmp_path):
     assert all(map(torch.equal, trainer.model.parameters(), load(tmp_path)[0].parameters()))
 
 
-def test_model_that_differs_is_refused_with_the_words_that_make_it_the_same(tmp_path, capsys):
+def test_different_model_is_refused_with_the_options_to_set(tmp_path, capsys):
     tiny.checkpoint(tmp_path / "source", "ntm", updates=1)
     told = refusal(tiny.preset("ntm-feed-forward-shift-5"), tmp_path / "source")
     assert "source has model.read_heads = 1, but this run has 2, " in told
@@ -94,7 +94,7 @@ def test_option_of_the_same_cell_is_named_alone(tmp_path):
     assert told == f"{tmp_path / 'source'} has model.controller.hidden_size = 8, but this run has 6: {words}"
 
 
-def test_model_of_another_kind_or_task_and_learned_starts_of_another_size_are_refused_by_name(tmp_path):
+def test_model_of_another_kind_or_task_is_refused_by_name(tmp_path):
     tiny.checkpoint(tmp_path / "rnn")
     assert "has model.kind = 'rnn', but this run has 'dnc': --set" in refusal(tiny.preset("dnc"), tmp_path / "rnn")
     told = refusal(tiny.preset(task={"bits": 3}), tmp_path / "rnn")

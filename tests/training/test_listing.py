@@ -51,6 +51,6 @@ def test_damaged_checkpoint_is_named_beside_the_others(checkpoints, name):
     assert second["kind"] == "rnn"
 
 
-def test_checkpoint_itself_is_refused_with_the_directory_that_it_is_in(checkpoints):
+def test_checkpoint_itself_is_refused_with_its_parent_directory(checkpoints):
     with pytest.raises(ConfigError, match=f"it is one itself: give the directory that it is in, {checkpoints}$"):
         list(describe(checkpoints / "first"))

@@ -50,7 +50,7 @@ def test_rmsprop_of_graves_is_its_equations_over_many_steps():
         assert_close(weights.detach(), torch.tensor(w, dtype=torch.float64), rtol=1e-10, atol=0)
 
 
-def test_rmsprop_of_torch_has_epsilon_outside_the_root_and_steps_further_where_gradients_are_small():
+def test_rmsprop_of_torch_steps_further_at_small_gradients():
     gradient, rate, epsilon = 1e-3, 0.01, 1e-4
     spread = 0.05 * gradient**2 - (0.05 * gradient) ** 2
     ours = stepped(GravesRMSProp, [gradient], lr=rate, decay=0.95, momentum=0.9, epsilon=epsilon)
@@ -119,12 +119,12 @@ def test_optimizer_has_the_values_that_are_given():
         ("exponential", 0.01, [2.0, 2.0 / math.sqrt(10), 0.2, 0.02]),
     ],
 )
-def test_rate_at_the_first_update_a_quarter_the_middle_and_the_last(schedule, final_rate, expected):
+def test_rate_at_the_first_middle_and_last_update(schedule, final_rate, expected):
     config = OptimizerConfig(learning_rate=2.0, schedule=schedule, final_rate=final_rate)
     assert [config.rate(update, 101) for update in (0, 25, 50, 100)] == pytest.approx(expected)
 
 
-def test_rate_rises_in_a_line_over_the_warmup_and_falls_over_the_rest():
+def test_rate_rises_over_the_warmup_and_then_falls():
     config = OptimizerConfig(learning_rate=2.0, final_rate=0.0, warmup=4)
     rates = [config.rate(update, 15) for update in range(15)]
     assert rates[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
@@ -232,7 +232,7 @@ def test_penalties_are_clipped_with_the_rest():
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_gradient_that_is_not_finite_is_told_by_its_norm_and_left_as_it_is(bad):
+def test_nonfinite_gradient_returns_its_norm_and_stays_unclipped(bad):
     model = linear([0.0, 0.0], [bad, 2.0])
     norm = finish_gradients(OptimizerConfig(clip_value=1.0, clip_norm=1.0), model)
     assert not norm.isfinite()

@@ -168,7 +168,7 @@ def test_figures_of_the_same_directory_are_the_same_files(tmp_path):
         assert b"matplotlib" not in path.read_bytes().lower()
 
 
-def test_runs_without_a_checkpoint_of_their_own_get_their_learning_curves(tmp_path):
+def test_runs_without_a_checkpoint_get_learning_curves(tmp_path):
     write_metrics(tmp_path / "seed-1", validation(1, 4.0))
     assert plot_all(tmp_path, tmp_path) == [tmp_path / "learning.png"]
 
@@ -182,7 +182,7 @@ def test_directory_without_a_model_and_metrics_is_refused_by_name(tmp_path):
 # Learning
 
 
-def test_run_is_drawn_as_validations_errors_and_loss_over_thousands_of_sequences(tmp_path):
+def test_run_is_drawn_over_thousands_of_sequences(tmp_path):
     write_metrics(tmp_path / "run", training(1, 0.7, 3.0), training(2, 0.1, 1.0), validation(2, 4.0), validation(4, 0))
     curves = learning_curves(tmp_path / "run")
     found = panels(figure_of_learning(curves, Copy))
@@ -204,7 +204,7 @@ def test_scale_of_errors_is_logarithmic_and_shows_0():
     assert greatest > 100
 
 
-def test_errors_that_cannot_all_be_avoided_are_called_so_and_drawn_on_a_linear_scale():
+def test_unavoidable_errors_are_labelled_on_a_linear_scale():
     curve = Curve("run", {name: np.array([[0, 180.0]]) for name in ("validation_errors", "errors")}, None)
     validated, trained = panels(figure_of_learning([curve], NGrams)).values()
     assert validated.get_ylabel() == "bits of cost per sequence\nbeyond the optimum"
@@ -212,7 +212,7 @@ def test_errors_that_cannot_all_be_avoided_are_called_so_and_drawn_on_a_linear_s
     assert trained.get_yscale() == "linear"
 
 
-def test_seeds_are_drawn_thin_in_their_order_with_a_bold_median(tmp_path):
+def test_seeds_are_drawn_thin_with_a_bold_median(tmp_path):
     for seed, errors in ((10, 6.0), (2, 1.0), (1, 2.0)):
         write_metrics(tmp_path / f"seed-{seed}", validation(1, errors), validation(2, 0))
     figure = figure_of_learning(learning_curves(tmp_path), Copy)
@@ -244,7 +244,7 @@ def test_checkpoint_that_ships_is_drawn_from_the_validations_beside_it(tmp_path)
     assert first.points["validation_errors"].tolist() == [[800, 5.5], [1600, 0]]
 
 
-def test_seed_that_was_never_validated_has_no_curve_beside_the_others(tmp_path):
+def test_seed_never_validated_has_no_curve(tmp_path):
     checkpoint(tmp_path, "rnn", seed=2, seeds={"1": {"converged_after": None}, "2": {"converged_after": None}})
     (tmp_path / "learning.json").write_text(json.dumps({"1": [], "2": [[800, 3], [1600, 1]]}))
     curves = learning_curves(tmp_path)
@@ -252,7 +252,7 @@ def test_seed_that_was_never_validated_has_no_curve_beside_the_others(tmp_path):
     assert list(panels(figure_of_learning(curves, Copy)))
 
 
-def test_curves_of_one_point_are_dots_and_those_of_more_are_lines(tmp_path):
+def test_curves_of_one_point_are_dots(tmp_path):
     write_metrics(tmp_path / "seed-1", validation(1, 4.0))
     write_metrics(tmp_path / "seed-2", validation(1, 4.0), validation(2, 3.0))
     (axis,) = panels(figure_of_learning(learning_curves(tmp_path), Copy)).values()
@@ -284,13 +284,13 @@ def test_run_that_has_measured_nothing_yet_has_no_curve(tmp_path):
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "learning.json"])
 @pytest.mark.parametrize("text", ["{\n", "[1]\n", '{"loss": 1, "seeds": 3}\n'])
-def test_file_of_metrics_that_cannot_be_read_is_refused_by_name(tmp_path, name, text):
+def test_unreadable_file_of_metrics_is_refused_by_name(tmp_path, name, text):
     (checkpoint(tmp_path, "rnn") / name).write_text(text)
     with pytest.raises(PlotError, match=rf"^{tmp_path / name}: it does not hold "):
         plot_all(tmp_path, tmp_path)
 
 
-def test_median_takes_curves_as_straight_and_a_run_that_ended_by_its_last_value():
+def test_median_interpolates_and_extends_ended_runs():
     ended = np.array([[10, 4.0], [20, 2.0]])
     slow = np.array([[10, 9.0], [40, 9.0]])
     other = np.array([[30, 1.0], [40, 3.0]])
@@ -300,7 +300,7 @@ def test_median_takes_curves_as_straight_and_a_run_that_ended_by_its_last_value(
 # Generalisation
 
 
-def test_measurements_of_each_memory_size_are_a_line_over_the_option():
+def test_measurements_of_each_memory_size_are_a_line():
     rows = [row(3.0, 8, length=6), row(0.5, 8, length=3), row(1.0, 16, length=6)]
     lines = lines_measured(rows)
     assert list(lines) == ["length"]
@@ -327,7 +327,7 @@ def test_measurements_that_vary_no_option_are_no_lines(rows):
     assert lines_measured(rows) == {}
 
 
-def test_errors_are_drawn_over_the_option_with_the_sizes_of_training_shaded():
+def test_errors_are_drawn_with_training_sizes_shaded():
     lines = lines_measured([row(0, 8, length=3), row(40.0, 8, length=6), row(2.0, 16, length=6)])
     figure = figure_of_generalisation(lines, TASK)
     (axis,) = figure.axes
@@ -339,7 +339,7 @@ def test_errors_are_drawn_over_the_option_with_the_sizes_of_training_shaded():
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == (0.5, 3.5)
 
 
-def test_each_option_has_a_panel_that_all_its_errors_are_on():
+def test_each_option_has_a_panel_with_all_its_errors():
     rows = [row(0, length=10, repeats=10), row(1.0, length=20, repeats=10), row(80.0, length=10, repeats=20)]
     figure = figure_of_generalisation(lines_measured(rows), RepeatCopy())
     assert [axis.get_xlabel() for axis in figure.axes] == ["length", "repeats"]
@@ -348,7 +348,7 @@ def test_each_option_has_a_panel_that_all_its_errors_are_on():
         assert axis.get_ylim()[1] > 80
 
 
-def test_least_errors_that_can_be_expected_are_drawn_beside_those_measured():
+def test_optimum_is_drawn_beside_measured_errors():
     rows = [row(140.0, optimum=129.0, length=200), row(290.0, optimum=250.0, length=400)]
     (axis,) = figure_of_generalisation(lines_measured(rows), NGrams()).axes
     measured, optimum = lines_of(axis).values()
@@ -372,7 +372,7 @@ def test_recording_ends_where_the_sequence_ends():
     assert recording.trace["usage"].shape == (3, 8)
 
 
-def test_recording_has_the_states_at_its_moments_and_leaves_the_model_as_it_was():
+def test_recording_has_states_and_leaves_the_model_unchanged():
     model = model_of("dnc").train()
     recording = record(model, TASK, seed=1)
     assert list(recording.moments) == [2, 4, 6, 8]
@@ -414,7 +414,7 @@ def test_sequence_is_drawn_with_a_panel_for_every_head():
     assert found[reads[-1]].get_xlabel() == "time (steps)"
 
 
-def test_weightings_are_drawn_at_the_step_and_slot_they_were_at():
+def test_weightings_are_drawn_at_their_step_and_location():
     recording = recording_of("dnc", read_heads=2, write_heads=3)
     found = panels(figure_of_sequence(recording))
     state = recording.model.initial_state(1)
@@ -425,19 +425,19 @@ def test_weightings_are_drawn_at_the_step_and_slot_they_were_at():
                 assert drawn(found[f"{title} weights, head {head}"])[:, step] == pytest.approx(of_head)
 
 
-def test_weightings_of_a_small_spread_are_drawn_on_the_whole_scale():
+def test_weightings_of_small_spread_are_drawn_on_whole_scale():
     figure = figure_of_sequence(recording_of("ntm"))
     assert scales(figure) == {(0, 1)}
     assert figure.axes[-1].get_ylabel() == "value, from 0 to 1"
 
 
-def test_slot_0_is_drawn_at_the_bottom():
+def test_location_0_is_drawn_at_the_bottom():
     found = panels(figure_of_sequence(recording_of("ntm")))
     assert found["write weights, head 0"].get_ylim() == (-0.5, 7.5)
     assert found["write weights, head 0"].images[0].origin == "lower"
 
 
-def test_output_is_drawn_as_a_probability_and_grey_where_it_was_not_asked_for():
+def test_output_is_a_probability_or_grey_if_not_due():
     _, target, output = panels(figure_of_sequence(record(DelayLine(TASK, 3, certainty=0.0), TASK, 1))).values()
     assert (drawn(output)[:, -3:] == 0.5).all()
     for axis in (target, output):
@@ -445,13 +445,13 @@ def test_output_is_drawn_as_a_probability_and_grey_where_it_was_not_asked_for():
         assert axis.images[0].cmap.get_bad().tolist() == list(to_rgba("0.9"))
 
 
-def test_output_of_a_right_model_is_drawn_as_the_target_where_it_was_asked_for():
+def test_output_of_a_right_model_equals_the_target():
     inputs, target, output = panels(figure_of_sequence(record(DelayLine(TASK, 3, 50.0), TASK, 1))).values()
     assert drawn(output)[:, -3:] == pytest.approx(drawn(target)[:, -3:])
     assert (drawn(target)[:, -3:] == drawn(inputs)[:2, 1:4]).all()
 
 
-def test_inputs_below_0_are_drawn_on_a_scale_of_their_own():
+def test_inputs_below_0_have_their_own_scale():
     figure = figure_of_sequence(recording_of("rnn", PrioritySort(bits=2, items=(4, 4))))
     inputs, target, output = panels(figure).values()
     assert inputs.images[0].get_clim() == (-1, 1)
@@ -459,7 +459,7 @@ def test_inputs_below_0_are_drawn_on_a_scale_of_their_own():
     assert [axis.get_ylabel() for axis in figure.axes[3:]] == ["value, from 0 to 1", "value"]
 
 
-def test_outputs_that_are_values_are_drawn_on_a_scale_symmetric_about_0():
+def test_outputs_as_values_have_a_symmetric_scale():
     recording = recording_of("rnn", output_activation="identity")
     _, _, output = panels(figure_of_sequence(recording)).values()
     largest = recording.outputs[recording.asked].abs().max().item()
@@ -467,7 +467,7 @@ def test_outputs_that_are_values_are_drawn_on_a_scale_symmetric_about_0():
     assert output.get_ylabel() == "value"
 
 
-def test_classes_are_drawn_as_probabilities_of_each_digit_with_a_line_between():
+def test_classes_are_drawn_as_probabilities_per_digit():
     _, target, output = panels(figure_of_sequence(recording_of("rnn", Numbers()))).values()
     assert drawn(target)[:, 1:].tolist() == [[0, 1], [0, 0], [1, 0], [1, 0], [0, 1], [0, 0]]
     digits = drawn(output)[:, 1:].reshape(2, 3, 2)
@@ -495,7 +495,7 @@ def test_figure_widens_with_the_steps_and_grows_with_the_heads():
     assert 9 < long.get_figwidth() <= 30
 
 
-def test_memory_is_drawn_at_every_moment_on_one_scale_symmetric_about_0():
+def test_memory_is_drawn_on_one_symmetric_scale():
     recording = recording_of("ntm")
     figure = figure_of_memory(recording)
     found = panels(figure)
@@ -508,7 +508,7 @@ def test_memory_is_drawn_at_every_moment_on_one_scale_symmetric_about_0():
     assert figure.axes[0].get_ylabel() == "slot"
 
 
-def test_memory_that_is_all_0_is_drawn_on_a_scale_too():
+def test_memory_of_zeros_is_drawn_on_a_scale():
     recording = recording_of("dnc")
     empty = {step: {"memory": torch.zeros(8, 4)} for step in recording.moments}
     assert scales(figure_of_memory(recording._replace(moments=empty))) == {(-1, 1)}
@@ -525,7 +525,7 @@ def test_usage_is_drawn_with_the_allocation_of_every_write_head():
     assert scales(figure) == {(0, 1)}
 
 
-def test_links_are_drawn_for_every_write_head_and_moment_and_precedence_over_time():
+def test_links_and_precedence_are_drawn_for_every_head():
     recording = recording_of("dnc", write_heads=2)
     figure = figure_of_links(recording)
     found = panels(figure)
@@ -555,7 +555,7 @@ def test_dense_links_have_each_entry_in_its_row_and_column():
     assert torch.equal(dense_links(leaves), expected)
 
 
-def test_gates_of_a_dnc_are_a_line_for_every_head_and_a_row_for_every_mode():
+def test_gates_of_a_dnc_have_lines_and_mode_rows():
     recording = recording_of("dnc", read_heads=2, write_heads=2)
     found = panels(figure_of_gates(recording))
     assert list(found) == ["input", "allocation gate", "write gate", "free gates", "read modes"]
@@ -583,7 +583,7 @@ def test_figure_that_cannot_be_written_keeps_the_one_before(tmp_path, monkeypatc
     assert path.read_bytes() == before
 
 
-def test_gates_of_an_ntm_are_of_its_read_heads_and_then_its_write_heads():
+def test_gates_of_an_ntm_have_read_heads_first():
     recording = recording_of("ntm", read_heads=2, shift_width=5)
     found = panels(figure_of_gates(recording))
     heads = ["read head 0", "read head 1", "write head 0"]
@@ -600,7 +600,7 @@ def test_modes_of_a_single_write_head_are_not_numbered():
     assert rows == ["read head 0: backward", "read head 0: forward", "read head 0: content"]
 
 
-def test_gates_are_drawn_from_0_to_1_and_strengths_from_0_to_their_largest():
+def test_gates_and_strengths_have_their_scales():
     recording = recording_of("ntm")
     found = panels(figure_of_gates(recording))
     assert found["interpolation gate"].get_ylim() == pytest.approx((0, 1.05))

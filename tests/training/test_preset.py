@@ -39,7 +39,7 @@ def test_shipped_preset_survives_the_way_through_plain_values(name):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_preset_makes_a_model_of_the_sizes_of_its_task(name):
+def test_shipped_preset_builds_a_model_for_its_task(name):
     preset = shipped(name)
     model = build(preset.kind, config_values(preset.model))
     assert isinstance(model, MODELS[preset.kind][1])
@@ -72,7 +72,7 @@ def test_file_without_an_optimizer_has_the_default_one():
     assert preset_from_values(given).optimizer == OptimizerConfig()
 
 
-def test_file_that_was_written_is_read_as_the_values_it_was_written_from(tmp_path):
+def test_written_file_is_read_back_as_its_values(tmp_path):
     lists = {"curriculum": [{"length": [1, 2], "until": 0.5}], "evaluation": [{"length": 3, "target": 0.1}]}
     path = tiny.write_toml(tmp_path / "tiny.toml", "dnc", **lists)
     assert load_preset(str(path)) == tiny.preset("dnc", **lists)
@@ -150,7 +150,7 @@ def test_lesson_or_measurement_that_cannot_be_is_named(lists, complaint):
         tiny.preset(**lists)
 
 
-def test_slots_that_a_model_cannot_have_are_refused_when_the_preset_is_read():
+def test_impossible_memory_size_is_refused_with_the_preset():
     with pytest.raises(ConfigError, match=r"DNCConfig\.memory_size must be at least 1, got 0"):
         tiny.preset("dnc", evaluation=[{"memory_size": 0}])
 
@@ -158,13 +158,13 @@ def test_slots_that_a_model_cannot_have_are_refused_when_the_preset_is_read():
 # Values changed
 
 
-def test_lists_given_beside_a_preset_stand_whole_in_the_place_of_its_own():
+def test_lists_given_beside_a_preset_replace_its_own():
     preset = load_preset("dnc-copy", {"curriculum": [{"length": 3, "until": 0.5}], "evaluation": []})
     assert preset.curriculum == (Stage({"length": 3}, 0.5),)
     assert preset.evaluation == ()
 
 
-def test_values_given_beside_a_preset_stand_in_the_place_of_its_own():
+def test_values_given_beside_a_preset_replace_its_own():
     preset = load_preset(
         "dnc-copy",
         {
@@ -206,7 +206,7 @@ def test_key_that_is_none_of_a_preset_is_named(tmp_path, key, complaint):
 # Complaints
 
 
-def test_unknown_preset_is_told_which_there_are():
+def test_unknown_preset_is_refused_with_all_names():
     with pytest.raises(ConfigError) as caught:
         load_preset("dnc-sort")
     assert "'dnc-sort'" in str(caught.value)
@@ -283,7 +283,7 @@ def test_updates_must_be_given():
         preset_from_values(without(tiny.values(), "training", "updates"))
 
 
-def test_model_without_a_kind_is_told_which_there_are():
+def test_model_without_a_kind_is_refused_with_all_kinds():
     with pytest.raises(ConfigError, match=r"model\.kind: expected one of dnc, ntm, rnn, got None"):
         preset_from_values(without(tiny.values(), "model", "kind"))
 
@@ -294,13 +294,13 @@ def test_whole_number_passes_for_a_rate():
     assert type(rate) is float
 
 
-def test_with_training_changes_what_is_given_and_nothing_else():
+def test_with_training_changes_the_given_settings_only():
     preset = tiny.preset()
     changed = preset.with_training(seed=0, updates=None)
     assert changed.training == dataclasses.replace(preset.training, seed=0)
     assert dataclasses.replace(changed, training=preset.training) == preset
 
 
-def test_with_training_refuses_what_a_file_could_not_say():
+def test_with_training_refuses_values_invalid_in_files():
     with pytest.raises(ConfigError, match="updates must be at least 1"):
         tiny.preset().with_training(updates=0)

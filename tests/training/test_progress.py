@@ -26,14 +26,14 @@ def test_log_gets_whole_lines_and_nothing_that_moves_a_cursor(capsys, monkeypatc
     assert all(line[:-1].isprintable() for line in lines)
 
 
-def test_log_of_many_steps_in_a_moment_is_a_line_at_the_start_and_one_at_the_end(capsys):
+def test_log_of_fast_steps_has_a_first_and_last_line(capsys):
     with progress_bar(desc="run", total=10**4, unit="seq") as bar:
         for _ in range(10**4):
             bar.update(1)
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_counting_that_is_over_in_a_moment_writes_nothing_to_a_log(capsys):
+def test_counting_over_in_a_moment_logs_nothing(capsys):
     with counting("steps", "step") as tell:
         for done in range(300):
             tell(done + 1, 300)

@@ -84,7 +84,7 @@ def weights_and_metrics(directory):
     return [(directory / name).read_bytes() for name in (WEIGHTS_FILE, METRICS_FILE)]
 
 
-def test_process_told_to_stop_says_how_to_go_on_and_ends_as_if_it_never_had(tmp_path, start, long_run):
+def test_process_stopped_and_resumed_ends_bit_for_bit(tmp_path, start, long_run):
     file, whole = long_run
     out = tmp_path / "with a space"
     process = start("train", file, "--out", out, "--save-every", 20)
@@ -101,7 +101,7 @@ def test_process_told_to_stop_says_how_to_go_on_and_ends_as_if_it_never_had(tmp_
     assert weights_and_metrics(out) == whole
 
 
-def test_process_killed_at_any_moment_ends_as_if_it_never_had(tmp_path, start, long_run):
+def test_process_killed_and_resumed_ends_bit_for_bit(tmp_path, start, long_run):
     file, whole = long_run
     out, saved = tmp_path / "out", 0.0
     for resumption in ([], ["--resume"]):
@@ -143,7 +143,7 @@ def test_second_signal_within_seconds_is_the_same_wish_to_stop():
     assert received == [signal.SIGINT, signal.SIGTERM]
 
 
-def test_second_signal_later_does_what_it_always_does(monkeypatch):
+def test_second_signal_later_has_its_usual_effect(monkeypatch):
     monkeypatch.setattr(run_module, "SAME_WISH_SECONDS", 0.0)
     with stop_requests() as received:
         signal.raise_signal(signal.SIGINT)
@@ -202,7 +202,7 @@ def test_finished_run_resumed_changes_nothing(tmp_path):
     assert all(torch.equal(run_after[name], tensor) for name, tensor in run_before.items())
 
 
-def test_training_on_drops_what_was_measured_of_older_weights(tmp_path):
+def test_training_on_drops_measurements_of_older_weights(tmp_path):
     tiny.checkpoint(tmp_path, updates=5)
     save_evaluation(tmp_path, read_manifest(tmp_path), [{"options": {}, "memory_size": None}])
     run(tiny.preset(), tmp_path, resuming=True)
@@ -238,7 +238,7 @@ def train_on(preset, out, **how):
 
 
 @pytest.mark.parametrize("model", ["dnc", "rnn"])
-def test_finished_run_given_more_updates_is_the_run_that_was_long_from_the_start(tmp_path, model):
+def test_finished_run_with_more_updates_equals_a_long_run(tmp_path, model):
     constant = {"schedule": "constant", "warmup": 7}
     whole = run(tiny.preset(model, updates=60, **constant), tmp_path / "whole")
     run(tiny.preset(model, updates=25, **constant), tmp_path / "parts")
@@ -251,7 +251,7 @@ def test_finished_run_given_more_updates_is_the_run_that_was_long_from_the_start
     assert read_manifest(tmp_path / "parts") == read_manifest(tmp_path / "whole")
 
 
-def test_run_that_reached_its_target_goes_on_where_none_ends_it(tmp_path):
+def test_run_at_its_target_goes_on_without_patience(tmp_path):
     at_once = {"target_errors": 100, "updates": 50}
     whole = run(tiny.preset(patience=0, **at_once), tmp_path / "whole")
     assert run(tiny.preset(patience=2, **at_once), tmp_path / "parts").progress.update == 20
@@ -259,7 +259,7 @@ def test_run_that_reached_its_target_goes_on_where_none_ends_it(tmp_path):
     assert weights_and_metrics(tmp_path / "parts") == weights_and_metrics(tmp_path / "whole")
 
 
-def test_run_that_reached_its_target_is_not_trained_on_by_updates_alone(tmp_path):
+def test_run_at_its_target_needs_more_than_updates(tmp_path):
     run(tiny.preset(target_errors=100, patience=2), tmp_path)
     before = bytes_of_files(tmp_path)
     with pytest.raises(CheckpointError, match=r"ended at its target, .*: --set training\.patience=0 trains on"):
@@ -269,7 +269,7 @@ def test_run_that_reached_its_target_is_not_trained_on_by_updates_alone(tmp_path
     assert bytes_of_files(tmp_path) == before
 
 
-def test_schedule_given_another_end_is_told_and_recorded(tmp_path, capsys):
+def test_schedule_given_another_end_is_logged_and_recorded(tmp_path, capsys):
     run(tiny.preset(updates=20), tmp_path)
     trainer = train_on(tiny.preset(updates=30), tmp_path)
     assert (
@@ -282,13 +282,13 @@ def test_schedule_given_another_end_is_told_and_recorded(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("training_on", [True, False])
-def test_unfinished_run_and_one_that_is_not_to_be_trained_on_keep_their_settings(tmp_path, training_on):
+def test_unfinished_run_keeps_its_settings(tmp_path, training_on):
     tiny.checkpoint(tmp_path, updates=3 if training_on else 30)
     with pytest.raises(CheckpointError, match=r"training\.updates = 30, but 40 was asked for"):
         train(tiny.preset(updates=40), tmp_path, "", device="cpu", resuming=True, save_every=9, training_on=training_on)
 
 
-def test_resuming_under_another_name_of_the_preset_is_no_other_setting(tmp_path):
+def test_resuming_under_another_presets_name_is_allowed(tmp_path):
     tiny.checkpoint(tmp_path, updates=3)
     renamed = tiny.preset_with(name="moved")
     assert run(renamed, tmp_path, resuming=True).progress.update == 30
@@ -317,7 +317,7 @@ def test_run_goes_on_with_its_data_elsewhere(tmp_path):
     assert read_manifest(tmp_path / "moved").task["directory"] == str(there)
 
 
-def test_run_whose_greatest_sizes_cannot_be_is_refused_before_it_begins(tmp_path):
+def test_run_with_impossible_greatest_sizes_is_refused_first(tmp_path):
     task = {"name": "shortest-path", "nodes": [4, 5], "neighbours": [1, 4], "moves": [1, 3]}
     preset = preset_from_values(tiny.values() | {"task": task})
     sizes = "'nodes': 5, 'neighbours': 4, 'moves': 3"
@@ -327,7 +327,7 @@ def test_run_whose_greatest_sizes_cannot_be_is_refused_before_it_begins(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_run_with_a_lesson_that_cannot_be_is_refused_before_it_begins(tmp_path):
+def test_run_with_an_impossible_lesson_is_refused_first(tmp_path):
     task = {"name": "shortest-path", "nodes": 5, "neighbours": 2, "moves": 1}
     lesson = {"neighbours": 4, "moves": 3, "until": 0.1}
     preset = preset_from_values(tiny.values(curriculum=[lesson]) | {"task": task})
@@ -357,7 +357,7 @@ def test_directory_that_cannot_be_made_is_refused_before_the_training(tmp_path, 
         run(tiny.preset(), tmp_path / "file" / "out")
 
 
-def test_skipped_updates_are_told_beside_the_progress(tmp_path, monkeypatch, capsys):
+def test_skipped_updates_are_shown_beside_the_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.optim.Adam, "step", lambda _: pytest.fail("it stepped"))
     monkeypatch.setattr("training.trainer.finish_gradients", lambda *_: torch.tensor(torch.nan))
     run(tiny.preset(skips=30), tmp_path)
@@ -365,12 +365,12 @@ def test_skipped_updates_are_told_beside_the_progress(tmp_path, monkeypatch, cap
     assert read_manifest(tmp_path).training["skipped_updates"] == 30
 
 
-def test_lesson_is_told_beside_the_progress(tmp_path, capsys):
+def test_lesson_is_shown_beside_the_progress(tmp_path, capsys):
     run(tiny.preset(curriculum=[{"length": 1, "until": 1e-9}]), tmp_path)
     assert "lesson 1 of 2" in capsys.readouterr().err
 
 
-def test_run_that_skips_too_many_updates_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_run_that_skips_too_many_updates_keeps_its_checkpoint(tmp_path, monkeypatch):
     finish = trainer_module.finish_gradients
     norms = iter([0.0] * 12 + [torch.nan] * 30)
     monkeypatch.setattr(trainer_module, "finish_gradients", lambda *given: finish(*given) + next(norms))
@@ -401,7 +401,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, save
     good.check_weights()
 
 
-def test_run_by_torch_says_why_and_the_progress_bar_says_by_what(tmp_path, capsys):
+def test_run_by_torch_prints_the_reason(tmp_path, capsys):
     preset = tiny.preset("dnc", updates=2)
     run(preset, tmp_path / "fused")
     told = capsys.readouterr().err

@@ -41,7 +41,7 @@ def test_line_comes_every_so_many_updates_and_after_every_validation(tmp_path):
     assert updates_written(tmp_path) == [30, RECENT, 2 * RECENT, 2 * RECENT]
 
 
-def test_line_has_means_over_the_recent_updates_and_what_the_last_one_did(tmp_path):
+def test_line_has_recent_means_and_last_update(tmp_path):
     with RunMetrics(tmp_path, 0, tensorboard=False) as metrics:
         done = progress(RECENT, losses=(0.25, 0.75, 2.0), recent_errors=[1.0, 2.0, 6.0], stage=1, skipped=3)
         metrics.after_update(done, UPDATE, validated=True)
@@ -52,14 +52,14 @@ def test_line_has_means_over_the_recent_updates_and_what_the_last_one_did(tmp_pa
     assert validation == where | {"validation_errors": 1.5}
 
 
-def test_line_right_after_a_lesson_has_the_loss_of_its_last_update(tmp_path):
+def test_line_after_a_lesson_has_its_last_loss(tmp_path):
     with RunMetrics(tmp_path, 0, tensorboard=False) as metrics:
         metrics.after_update(progress(RECENT, losses=(), stage=1), UPDATE, validated=False)
     (line,) = read_metrics(tmp_path)
     assert (line["loss"], line["errors"]) == (0.5, 2.0)
 
 
-def test_number_that_is_not_finite_is_null_in_the_file_and_nan_to_its_readers(tmp_path):
+def test_nonfinite_number_is_null_in_file_and_nan_when_read(tmp_path):
     write(tmp_path, [RECENT], update=UPDATE._replace(gradient_norm=math.inf))
     assert '"gradient_norm": null' in (tmp_path / METRICS_FILE).read_text()
     (line,) = read_metrics(tmp_path)
@@ -102,7 +102,7 @@ def test_damaged_line_is_named_by_its_file_and_number(tmp_path, damage):
     assert (tmp_path / METRICS_FILE).read_bytes() == whole + damage + b"\n" + whole
 
 
-def test_full_disk_is_told_with_the_file_and_the_remedy(tmp_path, monkeypatch):
+def test_full_disk_names_file_and_remedy(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -159,7 +159,7 @@ def run(preset, out, resuming=False):
     return train(preset, out, "engram train", device="cpu", resuming=resuming, save_every=500, tensorboard=True)
 
 
-def test_events_are_what_the_lines_say(tmp_path):
+def test_events_equal_the_lines(tmp_path):
     run(tiny.preset(updates=110, validate_every=40), tmp_path)
     shown = events(tmp_path)
     assert shown == lines(tmp_path)
@@ -167,7 +167,7 @@ def test_events_are_what_the_lines_say(tmp_path):
     assert [step for step, _ in shown["validation_errors"]] == [40, 80]
 
 
-def test_events_of_a_run_that_goes_on_take_the_place_of_those_after_its_last_save(tmp_path):
+def test_events_of_a_resumed_run_replace_those_after_its_save(tmp_path):
     with RunMetrics(tmp_path, 0, tensorboard=True) as metrics:
         for number in (50, 100, 150):
             metrics.after_update(progress(number), UPDATE, validated=False)
@@ -183,7 +183,7 @@ def test_run_without_tensorboard_leaves_no_events(tmp_path):
     assert not (tmp_path / TENSORBOARD_DIRECTORY).exists()
 
 
-def test_missing_package_is_told_with_the_remedy_and_the_metrics_stay(tmp_path, monkeypatch):
+def test_missing_package_is_reported_and_metrics_stay(tmp_path, monkeypatch):
     write(tmp_path, range(1, RECENT + 1))
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(

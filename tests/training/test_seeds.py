@@ -37,7 +37,7 @@ def weights_and_metrics(directory):
     return [(directory / name).read_bytes() for name in (WEIGHTS_FILE, METRICS_FILE)]
 
 
-def test_seeds_side_by_side_are_the_runs_that_each_would_be_alone(tmp_path):
+def test_seeds_in_parallel_equal_runs_alone(tmp_path):
     preset = tiny.preset("ntm", updates=60)
     assert train_seeds(preset, [2, 1], tmp_path / "runs", "engram train", jobs=2, **HOW) == {
         2: End.FINISHED,
@@ -49,7 +49,7 @@ def test_seeds_side_by_side_are_the_runs_that_each_would_be_alone(tmp_path):
         assert (read_manifest(run).training["seed"], read_manifest(run).training["finished"]) == (seed, True)
 
 
-def test_seed_that_fails_is_told_and_named_and_the_others_go_on(tmp_path, capfd):
+def test_seed_that_fails_is_named_while_others_go_on(tmp_path, capfd):
     spoilt = tiny.checkpoint(tmp_path / "seed-2", updates=4, seed=2)
     torch.nn.init.constant_(spoilt.model.output.bias, torch.nan)
     save_checkpoint(tmp_path / "seed-2", spoilt, "engram train")
@@ -63,7 +63,7 @@ def test_seed_that_fails_is_told_and_named_and_the_others_go_on(tmp_path, capfd)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, MemoryError, ValueError, OSError])
-def test_seed_that_fails_of_anything_that_can_be_told_is_told_in_a_line(tmp_path, monkeypatch, capsys, kind):
+def test_seed_that_fails_prints_one_line(tmp_path, monkeypatch, capsys, kind):
     def fail(*_, **__):
         raise kind("out of memory")
 
@@ -99,7 +99,7 @@ def start_and_stop(words, directories, number):
     return printed
 
 
-def test_signal_stops_all_seeds_and_the_same_command_goes_on_with_each(tmp_path):
+def test_signal_stops_all_seeds_and_the_command_resumes_them(tmp_path):
     endless = {"updates": 10**6, "validate_every": 10**6}
     out = tmp_path / "runs"
     words = ["train", tiny.write_toml(tmp_path / "tiny.toml", **endless), "--out", out]
@@ -118,7 +118,7 @@ def test_signal_stops_all_seeds_and_the_same_command_goes_on_with_each(tmp_path)
     assert all(torch.equal(weight, saved[name]) for name, weight in whole.model.state_dict().items())
 
 
-def test_seeds_whose_parent_is_killed_save_and_stop(tmp_path):
+def test_seeds_of_a_killed_parent_save_and_stop(tmp_path):
     """Nothing is saved here but by a run that stops: the files show that both did."""
     long = {"updates": 50_000, "validate_every": 50_000}
     words = ["train", tiny.write_toml(tmp_path / "tiny.toml", **long), "--out", tmp_path / "runs"]

@@ -52,7 +52,7 @@ ROW = {
         ({"tasks": [1, 2, 3]}, "tasks [1, 2, 3]"),
     ],
 )
-def test_options_are_told_in_words(options, text):
+def test_options_are_printed_in_words(options, text):
     assert options_text(options) == text
 
 
@@ -72,16 +72,16 @@ def test_options_are_told_in_words(options, text):
         ({"errors": 130.75, "cost": 130.75, "target": 1.0, "optimum": 130.0}, "1: reached"),
     ],
 )
-def test_goal_is_told_with_how_much_it_was_missed_by(row, text):
+def test_goal_is_printed_with_the_missing_amount(row, text):
     assert goal_text(row) == text
 
 
-def test_errors_are_told_beside_what_there_could_be_or_the_optimum():
+def test_errors_are_printed_beside_their_maximum_or_optimum():
     assert of_text(ROW) == "20"
     assert of_text(ROW | {"optimum": 130.04}) == "optimum 130.0"
 
 
-def test_wrong_answers_are_told_with_their_share():
+def test_wrong_answers_are_printed_with_their_share():
     assert errors_text(ROW) == "1.25"
     assert errors_text(ROW | {"unit": "wrong answers"}) == "1.25 (6.25%)"
 
@@ -100,7 +100,7 @@ def test_line_stands_under_its_head():
         assert HEAD.rindex(title) + len(title) == told.index(cell) + len(cell)
 
 
-def test_line_without_slots_or_goal_has_a_dash_and_no_blanks_at_its_end():
+def test_line_without_memory_or_goal_has_a_dash():
     told = line(ROW | {"memory_size": None})
     assert told.split() == ["length", "10", "-", "1.25", "20", "31/200", "2.346"]
     assert told == told.rstrip()
@@ -179,7 +179,7 @@ def test_options_for_all_are_under_those_of_each_point(tmp_path):
         (Point({}, memory_size=16), {}, "memory_size 16 was asked for, but an RNN has no memory to resize"),
     ],
 )
-def test_point_that_cannot_be_is_refused_before_anything_is_told(tmp_path, point, options, complaint):
+def test_impossible_point_is_refused_before_anything_is_printed(tmp_path, point, options, complaint):
     tiny.checkpoint(tmp_path)
     told = []
     with pytest.raises(ConfigError, match=complaint):
@@ -214,7 +214,7 @@ def test_all_checkpoints_are_measured_where_they_have_a_record(checkpoints):
     assert told == ["\nfirst: copy, one seed", HEAD, *recorded, "\nsecond: copy, one seed", HEAD, line(row)]
 
 
-def test_checkpoint_whose_data_are_not_here_is_told_and_left_out(checkpoints):
+def test_checkpoint_with_missing_data_is_named_and_left_out(checkpoints):
     manifest = read_manifest(checkpoints / "first")
     task = {"name": "babi", "directory": "nowhere", "vocabulary": ["-", "a"]}
     write_manifest(checkpoints / "first", dataclasses.replace(manifest, task=task, evaluation=[]))
@@ -224,7 +224,7 @@ def test_checkpoint_whose_data_are_not_here_is_told_and_left_out(checkpoints):
     assert told[-3:-1] == ["\nsecond: copy, one seed", HEAD]
 
 
-def test_options_are_for_the_checkpoints_whose_task_has_them(checkpoints):
+def test_options_apply_to_tasks_that_have_them(checkpoints):
     tiny.checkpoint(checkpoints / "third", task={"name": "repeat-copy", "length": 2, "repeats": [1, 2]})
     told, before = table(checkpoints, options={"repeats": 3}), table(checkpoints)
     assert told[:-1] == before[:-1]
@@ -237,7 +237,7 @@ def test_option_that_no_checkpoint_has_is_refused(checkpoints):
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
-def test_damaged_checkpoint_is_told_and_counted_and_the_others_measured(checkpoints, name):
+def test_damaged_checkpoint_is_counted_and_others_are_measured(checkpoints, name):
     whole, told = table(checkpoints), []
     (checkpoints / "first" / name).write_bytes(b"")
     assert [report["damaged"] for report in all_checkpoints(checkpoints, HOW, told.append)] == [True, False]

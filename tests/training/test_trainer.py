@@ -52,7 +52,7 @@ def test_loss_falls_from_chance_to_less_than_half_of_it(model):
     assert sum(losses[-20:]) / 20 < math.log(2) / 2
 
 
-def test_first_update_reports_the_loss_and_errors_of_the_fresh_weights():
+def test_first_update_reports_errors_of_the_fresh_weights():
     trainer = Trainer(tiny.preset("dnc"))
     fresh = Trainer(trainer.preset)
     update = trainer.update()
@@ -65,7 +65,7 @@ def test_first_update_reports_the_loss_and_errors_of_the_fresh_weights():
 
 
 @pytest.mark.parametrize("model", ["dnc", "ntm", "rnn"])
-def test_run_by_the_kernels_is_the_run_by_torch_up_to_rounding(model):
+def test_run_by_the_kernels_equals_torch_up_to_rounding(model):
     preset = tiny.preset(model, updates=60, validate_every=20, validation_sequences=8)
     fused, torch_ = Trainer(preset, path="fused"), Trainer(preset, path="torch")
     assert (fused.unroll.path, torch_.unroll.path) == ("fused", "torch")
@@ -112,7 +112,7 @@ def test_gradients_do_not_add_up_over_updates(monkeypatch):
     assert_close([parameter.grad for parameter in trainer.model.parameters()], first)
 
 
-def test_progress_counts_updates_and_sequences_and_keeps_what_the_last_of_them_did():
+def test_progress_counts_updates_and_keeps_recent_figures():
     trainer = Trainer(tiny.preset(updates=100, validate_every=100))
     updates = run(trainer, RECENT + 7)
     recent = {"recent_losses": [u.loss for u in updates[7:]], "recent_errors": [u.errors for u in updates[7:]]}
@@ -150,7 +150,7 @@ def test_validation_that_misses_the_target_starts_the_count_over(monkeypatch):
     assert trainer.progress.validation_errors == 0.0
 
 
-def test_run_has_converged_after_the_sequences_of_its_first_validation_at_the_target(monkeypatch):
+def test_run_converges_at_its_first_validation_at_the_target(monkeypatch):
     answers = iter([0.5, 0.2, 0.5, 0.1, 0.1])
     monkeypatch.setattr(trainer_module, "measure", lambda *_, **__: measured(next(answers)))
     trainer = Trainer(tiny.preset(updates=10, target_errors=0.25, patience=0, validate_every=2))
@@ -160,7 +160,7 @@ def test_run_has_converged_after_the_sequences_of_its_first_validation_at_the_ta
     assert not trainer.reached_target
 
 
-def test_errors_that_no_model_can_avoid_do_not_count_against_the_target(monkeypatch):
+def test_unavoidable_errors_do_not_count_against_the_target(monkeypatch):
     unavoidable = dataclasses.replace(measured(64.2), optimum=64.0)
     monkeypatch.setattr(trainer_module, "measure", lambda *_, **__: unavoidable)
     trainer = Trainer(tiny.preset(target_errors=0.25, patience=1, validate_every=1))
@@ -168,7 +168,7 @@ def test_errors_that_no_model_can_avoid_do_not_count_against_the_target(monkeypa
     assert trainer.progress.validation_errors == pytest.approx(0.2)
 
 
-def test_validation_asks_for_the_greatest_sizes_on_sequences_of_its_own(monkeypatch):
+def test_validation_has_the_greatest_sizes_on_own_sequences(monkeypatch):
     asked = []
     monkeypatch.setattr(trainer_module, "measure", lambda *given, **_: asked.append(given) or measured(1.0))
     trainer = Trainer(tiny.preset(validate_every=2, curriculum=[{"length": 1, "until": 1e-9}]))
@@ -204,7 +204,7 @@ def test_gradient_that_is_not_finite_is_skipped_counted_and_named():
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_update_after_a_skipped_one_goes_on_and_ends_the_row():
+def test_update_after_a_skipped_one_ends_the_row():
     trainer = Trainer(tiny.preset())
     hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.inf)
     trainer.update()
@@ -217,13 +217,13 @@ def test_update_after_a_skipped_one_goes_on_and_ends_the_row():
 
 
 @pytest.mark.parametrize("clip_value", [0.0, 1.0])
-def test_infinite_gradient_is_seen_whatever_it_would_be_clipped_to(clip_value):
+def test_nonfinite_gradient_is_seen_whatever_it_would_be_clipped_to(clip_value):
     trainer = Trainer(tiny.preset(clip_value=clip_value))
     trainer.model.output.bias.register_hook(lambda gradient: gradient * math.inf)
     assert trainer.update().skipped == "the gradient of output.bias"
 
 
-def test_skipped_updates_in_a_row_end_the_run_at_the_first_beyond_their_number():
+def test_skipped_updates_beyond_their_limit_end_the_run():
     trainer = Trainer(tiny.preset(skips=2, seed=7))
     run(trainer, 3)
     trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
@@ -234,7 +234,7 @@ def test_skipped_updates_in_a_row_end_the_run_at_the_first_beyond_their_number()
         trainer.update()
 
 
-def test_run_that_may_skip_none_ends_at_the_first_gradient_that_is_not_finite():
+def test_run_without_skips_ends_at_the_first_nonfinite_gradient():
     trainer = Trainer(tiny.preset(skips=0))
     trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(
@@ -248,7 +248,7 @@ def test_run_that_may_skip_none_ends_at_the_first_gradient_that_is_not_finite():
 @pytest.mark.parametrize(
     ("model", "name"), [("dnc", "interface.weight"), ("ntm", "output.weight"), ("rnn", "output.bias")]
 )
-def test_weight_that_is_not_finite_is_named_with_the_update_and_the_seed(path, bad, model, name):
+def test_nonfinite_weight_is_named_with_update_and_seed(path, bad, model, name):
     trainer = Trainer(tiny.preset(model, skips=1, seed=3), path=path)
     run(trainer, 2)
     poison(trainer.model.get_parameter(name), bad)
@@ -257,7 +257,7 @@ def test_weight_that_is_not_finite_is_named_with_the_update_and_the_seed(path, b
         trainer.update()
 
 
-def test_skipped_update_leaves_the_losses_and_the_lesson_as_they_were():
+def test_skipped_update_leaves_losses_and_lesson_unchanged():
     trainer = Trainer(tiny.preset(updates=200, skips=100, curriculum=[{"length": 1, "until": 1e9}]))
     run(trainer, RECENT - 1)
     hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
@@ -280,7 +280,7 @@ def silence(monkeypatch, batches):
 
 
 @pytest.mark.parametrize("path", ["fused", "torch"])
-def test_batch_that_asks_for_nothing_has_no_gradient_and_does_not_count_for_the_lesson(monkeypatch, path):
+def test_batch_without_answers_does_not_count_for_the_lesson(monkeypatch, path):
     silence(monkeypatch, range(1, 1000))
     trainer = Trainer(
         tiny.preset("dnc", updates=200, validate_every=1000, curriculum=[{"length": 1, "until": 0.5}]), path=path
@@ -293,7 +293,7 @@ def test_batch_that_asks_for_nothing_has_no_gradient_and_does_not_count_for_the_
     assert trainer.progress.stage == 0
 
 
-def test_task_that_never_asks_for_anything_is_refused_before_the_first_update(monkeypatch):
+def test_task_without_answers_is_refused_before_the_first_update(monkeypatch):
     silence(monkeypatch, range(7))
     trainer = Trainer(tiny.preset(validation_sequences=8))
     trainer.check_tasks()
@@ -329,7 +329,7 @@ def losses_to_come(monkeypatch, losses):
     ],
     ids=["falling", "below from the start", "never below", "one great loss"],
 )
-def test_lesson_is_over_when_and_only_when_the_mean_of_the_recent_losses_is_below(monkeypatch, losses):
+def test_lesson_ends_exactly_when_recent_losses_are_below(monkeypatch, losses):
     losses_to_come(monkeypatch, losses)
     trainer = Trainer(tiny.preset(updates=len(losses), curriculum=[{"length": 1, "until": 0.5}], validate_every=1000))
     stages = []
@@ -361,7 +361,7 @@ def test_lesson_trains_on_its_own_sizes(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-def test_run_interrupted_in_the_middle_of_lessons_equals_the_uninterrupted_run_to_the_bit(tmp_path, kind):
+def test_run_interrupted_in_lessons_equals_the_uninterrupted_bitwise(tmp_path, kind):
     lessons = [{"length": 1, "until": 10}, {"length": 2, "until": 10}]
     whole = Trainer(tiny.preset(updates=130, curriculum=lessons, kind=kind, mixed_lengths=True))
     run(whole, 130)
@@ -400,7 +400,7 @@ def test_batch_of_mixed_lengths_is_its_sequences_one_by_one(model, path):
 
 @pytest.mark.parametrize("path", ["fused", "torch"])
 @pytest.mark.parametrize("model", ["dnc", "ntm", "rnn"])
-def test_what_stands_beyond_the_end_of_a_sequence_changes_nothing(monkeypatch, model, path):
+def test_padding_beyond_a_sequence_changes_nothing(monkeypatch, model, path):
     preset = tiny.preset(model, mixed_lengths=True, task={"length": [1, 6]})
     clean, filled = Trainer(preset, path=path), Trainer(preset, path=path)
     first = clean.update()
@@ -440,7 +440,7 @@ def test_same_seed_trains_the_same_weights_and_another_seed_others():
 
 
 @pytest.mark.parametrize("model", list(tiny.MODELS))
-def test_run_interrupted_and_resumed_equals_the_uninterrupted_run_to_the_bit(tmp_path, model):
+def test_run_interrupted_and_resumed_equals_the_uninterrupted_bitwise(tmp_path, model):
     whole = Trainer(tiny.preset(model, updates=16, validate_every=4))
     run(whole, 16)
 

@@ -83,7 +83,7 @@ def test_everything_that_a_served_model_needs_is_there(published):
     assert graph["weights_sha256"] == load(out)[1].weights_sha256
 
 
-def test_seed_with_the_least_geometric_mean_of_errors_is_chosen_on_sequences_of_their_own(runs, published):
+def test_seed_with_the_least_mean_errors_is_chosen(runs, published):
     out, told = published
     means = {}
     for seed in (1, 2, 10):
@@ -101,7 +101,7 @@ def test_seed_with_the_least_geometric_mean_of_errors_is_chosen_on_sequences_of_
     assert len([text for text in told if "as a geometric mean over 2 measurements" in text]) == 3
 
 
-def test_choice_goes_by_the_ratio_of_errors_and_not_by_their_sum(runs, tmp_path, monkeypatch):
+def test_choice_depends_on_ratios_of_errors_not_sums(runs, tmp_path, monkeypatch):
     due = iter([([1.0, 1.0], None), ([0.0, 50.0], None), ([5.5, 6.2], 5.0)])
 
     def found(model, task, points, sequences, seed=EVALUATION_SEED):
@@ -140,7 +140,7 @@ def test_learning_curves_have_every_validation_of_every_seed(runs, published):
         assert [sequences for sequences, _ in points] == [40, 80, 120, 160]
 
 
-def test_errors_of_the_record_are_what_its_command_prints(published, capsys):
+def test_recorded_errors_equal_those_the_command_prints(published, capsys):
     out, told = published
     rows = read_manifest(out).evaluation
     assert [(row["options"], row["memory_size"], row["target"], row["published"]) for row in rows] == [
@@ -172,14 +172,14 @@ def test_seeds_that_were_not_asked_for_are_no_candidates(runs, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("end", [End.FAILED, End.INTERRUPTED])
-def test_nothing_is_chosen_while_a_seed_may_still_come_to_its_end(runs, end):
+def test_nothing_is_chosen_while_a_seed_is_unfinished(runs, end):
     told = []
     with pytest.raises(CheckpointError, match="seed-3 has not finished: nothing is chosen before every seed has"):
         choose(preset(updates=40), runs, ENDS | {3: end}, told.append)
     assert told == []
 
 
-def test_seed_that_diverged_is_recorded_as_never_converged_and_the_rest_published(runs, tmp_path):
+def test_seed_that_diverged_is_recorded_without_convergence(runs, tmp_path):
     choose_and_publish(runs, tmp_path, ends={1: End.FINISHED, 3: End.DIVERGED})
     training = read_manifest(tmp_path).training
     assert (training["seed"], list(training["seeds"])) == (1, ["1", "3"])
@@ -189,7 +189,7 @@ def test_seed_that_diverged_is_recorded_as_never_converged_and_the_rest_publishe
     assert seeds_text(read_manifest(tmp_path)).startswith("1 of 2 seeds converged")
 
 
-def test_model_whose_numbers_are_not_finite_has_infinite_errors(tmp_path):
+def test_model_with_nonfinite_numbers_has_infinite_errors(tmp_path):
     """Of n-grams, whose errors are a cost; bits that are no numbers would only count as wrong or right."""
     for seed, bias in ((1, math.nan), (2, 0.0)):
         spoilt = Trainer(ngrams().with_training(seed=seed))
@@ -213,7 +213,7 @@ def test_nothing_is_published_where_a_measurement_is_not_finite(runs, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measurement_that_cannot_be_made_is_told_as_what_it_is(runs):
+def test_impossible_measurement_is_reported_with_its_reason(runs):
     none = dataclasses.replace(preset(updates=40), evaluation=(Point({}, memory_size=0),))
     with pytest.raises(ConfigError, match="memory_size must be at least 1, got 0"):
         choose(none, runs, ENDS, str)
@@ -251,7 +251,7 @@ def test_directory_with_more_than_a_checkpoint_is_not_replaced(runs, published, 
     assert (out / "notes.txt").exists()
 
 
-def test_data_of_a_task_may_lie_elsewhere_than_when_it_was_trained(tmp_path, monkeypatch):
+def test_data_of_a_task_may_move_after_training(tmp_path, monkeypatch):
     choose_only(monkeypatch)
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
@@ -265,7 +265,7 @@ def test_data_of_a_task_may_lie_elsewhere_than_when_it_was_trained(tmp_path, mon
     assert read_manifest(tmp_path / "out").task["directory"] == str(new)
 
 
-def test_model_is_not_chosen_by_a_test_set_but_by_sequences_like_those_of_training(tmp_path):
+def test_model_is_chosen_by_drawn_sequences_not_test_sets(tmp_path):
     directory = write_stories(tmp_path)
     task = Babi(directory, tasks=(1,))
     test, drawn = Point({"split": "test"}), Point({"max_words": 20})

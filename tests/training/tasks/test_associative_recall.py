@@ -8,7 +8,7 @@ from training.tasks import AssociativeRecall
 from training.tasks.base import draw, random_bits
 
 
-def test_episode_of_two_items_asks_for_the_one_after_the_query():
+def test_episode_of_two_items_asks_for_the_second():
     inputs, targets, mask, _ = AssociativeRecall(bits=1, item_length=2, items=(2, 2)).sample(generator(), 1)
 
     (a,), (b,) = inputs[1:3, 0, :1].tolist()
@@ -25,7 +25,7 @@ def test_episode_has_the_steps_that_the_picture_says():
     assert len(AssociativeRecall(item_length=3, items=(6, 6)).sample(generator(), 2).mask) == 6 * 4 + 8
 
 
-def test_query_is_any_item_but_the_last_and_the_answer_the_next():
+def test_query_is_any_item_but_the_last():
     episode = AssociativeRecall(bits=6, item_length=1, items=(4, 4)).sample(generator(), 300)
     items = [[tuple(step) for step in row] for row in episode.inputs[1:8:2, :, :6].transpose(0, 1).tolist()]
     queries = [tuple(row) for row in episode.inputs[9, :, :6].tolist()]
@@ -35,20 +35,20 @@ def test_query_is_any_item_but_the_last_and_the_answer_the_next():
     assert [row[place + 1] for row, place in zip(items, places, strict=True)] == answers
 
 
-def test_items_of_a_sequence_differ_even_where_all_there_are_are_needed():
+def test_items_differ_even_if_all_possible_are_needed():
     episode = AssociativeRecall(bits=1, item_length=2, items=(4, 4)).sample(generator(), 3)
     for row in episode.inputs[:12, :, 0].unflatten(0, (4, 3))[:, 1:].permute(2, 0, 1).tolist():
         assert sorted(row) == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 
-def test_items_that_are_all_there_are_come_without_being_drawn_again():
+def test_items_that_are_all_possible_need_no_redraw():
     task = AssociativeRecall(bits=6, item_length=1, items=(64, 64))
     items = task.sample(generator(), 5).inputs[1:128:2, :, :6]
     for row in items.transpose(0, 1):
         assert len(row.unique(dim=0)) == 64
 
 
-def test_items_of_which_there_are_hardly_more_come_first_as_often():
+def test_items_of_a_nearly_full_set_are_uniform():
     first = AssociativeRecall(bits=2, item_length=1, items=(3, 3)).sample(generator(), 800).inputs[1, :, :2]
     _, counts = first.unique(dim=0, return_counts=True)
     assert len(counts) == 4

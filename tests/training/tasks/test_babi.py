@@ -34,7 +34,7 @@ def as_words(task, tokens):
     return " ".join(task.vocabulary[int(token)] for token in tokens)
 
 
-def test_story_is_told_word_by_word_and_asked_at_the_sign(directory):
+def test_story_is_shown_word_by_word_with_answers_marked(directory):
     task, (inputs, targets, mask, lengths) = story(directory, number=1)
     assert as_words(task, inputs[:, 0, 0]) == "bob went to the barn . where is bob ? -"
     assert mask[:, 0].tolist() == [0] * 10 + [1]
@@ -85,7 +85,7 @@ def test_stories_of_several_lengths_are_padded(directory):
     assert not episode.inputs[11:, 1].any()
 
 
-def test_test_set_is_the_whole_test_split_and_nothing_of_the_training_split(directory):
+def test_test_set_is_exactly_the_test_split(directory):
     task = Babi(directory, tasks=(1,))
     assert task.test_set(4) is None
     tested = list(task.with_options({"split": "test"}).test_set(4))
@@ -102,7 +102,7 @@ def test_whole_has_every_story_once_in_order(directory):
         assert all(len(episode.lengths) == batch_size for episode in episodes[:-1])
 
 
-def test_tasks_are_as_likely_and_so_are_the_stories_of_each(directory):
+def test_tasks_and_their_stories_are_drawn_uniformly(directory):
     episode = Babi(directory, tasks=(1, 8)).sample(generator(), 1200)
     carrying = WORDS.index("carrying")
     of_lists = (episode.inputs == carrying).any(0).squeeze(1)
@@ -135,7 +135,7 @@ def test_vocabulary_given_needs_no_files(directory, tmp_path):
         task.sample(generator(), 1)
 
 
-def test_vocabulary_in_another_order_tells_the_same_story(directory):
+def test_vocabulary_in_another_order_encodes_the_same_story(directory):
     task, episode = story(directory, vocabulary=WORDS)
     other, reordered = story(directory, vocabulary=("lake", *reversed(WORDS[:10]), *WORDS[11:]))
     assert other.render(reordered) == task.render(episode)
@@ -180,7 +180,7 @@ def test_hyphen_that_stands_alone_asks_for_nothing(tmp_path):
     assert as_words(task, episode.inputs[:7, 0, 0]) == "ann \u2013 my friend \u2013 ran ."
 
 
-def test_byte_order_mark_blank_last_lines_and_separators_of_other_systems_change_nothing(directory, tmp_path):
+def test_byte_order_marks_and_foreign_line_ends_change_nothing(directory, tmp_path):
     text = STORIES["qa1_where_train.txt"]
     (tmp_path / "other").mkdir()
     odd = "\ufeff" + text.replace("went to", "went\u2028to").replace("\n", "\r\n") + "\r\n \n"
@@ -222,7 +222,7 @@ def test_answer_of_several_words_is_not_cut_in_two(tmp_path, max_words, length):
     assert episode.lengths.tolist() == [length]
 
 
-def test_story_without_an_answer_within_the_words_is_left_out_of_training_but_not_of_the_test(directory):
+def test_story_without_an_early_answer_leaves_training_only(directory):
     short = Babi(directory, tasks=(1,), max_words=10)
     assert [episode.lengths.tolist() for episode in short.with_options({"split": "test"}).whole(9)] == [[11]]
     with pytest.raises(ConfigError) as caught:
@@ -242,7 +242,7 @@ def test_story_without_a_question_is_trained_on_without_a_word(tmp_path):
     assert {update.skipped for update in updates} == {None}
 
 
-def test_drawing_again_from_the_same_seed_after_another_task_gives_the_same(directory):
+def test_drawing_from_the_same_seed_repeats_after_another_task(directory):
     task = Babi(directory, tasks=(1, 8))
     first = task.sample(generator(3), 8)
     task.with_options({"tasks": [8]}).sample(generator(4), 8)

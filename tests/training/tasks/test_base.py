@@ -95,7 +95,7 @@ def test_bit_loss_is_the_mean_over_the_bits_asked_for():
     assert_close(Copy(bits=2).loss(outputs, episode).item(), sum(by_hand) / 4)
 
 
-def test_bit_loss_weighs_sequences_by_what_they_are_asked():
+def test_bit_loss_weights_sequences_by_their_answers():
     task = Copy(bits=1)
     episode = Episode(torch.zeros(3, 2, 3), torch.zeros(3, 2, 1), torch.tensor([[1.0, 0], [1, 0], [1, 1]]))
     outputs = torch.zeros(3, 2, 1)
@@ -128,7 +128,7 @@ def test_bit_of_logit_zero_counts_as_a_zero():
     assert task.errors(torch.zeros_like(episode.targets), episode).tolist() == ones.tolist()
 
 
-def test_bits_are_drawn_with_time_to_the_right_and_blanks_where_nothing_is_asked_for():
+def test_bits_are_drawn_over_time_with_blanks():
     inputs = torch.tensor([[[1.0, 0]], [[0, 1]], [[0, 0]]])
     episode = Episode(inputs, inputs.flip(0), torch.tensor([[0.0], [1], [1]]))
     assert Copy(bits=2).render(episode).splitlines() == ["#..", ".#.", "---", " .#", " #."]
@@ -163,7 +163,7 @@ def test_answer_with_one_wrong_digit_is_wrong():
     assert DIGITS.errors(outputs, episode).tolist() == [0, 1]
 
 
-def test_answer_of_several_steps_is_one_and_right_only_where_all_are():
+def test_answer_of_several_steps_is_right_as_a_whole():
     episode = asking("???.??")
     for wrong, errors in [([], 0), ([1], 1), ([0, 1, 2], 1), ([2, 4], 2), ([0, 2, 4, 5], 2), ([3], 0)]:
         outputs = right(episode)
@@ -236,7 +236,7 @@ def test_range_that_is_none_is_named(value):
 
 
 @pytest.mark.parametrize("name", ["sort", None, ["copy"]])
-def test_task_unknown_is_told_which_there_are(name):
+def test_task_unknown_is_refused_with_the_known_ones(name):
     with pytest.raises(ConfigError, match=r"task\.name: expected one of copy, repeat-copy, .*, got"):
         build_task({"name": name})
 

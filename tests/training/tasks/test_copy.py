@@ -17,7 +17,7 @@ def test_episode_of_two_vectors_is_laid_out_between_the_flags():
     assert mask[:, 0].tolist() == [0, 0, 0, 0, 1, 1]
 
 
-def test_episode_with_the_end_flag_alone_asks_at_every_step_and_ends_with_a_marker():
+def test_episode_with_end_flag_alone_asks_at_every_step():
     inputs, targets, mask, _ = Copy(bits=2, length=(2, 2), flags="end").sample(generator(), 1)
 
     (a, b), (c, d) = inputs[:2, 0, :2].tolist()
@@ -56,7 +56,7 @@ def test_second_episode_of_a_generator_differs_from_the_first():
     assert task.sample(draw, 4).inputs.tolist() != task.sample(draw, 4).inputs.tolist()
 
 
-def test_picture_shows_vectors_flags_and_what_is_to_be_said():
+def test_picture_shows_vectors_flags_and_targets():
     task = Copy(bits=1, length=(2, 2))
     first, second = (".#"[int(bit)] for bit in task.sample(generator(5), 1).targets[4:, 0, 0])
     picture = [f".{first}{second}...", "#.....", "...#..", "------", f"    {first}{second}"]

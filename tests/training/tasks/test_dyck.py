@@ -45,7 +45,7 @@ def reachable(word):
     return balanced(word) or any(map(valid_by_stack, one_off))
 
 
-def test_episode_asks_at_the_last_step_whether_the_word_is_valid():
+def test_episode_asks_for_validity_at_the_last_step():
     task = DyckWords(length=(1, 1))
     inputs, targets, mask, lengths = task.sample(generator(), 40)
     for word, answer in zip(inputs[:, :, 0].T.tolist(), targets[-1].tolist(), strict=True):
@@ -63,7 +63,7 @@ def test_validity_of_every_word_agrees_with_a_stack(kinds, longest):
 
 
 @pytest.mark.parametrize("word", ["([)]", "())(", "((()", "()))", "[)", "(]", "([{<>]})"])
-def test_validity_of_a_word_wrong_in_its_order_kind_or_number(word):
+def test_validity_of_words_with_wrong_order_kind_or_number(word):
     assert is_valid(tokens(word)).tolist() == [False]
 
 
@@ -73,7 +73,7 @@ def test_validity_of_a_word_that_is_right(word):
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 4])
-def test_words_are_what_they_are_said_to_be(kinds):
+def test_words_are_valid_as_labelled(kinds):
     task = DyckWords(kinds=kinds, length=(1, 9))
     draw = generator()
     for _ in range(30):
@@ -99,13 +99,13 @@ def test_valid_words_of_two_kinds_are_uniform():
     assert all(150 < count < 250 for count in counts.values())
 
 
-def test_words_not_valid_are_all_that_a_shuffle_or_a_change_can_make():
+def test_invalid_words_are_all_shuffles_and_changes():
     words = {"".join(word) for word in itertools.product("()[]", repeat=4)}
     found = set(words_of(DyckWords(kinds=2, length=(2, 2)), 20000, valid=False))
     assert found == {word for word in words if not valid_by_stack(word) and reachable(word)}
 
 
-def test_words_not_valid_have_the_brackets_of_valid_ones_two_times_of_three():
+def test_invalid_words_keep_their_brackets_two_times_of_three():
     for kinds in (1, 2):
         words = words_of(DyckWords(kinds=kinds, length=(8, 8)), 2000, valid=False)
         assert abs(sum(map(balanced, words)) / len(words) - 2 / 3) < 0.06
@@ -124,7 +124,7 @@ def test_word_is_rendered_as_brackets():
     assert [task.render(episode, row) for row in (0, 1)] == ["([{<>}])  valid", "([{<}>])  not valid"]
 
 
-def test_words_of_mixed_lengths_are_answered_at_their_own_last_steps():
+def test_words_of_mixed_lengths_are_answered_at_their_ends():
     task = DyckWords()
     parts = [DyckWords(length=(pairs, pairs)).sample(generator(pairs), 1) for pairs in (2, 5, 1)]
     episode = join(parts)
@@ -135,7 +135,7 @@ def test_words_of_mixed_lengths_are_answered_at_their_own_last_steps():
     assert task.errors(outputs, episode).tolist() == [0, 1, 0]
 
 
-def test_model_takes_the_tokens_of_all_brackets_and_answers_at_the_end():
+def test_model_takes_all_brackets_and_answers_at_the_end():
     values = DyckWords(kinds=3).model_values
     assert values["embedding"] == {"vocabulary_size": 6}
     assert (values["input_size"], values["output_size"]) == (1, 2)

@@ -67,7 +67,7 @@ def one_word(description, person, word):
         ("Carl", "brother", set()),
     ],
 )
-def test_relative_in_a_known_family_is_who_the_word_says(person, relation, found):
+def test_relative_in_a_known_family_agrees_with_the_word(person, relation, found):
     assert who(person, relation) == found
 
 
@@ -89,7 +89,7 @@ def test_relations_have_34_names_of_two_to_four_steps():
     assert len(RELATIONS) == 34
 
 
-def test_triples_tell_father_mother_son_and_daughter_of_every_child():
+def test_triples_hold_the_parents_and_children_of_everyone():
     told = set(map(tuple, FAMILY.triples().tolist()))
     assert len(told) == 4 * 6
     dora, dan, carl, cleo = (PEOPLE.index(name) for name in ("Dora", "Dan", "Carl", "Cleo"))
@@ -109,7 +109,7 @@ def test_family_grows_to_its_number_of_people_and_generations(people, generation
     assert max(depth) == generations - 1
 
 
-def test_family_has_fathers_who_are_men_and_couples_for_life():
+def test_family_has_male_fathers_and_lifelong_couples():
     for seed in range(20):
         family = random_family(np.random.default_rng(seed), 20, 4)
         couples = {
@@ -128,7 +128,7 @@ def test_family_leaves_nobody_without_a_relative():
 # Episodes
 
 
-def test_episode_asks_for_the_only_one_who_has_the_relation():
+def test_episode_asks_for_the_only_such_relative():
     for description, questions in sequences(FamilyTree(), generator(), 40):
         for query, planning, answer in questions:
             ((person, label, nobody),) = query
@@ -177,7 +177,7 @@ def test_smallest_family_that_is_allowed_has_questions():
         ({"steps": [2, 5]}, "FamilyTree.steps must be at most 4"),
         ({"steps": 1}, "FamilyTree.steps must be at least 2, got 1"),
         ({"generations": 2}, "FamilyTree.generations must be at least 3, got 2"),
-        ({"label_digits": 1}, "FamilyTree.label_digits must be at least 2, to tell 44 labels apart, got 1"),
+        ({"label_digits": 1}, "FamilyTree.label_digits must be at least 2, to distinguish 44 labels, got 1"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

@@ -43,7 +43,7 @@ def line_asked(planning=0):
 # The encoding
 
 
-def test_label_has_one_channel_in_ten_for_each_digit_and_a_blank_one_none():
+def test_label_has_one_hot_digits_and_a_blank_zeros():
     channels = one_hot(np.array([307, BLANK, 40]), digits=3)
     assert channels.shape == (90,)
     assert np.flatnonzero(channels).tolist() == [3, 10 + 0, 20 + 7, 60 + 0, 70 + 4, 80 + 0]
@@ -74,7 +74,7 @@ def test_episode_without_planning_goes_from_query_to_answer():
     assert episode.mask[:, 0].tolist() == [0, 0, 0, 1, 1]
 
 
-def test_sequences_of_a_batch_are_padded_with_zeros_to_the_longest():
+def test_sequences_of_a_batch_are_padded_with_zeros():
     rows = [[Phase(LINE), answered(LINE[:1])], [Phase(LINE[:1]), answered(LINE[:1])]]
     episode = encode(rows, digits=3)
     assert episode.lengths.tolist() == [3, 2]
@@ -124,7 +124,7 @@ def test_random_graph_leads_from_each_node_to_its_nearest():
         assert [to for _, to in graph.outgoing[node]] == nearest
 
 
-def test_random_graph_draws_the_neighbours_of_each_node_from_the_range():
+def test_random_graph_draws_neighbours_from_the_range():
     graph = random_graph(np.random.default_rng(0), nodes=40, neighbours=(2, 4))
     assert {len(edges) for edges in graph.outgoing} == {2, 3, 4}
 
@@ -134,7 +134,7 @@ def test_random_graph_of_few_nodes_leads_to_all_others():
     assert [sorted(to for _, to in edges) for edges in graph.outgoing] == [[1, 2], [0, 2], [0, 1]]
 
 
-def test_labels_are_different_for_every_node_and_for_every_kind_of_edge():
+def test_labels_of_nodes_and_of_kinds_are_different():
     triples = DIAMOND.labelled(np.random.default_rng(0), digits=1)
     nodes = dict(zip(DIAMOND.edges[:, [0, 2]].ravel().tolist(), triples[:, [0, 2]].ravel().tolist(), strict=True))
     assert len(nodes) == len(set(nodes.values())) == 5
@@ -143,7 +143,7 @@ def test_labels_are_different_for_every_node_and_for_every_kind_of_edge():
     assert triples[:, 0].tolist() == [nodes[source] for source in DIAMOND.edges[:, 0].tolist()]
 
 
-def test_routes_of_the_diamond_are_unique_but_for_its_two_sides():
+def test_routes_of_the_diamond_are_unique_except_across():
     moves, pairs = routes(DIAMOND, limit=3)
     assert moves[0].tolist() == [0, 1, 1, 2, 3]
     assert moves[4].tolist() == [-1, -1, -1, -1, 0]
@@ -239,7 +239,7 @@ def test_shortest_path_draws_again_a_graph_without_any():
     assert all(len(questions[0].answer) == 3 for _, questions in drawn)
 
 
-def test_shortest_path_that_no_graph_has_is_refused_with_a_remedy():
+def test_shortest_path_in_no_graph_is_refused_with_remedy():
     task = ShortestPath(nodes=(5, 5), neighbours=(4, 4))
     with pytest.raises(ConfigError, match=r"ShortestPath.moves must be .*got \[2, 4\].*fewer neighbours than \[4, 4\]"):
         task.sample(generator(), 1)
@@ -252,11 +252,11 @@ def test_shortest_path_that_no_graph_has_is_refused_with_a_remedy():
     ("options", "message"),
     [
         ({"label_digits": 0}, "GraphTraversal.label_digits must be at least 1, got 0"),
-        ({"label_digits": 1}, "GraphTraversal.label_digits must be at least 2, to tell 20 labels apart, got 1"),
+        ({"label_digits": 1}, "GraphTraversal.label_digits must be at least 2, to distinguish 20 labels, got 1"),
         ({"nodes": [1, 5]}, "GraphTraversal.nodes must be at least 2, got 1"),
         ({"moves": 0}, "GraphTraversal.moves must be at least 1, got 0"),
         ({"queries": [2, 1]}, "GraphTraversal.queries must be [least, greatest]"),
-        ({"label_digits": 2, "map": "london"}, "to tell 302 labels apart"),
+        ({"label_digits": 2, "map": "london"}, "to distinguish 302 labels"),
         ({"map": "paris"}, "expected one of 'random', 'london', 'london-zone-1', got 'paris'"),
     ],
 )
@@ -271,7 +271,7 @@ def test_numbers_of_nodes_and_moves_alone_are_their_ranges():
     assert (task.nodes, task.moves, task.options["nodes"]) == ((12, 12), (2, 2), 12)
 
 
-def test_text_of_a_traversal_tells_question_and_answer():
+def test_text_of_a_traversal_has_question_and_answer():
     phases = [Phase(LINE), Phase(GraphTraversal().query(LINE)), answered(LINE)]
     assert GraphTraversal().render(encode([phases], digits=3)).splitlines() == [
         "description: 2 triples",
@@ -280,7 +280,7 @@ def test_text_of_a_traversal_tells_question_and_answer():
     ]
 
 
-def test_text_of_a_shortest_path_tells_its_ends_and_the_silence():
+def test_text_of_a_shortest_path_has_ends_and_silence():
     assert ShortestPath().render(line_asked(planning=4)).splitlines() == [
         "description: 2 triples",
         "query: 001 -[?]-> 003",
@@ -289,7 +289,7 @@ def test_text_of_a_shortest_path_tells_its_ends_and_the_silence():
     ]
 
 
-def test_text_of_a_sequence_agrees_with_what_is_read_from_it():
+def test_text_of_a_sequence_agrees_with_its_channels():
     task = GraphTraversal(queries=(2, 2))
     episode = task.sample(generator(), 4)
     description, questions = read(episode, 3)

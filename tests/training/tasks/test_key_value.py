@@ -61,7 +61,7 @@ def test_queries_come_in_another_order_than_the_keys():
     assert all(65 < count < 135 for count in orders.values())
 
 
-def test_first_query_is_any_key_even_where_all_there_are_are_needed():
+def test_first_query_is_any_of_all_possible_keys():
     task = KeyValueRecall(bits=2, pairs=(4, 4), overwrites=(0, 0))
     first = Counter(tuple(key) for key in task.sample(generator(), 400).inputs[5, :, :2].int().tolist())
     assert len(first) == 4
@@ -76,7 +76,7 @@ def test_overwrites_come_between_other_keys_too():
     assert {place: again[place] > 40 for place in again} == {1: True, 2: True, 3: True}
 
 
-def test_keys_of_a_sequence_differ_even_where_all_there_are_are_needed():
+def test_keys_differ_even_if_all_possible_are_needed():
     keys = different_keys(generator(), 20, 8, 3)
     numbers = (keys * keys.new_tensor([1, 2, 4])).sum(2)
     assert numbers.sort(0).values.T.tolist() == [list(range(8))] * 20

@@ -76,7 +76,7 @@ def test_episode_is_zero_where_a_sequence_is_over(task):
         assert not tensor[over].any()
 
 
-def test_loss_of_an_episode_that_asks_for_nothing_is_0_and_so_are_its_gradients(task):
+def test_loss_and_gradients_of_an_episode_without_answers_are_0(task):
     episode, _ = mixed(task)
     outputs = random_outputs(episode).requires_grad_()
     silent = episode._replace(mask=torch.zeros_like(episode.mask))

@@ -35,7 +35,7 @@ def as_text(episode, row=0):
     return "".join(str(int(bit)) for bit in sequence)
 
 
-def test_episode_asks_for_the_next_bit_once_the_context_is_whole():
+def test_episode_asks_for_bits_after_a_whole_context():
     inputs, targets, mask, _ = NGrams(order=3, length=(6, 6)).sample(generator(), 4)
     assert inputs.shape == (5, 4, 1)
     assert torch.equal(inputs[1:], targets[:-1])
@@ -50,7 +50,7 @@ def test_bits_follow_their_context_with_chances_of_the_beta_distribution():
     assert abs(extreme - 4 / math.pi * math.asin(math.sqrt(0.1))) < 0.08  # 0.41; 0.2, if they were uniform
 
 
-def test_chances_are_new_in_every_sequence_and_the_same_along_it():
+def test_chances_differ_between_sequences_and_not_along_one():
     episode = NGrams(order=2, length=(2001, 2001)).sample(generator(), 50)
     after_one = episode.inputs[:, :, 0] == 1
     halves = [
@@ -103,7 +103,7 @@ def test_optimum_is_below_chance_by_more_the_longer_the_sequence():
     assert 1 > costs[0] > costs[1] > costs[2] > 0.5
 
 
-def test_optimum_of_two_hundred_bits_is_below_what_any_constant_costs():
+def test_optimum_of_two_hundred_bits_beats_any_constant():
     task = NGrams()
     episode = task.sample(generator(), 200)
     best = min(task.errors(torch.full((199, 200, 1), logit), episode).mean() for logit in (-1.0, -0.5, 0.0, 0.5, 1.0))

@@ -66,7 +66,7 @@ def engram(*words):
 # Registering
 
 
-def test_class_that_is_registered_is_known_by_its_name_until_it_is_defined_anew():
+def test_registered_class_is_known_until_it_is_redefined():
     def defined():
         @register
         @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def test_name_of_another_task_is_refused():
     assert TASKS["copy"] is Copy
 
 
-def test_class_that_cannot_be_a_task_is_refused_and_says_what_is_missing():
+def test_class_that_is_no_task_is_refused_with_reason():
     class Answers(AnswerTask):
         name, groups, classes = "answers", 1, 2
 
@@ -114,7 +114,7 @@ def test_class_that_cannot_be_a_task_is_refused_and_says_what_is_missing():
 # Files
 
 
-def test_file_finds_what_lies_beside_it_and_may_be_run_again(tmp_path):
+def test_file_imports_neighbours_and_may_be_run_again(tmp_path):
     (tmp_path / "sizes_of_mine.py").write_text("LENGTH = (3, 7)")
     text = PARITY.replace("(1, 4)", "LENGTH").replace("import torch", "import torch\nfrom sizes_of_mine import LENGTH")
     (tmp_path / "own.py").write_text("from __future__ import annotations\n" + text)
@@ -125,7 +125,7 @@ def test_file_finds_what_lies_beside_it_and_may_be_run_again(tmp_path):
     assert build_task({"name": "parity"}).sizes == {"length": (3, 7)}
 
 
-def test_file_that_is_not_there_is_told(tmp_path):
+def test_missing_file_is_refused_by_name(tmp_path):
     assert refusal(tmp_path / "own.py").startswith(f"--tasks {tmp_path / 'own.py'}: there is no such file")
 
 
@@ -140,7 +140,7 @@ def test_file_that_is_not_there_is_told(tmp_path):
         ("\nx = 3", "own.py: it registers no task: put @register, of training.tasks, above its class"),
     ],
 )
-def test_file_that_fails_is_told_with_its_line_and_why(tmp_path, text, told):
+def test_failing_file_is_reported_with_line_and_reason(tmp_path, text, told):
     assert told in refusal(tmp_path / "own.py", text)
 
 
@@ -170,7 +170,7 @@ def test_task_of_ones_own_goes_the_whole_way(tmp_path, capsys, own, preset):
     assert (out / "weightings.png").exists()
 
 
-def test_zoo_trains_a_task_of_ones_own_in_processes_of_their_own(tmp_path, own, preset):
+def test_zoo_trains_a_users_task_in_processes(tmp_path, own, preset):
     runs, out = tmp_path / "runs", tmp_path / "zoo"
     assert engram("zoo", preset, *own, "--runs", runs, "--out", out, "--seeds", 2, "--sequences", 5) == 0
     assert resume(runs / "seed-2").progress.update == 20
@@ -193,7 +193,7 @@ def test_command_without_the_file_says_how_to_name_it(tmp_path, capsys, own, pre
         assert told.endswith("babi, got 'parity'; --tasks FILE names the Python file of others")
 
 
-def test_file_that_fails_is_told_in_one_line(tmp_path, capsys, own, preset):
+def test_failing_file_is_reported_in_one_line(tmp_path, capsys, own, preset):
     own[1].write_text("import nothing_like_that")
     assert engram("train", preset, *own, "--out", tmp_path / "out") == 1
     told = f"engram: --tasks {own[1]}, line 1: ModuleNotFoundError: No module named 'nothing_like_that'\n"
@@ -215,7 +215,7 @@ def test_task_of_the_page_on_training_learns(tmp_path):
     assert clock.render(clock.sample(torch.Generator().manual_seed(1), 2)).count("=") == 1
 
 
-def test_page_on_training_names_what_a_task_must_define():
+def test_page_on_training_names_the_methods_of_a_task():
     page = (tiny.ROOT / "docs" / "training.md").read_text()
     for kind, attributes in ((BitTask, {"input_size", "output_size"}), (AnswerTask, {"groups", "classes"})):
         (row,) = re.findall(rf"^\| `{kind.__name__}` \|.*\| (.*) \|$", page, re.MULTILINE)

@@ -34,7 +34,7 @@ def test_priorities_are_uniform_between_minus_one_and_one():
 
 
 @pytest.mark.parametrize(("items", "share", "asked"), [(20, 0.8, 16), (1, 0.1, 1), (3, 1.0, 3), (10, 0.26, 3)])
-def test_share_of_the_items_is_asked_for_and_at_least_one(items, share, asked):
+def test_share_of_the_items_is_asked_but_at_least_one(items, share, asked):
     task = PrioritySort(bits=2, items=(items, items), share=share)
     episode = task.sample(generator(), 2)
     assert len(episode.mask) == items + 1 + asked

@@ -28,7 +28,7 @@ def test_number_of_repeats_stands_behind_the_vectors():
     assert not inputs[4:].any()
 
 
-def test_number_of_repeats_has_mean_zero_and_variance_one_over_its_scale():
+def test_number_of_repeats_is_normalised_over_its_scale():
     task = RepeatCopy(repeats_scale=10)
     values = [task.normalised(repeats) for repeats in range(1, 11)]
     assert math.isclose(sum(values), 0, abs_tol=1e-12)

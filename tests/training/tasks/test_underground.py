@@ -57,7 +57,7 @@ def test_whole_map_has_302_stations_and_812_edges():
     assert chart.edges.shape == (812, 3)
 
 
-def test_zone_1_has_63_stations_and_an_edge_each_way_for_126_connections():
+def test_zone_1_has_63_stations_and_126_connections():
     chart = underground(zone_1=True)
     assert len(chart.stations) == 63
     assert chart.edges.shape == (252, 3)
@@ -81,7 +81,7 @@ def test_edge_that_everybody_knows_is_on_both_maps(edge):
     assert edge in told(underground(zone_1=True))
 
 
-def test_zone_1_keeps_the_names_of_the_edges_of_the_whole_map():
+def test_zone_1_keeps_the_edge_names_of_the_map():
     assert set(told(underground(zone_1=True))) < set(told(underground()))
 
 
@@ -121,17 +121,17 @@ def test_directions_of_places_around_are_the_eight_clockwise_from_north():
     assert directions((0, 0), around) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_direction_takes_into_account_that_degrees_of_longitude_are_shorter_in_the_north():
+def test_direction_accounts_for_shorter_degrees_in_the_north():
     assert directions((0.0, 0.0), [(0.2, 0.3)]) == [1]
     assert directions((75.0, 0.0), [(75.2, 0.3)]) == [0]
 
 
-def test_direction_that_two_places_want_goes_to_the_one_that_it_fits_best():
+def test_direction_of_two_places_goes_to_the_best_fit():
     assert directions((0, 0), [(1, 0.3), (1, 0.1)]) == [1, 0]
     assert directions((0, 0), [(1, -0.1), (1, -0.3)]) == [0, 7]
 
 
-def test_direction_of_a_third_place_is_the_nearest_that_is_left():
+def test_direction_of_a_third_place_is_the_nearest_left():
     assert directions((0, 0), [(1, 0.1), (1, 0.3), (1, -0.2)]) == [0, 1, 7]
 
 
@@ -150,7 +150,7 @@ def test_names_are_found_under_any_labels(chart):
 # Tasks
 
 
-def test_traversal_of_london_describes_all_of_it_under_labels_of_its_own():
+def test_traversal_of_london_describes_all_under_new_labels():
     episode = GraphTraversal(map="london", moves=(7, 7)).sample(generator(), 2)
     (first, _), (second, questions) = read(episode, 0), read(episode, 1)
     assert len(first) == len(second) == 812
@@ -160,7 +160,7 @@ def test_traversal_of_london_describes_all_of_it_under_labels_of_its_own():
     assert set(questions[0].answer) <= set(second)
 
 
-def test_text_of_a_walk_through_london_has_names_and_can_be_walked():
+def test_text_of_a_path_through_london_has_names():
     task = GraphTraversal(map="london-zone-1", moves=(3, 3))
     lines = task.render(task.sample(generator(), 1)).splitlines()
     assert lines[0] == "description: 252 triples"
@@ -170,7 +170,7 @@ def test_text_of_a_walk_through_london_has_names_and_can_be_walked():
         here = to
 
 
-def test_shortest_path_in_zone_1_is_the_only_one_of_its_length():
+def test_shortest_path_in_zone_1_is_unique():
     task = ShortestPath(map="london-zone-1", moves=(4, 4))
     description, (question,) = read(task.sample(generator(), 1))
     paths = [[step] for step in description if step[0] == question.query[0][0]]
