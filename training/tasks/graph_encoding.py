@@ -126,7 +126,7 @@ class TripleTask(AnswerTask):
         if labels > 10**self.label_digits:
             raise ConfigError(
                 f"{type(self).__name__}.label_digits must be at least {len(str(labels - 1))}, to distinguish {labels} "
-                f"apart, got {self.label_digits}"
+                f"labels, got {self.label_digits}"
             )
         self.require_ranges(minimum=0)
         minimum["planning"] = 0
