@@ -1,9 +1,12 @@
 """Documentation is held against the code: every setting, route, error, metric and command is in it, and no other."""
 
+import ast
 import dataclasses
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+ROOMS = ("app", "benchmarks", "client", "engram", "examples", "kernels", "models", "scripts", "training")
 
 
 def first_cells(document: str, heading: str = "") -> list[list[str]]:
@@ -134,3 +138,65 @@ def test_models_page_names_every_option():
     configs = [config for config, _ in (*MODELS.values(), *CELLS.values())]
     options = {field.name for config in configs for field in dataclasses.fields(config)}
     assert all(f"`{name}`" in tables for name in options - {"kind"}), sorted(options)
+
+
+# The glossary
+
+
+def table(heading: str) -> list[list[str]]:
+    """Return the rows of the table below a heading of the glossary."""
+    section = (DOCS / "glossary.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+
+
+def prose(path: str, text: str) -> list[str]:
+    """Return the docstrings and comments of a Python or C file, without code in backticks."""
+    if path.endswith(".py"):
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        found = [token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT] + docstrings(text)
+    else:
+        found = [comment.strip("/* \n") for comment in re.findall(r"/\*.*?\*/|//[^\n]*", text, re.S)]
+    return [re.sub(r"`[^`]*`", "", text) for text in found]
+
+
+def docstrings(text: str) -> list[str]:
+    """Return all strings of a Python file that are statements: docstrings, also of fields and constants."""
+    nodes = ast.walk(ast.parse(text))
+    values = [node.value.value for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    return [value.strip() for value in values if isinstance(value, str)]
+
+
+def defined(text: str) -> set[str]:
+    """Return the names of a Python file's classes, functions and fields."""
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)}
+    return names | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def code(room: str) -> dict[str, str]:
+    """Return the Python and C files of a room: their text by their path."""
+    files = [path for suffix in ("py", "c", "h") for path in sorted(ROOT.glob(f"{room}/**/*.{suffix}"))]
+    return {str(path.relative_to(ROOT)): path.read_text() for path in files}
+
+
+def test_glossary_names_what_the_code_defines():
+    files = [file for room in ROOMS for file in code(room).items()]
+    names = {name for path, text in files if path.endswith(".py") for name in defined(text)}
+    rows = [row for heading in ("The networks", "Training", "Serving", "The store") for row in table(heading)]
+    assert len(rows) >= 25
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row[1]) if name not in names] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_retired_words_occur_in_no_docstring_and_no_comment(room):
+    words = [word for row in table("Not used") for word in row[0].split(", ")]
+    retired = re.compile(rf"\b({'|'.join(words)})\b", re.I)
+    texts = [(path, found) for path, text in code(room).items() for found in prose(path, text)]
+    assert [(path, found) for path, found in texts if retired.search(found)] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_docstrings_begin_with_their_subject_or_verb(room):
+    clauses = ("What ", "That ", "Those ", "Where ", "Who ", "Whose ", "Of ", "So ")
+    files = [(path, text) for path, text in code(room).items() if path.endswith(".py")]
+    assert [(path, found) for path, text in files for found in docstrings(text) if found.startswith(clauses)] == []

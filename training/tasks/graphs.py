@@ -226,7 +226,7 @@ def london(zone_1: bool = False) -> LabelledGraph:
 def routes(graph: LabelledGraph, limit: int) -> Routes:
     """Return the shortest ways of at most `limit` moves; those of the last graph are cached, for London stays the same.
 
-    The power m of the adjacency matrix, which counts edges between nodes, counts the walks of m moves. Its first
+    The power m of the adjacency matrix, which counts edges between nodes, counts the ways of m moves. Its first
     entries above zero are the numbers of shortest paths.
     """
     edges = np.zeros((graph.nodes, graph.nodes))
