@@ -161,14 +161,6 @@ class Engine:
                 f"came; at most {self._max_queue_bytes:g} are accepted (setting max_queue_bytes); try again later"
             )
 
-    async def run(self, slot: Slot, inputs: Array, trace: Sequence[str] = (), entry: Any = None) -> Result:
-        """Step a slot over a sequence, float32 [T, input_size], as `submit` does; entry: for the journal."""
-        waiter: asyncio.Future[Outcome] = self._loop.create_future()
-        entries = None if entry is None else [entry]
-        done = functools.partial(settle, waiter)
-        self.submit([Run([slot.number], slot.memory_size, _rows(inputs), trace, done, entries)])
-        return _only(await waiter)
-
     async def replay(
         self, inputs: Array, state: Mapping[str, Array] | None, memory_size: int | None, trace: Sequence[str] = ()
     ) -> Replayed:
@@ -195,7 +187,7 @@ class Engine:
         waiters: list[asyncio.Future[Outcome]] = [self._loop.create_future() for _ in sequences]
         pairs = zip(sequences, waiters, strict=True)
         runs = [
-            Run(None, memory_size, _rows(inputs), trace, functools.partial(settle, waiter), **more)
+            Run(None, memory_size, inputs[None], trace, functools.partial(settle, waiter), **more)
             for inputs, waiter in pairs
         ]
         self.submit(runs)
@@ -403,11 +395,6 @@ class Engine:
             return
         if item.done is not None:
             report(item.done, outcome)
-
-
-def _rows(inputs: Array) -> Array:
-    """Return one sequence as the inputs of a run, [1, T, input_size]."""
-    return inputs[None]
 
 
 def _only(outcome: Outcome) -> Result:

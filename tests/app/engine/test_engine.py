@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from app.backends.base import Array
 from app.backends.fake import FakeBackend
 from app.engine.arenas import Arenas, Slot
 from app.engine.engine import Engine
-from app.engine.run import Result, Results, Run
+from app.engine.run import Outcome, Result, Results, Run
 from app.engine.scheduler import BATCH_BYTES
 from app.engine.worker import MOST_PROMPT_SECONDS, PROMPT_BYTES, Journal
 from app.errors import (
@@ -29,6 +30,7 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
+from app.waiting import settle
 from tests.app.asynchronous import run, until
 
 
@@ -89,6 +91,16 @@ class Gate:
         self._open.set()
 
 
+async def step(engine: Engine, slot: Slot, inputs: Array, trace: Sequence[str] = (), entry: object = None) -> Result:
+    """Return what a run over inputs [T, 2] gives, or raise its error; entry: for the journal."""
+    waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    entries = None if entry is None else [entry]
+    engine.submit([Run([slot.number], slot.memory_size, inputs[None], trace, partial(settle, waiter), entries)])
+    outcome = await waiter
+    assert isinstance(outcome, Results)
+    return outcome.row(0)
+
+
 def raise_on(value: float, error: Exception) -> Callable[[Array], None]:
     def check(inputs: Array) -> None:
         if (inputs == value).any():
@@ -101,8 +113,8 @@ def test_run_steps_a_slot_over_a_sequence():
     async def test() -> None:
         async with engine_over(FakeBackend()) as engine:
             slot = await engine.open()
-            first = await engine.run(slot, ones(3), ["seen"])
-            second = await engine.run(slot, ones(1))
+            first = await step(engine, slot, ones(3), ["seen"])
+            second = await step(engine, slot, ones(1))
             assert first.outputs[:, 0].tolist() == [1, 2, 3]
             assert first.trace["seen"].shape == (3, 2)
             assert (second.outputs[:, 0].tolist(), second.trace) == ([4], {})
@@ -215,11 +227,11 @@ def test_state_beyond_the_memory_is_refused_and_others_go_on():
     async def test() -> None:
         async with engine_over(Small(memory_size=8)) as engine:
             slot = await engine.open()
-            await engine.run(slot, ones(2))
+            await step(engine, slot, ones(2))
             with pytest.raises(OutOfMemory, match="smaller memory_size"):
                 await engine.open(20)
             small, large = await asyncio.gather(
-                engine.run(slot, ones(2)), engine.infer([ones(2)], memory_size=20), return_exceptions=True
+                step(engine, slot, ones(2)), engine.infer([ones(2)], memory_size=20), return_exceptions=True
             )
             assert isinstance(large, OutOfMemory)
             assert not isinstance(small, BaseException)
@@ -245,14 +257,14 @@ def test_result_beyond_the_memory_fails_alone_and_the_engine_goes_on():
     async def test() -> None:
         async with engine_over(Wide()) as engine:
             slot = await engine.open()
-            jobs = (engine.run(slot, ones(3)), engine.infer([ones(3)], ["seen"]))
+            jobs = (step(engine, slot, ones(3)), engine.infer([ones(3)], ["seen"]))
             good, failed = await asyncio.gather(*jobs, return_exceptions=True)
             assert isinstance(failed, OutOfMemory)
             assert not isinstance(good, BaseException)
             assert (good.outputs[:, 0].tolist(), engine.sequences) == ([1, 2, 3], 0)
             with pytest.raises(OutOfMemory):
-                await engine.run(slot, ones(3), ["seen"])
-            assert (await engine.run(slot, ones(1))).outputs[0, 0] == 4
+                await step(engine, slot, ones(3), ["seen"])
+            assert (await step(engine, slot, ones(1))).outputs[0, 0] == 4
 
     run(test())
 
@@ -279,7 +291,7 @@ def test_failing_sequence_fails_alone():
         async with engine_over(backend) as engine:
             slots = [await engine.open() for _ in range(3)]
             inputs = [ones(3), np.concatenate([ones(1), ones(1, 7), ones(1)]), ones(3)]
-            jobs = (engine.run(slot, sequence) for slot, sequence in zip(slots, inputs, strict=True))
+            jobs = (step(engine, slot, sequence) for slot, sequence in zip(slots, inputs, strict=True))
             good, failed, fine = await asyncio.gather(*jobs, return_exceptions=True)
             assert isinstance(failed, StepFailed)
             assert "ZeroDivisionError" in failed.detail
@@ -296,11 +308,11 @@ def test_failing_sequence_leaves_its_session_as_it_was():
         backend = FakeBackend(before_step=raise_on(7, ValueError()))
         async with engine_over(backend) as engine:
             slot = await engine.open()
-            await engine.run(slot, ones(5))
+            await step(engine, slot, ones(5))
             with pytest.raises(StepFailed):
-                await engine.run(slot, np.concatenate([ones(3), ones(1, 7)]))
+                await step(engine, slot, np.concatenate([ones(3), ones(1, 7)]))
             assert (await engine.read(slot))["total"].tolist() == [5, 5]
-            assert (await engine.run(slot, ones(1))).outputs[0, 0] == 6
+            assert (await step(engine, slot, ones(1))).outputs[0, 0] == 6
 
     run(test())
 
@@ -310,7 +322,7 @@ def test_overflow_names_its_step_and_leaves_the_session_as_it_was():
         async with engine_over(FakeBackend()) as engine:
             slot = await engine.open()
             with pytest.raises(NonFiniteOutput) as refusal:
-                await engine.run(slot, np.concatenate([ones(2), ones(2, 3e38)]))
+                await step(engine, slot, np.concatenate([ones(2), ones(2, 3e38)]))
             assert refusal.value.more["step_of_sequence"] == 3
             assert (await engine.read(slot))["total"].tolist() == [0, 0]
 
@@ -406,7 +418,7 @@ def test_cancelled_run_of_a_session_is_carried_out():
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate)) as engine:
             slot = await engine.open()
-            job = asyncio.ensure_future(engine.run(slot, ones(4)))
+            job = asyncio.ensure_future(step(engine, slot, ones(4)))
             await asyncio.to_thread(gate.reached.wait)
             job.cancel()
             gate.open()
@@ -420,7 +432,7 @@ def test_write_free_and_drop_act_on_their_slot():
     async def test() -> None:
         async with engine_over(FakeBackend(capacity=1)) as engine:
             slot = await engine.open(state={"total": ones(1)[0]})
-            await engine.run(slot, ones(2))
+            await step(engine, slot, ones(2))
             assert (await engine.read(slot))["total"].tolist() == [3, 3]
             await engine.write(slot, None)
             assert (await engine.read(slot))["total"].tolist() == [0, 0]
@@ -462,7 +474,7 @@ def test_runs_of_a_tick_are_told_of_when_all_are_written():
         gate, ledger = Gate(), Ledger()
         async with engine_over(FakeBackend(before_step=gate), journal=ledger) as engine:
             slots = [await engine.open() for _ in range(3)]
-            jobs = [asyncio.ensure_future(engine.run(slot, ones(1), entry=n)) for n, slot in enumerate(slots)]
+            jobs = [asyncio.ensure_future(step(engine, slot, ones(1), entry=n)) for n, slot in enumerate(slots)]
             await asyncio.to_thread(gate.reached.wait)
             gate.open()
             await until(lambda: sum(len(entries) for entries, _ in ledger.groups) == 3)
@@ -483,7 +495,7 @@ def test_failed_run_is_not_written():
         backend = FakeBackend(before_step=raise_on(7, OSError()))
         async with engine_over(backend, journal=ledger) as engine:
             with pytest.raises(StepFailed):
-                await engine.run(await engine.open(), ones(1, 7), entry=0)
+                await step(engine, await engine.open(), ones(1, 7), entry=0)
             assert ledger.groups == []
 
     run(test())
@@ -494,11 +506,11 @@ def test_drained_engine_takes_no_sequences_but_can_be_read():
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate)) as engine:
             slot = await engine.open()
-            running = asyncio.ensure_future(engine.run(slot, ones(3)))
+            running = asyncio.ensure_future(step(engine, slot, ones(3)))
             await asyncio.to_thread(gate.reached.wait)
             draining = asyncio.ensure_future(engine.drain(10))
             await asyncio.sleep(0)
-            for refused in (engine.run(slot, ones(1)), engine.infer([ones(1)])):
+            for refused in (step(engine, slot, ones(1)), engine.infer([ones(1)])):
                 with pytest.raises(ShuttingDown):
                     await refused
             assert not draining.done()
@@ -516,7 +528,7 @@ def test_hanging_step_is_given_up_and_the_engine_goes_on_when_it_returns():
         async with engine_over(FakeBackend(before_step=gate), journal=ledger, step_timeout=0.1) as engine:
             slot = await engine.open()
             waiting = [
-                asyncio.ensure_future(job) for job in (engine.run(slot, ones(1), entry=0), engine.infer([ones(1)]))
+                asyncio.ensure_future(job) for job in (step(engine, slot, ones(1), entry=0), engine.infer([ones(1)]))
             ]
             await asyncio.to_thread(gate.reached.wait)
             told = await asyncio.gather(*waiting, engine.read(slot), return_exceptions=True)
@@ -537,7 +549,7 @@ def test_slots_given_back_or_opened_while_a_step_hung_are_free_afterwards():
         gate = Gate()
         async with engine_over(FakeBackend(capacity=3, before_step=gate), step_timeout=0.1) as engine:
             slot = await engine.open()
-            stepping = asyncio.ensure_future(engine.run(slot, ones(1)))
+            stepping = asyncio.ensure_future(step(engine, slot, ones(1)))
             await asyncio.to_thread(gate.reached.wait)
             told = await asyncio.gather(stepping, engine.open(), return_exceptions=True)
             assert [type(outcome) for outcome in told] == [StepTimedOut] * 2
@@ -591,7 +603,10 @@ def test_close_gives_up_on_work_that_takes_too_long():
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate)) as engine:
             slot = await engine.open()
-            waiting = [asyncio.ensure_future(engine.infer([ones(5)])), asyncio.ensure_future(engine.run(slot, ones(5)))]
+            waiting = [
+                asyncio.ensure_future(engine.infer([ones(5)])),
+                asyncio.ensure_future(step(engine, slot, ones(5))),
+            ]
             await asyncio.to_thread(gate.reached.wait)
             closing = asyncio.ensure_future(engine.close(0.1))
             for job in waiting:
@@ -647,7 +662,7 @@ def test_journal_that_fails_is_told_and_stops_nothing():
         async with engine_over(FakeBackend(), journal=Broken()) as engine:
             slot = await engine.open()
             with pytest.raises(StoreFailed) as failure:
-                await engine.run(slot, ones(1), entry=0)
+                await step(engine, slot, ones(1), entry=0)
             assert failure.value.unsettled
             assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
 
@@ -663,7 +678,8 @@ def test_row_that_overflows_costs_the_others_no_step():
         async with engine_over(backend) as engine:
             slots = [await engine.open(state={"total": ones(1, value)[0]}) for value in (1, 3e38, 2)]
             jobs = [
-                asyncio.ensure_future(engine.run(slot, ones(1, 3e38 if n == 1 else 1))) for n, slot in enumerate(slots)
+                asyncio.ensure_future(step(engine, slot, ones(1, 3e38 if n == 1 else 1)))
+                for n, slot in enumerate(slots)
             ]
             await asyncio.to_thread(gate.reached.wait)
             gate.open()
@@ -708,14 +724,14 @@ def test_slot_lost_in_a_step_is_to_be_dropped_unless_it_was_put_back():
         async with engine_over(Losing()) as engine:
             slot = await engine.open()
             with pytest.raises(OutOfMemory) as failure:
-                await engine.run(slot, np.concatenate([ones(2), ones(1, 7)]))
+                await step(engine, slot, np.concatenate([ones(2), ones(1, 7)]))
             assert not failure.value.unsettled
-            assert (await engine.run(slot, ones(1))).outputs[0, 0] == 1
+            assert (await step(engine, slot, ones(1))).outputs[0, 0] == 1
             with pytest.raises(OutOfMemory) as failure:
-                await engine.run(slot, ones(1, 7))
+                await step(engine, slot, ones(1, 7))
             assert failure.value.unsettled
             with pytest.raises(StepFailed, match="StateLost"):
-                await engine.run(slot, ones(1))
+                await step(engine, slot, ones(1))
 
     run(test())
 
@@ -731,7 +747,7 @@ def test_undo_that_fails_is_told_and_the_engine_goes_on():
         async with engine_over(Unwritable(before_step=raise_on(7, ValueError()))) as engine:
             slot = await engine.open()
             with pytest.raises(StepFailed) as failure:
-                await engine.run(slot, np.concatenate([ones(3), ones(1, 7)]))
+                await step(engine, slot, np.concatenate([ones(3), ones(1, 7)]))
             assert failure.value.unsettled
             assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
 
@@ -780,7 +796,7 @@ def test_refused_sequences_leave_nobody_waiting():
             await engine.drain(1)
             for refused in (
                 engine.infer([ones(1)]),
-                engine.run(Slot(None, 0), ones(1)),
+                step(engine, Slot(None, 0), ones(1)),
                 engine.replay(ones(1), None, None),
             ):
                 with pytest.raises(ShuttingDown):
@@ -804,7 +820,7 @@ def test_back_end_that_hangs_when_a_sequence_is_accepted_is_given_up():
         async with engine_over(Slow(), step_timeout=0.1) as engine:
             slot = await engine.open()
             with pytest.raises(StepTimedOut):
-                await engine.run(slot, ones(2))
+                await step(engine, slot, ones(2))
             gate.open()
             await until(lambda: not hangs(engine))
             assert (await engine.infer([ones(2)]))[0].outputs[-1, 0] == 2
@@ -856,7 +872,7 @@ def test_short_sequences_of_a_prompt_back_end_are_stepped_by_the_event_loop():
             slots = [await engine.open() for _ in range(3)]
             await measured(engine)
             threads = threads_of(backend)
-            results = await asyncio.gather(*(engine.run(slot, ones(2), ["seen"]) for slot in slots))
+            results = await asyncio.gather(*(step(engine, slot, ones(2), ["seen"]) for slot in slots))
             assert [result.outputs[:, 0].tolist() for result in results] == [[1, 2]] * 3
             assert [len(slots) for slots in backend.steps[-2:]] == [3, 3]
             assert (await engine.replay(ones(2), None, None)).state["total"].tolist() == [2, 2]
@@ -958,7 +974,7 @@ def test_row_that_fails_among_several_steps_fails_alone_and_names_its_step(inlin
                 engine._worker._scheduler.pace.note(None, 1, 1, 0.1)
             spoiled = np.concatenate([ones(3), ones(2, 3e38), ones(3)])
             good, failed = await asyncio.gather(
-                engine.run(slots[0], ones(8)), engine.run(slots[1], spoiled), return_exceptions=True
+                step(engine, slots[0], ones(8)), step(engine, slots[1], spoiled), return_exceptions=True
             )
             assert isinstance(failed, NonFiniteOutput)
             assert (failed.more["step_of_sequence"], failed.unsettled) == (4, False)
@@ -1015,10 +1031,10 @@ def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
         async with engine_over(backend, journal=ledger) as engine:
             slots = [await engine.open() for _ in range(4)]
             await measured(engine)
-            jobs = [asyncio.ensure_future(engine.run(slots[0], ones(1), entry=0))]
+            jobs = [asyncio.ensure_future(step(engine, slots[0], ones(1), entry=0))]
             await until(lambda: ledger.groups)
             for slot in slots[1:]:
-                jobs.append(asyncio.ensure_future(engine.run(slot, ones(1), entry=1)))
+                jobs.append(asyncio.ensure_future(step(engine, slot, ones(1), entry=1)))
                 await asyncio.sleep(0.001)
             assert (await engine.infer([ones(1)]))[0].outputs[0, 0] == 1, "what is not logged does not wait"
             ledger.groups.pop()[1]([None])
@@ -1037,9 +1053,9 @@ def test_run_waits_for_one_commit_of_the_journal_not_for_all_that_follow():
         ledger = Ledger()
         async with engine_over(FakeBackend(), journal=ledger) as engine:
             slots = [await engine.open() for _ in range(3)]
-            jobs = [asyncio.ensure_future(engine.run(slot, ones(1 + n), entry=n)) for n, slot in enumerate(slots[:2])]
+            jobs = [asyncio.ensure_future(step(engine, slot, ones(1 + n), entry=n)) for n, slot in enumerate(slots[:2])]
             await until(lambda: len(ledger.groups) == 2)
-            late = asyncio.ensure_future(engine.run(slots[2], ones(1), entry=2))
+            late = asyncio.ensure_future(step(engine, slots[2], ones(1), entry=2))
             await asyncio.sleep(0.01)
             assert len(ledger.groups) == 2
             ledger.groups[0][1]([None])
@@ -1056,12 +1072,12 @@ def test_steps_that_linger_are_taken_when_half_of_the_sessions_are_there():
         backend = FakeBackend()
         async with engine_over(backend, linger=1.0) as engine:
             slots = [await engine.open() for _ in range(4)]
-            await asyncio.gather(*(engine.run(slot, ones(1)) for slot in slots))
+            await asyncio.gather(*(step(engine, slot, ones(1)) for slot in slots))
             before = len(backend.steps)
-            first = asyncio.ensure_future(engine.run(slots[0], ones(1)))
+            first = asyncio.ensure_future(step(engine, slots[0], ones(1)))
             await asyncio.sleep(0.02)
             assert len(backend.steps) == before
-            await asyncio.gather(first, engine.run(slots[1], ones(1)))
+            await asyncio.gather(first, step(engine, slots[1], ones(1)))
             assert [len(slots) for slots in backend.steps[before:]] == [2]
 
     run(test())
@@ -1071,9 +1087,9 @@ def test_step_that_lingers_in_vain_is_taken_after_its_time():
     async def test() -> None:
         async with engine_over(FakeBackend(), linger=0.02) as engine:
             slots = [await engine.open() for _ in range(4)]
-            await asyncio.gather(*(engine.run(slot, ones(1)) for slot in slots))
-            assert (await engine.run(slots[0], ones(1))).outputs[0, 0] == 2
-            lingering = asyncio.ensure_future(engine.run(slots[0], ones(1)))
+            await asyncio.gather(*(step(engine, slot, ones(1)) for slot in slots))
+            assert (await step(engine, slots[0], ones(1))).outputs[0, 0] == 2
+            lingering = asyncio.ensure_future(step(engine, slots[0], ones(1)))
             await asyncio.sleep(0)
         assert (await lingering).outputs[0, 0] == 3, "a stop does not wait for the time to linger"
 
