@@ -235,6 +235,27 @@ class Slots:
         self.lose(slots)
         return BatchLost(f"the states in slots {list(slots)} are lost")
 
+    def end_step(
+        self,
+        slots: Sequence[int],
+        scatter: Callable[[], None],
+        failed: Collection[int],
+        outputs: Array,
+        traces: dict[str, Array],
+    ) -> tuple[Array, dict[str, Array]]:
+        """Write the next states of a batch with `scatter`, and return its outputs and traces.
+
+        failed: the rows whose slots `scatter` leaves as they were. Raises RowsFailed where there are some, BatchLost
+        where `scatter` raises.
+        """
+        try:
+            scatter()
+        except Exception as error:
+            raise self.lost_batch(slots) from error
+        if failed:
+            raise RowsFailed(failed, outputs, traces)
+        return outputs, traces
+
     def run_by_steps(self, step: Step, slots: Sequence[int], inputs: Array, output_size: int) -> Array:
         """Advance slots by several steps, one by one, as PromptBackend.run; a row that fails takes no more."""
         outputs = np.empty((*inputs.shape[:2], output_size), np.float32)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.backends.base import Array, RowsFailed, Slots, failed_rows, longer, other_rows
+from app.backends.base import Array, Slots, failed_rows, longer, other_rows
 from app.backends.graph import Graph
 
 
@@ -42,14 +42,12 @@ class OnnxBackend:
         failed = failed_rows(outputs, *leaves)
         stepped = other_rows(len(slots), failed) if failed else slice(None)
         numbers = np.array(slots)[stepped]
-        try:
+
+        def scatter() -> None:
             for values, next_values in zip(self._arena.values(), leaves, strict=True):
                 values[numbers] = next_values[stepped]
-        except Exception as error:
-            raise self._slots.lost_batch(slots) from error
-        if failed:
-            raise RowsFailed(failed, outputs, traces)
-        return outputs, traces
+
+        return self._slots.end_step(slots, scatter, failed, outputs, traces)
 
     def read(self, slot: int) -> dict[str, Array]:
         self._slots.check([slot])

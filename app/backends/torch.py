@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from app.backends.base import Array, Axes, RowsFailed, Shapes, Slots, other_rows, spec_of
+from app.backends.base import Array, Axes, Shapes, Slots, other_rows, spec_of
 from models.artefact import ServedStep, load
 from models.contract import MemoryModel, schemas
 from models.state import flatten
@@ -51,14 +51,12 @@ class TorchBackend:
         if failed:
             others = torch.tensor(other_rows(len(slots), failed), dtype=torch.int64, device=self.device)
             numbers, leaves = numbers[others], [leaf[others] for leaf in leaves]
-        try:
+
+        def scatter() -> None:
             for values, next_values in zip(self._arena.values(), leaves, strict=True):
                 values.index_copy_(0, numbers, next_values)
-        except Exception as error:
-            raise self._slots.lost_batch(slots) from error
-        if failed:
-            raise RowsFailed(failed, outputs, traces)
-        return outputs, traces
+
+        return self._slots.end_step(slots, scatter, failed, outputs, traces)
 
     def read(self, slot: int) -> dict[str, Array]:
         self._slots.check([slot])
