@@ -1,1 +1,1 @@
-"""Step many sessions of one model together: asyncio on one side, the thread that owns the back end on the other."""
+"""Continuous batching of a model's sessions: an event loop, and a thread that owns the back ends."""

@@ -3,15 +3,15 @@
     event loop                                  worker (worker.py), owner of the back ends
     ----------                                  ------------------------------------------
     submit() -- Run --> arrived                 receive -> schedule -> run -> deliver
-                          | one turn of the loop     ^                           |
-                          '--- all of them ----------'                           |
-    open(), read() ----- Call -----------------------'                           |
-    done() <-------------------- one wake-up for all that is done ---------------'
-      ^------ journal <------------ of what is to be logged, all of a tick ------'
+                          | one iteration of the loop ^                          |
+                          '--- all of them -----------'                          |
+    open(), read() -- ArenaCall ----------------------'                          |
+    done() <-------------------- one wake-up for all outcomes of a tick ---------'
+      ^------ journal <--------- one commit for all runs of a tick with entries -'
 
-Sequences join and leave at every tick, so a long one never holds up a short one. While the journal writes, what comes
-to be logged gathers for the next tick. A step that hangs is given up by those who wait for it, not by the worker: once
-it returns, the engine goes on.
+Sequences join and leave at every tick, so a long one never delays a short one. While the journal writes, new runs with
+entries gather for the next tick. When a step hangs, all waiting requests are answered with an error. No thread can stop
+the worker; once the step returns, the engine goes on.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from app.backends.base import Array
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Replayed, Result, Run
 from app.engine.scheduler import Linger
-from app.engine.worker import Answers, Call, Journal, Observer, Worker
+from app.engine.worker import Answers, ArenaCall, EngineObserver, Journal, Worker
 from app.errors import EngramError, QueueFull, StepTimedOut, stopping
 from app.futures import report, settle
 
@@ -39,14 +39,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DRAIN_SECONDS = 0.01
-"""How often `drain` checks whether all sequences are done."""
+"""Seconds between two checks of `drain` whether all sequences are done."""
 
 LAST_STEP_SECONDS = 1.0
-"""How long a worker that is told to give up may take for the step that it is in."""
+"""Seconds that `close` waits for the worker's current step after it gave up."""
 
 
 class Engine:
-    """Steps the sessions of one model. All but the parts of `Loop` belong to the event loop that called `start`."""
+    """Step the sessions of one model.
+
+    The methods of `worker.Loop` may be called from any thread, all others only on the event loop that called `start`.
+    """
 
     def __init__(
         self,
@@ -54,16 +57,17 @@ class Engine:
         arenas: Arenas,
         max_batch: int,
         max_queue: int,
-        observer: Observer,
+        observer: EngineObserver,
         journal: Journal | None = None,
         step_timeout: float = math.inf,
         max_queue_bytes: float = math.inf,
         linger: float = 0.0,
     ) -> None:
-        """max_queue: sequences in work or waiting, at most; max_queue_bytes: of their inputs and results.
+        """Make an engine that runs after `start`.
 
-        linger: seconds that a step waits, at most, until half of the active sessions can be stepped together.
-        step_timeout: seconds after which nobody waits any more for the tick that the worker is in.
+        max_queue: largest number of sequences in work or waiting; max_queue_bytes: of the bytes of their inputs and
+        results. linger: seconds that a step waits, at most, until half of the active sessions can be stepped together.
+        step_timeout: seconds after which requests no longer wait for the worker's current tick.
         """
         self.name = name
         self._max_queue = max_queue
@@ -73,26 +77,26 @@ class Engine:
         self._worker = Worker(name, arenas, max_batch, observer, journal, self)
         self._linger = Linger(linger)
         self._arrived: list[Run] = []
-        self._turn: asyncio.Handle | None = None
-        """The next turn, once it is planned."""
+        self._planned: asyncio.Handle | None = None
+        """The call that steps `_arrived`, once it is scheduled in the event loop."""
         self._lingers = False
-        self._waiting: set[Run | Call] = set()
-        """Those whose `done` was not called."""
+        self._waiting: set[Run | ArenaCall] = set()
+        """The items whose `done` was not called."""
         self._sequences = 0
         self._bytes = 0
         self._refusal: EngramError | None = None
         self._hang: EngramError | None = None
         self._draining = False
-        # Also the worker's and the journal's; to add and to remove is one operation of a dictionary
+        # Any thread's: to add and to remove an entry is one operation of a dictionary
         self._commits: dict[object, float] = {}
-        """When each began, of those that are under way."""
+        """The commits of the journal that are not done: when each began, by time.perf_counter."""
 
     # Work
 
     async def open(self, memory_size: int | None = None, state: Mapping[str, Array] | None = None) -> Slot:
-        """Return a new slot of the model's own memory size or of another, with a state: if not given, the first.
+        """Return a new slot that holds `state`, by default the state before the first step.
 
-        Raises OutOfMemory or ShuttingDown.
+        memory_size: the number of memory locations, by default the model's own. Raises OutOfMemory or ShuttingDown.
         """
         return await self._call(lambda arenas: arenas.open(memory_size, state), self._take_slot)
 
@@ -105,7 +109,7 @@ class Engine:
         await self._call(lambda arenas: arenas.of(slot).write(slot.number, state))
 
     async def free(self, slot: Slot) -> None:
-        """Give a slot back; where this raises, it is given back once the worker comes to it."""
+        """Free a slot. If this raises, the worker frees the slot later, as after `drop`."""
         try:
             self.check_accepting()
         except EngramError:
@@ -114,21 +118,22 @@ class Engine:
         await self._call(lambda arenas: arenas.close(slot))
 
     def drop(self, slot: Slot) -> None:
-        """Give a slot back when the worker comes to it; nobody waits for that."""
-        if self._refusal is None:  # else the worker takes no more, and the arena ends with it
-            self._worker.put(Call(lambda arenas: arenas.close(slot), None))
+        """Free a slot when the worker reaches this request; do not wait for it."""
+        if self._refusal is None:  # else the worker takes no more requests, and its arenas end with it
+            self._worker.put(ArenaCall(lambda arenas: arenas.close(slot), None))
 
     async def probe(self) -> None:
-        """Take one step, between two ticks, with a state that is opened for it."""
+        """Step a new slot once, between two ticks, and free it. Raises as `open` does, or the error of the step."""
         await self._call(_probe)
 
     def submit(self, runs: Sequence[Run]) -> None:
-        """Accept runs, all of them or none: `done` of each is called with its outcome, once, after this has returned.
+        """Accept all runs or none, and call `done` of each with its outcome, once, after this method has returned.
 
-        All steps are taken even if nobody needs the outcome any more, unless no state is kept. A slot may be in one run
-        at a time. Outcomes may have QueueFull, NonFiniteOutput, OutOfMemory, StepFailed, StepTimedOut, ShuttingDown or
-        an error of the journal. After an error that is `unsettled`, the state in the slot may be another than that
-        before the sequence: the slot must be dropped. Raises QueueFull or ShuttingDown, or as `check_accepting` does.
+        A run of slots is carried out even if its caller no longer needs the outcome; a run without slots stops when it
+        is cancelled. A slot may be in one run at a time. The caller must not change the inputs afterwards: they are not
+        copied. An outcome may hold NonFiniteOutput, OutOfMemory, StepFailed, StepTimedOut, ShuttingDown or an error of
+        the journal. After an error that is `unsettled`, the state in the slot may differ from the one before the run:
+        the caller must drop the slot. Raises QueueFull or ShuttingDown, or as `check_accepting` does.
         """
         self.check_accepting()
         if self._draining:
@@ -138,18 +143,18 @@ class Engine:
             run.bytes = run.rows * run.steps * self._worker.step_bytes(run.memory_size, run.trace)
             count += run.rows
             size += run.bytes
-        self._check_room(count, size)
+        self._check_queue(count, size)
         self._sequences += count
         self._bytes += size
         self._waiting.update(runs)
         self._arrived += runs
         if self._linger.seconds:
             self._wait_for_others(runs)
-        elif self._turn is None:
-            self._plan_turn()
+        elif self._planned is None:
+            self._plan_step()
 
-    def _check_room(self, count: int, size: int) -> None:
-        """Raise QueueFull unless so many sequences, of so many bytes, may come now."""
+    def _check_queue(self, count: int, size: int) -> None:
+        """Raise QueueFull unless `count` more sequences, with `size` bytes of inputs and results, may be accepted."""
         if self._sequences + count > self._max_queue:
             raise QueueFull(
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {count} more came; "
@@ -164,7 +169,10 @@ class Engine:
     async def replay(
         self, inputs: Array, state: Mapping[str, Array] | None, memory_size: int | None, trace: Sequence[str] = ()
     ) -> Replayed:
-        """Run a sequence from a state, and return also the state after it. Raises as `submit` and `open` do."""
+        """Run a sequence, float32 [T, input_size], from a state without a slot; return its result and final state.
+
+        Raises as `submit` and `open` do.
+        """
         [run], [result] = await self._unkept([inputs], trace, memory_size, start=state, keeps_end=True)
         assert run.end is not None
         return Replayed(result, run.end)
@@ -172,10 +180,10 @@ class Engine:
     async def infer(
         self, sequences: Sequence[Array], trace: Sequence[str] = (), memory_size: int | None = None
     ) -> list[Result]:
-        """Run sequences, each from the state before the first step; they are all accepted, or none is.
+        """Run sequences, each from the state before the first step. All are accepted or none.
 
-        sequences: float32 [T, input_size] each, of any lengths; memory_size: as of `open`. What is cancelled is
-        dropped. Raises as `submit` and `open` do.
+        sequences: float32 [T, input_size] each, of any lengths; memory_size: as of `open`. If the caller is cancelled,
+        the steps that are left are not computed. Raises as `submit` and `open` do.
         """
         _, results = await self._unkept(sequences, trace, memory_size)
         return results
@@ -183,7 +191,7 @@ class Engine:
     async def _unkept(
         self, sequences: Sequence[Array], trace: Sequence[str], memory_size: int | None, **more: Any
     ) -> tuple[list[Run], list[Result]]:
-        """Run sequences whose states are not kept."""
+        """Run sequences without slots; return the runs and their results."""
         waiters: list[asyncio.Future[Outcome]] = [self._loop.create_future() for _ in sequences]
         pairs = zip(sequences, waiters, strict=True)
         runs = [
@@ -199,60 +207,65 @@ class Engine:
                 waiter.cancel()
 
     async def _call(self, function: Callable[[Arenas], T], done: Callable[..., None] = settle) -> T:
-        """Do something with the back ends; done: called with a future and the outcome, to settle the one with it."""
+        """Call a function with the arenas, on the worker's thread; return its result or raise its error.
+
+        done(future, outcome): called on the event loop to resolve the future with the outcome.
+        """
+        assert threading.get_ident() == self._thread, "only the event loop's thread calls the engine"
         self.check_accepting()
         waiter: asyncio.Future[T] = self._loop.create_future()
-        call = Call(function, functools.partial(done, waiter))
+        call = ArenaCall(function, functools.partial(done, waiter))
         self._waiting.add(call)
         self._worker.put(call)
         return await waiter
 
     def _take_slot(self, waiter: "asyncio.Future[Slot]", outcome: Slot | EngramError) -> None:
-        """Settle a future with a slot that was opened; where nobody waits for it any more, give it back."""
+        """Resolve a future with a slot that was opened; free the slot if the future is done already."""
         if isinstance(outcome, Slot) and waiter.done():
             self.drop(outcome)
         settle(waiter, outcome)
 
-    # Turns of the loop
+    # From the event loop to the worker
 
-    def _plan_turn(self) -> None:
-        """Take a turn once all that comes in this turn of the event loop has come."""
-        self._turn = self._loop.call_soon(self._take_turn)
+    def _plan_step(self) -> None:
+        """Step the arrived runs in the next iteration of the event loop, when all runs of this one have arrived."""
+        self._planned = self._loop.call_soon(self._step_unless_writing)
 
     def _wait_for_others(self, runs: Sequence[Run]) -> None:
-        """Plan a turn after the time to linger, or at once where enough has arrived."""
+        """Plan a step after the time to linger, or at once if enough runs have arrived."""
         for run in runs:
             self._linger.note(run.slots or ())
         enough = self._linger.is_enough(sum(run.rows for run in self._arrived))
-        if self._turn is None:
+        if self._planned is None:
             self._lingers = not enough
-            self._turn = self._loop.call_later(self._linger.seconds, self._take_turn) if self._lingers else None
+            if self._lingers:
+                self._planned = self._loop.call_later(self._linger.seconds, self._step_unless_writing)
         elif self._lingers and enough:
-            self._turn.cancel()
-            self._turn = None
-        if self._turn is None:
+            self._planned.cancel()
+            self._planned = None
+        if self._planned is None:
             self._lingers = False
-            self._plan_turn()
+            self._plan_step()
 
-    def _take_turn(self) -> None:
-        """Step the runs that arrived; while the journal writes, those that are logged wait until it has written some.
+    def _step_unless_writing(self) -> None:
+        """Step the arrived runs; while the journal writes, those with entries wait until one commit is done.
 
-        They do not wait until it writes nothing: where much is under way, that may take as long as all of it.
+        They do not wait for all commits: on a busy server, there is nearly always one under way.
         """
         if not self._commits:
             self._step_arrived()
             return
         runs, self._arrived = self._arrived, [run for run in self._arrived if run.logged]
-        self._turn = None
+        self._planned = None
         self._step([run for run in runs if not run.logged])
 
     def _step_arrived(self) -> None:
-        self._turn = None
+        self._planned = None
         runs, self._arrived = self._arrived, []
         self._step(runs)
 
     def _step(self, runs: Sequence[Run]) -> None:
-        """Step runs, or hand them over."""
+        """Step runs on this thread if they are short, else hand them over to the worker's."""
         if runs and not self._worker.step_at_once(runs):
             self._hand_over(runs)
 
@@ -271,31 +284,31 @@ class Engine:
             self._watch()
 
     async def drain(self, timeout: float) -> None:
-        """Refuse new sequences, and wait for those that were accepted; return after `timeout` seconds in any case.
+        """Refuse new sequences, and wait for the accepted ones; return after `timeout` seconds even if some are left.
 
-        States can still be read.
+        States can still be read afterwards.
         """
         self._draining = True
         end = time.monotonic() + timeout
-        while self._sequences and self._refusal is None and time.monotonic() < end:  # noqa: ASYNC110 - the end comes anyway
+        while self._sequences and self._refusal is None and time.monotonic() < end:  # noqa: ASYNC110 - no event per sequence
             await asyncio.sleep(DRAIN_SECONDS)
 
     async def close(self, timeout: float) -> None:
-        """Refuse new work, finish what was accepted, and stop; what is left after `timeout` seconds is given up."""
+        """Refuse new requests, finish the accepted ones, and stop; give up those that are left after `timeout` s."""
         self._stop_accepting()
         if not await asyncio.to_thread(self._worker.join, timeout):
-            logger.warning("%s: work is left after %g s and is given up", self.name, timeout)
+            logger.warning("%s: requests are left after %g s and are given up", self.name, timeout)
             self.give_up()
             await asyncio.to_thread(self._worker.join, LAST_STEP_SECONDS)
 
     def give_up(self) -> None:
-        """Refuse new work and tell everyone who still waits that nothing will come."""
+        """Refuse new requests, and answer all waiting ones with ShuttingDown."""
         self._worker.give_up()
         self._stop_accepting()
         self._release_all()
 
     def rows_at_once(self, memory_size: int | None) -> int:
-        """Return how many sessions with so many memory slots are stepped together, at most."""
+        """Return the largest number of sessions of this memory size that are stepped together."""
         return self._worker.rows_at_once(memory_size)
 
     @property
@@ -304,10 +317,10 @@ class Engine:
         return self._sequences
 
     def check_accepting(self) -> None:
-        """Raise ShuttingDown, StepTimedOut while a step hangs, or StepFailed where the worker is no more."""
+        """Raise ShuttingDown after a stop, StepFailed after the worker broke, StepTimedOut while a step hangs."""
         refusal = self._refusal or self._hang
         if refusal:
-            raise refusal.with_traceback(None)  # the same error each time: it must not gather tracebacks
+            raise refusal.with_traceback(None)  # the same object is raised each time: it must not gather tracebacks
 
     def _stop_accepting(self) -> None:
         self._refuse(stopping())
@@ -319,14 +332,14 @@ class Engine:
         self._refusal = self._refusal or error
 
     def _release_all(self) -> None:
-        """Answer everyone who waits with the error that refuses others."""
+        """Answer all waiting requests with the error that refuses new ones."""
         refusal = self._refusal or self._hang
         for item in list(self._waiting):
             item.released = True
             self._finish(item, refusal)
 
     def _watch(self) -> None:
-        """Check repeatedly whether a step hangs, and if so answer everyone who waits for the worker."""
+        """Check repeatedly whether a step hangs; if one does, answer all waiting requests with StepTimedOut."""
         since = self._worker.busy_since
         if self._hang is None and since is not None and time.monotonic() - since > self._step_timeout:
             logger.error("%s: a step takes longer than %g s", self.name, self._step_timeout)
@@ -335,27 +348,27 @@ class Engine:
                 "may or may not have been applied; read the session's `step` to find out"
             )
             self._release_all()
-            if self._worker.busy_since != since:  # it has just returned, and the worker may not have seen that it hung
+            if self._worker.busy_since != since:  # the step has just returned; the worker may not have seen `_hang`
                 self._recover()
         if self._worker.is_alive:
             self._loop.call_later(self._step_timeout / 4, self._watch)
 
     def _recover(self) -> None:
         if self._hang is not None:
-            logger.warning("%s: the step that took so long has returned", self.name)
+            logger.warning("%s: the step that hung has returned", self.name)
             self._hang = None
 
-    # The worker's and the journal's view (worker.Loop), from any thread
+    # worker.Loop: called by the worker and the journal, from any thread
 
     def answer(self, answers: Answers) -> None:
-        self._post(self._settle, answers, 0.0, time.perf_counter())
+        self._post(self._resolve, answers, 0.0, time.perf_counter())
 
     def commits(self, commit: object) -> None:
         self._commits[commit] = time.perf_counter()
 
     def answer_logged(self, commit: object, answers: Answers) -> None:
         now = time.perf_counter()
-        self._post(self._settle_logged, answers, now - self._commits.pop(commit, now), now)
+        self._post(self._resolve_logged, answers, now - self._commits.pop(commit), now)
 
     def recovered(self) -> None:
         if self._hang is not None:
@@ -366,15 +379,15 @@ class Engine:
         self._post(self._release_all)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function on the event loop's thread: at once where this is it."""
+        """Call a function on the event loop's thread, at once if the caller is on it."""
         if threading.get_ident() == self._thread:
             function(*arguments)
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no request waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _settle(self, answers: Answers, committed: float, since: float) -> None:
-        """Answer those who wait. committed: seconds of the commit; since: when their outcomes were known."""
+    def _resolve(self, answers: Answers, committed: float, since: float) -> None:
+        """Call `done` of each item. committed: seconds of the commit; since: the time when the outcomes were known."""
         for item, outcome in answers:
             if isinstance(item, Run):
                 self._sequences -= item.rows
@@ -382,13 +395,13 @@ class Engine:
             self._finish(item, outcome)
         report(self._observer.answer, committed, time.perf_counter() - since)
 
-    def _settle_logged(self, answers: Answers, committed: float, since: float) -> None:
-        self._settle(answers, committed, since)
-        if self._arrived and self._turn is None:
-            self._turn = self._loop.call_soon(self._step_arrived)
+    def _resolve_logged(self, answers: Answers, committed: float, since: float) -> None:
+        self._resolve(answers, committed, since)
+        if self._arrived and self._planned is None:
+            self._planned = self._loop.call_soon(self._step_arrived)
 
-    def _finish(self, item: Run | Call, outcome: Any) -> None:
-        """Call `done`, unless it was called before; of a call it always is, for it may have opened a slot."""
+    def _finish(self, item: Run | ArenaCall, outcome: Any) -> None:
+        """Call `done` of a run once; of an ArenaCall also a second time, for it may have opened a slot meanwhile."""
         if item in self._waiting:
             self._waiting.remove(item)
         elif isinstance(item, Run):
@@ -399,11 +412,12 @@ class Engine:
 
 def _only(outcome: Outcome) -> Result:
     """Return the result of a run of one sequence."""
-    assert not isinstance(outcome, EngramError), "it was raised"
+    assert not isinstance(outcome, EngramError), "the future raises an error"
     return outcome.row(0)
 
 
 def _probe(arenas: Arenas) -> None:
+    """Step a new slot of the first back end once, and free it."""
     backend = arenas.first
     slot = backend.open()
     try:

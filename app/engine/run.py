@@ -1,4 +1,4 @@
-"""Sequences on their way through the engine, and their results."""
+"""Runs, the requests to the engine to step sequences, and their results."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +28,10 @@ class Results(NamedTuple):
     trace: dict[str, Array]
     """name -> [R, T, ...]"""
     errors: Mapping[int, EngramError]
-    """row -> why this sequence failed; its outputs and traces are undefined."""
+    """row -> the error of a sequence that failed; its outputs and traces are undefined."""
 
     def row(self, row: int) -> Result:
-        """Return the result of one sequence. Raises the error of one that failed."""
+        """Return the result of one sequence, or raise its error."""
         if self.errors and row in self.errors:
             raise self.errors[row]
         trace = {name: values[row] for name, values in self.trace.items()} if self.trace else {}
@@ -46,17 +46,17 @@ class Replayed(NamedTuple):
 
 
 Outcome = Results | EngramError
-"""Results, or the error of all sequences of a run."""
+"""The results of a run, or one error for all of its sequences."""
 
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """R sequences of T steps each that go through the engine together, and how far they are.
+    """One request to the engine: R sequences of T steps each, and how far they are.
 
-    slots: the arena's, one for each sequence, or None where no state is kept; the engine then takes some, with a memory
-    of `memory_size` slots and the state `start`, by default the first. keeps_end: the state after the only sequence is
-    kept in `end`. done: called on the event loop with the outcome, once. entries: of each sequence, for the journal to
-    write before `done` is called.
+    slots: the number of a slot for each sequence. None: no state is kept, and the engine opens slots of this
+    memory_size (number of memory locations) with the state `start`, by default the state before the first step.
+    keeps_end: whether to store the final state of the only sequence in `end`. done: called on the event loop with the
+    outcome, once. entries: one for each sequence, which the journal writes before `done` is called.
     """
 
     slots: Sequence[int] | None
@@ -68,30 +68,32 @@ class Run:
     entries: Sequence[Any] | None = None
     start: Mapping[str, Array] | None = None
     keeps_end: bool = False
-    # The event loop's
+    # Set by the event loop
     bytes: int = 0
-    """Of its inputs and results."""
+    """Bytes of the inputs and results."""
     released: bool = False
-    """Whether `done` was called because a step hung: the run no longer counts."""
+    """Whether `done` was called early, with an error: a step hung, or the engine gave up. The run no longer counts."""
     cancelled: bool = False
-    """Whether nobody needs the result any more."""
-    # The worker's
+    """Whether the caller no longer needs the result."""
+    # Set by the worker
     rows: int = field(init=False)
     """The number of sequences."""
     steps: int = field(init=False)
     """The number of steps of each sequence."""
     transient: bool = field(init=False)
+    """Whether it keeps no state."""
     position: int = 0
     """The number of steps taken."""
     since: float = field(default_factory=time.perf_counter)
-    """When it arrived, or had taken the steps before those that it waits for."""
+    """When it began to wait for its next steps, by time.perf_counter."""
     output_size: int = field(init=False)
     results: Results | None = None
     errors: dict[int, EngramError] = field(default_factory=dict)
-    """row -> why this sequence failed; it takes no more steps."""
+    """row -> the error of a sequence that failed; it takes no more steps."""
     before: Sequence[Mapping[str, Array]] | None = None
-    """The states before the first step, where they may have to be put back."""
+    """Copies of the states before the first step, to put back if a sequence fails; None if there are none."""
     end: dict[str, Array] | None = None
+    """The final state, if keeps_end."""
 
     def __post_init__(self) -> None:
         self.transient = self.slots is None
@@ -99,17 +101,18 @@ class Run:
 
     @property
     def held(self) -> Sequence[int]:
-        """The slots that are stepped, once there are some."""
-        assert self.slots is not None
+        """The slots, given or opened by the worker."""
+        assert self.slots is not None, "the worker opens slots when it accepts a run without"
         return self.slots
 
     @property
     def finished(self) -> bool:
+        """Whether all steps are taken, or all sequences have failed."""
         return self.position == self.steps or len(self.errors) == self.rows
 
     @property
     def abandoned(self) -> bool:
-        """Whether the rest need not be computed."""
+        """Whether the steps that are left need not be computed."""
         return self.released or (self.transient and self.cancelled)
 
     @property
@@ -123,22 +126,22 @@ class Run:
         """Whether its steps go to the journal."""
         return self.entries is not None
 
-    def check_and_make_room(self, spec: Spec) -> None:
-        """Allocate the results of several steps, so that none of them fails for want of memory. Raises MemoryError.
+    def check_and_allocate(self, spec: Spec) -> None:
+        """Allocate the results of several steps now, so that recording a step cannot run out of memory.
 
-        Raises ValueError where the inputs are of another width than those of the model.
+        Raises MemoryError, and ValueError if the inputs do not have the width that the model takes.
         """
         if self.inputs.shape[2] != spec.input_size:
             raise ValueError(f"inputs must be [R, T, {spec.input_size}], got {list(self.inputs.shape)}")
         self.output_size = spec.output_size
         if self.steps > 1 or self.trace:
-            self._make_room({name: spec.trace[name] for name in self.trace})
+            self._allocate({name: spec.trace[name] for name in self.trace})
 
     def record(self, rows: Sequence[int], outputs: Array, traces: Mapping[str, Array]) -> None:
-        """Keep the outputs and traces, [rows, steps, ...], of the steps from `position` on.
+        """Record the outputs and traces, [rows, steps, ...], of the steps from `position` on.
 
-        Outputs of a single step may be kept as they are, a part of those of the batch; all else is copied. Raises
-        ValueError where they are of another shape.
+        The outputs of a single step are kept as a view of the batch's; everything else is copied. Raises ValueError if
+        the outputs do not have the width of the model's.
         """
         if outputs.shape[2] != self.output_size:
             raise ValueError(f"outputs must be [rows, steps, {self.output_size}], got {list(outputs.shape)}")
@@ -146,30 +149,30 @@ class Run:
             if len(rows) == self.rows:
                 self.results = Results(outputs, {}, self.errors)
                 return
-            self._make_room({})
-        room = self.outcome
+            self._allocate({})
+        results = self.outcome
         steps = slice(self.position, self.position + outputs.shape[1])
         chosen = slice(None) if len(rows) == self.rows else list(rows)
-        room.outputs[chosen, steps] = outputs
-        for name, values in room.trace.items():
+        results.outputs[chosen, steps] = outputs
+        for name, values in results.trace.items():
             values[chosen, steps] = traces[name]
 
     @property
     def outcome(self) -> Results:
         """The results so far."""
         if self.results is None:  # no row was stepped
-            self._make_room({})
+            self._allocate({})
         assert self.results is not None
         return self.results
 
-    def _make_room(self, trace: Mapping[str, Sequence[int]]) -> None:
+    def _allocate(self, trace: Mapping[str, Sequence[int]]) -> None:
         shape = (self.rows, self.steps)
         traces = {name: np.empty((*shape, *sizes), np.float32) for name, sizes in trace.items()}
         self.results = Results(np.empty((*shape, self.output_size), np.float32), traces, self.errors)
 
 
-class Part(NamedTuple):
-    """Some sequences of a run: those that are stepped at once."""
+class RunRows(NamedTuple):
+    """The rows of a run that are stepped in one batch."""
 
     run: Run
     rows: Sequence[int]

@@ -1,4 +1,4 @@
-"""Which sequences step next, and how many steps. Plain Python: it never sees a tensor."""
+"""Choose which sequences step next, and how many steps. Plain Python: it never sees an array."""
 
 import time
 from collections import deque
@@ -11,21 +11,21 @@ BATCH_BYTES = 32 * 2**20
 """Bytes of state stepped in one batch, at most: a larger single state runs alone. Larger batches measured no faster."""
 
 TICK_SECONDS = 2e-3
-"""How long the steps that a batch takes in one call may last, about: a sequence that joins waits so long."""
+"""About how long one call of the back end may last: a sequence that joins waits that long."""
 
 ENOUGH_ROWS = 32
-"""Sequences that a batch has before it is kept small for the sake of more steps in a call: a row costs little less in a
-larger one, and each call costs every run the same."""
+"""A batch with this many sequences takes no more if it would then take fewer steps in a call: a row costs little less
+in a larger batch, and each call costs every run the same."""
 
 ACTIVE_SECONDS = 1.0
-"""How recently a session was stepped that others wait for, if they do."""
+"""A session counts as active for about this time after a step; with `linger`, others wait for active sessions."""
 
 SMOOTHING = 0.1
 """The weight of the newest measurement in a moving average."""
 
 
 class Batch(NamedTuple):
-    """Runs of one memory size that take some steps together."""
+    """Runs of one memory size, and the number of steps that they take together."""
 
     runs: list[Run]
     steps: int
@@ -38,13 +38,16 @@ class Pace:
         self._seconds: dict[tuple[int | None, int], float] = {}
 
     def note(self, memory_size: int | None, rows: int, steps: int, seconds: float) -> None:
-        """Take a measurement of a batch of rows that took some steps in so much time."""
+        """Add a measurement: `rows` rows took `steps` steps in `seconds`."""
         key, seconds = (memory_size, rows.bit_length()), seconds / (rows * steps)
         known = self._seconds.get(key, seconds)
         self._seconds[key] = known + SMOOTHING * (seconds - known)
 
     def seconds(self, memory_size: int | None, rows: int) -> float | None:
-        """Return the seconds of a step of one row in a batch of so many, or of fewer; None where none was measured."""
+        """Return the seconds of one step of one row in a batch of about `rows`, else in the next smaller one measured.
+
+        None: no such batch and no smaller one was measured.
+        """
         for size in range(rows.bit_length(), 0, -1):
             known = self._seconds.get((memory_size, size))
             if known is not None:
@@ -53,13 +56,13 @@ class Pace:
 
 
 class Linger:
-    """How long steps wait for others to be taken together with: until half of the active sessions are there.
+    """Decides how long steps wait to be taken together: until half of the active sessions are there.
 
-    Active are those that were stepped within the last ACTIVE_SECONDS, about. It belongs to the event loop.
+    Active are the sessions that were stepped within about the last ACTIVE_SECONDS. Used on the event loop only.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """seconds: that a step waits, at most; 0: none waits."""
+        """Let a step wait for at most `seconds`; 0: no step waits."""
         self.seconds = seconds
         self._clock = clock
         self._since = clock()
@@ -67,7 +70,7 @@ class Linger:
         self._active_before: set[int] = set()
 
     def note(self, slots: Iterable[int]) -> None:
-        """Take notice of sessions that are to be stepped, by their slots."""
+        """Note that the sessions in these slots are to be stepped."""
         now = self._clock()
         if now - self._since > ACTIVE_SECONDS:
             recent = now - self._since < 2 * ACTIVE_SECONDS
@@ -75,20 +78,21 @@ class Linger:
         self._active.update(slots)
 
     def is_enough(self, rows: int) -> bool:
-        """Return whether so many sequences need not wait for more."""
+        """Return whether `rows` sequences need not wait for more."""
         return not self.seconds or 2 * rows >= max(len(self._active), len(self._active_before))
 
 
 class Scheduler:
-    """Round robin: every sequence has its turn before any has another, whatever their lengths.
+    """Round robin: every run is stepped once before any is stepped again, whatever their lengths.
 
     The runs of a batch take as many steps in one call as all of them have left, within TICK_SECONDS.
     """
 
     def __init__(self, max_batch: int, state_bytes: Callable[[int | None], int], takes_several: bool) -> None:
-        """max_batch: sequences in a batch, unless one run has more. state_bytes: of a state, by its memory size.
+        """Make an empty queue.
 
-        takes_several: whether the back end takes several steps in one call.
+        max_batch: largest number of sequences in a batch, unless one run alone has more. state_bytes: returns the bytes
+        of a state of a memory size. takes_several: whether the back end can take several steps in one call.
         """
         self.pace = Pace()
         self._takes_several = takes_several
@@ -100,11 +104,14 @@ class Scheduler:
         return len(self._runs)
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Queue runs behind those that are waiting."""
+        """Queue runs behind the waiting ones."""
         self._runs.extend(runs)
 
     def next_batches(self) -> tuple[list[Batch], list[Run]]:
-        """Take the runs that step now, at most max_batch sequences; and those that need no more steps."""
+        """Remove the next runs from the queue; return them in batches, and the abandoned ones among them.
+
+        The batches have at most max_batch sequences together, unless the first run alone has more.
+        """
         by_size: dict[int | None, list[Run]] = {}
         abandoned, rows, left = [], 0, None
         while self._runs and (rows == 0 or rows + self._runs[0].rows <= self._max_batch):
@@ -122,11 +129,11 @@ class Scheduler:
         return [batch for size, runs in by_size.items() for batch in self._batches(size, runs)], abandoned
 
     def rows_at_once(self, memory_size: int | None) -> int:
-        """Return how many sequences with states of this size are stepped at once, at most."""
+        """Return the largest number of sequences of this memory size in one batch."""
         return max(1, min(self._max_batch, BATCH_BYTES // max(1, self._state_bytes(memory_size))))
 
     def _takes_long(self, memory_size: int | None, rows: int, left: int | None) -> bool:
-        """Return whether so many sequences take more than TICK_SECONDS for the steps that they all have left."""
+        """Return whether `rows` sequences would take more than TICK_SECONDS for `left` steps each."""
         if left is None or left == 1 or not self._takes_several:
             return False
         seconds = self.pace.seconds(memory_size, rows)
@@ -147,7 +154,7 @@ class Scheduler:
         return [*batches, self._batch(memory_size, chosen, rows)]
 
     def _batch(self, memory_size: int | None, runs: list[Run], rows: int) -> Batch:
-        """Return a batch with the number of steps that it takes: one where any run has a trace."""
+        """Return a batch with its number of steps: one if any run has a trace."""
         steps = 1
         if self._takes_several and not any(run.trace for run in runs):
             left = min([run.steps - run.position for run in runs])

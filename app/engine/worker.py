@@ -1,12 +1,12 @@
-"""The worker of one model: the only one who touches its back ends.
+"""The worker of one model: the owner of its back ends.
 
-    inbox --> receive    take what has come: calls are answered at once, runs take their slots
+    inbox --> receive    drain the inbox: run calls, open slots for runs that have none
               schedule   batches of one memory size, round robin
               run        the steps that a batch has in common, in one call; a row that fails does so alone
-              deliver    outcomes to the event loop; what is to be logged, of all in a tick, goes by the journal
+              deliver    outcomes to the event loop; runs with entries go to the journal first, all of a tick together
 
-It has a thread of its own. Sequences that take little time are also stepped on the event loop's thread, where the
-worker is idle and its back end says that it is prompt: to hand them over and back takes longer than their steps.
+It has a thread of its own. If the worker is idle and its back end is prompt, the event loop's thread steps short runs
+in its place: to hand them over and back would take longer than their steps.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import numpy as np
 
 from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed
 from app.engine.arenas import Arenas, Slot
-from app.engine.run import Outcome, Part, Results, Run
+from app.engine.run import Outcome, Results, Run, RunRows
 from app.engine.scheduler import Batch, Scheduler
 from app.errors import EngramError, NonFiniteOutput, OutOfMemory, StepFailed, StoreFailed
 from app.futures import report
@@ -32,48 +32,57 @@ from app.futures import report
 logger = logging.getLogger(__name__)
 
 PROMPT_SECONDS = 2e-3
-"""Work that takes no longer, by what was measured, may be done on the event loop's thread."""
+"""Runs that are expected to take at most this long, by earlier measurements, are stepped on the event loop's thread."""
 
 MOST_PROMPT_SECONDS = 2 * PROMPT_SECONDS
-"""Work on the event loop's thread that has lasted so long is left to the worker's: it was expected to take less."""
+"""After this time, the event loop's thread leaves the rest of its runs to the worker's thread."""
 
 PROMPT_BYTES = 2**20
-"""States that may be written on the event loop's thread, together."""
+"""Bytes of the states that the event loop's thread opens at a time, at most."""
 
 
-class Observer(Protocol):
-    """What the engine reports to. Each method is called by one thread at a time, but not always by the same one."""
+class EngineObserver(Protocol):
+    """What the engine reports to. Each method is called by one thread at a time, but not always by the same one.
+
+    An error that a method raises is logged and has no other effect.
+    """
 
     def tick(self, batch: int, seconds: float, steps: int) -> None:
-        """A batch of sessions took some steps in so much time."""
+        """`batch` sessions took `steps` steps in one call of the back end, which took `seconds`."""
 
     def batch(self, wait: float, seconds: float) -> None:
-        """A batch was stepped, in so many seconds with all that belongs to it, after its first run waited so long."""
+        """A batch was stepped and recorded in `seconds`, after its first run had waited for `wait` seconds."""
 
     def answer(self, commit: float, deliver: float) -> None:
-        """Some were answered: what they wait for was committed in so many seconds, and then took so long to them."""
+        """Runs or calls were answered `deliver` seconds after their outcomes were known; their commit took `commit`."""
 
     def failure(self) -> None:
         """A step of one session failed."""
 
 
 class Journal(Protocol):
-    """Where finished runs are written before anyone is told of them."""
+    """Writes the entries of finished runs, before the runs are answered."""
 
     def commit(self, entries: Sequence[Any], done: Callable[[Sequence[EngramError | None]], None]) -> None:
-        """Write the entries of runs; `done` is called once, from any thread, with an error for each, or None."""
+        """Write the entries of runs, and call `done` once, from any thread, with an error or None for each entry.
+
+        `done` may be called before this returns. If this raises, the runs fail with StoreFailed.
+        """
 
 
 class NoJournal:
-    """Writes nothing."""
+    """A journal that writes nothing."""
 
     def commit(self, entries: Sequence[Any], done: Callable[[Sequence[EngramError | None]], None]) -> None:
         done([None] * len(entries))
 
 
 @dataclass(eq=False)
-class Call:
-    """Something to do with the back ends between two ticks. done: called on the event loop with what it returns."""
+class ArenaCall:
+    """A function that the worker calls with its arenas, between two ticks.
+
+    done: called on the event loop with the result or the error.
+    """
 
     function: Callable[[Arenas], Any]
     done: Callable[[Any], None] | None
@@ -81,38 +90,38 @@ class Call:
     logged: Literal[False] = False
 
 
-Answers = list[tuple[Run | Call, Any]]
-"""Outcomes; None where the worker only lets go of a run."""
+Answers = list[tuple[Run | ArenaCall, Any]]
+"""Items with their outcomes; None for a run that was abandoned."""
 
 
 class Loop(Protocol):
-    """The event loop's side of the engine; all of it may be called from any thread."""
+    """The event loop's side of the engine. All methods may be called from any thread."""
 
     def answer(self, answers: Answers) -> None:
-        """Pass outcomes on."""
+        """Deliver outcomes."""
 
     def commits(self, commit: object) -> None:
-        """Note that the journal has entries to write, until `answer_logged`."""
+        """Note that a commit of the journal has begun; `answer_logged` ends it."""
 
     def answer_logged(self, commit: object, answers: Answers) -> None:
-        """Pass on the outcomes of runs that the journal was given."""
+        """Deliver the outcomes of runs whose commit is done."""
 
     def recovered(self) -> None:
-        """The tick that took so long is over."""
+        """Note that a step which hung has returned."""
 
     def broken(self, error: EngramError) -> None:
-        """The worker has stopped."""
+        """Answer all requests with this error: the worker has stopped."""
 
 
 class Worker:
-    """Steps runs. Only one thread at a time is in it: its own, or the event loop's in `step_at_once`."""
+    """Steps runs. One thread at a time holds `_lock` and steps: its own, or the event loop's in `step_at_once`."""
 
     def __init__(
-        self, name: str, arenas: Arenas, max_batch: int, observer: Observer, journal: Journal | None, loop: Loop
+        self, name: str, arenas: Arenas, max_batch: int, observer: EngineObserver, journal: Journal | None, loop: Loop
     ) -> None:
         # For any thread
-        self._inbox: queue.SimpleQueue[Run | Call | None] = queue.SimpleQueue()
-        self._turn = threading.Lock()
+        self._inbox: queue.SimpleQueue[Run | ArenaCall | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._name = name
         self._loop = loop
         self._thread = threading.Thread(target=self._work, name=f"engine {name}", daemon=True)
@@ -120,8 +129,8 @@ class Worker:
         self._given_up = False
         # Set by the worker's thread
         self.busy_since: float | None = None
-        """When the worker's thread began what it is at, by the monotonic clock."""
-        # Whose turn it is
+        """When the current tick began, by the monotonic clock; None while the worker's thread is idle."""
+        # Of the thread that holds the lock; the event loop's also reads specifications without it
         self._arenas = arenas
         self._scheduler = Scheduler(
             max_batch, lambda size: arenas.spec(size).state_bytes, arenas.first.prompt() is not None
@@ -137,20 +146,20 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, item: Run | Call) -> None:
-        """Hand over something to do."""
+    def put(self, item: Run | ArenaCall) -> None:
+        """Hand over a run or a call."""
         self._inbox.put(item)
 
     def stop(self) -> None:
-        """Stop when all is done that was handed over before."""
+        """Stop when all items that were handed over before are done."""
         self._inbox.put(None)
 
     def give_up(self) -> None:
-        """Leave what is not done."""
+        """Stop after the current tick, and leave all other items undone."""
         self._given_up = True
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of the thread; return whether it came."""
+        """Wait at most `timeout` seconds for the end of the thread; return whether it has ended."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -159,18 +168,21 @@ class Worker:
         return self._thread.is_alive()
 
     def rows_at_once(self, memory_size: int | None) -> int:
-        """Return how many sequences with states of this size are stepped at once, at most."""
+        """Return the largest number of sequences of this memory size that are stepped in one batch."""
         return self._scheduler.rows_at_once(memory_size)
 
     def step_bytes(self, memory_size: int | None, trace: Sequence[str]) -> int:
-        """Return the bytes of the inputs, outputs and traces of a step."""
+        """Return the bytes of the inputs, outputs and traces of one step of one sequence."""
         spec = self._arenas.spec(memory_size)
         numbers = NUMBER_BYTES * (spec.input_size + spec.output_size)
         return numbers + spec.trace_bytes(trace) if trace else numbers
 
     def step_at_once(self, runs: Sequence[Run]) -> bool:
-        """Take the steps of some runs now, if that takes little time and the worker is idle; return whether it did."""
-        if not self._turn.acquire(blocking=False):
+        """Step runs now, on the event loop's thread, if they are short and the worker is idle; return whether it did.
+
+        What takes longer than expected is left to the worker's thread.
+        """
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             if self._scheduler or not self._open or not self._inbox.empty() or not self._is_prompt(runs):
@@ -180,12 +192,12 @@ class Worker:
             self._break(error)
         finally:
             outcomes = self._take_outcomes()
-            self._turn.release()
+            self._lock.release()
         self._deliver(outcomes)
         return True
 
     def _step_for(self, seconds: float, runs: Sequence[Run]) -> None:
-        """Take steps of some runs until the time is over; the worker's thread goes on with what is left."""
+        """Step runs for at most `seconds`; leave the rest to the worker's thread."""
         end = time.perf_counter() + seconds
         for run in runs:
             if time.perf_counter() < end:
@@ -195,10 +207,10 @@ class Worker:
         while self._scheduler and time.perf_counter() < end:
             self._tick()
         if self._scheduler:
-            self.put(Call(_do_nothing, None))  # which wakes the thread
+            self.put(ArenaCall(_do_nothing, None))  # to wake the thread
 
     def _is_prompt(self, runs: Sequence[Run]) -> bool:
-        """Return whether the steps of some runs take little time."""
+        """Return whether all runs together are expected to take at most PROMPT_SECONDS."""
         first = self._arenas.first
         if first.prompt() is None:
             return False
@@ -223,7 +235,7 @@ class Worker:
         try:
             while self._open and not self._given_up:
                 item = self._inbox.get()
-                with self._turn:
+                with self._lock:
                     self._begin()
                     self._take(item)
                     while self._receive():
@@ -237,7 +249,7 @@ class Worker:
             self._break(error)
 
     def _receive(self) -> bool:
-        """Take all that has come; return whether there are steps to take."""
+        """Drain the inbox; return whether there are runs to step."""
         with contextlib.suppress(queue.Empty):
             while not self._given_up:
                 self._take(self._inbox.get_nowait())
@@ -247,7 +259,7 @@ class Worker:
         self.busy_since = time.monotonic()
 
     def _rest(self) -> None:
-        """Note that the worker is idle, after what it finished is on its way."""
+        """Mark the worker as idle, for the watchdog, after the outcomes of its tick are delivered."""
         self.busy_since = None
         self._loop.recovered()
 
@@ -256,17 +268,18 @@ class Worker:
         self._open = False
         self._loop.broken(StepFailed(f"the engine of {self._name} has stopped; the server's log says why"))
 
-    # In the turn
+    # With the lock
 
-    def _take(self, item: Run | Call | None) -> None:
+    def _take(self, item: Run | ArenaCall | None) -> None:
+
         if item is None:
             self._open = False
-        elif isinstance(item, Call):
+        elif isinstance(item, ArenaCall):
             self._answer(item)
         else:
             self._accept(item)
 
-    def _answer(self, call: Call) -> None:
+    def _answer(self, call: ArenaCall) -> None:
         try:
             outcome = call.function(self._arenas)
         except Exception as error:
@@ -274,10 +287,10 @@ class Worker:
         self._outcomes.append((call, outcome))
 
     def _accept(self, run: Run) -> None:
-        """Make room for a run, and queue it."""
+        """Allocate the results of a run and, if it has none, its slots; then queue it."""
         try:
             spec = self._arenas.spec(run.memory_size)
-            run.check_and_make_room(spec)
+            run.check_and_allocate(spec)
             run.memory_size = spec.memory_size
             if run.slots is None:
                 run.slots = self._arenas.open_all(run.rows, run.memory_size, run.start)
@@ -291,7 +304,7 @@ class Worker:
             self._scheduler.add([run])
 
     def _tick(self) -> None:
-        """Schedule, and run."""
+        """Schedule batches, run them, and queue the runs that are not finished."""
         batches, abandoned = self._scheduler.next_batches()
         for run in abandoned:
             self._finish(run, None)
@@ -300,9 +313,9 @@ class Worker:
         self._scheduler.add([run for batch in batches for run in batch.runs if not run.finished])
 
     def _run(self, batch: Batch) -> None:
-        """Take the steps of a batch, and end the runs that are finished."""
+        """Step a batch, and finish the runs that have no steps left."""
         began = time.perf_counter()
-        self._step([Part(run, run.active) for run in batch.runs], batch.steps)
+        self._step([RunRows(run, run.active) for run in batch.runs], batch.steps)
         for run in batch.runs:
             run.position += batch.steps
             if run.finished:
@@ -312,11 +325,10 @@ class Worker:
         for run in batch.runs:
             run.since = ended
 
-    def _step(self, parts: list[Part], steps: int) -> None:
-        """Step the rows of runs of one memory size; a row that fails does so alone.
+    def _step(self, parts: list[RunRows], steps: int) -> None:
+        """Step rows of runs of one memory size, and record their results; a row that fails does so alone.
 
-        Where the step failed as a whole, each row is stepped alone if no slot has changed. If the states are lost, no
-        row is stepped again.
+        If the whole step failed and no slot has changed, step each row alone. If the states are lost, fail all rows.
         """
         memory_size, failed = parts[0].run.memory_size, None
         began = time.perf_counter()
@@ -340,26 +352,26 @@ class Worker:
             traces = {name: values[:, None] for name, values in traces.items()} if traces else traces
         self._record(parts, outputs, traces, failed)
 
-    def _compute(self, parts: list[Part], steps: int) -> tuple[Array, dict[str, Array]]:
-        """Return outputs and traces, [rows, ...] of one step, [rows, steps, ...] of several."""
+    def _compute(self, parts: list[RunRows], steps: int) -> tuple[Array, dict[str, Array]]:
+        """Call the back end; return outputs and traces, [rows, ...] of one step, [rows, steps, ...] of several."""
         slots: list[int] = []
-        taken: list[Array] = []
+        chosen: list[Array] = []
         names: dict[str, None] = {}
         for run, rows in parts:
             is_whole = len(rows) == run.rows
             slots += run.held if is_whole else [run.held[row] for row in rows]
-            taken.append(run.inputs if is_whole and run.steps == steps else _inputs(run, rows, steps))
+            chosen.append(run.inputs if is_whole and run.steps == steps else _inputs(run, rows, steps))
             if run.trace:
                 names.update(dict.fromkeys(run.trace))
-        inputs = taken[0] if len(taken) == 1 else np.concatenate(taken)
+        inputs = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
         backend = self._arenas.backend(parts[0].run.memory_size)
         if steps > 1 and (prompt := backend.prompt()) is not None:
             return prompt.run(slots, inputs), {}
         return backend.step(slots, inputs[:, 0], list(names))
 
-    def _step_alone(self, parts: list[Part], steps: int, error: Exception) -> None:
-        """Step rows one by one after their batch failed with an error, so that only those at fault fail."""
-        alone = [Part(run, [row]) for run, rows in parts for row in rows]
+    def _step_alone(self, parts: list[RunRows], steps: int, error: Exception) -> None:
+        """Step rows one by one after their batch failed, so that only the rows at fault fail."""
+        alone = [RunRows(run, [row]) for run, rows in parts for row in rows]
         if len(alone) == 1:
             self._fail(alone[0].run, alone[0].rows[0], error)
         else:
@@ -367,9 +379,9 @@ class Worker:
                 self._step([part], steps)
 
     def _record(
-        self, parts: list[Part], outputs: Array, traces: Mapping[str, Array], failed: RowsFailed | None
+        self, parts: list[RunRows], outputs: Array, traces: Mapping[str, Array], failed: RowsFailed | None
     ) -> None:
-        """Keep the outputs and traces of rows that were stepped, and fail the others."""
+        """Record the outputs and traces of rows that were stepped, and fail the others."""
         first = 0
         for run, rows in parts:
             end = first + len(rows)
@@ -385,7 +397,7 @@ class Worker:
             first = end
 
     def _fail_rows(self, run: Run, rows: Sequence[int], first: int, failed: RowsFailed) -> None:
-        """Fail the rows of a run, which are those from `first` on of its batch, that the back end names."""
+        """Fail those rows of a run that the back end names; `first`: the place in the batch of the run's first row."""
         for number, row in enumerate(rows, first):
             if number in failed.rows:
                 self._fail(run, row, failed, number in failed.lost, failed.at.get(number, 0))
@@ -393,7 +405,7 @@ class Worker:
     def _fail(self, run: Run, row: int, error: BaseException, lost: bool = False, at: int = 0) -> None:
         """End a sequence whose step failed, and undo the steps before it.
 
-        lost: whether its slot's state is lost; at: the failed step, of those that were taken together.
+        lost: whether the state in its slot is lost; at: the failed step among those taken in one call, from 0.
         """
         report(self._observer.failure)
         outcome = self._explain(error)
@@ -405,15 +417,21 @@ class Worker:
         run.errors[row] = outcome
 
     def _put_back(self, run: Run, row: int, state: Mapping[str, Array]) -> bool:
-        """Put a state into the slot of a sequence; return whether it could be."""
+        """Write the state before a run into the slot of a row; return whether that succeeded."""
         try:
             self._arenas.backend(run.memory_size).write(run.held[row], state)
         except Exception:
-            logger.exception("%s: the state before a sequence could not be put back, and is computed anew", self._name)
+            logger.exception(
+                "%s: the state before a sequence could not be put back; it is computed again from the log", self._name
+            )
             return False
         return True
 
     def _finish(self, run: Run, outcome: Outcome | None) -> None:
+        """End a run: read its final state if it asks for it, free the slots that were opened for it, keep the outcome.
+
+        outcome: None of a run that was abandoned.
+        """
         if run.keeps_end and outcome is not None and not run.errors:
             try:
                 run.end = self._arenas.backend(run.memory_size).read(run.held[0])
@@ -428,10 +446,10 @@ class Worker:
         try:
             self._arenas.close(slot)
         except Exception:
-            logger.exception("%s: slot %s could not be given back", self._name, slot)
+            logger.exception("%s: slot %s could not be freed", self._name, slot)
 
     def _explain(self, error: BaseException) -> EngramError:
-        """Return an error for the client: our own as it is, others as what they mean, with an entry in the log."""
+        """Return the error for the client: an EngramError as it is; for any other, one that fits, and log it."""
         if isinstance(error, RowsFailed):
             return NonFiniteOutput(
                 "the model's outputs or its state are not finite after this input, and nothing was changed; inputs of "
@@ -443,7 +461,7 @@ class Worker:
         if isinstance(error, MemoryError):
             logger.warning("%s: there is not enough memory: %s", self._name, error)
             return OutOfMemory(
-                f"not enough memory is left to do this with {self._name}, and nothing was changed: "
+                f"not enough memory is left for this request to {self._name}, and nothing was changed: "
                 "ask for a smaller memory_size, or try later"
             )
         logger.error("%s: the back end failed", self._name, exc_info=error)
@@ -454,12 +472,12 @@ class Worker:
         return outcomes
 
     def _deliver(self, outcomes: Answers) -> None:
-        """Pass outcomes on; those with entries go to the journal first, which passes them on when it has written."""
+        """Deliver outcomes; runs with entries go to the journal first, and are delivered after the commit."""
         logged: list[tuple[Run, Results]] = []
         others: Answers = []
         for item, outcome in outcomes:
             if item.logged and isinstance(outcome, Results) and len(item.errors) < item.rows:
-                if item.released:  # while a step hung: for whoever waited, its steps were not taken
+                if item.released:  # while a step hung: its client got an error, so its steps do not count
                     others.append((item, None))
                 else:
                     logged.append((item, outcome))
@@ -473,7 +491,7 @@ class Worker:
     def _log(self, logged: list[tuple[Run, Results]]) -> None:
         entries: list[Any] = []
         for run, _ in logged:
-            assert run.entries is not None, "what is logged has entries"
+            assert run.entries is not None, "a logged run has entries"
             entries += [run.entries[row] for row in run.active] if run.errors else run.entries
         commit = object()
         done = functools.partial(self._deliver_logged, commit, logged)
@@ -482,22 +500,26 @@ class Worker:
             self._journal.commit(entries, done)
         except Exception:
             logger.exception("%s: the journal failed", self._name)
-            done([StoreFailed("what was done could not be written; the server's log says why")] * len(entries))
+            done([StoreFailed("the steps could not be written; the server's log says why")] * len(entries))
 
     def _deliver_logged(
         self, commit: object, logged: list[tuple[Run, Results]], errors: Sequence[EngramError | None]
     ) -> None:
-        """Pass on the outcomes of runs that were logged, from whatever thread the journal is in."""
+        """Deliver the outcomes of runs whose commit is done, once; called on any thread, by the journal."""
+        answers = logged.copy()
+        logged.clear()
+        if not answers:  # this was called before
+            return
         if any(errors):
-            rows = [(run, row) for run, _ in logged for row in run.active]
+            rows = [(run, row) for run, _ in answers for row in run.active]
             for (run, row), error in zip(rows, errors, strict=True):
                 if error is not None:
                     run.errors[row] = error
-        self._loop.answer_logged(commit, [*logged])
+        self._loop.answer_logged(commit, [*answers])
 
 
 def _do_nothing(_: Arenas) -> None:
-    """Be something to do."""
+    """Do nothing: the call itself wakes the worker's thread."""
 
 
 def _inputs(run: Run, rows: Sequence[int], steps: int) -> Array:

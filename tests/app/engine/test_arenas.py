@@ -1,4 +1,4 @@
-"""Slots of any memory size, over a back end whose arithmetic anyone can follow."""
+"""Slots of several memory sizes, over the fake back end."""
 
 import weakref
 
@@ -8,12 +8,12 @@ from app.backends.fake import FakeBackend
 from app.engine.arenas import Arenas, Slot
 from app.errors import OutOfMemory
 
-ROOM = 2**20
+MAX_BYTES = 2**20
 OWN = 8
 
 
 class Tracked(FakeBackend):
-    """Remembers, without holding on to them, the back ends that were made of it."""
+    """Keeps weak references to the back ends that were resized from it."""
 
     made: "list[weakref.ref[FakeBackend]]"
 
@@ -28,21 +28,21 @@ class Tracked(FakeBackend):
 
     @property
     def alive(self) -> list[int | None]:
-        """The memory sizes of those that are still there."""
+        """The memory sizes of the back ends that still exist."""
         found = [reference() for reference in self.made]
         return [backend.spec.memory_size for backend in found if backend is not None]
 
 
-def test_slot_without_a_size_is_of_the_first_back_end():
+def test_slot_without_a_size_is_in_the_first_back_end():
     backend = Tracked()
-    arenas = Arenas(backend, ROOM)
+    arenas = Arenas(backend, MAX_BYTES)
     assert arenas.open() == Slot(OWN, 0)
     assert arenas.open(OWN) == Slot(OWN, 1)
     assert (arenas.of(Slot(OWN, 0)), backend.made) == (backend, [])
 
 
-def test_slot_of_another_size_has_a_memory_of_that_size():
-    arenas = Arenas(Tracked(), ROOM)
+def test_slot_of_another_size_has_that_memory():
+    arenas = Arenas(Tracked(), MAX_BYTES)
     slot = arenas.open(20)
     assert slot == Slot(20, 0)
     assert arenas.of(slot).read(slot.number)["memory"].shape == (20,)
@@ -50,15 +50,15 @@ def test_slot_of_another_size_has_a_memory_of_that_size():
 
 def test_slots_of_one_size_share_a_back_end():
     backend = Tracked()
-    arenas = Arenas(backend, ROOM)
+    arenas = Arenas(backend, MAX_BYTES)
     slots = [arenas.open(20), arenas.open(20), arenas.open(30)]
     assert arenas.of(slots[0]) is arenas.of(slots[1])
     assert backend.alive == [20, 30]
 
 
-def test_back_end_goes_with_the_last_of_its_slots_and_the_first_one_stays():
+def test_back_end_ends_with_its_last_slot():
     backend = Tracked()
-    arenas = Arenas(backend, ROOM)
+    arenas = Arenas(backend, MAX_BYTES)
     slots = [arenas.open(20), arenas.open(20)]
     arenas.close(slots[0])
     assert backend.alive == [20]
@@ -82,8 +82,8 @@ def test_states_beyond_the_limit_are_refused_until_others_are_closed():
     assert arenas.open(19) == Slot(19, 0)
 
 
-def test_slot_that_cannot_be_had_leaves_no_back_end_behind():
+def test_refused_slot_leaves_no_back_end():
     backend = Tracked(capacity=0)
     with pytest.raises(MemoryError):
-        Arenas(backend, ROOM).open(20)
+        Arenas(backend, MAX_BYTES).open(20)
     assert backend.alive == []

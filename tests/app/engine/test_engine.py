@@ -1,4 +1,4 @@
-"""The engine over a back end whose arithmetic anyone can follow: outputs are running sums of the inputs."""
+"""The engine over the fake back end, whose outputs are the running sums of the inputs."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ from tests.app.asynchronous import run, until
 
 
 class Observed:
-    """Counts what the engine reports."""
+    """An observer that keeps the sizes of batches and counts failures."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -77,7 +77,7 @@ def ones(steps: int, value: float = 1.0) -> Array:
 
 
 class Gate:
-    """Holds the back end's steps back until it is opened."""
+    """Blocks the back end's steps until it is opened."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -151,7 +151,7 @@ def test_sequences_that_wait_together_step_together():
 
 
 def test_short_sequence_is_not_held_up_by_long_ones():
-    """More long sequences than fit into a batch: the short one still gets its turn in the second round."""
+    """There are more long sequences than fit into a batch; the short one still steps in the second round."""
 
     async def test() -> None:
         gate = Gate()
@@ -181,7 +181,7 @@ def test_batch_is_never_larger_than_its_limit():
     run(test())
 
 
-def test_runs_of_one_memory_size_step_together_and_those_of_others_apart():
+def test_runs_are_batched_by_memory_size():
     async def test() -> None:
         gate = Gate()
         backend = FakeBackend(before_step=gate, memory_size=8)
@@ -202,7 +202,7 @@ def test_runs_of_one_memory_size_step_together_and_those_of_others_apart():
 
 
 def test_large_states_step_in_smaller_batches():
-    """A step of more than BATCH_BYTES would take memory for nothing: no session is done sooner."""
+    """Two states fill BATCH_BYTES, so five sequences step in batches of 2, 2 and 1."""
 
     async def test() -> None:
         gate = Gate()
@@ -219,7 +219,7 @@ def test_large_states_step_in_smaller_batches():
     run(test())
 
 
-def test_state_beyond_the_memory_is_refused_and_others_go_on():
+def test_state_beyond_the_memory_is_refused_alone():
     class Small(FakeBackend):
         def resized(self, memory_size: int) -> FakeBackend:
             raise MemoryError
@@ -242,7 +242,7 @@ def test_state_beyond_the_memory_is_refused_and_others_go_on():
 
 
 class Wide(FakeBackend):
-    """Its trace is of one number, repeated more often than any memory could hold."""
+    """Its trace is one number repeated 2^50 times, which no memory can hold."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +253,7 @@ class Wide(FakeBackend):
         return outputs, {name: np.broadcast_to(inputs[:, :1], (len(inputs), 2**50)) for name in trace}
 
 
-def test_result_beyond_the_memory_fails_alone_and_the_engine_goes_on():
+def test_result_beyond_the_memory_fails_alone():
     async def test() -> None:
         async with engine_over(Wide()) as engine:
             slot = await engine.open()
@@ -269,7 +269,7 @@ def test_result_beyond_the_memory_fails_alone_and_the_engine_goes_on():
     run(test())
 
 
-def test_replay_whose_end_cannot_be_read_fails_alone_and_keeps_no_slot():
+def test_replay_with_unreadable_end_frees_its_slot():
     class Full(FakeBackend):
         def read(self, slot: int) -> dict[str, Array]:
             raise MemoryError
@@ -317,7 +317,7 @@ def test_failing_sequence_leaves_its_session_as_it_was():
     run(test())
 
 
-def test_overflow_names_its_step_and_leaves_the_session_as_it_was():
+def test_overflow_names_its_step_and_changes_nothing():
     async def test() -> None:
         async with engine_over(FakeBackend()) as engine:
             slot = await engine.open()
@@ -329,7 +329,7 @@ def test_overflow_names_its_step_and_leaves_the_session_as_it_was():
     run(test())
 
 
-def test_queue_over_its_limit_refuses_all_of_a_batch():
+def test_request_over_the_queue_limit_is_refused_whole():
     async def test() -> None:
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate), max_queue=3) as engine:
@@ -346,7 +346,7 @@ def test_queue_over_its_limit_refuses_all_of_a_batch():
     run(test())
 
 
-def test_bytes_in_work_are_bounded_but_one_request_alone_may_have_more():
+def test_bytes_in_work_are_bounded_unless_one_request_is_alone():
     async def test() -> None:
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate), max_queue_bytes=600) as engine:
@@ -381,8 +381,8 @@ def test_cancelled_inference_is_dropped():
     run(test())
 
 
-def test_place_of_a_cancelled_sequence_is_free_when_its_slot_is():
-    """The arena has room for as many sequences as are accepted: none may come while a dropped one holds its slot."""
+def test_cancelled_sequence_counts_until_its_slot_is_free():
+    """The arena has a slot for each sequence in the queue, so a cancelled one counts until its slot is free."""
 
     async def test() -> None:
         gate = Gate()
@@ -402,8 +402,8 @@ def test_place_of_a_cancelled_sequence_is_free_when_its_slot_is():
     run(test())
 
 
-def test_result_is_a_copy_of_its_rows():
-    """Else one sequence with a long trace would hold on to the batches of all the others."""
+def test_result_keeps_only_its_own_rows():
+    """Otherwise a result that is kept would keep the arrays of its whole batch in memory."""
 
     async def test() -> None:
         async with engine_over(FakeBackend()) as engine:
@@ -446,7 +446,7 @@ def test_write_free_and_drop_act_on_their_slot():
     run(test())
 
 
-def test_replay_goes_on_from_a_state_and_keeps_no_slot():
+def test_replay_continues_from_a_state_and_frees_its_slot():
     async def test() -> None:
         async with engine_over(FakeBackend(capacity=1)) as engine:
             state = None
@@ -460,7 +460,7 @@ def test_replay_goes_on_from_a_state_and_keeps_no_slot():
 
 
 class Ledger:
-    """A journal that keeps what comes, and tells of it when it is asked to."""
+    """A journal that keeps the entries, and calls `done` when a test does."""
 
     def __init__(self) -> None:
         self.groups: list[tuple[list[object], Callable[[list[EngramError | None]], None]]] = []
@@ -469,7 +469,7 @@ class Ledger:
         self.groups.append((list(entries), done))
 
 
-def test_runs_of_a_tick_are_told_of_when_all_are_written():
+def test_logged_runs_are_answered_after_the_commit():
     async def test() -> None:
         gate, ledger = Gate(), Ledger()
         async with engine_over(FakeBackend(before_step=gate), journal=ledger) as engine:
@@ -478,18 +478,20 @@ def test_runs_of_a_tick_are_told_of_when_all_are_written():
             await asyncio.to_thread(gate.reached.wait)
             gate.open()
             await until(lambda: sum(len(entries) for entries, _ in ledger.groups) == 3)
-            assert (await engine.infer([ones(1)]))[0].outputs.tolist() == [[1, 1]], "what is not logged does not wait"
+            assert (await engine.infer([ones(1)]))[0].outputs.tolist() == [[1, 1]], (
+                "a run without entries does not wait"
+            )
             assert not any(job.done() for job in jobs)
             for entries, done in ledger.groups:
                 done([StoreFailed("full") if entry == 1 else None for entry in entries])
-            told = await asyncio.gather(*jobs, return_exceptions=True)
-            assert [type(outcome) for outcome in told] == [Result, StoreFailed, Result]
-            assert len(ledger.groups) <= 2, "the first of them may have had a tick of its own"
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [Result, StoreFailed, Result]
+            assert len(ledger.groups) <= 2, "the first run may have had a tick of its own"
 
     run(test())
 
 
-def test_failed_run_is_not_written():
+def test_failed_run_is_not_logged():
     async def test() -> None:
         ledger = Ledger()
         backend = FakeBackend(before_step=raise_on(7, OSError()))
@@ -501,7 +503,7 @@ def test_failed_run_is_not_written():
     run(test())
 
 
-def test_drained_engine_takes_no_sequences_but_can_be_read():
+def test_drained_engine_refuses_sequences_but_reads_states():
     async def test() -> None:
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate)) as engine:
@@ -522,7 +524,7 @@ def test_drained_engine_takes_no_sequences_but_can_be_read():
     run(test())
 
 
-def test_hanging_step_is_given_up_and_the_engine_goes_on_when_it_returns():
+def test_engine_goes_on_when_a_hung_step_returns():
     async def test() -> None:
         gate, ledger = Gate(), Ledger()
         async with engine_over(FakeBackend(before_step=gate), journal=ledger, step_timeout=0.1) as engine:
@@ -531,28 +533,28 @@ def test_hanging_step_is_given_up_and_the_engine_goes_on_when_it_returns():
                 asyncio.ensure_future(job) for job in (step(engine, slot, ones(1), entry=0), engine.infer([ones(1)]))
             ]
             await asyncio.to_thread(gate.reached.wait)
-            told = await asyncio.gather(*waiting, engine.read(slot), return_exceptions=True)
-            assert [type(outcome) for outcome in told] == [StepTimedOut] * 3
+            outcomes = await asyncio.gather(*waiting, engine.read(slot), return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [StepTimedOut] * 3
             with pytest.raises(StepTimedOut, match="takes longer than"):
                 await engine.open()
             engine.drop(slot)
             gate.open()
             await until(lambda: not hangs(engine))
-            assert ledger.groups == [], "nobody was told of that step: it does not count"
+            assert ledger.groups == [], "the step that hung was not answered, so it is not logged"
             assert (await engine.infer([ones(2)]))[0].outputs[-1, 0] == 2
 
     run(test())
 
 
-def test_slots_given_back_or_opened_while_a_step_hung_are_free_afterwards():
+def test_slots_freed_or_opened_during_a_hang_are_free_afterwards():
     async def test() -> None:
         gate = Gate()
         async with engine_over(FakeBackend(capacity=3, before_step=gate), step_timeout=0.1) as engine:
             slot = await engine.open()
             stepping = asyncio.ensure_future(step(engine, slot, ones(1)))
             await asyncio.to_thread(gate.reached.wait)
-            told = await asyncio.gather(stepping, engine.open(), return_exceptions=True)
-            assert [type(outcome) for outcome in told] == [StepTimedOut] * 2
+            outcomes = await asyncio.gather(stepping, engine.open(), return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [StepTimedOut] * 2
             with pytest.raises(StepTimedOut):
                 await engine.free(slot)
             gate.open()
@@ -580,7 +582,7 @@ def test_probe_fails_when_the_back_end_does():
     run(test())
 
 
-def test_close_finishes_what_was_accepted_and_refuses_the_rest():
+def test_close_finishes_accepted_runs_and_refuses_new_ones():
     async def test() -> None:
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate)) as engine:
@@ -598,7 +600,7 @@ def test_close_finishes_what_was_accepted_and_refuses_the_rest():
     run(test())
 
 
-def test_close_gives_up_on_work_that_takes_too_long():
+def test_close_gives_up_after_its_timeout():
     async def test() -> None:
         gate = Gate()
         async with engine_over(FakeBackend(before_step=gate)) as engine:
@@ -618,7 +620,7 @@ def test_close_gives_up_on_work_that_takes_too_long():
     run(test())
 
 
-def test_observer_is_told_of_ticks_and_failures():
+def test_observer_counts_ticks_and_failures():
     async def test() -> None:
         observed = Observed()
         engine = Engine("fake", Arenas(FakeBackend(before_step=raise_on(7, OSError())), 2**20), 8, 64, observed)
@@ -632,9 +634,15 @@ def test_observer_is_told_of_ticks_and_failures():
     run(test())
 
 
-def test_observer_that_fails_stops_nothing(caplog):
+def test_failing_observer_stops_nothing(caplog):
     class Broken(Observed):
         def tick(self, batch: int, seconds: float, steps: int) -> None:
+            raise RuntimeError("broken")
+
+        def batch(self, wait: float, seconds: float) -> None:
+            raise RuntimeError("broken")
+
+        def answer(self, commit: float, deliver: float) -> None:
             raise RuntimeError("broken")
 
         def failure(self) -> None:
@@ -653,7 +661,7 @@ def test_observer_that_fails_stops_nothing(caplog):
     assert "an observer failed" in caplog.text
 
 
-def test_journal_that_fails_is_told_and_stops_nothing():
+def test_failing_journal_fails_its_runs_only():
     class Broken(Ledger):
         def commit(self, entries: Sequence[object], done: Callable[..., None]) -> None:
             raise RuntimeError("broken")
@@ -669,8 +677,48 @@ def test_journal_that_fails_is_told_and_stops_nothing():
     run(test())
 
 
-def test_row_that_overflows_costs_the_others_no_step():
-    """All rows are stepped once: none is stepped again because another failed."""
+def test_done_of_a_journal_counts_once():
+    class Twice(Ledger):
+        def commit(self, entries: Sequence[object], done: Callable[..., None]) -> None:
+            done([None] * len(entries))
+            raise RuntimeError("broken")
+
+    async def test() -> None:
+        async with engine_over(FakeBackend(), journal=Twice()) as engine:
+            slot = await engine.open()
+            for expected in (1, 2):
+                assert (await step(engine, slot, ones(1), entry=0)).outputs[0, 0] == expected
+            await engine.read(slot)
+            assert engine.sequences == 0
+
+    run(test())
+
+
+def test_read_only_inputs_are_stepped():
+    """Inputs decoded from msgpack cannot be written to, and no caller expects its arrays to change."""
+
+    async def test() -> None:
+        async with engine_over(FakeBackend(prompt=True)) as engine:
+            inputs = ones(3)
+            inputs.flags.writeable = False
+            slot = await engine.open()
+            assert (await step(engine, slot, inputs)).outputs[-1, 0] == 3
+            assert [result.outputs[-1, 0] for result in await engine.infer([inputs, inputs[:2]])] == [3, 2]
+
+    run(test())
+
+
+def test_engine_refuses_calls_from_another_thread():
+    async def test() -> None:
+        async with engine_over(FakeBackend()) as engine:
+            with pytest.raises(AssertionError, match="only the event loop's thread"):
+                await asyncio.to_thread(asyncio.run, engine.open())
+
+    run(test())
+
+
+def test_overflowing_row_costs_no_second_step():
+    """All rows are stepped once, also those beside the failed one."""
 
     async def test() -> None:
         gate = Gate()
@@ -683,8 +731,8 @@ def test_row_that_overflows_costs_the_others_no_step():
             ]
             await asyncio.to_thread(gate.reached.wait)
             gate.open()
-            told = await asyncio.gather(*jobs, return_exceptions=True)
-            assert [type(outcome) for outcome in told] == [Result, NonFiniteOutput, Result]
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [Result, NonFiniteOutput, Result]
             assert (await engine.read(slots[1]))["total"].tolist() == np.float32([3e38, 3e38]).tolist()
         assert sorted(slot for step in backend.steps for slot in step) == [0, 1, 2]
 
@@ -692,7 +740,7 @@ def test_row_that_overflows_costs_the_others_no_step():
 
 
 class Losing(FakeBackend):
-    """Steps half of a batch that has this number among its inputs, and then fails."""
+    """A back end that steps half of a batch with a 7 among its inputs, and then fails."""
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         if (inputs == 7).any():
@@ -701,7 +749,7 @@ class Losing(FakeBackend):
         return super().step(slots, inputs, trace)
 
 
-def test_batch_that_failed_midway_is_not_stepped_again_and_its_slots_are_to_be_dropped():
+def test_lost_batch_is_unsettled_and_not_stepped_again():
     async def test() -> None:
         gate = Gate()
         backend = Losing(before_step=gate)
@@ -711,15 +759,15 @@ def test_batch_that_failed_midway_is_not_stepped_again_and_its_slots_are_to_be_d
             jobs = [asyncio.ensure_future(engine.infer([ones(1, value)])) for value in (1, 7, 1)]
             await asyncio.sleep(0.05)
             gate.open()
-            told = await asyncio.gather(first, *jobs, return_exceptions=True)
-            assert [type(outcome) for outcome in told] == [list] + [OutOfMemory] * 3
-            assert all(error.unsettled for error in told[1:])
+            outcomes = await asyncio.gather(first, *jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [list] + [OutOfMemory] * 3
+            assert all(error.unsettled for error in outcomes[1:])
         assert [len(slots) for slots in backend.steps] == [1, 2]
 
     run(test())
 
 
-def test_slot_lost_in_a_step_is_to_be_dropped_unless_it_was_put_back():
+def test_lost_slot_is_unsettled_unless_restored():
     async def test() -> None:
         async with engine_over(Losing()) as engine:
             slot = await engine.open()
@@ -736,7 +784,7 @@ def test_slot_lost_in_a_step_is_to_be_dropped_unless_it_was_put_back():
     run(test())
 
 
-def test_undo_that_fails_is_told_and_the_engine_goes_on():
+def test_failed_undo_is_unsettled_and_stops_nothing():
     class Unwritable(FakeBackend):
         def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
             if state is not None:
@@ -754,7 +802,7 @@ def test_undo_that_fails_is_told_and_the_engine_goes_on():
     run(test())
 
 
-def test_outputs_of_another_shape_fail_and_the_engine_goes_on():
+def test_outputs_of_another_shape_fail_their_run():
     class Odd(FakeBackend):
         def step(
             self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()
@@ -781,13 +829,13 @@ def test_inputs_of_another_width_fail_alone():
             jobs = [asyncio.ensure_future(engine.infer([inputs])) for inputs in (ones(2), wide, ones(2))]
             await asyncio.sleep(0.05)
             gate.open()
-            told = await asyncio.gather(first, *jobs, return_exceptions=True)
-            assert [type(outcome) for outcome in told] == [list, list, StepFailed, list]
+            outcomes = await asyncio.gather(first, *jobs, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [list, list, StepFailed, list]
 
     run(test())
 
 
-def test_refused_sequences_leave_nobody_waiting():
+def test_refused_sequences_leave_nothing_waiting():
     async def test() -> None:
         async with engine_over(FakeBackend(), max_queue=2) as engine:
             for _ in range(10):
@@ -808,7 +856,7 @@ def test_refused_sequences_leave_nobody_waiting():
     run(test())
 
 
-def test_back_end_that_hangs_when_a_sequence_is_accepted_is_given_up():
+def test_hang_while_accepting_a_run_is_given_up():
     gate = Gate()
 
     class Slow(FakeBackend):
@@ -829,7 +877,7 @@ def test_back_end_that_hangs_when_a_sequence_is_accepted_is_given_up():
 
 
 def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
-    """An error of the engine's own reaches everyone who waits and everyone who comes, and a drain does not wait."""
+    """An error in the worker itself fails waiting and new requests, and a drain returns at once."""
 
     async def test() -> None:
         engine = Engine("fake", Arenas(FakeBackend(), 2**20), 8, 64, Observed())
@@ -846,13 +894,13 @@ def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
 
 
 async def measured(engine: Engine) -> None:
-    """Have the worker's thread measure steps of all batch sizes that follow, so that the loop may take them."""
+    """Let the worker's thread measure a step, so that the event loop may take the next ones."""
     await engine.infer([ones(1)])
-    await until(lambda: not engine._worker._turn.locked())
+    await until(lambda: not engine._worker._lock.locked())
 
 
 def threads_of(backend: FakeBackend, also: Callable[[], None] = lambda: None, method: str = "step") -> list[int]:
-    """Note the thread of every step, or call of another method, from now on, and do also something else in it."""
+    """Wrap a method of a back end: return the list of threads that call it from now on; `also` is called there too."""
     threads: list[int] = []
     carry_out = getattr(backend, method)
 
@@ -865,7 +913,7 @@ def threads_of(backend: FakeBackend, also: Callable[[], None] = lambda: None, me
     return threads
 
 
-def test_short_sequences_of_a_prompt_back_end_are_stepped_by_the_event_loop():
+def test_short_runs_of_a_prompt_back_end_step_inline():
     async def test() -> None:
         backend = FakeBackend(prompt=True)
         async with engine_over(backend) as engine:
@@ -882,7 +930,7 @@ def test_short_sequences_of_a_prompt_back_end_are_stepped_by_the_event_loop():
 
 
 @pytest.mark.parametrize("reason", ["not prompt", "not measured", "long", "a state to write", "no room", "busy"])
-def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
+def test_runs_are_handed_over_if_the_loop_would_wait(reason):
     async def test() -> None:
         backend = FakeBackend(prompt=reason != "not prompt")
         async with engine_over(backend) as engine:
@@ -893,10 +941,10 @@ def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
                 engine._worker._scheduler.pace.note(None, 1, 1, 1e6)
             if reason == "no room":
                 await engine.open()
-                await until(lambda: not engine._worker._turn.locked())
+                await until(lambda: not engine._worker._lock.locked())
             if reason == "busy":
-                engine._worker._turn.acquire()
-                engine._loop.call_later(0.05, engine._worker._turn.release)
+                engine._worker._lock.acquire()
+                engine._loop.call_later(0.05, engine._worker._lock.release)
             start = {"total": ones(1)[0]} if reason == "a state to write" else None
             result, _ = await engine.replay(ones(2), start, None)
             assert result.outputs[-1, 0] == (3 if start else 2)
@@ -905,7 +953,7 @@ def test_sequences_are_handed_over_where_the_event_loop_would_wait(reason):
     run(test())
 
 
-def test_many_sequences_whose_states_take_long_to_open_are_handed_over():
+def test_runs_with_many_bytes_to_open_are_handed_over():
     async def test() -> None:
         backend = FakeBackend(prompt=True)
         async with engine_over(backend, max_bytes=2**22) as engine:
@@ -921,7 +969,7 @@ def test_many_sequences_whose_states_take_long_to_open_are_handed_over():
     run(test())
 
 
-def test_sequence_that_takes_longer_than_expected_leaves_the_event_loop():
+def test_run_slower_than_expected_leaves_the_event_loop():
     async def test() -> None:
         backend = FakeBackend(prompt=True)
         async with engine_over(backend) as engine:
@@ -935,7 +983,7 @@ def test_sequence_that_takes_longer_than_expected_leaves_the_event_loop():
     run(test())
 
 
-def test_sequences_that_take_long_to_accept_leave_the_event_loop():
+def test_runs_slow_to_accept_leave_the_event_loop():
     async def test() -> None:
         backend = FakeBackend(prompt=True)
         async with engine_over(backend) as engine:
@@ -948,7 +996,7 @@ def test_sequences_that_take_long_to_accept_leave_the_event_loop():
     run(test())
 
 
-def test_steps_that_a_batch_has_in_common_are_taken_in_one_call():
+def test_common_steps_of_a_batch_are_one_call():
     async def test() -> None:
         backend = FakeBackend(prompt=True)
         calls: list[tuple[int, ...]] = []
@@ -964,7 +1012,7 @@ def test_steps_that_a_batch_has_in_common_are_taken_in_one_call():
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_row_that_fails_among_several_steps_fails_alone_and_names_its_step(inline):
+def test_row_failing_within_a_call_names_its_step(inline):
     async def test() -> None:
         backend = FakeBackend(prompt=True)
         async with engine_over(backend) as engine:
@@ -1007,7 +1055,7 @@ def test_rows_of_one_run_succeed_and_fail_alone():
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_rows_of_one_run_whose_batch_failed_are_stepped_each_with_its_own_inputs(steps):
+def test_rows_of_a_failed_batch_step_with_own_inputs(steps):
     async def test() -> None:
         backend = FakeBackend(prompt=True, before_step=raise_on(7, RuntimeError()))
         async with engine_over(backend) as engine:
@@ -1025,7 +1073,7 @@ def test_rows_of_one_run_whose_batch_failed_are_stepped_each_with_its_own_inputs
     run(test())
 
 
-def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
+def test_runs_during_a_commit_step_together_after_it():
     async def test() -> None:
         ledger, backend = Ledger(), FakeBackend(prompt=True)
         async with engine_over(backend, journal=ledger) as engine:
@@ -1036,7 +1084,7 @@ def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
             for slot in slots[1:]:
                 jobs.append(asyncio.ensure_future(step(engine, slot, ones(1), entry=1)))
                 await asyncio.sleep(0.001)
-            assert (await engine.infer([ones(1)]))[0].outputs[0, 0] == 1, "what is not logged does not wait"
+            assert (await engine.infer([ones(1)]))[0].outputs[0, 0] == 1, "a run without entries does not wait"
             ledger.groups.pop()[1]([None])
             await until(lambda: ledger.groups)
             ledger.groups.pop()[1]([None] * 3)
@@ -1046,8 +1094,8 @@ def test_runs_that_come_while_the_journal_writes_step_together_when_it_has():
     run(test())
 
 
-def test_run_waits_for_one_commit_of_the_journal_not_for_all_that_follow():
-    """Sequences of many lengths that end one after the other keep the journal busy for as long as there are any."""
+def test_run_waits_for_one_commit_only():
+    """Sequences that end one after the other may keep the journal busy without a break."""
 
     async def test() -> None:
         ledger = Ledger()
@@ -1067,7 +1115,7 @@ def test_run_waits_for_one_commit_of_the_journal_not_for_all_that_follow():
     run(test())
 
 
-def test_steps_that_linger_are_taken_when_half_of_the_sessions_are_there():
+def test_lingering_steps_wait_for_half_of_the_sessions():
     async def test() -> None:
         backend = FakeBackend()
         async with engine_over(backend, linger=1.0) as engine:
@@ -1083,7 +1131,7 @@ def test_steps_that_linger_are_taken_when_half_of_the_sessions_are_there():
     run(test())
 
 
-def test_step_that_lingers_in_vain_is_taken_after_its_time():
+def test_lingering_step_is_taken_after_its_time():
     async def test() -> None:
         async with engine_over(FakeBackend(), linger=0.02) as engine:
             slots = [await engine.open() for _ in range(4)]
@@ -1091,12 +1139,12 @@ def test_step_that_lingers_in_vain_is_taken_after_its_time():
             assert (await step(engine, slots[0], ones(1))).outputs[0, 0] == 2
             lingering = asyncio.ensure_future(step(engine, slots[0], ones(1)))
             await asyncio.sleep(0)
-        assert (await lingering).outputs[0, 0] == 3, "a stop does not wait for the time to linger"
+        assert (await lingering).outputs[0, 0] == 3, "closing the engine ends the lingering"
 
     run(test())
 
 
-def test_outcome_whose_receiver_fails_stops_nothing(caplog):
+def test_failing_receiver_of_an_outcome_stops_nothing(caplog):
     async def test() -> None:
         async with engine_over(FakeBackend()) as engine:
             engine.submit([Run(None, None, np.ones((1, 1, 2), np.float32), (), lambda _: 1 / 0)])

@@ -21,19 +21,19 @@ def runs() -> list[Run]:
 
 
 def slots(scheduler: Scheduler) -> list[list[int]]:
-    """Take the next batches and queue them again; return their slots."""
+    """Take the next batches, queue their runs again, and return the first slot of each run."""
     batches, _ = scheduler.next_batches()
     scheduler.add(run for batch in batches for run in batch.runs)
     return [[run.held[0] for run in batch.runs] for batch in batches]
 
 
-def test_next_batches_take_turns(runs):
+def test_batches_are_round_robin(runs):
     turns = scheduler(max_batch=2)
     turns.add(runs)
     assert [slots(turns) for _ in range(5)] == [[[0, 1]], [[2, 3]], [[4, 0]], [[1, 2]], [[3, 4]]]
 
 
-def test_next_batches_take_in_those_that_join(runs):
+def test_joining_runs_are_in_the_next_batch(runs):
     turns = scheduler()
     turns.add(runs[:1])
     [first], _ = turns.next_batches()
@@ -42,7 +42,7 @@ def test_next_batches_take_in_those_that_join(runs):
     assert slots(turns) == [[1, 2, 0]]
 
 
-def test_next_batches_of_nothing_are_none():
+def test_empty_scheduler_has_no_batches():
     turns = scheduler()
     assert turns.next_batches() == ([], [])
     assert len(turns) == 0
@@ -66,7 +66,7 @@ def test_runs_of_several_memory_sizes_are_batched_apart():
     ("state_bytes", "batches"),
     [(1, [[0, 1, 2]]), (BATCH_BYTES // 2, [[0, 1], [2]]), (2 * BATCH_BYTES, [[0], [1], [2]])],
 )
-def test_large_states_are_batched_in_small_numbers(runs, state_bytes, batches):
+def test_large_states_are_in_smaller_batches(runs, state_bytes, batches):
     turns = scheduler(state_bytes=state_bytes)
     turns.add(runs[:3])
     assert slots(turns) == batches
@@ -88,7 +88,7 @@ def steps_of(turns: Scheduler, *runs: Run) -> int:
     ("lengths", "trace", "takes_several", "steps"),
     [((7,), (), True, 7), ((7, 3), (), True, 3), ((7, 1), (), True, 1), ((7,), ("t",), True, 1), ((7,), (), False, 1)],
 )
-def test_batch_takes_the_steps_that_all_have_left(lengths, trace, takes_several, steps):
+def test_batch_takes_the_steps_all_runs_have_left(lengths, trace, takes_several, steps):
     turns = scheduler(takes_several=takes_several)
     turns.pace.note(None, 1, 1, 1e-9)
     assert steps_of(turns, *(a_run(steps=length, trace=trace) for length in lengths)) == steps
@@ -104,7 +104,7 @@ def test_steps_in_one_call_are_bounded_by_their_time():
     assert steps_of(turns, a_run(steps=1000, rows=3)) == 1
 
 
-def test_batch_is_smaller_where_its_sequences_can_then_take_all_of_their_steps_in_one_call():
+def test_batch_is_smaller_if_one_call_then_suffices():
     turns = scheduler(max_batch=1000, takes_several=True)
     turns.pace.note(None, ENOUGH_ROWS, 1, ENOUGH_ROWS * TICK_SECONDS / 40.5 / 16)
     turns.add(a_run(slot, steps=16) for slot in range(80))
@@ -118,7 +118,7 @@ def test_batch_is_smaller_where_its_sequences_can_then_take_all_of_their_steps_i
     assert (len(batch.runs), batch.steps) == (100, 1)
 
 
-def test_pace_of_a_batch_is_that_of_one_of_its_size_or_of_a_smaller_one():
+def test_pace_is_of_the_same_or_a_smaller_size():
     pace = Pace()
     assert pace.seconds(8, 4) is None
     pace.note(8, 2, 5, 1.0)
@@ -127,7 +127,7 @@ def test_pace_of_a_batch_is_that_of_one_of_its_size_or_of_a_smaller_one():
     assert pace.seconds(8, 100) == 0.01
 
 
-def test_steps_linger_until_half_of_the_active_sessions_are_there():
+def test_steps_linger_until_half_of_the_sessions_arrive():
     now = 0.0
     linger = Linger(0.01, lambda: now)
     for slot in range(10):
@@ -135,7 +135,7 @@ def test_steps_linger_until_half_of_the_active_sessions_are_there():
     assert [linger.is_enough(rows) for rows in (4, 5)] == [False, True]
     now = 1.5 * ACTIVE_SECONDS
     linger.note([0, 1])
-    assert [linger.is_enough(rows) for rows in (4, 5)] == [False, True], "those of a moment ago count"
+    assert [linger.is_enough(rows) for rows in (4, 5)] == [False, True], "sessions of the period before count"
     now = 3 * ACTIVE_SECONDS
     linger.note([0, 1])
     assert [linger.is_enough(rows) for rows in (0, 1)] == [False, True]
