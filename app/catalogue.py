@@ -1,4 +1,4 @@
-"""The models that a server offers, and what it says of them."""
+"""The models that a server offers, and their descriptions."""
 
 import bisect
 import hashlib
@@ -17,7 +17,7 @@ from models.manifest import Manifest, ManifestError
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What a step takes: so many numbers; or, with a vocabulary, one token of it, a whole number below its size."""
+    """The inputs of a step: `width` numbers; with a vocabulary, one token, a whole number below vocabulary_size."""
 
     width: int
     vocabulary_size: int | None = None
@@ -65,8 +65,8 @@ class MemorySizes:
 class ServedModel:
     """One checkpoint and the engine that steps it.
 
-    output_groups: how many equal parts of classes the outputs are, each with a softmax of its own; 1 for other outputs.
-    spec: of sessions that ask for no memory size; memory: which sizes they may ask for.
+    output_groups: the number of equal groups of classes in the outputs, each with its own softmax; 1 for other outputs.
+    spec: of sessions that ask for no memory size; memory: the sizes that sessions may ask for.
     """
 
     name: str
@@ -82,17 +82,17 @@ class ServedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the model is known by wherever it is served: a hash of its kind, config, sizes and weights."""
+        """A hash of the model's kind, config, sizes and weights, which is the same on every server."""
         manifest = self.manifest
-        told = [manifest.kind, manifest.config, manifest.input_size, manifest.output_size, manifest.weights_sha256]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        hashed = [manifest.kind, manifest.config, manifest.input_size, manifest.output_size, manifest.weights_sha256]
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
     def shapes(self, memory_size: int | None) -> Spec:
-        """Return what goes in and comes out of a session with so many memory slots."""
+        """Return the specification of a session with this number of memory locations; None: the model's own."""
         return self.spec if memory_size in (None, self.spec.memory_size) else self.spec.resized(memory_size)
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's card: what it is, how it is served, what was measured."""
+        """Return the model's card: its kind and sizes, how it is served, and its measured errors."""
         manifest, config = self.manifest, self.manifest.config
         return {
             "name": self.name,
@@ -119,13 +119,13 @@ class ServedModel:
         }
 
     def traces(self, names: Collection[str]) -> list[str]:
-        """Return the names, each once. Raises UnknownName unless the model has a trace of every name."""
+        """Return the names of traces, each once. Raises UnknownName unless the model has all of them."""
         return _known(names, self.spec.trace, f"{self.name} has no trace", "trace")
 
     def check_trace_bytes(
         self, names: Collection[str], steps: int, memory_size: int | None, most: float = math.inf
     ) -> None:
-        """Raise InvalidRequest where the traces of so many steps take more bytes than they may, or more than `most`."""
+        """Raise InvalidRequest if the traces of `steps` steps take more than max_trace_bytes, or more than `most`."""
         if not names:
             return
         taken = self.trace_bytes(names, steps, memory_size)
@@ -140,16 +140,16 @@ class ServedModel:
             )
 
     def trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> int:
-        """Return the bytes of the traces of so many steps."""
+        """Return the bytes of the named traces of `steps` steps."""
         return steps * self.shapes(memory_size).trace_bytes(names)
 
     def leaves(self, names: Collection[str]) -> list[str]:
-        """Return the names, each once. Raises UnknownName unless the model's state has a leaf of every name."""
+        """Return the names of leaves, each once. Raises UnknownName unless the model's state has all of them."""
         return _known(names, self.spec.state, f"the state of {self.name} has no leaf", "names")
 
 
 def input_format(manifest: Manifest) -> InputFormat:
-    """Return what a step of a checkpoint's model takes. Raises ManifestError."""
+    """Return the input format of a checkpoint's model. Raises ManifestError."""
     embedding = manifest.config.get("embedding")
     if embedding is None:
         return InputFormat(manifest.input_size)
@@ -163,7 +163,7 @@ def input_format(manifest: Manifest) -> InputFormat:
 
 
 def output_groups(manifest: Manifest) -> int:
-    """Return how many parts of classes the outputs of a checkpoint's model are. Raises ManifestError."""
+    """Return the number of groups of classes in the outputs of a checkpoint's model. Raises ManifestError."""
     groups, size = manifest.config.get("output_groups", 1), manifest.output_size
     if type(groups) is not int or groups < 1 or size % groups:
         raise ManifestError(f"config.output_groups must be a divisor of output_size, which is {size}, got {groups!r}")
@@ -181,19 +181,19 @@ def least_memory(manifest: Manifest) -> int:
 
 
 class ModelCatalogue:
-    """The models by name, and why those that could not be loaded are not among them."""
+    """The models by name, and the reasons why others could not be loaded."""
 
     def __init__(self, models: Mapping[str, ServedModel], failures: Mapping[str, str]) -> None:
         self._models = dict(models)
         self.failures = dict(failures)
         self.inputs = {name: model.inputs for name, model in models.items()}
-        """What a step of each model takes."""
+        """name -> the input format of the model."""
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
     def get(self, name: str) -> ServedModel:
-        """Return the model of this name. Raises ModelNotFound, with the names that there are."""
+        """Return the model of this name. Raises ModelNotFound, which lists the names of all models."""
         if name in self._models:
             return self._models[name]
         known = ", ".join(self._models)

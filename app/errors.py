@@ -1,58 +1,61 @@
-"""Every error that a client can be told, in one tree.
-
+"""The errors that a client can receive, in one tree.
     EngramError
     |-- InvalidRequest          the request cannot be understood
     |   |-- MalformedBody
     |   |-- InvalidInput        an input at a named place
-    |   |-- UnknownName         a trace or a state leaf that the model does not have
+    |   |-- UnknownName         the model has no trace or state leaf of this name
     |   |-- InvalidSnapshot     of another model, of another version, or damaged
     |   `-- NonFiniteOutput     the model's numbers overflowed on this input
     |-- BodyTooLarge
-    |-- UnsupportedEncoding     the body came in a coding that is not taken
+    |-- UnsupportedEncoding     the body has a content coding that is not supported
     |-- NotFound
     |   |-- ModelNotFound
     |   `-- SessionNotFound
     |-- MethodNotAllowed
-    |-- UpgradeRequired         a WebSocket was asked for as a page
+    |-- UpgradeRequired         a plain request for a WebSocket
     |-- SessionGone             deleted, expired or lost
     |-- Conflict
-    |   |-- StepConflict        not at the step that the client believed
-    |   |-- StepNotKept         a step of the past that is not, or no more, in the store
+    |   |-- StepConflict        the session is not at the step that the client expects
+    |   |-- StepNotKept         a past step that is not, or no longer, in the store
     |   |-- ModelChanged        the session's model is served with other weights now
-    |   |-- IdempotencyConflict  an Idempotency-Key that came with another request
-    |   `-- SequenceConflict    a frame number that does not follow the last
+    |   |-- IdempotencyConflict  another request had this Idempotency-Key
+    |   `-- SequenceConflict    a frame number that does not follow the last one
     |-- Unavailable             try again later
     |   |-- QueueFull
     |   |-- SessionsFull
     |   |-- OutOfMemory
     |   |-- ShuttingDown
     |   |-- StepTimedOut        the back end hangs
-    |   |-- SessionMoved        another server has the session now
+    |   |-- SessionMoved        another server has claimed the session
     |   `-- StoreFailed
-    `-- InternalError           ours, not the client's
+    `-- InternalError           a fault of the server, not of the client
         |-- StepFailed
-        `-- SessionDamaged      what the store has of the session is not what was written
+        `-- SessionDamaged      the store's data of the session are not as they were written
 
-`code` is stable and documented in docs/api.md; `status` is of HTTP, and `close_code` ends a WebSocket.
+`code` is stable and documented in docs/api.md; `status` is the HTTP status, and `close_code` that of a WebSocket.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 LONGEST_TEXT = 4000
-"""Characters of a text in a problem document, at most: what a client sent is not sent back in full."""
+"""Longest text in a problem document, in characters: a client's input is not sent back in full."""
 
 
 class EngramError(Exception):
-    """An error for a client: `detail` says what is wrong; place, expected and got, where they apply, say where."""
+    """An error for a client.
+
+    detail: the whole message; place, expected, got: the same in parts, as far as they apply; more: further members of
+    the problem document.
+    """
 
     code: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
     unsettled: bool = False
-    """Whether a session's state in memory may be another than its log leads to: it must be computed anew."""
+    """Whether a session's state in memory may differ from its log: it must be dropped, and computed again."""
     headers: ClassVar[Mapping[str, str]] = {}
-    """Headers of the HTTP response that tells this error."""
+    """Headers of the HTTP response to this error."""
 
     def __init__(
         self, detail: str, *, place: str | None = None, expected: str | None = None, got: str | None = None, **more: Any
@@ -64,14 +67,14 @@ class EngramError(Exception):
 
     @property
     def close_code(self) -> int:
-        """Return the WebSocket close code: 4000 + status for what the client did, the registered codes otherwise."""
+        """The WebSocket close code: 4000 + status for an error of the client, else a registered code."""
         return {413: 1009, 500: 1011, 503: 1013}.get(self.status, 4000 + self.status)
 
     def problem(self) -> dict[str, Any]:
         """Return the error as a problem document (RFC 9457)."""
         known = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
-        told = {"detail": self.detail} | self.more
-        return known | {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in told.items()}
+        own = {"detail": self.detail} | self.more
+        return known | {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in own.items()}
 
 
 class InvalidRequest(EngramError):
@@ -205,10 +208,10 @@ class SessionDamaged(InternalError):
 
 
 def unexpected_error() -> InternalError:
-    """Return the error for what nobody expected; whoever tells it has written the details into the log."""
+    """Return the error for an unexpected exception, which the caller has logged."""
     return InternalError("an unexpected error; the server's log has the details")
 
 
 def stopping() -> ShuttingDown:
-    """Return the error for whoever comes while the server stops."""
+    """Return the error for requests while the server stops."""
     return ShuttingDown("the server is stopping; try again later")

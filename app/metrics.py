@@ -1,4 +1,4 @@
-"""What Prometheus can ask of the server; docs/metrics.md describes each metric."""
+"""The metrics of a server, for Prometheus; docs/metrics.md describes each one."""
 
 import itertools
 import time
@@ -16,22 +16,23 @@ TICK_BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1,
 REQUEST_BUCKETS = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 PHASES = ("wait", "run", "record", "commit", "deliver")
-"""The phases of a step, in the order in which it goes through them."""
+"""The phases of a step, in their order."""
 
 
 class Tally:
-    """A counter that one thread at a time adds to: without a lock, at a fifth of the price."""
+    """A counter without a lock, five times as fast as one with: only one thread at a time may add to it."""
 
     def __init__(self) -> None:
         self.value = 0.0
         self.created = time.time()
 
     def inc(self, amount: float = 1) -> None:
+        """Add to the value."""
         self.value += amount
 
 
 class Distribution:
-    """A histogram that one thread at a time adds to."""
+    """A histogram without a lock: only one thread at a time may add to it."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
@@ -40,6 +41,7 @@ class Distribution:
         self.created = time.time()
 
     def observe(self, amount: float) -> None:
+        """Count an amount in its bucket."""
         self.sum += amount
         self.counts[bisect_left(self._bounds, amount)] += 1
 
@@ -48,7 +50,7 @@ Child = TypeVar("Child", Tally, Distribution)
 
 
 class _Family(Collector, Generic[Child]):
-    """A metric, of which every combination of labels has a child; new: makes one."""
+    """A metric with a child for every combination of labels. new: makes a child."""
 
     def __init__(
         self,
@@ -126,13 +128,13 @@ class Metrics:
             "engram_sessions_ended", "Sessions that ended, by reason.", ["model", "reason"], registry=registry
         )
         self.commits = _Distributions(
-            "engram_commit_entries", "Requests whose steps were written at once.", [], BATCH_BUCKETS, registry
+            "engram_commit_entries", "Requests whose steps were written in one commit.", [], BATCH_BUCKETS, registry
         ).labels()
         self.commit_seconds = _Distributions(
-            "engram_commit_seconds", "Time of writing them.", [], TICK_BUCKETS, registry
+            "engram_commit_seconds", "Time of one commit of the store.", [], TICK_BUCKETS, registry
         ).labels()
         self.store_failures = Counter(
-            "engram_store_failures", "What the store could not write or read.", registry=registry
+            "engram_store_failures", "Writes and reads of the store that failed.", registry=registry
         )
         self.streams = Gauge("engram_streams", "Open WebSockets.", registry=registry)
         self.requests = _Tallies("engram_requests", "HTTP requests answered.", ["method", "route", "status"], registry)
@@ -141,10 +143,10 @@ class Metrics:
         )
 
         self._routes: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
-        """Those of a method, a route and a status: finding them by their labels takes longer than counting."""
+        """The children of a method, a route and a status: to find them by their labels takes longer than to count."""
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an HTTP request, and its time."""
+        """Count an HTTP request that took `seconds`."""
         key = (method, route, status)
         if key not in self._routes:
             self._routes[key] = (self.requests.labels(*key), self.request_seconds.labels(route))
@@ -153,14 +155,16 @@ class Metrics:
         time.observe(seconds)
 
     def commit(self, entries: int, seconds: float) -> None:
+        """Count a commit of the store."""
         self.commits.observe(entries)
         self.commit_seconds.observe(seconds)
 
     def failure(self) -> None:
+        """Count a failure of the store."""
         self.store_failures.inc()
 
     def engine(self, model: str) -> "EngineMetrics":
-        """Return what the engine of a model reports to."""
+        """Return the observer of a model's engine."""
         return EngineMetrics(self, model)
 
     def exposition(self) -> bytes:
@@ -169,7 +173,7 @@ class Metrics:
 
 
 class EngineMetrics:
-    """The metrics of one model's engine."""
+    """The observer of one model's engine (app.engine.worker.EngineObserver)."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._steps = metrics.steps.labels(model)
@@ -179,7 +183,7 @@ class EngineMetrics:
         phases = [metrics.phases.labels(model, phase) for phase in PHASES]
         self._wait, self._run, self._record, self._commit, self._deliver = phases
         self._computing = 0.0
-        """Seconds of the ticks of a batch that is not over."""
+        """Seconds of the calls of the back end within the current batch."""
 
     def tick(self, batch: int, seconds: float, steps: int) -> None:
         self._steps.inc(batch * steps)

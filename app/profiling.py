@@ -1,13 +1,13 @@
-"""A sampling profiler of a running process: the processor time of every thread, by the functions that took it.
+"""A sampling profiler of a running process: the processor time of every thread, by the functions that used it.
 
-    timer of processor time --> main thread: for each thread, the time since the last sample goes to its stack now
+    timer of processor time --> main thread: add each thread's time since the last sample to its current stack
     stop --> file: a flame graph (.svg), or folded stacks, which speedscope and flamegraph.pl read
 
-An idle process is not sampled, an idle thread weighs nothing, and a thread in C code counts although it does not hold
+An idle process is not sampled, an idle thread counts nothing, and a thread in C code counts although it does not hold
 the interpreter's lock. Python runs the handler between two calls of the main thread, so a function that calls nothing
-counts as its caller, and C code as the function that called it; of the event loop's own, that is `Runner.run`. While
-the main thread waits, it runs the handler only if a signal wakes it, as signals do that come to a uvloop. Other threads
-are seen where they let go of the interpreter's lock: their totals are exact, and their stacks coarser.
+counts as its caller, and C code as the function that called it; the C code of the event loop counts as `Runner.run`.
+While the main thread waits, it runs the handler only if a signal wakes it, as signals wake uvloop. Other threads are
+sampled where they release the interpreter's lock: their totals are exact, and their stacks are coarser.
 """
 
 import html
@@ -33,13 +33,13 @@ from app.settings import SettingsError
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.004
-"""Processor time between two samples; Linux kernels count it in ticks, most of them of this length."""
+"""Processor time between two samples. Linux kernels count it in ticks, which are of this length by default."""
 
 WAITING = re.compile(r"\.(acquire|get|join|poll|recv|run_until_complete|select|wait)\(")
-"""Lines in which a thread waits: time that is found there was spent before, and belongs to its other stacks."""
+"""Matches lines in which a thread waits: time that is sampled there was used before, and belongs to other stacks."""
 
 CALLING = -1
-"""The place of a function, or of an event loop, that was about to call another."""
+"""The place of a function that was about to call another one."""
 
 PROFILER = "the profiler itself"
 OTHER_THREADS = "threads without Python"
@@ -50,7 +50,7 @@ Stacks = Mapping[tuple[str, ...], float]
 
 @dataclass
 class _Sampled:
-    """A stack of a thread, the innermost function first, and the place in that one (f_lasti), or CALLING."""
+    """A stack of a thread, the innermost function first, and the place in that function (f_lasti), or CALLING."""
 
     thread: str
     place: int
@@ -59,7 +59,7 @@ class _Sampled:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is in a line that waits."""
+        """Whether the innermost function is in a line that waits."""
         if self.place == CALLING:
             return False
         code = self.codes[0]
@@ -68,23 +68,26 @@ class _Sampled:
 
 
 class Profiler:
-    """Samples this process between `start` and `stop`, and writes the profile. It belongs to the main thread.
+    """Samples this process between `start` and `stop`, and writes the profile. Used by the main thread only.
 
-    Threads that are started before `start` leave the timer's signal to the main thread, which then takes its sample at
-    once; it may see one that came to another thread only after it has waited for something.
+    Threads that start before `start` block the timer's signal, so that the main thread receives it and samples at once.
+    A signal to a later thread may be handled only after the main thread has waited for something.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError where no profile can be taken, or it cannot be written to this path."""
+        """Prepare to write a profile to `path`.
+
+        Raises SettingsError if this system has no timers for it, or the path cannot be written.
+        """
         if not hasattr(signal, "setitimer") or not hasattr(time, "pthread_getcpuclockid"):
             raise SettingsError(f"setting profile: {sys.platform} has no timers and clocks of threads; use Linux")
         self._path = path
         self._unfinished = path.with_name(f"{path.name}.part") if path.name else path
         _check_writable(path, self._unfinished)
         self._sampled: dict[tuple[object, ...], _Sampled] = {}
-        """By thread, place and the numbers of the functions: to hash the functions themselves takes long."""
+        """By thread, place and the ids of the functions: to hash the functions themselves takes long."""
         self._clocks: dict[int, float] = {}
-        """Processor time of each thread at its last sample, by the number of its clock."""
+        """Processor time of each thread at its last sample, by the id of its clock."""
         self._names: dict[int, str] = {}
         self._samples = 0
         self._own = 0.0
@@ -102,9 +105,9 @@ class Profiler:
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_SECONDS, INTERVAL_SECONDS)
 
     def stop(self) -> None:
-        """Sample no more, and write the profile; an error of writing is logged."""
+        """Stop sampling, and write the profile; log an error of writing."""
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, lambda *_: None)  # one may be on its way, and would end the process by default
+        signal.signal(signal.SIGPROF, lambda *_: None)  # a pending signal would end the process by default
         stacks = self._stacks(time.process_time() - self._began_process)
         title = (
             f"{sum(stacks.values()):.2f} s of processor time in {time.perf_counter() - self._began:.2f} s, "
@@ -135,7 +138,7 @@ class Profiler:
         self._clocks[clock] = now
 
     def _add(self, thread: int, frame: FrameType, place: int) -> None:
-        """Count the time that a thread took since its last sample as that of its stack."""
+        """Add the time that a thread used since its last sample to its stack."""
         try:
             clock = time.pthread_getcpuclockid(thread)
             now = time.clock_gettime(clock)
@@ -159,7 +162,7 @@ class Profiler:
     # Afterwards
 
     def _stacks(self, total: float) -> dict[tuple[str, ...], float]:
-        """Return the seconds by stack, of which this process took so many in total."""
+        """Return the seconds by stack. total: processor time of this process while it was sampled."""
         found: defaultdict[tuple[str, ...], float] = defaultdict(float)
         for sampled, seconds in _at_work_only(list(self._sampled.values())):
             found[_plain(sampled.thread), *map(_function, reversed(sampled.codes))] += seconds
@@ -171,7 +174,7 @@ class Profiler:
 
 
 def _check_writable(path: Path, unfinished: Path) -> None:
-    """Raise SettingsError unless a file can be written here, by a move from beside it."""
+    """Raise SettingsError unless a file can be written to `path`, by a move from `unfinished`."""
     try:
         if path.is_dir():
             raise SettingsError(f"setting profile: expected the name of a file, got the directory {path}")
@@ -184,7 +187,7 @@ def _check_writable(path: Path, unfinished: Path) -> None:
 
 
 def _at_work(frame: FrameType) -> FrameType:
-    """Return the frame that was at work when the signal came: one in its first line has yet to begin."""
+    """Return the frame that was at work when the signal came: a frame in its first line has not begun."""
     begins = frame.f_lineno == frame.f_code.co_firstlineno
     return frame.f_back if begins and frame.f_back is not None else frame
 
@@ -199,7 +202,7 @@ def _codes(frame: FrameType | None) -> list[CodeType]:
 
 
 def _at_work_only(samples: Sequence[_Sampled]) -> Iterator[tuple[_Sampled, float]]:
-    """Give the seconds of each thread that was found waiting to its other stacks, if it has any, by their shares."""
+    """Yield stacks with their seconds; time sampled while a thread waits is spread over its other stacks, if any."""
     at_work: defaultdict[str, float] = defaultdict(float)
     waiting: defaultdict[str, float] = defaultdict(float)
     for sampled in samples:
@@ -212,19 +215,19 @@ def _at_work_only(samples: Sequence[_Sampled]) -> Iterator[tuple[_Sampled, float
 
 
 def _function(code: CodeType) -> str:
-    """Return file:function, the file as it is imported."""
+    """Return file:function, with the file relative to sys.path."""
     inside = [folder for folder in map(os.path.abspath, sys.path) if code.co_filename.startswith(folder + os.sep)]
     file = code.co_filename[len(max(inside, key=len)) + 1 :] if inside else code.co_filename
     return _plain(f"{file}:{code.co_qualname}")
 
 
 def _plain(name: str) -> str:
-    """Return a name that ends no other in a line of folded stacks, and may stand in XML."""
+    """Return a name without the separator of folded stacks and without characters that XML does not allow."""
     return "".join(letter if letter.isprintable() else "?" for letter in name.replace(";", ","))
 
 
 def _without_launch(stacks: Stacks, main: str) -> defaultdict[tuple[str, ...], float]:
-    """Leave out how threads were started: of the main one's stacks, all that they have in common but the last."""
+    """Remove the functions that start threads; from the main thread's stacks, their common prefix but for the last."""
     of_main = [stack for stack in stacks if stack[0] == main]
     launch = max(1, _shared(min(of_main), max(of_main)) - 1) if of_main else 1
     shorter: defaultdict[tuple[str, ...], float] = defaultdict(float)
@@ -239,13 +242,13 @@ def _starts_thread(function: str) -> bool:
 
 
 def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return how many functions two stacks have in common from the outermost on."""
+    """Return the length of the common prefix of two stacks."""
     differing = (place for place, names in enumerate(zip(one, other, strict=False)) if names[0] != names[1])
     return next(differing, min(len(one), len(other)))
 
 
 def folded(stacks: Stacks) -> str:
-    """Return a line for each stack: thread;function;... and its microseconds."""
+    """Return one line for each stack: thread;function;... and its microseconds."""
     return "".join(f"{';'.join(stack)} {round(1e6 * seconds)}\n" for stack, seconds in sorted(stacks.items()))
 
 
@@ -255,20 +258,20 @@ WIDTH = 1200
 ROW = 17
 HEAD = 24
 LETTER = 6.65
-"""The width of a letter of 11 pixels."""
+"""The width of a letter of 11 pixels, in pixels."""
 
 LEAST_WIDTH = 0.2
-"""Boxes that are narrower are left out."""
+"""Narrower boxes are left out; in pixels."""
 
 OWN_HUE, OTHER_HUE = 32, 205
-"""Of functions of the project and of others."""
+"""The hues of the project's functions and of all others."""
 
 STYLE = "text{font:11px monospace;pointer-events:none}rect{stroke:#fff;stroke-width:.5}g:hover>rect{stroke:#000}"
 
 
 @dataclass
 class _Box:
-    """A function under those that called it: its seconds and theirs whom it calls."""
+    """A function in a tree of calls: its seconds, including those of the functions that it calls."""
 
     name: str
     seconds: float = 0.0
@@ -276,7 +279,7 @@ class _Box:
 
 
 def flame_graph(stacks: Stacks, title: str) -> str:
-    """Return an SVG of nested boxes as wide as their seconds: threads above, callees below their callers."""
+    """Return an SVG of boxes whose widths are their seconds: threads at the top, callees below their callers."""
     root = _nested(stacks)
     boxes = list(_placed(root))
     height = HEAD + ROW * (max((row for _, row, _, _ in boxes), default=0) + 1) + 4
@@ -300,7 +303,7 @@ def _nested(stacks: Stacks) -> _Box:
 
 
 def _placed(root: _Box) -> Iterator[tuple[_Box, int, float, float]]:
-    """Yield every box below the root that is wide enough, with its row, place and width; the widest stand left."""
+    """Yield every box below the root that is wide enough, with its row, x and width; wider boxes stand further left."""
     scale = WIDTH / root.seconds if root.seconds else 0.0
     left = [(root, -1, 0.0)]
     while left:
@@ -325,7 +328,7 @@ def _drawn(box: _Box, row: int, x: float, width: float, total: float) -> str:
 
 
 def _fitting(name: str, letters: int) -> str:
-    """Return a name, its last part, or the beginning of that: the longest that has room."""
+    """Return the name, its last part, or the beginning of that: the longest that fits."""
     short = name.rpartition(":")[2]
     if len(name) <= letters:
         return name

@@ -1,4 +1,4 @@
-"""Every setting of the server: read from flags, the environment and a TOML file, in this order of precedence."""
+"""The settings of the server: read from flags, the environment and a TOML file, in this order of precedence."""
 
 import argparse
 import os
@@ -28,11 +28,11 @@ SnapshotSeconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the message names the setting, the value and what was expected."""
+    """A setting is not valid; the message names the setting, the value and the expected values."""
 
 
 def _by_name(example: str) -> BeforeValidator:
-    """Return what reads NAME=N,NAME=N, or a list of them, as the mapping that a file has."""
+    """Return a validator that reads NAME=N,NAME=N, or a list of such pairs, as a mapping."""
 
     def read(value: Any) -> Any:
         if isinstance(value, dict):
@@ -59,14 +59,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; there are no keys yet, so keep it local")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
-    data: Path = Field(Path("data"), description="directory for what the server keeps of its sessions")
+    data: Path = Field(Path("data"), description="directory of the store, which keeps the sessions")
     store: Literal["sqlite", "memory"] = Field(
         "sqlite", description="where sessions are kept: in a file of the data directory, or only in this process"
     )
     durability: Literal["ack", "interval", "none"] = Field(
         "ack",
-        description="when steps are written: before they are answered, within commit_interval, or only the states when "
-        "sessions leave memory",
+        description="when steps are written: ack: before they are answered; interval: within commit_interval; none: "
+        "never, but a snapshot when a session leaves memory",
     )
     commit_interval: float = Field(
         0.1, gt=0, le=3600, description="seconds within which steps are written, with durability interval"
@@ -75,42 +75,42 @@ class Settings(BaseSettings):
         1,
         ge=0,
         le=3600,
-        description="seconds within which what is written survives a power cut; 0: before it is answered",
+        description="seconds within which written steps are safe from a power cut; 0: before they are answered",
     )
     snapshots: Annotated[dict[str, SnapshotSeconds], NoDecode, _by_name("dnc-copy=1")] = Field(
         {},
-        description="models whose sessions write no inputs, only a snapshot within so many seconds of a step, whatever "
-        "the durability: NAME=SECONDS, several by commas",
+        description="models whose sessions write no inputs, only a snapshot within this many seconds of a step, with "
+        "any durability: NAME=SECONDS, separated by commas",
     )
     keep_steps: int = Field(
-        100_000, ge=0, le=10**12, description="steps of a session that can be gone back to, at least"
+        100_000, ge=0, le=10**12, description="steps of a session that a rewind can go back by, at least"
     )
     keep_seconds: float = Field(
-        30 * 86400, gt=0, le=FOREVER, description="seconds after which steps can no longer be gone back to"
+        30 * 86400, gt=0, le=FOREVER, description="seconds after which a rewind can no longer go back to a step"
     )
     backend: Literal["auto", "fused", "onnx", "torch"] = Field(
         "auto",
-        description="what computes the steps; auto: torch on CUDA or where there is no model.onnx, else the fused "
-        "kernels where they can, else onnx",
+        description="back end that computes the steps; auto: torch on CUDA or without a model.onnx, else the fused "
+        "kernels if they support the model, else onnx",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where the steps are computed; auto: cuda where torch is installed and sees one"
+        "auto", description="where the steps are computed; auto: cuda if torch is installed and finds a device"
     )
     threads: int = Field(1, ge=1, description="CPU threads of one model's step")
     memory_size: Annotated[dict[str, MemorySize], NoDecode, _by_name("dnc-copy=256")] = Field(
-        {}, description="memory slots of models, where not as many as in training: NAME=N, several by commas"
+        {}, description="memory locations of models, if not as in training: NAME=N, separated by commas"
     )
     max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
     linger: float = Field(
         0,
         ge=0,
         le=1,
-        description="seconds that a step may wait until half of the sessions that are active can be stepped together: "
-        "larger batches, for a delay; 0: none waits",
+        description="seconds that a step may wait until half of the active sessions can be stepped together: larger "
+        "batches, but a delay; 0: no step waits",
     )
     max_sessions: int = Field(1_000_000, ge=1, le=10**9, description="open sessions of a model")
     max_resident: int = Field(
-        4096, ge=1, le=10**8, description="sessions of a model whose state is in memory; the others wait in the store"
+        4096, ge=1, le=10**8, description="sessions of a model whose state is in memory; the others are in the store"
     )
     max_queue: int = Field(
         1024, ge=1, le=10**8, description="sequences of a model in work, and as many waiting for their session"
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     max_queue_bytes: int = Field(
         256 * 2**20,
         ge=1,
-        description="bytes of the inputs and results of a model's sequences in work; one alone may have more",
+        description="bytes of the inputs and results of a model's sequences in work; one request alone may have more",
     )
     max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
     max_sequences: int = Field(
@@ -129,14 +129,16 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="bytes of a request body or a WebSocket frame")
     max_trace_bytes: int = Field(64 * 2**20, ge=1, description="bytes of the traces that one request asks for")
-    max_state_bytes: int = Field(16 * 2**20, ge=1, description="bytes of a state whose memory size was asked for")
+    max_state_bytes: int = Field(
+        16 * 2**20, ge=1, description="bytes of the state of a session that asks for a memory size"
+    )
     max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
     idle_timeout: float = Field(7 * 86400, gt=0, le=FOREVER, description="seconds without use until a session expires")
     step_timeout: float = Field(
         60,
         gt=0,
         le=FOREVER,
-        description="seconds after which a step, or a store, that hangs is given up by those who wait for it",
+        description="seconds after which requests no longer wait for a step, or a store, that hangs",
     )
     ready_timeout: float = Field(5, gt=0, le=FOREVER, description="seconds that /readyz waits for a step of each model")
     shutdown_timeout: float = Field(
@@ -168,9 +170,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings from the given flags, the environment and the file that `config` or ENGRAM_CONFIG names.
+    """Return the settings from the flags, the environment and the file that `config` or ENGRAM_CONFIG names.
 
-    Flags that are None or that are no settings are passed over. Raises SettingsError.
+    Flags that are None or no settings are ignored. Raises SettingsError.
     """
     file = flags.get("config") or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     if file and not Path(file).is_file():
@@ -200,9 +202,11 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
         elif get_origin(field.annotation) is Literal:
             parser.add_argument(flag, choices=get_args(field.annotation), help=about)
         elif get_origin(field.annotation) is dict:
-            parser.add_argument(flag, action="append", metavar="NAME=N", help=f"{field.description}, or one a flag")
+            parser.add_argument(
+                flag, action="append", metavar="NAME=N", help=f"{field.description}, or the flag repeated"
+            )
         else:
-            kind = next(iter(get_args(field.annotation)), field.annotation)  # of X | None, it is X
+            kind = next(iter(get_args(field.annotation)), field.annotation)  # X of X | None
             parser.add_argument(flag, metavar=getattr(kind, "__name__", "VALUE").upper(), help=about)
 
 

@@ -1,6 +1,6 @@
-"""What computes the steps: each back end keeps the states of its sessions in an arena of its own."""
+"""Back ends compute the steps of models, and keep the states of sessions in arenas."""
 
 import os
 
-# ONNX Runtime reports to Microsoft unless it is told not to before it is imported.
+# ONNX Runtime reports to Microsoft unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

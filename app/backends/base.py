@@ -1,4 +1,4 @@
-"""The contract of a back end, and the slots that all of them hand out."""
+"""The contract of a back end, and the bookkeeping of slots that all back ends share."""
 
 import heapq
 import math
@@ -19,7 +19,7 @@ Shapes = dict[str, list[int]]
 """Shapes by name, without the batch axis."""
 
 Axes = dict[str, list[int | None]]
-"""Shapes by name, without the batch axis, for a memory of any size: None stands for the number of its slots."""
+"""Shapes by name, without the batch axis, for a memory of any size: None stands for the number of its locations."""
 
 NUMBER_BYTES = 4
 """States, inputs, outputs and traces are all float32."""
@@ -27,7 +27,10 @@ NUMBER_BYTES = 4
 
 @dataclass(frozen=True)
 class Spec:
-    """What goes in and comes out. memory_size is the number of memory slots, None for a model without such a memory."""
+    """The sizes and shapes of a model's inputs, outputs, state and traces.
+
+    memory_size: the number of memory locations, None for a model without such a memory.
+    """
 
     input_size: int
     output_size: int
@@ -37,38 +40,41 @@ class Spec:
 
     @cached_property
     def state(self) -> Shapes:
+        """The shapes of the leaves of a state, by name."""
         return self._shapes(self.state_axes)
 
     @cached_property
     def trace(self) -> Shapes:
+        """The shapes of the traces of one step, by name."""
         return self._shapes(self.trace_axes)
 
     @cached_property
     def state_bytes(self) -> int:
+        """The bytes of a state."""
         return NUMBER_BYTES * sum(map(math.prod, self.state.values()))
 
     def trace_bytes(self, names: Iterable[str]) -> int:
-        """Return the bytes of some traces of one step."""
+        """Return the bytes of the named traces of one step."""
         return NUMBER_BYTES * sum(math.prod(self.trace[name]) for name in names)
 
     def resized(self, memory_size: int) -> "Spec":
-        """Return what goes in and comes out with another number of memory slots."""
+        """Return the specification of the same model with another number of memory locations."""
         return replace(self, memory_size=memory_size)
 
     def _shapes(self, axes: Axes) -> Shapes:
-        slots = self.memory_size or 0
-        return {name: [slots if size is None else size for size in shape] for name, shape in axes.items()}
+        locations = self.memory_size or 0
+        return {name: [locations if size is None else size for size in shape] for name, shape in axes.items()}
 
 
 def spec_of(manifest: Manifest, state_axes: Axes, trace_axes: Axes) -> Spec:
-    """Return the specification of a checkpoint. Raises ManifestError where its manifest contradicts the axes."""
+    """Return the specification of a checkpoint. Raises ManifestError if its manifest contradicts the axes."""
     memory_size = manifest.config.get("memory_size")
     if memory_size is not None and (type(memory_size) is not int or memory_size < 1):
         raise ManifestError(f"config.memory_size must be a whole number of at least 1, got {memory_size!r}")
     spec = Spec(manifest.input_size, manifest.output_size, memory_size, state_axes, trace_axes)
-    for name, told, found in (("state", manifest.state, spec.state), ("trace", manifest.trace, spec.trace)):
-        if told != found:
-            raise ManifestError(f"its manifest says {name} {told}, but the model has {found}")
+    for name, declared, found in (("state", manifest.state, spec.state), ("trace", manifest.trace, spec.trace)):
+        if declared != found:
+            raise ManifestError(f"its manifest says {name} {declared}, but the model has {found}")
     return spec
 
 
@@ -80,66 +86,66 @@ class Backend(Protocol):
     device: str
 
     def resized(self, memory_size: int) -> "Backend":
-        """Return a back end of the same model, with another number of memory slots, and no session yet.
+        """Return a back end of the same model with another number of memory locations, and with no open slot.
 
         Both share the weights. Raises MemoryError.
         """
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        """Take a free slot, put `state` into it, or the state before the first step, and return its number.
+        """Open a free slot with `state`, by default the state before the first step, and return its number.
 
-        Raises MemoryError where there is no room for another.
+        Raises MemoryError if no slot is free, or no memory is left to make the arena larger.
         """
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """Advance distinct slots by one step.
+        """Advance distinct slots by one step; return the outputs and the named traces.
 
-        inputs: float32 [len(slots), input_size]. Returns the outputs, float32 [len(slots), output_size], and the
-        named traces. Raises RowsFailed where some rows come to numbers that are not finite: the other rows are
-        stepped. Raises BatchLost where it fails midway. Any other error leaves all slots as they were.
+        inputs: float32 [len(slots), input_size], which are not changed. Outputs: float32 [len(slots), output_size]; a
+        trace: [len(slots), ...]. Raises RowsFailed if the outputs or states of some rows are not finite: the other rows
+        are stepped. Raises BatchLost if the step fails midway. Any other error leaves all slots as they were.
         """
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name, without the batch axis. Raises StateLost."""
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        """Replace the state in a slot, also a lost one; None is the state before the first step."""
+        """Replace the state in a slot, also a lost one. None: the state before the first step."""
 
     def close(self, slot: int) -> None:
-        """Give a slot back."""
+        """Free a slot."""
 
     def may_fail(self, inputs: Array) -> bool:
-        """Return whether a step with such inputs, [..., input_size], may come to numbers that are not finite.
+        """Return whether a step with these inputs, [..., input_size], may yield numbers that are not finite.
 
-        From a state that the model can come to; a client may have made up another.
+        This is about the states that the model can reach by steps; a client may upload a state that it cannot reach.
         """
 
     def prompt(self) -> "PromptBackend | None":
-        """Return this back end where its steps take little time and never wait, else None."""
+        """Return this back end if its steps are short and never wait, else None."""
 
 
 class PromptBackend(Backend, Protocol):
-    """A back end that may be used on the event loop's thread, and that takes several steps in one call."""
+    """A back end that the event loop's thread may use, and that takes several steps in one call."""
 
     @property
     def spare(self) -> int:
-        """The number of slots that can be opened before room is made for more, which takes long."""
+        """The number of slots that can be opened before the arena has to grow, which takes long."""
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
-        """Advance distinct slots by several steps. inputs: float32 [len(slots), T, input_size], T at least 1.
+        """Advance distinct slots by several steps; return the outputs, float32 [len(slots), T, output_size].
 
-        Returns the outputs, float32 [len(slots), T, output_size]. Raises RowsFailed where some rows come to numbers
-        that are not finite, with their step in `at`; their states are lost, or as before that step. Any other error
-        leaves all slots as they were, or is a BatchLost.
+        inputs: float32 [len(slots), T, input_size], T at least 1. Raises RowsFailed if some rows are not finite, with
+        the failed step of each in `at`; their states are lost, or as before that step. Any other error leaves all slots
+        as they were, or is a BatchLost.
         """
 
 
 class RowsFailed(Exception):
-    """Some rows of a step came to outputs or states that are not finite. All other rows were stepped.
+    """The outputs or states of some rows of a step are not finite. All other rows were stepped.
 
     rows: the failed rows. lost: those of them whose states are lost; the states of the others are as before the step.
-    outputs, traces: of the step, valid in the rows that did not fail. at: of several steps, the one at which a row
-    failed, counted from 0.
+    outputs, traces: of the step, valid in the rows that did not fail. at: row -> the step at which it failed, from 0,
+    if several steps were taken.
     """
 
     def __init__(
@@ -157,55 +163,59 @@ class RowsFailed(Exception):
 
 
 class BatchLost(Exception):
-    """A step failed midway, and the states in all of its slots are lost. Its cause says why."""
+    """A step failed midway, and the states in all of its slots are lost. The cause is the error of the step."""
 
 
 class StateLost(Exception):
-    """The state in a slot is lost since a step failed: it can only be replaced, or the slot be given back."""
+    """The state in a slot was lost in a failed step: it can only be replaced, or the slot be freed."""
 
 
 Step = Callable[[Sequence[int], Array], tuple[Array, dict[str, Array]]]
 
 
 class Slots:
-    """The numbers of free slots, and how many the arena has room for, which doubles when they do not suffice.
+    """The free, open and lost slots of an arena. Its capacity doubles when all slots are open, up to `max_slots`.
 
-    The lowest is taken first, so that the ones in use stay close together. Slots whose states are lost are known here,
-    so that no back end steps or reads one.
+    The free slot with the lowest number is opened first, so that open slots stay close together. A slot whose state is
+    lost is marked here, so that no back end steps or reads it.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._room = 0
+    def __init__(self, max_slots: int) -> None:
+        self._max_slots = max_slots
+        self._capacity = 0
         self._free: list[int] = []
         self._taken: set[int] = set()
         self._lost: set[int] = set()
 
     @property
     def spare(self) -> int:
-        """The number of free slots that the arena has room for."""
-        return self._room - len(self._taken)
+        """The number of free slots that the arena has memory for."""
+        return self._capacity - len(self._taken)
 
     def take(self, grow: Callable[[int], None]) -> int:
-        """Return the lowest free slot, after `grow(room)` where the arena has no room for it; it may raise."""
+        """Return the free slot with the lowest number; it is open now.
+
+        grow: called with the new capacity if no slot is free. Raises MemoryError if max_slots are open, or as `grow`.
+        """
+        if len(self._taken) == self._max_slots:
+            raise MemoryError(f"all {self._max_slots} slots of the arena are taken")
         if len(self._taken) == self._capacity:
-            raise MemoryError(f"all {self._capacity} slots of the arena are taken")
-        if len(self._taken) == self._room:
-            room = min(max(1, 2 * self._room), self._capacity)
-            grow(room)
-            self._free = list(range(self._room, room))
-            self._room = room
+            capacity = min(max(1, 2 * self._capacity), self._max_slots)
+            grow(capacity)
+            self._free = list(range(self._capacity, capacity))
+            self._capacity = capacity
         slot = heapq.heappop(self._free)
         self._taken.add(slot)
         return slot
 
     def give_back(self, slot: int) -> None:
+        """Free a slot. Raises KeyError if it is not open."""
         self._taken.remove(slot)
         self._lost.discard(slot)
         heapq.heappush(self._free, slot)
 
     def open(self, grow: Callable[[int], None], fill: Callable[[int], None]) -> int:
-        """Return the lowest free slot after `fill(slot)`; where that raises, the slot is free again."""
+        """Return the free slot with the lowest number, after `fill(slot)`; if that raises, the slot is free again."""
         slot = self.take(grow)
         try:
             fill(slot)
@@ -215,23 +225,23 @@ class Slots:
         return slot
 
     def lose(self, slots: Iterable[int]) -> None:
-        """Note that the states in some slots are lost."""
+        """Mark the states in these slots as lost."""
         self._lost.update(slots)
 
     def check(self, slots: Iterable[int]) -> None:
-        """Raise StateLost where the state in one of these slots is lost."""
+        """Raise StateLost if the state in one of these slots is lost."""
         if self._lost and not self._lost.isdisjoint(slots):
             raise StateLost(f"the states in slots {sorted(self._lost.intersection(slots))} are lost")
 
     @contextmanager
     def replacing(self, slot: int) -> Iterator[None]:
-        """Put a new state into a slot; an error midway loses it."""
+        """Write a new state to a slot within this context; an error in it loses the state."""
         self._lost.add(slot)
         yield
         self._lost.discard(slot)
 
     def lost_batch(self, slots: Sequence[int]) -> BatchLost:
-        """Note that a step of some slots failed midway, and return the error to raise."""
+        """Mark all slots of a batch whose step failed midway as lost, and return the error to raise."""
         self.lose(slots)
         return BatchLost(f"the states in slots {list(slots)} are lost")
 
@@ -257,7 +267,7 @@ class Slots:
         return outputs, traces
 
     def run_by_steps(self, step: Step, slots: Sequence[int], inputs: Array, output_size: int) -> Array:
-        """Advance slots by several steps, one by one, as PromptBackend.run; a row that fails takes no more."""
+        """Advance slots by several calls of `step`, as PromptBackend.run does; a row that fails takes no more steps."""
         outputs = np.empty((*inputs.shape[:2], output_size), np.float32)
         rows, lost, at = list(range(len(slots))), set[int](), dict[int, int]()
         for t in range(inputs.shape[1]):
@@ -280,24 +290,21 @@ class Slots:
 
 
 def longer(values: Array, rows: int) -> Array:
-    """Return `values` with room for so many rows; what the new ones hold is undefined."""
+    """Return a copy of `values` that is extended to `rows` rows; the content of the new rows is undefined."""
     result = np.empty((rows, *values.shape[1:]), values.dtype)
     result[: len(values)] = values
     return result
 
 
 def check_backend(backend: Backend) -> None:
-    """Take one step, and one with a memory slot more, and compare what comes with the specifications.
-
-    Raises ManifestError.
-    """
+    """Take one step, and one with one memory location more. Raises ManifestError if the results contradict the spec."""
     _check_step(backend)
     memory_size = backend.spec.memory_size
     if memory_size is not None:
         try:
             _check_step(backend.resized(memory_size + 1))
         except Exception as error:
-            raise ManifestError(f"with {memory_size + 1} memory slots, which no weight depends on: {error}") from error
+            raise ManifestError(f"with memory_size {memory_size + 1}, which no weight depends on: {error}") from error
 
 
 def _check_step(backend: Backend) -> None:
@@ -309,26 +316,26 @@ def _check_step(backend: Backend) -> None:
         backend.close(slot)
     except Exception as error:
         raise ManifestError(f"it cannot take a step: {type(error).__name__}: {error}") from error
-    came = (
+    found = (
         outputs.shape[1],
         {name: list(leaf.shape) for name, leaf in state.items()},
         {name: list(values.shape[1:]) for name, values in traces.items()},
     )
     expected = (spec.output_size, spec.state, spec.trace)
-    if came != expected:
-        raise ManifestError(f"its step gives {came}, but its manifest says {expected}")
+    if found != expected:
+        raise ManifestError(f"its step gives {found}, but its manifest says {expected}")
 
 
 def are_ordinary(values: Array) -> bool:
-    """Return whether the squares of all numbers have a finite sum: then each is finite, and below 2e19 in float32.
+    """Return whether the sum of the squares of all numbers is finite: then each is finite, and below 2e19 in float32.
 
-    It takes a fifth of the time of isfinite for few numbers.
+    For few numbers, this takes a fifth of the time of isfinite.
     """
     return math.isfinite(np.vdot(values, values))
 
 
 def failed_rows(*arrays: Array) -> list[int]:
-    """Return the rows in which some number is not finite. arrays: [B, ...] each."""
+    """Return the rows in which any number is not finite. arrays: [B, ...] each."""
     failed: set[int] = set()
     for values in arrays:
         if are_ordinary(values):
@@ -340,5 +347,5 @@ def failed_rows(*arrays: Array) -> list[int]:
 
 
 def other_rows(count: int, rows: Collection[int]) -> list[int]:
-    """Return the rows from 0 to `count` that are not among some."""
+    """Return the rows from 0 to `count` that are not in `rows`."""
     return [row for row in range(count) if row not in rows]

@@ -1,4 +1,4 @@
-"""A back end whose arithmetic anyone can follow: the tests' sibling of the real ones."""
+"""A back end for tests, whose outputs are easy to compute by hand."""
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,10 +9,11 @@ from app.backends.base import Array, Axes, RowsFailed, Slots, Spec, failed_rows,
 
 
 class FakeBackend:
-    """The state is the sum of all inputs so far, and so is the output; the trace `seen` is the input itself.
+    """The state and the output are the sum of all inputs so far; the trace `seen` is the input itself.
 
-    With a memory, each of its slots holds the first number of that sum, in the state and in the trace `memory`.
-    before_step is called with the inputs of every step before anything changes; what it raises, the step raises.
+    With a memory, each of its locations holds the first number of that sum, in the state and in the trace `memory`.
+    capacity: slots that the arena has at most. before_step: called with the inputs of every step before any state
+    changes; the step raises what it raises.
     """
 
     kind = "fake"
@@ -29,7 +30,7 @@ class FakeBackend:
         memory: Axes = {} if memory_size is None else {"memory": [None]}
         self.spec = Spec(size, size, memory_size, {"total": [size], **memory}, {"seen": [size], **memory})
         self.steps: list[list[int]] = []
-        """The slots of every step taken, whatever the memory size."""
+        """The slots of every step, of all memory sizes."""
         self._before_step = before_step
         self._prompt = prompt
         self._capacity = capacity
@@ -50,6 +51,7 @@ class FakeBackend:
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self._slots.check(slots)
+        assert len(set(slots)) == len(slots), f"a slot is in one run at a time, got {slots}"
         if self._before_step:
             self._before_step(inputs)
         with np.errstate(over="ignore"):
@@ -58,8 +60,8 @@ class FakeBackend:
         stepped = other_rows(len(slots), failed)
         self._totals[[slots[row] for row in stepped]] = outputs[stepped]
         self.steps.append(list(slots))
-        told = {"seen": inputs, "memory": outputs[:, :1].repeat(self.spec.memory_size or 0, 1)}
-        traces = {name: told[name] for name in trace}
+        every = {"seen": inputs, "memory": outputs[:, :1].repeat(self.spec.memory_size or 0, 1)}
+        traces = {name: every[name] for name in trace}
         if failed:
             raise RowsFailed(failed, outputs, traces)
         return outputs, traces
@@ -77,7 +79,7 @@ class FakeBackend:
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
 
-    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - a sum may overflow with any
+    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - a sum may overflow with any input
         return True
 
     def prompt(self) -> "FakeBackend | None":
@@ -87,8 +89,9 @@ class FakeBackend:
         return self._slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
 
     def _clear(self) -> None:
+        """Start with an empty arena."""
         self._totals = np.zeros((0, self.spec.input_size), np.float32)
         self._slots = Slots(self._capacity)
 
-    def _grow(self, room: int) -> None:
-        self._totals = longer(self._totals, room)
+    def _grow(self, capacity: int) -> None:
+        self._totals = longer(self._totals, capacity)

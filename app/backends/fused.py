@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from app.backends.base import Array, RowsFailed, Slots, are_ordinary, failed_rows
-from app.backends.graph import Graph
+from app.backends.graph import StepGraph
 from kernels.step import FusedStep
 from kernels.support import NoKernel, is_bounded
 from models.manifest import ManifestError, weights_file
@@ -18,21 +18,24 @@ LARGEST_ORDINARY = 1e30
 """Inputs up to this cannot overflow in a model whose controller is bounded."""
 
 LEAVES = ("read_weights", "write_weights", "usage")
-"""Traces that are leaves of the state: after the step, or before it where the heads act before the controller."""
+"""Traces that are leaves of the state: after the step, or before it if the heads act before the controller."""
 
 
 class FusedBackend:
-    """The arena is the kernel's; a step changes the states where they lie.
+    """The arena belongs to the kernels, which change the states in place.
 
-    The ONNX graph tells what the model is and its state before the first step; it computes no step.
+    The ONNX graph describes the model and computes the state before the first step, but no other step.
     """
 
     kind = "fused"
     device = "cpu"
 
     def __init__(self, directory: Path, capacity: int, threads: int = 1) -> None:
-        """Raises ManifestError where the checkpoint cannot be loaded, or there is no kernel for it."""
-        self._graph = Graph(directory)
+        """Load a checkpoint; capacity: slots that the arena has at most; threads: of one step.
+
+        Raises ManifestError if the checkpoint cannot be loaded, or no kernel supports it.
+        """
+        self._graph = StepGraph(directory)
         self.spec, manifest = self._graph.spec, self._graph.manifest
         self._kind, self._config = manifest.kind, manifest.config
         path = weights_file(directory, manifest)
@@ -64,8 +67,8 @@ class FusedBackend:
         before = {row: self._fused.read(slots[row]) for row in self._risky_rows(inputs)}
         used = {name: self._fused.leaf(name, slots) for name in trace if name in self._fused.used_before}
         try:
-            outputs, told = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
-            traces = {name: used[name] if name in used else self._trace(name, slots, told.trace) for name in trace}
+            outputs, heads = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
+            traces = {name: used[name] if name in used else self._trace(name, slots, heads.trace) for name in trace}
             failed = self._failed_rows(slots, outputs, list(before))
             for row in failed:
                 self._undo(slots[row], before.get(row))
@@ -108,7 +111,7 @@ class FusedBackend:
         self._slots.give_back(slot)
 
     def _risky_rows(self, inputs: Array) -> list[int]:
-        """Return the rows whose step may overflow from a state that the model can come to."""
+        """Return the rows whose step may overflow from a state that the model can reach."""
         if not self._bounded:
             return list(range(len(inputs)))
         if are_ordinary(inputs):
@@ -117,7 +120,7 @@ class FusedBackend:
         return [] if ordinary.all() else np.flatnonzero(~ordinary.reshape(len(inputs), -1).all(axis=1)).tolist()
 
     def _failed_rows(self, slots: Sequence[int], outputs: Array, risky: Sequence[int]) -> set[int]:
-        """Return the rows whose outputs, or states where those are at risk, are not finite."""
+        """Return the rows whose outputs are not finite, or, among `risky` rows, whose states are not."""
         failed = set(failed_rows(outputs))
         if risky:
             leaves = (self._fused.leaf(name, [slots[row] for row in risky]) for name in self.spec.state)
@@ -125,17 +128,17 @@ class FusedBackend:
         return failed
 
     def _undo(self, slot: int, before: Mapping[str, Array] | None) -> None:
-        """Put the state before a step back into a slot; without a copy of it, the state is lost."""
+        """Restore the state before a step in its slot; without a copy of it, mark the state as lost."""
         if before is None:
             self._slots.lose([slot])
         else:
             self._fused.write(slot, before)
 
-    def _trace(self, name: str, slots: Sequence[int], told: Callable[[str], Array]) -> Array:
-        return self._fused.leaf(name, slots) if name in LEAVES else told(name)
+    def _trace(self, name: str, slots: Sequence[int], of_heads: Callable[[str], Array]) -> Array:
+        return self._fused.leaf(name, slots) if name in LEAVES else of_heads(name)
 
     def _clear(self) -> None:
-        """Start with an arena of no slots, of this memory size."""
+        """Start with an empty arena of this memory size."""
         self._initial = self._graph.first_state(self.spec)
         self._fused = FusedStep(
             self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size, self._threads

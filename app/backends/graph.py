@@ -1,4 +1,4 @@
-"""What `model.onnx` holds: the step, what goes in and comes out, and the state before the first step."""
+"""The content of `model.onnx`: the graph of a step, its specification, and the state before the first step."""
 
 import base64
 import shlex
@@ -12,15 +12,18 @@ import onnxruntime
 from app.backends.base import Array, Axes, Spec, spec_of
 from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
 
-SLOTS = "slots"
-"""The name, in a graph, of the axes along which the slots of the memory lie."""
+LOCATIONS = "slots"
+"""The name, in a graph, of the axes of memory locations."""
 
 
-class Graph:
-    """The graph of a checkpoint, and the manifest beside it."""
+class StepGraph:
+    """The graph of a checkpoint's step, and the manifest beside it."""
 
     def __init__(self, directory: Path, threads: int = 1) -> None:
-        """Raises ManifestError where the graph cannot be loaded or does not belong to the weights beside it."""
+        """Load the graph; threads: of one step.
+
+        Raises ManifestError if the graph cannot be loaded or does not belong to the weights beside it.
+        """
         self.path = directory / ONNX_FILE
         self.session = _load(self.path, threads)
         metadata = self.session.get_modelmeta().custom_metadata_map
@@ -34,17 +37,17 @@ class Graph:
             raise ManifestError(f"{self.path}: its engram.initial_state cannot be used: {error}") from error
 
     def first_state(self, spec: Spec) -> dict[str, Array]:
-        """Return the state before the first step of the memory size that `spec` has, without the batch axis.
+        """Return the state before the first step with `spec.memory_size` locations, without the batch axis.
 
         Raises MemoryError.
         """
         if self._first_state is None:
             return {}
-        slots = np.arange(spec.memory_size or 1)
-        feed = {entry.name: slots for entry in self._first_state.get_inputs()}
+        locations = np.arange(spec.memory_size or 1)
+        feed = {entry.name: locations for entry in self._first_state.get_inputs()}
         try:
             leaves = self._first_state.run([f"state.{name}" for name in spec.state], feed)
-        except Exception as error:  # the graph has given this state in other sizes: what it lacks is room
+        except Exception as error:  # the graph has computed this state in other sizes: it lacks memory
             raise MemoryError(str(error)) from error
         return {name: leaf[0] for name, leaf in zip(spec.state, leaves, strict=True)}
 
@@ -59,7 +62,7 @@ def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _load_first_state(path: Path, text: str) -> onnxruntime.InferenceSession | None:
-    """Return the graph of the state before the first step, which metadata holds; None for a model without state."""
+    """Return the graph of the state before the first step, from the metadata; None for a model without a state."""
     try:
         graph = zlib.decompress(base64.b64decode(text))
         return _session(graph, threads=1) if graph else None
@@ -78,16 +81,16 @@ def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _axes(entries: Iterable[onnxruntime.NodeArg], prefix: str) -> Axes:
-    """Return the axes, but for the batch, of those inputs or outputs of a graph whose names begin so."""
+    """Return the axes, without the batch axis, of the inputs or outputs of a graph whose names begin with `prefix`."""
     return {
-        entry.name.removeprefix(prefix): [None if size == SLOTS else size for size in entry.shape[1:]]
+        entry.name.removeprefix(prefix): [None if size == LOCATIONS else size for size in entry.shape[1:]]
         for entry in entries
         if entry.name.startswith(prefix)
     }
 
 
 def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
-    """Return the manifest beside a graph that was exported from its weights and agrees with it."""
+    """Return the manifest beside a graph. Raises ManifestError unless the graph was exported from its weights."""
     for key in ("engram.manifest", "engram.initial_state"):
         if key not in metadata:
             raise ManifestError(f"{path}: its metadata has no {key}; engram export writes it")
@@ -100,7 +103,9 @@ def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
             f"{beside.weights_sha256}: run {shlex.join(['engram', 'export', str(path.parent)])}"
         )
     for name in ("kind", "config", "input_size", "output_size", "state", "trace"):
-        told, stands = getattr(exported, name), getattr(beside, name)
-        if told != stands:
-            raise ManifestError(f"{path} was exported with {name} {told}, but beside it stands {stands}")
+        of_graph, of_manifest = getattr(exported, name), getattr(beside, name)
+        if of_graph != of_manifest:
+            raise ManifestError(
+                f"{path} was exported with {name} {of_graph}, but the manifest beside it has {of_manifest}"
+            )
     return beside

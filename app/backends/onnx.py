@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from app.backends.base import Array, Slots, failed_rows, longer, other_rows
-from app.backends.graph import Graph
+from app.backends.graph import StepGraph
 
 
 class OnnxBackend:
-    """The arena is one NumPy array per leaf, [room, ...]; a step gathers its slots, runs, and scatters."""
+    """The arena is one NumPy array per leaf, [slots, ...]; a step gathers its slots, runs the graph, and scatters."""
 
     kind = "onnx"
     device = "cpu"
 
     def __init__(self, directory: Path, capacity: int, threads: int = 1) -> None:
-        """Raises ManifestError where the checkpoint cannot be loaded."""
-        self._graph = Graph(directory, threads)
+        """Load a checkpoint; capacity: slots that the arena has at most; threads: of one step.
+
+        Raises ManifestError if the checkpoint cannot be loaded.
+        """
+        self._graph = StepGraph(directory, threads)
         self.spec = self._graph.spec
         self._next = [f"next.{name}" for name in self.spec.state]
         self._capacity = capacity
@@ -62,17 +65,17 @@ class OnnxBackend:
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
 
-    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - whatever the inputs are
+    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - with any inputs
         return True
 
     def prompt(self) -> None:
         return None
 
     def _clear(self) -> None:
-        """Start with an arena of no slots, of this memory size."""
+        """Start with an empty arena of this memory size."""
         self._initial = self._graph.first_state(self.spec)
         self._arena = {name: np.empty((0, *leaf.shape), leaf.dtype) for name, leaf in self._initial.items()}
         self._slots = Slots(self._capacity)
 
-    def _grow(self, room: int) -> None:
-        self._arena = {name: longer(values, room) for name, values in self._arena.items()}
+    def _grow(self, capacity: int) -> None:
+        self._arena = {name: longer(values, capacity) for name, values in self._arena.items()}

@@ -1,4 +1,4 @@
-"""Steps computed by torch, on the CPU or a CUDA device, where the arena then lies too."""
+"""Steps computed by torch, on the CPU or a CUDA device; the arena lies on the same device."""
 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,12 +15,15 @@ from models.state import flatten
 
 
 class TorchBackend:
-    """The arena is one tensor per leaf, [room, ...]; a step gathers its slots, runs, and scatters."""
+    """The arena is one tensor per leaf, [slots, ...]; a step gathers its slots, runs the model, and scatters."""
 
     kind = "torch"
 
     def __init__(self, directory: Path, capacity: int, device: str = "cpu", threads: int = 1) -> None:
-        """Raises ManifestError where the checkpoint cannot be loaded."""
+        """Load a checkpoint; capacity: slots that the arena has at most; threads: of one step.
+
+        Raises ManifestError if the checkpoint cannot be loaded.
+        """
         model, manifest = load(directory)
         torch.set_num_threads(threads)
         self.device = device
@@ -45,8 +48,8 @@ class TorchBackend:
         numbers = torch.tensor(slots, device=self.device)
         leaves = [values.index_select(0, numbers) for values in self._arena.values()]
         served, *rest = self._step(torch.from_numpy(inputs).to(self.device), *leaves)
-        leaves, told = rest[: len(leaves)], dict(zip(self.spec.trace, rest[len(leaves) :], strict=True))
-        outputs, traces = served.cpu().numpy(), {name: told[name].cpu().numpy() for name in trace}
+        leaves, every = rest[: len(leaves)], dict(zip(self.spec.trace, rest[len(leaves) :], strict=True))
+        outputs, traces = served.cpu().numpy(), {name: every[name].cpu().numpy() for name in trace}
         failed = _failed_rows(served, *leaves)
         if failed:
             others = torch.tensor(other_rows(len(slots), failed), dtype=torch.int64, device=self.device)
@@ -71,7 +74,7 @@ class TorchBackend:
     def close(self, slot: int) -> None:
         self._slots.give_back(slot)
 
-    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - whatever the inputs are
+    def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - with any inputs
         return True
 
     def prompt(self) -> None:
@@ -79,7 +82,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def _clear(self) -> None:
-        """Start with an arena of no slots, of this memory size."""
+        """Start with an empty arena of this memory size."""
         with _memory_errors():
             state = self._model.initial_state(1, self.spec.memory_size)
         self._initial = {name: leaf[0].clone() for name, leaf in flatten(state).items()}
@@ -87,13 +90,13 @@ class TorchBackend:
         self._slots = Slots(self._capacity)
 
     @torch.inference_mode()
-    def _grow(self, room: int) -> None:
+    def _grow(self, capacity: int) -> None:
         with _memory_errors():
-            self._arena = {name: _longer(values, room) for name, values in self._arena.items()}
+            self._arena = {name: _longer(values, capacity) for name, values in self._arena.items()}
 
 
 def _failed_rows(*tensors: torch.Tensor) -> list[int]:
-    """Return the rows in which some number is not finite. tensors: [B, ...] each."""
+    """Return the rows in which any number is not finite. tensors: [B, ...] each."""
     finite = torch.stack([values.isfinite().reshape(len(values), -1).all(dim=1) for values in tensors]).all(dim=0)
     failed: list[int] = finite.logical_not().nonzero().flatten().tolist()
     return failed
@@ -107,7 +110,7 @@ def _longer(values: torch.Tensor, rows: int) -> torch.Tensor:
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Say as Python does that there is no memory: torch raises RuntimeError, or a class of its own on CUDA."""
+    """Raise MemoryError if no memory is left: torch raises RuntimeError, or a subclass of its own on CUDA."""
     try:
         yield
     except RuntimeError as error:
@@ -115,14 +118,14 @@ def _memory_errors() -> Iterator[None]:
 
 
 def _axes(model: MemoryModel[Any]) -> tuple[Axes, Axes]:
-    """Return the axes of the model's state and of its traces: those that one more slot makes longer are of slots."""
+    """Return the axes of the model's state and of its traces. An axis that grows with memory_size is of locations."""
     here = schemas(model)
     larger = here if model.memory_size is None else schemas(model, model.memory_size + 1)
-    state, trace = (_slot_axes(*pair) for pair in zip(here, larger, strict=True))
+    state, trace = (_location_axes(*pair) for pair in zip(here, larger, strict=True))
     return state, trace
 
 
-def _slot_axes(shapes: Shapes, larger: Shapes) -> Axes:
+def _location_axes(shapes: Shapes, larger: Shapes) -> Axes:
     return {
         name: [size if size == more else None for size, more in zip(shape, larger[name], strict=True)]
         for name, shape in shapes.items()

@@ -1,1 +1,1 @@
-"""The protocols that uvicorn makes of a connection: HTTP/1.1 and WebSocket."""
+"""The protocols of a connection, as uvicorn takes them: HTTP/1.1 and WebSocket."""

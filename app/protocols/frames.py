@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455) without I/O: messages of bytes that a client sent, and frames for it."""
+"""WebSocket frames (RFC 6455) without I/O: read messages from a client's bytes, and write a server's frames."""
 
 import struct
 from typing import Final
@@ -23,13 +23,13 @@ RESERVED_BITS = 0x70
 MASK_BIT = 0x80
 
 MAX_CONTROL = 125
-"""Bytes of payload that a control frame has at most."""
+"""Largest payload of a control frame, in bytes."""
 
 MAX_REASON = MAX_CONTROL - 2
-"""Bytes of UTF-8 that the reason in a close frame has at most."""
+"""Longest reason in a close frame, in bytes of UTF-8."""
 
 COPIED = 4096
-"""Bytes of payload up to which a slice is taken by copying it: a view is cheaper only above."""
+"""Up to this many bytes, a payload is sliced by a copy: a view is cheaper only for longer ones."""
 
 WHOLE = frozenset((FINAL_BIT | TEXT, FINAL_BIT | BINARY))
 """First bytes of frames that are whole messages."""
@@ -39,7 +39,7 @@ SHORT_HEADS = {opcode: [bytes([FINAL_BIT | opcode, length]) for length in range(
 
 
 class FrameError(Exception):
-    """Bytes that are no frame a client may send: the close code (RFC 6455, 7.4.1) and the reason."""
+    """A client's bytes break the protocol. code: of the close frame (RFC 6455, 7.4.1); reason: its text."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
@@ -48,25 +48,27 @@ class FrameError(Exception):
 
 
 class FrameReader:
-    """Takes bytes from a client as they come, and returns its messages one by one.
+    """Reads messages, one by one, from the bytes of a client.
 
-    It holds at most one message of `limit` bytes and what was fed last: a frame that would make its message longer is
-    refused as soon as its head has arrived.
+    It holds at most one message of `limit` bytes, and the bytes that were fed last: a frame that would make its message
+    longer is refused as soon as its head is there.
     """
 
     def __init__(self, limit: int) -> None:
+        """Limit a message to `limit` bytes."""
         self._limit = limit
         self._data: bytes | bytearray = b""
         self._start = 0  # of the next frame in _data
-        self._opcode = CONTINUATION  # of the fragments so far; CONTINUATION: none has come
+        self._opcode = CONTINUATION  # of the fragments so far; CONTINUATION: there are none
         self._fragments = bytearray()
 
     @property
     def unread(self) -> int:
-        """Bytes that were fed and are not part of a frame that was read."""
+        """The number of bytes that were fed and are not read."""
         return len(self._data) - self._start
 
     def feed(self, data: bytes) -> None:
+        """Add bytes from the client."""
         if not self.unread:
             self._data, self._start = data, 0
             return
@@ -78,16 +80,16 @@ class FrameReader:
         self._data += data
 
     def clear(self) -> None:
-        """Forget everything that has not been read."""
+        """Drop all bytes that are not read."""
         self._data, self._start = b"", 0
         self._fragments = bytearray()
 
     def read(self, control_only: bool = False) -> tuple[int, bytes] | None:
         """Return the next message and its opcode: TEXT or BINARY, its fragments joined, or CLOSE, PING or PONG.
 
-        CONTINUATION, without a payload: a fragment was read, and its message goes on. None: more bytes must come, or,
-        with `control_only`, the next frame is no control frame. The payload of TEXT is valid UTF-8. Raises FrameError;
-        nothing can be read after that.
+        CONTINUATION, without a payload: a fragment was read, and its message is not complete. None: more bytes are
+        needed, or, with `control_only`, the next frame is no control frame. The payload of TEXT is valid UTF-8. Raises
+        FrameError; nothing can be read after that.
         """
         frame = self._read_frame(control_only)
         if frame is None:
@@ -105,8 +107,7 @@ class FrameReader:
     def _read_frame(self, control_only: bool) -> tuple[int, bytes] | None:
         """Return the first byte and the payload of the next frame, or None."""
         data, start = self._data, self._start
-        there = len(data) - start
-        if there < 2:
+        if len(data) - start < 2:
             return None
         first, length = data[start], data[start + 1] ^ MASK_BIT
         if control_only and first & 0xF < CLOSE:
@@ -154,7 +155,7 @@ class FrameReader:
 
 
 def _decodable(payload: bytes) -> tuple[int, bytes]:
-    """Return a message of text. Raises FrameError if it is not UTF-8."""
+    """Return TEXT and its payload. Raises FrameError if it is not UTF-8."""
     try:
         payload.decode()
     except UnicodeDecodeError as error:
@@ -177,8 +178,10 @@ def head(opcode: int, length: int) -> bytes:
 
 
 def close_payload(code: int, reason: str) -> bytes:
-    """Return the payload of a close frame; too long a reason is cut short. Raises ValueError for a code that no frame
-    may have (RFC 6455, 7.4)."""
+    """Return the payload of a close frame; a reason that is too long is truncated.
+
+    Raises ValueError for a code that no frame may have (RFC 6455, 7.4).
+    """
     short = reason.encode()[:MAX_REASON].decode(errors="ignore")
     try:
         return Close(code, short).serialize()
@@ -187,7 +190,7 @@ def close_payload(code: int, reason: str) -> bytes:
 
 
 def read_close(payload: bytes) -> tuple[int, str]:
-    """Return the code and the reason of a client's close frame; (1005, "") if it has none. Raises FrameError."""
+    """Return the code and the reason of a client's close frame, (1005, "") if it has none. Raises FrameError."""
     try:
         close = Close.parse(payload)
     except ProtocolError as error:

@@ -1,8 +1,7 @@
 """The HTTP protocol of the server: uvicorn takes a class that `answering` returns as its `http`.
 
-A request in its usual form is answered from within the reading of the socket, by a call, where an `AtOnce` takes it: no
-task is made for it, and no messages of ASGI pass. All other requests, and those that `AtOnce` hands back, are answered
-by the ASGI application as uvicorn has it.
+A usual request that `AtOnce` accepts is answered by a call while the socket is read: without a task and without the
+messages of ASGI. All other requests, and those that `AtOnce` declines later, are answered by the ASGI application.
 
     reading --- head ---> find --- none --------------------------> a task, the ASGI application
                             '----- body ---> answer --- False ------^
@@ -19,21 +18,21 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 UNUSUAL = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
-"""Header fields with which a request is left to the ASGI application."""
+"""Requests with any of these header fields are left to the ASGI application."""
 
 LENGTH_DIGITS = 9
-"""Digits of a Content-Length that is looked at."""
+"""A request with more digits in its Content-Length is left to the ASGI application."""
 
 Respond = Callable[[int, bytes, bytes], None]
-"""respond(status, fields, body): writes a response. fields: its own header fields, each line with its end."""
+"""respond(status, fields, body): write a response. fields: the response's own header lines, each with CR LF."""
 
 Gone = Callable[[], None]
-"""Called once where the client goes away before its response is written."""
+"""Called once if the client disconnects before its response is written."""
 
 Answer = Callable[[bytes, Respond], bool | Gone]
-"""answer(body, respond): calls `respond` once, at once or later in the event loop, and returns True; or returns False,
-having done nothing, where the ASGI application is to answer. In place of True it may return a Gone, after which it need
-not respond. It never raises."""
+"""answer(body, respond): call `respond` once, now or later on the event loop, and return True. Or do nothing and return
+False: the ASGI application answers. Instead of True, it may return a Gone; once that is called, it need not respond. It
+never raises."""
 
 
 class AtOnce(Protocol):
@@ -42,9 +41,9 @@ class AtOnce(Protocol):
     max_body_bytes: int
 
     def find(self, target: bytes) -> Answer | None:
-        """Return the answer to a POST request as its head is read, None where the ASGI application is to answer.
+        """Return the Answer of a POST request whose head was read; None: the ASGI application answers.
 
-        target: of the request line, as it came. The body comes later, or never.
+        target: of the request line, as received. The body arrives later, or never.
         """
 
 
@@ -62,14 +61,14 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
-        self._answer: Answer | None = None  # to the request whose body is awaited
+        self._answer: Answer | None = None  # of the request whose body is awaited
         self._gone: Gone | None = None  # of the request that is answered later
-        self._may_answer = True
+        self._may_answer = True  # whether no request of these bytes was answered at once
 
-    # What the parser and the transport call
+    # Called by the parser and the transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer one request at once; those that came together with it leave the event loop to others in between."""
+        """Answer one request at once; leave the others in these bytes to ASGI, so that other tasks run in between."""
         self._may_answer = True
         super().data_received(data)
 
@@ -95,16 +94,16 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None:
             self._answer = None
-            self._hand_over()  # the application learns that its client is gone
+            self._hand_over()  # the application learns that its client has disconnected
         elif self._gone is not None:
             gone, self._gone = self._gone, None
             gone()
         super().connection_lost(exc)
 
-    # How a request is answered
+    # Answering at once
 
     def _find(self) -> Answer | None:
-        """Return what may answer the request whose head was read, None where the ASGI application does."""
+        """Return the Answer of the request whose head was read; None: the ASGI application answers."""
         if self._always_asgi or self.parser.get_method() != b"POST" or self._is_busy():
             return None
         fields = dict(self.headers)
@@ -115,7 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self.at_once.find(self.url)
 
     def _is_busy(self) -> bool:
-        """Return whether this read had its answer, another response is owed, or the client does not read them."""
+        """Return whether these bytes had their answer, another response is due, or the client does not read them."""
         return (
             not self._may_answer
             or self.flow.write_paused
@@ -126,7 +125,7 @@ class HttpProtocol(HttpToolsProtocol):
         return length.isdigit() and len(length) <= LENGTH_DIGITS and int(length) <= self.at_once.max_body_bytes
 
     def _hand_over(self) -> None:
-        """Have the ASGI application answer the request, of which all that has come was kept."""
+        """Let the ASGI application answer the request, with the part of the body that was received."""
         kept: Any = self.cycle
         self.cycle = None  # type: ignore[assignment]
         super().on_headers_complete()
@@ -135,7 +134,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def _respond(self, cycle: "_Cycle", status: int, fields: bytes, body: bytes) -> None:
-        """Write a response as uvicorn does, unless the client is gone."""
+        """Write a response as uvicorn does, unless the client has disconnected."""
         self._gone = None
         if self.transport.is_closing():
             return
@@ -149,11 +148,11 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def lines_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return header fields as they are sent, each line with its end."""
+    """Return header fields as lines, each with CR LF."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
-_default_lines = functools.lru_cache(4)(lines_of)  # of the fields that all responses of a second have
+_default_lines = functools.lru_cache(4)(lines_of)  # all responses of one second have the same default fields
 
 
 def answering(at_once: AtOnce) -> type[HttpProtocol]:
@@ -162,10 +161,10 @@ def answering(at_once: AtOnce) -> type[HttpProtocol]:
 
 
 class _Cycle:
-    """What uvicorn's protocol uses of a RequestResponseCycle, of a request that may be answered without ASGI."""
+    """A request that may be answered without ASGI: the part of a RequestResponseCycle that uvicorn's protocol uses."""
 
     message_event = asyncio.Event()
-    """Nobody waits for it."""
+    """Set by uvicorn; no task waits for it."""
 
     def __init__(self) -> None:
         self.body = bytearray()

@@ -1,7 +1,7 @@
 """The WebSocket protocol of the server: uvicorn takes `WebSocketProtocol` as its `ws`.
 
-An application gets the messages of ASGI, or, by the extension `engram.websocket`, whose value is a `WebSocket`, calls
-from within the reading of the socket, without a queue and without a task that is woken for each message.
+An application receives the messages of ASGI. Or it uses the extension `engram.websocket`, whose value is a `WebSocket`:
+its functions are called while the socket is read, without a queue and without waking a task for each message.
 """
 
 import asyncio
@@ -38,16 +38,16 @@ logger = logging.getLogger("uvicorn.error")
 EXTENSION: Final = "engram.websocket"
 
 CLOSE_TIMEOUT = 10.0
-"""Seconds after which a connection that is being closed is cut off."""
+"""Seconds after which a closing connection is aborted."""
 
 STOP_TIMEOUT = 1.0
-"""The same when the server stops."""
+"""CLOSE_TIMEOUT while the server stops."""
 
 MAX_UNREAD = 2**16
-"""Bytes that are read from the socket while messages are held back."""
+"""Bytes that may be read from the socket while messages are held back."""
 
 MAX_FRAMES = 64
-"""Frames of a client that are handled at a time, with all others waiting."""
+"""Frames of one client that are handled in one iteration of the event loop, at most."""
 
 JOINED = 2**14
 """Bytes of payload up to which head and payload are joined before they are written."""
@@ -57,20 +57,20 @@ OnClose = Callable[[int, str], None]
 OnDrain = Callable[[], None]
 
 
-class State(enum.Enum):
-    """How far a WebSocket is."""
+class ConnectionState(enum.Enum):
+    """The states of a WebSocket, in their order."""
 
     OPENING = "the application has not accepted it yet"
-    OPEN = "messages go both ways"
+    OPEN = "both sides may send messages"
     CLOSING = "a close frame was sent, and the client's is awaited"
-    ENDING = "close frames were exchanged, or the connection failed: what comes is ignored until its end"
+    ENDING = "close frames were exchanged, or the connection failed: further bytes are ignored until its end"
 
 
-OPENING, OPEN, CLOSING, ENDING = State  # an attribute of an enumeration takes long to look up in Python 3.11
+OPENING, OPEN, CLOSING, ENDING = ConnectionState  # to look up an attribute of an enumeration is slow in Python 3.11
 
 
 class WebSocket(asyncio.Protocol):
-    """The server's side of a WebSocket. All methods are called in the event loop that it was made in."""
+    """The server's side of a WebSocket. All methods are called on the event loop in which it was made."""
 
     def __init__(
         self,
@@ -80,8 +80,11 @@ class WebSocket(asyncio.Protocol):
         ping_timeout: float | None,
         on_lost: Callable[[], None],
     ) -> None:
-        """limit: bytes of a message, at most. ping_interval, ping_timeout: seconds from a ping to the next, and to its
-        pong; None: no pings, no limit. on_lost: called at the end of the connection."""
+        """Make the WebSocket of a connection that is not open yet.
+
+        limit: bytes of a message, at most. ping_interval, ping_timeout: seconds from a ping to the next, and to its
+        pong; None: no pings, no limit. on_lost: called at the end of the connection.
+        """
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(limit)
@@ -89,29 +92,29 @@ class WebSocket(asyncio.Protocol):
         self._on_lost = on_lost
         self._state = OPENING
         self._ended: tuple[int, str] | None = None  # code and reason
-        self._timer: TimerHandle | None = None  # cuts the connection off
-        self._unwritten = 0  # bytes, when that timer began
-        self._late_pong: bytes | None = None  # for when there is room in the write buffer
-        self._held = True
-        self._reading = True
+        self._timer: TimerHandle | None = None  # aborts the connection
+        self._unwritten = 0  # bytes in the write buffer when that timer began
+        self._late_pong: bytes | None = None  # to send when the write buffer is no longer full
+        self._held = True  # whether messages are held back
+        self._reading = True  # whether the socket is read
         self._dispatching = False
-        self._resting = False
-        self._room = asyncio.Event()  # in the write buffer
-        self._room.set()
-        self._came = asyncio.Event()  # a message, or the end
-        self._parked: tuple[bytes, bool] | None = None  # for receive
+        self._resting = False  # until the next iteration of the loop, after MAX_FRAMES
+        self._writable = asyncio.Event()  # the write buffer is not full
+        self._writable.set()
+        self._arrived = asyncio.Event()  # a message, or the end
+        self._parked: tuple[bytes, bool] | None = None  # the message for `receive`
         self._on_message: OnMessage = self._park
         self._on_close: OnClose = _ignore
         self._on_drain: OnDrain = _ignore
 
     def listen(self, on_message: OnMessage, on_close: OnClose, on_drain: OnDrain) -> None:
-        """Call these functions from now on instead of returning messages from `receive`. Messages that wait come first.
+        """Call these functions from now on, first for waiting messages; `receive` returns no messages any more.
 
         on_message(payload, is_text): for each whole message when its last byte is read, and never from within itself.
             If it raises, the connection is closed with 1011.
-        on_close(code, reason): once, in a turn of the loop of its own, when the connection is no longer open, whoever
-            closed it. No message comes after it. 1006: the client was gone without a close frame.
-        on_drain(): when there is room in the write buffer again.
+        on_close(code, reason): once, in an iteration of the loop of its own, when the connection is no longer open,
+            whichever side closed it. No message follows. 1006: the client disconnected without a close frame.
+        on_drain(): when the write buffer is no longer full.
         """
         self._on_message, self._on_close, self._on_drain = on_message, on_close, on_drain
         if self._ended is not None:
@@ -121,10 +124,10 @@ class WebSocket(asyncio.Protocol):
         self._dispatch(first)
 
     def send(self, payload: bytes, is_text: bool) -> bool:
-        """Write a message, as one frame.
+        """Write a message as one frame; return whether more may be sent now.
 
         False: the write buffer is full, and no more should be sent before on_drain. Or the connection is not open: then
-        nothing was written, and on_close comes, or has come.
+        nothing was written, and on_close is or was called.
         """
         if not self.is_open:
             return False
@@ -135,77 +138,80 @@ class WebSocket(asyncio.Protocol):
             self._transport.write(frames.head(opcode, length) + payload)
         else:
             self._transport.writelines([frames.head(opcode, length), payload])
-        return self._room.is_set()
+        return self._writable.is_set()
 
     def pause(self) -> None:
-        """Hold messages back until `resume`, also those that were read with this one. Pings before them are answered.
+        """Hold messages back until `resume`, also those that are read already. Pings before them are answered.
 
-        Once more than MAX_UNREAD bytes are held back, the socket is not read any more, and the client has to wait. What
-        is held back when the client is gone does not come any more.
+        While more than MAX_UNREAD bytes are held back, the socket is not read, and the client has to wait. Messages
+        that are held back when the client disconnects are dropped.
         """
         self._held = True
 
     def resume(self) -> None:
-        """Let messages come again. Those that were held back come before this returns, up to the next `pause`; called
-        from within on_message, when that has returned. After MAX_FRAMES, the next come in another turn of the loop."""
+        """Deliver messages again.
+
+        The messages that were held back are delivered before this returns, up to the next `pause`. If this is called
+        within on_message, they are delivered after that returns; after MAX_FRAMES, in the next iteration of the loop.
+        """
         self._held = False
         self._dispatch()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Send a close frame if the connection is open; too long a reason is cut short.
+        """Send a close frame if the connection is open; a reason that is too long is truncated.
 
         Raises ValueError for a code that no close frame may have.
         """
         payload = frames.close_payload(code, reason)
         if self._state is OPEN:
             self._end(CLOSING, code, reason, payload)
-            self._cut_off_after(CLOSE_TIMEOUT)
+            self._abort_after(CLOSE_TIMEOUT)
             self._dispatch()
 
     # For ASGI
 
     @property
     def is_open(self) -> bool:
-        """Whether what is sent is written: not after a write has failed, of which connection_lost tells later."""
+        """Whether messages can be sent; False also after a failed write, before connection_lost is called."""
         return self._state is OPEN and not self._transport.is_closing()
 
     @property
     def ended(self) -> tuple[int, str]:
-        """The close code and the reason of a connection that is no longer open."""
+        """The close code and the reason of the end of the connection; (1006, "") while it is open."""
         return self._ended or (1006, "")
 
     async def receive(self) -> tuple[bytes, bool] | None:
-        """Return the next message, payload and whether it is text, or None: the connection is no longer open.
+        """Return the next message, as payload and whether it is text; None if the connection is no longer open.
 
         Messages are held back except while this waits.
         """
         while self._parked is None and self._ended is None:
-            self._came.clear()
+            self._arrived.clear()
             self.resume()
-            await self._came.wait()
+            await self._arrived.wait()
         message, self._parked = self._parked, None
         return message or self._read_rest()
 
     async def drain(self) -> None:
-        """Wait for room in the write buffer, or the end of the connection."""
-        if not self._room.is_set():
-            await self._room.wait()
+        """Wait until the write buffer is not full, or the connection has ended."""
+        if not self._writable.is_set():
+            await self._writable.wait()
 
     # For the handshake and the stop of the server
 
     def open(self) -> None:
-        """Begin: the answer to the handshake was written."""
+        """Open the WebSocket after the answer to the handshake was written."""
         self._state = OPEN
         self._transport.set_protocol(self)
         self._keepalive.start(self)
         self._dispatch()
 
     def stop(self) -> None:
-        """Close with 1012, for the server stops."""
+        """Close with 1012: the server stops."""
         self.close(1012)
-        self._cut_off_after(STOP_TIMEOUT)
+        self._abort_after(STOP_TIMEOUT)
 
-    # What the transport calls
+    # Called by the transport
 
     def data_received(self, data: bytes) -> None:
         if self._state is not ENDING:
@@ -216,10 +222,10 @@ class WebSocket(asyncio.Protocol):
         """Let the transport close itself."""
 
     def pause_writing(self) -> None:
-        self._room.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        self._room.set()
+        self._writable.set()
         if self._state is OPEN:
             if self._late_pong is not None:
                 self._pong(self._late_pong)
@@ -230,17 +236,17 @@ class WebSocket(asyncio.Protocol):
         if self._state is OPENING:
             self._reader.clear()
         self._state = ENDING
-        self._room.set()  # no transport calls resume_writing any more
+        self._writable.set()  # the transport does not call resume_writing any more
         if self._timer is not None:
             self._timer.cancel()
         self._on_lost()
-        # No cycle of references keeps it until Python looks for garbage, which is seldom
+        # Break cycles of references: the garbage collector runs rarely
         self._on_message = self._on_close = self._on_drain = self._on_lost = _ignore
 
-    # Frames that come
+    # Received frames
 
     def _dispatch(self, first: tuple[bytes, bool] | None = None) -> None:
-        """Carry out control frames and hand messages over, up to a frame of a message that is held back.
+        """Handle control frames and deliver messages, up to a frame of a message that is held back.
 
         first: a message that was received before.
         """
@@ -259,7 +265,7 @@ class WebSocket(asyncio.Protocol):
         self._bound_reading()
 
     def _take_frames(self) -> None:
-        """Take frames as long as there are some, but not too many: others have their turn before the next."""
+        """Handle the frames that are there, at most MAX_FRAMES; handle the rest in the next iteration of the loop."""
         for _ in range(MAX_FRAMES):
             if self._state is not OPEN and self._state is not CLOSING:
                 return
@@ -299,12 +305,13 @@ class WebSocket(asyncio.Protocol):
             self.close(1011)
 
     def _park(self, payload: bytes, is_text: bool) -> None:
+        """Keep a message for `receive`, and hold the next ones back."""
         self._parked = payload, is_text
         self._held = True
-        self._came.set()
+        self._arrived.set()
 
     def _read_rest(self) -> tuple[bytes, bool] | None:
-        """Return the next of the messages that were held back when the client was gone, and learn its close code."""
+        """Return the next message that was held back when the client disconnected; read its close code, if there."""
         if self.ended[0] != 1006:
             return None
         try:
@@ -320,7 +327,7 @@ class WebSocket(asyncio.Protocol):
         return None
 
     def _bound_reading(self) -> None:
-        """Read from the socket unless enough is held back, or what was read is not done with."""
+        """Read from the socket unless MAX_UNREAD bytes are held back, or frames that were read wait to be handled."""
         held = (self._held and self._state is OPEN) or self._state is OPENING
         waits = self._resting or (held and self._reader.unread > MAX_UNREAD)
         if waits is self._reading:
@@ -337,30 +344,30 @@ class WebSocket(asyncio.Protocol):
             self._transport.write(frames.head(opcode, len(payload)) + payload)
 
     def _pong(self, payload: bytes) -> None:
-        """Answer a ping; if the write buffer is full, only the last one, and later."""
-        self._late_pong = None if self._room.is_set() else payload
+        """Answer a ping; while the write buffer is full, keep the answer to the last ping for later."""
+        self._late_pong = None if self._writable.is_set() else payload
         if self._late_pong is None:
             self.write_control(PONG, payload)
 
     @property
     def held_back(self) -> int | None:
-        """Bytes that came and are no whole message yet; None: messages are held back, and a pong may be behind them."""
+        """Bytes of a message that is not complete; None: messages are held back, and a pong may be behind them."""
         return None if self._held and self._reader.unread else self._reader.unread
 
     # The end
 
     def fail(self, code: int, reason: str) -> None:
-        """Close with this code, and ignore what still comes."""
+        """Close with this code, and ignore all further bytes."""
         if self._state is OPEN:
             self._end(ENDING, code, reason, frames.close_payload(code, reason))
             self._reader.clear()
             if self._transport.can_write_eof() and not self._transport.is_closing():
-                self._transport.write_eof()  # closed with bytes unread, it would be reset, and the close frame lost
-                self._cut_off_after(CLOSE_TIMEOUT)
+                self._transport.write_eof()  # to close a socket with unread bytes would reset it and lose the frame
+                self._abort_after(CLOSE_TIMEOUT)
                 return
         self._close_transport()
 
-    def _end(self, state: State, code: int, reason: str, payload: bytes) -> None:
+    def _end(self, state: ConnectionState, code: int, reason: str, payload: bytes) -> None:
         self.write_control(CLOSE, payload)
         self._state = state
         self._note_end(code, reason)
@@ -369,33 +376,33 @@ class WebSocket(asyncio.Protocol):
         self._keepalive.stop()
         if self._ended is None:
             self._ended = code, reason
-            self._came.set()
+            self._arrived.set()
             self._loop.call_soon(self._on_close, code, reason)
 
     def _close_transport(self) -> None:
         self._state = ENDING
         self._transport.close()
-        self._cut_off_after(CLOSE_TIMEOUT)  # a client that reads nothing would keep it until the write buffer is empty
+        self._abort_after(CLOSE_TIMEOUT)  # a client that reads nothing would keep it open: its buffer never empties
 
-    def _cut_off_after(self, seconds: float) -> None:
-        """Abort the connection after this time, or sooner if that was said before; later if the client still reads."""
+    def _abort_after(self, seconds: float) -> None:
+        """Abort the connection after this time, unless sooner is planned; wait longer while the client still reads."""
         if self._timer is not None:
             if self._timer.when() <= self._loop.time() + seconds:
                 return
             self._timer.cancel()
         self._unwritten = self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(seconds, self._cut_off, seconds)
+        self._timer = self._loop.call_later(seconds, self._abort, seconds)
 
-    def _cut_off(self, seconds: float) -> None:
+    def _abort(self, seconds: float) -> None:
         self._timer = None
         if self._transport.get_write_buffer_size() < self._unwritten:
-            self._cut_off_after(seconds)
+            self._abort_after(seconds)
         else:
             self._transport.abort()
 
 
 def _ignore(*_: object) -> None:
-    """Do nothing: nobody listens."""
+    """Do nothing: the application has set no function."""
 
 
 class _Keepalive:
@@ -406,7 +413,7 @@ class _Keepalive:
         self._timeout = timeout
         self._timer: TimerHandle | None = None  # of the next ping, or of the pong that is awaited
         self._payload: bytes | None = None  # of the ping whose pong is awaited
-        self._held_back: int | None = 0  # when the pong began to be awaited
+        self._held_back: int | None = 0  # WebSocket.held_back when the wait for the pong began
 
     def start(self, socket: WebSocket) -> None:
         if self._interval:
@@ -437,7 +444,7 @@ class _Keepalive:
         self._timer = asyncio.get_running_loop().call_later(timeout, self._late, socket, timeout)
 
     def _late(self, socket: WebSocket, timeout: float) -> None:
-        """Fail, unless the pong may be behind messages that are held back, or behind a long one that still comes."""
+        """Fail, unless the pong may be behind messages that are held back, or behind a long one that still arrives."""
         held_back = socket.held_back
         if held_back is None or held_back > (self._held_back or 0):
             self._await_pong(socket, timeout)
@@ -446,7 +453,7 @@ class _Keepalive:
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """What uvicorn makes for a connection that asks to be a WebSocket: its handshake and its ASGI application."""
+    """The protocol of a connection that asks to be a WebSocket: its handshake, and its ASGI application."""
 
     def __init__(
         self,
@@ -458,12 +465,12 @@ class WebSocketProtocol(asyncio.Protocol):
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._response: Response | None = None  # 101, once the request was found good
-        self._connects = True  # the first message that the application receives
+        self._response: Response | None = None  # 101, once the request is accepted
+        self._connects = True  # whether the application has yet to receive websocket.connect
         self._answered = False
-        self._denial: tuple[int, Headers, bytes] | None = None  # an answer that the application gives instead
+        self._denial: tuple[int, Headers, bytes] | None = None  # the application's response if it refuses
 
-    # What the transport calls until the WebSocket is open
+    # Called by the transport until the WebSocket is open
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -474,7 +481,7 @@ class WebSocketProtocol(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Take the request, which uvicorn gives whole, and then what a client sends before it has an answer."""
+        """Read the request, which uvicorn passes whole, then the bytes that a client sends before it has an answer."""
         if self._response is not None:
             self._socket.data_received(data)
         elif not self._answered:
@@ -493,7 +500,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state.connections.discard(self)
 
     def shutdown(self) -> None:
-        """Called by uvicorn when the server stops."""
+        """Close the WebSocket, or refuse the handshake: uvicorn calls this when the server stops."""
         if self._answered:
             self._socket.stop()
         else:
@@ -543,7 +550,7 @@ class WebSocketProtocol(asyncio.Protocol):
         }
 
     def _answer(self, response: bytes, closes: bool = True) -> None:
-        """Write the only answer to the request, unless the client is gone."""
+        """Write the only answer to the request, unless the client has disconnected."""
         self._answered = True
         if not self._transport.is_closing():
             self._transport.write(response)
@@ -611,7 +618,7 @@ class WebSocketProtocol(asyncio.Protocol):
             )
 
     def _accept(self, message: Message) -> None:
-        assert self._response is not None, "the application runs only if the request was good"
+        assert self._response is not None, "the application runs only after the request was accepted"
         headers = self._response.headers
         del headers["Date"]  # uvicorn's default headers have one, if the server's settings want it
         added = [*self._server_state.default_headers, *message.get("headers", [])]

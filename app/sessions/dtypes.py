@@ -1,13 +1,13 @@
-"""Inputs in the dtype in which they came: on the wire, and in the log.
+"""Inputs on the wire and in the log, in the dtype that the client sent.
 
     dtype      a step of width W in the log
     float32    4 W bytes: the numbers
     float16    2 W bytes: the numbers
     int16      5 + 2 W bytes: a tag, the scale as float32, the numbers
 
-All of it is little-endian. The bytes of a step tell its dtype. Every step is encoded by itself, so that the store can
-cut an entry of several steps between any two of them. Inputs are computed with as float32, and the log gives back the
-same float32 numbers, bit for bit.
+All values are little-endian. The number of bytes of a step determines its dtype. Every step is encoded by itself, so
+that the store can split an entry of several steps between any two of them. The model computes with float32, and
+decoding the log returns the same float32 numbers, bit for bit.
 """
 
 import functools
@@ -18,10 +18,10 @@ import numpy as np
 from app.backends.base import NUMBER_BYTES, Array
 
 WIRE = {"float32": "<f4", "float16": "<f2", "int16": "<i2"}
-"""The dtypes of arrays in msgpack, and their bytes."""
+"""The dtypes of arrays in msgpack, and their NumPy types."""
 
 SMALLEST_SCALE, LARGEST_SCALE = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
-"""Scales outside of these lose digits, or are 0 or infinite, as float32."""
+"""As float32, scales outside of this range lose digits, or are 0 or infinite."""
 
 INT16_TAG = 0x49
 
@@ -34,14 +34,14 @@ class Form(NamedTuple):
 
 
 class CompactArray(np.ndarray[Any, np.dtype[np.float32]]):
-    """A float32 array whose numbers came in another form, until whoever logs them has taken `form`."""
+    """A float32 array that a client sent in another form, which `form` passes on to the log."""
 
     form: Form | None = None
     """None for a part of such an array."""
 
 
 def widened(numbers: Array, form: Form) -> CompactArray:
-    """Return an array that came in a form, of its dtype, as float32: infinite where float32 cannot hold a number."""
+    """Return the numbers of a form as float32, infinite for those that float32 cannot hold. numbers: of form.dtype."""
     with np.errstate(over="ignore"):
         wide = numbers.astype(np.float32) if form.dtype == "float16" else numbers * np.float32(form.scale)
     array = wide.view(CompactArray)
@@ -50,12 +50,12 @@ def widened(numbers: Array, form: Form) -> CompactArray:
 
 
 def form_of(value: Any) -> Form | None:
-    """Return the form in which an array came as a whole, None for float32 and for all that is no array."""
+    """Return the form in which a client sent an array; None for float32, for a part of an array, and for no array."""
     return value.form if type(value) is CompactArray else None
 
 
 def pack(inputs: Array, form: Form | None) -> bytes:
-    """Return inputs, float32 [T, W], as bytes for the log, in the form in which they came if that is shorter."""
+    """Return inputs, float32 [T, W], as bytes for the log: in the form that the client sent, if that is shorter."""
     if form is None:
         return inputs.astype("<f4", copy=False).tobytes()
     if form.dtype == "float16":
@@ -70,7 +70,7 @@ def pack(inputs: Array, form: Form | None) -> bytes:
 
 
 def packed_bytes(inputs: Array, form: Form | None) -> int:
-    """Return how many bytes `pack` gives."""
+    """Return the number of bytes that `pack` returns."""
     if form is None:
         return inputs.nbytes
     if form.dtype == "float16":
@@ -79,7 +79,7 @@ def packed_bytes(inputs: Array, form: Form | None) -> int:
 
 
 def unpack(data: bytes, steps: int, width: int) -> Array:
-    """Return inputs of the log as float32 [steps, width]. Raises ValueError where `pack` cannot have written them."""
+    """Return inputs of the log as float32 [steps, width]. Raises ValueError if `pack` cannot have written them."""
     size, rest = divmod(len(data), steps)
     if not rest and size == NUMBER_BYTES * width:
         return np.frombuffer(data, "<f4").reshape(steps, width)
@@ -90,7 +90,7 @@ def unpack(data: bytes, steps: int, width: int) -> Array:
     found = np.frombuffer(data, _int16_steps(width))
     scales = found["scale"]
     if (found["tag"] != INT16_TAG).any() or not ((scales >= SMALLEST_SCALE) & (scales <= LARGEST_SCALE)).all():
-        raise ValueError("the tag of a step is not that of int16, or its scale is none")
+        raise ValueError("the tag of a step is not that of int16, or its scale is not valid")
     numbers: Array = found["numbers"] * scales[:, np.newaxis]
     return numbers
 

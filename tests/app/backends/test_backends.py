@@ -110,7 +110,7 @@ def test_slots_stepped_together_are_as_if_stepped_alone(backend):
             np.testing.assert_allclose(outputs[row], expected[0], atol=1e-5)
 
 
-def test_slots_do_not_depend_on_their_order(backend):
+def test_outputs_do_not_depend_on_the_order_of_slots(backend):
     slots = [backend.open() for _ in range(3)]
     inputs = inputs_for(backend, 3)
     forward, _ = backend.step(slots, inputs)
@@ -139,7 +139,7 @@ def test_read_and_write_are_inverse_and_copies(backend):
     assert any((state[name] != leaf).any() for name, leaf in backend.read(first).items())
 
 
-def test_open_with_a_state_goes_on_from_it(backend):
+def test_slot_opened_with_a_state_continues_from_it(backend):
     slot = backend.open()
     backend.step([slot], inputs_for(backend, 1))
     same(backend.read(slot), backend.read(backend.open(backend.read(slot))))
@@ -154,7 +154,7 @@ def test_slot_opened_again_starts_fresh(backend):
     same(fresh, backend.read(slot))
 
 
-def test_write_of_nothing_is_a_reset(backend):
+def test_write_of_none_is_a_reset(backend):
     slot = backend.open()
     fresh = backend.read(slot)
     backend.step([slot], inputs_for(backend, 1))
@@ -162,7 +162,7 @@ def test_write_of_nothing_is_a_reset(backend):
     same(fresh, backend.read(slot))
 
 
-def test_arena_hands_out_every_slot_once_and_then_refuses(backend):
+def test_arena_opens_every_slot_once_and_then_refuses(backend):
     assert sorted(backend.open() for _ in range(CAPACITY)) == list(range(CAPACITY))
     with pytest.raises(MemoryError, match=f"all {CAPACITY} slots"):
         backend.open()
@@ -170,7 +170,7 @@ def test_arena_hands_out_every_slot_once_and_then_refuses(backend):
     assert backend.open() == 3
 
 
-def test_arena_grows_with_the_slots_in_use_and_keeps_what_is_in_them(backend):
+def test_arena_that_grows_keeps_its_states(backend):
     slots = [backend.open()]
     backend.step(slots, inputs_for(backend, 1))
     before = backend.read(slots[0])
@@ -179,26 +179,26 @@ def test_arena_grows_with_the_slots_in_use_and_keeps_what_is_in_them(backend):
     backend.step(slots, inputs_for(backend, CAPACITY))
 
 
-def test_slots_that_cannot_be_had_are_not_taken():
-    def refuse(room: int) -> None:
+def test_slot_is_not_taken_if_growing_fails():
+    def refuse(capacity: int) -> None:
         raise MemoryError
 
     slots = Slots(4)
-    assert [slots.take(lambda room: None)] == [0]
+    assert [slots.take(lambda capacity: None)] == [0]
     with pytest.raises(MemoryError):
         slots.take(refuse)
-    assert [slots.take(lambda room: None) for _ in range(3)] == [1, 2, 3]
+    assert [slots.take(lambda capacity: None) for _ in range(3)] == [1, 2, 3]
 
 
-def test_room_doubles_up_to_the_capacity():
-    slots, rooms = Slots(5), []
+def test_capacity_doubles_up_to_the_maximum():
+    slots, capacities = Slots(5), []
     for _ in range(5):
-        slots.take(rooms.append)
-    assert rooms == [1, 2, 4, 5]
+        slots.take(capacities.append)
+    assert capacities == [1, 2, 4, 5]
 
 
 @pytest.mark.parametrize("memory_size", [3, 20])
-def test_resized_back_end_has_a_memory_of_that_size(resizable, memory_size):
+def test_resized_back_end_has_that_memory_size(resizable, memory_size):
     test_spec_is_what_the_back_end_gives(resizable.resized(memory_size))
     resized = resizable.resized(memory_size)
     assert resized.spec.memory_size == memory_size
@@ -206,7 +206,7 @@ def test_resized_back_end_has_a_memory_of_that_size(resizable, memory_size):
     assert resizable.spec.memory_size == 8
 
 
-def test_resized_back_end_and_its_origin_leave_each_other_alone(resizable):
+def test_resized_back_end_and_its_origin_are_independent(resizable):
     first, second = resizable, resizable.resized(20)
     slots = [first.open(), second.open()]
     assert slots == [0, 0]
@@ -226,7 +226,7 @@ def test_back_end_resized_and_back_computes_the_same(resizable):
     np.testing.assert_array_equal(outputs, expected)
 
 
-def test_resized_back_end_is_let_go_with_its_last_slot(resizable):
+def test_resized_back_end_ends_with_its_last_slot(resizable):
     arenas = Arenas(resizable, 2**20)
     slot = arenas.open(20)
     resized = weakref.ref(arenas.of(slot))
@@ -245,9 +245,9 @@ def test_spec_of_any_size_is_that_of_the_model(directories, entry):
     assert spec.state_bytes == sum(leaf.element_size() * leaf.numel() for leaf in leaves)
 
 
-def test_slots_given_back_twice_are_refused():
+def test_slot_given_back_twice_is_refused():
     slots = Slots(2)
-    slots.give_back(slots.take(lambda room: None))
+    slots.give_back(slots.take(lambda capacity: None))
     with pytest.raises(KeyError):
         slots.give_back(0)
 
@@ -256,7 +256,7 @@ def test_slots_given_back_twice_are_refused():
     ("kind", "memory_size"), [*((kind, None) for kind in KINDS), *((kind, 50) for kind in WITH_MEMORY)]
 )
 def test_onnx_equals_torch_from_a_fresh_state(directories, kind, memory_size):
-    """Run for run by their outputs; step for step by their whole states."""
+    """Compare the outputs of a whole run, and one step from the same state."""
     onnx, reference = OnnxBackend(directories[kind], 4), TorchBackend(directories[kind], 4)
     if memory_size:
         onnx, reference = onnx.resized(memory_size), reference.resized(memory_size)
@@ -272,8 +272,8 @@ def test_onnx_equals_torch_from_a_fresh_state(directories, kind, memory_size):
     assert traces == {}
 
 
-def test_fresh_slots_tie_to_the_lowest_in_both(directories):
-    """On the first write every usage is zero: a sort that is not stable would allocate another slot."""
+def test_fresh_memory_is_written_at_the_lowest_location(directories):
+    """At the first write every usage is zero: a sort that is not stable would allocate another location."""
     written = []
     for backend in (OnnxBackend(directories["dnc"], 1), TorchBackend(directories["dnc"], 1)):
         _, traces = backend.step([backend.open()], np.ones((1, 4), np.float32), ["allocation_weights"])
@@ -282,8 +282,8 @@ def test_fresh_slots_tie_to_the_lowest_in_both(directories):
 
 
 @pytest.mark.parametrize("memory_size", [8, 50, 200])
-def test_back_ends_pick_the_same_slots_from_the_same_state(directories, memory_size):
-    """The slots are of six sorts: those of one sort tie, and usages of two sorts are more than rounding apart."""
+def test_back_ends_pick_the_same_locations_from_the_same_state(directories, memory_size):
+    """Locations are of six sorts: those of one sort tie, and usages of two sorts are more than rounding apart."""
     backends = [back_end(directories["dnc"], CAPACITY).resized(memory_size) for back_end in REAL.values()]
     first, random = backends[0].read(backends[0].open()), np.random.default_rng(memory_size)
     for _ in range(20):
@@ -304,8 +304,8 @@ def test_back_ends_pick_the_same_slots_from_the_same_state(directories, memory_s
             backend.close(0)
 
 
-def test_back_ends_differ_along_a_sequence_by_the_numbers_of_slots_only():
-    """Where two usages come within rounding of each other, a back end may take either slot first."""
+def test_back_ends_differ_by_exchanged_locations_only():
+    """Of two locations whose usages are within rounding of each other, a back end may allocate either first."""
     backends = [back_end(ROOT / "checkpoints/dnc-associative-recall", 1) for back_end in REAL.values()]
     slots = [backend.open() for backend in backends]
     for inputs in np.random.default_rng(3).standard_normal((30, 1, 8)).astype(np.float32):
@@ -318,13 +318,13 @@ def test_back_ends_differ_along_a_sequence_by_the_numbers_of_slots_only():
 
 
 def spoiled(state: dict[str, Array], value: float) -> dict[str, Array]:
-    """Return a state with this number everywhere."""
+    """Return a state in which every number is `value`."""
     return {name: np.full_like(leaf, value) for name, leaf in state.items()}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e30, 1e10])
-def test_row_of_a_spoiled_state_leaves_the_others_as_if_stepped_without_it(backend, value):
-    """From step to step, until it fails: its mates have the bits that they have in the company of a fresh state."""
+def test_row_of_a_spoiled_state_does_not_change_others(backend, value):
+    """At every step, the other rows have the same bits as beside a fresh state."""
     slots, others = [backend.open() for _ in range(3)], [backend.open() for _ in range(3)]
     backend.write(slots[1], spoiled(backend.read(slots[1]), value))
     for t in range(4):
@@ -343,7 +343,7 @@ def test_row_of_a_spoiled_state_leaves_the_others_as_if_stepped_without_it(backe
 
 @pytest.mark.parametrize("name", REAL)
 def test_usage_that_overflows_fails_its_row(name, directories):
-    """From any leaf of a made-up state: the outputs may be finite all the same."""
+    """Whichever leaf of an uploaded state overflows it, and also if the outputs stay finite."""
     backend = REAL[name](directories["dnc"], 1)
     slot = backend.open()
     first = backend.read(slot)
@@ -359,7 +359,7 @@ def test_usage_that_overflows_fails_its_row(name, directories):
 
 
 @pytest.mark.parametrize("name", ["fake", "fused", "onnx", "torch"])
-def test_row_that_overflows_fails_alone_and_its_slot_is_as_it_was(name, tmp_path):
+def test_overflowing_row_fails_alone_and_keeps_its_state(name, tmp_path):
     backend = overflowing(name, tmp_path)
     slots = [backend.open() for _ in range(3)]
     inputs = np.zeros((3, 4), np.float32)
@@ -374,7 +374,7 @@ def test_row_that_overflows_fails_alone_and_its_slot_is_as_it_was(name, tmp_path
 
 
 def overflowing(name: str, directory: Path) -> Backend:
-    """Return a back end of a model whose state overflows from large numbers; its outputs, by a sigmoid, do not."""
+    """Return a back end whose model's state overflows with large inputs, but its outputs, from a sigmoid, do not."""
     if name == "fake":
         return FakeBackend(4)
     values = {
@@ -392,7 +392,7 @@ def overflowing(name: str, directory: Path) -> Backend:
     return REAL[name](directory / "x", 4)
 
 
-def test_lost_slot_is_neither_read_nor_stepped_until_it_is_written(backend):
+def test_lost_slot_is_refused_until_it_is_written(backend):
     lost, other = backend.open(), backend.open()
     with pytest.raises((KeyError, TypeError)):
         backend.write(lost, {})
@@ -404,7 +404,7 @@ def test_lost_slot_is_neither_read_nor_stepped_until_it_is_written(backend):
     backend.step([lost], inputs_for(backend, 1))
 
 
-def test_slot_given_back_while_lost_opens_fresh(backend):
+def test_lost_slot_that_is_freed_opens_fresh(backend):
     fresh, lost = backend.read(backend.open()), backend.open()
     with pytest.raises((KeyError, TypeError)):
         backend.write(lost, {})
@@ -413,7 +413,7 @@ def test_slot_given_back_while_lost_opens_fresh(backend):
     same(fresh, backend.read(lost))
 
 
-def test_open_with_a_state_that_does_not_fit_takes_no_slot(backend):
+def test_state_that_does_not_fit_takes_no_slot(backend):
     with pytest.raises((KeyError, TypeError)):
         backend.open({})
     assert sorted(backend.open() for _ in range(CAPACITY)) == list(range(CAPACITY))
@@ -421,13 +421,13 @@ def test_open_with_a_state_that_does_not_fit_takes_no_slot(backend):
 
 @pytest.mark.parametrize("name", REAL)
 def test_step_that_fails_midway_loses_its_batch(name, directories, monkeypatch):
-    """As where there is no memory left for the traces, or to write back: some states may have been changed."""
+    """The traces cannot be allocated, or the next states not be written: some states may have changed."""
     backend = REAL[name](directories["dnc"], CAPACITY)
     slots = [backend.open() for _ in range(2)]
     if name == "fused":
         monkeypatch.setattr(backend, "_trace", lambda *_: bytearray(2**62))
     else:
-        *_, last = backend._arena  # which can then be read, but not written
+        *_, last = backend._arena  # a view that can be read, but not written
         leaf = backend._arena[last]
         backend._arena[last] = leaf[:1].expand_as(leaf) if name == "torch" else np.broadcast_to(leaf[:1], leaf.shape)
     with pytest.raises(BatchLost):
@@ -437,9 +437,9 @@ def test_step_that_fails_midway_loses_its_batch(name, directories, monkeypatch):
             backend.read(slot)
 
 
-def test_slots_of_a_lost_batch_are_lost_and_no_others():
+def test_lost_batch_loses_its_slots_only():
     slots = Slots(4)
-    taken = [slots.take(lambda room: None) for _ in range(3)]
+    taken = [slots.take(lambda capacity: None) for _ in range(3)]
     assert isinstance(slots.lost_batch(taken[:2]), BatchLost)
     slots.check(taken[2:])
     for slot in taken[:2]:
