@@ -46,6 +46,7 @@ from benchmarks.training.parts import COLUMNS, parts, stopwatch
 from benchmarks.training.plan import PRESETS, preset
 from benchmarks.training.scripts import Script, copy_episode, functions
 from benchmarks.worst_requests import BODY, REQUESTS, Attacker
+from engram import bench as commands
 from engram import main as cli
 from kernels.library import library
 from kernels.step import FusedStep
@@ -258,7 +259,7 @@ def test_missing_peer_is_left_out_with_its_installation(setting, tmp_path):
     with_packages = dataclasses.replace(setting, packages=tmp_path)
     assert chosen_servers(["ack"], ["litserve", "ray"], with_packages) == (["ack", "litserve", "ray"], [])
     [line] = command_lines(["ray"], with_packages)
-    assert f"`env PYTHONPATH={tmp_path.name} python -m benchmarks.floors.ray_serve dnc-copy 4`" in line
+    assert f"`env PYTHONPATH={tmp_path.name} python -m engram.room benchmarks.floors.ray_serve dnc-copy 4`" in line
 
 
 def test_another_checkout_is_measured_beside_this_one(tmp_path):
@@ -845,11 +846,11 @@ def test_models_and_inputs_are_the_same_at_every_call():
 
 
 def test_command_line_offers_every_table():
-    assert tuple(TABLES) == cli.KERNEL_TABLES
-    assert tuple(SIZES) == cli.KERNEL_SIZES
-    assert set(cli.SERVED_BACKENDS) == set(server.BACKENDS)
-    assert tuple(PATHS) == cli.SERVED_PATHS
-    assert set(cli.SERVED_DURABILITIES) == {candidate.durability for candidate in SERVERS.values()} - {""}
+    assert tuple(TABLES) == commands.kernels.TABLES
+    assert tuple(SIZES) == commands.kernels.SIZES
+    assert set(commands.served_steps.BACKENDS) == set(server.BACKENDS)
+    assert tuple(PATHS) == commands.serve.PATHS
+    assert set(commands.serving.DURABILITIES) == {candidate.durability for candidate in SERVERS.values()} - {""}
 
 
 def test_missing_peer_is_reported_before_anything_is_measured(tmp_path, capsys, threads):

@@ -54,7 +54,7 @@ def profile(perf: str, case: str, kernels: Path, plan: KernelsPlan) -> dict[str,
     """Run a case under perf and return the share of each function of the library, in percent of the process."""
     data = plan.directory / "perf.data"
     seconds = str(max(LEAST_SECONDS, plan.rounds * plan.seconds))
-    command = [sys.executable, "-m", "benchmarks.kernels.profiled", case, str(kernels), seconds]
+    command = [sys.executable, "-m", "engram.room", "benchmarks.kernels.profiled", case, str(kernels), seconds]
     run = subprocess.run([perf, "record", "-q", "-o", str(data), *command], capture_output=True, text=True)
     if run.returncode:
         raise NoPerf(f"perf record failed: {run.stderr.strip()}")

@@ -21,6 +21,9 @@ from benchmarks.server import Server, running, running_server, serve_words
 from benchmarks.timing import WrongOutputs
 from models.manifest import read_manifest
 
+ROOM = "engram.room"
+"""Runs a module of Engram's also where the caller's directory has a package `benchmarks` of its own."""
+
 
 @dataclass(frozen=True)
 class ServerKind:
@@ -47,25 +50,26 @@ class ServerKind:
 def _floor(name: str) -> Callable[[Setting], Sequence[str]]:
     def command(setting: Setting) -> Sequence[str]:
         width = read_manifest(setting.checkpoint).output_size
-        return sys.executable, "-m", f"benchmarks.floors.{name}", str(width)
+        return sys.executable, "-m", ROOM, f"benchmarks.floors.{name}", str(width)
 
     return command
 
 
 def _plain(setting: Setting) -> Sequence[str]:
-    return sys.executable, "-m", "benchmarks.floors.plain", str(setting.checkpoint)
+    return sys.executable, "-m", ROOM, "benchmarks.floors.plain", str(setting.checkpoint)
 
 
 def _triton(setting: Setting) -> Sequence[str]:
     assert setting.triton, "it is left out where there is none"
     words = str(setting.checkpoint), str(setting.triton), str(setting.sessions)
-    return sys.executable, "-m", "benchmarks.floors.triton", *words
+    return sys.executable, "-m", ROOM, "benchmarks.floors.triton", *words
 
 
 def _peer(name: str) -> Callable[[Setting], Sequence[str]]:
     def command(setting: Setting) -> Sequence[str]:
         path = ["env", f"PYTHONPATH={setting.packages.resolve()}"] if setting.packages else []
-        return *path, sys.executable, "-m", f"benchmarks.floors.{name}", str(setting.checkpoint), str(setting.sessions)
+        words = f"benchmarks.floors.{name}", str(setting.checkpoint), str(setting.sessions)
+        return *path, sys.executable, "-m", ROOM, *words
 
     return command
 

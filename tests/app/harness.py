@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,10 @@ STARTUP_SECONDS = 60
 
 
 class Server:
-    """`engram serve` on a free port of the loopback interface. root: where Engram's packages are."""
+    """`engram serve` on a free port of the loopback interface.
+
+    root: the directory in which it runs, such as one that holds Engram's packages. program: the words of `engram`.
+    """
 
     def __init__(
         self,
@@ -24,10 +27,11 @@ class Server:
         data: Path,
         checkpoints: Path = CHECKPOINTS,
         root: Path = ROOT,
+        program: Sequence[str] = (sys.executable, "-m", "engram"),
         **environment: str,
     ) -> None:
         self._log = data.with_suffix(".log")
-        command = [sys.executable, "-m", "engram", "serve", "--port", "0"]
+        command = [*program, "serve", "--port", "0"]
         command += ["--checkpoints", str(checkpoints), "--data", str(data), *map(str, arguments)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
         with self._log.open("w") as log:

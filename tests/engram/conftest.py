@@ -1,0 +1,3 @@
+from tests.app.conftest import few
+
+__all__ = ["few"]
