@@ -109,7 +109,7 @@ def test_help_of_every_command_answers(command):
 
 def test_no_text_installs_another_projects_package_of_our_name():
     pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "scripts").iterdir(), ROOT / "Dockerfile"]
-    rooms = ("app", "benchmarks", "examples", "models", "training")
+    rooms = ("app", "benchmarks", "client", "engram", "examples", "models", "training")
     code = [
         path for room in rooms for suffix in ("py", "js", "html", "md") for path in ROOT.glob(f"{room}/**/*.{suffix}")
     ]
