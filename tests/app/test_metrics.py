@@ -75,9 +75,14 @@ def test_text_is_that_of_prometheus_client():
 def test_text_without_labels_is_that_of_prometheus_client():
     ours, theirs = Metrics(), CollectorRegistry()
     entries = Histogram(
-        "engram_commit_entries", "Requests whose steps were written in one commit.", buckets=BATCH_BUCKETS, registry=theirs
+        "engram_commit_entries",
+        "Requests whose steps were written in one commit.",
+        buckets=BATCH_BUCKETS,
+        registry=theirs,
     )
-    taken = Histogram("engram_commit_seconds", "Time of one commit of the store.", buckets=TICK_BUCKETS, registry=theirs)
+    taken = Histogram(
+        "engram_commit_seconds", "Time of one commit of the store.", buckets=TICK_BUCKETS, registry=theirs
+    )
     assert lines(ours.exposition(), "engram_commit") == lines(generate_latest(theirs), "engram_commit")
     for number, seconds in ((1, 1e-4), (64, 0.5), (1000, 2.0)):
         ours.commit(number, seconds)

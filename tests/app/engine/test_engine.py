@@ -30,7 +30,7 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.waiting import settle
+from app.futures import settle
 from tests.app.asynchronous import run, until
 
 
