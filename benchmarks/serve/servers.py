@@ -108,8 +108,8 @@ def require_engram(checkout: Path) -> None:
 
 def _command_line(checkout: Path) -> str:
     """Return the module that is the command line of a checkout. Raises FileNotFoundError where there is none."""
-    for module in ("engram.main", "app.cli"):
-        if (checkout / module.replace(".", "/")).with_suffix(".py").is_file():
+    for module, file in (("engram", "engram/main.py"), ("app.cli", "app/cli.py")):
+        if (checkout / file).is_file():
             return module
     raise FileNotFoundError(f"--before: {checkout} is no checkout of Engram; git worktree add DIR COMMIT makes one")
 
