@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _add_interface(app: FastAPI) -> None:
-    """Add the routes, the handlers of errors and the middleware; what is added last is asked first."""
+    """Add the routes, the handlers of errors and the middleware; the last middleware is the outermost."""
     app.include_router(routes.router)
     app.include_router(stream.router)
     add_pages(app)

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket: what clients see of the sessions."""
+"""The interface of the server, over HTTP and WebSocket."""

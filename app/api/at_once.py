@@ -90,7 +90,10 @@ class AnswerAtOnce:
         return True
 
     def _infer(self, began: float, body: bytes, respond: Respond) -> bool | Gone:
-        """Run a sequence, and respond when it is done. Return False if nothing was done, or what drops the sequence."""
+        """Run a sequence, and respond when it is done.
+
+        Return False if nothing was done, a function that drops the sequence while it runs, True if it has ended.
+        """
         if BATCH in body:
             return False
         try:

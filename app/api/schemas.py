@@ -110,7 +110,7 @@ class StreamsQuery(BaseModel):
 
 
 class OpenFrame(StrictDocument):
-    """Sessions to go on with by a socket: some that are open, or new ones of a model."""
+    """Sessions for a socket: the ids of open ones, or a number of new ones of a model."""
 
     open: Annotated[list[Name] | None, FailFast()] = None
     model: Name | None = None
