@@ -184,9 +184,8 @@ def _checked_array(array: Array, max_steps: int) -> Array:
             got=str(list(array.shape)),
         )
     for row in failed_rows(array)[:1]:
-        parse_sequence(
-            array[row], InputFormat(array.shape[2]), max_steps, f"inputs[{row}]"
-        )  # raises the error that names the fault
+        # raises the error that names the fault
+        parse_sequence(array[row], InputFormat(array.shape[2]), max_steps, f"inputs[{row}]")
     return array
 
 
