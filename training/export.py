@@ -149,7 +149,7 @@ def _dynamic_locations(model: MemoryModel[Any]) -> dict[str, dict[int, torch.exp
 
 
 def _export(module: nn.Module, arguments: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
-    with _quiet_exporter():
+    with _quiet_exporter(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):  # slower here than no cache
         program = torch.onnx.export(
             module,
             arguments,
@@ -199,10 +199,29 @@ def _strip_notes(graph: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have torch compute with one thread: steps are short, and threads that wait for the next keep the cores busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _session(graph: bytes) -> onnxruntime.InferenceSession:
+    """Return a session of one thread, for the same reason."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+@_one_thread()
 @torch.no_grad()
 def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> int:
     """Return the number of steps after which a row first overflowed, in torch as well, or 0. Raises ExportError."""
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = _session(data)
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
     total = STEPS_VERIFIED * len(RUNS_VERIFIED)
@@ -251,7 +270,7 @@ def _first_leaves(
     data = zlib.decompress(base64.b64decode(session.get_modelmeta().custom_metadata_map["engram.initial_state"]))
     if not data:
         return []
-    first = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    first = _session(data)
     leaves = first.run(None, {entry.name: locations for entry in first.get_inputs()})
     for (name, expected), leaf in zip(flatten(model.initial_state(1, size)).items(), leaves, strict=True):
         if not np.allclose(leaf, expected.numpy(), rtol=0, atol=TINY_DIFFERENCE):

@@ -14,24 +14,27 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
+    """Return a session of one thread: more would keep the cores busy while they wait for the next short step."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
     return session.get_modelmeta().custom_metadata_map
 
 
-def initial_leaves(session: onnxruntime.InferenceSession, batch: int = 1, slots: int | None = None) -> Arrays:
+def initial_leaves(graph: onnxruntime.InferenceSession, batch: int = 1, slots: int | None = None) -> Arrays:
     """Return the state before the first step, as the graph in the metadata gives it, for so many rows and slots.
 
     slots: the manifest's memory size, if not given.
     """
-    data = zlib.decompress(base64.b64decode(metadata(session)["engram.initial_state"]))
+    data = zlib.decompress(base64.b64decode(metadata(graph)["engram.initial_state"]))
     if not data:
         return {}
-    trained = json.loads(metadata(session)["engram.manifest"])["config"].get("memory_size", 1)
-    first = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    trained = json.loads(metadata(graph)["engram.manifest"])["config"].get("memory_size", 1)
+    first = session(data)
     names = [entry.name.removeprefix("state.") for entry in first.get_outputs()]
     leaves = first.run(None, {entry.name: np.arange(slots or trained) for entry in first.get_inputs()})
     return {name: np.repeat(leaf, batch, axis=0) for name, leaf in zip(names, leaves, strict=True)}

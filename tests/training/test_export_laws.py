@@ -1,7 +1,6 @@
 """The law that ONNX computes what torch does, over the whole table of models, at two sizes of memory."""
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -11,7 +10,7 @@ from models.manifest import Manifest
 from models.registry import config_values
 from models.state import flatten
 from tests.models.catalogue import CATALOGUE, KINDS, make, random_inputs
-from tests.training.graphs import initial_leaves, next_leaves, run_graph
+from tests.training.graphs import initial_leaves, next_leaves, run_graph, session
 from training.export import TOLERANCE, build_graph, step_differences
 
 STEPS, BATCH = 12, 3
@@ -23,14 +22,14 @@ def manifest_of(name, model):
     return Manifest(KINDS[type(CATALOGUE[name])], config, {}, model.input_size, model.output_size, 1, state, trace, "")
 
 
-def assert_axes_are_open(session, model):
+def assert_axes_are_open(graph, model):
     """The batch is left open in every tensor, and the slots of the memory, by these names, wherever they lie."""
     sizes = (model.memory_size, model.memory_size + 1) if model.memory_size else (None, None)
     (state, trace), (larger_state, larger_trace) = (schemas(model, size) for size in sizes)
     shapes = {"inputs": ([model.input_size],) * 2, "outputs": ([model.output_size],) * 2}
     shapes |= {f"{side}.{name}": (state[name], larger_state[name]) for side in ("state", "next") for name in state}
     shapes |= {f"trace.{name}": (trace[name], larger_trace[name]) for name in trace}
-    for entry in (*session.get_inputs(), *session.get_outputs()):
+    for entry in (*graph.get_inputs(), *graph.get_outputs()):
         here, larger = shapes[entry.name]
         assert entry.shape[1:] == [size if size == other else "slots" for size, other in zip(here, larger, strict=True)]
         assert entry.shape[0] == "batch"
@@ -40,16 +39,15 @@ def assert_axes_are_open(session, model):
 @torch.no_grad()
 def test_graph_steps_equal_torch_at_any_memory_size(name):
     model = make(name)
-    graph = build_graph(model, manifest_of(name, model))
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    assert_axes_are_open(session, model)
+    graph = session(build_graph(model, manifest_of(name, model)).SerializeToString())
+    assert_axes_are_open(graph, model)
     step, generator = ServedStep(model), torch.Generator().manual_seed(0)
     for slots in (model.memory_size, model.memory_size + 2) if model.memory_size else (None,):
-        leaves = initial_leaves(session, BATCH, slots)
+        leaves = initial_leaves(graph, BATCH, slots)
         for leaf, expected in flatten(model.initial_state(BATCH, slots)).items():
             np.testing.assert_allclose(leaves[leaf], expected, rtol=0, atol=1e-6, err_msg=leaf)
         for inputs in random_inputs(model, STEPS, BATCH):
-            outputs = run_graph(session, inputs.numpy(), leaves)
+            outputs = run_graph(graph, inputs.numpy(), leaves)
             state = [torch.from_numpy(leaf) for leaf in leaves.values()]
             differences = step_differences(list(outputs.values()), step, inputs, state, generator)
             assert differences.max() <= TOLERANCE, list(outputs)[int(differences.max(1).argmax())]
