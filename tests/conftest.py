@@ -1,14 +1,44 @@
 """What all tests share: generated examples are not held to a time, for machines differ; and signals work.
 
 A shell has what it runs in the background ignore SIGINT, and so would the servers that tests start there.
+Threads of torch, here and in the processes that tests start, are one each: several tests run at a time, their models
+are small, and threads that wait keep the cores busy.
 """
 
+import os
 import signal
+from collections.abc import Iterable
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("engram", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("engram")
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SLOW_SECONDS = 3
+"""A test that takes longer and is not marked slow is named at the end of a run."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a browser runs as slow, and begin with the files that have slow tests, so that none is left alone."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were slow and are not marked so."""
+    for report in slow_without_mark(terminalreporter.stats.get("passed", ())):
+        terminalreporter.write_line(f"{report.duration:.0f} s and not marked slow: {report.nodeid}")
+
+
+def slow_without_mark(reports: Iterable[pytest.TestReport]) -> list[pytest.TestReport]:
+    slow = [report for report in reports if report.duration > SLOW_SECONDS and "slow" not in report.keywords]
+    return sorted(slow, key=lambda report: -report.duration)

@@ -9,8 +9,8 @@ import torch
 
 from models.manifest import read_manifest
 from models.registry import build, model_config
+from tests.exports import export_once
 from training.checkpoint import save_checkpoint, save_model, write_manifest
-from training.export import export
 from training.preset import preset_from_values
 from training.tasks import Task, task_values
 from training.trainer import Trainer
@@ -53,7 +53,7 @@ def make_checkpoint(directory: Path, kind: str = "rnn", scale: float = 1.0, seed
         for parameter in trainer.model.parameters():
             parameter *= scale
     save_checkpoint(directory, trainer, "engram train tiny.toml")
-    export(directory) if scale == 1 else None
+    export_once(directory) if scale == 1 else None
     return directory
 
 
@@ -64,7 +64,7 @@ def make_token_checkpoint(directory: Path, vocabulary_size: int = 7, exported: b
     values |= {"embedding": embedding, **config}
     torch.manual_seed(1)
     save_model(directory, build("rnn", values), "rnn", model_config("rnn", values), {"name": "words"}, {})
-    export(directory) if exported else None
+    export_once(directory) if exported else None
     return directory
 
 

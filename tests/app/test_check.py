@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app import cli
 from app.stores.sqlite import FILE
 from tests.app.checkpoints import make_checkpoint
 from tests.app.harness import ROOT, running_server
@@ -57,8 +58,8 @@ def test_damaged_page_is_told(tmp_path):
     assert lines or "malformed" in error
 
 
-def test_damage_of_any_page_is_listed(tmp_path):
-    """But for the first, which says that this is a database at all."""
+def test_damage_of_any_page_is_listed(tmp_path, capsys):
+    """But for the first, which says that this is a database at all. In this process: there are some thirty pages."""
     recorded(tmp_path / "whole")
     whole = (tmp_path / "whole" / FILE).read_bytes()
     for page in range(len(whole) // 4096):
@@ -66,10 +67,11 @@ def test_damage_of_any_page_is_listed(tmp_path):
         content[page * 4096 : page * 4096 + 60] = b"\xa5" * 60
         (tmp_path / str(page)).mkdir()
         (tmp_path / str(page) / FILE).write_bytes(content)
-        status, lines, error = check(tmp_path / str(page), "--json")
+        status = cli.main(["check", "--data", str(tmp_path / str(page)), "--json"])
+        printed, error = capsys.readouterr()
         assert (status, "Traceback" in error) == (1, False), f"page {page}: {error}"
         if page:
-            assert json.loads("".join(lines))["problems"], f"page {page}: {error}"
+            assert json.loads(printed)["problems"], f"page {page}: {error}"
         else:
             assert "nothing in it can be read" in error
 

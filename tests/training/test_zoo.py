@@ -179,7 +179,8 @@ def test_nothing_is_chosen_while_a_seed_is_unfinished(runs, end):
     assert told == []
 
 
-def test_seed_that_diverged_is_recorded_without_convergence(runs, tmp_path):
+def test_seed_that_diverged_is_recorded_without_convergence(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "export", lambda _: None)
     choose_and_publish(runs, tmp_path, ends={1: End.FINISHED, 3: End.DIVERGED})
     training = read_manifest(tmp_path).training
     assert (training["seed"], list(training["seeds"])) == (1, ["1", "3"])
@@ -219,7 +220,8 @@ def test_impossible_measurement_is_reported_with_its_reason(runs):
         choose(none, runs, ENDS, str)
 
 
-def test_runs_that_were_never_validated_are_published_without_curves(tmp_path):
+def test_runs_that_were_never_validated_are_published_without_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "export", lambda _: None)
     for seed in (1, 2):
         short = preset(updates=2).with_training(seed=seed)
         train(short, tmp_path / f"seed-{seed}", "engram zoo", device="cpu", resuming=False, save_every=500)
