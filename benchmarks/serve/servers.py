@@ -98,10 +98,11 @@ def _python_in(checkout: Path) -> list[str]:
 def require_engram(checkout: Path) -> None:
     """Raise FileNotFoundError unless this is a checkout of Engram with built kernels."""
     _command_line(checkout)
-    script = "from kernels.library import library; found = library(); print(found.path if found else '')"
+    kernels = "kernels" if (checkout / "kernels").is_dir() else "models.kernels"  # where they were before
+    script = f"from {kernels}.library import library; found = library(); print(found.path if found else '')"
     done = subprocess.run([*_python_in(checkout), "-c", script], capture_output=True, text=True)
     if not done.stdout.startswith(str(checkout.resolve())):
-        remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m kernels.build)"
+        remedy = f"(cd {shlex.quote(str(checkout))} && {python_of(checkout)} -m {kernels}.build)"
         why = (done.stderr.strip().splitlines() or ["none are there"])[-1]
         raise FileNotFoundError(f"--before: {checkout} has no kernels to run, {why}; build them: {remedy}")
 
