@@ -7,6 +7,7 @@ are small, and threads that wait keep the cores busy.
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -20,17 +21,45 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+SLOW_FIXTURES = {"browser", "report", "training_report", "serve_run"}
+"""Whoever uses one of these is slow: Chromium, and benchmarks that are run once for several tests."""
+
 SLOW_SECONDS = 3
 """A test that takes longer and is not marked slow is named at the end of a run."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a browser runs as slow, and begin with the files that have slow tests, so that none is left alone."""
+FAST_PARAMETERS = 2
+"""Of a test with parameters, so many run with --fast."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = f"leave out slow tests, and all but the first {FAST_PARAMETERS} parameters of each"
+    parser.addoption("--fast", action="store_true", help=words)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what a slow fixture makes so, and begin with the files of slow tests, which none should end with."""
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    if config.getoption("fast"):
+        kept = fast(items)
+        config.hook.pytest_deselected(items=list(set(items).difference(kept)))
+        items[:] = kept
+
+
+def fast(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests that are not slow, of each the first few parameters."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        seen[name] += 1
+        if seen[name] <= FAST_PARAMETERS and not item.get_closest_marker("slow"):
+            kept.append(item)
+    return kept
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

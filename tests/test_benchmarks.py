@@ -169,6 +169,7 @@ def test_performance_page_has_the_printed_tables_of_training():
     assert "\nThe least gain: " in printed
 
 
+@pytest.mark.slow
 def test_served_steps_prints_a_row_for_each_number_of_sessions():
     done = engram("bench", "served-steps", "--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1)
     assert done.returncode == 0, done.stderr
@@ -237,6 +238,7 @@ def test_serve_writes_every_turn_as_json_and_a_plot(serve_run):
     assert (place / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_peers_has_rows_for_servers_and_commands_for_missing(tmp_path):
     words = ["--connections", 1, 3, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
     done = engram("bench", "peers", *words, "--packages", tmp_path)
@@ -262,6 +264,7 @@ def test_missing_peer_is_left_out_with_its_installation(setting, tmp_path):
     assert f"`env PYTHONPATH={tmp_path.name} python -m engram.room benchmarks.floors.ray_serve dnc-copy 4`" in line
 
 
+@pytest.mark.slow
 def test_another_checkout_is_measured_beside_this_one(tmp_path):
     words = ["--paths", "post", "infer", "--connections", 1, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
     done = engram("bench", "serve", *words, "--durability", "ack", "--before", ROOT)
@@ -297,6 +300,7 @@ def test_directory_without_checkout_or_kernels_is_refused_first(tmp_path, capsys
     assert printed.out == ""
 
 
+@pytest.mark.slow
 def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(idle, "ALL_AT_ONCE", 20)
     assert cli.main(["bench", "serve", "--idle", "8", "--data-root", str(tmp_path)]) == 0
@@ -304,6 +308,7 @@ def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsy
     assert [row[:3] for row in cells] == [["8", "64", "0"], ["20", "20", "0"]]
 
 
+@pytest.mark.slow
 def test_durability_has_rows_by_durability_and_sessions(tmp_path):
     words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--data-root", tmp_path]
     done = engram("bench", "durability", *words)
@@ -316,6 +321,7 @@ def test_durability_has_rows_by_durability_and_sessions(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sessions_are_restored_also_after_a_kill(tmp_path):
     words = ["--sessions", 40, "--max-resident", 16, "--data-root", tmp_path]
     done = engram("bench", "sessions", *words)
@@ -327,6 +333,7 @@ def test_sessions_are_restored_also_after_a_kill(tmp_path):
     assert [row.strip("| ").split(" | ")[1] for row in bodies[2]] == ["8"] * 6
 
 
+@pytest.mark.slow
 def test_fairness_has_a_row_with_status_for_each_request(tmp_path):
     asked = {
         "trace: 4 million numbers": "422 invalid_request",
@@ -531,6 +538,7 @@ def test_load_answers_pings_and_skips_fragments():
     assert counts.answered == [turn.answers]
 
 
+@pytest.mark.slow
 def test_requests_without_answer_are_counted_once_and_end_turns(tmp_path, monkeypatch):
     source = tmp_path / "load.c"
     source.write_text(SOURCE.read_text().replace("#define GRACE 30.0", "#define GRACE 0.2"))

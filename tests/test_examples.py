@@ -13,6 +13,8 @@ import pytest
 from models.manifest import read_manifest
 from tests.app.harness import ROOT, Server, running_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

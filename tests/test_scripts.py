@@ -43,6 +43,7 @@ def libraries(checkout):
     return [(path.name, path.stat().st_mtime_ns) for path in sorted((checkout / "kernels").glob("*.so"))]
 
 
+@pytest.mark.slow
 def test_kernels_are_built_again_when_a_source_has_changed_and_only_then(checkout, monkeypatch):
     before = libraries(checkout)
     assert (install(checkout), libraries(checkout)) == ("", before)

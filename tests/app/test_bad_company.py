@@ -11,6 +11,8 @@ import pytest
 from app.sessions.snapshot import Snapshot
 from tests.app.harness import running_server
 
+pytestmark = pytest.mark.slow
+
 STEPS = 120
 AT_ONCE = 60
 """Steps in a request of an honest session: so many ticks in which another may fail beside it."""

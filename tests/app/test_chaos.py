@@ -18,6 +18,8 @@ from app.stores.sqlite import SqliteStore
 from benchmarks.chaos import KEPT_STEPS, Load, Reference, Server, check, check_sessions, kill_again_and_again, only
 from tests.app.harness import CHECKPOINTS
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = CHECKPOINTS / "dnc-copy"
 CLIENTS = 64
 KILLS = 20

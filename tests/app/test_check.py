@@ -15,6 +15,8 @@ from tests.app.checkpoints import make_checkpoint
 from tests.app.harness import ROOT, running_server
 from tests.app.stores.test_stores import altered, recorded
 
+pytestmark = pytest.mark.slow
+
 
 def check(directory: Path, *options: str) -> tuple[int, list[str], str]:
     """Return the status, the lines on the output, and what is on the error output."""

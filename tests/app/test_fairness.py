@@ -23,6 +23,8 @@ from app.sessions.past import Piece
 from tests.app.copying import sequence
 from tests.app.harness import Server, running_server
 
+pytestmark = pytest.mark.slow
+
 BODY = 8 * 2**20 - 1024
 
 

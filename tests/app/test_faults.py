@@ -34,6 +34,8 @@ from benchmarks.chaos import (
 from tests.app.faults import CURSED, Faults, build_faults, cut_power
 from tests.app.harness import CHECKPOINTS
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = CHECKPOINTS / "dnc-copy"
 WIDTH = 10
 CLIENTS, FEW = 64, 16

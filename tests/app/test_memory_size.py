@@ -170,6 +170,7 @@ def test_stream_of_a_memory_that_cannot_be_had_is_refused(server, size):
     assert (told["type"], told["code"], told["place"]) == ("error", "invalid_request", "memory_size")
 
 
+@pytest.mark.slow
 def test_sparse_links_need_as_many_slots_as_links(tmp_path, data):
     make_checkpoint(tmp_path / "checkpoints" / "sparse", "sparse")
     with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:

@@ -19,6 +19,8 @@ from tests.app.api.test_stream import ask, stream
 from tests.app.browsing import open_page
 from tests.app.harness import Server, running_server
 
+pytestmark = pytest.mark.slow
+
 STACKS = {("main", "app/a.py:f", "app/a.py:g"): 0.75, ("main", "app/a.py:f"): 0.15, ("other",): 0.1}
 LARGE = bytes(10**7)
 SVG = "{http://www.w3.org/2000/svg}"

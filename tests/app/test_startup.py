@@ -154,6 +154,7 @@ def edit(path: Path, text: str, instead: str) -> None:
     path.write_text(path.read_text().replace(text, instead))
 
 
+@pytest.mark.slow
 def test_kernels_older_than_their_sources_are_not_used_until_they_are_built_again(tiny, tmp_path, data):
     pulled, request = tmp_path / "pulled", {"model": tiny.name, "inputs": [[0.0, 1.0, 0.0, 0.0]]}
     for room in ("app", "engram", "kernels", "models"):

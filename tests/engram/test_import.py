@@ -39,6 +39,7 @@ def test_import_without_its_cell_is_an_error(tmp_path, capsys):
 NTM = tiny.ROOT / "tests" / "reference" / "pytorch_ntm_2heads_2layers.pt"
 
 
+@pytest.mark.slow
 def test_imported_model_with_a_task_is_measured_drawn_and_described(tmp_path, capsys):
     tensors, out = torch.load(NTM, weights_only=True), tmp_path / "ntm"
     output = {name: tensors[name][:3] for name in ("ntm.fc.weight", "ntm.fc.bias")}

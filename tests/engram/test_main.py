@@ -97,6 +97,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_preset_becomes_a_measured_drawn_exported_and_described_model(tmp_path, capsys):
     preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
     printed = done(capsys, "train", preset, "--out", out, "--seed", 4, "--updates", 20, "--set", "task.length=[1,2]")

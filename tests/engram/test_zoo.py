@@ -42,6 +42,7 @@ def test_zoo_refuses_a_directory_of_other_files_before_training(tmp_path, capsys
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_zoo_makes_a_checkpoint_to_serve_of_a_preset(tmp_path, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml", evaluation=[{"length": 2, "target": 0}])
     out, runs = tmp_path / "zoo", tmp_path / "runs"

@@ -16,6 +16,8 @@ from models.state import flatten, map_leaves
 from tests.kernels.test_unroll import COVERED, by_torch, error, walked
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 
+pytestmark = pytest.mark.slow
+
 VARIANT = list(build.variants())[-1]
 """The plainest: runs on every machine that runs kernels at all."""
 

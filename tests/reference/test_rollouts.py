@@ -22,6 +22,8 @@ from tests.slots import SLOT_AXES, matching_slots, reordered
 from training.export import export
 from training.importers import import_checkpoint, read_original
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 5e-5
 
 every_rollout = pytest.mark.parametrize("name", ROLLOUTS)

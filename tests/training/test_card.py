@@ -160,6 +160,7 @@ def test_card_without_figures_says_so(tmp_path):
     assert card_of(tmp_path, "rnn").endswith("## Figures\n\nNot drawn yet.\n")
 
 
+@pytest.mark.slow
 def test_every_figure_that_is_drawn_has_its_words(tmp_path):
     run(tiny.preset("dnc", evaluation=[]), tmp_path, "train", device="cpu", resuming=False, save_every=500)
     save_evaluation(tmp_path, read_manifest(tmp_path), [row(2, 8, 0.0, 0), row(4, 8, 0.5, 9)])

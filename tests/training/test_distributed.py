@@ -29,6 +29,8 @@ from training.run_metrics import read_metrics
 from training.tasks import Episode
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_SECONDS = 90
 
 

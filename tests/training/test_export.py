@@ -27,6 +27,8 @@ from training import export as export_module
 from training.checkpoint import TRAINING_FILE, save_model
 from training.export import ExportError, build_graph, export
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def export_of(tmp_path_factory):

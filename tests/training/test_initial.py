@@ -114,6 +114,7 @@ def test_directory_without_a_checkpoint_is_refused_and_nothing_is_begun(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_imported_weights_are_trained_on_by_several_seeds(tmp_path, capsys):
     arrays = {"basic_rnn_cell/kernel:0": np.full((6, 2), 0.1), "basic_rnn_cell/bias:0": np.zeros(2)}
     np.savez(tmp_path / "cell.npz", config='{"cells": [{"type": "BasicRNNCell", "num_units": 2}]}', **arrays)

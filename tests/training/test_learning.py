@@ -7,6 +7,8 @@ from training.preset import preset_from_values
 from training.tasks import TASKS, build_task
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 UPDATES = 200
 
 OPTIONS = {

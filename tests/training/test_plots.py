@@ -160,6 +160,7 @@ def test_every_figure_is_a_picture_with_something_on_it(tmp_path, kind):
         assert len({tuple(color) for color in picture[::5, ::5].reshape(-1, 4).tolist()}) > 4, path
 
 
+@pytest.mark.slow
 def test_figures_of_the_same_directory_are_the_same_files(tmp_path):
     directory = write_metrics(checkpoint(tmp_path / "model", "dnc"), validation(1, 4.0))
     first, again = plot_all(directory, tmp_path / "first"), plot_all(directory, tmp_path / "again")

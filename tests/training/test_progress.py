@@ -6,6 +6,8 @@ import subprocess
 import sys
 import termios
 
+import pytest
+
 from tests.training import tiny
 from training import progress
 from training.progress import counting, progress_bar
@@ -55,6 +57,7 @@ def test_terminal_shows_a_bar_that_ends_complete_and_is_cleared(tmp_path):
     assert shown.rpartition("\r")[2].strip() == ""
 
 
+@pytest.mark.slow
 def test_training_into_a_file_leaves_few_plain_lines(tmp_path):
     preset = tiny.write_toml(tmp_path / "tiny.toml", updates=300)
     command = [sys.executable, "-m", "engram", "train", str(preset), "--out", str(tmp_path / "out")]

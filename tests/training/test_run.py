@@ -84,6 +84,7 @@ def weights_and_metrics(directory):
     return [(directory / name).read_bytes() for name in (WEIGHTS_FILE, METRICS_FILE)]
 
 
+@pytest.mark.slow
 def test_process_stopped_and_resumed_ends_bit_for_bit(tmp_path, start, long_run):
     file, whole = long_run
     out = tmp_path / "with a space"
@@ -101,6 +102,7 @@ def test_process_stopped_and_resumed_ends_bit_for_bit(tmp_path, start, long_run)
     assert weights_and_metrics(out) == whole
 
 
+@pytest.mark.slow
 def test_process_killed_and_resumed_ends_bit_for_bit(tmp_path, start, long_run):
     file, whole = long_run
     out, saved = tmp_path / "out", 0.0

@@ -22,7 +22,7 @@ from training.trainer import Trainer
 
 PATIENCE_SECONDS = 100
 
-pytestmark = pytest.mark.timeout(3 * PATIENCE_SECONDS)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * PATIENCE_SECONDS)]
 
 HOW = {"device": "cpu", "save_every": 10, "threads": 1}
 

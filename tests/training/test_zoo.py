@@ -28,6 +28,8 @@ from training.tasks import Babi
 from training.trainer import Trainer
 from training.zoo import CHOICE_SEQUENCES, LEAST_ERRORS, _choice_points, choose, publish
 
+pytestmark = pytest.mark.slow
+
 ENDS = {2: End.FINISHED, 10: End.FINISHED, 1: End.FINISHED}
 
 POINTS = [{"length": 2, "target": 1.5}, {"length": 5, "memory_size": 16, "published": "none"}]

@@ -16,6 +16,8 @@ from app.api.requests import read_steps
 from app.catalogue import InputFormat
 from app.errors import InvalidInput, OutOfMemory, ShuttingDown
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 SMALL, BIG = b"0", b"0" * LARGE

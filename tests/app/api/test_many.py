@@ -134,6 +134,7 @@ def test_bad_request_is_refused_and_steps_nothing(client, changes, place):
     assert where(client, sessions) == [0, 0]
 
 
+@pytest.mark.slow
 def test_traces_of_all_sessions_together_are_bounded(few, data):
     with (
         running_server("--max-trace-bytes", "10000", data=data, checkpoints=few) as server,
@@ -148,6 +149,7 @@ def test_traces_of_all_sessions_together_are_bounded(few, data):
     assert np.shape(reply["trace"]["usage"]) == (3, 26, 32)
 
 
+@pytest.mark.slow
 def test_more_sessions_than_fit_in_memory_are_stepped(few, data):
     with (
         running_server("--max-resident", "3", data=data, checkpoints=few) as server,

@@ -25,6 +25,8 @@ from tests.slots import matching_slots, reordered
 from training.checkpoint import save_model
 from training.export import export
 
+pytestmark = pytest.mark.slow
+
 CAPACITY = 6
 REAL = {"fused": FusedBackend, "onnx": OnnxBackend, "torch": TorchBackend}
 NO_KERNEL = {"fused sparse"}

@@ -18,6 +18,8 @@ from tests.app.checkpoints import make_checkpoint
 from tests.app.copying import answer, sequence
 from tests.app.harness import Server, running_server
 
+pytestmark = pytest.mark.slow
+
 SNAPSHOT = {"Content-Type": "application/x-safetensors"}
 TOLERANCE = 1e-4
 

@@ -170,6 +170,7 @@ def test_task_of_ones_own_goes_the_whole_way(tmp_path, capsys, own, preset):
     assert (out / "weightings.png").exists()
 
 
+@pytest.mark.slow
 def test_zoo_trains_a_users_task_in_processes(tmp_path, own, preset):
     runs, out = tmp_path / "runs", tmp_path / "zoo"
     assert engram("zoo", preset, *own, "--runs", runs, "--out", out, "--seeds", 2, "--sequences", 5) == 0
@@ -203,6 +204,7 @@ def test_failing_file_is_reported_in_one_line(tmp_path, capsys, own, preset):
 # Documentation
 
 
+@pytest.mark.slow
 def test_task_of_the_page_on_training_learns(tmp_path):
     page = (tiny.ROOT / "docs" / "training.md").read_text()
     (tmp_path / "clock.py").write_text(page.split("```python\n")[1].split("```")[0])
