@@ -9,17 +9,28 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class KernelsHook(BuildHookInterface[Any]):
     """Puts the libraries into kernels, and into the wheel."""
 
+    def dependencies(self) -> list[str]:
+        """Return the compiler's package, 90 MB, unless the libraries are there, built from the sources as they are."""
+        return [] if self.target_name != "wheel" or self._build().are_current() else ["ziglang"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         if self.target_name != "wheel":
             return
-        sys.path.insert(0, self.root)
-        from kernels.build import BuildFailed, build_all
-
+        build = self._build()
+        built = build.library_paths() if build.are_current() else []
         try:
-            paths = build_all()
-        except BuildFailed as error:
+            paths = built or build.build_all()
+        except build.BuildFailed as error:
             self.app.display_warning(f"engram: built without its fused kernels: {error}")
             return
         build_data["artifacts"] += [str(path.relative_to(self.root)) for path in paths]
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def _build(self) -> Any:
+        """Return the module kernels.build of the sources that are built."""
+        if self.root not in sys.path:
+            sys.path.insert(0, self.root)
+        from kernels import build
+
+        return build

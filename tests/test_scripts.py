@@ -24,7 +24,7 @@ def checkout(tmp_path):
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     (tmp_path / "client").mkdir()
-    for name in ("pyproject.toml", "constraints.txt", "client/pyproject.toml"):
+    for name in ("pyproject.toml", "constraints.txt", "hatch_build.py", "client/pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / ".venv" / "installed-engram-").touch()
@@ -34,7 +34,8 @@ def checkout(tmp_path):
 def install(checkout):
     """Return what scripts/serve prints before it starts the server."""
     script = f'set -eu; root="{checkout}"; . "$root/scripts/environment"; install ""'
-    run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    environment = os.environ | {"PATH": f"{checkout / 'bin'}:/usr/bin:/bin", "PYTHON": sys.executable}
+    run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd="/", env=environment)
     assert run.stdout == ""
     return run.stderr
 
@@ -124,3 +125,40 @@ def test_rooms_prints_two_checkouts_side_by_side(library, tmp_path_factory):
         ["library/src", "- -> 1", "- -> 13", "- -> 7 sum", "- -> 3 sum", "- -> 0"],
         ["total", "1 -> 2", "41 -> 19", "41 tidy -> 7 sum", "0 tidy -> 3 Shelf.put", "1 -> 0"],
     ]
+
+
+def recording(program):
+    """Put a program there that only writes down its arguments; return the file of them."""
+    program.parent.mkdir(exist_ok=True)
+    program.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\n')
+    program.chmod(0o755)
+    return program.with_name(f"{program.name}.calls")
+
+
+def test_first_start_installs_by_pip_with_progress(checkout):
+    (checkout / ".venv/installed-engram-").unlink()
+    calls = recording(checkout / ".venv/bin/python")
+    install(checkout)
+    command = "-m pip install --disable-pip-version-check"
+    assert calls.read_text() == f"{command} --constraint {checkout}/constraints.txt --editable {checkout}\n"
+    assert (checkout / ".venv/installed-engram-").exists()
+
+
+def test_first_start_installs_by_uv_where_there_is_one(checkout):
+    (checkout / ".venv/installed-engram-").unlink()
+    calls = recording(checkout / "bin/uv")
+    install(checkout)
+    command = f"pip install --python {checkout}/.venv/bin/python"
+    assert calls.read_text() == f"{command} --constraint {checkout}/constraints.txt --editable {checkout}\n"
+
+
+def needed_to_build(checkout):
+    """Return what the build of the package asks an installer for."""
+    code = "from hatchling.build import get_requires_for_build_editable as needed; print(*needed())"
+    return subprocess.check_output([sys.executable, "-P", "-c", code], text=True, cwd=checkout).split()
+
+
+def test_compiler_is_downloaded_only_where_kernels_are_to_be_built(checkout):
+    assert "ziglang" not in needed_to_build(checkout)
+    (checkout / "kernels/src/model.h").write_text("/* Changed. */")
+    assert "ziglang" in needed_to_build(checkout)

@@ -23,6 +23,7 @@ def test_values_set_are_those_of_the_run(tmp_path, capsys):
     assert (trained.optimizer.kind, trained.optimizer.learning_rate) == ("rmsprop", 0.01)
 
 
+@pytest.mark.slow
 def test_seeds_are_listed_with_when_they_converged(tmp_path, capsys):
     preset = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100, patience=0)
     printed = done(capsys, "train", preset, "--out", tmp_path, "--seeds", 7, 2, "--jobs", 2)

@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import pytest
 import torch
 
 from engram import main as cli
@@ -12,6 +13,7 @@ from tests.training import tiny
 from training.checkpoint import save_checkpoint
 
 
+@pytest.mark.slow
 def test_zoo_counts_a_seed_that_diverges_and_publishes_another(tmp_path, capsys):
     preset, runs, out = tiny.write_toml(tmp_path / "tiny.toml", target_errors=100), tmp_path / "runs", tmp_path / "out"
     spoilt = tiny.checkpoint(runs / "seed-2", updates=4, seed=2, target_errors=100)
