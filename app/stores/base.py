@@ -196,8 +196,8 @@ class Upkeep(Protocol):
     def sync(self) -> None:
         """Make everything that was written survive a power cut."""
 
-    def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
-        """Yield a line for everything that is damaged; call `tell` with the sessions done so far, and with all."""
+    def check(self, progress: Callable[[int, int], None]) -> Iterator[str]:
+        """Yield a line for everything that is damaged; call `progress` with the sessions done, and with all."""
 
     def close(self) -> None:
         """Release the store's resources."""

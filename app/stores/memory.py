@@ -285,8 +285,8 @@ class MemoryStore:
     def sync(self) -> None:
         """Return: nothing survives a power cut."""
 
-    def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
-        tell(0, 0)  # nothing in memory has a checksum
+    def check(self, progress: Callable[[int, int], None]) -> Iterator[str]:
+        progress(0, 0)  # nothing in memory has a checksum
         return iter(())
 
     def close(self) -> None:

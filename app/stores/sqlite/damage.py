@@ -10,14 +10,14 @@ from app.stores.sqlite.rows import SessionRow, TapeRow, is_whole_log, is_whole_s
 
 
 class Fault(NamedTuple):
-    """Something that is damaged on a tape; whoever needs its steps after `step` is harmed."""
+    """Damage on a tape: it harms the sessions that need the tape's steps after `step`."""
 
     step: int
     what: str
 
 
 class Damage:
-    """One look through a file that nobody changes meanwhile."""
+    """Looks through a file once; nobody changes it meanwhile."""
 
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self._database = database
@@ -28,19 +28,19 @@ class Damage:
         self._sound: set[int] = set()
         """Tapes without a fault that begin with such tapes only."""
         self._unread: list[str] = []
-        """What SQLite could not read."""
+        """Lines for all that SQLite could not read."""
 
-    def find(self, tell: Callable[[int, int], None]) -> Iterator[str]:
-        """Yield a line for everything that is damaged; `tell` gets how many open sessions are done, and of how many."""
+    def find(self, progress: Callable[[int, int], None]) -> Iterator[str]:
+        """Yield a line for everything that is damaged; call `progress` with the open sessions done, and with all."""
         for (line,) in self._read("PRAGMA integrity_check"):
             if line != "ok":
                 yield f"{self._path}: {line}"
         self._tapes = {row[0]: whole(TapeRow, row) for row in self._read("SELECT * FROM tapes")}
         opened = self._read("SELECT * FROM sessions WHERE ended IS NULL ORDER BY id")
         for done, values in enumerate(opened):
-            tell(done, len(opened))
+            progress(done, len(opened))
             yield from self._of_session(values)
-        tell(len(opened), len(opened))
+        progress(len(opened), len(opened))
         for values in self._read("SELECT * FROM sessions WHERE ended IS NOT NULL ORDER BY id"):
             yield from self._of_session(values)
         yield from self._unreached()
@@ -63,7 +63,7 @@ class Damage:
             yield from (f"session {row.id}: {what}" for what in self._on_line(row.tape))
 
     def _on_line(self, number: int) -> Iterator[str]:
-        """Yield what is damaged of the past of a session on a tape."""
+        """Yield the damage in the past of a session on a tape."""
         line: list[int] = []
         is_sound, stop, part = True, math.inf, cast(int | None, number)
         while part is not None and part not in self._sound:
@@ -79,7 +79,7 @@ class Damage:
             self._sound.update(line)
 
     def _faults_of(self, number: int) -> list[Fault]:
-        """Return what is damaged of one tape."""
+        """Return the damage on one tape."""
         if number not in self._faults:
             row = self._tapes.get(number)
             try:
@@ -122,7 +122,7 @@ class Damage:
             yield Fault(row.first, f"its snapshot at step {row.first} is missing, where its past begins")
 
     def _unreached(self) -> Iterator[str]:
-        """Yield what no session reaches, or seems to."""
+        """Yield a line for each tape or row that no session reaches."""
         for number, row in self._tapes.items():
             if number not in self._faults:
                 yield f"tape {number}: {'its row is damaged' if row is None else 'no session reaches it'}"

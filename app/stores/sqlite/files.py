@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 class OpenFile:
     """A file that SQLite has open, beside it. It must be closed after SQLite's: to close it lets go of all locks.
 
-    remedy: where the file is gone. grows: it is written to in every commit, so that only its size tells whether another
+    remedy: where the file is gone. grows: every commit writes to it, so that only its size shows whether another
     program changed it.
     """
 
@@ -43,7 +43,7 @@ class OpenFile:
         self._remedy = remedy
         self._grows = grows
         self._seen = self._look(os.fstat(self.number))
-        self._is_told = False
+        self._is_logged = False
 
     @property
     def was_overwritten(self) -> bool:
@@ -51,7 +51,7 @@ class OpenFile:
         return self._is_changed(os.fstat(self.number))
 
     def check_content(self) -> None:
-        """Raise StoreFailed where another program has written into the file: what is read may be anyone's."""
+        """Raise StoreFailed where another program has written into the file, so that its content is not known."""
         if self.was_overwritten:
             raise self._failed("another program has written into the file that this server has open", LEAVE)
 
@@ -59,9 +59,9 @@ class OpenFile:
         """Raise StoreFailed unless this file is what lies at the path, as it was left."""
         if self._is_changed(self._at_path()):
             raise self._failed("another program has written into the file that this server has open", LEAVE)
-        if self._is_told:
+        if self._is_logged:
             logger.warning("%s: the file that this server has open lies there again", self._path)
-            self._is_told = False
+            self._is_logged = False
 
     def leave(self) -> bool:
         """Remember the file as this process has just left it, wherever it lies; return whether it lies at the path."""
@@ -80,7 +80,7 @@ class OpenFile:
         os.close(self.number)
 
     def _at_path(self) -> os.stat_result:
-        """Return what is told of this file at its path. Raises StoreFailed where another lies there, or none."""
+        """Return the stat of this file at its path. Raises StoreFailed where another lies there, or none."""
         try:
             found = os.stat(self._path)
         except OSError as error:
@@ -106,7 +106,7 @@ class OpenFile:
 
     def _failed(self, what: str, remedy: str) -> StoreFailed:
         message = f"{self._path}: {what}, and nothing more is written: {remedy}"
-        if not self._is_told:
+        if not self._is_logged:
             logger.error("%s", message)
-            self._is_told = True
+            self._is_logged = True
         return StoreFailed(message)

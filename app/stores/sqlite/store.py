@@ -224,9 +224,9 @@ class SqliteStore:
     def sync(self) -> None:
         self._database.sync()
 
-    def check(self, tell: Callable[[int, int], None]) -> Iterator[str]:
+    def check(self, progress: Callable[[int, int], None]) -> Iterator[str]:
         yield from (f"{self._database.path}: {problem}" for problem in self._journal.problems)
-        yield from Damage(self._database.connection, self._database.path).find(tell)
+        yield from Damage(self._database.connection, self._database.path).find(progress)
 
     def close(self) -> None:
         if self._database.opens and self._database.is_watched and not self._database.is_overwritten:

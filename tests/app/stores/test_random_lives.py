@@ -54,13 +54,13 @@ class Both:
         self.names: list[str] = []
         self.keys: list[str] = []
         self.stale: list[tuple[Record, Record]] = []
-        """What the stores said of sessions some time ago."""
+        """Records of sessions from some time ago: of the memory, and of the file."""
         self.refusals = 0
 
     def ask(self, call: Callable[[Store], Any]) -> Any:
         """Return the answer of both stores to a call, which must be the same."""
-        told, expected = answered(call, self.sqlite), answered(call, self.memory)
-        assert told == expected
+        answer, expected = answered(call, self.sqlite), answered(call, self.memory)
+        assert answer == expected
         return expected
 
     def on(self, name: str, call: Callable[[Store, Record], Any]) -> Any:
@@ -117,8 +117,8 @@ class Both:
         base = self.draw.choice([record.step, self.draw.randint(0, record.latest), record.oldest])
         self.names.append(f"s{len(self.names)}")
         new = NewSession(self.names[-1], record.model, "print", None, self.now, base=base)
-        told = self.on(name, lambda store, at: store.create(replace(new, parent=at.tape), "me"))
-        self.refusals += not isinstance(told, Record)
+        forked = self.on(name, lambda store, at: store.create(replace(new, parent=at.tape), "me"))
+        self.refusals += not isinstance(forked, Record)
         if self.draw.random() < 0.3:
             self.snapshot(name)
 
@@ -144,6 +144,9 @@ class Both:
         step = self.draw.choice([0, *2 * [record.latest], *3 * [self.draw.randint(record.oldest, record.latest)]])
         seq = self.draw.choice([None, record.seq])
         self.ask(lambda store: store.move(name, step, seq))
+        if self.draw.random() < 0.3:
+            self.snapshot(name)
+            self.check_past(name)
 
     def snapshot(self, name: str | None = None) -> None:
         state, passing = self.draw.randbytes(8), self.draw.random() < 0.4
@@ -152,8 +155,8 @@ class Both:
         if self.stale and self.draw.random() < 0.2:
             old = self.draw.choice(self.stale)
             where = [(old[store is self.sqlite], store) for store in (self.memory, self.sqlite)]
-            told = [store.snapshot(at.tape, at.step, state, now, passing=True) for at, store in where]
-            assert told[0] == told[1]
+            answers = [store.snapshot(at.tape, at.step, state, now, passing=True) for at, store in where]
+            assert answers[0] == answers[1]
 
     def park(self) -> None:
         name, state, now = self.any_open(), self.draw.randbytes(8), self.now
@@ -216,10 +219,10 @@ class Both:
         act()
         self.sqlite.fold()
 
-    # What the stores say
+    # The answers of the stores
 
     def check(self) -> None:
-        """Compare what is said of all sessions, and of the past of one."""
+        """Compare the records of all sessions, and the past of one."""
         for name in self.names:
             self.ask(lambda store, name=name: store.find(name))
         for key in self.keys:
@@ -231,8 +234,8 @@ class Both:
         self.ask(lambda store: len(store.idle_since(now - 50, limit)))
         self.check_past(self.any_open())
         for old in self.draw.sample(self.stale, min(2, len(self.stale))):
-            told = [store.steps(old[store is self.sqlite].tape, 0, ALL, ALL) for store in (self.memory, self.sqlite)]
-            assert told[0] == told[1]
+            answers = [store.steps(old[store is self.sqlite].tape, 0, ALL, ALL) for store in (self.memory, self.sqlite)]
+            assert answers[0] == answers[1]
 
     def check_past(self, name: str) -> None:
         latest, limit = self.record(name).latest, self.draw.choice([1, 30, ALL])

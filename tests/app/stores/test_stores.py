@@ -101,7 +101,7 @@ def test_steps_are_read_in_parts(store):
     assert store.steps(tape, 12, 20, ALL) == []
 
 
-def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_written(store):
+def test_entry_at_a_wrong_step_is_refused_others_are_written(store):
     tapes = [opened(store, name).tape for name in "abc"]
     wrong = [(0, 1), (5, 1), (0, 2)]  # the next step; one beyond it; an epoch that is not there
     entries = [Entry(tape, epoch, at, 1, inputs(7)) for tape, (at, epoch) in zip(tapes, wrong, strict=True)]
@@ -111,7 +111,7 @@ def test_entry_at_another_step_than_the_next_is_refused_and_the_others_are_writt
     assert past(store, "a") == [7]
 
 
-def test_entries_beside_a_refused_one_are_written_together_or_not_at_all(embedded):
+def test_entries_beside_a_refused_one_are_written_together_or_not(embedded):
     tapes = [opened(embedded, name).tape for name in "abc"]
     alter(embedded, "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT raise(ABORT, 'no more'); END")
     entries = [Entry(tape, 1, at, 1, inputs(7)) for tape, at in zip(tapes, (0, 5, 0), strict=True)]
@@ -151,7 +151,7 @@ def test_fork_shares_the_past_and_not_the_future(store):
     assert (rows(store, "log"), rows(store, "tapes")) == (0, 0)
 
 
-def test_ended_session_takes_no_step_though_a_fork_keeps_its_tape(store):
+def test_ended_session_takes_no_step_though_its_tape_stays(store):
     mine = opened(store)
     step(store, "a", 1, 2)
     opened(store, "b", parent=mine.tape, base=2)
@@ -228,7 +228,7 @@ def test_next_tape_under_an_epoch_that_is_over_is_refused(store):
     assert (found(store).step, found(store).tape, rows(store, "tapes")) == (1, mine.tape, 1)
 
 
-def test_snapshot_at_or_before_a_step_is_found_along_the_past(store):
+def test_snapshot_before_a_step_is_found_along_the_past(store):
     opened(store)
     step(store, "a", 1, 2)
     tape = found(store).tape
@@ -305,7 +305,7 @@ def test_parked_session_is_its_snapshot(store):
 
 
 @pytest.mark.parametrize(("kept", "oldest"), [(0, 8), (3, 4), (4, 4), (7, 0), (100, 0)])
-def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest, make, unpacked):
+def test_retention_by_count_keeps_steps_from_a_snapshot_on(kept, oldest, make, unpacked):
     store = make(Retention(kept, 1e9))
     opened(store)
     for at in range(0, 8, 4):
@@ -315,7 +315,7 @@ def test_retention_by_count_keeps_the_last_steps_from_a_snapshot_on(kept, oldest
     assert rows(store, "log") == (8 - oldest) // 4
 
 
-def test_retention_by_age_keeps_steps_from_the_last_old_snapshot_on(make):
+def test_retention_by_age_keeps_steps_from_an_old_snapshot_on(make):
     store = make(Retention(ALL, 60.0))
     opened(store)
     for at, now in ((1, 0.0), (2, 50.0), (3, 100.0), (4, 112.0)):
@@ -374,9 +374,9 @@ def test_frame_is_found_by_its_number(store):
     step(store, "a", 3)
     step(store, "a", 4, seq=6)
     tape = found(store).tape
-    told = store.frame(tape, 5)
-    assert told is not None
-    assert (told.step, told.steps, told.inputs) == (0, 2, inputs(1, 2))
+    frame = store.frame(tape, 5)
+    assert frame is not None
+    assert (frame.step, frame.steps, frame.inputs) == (0, 2, inputs(1, 2))
     assert store.frame(tape, 4) is None
 
 
@@ -389,6 +389,15 @@ def test_frame_from_before_the_oldest_step_is_not_found(make):
     rows(store, "log")  # which folds them
     store.snapshot(tape, 2, b"two", 1000.0, passing=False)
     assert [(at.step if (at := store.frame(tape, seq)) else None) for seq in range(4)] == [None, None, 2, 3]
+
+
+def test_frame_that_was_cut_in_the_middle_is_not_found(make):
+    store = make(Retention(0, 1e9))
+    tape = opened(store).tape
+    step(store, "a", 1, 2, 3, seq=0)
+    store.move("a", 2, 0)
+    store.snapshot(tape, 2, b"two", 1000.0, passing=False)
+    assert (found(store).oldest, past(store, "a", 2, 3), store.frame(tape, 0)) == (2, [3], None)
 
 
 def test_ended_session_is_remembered_with_its_reason(store):
@@ -434,9 +443,9 @@ def problems(store: Store) -> list[str]:
     seen: list[tuple[int, int]] = []
     if isinstance(store, SqliteStore) and store._database.opens:
         store._fold_all()
-    told = list(store.check(lambda *progress: seen.append(progress)))
+    lines = list(store.check(lambda *progress: seen.append(progress)))
     assert seen[-1] == (len(seen) - 1, len(seen) - 1)
-    return told
+    return lines
 
 
 def test_sessions_are_there_after_a_restart(tmp_path):
@@ -452,7 +461,7 @@ def test_sessions_are_there_after_a_restart(tmp_path):
     again.close()
 
 
-def test_sessions_without_a_log_are_lost_in_a_restart_unless_they_were_parked(tmp_path):
+def test_volatile_sessions_end_at_a_restart_unless_parked(tmp_path):
     store = SqliteStore(tmp_path)
     for name in ("stepped", "parked", "logged"):
         opened(store, name)
@@ -542,7 +551,7 @@ def test_check_finds_nothing_in_a_whole_store(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["inputs = x'00'", "entries = x'00'", "checksum = 1"])
-def test_damaged_log_is_refused_and_told_by_check(tmp_path, column, unpacked):
+def test_damaged_log_is_refused_and_found_by_check(tmp_path, column, unpacked):
     recorded(tmp_path)
     altered(tmp_path, f"UPDATE log SET {column} WHERE tape = 1 AND step = 1")
     store = SqliteStore(tmp_path)
@@ -553,7 +562,7 @@ def test_damaged_log_is_refused_and_told_by_check(tmp_path, column, unpacked):
     store.close()
 
 
-def test_damaged_snapshot_is_passed_over_and_told_by_check(tmp_path):
+def test_damaged_snapshot_is_passed_over_and_found_by_check(tmp_path):
     recorded(tmp_path)
     altered(tmp_path, "UPDATE snapshots SET state = x'00' WHERE step = 2")
     store = SqliteStore(tmp_path)
@@ -582,7 +591,7 @@ def test_log_is_moved_into_the_database_after_a_failed_sync(tmp_path, monkeypatc
     store.close()
 
 
-def test_missing_steps_are_told_by_check(tmp_path, unpacked):
+def test_missing_steps_are_found_by_check(tmp_path, unpacked):
     recorded(tmp_path)
     altered(tmp_path, "DELETE FROM log WHERE tape = 1 AND step = 0")
     store = SqliteStore(tmp_path)

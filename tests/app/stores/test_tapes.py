@@ -100,7 +100,7 @@ class Lives(Generic[S]):
 
 @pytest.mark.parametrize("keep_steps", [0, 7, ALL])
 @pytest.mark.parametrize("seed", range(8))
-def test_random_lives_of_tapes_are_what_their_inputs_say(seed, keep_steps, make):
+def test_random_lives_of_tapes_match_their_inputs(seed, keep_steps, make):
     retention = Retention(keep_steps, 1e9)
     lives = Lives(seed, retention, make(retention))
     for number in range(400):
@@ -116,7 +116,7 @@ def test_random_lives_of_tapes_are_what_their_inputs_say(seed, keep_steps, make)
     assert [rows(lives.store, table) for table in ("tapes", "log", "snapshots")] == [0, 0, 0]
 
 
-def test_root_that_was_cut_off_is_that_of_all_that_begin_with_it(make):
+def test_tape_that_was_cut_is_the_root_of_its_descendants(make):
     """Retention lets go of what the first forks began with; the last ones say so."""
     store = make(Retention(0, 1e9))
     opened(store, "0")

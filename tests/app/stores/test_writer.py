@@ -16,7 +16,7 @@ from tests.app.asynchronous import run, until
 
 
 class Watched(MemoryStore):
-    """A store that notes what is written and synced, and fails or waits as it is told to."""
+    """A store that notes its writes and syncs, and fails or waits as a test sets it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,32 +82,32 @@ def entry(record: Record, step: int, epoch: int = 1) -> Entry:
     return Entry(record.tape, epoch, step, 1, b"1234")
 
 
-class Told:
-    """What became of groups, in the order in which it was told."""
+class Outcomes:
+    """The outcomes of groups, in the order in which they came, and the threads that called."""
 
     def __init__(self) -> None:
-        self.outcomes: list[list[EngramError | None]] = []
+        self.groups: list[list[EngramError | None]] = []
         self.threads: list[str] = []
 
     def __call__(self, errors: Sequence[EngramError | None]) -> None:
-        self.outcomes.append(list(errors))
+        self.groups.append(list(errors))
         self.threads.append(threading.current_thread().name)
 
 
 def test_groups_that_come_during_a_commit_are_one_commit():
     async def test() -> None:
         async with writing() as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.gate.clear()
-            writer.commit([entry(record, 0)], told)
+            writer.commit([entry(record, 0)], done)
             await asyncio.sleep(0.05)
             for step in (1, 2, 3):
-                writer.commit([entry(record, step)], told)
-            assert told.outcomes == [], "nobody is told before it is written"
+                writer.commit([entry(record, step)], done)
+            assert done.groups == [], "nobody is answered before the commit"
             store.gate.set()
-            await until(lambda: len(told.outcomes) == 4)
-            assert (store.done, told.outcomes) == ([1, 3], [[None]] * 4)
-            assert set(told.threads) == {"store"}
+            await until(lambda: len(done.groups) == 4)
+            assert (store.done, done.groups) == ([1, 3], [[None]] * 4)
+            assert set(done.threads) == {"store"}
 
     run(test())
 
@@ -117,7 +117,7 @@ def test_call_sees_what_was_written_before_it():
         for durability in ("ack", "interval"):
             async with writing(durability, commit_interval=1000) as (writer, _):  # type: ignore[arg-type]
                 record = await opened(writer)
-                writer.commit([entry(record, 0), entry(record, 1)], Told())
+                writer.commit([entry(record, 0), entry(record, 1)], Outcomes())
                 found = await writer.call(lambda store: store.find("a"))
                 assert isinstance(found, Record)
                 assert found.step == 2
@@ -125,31 +125,31 @@ def test_call_sees_what_was_written_before_it():
     run(test())
 
 
-def test_refused_entry_is_told_and_its_mates_are_written():
+def test_refused_entry_gets_an_error_and_its_mates_are_written():
     async def test() -> None:
         async with writing() as (writer, _):
-            record, told = await opened(writer), Told()
-            writer.commit([entry(record, 0), entry(record, 0, epoch=7)], told)
-            await until(lambda: told.outcomes)
-            assert told.outcomes[0][0] is None
-            assert isinstance(told.outcomes[0][1], SessionMoved)
+            record, done = await opened(writer), Outcomes()
+            writer.commit([entry(record, 0), entry(record, 0, epoch=7)], done)
+            await until(lambda: done.groups)
+            assert done.groups[0][0] is None
+            assert isinstance(done.groups[0][1], SessionMoved)
 
     run(test())
 
 
-def test_failed_commit_fails_all_that_was_in_it_and_the_next_one_is_tried():
+def test_failed_commit_fails_its_entries_and_the_next_is_tried():
     async def test() -> None:
         async with writing() as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.failing = {"append"}
-            writer.commit([entry(record, 0), entry(record, 1)], told)
-            await until(lambda: told.outcomes)
-            assert [type(error) for error in told.outcomes[0]] == [StoreFailed] * 2
+            writer.commit([entry(record, 0), entry(record, 1)], done)
+            await until(lambda: done.groups)
+            assert [type(error) for error in done.groups[0]] == [StoreFailed] * 2
             assert (await writer.call(lambda store: store.counts())) == {"m": 1}
             store.failing = set()
-            writer.commit([entry(record, 0)], told)
-            await until(lambda: len(told.outcomes) == 2)
-            assert told.outcomes[1] == [None]
+            writer.commit([entry(record, 0)], done)
+            await until(lambda: len(done.groups) == 2)
+            assert done.groups[1] == [None]
 
     run(test())
 
@@ -157,59 +157,59 @@ def test_failed_commit_fails_all_that_was_in_it_and_the_next_one_is_tried():
 def test_interval_answers_at_once_and_writes_within_the_interval():
     async def test() -> None:
         async with writing("interval", commit_interval=0.2) as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             for step in range(5):
-                writer.commit([entry(record, step)], told)
-            assert told.outcomes == [[None]] * 5
+                writer.commit([entry(record, step)], done)
+            assert done.groups == [[None]] * 5
             await until(lambda: store.done)
             assert store.done == [5]
 
     run(test())
 
 
-def test_interval_that_cannot_write_keeps_what_was_answered_and_takes_no_more():
+def test_interval_that_cannot_write_keeps_steps_and_takes_no_more():
     async def test() -> None:
         async with writing("interval") as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.failing = {"append"}
-            writer.commit([entry(record, 0)], told)
+            writer.commit([entry(record, 0)], done)
             with pytest.raises(StoreFailed):
                 await writer.call(lambda store: store.find("a"))
-            writer.commit([entry(record, 1)], told)
-            assert isinstance(told.outcomes[1][0], StoreFailed)
+            writer.commit([entry(record, 1)], done)
+            assert isinstance(done.groups[1][0], StoreFailed)
             store.failing = set()
             await until(lambda: store.done)
             assert store.done == [1]
             await until(lambda: writer._failure is None)
-            writer.commit([entry(record, 1)], told)
-            assert told.outcomes[2] == [None]
+            writer.commit([entry(record, 1)], done)
+            assert done.groups[2] == [None]
             assert await writer.call(lambda store: len(store.steps(record.tape, 0, 9, 99))) == 2
 
     run(test())
 
 
-def test_every_commit_is_synced_before_it_is_told_where_the_interval_is_0():
+def test_commit_is_synced_before_its_answer_where_interval_is_0():
     async def test() -> None:
         async with writing(sync_interval=0) as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.done.clear()
-            writer.commit([entry(record, 0)], told)
-            await until(lambda: told.outcomes)
+            writer.commit([entry(record, 0)], done)
+            await until(lambda: done.groups)
             assert store.done == [1, "sync"]
             store.failing = {"sync"}
-            writer.commit([entry(record, 1)], told)
-            await until(lambda: len(told.outcomes) == 2)
-            assert isinstance(told.outcomes[1][0], StoreFailed)
+            writer.commit([entry(record, 1)], done)
+            await until(lambda: len(done.groups) == 2)
+            assert isinstance(done.groups[1][0], StoreFailed)
 
     run(test())
 
 
-def test_what_was_written_is_synced_within_the_interval_and_once():
+def test_commits_are_synced_within_the_interval_and_once():
     async def test() -> None:
         async with writing(sync_interval=0.1) as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             for step in range(3):
-                writer.commit([entry(record, step)], told)
+                writer.commit([entry(record, step)], done)
             await until(lambda: "sync" in store.done)
             assert sum(done for done in store.done if isinstance(done, int)) == 3
             await asyncio.sleep(0.3)
@@ -232,7 +232,7 @@ def test_failed_sync_is_tried_again_though_nothing_more_is_written():
     run(test())
 
 
-def test_store_folds_after_whoever_waited_is_told():
+def test_store_folds_after_all_who_wait_are_answered():
     async def test() -> None:
         async with writing() as (writer, store):
             record, folds = await opened(writer), list[int]()
@@ -250,19 +250,19 @@ def test_store_folds_after_whoever_waited_is_told():
 def test_fold_that_fails_is_logged_once_and_refuses_nothing(caplog):
     async def test() -> None:
         async with writing() as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.failing = {"fold"}
             for step in range(3):
-                writer.commit([entry(record, step)], told)
-                await until(lambda step=step: len(told.outcomes) == step + 1)
-            assert told.outcomes == [[None]] * 3
+                writer.commit([entry(record, step)], done)
+                await until(lambda step=step: len(done.groups) == step + 1)
+            assert done.groups == [[None]] * 3
             await writer.call(lambda store: store.counts())
 
     run(test())
     assert caplog.text.count("cannot be moved into the log") == 1
 
 
-def test_call_that_raises_tells_its_caller_and_harms_no_other():
+def test_call_that_raises_fails_its_caller_and_no_other():
     async def test() -> None:
         def broken(_: Store) -> None:
             raise KeyError("a bug")
@@ -278,15 +278,15 @@ def test_call_that_raises_tells_its_caller_and_harms_no_other():
 def test_store_that_breaks_in_an_unexpected_way_leaves_nobody_waiting():
     async def test() -> None:
         async with writing() as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.done = None  # type: ignore[assignment] - so that noting what was written raises
-            writer.commit([entry(record, 0)], told)
-            await until(lambda: told.outcomes)
-            assert isinstance(told.outcomes[0][0], StoreFailed)
+            writer.commit([entry(record, 0)], done)
+            await until(lambda: done.groups)
+            assert isinstance(done.groups[0][0], StoreFailed)
             store.done = []
-            writer.commit([entry(record, 0)], told)
-            await until(lambda: len(told.outcomes) == 2)
-            assert told.outcomes[1] == [None]
+            writer.commit([entry(record, 0)], done)
+            await until(lambda: len(done.groups) == 2)
+            assert done.groups[1] == [None]
 
     run(test())
 
@@ -295,7 +295,7 @@ def test_close_writes_what_is_left_and_refuses_what_comes_then():
     async def test() -> None:
         async with writing("interval", commit_interval=1000) as (writer, store):
             record = await opened(writer)
-            writer.commit([entry(record, 0)], Told())
+            writer.commit([entry(record, 0)], Outcomes())
             await writer.close()
             assert store.done == [1]
             with pytest.raises(ShuttingDown):
@@ -305,12 +305,12 @@ def test_close_writes_what_is_left_and_refuses_what_comes_then():
     run(test())
 
 
-def test_store_that_hangs_is_given_up_by_all_who_wait_and_all_who_come():
+def test_hanging_store_fails_all_who_wait_and_who_come():
     async def test() -> None:
         async with writing(timeout=0.1) as (writer, store):
             record = await opened(writer)
             store.gate.clear()
-            first, second = Told(), Told()
+            first, second = Outcomes(), Outcomes()
             writer.commit([entry(record, 0), entry(record, 1)], first)
             waiting = asyncio.ensure_future(writer.call(lambda store: store.find("a")))
             with pytest.raises(StoreFailed, match=r"does not answer within 0\.1 s"):
@@ -318,39 +318,39 @@ def test_store_that_hangs_is_given_up_by_all_who_wait_and_all_who_come():
             with pytest.raises(StoreFailed, match="does not answer"):
                 await writer.call(lambda store: store.find("a"))
             writer.commit([entry(record, 2)], second)
-            assert [type(error) for told in (first, second) for error in told.outcomes[0]] == [StoreFailed] * 3
+            assert [type(error) for done in (first, second) for error in done.groups[0]] == [StoreFailed] * 3
 
     run(test())
 
 
-def test_store_that_answers_again_has_what_it_was_in_and_not_what_waited():
+def test_store_that_answers_again_has_only_what_it_had_begun():
     async def test() -> None:
         async with writing(timeout=0.1) as (writer, store):
-            record, others = await opened(writer), [Told(), Told()]
+            record, others = await opened(writer), [Outcomes(), Outcomes()]
             store.gate.clear()
             writer.commit([entry(record, 0)], others[0])
             await asyncio.to_thread(store.entered.wait)
             writer.commit([entry(record, 1)], others[1])
-            await until(lambda: all(told.outcomes for told in others))
+            await until(lambda: all(done.groups for done in others))
             store.gate.set()
             await until(lambda: writer._hang is None)
             found = await writer.call(lambda store: store.find("a"))
             assert isinstance(found, Record)
             assert found.step == 1
-            assert [len(told.outcomes) for told in others] == [1, 1], "nobody is told twice"
+            assert [len(done.groups) for done in others] == [1, 1], "nobody is answered twice"
 
     run(test())
 
 
-def test_interval_takes_no_more_while_the_store_hangs_and_writes_what_it_took():
+def test_interval_takes_no_more_from_a_hang_until_it_ends():
     async def test() -> None:
         async with writing("interval", commit_interval=0.01, timeout=0.1) as (writer, store):
-            record, taken, refused = await opened(writer), Told(), Told()
+            record, taken, refused = await opened(writer), Outcomes(), Outcomes()
             store.gate.clear()
             writer.commit([entry(record, 0)], taken)
             await until(lambda: writer._hang)
             writer.commit([entry(record, 1)], refused)
-            assert (taken.outcomes, type(refused.outcomes[0][0])) == ([[None]], StoreFailed)
+            assert (taken.groups, type(refused.groups[0][0])) == ([[None]], StoreFailed)
             store.gate.set()
             await until(lambda: writer._hang is None and store.done == [1])
 
@@ -360,16 +360,16 @@ def test_interval_takes_no_more_while_the_store_hangs_and_writes_what_it_took():
 def test_close_leaves_a_store_that_hangs():
     async def test() -> None:
         async with writing() as (writer, store):
-            record, told = await opened(writer), Told()
+            record, done = await opened(writer), Outcomes()
             store.gate.clear()
-            writer.commit([entry(record, 0)], told)
+            writer.commit([entry(record, 0)], done)
             await asyncio.wait_for(writer.close(0.1), 10)
-            assert [type(error) for error in told.outcomes[0]] == [ShuttingDown]
+            assert [type(error) for error in done.groups[0]] == [ShuttingDown]
 
     run(test())
 
 
-def test_error_of_those_who_are_told_stops_nothing(caplog):
+def test_error_of_a_done_callback_stops_nothing(caplog):
     def broken(_: Sequence[EngramError | None]) -> None:
         raise RuntimeError("broken")
 
@@ -391,17 +391,17 @@ def test_interval_takes_no_more_while_the_store_is_late(monkeypatch):
 
     async def test() -> None:
         async with writing("interval", commit_interval=0.01) as (writer, store):
-            record, taken, refused = await opened(writer), Told(), Told()
+            record, taken, refused = await opened(writer), Outcomes(), Outcomes()
             store.gate.clear()
             writer.commit([entry(record, 0)], taken)
             await asyncio.to_thread(store.entered.wait)
             await asyncio.sleep(0.1)
             writer.commit([entry(record, 1)], refused)
-            assert (taken.outcomes, type(refused.outcomes[0][0])) == ([[None]], StoreFailed)
+            assert (taken.groups, type(refused.groups[0][0])) == ([[None]], StoreFailed)
             store.gate.set()
             await until(lambda: store.done == [1])
             await writer.call(lambda store: None)
             writer.commit([entry(record, 1)], taken)
-            assert taken.outcomes == [[None]] * 2
+            assert taken.groups == [[None]] * 2
 
     run(test())

@@ -1,4 +1,4 @@
-"""One value that changed in a session's rows: it is told, and no answer is wrong; `engram check` finds it."""
+"""One value that changed in a session's rows: no answer is wrong, and `engram check` finds it."""
 
 import shutil
 import sqlite3
@@ -44,8 +44,8 @@ class Kept(NamedTuple):
     """Of each session, the tapes that it is on."""
 
 
-async def told(sessions: ById, name: str) -> tuple[int, dict[int, float]]:
-    """Return what a session says: its step, and the sum at each step."""
+async def answers(sessions: ById, name: str) -> tuple[int, dict[int, float]]:
+    """Return the step of a session, and the sum at each step."""
     info = await sessions.info(name)
     states = {at: await total(sessions, name, at) for at in range(info.oldest, info.latest + 1)}
     states |= {at: output for at, _, output in await recorded(sessions, name)}
@@ -78,7 +78,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
             for name in (restored, (other := (await sessions.open("fake")).id)):
                 await sessions.step(name, values(1))
             await sessions.delete((await sessions.open("fake")).id)
-            known.update({name: await told(sessions, name) for name in (first, fork, forks_fork, restored, other)})
+            known.update({name: await answers(sessions, name) for name in (first, fork, forks_fork, restored, other)})
             shutil.copytree(directory, killed)
 
     run(make())
@@ -140,7 +140,7 @@ def harmed(kept: Kept, table: str, row: tuple[Any, ...], value: Any) -> set[str]
     ("end", "table", "column"),
     [(end, *cell) for end, tables in LEFT.items() for cell in CELLS if cell[0] in tables],
 )
-def test_changed_value_is_told_or_changes_nothing(kept, tmp_path, end, table, column):
+def test_changed_value_is_found_or_changes_no_answer(kept, tmp_path, end, table, column):
     kept = kept[end]
     with sqlite3.connect(kept.directory / FILE) as database:
         (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
@@ -152,11 +152,11 @@ def test_changed_value_is_told_or_changes_nothing(kept, tmp_path, end, table, co
         flip_of = flip(directory, table, column, row)
         if flip_of is not None:
             changed += 1
-            check_told(directory, kept, harmed(kept, table, *flip_of), (table, column) in KEYS)
+            check_answers(directory, kept, harmed(kept, table, *flip_of), (table, column) in KEYS)
     assert changed
 
 
-def check_told(directory: Path, kept: Kept, may_be_harmed: set[str], is_key: bool) -> None:
+def check_answers(directory: Path, kept: Kept, may_be_harmed: set[str], is_key: bool) -> None:
     """See that every session says what is true, or that it is damaged, and that check finds what was changed."""
     store = SqliteStore(directory)
     assert problems_of(store)
@@ -166,7 +166,7 @@ def check_told(directory: Path, kept: Kept, may_be_harmed: set[str], is_key: boo
             listed = {info.id: info.step for info in await sessions.all(None, 99)}
             for name, expected in kept.sessions.items():
                 try:
-                    assert await told(sessions, name) == expected
+                    assert await answers(sessions, name) == expected
                     assert listed.pop(name) == expected[0]
                     assert (await sessions.step(name, values(1))).result.outputs[0, 0] == expected[1][expected[0]] + 1
                 except (SessionDamaged, SessionNotFound) as error:
@@ -239,7 +239,7 @@ def test_log_with_a_gap_gives_no_state(tmp_path, monkeypatch, gap, at_once, unpa
 
 
 @pytest.mark.parametrize("gap", [name for name in GAPS if name != "a row has steps of another width"])
-def test_gap_is_told_by_check(tmp_path, gap, unpacked):
+def test_gap_is_found_by_check(tmp_path, gap, unpacked):
     store = SqliteStore(tmp_path)
     opened(store), opened(store, "b")
     for name in "aaab":
@@ -251,7 +251,7 @@ def test_gap_is_told_by_check(tmp_path, gap, unpacked):
     again.close()
 
 
-def test_steps_that_went_while_they_were_read_are_not_kept_and_nothing_is_damaged(tmp_path):
+def test_steps_deleted_while_they_are_read_are_no_damage(tmp_path):
     store = SqliteStore(tmp_path, Retention(0, 1e9))
     tape = opened(store).tape
     step(store, "a", 1, 2)
@@ -264,7 +264,7 @@ def test_steps_that_went_while_they_were_read_are_not_kept_and_nothing_is_damage
 # What must not be built on a damaged row
 
 
-def test_damaged_tape_takes_no_steps_and_its_mates_in_a_commit_do(tmp_path):
+def test_damaged_tape_is_refused_and_its_mates_are_written(tmp_path):
     store = SqliteStore(tmp_path)
     for name in "ab":
         opened(store, name)
@@ -310,7 +310,7 @@ def test_damaged_session_is_not_ended_and_ends_no_other(tmp_path, change):
 
 
 @pytest.mark.parametrize("table", ["sessions", "tapes"])
-def test_damaged_session_can_be_deleted_and_others_keep_what_they_share(tmp_path, table):
+def test_deleted_damaged_session_leaves_what_others_share(tmp_path, table):
     async def test() -> None:
         async with service(store=SqliteStore(tmp_path)) as sessions:
             damaged = (await sessions.open("fake")).id
@@ -329,7 +329,7 @@ def test_damaged_session_can_be_deleted_and_others_keep_what_they_share(tmp_path
     run(test())
 
 
-def test_damaged_session_is_told_of_once_where_sessions_are_listed(store, caplog):
+def test_damaged_session_is_logged_once_by_list(store, caplog):
     opened(store), opened(store, "b")
     alter(store, "UPDATE sessions SET model = CAST(x'ff' AS TEXT) WHERE id = 'a'")
     assert [[record.id for record in store.list(None, 9)] for _ in range(3)] == [["b"]] * 3
@@ -338,7 +338,7 @@ def test_damaged_session_is_told_of_once_where_sessions_are_listed(store, caplog
     ]
 
 
-def test_session_whose_first_snapshot_is_missing_is_refused_and_told_by_check(store):
+def test_missing_first_snapshot_is_refused_and_found_by_check(store):
     tape = opened(store, base=5, snapshot=b"state").tape
     alter(store, "DELETE FROM snapshots")
     with pytest.raises(SessionDamaged, match="no snapshot of tape 1 up to step 5 is whole"):
@@ -346,7 +346,7 @@ def test_session_whose_first_snapshot_is_missing_is_refused_and_told_by_check(st
     assert problems(store) == ["session a: its snapshot at step 5 is missing, where its past begins"]
 
 
-def test_tape_without_a_session_and_rows_without_a_tape_are_told_by_check(store):
+def test_check_finds_tapes_without_session_and_rows_without_tape(store):
     opened(store)
     step(store, "a", 1)
     alter(store, "DELETE FROM sessions")

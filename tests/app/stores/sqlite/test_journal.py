@@ -55,8 +55,8 @@ def test_steps_are_read_across_the_end_of_the_log(store, folded):
     for start in range(8):
         for stop in range(start + 1, 9):
             assert past(store, "a", start, stop) == list(range(start, stop))
-    told = [store.frame(found(store).tape, seq) for seq in range(5)]
-    assert [(frame.step, frame.inputs) if frame else None for frame in told] == [
+    frames = [store.frame(found(store).tape, seq) for seq in range(5)]
+    assert [(frame.step, frame.inputs) if frame else None for frame in frames] == [
         *[(2 * seq, inputs(2 * seq, 2 * seq + 1)) for seq in range(4)],
         None,
     ]
@@ -74,7 +74,7 @@ def test_steps_of_a_killed_store_are_there_in_the_next(tmp_path):
     assert past(SqliteStore(killed(tmp_path / "left", tmp_path / "left again")), "a") == [*range(5)]
 
 
-def test_check_finds_nothing_in_a_killed_store_and_leaves_it_as_it_was(tmp_path):
+def test_check_of_a_killed_store_finds_and_changes_nothing(tmp_path):
     store = SqliteStore(tmp_path / "data")
     opened(store)
     step(store, "a", 1, 2)
@@ -182,7 +182,7 @@ class Crashes(Lives[SqliteStore]):
 
 @pytest.mark.parametrize("keep_steps", [0, 7, ALL])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_lives_of_a_store_that_is_killed_are_what_their_inputs_say(seed, keep_steps, tmp_path, small):
+def test_random_lives_of_a_killed_store_match_their_inputs(seed, keep_steps, tmp_path, small):
     lives = Crashes(seed, Retention(keep_steps, 1e9), tmp_path)
     for _ in range(300):
         lives.act()
@@ -221,7 +221,7 @@ def test_journal_is_bounded_though_each_commit_has_many_sessions(store, small):
     assert all(past(store, name) == [*range(20)] for name in names)
 
 
-def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(store, monkeypatch):
+def test_long_tail_is_folded_though_the_journal_is_small(store, monkeypatch):
     monkeypatch.setattr(journal, "TAIL_ENTRIES", 3)
     opened(store), opened(store, "b")
     for name in "abbb":
@@ -230,7 +230,7 @@ def test_many_steps_of_one_session_are_folded_though_the_journal_is_small(store,
     assert (count(store, "log"), past(store, "b")) == (3, [1, 1, 1])
 
 
-def test_row_that_is_larger_than_what_is_deleted_at_once_is_deleted(store, monkeypatch, small):
+def test_journal_row_larger_than_a_deletion_is_deleted(store, monkeypatch, small):
     monkeypatch.setattr(journal, "DELETE_BYTES", 1)
     opened(store)
     for _ in range(10):
@@ -240,7 +240,7 @@ def test_row_that_is_larger_than_what_is_deleted_at_once_is_deleted(store, monke
     assert (count(store, "journal"), count(store, "log"), past(store)) == (before - 1, 10, 10 * [1])
 
 
-def test_journal_that_nobody_folds_is_folded_before_it_grows_too_large(store, small):
+def test_append_folds_a_journal_that_nobody_folds(store, small):
     opened(store)
     for number in range(200):
         step(store, "a", number)
@@ -258,7 +258,7 @@ def test_inputs_that_are_large_are_written_once(store):
     assert (step(store, "a", 4).step, past(store, "b"), problems(store)) == (4, [3], [])
 
 
-def test_long_tail_that_large_inputs_moved_into_the_log_is_not_folded_again(store, monkeypatch):
+def test_long_tail_folded_by_large_inputs_is_not_folded_again(store, monkeypatch):
     monkeypatch.setattr(journal, "TAIL_ENTRIES", 3)
     opened(store)
     step(store, "a", 1), step(store, "a", 2)
@@ -285,7 +285,7 @@ def test_fold_that_fails_leaves_everything_as_it_was(store, small):
     assert (past(store, "a")[-4:], past(store, "b"), problems(store)) == ([10, 7, 7, 7], [*range(1, 12, 2)], [])
 
 
-def test_row_of_the_journal_stays_until_the_oldest_tape_is_folded(tmp_path, small):
+def test_journal_row_stays_until_the_oldest_tape_is_folded(tmp_path, small):
     """Also where folding that tape has failed before."""
     store = SqliteStore(tmp_path / "data")
     for name in "abcc" + 4 * "c":
@@ -301,7 +301,7 @@ def test_row_of_the_journal_stays_until_the_oldest_tape_is_folded(tmp_path, smal
     assert ([found(again, name).step for name in "abc"], problems(again)) == ([1, 1, 6], [])
 
 
-def test_cut_of_what_a_session_began_with_keeps_its_steps_in_the_journal(tmp_path):
+def test_cut_of_a_parent_keeps_steps_in_the_journal(tmp_path):
     store = SqliteStore(tmp_path, Retention(0, 1e9))
     opened(store)
     step(store, "a", 1)
@@ -334,7 +334,7 @@ def test_commit_that_fails_leaves_nothing_in_memory(store):
 
 
 @pytest.mark.parametrize("commits", [True, False])
-def test_tape_that_is_folded_twice_in_a_transaction_keeps_its_steps(store, commits):
+def test_tape_folded_twice_in_a_transaction_keeps_its_steps(store, commits):
     """Also where the transaction fails: then what was there before it."""
     tape, table = opened(store).tape, store._journal
     step(store, "a", 1)
@@ -360,7 +360,7 @@ def damaged(store: SqliteStore, directory: Path, statement: str) -> SqliteStore:
     return SqliteStore(left)
 
 
-def test_damaged_row_harms_the_sessions_with_steps_in_it_and_no_other(tmp_path, caplog):
+def test_damaged_journal_row_harms_only_sessions_with_steps_in_it(tmp_path, caplog):
     store = SqliteStore(tmp_path / "data")
     a, b, _ = (opened(store, name) for name in "abc")
     step(store, "c", 7)
@@ -385,7 +385,7 @@ def test_damaged_inputs_are_those_of_one_session(tmp_path):
     assert past(again, "b") == [1]
 
 
-def test_row_that_is_missing_is_told(tmp_path):
+def test_missing_journal_row_is_found_by_check(tmp_path):
     store = SqliteStore(tmp_path / "data")
     opened(store)
     for value in range(3):
@@ -396,7 +396,7 @@ def test_row_that_is_missing_is_told(tmp_path):
     assert problems(again)[0] == f"{again._database.path}: the journal has no row 2, but row 3"
 
 
-def test_session_that_lost_steps_can_be_put_at_one_before_and_go_on(tmp_path):
+def test_session_that_lost_steps_can_go_on_before_them(tmp_path):
     store = SqliteStore(tmp_path / "data")
     opened(store)
     for value in (1, 2, 3):
@@ -407,9 +407,7 @@ def test_session_that_lost_steps_can_be_put_at_one_before_and_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(("damaged", "can_fold"), [("b", True), ("c", False)])
-def test_page_of_the_log_that_is_damaged_harms_those_whose_steps_are_on_it(
-    damaged, can_fold, tmp_path, caplog, unpacked
-):
+def test_damaged_log_page_harms_only_sessions_with_steps_on_it(damaged, can_fold, tmp_path, caplog, unpacked):
     """Nothing can be added to the last page, so the journal stays."""
     store = SqliteStore(tmp_path / "data")
     for name in "abc":
@@ -432,7 +430,7 @@ def test_page_of_the_log_that_is_damaged_harms_those_whose_steps_are_on_it(
     assert any(f"tape {'abc'.index(damaged) + 1}" in line for line in again.check(lambda *_: None))
 
 
-def test_journal_that_cannot_be_read_is_refused_and_told_by_check(tmp_path):
+def test_unreadable_journal_is_refused_and_found_by_check(tmp_path):
     store = SqliteStore(tmp_path / "data")
     opened(store)
     step(store, "a", *range(900))

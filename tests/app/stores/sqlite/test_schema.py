@@ -94,7 +94,7 @@ def test_migration_that_fails_leaves_the_file_as_it_was(earlier):
     store.close()
 
 
-def test_tape_of_an_earlier_version_whose_row_is_damaged_harms_the_sessions_on_it_alone(earlier):
+def test_damaged_tape_of_an_earlier_version_harms_only_its_sessions(earlier):
     altered(earlier, "UPDATE tapes SET base = 'x' WHERE number = 2")
     store = opened(earlier)
     for name in ("fork", "forks fork", "rewound"):
@@ -106,7 +106,7 @@ def test_tape_of_an_earlier_version_whose_row_is_damaged_harms_the_sessions_on_i
     store.close()
 
 
-def test_file_with_a_page_that_cannot_be_read_is_not_migrated_and_stays_as_it_was(earlier):
+def test_file_with_an_unreadable_page_is_not_migrated_nor_changed(earlier):
     path = earlier / FILE
     with sqlite3.connect(path) as database:
         (page,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'log'").fetchone()

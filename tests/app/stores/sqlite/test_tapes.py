@@ -69,7 +69,7 @@ def test_depth_of_forks_costs_nothing(tmp_path):
     assert {what: count for what, count in long.items() if count > 1.02 * short[what]} == {}
 
 
-def test_early_step_of_a_deep_fork_is_found_without_walking_there(store):
+def test_early_step_of_a_deep_fork_costs_few_reads(store):
     name = deepened(store, LONG)
     tape = found(store, name).tape
     near = instructions(store, lambda: store.steps(tape, LONG - 1, LONG, ALL))
@@ -78,7 +78,7 @@ def test_early_step_of_a_deep_fork_is_found_without_walking_there(store):
     assert past(store, name) == list(range(LONG))
 
 
-def test_fork_of_an_early_step_begins_with_the_tape_that_has_it(store):
+def test_fork_of_an_early_step_begins_with_its_tape(store):
     name = deepened(store, LONG)
     for base in (1, 57, LONG):
         store.create(NewSession(f"at {base}", "m", "f", None, 0.0, base=base, parent=found(store, name).tape), "me")
