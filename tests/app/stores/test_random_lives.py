@@ -80,7 +80,7 @@ class Both:
         if rewound and self.draw.random() < 0.4:
             return self.draw.choice(rewound)
         names = list(records)
-        return self.draw.choice(names[-self.draw.choice([1, 2, 3, len(names)]) :]) if names else self.create()
+        return self.draw.choice(names[-self.draw.choice([1, 1, 2, 4, len(names)]) :]) if names else self.create()
 
     def record(self, name: str) -> Record:
         record = self.memory.find(name)
@@ -114,7 +114,7 @@ class Both:
     def fork(self) -> None:
         name = self.any_open()
         record = self.record(name)
-        base = self.draw.choice([record.step, self.draw.randint(0, record.latest), record.oldest])
+        base = self.draw.choice([record.step, record.step, self.draw.randint(0, record.latest), record.oldest])
         self.names.append(f"s{len(self.names)}")
         new = NewSession(self.names[-1], record.model, "print", None, self.now, base=base)
         forked = self.on(name, lambda store, at: store.create(replace(new, parent=at.tape), "me"))
@@ -212,8 +212,8 @@ class Both:
     def act(self) -> None:
         """Do something random."""
         self.now += self.draw.choice([1, 1, 30])
-        weights = {self.step: 14, self.fork: 3, self.rewind: 4, self.snapshot: 8, self.touch: 2, self.claim: 1}
-        weights |= {self.create: 1, self.restore: 0.5, self.park: 1, self.unlogged: 0.5, self.end: 1.5}
+        weights = {self.step: 14, self.fork: 7, self.rewind: 4, self.snapshot: 5, self.touch: 2, self.claim: 1}
+        weights |= {self.create: 0.3, self.restore: 0.3, self.park: 1, self.unlogged: 0.5, self.end: 4}
         weights |= {self.expire: 0.3, self.reopen: 0.6}
         act: Callable[..., Any] = self.draw.choices(list(weights), list(weights.values()))[0]
         act()
