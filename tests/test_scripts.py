@@ -31,9 +31,9 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def install(checkout):
-    """Return what scripts/serve prints before it starts the server."""
-    script = f'set -eu; root="{checkout}"; . "$root/scripts/environment"; install ""'
+def install(checkout, extras=""):
+    """Return what a script prints on the error output before it starts Engram: scripts/serve, or one with extras."""
+    script = f'set -eu; root="{checkout}"; . "$root/scripts/environment"; install "{extras}"'
     environment = os.environ | {"PATH": f"{checkout / 'bin'}:/usr/bin:/bin", "PYTHON": sys.executable}
     run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd="/", env=environment)
     assert run.stdout == ""
@@ -162,3 +162,15 @@ def test_compiler_is_downloaded_only_where_kernels_are_to_be_built(checkout):
     assert "ziglang" not in needed_to_build(checkout)
     (checkout / "kernels/src/model.h").write_text("/* Changed. */")
     assert "ziglang" in needed_to_build(checkout)
+
+
+@pytest.mark.parametrize(("extras", "editable"), [("", ["."]), ("test", [".[test]", "client"])])
+def test_extras_install_the_client_by_the_same_call(checkout, extras, editable):
+    python, calls = checkout / ".venv/bin/python", checkout / "calls"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" pip-call "$@" >> "{calls}"\n')
+    (checkout / ".venv" / "installed-engram-").unlink()
+    install(checkout, extras)
+    words = calls.read_text().splitlines()
+    assert (words.count("pip-call"), words.count("install")) == (1, 1)
+    places = [words[place + 1] for place, word in enumerate(words) if word == "--editable"]
+    assert places == [str(checkout) + editable[0].removeprefix("."), *(str(checkout / name) for name in editable[1:])]

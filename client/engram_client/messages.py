@@ -37,7 +37,7 @@ def get(path: str, accept: str = JSON, **query: str | int | None) -> Request:
 
 
 def post(path: str, document: Mapping[str, Any]) -> Request:
-    """Return a request that opens one session, or takes its steps once, however often it is sent."""
+    """Return a request with a key of its own: the server opens one session, however often the request comes."""
     headers = {"Content-Type": JSON, "Idempotency-Key": uuid.uuid4().hex}
     return Request("POST", path, {}, headers, json.dumps(without_none(**document)).encode())
 
