@@ -413,7 +413,7 @@ def test_client_gone_before_its_body_is_counted_as_gone(both):
 def test_unexpected_error_is_logged_and_answered_as_by_asgi(both, monkeypatch, caplog):
     session, body = both.open(), BODIES["a step"][0]
     ask(both.ours, session, body)
-    monkeypatch.setattr(both.app.state.sessions, "submit", lambda *_: 1 / 0)
+    monkeypatch.setattr(both.app.state.sessions.stepping, "submit", lambda *_: 1 / 0)
     before = both.by_asgi
     assert ask(both.ours, session, body) == ask(both.uvicorns, session, body)
     assert both.by_asgi == before
@@ -453,7 +453,7 @@ def test_stop_refuses_steps_as_by_asgi(both, monkeypatch):
     session, body = both.open(), BODIES["a step"][0]
     ask(both.ours, session, body)
     before = both.by_asgi
-    monkeypatch.setattr(both.app.state.sessions, "_closing", True)
+    monkeypatch.setattr(both.app.state.sessions.turns, "_closing", True)
     refused = ask(both.ours, session, body)
     assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert refused == ask(both.uvicorns, session, body)
