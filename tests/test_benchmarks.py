@@ -1,4 +1,4 @@
-"""What `engram bench` prints, never how fast it was; and that nothing wrong is timed."""
+"""The output of `engram bench`, never its times; and that nothing wrong is timed."""
 
 import dataclasses
 import http.server
@@ -84,7 +84,7 @@ def report():
 
 @pytest.fixture
 def threads():
-    """Put the number of torch's threads back."""
+    """Restore the number of torch's threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -178,7 +178,7 @@ def test_served_steps_prints_a_row_for_each_number_of_sessions():
 
 @pytest.fixture(scope="module")
 def serve_run(tmp_path_factory):
-    """A run of `engram bench serve`: what it printed, and the directory of its files."""
+    """A run of `engram bench serve`: its output, and the directory of its files."""
     place = tmp_path_factory.mktemp("serve")
     (place / "data").mkdir()
     words = ["--connections", 1, 3, "--rounds", 2, "--seconds", 0.05, "--open-loop", 50, "--data-root", place / "data"]
@@ -252,9 +252,9 @@ def test_peers_has_rows_for_servers_and_commands_for_missing(tmp_path):
 
 
 def test_missing_peer_is_left_out_with_its_installation(setting, tmp_path):
-    names, told = chosen_servers(["ack"], ["litserve", "ray"], setting)
+    names, reported = chosen_servers(["ack"], ["litserve", "ray"], setting)
     assert names == ["ack"]
-    assert told == [f"- {name}: left out; {PEERS_RECIPE}" for name in ("litserve", "ray")]
+    assert reported == [f"- {name}: left out; {PEERS_RECIPE}" for name in ("litserve", "ray")]
     for package in ("litserve", "ray"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
@@ -472,7 +472,7 @@ def test_time_of_a_server_includes_its_processes():
 
 @pytest.fixture(scope="module")
 def echo_in_c():
-    """The load generator's own server, which answers what it is sent."""
+    """The load generator's own server, an echo."""
     with server.running([str(program()), "echo"]) as running:
         yield running
 
@@ -581,7 +581,7 @@ def test_load_counts_connections_that_are_refused():
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-    """Answers with the status that the path names; a connection that is idle for a while is closed."""
+    """A server that answers with the status in the path and closes connections that are idle for a while."""
 
     protocol_version, timeout = "HTTP/1.1", 0.75  # between the times at which requests are due
 
@@ -648,10 +648,10 @@ def test_missing_triton_is_reported_before_anything_is_measured(tmp_path, capsys
 def test_request_to_triton_numbers_its_sequence_above_0():
     path = PATHS["post"].for_triton
     request = path.request(Asked("dnc-copy", ["s0"], np.ones((1, 1, 2), np.float32)))
-    told = json.loads(request.payload)
+    reported = json.loads(request.payload)
     assert request.path == "/v2/models/engram/infer"
-    assert told["parameters"] == {"sequence_id": 1, "sequence_start": False}
-    assert told["inputs"] == [{"name": "INPUT", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 1.0]}]
+    assert reported["parameters"] == {"sequence_id": 1, "sequence_start": False}
+    assert reported["inputs"] == [{"name": "INPUT", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 1.0]}]
 
 
 def test_connections_beyond_the_systems_limit_are_refused_first(capsys):
@@ -702,7 +702,7 @@ def test_wrong_gradient_is_refused():
 
 
 def peer(loss):
-    """Return a network of somebody else's that loses what it is told."""
+    """Return a public implementation whose loss is `loss`."""
     return Peer("theirs", "ntm", 1, torch.nn.Linear(9, 8), loss)
 
 
@@ -735,7 +735,7 @@ def test_command_stops_at_wrong_outputs_before_it_prints_a_time(monkeypatch, cap
     assert printed.out.endswith("|---|---|---|---|---|\n")
 
 
-# What is timed
+# The calls that are timed
 
 
 def test_candidates_take_turns_and_the_median_is_of_calls():
@@ -832,8 +832,8 @@ def test_least_gain_is_that_beside_a_public_implementation():
 
 def test_work_of_a_dnc_adds_links_memory_and_matrices():
     n, w, r, hidden, batch = 128, 32, 4, 128, 3
-    seen, told = 9 + r * w + hidden, r * w + 3 * w + 5 * r + 3
-    products = 4 * hidden * seen + hidden * told + (hidden + r * w) * 9
+    seen, reported = 9 + r * w + hidden, r * w + 3 * w + 5 * r + 3
+    products = 4 * hidden * seen + hidden * reported + (hidden + r * w) * 9
     expected = 2 * products * batch, (8 * n * n + 8 * n * w + 8 * (3 + r) * n) * batch
     assert work(random_model(SIZES["M"]), batch) == expected
 

@@ -1,4 +1,4 @@
-"""Documentation is held against the code: every setting, route, error, metric and command is in it, and no other."""
+"""Documentation compared with the code: every setting, route, error, metric and command is in it, and no other."""
 
 import ast
 import dataclasses
@@ -53,9 +53,9 @@ def test_api_page_has_every_route(tmp_path):
     app = create_app(Settings(checkpoints=ROOT / "checkpoints", data=tmp_path, store="memory"))
     offered = {f"{method.upper()} {path}" for path, methods in app.openapi()["paths"].items() for method in methods}
     headings = re.findall(r"^### (.*)$", (DOCS / "api.md").read_text(), re.M)
-    told = {route for heading in headings for route in re.findall(r"`([A-Z]+ \S+)`", heading)}
-    assert {route.replace("{name}", "{name}") for route in told if not route.startswith("WS")} == offered
-    assert {route for route in told if route.startswith("WS")} == {
+    listed = {route for heading in headings for route in re.findall(r"`([A-Z]+ \S+)`", heading)}
+    assert {route.replace("{name}", "{name}") for route in listed if not route.startswith("WS")} == offered
+    assert {route for route in listed if route.startswith("WS")} == {
         "WS /stream",
         "WS /streams",
         "WS /sessions/{session}/stream",
@@ -63,9 +63,9 @@ def test_api_page_has_every_route(tmp_path):
 
 
 def test_api_page_has_every_error_with_its_status():
-    told = {row[0]: int(row[1]) for row in first_cells("api.md", "## Errors")}
+    listed = {row[0]: int(row[1]) for row in first_cells("api.md", "## Errors")}
     raised = {error.code: error.status for error in subclasses(EngramError)}
-    assert told == raised
+    assert listed == raised
 
 
 def test_error_tree_is_drawn_as_it_is():
@@ -75,8 +75,8 @@ def test_error_tree_is_drawn_as_it_is():
 
 
 def test_metrics_page_has_every_metric():
-    told = {row[0].removesuffix("_total"): row[1] for row in first_cells("metrics.md")}
-    assert told == {metric.name: metric.type for metric in Metrics().registry.collect()}
+    listed = {row[0].removesuffix("_total"): row[1] for row in first_cells("metrics.md")}
+    assert listed == {metric.name: metric.type for metric in Metrics().registry.collect()}
 
 
 def test_commands_page_has_every_command_and_option():

@@ -1,4 +1,4 @@
-"""Every registered model in several shapes: the table over which the laws are tested, and what the tests feed them."""
+"""Every registered model in several shapes: the table over which the laws are tested, with inputs and states."""
 
 from typing import Any
 
@@ -266,8 +266,8 @@ def make_from(config: AnyConfig, dtype: torch.dtype = torch.float32, spread: flo
     return model.eval()
 
 
-def told(config: AnyConfig, **parts: Any) -> MemoryModel[Any]:
-    """Return the model of `config` whose interface is `parts` before activation, whatever it sees, and else zero."""
+def with_interface(config: AnyConfig, **parts: Any) -> MemoryModel[Any]:
+    """Return the model of `config` whose interface is constant: `parts` before activation, zero in all others."""
     model: Any = make_from(config, spread=0)
     pieces = model.interface.bias.detach().split(model.interface.sizes)
     for (name, shape), piece in zip(model.interface.parts.items(), pieces, strict=True):
@@ -285,6 +285,6 @@ def random_inputs(model: MemoryModel[Any], steps: int, batch: int) -> Tensor:
 
 @torch.no_grad()
 def lived_in_state(model: MemoryModel[Any], batch: int) -> Any:
-    """Return the state after a few random steps: memory written, usages apart, links and precedences under way."""
+    """Return the state after a few random steps, with a written memory, different usages, links and precedences."""
     _, state, _ = unroll(model, random_inputs(model, 6, batch), model.initial_state(batch))
     return state

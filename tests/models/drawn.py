@@ -1,4 +1,4 @@
-"""Configs of models drawn at random, for properties that every model is to have that the kernels know."""
+"""Random configs of models, for the properties of all models that the kernels know."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ cells = st.one_of(
 
 
 def either(*strategies):
-    """Draw from each of some strategies alike, however many cases each of them has."""
+    """Draw from strategies with equal chances, whatever the number of their cases."""
     return st.sampled_from(strategies).flatmap(lambda chosen: chosen)
 
 
@@ -46,7 +46,7 @@ activations = {"output_activation": st.sampled_from(["identity", "sigmoid", "sof
 
 
 def any_model(largest_memory: int = 300) -> st.SearchStrategy[AnyConfig]:
-    """Return configs of every kind and option that there is a kernel for."""
+    """Return configs of every kind and option that the kernels know."""
     memories = {"memory_size": st.integers(1, largest_memory), "word_size": st.integers(1, 20)}
     dncs = st.builds(
         DNCConfig,
@@ -72,18 +72,18 @@ def any_model(largest_memory: int = 300) -> st.SearchStrategy[AnyConfig]:
 
 
 def ntm_of(*, order, read_heads, write_heads, **options):
-    """Return an NTM, with as many write heads as read heads where they act in turn."""
+    """Return an NTM, with as many write heads as read heads if they act in turn."""
     writes = read_heads if order == "in-turn" else write_heads
     return NTMConfig(order=order, read_heads=read_heads, write_heads=writes, **options)
 
 
 def of_tokens(config: AnyConfig, embedding: EmbeddingConfig | None) -> AnyConfig:
-    """Return the config with tokens as its inputs, where there is an embedding."""
+    """Return the config with tokens as its inputs, if it has an embedding."""
     return replace(config, input_size=1, embedding=embedding) if embedding else config
 
 
 def grouped(config: AnyConfig, groups: int) -> AnyConfig:
-    """Return the config with so many groups of its classes, where its outputs are classes."""
+    """Return the config with `groups` groups of classes, if its outputs are classes."""
     if config.output_activation != "softmax":
         return config
     return replace(config, output_size=groups * config.output_size, output_groups=groups)

@@ -1,4 +1,4 @@
-"""What the naive versions of the models share: plain NumPy and loops, one row at a time, straight from the papers."""
+"""Functions of the naive versions of the models: plain NumPy and loops, one row at a time, straight from the papers."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def cosine(x, y):
 
 
 def content(memory, key, strength, similarity=cosine):
-    """Return softmax over the slots of strength times similarity."""
+    """Return the softmax over the locations of strength times similarity."""
     return softmax(np.array([strength * similarity(key, word) for word in memory]))
 
 
@@ -56,7 +56,7 @@ def linear(weights, name, x):
 
 
 def encoded(config, weights, x):
-    """Return what the controller sees of the inputs: themselves, or the vector of a token, zeros for what is none."""
+    """Return the controller's inputs: the inputs themselves, or the vector of a token, zeros for an unknown one."""
     if not config.embedding:
         return x
     vectors = weights["embedding.vectors.weight"]
@@ -64,7 +64,7 @@ def encoded(config, weights, x):
 
 
 def cut(vector, parts):
-    """Cut the interface vector into parts; parts: (name, shape) in the order in which they stand."""
+    """Cut the interface vector into parts; parts: (name, shape) in order."""
     pieces, start = {}, 0
     for name, shape in parts:
         end = start + int(np.prod(shape))

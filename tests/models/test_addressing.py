@@ -15,7 +15,7 @@ def tensor(*values):
 
 
 def one_hot(slots, *where):
-    """Return a weighting of one row and one head per slot named: [1, H, N]."""
+    """Return a weighting of one row and one head per location given: [1, H, N]."""
     return torch.eye(slots, dtype=torch.float64)[list(where)].unsqueeze(0)
 
 
@@ -244,7 +244,7 @@ def test_allocation_follows_the_order_of_usage_not_of_locations():
 
 
 def test_allocation_of_ties_in_a_large_memory_is_lowest():
-    """A sort that is not stable shows only beyond the sizes that are sorted by insertion."""
+    """An unstable sort shows only beyond the sizes that are sorted by insertion."""
     usage = torch.ones(1, 500)
     usage[0, 100:] = 0.5
     assert addressing.allocation_weights(usage)[0, 100:103].tolist() == pytest.approx([0.5, 0.25, 0.125], abs=1e-4)
@@ -302,7 +302,7 @@ def test_write_weights_mix_allocation_and_content_by_their_gates(allocation_gate
 
 
 def written_in_order(slots, *order):
-    """Return link and precedence after full writes to the slots in `order` by one head."""
+    """Return link and precedence after full writes to the locations in `order` by one head."""
     link, precedence = (
         torch.zeros(1, 1, slots, slots, dtype=torch.float64),
         torch.zeros(1, 1, slots, dtype=torch.float64),

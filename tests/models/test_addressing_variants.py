@@ -1,4 +1,4 @@
-"""Situations made by hand for what the published variants of DNC and NTM do otherwise, one function at a time."""
+"""Situations made by hand for the published variants of DNC and NTM, one function at a time."""
 
 import math
 
@@ -158,7 +158,7 @@ def test_sharpness_of_each_head_and_direction_agrees_with_loops():
 
 
 def sparsely_written_in_order(slots, kept, *order):
-    """Return link and columns, as whole numbers by row, after full writes to the slots in `order` by one head."""
+    """Return link and columns, as whole numbers by row, after full writes to the locations in `order` by one head."""
     link, precedence = torch.zeros(1, 1, slots, kept, dtype=torch.float64), torch.zeros(1, 1, slots).double()
     columns = torch.arange(kept).double().expand(1, 1, slots, kept)
     for slot in order:
@@ -238,7 +238,7 @@ def test_sparse_links_of_every_column_equal_dense_links():
 
 
 def test_sparse_links_of_ties_keep_their_columns_order():
-    """A sort that is not stable shows only beyond the sizes that are sorted by insertion."""
+    """An unstable sort shows only beyond the sizes that are sorted by insertion."""
     precedence, weights = [0.0] * 200 + [0.001] * 300, [0.0] * 500
     entries, columns = [0.0] * 100, [float(column) for column in range(100)]
     assert one_row(entries, columns, precedence, weights) == (entries, columns)
@@ -327,7 +327,7 @@ def test_sharpening_of_any_kind_of_nothing_has_finite_gradients(sharpen):
 
 @pytest.mark.parametrize(("weight", "left"), [(1e-4, 2 / 3), (1e-9, 0), (0, 0)])
 def test_sharpening_below_one_of_tiny_weights_sums_below_1(weight, left):
-    """Of two weights of 1e-4, raised to the fourth, is left 2e-16 / (2e-16 + 1e-16)."""
+    """Two weights of 1e-4, raised to the fourth, sum to 2e-16 / (2e-16 + 1e-16)."""
     sharpened = addressing.sharpen_below_one(tensor([[weight, weight]]), tensor([4]))
     assert_near(sharpened, [[[left / 2, left / 2]]], atol=1e-9)
 

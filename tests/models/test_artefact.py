@@ -17,7 +17,7 @@ from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make, rando
 
 
 def a_checkpoint(directory, name, weights=None, **changes):
-    """Write a checkpoint of a model of the table, the manifest with `changes` and `weights` in place of its own."""
+    """Write a checkpoint of a model of the table, with `changes` to its manifest and `weights` in place of its own."""
     model, config = make(name), CATALOGUE[name]
     data = save(model.state_dict()) if weights is None else weights
     state, trace = schemas(model)

@@ -1,4 +1,4 @@
-"""What every model shares: the activation of its outputs, and unrolling it over time."""
+"""The shared parts of all models: the activation of outputs, and unrolling over time."""
 
 import re
 from typing import NamedTuple
@@ -172,7 +172,7 @@ class TensorFlowState(NamedTuple):
 
 @pytest.mark.parametrize("state_of", [TensorFlowState, lambda c, h: (c, h)], ids=["named", "tuple"])
 def test_state_in_the_order_of_tensorflow_is_refused_with_remedy(state_of):
-    """Its shapes are right: only the types tell that c stands first."""
+    """The shapes are right: only the types show that c stands first."""
     model = make("rnn")
     state = RNNState(state_of(*torch.randn(2, 3, 5)))
     for call in unrolls_of(model):

@@ -10,7 +10,7 @@ from models.contract import unroll
 from models.dnc import DNC, DNCConfig
 from models.state import flatten
 from tests.models import naive
-from tests.models.catalogue import CATALOGUE, lived_in_state, make, make_from, random_inputs, told
+from tests.models.catalogue import CATALOGUE, lived_in_state, make, make_from, random_inputs, with_interface
 
 DNCS = [name for name in CATALOGUE if name.startswith("dnc")]
 
@@ -93,7 +93,7 @@ def naive_interface(config, vector):
 
 
 def naive_links(config, state, write_weights):
-    """Return the leaves of the next state that tell the order of writing."""
+    """Return the leaves of the next state that hold the order of writing."""
     if config.links == "none":
         return {}
     links = {name: leaf.copy() for name, leaf in state.items() if name in ("link", "link_columns")}
@@ -111,12 +111,12 @@ def naive_links(config, state, write_weights):
 
 
 def naive_link(i, j, before, precedence, w):
-    """Return by how much slot i was written right after slot j, which was so by `before`."""
+    """Return how far location i was written right after location j; before: the same at the previous step."""
     return 0 if i == j else (1 - w[i] - w[j]) * before + w[i] * precedence[j]
 
 
 def naive_sparse_row(i, entries, columns, precedence, w):
-    """Return the largest entries of row i, as many as there were, and their columns."""
+    """Return the largest entries of row i, as many as before, and their columns."""
     known = dict(zip((int(column) for column in columns), entries, strict=True))
     latest = sorted(range(len(w)), key=lambda j: -precedence[j])[: len(columns)]
     looked_at = [*known, *(j for j in latest if j not in known)]
@@ -126,7 +126,7 @@ def naive_sparse_row(i, entries, columns, precedence, w):
 
 
 def naive_walk(config, xi, r, links, before):
-    """Return what read head r finds along the links, from its weighting `before`, as far as its modes go that way."""
+    """Return the directional part of read head r's weighting, from its weighting `before` and its modes."""
     slots, writes = range(len(before)), config.write_heads
     found = np.zeros(len(slots))
     for v in range(writes):
@@ -209,7 +209,7 @@ def test_dnc_without_clip_is_not_bounded():
 @torch.no_grad()
 def test_dnc_with_open_allocation_gate_writes_new_locations():
     config = DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2))
-    model = told(config, allocation_gate=20, write_gate=20, free_gates=-20)
+    model = with_interface(config, allocation_gate=20, write_gate=20, free_gates=-20)
     _, _, trace = unroll(model, torch.zeros(5, 1, 1), model.initial_state(1), ["write_weights"])
     weights, slots = trace["write_weights"][:, 0, 0].max(1)
     assert sorted(slots.tolist()) == [0, 1, 2, 3, 4]
@@ -219,7 +219,7 @@ def test_dnc_with_open_allocation_gate_writes_new_locations():
 @torch.no_grad()
 def test_dnc_second_write_head_counts_the_first_ones_allocation_used():
     config = DNCConfig(1, 1, memory_size=1, word_size=2, write_heads=2, controller=FeedForwardConfig(hidden_size=2))
-    model = told(config, allocation_gate=0, write_gate=0)  # both gates are a half
+    model = with_interface(config, allocation_gate=0, write_gate=0)  # both gates are a half
     _, _, trace = model.step(torch.zeros(1, 1), model.initial_state(1))
     torch.testing.assert_close(trace["allocation_weights"].flatten(), torch.tensor([1, 1 - 0.5 * 0.5]))
 
@@ -228,7 +228,7 @@ def test_dnc_second_write_head_counts_the_first_ones_allocation_used():
 def test_dnc_with_open_free_gate_writes_there_again():
     config = DNCConfig(1, 1, 5, 3, controller=FeedForwardConfig(hidden_size=2))
     finds_it = {"write_vectors": 1, "read_keys": 1, "read_strengths": 500, "read_modes": [-20, -20, 20]}
-    model = told(config, allocation_gate=20, write_gate=20, free_gates=20, **finds_it)
+    model = with_interface(config, allocation_gate=20, write_gate=20, free_gates=20, **finds_it)
     _, _, trace = unroll(model, torch.zeros(4, 1, 1), model.initial_state(1), ["write_weights"])
     torch.testing.assert_close(trace["write_weights"][:, 0, 0, 0], torch.ones(4), rtol=0, atol=1e-2)
 
@@ -237,8 +237,8 @@ def test_dnc_with_open_free_gate_writes_there_again():
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 def test_dnc_with_a_directional_mode_reads_in_writing_order(backward):
     config = DNCConfig(1, 1, 6, 3, controller=FeedForwardConfig(hidden_size=2))
-    writer = told(config, allocation_gate=20, write_gate=20, free_gates=-20)
-    reader = told(config, write_gate=-20, read_modes=[20, -20, -20] if backward else [-20, 20, -20])
+    writer = with_interface(config, allocation_gate=20, write_gate=20, free_gates=-20)
+    reader = with_interface(config, write_gate=-20, read_modes=[20, -20, -20] if backward else [-20, 20, -20])
     _, state, written = unroll(writer, torch.zeros(5, 1, 1), writer.initial_state(1), ["write_weights"])
     order = written["write_weights"].flip(0) if backward else written["write_weights"]
     _, _, read = unroll(reader, torch.zeros(4, 1, 1), state._replace(read_weights=order[0]), ["read_weights"])

@@ -1,4 +1,4 @@
-"""What each option of the DNC does, in situations made by hand."""
+"""The options of the DNC in situations made by hand."""
 
 import dataclasses
 import itertools
@@ -13,12 +13,12 @@ from models.dnc import DNC, DNCConfig
 from models.registry import model_config
 from models.state import flatten
 from tests.models import naive
-from tests.models.catalogue import LSTM, lived_in_state, make, make_from, random_inputs, told
+from tests.models.catalogue import LSTM, lived_in_state, make, make_from, random_inputs, with_interface
 from tests.models.test_addressing_variants import as_matrix
 from tests.models.test_dnc import naive_step
 
 TINY = DNCConfig(1, 1, memory_size=5, word_size=3, controller=FeedForwardConfig(hidden_size=2))
-"""What is told what to do, in these situations."""
+"""The config of the models whose interface is set, in these situations."""
 
 BY_CONTENT = [-30.0, -30.0, 30.0]
 FORWARD = [-30.0, 30.0, -30.0]
@@ -53,11 +53,11 @@ def test_dnc_with_masked_keys_matches_the_rest_only():
     memory = torch.tensor([[1.0, -1, 9], [1, 1, -9], [-1, 1, 1], [-1, -1, 1], [-1, 1, -1]])
     at = {"read_keys": [1.0, 1, 1], "read_strengths": 500, "write_keys": [-1.0, 1, 1], "write_strengths": 500}
     masks = {"read_masks": [30.0, 30, -30], "write_masks": [-30.0, -30, 30]}
-    model = told(tiny(masking=True), **at, **masks, allocation_gate=-30, write_gate=30, read_modes=BY_CONTENT)
+    model = with_interface(tiny(masking=True), **at, **masks, allocation_gate=-30, write_gate=30, read_modes=BY_CONTENT)
     _, trace = stepped(model, memory=memory)
     expected_writes = torch.tensor([1, 0, 1, 1, 0]) / 3
     torch.testing.assert_close(trace["write_weights"][0, 0], expected_writes, rtol=0, atol=1e-3)
-    model = told(tiny(masking=True), **at, **masks, write_gate=-30, read_modes=BY_CONTENT)
+    model = with_interface(tiny(masking=True), **at, **masks, write_gate=-30, read_modes=BY_CONTENT)
     _, trace = stepped(model, memory=memory)
     torch.testing.assert_close(trace["read_weights"][0, 0], torch.eye(5)[1], rtol=0, atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_dnc_with_masked_keys_matches_the_rest_only():
 @torch.no_grad()
 @pytest.mark.parametrize("deallocation", [False, True])
 def test_dnc_empties_a_freed_location_only_with_deallocation(deallocation):
-    model = told(tiny(deallocation=deallocation), free_gates=30, write_gate=-30)
+    model = with_interface(tiny(deallocation=deallocation), free_gates=30, write_gate=-30)
     state, _ = stepped(model, memory=torch.ones(5, 3), read_weights=torch.eye(5)[[2]])
     kept = torch.tensor([1.0, 1, 0 if deallocation else 1, 1, 1])
     torch.testing.assert_close(state.memory[0], kept.unsqueeze(1).expand(5, 3), rtol=0, atol=1e-6)
@@ -77,7 +77,7 @@ def test_dnc_empties_a_freed_location_only_with_deallocation(deallocation):
 @torch.no_grad()
 def test_dnc_write_by_content_finds_the_location_being_emptied():
     finds_it = {"write_keys": [0.0, 1, 0], "write_strengths": 500, "allocation_gate": -30, "write_gate": 30}
-    model = told(tiny(deallocation=True), **finds_it, free_gates=30, erase_vectors=-30, write_vectors=7)
+    model = with_interface(tiny(deallocation=True), **finds_it, free_gates=30, erase_vectors=-30, write_vectors=7)
     memory = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 5, 0], [1, 0, 1], [0, 0, 0]])
     state, trace = stepped(model, memory=memory, read_weights=torch.eye(5)[[2]])
     torch.testing.assert_close(trace["write_weights"][0, 0], torch.eye(5)[2], rtol=0, atol=1e-6)
@@ -88,11 +88,11 @@ def test_dnc_write_by_content_finds_the_location_being_emptied():
 
 
 def read_along(modes, **sharpness):
-    """Return how a head reads that reads slot 0 before, where weak links lead to and from it."""
+    """Return the read weighting of a head that read location 0 before, with weak links to and from it."""
     link = torch.zeros(1, 5, 5)
     link[0, :, 0] = torch.tensor([0, 0.3, 0.2, 0, 0])
     link[0, 0, :] = torch.tensor([0, 0, 0.1, 0.3, 0])
-    model = told(tiny(link_sharpening=True), write_gate=-30, read_modes=modes, **sharpness)
+    model = with_interface(tiny(link_sharpening=True), write_gate=-30, read_modes=modes, **sharpness)
     _, trace = stepped(model, link=link, read_weights=torch.eye(5)[[0]])
     return trace["read_weights"][0, 0]
 
@@ -114,7 +114,7 @@ def test_dnc_with_sharpened_links_reads_the_strongest_alone(modes, way, expected
 def test_dnc_without_sharpening_reads_weak_links_weakly():
     link = torch.zeros(1, 5, 5)
     link[0, 1, 0] = 0.3
-    model = told(TINY, write_gate=-30, read_modes=FORWARD)
+    model = with_interface(TINY, write_gate=-30, read_modes=FORWARD)
     _, trace = stepped(model, link=link, read_weights=torch.eye(5)[[0]])
     torch.testing.assert_close(trace["read_weights"][0, 0], 0.3 * torch.eye(5)[1], rtol=0, atol=1e-6)
 
@@ -124,7 +124,7 @@ def test_dnc_without_sharpening_reads_weak_links_weakly():
 
 @torch.no_grad()
 def test_dnc_without_links_reads_by_content_only():
-    model = told(tiny(links="none"), read_keys=[0.0, 1, 0], read_strengths=500, write_gate=-30)
+    model = with_interface(tiny(links="none"), read_keys=[0.0, 1, 0], read_strengths=500, write_gate=-30)
     memory = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 5, 0], [1, 0, 1], [0, 0, 0]])
     state, trace = stepped(model, memory=memory, read_weights=torch.eye(5)[[3]])
     torch.testing.assert_close(trace["read_weights"][0, 0], torch.eye(5)[2], rtol=0, atol=1e-6)
@@ -132,7 +132,7 @@ def test_dnc_without_links_reads_by_content_only():
 
 
 def test_dnc_without_links_has_neither_their_modes_nor_their_leaves():
-    model = told(tiny(links="none"))
+    model = with_interface(tiny(links="none"))
     for state in (model.initial_state(1), stepped(model)[0]):
         assert (state.link, state.link_columns, state.precedence_weights) == (None, None, None)
         assert "link" not in flatten(state)
@@ -191,8 +191,8 @@ def test_dnc_with_all_sparse_links_equals_the_dense_dnc(options):
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 def test_dnc_with_one_link_per_row_reads_along_it(backward):
     config = tiny(links="sparse", links_per_slot=1)
-    writer = told(config, allocation_gate=20, write_gate=20, free_gates=-20)
-    reader = told(config, write_gate=-20, read_modes=BACKWARD if backward else FORWARD)
+    writer = with_interface(config, allocation_gate=20, write_gate=20, free_gates=-20)
+    reader = with_interface(config, write_gate=-20, read_modes=BACKWARD if backward else FORWARD)
     _, state, written = unroll(writer, torch.zeros(5, 1, 1), writer.initial_state(1), ["write_weights"])
     order = written["write_weights"].flip(0) if backward else written["write_weights"]
     _, _, read = unroll(reader, torch.zeros(4, 1, 1), state._replace(read_weights=order[0]), ["read_weights"])
@@ -203,7 +203,7 @@ def test_dnc_with_one_link_per_row_reads_along_it(backward):
 
 
 def bypassing(share):
-    """Return a model whose outputs are the controller's, 40 ones, plus what was read."""
+    """Return a model whose outputs are the controller's, 40 ones, plus the read vectors."""
     config = DNCConfig(
         1, 40, 3, 1, controller=FeedForwardConfig(hidden_size=40, activation="identity"), bypass_dropout=share
     )
@@ -296,7 +296,7 @@ def test_dnc_option_of_another_type_names_key_value_and_expectation(name, value,
 
 
 def test_dnc_interface_has_its_parts_in_this_order():
-    """Weights of a checkpoint stand in it, row by row."""
+    """The order of a checkpoint's weights, row by row."""
     config = DNCConfig(3, 2, 6, 4, read_heads=2, write_heads=3, masking=True, link_sharpening=True)
     always = ["read_keys", "read_strengths", "write_keys", "write_strengths", "erase_vectors", "write_vectors"]
     always += ["free_gates", "allocation_gate", "write_gate"]

@@ -1,4 +1,4 @@
-"""The laws that every model keeps, each one test over the whole table of models."""
+"""The laws of all models, each one test over the whole table of models."""
 
 import collections
 import copy
@@ -189,7 +189,7 @@ def test_model_moved_to_another_device_follows(name):
 
 @every_model_with_memory
 def test_weights_fit_a_memory_of_another_size(name):
-    """No weight depends on the number of slots: a step takes the number that its state has."""
+    """No weight depends on the number of memory locations: a step takes that of its state."""
     model, size = make(name), CATALOGUE[name].memory_size + 3
     fresh = model.initial_state(2, memory_size=size)
     _, state, trace = model.step(random_inputs(model, 1, 2)[0], fresh)
@@ -229,7 +229,7 @@ def test_state_leaf_of_another_shape_is_refused_by_name(name):
 
 @every_model
 def test_state_of_another_structure_is_refused_with_leaf_names(name):
-    """Also where every leaf has its shape: in a tuple, or under other names, h and c may have changed places."""
+    """Also if every leaf has its shape: in a tuple, or under other names, h and c may be exchanged."""
     model = make(name)
     inputs, state = random_inputs(model, 2, 3), model.initial_state(3)
     renamed = collections.namedtuple("Other", state._fields)(*state)
@@ -315,10 +315,10 @@ def test_weights_saved_and_loaded_are_themselves(name):
 
 @every_model
 def test_gradients_agree_with_differences(name):
-    """From a state that was lived in: in a fresh one all usages tie, and which slot is allocated first may flip.
+    """From a used state: in a fresh one all usages tie, and the location that is allocated first may change.
 
-    The DNC's usage takes the write weights of the step before as constants, and they reach a step in no other way:
-    every step is given those of an undisturbed run, which is what the gradient means.
+    The DNC's usage takes the write weights of the previous step as constants, and they reach a step in no other way:
+    every step gets those of an undisturbed run, for the gradient is defined so.
     """
     model = make(name, torch.float64)
     inputs, start = random_inputs(model, 3, 2), lived_in_state(model, 2)
@@ -383,7 +383,7 @@ def test_weightings_and_usage_stay_within_bounds(name, spread):
         assert_within_bounds(flatten(state) | trace)
 
 
-# What the laws are said with
+# Helpers of the laws
 
 
 def leaves_of(values):
@@ -402,7 +402,7 @@ class OtherState(NamedTuple):
 
 
 def with_leaf(state, leaf, other):
-    """Return the state with another tensor in the place of one of its leaves, of whatever shape."""
+    """Return the state with another tensor, of any shape, in place of one of its leaves."""
     return map_leaves(lambda value: other if value is leaf else value, state)
 
 
@@ -427,7 +427,7 @@ def described(leaves):
 
 
 def attributes_of(model):
-    """Return all that hangs on the modules of a model, by their paths and names."""
+    """Return all attributes of the modules of a model, by their paths and names."""
     return {
         (path, name): copy.copy(value) if isinstance(value, dict | list | set) else value
         for path, module in model.named_modules()
@@ -440,7 +440,7 @@ def order_of(model):
 
 
 def assert_usages_are_apart(model, states):
-    """The steps of differences, 1e-6, must not change the order in which slots are allocated."""
+    """The steps of differences, 1e-6, must not change the order in which locations are allocated."""
     for state in states if isinstance(model, DNC) else ():
         assert (state.usage.sort(1).values.diff(dim=1) > 1e-5).all()
 

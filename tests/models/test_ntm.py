@@ -9,7 +9,7 @@ from models.config import ConfigError
 from models.contract import unroll
 from models.ntm import NTM, NTMConfig
 from tests.models import naive
-from tests.models.catalogue import CATALOGUE, lived_in_state, make, random_inputs, told
+from tests.models.catalogue import CATALOGUE, lived_in_state, make, random_inputs, with_interface
 
 NTMS = [name for name in CATALOGUE if name.startswith("ntm")]
 
@@ -21,69 +21,71 @@ def naive_step(config, weights, x, state):
     h, controller = naive.cell(
         config.controller, weights, np.concatenate([x, state["read_vectors"].ravel()]), state["controller"]
     )
-    told = naive_interface(config, naive.linear(weights, "interface", h))
+    controls = naive_interface(config, naive.linear(weights, "interface", h))
     act = naive_heads_in_turn if config.order == "in-turn" else naive_heads_together
-    heads = act(config, told, state)
+    heads = act(config, controls, state)
     outputs = naive.linear(weights, "output", np.concatenate([h, heads["read_vectors"].ravel()]))
-    return outputs, {"controller": controller} | heads, naive_trace(told, heads)
+    return outputs, {"controller": controller} | heads, naive_trace(controls, heads)
 
 
-def naive_heads_together(config, told, state):
+def naive_heads_together(config, controls, state):
     """All heads address the memory as it was, then all read it, then all write."""
     memory, reads = state["memory"], config.read_heads
     before = [*state["read_weights"], *state["write_weights"]]
-    weightings = np.array([naive_weighting(config, told, head, memory, w) for head, w in enumerate(before)])
+    weightings = np.array([naive_weighting(config, controls, head, memory, w) for head, w in enumerate(before)])
     return {
-        "memory": naive.write(memory, weightings[reads:], told["erase_vectors"], told["add_vectors"]),
+        "memory": naive.write(memory, weightings[reads:], controls["erase_vectors"], controls["add_vectors"]),
         "read_weights": weightings[:reads],
         "write_weights": weightings[reads:],
         "read_vectors": np.array([naive.read(memory, w) for w in weightings[:reads]]),
     }
 
 
-def naive_heads_in_turn(config, told, state):
-    """Read head 1, write head 1, read head 2, write head 2, ...: each finds the memory as the last one left it."""
+def naive_heads_in_turn(config, controls, state):
+    """Read head 1, write head 1, read head 2, write head 2, ...: each acts on the memory that the last one left."""
     memory, reads = state["memory"], config.read_heads
     read_weights, read_vectors, write_weights = [], [], []
     for turn in range(reads):
-        read_weights.append(naive_weighting(config, told, turn, memory, state["read_weights"][turn]))
+        read_weights.append(naive_weighting(config, controls, turn, memory, state["read_weights"][turn]))
         read_vectors.append(naive.read(memory, read_weights[turn]))
-        write_weights.append(naive_weighting(config, told, reads + turn, memory, state["write_weights"][turn]))
-        memory = naive.write(memory, [write_weights[turn]], [told["erase_vectors"][turn]], [told["add_vectors"][turn]])
+        write_weights.append(naive_weighting(config, controls, reads + turn, memory, state["write_weights"][turn]))
+        memory = naive.write(
+            memory, [write_weights[turn]], [controls["erase_vectors"][turn]], [controls["add_vectors"][turn]]
+        )
     lists = {"read_weights": read_weights, "write_weights": write_weights, "read_vectors": read_vectors}
     return {"memory": memory} | {name: np.array(vectors) for name, vectors in lists.items()}
 
 
 def naive_step_before(config, weights, x, state):
-    """Write, read, run the controller, and then find where the next step will write and read."""
-    told = naive_interface(config, naive.linear(weights, "interface", state["hidden"]))
-    memory = naive.write(state["memory"], state["write_weights"], told["erase_vectors"], told["add_vectors"])
+    """Write, read, run the controller, and then compute the weightings of the next step."""
+    controls = naive_interface(config, naive.linear(weights, "interface", state["hidden"]))
+    memory = naive.write(state["memory"], state["write_weights"], controls["erase_vectors"], controls["add_vectors"])
     read_vectors = np.array([naive.read(memory, w) for w in state["read_weights"]])
 
     h, controller = naive.cell(
         config.controller, weights, np.concatenate([x, read_vectors.ravel()]), state["controller"]
     )
-    told = naive_interface(config, naive.linear(weights, "interface", h))
+    controls = naive_interface(config, naive.linear(weights, "interface", h))
     next_state = {"controller": controller, "memory": memory, "read_vectors": read_vectors, "hidden": h}
     for kind, first in (("read_weights", 0), ("write_weights", config.read_heads)):
         next_state[kind] = np.array(
-            [naive_weighting(config, told, first + number, memory, w) for number, w in enumerate(state[kind])]
+            [naive_weighting(config, controls, first + number, memory, w) for number, w in enumerate(state[kind])]
         )
-    return naive.linear(weights, "output", h), next_state, naive_trace(told, used=state)
+    return naive.linear(weights, "output", h), next_state, naive_trace(controls, used=state)
 
 
-def naive_weighting(config, told, head, memory, previous):
-    """Return where a head goes, of all heads the one of this number: by content, then from where it was."""
+def naive_weighting(config, controls, head, memory, previous):
+    """Return the weighting of head number `head` among all heads: by content, then by shifts."""
     style = STYLES[config.style]
-    by_content = naive.content(memory, told["keys"][head], told["key_strength"][head], style["similarity"])
-    gate = told["interpolation_gate"][head]
-    shifted = style["shift"](gate * by_content + (1 - gate) * previous, told["shift_weights"][head])
-    return style["sharpen"](shifted, told["sharpening"][head])
+    by_content = naive.content(memory, controls["keys"][head], controls["key_strength"][head], style["similarity"])
+    gate = controls["interpolation_gate"][head]
+    shifted = style["shift"](gate * by_content + (1 - gate) * previous, controls["shift_weights"][head])
+    return style["sharpen"](shifted, controls["sharpening"][head])
 
 
-def naive_trace(told, used):
+def naive_trace(controls, used):
     kept = ("key_strength", "interpolation_gate", "shift_weights", "sharpening")
-    return {name: told[name] for name in kept} | {name: used[name] for name in ("read_weights", "write_weights")}
+    return {name: controls[name] for name in kept} | {name: used[name] for name in ("read_weights", "write_weights")}
 
 
 def naive_interface(config, vector):
@@ -92,18 +94,18 @@ def naive_interface(config, vector):
     parts += [("shift_weights", (heads, config.shift_width)), ("sharpening", (heads,))]
     parts += [("erase_vectors", (writes, word)), ("add_vectors", (writes, word))]
     parts += [("key_signs", (heads, word)), ("add_signs", (writes, word))] if config.signed_heads else []
-    told, style = naive.cut(vector, parts), STYLES[config.style]
+    controls, style = naive.cut(vector, parts), STYLES[config.style]
     for name in ("keys", "add_vectors"):
-        told[name] = np.maximum(told[name], 0) if config.rectified_heads else style["word"](told[name])
+        controls[name] = np.maximum(controls[name], 0) if config.rectified_heads else style["word"](controls[name])
     for name in ("interpolation_gate", "erase_vectors"):
-        told[name] = style["gate"](told[name])
-    told["key_strength"] = style["positive"](told["key_strength"])
-    told["sharpening"] = 1 + style["positive"](told["sharpening"])
-    told["shift_weights"] = np.array([naive.softmax(shift) for shift in told["shift_weights"]])
+        controls[name] = style["gate"](controls[name])
+    controls["key_strength"] = style["positive"](controls["key_strength"])
+    controls["sharpening"] = 1 + style["positive"](controls["sharpening"])
+    controls["shift_weights"] = np.array([naive.softmax(shift) for shift in controls["shift_weights"]])
     if config.signed_heads:
-        told["keys"] = told["keys"] * np.clip(told["key_signs"], -1, 1)
-        told["add_vectors"] = told["add_vectors"] * np.clip(told["add_signs"], -1, 1)
-    return told
+        controls["keys"] = controls["keys"] * np.clip(controls["key_signs"], -1, 1)
+        controls["add_vectors"] = controls["add_vectors"] * np.clip(controls["add_signs"], -1, 1)
+    return controls
 
 
 def naive_shift(weighting, shifts):
@@ -116,7 +118,7 @@ def naive_shift(weighting, shifts):
 
 
 def naive_flat_shift(weighting, shifts):
-    """What moves beyond the first or the last slot is lost."""
+    """Weight that moves beyond the first or the last location is lost."""
     shifted = np.zeros(len(weighting))
     for slot, weight in enumerate(weighting):
         for entry, share in enumerate(shifts):
@@ -195,7 +197,7 @@ def test_ntm_controller_sees_the_previous_read_vectors():
 @torch.no_grad()
 def test_ntm_shifting_forward_visits_all_locations_in_a_circle():
     config = NTMConfig(1, 1, memory_size=4, word_size=3, controller=FeedForwardConfig(hidden_size=2))
-    model = told(config, interpolation_gate=-30, shift_weights=[-30, -30, 30], sharpening=10)
+    model = with_interface(config, interpolation_gate=-30, shift_weights=[-30, -30, 30], sharpening=10)
     _, _, trace = unroll(model, torch.zeros(6, 1, 1), model.initial_state(1), ["read_weights", "write_weights"])
     expected = torch.eye(4)[[1, 2, 3, 0, 1, 2]]
     torch.testing.assert_close(trace["read_weights"][:, 0, 0], expected, rtol=0, atol=1e-6)
@@ -205,7 +207,7 @@ def test_ntm_shifting_forward_visits_all_locations_in_a_circle():
 @torch.no_grad()
 def test_ntm_reads_a_word_one_step_after_it_is_written():
     config = NTMConfig(1, 1, memory_size=4, word_size=3, controller=FeedForwardConfig(hidden_size=2))
-    model = told(
+    model = with_interface(
         config, interpolation_gate=-30, shift_weights=[-30, 30, -30], sharpening=10, erase_vectors=30, add_vectors=30
     )
     state = model.initial_state(1)

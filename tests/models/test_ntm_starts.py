@@ -1,4 +1,4 @@
-"""The states before the first step that an NTM can have, against a naive version and in situations made by hand."""
+"""The first states of an NTM, against a naive version and in situations made by hand."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """ntm-lasagne in NumPy, one row and one step at a time, from its source: Theano, which it needs, is no more.
 
-Its layers.py, heads.py, controllers.py and similarities.py, function by function; nothing here knows of the models or
-of the importer.
+Its layers.py, heads.py, controllers.py and similarities.py, function by function, independent of the models and the
+importer.
 """
 
 import numpy as np

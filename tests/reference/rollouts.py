@@ -1,4 +1,4 @@
-"""The recorded rollouts, in one form whatever the original: what came out, and the state as Engram names it."""
+"""The recorded rollouts, in one form for all originals: outputs, and the states by Engram's names."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Rollout:
-    """format, file, cell: what `engram import` is given. states: leaf -> [T, B, ...]; last: leaves of the last step."""
+    """format, file, cell: options of `engram import`. states: leaf -> [T, B, ...]; last: leaves of the last step."""
 
     format: str
     file: Path

@@ -1,4 +1,4 @@
-"""What the original implementations computed, reproduced from their weights: by torch, by ONNX, and by a server."""
+"""Outputs of the original implementations, reproduced from their weights: by torch, by ONNX, and by a server."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def rollout(name: str) -> Rollout:
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return what makes an exported checkpoint of a rollout's weights, once, and returns where it is."""
+    """Return a function that exports a checkpoint of a rollout's weights once and returns its directory."""
     root = tmp_path_factory.mktemp("imported")
 
     @functools.cache
@@ -56,13 +56,13 @@ def server(imported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
 
 
 def assert_close(actual: Any, expected: Array, what: str) -> None:
-    """Compare as the values are, where they are at most 1, and in proportion to the largest where it is above."""
+    """Compare values by their difference, relative to the largest if that is above 1."""
     scale = max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale, err_msg=what)
 
 
 def assert_state_close(leaves: dict[str, Array], expected: Rollout, step: int) -> None:
-    """Compare the leaves, [B, ...], with the recorded ones: what has slots after the slots of each row are matched."""
+    """Compare the leaves, [B, ...], with the recorded ones, after the locations of each row are matched."""
     recorded = {name: values[step] for name, values in expected.states.items()}
     if step == len(expected.inputs) - 1:
         recorded |= expected.last

@@ -13,7 +13,7 @@ __all__ = ["one_thread", "seed"]
 
 @pytest.fixture(autouse=True)
 def tasks_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget after each test what it registered, and where it imported from."""
+    """Restore the registered tasks and the import path after each test."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     before, modules = dict(TASKS), set(sys.modules)
     yield

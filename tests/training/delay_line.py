@@ -1,4 +1,4 @@
-"""A model made by hand that copies without having learned it."""
+"""A model made by hand that copies without training."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class DelayLineState(NamedTuple):
 
 
 class DelayLine(MemoryModel[DelayLineState]):
-    """Says what it heard `length` + 1 steps ago: right on copy sequences of that length, times `certainty`."""
+    """Return the inputs of `length` + 1 steps ago, times `certainty`: right on copy sequences of that length."""
 
     def __init__(self, task: Copy, length: int, certainty: float = 10.0) -> None:
         super().__init__(RNNConfig(task.input_size, task.output_size, output_activation="sigmoid"))

@@ -26,7 +26,7 @@ def metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
 
 
 def initial_leaves(graph: onnxruntime.InferenceSession, batch: int = 1, slots: int | None = None) -> Arrays:
-    """Return the state before the first step, as the graph in the metadata gives it, for so many rows and slots.
+    """Return the state before the first step from the graph in the metadata, for rows and memory locations.
 
     slots: the manifest's memory size, if not given.
     """

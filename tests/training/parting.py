@@ -1,4 +1,4 @@
-"""What torchrun starts several times in test_distributed: a run whose processes end with their trainer still at hand.
+"""The program that torchrun starts several times in test_distributed: a run whose processes end with a live trainer.
 
 torchrun --nproc-per-node 2 -m tests.training.parting OUT
 """
@@ -12,11 +12,11 @@ from training.run import train
 
 
 def tell_of_threads() -> None:
-    """Write out the name of every thread of Gloo that is still there; where there is no /proc, of none."""
+    """Print the name of every thread of Gloo that still runs; of none without /proc."""
     for name in Path("/proc/self/task").glob("*/comm"):
         if "gloo" in (thread := name.read_text()):
             sys.stdout.write(f"still running: {thread}")
 
 
-atexit.register(tell_of_threads)  # the first to be registered is the last to be called
+atexit.register(tell_of_threads)  # the first registered is called last
 trainer = train(tiny.preset(updates=2), Path(sys.argv[1]), "parting", device="cpu", resuming=False, save_every=500)

@@ -1,4 +1,4 @@
-"""The README of a checkpoint says what its manifest says."""
+"""The README of a checkpoint agrees with its manifest."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: what they say, that no crash can spoil them, and that damage is seen."""
+"""Checkpoints on disk: their contents, crashes at any moment, and damage."""
 
 import copy
 import errno
@@ -29,7 +29,7 @@ from training.checkpoint import (
 from training.trainer import Trainer
 
 SYSTEM_CALLS = ("replace", "unlink", "fsync")
-"""What a save does to the disk, as functions of `os`."""
+"""The functions of `os` by which a save changes the disk."""
 
 
 def names(directory):
@@ -37,7 +37,7 @@ def names(directory):
 
 
 def contents(directory):
-    """Return the files by name, but for those that a write has not finished."""
+    """Return the files by name, except those of unfinished writes."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.startswith(".")}
 
 
@@ -71,7 +71,7 @@ def photographed(monkeypatch, directory, album, save):
 
 @pytest.fixture
 def second_save(tmp_path, monkeypatch):
-    """The models of two saves, the trainer, and what a crash at each moment of the second save would leave."""
+    """The models of two saves, the trainer, and the directory after a crash at each moment of the second save."""
     directory = tmp_path / "checkpoint"
     trainer = tiny.checkpoint(directory)
     old = copy.deepcopy(trainer.model)
@@ -80,7 +80,7 @@ def second_save(tmp_path, monkeypatch):
     return old, trainer, pictures
 
 
-# What is written
+# Contents
 
 
 def test_save_writes_three_files_and_nothing_else(tmp_path):

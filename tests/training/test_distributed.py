@@ -1,8 +1,8 @@
-"""Several processes that train one model, as torchrun starts them: they do what one does, and end together.
+"""Several processes that train one model, as torchrun starts them: their result is that of one, and they end together.
 
-One process adds up a gradient over the rows of a batch in their order, several in other orders: what they end with is
-the same up to rounding, about 1e-7 on weights of about 1. A gradient that were weighted wrongly, each process's mean
-counting alike, is seen at 4e-2.
+One process sums a gradient over the rows of a batch in their order, several in other orders: results are the same up to
+rounding, about 1e-7 on weights of about 1. A wrongly weighted gradient, in which each process's mean counts alike,
+would differ by 4e-2.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def started(processes, *words):
 
 @pytest.fixture(scope="module", params=[2, 3])
 def by_several(request, tmp_path_factory):
-    """The directory of the runs of 2 or 3 processes, and how torchrun ended: its status and what it complained of."""
+    """The directory of the runs of 2 or 3 processes, and the status and error output of torchrun."""
     out = tmp_path_factory.mktemp("together")
     with started(request.param, "tests.training.together", out) as process:
         _, complaints = process.communicate(timeout=PATIENCE_SECONDS)
@@ -95,7 +95,7 @@ def test_leader_alone_records_the_work_of_all(by_several, by_one):
 
 
 def test_run_stopped_in_one_process_resumes_up_to_rounding(by_several):
-    """Up to rounding: of three, torch adds up the first gradients after a start in another order than those later."""
+    """Up to rounding: with three processes, torch sums the first gradients after a start in another order."""
     out, _, _ = by_several
     stopped, whole = (load_file(out / name / TRAINING_FILE) for name in ("stopped", "whole"))
     assert_close(stopped, whole, rtol=0, atol=1e-5)
@@ -109,7 +109,7 @@ def test_process_that_dies_ends_the_others_keeping_saves(by_several):
 
 
 def test_processes_end_the_threads_of_their_group_before_the_interpreter(tmp_path):
-    """Else a thread that lets go of a tensor late ends its process by SIGABRT, now and then."""
+    """Otherwise a thread that frees a tensor late may end its process by SIGABRT."""
     with started(2, "tests.training.parting", tmp_path / "out") as process:
         printed, complaints = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, printed) == (0, ""), complaints
@@ -127,17 +127,17 @@ def test_torchrun_signalled_saves_and_prints_the_resuming_command(tmp_path):
         process.send_signal(signal.SIGTERM)
         printed, complaints = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
-    told = f"engram train {file} --out {out} --save-every 10"
-    assert printed.count(f"Go on with: torchrun --nproc-per-node 2 --no-python {told} --resume\n") == 1, complaints
+    resuming = f"engram train {file} --out {out} --save-every 10"
+    assert printed.count(f"Go on with: torchrun --nproc-per-node 2 --no-python {resuming} --resume\n") == 1, complaints
     assert f": {resume(out).progress.update} updates" in printed
-    assert read_manifest(out).training["command"] == f"torchrun --nproc-per-node 2 --no-python {told}"
+    assert read_manifest(out).training["command"] == f"torchrun --nproc-per-node 2 --no-python {resuming}"
 
 
 # One process by itself
 
 
 def asked(*counts):
-    """Return a batch whose sequences are asked for so many elements."""
+    """Return a batch whose sequences have these numbers of elements asked for."""
     mask = (torch.arange(max(counts))[:, None] < torch.tensor(counts)).float()
     inputs = torch.arange(len(counts)).repeat(len(mask), 1)[:, :, None].float()
     return Episode(inputs, inputs, mask, torch.tensor(counts))

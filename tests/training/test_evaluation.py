@@ -1,4 +1,4 @@
-"""Counting errors, of models made by hand whose errors are known."""
+"""Counting the errors of models made by hand whose errors are known."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ FOUR = Copy(bits=3, length=(4, 4))
 RIGHT = DelayLine(TASK, 4)
 WRONG = DelayLine(TASK, 4, certainty=-10.0)
 SILENT = DelayLine(TASK, 4, certainty=0.0)
-"""Says 0 everywhere: its errors are the ones asked for."""
+"""A model that returns 0 everywhere: its errors are the ones asked for."""
 
 
 def ones_drawn(task, batches, seed):
@@ -73,7 +73,7 @@ def test_every_sequence_draws_its_own_size():
 
 
 def test_sequences_of_one_size_are_drawn_as_a_batch():
-    """The figures that are published of them hang on how they are drawn."""
+    """Published figures depend on how the sequences are drawn."""
     graphs = GraphTraversal(label_digits=1, nodes=(3, 6), neighbours=(2, 2))
     for task in (FOUR, graphs):
         drawn, due = (torch.Generator().manual_seed(1) for _ in range(2))

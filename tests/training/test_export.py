@@ -1,4 +1,4 @@
-"""The ONNX graph of one step: what it carries, that it computes what torch does, and that no other gets its name."""
+"""The ONNX graph of one step: its contents, its agreement with torch, and that no other graph gets its name."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ def export_of(tmp_path_factory):
     @functools.cache
     def export_of(name):
         directory = tmp_path_factory.mktemp("exported")
-        # Several write heads with wide weightings bring the usage of slots within rounding of each other.
+        # Several write heads with wide weightings bring the usage of locations within rounding of each other.
         make = tiny.checkpoint if "heads" in name else tiny.random_checkpoint
         model = make(directory, name).model
         path = export(directory)
@@ -55,7 +55,7 @@ def arrays(tensors):
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
 
-# What the graph carries
+# The contents of the graph
 
 
 def test_inputs_and_outputs_are_named_after_state_and_traces(exported):
@@ -99,7 +99,7 @@ def test_file_holds_no_path_of_this_machine(exported):
         assert path not in data, path
 
 
-# What the graph computes
+# The results of the graph
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -140,7 +140,7 @@ def test_rows_of_a_batch_do_not_meet(exported):
         assert_allclose(together[name][1:2], values, atol=1e-6, err_msg=name)
 
 
-# Ties: which of several slots of equal usage is taken first
+# Ties: the first of several locations of equal usage
 
 
 def traces_of_a_first_step(exported, state):
@@ -170,7 +170,7 @@ def test_locations_of_equal_usage_are_ordered_as_in_torch(export_of):
     assert_allclose(graph["trace.allocation_weights"], trace["allocation_weights"], rtol=1e-5)
 
 
-# No graph but the right one gets the name
+# Only the right graph gets the name
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def tampered_export(tmp_path, monkeypatch, built):
-    """A checkpoint and its export, which lets a function at the model between building its graph and checking it."""
+    """A checkpoint and its export, which calls a function on the model between building its graph and checking it."""
     directory, graph = built
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
 
@@ -260,9 +260,9 @@ def test_correct_graph_is_checked_and_replaces_the_older_one(tmp_path, monkeypat
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     (tmp_path / ONNX_FILE).write_bytes(b"an older graph")
     monkeypatch.setattr(export_module, "build_graph", lambda *_: graph)
-    told = []
-    assert export(tmp_path, lambda done, total: told.append((done, total))) == tmp_path / ONNX_FILE
-    assert told == [(number + 1, 300) for number in range(300)]
+    calls = []
+    assert export(tmp_path, lambda done, total: calls.append((done, total))) == tmp_path / ONNX_FILE
+    assert calls == [(number + 1, 300) for number in range(300)]
     assert (tmp_path / ONNX_FILE).read_bytes() == graph.SerializeToString()
 
 

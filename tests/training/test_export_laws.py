@@ -1,4 +1,4 @@
-"""The law that ONNX computes what torch does, over the whole table of models, at two sizes of memory."""
+"""The law that ONNX graphs agree with torch, over the whole table of models, at two sizes of memory."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def manifest_of(name, model):
 
 
 def assert_axes_are_open(graph, model):
-    """The batch is left open in every tensor, and the slots of the memory, by these names, wherever they lie."""
+    """The axes of the batch, and those of memory locations, are dynamic under these names in every tensor."""
     sizes = (model.memory_size, model.memory_size + 1) if model.memory_size else (None, None)
     (state, trace), (larger_state, larger_trace) = (schemas(model, size) for size in sizes)
     shapes = {"inputs": ([model.input_size],) * 2, "outputs": ([model.output_size],) * 2}

@@ -1,4 +1,4 @@
-"""Files that are not what the original has; that imported weights compute what it did is in tests/reference."""
+"""Files that differ from the original's; tests/reference compares the outputs of imported weights."""
 
 import contextlib
 import dataclasses
@@ -76,8 +76,8 @@ def test_variables_may_stand_under_params(tmp_path):
 def test_missing_variable_is_named_with_its_shape(tmp_path):
     arrays = variables()
     del arrays[f"{SCOPE}/candidate/bias:0"]
-    told = refusal(write(tmp_path / "gru.npz", arrays))
-    assert "gru.npz: variable 'gru_cell/candidate/bias:0' of shape [2] is missing" in told
+    message = refusal(write(tmp_path / "gru.npz", arrays))
+    assert "gru.npz: variable 'gru_cell/candidate/bias:0' of shape [2] is missing" in message
 
 
 def test_variable_of_another_shape_is_named_with_both(tmp_path):
@@ -87,8 +87,8 @@ def test_variable_of_another_shape_is_named_with_both(tmp_path):
 
 def test_variable_left_over_is_named(tmp_path):
     arrays = variables() | {"gru_cell/peephole:0": np.zeros(2)}
-    told = refusal(write(tmp_path / "gru.npz", arrays))
-    assert "variable 'gru_cell/peephole:0' of shape [2] has no place in the model" in told
+    message = refusal(write(tmp_path / "gru.npz", arrays))
+    assert "variable 'gru_cell/peephole:0' of shape [2] has no place in the model" in message
 
 
 def test_failed_import_leaves_nothing(tmp_path):
@@ -213,13 +213,13 @@ def test_file_that_is_no_archive_is_refused_by_name(tmp_path, data):
 
 
 def test_archive_damaged_anywhere_is_refused_by_name(tmp_path):
-    """Of what zip reads, each byte of one member's compressed data and of the list of members at the end."""
+    """The bytes that zip reads: one member's compressed data and the list of members at the end."""
     np.savez_compressed(tmp_path / "gru.npz", config=json.dumps(CONFIG), **variables())
     data, path = (tmp_path / "gru.npz").read_bytes(), tmp_path / "x.npz"
     listed = data.index(b"PK\x01\x02")
     for place in [*range(40, 240), *range(listed, len(data))]:
         path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
-        with contextlib.suppress(ImportFailed):  # nothing else; some bytes, as times, mean nothing
+        with contextlib.suppress(ImportFailed):  # no other error; some bytes, such as times, have no effect
             read_original("tf-rnn-cell", path)
 
 
@@ -249,8 +249,8 @@ def test_variables_of_tensorflow_need_no_output_number_behind_their_names(tmp_pa
 
 def test_variable_with_and_without_output_number_is_left_over(tmp_path):
     arrays = variables() | {f"{SCOPE}/gates/bias": np.zeros(4)}
-    told = refusal(write(tmp_path / "gru.npz", arrays))
-    assert "variable 'gru_cell/gates/bias' of shape [4] has no place in the model" in told
+    message = refusal(write(tmp_path / "gru.npz", arrays))
+    assert "variable 'gru_cell/gates/bias' of shape [4] has no place in the model" in message
 
 
 @pytest.mark.parametrize("value", [1e39, -1e300])
@@ -290,7 +290,7 @@ def test_options_left_out_are_the_constructors_own(tmp_path):
 
 
 def gru_of_tensorflow(arrays, activation, inputs):
-    """Return what TensorFlow's GRUCell of two units puts out after each input, as its documentation says."""
+    """Return the outputs of TensorFlow's GRUCell of two units after each input, as documented."""
     h, outputs = np.zeros(2), []
     for x in inputs:
         gates = np.concatenate([x, h]) @ arrays[f"{SCOPE}/gates/kernel:0"] + arrays[f"{SCOPE}/gates/bias:0"]
@@ -355,12 +355,12 @@ def test_state_dict_without_a_tensor_names_it(tmp_path, name):
 
 def test_state_dict_with_another_shape_names_tensor_and_shapes(tmp_path):
     tensors = state_dict() | {"ntm.heads.0.fc_read.weight": torch.zeros(11, 12)}
-    told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
-    assert "variable 'ntm.heads.0.fc_read.weight' must have shape [12, 12], got [11, 12]" in told
+    message = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+    assert "variable 'ntm.heads.0.fc_read.weight' must have shape [12, 12], got [11, 12]" in message
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             torch.Tensor.to_sparse,
@@ -373,23 +373,23 @@ def test_state_dict_with_another_shape_names_tensor_and_shapes(tmp_path):
         (lambda tensor: tensor + 1j, "must hold real numbers, got torch.complex64"),
     ],
 )
-def test_state_dict_with_a_tensor_of_another_sort_names_it(tmp_path, change, told):
+def test_state_dict_with_a_tensor_of_another_sort_names_it(tmp_path, change, message):
     name = "ntm.heads.0.fc_read.weight"
     tensors = state_dict()
     file = save(tmp_path / "x.pt", tensors | {name: change(tensors[name])})
-    assert f"{file}: {name!r} {told}" in refusal(file, "pytorch-ntm")
+    assert f"{file}: {name!r} {message}" in refusal(file, "pytorch-ntm")
 
 
 def test_state_dict_with_one_tensor_more_names_it(tmp_path):
     tensors = state_dict() | {"ntm.heads.4.fc_read.weight": torch.zeros(3)}
-    told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
-    assert "variable 'ntm.heads.4.fc_read.weight' of shape [3] has no place in the model" in told
+    message = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+    assert "variable 'ntm.heads.4.fc_read.weight' of shape [3] has no place in the model" in message
 
 
 def test_state_dict_with_different_copies_of_memory_is_refused(tmp_path):
     tensors = state_dict() | {"ntm.heads.1.memory.mem_bias": torch.zeros(10, 6)}
-    told = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
-    assert "variable 'ntm.heads.1.memory.mem_bias' must hold what 'memory.mem_bias' does" in told
+    message = refusal(save(tmp_path / "x.pt", tensors), "pytorch-ntm")
+    assert "variable 'ntm.heads.1.memory.mem_bias' must hold what 'memory.mem_bias' does" in message
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
@@ -414,15 +414,17 @@ def test_prefix_of_some_tensors_is_part_of_their_names(tmp_path):
 
 
 def test_holder_of_something_else_than_tensors_is_refused(tmp_path):
-    told = refusal(save(tmp_path / "x.pt", {"state_dict": {"epoch": 3}}), "pytorch-ntm")
-    assert "expected a state_dict, names to tensors, by itself or as 'state_dict', 'model_state_dict', 'model'" in told
+    message = refusal(save(tmp_path / "x.pt", {"state_dict": {"epoch": 3}}), "pytorch-ntm")
+    assert (
+        "expected a state_dict, names to tensors, by itself or as 'state_dict', 'model_state_dict', 'model'" in message
+    )
 
 
 # The PyTorch port of DeepMind's DNC
 
 
 def port(**config):
-    """Return what a trainer saved of the port, its config with other entries."""
+    """Return the file of a trainer of the port, its config with other entries."""
     saved = torch.load(PORT, weights_only=True)
     return saved | {"config": saved["config"] | config}
 
@@ -444,8 +446,8 @@ def test_port_gives_the_sizes_missing_in_its_config():
 def test_port_without_required_config_is_refused_with_remedy(tmp_path, key):
     saved = port()
     del saved["config"][key]
-    told = refusal(save(tmp_path / "x.pt", saved), "dnc-pytorch")
-    assert f"config has no {key!r}, which a dnc-pytorch needs; it is a JSON string beside the variables" in told
+    message = refusal(save(tmp_path / "x.pt", saved), "dnc-pytorch")
+    assert f"config has no {key!r}, which a dnc-pytorch needs; it is a JSON string beside the variables" in message
     assert "config has no 'memory_size'" in refusal(save(tmp_path / "y.pt", saved["state_dict"]), "dnc-pytorch")
 
 
@@ -456,13 +458,13 @@ def test_port_takes_its_config_as_json_too(tmp_path):
 
 
 def test_port_with_contradicting_config_is_refused(tmp_path):
-    told = refusal(save(tmp_path / "x.pt", port(num_writes=3)), "dnc-pytorch")
-    assert "variable '_access._write_keys.0.weight' must have shape [18, 12], got [12, 12]" in told
+    message = refusal(save(tmp_path / "x.pt", port(num_writes=3)), "dnc-pytorch")
+    assert "variable '_access._write_keys.0.weight' must have shape [18, 12], got [12, 12]" in message
 
 
 def test_port_with_a_config_of_tensors_is_refused(tmp_path):
-    told = refusal(save(tmp_path / "x.pt", port(memory_size=torch.zeros(2))), "dnc-pytorch")
-    assert "x.pt: config beside the state_dict is not plain values" in told
+    message = refusal(save(tmp_path / "x.pt", port(memory_size=torch.zeros(2))), "dnc-pytorch")
+    assert "x.pt: config beside the state_dict is not plain values" in message
 
 
 # ntm-lasagne
@@ -513,15 +515,15 @@ def test_ntm_lasagne_without_one_parameter_is_refused_with_the_shapes(tmp_path):
     parameters = lasagne()
     for number in range(len(parameters)):
         path = save_lasagne(tmp_path / "x.npz", parameters[:number] + parameters[number + 1 :])
-        told = refusal(path, "ntm-lasagne")
-        assert "must be those of a controller, the memory, the heads" in told or "must have shape" in told
+        message = refusal(path, "ntm-lasagne")
+        assert "must be those of a controller, the memory, the heads" in message or "must have shape" in message
 
 
 def test_ntm_lasagne_parameter_of_another_shape_is_named_with_both(tmp_path):
     parameters = lasagne()
     parameters[9] = np.zeros((100, 3))
-    told = refusal(save_lasagne(tmp_path / "x.npz", parameters), "ntm-lasagne")
-    assert "variable 'arr_9' must have shape [100, 1], got [100, 3]" in told
+    message = refusal(save_lasagne(tmp_path / "x.npz", parameters), "ntm-lasagne")
+    assert "variable 'arr_9' must have shape [100, 1], got [100, 3]" in message
 
 
 @pytest.mark.parametrize("names", [["arr_0", "arr_2"], ["controller.hid_init"], []])
@@ -530,13 +532,13 @@ def test_ntm_lasagne_parameters_that_are_not_numbered_are_refused(tmp_path, name
     assert "x.npz: " in refusal(path, "ntm-lasagne")
 
 
-@pytest.mark.parametrize(("first", "told"), [(1.5, "a sum of 1.5"), (-1.0, "got -1 at least")])
-def test_ntm_lasagne_first_weighting_that_is_none_is_refused(tmp_path, first, told):
+@pytest.mark.parametrize(("first", "message"), [(1.5, "a sum of 1.5"), (-1.0, "got -1 at least")])
+def test_ntm_lasagne_first_weighting_that_is_none_is_refused(tmp_path, first, message):
     parameters = lasagne()
     parameters[6][0, 0] = first
     complaint = refusal(save_lasagne(tmp_path / "x.npz", parameters), "ntm-lasagne")
     assert "variable 'arr_6', the first weighting of a head, must be at least 0 and sum to 1" in complaint
-    assert told in complaint
+    assert message in complaint
 
 
 @pytest.mark.parametrize(
@@ -580,8 +582,8 @@ def test_file_that_torch_did_not_save_is_refused_by_name(tmp_path, data):
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}, torch.zeros(2)])
 def test_saved_object_that_is_no_state_dict_is_refused(tmp_path, content):
-    told = refusal(save(tmp_path / "x.pt", content), "pytorch-ntm")
-    assert "x.pt: expected a state_dict, names to tensors" in told
+    message = refusal(save(tmp_path / "x.pt", content), "pytorch-ntm")
+    assert "x.pt: expected a state_dict, names to tensors" in message
 
 
 def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
@@ -591,7 +593,7 @@ def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
 
 
 class Trap:
-    """What an attacker would pickle: an object whose loading runs a function."""
+    """An attacker's pickle: an object whose loading runs a function."""
 
     def __init__(self, path):
         self.path = path
@@ -620,8 +622,8 @@ def test_dnc_with_contradicting_config_is_refused(tmp_path, change, complaint):
 
 
 def test_dnc_config_without_a_key_names_it(tmp_path):
-    told = refusal(write(tmp_path / "dnc.npz", {}, {"input_size": 3}), "deepmind-dnc")
-    assert "config has no 'output_size', which a deepmind-dnc needs" in told
+    message = refusal(write(tmp_path / "dnc.npz", {}, {"input_size": 3}), "deepmind-dnc")
+    assert "config has no 'output_size', which a deepmind-dnc needs" in message
 
 
 def test_command_offers_every_format():

@@ -1,4 +1,4 @@
-"""Runs that begin with the weights of a checkpoint: which may, and what is said of those that do not fit."""
+"""Runs that begin with the weights of a checkpoint, and the errors of those that do not fit."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def run(preset, out, init_from=None, resuming=False):
 
 
 def refusal(preset, directory):
-    """Return what is said of a checkpoint whose weights do not fit the run, which keeps its own."""
+    """Return the error of a checkpoint whose weights do not fit the run, which keeps its own."""
     trainer = Trainer(preset)
     before = [weight.clone() for weight in trainer.model.parameters()]
     with pytest.raises(CheckpointError) as error:
@@ -76,10 +76,10 @@ def test_memory_of_another_size_and_activation_are_no_difference(tmp_path):
 
 def test_different_model_is_refused_with_the_options_to_set(tmp_path, capsys):
     tiny.checkpoint(tmp_path / "source", "ntm", updates=1)
-    told = refusal(tiny.preset("ntm-feed-forward-shift-5"), tmp_path / "source")
-    assert "source has model.read_heads = 1, but this run has 2, " in told
-    assert " model.controller = {'kind': 'lstm', " in told
-    words = shlex.split(re.search(r"--set .* makes", told)[0])[:-1]
+    message = refusal(tiny.preset("ntm-feed-forward-shift-5"), tmp_path / "source")
+    assert "source has model.read_heads = 1, but this run has 2, " in message
+    assert " model.controller = {'kind': 'lstm', " in message
+    words = shlex.split(re.search(r"--set .* makes", message)[0])[:-1]
     file = tiny.write_toml(tmp_path / "five.toml", "ntm-feed-forward-shift-5", updates=2)
     command = ["train", file, "--out", tmp_path / "out", "--init-from", tmp_path / "source", *words]
     assert cli.main(list(map(str, command))) == 0, capsys.readouterr().err
@@ -89,23 +89,23 @@ def test_option_of_the_same_cell_is_named_alone(tmp_path):
     tiny.checkpoint(tmp_path / "source")
     values = tiny.values()
     values["model"]["controller"] = {"kind": "lstm", "hidden_size": 6}
-    told = refusal(preset_from_values(values), tmp_path / "source")
+    message = refusal(preset_from_values(values), tmp_path / "source")
     words = "--set model.controller.hidden_size=8 makes them the same"
-    assert told == f"{tmp_path / 'source'} has model.controller.hidden_size = 8, but this run has 6: {words}"
+    assert message == f"{tmp_path / 'source'} has model.controller.hidden_size = 8, but this run has 6: {words}"
 
 
 def test_model_of_another_kind_or_task_is_refused_by_name(tmp_path):
     tiny.checkpoint(tmp_path / "rnn")
     assert "has model.kind = 'rnn', but this run has 'dnc': --set" in refusal(tiny.preset("dnc"), tmp_path / "rnn")
-    told = refusal(tiny.preset(task={"bits": 3}), tmp_path / "rnn")
-    assert "rnn has model.input_size = 4, but this run has 5, model.output_size = 2, but this run has 3" in told
-    assert told.endswith(": the task needs another model")
+    message = refusal(tiny.preset(task={"bits": 3}), tmp_path / "rnn")
+    assert "rnn has model.input_size = 4, but this run has 5, model.output_size = 2, but this run has 3" in message
+    assert message.endswith(": the task needs another model")
     learned = tiny.values("ntm")
     learned["model"]["memory_start"] = "learned"
     run(preset_from_values(learned), tmp_path / "learned")
     learned["model"]["memory_size"] = 16
-    told = refusal(preset_from_values(learned), tmp_path / "learned")
-    assert re.search(r"has shape \[8, 4\], but this run needs \[16, 4\]: --set model.memory_size=8 makes", told)
+    message = refusal(preset_from_values(learned), tmp_path / "learned")
+    assert re.search(r"has shape \[8, 4\], but this run needs \[16, 4\]: --set model.memory_size=8 makes", message)
 
 
 def test_directory_without_a_checkpoint_is_refused_and_nothing_is_begun(tmp_path):

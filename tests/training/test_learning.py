@@ -1,4 +1,4 @@
-"""Every task can be learned: on each a small model falls clearly below guessing within a second or two."""
+"""Every task can be learned: a small model falls clearly below guessing within a second or two."""
 
 import pytest
 
@@ -41,7 +41,7 @@ STORIES = """\
 
 
 def options_of(task, directory):
-    """Return the options of a task; where it needs data, with a few written into the directory."""
+    """Return the options of a task; its data, if it needs any, are written into the directory."""
     if task != "babi":
         return OPTIONS[task]
     for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""What is said of the checkpoints of a directory, by their manifests alone."""
+"""The list of the checkpoints of a directory, from their manifests alone."""
 
 import subprocess
 import sys
@@ -38,8 +38,8 @@ def test_lines_stand_below_their_heads(checkpoints):
 
 
 def test_listing_and_progress_need_no_torch():
-    told = "import sys, training.listing, training.progress; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", told], cwd=tiny.ROOT).returncode == 0
+    program = "import sys, training.listing, training.progress; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=tiny.ROOT).returncode == 0
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])

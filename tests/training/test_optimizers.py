@@ -1,4 +1,4 @@
-"""How weights change, each rule beside a naive computation of its own."""
+"""Updates of weights, each rule against a naive computation."""
 
 import math
 

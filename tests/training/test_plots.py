@@ -1,4 +1,4 @@
-"""Figures: what is drawn, on which scale, and that it is there in the file."""
+"""Figures: their contents, their scales and their files."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def config_of(kind, task=TASK, **changes):
 
 
 def model_of(kind, task=TASK, **changes):
-    """Return a small model whose gates and weightings are somewhere inside their ranges."""
+    """Return a small model whose gates and weightings are inside their ranges."""
     model = build(kind, config_of(kind, task, **changes))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -78,7 +78,7 @@ def panels(figure):
 
 
 def drawn(axis):
-    """Return the values of a heat map as they lie on the picture: [rows, columns], NaN where it is grey."""
+    """Return the values of a heat map in the order of the picture: [rows, columns], NaN for grey."""
     return axis.images[0].get_array().filled(np.nan)
 
 

@@ -1,4 +1,4 @@
-"""Presets: those that ship, those of a file, and what is said of those that cannot be used."""
+"""Presets: shipped ones, those of a file, and the errors of unusable ones."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def test_presets_that_ship_are_there():
 
 
 def shipped(name):
-    """Return a preset that comes with Engram; of bAbI, whose stories do not, with words of its own."""
+    """Return a shipped preset; those of bAbI, whose stories are not shipped, with words of their own."""
     return load_preset(name, {"task.vocabulary": ["-", ".", "ann"]} if "babi" in name else {})
 
 

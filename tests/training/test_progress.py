@@ -1,4 +1,4 @@
-"""Progress on the error output: a bar on a terminal, and plain lines where there is none."""
+"""Progress on the error output: a bar on a terminal, and plain lines without one."""
 
 import os
 import pty

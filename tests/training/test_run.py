@@ -1,4 +1,4 @@
-"""A run as a person starts it: stopped, killed, gone on with, ended by its numbers, and never in the way of another."""
+"""A run from the command line: stopped, killed, resumed, ended by its numbers, and beside other runs."""
 
 import contextlib
 import dataclasses
@@ -95,8 +95,8 @@ def test_process_stopped_and_resumed_ends_bit_for_bit(tmp_path, start, long_run)
     assert process.returncode == 130, complaints
     assert 0 < resume(out).progress.update < 1000
 
-    told = re.search(r"Go on with: engram (train .* --resume)$", printed, re.MULTILINE)[1]
-    process = start(*shlex.split(told))
+    text = re.search(r"Go on with: engram (train .* --resume)$", printed, re.MULTILINE)[1]
+    process = start(*shlex.split(text))
     _, complaints = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, complaints
     assert weights_and_metrics(out) == whole
@@ -406,11 +406,11 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, save
 def test_run_by_torch_prints_the_reason(tmp_path, capsys):
     preset = tiny.preset("dnc", updates=2)
     run(preset, tmp_path / "fused")
-    told = capsys.readouterr().err
-    assert "(fused)" in told
-    assert "Training by torch" not in told
+    text = capsys.readouterr().err
+    assert "(fused)" in text
+    assert "Training by torch" not in text
     dropping = dataclasses.replace(preset, model=dataclasses.replace(preset.model, bypass_dropout=0.1))
     run(dropping, tmp_path / "torch")
-    told = capsys.readouterr().err
-    assert "(torch)" in told
-    assert "Training by torch: there is no fused kernel for training this model: its bypass_dropout is 0.1" in told
+    text = capsys.readouterr().err
+    assert "(torch)" in text
+    assert "Training by torch: there is no fused kernel for training this model: its bypass_dropout is 0.1" in text

@@ -1,4 +1,4 @@
-"""What a run leaves for those who watch it: lines of JSON, and events that TensorBoard reads."""
+"""The metrics of a run: lines of JSON, and events for TensorBoard."""
 
 import errno
 import json
@@ -139,7 +139,7 @@ def test_directory_without_metrics_has_none(tmp_path):
 
 
 def events(directory):
-    """Return what TensorBoard would show: for each name the steps and values."""
+    """Return the values of TensorBoard: for each name the steps and values."""
     accumulator = EventAccumulator(str(directory / TENSORBOARD_DIRECTORY))
     accumulator.Reload()
     names = accumulator.Tags()["scalars"]

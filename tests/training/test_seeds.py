@@ -1,4 +1,4 @@
-"""Several seeds in processes of their own: each is the run that it would be alone, and none is in another's way."""
+"""Several seeds in parallel processes: each equals a run alone, and none disturbs another."""
 
 import multiprocessing
 import signal
@@ -56,9 +56,9 @@ def test_seed_that_fails_is_named_while_others_go_on(tmp_path, capfd):
     (tmp_path / "seed-4").touch()
     ends = train_seeds(tiny.preset(), [4, 2, 1], tmp_path, "engram train", jobs=2, **HOW)
     assert ends == {4: End.FAILED, 2: End.DIVERGED, 1: End.FINISHED}
-    told = capfd.readouterr().err
-    assert "seed 2: update 10, seed 2: output.bias is not finite" in told
-    assert "seed 4: " in told
+    complaints = capfd.readouterr().err
+    assert "seed 2: update 10, seed 2: output.bias is not finite" in complaints
+    assert "seed 4: " in complaints
     assert read_manifest(tmp_path / "seed-1").training["finished"]
 
 
@@ -82,7 +82,7 @@ def test_seed_that_cannot_be_is_refused_before_any_is_trained(tmp_path):
 
 
 def start_and_stop(words, directories, number):
-    """Run `engram` until there is a fresh save in each directory, then send the signal; return what it printed."""
+    """Run `engram` until there is a fresh save in each directory, then send the signal; return its output."""
     files = [directory / TRAINING_FILE for directory in directories]
     before = [file.stat().st_mtime if file.exists() else 0.0 for file in files]
     command = [sys.executable, "-m", "engram", *map(str, words)]
@@ -119,7 +119,7 @@ def test_signal_stops_all_seeds_and_the_command_resumes_them(tmp_path):
 
 
 def test_seeds_of_a_killed_parent_save_and_stop(tmp_path):
-    """Nothing is saved here but by a run that stops: the files show that both did."""
+    """Only a run that stops saves here: the files show that both did."""
     long = {"updates": 50_000, "validate_every": 50_000}
     words = ["train", tiny.write_toml(tmp_path / "tiny.toml", **long), "--out", tmp_path / "runs"]
     words += ["--seeds", 1, 2, "--jobs", 2, "--save-every", 10**6]

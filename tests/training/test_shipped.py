@@ -1,4 +1,4 @@
-"""The checkpoints that ship: their files belong together, and they do what their cards say."""
+"""The shipped checkpoints: their files belong together, and they reach the errors on their cards."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ from training.tasks import build_task
 CHECKPOINTS = tiny.ROOT / "checkpoints"
 NAMES = sorted(path.parent.name for path in CHECKPOINTS.glob(f"*/{MANIFEST_FILE}"))
 SEED = 424242
-"""Of the sequences drawn here, which are not those of the cards."""
+"""The seed of the sequences drawn here, which are not those of the cards."""
 
 SHIPPED = [
     "dnc-associative-recall",
@@ -49,7 +49,7 @@ SHIPPED = [
 ]
 
 SEEDS = {"dnc-babi": 1}
-"""How many seeds were trained, where not at least four."""
+"""The number of trained seeds, if it is less than four."""
 
 shipped = pytest.mark.parametrize("name", NAMES)
 
@@ -77,7 +77,7 @@ def test_graph_is_that_of_the_weights(name):
 def test_model_is_that_of_its_preset(name):
     manifest = read_manifest(CHECKPOINTS / name)
     words = {f"task.{key}": value for key, value in manifest.task.items() if key == "vocabulary"}
-    preset = load_preset(manifest.training["preset"], words)  # so that no stories are read, which are not here
+    preset = load_preset(manifest.training["preset"], words)  # no stories are read: they are not here
     assert preset.name == name
     assert (manifest.kind, model_config(manifest.kind, manifest.config)) == (preset.kind, preset.model)
     assert build_task(manifest.task) == preset.task
@@ -139,7 +139,7 @@ def test_results_page_has_the_rows_of_the_manifest(name):
 
 @shipped
 def test_errors_on_other_sequences_are_those_of_the_card(name):
-    """The first row again, on sequences of another seed: within what the draw of 100 sequences explains."""
+    """The first row again, on sequences of another seed: within the variation of 100 sequences."""
     model, manifest = load(CHECKPOINTS / name)
     row, task = manifest.evaluation[0], build_task(manifest.task)
     if task.name == "babi":

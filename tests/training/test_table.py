@@ -87,9 +87,9 @@ def test_wrong_answers_are_printed_with_their_share():
 
 
 def test_line_stands_under_its_head():
-    told = line(ROW | {"target": 1.0})
-    assert told.split() == ["length", "10", "8", "1.25", "20", "31/200", "2.346", "1:", "missed", "by", "0.25"]
-    assert line(ROW | {"target": 1.0, "published": "0.1 (NTM)"}) == f"{told:<{HEAD.index('published')}}0.1 (NTM)"
+    text = line(ROW | {"target": 1.0})
+    assert text.split() == ["length", "10", "8", "1.25", "20", "31/200", "2.346", "1:", "missed", "by", "0.25"]
+    assert line(ROW | {"target": 1.0, "published": "0.1 (NTM)"}) == f"{text:<{HEAD.index('published')}}0.1 (NTM)"
     for title, cell in (
         ("slots", " 8"),
         ("errors/sequence", "1.25"),
@@ -97,13 +97,13 @@ def test_line_stands_under_its_head():
         ("error", "31/200"),
         ("bits", "2.346"),
     ):
-        assert HEAD.rindex(title) + len(title) == told.index(cell) + len(cell)
+        assert HEAD.rindex(title) + len(title) == text.index(cell) + len(cell)
 
 
 def test_line_without_memory_or_goal_has_a_dash():
-    told = line(ROW | {"memory_size": None})
-    assert told.split() == ["length", "10", "-", "1.25", "20", "31/200", "2.346"]
-    assert told == told.rstrip()
+    text = line(ROW | {"memory_size": None})
+    assert text.split() == ["length", "10", "-", "1.25", "20", "31/200", "2.346"]
+    assert text == text.rstrip()
 
 
 @pytest.mark.parametrize("row", [ROW | {"cost": None}, {name: ROW[name] for name in ROW if name != "cost"}])
@@ -139,14 +139,14 @@ def test_seeds_of_a_checkpoint_are_those_of_its_record(tmp_path):
 
 def test_checkpoint_is_measured_at_the_points_that_are_given(tmp_path):
     tiny.checkpoint(tmp_path, "dnc")
-    told = []
+    text = []
     points = [Point({"length": 2}, 16, target=0.0), Point({})]
-    rows = checkpoint_rows(tmp_path, points, HOW, told.append)
+    rows = checkpoint_rows(tmp_path, points, HOW, text.append)
     assert [(row["options"], row["memory_size"], row["sequences"]) for row in rows] == [
         ({"length": 2}, 16, 20),
         ({}, 8, 20),
     ]
-    assert told == [HEAD, *map(line, rows)]
+    assert text == [HEAD, *map(line, rows)]
 
 
 def test_checkpoint_is_measured_where_its_manifest_records_errors(tmp_path):
@@ -181,10 +181,10 @@ def test_options_for_all_are_under_those_of_each_point(tmp_path):
 )
 def test_impossible_point_is_refused_before_anything_is_printed(tmp_path, point, options, complaint):
     tiny.checkpoint(tmp_path)
-    told = []
+    text = []
     with pytest.raises(ConfigError, match=complaint):
-        checkpoint_rows(tmp_path, [Point({}), point], dataclasses.replace(HOW, options=options), told.append)
-    assert told == []
+        checkpoint_rows(tmp_path, [Point({}), point], dataclasses.replace(HOW, options=options), text.append)
+    assert text == []
 
 
 # All checkpoints
@@ -192,7 +192,7 @@ def test_impossible_point_is_refused_before_anything_is_printed(tmp_path, point,
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """A directory of two checkpoints, of which one has a record, and of something else."""
+    """A directory of two checkpoints, one of them with a record, and of another file."""
     for name, model in (("second", "rnn"), ("first", "ntm")):
         tiny.checkpoint(tmp_path / name, model)
     rows = checkpoint_rows(tmp_path / "first", [Point({"length": 2}, 16), Point({"length": 4})], HOW, str)
@@ -202,33 +202,33 @@ def checkpoints(tmp_path):
 
 
 def table(directory, **changes):
-    told = []
-    all_checkpoints(directory, dataclasses.replace(HOW, **changes), told.append)
-    return told
+    text = []
+    all_checkpoints(directory, dataclasses.replace(HOW, **changes), text.append)
+    return text
 
 
 def test_all_checkpoints_are_measured_where_they_have_a_record(checkpoints):
-    told = table(checkpoints)
+    text = table(checkpoints)
     recorded = [line(row) for row in read_manifest(checkpoints / "first").evaluation]
     (row,) = checkpoint_rows(checkpoints / "second", [], HOW, str)
-    assert told == ["\nfirst: copy, one seed", HEAD, *recorded, "\nsecond: copy, one seed", HEAD, line(row)]
+    assert text == ["\nfirst: copy, one seed", HEAD, *recorded, "\nsecond: copy, one seed", HEAD, line(row)]
 
 
 def test_checkpoint_with_missing_data_is_named_and_left_out(checkpoints):
     manifest = read_manifest(checkpoints / "first")
     task = {"name": "babi", "directory": "nowhere", "vocabulary": ["-", "a"]}
     write_manifest(checkpoints / "first", dataclasses.replace(manifest, task=task, evaluation=[]))
-    told = table(checkpoints)
-    assert told[0] == "\nfirst: babi, one seed"
-    assert re.match("not measured: .*nowhere", told[-4])
-    assert told[-3:-1] == ["\nsecond: copy, one seed", HEAD]
+    text = table(checkpoints)
+    assert text[0] == "\nfirst: babi, one seed"
+    assert re.match("not measured: .*nowhere", text[-4])
+    assert text[-3:-1] == ["\nsecond: copy, one seed", HEAD]
 
 
 def test_options_apply_to_tasks_that_have_them(checkpoints):
     tiny.checkpoint(checkpoints / "third", task={"name": "repeat-copy", "length": 2, "repeats": [1, 2]})
-    told, before = table(checkpoints, options={"repeats": 3}), table(checkpoints)
-    assert told[:-1] == before[:-1]
-    assert told[-1].split()[5] == "21"
+    text, before = table(checkpoints, options={"repeats": 3}), table(checkpoints)
+    assert text[:-1] == before[:-1]
+    assert text[-1].split()[5] == "21"
 
 
 def test_option_that_no_checkpoint_has_is_refused(checkpoints):
@@ -238,11 +238,11 @@ def test_option_that_no_checkpoint_has_is_refused(checkpoints):
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
 def test_damaged_checkpoint_is_counted_and_others_are_measured(checkpoints, name):
-    whole, told = table(checkpoints), []
+    whole, text = table(checkpoints), []
     (checkpoints / "first" / name).write_bytes(b"")
-    assert [report["damaged"] for report in all_checkpoints(checkpoints, HOW, told.append)] == [True, False]
-    assert re.match(f"damaged: .*first/{name}: ", told[-4])
-    assert told[-3:] == whole[-3:]
+    assert [report["damaged"] for report in all_checkpoints(checkpoints, HOW, text.append)] == [True, False]
+    assert re.match(f"damaged: .*first/{name}: ", text[-4])
+    assert text[-3:] == whole[-3:]
 
 
 def test_directory_without_a_checkpoint_is_named(tmp_path):

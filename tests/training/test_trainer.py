@@ -1,4 +1,4 @@
-"""The training loop: it learns, lesson by lesson; it stops, skips what is not finite, goes on where it was left."""
+"""The training loop: it learns, lesson by lesson; it stops, skips updates that are not finite, and resumes."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from training.trainer import VALIDATION_SEED, NotFinite, Progress, Trainer
 
 
 def run(trainer, updates):
-    """Train for at most so many updates, and return what each of them did."""
+    """Train for at most `updates` updates, and return their figures."""
     done = []
     trainer.run(lambda update: done.append(update) or len(done) < updates)
     return done
@@ -85,9 +85,11 @@ def test_kernels_are_taken_where_they_can_train_the_model():
 
 def test_updates_follow_the_schedule_of_the_learning_rate():
     trainer = Trainer(tiny.preset(updates=3, learning_rate=0.1, final_rate=0.5))
-    told, set_ = [], []
-    trainer.run(lambda update: told.append(update.rate) or set_.append(trainer.optimizer.param_groups[0]["lr"]) or True)
-    assert told == set_ == pytest.approx([0.1, 0.075, 0.05])
+    rates, set_ = [], []
+    trainer.run(
+        lambda update: rates.append(update.rate) or set_.append(trainer.optimizer.param_groups[0]["lr"]) or True
+    )
+    assert rates == set_ == pytest.approx([0.1, 0.075, 0.05])
 
 
 def test_gradient_is_clipped_to_the_norm_asked_for(monkeypatch):
@@ -185,7 +187,7 @@ def test_validation_leaves_no_trace_in_the_training():
         assert torch.equal(actual, expected)
 
 
-# What is not finite
+# Numbers that are not finite
 
 
 def test_gradient_that_is_not_finite_is_skipped_counted_and_named():
@@ -269,7 +271,7 @@ def test_skipped_update_leaves_losses_and_lesson_unchanged():
 
 
 def silence(monkeypatch, batches):
-    """Have the copy task ask for nothing in batches of these numbers, counted from 0."""
+    """Make the copy task ask for nothing in batches of these numbers, counted from 0."""
     sample, drawn = Copy.sample, iter(range(10**6))
 
     def sampled(task, generator, batch_size):
@@ -314,7 +316,7 @@ def test_weights_are_checked_by_name():
 
 
 def losses_to_come(monkeypatch, losses):
-    """Have the copy task say that the losses are these, one after the other."""
+    """Make the copy task return these losses, one after the other."""
     due = iter(losses)
     monkeypatch.setattr(Copy, "loss", lambda self, outputs, episode: outputs.sum() * 0 + next(due))
 
@@ -427,7 +429,7 @@ def test_batch_has_one_length_unless_mixed_are_asked_for(monkeypatch):
     assert [len(lengths) for lengths in shapes[2:]] == [4, 4]
 
 
-# The same again
+# Reproducibility
 
 
 def test_same_seed_trains_the_same_weights_and_another_seed_others():

@@ -1,4 +1,4 @@
-"""From runs to a model worth serving: which is chosen, and that all that a served model needs is there."""
+"""From runs to a published model: the choice, and the files that a served model needs."""
 
 import dataclasses
 import json
@@ -62,15 +62,15 @@ def choose_and_publish(runs, out, sequences=5, tell=str, ends=ENDS):
 
 @pytest.fixture(scope="module")
 def published(runs, tmp_path_factory):
-    """What was made of them, and what was told."""
-    told = []
+    """The published checkpoint, and the lines shown."""
+    shown = []
     out = tmp_path_factory.mktemp("zoo") / "with a space" / "ntm-tiny"
-    choose_and_publish(runs, out, 30, told.append)
-    return out, told
+    choose_and_publish(runs, out, 30, shown.append)
+    return out, shown
 
 
 def choose_only(monkeypatch):
-    """Leave out what comes after the choice and takes long."""
+    """Skip the slow parts after the choice."""
     for name in ("export", "plot_all", "write_card"):
         monkeypatch.setattr(zoo, name, lambda *_: None)
 
@@ -86,7 +86,7 @@ def test_everything_that_a_served_model_needs_is_there(published):
 
 
 def test_seed_with_the_least_mean_errors_is_chosen(runs, published):
-    out, told = published
+    out, shown = published
     means = {}
     for seed in (1, 2, 10):
         model, _ = load(runs / f"seed-{seed}")
@@ -100,7 +100,7 @@ def test_seed_with_the_least_mean_errors_is_chosen(runs, published):
     assert {seed: record["mean_errors"] for seed, record in training["seeds"].items()} == pytest.approx(means)
     assert training["seed"] == int(min(means, key=means.__getitem__))
     assert (out / WEIGHTS_FILE).read_bytes() == (runs / f"seed-{training['seed']}" / WEIGHTS_FILE).read_bytes()
-    assert len([text for text in told if "as a geometric mean over 2 measurements" in text]) == 3
+    assert len([text for text in shown if "as a geometric mean over 2 measurements" in text]) == 3
 
 
 def test_choice_depends_on_ratios_of_errors_not_sums(runs, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_learning_curves_have_every_validation_of_every_seed(runs, published):
 
 
 def test_recorded_errors_equal_those_the_command_prints(published, capsys):
-    out, told = published
+    out, shown = published
     rows = read_manifest(out).evaluation
     assert [(row["options"], row["memory_size"], row["target"], row["published"]) for row in rows] == [
         ({"length": 2}, 8, 1.5, None),
@@ -154,7 +154,7 @@ def test_recorded_errors_equal_those_the_command_prints(published, capsys):
     assert command == f"engram evaluate '{out}' --sequences 30"
     assert cli.main(["evaluate", str(out), "--sequences", "30"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[1:] == [HEAD, *map(line, rows)] == told[-3:]
+    assert printed[1:] == [HEAD, *map(line, rows)] == shown[-3:]
 
 
 def test_same_runs_published_again_give_the_same_files(runs, published, tmp_path, monkeypatch):
@@ -175,10 +175,10 @@ def test_seeds_that_were_not_asked_for_are_no_candidates(runs, tmp_path, monkeyp
 
 @pytest.mark.parametrize("end", [End.FAILED, End.INTERRUPTED])
 def test_nothing_is_chosen_while_a_seed_is_unfinished(runs, end):
-    told = []
+    shown = []
     with pytest.raises(CheckpointError, match="seed-3 has not finished: nothing is chosen before every seed has"):
-        choose(preset(updates=40), runs, ENDS | {3: end}, told.append)
-    assert told == []
+        choose(preset(updates=40), runs, ENDS | {3: end}, shown.append)
+    assert shown == []
 
 
 def test_seed_that_diverged_is_recorded_without_convergence(runs, tmp_path, monkeypatch):
@@ -193,7 +193,7 @@ def test_seed_that_diverged_is_recorded_without_convergence(runs, tmp_path, monk
 
 
 def test_model_with_nonfinite_numbers_has_infinite_errors(tmp_path):
-    """Of n-grams, whose errors are a cost; bits that are no numbers would only count as wrong or right."""
+    """With n-grams, whose errors are a cost; bits that are no numbers would only count as wrong or right."""
     for seed, bias in ((1, math.nan), (2, 0.0)):
         spoilt = Trainer(ngrams().with_training(seed=seed))
         torch.nn.init.constant_(spoilt.model.output.bias, bias)

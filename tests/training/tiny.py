@@ -74,7 +74,7 @@ def preset_with(table: str = "", name: str = "tiny", **changes: Any) -> Preset:
 
 
 def checkpoint(directory: Path, model: str = "rnn", updates: int = 0, **changes: Any) -> Trainer:
-    """Leave a checkpoint in `directory` after some updates, and return its trainer."""
+    """Write a checkpoint to `directory` after some updates, and return its trainer."""
     trainer = Trainer(preset(model, **changes))
     for _ in range(updates):
         trainer.update()
@@ -83,7 +83,7 @@ def checkpoint(directory: Path, model: str = "rnn", updates: int = 0, **changes:
 
 
 def random_checkpoint(directory: Path, model: str) -> Trainer:
-    """Leave a checkpoint with normal weights and biases, so that every gate and every weighting is somewhere inside."""
+    """Write a checkpoint with normal weights and biases, so that every gate and weighting is inside its range."""
     trainer = Trainer(preset(model))
     for parameter in trainer.model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

@@ -1,4 +1,4 @@
-"""What torchrun starts several times in test_distributed: runs that all the processes train together, and then a death.
+"""The program that torchrun starts several times in test_distributed: runs of all processes together, then a death.
 
 torchrun --nproc-per-node 2 -m tests.training.together OUT
 """
@@ -18,10 +18,10 @@ from training.run import train
 from training.trainer import Trainer, Update
 
 RMSPROP = {"kind": "rmsprop", "learning_rate": 3e-3, "clip_norm": 0.0}
-"""Its steps are in proportion to small gradients, where Adam's have a size of their own, even for mere rounding."""
+"""An optimiser whose steps are proportional to small gradients; Adam's have a fixed size, even for mere rounding."""
 
 BATCH = {"batch_size": 7, "validate_every": 20, "validation_sequences": 55}
-"""Neither the batch nor what is validated, 50 sequences and then 5, divides evenly among 2 or 3."""
+"""Neither the batch nor the validations, 50 sequences and then 5, divide evenly among 2 or 3."""
 
 LESSON = {"length": [1, 4], "until": 10.0}
 
@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[Preset, UnrollPath]] = {
     ),
     "torch": (tiny.preset("ntm", updates=20, **BATCH, **RMSPROP), "torch"),
 }
-"""Runs that are to be as those of one process."""
+"""Runs that must equal those of one process."""
 
 DROPOUT = {"kind": "rnn", "controller": {"kind": "dropout", "cell": tiny.LSTM, "outputs": 0.2}}
 
@@ -49,7 +49,7 @@ def run(out: Path, name: str, preset: Preset, path: UnrollPath, resuming: bool =
 
 
 def last_process_before(number: int, action: Callable[[], None]) -> None:
-    """Let the last of the processes do something before the update with this number, counted from 1, from now on."""
+    """Make the last process call a function before the update with this number, counted from 1."""
     update = Trainer.update
 
     def acting(trainer: Trainer) -> Update:

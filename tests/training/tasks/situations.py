@@ -1,4 +1,4 @@
-"""What tests of tasks have in common: seeds, the outputs of models that are right, and stories to read."""
+"""Helpers of tests of tasks: seeds, outputs of right models, and stories."""
 
 import torch
 
@@ -38,19 +38,19 @@ def generator(seed=0):
 
 
 def right(episode, certainty=1.0):
-    """Return the logits of a model that is right wherever it is asked."""
+    """Return the logits of a model that is always right."""
     return (2 * episode.targets - 1) * certainty
 
 
 def write_stories(directory, stories=STORIES):
-    """Write files of stories to a directory, and return it as a task takes it."""
+    """Write files of stories to a directory, and return it as an option of a task."""
     for name, text in stories.items():
         (directory / name).write_text(text)
     return str(directory)
 
 
 def task_named(name, directory):
-    """Return a task that draws sequences of different lengths; what files it reads are written to `directory`."""
+    """Return a task that draws sequences of different lengths; its files are written to `directory`."""
     options = {"ngrams": {"order": 3, "length": [8, 30]}, "priority-sort": {"items": [3, 9]}}
     if name == "babi":
         options[name] = {"directory": write_stories(directory), "tasks": [1, 8]}

@@ -231,8 +231,8 @@ def test_story_without_an_early_answer_leaves_training_only(directory):
 
 
 def test_story_without_a_question_is_trained_on_without_a_word(tmp_path):
-    told = {"qa1_where_train.txt": STORIES["qa1_where_train.txt"] + "1 Ann went to the barn.\n"}
-    task = {"name": "babi", "directory": write_stories(tmp_path, STORIES | told), "tasks": [1]}
+    changed = {"qa1_where_train.txt": STORIES["qa1_where_train.txt"] + "1 Ann went to the barn.\n"}
+    task = {"name": "babi", "directory": write_stories(tmp_path, STORIES | changed), "tasks": [1]}
     model = {"kind": "rnn", "controller": tiny.LSTM, "embedding": {"size": 4}}
     values = tiny.values(batch_size=1, validate_every=100) | {"task": task, "model": model}
     trainer = Trainer(preset_from_values(values))

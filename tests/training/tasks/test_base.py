@@ -39,7 +39,7 @@ DIGITS = Digits()
 
 
 def asking(*columns):
-    """Return an episode of digits asked for at these steps, one string a sequence, in which every answer is 1 2."""
+    """Return an episode with digits due at these steps, one string a sequence, in which every answer is 1 2."""
     mask = torch.tensor([[float(mark == "?") for mark in column] for column in columns]).T
     targets = DIGITS.one_hot(torch.tensor([1, 2]).expand(*mask.shape, 2)) * mask.unsqueeze(2)
     return Episode(torch.zeros(*mask.shape, 1), targets, mask)

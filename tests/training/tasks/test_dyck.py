@@ -1,4 +1,4 @@
-"""Dyck words by hand, and their distribution against all words there are."""
+"""Dyck words by hand, and their distribution against all possible words."""
 
 import itertools
 from collections import Counter
@@ -13,7 +13,7 @@ from training.tasks.dyck import BRACKETS, is_valid
 
 
 def valid_by_stack(word):
-    """Tell whether a word is valid by the brackets that wait to be closed."""
+    """Return whether a word is valid, by a stack of open brackets."""
     waiting = []
     for bracket in word:
         if BRACKETS.index(bracket) % 2 == 0:
@@ -24,7 +24,7 @@ def valid_by_stack(word):
 
 
 def words_of(task, count, valid=None):
-    """Return so many words, valid or not, or of both."""
+    """Return `count` words, valid, invalid or both."""
     episode = task.sample(generator(), count)
     rows = [task.render(episode, row).split("  ") for row in range(count)]
     return [word for word, verdict in rows if valid is None or (verdict == "valid") == valid]
@@ -40,7 +40,7 @@ def balanced(word):
 
 
 def reachable(word):
-    """Tell whether a word is a valid one shuffled, or one with one bracket changed."""
+    """Return whether a word is a valid one shuffled, or one with one bracket changed."""
     one_off = (word[:place] + other + word[place + 1 :] for place in range(len(word)) for other in "()[]")
     return balanced(word) or any(map(valid_by_stack, one_off))
 

@@ -1,4 +1,4 @@
-"""Family tree: a family known by name, who is who by hand, and every question checked against what is told."""
+"""Family tree: a family known by name, relatives by hand, and every question checked against the shown triples."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def who(person, relation):
 
 
 def related(description, person, relation):
-    """Return who stands in a relation to a person, by what was told, word by word."""
+    """Return the relatives of a person in a relation, by the shown triples, word by word."""
     people = {person}
     for word in RELATIONS[relation]:
         people = {other for one in people for other in one_word(description, one, word)}
@@ -90,10 +90,10 @@ def test_relations_have_34_names_of_two_to_four_steps():
 
 
 def test_triples_hold_the_parents_and_children_of_everyone():
-    told = set(map(tuple, FAMILY.triples().tolist()))
-    assert len(told) == 4 * 6
+    shown = set(map(tuple, FAMILY.triples().tolist()))
+    assert len(shown) == 4 * 6
     dora, dan, carl, cleo = (PEOPLE.index(name) for name in ("Dora", "Dan", "Carl", "Cleo"))
-    assert {(dora, 0, carl), (dora, 1, cleo), (carl, 3, dora), (cleo, 3, dora), (cleo, 2, dan)} <= told
+    assert {(dora, 0, carl), (dora, 1, cleo), (carl, 3, dora), (cleo, 3, dora), (cleo, 2, dan)} <= shown
 
 
 # Families

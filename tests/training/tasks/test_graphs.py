@@ -198,9 +198,9 @@ def test_traversal_draws_moves_queries_and_planning_from_their_ranges():
     task = GraphTraversal(nodes=(5, 5), moves=(2, 4), queries=(1, 3), planning=(0, 2))
     drawn = [questions for _, questions in sequences(task, generator(), 200)]
     assert {len(questions) for questions in drawn} == {1, 2, 3}
-    told = [question for questions in drawn for question in questions]
-    assert {len(question.answer) for question in told} == {2, 3, 4}
-    assert {question.planning for question in told} == {0, 1, 2}
+    asked = [question for questions in drawn for question in questions]
+    assert {len(question.answer) for question in asked} == {2, 3, 4}
+    assert {question.planning for question in asked} == {0, 1, 2}
 
 
 def test_traversal_with_labels_of_one_digit_keeps_them_apart():

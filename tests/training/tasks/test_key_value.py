@@ -10,8 +10,8 @@ from training.tasks import KeyValueRecall
 from training.tasks.key_value import different_keys
 
 
-def told(task, episode, row):
-    """Return what was written to each key, in order, and what is asked for, in order: keys and values as tuples."""
+def decoded(task, episode, row):
+    """Return the values written to each key, in order, and the queries, in order: keys and values as tuples."""
     bits, query = task.bits, int(episode.inputs[:, row, 2 * task.bits].argmax())
     steps = [tuple(step) for step in episode.inputs[:, row].int().tolist()]
     written = [(step[:bits], step[bits : 2 * bits]) for step in steps[:query]]
@@ -36,7 +36,7 @@ def test_last_value_of_a_key_is_the_answer():
     task = KeyValueRecall(bits=6, pairs=(5, 5), overwrites=(7, 7))
     episode = task.sample(generator(), 50)
     for row in range(50):
-        written, asked = told(task, episode, row)
+        written, asked = decoded(task, episode, row)
         assert dict(asked) == dict(written)  # of several values of a key, a dict keeps the last
         assert (len(written), len(asked), len(dict(asked))) == (12, 5, 5)
 
@@ -44,7 +44,7 @@ def test_last_value_of_a_key_is_the_answer():
 def test_first_value_of_a_key_is_often_not_the_answer():
     task = KeyValueRecall(pairs=(4, 4), overwrites=(4, 4))
     episode = task.sample(generator(), 100)
-    rows = [told(task, episode, row) for row in range(100)]
+    rows = [decoded(task, episode, row) for row in range(100)]
     stale = [dict(reversed(written))[key] != answer for written, asked in rows for key, answer in asked]
     assert 0.5 < sum(stale) / len(stale) < 0.8  # 1 - (3/4)^4 = 0.68 have another value
 
@@ -54,7 +54,7 @@ def test_queries_come_in_another_order_than_the_keys():
     episode = task.sample(generator(), 600)
     orders = Counter()
     for row in range(600):
-        written, asked = told(task, episode, row)
+        written, asked = decoded(task, episode, row)
         keys = [key for key, _ in written]
         orders[tuple(keys.index(key) for key, _ in asked)] += 1
     assert len(orders) == 6
@@ -71,7 +71,7 @@ def test_first_query_is_any_of_all_possible_keys():
 def test_overwrites_come_between_other_keys_too():
     task = KeyValueRecall(pairs=(3, 3), overwrites=(1, 1))
     episode = task.sample(generator(), 400)
-    rows = [[key for key, _ in told(task, episode, row)[0]] for row in range(400)]
+    rows = [[key for key, _ in decoded(task, episode, row)[0]] for row in range(400)]
     again = Counter(next(place for place in range(4) if keys[place] in keys[:place]) for keys in rows)
     assert {place: again[place] > 40 for place in again} == {1: True, 2: True, 3: True}
 

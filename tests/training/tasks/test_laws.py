@@ -1,4 +1,4 @@
-"""The laws that every task keeps, each one test over the table of tasks."""
+"""The laws of all tasks, each one test over the table of tasks."""
 
 import json
 import re

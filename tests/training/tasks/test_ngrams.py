@@ -12,7 +12,7 @@ from training.tasks import Episode, NGrams, join
 
 
 def episode_of(bits, order):
-    """Return the episode of one sequence of bits, as the task lays it out."""
+    """Return the episode of one sequence of bits, in the task's layout."""
     sequence = torch.tensor([float(bit) for bit in bits]).reshape(-1, 1, 1)
     asked = torch.arange(len(bits) - 1).unsqueeze(1) >= order - 2
     return Episode(sequence[:-1], sequence[1:], asked.float())

@@ -1,4 +1,4 @@
-"""Tasks of one's own: registered by a file, and known then to every command that is given it."""
+"""Users' own tasks: registered by a file, and then known to every command with that file."""
 
 import re
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ training = { updates = 20, batch_size = 4, validate_every = 10, validation_seque
 
 @pytest.fixture
 def own(tmp_path):
-    """The words that name a file with a task of one's own."""
+    """The words of a command that name a file with a user's task."""
     (tmp_path / "own.py").write_text(PARITY)
     return ["--tasks", tmp_path / "own.py"]
 
@@ -51,7 +51,7 @@ def preset(tmp_path):
 
 
 def refusal(file, text=None):
-    """Return what is said of a file of tasks, with this text, that cannot be used."""
+    """Return the error of an unusable file of tasks with this text."""
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -100,13 +100,13 @@ def test_class_that_is_no_task_is_refused_with_reason():
     class Echo(Copy):
         name = "echo"
 
-    told = {
+    message = {
         Answers: "task 'answers': Answers must define model_values, render, sample",
         Nameless: "Nameless.name: expected the name of a task, such as 'parity', got None",
         Echo: "task 'echo': Echo is no dataclass: put @dataclass(frozen=True) below @register",
         int: "int is no task: derive it from BitTask or AnswerTask",
     }
-    for task, complaint in told.items():
+    for task, complaint in message.items():
         with pytest.raises(ConfigError, match=re.escape(complaint)):
             register(task)
 
@@ -130,7 +130,7 @@ def test_missing_file_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("\n1 +", "own.py, line 2: SyntaxError: invalid syntax"),
         ("x = 1\n\nprint(y)", "own.py, line 3: NameError: name 'y' is not defined"),
@@ -140,18 +140,18 @@ def test_missing_file_is_refused_by_name(tmp_path):
         ("\nx = 3", "own.py: it registers no task: put @register, of training.tasks, above its class"),
     ],
 )
-def test_failing_file_is_reported_with_line_and_reason(tmp_path, text, told):
-    assert told in refusal(tmp_path / "own.py", text)
+def test_failing_file_is_reported_with_line_and_reason(tmp_path, text, message):
+    assert message in refusal(tmp_path / "own.py", text)
 
 
 def test_second_task_of_a_name_is_refused_with_its_line(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "own.py").write_text(PARITY)
     load_tasks(tmp_path / "one" / "own.py")
-    told = refusal(tmp_path / "own.py", PARITY)
-    assert "own.py, line 5: task 'parity': that is the name of Parity already; give Parity another" in told
-    told = refusal(tmp_path / "own.py", PARITY.replace('"parity"', '"copy"'))
-    assert "own.py, line 5: task 'copy': that is the name of Copy already; give Parity another" in told
+    message = refusal(tmp_path / "own.py", PARITY)
+    assert "own.py, line 5: task 'parity': that is the name of Parity already; give Parity another" in message
+    message = refusal(tmp_path / "own.py", PARITY.replace('"parity"', '"copy"'))
+    assert "own.py, line 5: task 'copy': that is the name of Copy already; give Parity another" in message
 
 
 # Commands
@@ -190,15 +190,15 @@ def test_command_without_the_file_says_how_to_name_it(tmp_path, capsys, own, pre
         ["plot", tmp_path / "out"],
     ):
         assert engram(*words) == 1
-        told = capsys.readouterr().err.splitlines()[-1]
-        assert told.endswith("babi, got 'parity'; --tasks FILE names the Python file of others")
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.endswith("babi, got 'parity'; --tasks FILE names the Python file of others")
 
 
 def test_failing_file_is_reported_in_one_line(tmp_path, capsys, own, preset):
     own[1].write_text("import nothing_like_that")
     assert engram("train", preset, *own, "--out", tmp_path / "out") == 1
-    told = f"engram: --tasks {own[1]}, line 1: ModuleNotFoundError: No module named 'nothing_like_that'\n"
-    assert capsys.readouterr().err == told
+    message = f"engram: --tasks {own[1]}, line 1: ModuleNotFoundError: No module named 'nothing_like_that'\n"
+    assert capsys.readouterr().err == message
 
 
 # Documentation

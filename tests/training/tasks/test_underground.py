@@ -1,4 +1,4 @@
-"""The London Underground: stations and connections that everybody knows, directions by hand, and tasks on it."""
+"""The London Underground: well-known stations and connections, directions by hand, and tasks on it."""
 
 import json
 
@@ -17,13 +17,13 @@ def chart(request):
     return underground(zone_1=request.param)
 
 
-def told(chart):
+def named_edges(chart):
     """Return the edges by names: station, way, next station."""
     return [(chart.stations[source], chart.ways[way], chart.stations[to]) for source, way, to in chart.edges.tolist()]
 
 
 def reached(chart, station):
-    """Return the stations that one can reach from one."""
+    """Return the stations that can be reached from a station."""
     found, waiting = {station}, [station]
     while waiting:
         here = waiting.pop()
@@ -77,19 +77,19 @@ def test_zone_1_has_63_stations_and_126_connections():
     ],
 )
 def test_edge_that_everybody_knows_is_on_both_maps(edge):
-    assert edge in told(underground())
-    assert edge in told(underground(zone_1=True))
+    assert edge in named_edges(underground())
+    assert edge in named_edges(underground(zone_1=True))
 
 
 def test_zone_1_keeps_the_edge_names_of_the_map():
-    assert set(told(underground(zone_1=True))) < set(told(underground()))
+    assert set(named_edges(underground(zone_1=True))) < set(named_edges(underground()))
 
 
 # The graph
 
 
 def test_every_connection_goes_both_ways(chart):
-    lines = [(source, way.split(",")[0], to) for source, way, to in told(chart)]
+    lines = [(source, way.split(",")[0], to) for source, way, to in named_edges(chart)]
     assert sorted(lines) == sorted((to, line, source) for source, line, to in lines)
 
 
@@ -166,7 +166,7 @@ def test_text_of_a_path_through_london_has_names():
     assert lines[0] == "description: 252 triples"
     here, *moves = lines[2].removeprefix("answer: ").replace("]-> ", " -[").split(" -[")
     for way, to in zip(moves[::2], moves[1::2], strict=True):
-        assert (here, way, to) in told(underground(zone_1=True))
+        assert (here, way, to) in named_edges(underground(zone_1=True))
         here = to
 
 

@@ -1,4 +1,4 @@
-"""What tests of tasks of triples have in common: an episode read back by a hand that knows only the layout."""
+"""Helpers of tests of triple tasks: an episode decoded from its layout alone."""
 
 from typing import NamedTuple
 
@@ -44,6 +44,6 @@ def read(episode, row=0, digits=3):
 
 
 def sequences(task, draw, count=30):
-    """Return so many sequences, read."""
+    """Return `count` decoded sequences."""
     episode = task.sample(draw, count)
     return [read(episode, row, task.label_digits) for row in range(count)]
