@@ -1,4 +1,4 @@
-"""The inspector page in a real browser, as tests drive it."""
+"""Drive the inspector page in a real browser."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def running_browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, url: str) -> Iterator[Page]:
-    """Open a page; at its end, no script may have failed on it."""
+    """Open a page; check at the end that no script on it has failed."""
     page = browser.new_page(base_url=url)
     page.set_default_timeout(TIMEOUT_MS)
     errors: list[str] = []
@@ -45,7 +45,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def open_inspector(page: Page, model: str) -> None:
-    """Open the page and wait for the run that it makes by itself."""
+    """Open the page, and wait for the run that it starts by itself."""
     page.goto(f"/?model={model}")
     expect(page.locator("#verdict")).not_to_be_empty()
 
@@ -68,13 +68,13 @@ def cell_center(target: Locator, column: int, row: int) -> Any:
 
 
 def size(target: Locator) -> tuple[int, int]:
-    """Return how many columns and rows a heat map has: its canvas has a pixel for each value."""
+    """Return the numbers of columns and rows of a heat map, whose canvas has a pixel for each value."""
     columns, rows = target.evaluate("canvas => [canvas.width, canvas.height]")
     return columns, rows
 
 
 def run(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Press Run and return what the session was sent, and its answer."""
+    """Press Run; return the inputs that were sent to the session, and its answer."""
     with page.expect_response("**/steps") as response:
         page.click("#run")
     sent = json.loads(response.value.request.post_data or "")

@@ -58,7 +58,7 @@ def make_checkpoint(directory: Path, kind: str = "rnn", scale: float = 1.0, seed
 
 
 def make_token_checkpoint(directory: Path, vocabulary_size: int = 7, exported: bool = True, **config: Any) -> Path:
-    """Write a checkpoint of an RNN with random weights that takes tokens and tells three classes."""
+    """Write a checkpoint of an RNN with random weights, which takes tokens and has three output classes."""
     embedding = {"vocabulary_size": vocabulary_size, "size": 5}
     values = {"input_size": 1, "output_size": 3, "output_activation": "softmax", "controller": CONTROLLER}
     values |= {"embedding": embedding, **config}

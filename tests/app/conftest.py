@@ -31,7 +31,7 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped models of the copy task alone: a server of them starts sooner than one of all."""
+    """A directory with the shipped models of the copy task only: a server of few models starts sooner."""
     directory = tmp_path_factory.mktemp("few")
     for name in ("dnc-copy", "ntm-copy", "lstm-copy"):
         (directory / name).symlink_to(CHECKPOINTS / name)
@@ -40,11 +40,11 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Where a server of the test's own may keep its data."""
+    """A data directory for a server of the test."""
     return tmp_path / "data"
 
 
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each entry be a row of the store's log."""
+    """Make the store write each entry as a row of its log."""
     monkeypatch.setattr("app.stores.sqlite.tail.ROW_BYTES", 0)

@@ -1,4 +1,4 @@
-"""The copy task as a client sees it: sequences to send, and the bits that must come back."""
+"""The copy task for a client: sequences to send, and the bits of the expected answer."""
 
 import random
 
@@ -16,6 +16,6 @@ def sequence(length: int, seed: int = 0) -> tuple[list[list[float]], list[list[i
 
 
 def answer(outputs: list[list[float]]) -> list[list[int]]:
-    """Return the bits that a model said in the last part of a copy sequence."""
+    """Return the bits of a model's outputs in the last part of a copy sequence."""
     length = (len(outputs) - 2) // 2
     return [[round(value) for value in step] for step in outputs[-length:]]

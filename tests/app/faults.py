@@ -1,6 +1,6 @@
-"""Servers under which the machine, or the back end, seems to fail.
+"""Inject faults of the machine and of the back end into a server.
 
-`python -m tests.app.faults serve ...` is `engram serve` with a back end that raises or hangs when a test says so.
+`python -m tests.app.faults serve ...` is `engram serve` with a back end that raises or hangs on demand.
 """
 
 import os
@@ -17,14 +17,14 @@ import numpy as np
 SOURCE = Path(__file__).with_name("faults.c")
 
 CURSED = 7.0
-"""A row of inputs that begins with this makes the back end raise."""
+"""The back end raises if a row of inputs begins with this number."""
 
 SECTOR = 512
-"""Bytes that a disk writes whole or not at all."""
+"""Bytes of a sector, which a disk writes whole or not at all."""
 
 
 class Faults:
-    """What is to fail in a server that was started with `environment`; faults.c says what there is."""
+    """Switches for the faults of a server that is started with `environment`; faults.c lists them."""
 
     def __init__(self, directory: Path, library: Path) -> None:
         directory.mkdir()
@@ -33,7 +33,7 @@ class Faults:
 
     @property
     def synced(self) -> Path:
-        """The files of the database as they were when they were last synced."""
+        """The directory with the database's files as of the last sync."""
         return self._directory / "synced"
 
     def begin(self, name: str, text: str = "") -> None:
@@ -56,9 +56,9 @@ def build_faults(path: Path) -> Path:
 
 
 def cut_power(live: Path, synced: Path, left: Path, chance: Random | None = None) -> Path:
-    """Write what a power cut leaves of the files in `live` to the directory `left`, and return it.
+    """Write the files of `live` as a power cut might leave them to the directory `left`, and return it.
 
-    What was synced is there. Of what was written since, by chance, some sectors are there, and others not; or nothing.
+    chance: decides which of the sectors written since the last sync are there; None: none of them.
     """
     left.mkdir()
     for path in live.iterdir():
@@ -71,7 +71,7 @@ def cut_power(live: Path, synced: Path, left: Path, chance: Random | None = None
 
 
 def _mixed(synced: bytes, written: bytes, chance: Random) -> bytes:
-    """Return sectors of one or the other; where neither has a sector, it is of zeros."""
+    """Return a mixture of the sectors of both; a sector that neither has is of zeros."""
     size = max(len(synced), len(written)) if chance.random() < 0.5 else len(synced)
     sectors = []
     for start in range(0, size, SECTOR):
@@ -80,10 +80,10 @@ def _mixed(synced: bytes, written: bytes, chance: Random) -> bytes:
     return b"".join(sectors)
 
 
-def fail_as_told(step: Any, directory: Path) -> Any:
+def fail_on_demand(step: Any, directory: Path) -> Any:
     """Return a back end's `step` that hangs while there is a file `hang`, and raises for a cursed row.
 
-    The back end must not say that it is prompt: what is prompt does not hang.
+    The back end must not be prompt: one that is prompt does not hang.
     """
 
     def failing(self: Any, slots: Sequence[int], inputs: Any, trace: Sequence[str] = ()) -> Any:
@@ -100,6 +100,6 @@ if __name__ == "__main__":
     from app.backends.fused import FusedBackend
     from engram.main import main
 
-    FusedBackend.step = fail_as_told(FusedBackend.step, Path(os.environ["FAULTS"]))  # type: ignore[method-assign]
+    FusedBackend.step = fail_on_demand(FusedBackend.step, Path(os.environ["FAULTS"]))  # type: ignore[method-assign]
     FusedBackend.prompt = lambda _: None  # type: ignore[method-assign, assignment, return-value]
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Frames of a WebSocket as a client writes them."""
+"""WebSocket frames of a client."""
 
 import random
 
@@ -6,7 +6,7 @@ from websockets.frames import Frame, Opcode
 
 
 def masked(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
-    """Return a frame; its mask is the same in every process, for cases of tests are named by their bytes."""
+    """Return a masked frame; its mask depends on its length only, so that ids of test cases never change."""
     bare = Frame(Opcode(opcode), payload, fin).serialize(mask=False)
     head, mask = bytearray(bare[: len(bare) - len(payload)]), random.Random(len(payload)).randbytes(4)
     head[1] |= 0x80

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, as tests start and stop it."""
+"""Start and stop a real server in its own process."""
 
 import os
 import re
@@ -16,7 +16,7 @@ STARTUP_SECONDS = 60
 
 
 class Server:
-    """`engram serve` on a free port of the loopback interface.
+    """`engram serve` on a free port of 127.0.0.1.
 
     root: the directory in which it runs, such as one that holds Engram's packages. program: the words of `engram`.
     """

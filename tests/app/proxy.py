@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def running_proxy(upstream: str, prefix: str) -> Iterator[str]:
-    """Serve `upstream` under a prefix of the paths, which it does not see; yield the URL to ask."""
+    """Serve `upstream` under a prefix, which is removed from the paths; yield the URL of the proxy."""
     target = urlsplit(upstream)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=_accept, args=[listening, (target.hostname, target.port), prefix], daemon=True).start()
@@ -25,7 +25,7 @@ def _accept(listening: socket.socket, target: tuple[str | None, int | None], pre
 
 
 def _serve(client: socket.socket, target: tuple[str, int], prefix: str) -> None:
-    """Pass on one request, whatever it becomes: the answer ends the connection, unless it is a WebSocket's."""
+    """Forward one request; the connection ends with its answer, unless it is a WebSocket."""
     with client, suppress(OSError):
         received = b""
         while b"\r\n\r\n" not in received:

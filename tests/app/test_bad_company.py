@@ -1,4 +1,4 @@
-"""Sessions that are stepped together with others that fail, over real servers of every back end and store."""
+"""Sessions stepped together with failing ones, on real servers of every back end and store."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +15,15 @@ pytestmark = pytest.mark.slow
 
 STEPS = 120
 AT_ONCE = 60
-"""Steps in a request of an honest session: so many ticks in which another may fail beside it."""
+"""Steps in a request of an honest session, in each of which another session may fail beside it."""
 
 HONEST, BAD = 6, 6
 ROUNDS = 8
-"""Sessions of each honest client, one after the other."""
+"""Sessions that each honest client steps, one after the other."""
 
 HEADERS = {"Content-Type": "application/x-safetensors"}
 TOLERANCE = {"fused": 0.0, "onnx": 1e-4, "torch": 1e-4}
-"""The fused kernels give a row the same bits in any company; the products of the others depend on the batch."""
+"""With the fused kernels, a row has the same bits in any batch; matrix products of the others depend on the batch."""
 
 
 def open_session(client: httpx.Client) -> str:
@@ -31,7 +31,7 @@ def open_session(client: httpx.Client) -> str:
 
 
 def spoil(client: httpx.Client, chance: random.Random) -> str:
-    """Open a session with a state of the largest numbers, which a step or two of it turn into none."""
+    """Open a session with very large numbers in its state, which overflow within a step or two."""
     session = open_session(client)
     client.post(f"/sessions/{session}/steps", json={"inputs": [[0.0] * 10]})
     snapshot = Snapshot.from_bytes(client.get(f"/sessions/{session}/snapshot").content)
@@ -71,7 +71,7 @@ def behave(client: httpx.Client, inputs: list[list[float]]) -> list[Any]:
 @pytest.mark.parametrize(
     ("backend", "store"), [("fused", "sqlite"), ("fused", "memory"), ("onnx", "sqlite"), ("torch", "memory")]
 )
-def test_honest_sessions_have_the_outputs_of_infer_whoever_fails_beside_them(data, few, backend, store):
+def test_sessions_beside_failing_ones_have_the_outputs_of_infer(data, few, backend, store):
     inputs = np.random.default_rng(1).integers(0, 2, (HONEST, STEPS, 10)).astype(float).tolist()
     arguments = ["--backend", backend, "--store", store]
     with (
@@ -87,5 +87,5 @@ def test_honest_sessions_have_the_outputs_of_infer_whoever_fails_beside_them(dat
         ]
         assert "failed" not in server.log
     assert statuses <= {200, 422}
-    assert 422 in statuses, "nothing failed beside them"
+    assert 422 in statuses, "no session failed beside them"
     np.testing.assert_allclose(came, [[rows] * ROUNDS for rows in expected], atol=TOLERANCE[backend], rtol=0)

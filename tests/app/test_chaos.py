@@ -1,6 +1,6 @@
-"""Servers under load that are killed, stopped, copied, or out of room: what was answered is there, once.
+"""Servers under load that are killed, stopped, copied, or on a full disk: answered steps are there, once.
 
-The clients and what they compare are those of benchmarks/chaos.py, with smaller numbers.
+The clients and their checks are those of benchmarks/chaos.py, with smaller numbers.
 """
 
 import random
@@ -36,17 +36,17 @@ def checkpoints(tmp_path: Path) -> Path:
 
 
 def limit_files(server: Server, size: int) -> None:
-    """Let no file that the server writes grow beyond so many bytes."""
+    """Limit the files that the server writes to `size` bytes each."""
     _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
 def fill_disk(server: Server) -> None:
-    """Leave room for a few more steps."""
+    """Limit the files so that only a few more steps fit."""
     limit_files(server, 20_000 + max(path.stat().st_size for path in server.data.iterdir()))
 
 
-def make_room(server: Server) -> None:
+def empty_disk(server: Server) -> None:
     limit_files(server, resource.RLIM_INFINITY)
 
 
@@ -62,7 +62,7 @@ def step(server: Server, session: str) -> httpx.Response:
 
 
 def step_until_refused(server: Server, session: str) -> tuple[int, dict[str, str]]:
-    """Return how many steps were taken first, and the refusal."""
+    """Step a session until it is refused; return the number of steps and the refusal."""
     steps = 0
     while (answer := step(server, session)).status_code == 200:
         steps += 1
@@ -70,7 +70,7 @@ def step_until_refused(server: Server, session: str) -> tuple[int, dict[str, str
 
 
 def replayed_steps(data: Path) -> list[int]:
-    """Return how many steps are taken again to wake each open session of a server that has stopped."""
+    """Return, for each open session of a stopped server, the steps that are replayed to restore it."""
     store = SqliteStore(data)
     kept = [(record, store.before(record.tape, record.step)) for record in store.list(None, 10_000)]
     store.close()
@@ -78,7 +78,7 @@ def replayed_steps(data: Path) -> list[int]:
 
 
 @pytest.mark.timeout(300)
-def test_server_that_is_killed_again_and_again_loses_nothing_and_takes_nothing_twice(checkpoints, data):
+def test_killed_server_loses_no_step_and_repeats_none(checkpoints, data):
     with Server(checkpoints, data, *RETAINED) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
         ready = kill_again_and_again(server, load, KILLS, 0.3, random.Random(1))
         assert check(server, load, CHECKPOINT) > KILLS * CLIENTS
@@ -86,7 +86,7 @@ def test_server_that_is_killed_again_and_again_loses_nothing_and_takes_nothing_t
     assert len(ready) > KILLS / 2
 
 
-def test_copy_of_the_files_under_load_holds_every_step_that_was_answered(checkpoints, data, tmp_path):
+def test_copy_of_the_files_has_every_answered_step(checkpoints, data, tmp_path):
     reference, copies = Reference(CHECKPOINT), []
     with Server(checkpoints, data, *RETAINED) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
         for number in range(COPIES):
@@ -100,7 +100,7 @@ def test_copy_of_the_files_under_load_holds_every_step_that_was_answered(checkpo
             check_sessions(server.url, tracks, reference)
 
 
-def test_stop_signal_under_load_loses_nothing_and_leaves_a_snapshot_of_every_session(checkpoints, data):
+def test_stop_under_load_leaves_a_snapshot_of_every_session(checkpoints, data):
     with Server(checkpoints, data) as server, Load(server.url, CHECKPOINT, CLIENTS, moves=False) as load:
         load.wait_for(4 * CLIENTS)
         assert server.stop(signal.SIGTERM) in STOPPED
@@ -114,7 +114,7 @@ def test_stop_signal_under_load_loses_nothing_and_leaves_a_snapshot_of_every_ses
 
 
 @pytest.mark.parametrize("durability", ["ack", "interval"])
-def test_full_disk_refuses_steps_until_there_is_room_and_loses_nothing(durability, checkpoints, data):
+def test_full_disk_refuses_steps_and_loses_nothing(durability, checkpoints, data):
     flags = ("--durability", durability)
     with Server(checkpoints, data, *flags) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
         session = open_session(server, steps=3)
@@ -122,7 +122,7 @@ def test_full_disk_refuses_steps_until_there_is_room_and_loses_nothing(durabilit
         load.wait_until(lambda: load.counts["store_failed"] >= CLIENTS)
         steps, problem = step_until_refused(server, session)
         assert httpx.get(f"{server.url}/healthz").status_code == 200
-        make_room(server)
+        empty_disk(server)
         load.wait_for(CLIENTS)
         assert step(server, session).json()["step"] == 3 + steps + 1
         assert httpx.delete(f"{server.url}/sessions/{session}").status_code == 204
@@ -131,7 +131,7 @@ def test_full_disk_refuses_steps_until_there_is_room_and_loses_nothing(durabilit
     assert re.search(r"sessions\.sqlite: .*(full|I/O error)", problem["detail"])
 
 
-def test_full_disk_leaves_what_there_is_to_be_read(checkpoints, data):
+def test_sessions_can_be_read_on_a_full_disk(checkpoints, data):
     with Server(checkpoints, data) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
         idle = open_session(server, steps=3)
         pages = [f"{server.url}/sessions/{idle}{page}" for page in ("", "/state", "/state?step=2", "/recording")]
@@ -141,7 +141,7 @@ def test_full_disk_leaves_what_there_is_to_be_read(checkpoints, data):
         assert ([httpx.get(page).json().get("state") for page in pages[:3]], httpx.get(pages[3]).text) == before
 
 
-def test_server_that_is_killed_on_a_full_disk_has_every_step_that_was_answered(checkpoints, data):
+def test_kill_on_a_full_disk_loses_no_answered_step(checkpoints, data):
     with Server(checkpoints, data) as server, Load(server.url, CHECKPOINT, CLIENTS) as load:
         load.wait_for(CLIENTS)
         fill_disk(server)

@@ -1,4 +1,4 @@
-"""The command that looks for damage: a real process over a real file."""
+"""The command `engram check`, as a real process with a real file."""
 
 import json
 import signal
@@ -19,18 +19,18 @@ pytestmark = pytest.mark.slow
 
 
 def check(directory: Path, *options: str) -> tuple[int, list[str], str]:
-    """Return the status, the lines on the output, and what is on the error output."""
+    """Run `engram check`; return its status, the lines of stdout, and stderr."""
     command = [sys.executable, "-m", "engram", "check", "--data", str(directory), *options]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     return ran.returncode, ran.stdout.splitlines(), ran.stderr
 
 
-def test_whole_store_is_said_to_be_whole(tmp_path):
+def test_intact_store_is_reported_as_intact(tmp_path):
     recorded(tmp_path)
     assert check(tmp_path) == (0, [f"{tmp_path}: 2 open sessions, no problems found"], "")
 
 
-def test_damage_is_told_by_session_and_changes_the_status(tmp_path):
+def test_damage_is_listed_by_session_and_changes_the_status(tmp_path):
     recorded(tmp_path)
     altered(tmp_path, "UPDATE log SET checksum = 1 WHERE tape = 1 AND step = 0")
     status, lines, _ = check(tmp_path)
@@ -41,7 +41,7 @@ def test_damage_is_told_by_session_and_changes_the_status(tmp_path):
     )
 
 
-def test_findings_as_json_are_those_in_words(tmp_path):
+def test_findings_are_the_same_in_json(tmp_path):
     recorded(tmp_path)
     altered(tmp_path, "UPDATE log SET checksum = 1 WHERE tape = 1 AND step = 0")
     _, (problem, _), _ = check(tmp_path)
@@ -50,7 +50,7 @@ def test_findings_as_json_are_those_in_words(tmp_path):
     assert json.loads("".join(lines)) == {"data": str(tmp_path), "sessions": 2, "problems": [problem]}
 
 
-def test_damaged_page_is_told(tmp_path):
+def test_damaged_page_is_reported(tmp_path):
     recorded(tmp_path)
     content = bytearray((tmp_path / FILE).read_bytes())
     content[2 * 4096 + 200 : -4096] = b"x" * (len(content) - 3 * 4096 - 200)
@@ -61,7 +61,7 @@ def test_damaged_page_is_told(tmp_path):
 
 
 def test_damage_of_any_page_is_listed(tmp_path, capsys):
-    """But for the first, which says that this is a database at all. In this process: there are some thirty pages."""
+    """Of every page but the first, which has the database's header. In this process: there are some thirty pages."""
     recorded(tmp_path / "whole")
     whole = (tmp_path / "whole" / FILE).read_bytes()
     for page in range(len(whole) // 4096):
@@ -78,12 +78,12 @@ def test_damage_of_any_page_is_listed(tmp_path, capsys):
             assert "nothing in it can be read" in error
 
 
-def test_directory_without_a_store_is_refused_and_none_is_made(tmp_path):
+def test_directory_without_a_store_is_refused_unchanged(tmp_path):
     status, _, error = check(tmp_path / "nothing")
     assert (status, "no such file" in error, (tmp_path / "nothing").exists()) == (1, True, False)
 
 
-def test_store_of_an_earlier_version_is_left_as_it_is(tmp_path):
+def test_store_of_an_earlier_version_stays_unchanged(tmp_path):
     recorded(tmp_path)
     altered(tmp_path, "PRAGMA user_version = 1")
     status, _, error = check(tmp_path)
@@ -91,7 +91,7 @@ def test_store_of_an_earlier_version_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("end", [None, signal.SIGKILL])
-def test_store_of_a_running_server_is_refused_and_of_a_killed_one_checked(tmp_path, data, end):
+def test_store_is_checked_only_if_no_server_runs(tmp_path, data, end):
     make_checkpoint(tmp_path / "checkpoints" / "tiny", "ntm")
     with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:
         session = httpx.post(f"{server.url}/sessions", json={"model": "tiny"}).json()["id"]

@@ -1,4 +1,4 @@
-"""A server whose files run out: what it says, that it goes on with whom it has, and that it recovers."""
+"""A server that cannot open more files: it logs that, keeps its connections, and recovers."""
 
 import resource
 import socket
@@ -19,7 +19,7 @@ AGAIN = "files can be opened again"
 
 @contextmanager
 def open_file_limit(limit: int) -> Iterator[None]:
-    """Let processes that are started meanwhile have so many open files."""
+    """Limit the open files of processes that are started within this context."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     yield
@@ -43,7 +43,7 @@ def wait_for_line(server: Server, text: str) -> None:
 
 @contextmanager
 def connections(server: Server, count: int) -> Iterator[None]:
-    """Hold so many connections open that nothing is asked on."""
+    """Keep `count` idle connections open within this context."""
     address = urlsplit(server.url)
     with ExitStack() as stack:
         for _ in range(count):

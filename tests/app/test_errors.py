@@ -1,4 +1,4 @@
-"""The one border where errors become answers."""
+"""The conversion of errors to HTTP responses."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
 
 
 def ask(path: str, error: BaseException) -> tuple[int, dict[str, str], dict[str, object]]:
-    """Return status, headers and document that a route's error gives."""
+    """Return the status, headers and document of the response to an error that a route raises."""
     app = FastAPI()
     add_problem_handlers(app)
 
@@ -33,7 +33,7 @@ def ask(path: str, error: BaseException) -> tuple[int, dict[str, str], dict[str,
         return {"type": "http.request", "body": b"", "more_body": False}
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "http_version": "1.1"}
-    with contextlib.suppress(RuntimeError):  # starlette raises what nobody expected once more, for the server's log
+    with contextlib.suppress(RuntimeError):  # starlette raises an unexpected error again, for the server's log
         asyncio.run(app(scope | {"scheme": "http", "server": ("x", 1), "root_path": ""}, receive, send))
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, json.loads(sent[1]["body"])
@@ -59,7 +59,7 @@ def test_codes_are_distinct():
     assert len(codes) == len(set(codes))
 
 
-def test_unexpected_error_tells_nothing_of_its_cause():
+def test_unexpected_error_hides_its_cause():
     status, _, document = ask("/fail", RuntimeError("secret"))
     assert (status, document["code"]) == (500, "internal_error")
     assert "secret" not in json.dumps(document)
@@ -75,7 +75,7 @@ def test_members_that_do_not_apply_are_left_out():
     assert InvalidInput("x", place="a", expected="b", got="c", step=4).problem()["step"] == 4
 
 
-def test_what_a_client_sent_is_not_sent_back_in_full():
+def test_long_input_is_not_sent_back_in_full():
     status, _, document = ask("/fail", InvalidInput("x" * 10**5, place="y" * 10**5, got="z" * 10**5, step=3))
     assert (status, document["step"]) == (422, 3)
     assert [document[name] for name in ("detail", "place", "got")] == ["x" * 4000, "y" * 4000, "z" * 4000]

@@ -1,4 +1,4 @@
-"""No request keeps a session of another model waiting: what is large is decoded and answered beside its steps."""
+"""Large requests do not delay sessions of other models: they are decoded and answered beside their steps."""
 
 import http.client
 import json
@@ -30,13 +30,13 @@ BODY = 8 * 2**20 - 1024
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, few: Path) -> Iterator[Server]:
-    """A server with the limits that it has by itself."""
+    """A server with the default limits."""
     with running_server(data=tmp_path_factory.mktemp("fair") / "data", checkpoints=few) as server:
         yield server
 
 
 def filled(item: str) -> str:
-    """Return as many items of a list in JSON as fit into a body."""
+    """Return a JSON list of as many items as fit into a request body."""
     return f"[{','.join([item] * ((BODY - 300) // (len(item) + 1)))}]"
 
 
@@ -66,7 +66,7 @@ REQUESTS: dict[str, tuple[Callable[[Server, str, threading.Event], int], str]] =
 
 
 @pytest.mark.parametrize("case", REQUESTS)
-def test_session_of_another_model_steps_while_a_large_request_is_answered(server, case):
+def test_other_models_step_while_a_large_request_is_answered(server, case):
     send, body = REQUESTS[case]
     inputs, _ = sequence(20)
     statuses: list[int] = []
@@ -118,7 +118,7 @@ def test_frames_are_not_compressed(server):
         assert socket.protocol.extensions == []
 
 
-def test_lines_of_a_recording_are_written_a_few_at_a_time():
+def test_recording_is_written_a_few_lines_at_a_time():
     steps = 3 * PIECE_BYTES // 4000
     piece = Piece(0, np.zeros((steps, 10), "f4"), Result(np.zeros((steps, 10), "f4"), {}), [None] * steps)
     large = piece._replace(result=Result(piece.result.outputs, {"usage": np.zeros((steps, 980), "f4")}))
@@ -128,7 +128,7 @@ def test_lines_of_a_recording_are_written_a_few_at_a_time():
     assert [json.loads(line)["step"] for line in lines] == list(range(1, steps + 1))
 
 
-def test_server_that_is_killed_takes_its_decoders_with_it(data, few):
+def test_killed_server_ends_its_decoders(data, few):
     with running_server(data=data, checkpoints=few) as server:
         assert post(server, f'{{"model":"dnc-copy","inputs":{filled("1")}}}', threading.Event()) == 422
         children = children_of(server.process.pid)
@@ -157,19 +157,19 @@ def session_at(client: httpx.Client, session: str) -> Any:
     return client.get(f"/sessions/{session}").json()["step"]
 
 
-def test_frame_whose_traces_are_too_large_for_one_is_refused_and_changes_nothing(server):
+def test_frame_with_too_large_traces_is_refused(server):
     frame = {"inputs": [[0.0] * 10] * 9000, "trace": ["usage", "read_weights", "write_weights", "allocation_weights"]}
     with connect(f"{server.socket_url}/stream?model=dnc-copy", compression=None) as socket:
         session = json.loads(socket.recv())["session"]
         socket.send(json.dumps(frame))
-        told = json.loads(socket.recv())
-    assert (told["place"], told["expected"]) == ("trace", "at most 4194304 bytes")
+        refusal = json.loads(socket.recv())
+    assert (refusal["place"], refusal["expected"]) == ("trace", "at most 4194304 bytes")
     with httpx.Client(base_url=server.url, timeout=60) as client:
         assert session_at(client, session) == 0
         assert client.post(f"/sessions/{session}/steps", json=frame).json()["step"] == 9000
 
 
-def test_frame_that_comes_again_asking_for_too_large_traces_is_refused(server):
+def test_repeated_frame_with_too_large_traces_is_refused(server):
     first = {"inputs": [[0.0] * 10] * 9000, "seq": 0}
     again = {
         "inputs": [[0.0] * 10],

@@ -1,4 +1,4 @@
-"""What fails under a server: its disk, its files, its power, its clock, its back end, its clients. Real processes."""
+"""Faults of a server's disk, files, power, clock, back end and clients, with real processes."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ PAGE = 4096
 
 SYNC_SECONDS = 0.5
 SYNCED_SECONDS = 3.0
-"""After so long, what was written is synced, also on a busy machine."""
+"""Seconds after which all that was written is synced, also on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def reference() -> Reference:
 
 
 def refusal(server: Server) -> str:
-    """Return the last line of a server that must not start."""
+    """Wait for a server that must not start; return the last line of its log."""
     server.start()
     assert server.process.wait(timeout=60) == 1
     assert "Traceback" not in server.log
@@ -83,7 +83,7 @@ def random_inputs(steps: int, seed: int) -> Array:
 
 
 class Client:
-    """One session of the test's own."""
+    """A session of the test, and the inputs that it has taken."""
 
     def __init__(self, server: Server) -> None:
         body = {"model": CHECKPOINT.name, "memory_size": 4}
@@ -120,7 +120,7 @@ def make_sessions(server: Server, count: int, requests: int, steps: int) -> list
 
 
 def goes_on(session: Client, reference: Reference) -> bool:
-    """Return whether a session's next step and its whole recording are those of an undisturbed run."""
+    """Return whether the next step of a session and its whole recording equal those of an undisturbed run."""
     outputs = session.step(random_inputs(1, 1))
     expected = reference.run(session.inputs)[0]
     recorded = read_recording(session.get(f"/recording?from={session.get().json()['oldest']}").text)
@@ -129,7 +129,7 @@ def goes_on(session: Client, reference: Reference) -> bool:
 
 
 def flip(path: Path, tape: str, column: str, where: str) -> None:
-    """Change one byte in the middle of some rows of a table, in files that no server has open."""
+    """Change one byte in the middle of rows of a table, in files that no server has open."""
     SqliteStore(path).close()  # after a kill, steps may be in the journal
     database = sqlite3.connect(path / "sessions.sqlite")
     rows = database.execute(f"SELECT tape, step, {column} FROM {tape} WHERE {where}").fetchall()
@@ -144,7 +144,7 @@ def flip(path: Path, tape: str, column: str, where: str) -> None:
 
 
 def overwrite_page(path: Path, content: bytes) -> None:
-    """Fill the page of a database in which something lies with junk."""
+    """Overwrite the page of a database that contains these bytes with junk."""
     data = bytearray(path.read_bytes())
     start = data.index(content) // PAGE * PAGE
     data[start : start + PAGE] = b"\xff" * PAGE
@@ -152,14 +152,14 @@ def overwrite_page(path: Path, content: bytes) -> None:
 
 
 def http_request(session: Client, inputs: Array) -> bytes:
-    """Return a request to step, as it goes over the wire."""
+    """Return the bytes of an HTTP request to step."""
     body = json.dumps({"inputs": inputs.tolist()})
     head = [f"POST /sessions/{session.id}/steps HTTP/1.1", "Host: engram", f"Content-Length: {len(body)}", "", body]
     return "\r\n".join(head).encode()
 
 
 def frame(inputs: Array) -> bytes:
-    """Return a frame to step, of a client that masks with zeros, as it goes over the wire."""
+    """Return the bytes of a frame to step, masked with zeros."""
     body = json.dumps({"seq": 0, "inputs": inputs.tolist()}).encode()
     return struct.pack("!BBQI", 0x81, 0xFF, len(body), 0) + body
 
@@ -170,7 +170,7 @@ def upgrade(session: Client) -> bytes:
 
 
 def break_off(session: Client, messages: Sequence[bytes], part: float) -> None:
-    """Send messages, of the last only a part, and be gone."""
+    """Send messages, but only a part of the last one, and reset the connection."""
     *whole, last = messages
     address = session.server.url.removeprefix("http://").split(":")
     with socket.create_connection((address[0], int(address[1]))) as connection:
@@ -179,11 +179,11 @@ def break_off(session: Client, messages: Sequence[bytes], part: float) -> None:
             while b"session" not in connection.recv(65_536):  # the greeting
                 pass
         connection.sendall(last[: math.ceil(part * len(last))])
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
 
 
 def take_in(session: Client, inputs: Array) -> bool:
-    """Find a session at the step where it was, or after more inputs; return whether it took these."""
+    """Check that a session has taken all of these inputs or none; return whether it has."""
     step = session.get("/state").json()["step"]
     assert step in (len(session.inputs), len(session.inputs) + len(inputs))
     taken = step > len(session.inputs)
@@ -195,7 +195,7 @@ def take_in(session: Client, inputs: Array) -> bool:
 
 
 @pytest.mark.parametrize(("error", "reason"), [("EIO", "disk I/O error"), ("ENOSPC", "make room on the disk")])
-def test_disk_that_fails_refuses_steps_until_it_recovers_and_loses_nothing(error, reason, checkpoints, data, faults):
+def test_failing_disk_refuses_steps_and_loses_nothing(error, reason, checkpoints, data, faults):
     with (
         Server(checkpoints, data, environment=faults.environment) as server,
         Load(server.url, CHECKPOINT, CLIENTS) as load,
@@ -219,40 +219,40 @@ def test_data_directory_that_is_a_file_is_refused(checkpoints, data):
     assert str(data) in refusal(Server(checkpoints, data))
 
 
-def test_data_directory_that_is_read_only_is_refused_and_left_as_it_was(checkpoints, data, faults, reference):
+def test_read_only_data_directory_is_refused_unchanged(checkpoints, data, faults, reference):
     server = Server(checkpoints, data, environment=faults.environment)
     with server:
         session = Client(server)
         session.step(random_inputs(3, 1))
         server.stop()
     faults.begin("read-only")
-    told = refusal(server)
+    line = refusal(server)
     faults.end("read-only")
     with server:
         assert goes_on(session, reference)
-    assert told.startswith(f"engram: {data}: the data directory is read-only")
+    assert line.startswith(f"engram: {data}: the data directory is read-only")
 
 
 # The files
 
 
-def test_second_server_is_refused_and_the_first_goes_on_until_it_dies(checkpoints, data, reference):
+def test_second_server_is_refused_until_the_first_ends(checkpoints, data, reference):
     second = Server(checkpoints, data)
     with Server(checkpoints, data) as first:
         session = Client(first)
         session.step(random_inputs(3, 1))
-        told = refusal(second)
+        line = refusal(second)
         session.step(random_inputs(3, 2))
     with second:
         session.server = second
         assert goes_on(session, reference)
-    assert told.startswith(f"engram: {data}/sessions.sqlite: ")
-    assert "is another server using this data directory?" in told
+    assert line.startswith(f"engram: {data}/sessions.sqlite: ")
+    assert "is another server using this data directory?" in line
 
 
 def copy_over(backup: Path, data: Path) -> None:
     for path in backup.iterdir():
-        shutil.copyfile(path, data / path.name)  # as `cp` does: into the file that is there
+        shutil.copyfile(path, data / path.name)  # as `cp` does: into the existing file
 
 
 def copy_in_place_of(backup: Path, data: Path) -> None:
@@ -276,7 +276,7 @@ LOSSES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 @pytest.fixture
 def backed_up(checkpoints: Path, data: Path, tmp_path: Path) -> Iterator[tuple[Server, Client, Path]]:
-    """Return a server with a session at step 5, and a backup of its data where the session was at step 3."""
+    """Return a server with a session at step 5, and a backup of its data from step 3."""
     with Server(checkpoints, data) as server:
         session = Client(server)
         session.step(random_inputs(3, 1))
@@ -286,21 +286,21 @@ def backed_up(checkpoints: Path, data: Path, tmp_path: Path) -> Iterator[tuple[S
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_store_that_vanishes_under_the_server_is_told_before_anything_is_acknowledged(loss, backed_up):
+def test_vanished_store_fails_steps_before_they_are_answered(loss, backed_up):
     server, session, backup = backed_up
-    lose, told = LOSSES[loss]
+    lose, damage = LOSSES[loss]
     lose(backup, server.data)
     refused = session.post(random_inputs(1, 3))
     ready = httpx.get(f"{server.url}/readyz", timeout=30)
     assert (refused.status_code, refused.json()["code"], ready.status_code) == (503, "store_failed", 503)
-    assert told in refused.json()["detail"]
-    assert told in server.log
+    assert damage in refused.json()["detail"]
+    assert damage in server.log
     state = session.get("/state")
-    assert state.status_code == (503 if told == OVERWRITTEN else 200)
+    assert state.status_code == (503 if damage == OVERWRITTEN else 200)
     assert state.json().get("step") in (None, 5)
 
 
-def test_idle_server_whose_store_vanishes_is_not_ready(backed_up):
+def test_idle_server_without_its_store_is_not_ready(backed_up):
     server, _, _ = backed_up
     shutil.rmtree(server.data)
     assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 503
@@ -319,7 +319,7 @@ def test_directory_that_is_moved_back_is_written_to_again(backed_up, reference):
     assert goes_on(session, reference)
 
 
-def test_server_whose_log_was_removed_keeps_all_that_was_answered_when_it_is_stopped(backed_up, reference):
+def test_server_without_its_log_file_loses_no_answered_step(backed_up, reference):
     server, session, _ = backed_up
     (server.data / f"{FILE}-wal").unlink()
     assert session.post(random_inputs(1, 3)).status_code == 503
@@ -330,7 +330,7 @@ def test_server_whose_log_was_removed_keeps_all_that_was_answered_when_it_is_sto
 
 
 @pytest.mark.parametrize("put", [copy_over, copy_in_place_of])
-def test_backup_that_was_put_there_is_as_it_was_when_the_server_stops(put, backed_up, reference):
+def test_restored_backup_is_unchanged_when_the_server_stops(put, backed_up, reference):
     server, session, backup = backed_up
     put(backup, server.data)
     assert session.post(random_inputs(1, 3)).status_code == 503
@@ -343,7 +343,7 @@ def test_backup_that_was_put_there_is_as_it_was_when_the_server_stops(put, backe
     assert goes_on(session, reference)
 
 
-def test_damaged_log_row_fails_its_session_and_no_other(checkpoints, data, reference):
+def test_damaged_log_row_fails_only_its_session(checkpoints, data, reference):
     with Server(checkpoints, data) as server:
         first, second, third = make_sessions(server, 3, requests=4, steps=1)
         server.stop(signal.SIGKILL)
@@ -356,7 +356,7 @@ def test_damaged_log_row_fails_its_session_and_no_other(checkpoints, data, refer
     assert "the log of tape 2 is damaged at step 0" in refused[0].json()["detail"]
 
 
-def test_damaged_log_row_before_a_snapshot_is_told_of_and_the_session_goes_on(checkpoints, data, reference):
+def test_damaged_row_before_a_snapshot_does_not_stop_the_session(checkpoints, data, reference):
     with Server(checkpoints, data) as server:
         first, second = make_sessions(server, 2, requests=4, steps=20)
         server.stop()
@@ -364,14 +364,14 @@ def test_damaged_log_row_before_a_snapshot_is_told_of_and_the_session_goes_on(ch
         server.start()
         server.wait_until_ready()
         outputs = second.step(random_inputs(1, 1))
-        told = second.get("/recording").text
+        recording = second.get("/recording").text
         assert goes_on(first, reference)
     assert np.array_equal(outputs, reference.run(second.inputs)[0][-1:])
-    assert "session_damaged" in told
+    assert "session_damaged" in recording
 
 
 @pytest.mark.parametrize("which", ["tape = 2 AND step = 80", "tape = 2"])
-def test_damaged_snapshot_is_passed_over(which, checkpoints, data, reference):
+def test_damaged_snapshot_is_skipped(which, checkpoints, data, reference):
     with Server(checkpoints, data) as server:
         sessions = make_sessions(server, 3, requests=4, steps=20)
         server.stop()
@@ -388,11 +388,11 @@ def test_truncated_database_is_refused_by_name(checkpoints, data):
         server.stop()
         path = data / "sessions.sqlite"
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        told = refusal(server)
-    assert told == f"engram: {path}: database disk image is malformed; engram check says what is damaged"
+        line = refusal(server)
+    assert line == f"engram: {path}: database disk image is malformed; engram check says what is damaged"
 
 
-def test_overwritten_page_fails_what_lies_on_it_and_no_other_session(checkpoints, data, reference):
+def test_overwritten_page_fails_only_the_sessions_on_it(checkpoints, data, reference):
     with Server(checkpoints, data) as server:
         first, second, third = make_sessions(server, 3, requests=10, steps=20)
         server.stop()
@@ -400,13 +400,13 @@ def test_overwritten_page_fails_what_lies_on_it_and_no_other_session(checkpoints
         server.start()
         server.wait_until_ready()
         outputs = second.step(random_inputs(1, 1))
-        told = second.get("/recording").text
+        recording = second.get("/recording").text
         assert all(goes_on(session, reference) for session in (first, third))
     assert np.array_equal(outputs, reference.run(second.inputs)[0][-1:])
-    assert "database disk image is malformed; engram check says what is damaged" in told
+    assert "database disk image is malformed; engram check says what is damaged" in recording
 
 
-def test_fork_of_a_fork_keeps_its_past_when_the_first_session_forgets_its_own(checkpoints, data, reference):
+def test_fork_of_a_fork_keeps_its_past(checkpoints, data, reference):
     with Server(checkpoints, data, "--keep-steps", "50") as server:
         first = Client(server)
         for seed in range(10):
@@ -423,7 +423,7 @@ def test_fork_of_a_fork_keeps_its_past_when_the_first_session_forgets_its_own(ch
 # The power
 
 
-def test_power_cut_after_answers_that_are_synced_loses_none(checkpoints, data, faults, reference, tmp_path):
+def test_power_cut_loses_no_synced_answer(checkpoints, data, faults, reference, tmp_path):
     faults.keep_synced()
     flags = ("--sync-interval", "0")
     with (
@@ -439,7 +439,7 @@ def test_power_cut_after_answers_that_are_synced_loses_none(checkpoints, data, f
             check_sessions(server.url, tracks, reference)
 
 
-def test_power_cut_leaves_every_session_at_a_step_that_it_was_at(checkpoints, data, faults, reference, tmp_path):
+def test_power_cut_leaves_sessions_at_an_earlier_step(checkpoints, data, faults, reference, tmp_path):
     faults.keep_synced()
     flags = ("--sync-interval", str(SYNC_SECONDS))
     with (
@@ -456,7 +456,7 @@ def test_power_cut_leaves_every_session_at_a_step_that_it_was_at(checkpoints, da
             check_earlier_sessions(server.url, tracks, reference, moment)
 
 
-def test_power_cut_puts_sessions_that_keep_snapshots_only_back_to_one(checkpoints, data, faults, reference, tmp_path):
+def test_power_cut_returns_snapshot_only_sessions_to_a_snapshot(checkpoints, data, faults, reference, tmp_path):
     faults.keep_synced()
     flags = ("--sync-interval", str(SYNC_SECONDS), "--snapshots", f"{CHECKPOINT.name}=0.05")
     with Server(checkpoints, data, *flags, environment=faults.environment) as server:
@@ -479,21 +479,21 @@ def test_power_cut_puts_sessions_that_keep_snapshots_only_back_to_one(checkpoint
 
 
 @pytest.mark.parametrize("years", [1, -1])
-def test_clock_that_jumps_while_the_server_runs_ends_no_session(years, checkpoints, data, faults):
+def test_clock_that_jumps_ends_no_session(years, checkpoints, data, faults):
     flags = ("--idle-timeout", str(IDLE_SECONDS))
     with Server(checkpoints, data, *flags, environment=faults.environment) as server:
         began = time.monotonic()
         session = Client(server)
         session.step(random_inputs(1, 1))
         faults.begin("offset", str(years * YEAR))
-        while (told := session.get()).status_code == 200:
-            assert 0 <= told.json()["idle_seconds"] < time.monotonic() - began
+        while (info := session.get()).status_code == 200:
+            assert 0 <= info.json()["idle_seconds"] < time.monotonic() - began
             time.sleep(0.1)
-    assert told.json()["reason"] == "expired"
+    assert info.json()["reason"] == "expired"
     assert time.monotonic() - began > IDLE_SECONDS
 
 
-def test_clock_that_was_put_back_between_restarts_ends_no_session(checkpoints, data, faults, reference):
+def test_clock_set_back_between_restarts_ends_no_session(checkpoints, data, faults, reference):
     with Server(checkpoints, data, environment=faults.environment) as server:
         earlier = Client(server)
         earlier.step(random_inputs(3, 1))
@@ -502,16 +502,16 @@ def test_clock_that_was_put_back_between_restarts_ends_no_session(checkpoints, d
         server.start()
         server.wait_until_ready()
         later = Client(server)
-        told = [session.get().json() for session in (earlier, later)]
+        infos = [session.get().json() for session in (earlier, later)]
         assert goes_on(earlier, reference)
-    assert all(session["idle_seconds"] >= 0 and session["expires_in"] > 0 for session in told)
-    assert told[0]["opened"] <= told[1]["opened"]
+    assert all(session["idle_seconds"] >= 0 and session["expires_in"] > 0 for session in infos)
+    assert infos[0]["opened"] <= infos[1]["opened"]
 
 
 # The back end
 
 
-def test_back_end_that_raises_fails_the_step_that_it_raises_for_and_no_other(checkpoints, data, faults):
+def test_back_end_that_raises_fails_only_that_step(checkpoints, data, faults):
     with (
         Server(checkpoints, data, module="tests.app.faults", environment=faults.environment) as server,
         Load(server.url, CHECKPOINT, CLIENTS) as load,
@@ -527,7 +527,7 @@ def test_back_end_that_raises_fails_the_step_that_it_raises_for_and_no_other(che
     assert load.counts["step_failed"] == 0
 
 
-def test_back_end_that_hangs_is_given_up_in_time_and_goes_on_afterwards(checkpoints, data, faults):
+def test_hanging_back_end_is_given_up_and_recovers(checkpoints, data, faults):
     flags = ("--step-timeout", "0.5")
     with (
         Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server,
@@ -544,7 +544,7 @@ def test_back_end_that_hangs_is_given_up_in_time_and_goes_on_afterwards(checkpoi
     assert "Traceback" not in server.log
 
 
-def test_step_that_was_given_up_is_not_taken(checkpoints, data, faults, reference):
+def test_step_that_was_given_up_does_not_count(checkpoints, data, faults, reference):
     flags = ("--step-timeout", "0.5")
     with Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server:
         session = Client(server)
@@ -557,7 +557,7 @@ def test_step_that_was_given_up_is_not_taken(checkpoints, data, faults, referenc
     assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "step_timed_out")] * 3
 
 
-def test_sequence_that_was_given_up_touches_no_session_that_comes_after_it(checkpoints, data, faults, reference):
+def test_abandoned_sequence_changes_no_later_session(checkpoints, data, faults, reference):
     flags = ("--step-timeout", "0.5")
     with Server(checkpoints, data, *flags, module="tests.app.faults", environment=faults.environment) as server:
         long, answers = Client(server), []
@@ -577,7 +577,7 @@ def test_sequence_that_was_given_up_touches_no_session_that_comes_after_it(check
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "step_timed_out")
 
 
-def test_store_that_hangs_is_given_up_in_time_and_loses_nothing(checkpoints, data, faults):
+def test_hanging_store_is_given_up_and_loses_nothing(checkpoints, data, faults):
     flags = ("--step-timeout", "0.5")
     with (
         Server(checkpoints, data, *flags, environment=faults.environment) as server,
@@ -594,7 +594,7 @@ def test_store_that_hangs_is_given_up_in_time_and_loses_nothing(checkpoints, dat
     assert "Traceback" not in server.log
 
 
-def test_server_stops_though_its_store_hangs_and_keeps_what_it_answered(checkpoints, data, faults, reference):
+def test_server_with_a_hanging_store_stops_and_loses_nothing(checkpoints, data, faults, reference):
     flags = ("--shutdown-timeout", "0.2")
     server = Server(checkpoints, data, *flags, environment=faults.environment)
     with server:
@@ -620,7 +620,7 @@ def test_server_stops_though_its_store_hangs_and_keeps_what_it_answered(checkpoi
 
 
 @pytest.mark.parametrize("part", [0.02, 0.7, 1.0])
-def test_request_that_breaks_off_is_carried_out_whole_or_not_at_all(part, checkpoints, data, reference):
+def test_incomplete_request_is_carried_out_whole_or_not_at_all(part, checkpoints, data, reference):
     taken = []
     with Server(checkpoints, data) as server:
         session, inputs = Client(server), random_inputs(200, 1)

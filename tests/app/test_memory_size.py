@@ -1,4 +1,4 @@
-"""Sessions with another number of memory slots than their model was trained with, at real servers of both back ends."""
+"""Sessions with another memory size than in training, on real servers of both back ends."""
 
 import json
 import resource
@@ -39,7 +39,7 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 
 def outputs_of_torch(name: str, inputs: list[list[float]], memory_size: int) -> Any:
-    """Return what the model itself gives for a sequence: [T, O]."""
+    """Return the outputs of the torch model for a sequence, [T, output_size]."""
     model, _ = load(CHECKPOINTS / name)
     with torch.no_grad():
         outputs, _, _ = unroll(model, torch.tensor(inputs)[:, None], model.initial_state(1, memory_size))
@@ -53,41 +53,41 @@ def open_session(client: httpx.Client, model: str, memory_size: int | None = Non
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_session_has_the_memory_asked_for_and_computes_what_torch_does(client, model):
+def test_session_of_another_memory_size_agrees_with_torch(client, model):
     inputs, _ = sequence(8, seed=3)
     session = open_session(client, model, 256)
-    told = client.post(f"/sessions/{session['id']}/steps", json={"inputs": inputs, "trace": ["read_weights"]}).json()
-    np.testing.assert_allclose(told["outputs"], outputs_of_torch(model, inputs, 256), atol=TOLERANCE, rtol=0)
-    assert np.shape(told["trace"]["read_weights"]) == (18, 1, 256)
+    answer = client.post(f"/sessions/{session['id']}/steps", json={"inputs": inputs, "trace": ["read_weights"]}).json()
+    np.testing.assert_allclose(answer["outputs"], outputs_of_torch(model, inputs, 256), atol=TOLERANCE, rtol=0)
+    assert np.shape(answer["trace"]["read_weights"]) == (18, 1, 256)
     state = client.get(f"/sessions/{session['id']}/state").json()["state"]
     word_size = client.get(f"/models/{model}").json()["word_size"]
     assert np.shape(state["memory"]) == (256, word_size)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_infer_has_the_memory_asked_for(client, model):
+def test_infer_uses_the_requested_memory_size(client, model):
     sequences = [sequence(length, seed=length)[0] for length in (3, 5)]
     request = {"model": model, "inputs": sequences, "memory_size": 100, "trace": ["write_weights"]}
-    told = client.post("/infer", json=request).json()
-    for inputs, outputs, weights in zip(sequences, told["outputs"], told["trace"]["write_weights"], strict=True):
+    answer = client.post("/infer", json=request).json()
+    for inputs, outputs, weights in zip(sequences, answer["outputs"], answer["trace"]["write_weights"], strict=True):
         np.testing.assert_allclose(outputs, outputs_of_torch(model, inputs, 100), atol=TOLERANCE, rtol=0)
         assert np.shape(weights) == (len(inputs), 1, 100)
 
 
-def test_stream_has_the_memory_asked_for(server, client):
+def test_stream_uses_the_requested_memory_size(server, client):
     inputs, _ = sequence(4, seed=1)
     with connect(f"{server.socket_url}/stream?model=dnc-copy&memory_size=48") as stream:
         greeting = json.loads(stream.recv())
         stream.send(json.dumps({"inputs": inputs, "trace": ["usage"]}))
-        told = json.loads(stream.recv())
+        answer = json.loads(stream.recv())
     assert (greeting["model"], greeting["memory_size"]) == ("dnc-copy", 48)
-    np.testing.assert_allclose(told["outputs"], outputs_of_torch("dnc-copy", inputs, 48), atol=TOLERANCE, rtol=0)
-    assert np.shape(told["trace"]["usage"]) == (10, 48)
+    np.testing.assert_allclose(answer["outputs"], outputs_of_torch("dnc-copy", inputs, 48), atol=TOLERANCE, rtol=0)
+    assert np.shape(answer["trace"]["usage"]) == (10, 48)
     with connect(f"{server.socket_url}/sessions/{greeting['session']}/stream") as stream:
         assert json.loads(stream.recv())["memory_size"] == 48
 
 
-def test_sessions_tell_their_memory_size(client):
+def test_session_info_has_the_memory_size(client):
     sizes = {"dnc-copy": 32, "ntm-copy": 128, "lstm-copy": None}
     for model, trained in sizes.items():
         assert client.get(f"/models/{model}").json()["memory_size"] == trained
@@ -109,15 +109,15 @@ def test_reset_keeps_the_memory_size(client):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_sessions_of_several_sizes_stepped_at_once_give_what_they_give_alone(client, model):
+def test_sessions_of_several_sizes_step_as_if_alone(client, model):
     sizes = [16, 40, 128] * 4
 
     def stream(seed: int) -> tuple[list[list[float]], list[list[float]], int]:
         inputs, outputs = sequence(6, seed)[0], []
         session = open_session(client, model, sizes[seed])["id"]
         for start in range(0, len(inputs), 2):
-            told = client.post(f"/sessions/{session}/steps", json={"inputs": inputs[start : start + 2]})
-            outputs += told.json()["outputs"]
+            answer = client.post(f"/sessions/{session}/steps", json={"inputs": inputs[start : start + 2]})
+            outputs += answer.json()["outputs"]
         client.delete(f"/sessions/{session}").raise_for_status()
         return inputs, outputs, sizes[seed]
 
@@ -146,32 +146,32 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_memory_size_that_cannot_be_had_is_refused_by_name(client, case):
+def test_invalid_memory_size_is_refused_by_name(client, case):
     model, size, expected = REFUSED[case]
     before = len(client.get("/sessions").json())
     for path, inputs in (("/sessions", ""), ("/infer", f', "inputs": [{[0] * 10}]')):
         refused = client.post(path, content=f'{{"model": "{model}", "memory_size": {size}{inputs}}}')
-        told = refused.json()
-        assert (refused.status_code, told["code"], told["place"]) == (422, "invalid_request", "memory_size"), told
-        assert expected in told["expected"]
-        assert told["got"]
+        answer = refused.json()
+        assert (refused.status_code, answer["code"], answer["place"]) == (422, "invalid_request", "memory_size"), answer
+        assert expected in answer["expected"]
+        assert answer["got"]
     assert len(client.get("/sessions").json()) == before
 
 
-def test_largest_memory_that_a_refusal_names_can_be_had(client):
+def test_largest_memory_size_in_a_refusal_is_accepted(client):
     assert open_session(client, "dnc-copy", 501)["memory_size"] == 501
     assert client.post("/sessions", json={"model": "dnc-copy", "memory_size": 502}).status_code == 422
 
 
 @pytest.mark.parametrize("size", ["0", "x", "1.5", "", "100000", "9" * 30])
-def test_stream_of_a_memory_that_cannot_be_had_is_refused(server, size):
+def test_stream_with_an_invalid_memory_size_is_refused(server, size):
     with connect(f"{server.socket_url}/stream?model=dnc-copy&memory_size={size}") as stream:
-        told = json.loads(stream.recv())
-    assert (told["type"], told["code"], told["place"]) == ("error", "invalid_request", "memory_size")
+        answer = json.loads(stream.recv())
+    assert (answer["type"], answer["code"], answer["place"]) == ("error", "invalid_request", "memory_size")
 
 
 @pytest.mark.slow
-def test_sparse_links_need_as_many_slots_as_links(tmp_path, data):
+def test_sparse_links_need_as_many_locations_as_links(tmp_path, data):
     make_checkpoint(tmp_path / "checkpoints" / "sparse", "sparse")
     with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:
         url = f"{server.url}/sessions"
@@ -182,22 +182,22 @@ def test_sparse_links_need_as_many_slots_as_links(tmp_path, data):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_override_is_the_memory_of_sessions_that_ask_for_none(backend, data):
+def test_override_is_the_default_memory_size_of_sessions(backend, data):
     arguments = ["--backend", backend, "--memory-size", "dnc-copy=64", "--memory-size", "ntm-copy=16"]
     with running_server(*arguments, data=data) as server, httpx.Client(base_url=server.url) as client:
         card = client.get("/models/dnc-copy").json()
         sessions = [open_session(client, *asked) for asked in (("dnc-copy",), ("dnc-copy", 32), ("ntm-copy",))]
         inputs = sequence(3)[0]
-        told = client.post("/infer", json={"model": "dnc-copy", "inputs": inputs, "trace": ["usage"]}).json()
+        answer = client.post("/infer", json={"model": "dnc-copy", "inputs": inputs, "trace": ["usage"]}).json()
         states = [client.get(f"/sessions/{session['id']}/state").json()["state"] for session in sessions]
     assert (card["memory_size"], card["state"]["memory"], card["trace"]["read_weights"]) == (64, [64, 16], [1, 64])
     assert [session["memory_size"] for session in sessions] == [64, 32, 16]
     assert [len(state["memory"]) for state in states] == [64, 32, 16]
-    assert np.shape(told["trace"]["usage"]) == (8, 64)
-    np.testing.assert_allclose(told["outputs"], outputs_of_torch("dnc-copy", inputs, 64), atol=TOLERANCE, rtol=0)
+    assert np.shape(answer["trace"]["usage"]) == (8, 64)
+    np.testing.assert_allclose(answer["outputs"], outputs_of_torch("dnc-copy", inputs, 64), atol=TOLERANCE, rtol=0)
 
 
-def test_override_in_the_environment(data):
+def test_override_may_be_in_the_environment(data):
     with running_server(data=data, ENGRAM_MEMORY_SIZE="dnc-copy=40,ntm-copy=50") as server:
         models = httpx.get(f"{server.url}/models").json()
     sizes = {model["name"]: model["memory_size"] for model in models}
@@ -211,12 +211,12 @@ def test_sessions_beyond_the_memory_take_turns_in_it(backend, data):
     with running_server(*arguments, data=data) as server, httpx.Client(base_url=server.url) as client:
         sessions = [open_session(client, "dnc-copy", 200)["id"] for _ in range(5)]
         inputs = {"inputs": sequence(9)[0]}
-        told = [client.post(f"/sessions/{name}/steps", json=inputs).json()["step"] for name in 2 * sessions]
+        steps = [client.post(f"/sessions/{name}/steps", json=inputs).json()["step"] for name in 2 * sessions]
         infer = client.post("/infer", json={"model": "dnc-copy", "memory_size": 200, **inputs})
         assert client.get("/readyz").status_code == 200
         refused = client.post("/sessions", json={"model": "dnc-copy", "memory_size": 400})
         resident = client.get("/metrics").text
-    assert (told, infer.status_code) == ([20] * 5 + [40] * 5, 200)
+    assert (steps, infer.status_code) == ([20] * 5 + [40] * 5, 200)
     assert 'engram_resident_sessions{model="dnc-copy"} 1.0' in resident
     assert (refused.status_code, refused.json()["place"]) == (422, "memory_size")
 
@@ -232,38 +232,38 @@ def test_traces_beyond_the_limit_are_refused_and_change_nothing(data):
         with connect(f"{server.socket_url}/sessions/{session}/stream") as stream:
             stream.recv()
             stream.send(json.dumps(request))
-            told = [response.json() for response in refused] + [json.loads(stream.recv())]
+            problems = [response.json() for response in refused] + [json.loads(stream.recv())]
         assert client.get(f"/sessions/{session}").json()["step"] == 0
         assert client.post(url, json={**request, "inputs": [[0] * 10] * 10}).json()["step"] == 10
-    for problem in told:
+    for problem in problems:
         assert (problem["status"], problem["code"], problem["place"]) == (422, "invalid_request", "trace")
         assert (problem["expected"], problem["got"]) == ("at most 40000 bytes", "44000 bytes")
 
 
 def memory_of(server: Server) -> tuple[int, int]:
-    """Return the bytes of addresses and of real memory that the server has, as Linux tells."""
+    """Return the bytes of virtual and of resident memory of the server, from /proc."""
     addresses, resident, *_ = map(int, Path(f"/proc/{server.process.pid}/statm").read_text().split())
     return addresses * PAGE, resident * PAGE
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_session_that_the_machine_has_no_memory_for_is_refused_and_others_go_on(backend, data):
+def test_session_beyond_the_machines_memory_is_refused_alone(backend, data):
     flags = ("--backend", backend, "--max-state-bytes", str(64 * 2**20))
     with running_server(*flags, data=data) as server, httpx.Client(base_url=server.url) as client:
         small = open_session(client, "dnc-copy")["id"]
         limit = memory_of(server)[0] + 500 * 2**20
         resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
         large = [open_session(client, "dnc-copy", 4000)["id"] for _ in range(10)]
-        told = [client.post(f"/sessions/{name}/steps", json={"inputs": [[0] * 10]}) for name in large]
+        answers = [client.post(f"/sessions/{name}/steps", json={"inputs": [[0] * 10]}) for name in large]
         assert client.post(f"/sessions/{small}/steps", json={"inputs": [[0] * 10]}).status_code == 200
         assert client.get("/readyz").status_code == 200
         steps = [client.get(f"/sessions/{name}").json()["step"] for name in large]
-    assert steps == [int(response.status_code == 200) for response in told]
-    assert {response.json().get("code") for response in told} <= {None, "out_of_memory", "step_failed"}
+    assert steps == [int(response.status_code == 200) for response in answers]
+    assert {response.json().get("code") for response in answers} <= {None, "out_of_memory", "step_failed"}
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_memory_of_large_sessions_is_given_back(backend, data):
+def test_memory_of_large_sessions_is_freed(backend, data):
     state = 4 * 1400**2
     with running_server("--backend", backend, data=data) as server, httpx.Client(base_url=server.url) as client:
         client.post("/infer", json={"model": "dnc-copy", "memory_size": 1400, "inputs": [[0] * 10]}).raise_for_status()

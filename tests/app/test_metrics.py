@@ -1,4 +1,4 @@
-"""Metrics: the text is that of prometheus_client, and the phases of a step are counted where the time goes."""
+"""Metrics: the text is that of prometheus_client, and each phase of a step counts its own time."""
 
 import re
 import time
@@ -19,7 +19,7 @@ SECONDS = 0.02
 
 
 class Ledger:
-    """Writes nothing, and takes its time."""
+    """A journal that writes nothing, and is slow."""
 
     def commit(self, entries: Sequence[object], done: Callable[[Sequence[None]], None]) -> None:
         time.sleep(SECONDS)
@@ -27,7 +27,7 @@ class Ledger:
 
 
 def lines(text: bytes, beginning: str) -> list[str]:
-    """Return the lines of metrics whose names begin so, without the times at which they were created."""
+    """Return the lines of metrics whose names begin with `beginning`, without the times of creation."""
     chosen = [line for line in text.decode().splitlines() if re.match(rf"(# \w+ )?{beginning}", line)]
     return [line if line.startswith("#") else re.sub(r"(_created\S*) .*", r"\1", line) for line in chosen]
 
@@ -41,7 +41,7 @@ def phases(metrics: Metrics) -> dict[str, float]:
 
 
 def step(metrics: Metrics, backend: FakeBackend, count: int = 1, journal: Ledger | None = None) -> float:
-    """Take a step of some sequences, one in a batch, and return the seconds that it took."""
+    """Step sequences in batches of one; return the seconds that this took."""
     began = time.perf_counter()
 
     async def test() -> None:
@@ -113,7 +113,7 @@ def test_journal_counts_as_commit(prompt):
     assert sum(phases(metrics).values()) < elapsed
 
 
-def test_who_is_slow_to_take_a_result_counts_as_deliver():
+def test_slow_receiver_counts_as_deliver():
     metrics = Metrics()
 
     async def test() -> None:
@@ -127,7 +127,7 @@ def test_who_is_slow_to_take_a_result_counts_as_deliver():
     assert phases(metrics)["deliver"] >= SECONDS
 
 
-def test_record_is_what_a_batch_takes_beyond_the_back_end():
+def test_record_is_the_time_outside_the_back_end():
     metrics = Metrics()
     engine = metrics.engine("fake")
     engine.tick(1, 5.0, 1)

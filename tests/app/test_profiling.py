@@ -1,4 +1,4 @@
-"""Profiles: that they name what was busy, in both formats, and of a real server under load."""
+"""Profiles: they name the busy functions, in both formats, also of a real server under load."""
 
 import asyncio
 import re
@@ -27,25 +27,25 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def spin(seconds: float) -> None:
-    """Take so much of this thread's processor time."""
+    """Use `seconds` of this thread's processor time."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
 
 
 def spin_in_c() -> None:
-    """Take processor time without the interpreter's lock."""
+    """Use processor time without the interpreter's lock."""
     zlib.crc32(LARGE)
 
 
 def read_folded(text: str) -> dict[tuple[str, ...], int]:
-    """Return the microseconds of each stack."""
+    """Return the microseconds of each stack of a folded profile."""
     lines = [line.rsplit(" ", 1) for line in text.splitlines()]
     return {tuple(stack.split(";")): int(microseconds) for stack, microseconds in lines}
 
 
 def seconds_within(text: str, name: str) -> dict[str, float]:
-    """Return the seconds of stacks with a function whose name ends so, by thread."""
+    """Return, by thread, the seconds of stacks with a function whose name ends with `name`."""
     seconds: dict[str, float] = defaultdict(float)
     for stack, microseconds in read_folded(text).items():
         if any(function.endswith(name) for function in stack):
@@ -54,7 +54,7 @@ def seconds_within(text: str, name: str) -> dict[str, float]:
 
 
 def profiled(path, work) -> str:
-    """Return the profile of some work."""
+    """Return the profile of a call of `work`."""
     profiler = Profiler(path)
     profiler.start()
     try:
@@ -68,11 +68,11 @@ def run_in_thread(work, name: str) -> None:
     thread = threading.Thread(target=work, name=name)
     thread.start()
     while thread.is_alive():
-        time.sleep(0.001)  # samples are taken in between
+        time.sleep(0.001)  # in between, samples are taken
 
 
 def load(server: Server) -> None:
-    """Give a server some thousands of steps to take."""
+    """Send thousands of steps to a server."""
     with stream(server, "/stream?model=dnc-copy") as (connection, _):
         for seq in range(100):
             ask(connection, seq=seq, inputs=[[0.0] * 10] * 300)
@@ -94,7 +94,7 @@ def test_thread_in_c_code_counts_without_the_interpreters_lock(tmp_path):
     assert seconds_within(text, ":spin_in_c")["in C"] > 0.1
 
 
-def test_time_of_a_thread_found_waiting_is_that_of_where_it_worked(tmp_path):
+def test_time_sampled_while_waiting_counts_where_the_thread_worked(tmp_path):
     over = threading.Event()
 
     def work_and_wait() -> None:
@@ -107,7 +107,7 @@ def test_time_of_a_thread_found_waiting_is_that_of_where_it_worked(tmp_path):
     assert seconds_within(text, ":spin_in_c")["busy"] > 0.8 * total
 
 
-def test_time_of_an_event_loop_found_waiting_is_that_of_what_it_called(tmp_path):
+def test_time_of_a_waiting_event_loop_counts_for_callbacks(tmp_path):
     async def spin_and_wait() -> None:
         for _ in range(300):
             spin(0.001)
@@ -126,7 +126,7 @@ def test_time_of_an_event_loop_found_waiting_is_that_of_what_it_called(tmp_path)
     assert by_function.get("asyncio/runners.py:Runner.run", 0) < 0.4 * sum(by_function.values())
 
 
-def test_thread_that_only_waits_weighs_next_to_nothing(tmp_path):
+def test_thread_that_only_waits_counts_almost_nothing(tmp_path):
     over = threading.Event()
     threading.Thread(target=over.wait, name="idle").start()
     text = profiled(tmp_path / "p.txt", lambda: spin(0.2))
@@ -138,17 +138,17 @@ def test_folded_stacks_have_a_line_each_with_microseconds():
     assert folded(STACKS) == "main;app/a.py:f 150000\nmain;app/a.py:f;app/a.py:g 750000\nother 100000\n"
 
 
-def test_flame_graph_has_boxes_as_wide_as_their_share_below_their_callers():
+def test_flame_graph_has_boxes_as_wide_as_their_share():
     boxes = ElementTree.fromstring(flame_graph(STACKS, "a & b")).findall(f"{SVG}g")
-    told = {box.find(f"{SVG}title").text: box.find(f"{SVG}rect").attrib for box in boxes}
-    assert list(told) == [
+    drawn = {box.find(f"{SVG}title").text: box.find(f"{SVG}rect").attrib for box in boxes}
+    assert list(drawn) == [
         "main: 90.0 %, 0.900 s",
         "other: 10.0 %, 0.100 s",
         "app/a.py:f: 90.0 %, 0.900 s",
         "app/a.py:g: 75.0 %, 0.750 s",
     ]
-    assert [float(rect["width"]) for rect in told.values()] == [1080, 120, 1080, 900]
-    assert [int(rect["y"]) for rect in told.values()] == [24, 24, 41, 58]
+    assert [float(rect["width"]) for rect in drawn.values()] == [1080, 120, 1080, 900]
+    assert [int(rect["y"]) for rect in drawn.values()] == [24, 24, 41, 58]
 
 
 def test_flame_graph_of_odd_names_is_xml(tmp_path):
@@ -161,7 +161,7 @@ def test_flame_graph_of_nothing_is_empty():
     assert ElementTree.fromstring(flame_graph({}, "nothing")).findall(f"{SVG}g") == []
 
 
-def test_signal_that_comes_after_the_end_does_nothing(tmp_path):
+def test_signal_after_the_end_does_nothing(tmp_path):
     text = profiled(tmp_path / "p.txt", lambda: spin(0.05))
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
     signal.raise_signal(signal.SIGPROF)
@@ -190,7 +190,7 @@ def test_system_without_clocks_of_threads_is_refused(tmp_path, monkeypatch):
         Profiler(tmp_path / "p.svg")
 
 
-def test_profile_that_cannot_be_written_in_the_end_is_logged(tmp_path, caplog):
+def test_profile_that_cannot_be_written_at_the_end_is_logged(tmp_path, caplog):
     (tmp_path / "there").mkdir()
     profiler = Profiler(tmp_path / "there" / "p.svg")
     profiler.start()

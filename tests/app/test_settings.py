@@ -10,7 +10,7 @@ from app.settings import Settings, SettingsError, add_settings_flags, load_setti
 
 @pytest.fixture(autouse=True)
 def no_settings_around(monkeypatch):
-    """Tests set what they need themselves."""
+    """Remove the variables of the environment: each test sets its own."""
 
     for name in [name for name in os.environ if name.startswith("ENGRAM_")]:
         monkeypatch.delenv(name)
@@ -49,7 +49,7 @@ def test_file_may_be_named_in_the_environment(tmp_path, monkeypatch):
     assert (parse().idle_timeout, parse().access_log, parse("--no-access-log").access_log) == (7.5, True, False)
 
 
-def test_memory_sizes_are_given_by_the_names_of_models(tmp_path, monkeypatch):
+def test_memory_sizes_are_set_by_model(tmp_path, monkeypatch):
     file = tmp_path / "engram.toml"
     file.write_text("[memory_size]\ndnc-copy = 256\n")
     assert parse().memory_size == {}
@@ -59,7 +59,7 @@ def test_memory_sizes_are_given_by_the_names_of_models(tmp_path, monkeypatch):
     assert parse("--memory-size", "x=1", "--memory-size", "y=2").memory_size == {"x": 1, "y": 2}
 
 
-def test_seconds_between_snapshots_are_given_by_the_names_of_models(tmp_path, monkeypatch):
+def test_snapshot_seconds_are_set_by_model(tmp_path, monkeypatch):
     file = tmp_path / "engram.toml"
     file.write_text("snapshots = {dnc-copy = 1, lstm-copy = 0.5}\n")
     assert parse().snapshots == {}

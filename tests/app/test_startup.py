@@ -1,4 +1,4 @@
-"""How a server starts, what it refuses to start with, and how it stops: real processes."""
+"""Start, refusal to start, and stop of a server, with real processes."""
 
 import json
 import shutil
@@ -20,11 +20,11 @@ from tests.app.checkpoints import copy_checkpoint, make_checkpoint
 from tests.app.harness import CHECKPOINTS, ROOT, Server, running_server
 
 STOPPED = (0, -signal.SIGTERM)
-"""How a server ends that was told to: in good order, some pass the signal on to who waits for them."""
+"""The exit status of a server after SIGTERM: 0, or the signal, which uvicorn may raise again."""
 
 
 SLOW = {"model": "dnc-copy", "memory_size": 1024}
-"""A model whose steps take so long that a sequence of thousands is still in work when the next request comes."""
+"""A model with slow steps: a sequence of thousands is still in work when the next request arrives."""
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(server: Server) -> str:
-    """Return the last line of a server that must not start."""
+    """Wait for a server that must not start; return the last line of its log."""
     assert server.process.wait(timeout=60) == 1
     assert "Traceback" not in server.log
     return server.log.splitlines()[-1]
 
 
 def wait_for_sequences(server: Server, count: int) -> None:
-    """Wait until so many sequences of dnc-copy are in work or waiting."""
+    """Wait until `count` sequences of dnc-copy are in work or waiting."""
     while f'engram_sequences{{model="dnc-copy"}} {count}.0' not in httpx.get(f"{server.url}/metrics").text:
         time.sleep(0.01)
 
@@ -50,7 +50,7 @@ def truncate(path: Path) -> None:
 
 
 def replace_weights(directory: Path) -> None:
-    """Put the weights and the manifest of another training run beside the ONNX graph."""
+    """Replace the weights and the manifest beside the ONNX graph by those of another training run."""
     other = make_checkpoint(directory.parent.parent / "other", "ntm", seed=2)
     for name in ("model.safetensors", "manifest.json"):
         (directory / name).write_bytes((other / name).read_bytes())
@@ -80,7 +80,7 @@ def edit_config(directory: Path, **changes: object) -> None:
 
 
 def fix_memory_size(directory: Path, memory_size: int) -> None:
-    """Make the axes of the graph that are of any number of slots so long."""
+    """Give the graph a fixed number of memory locations."""
     graph = onnx.load(directory / "model.onnx")
     for entry in [*graph.graph.input, *graph.graph.output]:
         for axis in entry.type.tensor_type.shape.dim:
@@ -127,22 +127,22 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_named_and_the_others_are_served(damage, tiny, tmp_path, data):
+def test_damaged_checkpoint_is_reported_and_others_are_served(damage, tiny, tmp_path, data):
     inflict, complaint = DAMAGES[damage]
     root = tmp_path / "checkpoints"
     copy_checkpoint(tiny, root / "sound")
     inflict(copy_checkpoint(tiny, root / "broken"))
     with running_server(data=data, checkpoints=root) as server:
         assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["sound"]
-        told = httpx.get(f"{server.url}/models/broken").json()
+        problem = httpx.get(f"{server.url}/models/broken").json()
         assert httpx.get(f"{server.url}/readyz").json()["failed"].keys() == {"broken"}
-    assert (told["code"], complaint in told["detail"]) == ("model_not_found", True)
+    assert (problem["code"], complaint in problem["detail"]) == ("model_not_found", True)
     assert complaint in server.log
     assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize("controller", [{}, {"kind": "stack"}])
-def test_controller_that_no_kernel_can_read_is_left_to_the_graph(controller, tiny, tmp_path, data):
+def test_unsupported_controller_is_computed_by_onnx(controller, tiny, tmp_path, data):
     edit_config(copy_checkpoint(tiny, tmp_path / "checkpoints" / "odd"), controller=controller)
     with running_server(data=data, checkpoints=tmp_path / "checkpoints") as server:
         assert httpx.get(f"{server.url}/models/odd").json()["backend"] == "onnx"
@@ -155,7 +155,7 @@ def edit(path: Path, text: str, instead: str) -> None:
 
 
 @pytest.mark.slow
-def test_kernels_older_than_their_sources_are_not_used_until_they_are_built_again(tiny, tmp_path, data):
+def test_outdated_kernels_are_not_used_until_rebuilt(tiny, tmp_path, data):
     pulled, request = tmp_path / "pulled", {"model": tiny.name, "inputs": [[0.0, 1.0, 0.0, 0.0]]}
     for room in ("app", "engram", "kernels", "models"):
         shutil.copytree(ROOT / room, pulled / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -178,11 +178,11 @@ def test_nothing_to_serve_is_refused(tmp_path, data):
     assert "manifest.json" in refusal(Server(data=data, checkpoints=tmp_path / "empty"))
 
 
-def test_single_checkpoint_is_refused_with_the_directory_that_it_is_in(tiny, tmp_path, data):
+def test_single_checkpoint_is_refused_with_its_parent_directory(tiny, tmp_path, data):
     (tmp_path / "two words").mkdir()
     single = copy_checkpoint(tiny, tmp_path / "two words" / "tiny")
-    told = refusal(Server(data=data, checkpoints=single))
-    assert told.endswith(
+    line = refusal(Server(data=data, checkpoints=single))
+    assert line.endswith(
         f"is a checkpoint itself: give the directory that it is in, --checkpoints '{tmp_path}/two words'"
     )
 
@@ -214,18 +214,18 @@ def test_port_in_use_is_refused(data):
 
 def test_second_server_on_one_data_directory_is_refused(tiny, data):
     with running_server(data=data, checkpoints=tiny.parent) as first:
-        told = refusal(Server(data=data, checkpoints=tiny.parent))
+        line = refusal(Server(data=data, checkpoints=tiny.parent))
         assert httpx.get(f"{first.url}/readyz").status_code == 200
-    assert told.startswith("engram: ")
-    assert "another server" in told
+    assert line.startswith("engram: ")
+    assert "another server" in line
 
 
-def test_address_beyond_this_machine_is_warned_of(tiny, data):
+def test_public_address_is_warned_of(tiny, data):
     with running_server("--host", "0.0.0.0", data=data, checkpoints=tiny.parent) as server:
         assert "which has no keys" in server.log
 
 
-def test_address_of_this_machine_is_not_warned_of(tiny, data):
+def test_local_address_is_not_warned_of(tiny, data):
     with running_server(data=data, checkpoints=tiny.parent) as server:
         assert "which has no keys" not in server.log
 
@@ -251,7 +251,7 @@ def test_checkpoint_without_a_graph_is_served_by_torch(tmp_path, data):
 
 
 @pytest.mark.parametrize("target", ["moved-elsewhere", "gone"], ids=["nowhere", "itself"])
-def test_link_that_leads_nowhere_is_named_and_the_others_are_served(target, tiny, tmp_path, data):
+def test_broken_link_is_reported_and_others_are_served(target, tiny, tmp_path, data):
     root = tmp_path / "checkpoints"
     copy_checkpoint(tiny, root / "sound")
     (root / "gone").symlink_to(target)
@@ -263,7 +263,7 @@ def test_link_that_leads_nowhere_is_named_and_the_others_are_served(target, tiny
     assert [line for line in server.log.splitlines() if line.endswith(logged)]
 
 
-def test_files_and_data_beside_checkpoints_are_passed_over(tiny, tmp_path):
+def test_files_and_data_beside_checkpoints_are_ignored(tiny, tmp_path):
     root = tmp_path / "checkpoints"
     copy_checkpoint(tiny, root / "sound")
     (root / "README.md").write_text("notes")
@@ -286,7 +286,7 @@ def test_overflowing_input_is_refused_and_changes_nothing(tmp_path, data):
     assert (refused.status_code, refused.json()["code"]) == (422, "non_finite_output")
 
 
-def test_session_without_a_log_of_a_server_that_was_killed_is_gone_and_says_why(tiny, data):
+def test_volatile_session_of_a_killed_server_is_gone(tiny, data):
     arguments = ["--durability", "none"]
     with running_server(*arguments, data=data, checkpoints=tiny.parent) as server:
         session = httpx.post(f"{server.url}/sessions", json={"model": "tiny"}).json()["id"]
@@ -295,12 +295,12 @@ def test_session_without_a_log_of_a_server_that_was_killed_is_gone_and_says_why(
     with running_server(*arguments, data=data, checkpoints=tiny.parent) as server:
         gone = httpx.get(f"{server.url}/sessions/{session}")
         with connect(f"{server.socket_url}/sessions/{session}/stream") as stream:
-            told = json.loads(stream.recv())
+            message = json.loads(stream.recv())
     assert (gone.status_code, gone.json()["reason"]) == (410, "lost in a restart")
-    assert told["code"] == "session_gone"
+    assert message["code"] == "session_gone"
 
 
-def test_full_queue_is_answered_with_when_to_try_again(data):
+def test_full_queue_is_answered_with_retry_after(data):
     with running_server("--max-queue", "1", data=data) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 5000}
         first = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
@@ -317,7 +317,7 @@ def test_interrupt_ends_quietly(tiny, data):
     assert "Traceback" not in server.log
 
 
-def test_second_interrupt_does_not_wait_for_work(data):
+def test_second_interrupt_stops_at_once(data):
     with running_server("--max-steps", "100000", data=data) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 60_000}
         asking = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
@@ -327,7 +327,7 @@ def test_second_interrupt_does_not_wait_for_work(data):
         time.sleep(0.3)
         began = time.monotonic()
         server.stop(signal.SIGINT)
-        assert time.monotonic() - began < 15, "the default time for work to finish is 20 s"
+        assert time.monotonic() - began < 15, "the default shutdown_timeout is 20 s"
         asking.join()
 
 
@@ -353,7 +353,7 @@ def test_delete_during_a_stop_is_carried_out(data):
     assert answers == {"step": 200, "delete": 204}
 
 
-def test_stop_signal_finishes_what_was_accepted(data):
+def test_stop_signal_finishes_accepted_requests(data):
     answers: list[httpx.Response] = []
     with running_server(data=data) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 5000}
@@ -373,7 +373,7 @@ def test_stop_signal_finishes_what_was_accepted(data):
     assert "Traceback" not in server.log
 
 
-def test_stop_signal_gives_up_after_its_time_with_an_answer(data):
+def test_stop_signal_answers_after_the_shutdown_timeout(data):
     answers: list[httpx.Response] = []
     with running_server("--shutdown-timeout", "0.5", "--max-steps", "100000", data=data) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 60_000}

@@ -1,4 +1,4 @@
-"""WebSocket frames without I/O, against the frames of the websockets package."""
+"""WebSocket frames without I/O, compared with those of the websockets package."""
 
 import itertools
 import random
@@ -22,7 +22,7 @@ messages = st.one_of(
 
 
 def fragmented(message: tuple[int, bytes], cuts: list[int]) -> list[bytes]:
-    """Return a message in frames: a control frame whole, any other cut at these places."""
+    """Return the frames of a message, split at these places unless it is a control frame."""
     opcode, payload = message
     if opcode >= CLOSE:
         return [masked(opcode, payload)]
@@ -56,7 +56,7 @@ def test_control_frames_between_fragments_come_first(message, between):
     assert read_all(reader) == [*between, (BINARY, message * 2)]
 
 
-def test_messages_are_left_where_only_control_frames_are_asked_for():
+def test_messages_stay_unread_if_only_control_frames_are_wanted():
     reader = FrameReader(LIMIT)
     reader.feed(masked(PING, b"1") + masked(TEXT, b"hello") + masked(PING, b"2"))
     assert reader.read(control_only=True) == (PING, b"1")
@@ -83,7 +83,7 @@ def test_messages_are_left_where_only_control_frames_are_asked_for():
         (masked(BINARY, b"x" * LIMIT, fin=False) + b"\x80\x81", 1009),
     ],
 )
-def test_bytes_that_break_the_protocol_are_refused_as_soon_as_they_are_there(data, code):
+def test_bytes_that_break_the_protocol_are_refused_at_once(data, code):
     reader = FrameReader(LIMIT)
     reader.feed(masked(BINARY, b"good") + data)
     assert reader.read() == (BINARY, b"good")
@@ -93,7 +93,7 @@ def test_bytes_that_break_the_protocol_are_refused_as_soon_as_they_are_there(dat
 
 
 def read_or_code(data: bytes, sizes: list[int]) -> list[tuple[int, bytes] | int]:
-    """Feed bytes in segments of these sizes, and return what is read, with the code of the error at its end."""
+    """Feed bytes in segments of these sizes; return the messages, and the code of the error that ends them."""
     reader, read, at = FrameReader(LIMIT), [], 0
     try:
         for size in [*sizes, len(data)]:
@@ -110,13 +110,13 @@ def read_or_code(data: bytes, sizes: list[int]) -> list[tuple[int, bytes] | int]
     broken=st.tuples(st.integers(0, 10**6), st.binary(max_size=2)),
     sizes=st.lists(st.integers(1, 9)),
 )
-def test_any_bytes_are_read_alike_in_any_segments(data, broken, sizes):
+def test_any_bytes_read_the_same_in_any_segments(data, broken, sizes):
     at = broken[0] % (len(data) + 1)
     data = data[:at] + broken[1] + data[at + 1 :]
     assert read_or_code(data, sizes) == read_or_code(data, [])
 
 
-def test_message_of_the_limit_is_read_whole_and_in_fragments():
+def test_message_as_long_as_the_limit_is_read():
     reader, payload = FrameReader(LIMIT), b"x" * LIMIT
     reader.feed(masked(BINARY, payload) + masked(BINARY, payload[1:], fin=False) + masked(0, b"x"))
     assert read_all(reader) == [(BINARY, payload)] * 2
@@ -133,7 +133,7 @@ def test_empty_fragments_without_end_take_no_memory():
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, 2**33])
-def test_head_of_a_frame_tells_its_length(length):
+def test_head_of_a_frame_encodes_its_length(length):
     head = frames.head(TEXT, length)
     extended = int.from_bytes(head[2:], "big") if head[1] > 125 else head[1]
     assert (head[0], extended) == (0x81, length)
@@ -141,7 +141,7 @@ def test_head_of_a_frame_tells_its_length(length):
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
-def test_code_that_no_close_frame_may_have_is_refused(code):
+def test_invalid_close_code_is_refused(code):
     with pytest.raises(FrameError) as error:
         frames.read_close(code.to_bytes(2, "big"))
     assert error.value.code == 1002
@@ -149,7 +149,7 @@ def test_code_that_no_close_frame_may_have_is_refused(code):
         frames.close_payload(code, "")
 
 
-def test_close_frame_tells_code_and_reason():
+def test_close_frame_has_code_and_reason():
     assert frames.read_close(frames.close_payload(4003, "gué")) == (4003, "gué")
     assert frames.read_close(b"") == (1005, "")
     for payload, code in ((b"\x03", 1002), (b"\x03\xe8\xff", 1007)):
@@ -158,6 +158,6 @@ def test_close_frame_tells_code_and_reason():
         assert error.value.code == code
 
 
-def test_reason_that_is_too_long_is_cut_between_characters():
+def test_long_reason_is_truncated_between_characters():
     payload = frames.close_payload(1000, "é" * 100)
     assert Close.parse(payload) == Close(1000, "é" * 61)

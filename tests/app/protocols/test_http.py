@@ -1,4 +1,4 @@
-"""The server's HTTP connections under a real uvicorn, asked by raw sockets, beside uvicorn's own protocol."""
+"""The HTTP protocol under a real uvicorn, over raw sockets, compared with uvicorn's own."""
 
 import asyncio
 import functools
@@ -22,9 +22,10 @@ OPTIONS: dict[str, Any] = {"access_log": False, "date_header": False}
 
 
 class Echo:
-    """Echoes bodies, POSTs of /hot at once, all others by ASGI; a body that begins with "later" a little later.
+    """Echoes bodies: of POST /hot at once, of all other requests by ASGI.
 
-    A body that begins with "watched" is echoed a little later, unless its client goes: that is counted as dropped.
+    At /hot, a body that begins with "not" is declined, and one that begins with "later" is echoed a little later; so is
+    one that begins with "watched", unless its client disconnects, which is counted in `dropped`.
     """
 
     max_body_bytes = 1000
@@ -32,7 +33,7 @@ class Echo:
     def __init__(self) -> None:
         self.at_once = self.by_asgi = self.gone = self.dropped = 0
         self.held: list[Any] | None = None
-        """Set: answers that `release` lets go."""
+        """A list: answers are kept in it until `release`."""
 
     def find(self, target: bytes) -> Any:
         return self._answer if target == b"/hot" else None
@@ -93,21 +94,21 @@ def lasting(request: pytest.FixtureRequest) -> Iterator[tuple[Echo, Running]]:
 
 @pytest.fixture
 def echo(lasting: tuple[Echo, Running]) -> tuple[Echo, Running]:
-    """A server that has counted nothing yet."""
+    """A server with all counts at 0."""
     lasting[0].__init__()  # type: ignore[misc]
     return lasting
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def own(request: pytest.FixtureRequest) -> Iterator[tuple[Echo, Running]]:
-    """A server that may be stopped."""
+    """A server that the test may stop."""
     with echoing(loop=request.param, timeout_keep_alive=60) as echo:
         yield echo
 
 
 @pytest.fixture(scope="module")
 def uvicorns() -> Iterator[Running]:
-    """A server of the same application by uvicorn's own protocol."""
+    """A server of the same application with uvicorn's own protocol."""
     with Running(Echo(), http="httptools", **OPTIONS) as server:
         yield server
 
@@ -125,7 +126,7 @@ def connect(server: Running) -> socket.socket:
 
 
 def read_response(file: Any) -> bytes:
-    """Return one response as it came, b"" where the connection ends."""
+    """Return the bytes of one response, b"" if the connection ends."""
     lines = []
     while not lines or lines[-1] not in (b"\r\n", b""):
         lines.append(file.readline())
@@ -144,7 +145,7 @@ def _chunks(file: Any) -> Iterator[bytes]:
 
 
 def exchange(server: Running, sent: bytes, count: int = 1, piece: int | None = None) -> list[bytes]:
-    """Return responses to what is sent, in pieces of so many bytes, and then what a last request gets, to the end."""
+    """Send bytes, in pieces of `piece`; return `count` responses, then all bytes after a last request."""
     with connect(server) as connection, connection.makefile("rb") as file:
         for start in range(0, len(sent), piece or len(sent)):
             connection.sendall(sent[start : start + (piece or len(sent))])
@@ -153,7 +154,7 @@ def exchange(server: Running, sent: bytes, count: int = 1, piece: int | None = N
         try:
             connection.sendall(post(b"last", b"Connection: close", target=b"/last"))
             return [*responses, file.read()]
-        except ConnectionError:  # closed with something unread
+        except ConnectionError:  # closed with unread bytes
             return [*responses, b""]
 
 
@@ -211,7 +212,7 @@ def test_request_is_answered_as_by_uvicorn_byte_for_byte(echo, uvicorns, case):
 
 @pytest.mark.parametrize("piece", [1, 7, 40])
 @pytest.mark.parametrize("case", ["usual", "answered later", "pipelined", "pipelined behind a slow one", "handed back"])
-def test_request_in_segments_is_answered_alike(echo, uvicorns, case, piece):
+def test_request_in_segments_has_the_same_answer(echo, uvicorns, case, piece):
     sent, count, at_once = CASES[case]
     counted, server = echo
     assert exchange(server, sent, count, piece) == exchange(uvicorns, sent, count)
@@ -227,7 +228,7 @@ def test_requests_on_one_connection_make_no_task(echo):
     assert (counted.at_once, counted.by_asgi) == (500, 0)
 
 
-def test_upgrade_to_a_websocket_goes_on_as_one(echo):
+def test_upgrade_makes_a_websocket(echo):
     _, server = echo
     sent = post(b"", b"Upgrade: websocket", b"Connection: Upgrade", length=b"").replace(b"POST", b"GET")
     with connect(server) as connection, connection.makefile("rb") as file:
@@ -236,7 +237,7 @@ def test_upgrade_to_a_websocket_goes_on_as_one(echo):
 
 
 @pytest.mark.parametrize("sent", [post(b"bo", length=b"4"), post(b"", length=b"4")])
-def test_application_learns_that_a_client_went_before_its_body_had_come(echo, sent):
+def test_disconnect_before_the_body_reaches_the_application(echo, sent):
     counted, server = echo
     with connect(server) as connection:
         connection.sendall(sent)
@@ -246,7 +247,7 @@ def test_application_learns_that_a_client_went_before_its_body_had_come(echo, se
     assert (counted.at_once, counted.by_asgi, counted.gone) == (0, 1, 1)
 
 
-def test_answer_to_a_client_that_is_gone_is_dropped(own, caplog):
+def test_answer_to_a_disconnected_client_is_dropped(own, caplog):
     counted, server = own
     counted.held = []
     with connect(server) as connection:
@@ -260,7 +261,7 @@ def test_answer_to_a_client_that_is_gone_is_dropped(own, caplog):
 
 
 def stop_while(server: Running, meanwhile: Any) -> None:
-    """Stop a server, and do something when its connections know."""
+    """Stop a server; call `meanwhile` after its connections have begun to stop."""
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     eventually(lambda: not server.server.servers[0].is_serving())
@@ -282,7 +283,7 @@ def test_stop_answers_a_request_in_work_and_then_closes(own, caplog):
 
 
 @pytest.mark.parametrize(("body", "at_once"), [(b"body", 1), (b"not this one", 0)])
-def test_stop_answers_a_request_whose_body_still_comes_and_then_closes(own, body, at_once):
+def test_stop_answers_a_request_whose_body_still_arrives(own, body, at_once):
     counted, server = own
     sent = post(body)
     with connect(server) as connection, connection.makefile("rb") as file:
@@ -302,7 +303,7 @@ def test_stop_closes_a_connection_that_was_answered(own):
         assert file.read() == b""
 
 
-def test_connection_without_requests_is_closed_after_the_timeout_and_not_before():
+def test_idle_connection_is_closed_after_the_timeout():
     echo = Echo()
     running = Running(echo, http=answering(echo), timeout_keep_alive=1, **OPTIONS)
     with running as server, connect(server) as connection, connection.makefile("rb") as file:
@@ -314,14 +315,14 @@ def test_connection_without_requests_is_closed_after_the_timeout_and_not_before(
     assert (echo.at_once, echo.by_asgi) == (4, 0)
 
 
-def test_client_that_reads_no_answers_is_not_sent_more_and_more():
+def test_client_that_does_not_read_is_not_sent_more():
     echo, body = Echo(), b"x" * 60_000
     echo.max_body_bytes = 2**16 - 1
     with Running(echo, http=answering(echo), **OPTIONS) as server, connect(server) as connection:
         threading.Thread(target=connection.sendall, args=(post(body) * 500,)).start()
         time.sleep(1)
         assert 0 < echo.at_once + echo.by_asgi < 400
-        assert echo.by_asgi, "uvicorn's flow control has it"
+        assert echo.by_asgi, "uvicorn's flow control handles it"
         with connection.makefile("rb") as file:
             for _ in range(500):
                 assert read_response(file).endswith(body)
@@ -332,7 +333,7 @@ def test_client_that_reads_no_answers_is_not_sent_more_and_more():
     [{"access_log": True}, {"limit_concurrency": 1000}, {"root_path": "/below"}],
     ids=lambda value: str(value),
 )
-def test_what_uvicorn_may_have_to_do_beside_the_answer_leaves_all_to_asgi(options, caplog):
+def test_settings_that_uvicorn_must_handle_leave_all_to_asgi(options, caplog):
     caplog.set_level("INFO", "uvicorn.access")
     echo = Echo()
     with Running(echo, http=answering(echo), **OPTIONS | options) as server:
@@ -341,7 +342,7 @@ def test_what_uvicorn_may_have_to_do_beside_the_answer_leaves_all_to_asgi(option
     assert ("POST /hot HTTP/1.1" in caplog.text) is ("access_log" in options)
 
 
-def test_default_fields_come_as_by_uvicorn():
+def test_default_fields_are_those_of_uvicorn():
     echo, options = Echo(), {"access_log": False, "headers": [("X-More", "1")]}
     with Running(echo, http=answering(echo), **options) as ours, Running(echo, **options) as uvicorns:
         responses = [exchange(server, post())[0] for server in (ours, uvicorns)]
@@ -353,7 +354,7 @@ def test_default_fields_come_as_by_uvicorn():
     assert len({re.sub(rb"date: [^\r]+", b"", response) for response in responses}) == 1
 
 
-def test_cycle_has_all_that_uvicorns_protocol_uses_of_one():
+def test_cycle_has_every_attribute_that_uvicorn_uses():
     source = inspect.getsource(HttpToolsProtocol)
     used = set(re.findall(r"cycle\.(\w+)", source)) - {"run_asgi"}
     assert used == set(vars(_Cycle())) | {"message_event"}, (
@@ -364,7 +365,7 @@ def test_cycle_has_all_that_uvicorns_protocol_uses_of_one():
     )
 
 
-def test_uvicorns_protocol_has_what_ours_uses():
+def test_uvicorn_has_every_attribute_that_the_protocol_uses():
     source = inspect.getsource(HttpToolsProtocol)
     for name in ("parser", "flow", "headers", "url", "cycle"):
         assert re.search(rf"self\.{name}\b[^=]*= ", source), (
@@ -380,7 +381,7 @@ def test_uvicorns_protocol_has_what_ours_uses():
         assert callable(getattr(HttpToolsProtocol, name, None)), f"uvicorn's protocol has no {name}()"
 
 
-def test_client_that_goes_before_its_response_is_told_of_once(echo):
+def test_disconnect_before_the_response_is_reported_once(echo):
     counted, server = echo
     with connect(server) as connection:
         connection.sendall(post(b"watched"))
@@ -388,7 +389,7 @@ def test_client_that_goes_before_its_response_is_told_of_once(echo):
     eventually(lambda: counted.dropped == 1)
 
 
-def test_client_that_goes_after_its_response_is_not_told_of(echo):
+def test_disconnect_after_the_response_is_not_reported(echo):
     counted, server = echo
     with connect(server) as connection, connection.makefile("rb") as file:
         connection.sendall(post(b"watched"))

@@ -1,4 +1,4 @@
-"""The server's WebSockets under a real uvicorn, asked by raw sockets and by the websockets client."""
+"""The WebSocket protocol under a real uvicorn, over raw sockets and with the websockets client."""
 
 import asyncio
 import contextlib
@@ -90,7 +90,7 @@ class Client:
         return head[0] & 0xF, self._file.read(length)
 
     def receive_close(self) -> int:
-        """Return the code of the close frame that must come next, and see the connection end."""
+        """Return the code of the close frame that must be next, and check that the connection ends."""
         opcode, payload = self.receive() or (None, b"")
         assert opcode == CLOSE
         self.socket.shutdown(socket.SHUT_WR)
@@ -98,12 +98,12 @@ class Client:
         return int.from_bytes(payload[:2], "big")
 
     def read(self, length: int = -1) -> bytes:
-        """Return so many bytes that come next; without a length, all to the end."""
+        """Return the next `length` bytes; -1: all bytes to the end."""
         return self._file.read(length)
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer each message with itself: by ASGI at /asgi, by the extension elsewhere."""
+    """Echo each message: by ASGI at /asgi, by the extension at other paths."""
     await receive()
     await send({"type": "websocket.accept"})
     if scope["path"] != "/asgi":
@@ -125,7 +125,7 @@ async def echo_at_once(ws: websocket.WebSocket) -> None:
 
 
 def accepted(serve: Callable[..., Awaitable[None]]) -> App:
-    """Return an application that accepts, and then calls serve(scope, receive, send)."""
+    """Return an application that accepts, then calls serve(scope, receive, send)."""
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "websocket.connect"
@@ -137,7 +137,7 @@ def accepted(serve: Callable[..., Awaitable[None]]) -> App:
 
 @contextmanager
 def recording(**options: Any) -> Iterator[tuple[Running, list[Any]]]:
-    """A server whose application notes what it receives, to the disconnect."""
+    """Yield a server, and the list of all messages that its application receives."""
     noted: list[Any] = []
 
     async def note(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -282,7 +282,7 @@ def test_breach_of_the_protocol_closes_with_its_code(server, path, data, code):
         assert client.receive_close() == code
 
 
-def test_message_above_the_limit_is_refused_before_it_is_there():
+def test_message_above_the_limit_is_refused_early():
     with Running(echo, ws_max_size=1000) as server:
         for sent in ([frame(BINARY, b"x" * 999, False), b"\0\x82"], [b"\x81\xfe\x03\xe9"]):
             with Client(server) as client:
@@ -292,7 +292,7 @@ def test_message_above_the_limit_is_refused_before_it_is_there():
                 assert client.receive_close() == 1009
 
 
-def test_client_that_sends_far_too_much_reads_why_it_was_refused(server):
+def test_client_that_sends_too_much_reads_the_reason(server):
     with Client(server) as client:
         client.socket.sendall(b"\x82\xff" + (2**30).to_bytes(8, "big"))
         for _ in range(200):
@@ -300,7 +300,7 @@ def test_client_that_sends_far_too_much_reads_why_it_was_refused(server):
         assert client.receive_close() == 1009
 
 
-def test_breach_is_told_to_the_application_after_the_messages_before_it():
+def test_application_gets_earlier_messages_before_a_breach():
     with recording() as (server, noted), Client(server) as client:
         client.send((TEXT, b"good"))
         client.socket.sendall(b"\x83\x80")
@@ -325,7 +325,7 @@ def test_close_frame_comes_back_as_it_was(server, path, payload):
 @pytest.mark.parametrize(
     ("payload", "code", "reason"), [(b"\x0f\xa1bye", 4001, "bye"), (b"", 1005, ""), (None, 1006, "")]
 )
-def test_application_learns_how_the_client_ended(payload, code, reason):
+def test_application_gets_the_close_code_of_the_client(payload, code, reason):
     with recording() as (server, noted), Client(server) as client:
         client.send((BINARY, b""), *([] if payload is None else [(CLOSE, payload)]))
         client.socket.shutdown(socket.SHUT_WR)
@@ -334,7 +334,7 @@ def test_application_learns_how_the_client_ended(payload, code, reason):
     assert noted[1] == {"type": "websocket.disconnect", "code": code, "reason": reason}
 
 
-def test_messages_that_were_held_back_come_before_the_end():
+def test_held_back_messages_come_before_the_end():
     noted = []
 
     async def late(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -363,7 +363,7 @@ def test_application_closes_with_code_and_reason(code, reason):
         assert (client.close_code, client.close_reason) == (code, reason[:123])
 
 
-def test_connection_ends_when_the_client_has_answered_a_close_frame(monkeypatch):
+def test_connection_ends_after_the_client_answers_a_close_frame(monkeypatch):
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 3600.0)
 
     async def close(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -375,7 +375,7 @@ def test_connection_ends_when_the_client_has_answered_a_close_frame(monkeypatch)
         assert client.receive() is None
 
 
-def test_client_that_does_not_answer_a_close_frame_is_cut_off(monkeypatch):
+def test_client_that_ignores_a_close_frame_is_disconnected(monkeypatch):
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
 
     async def close(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -389,7 +389,7 @@ def test_client_that_does_not_answer_a_close_frame_is_cut_off(monkeypatch):
         eventually(lambda: not server.server.server_state.connections)
 
 
-def test_client_that_still_reads_what_was_sent_is_not_cut_off(monkeypatch):
+def test_client_that_still_reads_stays_connected(monkeypatch):
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
 
     async def close(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -430,7 +430,7 @@ def test_connection_that_ended_is_freed_without_the_collector(path):
 
 
 @pytest.mark.parametrize(("error", "code"), [(None, 1000), (ValueError("broken"), 1011)])
-def test_application_that_is_done_closes(error, code, caplog):
+def test_application_that_returns_closes_the_connection(error, code, caplog):
     async def end(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if error is not None:
             raise error
@@ -452,7 +452,7 @@ def test_stop_closes_with_1012(path):
         assert client.receive_close() == 1012
 
 
-def test_stop_is_told_to_the_application():
+def test_stop_reaches_the_application():
     with recording() as (server, noted), Client(server) as client:
         threading.Thread(target=server.stop).start()
         assert client.receive_close() == 1012
@@ -460,7 +460,7 @@ def test_stop_is_told_to_the_application():
 
 
 @pytest.mark.parametrize("sent", [b"", b"x" * 2**25])
-def test_stop_does_not_wait_for_a_client_that_does_nothing(sent, monkeypatch):
+def test_stop_does_not_wait_for_a_silent_client(sent, monkeypatch):
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 3600.0)
 
     async def write(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -490,7 +490,7 @@ def test_stop_before_the_handshake_is_answered_refuses_it():
 
 
 @pytest.mark.parametrize("sent", [(PING, b""), (PONG, b""), (BINARY, b"1"), (0, b"", False)])
-def test_many_frames_at_once_let_others_have_their_turn(sent):
+def test_many_frames_at_once_let_other_tasks_run(sent):
     """Small frames take longer to handle than to send."""
     turns: list[int] = []
 
@@ -529,7 +529,7 @@ def test_client_that_answers_pings_stays_connected():
         client.send((CLOSE, b""))
 
 
-def test_client_that_does_not_answer_a_ping_is_closed_with_1011(monkeypatch):
+def test_missing_pong_closes_with_1011(monkeypatch):
     with recording(ws_ping_interval=0.05, ws_ping_timeout=0.1) as (server, noted), Client(server) as client:
         assert client.receive()[0] == PING
         client.send((PONG, b"other"), (TEXT, b"a"))
@@ -537,7 +537,7 @@ def test_client_that_does_not_answer_a_ping_is_closed_with_1011(monkeypatch):
     assert noted[1] == {"type": "websocket.disconnect", "code": 1011, "reason": "keepalive ping timeout"}
 
 
-def test_pong_behind_messages_that_are_held_back_is_waited_for():
+def test_pong_behind_held_back_messages_is_waited_for():
     async def sleep(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
         await asyncio.sleep(0.6)
@@ -556,7 +556,7 @@ def test_pong_behind_messages_that_are_held_back_is_waited_for():
         client.send((CLOSE, b""))
 
 
-def test_pong_behind_a_long_message_that_still_comes_is_waited_for():
+def test_pong_behind_an_incomplete_message_is_waited_for():
     with Running(echo, ws_ping_interval=0.1, ws_ping_timeout=0.1) as server, Client(server) as client:
         for byte in frame(BINARY, b"x" * 20):
             client.socket.sendall(bytes([byte]))
@@ -568,7 +568,7 @@ def test_pong_behind_a_long_message_that_still_comes_is_waited_for():
         assert client.receive_close() == 1011
 
 
-def test_pings_of_a_client_that_reads_no_pongs_do_not_fill_the_memory():
+def test_pings_without_reading_do_not_fill_the_memory():
     buffered = []
 
     async def serve(ws: websocket.WebSocket) -> None:
@@ -589,14 +589,14 @@ def test_pings_of_a_client_that_reads_no_pongs_do_not_fill_the_memory():
     assert len(received) < 150_000
 
 
-def test_no_pings_are_sent_where_the_settings_want_none():
+def test_no_pings_are_sent_if_the_settings_disable_them():
     with Running(echo, ws_ping_interval=None) as server, Client(server) as client:
         client.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.receive()
 
 
-def test_ping_is_answered_while_the_application_does_something_else():
+def test_ping_is_answered_while_the_application_is_busy():
     go_on = threading.Event()
 
     async def busy(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -630,7 +630,7 @@ def test_application_waits_for_a_client_that_reads_slowly():
         assert client.receive_close() == 1000
 
 
-def test_application_that_waits_for_a_slow_client_learns_that_it_is_gone():
+def test_application_waiting_for_a_slow_client_sees_its_disconnect():
     ended = threading.Event()
 
     async def write(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -646,25 +646,25 @@ def test_application_that_waits_for_a_slow_client_learns_that_it_is_gone():
         assert ended.wait(SECONDS)
 
 
-def test_application_learns_at_once_that_a_write_has_failed():
-    """If send returned, one that sends in a loop would never let the event loop tell it that the connection is lost."""
-    told = []
+def test_failed_write_reaches_the_application_at_once():
+    """If send returned, an application that sends in a loop would never let the event loop call connection_lost."""
+    errors = []
 
     async def write(scope: dict[str, Any], receive: Any, send: Any) -> None:
         scope["extensions"][EXTENSION]._transport.abort()  # as uvloop does within a write that fails
         try:
             await send({"type": "websocket.send", "bytes": b"x"})
         except OSError as error:
-            told.append(error)
+            errors.append(error)
 
     with Running(accepted(write)) as server, Client(server) as client:
         assert client.receive() is None
-    assert len(told) == 1
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("path", ["/asgi", "/at-once"])
-def test_client_waits_for_an_application_that_is_slow(path, loop):
+def test_client_waits_for_a_slow_application(path, loop):
     go_on, taken = threading.Event(), 0
 
     async def wait(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -686,19 +686,19 @@ def test_client_waits_for_an_application_that_is_slow(path, loop):
                 sent += 1
         assert sent < 500, "32 MB are more than what the kernel holds"
         go_on.set()
-        client.socket.shutdown(socket.SHUT_WR)  # in the midst of a message
+        client.socket.shutdown(socket.SHUT_WR)  # within a message
         eventually(lambda: taken == sent)
 
 
 async def take_with_a_pause(ws: websocket.WebSocket, go_on: threading.Event) -> int:
-    """Pause after the first message until `go_on` is set, and return how many came."""
+    """Pause after the first message until `go_on` is set; return the number of messages."""
     came, ended = 0, asyncio.get_running_loop().create_future()
 
     def on_message(payload: bytes, is_text: bool) -> None:
         nonlocal came
         came += 1
         if not go_on.is_set():
-            assert came == 1, "held back"
+            assert came == 1, "messages are held back"
             ws.pause()
 
     ws.listen(on_message, lambda code, reason: ended.set_result(code), lambda: None)
@@ -711,19 +711,19 @@ async def take_with_a_pause(ws: websocket.WebSocket, go_on: threading.Event) -> 
 # The handshake
 
 
-async def tell_scope(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Send the scope, and close."""
+async def send_scope(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Send the scope to the client, and close."""
     assert await receive() == {"type": "websocket.connect"}
     headers = [(b"X-Added", b"caf\xe9"), (b"x-added", b"2")]
     await send({"type": "websocket.accept", "subprotocol": "b", "headers": headers})
-    told = {name: value for name, value in scope.items() if name not in ("client", "server", "extensions")}
-    await send({"type": "websocket.send", "text": repr((sorted(told.items()), sorted(scope["extensions"])[-1:]))})
+    shown = {name: value for name, value in scope.items() if name not in ("client", "server", "extensions")}
+    await send({"type": "websocket.send", "text": repr((sorted(shown.items()), sorted(scope["extensions"])[-1:]))})
     await send({"type": "websocket.close"})
 
 
 @contextmanager
 def ours_and_uvicorns(app: App, **options: Any) -> Iterator[list[Running]]:
-    """Two servers of an application: one with our protocol, one with uvicorn's."""
+    """Yield two servers of an application: one with Engram's protocol, one with uvicorn's."""
     with Running(app, **options) as ours, Running(app, ws="websockets-sansio", **options) as uvicorns:
         yield [ours, uvicorns]
 
@@ -731,7 +731,7 @@ def ours_and_uvicorns(app: App, **options: Any) -> Iterator[list[Running]]:
 def test_scope_and_answer_to_the_handshake_are_those_of_uvicorn():
     asked = {"Sec-WebSocket-Protocol": "a, b", "X-Name": "caf\u00e9"}
     got = []
-    with ours_and_uvicorns(tell_scope, root_path="/below", date_header=False) as servers:
+    with ours_and_uvicorns(send_scope, root_path="/below", date_header=False) as servers:
         for server in servers:
             with Client(server, "/a%20b/c?x=%C3%A9&y", **asked) as client:
                 got.append((client.status, client.headers, client.receive(), client.receive()))
@@ -752,7 +752,7 @@ def test_scope_and_answer_to_the_handshake_are_those_of_uvicorn():
 )
 def test_handshake_is_refused_as_uvicorn_does(headers):
     got = []
-    with ours_and_uvicorns(tell_scope, date_header=False) as servers:
+    with ours_and_uvicorns(send_scope, date_header=False) as servers:
         for server in servers:
             with Client(server, **headers) as client:
                 got.append((client.status, [each for each in client.headers if each[0] != "Date"]))
@@ -785,7 +785,7 @@ DENIALS: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("sent", DENIALS.values(), ids=DENIALS)
-def test_application_that_does_not_accept_is_answered_for_as_by_uvicorn(sent):
+def test_application_that_does_not_accept_is_handled_as_uvicorn_does(sent):
     received = []
 
     async def deny(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -824,7 +824,7 @@ def test_handshake_is_logged_as_by_uvicorn(outcome, caplog):
 
 @contextmanager
 def listening(serve: Callable[[websocket.WebSocket], Awaitable[None]], **options: Any) -> Iterator[Client]:
-    """A client of a server whose application gets the extension once it has accepted."""
+    """Yield a client, whose server's application gets the extension after it has accepted."""
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await serve(scope["extensions"][EXTENSION])
@@ -833,7 +833,7 @@ def listening(serve: Callable[[websocket.WebSocket], Awaitable[None]], **options
         yield client
 
 
-def test_message_that_was_received_but_not_taken_comes_first(monkeypatch):
+def test_waiting_message_is_delivered_first(monkeypatch):
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         ws, receiving = scope["extensions"][EXTENSION], asyncio.create_task(receive())
         monkeypatch.setattr(ws, "_on_message", lambda *message: (ws._park(*message), receiving.cancel()))
@@ -849,7 +849,7 @@ def test_message_that_was_received_but_not_taken_comes_first(monkeypatch):
         assert [client.receive(), client.receive()] == [(TEXT, b"1"), (TEXT, b"2")]
 
 
-def test_messages_are_given_one_after_the_other_and_not_while_paused():
+def test_messages_are_delivered_in_order_unless_paused():
     came, inside = [], 0
 
     async def serve(ws: websocket.WebSocket) -> None:
@@ -894,7 +894,7 @@ def test_error_in_on_message_closes_with_1011(caplog):
 
 
 @pytest.mark.parametrize("ending", ["close frame", "drop", "breach", "close", "stop", "listens late"])
-def test_on_close_is_called_once_and_nothing_can_be_sent_then(ending):
+def test_on_close_is_called_once_and_ends_sending(ending):
     endings: list[int] = []
     expected = {"close frame": 1001, "drop": 1006, "breach": 1002, "close": 4004, "stop": 1012, "listens late": 1001}
 
@@ -905,7 +905,7 @@ def test_on_close_is_called_once_and_nothing_can_be_sent_then(ending):
         ws.listen(pytest.fail, lambda *ending: over.set_result(ending), pytest.fail)
         if ending == "close":
             ws.close(4004, "enough")
-            assert not over.done(), "not from within"
+            assert not over.done(), "on_close is not called from within"
         endings.append((await over)[0])
         assert ws.send(b"late", False) is False
         ws.close(1000)
@@ -930,7 +930,7 @@ def test_on_close_is_called_once_and_nothing_can_be_sent_then(ending):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_send_returns_whether_there_is_room_and_on_drain_says_when_there_is_again(loop):
+def test_send_returns_false_until_on_drain(loop):
     sent, drained = 0, 0
 
     async def serve(ws: websocket.WebSocket) -> None:

@@ -1,4 +1,4 @@
-"""Inputs in the dtype in which they came."""
+"""Inputs in the dtype that the client sent."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ HALVES = arrays.arrays("<f2", st.tuples(st.integers(1, 4), st.integers(1, 5)))
 
 
 def check_kept(inputs: CompactArray, bytes_per_step: int) -> None:
-    """Check that the log gives back inputs, [T, width], bit for bit, also those of some of the steps."""
+    """Check that inputs, [T, width], are decoded bit for bit, also a part of the steps."""
     form, (steps, width) = form_of(inputs), inputs.shape
     data = pack(np.asarray(inputs), form)
     assert len(data) == packed_bytes(inputs, form) == steps * bytes_per_step
@@ -34,21 +34,21 @@ def check_kept(inputs: CompactArray, bytes_per_step: int) -> None:
 
 
 @given(HALVES)
-def test_float16_inputs_take_half_and_come_back_as_they_were(numbers):
+def test_float16_inputs_take_half_and_are_exact(numbers):
     check_kept(widened(numbers, Form("float16")), 2 * numbers.shape[1])
 
 
 @given(st.floats(SMALLEST_SCALE, LARGEST_SCALE / 2**15, width=32) | st.sampled_from([1.0, 2.0**-15, 0.1]))
-def test_every_int16_comes_back_as_it_was_at_any_scale(scale):
+def test_every_int16_is_exact_at_any_scale(scale):
     check_kept(widened(EVERY_INT16.reshape(-1, 512), Form("int16", scale)), 2 * 512 + 5)
 
 
 @pytest.mark.parametrize("width", [1, 2])
-def test_int16_inputs_that_would_be_longer_are_kept_as_float32(width):
+def test_int16_inputs_that_would_be_longer_are_float32(width):
     check_kept(widened(EVERY_INT16[: 6 * width].reshape(-1, width), Form("int16", 0.1)), 4 * width)
 
 
-def test_float32_inputs_are_kept_as_they_always_were():
+def test_float32_inputs_are_stored_as_plain_bytes():
     inputs = np.random.default_rng(0).random((3, 7), np.float32)
     assert pack(inputs, None) == inputs.tobytes()
     assert unpack(inputs.tobytes(), 3, 7).tolist() == inputs.tolist()
@@ -61,7 +61,7 @@ def test_float32_inputs_are_kept_as_they_always_were():
         *(b"\x49" + np.float32(scale).tobytes() + bytes(6) for scale in (0, -1, np.nan, np.inf, 1e-40)),
     ],
 )
-def test_tag_that_is_none_is_no_step(step):
+def test_invalid_tag_is_refused(step):
     whole = pack(np.ones((1, 3), np.float32), Form("int16"))
     assert len(whole) == len(step)
     with pytest.raises(ValueError, match="tag"):
@@ -69,7 +69,7 @@ def test_tag_that_is_none_is_no_step(step):
 
 
 @given(st.binary(max_size=60), st.integers(1, 4), st.integers(1, 5))
-def test_any_bytes_are_steps_or_refused(data, steps, width):
+def test_any_bytes_are_decoded_or_refused(data, steps, width):
     try:
         inputs = unpack(data, steps, width)
     except ValueError:
