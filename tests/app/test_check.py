@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import cli
 from app.stores.sqlite import FILE
+from engram import main as cli
 from tests.app.checkpoints import make_checkpoint
 from tests.app.harness import ROOT, running_server
 from tests.app.stores.test_stores import altered, recorded
