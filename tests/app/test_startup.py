@@ -120,7 +120,7 @@ DAMAGES = {
         "are not those of the config",
     ),
     "another kind than the graph": (lambda d: edit_manifest(d, kind="dnc"), "model.onnx was exported with kind ntm"),
-    "a graph of one memory size": (lambda d: fix_memory_size(d, 8), "with 9 memory slots"),
+    "a graph of one memory size": (lambda d: fix_memory_size(d, 8), "with memory_size 9"),
     "no first state": (lambda d: edit_metadata(d, initial_state=""), "its engram.initial_state is damaged"),
     "junk for a first state": (lambda d: edit_metadata(d, initial_state="junk"), "its engram.initial_state is damaged"),
 }
