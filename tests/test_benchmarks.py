@@ -662,7 +662,7 @@ def test_connections_beyond_the_systems_limit_are_refused_first(capsys):
 
 
 @pytest.mark.parametrize("answer", [{"step": 34, "outputs": [[1.0]]}, {"step": 33, "outputs": [[0.9]]}])
-def test_woken_session_that_answers_something_else_is_refused(answer):
+def test_restored_session_with_another_answer_is_refused(answer):
     asked = sessions.Expected(b"", b"", np.ones((sessions.STEPS + 2, 1)))
     with pytest.raises(WrongOutputs, match="not timed, /sessions/a"):
         sessions.step(lambda path, body: answer, "/sessions/a", asked, sessions.STEPS)

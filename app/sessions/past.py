@@ -30,7 +30,7 @@ class Reached(NamedTuple):
 
 
 class Beginning(NamedTuple):
-    """What a store has to compute a state from: the nearest snapshot and its step, if any, and the log from there."""
+    """The records from which a state is computed: the nearest snapshot and its step, if any, and the log from there."""
 
     snapshot: tuple[int, bytes] | None
     log: Sequence[LoggedSteps]

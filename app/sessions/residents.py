@@ -29,7 +29,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_STEPS = 1000
-"""Steps after which a snapshot is kept, however small the log: at most so many are replayed to restore a session."""
+"""Steps after which a snapshot is kept, however small the log: at most this many are replayed to restore a session."""
 
 REPLAYED_STEPS = 8
 """Steps since a snapshot that are replayed rather than another one kept when a session is evicted, at most."""

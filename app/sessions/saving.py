@@ -24,7 +24,7 @@ class Saving:
         self._tasks: dict[Session, asyncio.Task[None]] = {}
 
     def save_within(self, session: Session, seconds: float) -> None:
-        """Have a snapshot of a session replace its last one within so many seconds. The caller holds its turn."""
+        """Have a snapshot of a session replace its last one within some seconds. The caller holds its turn."""
         session.outrun_store()
         self._unsaved.add(session)
         if session not in self._tasks:
@@ -39,7 +39,7 @@ class Saving:
             await asyncio.wait(tasks, timeout=max(0.0, until - self._clock()))
 
     async def _save_all(self, session: Session, seconds: float) -> None:
-        """Replace a session's snapshot every so many seconds until it has all steps; log the first failure in a row."""
+        """Replace a session's snapshot at intervals of `seconds` until it has all steps; log the first failure in a row."""
         failed = False
         try:
             while session in self._unsaved:

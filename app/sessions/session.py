@@ -20,7 +20,7 @@ ENTRY_BYTES = 16
 """The bytes of a request's entry in the log beside its inputs, about."""
 
 LOG_PER_STATE = 2
-"""A snapshot that is not passing is taken when the log since the last one has so many times the bytes of a state."""
+"""Bytes of the log per byte of a state, from which a snapshot that is not passing is taken."""
 
 KEPT_RESULT_BYTES = 65_536
 """A larger result of a session's last frame is computed again, should the frame come again."""
@@ -103,7 +103,7 @@ class Turn:
 
 
 class SessionInfo(NamedTuple):
-    """What is told of a session."""
+    """A session as clients see it."""
 
     id: str
     model: str
@@ -117,7 +117,7 @@ class SessionInfo(NamedTuple):
 
 
 class Where(enum.Enum):
-    """Where the state of a session is.
+    """The place of a session's state.
 
     STORED --- enter ---> RESIDENT --- outrun_store ---> VOLATILE
        ^------ leave --------'------- leave ----------------'        any of them --- end ---> ENDED
@@ -133,7 +133,7 @@ class Where(enum.Enum):
 class Session:
     """An open session. Its fields change only by its methods, and `turn`, `users`, `watchers` and `used` by Turns.
 
-    Whoever steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are its record's.
+    A caller that steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are its record's.
     ended: resolved with the error of the end.
     logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
     a step; None where only eviction takes a snapshot.
@@ -184,7 +184,7 @@ class Session:
 
     @property
     def unsnapshotted(self) -> int:
-        """The number of steps since the last snapshot: so many are replayed to restore the session."""
+        """The number of steps since the last snapshot, which are replayed to restore the session."""
         return self.step - self.kept
 
     @property
@@ -251,7 +251,7 @@ class Session:
         self.last, self.kept = None, kept
 
     def restart_log(self, entries: int) -> None:
-        """Count the bytes of the log anew: of so many steps since the last snapshot that is not passing."""
+        """Count the bytes of the log anew; entries: steps since the last snapshot that is not passing."""
         self.logged = entries * (self.model.inputs.width * NUMBER_BYTES + ENTRY_BYTES)
 
     def snapshotted(self, passing: bool) -> None:
@@ -268,7 +268,7 @@ class Session:
     # What may be asked of it
 
     def check_kept(self, step: int) -> None:
-        """Raise StepNotKept unless the session can be looked at after so many steps."""
+        """Raise StepNotKept unless the state after this step can be computed."""
         if self.is_volatile:
             kept, expected = step in (0, self.step), f"0 or {self.step}"
         else:
@@ -327,7 +327,7 @@ class Session:
 
 
 def info_of(session: Session | Record, model: str) -> SessionInfo:
-    """Return what is told of a session of a model, in use or as the store has it."""
+    """Return the info of a session of a model, in use or as the store has it."""
     return SessionInfo(
         id=session.id,
         model=model,

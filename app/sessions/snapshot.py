@@ -19,7 +19,7 @@ from app.errors import InvalidSnapshot
 
 FORMAT = "1"
 LARGEST = 2**53
-"""The largest step and the largest number of memory slots that a snapshot may say."""
+"""The largest step and the largest number of memory locations in a snapshot."""
 
 LARGE = 2**17
 """Bytes from which a snapshot is made or read beside the event loop: one request may need those of many sessions."""

@@ -2,7 +2,7 @@
 
 A session that is in use or resident has one object, which everybody shares; any other is in the store alone, and is
 found there. Requests take the turn of a session in the order in which they came. One that got in line is carried out
-whole, also if whoever asked goes away meanwhile.
+whole, also if the client goes away meanwhile.
 """
 
 import asyncio
@@ -199,7 +199,7 @@ class Turns:
 
     # Watching
 
-    async def settled(self, session: Session) -> SessionInfo:
+    async def info_in_turn(self, session: Session) -> SessionInfo:
         """Return the info of a session once all requests that came before are carried out."""
         return await self.run(session, _info)
 
@@ -213,11 +213,11 @@ class Turns:
             self.unwatch(session)
 
     async def watch(self, session: Session) -> Session:
-        """Return a session, settled, whose `ended` is resolved at its end, until `unwatch`. Raises as `run` does."""
+        """Return a session after its earlier requests; its `ended` is resolved at its end, until `unwatch`. Raises as `run` does."""
         session = self.shared(session)
         session.watchers += 1
         try:
-            await self.settled(session)
+            await self.info_in_turn(session)
         except BaseException:
             self.unwatch(session)
             raise

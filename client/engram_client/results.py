@@ -1,4 +1,4 @@
-"""What calls return: arrays, and tuples of them."""
+"""The results of calls: arrays, and tuples of them."""
 
 from typing import NamedTuple
 

@@ -422,7 +422,7 @@ def test_unexpected_error_is_logged_and_answered_as_by_asgi(both, monkeypatch, c
     assert b'"step":2}' in ask(both.ours, session, body)
 
 
-def test_answer_that_cannot_be_written_is_told_as_an_error(both, monkeypatch, caplog):
+def test_answer_that_cannot_be_encoded_is_an_error(both, monkeypatch, caplog):
     session, body = both.open(), BODIES["a step"][0]
     ask(both.ours, session, body)
     monkeypatch.setattr("app.api.at_once.steps_document", lambda stepped: {"outputs": object()})

@@ -38,7 +38,7 @@ def test_models_are_listed_with_their_cards(client):
     assert models[SHIPPED.index("dnc-copy")] == client.get("/models/dnc-copy").json()
 
 
-def test_model_card_tells_sizes_schema_and_measured_errors(client):
+def test_model_card_has_sizes_schema_and_measured_errors(client):
     card = client.get("/models/dnc-copy").json()
     assert (card["kind"], card["input_size"], card["output_size"]) == ("dnc", 10, 8)
     assert (card["memory_size"], card["word_size"], card["read_heads"]) == (32, 16, 1)
@@ -246,7 +246,7 @@ def test_session_is_described_and_listed(client):
     assert all(entry["model"] == "ntm-copy" for entry in listed)
 
 
-def test_session_state_is_told_by_name(client):
+def test_session_state_is_read_by_name(client):
     session = open_session(client)
     stepped = client.post(f"/sessions/{session}/steps", json={"inputs": sequence(5)[0][:6], "trace": ["usage"]}).json()
     state = client.get(f"/sessions/{session}/state", params={"names": "usage,memory"}).json()

@@ -116,7 +116,7 @@ def test_lstm_shows_no_weightings(page: Page) -> None:
     assert names == ["input", "target", "output"]
 
 
-def test_changed_sequence_is_told_apart_from_the_one_run(page: Page) -> None:
+def test_changed_sequence_is_marked_as_not_run(page: Page) -> None:
     open_inspector(page, "dnc-copy")
     page.click("#clear")
     expect(page.locator("#results")).to_have_class("stale")
@@ -172,7 +172,7 @@ def token_page(browser: Browser, token_server: Server) -> Iterator[Page]:
         yield page
 
 
-def test_tokens_written_are_sent_and_their_class_is_told(token_page: Page) -> None:
+def test_tokens_written_are_sent_and_their_class_shown(token_page: Page) -> None:
     errors: list[str] = []
     token_page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     token_page.on("pageerror", lambda error: errors.append(str(error)))

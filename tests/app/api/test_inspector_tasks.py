@@ -357,7 +357,7 @@ def test_digits_of_an_answer_are_shown_each(page: Page) -> None:
         ),
     ],
 )
-def test_card_tells_what_was_measured_and_where(page: Page, model: str, rows: list[list[str]]) -> None:
+def test_card_shows_measurements_and_their_place(page: Page, model: str, rows: list[list[str]]) -> None:
     open_inspector(page, model)
     table = page.locator("#card table tr")
     assert [table.nth(row).locator("th, td").all_text_contents() for row in range(table.count())] == rows

@@ -202,7 +202,7 @@ def test_stream_of_nothing_is_refused(server, path, problem_code, close_code):
     assert (reply["code"], code) == (problem_code, close_code)
 
 
-def test_stream_of_a_session_deleted_meanwhile_is_told(server):
+def test_stream_of_a_deleted_session_gets_an_error(server):
     with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
         httpx.delete(f"{server.url}/sessions/{greeting['session']}").raise_for_status()
         reply, code = refusal(connection)
@@ -244,7 +244,7 @@ def test_client_gone_in_mid_inference_frees_its_place(server):
         time.sleep(0.05)
 
 
-def test_idle_session_expires_and_its_stream_is_told(data):
+def test_stream_of_an_expired_session_gets_an_error(data):
     with running_server("--idle-timeout", "0.6", data=data) as server:
         with stream(server, "/stream?model=dnc-copy") as (connection, greeting):
             reply, code = refusal(connection)

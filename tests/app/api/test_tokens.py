@@ -56,14 +56,14 @@ def expected(checkpoints: Path) -> Any:
         return model.activate(outputs)[:, 0].numpy()
 
 
-def test_card_tells_of_tokens_and_classes(client):
+def test_card_shows_tokens_and_classes(client):
     words, bits = (client.get(f"/models/{name}").json() for name in ("words", "bits"))
     assert (words["input_size"], words["vocabulary_size"]) == (1, 7)
     assert (words["output_activation"], words["output_at"], words["memory_size"]) == ("softmax", "last-step", None)
     assert (bits["vocabulary_size"], bits["output_at"]) == (None, "every-step")
 
 
-def test_card_tells_of_several_classes_at_once(client):
+def test_card_shows_several_classes_at_once(client):
     groups = {name: client.get(f"/models/{name}").json()["output_groups"] for name in ("digits", "words", "bits")}
     assert groups == {"digits": 2, "words": 1, "bits": 1}
 
@@ -178,7 +178,7 @@ def test_other_models_take_no_plain_list(client):
     assert (reply["place"], reply["expected"]) == ("inputs[0]", "a list of 4 numbers")
 
 
-def test_tokens_are_told_in_the_documentation(client):
+def test_documentation_names_token_inputs(client):
     schemas = client.get("/openapi.json").json()["paths"]["/sessions/{session}/steps"]["post"]["requestBody"]
     inputs = schemas["content"]["application/json"]["schema"]["properties"]["inputs"]
     assert [form["description"] for form in inputs["anyOf"]] == ["[T][input_size]", "[T], of tokens"]

@@ -57,8 +57,8 @@ class ById:
     def submit(self, session: Session, steps: Steps, done: Any) -> None:
         self.service.stepping.submit(session, steps, done)
 
-    async def settled(self, name: str) -> Any:
-        return await self.turns.settled(await self.find(name))
+    async def info_in_turn(self, name: str) -> Any:
+        return await self.turns.info_in_turn(await self.find(name))
 
     async def watch(self, name: str) -> Session:
         return await self.turns.watch(await self.find(name))

@@ -75,7 +75,7 @@ def test_every_step_can_be_looked_at():
     run(test())
 
 
-def test_rewound_session_goes_on_from_there_and_can_be_put_forward_until_then():
+def test_rewound_session_goes_on_or_forward_again():
     async def test() -> None:
         async with service() as sessions:
             session = (await sessions.open("fake")).id
@@ -215,7 +215,7 @@ def test_snapshot_of_another_model_is_refused_by_name():
     run(test())
 
 
-def test_snapshot_of_step_0_with_another_state_than_the_first_is_refused():
+def test_snapshot_of_step_0_with_another_state_is_refused():
     async def test() -> None:
         async with service() as sessions:
             session = (await sessions.open("fake")).id
@@ -230,7 +230,7 @@ def test_snapshot_of_step_0_with_another_state_than_the_first_is_refused():
 
 
 @pytest.mark.parametrize("size", [None, 4])
-def test_session_kept_with_another_memory_size_than_its_state_is_damaged(size):
+def test_session_with_another_memory_size_than_its_state_is_damaged(size):
     """As a server kept it that took a snapshot which did not say its memory size, once the model's own is another."""
 
     async def test() -> None:
@@ -330,7 +330,7 @@ def test_least_recently_used_session_leaves_first():
     run(test())
 
 
-def test_sessions_in_use_stay_though_more_are_woken():
+def test_sessions_in_use_stay_though_more_are_restored():
     async def test() -> None:
         async with service(resident=1, opened=9, backend=FakeBackend(capacity=8)) as sessions:
             opened = [(await sessions.open("fake")).id for _ in range(6)]
@@ -342,7 +342,7 @@ def test_sessions_in_use_stay_though_more_are_woken():
     run(test())
 
 
-def test_session_whose_step_failed_in_a_full_arena_is_as_it_was():
+def test_session_whose_step_failed_in_a_full_arena_is_unchanged():
     """What it needs is computed again from the log."""
 
     def raise_on_seven(inputs: "np.ndarray[Any, Any]") -> None:
@@ -393,7 +393,7 @@ def test_without_a_log_there_is_no_past():
     run(test())
 
 
-def test_answered_steps_that_cannot_be_written_are_kept_until_they_can():
+def test_answered_steps_are_kept_until_they_can_be_written():
     """With durability interval: what was answered is not lost while the process lives, and no more is taken."""
 
     async def test() -> None:
@@ -556,7 +556,7 @@ async def _nothing(until: float) -> None:
     """What a server does for its sessions that is killed."""
 
 
-def test_session_without_a_log_is_lost_with_a_step_that_hangs():
+def test_volatile_session_is_lost_with_a_step_that_hangs():
     """It may have taken the step or not: it does not start over in silence."""
     hanging, release = threading.Event(), threading.Event()
 
@@ -580,7 +580,7 @@ def test_session_without_a_log_is_lost_with_a_step_that_hangs():
     run(test())
 
 
-def test_session_with_a_log_goes_on_after_a_step_that_hung():
+def test_logged_session_goes_on_after_a_step_that_hung():
     release = threading.Event()
 
     def hang_on_seven(inputs: "np.ndarray[Any, Any]") -> None:
@@ -602,7 +602,7 @@ def test_session_with_a_log_goes_on_after_a_step_that_hung():
     run(test())
 
 
-def test_session_without_a_log_is_lost_though_its_end_could_not_be_written():
+def test_volatile_session_is_lost_though_its_end_was_not_written():
     """What was answered since it left its arena is nowhere: it does not go on from there in silence."""
     release = threading.Event()
 
@@ -628,7 +628,7 @@ def test_session_without_a_log_is_lost_though_its_end_could_not_be_written():
     run(test())
 
 
-def test_session_without_a_log_leaves_though_who_needed_its_room_is_gone():
+def test_volatile_session_is_evicted_though_the_newcomer_is_gone():
     """What it does after that is noted, so that it is not taken for what left."""
 
     class Slow(MemoryStore):
@@ -657,7 +657,7 @@ def test_session_without_a_log_leaves_though_who_needed_its_room_is_gone():
     run(test())
 
 
-def test_fork_of_a_session_without_a_log_that_is_watched_and_in_no_arena():
+def test_volatile_session_is_forked_while_watched_and_evicted():
     async def test() -> None:
         async with service(durability="none", resident=1) as sessions:
             session, other = [(await sessions.open("fake")).id for _ in range(2)]

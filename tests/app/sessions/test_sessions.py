@@ -136,7 +136,7 @@ class Losing(FakeBackend):
         return outcome
 
 
-def test_sessions_whose_batch_was_lost_are_computed_anew_from_the_log():
+def test_sessions_of_a_lost_batch_are_restored_from_the_log():
     async def test() -> None:
         async with service(backend=Losing(capacity=8)) as sessions:
             names = [(await sessions.open("fake")).id for _ in range(3)]
@@ -152,7 +152,7 @@ def test_sessions_whose_batch_was_lost_are_computed_anew_from_the_log():
     run(test())
 
 
-def test_unlogged_session_whose_batch_was_lost_is_gone():
+def test_volatile_session_of_a_lost_batch_is_gone():
     async def test() -> None:
         async with service(backend=Losing(capacity=8), durability="none") as sessions:
             session = await sessions.open("fake")
@@ -178,7 +178,7 @@ async def step_all(sessions: ById, asked: Sequence[tuple[str, Steps]]) -> list[A
 
 @pytest.mark.parametrize("prompt", [False, True])
 @pytest.mark.parametrize("durability", ["ack", "interval", "none"])
-def test_many_sessions_step_together_and_each_tells_of_itself(durability, prompt):
+def test_sessions_stepped_together_get_their_own_results(durability, prompt):
     async def test() -> None:
         backend = FakeBackend(capacity=8, prompt=prompt)
         async with service(backend=backend, durability=durability, resident=4, opened=6) as sessions:
@@ -208,7 +208,7 @@ class WaitingStore(MemoryStore):
         return super().find(session)
 
 
-def test_session_that_leaves_while_others_are_looked_up_is_found_all_the_same():
+def test_session_evicted_during_a_look_up_is_found():
     async def test() -> None:
         store = WaitingStore()
         async with service(store=store) as sessions:
@@ -243,7 +243,7 @@ def test_failures_among_many_sessions_are_their_own():
     run(test())
 
 
-def test_many_sessions_whose_steps_cannot_be_written_are_where_they_were():
+def test_sessions_whose_steps_cannot_be_written_stay_at_their_step():
     async def test() -> None:
         store = FailingStore()
         async with service(store=store) as sessions:
@@ -257,7 +257,7 @@ def test_many_sessions_whose_steps_cannot_be_written_are_where_they_were():
     run(test())
 
 
-def test_turns_are_had_in_order_and_passed_on_by_those_who_give_up():
+def test_turns_come_in_order_and_pass_over_cancelled_requests():
     async def test() -> None:
         turn, had = Turn(), []
 
@@ -324,7 +324,7 @@ def test_frames_are_carried_out_once_and_in_order():
     run(test())
 
 
-def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
+def test_frame_resent_during_its_step_waits_for_its_result():
     async def test() -> None:
         async with service() as sessions:
             session = await sessions.open("fake")
@@ -335,7 +335,7 @@ def test_frame_resent_while_it_is_carried_out_waits_for_its_result():
     run(test())
 
 
-def test_large_result_is_not_kept_for_its_frame_to_come_again(monkeypatch):
+def test_large_result_of_a_frame_is_not_kept(monkeypatch):
     monkeypatch.setattr("app.sessions.session.KEPT_RESULT_BYTES", 8)
 
     async def test() -> None:
@@ -349,7 +349,7 @@ def test_large_result_is_not_kept_for_its_frame_to_come_again(monkeypatch):
     run(test())
 
 
-def test_frame_sent_again_with_more_traces_than_are_given_is_refused():
+def test_frame_sent_again_with_too_many_traces_is_refused():
     async def test() -> None:
         async with service() as sessions:
             session = await sessions.open("fake")
@@ -379,7 +379,7 @@ def test_failed_frame_may_be_sent_again():
     run(test())
 
 
-def test_settled_session_tells_what_was_asked_before():
+def test_watched_session_has_carried_out_earlier_requests():
     async def test() -> None:
         async with service() as sessions:
             session = await sessions.open("fake")
@@ -400,7 +400,7 @@ def test_cancelled_step_is_carried_out_and_counted():
                 job = asyncio.ensure_future(sessions.step(session.id, ones(100)))
                 await asyncio.sleep(0)
                 job.cancel()
-            assert (await sessions.settled(session.id)).step == 100
+            assert (await sessions.info_in_turn(session.id)).step == 100
 
     run(test())
 
@@ -491,7 +491,7 @@ def test_same_key_opens_one_session():
     run(test())
 
 
-def test_same_key_tells_of_its_session_though_no_more_can_be_opened():
+def test_same_key_returns_its_session_at_the_limit():
     async def test() -> None:
         async with service(opened=3) as sessions:
             first = await sessions.open("fake", key="open")
@@ -508,7 +508,7 @@ def test_same_key_tells_of_its_session_though_no_more_can_be_opened():
     run(test())
 
 
-def test_same_key_tells_of_its_fork_though_the_past_is_gone():
+def test_same_key_returns_its_fork_though_the_past_is_gone():
     async def test() -> None:
         async with service() as sessions:
             session = (await sessions.open("fake")).id
@@ -664,7 +664,7 @@ def test_session_goes_on_after_memory_ran_out_before_its_step(monkeypatch, toget
     run(test())
 
 
-def test_answer_that_is_kept_for_a_frame_keeps_no_more_memory_than_its_own():
+def test_kept_result_of_a_frame_keeps_no_batch_alive():
     async def test() -> None:
         async with service() as sessions:
             names = [(await sessions.open("fake")).id for _ in range(3)]
@@ -692,7 +692,7 @@ def stream_over(reader: SlowReader, sessions: ById, session: str) -> Stream:
 
 
 @pytest.mark.parametrize("while_answering", [False, True])
-def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(while_answering):
+def test_slow_client_reads_the_error_of_its_session_s_end(while_answering):
     """The error comes all the same, behind what was sent before."""
 
     async def test() -> None:
@@ -716,7 +716,7 @@ def test_stream_of_a_session_that_ends_while_the_client_reads_slowly_is_told(whi
     run(test())
 
 
-def test_streams_of_a_client_that_goes_while_sessions_are_opened_hold_none_of_them():
+def test_streams_of_a_lost_client_hold_no_session():
     async def test() -> None:
         async with service(opened=50) as sessions:
             reader = SlowReader()
@@ -790,7 +790,7 @@ def test_expired_session_gives_its_slot_back():
     run(test())
 
 
-def test_session_at_work_for_long_is_the_most_recently_used_when_it_is_done():
+def test_long_step_counts_as_use_when_it_ends():
     """The other one is used while it works: after that it has been idle for longer."""
     clock, began, both_are_there, other_is_done = Clock(), threading.Event(), threading.Event(), threading.Event()
 
@@ -878,7 +878,7 @@ def test_delete_waits_for_its_turn_and_refuses_those_behind_it():
     run(test())
 
 
-def test_session_that_ended_in_the_store_is_gone_when_it_is_woken():
+def test_session_that_ended_in_the_store_is_not_restored():
     async def test() -> None:
         async with service() as sessions:
             session = (await sessions.open("fake")).id

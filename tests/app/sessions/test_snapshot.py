@@ -111,7 +111,7 @@ def spec(memory_size: int | None = 32, **axes: list[int | None]) -> Spec:
     return Spec(1, 1, memory_size, axes or {"memory": [2, 3], "controller.h": [2]}, {})
 
 
-def test_snapshots_of_one_request_that_are_read_in_the_event_loop_have_few_bytes_together():
+def test_snapshots_read_on_the_event_loop_are_small_together():
     """It goes through a megabyte of them in a millisecond, about."""
     assert LARGE * Settings().max_sequences <= 32 * 2**20
 

@@ -67,7 +67,7 @@ async def until_saved(sessions: ById, session: str) -> None:
         await asyncio.sleep(SOON)
 
 
-def test_killed_session_goes_on_from_its_last_snapshot_and_says_so(tmp_path):
+def test_killed_session_goes_on_from_its_last_snapshot(tmp_path):
     async def test() -> None:
         async with killed(tmp_path, snapshots=SOON) as sessions:
             session = (await sessions.open("fake")).id
@@ -91,7 +91,7 @@ def test_killed_session_goes_on_from_its_last_snapshot_and_says_so(tmp_path):
     run(test())
 
 
-def test_killed_session_without_a_snapshot_yet_goes_on_from_its_beginning(tmp_path):
+def test_killed_session_without_a_snapshot_begins_anew(tmp_path):
     async def test() -> None:
         async with killed(tmp_path, snapshots=NEVER) as sessions:
             session = (await sessions.open("fake")).id
@@ -104,7 +104,7 @@ def test_killed_session_without_a_snapshot_yet_goes_on_from_its_beginning(tmp_pa
     run(test())
 
 
-def test_step_that_nothing_follows_is_in_a_snapshot_all_the_same(tmp_path):
+def test_last_step_is_in_a_snapshot(tmp_path):
     """Also steps that many sessions take together, and a session that rests while others are stepped."""
 
     async def test() -> None:
@@ -121,7 +121,7 @@ def test_step_that_nothing_follows_is_in_a_snapshot_all_the_same(tmp_path):
     run(test())
 
 
-def test_session_leaves_its_arena_and_a_stop_in_good_order_loses_nothing(tmp_path):
+def test_eviction_and_a_planned_stop_lose_nothing(tmp_path):
     async def test() -> None:
         async with service(store=SqliteStore(tmp_path), snapshots=NEVER, resident=1) as sessions:
             one, two = [(await sessions.open("fake")).id for _ in range(2)]
@@ -169,7 +169,7 @@ def test_choice_may_change_between_two_starts_of_a_server(tmp_path, before, afte
     run(test())
 
 
-def test_logged_past_can_be_gone_back_to_until_the_next_step(tmp_path):
+def test_logged_past_can_be_reached_until_the_next_step(tmp_path):
     async def test() -> None:
         async with service(store=SqliteStore(tmp_path)) as sessions:
             session = (await sessions.open("fake")).id
@@ -187,7 +187,7 @@ def test_logged_past_can_be_gone_back_to_until_the_next_step(tmp_path):
     run(test())
 
 
-def test_there_is_no_past_and_a_fork_is_of_where_the_session_is(tmp_path):
+def test_session_without_a_past_is_forked_where_it_is(tmp_path):
     async def test() -> None:
         async with killed(tmp_path, snapshots=NEVER) as sessions:
             session = (await sessions.open("fake")).id
@@ -206,7 +206,7 @@ def test_there_is_no_past_and_a_fork_is_of_where_the_session_is(tmp_path):
 
 
 @pytest.mark.parametrize("durability", ["ack", "none"])
-def test_steps_after_a_reset_without_a_log_are_not_told_as_those_before_it(tmp_path, durability):
+def test_recording_after_a_volatile_reset_has_no_earlier_steps(tmp_path, durability):
     async def test() -> None:
         async with service(store=SqliteStore(tmp_path)) as sessions:
             session = (await sessions.open("fake")).id
@@ -255,7 +255,7 @@ def test_reset_that_cannot_be_written_changes_nothing(tmp_path):
     run(test())
 
 
-def test_full_disk_stops_no_step_and_snapshots_go_on_after_it(caplog):
+def test_full_disk_stops_no_step_and_snapshots_resume(caplog):
     async def test() -> None:
         store = FailingStore()
         async with service(store=store, snapshots=SOON, resident=1) as sessions:
@@ -290,7 +290,7 @@ class Slow(MemoryStore):
         super().park(session, *told)
 
 
-def test_steps_do_not_wait_for_a_slow_disk_and_one_snapshot_of_a_session_is_written_at_a_time():
+def test_slow_disk_holds_up_snapshots_and_no_step():
     async def test() -> None:
         store = Slow()
         async with service(store=store, snapshots=SOON) as sessions:
@@ -334,7 +334,7 @@ def test_what_comes_while_a_snapshot_is_written_comes_after_it(end, caplog):
     run(test())
 
 
-def test_session_that_ended_or_left_has_no_snapshot_written_any_more():
+def test_ended_or_evicted_session_has_no_more_snapshots_written():
     async def test() -> None:
         store = Slow()
         store.go.set()
@@ -389,7 +389,7 @@ def test_step_that_is_refused_takes_no_past_away(tmp_path):
     run(test())
 
 
-def test_damaged_snapshot_without_a_log_is_told_and_not_passed_over(tmp_path):
+def test_damaged_snapshot_without_a_log_is_reported(tmp_path):
     async def test() -> None:
         async with killed(tmp_path, snapshots=SOON) as sessions:
             session = (await sessions.open("fake")).id
@@ -415,7 +415,7 @@ def test_snapshot_is_no_use_of_a_session():
     run(test())
 
 
-def test_step_that_fails_midway_puts_its_session_back_and_says_where_it_is():
+def test_step_that_fails_midway_names_the_step_of_its_session():
     async def test() -> None:
         async with service(backend=Losing(capacity=8), snapshots=NEVER) as sessions:
             session = (await sessions.open("fake")).id
@@ -433,7 +433,7 @@ def test_step_that_fails_midway_puts_its_session_back_and_says_where_it_is():
     run(test())
 
 
-def test_sessions_that_were_stepped_together_are_each_told_where_they_are():
+def test_sessions_of_a_failed_batch_each_learn_their_step():
     release = threading.Event()
 
     def hang_on_seven(inputs: Any) -> None:
@@ -477,7 +477,7 @@ def test_step_that_hangs_puts_its_session_back():
     run(test())
 
 
-def test_step_that_fails_while_the_store_does_says_no_step_that_may_be_wrong():
+def test_failing_step_and_store_name_no_step():
     async def test() -> None:
         store = FailingStore()
         async with service(store=store, backend=Losing(capacity=8), snapshots=NEVER) as sessions:
@@ -543,7 +543,7 @@ async def act(draw: random.Random, sessions: ById, lives: dict[str, Life]) -> No
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_lives_go_on_from_a_step_that_they_were_at(tmp_path, seed):
+def test_random_lives_go_on_from_an_earlier_step(tmp_path, seed):
     """Few fit into the arena, the server is restarted again and again, and sometimes it is killed."""
     draw = random.Random(seed)
     lives: dict[str, Life] = {}
@@ -587,7 +587,7 @@ def send(stream: ClientConnection, inputs: list[list[float]], start: int) -> lis
     return outputs
 
 
-def test_stream_of_a_server_that_is_killed_goes_on_with_the_same_bits_when_frames_are_sent_again(data):
+def test_killed_server_answers_repeated_frames_with_the_same_bits(data):
     inputs = sequence(30)[0]
     with (
         running_server(*SNAPSHOTS, data=data) as server,
@@ -614,7 +614,7 @@ def test_stream_of_a_server_that_is_killed_goes_on_with_the_same_bits_when_frame
     assert states[0] == states[1]
 
 
-def test_frame_that_leaves_out_what_was_lost_is_refused_and_one_without_a_number_goes_on_from_there(data):
+def test_frame_after_lost_ones_is_refused_unless_without_a_number(data):
     inputs = sequence(4)[0]
     flags = ("--snapshots", "dnc-copy=1000")
     with running_server(*flags, data=data) as server, connect(f"{server.socket_url}/stream?model=dnc-copy") as stream:

@@ -47,7 +47,7 @@ def recording(client: httpx.Client, session: str, **params: Any) -> list[dict[st
     return [json.loads(line) for line in response.text.splitlines()]
 
 
-def test_state_of_a_past_step_is_what_it_was_then_to_the_bit(client):
+def test_past_state_has_the_same_bits(client):
     session, inputs = open_session(client), sequence(12)[0]
     then = {}
     for position in range(0, len(inputs), 5):
@@ -58,7 +58,7 @@ def test_state_of_a_past_step_is_what_it_was_then_to_the_bit(client):
     assert client.get(f"/sessions/{session}/state", params={"step": 3, "names": "usage"}).json()["step"] == 3
 
 
-def test_recording_tells_inputs_outputs_and_traces_of_every_step(client):
+def test_recording_has_inputs_outputs_and_traces_of_every_step(client):
     session, inputs = open_session(client), sequence(6)[0]
     outputs = step(client, session, inputs[:4]) + step(client, session, inputs[4:])
     lines = recording(client, session)
@@ -176,7 +176,7 @@ def test_snapshot_of_another_model_or_changed_is_refused_by_name(client):
     assert len(client.get("/sessions").json()) == before
 
 
-def test_frame_sent_again_gets_its_answer_again_even_after_a_restart(data, few):
+def test_frame_sent_again_is_answered_also_after_a_restart(data, few):
     inputs = sequence(3)[0]
     frames = [{"seq": seq, "inputs": [row], "trace": ["usage"]} for seq, row in enumerate(inputs)]
     with (
@@ -290,7 +290,7 @@ def test_snapshot_moves_a_session_to_another_server_and_back_end(tmp_path, few, 
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_state_after_a_replay_is_within_rounding_on_other_back_ends(data, few, backend):
+def test_replayed_state_is_within_rounding_on_other_back_ends(data, few, backend):
     inputs = sequence(10)[0]
     with (
         running_server("--backend", backend, data=data, checkpoints=few) as server,
