@@ -91,7 +91,7 @@ def update_of(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
 
 
 def checksum(row: Sequence[Any]) -> int:
-    """Return the checksum of a row of `sessions` or `tapes`, of whatever types its values are."""
+    """Return the checksum of a row of `sessions` or `tapes`, whatever the types of its values."""
     return zlib.crc32(ascii(tuple(row)).encode())
 
 

@@ -1,16 +1,10 @@
-"""The store in memory: it forgets everything with the process.
-
-It does what every store must do, in plain dictionaries, so it also says what the contract means. Random lives in the
-tests compare the other stores with it.
-"""
+"""The calls of the store in memory."""
 
 import heapq
 import math
-from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from app.errors import StepNotKept, StoreFailed
 from app.stores.base import (
@@ -23,109 +17,7 @@ from app.stores.base import (
     Record,
     Retention,
 )
-
-
-class StoredSnapshot(NamedTuple):
-    """A state of a tape. taken: Unix time, in seconds."""
-
-    state: bytes
-    taken: float
-    passing: bool
-
-
-@dataclass(eq=False)
-class Tape:
-    """A tape, which begins with its parent up to the step `base`; one without a parent is a root.
-
-    first: of a root, the first step, but for 0, that can be gone back to. stop: the step after its last. session: that
-    is on it; epoch: of its claim. head: the step that the session was rewound to, None where it is at the end.
-    seq: of the last frame. snapshots: by their step.
-    """
-
-    number: int
-    parent: "Tape | None"
-    base: int
-    first: int
-    seq: int | None
-    epoch: int
-    stop: int
-    head: int | None = None
-    session: str | None = None
-    log: list[LoggedSteps] = field(default_factory=list)
-    snapshots: dict[int, StoredSnapshot] = field(default_factory=dict)
-    children: "set[Tape]" = field(default_factory=set)
-
-    def line(self) -> "Iterator[Tape]":
-        """Yield the tape, its parent, the parent's parent, and so on to the root."""
-        tape: Tape | None = self
-        while tape is not None:
-            yield tape
-            tape = tape.parent
-
-    @property
-    def root(self) -> "Tape":
-        *_, root = self.line()
-        return root
-
-    @property
-    def oldest(self) -> int:
-        """The first step, but for 0, that can be gone back to."""
-        return self.root.first
-
-    @property
-    def kept(self) -> int:
-        """The step of its last snapshot that is not passing, or else its base."""
-        return max((step for step, snapshot in self.snapshots.items() if not snapshot.passing), default=self.base)
-
-    def descendants(self) -> "Iterator[Tape]":
-        """Yield the tape, and all that begin with it, directly or by way of others."""
-        found = [self]
-        while found:
-            tape = found.pop()
-            found += tape.children
-            yield tape
-
-    def with_step(self, step: int) -> "Tape":
-        """Return the tape of the line that has a step, counted from 1; the root for one that is older."""
-        return next(tape for tape in self.line() if tape.base < step or tape.parent is None)
-
-    def upwards(self, step: int) -> "Iterator[tuple[Tape, int]]":
-        """Yield the tapes that lead to a step, the last first, each with the step up to which it does.
-
-        First comes the tape itself, where a session that was rewound to before its base has its snapshot.
-        """
-        if self.base > step:
-            yield self, step
-        for tape in self.with_step(step + 1).line():
-            yield tape, step
-            step = min(step, tape.base)
-
-    def logged(self, start: int, stop: int) -> Iterator[LoggedSteps]:
-        """Yield the tape's own log from the step `start` up to `stop`."""
-        first = bisect_right(self.log, start, key=lambda entry: entry.step) - 1
-        for index in range(max(0, first), len(self.log)):
-            step, steps, inputs, seq = self.log[index]
-            begin, end, width = max(step, start), min(step + steps, stop), len(inputs) // steps
-            if step >= stop:
-                return
-            if begin < end:
-                yield LoggedSteps(begin, end - begin, inputs[(begin - step) * width : (end - step) * width], seq)
-
-    def past(self, start: int, stop: int) -> Iterator[LoggedSteps]:
-        """Yield the log from the step `start` up to `stop`, also that of the tapes that this one begins with."""
-        parts: list[tuple[Tape, int, int]] = []
-        for tape in self.line():
-            begin = start if tape.parent is None else max(start, tape.base)
-            if begin < stop:
-                parts.append((tape, begin, stop))
-                stop = begin
-        for tape, begin, end in reversed(parts):
-            yield from tape.logged(begin, end)
-
-    def keep(self, step: int, state: bytes, now: float, passing: bool) -> None:
-        """Keep a snapshot; one with which the tape begins, or at the step of another, does not pass."""
-        self.snapshots = {at: kept for at, kept in self.snapshots.items() if not kept.passing or at == self.first}
-        self.snapshots[step] = StoredSnapshot(state, now, passing and step not in self.snapshots)
+from app.stores.memory.tape import Tape
 
 
 @dataclass(eq=False)
