@@ -356,7 +356,7 @@ def test_retention_leaves_what_a_fork_that_was_rewound_is_at(make):
 
 
 def test_fork_of_a_step_that_was_just_cut_is_refused(make):
-    """Whoever asks for it has not heard yet that it is gone."""
+    """The caller does not know yet that it is gone."""
     store = make(Retention(0, 1e9))
     tape = opened(store).tape
     step(store, "a", 1, 2)
