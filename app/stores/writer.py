@@ -171,7 +171,7 @@ class Writer:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, timeout)
         if self._thread.is_alive():
-            logger.error("the store hangs, and is not closed: all steps that were acknowledged are in it")
+            logger.error("the store hangs, and is left as it is: all steps that were acknowledged are in it")
             self._release_all(stopping())
 
     def _watch(self) -> None:
