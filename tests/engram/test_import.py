@@ -56,7 +56,7 @@ def test_imported_model_with_a_task_is_measured_drawn_and_described(tmp_path, ca
 def test_imported_model_without_a_task_names_the_remedy(tmp_path, capsys):
     out = tmp_path / "gru"
     done(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--cell", "gru", "--out", out)
-    message = "engram: task.name: the model was imported without a task; engram import --task name=TASK gives it one"
+    message = "engram: task.name: the model was imported without a task; engram import --task name=TASK sets one"
     assert complaint(capsys, "evaluate", out) == complaint(capsys, "plot", out) == message
     assert done(capsys, "card", out) == f"{out / 'README.md'}\n"
 
