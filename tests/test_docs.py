@@ -200,3 +200,10 @@ def test_docstrings_begin_with_their_subject_or_verb(room):
     clauses = ("What ", "That ", "Those ", "Where ", "Who ", "Whose ", "Of ", "So ")
     files = [(path, text) for path, text in code(room).items() if path.endswith(".py")]
     assert [(path, found) for path, text in files for found in docstrings(text) if found.startswith(clauses)] == []
+
+
+def test_names_of_tests_have_at_most_ten_words():
+    texts = [path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    names = [name for text in texts for name in re.findall(r"def test_(\w+)\(", text)]
+    assert len(names) > 2000
+    assert [name for name in names if name.count("_") > 9] == []

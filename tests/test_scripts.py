@@ -45,7 +45,7 @@ def libraries(checkout):
 
 
 @pytest.mark.slow
-def test_kernels_are_built_again_when_a_source_has_changed_and_only_then(checkout, monkeypatch):
+def test_kernels_are_rebuilt_only_after_a_source_changed(checkout, monkeypatch):
     before = libraries(checkout)
     assert (install(checkout), libraries(checkout)) == ("", before)
     header = checkout / "kernels/src/model.h"
