@@ -140,6 +140,16 @@ def test_models_page_names_every_option():
     assert all(f"`{name}`" in tables for name in options - {"kind"}), sorted(options)
 
 
+def test_invariants_name_files_and_tests_that_exist():
+    page = (DOCS / "invariants.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    files, named = set(re.findall(r"`([\w/]+\.\w+)`", page)), set(re.findall(r"`(test_\w+)`", page))
+    assert {name for name in files if "/" in name and not (ROOT / name).is_file()} == set()
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+    rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| ") and "held by" not in row]
+    assert {row[0]: len(row) for row in rows if len(row) != 3 or "/" not in row[1]} == {}
+
+
 # The glossary
 
 

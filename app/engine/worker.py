@@ -42,7 +42,7 @@ PROMPT_BYTES = 2**20
 
 
 class EngineObserver(Protocol):
-    """What the engine reports to. Each method is called by one thread at a time, but not always by the same one.
+    """Receives the engine's measurements. One thread at a time calls each method, but not always the same thread.
 
     An error that a method raises is logged and has no other effect.
     """

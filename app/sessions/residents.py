@@ -121,6 +121,7 @@ class Residents:
 
     async def restore(self, session: Session) -> Slot:
         """Return the slot of a session, whose state is put there if it is not resident. Raises as `locate` does."""
+        assert session.turn.taken, "the caller holds the turn"
         if session.slot is not None:
             return session.slot
         session.model.engine.check_accepting()  # as in `locate`
@@ -201,6 +202,7 @@ class Residents:
             session.model.engine.drop(self._leave(session))
 
     def _leave(self, session: Session) -> Slot:
+        assert session.turn.taken, "the caller holds the turn"
         self._recency.remove(session)
         return session.leave()
 
