@@ -52,7 +52,7 @@ class EngramError(Exception):
     code: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
-    unsettled: bool = False
+    in_doubt: bool = False
     """Whether a session's state in memory may differ from its log: it must be dropped, and computed again."""
     headers: ClassVar[Mapping[str, str]] = {}
     """Headers of the HTTP response to this error."""
@@ -182,17 +182,17 @@ class ShuttingDown(Unavailable):
 
 class StepTimedOut(Unavailable):
     code, title = "step_timed_out", "The step takes too long"
-    unsettled = True
+    in_doubt = True
 
 
 class SessionMoved(Unavailable):
     code, title = "session_moved", "Another server has the session now"
-    unsettled = True
+    in_doubt = True
 
 
 class StoreFailed(Unavailable):
     code, title = "store_failed", "The sessions' store cannot be used"
-    unsettled = True
+    in_doubt = True
 
 
 class InternalError(EngramError):

@@ -8,7 +8,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-def settle(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
+def resolve(waiter: "asyncio.Future[Any]", outcome: Any) -> None:
     """Set the result or the exception of a future, unless it is done or cancelled."""
     if waiter.done():
         return

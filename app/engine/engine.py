@@ -32,7 +32,7 @@ from app.engine.run import Outcome, Replayed, Result, Run
 from app.engine.scheduler import Linger
 from app.engine.worker import Answers, ArenaCall, EngineObserver, Journal, Worker
 from app.errors import EngramError, QueueFull, StepTimedOut, stopping
-from app.futures import report, settle
+from app.futures import report, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Engine:
         A run of slots is carried out even if its caller no longer needs the outcome; a run without slots stops when it
         is cancelled. A slot may be in one run at a time. The caller must not change the inputs afterwards: they are not
         copied. An outcome may hold NonFiniteOutput, OutOfMemory, StepFailed, StepTimedOut, ShuttingDown or an error of
-        the journal. After an error that is `unsettled`, the state in the slot may differ from the one before the run:
+        the journal. After an error that is `in_doubt`, the state in the slot may differ from the one before the run:
         the caller must drop the slot. Raises QueueFull or ShuttingDown, or as `check_accepting` does.
         """
         self.check_accepting()
@@ -195,7 +195,7 @@ class Engine:
         waiters: list[asyncio.Future[Outcome]] = [self._loop.create_future() for _ in sequences]
         pairs = zip(sequences, waiters, strict=True)
         runs = [
-            Run(None, memory_size, inputs[None], trace, functools.partial(settle, waiter), **more)
+            Run(None, memory_size, inputs[None], trace, functools.partial(resolve, waiter), **more)
             for inputs, waiter in pairs
         ]
         self.submit(runs)
@@ -206,7 +206,7 @@ class Engine:
                 run.cancelled = True
                 waiter.cancel()
 
-    async def _call(self, function: Callable[[Arenas], T], done: Callable[..., None] = settle) -> T:
+    async def _call(self, function: Callable[[Arenas], T], done: Callable[..., None] = resolve) -> T:
         """Call a function with the arenas, on the worker's thread; return its result or raise its error.
 
         done(future, outcome): called on the event loop to resolve the future with the outcome.
@@ -223,7 +223,7 @@ class Engine:
         """Resolve a future with a slot that was opened; free the slot if the future is done already."""
         if isinstance(outcome, Slot) and waiter.done():
             self.drop(outcome)
-        settle(waiter, outcome)
+        resolve(waiter, outcome)
 
     # From the event loop to the worker
 

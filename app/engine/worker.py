@@ -413,7 +413,7 @@ class Worker:
         if run.before is not None:
             lost = not self._put_back(run, row, run.before[row])
         if lost or (run.before is None and run.position + at > 0):
-            outcome.unsettled = True
+            outcome.in_doubt = True
         run.errors[row] = outcome
 
     def _put_back(self, run: Run, row: int, state: Mapping[str, Array]) -> bool:

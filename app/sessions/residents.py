@@ -259,7 +259,7 @@ def _follow(session: Session, found: Record | EndReason | None) -> None:
     """Put a session where the store has it. Raises SessionGone."""
     if not isinstance(found, Record):
         raise gone(session.id, found or "deleted")
-    if found.unlogged:  # its steps were in an arena, and it is in none
+    if found.volatile:  # its steps were in an arena, and it is in none
         raise gone(session.id, "lost in a failure")
     session.follow(found)
     session.restart_log(max(0, session.step - found.kept))

@@ -39,7 +39,7 @@ class Saving:
             await asyncio.wait(tasks, timeout=max(0.0, until - self._clock()))
 
     async def _save_all(self, session: Session, seconds: float) -> None:
-        """Replace a session's snapshot at intervals of `seconds` until it has all steps; log the first failure in a row."""
+        """Replace a session's snapshot at intervals until it has all steps; log the first failure in a row."""
         failed = False
         try:
             while session in self._unsaved:

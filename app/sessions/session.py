@@ -133,7 +133,8 @@ class Where(enum.Enum):
 class Session:
     """An open session. Its fields change only by its methods, and `turn`, `users`, `watchers` and `used` by Turns.
 
-    A caller that steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are its record's.
+    A caller that steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are those of the
+    record.
     ended: resolved with the error of the end.
     logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
     a step; None where only eviction takes a snapshot.

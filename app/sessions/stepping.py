@@ -10,7 +10,7 @@ import numpy as np
 
 from app.engine.run import Outcome, Result, Run
 from app.errors import EngramError, SequenceConflict, stopping, unexpected_error
-from app.futures import settle
+from app.futures import resolve
 from app.sessions.ending import Ending
 from app.sessions.past import Piece
 from app.sessions.residents import Residents
@@ -49,7 +49,7 @@ class Stepping:
         """Step a session, as `submit` does; steps: without `seq`."""
         self._turns.check_open()
         waiter: asyncio.Future[Stepped | Duplicate] = asyncio.get_running_loop().create_future()
-        self.submit(self._turns.shared(session), steps, functools.partial(settle, waiter))
+        self.submit(self._turns.shared(session), steps, functools.partial(resolve, waiter))
         stepped = await waiter
         assert isinstance(stepped, Stepped), "only frames come again"
         return stepped
@@ -78,7 +78,7 @@ class Stepping:
         self._turns.check_open()
         waiter: asyncio.Future[Sequence[Stepped | Duplicate | EngramError]] = asyncio.get_running_loop().create_future()
         asked = [item if isinstance(item, EngramError) else (self._turns.shared(item[0]), item[1]) for item in asked]
-        self.submit_all(asked, functools.partial(settle, waiter))
+        self.submit_all(asked, functools.partial(resolve, waiter))
         return await waiter
 
     def submit_all(
@@ -173,7 +173,7 @@ class Stepping:
     def _end_turn(self, session: Session, done: Done, outcome: Stepped | EngramError) -> None:
         """Answer, and give the turn to the next, once the step has no work left."""
         if isinstance(outcome, EngramError):
-            if outcome.unsettled:
+            if outcome.in_doubt:
                 self._follow_up(session, self._ending.give_up(session, outcome), lambda error: done(error or outcome))
                 return
             self._turns.leave(session)
@@ -216,14 +216,14 @@ class Stepping:
             return await self._step_again(session, steps)
         if not session.logs and session.snapshot_seconds is None and not session.is_volatile:
             session.check_step(steps.if_step)
-            await self._writer.call(lambda store: store.unlogged(session.id))
+            await self._writer.call(lambda store: store.mark_volatile(session.id))
             session.outrun_store()
         waiter: asyncio.Future[Stepped] = asyncio.get_running_loop().create_future()
-        self._advance(session, steps, functools.partial(settle, waiter))
+        self._advance(session, steps, functools.partial(resolve, waiter))
         try:
             stepped = await waiter
         except EngramError as error:
-            if error.unsettled:
+            if error.in_doubt:
                 raise await self._ending.give_up(session, error) from None
             raise
         if self._leaves_snapshot(session):

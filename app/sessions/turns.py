@@ -213,7 +213,10 @@ class Turns:
             self.unwatch(session)
 
     async def watch(self, session: Session) -> Session:
-        """Return a session after its earlier requests; its `ended` is resolved at its end, until `unwatch`. Raises as `run` does."""
+        """Return a session after its earlier requests; until `unwatch`, its `ended` is resolved at its end.
+
+        Raises as `run` does.
+        """
         session = self.shared(session)
         session.watchers += 1
         try:

@@ -1,1 +1,1 @@
-"""Where sessions are kept: their inputs, snapshots of their states, and what became of them."""
+"""The stores of sessions: their inputs, snapshots of their states, and the reasons of their ends."""

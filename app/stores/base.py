@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class NewSession:
-    """What `create` needs to know of a session.
+    """A session to create.
 
     fingerprint: of the model. key, digest: of the request that opens it: its name, and a hash of what it asked.
     The session begins before the first step; or at the step `base`, with the past of the tape `parent`; or there with a
@@ -68,7 +68,7 @@ class Record:
     step: where it is; latest: the last step that it can go to; oldest: the first, but for 0. opened, used: Unix
     time, in seconds. kept: the step of its tape's last snapshot that is not passing, or with which the tape begins.
     seq: of the last frame that was carried out. next_tape: after a rewind, the tape that its next step begins.
-    unlogged: the session is volatile: it may have taken steps that are not in the store.
+    volatile: the session may have taken steps that are not in the store.
     """
 
     id: str
@@ -85,7 +85,7 @@ class Record:
     kept: int
     seq: int | None
     next_tape: int | None
-    unlogged: bool
+    volatile: bool
 
 
 class LoggedSteps(NamedTuple):
@@ -130,7 +130,7 @@ class SessionStore(Protocol):
     def move(self, session: str, step: int, seq: int | None) -> Record:
         """Put an open session at an earlier or later step of its tape."""
 
-    def unlogged(self, session: str) -> None:
+    def mark_volatile(self, session: str) -> None:
         """Mark an open session as volatile: unless it is parked, it ends at a restart."""
 
     def end(self, session: str, reason: EndReason, now: float) -> bool:

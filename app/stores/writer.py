@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from app.errors import EngramError, SessionMoved, StoreFailed, stopping
-from app.futures import report, settle
+from app.futures import report, resolve
 from app.stores.base import Entry, Store
 
 logger = logging.getLogger(__name__)
@@ -390,7 +390,7 @@ class Writer:
 
 def _resolve_all(answers: "Sequence[tuple[asyncio.Future[Any], Any]]") -> None:
     for waiter, outcome in answers:
-        settle(waiter, outcome)
+        resolve(waiter, outcome)
 
 
 def _explained(error: Exception) -> EngramError:

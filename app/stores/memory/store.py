@@ -28,7 +28,7 @@ class StoredSession:
     owner: str
     used: float
     tape: Tape | None = None
-    unlogged: bool = False
+    volatile: bool = False
     ended: float = -math.inf
     reason: EndReason | None = None
 
@@ -83,8 +83,8 @@ class MemoryStore:
         tape.head, tape.seq = None if step == tape.stop else step, seq
         return self._record(found, tape)
 
-    def unlogged(self, session: str) -> None:
-        self._opened(session)[0].unlogged = True
+    def mark_volatile(self, session: str) -> None:
+        self._opened(session)[0].volatile = True
 
     def end(self, session: str, reason: EndReason, now: float) -> bool:
         self._forget_ended(now)
@@ -120,7 +120,7 @@ class MemoryStore:
         found, old = self._opened(session)
         tape = self._begin(self._new_number(), None, step, step, seq, old.epoch)
         tape.keep(step, state, now, passing=False)
-        found.unlogged = False
+        found.volatile = False
         self._put(found, tape)
 
     def before(self, tape: int, step: int) -> tuple[int, bytes] | None:
@@ -211,7 +211,7 @@ class MemoryStore:
             kept=tape.kept,
             seq=tape.seq,
             next_tape=None if tape.head is None else self._new_number(),
-            unlogged=found.unlogged,
+            volatile=found.volatile,
         )
 
     def _put(self, found: StoredSession, tape: Tape | None) -> None:

@@ -24,7 +24,7 @@ class Damage:
         self._path = path
         self._tapes: dict[int, TapeRow | None] = {}
         self._faults: dict[int, list[Fault]] = {}
-        """Of the tapes that were looked at."""
+        """The records of the tapes that were looked at."""
         self._sound: set[int] = set()
         """Tapes without a fault that begin with such tapes only."""
         self._unread: list[str] = []

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 AFTER_KEY = struct.Struct("<qII")
 HEAD = struct.Struct(ENTRY_KEY.format + AFTER_KEY.format[1:])
-"""Of an entry: ENTRY_KEY, its epoch, the bytes of its inputs, its checksum."""
+"""The fields of an entry: ENTRY_KEY, its epoch, the bytes of its inputs, its checksum."""
 
 NUMBER = struct.Struct("<q")
 

@@ -70,13 +70,13 @@ class LogRow(NamedTuple):
 
 
 ENTRY = struct.Struct("<IqI")
-"""Of an entry in a row of the log: its steps, its seq, which is -1 for none, and the bytes of its inputs."""
+"""The numbers of an entry in a row of the log: its steps, its seq (-1 for none), and the bytes of its inputs."""
 
 LOG_KEY = struct.Struct("<qqq")
-"""Of a row of the log: tape, step, steps."""
+"""The key of a row of the log: tape, step, steps."""
 
 ENTRY_KEY = struct.Struct("<qqqq")
-"""Of an entry in the journal: tape, step, steps, and seq, which is -1 for none."""
+"""The key of an entry in the journal: tape, step, steps, and seq, which is -1 for none."""
 
 
 def insert_into(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:

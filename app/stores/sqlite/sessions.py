@@ -118,7 +118,7 @@ class SessionTable:
             kept=tape.base if kept is None else kept,
             seq=tape.seq,
             next_tape=None if tape.head is None else self._tapes.new_number(),
-            unlogged=bool(session.unlogged),
+            volatile=bool(session.unlogged),
         )
 
     def _damaged(self, session: str) -> SessionDamaged:

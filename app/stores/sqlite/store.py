@@ -96,7 +96,7 @@ class SqliteStore:
             self._tapes.update(tape._replace(head=None if step == tape.stop else step, seq=seq))
             return self._record(session)
 
-    def unlogged(self, session: str) -> None:
+    def mark_volatile(self, session: str) -> None:
         with self._transaction():
             row, _ = self._sessions.opened(session)
             self._sessions.update(row._replace(unlogged=1))

@@ -30,7 +30,7 @@ from app.errors import (
     StepTimedOut,
     StoreFailed,
 )
-from app.futures import settle
+from app.futures import resolve
 from tests.app.asynchronous import run, until
 
 
@@ -95,7 +95,7 @@ async def step(engine: Engine, slot: Slot, inputs: Array, trace: Sequence[str] =
     """Return what a run over inputs [T, 2] gives, or raise its error; entry: for the journal."""
     waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     entries = None if entry is None else [entry]
-    engine.submit([Run([slot.number], slot.memory_size, inputs[None], trace, partial(settle, waiter), entries)])
+    engine.submit([Run([slot.number], slot.memory_size, inputs[None], trace, partial(resolve, waiter), entries)])
     outcome = await waiter
     assert isinstance(outcome, Results)
     return outcome.row(0)
@@ -671,7 +671,7 @@ def test_failing_journal_fails_its_runs_only():
             slot = await engine.open()
             with pytest.raises(StoreFailed) as failure:
                 await step(engine, slot, ones(1), entry=0)
-            assert failure.value.unsettled
+            assert failure.value.in_doubt
             assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
 
     run(test())
@@ -749,7 +749,7 @@ class Losing(FakeBackend):
         return super().step(slots, inputs, trace)
 
 
-def test_lost_batch_is_unsettled_and_not_stepped_again():
+def test_lost_batch_is_in_doubt_and_not_stepped_again():
     async def test() -> None:
         gate = Gate()
         backend = Losing(before_step=gate)
@@ -761,30 +761,30 @@ def test_lost_batch_is_unsettled_and_not_stepped_again():
             gate.open()
             outcomes = await asyncio.gather(first, *jobs, return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [list] + [OutOfMemory] * 3
-            assert all(error.unsettled for error in outcomes[1:])
+            assert all(error.in_doubt for error in outcomes[1:])
         assert [len(slots) for slots in backend.steps] == [1, 2]
 
     run(test())
 
 
-def test_lost_slot_is_unsettled_unless_restored():
+def test_lost_slot_is_in_doubt_unless_restored():
     async def test() -> None:
         async with engine_over(Losing()) as engine:
             slot = await engine.open()
             with pytest.raises(OutOfMemory) as failure:
                 await step(engine, slot, np.concatenate([ones(2), ones(1, 7)]))
-            assert not failure.value.unsettled
+            assert not failure.value.in_doubt
             assert (await step(engine, slot, ones(1))).outputs[0, 0] == 1
             with pytest.raises(OutOfMemory) as failure:
                 await step(engine, slot, ones(1, 7))
-            assert failure.value.unsettled
+            assert failure.value.in_doubt
             with pytest.raises(StepFailed, match="StateLost"):
                 await step(engine, slot, ones(1))
 
     run(test())
 
 
-def test_failed_undo_is_unsettled_and_stops_nothing():
+def test_failed_undo_is_in_doubt_and_stops_nothing():
     class Unwritable(FakeBackend):
         def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
             if state is not None:
@@ -796,7 +796,7 @@ def test_failed_undo_is_unsettled_and_stops_nothing():
             slot = await engine.open()
             with pytest.raises(StepFailed) as failure:
                 await step(engine, slot, np.concatenate([ones(3), ones(1, 7)]))
-            assert failure.value.unsettled
+            assert failure.value.in_doubt
             assert (await engine.infer([ones(3)]))[0].outputs[-1, 0] == 3
 
     run(test())
@@ -1025,7 +1025,7 @@ def test_row_failing_within_a_call_names_its_step(inline):
                 step(engine, slots[0], ones(8)), step(engine, slots[1], spoiled), return_exceptions=True
             )
             assert isinstance(failed, NonFiniteOutput)
-            assert (failed.more["step_of_sequence"], failed.unsettled) == (4, False)
+            assert (failed.more["step_of_sequence"], failed.in_doubt) == (4, False)
             assert isinstance(good, Result)
             assert good.outputs[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
             assert (await engine.read(slots[1]))["total"].tolist() == [0, 0]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.futures import settle
+from app.futures import resolve
 from app.sessions.service import SessionService
 from app.sessions.session import Session, Steps
 
@@ -51,7 +51,7 @@ class ById:
         self.turns.check_open()
         session = await self.find(name) if isinstance(name, str) else name
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.service.stepping.submit(self.turns.shared(session), steps, functools.partial(settle, waiter))
+        self.service.stepping.submit(self.turns.shared(session), steps, functools.partial(resolve, waiter))
         return await waiter
 
     def submit(self, session: Session, steps: Steps, done: Any) -> None:

@@ -652,7 +652,7 @@ def test_volatile_session_is_evicted_though_the_newcomer_is_gone():
             assert (await sessions.step(session, values(3))).result.outputs[0, 0] == 6
             found = await sessions.writer.call(lambda _: store.find(session))
             assert isinstance(found, Record)
-            assert (found.step, found.unlogged) == (2, True)
+            assert (found.step, found.volatile) == (2, True)
 
     run(test())
 

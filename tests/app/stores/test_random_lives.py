@@ -162,12 +162,12 @@ class Both:
         name, state, now = self.any_open(), self.draw.randbytes(8), self.now
         ahead, seq = self.draw.randrange(3), self.draw.choice([None, 3])
         if self.draw.random() < 0.7:
-            self.ask(lambda store: store.unlogged(name))
+            self.ask(lambda store: store.mark_volatile(name))
         self.on(name, lambda store, at: store.park(name, at.step + ahead, seq, state, now))
 
-    def unlogged(self) -> None:
+    def mark_volatile(self) -> None:
         name = self.draw.choice(self.names)
-        self.ask(lambda store: store.unlogged(name))
+        self.ask(lambda store: store.mark_volatile(name))
 
     def claim(self) -> None:
         name, owner = self.draw.choice(self.names), self.draw.choice(OWNERS)
@@ -204,7 +204,7 @@ class Both:
         (killed if self.draw.random() < 0.5 else last).rename(closed)
         self.sqlite = SqliteStore(closed, self.retention, now=self.now)
         for record in self.memory.list(None, ALL):
-            if record.unlogged:
+            if record.volatile:
                 self.memory.end(record.id, "lost in a restart", self.now)
         self.memory._forget_ended(self.now)
         self.stale.clear()
@@ -213,7 +213,7 @@ class Both:
         """Do something random."""
         self.now += self.draw.choice([1, 1, 30])
         weights = {self.step: 14, self.fork: 7, self.rewind: 4, self.snapshot: 5, self.touch: 2, self.claim: 1}
-        weights |= {self.create: 0.3, self.restore: 0.3, self.park: 1, self.unlogged: 0.5, self.end: 4}
+        weights |= {self.create: 0.3, self.restore: 0.3, self.park: 1, self.mark_volatile: 0.5, self.end: 4}
         weights |= {self.expire: 0.3, self.reopen: 0.6}
         act: Callable[..., Any] = self.draw.choices(list(weights), list(weights.values()))[0]
         act()

@@ -296,7 +296,7 @@ def test_parked_session_is_its_snapshot(store):
     opened(store)
     step(store, "a", 1, 2)
     opened(store, "fork", parent=found(store).tape, base=1)
-    store.unlogged("a")
+    store.mark_volatile("a")
     store.park("a", 7, 3, b"state", 1000.0)
     record = found(store)
     assert (record.step, record.latest, record.oldest, record.seq) == (7, 7, 7, 3)
@@ -466,7 +466,7 @@ def test_volatile_sessions_end_at_a_restart_unless_parked(tmp_path):
     for name in ("stepped", "parked", "logged"):
         opened(store, name)
     for name in ("stepped", "parked"):
-        store.unlogged(name)
+        store.mark_volatile(name)
     store.park("parked", 5, None, b"state", 1000.0)
     store.close()
     again = SqliteStore(tmp_path)
