@@ -5,6 +5,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from app.errors import StepNotKept, StoreFailed
 from app.stores.base import (
@@ -31,6 +32,9 @@ class StoredSession:
     volatile: bool = False
     ended: float = -math.inf
     reason: EndReason | None = None
+
+
+USED = attrgetter("used")
 
 
 class MemoryStore:
@@ -153,11 +157,11 @@ class MemoryStore:
     # Upkeep
 
     def list(self, model: str | None, limit: int) -> Sequence[Record]:
-        wanted = ((found, tape) for found, tape in self._open() if model in (None, found.new.model))
-        return [self._record(*item) for item in heapq.nlargest(limit, wanted, key=lambda item: item[0].used)]
+        wanted = (found for found in self._open() if model in (None, found.new.model))
+        return [self._record(*self._opened(found.new.id)) for found in heapq.nlargest(limit, wanted, key=USED)]
 
     def counts(self) -> dict[str, int]:
-        return dict(Counter(found.new.model for found, _ in self._open()))
+        return dict(Counter(found.new.model for found in self._open()))
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
         for session, moment in used:
@@ -165,8 +169,8 @@ class MemoryStore:
                 self._sessions[session].used = moment
 
     def idle_since(self, time: float, limit: int) -> Sequence[str]:
-        idle = (found for found, _ in self._open() if found.used <= time)
-        return [found.new.id for found in heapq.nsmallest(limit, idle, key=lambda found: found.used)]
+        idle = (found for found in self._open() if found.used <= time)
+        return [found.new.id for found in heapq.nsmallest(limit, idle, key=USED)]
 
     def latest_time(self) -> float:
         return max((max(found.used, found.ended) for found in self._sessions.values()), default=0.0)
@@ -186,8 +190,8 @@ class MemoryStore:
 
     # Sessions: where they are, and what is said of them
 
-    def _open(self) -> Iterator[tuple[StoredSession, Tape]]:
-        return ((found, found.tape) for found in self._sessions.values() if found.tape is not None)
+    def _open(self) -> Iterator[StoredSession]:
+        return (found for found in self._sessions.values() if found.tape is not None)
 
     def _opened(self, session: str) -> tuple[StoredSession, Tape]:
         found = self._sessions.get(session)
