@@ -1,4 +1,4 @@
-"""States side by side, each in its slot, as the kernels find them. NumPy only."""
+"""States in the slots of an arena, as the kernels read them. NumPy only."""
 
 import ctypes
 import math
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from kernels.layout import CellStates, States
-from kernels.packing import Array, Blocks, length_of, padded, places_of, row_of
+from kernels.packing import Array, Blocks, length_of, padded, padded_wide, places_of
 
 LEAVES = {name: name for name in ("memory", "read_weights", "write_weights", "read_vectors", "usage", "link")}
 LEAVES |= {"precedence_weights": "precedence", "hidden": "hidden"}
-"""The leaves of a state that are not the controller's, and what the kernels call them."""
+"""The leaves of a state that are not the controller's, with their names in C."""
 
 WEIGHTINGS = ("read_weights", "write_weights", "usage", "link", "precedence_weights")
-"""The leaves that have a number for each slot in their last axis."""
+"""The leaves whose last axis is the memory locations."""
 
 
-class Layout:
-    """How one state lies in an arena.
+class StateLayout:
+    """The layout of one state in an arena.
 
-    shapes: those of its leaves; layers: the names of the controller's layers; hidden: the blocks of what it puts out.
+    shapes: those of its leaves; layers: the names of the controller's layers; hidden: the blocks of its outputs.
+    numbers: of one state, padded.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], layers: Sequence[str], hidden: Blocks) -> None:
@@ -38,19 +39,19 @@ class Layout:
 
 
 class Arena:
-    """Room for so many states. What a new arena holds is zero. Raises MemoryError."""
+    """The states in `capacity` slots, zero at first. Raises MemoryError."""
 
-    def __init__(self, layout: Layout, rooms: int, dtype: DTypeLike) -> None:
-        self.layout, self.rooms = layout, rooms
-        block = np.zeros(rooms * layout.numbers, dtype)  # one, which the system may back by large pages
+    def __init__(self, layout: StateLayout, capacity: int, dtype: DTypeLike) -> None:
+        self.layout, self.capacity = layout, capacity
+        block = np.zeros(capacity * layout.numbers, dtype)  # one, which the system may back by large pages
         self.leaves: dict[str, Array] = {}
         for name, shape in layout.padded.items():
-            size = rooms * math.prod(shape)
-            self.leaves[name], block = block[:size].reshape(rooms, *shape), block[size:]
+            size = capacity * math.prod(shape)
+            self.leaves[name], block = block[:size].reshape(capacity, *shape), block[size:]
         self._cells = (CellStates * len(layout.layers))(
             *(CellStates(h=self._address(f"{layer}.h"), c=self._address(f"{layer}.c")) for layer in layout.layers)
         )
-        fields = {ours: self._address(name) for name, ours in LEAVES.items()}
+        fields = {in_c: self._address(name) for name, in_c in LEAVES.items()}
         self.states = States(**fields, cells=ctypes.addressof(self._cells))
 
     def read(self, slot: int) -> dict[str, Array]:
@@ -64,12 +65,12 @@ class Arena:
             self.leaves[name][slot][corner] = state[name]
 
     def rows(self, name: str, slots: Any) -> Array:
-        """Return a copy of one leaf of several states: [B, ...]. slots: their list, or a slice."""
+        """Return a copy of one leaf of several states: [B, ...]. slots: a list, or a slice."""
         chosen: Array = self.leaves[name][slots][(slice(None), *self.layout.corners[name])]
         return chosen.copy()
 
     def write_rows(self, start: int, state: Mapping[str, Array]) -> None:
-        """Replace leaves of the states from a slot on: [B, ...] each."""
+        """Replace leaves of the states in slot `start` and those after it: [B, ...] each."""
         for name, values in state.items():
             rows = self.leaves[name][start : start + len(values)]
             rows[:] = 0
@@ -81,8 +82,8 @@ class Arena:
 
 
 def padded_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of a leaf as the kernels have it: rows of slots and of other numbers are padded."""
+    """Return the shape of a leaf in an arena: the last axis is padded, and the locations of the memory."""
     *others, last = shape
     if name == "memory":
-        others = [row_of(others[0])]
-    return (*others, row_of(last) if name in WEIGHTINGS else padded(last))
+        others = [padded_wide(others[0])]
+    return (*others, padded_wide(last) if name in WEIGHTINGS else padded(last))

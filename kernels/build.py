@@ -29,14 +29,14 @@ TARGETS = {
     ("Darwin", "x86_64"): {"v3": ["x86_64" + MAC, "x86_64_v3"]},
     ("Darwin", "arm64"): {"": ["aarch64" + MAC, "baseline"]},
 }
-"""For each machine its libraries, the fastest first: zig's names of the target and of the processor.
+"""The libraries of each machine, the fastest first: zig's names of the target and of the processor.
 
 v3 needs AVX2 and FMA, v4 AVX-512; on ARM there is one, which needs NEON. The library says whether it runs here.
 """
 
 OPTIONS = ["-O3", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror"]
-"""Without contraction, so that sums are rounded where the source says; never -ffast-math, which changes the mode of the
-whole process when the library is loaded."""
+"""Without contraction, so that each operation is rounded as the source has it; never -ffast-math, which changes the
+mode of the whole process when the library is loaded."""
 
 
 class BuildFailed(RuntimeError):
@@ -44,14 +44,14 @@ class BuildFailed(RuntimeError):
 
 
 def library_paths() -> list[Path]:
-    """Return where the libraries of this machine lie, built or not, the fastest first."""
+    """Return the paths of this machine's libraries, built or not, the fastest first."""
     machine = platform.system(), platform.machine()
     names = ["-".join(filter(None, ("libengram", machine[0].lower(), machine[1], variant))) for variant in variants()]
     return [HERE / f"{name}.so" for name in names]
 
 
 def fingerprint() -> str | None:
-    """Return the hash of all that libraries are compiled from; None where there are no sources here."""
+    """Return the hash of the sources and options of libraries; None where no sources are installed."""
     sources = sorted(SOURCES.glob("[!.]*.[ch]"))
     read = [f"{path.name} {len(path.read_bytes())}\n".encode() + path.read_bytes() for path in sources]
     read.append(repr((header(), OPTIONS, TARGETS)).encode())
@@ -96,7 +96,7 @@ def build(path: Path, variant: str, *options: str) -> Path:
 
 
 def variants() -> dict[str, list[str]]:
-    """Return how the libraries of this machine are compiled, the fastest first; nothing where there are none."""
+    """Return the targets of this machine's libraries, the fastest first; none where there are no kernels."""
     return TARGETS.get((platform.system(), platform.machine()), {})
 
 

@@ -1,7 +1,7 @@
-"""The structures, numbers and functions of the C headers as Python has them, and their comparison with a library's.
+"""The structures, numbers and functions of the C sources as Python has them, and their comparison with a library's.
 
-`build.py` compiles the names that stand here into every library. The library then tells the size, offset and kind that
-each has in C, and the compiler refuses declarations that differ from the definitions. Standard library only.
+`build.py` compiles these names into every library. The library then reports the size, offset and kind that each has in
+C, and the compiler refuses declarations that differ from the definitions. Standard library only.
 """
 
 import ctypes
@@ -45,8 +45,9 @@ class Model(ctypes.Structure):
     _fields_ = [
         *_fields(
             {
-                Integer: "kind layers input_size output_size output_activation output_groups slots word reads writes "
-                "strength linked masking deallocation link_sharpening style order signed_heads shift_width",
+                Integer: "kind layers input_size output_size output_activation output_groups "
+                "memory_size word_size read_heads write_heads strength linked masking deallocation link_sharpening "
+                "style order signed_heads shift_width",
                 Float: "clip",
                 Pointer: "controller",
                 Sources: "hidden",
@@ -70,11 +71,19 @@ class States(ctypes.Structure):
     _fields_ = _fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence hidden cells"})
 
 
-class Walk(ctypes.Structure):
-    """`walk`."""
+class StepCall(ctypes.Structure):
+    """`step_call`."""
 
     _fields_ = _fields(
-        {Integer: "total first batch steps base stride work_stride", Pointer: "lengths lists work"},
+        {Integer: "batch steps", Pointer: "slots numbers inputs outputs controls allocation workspace"},
+    )
+
+
+class Segment(ctypes.Structure):
+    """`segment`."""
+
+    _fields_ = _fields(
+        {Integer: "total first batch steps base stride workspace_stride", Pointer: "lengths lists workspace"},
     )
 
 
@@ -85,7 +94,8 @@ STRUCTURES = {
     "model": Model,
     "cell_states": CellStates,
     "states": States,
-    "walk": Walk,
+    "step_call": StepCall,
+    "segment": Segment,
 }
 """By their names in C."""
 
@@ -98,7 +108,7 @@ ORDERS = ("together", "in-turn", "before-controller")
 FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log", "elu", "softsign")
 
 LANES, WIDE, PANEL = 8, 16, 16
-"""Numbers in a vector, to which words are padded; in a wide one, to which rows of slots are; in a panel of weights."""
+"""Numbers in a vector, to which words are padded; in a wide one, to which weightings are; in a panel of weights."""
 
 NUMBERS = {"LANES": LANES, "WIDE": WIDE, "PANEL": PANEL, "INPUTS": INPUTS}
 NUMBERS |= {f"FUNCTION_{name.upper()}": number for number, name in enumerate(FUNCTIONS)}
@@ -110,15 +120,14 @@ NUMBERS |= {
 """The values of C's macros and enumerators."""
 
 DECLARATIONS = """
-i64 engram_work(const model *m, i64 total, i64 keep);
-i64 engram_backward_scratch(const model *m, i64 batch);
-void engram_step(const model *m, const states *s, const i64 *slots, const i64 *numbers, i64 batch, i64 steps, \
-const real *inputs, real *outputs, real *controls, real *allocation, real *scratch);
-void engram_walk(const model *m, const states *s, const walk *over, i64 keep, const real *inputs, real *outputs);
-void engram_backward(const model *m, const states *s, const states *g, const walk *over, const real *d_outputs, \
+i64 engram_workspace_size(const model *m, i64 total, i64 keep);
+i64 engram_scratch_size(const model *m, i64 batch);
+void engram_step(const model *m, const states *s, const step_call *call);
+void engram_unroll(const model *m, const states *s, const segment *over, i64 keep, const real *inputs, real *outputs);
+void engram_backward(const model *m, const states *s, const states *g, const segment *over, const real *d_outputs, \
 real *d_inputs, real *scratch);
-void engram_weights(const model *m, const walk *over, i64 part, i64 parts);
-void engram_take(const int32_t *places, const real *from, real *to, i64 count);
+void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 parts);
+void engram_gather(const int32_t *places, const real *from, real *to, i64 count);
 void engram_function(i64 which, const real *in, real *out, i64 count);
 int engram_runs_here(void);
 int engram_number(void);
@@ -143,7 +152,7 @@ FIELD_KINDS |= {structure: name for name, structure in STRUCTURES.items()}
 
 
 def facts() -> dict[str, str]:
-    """Return what Python takes the names of C for, in the words of `engram_facts`."""
+    """Return what Python assumes of each name of C, in the words of `engram_facts`."""
     known = dict.fromkeys(DECLARATIONS, "") | {name: f"number {value}" for name, value in NUMBERS.items()}
     for name, structure in STRUCTURES.items():
         known[name] = f"structure of {ctypes.sizeof(structure)} bytes"
@@ -154,7 +163,7 @@ def facts() -> dict[str, str]:
 
 
 def header() -> str:
-    """Return what a library is compiled with: the declarations, FACTS, the names that it is to tell of, and KINDS."""
+    """Return the header of a library: the declarations, FACTS, the names that it reports, and KINDS."""
     names = [f'FUNCTION("{declaration}")' for declaration in DECLARATIONS] + [f"NUMBER({name})" for name in NUMBERS]
     for name, structure in STRUCTURES.items():
         names += [f"STRUCTURE({name})", *(f"FIELD({name}, {field})" for field, *_ in structure._fields_)]
@@ -163,15 +172,17 @@ def header() -> str:
 
 
 def differences(library: Any) -> list[str]:
-    """Return what the names of a loaded library are that Python takes for something else.
+    """Return, for each name that differs, what it is in a loaded library and in Python.
 
-    Raises AttributeError where the library does not tell.
+    Raises AttributeError where the library does not report its names.
     """
-    tell = library.engram_facts
-    tell.restype, tell.argtypes = Integer, [ctypes.c_char_p, Integer]
-    text = ctypes.create_string_buffer(tell(None, 0) + 1)
-    tell(text, len(text))
+    report = library.engram_facts
+    report.restype, report.argtypes = Integer, [ctypes.c_char_p, Integer]
+    text = ctypes.create_string_buffer(report(None, 0) + 1)
+    report(text, len(text))
     lines = (line.partition(": ") for line in text.value.decode().splitlines())
-    told, known = {name: fact for name, _, fact in lines}, facts()
-    differing = [name for name in {**known, **told} if known.get(name) != told.get(name)]
-    return [f"{name} is {told.get(name, 'unknown')} in C, {known.get(name, 'unknown')} in Python" for name in differing]
+    reported, known = {name: fact for name, _, fact in lines}, facts()
+    differing = [name for name in {**known, **reported} if known.get(name) != reported.get(name)]
+    return [
+        f"{name} is {reported.get(name, 'unknown')} in C, {known.get(name, 'unknown')} in Python" for name in differing
+    ]

@@ -1,4 +1,4 @@
-"""The library of the kernels, loaded once, if it fits what Python knows of it."""
+"""The library of the kernels, loaded once, if it fits the Python beside it."""
 
 import ctypes
 import functools
@@ -17,14 +17,14 @@ COMMAND = "python -m kernels.build"
 
 
 class NotFitting(RuntimeError):
-    """A library that is not the one of these sources: its structures, numbers or functions may be others."""
+    """A library of other sources: its structures, numbers or functions may differ from those of Python."""
 
 
 class Library:
-    """The functions of a library, and the type of the numbers that it was compiled for."""
+    """The functions of a library, and the dtype that it was compiled for."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError where there is no such library, or it is of another machine; NotFitting."""
+        """Load a library. Raises OSError where there is none, or one of another machine; NotFitting."""
         self.path = path
         loaded = None if _is_cut_off(path) else ctypes.CDLL(str(path))
         reason = "the file is cut off" if loaded is None else _why_not_fitting(loaded)
@@ -34,10 +34,10 @@ class Library:
         declare(loaded)
         self.runs_here = bool(loaded.engram_runs_here())
         self.dtype = np.dtype(f"f{loaded.engram_number()}")
-        self.work, self.backward_scratch = loaded.engram_work, loaded.engram_backward_scratch
-        self.step, self.walk = loaded.engram_step, loaded.engram_walk
-        self.backward, self.weights = loaded.engram_backward, loaded.engram_weights
-        self.take, self.function = loaded.engram_take, loaded.engram_function
+        self.workspace_size, self.scratch_size = loaded.engram_workspace_size, loaded.engram_scratch_size
+        self.step, self.unroll = loaded.engram_step, loaded.engram_unroll
+        self.backward, self.weight_gradients = loaded.engram_backward, loaded.engram_weight_gradients
+        self.gather, self.function = loaded.engram_gather, loaded.engram_function
 
 
 def _is_cut_off(path: Path) -> bool:
@@ -58,12 +58,12 @@ def _why_not_fitting(loaded: Any) -> str | None:
             return "it was built from other sources than those beside it"
         return next(iter(differences(loaded)), None)
     except AttributeError:
-        return "it was built before libraries told what they were built from"
+        return "it was built before libraries reported their sources"
 
 
 @functools.cache
 def _fastest() -> Library | str:
-    """Return the fastest library that this processor runs, or why there is none; the log says so, once."""
+    """Return the fastest library that this processor runs, or why there is none, which is logged once."""
     reasons, refused = [], False
     for path in library_paths():
         try:
@@ -92,6 +92,6 @@ def library() -> Library | None:
 
 
 def why_no_library() -> str:
-    """Return why `library` returns None, and what to do about it."""
+    """Return why `library` returns None, with the remedy."""
     found = _fastest()
     return found if isinstance(found, str) else ""

@@ -1,4 +1,4 @@
-"""A model as the kernels know it: its structures, and its weights packed as they read them. NumPy only."""
+"""A model as the kernels read it: its structures, and its packed weights. NumPy only."""
 
 import ctypes
 import itertools
@@ -28,10 +28,10 @@ from kernels.support import CELLS, INPUTS, KINDS, layers
 Array = NDArray[Any]
 
 ZERO, ONE = 0, 1
-"""What stands before all weights where they lie side by side: the padding, and the matrix that is none."""
+"""The two numbers before all weights where they lie side by side: of the padding, and of an identity matrix."""
 
 Blocks = Sequence[tuple[int, int]]
-"""How rows or columns are laid out: (size, how many of them), each padded."""
+"""The layout of rows or columns: (size, number of blocks), each block padded."""
 
 
 def padded(size: int, to: int = LANES) -> int:
@@ -39,16 +39,16 @@ def padded(size: int, to: int = LANES) -> int:
     return -(-size // to) * to
 
 
-def row_of(slots: int) -> int:
-    """Return how long a row is that has a number for each slot."""
-    return padded(slots, WIDE)
+def padded_wide(size: int) -> int:
+    """Return the length of an axis of `size` memory locations: padded for a wide vector."""
+    return padded(size, WIDE)
 
 
-class Packed:
+class PackedModel:
     """The structures of a model, which point to its weights in one array.
 
-    shapes: those of the weights, by their names. memory_size: the number of memory slots. kernels: the library, whose
-    numbers the weights become. With gradients, there is room for the transposed matrices and for the gradients too.
+    shapes: those of the weights, by their names. memory_size: the number of memory locations. kernels: the library,
+    whose dtype the weights get. gradients: whether to allocate the transposed matrices and the gradients too.
     Raises KeyError, ValueError or IndexError where the weights are not those of the config.
     """
 
@@ -66,13 +66,13 @@ class Packed:
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._starts: dict[str, int] = {}
         self._end = ONE + 1
-        self._places: list[Array] = []  # for every number of the packed array, which weight it is
+        self._places: list[Array] = []  # for every number of the packed array, the number of its weight
         self._turned: list[Array] = []  # the same for the transposed matrices
-        self._pointers: list[tuple[Any, str, int]] = []  # what points where in the packed array
+        self._pointers: list[tuple[Any, str, int]] = []  # (structure, field, place in the packed array)
         self._turned_pointers: list[tuple[Any, int]] = []
         self.layer_names: list[str] = []
-        self.hidden: Blocks = ()  # what the controller puts out
-        self.model = self._describe(memory_size)
+        self.hidden: Blocks = ()  # the outputs of the controller
+        self.model = self._described(memory_size)
 
         places = np.concatenate(self._places)
         self._order, own = places.astype(np.int32), np.flatnonzero(places > ONE)
@@ -86,40 +86,40 @@ class Packed:
 
     @property
     def names(self) -> list[str]:
-        """The weights that the kernels read, in the order of their first use."""
+        """The names of the weights that the kernels read, in the order of their first use."""
         return list(self._starts)
 
     @property
     def size(self) -> int:
-        """How many numbers the packed weights are."""
+        """The number of numbers in the packed weights."""
         return len(self._values)
 
     def fill(self, weights: Mapping[str, Array]) -> None:
-        """Put the weights, by name, where the structures point."""
+        """Pack the weights, given by name, where the structures point."""
         side_by_side = np.empty(self._end, self._values.dtype)
         side_by_side[[ZERO, ONE]] = 0, 1
-        for name, places in self._stretches():
+        for name, places in self._ranges():
             side_by_side[places] = weights[name].ravel()
-        self._take(self._order, side_by_side, self._values)
-        self._take(self._turned_order, side_by_side, self._turned_values)
+        self._gather(self._order, side_by_side, self._values)
+        self._gather(self._turned_order, side_by_side, self._turned_values)
 
     def clear_gradients(self) -> None:
-        """Begin to add gradients up."""
+        """Set the gradients to zero, before they are added up."""
         self._d_values[:] = 0
 
     def gradients(self) -> dict[str, Array]:
         """Return the gradients of the weights, by name."""
         side_by_side = np.empty(self._end, self._d_values.dtype)
-        self._take(self._inverse, self._d_values, side_by_side)
-        return {name: side_by_side[places].reshape(self._shapes[name]) for name, places in self._stretches()}
+        self._gather(self._inverse, self._d_values, side_by_side)
+        return {name: side_by_side[places].reshape(self._shapes[name]) for name, places in self._ranges()}
 
-    def _stretches(self) -> Iterator[tuple[str, slice]]:
-        """Yield the names of the weights, and where each lies where all are side by side."""
+    def _ranges(self) -> Iterator[tuple[str, slice]]:
+        """Return the names of the weights, each with its range where all lie side by side."""
         ends = itertools.pairwise([*self._starts.values(), self._end])
         return zip(self._starts, itertools.starmap(slice, ends), strict=True)
 
-    def _take(self, places: Array, values: Array, to: Array) -> None:
-        self._library.take(places.ctypes.data, values.ctypes.data, to.ctypes.data, len(places))
+    def _gather(self, places: Array, values: Array, to: Array) -> None:
+        self._library.gather(places.ctypes.data, values.ctypes.data, to.ctypes.data, len(places))
 
     def _point(self, gradients: bool) -> None:
         size, start = self._values.itemsize, self._values.ctypes.data
@@ -130,7 +130,7 @@ class Packed:
         for structure, place in self._turned_pointers:
             if gradients:
                 structure.transposed = self._turned_values.ctypes.data + place * size
-        # Structures within structures are copies: what has been pointed is put where the kernels look for it.
+        # Structures within structures are copies: assign them again, now that they point somewhere.
         for owner, field, structure in self._owned:
             setattr(owner, field, structure)
         controller = (Layer * len(self._layers))(*self._layers)
@@ -139,7 +139,7 @@ class Packed:
 
     # The structures
 
-    def _describe(self, memory_size: int | None) -> Model:
+    def _described(self, memory_size: int | None) -> Model:
         config = self.config
         word, reads, writes = (config.get(name, 0) for name in ("word_size", "read_heads", "write_heads"))
         input_size = config["embedding"]["size"] if config.get("embedding") else config["input_size"]
@@ -149,10 +149,10 @@ class Packed:
             output_size=config["output_size"],
             output_activation=ACTIVATIONS.index(config["output_activation"]),
             output_groups=config.get("output_groups", 1),
-            slots=memory_size or 0,
-            word=word,
-            reads=reads,
-            writes=writes,
+            memory_size=memory_size or 0,
+            word_size=word,
+            read_heads=reads,
+            write_heads=writes,
             strength=STRENGTHS.index(config.get("strength", "oneplus")),
             linked=self.kind == "dnc" and config.get("links", "dense") == "dense",
             masking=config.get("masking", False),
@@ -167,7 +167,7 @@ class Packed:
         self._owned: list[tuple[Any, str, Linear]] = []
         self._layers: list[Layer] = []
         self._parts: list[Array] = []
-        found, put_out = layers(config["controller"])
+        found, outputs = layers(config["controller"])
         read = [] if self.config.get("order") == "before-controller" else [(word, reads)]
         blocks: dict[int, list[tuple[int, int]]] = {INPUTS: [(input_size, 1), (word, reads)]}
         for number, (cell, name, prefix, below) in enumerate(found):
@@ -175,8 +175,8 @@ class Packed:
             self._layers.append(self._layer(cell, name, _side_by_side(below, blocks)))
             self._layers[-1].below = self._sources(below, blocks)
             self.layer_names.append(prefix)
-        self.hidden = _side_by_side(put_out, blocks)
-        described.layers, described.hidden = len(self._layers), self._sources(put_out, blocks)
+        self.hidden = _side_by_side(outputs, blocks)
+        described.layers, described.hidden = len(self._layers), self._sources(outputs, blocks)
         if self.kind != "rnn":
             self._own_linear(described, "interface", self._interface(described))
         self._own_linear(described, "output", self._output([*self.hidden, *read]))
@@ -190,14 +190,14 @@ class Packed:
     def _own_linear(self, owner: Any, field: str, linear: Linear) -> None:
         self._owned.append((owner, field, linear))
 
-    def _layer(self, cell: Mapping[str, Any], name: str, seen: Blocks) -> Layer:
+    def _layer(self, cell: Mapping[str, Any], name: str, inputs: Blocks) -> Layer:
         kind, cells = cell["kind"], cell["hidden_size"]
         size = cell.get("projection_size") or cells
         layer = Layer(kind=CELLS.index(kind), size=padded(size), cells=padded(cells))
         layer.activation = ACTIVATIONS.index(cell.get("activation", "tanh"))
         for option in ("forget_bias", "cell_clip", "projection_clip"):
             setattr(layer, option, cell.get(option, 0.0))
-        columns = seen if kind == "feed-forward" else [*seen, (size, 1)]
+        columns = inputs if kind == "feed-forward" else [*inputs, (size, 1)]
         matrix = {"basic-rnn": ".hidden", "gru": ".gates", "lstm": ".gates", "feed-forward": ""}[kind]
         rows = [(cells, {"gru": 2, "lstm": 4}.get(kind, 1))]
         self._own_linear(layer, "gates", self._linear(name + matrix, rows, columns))
@@ -210,22 +210,22 @@ class Packed:
         if cell.get("peepholes"):
             places = np.full((3, padded(cells)), ZERO)
             places[:, :cells] = self._indices(f"{name}.peepholes")
-            self._pointers.append((layer, "peepholes", self._lay(places)))
+            self._pointers.append((layer, "peepholes", self._append(places)))
         return layer
 
     def _interface(self, described: Model) -> Linear:
-        """Lay out the parts of the interface, each head's padded, in the order in which the kernel expects them.
+        """Pack the parts of the interface, each head's padded, in the order of the kernels.
 
-        A part stands in the model's own order; a place in the kernel's is of one part, or of several side by side.
+        The parts come in the model's order; a field of the kernels begins one part, or several side by side.
         """
-        parts, laid = (self._dnc_interface if self.kind == "dnc" else self._ntm_interface)(described)
+        parts, packed = (self._dnc_interface if self.kind == "dnc" else self._ntm_interface)(described)
         ends = list(itertools.accumulate(size * count for size, count in parts.values()))
         found = {name: range(start, end) for name, start, end in zip(parts, [0, *ends], ends, strict=False)}
         order: list[int] = []
         blocks: list[tuple[int, int]] = []
-        for place, group in laid:
-            if place:
-                setattr(described, place, length_of(blocks))
+        for field, group in packed:
+            if field:
+                setattr(described, field, length_of(blocks))
             order += itertools.chain.from_iterable(found[part] for part in group)
             blocks.append(parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1))
         weight, bias = self._indices("interface.weight"), self._indices("interface.bias")
@@ -233,36 +233,37 @@ class Packed:
 
     @staticmethod
     def _dnc_interface(described: Model) -> tuple[dict[str, tuple[int, int]], list[tuple[str, list[str]]]]:
-        reads, writes, word = described.reads, described.writes, described.word
+        reads, writes, word = described.read_heads, described.write_heads, described.word_size
         parts = {"read_keys": (word, reads), "read_strengths": (reads, 1), "write_keys": (word, writes)}
         parts |= {"write_strengths": (writes, 1), "erase": (word, writes), "add": (word, writes)}
         parts |= {"free_gates": (reads, 1), "allocation_gate": (writes, 1), "write_gate": (writes, 1)}
-        laid = [(name, [name]) for name in ("read_keys", "write_keys", "erase", "add")]
-        laid += [("strengths", ["read_strengths", "write_strengths"])]
-        laid += [("gates", ["free_gates", "allocation_gate", "write_gate"])]
+        packed = [(name, [name]) for name in ("read_keys", "write_keys", "erase", "add")]
+        packed += [("strengths", ["read_strengths", "write_strengths"])]
+        packed += [("gates", ["free_gates", "allocation_gate", "write_gate"])]
         if described.linked:
             parts |= {"modes": (2 * writes + 1, reads)}
-            laid += [("modes", ["modes"])]
+            packed += [("modes", ["modes"])]
         if described.masking:
             parts |= {"read_masks": (word, reads), "write_masks": (word, writes)}
-            laid += [("read_masks", ["read_masks"]), ("write_masks", ["write_masks"])]
+            packed += [("read_masks", ["read_masks"]), ("write_masks", ["write_masks"])]
         if described.link_sharpening:
             parts |= {"forward_sharpness": (reads * writes, 1), "backward_sharpness": (reads * writes, 1)}
-            laid += [("sharpness", ["forward_sharpness", "backward_sharpness"])]
-        return parts, laid
+            packed += [("sharpness", ["forward_sharpness", "backward_sharpness"])]
+        return parts, packed
 
     @staticmethod
     def _ntm_interface(described: Model) -> tuple[dict[str, tuple[int, int]], list[tuple[str, list[str]]]]:
-        heads, writes, word = described.reads + described.writes, described.writes, described.word
+        heads = described.read_heads + described.write_heads
+        writes, word = described.write_heads, described.word_size
         parts = {"keys": (word, heads), "key_strength": (heads, 1), "interpolation_gate": (heads, 1)}
         parts |= {"shift_weights": (described.shift_width, heads), "sharpening": (heads, 1)}
         parts |= {"erase": (word, writes), "add": (word, writes)}
-        laid = [("read_keys", ["keys"]), ("erase", ["erase"]), ("add", ["add"]), ("strengths", ["key_strength"])]
-        laid += [("", ["interpolation_gate"]), ("", ["sharpening"]), ("shifts", ["shift_weights"])]
+        packed = [("read_keys", ["keys"]), ("erase", ["erase"]), ("add", ["add"]), ("strengths", ["key_strength"])]
+        packed += [("", ["interpolation_gate"]), ("", ["sharpening"]), ("shifts", ["shift_weights"])]
         if described.signed_heads:
             parts |= {"key_signs": (word, heads), "add_signs": (word, writes)}
-            laid += [("key_signs", ["key_signs"]), ("add_signs", ["add_signs"])]
-        return parts, laid
+            packed += [("key_signs", ["key_signs"]), ("add_signs", ["add_signs"])]
+        return parts, packed
 
     def _output(self, columns: Blocks) -> Linear:
         if self.kind == "rnn" and not self.config.get("readout", True):
@@ -271,7 +272,7 @@ class Packed:
             return self._matrix(same, np.full(hidden, ZERO), [(hidden, 1)], columns)
         return self._linear("output", [(self.config["output_size"], 1)], columns)
 
-    # Where every weight lies
+    # The places of the weights
 
     def _linear(self, name: str, rows: Blocks, columns: Blocks) -> Linear:
         return self._matrix(self._indices(f"{name}.weight"), self._indices(f"{name}.bias"), rows, columns)
@@ -286,7 +287,7 @@ class Packed:
         return np.arange(start, start + math.prod(shape)).reshape(shape)
 
     def _matrix(self, weight: Array, bias: Array, rows: Blocks, columns: Blocks) -> Linear:
-        """Lay out a matrix and its bias, every block of rows and of columns padded with zeros."""
+        """Pack a matrix and its bias, every block of rows and of columns padded with zeros."""
         row_places, column_places = places_of(rows), places_of(columns)
         dense = np.full((padded(length_of(rows), PANEL), length_of(columns)), ZERO)
         dense[np.ix_(row_places, column_places)] = weight
@@ -294,15 +295,15 @@ class Packed:
         biases[row_places] = bias
         outputs, inputs = dense.shape
         linear = Linear(inputs=inputs, outputs=outputs)
-        self._pointers += [(linear, "weights", self._lay(_panels(dense))), (linear, "bias", self._lay(biases))]
+        self._pointers += [(linear, "weights", self._append(_panels(dense))), (linear, "bias", self._append(biases))]
         turned = np.full((padded(inputs, PANEL), outputs), ZERO)
         turned[:inputs] = dense.T
         self._turned_pointers.append((linear, sum(map(len, self._turned))))
         self._turned.append(_panels(turned))
         return linear
 
-    def _lay(self, places: Array) -> int:
-        """Lay numbers out behind the others and return where they begin."""
+    def _append(self, places: Array) -> int:
+        """Append numbers to the packed array and return where they begin."""
         start = sum(map(len, self._places))
         self._places.append(places.ravel())
         return start
@@ -315,17 +316,17 @@ def _panels(dense: Array) -> Array:
 
 
 def _side_by_side(numbers: Iterable[int], blocks: Mapping[int, Blocks]) -> Blocks:
-    """Return how vectors lie side by side of which each has its own blocks."""
+    """Return the blocks of vectors that lie side by side, each with blocks of its own."""
     return [block for number in numbers for block in blocks[number]]
 
 
 def length_of(blocks: Blocks) -> int:
-    """Return how much place blocks take, each padded."""
+    """Return the total length of blocks, each padded."""
     return sum(padded(size) * count for size, count in blocks)
 
 
 def places_of(blocks: Blocks) -> list[int]:
-    """Return where the entries of blocks come to lie once each block is padded."""
+    """Return the place of each entry of blocks once each block is padded."""
     places: list[int] = []
     start = 0
     for size, count in blocks:

@@ -1,30 +1,28 @@
-"""An arena of states that the kernel steps in place. NumPy only."""
+"""An arena of states that the kernels step in place. NumPy only."""
 
 import ctypes
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from kernels.arena import Arena, Layout
-from kernels.layout import Model
+from kernels.arena import Arena, StateLayout
+from kernels.layout import Model, StepCall
 from kernels.library import Library, library, why_no_library
-from kernels.packing import Array, Packed, padded, row_of
+from kernels.packing import Array, PackedModel, padded, padded_wide
+from kernels.plan import cuts, parallel_for, thread_count
 from kernels.support import NoKernel, not_fused
-
-LEAST_PER_THREAD = 4_000_000
-"""Numbers to go through below which a thread more costs more than it brings: some 100 microseconds."""
 
 
 class FusedStep:
-    """Steps the states of sessions, each in a slot of an arena, by the kernel.
+    """Steps the states of sessions, each in a slot of an arena, by the kernels.
 
-    weights: the model's, by their names, float32. memory_size: the number of memory slots of every state. threads: how
-    many share the sessions of a step, whose numbers do not depend on it. kernels: the library, if not the one that was
-    built with the package. Raises NoKernel.
+    weights: the model's, by their names, float32. memory_size: the number of memory locations of every state. threads:
+    the most that share the sessions of a step; results do not depend on it. kernels: the library, if not the one that
+    was built with the package. Raises NoKernel.
     """
 
     def __init__(
@@ -41,27 +39,28 @@ class FusedStep:
         self._config, self._dtype = config, self._library.dtype
         self._embedding = weights.get("embedding.vectors.weight")
         shapes = {name: weight.shape for name, weight in weights.items()}
-        self._packed = Packed(kind, config, shapes, memory_size, self._library)
+        self._packed = PackedModel(kind, config, shapes, memory_size, self._library)
         self._packed.fill(weights)
-        self._layout = Layout(state, self._packed.layer_names, self._packed.hidden)
+        self._layout = StateLayout(state, self._packed.layer_names, self._packed.hidden)
         self.shapes = self._layout.shapes
-        self.slots = memory_size or 0
+        self.memory_size = memory_size or 0
         before = config.get("order") == "before-controller"
         self.used_before = ("read_weights", "write_weights") if before else ()
         """Leaves of the state before a step by which that step reads and writes."""
         self._threads = threads
-        self._own = threading.local()  # each thread's scratch
+        self._own = threading.local()  # the workspace of each thread
         self._pool = ThreadPoolExecutor(threads - 1, "fused step") if threads > 1 else None
+        self._numbers = np.arange(0)
         self._arena = self._empty(0)
 
     # The arena
 
-    def grow(self, rooms: int) -> None:
-        """Make room for so many states; what the new ones hold is undefined. Raises MemoryError."""
-        arena = self._empty(rooms)
+    def grow(self, capacity: int) -> None:
+        """Give the arena more slots; the states in the new ones are undefined. Raises MemoryError."""
+        arena, numbers = self._empty(capacity), np.arange(capacity)
         for name, values in self._arena.leaves.items():
             arena.leaves[name][: len(values)] = values
-        self._arena = arena
+        self._arena, self._numbers = arena, numbers
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name."""
@@ -75,22 +74,22 @@ class FusedStep:
         """Replace the state in a slot."""
         self._arena.write(slot, state)
 
-    def _empty(self, rooms: int) -> Arena:
-        return Arena(self._layout, rooms, self._dtype)
+    def _empty(self, capacity: int) -> Arena:
+        return Arena(self._layout, capacity, self._dtype)
 
     # A step
 
-    def step(self, slots: Sequence[int], inputs: Array, trace: bool = True) -> tuple[Array, "Interface"]:
+    def step(self, slots: Sequence[int], inputs: Array, trace: bool = True) -> tuple[Array, "HeadTrace"]:
         """Advance distinct slots by one step. inputs: [B, input_size].
 
-        Returns the activated outputs [B, output_size], and what the heads were told, if there is to be a trace. Raises
-        IndexError where a slot is not in the arena or named twice, ValueError where inputs are of another shape.
+        Returns the activated outputs [B, output_size], and the trace of the heads, empty unless it was asked for.
+        Raises IndexError where a slot is not in the arena or named twice, ValueError where inputs are of another shape.
         """
         rows = self._checked(slots)
         self._check_shape(inputs, (len(rows), self._config["input_size"]))
-        interface = Interface.empty(self._packed.model, len(rows), self._dtype) if trace else None
-        outputs = self._advance(rows, inputs[None], interface)
-        return outputs[0], interface or Interface(self._packed.model, None, None)
+        heads = HeadTrace.allocate(self._packed.model, len(rows), self._dtype) if trace else None
+        outputs = self._advance(rows, inputs[None], heads)
+        return outputs[0], heads or HeadTrace(self._packed.model, None, None)
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by T steps in one call. inputs: [T, B, input_size], T at least 1.
@@ -101,40 +100,44 @@ class FusedStep:
         self._check_shape(inputs, (max(1, len(inputs)), len(rows), self._config["input_size"]))
         return self._advance(rows, inputs, None)
 
-    def _advance(self, rows: Array, inputs: Array, interface: "Interface | None") -> Array:
+    def _advance(self, rows: Array, inputs: Array, heads: "HeadTrace | None") -> Array:
         steps, batch = inputs.shape[:2]
         values = np.ascontiguousarray(self._encode(inputs), self._dtype)
         outputs = np.empty((steps, batch, self._config["output_size"]), self._dtype)
-        parts = parts_of(batch, self._threads, steps * numbers_of_step(self._packed, self._layout))
+        parts = thread_count(batch, self._threads, steps * numbers_per_row(self._packed, self._layout))
         if self._pool is None or parts == 1:
-            self._run(rows, values, outputs, interface)
+            self._run(rows, values, outputs, heads)
             return outputs
-        cuts = [batch * part // parts for part in range(parts + 1)]
-        slices = [slice(*cut) for cut in itertools.pairwise(cuts)]
-        share(self._pool, lambda part: self._run_part(slices[part], rows, values, outputs, interface), parts)
+        slices = [slice(*ends) for ends in itertools.pairwise(cuts(batch, parts))]
+        parallel_for(self._pool, lambda part: self._run_part(slices[part], rows, values, outputs, heads), parts)
         return outputs
 
-    def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, interface: "Interface | None") -> None:
+    def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, heads: "HeadTrace | None") -> None:
         own = np.empty_like(outputs[:, part])
-        self._run(rows[part], np.ascontiguousarray(values[:, part]), own, interface and interface.part(part))
+        self._run(rows[part], np.ascontiguousarray(values[:, part]), own, heads and heads.part(part))
         outputs[:, part] = own
 
-    def _run(self, rows: Array, values: Array, outputs: Array, interface: "Interface | None") -> None:
-        """Step some rows, in the thread that calls."""
-        model, batch = ctypes.byref(self._packed.model), len(rows)
-        needed = self._library.work(model, batch, 0)
-        scratch = getattr(self._own, "scratch", None)
-        if scratch is None or len(scratch) < needed:
-            scratch = self._own.scratch = np.empty(needed, self._dtype)
-        told = (None, None) if interface is None else interface.pointers
-        pointers = (values.ctypes.data, outputs.ctypes.data, *told, scratch.ctypes.data)
-        states, numbers = ctypes.byref(self._arena.states), np.arange(batch)
-        self._library.step(model, states, rows.ctypes.data, numbers.ctypes.data, batch, len(values), *pointers)
+    def _run(self, rows: Array, values: Array, outputs: Array, heads: "HeadTrace | None") -> None:
+        """Step some rows, in the calling thread."""
+        batch, workspace = len(rows), self._workspace(len(rows))
+        traced = (None, None) if heads is None else heads.pointers
+        arrays = (rows.ctypes.data, self._numbers.ctypes.data, values.ctypes.data, outputs.ctypes.data)
+        call = StepCall(batch, len(values), *arrays, *traced, workspace.ctypes.data)
+        model, states = ctypes.byref(self._packed.model), ctypes.byref(self._arena.states)
+        self._library.step(model, states, ctypes.byref(call))
+
+    def _workspace(self, batch: int) -> Array:
+        """Return the workspace of the calling thread, for at least so many rows."""
+        needed = self._library.workspace_size(ctypes.byref(self._packed.model), batch, 0)
+        kept: Array | None = getattr(self._own, "workspace", None)
+        if kept is None or len(kept) < needed:
+            kept = self._own.workspace = np.empty(needed, self._dtype)
+        return kept
 
     def _checked(self, slots: Sequence[int]) -> Array:
-        numbers, room = list(slots), self._arena.rooms
-        if not numbers or min(numbers) < 0 or max(numbers) >= room or len({*numbers}) < len(numbers):
-            raise IndexError(f"slots must be distinct numbers from 0 to {room - 1}, got {numbers}")
+        numbers, capacity = list(slots), self._arena.capacity
+        if not numbers or min(numbers) < 0 or max(numbers) >= capacity or len({*numbers}) < len(numbers):
+            raise IndexError(f"slots must be distinct numbers from 0 to {capacity - 1}, got {numbers}")
         return np.array(numbers, np.int64)
 
     @staticmethod
@@ -143,7 +146,7 @@ class FusedStep:
             raise ValueError(f"inputs must be of shape {list(expected)}, got {list(inputs.shape)}")
 
     def _encode(self, inputs: Array) -> Array:
-        """Return the vectors of tokens, zeros for what is none, where the model has an embedding."""
+        """Return the vectors of tokens, zeros for those out of range, where the model has an embedding."""
         if self._embedding is None:
             return inputs
         vectors, tokens = self._embedding, inputs[..., 0]
@@ -152,25 +155,9 @@ class FusedStep:
         return encoded
 
 
-def numbers_of_step(packed: Packed, layout: Layout) -> int:
+def numbers_per_row(packed: PackedModel, layout: StateLayout) -> int:
     """Return about how many numbers the step of one row goes through: weights once, the state some times."""
     return packed.size + 8 * layout.numbers
-
-
-def parts_of(rows: int, threads: int, numbers: int) -> int:
-    """Return how many threads are to share rows, of so many numbers each."""
-    return max(1, min(rows, threads, rows * numbers // LEAST_PER_THREAD))
-
-
-def share(pool: ThreadPoolExecutor | None, function: Callable[[int], None], parts: int) -> None:
-    """Call a function for 0, 1, ... up to `parts`, the first in the thread that calls, the others beside it."""
-    others = [pool.submit(function, part) for part in range(1, parts)] if pool else []
-    try:
-        function(0)
-    finally:
-        wait(others)
-    for other in others:
-        other.result()
 
 
 def covered(kind: str, config: Mapping[str, Any], kernels: Library | None) -> Library:
@@ -184,43 +171,44 @@ def covered(kind: str, config: Mapping[str, Any], kernels: Library | None) -> Li
     return loaded
 
 
-class Interface:
-    """What the heads were told in a step, cut out of the kernel's own layout: a trace when it is asked for.
+class HeadTrace:
+    """The activated interface of a step, and the allocation: traces that are no leaves of the state.
 
-    values: [B, the kernel's interface]; allocation: [B, V, N, padded]; none where nothing was to be kept.
+    controls: [B, the kernels' interface]; allocation: [B, V, N, padded]; None where no trace was asked for.
     """
 
-    def __init__(self, model: Model, values: Array | None, allocation: Array | None) -> None:
-        self._model, self._values, self._allocation = model, values, allocation
+    def __init__(self, model: Model, controls: Array | None, allocation: Array | None) -> None:
+        self._model, self._controls, self._allocation = model, controls, allocation
 
     @classmethod
-    def empty(cls, model: Model, batch: int, dtype: Any) -> "Interface":
-        """Return room for what the heads of so many rows are told."""
-        allocation = np.empty((batch, model.writes, row_of(model.slots)), dtype)
+    def allocate(cls, model: Model, batch: int, dtype: Any) -> "HeadTrace":
+        """Return a trace of `batch` rows that a step is to fill in."""
+        allocation = np.empty((batch, model.write_heads, padded_wide(model.memory_size)), dtype)
         return cls(model, np.empty((batch, model.interface.outputs), dtype), allocation)
 
     @property
     def pointers(self) -> tuple[int, int]:
-        values, allocation = self._kept
-        return values.ctypes.data, allocation.ctypes.data
+        """The addresses of both arrays."""
+        controls, allocation = self._arrays
+        return controls.ctypes.data, allocation.ctypes.data
 
-    def part(self, rows: slice) -> "Interface":
-        """Return what some rows are told."""
-        values, allocation = self._kept
-        return Interface(self._model, values[rows], allocation[rows])
+    def part(self, rows: slice) -> "HeadTrace":
+        """Return the trace of some rows."""
+        controls, allocation = self._arrays
+        return HeadTrace(self._model, controls[rows], allocation[rows])
 
     @property
-    def _kept(self) -> tuple[Array, Array]:
-        assert self._values is not None, "the step was told to keep no trace"
+    def _arrays(self) -> tuple[Array, Array]:
+        assert self._controls is not None, "this step kept no trace"
         assert self._allocation is not None
-        return self._values, self._allocation
+        return self._controls, self._allocation
 
     def trace(self, name: str) -> Array:
         """Return a trace other than weightings and usage, which are leaves of the state: [B, ...]."""
-        m, (values, allocation) = self._model, self._kept
-        reads, writes, heads = m.reads, m.writes, m.reads + m.writes
+        m, (controls, allocation) = self._model, self._arrays
+        reads, writes, heads = m.read_heads, m.write_heads, m.read_heads + m.write_heads
         if name == "allocation_weights":
-            return allocation[:, :, : m.slots].copy()
+            return allocation[:, :, : m.memory_size].copy()
         if name == "read_modes":
             return self._blocks(m.modes, reads, 2 * writes + 1)
         if name == "shift_weights":
@@ -228,11 +216,11 @@ class Interface:
         of_dnc = {"free_gates": (0, reads), "allocation_gate": (reads, writes), "write_gate": (reads + writes, writes)}
         if name in of_dnc:
             start, count = of_dnc[name]
-            return values[:, m.gates + start : m.gates + start + count].copy()
+            return controls[:, m.gates + start : m.gates + start + count].copy()
         start = m.strengths + ("key_strength", "interpolation_gate", "sharpening").index(name) * padded(heads)
-        return values[:, start : start + heads].copy()
+        return controls[:, start : start + heads].copy()
 
     def _blocks(self, start: int, count: int, size: int) -> Array:
-        values, _ = self._kept
-        blocks = values[:, start : start + count * padded(size)]
+        controls, _ = self._arrays
+        blocks = controls[:, start : start + count * padded(size)]
         return blocks.reshape(len(blocks), count, padded(size))[:, :, :size].copy()

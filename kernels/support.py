@@ -1,4 +1,4 @@
-"""Which models the kernels know, from their configs as plain values. Standard library only."""
+"""The models that the kernels compute, by their configs as plain values. Standard library only."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ CELL_ACTIVATIONS = ("tanh", "sigmoid", "relu", "elu", "softsign", "linear", "ide
 BOUNDED = ("tanh", "sigmoid", "softsign")
 
 INPUTS = -1
-"""The number that stands, among those of layers, for the inputs of the model and what was read."""
+"""The number, among those of layers, of the inputs of the model and the vectors read."""
 
 PLAIN: dict[str, dict[str, Any]] = {
     "ntm": {"rectified_heads": (False,)},
@@ -20,15 +20,15 @@ PLAIN: dict[str, dict[str, Any]] = {
     "lstm": {"activation": CELL_ACTIVATIONS, "layer_norm": ("none",)},
     "feed-forward": {"activation": CELL_ACTIVATIONS},
 }
-"""The options of models and cells of which not every value has a kernel: torch or ONNX Runtime compute the others."""
+"""Options of models and cells, with the values that have a kernel; torch or ONNX Runtime compute the others."""
 
 
 class NoKernel(ValueError):
-    """A model that the kernel cannot compute, or a machine without its library; the message says which."""
+    """A model that the kernels cannot compute, or a machine without their library; the message says which."""
 
 
 def not_fused(kind: str, config: Mapping[str, Any]) -> str | None:
-    """Return why the kernel cannot compute a model, or None where it can."""
+    """Return why the kernels cannot compute a model, or None where they can."""
     if kind not in KINDS:
         return f"it is of kind {kind!r}"
     try:
@@ -38,7 +38,7 @@ def not_fused(kind: str, config: Mapping[str, Any]) -> str | None:
 
 
 def not_trained(config: Mapping[str, Any]) -> str | None:
-    """Return why the kernel cannot train a model that it can step, or None where it can: it drops nothing."""
+    """Return why the kernels cannot train a model that they can step, or None where they can: they have no dropout."""
     if config.get("bypass_dropout"):
         return f"its bypass_dropout is {config['bypass_dropout']}"
     return _dropped(config["controller"])
@@ -49,8 +49,8 @@ def _dropped(cell: Mapping[str, Any]) -> str | None:
         return next(filter(None, map(_dropped, cell["cells"])), None)
     if cell["kind"] != "dropout":
         return None
-    shares = [cell.get(name, 0.0) for name in ("inputs", "outputs", "state")]
-    return f"its controller drops {max(shares)}" if any(shares) else _dropped(cell["cell"])
+    rates = [cell.get(name, 0.0) for name in ("inputs", "outputs", "state")]
+    return f"its controller drops {max(rates)}" if any(rates) else _dropped(cell["cell"])
 
 
 def _not_plain(kind: str, config: Mapping[str, Any]) -> str | None:
@@ -64,7 +64,7 @@ def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
     kind = cell.get("kind")
     if kind == "stack":
         return next(filter(None, map(_cell_not_fused, cell["cells"])), None)
-    if kind == "dropout":  # a step that serves drops nothing
+    if kind == "dropout":  # dropout is off when serving
         return _cell_not_fused(cell["cell"])
     if kind not in CELLS:
         return f"its controller is of kind {kind!r}"
@@ -72,7 +72,7 @@ def _cell_not_fused(cell: Mapping[str, Any]) -> str | None:
 
 
 def is_bounded(config: Mapping[str, Any]) -> bool:
-    """Return whether what the controller puts out is bounded, whatever it sees: then so is all that follows."""
+    """Return whether the outputs of the controller are bounded for any inputs: then so is all that follows."""
     return _is_bounded(config["controller"])
 
 
@@ -85,7 +85,7 @@ def _is_bounded(cell: Mapping[str, Any]) -> bool:
 
 
 class Wired(NamedTuple):
-    """A layer of a controller: its cell, the name of its weights, that of its state, the numbers of what it sees."""
+    """A layer of a controller: its cell, the names of its weights and of its state, the numbers of its inputs."""
 
     cell: Mapping[str, Any]
     name: str
@@ -94,7 +94,7 @@ class Wired(NamedTuple):
 
 
 def layers(controller: Mapping[str, Any]) -> tuple[list[Wired], tuple[int, ...]]:
-    """Return the layers of a controller, from the bottom, and the numbers of those that it puts out side by side."""
+    """Return the layers of a controller, from the bottom, and the numbers of those whose outputs are its own."""
     found: list[Wired] = []
     return found, _wire(controller, "controller", "controller", (INPUTS,), found)
 
@@ -102,7 +102,7 @@ def layers(controller: Mapping[str, Any]) -> tuple[list[Wired], tuple[int, ...]]
 def _wire(
     cell: Mapping[str, Any], name: str, prefix: str, below: tuple[int, ...], found: list[Wired]
 ) -> tuple[int, ...]:
-    """Append the layers of a cell to those found before; return the numbers of what it puts out."""
+    """Append the layers of a cell to those found before; return the numbers of those whose outputs are its own."""
     if cell["kind"] == "dropout":
         return _wire(cell["cell"], f"{name}.cell", prefix, below, found)
     if cell["kind"] == "stack":

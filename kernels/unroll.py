@@ -1,9 +1,8 @@
-"""Whole sequences with their gradients by the kernels: what a trainer unrolls models with, on a CPU."""
+"""Whole sequences with their gradients by the kernels, for trainers on a CPU."""
 
 import ctypes
 import itertools
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.arena import Arena, Layout
-from kernels.layout import Walk
+from kernels.arena import Arena, StateLayout
+from kernels.layout import Segment
 from kernels.library import Library
-from kernels.packing import Array, Packed
-from kernels.step import covered, numbers_of_step, parts_of, share
+from kernels.packing import Array, PackedModel
+from kernels.plan import SegmentPlan, cuts, parallel_for, plan_segments, thread_count
+from kernels.step import covered, numbers_per_row
 from kernels.support import NoKernel, not_trained
 from models.contract import MemoryModel, unroll
 from models.registry import config_values, kind_of
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=tuple[Any, ...])
 
 MEMORY_BUDGET = 1 << 30
-"""Bytes that a sequence may keep for its gradients, if nothing else is asked for."""
+"""Bytes that a sequence may keep for its gradients, by default."""
 
 
 class FusedUnroll:
     """`unroll` of one model by the kernels, with gradients of weights, inputs and first state.
 
-    The outputs and states are those of models.contract.unroll up to rounding; a row's bits do not depend on the others,
-    nor do any on the threads. The model's weights are read at every call: it may be trained meanwhile.
+    The outputs and states are those of models.contract.unroll up to rounding; a row's bits depend neither on the other
+    rows nor on the threads. The model's weights are read at every call: it may be trained meanwhile. Not thread-safe.
 
-    memory_budget: bytes that one sequence may keep for its gradients; kept_bytes: what the last one kept. Where its
-    states at all steps would not fit, only some are kept, and the steps between them are computed again on the way
-    back. threads: how many share the rows; None for as many as torch has. kernels: the library, if not the one that was
-    built with the package.
+    memory_budget: bytes that one sequence may keep for its gradients; kept_bytes: those that the last one kept. Where
+    its states at all steps would not fit, they are kept between segments of steps only, and each segment is computed
+    again in the backward pass (gradient checkpointing). threads: the most that share the rows; None for as many as
+    torch has. kernels: the library, if not the one that was built with the package.
 
     Raises NoKernel where the kernels cannot train the model.
     """
@@ -66,13 +66,13 @@ class FusedUnroll:
         self.pool = ThreadPoolExecutor(self.threads - 1, "fused sequence") if self.threads > 1 else None
         self.memory_budget, self.kept_bytes = memory_budget, 0
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        self.packed = Packed(kind, values, shapes, model.memory_size, self.library, gradients=True)
+        self.packed = PackedModel(kind, values, shapes, model.memory_size, self.library, gradients=True)
         self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
         known = {*self.packed.names, "embedding.vectors.weight"}
         self._learned_start = any(name not in known for name in shapes)
         self._first: tuple[Any, Any] | None = None
-        self._layouts: dict[int | None, Layout] = {}  # by memory size
-        self.idle: list[Tape] = []
+        self._layouts: dict[int | None, StateLayout] = {}  # by memory size
+        self.idle: SavedSegment | None = None  # memory of the last sequence, for the next
         self._check_model()
 
     def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, S]:
@@ -94,12 +94,12 @@ class FusedUnroll:
         steps, batch = inputs.shape[:2]
         counted = np.full(batch, steps) if lengths is None else lengths.numpy().astype(np.int64)
         encoded = self.model.encode(inputs.flatten(0, 1)).reshape(steps, batch, -1)
-        run = Run(self, layout, counted, torch.is_grad_enabled())
-        outputs, *after = FusedSequence.apply(run, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
+        sequence = SavedSequence(self, layout, counted, torch.is_grad_enabled())
+        outputs, *after = FusedSequence.apply(sequence, encoded, *leaves.values(), *self._weights)  # type: ignore[no-untyped-call]
         return outputs, unflatten(dict(zip(leaves, after, strict=True)), state)
 
     def _initial_state(self, batch: int) -> Any:
-        """Return that of the model: the same tensors again where nothing of it is learned or was changed."""
+        """Return the model's initial state: the same tensors again, unless part of it is learned or was changed."""
         if self._learned_start:
             return self.model.initial_state(batch)
         kept = (batch, *((buffer.data_ptr(), buffer._version) for buffer in self.model.buffers()))
@@ -107,14 +107,14 @@ class FusedUnroll:
             self._first = kept, self.model.initial_state(batch)
         return self._first[1]
 
-    def _layout(self, leaves: Mapping[str, Tensor]) -> Layout:
-        """Return that of the model's states with as many memory slots as these have."""
-        slots = leaves["memory"].shape[1] if "memory" in leaves else None
-        if slots not in self._layouts:
-            state = flatten(self.model.initial_state(1, slots))
+    def _layout(self, leaves: Mapping[str, Tensor]) -> StateLayout:
+        """Return the layout of states with the memory size of these leaves."""
+        size = leaves["memory"].shape[1] if "memory" in leaves else None
+        if size not in self._layouts:
+            state = flatten(self.model.initial_state(1, size))
             shapes = {name: leaf.shape[1:] for name, leaf in state.items()}
-            self._layouts[slots] = Layout(shapes, self.packed.layer_names, self.packed.hidden)
-        return self._layouts[slots]
+            self._layouts[size] = StateLayout(shapes, self.packed.layer_names, self.packed.hidden)
+        return self._layouts[size]
 
     def _check_values(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None) -> None:
         for name, tensor in {"inputs": inputs, **leaves}.items():
@@ -134,7 +134,7 @@ class FusedUnroll:
 
 
 class TorchUnroll:
-    """`unroll` of one model by torch, as FusedUnroll is called. reason: why not by the kernels, if they were wanted."""
+    """`unroll` of one model by torch, called as FusedUnroll is. reason: why the kernels do not, if asked to."""
 
     path = "torch"
 
@@ -148,7 +148,7 @@ class TorchUnroll:
 
 
 def _batch_of(inputs: Tensor) -> int:
-    """Return B of inputs [T, B, input_size]; 1 if they are of another shape, which is refused after."""
+    """Return B of inputs [T, B, input_size]; 1 for another shape, which is refused later."""
     return inputs.shape[1] if isinstance(inputs, Tensor) and inputs.dim() == 3 else 1
 
 
@@ -160,7 +160,7 @@ UnrollPath = Literal["auto", "fused", "torch"]
 def unroll_by(path: UnrollPath, model: MemoryModel[Any]) -> Unroll:
     """Return `unroll` of a model by the kernels or by torch.
 
-    auto: by the kernels, or where they cannot train it by torch, with a line in the log. Raises NoKernel, for fused.
+    auto: by the kernels, or by torch where they cannot train it, which is logged. Raises NoKernel, for fused.
     """
     if path == "torch":
         return TorchUnroll(model)
@@ -174,15 +174,15 @@ def unroll_by(path: UnrollPath, model: MemoryModel[Any]) -> Unroll:
 
 
 class FusedSequence(torch.autograd.Function):
-    """What autograd sees of a run: (inputs, leaves of the first state, weights) -> (outputs, leaves of the last)."""
+    """A sequence for autograd: (inputs, leaves of the first state, weights) -> (outputs, leaves of the last state)."""
 
     @staticmethod
-    def forward(ctx: Any, run: "Run", inputs: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        leaves, weights = others[: len(run.layout.shapes)], others[len(run.layout.shapes) :]
-        ctx.run = run
-        ctx.save_for_backward(*weights)  # so that autograd tells of weights that were changed in between
-        ctx.set_materialize_grads(False)  # a state that nothing is asked of has no gradient to begin with
-        outputs, after = run.forward(inputs.detach(), leaves, weights, any(ctx.needs_input_grad))
+    def forward(ctx: Any, sequence: "SavedSequence", inputs: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        leaves, weights = others[: len(sequence.layout.shapes)], others[len(sequence.layout.shapes) :]
+        ctx.sequence = sequence
+        ctx.save_for_backward(*weights)  # so that autograd refuses weights that were changed in between
+        ctx.set_materialize_grads(False)  # None, not zeros, for a result without a gradient
+        outputs, after = sequence.forward(inputs.detach(), leaves, weights, any(ctx.needs_input_grad))
         return outputs, *after
 
     @staticmethod
@@ -191,129 +191,143 @@ class FusedSequence(torch.autograd.Function):
         assert ctx.saved_tensors is not None  # raises where a weight was changed in between
         _, inputs_too, *others = ctx.needs_input_grad
         leaves_too = any(others[: len(d_after)])
-        d_inputs, d_leaves, d_weights = ctx.run.backward(d_outputs, d_after, inputs_too, leaves_too)
+        d_inputs, d_leaves, d_weights = ctx.sequence.backward(d_outputs, d_after, inputs_too, leaves_too)
         return None, d_inputs, *d_leaves, *d_weights
 
 
-class Tape:
-    """What steps leave for their gradients: a state for each row before and after every step, and their work."""
+class SavedSegment:
+    """The saved activations of some steps: a state of each row before and after every step, and the workspaces."""
 
-    def __init__(self, arena: Arena, work: Array) -> None:
-        self.arena, self.work = arena, work
+    def __init__(self, arena: Arena, workspace: Array) -> None:
+        self.arena, self.workspace = arena, workspace
 
 
-class Run:
-    """One sequence, forwards and then backwards.
+class SavedSequence:
+    """One sequence, forwards and then backwards, with the activations that it saves in between.
 
-    A stretch of steps is kept in a tape. Where all steps are one stretch, it is the tape of the forward pass; otherwise
-    the forward pass keeps the states between the stretches, and each gets its tape on the way back.
+    Where the plan has one segment, the forward pass saves it. Otherwise it saves the states between the segments, and
+    the backward pass computes each segment again.
     """
 
-    def __init__(self, unroll: FusedUnroll, layout: Layout, lengths: Array, gradients: bool) -> None:
-        self._gradients = gradients  # autograd's own word for it is not heard within a Function
+    def __init__(self, unroll: FusedUnroll, layout: StateLayout, lengths: Array, gradients: bool) -> None:
+        self._gradients = gradients  # within a Function, torch.is_grad_enabled() is always False
         self.layout, self._lengths, self._batch = layout, lengths, len(lengths)
         self._unroll, self._library, self._packed = unroll, unroll.library, unroll.packed
         self._dtype = unroll.dtype
-        self._slots = layout.shapes.get("memory", (0,))[0]
-        self._tape: Tape | None = None
-        self._between: Arena | None = None
+        self._memory_size = layout.shapes.get("memory", (0,))[0]
+        self._plan = SegmentPlan(0, 0, 0)
+        self._whole: SavedSegment | None = None  # of one segment
+        self._between: Arena | None = None  # the states between several
 
     def forward(
         self, inputs: Tensor, leaves: tuple[Tensor, ...], weights: tuple[Tensor, ...], gradients: bool
     ) -> tuple[Tensor, list[Tensor]]:
+        """Return the outputs [T, B, output_size], and the leaves of the last state."""
         self._inputs = inputs = inputs.contiguous()
-        self._packed.model.slots = self._slots
+        self._packed.model.memory_size = self._memory_size
         names = self._packed.names
         self._packed.fill({name: weight.detach().numpy() for name, weight in zip(names, weights, strict=True)})
         state = {name: leaf.detach().numpy() for name, leaf in zip(self.layout.shapes, leaves, strict=True)}
-        outputs = torch.empty(*inputs.shape[:2], self._packed.model.output_size, dtype=inputs.dtype)
-        steps = len(inputs)
+        outputs = self._empty_outputs(len(inputs))
         if not (gradients and self._gradients):
-            self._unroll.kept_bytes = 0
-            arena = self._arena(self._batch)
-            arena.write_rows(0, state)
-            self._walk_in_place(arena, 0, 0, steps, outputs)
-            return outputs, self._state(arena, 0)
-        self._stretch = self._longest_stretch(steps)
-        if self._stretch == steps:
-            self._tape = self._empty_tape()
-            self._tape.arena.write_rows(0, state)
-            self._walk(self._tape, 0, steps, outputs)
-            return outputs, self._state(self._tape.arena, steps * self._batch)
-        starts = range(0, steps, self._stretch)
-        self._between = self._arena((len(starts) + 1) * self._batch)
-        self._between.write_rows(0, state)
-        for number, start in enumerate(starts):
-            self._walk_between(number, start, min(start + self._stretch, steps), outputs)
-        return outputs, self._state(self._between, len(starts) * self._batch)
+            return outputs, self._unroll_without_gradients(state, outputs)
+        self._plan = self._planned(len(inputs))
+        self._unroll.kept_bytes = self._plan.kept_bytes
+        if len(self._plan.segments) == 1:
+            return outputs, self._unroll_whole(state, outputs)
+        return outputs, self._unroll_segments(state, outputs)
 
     def backward(
         self, d_outputs: Tensor | None, d_after: tuple[Tensor | None, ...], inputs_too: bool, leaves_too: bool
     ) -> tuple[Tensor | None, Sequence[Tensor | None], list[Tensor]]:
-        if self._tape is None and self._between is None:
+        """Return the gradients of the inputs, of the leaves of the first state, and of the weights.
+
+        d_outputs, d_after: of the outputs and of the last state, None for zeros. Those of the inputs and of the leaves
+        are None where they are not asked for. Raises RuntimeError in a second backward pass.
+        """
+        if self._whole is None and self._between is None:
             raise RuntimeError("the fused kernels keep a sequence for one backward pass; this is its second")
-        self._packed.model.slots = self._slots
+        self._packed.model.memory_size = self._memory_size
         self._packed.clear_gradients()
         d_inputs = torch.zeros_like(self._inputs) if inputs_too else None
-        gradients = self._arena(self._batch)
+        d_state = self._arena(self._batch)
         known = zip(self.layout.shapes, d_after, strict=True)
-        gradients.write_rows(0, {name: d.numpy() for name, d in known if d is not None})
-        steps = len(self._inputs)
+        d_state.write_rows(0, {name: d.numpy() for name, d in known if d is not None})
         if d_outputs is None:
-            size = self._packed.model.output_size
-            d_outputs = torch.zeros(steps, self._batch, size, dtype=self._inputs.dtype)
+            d_outputs = self._empty_outputs(len(self._inputs)).zero_()
         d_outputs = d_outputs.contiguous()
-        starts = range(0, steps, self._stretch)
-        tape = self._tape or self._empty_tape()
-        for number, start in reversed(list(enumerate(starts))):
-            end = min(start + self._stretch, steps)
+        saved = self._whole or self._empty_segment()
+        for number, steps in reversed(list(enumerate(self._plan.segments))):
             if self._between is not None:
-                rows = slice(number * self._batch, (number + 1) * self._batch)
-                for name, leaf in tape.arena.leaves.items():
-                    leaf[: self._batch] = self._between.leaves[name][rows]
-                again = torch.empty(end - start, self._batch, self._packed.model.output_size, dtype=d_outputs.dtype)
-                self._walk(tape, start, end, again)
-            self._walk_back(tape, start, end, gradients, d_outputs, d_inputs)
-        self._tape = self._between = None
-        self._unroll.idle = [tape]
+                self._recompute(saved, number, steps)
+            self._segment_backward(saved, steps, d_state, d_outputs, d_inputs)
+        self._whole = self._between = None
+        self._unroll.idle = saved
         d_weights = self._packed.gradients()
-        d_leaves = self._state(gradients, 0) if leaves_too else [None] * len(d_after)
+        d_leaves = self._state(d_state, 0) if leaves_too else [None] * len(d_after)
         return d_inputs, d_leaves, [torch.from_numpy(d_weights[name]) for name in self._packed.names]
+
+    # The ways forward
+
+    def _unroll_without_gradients(self, state: Mapping[str, Array], outputs: Tensor) -> list[Tensor]:
+        self._unroll.kept_bytes = 0
+        arena = self._arena(self._batch)
+        arena.write_rows(0, state)
+        self._unroll_in_place(arena, 0, range(len(outputs)), outputs)
+        return self._state(arena, 0)
+
+    def _unroll_whole(self, state: Mapping[str, Array], outputs: Tensor) -> list[Tensor]:
+        self._whole = self._empty_segment()
+        self._whole.arena.write_rows(0, state)
+        self._unroll_saved(self._whole, range(len(outputs)), outputs)
+        return self._state(self._whole.arena, len(outputs) * self._batch)
+
+    def _unroll_segments(self, state: Mapping[str, Array], outputs: Tensor) -> list[Tensor]:
+        segments = self._plan.segments
+        self._between = self._arena((len(segments) + 1) * self._batch)
+        self._between.write_rows(0, state)
+        for number, steps in enumerate(segments):
+            self._unroll_between(self._between, number, steps, outputs)
+        return self._state(self._between, len(segments) * self._batch)
+
+    def _recompute(self, saved: SavedSegment, number: int, steps: range) -> None:
+        """Compute a segment again from the states before it."""
+        assert self._between is not None
+        rows = slice(number * self._batch, (number + 1) * self._batch)
+        for name, leaf in saved.arena.leaves.items():
+            leaf[: self._batch] = self._between.leaves[name][rows]
+        self._unroll_saved(saved, steps, self._empty_outputs(len(steps)))
 
     # Memory
 
-    def _arena(self, rooms: int) -> Arena:
-        return Arena(self.layout, rooms, self._dtype)
+    def _arena(self, capacity: int) -> Arena:
+        return Arena(self.layout, capacity, self._dtype)
 
-    def _work(self, keep: bool) -> int:
-        """Return how many numbers a step of all rows puts down."""
-        return int(self._library.work(ctypes.byref(self._packed.model), self._batch, keep))
+    def _empty_outputs(self, steps: int) -> Tensor:
+        return torch.empty(steps, self._batch, self._packed.model.output_size, dtype=self._inputs.dtype)
 
-    def _longest_stretch(self, steps: int) -> int:
-        """Return of how many steps the tape fits the budget, beside the states between the stretches.
+    def _workspace_size(self, keep: bool) -> int:
+        """Return the numbers in the workspace of a step of all rows."""
+        return int(self._library.workspace_size(ctypes.byref(self._packed.model), self._batch, keep))
 
-        Where not even the best fits, the one that needs least.
-        """
-        states = self._dtype.itemsize * self._batch * self.layout.numbers
-        work = self._dtype.itemsize * self._work(keep=True)
+    def _planned(self, steps: int) -> SegmentPlan:
+        state_bytes = self._dtype.itemsize * self._batch * self.layout.numbers
+        workspace_bytes = self._dtype.itemsize * self._workspace_size(keep=True)
+        return plan_segments(steps, state_bytes, workspace_bytes, self._unroll.memory_budget)
 
-        def needed(stretch: int) -> int:
-            between = 0 if stretch == steps else states * (math.ceil(steps / stretch) + 1)
-            return between + (stretch + 1) * states + stretch * work
-
-        budget, stretches = self._unroll.memory_budget, range(steps, 0, -1)
-        chosen = next((stretch for stretch in stretches if needed(stretch) <= budget), None)
-        chosen = chosen or min(stretches, key=needed)
-        self._unroll.kept_bytes = needed(chosen)
-        return chosen
-
-    def _empty_tape(self) -> Tape:
-        rooms, work = (self._stretch + 1) * self._batch, self._stretch * self._work(keep=True)
-        for tape in self._unroll.idle:
-            if tape.arena.layout is self.layout and tape.arena.rooms >= rooms and len(tape.work) >= work:
-                self._unroll.idle = []
-                return tape
-        return Tape(self._arena(rooms), np.empty(work, self._dtype))
+    def _empty_segment(self) -> SavedSegment:
+        """Return memory for the longest segment: that of the last sequence, where it fits."""
+        capacity, size = (self._plan.length + 1) * self._batch, self._plan.length * self._workspace_size(keep=True)
+        idle = self._unroll.idle
+        if (
+            idle
+            and idle.arena.layout is self.layout
+            and idle.arena.capacity >= capacity
+            and len(idle.workspace) >= size
+        ):
+            self._unroll.idle = None
+            return idle
+        return SavedSegment(self._arena(capacity), np.empty(size, self._dtype))
 
     def _state(self, arena: Arena, start: int) -> list[Tensor]:
         rows = slice(start, start + self._batch)
@@ -321,91 +335,82 @@ class Run:
 
     # The kernels
 
-    def _walk(self, tape: Tape, start: int, end: int, outputs: Tensor) -> None:
-        """Step from the first states of the tape, keeping all. outputs: of these steps."""
-        walks = self._walks(tape.work, start, end, stride=self._batch, work_stride=self._work(keep=True))
-        self._forward_all(walks, tape.arena, True, self._inputs[start:end], outputs)
+    def _unroll_saved(self, saved: SavedSegment, steps: range, outputs: Tensor) -> None:
+        """Step from the first states of a segment, and save all. outputs: of these steps."""
+        self._forward(self._saved_segments(saved, steps), saved.arena, True, steps, outputs)
 
-    def _walk_between(self, number: int, start: int, end: int, outputs: Tensor) -> None:
-        """Step from the states before a stretch to those after it."""
-        assert self._between is not None
-        base = number * self._batch
-        scratch = self._scratch_per_thread()
-        walks = self._walks(scratch, start, start + 1, base=base, stride=self._batch, apart=True)
-        self._forward_all(walks, self._between, False, self._inputs[start : start + 1], outputs[start : start + 1])
-        if end > start + 1:
-            self._walk_in_place(self._between, base + self._batch, start + 1, end, outputs[start + 1 : end])
+    def _unroll_between(self, between: Arena, number: int, steps: range, outputs: Tensor) -> None:
+        """Step from the states before a segment to those after it. outputs: of all steps."""
+        base, first, rest = number * self._batch, steps[:1], steps[1:]
+        segments = self._segments(self._workspace_per_thread(), first, base=base, stride=self._batch)
+        self._forward(segments, between, False, first, outputs[first.start : first.stop])
+        if rest:
+            self._unroll_in_place(between, base + self._batch, rest, outputs[rest.start : rest.stop])
 
-    def _walk_in_place(self, arena: Arena, base: int, start: int, end: int, outputs: Tensor) -> None:
-        walks = self._walks(self._scratch_per_thread(), start, end, base=base, apart=True)
-        self._forward_all(walks, arena, False, self._inputs[start:end], outputs)
+    def _unroll_in_place(self, arena: Arena, base: int, steps: range, outputs: Tensor) -> None:
+        segments = self._segments(self._workspace_per_thread(), steps, base=base)
+        self._forward(segments, arena, False, steps, outputs)
 
-    def _walk_back(
-        self, tape: Tape, start: int, end: int, gradients: Arena, d_outputs: Tensor, d_inputs: Tensor | None
-    ) -> None:
-        walks = self._walks(tape.work, start, end, stride=self._batch, work_stride=self._work(keep=True))
-        model, states, d_states = (ctypes.byref(s) for s in (self._packed.model, tape.arena.states, gradients.states))
-        d_out = d_outputs[start:end].data_ptr()
-        d_in = None if d_inputs is None else d_inputs[start:end].data_ptr()
-        needed = self._library.backward_scratch(model, self._batch)
-        scratch = [np.empty(needed, self._dtype) for _ in walks]
-
-        def back(number: int) -> None:
-            own = scratch[number].ctypes.data
-            self._library.backward(model, states, d_states, ctypes.byref(walks[number]), d_out, d_in, own)
-
-        def weigh(number: int) -> None:
-            self._library.weights(model, ctypes.byref(walks[number]), number, len(walks))
-
-        share(self._unroll.pool, back, len(walks))
-        share(self._unroll.pool, weigh, len(walks))
-
-    def _forward_all(self, walks: list[Walk], arena: Arena, keep: bool, inputs: Tensor, outputs: Tensor) -> None:
+    def _forward(self, segments: list[Segment], arena: Arena, keep: bool, steps: range, outputs: Tensor) -> None:
         model, states = ctypes.byref(self._packed.model), ctypes.byref(arena.states)
+        inputs = self._inputs[steps.start : steps.stop]
 
         def forward(number: int) -> None:
-            walk = ctypes.byref(walks[number])
-            self._library.walk(model, states, walk, keep, inputs.data_ptr(), outputs.data_ptr())
+            segment = ctypes.byref(segments[number])
+            self._library.unroll(model, states, segment, keep, inputs.data_ptr(), outputs.data_ptr())
 
-        share(self._unroll.pool, forward, len(walks))
+        parallel_for(self._unroll.pool, forward, len(segments))
 
-    def _parts(self) -> int:
-        numbers = len(self._inputs) * numbers_of_step(self._packed, self.layout)
-        return parts_of(self._batch, self._unroll.threads, numbers)
+    def _segment_backward(
+        self, saved: SavedSegment, steps: range, d_state: Arena, d_outputs: Tensor, d_inputs: Tensor | None
+    ) -> None:
+        """Go back through a segment; then add its gradients of the weights. d_outputs, d_inputs: of all steps."""
+        segments = self._saved_segments(saved, steps)
+        model, states, d_states = (ctypes.byref(s) for s in (self._packed.model, saved.arena.states, d_state.states))
+        d_out = d_outputs[steps.start : steps.stop].data_ptr()
+        d_in = None if d_inputs is None else d_inputs[steps.start : steps.stop].data_ptr()
+        size = self._library.scratch_size(model, self._batch)
+        scratch = [np.empty(size, self._dtype) for _ in segments]
 
-    def _scratch_per_thread(self) -> Array:
-        return np.empty((self._parts(), self._work(keep=False)), self._dtype)
+        def backward(number: int) -> None:
+            own = scratch[number].ctypes.data
+            self._library.backward(model, states, d_states, ctypes.byref(segments[number]), d_out, d_in, own)
 
-    def _walks(
-        self,
-        work: Array,
-        start: int,
-        end: int,
-        base: int = 0,
-        stride: int = 0,
-        work_stride: int = 0,
-        apart: bool = False,
-    ) -> list[Walk]:
-        """Return the walk over some steps of each thread's rows. apart: each thread's work is its own row of `work`."""
-        left = np.minimum(np.maximum(self._lengths - start, 0), end - start)
+        def weight_gradients(number: int) -> None:
+            self._library.weight_gradients(model, ctypes.byref(segments[number]), number, len(segments))
+
+        parallel_for(self._unroll.pool, backward, len(segments))
+        parallel_for(self._unroll.pool, weight_gradients, len(segments))
+
+    def _threads(self) -> int:
+        numbers = len(self._inputs) * numbers_per_row(self._packed, self.layout)
+        return thread_count(self._batch, self._unroll.threads, numbers)
+
+    def _workspace_per_thread(self) -> list[Array]:
+        """Return a workspace for each thread, which every step uses again."""
+        return list(np.empty((self._threads(), self._workspace_size(keep=False)), self._dtype))
+
+    def _saved_segments(self, saved: SavedSegment, steps: range) -> list[Segment]:
+        """Return each thread's part of a segment that is saved. All share its workspaces, each by its own rows."""
+        shared, size = [saved.workspace] * self._threads(), self._workspace_size(keep=True)
+        return self._segments(shared, steps, stride=self._batch, workspace_stride=size)
+
+    def _segments(
+        self, workspaces: list[Array], steps: range, base: int = 0, stride: int = 0, workspace_stride: int = 0
+    ) -> list[Segment]:
+        """Return each thread's part of some steps: its rows, and its workspace."""
+        left = np.minimum(np.maximum(self._lengths - steps.start, 0), len(steps))
         lists = np.empty((3, self._batch), np.int64)
-        parts = self._parts()
-        cuts = itertools.pairwise(self._batch * part // parts for part in range(parts + 1))
-        common = {
-            "total": self._batch,
-            "steps": end - start,
-            "base": base,
-            "stride": stride,
-            "work_stride": work_stride,
-        }
-        common |= {"lengths": left.ctypes.data, "lists": lists.ctypes.data}
-        walks = []
-        for number, (first, last) in enumerate(cuts):
-            own = work[number] if apart else work
-            walk = Walk(first=first, batch=last - first, work=own.ctypes.data, **common)
-            walk.kept = (left, lists, work)  # for as long as there are pointers to them
-            walks.append(walk)
-        return walks
+        segments = []
+        for workspace, (first, last) in zip(
+            workspaces, itertools.pairwise(cuts(self._batch, len(workspaces))), strict=True
+        ):
+            segment = Segment(self._batch, first, last - first, len(steps), base, stride, workspace_stride)
+            segment.lengths, segment.lists = left.ctypes.data, lists.ctypes.data
+            segment.workspace = workspace.ctypes.data
+            segment.kept = (left, lists, workspace)  # for as long as there are pointers to them
+            segments.append(segment)
+        return segments
 
 
 def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:

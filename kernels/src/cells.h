@@ -8,8 +8,8 @@
 enum cell_kind { BASIC_RNN, GRU, LSTM, FEED_FORWARD };
 enum activation { TANH, SIGMOID, RELU, ELU, SOFTSIGN, LINEAR, IDENTITY, SOFTMAX };
 
-/* The parts that a product sees, side by side: outputs of layers, by their numbers, or INPUTS: the inputs of the model
- * and the vectors read. size: numbers in all parts. */
+/* The inputs of a product, side by side: outputs of layers, by their numbers, or INPUTS, which stands for the inputs of
+ * the model and the vectors read. size: numbers in all parts. */
 typedef struct {
     i64 count, size;
     const i64 *parts;
@@ -18,7 +18,7 @@ typedef struct {
 #define INPUTS (-1)
 
 /* One layer of the controller. Sizes are padded. second is a GRU's candidate, or an LSTM's projection. Bounds of 0 are
- * none. peepholes: [3][cells], or none. below: what it sees before its own h. */
+ * none. peepholes: [3][cells], or none. below: its inputs, without its own h. */
 typedef struct {
     i64 kind, activation, size, cells;
     double forget_bias, cell_clip, projection_clip;
@@ -28,26 +28,51 @@ typedef struct {
     real *d_peepholes;
 } layer;
 
-/* The states of a layer in the slots of an arena: [slots][size] and [slots][cells]. Gradients of states are kept in an
- * arena of their own. */
+/* The states of a layer in the slots of an arena, [slots][size] and [slots][cells], or their gradients in an arena of
+ * gradients. */
 typedef struct {
     real *h, *c;
 } cell_states;
 
-/* Who is stepped: the row of each in the batch, and the slots of its state before and after, which may be the same. */
+/* The rows of a batch that are stepped: their numbers, and the slots of their states before and after, which may be the
+ * same: [count] each. */
 typedef struct {
-    i64 batch;
+    i64 count;
     const i64 *row, *from, *to;
-} rows;
+} stepped_rows;
 
-/* What a layer computes in a step, row by row, and keeps for the gradients. seen: what its products are taken of, with
- * its own h at the end; again, candidates: the same for the second product; cell: c before the model clips it; before:
- * c before the step, where peepholes see it. */
+/* The activations of a layer that its gradients need, row by row. inputs: of its product, its own h at the end;
+ * products: the outputs; second_inputs, second_products: the same for the second product; cell: c before the model
+ * clips it; before: c before the step, where there are peepholes. */
 typedef struct {
-    real *seen, *products, *again, *candidates, *cell, *before;
-} layer_work;
+    real *inputs, *products, *second_inputs, *second_products, *cell, *before;
+} layer_workspace;
 
-/* A softmax is of many numbers, not of each, and is taken elsewhere. */
+static layer_workspace allocate_layer_workspace(const layer *cell, row_range of, allocator *from) {
+    layer_workspace w;
+    w.inputs = allocate_rows(from, of, cell->gates.inputs);
+    w.products = allocate_rows(from, of, cell->gates.outputs);
+    w.second_inputs = allocate_rows(from, of, cell->second.inputs);
+    w.second_products = allocate_rows(from, of, cell->second.outputs);
+    w.cell = allocate_rows(from, of, cell->kind == LSTM ? cell->cells : 0);
+    w.before = allocate_rows(from, of, cell->peepholes ? cell->cells : 0);
+    return w;
+}
+
+/* The gradients in a layer's step. inputs: of its product, [batch][inputs, padded to panels]; second_inputs: the same
+ * for the second product. */
+typedef struct {
+    real *inputs, *second_inputs;
+} layer_gradients;
+
+static layer_gradients allocate_layer_gradients(const layer *cell, i64 batch, allocator *from) {
+    layer_gradients d;
+    d.inputs = allocate(from, batch * padded_to_panels(cell->gates.inputs));
+    d.second_inputs = allocate(from, batch * padded_to_panels(cell->second.inputs));
+    return d;
+}
+
+/* All activations but softmax, which is no function of single numbers. */
 INLINE vec activate(i64 activation, vec x) {
     switch (activation) {
     case TANH: return tanh_(x);
@@ -59,7 +84,7 @@ INLINE vec activate(i64 activation, vec x) {
     }
 }
 
-/* dy times the slope of an activation where it came to y. */
+/* dx = f'(x) dy of an activation y = f(x). */
 INLINE vec activate_backward(i64 activation, vec y, vec dy) {
     vec left = all(1) - abs_(y);
     switch (activation) {
@@ -77,29 +102,30 @@ INLINE vec clipped(vec x, double bound) {
     return bound > 0 ? choose(x == x, min_(max_(x, all(-b)), all(b)), x) : x;
 }
 
-/* dy where x was within the bound before it was clipped, or on it. */
+/* The gradient of x, clipped to the bound: dy where |x| <= bound, else 0. */
 INLINE vec clip_backward(vec x, vec dy, double bound) {
     return bound > 0 ? choose(abs_(x) <= all((real)bound), dy, all(0)) : dy;
 }
 
-/* The same where only y is known, what x was clipped to: on the bound, it is taken for clipped. */
+/* The gradient of x where only y, the clipped x, is known: dy where |y| < bound, else 0. */
 INLINE vec clipped_backward(vec y, vec dy, double bound) {
     return bound > 0 ? choose(abs_(y) < all((real)bound), dy, all(0)) : dy;
 }
 
 INLINE i64 has_projection(const layer *cell) { return cell->kind == LSTM && cell->second.weights; }
 
-/* What a layer puts out for a row: its new h, or where it has none its activated products. */
-INLINE const real *layer_output(const layer *cell, const cell_states *states, layer_work work, i64 row, i64 slot) {
-    return cell->kind == FEED_FORWARD ? work.products + row * cell->gates.outputs : states->h + slot * cell->size;
+/* Return the output of a layer for a row: its new h, or where it has none its activated products. */
+INLINE const real *layer_output(const layer *cell, const cell_states *states, layer_workspace w, i64 row, i64 slot) {
+    return cell->kind == FEED_FORWARD ? w.products + row * cell->gates.outputs : states->h + slot * cell->size;
 }
 
 /* ---- LSTM ---- */
 
 /* i, f, o = sigmoid, j = act;  c = f c + i j;  h = o act(c), act: the activation of the cell; peepholes let i and f see
- * the old c, o the new one. gates: i, j, f, o, [4][cells], left activated. next: c before the model clips it, again. */
+ * the old c, o the new one. gates: i, j, f, o, [4][cells], left activated. kept: as next_c, which the model may clip.
+ */
 INLINE void lstm_row(const layer *cell, const i64 activation, real *gates, const real *c, real *h, real *next_c,
-                     real *next) {
+                     real *kept) {
     i64 size = cell->cells;
     const real *peep = cell->peepholes;
     for (i64 k = 0; k < size; k += LANES) {
@@ -111,12 +137,13 @@ INLINE void lstm_row(const layer *cell, const i64 activation, real *gates, const
         if (peep) o = fma_(load(peep + 2 * size + k), now, o);
         o = sigmoid_(o);
         store(gates + k, i), store(gates + size + k, j), store(gates + 2 * size + k, f), store(gates + 3 * size + k, o);
-        store(next_c + k, now), store(next + k, now);
+        store(next_c + k, now), store(kept + k, now);
         store(h + k, o * activate(activation, now));
     }
 }
 
-/* The gradients of the gates, in their place, and of the c before, in place of that after. c: the c before. */
+/* Replace the gates by their gradients, and dc, of the c after, by that of the c before. c: before the step; next:
+ * after it, not yet clipped by the model. */
 static void lstm_row_backward(const layer *cell, real *gates, const real *c, const real *next, const real *dh,
                               real *dc) {
     i64 size = cell->cells;
@@ -137,7 +164,7 @@ static void lstm_row_backward(const layer *cell, real *gates, const real *c, con
     }
 }
 
-/* Add what the gates' gradients of one row say of the peepholes. */
+/* Add one row's gradients of the peepholes, from those of the gates. c, next: as for lstm_row_backward. */
 static void peepholes_backward(const layer *cell, const real *d_gates, const real *c, const real *next) {
     i64 size = cell->cells;
     for (i64 k = 0; k < size; k += LANES) {
@@ -148,82 +175,88 @@ static void peepholes_backward(const layer *cell, const real *d_gates, const rea
     }
 }
 
-/* h = clip(P h), from the rows of `again` [batch][cells]. */
-static void project(const layer *cell, const cell_states *states, const rows *who, layer_work work) {
+/* h = clip(P h), of the rows of w.second_inputs [batch][cells]. */
+static void project(const layer *cell, const cell_states *states, const stepped_rows *rows, layer_workspace w) {
     i64 size = cell->size;
-    apply_linear(&cell->second, work.again, who->batch, work.candidates);
-    for (i64 b = 0; b < who->batch; b++)
+    apply_linear(&cell->second, w.second_inputs, rows->count, w.second_products);
+    for (i64 b = 0; b < rows->count; b++)
         for (i64 k = 0; k < size; k += LANES) {
-            vec h = load(work.candidates + b * cell->second.outputs + k);
-            store(states->h + who->to[b] * size + k, clipped(h, cell->projection_clip));
+            vec h = load(w.second_products + b * cell->second.outputs + k);
+            store(states->h + rows->to[b] * size + k, clipped(h, cell->projection_clip));
         }
 }
 
-static void lstm(const layer *cell, const cell_states *states, const rows *who, layer_work work) {
-    i64 size = cell->cells;
-    for (i64 b = 0; b < who->batch; b++) {
-        real *h = has_projection(cell) ? work.again + b * size : states->h + who->to[b] * size;
-        if (cell->peepholes) memcpy(work.before + b * size, states->c + who->from[b] * size, size * sizeof(real));
-        real *gates = work.products + b * cell->gates.outputs, *next = work.cell + b * size;
-        const real *c = states->c + who->from[b] * size;
-        real *next_c = states->c + who->to[b] * size;
-        if (cell->activation == TANH) /* compiled apart, without a branch in its loop */
-            lstm_row(cell, TANH, gates, c, h, next_c, next);
-        else lstm_row(cell, cell->activation, gates, c, h, next_c, next);
-    }
-    if (has_projection(cell)) project(cell, states, who, work);
+/* From dh [batch][size] to the gradient of the h before its projection, d_second_inputs: [batch][cells, padded to
+ * panels]. */
+static void project_backward(const layer *cell, const stepped_rows *rows, layer_workspace w, const real *dh,
+                             real *d_second_inputs) {
+    i64 outputs = cell->second.outputs;
+    for (i64 b = 0; b < rows->count; b++)
+        for (i64 k = 0; k < cell->size; k += LANES) {
+            real *h = w.second_products + b * outputs + k;
+            store(h, clip_backward(load(h), load(dh + b * cell->size + k), cell->projection_clip));
+        }
+    linear_backward(&cell->second, w.second_products, rows->count, d_second_inputs);
 }
 
-/* dh: [batch][size]; dc: [rows][cells], in place. spare: [batch][padded to panels]. */
-static void lstm_backward(const layer *cell, const cell_states *states, const rows *who, layer_work work, real *dh,
-                          real *dc, real *spare) {
+static void lstm(const layer *cell, const cell_states *states, const stepped_rows *rows, layer_workspace w) {
+    i64 size = cell->cells;
+    for (i64 b = 0; b < rows->count; b++) {
+        real *h = has_projection(cell) ? w.second_inputs + b * size : states->h + rows->to[b] * size;
+        if (cell->peepholes) memcpy(w.before + b * size, states->c + rows->from[b] * size, size * sizeof(real));
+        real *gates = w.products + b * cell->gates.outputs, *kept = w.cell + b * size;
+        const real *c = states->c + rows->from[b] * size;
+        real *next_c = states->c + rows->to[b] * size;
+        if (cell->activation == TANH) /* compiled separately, without a branch in its loop */
+            lstm_row(cell, TANH, gates, c, h, next_c, kept);
+        else lstm_row(cell, cell->activation, gates, c, h, next_c, kept);
+    }
+    if (has_projection(cell)) project(cell, states, rows, w);
+}
+
+/* dh: [batch][size]; dc: [rows][cells], replaced by the gradient of the c before. */
+static void lstm_backward(const layer *cell, const cell_states *states, const stepped_rows *rows, layer_workspace w,
+                          const real *dh, real *dc, layer_gradients d) {
     i64 size = cell->cells, d_size = size;
     if (has_projection(cell)) {
-        i64 outputs = cell->second.outputs;
-        for (i64 b = 0; b < who->batch; b++)
-            for (i64 k = 0; k < cell->size; k += LANES) {
-                real *h = work.candidates + b * outputs + k;
-                store(h, clip_backward(load(h), load(dh + b * cell->size + k), cell->projection_clip));
-            }
-        linear_backward(&cell->second, work.candidates, who->batch, spare);
-        dh = spare, d_size = padded_to_panels(size);
+        project_backward(cell, rows, w, dh, d.second_inputs);
+        dh = d.second_inputs, d_size = padded_to_panels(size);
     }
-    for (i64 b = 0; b < who->batch; b++)
-        lstm_row_backward(cell, work.products + b * cell->gates.outputs, states->c + who->from[b] * size,
-                          work.cell + b * size, dh + b * d_size, dc + who->row[b] * size);
+    for (i64 b = 0; b < rows->count; b++)
+        lstm_row_backward(cell, w.products + b * cell->gates.outputs, states->c + rows->from[b] * size,
+                          w.cell + b * size, dh + b * d_size, dc + rows->row[b] * size);
 }
 
 /* ---- GRU ---- */
 
 /* r, u = sigmoid;  candidate = act(W [x, r h]), act: the activation of the cell;  h = u h + (1 - u) candidate. */
-static void gru(const layer *cell, const cell_states *states, const rows *who, layer_work work) {
+static void gru(const layer *cell, const cell_states *states, const stepped_rows *rows, layer_workspace w) {
     i64 size = cell->size, inputs = cell->gates.inputs, outputs = cell->gates.outputs, second = cell->second.outputs;
-    memcpy(work.again, work.seen, who->batch * inputs * sizeof(real));
-    for (i64 b = 0; b < who->batch; b++) {
-        real *reset = work.again + (b + 1) * inputs - size;
+    memcpy(w.second_inputs, w.inputs, rows->count * inputs * sizeof(real));
+    for (i64 b = 0; b < rows->count; b++) {
+        real *reset = w.second_inputs + (b + 1) * inputs - size;
         for (i64 k = 0; k < size; k += LANES)
-            store(reset + k, sigmoid_(load(work.products + b * outputs + k)) * load(reset + k));
+            store(reset + k, sigmoid_(load(w.products + b * outputs + k)) * load(reset + k));
     }
-    apply_linear(&cell->second, work.again, who->batch, work.candidates);
-    for (i64 b = 0; b < who->batch; b++)
+    apply_linear(&cell->second, w.second_inputs, rows->count, w.second_products);
+    for (i64 b = 0; b < rows->count; b++)
         for (i64 k = 0; k < size; k += LANES) {
-            vec update = sigmoid_(load(work.products + b * outputs + size + k));
-            vec candidate = activate(cell->activation, load(work.candidates + b * second + k));
-            vec h = load(states->h + who->from[b] * size + k);
-            store(states->h + who->to[b] * size + k, fma_(update, h - candidate, candidate));
+            vec update = sigmoid_(load(w.products + b * outputs + size + k));
+            vec candidate = activate(cell->activation, load(w.second_products + b * second + k));
+            vec h = load(states->h + rows->from[b] * size + k);
+            store(states->h + rows->to[b] * size + k, fma_(update, h - candidate, candidate));
         }
 }
 
-/* dh: [batch][size], replaced by what of the gradient of the h before does not come by the gates. spare: the gradient
- * of `again`, [batch][inputs, padded to panels]. */
-static void gru_backward(const layer *cell, const cell_states *states, const rows *who, layer_work work, real *dh,
-                         real *spare) {
+/* dh: [batch][size], replaced by the part of the gradient of the h before that does not pass through the gates. */
+static void gru_backward(const layer *cell, const cell_states *states, const stepped_rows *rows, layer_workspace w,
+                         real *dh, layer_gradients gradients) {
     i64 size = cell->size, outputs = cell->gates.outputs, second = cell->second.outputs;
-    i64 seen = padded_to_panels(cell->gates.inputs), own = cell->gates.inputs - size;
-    for (i64 b = 0; b < who->batch; b++) {
-        const real *h = states->h + who->from[b] * size;
+    i64 width = padded_to_panels(cell->gates.inputs), own = cell->gates.inputs - size;
+    for (i64 b = 0; b < rows->count; b++) {
+        const real *h = states->h + rows->from[b] * size;
         for (i64 k = 0; k < size; k += LANES) {
-            real *x = work.candidates + b * second + k, *gate = work.products + b * outputs + size + k;
+            real *x = w.second_products + b * second + k, *gate = w.products + b * outputs + size + k;
             vec candidate = activate(cell->activation, load(x)), update = sigmoid_(load(gate));
             vec d = load(dh + b * size + k);
             store(x, activate_backward(cell->activation, candidate, d * (all(1) - update)));
@@ -231,14 +264,14 @@ static void gru_backward(const layer *cell, const cell_states *states, const row
             store(dh + b * size + k, d * update);
         }
     }
-    linear_backward(&cell->second, work.candidates, who->batch, spare);
-    for (i64 b = 0; b < who->batch; b++) {
-        const real *h = states->h + who->from[b] * size, *d_kept = spare + b * seen + own;
+    linear_backward(&cell->second, w.second_products, rows->count, gradients.second_inputs);
+    for (i64 b = 0; b < rows->count; b++) {
+        const real *h = states->h + rows->from[b] * size, *d_reset_h = gradients.second_inputs + b * width + own;
         for (i64 k = 0; k < size; k += LANES) {
-            real *gate = work.products + b * outputs + k, *d = dh + b * size + k;
+            real *gate = w.products + b * outputs + k, *d = dh + b * size + k;
             vec reset = sigmoid_(load(gate));
-            store(gate, load(d_kept + k) * load(h + k) * reset * (all(1) - reset));
-            store(d, fma_(load(d_kept + k), reset, load(d)));
+            store(gate, load(d_reset_h + k) * load(h + k) * reset * (all(1) - reset));
+            store(d, fma_(load(d_reset_h + k), reset, load(d)));
         }
     }
 }
@@ -249,51 +282,50 @@ INLINE void add_to(real *to, const real *from, i64 size) {
     for (i64 k = 0; k < size; k += LANES) store(to + k, load(to + k) + load(from + k));
 }
 
-/* Step one layer. Its inputs lie in work.seen. */
-static void step_layer(const layer *cell, const cell_states *states, const rows *who, layer_work work) {
+/* Step one layer, whose inputs from below lie in w.inputs. */
+static void step_layer(const layer *cell, const cell_states *states, const stepped_rows *rows, layer_workspace w) {
     i64 size = cell->size, inputs = cell->gates.inputs, outputs = cell->gates.outputs;
-    for (i64 b = 0; cell->kind != FEED_FORWARD && b < who->batch; b++)
-        memcpy(work.seen + (b + 1) * inputs - size, states->h + who->from[b] * size, size * sizeof(real));
-    apply_linear(&cell->gates, work.seen, who->batch, work.products);
-    if (cell->kind == LSTM) lstm(cell, states, who, work);
-    if (cell->kind == GRU) gru(cell, states, who, work);
-    for (i64 b = 0; (cell->kind == BASIC_RNN || cell->kind == FEED_FORWARD) && b < who->batch; b++) {
-        real *y = work.products + b * outputs;
+    for (i64 b = 0; cell->kind != FEED_FORWARD && b < rows->count; b++)
+        memcpy(w.inputs + (b + 1) * inputs - size, states->h + rows->from[b] * size, size * sizeof(real));
+    apply_linear(&cell->gates, w.inputs, rows->count, w.products);
+    if (cell->kind == LSTM) lstm(cell, states, rows, w);
+    if (cell->kind == GRU) gru(cell, states, rows, w);
+    for (i64 b = 0; (cell->kind == BASIC_RNN || cell->kind == FEED_FORWARD) && b < rows->count; b++) {
+        real *y = w.products + b * outputs;
         for (i64 k = 0; k < outputs; k += LANES) store(y + k, activate(cell->activation, load(y + k)));
-        if (cell->kind == BASIC_RNN) memcpy(states->h + who->to[b] * size, y, size * sizeof(real));
+        if (cell->kind == BASIC_RNN) memcpy(states->h + rows->to[b] * size, y, size * sizeof(real));
     }
 }
 
-/* From the gradient of what a layer put out, d_out [batch][size], which is changed, and those of the states after, to
- * those of its products, in their place, of the states before, in place, and of what it saw, d_seen [batch][inputs,
- * padded to panels]. clip: the model's. spare: as much as d_seen, and a row of cells for each. */
+/* d_out: of the layer's output, [batch][size], which is changed. d_states: of the states after, replaced by those of
+ * the states before. The products are replaced by their gradients, and d.inputs is set. clip: the model's. */
 static void layer_backward(const layer *cell, const cell_states *states, const cell_states *d_states, double clip,
-                           const rows *who, layer_work work, real *d_out, real *d_seen, real *spare) {
+                           const stepped_rows *rows, layer_workspace w, real *d_out, layer_gradients d) {
     i64 size = cell->size, outputs = cell->gates.outputs, inputs = cell->gates.inputs;
-    i64 seen = padded_to_panels(inputs);
-    for (i64 b = 0; d_states->h && b < who->batch; b++)
+    i64 width = padded_to_panels(inputs);
+    for (i64 b = 0; d_states->h && b < rows->count; b++)
         for (i64 k = 0; k < size; k += LANES) {
-            vec after = load(states->h + who->to[b] * size + k), d = load(d_states->h + who->row[b] * size + k);
-            store(d_out + b * size + k, load(d_out + b * size + k) + clipped_backward(after, d, clip));
+            vec after = load(states->h + rows->to[b] * size + k), dh = load(d_states->h + rows->row[b] * size + k);
+            store(d_out + b * size + k, load(d_out + b * size + k) + clipped_backward(after, dh, clip));
         }
-    for (i64 b = 0; d_states->c && b < who->batch; b++)
+    for (i64 b = 0; d_states->c && b < rows->count; b++)
         for (i64 k = 0; k < cell->cells; k += LANES) {
-            real *d = d_states->c + who->row[b] * cell->cells + k;
-            store(d, clip_backward(load(work.cell + b * cell->cells + k), load(d), clip));
+            real *dc = d_states->c + rows->row[b] * cell->cells + k;
+            store(dc, clip_backward(load(w.cell + b * cell->cells + k), load(dc), clip));
         }
-    if (cell->kind == LSTM) lstm_backward(cell, states, who, work, d_out, d_states->c, spare);
-    if (cell->kind == GRU) gru_backward(cell, states, who, work, d_out, spare);
-    for (i64 b = 0; (cell->kind == BASIC_RNN || cell->kind == FEED_FORWARD) && b < who->batch; b++)
+    if (cell->kind == LSTM) lstm_backward(cell, states, rows, w, d_out, d_states->c, d);
+    if (cell->kind == GRU) gru_backward(cell, states, rows, w, d_out, d);
+    for (i64 b = 0; (cell->kind == BASIC_RNN || cell->kind == FEED_FORWARD) && b < rows->count; b++)
         for (i64 k = 0; k < size; k += LANES) {
-            real *y = work.products + b * outputs + k;
+            real *y = w.products + b * outputs + k;
             store(y, activate_backward(cell->activation, load(y), load(d_out + b * size + k)));
         }
-    linear_backward(&cell->gates, work.products, who->batch, d_seen);
-    for (i64 b = 0; d_states->h && b < who->batch; b++) {
-        real *d_h = d_states->h + who->row[b] * size;
-        memcpy(d_h, d_seen + b * seen + inputs - size, size * sizeof(real));
+    linear_backward(&cell->gates, w.products, rows->count, d.inputs);
+    for (i64 b = 0; d_states->h && b < rows->count; b++) {
+        real *d_h = d_states->h + rows->row[b] * size;
+        memcpy(d_h, d.inputs + b * width + inputs - size, size * sizeof(real));
         if (cell->kind != GRU) continue;
-        add_to(d_seen + b * seen, spare + b * seen, inputs - size);
+        add_to(d.inputs + b * width, d.second_inputs + b * width, inputs - size);
         add_to(d_h, d_out + b * size, size);
     }
 }

@@ -1,13 +1,13 @@
 /* The steps of a DNC, an NTM or a recurrent cell for a list of sessions, in place in their slots of an arena; and whole
  * sequences with their gradients, for training.
  *
- * Names and equations are those of models/addressing.py, models/cells.py, models/dnc.py and models/ntm.py, which say
- * what is computed; these files say how to do it fast. A session's numbers are the same, bit for bit, whoever is
- * stepped with it: products accumulate over the inputs one by one, and everything else is done row by row. The
- * gradients of a mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
+ * Names and equations are those of models/addressing.py, models/cells.py, models/dnc.py and models/ntm.py, which define
+ * the results; these files compute them fast. A session's numbers are the same, bit for bit, whoever is stepped with
+ * it: products accumulate over the inputs one by one, and everything else is done row by row. The gradients of a
+ * mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
  *
- * Sizes in the code are rounded up to a multiple of eight, and rows of slots (`row`) to one of sixteen; what lies
- * beyond the size is zero and stays so; where the activation of a cell makes another number of 0, weights there are 0.
+ * Sizes in the code are rounded up to a multiple of eight, and the `width` of a weighting to one of sixteen; numbers
+ * beyond the size are zero and stay so; where the activation of a cell makes another number of 0, weights there are 0.
  */
 
 #include <stddef.h>
@@ -20,89 +20,91 @@
 #include <cpuid.h>
 #endif
 
-/* ---- What a step needs to put down ---- */
+/* ---- The workspace of a step ---- */
 
-/* The arrays of one step, [total][width] each, seen from the first of the rows that are computed together. */
+/* The activations of one step, [total][width] each, from the first row of a range on. Where heads act before the
+ * controller, the arrays named `_before` are those of the step before. */
 typedef struct {
-    real *hidden;   /* what the controller put out, within the clip: the interface is taken of it */
-    real *raw;      /* the interface vector as it comes; then its gradient */
-    real *controls; /* the interface as the heads use it */
-    real *joined;   /* what the outputs are taken of */
-    real *outputs;  /* before their activation; then their gradient */
-    /* The same of the step before, where heads act by it before the controller runs. */
+    row_range of;
+    allocator layers; /* where the workspaces of the layers begin */
+    real *hidden;     /* the output of the controller, clipped: input of the interface */
+    real *raw;        /* the interface; later its gradient */
+    real *controls;   /* the interface, activated */
+    real *joined;     /* the inputs of the outputs */
+    real *outputs;    /* before their activation; later their gradient */
     real *hidden_before, *raw_before, *controls_before;
-    real *group;  /* one group of classes, of one row */
-    real *memory; /* what the memory's part finds on its way: of each row where it is kept, or of one for all */
-    real *spare;  /* for one row at a time */
-} step_work;
+    real *group;                   /* one group of classes, of one row */
+    real *memory, *scratch;        /* of the memory's part: of every row where it is kept, or of one for all */
+    i64 memory_size, scratch_size; /* numbers of one row in them */
+} step_workspace;
 
-/* Which of the rows: `first` to `first + batch` of `total`; whether each keeps what its memory's part finds. */
-typedef struct {
-    i64 total, first, keep;
-} share;
-
-INLINE real *take_rows(room *from, share of, i64 width) { return take_at(from, of.total * width, of.first * width); }
-
-static i64 memory_work(const model *m) {
-    room counted = {0};
-    if (m->kind == DNC) lay_dnc(m, &counted);
-    if (m->kind == NTM) lay_ntm(m, &counted);
-    return counted.taken;
-}
-
-static layer_work lay_layer(const layer *cell, share of, room *from) {
-    layer_work w;
-    w.seen = take_rows(from, of, cell->gates.inputs), w.products = take_rows(from, of, cell->gates.outputs);
-    w.again = take_rows(from, of, cell->second.inputs), w.candidates = take_rows(from, of, cell->second.outputs);
-    w.cell = take_rows(from, of, cell->kind == LSTM ? cell->cells : 0);
-    w.before = take_rows(from, of, cell->peepholes ? cell->cells : 0);
+/* Allocate the workspaces of the first `count` layers; return the last. */
+static layer_workspace allocate_layers(const model *m, row_range of, i64 count, allocator *from) {
+    layer_workspace w = {0};
+    for (i64 k = 0; k < count; k++) w = allocate_layer_workspace(m->controller + k, of, from);
     return w;
 }
 
-/* Numbers of one row in the work of all layers before `end`. */
-static i64 layers_work(const model *m, i64 end) {
-    i64 total = 0;
-    for (i64 k = 0; k < end; k++) {
-        const layer *cell = m->controller + k;
-        total += cell->gates.inputs + cell->gates.outputs + cell->second.inputs + cell->second.outputs;
-        total += (cell->kind == LSTM ? cell->cells : 0) + (cell->peepholes ? cell->cells : 0);
-    }
-    return total;
+/* Return the workspace of layer k. */
+static layer_workspace layer_of(const model *m, i64 k, const step_workspace *w) {
+    allocator from = w->layers;
+    return allocate_layers(m, w->of, k + 1, &from);
 }
 
-static layer_work work_of_layer(const model *m, i64 k, share of, real *work) {
-    room from = {work, of.total * layers_work(m, k)};
-    return lay_layer(m->controller + k, of, &from);
+/* Numbers that the memory's part of one row's step keeps, and those it uses as scratch. */
+static i64 memory_workspace_size(const model *m) {
+    allocator counted = {0};
+    if (m->kind == DNC) allocate_dnc_workspace(m, &counted);
+    if (m->kind == NTM) allocate_ntm_workspace(m, &counted);
+    return counted.used;
+}
+static i64 memory_scratch_size(const model *m) {
+    allocator counted = {0};
+    if (m->kind == DNC) allocate_dnc_scratch(m, &counted);
+    if (m->kind == NTM) allocate_ntm_scratch(m, &counted);
+    return counted.used;
 }
 
-static step_work lay_step(const model *m, share of, room *from) {
-    step_work w;
-    take(from, of.total * layers_work(m, m->layers));
+/* Allocate an array [total][width] and, where there is a step before, one of that step behind it: the gradients of the
+ * interface's weights read both as rows of one batch. */
+static real *allocate_both(allocator *from, row_range of, i64 width, i64 before, real **array_before) {
+    real *array = allocate_at(from, (1 + before) * of.total * width, of.first * width);
+    *array_before = array && before ? array + of.total * width : 0;
+    return array;
+}
+
+static step_workspace allocate_step_workspace(const model *m, row_range of, allocator *from) {
     i64 hidden = m->hidden.size, interface = m->interface.outputs, before = acts_before(m);
-    /* Arrays of both steps are adjacent: the gradients of the interface's weights take them for rows of one batch. */
-    w.hidden = take_rows(from, of, hidden), w.hidden_before = take_rows(from, of, before * hidden);
-    w.raw = take_rows(from, of, interface), w.raw_before = take_rows(from, of, before * interface);
-    w.controls = take_rows(from, of, interface), w.controls_before = take_rows(from, of, before * interface);
-    w.joined = take_rows(from, of, m->output.inputs), w.outputs = take_rows(from, of, m->output.outputs);
-    w.group = take_at(from, m->output_activation == SOFTMAX ? padded(classes_of(m)) : 0, 0);
-    i64 own = memory_work(m);
-    w.memory = take_at(from, own * (of.keep ? of.total : 1), of.keep ? of.first * own : 0);
-    i64 spare = m->kind == DNC ? 2 * row_of(m->slots) + 256 : m->kind == NTM ? ntm_wide(m) + row_of(m->slots) : 0;
-    w.spare = take_at(from, spare * (of.keep ? of.total : 1), of.keep ? of.first * spare : 0);
+    i64 rows = of.keep ? of.total : 1, first = of.keep ? of.first : 0;
+    step_workspace w = {.of = of, .layers = *from};
+    allocate_layers(m, of, m->layers, from);
+    w.hidden = allocate_both(from, of, hidden, before, &w.hidden_before);
+    w.raw = allocate_both(from, of, interface, before, &w.raw_before);
+    w.controls = allocate_both(from, of, interface, before, &w.controls_before);
+    w.joined = allocate_rows(from, of, m->output.inputs), w.outputs = allocate_rows(from, of, m->output.outputs);
+    w.group = allocate(from, m->output_activation == SOFTMAX ? padded(classes_of(m)) : 0);
+    w.memory_size = memory_workspace_size(m), w.scratch_size = memory_scratch_size(m);
+    w.memory = allocate_at(from, rows * w.memory_size, first * w.memory_size);
+    w.scratch = allocate_at(from, rows * w.scratch_size, first * w.scratch_size);
     return w;
 }
 
-/* The numbers that a step of so many rows puts down; keep: for the gradients. */
-i64 engram_work(const model *m, i64 total, i64 keep) {
-    room counted = {0};
-    lay_step(m, (share){total, 0, keep}, &counted);
-    return counted.taken;
+/* Return the numbers in the workspace of a step of `total` rows. keep: for the gradients. */
+i64 engram_workspace_size(const model *m, i64 total, i64 keep) {
+    allocator counted = {0};
+    allocate_step_workspace(m, (row_range){total, 0, keep}, &counted);
+    return counted.used;
+}
+
+/* The workspace of the memory's part of row b. */
+INLINE allocator memory_of_row(const step_workspace *w, i64 b) {
+    return (allocator){w->memory + (w->of.keep ? b * w->memory_size : 0), 0};
 }
 
 /* ---- The mode of the processor ---- */
 
-/* Numbers too small for their full precision are taken for zero while a step is computed: they cost a hundred times as
- * much. Returns the processor's mode before, to be put back. */
+/* Flush denormals to zero while a step is computed: they cost a hundred times as much. Returns the mode before, for
+ * restore_mode. */
 #if defined(__x86_64__)
 static uint64_t flush_denormals(void) {
     unsigned int before = __builtin_ia32_stmxcsr();
@@ -120,210 +122,439 @@ static uint64_t flush_denormals(void) {
 static void restore_mode(uint64_t before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
 #endif
 
-/* ---- A step ---- */
+/* ---- The controller ---- */
 
 static void clip_row(real *values, i64 size, double bound) {
     for (i64 k = 0; bound > 0 && k < size; k += LANES) store(values + k, clipped(load(values + k), bound));
 }
 
-/* Copy the inputs and the vectors read into the rows of `to`: those read at the step before or, where heads act before
- * the controller, in this one. */
-static void put_inputs(const model *m, const states *s, const rows *who, const real *inputs, real *to, i64 width) {
+/* Copy the inputs and the vectors read into the rows of `to`, `width` numbers apart: those read at the step before or,
+ * where heads act before the controller, in this one. inputs: [rows][input_size]. */
+static void copy_inputs(const model *m, const states *s, const stepped_rows *rows, const real *inputs, real *to,
+                        i64 width) {
     i64 x_size = padded(m->input_size), read = read_size(m);
-    const i64 *slots = acts_before(m) ? who->to : who->from;
-    for (i64 b = 0; b < who->batch; b++, to += width) {
-        memset(to + x_size - LANES, 0, LANES * sizeof(real));
-        memcpy(to, inputs + who->row[b] * m->input_size, m->input_size * sizeof(real));
-        if (read) memcpy(to + x_size, s->read_vectors + slots[b] * read, read * sizeof(real));
+    const i64 *slots = acts_before(m) ? rows->to : rows->from;
+    for (i64 b = 0; b < rows->count; b++, to += width) {
+        clear(to + x_size - LANES, LANES);
+        copy(to, inputs + rows->row[b] * m->input_size, m->input_size);
+        if (read) copy(to + x_size, s->read_vectors + slots[b] * read, read);
     }
 }
 
-/* Copy the parts that a product sees into the rows of `to`, `width` numbers apart. */
-static void put_side_by_side(const model *m, const states *s, const rows *who, const sources *from, const real *inputs,
-                             share of, real *work, real *to, i64 width) {
+static void copy_inputs_backward(const model *m, const states *g, const stepped_rows *rows, const real *d, i64 width,
+                                 real *d_inputs) {
+    i64 x_size = padded(m->input_size), read = read_size(m);
+    for (i64 b = 0; b < rows->count; b++, d += width) {
+        real *d_x = d_inputs + rows->row[b] * m->input_size;
+        for (i64 k = 0; d_inputs && k < m->input_size; k++) d_x[k] += d[k];
+        if (read) add_to(g->read_vectors + rows->row[b] * read, d + x_size, read);
+    }
+}
+
+/* Copy the sources of a product side by side into the rows of `to`, `width` numbers apart. */
+static void gather_sources(const model *m, const states *s, const stepped_rows *rows, const sources *from,
+                           const real *inputs, const step_workspace *w, real *to, i64 width) {
     for (i64 k = 0; k < from->count; k++) {
         i64 part = from->parts[k];
         if (part == INPUTS) {
-            put_inputs(m, s, who, inputs, to, width);
+            copy_inputs(m, s, rows, inputs, to, width);
             to += padded(m->input_size) + read_size(m);
             continue;
         }
         const layer *cell = m->controller + part;
-        layer_work below = work_of_layer(m, part, of, work);
-        for (i64 b = 0; b < who->batch; b++)
-            memcpy(to + b * width, layer_output(cell, s->cells + part, below, b, who->to[b]),
-                   cell->size * sizeof(real));
+        layer_workspace below = layer_of(m, part, w);
+        for (i64 b = 0; b < rows->count; b++)
+            copy(to + b * width, layer_output(cell, s->cells + part, below, b, rows->to[b]), cell->size);
         to += cell->size;
     }
 }
 
-static void clip_states(const model *m, const states *s, const rows *who) {
+static void clip_states(const model *m, const states *s, const stepped_rows *rows) {
     for (i64 k = 0; m->clip > 0 && k < m->layers; k++) {
         const layer *cell = m->controller + k;
         const cell_states *leaves = s->cells + k;
-        for (i64 b = 0; b < who->batch; b++) {
-            if (leaves->h) clip_row(leaves->h + who->to[b] * cell->size, cell->size, m->clip);
-            if (leaves->c) clip_row(leaves->c + who->to[b] * cell->cells, cell->cells, m->clip);
+        for (i64 b = 0; b < rows->count; b++) {
+            if (leaves->h) clip_row(leaves->h + rows->to[b] * cell->size, cell->size, m->clip);
+            if (leaves->c) clip_row(leaves->c + rows->to[b] * cell->cells, cell->cells, m->clip);
         }
     }
 }
 
-/* The controller, layer by layer. inputs: [rows][input_size]. */
-static void run_controller(const model *m, const states *s, const rows *who, const real *inputs, step_work w, share of,
-                           real *work) {
+/* Step the controller, layer by layer. inputs: [rows][input_size]. */
+static void run_controller(const model *m, const states *s, const stepped_rows *rows, const real *inputs,
+                           const step_workspace *w) {
     for (i64 k = 0; k < m->layers; k++) {
         const layer *cell = m->controller + k;
-        layer_work here = work_of_layer(m, k, of, work);
-        put_side_by_side(m, s, who, &cell->below, inputs, of, work, here.seen, cell->gates.inputs);
-        step_layer(cell, s->cells + k, who, here);
+        layer_workspace here = layer_of(m, k, w);
+        gather_sources(m, s, rows, &cell->below, inputs, w, here.inputs, cell->gates.inputs);
+        step_layer(cell, s->cells + k, rows, here);
     }
-    put_side_by_side(m, s, who, &m->hidden, inputs, of, work, w.hidden, m->hidden.size);
-    clip_row(w.hidden, who->batch * m->hidden.size, m->clip);
-    clip_states(m, s, who);
+    gather_sources(m, s, rows, &m->hidden, inputs, w, w->hidden, m->hidden.size);
+    clip_row(w->hidden, rows->count * m->hidden.size, m->clip);
+    clip_states(m, s, rows);
+}
+
+/* The gradients in a step of at most `batch` rows. states: of the states after the step, [total] slots, replaced by
+ * those of the states before. outputs: [total][output_size]; inputs: [total][input_size], to which is added, or none.
+ * The others are scratch. */
+typedef struct {
+    i64 batch;
+    const states *states;
+    const real *outputs;
+    real *inputs;
+    real *output;            /* of one row's outputs, padded: [output.outputs] */
+    real *joined;            /* [batch][output.inputs, padded to panels] */
+    real *hidden;            /* [batch][hidden.size] */
+    real *interface;         /* by the interface: [batch][hidden.size, padded to panels] */
+    real *controls;          /* of the interface of one row: [interface.outputs] */
+    allocator layer_outputs; /* where those of the outputs of the layers begin, [batch][size] each */
+    allocator memory;        /* where the scratch of one row's memory part begins */
+    allocator layers;        /* where the gradients of the layers begin */
+} step_gradients;
+
+/* Allocate the gradients of the outputs of the first `count` layers; return the last. */
+static real *allocate_layer_outputs(const model *m, i64 batch, i64 count, allocator *from) {
+    real *outputs = 0;
+    for (i64 k = 0; k < count; k++) outputs = allocate(from, batch * m->controller[k].size);
+    return outputs;
+}
+
+/* Allocate the gradients of the first `count` layers; return those of the last. */
+static layer_gradients allocate_layers_gradients(const model *m, i64 batch, i64 count, allocator *from) {
+    layer_gradients d = {0};
+    for (i64 k = 0; k < count; k++) d = allocate_layer_gradients(m->controller + k, batch, from);
+    return d;
+}
+
+static step_gradients allocate_step_gradients(const model *m, i64 batch, allocator *from) {
+    step_gradients d = {.batch = batch};
+    d.output = allocate(from, m->output.outputs);
+    d.joined = allocate(from, batch * padded_to_panels(m->output.inputs));
+    d.hidden = allocate(from, batch * m->hidden.size);
+    d.interface = allocate(from, m->kind == RNN ? 0 : batch * padded_to_panels(m->hidden.size));
+    d.controls = allocate(from, m->interface.outputs);
+    d.layer_outputs = *from;
+    allocate_layer_outputs(m, batch, m->layers, from);
+    d.memory = *from;
+    if (m->kind == DNC) allocate_dnc_gradients(m, from);
+    if (m->kind == NTM) allocate_ntm_gradients(m, from);
+    d.layers = *from;
+    allocate_layers_gradients(m, batch, m->layers, from);
+    return d;
+}
+
+/* Return the gradient of the output of layer k: [batch][size]. */
+static real *layer_output_gradient(const model *m, i64 k, const step_gradients *d) {
+    allocator from = d->layer_outputs;
+    return allocate_layer_outputs(m, d->batch, k + 1, &from);
+}
+
+/* Return the numbers of scratch that engram_backward needs for `batch` rows. */
+i64 engram_scratch_size(const model *m, i64 batch) {
+    allocator counted = {0};
+    allocate_step_gradients(m, batch, &counted);
+    return counted.used;
+}
+
+/* Add the rows of d_product, the gradient of a product's inputs, to those of the sources that they came from. */
+static void gather_sources_backward(const model *m, const stepped_rows *rows, const sources *from,
+                                    const real *d_product, i64 width, const step_gradients *d) {
+    for (i64 k = 0; k < from->count; k++) {
+        i64 part = from->parts[k];
+        if (part == INPUTS) {
+            copy_inputs_backward(m, d->states, rows, d_product, width, d->inputs);
+            d_product += padded(m->input_size) + read_size(m);
+            continue;
+        }
+        i64 size = m->controller[part].size;
+        real *d_out = layer_output_gradient(m, part, d);
+        for (i64 b = 0; b < rows->count; b++) add_to(d_out + b * size, d_product + b * width, size);
+        d_product += size;
+    }
+}
+
+/* From d->hidden to the gradients of the controller's inputs and states. */
+static void run_controller_backward(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
+                                    const step_gradients *d) {
+    i64 batch = rows->count, hidden = m->hidden.size;
+    for (i64 k = 0; k < batch * hidden; k += LANES)
+        store(d->hidden + k, clipped_backward(load(w->hidden + k), load(d->hidden + k), m->clip));
+    for (i64 k = 0; k < m->layers; k++) clear(layer_output_gradient(m, k, d), batch * m->controller[k].size);
+    gather_sources_backward(m, rows, &m->hidden, d->hidden, hidden, d);
+    for (i64 k = m->layers - 1; k >= 0; k--) {
+        const layer *cell = m->controller + k;
+        allocator from = d->layers;
+        layer_gradients own = allocate_layers_gradients(m, d->batch, k + 1, &from);
+        layer_backward(cell, s->cells + k, d->states->cells + k, m->clip, rows, layer_of(m, k, w),
+                       layer_output_gradient(m, k, d), own);
+        gather_sources_backward(m, rows, &cell->below, own.inputs, padded_to_panels(cell->gates.inputs), d);
+    }
+}
+
+/* ---- The heads ---- */
+
+/* The memory's part of row b of a step. controls: the activated interface of the rows. */
+INLINE memory_step memory_step_of(const model *m, const states *s, const stepped_rows *rows, i64 b, real *controls) {
+    return (memory_step){
+        .m = m,
+        .shape = shape_of(m),
+        .before = leaves_in(m, s, rows->from[b]),
+        .after = leaves_in(m, s, rows->to[b]),
+        .controls = controls + b * m->interface.outputs,
+    };
+}
+
+/* Its gradients. raw: the interface of the rows. */
+INLINE memory_gradients memory_gradients_of(const model *m, const step_gradients *d, const stepped_rows *rows, i64 b,
+                                            const real *raw) {
+    return (memory_gradients){
+        .state = leaves_in(m, d->states, rows->row[b]),
+        .raw = raw + b * m->interface.outputs,
+        .controls = d->controls,
+    };
 }
 
 /* Write and read before the controller runs, by its output at the step before. */
-static void run_heads_before(const model *m, const states *s, const rows *who, step_work w) {
+static void run_heads_before(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w) {
     i64 size = m->interface.outputs, hidden = m->hidden.size;
-    for (i64 b = 0; b < who->batch; b++)
-        memcpy(w.hidden_before + b * hidden, s->hidden + who->from[b] * hidden, hidden * sizeof(real));
-    apply_linear(&m->interface, w.hidden_before, who->batch, w.raw_before);
-    memcpy(w.controls_before, w.raw_before, who->batch * size * sizeof(real));
-    for (i64 b = 0; b < who->batch; b++) {
-        ntm_controls(m, w.controls_before + b * size);
-        ntm_act(m, s, who->from[b], who->to[b], w.controls_before + b * size);
+    for (i64 b = 0; b < rows->count; b++)
+        copy(w->hidden_before + b * hidden, s->hidden + rows->from[b] * hidden, hidden);
+    apply_linear(&m->interface, w->hidden_before, rows->count, w->raw_before);
+    copy(w->controls_before, w->raw_before, rows->count * size);
+    for (i64 b = 0; b < rows->count; b++) {
+        memory_step of = memory_step_of(m, s, rows, b, w->controls_before);
+        ntm_controls(m, of.controls);
+        ntm_act(&of);
     }
 }
 
-/* Run the heads by the output of the controller. allocation: [batch][writes][row], or none. */
-static void run_heads(const model *m, const states *s, const rows *who, step_work w, share of, real *allocation) {
-    i64 size = m->interface.outputs, own = of.keep ? memory_work(m) : 0, allocated = m->writes * row_of(m->slots);
-    apply_linear(&m->interface, w.hidden, who->batch, w.raw);
-    memcpy(w.controls, w.raw, who->batch * size * sizeof(real));
-    for (i64 b = 0; b < who->batch; b++) {
-        real *z = w.controls + b * size;
-        room found = {w.memory + b * own, 0}, spare = {w.spare, 0};
+static void run_heads_before_backward(const model *m, const states *s, const stepped_rows *rows,
+                                      const step_workspace *w, const step_gradients *d) {
+    i64 size = m->interface.outputs, hidden = m->hidden.size, width = padded_to_panels(hidden);
+    for (i64 b = 0; b < rows->count; b++) {
+        memory_step of = memory_step_of(m, s, rows, b, w->controls_before);
+        memory_gradients to = memory_gradients_of(m, d, rows, b, w->raw_before);
+        clear(d->controls, size);
+        ntm_act_backward(&of, &to);
+        copy(w->raw_before + b * size, d->controls, size);
+    }
+    linear_backward(&m->interface, w->raw_before, rows->count, d->interface);
+    for (i64 b = 0; b < rows->count; b++)
+        copy(d->states->hidden + rows->row[b] * hidden, d->interface + b * width, hidden);
+}
+
+/* Run the heads by the output of the controller. allocation: [batch][write heads][width], or none. */
+static void run_heads(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
+                      real *allocation) {
+    i64 size = m->interface.outputs, allocated = m->write_heads * padded_wide(m->memory_size);
+    apply_linear(&m->interface, w->hidden, rows->count, w->raw);
+    copy(w->controls, w->raw, rows->count * size);
+    for (i64 b = 0; b < rows->count; b++) {
+        memory_step of = memory_step_of(m, s, rows, b, w->controls);
+        allocator kept = memory_of_row(w, b), scratch = {w->scratch, 0};
         if (m->kind == DNC) {
-            dnc_work kept = lay_dnc(m, &found);
-            dnc_controls(m, z);
-            dnc_row(m, s, who->from[b], who->to[b], z, kept, w.spare);
-            if (allocation) memcpy(allocation + b * allocated, kept.allocation, allocated * sizeof(real));
+            dnc_workspace own = allocate_dnc_workspace(m, &kept);
+            dnc_controls(m, of.controls);
+            dnc_step(&of, &own, allocate_dnc_scratch(m, &scratch));
+            if (allocation) copy(allocation + b * allocated, own.allocation, allocated);
             continue;
         }
-        ntm_controls(m, z);
-        if (acts_before(m)) ntm_aim(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), spare);
-        else ntm_row(m, s, who->from[b], who->to[b], z, lay_ntm(m, &found), spare);
+        ntm_workspace own = allocate_ntm_workspace(m, &kept);
+        ntm_controls(m, of.controls);
+        if (acts_before(m)) ntm_aim(&of, &own, allocate_ntm_scratch(m, &scratch));
+        else ntm_step(&of, &own, allocate_ntm_scratch(m, &scratch));
     }
 }
+
+INLINE void prefetch(const real *from, i64 count) {
+    for (i64 k = 0; from && k < count; k += 64 / (i64)sizeof(real)) __builtin_prefetch(from + k);
+}
+
+static void run_heads_backward(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
+                               const step_gradients *d) {
+    i64 size = m->interface.outputs, hidden = m->hidden.size, width = padded_to_panels(hidden);
+    for (i64 b = 0; b < rows->count; b++) {
+        memory_step of = memory_step_of(m, s, rows, b, w->controls);
+        memory_gradients to = memory_gradients_of(m, d, rows, b, w->raw);
+        allocator kept = memory_of_row(w, b), scratch = d->memory;
+        if (b + 1 < rows->count) {
+            prefetch(leaves_in(m, s, rows->from[b + 1]).memory, of.shape.width * of.shape.size);
+            prefetch(memory_of_row(w, b + 1).base, w->memory_size);
+        }
+        clear(d->controls, size);
+        if (m->kind == DNC) {
+            dnc_workspace own = allocate_dnc_workspace(m, &kept);
+            dnc_gradients g = allocate_dnc_gradients(m, &scratch);
+            dnc_step_backward(&of, &own, &to, &g);
+        } else {
+            ntm_workspace own = allocate_ntm_workspace(m, &kept);
+            ntm_gradients g = allocate_ntm_gradients(m, &scratch);
+            if (acts_before(m)) ntm_aim_backward(&of, &own, &to, &g);
+            else ntm_step_backward(&of, &own, &to, &g);
+        }
+        copy(w->raw + b * size, d->controls, size);
+    }
+    linear_backward(&m->interface, w->raw, rows->count, d->interface);
+    for (i64 b = 0; b < rows->count; b++) add_to(d->hidden + b * hidden, d->interface + b * width, hidden);
+}
+
+/* ---- The outputs ---- */
 
 /* Compute the outputs, from those of the controller and from the vectors read. */
-static void put_out(const model *m, const states *s, const rows *who, step_work w) {
+static void run_outputs(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w) {
     i64 hidden = m->hidden.size, read = read_size_of_outputs(m);
-    for (i64 b = 0; b < who->batch; b++) {
-        real *to = w.joined + b * m->output.inputs;
-        memcpy(to, w.hidden + b * hidden, hidden * sizeof(real));
-        if (read) memcpy(to + hidden, s->read_vectors + who->to[b] * read, read * sizeof(real));
+    for (i64 b = 0; b < rows->count; b++) {
+        real *to = w->joined + b * m->output.inputs;
+        copy(to, w->hidden + b * hidden, hidden);
+        if (read) copy(to + hidden, s->read_vectors + rows->to[b] * read, read);
     }
-    apply_linear(&m->output, w.joined, who->batch, w.outputs);
-    clip_row(w.outputs, who->batch * m->output.outputs, m->clip);
+    apply_linear(&m->output, w->joined, rows->count, w->outputs);
+    clip_row(w->outputs, rows->count * m->output.outputs, m->clip);
 }
 
-/* Give rows of a DNC whose usage or precedence has overflowed outputs that are no numbers: the outputs may be finite
- * all the same, and the next steps would be of no use. */
-static void fail_overflowed(const model *m, const states *s, const rows *who, step_work w) {
-    i64 row = row_of(m->slots), after = m->linked ? m->writes * row : 0;
-    for (i64 b = 0; b < who->batch; b++) {
-        const real *usage = s->usage + who->to[b] * row;
-        vec all_of_them = all(0);
-        for (i64 n = 0; n < row; n += LANES) all_of_them += load(usage + n);
-        for (i64 n = 0; n < after; n += LANES) all_of_them += load(s->precedence + who->to[b] * after + n);
-        real total = sum(all_of_them);
-        w.outputs[b * m->output.outputs] += total - total; /* 0, or no number */
+/* From d->outputs to d->hidden and the gradients of the vectors read. */
+static void run_outputs_backward(const model *m, const stepped_rows *rows, const step_workspace *w,
+                                 const step_gradients *d) {
+    i64 size = m->output.outputs, width = padded_to_panels(m->output.inputs);
+    i64 hidden = m->hidden.size, read = read_size_of_outputs(m);
+    for (i64 b = 0; b < rows->count; b++) {
+        real *y = w->outputs + b * size;
+        clear(d->output, size);
+        copy(d->output, d->outputs + rows->row[b] * m->output_size, m->output_size);
+        for (i64 k = 0; k < size; k += LANES) store(y + k, clipped_backward(load(y + k), load(d->output + k), m->clip));
+    }
+    linear_backward(&m->output, w->outputs, rows->count, d->joined);
+    for (i64 b = 0; b < rows->count; b++) {
+        copy(d->hidden + b * hidden, d->joined + b * width, hidden);
+        if (read) add_to(d->states->read_vectors + rows->row[b] * read, d->joined + b * width + hidden, read);
     }
 }
 
-/* Step rows. allocation: [batch][writes][row], or none. */
-static step_work step(const model *m, const states *s, const rows *who, const real *inputs, share of, real *work,
-                      real *allocation) {
+/* Set outputs of a DNC to NaN in rows whose usage or precedence has overflowed: they may be finite all the same, and
+ * the next steps would be of no use. */
+static void fail_overflowed(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w) {
+    i64 width = padded_wide(m->memory_size), after = m->linked ? m->write_heads * width : 0;
+    for (i64 b = 0; b < rows->count; b++) {
+        const real *usage = s->usage + rows->to[b] * width;
+        vec values = all(0);
+        for (i64 n = 0; n < width; n += LANES) values += load(usage + n);
+        for (i64 n = 0; n < after; n += LANES) values += load(s->precedence + rows->to[b] * after + n);
+        real total = sum(values);
+        w->outputs[b * m->output.outputs] += total - total; /* 0, or NaN */
+    }
+}
+
+/* Activate the outputs of one row. outputs: [output_size]. */
+static void activate_outputs(const model *m, const step_workspace *w, i64 b, real *outputs) {
+    i64 size = m->output.outputs, classes = classes_of(m);
+    real *y = w->outputs + b * size;
+    for (i64 k = 0; k < size; k += LANES) store(y + k, activate(m->output_activation, load(y + k)));
+    copy(outputs, y, m->output_size);
+    for (i64 g = 0; m->output_activation == SOFTMAX && g < m->output_groups; g++) {
+        copy(w->group, y + g * classes, classes);
+        softmax_(w->group, classes, padded(classes));
+        copy(outputs + g * classes, w->group, classes);
+    }
+}
+
+/* ---- A step ---- */
+
+/* Step rows. inputs: [rows][input_size]; workspace: of the step, for `of.total` rows; allocation: [batch][write
+ * heads][width], or none. */
+static step_workspace step(const model *m, const states *s, const stepped_rows *rows, const real *inputs, row_range of,
+                           real *workspace, real *allocation) {
     i64 hidden = m->hidden.size;
-    room put = {work, 0};
-    step_work w = lay_step(m, of, &put);
-    if (acts_before(m)) run_heads_before(m, s, who, w);
-    run_controller(m, s, who, inputs, w, of, work);
-    if (m->kind != RNN) run_heads(m, s, who, w, of, allocation);
-    put_out(m, s, who, w);
-    if (m->kind == DNC) fail_overflowed(m, s, who, w);
-    for (i64 b = 0; acts_before(m) && b < who->batch; b++)
-        memcpy(s->hidden + who->to[b] * hidden, w.hidden + b * hidden, hidden * sizeof(real));
+    allocator from = {workspace, 0};
+    step_workspace w = allocate_step_workspace(m, of, &from);
+    if (acts_before(m)) run_heads_before(m, s, rows, &w);
+    run_controller(m, s, rows, inputs, &w);
+    if (m->kind != RNN) run_heads(m, s, rows, &w, allocation);
+    run_outputs(m, s, rows, &w);
+    if (m->kind == DNC) fail_overflowed(m, s, rows, &w);
+    for (i64 b = 0; acts_before(m) && b < rows->count; b++)
+        copy(s->hidden + rows->to[b] * hidden, w.hidden + b * hidden, hidden);
     return w;
 }
 
-/* Activate what a step put out for one row. outputs: [output_size]. */
-static void activate_outputs(const model *m, step_work w, i64 b, real *outputs) {
-    i64 width = m->output.outputs, classes = classes_of(m);
-    real *y = w.outputs + b * width;
-    for (i64 k = 0; k < width; k += LANES) store(y + k, activate(m->output_activation, load(y + k)));
-    memcpy(outputs, y, m->output_size * sizeof(real));
-    for (i64 g = 0; m->output_activation == SOFTMAX && g < m->output_groups; g++) {
-        memcpy(w.group, y + g * classes, classes * sizeof(real));
-        softmax_(w.group, classes, padded(classes));
-        memcpy(outputs + g * classes, w.group, classes * sizeof(real));
-    }
+/* The gradients of one step, whose workspace is w. */
+static void step_backward(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
+                          const step_gradients *d) {
+    i64 hidden = m->hidden.size;
+    run_outputs_backward(m, rows, w, d);
+    for (i64 b = 0; acts_before(m) && b < rows->count; b++)
+        add_to(d->hidden + b * hidden, d->states->hidden + rows->row[b] * hidden, hidden);
+    if (m->kind != RNN) run_heads_backward(m, s, rows, w, d);
+    run_controller_backward(m, s, rows, w, d);
+    if (acts_before(m)) run_heads_before_backward(m, s, rows, w, d);
 }
 
-/* Step sessions once or several times, each in its slot of the arena, none named twice.
- * inputs: [steps][batch][input_size]; outputs: [steps][batch][output_size], activated. Of the last step, where they are
- * asked for: controls [batch][interface.outputs], the interface as the heads used it, and allocation
- * [batch][writes][row]. scratch: engram_work(m, batch, 0) numbers. numbers: those of the rows, 0, 1, ... */
-void engram_step(const model *m, const states *s, const i64 *slots, const i64 *numbers, i64 batch, i64 steps,
-                 const real *inputs, real *outputs, real *controls, real *allocation, real *scratch) {
+/* Steps of sessions, each in its slot of an arena, none named twice. slots: [batch]; numbers: those of the rows, 0, 1,
+ * ...; inputs: [steps][batch][input_size]; outputs: [steps][batch][output_size], activated. Of the last step, or none:
+ * controls [batch][interface.outputs], the activated interface, and allocation [batch][write heads][width]. workspace:
+ * engram_workspace_size(m, batch, 0) numbers. */
+typedef struct {
+    i64 batch, steps;
+    const i64 *slots, *numbers;
+    const real *inputs;
+    real *outputs, *controls, *allocation, *workspace;
+} step_call;
+
+/* Step sessions once or several times, in place. */
+void engram_step(const model *m, const states *s, const step_call *call) {
     uint64_t mode = flush_denormals();
-    rows who = {batch, numbers, slots, slots};
-    for (i64 t = 0; t < steps; t++, inputs += batch * m->input_size, outputs += batch * m->output_size) {
-        step_work w = step(m, s, &who, inputs, (share){batch, 0, 0}, scratch, allocation);
-        for (i64 b = 0; b < batch; b++) activate_outputs(m, w, b, outputs + b * m->output_size);
-        if (controls) memcpy(controls, w.controls, batch * m->interface.outputs * sizeof(real));
+    i64 batch = call->batch;
+    stepped_rows rows = {batch, call->numbers, call->slots, call->slots};
+    const real *inputs = call->inputs;
+    real *outputs = call->outputs;
+    for (i64 t = 0; t < call->steps; t++, inputs += batch * m->input_size, outputs += batch * m->output_size) {
+        step_workspace w = step(m, s, &rows, inputs, (row_range){batch, 0, 0}, call->workspace, call->allocation);
+        for (i64 b = 0; b < batch; b++) activate_outputs(m, &w, b, outputs + b * m->output_size);
+        if (call->controls) copy(call->controls, w.controls, batch * m->interface.outputs);
     }
     restore_mode(mode);
 }
 
 /* ---- Sequences ---- */
 
-/* Some steps of a batch. At step t, row b goes from slot base + t stride + b of the arena to the slot `stride` after
- * it; a stride of 0 is a walk in place. Rows first to first + batch of total are computed; those whose length is
- * reached are carried on as they are. What step t puts down begins at work + t work_stride. */
+/* A segment of a sequence: some steps of a batch, of which one thread computes `batch` rows from `first` on. At step t,
+ * row b goes from slot base + t stride + b of the arena to the slot `stride` after it; with a stride of 0, in place.
+ * Rows whose length is reached are carried on as they are. The workspace of step t begins at workspace + t
+ * workspace_stride.
+ */
 typedef struct {
-    i64 total, first, batch, steps, base, stride, work_stride;
+    i64 total, first, batch, steps, base, stride, workspace_stride;
     const i64 *lengths; /* [total]: steps, of these, that a row takes */
-    i64 *lists;         /* [3][total]: room for the lists of who is stepped */
-    real *work;
-} walk;
+    i64 *lists;         /* [3][total]: for the lists of the rows that are stepped */
+    real *workspace;
+} segment;
 
-/* Who takes step t. */
-static rows walkers(const walk *over, i64 t) {
-    i64 *row = over->lists + over->first, *from = row + over->total, *to = from + over->total, batch = 0;
+/* The rows that take step t. */
+static stepped_rows rows_at(const segment *over, i64 t) {
+    i64 *row = over->lists + over->first, *from = row + over->total, *to = from + over->total, count = 0;
     for (i64 b = over->first; b < over->first + over->batch; b++)
         if (t < over->lengths[b]) {
             i64 slot = over->base + t * over->stride + b;
-            row[batch] = b, from[batch] = slot, to[batch] = slot + over->stride;
-            batch++;
+            row[count] = b, from[count] = slot, to[count] = slot + over->stride;
+            count++;
         }
-    return (rows){batch, row, from, to};
+    return (stepped_rows){count, row, from, to};
 }
 
 INLINE void carry_leaf(real *leaf, i64 from, i64 to, i64 size) {
-    if (leaf) memcpy(leaf + to * size, leaf + from * size, size * sizeof(real));
+    if (leaf) copy(leaf + to * size, leaf + from * size, size);
 }
 
+/* Copy a state from a slot to another. */
 static void carry_on(const model *m, const states *s, i64 from, i64 to) {
-    i64 row = row_of(m->slots), size = padded(m->word);
-    carry_leaf(s->memory, from, to, row * size);
-    carry_leaf(s->read_weights, from, to, m->reads * row);
-    carry_leaf(s->write_weights, from, to, m->writes * row);
-    carry_leaf(s->read_vectors, from, to, m->reads * size);
-    carry_leaf(s->usage, from, to, row);
-    carry_leaf(s->link, from, to, m->writes * m->slots * row);
-    carry_leaf(s->precedence, from, to, m->writes * row);
+    memory_shape shape = shape_of(m);
+    i64 writes = m->write_heads * shape.width;
+    carry_leaf(s->memory, from, to, shape.width * shape.size);
+    carry_leaf(s->read_weights, from, to, m->read_heads * shape.width);
+    carry_leaf(s->write_weights, from, to, writes);
+    carry_leaf(s->read_vectors, from, to, read_size(m));
+    carry_leaf(s->usage, from, to, shape.width);
+    carry_leaf(s->link, from, to, writes * shape.locations);
+    carry_leaf(s->precedence, from, to, writes);
     carry_leaf(s->hidden, from, to, m->hidden.size);
     for (i64 k = 0; k < m->layers; k++) {
         carry_leaf(s->cells[k].h, from, to, m->controller[k].size);
@@ -331,19 +562,19 @@ static void carry_on(const model *m, const states *s, i64 from, i64 to) {
     }
 }
 
-/* inputs: [steps][total][input_size]; outputs: [steps][total][output_size], before their activation, zero for rows that
- * take no step. keep: for the gradients. */
-void engram_walk(const model *m, const states *s, const walk *over, i64 keep, const real *inputs, real *outputs) {
+/* Step a segment. inputs: [steps][total][input_size]; outputs: [steps][total][output_size], before their activation,
+ * zero for rows that take no step. keep: for the gradients. */
+void engram_unroll(const model *m, const states *s, const segment *over, i64 keep, const real *inputs, real *outputs) {
     uint64_t mode = flush_denormals();
-    share of = {over->total, over->first, keep};
+    row_range of = {over->total, over->first, keep};
     for (i64 t = 0; t < over->steps; t++) {
         const real *x = inputs + t * over->total * m->input_size;
         real *y = outputs + t * over->total * m->output_size;
-        rows who = walkers(over, t);
-        step_work w = step(m, s, &who, x, of, over->work + t * over->work_stride, 0);
-        memset(y + over->first * m->output_size, 0, over->batch * m->output_size * sizeof(real));
-        for (i64 b = 0; b < who.batch; b++)
-            memcpy(y + who.row[b] * m->output_size, w.outputs + b * m->output.outputs, m->output_size * sizeof(real));
+        stepped_rows rows = rows_at(over, t);
+        step_workspace w = step(m, s, &rows, x, of, over->workspace + t * over->workspace_stride, 0);
+        clear(y + over->first * m->output_size, over->batch * m->output_size);
+        for (i64 b = 0; b < rows.count; b++)
+            copy(y + rows.row[b] * m->output_size, w.outputs + b * m->output.outputs, m->output_size);
         for (i64 b = over->first; over->stride && b < over->first + over->batch; b++)
             if (t >= over->lengths[b]) {
                 i64 slot = over->base + t * over->stride + b;
@@ -353,238 +584,88 @@ void engram_walk(const model *m, const states *s, const walk *over, i64 keep, co
     restore_mode(mode);
 }
 
-/* ---- The gradients of a sequence ---- */
-
-static i64 widest(const model *m) {
-    i64 size = at_least(padded_to_panels(m->output.inputs), m->output.outputs);
+/* Set `count` rows of a step to zero from `of.first` on, so that they add nothing to the gradients of the weights. */
+static void clear_rows(const model *m, row_range of, i64 count, real *workspace) {
+    allocator from = {workspace, 0};
+    step_workspace w = allocate_step_workspace(m, of, &from);
     for (i64 k = 0; k < m->layers; k++) {
         const layer *cell = m->controller + k;
-        size = at_least(size, padded_to_panels(at_least(cell->gates.inputs, at_least(cell->size, cell->cells))));
+        layer_workspace here = layer_of(m, k, &w);
+        clear(here.inputs, count * cell->gates.inputs), clear(here.products, count * cell->gates.outputs);
+        clear(here.second_inputs, count * cell->second.inputs);
+        clear(here.second_products, count * cell->second.outputs);
+        if (cell->peepholes) clear(here.cell, count * cell->cells), clear(here.before, count * cell->cells);
     }
-    return size;
+    clear(w.hidden, count * m->hidden.size), clear(w.raw, count * m->interface.outputs);
+    if (acts_before(m))
+        clear(w.hidden_before, count * m->hidden.size), clear(w.raw_before, count * m->interface.outputs);
+    clear(w.joined, count * m->output.inputs), clear(w.outputs, count * m->output.outputs);
 }
 
-/* The gradients in a step of some rows. seen: of the inputs of a product, `widest` numbers a row; hidden: of the
- * controller's output; outs: of the outputs of its layers, one layer behind the other, [batch][size] each; controls: of
- * the interface of one row; spare: as much as `seen`; row: the scratch of dnc_row_backward and its like. */
-typedef struct {
-    real *seen, *hidden, *outs, *controls, *spare, *row;
-} gradients;
-
-/* Numbers in the outputs of all layers before `end`, of one row. */
-static i64 outs_before(const model *m, i64 end) {
-    i64 total = 0;
-    for (i64 k = 0; k < end; k++) total += m->controller[k].size;
-    return total;
-}
-
-static gradients lay_gradients(const model *m, i64 batch, room *from) {
-    gradients d;
-    d.seen = take(from, batch * widest(m)), d.hidden = take(from, batch * m->hidden.size);
-    d.outs = take(from, batch * outs_before(m, m->layers)), d.controls = take(from, m->interface.outputs);
-    d.spare = take(from, batch * widest(m));
-    d.row = take(from, m->kind == DNC ? dnc_row_spare(m) : m->kind == NTM ? ntm_row_spare(m) : 0);
-    return d;
-}
-
-/* The numbers that engram_backward needs for so many rows. */
-i64 engram_backward_scratch(const model *m, i64 batch) {
-    room counted = {0};
-    lay_gradients(m, batch, &counted);
-    return counted.taken;
-}
-
-INLINE void fetch(const real *from, i64 count) {
-    for (i64 k = 0; from && k < count; k += 64 / (i64)sizeof(real)) __builtin_prefetch(from + k);
-}
-
-/* Fetch ahead what the gradients of a row will be found from. */
-static void fetch_row(const model *m, const states *s, i64 slot, const real *found, i64 count) {
-    i64 row = row_of(m->slots);
-    fetch(memory_of(m, s, slot), row * padded(m->word));
-    fetch(found, count);
-}
-
-static void put_inputs_backward(const model *m, const states *g, const rows *who, const real *d, i64 width,
-                                real *d_inputs) {
-    i64 x_size = padded(m->input_size), read = read_size(m);
-    for (i64 b = 0; b < who->batch; b++, d += width) {
-        real *d_x = d_inputs + who->row[b] * m->input_size;
-        for (i64 k = 0; d_inputs && k < m->input_size; k++) d_x[k] += d[k];
-        if (read) add_to(g->read_vectors + who->row[b] * read, d + x_size, read);
-    }
-}
-
-/* Add the gradients of parts side by side, the rows of d, to those of the layers and inputs that they came from. */
-static void put_side_by_side_backward(const model *m, const states *g, const rows *who, const sources *from,
-                                      const real *d, i64 width, real *d_outs, real *d_inputs) {
-    for (i64 k = 0; k < from->count; k++) {
-        i64 part = from->parts[k];
-        if (part == INPUTS) {
-            put_inputs_backward(m, g, who, d, width, d_inputs);
-            d += padded(m->input_size) + read_size(m);
-            continue;
-        }
-        i64 size = m->controller[part].size;
-        real *d_out = d_outs + who->batch * outs_before(m, part);
-        for (i64 b = 0; b < who->batch; b++) add_to(d_out + b * size, d + b * width, size);
-        d += size;
-    }
-}
-
-static void put_out_backward(const model *m, const states *g, const rows *who, const real *d_outputs, step_work w,
-                             gradients d) {
-    i64 width = m->output.outputs, seen = padded_to_panels(m->output.inputs);
-    i64 hidden = m->hidden.size, read = read_size_of_outputs(m);
-    for (i64 b = 0; b < who->batch; b++) {
-        real *y = w.outputs + b * width;
-        memset(d.spare, 0, width * sizeof(real));
-        memcpy(d.spare, d_outputs + who->row[b] * m->output_size, m->output_size * sizeof(real));
-        for (i64 k = 0; k < width; k += LANES) store(y + k, clipped_backward(load(y + k), load(d.spare + k), m->clip));
-    }
-    linear_backward(&m->output, w.outputs, who->batch, d.seen);
-    for (i64 b = 0; b < who->batch; b++) {
-        memcpy(d.hidden + b * hidden, d.seen + b * seen, hidden * sizeof(real));
-        if (read) add_to(g->read_vectors + who->row[b] * read, d.seen + b * seen + hidden, read);
-    }
-}
-
-static void run_heads_backward(const model *m, const states *s, const states *g, const rows *who, step_work w,
-                               gradients d) {
-    i64 size = m->interface.outputs, own = memory_work(m), hidden = m->hidden.size, seen = padded_to_panels(hidden);
-    for (i64 b = 0; b < who->batch; b++) {
-        i64 from = who->from[b], to = who->to[b], row = who->row[b];
-        real *raw = w.raw + b * size, *z = w.controls + b * size;
-        room found = {w.memory + b * own, 0};
-        if (b + 1 < who->batch) fetch_row(m, s, who->from[b + 1], w.memory + (b + 1) * own, own);
-        memset(d.controls, 0, size * sizeof(real));
-        if (m->kind == DNC) dnc_row_backward(m, s, g, from, to, row, z, raw, lay_dnc(m, &found), d.controls, d.row);
-        else if (acts_before(m))
-            ntm_aim_backward(m, s, g, from, to, row, z, raw, lay_ntm(m, &found), d.controls, d.row);
-        else ntm_row_backward(m, s, g, from, to, row, z, raw, lay_ntm(m, &found), d.controls, d.row);
-        memcpy(raw, d.controls, size * sizeof(real));
-    }
-    linear_backward(&m->interface, w.raw, who->batch, d.seen);
-    for (i64 b = 0; b < who->batch; b++) add_to(d.hidden + b * hidden, d.seen + b * seen, hidden);
-}
-
-static void run_controller_backward(const model *m, const states *s, const states *g, const rows *who, share of,
-                                    real *work, step_work w, gradients d, real *d_inputs) {
-    i64 batch = who->batch, hidden = m->hidden.size;
-    for (i64 k = 0; k < batch * hidden; k += LANES)
-        store(d.hidden + k, clipped_backward(load(w.hidden + k), load(d.hidden + k), m->clip));
-    memset(d.outs, 0, batch * outs_before(m, m->layers) * sizeof(real));
-    put_side_by_side_backward(m, g, who, &m->hidden, d.hidden, hidden, d.outs, d_inputs);
-    for (i64 k = m->layers - 1; k >= 0; k--) {
-        const layer *cell = m->controller + k;
-        layer_backward(cell, s->cells + k, g->cells + k, m->clip, who, work_of_layer(m, k, of, work),
-                       d.outs + batch * outs_before(m, k), d.seen, d.spare);
-        put_side_by_side_backward(m, g, who, &cell->below, d.seen, padded_to_panels(cell->gates.inputs), d.outs,
-                                  d_inputs);
-    }
-}
-
-static void run_heads_before_backward(const model *m, const states *s, const states *g, const rows *who, step_work w,
-                                      gradients d) {
-    i64 size = m->interface.outputs, hidden = m->hidden.size, seen = padded_to_panels(hidden);
-    for (i64 b = 0; b < who->batch; b++) {
-        real *raw = w.raw_before + b * size;
-        memset(d.controls, 0, size * sizeof(real));
-        ntm_act_backward(m, s, g, who->from[b], who->to[b], who->row[b], w.controls_before + b * size, raw, d.controls);
-        memcpy(raw, d.controls, size * sizeof(real));
-    }
-    linear_backward(&m->interface, w.raw_before, who->batch, d.seen);
-    for (i64 b = 0; b < who->batch; b++)
-        memcpy(g->hidden + who->row[b] * hidden, d.seen + b * seen, hidden * sizeof(real));
-}
-
-/* The gradients of one step. g: those of the states after, [total] slots; then of those before. d_inputs:
- * [total][input_size], to which is added, or none. */
-static void step_backward(const model *m, const states *s, const states *g, const rows *who, const real *d_outputs,
-                          share of, real *work, real *d_inputs, real *scratch) {
-    i64 hidden = m->hidden.size;
-    room put = {work, 0}, left = {scratch, 0};
-    step_work w = lay_step(m, of, &put);
-    gradients d = lay_gradients(m, who->batch, &left);
-    put_out_backward(m, g, who, d_outputs, w, d);
-    for (i64 b = 0; acts_before(m) && b < who->batch; b++)
-        add_to(d.hidden + b * hidden, g->hidden + who->row[b] * hidden, hidden);
-    if (m->kind != RNN) run_heads_backward(m, s, g, who, w, d);
-    run_controller_backward(m, s, g, who, of, work, w, d, d_inputs);
-    if (acts_before(m)) run_heads_before_backward(m, s, g, who, w, d);
-}
-
-/* Leave nothing for the gradients of the weights in some rows of a step. */
-static void clear_rows(const model *m, share of, i64 count, real *work) {
-    room put = {work, 0};
-    step_work w = lay_step(m, of, &put);
-#define CLEAR(array, width) memset(array, 0, count *(width) * sizeof(real))
-    for (i64 k = 0; k < m->layers; k++) {
-        const layer *cell = m->controller + k;
-        layer_work here = work_of_layer(m, k, of, work);
-        CLEAR(here.seen, cell->gates.inputs), CLEAR(here.products, cell->gates.outputs);
-        CLEAR(here.again, cell->second.inputs), CLEAR(here.candidates, cell->second.outputs);
-        if (cell->peepholes) CLEAR(here.cell, cell->cells), CLEAR(here.before, cell->cells);
-    }
-    CLEAR(w.hidden, m->hidden.size), CLEAR(w.raw, m->interface.outputs);
-    if (acts_before(m)) CLEAR(w.hidden_before, m->hidden.size), CLEAR(w.raw_before, m->interface.outputs);
-    CLEAR(w.joined, m->output.inputs), CLEAR(w.outputs, m->output.outputs);
-#undef CLEAR
-}
-
-/* The gradients of a walk that was kept, from its last step to its first. d_outputs: [steps][total][output_size];
- * d_inputs: [steps][total][input_size], zeros when they come, or none; g: [total] slots of gradients, of the states
- * after the walk when it begins, of those before it when it ends. In the work of each step the products are replaced by
- * their gradients: what engram_weights needs. Rows that took no step leave zeros there. */
-void engram_backward(const model *m, const states *s, const states *g, const walk *over, const real *d_outputs,
+/* The gradients of a segment that was kept, from its last step to its first. d_outputs: [steps][total][output_size];
+ * d_inputs: [steps][total][input_size], zeros at the beginning, or none; g: gradients of the states after the segment,
+ * [total] slots, replaced by those of the states before it; scratch: engram_scratch_size(m, over->batch) numbers. In
+ * the workspace of each step the products are replaced by their gradients, which engram_weight_gradients needs; for
+ * rows that took no step these are zeros. */
+void engram_backward(const model *m, const states *s, const states *g, const segment *over, const real *d_outputs,
                      real *d_inputs, real *scratch) {
     uint64_t mode = flush_denormals();
-    share of = {over->total, over->first, 1};
+    row_range of = {over->total, over->first, 1};
     for (i64 t = over->steps - 1; t >= 0; t--) {
-        rows who = walkers(over, t);
-        real *work = over->work + t * over->work_stride;
-        i64 in = t * over->total * m->input_size, out = t * over->total * m->output_size,
-            left = over->batch - who.batch;
-        step_backward(m, s, g, &who, d_outputs + out, of, work, d_inputs ? d_inputs + in : 0, scratch);
-        if (left) clear_rows(m, (share){over->total, over->first + who.batch, 1}, left, work);
+        stepped_rows rows = rows_at(over, t);
+        real *workspace = over->workspace + t * over->workspace_stride;
+        i64 in = t * over->total * m->input_size, out = t * over->total * m->output_size;
+        i64 left = over->batch - rows.count;
+        allocator from = {workspace, 0}, free = {scratch, 0};
+        step_workspace w = allocate_step_workspace(m, of, &from);
+        step_gradients d = allocate_step_gradients(m, over->batch, &free);
+        d.states = g, d.outputs = d_outputs + out, d.inputs = d_inputs ? d_inputs + in : 0;
+        step_backward(m, s, &rows, &w, &d);
+        if (left) clear_rows(m, (row_range){over->total, over->first + rows.count, 1}, left, workspace);
     }
     restore_mode(mode);
 }
 
-/* Add to the gradients of the weights what a walk that went backwards left in its work: part `part` of `parts` of each
- * matrix, all rows. */
-void engram_weights(const model *m, const walk *over, i64 part, i64 parts) {
+/* Add the gradients of the peepholes, from the last step of a segment to the first. here: of its first step. */
+static void segment_peepholes_backward(const layer *cell, const segment *over, layer_workspace here) {
+    for (i64 t = over->steps - 1; cell->peepholes && t >= 0; t--)
+        for (i64 b = 0; b < over->total; b++) {
+            const real *d = here.products + t * over->workspace_stride + b * cell->gates.outputs;
+            i64 at = t * over->workspace_stride + b * cell->cells;
+            peepholes_backward(cell, d, here.before + at, here.cell + at);
+        }
+}
+
+/* Add to the gradients of the weights those of a segment that engram_backward has passed: part `part` of `parts` of
+ * each matrix, all rows. */
+void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 parts) {
     uint64_t mode = flush_denormals();
-    sequence rows_ = {over->steps, over->total, over->work_stride};
-    share of = {over->total, 0, 1};
-    room put = {over->work, 0};
-    step_work w = lay_step(m, of, &put);
+    sequence rows = {over->steps, over->total, over->workspace_stride};
+    allocator from = {over->workspace, 0};
+    step_workspace w = allocate_step_workspace(m, (row_range){over->total, 0, 1}, &from);
     for (i64 k = 0; k < m->layers; k++) {
         const layer *cell = m->controller + k;
-        layer_work here = work_of_layer(m, k, of, over->work);
-        weights_backward(&cell->gates, rows_, here.seen, here.products, part, parts);
-        if (cell->second.weights) weights_backward(&cell->second, rows_, here.again, here.candidates, part, parts);
-        for (i64 t = over->steps - 1; cell->peepholes && part == 0 && t >= 0; t--)
-            for (i64 b = 0; b < over->total; b++) {
-                real *d = here.products + t * over->work_stride + b * cell->gates.outputs;
-                i64 at = t * over->work_stride + b * cell->cells;
-                peepholes_backward(cell, d, here.before + at, here.cell + at);
-            }
+        layer_workspace here = layer_of(m, k, &w);
+        weights_backward(&cell->gates, rows, here.inputs, here.products, part, parts);
+        if (cell->second.weights)
+            weights_backward(&cell->second, rows, here.second_inputs, here.second_products, part, parts);
+        if (part == 0) segment_peepholes_backward(cell, over, here);
     }
-    sequence told = {over->steps, (1 + acts_before(m)) * over->total, over->work_stride};
-    if (m->kind != RNN) weights_backward(&m->interface, told, w.hidden, w.raw, part, parts);
-    weights_backward(&m->output, rows_, w.joined, w.outputs, part, parts);
+    /* Where heads act before the controller, the rows of the step before lie behind those of the step. */
+    sequence interface_rows = {over->steps, (1 + acts_before(m)) * over->total, over->workspace_stride};
+    if (m->kind != RNN) weights_backward(&m->interface, interface_rows, w.hidden, w.raw, part, parts);
+    weights_backward(&m->output, rows, w.joined, w.outputs, part, parts);
     restore_mode(mode);
 }
 
 /* ---- Packing ---- */
 
-/* to[k] = from[places[k]]: weights as the kernels read them from weights side by side, or gradients the other way. */
-void engram_take(const int32_t *places, const real *from, real *to, i64 count) {
+/* to[k] = from[places[k]]: pack weights that lie side by side as the kernels read them, or unpack their gradients. */
+void engram_gather(const int32_t *places, const real *from, real *to, i64 count) {
     for (i64 k = 0; k < count; k++) to[k] = from[places[k]];
 }
 
-/* ---- What the library says of itself ---- */
+/* ---- Facts about the library ---- */
 
 /* The functions that engram_function computes. */
 enum function {
@@ -608,14 +689,14 @@ int engram_runs_here(void) {
     const unsigned int wide = 0x20, registers = 6; /* AVX2 */
 #endif
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (fma | xsave)) != (fma | xsave)) return 0;
-    __asm__ volatile("xgetbv" : "=a"(state), "=d"(high) : "c"(0)); /* does the system keep the wide registers? */
+    __asm__ volatile("xgetbv" : "=a"(state), "=d"(high) : "c"(0)); /* the registers that the system saves */
     return (state & registers) == registers && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & wide) == wide;
 #else
     return 1;
 #endif
 }
 
-/* The bytes of a number: four, or eight where it was compiled for float64. */
+/* Return the bytes of a number: four, or eight where the library was compiled for float64. */
 int engram_number(void) { return sizeof(real); }
 
 /* Fill `out` with one of the functions of `in`, for the test of their errors. */
@@ -631,12 +712,12 @@ void engram_function(i64 which, const real *in, real *out, i64 count) {
     }
 }
 
-/* declared.h is written by build.py from layout.py: SOURCES, the hash of what the library is compiled from; FACTS,
- * the names of the structures, fields and numbers that Python has too; KINDS, a name for each type of structure; and
- * Python's declarations of the functions above, which the compiler compares with their definitions. */
+/* declared.h is written by build.py from layout.py: SOURCES, the hash of the sources; FACTS, the names of the
+ * structures, fields and numbers that Python has too; KINDS, a name for each type of structure; and Python's
+ * declarations of the functions above, which the compiler compares with their definitions. */
 #include "declared.h"
 
-/* A name of C in words. place: the offset of a field, in bytes, or the value of a number. */
+/* A name of C as a line of text. place: the offset of a field, in bytes, or the value of a number. */
 typedef struct {
     const char *words, *kind;
     i64 place, size;
@@ -653,16 +734,17 @@ typedef struct {
 
 static const fact facts[] = {FACTS};
 
-/* Write all facts to `text`, of `room` characters, a line each. Returns how many characters they are. Python calls this
- * function and the next before it knows whether the library fits: their types never change. */
-i64 engram_facts(char *text, i64 room) {
-    i64 taken = 0;
+/* Write all facts to `text`, of `capacity` characters, a line each. Returns the number of their characters. Python
+ * calls this function and the next before it knows whether the library fits: their types never change. */
+i64 engram_facts(char *text, i64 capacity) {
+    i64 written = 0;
     for (const fact *f = facts; f < facts + sizeof(facts) / sizeof(fact); f++) {
-        i64 left = taken < room ? room - taken : 0;
-        taken += snprintf(left ? text + taken : 0, left, f->words, f->kind, (long long)f->place, (long long)f->size);
+        i64 left = written < capacity ? capacity - written : 0;
+        written +=
+            snprintf(left ? text + written : 0, left, f->words, f->kind, (long long)f->place, (long long)f->size);
     }
-    return taken;
+    return written;
 }
 
-/* Return the hash of what the library was compiled from. */
+/* Return the hash of the sources that the library was compiled from. */
 const char *engram_sources(void) { return SOURCES; }

@@ -1,7 +1,7 @@
-/* The functions that networks need, of a vector of either width: vector.h includes this once for each, and says what
- * VEC, INTEGERS, COUNT, LOAD, STORE, ALL, SUM and NAME are. */
-
-/* What follows takes what is no number for what it is, and gives it back: an overflow is not to pass for an answer. */
+/* The functions that networks need, of a vector of either width: vector.h includes this file once for each width, and
+ * defines VEC, INTEGERS, COUNT, LOAD, STORE, ALL, SUM and NAME.
+ *
+ * All of them pass NaN on: an overflow must not pass for an answer. */
 
 #ifdef ENGRAM_FLOAT64
 
@@ -59,7 +59,7 @@ INLINE VEC NAME(log)(VEC x) {
     return fma_(e, ALL(0.693359375f), m + y);
 }
 
-/* ln(1 + y) for y in [0, 1], exact in proportion also for the smallest y (Kahan). */
+/* ln(1 + y) for y in [0, 1], with a small relative error also for the smallest y (Kahan). */
 INLINE VEC NAME(log1p)(VEC y) {
     VEC u = y + ALL(1.0f);
     VEC slope = choose(u == ALL(1.0f), ALL(1.0f), y / choose(u == ALL(1.0f), ALL(1.0f), u - ALL(1.0f)));
@@ -110,7 +110,7 @@ INLINE void NAME(softmax)(real *values, int64_t count, int64_t padded) {
     for (int64_t j = 0; j < padded; j += COUNT) STORE(values + j, LOAD(values + j) * scale);
 }
 
-/* From the softmax y and its gradient to that of what it was taken of: y (dy - y . dy), in place of dy. */
+/* dx = y (dy - y . dy) for y = softmax(x), in place of dy. */
 INLINE void NAME(softmax_backward)(const real *y, real *dy, int64_t padded) {
     VEC total = ALL(0);
     for (int64_t j = 0; j < padded; j += COUNT) total = fma_(LOAD(y + j), LOAD(dy + j), total);

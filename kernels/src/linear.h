@@ -3,15 +3,13 @@
 #ifndef ENGRAM_LINEAR_H
 #define ENGRAM_LINEAR_H
 
-#include "vector.h"
+#include "allocator.h"
 
 #define PANEL 16
 
-typedef int64_t i64;
-
 /* Weights lie in panels of 16 outputs, [outputs / 16][inputs][16]; inputs are padded to a multiple of eight, outputs to
- * one of sixteen. For training also their transpose, in panels of 16 inputs, and their gradients, laid out as they are.
- */
+ * one of sixteen. Training also needs the transpose, in panels of 16 inputs, and the gradients, which lie as the
+ * weights do. */
 typedef struct {
     i64 inputs, outputs;
     const real *weights, *bias, *transposed;
@@ -19,10 +17,10 @@ typedef struct {
 } linear;
 
 INLINE i64 padded(i64 size) { return (size + LANES - 1) / LANES * LANES; }
-INLINE i64 row_of(i64 slots) { return (slots + WIDE - 1) / WIDE * WIDE; }
+INLINE i64 padded_wide(i64 size) { return (size + WIDE - 1) / WIDE * WIDE; }
 INLINE i64 padded_to_panels(i64 size) { return (size + PANEL - 1) / PANEL * PANEL; }
 
-/* A tile keeps the sums of so many rows and panels in registers: as many as there are. */
+/* Rows and panels of a tile, whose sums are kept in registers: as many as the processor has. */
 #ifdef __AVX512F__
 #define TILE_ROWS 8
 #define TILE_PANELS 2
@@ -55,7 +53,7 @@ INLINE void apply_tile(const linear *layer, const real *in, real *out, i64 panel
         for (i64 p = 0; p < panels; p++) store_wide(out + r * outputs + panel + p * PANEL, total[r * panels + p]);
 }
 
-/* The same for all panels, so many at once. */
+/* Apply all panels to `rows` rows, as many panels at once as fit the registers. */
 INLINE void apply_rows(const linear *layer, const real *in, real *out, const i64 rows) {
     i64 panel = 0, outputs = layer->outputs;
     const i64 panels = TILE / rows < 4 ? TILE / rows : 4;
@@ -63,8 +61,8 @@ INLINE void apply_rows(const linear *layer, const real *in, real *out, const i64
     for (; panel < outputs; panel += PANEL) apply_tile(layer, in, out, panel, rows, 1);
 }
 
-/* Rows of `in` [batch][inputs] to rows of `out` [batch][outputs]. The rows of a tile share its panels of weights; of
- * those that are left over, the fewer they are, the more panels are taken at once. */
+/* out = W in + b. in: [batch][inputs]; out: [batch][outputs]. The rows of a tile share its panels of weights. The rows
+ * left over are computed together; the fewer they are, the more panels at once. */
 static void apply_linear(const linear *layer, const real *in, i64 batch, real *out) {
     i64 inputs = layer->inputs, outputs = layer->outputs, tiled = batch / TILE_ROWS * TILE_ROWS, panel = 0;
     for (; tiled && panel + TILE_PANELS * PANEL <= outputs; panel += TILE_PANELS * PANEL)
@@ -96,13 +94,13 @@ static void linear_backward(const linear *layer, const real *d_out, i64 batch, r
     apply_linear(&back, d_out, batch, d_in);
 }
 
-/* Where the inputs of a layer, or the gradients of its outputs, lie: [steps][batch][its size], `stride` numbers from
- * step to step. */
+/* The inputs of a layer over a sequence, or the gradients of its outputs: [steps][batch][size], the steps `stride`
+ * numbers apart. */
 typedef struct {
     i64 steps, batch, stride;
 } sequence;
 
-/* dW += sum dy x^T over some steps, for `panels` panels of outputs and `count` inputs from k on. */
+/* dW += sum dy x^T over the steps, for `panels` panels of outputs and `count` inputs from k on. */
 INLINE void weights_tile(const linear *layer, const sequence *over, const real *in, const real *d_out, i64 panel, i64 k,
                          const i64 count, const i64 panels) {
     i64 inputs = layer->inputs;
@@ -125,7 +123,7 @@ INLINE void weights_tile(const linear *layer, const sequence *over, const real *
     for (i64 t = 0; t < count * panels; t++) store_wide(d_weights + (t / count * inputs + t % count) * PANEL, total[t]);
 }
 
-/* The same for all inputs. */
+/* dW += sum dy x^T for `panels` panels of outputs and all inputs. */
 INLINE void weights_panels(const linear *layer, const sequence *over, const real *in, const real *d_out, i64 panel,
                            const i64 panels) {
     i64 k = 0;
@@ -134,15 +132,14 @@ INLINE void weights_panels(const linear *layer, const sequence *over, const real
     for (; k < layer->inputs; k += 2) weights_tile(layer, over, in, d_out, panel, k, 2, panels);
 }
 
-/* Add to the gradients of weights and biases what the rows of some steps say, from the last step to the first, row
- * after row: in the order of the backward pass, so that it may come in pieces. Only the part `part` of `parts` of the
- * panels is done. */
+/* dW += sum dy x^T, db += sum dy over the steps, from the last to the first, row by row: the order of the backward
+ * pass, so that a sequence may be added segment by segment. Part `part` of `parts` of the panels is computed. */
 static void weights_backward(const linear *layer, sequence over, const real *in, const real *d_out, i64 part,
                              i64 parts) {
-    i64 panels = layer->outputs / PANEL, first = panels * part / parts * PANEL,
-        last = panels * (part + 1) / parts * PANEL;
-    i64 block =
-        over.batch < 64 ? 64 / over.batch : 1; /* rows enough to pay for loading a tile, few enough to stay near */
+    i64 panels = layer->outputs / PANEL;
+    i64 first = panels * part / parts * PANEL, last = panels * (part + 1) / parts * PANEL;
+    /* Steps at once: rows enough to pay for loading a tile, few enough to stay in the cache. */
+    i64 block = over.batch < 64 ? 64 / over.batch : 1;
     for (i64 end = over.steps; end > 0; end -= block) {
         i64 start = end > block ? end - block : 0, panel = first;
         const real *x = in + start * over.stride, *y = d_out + start * over.stride;

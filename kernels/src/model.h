@@ -1,4 +1,4 @@
-/* What a model is, and where the states of its sessions lie. */
+/* A model, the states of its sessions, and one row of a step of its memory. */
 
 #ifndef ENGRAM_MODEL_H
 #define ENGRAM_MODEL_H
@@ -12,7 +12,8 @@ enum style { PAPER, PYTORCH_NTM, NTM_LASAGNE };
 enum order { TOGETHER, IN_TURN, BEFORE_CONTROLLER };
 
 typedef struct {
-    i64 kind, layers, input_size, output_size, output_activation, output_groups, slots, word, reads, writes;
+    i64 kind, layers, input_size, output_size, output_activation, output_groups;
+    i64 memory_size, word_size, read_heads, write_heads;
     i64 strength, linked, masking, deallocation, link_sharpening; /* of a DNC */
     i64 style, order, signed_heads, shift_width;                  /* of an NTM */
     double clip;
@@ -24,51 +25,70 @@ typedef struct {
     i64 key_signs, add_signs;
 } model;
 
-/* The leaves of the states in an arena, or their gradients: [slots of the arena][...], rows padded, and words of the
- * memory too. */
+/* The leaves of the states in an arena, or their gradients: [slots of the arena][...], the last axis padded, and the
+ * locations of the memory too. */
 typedef struct {
     real *memory, *read_weights, *write_weights, *read_vectors, *usage, *link, *precedence, *hidden;
     const cell_states *cells;
 } states;
 
-/* How many classes are in each group of the outputs, where they are classes. */
+/* The number of classes in each group of the outputs, where they are classes. */
 INLINE i64 classes_of(const model *m) { return m->output_size / m->output_groups; }
 
-/* Whether heads write and read before the controller runs, by what it put out at the step before. */
+/* Whether heads write and read before the controller runs, by its output at the step before. */
 INLINE i64 acts_before(const model *m) { return m->kind == NTM && m->order == BEFORE_CONTROLLER; }
 
-/* Numbers in what was read, and in the part of it that the outputs see. */
-INLINE i64 read_size(const model *m) { return m->reads * padded(m->word); }
+/* Numbers in the vectors read, and in those of them that the outputs depend on. */
+INLINE i64 read_size(const model *m) { return m->read_heads * padded(m->word_size); }
 INLINE i64 read_size_of_outputs(const model *m) { return acts_before(m) ? 0 : read_size(m); }
 
-INLINE i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
+INLINE memory_shape shape_of(const model *m) {
+    return (memory_shape){m->memory_size, padded_wide(m->memory_size), padded(m->word_size)};
+}
 
-/* Room for numbers, of which so many are taken. Without a base it only counts. */
+/* The leaves of one state, without the controller's. memory: [width][size]; read_weights, write_weights:
+ * [heads][width]; read_vectors: [heads][size]; usage: [width]; link: [write heads][locations][width]; precedence:
+ * [write heads][width]. Leaves that a model does not have are none. */
 typedef struct {
-    real *base;
-    i64 taken;
-} room;
+    real *memory, *read_weights, *write_weights, *read_vectors, *usage, *link, *precedence;
+} leaves;
 
-/* Take `size` numbers and return where they lie, or rather where number `at` of them does. */
-INLINE real *take_at(room *from, i64 size, i64 at) {
-    real *taken = from->base ? from->base + from->taken + at : 0;
-    from->taken += size;
-    return taken;
+INLINE real *leaf_in(real *leaf, i64 slot, i64 size) { return leaf ? leaf + slot * size : 0; }
+
+/* Return the leaves of the state in a slot of an arena. */
+INLINE leaves leaves_in(const model *m, const states *s, i64 slot) {
+    memory_shape shape = shape_of(m);
+    i64 writes = m->write_heads * shape.width;
+    return (leaves){
+        .memory = leaf_in(s->memory, slot, shape.width * shape.size),
+        .read_weights = leaf_in(s->read_weights, slot, m->read_heads * shape.width),
+        .write_weights = leaf_in(s->write_weights, slot, writes),
+        .read_vectors = leaf_in(s->read_vectors, slot, read_size(m)),
+        .usage = leaf_in(s->usage, slot, shape.width),
+        .link = leaf_in(s->link, slot, writes * shape.locations),
+        .precedence = leaf_in(s->precedence, slot, writes),
+    };
 }
 
-INLINE real *take(room *from, i64 size) { return take_at(from, size, 0); }
+/* The memory's part of a step, for one row. before, after: its states, which may be the same. controls: the interface
+ * as the heads use it, activated. */
+typedef struct {
+    const model *m;
+    memory_shape shape;
+    leaves before, after;
+    real *controls;
+} memory_step;
 
-INLINE real *memory_of(const model *m, const states *s, i64 slot) {
-    return s->memory + slot * row_of(m->slots) * padded(m->word);
-}
-INLINE real *read_weights_of(const model *m, const states *s, i64 slot) {
-    return s->read_weights + slot * m->reads * row_of(m->slots);
-}
-INLINE real *write_weights_of(const model *m, const states *s, i64 slot) {
-    return s->write_weights + slot * m->writes * row_of(m->slots);
-}
-INLINE real *read_vectors_of(const model *m, const states *s, i64 slot) {
-    return s->read_vectors + slot * read_size(m);
-}
+/* Its gradients. state: of the state after the step, replaced by that of the state before. raw: the interface before
+ * its activation. controls: of the interface, zeros at the beginning; at first of the activated one, at last of `raw`.
+ */
+typedef struct {
+    leaves state;
+    const real *raw;
+    real *controls;
+} memory_gradients;
+
+INLINE void clear(real *values, i64 count) { memset(values, 0, count * sizeof(real)); }
+INLINE void copy(real *to, const real *from, i64 count) { memcpy(to, from, count * sizeof(real)); }
 
 #endif

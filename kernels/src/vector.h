@@ -1,8 +1,9 @@
-/* Eight numbers at a time, and the functions of them that networks need. Rows of every array are padded with zeros to a
- * multiple of eight, so that no loop has a remainder, and a row's numbers never depend on what lies beside it.
+/* Vectors of eight and sixteen numbers, and the functions of them that networks need. Rows of every array are padded
+ * with zeros to a multiple of eight, so that no loop has a remainder, and a row's numbers never depend on its
+ * neighbours.
  *
  * The numbers are float32. Compiled with -DENGRAM_FLOAT64 they are float64, and the functions those of the C library:
- * slow, and for tests, which can then tell a wrong equation from a rounding. */
+ * slow, and for tests, which then distinguish a wrong equation from a rounding. */
 
 #ifndef ENGRAM_VECTOR_H
 #define ENGRAM_VECTOR_H
@@ -26,8 +27,7 @@ typedef real vec __attribute__((vector_size(LANES * sizeof(real))));
 typedef whole ivec __attribute__((vector_size(LANES * sizeof(real))));
 typedef real loose_vec __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
-/* Sixteen numbers, for products of matrices and for rows of slots: one register where the processor has such, else two.
- */
+/* Sixteen numbers, for products of matrices and for weightings: one register where the processor has such, else two. */
 #define WIDE (2 * LANES)
 typedef real wide_vec __attribute__((vector_size(WIDE * sizeof(real))));
 typedef whole wide_ivec __attribute__((vector_size(WIDE * sizeof(real))));
@@ -43,7 +43,7 @@ INLINE wide_vec all_wide(real value) {
     return __builtin_shufflevector(half, half, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
-/* Of either width. */
+/* These take vectors of either width. */
 #define fma_ __builtin_elementwise_fma
 #define min_ __builtin_elementwise_min
 #define max_ __builtin_elementwise_max
@@ -102,7 +102,7 @@ INLINE vec sums(const vec *a) {
 #define SUM sum_wide
 #include "functions.h"
 
-/* One of the functions, of one number. */
+/* Return a function of one number. */
 INLINE real scalar(vec (*function)(vec), real value) { return function(all(value))[0]; }
 
 #endif

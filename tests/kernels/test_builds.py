@@ -55,30 +55,54 @@ def test_kernel_in_float64_has_every_activation_of_every_cell(activation, float6
 WATCHED = """
 import sys
 from pathlib import Path
-from kernels.library import Library
+from hypothesis import HealthCheck, given, settings
+from kernels.support import not_fused, not_trained
 from kernels.unroll import FusedUnroll
-from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
+from models.registry import config_values
+from tests.kernels.guarded import GuardedLibrary
 from tests.kernels.test_unroll import COVERED, walked
+from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
+from tests.models.drawn import any_model
 import torch
 
-kernels = Library(Path(sys.argv[1]))
+kernels = GuardedLibrary(Path(sys.argv[1]))
+overrun = {}
+
+def watch(name, model, rows, lengths):
+    before, state, inputs = kernels.overruns, lived_in_state(model, rows), random_inputs(model, 3, rows)
+    for budget in (1 << 30, 1):
+        fused = FusedUnroll(model, kernels=kernels, threads=1, memory_budget=budget)
+        walked(model, fused, inputs, state, lengths)
+    with torch.no_grad():
+        FusedUnroll(model, kernels=kernels, threads=1)(inputs, state, lengths)
+    if kernels.overruns > before:
+        overrun[name] = kernels.overruns - before
+
+@settings(max_examples=int(sys.argv[2]), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(any_model(largest_memory=60))
+def watch_any(config):
+    watch(str(config), make_from(config), 3, None)
+
 for name in COVERED:
-    model = make_from(CATALOGUE[name])
-    for rows, lengths in ((1, None), (9, torch.arange(9) % 4)):
-        state, inputs = lived_in_state(model, rows), random_inputs(model, 3, rows)
-        walked(model, FusedUnroll(model, kernels=kernels, threads=1), inputs, state, lengths)
-        with torch.no_grad():
-            FusedUnroll(model, kernels=kernels, threads=1)(inputs, state, lengths)
-print("watched", len(COVERED))
+    watch(name, make_from(CATALOGUE[name]), 1, None)
+    watch(name, make_from(CATALOGUE[name]), 9, torch.arange(9) % 4)
+watch_any()
+print("watched", len(COVERED), "overrun", overrun)
 """
 
 
-def test_kernel_does_nothing_undefined(tmp_path):
-    watching = ["-fsanitize=undefined", "-fno-sanitize-trap=undefined", "-O1", "-g"]
-    path = build.build(tmp_path / "watched.so", VARIANT, *watching)
-    run = subprocess.run([sys.executable, "-c", WATCHED, str(path)], capture_output=True, text=True, check=True)
-    assert run.stdout == f"watched {len(COVERED)}\n"
-    assert "runtime error" not in run.stderr
+def watched(path, examples):
+    """Run the models of the catalogue and random ones by a library with guards; return what was printed and logged."""
+    command = [sys.executable, "-c", WATCHED, str(path), str(examples)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return run.stdout, run.stderr
+
+
+def test_kernel_does_nothing_undefined_and_overruns_no_array(tmp_path):
+    watching = ["-fsanitize=undefined", "-fno-sanitize-trap=undefined", "-O1", "-g", "-DENGRAM_GUARDS"]
+    printed, errors = watched(build.build(tmp_path / "watched.so", VARIANT, *watching), 60)
+    assert printed == f"watched {len(COVERED)} overrun {{}}\n"
+    assert "runtime error" not in errors
 
 
 @pytest.mark.parametrize("library", build.library_paths(), ids=lambda path: path.stem)

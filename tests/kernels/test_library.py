@@ -129,7 +129,7 @@ def test_library_that_tells_nothing_is_refused(tmp_path):
     source, path = tmp_path / "old.c", tmp_path / "old.so"
     source.write_text("int engram_runs_here(void) { return 1; } int engram_number(void) { return 4; }")
     subprocess.run([*build._compiler(), "-shared", "-o", str(path), str(source)], check=True)
-    with pytest.raises(NotFitting, match=r"built before libraries told .*; python -m kernels.build builds it"):
+    with pytest.raises(NotFitting, match=r"built before libraries reported .*; python -m kernels.build builds it"):
         Library(path)
 
 
@@ -144,8 +144,8 @@ def test_library_that_is_cut_off_is_refused(tmp_path, left):
 
 
 def test_function_that_takes_something_else_does_not_compile(tmp_path):
-    change = ("engram.c", "engram_take(const int32_t *places", "engram_take(const i64 *places")
-    with pytest.raises(build.BuildFailed, match="conflicting types for 'engram_take'"):
+    change = ("engram.c", "engram_gather(const int32_t *places", "engram_gather(const i64 *places")
+    with pytest.raises(build.BuildFailed, match="conflicting types for 'engram_gather'"):
         compiled(tmp_path / "library.so", change)
 
 
@@ -167,7 +167,15 @@ def test_every_function_structure_field_and_number_of_the_sources_is_compared():
     enumerators = ",".join(re.findall(r"^enum \w+ \{(.*?)\};", sources, re.M | re.S))
     inside = {"COSINE", "TIGHT_COSINE", "JOINT_COSINE"}  # which Python never names
     assert {name.strip() for name in enumerators.split(",")} - NUMBERS.keys() == inside
-    assert facts().keys() >= {*STRUCTURES, *NUMBERS, *DECLARATIONS, "walk.work_stride", "layer.second", "model.style"}
+    assert facts().keys() >= {
+        *STRUCTURES,
+        *NUMBERS,
+        *DECLARATIONS,
+        "segment.workspace_stride",
+        "step_call.outputs",
+        "layer.second",
+        "model.style",
+    }
 
 
 def test_fastest_library_that_fits_computes_and_the_log_names_the_one_that_does_not(stale, monkeypatch, caplog):

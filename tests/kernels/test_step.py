@@ -11,11 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels import step as step_module
+from kernels import plan
 from kernels.layout import FUNCTIONS
 from kernels.library import library
-from kernels.packing import row_of
-from kernels.step import FusedStep, Interface
+from kernels.packing import padded_wide
+from kernels.step import FusedStep, HeadTrace
 from kernels.support import NoKernel, is_bounded, not_fused
 from models.cells import (
     ACTIVATIONS,
@@ -41,7 +41,7 @@ COVERED = [name for name, config in CATALOGUE.items() if not_fused(KINDS[type(co
 
 @pytest.fixture(autouse=True)
 def little_work_is_shared_too(monkeypatch):
-    monkeypatch.setattr(step_module, "LEAST_PER_THREAD", 1)
+    monkeypatch.setattr(plan, "LEAST_PER_THREAD", 1)
 
 
 def fused_of(model, rooms, memory_size=None, threads=1):
@@ -189,9 +189,9 @@ def test_row_has_the_same_bits_on_any_number_of_threads(name):
 
 
 def test_threads_share_only_what_is_worth_it(monkeypatch):
-    monkeypatch.setattr(step_module, "LEAST_PER_THREAD", 1_000)
+    monkeypatch.setattr(plan, "LEAST_PER_THREAD", 1_000)
     for rows, threads, numbers, parts in ((64, 2, 30, 1), (64, 2, 32, 2), (64, 4, 50, 3), (1, 2, 10**9, 1)):
-        assert step_module.parts_of(rows, threads, numbers) == parts
+        assert plan.thread_count(rows, threads, numbers) == parts
 
 
 def test_slots_that_are_not_stepped_are_left_alone():
@@ -236,7 +236,7 @@ def test_steps_in_one_call_have_the_bits_of_as_many_calls():
 def test_trace_that_was_not_asked_for_is_not_there():
     fused = fused_of(make_from(CATALOGUE["ntm"]), 1)
     _, told = fused.step([0], np.zeros((1, 3), np.float32), trace=False)
-    with pytest.raises(AssertionError, match="keep no trace"):
+    with pytest.raises(AssertionError, match="kept no trace"):
         told.trace("key_strength")
 
 
@@ -262,12 +262,12 @@ def test_step_writes_nothing_beyond_its_arrays(name, size):
     fused, batch, beyond = fused_of(model, 9), 7, 64
     described = fused._packed.model
     counts = [batch * described.output_size, batch * described.interface.outputs]
-    counts += [batch * described.writes * row_of(fused.slots)]
-    counts += [library().work(ctypes.byref(described), batch, 0)]
+    counts += [batch * described.write_heads * padded_wide(fused.memory_size)]
+    counts += [library().workspace_size(ctypes.byref(described), batch, 0)]
     guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
-    outputs, controls, allocation, fused._own.scratch = guarded
+    outputs, controls, allocation, fused._own.workspace = guarded
     inputs = np.ones((1, batch, described.input_size), np.float32)
-    fused._run(np.arange(1, batch + 1), inputs, outputs, Interface(described, controls, allocation))
+    fused._run(np.arange(1, batch + 1), inputs, outputs, HeadTrace(described, controls, allocation))
     for values, count in zip(guarded, counts, strict=True):
         assert (values[count:] == np.float32(np.pi)).all()
     assert all((fused.read(slot)[leaf] == 0).all() for slot in (0, 8) for leaf in fused.shapes)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import step as step_module
+from kernels import plan
 from kernels.library import library
 from kernels.support import NoKernel, not_fused, not_trained
 from kernels.unroll import FusedUnroll, unroll_by
@@ -35,7 +35,7 @@ COVERED = [
 
 @pytest.fixture(autouse=True)
 def little_work_is_shared_too(monkeypatch):
-    monkeypatch.setattr(step_module, "LEAST_PER_THREAD", 1)
+    monkeypatch.setattr(plan, "LEAST_PER_THREAD", 1)
 
 
 def walked(model, walk, inputs, state, lengths=None):
