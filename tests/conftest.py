@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW_FIXTURES = {"browser", "report", "training_report", "serve_run"}
-"""Whoever uses one of these is slow: Chromium, and benchmarks that are run once for several tests."""
+SLOW_FIXTURES = {"browser", "data", "report", "training_report", "serve_run"}
+"""A test is slow that uses Chromium, `data` for a server of its own, or a benchmark that is run for several tests."""
 
 SLOW_SECONDS = 3
 """A test that takes longer and is not marked slow is named at the end of a run."""

@@ -276,6 +276,7 @@ def test_another_checkout_is_measured_beside_this_one(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["post", "streams"])
 def test_path_unknown_to_the_other_checkout_is_left_out(setting, path):
     gone = dataclasses.replace(PATHS[path], target="/no/such" + PATHS[path].target)
@@ -629,6 +630,7 @@ def test_load_that_ends_says_at_which_command(echo_in_c):
         load.connect(0)
 
 
+@pytest.mark.slow
 def test_load_generator_that_cannot_be_compiled_says_why(tmp_path, monkeypatch):
     (tmp_path / "load.c").write_text("int main(void) { return nothing; }")
     monkeypatch.setattr("benchmarks.load.SOURCE", tmp_path / "load.c")

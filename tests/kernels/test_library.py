@@ -17,6 +17,8 @@ from models.registry import config_values
 from tests.kernels.test_builds import VARIANT
 from tests.models.catalogue import CATALOGUE
 
+pytestmark = pytest.mark.slow
+
 HERE, SOURCES = build.HERE, build.SOURCES
 
 ALTERATIONS = {
@@ -108,7 +110,6 @@ def test_library_with_another_structure_is_refused_where_no_sources_are_installe
         Library(stale)
 
 
-@pytest.mark.slow
 def test_library_of_sources_that_compute_otherwise_is_refused(tmp_path):
     path = compiled(tmp_path / "other.so", ("functions.h", "ALL(1) / (ALL(1) + ", "ALL(2) / (ALL(2) + "))
     assert differences(ctypes.CDLL(str(path))) == []
@@ -116,7 +117,6 @@ def test_library_of_sources_that_compute_otherwise_is_refused(tmp_path):
         Library(path)
 
 
-@pytest.mark.slow
 def test_library_of_other_options_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(build, "OPTIONS", [*build.OPTIONS, "-O1"])

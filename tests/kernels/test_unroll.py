@@ -367,6 +367,7 @@ def test_model_with_a_kernel_goes_by_it():
     assert unroll_by("auto", model.double()).path == "torch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dnc", "ntm", "rnn"])
 def test_training_curves_of_kernel_and_autograd_coincide(name):
     models = [make_from(CATALOGUE[name], spread=0.3)]

@@ -149,6 +149,7 @@ def test_checkpoint_gets_the_figures_that_apply_to_its_model(tmp_path, kind):
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(FIGURES_OF))
 def test_every_figure_is_a_picture_with_something_on_it(tmp_path, kind):
     write_metrics(tmp_path, training(1, 0.7, 3.0), validation(1, 4.0), validation(2, 1.0))
