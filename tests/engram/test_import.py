@@ -13,12 +13,14 @@ from tests.training import tiny
 CELLS = tiny.ROOT / "tests" / "reference" / "tf_rnn_cells.npz"
 
 
+@pytest.mark.slow
 def test_imported_cell_becomes_an_exported_checkpoint(tmp_path, capsys):
     printed = done(capsys, "import", "--format", "tf-rnn-cell", CELLS, "--cell", "gru", "--out", tmp_path / "gru")
     assert "198 parameters imported" in printed
     assert {path.name for path in (tmp_path / "gru").iterdir()} == {"manifest.json", "model.safetensors", "model.onnx"}
 
 
+@pytest.mark.slow
 def test_import_of_a_cell_that_cannot_step_leaves_nothing(tmp_path, capsys):
     cells = {"cells": [{"type": "BasicRNNCell", "num_units": 2, "activation": "relu"}]}
     names = {"kernel": "basic_rnn_cell/kernel:0", "bias": "basic_rnn_cell/bias:0"}

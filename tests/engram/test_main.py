@@ -134,6 +134,7 @@ def test_command_on_record_leaves_out_switches_wherever_they_stand(tmp_path, cap
     assert row["command"] == f"engram evaluate {out} --at length=2 --sequences 5"
 
 
+@pytest.mark.slow
 def test_printed_commands_can_be_typed_as_they_stand(tmp_path, capsys, monkeypatch):
     (tmp_path / "it's here").mkdir()
     monkeypatch.chdir(tmp_path / "it's here")

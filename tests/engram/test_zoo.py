@@ -25,6 +25,7 @@ def test_zoo_counts_a_seed_that_diverges_and_publishes_another(tmp_path, capsys)
     assert read_manifest(out).training["seeds"]["2"]["converged_after"] is None
 
 
+@pytest.mark.slow
 def test_zoo_publishes_no_run_of_other_settings(tmp_path, capsys):
     preset, runs, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "runs", tmp_path / "out"
     tiny.checkpoint(runs / "seed-1", updates=30, learning_rate=0.5)
