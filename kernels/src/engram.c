@@ -350,15 +350,16 @@ static void run_heads(const model *m, const states *s, const stepped_rows *rows,
     apply_linear(&m->interface, w->hidden, rows->count, w->raw);
     copy(w->controls, w->raw, rows->count * size);
     for (i64 b = 0; b < rows->count; b++) {
-        memory_step of = memory_step_of(m, s, rows, b, w->controls);
         allocator kept = memory_of_row(w, b), scratch = {w->scratch, 0};
         if (m->kind == DNC) {
+            memory_step of = memory_step_of(m, s, rows, b, w->controls);
             dnc_workspace own = allocate_dnc_workspace(m, &kept);
             dnc_controls(m, of.controls);
             dnc_step(&of, &own, allocate_dnc_scratch(m, &scratch));
             if (allocation) copy(allocation + b * allocated, own.allocation, allocated);
             continue;
         }
+        memory_step of = memory_step_of(m, s, rows, b, w->controls);
         ntm_workspace own = allocate_ntm_workspace(m, &kept);
         ntm_controls(m, of.controls);
         if (acts_before(m)) ntm_aim(&of, &own, allocate_ntm_scratch(m, &scratch));

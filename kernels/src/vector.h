@@ -33,11 +33,34 @@ typedef real wide_vec __attribute__((vector_size(WIDE * sizeof(real))));
 typedef whole wide_ivec __attribute__((vector_size(WIDE * sizeof(real))));
 typedef real loose_wide __attribute__((vector_size(WIDE * sizeof(real)), aligned(sizeof(real)), may_alias));
 
-INLINE vec load(const real *from) { return *(const loose_vec *)from; }
-INLINE void store(real *to, vec values) { *(loose_vec *)to = values; }
+/* ThreadSanitizer itself sees no access of more than sixteen bytes. */
+#if __has_feature(thread_sanitizer)
+void __tsan_read_range(const void *from, unsigned long size);
+void __tsan_write_range(void *to, unsigned long size);
+#define WATCH_READ(from, type) __tsan_read_range(from, sizeof(type))
+#define WATCH_WRITE(to, type) __tsan_write_range(to, sizeof(type))
+#else
+#define WATCH_READ(from, type) (void)0
+#define WATCH_WRITE(to, type) (void)0
+#endif
+
+INLINE vec load(const real *from) {
+    WATCH_READ(from, vec);
+    return *(const loose_vec *)from;
+}
+INLINE void store(real *to, vec values) {
+    WATCH_WRITE(to, vec);
+    *(loose_vec *)to = values;
+}
 INLINE vec all(real value) { return (vec){value, value, value, value, value, value, value, value}; }
-INLINE wide_vec load_wide(const real *from) { return *(const loose_wide *)from; }
-INLINE void store_wide(real *to, wide_vec values) { *(loose_wide *)to = values; }
+INLINE wide_vec load_wide(const real *from) {
+    WATCH_READ(from, wide_vec);
+    return *(const loose_wide *)from;
+}
+INLINE void store_wide(real *to, wide_vec values) {
+    WATCH_WRITE(to, wide_vec);
+    *(loose_wide *)to = values;
+}
 INLINE wide_vec all_wide(real value) {
     vec half = all(value);
     return __builtin_shufflevector(half, half, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
