@@ -13,7 +13,7 @@ from kernels.unroll import FusedUnroll
 from models.cells import ACTIVATIONS, cell_config
 from models.rnn import RNNConfig
 from models.state import flatten, map_leaves
-from tests.kernels.test_unroll import COVERED, by_torch, error, walked
+from tests.kernels.test_unroll import COVERED, by_torch, error, unrolled
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def test_kernel_in_float64_is_the_model_to_nine_digits(name, float64):
     inputs = inputs.double()
     state = map_leaves(torch.Tensor.double, lived_in_state(model, 3))
     lengths = torch.tensor([6, 4, 6])
-    actual = walked(model, FusedUnroll(model, kernels=float64), inputs, state, lengths)
+    actual = unrolled(model, FusedUnroll(model, kernels=float64), inputs, state, lengths)
     for result, expected in by_torch(model, inputs, state, lengths).items():
         assert error(actual[result], expected) <= 1e-9, result
 
@@ -47,7 +47,7 @@ def test_kernel_in_float64_has_every_activation_of_every_cell(activation, float6
         cell = cell_config({"kind": kind, "hidden_size": 5, "activation": activation, **options}, "cell")
         model = make_from(RNNConfig(3, 2, controller=cell)).double()
         inputs, state = random_inputs(model, 6, 3), lived_in_state(model, 3)
-        actual = walked(model, FusedUnroll(model, kernels=float64), inputs, state)
+        actual = unrolled(model, FusedUnroll(model, kernels=float64), inputs, state)
         for result, expected in by_torch(model, inputs, state).items():
             assert error(actual[result], expected) <= 1e-9, (kind, result)
 
@@ -60,7 +60,7 @@ from kernels.support import not_fused, not_trained
 from kernels.unroll import FusedUnroll
 from models.registry import config_values
 from tests.kernels.guarded import GuardedLibrary
-from tests.kernels.test_unroll import COVERED, walked
+from tests.kernels.test_unroll import COVERED, unrolled
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 from tests.models.drawn import any_model
 import torch
@@ -72,7 +72,7 @@ def watch(name, model, rows, lengths):
     before, state, inputs = kernels.overruns, lived_in_state(model, rows), random_inputs(model, 3, rows)
     for budget in (1 << 30, 1):
         fused = FusedUnroll(model, kernels=kernels, threads=1, memory_budget=budget)
-        walked(model, fused, inputs, state, lengths)
+        unrolled(model, fused, inputs, state, lengths)
     with torch.no_grad():
         FusedUnroll(model, kernels=kernels, threads=1)(inputs, state, lengths)
     if kernels.overruns > before:
@@ -106,7 +106,7 @@ def test_kernel_does_nothing_undefined_and_overruns_no_array(tmp_path):
 
 
 @pytest.mark.parametrize("library", build.library_paths(), ids=lambda path: path.stem)
-def test_every_library_of_this_machine_that_runs_gives_the_same_bits(library):
+def test_all_libraries_that_run_here_give_the_same_bits(library):
     kernels = Library(library)
     if not kernels.runs_here:
         pytest.skip(f"this processor lacks what {library.name} needs")
@@ -121,7 +121,7 @@ def test_every_library_of_this_machine_that_runs_gives_the_same_bits(library):
         model = make_from(CATALOGUE[name])
         inputs, state = random_inputs(model, 5, 13), lived_in_state(model, 13)
         ours, theirs = (
-            walked(model, FusedUnroll(model, kernels=which), inputs, state) for which in (kernels, plainest)
+            unrolled(model, FusedUnroll(model, kernels=which), inputs, state) for which in (kernels, plainest)
         )
         assert all(torch.equal(ours[result], theirs[result]) for result in ours)
 
@@ -136,7 +136,7 @@ def test_libraries_compile_for_every_machine_that_is_named(machine, monkeypatch,
     assert sorted(tmp_path.glob("*")) == sorted(tmp_path.glob("*.so"))
 
 
-def test_machine_without_kernels_is_told_so(monkeypatch):
+def test_build_on_machine_without_kernels_is_refused(monkeypatch):
     monkeypatch.setattr(build.platform, "machine", lambda: "s390x")
     assert build.library_paths() == []
     with pytest.raises(build.BuildFailed, match="there are no kernels for Linux on s390x"):

@@ -60,7 +60,7 @@ ALTERATIONS = {
         "PANEL is number 32 in C, number 16 in Python",
     ),
 }
-"""File, text, and what stands there instead; then what is told of it."""
+"""File, text, and its replacement; then the start of the difference that is reported."""
 
 
 def compiled(path, *alterations):
@@ -91,18 +91,18 @@ def altered(tmp_path_factory):
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
-def test_library_tells_of_every_structure_and_number_that_differs(alteration, altered):
+def test_library_reports_every_structure_and_number_that_differs(alteration, altered):
     differing = differences(ctypes.CDLL(str(altered)))
     assert any(each.startswith(ALTERATIONS[alteration][3]) for each in differing), differing
 
 
-def test_library_older_than_its_sources_is_refused_with_the_command_that_builds_it(stale):
+def test_library_older_than_its_sources_is_refused_with_remedy(stale):
     refused = r"stale.so is not used: it was built from other sources .*; python -m kernels.build builds it again"
     with pytest.raises(NotFitting, match=refused):
         Library(stale)
 
 
-def test_library_with_another_structure_is_refused_where_no_sources_are_installed(stale, tmp_path, monkeypatch):
+def test_library_with_other_structure_is_refused_without_sources(stale, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "SOURCES", tmp_path)
     with pytest.raises(
         NotFitting, match=r"stale.so is not used: model is structure of \d+ bytes in C, .*; install Engram again"
@@ -125,7 +125,7 @@ def test_library_of_other_options_is_refused(tmp_path, monkeypatch):
         Library(path)
 
 
-def test_library_that_tells_nothing_is_refused(tmp_path):
+def test_library_that_reports_nothing_is_refused(tmp_path):
     source, path = tmp_path / "old.c", tmp_path / "old.so"
     source.write_text("int engram_runs_here(void) { return 1; } int engram_number(void) { return 4; }")
     subprocess.run([*build._compiler(), "-shared", "-o", str(path), str(source)], check=True)
@@ -160,7 +160,7 @@ def test_build_says_what_python_has_otherwise_and_leaves_no_library(tmp_path):
     assert list(copy.glob("*.so")) == []
 
 
-def test_every_function_structure_field_and_number_of_the_sources_is_compared():
+def test_all_functions_structures_and_numbers_of_sources_are_compared():
     sources = "".join(path.read_text() for path in SOURCES.glob("*.[ch]"))
     defined = set(re.findall(r"^\w+ (engram_\w+)\(", sources, re.M))
     assert defined - {name.partition("(")[0].split()[-1] for name in DECLARATIONS} == {"engram_facts"}
@@ -178,7 +178,7 @@ def test_every_function_structure_field_and_number_of_the_sources_is_compared():
     }
 
 
-def test_fastest_library_that_fits_computes_and_the_log_names_the_one_that_does_not(stale, monkeypatch, caplog):
+def test_fastest_fitting_library_computes_and_refused_one_is_logged(stale, monkeypatch, caplog):
     fitting = build.library_paths()[-1]
     monkeypatch.setattr(library, "library_paths", lambda: [stale, fitting])
     monkeypatch.setattr(library, "_fastest", library._fastest.__wrapped__)
@@ -187,7 +187,7 @@ def test_fastest_library_that_fits_computes_and_the_log_names_the_one_that_does_
     assert f"{fitting.name} computes instead: stale.so is not used: it was built from other sour" in caplog.text
 
 
-def test_without_a_library_that_fits_a_model_is_refused_with_the_command_that_builds_it(stale, monkeypatch, caplog):
+def test_model_is_refused_with_remedy_where_no_library_fits(stale, monkeypatch, caplog):
     monkeypatch.setattr(library, "library_paths", lambda: [stale])
     monkeypatch.setattr(library, "_fastest", library._fastest.__wrapped__)
     with pytest.raises(NoKernel, match=r"there is no library of fused kernels: stale.so is not .* kernels.build b"):

@@ -24,7 +24,7 @@ import torch
 from kernels import plan
 from kernels.library import Library
 from kernels.unroll import FusedUnroll
-from tests.kernels.test_unroll import walked
+from tests.kernels.test_unroll import unrolled
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 
 torch.set_num_threads(1)
@@ -38,7 +38,7 @@ for name in sys.argv[3:]:
     state, inputs = lived_in_state(model, 66), random_inputs(model, 30, 66)
     for budget in (1 << 30, 1):
         fused = FusedUnroll(model, kernels=kernels, threads=3, memory_budget=budget)
-        walked(model, fused, inputs, state, torch.arange(66) % 31)
+        unrolled(model, fused, inputs, state, torch.arange(66) % 31)
 print("raced", len(sys.argv) - 3)
 """
 

@@ -92,14 +92,14 @@ def assert_steps_near(model, state, sequence):
     like = exact.initial_state(1, size)
     for inputs in sequence:
         before = states_of(fused, slots, like)
-        outputs, told = fused.step(slots, inputs.numpy())
+        outputs, heads = fused.step(slots, inputs.numpy())
         expected, after, trace = exact.step(inputs.double(), before)
         rounded, rounded_after, _ = model.step(inputs, map_leaves(torch.Tensor.float, before))
         assert_near(outputs, exact.activate(expected), "outputs", model.activate(rounded), tolerance)
         for name, leaf in flatten(after).items():
             assert_near(fused.leaf(name, slots), leaf, name, flatten(rounded_after)[name], tolerance)
         for name in trace.keys() - {"read_weights", "write_weights", "usage"}:
-            assert_near(told.trace(name), trace[name], name, tolerance=tolerance)
+            assert_near(heads.trace(name), trace[name], name, tolerance=tolerance)
 
 
 def test_most_of_the_table_is_covered():
@@ -155,7 +155,7 @@ def test_row_has_the_same_bits_whoever_is_beside_it(name):
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(any_model(largest_memory=40), st.integers(2, 30), st.data())
-def test_rows_of_any_model_have_the_same_bits_in_any_company(config, rows, data):
+def test_row_of_any_model_has_its_bits_in_any_company(config, rows, data):
     model = make_from(config)
     state, sequence = lived_in_state(model, rows), random_inputs(model, 3, rows).numpy()
     chosen = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, unique=True))
@@ -205,7 +205,7 @@ def test_slots_that_are_not_stepped_are_left_alone():
         assert all(np.array_equal(kept[name], leaf) for name, leaf in rows_of(state, row).items())
 
 
-def test_slot_is_clean_for_a_new_state_whatever_was_in_it():
+def test_new_state_leaves_nothing_of_the_old_in_its_slot():
     model = make_from(CATALOGUE["dnc-odd-sizes"])
     fused, fresh = fused_of(model, 1), fused_of(model, 1)
     state, inputs = rows_of(lived_in_state(model, 1), 0), random_inputs(model, 1, 1)[0].numpy()
@@ -216,7 +216,7 @@ def test_slot_is_clean_for_a_new_state_whatever_was_in_it():
     assert np.array_equal(fused.step([0], inputs)[0], fresh.step([0], inputs)[0])
 
 
-def test_steps_in_one_call_have_the_bits_of_as_many_calls():
+def test_steps_in_one_call_have_bits_of_single_calls():
     model = make_from(CATALOGUE["dnc-stack"])
     one, many, sequence = fused_of(model, 20), fused_of(model, 20, threads=2), random_inputs(model, 5, 18).numpy()
     state, slots = lived_in_state(model, 18), list(range(19, 1, -1))
@@ -235,9 +235,9 @@ def test_steps_in_one_call_have_the_bits_of_as_many_calls():
 
 def test_trace_that_was_not_asked_for_is_not_there():
     fused = fused_of(make_from(CATALOGUE["ntm"]), 1)
-    _, told = fused.step([0], np.zeros((1, 3), np.float32), trace=False)
+    _, heads = fused.step([0], np.zeros((1, 3), np.float32), trace=False)
     with pytest.raises(AssertionError, match="kept no trace"):
-        told.trace("key_strength")
+        heads.trace("key_strength")
 
 
 def test_arena_that_grows_keeps_its_states():
@@ -288,7 +288,7 @@ def test_inputs_of_another_shape_are_refused(shape):
         fused.step([0], np.zeros(shape, np.float32))
 
 
-def test_inputs_of_another_type_and_order_are_taken_for_what_they_are():
+def test_inputs_of_other_dtype_and_order_are_converted():
     model = make_from(CATALOGUE["rnn"])
     fused = fused_of(model, 2)
     inputs = np.asfortranarray(random_inputs(model, 1, 2)[0].double().numpy())
@@ -307,7 +307,7 @@ def test_model_without_a_kernel_is_refused_with_the_reason(name):
     "controller",
     [{}, {"kind": "stack"}, {"kind": "stack", "cells": 3}, {"kind": "dropout", "cell": None}, {"kind": ["lstm"]}],
 )
-def test_config_that_describes_no_model_has_no_kernel_and_a_reason(controller):
+def test_invalid_config_has_no_kernel_and_a_reason(controller):
     assert not_fused("rnn", {"controller": controller}).startswith("its ")
 
 
@@ -321,7 +321,7 @@ def test_controller_is_bounded_where_its_activation_is(kind, activation):
 
 @pytest.mark.parametrize("activation", ["softmax", "swish", None])
 @pytest.mark.parametrize("kind", ["basic-rnn", "gru", "lstm", "feed-forward"])
-def test_cell_with_an_activation_that_is_none_of_a_cell_has_no_kernel(kind, activation):
+def test_cell_with_unknown_activation_has_no_kernel(kind, activation):
     controller = {"kind": kind, "hidden_size": 3, "activation": activation}
     assert not_fused("rnn", {"controller": controller}) == f"its activation is {activation!r}"
 
@@ -348,7 +348,7 @@ def computed(name, values):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function_errs_by_no_more_than_4e_7_of_its_value(name):
+def test_function_has_relative_error_below_4e_7(name):
     draw = np.random.default_rng(0)
     small, large = 10.0 ** draw.uniform(-8, 0, 400_000), draw.uniform(0, 80, 400_000)
     values = np.concatenate([small, large]).astype(np.float32)

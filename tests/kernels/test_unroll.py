@@ -38,7 +38,7 @@ def little_work_is_shared_too(monkeypatch):
     monkeypatch.setattr(plan, "LEAST_PER_THREAD", 1)
 
 
-def walked(model, walk, inputs, state, lengths=None):
+def unrolled(model, walk, inputs, state, lengths=None):
     """Return everything that comes of a sequence: outputs, the last state, and the gradients of a sum over both."""
     inputs = inputs.detach().clone().requires_grad_(model.embedding is None)
     state = map_leaves(lambda leaf: leaf.detach().clone().requires_grad_(), state)
@@ -57,7 +57,7 @@ def walked(model, walk, inputs, state, lengths=None):
 
 
 def by_torch(model, inputs, state, lengths=None):
-    return walked(model, lambda x, s, n: unroll(model, x, s, lengths=n), inputs, state, lengths)
+    return unrolled(model, lambda x, s, n: unroll(model, x, s, lengths=n), inputs, state, lengths)
 
 
 def exactly(model, inputs, state, lengths=None):
@@ -92,7 +92,7 @@ def test_sequence_and_gradients_are_those_of_the_model(name, start):
     model = make_from(CATALOGUE[name])
     state = model.initial_state(3) if start == "fresh" else lived_in_state(model, 3)
     inputs = random_inputs(model, 6, 3)
-    fused = walked(model, FusedUnroll(model), inputs, state)
+    fused = unrolled(model, FusedUnroll(model), inputs, state)
     assert_near(fused, exactly(model, inputs, state), by_torch(model, inputs, state))
 
 
@@ -103,7 +103,7 @@ def test_gradients_are_those_of_any_model(config, scale, lived_in, seed):
     model = make_from(config, spread=0.3)
     state = lived_in_state(model, 2) if lived_in else model.initial_state(2)
     inputs = scale * random_inputs(model, 3, 2)
-    fused = walked(model, FusedUnroll(model), inputs, state)
+    fused = unrolled(model, FusedUnroll(model), inputs, state)
     assert_near(fused, exactly(model, inputs, state), by_torch(model, inputs, state))
 
 
@@ -122,7 +122,7 @@ def test_gradients_are_those_of_any_model(config, scale, lived_in, seed):
 def test_rows_of_mixed_lengths_stop_where_they_end(name):
     model, lengths = make_from(CATALOGUE[name]), torch.tensor([4, 0, 7, 1, 7])
     inputs, state = random_inputs(model, 7, 5), lived_in_state(model, 5)
-    fused = walked(model, FusedUnroll(model), inputs, state, lengths)
+    fused = unrolled(model, FusedUnroll(model), inputs, state, lengths)
     assert_near(fused, exactly(model, inputs, state, lengths), by_torch(model, inputs, state, lengths))
     assert (fused["outputs"][1:, 3] == 0).all()
     for leaf, before in flatten(state).items():
@@ -138,9 +138,9 @@ def test_less_memory_gives_the_same_bits(name, lengths):
     config = IMPROVED if name == "dnc-improved-lstm" else CATALOGUE[name]
     model = make_from(config)
     inputs, state = random_inputs(model, 11, 3), lived_in_state(model, 3)
-    whole = walked(model, FusedUnroll(model), inputs, state, lengths)
+    whole = unrolled(model, FusedUnroll(model), inputs, state, lengths)
     for budget in (0, 20_000, 40_000):
-        assert_same(walked(model, FusedUnroll(model, memory_budget=budget), inputs, state, lengths), whole)
+        assert_same(unrolled(model, FusedUnroll(model, memory_budget=budget), inputs, state, lengths), whole)
 
 
 IMPROVED = DNCConfig(
@@ -165,7 +165,7 @@ def test_what_is_kept_is_within_the_budget():
 def test_bits_do_not_depend_on_the_threads(name, lengths):
     model = make_from(CATALOGUE[name])
     inputs, state = random_inputs(model, 8, 33), lived_in_state(model, 33)
-    one, three = (walked(model, FusedUnroll(model, threads=threads), inputs, state, lengths) for threads in (1, 3))
+    one, three = (unrolled(model, FusedUnroll(model, threads=threads), inputs, state, lengths) for threads in (1, 3))
     assert_same(one, three)
 
 
@@ -173,10 +173,10 @@ def test_bits_do_not_depend_on_the_threads(name, lengths):
 def test_row_has_the_same_bits_whoever_is_beside_it(name):
     model = make_from(CATALOGUE[name])
     inputs, state = random_inputs(model, 5, 19), lived_in_state(model, 19)
-    together = walked(model, FusedUnroll(model, threads=2), inputs, state)
+    together = unrolled(model, FusedUnroll(model, threads=2), inputs, state)
     for row in (0, 7, 18):
         own = map_leaves(lambda leaf, row=row: leaf[[row]], state)
-        alone = walked(model, FusedUnroll(model), inputs[:, row : row + 1], own)
+        alone = unrolled(model, FusedUnroll(model), inputs[:, row : row + 1], own)
         for name_ in ("outputs", *(f"after.{leaf}" for leaf in flatten(state))):
             axis = 1 if name_ == "outputs" else 0
             assert torch.equal(alone[name_].squeeze(axis), together[name_].select(axis, row)), name_
@@ -212,7 +212,9 @@ def test_another_memory_size_is_taken_from_the_state():
     fused, inputs = FusedUnroll(model), random_inputs(model, 4, 2)
     for size in (3, 21, 6):
         state = model.initial_state(2, size)
-        assert_near(walked(model, fused, inputs, state), exactly(model, inputs, state), by_torch(model, inputs, state))
+        assert_near(
+            unrolled(model, fused, inputs, state), exactly(model, inputs, state), by_torch(model, inputs, state)
+        )
 
 
 @pytest.mark.parametrize("name", ["dnc", "ntm-random-starts", "ntm-learned-starts", "rnn-gru"])
@@ -250,7 +252,7 @@ def test_weights_are_read_at_every_call():
     torch.testing.assert_close(after, before + 1)
 
 
-def test_weights_changed_before_the_backward_pass_are_told_of():
+def test_weights_changed_before_backward_pass_are_refused():
     model = make_from(CATALOGUE["ntm"])
     outputs, _ = FusedUnroll(model)(random_inputs(model, 3, 2), model.initial_state(2))
     with torch.no_grad():
@@ -298,12 +300,12 @@ def test_gradient_of_one_result_alone_is_that_of_the_model(of):
 
 
 @pytest.mark.parametrize("config", ["cell-clip", "dnc-clip"])
-def test_gradient_of_a_cell_state_that_stays_on_its_bound_is_that_of_the_model(config):
+def test_gradient_of_cell_state_on_its_bound_matches_model(config):
     keeping = LSTMConfig(hidden_size=3, forget_bias=40, cell_clip=0.5 if config == "cell-clip" else 0)
     dnc = DNCConfig(3, 2, memory_size=4, word_size=2, controller=keeping, clip=0.5)
     model = make_from(RNNConfig(3, 2, controller=keeping) if config == "cell-clip" else dnc, spread=0)
     inputs, state = random_inputs(model, 2, 1), map_leaves(lambda leaf: leaf + 0.5, model.initial_state(1))
-    fused = walked(model, FusedUnroll(model), inputs, state)
+    fused = unrolled(model, FusedUnroll(model), inputs, state)
     assert_near(fused, exactly(model, inputs, state), by_torch(model, inputs, state))
     assert (fused["after.controller.c"] == 0.5).all()
 
@@ -329,17 +331,19 @@ def test_what_does_not_fit_is_refused(case):
         FusedUnroll(model)(inputs, model.initial_state(rows), lengths)
 
 
-def test_inputs_and_states_of_any_strides_are_taken_for_what_they_are():
+def test_inputs_and_states_may_have_any_strides():
     model = make_from(CATALOGUE["dnc-odd-sizes"])
     inputs, state = random_inputs(model, 4, 3), lived_in_state(model, 3)
     turned = map_leaves(lambda leaf: leaf.transpose(0, -1).contiguous().transpose(0, -1), state)
     strided = inputs.transpose(0, 1).contiguous().transpose(0, 1)
     assert not strided.is_contiguous()
-    assert_same(walked(model, FusedUnroll(model), strided, turned), walked(model, FusedUnroll(model), inputs, state))
+    assert_same(
+        unrolled(model, FusedUnroll(model), strided, turned), unrolled(model, FusedUnroll(model), inputs, state)
+    )
 
 
 @pytest.mark.parametrize("name", ["dnc-improved", "dnc-sparse-links", "dnc-dropout", "rnn-lstm-layer-norm"])
-def test_model_that_the_kernels_cannot_train_goes_by_torch_with_the_reason_in_the_log(name, caplog):
+def test_untrainable_model_is_unrolled_by_torch_with_logged_reason(name, caplog):
     model = make_from(CATALOGUE[name]).train()
     with pytest.raises(NoKernel, match="there is no fused kernel"):
         FusedUnroll(model)
@@ -389,10 +393,10 @@ def test_training_curves_of_kernel_and_autograd_coincide(name):
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_every_part_of_a_matrix_gets_its_gradient_on_any_number_of_threads():
+def test_weight_gradients_do_not_depend_on_thread_count():
     model = make_from(CATALOGUE["rnn-sizes-of-1"])
     inputs, state = random_inputs(model, 3, 40), model.initial_state(40)
-    one, many = (walked(model, FusedUnroll(model, threads=threads), inputs, state) for threads in (1, 10))
+    one, many = (unrolled(model, FusedUnroll(model, threads=threads), inputs, state) for threads in (1, 10))
     assert_same(one, many)
     assert np.isfinite([gradient.abs().sum().item() for gradient in one.values()]).all()
 
