@@ -127,7 +127,7 @@ class FusedStep:
         self._library.step(model, states, ctypes.byref(call))
 
     def _workspace(self, batch: int) -> Array:
-        """Return the workspace of the calling thread, for at least so many rows."""
+        """Return the workspace of the calling thread, for at least this many rows."""
         needed = self._library.workspace_size(ctypes.byref(self._packed.model), batch, 0)
         kept: Array | None = getattr(self._own, "workspace", None)
         if kept is None or len(kept) < needed:

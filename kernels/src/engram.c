@@ -2,8 +2,8 @@
  * sequences with their gradients, for training.
  *
  * Names and equations are those of models/addressing.py, models/cells.py, models/dnc.py and models/ntm.py, which define
- * the results; these files compute them fast. A session's numbers are the same, bit for bit, whoever is stepped with
- * it: products accumulate over the inputs one by one, and everything else is done row by row. The gradients of a
+ * the results; these files compute them fast. A session's numbers are the same, bit for bit, whatever rows are stepped
+ * with it: products accumulate over the inputs one by one, and everything else is done row by row. The gradients of a
  * mechanism stand below it, under its name and `_backward`; d_x is the gradient of x.
  *
  * Sizes in the code are rounded up to a multiple of eight, and the `width` of a weighting to one of sixteen; numbers
