@@ -53,8 +53,7 @@ class Ending:
     async def delete(self, session_id: str) -> None:
         """End a session, after the requests that came before."""
         try:
-            session = await self._turns.find(session_id)
-            await self._turns.run(session, lambda shared: self._end(shared, "deleted"))
+            await self._turns.run_by_id(session_id, lambda session: self._end(session, "deleted"))
         except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "deleted")
 
@@ -81,7 +80,7 @@ class Ending:
                 await self._end(session, "expired")
 
         try:
-            await self._turns.run(await self._turns.find(session_id), expire)
+            await self._turns.run_by_id(session_id, expire)
         except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "expired")
         except (SessionGone, SessionNotFound):

@@ -72,8 +72,7 @@ class Opening:
         opened = await self._opened(key, digest)
         if opened is not None:
             return opened
-        session = await self._turns.find(session_id)
-        return await self._turns.run(session, lambda shared: self._fork(shared, step, key, digest))
+        return await self._turns.run_by_id(session_id, lambda session: self._fork(session, step, key, digest))
 
     async def _fork(self, session: Session, step: int | None, key: str | None, digest: bytes) -> SessionInfo:
         await self._residents.locate(session)

@@ -84,7 +84,7 @@ class SessionService:
         opened = OpenSessions(models, metrics, counts, limits.sessions)
         self.turns = Turns(models, writer, self._recency, clock, limits.waiting, logs, snapshots or {})
         self._residents = Residents(self.turns, writer, self._recency, owner, limits.resident, clock)
-        self._saving = Saving(self.turns, self._residents, clock)
+        self._saving = Saving(self.turns, self._residents, self._recency, clock)
         self.opening = Opening(models, writer, self.turns, self._residents, opened, clock, owner)
         self.ending = Ending(writer, self.turns, self._residents, opened, clock, limits.idle_timeout)
         self.stepping = Stepping(writer, self.turns, self._residents, self._saving, self.ending)

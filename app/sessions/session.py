@@ -140,6 +140,7 @@ class Session:
     a step; None where only eviction takes a snapshot.
     slot: in the arena; None where the session is not resident.
     kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that is not passing.
+    unsaved, saving: where Saving keeps snapshots, whether the last one lacks steps, and the task that writes the next.
     users: those who hold the turn or wait for it; watchers: those who wait for the end.
     last: the result of the last numbered frame, where it is small.
     state_bytes: bytes of its state.
@@ -164,6 +165,8 @@ class Session:
     slot: Slot | None = None
     kept: int = 0
     logged: int = 0
+    unsaved: bool = False
+    saving: "asyncio.Task[None] | None" = None
     users: int = 0
     watchers: int = 0
     turn: Turn = field(default_factory=Turn)
@@ -208,7 +211,10 @@ class Session:
     def leave(self) -> Slot:
         """Leave the arena, and return the slot, which is to be freed."""
         assert self.slot is not None, "the session is in no arena"
-        slot, self.slot, self.last = self.slot, None, None
+        slot, self.slot, self.last, self.unsaved = self.slot, None, None, False
+        if self.saving is not None:
+            self.saving.cancel()
+            self.saving = None
         if self.where is not Where.ENDED:
             self.where = Where.STORED
         return slot

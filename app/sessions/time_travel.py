@@ -41,16 +41,16 @@ class TimeTravel:
         """
         return await self._turns.run(session, lambda shared: self._recording(shared, start, stop, trace))
 
-    async def rewind(self, session: Session, step: int) -> SessionInfo:
+    async def rewind(self, session_id: str, step: int) -> SessionInfo:
         """Put a session to a step that it was at; until its next step it can also be put forward again.
 
         Raises StepNotKept.
         """
-        return await self._turns.run(session, lambda shared: self._move(shared, step, shared.seq))
+        return await self._turns.run_by_id(session_id, lambda session: self._move(session, step, session.seq))
 
-    async def reset(self, session: Session) -> SessionInfo:
+    async def reset(self, session_id: str) -> SessionInfo:
         """Put a session back to before its first step, as `rewind` does; its frames are numbered anew."""
-        return await self._turns.run(session, lambda shared: self._move(shared, 0, None))
+        return await self._turns.run_by_id(session_id, lambda session: self._move(session, 0, None))
 
     async def _recording(
         self, session: Session, start: int | None, stop: int | None, trace: Sequence[str]

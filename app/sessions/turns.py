@@ -153,6 +153,11 @@ class Turns:
         session = self.shared(session)
         return await asyncio.shield(self.enqueue(session, lambda: work(session)))
 
+    async def run_by_id(self, session_id: str, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """Find a session, and do something in its next turn. Raises as `find` and `run` do; ShuttingDown first."""
+        self.check_open()
+        return await self.run(await self.find(session_id), work)
+
     def enqueue(self, session: Session, work: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
         """Do something in the next turn of a session. Raises QueueFull, ShuttingDown; the task: SessionGone."""
         self.check_open()

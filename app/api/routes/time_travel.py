@@ -19,7 +19,7 @@ router = APIRouter(responses=PROBLEMS)
 @router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["time travel"])
 async def reset_session(session: str, sessions: TheSessions) -> Response:
     """Put a session back to before its first step; until its next step, rewind can undo that."""
-    return answer(session_document(await sessions.time_travel.reset(await sessions.turns.find(session)), sessions))
+    return answer(session_document(await sessions.time_travel.reset(session), sessions))
 
 
 @router.post(
@@ -31,8 +31,7 @@ async def reset_session(session: str, sessions: TheSessions) -> Response:
 async def rewind_session(session: str, body: Body, sessions: TheSessions, decoders: TheDecoders) -> Response:
     """Put a session back to a step that it was at; until its next step, it can also be put forward again."""
     wanted = await decoders.call(read_document, body, RewindRequest)
-    found = await sessions.turns.find(session)
-    return answer(session_document(await sessions.time_travel.rewind(found, wanted.step), sessions))
+    return answer(session_document(await sessions.time_travel.rewind(session, wanted.step), sessions))
 
 
 @router.post(

@@ -80,7 +80,7 @@ class ById:
         return await self.service.time_travel.recording(await self.find(name), start, stop, trace)
 
     async def rewind(self, name: str, step: int) -> Any:
-        return await self.service.time_travel.rewind(await self.find(name), step)
+        return await self.service.time_travel.rewind(name, step)
 
     async def reset(self, name: str) -> Any:
-        return await self.service.time_travel.reset(await self.find(name))
+        return await self.service.time_travel.reset(name)

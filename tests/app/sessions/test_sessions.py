@@ -34,6 +34,7 @@ from app.errors import (
     SessionGone,
     SessionNotFound,
     SessionsFull,
+    ShuttingDown,
     StepConflict,
     StepFailed,
     StepNotKept,
@@ -958,5 +959,25 @@ def test_server_that_is_closed_twice_stops_once():
         await second
         await close(state)
         assert [part.closed for part in parts] == [1, 1, 1]
+
+    run(test())
+
+
+@pytest.mark.parametrize("request_", ["delete", "rewind", "reset", "fork", "step"])
+@pytest.mark.parametrize("name", ["unknown", "of a changed model"])
+def test_stopping_service_refuses_before_it_looks_for_the_session(request_, name):
+    """A session that cannot be found, or not be used, is neither reported as missing nor deleted."""
+
+    async def test() -> None:
+        store = MemoryStore()
+        async with service(store=store) as sessions:
+            session = (await sessions.open("fake")).id
+            stored = store._sessions[session]
+            stored.new = replace(stored.new, fingerprint="other")
+            sessions.turns.close()
+            arguments = {"rewind": (0,), "step": (ones(1),)}.get(request_, ())
+            with pytest.raises(ShuttingDown):
+                await getattr(sessions, request_)("no" if name == "unknown" else session, *arguments)
+            assert isinstance(store.find(session), Record)
 
     run(test())

@@ -114,7 +114,7 @@ def test_last_step_is_in_a_snapshot(tmp_path):
                 await step_all(sessions, [(name, Steps(values(2))) for name in names])
                 for name in names:
                     await until_saved(sessions, name)
-            assert not sessions.saving._tasks
+            assert all(known.saving is None and not known.unsaved for known in sessions.known.values())
         async with service(store=SqliteStore(tmp_path), snapshots=SOON) as sessions:
             assert [await total(sessions, name) for name in names] == [4, 4, 4]
 
@@ -328,7 +328,7 @@ def test_what_comes_while_a_snapshot_is_written_comes_after_it(end, caplog):
             else:
                 at = {"reset": 0, "leave": 2, "fork": 2}[end]
                 assert await total(sessions, told.id if end == "fork" else session) == {0: 0, 2: 3}[at]
-                assert end == "fork" or known not in sessions.saving._unsaved
+                assert known.saving is None or end == "fork" or not known.unsaved
         assert caplog.text == ""
 
     run(test())
@@ -347,6 +347,27 @@ def test_ended_or_evicted_session_has_no_more_snapshots_written():
             await until_saved(sessions, last)
             await asyncio.sleep(0.1)
             assert store.parked == [left, last]
+
+    run(test())
+
+
+@pytest.mark.parametrize("end", ["delete", "evict", "fail"])
+def test_saving_ends_when_the_session_leaves_its_arena(end):
+    async def test() -> None:
+        async with service(backend=Losing(capacity=8), snapshots=NEVER) as sessions:
+            before = asyncio.all_tasks()
+            session = (await sessions.open("fake")).id
+            await sessions.step(session, values(1))
+            [saving] = asyncio.all_tasks() - before
+            if end == "delete":
+                await sessions.delete(session)
+            elif end == "evict":
+                assert await sessions.residents.try_evict(sessions.known[session])
+            else:
+                with pytest.raises(OutOfMemory):
+                    await sessions.step(session, values(7))
+            await asyncio.wait([saving], timeout=5)
+            assert saving.done()
 
     run(test())
 
