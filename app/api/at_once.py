@@ -107,7 +107,7 @@ class AnswerAtOnce:
         asked = _Asked(INFER_PATH, began, respond)
         try:
             done = functools.partial(self._answer, asked, sequence_document)
-            drop = self._sessions.submit_inference(model, inputs[0], trace, memory_size, done)
+            drop = self._sessions.inference.submit(model, inputs[0], trace, memory_size, done)
         except EngramError as error:
             self._refuse(error, asked)
         except Exception:

@@ -10,6 +10,7 @@ The store has the truth of a session; its state is in an arena only while it is 
     saving        where there is no log: a snapshot every few seconds
     time_travel   read or move it at any step; `past` computes the state there
     ending        delete, expire, give up
+    inference     whole sequences, which leave no session
 
 A slot whose state may differ from the log, because something failed in between, is dropped, never served.
 """
@@ -17,22 +18,21 @@ A slot whose state may differ from the log, because something failed in between,
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.backends.base import Array
-from app.catalogue import ModelCatalogue, ServedModel
-from app.engine.run import Outcome, Result, Run
-from app.errors import EngramError, OutOfMemory, StoreFailed
+from app.catalogue import ModelCatalogue
+from app.errors import EngramError, StoreFailed
 from app.metrics import Metrics
 from app.sessions.counts import OpenSessions
 from app.sessions.ending import Ending
+from app.sessions.inference import Inference
 from app.sessions.opening import Opening
 from app.sessions.recency import Recency
 from app.sessions.residents import Residents
 from app.sessions.saving import Saving
 from app.sessions.session import SessionInfo, info_of
-from app.sessions.stepping import Stepping, outcome_of_task
+from app.sessions.stepping import Stepping
 from app.sessions.time_travel import TimeTravel
 from app.sessions.turns import Turns
 from app.stores.writer import Durability, Writer
@@ -88,6 +88,7 @@ class SessionService:
         self.opening = Opening(models, writer, self.turns, self._residents, opened, clock, owner)
         self.ending = Ending(writer, self.turns, self._residents, opened, clock, limits.idle_timeout)
         self.stepping = Stepping(writer, self.turns, self._residents, self._saving, self.ending)
+        self.inference = Inference(self._residents)
         self.time_travel = TimeTravel(writer, self.turns, self._residents, self._saving, self.ending)
 
     async def probe(self) -> None:
@@ -116,52 +117,6 @@ class SessionService:
     def expires_in(self, session: SessionInfo) -> float:
         """Return the seconds until a session expires if it is not used."""
         return max(0.0, self._limits.idle_timeout - self.idle_seconds(session))
-
-    async def infer(
-        self, model: ServedModel, sequences: Sequence[Array], trace: Sequence[str], memory_size: int | None
-    ) -> list[Result]:
-        """Run sequences whose states are not kept, as Engine.infer does; sessions make room for them."""
-        return await self._residents.with_room(model, lambda: model.engine.infer(sequences, trace, memory_size))
-
-    def submit_inference(
-        self,
-        model: ServedModel,
-        inputs: Array,
-        trace: Sequence[str],
-        memory_size: int | None,
-        done: Callable[[Result | EngramError], None],
-    ) -> Callable[[], None]:
-        """Run one sequence as `infer` does; `done` is called with its result or error, once this has returned.
-
-        Returns a function that drops it: `done` is then not called. Raises as Engine.submit does.
-        """
-        again: asyncio.Task[list[Result]] | None = None
-
-        def ended(outcome: Outcome | None) -> None:
-            nonlocal again
-            if run.cancelled or outcome is None:
-                return
-            if isinstance(outcome, OutOfMemory):  # sessions make room
-                again = asyncio.ensure_future(self.infer(model, [inputs], trace, memory_size))
-                again.add_done_callback(ended_again)
-            elif isinstance(outcome, EngramError):
-                done(outcome)
-            else:
-                done(outcome.errors.get(0) or outcome.row(0))
-
-        def ended_again(task: "asyncio.Task[list[Result]]") -> None:
-            if not run.cancelled:
-                outcome = outcome_of_task(task)
-                done(outcome if isinstance(outcome, EngramError) else outcome[0])
-
-        def drop() -> None:
-            run.cancelled = True
-            if again is not None:
-                again.cancel()
-
-        run = Run(None, memory_size, inputs[None], trace, ended)
-        model.engine.submit((run,))
-        return drop
 
     async def close(self, timeout: float) -> None:
         """Refuse new requests, finish those that were accepted, and evict all sessions.

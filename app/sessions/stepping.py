@@ -2,16 +2,16 @@
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from app.engine.run import Outcome, Result, Run
-from app.errors import EngramError, SequenceConflict, stopping, unexpected_error
+from app.errors import EngramError, SequenceConflict
 from app.futures import resolve
 from app.sessions.ending import Ending
+from app.sessions.outcomes import as_engram_error, outcome_of_task
 from app.sessions.past import Piece
 from app.sessions.residents import Residents
 from app.sessions.saving import Saving
@@ -19,12 +19,8 @@ from app.sessions.session import Duplicate, Session, Stepped, Steps, Where
 from app.sessions.turns import Turns
 from app.stores.writer import Writer
 
-T = TypeVar("T")
-
 Done = Callable[[Stepped | Duplicate | EngramError], None]
 """Called with the outcome of a request to step."""
-
-logger = logging.getLogger(__name__)
 
 
 class Stepping:
@@ -67,7 +63,7 @@ class Stepping:
                 return
             task = self._turns.enqueue(session, lambda: self._step(session, steps))
         except Exception as error:
-            done(_as_engram_error(error))
+            done(as_engram_error(error))
             return
         task.add_done_callback(lambda finished: done(outcome_of_task(finished)))
 
@@ -127,7 +123,7 @@ class Stepping:
         try:
             self._submit_rows([(session, steps) for _, session, steps in rows], end_turns)
         except Exception as error:
-            failure = _as_engram_error(error)
+            failure = as_engram_error(error)
             for number, session, _ in rows:
                 self._turns.leave(session)
                 answers.put(number, failure)
@@ -279,22 +275,6 @@ def _outcome_of(session: Session, steps: Steps, outcome: Outcome, row: int) -> S
         return outcome
     error = outcome.errors.get(row)
     return error if error is not None else session.advance(steps, outcome.row(row))
-
-
-def outcome_of_task(task: "asyncio.Task[T]") -> T | EngramError:
-    """Return the result or the error of a task that has ended."""
-    if task.cancelled():
-        return stopping()
-    error = task.exception()
-    return task.result() if error is None else _as_engram_error(error)
-
-
-def _as_engram_error(error: BaseException) -> EngramError:
-    """Return the error for the client: an EngramError as it is; any other is logged, and answered as unexpected."""
-    if isinstance(error, EngramError):
-        return error
-    logger.error("a step failed", exc_info=error)
-    return unexpected_error()
 
 
 def _joined(pieces: Sequence[Piece], trace: Sequence[str]) -> Result:

@@ -25,7 +25,7 @@ async def infer(request: Request) -> Response:
     wanted, (inputs, batched) = await decoders.call(read_infer, body, models.inputs, *limits)
     model = models.get(wanted.model)
     trace = trace_of(model, wanted, sum(map(len, inputs)))
-    results = await unless_disconnected(request, sessions.infer(model, inputs, trace, wanted.memory_size))
+    results = await unless_disconnected(request, sessions.inference.run(model, inputs, trace, wanted.memory_size))
     return answer_numbers(_batch(results) if batched else sequence_document(results[0]))
 
 

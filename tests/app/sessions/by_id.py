@@ -18,7 +18,7 @@ class ById:
         self.service = service
         self.turns, self.ending, self.residents = service.turns, service.ending, service._residents
         self.saving, self.writer = service._saving, service._writer
-        self.all, self.close, self.infer = service.all, service.close, service.infer
+        self.all, self.close, self.infer = service.all, service.close, service.inference.run
         self.open, self.open_from, self.fork = service.opening.open, service.opening.open_from, service.opening.fork
         self.find, self.unwatch = service.turns.find, service.turns.unwatch
         self.delete, self.expire_idle = service.ending.delete, service.ending.expire_idle
