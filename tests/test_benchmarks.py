@@ -295,6 +295,7 @@ def test_directory_without_checkout_or_kernels_is_refused_first(tmp_path, capsys
     assert f"--before: {tmp_path} is no checkout of Engram; git worktree add DIR COMMIT" in capsys.readouterr().err
     (tmp_path / "engram").mkdir()
     (tmp_path / "engram" / "main.py").touch()
+    (tmp_path / "kernels").mkdir()
     assert cli.main(words) == 1
     printed = capsys.readouterr()
     assert re.search(r"has no kernels to run, .*; build them: \(cd .* -m kernels\.build\)", printed.err)
@@ -616,6 +617,7 @@ def test_refused_requests_are_errors_and_no_answers(chunking):
     assert 0 not in counts.sent
 
 
+@pytest.mark.slow
 def test_connection_closed_while_idle_is_opened_again(chunking):
     with running_load("http", chunking, [LoadRequest("/200", b"x")] * 3) as load:
         for _ in range(2):

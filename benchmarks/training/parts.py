@@ -70,7 +70,7 @@ def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
         watch.on("data", type(trainer.task), "sample"),
         watch.on("unrolling", FusedUnroll, "__call__"),
         watch.on("unrolling", Tensor, "backward"),
-        watch.on("kernels", unroll.library, "walk", "backward", "weights", "take"),
+        watch.on("kernels", unroll.library, "unroll", "backward", "weight_gradients", "gather"),
         watch.on("loss, errors", type(trainer.task), "loss", "errors"),
         watch.on("clipping", trainer_module, "finish_gradients"),
         watch.on("optimiser", type(trainer.optimizer), "zero_grad", "step"),

@@ -263,6 +263,7 @@ def test_broken_link_is_reported_and_others_are_served(target, tiny, tmp_path, d
     assert [line for line in server.log.splitlines() if line.endswith(logged)]
 
 
+@pytest.mark.slow
 def test_files_and_data_beside_checkpoints_are_ignored(tiny, tmp_path):
     root = tmp_path / "checkpoints"
     copy_checkpoint(tiny, root / "sound")

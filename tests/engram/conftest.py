@@ -1,9 +1,13 @@
+"""What the tests of the commands share with those of training and of the server."""
+
 import pytest
 
 from tests.app.conftest import few
+from tests.determinism import one_thread, seed
 from tests.training import tiny
+from tests.training.conftest import tasks_as_before
 
-__all__ = ["few"]
+__all__ = ["few", "one_thread", "seed", "tasks_as_before"]
 
 
 @pytest.fixture

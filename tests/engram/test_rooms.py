@@ -14,6 +14,8 @@ from app.api.decoders import LARGE
 from tests.app.harness import CHECKPOINTS, ROOT, running_server
 from tests.training import tiny
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = {
     "script": [str(Path(sys.executable).with_name("engram"))],
     "module": [sys.executable, "-m", "engram"],

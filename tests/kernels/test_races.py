@@ -13,6 +13,8 @@ from kernels import build
 from kernels.layout import header
 from tests.kernels.test_builds import VARIANT
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = sysconfig.get_config_var("LIBDIR")
 
 HOST = "#include <Python.h>\nint main(int argc, char **argv) { return Py_BytesMain(argc, argv); }\n"

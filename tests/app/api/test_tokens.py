@@ -56,6 +56,7 @@ def expected(checkpoints: Path) -> Any:
         return model.activate(outputs)[:, 0].numpy()
 
 
+@pytest.mark.slow
 def test_card_shows_tokens_and_classes(client):
     words, bits = (client.get(f"/models/{name}").json() for name in ("words", "bits"))
     assert (words["input_size"], words["vocabulary_size"]) == (1, 7)
