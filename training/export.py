@@ -9,6 +9,7 @@ locations, `state.NAME` [1, ...]; empty for a model without state).
 """
 
 import base64
+import gc
 import logging
 import warnings
 import zlib
@@ -149,7 +150,8 @@ def _dynamic_locations(model: MemoryModel[Any]) -> dict[str, dict[int, torch.exp
 
 
 def _export(module: nn.Module, arguments: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
-    with _quiet_exporter(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):  # slower here than no cache
+    no_cache = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)  # the cache is slower here than none
+    with _quiet_exporter(), _collector_off(), no_cache:
         program = torch.onnx.export(
             module,
             arguments,
@@ -169,6 +171,18 @@ def _stable_sort(values: Any, *, stable: bool, dim: int, descending: bool = Fals
     """Translate a stable sort: TopK takes the lowest index first among equals."""
     size = op.Shape(values, start=dim, end=dim + 1)
     return op.TopK(values, size, axis=dim, largest=int(descending), sorted=1)
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep Python from looking for garbage: the exporter makes millions of objects, which live until it has ended."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager
