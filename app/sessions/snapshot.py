@@ -48,14 +48,14 @@ class Snapshot:
     state: Mapping[str, Array]
 
     def to_bytes(self) -> bytes:
-        told = {
+        fields = {
             "snapshot": FORMAT,
             "model": self.model,
             "fingerprint": self.fingerprint,
             "memory_size": json.dumps(self.memory_size),
             "step": str(self.step),
         }
-        metadata = {f"{PREFIX}{name}": value for name, value in told.items()}
+        metadata = {f"{PREFIX}{name}": value for name, value in fields.items()}
         state = {name: np.ascontiguousarray(leaf, "<f4") for name, leaf in self.state.items()}
         return save(state, {**metadata, DIGEST: _digest(metadata, state)})
 
@@ -73,11 +73,12 @@ class Snapshot:
         digest = metadata.pop(DIGEST, None)
         if digest != _digest(metadata, state):
             raise _invalid("it is damaged, or was changed: it does not have the digest that it was written with")
-        told = {name.removeprefix(PREFIX): value for name, value in metadata.items()}
+        fields = {name.removeprefix(PREFIX): value for name, value in metadata.items()}
         try:
-            slots = told["memory_size"]
-            memory_size = None if slots == "null" else _whole_number("memory_size", slots, 1)
-            return cls(told["model"], told["fingerprint"], memory_size, _whole_number("step", told["step"], 0), state)
+            size = fields["memory_size"]
+            memory_size = None if size == "null" else _whole_number("memory_size", size, 1)
+            step = _whole_number("step", fields["step"], 0)
+            return cls(fields["model"], fields["fingerprint"], memory_size, step, state)
         except KeyError as error:
             raise _invalid(f"its metadata has no {PREFIX}{error.args[0]}") from None
 
