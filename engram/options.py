@@ -35,10 +35,7 @@ def positive(word: str) -> int:
 
 def seconds(word: str) -> float:
     """Return a number of seconds above 0."""
-    try:
-        number = float(word)
-    except ValueError:
-        number = math.nan
+    number = _number(word)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {word!r}")
     return number
@@ -46,13 +43,18 @@ def seconds(word: str) -> float:
 
 def percent(word: str) -> float:
     """Return a percentage above 0."""
-    try:
-        number = float(word)
-    except ValueError:
-        number = math.nan
+    number = _number(word)
     if not 0 < number <= 1000:
         raise argparse.ArgumentTypeError(f"expected a percentage above 0 and up to 1000, got {word!r}")
     return number
+
+
+def _number(word: str) -> float:
+    """Return a number, and NaN, which is in no range, for a word that is none."""
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
 
 
 def add_preset(parser: argparse.ArgumentParser) -> None:

@@ -27,9 +27,8 @@ SLOW_FIXTURES = {"browser", "data", "report", "training_report", "serve_run"}
 SLOW_SECONDS = 3
 """A test that takes longer and is not marked slow is named at the end of a run."""
 
-
 FAST_PARAMETERS = 2
-"""Of a test with parameters, so many run with --fast."""
+"""The parameters of a test that --fast runs it with, at most."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

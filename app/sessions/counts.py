@@ -29,7 +29,7 @@ class OpenSessions:
         self._counts[model] = open_now + 1
 
     def confirm(self, model: str, opened: bool) -> None:
-        """Note whether the session of the last `reserve` was opened."""
+        """Note whether a session that was reserved was opened."""
         self._counts[model] -= not opened
         self._show(model)
 

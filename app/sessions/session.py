@@ -199,9 +199,10 @@ class Session:
     # Where it is
 
     def enter(self, slot: Slot, kept: int) -> None:
-        """Become resident. kept: the step of the snapshot from which the state was computed, 0 for none."""
+        """Become resident. kept: as in `recomputed`."""
         assert self.where is Where.STORED, self.where
-        self.where, self.slot, self.kept, self.last = Where.RESIDENT, slot, kept, None
+        self.where, self.slot = Where.RESIDENT, slot
+        self.recomputed(kept)
 
     def outrun_store(self) -> None:
         """Note that the session takes steps that the store lacks, until it is evicted."""
@@ -253,8 +254,8 @@ class Session:
         assert self.is_volatile, self.where
         self.step, self.latest, self.seq = step, step, seq
 
-    def moved(self, kept: int) -> None:
-        """Note that the state is that of another step, computed from the snapshot of the step `kept`."""
+    def recomputed(self, kept: int) -> None:
+        """Note that the state in the slot was computed anew, from the snapshot of the step `kept`, 0 for none."""
         self.last, self.kept = None, kept
 
     def restart_log(self, entries: int) -> None:

@@ -86,7 +86,7 @@ class TimeTravel:
             await session.model.engine.write(slot, reached.state)
         except EngramError as error:
             raise await self._ending.give_up(session, error) from None
-        session.moved(reached.kept)
+        session.recomputed(reached.kept)
         return session.info
 
     async def _move_saved(self, session: Session, seconds: float, step: int, seq: int | None) -> None:
