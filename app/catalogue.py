@@ -108,7 +108,7 @@ class ServedModel:
             "word_size": config.get("word_size"),
             "read_heads": config.get("read_heads"),
             "write_heads": config.get("write_heads"),
-            "controller": config["controller"],
+            "controller": config.get("controller"),
             "parameters": manifest.parameters,
             "backend": self.backend,
             "device": self.device,

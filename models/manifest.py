@@ -84,8 +84,8 @@ class Manifest:
             raise ManifestError(
                 f"{where}: config.output_activation must be one of {', '.join(ACTIVATIONS)}, got {got!r}"
             )
-        if not isinstance(self.config.get("controller"), dict):
-            raise ManifestError(f"{where}: config.controller must be an object, got {self.config.get('controller')!r}")
+        if not isinstance(self.config.get("controller"), dict | None):
+            raise ManifestError(f"{where}: config.controller must be an object, got {self.config['controller']!r}")
         if not all(isinstance(row, dict) for row in self.evaluation):
             raise ManifestError(f"{where}: evaluation must be a list of objects")
 

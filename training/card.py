@@ -132,7 +132,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     if "memory_size" in config:
         facts["memory"] = f"{config['memory_size']} slots of {config['word_size']}"
         facts["heads"] = f"{config['read_heads']} read, {config['write_heads']} write"
-    facts["controller"] = _cell(config["controller"])
+    if config.get("controller"):
+        facts["controller"] = _cell(config["controller"])
     return facts | {"parameters": f"{manifest.parameters:,}"}
 
 

@@ -49,7 +49,7 @@ def _description(path: Path, manifest: Manifest) -> dict[str, Any]:
         "output_size": manifest.output_size,
         "memory_size": manifest.config.get("memory_size"),
         "word_size": manifest.config.get("word_size"),
-        "controller": manifest.config["controller"],
+        "controller": manifest.config.get("controller"),
         "parameters": manifest.parameters,
         "exported": (path / ONNX_FILE).exists(),
         "evaluation": manifest.evaluation,

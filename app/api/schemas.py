@@ -201,7 +201,7 @@ class ModelAnswer(BaseModel):
     word_size: int | None
     read_heads: int | None
     write_heads: int | None
-    controller: dict[str, Any]
+    controller: dict[str, Any] | None = Field(description="the cell; null for a model that has none of this name")
     parameters: int
     backend: str
     device: str

@@ -28,7 +28,7 @@ function factsOf(model) {
     Parameters: model.parameters.toLocaleString("en"),
     Memory: model.memory_size ? `${model.memory_size} slots × ${model.word_size}` : "none of its own",
     Heads: model.memory_size ? `${model.read_heads} read, ${model.write_heads} write` : "none",
-    Controller: controllerText(model.controller),
+    ...(model.controller && { Controller: controllerText(model.controller) }),
     "Served by": `${model.backend} on ${model.device}`,
   };
 }

@@ -112,7 +112,7 @@ function groupSection({ title, timed, plots }) {
 }
 
 function withoutMemory() {
-  return element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its controller.");
+  return element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its state.");
 }
 
 /** Tell the value under the pointer. */

@@ -112,6 +112,12 @@ def test_manifest_with_an_unknown_key_names_it():
         Manifest.from_json(json.dumps(values), "here")
 
 
+@pytest.mark.parametrize("controller", [{}, {"controller": None}])
+def test_manifest_of_a_model_without_a_controller_is_read(controller):
+    values = dataclasses.asdict(a_manifest()) | {"config": {"output_activation": "sigmoid"} | controller}
+    assert Manifest.from_json(json.dumps(values), "here").config.get("controller") is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

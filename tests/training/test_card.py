@@ -65,6 +65,15 @@ def test_card_of_a_model_without_a_memory_speaks_of_none(tmp_path):
     assert "| length 2 | - | 2,000 | 0.5 wrong bits | 4 | 80 | - | - | - |" in card
 
 
+def test_card_of_a_model_without_a_controller_has_no_row_of_it(tmp_path):
+    tiny.checkpoint(tmp_path, "rnn")
+    manifest = read_manifest(tmp_path)
+    config = {name: value for name, value in manifest.config.items() if name != "controller"}
+    card = render_card("tiny-copy", dataclasses.replace(manifest, config=config))
+    assert "controller" not in card
+    assert f"| parameters | {manifest.parameters:,} |" in card
+
+
 def test_card_says_where_a_run_stopped_at_its_target(tmp_path):
     assert "the run stopped at its target." in card_of(tmp_path, "rnn", target_errors=1e9, patience=1, validate_every=1)
 

@@ -1,5 +1,6 @@
 """The list of the checkpoints of a directory, from their manifests alone."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, read_manifest
 from tests.training import tiny
-from training.checkpoint import save_evaluation
+from training.checkpoint import save_evaluation, write_manifest
 from training.listing import HEAD, describe, line
 
 
@@ -28,6 +29,13 @@ def test_checkpoints_are_described_by_their_manifests(checkpoints):
     assert (first["input_size"], first["output_size"], first["task"]["name"]) == (4, 2, "copy")
     assert [row["errors"] for row in first["evaluation"]] == [0.5, 2.5]
     assert (second["kind"], second["memory_size"], second["evaluation"]) == ("rnn", None, [])
+
+
+def test_checkpoint_without_a_controller_is_listed(checkpoints):
+    manifest = read_manifest(checkpoints / "second")
+    write_manifest(checkpoints / "second", dataclasses.replace(manifest, config={"output_activation": "identity"}))
+    _, second = describe(checkpoints)
+    assert (second["kind"], second["controller"]) == ("rnn", None)
 
 
 def test_lines_stand_below_their_heads(checkpoints):
