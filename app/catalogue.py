@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from app.backends.base import Spec
+from app.backends.base import Array, Spec
 from app.engine.engine import Engine
-from app.errors import InvalidRequest, ModelNotFound, UnknownName
-from models.manifest import Manifest, ManifestError
+from app.errors import InvalidRequest, ModelNotFound, SampleNotFound, UnknownName
+from models.manifest import SAMPLE_FILE, Manifest, ManifestError
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class ServedModel:
 
     output_groups: the number of equal groups of classes in the outputs, each with its own softmax; 1 for other outputs.
     spec: of sessions that ask for no memory size; memory: the sizes that sessions may ask for.
+    sample: a recording of inputs to try the model with, float32 [T, input_size], if the checkpoint has one.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ServedModel:
     engine: Engine
     backend: str
     device: str
+    sample: Array | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -109,6 +111,8 @@ class ServedModel:
             "read_heads": config.get("read_heads"),
             "write_heads": config.get("write_heads"),
             "controller": config.get("controller"),
+            "graph": config.get("graph"),
+            "sample": self.sample is not None,
             "parameters": manifest.parameters,
             "backend": self.backend,
             "device": self.device,
@@ -117,6 +121,15 @@ class ServedModel:
             "evaluation": manifest.evaluation,
             "training": manifest.training,
         }
+
+    def recorded_inputs(self) -> Array:
+        """Return the sample, float32 [T, input_size]. Raises SampleNotFound for a model without one."""
+        if self.sample is None:
+            raise SampleNotFound(
+                f"{self.name} has no recording of inputs: its checkpoint has no {SAMPLE_FILE}",
+                expected="a model whose card has sample true",
+            )
+        return self.sample
 
     def traces(self, names: Collection[str]) -> list[str]:
         """Return the names of traces, each once. Raises UnknownName unless the model has all of them."""

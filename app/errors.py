@@ -10,6 +10,7 @@
     |-- UnsupportedEncoding     the body has a content coding that is not supported
     |-- NotFound
     |   |-- ModelNotFound
+    |   |-- SampleNotFound      the model has no recording of inputs
     |   `-- SessionNotFound
     |-- MethodNotAllowed
     |-- UpgradeRequired         a plain request for a WebSocket
@@ -116,6 +117,10 @@ class NotFound(EngramError):
 
 class ModelNotFound(NotFound):
     code, title = "model_not_found", "No such model"
+
+
+class SampleNotFound(NotFound):
+    code, title = "sample_not_found", "The model has no recording"
 
 
 class SessionNotFound(NotFound):

@@ -15,6 +15,7 @@ from app.engine.engine import Engine
 from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.metrics import Metrics
+from app.samples import read_sample
 from app.settings import Settings, SettingsError
 from app.stores.base import Retention, Store, Upkeep
 from app.stores.memory import MemoryStore
@@ -88,6 +89,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
         )
     name, manifest = directory.name, read_manifest(directory)
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
+    sample = read_sample(directory, manifest)
     trained = _load_backend(directory, manifest, settings, device)
     check_backend(trained)
     memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, settings.max_memory_bytes))
@@ -114,6 +116,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
         ),
         backend=backend.kind,
         device=backend.device,
+        sample=sample,
     )
 
 

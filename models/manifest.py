@@ -14,6 +14,7 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "model.safetensors"
 NEXT_WEIGHTS_FILE = "model.safetensors.next"
 ONNX_FILE = "model.onnx"
+SAMPLE_FILE = "sample.safetensors"
 
 
 class ManifestError(ValueError):

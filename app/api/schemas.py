@@ -201,7 +201,11 @@ class ModelAnswer(BaseModel):
     word_size: int | None
     read_heads: int | None
     write_heads: int | None
-    controller: dict[str, Any] | None = Field(description="the cell; null for a model that has none of this name")
+    controller: dict[str, Any] | None = Field(description="null for an imported graph")
+    graph: dict[str, Any] | None = Field(
+        description="of an imported graph: its inputs, outputs and traces by name, what a step is, where it comes from"
+    )
+    sample: bool = Field(description="whether GET /models/{name}/sample gives a recording of inputs")
     parameters: int
     backend: str
     device: str
@@ -209,6 +213,10 @@ class ModelAnswer(BaseModel):
     trace: dict[str, list[int]] = Field(description="shapes of the traces of one step")
     evaluation: list[dict[str, Any]] = Field(description="measured errors")
     training: dict[str, Any]
+
+
+class SampleAnswer(BaseModel):
+    inputs: Numbers = Field(description="[T][input_size], to send as a sequence or as steps of a session")
 
 
 class HealthAnswer(BaseModel):

@@ -15,12 +15,13 @@ from engram_client.messages import (
     names_of,
     post,
     quoted,
+    read_leaves,
     read_result,
     read_results,
     sequence_of,
     without_none,
 )
-from engram_client.results import Result
+from engram_client.results import Array, Result
 from engram_client.sessions import AsyncSession, Session, opened
 from engram_client.wires import AsyncioWire, BlockingWire, Request, Wire
 
@@ -59,6 +60,10 @@ class AsyncClient(Connection):
         """Return the card of a model."""
         card: dict[str, Any] = await self._send(get(f"/models/{quoted(name)}"), json.loads)
         return card
+
+    async def sample(self, name: str) -> Array:
+        """Return the recording of inputs of a model, [T, input_size]. Raises NotFound for a model without one."""
+        return (await self._send(get(f"/models/{quoted(name)}/sample", SAFETENSORS), read_leaves))["inputs"]
 
     async def infer(
         self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None
@@ -135,6 +140,10 @@ class Client:
     def model(self, name: str) -> dict[str, Any]:
         """Return the card of a model."""
         return now(self._client.model(name))
+
+    def sample(self, name: str) -> Array:
+        """Return the recording of inputs of a model, [T, input_size]. Raises NotFound for a model without one."""
+        return now(self._client.sample(name))
 
     def infer(self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None) -> Result:
         """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept."""

@@ -98,6 +98,10 @@ DAMAGES = {
     "weights missing": (lambda d: (d / "model.safetensors").unlink(), "model.safetensors: no such file"),
     "graph cut off": (lambda d: truncate(d / "model.onnx"), "model.onnx: onnxruntime cannot load it"),
     "weights of another run": (replace_weights, "model.onnx was exported from weights with SHA-256"),
+    "a sample that is none": (
+        lambda d: (d / "sample.safetensors").write_bytes(b"x"),
+        "it cannot be read as safetensors",
+    ),
     "a manifest of brackets": (lambda d: (d / "manifest.json").write_text("[" * 100_000), "manifest.json: not JSON"),
     "half a character": (lambda d: edit_manifest(d, kind="\ud800"), "manifest.json: not JSON"),
     "no config": (lambda d: edit_manifest(d, config={}), "config.output_activation must be one of"),

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from engram_client import (
     AsyncClient,
@@ -22,6 +23,7 @@ from engram_client import (
     Stream,
 )
 from engram_client.errors import Lost
+from engram_client.wires import Answer
 from tests.app.harness import ROOT
 from tests.client.cutting import Cut, proxy_before
 from tests.client.inputs import MODEL, WIDTH, sequence
@@ -50,6 +52,20 @@ def test_models_have_cards(api):
     assert api.model(MODEL)["input_size"] == WIDTH
     with pytest.raises(NotFound, match="model_not_found"):
         api.model("no such?model")
+
+
+def test_sample_is_the_array_in_the_file_of_safetensors():
+    sample = sequence(5)
+    script = Script(Answer(200, {}, safetensors.numpy.save({"inputs": sample})))
+    given = asyncio.run(AsyncClient("http://nowhere", wire=script).sample("a b"))
+    assert (given == sample).all()
+    [asked] = script.requests
+    assert (asked.path, asked.headers["Accept"]) == ("/models/a%20b/sample", "application/x-safetensors")
+
+
+def test_model_without_a_sample_raises_not_found(api):
+    with pytest.raises(NotFound, match="sample_not_found"):
+        api.sample(MODEL)
 
 
 def test_sessions_are_listed_until_they_are_deleted(api):

@@ -1,0 +1,53 @@
+"""The cards of models."""
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from app.backends.fake import FakeBackend
+from app.catalogue import InputFormat, MemorySizes, ServedModel
+from app.engine.engine import Engine
+from app.errors import SampleNotFound
+from models.manifest import Manifest
+
+GRAPH = {
+    "form": "batched",
+    "inputs": [{"name": "input", "shape": [2], "range": [-1, 1]}],
+    "outputs": [{"name": "speech", "shape": [1], "range": [0, 1]}],
+    "trace": [],
+    "step": {"sampling_rate": 16000, "hop": 2},
+    "about": {"license": "MIT"},
+}
+
+
+def served(kind: str, config: dict[str, Any], **values: Any) -> ServedModel:
+    manifest = Manifest(kind, {"output_activation": "identity", **config}, {"name": "none"}, 2, 1, 10, {}, {}, "")
+    spec = FakeBackend(capacity=1).spec
+    sizes = MemorySizes("model", spec, 1, 0)
+    return ServedModel(
+        "model", manifest, InputFormat(2), 1, spec, sizes, 0, cast(Engine, None), "onnx", "cpu", **values
+    )
+
+
+def test_card_of_a_graph_describes_its_step_and_no_controller():
+    card = served("onnx", {"graph": GRAPH}).describe()
+    assert (card["kind"], card["graph"], card["controller"]) == ("onnx", GRAPH, None)
+    assert card["sample"] is False
+
+
+def test_card_of_another_kind_has_no_graph():
+    card = served("rnn", {"controller": {"kind": "lstm"}}).describe()
+    assert (card["graph"], card["controller"]) == (None, {"kind": "lstm"})
+
+
+def test_sample_is_on_the_card_and_given():
+    sample = np.ones((3, 2), np.float32)
+    model = served("onnx", {"graph": GRAPH}, sample=sample)
+    assert model.describe()["sample"] is True
+    assert model.recorded_inputs() is sample
+
+
+def test_model_without_a_sample_refuses_to_give_one():
+    with pytest.raises(SampleNotFound, match=r"model has no recording of inputs: .* no sample\.safetensors"):
+        served("onnx", {"graph": GRAPH}).recorded_inputs()
