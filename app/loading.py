@@ -22,7 +22,7 @@ from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from kernels.library import library, why_no_library
 from kernels.support import not_fused
-from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
+from models.manifest import GRAPH_KIND, MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,10 @@ def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> 
 def _load_backend(directory: Path, manifest: Manifest, settings: Settings, device: str) -> Backend:
     capacity = settings.max_resident + settings.max_queue + PROBE_SLOTS
     kind = _best_backend(directory, manifest, device) if settings.backend == "auto" else settings.backend
+    if manifest.kind == GRAPH_KIND and kind != "onnx":
+        raise ManifestError(
+            f"{directory}: an imported graph is computed by the back end onnx alone, not by {kind}: use --backend auto"
+        )
     if kind == "onnx":
         from app.backends.onnx import OnnxBackend
 
@@ -152,6 +156,8 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
 
 def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["fused", "onnx", "torch"]:
     """Return the fastest back end for a checkpoint's steps, and log why if it is not the fused one."""
+    if manifest.kind == GRAPH_KIND:
+        return "onnx"
     if device != "cpu":
         return "torch"
     if not (directory / ONNX_FILE).exists():

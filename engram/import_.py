@@ -1,38 +1,110 @@
-"""engram import: turn weights of an original implementation into a checkpoint."""
+"""engram import: make a checkpoint of an ONNX graph, or of weights of an original implementation."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from app.settings import SettingsError
 from engram.export import exported
 from engram.options import Commands, add_tasks, changes, command, load_tasks
 from engram.output import print_serve_command
 
+if TYPE_CHECKING:
+    from training.graphs import GraphSpec, ImportedGraph
+
 ORIGINALS = ("deepmind-dnc", "dnc-pytorch", "ntm-lasagne", "pytorch-ntm", "tf-rnn-cell")
 """The keys of training.importers.FORMATS, here for a command line that starts without torch."""
 
+GRAPHS = ("onnx",)
+"""The formats of graphs, which keep their own weights."""
+
 
 def add(commands: Commands) -> None:
-    parser = command(commands, "import", "Turn weights of an original implementation into a checkpoint, exported.")
+    parser = command(
+        commands,
+        "import",
+        "Make a checkpoint, ready to be served, of a model from elsewhere: any recurrent ONNX graph, "
+        "or weights of an original implementation.",
+    )
     parser.add_argument(
         "file",
         type=Path,
         metavar="FILE",
-        help="npz of the variables by their own names and a config; of dnc-pytorch and pytorch-ntm also a state_dict",
+        help="onnx: a graph of one step. Originals: npz of the variables by their own names and a config; of "
+        "dnc-pytorch and pytorch-ntm also a state_dict",
     )
-    parser.add_argument("--format", required=True, choices=ORIGINALS, help="which original")
+    parser.add_argument("--format", required=True, choices=(*GRAPHS, *ORIGINALS), help="the format of FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
-    parser.add_argument("--cell", metavar="NAME", help="the cell to take, where the file holds several")
-    parser.add_argument(
+    graphs = parser.add_argument_group("graphs")
+    graphs.add_argument(
+        "--spec",
+        type=Path,
+        metavar="SPEC.toml",
+        help="names the state, the inputs, the constants, ... of the graph, as docs/import.md shows",
+    )
+    graphs.add_argument(
+        "--guess", action="store_true", help="guess the parts that the specification leaves out, or all, and print it"
+    )
+    originals = parser.add_argument_group("originals")
+    originals.add_argument("--cell", metavar="NAME", help="the cell to take, where the file holds several")
+    originals.add_argument(
         "--task",
         nargs="+",
         metavar="KEY=VALUE",
         help="the name and options of what the model was trained on, such as name=copy bits=8, to evaluate and plot it",
     )
-    add_tasks(parser)
+    add_tasks(originals)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    is_graph = options.format in GRAPHS
+    _refuse(options, ("cell", "task", "tasks") if is_graph else ("spec", "guess"))
+    if is_graph:
+        _import_graph(options)
+    else:
+        _import_original(options)
+    print_serve_command(options.out)
+    return 0
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+    """Raise SettingsError for an option that the format does not have."""
+    for name in names:
+        if getattr(options, name):
+            raise SettingsError(f"--{name} is not for --format {options.format}: leave it out")
+
+
+def _import_graph(options: argparse.Namespace) -> None:
+    from training.graphs import import_graph
+    from training.progress import counting
+
+    imported = import_graph(
+        options.file,
+        options.out,
+        options.command_line,
+        lambda what: counting(what, "step"),
+        options.spec,
+        options.guess,
+        _print_spec if options.guess else lambda _: None,
+    )
+    _print_verdict(options.out, imported)
+
+
+def _print_spec(spec: "GraphSpec") -> None:
+    from training.graphs import to_toml
+
+    print(f"# the specification: keep it as a .toml file, and give it by --spec\n{to_toml(spec)}")
+
+
+def _print_verdict(out: Path, imported: "ImportedGraph") -> None:
+    from training.graphs import described
+
+    for line in described(imported):
+        print(f"{out}: {line}")
+
+
+def _import_original(options: argparse.Namespace) -> None:
     from models.manifest import ONNX_FILE
     from training.importers import import_checkpoint
     from training.tasks import build_task
@@ -44,5 +116,3 @@ def run(options: argparse.Namespace) -> int:
     )
     parameters = sum(parameter.numel() for parameter in imported.model.parameters())
     print(f"{options.out}: {parameters:,} parameters imported; {ONNX_FILE} is equal to torch")
-    print_serve_command(options.out)
-    return 0

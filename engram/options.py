@@ -71,7 +71,7 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
     add_tasks(parser)
 
 
-def add_tasks(parser: argparse.ArgumentParser) -> None:
+def add_tasks(parser: "argparse._ActionsContainer") -> None:
     """Add --tasks."""
     parser.add_argument(
         "--tasks",

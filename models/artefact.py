@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError
 from models.contract import MemoryModel, schemas
-from models.manifest import Manifest, ManifestError, read_manifest, weights_file
+from models.manifest import GRAPH_KIND, Manifest, ManifestError, read_manifest, weights_file
 from models.registry import build
 from models.state import flatten, map_leaves
 
@@ -39,6 +39,10 @@ class ServedStep(nn.Module):
 def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
     """Return the model of the checkpoint in `directory`, on the CPU, and its manifest. Raises ManifestError."""
     manifest = read_manifest(directory)
+    if manifest.kind == GRAPH_KIND:
+        raise ManifestError(
+            f"{directory}: an imported graph is no model of torch: it can be served as it is, and no more"
+        )
     path = weights_file(directory, manifest)
     try:
         model = build(manifest.kind, manifest.config)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+GRAPH_KIND = "onnx"
+"""The kind of an imported graph, whose weights are in the graph itself."""
 ACTIVATIONS = ("identity", "sigmoid", "softmax")
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -27,7 +29,7 @@ class Manifest:
 
     kind, config: the arguments of `models.registry.build`.
     task: {"name": ..., its options}; state, trace: shapes by name without the batch axis.
-    weights_sha256: of the file of weights, as lowercase hex.
+    weights_sha256: of the file of weights, as lowercase hex; of an imported graph that is model.onnx.
     training: its record (command, seed, updates, sequences); evaluation: the measured errors, a row each.
     """
 
@@ -74,8 +76,9 @@ class Manifest:
     def _check(self, where: str) -> None:
         """Raise ManifestError for a value of the right type that is impossible."""
         for name in ("input_size", "output_size", "parameters"):
-            if not 0 < getattr(self, name) < 2**53:
-                raise ManifestError(f"{where}: {name} must be a positive size, got {getattr(self, name)}")
+            least = 0 if name == "parameters" and self.kind == GRAPH_KIND else 1
+            if not least <= getattr(self, name) < 2**53:
+                raise ManifestError(f"{where}: {name} must be a size of at least {least}, got {getattr(self, name)}")
         for schema, shapes in (("state", self.state), ("trace", self.trace)):
             for name, shape in shapes.items():
                 if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
@@ -114,10 +117,11 @@ def weights_file(directory: Path, manifest: Manifest) -> Path:
 
 
 def _find_weights(directory: Path, manifest: Manifest) -> Path:
-    for path in (directory / WEIGHTS_FILE, directory / NEXT_WEIGHTS_FILE):
+    names = (ONNX_FILE,) if manifest.kind == GRAPH_KIND else (WEIGHTS_FILE, NEXT_WEIGHTS_FILE)
+    for path in (directory / name for name in names):
         if path.is_file() and sha256(path) == manifest.weights_sha256:
             return path
-    path = directory / WEIGHTS_FILE
+    path = directory / names[0]
     if not path.is_file():
         raise ManifestError(f"{path}: no such file, but {MANIFEST_FILE} describes it")
     raise ManifestError(

@@ -31,6 +31,7 @@ from models.contract import MemoryModel
 from models.manifest import ONNX_FILE, Manifest
 from models.state import flatten
 from training.checkpoint import write_atomically
+from training.runtime import open_session
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ def _strip_notes(graph: onnx.ModelProto) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Have torch compute with one thread: steps are short, and threads that wait for the next keep the cores busy."""
+    """Have torch compute with one thread, as `open_session` does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -224,18 +225,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Return a session of one thread, for the same reason."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
 @_one_thread()
 @torch.no_grad()
 def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> int:
     """Return the number of steps after which a row first overflowed, in torch as well, or 0. Raises ExportError."""
-    session = _session(data)
+    session = open_session(data)
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
     total = STEPS_VERIFIED * len(RUNS_VERIFIED)
@@ -284,7 +278,7 @@ def _first_leaves(
     data = zlib.decompress(base64.b64decode(session.get_modelmeta().custom_metadata_map["engram.initial_state"]))
     if not data:
         return []
-    first = _session(data)
+    first = open_session(data)
     leaves = first.run(None, {entry.name: locations for entry in first.get_inputs()})
     for (name, expected), leaf in zip(flatten(model.initial_state(1, size)).items(), leaves, strict=True):
         if not np.allclose(leaf, expected.numpy(), rtol=0, atol=TINY_DIFFERENCE):

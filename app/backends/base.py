@@ -4,7 +4,7 @@ import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -22,14 +22,18 @@ Axes = dict[str, list[int | None]]
 """Shapes by name, without the batch axis, for a memory of any size: None stands for the number of its locations."""
 
 NUMBER_BYTES = 4
-"""States, inputs, outputs and traces are all float32."""
+"""Inputs, outputs and traces are all float32, and so are states, but for leaves of an imported graph."""
+
+DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+"""The dtypes that a leaf of an imported graph may have."""
 
 
 @dataclass(frozen=True)
 class Spec:
     """The sizes and shapes of a model's inputs, outputs, state and traces.
 
-    memory_size: the number of memory locations, None for a model without such a memory.
+    memory_size: the number of memory locations, None for a model without such a memory. dtypes: of the leaves that are
+    not float32.
     """
 
     input_size: int
@@ -37,6 +41,7 @@ class Spec:
     memory_size: int | None
     state_axes: Axes
     trace_axes: Axes
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def state(self) -> Shapes:
@@ -51,7 +56,11 @@ class Spec:
     @cached_property
     def state_bytes(self) -> int:
         """The bytes of a state."""
-        return NUMBER_BYTES * sum(map(math.prod, self.state.values()))
+        return sum(self.dtype(name).itemsize * math.prod(shape) for name, shape in self.state.items())
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a leaf of the state."""
+        return np.dtype(self.dtypes.get(name, "float32"))
 
     def trace_bytes(self, names: Iterable[str]) -> int:
         """Return the bytes of the named traces of one step."""
@@ -71,7 +80,12 @@ def spec_of(manifest: Manifest, state_axes: Axes, trace_axes: Axes) -> Spec:
     memory_size = manifest.config.get("memory_size")
     if memory_size is not None and (type(memory_size) is not int or memory_size < 1):
         raise ManifestError(f"config.memory_size must be a whole number of at least 1, got {memory_size!r}")
-    spec = Spec(manifest.input_size, manifest.output_size, memory_size, state_axes, trace_axes)
+    dtypes = manifest.config.get("dtypes", {})
+    if not isinstance(dtypes, dict) or not set(dtypes) <= set(state_axes) or not set(dtypes.values()) <= set(DTYPES):
+        raise ManifestError(
+            f"config.dtypes must have dtypes of leaves of the state, each one of {', '.join(DTYPES)}, got {dtypes!r}"
+        )
+    spec = Spec(manifest.input_size, manifest.output_size, memory_size, state_axes, trace_axes, dtypes)
     for name, declared, found in (("state", manifest.state, spec.state), ("trace", manifest.trace, spec.trace)):
         if declared != found:
             raise ManifestError(f"its manifest says {name} {declared}, but the model has {found}")
@@ -318,10 +332,11 @@ def _check_step(backend: Backend) -> None:
         raise ManifestError(f"it cannot take a step: {type(error).__name__}: {error}") from error
     found = (
         outputs.shape[1],
-        {name: list(leaf.shape) for name, leaf in state.items()},
+        {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in state.items()},
         {name: list(values.shape[1:]) for name, values in traces.items()},
     )
-    expected = (spec.output_size, spec.state, spec.trace)
+    leaves = {name: (shape, str(spec.dtype(name))) for name, shape in spec.state.items()}
+    expected = (spec.output_size, leaves, spec.trace)
     if found != expected:
         raise ManifestError(f"its step gives {found}, but its manifest says {expected}")
 

@@ -3,14 +3,17 @@
 import base64
 import shlex
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from app.backends.base import Array, Axes, Spec, spec_of
-from models.manifest import ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
+from models.manifest import GRAPH_KIND, ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
+
+FORMS = ("batched", "scan", "loop")
+"""The forms of an imported graph: of any number of rows, of rows one by one within it, of one row."""
 
 LOCATIONS = "slots"
 """The name, in a graph, of the axes of memory locations."""
@@ -28,6 +31,7 @@ class StepGraph:
         self.session = _load(self.path, threads)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.manifest = _check_origin(self.path, metadata)
+        self._row_by_row = self.manifest.kind == GRAPH_KIND and _form(self.path, self.manifest) == "loop"
         self._first_state = _load_first_state(self.path, metadata["engram.initial_state"])
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         self.spec = spec_of(self.manifest, _axes(inputs, "state."), _axes(outputs, "trace."))
@@ -35,6 +39,18 @@ class StepGraph:
             self.first_state(self.spec)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise ManifestError(f"{self.path}: its engram.initial_state cannot be used: {error}") from error
+
+    def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Return the named outputs of a step of all rows, [B, ...]; some imported graphs take one row at a time."""
+        if not self._row_by_row:
+            outputs: list[Array] = self.session.run(wanted, feed)
+            return outputs
+        count = len(feed["inputs"])
+        rows = [
+            self.session.run(wanted, {name: values[row : row + 1] for name, values in feed.items()})
+            for row in range(count)
+        ]
+        return [np.concatenate(tensors) for tensors in zip(*rows, strict=True)]
 
     def first_state(self, spec: Spec) -> dict[str, Array]:
         """Return the state before the first step with `spec.memory_size` locations, without the batch axis.
@@ -89,14 +105,30 @@ def _axes(entries: Iterable[onnxruntime.NodeArg], prefix: str) -> Axes:
     }
 
 
+def _form(path: Path, manifest: Manifest) -> str:
+    """Return the form of an imported graph. Raises ManifestError."""
+    graph = manifest.config.get("graph")
+    form = graph.get("form") if isinstance(graph, dict) else None
+    if form not in FORMS:
+        raise ManifestError(f"{path.parent}: config.graph.form must be one of {', '.join(FORMS)}, got {form!r}")
+    return str(form)
+
+
 def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
-    """Return the manifest beside a graph. Raises ManifestError unless the graph was exported from its weights."""
-    for key in ("engram.manifest", "engram.initial_state"):
-        if key not in metadata:
-            raise ManifestError(f"{path}: its metadata has no {key}; engram export writes it")
-    exported = Manifest.from_json(metadata["engram.manifest"], f"{path}, engram.manifest")
+    """Return the manifest beside a graph. Raises ManifestError unless the two belong together.
+
+    The manifest of an imported graph has its hash; the graph of a model has the manifest that it was exported with.
+    """
     beside = read_manifest(path.parent)
+    imported = beside.kind == GRAPH_KIND
+    for key in ("engram.initial_state",) if imported else ("engram.manifest", "engram.initial_state"):
+        if key not in metadata:
+            written = "engram import" if imported else "engram export"
+            raise ManifestError(f"{path}: its metadata has no {key}; {written} writes it")
     weights_file(path.parent, beside)
+    if imported:
+        return beside
+    exported = Manifest.from_json(metadata["engram.manifest"], f"{path}, engram.manifest")
     if exported.weights_sha256 != beside.weights_sha256:
         raise ManifestError(
             f"{path} was exported from weights with SHA-256 {exported.weights_sha256}, but the weights beside it have "

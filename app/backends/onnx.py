@@ -40,7 +40,7 @@ class OnnxBackend:
         self._slots.check(slots)
         feed = {f"state.{name}": values[slots] for name, values in self._arena.items()}
         wanted = ["outputs", *self._next, *(f"trace.{name}" for name in trace)]
-        outputs, *rest = self._graph.session.run(wanted, {"inputs": inputs, **feed})
+        outputs, *rest = self._graph.run(wanted, {"inputs": inputs, **feed})
         leaves, traces = rest[: len(self._next)], dict(zip(trace, rest[len(self._next) :], strict=True))
         failed = failed_rows(outputs, *leaves)
         stepped = other_rows(len(slots), failed) if failed else slice(None)

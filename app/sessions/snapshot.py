@@ -36,7 +36,7 @@ DIGEST = f"{PREFIX}digest"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a session of a model after `step` steps: its leaves by name, float32, without a batch axis.
+    """The state of a session of a model after `step` steps: its leaves by name, without a batch axis.
 
     fingerprint: what the model is known by, whatever it is called; memory_size: None for a model without a memory.
     """
@@ -56,7 +56,7 @@ class Snapshot:
             "step": str(self.step),
         }
         metadata = {f"{PREFIX}{name}": value for name, value in fields.items()}
-        state = {name: np.ascontiguousarray(leaf, "<f4") for name, leaf in self.state.items()}
+        state = {name: np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("<")) for name, leaf in self.state.items()}
         return save(state, {**metadata, DIGEST: _digest(metadata, state)})
 
     @classmethod
@@ -98,9 +98,10 @@ class Snapshot:
                 f"{PREFIX}memory_size is {json.dumps(self.memory_size)}, but {self.model} has "
                 f"{spec.memory_size or 'no'} memory slots"
             )
-        came = {name: list(leaf.shape) for name, leaf in self.state.items()}
-        if came != spec.state or any(leaf.dtype != np.float32 for leaf in self.state.values()):
-            raise _invalid(f"its state is {came}, but that of {self.model} is {spec.state}, of float32")
+        came = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in self.state.items()}
+        due = {name: (shape, str(spec.dtype(name))) for name, shape in spec.state.items()}
+        if came != due:
+            raise _invalid(f"its state is {came}, but that of {self.model} is {due}")
 
     def check_first(self, first: Mapping[str, Array]) -> None:
         """Raise InvalidSnapshot where this, a snapshot of step 0, has another state than that before the first step."""

@@ -1,0 +1,227 @@
+"""Run a graph before it is believed: every form beside the file itself, each row beside itself alone.
+
+The file alone is onnxruntime's own loop over the file as it came, one row at a time. A form is run with 1, 2, 5 and 64
+rows over 100 steps of random inputs and of zeros, each from its own states. Then one row is stepped again and again
+among strangers that differ: its bits must not.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.graphs.alone import Array, FileAlone, Step
+from training.graphs.spec import GraphSpec, Part
+from training.graphs.wrap import Signature, Written
+from training.runtime import first_line, open_session
+
+STEPS = 100
+BATCHES = (1, 2, 5, 64)
+TOLERANCE = 1e-4
+"""The largest difference from the file alone that is rounding, relative to the largest number of the row if above 1."""
+
+TIMED = 20
+"""Steps of which the duration is the median."""
+
+WATCHED_ROWS = (0, 2, 4)
+"""Rows, of five, among strangers that change."""
+
+STRANGE = 1e4
+"""A size of strangers' inputs and states."""
+
+
+class FormFailed(Exception):
+    """A form that does not run, or does not agree with the file alone; the message says why."""
+
+
+class RowsSeen(FormFailed):
+    """A form in which a row can be seen in another."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A form that agrees with the file alone.
+
+    difference: the largest one, relative to the largest number of the row if above 1; 0: equal to the bit.
+    overflow: the first of the random steps at which the file alone was not finite either, or 0.
+    microseconds: of a step, by the number of rows.
+    """
+
+    form: Written
+    difference: float
+    overflow: int
+    microseconds: dict[int, float]
+
+
+class WrittenGraph:
+    """A graph in one of its forms, run as the server's back end runs it."""
+
+    def __init__(self, data: bytes, form: Written, signature: Signature) -> None:
+        """Raises FormFailed if onnxruntime cannot load it."""
+        self.form = form
+        self._signature = signature
+        try:
+            self._session = open_session(data)
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise FormFailed(f"onnxruntime cannot load it: {first_line(error)}") from error
+
+    def first(self, rows: int) -> dict[str, Array]:
+        """Return the state before the first step, for some rows."""
+        return {name: np.repeat(value[np.newaxis], rows, 0) for name, value in self._signature.first.items()}
+
+    def step(self, inputs: Array, state: Mapping[str, Array]) -> Step:
+        """Take a step. inputs: [B, I]. Raises FormFailed."""
+        try:
+            if self.form == "loop":
+                values = [self._run(inputs[[row]], _rows(state, [row])) for row in range(len(inputs))]
+                joined = [np.concatenate(tensors) for tensors in zip(*values, strict=True)]
+            else:
+                joined = self._run(inputs, state)
+        except Exception as error:  # as above
+            raise FormFailed(f"it does not take a step of {len(inputs)} rows: {first_line(error)}") from error
+        outputs, *rest = joined
+        leaves, traces = rest[: len(state)], rest[len(state) :]
+        names = self._signature.state, self._signature.trace
+        return Step(outputs, dict(zip(names[0], leaves, strict=True)), dict(zip(names[1], traces, strict=True)))
+
+    def _run(self, inputs: Array, state: Mapping[str, Array]) -> list[Array]:
+        feed = {f"state.{name}": leaf for name, leaf in state.items()}
+        results: list[Array] = self._session.run(None, {"inputs": inputs, **feed})
+        return results
+
+
+def verify(graph: WrittenGraph, alone: FileAlone, after_step: Callable[[int, int], object]) -> Verdict:
+    """Run a form beside the file alone. Raises FormFailed, or RowsSeen.
+
+    after_step: called with the steps done and their total.
+    """
+    difference, overflow = 0.0, 0
+    generator = np.random.default_rng(0)
+    for number, (drawn, rows) in enumerate(((True, max(BATCHES)), (False, 1))):
+        theirs = [alone.first() for _ in range(rows)]
+        ours = {batch: graph.first(batch) for batch in BATCHES}
+        for count in range(STEPS):
+            inputs = (
+                draw_inputs(alone.spec, rows, generator) if drawn else np.zeros((1, alone.spec.input_size), np.float32)
+            )
+            steps = [alone.step(inputs[[row]], theirs[row]) for row in range(rows)]
+            expected = joined(steps)
+            theirs = [step.state for step in steps]
+            if drawn and not overflow and not _finite(expected):
+                overflow = count + 1
+            for batch in BATCHES:
+                chosen = np.arange(batch) % rows
+                came = graph.step(inputs[chosen], ours[batch])
+                ours[batch] = came.state
+                difference = max(difference, _compare(came, expected, chosen, count + 1))
+            if drawn and count == STEPS // 2 and graph.form == "batched":
+                _check_strangers(graph, draw_inputs(alone.spec, 5, generator), ours[5], alone.free_columns())
+            after_step(number * STEPS + count + 1, 2 * STEPS)
+    return Verdict(
+        graph.form, difference, overflow, {batch: _microseconds(graph, alone.spec, batch) for batch in (1, 64)}
+    )
+
+
+def joined(steps: Sequence[Step]) -> Step:
+    """Return the results of steps of one row each as those of a batch."""
+    first = steps[0]
+    return Step(
+        np.concatenate([step.outputs for step in steps]),
+        {name: np.concatenate([step.state[name] for step in steps]) for name in first.state},
+        {name: np.concatenate([step.trace[name] for step in steps]) for name in first.trace},
+    )
+
+
+def draw_inputs(spec: GraphSpec, rows: int, generator: np.random.Generator) -> Array:
+    """Return random inputs, float32 [rows, I]: within the range or the vocabulary of each part, else normal."""
+    return np.concatenate([_draw(part, rows, generator) for part in spec.inputs], 1).astype(np.float32)
+
+
+def _draw(part: Part, rows: int, generator: np.random.Generator) -> Array:
+    shape = rows, part.numbers
+    if part.vocabulary:
+        return generator.integers(0, part.vocabulary, shape)
+    if part.range:
+        return generator.uniform(*part.range, shape)
+    return generator.standard_normal(shape)
+
+
+def _finite(step: Step) -> bool:
+    return all(bool(np.isfinite(value).all()) for value in step.tensors().values())
+
+
+def _rows(state: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Array]:
+    return {name: leaf[rows] for name, leaf in state.items()}
+
+
+def _compare(came: Step, expected: Step, rows: Array, count: int) -> float:
+    """Return the largest relative difference of a step from that of the file alone. Raises FormFailed."""
+    worst = 0.0
+    for (name, ours), theirs in zip(came.tensors().items(), expected.tensors().values(), strict=True):
+        due = theirs[rows]
+        if ours.shape != due.shape:
+            raise FormFailed(
+                f"{name} has the shape {list(ours.shape)} with {len(rows)} rows, expected {list(due.shape)}"
+            )
+        if ours.tobytes() == due.tobytes():
+            continue
+        difference = _difference(ours, due)
+        if not difference <= TOLERANCE:
+            raise FormFailed(
+                f"{name} differs by {difference:.2g} from the row alone, at step {count} of {len(rows)} rows; at most "
+                f"{TOLERANCE:g} was expected"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _difference(ours: Array, theirs: Array) -> float:
+    """Return the largest difference, relative to the row's largest number if above 1; 0 where both are not finite."""
+    ours, theirs = (value.reshape(len(value), -1).astype(np.float64) for value in (ours, theirs))
+    both = ~np.isfinite(ours) & ~np.isfinite(theirs)
+    ours, theirs = (np.where(both, 0, value) for value in (ours, theirs))
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = np.maximum(1, np.abs(theirs).max(1, keepdims=True, initial=0))
+        difference = np.abs(ours - theirs) / scale
+    return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0))
+
+
+def _check_strangers(graph: WrittenGraph, inputs: Array, state: Mapping[str, Array], free: Array) -> None:
+    """Raise RowsSeen if the bits of a row depend on the rows beside it. free: the columns of the inputs that may be
+    any number."""
+    plain = graph.step(inputs, state)
+    for kind, strange_inputs, strange_state in _strangers(inputs, state, free):
+        for row in WATCHED_ROWS:
+            others = [other for other in range(len(inputs)) if other != row]
+            mixed_inputs, mixed_state = inputs.copy(), {name: leaf.copy() for name, leaf in state.items()}
+            mixed_inputs[others] = strange_inputs[others]
+            for name, leaf in mixed_state.items():
+                leaf[others] = strange_state[name][others]
+            came = graph.step(mixed_inputs, mixed_state)
+            for (name, one), other in zip(plain.tensors().items(), came.tensors().values(), strict=True):
+                if one[row].tobytes() != other[row].tobytes():
+                    raise RowsSeen(
+                        f"{name} of a row changes by {_difference(other[[row]], one[[row]]):.2g} when those beside it "
+                        f"{kind}"
+                    )
+
+
+def _strangers(inputs: Array, state: Mapping[str, Array], free: Array) -> Iterator[tuple[str, Array, dict[str, Array]]]:
+    """Yield inputs and states for strangers, and what is strange of them, in words."""
+    order = [*range(1, len(inputs)), 0]
+    yield "have others' inputs and states", inputs[order], {name: leaf[order] for name, leaf in state.items()}
+    for kind, value in ((f"are {STRANGE:g}", STRANGE), ("are NaN", np.nan)):
+        leaves = {name: np.full_like(leaf, value) if leaf.dtype.kind == "f" else leaf for name, leaf in state.items()}
+        yield kind, np.where(free, np.float32(value), inputs), leaves
+
+
+def _microseconds(graph: WrittenGraph, spec: GraphSpec, batch: int) -> float:
+    """Return the median duration of a step in microseconds."""
+    inputs, state = draw_inputs(spec, batch, np.random.default_rng(0)), graph.first(batch)
+    durations = []
+    for _ in range(TIMED):
+        before = time.perf_counter()
+        state = graph.step(inputs, state).state
+        durations.append(time.perf_counter() - before)
+    return 1e6 * float(np.median(durations))
