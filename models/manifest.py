@@ -76,9 +76,10 @@ class Manifest:
     def _check(self, where: str) -> None:
         """Raise ManifestError for a value of the right type that is impossible."""
         for name in ("input_size", "output_size", "parameters"):
-            least = 0 if name == "parameters" and self.kind == GRAPH_KIND else 1
-            if not least <= getattr(self, name) < 2**53:
-                raise ManifestError(f"{where}: {name} must be a size of at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            may_be_zero = name == "parameters" and self.kind == GRAPH_KIND  # a graph may have no weights
+            if not 0 <= value < 2**53 or (value == 0 and not may_be_zero):
+                raise ManifestError(f"{where}: {name} must be a positive size, got {value}")
         for schema, shapes in (("state", self.state), ("trace", self.trace)):
             for name, shape in shapes.items():
                 if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):

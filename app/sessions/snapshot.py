@@ -98,10 +98,11 @@ class Snapshot:
                 f"{PREFIX}memory_size is {json.dumps(self.memory_size)}, but {self.model} has "
                 f"{spec.memory_size or 'no'} memory slots"
             )
-        came = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in self.state.items()}
-        due = {name: (shape, str(spec.dtype(name))) for name, shape in spec.state.items()}
-        if came != due:
-            raise _invalid(f"its state is {came}, but that of {self.model} is {due}")
+        came = {name: list(leaf.shape) for name, leaf in self.state.items()}
+        if came != spec.state or any(leaf.dtype != spec.dtype(name) for name, leaf in self.state.items()):
+            dtypes = {name: str(spec.dtype(name)) for name in spec.state}
+            due = "float32" if {*dtypes.values()} <= {"float32"} else str(dtypes)
+            raise _invalid(f"its state is {came}, but that of {self.model} is {spec.state}, of {due}")
 
     def check_first(self, first: Mapping[str, Array]) -> None:
         """Raise InvalidSnapshot where this, a snapshot of step 0, has another state than that before the first step."""

@@ -51,7 +51,7 @@ OPTIONS = {
     ],
     "plot": ["DIR", "--out", "--tasks"],
     "export": ["DIR"],
-    "import": ["FILE", "--format", "--out", "--cell", "--task", "--tasks"],
+    "import": ["FILE", "--format", "--out", "--spec", "--guess", "--cell", "--task", "--tasks"],
     "card": ["DIR", "--tasks"],
     "models": ["DIR", "--json"],
     "bench": ["NAME"],
