@@ -1,6 +1,8 @@
 """engram import: make a checkpoint of an ONNX graph, or of weights of an original implementation."""
 
 import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 ORIGINALS = ("deepmind-dnc", "dnc-pytorch", "ntm-lasagne", "pytorch-ntm", "tf-rnn-cell")
 """The keys of training.importers.FORMATS, here for a command line that starts without torch."""
 
-GRAPHS = ("onnx",)
+GRAPHS = ("onnx", "torch-step")
 """The formats of graphs, which keep their own weights."""
 
 
@@ -30,8 +32,9 @@ def add(commands: Commands) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="onnx: a graph of one step. Originals: npz of the variables by their own names and a config; of "
-        "dnc-pytorch and pytorch-ntm also a state_dict",
+        help="onnx: a graph of one step. torch-step: module:factory or file.py:factory, a function that returns (step, "
+        "inputs, state): a step(inputs, state) -> outputs, state in torch, example inputs, the first state. Originals: "
+        "npz of the variables by their own names and a config; of dnc-pytorch and pytorch-ntm also a state_dict",
     )
     parser.add_argument("--format", required=True, choices=(*GRAPHS, *ORIGINALS), help="the format of FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
@@ -60,6 +63,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     is_graph = options.format in GRAPHS
     _refuse(options, ("cell", "task", "tasks") if is_graph else ("spec", "guess"))
+    _refuse(options, ("guess",) if options.format == "torch-step" else ())
     if is_graph:
         _import_graph(options)
     else:
@@ -76,18 +80,19 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
 
 
 def _import_graph(options: argparse.Namespace) -> None:
-    from training.graphs import import_graph
+    from training.graphs import import_graph, import_step
     from training.progress import counting
 
-    imported = import_graph(
-        options.file,
-        options.out,
-        options.command_line,
-        lambda what: counting(what, "step"),
-        options.spec,
-        options.guess,
-        _print_spec if options.guess else lambda _: None,
-    )
+    def shown(what: str) -> AbstractContextManager[Callable[[int, int], object]]:
+        return counting(what, "step")
+
+    if options.format == "torch-step":
+        imported = import_step(str(options.file), options.out, options.command_line, shown, options.spec)
+    else:
+        show_spec = _print_spec if options.guess else lambda _: None
+        imported = import_graph(
+            options.file, options.out, options.command_line, shown, options.spec, options.guess, show_spec
+        )
     _print_verdict(options.out, imported)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.manifest import Manifest, read_manifest
+from models.manifest import GRAPH_KIND, Manifest, read_manifest
 from training.checkpoint import write_atomically
 from training.table import cost_text, errors_text, goal_text, of_text, options_text
 from training.tasks import NO_TASK, TASKS
@@ -42,7 +42,9 @@ def write_card(directory: Path) -> Path:
 
 
 def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> str:
-    """Return the README: the model, its training, the measured errors."""
+    """Return the README: the model, its training, the measured errors; of an imported graph, what a step is."""
+    if manifest.kind == GRAPH_KIND:
+        return _render_graph(name, manifest)
     return f"""# {name}
 
 {KINDS[manifest.kind]}, {_origin(manifest)}.
@@ -62,6 +64,45 @@ def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> s
 ## Figures
 
 {_figures(figures)}"""
+
+
+def _render_graph(name: str, manifest: Manifest) -> str:
+    graph, verified = manifest.config["graph"], manifest.training["verified"]
+    about, step = graph["about"], graph["step"]
+    facts = {
+        "inputs of a step": _tensors(graph["inputs"]),
+        "outputs": _tensors(graph["outputs"]),
+        "traces": _tensors(graph["trace"]),
+        "state": ", ".join(f"{leaf} {shape}" for leaf, shape in manifest.state.items()),
+        **{key.replace("_", " "): value for key, value in (step | about).items() if key != "description"},
+        "form": graph["form"],
+        "parameters": f"{manifest.parameters:,}",
+    }
+    equal = "equal to the bit" if verified["difference"] == 0 else f"equal but for {verified['difference']:.2g}"
+    return f"""# {name}
+
+{about.get("description", "A graph of one recurrent step")}, an ONNX graph that was imported.
+
+| | |
+|---|---|
+{_rows({key: value for key, value in facts.items() if value})}
+
+Imported by:
+
+    {manifest.training["command"]}
+
+Beside the file run alone, row by row, it was {equal}, over {verified["steps"]} steps of random inputs and of zeros with
+{", ".join(map(str, verified["rows"]))} rows.
+"""
+
+
+def _tensors(parts: list[dict[str, Any]]) -> str:
+    """Return parts of a step in words: their names, shapes and ranges."""
+    return ", ".join(
+        f"{part['name']} {part['shape']}"
+        + (f" from {part['range'][0]:g} to {part['range'][1]:g}" if part["range"] else "")
+        for part in parts
+    )
 
 
 def _origin(manifest: Manifest) -> str:

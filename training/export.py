@@ -89,7 +89,7 @@ def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
     step = ServedStep(model).eval()
     leaves = flatten(model.initial_state(2, _example_size(model)))
     batch, dynamic = torch.export.Dim("batch", min=1), _dynamic_locations(model)
-    graph = _export(
+    graph = export_module(
         step,
         (torch.zeros(2, model.input_size), *leaves.values()),
         input_names=["inputs", *(f"state.{name}" for name in leaves)],
@@ -112,7 +112,7 @@ def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
 def build_initial_state_graph(model: MemoryModel[Any]) -> onnx.ModelProto:
     """Return the graph from the numbers of the memory locations, 0 to N - 1, to the state before the first step."""
     locations = torch.arange(_example_size(model) or 1)
-    return _export(
+    return export_module(
         FirstState(model).eval(),
         (locations,),
         input_names=["slots"],
@@ -150,7 +150,8 @@ def _dynamic_locations(model: MemoryModel[Any]) -> dict[str, dict[int, torch.exp
     }
 
 
-def _export(module: nn.Module, arguments: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
+def export_module(module: nn.Module, arguments: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
+    """Return the graph of a module's forward; options: as of torch.onnx.export."""
     no_cache = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)  # the cache is slower here than none
     with _quiet_exporter(), _collector_off(), no_cache:
         program = torch.onnx.export(
@@ -189,7 +190,7 @@ def _collector_off() -> Iterator[None]:
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keep torch's exporter from warning of its own deprecations and of libraries that are not installed."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

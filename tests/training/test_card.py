@@ -65,7 +65,7 @@ def test_card_of_a_model_without_a_memory_speaks_of_none(tmp_path):
     assert "| length 2 | - | 2,000 | 0.5 wrong bits | 4 | 80 | - | - | - |" in card
 
 
-def test_card_of_a_model_without_a_controller_has_no_row_of_it(tmp_path):
+def test_card_without_a_controller_has_no_row_of_it(tmp_path):
     tiny.checkpoint(tmp_path, "rnn")
     manifest = read_manifest(tmp_path)
     config = {name: value for name, value in manifest.config.items() if name != "controller"}

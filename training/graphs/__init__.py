@@ -11,7 +11,7 @@
 A declared shape proves nothing: `verify` runs every form beside the file itself, and the first that agrees is taken.
 """
 
-from training.graphs.importing import ImportedGraph, described, import_graph
+from training.graphs.importing import ImportedGraph, described, import_graph, import_step
 from training.graphs.spec import GraphSpec, to_toml
 
-__all__ = ["GraphSpec", "ImportedGraph", "described", "import_graph", "to_toml"]
+__all__ = ["GraphSpec", "ImportedGraph", "described", "import_graph", "import_step", "to_toml"]

@@ -18,7 +18,7 @@ from training.graphs.files import read_graph
 from training.graphs.guess import axis_choices, complete
 from training.graphs.prepare import prepared, zeros_feed
 from training.graphs.samples import write_sample
-from training.graphs.spec import BATCH, GraphSpec, Part, Shape, check_names, facts, read_spec
+from training.graphs.spec import BATCH, GraphSpec, Part, Shape, check_names, facts, read_spec, refined
 from training.graphs.verify import (
     BATCHES,
     STEPS,
@@ -79,10 +79,31 @@ def import_graph(
         raise ImportFailed(f"{file}: --spec SPEC.toml says what its inputs and outputs are, or --guess guesses it")
     with creating(out) as fresh:
         model = read_graph(file)
-        spec = GraphSpec(where=str(file)) if spec_file is None else read_spec(spec_file)
-        return write_checkpoint(
-            model, spec, fresh, {"command": command, "original": "onnx"}, counting, guess, show_spec
-        )
+        given = GraphSpec(where=str(file)) if spec_file is None else read_spec(spec_file)
+        spec = completed(model, given, guess)
+        if guess:
+            spec = _with_best_axes(model, spec, {part.tensor for part in given.fed if part.shape})
+        show_spec(spec)
+        return _write_checkpoint(model, spec, fresh, {"command": command, "original": "onnx"}, counting)
+
+
+def import_step(name: str, out: Path, command: str, counting: Counting, spec_file: Path | None = None) -> ImportedGraph:
+    """Make a checkpoint in `out` of a user's step in torch. name: of its factory, as in `torch_step`.
+
+    spec_file: more of its specification, such as names, ranges and [step]. Raises as `import_graph`.
+    """
+    from training.graphs.torch_step import check_against_torch, graph_of, load_factory
+
+    with creating(out) as fresh:
+        factory = load_factory(name)
+        model, spec = graph_of(factory)
+        if spec_file is not None:
+            spec = refined(spec, read_spec(spec_file))
+        spec = completed(model, spec, guess=False)
+        with counting("comparing with torch") as after_step:
+            difference = check_against_torch(factory, FileAlone(model, spec), after_step)
+        training = {"command": command, "original": "torch-step", "difference_from_torch": difference}
+        return _write_checkpoint(model, spec, fresh, training, counting)
 
 
 FORM_WORDS = {
@@ -112,26 +133,10 @@ def described(imported: ImportedGraph) -> list[str]:
     return lines
 
 
-def write_checkpoint(
-    model: onnx.ModelProto,
-    spec: GraphSpec,
-    directory: Path,
-    training: dict[str, Any],
-    counting: Counting,
-    guess: bool = False,
-    show_spec: Callable[[GraphSpec], object] = lambda _: None,
+def _write_checkpoint(
+    model: onnx.ModelProto, spec: GraphSpec, directory: Path, training: dict[str, Any], counting: Counting
 ) -> ImportedGraph:
-    """Verify a graph and write it and its manifest into an empty directory; training: its record. As `import_graph`."""
-    try:
-        given = {part.tensor for part in spec.fed if part.shape}
-        spec = complete(spec, model, guess)
-        check_names(spec)
-    except ConfigError as error:
-        raise ImportFailed(f"{spec.where}: {error}") from error
-    spec = probed(FileAlone(model, spec))
-    if guess:
-        spec = _with_best_axes(model, spec, given)
-    show_spec(spec)
+    """Verify a graph, and write it and its manifest into an empty directory. training: its record."""
     alone = FileAlone(model, spec)
     signature = signature_of(spec, alone.dtypes, {name: leaf[0] for name, leaf in alone.first().items()})
     graph, verdict, refused = _best_form(model, alone, signature, counting)
@@ -141,6 +146,16 @@ def write_checkpoint(
     manifest = _manifest(spec, signature, verdict, parameters_of(model), training, sha256(directory / ONNX_FILE))
     write_manifest(directory, manifest)
     return ImportedGraph(spec, verdict, manifest.parameters, refused)
+
+
+def completed(model: onnx.ModelProto, spec: GraphSpec, guess: bool) -> GraphSpec:
+    """Return a specification without gaps, of a graph that takes a step. Raises ImportFailed."""
+    try:
+        spec = complete(spec, model, guess)
+        check_names(spec)
+    except ConfigError as error:
+        raise ImportFailed(f"{spec.where}: {error}") from error
+    return probed(FileAlone(model, spec))
 
 
 def _best_form(

@@ -31,9 +31,9 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ Shape = tuple[int | str, ...]
 Form = Literal["auto", "batched", "rows", "loop"]
 
 Number = int | float
+
+T = TypeVar("T", bound="Tensor")
 
 
 @dataclass(frozen=True)
@@ -350,6 +352,32 @@ def _check_once(uses: list[tuple[str, str]], message: Any) -> None:
         if name in seen:
             raise ConfigError(message(name, seen[name], place))
         seen[name] = place
+
+
+def refined(spec: GraphSpec, more: GraphSpec) -> GraphSpec:
+    """Return a specification with what another one adds to its tensors, and with its form, sample, step and about.
+
+    Raises ImportFailed for a tensor or a constant that the first does not have.
+    """
+    known = {part.tensor for part in (*spec.fed, *spec.seen)}
+    added = {part.tensor: part for part in (*more.fed, *more.seen)}
+    for name in (*added, *more.constants):
+        if name not in known:
+            raise ImportFailed(f"{more.where}: there is no {name!r} in {spec.where}; it has {', '.join(known)}")
+
+    def merged(part: T) -> T:
+        values = vars(added.get(part.tensor, part)).items()
+        defaults = vars(type(part)(part.tensor, plain_name(part.tensor)))
+        return replace(part, **{key: value for key, value in values if not np.array_equal(value, defaults[key])})
+
+    return replace(
+        more,
+        where=spec.where,
+        inputs=tuple(map(merged, spec.inputs)),
+        state=tuple(map(merged, spec.state)),
+        outputs=tuple(map(merged, spec.outputs)),
+        trace=tuple(map(merged, spec.trace)),
+    )
 
 
 def to_toml(spec: GraphSpec) -> str:
