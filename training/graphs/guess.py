@@ -26,6 +26,10 @@ MARKERS = frozenset("in out input output next new prev previous old initial init
 """Words that distinguish a state from its next value."""
 
 
+NEXT_WORDS = frozenset({"next", "new", "present", "following"})
+"""Words in the names of next values."""
+
+
 def complete(spec: GraphSpec, model: onnx.ModelProto, guess: bool) -> GraphSpec:
     """Return a specification that has a role for every input, and a shape and a next value wherever one is due.
 
@@ -176,7 +180,10 @@ def _next_of(
     """Return the output that is the next value of a state: of a like name, or if by_shape is set, of a like shape."""
     fitting = [other for other in free if _may_follow(inputs[name], outputs[other])]
     alike = [other for other in fitting if _stem(other) and _stem(other) == _stem(name)]
-    return next(iter(alike or (fitting if by_shape else ())), None)
+    if alike or not by_shape:
+        return next(iter(alike), None)
+    likely = [other for other in fitting if _words(other) & (STATE_WORDS | NEXT_WORDS)]
+    return next(iter(likely or fitting), None)
 
 
 def _may_follow(before: onnx.ValueInfoProto, after: onnx.ValueInfoProto) -> bool:

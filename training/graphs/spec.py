@@ -401,7 +401,10 @@ def to_toml(spec: GraphSpec) -> str:
 
 def facts(described: StepFacts | About) -> dict[str, Any]:
     """Return the facts that are given, by name."""
-    return {name: value for name, value in vars(described).items() if value is not None}
+    values = {name: value for name, value in vars(described).items() if value is not None}
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in values.items()
+    }
 
 
 def _part_values(part: Part) -> dict[str, Any]:

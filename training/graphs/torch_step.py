@@ -253,9 +253,10 @@ def _check_pure(name: str, module: TorchStep, given: list[Tensor]) -> None:
     before = [tensor.clone() for tensor in given]
     with torch.no_grad():
         first = [tensor.clone() for tensor in module(*given)]
-        again = module(*before)
     if any(not torch.equal(one, other) for one, other in zip(given, before, strict=True)):
         raise ImportFailed(f"{name}: the step changes its inputs or its state in place: return a new state")
+    with torch.no_grad():
+        again = module(*given)
     if any(not torch.equal(one, other) for one, other in zip(first, again, strict=True)):
         raise ImportFailed(
             f"{name}: the same step gives other results when it is taken again: keep all state in `state`, and draw no "

@@ -1,0 +1,179 @@
+"""ONNX graphs of one step, as other people export them, and onnxruntime's own loop over them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from models.manifest import ONNX_FILE
+from training.graphs import ImportedGraph, import_graph
+from training.runtime import open_session
+
+Array = NDArray[Any]
+
+
+def weights(*shape: int, seed: int = 0) -> Array:
+    return (np.random.default_rng(seed).standard_normal(shape) / 3).astype(np.float32)
+
+
+def graph(text: str, opset: int = 18, ir_version: int = 8, **values: Any) -> onnx.ModelProto:
+    """Return the model of a graph in ONNX's text format; values: its initializers by name."""
+    parsed = onnx.parser.parse_graph(text)
+    parsed.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in values.items())
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    return onnx.helper.make_model(parsed, opset_imports=opsets, ir_version=ir_version)
+
+
+def cell(batch: str = "B") -> onnx.ModelProto:
+    """Return a recurrent cell, x [B, 3], h [B, 4] -> y [B, 4], h_out."""
+    return graph(
+        f"""step (float[{batch}, 3] x, float[{batch}, 4] h) => (float[{batch}, 4] y, float[{batch}, 4] h_out) {{
+            a = MatMul(x, w)
+            b = MatMul(h, u)
+            c = Add(a, b)
+            h_out = Tanh(c)
+            y = Mul(h_out, two)
+        }}""",
+        w=weights(3, 4),
+        u=weights(4, 4, seed=1),
+        two=np.float32(2),
+    )
+
+
+def policy(batch: str = "1") -> onnx.ModelProto:
+    """Return an LSTM of two layers: obs [1, 48], h_in, c_in [2, 1, 64] -> actions [1, 12], h_out, c_out."""
+    return graph(
+        f"""policy (float[{batch}, 48] obs, float[2, {batch}, 64] h_in, float[2, {batch}, 64] c_in)
+            => (float[{batch}, 12] actions, float[2, {batch}, 64] h_out, float[2, {batch}, 64] c_out) {{
+            h0, h1 = Split <axis = 0, num_outputs = 2> (h_in)
+            c0, c1 = Split <axis = 0, num_outputs = 2> (c_in)
+            s0 = Unsqueeze(obs, zero)
+            y0, hn0, cn0 = LSTM <hidden_size = 64> (s0, w0, r0, b0, , h0, c0)
+            s1 = Squeeze(y0, one)
+            y1, hn1, cn1 = LSTM <hidden_size = 64> (s1, w1, r1, b1, , h1, c1)
+            top = Squeeze(y1, ends)
+            actions = MatMul(top, head)
+            h_out = Concat <axis = 0> (hn0, hn1)
+            c_out = Concat <axis = 0> (cn0, cn1)
+        }}""",
+        zero=np.array([0]),
+        one=np.array([1]),
+        ends=np.array([0, 1]),
+        w0=weights(1, 256, 48),
+        r0=weights(1, 256, 64, seed=1),
+        b0=weights(1, 512, seed=2),
+        w1=weights(1, 256, 64, seed=3),
+        r1=weights(1, 256, 64, seed=4),
+        b1=weights(1, 512, seed=5),
+        head=weights(64, 12, seed=6),
+    )
+
+
+def detector() -> onnx.ModelProto:
+    """Return a voice detector in the form of Silero's: input [?, ?] of 24 samples, 8 of them old; state [2, ?, 8]; sr.
+
+    An If on the sampling rate chooses between two sets of weights; the state's batch is axis 1.
+    """
+    branch = """b () => (float[?, 32] gates) {{ gates = MatMul(input, {name}) }}"""
+    model = graph(
+        """detector (float[b0, t0] input, float[2, b1, 8] state, int64 sr)
+            => (float[b2, 1] output, float[x, y, z] stateN) {
+            h3, c3 = Split <axis = 0, num_outputs = 2> (state)
+            h = Squeeze(h3, zero)
+            c = Squeeze(c3, zero)
+            fast = Equal(sr, rate)
+            own = MatMul(h, r)
+            sum = Add(own, gates)
+            i, o, f, g = Split <axis = 1, num_outputs = 4> (sum)
+            si = Sigmoid(i)
+            so = Sigmoid(o)
+            sf = Sigmoid(f)
+            tg = Tanh(g)
+            kept = Mul(sf, c)
+            new = Mul(si, tg)
+            c2 = Add(kept, new)
+            tc = Tanh(c2)
+            h2 = Mul(so, tc)
+            logit = MatMul(h2, head)
+            output = Sigmoid(logit)
+            hu = Unsqueeze(h2, zero)
+            cu = Unsqueeze(c2, zero)
+            stateN = Concat <axis = 0> (hu, cu)
+        }""",
+        zero=np.array([0]),
+        rate=np.int64(16000),
+        wide=weights(24, 32),
+        narrow=weights(24, 32, seed=1),
+        r=weights(8, 32, seed=2),
+        head=weights(8, 1, seed=3),
+    )
+    branches = {
+        key: onnx.parser.parse_graph(branch.format(name=name).replace("[?, 32]", "[b, 32]"))
+        for key, name in (("then_branch", "wide"), ("else_branch", "narrow"))
+    }
+    choice = onnx.helper.make_node("If", ["fast"], ["gates"], name="rate", **branches)
+    at = next(index for index, node in enumerate(model.graph.node) if node.output[0] == "own")
+    model.graph.node.insert(at, choice)
+    return model
+
+
+DETECTOR = """
+inputs = {input = {shape = ["B", 24], carry = 8, range = [-1, 1]}}
+constants = {sr = 16000}
+state = {state = "stateN"}
+outputs = {output = {name = "speech", range = [0, 1]}}
+step = {sampling_rate = 16000, hop = 16, units = "samples"}
+about = {license = "none"}
+"""
+
+
+def imported(
+    directory: Path, model: onnx.ModelProto | bytes, spec: str | None = None, guess: bool | None = None
+) -> ImportedGraph:
+    """Import a graph into directory/model; guess: by default if there is no specification."""
+    file, spec_file = directory / "step.onnx", directory / "spec.toml"
+    file.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    if spec is not None:
+        spec_file.write_text(spec)
+    return import_graph(
+        file,
+        directory / "model",
+        "engram import",
+        lambda _: nullcontext(lambda done, total: None),
+        None if spec is None else spec_file,
+        spec is None if guess is None else guess,
+    )
+
+
+def operators(directory: Path) -> set[str]:
+    """Return the operators of an imported graph, of all levels."""
+    from training.graphs.files import nodes_of
+
+    return {node.op_type for node in nodes_of(onnx.load(directory / "model" / ONNX_FILE).graph)}
+
+
+def own_loop(
+    model: onnx.ModelProto,
+    feeds: Sequence[Mapping[str, Array]],
+    state: Mapping[str, Array],
+    following: Mapping[str, str],
+) -> tuple[list[dict[str, Array]], dict[str, Array]]:
+    """Return the outputs of onnxruntime's own loop over a file, and its last state.
+
+    feeds: the inputs of each step; following: leaf -> the output that is its next value.
+    """
+    session = open_session(model.SerializeToString())
+    names = [value.name for value in model.graph.output]
+    results = []
+    state = dict(state)
+    for feed in feeds:
+        values = dict(zip(names, session.run(None, {**feed, **state}), strict=True))
+        state = {leaf: values[name] for leaf, name in following.items()}
+        results.append(values)
+    return results, state
