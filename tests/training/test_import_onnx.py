@@ -227,22 +227,21 @@ def test_if_within_a_scan_leads_to_the_loop(tmp_path):
 
 
 def conditional():
-    """Return a graph for one row whose If depends on the data."""
+    """Return a graph for one row whose If depends on the data, with branches of different ranks."""
     model = graph(
         """g (float[1, 4] x, float[1, 4] h) => (float[1, 4] y, float[1, 4] h_out) {
             total = ReduceSum <keepdims = 0> (x)
             positive = Greater(total, nought)
-            h_out = Add(h, change)
-            flat = Reshape(h_out, four)
-            y = Reshape(flat, shape)
+            row = Reshape(change, shape)
+            h_out = Add(h, row)
+            y = Neg(h_out)
         }""",
         nought=np.float32(0),
-        four=np.array([4]),
         shape=np.array([1, 4]),
     )
     branches = {
-        name: onnx.parser.parse_graph(f"b () => (float[1, 4] change) {{ change = {operator}(x) }}")
-        for name, operator in (("then_branch", "Relu"), ("else_branch", "Neg"))
+        "then_branch": onnx.parser.parse_graph("b () => (float[1, 4] change) { change = Relu(x) }"),
+        "else_branch": onnx.parser.parse_graph("b () => (float[4] change) { change = Squeeze(x) }"),
     }
     model.graph.node.insert(2, helper.make_node("If", ["positive"], ["change"], **branches))
     return model

@@ -14,7 +14,7 @@ from models.config import ConfigError
 from models.manifest import GRAPH_KIND, ONNX_FILE, Manifest, sha256
 from training.checkpoint import creating, write_atomically, write_manifest
 from training.graphs.alone import FileAlone, probed
-from training.graphs.files import read_graph
+from training.graphs.files import nodes_of, read_graph
 from training.graphs.guess import axis_choices, complete
 from training.graphs.prepare import prepared, zeros_feed
 from training.graphs.samples import write_sample
@@ -42,6 +42,9 @@ FORMS: dict[str, tuple[Written, ...]] = {
     "loop": ("loop",),
 }
 """The forms to try, in order, by the `form` of a specification."""
+
+CONTROL_FLOW = ("If", "Loop", "Scan")
+"""Operators that keep a graph out of a Scan: some of them crash onnxruntime 1.31 there when it loads the graph."""
 
 MOST_CHOICES = 16
 """Combinations of batch axes to try at most."""
@@ -184,7 +187,11 @@ def _best_form(
 def _inner(model: onnx.ModelProto, spec: GraphSpec, form: Written) -> tuple[onnx.ModelProto, GraphSpec]:
     """Return the graph that a form is made of, and the specification with its batch axes. Raises FormFailed."""
     if form != "batched":
-        return prepared(model, spec, 1), spec
+        inner = prepared(model, spec, 1)
+        branching = next((node.op_type for node in nodes_of(inner.graph) if node.op_type in CONTROL_FLOW), None)
+        if form == "scan" and branching:
+            raise FormFailed(f"an operator {branching} is left in the graph, which onnxruntime may not load in a Scan")
+        return inner, spec
     without = next((part for part in spec.fed if BATCH not in (part.shape or ())), None)
     if without:
         raise FormFailed(f"{without.name!r} has no batch axis")
