@@ -20,6 +20,19 @@ JSON, SAFETENSORS, JSON_LINES = "application/json", "application/x-safetensors",
 BYTES = {"float32": "<f4", "float16": "<f2", "int16": "<i2"}
 """The format of an array's numbers, by its dtype."""
 
+LEAF_DTYPES = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "F64": "<f8",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+"""The format of a tensor's numbers, by its dtype in a safetensors file."""
+
 COMPACT = ("float16", "int16")
 """Dtypes of inputs that a stream sends as they are."""
 
@@ -127,13 +140,13 @@ def _unpacked_array(value: dict[str, Any]) -> Any:
 
 
 def read_leaves(data: bytes) -> dict[str, Array]:
-    """Return the tensors, all float32, of a safetensors file: the header's size in 8 bytes, header, numbers."""
+    """Return the tensors of a safetensors file: the header's size in 8 bytes, header, numbers."""
     begin = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:begin])
     header.pop("__metadata__", None)
     places = {name: [begin + offset for offset in leaf["data_offsets"]] for name, leaf in header.items()}
     return {
-        name: np.frombuffer(data[start:stop], "<f4").reshape(header[name]["shape"])
+        name: np.frombuffer(data[start:stop], LEAF_DTYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
         for name, (start, stop) in places.items()
     }
 

@@ -46,6 +46,27 @@ def cell(batch: str = "B") -> onnx.ModelProto:
     )
 
 
+def several_dtypes() -> onnx.ModelProto:
+    """Return a cell of leaves of three dtypes: x [B, 3], h [2, B, 4], count, sum -> y [B, 4], drive, the next ones."""
+    return graph(
+        """step (float[B, 3] x, float[2, B, 4] h, int64[B] count, double[B, 3] sum)
+            => (float[B, 4] y, float[B, 4] drive, float[2, B, 4] h_out, int64[B] count_out, double[B, 3] sum_out) {
+            drive = MatMul(x, w)
+            near, far = Split <axis = 0, num_outputs = 2> (h)
+            raw = Add(drive, near)
+            new = Tanh(raw)
+            h_out = Concat <axis = 0> (new, near)
+            y = Squeeze(new, first)
+            wide = Cast <to = 11> (x)
+            sum_out = Add(sum, wide)
+            count_out = Add(count, one)
+        }""",
+        w=weights(3, 4),
+        first=np.array([0]),
+        one=np.int64(1),
+    )
+
+
 def policy(batch: str = "1") -> onnx.ModelProto:
     """Return an LSTM of two layers: obs [1, 48], h_in, c_in [2, 1, 64] -> actions [1, 12], h_out, c_out."""
     return graph(

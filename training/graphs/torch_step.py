@@ -30,6 +30,9 @@ EXAMPLE_ROWS = 3
 
 STEPS = 100
 
+NOT_THE_USERS = {"site-packages", "importlib", "graphs"}
+"""Directories of files whose lines an error does not name."""
+
 PARTS = ("inputs", "state", "outputs", "next", "trace")
 
 
@@ -213,7 +216,8 @@ def _attempt(name: str, what: str, call: Callable[[], Any]) -> Any:
     except ImportFailed:
         raise
     except Exception as error:
-        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [it for it in frames if it.filename.endswith(".py") and not set(Path(it.filename).parts) & NOT_THE_USERS]
         line = f", line {lines[-1].lineno} of {Path(lines[-1].filename).name}" if lines else ""
         message = str(error).strip().partition("\n")[0]
         raise ImportFailed(f"{name}: {what} failed{line}: {type(error).__name__}: {message}") from error

@@ -22,6 +22,7 @@ from models.state import flatten
 from tests.app.checkpoints import KINDS, WITH_MEMORY, make_checkpoint
 from tests.app.harness import ROOT
 from tests.slots import matching_slots, reordered
+from tests.training.one_step import imported, several_dtypes
 from training.checkpoint import save_model
 from training.export import export
 
@@ -30,14 +31,34 @@ pytestmark = pytest.mark.slow
 CAPACITY = 6
 REAL = {"fused": FusedBackend, "onnx": OnnxBackend, "torch": TorchBackend}
 NO_KERNEL = {"fused sparse"}
-TABLE = ["fake", *(f"{backend} {kind}" for backend in REAL for kind in KINDS if f"{backend} {kind}" not in NO_KERNEL)]
+GRAPHS = ("batched", "rows", "loop")
+"""The forms of imported graphs."""
+TABLE = [
+    "fake",
+    *(f"{backend} {kind}" for backend in REAL for kind in KINDS if f"{backend} {kind}" not in NO_KERNEL),
+    *(f"onnx {form}" for form in GRAPHS),
+]
 RESIZABLE = [entry for entry in TABLE if entry == "fake" or entry.split()[1] in WITH_MEMORY]
 
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("checkpoints")
-    return {kind: make_checkpoint(root / kind, kind) for kind in KINDS}
+    made = {kind: make_checkpoint(root / kind, kind) for kind in KINDS}
+    return made | {form: make_graph(root / form, form) for form in GRAPHS}
+
+
+def make_graph(directory: Path, form: str) -> Path:
+    """Import a graph with leaves of three dtypes and a carried input in a form."""
+    directory.mkdir()
+    spec = """
+    inputs = {x = {carry = 1}}
+    state = {h = "h_out", count = {next = "count_out", initial = 3}, sum = "sum_out"}
+    outputs = {y = {}}
+    trace = {drive = {}}
+    """
+    imported(directory, several_dtypes(), f'form = "{form}"\n{spec}')
+    return directory / "model"
 
 
 @pytest.fixture(params=TABLE)
@@ -89,7 +110,9 @@ def test_step_gives_only_the_traces_asked_for(backend):
         assert list(backend.step([slot], inputs_for(backend, 1), [name])[1]) == [name]
 
 
-@pytest.mark.parametrize("entry", [entry for entry in TABLE if entry.split()[0] in ("fused", "onnx")])
+@pytest.mark.parametrize(
+    "entry", [f"{name} {kind}" for name in ("fused", "onnx") for kind in KINDS if f"{name} {kind}" not in NO_KERNEL]
+)
 def test_traces_at_every_step_are_those_of_torch(directories, entry):
     backend, torch = (load_backend(name, directories) for name in (entry, f"torch {entry.split()[1]}"))
     slot, other = backend.open(), torch.open()
@@ -320,8 +343,8 @@ def test_back_ends_differ_by_exchanged_locations_only():
 
 
 def spoiled(state: dict[str, Array], value: float) -> dict[str, Array]:
-    """Return a state in which every number is `value`."""
-    return {name: np.full_like(leaf, value) for name, leaf in state.items()}
+    """Return a state in which every number is `value`, but for whole numbers."""
+    return {name: np.full_like(leaf, value) if leaf.dtype.kind == "f" else leaf for name, leaf in state.items()}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e30, 1e10])
