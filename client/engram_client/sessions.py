@@ -96,7 +96,7 @@ class AsyncSession:
         return AsyncStream(self, self._client, f"{self._path}/stream", dtype, scale)
 
     async def state(self, names: Iterable[str] | None = None, step: int | None = None) -> dict[str, Array]:
-        """Return the state after a step, or after the last: its leaves by name, in their dtypes, without a batch axis."""
+        """Return the state after a step, or after the last: its leaves by name, without a batch axis."""
         chosen = None if names is None else ",".join(names_of(names))
         request = get(f"{self._path}/state", SAFETENSORS, names=chosen, step=step)
         return await self._client._send(request, read_leaves)
@@ -193,7 +193,7 @@ class Session:
         return Stream(self, self._session.stream(dtype, scale))
 
     def state(self, names: Iterable[str] | None = None, step: int | None = None) -> dict[str, Array]:
-        """Return the state after a step, or after the last: its leaves by name, in their dtypes, without a batch axis."""
+        """Return the state after a step, or after the last: its leaves by name, without a batch axis."""
         return now(self._session.state(names, step))
 
     def fork(self, step: int | None = None) -> "Session":

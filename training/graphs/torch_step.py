@@ -217,7 +217,7 @@ def _attempt(name: str, what: str, call: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [it for it in frames if it.filename.endswith(".py") and not set(Path(it.filename).parts) & NOT_THE_USERS]
+        lines = [it for it in frames if it.filename[0] != "<" and not set(Path(it.filename).parts) & NOT_THE_USERS]
         line = f", line {lines[-1].lineno} of {Path(lines[-1].filename).name}" if lines else ""
         message = str(error).strip().partition("\n")[0]
         raise ImportFailed(f"{name}: {what} failed{line}: {type(error).__name__}: {message}") from error
