@@ -1,6 +1,8 @@
 // The part of the HTTP interface that the page speaks. Whatever goes wrong is thrown as a Problem.
 // Paths are relative to the page, which a proxy may serve under a prefix.
 
+const PIECE = 2 ** 16; // numbers that a piece of a long sequence has, in and out
+
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
   constructor({ title, detail, code, expected, got }) {
@@ -20,28 +22,57 @@ export function describeModel(name) {
   return json("GET", `models/${encodeURIComponent(name)}`);
 }
 
+/** Return the recording of inputs of a model, [T][I]. */
+export async function modelSample(name) {
+  const { inputs } = await json("GET", `models/${encodeURIComponent(name)}/sample`);
+  return inputs;
+}
+
 /**
  * Run `inputs` ([T][I]) through a fresh session of `model`, which is gone afterwards.
  *
  * memorySize: its memory slots, where not as many as the model has by itself.
- * Returns outputs [T][O], the named traces, each [T][...], and the memory after the last step, [N][W], or null.
+ * Returns outputs [T][O], the named traces, each [T][...], and the named leaves of the state after the last step.
  */
-export async function runSequence(model, inputs, traceNames, memorySize) {
+export async function runSequence(model, inputs, traceNames, leaves, memorySize) {
   const { id } = await json("POST", "sessions", { model: model.name, memory_size: memorySize });
   const session = `sessions/${encodeURIComponent(id)}`;
   try {
-    const { outputs, trace } = await json("POST", `${session}/steps`, { inputs, trace: traceNames });
-    return { outputs, trace, memory: await finalMemory(model, session) };
+    const pieces = await takeSteps(model, session, inputs, traceNames);
+    const trace = traceNames.map((name) => [name, pieces.flatMap((piece) => piece.trace[name])]);
+    const outputs = pieces.flatMap((piece) => piece.outputs);
+    return { outputs, trace: Object.fromEntries(trace), state: await finalState(session, leaves) };
   } finally {
     // Should even this fail, the error of the run itself is the one to hear about.
     await request("DELETE", session).catch(() => {});
   }
 }
 
-async function finalMemory(model, session) {
-  if (!("memory" in model.state)) return null;
-  const { state } = await json("GET", `${session}/state?names=memory`);
-  return state.memory;
+/** Step a session over `inputs` in pieces; where the server takes no piece of this size, in smaller ones. */
+async function takeSteps(model, session, inputs, trace) {
+  const answers = [];
+  let size = Math.ceil(PIECE / (model.input_size + model.output_size));
+  for (let start = 0; start < Math.max(inputs.length, 1); start += size) {
+    const piece = { inputs: inputs.slice(start, start + size), trace };
+    try {
+      answers.push(await json("POST", `${session}/steps`, piece));
+    } catch (error) {
+      if (!isTooLarge(error) || piece.inputs.length < 2) throw error;
+      size = Math.ceil(piece.inputs.length / 2);
+      start -= size; // from the same step again
+    }
+  }
+  return answers;
+}
+
+function isTooLarge({ code, expected }) {
+  return code === "body_too_large" || /^at most \d+ (steps|bytes)$/.test(expected);
+}
+
+async function finalState(session, leaves) {
+  if (leaves.length === 0) return {};
+  const { state } = await json("GET", `${session}/state?names=${leaves.map(encodeURIComponent).join()}`);
+  return state;
 }
 
 async function json(method, path, body) {

@@ -1,10 +1,18 @@
 // The card of a model: what it is and how often it was measured to be wrong.
 
 import { element } from "./dom.js";
+import { number, stepText, titleOf } from "./parts.js";
 import { optionText } from "./tasks.js";
 
 // Options of a task that are told elsewhere, or say nothing of the task.
 const UNTOLD = ["name", "vocabulary", "directory"];
+
+// The forms of an imported graph.
+const FORMS = {
+  batched: "batched, all rows at once",
+  scan: "rows one by one, in a Scan",
+  loop: "rows one by one, in a loop of the back end",
+};
 
 // Options whose lists are no ranges.
 const LISTS = ["tasks"];
@@ -13,7 +21,11 @@ const LISTS = ["tasks"];
 export function modelCard(model) {
   const facts = element("dl", {}, ...Object.entries(factsOf(model)).flatMap(fact));
   const rows = model.evaluation.filter((row) => "errors" in row);
-  return rows.length > 0 ? [facts, evaluationTable(rows)] : [facts];
+  return [...description(model), facts, ...(rows.length > 0 ? [evaluationTable(rows)] : [])];
+}
+
+function description({ graph }) {
+  return graph?.about?.description ? [element("p", {}, graph.about.description)] : [];
 }
 
 function fact([name, value]) {
@@ -21,6 +33,39 @@ function fact([name, value]) {
 }
 
 function factsOf(model) {
+  return model.graph ? factsOfGraph(model) : factsOfNetwork(model);
+}
+
+/** Return what is known of an imported graph; what its spec does not say is left out. */
+function factsOfGraph(model) {
+  const { form, inputs, outputs, step = {}, about = {} } = model.graph;
+  const facts = {
+    Kind: "ONNX graph",
+    "A step": stepText(model),
+    Inputs: inputs.map(partText).join("; "),
+    Outputs: outputs.map(partText).join("; "),
+    Units: step.units,
+    Preprocessing: step.preprocessing,
+    State: Object.entries(model.state).map(leafText).join("; ") || "none",
+    Parameters: number(model.parameters),
+    Form: FORMS[form] ?? form,
+    Source: about.source,
+    Licence: about.license,
+    "Served by": `${model.backend} on ${model.device}`,
+  };
+  return Object.fromEntries(Object.entries(facts).filter(([, value]) => value));
+}
+
+function partText({ name, shape, range }) {
+  const size = shape.length > 0 && `${shape}` !== "1" ? ` ${shape.join(" × ")}` : "";
+  return `${titleOf(name)}${size}${range ? `, ${range[0]} to ${range[1]}` : ""}`;
+}
+
+function leafText([name, shape]) {
+  return `${name} ${shape.join(" × ")}`;
+}
+
+function factsOfNetwork(model) {
   return {
     Kind: model.kind.toUpperCase(),
     Task: [model.task.name, ...optionTexts(model.task)].join(", "),

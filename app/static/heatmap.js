@@ -1,10 +1,7 @@
 // One heat map: a canvas with one pixel for each value, which the browser enlarges without smoothing, and its axes.
-//
-//     row name   title                    low [colours] high
-//        ticks   [ field: canvas, marks                    ]
-//  column name   ticks
 
 import { element } from "./dom.js";
+import { columnText, figure, percent, steps, tick } from "./figure.js";
 
 // In CSS pixels.
 const TALLEST_ROW = 14;
@@ -12,7 +9,7 @@ const HEIGHT = 208;
 const TICK_HEIGHT = 26;
 const LABEL_HEIGHT = 12; // of rows that are all to be named
 
-const MOST_COLUMN_TICKS = 10;
+const MOST_SHARP_COLUMNS = 512; // of more, the browser shows the mean of neighbours, so that no step disappears
 
 /**
  * Return a figure of `plot`:
@@ -21,7 +18,7 @@ const MOST_COLUMN_TICKS = 10;
  * columns: the values, [columns][rows]; a column that is null stays empty.
  * rows: how many rows; rowLabels: a name for each, where a number would not do; rowHeight: where the usual would not.
  * digits: how many decimals to tell, where not three; names: of the values 0, 1, ..., where they stand for something.
- * rowName, columnName: what the axes count.
+ * rowName, columnName, seconds, bare: see figure.js.
  * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells,
  *     and columnsPerItem: more so after so many columns, where they belong together.
  *
@@ -39,7 +36,9 @@ export function heatmap(plot, onPoint) {
   const field = element("div", { className: "field" }, canvas, ...(plot.marks ?? []).map((cell) => mark(plot, cell)));
   field.classList.toggle("ruled", Boolean(plot.ruled));
   field.classList.toggle("items", plot.columnsPerItem > 1);
-  return figure(plot, field);
+  field.classList.toggle("dense", plot.columns.length > MOST_SHARP_COLUMNS);
+  const counted = { ...plot, columns: plot.columns.length, rowHeight: rowHeight(plot) };
+  return figure(counted, field, rowTicks(plot), colorBar(plot.scale));
 }
 
 /** Show the values of `plot` on `canvas`. */
@@ -63,24 +62,6 @@ export function cellAt(canvas, event) {
   };
 }
 
-function figure(plot, field) {
-  const created = element(
-    "figure",
-    { className: "heatmap" },
-    element("span", { className: "row-name" }, plot.rowName),
-    element("figcaption", {}, element("span", {}, plot.title), colorBar(plot.scale)),
-    element("div", { className: "row-ticks" }, ...rowTicks(plot)),
-    field,
-    element("span", { className: "column-name" }, plot.columnName),
-    element("div", { className: "column-ticks" }, ...columnTicks(plot)),
-  );
-  created.style.setProperty("--columns", plot.columns.length);
-  created.style.setProperty("--rows", plot.rows);
-  created.style.setProperty("--per-item", plot.columnsPerItem ?? 1);
-  created.style.setProperty("--row-height", `${rowHeight(plot)}px`);
-  return created;
-}
-
 function rowHeight({ rows, rowHeight: asked }) {
   return asked ?? Math.min(Math.max(Math.round(HEIGHT / rows), 1), TALLEST_ROW);
 }
@@ -88,23 +69,7 @@ function rowHeight({ rows, rowHeight: asked }) {
 function rowTicks(plot) {
   const height = plot.rowLabels && rowHeight(plot) >= LABEL_HEIGHT ? LABEL_HEIGHT : TICK_HEIGHT;
   const most = (plot.rows * rowHeight(plot)) / height;
-  return steps(plot.rows, most).map((row) => tick(plot.rowLabels?.[row] ?? row, "top", row, plot.rows));
-}
-
-function columnTicks({ columns }) {
-  return steps(columns.length, MOST_COLUMN_TICKS).map((column) => tick(column, "left", column, columns.length));
-}
-
-/** Return round numbers below `count`, about `most` of them. */
-function steps(count, most) {
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((size) => count / size <= most) ?? 1000;
-  return Array.from({ length: Math.ceil(count / step) }, (_, i) => i * step);
-}
-
-function tick(label, side, index, count) {
-  const created = element("span", {}, `${label}`);
-  created.style[side] = percent(index + 0.5, count);
-  return created;
+  return steps(plot.rows, most).map((row) => tick(plot.rowLabels?.[row] ?? row, "top", row + 0.5, plot.rows));
 }
 
 function mark({ columns, rows }, { column, row }) {
@@ -124,16 +89,12 @@ function summary({ title, rows, rowName, columns, columnName }) {
   return `${title}: ${rows} × ${columns.length} values, ${rowName} by ${columnName}`;
 }
 
-function describe({ columns, rowLabels, rowName, columnName, digits, names }, { row, column }) {
+function describe({ columns, rowLabels, rowName, digits, names, ...plot }, { row, column }) {
   const value = columns[column]?.[row];
   const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits ?? 3));
-  return `${rowName} ${rowLabels?.[row] ?? row}, ${columnName} ${column}: ${shown}`;
+  return `${rowName} ${rowLabels?.[row] ?? row}, ${columnText(plot, column)}: ${shown}`;
 }
 
 function number(value) {
   return Number.isInteger(value) ? `${value}` : value.toFixed(2);
-}
-
-function percent(part, whole) {
-  return `${(100 * part) / whole}%`;
 }

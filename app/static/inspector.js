@@ -2,23 +2,36 @@
 
 import { Problem, describeModel, modelNames, runSequence } from "./api.js";
 import { modelCard } from "./card.js";
+import { curve } from "./curve.js";
 import { element } from "./dom.js";
 import { Editor } from "./editor.js";
+import { columnText } from "./figure.js";
 import { heatmap } from "./heatmap.js";
-import { plotGroups, shownTraces } from "./plots.js";
+import { Player, speedOptions } from "./player.js";
+import { plotGroups, shownLeaves, shownTraces } from "./plots.js";
 import { Settings } from "./settings.js";
+import { SignalEditor } from "./signal-editor.js";
+import { hiddenLeaves } from "./signal-plots.js";
 import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
 import { verdictOn } from "./verdict.js";
 
+const MOST_READ = 3; // outputs whose values are shown while time runs
+
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
 const bitEditor = new Editor(page.drawing, markStale, point);
 const tokenEditor = new TokenEditor(page.drawing, takeLength);
+const signalEditor = new SignalEditor(
+  { container: page.drawing, sources: page.sources, notice: page.notice },
+  { onChange: takeLength, onPoint: point, attempt },
+);
 const settings = new Settings(page.settings, markStale);
+const player = new Player({ ...page, bar: page.player }, moveInTime);
 
 let model;
 let task;
 let editor;
+let shown = []; // the groups of plots
 let latest = 0; // what was asked for last; whatever comes in for an earlier turn is dropped
 
 async function start() {
@@ -37,24 +50,35 @@ async function choose(name) {
   task = taskOf(model);
   history.replaceState(null, "", `?${new URLSearchParams({ model: name })}`);
   page.card.replaceChildren(...modelCard(model));
-  page.work.inert = false;
   page.memory.hidden = !model.memory_size;
   page["memory-size"].value = "";
   page["memory-size"].placeholder = model.memory_size;
-  prepareDrawing();
+  await prepareDrawing();
+  if (turn !== latest) return;
+  page.work.inert = false;
   await run();
 }
 
-function prepareDrawing() {
-  editor = task.words ? tokenEditor : bitEditor;
-  editor.setTask(task);
+/** Show what is sent to the model: what was drawn, if it fits, or else its recording, or else something random. */
+async function prepareDrawing() {
+  editor = task.words ? tokenEditor : task.parts ? signalEditor : bitEditor;
+  editor.setTask(task, model.name);
   settings.setTask(task);
+  showControls();
   page.hint.textContent = task.hint;
   page.length.min = page["length-slider"].min = task.shortest ?? 1;
   page.length.max = page["length-slider"].max = task.longest;
   if (editor.length > 0) return setLength(editor.length);
+  if (model.sample && task.parts) return editor.loadSample();
   setLength(task.initialLength);
   randomize();
+}
+
+/** Show the controls of the task, and no others. */
+function showControls() {
+  page.work.classList.toggle("signals", Boolean(task.parts));
+  page.sources.hidden = page.notice.hidden = !task.parts;
+  page["length-slider"].hidden = page.random.hidden = page.clear.hidden = Boolean(task.parts);
 }
 
 function setLength(asked) {
@@ -86,7 +110,7 @@ async function run() {
   page.results.ariaBusy = "true";
   page.results.classList.remove("stale");
   try {
-    const answer = await runSequence(model, sequence.inputs, shownTraces(model), memorySize());
+    const answer = await runSequence(model, sequence.inputs, shownTraces(model), shownLeaves(model), memorySize());
     if (turn === latest) show(sequence, answer);
   } catch (error) {
     if (turn !== latest) return;
@@ -99,20 +123,31 @@ async function run() {
 
 function show(sequence, answer) {
   const { marks, ...verdict } = verdictOn(model, task, sequence, answer.outputs);
-  const groups = plotGroups(model, task, sequence, answer, marks).map(groupSection);
+  shown = plotGroups(model, task, sequence, answer, marks);
   Object.assign(page.verdict, verdict);
   pointInTime("", -1);
-  page.plots.replaceChildren(...groups, ...(answer.memory ? [] : [withoutMemory()]));
+  page.plots.replaceChildren(...shown.map(groupSection), ...notes(answer));
   page.results.hidden = false;
+  if (!task.parts) return player.unload();
+  const waves = curves().filter(({ style }) => style === "wave");
+  player.load({ steps: sequence.inputs.length, seconds: task.seconds, samplingRate: task.samplingRate, waves });
+}
+
+/** Return the curves over time that are shown. */
+function curves() {
+  return shown.flatMap(({ timed, plots }) => (timed ? plots.filter(({ values }) => values) : []));
 }
 
 function groupSection({ title, timed, plots }) {
-  const figures = plots.map((plot) => heatmap(plot, timed ? pointInTime : point));
+  const figures = plots.map((plot) => (plot.values ? curve : heatmap)(plot, timed ? pointInTime : point));
   return element("section", { className: timed ? "timed" : "" }, element("h2", {}, title), ...figures);
 }
 
-function withoutMemory() {
-  return element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its state.");
+/** Return lines on what cannot be shown of the state. */
+function notes({ state }) {
+  const without = "This model has no memory to look into: all it keeps is in its state.";
+  const text = model.graph ? hiddenLeaves(model) : state.memory ? undefined : without;
+  return text ? [element("p", { className: "note" }, text)] : [];
 }
 
 /** Tell the value under the pointer. */
@@ -124,6 +159,14 @@ function point(text) {
 function pointInTime(text, step) {
   point(text);
   page.plots.style.setProperty("--cursor", step);
+}
+
+/** Show a place in time, in steps, and the outputs there. */
+function moveInTime(at) {
+  const step = Math.min(Math.floor(at), Number(page.position.max) - 1);
+  const read = curves().filter(({ isOutput, style }) => isOutput && style === "curves").slice(0, MOST_READ);
+  const values = read.map(({ title, values }) => `${title} ${values[step].toFixed(3)}`);
+  pointInTime([columnText({ columnName: "step", seconds: task.seconds }, step), ...values].join(", "), at - 0.5);
 }
 
 function markStale() {
@@ -157,5 +200,7 @@ page.clear.addEventListener("click", () => {
   editor.clear();
   markStale();
 });
+page.speed.replaceChildren(...speedOptions());
+page.speed.value = "1";
 page.run.addEventListener("click", () => attempt(run));
 attempt(start);

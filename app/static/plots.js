@@ -1,6 +1,7 @@
 // What there is to see of one run, as descriptions of heat maps (see heatmap.js).
 
 import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
+import { graphTracePlots, shownLeaves as leavesOfGraph, signalPlots, statePlots } from "./signal-plots.js";
 import { classesOf } from "./verdict.js";
 
 const TIME = "time";
@@ -26,7 +27,14 @@ const GATES = {
 
 /** Return the names of the traces of `model` that the page can show. */
 export function shownTraces(model) {
+  if (model.graph) return model.graph.trace.map(({ name }) => name);
   return Object.keys({ ...WEIGHTINGS, ...GATES }).filter((name) => name in model.trace);
+}
+
+/** Return the names of the leaves of the state of `model` that the page can show. */
+export function shownLeaves(model) {
+  if (model.graph) return leavesOfGraph(model);
+  return "memory" in model.state ? ["memory"] : [];
 }
 
 /**
@@ -35,13 +43,27 @@ export function shownTraces(model) {
  * wrong: the outputs that are wrong, [{row, column}].
  */
 export function plotGroups(model, task, sequence, answer, wrong) {
+  const sequenceOf = task.parts ? signalPlots(model, task, sequence.inputs, answer.outputs) : undefined;
   const groups = [
-    { title: "Sequence", timed: true, plots: sequencePlots(model, task, sequence, answer, wrong) },
-    { title: "Slots over time", timed: true, plots: tracePlots(WEIGHTINGS, model, answer.trace) },
-    { title: "Controls of the heads", timed: true, plots: tracePlots(GATES, model, answer.trace) },
-    { title: "Memory after the last step", timed: false, plots: memoryPlots(answer.memory) },
+    { title: "Sequence", timed: true, plots: sequenceOf ?? sequencePlots(model, task, sequence, answer, wrong) },
+    ...(model.graph ? graphGroups(model, task, answer) : memoryGroups(model, answer)),
   ];
   return groups.filter(({ plots }) => plots.length > 0);
+}
+
+function graphGroups(model, task, { trace, state }) {
+  return [
+    { title: "Traces", timed: true, plots: graphTracePlots(model, task, trace) },
+    { title: "State after the last step", timed: false, plots: statePlots(state) },
+  ];
+}
+
+function memoryGroups(model, answer) {
+  return [
+    { title: "Slots over time", timed: true, plots: tracePlots(WEIGHTINGS, model, answer.trace) },
+    { title: "Controls of the heads", timed: true, plots: tracePlots(GATES, model, answer.trace) },
+    { title: "Memory after the last step", timed: false, plots: memoryPlots(answer.state.memory) },
+  ];
 }
 
 function sequencePlots(model, task, { inputs, targets }, { outputs }, wrong) {

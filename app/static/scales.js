@@ -1,5 +1,7 @@
 // Colour scales whose lightness changes evenly, so that equal steps of value look like equal steps.
 
+import { extent } from "./parts.js";
+
 const INK = ["#03080a", "#002837", "#004b62", "#006f88", "#0093a8", "#3bb6c4", "#8ed7dd"];
 
 const MAGMA = [
@@ -26,13 +28,20 @@ export const WEIGHTS = scale(MAGMA, 0, 1);
 
 /** From zero up to the largest of `values` (a list of columns). */
 export function positive(values) {
-  return scale(MAGMA, 0, Math.max(...values.flat()));
+  return scale(MAGMA, 0, extent(values.flat())[1]);
 }
 
 /** As far below zero as above it, wide enough for all of `values` (a list of columns). */
 export function signed(values) {
-  const extent = Math.max(...values.flat().map(Math.abs));
-  return scale(BERLIN, -extent, extent);
+  const [least, greatest] = extent(values.flat());
+  const most = Math.max(Math.abs(least), Math.abs(greatest));
+  return scale(BERLIN, -most, most);
+}
+
+/** Wide enough for `range` ([low, high] or null) and all of `values` (a list of columns), zero where it belongs. */
+export function wide(values, range) {
+  const [least, greatest] = extent([...values, range ?? [0]].flat());
+  return least < 0 ? signed([[least, greatest]]) : scale(MAGMA, range ? least : 0, greatest);
 }
 
 function scale(anchors, low, high) {

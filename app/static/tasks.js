@@ -4,11 +4,14 @@
 // initialLength, shortest, longest: of the pattern; shortest is 1 where it is left away.
 // settings: numbers to choose beside the pattern: [{name, label, initial, least, greatest(length)}].
 // encode(pattern, settings): returns `inputs` [T][I], and, for each step, in `targets`, the vector that is due or null
-//     where nothing is asked for; `asked`, the steps with an answer to tell, where others than those of output_at.
+//     where nothing is asked for; `asked`, the steps with an answer to show, where others than those of output_at;
+//     `unasked`, the text where none is.
 //
 // Of drawn patterns, lists of vectors (see editor.js): rows, levelName, vectorsPerItem, columnName; channels, outputs:
-// the names of the model's inputs and outputs, where they have names. Of written ones, lists of words, see words.js.
+// the names of the model's inputs and outputs, where they have names. Of written ones, lists of words, see words.js;
+// of signals, see signals.js.
 
+import { signals } from "./signals.js";
 import { babi, dyck, tokens } from "./words.js";
 
 const LONGEST = 60;
@@ -23,9 +26,14 @@ export const TASKS = {
   babi,
 };
 
-/** Return the task that `model` was trained on, or, if the page does not know it, free drawing or free writing. */
+/** Return the task that `model` was trained on, or, if the page does not know it, free drawing, writing or playing. */
 export function taskOf(model) {
-  return (TASKS[model.task.name] ?? (model.vocabulary_size ? tokens : free))(model);
+  return (TASKS[model.task.name] ?? (model.vocabulary_size ? tokens : isOfSignals(model) ? signals : free))(model);
+}
+
+/** Return whether any numbers may be sent; the inputs of a task that the page does not know are taken for bits. */
+function isOfSignals(model) {
+  return Boolean(model.graph) || model.task.name === "none";
 }
 
 /** Return an option of a task as text; a range is a list of its ends. */

@@ -20,9 +20,10 @@ export function classesOf(model, output) {
 }
 
 /** Bits that fall on the other side of the threshold than those that are due are wrong. */
-function onBits(model, task, { targets }, outputs) {
+function onBits(model, task, sequence, outputs) {
+  const { targets } = sequence;
   const asked = targets.filter(Boolean).flat().length;
-  if (asked === 0) return nothingToCompare(task);
+  if (asked === 0) return nothingToCompare(task, sequence);
   const threshold = model.output_activation === "sigmoid" ? 0.5 : 0;
   const isWrong = (bit, column, row) => outputs[column][row] > threshold !== bit > 0.5;
   const marks = targets.flatMap((target, column) =>
@@ -33,9 +34,10 @@ function onBits(model, task, { targets }, outputs) {
 }
 
 /** The answers in words, and whether they are the right ones, where that is known. */
-function onClasses(model, task, { targets, asked }, outputs) {
+function onClasses(model, task, sequence, outputs) {
+  const { targets, asked } = sequence;
   const steps = asked ?? (model.output_at === "last-step" ? [outputs.length - 1] : []);
-  if (steps.length === 0) return nothingToCompare(task);
+  if (steps.length === 0) return nothingToCompare(task, sequence);
   const answers = steps.map((step) => answerAt(model, task, step, targets[step], outputs[step]));
   const marks = answers.flatMap(({ wrong }) => wrong);
   const known = steps.some((step) => targets[step]);
@@ -64,6 +66,7 @@ function nameOf(task, classes) {
   return `${names.length > 1 ? "Classes" : "Class"} ${names.join(" ")}`;
 }
 
-function nothingToCompare({ unasked }) {
-  return { className: "unknown", textContent: unasked ?? "No target to compare with", marks: [] };
+function nothingToCompare(task, sequence) {
+  const text = sequence.unasked ?? task.unasked ?? "No target to compare with";
+  return { className: "unknown", textContent: text, marks: [] };
 }
