@@ -191,9 +191,9 @@ def _separated(brackets: bytes, items: Iterable[Iterable[bytes]]) -> Iterator[by
 
 
 def _plain(value: Any) -> Any:
-    """Return an array that is not contiguous as one that is, because orjson refuses it otherwise."""
+    """Return an array that orjson refuses as one that it takes: contiguous; or as a number, if it has no axes."""
     if isinstance(value, np.ndarray):
-        return np.ascontiguousarray(value)
+        return np.ascontiguousarray(value) if value.ndim else value.item()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 

@@ -81,7 +81,8 @@ def spec_of(manifest: Manifest, state_axes: Axes, trace_axes: Axes) -> Spec:
     if memory_size is not None and (type(memory_size) is not int or memory_size < 1):
         raise ManifestError(f"config.memory_size must be a whole number of at least 1, got {memory_size!r}")
     dtypes = manifest.config.get("dtypes", {})
-    if not isinstance(dtypes, dict) or not set(dtypes) <= set(state_axes) or not set(dtypes.values()) <= set(DTYPES):
+    known = isinstance(dtypes, dict) and all(dtype in DTYPES for dtype in dtypes.values())
+    if not known or not set(dtypes) <= set(state_axes):
         raise ManifestError(
             f"config.dtypes must have dtypes of leaves of the state, each one of {', '.join(DTYPES)}, got {dtypes!r}"
         )

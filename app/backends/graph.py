@@ -65,7 +65,7 @@ class StepGraph:
             leaves = self._first_state.run([f"state.{name}" for name in spec.state], feed)
         except Exception as error:  # the graph has computed this state in other sizes: it lacks memory
             raise MemoryError(str(error)) from error
-        return {name: leaf[0] for name, leaf in zip(spec.state, leaves, strict=True)}
+        return {name: leaf[0, ...] for name, leaf in zip(spec.state, leaves, strict=True)}
 
 
 def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -54,7 +54,7 @@ class OnnxBackend:
 
     def read(self, slot: int) -> dict[str, Array]:
         self._slots.check([slot])
-        return {name: values[slot].copy() for name, values in self._arena.items()}
+        return {name: values[slot, ...].copy() for name, values in self._arena.items()}
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         leaves = self._initial if state is None else state

@@ -56,7 +56,7 @@ class Snapshot:
             "step": str(self.step),
         }
         metadata = {f"{PREFIX}{name}": value for name, value in fields.items()}
-        state = {name: np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("<")) for name, leaf in self.state.items()}
+        state = {name: np.asarray(leaf, leaf.dtype.newbyteorder("<"), order="C") for name, leaf in self.state.items()}
         return save(state, {**metadata, DIGEST: _digest(metadata, state)})
 
     @classmethod

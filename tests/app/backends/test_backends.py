@@ -98,6 +98,7 @@ def test_spec_is_what_the_back_end_gives(backend):
     state = backend.read(slot)
     outputs, traces = backend.step([slot], inputs_for(backend, 1), list(backend.spec.trace))
     assert {name: list(leaf.shape) for name, leaf in state.items()} == backend.spec.state
+    assert all(isinstance(leaf, np.ndarray) for leaf in state.values()), "also of a leaf without axes"
     assert {name: list(values.shape[1:]) for name, values in traces.items()} == backend.spec.trace
     assert (outputs.shape, outputs.dtype) == ((1, backend.spec.output_size), np.float32)
 
