@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError
 from models.contract import MemoryModel, schemas
+from models.laws import LawError
 from models.manifest import GRAPH_KIND, Manifest, ManifestError, read_manifest, weights_file
 from models.registry import build
 from models.state import flatten, map_leaves
@@ -37,7 +38,10 @@ class ServedStep(nn.Module):
 
 
 def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
-    """Return the model of the checkpoint in `directory`, on the CPU, and its manifest. Raises ManifestError."""
+    """Return the model of the checkpoint in `directory`, on the CPU, and its manifest.
+
+    Raises ManifestError, and LawError for a class of a user's own that breaks a law.
+    """
     manifest = read_manifest(directory)
     if manifest.kind == GRAPH_KIND:
         raise ManifestError(
@@ -47,6 +51,8 @@ def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
     try:
         model = build(manifest.kind, manifest.config)
         model.load_state_dict(load_file(path))
+    except LawError:
+        raise
     except (ConfigError, SafetensorError, RuntimeError) as error:
         raise ManifestError(f"{path}: {error}") from error
     _check_schemas(directory, model, manifest)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from models import laws
 from models.cells import CELLS, Cell
 from models.contract import MemoryModel, schemas, unroll
 from models.dnc import DNC
@@ -52,24 +53,23 @@ def test_registry_holds_models_and_cells_only():
     assert all(issubclass(cell, Cell) for _, cell in CELLS.values())
 
 
+@both_precisions
+@every_model
+def test_every_law_of_users_models_holds(name, dtype):
+    laws.check_laws(make(name, dtype))
+
+
 # Pure
 
 
 @every_model
 def test_step_same_call_twice_gives_same_bits(name):
-    model = make(name)
-    inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
-    first, second = model.step(inputs, state), model.step(inputs, state)
-    assert_same_bits(first, second)
+    laws.same_step_gives_the_same_bits(make(name))
 
 
 @every_model
 def test_step_leaves_its_arguments_unchanged(name):
-    model = make(name)
-    inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
-    inputs_before, state_before = inputs.clone(), map_leaves(torch.clone, state)
-    model.step(inputs, state)
-    assert_same_bits((inputs, state), (inputs_before, state_before))
+    laws.arguments_are_left_as_they_were(make(name))
 
 
 @every_model
@@ -84,15 +84,7 @@ def test_step_leaves_the_module_unchanged(name):
 
 @every_model
 def test_two_sequences_stepped_in_turns_never_meet(name):
-    model = make(name)
-    sequences = [random_inputs(model, 5, 2), random_inputs(model, 5, 2)]
-    alone = [unroll(model, inputs, model.initial_state(2)) for inputs in sequences]
-    states, outputs = [model.initial_state(2), model.initial_state(2)], [[], []]
-    for step, which in itertools.product(range(5), (0, 1)):
-        output, states[which], _ = model.step(sequences[which][step], states[which])
-        outputs[which].append(output)
-    for which in (0, 1):
-        assert_same_bits((torch.stack(outputs[which]), states[which]), alone[which][:2])
+    laws.nothing_is_remembered_outside_the_state(make(name))
 
 
 # Over time
@@ -130,13 +122,9 @@ def test_unroll_gives_the_bits_of_single_steps(name):
 @every_model
 def test_state_structure_shape_and_dtype_are_kept(name, dtype):
     model = make(name, dtype)
-    first = model.initial_state(3)
-    outputs, state, trace = model.step(random_inputs(model, 1, 3)[0], first)
-    assert type(state) is type(first)
-    assert [type(part) for part in state] == [type(part) for part in first]
-    assert described(flatten(state)) == described(flatten(first))
-    assert described({"outputs": outputs}) == {"outputs": ((3, model.output_size), dtype, torch.device("cpu"))}
-    assert all(values.dtype == dtype and len(values) == 3 for values in trace.values())
+    assert next(model.parameters()).dtype == dtype
+    laws.state_has_its_form(model)
+    laws.step_keeps_the_form(model)
 
 
 @every_model
@@ -150,10 +138,7 @@ def test_state_leaves_are_contiguous_and_apart(name):
 
 @every_model
 def test_state_rows_before_the_first_step_are_the_same(name):
-    model = make(name)
-    one = flatten(model.initial_state(1))
-    for leaf_name, leaf in flatten(model.initial_state(3)).items():
-        assert_same_bits(leaf, one[leaf_name].expand_as(leaf))
+    laws.first_state_is_the_same_for_every_row(make(name))
 
 
 @both_precisions
