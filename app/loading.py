@@ -21,7 +21,7 @@ from app.stores.base import Retention, Store, Upkeep
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from kernels.library import library, why_no_library
-from kernels.support import not_fused
+from kernels.support import KINDS, not_fused
 from models.manifest import GRAPH_KIND, MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,8 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
         from app.backends.fused import FusedBackend
 
         return FusedBackend(directory, capacity, settings.threads)
+    if manifest.kind not in KINDS:
+        raise ManifestError(_without_class(directory, manifest))
     try:
         from app.backends.torch import TorchBackend
     except ModuleNotFoundError as error:
@@ -155,12 +157,18 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
 
 
 def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["fused", "onnx", "torch"]:
-    """Return the fastest back end for a checkpoint's steps, and log why if it is not the fused one."""
+    """Return the fastest back end for a checkpoint's steps, and log why if it is not the fused one.
+
+    Raises ManifestError for a model of a user's own class that has no graph.
+    """
     if manifest.kind == GRAPH_KIND:
         return "onnx"
-    if device != "cpu":
+    exported, of_ours = (directory / ONNX_FILE).exists(), manifest.kind in KINDS
+    if not exported and not of_ours:
+        raise ManifestError(_without_class(directory, manifest))
+    if device != "cpu" and of_ours:
         return "torch"
-    if not (directory / ONNX_FILE).exists():
+    if not exported:
         logger.warning(
             "%s: its steps are left to torch, for there is no %s, which the fused kernels and ONNX Runtime need; "
             "make it with: engram export %s",
@@ -174,6 +182,15 @@ def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["
         return "fused"
     logger.info("%s: its steps are computed by ONNX Runtime: %s", directory.name, reason or why_no_library())
     return "onnx"
+
+
+def _without_class(directory: Path, manifest: Manifest) -> str:
+    """Return the message for a model of a user's own class, which a server does not have."""
+    export = shlex.join(["engram", "export", "--models", "FILE", str(directory)])
+    return (
+        f"{directory}: its model is of kind {manifest.kind!r}, whose class a server does not have: it is served by its "
+        f"graph, {ONNX_FILE}, with --backend auto or onnx; {export} writes it, FILE being that of the class"
+    )
 
 
 def _device(settings: Settings) -> str:

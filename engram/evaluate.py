@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.options import Commands, add_json, add_tasks, changes, command, device, load_tasks, positive
+from engram.options import Commands, add_json, add_own, changes, command, device, load_own, positive
 from engram.output import print_json
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def add(commands: Commands) -> None:
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
-    add_tasks(parser)
+    add_own(parser, "tasks", "models")
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    load_tasks(options)
+    load_own(options)
     if options.all and (options.at or options.memory_size or options.save):
         raise ValueError("--all measures what is recorded: it takes no --at, --memory-size or --save")
     if not options.all and options.directory is None:

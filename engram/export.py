@@ -3,17 +3,19 @@
 import argparse
 from pathlib import Path
 
-from engram.options import Commands, command
+from engram.options import Commands, add_own, command, load_own
 from engram.output import print_serve_command
 
 
 def add(commands: Commands) -> None:
     parser = command(commands, "export", "Write the ONNX graph of one step, checked against torch over 100 steps.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    add_own(parser, "models")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    load_own(options)
     path = exported(options.directory)
     print(f"{path}: {path.stat().st_size:,} bytes, equal to torch over 100 steps at batch 1, 2 and 5")
     print_serve_command(options.directory)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.settings import SettingsError
 from engram.export import exported
-from engram.options import Commands, add_tasks, changes, command, load_tasks
+from engram.options import Commands, add_own, changes, command, load_own
 from engram.output import print_serve_command
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
         metavar="KEY=VALUE",
         help="the name and options of what the model was trained on, such as name=copy bits=8, to evaluate and plot it",
     )
-    add_tasks(originals)
+    add_own(originals, "tasks")
     parser.set_defaults(run=run)
 
 
@@ -114,7 +114,7 @@ def _import_original(options: argparse.Namespace) -> None:
     from training.importers import import_checkpoint
     from training.tasks import build_task
 
-    load_tasks(options)
+    load_own(options)
     task = build_task(changes(options.task)) if options.task else None
     imported = import_checkpoint(
         options.format, options.file, options.out, options.cell, options.command_line, task, exported

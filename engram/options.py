@@ -5,9 +5,12 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from app.settings import SettingsError
+
+if TYPE_CHECKING:
+    from training.own import OwnFiles
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -58,7 +61,7 @@ def _number(word: str) -> float:
 
 
 def add_preset(parser: argparse.ArgumentParser) -> None:
-    """Add the preset, the changes to it, and files of tasks of one's own."""
+    """Add the preset, the changes to it, and files of tasks and models of one's own."""
     parser.add_argument("preset", help="the name of a preset that comes with Engram, or the path of a .toml file")
     parser.add_argument(
         "--set",
@@ -68,27 +71,29 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
         metavar="TABLE.KEY=VALUE",
         help="values of the preset to change, such as task.length=[1,30] optimizer.learning_rate=1e-3",
     )
-    add_tasks(parser)
+    add_own(parser, "tasks", "models")
 
 
-def add_tasks(parser: "argparse._ActionsContainer") -> None:
-    """Add --tasks."""
-    parser.add_argument(
-        "--tasks",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a Python file that registers tasks of one's own; may be given several times",
-    )
+def add_own(parser: "argparse._ActionsContainer", *kinds: str) -> None:
+    """Add the options that name files of one's own: --tasks, --models, or both. kinds: "tasks", "models"."""
+    for kind in kinds:
+        parser.add_argument(
+            f"--{kind}",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"a Python file that registers {kind} of one's own; may be given several times",
+        )
 
 
-def load_tasks(options: argparse.Namespace) -> None:
-    """Register the tasks of the files of --tasks. Raises ConfigError."""
-    from training.tasks import own
+def load_own(options: argparse.Namespace) -> "OwnFiles":
+    """Register the tasks and models of one's own that the options name, and return their files. Raises ConfigError."""
+    from training.own import OwnFiles
 
-    for file in options.tasks:
-        own.load_tasks(file)
+    own = OwnFiles(getattr(options, "tasks", ()), getattr(options, "models", ()))
+    own.load()
+    return own
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:

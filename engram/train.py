@@ -4,13 +4,13 @@ import argparse
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.options import Commands, add_preset, add_training, changes, command, load_tasks, training_options
+from engram.options import Commands, add_preset, add_training, changes, command, load_own, training_options
 
 if TYPE_CHECKING:
+    from training.own import OwnFiles
     from training.preset import Preset
     from training.seeds import End
     from training.trainer import Trainer
@@ -40,18 +40,18 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from training.preset import load_preset
 
-    load_tasks(options)
+    own = load_own(options)
     preset = load_preset(options.preset, changes(options.set))
     preset = preset.with_training(seed=options.seed, updates=options.updates)
     if options.seeds and options.seed is not None:
         raise ValueError("--seed trains one seed and --seeds several: give one of them")
     if options.seeds:
-        ends = train_seeds(options, preset, options.out, init_from=options.init_from, training_on=options.resume)
+        ends = train_seeds(options, preset, options.out, own, init_from=options.init_from, training_on=options.resume)
         return 1 if any(ends.values()) else 0
-    return _train(options, preset)
+    return _train(options, preset, own)
 
 
-def _train(options: argparse.Namespace, preset: "Preset") -> int:
+def _train(options: argparse.Namespace, preset: "Preset", own: "OwnFiles") -> int:
     """Train one seed, report how it ended, and return the exit status."""
     from training.distributed import launcher
     from training.run import train
@@ -67,17 +67,17 @@ def _train(options: argparse.Namespace, preset: "Preset") -> int:
         **training_options(options),
     )
     if trainer.processes.leads:
-        _report(trainer, options.out, started_by, options.tasks)
+        _report(trainer, options.out, started_by, own)
     return 0 if trainer.finished else 130
 
 
-def _report(trainer: "Trainer", out: Path, started_by: str, tasks: Sequence[Path]) -> None:
+def _report(trainer: "Trainer", out: Path, started_by: str, own: "OwnFiles") -> None:
     """Print how the training ended, and the commands that come next."""
     progress = trainer.progress
-    own = [word for file in tasks for word in ("--tasks", str(file))]
+    to_export = own._replace(tasks=())
     evaluate, plot, export = (
-        shlex.join(["engram", *words])
-        for words in (["evaluate", str(out), *own], ["plot", str(out), *own], ["export", str(out)])
+        shlex.join(["engram", name, str(out), *files.words])
+        for name, files in (("evaluate", own), ("plot", own), ("export", to_export))
     )
     print(f"{out}: {progress.update} updates, {progress.sequences} sequences, weights in model.safetensors")
     if not trainer.finished:
@@ -88,7 +88,9 @@ def _report(trainer: "Trainer", out: Path, started_by: str, tasks: Sequence[Path
     print(f"Next: {evaluate}    {plot}    {export}")
 
 
-def train_seeds(options: argparse.Namespace, preset: "Preset", out: Path, **how: Any) -> "dict[int, End]":
+def train_seeds(
+    options: argparse.Namespace, preset: "Preset", out: Path, own: "OwnFiles", **how: Any
+) -> "dict[int, End]":
     """Train several seeds, print how each ended, and return it. how: more arguments of training.run.train."""
     from training import seeds
     from training.distributed import process_count
@@ -99,7 +101,7 @@ def train_seeds(options: argparse.Namespace, preset: "Preset", out: Path, **how:
     twice = [seed for seed, count in Counter(options.seeds).items() if count > 1]
     if twice:
         raise ValueError(f"--seeds: {twice[0]} is there twice, and would be one run: give each seed once")
-    how |= training_options(options) | {"threads": options.threads, "tasks": options.tasks}
+    how |= training_options(options) | {"threads": options.threads, "own": own}
     ends = seeds.train_seeds(preset, options.seeds, out, options.command_line, options.jobs, **how)
     print("", *seed_lines(out, ends), sep="\n")
     return ends

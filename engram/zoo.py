@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from engram.options import Commands, add_preset, add_training, changes, command, load_tasks, positive
+from engram.options import Commands, add_preset, add_training, changes, command, load_own, positive
 from engram.output import print_serve_command
 from engram.train import train_seeds
 
@@ -23,13 +23,13 @@ def run(options: argparse.Namespace) -> int:
     from training.preset import load_preset
     from training.zoo import choose, publish, require_replaceable
 
-    load_tasks(options)
+    own = load_own(options)
     preset = load_preset(options.preset, changes(options.set))
     runs = options.runs or Path("runs") / preset.name
     out = options.out or Path("checkpoints") / preset.name
     require_replaceable(out)
-    ends = train_seeds(options, preset, runs)
-    publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print, options.tasks)
+    ends = train_seeds(options, preset, runs, own)
+    publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print, own)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     print_serve_command(out)
     return 0

@@ -18,7 +18,7 @@ from kernels.library import Library
 from kernels.packing import Array, PackedModel
 from kernels.plan import SegmentPlan, cuts, parallel_for, plan_segments, thread_count
 from kernels.step import covered, numbers_per_row
-from kernels.support import NoKernel, not_trained
+from kernels.support import KINDS, NoKernel, not_trained
 from models.contract import MemoryModel, unroll
 from models.registry import config_values, kind_of
 from models.state import flatten, unflatten
@@ -55,7 +55,7 @@ class FusedUnroll:
         kernels: Library | None = None,
     ) -> None:
         kind = kind_of(model)
-        if kind is None:
+        if kind not in KINDS:
             raise NoKernel(f"there is no fused kernel for this model: it is a {type(model).__name__}; torch trains it")
         config: Any = model.config
         values = config_values(config)

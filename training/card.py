@@ -47,7 +47,7 @@ def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> s
         return _render_graph(name, manifest)
     return f"""# {name}
 
-{KINDS[manifest.kind]}, {_origin(manifest)}.
+{KINDS.get(manifest.kind, f"A model of kind `{manifest.kind}`")}, {_origin(manifest)}.
 
 | | |
 |---|---|
@@ -170,8 +170,10 @@ def _figures(figures: Sequence[str]) -> str:
 def _facts(manifest: Manifest) -> dict[str, Any]:
     config = manifest.config
     facts = {"input and output": f"{manifest.input_size} and {manifest.output_size} values a step"}
-    if "memory_size" in config:
-        facts["memory"] = f"{config['memory_size']} slots of {config['word_size']}"
+    if config.get("memory_size"):
+        words = f" of {config['word_size']}" if "word_size" in config else ""
+        facts["memory"] = f"{config['memory_size']} slots{words}"
+    if {"read_heads", "write_heads"} <= set(config):
         facts["heads"] = f"{config['read_heads']} read, {config['write_heads']} write"
     if config.get("controller"):
         facts["controller"] = _cell(config["controller"])

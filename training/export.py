@@ -59,7 +59,7 @@ NEARBY_STATES = 512
 
 
 class ExportError(RuntimeError):
-    """An exported graph whose results differ from the model's."""
+    """A step that cannot be exported, or an exported graph whose results differ from the model's."""
 
 
 def export(directory: Path, after_step: Callable[[int, int], object] | None = None) -> Path:
@@ -153,7 +153,7 @@ def _dynamic_locations(model: MemoryModel[Any]) -> dict[str, dict[int, torch.exp
 def export_module(module: nn.Module, arguments: tuple[Tensor, ...], **options: Any) -> onnx.ModelProto:
     """Return the graph of a module's forward; options: as of torch.onnx.export."""
     no_cache = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)  # the cache is slower here than none
-    with _quiet_exporter(), _collector_off(), no_cache:
+    with _quiet_exporter(), _collector_off(), no_cache, _export_errors():
         program = torch.onnx.export(
             module,
             arguments,
@@ -185,6 +185,16 @@ def _collector_off() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def _export_errors() -> Iterator[None]:
+    """Raise ExportError for an error of torch's exporter, with the first line of its cause."""
+    try:
+        yield
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(f"torch cannot export a step of this model: {reason}") from error
 
 
 @contextmanager
@@ -231,6 +241,7 @@ def _one_thread() -> Iterator[None]:
 def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int], object] | None) -> int:
     """Return the number of steps after which a row first overflowed, in torch as well, or 0. Raises ExportError."""
     session = open_session(data)
+    _require_any_batch(session)
     step = ServedStep(model)
     generator = torch.Generator().manual_seed(0)
     total = STEPS_VERIFIED * len(RUNS_VERIFIED)
@@ -261,6 +272,16 @@ def _verify(data: bytes, model: MemoryModel[Any], after_step: Callable[[int, int
             if after_step:
                 after_step(count * STEPS_VERIFIED + number + 1, total)
     return overflow
+
+
+def _require_any_batch(session: onnxruntime.InferenceSession) -> None:
+    """Raise ExportError unless the batch of each input and output is open."""
+    for entry in (*session.get_inputs(), *session.get_outputs()):
+        if entry.shape[0] != "batch":
+            raise ExportError(
+                f"{entry.name} of the ONNX graph has shape {entry.shape}, expected ['batch', ...]: a step must compute "
+                "all rows at once, without a loop over them"
+            )
 
 
 def _finite_rows(tensors: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
 
 HEAD = (
-    f"{'model':<28} {'kind':<5} {'in':>5} {'out':>5} {'slots':>6} {'parameters':>11}  {'task':<20} errors per sequence"
+    f"{'model':<28} {'kind':<12} {'in':>5} {'out':>5} {'slots':>6} {'parameters':>11}  {'task':<20} errors per sequence"
 )
 
 
@@ -62,7 +62,7 @@ def line(model: Mapping[str, Any]) -> str:
         return f"{model['name']:<28} damaged: {model['error']}"
     slots, task = model["memory_size"] or "-", model["task"].get("name", "-")
     sizes = f"{model['input_size']:>5} {model['output_size']:>5} {slots:>6} {model['parameters']:>11,}"
-    return f"{model['name']:<28} {model['kind']:<5} {sizes}  {task:<20} {_errors(model['evaluation'])}"
+    return f"{model['name']:<28} {model['kind']:<12} {sizes}  {task:<20} {_errors(model['evaluation'])}"
 
 
 def _errors(evaluation: list[Any]) -> str:

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from training import TOLD
 from training.checkpoint import TRAINING_FILE
+from training.own import NO_FILES
 from training.preset import Preset, preset_from_values
 from training.run import stop_requests, train
-from training.tasks.own import load_tasks
 from training.trainer import NotFinite
 
 
@@ -41,8 +41,8 @@ def train_seeds(
     Seeds that have a run there go on with it; finished ones stay as they are. SIGINT and SIGTERM are passed
     on to the runs, which save and stop, as they also do once this process has ended. A run that fails or diverges
     prints the reason, and the others go on.
-    options: `threads` of each run, `tasks`, the files of users' own tasks, and those of training.run.train. Raises
-    ConfigError for an impossible seed.
+    options: `threads` of each run, `own`, the files of users' own tasks and models, and those of training.run.train.
+    Raises ConfigError for an impossible seed.
     """
     context = multiprocessing.get_context("spawn")
     lock = context.RLock()
@@ -84,10 +84,9 @@ def seed_directory(out: Path, seed: int) -> Path:
 def _train_one(
     values: dict[str, Any], out: Path, command: str, position: int, lock: Any, options: dict[str, Any]
 ) -> None:
-    """Train the preset of these plain values; a user's own task is built from them after its file has run."""
+    """Train the preset of these plain values; a user's own task or model is built after its file has run."""
     torch.set_num_threads(options.pop("threads", 1))
-    for file in options.pop("tasks", ()):
-        load_tasks(file)
+    options.pop("own", NO_FILES).load()
     preset = preset_from_values(values)
     tqdm.set_lock(lock)
     parent = multiprocessing.parent_process()

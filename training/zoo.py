@@ -16,6 +16,7 @@ from training.card import CARD_FILE, FIGURES, write_card
 from training.checkpoint import CheckpointError, replacing, save_evaluation, write_atomically, write_manifest
 from training.evaluation import CHOICE_SEED, evaluate, is_finite
 from training.export import export
+from training.own import NO_FILES, OwnFiles
 from training.plots import LEARNING_DATA, plot_all
 from training.preset import Point, Preset
 from training.run_metrics import read_metrics
@@ -110,18 +111,17 @@ def publish(
     command: str,
     sequences: int,
     show: Callable[[str], object],
-    tasks: Sequence[Path] = (),
+    own: OwnFiles = NO_FILES,
 ) -> None:
     """Make a checkpoint of the chosen run: measured on `sequences` fresh sequences, exported, described.
 
     The manifest records every seed: the sequences after which it had converged, or None, and its mean errors. `out` is
-    replaced as a whole once everything is there. `show` is called with each line of the table. tasks: the files that a
+    replaced as a whole once everything is there. `show` is called with each line of the table. own: the files that a
     command needs to measure it again. Raises CheckpointError if a measurement is not finite, or if `out` holds files
     that would be lost.
     """
     require_replaceable(out)
-    own = [word for file in tasks for word in ("--tasks", str(file))]
-    measuring = shlex.join(["engram", "evaluate", str(out), *own, "--sequences", str(sequences)])
+    measuring = shlex.join(["engram", "evaluate", str(out), *own.words, "--sequences", str(sequences)])
     with replacing(out) as fresh:
         _copy(choice, fresh, command)
         _write_learning_curves(choice.candidates, fresh)

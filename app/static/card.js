@@ -71,8 +71,8 @@ function factsOfNetwork(model) {
     Task: [model.task.name, ...optionTexts(model.task)].join(", "),
     ...(model.vocabulary_size && { Vocabulary: vocabulary(model) }),
     Parameters: model.parameters.toLocaleString("en"),
-    Memory: model.memory_size ? `${model.memory_size} slots × ${model.word_size}` : "none of its own",
-    Heads: model.memory_size ? `${model.read_heads} read, ${model.write_heads} write` : "none",
+    Memory: memoryText(model),
+    Heads: model.read_heads || model.write_heads ? `${model.read_heads} read, ${model.write_heads} write` : "none",
     ...(model.controller && { Controller: controllerText(model.controller) }),
     "Served by": `${model.backend} on ${model.device}`,
   };
@@ -92,6 +92,11 @@ function valueText(name, value) {
 function vocabulary({ vocabulary_size: size, task: { vocabulary: words } }) {
   if (!words) return `${size} tokens`;
   return element("details", {}, element("summary", {}, `${size} words`), words.join(" "));
+}
+
+function memoryText({ memory_size: slots, word_size: size }) {
+  if (!slots) return "none of its own";
+  return size ? `${slots} slots × ${size}` : `${slots} slots`;
 }
 
 function controllerText({ kind, hidden_size: size }) {

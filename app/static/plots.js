@@ -34,7 +34,7 @@ export function shownTraces(model) {
 /** Return the names of the leaves of the state of `model` that the page can show. */
 export function shownLeaves(model) {
   if (model.graph) return leavesOfGraph(model);
-  return "memory" in model.state ? ["memory"] : [];
+  return model.state.memory?.length === 2 ? ["memory"] : [];
 }
 
 /**

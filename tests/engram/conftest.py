@@ -5,9 +5,9 @@ import pytest
 from tests.app.conftest import few
 from tests.determinism import one_thread, seed
 from tests.training import tiny
-from tests.training.conftest import tasks_as_before
+from tests.training.conftest import registered_as_before
 
-__all__ = ["few", "one_thread", "seed", "tasks_as_before"]
+__all__ = ["few", "one_thread", "registered_as_before", "seed"]
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""One thread, one seed and the same tasks for every test of training."""
+"""One thread, one seed and the same tasks and models for every test of training."""
 
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from models.registry import MODELS
 from tests.determinism import one_thread, seed
 from training.tasks import TASKS
 
@@ -12,13 +13,14 @@ __all__ = ["one_thread", "seed"]
 
 
 @pytest.fixture(autouse=True)
-def tasks_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Restore the registered tasks and the import path after each test."""
+def registered_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the registered tasks and models and the import path after each test."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    before, modules = dict(TASKS), set(sys.modules)
+    before, modules = [(table, dict(table)) for table in (TASKS, MODELS)], set(sys.modules)
     yield
-    TASKS.clear()
-    TASKS.update(before)
+    for table, entries in before:
+        table.clear()
+        table.update(entries)
     for name in set(sys.modules) - modules:
         if "/" in name:
             del sys.modules[name]

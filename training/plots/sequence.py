@@ -72,7 +72,7 @@ def figures_of_sequence(recording: Recording) -> dict[str, Figure]:
     """Return the figures that apply to the model, by the name of their file."""
     leaves = recording.moments[len(recording.inputs)]
     figures = {"weightings.png": figure_of_sequence(recording)}
-    if "memory" in leaves:
+    if "memory" in leaves and leaves["memory"].dim() == 2:
         figures["memory.png"] = figure_of_memory(recording)
     if "usage" in recording.trace:
         figures["usage.png"] = figure_of_usage(recording)

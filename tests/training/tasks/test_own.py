@@ -11,8 +11,8 @@ from models.config import ConfigError
 from models.manifest import ONNX_FILE, read_manifest
 from tests.training import tiny
 from training.checkpoint import resume
+from training.own import OwnFiles
 from training.tasks import TASKS, AnswerTask, BitTask, Copy, build_task, register
-from training.tasks.own import load_tasks
 
 PARITY = """\
 from dataclasses import dataclass
@@ -35,6 +35,10 @@ task = { name = "parity" }
 model = { kind = "rnn", controller = { kind = "gru", hidden_size = 8 } }
 training = { updates = 20, batch_size = 4, validate_every = 10, validation_sequences = 8 }
 """
+
+
+def load_tasks(file):
+    OwnFiles(tasks=[file]).load()
 
 
 @pytest.fixture
