@@ -80,3 +80,16 @@ def test_own_task_is_trained_exported_and_served(tmp_path):
     assert {"metrics.jsonl", "model.onnx"} < {path.name for path in (tmp_path / "runs" / "parity").iterdir()}
     lines = (ROOT / "examples" / "own_task.py").read_text().splitlines()
     assert len(lines) < 60
+
+
+def test_own_model_is_trained_exported_and_served(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shown = run("own_model.py", tmp_path / "runs" / "fast-weights", str(port))
+    validation = float(re.search(r"^Validation: (\S+) wrong bits per sequence.$", shown, re.MULTILINE)[1])
+    beyond = float(re.search(r"^pairs 8, overwrites 40 +- +(\S+) +32 ", shown, re.MULTILINE)[1])
+    assert max(validation, beyond) < 0.1
+    assert "key 1100 has the value 0 1 1 1" in shown
+    manifest = read_manifest(tmp_path / "runs" / "fast-weights")
+    assert (manifest.kind, manifest.state) == ("fast-weights", {"weights": [32, 32]})
+    assert len((ROOT / "examples" / "own_model.py").read_text().splitlines()) < 80
