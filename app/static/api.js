@@ -17,7 +17,7 @@ export async function modelNames() {
   return models.map((model) => model.name);
 }
 
-/** Return everything that the server tells about one model. */
+/** Return the card of a model. */
 export function describeModel(name) {
   return json("GET", `models/${encodeURIComponent(name)}`);
 }

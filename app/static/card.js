@@ -4,8 +4,8 @@ import { element } from "./dom.js";
 import { number, stepText, titleOf } from "./parts.js";
 import { optionText } from "./tasks.js";
 
-// Options of a task that are told elsewhere, or say nothing of the task.
-const UNTOLD = ["name", "vocabulary", "directory"];
+// Options of a task that are shown elsewhere, or say nothing of the task.
+const HIDDEN = ["name", "vocabulary", "directory"];
 
 // The forms of an imported graph.
 const FORMS = {
@@ -81,7 +81,7 @@ function factsOfNetwork(model) {
 /** Return the options of a task as texts. */
 function optionTexts(options) {
   return Object.entries(options)
-    .filter(([name]) => !UNTOLD.includes(name))
+    .filter(([name]) => !HIDDEN.includes(name))
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${valueText(name, value)}`);
 }
 

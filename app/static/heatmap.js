@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { columnText, figure, percent, steps, tick } from "./figure.js";
+import { short } from "./parts.js";
 
 // In CSS pixels.
 const TALLEST_ROW = 14;
@@ -17,7 +18,7 @@ const MOST_SHARP_COLUMNS = 512; // of more, the browser shows the mean of neighb
  * name: of the canvas, as its data-name; title.
  * columns: the values, [columns][rows]; a column that is null stays empty.
  * rows: how many rows; rowLabels: a name for each, where a number would not do; rowHeight: where the usual would not.
- * digits: how many decimals to tell, where not three; names: of the values 0, 1, ..., where they stand for something.
+ * digits: how many decimals to show, where not three; names: of the values 0, 1, ..., where they stand for something.
  * rowName, columnName, seconds, bare: see figure.js.
  * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells,
  *     and columnsPerItem: more so after so many columns, where they belong together.
@@ -96,5 +97,5 @@ function describe({ columns, rowLabels, rowName, digits, names, ...plot }, { row
 }
 
 function number(value) {
-  return Number.isInteger(value) ? `${value}` : value.toFixed(2);
+  return Number.isInteger(value) ? `${value}` : Math.abs(value) < 0.01 ? short(value) : value.toFixed(2);
 }

@@ -150,12 +150,12 @@ function notes({ state }) {
   return text ? [element("p", { className: "note" }, text)] : [];
 }
 
-/** Tell the value under the pointer. */
+/** Show the value under the pointer. */
 function point(text) {
   page.readout.textContent = text;
 }
 
-/** Tell the value under the pointer, and draw a line at its time through all plots that have one. */
+/** Show the value under the pointer, and draw a line at its time through all plots that have one. */
 function pointInTime(text, step) {
   point(text);
   page.plots.style.setProperty("--cursor", step);
