@@ -22,6 +22,9 @@ ENTRY_BYTES = 16
 LOG_PER_STATE = 2
 """Bytes of the log per byte of a state, from which a snapshot that is not passing is taken."""
 
+LOG_STEPS = 32
+"""Steps since the last snapshot, from which one that is not passing is taken: large inputs soon outgrow a state."""
+
 KEPT_RESULT_BYTES = 65_536
 """A larger result of a session's last frame is computed again, should the frame come again."""
 
@@ -193,8 +196,8 @@ class Session:
 
     @property
     def log_is_long(self) -> bool:
-        """Whether the log since the last snapshot that is not passing has outgrown the state."""
-        return self.logged >= LOG_PER_STATE * self.state_bytes
+        """Whether the log since the last snapshot that is not passing has outgrown the state, and is worth one."""
+        return self.logged >= LOG_PER_STATE * self.state_bytes and self.unsnapshotted >= LOG_STEPS
 
     # Where it is
 

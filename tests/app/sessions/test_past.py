@@ -26,7 +26,7 @@ from app.errors import (
 )
 from app.sessions import dtypes
 from app.sessions.dtypes import Form
-from app.sessions.session import Stepped, Steps
+from app.sessions.session import LOG_STEPS, Stepped, Steps
 from app.sessions.snapshot import Snapshot
 from app.stores.base import NewSession, Record, Retention
 from app.stores.memory import MemoryStore
@@ -270,16 +270,16 @@ def test_recording_begins_where_the_past_is_kept():
     async def test() -> None:
         async with service(store=MemoryStore(Retention(4, 1e9))) as sessions:
             session = (await sessions.open("fake")).id
-            for value in range(20):
+            for value in range(70):
                 await sessions.step(session, values(value))
-            while (await sessions.info(session)).oldest < 16:  # noqa: ASYNC110 - snapshots are written while the session goes on
+            while (await sessions.info(session)).oldest < 32:  # noqa: ASYNC110 - snapshots are written while the session goes on
                 await asyncio.sleep(0.001)
-            assert await recorded(sessions, session) == [(n + 1, n, n * (n + 1) / 2) for n in range(16, 20)]
-            for step in (1, 15):
-                with pytest.raises(StepNotKept, match="expected 0, or 16 to 20"):
+            assert await recorded(sessions, session) == [(n + 1, n, n * (n + 1) / 2) for n in range(32, 70)]
+            for step in (1, 31):
+                with pytest.raises(StepNotKept, match="expected 0, or 32 to 70"):
                     await sessions.state(session, step)
             with pytest.raises(StepNotKept):
-                await sessions.recording(session, 0, 20)
+                await sessions.recording(session, 0, 70)
             assert await total(sessions, session, 0) == 0
 
     run(test())
@@ -300,6 +300,28 @@ def test_large_state_has_one_passing_snapshot_after_many_steps():
                 while await sessions.writer.call(lambda _: snapshots(store)) != [(at, True)]:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             assert await total(sessions, session, 5) == 5
+
+    run(test())
+
+
+def test_snapshots_of_a_small_state_are_many_steps_apart():
+    """Two steps in the log are larger than the state: a snapshot for each pair would cost more than the steps."""
+
+    def snapshots(store: MemoryStore) -> list[tuple[int, bool]]:
+        return [(at, kept.passing) for tape in store._tapes.values() for at, kept in tape.snapshots.items()]
+
+    async def test() -> None:
+        store = MemoryStore()
+        async with service(store=store) as sessions:
+            session = (await sessions.open("fake")).id
+            for _ in range(2 * LOG_STEPS + 1):
+                await sessions.step(session, ones(1))
+            while len(await sessions.writer.call(lambda _: snapshots(store))) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert await sessions.writer.call(lambda _: snapshots(store)) == [
+                (LOG_STEPS, False),
+                (2 * LOG_STEPS, False),
+            ]
 
     run(test())
 
