@@ -293,7 +293,7 @@ def test_rows_that_see_each_other_are_refused(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_mixing_rows_of_a_file_for_one_row_are_kept_apart(tmp_path):
+def test_file_for_one_row_may_mix_rows(tmp_path):
     model = graph(MIXING.format(batch="1"), rows=np.array([0]), little=np.float32(0.5))
     result = imported(tmp_path, model)
     assert (result.verdict.form, result.verdict.difference) == ("scan", 0)
@@ -380,6 +380,19 @@ def infinite():
     )
 
 
+def doubling():
+    """Return a graph whose state doubles from 1e20, and overflows float32 after some 60 steps of zeros."""
+    return graph(
+        """g (float[B, 2] x, float[B, 2] h) => (float[B, 2] y, float[B, 2] h_out) {
+            lifted = Max(h, start)
+            sum = Add(lifted, lifted)
+            h_out = Add(sum, x)
+            y = Identity(h_out)
+        }""",
+        start=np.float32(1e20),
+    )
+
+
 def varying():
     text = """g (float[B, 4] x, float[B, 4] h) => (int64[r, c] y, float[B, 4] h_out) {
         h_out = Add(x, h)
@@ -414,6 +427,7 @@ def of_text():
         (of_text(), "'prompt' must be of float32, .*, got STRING"),
         (infinite(), "'y' is not finite after one step of zeros"),
         (varying(), r"\[outputs\] y: it is empty"),
+        (doubling(), r"its numbers are not finite after \d\d steps of zeros"),
     ],
 )
 def test_file_that_cannot_be_used_is_refused_by_name(tmp_path, model, message):

@@ -65,7 +65,7 @@ class Factory:
     inputs: dict[str, Tensor]
     state: dict[str, Tensor]
     names: dict[str, list[str]]
-    """Of the outputs, the next state and the traces."""
+    """The names of the outputs, of the next state and of the traces."""
 
 
 def load_factory(name: str) -> Factory:

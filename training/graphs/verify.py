@@ -14,6 +14,7 @@ import numpy as np
 from training.graphs.alone import Array, FileAlone, Step
 from training.graphs.spec import GraphSpec, Part
 from training.graphs.wrap import Signature, Written
+from training.importers.variables import ImportFailed
 from training.runtime import first_line, open_session
 
 STEPS = 100
@@ -21,11 +22,16 @@ BATCHES = (1, 2, 5, 64)
 TOLERANCE = 1e-4
 """The largest difference from the file alone that is rounding, relative to the largest number of the row if above 1."""
 
+TIMED_BATCHES = (1, 64)
+
 TIMED = 20
 """Steps of which the duration is the median."""
 
+STRANGERS = 5
+"""The rows of a batch in which strangers change; one of BATCHES."""
+
 WATCHED_ROWS = (0, 2, 4)
-"""Rows, of five, among strangers that change."""
+"""The rows of such a batch that are watched, one at a time."""
 
 STRANGE = 1e4
 """A size of strangers' inputs and states."""
@@ -92,35 +98,61 @@ class WrittenGraph:
 
 
 def verify(graph: WrittenGraph, alone: FileAlone, after_step: Callable[[int, int], object]) -> Verdict:
-    """Run a form beside the file alone. Raises FormFailed, or RowsSeen.
+    """Run a form beside the file alone.
+
+    Raises FormFailed, RowsSeen, or ImportFailed if the file itself is not finite on zeros.
 
     after_step: called with the steps done and their total.
     """
     difference, overflow = 0.0, 0
-    generator = np.random.default_rng(0)
-    for number, (drawn, rows) in enumerate(((True, max(BATCHES)), (False, 1))):
-        theirs = [alone.first() for _ in range(rows)]
-        ours = {batch: graph.first(batch) for batch in BATCHES}
-        for count in range(STEPS):
-            inputs = (
-                draw_inputs(alone.spec, rows, generator) if drawn else np.zeros((1, alone.spec.input_size), np.float32)
-            )
-            steps = [alone.step(inputs[[row]], theirs[row]) for row in range(rows)]
-            expected = joined(steps)
-            theirs = [step.state for step in steps]
-            if drawn and not overflow and not _finite(expected):
-                overflow = count + 1
-            for batch in BATCHES:
-                chosen = np.arange(batch) % rows
-                came = graph.step(inputs[chosen], ours[batch])
-                ours[batch] = came.state
-                difference = max(difference, _compare(came, expected, chosen, count + 1))
-            if drawn and count == STEPS // 2 and graph.form == "batched":
-                _check_strangers(graph, draw_inputs(alone.spec, 5, generator), ours[5], alone.free_columns())
-            after_step(number * STEPS + count + 1, 2 * STEPS)
-    return Verdict(
-        graph.form, difference, overflow, {batch: _microseconds(graph, alone.spec, batch) for batch in (1, 64)}
-    )
+    for number, course in enumerate((Course(graph, alone, drawn=True), Course(graph, alone, drawn=False))):
+        for count in range(1, STEPS + 1):
+            difference = max(difference, course.take_step(count))
+            if course.overflows and not course.drawn:
+                raise ImportFailed(f"{alone.spec.where}: its numbers are not finite after {count} steps of zeros")
+            if course.overflows and not overflow:
+                overflow = count
+            if course.drawn and count == STEPS // 2 and graph.form == "batched":
+                course.meet_strangers()
+            after_step(number * STEPS + count, 2 * STEPS)
+    costs = {batch: _microseconds(graph, alone.spec, batch) for batch in TIMED_BATCHES}
+    return Verdict(graph.form, difference, overflow, costs)
+
+
+class Course:
+    """A form and the file alone side by side, over random inputs of each row or over zeros, from states of their own."""
+
+    def __init__(self, graph: WrittenGraph, alone: FileAlone, drawn: bool) -> None:
+        self.drawn, self.overflows = drawn, False
+        self._graph, self._alone = graph, alone
+        self._rows = max(BATCHES) if drawn else 1  # with zeros, all rows are equal
+        self._generator = np.random.default_rng(0)
+        self._theirs = [alone.first() for _ in range(self._rows)]
+        self._ours = {batch: graph.first(batch) for batch in BATCHES}
+
+    def take_step(self, count: int) -> float:
+        """Take a step of every batch and of each row alone; return their largest difference. Raises FormFailed."""
+        inputs = self._inputs()
+        steps = [self._alone.step(inputs[[row]], self._theirs[row]) for row in range(self._rows)]
+        self._theirs = [step.state for step in steps]
+        expected, difference = joined(steps), 0.0
+        self.overflows = not _finite(expected)
+        for batch in BATCHES:
+            chosen = np.arange(batch) % self._rows
+            came = self._graph.step(inputs[chosen], self._ours[batch])
+            self._ours[batch] = came.state
+            difference = max(difference, _compare(came, expected, chosen, count))
+        return difference
+
+    def meet_strangers(self) -> None:
+        """Raise RowsSeen if the bits of a row depend on the rows beside it."""
+        inputs = draw_inputs(self._alone.spec, STRANGERS, self._generator)
+        _check_strangers(self._graph, inputs, self._ours[STRANGERS], self._alone.free_columns())
+
+    def _inputs(self) -> Array:
+        if self.drawn:
+            return draw_inputs(self._alone.spec, self._rows, self._generator)
+        return np.zeros((1, self._alone.spec.input_size), np.float32)
 
 
 def joined(steps: Sequence[Step]) -> Step:
