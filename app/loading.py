@@ -162,6 +162,8 @@ def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["
     Raises ManifestError for a model of a user's own class that has no graph.
     """
     if manifest.kind == GRAPH_KIND:
+        if device != "cpu":
+            logger.info("%s: its steps are computed on the CPU, as those of all imported graphs", directory.name)
         return "onnx"
     exported, of_ours = (directory / ONNX_FILE).exists(), manifest.kind in KINDS
     if not exported and not of_ours:

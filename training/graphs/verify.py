@@ -120,7 +120,7 @@ def verify(graph: WrittenGraph, alone: FileAlone, after_step: Callable[[int, int
 
 
 class Course:
-    """A form and the file alone side by side, over random inputs of each row or over zeros, from states of their own."""
+    """A form and the file alone side by side, each from its own states, over random inputs or over zeros."""
 
     def __init__(self, graph: WrittenGraph, alone: FileAlone, drawn: bool) -> None:
         self.drawn, self.overflows = drawn, False
