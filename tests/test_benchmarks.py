@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from websockets.sync.server import serve as serve_websockets
 
+from app.backends.onnx import OnnxBackend
 from benchmarks import durability, fairness, server, sessions
 from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
@@ -27,7 +28,7 @@ from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
 from benchmarks.load import SOURCE, LoadFailed, LoadRequest, program, running_load
 from benchmarks.peers import Peer
-from benchmarks.serve import idle, measuring, tables
+from benchmarks.serve import graphs, idle, measuring, tables
 from benchmarks.serve.paths import BESIDE_PEERS, PATHS, Asked, UnknownPath
 from benchmarks.serve.servers import (
     PEERS_RECIPE,
@@ -51,6 +52,8 @@ from engram import main as cli
 from kernels.library import library
 from kernels.step import FusedStep
 from models.contract import unroll
+from models.manifest import read_manifest
+from tests.training.one_step import DETECTOR, cell, detector, imported
 from training.run_metrics import RunMetrics, read_metrics
 from training.tasks import Copy
 from training.trainer import Trainer
@@ -300,6 +303,58 @@ def test_directory_without_checkout_or_kernels_is_refused_first(tmp_path, capsys
     printed = capsys.readouterr()
     assert re.search(r"has no kernels to run, .*; build them: \(cd .* -m kernels\.build\)", printed.err)
     assert printed.out == ""
+
+
+@pytest.fixture(scope="module")
+def graphs_directory(tmp_path_factory):
+    root = tmp_path_factory.mktemp("graphs")
+    for name, arguments in (("cell", (cell(),)), ("detector", (detector(), DETECTOR))):
+        (root / f"of-{name}").mkdir()
+        imported(root / f"of-{name}", *arguments)
+        (root / f"of-{name}" / "model").rename(root / name)
+    return root
+
+
+@pytest.mark.slow
+def test_graphs_have_rows_by_model_durability_and_connections(graphs_directory, tmp_path):
+    words = ["--checkpoints", graphs_directory, "--connections", 1, 3, "--rounds", 1, "--seconds", 0.05]
+    done = engram("bench", "graphs", *words, "--data-root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells = rows_of(done.stdout, graphs.GRAPHS)
+    expected = [[name, count, log] for name in ("cell", "detector") for log in ("ack", "none") for count in "13"]
+    assert [[row[0], row[2], row[3]] for row in cells] == expected
+    assert {(row[1], row[-1]) for row in cells} == {("batched", "0")}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_of_graphs_are_in_range_and_vocabulary(graphs_directory):
+    manifest = read_manifest(graphs_directory / "detector")
+    assert np.abs(graphs.draw_inputs(manifest, 50, 0)).max() <= 1
+    of_tokens = dataclasses.replace(
+        manifest, input_size=1, config=manifest.config | {"embedding": {"vocabulary_size": 3}}
+    )
+    of_tokens.config["graph"]["inputs"][0]["shape"] = []
+    assert {float(token) for token in graphs.draw_inputs(of_tokens, 50, 0)[:, 0]} == {0, 1, 2}
+
+
+@pytest.mark.slow
+def test_graph_that_differs_in_one_bit_is_not_timed(graphs_directory, tmp_path, monkeypatch):
+    class Another(OnnxBackend):
+        def step(self, *arguments):
+            outputs, traces = super().step(*arguments)
+            return np.nextafter(outputs, np.float32(2)), traces
+
+    with server.running_server(graphs_directory, tmp_path / "data", "--durability", "none") as serving:
+        running = Running("none", SERVERS["none"], serving, "detector", 16)
+        graphs.check(graphs_directory / "detector", running)
+        monkeypatch.setattr(graphs, "OnnxBackend", Another)
+        with pytest.raises(WrongOutputs, match="not timed, none: outputs of detector: expected "):
+            graphs.check(graphs_directory / "detector", running)
+
+
+def test_directory_without_graphs_is_refused(tmp_path, capsys):
+    assert cli.main(["bench", "graphs", "--checkpoints", str(tmp_path)]) == 1
+    assert f"{tmp_path}: no imported graph is there to measure; engram import" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 """engram bench: measure on this machine."""
 
-from engram.bench import durability, fairness, kernels, peers, serve, served_steps, sessions, training
+from engram.bench import durability, fairness, graphs, kernels, peers, serve, served_steps, sessions, training
 from engram.options import Commands, command
 
 
 def add(commands: Commands) -> None:
     parser = command(commands, "bench", "Measure on this machine the figures that docs/performance.md has of another.")
     benchmarks = parser.add_subparsers(title="benchmarks", required=True, metavar="NAME")
-    for benchmark in (kernels, training, serve, peers, served_steps, durability, sessions, fairness):
+    for benchmark in (kernels, training, serve, graphs, peers, served_steps, durability, sessions, fairness):
         benchmark.add(benchmarks)
