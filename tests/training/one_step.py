@@ -96,15 +96,15 @@ def policy(batch: str = "1") -> onnx.ModelProto:
     )
 
 
-def detector() -> onnx.ModelProto:
-    """Return a voice detector in the form of Silero's: input [?, ?] of 24 samples, 8 of them old; state [2, ?, 8]; sr.
+def detector(window: int = 24, hidden: int = 8) -> onnx.ModelProto:
+    """Return a voice detector in the form of Silero's: input [?, ?] of a window of samples; state [2, ?, hidden]; sr.
 
     An If on the sampling rate chooses between two sets of weights; the state's batch is axis 1.
     """
-    branch = """b () => (float[?, 32] gates) {{ gates = MatMul(input, {name}) }}"""
+    branch = f"b () => (float[b, {4 * hidden}] gates) {{{{ gates = MatMul(input, {{name}}) }}}}"
     model = graph(
-        """detector (float[b0, t0] input, float[2, b1, 8] state, int64 sr)
-            => (float[b2, 1] output, float[x, y, z] stateN) {
+        f"""detector (float[b0, t0] input, float[2, b1, {hidden}] state, int64 sr)
+            => (float[b2, 1] output, float[x, y, z] stateN) {{
             h3, c3 = Split <axis = 0, num_outputs = 2> (state)
             h = Squeeze(h3, zero)
             c = Squeeze(c3, zero)
@@ -126,16 +126,16 @@ def detector() -> onnx.ModelProto:
             hu = Unsqueeze(h2, zero)
             cu = Unsqueeze(c2, zero)
             stateN = Concat <axis = 0> (hu, cu)
-        }""",
+        }}""",
         zero=np.array([0]),
         rate=np.int64(16000),
-        wide=weights(24, 32),
-        narrow=weights(24, 32, seed=1),
-        r=weights(8, 32, seed=2),
-        head=weights(8, 1, seed=3),
+        wide=weights(window, 4 * hidden),
+        narrow=weights(window, 4 * hidden, seed=1),
+        r=weights(hidden, 4 * hidden, seed=2),
+        head=weights(hidden, 1, seed=3),
     )
     branches = {
-        key: onnx.parser.parse_graph(branch.format(name=name).replace("[?, 32]", "[b, 32]"))
+        key: onnx.parser.parse_graph(branch.format(name=name))
         for key, name in (("then_branch", "wide"), ("else_branch", "narrow"))
     }
     choice = onnx.helper.make_node("If", ["fast"], ["gates"], name="rate", **branches)
@@ -143,6 +143,72 @@ def detector() -> onnx.ModelProto:
     model.graph.node.insert(at, choice)
     return model
 
+
+def suppressor() -> onnx.ModelProto:
+    """Return a graph in the form of DTLN's first: input_2 [1, 1, 257], h and c of two LSTMs [1, 2, 128, 2]."""
+    layers = [
+        f"""
+            s{n} = Gather <axis = 1> (input_3, at{n})
+            h{n}, c{n} = Split <axis = 2, num_outputs = 2> (s{n})
+            hs{n} = Squeeze(h{n}, two)
+            cs{n} = Squeeze(c{n}, two)
+            hu{n} = Unsqueeze(hs{n}, zero)
+            cu{n} = Unsqueeze(cs{n}, zero)
+            y{n}, hn{n}, cn{n} = LSTM <hidden_size = 128> (x{n}, w{n}, r{n}, b{n}, , hu{n}, cu{n})
+            x{n + 1} = Squeeze(y{n}, one)
+            ht{n} = Transpose <perm = [1, 0, 2]> (hn{n})
+            ct{n} = Transpose <perm = [1, 0, 2]> (cn{n})
+            hk{n} = Unsqueeze(ht{n}, last)
+            ck{n} = Unsqueeze(ct{n}, last)
+            k{n} = Concat <axis = 3> (hk{n}, ck{n})"""
+        for n in range(2)
+    ]
+    cells = {
+        f"{kind}{n}": weights(1, *shape, seed=3 * n + number) / 4
+        for n, size in enumerate((257, 128))
+        for number, (kind, shape) in enumerate({"w": (512, size), "r": (512, 128), "b": (1024,)}.items())
+    }
+    return graph(
+        f"""dtln (float[1, 1, 257] input_2, float[1, 2, 128, 2] input_3)
+            => (float[1, 1, 257] activation_2, float[1, 2, 128, 2] tf_op_layer_stack_2) {{
+            x0 = Transpose <perm = [1, 0, 2]> (input_2)
+            {"".join(layers)}
+            tf_op_layer_stack_2 = Concat <axis = 1> (k0, k1)
+            product = MatMul(x2, head)
+            mask = Sigmoid(product)
+            activation_2 = Transpose <perm = [1, 0, 2]> (mask)
+        }}""",
+        zero=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        last=np.array([3]),
+        at0=np.int64(0),
+        at1=np.int64(1),
+        head=weights(128, 257, seed=6),
+        **cells,
+    )
+
+
+def series() -> onnx.ModelProto:
+    """Return a GRU as PyTorch exports it, batch first: x [B, 1, 1], h [1, B, 32] -> y [B, 1, 1], next_h."""
+    return graph(
+        """series (float[B, 1, 1] x, float[1, B, 32] h) => (float[B, 1, 1] y, float[1, B, 32] next_h) {
+            times = Transpose <perm = [1, 0, 2]> (x)
+            all, next_h = GRU <hidden_size = 32, linear_before_reset = 1> (times, w, r, b, , h)
+            out = Squeeze(all, one)
+            product = MatMul(out, head)
+            y = Transpose <perm = [1, 0, 2]> (product)
+        }""",
+        one=np.array([1]),
+        w=weights(1, 96, 1),
+        r=weights(1, 96, 32, seed=1),
+        b=weights(1, 192, seed=2),
+        head=weights(32, 1, seed=3),
+    )
+
+
+LIKENESSES = {"silero": lambda: detector(576, 128), "dtln": suppressor, "policy": policy, "series": series}
+"""Graphs of the shapes of those of examples/graphs, with random weights, by the name of their specification there."""
 
 DETECTOR = """
 inputs = {input = {shape = ["B", 24], carry = 8, range = [-1, 1]}}
