@@ -309,6 +309,18 @@ def test_graph_with_a_state_inside_is_refused(tmp_path):
         imported(tmp_path, graph(text))
 
 
+def test_cache_that_grows_is_not_guessed_to_be_an_input(tmp_path):
+    text = """g (float[1, 4] x, float[1, 2, 4] past) => (float[1, 3, 4] present, float[1, 4] y) {
+        row = Unsqueeze(x, one)
+        present = Concat <axis = 1> (past, row)
+        y = ReduceMean <keepdims = 0> (present, one)
+    }"""
+    model = graph(text, one=np.array([1]))
+    with pytest.raises(ImportFailed, match="no state was found: .* one of x, past would have; a state keeps its shape"):
+        imported(tmp_path, model)
+    assert imported(tmp_path, model, "inputs = {x = {}, past = {}}").spec.state == ()
+
+
 # Files
 
 

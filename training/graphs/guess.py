@@ -45,6 +45,12 @@ def complete(spec: GraphSpec, model: onnx.ModelProto, guess: bool) -> GraphSpec:
             f"{spec.where}: input {left[0]!r} of the graph has no role: put it into [inputs], [state] or [constants]"
             + ("" if guess else ", or give --guess")
         )
+    if guess and not spec.state and not any(part.carry for part in spec.inputs):
+        names = ", ".join(part.tensor for part in spec.inputs)
+        raise ImportFailed(
+            f"{spec.where}: no state was found: no output has the shape that the next value of one of {names} would "
+            "have; a state keeps its shape. Without --guess, a graph needs no state"
+        )
     if not spec.inputs:
         raise ImportFailed(f"{spec.where}: [inputs] must name at least one input of the graph")
     for leaf in spec.state:
