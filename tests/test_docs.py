@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tokenize
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -20,6 +21,8 @@ from models import addressing
 from models.cells import CELLS
 from models.registry import MODELS
 from tests.commands import commands
+from training.graphs.spec import OPTIONS, SECTIONS, About, StepFacts
+from training.graphs.wrap import Written
 from training.optimizers import OptimizerConfig
 from training.preset import LISTS, TABLES, TrainingConfig, preset_names
 from training.tasks import TASKS
@@ -98,6 +101,19 @@ def test_training_page_has_every_task_and_every_setting():
     text = (DOCS / "training.md").read_text()
     settings = {field.name for config in (TrainingConfig, OptimizerConfig) for field in dataclasses.fields(config)}
     assert {name for name in (*TASKS, *settings, *TABLES, *LISTS) if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
+
+
+def test_import_page_has_every_key_of_a_specification():
+    text = (DOCS / "import.md").read_text()
+    keys = {key for options in OPTIONS.values() for key in options} | {*SECTIONS, "form", "sample"}
+    facts = {field.name for config in (StepFacts, About) for field in dataclasses.fields(config)}
+    assert {name for name in keys | facts if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
+    assert {f"`{form}`" for form in get_args(Written) if f"| `{form}` |" not in text} == set()
+
+
+def test_import_page_shows_the_specification_of_the_example():
+    example = (ROOT / "examples" / "graphs" / "silero.toml").read_text()
+    assert "\n".join(line for line in example.splitlines() if line[:1] != "#") in (DOCS / "import.md").read_text()
 
 
 @pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(command_line()))])

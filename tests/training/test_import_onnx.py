@@ -286,8 +286,9 @@ MIXING = """g (float[{batch}, 3] x, float[{batch}, 3] h) => (float[{batch}, 3] y
 }}"""
 
 
-def test_rows_that_see_each_other_are_refused(tmp_path):
-    model = graph(MIXING.format(batch="B"), rows=np.array([0]), little=np.float32(1e-6))
+@pytest.mark.parametrize("little", [1e-6, 0.5])
+def test_rows_that_see_each_other_are_refused(tmp_path, little):
+    model = graph(MIXING.format(batch="B"), rows=np.array([0]), little=np.float32(little))
     with pytest.raises(ImportFailed, match=r"its rows see each other: .* of a row changes by .* when those beside it"):
         imported(tmp_path, model)
     assert not (tmp_path / "model").exists()

@@ -33,6 +33,9 @@ STRANGERS = 5
 WATCHED_ROWS = (0, 2, 4)
 """The rows of such a batch that are watched, one at a time."""
 
+STRANGE_STEPS = (1, STEPS // 2)
+"""Steps before which rows meet strangers: also the first, before a batch that differs is given up."""
+
 STRANGE = 1e4
 """A size of strangers' inputs and states."""
 
@@ -107,13 +110,13 @@ def verify(graph: WrittenGraph, alone: FileAlone, after_step: Callable[[int, int
     difference, overflow = 0.0, 0
     for number, course in enumerate((Course(graph, alone, drawn=True), Course(graph, alone, drawn=False))):
         for count in range(1, STEPS + 1):
+            if course.drawn and graph.form == "batched" and count in STRANGE_STEPS:
+                course.meet_strangers()
             difference = max(difference, course.take_step(count))
             if course.overflows and not course.drawn:
                 raise ImportFailed(f"{alone.spec.where}: its numbers are not finite after {count} steps of zeros")
             if course.overflows and not overflow:
                 overflow = count
-            if course.drawn and count == STEPS // 2 and graph.form == "batched":
-                course.meet_strangers()
             after_step(number * STEPS + count, 2 * STEPS)
     costs = {batch: _microseconds(graph, alone.spec, batch) for batch in TIMED_BATCHES}
     return Verdict(graph.form, difference, overflow, costs)
