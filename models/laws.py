@@ -10,8 +10,8 @@
 """
 
 import copy
-import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +41,7 @@ AXES_DRAWN = {"read_weights": 2, "write_weights": 2, "allocation_weights": 2, "u
 
 
 class LawError(ConfigError):
-    """A model that breaks a law of the contract; the message names the class, the law, the expectation and the find."""
+    """A model that breaks a law of the contract; the message names both, and what is wrong."""
 
 
 def check_laws(model: Model) -> None:
@@ -201,6 +201,7 @@ def memory_has_any_size(model: Model) -> None:
         raise _broken(model, law, f"a step of a state {found} must return those shapes, got {shapes}")
 
 
+@torch.enable_grad()
 def gradients_reach_every_weight(model: Model) -> None:
     """The outputs of some steps have a finite gradient in every weight that is to be trained."""
     outputs, _, _ = unroll(model, _inputs(model, STEPS, 3), model.initial_state(3))
@@ -435,7 +436,8 @@ def _require_refusal(model: Model) -> None:
 
 def _place(model: Model, error: Exception) -> str:
     """Return the file of a model's class, and its line that raised an error."""
-    file = inspect.getfile(type(model))
+    module = sys.modules.get(type(model).__module__)
+    file = str(getattr(module, "__file__", type(model).__module__))
     return f"{file}{line_of(error, file)}"
 
 

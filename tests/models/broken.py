@@ -44,6 +44,13 @@ class Leaky(MemoryModel[Any]):
         return a * h + (1 - a) * torch.tanh(self.inward(inputs))
 
 
+class Dropping(Leaky):
+    """Drops half of its units in training."""
+
+    def mixed(self, inputs: Tensor, h: Tensor) -> Tensor:
+        return super().mixed(inputs, nn.functional.dropout(h, 0.5, self.training))
+
+
 class Slots(Leaky):
     """A memory of two locations that its inputs are added to."""
 
