@@ -51,7 +51,7 @@ export async function runSequence(model, inputs, traceNames, leaves, memorySize)
 /** Step a session over `inputs` in pieces; where the server takes no piece of this size, in smaller ones. */
 async function takeSteps(model, session, inputs, trace) {
   const answers = [];
-  let size = Math.ceil(PIECE / (model.input_size + model.output_size));
+  let size = Math.ceil(PIECE / numbersOfStep(model, trace));
   for (let start = 0; start < Math.max(inputs.length, 1); start += size) {
     const piece = { inputs: inputs.slice(start, start + size), trace };
     try {
@@ -63,6 +63,12 @@ async function takeSteps(model, session, inputs, trace) {
     }
   }
   return answers;
+}
+
+/** Return how many numbers a step sends and gives. */
+function numbersOfStep(model, trace) {
+  const shapes = [[model.input_size], [model.output_size], ...trace.map((name) => model.trace[name])];
+  return shapes.reduce((sum, shape) => sum + shape.reduce((product, length) => product * length, 1), 0);
 }
 
 function isTooLarge({ code, expected }) {

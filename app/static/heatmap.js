@@ -93,7 +93,8 @@ function summary({ title, rows, rowName, columns, columnName }) {
 function describe({ columns, rowLabels, rowName, digits, names, ...plot }, { row, column }) {
   const value = columns[column]?.[row];
   const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits ?? 3));
-  return `${rowName} ${rowLabels?.[row] ?? row}, ${columnText(plot, column)}: ${shown}`;
+  const place = rowName ? `${rowName} ${rowLabels?.[row] ?? row}, ` : "";
+  return `${place}${columnText(plot, column)}: ${shown}`;
 }
 
 function number(value) {

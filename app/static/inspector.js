@@ -42,6 +42,7 @@ async function start() {
 
 async function choose(name) {
   const turn = ++latest;
+  player.pause();
   page.model.value = name;
   page.work.inert = true; // what is there belongs to another model
   const chosen = await describeModel(name);
@@ -106,6 +107,7 @@ function memorySize() {
 
 async function run() {
   const turn = ++latest;
+  player.pause();
   const sequence = task.encode(structuredClone(editor.pattern), settings.values());
   page.results.ariaBusy = "true";
   page.results.classList.remove("stale");

@@ -1,7 +1,7 @@
 // What there is to see of one run, as descriptions of heat maps (see heatmap.js).
 
 import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
-import { graphTracePlots, shownLeaves as leavesOfGraph, signalPlots, statePlots } from "./signal-plots.js";
+import { graphTracePlots, outputPlots, shownLeaves as leavesOfGraph, signalPlots, statePlots } from "./signal-plots.js";
 import { classesOf } from "./verdict.js";
 
 const TIME = "time";
@@ -43,12 +43,17 @@ export function shownLeaves(model) {
  * wrong: the outputs that are wrong, [{row, column}].
  */
 export function plotGroups(model, task, sequence, answer, wrong) {
-  const sequenceOf = task.parts ? signalPlots(model, task, sequence.inputs, answer.outputs) : undefined;
   const groups = [
-    { title: "Sequence", timed: true, plots: sequenceOf ?? sequencePlots(model, task, sequence, answer, wrong) },
+    { title: "Sequence", timed: true, plots: plotsOfSequence(model, task, sequence, answer, wrong) },
     ...(model.graph ? graphGroups(model, task, answer) : memoryGroups(model, answer)),
   ];
   return groups.filter(({ plots }) => plots.length > 0);
+}
+
+function plotsOfSequence(model, task, sequence, answer, wrong) {
+  if (task.parts) return signalPlots(model, task, sequence.inputs, answer.outputs);
+  const plots = sequencePlots(model, task, sequence, answer, wrong);
+  return model.graph ? [plots[0], ...outputPlots(model, task, answer.outputs)] : plots;
 }
 
 function graphGroups(model, task, { trace, state }) {

@@ -26,11 +26,16 @@ export function withSharedAxis(plots) {
   return plots.map((plot, index) => ({ ...plot, bare: Boolean(plot.values && plots[index + 1]?.values) }));
 }
 
-/** Return the plots of what was sent, and of what came of it. */
+/** Return the plots of a sequence: what was sent, and what came of it. */
 export function signalPlots(model, { seconds }, inputs, outputs) {
   const sent = inputParts(model).flatMap((part) => partPlots(part, inputs, seconds));
-  const came = outputParts(model).flatMap((part) => partPlots({ ...part, isOutput: true }, outputs, seconds));
-  return withSharedAxis([...sent, ...came]);
+  return withSharedAxis([...sent, ...outputPlots(model, { seconds }, outputs)]);
+}
+
+/** Return the plots of what came of a sequence. */
+export function outputPlots(model, { seconds }, outputs) {
+  const parts = outputParts(model).map((part) => ({ ...part, isOutput: true }));
+  return withSharedAxis(parts.flatMap((part) => partPlots(part, outputs, seconds)));
 }
 
 /** Return the plots of the traces of a graph. */

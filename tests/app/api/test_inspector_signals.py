@@ -13,9 +13,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.app.browsing import canvas, hover_cell, open_inspector, open_page, run, size
 from tests.app.checkpoints import make_checkpoint
-from tests.app.graphs import make_graph_checkpoint
+from tests.app.graphs import classifier, make_graph_checkpoint, rnn
 from tests.app.harness import Server, running_server
 from tests.app.test_startup import edit_both
+from tests.training.one_step import several_dtypes
 
 RATE, HOP, MOST_STEPS = 16_000, 64, 100
 
@@ -41,7 +42,7 @@ preprocessing = "mono"
 [about]
 description = "Finds speech."
 license = "MIT"
-source = "https://example.org/speech"
+source = "https://example.org/models/of/speech/and/of/other/sounds/detector.onnx"
 """
 
 POLICY = """
@@ -65,12 +66,14 @@ def signal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("signals")
     np.save(root / "sound.npy", SOUND)
     made = {
-        "mask": ({"magnitude": 40}, {"mask": 40}, ""),
-        "policy": ({"obs": 3, "goal": 1}, {"action": 2, "value": 1}, POLICY),
-        "speech": ({"audio": HOP}, {"speech": 1}, SPEECH),
+        "dtypes": (several_dtypes(), ""),
+        "mask": (rnn({"magnitude": 40}, {"mask": 40}), ""),
+        "policy": (rnn({"obs": 3, "goal": 1}, {"action": 2, "value": 1}), POLICY),
+        "speech": (rnn({"audio": HOP}, {"speech": 1}), SPEECH),
+        "tokens": (classifier(7), "inputs = {token = {vocabulary = 7}}"),
     }
-    for name, (inputs, outputs, spec) in made.items():
-        make_graph_checkpoint(root / "checkpoints" / name, root / name, inputs, outputs, spec)
+    for name, (model, spec) in made.items():
+        make_graph_checkpoint(root / "checkpoints" / name, root / name, model, spec)
     edit_both(make_checkpoint(root / "checkpoints" / "network", "dnc"), task={"name": "none"})
     limits = ["--max-steps", f"{MOST_STEPS}"]
     with running_server(*limits, data=root / "data", checkpoints=root / "checkpoints") as server:
@@ -311,7 +314,7 @@ def test_made_signal_stays_within_the_ranges(page: Page, shape: str) -> None:
 
 def test_curve_that_is_drawn_on_is_sent(page: Page) -> None:
     open_inspector(page, "policy")
-    page.click("text=Zeros")
+    page.get_by_role("button", name="Zeros").click()
     drawing = curve(page, "drawing.obs.1")
     box = drawing.bounding_box()
     assert box
@@ -340,6 +343,31 @@ def test_few_numbers_are_a_curve_each_with_their_names(page: Page) -> None:
     names = page.locator("#plots .timed svg").evaluate_all("all => all.map(svg => svg.dataset.name)")
     assert names == ["obs.0", "obs.1", "obs.2", "goal", "action.0", "action.1", "value"]
     expect(curve(page, "action.1")).to_have_attribute("aria-label", "action 1: a curve of 60 values from -1 to 1")
+
+
+def test_curve_has_each_value_in_the_middle_of_its_step(page: Page) -> None:
+    open_inspector(page, "policy")
+    page.get_by_role("button", name="Step", exact=True).click()
+    run(page)
+    line = curve(page, "goal").locator(".line").get_attribute("d") or ""
+    points = [[float(number) for number in point.split(",")] for point in line.strip("M").split("L")]
+    assert points == [[step + 0.5, 0.5 if step < 30 else 0.2] for step in range(60)]
+
+
+def test_tokens_of_a_graph_are_written_and_its_outputs_named(page: Page) -> None:
+    open_inspector(page, "tokens")
+    page.fill("#tokens", "3 0 6")
+    sent, _ = run(page)
+    assert sent["inputs"] == [[3], [0], [6]]
+    names = page.locator("#plots .timed [data-name]").evaluate_all("all => all.map(one => one.dataset.name)")
+    assert names == ["input", "scores.0", "scores.1"]
+    expect(page.locator("#player")).to_be_hidden()
+
+
+def test_leaves_of_whole_numbers_are_shown(page: Page) -> None:
+    open_inspector(page, "dtypes")
+    hover_cell(page, "state.count", column=0, row=0)
+    expect(page.locator("#readout")).to_have_text("number 0: 60.000")
 
 
 def test_traces_are_shown_by_their_names_and_ranges(page: Page) -> None:
@@ -374,7 +402,7 @@ def test_card_says_what_a_step_is(page: Page) -> None:
         "samples from -1 to 1",
         "mono",
         "MIT",
-        "https://example.org/speech",
+        "https://example.org/models/of/speech/and/of/other/sounds/detector.onnx",
         "batched",
     ):
         expect(card).to_contain_text(text)
@@ -382,18 +410,25 @@ def test_card_says_what_a_step_is(page: Page) -> None:
     assert {"Controller", "Heads", "Memory", "Task"}.isdisjoint(names)
 
 
-def test_models_of_signals_log_nothing_and_fit_a_phone(page: Page) -> None:
+def test_models_of_signals_log_nothing(page: Page) -> None:
     messages: list[str] = []
-    page.set_viewport_size({"width": 400, "height": 800})
-    open_inspector(page, "policy")
     page.on("console", lambda message: messages.append(message.text))
-    for model in ("mask", "policy"):
+    open_inspector(page, "policy")
+    for model in ("mask", "tokens", "dtypes", "policy"):
         with page.expect_response("**/steps"):
             page.select_option("#model", model)
         expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
-        page.click("#play")
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
+    page.click("#play")
+    expect(page.locator("#readout")).to_contain_text("step ")
     assert messages == []
+
+
+@pytest.mark.parametrize("model", ["speech", "policy", "mask"])
+def test_page_of_signals_fits_a_phone(page: Page, model: str) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    open_inspector(page, model)
+    boxes = page.locator("html, aside, #sequence, #results")
+    assert boxes.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).length") == 0
 
 
 def test_network_without_a_task_takes_signals_and_shows_memory(page: Page) -> None:
