@@ -1,4 +1,4 @@
-// Files of signals: sound as WAV, or numbers as JSON, CSV or NumPy's npy. Whatever is wrong is thrown as a Problem.
+// Files of signals: sound as WAV, or numbers as JSON, CSV or NumPy's npy. Each fault is thrown as a Problem.
 
 import { Problem } from "./api.js";
 import { frequency, number } from "./parts.js";
@@ -115,6 +115,7 @@ const NUMBERS = {
 /** Return the array of an npy file as lists, of its rows where it has two axes. */
 function readNpy(bytes, name) {
   const view = new DataView(bytes);
+  if (bytes.byteLength < 12) refuse(name, "an npy file", "one that is cut off");
   const start = view.getUint8(6) === 1 ? 10 + view.getUint16(8, true) : 12 + view.getUint32(8, true);
   const header = new TextDecoder("latin1").decode(bytes.slice(10, start));
   const [, dtype] = /'descr': *'([^']*)'/.exec(header) ?? [];

@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 import { readSignal } from "./files.js";
 import { heatmap } from "./heatmap.js";
 import { partPlots, withSharedAxis } from "./signal-plots.js";
-import { SHAPES, keyOf, generated, lengthText } from "./signals.js";
+import { SHAPES, generated, keyOf, lengthText } from "./signals.js";
 
 const FREE_RANGE = [-1, 1]; // that can be drawn in, where a graph names none
 
@@ -92,8 +92,8 @@ export class SignalEditor {
   show() {
     const plots = this.task.parts.flatMap((part) => partPlots(part, this.pattern, this.task.seconds, "drawing."));
     for (const plot of plots) plot.range ??= FREE_RANGE;
-    const figures = withSharedAxis(plots).map((plot) => (plot.values ? this.drawable(plot) : heatmap(plot, this.onPoint)));
-    this.container.replaceChildren(...figures);
+    const figureOf = (plot) => (plot.values ? this.drawable(plot) : heatmap(plot, this.onPoint));
+    this.container.replaceChildren(...withSharedAxis(plots).map(figureOf));
   }
 
   /** Return the figure of a curve, to draw on. */

@@ -1,4 +1,7 @@
-// A task of signals: a recording, a file, a made signal or a drawing is sent to the model, and no answer is known to be right.
+// A task of signals: the model gets a recording, a file, a made signal or a drawing. No answer is known to be right.
+//
+// Beside what tasks.js lists: parts, of a step's vector (see parts.js); width, of that vector; seconds, of a step, and
+// samplingRate, in Hz, where they are known; hasSample, whether the model has a recording.
 
 import { duration, inputParts, number, secondsPerStep, stepText } from "./parts.js";
 
@@ -63,7 +66,7 @@ export function generated(task, name, steps) {
   return Array.from({ length: steps }, (_, step) => parts.flatMap((values) => values(step)));
 }
 
-/** Return the values of a part by the step. */
+/** Return a function that gives the values of a part at a step. */
 function generator({ samplingRate }, { size, range, style }, shape, steps) {
   const isWave = style === "wave";
   const [low, high] = range ?? [-1, 1];

@@ -48,5 +48,14 @@ def classifier(vocabulary_size: int) -> onnx.ModelProto:
     return graph(text, table=weights(vocabulary_size, 2), one=np.array([1]))
 
 
+def large() -> onnx.ModelProto:
+    """Return a graph with a state of 18,000 numbers."""
+    text = """large (float[B, 1] x, float[B, 3, 6000] h) => (float[B, 1] y, float[B, 3, 6000] h_out) {
+        y = Tanh(x)
+        h_out = Tanh(h)
+    }"""
+    return graph(text)
+
+
 def _declared(sizes: dict[str, int]) -> str:
     return ", ".join(f"float[B, {size}] {name}" for name, size in sizes.items())

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.app.browsing import canvas, hover_cell, open_inspector, open_page, run, size
 from tests.app.checkpoints import make_checkpoint
-from tests.app.graphs import classifier, make_graph_checkpoint, rnn
+from tests.app.graphs import classifier, large, make_graph_checkpoint, rnn
 from tests.app.harness import Server, running_server
 from tests.app.test_startup import edit_both
 from tests.training.one_step import several_dtypes
@@ -67,6 +67,7 @@ def signal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     np.save(root / "sound.npy", SOUND)
     made = {
         "dtypes": (several_dtypes(), ""),
+        "large": (large(), ""),
         "mask": (rnn({"magnitude": 40}, {"mask": 40}), ""),
         "policy": (rnn({"obs": 3, "goal": 1}, {"action": 2, "value": 1}), POLICY),
         "speech": (rnn({"audio": HOP}, {"speech": 1}), SPEECH),
@@ -255,6 +256,7 @@ def test_wav_of_floats_is_sent_as_it_is(page: Page) -> None:
         ("policy", "a.csv", b"1,2,3,4\n1,2,x,4\n", "number 2 of step 1Expected a finite number, got NaN."),
         ("policy", "a.npy", npy(np.zeros((2, 4), np.complex64)), "numbers of <f4, <f8, <i2, <i4, got <c8."),
         ("policy", "a.npy", npy(np.zeros((2, 4)))[:-1], "Expected 8 numbers, got a file that is cut off."),
+        ("policy", "a.npy", npy(np.zeros((2, 4)))[:7], "Expected an npy file, got one that is cut off."),
         ("policy", "a.npy", npy(np.asfortranarray(np.ones((2, 4)))), "an array in C order, got one in Fortran order"),
     ],
 )
@@ -295,6 +297,14 @@ def test_plain_list_of_samples_is_split_into_hops(page: Page) -> None:
     expect(page.locator("#length")).to_have_value("2")
     sent, _ = run(page)
     assert np.array(sent["inputs"]).ravel().tolist() == [*range(100), *[0] * 28]
+
+
+def test_long_file_is_cut_off_with_a_notice(page: Page) -> None:
+    open_inspector(page, "policy")
+    choose_file(page, "long.npy", npy(np.zeros((10_001, 4), np.float32)))
+    notice = "long.npy: 10,000 steps, 200 s, the first of 10,001 steps, 200.02 s"
+    expect(page.locator("#notice")).to_have_text(notice)
+    expect(page.locator("#length")).to_have_value("10000")
 
 
 @pytest.mark.parametrize("shape", ["Sine", "Step", "Noise", "Zeros"])
@@ -362,6 +372,12 @@ def test_tokens_of_a_graph_are_written_and_its_outputs_named(page: Page) -> None
     names = page.locator("#plots .timed [data-name]").evaluate_all("all => all.map(one => one.dataset.name)")
     assert names == ["input", "scores.0", "scores.1"]
     expect(page.locator("#player")).to_be_hidden()
+
+
+def test_leaf_that_is_too_large_is_named_instead(page: Page) -> None:
+    open_inspector(page, "large")
+    expect(page.locator("#plots")).to_contain_text("Too large to be shown: h, 3 \N{MULTIPLICATION SIGN} 6000 numbers.")
+    expect(page.locator('#plots [data-name^="state."]')).to_have_count(0)
 
 
 def test_leaves_of_whole_numbers_are_shown(page: Page) -> None:

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from models.manifest import SAMPLE_FILE
+from tests.app.api.test_openapi import check
 from tests.app.checkpoints import make_checkpoint
 from tests.app.harness import Server, running_server
 
@@ -37,6 +38,13 @@ def test_sample_is_a_file_of_safetensors_by_accept(recorded):
     assert answer.headers["content-type"] == "application/x-safetensors"
     tensors = safetensors.numpy.load(answer.content)
     assert (tensors["inputs"] == SAMPLE).all()
+
+
+def test_sample_is_what_the_document_says(recorded):
+    document = httpx.get(f"{recorded.url}/openapi.json").json()
+    described = document["paths"]["/models/{name}/sample"]["get"]["responses"]["200"]
+    check(document, described, httpx.get(f"{recorded.url}/models/recorded/sample"))
+    assert described["content"]["application/x-safetensors"]["schema"]["format"] == "binary"
 
 
 def test_sample_is_a_sequence_that_the_model_takes(recorded):
