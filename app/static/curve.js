@@ -23,11 +23,11 @@ const MOST_POINTS = 4096; // of a line; of more values, the least and the greate
  */
 export function curve(plot, onPoint) {
   const [low, high] = (plot.limits = limitsOf(plot));
-  const image = vector("svg", { viewBox: `0 0 ${plot.columns} 1`, preserveAspectRatio: "none", role: "img" });
-  image.setAttribute("aria-label", summary(plot));
+  const viewBox = `0 0 ${plot.columns} 1`;
+  const image = vector("svg", { viewBox, preserveAspectRatio: "none", role: "img", "aria-label": summary(plot) });
   image.dataset.name = plot.name;
-  if (low < 0 && high > 0) image.append(vector("path", { class: "zero", d: `M0,${heightOf(plot, 0)}H${plot.columns}` }));
-  image.append(vector("path", { class: "area" }), vector("path", { class: "line" }));
+  const zero = low < 0 && high > 0 ? `M0,${heightOf(plot, 0)}H${plot.columns}` : "";
+  image.append(...[["zero", zero], ["area", ""], ["line", ""]].map(([name, d]) => vector("path", { class: name, d })));
   draw(image, plot);
   const field = element("div", { className: "field" }, image);
   field.addEventListener("pointermove", (event) => {
@@ -35,8 +35,9 @@ export function curve(plot, onPoint) {
     field.title = describe(plot, index);
     onPoint(field.title, Math.floor(index / plot.perStep));
   });
-  const shown = { ...plot, rowName: "", rows: 1, rowHeight: plot.size > 1 && plot.perStep === 1 ? LOW_HEIGHT : HEIGHT[plot.style] };
-  const created = figure(shown, field, rowTicks(plot));
+  const isOneOfSeveral = plot.size > 1 && plot.perStep === 1;
+  const rowHeight = isOneOfSeveral ? LOW_HEIGHT : HEIGHT[plot.style];
+  const created = figure({ ...plot, rowName: "", rows: 1, rowHeight }, field, rowTicks(plot));
   created.classList.add("curve");
   return created;
 }

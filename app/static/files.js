@@ -73,7 +73,8 @@ const EXTENSIBLE = 0xfffe; // the format stands 24 bytes further on
 function readWav(bytes, name) {
   const view = new DataView(bytes);
   const { "fmt ": head, data } = chunksOf(view);
-  if (!head || head.size < 16 || !data) refuse(name, "a WAV file with the chunks fmt and data", "one without, or cut off");
+  const isWhole = head?.size >= 16 && data;
+  if (!isWhole) refuse(name, "a WAV file with the chunks fmt and data", "one without, or cut off");
   const tag = view.getUint16(head.start, true);
   const format = tag === EXTENSIBLE && head.size >= 26 ? view.getUint16(head.start + 24, true) : tag;
   const bits = view.getUint16(head.start + 14, true);

@@ -1,6 +1,7 @@
 // The vectors of a model by their parts, as an imported graph names them: what they are called and how they are drawn.
 //
-// A part is {name, title, start, size, range, style}: `size` numbers of the vector from `start` on; range: [low, high] or null.
+// A part is {name, title, start, size, range, style}: `size` numbers of the vector from `start` on; range: [low, high]
+// or null.
 // Its style: "wave", a hop of a signal, which continues from step to step; "curves", a few numbers, a curve for each;
 // "map", more of them, a heat map.
 
@@ -38,7 +39,8 @@ export function stepText(model) {
   const samples = hop && `${number(hop)} sample${hop === 1 ? "" : "s"}`;
   if (!rate) return samples;
   const seconds = secondsPerStep(model);
-  return samples ? `${samples} at ${frequency(rate)}, ${duration(seconds)}` : `${duration(seconds)}, ${frequency(rate)}`;
+  if (!samples) return `${duration(seconds)}, ${frequency(rate)}`;
+  return `${samples} at ${frequency(rate)}, ${duration(seconds)}`;
 }
 
 /** Return a time as text, in ms or s. */

@@ -20,7 +20,8 @@ export class Player {
     this.pause();
     Object.assign(this, { steps, samplingRate, stepSeconds: seconds ?? 1 / STEPS_PER_SECOND, at: 0 });
     this.waves = samplingRate >= RATES[0] && samplingRate <= RATES[1] ? waves : [];
-    this.sound.replaceChildren(...this.waves.map(({ title }, index) => new Option(title, index)), new Option("off", ""));
+    const sounds = this.waves.map(({ title }, index) => new Option(title, index));
+    this.sound.replaceChildren(...sounds, new Option("off", ""));
     this.hearing.hidden = this.waves.length === 0;
     this.position.max = steps;
     this.position.value = 0;

@@ -9,7 +9,9 @@ const MOST_OF_A_LEAF = 2 ** 14; // numbers; a state that is larger is not shown
 export function partPlots(part, vectors, seconds, prefix = "") {
   const columns = columnsOf(part, vectors);
   const plot = { ...part, name: `${prefix}${part.name}`, columnName: "step", seconds };
-  if (part.style === "map") return [{ ...plot, columns, rows: part.size, rowName: "number", scale: wide(columns, part.range) }];
+  if (part.style === "map") {
+    return [{ ...plot, columns, rows: part.size, rowName: "number", scale: wide(columns, part.range) }];
+  }
   if (part.style === "wave") return [{ ...plot, columns: columns.length, values: columns.flat(), perStep: part.size }];
   return Array.from({ length: part.size }, (_, row) => ({
     ...plot,
@@ -54,7 +56,8 @@ export function statePlots(state) {
   return Object.entries(state).map(([name, leaf]) => {
     const rows = rowsOf(leaf);
     const columns = rows[0].map((_, column) => rows.map((row) => row[column]));
-    return { name: `state.${name}`, title: name, columns, rows: rows.length, ...axesOf(rows), scale: wide(columns, null) };
+    const values = { columns, rows: rows.length, scale: wide(columns, null) };
+    return { name: `state.${name}`, title: name, ...axesOf(rows), ...values };
   });
 }
 

@@ -189,6 +189,15 @@ def test_play_ends_at_the_last_step_and_begins_again(stopped: Page) -> None:
     assert cursor(stopped) == 19.5
 
 
+def test_refused_run_stops_playing(stopped: Page) -> None:
+    stopped.click("#play")
+    stopped.route("**/sessions", lambda route: route.fulfill(status=503, body="{}"))
+    stopped.click("#run")
+    expect(stopped.locator("#error")).to_contain_text("HTTP 503")
+    stopped.clock.run_for(160)
+    assert cursor(stopped) < 1
+
+
 def test_place_in_time_is_moved_by_the_keyboard(page: Page) -> None:
     open_inspector(page, "policy")
     page.locator("#position").focus()
