@@ -8,10 +8,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from models.manifest import SAMPLE_FILE, Manifest, ManifestError
-
-MAX_SAMPLE_BYTES = 16 * 2**20
-"""The most bytes in a file of a sample: samples stay in memory."""
+from models.manifest import MAX_SAMPLE_BYTES, SAMPLE_FILE, Manifest, ManifestError
 
 TENSOR = "inputs"
 """The name of the one tensor in a file of a sample."""

@@ -17,6 +17,10 @@ WEIGHTS_FILE = "model.safetensors"
 NEXT_WEIGHTS_FILE = "model.safetensors.next"
 ONNX_FILE = "model.onnx"
 SAMPLE_FILE = "sample.safetensors"
+MAX_SAMPLE_BYTES = 16 * 2**20
+"""The most bytes in a file of a sample: samples stay in memory."""
+GRAPH_FORMS = ("batched", "scan", "loop")
+"""The forms of an imported graph: of any number of rows, of rows one by one within it, of one row."""
 
 
 class ManifestError(ValueError):
@@ -93,6 +97,34 @@ class Manifest:
             raise ManifestError(f"{where}: config.controller must be an object, got {self.config['controller']!r}")
         if not all(isinstance(row, dict) for row in self.evaluation):
             raise ManifestError(f"{where}: evaluation must be a list of objects")
+        if self.kind == GRAPH_KIND:
+            _check_graph(self.config.get("graph"), where)
+
+
+def _check_graph(graph: Any, where: str) -> None:
+    """Raise ManifestError unless this describes an imported graph."""
+    if not isinstance(graph, dict):
+        raise ManifestError(f"{where}: config.graph must be an object, got {graph!r}")
+    if graph.get("form") not in GRAPH_FORMS:
+        raise ManifestError(
+            f"{where}: config.graph.form must be one of {', '.join(GRAPH_FORMS)}, got {graph.get('form')!r}"
+        )
+    for key in ("inputs", "outputs", "trace"):
+        if not isinstance(graph.get(key), list) or not all(map(_is_part, graph[key])):
+            got = graph.get(key)
+            raise ManifestError(f"{where}: config.graph.{key} must be a list of name, shape and range, got {got!r}")
+    for key in ("step", "about"):
+        if not isinstance(graph.get(key), dict):
+            raise ManifestError(f"{where}: config.graph.{key} must be an object, got {graph.get(key)!r}")
+
+
+def _is_part(part: Any) -> bool:
+    """Return whether this describes a part of a step: its name, its sizes, and the ends of its range or None."""
+    if not isinstance(part, dict) or not isinstance(part.get("name"), str) or not isinstance(part.get("shape"), list):
+        return False
+    span = part.get("range")
+    ends = isinstance(span, list) and len(span) == 2 and all(type(end) in (int, float) for end in span)
+    return (span is None or ends) and all(type(size) is int and size > 0 for size in part["shape"])
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -12,9 +12,6 @@ import onnxruntime
 from app.backends.base import Array, Axes, Spec, spec_of
 from models.manifest import GRAPH_KIND, ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
 
-FORMS = ("batched", "scan", "loop")
-"""The forms of an imported graph: of any number of rows, of rows one by one within it, of one row."""
-
 LOCATIONS = "slots"
 """The name, in a graph, of the axes of memory locations."""
 
@@ -31,7 +28,7 @@ class StepGraph:
         self.session = _load(self.path, threads)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.manifest = _check_origin(self.path, metadata)
-        self._row_by_row = self.manifest.kind == GRAPH_KIND and _form(self.path, self.manifest) == "loop"
+        self._row_by_row = self.manifest.kind == GRAPH_KIND and self.manifest.config["graph"]["form"] == "loop"
         self._first_state = _load_first_state(self.path, metadata["engram.initial_state"])
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         self.spec = spec_of(self.manifest, _axes(inputs, "state."), _axes(outputs, "trace."))
@@ -103,15 +100,6 @@ def _axes(entries: Iterable[onnxruntime.NodeArg], prefix: str) -> Axes:
         for entry in entries
         if entry.name.startswith(prefix)
     }
-
-
-def _form(path: Path, manifest: Manifest) -> str:
-    """Return the form of an imported graph. Raises ManifestError."""
-    graph = manifest.config.get("graph")
-    form = graph.get("form") if isinstance(graph, dict) else None
-    if form not in FORMS:
-        raise ManifestError(f"{path.parent}: config.graph.form must be one of {', '.join(FORMS)}, got {form!r}")
-    return str(form)
 
 
 def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:

@@ -16,7 +16,7 @@ from app.metrics import Metrics
 from app.settings import Settings, SettingsError
 from models.manifest import MANIFEST_FILE, ONNX_FILE
 from tests.app.harness import Server, running_server
-from tests.training.one_step import cell, imported, several_dtypes
+from tests.training.one_step import cell, graph, imported, several_dtypes
 
 SPEC = """
 inputs = {x = {}}
@@ -125,16 +125,29 @@ def test_changed_graph_is_not_served(tmp_path):
         loaded(tmp_path)
 
 
+GRAPH = {"form": "batched", "inputs": [], "outputs": [], "trace": [], "step": {}, "about": {}}
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"graph": {}}, r"config\.graph\.form must be one of batched, scan, loop, got None"),
-        ({"graph": {"form": "fast"}}, r"config\.graph\.form must be one of batched, scan, loop, got 'fast'"),
-        ({"graph": {"form": "batched"}, "dtypes": {"h": "int64"}}, "its step gives .* but its manifest says"),
-        ({"graph": {"form": "batched"}, "dtypes": {"g": "int64"}}, r"config\.dtypes must have dtypes of leaves"),
-        ({"graph": {"form": "batched"}, "dtypes": {"h": "complex64"}}, r"config\.dtypes must have dtypes of leaves"),
-        ({"graph": {"form": "batched"}, "dtypes": {"h": ["int64"]}}, r"config\.dtypes must have dtypes of leaves"),
-        ({"graph": {"form": "batched"}, "dtypes": 3}, r"config\.dtypes must have dtypes of leaves"),
+        ({}, r"config\.graph must be an object, got None"),
+        ({"graph": GRAPH | {"form": "fast"}}, r"config\.graph\.form must be one of batched, scan, loop, got 'fast'"),
+        ({"graph": GRAPH | {"inputs": None}}, r"config\.graph\.inputs must be a list of name"),
+        (
+            {"graph": GRAPH | {"trace": [{"name": "a", "shape": [0]}]}},
+            r"config\.graph\.trace must be a list of name",
+        ),
+        (
+            {"graph": GRAPH | {"outputs": [{"name": "a", "shape": [1], "range": [0]}]}},
+            r"config\.graph\.outputs must be",
+        ),
+        ({"graph": GRAPH | {"about": "me"}}, r"config\.graph\.about must be an object, got 'me'"),
+        ({"graph": GRAPH, "dtypes": {"h": "int64"}}, "its step gives .* but its manifest says"),
+        ({"graph": GRAPH, "dtypes": {"g": "int64"}}, r"config\.dtypes must have dtypes of leaves"),
+        ({"graph": GRAPH, "dtypes": {"h": "complex64"}}, r"config\.dtypes must have dtypes of leaves"),
+        ({"graph": GRAPH, "dtypes": {"h": ["int64"]}}, r"config\.dtypes must have dtypes of leaves"),
+        ({"graph": GRAPH, "dtypes": 3}, r"config\.dtypes must have dtypes of leaves"),
     ],
 )
 def test_manifest_that_contradicts_its_graph_is_not_served(tmp_path, config, message):
@@ -142,3 +155,15 @@ def test_manifest_that_contradicts_its_graph_is_not_served(tmp_path, config, mes
     changed_manifest(tmp_path, config={"output_activation": "identity"} | config)
     with pytest.raises(SettingsError, match=message):
         loaded(tmp_path)
+
+
+def test_wide_sample_is_cut_to_what_a_server_reads(tmp_path):
+    text = (
+        "g (float[B, 5000] x, float[B, 1] h) => (float[B, 5000] y, float[B, 1] h_out) { y = Neg(x)\n h_out = Neg(h) }"
+    )
+    np.save(tmp_path / "sample.npy", np.ones((1000, 5000), np.float32))
+    imported(tmp_path, graph(text), 'sample = "sample.npy"\ninputs = {x = {}}\nstate = {h = "h_out"}')
+    (tmp_path / "step.onnx").unlink()
+    sample = loaded(tmp_path).recorded_inputs()
+    assert sample.shape[1] == 5000
+    assert 2**24 - 30000 < sample.nbytes < 2**24

@@ -317,7 +317,9 @@ def test_cache_that_grows_is_not_guessed_to_be_an_input(tmp_path):
         y = ReduceMean <keepdims = 0> (present, one)
     }"""
     model = graph(text, one=np.array([1]))
-    with pytest.raises(ImportFailed, match="no state was found: .* one of x, past would have; a state keeps its shape"):
+    with pytest.raises(
+        ImportFailed, match=r"no state was found: .* one of x, past would have; a state keeps its shape"
+    ):
         imported(tmp_path, model)
     assert imported(tmp_path, model, "inputs = {x = {}, past = {}}").spec.state == ()
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from models.config import ConfigError
-from models.manifest import SAMPLE_FILE
+from models.manifest import MAX_SAMPLE_BYTES, SAMPLE_FILE
 from training.checkpoint import write_atomically
 from training.graphs.spec import GraphSpec, load_array
 from training.importers.variables import ImportFailed
@@ -17,11 +17,14 @@ from training.importers.variables import ImportFailed
 Array = NDArray[Any]
 
 MOST_STEPS = 1000
-"""Steps of a recording that are kept."""
+"""Steps of a recording that are kept, if they are not more than a sample may have."""
+
+HEADER_BYTES = 1000
+"""Bytes of a file beside its numbers, at most."""
 
 
 def write_sample(spec: GraphSpec, directory: Path) -> None:
-    """Write the recording of a specification, its first MOST_STEPS steps. Raises ImportFailed if it does not fit."""
+    """Write the beginning of the recording of a specification. Raises ImportFailed if it does not fit."""
     assert spec.sample
     size = spec.input_size
     where = f"{spec.where}: sample"
@@ -31,7 +34,8 @@ def write_sample(spec: GraphSpec, directory: Path) -> None:
         raise ImportFailed(str(error)) from error
     if steps.ndim != 2 or steps.shape[1] != size or not len(steps):
         raise ImportFailed(f"{where}: {spec.sample} must be of shape [T, {size}], got {list(steps.shape)}")
-    kept = np.ascontiguousarray(steps[:MOST_STEPS], "<f4")
+    most = min(MOST_STEPS, (MAX_SAMPLE_BYTES - HEADER_BYTES) // (4 * size))
+    kept = np.ascontiguousarray(steps[:most], "<f4")
     if not np.isfinite(kept).all():
         raise ImportFailed(f"{where}: {spec.sample} has numbers beyond float32")
     write_atomically(directory / SAMPLE_FILE, save({"inputs": kept}))
