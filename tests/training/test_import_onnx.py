@@ -324,6 +324,48 @@ def test_cache_that_grows_is_not_guessed_to_be_an_input(tmp_path):
     assert imported(tmp_path, model, "inputs = {x = {}, past = {}}").spec.state == ()
 
 
+WORDS = """g (int64[B] token, float[B, 4] x, float[B, 4] h) => (float[B, 4] y, float[B, 4] h_out) {
+    row = Gather <axis = 0> (table, token)
+    near = Add(row, x)
+    sum = Add(near, h)
+    h_out = Tanh(sum)
+    y = Identity(h_out)
+}"""
+
+
+def test_tokens_beside_other_inputs_are_numbers_of_the_vector(tmp_path):
+    spec = 'inputs = {token = {vocabulary = 11}, x = {}}\nstate = {h = "h_out"}'
+    imported(tmp_path, graph(WORDS, table=weights(11, 4)), spec)
+    config = read_manifest(tmp_path / "model").config
+    assert (config.get("embedding"), config["graph"]["inputs"][0]["range"]) == (None, [0, 10])
+    outputs, _, _ = stepped(tmp_path, np.float32([[[10, 1, 2, 3, 4]]]))
+    np.testing.assert_allclose(outputs[0, 0], np.tanh(weights(11, 4)[10] + [1, 2, 3, 4]), rtol=1e-5)
+
+
+def test_vocabulary_beyond_the_table_is_refused(tmp_path):
+    spec = 'inputs = {token = {vocabulary = 99}, x = {}}\nstate = {h = "h_out"}'
+    with pytest.raises(
+        ImportFailed, match=r"does not take a step of random inputs: .*: give the `range` of its inputs"
+    ):
+        imported(tmp_path, graph(WORDS, table=weights(11, 4)), spec)
+
+
+def test_graph_of_float16_agrees_within_its_digits(tmp_path):
+    text = """g (float16[B, 4] x, float16[B, 4] h) => (float16[B, 4] y, float16[B, 4] h_out) {
+        sum = Add(x, h)
+        h_out = Tanh(sum)
+        y = Identity(h_out)
+    }"""
+    result = imported(tmp_path, graph(text))
+    assert (result.verdict.form, result.verdict.difference < 1e-2) == ("batched", True)
+
+
+def test_leaf_with_the_name_of_carried_numbers_is_refused(tmp_path):
+    spec = 'inputs = {x = {carry = 1, name = "a"}}\nstate = {h = {next = "h_out", name = "a.carry"}}'
+    with pytest.raises(ImportFailed, match=r"two have the name 'a.carry', \[state\] h and \[inputs\] x.carry"):
+        imported(tmp_path, cell(), spec)
+
+
 # Files
 
 

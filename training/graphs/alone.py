@@ -39,6 +39,7 @@ class FileAlone:
         values = inputs_of(model)
         self.dtypes = {leaf.name: dtype_of(values[leaf.tensor]) for leaf in spec.state}
         self._types = {name: dtype_of(value) for name, value in values.items()}
+        self.is_half = "float16" in self._types.values()
         self._constants = constants_of(model, spec)
         self._outputs = list(outputs_of(model))
         self._session = open_session(model.SerializeToString())
@@ -50,8 +51,14 @@ class FileAlone:
         return {name: value[np.newaxis] for name, value in (leaves | carried).items()}
 
     def step(self, inputs: Array, state: Mapping[str, Array]) -> Step:
-        """Take a step. inputs: [1, I]. Raises ImportFailed if an output has another size than before."""
-        raw = self.run(inputs, state)
+        """Take a step. inputs: [1, I]. Raises ImportFailed if the file does not, or an output's size is another."""
+        try:
+            raw = self.run(inputs, state)
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise ImportFailed(
+                f"{self.spec.where}: the graph does not take a step of random inputs: {first_line(error)}: give the "
+                "`range` of its inputs, or the `vocabulary` of its tokens"
+            ) from error
         outputs = [self._row(part, raw, [part.numbers]) for part in self.spec.outputs]
         leaves = {leaf.name: _row(raw[leaf.next or ""], leaf.row_shape, leaf.next) for leaf in self.spec.state}
         carried = {carry_name(part): raw[carry_name(part)] for part in self._carrying()}

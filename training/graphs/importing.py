@@ -290,9 +290,8 @@ def _manifest(
             "about": facts(spec.about),
         },
     }
-    vocabulary = [part.vocabulary for part in spec.inputs if part.vocabulary]
-    if vocabulary:
-        config["embedding"] = {"vocabulary_size": vocabulary[0]}
+    if spec.input_size == 1 and spec.inputs[0].vocabulary:  # in a vector of more, tokens are numbers like others
+        config["embedding"] = {"vocabulary_size": spec.inputs[0].vocabulary}
     verified = {
         "steps": STEPS,
         "rows": list(BATCHES),
@@ -314,4 +313,5 @@ def _manifest(
 
 
 def _described(part: Part, shape: list[int]) -> dict[str, Any]:
-    return {"name": part.name, "shape": shape, "range": None if part.range is None else list(part.range)}
+    span = (0, part.vocabulary - 1) if part.vocabulary else part.range
+    return {"name": part.name, "shape": shape, "range": None if span is None else list(span)}

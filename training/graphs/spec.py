@@ -44,6 +44,9 @@ from training.importers.variables import ImportFailed
 BATCH = "B"
 """The batch axis in a shape."""
 
+CARRY = ".carry"
+"""Behind the name of an input, in the name of the leaf with the numbers that it carries from step to step."""
+
 Shape = tuple[int | str, ...]
 """The sizes of a tensor of the graph, BATCH for its batch axis; a tensor without one serves a single row."""
 
@@ -73,7 +76,7 @@ class Part(Tensor):
     """A part of the inputs, the outputs or the traces of a step.
 
     range: of its numbers, for the page. carry: of an input, how many of its numbers are the last ones of the step
-    before. vocabulary: of an input that is one token, their number.
+    before. vocabulary: of an input of tokens, their number.
     """
 
     range: tuple[float, float] | None = None
@@ -334,13 +337,14 @@ def check_names(spec: GraphSpec) -> None:
     }
     for role, uses in roles.items():
         _check_once(uses, lambda name, one, other, role=role: f"{name!r} may be {role} only, but is {one} and {other}")
-    for section, parts in (
-        ("state", spec.state),
-        ("inputs", spec.inputs),
-        ("outputs", spec.outputs),
-        ("trace", spec.trace),
+    leaves = [(f"{part.name}{CARRY}", f"[inputs] {part.tensor}.carry") for part in spec.inputs if part.carry]
+    for section, parts, others in (
+        ("state", spec.state, leaves),
+        ("inputs", spec.inputs, []),
+        ("outputs", spec.outputs, []),
+        ("trace", spec.trace, []),
     ):
-        named = [(part.name, f"[{section}] {part.tensor}") for part in parts]
+        named = [*((part.name, f"[{section}] {part.tensor}") for part in parts), *others]
         _check_once(
             named, lambda name, one, other: f"two have the name {name!r}, {one} and {other}: give one another `name`"
         )

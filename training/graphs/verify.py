@@ -22,6 +22,9 @@ BATCHES = (1, 2, 5, 64)
 TOLERANCE = 1e-4
 """The largest difference from the file alone that is rounding, relative to the largest number of the row if above 1."""
 
+HALF_TOLERANCE = 1e-2
+"""The same of graphs of float16, whose numbers have 11 binary digits."""
+
 TIMED_BATCHES = (1, 64)
 
 TIMED = 20
@@ -128,6 +131,7 @@ class Course:
     def __init__(self, graph: WrittenGraph, alone: FileAlone, drawn: bool) -> None:
         self.drawn, self.overflows = drawn, False
         self._graph, self._alone = graph, alone
+        self._tolerance = HALF_TOLERANCE if alone.is_half else TOLERANCE
         self._rows = max(BATCHES) if drawn else 1  # with zeros, all rows are equal
         self._generator = np.random.default_rng(0)
         self._theirs = [alone.first() for _ in range(self._rows)]
@@ -144,7 +148,7 @@ class Course:
             chosen = np.arange(batch) % self._rows
             came = self._graph.step(inputs[chosen], self._ours[batch])
             self._ours[batch] = came.state
-            difference = max(difference, _compare(came, expected, chosen, count))
+            difference = max(difference, _compare(came, expected, chosen, count, self._tolerance))
         return difference
 
     def meet_strangers(self) -> None:
@@ -190,7 +194,7 @@ def _rows(state: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Array]:
     return {name: leaf[rows] for name, leaf in state.items()}
 
 
-def _compare(came: Step, expected: Step, rows: Array, count: int) -> float:
+def _compare(came: Step, expected: Step, rows: Array, count: int, tolerance: float) -> float:
     """Return the largest relative difference of a step from that of the file alone. Raises FormFailed."""
     worst = 0.0
     for (name, ours), theirs in zip(came.tensors().items(), expected.tensors().values(), strict=True):
@@ -202,10 +206,10 @@ def _compare(came: Step, expected: Step, rows: Array, count: int) -> float:
         if ours.tobytes() == due.tobytes():
             continue
         difference = _difference(ours, due)
-        if not difference <= TOLERANCE:
+        if not difference <= tolerance:
             raise FormFailed(
                 f"{name} differs by {difference:.2g} from the row alone, at step {count} of {len(rows)} rows; at most "
-                f"{TOLERANCE:g} was expected"
+                f"{tolerance:g} was expected"
             )
         worst = max(worst, difference)
     return worst

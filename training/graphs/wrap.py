@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from training.graphs.files import DTYPES, graphs_in, tensors_of
-from training.graphs.spec import BATCH, GraphSpec, Leaf, Part, Shape
+from training.graphs.spec import BATCH, CARRY, GraphSpec, Leaf, Part, Shape
 
 PREFIX = "graph/"
 """Before every name of the outside graph, so that none is one of ours."""
@@ -67,7 +67,7 @@ def signature_of(spec: GraphSpec, dtypes: dict[str, str], first: dict[str, NDArr
 
 def carry_name(part: Part) -> str:
     """Return the name of the leaf with the numbers that an input carries from step to step."""
-    return f"{part.name}.carry"
+    return f"{part.name}{CARRY}"
 
 
 def write_graph(model: onnx.ModelProto, spec: GraphSpec, signature: Signature, form: Written) -> onnx.ModelProto:
