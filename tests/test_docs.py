@@ -16,6 +16,7 @@ from app.errors import EngramError
 from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
+from benchmarks.isolation import SITUATIONS
 from engram.main import parser as command_line
 from models import addressing
 from models.cells import CELLS
@@ -90,6 +91,15 @@ def test_commands_page_has_every_command_and_option():
         if parser.prog != "engram serve":
             missing = {option for option in options - {"--help"} if option not in section}
             assert not missing, f"{parser.prog}: {missing}"
+
+
+def test_isolation_page_has_every_situation_and_every_shipped_model():
+    rows = first_cells("isolation.md")
+    described = [tuple(row) for row in rows if len(row) == 2]
+    assert described == [(situation.name, situation.about) for situation in SITUATIONS]
+    reported = [row[0] for row in rows if len(row) > 2]
+    shipped = sorted(path.parent.name for path in ROOT.glob("checkpoints/*/manifest.json"))
+    assert reported == shipped * 2, "engram isolate --all --markdown prints the tables"
 
 
 def test_commands_page_has_every_preset():

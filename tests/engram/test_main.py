@@ -95,6 +95,17 @@ OPTIONS = {
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident"],
     "bench fairness": ["--checkpoints", "--model", "--neighbour", "--requests", "--rounds", "--data-root"],
     "check": ["--data", "--json"],
+    "isolate": [
+        "MODEL",
+        "--all",
+        "--checkpoints",
+        "--backend",
+        "--sessions",
+        "--steps",
+        "--seed",
+        "--markdown",
+        "--json",
+    ],
     "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
 }
 

@@ -13,11 +13,14 @@ from engram import main as cli
         ("train", "--jobs"),
         ("evaluate", "--sequences"),
         ("evaluate", "--memory-size"),
+        ("isolate", "--sessions"),
+        ("isolate", "--steps"),
     ],
 )
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_number_below_one_is_a_mistake_that_names_the_option(tmp_path, capsys, command, option, value):
     words = {"train": ["train", "dnc-copy", "--out", str(tmp_path)], "evaluate": ["evaluate", str(tmp_path)]}
+    words["isolate"] = ["isolate", "dnc-copy"]
     with pytest.raises(SystemExit) as stopped:
         cli.main([*words[command], f"{option}={value}"])
     assert stopped.value.code == 2

@@ -1,0 +1,92 @@
+"""Servers with a planted leak: `engram serve` in a process whose back ends, or checks of inputs, were changed.
+
+shared buffer      a step adds some of the inputs of the step before it, of any session
+shared restoring   a state that is put into a slot has some of the state put into one before
+not cleared        a slot that is opened again begins with the state that the last session left in it
+late refusal       inputs that are not finite are refused by the step, one session at a time
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import app.api.many
+from benchmarks.server import Server, running, serve_words
+from engram.main import main
+
+ROOT = Path(__file__).parents[1]
+
+BACKENDS = {"fused": "FusedBackend", "onnx": "OnnxBackend", "torch": "TorchBackend"}
+
+
+def share_buffer(backend: Any) -> None:
+    step, buffer = backend.step, [0.0]
+
+    def leaky(self, slots, inputs, trace=()):
+        outputs, traces = step(self, slots, inputs, trace)
+        left, buffer[0] = buffer[0], float(np.tanh(inputs.mean()))
+        return outputs + np.float32(1e-3 * left), traces
+
+    backend.step = leaky
+
+
+def share_restoring(backend: Any) -> None:
+    write, buffer = backend.write, {}
+
+    def leaky(self, slot, state):
+        if state is not None:
+            mixed = {name: leaf + np.float32(1e-3) * buffer.get(name, leaf) for name, leaf in state.items()}
+            buffer.update(state)
+            state = mixed
+        write(self, slot, state)
+
+    backend.write = leaky
+
+
+def leave_slots(backend: Any) -> None:
+    write, used = backend.write, set()
+
+    def leaky_open(self, state=None):
+        return self._slots.open(self._grow, lambda slot: fill(self, slot, state))
+
+    def fill(self, slot, state):
+        if state is not None or (id(self), slot) not in used:
+            write(self, slot, state)
+        used.add((id(self), slot))
+
+    backend.open = leaky_open
+
+
+def refuse_late(_: Any) -> None:
+    app.api.many.failed_rows = lambda *_: []
+
+
+PLANTS: dict[str, Callable[[Any], None]] = {
+    "shared buffer": share_buffer,
+    "shared restoring": share_restoring,
+    "not cleared": leave_slots,
+    "late refusal": refuse_late,
+}
+
+
+def starting(plant: str) -> Callable[..., AbstractContextManager[Server]]:
+    """Return a function that starts servers, as benchmarks.server.running_server does, with a planted leak."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.planted import serve; serve()"
+
+    def start(checkpoints: Path, data: Path, *flags: str) -> AbstractContextManager[Server]:
+        return running([sys.executable, "-c", program, plant, *serve_words(checkpoints, data, *flags)])
+
+    return start
+
+
+def serve(words: Sequence[str] = ()) -> None:
+    """Change the back end that the command line names, and run the command."""
+    plant, *command = words or sys.argv[1:]
+    kind = command[command.index("--backend") + 1]
+    module = __import__(f"app.backends.{kind}", fromlist=[BACKENDS[kind]])
+    PLANTS[plant](getattr(module, BACKENDS[kind]))
+    sys.exit(main(command))

@@ -1,0 +1,140 @@
+"""`benchmarks.isolation` finds planted leaks, in every situation, and none where there is none."""
+
+import functools
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from benchmarks.isolation import SITUATIONS, Options, isolate
+from benchmarks.server import running_server
+from tests.app.checkpoints import make_checkpoint, make_token_checkpoint
+from tests.planted import starting
+
+pytestmark = pytest.mark.slow
+
+BESIDE = {"batched", "extremes", "refused", "moving", "sized", "framed"}
+MOVED = {"to fused", "to onnx", "to torch"}
+"""Two of these are played: the main server has the third back end."""
+
+
+CLEAN = [("clean", "fused"), ("clean", "onnx"), ("tokens", "onnx"), ("stateless", "onnx")]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("isolation")
+    make_checkpoint(directory / "clean", "dnc")
+    make_token_checkpoint(directory / "tokens")
+    make_token_checkpoint(directory / "stateless", controller={"kind": "feed-forward", "hidden_size": 8})
+    mix_rows(make_checkpoint(directory / "mixing", "dnc") / "model.onnx", 1e-2)
+    mix_rows(make_checkpoint(directory / "barely mixing", "dnc") / "model.onnx", 5e-6)
+    return directory
+
+
+def mix_rows(path, share):
+    """Add a share of its mean over the batch to a leaf of the graph's next state."""
+    model, leaf = onnx.load(path), "next.controller.h"
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{leaf}.own" if name == leaf else name for name in names]
+    axes = onnx.numpy_helper.from_array(np.array([0]), "mixing.axes")
+    scale = onnx.numpy_helper.from_array(np.array(share, np.float32), "mixing.share")
+    model.graph.initializer.extend([axes, scale])
+    make = onnx.helper.make_node
+    model.graph.node.extend(
+        [
+            make("ReduceMean", [f"{leaf}.own", "mixing.axes"], ["mixing.mean"]),
+            make("Mul", ["mixing.mean", "mixing.share"], ["mixing.part"]),
+            make("Add", [f"{leaf}.own", "mixing.part"], [leaf]),
+        ]
+    )
+    onnx.save(model, path)
+
+
+@pytest.fixture(scope="module")
+def report(checkpoints):
+    """Return the report of a model, of a few steps, each made once."""
+
+    @functools.cache
+    def made(model, backend="onnx", plant=None):
+        planted = {} if plant is None else {"start": starting(plant)}
+        return isolate(Options(checkpoints, backend, 2, 6, **planted), model, lambda *_: None)
+
+    return made
+
+
+def found(report):
+    return {verdict.situation.name for verdict in report.verdicts if verdict.fault}
+
+
+@pytest.mark.parametrize(("model", "backend"), CLEAN)
+def test_clean_model_passes(report, model, backend):
+    clean = report(model, backend)
+    assert clean.faults == []
+    assert all(verdict.alone.compared for verdict in clean.verdicts)
+    beside = [verdict.others for verdict in clean.verdicts if verdict.situation.name in BESIDE]
+    assert {(finding.compared, finding.held) for finding in beside} == {(2 * (6 + 1), 2 * 6)}
+
+
+def test_graph_that_mixes_rows_is_found_in_batches(report):
+    assert found(report("mixing")) >= BESIDE | {"permuted", "inferred"}
+
+
+def test_mixing_below_rounding_is_found_beside_other_strangers(report):
+    barely = report("barely mixing")
+    leaks = {verdict.situation.name for verdict in barely.verdicts if verdict.others and verdict.others.leak}
+    assert leaks >= {"batched", "extremes", "moving", "framed"}
+    assert all(verdict.alone.leak is None for verdict in barely.verdicts if verdict.situation.name == "batched")
+
+
+def test_shared_buffer_is_found(report):
+    assert found(report("clean", plant="shared buffer")) >= {"again", "forked", "evicted", "killed", "moved"}
+
+
+def test_shared_buffer_of_restoring_is_found(report):
+    assert found(report("clean", "fused", "shared restoring")) >= {"forked", "evicted", "killed", "moved"}
+
+
+def test_back_end_that_does_not_start_is_noted(checkpoints):
+    def start(*words):
+        if "torch" in words:
+            raise SystemExit("starting\nno torch here")
+        return running_server(*words)
+
+    report = isolate(Options(checkpoints, "onnx", 2, 4, start=start), "tokens", lambda *_: None)
+    assert [verdict.note for verdict in report.verdicts if verdict.note] == ["not served there: no torch here"]
+    assert report.faults == []
+
+
+def test_server_that_does_not_start_again_is_a_failure(checkpoints):
+    started = []
+
+    def start(*words):
+        started.append(words)
+        return running_server(*words) if len(started) < 3 else sys.exit("no second time")
+
+    report = isolate(Options(checkpoints, "onnx", 2, 4, start=start), "tokens", lambda *_: None)
+    assert report.faults == ["killed: no second time"]
+
+
+def test_slot_that_is_not_cleared_is_found(report):
+    assert "again" in found(report("clean", plant="not cleared"))
+
+
+def test_refusal_of_one_session_instead_of_all_is_found(report):
+    late = report("clean", plant="late refusal")
+    assert found(late) == {"refused"}
+
+
+@pytest.mark.parametrize("backend", ["fused", "onnx"])
+def test_shared_buffer_is_found_on_the_back_end_moved_to(report, backend):
+    moved = {verdict.situation.name: verdict for verdict in report("clean", backend, "shared buffer").verdicts}
+    assert all(moved[name].others.leak for name in MOVED & moved.keys())
+
+
+def test_every_situation_finds_a_planted_leak(report):
+    plants = [("fused", "shared buffer"), ("onnx", "shared buffer"), ("fused", "shared restoring")]
+    reports = [report("mixing"), *(report("clean", *plant) for plant in plants)]
+    assert set().union(*map(found, reports)) == {situation.name for situation in SITUATIONS}
