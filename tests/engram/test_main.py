@@ -75,6 +75,15 @@ OPTIONS = {
         "--plot",
         "--data-root",
     ],
+    "bench graphs": [
+        "--checkpoints",
+        "--models",
+        "--connections",
+        "--durability",
+        "--rounds",
+        "--seconds",
+        "--data-root",
+    ],
     "bench peers": [
         "--packages",
         "--checkpoints",
