@@ -97,8 +97,8 @@ def test_isolation_page_has_every_situation_and_every_shipped_model():
     rows = first_cells("isolation.md")
     described = [tuple(row) for row in rows if len(row) == 2]
     assert described == [(situation.name, situation.about) for situation in SITUATIONS]
-    reported = [row[0] for row in rows if len(row) > 2]
     shipped = sorted(path.parent.name for path in ROOT.glob("checkpoints/*/manifest.json"))
+    reported = [row[0] for row in rows if len(row) > 2 and row[0] in shipped]
     assert reported == shipped * 2, "engram isolate --all --markdown prints the tables"
 
 
