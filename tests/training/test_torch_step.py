@@ -137,6 +137,14 @@ def test_step_with_a_fault_is_refused(tmp_path, body, message):
     assert not (tmp_path / "model").exists()
 
 
+def test_step_of_the_how_to_is_imported(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+    (tmp_path / "leaky.py").write_text(text.split("```python")[1].split("```")[0])
+    result = import_step(f"{tmp_path}/leaky.py:leaky", tmp_path / "model", "", lambda _: nullcontext(lambda *_: None))
+    assert (result.verdict.form, result.verdict.difference) == ("batched", 0)
+    assert read_manifest(tmp_path / "model").trace == {"contrast": [16]}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
