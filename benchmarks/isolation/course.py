@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app.sessions.snapshot import Snapshot
-from benchmarks.isolation.host import Array, Card, Host, ServerFault, Sizes, Stepped
+from benchmarks.isolation.host import COUNT, Array, Card, Host, ServerFault, Sizes, Stepped
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = 1e-45
@@ -26,11 +26,13 @@ class Batches(NamedTuple):
 
     backend: str
     sizes: Sizes
+    """The histogram divided by the number of batches: how many calls a sequence takes depends on their time."""
 
     @classmethod
     def since(cls, before: Sizes, host: Host) -> "Batches":
         """Return the batches of a host since it had those before."""
-        return cls(host.card.backend, tuple(np.subtract(host.batches(), before).tolist()))
+        new = np.subtract(host.batches(), before)
+        return cls(host.card.backend, tuple((new / max(new[COUNT], 1)).tolist()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,10 @@ from benchmarks.server import PROTOCOL, Server
 Array = NDArray[Any]
 
 Sizes = tuple[float, ...]
-"""The histogram of batch sizes: how many batches were stepped, of which sizes."""
+"""The histogram of batch sizes: how many were up to each size, how many there were, and the sum of all sizes."""
+
+COUNT = -2
+"""The place of the number of all batches."""
 
 Start = Callable[..., AbstractContextManager[Server]]
 """Starts a server: takes the directory of checkpoints, the data directory and flags, as `running_server` does."""
@@ -131,7 +134,7 @@ class Host:
             self._done("DELETE", f"/sessions/{session}")
 
     def batches(self) -> Sizes:
-        """Return the histogram of the sizes of all batches so far: their numbers in each range, and the sum."""
+        """Return the histogram of the sizes of all batches so far."""
         lines = self._done("GET", "/metrics").decode().splitlines()
         mine = [line for line in lines if line.startswith("engram_batch_size") and f'model="{self.model}"' in line]
         if not mine:
