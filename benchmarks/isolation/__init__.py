@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def fault(self) -> str | None:
-        """The leak, or the fault of the server; None if there is none."""
+        """The first leak, or the fault of the server if `failed`; None if there is none."""
         found = [finding.leak for finding in (self.alone, self.others) if finding and finding.leak]
         return self.note if self.failed else found[0] if found else None
 

@@ -94,10 +94,10 @@ class Plan:
         """Return inputs as the model expects them, [steps, sessions, input_size]; another stream has others."""
         chance, card = np.random.default_rng([self.seed, stream]), self.card
         shape = (self.steps, self.sessions, card.input_size)
-        if card.ranges is not None:
-            low, high = card.ranges.T
-            return chance.uniform(low, high, shape).astype(np.float32)
-        return chance.integers(0, card.vocabulary_size or 2, shape).astype(np.float32)
+        if card.ranges is None or card.vocabulary_size is not None:
+            return chance.integers(0, card.vocabulary_size or 2, shape).astype(np.float32)
+        low, high = card.ranges.T
+        return chance.uniform(low, high, shape).astype(np.float32)
 
     def extreme_inputs(self) -> Array:
         """Return the largest tokens, or numbers at both ends of float32, [steps, sessions, input_size].

@@ -190,13 +190,17 @@ def nearby(snapshot: bytes, seed: int) -> bytes:
 
 
 def _relative(values: Array, expected: Array) -> float:
-    """Return the largest difference of the numbers, in order or sorted, relative to the largest one above 1."""
+    """Return the largest difference of the numbers, in order or sorted, relative to the largest one above 1.
+
+    It is infinite for other shapes, and for numbers that are not finite.
+    """
     if values.shape != expected.shape:
         return np.inf
     ours, theirs = values.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     in_order, sorted_ = np.abs(ours - theirs), np.abs(np.sort(ours) - np.sort(theirs))
     scale = max(1.0, np.abs(theirs).max(initial=0.0))
-    return float(min(in_order.max(initial=0.0), sorted_.max(initial=0.0)) / scale)
+    size = float(min(in_order.max(initial=0.0), sorted_.max(initial=0.0)) / scale)
+    return np.inf if np.isnan(size) else size
 
 
 def _size(difference: Difference) -> float:

@@ -20,8 +20,11 @@ def lines(report: Report, options: Options) -> Iterator[str]:
     for verdict in report.verdicts:
         alone, others = _sentence(verdict.alone), _others(verdict.others)
         yield f"  {verdict.situation.name:<11} {verdict.note or f'{alone:<41} {others}'.rstrip()}"
-    for fault in report.faults:
-        yield f"  LEAK  {fault}"
+    if report.error:
+        yield f"  FAULT {report.error}"
+    for verdict in report.verdicts:
+        if verdict.fault:
+            yield f"  {'FAULT' if verdict.failed else 'LEAK '} {verdict.situation.name}: {verdict.fault}"
     if not report.faults:
         yield f"  no session is seen in another: {len(report.verdicts)} situations"
 
@@ -112,7 +115,7 @@ def _cell(verdict: Verdict | None) -> str:
     if verdict is None:
         return ""
     if verdict.fault:
-        return "**leak**"
+        return "**failed**" if verdict.failed else "**leak**"
     if verdict.alone is None:
         return "not served"
     if _is_empty(verdict.others):

@@ -16,6 +16,7 @@ from benchmarks.isolation.course import Batches, Course, Moment, Recorder, expec
 from benchmarks.isolation.host import Array, Host, NotStarted, output_of, packed, receive, stepped
 from benchmarks.isolation.stage import Stage
 from benchmarks.isolation.strangers import CALM, OTHERS, MovingStrangers, RefusedStrangers, Strangers
+from models.manifest import GRAPH_KIND
 
 BACKENDS = ("fused", "onnx", "torch")
 
@@ -192,7 +193,7 @@ def to_backend(backend: str) -> Callable[[Stage], Seen | None]:
     """Return the function that moves sessions to another back end; of an imported graph there is no other."""
 
     def play(stage: Stage) -> Seen | None:
-        if stage.plan.card.backend == backend or stage.plan.card.kind == "onnx":
+        if stage.plan.card.backend == backend or stage.plan.card.kind == GRAPH_KIND:
             return None
         try:
             with stage.other(backend) as host:

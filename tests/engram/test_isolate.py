@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.isolation import SITUATIONS, Options, Report, Verdict
+from benchmarks.isolation.course import Moment, Plan
 from benchmarks.isolation.host import Card
-from benchmarks.isolation.judge import Finding
+from benchmarks.isolation.judge import Finding, difference
 from benchmarks.isolation.report import as_json, lines, markdown
 from engram import main as cli
 from tests.app.checkpoints import make_token_checkpoint
@@ -37,6 +39,25 @@ def test_report_names_the_leak(tmp_path):
     printed = list(lines(report(again=EQUAL, batched=(EQUAL, LEAK)), Options(tmp_path)))
     assert printed[3].split()[-1] == "LEAK"
     assert printed[4:] == ["  LEAK  batched: session 1, step 3: outputs differs by 0.5"]
+
+
+def test_report_distinguishes_a_server_that_failed_from_a_leak(tmp_path):
+    failed = Report("tiny", CARD, [Verdict(SITUATIONS[0], None, note="500 Internal Server Error", failed=True)])
+    assert list(lines(failed, Options(tmp_path)))[-1] == "  FAULT again: 500 Internal Server Error"
+    assert list(markdown([failed]))[-1] == "| `tiny` | onnx | **failed** |"
+    assert list(lines(Report("x", error="no"), Options(tmp_path)))[-1] == "  FAULT no"
+
+
+def test_nan_in_any_tensor_is_the_largest_difference():
+    tensors = {"outputs": np.ones(2), "h": np.array([0.0, np.nan])}
+    one, other = Moment(1, None, None), Moment(1, None, None)
+    one.__dict__["tensors"], other.__dict__["tensors"] = tensors, tensors | {"h": np.zeros(2)}
+    assert difference(one, other) == ("h", np.inf)
+
+
+def test_inputs_of_a_graph_of_tokens_are_tokens():
+    plan = Plan(2, 5, 0, Card("onnx", "onnx", 1, None, 7, np.array([[0, 6]])))
+    assert set(plan.random_inputs(0).ravel()) <= set(range(7))
 
 
 def test_report_says_where_no_batches_were_the_same(tmp_path):
