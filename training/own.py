@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from models.config import ConfigError
@@ -61,12 +62,11 @@ class OwnFiles(NamedTuple):
 NO_FILES = OwnFiles()
 
 
-def _run(file: Path, option: str) -> set[str]:
-    """Run a Python file, and return the options that it registered classes for. Raises ConfigError."""
-    if not file.is_file():
-        what = REGISTERS[option].what
-        raise ConfigError(f"{option} {file}: there is no such file; it is a Python file that registers {what}s")
-    before = {other: dict(of.table) for other, of in REGISTERS.items()}
+def run_file(file: Path) -> ModuleType:
+    """Run a Python file, and return its module, whose name is its path; it can import its neighbours.
+
+    Raises whatever the file raises.
+    """
     path = str(file.resolve())
     spec = importlib.util.spec_from_file_location(path, path, loader=SourceFileLoader(path, path))
     assert spec is not None
@@ -74,9 +74,19 @@ def _run(file: Path, option: str) -> set[str]:
     module = sys.modules[path] = importlib.util.module_from_spec(spec)  # annotations are looked up there
     if str(file.resolve().parent) not in sys.path:
         sys.path.append(str(file.resolve().parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _run(file: Path, option: str) -> set[str]:
+    """Run a Python file, and return the options that it registered classes for. Raises ConfigError."""
+    if not file.is_file():
+        what = REGISTERS[option].what
+        raise ConfigError(f"{option} {file}: there is no such file; it is a Python file that registers {what}s")
+    before = {other: dict(of.table) for other, of in REGISTERS.items()}
     try:
-        spec.loader.exec_module(module)
+        run_file(file)
     except (Exception, SystemExit) as error:
         message = str(error) if isinstance(error, ConfigError) else message_of(error)
-        raise ConfigError(f"{option} {file}{line_of(error, path)}: {message}") from error
+        raise ConfigError(f"{option} {file}{line_of(error, str(file.resolve()))}: {message}") from error
     return {other for other, of in REGISTERS.items() if of.table != before[other]}

@@ -158,3 +158,26 @@ def test_step_of_the_how_to_is_imported(tmp_path):
 def test_factory_that_is_not_there_is_named(tmp_path, name, message):
     with pytest.raises(ImportFailed, match=message):
         import_step(name, tmp_path / "model", "", lambda _: nullcontext(lambda done, total: None))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ('state = {inputs = "next"}', r"\[state\]: there is no 'inputs' in .*; it has state.h, state.count"),
+        ("constants = {inputs = 1}", r"\[constants\]: there is no 'inputs' in .*; it has none there"),
+        ("inputs = {inputs = {carry = 1}}", r"\[inputs\] inputs.carry: .* keep old numbers in its state"),
+    ],
+)
+def test_addition_that_does_not_fit_the_step_is_refused(tmp_path, spec, message):
+    with pytest.raises(ImportFailed, match=message):
+        made(tmp_path, CELL, spec)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["models.py", "graphs/json.py"])
+def test_file_of_any_name_is_run(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("def make():\n    raise KeyError('weights')")
+    with pytest.raises(ImportFailed, match=f"the factory failed, line 2 of {file.name}: KeyError"):
+        import_step(f"{file}:make", tmp_path / "model", "", lambda _: nullcontext(lambda done, total: None))

@@ -16,7 +16,7 @@ from training.checkpoint import creating, write_atomically, write_manifest
 from training.graphs.alone import FileAlone, probed
 from training.graphs.files import nodes_of, read_graph
 from training.graphs.guess import axis_choices, complete
-from training.graphs.prepare import prepared, zeros_feed
+from training.graphs.prepare import inputs_of, prepared, sizes_of, zeros_feed
 from training.graphs.samples import write_sample
 from training.graphs.spec import BATCH, GraphSpec, Part, Shape, check_names, facts, read_spec, refined
 from training.graphs.verify import (
@@ -227,8 +227,6 @@ def _with_output_axes(inner: onnx.ModelProto, spec: GraphSpec) -> GraphSpec:
 
 def declares_batch(model: onnx.ModelProto, spec: GraphSpec) -> bool:
     """Return whether the file declares that it takes any number of rows."""
-    from training.graphs.prepare import inputs_of, sizes_of
-
     values = inputs_of(model)
     for part in spec.fed:
         sizes = sizes_of(values[part.tensor])

@@ -361,13 +361,10 @@ def _check_once(uses: list[tuple[str, str]], message: Any) -> None:
 def refined(spec: GraphSpec, more: GraphSpec) -> GraphSpec:
     """Return a specification with what another one adds to its tensors, and with its form, sample, step and about.
 
-    Raises ImportFailed for a tensor or a constant that the first does not have.
+    Raises ImportFailed for a tensor that the first does not have in that section, for constants, and for `carry`.
     """
-    known = {part.tensor for part in (*spec.fed, *spec.seen)}
+    _check_addition(spec, more)
     added = {part.tensor: part for part in (*more.fed, *more.seen)}
-    for name in (*added, *more.constants):
-        if name not in known:
-            raise ImportFailed(f"{more.where}: there is no {name!r} in {spec.where}; it has {', '.join(known)}")
 
     def merged(part: T) -> T:
         values = vars(added.get(part.tensor, part)).items()
@@ -382,6 +379,27 @@ def refined(spec: GraphSpec, more: GraphSpec) -> GraphSpec:
         outputs=tuple(map(merged, spec.outputs)),
         trace=tuple(map(merged, spec.trace)),
     )
+
+
+def _check_addition(spec: GraphSpec, more: GraphSpec) -> None:
+    for section in ("inputs", "constants", "state", "outputs", "trace"):
+        known, named = (_tensors_of(each, section) for each in (spec, more))
+        for name in named:
+            if name not in known:
+                raise ImportFailed(
+                    f"{more.where}: [{section}]: there is no {name!r} in {spec.where}; it has "
+                    f"{', '.join(known) or 'none there'}"
+                )
+    for part in more.inputs:
+        if part.carry:
+            raise ImportFailed(
+                f"{more.where}: [inputs] {part.tensor}.carry: {spec.where} is given whole inputs: keep old numbers in "
+                "its state"
+            )
+
+
+def _tensors_of(spec: GraphSpec, section: str) -> list[str]:
+    return list(spec.constants) if section == "constants" else [part.tensor for part in getattr(spec, section)]
 
 
 def to_toml(spec: GraphSpec) -> str:

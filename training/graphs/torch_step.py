@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,15 @@ from training.graphs.alone import Array, FileAlone, Step
 from training.graphs.spec import BATCH, GraphSpec, Leaf, Part, plain_name
 from training.graphs.verify import draw_inputs
 from training.importers.variables import ImportFailed
+from training.own import run_file
 
 EXAMPLE_ROWS = 3
 """Rows of the examples that the exporter traces: a size that no other axis is likely to have."""
 
 STEPS = 100
 
-NOT_THE_USERS = {"site-packages", "importlib", "graphs"}
-"""Directories of files whose lines an error does not name."""
+NOT_THE_USERS = (Path(__file__).parents[1], Path(importlib.__file__).parent)
+"""Directories, beside site-packages, of files whose lines an error does not name: training/ and importlib."""
 
 PARTS = ("inputs", "state", "outputs", "next", "trace")
 
@@ -191,23 +193,26 @@ def _function(name: str) -> Callable[[], Any]:
     place, colon, function = name.rpartition(":")
     if not colon or not place or not function:
         raise ImportFailed(f"{name}: expected module:factory, or file.py:factory")
-    if place.endswith(".py"):
-        directory, module = Path(place).resolve().parent, Path(place).stem
-        if not Path(place).is_file():
-            raise ImportFailed(f"{name}: there is no file {place}")
-    else:
-        directory, module = Path.cwd(), place
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
-    loaded = _attempt(name, f"importing {module}", lambda: importlib.import_module(module))
+    if place.endswith(".py") and not Path(place).is_file():
+        raise ImportFailed(f"{name}: there is no file {place}")
+    loaded = _attempt(name, f"importing {place}", lambda: _module(place))
     made: Callable[[], Any] | None = getattr(loaded, function, None)
     if not callable(made):
-        raise ImportFailed(f"{name}: {module} has no function {function!r}")
+        raise ImportFailed(f"{name}: {place} has no function {function!r}")
     if any(
         p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(made).parameters.values()
     ):
         raise ImportFailed(f"{name}: {function} must take no arguments: it returns (step, inputs, state)")
     return made
+
+
+def _module(place: str) -> ModuleType:
+    """Return the module of a file, or one found as by `python -m`."""
+    if place.endswith(".py"):
+        return run_file(Path(place))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(place)
 
 
 def _attempt(name: str, what: str, call: Callable[[], Any]) -> Any:
@@ -217,10 +222,16 @@ def _attempt(name: str, what: str, call: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [it for it in frames if it.filename[0] != "<" and not set(Path(it.filename).parts) & NOT_THE_USERS]
+        lines = [frame for frame in frames if _is_the_users(frame.filename)]
         line = f", line {lines[-1].lineno} of {Path(lines[-1].filename).name}" if lines else ""
         message = str(error).strip().partition("\n")[0]
         raise ImportFailed(f"{name}: {what} failed{line}: {type(error).__name__}: {message}") from error
+
+
+def _is_the_users(filename: str) -> bool:
+    path = Path(filename)
+    is_ours = "site-packages" in path.parts or any(path.is_relative_to(place) for place in NOT_THE_USERS)
+    return not (filename.startswith("<") or is_ours)
 
 
 def _kind(value: Any) -> str:
