@@ -556,6 +556,10 @@ def test_output_whose_length_varies_later_is_refused(tmp_path):
         ("inputs = {x = {shape = [3, 'B']}}\nstate = {h = 'h_out'}", r"shape \[3, B\] does not fit the file's"),
         ("inputs = {x = {shape = ['B', 1, 3]}}\nstate = {h = 'h_out'}", r"shape \[B, 1, 3\] does not fit"),
         ("inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = [1, 2]}}", r"initial: expected one number, or"),
+        (
+            "inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = [[1, 2], [3, 4]]}}",
+            r"the shape \[4\] of a row, got \[2, 2\]",
+        ),
         ("inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = [[1], [1, 2]]}}", "expected lists of one length"),
         ("inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = 'no.npy'}}", "no.npy is no .npy file"),
         (CELL + "outputs = {y = {shape = ['B', 3]}}", r"shape \['B', 3\] was given, but \[1, 4\] came"),

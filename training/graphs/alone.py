@@ -59,10 +59,10 @@ class FileAlone:
                 f"{self.spec.where}: the graph does not take a step of random inputs: {first_line(error)}: give the "
                 "`range` of its inputs, or the `vocabulary` of its tokens"
             ) from error
-        outputs = [self._row(part, raw, [part.numbers]) for part in self.spec.outputs]
-        leaves = {leaf.name: _row(raw[leaf.next or ""], leaf.row_shape, leaf.next) for leaf in self.spec.state}
+        outputs = [self._row(part.tensor, raw, [part.numbers]).astype(np.float32) for part in self.spec.outputs]
+        leaves = {leaf.name: self._row(leaf.next or "", raw, leaf.row_shape) for leaf in self.spec.state}
         carried = {carry_name(part): raw[carry_name(part)] for part in self._carrying()}
-        traces = {part.name: self._row(part, raw, part.row_shape) for part in self.spec.trace}
+        traces = {part.name: self._row(part.tensor, raw, part.row_shape).astype(np.float32) for part in self.spec.trace}
         return Step(np.concatenate(outputs, 1), leaves | carried, traces)
 
     def run(self, inputs: Array, state: Mapping[str, Array]) -> dict[str, Array]:
@@ -94,18 +94,15 @@ class FileAlone:
     def _carrying(self) -> list[Part]:
         return [part for part in self.spec.inputs if part.carry]
 
-    def _row(self, part: Part, raw: Mapping[str, Array], shape: list[int]) -> Array:
-        return _row(raw[part.tensor], shape, part.tensor).astype(np.float32)
-
-
-def _row(value: Array, shape: list[int], tensor: str | None) -> Array:
-    try:
-        return value.reshape([1, *shape])
-    except ValueError as error:
-        raise ImportFailed(
-            f"output {tensor!r} has the shape {list(value.shape)} now, but had {shape} for a row: outputs of varying "
-            "length cannot be served"
-        ) from error
+    def _row(self, tensor: str, raw: Mapping[str, Array], shape: list[int]) -> Array:
+        """Return an output as that of one row, [1, ...]. Raises ImportFailed if it has another size."""
+        try:
+            return raw[tensor].reshape([1, *shape])
+        except ValueError as error:
+            raise ImportFailed(
+                f"{self.spec.where}: output {tensor!r} has the shape {list(raw[tensor].shape)} now, but had {shape} "
+                "for a row: outputs of varying length cannot be served; export one of a fixed length"
+            ) from error
 
 
 def first_leaf(leaf: Leaf, where: str, dtype: str) -> Array:
@@ -117,7 +114,7 @@ def first_leaf(leaf: Leaf, where: str, dtype: str) -> Array:
         raise ImportFailed(f"{place}: expected values of {dtype}, got {value.tolist()}")
     if value.ndim == 0:
         return np.full(leaf.row_shape, cast)
-    if value.size != np.prod(leaf.row_shape, dtype=int):
+    if list(value.shape) not in (leaf.row_shape, [1 if size == BATCH else size for size in leaf.shape or ()]):
         raise ImportFailed(
             f"{place}: expected one number, or the shape {leaf.row_shape} of a row, got {list(value.shape)}"
         )
@@ -145,7 +142,10 @@ def probed(alone: FileAlone) -> GraphSpec:
     used = [*(leaf.next or "" for leaf in spec.state), *(part.tensor for part in spec.seen)]
     for name in used:
         if not np.isfinite(raw[name]).all():
-            raise ImportFailed(f"{name!r} is not finite after one step of zeros from the state before the first step")
+            raise ImportFailed(
+                f"{spec.where}: {name!r} is not finite after one step of zeros from the state before the first step: "
+                "give the `initial` of its leaves"
+            )
     outputs = tuple(_with_found_shape(spec, "outputs", part, raw[part.tensor]) for part in spec.outputs)
     trace = tuple(_with_found_shape(spec, "trace", part, raw[part.tensor]) for part in spec.trace)
     return replace(spec, outputs=outputs, trace=trace)
@@ -157,8 +157,8 @@ def _check_repeats(alone: FileAlone, inputs: Array, state: Mapping[str, Array], 
     for name, value in alone.run(inputs, state).items():
         if value.tobytes() != raw[name].tobytes():
             raise ImportFailed(
-                f"{name!r} differs when the same step is taken again: the graph keeps a state inside, or draws random "
-                "numbers; export it with its state as inputs and outputs, in inference mode"
+                f"{alone.spec.where}: {name!r} differs when the same step is taken again: the graph keeps a state "
+                "inside, or draws random numbers; export it with its state as inputs and outputs, in inference mode"
             )
 
 

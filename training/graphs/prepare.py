@@ -31,8 +31,8 @@ def dtype_of(value: onnx.ValueInfoProto) -> str:
     return DTYPES[value.type.tensor_type.elem_type]
 
 
-def with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph of OLDEST_OPSET or later. Raises ImportFailed if it cannot be converted."""
+def with_opset(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """Return a graph of OLDEST_OPSET or later. where: for errors. Raises ImportFailed if it cannot be converted."""
     opset = opset_of(model)
     if opset >= OLDEST_OPSET:
         return model
@@ -40,7 +40,7 @@ def with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.version_converter.convert_version(model, OPSET)
     except Exception as error:  # onnx's converter has no class of its own
         raise ImportFailed(
-            f"opset {opset} cannot be converted to {OPSET}: {str(error).strip()}: export the graph with "
+            f"{where}: opset {opset} cannot be converted to {OPSET}: {str(error).strip()}: export the graph with "
             f"opset_version={OPSET}"
         ) from error
 
@@ -85,7 +85,7 @@ def prepared(model: onnx.ModelProto, spec: GraphSpec, batch: int | None) -> onnx
     batch: the number of rows, None for any number. What is known then is folded: an If on a constant, or on a shape.
     """
     result = onnx.ModelProto()
-    result.CopyFrom(with_opset(model))
+    result.CopyFrom(with_opset(model, spec.where))
     graph = result.graph
     constants, values = constants_of(result, spec), inputs_of(result)
     shapes = {part.tensor: part.shape for part in spec.fed}
