@@ -6,7 +6,7 @@ import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 FORMAT = 1
 GRAPH_KIND = "onnx"
@@ -19,8 +19,11 @@ ONNX_FILE = "model.onnx"
 SAMPLE_FILE = "sample.safetensors"
 MAX_SAMPLE_BYTES = 16 * 2**20
 """The most bytes in a file of a sample: samples stay in memory."""
-GRAPH_FORMS = ("batched", "scan", "loop")
-"""The forms of an imported graph: of any number of rows, of rows one by one within it, of one row."""
+GraphForm = Literal["batched", "scan", "loop"]
+"""The form of an imported graph: of any number of rows, of rows one by one within it, of one row."""
+GRAPH_FORMS = get_args(GraphForm)
+LEAF_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""The dtypes that a leaf of an imported graph may have, by their NumPy names."""
 
 
 class ManifestError(ValueError):

@@ -12,6 +12,7 @@ from models.contract import MemoryModel, ModelConfig
 from models.dnc import DNC, DNCConfig
 from models.embedding import EmbeddingConfig
 from models.laws import check_laws
+from models.manifest import GRAPH_KIND
 from models.ntm import NTM, NTMConfig
 from models.rnn import RNN, RNNConfig
 
@@ -27,7 +28,7 @@ MODELS: dict[str, tuple[type[AnyConfig], type[MemoryModel[Any]]]] = {
 SHIPPED = frozenset(MODELS)
 """The kinds that come with Engram, whose laws are held by tests; those of others are checked when they are built."""
 
-RESERVED = {"onnx": "it is the kind of imported graphs"}
+RESERVED = {GRAPH_KIND: "it is the kind of imported graphs"}
 """Names that no class can have, and why."""
 
 M = TypeVar("M", bound=type[MemoryModel[Any]])

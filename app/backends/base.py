@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import Manifest, ManifestError
+from models.manifest import LEAF_DTYPES, Manifest, ManifestError
 
 Array = NDArray[Any]
 
@@ -23,9 +23,6 @@ Axes = dict[str, list[int | None]]
 
 NUMBER_BYTES = 4
 """Inputs, outputs and traces are all float32, and so are states, but for leaves of an imported graph."""
-
-DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-"""The dtypes that a leaf of an imported graph may have."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,11 @@ def spec_of(manifest: Manifest, state_axes: Axes, trace_axes: Axes) -> Spec:
     if memory_size is not None and (type(memory_size) is not int or memory_size < 1):
         raise ManifestError(f"config.memory_size must be a whole number of at least 1, got {memory_size!r}")
     dtypes = manifest.config.get("dtypes", {})
-    known = isinstance(dtypes, dict) and all(dtype in DTYPES for dtype in dtypes.values())
+    known = isinstance(dtypes, dict) and all(dtype in LEAF_DTYPES for dtype in dtypes.values())
     if not known or not set(dtypes) <= set(state_axes):
         raise ManifestError(
-            f"config.dtypes must have dtypes of leaves of the state, each one of {', '.join(DTYPES)}, got {dtypes!r}"
+            f"config.dtypes must have dtypes of leaves of the state, each one of {', '.join(LEAF_DTYPES)}, "
+            f"got {dtypes!r}"
         )
     spec = Spec(manifest.input_size, manifest.output_size, memory_size, state_axes, trace_axes, dtypes)
     for name, declared, found in (("state", manifest.state, spec.state), ("trace", manifest.trace, spec.trace)):

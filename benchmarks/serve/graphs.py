@@ -24,7 +24,7 @@ from benchmarks.serve.servers import Running, command_lines, running_servers
 from benchmarks.serve.setting import Setting, allow_connections, heading
 from benchmarks.table import Row, Table, print_table
 from benchmarks.timing import check_close, seconds_per_call
-from models.manifest import GRAPH_KIND, Manifest, read_manifest
+from models.manifest import GRAPH_KIND, MANIFEST_FILE, Manifest, read_manifest
 
 PATH = replace(PATHS["ws-msgpack"], about="WebSocket, a frame of 1 step, msgpack", steps=1, beside=())
 
@@ -70,7 +70,7 @@ def run(
 
 def imported_graphs(checkpoints: Path) -> list[str]:
     """Return the names of the imported graphs in a directory. Raises FileNotFoundError if it has none."""
-    manifests = sorted(checkpoints.glob("*/manifest.json"))
+    manifests = sorted(checkpoints.glob(f"*/{MANIFEST_FILE}"))
     names = [path.parent.name for path in manifests if read_manifest(path.parent).kind == GRAPH_KIND]
     if not names:
         raise FileNotFoundError(

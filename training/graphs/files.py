@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, TensorProto, helper
 
+from models.manifest import LEAF_DTYPES
 from training.importers.variables import ImportFailed
 from training.runtime import first_line, open_session
 
@@ -19,17 +21,7 @@ OPSET = 20
 STANDARD = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """The domains of the operators that onnxruntime's package has."""
 
-DTYPES = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.INT64: "int64",
-    TensorProto.INT32: "int32",
-    TensorProto.INT16: "int16",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT8: "uint8",
-    TensorProto.BOOL: "bool",
-}
+DTYPES = {int(helper.np_dtype_to_tensor_dtype(np.dtype(name))): name for name in LEAF_DTYPES}
 """The types of tensors that inputs, outputs and states may have, and their NumPy names."""
 
 

@@ -14,13 +14,14 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from models.manifest import GraphForm
 from training.graphs.files import DTYPES, graphs_in, tensors_of
 from training.graphs.spec import BATCH, CARRY, GraphSpec, Leaf, Part, Shape
 
@@ -32,8 +33,8 @@ BATCH_AXIS = "batch"
 LARGEST_IR = 10
 """The version of the file format, so that older versions of onnxruntime read it too."""
 
-Written = Literal["batched", "scan", "loop"]
-"""The forms of a graph in a checkpoint."""
+Written = GraphForm
+"""The forms of a graph in a checkpoint, of those that a specification may ask for (`spec.Form`)."""
 
 
 @dataclass(frozen=True)
