@@ -23,7 +23,7 @@ LOG_PER_STATE = 2
 """Bytes of the log per byte of a state, from which a snapshot that is not passing is taken."""
 
 LOG_STEPS = 32
-"""Steps since the last snapshot, from which one that is not passing is taken: large inputs soon outgrow a state."""
+"""Steps of that log, from which such a snapshot is taken: large inputs soon outgrow a small state."""
 
 KEPT_RESULT_BYTES = 65_536
 """A larger result of a session's last frame is computed again, should the frame come again."""
@@ -142,7 +142,8 @@ class Session:
     logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
     a step; None where only eviction takes a snapshot.
     slot: in the arena; None where the session is not resident.
-    kept: the step of the last snapshot, 0 for none; logged: bytes in the log since the last one that is not passing.
+    kept: the step of the last snapshot, 0 for none; logged, logged_steps: bytes and steps in the log since the last one
+    that is not passing.
     unsaved, saving: where Saving keeps snapshots, whether the last one lacks steps, and the task that writes the next.
     users: those who hold the turn or wait for it; watchers: those who wait for the end.
     last: the result of the last numbered frame, where it is small.
@@ -168,6 +169,7 @@ class Session:
     slot: Slot | None = None
     kept: int = 0
     logged: int = 0
+    logged_steps: int = 0
     unsaved: bool = False
     saving: "asyncio.Task[None] | None" = None
     users: int = 0
@@ -197,7 +199,7 @@ class Session:
     @property
     def log_is_long(self) -> bool:
         """Whether the log since the last snapshot that is not passing has outgrown the state, and is worth one."""
-        return self.logged >= LOG_PER_STATE * self.state_bytes and self.unsnapshotted >= LOG_STEPS
+        return self.logged >= LOG_PER_STATE * self.state_bytes and self.logged_steps >= LOG_STEPS
 
     # Where it is
 
@@ -244,6 +246,7 @@ class Session:
         self.step += count
         self.latest = self.step
         self.logged += packed_bytes(steps.inputs, steps.form) + ENTRY_BYTES
+        self.logged_steps += count
         if steps.seq is None:
             return Stepped(result, self.step)
         self.seq = steps.seq
@@ -264,12 +267,13 @@ class Session:
     def restart_log(self, entries: int) -> None:
         """Count the bytes of the log anew; entries: steps since the last snapshot that is not passing."""
         self.logged = entries * (self.model.inputs.width * NUMBER_BYTES + ENTRY_BYTES)
+        self.logged_steps = entries
 
     def snapshotted(self, passing: bool) -> None:
         """Note that a snapshot is being written."""
         self.kept = self.step
         if not passing:
-            self.logged = 0
+            self.logged = self.logged_steps = 0
 
     def retain(self, tape: int, oldest: int) -> None:
         """Note the oldest step that is still kept of a tape, unless the session is on another one by now."""

@@ -304,11 +304,13 @@ def test_large_state_has_one_passing_snapshot_after_many_steps():
     run(test())
 
 
+def snapshots(store: MemoryStore) -> list[tuple[int, bool]]:
+    """Return the step of each snapshot, and whether it is passing."""
+    return [(at, kept.passing) for tape in store._tapes.values() for at, kept in tape.snapshots.items()]
+
+
 def test_snapshots_of_a_small_state_are_many_steps_apart():
     """Two steps in the log are larger than the state: a snapshot for each pair would cost more than the steps."""
-
-    def snapshots(store: MemoryStore) -> list[tuple[int, bool]]:
-        return [(at, kept.passing) for tape in store._tapes.values() for at, kept in tape.snapshots.items()]
 
     async def test() -> None:
         store = MemoryStore()
@@ -322,6 +324,22 @@ def test_snapshots_of_a_small_state_are_many_steps_apart():
                 (LOG_STEPS, False),
                 (2 * LOG_STEPS, False),
             ]
+
+    run(test())
+
+
+def test_session_that_is_often_evicted_keeps_snapshots_that_stay():
+    async def test() -> None:
+        store = MemoryStore()
+        async with service(store=store) as sessions:
+            session = (await sessions.open("fake")).id
+            for step in range(1, 2 * LOG_STEPS + 2):
+                await sessions.step(session, ones(1))
+                if step % 12 == 0:
+                    assert await sessions.residents.try_evict(await sessions.find(session))
+            await asyncio.gather(*sessions.residents._writing)
+            kept = await sessions.writer.call(lambda _: snapshots(store))
+            assert [at for at, passing in kept if not passing] == [LOG_STEPS, 2 * LOG_STEPS]
 
     run(test())
 
