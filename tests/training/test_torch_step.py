@@ -95,6 +95,12 @@ def test_specification_adds_to_the_step(tmp_path):
     assert backend.read(backend.open())["h"].tolist() == [0.25] * 8
 
 
+def test_first_state_of_zeros_replaces_that_of_the_step(tmp_path):
+    made(tmp_path, CELL, 'state = {"state.h" = {initial = 0}}')
+    backend = OnnxBackend(tmp_path / "model", 1)
+    assert backend.read(backend.open())["h"].tolist() == [0] * 8
+
+
 STEP = "return step, torch.zeros(1, 4), {'h': torch.zeros(1, 4)}"
 
 

@@ -108,7 +108,7 @@ class FileAlone:
 def first_leaf(leaf: Leaf, where: str, dtype: str) -> Array:
     """Return the value of a leaf before the first step, in the shape of one row. Raises ImportFailed."""
     place = f"{where}: [state] {leaf.tensor}.initial"
-    value = np.asarray(leaf.initial)
+    value = leaf.initial_values
     cast = value.astype(dtype)
     if dtype[0] in "iub" and not np.array_equal(cast, value):
         raise ImportFailed(f"{place}: expected values of {dtype}, got {value.tolist()}")

@@ -93,11 +93,16 @@ class Part(Tensor):
 class Leaf(Tensor):
     """A part of the state: an input of the graph, and `next`, the output that is its next value.
 
-    initial: before the first step, a number or an array in the shape of one row.
+    initial: before the first step, a number or an array in the shape of one row; None for zeros by default.
     """
 
     next: str | None = None
-    initial: Any = 0
+    initial: Any = None
+
+    @property
+    def initial_values(self) -> NDArray[Any]:
+        """The number, or the array, before the first step."""
+        return np.asarray(0 if self.initial is None else self.initial)
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,7 @@ def _leaf(tensor: str, value: Any, file: Path) -> Leaf:
     where = f"[state] {tensor}"
     options = _options("state", where, {"next": value} if isinstance(value, str) else value)
     shape = _shape(where, options["shape"]) if "shape" in options else None
-    initial = _values(f"{where}.initial", options.get("initial", 0), file)
+    initial = _values(f"{where}.initial", options["initial"], file) if "initial" in options else None
     return Leaf(tensor, _name(where, tensor, options), shape, options.get("next"), initial)
 
 
@@ -436,7 +441,7 @@ def _part_values(part: Part) -> dict[str, Any]:
 
 
 def _leaf_values(leaf: Leaf) -> dict[str, Any]:
-    initial = np.asarray(leaf.initial)
+    initial = leaf.initial_values
     values = {
         "name": leaf.name if leaf.name != plain_name(leaf.tensor) else None,
         "next": leaf.next,
