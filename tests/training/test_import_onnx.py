@@ -517,7 +517,106 @@ def test_output_whose_length_varies_later_is_refused(tmp_path):
         imported(tmp_path, model)
 
 
+@pytest.mark.parametrize("form", ["batched", "rows", "loop"])
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("(float[B, 2] x, float[B, 2] h) => (float[B, 2] x, float[B, 2] s) { s = Add(x, h) }", "h = 's'"),
+        ("(float[B, 2] x, float[B, 2] h) => (float[B, 2] y, float[B, 2] x) { y = Add(x, h) }", "h = 'x'"),
+        ("(float[B, 2] x, float[B, 2] h) => (float[B, 2] y, float[B, 2] h) { y = Add(x, h) }", "h = 'h'"),
+        (
+            "(float[B, 2] x, float[B, 2] a, float[B, 2] b) => (float[B, 2] y, float[B, 2] b, float[B, 2] x) "
+            "{ y = Add(x, a) }",
+            "a = 'b', b = 'x'",
+        ),
+        (
+            "(float[B, 2] x, float[B, 2] h) => (float[B, 2] y, float[B, 2] y, float[B, 2] s) {"
+            "y = Add(x, h)\n s = Neg(y) }",
+            "h = 's'",
+        ),
+    ],
+    ids=["output", "next", "kept", "delayed", "twice"],
+)
+def test_inputs_among_the_outputs_are_passed_on(tmp_path, text, state, form):
+    model = graph(f"g {text}")
+    result = imported(tmp_path, model, f'form = "{form}"\ninputs = {{x = {{}}}}\nstate = {{{state}}}')
+    assert result.verdict.difference == 0
+    inputs = random(5, 1, 2)
+    following = {leaf.tensor: leaf.next for leaf in result.spec.state}
+    first = {leaf: np.zeros((1, 2), np.float32) for leaf in following}
+    expected, _ = own_loop(model, [{"x": step} for step in inputs], first, following)
+    outputs, _, _ = stepped(tmp_path, inputs)
+    assert outputs.tobytes() == np.stack([step[result.spec.outputs[0].tensor] for step in expected]).tobytes()
+
+
+@pytest.mark.parametrize("form", ["auto", "rows", "loop"])
+def test_names_of_a_file_may_be_like_those_around_it(tmp_path, form):
+    model = cell()
+    names = {"a": "x/new", "b": "y/flat", "c": "step/0/new", "w": "step/weight/0", "u": "inputs", "h_out": "outputs"}
+    for value in (*model.graph.output, *model.graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    result = imported(tmp_path, model, f'form = "{form}"\ninputs = {{x = {{}}}}\nstate = {{h = "outputs"}}')
+    assert result.verdict.difference == 0
+
+
+def test_next_value_may_be_output_and_trace_too(tmp_path):
+    shapes = "h_in = {next = 'h_out', shape = [2, 'B', 64]}, c_in = {next = 'c_out', shape = [2, 'B', 64]}"
+    seen = "outputs = {actions = {}, h_out = {}}\ntrace = {c_out = {}}"
+    spec = f"inputs = {{obs = {{}}}}\nstate = {{{shapes}}}\n{seen}"
+    assert imported(tmp_path, policy(), spec).verdict.difference == 0
+    outputs, traces, states = stepped(tmp_path, random(3, 2, 48), ["c_out"])
+    assert outputs[-1, 1, 12:].tobytes() == states[1]["h_in"].tobytes()
+    assert traces["c_out"][1].tobytes() == states[1]["c_in"].tobytes()
+
+
+def test_next_value_without_rows_is_served_row_by_row(tmp_path):
+    text = "g (float[B, 2] x, float[1, 2] h) => (float[B, 2] y, float[1, 2] k) { y = Add(x, h) }"
+    result = imported(tmp_path, graph(text, k=np.ones((1, 2), np.float32)), "inputs = {x = {}}\nstate = {h = 'k'}")
+    assert result.verdict.form == "scan"
+    assert "other numbers of rows than 5" in result.refused["batched"]
+
+
+def test_constant_is_rounded_to_the_type_of_the_graph(tmp_path):
+    text = (
+        "g (float[B, 2] x, float[B, 2] h, float k) => (float[B, 2] y, float[B, 2] s) { y = Mul(x, k)\n s = Add(y, h) }"
+    )
+    imported(tmp_path, graph(text), "inputs = {x = {}}\nstate = {h = 's'}\nconstants = {k = 0.1}")
+    outputs, _, _ = stepped(tmp_path, np.ones((1, 1, 2), np.float32))
+    assert outputs[0, 0].tolist() == [np.float32(0.1)] * 2
+
+
+def test_sparse_weights_are_refused(tmp_path):
+    model = cell()
+    values, places = (numpy_helper.from_array(np.array([1]), name) for name in ("sparse", "places"))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3]))
+    with pytest.raises(ImportFailed, match="it holds sparse weights"):
+        imported(tmp_path, model)
+
+
+def test_row_of_too_many_numbers_is_refused(tmp_path):
+    with pytest.raises(
+        ImportFailed, match="'x' has 1,000,000,000,000,000 numbers in a row; expected 67,108,864 at most"
+    ):
+        imported(tmp_path, graph("g (float[B, N] x) => (float[B, M] y) { y = Neg(x) }"), WIDE)
+
+
+WIDE = "inputs = {x = {shape = ['B', 1000000000000000]}}"
+
+
 # Specifications
+
+
+def test_byte_order_mark_before_a_specification_is_read_over(tmp_path):
+    assert imported(tmp_path, cell(), "\ufeff" + CELL).verdict.form == "batched"
+
+
+def test_long_name_of_a_tensor_is_cut(tmp_path):
+    model = renamed_cell("h" * 200, "h_out")
+    result = imported(tmp_path, model, f"inputs = {{x = {{}}}}\nstate = {{{'h' * 200} = 'h_out'}}")
+    assert result.spec.state[0].name == "h" * 100
 
 
 @pytest.mark.parametrize(
@@ -564,6 +663,17 @@ def test_output_whose_length_varies_later_is_refused(tmp_path):
         ("inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = 'no.npy'}}", "no.npy is no .npy file"),
         (CELL + "outputs = {y = {shape = ['B', 3]}}", r"shape \['B', 3\] was given, but \[1, 4\] came"),
         ("inputs = {x = {}}\nstate = {}\nconstants = {h = [1, 2]}", r"\[constants\] h: expected the shape"),
+        ("inputs = {x = {}}\nstate = {}\nconstants = {h = 1e300}", r"\[constants\] h: expected values of float32"),
+        ("inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = 1e300}}", "initial: expected values of float32"),
+        ("inputs = {x = {}}\nstate = {h = {next = 'h_out', initial = -inf}}", "initial: expected finite numbers"),
+        (
+            "inputs = {x = {range = [-1.7e308, 1.7e308]}}",
+            "range: expected the least and the greatest number of float32",
+        ),
+        (f"inputs = {{x = {{range = [0, {10**400}]}}}}", "range: expected the least and the greatest number"),
+        (f"inputs = {{x = {{vocabulary = {2**40}}}}}", "vocabulary: expected the number of tokens, from 1 to 16777216"),
+        ("a = " + "[" * 5000, "not TOML: maximum recursion depth"),
+        (f"step = {{hop = {'9' * 5000}}}", "not TOML: Exceeds the limit"),
         ('sample = "no.npy"\n' + CELL, "no.npy is no .npy file of numbers"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from training.graphs.prepare import constants_of, dtype_of, inputs_of, outputs_of
+from training.graphs.prepare import cast_values, constants_of, dtype_of, inputs_of, outputs_of
 from training.graphs.spec import BATCH, GraphSpec, Leaf, Part, Shape
 from training.graphs.wrap import carry_name
 from training.importers.variables import ImportFailed
@@ -77,7 +77,7 @@ class FileAlone:
             feed[part.tensor] = self._shaped(part.tensor, part.shape, numbers)
         for leaf in self.spec.state:
             feed[leaf.tensor] = self._shaped(leaf.tensor, leaf.shape, state[leaf.name])
-        return dict(zip(self._outputs, self._session.run(None, feed), strict=True)) | carried
+        return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True)) | carried
 
     def free_columns(self) -> Array:
         """Return which numbers of the vector of a step may be any, bool [I]: not tokens, nor whole numbers."""
@@ -109,9 +109,7 @@ def first_leaf(leaf: Leaf, where: str, dtype: str) -> Array:
     """Return the value of a leaf before the first step, in the shape of one row. Raises ImportFailed."""
     place = f"{where}: [state] {leaf.tensor}.initial"
     value = leaf.initial_values
-    cast = value.astype(dtype)
-    if dtype[0] in "iub" and not np.array_equal(cast, value):
-        raise ImportFailed(f"{place}: expected values of {dtype}, got {value.tolist()}")
+    cast = cast_values(place, value, dtype)
     if value.ndim == 0:
         return np.full(leaf.row_shape, cast)
     if list(value.shape) not in (leaf.row_shape, [1 if size == BATCH else size for size in leaf.shape or ()]):

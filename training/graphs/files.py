@@ -77,6 +77,8 @@ def _check_operators(file: Path, model: onnx.ModelProto) -> None:
                 f"{file}: node {node.name!r} is the custom operator {node.domain}.{node.op_type}, which onnxruntime "
                 "does not have: export the graph with standard operators"
             )
+    if any(graph.sparse_initializer for graph in graphs_of(model.graph)):
+        raise ImportFailed(f"{file}: it holds sparse weights (sparse_initializer): export it with dense ones")
     if model.training_info:
         raise ImportFailed(f"{file}: it holds graphs of a training beside the step's: export it for inference")
     for value in (*model.graph.input, *model.graph.output):
@@ -143,6 +145,13 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield node
         for inner in graphs_in(node):
             yield from nodes_of(inner)
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the graphs within its nodes."""
+    yield graph
+    for node in nodes_of(graph):
+        yield from graphs_in(node)
 
 
 def graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

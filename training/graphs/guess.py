@@ -1,5 +1,6 @@
 """Complete a specification: by what the file declares without doubt, and, if asked to, by guesses."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,9 @@ TIME_NAMES = frozenset({"t", "time", "seq", "sequence", "sequence_length", "seq_
 MARKERS = frozenset("in out input output next new prev previous old initial init past present cur current 0 n".split())  # noqa: SIM905
 """Words that distinguish a state from its next value."""
 
+
+MOST_NUMBERS = 2**26
+"""Numbers of an input or a leaf in a row at most: the check steps batches of 64."""
 
 NEXT_WORDS = frozenset({"next", "new", "present", "following"})
 """Words in the names of next values."""
@@ -67,6 +71,7 @@ def complete(spec: GraphSpec, model: onnx.ModelProto, guess: bool) -> GraphSpec:
     )
     _check_dtypes(spec, model)
     _check_carry(spec)
+    _check_sizes(spec)
     if not spec.outputs:
         raise ImportFailed(
             f"{spec.where}: no output is left beside the next values of the state: name one in [outputs]"
@@ -286,6 +291,15 @@ def _check_carry(spec: GraphSpec) -> None:
             raise ImportFailed(
                 f"{spec.where}: [inputs] {part.tensor}: carry must leave new numbers, so be below its {size} numbers, "
                 f"got {part.carry}"
+            )
+
+
+def _check_sizes(spec: GraphSpec) -> None:
+    for part in spec.fed:
+        numbers = math.prod(part.row_shape)
+        if numbers > MOST_NUMBERS:
+            raise ImportFailed(
+                f"{spec.where}: {part.tensor!r} has {numbers:,} numbers in a row; expected {MOST_NUMBERS:,} at most"
             )
 
 

@@ -52,10 +52,8 @@ def constants_of(model: onnx.ModelProto, spec: GraphSpec) -> dict[str, NDArray[A
 
 
 def _fitting(where: str, name: str, value: NDArray[Any], declared: onnx.ValueInfoProto) -> NDArray[Any]:
-    dtype, sizes = dtype_of(declared), sizes_of(declared)
-    cast = value.astype(dtype)
-    if not np.array_equal(cast, value):
-        raise ImportFailed(f"{where}: [constants] {name}: expected values of {dtype}, got {value.tolist()}")
+    sizes = sizes_of(declared)
+    cast = cast_values(f"{where}: [constants] {name}", value, dtype_of(declared))
     if sizes is None:
         return cast
     if value.ndim == 0 and all(isinstance(size, int) for size in sizes):
@@ -65,6 +63,15 @@ def _fitting(where: str, name: str, value: NDArray[Any], declared: onnx.ValueInf
     )
     if not fits:
         raise ImportFailed(f"{where}: [constants] {name}: expected the shape {sizes}, got {list(value.shape)}")
+    return cast
+
+
+def cast_values(place: str, value: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Return finite numbers in a type; fractions are rounded to it. Raises ImportFailed for those that it has not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = value.astype(dtype)
+    if not (np.isfinite(cast).all() if cast.dtype.kind == "f" else np.array_equal(cast, value)):
+        raise ImportFailed(f"{place}: expected values of {dtype}, got {value.tolist()}")
     return cast
 
 
@@ -102,15 +109,19 @@ def prepared(model: onnx.ModelProto, spec: GraphSpec, batch: int | None) -> onnx
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph in which all that depends on constants and known shapes alone is computed."""
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    if inputs_of(model).keys() & outputs_of(model).keys():  # the optimizer gives such inputs other names
+        return model
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         optimized: onnx.ModelProto = optimizer.optimize(model, num_iterations=3)
     except Exception:  # the unfolded graph is the same, only slower
         return model
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     return optimized
 
 

@@ -161,7 +161,15 @@ class GraphSpec:
         return sum(part.numbers for part in self.inputs)
 
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number in the vector of a step."""
+
+MOST_TOKENS = 2**24
+"""Tokens at most: float32 has all whole numbers up to here."""
+
+LONGEST_NAME = 100
+
+NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{LONGEST_NAME}}}")
 
 SECTIONS = ("inputs", "constants", "state", "outputs", "trace", "step", "about")
 
@@ -177,10 +185,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def read_spec(file: Path) -> GraphSpec:
     """Return the specification in a TOML file. Raises ImportFailed, which names the place in it."""
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ImportFailed(f"{file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of its letters, of numbers of thousands of digits
         raise ImportFailed(f"{file}: not TOML: {error}") from error
     try:
         return _spec(values, file)
@@ -238,8 +246,10 @@ def _part(section: str, tensor: str, value: Any) -> Part:
     carry, vocabulary = options.get("carry", 0), options.get("vocabulary")
     if carry < 0:
         raise ConfigError(f"{where}.carry: expected a whole number of at least 0, got {carry}")
-    if vocabulary is not None and vocabulary < 1:
-        raise ConfigError(f"{where}.vocabulary: expected the number of tokens, at least 1, got {vocabulary}")
+    if vocabulary is not None and not 1 <= vocabulary <= MOST_TOKENS:
+        raise ConfigError(
+            f"{where}.vocabulary: expected the number of tokens, from 1 to {MOST_TOKENS}, got {vocabulary}"
+        )
     return Part(tensor, _name(where, tensor, options), shape, span, carry, vocabulary)
 
 
@@ -253,13 +263,15 @@ def _leaf(tensor: str, value: Any, file: Path) -> Leaf:
 
 def plain_name(tensor: str) -> str:
     """Return the name of a tensor without the letters that names in Engram do not have."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", tensor).strip("_") or "tensor"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", tensor).strip("_")[:LONGEST_NAME] or "tensor"
 
 
 def _name(where: str, tensor: str, options: Mapping[str, Any]) -> str:
     name: str = options.get("name", plain_name(tensor))
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{where}.name: expected at most 100 letters, digits, '_', '.' or '-', got {name!r}")
+        raise ConfigError(
+            f"{where}.name: expected at most {LONGEST_NAME} letters, digits, '_', '.' or '-', got {name!r}"
+        )
     return name
 
 
@@ -288,9 +300,9 @@ def _shape(where: str, sizes: list[Any]) -> Shape:
 
 
 def _range(where: str, ends: list[Any]) -> tuple[float, float]:
-    numbers = [end for end in ends if type(end) in (int, float) and math.isfinite(end)]
+    numbers = [end for end in ends if type(end) in (int, float) and abs(end) <= LARGEST]
     if len(ends) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
-        raise ConfigError(f"{where}.range: expected the least and the greatest number, got {ends!r}")
+        raise ConfigError(f"{where}.range: expected the least and the greatest number of float32, got {ends!r}")
     return float(numbers[0]), float(numbers[1])
 
 
@@ -308,8 +320,8 @@ def _values(where: str, value: Any, file: Path) -> NDArray[Any]:
         array = np.array(value)
     except ValueError as error:
         raise ConfigError(f"{where}: expected lists of one length, got {value!r}") from error
-    if array.dtype.kind not in "biuf":
-        raise ConfigError(f"{where}: expected numbers, got {value!r}")
+    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ConfigError(f"{where}: expected finite numbers, got {value!r}")
     return array
 
 

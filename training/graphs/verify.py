@@ -92,6 +92,9 @@ class WrittenGraph:
                 joined = self._run(inputs, state)
         except Exception as error:  # as above
             raise FormFailed(f"it does not take a step of {len(inputs)} rows: {first_line(error)}") from error
+        if any(len(tensor) != len(inputs) for tensor in joined):
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in joined)
+            raise FormFailed(f"it gives other numbers of rows than {len(inputs)}: tensors of the shapes {shapes}")
         outputs, *rest = joined
         leaves, traces = rest[: len(state)], rest[len(state) :]
         names = self._signature.state, self._signature.trace

@@ -28,6 +28,9 @@ from training.graphs.spec import BATCH, CARRY, GraphSpec, Leaf, Part, Shape
 PREFIX = "graph/"
 """Before every name of the outside graph, so that none is one of ours."""
 
+OWN = "step/"
+"""Before the names of the values between that graph and the inputs and outputs of a step."""
+
 BATCH_AXIS = "batch"
 
 LARGEST_IR = 10
@@ -140,21 +143,20 @@ class _Wrapper:
     def _input(self, part: Part, offset: int, elem_type: int) -> None:
         """Cut the numbers of an input out of the vector of a step."""
         name = PREFIX + part.tensor
-        values = self._sliced("inputs", offset, offset + part.numbers, f"{name}/new")
+        values = self._sliced("inputs", offset, offset + part.numbers, self._own("new"))
         if part.carry:
             carried = carry_name(part)
-            values = self._add("Concat", [f"state.{carried}", values], f"{name}/joined", axis=1)
+            values = self._add("Concat", [f"state.{carried}", values], self._own("joined"), axis=1)
             self._sliced(values, part.numbers, part.numbers + part.carry, f"next.{carried}")
         shape = part.shape or ()
-        rows_first = self._reshaped(values, [-1, *part.row_shape] if BATCH in shape else [*shape], f"{name}/shaped")
-        placed = self._batch_placed(rows_first, shape, f"{name}/placed")
-        self._cast(placed, name, elem_type)
+        rows_first = self._reshaped(values, [-1, *part.row_shape] if BATCH in shape else [*shape], self._own("shaped"))
+        self._cast(self._batch_placed(rows_first, shape), name, elem_type)
 
     def _leaf_in(self, leaf: Leaf) -> None:
         name, shape = PREFIX + leaf.tensor, leaf.shape or ()
         own = f"state.{leaf.name}"
         if BATCH in shape:
-            self._identity(self._batch_placed(own, shape, f"{name}/placed"), name)
+            self._identity(self._batch_placed(own, shape), name)
         else:
             self._reshaped(own, [*shape], name)
 
@@ -164,37 +166,38 @@ class _Wrapper:
 
     def _vector(self, part: Part) -> str:
         """Return an output of the graph as float32 [B, numbers]."""
-        name = PREFIX + part.tensor
-        first = self._batch_first(name, part.shape or ())
-        flat = self._reshaped(first, [-1 if self.batch is None else self.batch, part.numbers], f"{name}/flat")
-        return self._cast(flat, f"{name}/vector", TensorProto.FLOAT)
+        first = self._batch_first(PREFIX + part.tensor, part.shape or ())
+        flat = self._reshaped(first, [-1 if self.batch is None else self.batch, part.numbers], self._own("flat"))
+        return self._cast(flat, self._own("vector"), TensorProto.FLOAT)
 
-    def _batch_placed(self, rows_first: str, shape: Shape, name: str) -> str:
+    def _batch_placed(self, rows_first: str, shape: Shape) -> str:
         """Move the batch from axis 0 to its own."""
         axis = shape.index(BATCH) if BATCH in shape else 0
         if axis == 0:
             return rows_first
         order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
-        return self._add("Transpose", [rows_first], name, perm=order)
+        return self._add("Transpose", [rows_first], self._own("placed"), perm=order)
 
     def _batch_first(self, tensor: str, shape: Shape) -> str:
         """Move the batch to axis 0; a tensor of a single row gets one."""
         if BATCH not in shape:
-            return self._reshaped(tensor, [1, *[size for size in shape if isinstance(size, int)]], f"{tensor}/first")
+            return self._reshaped(tensor, [1, *[size for size in shape if isinstance(size, int)]], self._own("first"))
         axis = shape.index(BATCH)
         if axis == 0:
             return tensor
         order = [axis, *(other for other in range(len(shape)) if other != axis)]
-        return self._add("Transpose", [tensor], f"{tensor}/first", perm=order)
+        return self._add("Transpose", [tensor], self._own("first"), perm=order)
+
+    def _own(self, what: str) -> str:
+        """Return a new name."""
+        return f"{OWN}{len(self.before) + len(self.after)}/{what}"
 
     def _sliced(self, tensor: str, start: int, end: int, name: str) -> str:
-        bounds = [
-            self._weight(f"{name}/{what}", [value]) for what, value in (("from", start), ("to", end), ("axis", 1))
-        ]
+        bounds = [self._weight([value]) for value in (start, end, 1)]  # the last one: the axis
         return self._add("Slice", [tensor, *bounds], name)
 
     def _reshaped(self, tensor: str, shape: Sequence[int | str], name: str) -> str:
-        return self._add("Reshape", [tensor, self._weight(f"{name}/shape", [int(size) for size in shape])], name)
+        return self._add("Reshape", [tensor, self._weight([int(size) for size in shape])], name)
 
     def _cast(self, tensor: str, name: str, elem_type: int) -> str:
         return self._add("Cast", [tensor], name, to=elem_type)
@@ -202,7 +205,8 @@ class _Wrapper:
     def _identity(self, tensor: str, name: str) -> str:
         return self._add("Identity", [tensor], name)
 
-    def _weight(self, name: str, values: list[int]) -> str:
+    def _weight(self, values: list[int]) -> str:
+        name = f"{OWN}weight/{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
@@ -248,8 +252,6 @@ def _rename(graph: onnx.GraphProto, prefix: str) -> None:
             _rename(inner, prefix)
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.name = f"{prefix}{value.name}"
-    for sparse in graph.sparse_initializer:
-        sparse.values.name = f"{prefix}{sparse.values.name}"
     del graph.value_info[:], graph.quantization_annotation[:]
 
 
