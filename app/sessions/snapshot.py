@@ -90,6 +90,8 @@ class Snapshot:
                 place = np.unravel_index(np.isfinite(leaf).argmin(), leaf.shape)
                 index = "".join(f"[{number}]" for number in place)
                 raise _invalid(f"its state has {leaf[place]} at {name}{index}, and only finite numbers can be stepped")
+            if leaf.dtype == bool and (leaf.view(np.uint8) > 1).any():
+                raise _invalid(f"its state has a byte that is neither 0 nor 1 at {name}, which is of bool")
 
     def check_shapes(self, spec: Spec) -> None:
         """Raise InvalidSnapshot unless the memory size and the leaves are those of the model that `spec` is of."""

@@ -140,3 +140,11 @@ def test_state_that_is_not_finite_is_refused_with_its_place(value):
     state["memory"][1, 2] = value
     with pytest.raises(InvalidSnapshot, match=r"-?(nan|inf) at memory\[1\]\[2\]"):
         Snapshot("m", "f", 32, 3, state).check(spec())
+
+
+def test_bool_of_a_byte_other_than_0_and_1_is_refused():
+    flags = Spec(1, 1, None, {"flag": [2]}, {}, {"flag": "bool"})
+    good, bad = (np.frombuffer(bytes([1, byte]), bool) for byte in (0, 2))
+    Snapshot("m", "f", None, 3, {"flag": good}).check(flags)
+    with pytest.raises(InvalidSnapshot, match="a byte that is neither 0 nor 1 at flag, which is of bool"):
+        Snapshot("m", "f", None, 3, {"flag": bad}).check(flags)
