@@ -1,9 +1,12 @@
 """Import of ONNX graphs of one step, each built here."""
 
+import wave
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file
 
 from app.backends.onnx import OnnxBackend
 from models.manifest import read_manifest
@@ -735,3 +738,16 @@ def test_import_into_a_checkpoint_changes_nothing(tmp_path):
     with pytest.raises(ValueError, match="holds a checkpoint"):
         imported(tmp_path, policy())
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_recording_that_is_cut_within_a_frame_is_kept_until_there(tmp_path, missing):
+    with wave.open(str(tmp_path / "s.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.arange(60, dtype="<i2").tobytes())
+    whole = (tmp_path / "s.wav").read_bytes()
+    (tmp_path / "s.wav").write_bytes(whole[:-missing])
+    imported(tmp_path, cell(), 'sample = "s.wav"\n' + CELL)
+    assert load_file(tmp_path / "model" / "sample.safetensors")["inputs"].shape == (9, 3)

@@ -55,5 +55,6 @@ def _wav(where: str, spec: GraphSpec, size: int) -> Array:
         raise ConfigError(
             f"{where}: {spec.sample} has {rate} samples per second, but [step] says {spec.step.sampling_rate}"
         )
-    samples: Array = np.frombuffer(data, "<i2").reshape(-1, channels).mean(1) / 2**15
+    whole = len(data) // (width * channels) * width * channels  # a file that is cut may end within a frame
+    samples: Array = np.frombuffer(data[:whole], "<i2").reshape(-1, channels).mean(1) / 2**15
     return samples[: len(samples) // size * size].reshape(-1, size)
