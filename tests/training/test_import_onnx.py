@@ -612,7 +612,7 @@ WIDE = "inputs = {x = {shape = ['B', 1000000000000000]}}"
 # Specifications
 
 
-def test_byte_order_mark_before_a_specification_is_read_over(tmp_path):
+def test_byte_order_mark_of_a_specification_is_skipped(tmp_path):
     assert imported(tmp_path, cell(), "\ufeff" + CELL).verdict.form == "batched"
 
 
@@ -741,7 +741,7 @@ def test_import_into_a_checkpoint_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3])
-def test_recording_that_is_cut_within_a_frame_is_kept_until_there(tmp_path, missing):
+def test_recording_cut_within_a_frame_is_kept_until_there(tmp_path, missing):
     with wave.open(str(tmp_path / "s.wav"), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(2)

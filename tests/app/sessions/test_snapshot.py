@@ -142,7 +142,7 @@ def test_state_that_is_not_finite_is_refused_with_its_place(value):
         Snapshot("m", "f", 32, 3, state).check(spec())
 
 
-def test_bool_of_a_byte_other_than_0_and_1_is_refused():
+def test_bool_other_than_0_and_1_is_refused():
     flags = Spec(1, 1, None, {"flag": [2]}, {}, {"flag": "bool"})
     good, bad = (np.frombuffer(bytes([1, byte]), bool) for byte in (0, 2))
     Snapshot("m", "f", None, 3, {"flag": good}).check(flags)
