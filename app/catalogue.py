@@ -12,15 +12,19 @@ from typing import Any
 from app.backends.base import Array, Spec
 from app.engine.engine import Engine
 from app.errors import InvalidRequest, ModelNotFound, SampleNotFound, UnknownName
-from models.manifest import SAMPLE_FILE, Manifest, ManifestError
+from models.manifest import GRAPH_KIND, SAMPLE_FILE, Manifest, ManifestError
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """The inputs of a step: `width` numbers; with a vocabulary, one token, a whole number below vocabulary_size."""
+    """The inputs of a step: `width` numbers; with a vocabulary, one token, a whole number below vocabulary_size.
+
+    whole: parts of the numbers that must be whole, as (start, stop, least, greatest), of imported graphs.
+    """
 
     width: int
     vocabulary_size: int | None = None
+    whole: tuple[tuple[int, int, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def input_format(manifest: Manifest) -> InputFormat:
     """Return the input format of a checkpoint's model. Raises ManifestError."""
     embedding = manifest.config.get("embedding")
     if embedding is None:
-        return InputFormat(manifest.input_size)
+        return InputFormat(manifest.input_size, whole=_whole_parts(manifest))
     vocabulary_size = embedding.get("vocabulary_size") if isinstance(embedding, dict) else None
     if type(vocabulary_size) is not int or vocabulary_size < 1 or manifest.input_size != 1:
         raise ManifestError(
@@ -173,6 +177,21 @@ def input_format(manifest: Manifest) -> InputFormat:
             f"got {embedding!r} and {manifest.input_size}"
         )
     return InputFormat(1, vocabulary_size)
+
+
+def _whole_parts(manifest: Manifest) -> tuple[tuple[int, int, float, float], ...]:
+    """Return the parts of an imported graph's inputs that must be whole numbers. Raises ManifestError."""
+    if manifest.kind != GRAPH_KIND:
+        return ()
+    whole, start = [], 0
+    for part in manifest.config["graph"]["inputs"]:
+        stop = start + math.prod(part["shape"])
+        if part.get("whole"):
+            whole.append((start, stop, *map(float, part["whole"])))
+        start = stop
+    if start != manifest.input_size:
+        raise ManifestError(f"config.graph.inputs have {start} numbers, but input_size is {manifest.input_size}")
+    return tuple(whole)
 
 
 def output_groups(manifest: Manifest) -> int:

@@ -122,12 +122,15 @@ def _check_graph(graph: Any, where: str) -> None:
 
 
 def _is_part(part: Any) -> bool:
-    """Return whether this describes a part of a step: its name, its sizes, and the ends of its range or None."""
+    """Return whether this describes a part of a step: its name, its sizes, and the ends of its ranges or None."""
     if not isinstance(part, dict) or not isinstance(part.get("name"), str) or not isinstance(part.get("shape"), list):
         return False
-    span = part.get("range")
-    ends = isinstance(span, list) and len(span) == 2 and all(type(end) in (int, float) for end in span)
-    return (span is None or ends) and all(type(size) is int and size > 0 for size in part["shape"])
+    sizes = all(type(size) is int and size > 0 for size in part["shape"])
+    return sizes and all(part.get(key) is None or _is_range(part[key]) for key in ("range", "whole"))
+
+
+def _is_range(ends: Any) -> bool:
+    return isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
 
 
 def read_manifest(directory: Path) -> Manifest:

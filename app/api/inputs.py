@@ -55,6 +55,8 @@ def _pack(value: Any, expected: InputFormat, max_steps: int) -> Array | None:
     """Return a sequence of the usual form as float32 [T, width]; None leaves it to _parse_any."""
     if not isinstance(value, (list, np.ndarray)) or not 0 < len(value) <= max_steps:
         return None
+    if expected.whole:
+        return None
     if isinstance(value, np.ndarray):
         return _pack_array(value, expected)
     try:
@@ -175,7 +177,7 @@ def _checked(values: list[Any] | Array, expected: InputFormat, place: str, alone
     if first == len(values):
         return numbers.reshape(-1, expected.width).astype(np.float32)
     t, i = divmod(first, expected.width)
-    raise _number_fault(values[first], expected, f"{place}[{t}]" if alone else f"{place}[{t}][{i}]")
+    raise _number_fault(values[first], expected, i, f"{place}[{t}]" if alone else f"{place}[{t}][{i}]")
 
 
 def _leading_numbers(values: list[Any]) -> Array:
@@ -193,6 +195,10 @@ def _are_valid(numbers: Array, expected: InputFormat) -> Array:
     """Return which of the numbers, [N], are allowed in a step, bool [N]."""
     if expected.vocabulary_size is None:
         valid: Array = np.abs(numbers, dtype=np.float64) <= FLOAT32_MAX
+        for start, stop, least, greatest in expected.whole:
+            places = np.arange(len(numbers)) % expected.width
+            outside = (places < start) | (places >= stop)
+            valid &= outside | ((numbers >= least) & (numbers <= greatest) & (numbers == np.floor(numbers)))
     else:
         valid = (numbers >= 0) & (numbers < expected.vocabulary_size) & (numbers == np.floor(numbers))
     return valid
@@ -209,8 +215,11 @@ def _step_fault(step: Any, expected: InputFormat, place: str) -> InvalidInput:
     )
 
 
-def _number_fault(number: Any, expected: InputFormat, place: str) -> InvalidInput:
+def _number_fault(number: Any, expected: InputFormat, index: int, place: str) -> InvalidInput:
     number = number.item() if isinstance(number, np.generic) else number
+    for start, stop, least, greatest in expected.whole:
+        if start <= index < stop:
+            return _invalid(place, f"a whole number from {least:.0f} to {greatest:.0f}", number)
     if expected.vocabulary_size is None:
         return _invalid(place, "a finite number within the range of float32", number)
     return _invalid(place, f"a token, a whole number from 0 to {expected.vocabulary_size - 1}", number)

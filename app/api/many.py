@@ -199,7 +199,7 @@ def _format(sequence: Any) -> InputFormat:
 
 def _check_inputs(inputs: Array, expected: InputFormat, number: int) -> None:
     """Raise InvalidInput unless the inputs of a session, [T, width], fit its model."""
-    if inputs.shape[1] == expected.width and expected.vocabulary_size is None:
+    if inputs.shape[1] == expected.width and expected.vocabulary_size is None and not expected.whole:
         return
     place = f"inputs[{number}]"
     if inputs.shape[1] != expected.width:

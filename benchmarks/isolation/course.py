@@ -97,7 +97,8 @@ class Plan:
         if card.ranges is None or card.vocabulary_size is not None:
             return chance.integers(0, card.vocabulary_size or 2, shape).astype(np.float32)
         low, high = card.ranges.T
-        return chance.uniform(low, high, shape).astype(np.float32)
+        inputs = chance.uniform(low, high, shape)
+        return np.where(self._are_whole, np.floor(inputs), inputs).astype(np.float32)
 
     def extreme_inputs(self) -> Array:
         """Return the largest tokens, or numbers at both ends of float32, [steps, sessions, input_size].
@@ -110,7 +111,16 @@ class Plan:
         chance = np.random.default_rng([self.seed, 1])
         inputs = chance.choice([LARGEST, -LARGEST, SMALLEST, -SMALLEST, 0.0], shape).astype(np.float32)
         inputs[:, 0], inputs[:, 1:2] = LARGEST, -LARGEST
-        return inputs
+        if self.card.whole is None:
+            return inputs
+        least, greatest = self.card.whole.T
+        return np.where(self._are_whole, np.where(inputs > 0, greatest, least), inputs).astype(np.float32)
+
+    @property
+    def _are_whole(self) -> Array:
+        """Whether each number of a step must be whole, bool [input_size]."""
+        whole = self.card.whole
+        return np.zeros(self.card.input_size, bool) if whole is None else ~np.isnan(whole[:, 0])
 
 
 class Recorder:

@@ -74,6 +74,8 @@ class Card:
     vocabulary_size: int | None
     ranges: Array | None
     """[input_size, 2], the ranges of the inputs of an imported graph; None for other models."""
+    whole: Array | None = None
+    """[input_size, 2], the least and the greatest of those that must be whole numbers, and NaN for the others."""
 
 
 class Host:
@@ -85,7 +87,9 @@ class Host:
         self._used = time.monotonic()
         card = self._json("GET", f"/models/{quote(model, safe='')}")
         names = ("kind", "backend", "input_size", "memory_size", "vocabulary_size")
-        self.card = Card(**{name: card[name] for name in names}, ranges=_ranges(card.get("graph")))
+        self.card = Card(
+            **{name: card[name] for name in names}, ranges=_ranges(card.get("graph")), whole=_whole(card.get("graph"))
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -244,13 +248,23 @@ def _unpacked(array: dict[str, Any]) -> Array:
 
 
 def _ranges(graph: dict[str, Any] | None) -> Array | None:
-    """Return the range of each number of a step of an imported graph, by default -1 to 1."""
+    """Return the range of each number of a step of an imported graph, by default -1 to 1, or 0 to 1 of whole ones."""
     if graph is None:
         return None
-    ranges = [
-        np.broadcast_to(entry["range"] or (-1, 1), (int(np.prod(entry["shape"])), 2)) for entry in graph["inputs"]
-    ]
-    return np.concatenate(ranges)
+    return _each(graph, [entry["range"] or ((0, 1) if entry.get("whole") else (-1, 1)) for entry in graph["inputs"]])
+
+
+def _whole(graph: dict[str, Any] | None) -> Array | None:
+    """Return `Card.whole` of an imported graph."""
+    if graph is None:
+        return None
+    return _each(graph, [entry.get("whole") or (np.nan, np.nan) for entry in graph["inputs"]])
+
+
+def _each(graph: dict[str, Any], ends: Sequence[Sequence[float]]) -> Array:
+    """Return the ends of parts of a step for each of their numbers, [input_size, 2]."""
+    sizes = [int(np.prod(entry["shape"], dtype=int)) for entry in graph["inputs"]]
+    return np.repeat(np.array(ends, np.float64), sizes, 0)
 
 
 def _last_line(log: str) -> str:

@@ -89,6 +89,9 @@ def draw_inputs(manifest: Manifest, rows: int, seed: int) -> Array:
         shape = rows, int(np.prod(part["shape"], dtype=int))
         if vocabulary and manifest.input_size == 1:
             parts.append(generator.integers(0, vocabulary, shape))
+        elif part.get("whole"):
+            low, high = part["range"] or (0, 1)
+            parts.append(generator.integers(int(low), int(high) + 1, shape))
         elif part["range"]:
             low, high = part["range"]
             parts.append(generator.uniform(low, high, shape))

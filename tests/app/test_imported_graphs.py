@@ -125,7 +125,14 @@ def test_changed_graph_is_not_served(tmp_path):
         loaded(tmp_path)
 
 
-GRAPH = {"form": "batched", "inputs": [], "outputs": [], "trace": [], "step": {}, "about": {}}
+GRAPH = {
+    "form": "batched",
+    "inputs": [{"name": "x", "shape": [3], "range": None}],
+    "outputs": [],
+    "trace": [],
+    "step": {},
+    "about": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -142,6 +149,7 @@ GRAPH = {"form": "batched", "inputs": [], "outputs": [], "trace": [], "step": {}
             {"graph": GRAPH | {"outputs": [{"name": "a", "shape": [1], "range": [0]}]}},
             r"config\.graph\.outputs must be",
         ),
+        ({"graph": GRAPH | {"inputs": []}}, r"config\.graph\.inputs have 0 numbers, but input_size is 3"),
         ({"graph": GRAPH | {"about": "me"}}, r"config\.graph\.about must be an object, got 'me'"),
         ({"graph": GRAPH, "dtypes": {"h": "int64"}}, "its step gives .* but its manifest says"),
         ({"graph": GRAPH, "dtypes": {"g": "int64"}}, r"config\.dtypes must have dtypes of leaves"),
@@ -167,3 +175,57 @@ def test_wide_sample_is_cut_to_what_a_server_reads(tmp_path):
     sample = loaded(tmp_path).recorded_inputs()
     assert sample.shape[1] == 5000
     assert 2**24 - 30000 < sample.nbytes < 2**24
+
+
+WHOLE = """g (int64[B, 1] token, float[B, 2] x, int32[B, 1] n, bool[B, 1] on, float[B, 4] h)
+    => (float[B, 4] y, float[B, 4] h_out) {
+    row = Gather(table, token)
+    word = Squeeze(row, one)
+    h_out = Add(h, word)
+    y = Identity(h_out)
+}"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("whole")
+    spec = """
+    inputs = {token = {vocabulary = 7}, x = {}, n = {range = [0, 9]}, on = {}}
+    state = {h = "h_out"}
+    """
+    imported(directory, graph(WHOLE, table=np.eye(7, 4, dtype=np.float32), one=np.array([1])), spec)
+    (directory / "step.onnx").unlink()
+    (directory / "spec.toml").unlink()
+    with running_server(data=directory.with_suffix(".data"), checkpoints=directory) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("inputs", "place", "expected"),
+    [
+        ([7, 0, 0, 0, 0], "inputs[1][0]", "a whole number from 0 to 6"),
+        ([-1, 0, 0, 0, 0], "inputs[1][0]", "a whole number from 0 to 6"),
+        ([1.5, 0, 0, 0, 0], "inputs[1][0]", "a whole number from 0 to 6"),
+        ([1e30, 0, 0, 0, 0], "inputs[1][0]", "a whole number from 0 to 6"),
+        ([0, 0, 0, 0.5, 0], "inputs[1][3]", "a whole number from -2147483648 to 2147483520"),
+        ([0, 0, 0, 2147483647, 0], "inputs[1][3]", "a whole number from -2147483648 to 2147483520"),
+        ([0, 0, 0, 0, 2], "inputs[1][4]", "a whole number from 0 to 1"),
+        ([0, 1e39, 0, 0, 0], "inputs[1][1]", "a finite number within the range of float32"),
+    ],
+)
+def test_numbers_that_must_be_whole_are_refused_by_place(whole, inputs, place, expected):
+    session = opened(whole)
+    steps = [[6, 0.5, -2, 3, 1], inputs]
+    requests = [
+        httpx.post(f"{whole.url}/sessions/{session}/steps", json={"inputs": steps}),
+        httpx.post(f"{whole.url}/infer", json={"model": "model", "inputs": steps}),
+    ]
+    for answer in requests:
+        problem = answer.json()
+        assert (answer.status_code, problem["place"], problem["expected"]) == (422, place, expected)
+    answer = httpx.post(f"{whole.url}/steps", json={"sessions": [session], "inputs": [steps]})
+    assert (answer.status_code, answer.json()["expected"]) == (422, expected)
+    assert httpx.get(f"{whole.url}/sessions/{session}").json()["step"] == 0
+    taken = httpx.post(f"{whole.url}/sessions/{session}/steps", json={"inputs": [[1, 0.5, -2, 3, True]]})
+    assert taken.json()["outputs"] == [[0, 1, 0, 0]]
+    assert "Traceback" not in whole.log

@@ -303,6 +303,13 @@ def test_file_for_one_row_may_mix_rows(tmp_path):
     assert (result.verdict.form, result.verdict.difference) == ("scan", 0)
 
 
+def test_large_states_are_verified_in_smaller_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.graphs.verify.MOST_BYTES", 5 * 4 * (3 + 4))
+    result = imported(tmp_path, cell())
+    assert (result.verdict.rows, tuple(result.verdict.microseconds)) == ((1, 2, 5), (1, 5))
+    assert read_manifest(tmp_path / "model").training["verified"]["rows"] == [1, 2, 5]
+
+
 def test_graph_with_a_state_inside_is_refused(tmp_path):
     text = """g (float[B, 3] x, float[B, 3] h) => (float[B, 3] y, float[B, 3] h_out) {
         noise = RandomNormalLike <seed = 1.0> (x)

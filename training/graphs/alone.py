@@ -79,6 +79,24 @@ class FileAlone:
             feed[leaf.tensor] = self._shaped(leaf.tensor, leaf.shape, state[leaf.name])
         return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True)) | carried
 
+    def whole_range(self, part: Part) -> tuple[float, float] | None:
+        """Return the least and the greatest number of an input of tokens or whole numbers; None for any other.
+
+        Numbers come as float32, so the greatest is the largest of them that the type of the input can hold.
+        """
+        kind = np.dtype(self._types[part.tensor])
+        if part.vocabulary:
+            return 0, part.vocabulary - 1
+        if kind.kind == "b":
+            return 0, 1
+        if kind.kind not in "iu":
+            return None
+        limits = np.iinfo(kind)
+        greatest = np.float32(limits.max)
+        while int(greatest) > limits.max:
+            greatest = np.nextafter(greatest, np.float32(0))
+        return int(limits.min), int(greatest)
+
     def free_columns(self) -> Array:
         """Return which numbers of the vector of a step may be any, bool [I]: not tokens, nor whole numbers."""
         free = [

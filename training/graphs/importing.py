@@ -20,7 +20,6 @@ from training.graphs.prepare import inputs_of, prepared, sizes_of, zeros_feed
 from training.graphs.samples import write_sample
 from training.graphs.spec import BATCH, GraphSpec, Part, Shape, check_names, facts, read_spec, refined
 from training.graphs.verify import (
-    BATCHES,
     STEPS,
     FormFailed,
     RowsSeen,
@@ -125,7 +124,7 @@ def described(imported: ImportedGraph) -> list[str]:
     lines += [
         f"{imported.parameters:,} parameters; form: {FORM_WORDS[verdict.form]}",
         f"{equal} to the file run alone, row by row, over {STEPS} steps of random inputs and of zeros with "
-        f"{', '.join(map(str, BATCHES))} rows",
+        f"{', '.join(map(str, verdict.rows))} rows",
         f"a step takes {costs} rows",
     ]
     if verdict.overflow:
@@ -146,7 +145,7 @@ def _write_checkpoint(
     write_atomically(directory / ONNX_FILE, graph)
     if spec.sample:
         write_sample(spec, directory)
-    manifest = _manifest(spec, signature, verdict, parameters_of(model), training, sha256(directory / ONNX_FILE))
+    manifest = _manifest(alone, signature, verdict, parameters_of(model), training, sha256(directory / ONNX_FILE))
     write_manifest(directory, manifest)
     return ImportedGraph(spec, verdict, manifest.parameters, refused)
 
@@ -274,14 +273,18 @@ def _is_batched(model: onnx.ModelProto, spec: GraphSpec) -> bool:
 
 
 def _manifest(
-    spec: GraphSpec, signature: Signature, verdict: Verdict, parameters: int, training: dict[str, Any], digest: str
+    alone: FileAlone, signature: Signature, verdict: Verdict, parameters: int, training: dict[str, Any], digest: str
 ) -> Manifest:
+    spec = alone.spec
     config: dict[str, Any] = {
         "output_activation": "identity",
         "dtypes": {name: dtype for name, dtype in signature.dtypes.items() if dtype != "float32"},
         "graph": {
             "form": verdict.form,
-            "inputs": [_described(part, [part.numbers] if part.carry else part.row_shape) for part in spec.inputs],
+            "inputs": [
+                _described(part, [part.numbers] if part.carry else part.row_shape) | _whole(alone.whole_range(part))
+                for part in spec.inputs
+            ],
             "outputs": [_described(part, part.row_shape) for part in spec.outputs],
             "trace": [_described(part, part.row_shape) for part in spec.trace],
             "step": facts(spec.step),
@@ -292,7 +295,7 @@ def _manifest(
         config["embedding"] = {"vocabulary_size": spec.inputs[0].vocabulary}
     verified = {
         "steps": STEPS,
-        "rows": list(BATCHES),
+        "rows": list(verdict.rows),
         "difference": verdict.difference,
         "microseconds": {str(rows): round(value, 1) for rows, value in verdict.microseconds.items()},
     }
@@ -308,6 +311,11 @@ def _manifest(
         weights_sha256=digest,
         training=training | {"verified": verified},
     )
+
+
+def _whole(ends: tuple[float, float] | None) -> dict[str, Any]:
+    """Return the ends of the whole numbers that an input takes, for the manifest."""
+    return {} if ends is None else {"whole": list(ends)}
 
 
 def _described(part: Part, shape: list[int]) -> dict[str, Any]:

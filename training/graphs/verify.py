@@ -25,16 +25,14 @@ TOLERANCE = 1e-4
 HALF_TOLERANCE = 1e-2
 """The same of graphs of float16, whose numbers have 11 binary digits."""
 
-TIMED_BATCHES = (1, 64)
-
 TIMED = 20
 """Steps of which the duration is the median."""
 
-STRANGERS = 5
-"""The rows of a batch in which strangers change; one of BATCHES."""
+MOST_BYTES = 2**28
+"""Bytes of states and inputs of a batch of the check; batches of more rows, but for two, are left out."""
 
-WATCHED_ROWS = (0, 2, 4)
-"""The rows of such a batch that are watched, one at a time."""
+STRANGERS = 5
+"""The rows, at most, of a batch in which strangers change."""
 
 STRANGE_STEPS = (1, STEPS // 2)
 """Steps before which rows meet strangers: also the first, before a batch that differs is given up."""
@@ -55,12 +53,14 @@ class RowsSeen(FormFailed):
 class Verdict:
     """A form that agrees with the file alone.
 
+    rows: the numbers of rows that were verified.
     difference: the largest one, relative to the largest number of the row if above 1; 0: equal to the bit.
     overflow: the first of the random steps at which the file alone was not finite either, or 0.
     microseconds: of a step, by the number of rows.
     """
 
     form: Written
+    rows: tuple[int, ...]
     difference: float
     overflow: int
     microseconds: dict[int, float]
@@ -77,6 +77,11 @@ class WrittenGraph:
             self._session = open_session(data)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise FormFailed(f"onnxruntime cannot load it: {first_line(error)}") from error
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of the state and the inputs of a row."""
+        return 4 * self._signature.input_size + sum(leaf.nbytes for leaf in self._signature.first.values())
 
     def first(self, rows: int) -> dict[str, Array]:
         """Return the state before the first step, for some rows."""
@@ -114,7 +119,8 @@ def verify(graph: WrittenGraph, alone: FileAlone, after_step: Callable[[int, int
     after_step: called with the steps done and their total.
     """
     difference, overflow = 0.0, 0
-    for number, course in enumerate((Course(graph, alone, drawn=True), Course(graph, alone, drawn=False))):
+    for number, drawn in enumerate((True, False)):
+        course = Course(graph, alone, drawn)
         for count in range(1, STEPS + 1):
             if course.drawn and graph.form == "batched" and count in STRANGE_STEPS:
                 course.meet_strangers()
@@ -124,8 +130,14 @@ def verify(graph: WrittenGraph, alone: FileAlone, after_step: Callable[[int, int
             if course.overflows and not overflow:
                 overflow = count
             after_step(number * STEPS + count, 2 * STEPS)
-    costs = {batch: _microseconds(graph, alone.spec, batch) for batch in TIMED_BATCHES}
-    return Verdict(graph.form, difference, overflow, costs)
+    rows = batches_of(graph)
+    costs = {batch: _microseconds(graph, alone.spec, batch) for batch in (1, max(rows))}
+    return Verdict(graph.form, rows, difference, overflow, costs)
+
+
+def batches_of(graph: WrittenGraph) -> tuple[int, ...]:
+    """Return the numbers of rows to verify: those of BATCHES whose states fit in MOST_BYTES, and always 1 and 2."""
+    return tuple(batch for batch in BATCHES if batch <= 2 or batch * graph.row_bytes <= MOST_BYTES)
 
 
 class Course:
@@ -135,10 +147,11 @@ class Course:
         self.drawn, self.overflows = drawn, False
         self._graph, self._alone = graph, alone
         self._tolerance = HALF_TOLERANCE if alone.is_half else TOLERANCE
-        self._rows = max(BATCHES) if drawn else 1  # with zeros, all rows are equal
+        self._batches = batches_of(graph)
+        self._rows = max(self._batches) if drawn else 1  # with zeros, all rows are equal
         self._generator = np.random.default_rng(0)
         self._theirs = [alone.first() for _ in range(self._rows)]
-        self._ours = {batch: graph.first(batch) for batch in BATCHES}
+        self._ours = {batch: graph.first(batch) for batch in self._batches}
 
     def take_step(self, count: int) -> float:
         """Take a step of every batch and of each row alone; return their largest difference. Raises FormFailed."""
@@ -147,7 +160,7 @@ class Course:
         self._theirs = [step.state for step in steps]
         expected, difference = joined(steps), 0.0
         self.overflows = not _finite(expected)
-        for batch in BATCHES:
+        for batch in self._batches:
             chosen = np.arange(batch) % self._rows
             came = self._graph.step(inputs[chosen], self._ours[batch])
             self._ours[batch] = came.state
@@ -156,8 +169,9 @@ class Course:
 
     def meet_strangers(self) -> None:
         """Raise RowsSeen if the bits of a row depend on the rows beside it."""
-        inputs = draw_inputs(self._alone.spec, STRANGERS, self._generator)
-        _check_strangers(self._graph, inputs, self._ours[STRANGERS], self._alone.free_columns())
+        rows = max(batch for batch in self._batches if batch <= STRANGERS)
+        inputs = draw_inputs(self._alone.spec, rows, self._generator)
+        _check_strangers(self._graph, inputs, self._ours[rows], self._alone.free_columns())
 
     def _inputs(self) -> Array:
         if self.drawn:
@@ -234,7 +248,7 @@ def _check_strangers(graph: WrittenGraph, inputs: Array, state: Mapping[str, Arr
     any number."""
     plain = graph.step(inputs, state)
     for kind, strange_inputs, strange_state in _strangers(inputs, state, free):
-        for row in WATCHED_ROWS:
+        for row in range(0, len(inputs), 2):
             others = [other for other in range(len(inputs)) if other != row]
             mixed_inputs, mixed_state = inputs.copy(), {name: leaf.copy() for name, leaf in state.items()}
             mixed_inputs[others] = strange_inputs[others]
