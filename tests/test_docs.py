@@ -20,10 +20,10 @@ from benchmarks.isolation import SITUATIONS
 from engram.main import parser as command_line
 from models import addressing
 from models.cells import CELLS
+from models.manifest import GraphForm
 from models.registry import MODELS
 from tests.commands import commands
 from training.graphs.spec import OPTIONS, SECTIONS, About, StepFacts
-from training.graphs.wrap import Written
 from training.optimizers import OptimizerConfig
 from training.preset import LISTS, TABLES, TrainingConfig, preset_names
 from training.tasks import TASKS
@@ -118,7 +118,7 @@ def test_import_page_has_every_key_of_a_specification():
     keys = {key for options in OPTIONS.values() for key in options} | {*SECTIONS, "form", "sample"}
     facts = {field.name for config in (StepFacts, About) for field in dataclasses.fields(config)}
     assert {name for name in keys | facts if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
-    assert {f"`{form}`" for form in get_args(Written) if f"| `{form}` |" not in text} == set()
+    assert {f"`{form}`" for form in get_args(GraphForm) if f"| `{form}` |" not in text} == set()
 
 
 def test_import_page_shows_the_specification_of_the_example():

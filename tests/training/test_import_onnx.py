@@ -354,9 +354,7 @@ def test_tokens_beside_other_inputs_are_numbers_of_the_vector(tmp_path):
 
 def test_vocabulary_beyond_the_table_is_refused(tmp_path):
     spec = 'inputs = {token = {vocabulary = 99}, x = {}}\nstate = {h = "h_out"}'
-    with pytest.raises(
-        ImportFailed, match=r"does not take a step of random inputs: .*: give the `range` of its inputs"
-    ):
+    with pytest.raises(ImportFailed, match=r"does not take a step of the check: .*: give the `range` of its inputs"):
         imported(tmp_path, graph(WORDS, table=weights(11, 4)), spec)
 
 

@@ -172,6 +172,7 @@ def test_factory_that_is_not_there_is_named(tmp_path, name, message):
         ('state = {inputs = "next"}', r"\[state\]: there is no 'inputs' in .*; it has state.h, state.count"),
         ("constants = {inputs = 1}", r"\[constants\]: there is no 'inputs' in .*; it has none there"),
         ("inputs = {inputs = {carry = 1}}", r"\[inputs\] inputs.carry: .* keep old numbers in its state"),
+        ('state = {"state.h" = "outputs"}', r"\[state\] state.h.next: .* has its next value already"),
     ],
 )
 def test_addition_that_does_not_fit_the_step_is_refused(tmp_path, spec, message):

@@ -56,7 +56,7 @@ class FileAlone:
             raw = self.run(inputs, state)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise ImportFailed(
-                f"{self.spec.where}: the graph does not take a step of random inputs: {first_line(error)}: give the "
+                f"{self.spec.where}: the graph does not take a step of the check: {first_line(error)}: give the "
                 "`range` of its inputs, or the `vocabulary` of its tokens"
             ) from error
         outputs = [self._row(part.tensor, raw, [part.numbers]).astype(np.float32) for part in self.spec.outputs]

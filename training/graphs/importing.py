@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from models.config import ConfigError
-from models.manifest import GRAPH_KIND, ONNX_FILE, Manifest, sha256
+from models.manifest import GRAPH_KIND, ONNX_FILE, GraphForm, Manifest, sha256
 from training.checkpoint import creating, write_atomically, write_manifest
 from training.graphs.alone import FileAlone, probed
 from training.graphs.files import nodes_of, read_graph
@@ -29,12 +29,12 @@ from training.graphs.verify import (
     joined,
     verify,
 )
-from training.graphs.wrap import Signature, Written, parameters_of, signature_of, write_graph
+from training.graphs.wrap import Signature, parameters_of, signature_of, write_graph
 from training.importers.variables import ImportFailed
 from training.runtime import first_line, open_session
 from training.tasks import NO_TASK
 
-FORMS: dict[str, tuple[Written, ...]] = {
+FORMS: dict[str, tuple[GraphForm, ...]] = {
     "auto": ("batched", "scan", "loop"),
     "batched": ("batched",),
     "rows": ("scan", "loop"),
@@ -183,7 +183,7 @@ def _best_form(
     raise ImportFailed(f"{alone.spec.where}: no form of the graph agrees with the file run alone: {reasons}")
 
 
-def _inner(model: onnx.ModelProto, spec: GraphSpec, form: Written) -> tuple[onnx.ModelProto, GraphSpec]:
+def _inner(model: onnx.ModelProto, spec: GraphSpec, form: GraphForm) -> tuple[onnx.ModelProto, GraphSpec]:
     """Return the graph that a form is made of, and the specification with its batch axes. Raises FormFailed."""
     if form != "batched":
         inner = prepared(model, spec, 1)

@@ -378,7 +378,7 @@ def _check_once(uses: list[tuple[str, str]], message: Any) -> None:
 def refined(spec: GraphSpec, more: GraphSpec) -> GraphSpec:
     """Return a specification with what another one adds to its tensors, and with its form, sample, step and about.
 
-    Raises ImportFailed for a tensor that the first does not have in that section, for constants, and for `carry`.
+    Raises ImportFailed for a tensor that the first does not have in that section, constants, `carry`, `next`.
     """
     _check_addition(spec, more)
     added = {part.tensor: part for part in (*more.fed, *more.seen)}
@@ -413,6 +413,9 @@ def _check_addition(spec: GraphSpec, more: GraphSpec) -> None:
                 f"{more.where}: [inputs] {part.tensor}.carry: {spec.where} is given whole inputs: keep old numbers in "
                 "its state"
             )
+    for leaf in more.state:
+        if leaf.next:
+            raise ImportFailed(f"{more.where}: [state] {leaf.tensor}.next: {spec.where} has its next value already")
 
 
 def _tensors_of(spec: GraphSpec, section: str) -> list[str]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.manifest import GraphForm
 from training.graphs.alone import Array, FileAlone, Step
 from training.graphs.spec import GraphSpec, Part
-from training.graphs.wrap import Signature, Written
+from training.graphs.wrap import Signature
 from training.importers.variables import ImportFailed
 from training.runtime import first_line, open_session
 
@@ -59,7 +60,7 @@ class Verdict:
     microseconds: of a step, by the number of rows.
     """
 
-    form: Written
+    form: GraphForm
     rows: tuple[int, ...]
     difference: float
     overflow: int
@@ -69,7 +70,7 @@ class Verdict:
 class WrittenGraph:
     """A graph in one of its forms, run as the server's back end runs it."""
 
-    def __init__(self, data: bytes, form: Written, signature: Signature) -> None:
+    def __init__(self, data: bytes, form: GraphForm, signature: Signature) -> None:
         """Raises FormFailed if onnxruntime cannot load it."""
         self.form = form
         self._signature = signature

@@ -36,9 +36,6 @@ BATCH_AXIS = "batch"
 LARGEST_IR = 10
 """The version of the file format, so that older versions of onnxruntime read it too."""
 
-Written = GraphForm
-"""The forms of a graph in a checkpoint, of those that a specification may ask for (`spec.Form`)."""
-
 
 @dataclass(frozen=True)
 class Signature:
@@ -74,7 +71,7 @@ def carry_name(part: Part) -> str:
     return f"{part.name}{CARRY}"
 
 
-def write_graph(model: onnx.ModelProto, spec: GraphSpec, signature: Signature, form: Written) -> onnx.ModelProto:
+def write_graph(model: onnx.ModelProto, spec: GraphSpec, signature: Signature, form: GraphForm) -> onnx.ModelProto:
     """Return the graph of a step in a form.
 
     model: prepared for any number of rows if the form is "batched", else for one.
