@@ -31,6 +31,7 @@ from models.contract import MemoryModel
 from models.manifest import ONNX_FILE, Manifest
 from models.state import flatten
 from training.checkpoint import write_atomically
+from training.quiet import quiet
 from training.runtime import open_session
 
 logger = logging.getLogger(__name__)
@@ -200,17 +201,9 @@ def _export_errors() -> Iterator[None]:
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keep torch's exporter from warning of its own deprecations and of libraries that are not installed."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with quiet(logging.ERROR, "torch.onnx", "torch.export", "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _strip_notes(graph: onnx.ModelProto) -> None:

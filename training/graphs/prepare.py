@@ -13,6 +13,7 @@ from onnxscript import optimizer
 from training.graphs.files import DTYPES, OLDEST_OPSET, OPSET, opset_of
 from training.graphs.spec import BATCH, GraphSpec, Shape
 from training.importers.variables import ImportFailed
+from training.quiet import quiet
 
 
 def inputs_of(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
@@ -111,17 +112,11 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph in which all that depends on constants and known shapes alone is computed."""
     if inputs_of(model).keys() & outputs_of(model).keys():  # the optimizer gives such inputs other names
         return model
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        optimized: onnx.ModelProto = optimizer.optimize(model, num_iterations=3)
+        with quiet(logging.CRITICAL, "onnxscript", "onnx_ir"):
+            optimized: onnx.ModelProto = optimizer.optimize(model, num_iterations=3)
     except Exception:  # the unfolded graph is the same, only slower
         return model
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
     return optimized
 
 
