@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.graphs.prepare import cast_values, constants_of, dtype_of, inputs_of, outputs_of
 from training.graphs.spec import BATCH, GraphSpec, Leaf, Part, Shape
-from training.graphs.wrap import carry_name
+from training.graphs.wrap import Signature, carry_name
 from training.importers.variables import ImportFailed
 from training.runtime import first_line, open_session
 
@@ -37,7 +37,6 @@ class FileAlone:
         """spec: complete, but for the shapes of outputs and traces, which `probed` adds."""
         self.spec = spec
         values = inputs_of(model)
-        self.dtypes = {leaf.name: dtype_of(values[leaf.tensor]) for leaf in spec.state}
         self._types = {name: dtype_of(value) for name, value in values.items()}
         self.is_half = "float16" in self._types.values()
         self._constants = constants_of(model, spec)
@@ -46,9 +45,18 @@ class FileAlone:
 
     def first(self) -> dict[str, Array]:
         """Return the state before the first step by name, [1, ...] each."""
-        leaves = {leaf.name: first_leaf(leaf, self.spec.where, self.dtypes[leaf.name]) for leaf in self.spec.state}
+        leaves = {leaf.name: first_leaf(leaf, self.spec.where, self._types[leaf.tensor]) for leaf in self.spec.state}
         carried = {carry_name(part): np.zeros(part.carry, np.float32) for part in self._carrying()}
         return {name: value[np.newaxis] for name, value in (leaves | carried).items()}
+
+    def signature(self) -> Signature:
+        """Return the inputs and outputs of the graph of a step; the specification is complete."""
+        return Signature(
+            input_size=self.spec.input_size,
+            output_size=sum(part.numbers for part in self.spec.outputs),
+            first={name: leaf[0, ...] for name, leaf in self.first().items()},
+            trace={part.name: part.row_shape for part in self.spec.trace},
+        )
 
     def step(self, inputs: Array, state: Mapping[str, Array]) -> Step:
         """Take a step. inputs: [1, I]. Raises ImportFailed if the file does not, or an output's size is another."""

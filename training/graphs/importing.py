@@ -1,5 +1,6 @@
 """Make a checkpoint of an outside graph."""
 
+import hashlib
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 
 from models.config import ConfigError
-from models.manifest import GRAPH_KIND, ONNX_FILE, GraphForm, Manifest, sha256
+from models.manifest import GRAPH_KIND, ONNX_FILE, GraphForm, Manifest
 from training.checkpoint import creating, write_atomically, write_manifest
 from training.graphs.alone import FileAlone, probed
 from training.graphs.files import nodes_of, read_graph
@@ -29,7 +30,7 @@ from training.graphs.verify import (
     joined,
     verify,
 )
-from training.graphs.wrap import Signature, parameters_of, signature_of, write_graph
+from training.graphs.wrap import Signature, parameters_of, write_graph
 from training.importers.variables import ImportFailed
 from training.runtime import first_line, open_session
 from training.tasks import NO_TASK
@@ -140,12 +141,12 @@ def _write_checkpoint(
 ) -> ImportedGraph:
     """Verify a graph, and write it and its manifest into an empty directory. training: its record."""
     alone = FileAlone(model, spec)
-    signature = signature_of(spec, alone.dtypes, {name: leaf[0] for name, leaf in alone.first().items()})
+    signature = alone.signature()
     graph, verdict, refused = _best_form(model, alone, signature, counting)
     write_atomically(directory / ONNX_FILE, graph)
     if spec.sample:
         write_sample(spec, directory)
-    manifest = _manifest(alone, signature, verdict, parameters_of(model), training, sha256(directory / ONNX_FILE))
+    manifest = _manifest(alone, signature, verdict, parameters_of(model), training, hashlib.sha256(graph).hexdigest())
     write_manifest(directory, manifest)
     return ImportedGraph(spec, verdict, manifest.parameters, refused)
 
@@ -238,6 +239,8 @@ def declares_batch(model: onnx.ModelProto, spec: GraphSpec) -> bool:
 def _with_best_axes(model: onnx.ModelProto, spec: GraphSpec, given: set[str]) -> GraphSpec:
     """Return the specification with batch axes by which two rows are stepped as each alone, if there are any."""
     choices = axis_choices(spec, model, given)
+    if all(len(shapes) == 1 for shapes in choices.values()):
+        return spec
     for shapes in itertools.islice(itertools.product(*choices.values()), MOST_CHOICES):
         chosen = _with_shapes(spec, dict(zip(choices, shapes, strict=True)))
         if _is_batched(model, chosen):
@@ -256,7 +259,7 @@ def _with_shapes(spec: GraphSpec, shapes: dict[str, Shape]) -> GraphSpec:
 def _is_batched(model: onnx.ModelProto, spec: GraphSpec) -> bool:
     """Return whether a step of two rows is that of each alone."""
     alone = FileAlone(model, spec)
-    signature = signature_of(spec, alone.dtypes, {name: leaf[0] for name, leaf in alone.first().items()})
+    signature = alone.signature()
     inputs = draw_inputs(spec, 2, np.random.default_rng(0))
     try:
         inner, placed = _inner(model, spec, "batched")

@@ -41,29 +41,24 @@ LARGEST_IR = 10
 class Signature:
     """The inputs and outputs of a graph of a step in Engram, in order.
 
-    state: the shapes of the leaves, without the batch axis, in which the carried inputs stand last; dtypes: of all of
-    them; first: their values before the first step; trace: shapes without the batch axis.
+    first: the leaves before the first step, without the batch axis, in which the carried inputs stand last. trace:
+    shapes without the batch axis.
     """
 
     input_size: int
     output_size: int
-    state: dict[str, list[int]]
-    dtypes: dict[str, str]
     first: dict[str, NDArray[Any]]
     trace: dict[str, list[int]]
 
+    @property
+    def state(self) -> dict[str, list[int]]:
+        """The shapes of the leaves, without the batch axis."""
+        return {name: list(leaf.shape) for name, leaf in self.first.items()}
 
-def signature_of(spec: GraphSpec, dtypes: dict[str, str], first: dict[str, NDArray[Any]]) -> Signature:
-    """Return the signature of a complete specification. dtypes, first: of the leaves by name, without the carried."""
-    carried = {carry_name(part): [part.carry] for part in spec.inputs if part.carry}
-    return Signature(
-        input_size=spec.input_size,
-        output_size=sum(part.numbers for part in spec.outputs),
-        state={leaf.name: leaf.row_shape for leaf in spec.state} | carried,
-        dtypes=dtypes | dict.fromkeys(carried, "float32"),
-        first=first | {name: np.zeros(shape, np.float32) for name, shape in carried.items()},
-        trace={part.name: part.row_shape for part in spec.trace},
-    )
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The dtypes of the leaves."""
+        return {name: str(leaf.dtype) for name, leaf in self.first.items()}
 
 
 def carry_name(part: Part) -> str:
@@ -80,9 +75,9 @@ def write_graph(model: onnx.ModelProto, spec: GraphSpec, signature: Signature, f
     inner.CopyFrom(model)
     inner.graph.CopyFrom(renamed(model.graph, PREFIX))
     batch = None if form == "batched" else 1
-    wrapped = _Wrapper(inner, spec, signature, batch)
+    wrapped = _Wrapper(inner, spec, batch)
     wrapped.write()
-    step = wrapped.graph(signature, batch)
+    step = wrapped.graph(signature)
     graph = _scanned(step, signature) if form == "scan" else step
     result = helper.make_model(
         graph,
@@ -102,7 +97,6 @@ class _Wrapper:
 
     inner: onnx.ModelProto
     spec: GraphSpec
-    signature: Signature
     batch: int | None
     before: list[onnx.NodeProto] = field(default_factory=list)
     after: list[onnx.NodeProto] = field(default_factory=list)
@@ -126,9 +120,9 @@ class _Wrapper:
             first = self._batch_first(PREFIX + part.tensor, part.shape or ())
             self._cast(first, f"trace.{part.name}", TensorProto.FLOAT)
 
-    def graph(self, signature: Signature, batch: int | None) -> onnx.GraphProto:
+    def graph(self, signature: Signature) -> onnx.GraphProto:
         """Return the whole graph, whose first axes are the batch."""
-        rows: int | str = BATCH_AXIS if batch is None else batch
+        rows: int | str = BATCH_AXIS if self.batch is None else self.batch
         return helper.make_graph(
             [*self.before, *self.inner.graph.node, *self.after],
             "step",
