@@ -21,6 +21,8 @@
     |   |-- ModelChanged        the session's model is served with other weights now
     |   |-- IdempotencyConflict  another request had this Idempotency-Key
     |   `-- SequenceConflict    a frame number that does not follow the last one
+    |-- TooMany                 more than the key of the request may have
+    |   `-- TenantFull
     |-- Unavailable             try again later
     |   |-- QueueFull
     |   |-- SessionsFull
@@ -162,6 +164,15 @@ class IdempotencyConflict(Conflict):
 
 class SequenceConflict(Conflict):
     code, title = "sequence_conflict", "The frame does not follow the last one"
+
+
+class TooMany(EngramError):
+    code, status, title = "too_many_requests", 429, "The key may not have more"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class TenantFull(TooMany):
+    code, title = "tenant_full", "The tenant has as many sessions as its key may open"
 
 
 class Unavailable(EngramError):

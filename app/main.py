@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         Limits(settings.max_sessions, settings.max_resident, settings.max_queue, settings.idle_timeout),
         Clock(store.latest_time()),
         store.counts(),
+        store.tenants(),
         settings.durability,
         settings.snapshots,
     )

@@ -20,6 +20,7 @@ from app.sessions.session import Session, gone
 from app.sessions.turns import Turns
 from app.stores.base import EndReason, Record
 from app.stores.writer import Writer
+from app.tenants import tenant_of
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +140,13 @@ class Ending:
         if not await self._writer.call(lambda store: store.end(session_id, reason, now)):
             return
         self._turns.forget(session_id)
-        self._counts.ended(model, reason)
+        self._counts.ended(model, tenant_of(session_id), reason)
 
 
 def _at_snapshot(error: EngramError, session: Session) -> EngramError:
     """Return an error that also says at which step the session is, back at its last snapshot."""
     placed = copy.copy(error)
-    placed.detail = f"{error.detail}; session {session.id} is back at its last snapshot, step {session.step}"
+    placed.detail = f"{error.detail}; session {session.public_id} is back at its last snapshot, step {session.step}"
     placed.more = error.more | {"step": session.step, "seq": session.seq}
     placed.args = (placed.detail,)
     return placed

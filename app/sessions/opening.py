@@ -17,6 +17,7 @@ from app.sessions.snapshot import Snapshot
 from app.sessions.turns import Turns
 from app.stores.base import NewSession, Record, Store
 from app.stores.writer import Writer
+from app.tenants import ANYBODY, Tenant, key_inside, key_outside, prefix, tenant_of
 
 
 class Opening:
@@ -41,20 +42,27 @@ class Opening:
         self._clock = clock
         self._owner = owner
 
-    async def open(self, model_name: str, memory_size: int | None = None, key: str | None = None) -> SessionInfo:
-        """Open a session; memory_size: other than the model's own.
+    async def open(
+        self, model_name: str, memory_size: int | None = None, key: str | None = None, tenant: Tenant = ANYBODY
+    ) -> SessionInfo:
+        """Open a session of a tenant; memory_size: other than the model's own.
 
-        key: the same key opens one session, however often it comes. Raises ModelNotFound, InvalidRequest where it
-        cannot have this memory size, SessionsFull, StoreFailed; IdempotencyConflict where the key came with another
-        request, SessionGone where the session that it opened has ended.
+        key: the same key opens one session of a tenant, however often it comes. Raises ModelNotFound, InvalidRequest
+        where it cannot have this memory size, SessionsFull, TenantFull, StoreFailed; IdempotencyConflict where the key
+        came with another request, SessionGone where the session that it opened has ended.
         """
         model = self._models.get(model_name)
         model.memory.check(memory_size)
         size = model.shapes(memory_size).memory_size
         digest = _hash(json.dumps([model_name, memory_size]).encode())
-        return await self._opened(key, digest) or await self._create(self._new(model, size, key=key, digest=digest))
+        key = key and key_inside(tenant.name, key)
+        if opened := await self._opened(key, digest):
+            return opened
+        return await self._create(self._new(tenant, model, size, key=key, digest=digest), tenant)
 
-    async def open_from(self, data: bytes, model_name: str | None = None, key: str | None = None) -> SessionInfo:
+    async def open_from(
+        self, data: bytes, model_name: str | None = None, key: str | None = None, tenant: Tenant = ANYBODY
+    ) -> SessionInfo:
         """Open a session with a snapshot. Raises InvalidSnapshot, and as `open` does."""
         snapshot = await asyncio.to_thread(Snapshot.from_bytes, data)
         model = self._model_of(snapshot, model_name)
@@ -63,18 +71,30 @@ class Opening:
         if snapshot.step == 0:
             snapshot.check_first(await self._residents.first_state(model, snapshot.memory_size))
         digest = await asyncio.to_thread(_hash, data) if key is not None else None
+        key = key and key_inside(tenant.name, key)
         past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest}
-        return await self._opened(key, digest) or await self._create(self._new(model, snapshot.memory_size, **past))
+        if opened := await self._opened(key, digest):
+            return opened
+        return await self._create(self._new(tenant, model, snapshot.memory_size, **past), tenant)
 
-    async def fork(self, session_id: str, step: int | None = None, key: str | None = None) -> SessionInfo:
-        """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept."""
+    async def fork(
+        self, session_id: str, step: int | None = None, key: str | None = None, tenant: Tenant = ANYBODY
+    ) -> SessionInfo:
+        """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept.
+
+        tenant: that of the other session.
+        """
+        assert tenant_of(session_id) == tenant.name, "a fork is of the tenant of its session"
         digest = _hash(json.dumps([session_id, step]).encode())
+        key = key and key_inside(tenant.name, key)
         opened = await self._opened(key, digest)
         if opened is not None:
             return opened
-        return await self._turns.run_by_id(session_id, lambda session: self._fork(session, step, key, digest))
+        return await self._turns.run_by_id(session_id, lambda session: self._fork(session, step, key, digest, tenant))
 
-    async def _fork(self, session: Session, step: int | None, key: str | None, digest: bytes) -> SessionInfo:
+    async def _fork(
+        self, session: Session, step: int | None, key: str | None, digest: bytes, tenant: Tenant
+    ) -> SessionInfo:
         await self._residents.locate(session)
         base = session.step if step is None else step
         session.check_kept(base)
@@ -84,10 +104,11 @@ class Opening:
             past = {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found))}
         elif base == session.step:
             await self._residents.keep_for_fork(session)
-        return await self._create(self._new(session.model, session.memory_size, key=key, digest=digest, **past))
+        new = self._new(tenant, session.model, session.memory_size, key=key, digest=digest, **past)
+        return await self._create(new, tenant)
 
-    def _new(self, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
-        name = secrets.token_urlsafe(16)
+    def _new(self, tenant: Tenant, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
+        name = prefix(tenant.name) + secrets.token_urlsafe(16)
         return NewSession(name, model.name, model.fingerprint, memory_size, self._clock(), **more)
 
     async def _opened(self, key: str | None, digest: bytes | None) -> SessionInfo | None:
@@ -97,14 +118,14 @@ class Opening:
         record = await self._writer.call(lambda store: _created(store, key, digest))
         return info_of(record, record.model) if record else None
 
-    async def _create(self, new: NewSession) -> SessionInfo:
+    async def _create(self, new: NewSession, tenant: Tenant) -> SessionInfo:
         self._turns.check_open()
-        self._counts.reserve(new.model)
+        self._counts.reserve(new.model, tenant)
         created = False
         try:
             record, created = await self._writer.call(lambda store: _create_once(store, new, self._owner))
         finally:
-            self._counts.confirm(new.model, created)
+            self._counts.confirm(new.model, tenant, created)
         return info_of(record, record.model)
 
     def _model_of(self, snapshot: Snapshot, name: str | None) -> ServedModel:
@@ -135,8 +156,9 @@ def _created(store: Store, key: str, digest: bytes | None) -> Record | None:
     if before is None:
         return None
     if before[1] != digest:
+        sent = key_outside(key)
         raise IdempotencyConflict(
-            f"Idempotency-Key {key!r} came before with another request", place="Idempotency-Key", got=key
+            f"Idempotency-Key {sent!r} came before with another request", place="Idempotency-Key", got=sent
         )
     found = store.find(before[0])
     if not isinstance(found, Record):

@@ -36,6 +36,7 @@ from app.sessions.stepping import Stepping
 from app.sessions.time_travel import TimeTravel
 from app.sessions.turns import Turns
 from app.stores.writer import Durability, Writer
+from app.tenants import DEFAULT
 
 POLL_SECONDS = 0.01
 
@@ -68,10 +69,11 @@ class SessionService:
         limits: Limits,
         clock: Callable[[], float],
         counts: Mapping[str, int],
+        tenants: Mapping[str, int],
         durability: Durability = "ack",
         snapshots: Mapping[str, float] | None = None,
     ) -> None:
-        """counts: how many sessions of each model are open.
+        """counts, tenants: how many sessions of each model, and of each tenant, are open.
 
         snapshots: models whose sessions keep snapshots only, each with the seconds within which one has a step.
         """
@@ -81,7 +83,7 @@ class SessionService:
         self._clock = clock
         self._recency = Recency()
         owner, logs = secrets.token_hex(8), durability != "none"
-        opened = OpenSessions(models, metrics, counts, limits.sessions)
+        opened = OpenSessions(models, metrics, counts, tenants, limits.sessions)
         self.turns = Turns(models, writer, self._recency, clock, limits.waiting, logs, snapshots or {})
         self._residents = Residents(self.turns, writer, self._recency, owner, limits.resident, clock)
         self._saving = Saving(self.turns, self._residents, self._recency, clock)
@@ -95,11 +97,11 @@ class SessionService:
         """Raise StoreFailed unless the store can be read and written."""
         await self._writer.call(lambda store: store.probe())
 
-    async def all(self, model: str | None, limit: int) -> list[SessionInfo]:
-        """Return open sessions, of one model if it is given, the most recently used first."""
+    async def all(self, model: str | None, limit: int, tenant: str = DEFAULT) -> list[SessionInfo]:
+        """Return open sessions of a tenant, of one model if it is given, the most recently used first."""
         with contextlib.suppress(StoreFailed):  # on a full disk, the order is that of a moment ago
             await self.turns.write_uses()
-        records = await self._writer.call(lambda store: store.list(model, limit))
+        records = await self._writer.call(lambda store: store.list(tenant, model, limit))
         known = [self.turns.known(record.id) for record in records]
         return [
             session.info if session else info_of(record, record.model)

@@ -15,6 +15,7 @@ from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
 from app.sessions.dtypes import Form, pack, packed_bytes
 from app.sessions.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
+from app.tenants import outside
 
 ENTRY_BYTES = 16
 """The bytes of a request's entry in the log beside its inputs, about."""
@@ -138,6 +139,7 @@ class Session:
 
     A caller that steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are those of the
     record.
+    id: its name inside the server (`app.tenants`).
     ended: resolved with the error of the end.
     logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
     a step; None where only eviction takes a snapshot.
@@ -180,6 +182,11 @@ class Session:
 
     def __post_init__(self) -> None:
         self.state_bytes = self.model.shapes(self.memory_size).state_bytes
+
+    @property
+    def public_id(self) -> str:
+        """The ID that clients know the session by."""
+        return outside(self.id)
 
     @property
     def info(self) -> SessionInfo:
@@ -291,7 +298,7 @@ class Session:
             expected = f"0, or {self.oldest} to {self.latest}" if self.oldest else f"0 to {self.latest}"
         if not kept:
             raise StepNotKept(
-                f"session {self.id} is at step {self.step}, and step {step} is not kept: expected {expected}",
+                f"session {self.public_id} is at step {self.step}, and step {step} is not kept: expected {expected}",
                 place="step",
                 expected=expected,
                 got=str(step),
@@ -303,8 +310,8 @@ class Session:
         if first < last and (self.is_volatile or first < self.oldest):
             start = self.step if self.is_volatile else self.oldest
             raise StepNotKept(
-                f"session {self.id} is at step {self.step}, and the inputs of the steps from {first} to {last} are not "
-                f"kept: expected to begin at {start} or later",
+                f"session {self.public_id} is at step {self.step}, and the inputs of the steps from {first} to {last} "
+                f"are not kept: expected to begin at {start} or later",
                 place="from",
                 expected=f"{start} to {self.latest}",
                 got=str(first),
@@ -315,7 +322,7 @@ class Session:
         """Raise StepConflict unless the session is at the wanted step, if any."""
         if wanted not in (None, self.step):
             raise StepConflict(
-                f"session {self.id} is at step {self.step}, not {wanted}",
+                f"session {self.public_id} is at step {self.step}, not {wanted}",
                 place="if_step",
                 expected=str(self.step),
                 got=str(wanted),
@@ -344,7 +351,7 @@ class Session:
 def info_of(session: Session | Record, model: str) -> SessionInfo:
     """Return the info of a session of a model, in use or as the store has it."""
     return SessionInfo(
-        id=session.id,
+        id=outside(session.id),
         model=model,
         memory_size=session.memory_size,
         step=session.step,
@@ -357,8 +364,8 @@ def info_of(session: Session | Record, model: str) -> SessionInfo:
 
 
 def gone(session: str, reason: EndReason) -> SessionGone:
-    """Return the error for a session that has ended."""
-    return SessionGone(f"session {session} is gone: {reason}", reason=reason)
+    """Return the error for the session of this name, which has ended."""
+    return SessionGone(f"session {outside(session)} is gone: {reason}", reason=reason)
 
 
 def _bytes(result: Result) -> int:

@@ -24,6 +24,7 @@ from app.sessions.recency import Recency
 from app.sessions.session import Session, SessionInfo, gone
 from app.stores.base import EndReason, Record, Store
 from app.stores.writer import Writer
+from app.tenants import outside
 
 T = TypeVar("T")
 
@@ -101,7 +102,8 @@ class Turns:
 
     def _made(self, session_id: str, found: Record | EndReason | None) -> Session:
         if found is None:
-            raise SessionNotFound(f"there is no session {session_id!r}", place="session", got=session_id)
+            public_id = outside(session_id)
+            raise SessionNotFound(f"there is no session {public_id!r}", place="session", got=public_id)
         if not isinstance(found, Record):
             raise gone(session_id, found)
         ended = asyncio.get_running_loop().create_future()
@@ -114,13 +116,16 @@ class Turns:
 
     def _model(self, record: Record) -> ServedModel:
         """Return the model of a session. Raises ModelChanged where it is not served with the session's weights."""
+        of_session = f"session {outside(record.id)} is of a model {record.model}"
         try:
             model = self._models.get(record.model)
         except ModelNotFound as error:
-            raise ModelChanged(f"session {record.id} is of {record.model}, which is not served: {error}") from error
+            raise ModelChanged(
+                f"session {outside(record.id)} is of {record.model}, which is not served: {error}"
+            ) from error
         if model.fingerprint != record.fingerprint:
             raise ModelChanged(
-                f"session {record.id} is of a model {record.model} with other weights or another config, fingerprint "
+                f"{of_session} with other weights or another config, fingerprint "
                 f"{record.fingerprint[:16]}, than the one that is served: serve that one again, or delete the session",
                 expected=record.fingerprint,
                 got=model.fingerprint,

@@ -136,8 +136,8 @@ class SessionStore(Protocol):
     def end(self, session: str, reason: EndReason, now: float) -> bool:
         """End a session for a reason, and delete its past; return whether it was open. A damaged one can end."""
 
-    def list(self, model: str | None, limit: int) -> Sequence[Record]:
-        """Return open sessions, the most recently used first; model: of this model only."""
+    def list(self, tenant: str, model: str | None, limit: int) -> Sequence[Record]:
+        """Return open sessions of a tenant, the most recently used first; model: of this model only."""
 
 
 class TapeStore(Protocol):
@@ -180,6 +180,9 @@ class Upkeep(Protocol):
 
     def counts(self) -> dict[str, int]:
         """Return the number of open sessions by model."""
+
+    def tenants(self) -> dict[str, int]:
+        """Return the number of open sessions by tenant."""
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
         """Record when sessions were last used, as Unix time in seconds."""

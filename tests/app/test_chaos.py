@@ -15,6 +15,7 @@ import pytest
 
 from app.sessions.residents import REPLAYED_STEPS
 from app.stores.sqlite import SqliteStore
+from app.tenants import DEFAULT
 from benchmarks.chaos import KEPT_STEPS, Load, Reference, Server, check, check_sessions, kill_again_and_again, only
 from tests.app.harness import CHECKPOINTS
 
@@ -72,7 +73,7 @@ def step_until_refused(server: Server, session: str) -> tuple[int, dict[str, str
 def replayed_steps(data: Path) -> list[int]:
     """Return, for each open session of a stopped server, the steps that are replayed to restore it."""
     store = SqliteStore(data)
-    kept = [(record, store.before(record.tape, record.step)) for record in store.list(None, 10_000)]
+    kept = [(record, store.before(record.tape, record.step)) for record in store.list(DEFAULT, None, 10_000)]
     store.close()
     return [record.step - (found[0] if found else 0) for record, found in kept]
 

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.api.problems import add_problem_handlers
-from app.errors import BodyTooLarge, EngramError, InvalidInput, Unavailable
+from app.errors import BodyTooLarge, EngramError, InvalidInput, TooMany, Unavailable
 
 
 def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
@@ -45,7 +45,7 @@ def test_every_error_is_a_problem_document(error):
     assert (status, headers["content-type"]) == (error.status, "application/problem+json")
     assert document["code"] == error.code
     assert (document["detail"], document["place"], document["status"]) == ("what is wrong", "inputs[0]", error.status)
-    assert ("retry-after" in headers) == issubclass(error, Unavailable)
+    assert ("retry-after" in headers) == issubclass(error, (TooMany, Unavailable))
 
 
 @pytest.mark.parametrize("error", subclasses(EngramError), ids=lambda error: error.__name__)

@@ -19,6 +19,7 @@ from app.stores.base import (
     Retention,
 )
 from app.stores.memory.tape import Tape
+from app.tenants import tenant_of
 
 
 @dataclass(eq=False)
@@ -156,12 +157,16 @@ class MemoryStore:
 
     # Upkeep
 
-    def list(self, model: str | None, limit: int) -> Sequence[Record]:
-        wanted = (found for found in self._open() if model in (None, found.new.model))
+    def list(self, tenant: str, model: str | None, limit: int) -> Sequence[Record]:
+        of_tenant = (found for found in self._open() if tenant_of(found.new.id) == tenant)
+        wanted = (found for found in of_tenant if model in (None, found.new.model))
         return [self._record(*self._opened(found.new.id)) for found in heapq.nlargest(limit, wanted, key=USED)]
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(found.new.model for found in self._open()))
+
+    def tenants(self) -> dict[str, int]:
+        return dict(Counter(tenant_of(found.new.id) for found in self._open()))
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
         for session, moment in used:

@@ -17,7 +17,15 @@ from app.stores.sqlite.rows import (
 from app.stores.sqlite.tail import NO_CHECKSUM, Packed
 from app.stores.sqlite.tapes import jump_under
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+
+TENANT = "substr(id, 1, instr(id, '/'))"
+"""The beginning of a session's name that its tenant makes (`app.tenants.prefix`)."""
+
+BY_TENANT = (
+    f"CREATE INDEX sessions_by_tenant ON sessions ({TENANT}, used) WHERE ended IS NULL",
+    f"CREATE INDEX sessions_by_model ON sessions (model, {TENANT}, used) WHERE ended IS NULL",
+)
 
 SESSIONS = (
     """
@@ -39,7 +47,7 @@ SESSIONS = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX sessions_by_use ON sessions (used) WHERE ended IS NULL",
-    "CREATE INDEX sessions_by_model ON sessions (model, used) WHERE ended IS NULL",
+    *BY_TENANT,
     "CREATE INDEX sessions_by_end ON sessions (ended) WHERE ended IS NOT NULL",
     "CREATE INDEX sessions_without_log ON sessions (id) WHERE unlogged AND ended IS NULL",
 )
@@ -163,7 +171,20 @@ def _from_2(database: sqlite3.Connection) -> None:
 def _from_3(database: sqlite3.Connection) -> None:
     """Every entry was in the log."""
     database.execute(JOURNAL)
+    _from_4(database)
+
+
+def _from_4(database: sqlite3.Connection) -> None:
+    """Every entry was a row of the log, and no session had a tenant."""
     _pack_log(database)
+    _from_5(database)
+
+
+def _from_5(database: sqlite3.Connection) -> None:
+    """No session had a tenant: all are of the default one."""
+    database.execute("DROP INDEX sessions_by_model")
+    for statement in BY_TENANT:
+        database.execute(statement)
 
 
 def _pack_log(database: sqlite3.Connection) -> None:
@@ -230,4 +251,4 @@ def _insert(database: sqlite3.Connection, table: str, row: SessionRow | TapeRow)
     database.execute(insert_into(table, type(row)), (*row, checksum(row)))
 
 
-MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3, 4: _pack_log}
+MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}

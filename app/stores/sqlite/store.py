@@ -21,9 +21,11 @@ from app.stores.sqlite.database import Database, is_malformed
 from app.stores.sqlite.journal import JournalTable
 from app.stores.sqlite.log import Log
 from app.stores.sqlite.rows import SessionRow, TapeRow, whole
+from app.stores.sqlite.schema import TENANT
 from app.stores.sqlite.sessions import SessionTable
 from app.stores.sqlite.snapshots import Snapshots
 from app.stores.sqlite.tapes import Tapes
+from app.tenants import prefix, tenant_of
 
 FILE = "sessions.sqlite"
 
@@ -190,14 +192,20 @@ class SqliteStore:
                     return steps if steps.seq == seq and steps.step >= oldest else None
         return None
 
-    def list(self, model: str | None, limit: int) -> "list[Record]":
+    def list(self, tenant: str, model: str | None, limit: int) -> "list[Record]":
         chosen, values = ("AND model = ?", (model,)) if model is not None else ("", ())
+        chosen = f"AND {TENANT} = ? {chosen} ORDER BY used DESC"
         with self._database.reading():
-            return list(islice(self._sessions.records(f"{chosen} ORDER BY used DESC", *values), limit))
+            return list(islice(self._sessions.records(chosen, prefix(tenant), *values), limit))
 
     def counts(self) -> dict[str, int]:
         with self._database.reading():
             return dict(self._database.rows("SELECT model, count(*) FROM sessions WHERE ended IS NULL GROUP BY model"))
+
+    def tenants(self) -> dict[str, int]:
+        with self._database.reading():
+            rows = self._database.rows(f"SELECT {TENANT}, count(*) FROM sessions WHERE ended IS NULL GROUP BY 1")  # noqa: S608
+            return {tenant_of(start): count for start, count in rows}
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
         with self._transaction():

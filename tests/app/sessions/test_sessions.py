@@ -93,7 +93,7 @@ async def service(
     """A service over a store that is closed with it; a second one over the same directory is a server's restart."""
     backend, metrics = backend or FakeBackend(capacity=8), Metrics()
     store = store or MemoryStore()
-    counts = store.counts()
+    counts, tenants = store.counts(), store.tenants()
     writer = Writer(store, metrics, durability, 0.01, 1)
     engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"), writer, step_timeout)
     engine.start()
@@ -111,6 +111,7 @@ async def service(
             limits,
             clock or Clock(),
             counts,
+            tenants,
             durability,
             {} if snapshots is None else {"fake": snapshots},
         )

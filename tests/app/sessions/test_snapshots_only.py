@@ -34,6 +34,7 @@ from app.sessions.session import Duplicate, Stepped, Steps
 from app.stores.base import Record
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
+from app.tenants import DEFAULT
 from tests.app.asynchronous import run, until
 from tests.app.copying import sequence
 from tests.app.harness import running_server
@@ -586,7 +587,7 @@ def test_random_lives_go_on_from_an_earlier_step(tmp_path, seed):
             lengths = {name: len(life.inputs) for name, life in lives.items()}
             store = SqliteStore(tmp_path)
             assert list(store.check(lambda *_: None)) == []
-            found = {record.id: record.step for record in store.list(None, 99)}
+            found = {record.id: record.step for record in store.list(DEFAULT, None, 99)}
             assert found.keys() == lengths.keys()
             assert is_killed or found == lengths
             store.close()

@@ -14,7 +14,10 @@ from app.stores.base import REMEMBERED_FOR, Entry, NewSession, Record, Retention
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore
 from app.stores.sqlite.journal import LARGE_BYTES
+from app.tenants import DEFAULT, inside
 from tests.app.stores.test_stores import ALL, inputs, problems
+
+TENANTS = (DEFAULT, "lab", "lab-2")
 
 REASONS = ("deleted", "expired", "lost in a failure")
 MODELS = ("dnc", "ntm")
@@ -94,7 +97,7 @@ class Both:
     # What happens to sessions
 
     def create(self, **more: Any) -> str:
-        self.names.append(f"s{len(self.names)}")
+        self.names.append(inside(self.draw.choice(TENANTS), f"s{len(self.names)}"))
         if self.draw.random() < 0.4:
             self.keys.append(f"k{self.draw.randrange(2 * len(self.names))}")
             more |= {"key": self.keys[-1], "digest": self.names[-1].encode()}
@@ -115,7 +118,7 @@ class Both:
         name = self.any_open()
         record = self.record(name)
         base = self.draw.choice([record.step, record.step, self.draw.randint(0, record.latest), record.oldest])
-        self.names.append(f"s{len(self.names)}")
+        self.names.append(inside(self.draw.choice(TENANTS), f"s{len(self.names)}"))
         new = NewSession(self.names[-1], record.model, "print", None, self.now, base=base)
         forked = self.on(name, lambda store, at: store.create(replace(new, parent=at.tape), "me"))
         self.refusals += not isinstance(forked, Record)
@@ -203,7 +206,7 @@ class Both:
         self.sqlite.close()
         (killed if self.draw.random() < 0.5 else last).rename(closed)
         self.sqlite = SqliteStore(closed, self.retention, now=self.now)
-        for record in self.memory.list(None, ALL):
+        for record in [record for tenant in TENANTS for record in self.memory.list(tenant, None, ALL)]:
             if record.volatile:
                 self.memory.end(record.id, "lost in a restart", self.now)
         self.memory._forget_ended(self.now)
@@ -228,9 +231,10 @@ class Both:
         for key in self.keys:
             self.ask(lambda store, key=key: store.created(key))
         limit, now, model = self.draw.choice([2, ALL]), self.now, self.draw.choice([None, *MODELS])
-        self.ask(lambda store: sorted(record.id for record in store.list(None, ALL)))
-        self.ask(lambda store: [record.used for record in store.list(model, limit)])
-        self.ask(lambda store: (store.counts(), store.latest_time(), store.probe()))
+        for tenant in TENANTS:
+            self.ask(lambda store, tenant=tenant: sorted(record.id for record in store.list(tenant, None, ALL)))
+            self.ask(lambda store, tenant=tenant: [record.used for record in store.list(tenant, model, limit)])
+        self.ask(lambda store: (store.counts(), store.tenants(), store.latest_time(), store.probe()))
         self.ask(lambda store: len(store.idle_since(now - 50, limit)))
         self.check_past(self.any_open())
         for old in self.draw.sample(self.stale, min(2, len(self.stale))):

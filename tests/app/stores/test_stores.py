@@ -12,6 +12,7 @@ from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import Entry, NewSession, Record, Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import FILE, SqliteStore
+from app.tenants import DEFAULT
 from tests.app.stores.conftest import TABLE
 
 ALL = 2**40
@@ -412,13 +413,25 @@ def test_session_is_found_by_the_key_that_opened_it(store):
     assert (store.created("k"), store.created("l")) == (("a", b"d"), None)
 
 
+def test_sessions_are_listed_and_counted_by_tenant(store):
+    for name in ("a", "lab/a", "lab/b", "lab2/a"):
+        opened(store, name)
+    store.touch([("lab/a", 5000.0)])
+    listed = {tenant: [record.id for record in store.list(tenant, None, 9)] for tenant in ("lab", "default", "la")}
+    assert listed == {"lab": ["lab/a", "lab/b"], "default": ["a"], "la": []}
+    assert [record.id for record in store.list("lab", "dnc-copy", 1)] == ["lab/a"]
+    assert store.list("lab", "ntm-copy", 9) == []
+    store.end("lab/b", "deleted", 1001.0)
+    assert store.tenants() == {"default": 1, "lab": 1, "lab2": 1}
+
+
 def test_open_sessions_are_listed_the_last_used_first(store):
     for name in "abcd":
         opened(store, name)
     store.touch([("a", 5000.0), ("c", 6000.0)])
     store.end("d", "deleted", 1001.0)
-    assert [record.id for record in store.list("dnc-copy", 2)] == ["c", "a"]
-    assert (store.list("ntm-copy", 9), store.counts()) == ([], {"dnc-copy": 3})
+    assert [record.id for record in store.list(DEFAULT, "dnc-copy", 2)] == ["c", "a"]
+    assert (store.list(DEFAULT, "ntm-copy", 9), store.counts()) == ([], {"dnc-copy": 3})
     assert (store.idle_since(1000.0, 9), store.latest_time()) == (["b"], 6000.0)
 
 

@@ -13,6 +13,7 @@ from app.stores.base import Entry, Retention
 from app.stores.sqlite import FILE, SqliteStore
 from app.stores.sqlite.journal import _numbers
 from app.stores.sqlite.rows import ENTRY, log_checksum
+from app.tenants import DEFAULT
 from tests.app.asynchronous import run
 from tests.app.sessions.by_id import ById
 from tests.app.sessions.test_past import recorded, total, values
@@ -332,7 +333,7 @@ def test_deleted_damaged_session_leaves_what_others_share(tmp_path, table):
 def test_damaged_session_is_logged_once_by_list(store, caplog):
     opened(store), opened(store, "b")
     alter(store, "UPDATE sessions SET model = CAST(x'ff' AS TEXT) WHERE id = 'a'")
-    assert [[record.id for record in store.list(None, 9)] for _ in range(3)] == [["b"]] * 3
+    assert [[record.id for record in store.list(DEFAULT, None, 9)] for _ in range(3)] == [["b"]] * 3
     assert [record.getMessage() for record in caplog.records] == [
         f"{store._database.path}: the row of session a is damaged; engram check lists what is damaged"
     ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from app.stores.base import NewSession
 from app.stores.sqlite import SqliteStore
+from app.tenants import DEFAULT
 from tests.app.stores.test_stores import ALL, found, inputs, new, opened, past, rows, step
 
 SHORT, LONG = 10, 400
@@ -48,7 +49,7 @@ def costs(directory: Path, depth: int) -> dict[str, int]:
     store.snapshot(at.tape, at.step, b"state", 1000.0, passing=True)
     calls: dict[str, Callable[[], Any]] = {
         "find": lambda: store.find(name),
-        "list": lambda: store.list(None, 5),
+        "list": lambda: store.list(DEFAULT, None, 5),
         "idle": lambda: store.idle_since(2000.0, 5),
         "claim": lambda: store.claim(name, "them"),
         "state now": lambda: store.before(at.tape, at.step),
