@@ -1,5 +1,7 @@
 """The errors that a client can receive, in one tree.
     EngramError
+    |-- KeyRequired             the request names no key
+    |   `-- InvalidKey          an unknown key, or a revoked one
     |-- InvalidRequest          the request cannot be understood
     |   |-- MalformedBody
     |   |-- InvalidInput        an input at a named place
@@ -21,8 +23,10 @@
     |   |-- ModelChanged        the session's model is served with other weights now
     |   |-- IdempotencyConflict  another request had this Idempotency-Key
     |   `-- SequenceConflict    a frame number that does not follow the last one
-    |-- TooMany                 more than the key of the request may have
-    |   `-- TenantFull
+    |-- TooManyRequests         more than the key allows; try again later
+    |   |-- RateLimited         its steps per second
+    |   |-- TenantFull          open sessions of its tenant
+    |   `-- StreamsFull         its open WebSockets
     |-- Unavailable             try again later
     |   |-- QueueFull
     |   |-- SessionsFull
@@ -38,6 +42,7 @@
 `code` is stable and documented in docs/api.md; `status` is the HTTP status, and `close_code` that of a WebSocket.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -57,7 +62,7 @@ class EngramError(Exception):
     title: ClassVar[str]
     in_doubt: bool = False
     """Whether a session's state in memory may differ from its log: it must be dropped, and computed again."""
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = {}
     """Headers of the HTTP response to this error."""
 
     def __init__(
@@ -78,6 +83,15 @@ class EngramError(Exception):
         known = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
         own = {"detail": self.detail} | self.more
         return known | {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in own.items()}
+
+
+class KeyRequired(EngramError):
+    code, status, title = "key_required", 401, "A key is required"
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
+class InvalidKey(KeyRequired):
+    code, title = "invalid_key", "The key is not valid"
 
 
 class InvalidRequest(EngramError):
@@ -110,7 +124,7 @@ class BodyTooLarge(EngramError):
 
 class UnsupportedEncoding(EngramError):
     code, status, title = "unsupported_encoding", 415, "The coding of the body is not taken"
-    headers: ClassVar[Mapping[str, str]] = {"Accept-Encoding": "gzip, deflate"}
+    headers: Mapping[str, str] = {"Accept-Encoding": "gzip, deflate"}
 
 
 class NotFound(EngramError):
@@ -135,7 +149,7 @@ class MethodNotAllowed(EngramError):
 
 class UpgradeRequired(EngramError):
     code, status, title = "upgrade_required", 426, "This is a WebSocket"
-    headers: ClassVar[Mapping[str, str]] = {"Upgrade": "websocket"}
+    headers: Mapping[str, str] = {"Upgrade": "websocket"}
 
 
 class SessionGone(EngramError):
@@ -166,18 +180,32 @@ class SequenceConflict(Conflict):
     code, title = "sequence_conflict", "The frame does not follow the last one"
 
 
-class TooMany(EngramError):
-    code, status, title = "too_many_requests", 429, "The key may not have more"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+class TooManyRequests(EngramError):
+    """retry_after: seconds until the same request may succeed: in the header, and for WebSockets in the document."""
+
+    code, status, title = "too_many_requests", 429, "More than the key allows"
+
+    def __init__(self, detail: str, *, retry_after: float = 1.0, **more: Any) -> None:
+        seconds = max(1, math.ceil(retry_after))
+        super().__init__(detail, retry_after=seconds, **more)
+        self.headers = {"Retry-After": str(seconds)}
 
 
-class TenantFull(TooMany):
-    code, title = "tenant_full", "The tenant has as many sessions as its key may open"
+class RateLimited(TooManyRequests):
+    code, title = "rate_limited", "Too many steps per second"
+
+
+class TenantFull(TooManyRequests):
+    code, title = "tenant_full", "The tenant has as many sessions as the key may open"
+
+
+class StreamsFull(TooManyRequests):
+    code, title = "streams_full", "Too many WebSockets of the key are open"
 
 
 class Unavailable(EngramError):
     code, status, title = "unavailable", 503, "Not now"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class QueueFull(Unavailable):

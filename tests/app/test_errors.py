@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.api.problems import add_problem_handlers
-from app.errors import BodyTooLarge, EngramError, InvalidInput, TooMany, Unavailable
+from app.errors import BodyTooLarge, EngramError, InvalidInput, RateLimited, TooManyRequests, Unavailable
 
 
 def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
@@ -45,13 +45,20 @@ def test_every_error_is_a_problem_document(error):
     assert (status, headers["content-type"]) == (error.status, "application/problem+json")
     assert document["code"] == error.code
     assert (document["detail"], document["place"], document["status"]) == ("what is wrong", "inputs[0]", error.status)
-    assert ("retry-after" in headers) == issubclass(error, (TooMany, Unavailable))
+    assert ("retry-after" in headers) == issubclass(error, (Unavailable, TooManyRequests))
 
 
 @pytest.mark.parametrize("error", subclasses(EngramError), ids=lambda error: error.__name__)
 def test_every_error_has_a_close_code_of_its_own_range(error):
     code = error("x").close_code
     assert code in (1009, 1011, 1013) or code == 4000 + error.status
+
+
+def test_retry_after_is_whole_seconds_in_header_and_document():
+    status, headers, document = ask("/fail", RateLimited("too fast", retry_after=2.01))
+    assert (status, headers["retry-after"], document["retry_after"]) == (429, "3", 3)
+    _, headers, document = ask("/fail", RateLimited("too fast", retry_after=0.01))
+    assert (headers["retry-after"], document["retry_after"]) == ("1", 1)
 
 
 def test_codes_are_distinct():
