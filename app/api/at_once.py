@@ -9,7 +9,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from app.api.codec import PIECE_BYTES, encode_json
@@ -64,7 +64,7 @@ class AnswerAtOnce:
         self._metrics = metrics
         self._clock = clock
 
-    def find(self, target: bytes) -> Answer | None:
+    def find(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Answer | None:  # noqa: ARG002
         """Return the answer to a POST request, as `app.protocols.http.AtOnce` has it."""
         if target == INFER_TARGET:
             return functools.partial(self._infer, self._clock())

@@ -10,7 +10,7 @@ messages of ASGI. All other requests, and those that `AtOnce` declines later, ar
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from uvicorn.config import Config
@@ -40,10 +40,11 @@ class AtOnce(Protocol):
 
     max_body_bytes: int
 
-    def find(self, target: bytes) -> Answer | None:
+    def find(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Answer | None:
         """Return the Answer of a POST request whose head was read; None: the ASGI application answers.
 
-        target: of the request line, as received. The body arrives later, or never.
+        target: of the request line, as received; headers: all header fields in order of arrival, names in lower case.
+        The body arrives later, or never.
         """
 
 
@@ -111,7 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
             return None
         if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
             return None
-        return self.at_once.find(self.url)
+        return self.at_once.find(self.url, self.headers)
 
     def _is_busy(self) -> bool:
         """Return whether these bytes had their answer, another response is due, or the client does not read them."""

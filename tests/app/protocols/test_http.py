@@ -35,7 +35,8 @@ class Echo:
         self.held: list[Any] | None = None
         """A list: answers are kept in it until `release`."""
 
-    def find(self, target: bytes) -> Any:
+    def find(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Any:
+        self.headers = headers
         return self._answer if target == b"/hot" else None
 
     def _answer(self, body: bytes, respond: Respond) -> bool | Gone:
@@ -226,6 +227,14 @@ def test_requests_on_one_connection_make_no_task(echo):
             connection.sendall(post(b"later %d" % number if number % 100 == 0 else b"%d" % number))
             assert read_response(file).endswith(b"%d" % number)
     assert (counted.at_once, counted.by_asgi) == (500, 0)
+
+
+def test_answer_at_once_is_found_by_target_and_all_fields(echo):
+    counted, server = echo
+    exchange(server, post(b"body", b"X-Twice: 1", b"x-twice: 2"))
+    names = [b"host", b"content-length", b"x-twice", b"x-twice"]
+    assert [name for name, _ in counted.headers] == names
+    assert [value for _, value in counted.headers][2:] == [b"1", b"2"]
 
 
 def test_upgrade_makes_a_websocket(echo):
