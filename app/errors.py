@@ -235,7 +235,7 @@ class SessionMoved(Unavailable):
 
 
 class StoreFailed(Unavailable):
-    code, title = "store_failed", "The sessions' store cannot be used"
+    code, title = "store_failed", "The store cannot be used"
     in_doubt = True
 
 

@@ -4,6 +4,7 @@ It does what every store must do, in plain dictionaries, so it also says what th
 tests compare the embedded store with it.
 """
 
+from app.stores.memory.keys import MemoryKeyStore
 from app.stores.memory.store import MemoryStore
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryKeyStore", "MemoryStore"]

@@ -1,5 +1,6 @@
-"""The embedded store: one SQLite file in the data directory."""
+"""The embedded store: a SQLite file of sessions and one of keys in the data directory."""
 
+from app.stores.sqlite.keys import KEYS_FILE, SqliteKeyStore
 from app.stores.sqlite.store import FILE, SqliteStore
 
-__all__ = ["FILE", "SqliteStore"]
+__all__ = ["FILE", "KEYS_FILE", "SqliteKeyStore", "SqliteStore"]
