@@ -138,7 +138,7 @@ def new_key(
 
 
 def id_of(token: bytes) -> bytes:
-    """Return the id in a key, that of the key file for one of another form; a key file's has no underscore."""
+    """Return the id in a key, and that of the key file's for one of another form."""
     parts = token.split(b"_", 2)
     return parts[1] if len(parts) == 3 and parts[0] == PREFIX else FILE_ID.encode()
 
