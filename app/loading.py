@@ -1,4 +1,4 @@
-"""Load checkpoints as served models, and open the store: the only file that names back ends and stores."""
+"""Load checkpoints as served models, and open the stores: the only file that names back ends and stores."""
 
 import ctypes
 import logging
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from app.access.key_file import KeyFile
+from app.access.keyring import Keyring
 from app.backends.base import Backend, check_backend
 from app.catalogue import MemorySizes, ModelCatalogue, ServedModel, input_format, least_memory, output_groups
 from app.engine.arenas import Arenas
@@ -18,8 +20,9 @@ from app.metrics import Metrics
 from app.samples import read_sample
 from app.settings import Settings, SettingsError
 from app.stores.base import Retention, Store, Upkeep
+from app.stores.keys import KeyStore
 from app.stores.memory import MemoryStore
-from app.stores.sqlite import SqliteStore
+from app.stores.sqlite import SqliteKeyStore, SqliteStore
 from kernels.library import library, why_no_library
 from kernels.support import KINDS, not_fused
 from models.manifest import GRAPH_KIND, MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
@@ -35,6 +38,16 @@ PROBE_SLOTS = 1
 def open_store(settings: Settings) -> Store:
     retention = Retention(settings.keep_steps, settings.keep_seconds)
     return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
+
+
+def open_keys(settings: Settings) -> KeyStore:
+    """Return the store of keys: that of the data directory, wherever sessions are kept."""
+    return SqliteKeyStore(settings.data)
+
+
+def open_keyring(settings: Settings) -> Keyring:
+    """Return the keys that are valid now. Raises StoreFailed where they cannot be read."""
+    return Keyring(open_keys(settings), None if settings.key_file is None else KeyFile(settings.key_file))
 
 
 def open_data(directory: Path) -> Upkeep:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from starlette.datastructures import State
 
+from app.access.keyring import Keyring
 from app.api import routes, stream
 from app.api.decoders import Decoders
 from app.api.hot import HotPaths
@@ -17,7 +18,7 @@ from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.descriptors import watch_files
-from app.loading import load_models, open_store
+from app.loading import load_models, open_keyring, open_store
 from app.metrics import Metrics
 from app.sessions.clock import Clock
 from app.sessions.service import Limits, SessionService
@@ -28,11 +29,12 @@ LAST_COMMIT_SECONDS = 0.5
 """The least time that the store has for its last commits when the server stops."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the application, its models loaded and nothing running yet.
+def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
+    """Return the application, its models loaded and nothing running yet; keyring: that of the settings, if not given.
 
     Raises SettingsError if nothing can be served with these settings, StoreFailed if the data directory cannot be used.
     """
+    keyring = keyring or open_keyring(settings)
     metrics = Metrics()
     store = open_store(settings)
     writer = Writer(
@@ -49,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
+    app.state.keyring = keyring
     app.state.decoders, app.state.closing = Decoders(), None
     app.state.sessions = SessionService(
         models,
@@ -81,7 +84,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.writer.start()
     for model in app.state.models:
         model.engine.start()
-    kept = [asyncio.create_task(work) for work in (app.state.sessions.ending.keep_expiring(), watch_files())]
+    works = (app.state.sessions.ending.keep_expiring(), app.state.keyring.keep_fresh(), watch_files())
+    kept = [asyncio.create_task(work) for work in works]
     try:
         yield
     finally:
@@ -89,6 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await close(app.state)
         await asyncio.to_thread(app.state.decoders.close)
+        app.state.keyring.close()
 
 
 async def close(state: State) -> None:

@@ -5,17 +5,19 @@ import gc
 import ipaddress
 import logging
 import math
+import shlex
 import socket
 
 import uvicorn
 from starlette.datastructures import State
 
 from app.api.at_once import AnswerAtOnce
+from app.loading import open_keyring
 from app.main import close, create_app
 from app.profiling import Profiler
 from app.protocols.http import answering
 from app.protocols.websocket import WebSocketProtocol
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +32,16 @@ ANSWER_SECONDS = 2
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a stop signal comes, and return the exit status."""
+    """Serve until a stop signal comes, and return the exit status.
+
+    Raises SettingsError, and StoreFailed, as `create_app` does, and for an address that needs a key.
+    """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not _is_local(settings.host):
-        logger.warning(
-            "listening on %s: everyone who reaches this address can use the server, which has no keys", settings.host
-        )
+    keyring = open_keyring(settings)
+    if not keyring.required:
+        _check_address(settings)
     profiler = None if settings.profile is None else Profiler(settings.profile)
-    app = create_app(settings)
+    app = create_app(settings, keyring)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -97,6 +101,22 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECTED_AFTER, 20, 20)
+
+
+def _check_address(settings: Settings) -> None:
+    """Check the address of a server without keys. Raises SettingsError for one that other machines may reach."""
+    if _is_local(settings.host):
+        return
+    if not settings.insecure:
+        create = shlex.join(["engram", "keys", "create", "--data", str(settings.data)])
+        raise SettingsError(
+            f"setting host: there are no keys, so the server listens on this machine only, on 127.0.0.1, ::1 or "
+            f"localhost, got {settings.host!r}: make a key with {create}, or name a file with one by key_file, or let "
+            "everyone who reaches the server use it with --insecure"
+        )
+    logger.warning(
+        "listening on %s: everyone who reaches this address can use the server, which has no keys", settings.host
+    )
 
 
 def _is_local(host: str) -> bool:

@@ -19,6 +19,9 @@ from pydantic_settings import (
 
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
+NOT_SETTINGS = ("config", "key")
+"""Variables of the environment that are no settings: the file of settings, and the key of the Python client."""
+
 FOREVER = 1e9
 """The longest time that can be set, in seconds: some thirty years."""
 
@@ -56,8 +59,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on; there are no keys yet, so keep it local")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; one that other machines reach needs a key, or insecure"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    key_file: Path | None = Field(
+        None,
+        description="file with one key that has all scopes, such as a Docker secret; beside the keys of engram keys",
+    )
+    insecure: bool = Field(
+        False, description="listen on any address also without a key: everyone who reaches it can use the server"
+    )
     checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
     data: Path = Field(Path("data"), description="directory of the store, which keeps the sessions")
     store: Literal["sqlite", "memory"] = Field(
@@ -211,7 +223,7 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _refuse_unknown_variables() -> None:
-    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in (*Settings.model_fields, "config")}
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in (*Settings.model_fields, *NOT_SETTINGS)}
     unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
         raise SettingsError(f"environment variable {unknown[0]}: no such setting; see engram serve --help")

@@ -44,6 +44,14 @@ def seconds(word: str) -> float:
     return number
 
 
+def positive_number(word: str) -> float:
+    """Return a number above 0."""
+    number = _number(word)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {word!r}")
+    return number
+
+
 def percent(word: str) -> float:
     """Return a percentage above 0."""
     number = _number(word)

@@ -12,6 +12,7 @@ from typing import get_args
 
 import pytest
 
+from app.access.keys import SCOPES, KeyLimits
 from app.errors import EngramError
 from app.main import create_app
 from app.metrics import Metrics
@@ -174,6 +175,14 @@ def test_invariants_name_files_and_tests_that_exist():
     assert {name for name in named if f"def {name}(" not in tests} == set()
     rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| ") and "held by" not in row]
     assert {row[0]: len(row) for row in rows if len(row) != 3 or "/" not in row[1]} == {}
+
+
+def test_security_page_has_every_scope_and_limit_and_real_tests():
+    page = (DOCS / "security.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = {row[0] for row in first_cells("security.md")}
+    assert rows >= {*SCOPES, *KeyLimits._fields}
+    assert {name for name in re.findall(r"`(test_\w+)`", page) if f"def {name}(" not in tests} == set()
 
 
 # The glossary

@@ -109,6 +109,11 @@ def test_unknown_variable_is_refused_by_name(monkeypatch):
         parse()
 
 
+def test_variable_of_the_client_changes_nothing(monkeypatch):
+    monkeypatch.setenv("ENGRAM_KEY", "engram_0123456789ab_00")
+    assert parse().model_dump() == Settings().model_dump()
+
+
 def test_bad_variable_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("ENGRAM_BACKEND", "tensorflow")
     with pytest.raises(SettingsError, match="setting backend: input should be 'auto', 'fused', 'onnx' or 'torch'"):

@@ -224,9 +224,47 @@ def test_second_server_on_one_data_directory_is_refused(tiny, data):
     assert "another server" in line
 
 
+def test_public_address_without_a_key_is_refused(tiny, data):
+    line = refusal(Server("--host", "0.0.0.0", data=data, checkpoints=tiny.parent))
+    assert "engram: setting host: there are no keys, so the server listens on this machine only" in line
+    assert f"make a key with engram keys create --data {data}, or name a file with one by key_file" in line
+    assert not data.exists(), "nothing was begun"
+
+
 def test_public_address_is_warned_of(tiny, data):
-    with running_server("--host", "0.0.0.0", data=data, checkpoints=tiny.parent) as server:
+    with running_server("--host", "0.0.0.0", "--insecure", data=data, checkpoints=tiny.parent) as server:
         assert "which has no keys" in server.log
+
+
+def test_public_address_with_a_key_is_served(tiny, data, tmp_path):
+    (tmp_path / "secret").write_text("0" * 32)
+    flags = ["--host", "0.0.0.0", "--key-file", tmp_path / "secret"]
+    with running_server(*flags, data=data, checkpoints=tiny.parent) as server:
+        assert "which has no keys" not in server.log
+
+
+def test_file_without_a_key_is_refused(tiny, data, tmp_path):
+    (tmp_path / "secret").write_text("changeme\n")
+    line = refusal(Server("--key-file", tmp_path / "secret", data=data, checkpoints=tiny.parent))
+    assert f"key_file {tmp_path / 'secret'}: expected one key, 32 to 512 letters" in line
+
+
+def test_running_server_reads_keys_that_others_change(tiny, data):
+    def log_has(text):
+        while text not in server.log:
+            assert server.process.poll() is None
+            time.sleep(0.05)
+
+    def keys(*words):
+        command = [sys.executable, "-m", "engram", "keys", *words, "--data", str(data)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    with running_server(data=data, checkpoints=tiny.parent) as server:
+        token = keys("create", "--tenant", "team-a")
+        log_has("there are keys: requests need one from now on")
+        keys("revoke", token)
+        log_has(f"key {token.split('_')[1]} of tenant team-a is valid no more: invalid_key")
+        assert token.split("_")[2] not in server.log
 
 
 def test_local_address_is_not_warned_of(tiny, data):

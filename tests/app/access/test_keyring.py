@@ -257,7 +257,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_key_of_the_file_has_all_scopes_of_the_default_tenant(store, file):
+def test_key_of_the_file_has_all_scopes(store, file):
     keyring = Keyring(store, KeyFile(file))
     caller = keyring.caller(b"a-key.of_32~characters-0123456789")
     assert keyring.required
