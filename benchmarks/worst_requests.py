@@ -32,6 +32,7 @@ FRAME_TRACES = 4 * 2**20
 
 TIMEOUT_SECONDS = 300
 JSON = "engram.json"
+JSON_BODY = {"Content-Type": "application/json"}
 SAFETENSORS = {"Content-Type": "application/x-safetensors"}
 
 
@@ -44,17 +45,20 @@ class Attacker:
     width: int
     traces: Mapping[str, Sequence[int]]
 
-    def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Any:
-        """Return the document of an answer. Raises KeyError, ValueError for another kind of answer."""
+    def ask(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
+        """Return the document of an answer; the body is JSON unless a header says otherwise.
+
+        Raises KeyError, ValueError for another kind of answer.
+        """
         with closing(http.client.HTTPConnection(self.address, timeout=TIMEOUT_SECONDS)) as connection:
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, JSON_BODY | (headers or {}))
             return json.loads(connection.getresponse().read())
 
-    def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> str:
+    def send(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> str:
         """Send a request and read its answer."""
         with closing(http.client.HTTPConnection(self.address, timeout=TIMEOUT_SECONDS)) as connection:
             try:
-                connection.request(method, path, body, headers or {})
+                connection.request(method, path, body, JSON_BODY | (headers or {}))
                 answer = connection.getresponse()
                 beginning = answer.read(2**16)
                 while answer.read(2**20):

@@ -26,10 +26,13 @@ from engram_client.errors import (
     AnswerLost,
     Conflict,
     EngramClientError,
+    Forbidden,
+    InvalidKey,
     InvalidRequest,
     NotFound,
     ServerError,
     SessionGone,
+    TooManyRequests,
     Unreachable,
 )
 from engram_client.results import Recorded, Result, Stepped
@@ -44,6 +47,8 @@ __all__ = [
     "Client",
     "Conflict",
     "EngramClientError",
+    "Forbidden",
+    "InvalidKey",
     "InvalidRequest",
     "NotFound",
     "Recorded",
@@ -53,5 +58,6 @@ __all__ = [
     "SessionGone",
     "Stepped",
     "Stream",
+    "TooManyRequests",
     "Unreachable",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from numpy.typing import ArrayLike
 
 from engram_client.blocking import now
-from engram_client.connection import Connection
+from engram_client.connection import Connection, with_key
 from engram_client.messages import (
     SAFETENSORS,
     get,
@@ -32,14 +32,21 @@ class AsyncClient(Connection):
     """The client of a server, for asyncio; tasks may share it.
 
     url: http://HOST:PORT, or https. timeout: seconds for which a call is tried until there is an answer, math.inf for
-    ever. headers: sent with every request, such as a proxy asks for. wire: another than that of asyncio.
+    ever. headers: sent with every request, such as a proxy asks for. wire: another than that of asyncio, which has
+    headers and a key of its own. key: of the server; None takes that of the environment variable ENGRAM_KEY, if any.
     """
 
     def __init__(
-        self, url: str, timeout: float = 60.0, headers: Mapping[str, str] | None = None, wire: Wire | None = None
+        self,
+        url: str,
+        timeout: float = 60.0,
+        headers: Mapping[str, str] | None = None,
+        wire: Wire | None = None,
+        *,
+        key: str | None = None,
     ) -> None:
         super().__init__(url, timeout)
-        self._wire = wire or AsyncioWire(self.url, headers or {})
+        self._wire = wire or AsyncioWire(self.url, with_key(headers, key))
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,11 +123,14 @@ class Client:
     """The client of a server; threads may share it.
 
     url: http://HOST:PORT, or https. timeout: seconds for which a call is tried until there is an answer, math.inf for
-    ever. headers: sent with every request, such as a proxy asks for.
+    ever. headers: sent with every request, such as a proxy asks for. key: of the server; None takes that of the
+    environment variable ENGRAM_KEY, if any.
     """
 
-    def __init__(self, url: str, timeout: float = 60.0, headers: Mapping[str, str] | None = None) -> None:
-        wire = BlockingWire(url.rstrip("/"), headers or {})
+    def __init__(
+        self, url: str, timeout: float = 60.0, headers: Mapping[str, str] | None = None, *, key: str | None = None
+    ) -> None:
+        wire = BlockingWire(url.rstrip("/"), with_key(headers, key))
         self._client = AsyncClient(url, timeout, wire=wire)
 
     def __enter__(self) -> Self:

@@ -1,6 +1,8 @@
 """Requests that are sent until they are answered, or until the time is over."""
 
-from collections.abc import Awaitable, Callable
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from engram_client.errors import Lost, problem_in, refusal
@@ -9,6 +11,9 @@ from engram_client.retries import Tries
 from engram_client.wires import Request, Wire
 
 T = TypeVar("T")
+
+KEY_VARIABLE = "ENGRAM_KEY"
+"""The variable of the environment with the key of clients that are given none."""
 
 
 class Connection:
@@ -51,3 +56,22 @@ class Connection:
             except Lost as lost:
                 pause = tries.pause(lost)
             await self._wire.pause(pause)
+
+
+def with_key(headers: Mapping[str, str] | None, key: str | None) -> dict[str, str]:
+    """Return the headers of every request: those given, and that of the key. Raises ValueError, without the key.
+
+    key: None takes that of ENGRAM_KEY, unless there is an Authorization among the headers; an empty one is none.
+    """
+    given = dict(headers or {})
+    is_authorized = "authorization" in map(str.lower, given)
+    if key is None:
+        key = "" if is_authorized else os.environ.get(KEY_VARIABLE, "")
+    elif key and is_authorized:
+        raise ValueError("key: the headers have an Authorization already; give one of the two")
+    key = key.strip()
+    if not key:
+        return given
+    if not re.fullmatch("[!-~]+", key):
+        raise ValueError("key: expected printable ASCII characters without spaces, as engram keys create prints")
+    return given | {"Authorization": f"Bearer {key}"}

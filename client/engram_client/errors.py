@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-AWAY = (502, 503, 504)
+AWAY = (429, 502, 503, 504)
 """HTTP statuses that say "not now": the server's, or those of a proxy that finds no server."""
 
 
@@ -13,10 +13,13 @@ class EngramClientError(Exception):
     """An error of a request, from the server or from this client: a problem document (RFC 9457).
 
     EngramClientError
-    |-- InvalidRequest    400, 413, 422: the request is wrong
+    |-- InvalidRequest    400, 413, 415, 422: the request is wrong
+    |-- InvalidKey        401: the server wants a key, and there is none, or it is unknown or revoked
+    |-- Forbidden         403, 421: the key lacks the scope, or the server does not take the host of the URL as its own
     |-- NotFound          404: no such model, session or route
     |-- Conflict          409: the session, or its past, is not as the request expects
     |-- SessionGone       410: deleted, expired or lost
+    |-- TooManyRequests   429: more than the key allows; the cause of an Unreachable
     |-- ServerError       5xx: the server failed
     |-- AnswerLost        a frame was carried out, but its outputs can no longer be computed
     `-- Unreachable       no answer, or none but "not now", until the timeout
@@ -41,6 +44,14 @@ class InvalidRequest(EngramClientError):
     pass
 
 
+class InvalidKey(EngramClientError):
+    pass
+
+
+class Forbidden(EngramClientError):
+    pass
+
+
 class NotFound(EngramClientError):
     pass
 
@@ -50,6 +61,10 @@ class Conflict(EngramClientError):
 
 
 class SessionGone(EngramClientError):
+    pass
+
+
+class TooManyRequests(EngramClientError):
     pass
 
 
@@ -67,11 +82,16 @@ class Unreachable(EngramClientError):
 
 KINDS: dict[int, type[EngramClientError]] = {
     400: InvalidRequest,
+    401: InvalidKey,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     410: SessionGone,
     413: InvalidRequest,
+    415: InvalidRequest,
+    421: Forbidden,
     422: InvalidRequest,
+    429: TooManyRequests,
 }
 
 
@@ -98,12 +118,16 @@ def problem_in(status: int, content: bytes) -> dict[str, Any]:
 
 
 def refusal(problem: Mapping[str, Any], retry_after: str = "") -> Exception:
-    """Return the error of a problem: Lost where its status says "not now"."""
+    """Return the error of a problem: Lost where its status says "not now".
+
+    retry_after: the header; a WebSocket has the member of the problem in its place.
+    """
     status = problem["status"]
     error = KINDS.get(status, ServerError if status >= 500 else EngramClientError)(problem)
     if status not in AWAY:
         return error
-    lost = Lost(str(error), after=float(retry_after) if re.fullmatch("[0-9]+", retry_after) else 0.0)
+    seconds = retry_after or str(problem.get("retry_after"))
+    lost = Lost(str(error), after=float(seconds) if re.fullmatch("[0-9]+", seconds) else 0.0)
     lost.__cause__ = error
     return lost
 

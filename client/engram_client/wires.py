@@ -11,6 +11,7 @@ import httpx
 import websockets.asyncio.client
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from engram_client.errors import Lost, described, problem_in, refusal
@@ -68,9 +69,14 @@ def border() -> Iterator[None]:
     except ConnectionClosed as error:
         raise _closing(error) from error
     except InvalidStatus as error:
-        raise refusal(problem_in(error.response.status_code, bytes(error.response.body or b""))) from error
+        raise _handshake_refusal(error.response) from error
     except (httpx.RequestError, WebSocketException, OSError, EOFError) as error:
         raise Lost(described(error)) from error
+
+
+def _handshake_refusal(response: Response) -> Exception:
+    problem = problem_in(response.status_code, bytes(response.body or b""))
+    return refusal(problem, response.headers.get("Retry-After", ""))
 
 
 def _closing(error: ConnectionClosed) -> Exception:

@@ -11,7 +11,7 @@ from websockets.http11 import Response
 
 from engram_client import (
     Client,
-    EngramClientError,
+    InvalidKey,
     InvalidRequest,
     NotFound,
     SessionGone,
@@ -42,7 +42,9 @@ def test_close_code_is_an_error_or_a_loss(code, kind):
         raise ConnectionClosedError(close, None)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, EngramClientError), (404, NotFound), (503, Lost), (502, Lost)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, InvalidKey), (404, NotFound), (429, Lost), (503, Lost), (502, Lost)]
+)
 def test_handshake_refused_by_a_proxy_is_an_error_or_loss(status, kind):
     with pytest.raises(kind, match=f"HTTP status {status}: no"), border():
         raise InvalidStatus(Response(status, "", Headers(), b"no"))
