@@ -8,6 +8,12 @@
     |   |-- UnknownName         the model has no trace or state leaf of this name
     |   |-- InvalidSnapshot     of another model, of another version, or damaged
     |   `-- NonFiniteOutput     the model's numbers overflowed on this input
+    |-- InvalidHost             no Host header field, or several
+    |-- HostRefused             a Host that is no name of the server
+    |-- Forbidden
+    |   |-- OriginRefused       a page of another origin
+    |   `-- ScopeMissing        the key is for other requests
+    |-- UnsupportedMediaType    the body has a Content-Type that the route does not take
     |-- BodyTooLarge
     |-- UnsupportedEncoding     the body has a content coding that is not supported
     |-- NotFound
@@ -120,6 +126,30 @@ class NonFiniteOutput(InvalidRequest):
 
 class BodyTooLarge(EngramError):
     code, status, title = "body_too_large", 413, "The body is too large"
+
+
+class InvalidHost(EngramError):
+    code, status, title = "invalid_host", 400, "The request has not one Host"
+
+
+class HostRefused(EngramError):
+    code, status, title = "host_refused", 421, "The server does not have this name"
+
+
+class Forbidden(EngramError):
+    code, status, title = "forbidden", 403, "The request is not allowed"
+
+
+class OriginRefused(Forbidden):
+    code, title = "origin_refused", "Pages of this origin may not use the server"
+
+
+class ScopeMissing(Forbidden):
+    code, title = "scope_missing", "The key is not for this request"
+
+
+class UnsupportedMediaType(EngramError):
+    code, status, title = "unsupported_media_type", 415, "The type of the body is not taken"
 
 
 class UnsupportedEncoding(EngramError):

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from starlette.datastructures import State
+from starlette.middleware.cors import CORSMiddleware
 
+from app.access.hosts import Hosts
 from app.access.keyring import Keyring
 from app.api import routes, stream
 from app.api.decoders import Decoders
+from app.api.gate import Admission, Gate, cross_origin
 from app.api.hot import HotPaths
 from app.api.methods import AnswerHead
 from app.api.middleware import MeasureRequests
@@ -64,6 +67,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
         settings.durability,
         settings.snapshots,
     )
+    app.state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
     _add_interface(app)
     return app
 
@@ -76,6 +80,9 @@ def _add_interface(app: FastAPI) -> None:
     add_problem_handlers(app)
     app.add_middleware(AnswerHead)
     app.add_middleware(HotPaths, routes=routes.router.routes)
+    app.add_middleware(Gate, admission=app.state.admission)
+    if app.state.settings.origins:
+        app.add_middleware(CORSMiddleware, **cross_origin(app.state.settings.origins))
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
 
 

@@ -42,6 +42,7 @@ def serve(settings: Settings) -> int:
         _check_address(settings)
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings, keyring)
+    at_once = AnswerAtOnce(app.state.admission, app.state.models, app.state.sessions, settings, app.state.metrics)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -49,7 +50,7 @@ def serve(settings: Settings) -> int:
         log_config=None,
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         access_log=settings.access_log,
-        http=answering(AnswerAtOnce(app.state.models, app.state.sessions, settings, app.state.metrics)),
+        http=answering(at_once),
         ws=WebSocketProtocol,
         ws_max_size=2 * settings.max_body_bytes,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,

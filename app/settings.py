@@ -30,8 +30,19 @@ MemorySize = Annotated[int, Field(ge=1, le=10**9)]
 SnapshotSeconds = Annotated[float, Field(gt=0, le=86400)]
 
 
+HostName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_.:-]+$", max_length=253)]
+
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.-]+(:[0-9]{1,5})?$", max_length=300)]
+
+
 class SettingsError(ValueError):
     """A setting is not valid; the message names the setting, the value and the expected values."""
+
+
+def _words(value: Any) -> Any:
+    """Return the words of a text with commas, or of several."""
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return [word.strip() for text in texts for word in str(text).split(",") if word.strip()]
 
 
 def _by_name(example: str) -> BeforeValidator:
@@ -69,6 +80,16 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         False, description="listen on any address also without a key: everyone who reaches it can use the server"
+    )
+    hosts: Annotated[list[HostName], NoDecode, BeforeValidator(_words)] = Field(
+        [],
+        description="names by which clients may address the server, beside loopback and the address to listen on, "
+        "separated by commas; *.example.org is every name below example.org",
+    )
+    origins: Annotated[list[Origin], NoDecode, BeforeValidator(_words)] = Field(
+        [],
+        description="origins of web pages that may use the server beside its own, such as https://example.org, "
+        "separated by commas",
     )
     checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
     data: Path = Field(Path("data"), description="directory of the store, which keeps the sessions")
@@ -213,6 +234,10 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
         elif get_origin(field.annotation) is Literal:
             parser.add_argument(flag, choices=get_args(field.annotation), help=about)
+        elif get_origin(field.annotation) is list:
+            parser.add_argument(
+                flag, action="append", metavar="NAME", help=f"{field.description}, or the flag repeated"
+            )
         elif get_origin(field.annotation) is dict:
             parser.add_argument(
                 flag, action="append", metavar="NAME=N", help=f"{field.description}, or the flag repeated"

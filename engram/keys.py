@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.access.keys import DEFAULT_TENANT, FILE_ID, SCOPES, Key, KeyLimits, id_of, new_key
+from app.access.keys import FILE_ID, SCOPES, Key, KeyLimits, id_of, new_key
 from app.settings import SettingsError, load_settings
+from app.tenants import DEFAULT
 from engram.options import Commands, add_json, command, positive, positive_number
 from engram.output import counted, print_json
 
@@ -40,7 +41,7 @@ def _add_create(actions: Commands) -> None:
     about = "Create a key and print it, this once: the store keeps its hash only."
     parser = command(actions, "create", about)
     _add_store(parser)
-    parser.add_argument("--tenant", default=DEFAULT_TENANT, help="the tenant, whose sessions no other sees")
+    parser.add_argument("--tenant", default=DEFAULT, help="the tenant, whose sessions no other sees")
     scopes = ",".join(SCOPES)
     parser.add_argument("--scopes", default=scopes, metavar="SCOPE,...", help=f"some of {scopes}")
     parser.add_argument("--name", default="", metavar="TEXT", help="words by which you know the key again")

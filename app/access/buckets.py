@@ -29,13 +29,25 @@ class StepsBucket:
         """Take steps out of the bucket, before they are computed. Raises RateLimited, and takes none."""
         if self._per_second is None:
             return
-        now = self._clock()
-        self._left = min(self._capacity, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        missing = min(steps, self._capacity) - self._left
+        missing = self._missing(steps, self._per_second)
         if missing > 0:
             raise self._refusal(steps, missing / self._per_second)
         self._left -= steps
+
+    def reserve(self, steps: int) -> float:
+        """Take steps out of the bucket, into debt if need be; return the seconds after which they may be computed."""
+        if self._per_second is None:
+            return 0.0
+        missing = self._missing(steps, self._per_second)
+        self._left -= steps
+        return max(0.0, missing / self._per_second)
+
+    def _missing(self, steps: int, per_second: float) -> float:
+        """Refill the bucket; return the steps that it lacks of those that it should hold for a request."""
+        now = self._clock()
+        self._left = min(self._capacity, self._left + (now - self._at) * per_second)
+        self._at = now
+        return min(steps, self._capacity) - self._left
 
     def _refusal(self, steps: int, seconds: float) -> RateLimited:
         rate = f"{self._per_second:g} steps per second"

@@ -13,7 +13,8 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Any, NamedTuple
@@ -182,6 +183,37 @@ class Caller:
         self.ended: EngramError | None = None
         """The error of requests with this key since it is not valid any more, None while it is."""
         self._watchers: dict[object, OnEnd] = {}
+
+    def take_steps(self, sequences: Collection[Sized]) -> None:
+        """Take the steps of a request's sequences out of the budget. Raises InvalidInput, RateLimited."""
+        self.steps.take(self._checked(sequences))
+
+    def reserve_steps(self, sequences: Collection[Sized]) -> float:
+        """Take steps out of the budget, also such as it does not have yet; return the seconds to wait for them.
+
+        Raises InvalidInput.
+        """
+        return self.steps.reserve(self._checked(sequences))
+
+    def _checked(self, sequences: Collection[Sized]) -> int:
+        """Return the number of steps of sequences that the key's limits allow."""
+        if self.limits is NO_LIMITS:
+            return 0
+        self.limits.check_batch(len(sequences), "inputs")
+        lengths = list(map(len, sequences))
+        self.limits.check_steps(max(lengths, default=0), "inputs")
+        return sum(lengths)
+
+    @contextmanager
+    def stream(self, on_end: OnEnd) -> Iterator[None]:
+        """Count a WebSocket, and watch the key for it, as long as the context lasts. Raises StreamsFull."""
+        self.streams.enter()
+        unwatch = self.watch(on_end)
+        try:
+            yield
+        finally:
+            unwatch()
+            self.streams.leave()
 
     def watch(self, on_end: OnEnd) -> Callable[[], None]:
         """Have `on_end` called once when the key is not valid any more, at once if that is so already.

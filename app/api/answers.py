@@ -6,7 +6,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns, json_pieces, slices
-from app.api.openapi import SAFETENSORS
+from app.api.media import SAFETENSORS
 from app.sessions.service import SessionService
 from app.sessions.session import SessionInfo
 

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from app.access.keys import Caller
 from app.api.codec import PIECE_BYTES, encode_json
 from app.api.decoders import LARGE
+from app.api.gate import Admission
 from app.api.problems import CLIENT_GONE, problem_response
 from app.api.requests import read_infer, read_steps
 from app.api.steps import (
@@ -32,6 +34,7 @@ from app.protocols.http import Answer, Gone, Respond, lines_of
 from app.sessions.service import SessionService
 from app.sessions.session import Duplicate, Stepped
 from app.settings import Settings
+from app.tenants import inside
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class AnswerAtOnce:
 
     def __init__(
         self,
+        admission: Admission,
         models: ModelCatalogue,
         sessions: SessionService,
         settings: Settings,
@@ -58,28 +62,35 @@ class AnswerAtOnce:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.max_body_bytes = min(LARGE - 1, settings.max_body_bytes)
+        self._admission = admission
         self._models = models
         self._sessions = sessions
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
 
-    def find(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Answer | None:  # noqa: ARG002
+    def find(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Answer | None:
         """Return the answer to a POST request, as `app.protocols.http.AtOnce` has it."""
-        if target == INFER_TARGET:
-            return functools.partial(self._infer, self._clock())
-        found = STEPS_TARGET.fullmatch(target)
-        return functools.partial(self._step, found[1].decode(), self._clock()) if found else None
+        found = None if target == INFER_TARGET else STEPS_TARGET.fullmatch(target)
+        if found is None and target != INFER_TARGET:
+            return None
+        caller = self._admission.at_once(headers)
+        if caller is None or ("infer" if found is None else "sessions") not in caller.scopes:
+            return None
+        if found is None:
+            return functools.partial(self._infer, caller, self._clock())
+        return functools.partial(self._step, caller, found[1].decode(), self._clock())
 
-    def _step(self, session_id: str, began: float, body: bytes, respond: Respond) -> bool:
+    def _step(self, caller: Caller, session_id: str, began: float, body: bytes, respond: Respond) -> bool:
         """Step a session, and respond when it is done. Return False if nothing was done."""
-        session = self._sessions.turns.known(session_id)
+        session = self._sessions.turns.known(inside(caller.tenant, session_id))
         if session is None:
             return False
         try:
             steps = steps_of(session, *read_steps(body, session.model.inputs, self._settings.max_steps))
             if answer_bytes(session.model, len(steps.inputs), steps.trace, session.memory_size) > PIECE_BYTES:
                 return False
+            caller.take_steps([steps.inputs])
         except Exception:  # the endpoint raises it again
             return False
         asked = _Asked(STEPS_PATH, began, respond)
@@ -89,7 +100,7 @@ class AnswerAtOnce:
             self._fail(asked)
         return True
 
-    def _infer(self, began: float, body: bytes, respond: Respond) -> bool | Gone:
+    def _infer(self, caller: Caller, began: float, body: bytes, respond: Respond) -> bool | Gone:
         """Run a sequence, and respond when it is done.
 
         Return False if nothing was done, a function that drops the sequence while it runs, True if it has ended.
@@ -102,6 +113,7 @@ class AnswerAtOnce:
             trace = trace_of(model, wanted, len(inputs[0]))
             if batched or answer_bytes(model, len(inputs[0]), trace, memory_size) > PIECE_BYTES:
                 return False
+            caller.take_steps(inputs)
         except Exception:  # the endpoint raises it again
             return False
         asked = _Asked(INFER_PATH, began, respond)

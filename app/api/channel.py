@@ -11,14 +11,14 @@ import abc
 import asyncio
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sized
 from typing import Any
 
 from fastapi import WebSocket
 
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
 from app.api.decoders import Decoders, is_large
-from app.api.deps import too_large
+from app.api.deps import caller_of, too_large
 from app.errors import EngramError, MalformedBody, unexpected_error
 from app.metrics import Metrics
 from app.protocols import websocket
@@ -48,6 +48,7 @@ class Channel(abc.ABC):
         self._settings = settings
         self._metrics = metrics
         self._decoders = decoders
+        self._caller = caller_of(socket)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None  # of work that takes several turns of the loop
 
@@ -96,6 +97,22 @@ class Channel(abc.ABC):
         elif self.send(document):
             self._go_on()
 
+    def when_allowed(self, sequences: Collection[Sized], work: Callable[[], None]) -> None:
+        """Do the work of a frame once the steps of its sequences are within the caller's budget. Raises InvalidInput.
+
+        Unlike a request, a frame is not refused but waits, and so does the client.
+        """
+        seconds = self._caller.reserve_steps(sequences)
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, self._carry_on, work)
+        else:
+            work()
+
+    def _carry_on(self, work: Callable[[], None]) -> None:
+        """Do work that had to wait, unless the channel has ended."""
+        if self.state is Stage.WORKING:
+            self.attempt(work)
+
     def attempt(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function with the outcome of a frame. Its error ends the channel."""
         try:
@@ -121,7 +138,8 @@ class Channel(abc.ABC):
         await self._socket.accept(self.codec.protocol if self.codec.protocol in offered else None)
         with self._metrics.streams.track_inprogress():
             try:
-                await self.serve()
+                with self._caller.stream(self.fail):
+                    await self.serve()
             except EngramError as error:
                 self._refuse(error)
             except Exception:

@@ -7,11 +7,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, NamedTuple, TypeVar
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from app.access.keys import Caller
 from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
 from app.catalogue import ModelCatalogue
@@ -19,6 +20,7 @@ from app.errors import BodyTooLarge
 from app.metrics import Metrics
 from app.sessions.service import SessionService
 from app.settings import Settings
+from app.tenants import Tenant, inside
 
 T = TypeVar("T")
 
@@ -54,11 +56,34 @@ async def _decoders(connection: HTTPConnection) -> Decoders:
     return decoders
 
 
+async def _caller(connection: HTTPConnection) -> Caller:
+    return caller_of(connection)
+
+
+async def _session_name(connection: HTTPConnection, session: Annotated[str, Path()]) -> str:
+    return inside(caller_of(connection).tenant, session)
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Return the caller of a request that the gate admitted."""
+    caller: Caller = connection.scope["caller"]
+    return caller
+
+
+def tenant_of_caller(caller: Caller) -> Tenant:
+    """Return the tenant of a caller, with its limit."""
+    return Tenant(caller.tenant, caller.limits.max_sessions)
+
+
 TheSettings = Annotated[Settings, Depends(_settings)]
 TheModels = Annotated[ModelCatalogue, Depends(_models)]
 TheSessions = Annotated[SessionService, Depends(_sessions)]
 TheMetrics = Annotated[Metrics, Depends(_metrics)]
 TheDecoders = Annotated[Decoders, Depends(_decoders)]
+TheCaller = Annotated[Caller, Depends(_caller)]
+
+SessionName = Annotated[str, Depends(_session_name)]
+"""The name inside the server of the session in the path, which is one of the caller's tenant."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -73,12 +98,13 @@ class Services(NamedTuple):
     sessions: SessionService
     settings: Settings
     decoders: Decoders
+    caller: Caller
 
 
 def services(request: Request) -> Services:
     """Return the services of the server that received a request."""
     state = request.scope["app"].state
-    return Services(state.models, state.sessions, state.settings, state.decoders)
+    return Services(state.models, state.sessions, state.settings, state.decoders, caller_of(request))
 
 
 async def read_body(request: Request, limit: int) -> bytes:

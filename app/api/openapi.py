@@ -5,12 +5,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api.problems import PROBLEM
+from app.api.media import PROBLEM
 from app.api.schemas import ProblemAnswer
-
-SAFETENSORS = "application/x-safetensors"
-JSON_LINES = "application/x-ndjson"
-MSGPACK = "application/msgpack"
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ProblemAnswer, "description": "What is wrong with the request, and where"},

@@ -9,13 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.codec import encode_json
+from app.api.media import PROBLEM
 from app.api.methods import allowed_methods
 from app.api.schemas import invalid_value, place_of
 from app.errors import EngramError, MethodNotAllowed, NotFound, unexpected_error
 
 logger = logging.getLogger(__name__)
-
-PROBLEM = "application/problem+json"
 
 CLIENT_GONE = 499
 """The status that is logged for a client that went away; it is never sent."""

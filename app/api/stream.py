@@ -24,7 +24,7 @@ from fastapi import APIRouter, WebSocket
 from app.api.channel import Channel, Stage, error_frame
 from app.api.codec import CODECS, in_dtype
 from app.api.decoders import Decoders
-from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings
+from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings, tenant_of_caller
 from app.api.many import Answer, Many, asked_of, document, parse_many
 from app.api.requests import read_frame
 from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, parse
@@ -34,6 +34,7 @@ from app.metrics import Metrics
 from app.sessions.service import SessionService
 from app.sessions.session import Duplicate, Session, Stepped, Steps
 from app.settings import Settings
+from app.tenants import inside
 
 router = APIRouter()
 
@@ -124,20 +125,21 @@ class Stream(Channel):
             model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
         steps = Steps(inputs, trace, seq=wanted.seq, form=wanted.form)
         done = functools.partial(self.attempt, self._reply, steps, wanted.dtype)
-        self._sessions.stepping.submit(self._session, steps, done)
+        self.when_allowed([inputs], lambda: self._sessions.stepping.submit(self._session, steps, done))
 
     def end_of_turn(self) -> None:
         if self._session.ended.done():
             raise self._session.ended.result()
 
     async def _found(self) -> Session:
-        return await self._sessions.turns.find(self._id or await self._open())
+        return await self._sessions.turns.find(inside(self._caller.tenant, self._id or await self._open()))
 
     async def _open(self) -> str:
         if "model" not in self._socket.query_params:
             raise InvalidRequest("/stream needs ?model=NAME", place="model", expected="the name of a model")
         wanted = parse(StreamQuery, dict(self._socket.query_params))
-        return (await self._sessions.opening.open(wanted.model, wanted.memory_size)).id
+        tenant = tenant_of_caller(self._caller)
+        return (await self._sessions.opening.open(wanted.model, wanted.memory_size, tenant=tenant)).id
 
     def _end(self, _: "asyncio.Future[SessionGone]") -> None:
         """End the stream, because its session has ended; a frame in work is answered first."""
@@ -199,7 +201,8 @@ class Streams(Channel):
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
         asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
-        self._sessions.stepping.submit_all(asked, functools.partial(self.attempt, self._reply, frame))
+        done = functools.partial(self.attempt, self._reply, frame)
+        self.when_allowed(frame.inputs, lambda: self._sessions.stepping.submit_all(asked, done))
 
     def _numbered(self, number: int, place: int) -> Session:
         if number >= len(self._opened):
@@ -243,7 +246,8 @@ class Streams(Channel):
                 got=str(first + count),
             )
         for number in range(count):
-            found = await self._sessions.turns.find(names[number] if names else await self._new(frame))
+            name = inside(self._caller.tenant, names[number] if names else await self._new(frame))
+            found = await self._sessions.turns.find(name)
             session = await self._sessions.turns.watch(found)
             if self.state is Stage.CLOSED:  # `serve` has unwatched the sessions opened before
                 self._sessions.turns.unwatch(session)
@@ -252,7 +256,8 @@ class Streams(Channel):
 
     async def _new(self, frame: OpenFrame) -> str:
         assert frame.model is not None
-        return (await self._sessions.opening.open(frame.model, frame.memory_size)).id
+        tenant = tenant_of_caller(self._caller)
+        return (await self._sessions.opening.open(frame.model, frame.memory_size, tenant=tenant)).id
 
 
 def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences: int) -> Many | OpenFrame:
@@ -266,7 +271,7 @@ def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences
 def _where(session: Session) -> dict[str, Any]:
     """Return the document of a session and its position."""
     return {
-        "session": session.id,
+        "session": session.public_id,
         "model": session.model.name,
         "memory_size": session.memory_size,
         "step": session.step,

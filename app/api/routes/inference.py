@@ -19,12 +19,13 @@ router = APIRouter(responses=PROBLEMS)
 @hot(router, INFER_PATH, response_model=InferAnswer, tags=["inference"], openapi_extra=documented_body(InferRequest))
 async def infer(request: Request) -> Response:
     """Run one sequence, or a batch of sequences of any lengths, each from a fresh state that is not kept."""
-    models, sessions, settings, decoders = services(request)
+    models, sessions, settings, decoders, caller = services(request)
     body = await read_body(request, settings.max_body_bytes)
     limits = (settings.max_steps, settings.sequences_at_once)
     wanted, (inputs, batched) = await decoders.call(read_infer, body, models.inputs, *limits)
     model = models.get(wanted.model)
     trace = trace_of(model, wanted, sum(map(len, inputs)))
+    caller.take_steps(inputs)
     results = await unless_disconnected(request, sessions.inference.run(model, inputs, trace, wanted.memory_size))
     return answer_numbers(_batch(results) if batched else sequence_document(results[0]))
 

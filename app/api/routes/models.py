@@ -7,7 +7,8 @@ from fastapi import APIRouter, Header, Response
 
 from app.api.answers import answer, answer_file, answer_numbers
 from app.api.deps import TheModels
-from app.api.openapi import BINARY, PROBLEMS, SAFETENSORS
+from app.api.media import SAFETENSORS, accepts
+from app.api.openapi import BINARY, PROBLEMS
 from app.api.schemas import ModelAnswer, SampleAnswer
 
 router = APIRouter(responses=PROBLEMS)
@@ -38,6 +39,6 @@ async def read_sample(
 ) -> Response:
     """Return a recording of inputs to try a model with, if its card has `sample` true."""
     inputs = models.get(name).recorded_inputs()
-    if SAFETENSORS in accept.lower():
+    if accepts(accept, SAFETENSORS):
         return answer_file(safetensors.numpy.save({"inputs": inputs}))
     return answer_numbers({"inputs": inputs})

@@ -2,11 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.api.answers import answer, answer_opened, session_document
-from app.api.deps import IdempotencyKey, TheDecoders, TheSessions, TheSettings, read_body
-from app.api.openapi import BINARY, OPENED, PROBLEMS, SAFETENSORS, documented_body
+from app.api.deps import (
+    IdempotencyKey,
+    SessionName,
+    TheCaller,
+    TheDecoders,
+    TheSessions,
+    TheSettings,
+    read_body,
+    tenant_of_caller,
+)
+from app.api.media import SAFETENSORS, media_type
+from app.api.openapi import BINARY, OPENED, PROBLEMS, documented_body
 from app.api.requests import read_document
 from app.api.schemas import OpenRequest, SessionAnswer
 from app.sessions.snapshot import MAX_HEADER_BYTES
@@ -27,35 +37,42 @@ async def open_session(
     sessions: TheSessions,
     settings: TheSettings,
     decoders: TheDecoders,
+    caller: TheCaller,
     model: Annotated[str | None, Query(description="for a snapshot: the model, where it has several names")] = None,
     idempotency_key: IdempotencyKey = None,
-    content_type: Annotated[str, Header(include_in_schema=False)] = "application/json",
 ) -> Response:
     """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
-    if SAFETENSORS in content_type.lower():
+    tenant = tenant_of_caller(caller)
+    if media_type(request.scope["headers"]) == SAFETENSORS:
         data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES))
-        return answer_opened(await sessions.opening.open_from(data, model, idempotency_key), sessions, "sessions/")
+        return answer_opened(
+            await sessions.opening.open_from(data, model, idempotency_key, tenant), sessions, "sessions/"
+        )
     wanted = await decoders.call(read_document, await read_body(request, settings.max_body_bytes), OpenRequest)
-    opened = await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key)
+    opened = await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key, tenant)
     return answer_opened(opened, sessions, "sessions/")
 
 
 @router.get("/sessions", response_model=list[SessionAnswer], tags=["sessions"])
 async def list_sessions(
-    sessions: TheSessions, model: str | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+    sessions: TheSessions,
+    caller: TheCaller,
+    model: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
 ) -> Response:
-    """List open sessions, the most recently used first."""
-    return answer([session_document(session, sessions) for session in await sessions.all(model, limit)])
+    """List open sessions of the key's tenant, the most recently used first."""
+    listed = await sessions.all(model, limit, caller.tenant)
+    return answer([session_document(session, sessions) for session in listed])
 
 
 @router.get("/sessions/{session}", response_model=SessionAnswer, tags=["sessions"])
-async def describe_session(session: str, sessions: TheSessions) -> Response:
+async def describe_session(session: SessionName, sessions: TheSessions) -> Response:
     """Describe one session: its model, the step reached, and when it expires."""
     return answer(session_document((await sessions.turns.find(session)).info, sessions))
 
 
 @router.delete("/sessions/{session}", status_code=204, response_class=Response, tags=["sessions"])
-async def delete_session(session: str, sessions: TheSessions) -> Response:
+async def delete_session(session: SessionName, sessions: TheSessions) -> Response:
     """End a session."""
     await sessions.ending.delete(session)
     return Response(status_code=204)

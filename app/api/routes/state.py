@@ -8,8 +8,9 @@ from fastapi import APIRouter, Header, Query, Response
 
 from app.api.answers import answer_file, answer_numbers
 from app.api.codec import array_bytes
-from app.api.deps import TheSessions
-from app.api.openapi import BINARY, PROBLEMS, SAFETENSORS
+from app.api.deps import SessionName, TheSessions
+from app.api.media import SAFETENSORS, accepts
+from app.api.openapi import BINARY, PROBLEMS
 from app.api.schemas import LARGEST, StateAnswer
 from app.sessions.snapshot import LARGE
 
@@ -23,7 +24,7 @@ router = APIRouter(responses=PROBLEMS)
     responses={200: {"content": {SAFETENSORS: BINARY}, "description": "JSON, or safetensors by Accept"}},
 )
 async def read_state(
-    session: str,
+    session: SessionName,
     sessions: TheSessions,
     names: Annotated[str | None, Query(description="leaves, separated by commas; all without it")] = None,
     step: Annotated[int | None, Query(ge=0, le=LARGEST, description="any step that is kept; else the last")] = None,
@@ -35,9 +36,9 @@ async def read_state(
     wanted = model.leaves(names.split(",") if names is not None else list(model.spec.state))
     reached, state = await sessions.time_travel.state(found, step)
     chosen = {name: state[name] for name in wanted}
-    if SAFETENSORS in accept.lower():
-        metadata = {"session": session, "model": model.name, "step": str(reached)}
+    if accepts(accept, SAFETENSORS):
+        metadata = {"session": found.public_id, "model": model.name, "step": str(reached)}
         if array_bytes(chosen) < LARGE:
             return answer_file(safetensors.numpy.save(chosen, metadata))
         return answer_file(await asyncio.to_thread(safetensors.numpy.save, chosen, metadata))
-    return answer_numbers({"id": session, "step": reached, "state": chosen})
+    return answer_numbers({"id": found.public_id, "step": reached, "state": chosen})

@@ -6,8 +6,17 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.answers import answer, answer_file, answer_opened, session_document
-from app.api.deps import Body, IdempotencyKey, TheDecoders, TheSessions
-from app.api.openapi import BINARY, JSON_LINES, OPENED, PROBLEMS, SAFETENSORS, documented_body
+from app.api.deps import (
+    Body,
+    IdempotencyKey,
+    SessionName,
+    TheCaller,
+    TheDecoders,
+    TheSessions,
+    tenant_of_caller,
+)
+from app.api.media import JSON_LINES, SAFETENSORS
+from app.api.openapi import BINARY, OPENED, PROBLEMS, documented_body
 from app.api.recording import recording_lines
 from app.api.requests import read_document
 from app.api.schemas import LARGEST, ForkRequest, RewindRequest, SessionAnswer
@@ -17,7 +26,7 @@ router = APIRouter(responses=PROBLEMS)
 
 
 @router.post("/sessions/{session}/reset", response_model=SessionAnswer, tags=["time travel"])
-async def reset_session(session: str, sessions: TheSessions) -> Response:
+async def reset_session(session: SessionName, sessions: TheSessions) -> Response:
     """Put a session back to before its first step; until its next step, rewind can undo that."""
     return answer(session_document(await sessions.time_travel.reset(session), sessions))
 
@@ -28,7 +37,7 @@ async def reset_session(session: str, sessions: TheSessions) -> Response:
     tags=["time travel"],
     openapi_extra=documented_body(RewindRequest),
 )
-async def rewind_session(session: str, body: Body, sessions: TheSessions, decoders: TheDecoders) -> Response:
+async def rewind_session(session: SessionName, body: Body, sessions: TheSessions, decoders: TheDecoders) -> Response:
     """Put a session back to a step that it was at; until its next step, it can also be put forward again."""
     wanted = await decoders.call(read_document, body, RewindRequest)
     return answer(session_document(await sessions.time_travel.rewind(session, wanted.step), sessions))
@@ -43,15 +52,17 @@ async def rewind_session(session: str, body: Body, sessions: TheSessions, decode
     openapi_extra=documented_body(ForkRequest, required=False),
 )
 async def fork_session(
-    session: str,
+    session: SessionName,
     body: Body,
     sessions: TheSessions,
     decoders: TheDecoders,
+    caller: TheCaller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Open a session that shares the past of another, up to where that one is or to an earlier step."""
     wanted = await decoders.call(read_document, body or b"{}", ForkRequest)
-    return answer_opened(await sessions.opening.fork(session, wanted.step, idempotency_key), sessions, "../")
+    opened = await sessions.opening.fork(session, wanted.step, idempotency_key, tenant_of_caller(caller))
+    return answer_opened(opened, sessions, "../")
 
 
 @router.get(
@@ -61,7 +72,7 @@ async def fork_session(
     responses={200: {"content": {SAFETENSORS: BINARY}, "description": "for POST /sessions, here or on another server"}},
 )
 async def snapshot_session(
-    session: str, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
+    session: SessionName, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
 ) -> Response:
     """Return the session in a file, as it is or as it was at a step."""
     return answer_file(await sessions.time_travel.snapshot(await sessions.turns.find(session), step))
@@ -74,7 +85,7 @@ async def snapshot_session(
     responses={200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}, "description": "a line for each step"}},
 )
 async def read_recording(
-    session: str,
+    session: SessionName,
     sessions: TheSessions,
     start: Annotated[int | None, Query(alias="from", ge=0, le=LARGEST, description="the step before the first")] = None,
     stop: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST, description="the last step")] = None,

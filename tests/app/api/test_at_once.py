@@ -23,12 +23,18 @@ from app.main import create_app
 from app.protocols.http import answering
 from app.server import serve
 from app.settings import Settings
-from tests.app.protocols.test_http import connect, post, read_response
+from tests.app.protocols import test_http
+from tests.app.protocols.test_http import connect, read_response
 from tests.app.protocols.test_websocket import SECONDS, eventually
 
 STEP = [0.5] * 10
 TRACES = ["read_weights", "write_weights", "usage", "allocation_weights", "allocation_gate", "write_gate", "read_modes"]
 STEPS_200 = 'engram_requests_total{method="POST",route="/sessions/{session}/steps",status="200"}'
+
+
+def post(body: bytes, *fields: bytes, **more: Any) -> bytes:
+    """Return a request with a JSON body."""
+    return test_http.post(body, b"Content-Type: application/json", *fields, **more)
 
 
 class Twofold:
@@ -39,7 +45,7 @@ class Twofold:
         self.by_asgi = 0
         """Requests to `ours` that came to the application."""
         state = self.app.state
-        at_once = AnswerAtOnce(state.models, state.sessions, settings, state.metrics)
+        at_once = AnswerAtOnce(state.admission, state.models, state.sessions, settings, state.metrics)
         self.ours, self.uvicorns = _Uvicorn(self._counted, answering(at_once)), _Uvicorn(self.app, "httptools")
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
@@ -314,7 +320,7 @@ def test_any_request_is_answered_as_by_asgi(both, document):
     assert ask(both.ours, one, body) == ask(both.uvicorns, other, body)
 
 
-@pytest.mark.parametrize("fields", [(b"Content-Type: text/plain",), (b"Accept: text/html", b"Cookie: a=b")])
+@pytest.mark.parametrize("fields", [(b"X-Request: a",), (b"Accept: text/html", b"Cookie: a=b")])
 def test_fields_that_asgi_does_not_look_at_make_no_difference(both, fields):
     one, other = both.open(), both.open()
     body = BODIES["a step"][0]

@@ -61,7 +61,9 @@ def test_hot_route_behind_a_root_path_is_answered_alike(tmp_path, few):
 
     async def ask(app: FastAPI, root: str) -> dict[str, Any]:
         transport = httpx.ASGITransport(app, root_path=root)
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://server{root}/") as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url=f"http://localhost{root}/", headers={"Content-Type": "application/json"}
+        ) as client:
             session = (await client.post("sessions", json={"model": "dnc-copy"})).json()["id"]
             answers = {}
             for case, (path, request) in ASKED.items():
@@ -98,7 +100,8 @@ def leave(url: str, path: str, body: bytes, announced: int) -> None:
     """Send a request, or the beginning of one, and go away."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port)) as connection:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {announced}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced}\r\n"
+        head += "Content-Type: application/json\r\n\r\n"
         connection.sendall(head.encode() + body)
         time.sleep(0.2)
 

@@ -235,7 +235,8 @@ def test_client_gone_in_mid_inference_frees_its_place(server):
     body = json.dumps({"model": "dnc-copy", "inputs": [[GOOD] * 400] * 8})
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as raw:
-        head = f"POST /infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n\r\n"
         raw.sendall((head + body).encode())
         time.sleep(0.05)
     deadline = time.monotonic() + 20

@@ -43,7 +43,7 @@ def server(
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=30, headers={"Content-Type": "application/json"}) as client:
         yield client
 
 

@@ -116,7 +116,12 @@ def uvicorns() -> Iterator[Running]:
 
 def post(body: bytes = b"body", *fields: bytes, target: bytes = b"/hot", length: bytes | None = None) -> bytes:
     length = b"%d" % len(body) if length is None else length
-    lines = [b"POST %b HTTP/1.1" % target, b"Host: test", *([b"Content-Length: " + length] if length else []), *fields]
+    lines = [
+        b"POST %b HTTP/1.1" % target,
+        b"Host: localhost",
+        *([b"Content-Length: " + length] if length else []),
+        *fields,
+    ]
     return b"\r\n".join([*lines, b"", body])
 
 
