@@ -41,7 +41,7 @@ class KeySource(Protocol):
     """Keys that are read again and again, from any thread."""
 
     def list(self) -> Sequence[Key]:
-        """Return all keys, also revoked ones. Raises StoreFailed."""
+        """Return all keys, also revoked ones; the same object where none has changed saves work. Raises StoreFailed."""
 
     def close(self) -> None:
         """Release the resources of the source."""
@@ -65,6 +65,8 @@ class Source:
         self._clock = clock
         self._read_at = clock()
         self._is_failing = False
+        self.keys: Sequence[Key] | None = None
+        """As they were last read."""
         self.entries: dict[str, Entry] = {}
         self.is_stale = False
         """Whether the keys cannot be read for so long that none of them counts."""
@@ -79,6 +81,9 @@ class Source:
         if self._is_failing:
             logger.warning("the keys can be read again")
         self._read_at, self._is_failing, self.is_stale = at, False, False
+        if keys is self.keys:
+            return []
+        self.keys = keys
         before, self.entries = self.entries, self._entries_of(keys)
         return [entry.caller for key_id, entry in before.items() if self.entries.get(key_id) is not entry]
 
@@ -94,7 +99,7 @@ class Source:
         if self.is_stale or self._clock() - self._read_at <= TRUST_SECONDS:
             return []
         logger.error("the keys could not be read for %d s: requests with a key are refused", TRUST_SECONDS)
-        self.is_stale = True
+        self.is_stale, self.keys = True, None
         before, self.entries = self.entries, {}
         return [entry.caller for entry in before.values()]
 
@@ -169,12 +174,12 @@ class Keyring:
         reading = asyncio.create_task(asyncio.to_thread(source.read))
         try:
             while not (await asyncio.wait([reading], timeout=REFRESH_SECONDS))[0]:
-                self._end(source.expire(), _unreadable())
+                self._lose(source.expire())
         finally:
             reading.cancel()
         error = reading.exception()
         if error is not None:
-            self._end(source.fail(error), _unreadable())
+            self._lose(source.fail(error))
         else:
             self._take(source, *reading.result())
 
@@ -183,13 +188,20 @@ class Keyring:
             logger.info("there are keys: requests need one from now on")
             self.required = True
             self.anonymous.end(_key_required())
-        self._end(source.take(at, keys), _invalid_key())
+        is_changed = keys is not source.keys
+        ended = source.take(at, keys)
+        if is_changed:
+            self._change(ended, _invalid_key())
 
-    def _end(self, callers: Sequence[Caller], error: EngramError) -> None:
-        """Take the keys that are valid now, and end the callers of others."""
+    def _lose(self, callers: Sequence[Caller]) -> None:
+        if callers:
+            self._change(callers, _unreadable())
+
+    def _change(self, ended: Sequence[Caller], error: EngramError) -> None:
+        """Take the keys that are valid now, then end the callers that are valid no more."""
         entries = [entry for source in self._sources for entry in source.entries.values()]
         self._callers = {key.id.encode(): (key.digest, caller) for key, caller in entries}
-        for caller in callers:
+        for caller in ended:
             logger.info("key %s of tenant %s is valid no more: %s", caller.key_id, caller.tenant, error.code)
             caller.end(error)
 

@@ -36,6 +36,8 @@ TABLE = """
 
 COLUMNS = 13
 
+Rows = list[tuple[Any, ...]]
+
 BUSY_SECONDS = 5
 """Seconds that a call waits for another process, which locks the file for milliseconds."""
 
@@ -50,6 +52,8 @@ class SqliteKeyStore:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / KEYS_FILE
+        self._listed: tuple[Rows, Sequence[Key]] = ([], ())
+        """The rows that were read last, and their keys: as long as no row changes, none is checked again."""
 
     def add(self, key: Key) -> None:
         with self._errors():
@@ -64,10 +68,14 @@ class SqliteKeyStore:
 
     def list(self) -> Sequence[Key]:
         if not self._is_there():
-            return []
+            return ()
         with self._open() as connection:
             self._check_version(connection)
-            return [self._key(row) for row in connection.execute("SELECT * FROM keys ORDER BY created, id")]
+            rows = connection.execute("SELECT * FROM keys ORDER BY created, id").fetchall()
+        listed = self._listed
+        if rows != listed[0]:
+            self._listed = listed = rows, tuple(map(self._key, rows))
+        return listed[1]
 
     def revoke(self, key_id: str, now: float) -> bool:
         if not self._is_there():

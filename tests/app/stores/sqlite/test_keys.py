@@ -54,6 +54,7 @@ def test_key_itself_is_not_in_the_file(store):
     assert bytes.fromhex(token.rpartition("_")[2]) not in content
 
 
+@pytest.mark.slow
 def test_processes_make_and_write_one_file_together(tmp_path):
     command = [sys.executable, "-c", ADD_MANY, str(tmp_path / "data")]
     writers = [subprocess.Popen(command) for _ in range(3)]
@@ -122,3 +123,13 @@ def test_directory_that_cannot_be_used_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreFailed, match=r"keys\.sqlite: "):
         SqliteKeyStore(tmp_path / "file").add(new_key()[0])
+
+
+def test_unchanged_keys_are_the_same_object(store, tmp_path):
+    key, _ = new_key()
+    store.add(key)
+    first = store.list()
+    assert store.list() is first
+    SqliteKeyStore(tmp_path).revoke(key.id, 5.0)
+    assert [key.revoked for key in store.list()] == [5.0]
+    assert [key.revoked for key in first] == [None]
