@@ -34,6 +34,7 @@ FAST_PARAMETERS = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     words = f"leave out slow tests, and all but the first {FAST_PARAMETERS} parameters of each"
     parser.addoption("--fast", action="store_true", help=words)
+    parser.addoption("--examples", type=int, default=20, help="random requests of each operation, for schemathesis")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,6 +18,27 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     },
 }
 
+OF_ALL = {
+    "400": "The request cannot be read, or names no host, or two",
+    "408": "The request did not come in time",
+    "414": "The URL is too long",
+    "421": "The server does not answer for this host",
+    "431": "The header fields are too large",
+}
+"""Problems that any request may have, before a route sees it, by status."""
+
+OF_KEYS = {
+    "401": "A key is needed, and none came, or one that is not valid",
+    "403": "The key may not do this, or the request comes from a page of another origin",
+    "429": "The key's limit is reached: try again after Retry-After",
+}
+"""Problems of routes that may need a key."""
+
+OF_BODIES = {"413": "The body is too large", "415": "The media type or the coding of the body is not taken"}
+
+PUBLIC = frozenset(("/healthz", "/readyz"))
+"""Routes that need no key."""
+
 OPENED: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "The session",
@@ -41,11 +62,28 @@ class DocumentedApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
-        document = super().openapi()
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                for status, response in operation["responses"].items():
-                    if status[0] in "45":
-                        [schema] = response["content"].values()
-                        response["content"] = {PROBLEM: schema}
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    _complete(operation["responses"], refusals(path, "requestBody" in operation))
+        return super().openapi()
+
+
+def refusals(path: str, has_body: bool) -> dict[str, str]:
+    """Return the descriptions of the problems of an operation that have a status of their own, by status."""
+    return OF_ALL | ({} if path in PUBLIC else OF_KEYS) | (OF_BODIES if has_body else {})
+
+
+def _complete(responses: dict[str, Any], named: Mapping[str, str]) -> None:
+    """Give an operation's errors the media type of problems, and add the named ones."""
+    for status, response in responses.items():
+        if status[0] in "45":
+            [schema] = response["content"].values()
+            response["content"] = {PROBLEM: schema}
+    content, busy = responses["4XX"]["content"], responses["503"]["headers"]
+    for status, description in sorted(named.items()):
+        responses[status] = {"description": description, "content": content}
+    if "401" in named:
+        responses["401"]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}}
+        responses["429"]["headers"] = busy

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from app.api.openapi import refusals
 from tests.app.api.test_http import PROBLEM, open_session
 from tests.app.copying import sequence
 
@@ -108,9 +109,19 @@ def test_error_is_the_problem_that_the_document_says(client, document, name):
 def test_errors_are_problem_documents_on_every_route(document):
     for name, operation in operations(document):
         errors = {status: value for status, value in operation["responses"].items() if status[0] in "45"}
-        assert errors.keys() == {"4XX", "500", "503"}, name
+        assert errors.keys() == {"4XX", "500", "503", *refusals(name.split()[1], "requestBody" in operation)}, name
         assert all([*error["content"]] == [PROBLEM] for error in errors.values()), name
         assert errors["503"]["headers"].keys() == {"Retry-After"}
+
+
+def test_problems_with_a_status_of_their_own_are_documented_where_they_occur(document):
+    of = {name: operation["responses"].keys() for name, operation in operations(document)}
+    assert all({"400", "408", "414", "421", "431"} <= statuses for statuses in of.values())
+    assert {name for name, statuses in of.items() if "401" not in statuses} == {"get /healthz", "get /readyz"}
+    assert "413" in of["post /infer"]
+    assert "413" not in of["get /models"]
+    challenge = document["paths"]["/infer"]["post"]["responses"]["401"]["headers"]
+    assert challenge.keys() == {"WWW-Authenticate"}
 
 
 def test_states_and_snapshots_come_as_safetensors_too(client, document):
