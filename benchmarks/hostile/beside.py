@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -124,3 +125,25 @@ def check_log(log: str) -> None:
     found = re.search(r"^(Traceback|.* (ERROR|CRITICAL) ).*$", log, re.M)
     if found:
         raise Violation(f"the log has:\n{log[found.start() : found.start() + 3000]}")
+
+
+def warm_up(address: str, model: str) -> None:
+    """Let a server start its processes for large requests, so that its descriptors can be compared later."""
+    body = json.dumps({"model": model, "inputs": [["x" * 70_000]]})
+
+    def post(_: int) -> int:
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=PATIENCE)) as connection:
+            connection.request("POST", "/infer", body, JSON)
+            return connection.getresponse().status
+
+    with ThreadPoolExecutor(2) as pool:
+        if list(pool.map(post, range(2))) != [422, 422]:
+            raise Violation("large requests were not refused with 422")
+
+
+def check_rest(neighbour: Neighbour, pid: int, log: str, before: Vitals) -> None:
+    """Raise Violation unless a server is back where it was, its log without an error, and its neighbour well."""
+    wait_until(lambda: neighbour.streams() == 1, "streams are still open")
+    wait_until(lambda: Vitals.of(pid).descriptors <= before.descriptors, "descriptors are still open")
+    neighbour.step()
+    check_log(log)
