@@ -22,12 +22,13 @@ TIMEOUT_MS = 20_000
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
+def running_browser(*flags: str) -> Iterator[Browser]:
+    """Run Chromium. flags: more of them."""
     chromium = shutil.which("chromium")
     assert chromium, "these tests drive a browser: put `chromium` on the PATH (apt-get install chromium)"
     expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *flags])
         yield browser
         browser.close()
 
