@@ -1,13 +1,14 @@
-"""The time, in seconds since the epoch, as the sessions of a server know it."""
+"""The time, in seconds, by which sessions expire and are forgotten: it passes while a server runs, and not else."""
 
 import time
 from collections.abc import Callable
 
 
 class Clock:
-    """Goes on as the monotonic clock does, whatever becomes of the system's, and begins no earlier than it once was.
+    """Goes on from where the last server's clock stopped, as the monotonic clock does.
 
-    latest: the latest time that was written down.
+    Whatever becomes of the system's clock, while a server runs or between two, ends no session. latest: the latest time
+    that is recorded in the store; where there is none, 0, the clock begins at Unix time.
     """
 
     def __init__(
@@ -17,7 +18,7 @@ class Clock:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
-        self._offset = max(wall(), latest) - monotonic()
+        self._offset = (latest or wall()) - monotonic()
 
     def __call__(self) -> float:
         return self._offset + self._monotonic()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import copy
 import logging
+import math
 from collections.abc import Callable
 
 from app.errors import (
@@ -29,6 +30,9 @@ EXPIRED_AT_ONCE = 100
 
 EXPIRY_SECONDS = 5.0
 """Seconds between two looks for idle sessions, at most."""
+
+TIDIED_EVERY = 60.0
+"""Seconds after which the time is recorded again: a crash takes back the clock by as much, at most."""
 
 
 class Ending:
@@ -89,16 +93,25 @@ class Ending:
         except EngramError as error:
             logger.warning("session %s has expired but could not be ended; trying again: %s", session_id, error)
 
+    async def tidy(self) -> None:
+        """Record the time in the store, and have it forget the sessions that ended long ago, some at a time."""
+        while await self._writer.call(lambda store: store.tidy(self._clock())):
+            pass
+
     async def keep_expiring(self) -> None:
-        """Look for idle sessions again and again, until cancelled."""
+        """Look for idle sessions again and again, and tidy the store now and then, until cancelled."""
+        tidied = -math.inf
         while True:
             await asyncio.sleep(min(self._idle_timeout / 4, EXPIRY_SECONDS))
             try:
                 await self.expire_idle()
+                if self._clock() - tidied >= TIDIED_EVERY:
+                    await self.tidy()
+                    tidied = self._clock()
             except ShuttingDown:
                 return
             except Exception:
-                logger.exception("idle sessions could not be ended; trying again")
+                logger.exception("idle sessions could not be ended, or ended ones forgotten; trying again")
 
     async def _end(self, session: Session, reason: EndReason) -> None:
         await self._end_record(session.id, session.model.name, reason)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -108,8 +109,8 @@ class Opening:
         return await self._create(new, tenant)
 
     def _new(self, tenant: Tenant, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
-        name = prefix(tenant.name) + secrets.token_urlsafe(16)
-        return NewSession(name, model.name, model.fingerprint, memory_size, self._clock(), **more)
+        name, now = prefix(tenant.name) + secrets.token_urlsafe(16), self._clock()
+        return NewSession(name, model.name, model.fingerprint, memory_size, now, opened=time.time(), **more)
 
     async def _opened(self, key: str | None, digest: bytes | None) -> SessionInfo | None:
         """Return the session that this request has opened before, if it has."""

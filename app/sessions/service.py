@@ -133,4 +133,8 @@ class SessionService:
         await self._saving.stop(end)
         await self._residents.evict_all(end)
         with contextlib.suppress(EngramError, TimeoutError):
-            await asyncio.wait_for(self.turns.write_uses(), max(LAST_TOUCH_SECONDS, end - self._clock()))
+            await asyncio.wait_for(self._write_last(), max(LAST_TOUCH_SECONDS, end - self._clock()))
+
+    async def _write_last(self) -> None:
+        await self.turns.write_uses()
+        await self._writer.call(lambda store: store.tidy(self._clock()))

@@ -22,6 +22,9 @@ EndReason = Literal["deleted", "expired", "lost in a restart", "lost in a failur
 REMEMBERED_FOR = 30 * 86400
 """Seconds for which a store answers for a session that ended, at least."""
 
+FORGOTTEN_AT_ONCE = 100
+"""Ended sessions that `tidy` forgets in one call, at most."""
+
 
 class Entry(NamedTuple):
     """The steps of one request, for the log: `steps` steps of a tape, the first of them after the step `step`.
@@ -53,22 +56,24 @@ class NewSession:
     fingerprint: str
     memory_size: int | None
     now: float
-    """Unix time, in seconds."""
+    """The time of the server's clock, in seconds."""
     key: str | None = None
     digest: bytes | None = None
     base: int = 0
     parent: int | None = None
     snapshot: bytes | None = None
+    opened: float | None = None
+    """Unix time in seconds, if it is another than `now`."""
 
 
 @dataclass(frozen=True)
 class Record:
     """An open session, as the store has it.
 
-    step: where it is; latest: the last step that it can go to; oldest: the first, but for 0. opened, used: Unix
-    time, in seconds. kept: the step of its tape's last snapshot that is not passing, or with which the tape begins.
-    seq: of the last frame that was carried out. next_tape: after a rewind, the tape that its next step begins.
-    volatile: the session may have taken steps that are not in the store.
+    step: where it is; latest: the last step that it can go to; oldest: the first, but for 0. opened: Unix time in
+    seconds; used: the time of the server's clock. kept: the step of its tape's last snapshot that is not passing, or
+    with which the tape begins. seq: of the last frame that was carried out. next_tape: after a rewind, the tape that
+    its next step begins. volatile: the session may have taken steps that are not in the store.
     """
 
     id: str
@@ -185,13 +190,19 @@ class Upkeep(Protocol):
         """Return the number of open sessions by tenant."""
 
     def touch(self, used: Sequence[tuple[str, float]]) -> None:
-        """Record when sessions were last used, as Unix time in seconds."""
+        """Record when sessions were last used, in seconds of the server's clock."""
 
     def idle_since(self, time: float, limit: int) -> Sequence[str]:
         """Return open sessions that were last used then or earlier, the least recently used first."""
 
     def latest_time(self) -> float:
-        """Return the latest time that was written, as Unix time in seconds; 0 where none was."""
+        """Return the latest time that was written, in seconds of the server's clock; 0 where none was."""
+
+    def tidy(self, now: float) -> bool:
+        """Record the time, and forget some of the sessions that ended more than REMEMBERED_FOR seconds ago.
+
+        Takes a few milliseconds at most; returns whether more are left to forget.
+        """
 
     def probe(self) -> None:
         """Raise StoreFailed unless what is kept can be read, and what is written would be kept."""

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from app.errors import StepNotKept, StoreFailed
 from app.stores.base import (
+    FORGOTTEN_AT_ONCE,
     KEEP_ALL,
     REMEMBERED_FOR,
     EndReason,
@@ -51,6 +52,8 @@ class MemoryStore:
         """The highest number that a tape has had, or is to have."""
         self._ended: deque[str] = deque()
         """The sessions that ended, in the order in which they did."""
+        self._time = 0.0
+        """The latest time that was recorded by `tidy`."""
 
     # Sessions
 
@@ -92,7 +95,6 @@ class MemoryStore:
         self._opened(session)[0].volatile = True
 
     def end(self, session: str, reason: EndReason, now: float) -> bool:
-        self._forget_ended(now)
         found = self._sessions.get(session)
         if found is None or found.tape is None:
             return False
@@ -178,7 +180,15 @@ class MemoryStore:
         return [found.new.id for found in heapq.nsmallest(limit, idle, key=USED)]
 
     def latest_time(self) -> float:
-        return max((max(found.used, found.ended) for found in self._sessions.values()), default=0.0)
+        return max((self._time, *(max(found.used, found.ended) for found in self._sessions.values())))
+
+    def tidy(self, now: float) -> bool:
+        self._time = now
+        for _ in range(FORGOTTEN_AT_ONCE):
+            if not self._ended or self._sessions[self._ended[0]].ended >= now - REMEMBERED_FOR:
+                return False
+            self._forget_session(self._ended.popleft())
+        return True
 
     def probe(self) -> None:
         """Return: memory can be read and written."""
@@ -212,8 +222,9 @@ class MemoryStore:
 
     def _record(self, found: StoredSession, tape: Tape) -> Record:
         new = found.new
+        opened = new.now if new.opened is None else new.opened
         return Record(
-            *(new.id, new.model, new.fingerprint, new.memory_size, new.now, found.used, tape.number, tape.epoch),
+            *(new.id, new.model, new.fingerprint, new.memory_size, opened, found.used, tape.number, tape.epoch),
             step=tape.stop if tape.head is None else tape.head,
             latest=tape.stop,
             oldest=tape.oldest,
@@ -232,12 +243,10 @@ class MemoryStore:
             last.session = last.head = None
             self._collect(last)
 
-    def _forget_ended(self, now: float) -> None:
-        """Forget the sessions that ended long ago."""
-        while self._ended and self._sessions[self._ended[0]].ended < now - REMEMBERED_FOR:
-            forgotten = self._sessions.pop(self._ended.popleft())
-            if forgotten.new.key is not None:
-                del self._keys[forgotten.new.key]
+    def _forget_session(self, session: str) -> None:
+        key = self._sessions.pop(session).new.key
+        if key is not None:
+            del self._keys[key]
 
     # Tapes: how they begin, go on, and are deleted
 

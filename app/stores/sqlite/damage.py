@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from app.stores.sqlite.rows import SessionRow, TapeRow, is_whole_log, is_whole_snapshot, whole
+from app.stores.sqlite.rows import ClockRow, SessionRow, TapeRow, is_whole_log, is_whole_snapshot, whole
 
 
 class Fault(NamedTuple):
@@ -44,6 +44,9 @@ class Damage:
         for values in self._read("SELECT * FROM sessions WHERE ended IS NOT NULL ORDER BY id"):
             yield from self._of_session(values)
         yield from self._unreached()
+        for values in self._read("SELECT * FROM clock"):
+            if whole(ClockRow, values) is None:
+                yield "the time at which the last server ran: its row is damaged"
         yield from self._unread
 
     def _read(self, statement: str) -> list[Any]:

@@ -52,7 +52,16 @@ class TapeRow(NamedTuple):
     epoch: int
 
 
-R = TypeVar("R", SessionRow, TapeRow)
+class ClockRow(NamedTuple):
+    """The one row of the table `clock`: the latest time that was recorded, in seconds of the server's clock."""
+
+    number: int
+    time: float
+
+
+Row = SessionRow | TapeRow | ClockRow
+
+R = TypeVar("R", SessionRow, TapeRow, ClockRow)
 
 
 class LogRow(NamedTuple):
@@ -79,19 +88,19 @@ ENTRY_KEY = struct.Struct("<qqqq")
 """The key of an entry in the journal: tape, step, steps, and seq, which is -1 for none."""
 
 
-def insert_into(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
+def insert_into(table: str, kind: type[Row]) -> str:
     """Return the statement that writes a new row, whose values are its own and its checksum."""
     return f"INSERT INTO {table} VALUES ({', '.join('?' * (len(kind._fields) + 1))})"  # noqa: S608
 
 
-def update_of(table: str, kind: type[SessionRow] | type[TapeRow]) -> str:
+def update_of(table: str, kind: type[Row]) -> str:
     """Return the statement that writes a row again, whose values are all but its key, its checksum, and its key."""
     key, *others = kind._fields
     return f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in others)}, checksum = ? WHERE {key} = ?"  # noqa: S608
 
 
 def checksum(row: Sequence[Any]) -> int:
-    """Return the checksum of a row of `sessions` or `tapes`, whatever the types of its values."""
+    """Return the checksum of a row of `sessions`, `tapes` or `clock`, whatever the types of its values."""
     return zlib.crc32(ascii(tuple(row)).encode())
 
 

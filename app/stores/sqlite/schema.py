@@ -27,6 +27,8 @@ BY_TENANT = (
     f"CREATE INDEX sessions_by_model ON sessions (model, {TENANT}, used) WHERE ended IS NULL",
 )
 
+BY_VERSION = "CREATE INDEX sessions_by_version ON sessions (model, fingerprint) WHERE ended IS NULL"
+
 SESSIONS = (
     """
     CREATE TABLE sessions (
@@ -48,6 +50,7 @@ SESSIONS = (
     """,
     "CREATE INDEX sessions_by_use ON sessions (used) WHERE ended IS NULL",
     *BY_TENANT,
+    BY_VERSION,
     "CREATE INDEX sessions_by_end ON sessions (ended) WHERE ended IS NOT NULL",
     "CREATE INDEX sessions_without_log ON sessions (id) WHERE unlogged AND ended IS NULL",
 )
@@ -108,7 +111,15 @@ SNAPSHOTS = """
     )
     """
 
-TABLES = (*SESSIONS, *TAPES, LOG, JOURNAL, SNAPSHOTS)
+CLOCK = """
+    CREATE TABLE clock (
+        number INTEGER PRIMARY KEY,
+        time REAL NOT NULL,
+        checksum INTEGER NOT NULL
+    )
+    """
+
+TABLES = (*SESSIONS, *TAPES, LOG, JOURNAL, SNAPSHOTS, CLOCK)
 
 
 def migrate(database: sqlite3.Connection, version: int) -> None:
@@ -157,7 +168,7 @@ def _from_2(database: sqlite3.Connection) -> None:
     rows = _lines(tapes, heads)
     for table in ("sessions", "tapes"):
         database.execute(f"DROP TABLE {table}")
-    for statement in (*SESSIONS, *TAPES, JOURNAL):
+    for statement in (*SESSIONS, *TAPES, JOURNAL, CLOCK):
         database.execute(statement)
     for *values, _ in sessions:
         _insert(database, "sessions", SessionRow(*values))
@@ -181,9 +192,9 @@ def _from_4(database: sqlite3.Connection) -> None:
 
 
 def _from_5(database: sqlite3.Connection) -> None:
-    """No session had a tenant: all are of the default one."""
+    """No session had a tenant: all are of the default one. The time was recorded with the sessions only."""
     database.execute("DROP INDEX sessions_by_model")
-    for statement in BY_TENANT:
+    for statement in (*BY_TENANT, BY_VERSION, CLOCK):
         database.execute(statement)
 
 

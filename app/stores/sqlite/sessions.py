@@ -8,7 +8,7 @@ from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import EndReason, Record
 from app.stores.sqlite.database import Database
 from app.stores.sqlite.journal import JournalTable
-from app.stores.sqlite.rows import SessionRow, TapeRow, checksum, insert_into, update_of, whole
+from app.stores.sqlite.rows import ClockRow, SessionRow, TapeRow, checksum, insert_into, update_of, whole
 from app.stores.sqlite.tapes import Tapes
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,16 @@ class SessionTable:
             self._database.run(
                 "UPDATE sessions SET used = ?, checksum = ? WHERE id = ?", row.used, checksum(row), row.id
             )
+
+    def record_time(self, now: float) -> None:
+        """Write the time, in seconds of the server's clock."""
+        row = ClockRow(1, float(now))
+        self._database.run("INSERT OR REPLACE INTO clock VALUES (?, ?, ?)", *row, checksum(row))
+
+    def recorded_time(self) -> float:
+        """Return the time that was written last; 0 where there is none, or its row is damaged."""
+        row = whole(ClockRow, self._database.row("SELECT * FROM clock WHERE number = 1"))
+        return 0.0 if row is None else row.time
 
     def with_value(self, column: str, value: str) -> SessionRow | None:
         """Return the session whose id or key this is. Raises SessionDamaged."""

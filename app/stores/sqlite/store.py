@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import cast
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
-from app.stores.base import KEEP_ALL, REMEMBERED_FOR, EndReason, Entry, LoggedSteps, NewSession, Record, Retention
+from app.stores.base import (
+    FORGOTTEN_AT_ONCE,
+    KEEP_ALL,
+    REMEMBERED_FOR,
+    EndReason,
+    Entry,
+    LoggedSteps,
+    NewSession,
+    Record,
+    Retention,
+)
 from app.stores.sqlite.damage import Damage
 from app.stores.sqlite.database import Database, is_malformed
 from app.stores.sqlite.journal import JournalTable
@@ -41,8 +51,8 @@ class SqliteStore:
     ) -> None:
         """Open the store of a data directory. Raises StoreFailed where the file cannot be used.
 
-        now: Unix time in seconds, if not the system's. opens: recover what the last server left, as a server does; else
-        the file must be there, and stays as it is.
+        now: the time in seconds, if not the latest that was recorded. opens: recover what the last server left, as a
+        server does; else the file must be there, and stays as it is.
         """
         self._retention = retention
         self._database = database = Database(directory / FILE, opens)
@@ -54,7 +64,7 @@ class SqliteStore:
             self._snapshots = Snapshots(database)
             self._log = Log(database, self._journal)
             if opens:
-                self._recover(time.time() if now is None else now)
+                self._recover(self._now() if now is None else now)
             database.watch_files()
 
     def create(self, session: NewSession, owner: str) -> Record:
@@ -63,8 +73,9 @@ class SqliteStore:
             first = session.base if session.snapshot is not None else 0
             self._tapes.begin(tape, self._parent(session), session.base, first)
             now = float(session.now)
+            opened = now if session.opened is None else session.opened
             row = SessionRow(
-                *(session.id, session.model, session.fingerprint, session.memory_size, now, now, None, None),
+                *(session.id, session.model, session.fingerprint, session.memory_size, opened, now, None, None),
                 *(session.key, session.digest, owner, tape, 0),
             )
             self._sessions.insert(row)
@@ -222,7 +233,17 @@ class SqliteStore:
             last_used = self._sessions.whole_rows("ended IS NULL ORDER BY used DESC")
             last_ended = self._sessions.whole_rows("ended IS NOT NULL ORDER BY ended DESC")
             rows = [*islice(last_used, 1), *islice(last_ended, 1)]
-        return max((max(row.used, row.ended or 0.0) for row in rows), default=0.0)
+            recorded = self._sessions.recorded_time()
+        return max((recorded, *(max(row.used, row.ended or 0.0) for row in rows)))
+
+    def tidy(self, now: float) -> bool:
+        with self._transaction():
+            self._sessions.record_time(now)
+            ended = self._sessions.whole_rows("ended < ? ORDER BY ended", now - REMEMBERED_FOR)
+            old = [row.id for row in islice(ended, FORGOTTEN_AT_ONCE)]
+            for session in old:
+                self._database.run("DELETE FROM sessions WHERE id = ?", session)
+        return len(old) == FORGOTTEN_AT_ONCE
 
     def probe(self) -> None:
         self._database.check_files()
@@ -313,9 +334,10 @@ class SqliteStore:
             self._journal.note_damage(f"the journal cannot be folded: {error}")
 
     def _recover(self, now: float) -> None:
-        """End the volatile sessions that the last server did not park, and forget those that ended long ago."""
+        """End the volatile sessions that the last server did not park."""
         for row in [*self._sessions.whole_rows("unlogged AND ended IS NULL")]:
             self.end(row.id, "lost in a restart", now)
-        with self._transaction():
-            for row in [*self._sessions.whole_rows("ended < ?", now - REMEMBERED_FOR)]:
-                self._database.run("DELETE FROM sessions WHERE id = ?", row.id)
+
+    def _now(self) -> float:
+        """Return the time at which the last server's clock stopped; the system's where none was recorded."""
+        return self.latest_time() or time.time()

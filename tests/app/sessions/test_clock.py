@@ -1,3 +1,5 @@
+import pytest
+
 from app.sessions.clock import Clock
 
 
@@ -18,6 +20,10 @@ def test_time_goes_on_whatever_becomes_of_the_systems_clock():
     assert clock() == 1002.0
 
 
-def test_time_begins_no_earlier_than_what_was_written():
-    assert Clock(5000.0, Moved(1000.0), Moved(0.0))() == 5000.0
-    assert Clock(500.0, Moved(1000.0), Moved(0.0))() == 1000.0
+@pytest.mark.parametrize("wall", [1000.0, 5001.0, 1e9])
+def test_time_begins_where_the_last_clock_stopped(wall):
+    assert Clock(5000.0, Moved(wall), Moved(7.0))() == 5000.0
+
+
+def test_first_time_of_all_is_that_of_the_system():
+    assert Clock(0.0, Moved(1000.0), Moved(7.0))() == 1000.0

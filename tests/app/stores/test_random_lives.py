@@ -209,15 +209,20 @@ class Both:
         for record in [record for tenant in TENANTS for record in self.memory.list(tenant, None, ALL)]:
             if record.volatile:
                 self.memory.end(record.id, "lost in a restart", self.now)
-        self.memory._forget_ended(self.now)
+        self.tidy()
         self.stale.clear()
+
+    def tidy(self) -> None:
+        now = self.now
+        while self.ask(lambda store: store.tidy(now)):
+            pass
 
     def act(self) -> None:
         """Do something random."""
         self.now += self.draw.choice([1, 1, 30])
         weights = {self.step: 14, self.fork: 7, self.rewind: 4, self.snapshot: 5, self.touch: 2, self.claim: 1}
         weights |= {self.create: 0.3, self.restore: 0.3, self.park: 1, self.mark_volatile: 0.5, self.end: 4}
-        weights |= {self.expire: 0.3, self.reopen: 0.6}
+        weights |= {self.expire: 0.3, self.reopen: 0.6, self.tidy: 0.3}
         act: Callable[..., Any] = self.draw.choices(list(weights), list(weights.values()))[0]
         act()
         self.sqlite.fold()

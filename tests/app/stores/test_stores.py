@@ -9,7 +9,7 @@ import pytest
 
 import app.stores
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
-from app.stores.base import Entry, NewSession, Record, Retention, Store
+from app.stores.base import FORGOTTEN_AT_ONCE, REMEMBERED_FOR, Entry, NewSession, Record, Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import FILE, SqliteStore
 from app.tenants import DEFAULT
@@ -408,6 +408,38 @@ def test_ended_session_is_remembered_with_its_reason(store):
     assert (store.find("a"), store.claim("b", "me"), store.counts()) == ("deleted", "expired", {})
 
 
+def test_ended_session_is_forgotten_with_its_key_after_its_time(store):
+    opened(store, key="k", digest=b"d"), opened(store, "b"), opened(store, "open")
+    store.end("a", "deleted", 1001.0)
+    store.end("b", "deleted", 1003.0)
+    assert not store.tidy(1002.0 + REMEMBERED_FOR)
+    assert (store.find("a"), store.created("k"), store.find("b"), found(store, "open").step) == (
+        None,
+        None,
+        "deleted",
+        0,
+    )
+
+
+def test_tidy_forgets_a_few_sessions_at_a_time(store):
+    for number in range(FORGOTTEN_AT_ONCE + 1):
+        opened(store, str(number))
+        store.end(str(number), "deleted", 1001.0)
+    assert [store.tidy(1002.0 + REMEMBERED_FOR), rows(store, "sessions")] == [True, 1]
+    assert [store.tidy(1002.0 + REMEMBERED_FOR), rows(store, "sessions")] == [False, 0]
+
+
+def test_time_is_recorded_by_tidy(store):
+    opened(store)
+    store.tidy(7000.0)
+    assert (store.latest_time(), found(store).used) == (7000.0, 1000.0)
+
+
+def test_time_of_opening_is_not_one_of_use(store):
+    record = opened(store, opened=9000.0)
+    assert (record.opened, record.used, store.latest_time()) == (9000.0, 1000.0, 1000.0)
+
+
 def test_session_is_found_by_the_key_that_opened_it(store):
     opened(store, key="k", digest=b"d")
     assert (store.created("k"), store.created("l")) == (("a", b"d"), None)
@@ -491,17 +523,27 @@ def test_volatile_sessions_end_at_a_restart_unless_parked(tmp_path):
     again.close()
 
 
+def test_volatile_session_is_lost_when_the_last_server_stopped(tmp_path):
+    store = SqliteStore(tmp_path)
+    opened(store)
+    store.mark_volatile("a")
+    store.tidy(5000.0)
+    store.close()
+    again = SqliteStore(tmp_path)
+    assert (again.find("a"), again.latest_time()) == ("lost in a restart", 5000.0)
+    again.close()
+
+
 def test_long_ended_sessions_are_forgotten(tmp_path):
     store = SqliteStore(tmp_path)
     opened(store)
     store.end("a", "deleted", 1000.0)
     store.close()
-    again = SqliteStore(tmp_path, now=1000.0 + 29 * 86400)
-    assert again.find("a") == "deleted"
-    again.close()
-    later = SqliteStore(tmp_path, now=1000.0 + 31 * 86400)
-    assert later.find("a") is None
-    later.close()
+    for days, reason in ((29, "deleted"), (31, None)):
+        again = SqliteStore(tmp_path)
+        again.tidy(1000.0 + days * 86400)
+        assert again.find("a") == reason
+        again.close()
 
 
 def test_file_of_the_first_version_is_migrated(tmp_path):

@@ -27,9 +27,10 @@ COLUMNS = {
     "log": "tape step steps entries inputs checksum",
     "journal": "number heads tapes inputs checksum",
     "snapshots": "tape step taken passing checksum state",
+    "clock": "number time checksum",
 }
 CELLS = [(table, column) for table, columns in COLUMNS.items() for column in columns.split()]
-LEFT = {"stopped": ["sessions", "tapes", "log", "snapshots"], "killed": ["tapes", "log", "journal"]}
+LEFT = {"stopped": ["sessions", "tapes", "log", "snapshots", "clock"], "killed": ["tapes", "log", "journal"]}
 """How a server ended, and the tables in which something is changed then."""
 
 KEYS = {("sessions", "id")}
@@ -115,7 +116,7 @@ def flipped(value: Any) -> Any:
 
 def flip(directory: Path, table: str, column: str, row: int) -> tuple[tuple[Any, ...], Any] | None:
     """Change a value of a row; return the row as it was, and the new value; None where the table does not take it."""
-    key = "number" if table in ("tapes", "journal") else "id" if table == "sessions" else "tape, step"
+    key = "number" if table in ("tapes", "journal", "clock") else "id" if table == "sessions" else "tape, step"
     with sqlite3.connect(directory / FILE) as database:
         before = database.execute(f"SELECT * FROM {table} ORDER BY {key} LIMIT 1 OFFSET ?", (row,)).fetchone()
         names = [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
@@ -133,6 +134,8 @@ def harmed(kept: Kept, table: str, row: tuple[Any, ...], value: Any) -> set[str]
     """Return the sessions that may notice a change in a row."""
     if table == "sessions":
         return {row[0]}
+    if table == "clock":
+        return set()
     changed = set(_numbers(row[2])) if table == "journal" else {row[0], value}
     return {name for name, tapes in kept.lines.items() if tapes & changed}
 
