@@ -65,9 +65,9 @@ class MemorySizes:
         return bisect.bisect_right(range(beyond), self.max_state_bytes, lo=1, hi=beyond, key=size) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedModel:
-    """One checkpoint and the engine that steps it.
+    """One version of a model: a checkpoint, and the engine that steps it. Two of them are equal if they are one.
 
     output_groups: the number of equal groups of classes in the outputs, each with its own softmax; 1 for other outputs.
     spec: of sessions that ask for no memory size; memory: the sizes that sessions may ask for.
@@ -88,10 +88,8 @@ class ServedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the model's kind, config, sizes and weights, which is the same on every server."""
-        manifest = self.manifest
-        hashed = [manifest.kind, manifest.config, manifest.input_size, manifest.output_size, manifest.weights_sha256]
-        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+        """A hash of the model's kind, config, sizes and weights, which is the same on every server: its version."""
+        return fingerprint_of(self.manifest)
 
     def shapes(self, memory_size: int | None) -> Spec:
         """Return the specification of a session with this number of memory locations; None: the model's own."""
@@ -165,6 +163,12 @@ class ServedModel:
         return _known(names, self.spec.state, f"the state of {self.name} has no leaf", "names")
 
 
+def fingerprint_of(manifest: Manifest) -> str:
+    """Return the fingerprint of a checkpoint's model."""
+    hashed = [manifest.kind, manifest.config, manifest.input_size, manifest.output_size, manifest.weights_sha256]
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+
+
 def input_format(manifest: Manifest) -> InputFormat:
     """Return the input format of a checkpoint's model. Raises ManifestError."""
     embedding = manifest.config.get("embedding")
@@ -212,17 +216,68 @@ def least_memory(manifest: Manifest) -> int:
     return least
 
 
+@dataclass(frozen=True)
+class Reloaded:
+    """The names of models that were added, changed or removed as the checkpoints were loaded again.
+
+    failed: checkpoints that could not be loaded, and why; of those in `models`, which are on offer, the version of
+    before runs on.
+    """
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    failed: dict[str, str]
+    models: list[str]
+
+    def summary(self) -> str:
+        """Return the names in one line."""
+        parts = {"added": self.added, "changed": self.changed, "removed": self.removed, "failed": self.failed}
+        found = [f"{word} {', '.join(names)}" for word, names in parts.items() if names]
+        return "; ".join(found) or "nothing has changed"
+
+
 class ModelCatalogue:
-    """The models by name, and the reasons why others could not be loaded."""
+    """The models on offer by name, versions of before whose sessions are open, and why others could not be loaded."""
 
     def __init__(self, models: Mapping[str, ServedModel], failures: Mapping[str, str]) -> None:
+        self._models: dict[str, ServedModel] = {}
+        self._retired: tuple[ServedModel, ...] = ()
+        self.replace(models, failures)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Iterate over the models on offer."""
+        return iter(self._models.values())
+
+    @property
+    def retired(self) -> tuple[ServedModel, ...]:
+        """The versions that are no longer on offer, and serve the sessions that began with them."""
+        return self._retired
+
+    @property
+    def all(self) -> tuple[ServedModel, ...]:
+        """The models on offer, and the retired ones."""
+        return (*self._models.values(), *self._retired)
+
+    def replace(self, models: Mapping[str, ServedModel], failures: Mapping[str, str]) -> None:
+        """Put other models on offer; those that were and are not among them are retired, until `release`."""
+        offered = set(models.values())
+        self._retired = tuple(model for model in self.all if model not in offered)
         self._models = dict(models)
         self.failures = dict(failures)
         self.inputs = {name: model.inputs for name, model in models.items()}
         """name -> the input format of the model."""
 
-    def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
+    def release(self, model: ServedModel) -> None:
+        """Forget a retired version."""
+        self._retired = tuple(other for other in self._retired if other is not model)
+
+    def version(self, name: str, fingerprint: str) -> ServedModel | None:
+        """Return the version of a model that has this fingerprint, on offer or retired."""
+        model = self._models.get(name)
+        if model is not None and model.fingerprint == fingerprint:
+            return model
+        return next((model for model in self._retired if (model.name, model.fingerprint) == (name, fingerprint)), None)
 
     def get(self, name: str) -> ServedModel:
         """Return the model of this name. Raises ModelNotFound, which lists the names of all models."""

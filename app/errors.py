@@ -40,6 +40,7 @@
     |   |-- ShuttingDown
     |   |-- StepTimedOut        the back end hangs
     |   |-- SessionMoved        another server has claimed the session
+    |   |-- ReloadFailed        the checkpoints are served as before
     |   `-- StoreFailed
     `-- InternalError           a fault of the server, not of the client
         |-- StepFailed
@@ -262,6 +263,10 @@ class StepTimedOut(Unavailable):
 class SessionMoved(Unavailable):
     code, title = "session_moved", "Another server has the session now"
     in_doubt = True
+
+
+class ReloadFailed(Unavailable):
+    code, title = "reload_failed", "The checkpoints could not be loaded again"
 
 
 class StoreFailed(Unavailable):

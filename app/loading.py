@@ -5,13 +5,22 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from app.access.key_file import KeyFile
 from app.access.keyring import Keyring
 from app.backends.base import Backend, check_backend
-from app.catalogue import MemorySizes, ModelCatalogue, ServedModel, input_format, least_memory, output_groups
+from app.catalogue import (
+    MemorySizes,
+    ModelCatalogue,
+    ServedModel,
+    fingerprint_of,
+    input_format,
+    least_memory,
+    output_groups,
+)
 from app.engine.arenas import Arenas
 from app.engine.engine import Engine
 from app.engine.worker import Journal
@@ -60,31 +69,14 @@ def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Model
 
     Raises SettingsError if none can be served, or a setting names a model that is not there.
     """
-    if not settings.checkpoints.is_dir():
-        raise SettingsError(f"checkpoints: no directory {settings.checkpoints}")
     device = _device(settings)
-    models, failures = {}, {}
-    for directory in sorted(settings.checkpoints.iterdir()):
-        is_data = os.path.realpath(directory) == os.path.realpath(settings.data)
-        if directory.is_file() or directory.name.startswith(".") or is_data:
-            continue
-        name = directory.name
+    models, failures = {}, dict[str, str]()
+    for directory in checkpoints_in(settings):
         try:
-            name.encode()
-            models[name] = _load_model(directory, settings, device, metrics, journal)
+            models[directory.name] = _load_model(directory, settings, device, metrics, journal)
         except (ManifestError, UnicodeEncodeError) as error:
-            shown = name.encode(errors="backslashreplace").decode()
-            failures[shown] = str(error)
-            logger.error("%s is not served: %s", shown, error)
-    if not models and (settings.checkpoints / MANIFEST_FILE).exists():
-        above = shlex.quote(str(settings.checkpoints.resolve().parent))
-        raise SettingsError(
-            f"checkpoints: {settings.checkpoints} is a checkpoint itself: give the directory that it is in, "
-            f"--checkpoints {above}"
-        )
-    if not models:
-        reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
-        raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
+            _note_failure(failures, directory, error)
+    _check_any(models, failures, settings)
     for setting, by_name in (("memory_size", settings.memory_size), ("snapshots", settings.snapshots)):
         for name in by_name:
             if name not in models and name not in failures:
@@ -94,6 +86,72 @@ def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Model
     return ModelCatalogue(models, failures)
 
 
+def load_again(
+    settings: Settings,
+    metrics: Metrics,
+    journal: Journal,
+    offered: Mapping[str, ServedModel],
+    retired: Sequence[ServedModel],
+) -> tuple[dict[str, ServedModel], dict[str, str]]:
+    """Return the models that the checkpoints are now, and why others could not be loaded; called on any thread.
+
+    offered, retired: the versions that run. One that is in the checkpoints is returned as it is, and so is the one on
+    offer of a checkpoint that cannot be loaded any more. The engines of the others are to be started. Raises
+    SettingsError if nothing can be served.
+    """
+    device = _device(settings)
+    models, failures = {}, dict[str, str]()
+    running = {(model.name, model.fingerprint): model for model in (*offered.values(), *retired)}
+    for directory in checkpoints_in(settings):
+        name = directory.name
+        try:
+            name.encode()
+            version = fingerprint_of(read_manifest(directory))
+            models[name] = running.get((name, version)) or _load_model(directory, settings, device, metrics, journal)
+        except (ManifestError, UnicodeEncodeError, SettingsError, MemoryError) as error:
+            _note_failure(failures, directory, error)
+            if name in offered:
+                models[name] = offered[name]
+    _check_any(models, failures, settings)
+    return models, failures
+
+
+def checkpoints_in(settings: Settings) -> list[Path]:
+    """Return the directories that are to be checkpoints, in order. Raises SettingsError."""
+    if not settings.checkpoints.is_dir():
+        raise SettingsError(f"checkpoints: no directory {settings.checkpoints}")
+    try:
+        found = sorted(settings.checkpoints.iterdir())
+    except OSError as error:
+        raise SettingsError(f"checkpoints: {settings.checkpoints} cannot be read: {error.strerror}") from error
+    data = os.path.realpath(settings.data)
+    return [
+        path
+        for path in found
+        if not path.is_file() and not path.name.startswith(".") and os.path.realpath(path) != data
+    ]
+
+
+def _note_failure(failures: dict[str, str], directory: Path, error: Exception) -> None:
+    shown = directory.name.encode(errors="backslashreplace").decode()
+    failures[shown] = str(error) or type(error).__name__
+    logger.error("%s is not served: %s", shown, failures[shown])
+
+
+def _check_any(models: Mapping[str, ServedModel], failures: Mapping[str, str], settings: Settings) -> None:
+    """Raise SettingsError if there are no models."""
+    if models:
+        return
+    if (settings.checkpoints / MANIFEST_FILE).exists():
+        above = shlex.quote(str(settings.checkpoints.resolve().parent))
+        raise SettingsError(
+            f"checkpoints: {settings.checkpoints} is a checkpoint itself: give the directory that it is in, "
+            f"--checkpoints {above}"
+        )
+    reasons = "; ".join(failures.values()) or "it has no subdirectory with a manifest.json"
+    raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
+
+
 def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal) -> ServedModel:
     """Load one checkpoint. Raises ManifestError if it cannot be served, SettingsError if a setting does not fit it."""
     if directory.is_symlink() and not directory.exists():
@@ -101,6 +159,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
             f"{directory}: a symbolic link to {directory.readlink()}, which does not exist: remove the link, or mend it"
         )
     name, manifest = directory.name, read_manifest(directory)
+    name.encode()  # it stands in answers
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     sample = read_sample(directory, manifest)
     trained = _load_backend(directory, manifest, settings, device)

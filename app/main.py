@@ -23,6 +23,7 @@ from app.api.problems import add_problem_handlers
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
 from app.metrics import Metrics
+from app.reloading import Reloader
 from app.sessions.clock import Clock
 from app.sessions.service import Limits, SessionService
 from app.settings import Settings
@@ -68,6 +69,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
         settings.snapshots,
     )
     app.state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
+    app.state.reloader = Reloader(settings, metrics, writer, models, app.state.sessions)
     _add_interface(app)
     return app
 
@@ -91,8 +93,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.writer.start()
     for model in app.state.models:
         model.engine.start()
-    works = (app.state.sessions.ending.keep_expiring(), app.state.keyring.keep_fresh(), watch_files())
-    kept = [asyncio.create_task(work) for work in works]
+    upkeep = (
+        app.state.sessions.ending.keep_expiring(),
+        app.state.keyring.keep_fresh(),
+        app.state.reloader.keep_releasing(),
+        watch_files(),
+    )
+    kept = [asyncio.create_task(work) for work in upkeep]
     try:
         yield
     finally:
@@ -117,5 +124,5 @@ async def _stop(state: State) -> None:
     """
     end = time.monotonic() + state.settings.shutdown_timeout
     await state.sessions.close(state.settings.shutdown_timeout)
-    await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models))
+    await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models.all))
     await state.writer.close(max(LAST_COMMIT_SECONDS, end - time.monotonic()))

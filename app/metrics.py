@@ -1,6 +1,7 @@
 """The metrics of a server, for Prometheus; docs/metrics.md describes each one."""
 
 import itertools
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
@@ -142,6 +143,7 @@ class Metrics:
             "engram_request_seconds", "Time of HTTP requests.", ["route"], REQUEST_BUCKETS, registry
         )
 
+        self._engine_locks: dict[str, threading.Lock] = {}
         self._routes: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
         """The children of a method, a route and a status: to find them by their labels takes longer than to count."""
 
@@ -165,7 +167,7 @@ class Metrics:
 
     def engine(self, model: str) -> "EngineMetrics":
         """Return the observer of a model's engine."""
-        return EngineMetrics(self, model)
+        return EngineMetrics(self, model, self._engine_locks.setdefault(model, threading.Lock()))
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -175,7 +177,9 @@ class Metrics:
 class EngineMetrics:
     """The observer of one model's engine (app.engine.worker.EngineObserver)."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, lock: threading.Lock) -> None:
+        """lock: of all engines of this name, those of versions that were replaced too."""
+        self._lock = lock
         self._steps = metrics.steps.labels(model)
         self._failures = metrics.failures.labels(model)
         self._batch = metrics.batch.labels(model)
@@ -186,20 +190,23 @@ class EngineMetrics:
         """Seconds of the calls of the back end within the current batch."""
 
     def tick(self, batch: int, seconds: float, steps: int) -> None:
-        self._steps.inc(batch * steps)
-        self._batch.observe(batch)
-        self._tick.observe(seconds)
-        self._run.inc(seconds)
+        with self._lock:
+            self._steps.inc(batch * steps)
+            self._batch.observe(batch)
+            self._tick.observe(seconds)
+            self._run.inc(seconds)
         self._computing += seconds
 
     def batch(self, wait: float, seconds: float) -> None:
-        self._wait.inc(wait)
-        self._record.inc(max(0.0, seconds - self._computing))
+        with self._lock:
+            self._wait.inc(wait)
+            self._record.inc(max(0.0, seconds - self._computing))
         self._computing = 0.0
 
     def answer(self, commit: float, deliver: float) -> None:
-        self._commit.inc(commit)
-        self._deliver.inc(deliver)
+        with self._lock:
+            self._commit.inc(commit)
+            self._deliver.inc(deliver)
 
     def failure(self) -> None:
         self._failures.inc()

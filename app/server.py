@@ -6,23 +6,31 @@ import ipaddress
 import logging
 import math
 import shlex
+import signal
 import socket
+import threading
 
 import uvicorn
 from starlette.datastructures import State
 
 from app.api.at_once import AnswerAtOnce
+from app.catalogue import Reloaded
+from app.errors import EngramError
 from app.loading import open_keyring
 from app.main import close, create_app
 from app.profiling import Profiler
 from app.protocols.http import answering
 from app.protocols.websocket import WebSocketProtocol
+from app.reloading import Reloader
 from app.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
 # The local address of a server that listens on every address
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+RELOAD_SIGNAL: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""The signal by which the checkpoints are loaded again; Windows has none."""
 
 COLLECTED_AFTER = 50_000
 """New objects after which Python collects garbage: a tick makes far fewer than a server holds."""
@@ -70,10 +78,13 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, profiler: Profiler | None) -> None:
         super().__init__(config)
         self._profiler = profiler
+        self._reloads: set[asyncio.Task[Reloaded]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         _spare_the_collector()
+        if RELOAD_SIGNAL is not None and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(RELOAD_SIGNAL, self._reload)
         if self._profiler is not None:
             self._profiler.start()
         for server in self.servers:
@@ -85,12 +96,26 @@ class _Server(uvicorn.Server):
                 logger.info("serving %s", models)
                 logger.info("look at %s in a browser; try: curl %s/models; documentation: %s/docs", url, url, url)
 
+    def _reload(self) -> None:
+        """Load the checkpoints again, after a signal."""
+        reloader: Reloader = self.config.app.state.reloader  # type: ignore[union-attr]
+        task = asyncio.ensure_future(reloader.reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._end_reload)
+
+    def _end_reload(self, task: "asyncio.Task[Reloaded]") -> None:
+        self._reloads.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            unexpected = None if isinstance(error, EngramError) else error
+            logger.error("the checkpoints were not loaded again: %s", error, exc_info=unexpected)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state: State = self.config.app.state  # type: ignore[union-attr]
         draining = asyncio.create_task(close(state))
         await super().shutdown(sockets)
         if self.force_exit:
-            for model in state.models:
+            for model in state.models.all:
                 model.engine.give_up()
         await draining
         if self._profiler is not None:

@@ -4,7 +4,7 @@ All of them are coroutines: FastAPI runs other functions in threads, one after t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Path, Request
@@ -15,7 +15,7 @@ from starlette.types import Receive
 from app.access.keys import Caller
 from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
-from app.catalogue import ModelCatalogue
+from app.catalogue import ModelCatalogue, Reloaded
 from app.errors import BodyTooLarge
 from app.metrics import Metrics
 from app.sessions.service import SessionService
@@ -23,6 +23,10 @@ from app.settings import Settings
 from app.tenants import Tenant, inside
 
 T = TypeVar("T")
+
+Reload = Callable[[], Awaitable[Reloaded]]
+"""Loads the checkpoints again. Raises ReloadFailed, after which everything is as before."""
+
 
 LENGTH_DIGITS = 20
 """Digits of a Content-Length that count: `int` refuses thousands of leading zeros."""
@@ -49,6 +53,15 @@ async def _sessions(connection: HTTPConnection) -> SessionService:
 async def _metrics(connection: HTTPConnection) -> Metrics:
     metrics: Metrics = connection.app.state.metrics
     return metrics
+
+
+async def _reload(connection: HTTPConnection) -> Reload:
+    reload: Reload = connection.app.state.reloader.reload
+    return reload
+
+
+async def _may_see_all(connection: HTTPConnection) -> bool:
+    return connection.scope["caller"] is not None
 
 
 async def _decoders(connection: HTTPConnection) -> Decoders:
@@ -84,6 +97,10 @@ TheCaller = Annotated[Caller, Depends(_caller)]
 
 SessionName = Annotated[str, Depends(_session_name)]
 """The name inside the server of the session in the path, which is one of the caller's tenant."""
+TheReload = Annotated[Reload, Depends(_reload)]
+
+MaySeeAll = Annotated[bool, Depends(_may_see_all)]
+"""Whether the caller has a valid key, or none is needed: a public route then answers in full."""
 
 IdempotencyKey = Annotated[
     str | None,

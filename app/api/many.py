@@ -18,7 +18,7 @@ from app.api.codec import CODECS, check_dtype, in_dtype
 from app.api.inputs import brief, parse_sequence
 from app.api.schemas import ManyFrame, ManyStepsRequest, parse
 from app.backends.base import Array, failed_rows
-from app.catalogue import InputFormat
+from app.catalogue import InputFormat, ServedModel
 from app.errors import EngramError, InvalidInput, InvalidRequest
 from app.sessions.dtypes import Form, form_of
 from app.sessions.session import Duplicate, Session, Stepped, Steps
@@ -88,7 +88,7 @@ def asked_of(
 
     most_trace_bytes: of the traces of all sessions together. Raises InvalidInput, InvalidRequest, UnknownName.
     """
-    traces: dict[str, list[str]] = {}
+    traces: dict[ServedModel, list[str]] = {}
     asked: list[tuple[Session, Steps] | EngramError] = []
     nothing = itertools.repeat(None)
     items = zip(sessions, many.inputs, many.if_steps or nothing, many.seqs or nothing, many.forms, strict=False)
@@ -98,9 +98,9 @@ def asked_of(
             continue
         model = session.model
         _check_inputs(inputs, model.inputs, number)
-        trace = traces.get(model.name)
+        trace = traces.get(model)
         if trace is None:
-            trace = traces[model.name] = model.traces(many.trace)
+            trace = traces[model] = model.traces(many.trace)
         if trace:
             model.check_trace_bytes(trace, len(inputs), session.memory_size, most_trace_bytes)
             most_trace_bytes -= model.trace_bytes(trace, len(inputs), session.memory_size)

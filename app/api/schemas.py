@@ -124,6 +124,9 @@ class RewindRequest(StrictDocument):
 
 class ForkRequest(StrictDocument):
     step: int | None = Field(None, ge=0, le=LARGEST, description="a step that is kept; else where the session is")
+    model: str | None = Field(
+        None, description="the model that the fork is of, in the version that is served now; else in the session's"
+    )
 
 
 class FrameRequest(StrictDocument):
@@ -223,10 +226,32 @@ class HealthAnswer(BaseModel):
     status: str = Field(description="ok")
 
 
+class Check(BaseModel):
+    """Whether a part of the server is ready."""
+
+    part: Literal["store", "model"]
+    model: str | None = Field(None, description="its name")
+    version: str | None = Field(None, description="its fingerprint: a model that was replaced has several")
+    offered: bool | None = Field(None, description="whether new sessions begin with this version")
+    ready: bool
+    reason: str | None = Field(None, description="why it is not ready")
+
+
 class ReadyAnswer(BaseModel):
+    """All but `status` is for callers with a key, where keys are needed."""
+
     status: str = Field(description="ready")
-    models: list[str] = Field(description="the names of the models that are served")
+    models: list[str] | None = Field(None, description="the names of the models that are served")
+    failed: dict[str, str] | None = Field(None, description="checkpoints that could not be loaded, and why")
+    checks: list[Check] | None = Field(None, description="the outcome of each part that was asked")
+
+
+class ReloadAnswer(BaseModel):
+    added: list[str] = Field(description="models that were not served before")
+    changed: list[str] = Field(description="models that are served in another version now")
+    removed: list[str] = Field(description="models that are no longer offered")
     failed: dict[str, str] = Field(description="checkpoints that could not be loaded, and why")
+    models: list[str] = Field(description="the names of all models that are served now")
 
 
 class ProblemAnswer(BaseModel):

@@ -86,6 +86,7 @@ class Engine:
         self._bytes = 0
         self._refusal: EngramError | None = None
         self._hang: EngramError | None = None
+        self._watching: asyncio.Handle | None = None
         self._draining = False
         # Any thread's: to add and to remove an entry is one operation of a dictionary
         self._commits: dict[object, float] = {}
@@ -301,6 +302,15 @@ class Engine:
             self.give_up()
             await asyncio.to_thread(self._worker.join, LAST_STEP_SECONDS)
 
+    def release(self) -> None:
+        """Let go of the worker and its arenas, after `close`, where no request is left: their memory is free then.
+
+        The two know each other, and Python finds no cycle of objects that were frozen when the server started.
+        """
+        if self._watching is not None:
+            self._watching.cancel()
+        del self._worker
+
     def give_up(self) -> None:
         """Refuse new requests, and answer all waiting ones with ShuttingDown."""
         self._worker.give_up()
@@ -351,7 +361,7 @@ class Engine:
             if self._worker.busy_since != since:  # the step has just returned; the worker may not have seen `_hang`
                 self._recover()
         if self._worker.is_alive:
-            self._loop.call_later(self._step_timeout / 4, self._watch)
+            self._watching = self._loop.call_later(self._step_timeout / 4, self._watch)
 
     def _recover(self) -> None:
         if self._hang is not None:

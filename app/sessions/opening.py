@@ -79,34 +79,64 @@ class Opening:
         return await self._create(self._new(tenant, model, snapshot.memory_size, **past), tenant)
 
     async def fork(
-        self, session_id: str, step: int | None = None, key: str | None = None, tenant: Tenant = ANYBODY
+        self,
+        session_id: str,
+        step: int | None = None,
+        key: str | None = None,
+        tenant: Tenant = ANYBODY,
+        onto: str | None = None,
     ) -> SessionInfo:
         """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept.
 
-        tenant: that of the other session.
+        tenant: that of the other session. onto: the name of the model that the session is to be of, in the version on
+        offer, with the state of the other at that step and no past; by default, it is of the other's version. Raises
+        ModelNotFound, InvalidRequest where the model has no such memory size, InvalidSnapshot where its states differ.
         """
         assert tenant_of(session_id) == tenant.name, "a fork is of the tenant of its session"
-        digest = _hash(json.dumps([session_id, step]).encode())
+        digest = _hash(json.dumps([session_id, step, *([] if onto is None else [onto])]).encode())
         key = key and key_inside(tenant.name, key)
         opened = await self._opened(key, digest)
         if opened is not None:
             return opened
-        return await self._turns.run_by_id(session_id, lambda session: self._fork(session, step, key, digest, tenant))
+        return await self._turns.run_by_id(
+            session_id, lambda session: self._fork(session, step, tenant, onto, key=key, digest=digest)
+        )
 
     async def _fork(
-        self, session: Session, step: int | None, key: str | None, digest: bytes, tenant: Tenant
+        self, session: Session, step: int | None, tenant: Tenant, onto: str | None, **request: Any
     ) -> SessionInfo:
+        model = session.model if onto is None else self._models.get(onto)
         await self._residents.locate(session)
         base = session.step if step is None else step
         session.check_kept(base)
-        past: dict[str, Any] = {"base": base, "parent": session.tape}
-        if session.is_volatile:
-            at, found = await self._residents.look(session, base)
-            past = {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found))}
-        elif base == session.step:
-            await self._residents.keep_for_fork(session)
-        new = self._new(tenant, session.model, session.memory_size, key=key, digest=digest, **past)
-        return await self._create(new, tenant)
+        if model is not session.model:
+            past = await self._moved(session, base, model)
+        elif session.is_volatile:
+            past = await self._kept(session, base, model)
+        else:
+            past = {"base": base, "parent": session.tape}
+            if base == session.step:
+                await self._residents.keep_for_fork(session)
+        return await self._create(self._new(tenant, model, session.memory_size, **past, **request), tenant)
+
+    async def _moved(self, session: Session, base: int, model: ServedModel) -> dict[str, Any]:
+        """Return where a session of another model begins, with the state of this one."""
+        model.memory.check(session.memory_size)
+        here, there = session.model.shapes(session.memory_size), model.shapes(session.memory_size)
+        if any((here.state, here.dtype(name)) != (there.state, there.dtype(name)) for name in here.state):
+            raise InvalidSnapshot(
+                f"model: the state of session {session.public_id} is {here.state}, but that of {model.name} as it is "
+                f"served now is {there.state}: fork it without a model, and it stays on its version",
+                place="model",
+                expected="a model whose state has the same leaves",
+                got=model.name,
+            )
+        return await self._kept(session, base, model) if base else {"base": 0}
+
+    async def _kept(self, session: Session, base: int, model: ServedModel) -> dict[str, Any]:
+        """Return the beginning of a session of a model with nothing but the state of this one at a step."""
+        at, found = await self._residents.look(session, base)
+        return {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found), model)}
 
     def _new(self, tenant: Tenant, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
         name, now = prefix(tenant.name) + secrets.token_urlsafe(16), self._clock()

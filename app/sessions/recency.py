@@ -1,8 +1,9 @@
-"""The sessions in the arenas of each model, in the order in which they were last used."""
+"""The sessions in the arenas of each version of a model, in the order in which they were last used."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from app.catalogue import ServedModel
 from app.sessions.session import Session
 
 
@@ -10,13 +11,13 @@ class Recency:
     """Resident sessions by model, the least recently used first."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, OrderedDict[str, Session]] = {}
+        self._sessions: dict[ServedModel, OrderedDict[str, Session]] = {}
 
-    def count(self, model: str) -> int:
+    def count(self, model: ServedModel) -> int:
         """Return the number of resident sessions of a model."""
         return len(self._sessions.get(model, ()))
 
-    def of(self, model: str) -> Iterator[Session]:
+    def of(self, model: ServedModel) -> Iterator[Session]:
         """Iterate over the resident sessions of a model, the least recently used first."""
         return iter(self._sessions.get(model, {}).values())
 
@@ -26,12 +27,15 @@ class Recency:
 
     def add(self, session: Session) -> None:
         """Add a session that has become resident."""
-        self._sessions.setdefault(session.model.name, OrderedDict())[session.id] = session
+        self._sessions.setdefault(session.model, OrderedDict())[session.id] = session
 
     def use(self, session: Session) -> None:
         """Note that a resident session was used."""
-        self._sessions[session.model.name].move_to_end(session.id)
+        self._sessions[session.model].move_to_end(session.id)
 
     def remove(self, session: Session) -> None:
         """Remove a session that leaves its arena."""
-        del self._sessions[session.model.name][session.id]
+        of_model = self._sessions[session.model]
+        del of_model[session.id]
+        if not of_model:
+            del self._sessions[session.model]  # a retired one must not be kept in memory by this

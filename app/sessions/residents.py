@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from app.backends.base import Array
 from app.catalogue import ServedModel
@@ -60,7 +61,7 @@ class Residents:
         self._owner = owner
         self._max_resident = max_resident
         self._clock = clock
-        self._making_room: dict[str, asyncio.Lock] = {}
+        self._making_room: WeakKeyDictionary[ServedModel, asyncio.Lock] = WeakKeyDictionary()
         self._writing: set[asyncio.Future[None]] = set()
 
     # What others need of a session
@@ -75,11 +76,13 @@ class Residents:
         slot = await self.restore(session)
         return session.step, await session.model.engine.read(slot)
 
-    async def packed(self, session: Session, step: int, state: Mapping[str, Array]) -> bytes:
-        """Return a snapshot file of a session at a step, with its state there."""
+    async def packed(
+        self, session: Session, step: int, state: Mapping[str, Array], model: ServedModel | None = None
+    ) -> bytes:
+        """Return a snapshot file of a session at a step, with its state there; model: as `Session.packed` has it."""
         if session.state_bytes < LARGE:
-            return session.packed(step, state)
-        return await asyncio.to_thread(session.packed, step, state)
+            return session.packed(step, state, model)
+        return await asyncio.to_thread(session.packed, step, state, model)
 
     async def packed_now(self, session: Session) -> bytes:
         """Return a snapshot file of a session where it is. Raises as `restore` does."""
@@ -135,7 +138,7 @@ class Residents:
 
     async def _open_slot(self, model: ServedModel, memory_size: int | None, state: Mapping[str, Array] | None) -> Slot:
         def is_full() -> bool:
-            return self._recency.count(model.name) >= self._max_resident
+            return self._recency.count(model) >= self._max_resident
 
         if is_full():
             await self._make_room(model, is_full)
@@ -154,11 +157,11 @@ class Residents:
 
     async def _make_room(self, model: ServedModel, is_needed: Callable[[], bool]) -> bool:
         """Evict the least recently used of the idle sessions of a model; False: none left."""
-        async with self._making_room.setdefault(model.name, asyncio.Lock()):
+        async with self._making_room.setdefault(model, asyncio.Lock()):
             if not is_needed():
                 return True
-            count = self._recency.count(model.name)
-            idle = (session for session in self._recency.of(model.name) if not session.users)
+            count = self._recency.count(model)
+            idle = (session for session in self._recency.of(model) if not session.users)
             some = min(EVICTED, 1 + count // EVICTED)
             evicted = list(islice(idle, max(some, count + 1 - self._max_resident)))
             return any(await asyncio.shield(asyncio.gather(*map(self.try_evict, evicted))))

@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.catalogue import ModelCatalogue
+from app.catalogue import ModelCatalogue, ServedModel
 from app.errors import EngramError, StoreFailed
 from app.metrics import Metrics
 from app.sessions.counts import OpenSessions
@@ -109,8 +109,13 @@ class SessionService:
         ]
 
     def resident(self, model_name: str) -> int:
-        """Return the number of sessions of this model that are in an arena."""
-        return self._recency.count(model_name)
+        """Return the number of sessions of this model, in all of its versions, that are in an arena."""
+        return sum(self._recency.count(model) for model in self._models.all if model.name == model_name)
+
+    async def needs(self, model: ServedModel) -> bool:
+        """Return whether sessions of this version of a model are open, or in use."""
+        name, version = model.name, model.fingerprint
+        return self.turns.uses(model) or await self._writer.call(lambda store: store.has_sessions(name, version))
 
     def idle_seconds(self, session: SessionInfo) -> float:
         """Return the seconds since a session was last used."""
@@ -127,7 +132,7 @@ class SessionService:
         """
         self.turns.close()
         end = self._clock() + timeout
-        await asyncio.gather(*(model.engine.drain(timeout) for model in self._models))
+        await asyncio.gather(*(model.engine.drain(timeout) for model in self._models.all))
         while self.turns.in_use() and self._clock() < end:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         await self._saving.stop(end)

@@ -339,9 +339,10 @@ class Session:
         data = pack(steps.inputs, steps.form)
         return Entry(tape, self.epoch, self.step, len(steps.inputs), data, steps.seq, previous)
 
-    def packed(self, step: int, state: Mapping[str, Array]) -> bytes:
-        """Return the session at a step as a file. Raises OutOfMemory."""
-        snapshot = Snapshot(self.model.name, self.model.fingerprint, self.memory_size, step, state)
+    def packed(self, step: int, state: Mapping[str, Array], model: ServedModel | None = None) -> bytes:
+        """Return the session at a step as a file; model: that the file is to be of, if another. Raises OutOfMemory."""
+        model = model or self.model
+        snapshot = Snapshot(model.name, model.fingerprint, self.memory_size, step, state)
         try:
             return snapshot.to_bytes()
         except MemoryError as error:

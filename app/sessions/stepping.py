@@ -98,7 +98,7 @@ class Stepping:
             session, steps = item
             if self._is_ready(session, steps) and steps.if_step in (None, session.step):
                 self._turns.take(session)
-                alike = (session.model.name, session.memory_size, len(steps.inputs), tuple(steps.trace))
+                alike = (session.model, session.memory_size, len(steps.inputs), tuple(steps.trace))
                 together.setdefault(alike, []).append((number, session, steps))
             else:
                 self.submit(session, steps, functools.partial(answers.put, number))

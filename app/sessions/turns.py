@@ -7,6 +7,7 @@ whole, also if the client goes away meanwhile.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -52,7 +53,7 @@ class Turns:
         self._snapshots = snapshots
         self._closing = False
         self._sessions: dict[str, Session] = {}
-        self._waiting: dict[str, int] = {model.name: 0 for model in models}
+        self._waiting: Counter[str] = Counter()
         self._touched: dict[str, float] = {}
 
     def close(self) -> None:
@@ -69,6 +70,10 @@ class Turns:
     def known(self, session_id: str) -> Session | None:
         """Return an open session that is in use or resident, None for any other."""
         return self._sessions.get(session_id)
+
+    def uses(self, model: ServedModel) -> bool:
+        """Return whether a session of this version of a model is in use or resident."""
+        return any(session.model is model for session in self._sessions.values())
 
     async def find(self, session_id: str) -> Session:
         """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged or StoreFailed."""
@@ -116,21 +121,22 @@ class Turns:
 
     def _model(self, record: Record) -> ServedModel:
         """Return the model of a session. Raises ModelChanged where it is not served with the session's weights."""
-        of_session = f"session {outside(record.id)} is of a model {record.model}"
+        version = self._models.version(record.model, record.fingerprint)
+        if version is not None:
+            return version
         try:
             model = self._models.get(record.model)
         except ModelNotFound as error:
             raise ModelChanged(
                 f"session {outside(record.id)} is of {record.model}, which is not served: {error}"
             ) from error
-        if model.fingerprint != record.fingerprint:
-            raise ModelChanged(
-                f"{of_session} with other weights or another config, fingerprint "
-                f"{record.fingerprint[:16]}, than the one that is served: serve that one again, or delete the session",
-                expected=record.fingerprint,
-                got=model.fingerprint,
-            )
-        return model
+        raise ModelChanged(
+            f"session {outside(record.id)} is of a model {record.model} with other weights or another config, "
+            f"fingerprint {record.fingerprint[:16]}, than the one that is served: serve that one again, or delete the "
+            "session",
+            expected=record.fingerprint,
+            got=model.fingerprint,
+        )
 
     # Turns
 

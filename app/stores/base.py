@@ -186,6 +186,9 @@ class Upkeep(Protocol):
     def counts(self) -> dict[str, int]:
         """Return the number of open sessions by model."""
 
+    def has_sessions(self, model: str, fingerprint: str) -> bool:
+        """Return whether sessions of a model are open that began with this version of it."""
+
     def tenants(self) -> dict[str, int]:
         """Return the number of open sessions by tenant."""
 

@@ -101,9 +101,13 @@ class AsyncSession:
         request = get(f"{self._path}/state", SAFETENSORS, names=chosen, step=step)
         return await self._client._send(request, read_leaves)
 
-    async def fork(self, step: int | None = None) -> "AsyncSession":
-        """Return a new session with the same past up to a step, or up to the last."""
-        return await opened(self._client, post(f"{self._path}/fork", {"step": step}))
+    async def fork(self, step: int | None = None, model: str | None = None) -> "AsyncSession":
+        """Return a new session with the same past up to a step, or up to the last.
+
+        model: of this model, in the version that is served now, with the state of that step and no past.
+        """
+        wanted = {"step": step} if model is None else {"step": step, "model": model}
+        return await opened(self._client, post(f"{self._path}/fork", wanted))
 
     async def rewind(self, step: int) -> None:
         """Go back to a step of the past; until the next step, a rewind can also go forward again."""
@@ -196,9 +200,12 @@ class Session:
         """Return the state after a step, or after the last: its leaves by name, without a batch axis."""
         return now(self._session.state(names, step))
 
-    def fork(self, step: int | None = None) -> "Session":
-        """Return a new session with the same past up to a step, or up to the last."""
-        return Session(now(self._session.fork(step)))
+    def fork(self, step: int | None = None, model: str | None = None) -> "Session":
+        """Return a new session with the same past up to a step, or up to the last.
+
+        model: of this model, in the version that is served now, with the state of that step and no past.
+        """
+        return Session(now(self._session.fork(step, model)))
 
     def rewind(self, step: int) -> None:
         """Go back to a step of the past; until the next step, a rewind can also go forward again."""

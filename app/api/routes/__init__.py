@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from app.api.routes import inference, models, operation, sessions, state, stepping, streams, time_travel
+from app.api.routes import admin, inference, models, operation, sessions, state, stepping, streams, time_travel
 
-SUBJECTS = (models, inference, sessions, stepping, time_travel, state, streams, operation)
+SUBJECTS = (models, inference, sessions, stepping, time_travel, state, streams, operation, admin)
 """In the order of the OpenAPI document."""
 
 router = APIRouter(routes=[route for subject in SUBJECTS for route in subject.router.routes])

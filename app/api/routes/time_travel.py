@@ -61,7 +61,7 @@ async def fork_session(
 ) -> Response:
     """Open a session that shares the past of another, up to where that one is or to an earlier step."""
     wanted = await decoders.call(read_document, body or b"{}", ForkRequest)
-    opened = await sessions.opening.fork(session, wanted.step, idempotency_key, tenant_of_caller(caller))
+    opened = await sessions.opening.fork(session, wanted.step, idempotency_key, tenant_of_caller(caller), wanted.model)
     return answer_opened(opened, sessions, "../")
 
 

@@ -167,6 +167,9 @@ class MemoryStore:
     def counts(self) -> dict[str, int]:
         return dict(Counter(found.new.model for found in self._open()))
 
+    def has_sessions(self, model: str, fingerprint: str) -> bool:
+        return any((found.new.model, found.new.fingerprint) == (model, fingerprint) for found in self._open())
+
     def tenants(self) -> dict[str, int]:
         return dict(Counter(tenant_of(found.new.id) for found in self._open()))
 

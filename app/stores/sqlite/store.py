@@ -213,6 +213,11 @@ class SqliteStore:
         with self._database.reading():
             return dict(self._database.rows("SELECT model, count(*) FROM sessions WHERE ended IS NULL GROUP BY model"))
 
+    def has_sessions(self, model: str, fingerprint: str) -> bool:
+        found = "SELECT 1 FROM sessions WHERE ended IS NULL AND model = ? AND fingerprint = ? LIMIT 1"
+        with self._database.reading():
+            return self._database.row(found, model, fingerprint) is not None
+
     def tenants(self) -> dict[str, int]:
         with self._database.reading():
             rows = self._database.rows(f"SELECT {TENANT}, count(*) FROM sessions WHERE ended IS NULL GROUP BY 1")  # noqa: S608

@@ -37,6 +37,7 @@ ANSWERS: dict[str, Call] = {
     "get /sessions/{session}/state": lambda client, session: client.get(f"/sessions/{session}/state"),
     "get /healthz": lambda client, _: client.get("/healthz"),
     "get /readyz": lambda client, _: client.get("/readyz"),
+    "post /admin/reload": lambda client, _: client.post("/admin/reload"),
     "get /metrics": lambda client, _: client.get("/metrics"),
 }
 

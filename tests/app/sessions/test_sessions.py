@@ -948,7 +948,7 @@ def test_server_that_is_closed_twice_stops_once():
 
     async def test() -> None:
         sessions, engine, writer = parts = [Part(), Part(), Part()]
-        models, settings = [SimpleNamespace(engine=engine)], Settings()
+        models, settings = SimpleNamespace(all=[SimpleNamespace(engine=engine)]), Settings()
         state = State({"closing": None, "settings": settings, "sessions": sessions, "models": models, "writer": writer})
         first, second = (asyncio.ensure_future(close(state)) for _ in range(2))
         await asyncio.sleep(0.01)

@@ -239,6 +239,7 @@ class Both:
         for tenant in TENANTS:
             self.ask(lambda store, tenant=tenant: sorted(record.id for record in store.list(tenant, None, ALL)))
             self.ask(lambda store, tenant=tenant: [record.used for record in store.list(tenant, model, limit)])
+        self.ask(lambda store: [store.has_sessions(model, "print") for model in MODELS])
         self.ask(lambda store: (store.counts(), store.tenants(), store.latest_time(), store.probe()))
         self.ask(lambda store: len(store.idle_since(now - 50, limit)))
         self.check_past(self.any_open())

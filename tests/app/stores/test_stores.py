@@ -429,6 +429,13 @@ def test_tidy_forgets_a_few_sessions_at_a_time(store):
     assert [store.tidy(1002.0 + REMEMBERED_FOR), rows(store, "sessions")] == [False, 0]
 
 
+def test_open_sessions_of_a_version_are_found(store):
+    opened(store), store.create(NewSession("b", "dnc-copy", "newer", None, 1000.0), "me")
+    assert (store.has_sessions("dnc-copy", "print"), store.has_sessions("ntm-copy", "print")) == (True, False)
+    store.end("a", "deleted", 1001.0)
+    assert (store.has_sessions("dnc-copy", "print"), store.has_sessions("dnc-copy", "newer")) == (False, True)
+
+
 def test_time_is_recorded_by_tidy(store):
     opened(store)
     store.tidy(7000.0)

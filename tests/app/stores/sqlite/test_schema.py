@@ -74,6 +74,15 @@ def test_sessions_of_an_earlier_version_go_on_and_end(earlier):
     store.close()
 
 
+def test_time_is_recorded_in_a_file_of_an_earlier_version(earlier):
+    store = opened(earlier)
+    store.tidy(5000.0)
+    store.close()
+    again = opened(earlier)
+    assert again.latest_time() == 5000.0
+    again.close()
+
+
 def test_damage_of_an_earlier_version_stays_damage(earlier):
     altered(earlier, "UPDATE snapshots SET state = x'00' WHERE step = 101 - 1")
     altered(earlier, "UPDATE log SET inputs = x'0000803F' WHERE tape = 2")
