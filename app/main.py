@@ -20,6 +20,7 @@ from app.api.middleware import MeasureRequests
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
+from app.api.request_ids import IdentifyRequests
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
 from app.metrics import Metrics
@@ -86,6 +87,7 @@ def _add_interface(app: FastAPI) -> None:
     if app.state.settings.origins:
         app.add_middleware(CORSMiddleware, **cross_origin(app.state.settings.origins))
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
+    app.add_middleware(IdentifyRequests, access_log=app.state.settings.access_log)
 
 
 @contextlib.asynccontextmanager

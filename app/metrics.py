@@ -144,6 +144,12 @@ class Metrics:
         )
 
         self._engine_locks: dict[str, threading.Lock] = {}
+        self.refusals = _Tallies(
+            "engram_refusals",
+            "Requests and WebSockets refused or failed, by the code of the error.",
+            ["code"],
+            registry,
+        )
         self._routes: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
         """The children of a method, a route and a status: to find them by their labels takes longer than to count."""
 
@@ -155,6 +161,10 @@ class Metrics:
         count, time = self._routes[key]
         count.inc()
         time.observe(seconds)
+
+    def refusal(self, code: str) -> None:
+        """Count a request or a WebSocket that ended with an error; code: of its class in app/errors.py."""
+        self.refusals.labels(code).inc()
 
     def commit(self, entries: int, seconds: float) -> None:
         """Count a commit of the store."""

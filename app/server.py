@@ -17,9 +17,10 @@ from app.api.at_once import AnswerAtOnce
 from app.catalogue import Reloaded
 from app.errors import EngramError
 from app.loading import open_keyring
+from app.logs import set_up_logging
 from app.main import close, create_app
 from app.profiling import Profiler
-from app.protocols.http import answering
+from app.protocols.http import AtOnce, Never, answering
 from app.protocols.websocket import WebSocketProtocol
 from app.reloading import Reloader
 from app.settings import Settings, SettingsError
@@ -44,21 +45,20 @@ def serve(settings: Settings) -> int:
 
     Raises SettingsError, and StoreFailed, as `create_app` does, and for an address that needs a key.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     keyring = open_keyring(settings)
     if not keyring.required:
         _check_address(settings)
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings, keyring)
-    at_once = AnswerAtOnce(app.state.admission, app.state.models, app.state.sessions, settings, app.state.metrics)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         log_level="warning" if settings.log_level == "info" else settings.log_level,
-        access_log=settings.access_log,
-        http=answering(at_once),
+        access_log=False,  # IdentifyRequests writes it
+        http=answering(_at_once(app.state, settings)),
         ws=WebSocketProtocol,
         ws_max_size=2 * settings.max_body_bytes,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
@@ -70,6 +70,13 @@ def serve(settings: Settings) -> int:
     except SystemExit:  # uvicorn could not start, and has logged why
         return 1
     return 0
+
+
+def _at_once(state: State, settings: Settings) -> AtOnce:
+    """Return what answers requests without ASGI: nothing, if each one is to be logged."""
+    if settings.access_log:
+        return Never()
+    return AnswerAtOnce(state.admission, state.models, state.sessions, settings, state.metrics)
 
 
 class _Server(uvicorn.Server):

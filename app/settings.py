@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from app.logs import LogFormat
+
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
 NOT_SETTINGS = ("config", "key")
@@ -178,7 +180,12 @@ class Settings(BaseSettings):
         20, gt=0, le=86400, description="seconds that accepted work has to finish after a stop signal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
-    access_log: bool = Field(False, description="log a line for every request")
+    log_format: LogFormat = Field(
+        "text", description="lines of the log: text, or json, one object for each event; docs/operations.md"
+    )
+    access_log: bool = Field(
+        False, description="log a line for every request and WebSocket when it ends; each step then takes longer"
+    )
     profile: Path | None = Field(
         None,
         description="file for a profile of the server's processor time, written when it stops: a flame graph where the "

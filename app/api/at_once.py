@@ -7,6 +7,7 @@ it again.
 
 import functools
 import logging
+import random
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from app.api.codec import PIECE_BYTES, encode_json
 from app.api.decoders import LARGE
 from app.api.gate import Admission
 from app.api.problems import CLIENT_GONE, problem_response
+from app.api.request_ids import HEADER
 from app.api.requests import read_infer, read_steps
 from app.api.steps import (
     INFER_PATH,
@@ -29,6 +31,7 @@ from app.api.steps import (
 )
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, unexpected_error
+from app.logs import asking, new_request_id
 from app.metrics import Metrics
 from app.protocols.http import Answer, Gone, Respond, lines_of
 from app.sessions.service import SessionService
@@ -46,7 +49,7 @@ INFER_TARGET = INFER_PATH.encode()
 BATCH = b"[[["
 """The beginning of a batch of sequences, which is left to the endpoint unread."""
 
-JSON_FIELDS = b"content-length: %d\r\ncontent-type: application/json\r\n"
+JSON_FIELDS = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %016x\r\n"
 
 
 class AnswerAtOnce:
@@ -149,18 +152,25 @@ class AnswerAtOnce:
             self._fail(asked)
             return
         self._count(200, asked)
-        asked.respond(200, JSON_FIELDS % len(body), body)
+        asked.respond(200, JSON_FIELDS % (len(body), random.getrandbits(64)), body)
 
     def _fail(self, asked: "_Asked") -> None:
         """Log an unexpected error, and respond with it."""
-        logger.exception("POST %s failed", asked.route)
-        self._refuse(unexpected_error(), asked)
+        identity = new_request_id()
+        with asking(identity):
+            logger.exception("POST %s failed", asked.route)
+        self._refuse(unexpected_error(), asked, identity)
 
-    def _refuse(self, error: EngramError, asked: "_Asked") -> None:
-        response = problem_response(error)
+    def _refuse(self, error: EngramError, asked: "_Asked", identity: str | None = None) -> None:
+        identity = identity or new_request_id()
+        with asking(identity):
+            response = problem_response(error)
+        self._metrics.refusal(error.code)
         error.__traceback__ = None  # an error that is kept and raised again would grow by it
         self._count(error.status, asked)
-        asked.respond(error.status, lines_of(response.raw_headers), bytes(response.body))
+        asked.respond(
+            error.status, lines_of([*response.raw_headers, (HEADER, identity.encode())]), bytes(response.body)
+        )
 
     def _count(self, status: int, asked: "_Asked") -> None:
         self._metrics.request("POST", asked.route, status, self._clock() - asked.began)

@@ -19,6 +19,7 @@ from fastapi import WebSocket
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
 from app.api.decoders import Decoders, is_large
 from app.api.deps import caller_of, too_large
+from app.api.problems import problem_document
 from app.errors import EngramError, MalformedBody, unexpected_error
 from app.metrics import Metrics
 from app.protocols import websocket
@@ -204,13 +205,14 @@ class Channel(abc.ABC):
             self._over.set_result(None)
 
     def _refuse(self, error: EngramError) -> None:
+        self._metrics.refusal(error.code)
         self.send(error_frame(error))
         self._connection.close(error.close_code, error.code)
 
 
 def error_frame(error: EngramError) -> dict[str, Any]:
     """Return the last frame before a WebSocket is closed for an error."""
-    return error.problem() | {"type": "error"}
+    return problem_document(error) | {"type": "error"}
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

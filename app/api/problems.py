@@ -1,28 +1,47 @@
 """Convert errors of any origin to problem documents (RFC 9457), in this one place."""
 
-import logging
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from app.api.codec import encode_json
 from app.api.media import PROBLEM
 from app.api.methods import allowed_methods
 from app.api.schemas import invalid_value, place_of
-from app.errors import EngramError, MethodNotAllowed, NotFound, unexpected_error
-
-logger = logging.getLogger(__name__)
+from app.errors import EngramError, MethodNotAllowed, NotFound
+from app.logs import request_id
 
 CLIENT_GONE = 499
 """The status that is logged for a client that went away; it is never sent."""
 
 
+class ProblemResponse(Response):
+    """The problem document of an error, which counts as a refusal when it is sent."""
+
+    def __init__(self, error: EngramError, headers: Mapping[str, str] | None = None) -> None:
+        body = encode_json(problem_document(error))
+        super().__init__(body, error.status, {**error.headers, **(headers or {})}, PROBLEM)
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"].state.metrics.refusal(self._code)
+        await super().__call__(scope, receive, send)
+
+
+def problem_document(error: EngramError) -> dict[str, Any]:
+    """Return the problem document of an error, with the id of the request that is carried out."""
+    identity = request_id()
+    return error.problem() | ({} if identity is None else {"request_id": identity})
+
+
 def problem_response(error: EngramError, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the problem document of an error."""
-    return Response(encode_json(error.problem()), error.status, {**error.headers, **(headers or {})}, PROBLEM)
+    """Return the response with the problem document of an error."""
+    return ProblemResponse(error, headers)
 
 
 def error_response(error: EngramError | ClientDisconnect) -> Response:
@@ -31,7 +50,7 @@ def error_response(error: EngramError | ClientDisconnect) -> Response:
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Convert every error that leaves a route to a problem document."""
+    """Convert every error that leaves a route to a problem document, but for the unexpected: see IdentifyRequests."""
 
     @app.exception_handler(EngramError)
     @app.exception_handler(ClientDisconnect)
@@ -55,11 +74,6 @@ def add_problem_handlers(app: FastAPI) -> None:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=allow)
         return problem_response(_not_allowed(request.method, path, allow["Allow"]), allow)
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem_response(unexpected_error())
 
 
 def _not_found(app: FastAPI, method: str, path: str) -> str:

@@ -265,6 +265,7 @@ class ProblemAnswer(BaseModel):
     place: str | None = None
     expected: str | None = None
     got: str | None = None
+    request_id: str | None = Field(None, description="that of the header X-Request-ID, and of the server's log")
 
 
 def parse(document: type[Document], values: dict[str, Any]) -> Document:

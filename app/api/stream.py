@@ -30,6 +30,7 @@ from app.api.requests import read_frame
 from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, parse
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, InvalidRequest, NotFound, SessionGone
+from app.logs import name_session
 from app.metrics import Metrics
 from app.sessions.service import SessionService
 from app.sessions.session import Duplicate, Session, Stepped, Steps
@@ -77,10 +78,11 @@ async def stream_sessions(
 
 
 @router.websocket("/{path:path}")
-async def stream_nothing(socket: WebSocket, path: str) -> None:
+async def stream_nothing(socket: WebSocket, path: str, metrics: TheMetrics) -> None:
     """Refuse a WebSocket at any other path."""
     error = NotFound(f"there is no WebSocket at /{path}: /stream?model=NAME opens a session, /streams takes many")
     await socket.accept()
+    metrics.refusal(error.code)
     await socket.send_json(error_frame(error))
     await socket.close(error.close_code, error.code)
 
@@ -107,6 +109,7 @@ class Stream(Channel):
     async def serve(self) -> None:
         async with self._sessions.turns.watching(await self._found()) as session:
             self._session = session
+            name_session(session.id)
             self.send({"type": "session", **_where(session)})
             session.ended.add_done_callback(self._end)
             try:

@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-UNUSUAL = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
+UNUSUAL = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id"))
 """Requests with any of these header fields are left to the ASGI application."""
 
 LENGTH_DIGITS = 9
@@ -46,6 +46,16 @@ class AtOnce(Protocol):
         target: of the request line, as received; headers: all header fields in order of arrival, names in lower case.
         The body arrives later, or never.
         """
+
+
+class Never:
+    """Leaves all requests to the ASGI application (an AtOnce)."""
+
+    max_body_bytes = -1
+
+    def find(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Answer | None:  # noqa: ARG002
+        """Return None: the ASGI application answers."""
+        return None
 
 
 class HttpProtocol(HttpToolsProtocol):

@@ -37,6 +37,9 @@ logger = logging.getLogger("uvicorn.error")
 
 EXTENSION: Final = "engram.websocket"
 
+handshakes = logging.getLogger("uvicorn.error.handshake")
+handshakes.setLevel(logging.WARNING)  # below, it logs header fields, and a key may be among them
+
 CLOSE_TIMEOUT = 10.0
 """Seconds after which a closing connection is aborted."""
 
@@ -509,7 +512,7 @@ class WebSocketProtocol(asyncio.Protocol):
     # The handshake
 
     def _read_request(self, data: bytes) -> None:
-        handshake = ServerProtocol(logger=logger)
+        handshake = ServerProtocol(logger=handshakes)
         handshake.receive_data(data)
         request = next((event for event in handshake.events_received() if isinstance(event, Request)), None)
         if request is None:

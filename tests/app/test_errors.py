@@ -1,14 +1,15 @@
 """The conversion of errors to HTTP responses."""
 
 import asyncio
-import contextlib
 import json
 
 import pytest
 from fastapi import FastAPI
 
 from app.api.problems import add_problem_handlers
+from app.api.request_ids import IdentifyRequests
 from app.errors import BodyTooLarge, EngramError, InvalidInput, RateLimited, TooManyRequests, Unavailable
+from app.metrics import Metrics
 
 
 def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
@@ -18,6 +19,8 @@ def subclasses(cls: type[EngramError]) -> list[type[EngramError]]:
 def ask(path: str, error: BaseException) -> tuple[int, dict[str, str], dict[str, object]]:
     """Return the status, headers and document of the response to an error that a route raises."""
     app = FastAPI()
+    app.state.metrics = Metrics()
+    app.add_middleware(IdentifyRequests, access_log=False)
     add_problem_handlers(app)
 
     @app.get("/fail")
@@ -33,8 +36,7 @@ def ask(path: str, error: BaseException) -> tuple[int, dict[str, str], dict[str,
         return {"type": "http.request", "body": b"", "more_body": False}
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "http_version": "1.1"}
-    with contextlib.suppress(RuntimeError):  # starlette raises an unexpected error again, for the server's log
-        asyncio.run(app(scope | {"scheme": "http", "server": ("x", 1), "root_path": ""}, receive, send))
+    asyncio.run(app(scope | {"scheme": "http", "server": ("x", 1), "root_path": ""}, receive, send))
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, json.loads(sent[1]["body"])
 

@@ -24,12 +24,22 @@ from app.protocols.http import answering
 from app.server import serve
 from app.settings import Settings
 from tests.app.protocols import test_http
-from tests.app.protocols.test_http import connect, read_response
+from tests.app.protocols.test_http import connect
+from tests.app.protocols.test_http import read_response as read_bytes
 from tests.app.protocols.test_websocket import SECONDS, eventually
 
 STEP = [0.5] * 10
 TRACES = ["read_weights", "write_weights", "usage", "allocation_weights", "allocation_gate", "write_gate", "read_modes"]
 STEPS_200 = 'engram_requests_total{method="POST",route="/sessions/{session}/steps",status="200"}'
+
+REQUEST_ID = re.compile(rb"(?<=x-request-id: )[0-9a-f]{16}|(?<=\"request_id\":\")[0-9a-f]{16}")
+
+
+def read_response(file: Any) -> bytes:
+    """Return the bytes of one response, with the id of its request replaced."""
+    response, count = REQUEST_ID.subn(b"R" * 16, read_bytes(file))
+    assert count == (2 if b"application/problem+json" in response else 1)
+    return response
 
 
 def post(body: bytes, *fields: bytes, **more: Any) -> bytes:
