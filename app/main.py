@@ -29,6 +29,7 @@ from app.sessions.clock import Clock
 from app.sessions.service import Limits, SessionService
 from app.settings import Settings
 from app.stores.writer import Writer
+from app.watching import DataWatch, watch_loop
 
 LAST_COMMIT_SECONDS = 0.5
 """The least time that the store has for its last commits when the server stops."""
@@ -57,6 +58,8 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
     )
     app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
     app.state.keyring = keyring
+    metrics.build((model.backend for model in models), settings.store)
+    metrics.watch_log(lambda: writer.lag, lambda: writer.waiting)
     app.state.decoders, app.state.closing = Decoders(), None
     app.state.sessions = SessionService(
         models,
@@ -95,18 +98,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.writer.start()
     for model in app.state.models:
         model.engine.start()
+    settings, metrics = app.state.settings, app.state.metrics
     upkeep = (
         app.state.sessions.ending.keep_expiring(),
         app.state.keyring.keep_fresh(),
         app.state.reloader.keep_releasing(),
         watch_files(),
+        watch_loop(metrics),
     )
     kept = [asyncio.create_task(work) for work in upkeep]
+    data = DataWatch(metrics, settings.data)
+    if settings.store != "memory":
+        data.start()
     try:
         yield
     finally:
         for task in kept:
             task.cancel()
+        data.end()
         await close(app.state)
         await asyncio.to_thread(app.state.decoders.close)
         app.state.keyring.close()

@@ -1,13 +1,15 @@
 """The metrics of a server, for Prometheus; docs/metrics.md describes each one."""
 
 import itertools
+import platform
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -150,6 +152,27 @@ class Metrics:
             ["code"],
             registry,
         )
+        self.loop_lag = _Distributions(
+            "engram_event_loop_lag_seconds", "How late the event loop is.", [], REQUEST_BUCKETS, registry
+        ).labels()
+        self._log_lag = Gauge(
+            "engram_log_lag_seconds",
+            "Age of the oldest step that is answered and not yet safe from a power cut.",
+            registry=registry,
+        )
+        self._log_waiting = Gauge(
+            "engram_log_waiting_entries", "Requests whose steps are not yet written.", registry=registry
+        )
+        self.wal_bytes = Gauge("engram_wal_bytes", "Size of the store's write-ahead logs.", registry=registry)
+        self.data_bytes = Gauge("engram_data_bytes", "Size of the data directory.", registry=registry)
+        self.data_free_bytes = Gauge(
+            "engram_data_free_bytes", "Free space of the disk of the data directory.", registry=registry
+        )
+        self._build = Gauge(
+            "engram_build_info", "Always 1.", ["version", "python", "backends", "store"], registry=registry
+        )
+        ProcessCollector(registry=registry)
+
         self._routes: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
         """The children of a method, a route and a status: to find them by their labels takes longer than to count."""
 
@@ -161,6 +184,16 @@ class Metrics:
         count, time = self._routes[key]
         count.inc()
         time.observe(seconds)
+
+    def build(self, backends: Iterable[str], store: str) -> None:
+        """Set the labels of engram_build_info; backends: of the models."""
+        self._build.clear()
+        self._build.labels(_version(), platform.python_version(), ",".join(sorted(set(backends))), store).set(1)
+
+    def watch_log(self, lag: Callable[[], float], waiting: Callable[[], float]) -> None:
+        """Call these functions at each scrape: seconds of the log's lag, entries that are not yet written."""
+        self._log_lag.set_function(lag)
+        self._log_waiting.set_function(waiting)
 
     def refusal(self, code: str) -> None:
         """Count a request or a WebSocket that ended with an error; code: of its class in app/errors.py."""
@@ -182,6 +215,13 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("engram")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class EngineMetrics:

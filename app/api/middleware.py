@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.methods import OFFERED
 from app.metrics import Metrics
+
+METHODS = frozenset((*OFFERED, "HEAD", "OPTIONS"))
 
 
 class MeasureRequests:
@@ -32,4 +35,5 @@ class MeasureRequests:
             await self._app(scope, receive, note_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.request(scope["method"], route, status, self._clock() - began)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._metrics.request(method, route, status, self._clock() - began)

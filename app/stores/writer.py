@@ -104,10 +104,15 @@ class Writer:
         self._hang: StoreFailed | None = None
         # Set by the thread
         self._busy_since: float | None = None
+        # Set by the thread, and by the threads of callers
+        self._unwritten_since: float | None = None
+        """When the oldest step was answered that is not yet written."""
         # The thread's own
         self._pending: list[Entry] = []
         self._commit_at = 0.0
         self._sync_at: float | None = None
+        self._unsynced_since: float | None = None
+        """When the oldest step was answered that is written, and not yet synced."""
         self._is_written = False
         """Whether something was written since the store last folded."""
         self._folds_fail = False
@@ -123,8 +128,22 @@ class Writer:
         elif self._waits:
             self._put(Group(entries, done))
         else:
+            if self._unwritten_since is None:
+                self._unwritten_since = time.monotonic()
             self._inbox.put(Group(entries, _nobody))
             done([None] * len(entries))
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest step was answered that is not yet safe from a power cut; 0 if there is none."""
+        oldest = [since for since in (self._unwritten_since, self._unsynced_since) if since is not None]
+        return max(0.0, time.monotonic() - min(oldest)) if oldest else 0.0
+
+    @property
+    def waiting(self) -> int:
+        """The entries, of one request each, that are not yet written."""
+        groups = [item for item in list(self._waiting) if isinstance(item, Group)]
+        return len(self._pending) + sum(len(group.entries) for group in groups)
 
     def _late(self) -> StoreFailed | None:
         """Return an error while the store takes so long that too many steps would be lost with the process."""
@@ -278,15 +297,18 @@ class Writer:
 
     def _gather(self, groups: Sequence[Group]) -> None:
         """Keep entries that count as written, to write them within the commit interval."""
+        now = time.monotonic()
         if not self._pending:
-            self._commit_at = time.monotonic() + self._commit_interval
+            self._commit_at = now + self._commit_interval
+        if self._unwritten_since is None and groups:
+            self._unwritten_since = now
         self._pending += [entry for group in groups for entry in group.entries]
 
     def _flush(self) -> None:
         """Write the entries that count as written; where that fails, keep them, to try again later."""
         failure = next((error for error in self._append(self._pending) if isinstance(error, StoreFailed)), None)
         if failure is None:
-            self._pending = []
+            self._pending, self._unwritten_since = [], None
         elif self._failure is None:
             logger.error(
                 "steps that were answered cannot be written, and no more are taken until they are: %s", failure
@@ -326,6 +348,8 @@ class Writer:
 
     def _note_write(self) -> None:
         self._is_written = True
+        if self._unsynced_since is None:
+            self._unsynced_since = self._unwritten_since or time.monotonic()
         if self._sync_at is None:
             self._sync_at = time.monotonic() + self._sync_interval
 
@@ -343,6 +367,8 @@ class Writer:
             if self._sync_interval == 0:
                 return error
             self._note_write()  # to try again, also where nothing more is written
+        else:
+            self._unsynced_since = None
         return None
 
     def _is_due(self, moment: float) -> bool:

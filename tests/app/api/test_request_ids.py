@@ -312,7 +312,7 @@ def test_rude_client_leaves_no_traceback(rude_server, case, waits, resets):
     assert [line for line in new.splitlines() if re.search(" (ERROR|CRITICAL) ", line)] == []
 
 
-def test_disconnect_in_the_middle_of_a_large_answer_leaves_no_traceback(rude_server):
+def test_disconnect_within_a_large_answer_leaves_no_traceback(rude_server):
     body = json.dumps({"model": "dnc-copy", "inputs": [[0.5] * 10] * 400, "trace": ["link"]}).encode()
     for waits in (False, True):
         send(rude_server, post(body), waits, True)

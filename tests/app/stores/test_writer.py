@@ -405,3 +405,62 @@ def test_interval_takes_no_more_while_the_store_is_late(monkeypatch):
             assert taken.groups == [[None]] * 2
 
     run(test())
+
+
+def test_lag_is_that_of_the_oldest_step_that_is_not_synced():
+    async def test() -> None:
+        async with writing(sync_interval=0.2) as (writer, store):
+            record, done = await opened(writer), Outcomes()
+            await until(lambda: store.done == ["sync"])
+            await until(lambda: writer.lag == 0)
+            writer.commit([entry(record, 0)], done)
+            await until(lambda: bool(done.groups))
+            first = writer.lag
+            writer.commit([entry(record, 1)], done)
+            await until(lambda: len(done.groups) == 2)
+            assert 0 < first < writer.lag
+            await until(lambda: store.done[-1] == "sync")
+            await until(lambda: writer.lag == 0)
+
+    run(test())
+
+
+def test_lag_grows_while_answered_steps_cannot_be_written():
+    async def test() -> None:
+        async with writing("interval") as (writer, store):
+            record = await opened(writer)
+            store.failing = {"append"}
+            writer.commit([entry(record, 0)], Outcomes())
+            await until(lambda: writer.lag > 0.1)
+            assert writer.waiting == 1
+            store.failing = {"sync"}
+            await until(lambda: writer.waiting == 0)
+            assert writer.lag > 0.1, "written, and not yet synced"
+
+    run(test())
+
+
+def test_entries_that_wait_for_a_commit_are_counted():
+    async def test() -> None:
+        async with writing() as (writer, store):
+            record, done = await opened(writer), Outcomes()
+            assert writer.waiting == 0
+            store.gate.clear()
+            for steps in ((0,), (1, 2)):
+                writer.commit([entry(record, step) for step in steps], done)
+            assert writer.waiting == 3
+            store.gate.set()
+            await until(lambda: writer.waiting == 0)
+
+    run(test())
+
+
+def test_lag_is_0_where_every_commit_is_synced():
+    async def test() -> None:
+        async with writing(sync_interval=0) as (writer, _):
+            record, done = await opened(writer), Outcomes()
+            writer.commit([entry(record, 0)], done)
+            await until(lambda: bool(done.groups))
+            assert writer.lag == 0
+
+    run(test())
