@@ -49,10 +49,15 @@ def asking(request_id: str, session: str | None = None) -> Iterator[None]:
         _asked.reset(token)
 
 
+def asked() -> Asked | None:
+    """Return the request that is carried out, None outside of one."""
+    return _asked.get()
+
+
 def request_id() -> str | None:
     """Return the id of the request that is carried out, None outside of one."""
-    asked = _asked.get()
-    return None if asked is None else asked.request_id
+    request = _asked.get()
+    return None if request is None else request.request_id
 
 
 def new_request_id() -> str:
@@ -62,9 +67,9 @@ def new_request_id() -> str:
 
 def name_session(session: str) -> None:
     """Name the session of the request that is carried out, once it is known."""
-    asked = _asked.get()
-    if asked is not None:
-        _asked.set(asked._replace(session=session))
+    request = _asked.get()
+    if request is not None:
+        _asked.set(request._replace(session=session))
 
 
 def escaped(text: str, keep: str = "") -> str:
@@ -110,9 +115,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
-        asked = _asked.get()
-        if asked is not None:
-            event |= {name: _plain(value) for name, value in asked._asdict().items() if value is not None}
+        request = _asked.get()
+        if request is not None:
+            event |= {name: _plain(value) for name, value in request._asdict().items() if value is not None}
         event |= {name: _plain(value) for name, value in getattr(record, "fields", {}).items()}
         if record.exc_info:
             event["exception"] = escaped(self.formatException(record.exc_info), keep="\n")
@@ -125,11 +130,11 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _of_request() -> str:
-    asked = _asked.get()
-    if asked is None:
+    request = _asked.get()
+    if request is None:
         return ""
-    session = "" if asked.session is None else f", session {escaped(asked.session)}"
-    return f" [request {asked.request_id}{session}]"
+    session = "" if request.session is None else f", session {escaped(request.session)}"
+    return f" [request {request.request_id}{session}]"
 
 
 def _indented(text: str) -> str:

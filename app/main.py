@@ -16,11 +16,12 @@ from app.api.decoders import Decoders
 from app.api.gate import Admission, Gate, cross_origin
 from app.api.hot import HotPaths
 from app.api.methods import AnswerHead
-from app.api.middleware import MeasureRequests
+from app.api.middleware import MeasureRequests, TraceRequests
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
+from app.catalogue import ServedModel
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
 from app.metrics import Metrics
@@ -29,6 +30,7 @@ from app.sessions.clock import Clock
 from app.sessions.service import Limits, SessionService
 from app.settings import Settings
 from app.stores.writer import Writer
+from app.tracing import note_submitted, open_tracing
 from app.watching import DataWatch, watch_loop
 
 LAST_COMMIT_SECONDS = 0.5
@@ -73,9 +75,22 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
         settings.snapshots,
     )
     app.state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
-    app.state.reloader = Reloader(settings, metrics, writer, models, app.state.sessions)
+    app.state.tracing = open_tracing(settings)
+    prepare = _nothing if app.state.tracing is None else _trace_runs
+    for model in models:
+        prepare(model)
+    app.state.reloader = Reloader(settings, metrics, writer, models, app.state.sessions, prepare)
     _add_interface(app)
     return app
+
+
+def _nothing(_: ServedModel) -> None:
+    """Prepare nothing: no traces are sent."""
+
+
+def _trace_runs(model: ServedModel) -> None:
+    """Have the runs of a model add their times to the traces of their requests."""
+    model.engine.watch(note_submitted)
 
 
 def _add_interface(app: FastAPI) -> None:
@@ -90,6 +105,8 @@ def _add_interface(app: FastAPI) -> None:
     if app.state.settings.origins:
         app.add_middleware(CORSMiddleware, **cross_origin(app.state.settings.origins))
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
+    if app.state.tracing is not None:
+        app.add_middleware(TraceRequests, tracing=app.state.tracing)
     app.add_middleware(IdentifyRequests, access_log=app.state.settings.access_log)
 
 
@@ -119,6 +136,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await close(app.state)
         await asyncio.to_thread(app.state.decoders.close)
         app.state.keyring.close()
+        if app.state.tracing is not None:
+            await app.state.tracing.close()
 
 
 async def close(state: State) -> None:

@@ -7,6 +7,7 @@ retired   serves the sessions that began with it -> released once none is left
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from app.catalogue import ModelCatalogue, Reloaded, ServedModel
 from app.errors import ReloadFailed
@@ -32,13 +33,21 @@ class Reloader:
     """Loads the checkpoints again, and releases the versions that nobody needs."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, writer: Writer, models: ModelCatalogue, sessions: SessionService
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        writer: Writer,
+        models: ModelCatalogue,
+        sessions: SessionService,
+        prepare: Callable[[ServedModel], None],
     ) -> None:
+        """prepare: called with each model that was loaded, before it runs."""
         self._settings = settings
         self._metrics = metrics
         self._writer = writer
         self._models = models
         self._sessions = sessions
+        self._prepare = prepare
         self._turn = asyncio.Lock()
         self._retired: dict[ServedModel, float] = {}
         """retired version -> the monotonic time at which it was seen first"""
@@ -62,6 +71,7 @@ class Reloader:
             running = set(self._models.all)
             for model in models.values():
                 if model not in running:
+                    self._prepare(model)
                     model.engine.start()
             self._models.replace(models, failures)
         reloaded = _difference(before, models, failures)

@@ -73,8 +73,8 @@ def serve(settings: Settings) -> int:
 
 
 def _at_once(state: State, settings: Settings) -> AtOnce:
-    """Return what answers requests without ASGI: nothing, if each one is to be logged."""
-    if settings.access_log:
+    """Return what answers requests without ASGI: nothing, if each one is to be logged or traced."""
+    if settings.access_log or state.tracing is not None:
         return Never()
     return AnswerAtOnce(state.admission, state.models, state.sessions, settings, state.metrics)
 

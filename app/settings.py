@@ -186,6 +186,13 @@ class Settings(BaseSettings):
     access_log: bool = Field(
         False, description="log a line for every request and WebSocket when it ends; each step then takes longer"
     )
+    otel_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]+(/\S*)?$",
+        description="URL of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of each request, such as "
+        "http://127.0.0.1:4318; without it, the variable OTEL_EXPORTER_OTLP_ENDPOINT counts; each step then takes "
+        "longer",
+    )
     profile: Path | None = Field(
         None,
         description="file for a profile of the server's processor time, written when it stops: a flame graph where the "

@@ -19,11 +19,14 @@ from fastapi import WebSocket
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
 from app.api.decoders import Decoders, is_large
 from app.api.deps import caller_of, too_large
+from app.api.middleware import FAILED, span_of
 from app.api.problems import problem_document
 from app.errors import EngramError, MalformedBody, unexpected_error
+from app.logs import Asked, asked
 from app.metrics import Metrics
 from app.protocols import websocket
 from app.settings import Settings
+from app.tracing import RequestTrace, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,9 @@ class Channel(abc.ABC):
         self._caller = caller_of(socket)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None  # of work that takes several turns of the loop
+        self._tracing: Tracing | None = socket.app.state.tracing
+        self._trace: RequestTrace | None = None  # of the frame in work
+        self._asked: Asked | None = None
 
     # For subclasses to define
 
@@ -79,7 +85,9 @@ class Channel(abc.ABC):
     async def listen(self) -> None:
         """Take frames until the client is gone. Raises the error that ends the channel."""
         self.state = Stage.WAITING
-        self._connection.listen(self._take, self._leave, self._go_on)
+        self._asked = asked()
+        take = self._take if self._tracing is None else self._take_traced
+        self._connection.listen(take, self._leave, self._go_on)
         try:
             await self._over
         finally:
@@ -148,6 +156,7 @@ class Channel(abc.ABC):
                 self._refuse(unexpected_error())
             finally:
                 self.state = Stage.CLOSED
+                self._end_trace()
 
     def _take(self, payload: bytes, is_text: bool) -> None:
         """Carry out a frame. No other comes before it is answered."""
@@ -163,6 +172,22 @@ class Channel(abc.ABC):
                 self.carry_out(self.read(payload, _call))
         except Exception as error:
             self.fail(error)
+
+    def _take_traced(self, payload: bytes, is_text: bool) -> None:
+        """Carry out a frame as `_take` does, and have the times of its runs noted."""
+        assert self._tracing is not None
+        if self.state is Stage.WAITING:
+            with self._tracing.request(self._asked) as self._trace:
+                self._take(payload, is_text)
+
+    def _end_trace(self) -> None:
+        """Make the spans of the frame that was answered, or that ended the channel."""
+        trace, self._trace = self._trace, None
+        if trace is not None and self._tracing is not None:
+            name, attributes = span_of(self._socket.scope)
+            parent = self._tracing.parent_of(self._socket.scope["headers"])
+            failed = trace.error is not None and trace.error.status >= FAILED
+            self._tracing.end(trace, name, parent, attributes, failed)
 
     def _check(self, payload: bytes, is_text: bool) -> None:
         if is_text is self.codec.binary:
@@ -191,6 +216,8 @@ class Channel(abc.ABC):
         if self.state is not Stage.ANSWERING:
             return
         self.state = Stage.WAITING
+        if self._trace is not None:
+            self._end_trace()
         try:
             self.end_of_turn()
         except EngramError as error:
@@ -206,6 +233,8 @@ class Channel(abc.ABC):
 
     def _refuse(self, error: EngramError) -> None:
         self._metrics.refusal(error.code)
+        if self._trace is not None:
+            self._trace.error = error
         self.send(error_frame(error))
         self._connection.close(error.close_code, error.code)
 

@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.methods import OFFERED
+from app.logs import asked
 from app.metrics import Metrics
+from app.tracing import Tracing
 
-METHODS = frozenset((*OFFERED, "HEAD", "OPTIONS"))
+FAILED = 500
+"""The lowest status of an error of the server."""
+
+METHODS = frozenset((*OFFERED, "HEAD", "OPTIONS", "WEBSOCKET"))
 
 
 class MeasureRequests:
@@ -35,5 +41,47 @@ class MeasureRequests:
             await self._app(scope, receive, note_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            self._metrics.request(method, route, status, self._clock() - began)
+            self._metrics.request(known_method(scope["method"]), route, status, self._clock() - began)
+
+
+class TraceRequests:
+    """Make the spans of HTTP requests; those of frames are made by their channels."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self._app = app
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = FAILED
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._tracing.request(asked()) as trace:
+            try:
+                await self._app(scope, receive, note_status)
+            finally:
+                name, attributes = span_of(scope)
+                attributes["http.response.status_code"] = status
+                parent = self._tracing.parent_of(scope["headers"])
+                self._tracing.end(trace, name, parent, attributes, status >= FAILED)
+
+
+def span_of(scope: Scope) -> tuple[str, dict[str, Any]]:
+    """Return the name and the attributes of the span of a request or a frame; neither has what a client made up."""
+    method = known_method(scope.get("method", "WEBSOCKET"))
+    route = getattr(scope.get("route"), "path", "other")
+    tenant = getattr(scope.get("caller"), "tenant", None)
+    attributes = {"http.request.method": method, "http.route": route}
+    return f"{method} {route}", attributes | ({} if tenant is None else {"engram.tenant": tenant})
+
+
+def known_method(method: str) -> str:
+    """Return a method, or `other` for one that no route has."""
+    return method if method in METHODS else "other"

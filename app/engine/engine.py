@@ -82,6 +82,7 @@ class Engine:
         self._lingers = False
         self._waiting: set[Run | ArenaCall] = set()
         """The items whose `done` was not called."""
+        self._submitted: Callable[[str, Sequence[Run]], None] | None = None
         self._sequences = 0
         self._bytes = 0
         self._refusal: EngramError | None = None
@@ -149,6 +150,8 @@ class Engine:
         self._bytes += size
         self._waiting.update(runs)
         self._arrived += runs
+        if self._submitted is not None:
+            self._submitted(self.name, runs)
         if self._linger.seconds:
             self._wait_for_others(runs)
         elif self._planned is None:
@@ -275,6 +278,10 @@ class Engine:
             self._worker.put(run)
 
     # Life
+
+    def watch(self, submitted: Callable[[str, Sequence[Run]], None]) -> None:
+        """Call a function with this engine's name and all runs that are submitted; it may replace their `done`."""
+        self._submitted = submitted
 
     def start(self) -> None:
         """Start the worker."""

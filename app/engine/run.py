@@ -84,6 +84,8 @@ class Run:
     """Whether it keeps no state."""
     position: int = 0
     """The number of steps taken."""
+    began: float = 0.0
+    """When its first batch was taken, by time.perf_counter; 0: none was."""
     since: float = field(default_factory=time.perf_counter)
     """When it began to wait for its next steps, by time.perf_counter."""
     output_size: int = field(init=False)

@@ -317,6 +317,8 @@ class Worker:
         began = time.perf_counter()
         self._step([RunRows(run, run.active) for run in batch.runs], batch.steps)
         for run in batch.runs:
+            if not run.position:
+                run.began = began
             run.position += batch.steps
             if run.finished:
                 self._finish(run, run.outcome)
