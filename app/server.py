@@ -56,7 +56,7 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        log_level="warning" if settings.log_level == "info" else settings.log_level,
+        log_level="error" if settings.log_level == "error" else "warning",  # below, it logs queries
         access_log=False,  # IdentifyRequests writes it
         http=answering(_at_once(app.state, settings)),
         ws=WebSocketProtocol,

@@ -162,10 +162,11 @@ def test_websocket_is_logged_with_its_close_code(logging_server):
         assert "close_code=4001" in found
 
 
-def test_header_fields_are_in_no_line_of_the_log(logging_server):
+def test_header_fields_and_queries_are_in_no_line(logging_server):
     headers = {"Authorization": "Bearer hidden-key", "X-Request-ID": "hidden-1"}
     httpx.get(f"{logging_server.url}/models", headers=headers)
-    with connect(f"{logging_server.socket_url}/stream?model=dnc-copy", additional_headers=headers) as stream:
+    url = f"{logging_server.socket_url}/stream?model=dnc-copy&token=hidden-key"
+    with connect(url, additional_headers=headers) as stream:
         stream.recv()
     logged(logging_server, "hidden-1")
     assert "hidden-key" not in logging_server.log
