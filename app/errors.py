@@ -3,6 +3,7 @@
     |-- KeyRequired             the request names no key
     |   `-- InvalidKey          an unknown key, or a revoked one
     |-- InvalidRequest          the request cannot be understood
+    |   |-- MalformedRequest    no HTTP/1.1
     |   |-- MalformedBody
     |   |-- InvalidInput        an input at a named place
     |   |-- UnknownName         the model has no trace or state leaf of this name
@@ -14,6 +15,10 @@
     |   |-- OriginRefused       a page of another origin
     |   `-- ScopeMissing        the key is for other requests
     |-- UnsupportedMediaType    the body has a Content-Type that the route does not take
+    |-- TargetTooLong           of the request line
+    |-- HeadersTooLarge         too many bytes or header fields
+    |-- RequestTimeout          the client does not send its request
+    |-- TooManyFrames           of a WebSocket, that carry nothing
     |-- BodyTooLarge
     |-- UnsupportedEncoding     the body has a content coding that is not supported
     |-- NotFound
@@ -34,6 +39,7 @@
     |   |-- TenantFull          open sessions of its tenant
     |   `-- StreamsFull         its open WebSockets
     |-- Unavailable             try again later
+    |   |-- ConnectionsFull
     |   |-- QueueFull
     |   |-- SessionsFull
     |   |-- OutOfMemory
@@ -105,6 +111,10 @@ class InvalidRequest(EngramError):
     code, status, title = "invalid_request", 422, "The request is not valid"
 
 
+class MalformedRequest(InvalidRequest):
+    code, status, title = "malformed_request", 400, "The request is no HTTP/1.1"
+
+
 class MalformedBody(InvalidRequest):
     code, status, title = "malformed_body", 400, "The body cannot be decoded"
 
@@ -123,6 +133,27 @@ class InvalidSnapshot(InvalidRequest):
 
 class NonFiniteOutput(InvalidRequest):
     code, title = "non_finite_output", "The model's numbers overflowed on this input"
+
+
+class TargetTooLong(EngramError):
+    code, status, title = "target_too_long", 414, "The URL is too long"
+
+
+class HeadersTooLarge(EngramError):
+    code, status, title = "headers_too_large", 431, "The header fields are too large"
+
+
+class RequestTimeout(EngramError):
+    code, status, title = "request_timeout", 408, "The request did not arrive in time"
+
+
+class TooManyFrames(EngramError):
+    code, status, title = "too_many_frames", 429, "Too many frames that carry nothing"
+
+    @property
+    def close_code(self) -> int:
+        """The WebSocket close code for a client that breaks a rule of the server (RFC 6455, 7.4.1)."""
+        return 1008
 
 
 class BodyTooLarge(EngramError):
@@ -237,6 +268,10 @@ class StreamsFull(TooManyRequests):
 class Unavailable(EngramError):
     code, status, title = "unavailable", 503, "Not now"
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class ConnectionsFull(Unavailable):
+    code, title = "connections_full", "Too many connections are open"
 
 
 class QueueFull(Unavailable):

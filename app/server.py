@@ -1,6 +1,7 @@
 """Serve the application by uvicorn until a stop signal."""
 
 import asyncio
+import dataclasses
 import gc
 import ipaddress
 import logging
@@ -20,8 +21,9 @@ from app.loading import open_keyring
 from app.logs import set_up_logging
 from app.main import close, create_app
 from app.profiling import Profiler
+from app.protocols.connections import Connections, Limits
 from app.protocols.http import AtOnce, Never, answering
-from app.protocols.websocket import WebSocketProtocol
+from app.protocols.websocket import limited
 from app.reloading import Reloader
 from app.settings import Settings, SettingsError
 
@@ -51,6 +53,7 @@ def serve(settings: Settings) -> int:
         _check_address(settings)
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings, keyring)
+    connections = Connections(limits_of(settings), app.state.metrics.refusal)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -58,9 +61,10 @@ def serve(settings: Settings) -> int:
         log_config=None,
         log_level="error" if settings.log_level == "error" else "warning",  # below, it logs queries
         access_log=False,  # IdentifyRequests writes it
-        http=answering(_at_once(app.state, settings)),
-        ws=WebSocketProtocol,
+        http=answering(_at_once(app.state, settings), connections),
+        ws=limited(connections),
         ws_max_size=2 * settings.max_body_bytes,
+        timeout_keep_alive=settings.keep_alive_timeout,  # type: ignore[arg-type]
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout) + ANSWER_SECONDS,
         lifespan="on",
     )
@@ -77,6 +81,11 @@ def _at_once(state: State, settings: Settings) -> AtOnce:
     if settings.access_log or state.tracing is not None:
         return Never()
     return AnswerAtOnce(state.admission, state.models, state.sessions, settings, state.metrics)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits of connections."""
+    return Limits(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Limits)})
 
 
 class _Server(uvicorn.Server):

@@ -168,6 +168,47 @@ class Settings(BaseSettings):
         16 * 2**20, ge=1, description="bytes of the state of a session that asks for a memory size"
     )
     max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
+    max_target_bytes: int = Field(2**16, ge=256, description="bytes of the URL of a request")
+    max_header_bytes: int = Field(2**16, ge=1024, description="bytes of the header fields of a request")
+    max_header_fields: int = Field(256, ge=16, description="header fields of a request")
+    header_timeout: float = Field(
+        10,
+        gt=0,
+        le=FOREVER,
+        description="seconds that a client has to send the header fields of a request, and a new connection its first "
+        "request",
+    )
+    body_timeout: float = Field(
+        30,
+        gt=0,
+        le=FOREVER,
+        description="seconds within which a body must go on, at 1024 bytes per second or more on average",
+    )
+    keep_alive_timeout: float = Field(
+        75, gt=0, le=FOREVER, description="seconds without a request until a connection is closed"
+    )
+    write_timeout: float = Field(
+        30,
+        gt=0,
+        le=FOREVER,
+        description="seconds within which a client must read on of an answer, at 1024 bytes per second or more on "
+        "average; else its connection is aborted",
+    )
+    max_connections: int = Field(
+        1000, ge=1, description="open connections, WebSockets among them; each takes a file descriptor (ulimit -n)"
+    )
+    max_connections_per_address: int = Field(
+        256,
+        ge=1,
+        description="open connections of one IPv4 address, or of 64 bits of an IPv6 address; those of this machine are "
+        "only counted in max_connections",
+    )
+    max_control_frames: int = Field(
+        100,
+        ge=10,
+        description="pings, pongs and fragments below 64 bytes that a WebSocket may take in a second; ten times as "
+        "many at once",
+    )
     idle_timeout: float = Field(7 * 86400, gt=0, le=FOREVER, description="seconds without use until a session expires")
     step_timeout: float = Field(
         60,

@@ -61,6 +61,8 @@ class FrameReader:
         self._start = 0  # of the next frame in _data
         self._opcode = CONTINUATION  # of the fragments so far; CONTINUATION: there are none
         self._fragments = bytearray()
+        self.last_fragment = 0
+        """Bytes of the fragment that was read last."""
 
     @property
     def unread(self) -> int:
@@ -101,6 +103,7 @@ class FrameReader:
         if first & FINAL_BIT and opcode:
             return (opcode, payload) if opcode == BINARY or payload.isascii() else _decodable(payload)
         self._fragments += payload
+        self.last_fragment = len(payload)
         self._opcode = opcode or self._opcode
         return self._joined() if first & FINAL_BIT else (CONTINUATION, b"")
 

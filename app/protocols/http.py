@@ -6,16 +6,36 @@ messages of ASGI. All other requests, and those that `AtOnce` declines later, ar
     reading --- head ---> find --- none --------------------------> a task, the ASGI application
                             '----- body ---> answer --- False ------^
                                                '------- True ... respond ---> one write
+
+Bytes are counted before the parser, which keeps a head as long as it is not whole. While a request is answered, no
+request behind it is parsed.
 """
 
 import asyncio
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
+import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from app.errors import ConnectionsFull, EngramError, HeadersTooLarge, MalformedRequest, RequestTimeout, TargetTooLong
+from app.protocols.connections import LEAST_RATE, Connections, Limits, Wait, Watch, refusal
+from app.protocols.websocket import WebSocketProtocol
+
+HEAD_END = b"\r\n\r\n"
+
+MAX_HEADS = 64
+"""Ends of heads, or bytes that look like one, that are parsed in one iteration of the event loop, at most."""
+
+FIELD_BYTES = 4
+"""Bytes of a header field beside its name and its value: the colon, a space and CR LF."""
+
+BYTES_PER_BYTE = 16
+"""Bytes on the wire for one byte of a body in chunks, beside those that header fields may have."""
 
 UNUSUAL = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id"))
 """Requests with any of these header fields are left to the ASGI application."""
@@ -62,6 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
     """A connection of HTTP/1.1."""
 
     at_once: ClassVar[AtOnce]
+    open_connections: ClassVar[Connections]
 
     def __init__(
         self,
@@ -75,23 +96,67 @@ class HttpProtocol(HttpToolsProtocol):
         self._answer: Answer | None = None  # of the request whose body is awaited
         self._gone: Gone | None = None  # of the request that is answered later
         self._may_answer = True  # whether no request of these bytes was answered at once
+        self._limits = self.open_connections.limits
+        self.drained = 0
+        self._watch: Watch | None = None
+        self._ended = False  # whether the client was refused: further bytes are ignored
+        self._refusal: EngramError | None = None  # of bytes behind a request that is not answered yet
+        self._unparsed = b""  # bytes behind a request that is not answered yet
+        self._in_head = True  # whether a head is awaited, or is not whole
+        self._completed = False  # whether the bytes that were parsed last had the end of a request
+        self._parsed = 0  # their number
+        self._head = 0  # bytes of the head, without those behind the end of a request
+        self._head_most = 0  # bytes of the head, with those
+        self._heads = 0  # heads so far
+        self._body = 0  # bytes of the body
+        self._body_sent = 0  # bytes of the body as they came, with the sizes and extensions of chunks and the trailers
 
     # Called by the parser and the transport
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport)
+        try:
+            self._watch = self.open_connections.enter(self, self.transport)
+        except ConnectionsFull as error:
+            self._refuse(error)
+
     def data_received(self, data: bytes) -> None:
         """Answer one request at once; leave the others in these bytes to ASGI, so that other tasks run in between."""
+        if self._ended:
+            return
         self._may_answer = True
-        super().data_received(data)
+        if self._unparsed or self._is_answering():
+            self._hold(data)
+        elif data.count(HEAD_END) > 1:
+            self._parse_requests(data)
+        else:
+            self._parse(data)
+
+    def resume_writing(self) -> None:
+        self.drained += 1
+        super().resume_writing()
 
     def on_headers_complete(self) -> None:
+        self._check_head()
+        self._in_head = False
+        self._heads += 1
+        self._body = self._body_sent = 0
         self._answer = self._find()
         if self._answer is None:
             super().on_headers_complete()
+            self.headers = self.headers.copy()  # the parser appends trailers, which are no header fields of the request
         else:
             self._may_answer = False
             self.cycle = _Cycle()  # type: ignore[assignment]
 
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._in_head = self._completed = True
+        self._head, self._head_most = 0, self._parsed
         super().on_message_complete()
         if self._answer is not None:
             answer, self._answer = self._answer, None
@@ -102,14 +167,193 @@ class HttpProtocol(HttpToolsProtocol):
             elif taken is not True and not cycle.response_complete:
                 self._gone = taken
 
+    def on_response_complete(self) -> None:
+        """Go on with the bytes behind the request, as uvicorn does; `Connections` closes idle connections."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._unparsed:
+            self.loop.call_soon(self._go_on)
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.leave()
         if self._answer is not None:
             self._answer = None
             self._hand_over()  # the application learns that its client has disconnected
-        elif self._gone is not None:
+        self._drop()
+        super().connection_lost(exc)
+
+    # Parsing
+
+    def _parse(self, data: bytes) -> None:
+        """Parse bytes with at most one end of a head. Refuse the client if they break a limit, or are no HTTP."""
+        self._parsed = size = len(data)
+        self._head_most += size
+        self._completed, in_body = False, not self._in_head
+        try:
+            self.parser.feed_data(data)
+            if self._completed:
+                return
+            if self._in_head:
+                self._count_head(size)
+            elif in_body:
+                self._count_body(size)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+        except _LimitExceeded as exceeded:
+            self._refuse(exceeded.error)
+        except httptools.HttpParserError as error:
+            self._refuse(self._error_of(error))
+
+    def _error_of(self, error: httptools.HttpParserError) -> EngramError:
+        """Return the error for a client; log what a callback of the parser raised unless the client caused it."""
+        cause = error.__context__
+        if isinstance(cause, _LimitExceeded):
+            return cause.error
+        if cause is not None and not isinstance(cause, (httptools.HttpParserError, UnicodeDecodeError)):
+            self.logger.error("a request could not be parsed", exc_info=cause)
+        return MalformedRequest(f"the request is no valid HTTP/1.1: {cause or error}")
+
+    def _parse_requests(self, data: bytes) -> None:
+        """Parse requests, each when those before it are answered; hold the bytes behind them."""
+        start = 0
+        for _ in range(MAX_HEADS):
+            found = data.find(HEAD_END, start)
+            end = len(data) if found < 0 else found + len(HEAD_END)
+            self._parse(data[start:end])
+            start = end
+            if (
+                self._ended
+                or self._refusal is not None
+                or start == len(data)
+                or self.transport.get_protocol() is not self
+            ):
+                return
+            if self._is_answering():
+                break
+        else:
+            self.loop.call_soon(self._go_on)
+        self._hold(data[start:])
+
+    def _is_answering(self) -> bool:
+        """Return whether a request was read whole and is not answered."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def _hold(self, data: bytes) -> None:
+        """Keep bytes to be parsed later, and read no others before."""
+        self._unparsed += data
+        cast(_Flow, self.flow).hold()
+
+    def _go_on(self) -> None:
+        """Parse the bytes that were held, unless they must wait longer."""
+        if self._ended or self.transport.is_closing() or not self._unparsed or self._is_answering():
+            return
+        data, self._unparsed = self._unparsed, b""
+        self._parse_requests(data)
+        if not self._unparsed and not self._ended:
+            cast(_Flow, self.flow).release()
+
+    def _upgrade(self) -> None:
+        """Make the connection a WebSocket, or go on with HTTP if the client asked for something else."""
+        if not self._should_upgrade():
+            self._unsupported_upgrade_warning()
+            return
+        self.handle_websocket_upgrade()
+        protocol = self.transport.get_protocol()
+        if self._watch is not None and isinstance(protocol, WebSocketProtocol):
+            self._watch.watched, protocol.watch = protocol, self._watch
+
+    # Limits
+
+    def _check_head(self) -> None:
+        """Check a whole head. Raises _LimitExceeded."""
+        if len(self.headers) > self._limits.max_header_fields:
+            raise _LimitExceeded(_too_many_fields(len(self.headers), self._limits))
+        if self._head_most > min(self._limits.max_header_bytes, self._limits.max_target_bytes):
+            self._check_target()
+            fields = sum(len(name) + len(value) + FIELD_BYTES for name, value in self.headers)
+            if fields > self._limits.max_header_bytes:
+                raise _LimitExceeded(_too_many_bytes(self._limits))
+
+    def _count_head(self, size: int) -> None:
+        """Count bytes of a head that is not whole. Raises _LimitExceeded."""
+        self._head += size
+        self._check_target()
+        if self._head - len(self.url) > self._limits.max_header_bytes:
+            raise _LimitExceeded(_too_many_bytes(self._limits))
+
+    def _check_target(self) -> None:
+        limit = self._limits.max_target_bytes
+        if len(self.url) > limit:
+            raise _LimitExceeded(
+                TargetTooLong(
+                    f"the URL has more than {limit} bytes: max_target_bytes", expected=f"at most {limit} bytes"
+                )
+            )
+
+    def _count_body(self, size: int) -> None:
+        """Count bytes of a body. Raises _LimitExceeded."""
+        self._body_sent += size
+        if self._body_sent > self._limits.max_header_bytes + BYTES_PER_BYTE * self._body:
+            raise _LimitExceeded(
+                HeadersTooLarge("the body has more bytes of chunk extensions and trailers than of content")
+            )
+
+    def wait(self) -> Wait | None:
+        """Return what the client has to send, as `Watched` has it."""
+        if self._ended or self.flow.read_paused or self._is_answering():
+            return None
+        if not self._in_head:
+            timeout = self._limits.body_timeout
+            return Wait(self._heads, timeout, self._body, LEAST_RATE * timeout)
+        if self._head or not self._heads:
+            return Wait(("head", self._heads), self._limits.header_timeout)
+        return Wait(("next", self._heads), self.timeout_keep_alive)
+
+    def time_out(self) -> None:
+        """Refuse a request that has begun to arrive; close a connection without one."""
+        if self._in_head and not self._head:
+            self.transport.close()
+        elif self._in_head:
+            self._refuse(RequestTimeout(f"the header fields took longer than {self._limits.header_timeout:g} s"))
+        else:
+            self._refuse(
+                RequestTimeout(f"in {self._limits.body_timeout:g} s less than {LEAST_RATE} bytes/s of the body arrived")
+            )
+
+    def _refuse(self, error: EngramError) -> None:
+        """Answer with an error, unless an answer has begun, and close the connection; first answer what was read."""
+        if self._is_answering():
+            self._refusal = error
+            cast(_Flow, self.flow).hold()
+            return
+        self.open_connections.refused(error.code)
+        self._ended = True
+        self._answer, self._unparsed = None, b""
+        self._drop()
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected, cycle.waiting_for_100_continue = True, False
+            cycle.message_event.set()
+        if self.transport.is_closing():
+            return
+        if cycle is None or cycle.response_complete or not getattr(cycle, "response_started", False):
+            self.transport.write(refusal(error))
+        cast(_Flow, self.flow).release()
+        self.open_connections.linger(self.transport)
+
+    def _drop(self) -> None:
+        """Drop the request that is answered later: its client is gone."""
+        if self._gone is not None:
             gone, self._gone = self._gone, None
             gone()
-        super().connection_lost(exc)
 
     # Answering at once
 
@@ -147,7 +391,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _respond(self, cycle: "_Cycle", status: int, fields: bytes, body: bytes) -> None:
         """Write a response as uvicorn does, unless the client has disconnected."""
         self._gone = None
-        if self.transport.is_closing():
+        if self._ended or self.transport.is_closing():
             return
         defaults = _default_lines(tuple(self.server_state.default_headers))
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
@@ -158,6 +402,49 @@ class HttpProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
 
+class _Flow(FlowControl):
+    """uvicorn's control of a connection's reading, which also pauses while unparsed bytes are held."""
+
+    held = False
+
+    def hold(self) -> None:
+        """Read nothing before `release`."""
+        self.pause_reading()
+        self.held = True
+
+    def release(self) -> None:
+        """Read again."""
+        self.held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
+class _LimitExceeded(Exception):
+    """A request breaks a limit; `error` is for its client."""
+
+    def __init__(self, error: EngramError) -> None:
+        super().__init__(error.detail)
+        self.error = error
+
+
+def _too_many_bytes(limits: Limits) -> HeadersTooLarge:
+    limit = limits.max_header_bytes
+    return HeadersTooLarge(
+        f"the header fields have more than {limit} bytes: max_header_bytes", expected=f"at most {limit} bytes"
+    )
+
+
+def _too_many_fields(count: int, limits: Limits) -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"the request has {count} header fields: max_header_fields is {limits.max_header_fields}",
+        expected=f"at most {limits.max_header_fields} header fields",
+        got=f"{count} header fields",
+    )
+
+
 def lines_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return header fields as lines, each with CR LF."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
@@ -166,9 +453,13 @@ def lines_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 _default_lines = functools.lru_cache(4)(lines_of)  # all responses of one second have the same default fields
 
 
-def answering(at_once: AtOnce) -> type[HttpProtocol]:
-    """Return the protocol of a server whose requests `at_once` may answer."""
-    return type("AnsweringHttpProtocol", (HttpProtocol,), {"at_once": at_once})
+def answering(at_once: AtOnce, connections: Connections | None = None) -> type[HttpProtocol]:
+    """Return the protocol of a server whose requests `at_once` may answer.
+
+    connections: those of the server; by default with the limits of `Limits`.
+    """
+    shared = {"at_once": at_once, "open_connections": connections or Connections(Limits())}
+    return type("AnsweringHttpProtocol", (HttpProtocol,), shared)
 
 
 class _Cycle:

@@ -12,7 +12,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
 from starlette.types import Message
@@ -30,7 +30,9 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from app.errors import TooManyFrames
 from app.protocols import frames
+from app.protocols.connections import Connections, Wait, Watch, end_writing
 from app.protocols.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
 
 logger = logging.getLogger("uvicorn.error")
@@ -51,6 +53,12 @@ MAX_UNREAD = 2**16
 
 MAX_FRAMES = 64
 """Frames of one client that are handled in one iteration of the event loop, at most."""
+
+LEAST_FRAGMENT = 64
+"""Bytes of a fragment below which it counts as a control frame."""
+
+BURST_SECONDS = 10
+"""The control frames of this time may come at once."""
 
 JOINED = 2**14
 """Bytes of payload up to which head and payload are joined before they are written."""
@@ -82,17 +90,21 @@ class WebSocket(asyncio.Protocol):
         ping_interval: float | None,
         ping_timeout: float | None,
         on_lost: Callable[[], None],
+        connections: Connections | None = None,
     ) -> None:
         """Make the WebSocket of a connection that is not open yet.
 
         limit: bytes of a message, at most. ping_interval, ping_timeout: seconds from a ping to the next, and to its
-        pong; None: no pings, no limit. on_lost: called at the end of the connection.
+        pong; None: no pings, no limit. on_lost: called at the end of the connection. connections: those of the
+        server, with the limits of each; None: no limits.
         """
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(limit)
         self._keepalive = _Keepalive(ping_interval, ping_timeout)
         self._on_lost = on_lost
+        self._connections = connections
+        self._allowance = _Allowance(connections.limits.max_control_frames, self._loop) if connections else None
         self._state = OPENING
         self._ended: tuple[int, str] | None = None  # code and reason
         self._timer: TimerHandle | None = None  # aborts the connection
@@ -101,6 +113,7 @@ class WebSocket(asyncio.Protocol):
         self._held = True  # whether messages are held back
         self._reading = True  # whether the socket is read
         self._dispatching = False
+        self.drained = 0
         self._resting = False  # until the next iteration of the loop, after MAX_FRAMES
         self._writable = asyncio.Event()  # the write buffer is not full
         self._writable.set()
@@ -228,6 +241,7 @@ class WebSocket(asyncio.Protocol):
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        self.drained += 1
         self._writable.set()
         if self._state is OPEN:
             if self._late_pong is not None:
@@ -277,8 +291,13 @@ class WebSocket(asyncio.Protocol):
                 return
             opcode, payload = frame
             if opcode >= CLOSE:
+                if opcode != CLOSE:
+                    self._count_frame()
                 self._take_control(opcode, payload)
-            elif opcode and self._state is OPEN:
+            elif not opcode:
+                if self._reader.last_fragment < LEAST_FRAGMENT:
+                    self._count_frame()
+            elif self._state is OPEN:
                 self._deliver(payload, opcode == TEXT)
         self._resting = True
         self._loop.call_soon(self._go_on)
@@ -286,6 +305,12 @@ class WebSocket(asyncio.Protocol):
     def _go_on(self) -> None:
         self._resting = False
         self._dispatch()
+
+    def _count_frame(self) -> None:
+        """Count a frame that carries next to nothing. Raises FrameError if there are too many."""
+        if self._connections is not None and self._allowance is not None and not self._allowance.take():
+            self._connections.refused(TooManyFrames.code)
+            raise FrameError(TooManyFrames("").close_code, TooManyFrames.code)
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE and self._state is CLOSING:
@@ -364,8 +389,8 @@ class WebSocket(asyncio.Protocol):
         if self._state is OPEN:
             self._end(ENDING, code, reason, frames.close_payload(code, reason))
             self._reader.clear()
-            if self._transport.can_write_eof() and not self._transport.is_closing():
-                self._transport.write_eof()  # to close a socket with unread bytes would reset it and lose the frame
+            # To close a socket with unread bytes would reset it and lose the frame
+            if not self._transport.is_closing() and end_writing(self._transport):
                 self._abort_after(CLOSE_TIMEOUT)
                 return
         self._close_transport()
@@ -402,6 +427,26 @@ class WebSocket(asyncio.Protocol):
             self._abort_after(seconds)
         else:
             self._transport.abort()
+
+
+class _Allowance:
+    """How many more frames a client may send: a token bucket."""
+
+    def __init__(self, rate: int, loop: asyncio.AbstractEventLoop) -> None:
+        """rate: frames per second."""
+        self._rate = rate
+        self._loop = loop
+        self._left = float(BURST_SECONDS * rate)
+        self._since = loop.time()
+
+    def take(self) -> bool:
+        """Take one frame, if there is one left."""
+        if self._left < 1:
+            now = self._loop.time()
+            self._left += min(BURST_SECONDS, now - self._since) * self._rate
+            self._since = now
+        self._left -= 1
+        return self._left >= 0
 
 
 def _ignore(*_: object) -> None:
@@ -458,6 +503,9 @@ class _Keepalive:
 class WebSocketProtocol(asyncio.Protocol):
     """The protocol of a connection that asks to be a WebSocket: its handshake, and its ASGI application."""
 
+    open_connections: ClassVar[Connections | None] = None
+    """The connections of the server, which has no limits without them."""
+
     def __init__(
         self,
         config: Config,
@@ -471,6 +519,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._response: Response | None = None  # 101, once the request is accepted
         self._connects = True  # whether the application has yet to receive websocket.connect
         self._answered = False
+        self.watch: Watch | None = None
+        """Set by the HTTP protocol that the connection began with."""
         self._denial: tuple[int, Headers, bytes] | None = None  # the application's response if it refuses
 
     # Called by the transport until the WebSocket is open
@@ -480,7 +530,12 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         config = self._config
         self._socket = WebSocket(
-            self._transport, config.ws_max_size, config.ws_ping_interval, config.ws_ping_timeout, self._forget
+            self._transport,
+            config.ws_max_size,
+            config.ws_ping_interval,
+            config.ws_ping_timeout,
+            self._forget,
+            self.open_connections,
         )
 
     def data_received(self, data: bytes) -> None:
@@ -501,6 +556,19 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _forget(self) -> None:
         self._server_state.connections.discard(self)
+        if self.watch is not None:
+            self.watch.leave()
+
+    @property
+    def drained(self) -> int:
+        """How often the write buffer was full, and then no longer."""
+        return self._socket.drained
+
+    def wait(self) -> Wait | None:
+        """Return None: a client that is gone is found by pings."""
+
+    def time_out(self) -> None:
+        """Do nothing: the server waits for nothing."""
 
     def shutdown(self) -> None:
         """Close the WebSocket, or refuse the handshake: uvicorn calls this when the server stops."""
@@ -662,6 +730,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._denial = status, headers, body + message.get("body", b"")
         if not message.get("more_body", False) and not self._answered:
             self._answer(_response(*self._denial))
+
+
+def limited(connections: Connections) -> type[WebSocketProtocol]:
+    """Return the protocol of a server with these connections and their limits."""
+    return type("LimitedWebSocketProtocol", (WebSocketProtocol,), {"open_connections": connections})
 
 
 def _response(status: int, headers: Headers, body: bytes) -> bytes:

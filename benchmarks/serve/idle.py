@@ -38,7 +38,7 @@ def _rows(plan: tuple[Setting, int]) -> Iterator[Row]:
 def _row(setting: Setting, connections: int, at_once: int) -> Row:
     data = setting.data / f"{connections} by {at_once}"
     requests = [LoadRequest(f"/stream?model={setting.model}", b"")] * connections
-    with running_server(setting.checkpoints, data, *setting.flags) as server:
+    with running_server(setting.checkpoints, data, *setting.own_flags) as server:
         with running_load("ws-text", server.port, requests[:1]) as load:
             load.connect()  # memory that the first WebSocket loads belongs to no connection
         memory, cpu = server.memory(), server.cpu_seconds

@@ -247,7 +247,7 @@ def _started(name: str, setting: Setting) -> AbstractContextManager[Server]:
     candidate = SERVERS[name]
     if candidate.command:
         return running(candidate.command(setting))
-    flags = (*setting.flags, "--durability", candidate.durability)
+    flags = (*setting.own_flags, "--durability", candidate.durability)
     return running_server(setting.checkpoints, setting.data / name, *flags)
 
 
@@ -283,7 +283,7 @@ def command_lines(names: Sequence[str], setting: Setting) -> Iterator[str]:
     for name in names:
         candidate = SERVERS[name]
         if candidate.command is None:
-            words = ["engram", "serve", *setting.flags, "--durability", candidate.durability]
+            words = ["engram", "serve", *setting.own_flags, "--durability", candidate.durability]
         else:
             words = list(map(_shown, candidate.command(setting)))
         yield f"- {name}: {candidate.about}; `{shlex.join(words)}`"

@@ -13,6 +13,10 @@ SPARE_FILES = 200
 """The most files that a server has open beside its connections."""
 
 
+SPARE_CONNECTIONS = 100
+"""Connections of a server beside those of the sessions."""
+
+
 class TooManyConnections(ValueError):
     """More connections than this system lets a process have open."""
 
@@ -42,6 +46,11 @@ class Setting:
         """Return Engram's options: all sessions may be stepped in one batch, none is refused, and none is evicted."""
         batch, queue, resident = (str(max(least, self.sessions)) for least in (1, 1024, 4096))
         return "--max-batch", batch, "--max-queue", queue, "--max-resident", resident
+
+    @property
+    def own_flags(self) -> tuple[str, ...]:
+        """Return `flags` with those that another checkout may not have: a connection for each session."""
+        return *self.flags, "--max-connections", str(self.sessions + SPARE_CONNECTIONS)
 
     def has(self, package: str) -> bool:
         """Return whether a package can be imported by this Python, or with `packages` before its own."""

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import json
 import re
 import socket
 import threading
@@ -176,7 +177,6 @@ CASES: dict[str, tuple[bytes, int, int]] = {
     "pipelined": (post(b"one") + post(b"two") + post(b"three"), 3, 1),
     "pipelined behind a slow one": (post(b"later one") + post(b"two") + post(b"later three"), 3, 1),
     "pipelined behind ASGI": (post(b"later one", target=b"/") + post(b"two"), 2, 0),
-    "pipelined, the second refused": (post(b"later") + b"POST\r\n\r\n", 1, 1),
     "handed back": (post(b"not this one"), 1, 0),
     "handed back, between others": (post(b"one") + post(b"not later") + post(b"three"), 3, 1),
     "too long": (post(b"x" * 1001), 1, 0),
@@ -197,14 +197,6 @@ CASES: dict[str, tuple[bytes, int, int]] = {
     "another expectation": (post(b"body", b"Expect: wonders"), 1, 0),
     "an upgrade to HTTP/2": (post(b"body", b"Upgrade: h2c", b"Connection: Upgrade"), 1, 0),
     "an upgrade to nothing": (post(b"body", b"Upgrade: h2c"), 1, 0),
-    "a length that is none": (post(length=b"four"), 1, 0),
-    "a length with a sign": (post(length=b"+4"), 1, 0),
-    "two lengths": (post(b"body", b"Content-Length: 5"), 1, 0),
-    "a length and chunks": (post(b"4\r\nbody\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"), 1, 0),
-    "more than the length says": (post(b"later and more\r\n\r\n", length=b"5"), 1, 1),
-    "no request": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 1, 0),
-    "a field without a name": (post(b"body", b": x"), 1, 0),
-    "a folded field": (post(b"body", b"X: a\r\n b"), 1, 0),
 }
 
 
@@ -214,6 +206,45 @@ def test_request_is_answered_as_by_uvicorn_byte_for_byte(echo, uvicorns, case):
     counted, server = echo
     assert exchange(server, sent, count) == exchange(uvicorns, sent, count)
     assert counted.at_once == at_once
+
+
+MALFORMED = {
+    "a length that is none": post(length=b"four"),
+    "a length with a sign": post(length=b"+4"),
+    "two lengths": post(b"body", b"Content-Length: 5"),
+    "a length and chunks": post(b"4\r\nbody\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+    "no request": b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+    "a field without a name": post(b"body", b": x"),
+    "a folded field": post(b"body", b"X: a\r\n b"),
+    "no ASCII in the path": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_request_is_refused_with_a_problem(echo, uvicorns, case):
+    counted, server = echo
+    refused, rest = exchange(server, MALFORMED[case])
+    head, _, body = refused.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == exchange(uvicorns, MALFORMED[case])[0].split(b"\r\n")[0] == b"HTTP/1.1 400 Bad Request"
+    assert {b"content-type: application/problem+json", b"connection: close"} < set(lines)
+    assert json.loads(body)["code"] == "malformed_request"
+    assert (rest, counted.at_once, counted.by_asgi) == (b"", 0, 0)
+
+
+def test_malformed_request_behind_another_is_refused_after_its_answer(echo):
+    counted, server = echo
+    answered, refused, _ = exchange(server, post(b"later") + b"POST\r\n\r\n", 2)
+    assert answered.endswith(b"later")
+    assert b"malformed_request" in refused
+    assert counted.at_once == 1
+
+
+def test_bytes_behind_a_body_are_no_request(echo):
+    _, server = echo
+    answered, refused, _ = exchange(server, post(b"later and more\r\n\r\n", length=b"5"), 2)
+    assert answered.endswith(b"later")
+    assert b"malformed_request" in refused
 
 
 @pytest.mark.parametrize("piece", [1, 7, 40])

@@ -1,0 +1,445 @@
+"""The limits of connections under a real uvicorn, over raw sockets, with small settings."""
+
+import json
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import pytest
+
+from app.protocols.connections import LEAST_RATE, MAX_LINGERING, Connections, Limits, is_loopback, network_of
+from app.protocols.http import MAX_HEADS, answering
+from app.protocols.websocket import EXTENSION, limited
+from tests.app.protocols.test_http import OPTIONS, Echo, connect, exchange, post, read_response
+from tests.app.protocols.test_websocket import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    SECONDS,
+    TEXT,
+    Client,
+    Running,
+    echo_at_once,
+    eventually,
+)
+
+SMALL = Limits(
+    max_target_bytes=1000,
+    max_header_bytes=2000,
+    max_header_fields=20,
+    header_timeout=0.3,
+    body_timeout=0.4,
+    write_timeout=0.4,
+    max_connections=5,
+    max_connections_per_address=3,
+    max_control_frames=10,
+)
+LARGE = 2**24
+"""Bytes of an answer that no buffer of the system holds."""
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
+CHUNKED = b"POST /cold HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Limited(Echo):
+    """Echoes requests and frames, sends LARGE bytes at /large, and counts refusals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: list[str] = []
+        self.scopes: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            if scope["path"] == "/large":
+                scope["extensions"][EXTENSION].send(bytes(LARGE), False)
+            await echo_at_once(scope["extensions"][EXTENSION])
+        elif scope["path"] == "/large":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+            await send({"type": "http.response.body", "body": bytes(LARGE)})
+        else:
+            await super().__call__(scope, receive, send)
+
+
+@contextmanager
+def serving(limits: Limits = SMALL, exempt: bool = True, **options: Any) -> Iterator[tuple[Limited, Running]]:
+    app = Limited()
+    connections = Connections(limits, app.refusals.append, lambda _: exempt)
+    chosen = OPTIONS | {"http": answering(app, connections), "ws": limited(connections)} | options
+    with Running(app, **chosen) as server:
+        yield app, server
+        eventually(lambda: not connections._watches)
+    assert not connections._of_address
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def limits(request: pytest.FixtureRequest) -> Iterator[tuple[Limited, Running]]:
+    with serving(loop=request.param) as served:
+        yield served
+
+
+def refused(connection: socket.socket) -> tuple[int, str]:
+    """Return the status and the code of the answer on a connection that the server then closes."""
+    with connection.makefile("rb") as file:
+        head, _, body = file.read().partition(b"\r\n\r\n")
+    assert b"\r\ncontent-type: application/problem+json\r\n" in head
+    document = json.loads(body)
+    assert document["status"] == int(head.split()[1])
+    return document["status"], document["code"]
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+# Heads
+
+HEADS = {
+    "a URL": (b"GET /" + b"u" * 1000 + b" HTTP/1.1\r\nHost: test\r\n\r\n", 414, "target_too_long"),
+    "a URL without an end": (b"GET /" + b"u" * 4000, 414, "target_too_long"),
+    "a field": (GET + b"X: " + b"v" * 2000 + b"\r\n\r\n", 431, "headers_too_large"),
+    "a field without an end": (GET + b"X: " + b"v" * 4000, 431, "headers_too_large"),
+    "a name without an end": (GET + b"n" * 4000, 431, "headers_too_large"),
+    "many fields": (GET + b"a:b\r\n" * 20 + b"\r\n", 431, "headers_too_large"),
+    "a field behind a body": (post(b"x" * 900) + GET + b"X: " + b"v" * 2000 + b"\r\n\r\n", 431, "headers_too_large"),
+    "a handshake": (
+        GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\nX: " + b"v" * 2000 + b"\r\n\r\n",
+        431,
+        "headers_too_large",
+    ),
+    "extensions of chunks": (CHUNKED + b"1;" + b"e" * 4000, 431, "headers_too_large"),
+    "trailers": (CHUNKED + b"0\r\n" + b"a: b\r\n" * 1000, 431, "headers_too_large"),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+@pytest.mark.parametrize("piece", [1000, 10**6])
+def test_head_over_a_limit_is_refused_and_counted(limits, case, piece):
+    app, server = limits
+    sent, status, code = HEADS[case]
+    with connect(server) as connection:
+        for start in range(0, len(sent), piece):
+            connection.sendall(sent[start : start + piece])
+            time.sleep(0.01)
+        if case == "a field behind a body":
+            assert read_response(connection.makefile("rb", 0)).endswith(b"x" * 900)
+        elif case in ("extensions of chunks", "trailers") and piece > len(sent):
+            connection.sendall(b"e" * 4000)
+        assert refused(connection) == (status, code)
+    assert app.refusals == [code]
+
+
+@pytest.mark.parametrize(
+    "sent", [GET + b"X: " + b"v" * 1900 + b"\r\n\r\n", b"GET /" + b"u" * 999 + b" HTTP/1.1\r\n\r\n"]
+)
+@pytest.mark.parametrize("piece", [None, 100])
+def test_head_within_the_limits_is_answered(limits, sent, piece):
+    app, server = limits
+    assert exchange(server, sent, piece=piece)[0].startswith(b"HTTP/1.1 200")
+    assert app.refusals == []
+
+
+def test_large_bodies_do_not_count_as_heads(limits):
+    app, server = limits
+    responses = exchange(server, post(b"x" * 50_000, target=b"/cold") * 3, 3)
+    assert all(response.endswith(b"x" * 50_000) for response in responses[:3])
+    assert app.refusals == []
+
+
+def test_chunks_of_one_byte_are_taken(limits):
+    _, server = limits
+    sent = CHUNKED + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
+    assert exchange(server, sent)[0].endswith(b"x" * 5000)
+
+
+def test_trailers_are_no_header_fields(limits):
+    app, server = limits
+    assert exchange(server, CHUNKED + b"1\r\nx\r\n0\r\nX-Late: 1\r\n\r\n")[0].endswith(b"x")
+    assert b"x-late" not in dict(app.scopes[0]["headers"])
+
+
+def test_client_that_sends_on_reads_the_refusal(limits):
+    app, server = limits
+    with connect(server) as connection:
+        connection.sendall(GET + b"X: " + b"v" * 10**7)
+        assert refused(connection) == (431, "headers_too_large")
+    assert app.refusals == ["headers_too_large"]
+
+
+# Times
+
+STALLED = {
+    "a head": (GET, (408, "request_timeout")),
+    "a head behind a request": (post() + b"", None),
+    "nothing": (b"", None),
+    "a body": (post(length=b"9"), (408, "request_timeout")),
+    "a body for the application": (post(length=b"9", target=b"/cold"), (408, "request_timeout")),
+    "an expected body": (post(b"", b"Expect: 100-continue", length=b"9", target=b"/cold"), (408, "request_timeout")),
+}
+
+
+@pytest.mark.parametrize("case", ["a head", "a body", "a body for the application"])
+def test_request_that_stalls_is_refused_after_its_time(limits, case):
+    app, server = limits
+    sent, expected = STALLED[case]
+    with connect(server) as connection:
+        connection.sendall(sent)
+        assert refused(connection) == expected
+    assert app.refusals == ["request_timeout"]
+    eventually(lambda: app.gone == (case == "a body for the application"))
+    assert app.at_once == 0
+
+
+def test_expected_body_that_never_comes_is_refused(limits):
+    app, server = limits
+    with connect(server) as connection:
+        connection.sendall(STALLED["an expected body"][0])
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert refused(connection) == (408, "request_timeout")
+    eventually(lambda: app.gone)
+
+
+def test_head_that_trickles_is_refused(limits):
+    _, server = limits
+    with connect(server) as connection:
+        for byte in GET:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.03)
+            if server.server.server_state.total_requests or _has_answer(connection):
+                break
+        assert refused(connection) == (408, "request_timeout")
+
+
+def _has_answer(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        connection.settimeout(SECONDS)
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(LEAST_RATE * 3, True), (LEAST_RATE // 8, False)])
+def test_slow_body_is_taken_at_the_least_rate_only(limits, rate, taken):
+    _, server = limits
+    body = b"x" * int(rate * 1.2)
+    with connect(server) as connection:
+        connection.sendall(post(body, target=b"/cold")[: -len(body)])
+        for start in range(0, len(body), len(body) // 24):
+            connection.sendall(body[start : start + len(body) // 24])
+            time.sleep(0.05)
+        if taken:
+            assert read_response(connection.makefile("rb")).endswith(body)
+        else:
+            assert refused(connection) == (408, "request_timeout")
+
+
+def test_connection_that_sends_nothing_is_closed_silently(limits):
+    app, server = limits
+    with connect(server) as connection:
+        assert connection.recv(100) == b""
+    assert app.refusals == []
+
+
+def test_thousand_half_sent_requests_are_gone_after_their_time():
+    with serving(SMALL.__class__(header_timeout=0.5)) as (app, server), ExitStack() as stack:
+        for _ in range(400):
+            connection = stack.enter_context(connect(server))
+            connection.sendall(GET)
+        eventually(lambda: len(app.refusals) == 400)
+        eventually(lambda: not server.server.server_state.connections)
+
+
+def test_request_that_is_worked_on_is_not_timed_out(limits):
+    app, server = limits
+    app.held = []
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post() + GET)
+        time.sleep(1)
+        app.release()
+        assert read_response(file).endswith(b"body")
+    assert app.refusals == []
+
+
+# Numbers
+
+
+def test_connections_in_all_are_bounded(limits, caplog):
+    app, server = limits
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Client(server)) for _ in range(SMALL.max_connections)]
+        for _ in range(3):
+            assert refused(stack.enter_context(connect(server))) == (503, "connections_full")
+        connections[0].socket.shutdown(socket.SHUT_WR)
+        connections[0].read()
+        assert exchange(server, post())[0].endswith(b"body")
+    assert app.refusals == ["connections_full"] * 3
+    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert lines == ["connections are refused: 5 are open in all, and max_connections is 5"]
+
+
+def test_connections_of_one_address_are_bounded():
+    with serving(exempt=False) as (app, server), ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(Client(server))
+        assert refused(stack.enter_context(connect(server))) == (503, "connections_full")
+        other = socket.create_connection(("127.0.0.1", server.port), SECONDS, ("127.0.0.2", 0))
+        other.sendall(post())
+        assert read_response(stack.enter_context(closing(other)).makefile("rb")).endswith(b"body")
+    assert app.refusals == ["connections_full"]
+
+
+def test_refused_connections_beyond_the_lingering_are_closed_at_once():
+    with serving(Limits(max_connections=1)) as (app, server), ExitStack() as stack:
+        stack.enter_context(Client(server))
+        refusals = [stack.enter_context(connect(server)) for _ in range(MAX_LINGERING + 20)]
+        assert {refused(connection) for connection in refusals} == {(503, "connections_full")}
+        eventually(lambda: len(server.server.server_state.connections) == 1)
+    assert len(app.refusals) == MAX_LINGERING + 20
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8::1:2", "2001:db8::/64"), ("::1", "::/64")],
+)
+def test_addresses_of_one_client_are_one(host, network):
+    assert network_of(host) == network
+
+
+def test_connections_of_this_machine_are_exempt():
+    assert all(is_loopback(network_of(host)) for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"))
+    assert not any(is_loopback(network_of(host)) for host in ("10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1"))
+
+
+# Frames that carry nothing
+
+EMPTY: dict[str, Callable[[int], list[Any]]] = {
+    "pings": lambda count: [(PING, b"")] * count,
+    "pongs": lambda count: [(PONG, b"")] * count,
+    "empty fragments": lambda count: [(TEXT, b"", False), *[(0, b"", False)] * (count - 1)],
+    "small fragments": lambda count: [(TEXT, b"x", False), *[(0, b"x", False)] * (count - 1)],
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_too_many_empty_frames_close_with_1008(limits, kind):
+    app, server = limits
+    with Client(server) as client:
+        client.send(*EMPTY[kind](101))
+        received = list(iter(client.receive, None))
+    assert received[-1] == (CLOSE, b"\x03\xf0too_many_frames")
+    assert app.refusals == ["too_many_frames"]
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_empty_frames_within_the_limit_are_taken(limits, kind):
+    app, server = limits
+    with Client(server) as client:
+        client.send(*EMPTY[kind](100))
+        client.send(*([(0, b"end")] if "fragments" in kind else []), (CLOSE, b"\x03\xe8"))
+        assert list(iter(client.receive, None))[-1] == (CLOSE, b"\x03\xe8")
+    assert app.refusals == []
+
+
+def test_many_small_messages_and_large_fragments_are_taken(limits):
+    app, server = limits
+    fragments = [(BINARY, b"x" * 64, False), *[(0, b"x" * 64, False)] * 500, (0, b"")]
+    with Client(server) as client:
+        for count in range(20):
+            client.send(*[(BINARY, b"small")] * 100)
+            assert [client.receive() for _ in range(100)] == [(BINARY, b"small")] * 100, count
+        client.send(*fragments)
+        assert client.receive() == (BINARY, b"x" * 64 * 501)
+        client.send((CLOSE, b""))
+    assert app.refusals == []
+
+
+# Answers that are not read
+
+
+@pytest.mark.parametrize("case", ["http", "websocket"])
+def test_answer_that_is_not_read_aborts_the_connection(limits, case):
+    app, server = limits
+    with Client(server, "/large") if case == "websocket" else connect(server) as client:
+        if case == "http":
+            client.sendall(GET.replace(b"/ ", b"/large ") + b"\r\n")
+        eventually(lambda: app.refusals == ["write_timeout"])
+        eventually(lambda: not server.server.server_state.connections)
+
+
+@pytest.mark.parametrize("path", ["/large"])
+def test_answer_that_is_read_slowly_is_sent_whole(path):
+    slow = Limits(write_timeout=0.4)
+    with serving(slow) as (app, server), connect(server) as connection:
+        connection.sendall(GET.replace(b"/ ", path.encode() + b" ") + b"\r\n")
+        received = 0
+        while received < LARGE:
+            part = connection.recv(2**19)
+            assert part, "the connection was closed"
+            received += len(part)
+            time.sleep(0.03)
+    assert app.refusals == []
+
+
+# Requests behind one another
+
+
+def test_requests_behind_one_another_are_parsed_one_by_one(limits):
+    app, server = limits
+    app.held = []
+    count = 2000
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(post(b"first") + post(b"next", target=b"/cold") * count)
+        eventually(lambda: app.held)
+        time.sleep(0.1)
+        assert app.by_asgi == 0, "those behind are not parsed yet"
+        app.release()
+        assert read_response(file).endswith(b"first")
+        for _ in range(count):
+            assert read_response(file).endswith(b"next")
+    assert app.by_asgi == count
+
+
+def test_bytes_behind_a_request_in_work_are_not_read(limits):
+    app, server = limits
+    app.held = []
+    with connect(server) as connection:
+        connection.sendall(post())
+        eventually(lambda: app.held)
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.sendall(bytes(2**25))
+        held = [protocol for protocol in server.server.server_state.connections if protocol._unparsed]
+        assert sum(len(protocol._unparsed) for protocol in held) <= 2**18
+        app.release()
+
+
+def test_body_like_ends_of_heads_comes_back(limits):
+    _, server = limits
+    body = b"\r\n\r\n" * 10 * MAX_HEADS
+    for target in (b"/hot", b"/cold"):
+        assert exchange(server, post(body[:1000] if target == b"/hot" else body, target=target))[0].endswith(
+            body[:1000]
+        )
+
+
+def test_nothing_of_a_client_is_logged_as_an_error(limits, caplog):
+    caplog.set_level(logging.WARNING)
+    _, server = limits
+    for sent, _, _ in HEADS.values():
+        with connect(server) as connection:
+            connection.sendall(sent + b"x" * 4000)
+            is_closed(connection)
+    assert [record.getMessage() for record in caplog.records if not re.search("refused", record.getMessage())] == []
