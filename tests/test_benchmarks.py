@@ -401,7 +401,7 @@ def test_sessions_are_restored_also_after_a_kill(tmp_path):
 def test_fairness_has_a_row_with_status_for_each_request(tmp_path):
     asked = {
         "trace: 4 million numbers": "422 invalid_request",
-        "a path of 8 MB": "400",
+        "a path of 8 MB": "414 target_too_long",
         "frame: 10,000 steps, the last number NaN": "4422 invalid_input",
         "msgpack: extensions": "4400 malformed_body",
         "a snapshot with a header of 2^60 bytes": "422 invalid_snapshot",

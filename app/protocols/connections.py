@@ -12,7 +12,7 @@ import ipaddress
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -29,6 +29,9 @@ LEAST_RATE = 1024
 
 SWEEP_SECONDS = 1.0
 """Time between two sweeps, at most; a timeout may be this much longer."""
+
+CHECKED_AT_ONCE = 64
+"""Connections that a sweep checks in one iteration of the event loop, at most: to refuse each takes some time."""
 
 LINGER_SECONDS = 2.0
 """Time for a client that was refused to stop sending and to read the answer."""
@@ -217,9 +220,14 @@ class Connections:
         self._timer = None
         if self._watches:
             self._arm()
-        now = asyncio.get_running_loop().time()
-        for watch in list(self._watches):
-            code = watch.check(now, self.limits.write_timeout)
+            self._check_some(list(self._watches), asyncio.get_running_loop().time())
+
+    def _check_some(self, watches: Sequence[Watch], now: float) -> None:
+        """Check CHECKED_AT_ONCE connections, and the others in the next iterations of the event loop."""
+        if len(watches) > CHECKED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._check_some, watches[CHECKED_AT_ONCE:], now)
+        for watch in watches[:CHECKED_AT_ONCE]:
+            code = watch.check(now, self.limits.write_timeout) if watch in self._watches else None
             if code is not None:
                 self.refused(code)
 

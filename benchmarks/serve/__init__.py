@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.open_files import allow_connections
 from benchmarks.serve.measuring import Compared, ServePlan, check_all
 from benchmarks.serve.paths import BESIDE_PEERS, PATHS, ServedPath
 from benchmarks.serve.servers import chosen_servers, command_lines, running_servers
-from benchmarks.serve.setting import Setting, allow_connections, heading
+from benchmarks.serve.setting import Setting, heading
 from benchmarks.serve.tables import CHANGED, OPEN_LOOP, PEERS, RATIOS, SERVED, Report
 from benchmarks.table import Table, print_table
 

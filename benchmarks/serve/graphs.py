@@ -18,10 +18,11 @@ import numpy as np
 from app.backends.base import Array
 from app.backends.onnx import OnnxBackend
 from benchmarks.load import running_load
+from benchmarks.open_files import allow_connections
 from benchmarks.serve.measuring import BACKEND_SECONDS, CHECKED_REQUESTS, Link
 from benchmarks.serve.paths import PATHS, Asked
 from benchmarks.serve.servers import Running, command_lines, running_servers
-from benchmarks.serve.setting import Setting, allow_connections, heading
+from benchmarks.serve.setting import Setting, heading
 from benchmarks.table import Row, Table, print_table
 from benchmarks.timing import check_close, seconds_per_call
 from models.manifest import GRAPH_KIND, MANIFEST_FILE, Manifest, read_manifest

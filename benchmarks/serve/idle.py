@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.load import LoadRequest, running_load
-from benchmarks.serve.setting import Setting, allow_connections, heading
+from benchmarks.open_files import allow_connections
+from benchmarks.serve.setting import Setting, heading
 from benchmarks.server import running_server
 from benchmarks.table import Row, Table, print_table
 

@@ -1,6 +1,5 @@
 """The setting of a run: the first lines of every report, and the limits of this system."""
 
-import resource
 import sys
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
@@ -9,16 +8,8 @@ from pathlib import Path
 from benchmarks.machine import load_average, machine, versions
 from kernels.library import library
 
-SPARE_FILES = 200
-"""The most files that a server has open beside its connections."""
-
-
 SPARE_CONNECTIONS = 100
 """Connections of a server beside those of the sessions."""
-
-
-class TooManyConnections(ValueError):
-    """More connections than this system lets a process have open."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +56,3 @@ def heading(command: str) -> list[str]:
         f"`{command}` on {machine()}, {load_average()};",
         f"{versions('uvicorn', 'websockets', 'orjson', 'numpy')}; {kernels}.",
     ]
-
-
-def allow_connections(count: int) -> None:
-    """Raise the limit of open files for `count` connections, also for children. Raises TooManyConnections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + SPARE_FILES
-    if hard != resource.RLIM_INFINITY and wanted > hard:
-        raise TooManyConnections(
-            f"{count} connections: a process may have {hard} files open here, of which {SPARE_FILES} are for others: "
-            "ask for fewer, or raise the limit (ulimit -Hn)"
-        )
-    if soft != resource.RLIM_INFINITY and wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
