@@ -102,7 +102,9 @@ def _frames(a: Attacker, *parts: bytes) -> str:
 def _unread(a: Attacker, sent: bytes, handshake: bytes = b"") -> str:
     """Send bytes again and again and read no answer, until the connection ends."""
     with _connected(a) as connection:
-        connection.sendall(handshake)
+        if handshake:
+            connection.sendall(handshake)
+            connection.recv(LIMIT)
         with contextlib.suppress(OSError):
             for _ in range(10**6):
                 connection.sendall(sent)
