@@ -75,7 +75,7 @@ class RequestTrace:
         self.answered = now = time.perf_counter()
         if run.began:
             self.stepping = min(self.stepping or run.began, run.began)
-            self.stepped = max(self.stepped, min(run.since, now))
+            self.stepped = max(self.stepped, run.began, min(run.since, now))  # it hangs if `since` is before
             self.is_logged = self.is_logged or run.logged
         done(outcome)
 
@@ -84,14 +84,14 @@ class RequestTrace:
         if not self.submitted:
             return
         answered = min(self.answered or ended, ended)
-        stepping, stepped = (self.stepping, min(self.stepped, answered)) if self.stepping else (answered, answered)
+        stepping, stepped = (self.stepping, self.stepped) if self.stepping else (answered, answered)
         yield "receive", self.began, self.submitted
-        yield "queue", self.submitted, max(self.submitted, stepping)
+        yield "queue", self.submitted, stepping
         if self.stepping:
-            yield "tick", stepping, max(stepping, stepped)
+            yield "tick", stepping, stepped
         if self.is_logged:
             yield "commit", stepped, answered
-        yield "send", answered, ended
+        yield "send", answered if self.is_logged else stepped, ended
 
     def nanoseconds(self, moment: float) -> int:
         """Return a time of this trace in nanoseconds since 1970."""

@@ -1,5 +1,6 @@
 """Traces of requests: real servers send them to a real collector, which may also hang or be gone."""
 
+import gc
 import json
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +17,15 @@ from typing import Any
 
 import httpx
 import msgpack
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from websockets.sync.client import connect
 
+from app.engine.run import Run
+from app.errors import StepFailed
 from app.settings import Settings, SettingsError
-from app.tracing import open_tracing, session_hash
+from app.tracing import RequestTrace, open_tracing, session_hash
 from tests.app.harness import ROOT, Server, running_server
 
 STEP = {"inputs": [[0.5] * 10]}
@@ -244,6 +249,65 @@ def test_routes_and_methods_of_clients_are_not_names_of_spans(traced, collector)
     httpx.request("PURGE", f"{traced.url}/made-up", headers={"X-Request-ID": "odd"})
     span = collector.wait(engram__request_id="odd")
     assert (span.name, "made-up" in str(span), "PURGE" in str(span)) == ("other other", False, False)
+
+
+# The times of a request
+
+
+def a_run(trace: RequestTrace, logged: bool = False) -> Run:
+    """Return a run that was submitted and waits."""
+    run = Run([0], None, np.ones((1, 1, 2), np.float32), (), lambda _: None, [object()] if logged else None)
+    trace.note_submitted("m", [run])
+    return run
+
+
+def finish(run: Run, hangs: bool = False) -> None:
+    run.began = time.perf_counter()
+    run.since = run.since if hangs else time.perf_counter()
+    run.done(StepFailed("x"))
+
+
+CASES: dict[str, tuple[Any, list[str]]] = {
+    "no run": (lambda trace: None, []),
+    "a run that is not answered": (lambda trace: a_run(trace), ["receive", "queue", "send"]),
+    "a run without a batch": (lambda trace: a_run(trace).done(StepFailed("x")), ["receive", "queue", "send"]),
+    "a run": (lambda trace: finish(a_run(trace)), ["receive", "queue", "tick", "send"]),
+    "a logged run": (lambda trace: finish(a_run(trace, logged=True)), PHASES),
+    "a run that hangs": (lambda trace: finish(a_run(trace), hangs=True), ["receive", "queue", "tick", "send"]),
+    "two runs": (
+        lambda trace: [finish(run) for run in (a_run(trace), a_run(trace))],
+        ["receive", "queue", "tick", "send"],
+    ),
+    "one of two": (lambda trace: (a_run(trace), finish(a_run(trace))), ["receive", "queue", "tick", "send"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_phases_follow_each_other_from_beginning_to_end(case):
+    work, names = CASES[case]
+    trace = RequestTrace(None)
+    work(trace)
+    ended = time.perf_counter()
+    phases = list(trace.phases(ended))
+    assert [name for name, _, _ in phases] == names
+    moments = [moment for _, first, last in phases for moment in (first, last)]
+    assert moments == sorted(moments)
+    if phases:
+        assert (moments[0], moments[-1]) == (trace.began, ended)
+        assert moments[1:-1:2] == moments[2::2], "each begins where the last one ends"
+
+
+def test_answered_run_and_its_trace_are_no_cycle():
+    gc.disable()
+    try:
+        trace = RequestTrace(None)
+        run = a_run(trace)
+        run.done(StepFailed("x"))
+        gone = weakref.ref(trace)
+        del trace, run
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # Collectors that hang or are gone

@@ -324,11 +324,14 @@ def test_disconnect_within_a_large_answer_leaves_no_traceback(rude_server):
 # Odd cases of ASGI
 
 
-def through_middleware(kind: str, error: BaseException, *first: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what is sent for a request whose application sends `first`, then raises."""
+def through_middleware(
+    kind: str, error: BaseException, *first: dict[str, Any], access_log: bool = False, **put: Any
+) -> list[dict[str, Any]]:
+    """Return what is sent for a request whose application puts items into the scope, sends `first`, then raises."""
     sent: list[dict[str, Any]] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
+        scope.update(put)
         for message in first:
             await send(message)
         raise error
@@ -338,7 +341,7 @@ def through_middleware(kind: str, error: BaseException, *first: dict[str, Any]) 
 
     state = SimpleNamespace(state=SimpleNamespace(metrics=Metrics()))
     scope = {"type": kind, "path": "/x", "headers": [], "app": state, "extensions": {"websocket.http.response": {}}}
-    asyncio.run(IdentifyRequests(application, access_log=False)(scope, None, send_on))  # type: ignore[arg-type]
+    asyncio.run(IdentifyRequests(application, access_log)(scope, None, send_on))  # type: ignore[arg-type]
     return sent
 
 
@@ -371,3 +374,14 @@ def test_unexpected_error_is_logged_once_and_answered_with_an_id(caplog, kind, f
         assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (500, "internal_error")
     elif kind == "websocket":
         assert (sent[1]["type"], sent[1]["code"]) == ("websocket.close", 1011)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("http", 499), ("websocket", 499)])
+def test_caller_and_gone_client_are_in_the_access_log(caplog, kind, status):
+    caplog.set_level("INFO")
+    caller = SimpleNamespace(tenant="acme", key_id="k1", secret="hidden")
+    through_middleware(kind, ClientDisconnect(), access_log=True, caller=caller)
+    [record] = caplog.records
+    fields = record.fields
+    assert (fields["tenant"], fields["key_id"], fields["status"], fields["path"]) == ("acme", "k1", status, "/x")
+    assert "hidden" not in record.getMessage()
