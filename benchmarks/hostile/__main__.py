@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.chaos import Server, only
-from benchmarks.hostile import sockets
+from benchmarks.hostile import requests, sockets
 from benchmarks.hostile.beside import Neighbour, Vitals, check_rest, warm_up
 from benchmarks.machine import machine, versions
 
@@ -22,6 +22,11 @@ def attack_sockets(server: Server, neighbour: Neighbour, options: argparse.Names
     """Send frames over WebSockets."""
     target = sockets.Target.of(address(server), options.checkpoint.name, neighbour, MAX_BODY_BYTES)
     return sockets.attack(target, neighbour, options.seed, numbers(options), options.frames)
+
+
+def attack_requests(server: Server, neighbour: Neighbour, options: argparse.Namespace) -> Counter[str]:
+    """Send raw HTTP requests."""
+    return requests.attack(address(server), neighbour, options.seed, numbers(options), options.requests)
 
 
 def numbers(options: argparse.Namespace) -> Iterator[int]:
@@ -65,6 +70,9 @@ def main() -> None:
     over_sockets = commands.add_parser("sockets", parents=[shared], help="frames and messages over WebSockets")
     over_sockets.add_argument("--frames", type=int, default=1_000_000, help="frames to send (default: 1000000)")
     over_sockets.set_defaults(attack=attack_sockets)
+    over_http = commands.add_parser("requests", parents=[shared], help="raw HTTP requests")
+    over_http.add_argument("--requests", type=int, default=20_000, help="requests to send (default: 20000)")
+    over_http.set_defaults(attack=attack_requests)
     options = parser.parse_args()
     run(options.attack, options)
 

@@ -37,12 +37,14 @@ ARRAY_FAULTS: tuple[dict[str, Any], ...] = (
     {"shape": [2**32, 2**32], "data": b""}, {"shape": [0, 10], "data": b""}, {"shape": [1, 0], "data": b""},
     {"shape": [], "data": bytes(4)}, {"shape": [1] * 70, "data": bytes(4)}, {"shape": [1, 10], "data": bytes(39)},
     {"shape": [1, 10], "data": b"\xff" * 40}, {"shape": [1, 10], "data": b"\x7f\x7f\xff\xff" * 10},
-    {"shape": [1, 10], "data": bytes(20), "dtype": "float16"}, {"shape": [1, 10], "data": bytes(20), "dtype": "int16"},
+    {"shape": [1, 10], "data": bytes(20), "dtype": "float16"},
+    {"shape": [1, 10], "data": bytes(20), "dtype": "int16"},
     {"shape": [1, 10], "data": bytes(20), "dtype": "int16", "scale": math.nan},
     {"shape": [1, 10], "data": b"\xff\x7f" * 10, "dtype": "int16", "scale": 3.4e38},
     {"shape": [1, 10], "data": bytes(40), "dtype": "O"}, {"shape": [True, 10], "data": bytes(40)},
     {"shape": [1.0, 10], "data": bytes(40)}, {"shape": [1, 10], "data": "0" * 40}, {"shape": 10, "data": bytes(40)},
-    {"shape": [1, 1, 10], "data": bytes(40)}, {"shape": [10], "data": bytes(40)}, {"shape": [1, 11], "data": bytes(44)},
+    {"shape": [1, 1, 10], "data": bytes(40)}, {"shape": [10], "data": bytes(40)},
+    {"shape": [1, 11], "data": bytes(44)},
 )  # fmt: skip
 
 

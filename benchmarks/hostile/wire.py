@@ -26,11 +26,11 @@ class Silent(Exception):
 class Wire:
     """A TCP connection to a server. Sending never raises: the server may have closed already."""
 
-    def __init__(self, address: str) -> None:
-        """address: host and port."""
+    def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
+        """address: host and port; timeout: seconds that the server may be silent."""
         host, _, port = address.rpartition(":")
         self.address = address
-        self._socket = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+        self._socket = socket.create_connection((host, int(port)), timeout=timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._socket.makefile("rb")
 
@@ -60,7 +60,7 @@ class Wire:
         try:
             return self._file.read(length)
         except TimeoutError:
-            raise Silent(f"the server neither answered nor closed within {TIMEOUT:g} s") from None
+            raise Silent("the server neither answered nor closed in time") from None
         except OSError:
             return b""
 
@@ -69,7 +69,7 @@ class Wire:
         try:
             return self._file.readline()
         except TimeoutError:
-            raise Silent(f"the server neither answered nor closed within {TIMEOUT:g} s") from None
+            raise Silent("the server neither answered nor closed in time") from None
         except OSError:
             return b""
 

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hostile import sockets
+from benchmarks.hostile import requests, sockets
 from benchmarks.hostile.beside import Neighbour, Violation, Vitals, check_log, check_rest, warm_up
+from benchmarks.hostile.requests import Case
 from benchmarks.hostile.rfc6455 import CONTINUATION, REFUSED, Message, Verdict, judge
 from benchmarks.hostile.sockets import ENDED, Came
-from benchmarks.hostile.wire import BINARY, CLOSE, PING, TEXT, masked
+from benchmarks.hostile.wire import BINARY, CLOSE, PING, TEXT, Reply, masked
 from tests.app.harness import Server, running_server
 
 pytestmark = pytest.mark.slow
 
 FRAMES = 10_000
+REQUESTS = 600
 MODEL = "dnc-copy"
 MAX_BODY_BYTES = 150_000
 
@@ -49,6 +51,22 @@ def test_random_frames_close_their_own_socket_only(attacked, neighbour):
     assert counts["frames"] >= FRAMES
     assert counts["answered results"] > 100
     assert {f"closed with {code}" for code in (1000, 1002, 1007, 1009, 4400)} <= counts.keys()
+
+
+def test_random_requests_have_one_answer_each_and_none_of_an_error(attacked, neighbour):
+    before = Vitals.of(attacked.process.pid)
+    counts = requests.attack(address(attacked), neighbour, 1, itertools.count(), REQUESTS)
+    check_rest(neighbour, attacked.process.pid, attacked.log, before)
+    assert counts["requests"] == REQUESTS > 2 * len(requests.CASES)
+    assert counts["answered 400"] > 100
+    assert counts["answered 200"] > 10
+
+
+@pytest.mark.parametrize("statuses", [[400, 200], [200, 404], [500], [503], [400, 400, 400]])
+def test_answer_to_a_hidden_request_is_a_violation(statuses):
+    requests.check(Case("one", b"", 1), [Reply(422, {}, b""), Reply(400, {}, b"")])
+    with pytest.raises(Violation):
+        requests.check(Case("one", b"", 1), [Reply(status, {}, b"") for status in statuses])
 
 
 def text(payload: bytes, fin: int = FIN) -> bytes:
