@@ -103,6 +103,13 @@ OPTIONS = {
     "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds"],
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident"],
     "bench fairness": ["--checkpoints", "--model", "--neighbour", "--requests", "--rounds", "--data-root"],
+    "keys": ["ACTION"],
+    "keys create": [
+        *("--data", "--config", "--tenant", "--scopes", "--name"),
+        *("--max-sessions", "--steps-per-second", "--max-batch", "--max-steps", "--max-streams"),
+    ],
+    "keys list": ["--data", "--config", "--json"],
+    "keys revoke": ["ID", "--data", "--config"],
     "check": ["--data", "--json"],
     "isolate": [
         "MODEL",
