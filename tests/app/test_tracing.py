@@ -199,6 +199,7 @@ def test_sequence_has_spans_of_its_phases(traced, collector, identity, body, sta
         assert collector.children(span) == []
 
 
+@pytest.mark.slow
 def test_step_of_a_session_that_is_restored_has_its_phases(tmp_path, few, collector):
     with running_server(data=tmp_path / "data", checkpoints=few) as server:
         session = open_session(server)
@@ -328,6 +329,7 @@ def gone() -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collecting", [hanging, gone])
 def test_collector_that_does_not_answer_holds_neither_steps_nor_stop(data, few, collecting):
     with collecting() as url:
@@ -346,6 +348,7 @@ def test_collector_that_does_not_answer_holds_neither_steps_nor_stop(data, few, 
 # Off
 
 
+@pytest.mark.slow
 def test_server_without_an_endpoint_imports_no_sdk(tmp_path):
     code = (
         "import sys; from app.main import create_app; from app.settings import Settings; import app.server\n"
@@ -356,6 +359,7 @@ def test_server_without_an_endpoint_imports_no_sdk(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment).returncode == 0
 
 
+@pytest.mark.slow
 def test_variable_of_opentelemetry_names_a_collector_too(collector, few, data):
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "mine", **SOON}
     with running_server(data=data, checkpoints=few, **environment) as server:

@@ -91,6 +91,7 @@ def ask_in_every_odd_way(url: str, socket_url: str, number: int) -> None:
             assert json.loads(stream.recv())["type"] == "error"
 
 
+@pytest.mark.slow
 def test_clients_cannot_make_values_of_labels(data: Path, few: Path):
     with running_server(data=data, checkpoints=few) as server:
         ask_in_every_odd_way(server.url, server.socket_url, 1)
