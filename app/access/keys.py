@@ -176,7 +176,7 @@ class Caller:
     ) -> None:
         self.tenant = tenant
         self.scopes = scopes
-        self.limits = limits
+        self.limits = limits if any(limits) else NO_LIMITS
         self.key_id = key_id
         self.steps = StepsBucket(limits.steps_per_second, clock)
         self.streams = OpenStreams(limits.max_streams)

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from app.access.keys import (
+    NO_LIMITS,
     SCOPES,
     Caller,
     Key,
@@ -96,6 +97,11 @@ def test_request_over_a_limit_of_the_key_is_refused():
 def test_key_without_limits_refuses_no_size():
     KeyLimits().check_batch(10**9, "inputs")
     KeyLimits().check_steps(10**9, "inputs")
+
+
+def test_caller_without_limits_costs_no_checks():
+    assert Caller("default", frozenset(SCOPES), KeyLimits()).limits is NO_LIMITS
+    assert Caller("default", frozenset(SCOPES), KeyLimits(max_streams=1)).limits == KeyLimits(max_streams=1)
 
 
 def test_end_of_a_key_is_reported_once_to_each_watcher(caplog):
