@@ -189,7 +189,7 @@ def try_all(page: Page, client: httpx.Client, session: str) -> tuple[dict[str, A
     read, changed = {}, []
     server = str(client.base_url).rstrip("/")
     for name, code in ATTEMPTS.items():
-        reads = name.startswith("GET")
+        reads = name.startswith("GET") or name in INCLUDES
         before = changeable(client, reads)
         script = f"const SERVER = '{server}';\n{HELPERS}\nreturn {code};".replace("ID", session)
         found = page.evaluate(f"async () => {{ {script} }}")
