@@ -4,12 +4,34 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1
 QUIET_SECONDS = 60
 """Time without another line in the log after files can be opened again."""
+
+
+SPARE_FILES = 128
+"""Files that a server has open beside its connections, at most."""
+
+
+def connections_within(wanted: int) -> int:
+    """Return how many connections leave SPARE_FILES for others, at most `wanted`; log it if they are fewer.
+
+    With a limit of open files so low that few connections are left, all may be taken.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft < 2 * SPARE_FILES or soft - SPARE_FILES >= wanted:
+        return wanted
+    logger.warning(
+        "max_connections %d: only %d connections are taken, for %d files may be open (ulimit -n)",
+        wanted,
+        soft - SPARE_FILES,
+        soft,
+    )
+    return soft - SPARE_FILES
 
 
 async def watch_files() -> None:

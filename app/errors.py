@@ -40,6 +40,7 @@
     |   `-- StreamsFull         its open WebSockets
     |-- Unavailable             try again later
     |   |-- ConnectionsFull
+    |   |-- FramesFull          of messages that are not whole
     |   |-- QueueFull
     |   |-- SessionsFull
     |   |-- OutOfMemory
@@ -272,6 +273,10 @@ class Unavailable(EngramError):
 
 class ConnectionsFull(Unavailable):
     code, title = "connections_full", "Too many connections are open"
+
+
+class FramesFull(Unavailable):
+    code, title = "frames_full", "Too many bytes of messages are not whole"
 
 
 class QueueFull(Unavailable):

@@ -16,6 +16,7 @@ from starlette.datastructures import State
 
 from app.api.at_once import AnswerAtOnce
 from app.catalogue import Reloaded
+from app.descriptors import connections_within
 from app.errors import EngramError
 from app.loading import open_keyring
 from app.logs import set_up_logging
@@ -85,7 +86,8 @@ def _at_once(state: State, settings: Settings) -> AtOnce:
 
 def limits_of(settings: Settings) -> Limits:
     """Return the limits of connections."""
-    return Limits(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Limits)})
+    named = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Limits)}
+    return Limits(**named | {"max_connections": connections_within(settings.max_connections)})
 
 
 class _Server(uvicorn.Server):

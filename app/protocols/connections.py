@@ -42,6 +42,9 @@ MAX_LINGERING = 64
 QUIET_SECONDS = 60.0
 """Time between two lines in the log about refused connections."""
 
+LARGE = 2**16
+"""Bytes of a message that is not whole from which they are counted."""
+
 WRITE_TIMEOUT = "write_timeout"
 """The code under which connections are counted that were aborted because their clients read nothing."""
 
@@ -77,6 +80,16 @@ class Wait(NamedTuple):
     timeout: float
     amount: int = 0
     least: float = 1
+
+
+class Held(Protocol):
+    """The bytes that are held for all clients, and their limit."""
+
+    def try_add(self, size: int) -> bool:
+        """Hold `size` bytes more if they fit within the limit; return whether they do."""
+
+    def subtract(self, size: int) -> None:
+        """Hold `size` bytes less."""
 
 
 class Watched(Protocol):
@@ -149,12 +162,17 @@ class Connections:
         limits: Limits,
         refused: Callable[[str], None] = lambda _: None,
         is_exempt: Callable[[str], bool] | None = None,
+        frames: Held | None = None,
     ) -> None:
-        """refused(code): called for each refusal. is_exempt(address): whether an address may have any number of
-        connections; by default those of this machine.
+        """Make a server's connections, of which none is open yet.
+
+        refused(code): called for each refusal. is_exempt(address): whether an address may have any number of
+        connections; by default those of this machine. frames: holds the bytes of WebSocket messages that are not whole,
+        from LARGE on; None: they have no limit together.
         """
         self.limits = limits
         self.refused = refused
+        self.frames = frames
         self._is_exempt = is_exempt or is_loopback
         self._watches: set[Watch] = set()
         self._of_address: Counter[str] = Counter()

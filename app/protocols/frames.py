@@ -69,6 +69,11 @@ class FrameReader:
         """The number of bytes that were fed and are not read."""
         return len(self._data) - self._start
 
+    @property
+    def held(self) -> int:
+        """The number of bytes that are held: those of fragments, and those that are not read."""
+        return len(self._data) - self._start + len(self._fragments)
+
     def feed(self, data: bytes) -> None:
         """Add bytes from the client."""
         if not self.unread:

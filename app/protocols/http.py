@@ -312,7 +312,9 @@ class HttpProtocol(HttpToolsProtocol):
             return None
         if not self._in_head:
             timeout = self._limits.body_timeout
-            return Wait(self._heads, timeout, self._body, LEAST_RATE * timeout)
+            if self.cycle is not None and self.cycle.response_complete:
+                return Wait(("rest", self._heads), timeout)
+            return Wait(("body", self._heads), timeout, self._body, LEAST_RATE * timeout)
         if self._head or not self._heads:
             return Wait(("head", self._heads), self._limits.header_timeout)
         return Wait(("next", self._heads), self.timeout_keep_alive)
@@ -329,7 +331,7 @@ class HttpProtocol(HttpToolsProtocol):
             )
 
     def _refuse(self, error: EngramError) -> None:
-        """Answer with an error, unless an answer has begun, and close the connection; first answer what was read."""
+        """Answer with an error, unless the request has an answer, and close; first answer what was read whole."""
         if self._is_answering():
             self._refusal = error
             cast(_Flow, self.flow).hold()
@@ -339,12 +341,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._answer, self._unparsed = None, b""
         self._drop()
         cycle: Any = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        has_answer = False
+        if cycle is not None and not self._in_head:
+            has_answer = cycle.response_complete or getattr(cycle, "response_started", False)
             cycle.disconnected, cycle.waiting_for_100_continue = True, False
             cycle.message_event.set()
         if self.transport.is_closing():
             return
-        if cycle is None or cycle.response_complete or not getattr(cycle, "response_started", False):
+        if not has_answer:
             self.transport.write(refusal(error))
         cast(_Flow, self.flow).release()
         self.open_connections.linger(self.transport)

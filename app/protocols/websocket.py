@@ -30,9 +30,9 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from app.errors import TooManyFrames
+from app.errors import EngramError, FramesFull, TooManyFrames
 from app.protocols import frames
-from app.protocols.connections import Connections, Wait, Watch, end_writing
+from app.protocols.connections import LARGE, Connections, Wait, Watch, end_writing
 from app.protocols.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, SHORT_HEADS, TEXT, FrameError, FrameReader
 
 logger = logging.getLogger("uvicorn.error")
@@ -104,6 +104,8 @@ class WebSocket(asyncio.Protocol):
         self._keepalive = _Keepalive(ping_interval, ping_timeout)
         self._on_lost = on_lost
         self._connections = connections
+        self._frames = connections.frames if connections else None
+        self._counted = 0  # bytes held in _frames
         self._allowance = _Allowance(connections.limits.max_control_frames, self._loop) if connections else None
         self._state = OPENING
         self._ended: tuple[int, str] | None = None  # code and reason
@@ -253,6 +255,7 @@ class WebSocket(asyncio.Protocol):
         if self._state is OPENING:
             self._reader.clear()
         self._state = ENDING
+        self._release()
         self._writable.set()  # the transport does not call resume_writing any more
         if self._timer is not None:
             self._timer.cancel()
@@ -279,6 +282,8 @@ class WebSocket(asyncio.Protocol):
             self.fail(error.code, error.reason)
         finally:
             self._dispatching = False
+        if self._frames is not None:
+            self._count_held(self._reader.held)
         self._bound_reading()
 
     def _take_frames(self) -> None:
@@ -301,6 +306,29 @@ class WebSocket(asyncio.Protocol):
                 self._deliver(payload, opcode == TEXT)
         self._resting = True
         self._loop.call_soon(self._go_on)
+
+    def _count_held(self, size: int) -> None:
+        """Count the bytes of a message that is not whole; close the connection if those of all clients are too many."""
+        assert self._frames is not None
+        size = 0 if size < LARGE or self._state is ENDING else size
+        more = size - self._counted
+        if more <= 0 or self._frames.try_add(more):
+            self._frames.subtract(max(0, -more))
+            self._counted = size
+        else:
+            self._refuse(FramesFull("the messages of all clients that are not whole have too many bytes"))
+
+    def _refuse(self, error: EngramError) -> None:
+        """Close the connection with the code of an error, and count it."""
+        assert self._connections is not None
+        self._connections.refused(error.code)
+        self.fail(error.close_code, error.code)
+        self._release()
+
+    def _release(self) -> None:
+        if self._frames is not None and self._counted:
+            self._frames.subtract(self._counted)
+            self._counted = 0
 
     def _go_on(self) -> None:
         self._resting = False

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.descriptors import connections_within
 from tests.app.harness import Server, running_server
 
 LIMIT = 64
@@ -49,6 +50,13 @@ def connections(server: Server, count: int) -> Iterator[None]:
         for _ in range(count):
             stack.enter_context(socket.create_connection((address.hostname, address.port)))
         yield
+
+
+@pytest.mark.parametrize(("limit", "connections"), [(64, 1000), (300, 172), (2000, 1000)])
+def test_limit_of_files_bounds_the_connections(limit, connections, caplog):
+    with open_file_limit(limit):
+        assert connections_within(1000) == connections
+    assert ("ulimit -n" in caplog.text) is (connections < 1000)
 
 
 def test_exhausted_files_are_logged_once_and_connections_accepted_again(short_server):

@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -47,7 +47,7 @@ CHUNKED = b"POST /cold HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\
 
 
 class Limited(Echo):
-    """Echoes requests and frames, sends LARGE bytes at /large, and counts refusals."""
+    """Echoes, sends LARGE bytes at /large, answers before the body at /early, and counts refusals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +62,9 @@ class Limited(Echo):
             if scope["path"] == "/large":
                 scope["extensions"][EXTENSION].send(bytes(LARGE), False)
             await echo_at_once(scope["extensions"][EXTENSION])
+        elif scope["path"] == "/early":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
         elif scope["path"] == "/large":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
             await send({"type": "http.response.body", "body": bytes(LARGE)})
@@ -180,22 +183,18 @@ def test_client_that_sends_on_reads_the_refusal(limits):
 # Times
 
 STALLED = {
-    "a head": (GET, (408, "request_timeout")),
-    "a head behind a request": (post() + b"", None),
-    "nothing": (b"", None),
-    "a body": (post(length=b"9"), (408, "request_timeout")),
-    "a body for the application": (post(length=b"9", target=b"/cold"), (408, "request_timeout")),
-    "an expected body": (post(b"", b"Expect: 100-continue", length=b"9", target=b"/cold"), (408, "request_timeout")),
+    "a head": GET,
+    "a body": post(length=b"9"),
+    "a body for the application": post(length=b"9", target=b"/cold"),
 }
 
 
-@pytest.mark.parametrize("case", ["a head", "a body", "a body for the application"])
+@pytest.mark.parametrize("case", STALLED)
 def test_request_that_stalls_is_refused_after_its_time(limits, case):
     app, server = limits
-    sent, expected = STALLED[case]
     with connect(server) as connection:
-        connection.sendall(sent)
-        assert refused(connection) == expected
+        connection.sendall(STALLED[case])
+        assert refused(connection) == (408, "request_timeout")
     assert app.refusals == ["request_timeout"]
     eventually(lambda: app.gone == (case == "a body for the application"))
     assert app.at_once == 0
@@ -204,7 +203,7 @@ def test_request_that_stalls_is_refused_after_its_time(limits, case):
 def test_expected_body_that_never_comes_is_refused(limits):
     app, server = limits
     with connect(server) as connection:
-        connection.sendall(STALLED["an expected body"][0])
+        connection.sendall(post(b"", b"Expect: 100-continue", length=b"9", target=b"/cold"))
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert refused(connection) == (408, "request_timeout")
     eventually(lambda: app.gone)
@@ -216,12 +215,12 @@ def test_head_that_trickles_is_refused(limits):
         for byte in GET:
             connection.sendall(bytes([byte]))
             time.sleep(0.03)
-            if server.server.server_state.total_requests or _has_answer(connection):
+            if has_answer(connection):
                 break
         assert refused(connection) == (408, "request_timeout")
 
 
-def _has_answer(connection: socket.socket) -> bool:
+def has_answer(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
         return bool(connection.recv(1, socket.MSG_PEEK))
@@ -246,6 +245,19 @@ def test_slow_body_is_taken_at_the_least_rate_only(limits, rate, taken):
             assert refused(connection) == (408, "request_timeout")
 
 
+def test_body_behind_its_answer_ends_after_its_time(limits):
+    app, server = limits
+    with connect(server) as connection, connection.makefile("rb") as file:
+        connection.sendall(GET.replace(b"/ ", b"/early ") + b"Content-Length: 1000000\r\n\r\n")
+        assert read_response(file).startswith(b"HTTP/1.1 200")
+        with suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"x" * 500)
+                time.sleep(0.01)
+        assert file.read() == b"", "no second answer"
+    assert app.refusals == ["request_timeout"]
+
+
 def test_connection_that_sends_nothing_is_closed_silently(limits):
     app, server = limits
     with connect(server) as connection:
@@ -254,11 +266,11 @@ def test_connection_that_sends_nothing_is_closed_silently(limits):
 
 
 def test_thousand_half_sent_requests_are_gone_after_their_time():
-    with serving(SMALL.__class__(header_timeout=0.5)) as (app, server), ExitStack() as stack:
-        for _ in range(400):
+    with serving(Limits(header_timeout=0.5)) as (app, server), ExitStack() as stack:
+        for _ in range(1000):
             connection = stack.enter_context(connect(server))
             connection.sendall(GET)
-        eventually(lambda: len(app.refusals) == 400)
+        eventually(lambda: app.refusals == ["request_timeout"] * 1000)
         eventually(lambda: not server.server.server_state.connections)
 
 
@@ -379,17 +391,69 @@ def test_answer_that_is_not_read_aborts_the_connection(limits, case):
         eventually(lambda: not server.server.server_state.connections)
 
 
-@pytest.mark.parametrize("path", ["/large"])
-def test_answer_that_is_read_slowly_is_sent_whole(path):
-    slow = Limits(write_timeout=0.4)
-    with serving(slow) as (app, server), connect(server) as connection:
-        connection.sendall(GET.replace(b"/ ", path.encode() + b" ") + b"\r\n")
+def test_answer_that_is_read_slowly_is_sent_whole():
+    with serving(Limits(write_timeout=0.4)) as (app, server), connect(server) as connection:
+        connection.sendall(GET.replace(b"/ ", b"/large ") + b"\r\n")
         received = 0
         while received < LARGE:
             part = connection.recv(2**19)
             assert part, "the connection was closed"
             received += len(part)
             time.sleep(0.03)
+    assert app.refusals == []
+
+
+# Messages that are not whole
+
+
+class Bytes:
+    """A limit of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = self.limit = limit
+
+    def try_add(self, size: int) -> bool:
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+    def subtract(self, size: int) -> None:
+        self.left += size
+
+
+@contextmanager
+def unfinished(frames: Bytes) -> Iterator[tuple[Limited, Running]]:
+    app = Limited()
+    connections = Connections(Limits(), app.refusals.append, frames=frames)
+    with Running(app, http=answering(app, connections), ws=limited(connections)) as server:
+        yield app, server
+    assert frames.left == frames.limit
+
+
+def test_messages_that_are_not_whole_are_bounded_together():
+    part = b"x" * 150_000
+    with unfinished(Bytes(400_000)) as (app, server), ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(3)]
+        clients[0].send((BINARY, part, False))
+        clients[1].socket.sendall(b"\x82\xff" + (200_000).to_bytes(8, "big") + bytes(4) + part)
+        time.sleep(0.2)
+        clients[2].send((BINARY, part, False))
+        assert clients[2].receive() == (CLOSE, b"\x03\xf5frames_full")
+        clients[0].send((0, b"end"))
+        assert clients[0].receive() == (BINARY, part + b"end")
+        clients[1].socket.sendall(bytes(50_000))
+        assert clients[1].receive() == (BINARY, part + bytes(50_000))
+    assert app.refusals == ["frames_full"]
+
+
+def test_messages_of_closed_connections_are_not_counted():
+    with unfinished(Bytes(400_000)) as (app, server):
+        for _ in range(6):
+            with Client(server) as client:
+                client.send((BINARY, b"x" * 150_000, False))
+                client.send((PING, b""))
+                assert client.receive() == (PONG, b"")
+            eventually(lambda: not server.server.server_state.connections)
     assert app.refusals == []
 
 
