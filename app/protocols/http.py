@@ -40,6 +40,9 @@ BYTES_PER_BYTE = 16
 UNUSUAL = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade", b"x-request-id"))
 """Requests with any of these header fields are left to the ASGI application."""
 
+BODY_FIELDS = frozenset((b"content-length", b"transfer-encoding"))
+"""Header fields that announce a body."""
+
 LENGTH_DIGITS = 9
 """A request with more digits in its Content-Length is left to the ASGI application."""
 
@@ -92,6 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""  # empty lines before a request have none
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
         self._answer: Answer | None = None  # of the request whose body is awaited
         self._gone: Gone | None = None  # of the request that is answered later
@@ -263,7 +267,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _upgrade(self) -> None:
         """Make the connection a WebSocket, or go on with HTTP if the client asked for something else."""
         if not self._should_upgrade():
-            self._unsupported_upgrade_warning()
             return
         self.handle_websocket_upgrade()
         protocol = self.transport.get_protocol()
@@ -274,6 +277,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         """Check a whole head. Raises _LimitExceeded."""
+        if self.parser.should_upgrade() and any(name in BODY_FIELDS for name, _ in self.headers):
+            raise _LimitExceeded(  # the parser takes the body for the next request
+                MalformedRequest("a request with a body cannot ask for another protocol: leave the field Upgrade out")
+            )
         if len(self.headers) > self._limits.max_header_fields:
             raise _LimitExceeded(_too_many_fields(len(self.headers), self._limits))
         if self._head_most > min(self._limits.max_header_bytes, self._limits.max_target_bytes):

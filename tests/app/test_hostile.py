@@ -1,6 +1,7 @@
 """Hostile clients of a real server, in short form; `python -m benchmarks.hostile` is the long one."""
 
 import itertools
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_random_requests_have_one_answer_each_and_none_of_an_error(attacked, nei
     assert counts["requests"] == REQUESTS > 2 * len(requests.CASES)
     assert counts["answered 400"] > 100
     assert counts["answered 200"] > 10
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"anything"])
+def test_body_behind_an_upgrade_is_no_request(attacked, protocol):
+    upgrade = b"Connection: Upgrade\r\nUpgrade: " + protocol
+    body = requests.HIDDEN
+    case = Case("upgrade", requests.post(upgrade, requests.length(len(body)), body=body), 1)
+    replies = requests.ask(address(attacked), case, random.Random(1))
+    assert [reply.status for reply in replies] == [400]
 
 
 @pytest.mark.parametrize("statuses", [[400, 200], [200, 404], [500], [503], [400, 400, 400]])
