@@ -295,7 +295,7 @@ def test_removed_key_file_is_trusted_for_a_while_only(store, file, token):
         (b"a" * 32 + b"\n" + b"b" * 32, "got 65 bytes"),
         (b"a" * 40 + b"+/=", "openssl rand -hex 32"),
         (b"\xff" * 40, "got 40 bytes"),
-        (new_key()[1].encode(), "it holds a key of engram keys"),
+        (b"engram_0123456789ab_" + b"0" * 64, "it holds a key of engram keys"),
     ],
 )
 def test_file_that_holds_no_key_is_refused(store, file, content, complaint):
