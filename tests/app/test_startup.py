@@ -249,6 +249,13 @@ def test_file_without_a_key_is_refused(tiny, data, tmp_path):
     assert f"key_file {tmp_path / 'secret'}: expected one key, 32 to 512 letters" in line
 
 
+def test_keys_that_cannot_be_read_are_refused(tiny, data):
+    data.mkdir()
+    (data / "keys.sqlite").write_bytes(b"x" * 5000)
+    line = refusal(Server(data=data, checkpoints=tiny.parent))
+    assert f"engram: {data / 'keys.sqlite'}: file is not a database; put back a copy of the file" in line
+
+
 def test_running_server_reads_keys_that_others_change(tiny, data):
     def log_has(text):
         while text not in server.log:

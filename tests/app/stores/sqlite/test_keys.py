@@ -1,5 +1,6 @@
 """The file of keys: its rights, its damage, and several processes."""
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -43,6 +44,13 @@ def test_file_is_for_its_owner_alone(store, tmp_path):
     store.add(new_key()[0])
     assert [path.name for path in tmp_path.iterdir()] == [KEYS_FILE]
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_file_that_root_makes_belongs_to_the_directorys_owner(store, tmp_path):
+    os.chown(tmp_path, 10001, 10001)
+    store.add(new_key()[0])
+    assert (store.path.stat().st_uid, store.path.stat().st_gid) == (10001, 10001)
 
 
 def test_key_itself_is_not_in_the_file(store):
