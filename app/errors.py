@@ -43,6 +43,8 @@
     |   |-- FramesFull          of messages that are not whole
     |   |-- QueueFull
     |   |-- SessionsFull
+    |   |-- AnswersFull         too many bytes of answers are in the making, or not read
+    |   |-- UploadsFull         too many bytes of bodies are in the making
     |   |-- OutOfMemory
     |   |-- ShuttingDown
     |   |-- StepTimedOut        the back end hangs
@@ -285,6 +287,14 @@ class QueueFull(Unavailable):
 
 class SessionsFull(Unavailable):
     code, title = "sessions_full", "Too many sessions are open"
+
+
+class AnswersFull(Unavailable):
+    code, title = "answers_full", "Too many answers are in the making"
+
+
+class UploadsFull(Unavailable):
+    code, title = "uploads_full", "Too many bodies are on their way"
 
 
 class OutOfMemory(Unavailable):

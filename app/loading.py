@@ -12,6 +12,7 @@ from typing import Literal
 from app.access.key_file import KeyFile
 from app.access.keyring import Keyring
 from app.backends.base import Backend, check_backend
+from app.budget import Budgets
 from app.catalogue import (
     MemorySizes,
     ModelCatalogue,
@@ -64,7 +65,7 @@ def open_data(directory: Path) -> Upkeep:
     return SqliteStore(directory, opens=False)
 
 
-def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> ModelCatalogue:
+def load_models(settings: Settings, metrics: Metrics, journal: Journal, budgets: Budgets) -> ModelCatalogue:
     """Load every checkpoint; log those that cannot be loaded, and serve the others.
 
     Raises SettingsError if none can be served, or a setting names a model that is not there.
@@ -73,7 +74,7 @@ def load_models(settings: Settings, metrics: Metrics, journal: Journal) -> Model
     models, failures = {}, dict[str, str]()
     for directory in checkpoints_in(settings):
         try:
-            models[directory.name] = _load_model(directory, settings, device, metrics, journal)
+            models[directory.name] = _load_model(directory, settings, device, metrics, journal, budgets)
         except (ManifestError, UnicodeEncodeError) as error:
             _note_failure(failures, directory, error)
     _check_any(models, failures, settings)
@@ -90,6 +91,7 @@ def load_again(
     settings: Settings,
     metrics: Metrics,
     journal: Journal,
+    budgets: Budgets,
     offered: Mapping[str, ServedModel],
     retired: Sequence[ServedModel],
 ) -> tuple[dict[str, ServedModel], dict[str, str]]:
@@ -107,7 +109,9 @@ def load_again(
         try:
             name.encode()
             version = fingerprint_of(read_manifest(directory))
-            models[name] = running.get((name, version)) or _load_model(directory, settings, device, metrics, journal)
+            models[name] = running.get((name, version)) or _load_model(
+                directory, settings, device, metrics, journal, budgets
+            )
         except (ManifestError, UnicodeEncodeError, SettingsError, MemoryError) as error:
             _note_failure(failures, directory, error)
             if name in offered:
@@ -152,7 +156,9 @@ def _check_any(models: Mapping[str, ServedModel], failures: Mapping[str, str], s
     raise SettingsError(f"checkpoints: nothing in {settings.checkpoints} can be served: {reasons}")
 
 
-def _load_model(directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal) -> ServedModel:
+def _load_model(
+    directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal, budgets: Budgets
+) -> ServedModel:
     """Load one checkpoint. Raises ManifestError if it cannot be served, SettingsError if a setting does not fit it."""
     if directory.is_symlink() and not directory.exists():
         raise ManifestError(
@@ -164,9 +170,9 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
     sample = read_sample(directory, manifest)
     trained = _load_backend(directory, manifest, settings, device)
     check_backend(trained)
-    memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, settings.max_memory_bytes))
+    memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, budgets.states.limit))
     backend = _resized(trained, memory, settings.memory_size.get(name))
-    arenas = Arenas(backend, settings.max_memory_bytes)
+    arenas = Arenas(backend, budgets.states)
     return ServedModel(
         name=name,
         manifest=manifest,
@@ -183,7 +189,7 @@ def _load_model(directory: Path, settings: Settings, device: str, metrics: Metri
             metrics.engine(name),
             journal,
             settings.step_timeout,
-            settings.max_queue_bytes,
+            budgets.queue,
             settings.linger,
         ),
         backend=backend.kind,

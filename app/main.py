@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 
@@ -16,11 +17,13 @@ from app.api.decoders import Decoders
 from app.api.gate import Admission, Gate, cross_origin
 from app.api.hot import HotPaths
 from app.api.methods import AnswerHead
-from app.api.middleware import MeasureRequests, TraceRequests
+from app.api.middleware import MeasureRequests, ReleaseLeases, TraceRequests
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
+from app.api.uploads import Uploads
+from app.budget import budgets_of, keep_trimming
 from app.catalogue import ServedModel
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
@@ -33,6 +36,8 @@ from app.stores.writer import Writer
 from app.tracing import note_submitted, open_tracing
 from app.watching import DataWatch, watch_loop
 
+logger = logging.getLogger(__name__)
+
 LAST_COMMIT_SECONDS = 0.5
 """The least time that the store has for its last commits when the server stops."""
 
@@ -43,12 +48,15 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
     Raises SettingsError if nothing can be served with these settings, StoreFailed if the data directory cannot be used.
     """
     keyring = keyring or open_keyring(settings)
-    metrics = Metrics()
+    metrics, budgets = Metrics(), budgets_of(settings)
+    logger.info("memory for all clients together: %s", budgets.describe())
+    for name, budget in budgets.items():
+        metrics.watch(name, budget)
     store = open_store(settings)
     writer = Writer(
         store, metrics, settings.durability, settings.commit_interval, settings.sync_interval, settings.step_timeout
     )
-    models = load_models(settings, metrics, writer)
+    models = load_models(settings, metrics, writer, budgets)
     app = DocumentedApp(
         title="Engram",
         description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
@@ -62,7 +70,8 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
     app.state.keyring = keyring
     metrics.build((model.backend for model in models), settings.store)
     metrics.watch_log(lambda: writer.lag, lambda: writer.waiting)
-    app.state.decoders, app.state.closing = Decoders(), None
+    app.state.decoders, app.state.closing, app.state.budgets = Decoders(), None, budgets
+    app.state.uploads = Uploads(settings.data if settings.store == "sqlite" else None)
     app.state.sessions = SessionService(
         models,
         writer,
@@ -79,7 +88,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
     prepare = _nothing if app.state.tracing is None else _trace_runs
     for model in models:
         prepare(model)
-    app.state.reloader = Reloader(settings, metrics, writer, models, app.state.sessions, prepare)
+    app.state.reloader = Reloader(settings, metrics, writer, models, app.state.sessions, budgets, prepare)
     _add_interface(app)
     return app
 
@@ -101,6 +110,7 @@ def _add_interface(app: FastAPI) -> None:
     add_problem_handlers(app)
     app.add_middleware(AnswerHead)
     app.add_middleware(HotPaths, routes=routes.router.routes)
+    app.add_middleware(ReleaseLeases)
     app.add_middleware(Gate, admission=app.state.admission)
     if app.state.settings.origins:
         app.add_middleware(CORSMiddleware, **cross_origin(app.state.settings.origins))
@@ -120,6 +130,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.sessions.ending.keep_expiring(),
         app.state.keyring.keep_fresh(),
         app.state.reloader.keep_releasing(),
+        keep_trimming(app.state.budgets),
         watch_files(),
         watch_loop(metrics),
     )

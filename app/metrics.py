@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -106,6 +106,16 @@ class _Distributions(_Family[Distribution]):
         return [family]
 
 
+class Used(Protocol):
+    """A budget of bytes."""
+
+    limit: int
+
+    @property
+    def used(self) -> int:
+        """The bytes that are held."""
+
+
 class Metrics:
     """The metrics of one server, in a registry of its own."""
 
@@ -139,6 +149,8 @@ class Metrics:
         self.store_failures = Counter(
             "engram_store_failures", "Writes and reads of the store that failed.", registry=registry
         )
+        self.budget = Gauge("engram_budget_bytes", "Bytes held of a budget.", ["budget"], registry=registry)
+        self.budget_limit = Gauge("engram_budget_limit_bytes", "Limit of a budget.", ["budget"], registry=registry)
         self.streams = Gauge("engram_streams", "Open WebSockets.", registry=registry)
         self.requests = _Tallies("engram_requests", "HTTP requests answered.", ["method", "route", "status"], registry)
         self.request_seconds = _Distributions(
@@ -198,6 +210,11 @@ class Metrics:
     def refusal(self, code: str) -> None:
         """Count a request or a WebSocket that ended with an error; code: of its class in app/errors.py."""
         self.refusals.labels(code).inc()
+
+    def watch(self, name: str, budget: Used) -> None:
+        """Show how many bytes of a budget are held, and its limit."""
+        self.budget.labels(name).set_function(lambda: budget.used)
+        self.budget_limit.labels(name).set(budget.limit)
 
     def commit(self, entries: int, seconds: float) -> None:
         """Count a commit of the store."""

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from app.budget import Budgets
 from app.catalogue import ModelCatalogue, Reloaded, ServedModel
 from app.errors import ReloadFailed
 from app.loading import load_again
@@ -39,6 +40,7 @@ class Reloader:
         writer: Writer,
         models: ModelCatalogue,
         sessions: SessionService,
+        budgets: Budgets,
         prepare: Callable[[ServedModel], None],
     ) -> None:
         """prepare: called with each model that was loaded, before it runs."""
@@ -47,6 +49,7 @@ class Reloader:
         self._writer = writer
         self._models = models
         self._sessions = sessions
+        self._budgets = budgets
         self._prepare = prepare
         self._turn = asyncio.Lock()
         self._retired: dict[ServedModel, float] = {}
@@ -63,7 +66,13 @@ class Reloader:
             before = {model.name: model for model in self._models}
             try:
                 models, failures = await asyncio.to_thread(
-                    load_again, self._settings, self._metrics, self._writer, before, self._models.retired
+                    load_again,
+                    self._settings,
+                    self._metrics,
+                    self._writer,
+                    self._budgets,
+                    before,
+                    self._models.retired,
                 )
             except SettingsError as error:
                 raise ReloadFailed(f"{error}; everything is served as before") from error

@@ -54,7 +54,7 @@ def serve(settings: Settings) -> int:
         _check_address(settings)
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings, keyring)
-    connections = Connections(limits_of(settings), app.state.metrics.refusal)
+    connections = Connections(limits_of(settings), app.state.metrics.refusal, budgets=app.state.budgets)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -150,10 +150,24 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         1024, ge=1, le=10**8, description="sequences of a model in work, and as many waiting for their session"
     )
-    max_queue_bytes: int = Field(
-        256 * 2**20,
+    max_queue_bytes: int | None = Field(
+        None,
         ge=1,
-        description="bytes of the inputs and results of a model's sequences in work; one request alone may have more",
+        description="bytes of the inputs and results of all sequences in work; one request alone may have more; by "
+        "default an eighth of the memory, at most 256 MiB",
+    )
+    max_answer_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="bytes of the results, states and files of all answers in the making, until clients have read "
+        "them; one answer alone may have as many beside its traces; by default an eighth of the memory, at most "
+        "256 MiB",
+    )
+    max_upload_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="bytes of all request bodies over 64 KiB, in memory or in files, until they are answered; one body "
+        "alone may have more; by default an eighth of the memory, at most 256 MiB",
     )
     max_steps: int = Field(10_000, ge=1, description="steps in one sequence")
     max_sequences: int = Field(
@@ -167,7 +181,12 @@ class Settings(BaseSettings):
     max_state_bytes: int = Field(
         16 * 2**20, ge=1, description="bytes of the state of a session that asks for a memory size"
     )
-    max_memory_bytes: int = Field(4 * 2**30, ge=1, description="bytes of all open states of a model together")
+    max_memory_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="bytes of the states of all models in memory; the other sessions are in the store; by default a "
+        "quarter of the memory of the machine or the container",
+    )
     max_target_bytes: int = Field(2**16, ge=256, description="bytes of the URL of a request")
     max_header_bytes: int = Field(2**16, ge=1024, description="bytes of the header fields of a request")
     max_header_fields: int = Field(256, ge=16, description="header fields of a request")

@@ -74,6 +74,11 @@ class FusedStep:
         """Replace the state in a slot."""
         self._arena.write(slot, state)
 
+    @property
+    def leaves(self) -> list[Array]:
+        """The leaves of all states, padded: [slots, ...] each."""
+        return list(self._arena.leaves.values())
+
     def _empty(self, capacity: int) -> Arena:
         return Arena(self._layout, capacity, self._dtype)
 

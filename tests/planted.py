@@ -51,7 +51,7 @@ def leave_slots(backend: Any) -> None:
     write, used = backend.write, set()
 
     def leaky_open(self, state=None):
-        return self._slots.open(self._grow, lambda slot: fill(self, slot, state))
+        return self.slots.open(self._grow, lambda slot: fill(self, slot, state))
 
     def fill(self, slot, state):
         if state is not None or (id(self), slot) not in used:

@@ -5,8 +5,17 @@ from typing import Any
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns, json_pieces, slices
-from app.api.media import SAFETENSORS
+from app.api.codec import (
+    PIECE_BYTES,
+    array_bytes,
+    encode_json,
+    encode_msgpack,
+    in_turns,
+    json_pieces,
+    msgpack_pieces,
+    slices,
+)
+from app.api.media import MSGPACK, SAFETENSORS
 from app.sessions.service import SessionService
 from app.sessions.session import SessionInfo
 
@@ -21,6 +30,13 @@ def answer_numbers(document: Any) -> Response:
     if array_bytes(document) <= PIECE_BYTES:
         return answer(document)
     return StreamingResponse(in_turns(json_pieces(document)), media_type="application/json")
+
+
+def answer_msgpack(document: Any) -> Response:
+    """Return a document of arrays as msgpack, encoded in pieces while it is sent if it is large."""
+    if array_bytes(document) <= PIECE_BYTES:
+        return Response(encode_msgpack(document), media_type=MSGPACK)
+    return StreamingResponse(in_turns(msgpack_pieces(document)), media_type=MSGPACK)
 
 
 def answer_file(data: bytes) -> Response:

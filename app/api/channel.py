@@ -16,11 +16,12 @@ from typing import Any
 
 from fastapi import WebSocket
 
-from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, Codec, array_bytes, in_turns, json_pieces
+from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, REST_SECONDS, Codec, array_bytes
 from app.api.decoders import Decoders, is_large
-from app.api.deps import caller_of, too_large
+from app.api.deps import caller_of, check_answer, too_large
 from app.api.middleware import FAILED, span_of
 from app.api.problems import problem_document
+from app.budget import Budgets, Lease
 from app.errors import EngramError, MalformedBody, unexpected_error
 from app.logs import Asked, asked
 from app.metrics import Metrics
@@ -37,14 +38,17 @@ class Stage(enum.Enum):
     OPENING = "accepted, and not greeted yet"
     WAITING = "the next frame may come"
     WORKING = "a frame is carried out"
-    ANSWERING = "the answer is sent, as fast as the client reads"
+    SENDING = "a large answer is sent in parts, as fast as the client reads"
+    ANSWERING = "the answer was written, and the client reads it"
     CLOSED = "no more frames are accepted"
 
 
 class Channel(abc.ABC):
     """One WebSocket from its greeting to its close."""
 
-    def __init__(self, socket: WebSocket, settings: Settings, metrics: Metrics, decoders: Decoders) -> None:
+    def __init__(
+        self, socket: WebSocket, settings: Settings, metrics: Metrics, decoders: Decoders, budgets: Budgets
+    ) -> None:
         self.codec = _choose_codec(socket)
         self.state = Stage.OPENING
         self._socket = socket
@@ -53,9 +57,14 @@ class Channel(abc.ABC):
         self._metrics = metrics
         self._decoders = decoders
         self._caller = caller_of(socket)
+        self._budgets = budgets
+        self._answer = Lease(budgets.answers)  # of the frame in work
+        self._inputs = Lease(budgets.uploads)  # of a frame that waits for the caller's budget of steps
+        self._is_partly_sent = False  # whether a part of an answer was sent, and not its last one
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None  # of work that takes several turns of the loop
         self._tracing: Tracing | None = socket.app.state.tracing
+        self._timer: asyncio.TimerHandle | None = None  # carries on with a frame that waits
         self._trace: RequestTrace | None = None  # of the frame in work
         self._asked: Asked | None = None
 
@@ -93,6 +102,15 @@ class Channel(abc.ABC):
         finally:
             self.state = Stage.CLOSED
 
+    def hold(self, outputs: int, traces: int) -> None:
+        """Hold the bytes of an answer in the making until it is read, unless it is small: the engine counts those.
+
+        Raises AnswersFull, InvalidRequest.
+        """
+        if outputs + traces > PIECE_BYTES and self.state is not Stage.CLOSED:
+            check_answer(self._budgets, outputs)
+            self._answer.grow(outputs + traces)
+
     def answer(self, document: dict[str, Any], size: int | None = None) -> None:
         """Answer the frame that was carried out, and let the next one come; within `attempt` or `do`.
 
@@ -100,11 +118,16 @@ class Channel(abc.ABC):
         """
         if self.state is not Stage.WORKING:
             return
-        self.state = Stage.ANSWERING
-        if not self.codec.binary and (array_bytes(document) if size is None else size) > PIECE_BYTES:
+        if (array_bytes(document) if size is None else size) > PIECE_BYTES:
+            self.state = Stage.SENDING
             self.do(self._send_large(document))
-        elif self.send(document):
+            return
+        self.state = Stage.ANSWERING
+        payload = self.codec.encode(document)
+        if self._connection.send(payload, not self.codec.binary):
             self._go_on()
+        else:
+            self._answer.force(len(payload))  # until the client has read it
 
     def when_allowed(self, sequences: Collection[Sized], work: Callable[[], None]) -> None:
         """Do the work of a frame once the steps of its sequences are within the caller's budget. Raises InvalidInput.
@@ -113,12 +136,14 @@ class Channel(abc.ABC):
         """
         seconds = self._caller.reserve_steps(sequences)
         if seconds:
-            asyncio.get_running_loop().call_later(seconds, self._carry_on, work)
+            self._inputs.grow(array_bytes(sequences))
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._carry_on, work)
         else:
             work()
 
     def _carry_on(self, work: Callable[[], None]) -> None:
         """Do work that had to wait, unless the channel has ended."""
+        self._inputs.release()
         if self.state is Stage.WORKING:
             self.attempt(work)
 
@@ -156,6 +181,7 @@ class Channel(abc.ABC):
                 self._refuse(unexpected_error())
             finally:
                 self.state = Stage.CLOSED
+                self._release()
                 self._end_trace()
 
     def _take(self, payload: bytes, is_text: bool) -> None:
@@ -180,6 +206,13 @@ class Channel(abc.ABC):
             with self._tracing.request(self._asked) as self._trace:
                 self._take(payload, is_text)
 
+    def _release(self) -> None:
+        """Let go of the frame in work."""
+        self._answer.release()
+        self._inputs.release()
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _end_trace(self) -> None:
         """Make the spans of the frame that was answered, or that ended the channel."""
         trace, self._trace = self._trace, None
@@ -197,12 +230,24 @@ class Channel(abc.ABC):
             raise too_large(len(payload), self._settings.max_body_bytes)
 
     async def _take_large(self, payload: bytes) -> None:
-        self.carry_out(await self.read(payload, self._decoders.call))
+        with self._budgets.uploads.take(len(payload)):
+            frame = await self.read(payload, self._decoders.call)
+        self.carry_out(frame)
 
     async def _send_large(self, document: dict[str, Any]) -> None:
-        """Send a document that is encoded in pieces, between which other tasks run."""
-        pieces = [piece async for piece in in_turns(json_pieces(document))]
-        if self._connection.send(b"".join(pieces), True):
+        """Send a document in pieces, a fragment of the message each, as fast as the client reads."""
+        pieces, is_text = self.codec.pieces(document), not self.codec.binary
+        part, is_first = next(pieces), True
+        for following in pieces:
+            self._is_partly_sent = True
+            self._connection.send_part(part, is_text, is_first, False)
+            part, is_first = following, False
+            await asyncio.sleep(REST_SECONDS)
+            await self._connection.drain()
+            if self.state is not Stage.SENDING:
+                return
+        self.state, self._is_partly_sent = Stage.ANSWERING, False
+        if self._connection.send_part(part, is_text, is_first, True):
             self._go_on()
 
     async def _done(self, work: Any) -> None:
@@ -215,6 +260,7 @@ class Channel(abc.ABC):
         """Accept the next frame, once the last was answered and the client has read enough of the answers."""
         if self.state is not Stage.ANSWERING:
             return
+        self._answer.release()
         self.state = Stage.WAITING
         if self._trace is not None:
             self._end_trace()
@@ -235,7 +281,8 @@ class Channel(abc.ABC):
         self._metrics.refusal(error.code)
         if self._trace is not None:
             self._trace.error = error
-        self.send(error_frame(error))
+        if not self._is_partly_sent:  # nothing but control frames may come before the rest of the answer
+            self.send(error_frame(error))
         self._connection.close(error.close_code, error.code)
 
 

@@ -36,6 +36,9 @@ PIECE_BYTES = 2**17
 """Bytes of numbers that are encoded as JSON at once: one or two milliseconds of work."""
 
 
+NO_BYTES = b"\xc4\x00"
+"""Empty bytes in msgpack; \xc6 and four bytes of length begin long ones."""
+
 REST_SECONDS = 0.001
 """Pause of the event loop between two pieces of work. Without it, the loop takes the interpreter's lock again before a
 thread that waits for the lock, such as an engine's, can wake."""
@@ -65,19 +68,17 @@ def encode_json(document: Any) -> bytes:
 
 def json_pieces(document: Any) -> Iterator[bytes]:
     """Yield the bytes of encode_json in pieces of about PIECE_BYTES."""
-    piece = bytearray()
-    for part in _json_parts(document):
-        piece += part
-        if len(piece) >= PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
+    return _pieces(_json_parts(document))
 
 
-def slices(data: bytes) -> Iterator[bytes]:
+def msgpack_pieces(document: Any) -> Iterator[bytes]:
+    """Yield the bytes of encode_msgpack in pieces of about PIECE_BYTES."""
+    return _pieces(_msgpack_parts(document))
+
+
+def slices(data: bytes | memoryview) -> Iterator[bytes]:
     """Yield a file in pieces of PIECE_BYTES."""
-    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
+    return (bytes(data[start : start + PIECE_BYTES]) for start in range(0, len(data), PIECE_BYTES))
 
 
 async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -148,11 +149,14 @@ class Codec:
     binary: bool
     decode: Callable[[Any], dict[str, Any]]
     encode: Callable[[Any], bytes]
+    pieces: Callable[[Any], Iterator[bytes]]
 
 
 CODECS = {
-    JSON_PROTOCOL: Codec(JSON_PROTOCOL, binary=False, decode=decode_json, encode=encode_json),
-    MSGPACK_PROTOCOL: Codec(MSGPACK_PROTOCOL, binary=True, decode=decode_msgpack, encode=encode_msgpack),
+    JSON_PROTOCOL: Codec(JSON_PROTOCOL, binary=False, decode=decode_json, encode=encode_json, pieces=json_pieces),
+    MSGPACK_PROTOCOL: Codec(
+        MSGPACK_PROTOCOL, binary=True, decode=decode_msgpack, encode=encode_msgpack, pieces=msgpack_pieces
+    ),
 }
 
 
@@ -162,6 +166,39 @@ def _object(value: Any) -> dict[str, Any]:
     if not {str}.issuperset(map(type, value)):
         raise MalformedBody("the keys of an object must be text", expected="an object with keys of text")
     return value
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield parts, joined to pieces of about PIECE_BYTES."""
+    piece = bytearray()
+    for part in parts:
+        piece += part
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _msgpack_parts(value: Any) -> Iterator[bytes]:
+    """Yield a value as msgpack, in parts of at most PIECE_BYTES of numbers."""
+    packer = msgpack.Packer()
+    if array_bytes(value) <= PIECE_BYTES:
+        yield encode_msgpack(value)
+    elif isinstance(value, dict):
+        yield packer.pack_map_header(len(value))
+        for key, item in value.items():
+            yield packer.pack(key)
+            yield from _msgpack_parts(item)
+    elif isinstance(value, np.ndarray):
+        half = {"dtype": "float16"} if value.dtype == np.float16 else {}
+        head = packer.pack({"shape": value.shape, **half, "data": b""})
+        yield head.removesuffix(NO_BYTES) + b"\xc6" + value.nbytes.to_bytes(4, "big")
+        yield from slices(np.ascontiguousarray(value, "<f2" if half else "<f4").reshape(-1).view(np.uint8).data)
+    else:
+        yield packer.pack_array_header(len(value))
+        for item in value:
+            yield from _msgpack_parts(item)
 
 
 def _json_parts(value: Any) -> Iterator[bytes]:

@@ -15,8 +15,11 @@ from starlette.types import Receive
 from app.access.keys import Caller
 from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
+from app.api.middleware import LEASES
+from app.api.uploads import Uploads
+from app.budget import Budget, Budgets, Lease
 from app.catalogue import ModelCatalogue, Reloaded
-from app.errors import BodyTooLarge
+from app.errors import BodyTooLarge, InvalidRequest
 from app.metrics import Metrics
 from app.sessions.service import SessionService
 from app.settings import Settings
@@ -30,6 +33,9 @@ Reload = Callable[[], Awaitable[Reloaded]]
 
 LENGTH_DIGITS = 20
 """Digits of a Content-Length that count: `int` refuses thousands of leading zeros."""
+
+FREE_BYTES = 2**16
+"""Bytes of each body that are not counted: about what the server has read of it before it asks for more."""
 
 WATCHED_AFTER = 0.01
 """Seconds after which the client of a request is watched."""
@@ -69,6 +75,16 @@ async def _decoders(connection: HTTPConnection) -> Decoders:
     return decoders
 
 
+async def _budgets(connection: HTTPConnection) -> Budgets:
+    budgets: Budgets = connection.app.state.budgets
+    return budgets
+
+
+async def _uploads(connection: HTTPConnection) -> Uploads:
+    uploads: Uploads = connection.app.state.uploads
+    return uploads
+
+
 async def _caller(connection: HTTPConnection) -> Caller:
     return caller_of(connection)
 
@@ -94,6 +110,8 @@ TheSessions = Annotated[SessionService, Depends(_sessions)]
 TheMetrics = Annotated[Metrics, Depends(_metrics)]
 TheDecoders = Annotated[Decoders, Depends(_decoders)]
 TheCaller = Annotated[Caller, Depends(_caller)]
+TheBudgets = Annotated[Budgets, Depends(_budgets)]
+TheUploads = Annotated[Uploads, Depends(_uploads)]
 
 SessionName = Annotated[str, Depends(_session_name)]
 """The name inside the server of the session in the path, which is one of the caller's tenant."""
@@ -116,19 +134,51 @@ class Services(NamedTuple):
     settings: Settings
     decoders: Decoders
     caller: Caller
+    budgets: Budgets
 
 
 def services(request: Request) -> Services:
     """Return the services of the server that received a request."""
     state = request.scope["app"].state
-    return Services(state.models, state.sessions, state.settings, state.decoders, caller_of(request))
+    return Services(state.models, state.sessions, state.settings, state.decoders, caller_of(request), state.budgets)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+def hold(request: Request, budget: Budget, size: int = 0) -> Lease:
+    """Hold bytes of a budget until a request was answered; return their lease. Raises the error of the budget."""
+    lease = Lease(budget)
+    request.scope[LEASES].append(lease)
+    lease.grow(size)
+    return lease
+
+
+def hold_answer(request: Request, budgets: Budgets, outputs: int, traces: int = 0) -> None:
+    """Hold the bytes of an answer. Raises AnswersFull, and InvalidRequest if the outputs alone are over the limit."""
+    check_answer(budgets, outputs)
+    hold(request, budgets.answers, outputs + traces)
+
+
+def check_answer(budgets: Budgets, size: int) -> None:
+    """Raise InvalidRequest for an answer, its traces aside, that is larger than all answers may be together."""
+    limit = budgets.answers.limit
+    if size > limit:
+        raise InvalidRequest(
+            f"the answer would have {size} bytes of numbers, but at most {limit} are held for all answers together "
+            "(setting max_answer_bytes): send fewer steps at a time",
+            expected=f"an answer of at most {limit} bytes",
+            got=f"{size} bytes",
+        )
+
+
+async def read_body(request: Request, limit: int, uploads: Budget) -> bytes:
     """Return the decompressed body, of which never more than the limit is read.
 
-    Raises BodyTooLarge, UnsupportedEncoding, and MalformedBody if it is not of its Content-Encoding.
+    Raises BodyTooLarge, UnsupportedEncoding, UploadsFull, and MalformedBody if it is not of its Content-Encoding.
     """
+    return b"".join([chunk async for chunk in body_chunks(request, limit, uploads)])
+
+
+async def body_chunks(request: Request, limit: int, uploads: Budget) -> AsyncIterator[bytes]:
+    """Yield the decompressed body as it arrives, all over FREE_BYTES held of the budget. Raises as `read_body` does."""
     headers = dict(request.scope["headers"])
     announced = headers.get(b"content-length", b"")
     size = int(announced[-LENGTH_DIGITS:]) if announced.isdigit() else 0
@@ -138,7 +188,11 @@ async def read_body(request: Request, limit: int) -> bytes:
     chunks = _at_most(_arriving(request.receive), limit)
     if coding is not None:
         chunks = _at_most(decompress(chunks, coding), limit)
-    return b"".join([chunk async for chunk in chunks])
+    lease, free = hold(request, uploads), FREE_BYTES
+    async for chunk in chunks:
+        lease.grow(max(0, len(chunk) - free))
+        free = max(0, free - len(chunk))
+        yield chunk
 
 
 async def _arriving(receive: Receive) -> AsyncIterator[bytes]:
@@ -162,8 +216,8 @@ async def _at_most(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
         yield chunk
 
 
-async def _body(request: Request, settings: TheSettings) -> bytes:
-    return await read_body(request, settings.max_body_bytes)
+async def _body(request: Request, settings: TheSettings, budgets: TheBudgets) -> bytes:
+    return await read_body(request, settings.max_body_bytes, budgets.uploads)
 
 
 Body = Annotated[bytes, Depends(_body)]

@@ -17,6 +17,7 @@ import numpy as np
 from app.api.codec import CODECS, check_dtype, in_dtype
 from app.api.inputs import brief, parse_sequence
 from app.api.schemas import ManyFrame, ManyStepsRequest, parse
+from app.api.steps import output_bytes
 from app.backends.base import Array, failed_rows
 from app.catalogue import InputFormat, ServedModel
 from app.errors import EngramError, InvalidInput, InvalidRequest
@@ -106,6 +107,19 @@ def asked_of(
             most_trace_bytes -= model.trace_bytes(trace, len(inputs), session.memory_size)
         asked.append((session, Steps(inputs, trace, if_step, seq, form)))
     return asked
+
+
+def bytes_of_many(many: Many, asked: Sequence[tuple[Session, Steps] | EngramError]) -> tuple[int, int]:
+    """Return the bytes of the outputs and of the traces of an answer, as they are held while it is made."""
+    outputs = traces = 0
+    for item in asked:
+        if not isinstance(item, EngramError):
+            session, steps = item
+            outputs += output_bytes(session.model, len(steps.inputs))
+            if steps.trace:
+                traces += session.model.trace_bytes(steps.trace, len(steps.inputs), session.memory_size)
+    copies = 2 if many.is_array else 1  # the results, and one array of all
+    return copies * outputs, copies * traces
 
 
 def document(many: Many, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns
 from app.errors import EngramError
 from app.sessions.past import Piece
 
+PIECES = 2
+"""Pieces in memory at a time: one is computed while the last is sent."""
+
 
 async def recording_lines(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     """Yield a line for each step, several at a time, and a last one with the error if one occurs.

@@ -29,10 +29,14 @@ def trace_of(model: ServedModel, wanted: InferOptions, steps: int) -> list[str]:
     return trace
 
 
+def output_bytes(model: ServedModel, steps: int) -> int:
+    """Return the bytes of the outputs of `steps` steps."""
+    return NUMBER_BYTES * steps * model.spec.output_size
+
+
 def answer_bytes(model: ServedModel, steps: int, trace: Sequence[str], memory_size: int | None) -> int:
     """Return the bytes of the numbers in the answer to a request of `steps` steps."""
-    outputs = NUMBER_BYTES * steps * model.spec.output_size
-    return outputs + (model.trace_bytes(trace, steps, memory_size) if trace else 0)
+    return output_bytes(model, steps) + (model.trace_bytes(trace, steps, memory_size) if trace else 0)
 
 
 def steps_document(stepped: Stepped) -> dict[str, Any]:

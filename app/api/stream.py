@@ -24,10 +24,12 @@ from fastapi import APIRouter, WebSocket
 from app.api.channel import Channel, Stage, error_frame
 from app.api.codec import CODECS, in_dtype
 from app.api.decoders import Decoders
-from app.api.deps import TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings, tenant_of_caller
-from app.api.many import Answer, Many, asked_of, document, parse_many
+from app.api.deps import TheBudgets, TheDecoders, TheMetrics, TheModels, TheSessions, TheSettings, tenant_of_caller
+from app.api.many import Answer, Many, asked_of, bytes_of_many, document, parse_many
 from app.api.requests import read_frame
 from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, parse
+from app.api.steps import output_bytes
+from app.budget import Budgets
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, InvalidRequest, NotFound, SessionGone
 from app.logs import name_session
@@ -45,10 +47,15 @@ MAX_TRACE_BYTES = 4 * 2**20
 
 @router.websocket("/stream")
 async def stream_new_session(
-    socket: WebSocket, sessions: TheSessions, settings: TheSettings, metrics: TheMetrics, decoders: TheDecoders
+    socket: WebSocket,
+    sessions: TheSessions,
+    settings: TheSettings,
+    metrics: TheMetrics,
+    decoders: TheDecoders,
+    budgets: TheBudgets,
 ) -> None:
     """Open a session of ?model=NAME, with &memory_size=N if asked, and stream it."""
-    await Stream(socket, sessions, settings, metrics, decoders).run()
+    await Stream(socket, sessions, settings, metrics, decoders, budgets).run()
 
 
 @router.websocket("/sessions/{session}/stream")
@@ -59,9 +66,10 @@ async def stream_session(
     settings: TheSettings,
     metrics: TheMetrics,
     decoders: TheDecoders,
+    budgets: TheBudgets,
 ) -> None:
     """Stream an open session."""
-    await Stream(socket, sessions, settings, metrics, decoders, session).run()
+    await Stream(socket, sessions, settings, metrics, decoders, budgets, session).run()
 
 
 @router.websocket("/streams")
@@ -72,9 +80,10 @@ async def stream_sessions(
     settings: TheSettings,
     metrics: TheMetrics,
     decoders: TheDecoders,
+    budgets: TheBudgets,
 ) -> None:
     """Stream many sessions over one socket."""
-    await Streams(socket, models, sessions, settings, metrics, decoders).run()
+    await Streams(socket, models, sessions, settings, metrics, decoders, budgets).run()
 
 
 @router.websocket("/{path:path}")
@@ -99,10 +108,11 @@ class Stream(Channel):
         settings: Settings,
         metrics: Metrics,
         decoders: Decoders,
+        budgets: Budgets,
         session: str | None = None,
     ) -> None:
         """session: its id; a new one without it."""
-        super().__init__(socket, settings, metrics, decoders)
+        super().__init__(socket, settings, metrics, decoders, budgets)
         self._sessions = sessions
         self._id = session
 
@@ -127,8 +137,14 @@ class Stream(Channel):
             trace = model.traces(trace)
             model.check_trace_bytes(trace, len(inputs), self._session.memory_size, MAX_TRACE_BYTES)
         steps = Steps(inputs, trace, seq=wanted.seq, form=wanted.form)
-        done = functools.partial(self.attempt, self._reply, steps, wanted.dtype)
-        self.when_allowed([inputs], lambda: self._sessions.stepping.submit(self._session, steps, done))
+        self.when_allowed([inputs], lambda: self._step(steps, wanted.dtype))
+
+    def _step(self, steps: Steps, dtype: str) -> None:
+        model, count = self._session.model, len(steps.inputs)
+        traces = model.trace_bytes(steps.trace, count, self._session.memory_size) if steps.trace else 0
+        self.hold(output_bytes(model, count), traces)
+        done = functools.partial(self.attempt, self._reply, steps, dtype)
+        self._sessions.stepping.submit(self._session, steps, done)
 
     def end_of_turn(self) -> None:
         if self._session.ended.done():
@@ -176,8 +192,9 @@ class Streams(Channel):
         settings: Settings,
         metrics: Metrics,
         decoders: Decoders,
+        budgets: Budgets,
     ) -> None:
-        super().__init__(socket, settings, metrics, decoders)
+        super().__init__(socket, settings, metrics, decoders, budgets)
         self._models = models
         self._sessions = sessions
         self._opened: list[Session] = []
@@ -204,8 +221,11 @@ class Streams(Channel):
             return
         sessions = [self._numbered(number, place) for place, number in enumerate(frame.sessions)]
         asked = asked_of(frame, sessions, MAX_TRACE_BYTES)
-        done = functools.partial(self.attempt, self._reply, frame)
-        self.when_allowed(frame.inputs, lambda: self._sessions.stepping.submit_all(asked, done))
+        self.when_allowed(frame.inputs, lambda: self._step(frame, asked))
+
+    def _step(self, frame: Many, asked: list[tuple[Session, Steps] | EngramError]) -> None:
+        self.hold(*bytes_of_many(frame, asked))
+        self._sessions.stepping.submit_all(asked, functools.partial(self.attempt, self._reply, frame))
 
     def _numbered(self, number: int, place: int) -> Session:
         if number >= len(self._opened):

@@ -11,9 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.backends.pages import give_back
 from models.manifest import LEAF_DTYPES, Manifest, ManifestError
 
 Array = NDArray[Any]
+
+MOSTLY = 0.75
+"""The part of a slot's memory that must be returned for the slot not to be warm any more."""
 
 Shapes = dict[str, list[int]]
 """Shapes by name, without the batch axis."""
@@ -97,6 +101,8 @@ class Backend(Protocol):
     spec: Spec
     kind: str
     device: str
+    slots: "Slots"
+    """The slots of its arena."""
 
     def resized(self, memory_size: int) -> "Backend":
         """Return a back end of the same model with another number of memory locations, and with no open slot.
@@ -126,6 +132,9 @@ class Backend(Protocol):
 
     def close(self, slot: int) -> None:
         """Free a slot."""
+
+    def cool(self) -> None:
+        """Return the memory of free slots to the system, as far as whole pages of it are free."""
 
     def may_fail(self, inputs: Array) -> bool:
         """Return whether a step with these inputs, [..., input_size], may yield numbers that are not finite.
@@ -191,6 +200,9 @@ class Slots:
 
     The free slot with the lowest number is opened first, so that open slots stay close together. A slot whose state is
     lost is marked here, so that no back end steps or reads it.
+
+    A slot is warm if it has memory: the open ones, and until `cool` those that were open before. The system gives an
+    arena memory when it is first written to, so a slot that was never open has none.
     """
 
     def __init__(self, max_slots: int) -> None:
@@ -198,12 +210,35 @@ class Slots:
         self._capacity = 0
         self._free: list[int] = []
         self._taken: set[int] = set()
+        self._warm: set[int] = set()
+        """Free slots that have memory."""
         self._lost: set[int] = set()
 
     @property
     def spare(self) -> int:
         """The number of free slots that the arena has memory for."""
         return self._capacity - len(self._taken)
+
+    @property
+    def warm(self) -> int:
+        """The number of slots that have memory."""
+        return len(self._taken) + len(self._warm)
+
+    @property
+    def next_is_warm(self) -> bool:
+        """Whether the slot that is opened next has memory."""
+        return bool(self._free) and self._free[0] in self._warm
+
+    def cool(self, leaves: Iterable[Array]) -> None:
+        """Return the memory of free slots to the system, as far as whole pages of it are free.
+
+        leaves: of the arena, [slots, ...] each. A slot stays warm if little of its memory could be returned.
+        """
+        leaves = list(leaves)
+        for slots in runs_of(sorted(self._warm)):
+            rows = [leaf[slots.start : slots.stop] for leaf in leaves]
+            if sum(map(give_back, rows)) >= MOSTLY * sum(part.nbytes for part in rows):
+                self._warm.difference_update(slots)
 
     def take(self, grow: Callable[[int], None]) -> int:
         """Return the free slot with the lowest number; it is open now.
@@ -219,12 +254,14 @@ class Slots:
             self._capacity = capacity
         slot = heapq.heappop(self._free)
         self._taken.add(slot)
+        self._warm.discard(slot)
         return slot
 
     def give_back(self, slot: int) -> None:
         """Free a slot. Raises KeyError if it is not open."""
         self._taken.remove(slot)
         self._lost.discard(slot)
+        self._warm.add(slot)
         heapq.heappush(self._free, slot)
 
     def open(self, grow: Callable[[int], None], fill: Callable[[int], None]) -> int:
@@ -300,6 +337,15 @@ class Slots:
         if at:
             raise RowsFailed(at.keys(), outputs, {}, lost, at)
         return outputs
+
+
+def runs_of(numbers: Sequence[int]) -> Iterator[range]:
+    """Yield the ranges without a gap in ascending numbers."""
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
+            yield range(numbers[start], numbers[place - 1] + 1)
+            start = place
 
 
 def longer(values: Array, rows: int) -> Array:

@@ -38,7 +38,7 @@ class FakeBackend:
 
     @property
     def spare(self) -> int:
-        return self._slots.spare
+        return self.slots.spare
 
     def resized(self, memory_size: int) -> "FakeBackend":
         other = copy.copy(self)
@@ -47,10 +47,10 @@ class FakeBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        return self._slots.open(self._grow, lambda slot: self.write(slot, state))
+        return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        self._slots.check(slots)
+        self.slots.check(slots)
         assert len(set(slots)) == len(slots), f"a slot is in one run at a time, got {slots}"
         if self._before_step:
             self._before_step(inputs)
@@ -67,17 +67,20 @@ class FakeBackend:
         return outputs, traces
 
     def read(self, slot: int) -> dict[str, Array]:
-        self._slots.check([slot])
+        self.slots.check([slot])
         total = self._totals[slot].copy()
         state = {"total": total, "memory": total[:1].repeat(self.spec.memory_size or 0)}
         return {name: state[name] for name in self.spec.state}
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        with self._slots.replacing(slot):
+        with self.slots.replacing(slot):
             self._totals[slot] = 0 if state is None else state["total"]
 
     def close(self, slot: int) -> None:
-        self._slots.give_back(slot)
+        self.slots.give_back(slot)
+
+    def cool(self) -> None:
+        self.slots.cool([self._totals])
 
     def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - a sum may overflow with any input
         return True
@@ -86,12 +89,12 @@ class FakeBackend:
         return self if self._prompt else None
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
-        return self._slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
+        return self.slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
 
     def _clear(self) -> None:
         """Start with an empty arena."""
         self._totals = np.zeros((0, self.spec.input_size), np.float32)
-        self._slots = Slots(self._capacity)
+        self.slots = Slots(self._capacity)
 
     def _grow(self, capacity: int) -> None:
         self._totals = longer(self._totals, capacity)

@@ -51,7 +51,7 @@ class FusedBackend:
 
     @property
     def spare(self) -> int:
-        return self._slots.spare
+        return self.slots.spare
 
     def resized(self, memory_size: int) -> "FusedBackend":
         other = copy.copy(self)
@@ -60,10 +60,10 @@ class FusedBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        return self._slots.open(self._fused.grow, lambda slot: self.write(slot, state))
+        return self.slots.open(self._fused.grow, lambda slot: self.write(slot, state))
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        self._slots.check(slots)
+        self.slots.check(slots)
         before = {row: self._fused.read(slots[row]) for row in self._risky_rows(inputs)}
         used = {name: self._fused.leaf(name, slots) for name in trace if name in self._fused.used_before}
         try:
@@ -73,21 +73,21 @@ class FusedBackend:
             for row in failed:
                 self._undo(slots[row], before.get(row))
         except Exception as error:
-            raise self._slots.lost_batch(slots) from error
+            raise self.slots.lost_batch(slots) from error
         if failed:
             raise RowsFailed(failed, outputs, traces, lost=failed - before.keys())
         return outputs, traces
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         if not self._bounded or self._risky_rows(inputs):
-            return self._slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
-        self._slots.check(slots)
+            return self.slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
+        self.slots.check(slots)
         try:
             outputs = self._fused.run(slots, inputs.swapaxes(0, 1)).swapaxes(0, 1)
             failed = failed_rows(outputs)
-            self._slots.lose(slots[row] for row in failed)
+            self.slots.lose(slots[row] for row in failed)
         except Exception as error:
-            raise self._slots.lost_batch(slots) from error
+            raise self.slots.lost_batch(slots) from error
         if failed:
             at = {row: int(np.isfinite(outputs[row]).all(axis=1).argmin()) for row in failed}
             raise RowsFailed(failed, outputs, {}, failed, at)
@@ -100,15 +100,18 @@ class FusedBackend:
         return self
 
     def read(self, slot: int) -> dict[str, Array]:
-        self._slots.check([slot])
+        self.slots.check([slot])
         return self._fused.read(slot)
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        with self._slots.replacing(slot):
+        with self.slots.replacing(slot):
             self._fused.write(slot, self._initial if state is None else state)
 
     def close(self, slot: int) -> None:
-        self._slots.give_back(slot)
+        self.slots.give_back(slot)
+
+    def cool(self) -> None:
+        self.slots.cool(self._fused.leaves)
 
     def _risky_rows(self, inputs: Array) -> list[int]:
         """Return the rows whose step may overflow from a state that the model can reach."""
@@ -130,7 +133,7 @@ class FusedBackend:
     def _undo(self, slot: int, before: Mapping[str, Array] | None) -> None:
         """Restore the state before a step in its slot; without a copy of it, mark the state as lost."""
         if before is None:
-            self._slots.lose([slot])
+            self.slots.lose([slot])
         else:
             self._fused.write(slot, before)
 
@@ -143,4 +146,4 @@ class FusedBackend:
         self._fused = FusedStep(
             self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size, self._threads
         )
-        self._slots = Slots(self._capacity)
+        self.slots = Slots(self._capacity)

@@ -34,10 +34,10 @@ class OnnxBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        return self._slots.open(self._grow, lambda slot: self.write(slot, state))
+        return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        self._slots.check(slots)
+        self.slots.check(slots)
         feed = {f"state.{name}": values[slots] for name, values in self._arena.items()}
         wanted = ["outputs", *self._next, *(f"trace.{name}" for name in trace)]
         outputs, *rest = self._graph.run(wanted, {"inputs": inputs, **feed})
@@ -50,20 +50,23 @@ class OnnxBackend:
             for values, next_values in zip(self._arena.values(), leaves, strict=True):
                 values[numbers] = next_values[stepped]
 
-        return self._slots.end_step(slots, scatter, failed, outputs, traces)
+        return self.slots.end_step(slots, scatter, failed, outputs, traces)
 
     def read(self, slot: int) -> dict[str, Array]:
-        self._slots.check([slot])
+        self.slots.check([slot])
         return {name: values[slot, ...].copy() for name, values in self._arena.items()}
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         leaves = self._initial if state is None else state
-        with self._slots.replacing(slot):
+        with self.slots.replacing(slot):
             for name, values in self._arena.items():
                 values[slot] = leaves[name]
 
     def close(self, slot: int) -> None:
-        self._slots.give_back(slot)
+        self.slots.give_back(slot)
+
+    def cool(self) -> None:
+        self.slots.cool(self._arena.values())
 
     def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - with any inputs
         return True
@@ -75,7 +78,7 @@ class OnnxBackend:
         """Start with an empty arena of this memory size."""
         self._initial = self._graph.first_state(self.spec)
         self._arena = {name: np.empty((0, *leaf.shape), leaf.dtype) for name, leaf in self._initial.items()}
-        self._slots = Slots(self._capacity)
+        self.slots = Slots(self._capacity)
 
     def _grow(self, capacity: int) -> None:
         self._arena = {name: longer(values, capacity) for name, values in self._arena.items()}

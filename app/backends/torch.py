@@ -40,11 +40,11 @@ class TorchBackend:
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
-        return self._slots.open(self._grow, lambda slot: self.write(slot, state))
+        return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        self._slots.check(slots)
+        self.slots.check(slots)
         numbers = torch.tensor(slots, device=self.device)
         leaves = [values.index_select(0, numbers) for values in self._arena.values()]
         served, *rest = self._step(torch.from_numpy(inputs).to(self.device), *leaves)
@@ -59,20 +59,24 @@ class TorchBackend:
             for values, next_values in zip(self._arena.values(), leaves, strict=True):
                 values.index_copy_(0, numbers, next_values)
 
-        return self._slots.end_step(slots, scatter, failed, outputs, traces)
+        return self.slots.end_step(slots, scatter, failed, outputs, traces)
 
     def read(self, slot: int) -> dict[str, Array]:
-        self._slots.check([slot])
+        self.slots.check([slot])
         return {name: values[slot].cpu().numpy().copy() for name, values in self._arena.items()}
 
     @torch.inference_mode()
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        with self._slots.replacing(slot):
+        with self.slots.replacing(slot):
             for name, values in self._arena.items():
                 values[slot] = self._initial[name] if state is None else torch.tensor(state[name])
 
     def close(self, slot: int) -> None:
-        self._slots.give_back(slot)
+        self.slots.give_back(slot)
+
+    def cool(self) -> None:
+        if self.device == "cpu":
+            self.slots.cool(values.numpy() for values in self._arena.values())
 
     def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - with any inputs
         return True
@@ -87,7 +91,7 @@ class TorchBackend:
             state = self._model.initial_state(1, self.spec.memory_size)
         self._initial = {name: leaf[0].clone() for name, leaf in flatten(state).items()}
         self._arena = {name: leaf.new_empty(0, *leaf.shape) for name, leaf in self._initial.items()}
-        self._slots = Slots(self._capacity)
+        self.slots = Slots(self._capacity)
 
     @torch.inference_mode()
     def _grow(self, capacity: int) -> None:

@@ -19,6 +19,7 @@ import contextlib
 import functools
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from app.backends.base import Array
+from app.budget import Budget
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Replayed, Result, Run
 from app.engine.scheduler import Linger
@@ -60,18 +62,19 @@ class Engine:
         observer: EngineObserver,
         journal: Journal | None = None,
         step_timeout: float = math.inf,
-        max_queue_bytes: float = math.inf,
+        queue: Budget | None = None,
         linger: float = 0.0,
     ) -> None:
         """Make an engine that runs after `start`.
 
-        max_queue: largest number of sequences in work or waiting; max_queue_bytes: of the bytes of their inputs and
-        results. linger: seconds that a step waits, at most, until half of the active sessions can be stepped together.
-        step_timeout: seconds after which requests no longer wait for the worker's current tick.
+        max_queue: largest number of sequences in work or waiting. queue: the budget of the bytes of the inputs and
+        results of the sequences of all models; None: no limit. linger: seconds that a step waits, at most, until half
+        of the active sessions can be stepped together. step_timeout: seconds after which requests no longer wait for
+        the worker's current tick.
         """
         self.name = name
         self._max_queue = max_queue
-        self._max_queue_bytes = max_queue_bytes
+        self._queue = queue or Budget("sequences in work", sys.maxsize, "max_queue_bytes", QueueFull)
         self._step_timeout = step_timeout
         self._observer = observer
         self._worker = Worker(name, arenas, max_batch, observer, journal, self)
@@ -89,6 +92,7 @@ class Engine:
         self._hang: EngramError | None = None
         self._watching: asyncio.Handle | None = None
         self._draining = False
+        self._released = False
         # Any thread's: to add and to remove an entry is one operation of a dictionary
         self._commits: dict[object, float] = {}
         """The commits of the journal that are not done: when each began, by time.perf_counter."""
@@ -119,6 +123,15 @@ class Engine:
             raise
         await self._call(lambda arenas: arenas.close(slot))
 
+    @property
+    def spare_bytes(self) -> int:
+        """The bytes of memory that `cool` may return; none after `release`."""
+        return 0 if self._released else self._worker.spare_bytes
+
+    async def cool(self) -> None:
+        """Return the memory of free slots to the system."""
+        await self._call(lambda arenas: arenas.cool())
+
     def drop(self, slot: Slot) -> None:
         """Free a slot when the worker reaches this request; do not wait for it."""
         if self._refusal is None:  # else the worker takes no more requests, and its arenas end with it
@@ -148,6 +161,7 @@ class Engine:
         self._check_queue(count, size)
         self._sequences += count
         self._bytes += size
+        self._queue.add(size)
         self._waiting.update(runs)
         self._arrived += runs
         if self._submitted is not None:
@@ -164,10 +178,10 @@ class Engine:
                 f"{self._sequences} sequences of {self.name} are in work or waiting, and {count} more came; "
                 f"at most {self._max_queue} are accepted; try again later"
             )
-        if self._bytes and self._bytes + size > self._max_queue_bytes:
+        if self._queue.used and self._queue.used + size > self._queue.limit:
             raise QueueFull(
-                f"the sequences of {self.name} that are in work or waiting take {self._bytes} bytes, and {size} more "
-                f"came; at most {self._max_queue_bytes:g} are accepted (setting max_queue_bytes); try again later"
+                f"the sequences that are in work or waiting take {self._queue.used} bytes, and {size} more came; "
+                f"at most {self._queue.limit} are accepted (setting max_queue_bytes); try again later"
             )
 
     async def replay(
@@ -312,10 +326,15 @@ class Engine:
     def release(self) -> None:
         """Let go of the worker and its arenas, after `close`, where no request is left: their memory is free then.
 
+        Their bytes of the budgets are free too.
+
         The two know each other, and Python finds no cycle of objects that were frozen when the server started.
         """
         if self._watching is not None:
             self._watching.cancel()
+        self._free_bytes(self._bytes)  # of a step that hangs
+        self._worker.release()
+        self._released = True
         del self._worker
 
     def give_up(self) -> None:
@@ -393,6 +412,7 @@ class Engine:
 
     def broken(self, error: EngramError) -> None:
         self._post(self._refuse, error)
+        self._post(lambda: self._free_bytes(self._bytes))  # outcomes that are left are not delivered, or count nothing
         self._post(self._release_all)
 
     def _post(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -408,7 +428,7 @@ class Engine:
         for item, outcome in answers:
             if isinstance(item, Run):
                 self._sequences -= item.rows
-                self._bytes -= item.bytes
+                self._free_bytes(item.bytes)
             self._finish(item, outcome)
         report(self._observer.answer, committed, time.perf_counter() - since)
 
@@ -416,6 +436,12 @@ class Engine:
         self._resolve(answers, committed, since)
         if self._arrived and self._planned is None:
             self._planned = self._loop.call_soon(self._step_arrived)
+
+    def _free_bytes(self, size: int) -> None:
+        """Return the bytes of a run to the budget, once: after the worker broke, all have been returned."""
+        size = min(size, self._bytes)
+        self._bytes -= size
+        self._queue.subtract(size)
 
     def _finish(self, item: Run | ArenaCall, outcome: Any) -> None:
         """Call `done` of a run once; of an ArenaCall also a second time, for it may have opened a slot meanwhile."""

@@ -171,6 +171,15 @@ class Worker:
         """Return the largest number of sequences of this memory size that are stepped in one batch."""
         return self._scheduler.rows_at_once(memory_size)
 
+    def release(self) -> None:
+        """Return the bytes of the arenas to the budget, after the last tick."""
+        self._arenas.release()
+
+    @property
+    def spare_bytes(self) -> int:
+        """The bytes that are held for free slots."""
+        return self._arenas.spare_bytes
+
     def step_bytes(self, memory_size: int | None, trace: Sequence[str]) -> int:
         """Return the bytes of the inputs, outputs and traces of one step of one sequence."""
         spec = self._arenas.spec(memory_size)

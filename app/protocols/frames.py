@@ -176,13 +176,13 @@ def _unmask(data: bytes | bytearray, start: int, end: int, mask: bytes | bytearr
         return apply_mask(payload, mask)
 
 
-def head(opcode: int, length: int) -> bytes:
-    """Return the head of a server's frame that is a whole message, with a payload of `length` bytes."""
+def head(opcode: int, length: int, final: int = FINAL_BIT) -> bytes:
+    """Return the head of a server's frame with a payload of `length` bytes; final: 0 if its message goes on."""
     if length < 126:
-        return bytes([FINAL_BIT | opcode, length])
+        return bytes([final | opcode, length])
     if length < 2**16:
-        return struct.pack("!BBH", FINAL_BIT | opcode, 126, length)
-    return struct.pack("!BBQ", FINAL_BIT | opcode, 127, length)
+        return struct.pack("!BBH", final | opcode, 126, length)
+    return struct.pack("!BBQ", final | opcode, 127, length)
 
 
 def close_payload(code: int, reason: str) -> bytes:

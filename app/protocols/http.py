@@ -22,6 +22,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.budget import Lease
 from app.errors import ConnectionsFull, EngramError, HeadersTooLarge, MalformedRequest, RequestTimeout, TargetTooLong
 from app.protocols.connections import LEAST_RATE, Connections, Limits, Wait, Watch, refusal
 from app.protocols.websocket import WebSocketProtocol
@@ -99,6 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
         self._answer: Answer | None = None  # of the request whose body is awaited
         self._gone: Gone | None = None  # of the request that is answered later
+        self._unread = Lease(self.open_connections.budgets.answers)  # bytes of answers that the client does not read
         self._may_answer = True  # whether no request of these bytes was answered at once
         self._limits = self.open_connections.limits
         self.drained = 0
@@ -137,8 +139,13 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._parse(data)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread.force(self.transport.get_write_buffer_size())
+
     def resume_writing(self) -> None:
         self.drained += 1
+        self._unread.release()
         super().resume_writing()
 
     def on_headers_complete(self) -> None:
@@ -191,6 +198,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._answer = None
             self._hand_over()  # the application learns that its client has disconnected
         self._drop()
+        self._unread.release()
         super().connection_lost(exc)
 
     # Parsing
@@ -268,6 +276,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Make the connection a WebSocket, or go on with HTTP if the client asked for something else."""
         if not self._should_upgrade():
             return
+        self._unread.release()  # resume_writing is a call of the next protocol
         self.handle_websocket_upgrade()
         protocol = self.transport.get_protocol()
         if self._watch is not None and isinstance(protocol, WebSocketProtocol):

@@ -158,6 +158,17 @@ class WebSocket(asyncio.Protocol):
             self._transport.writelines([frames.head(opcode, length), payload])
         return self._writable.is_set()
 
+    def send_part(self, payload: bytes, is_text: bool, first: bool, last: bool) -> bool:
+        """Write a part of a message as one fragment, and return as `send` does.
+
+        Only parts of the message may follow, up to its last one; `drain` waits until the client has read enough.
+        """
+        if not self.is_open:
+            return False
+        opcode = (TEXT if is_text else BINARY) if first else CONTINUATION
+        self._transport.writelines([frames.head(opcode, len(payload), frames.FINAL_BIT if last else 0), payload])
+        return self._writable.is_set()
+
     def pause(self) -> None:
         """Hold messages back until `resume`, also those that are read already. Pings before them are answered.
 

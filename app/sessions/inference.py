@@ -21,7 +21,7 @@ class Inference:
         self, model: ServedModel, sequences: Sequence[Array], trace: Sequence[str], memory_size: int | None
     ) -> list[Result]:
         """Run sequences whose states are not kept, as Engine.infer does; sessions make room for them."""
-        return await self._residents.with_room(model, lambda: model.engine.infer(sequences, trace, memory_size))
+        return await self._residents.with_room(lambda: model.engine.infer(sequences, trace, memory_size))
 
     def submit(
         self,

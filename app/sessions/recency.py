@@ -1,5 +1,6 @@
 """The sessions in the arenas of each version of a model, in the order in which they were last used."""
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -13,12 +14,16 @@ class Recency:
     def __init__(self) -> None:
         self._sessions: dict[ServedModel, OrderedDict[str, Session]] = {}
 
-    def count(self, model: ServedModel) -> int:
-        """Return the number of resident sessions of a model."""
+    def count(self, model: ServedModel | None = None) -> int:
+        """Return the number of resident sessions, of one model if it is given."""
+        if model is None:
+            return sum(map(len, self._sessions.values()))
         return len(self._sessions.get(model, ()))
 
-    def of(self, model: ServedModel) -> Iterator[Session]:
-        """Iterate over the resident sessions of a model, the least recently used first."""
+    def of(self, model: ServedModel | None = None) -> Iterator[Session]:
+        """Iterate over the resident sessions, of one model if it is given, the least recently used first."""
+        if model is None:
+            return heapq.merge(*(sessions.values() for sessions in self._sessions.values()), key=lambda s: s.used)
         return iter(self._sessions.get(model, {}).values())
 
     def all(self) -> list[Session]:

@@ -38,6 +38,9 @@ REPLAYED_STEPS = 8
 EVICTED = 8
 """Sessions evicted from a full arena for the next one, at most: more take too long."""
 
+COOL_SECONDS = 1.0
+"""The longest time to wait until arenas have returned the memory of free slots; one whose step hangs may not."""
+
 EVICTED_AT_ONCE = 64
 """Sessions evicted at the same time when the server stops."""
 
@@ -62,6 +65,9 @@ class Residents:
         self._max_resident = max_resident
         self._clock = clock
         self._making_room: WeakKeyDictionary[ServedModel, asyncio.Lock] = WeakKeyDictionary()
+        self._freeing = asyncio.Lock()
+        self._freed = 0
+        """How often memory was made free."""
         self._writing: set[asyncio.Future[None]] = set()
 
     # What others need of a session
@@ -94,7 +100,7 @@ class Residents:
         model, memory_size = session.model, session.memory_size
 
         async def replay(*arguments: Any) -> Replayed:
-            return await self.with_room(model, lambda: model.engine.replay(*arguments))
+            return await self.with_room(lambda: model.engine.replay(*arguments))
 
         async def first() -> Mapping[str, Array]:
             return await self.first_state(model, memory_size)
@@ -103,7 +109,7 @@ class Residents:
 
     async def first_state(self, model: ServedModel, memory_size: int | None) -> Mapping[str, Array]:
         """Return the state before the first step. Raises OutOfMemory."""
-        slot = await self.with_room(model, lambda: model.engine.open(memory_size))
+        slot = await self.with_room(lambda: model.engine.open(memory_size))
         try:
             return await model.engine.read(slot)
         finally:
@@ -137,34 +143,60 @@ class Residents:
         return slot
 
     async def _open_slot(self, model: ServedModel, memory_size: int | None, state: Mapping[str, Array] | None) -> Slot:
-        def is_full() -> bool:
-            return self._recency.count(model) >= self._max_resident
+        if self._recency.count(model) >= self._max_resident:
+            await self._make_room(model)
+        return await self.with_room(lambda: model.engine.open(memory_size, state))
 
-        if is_full():
-            await self._make_room(model, is_full)
-        return await self.with_room(model, lambda: model.engine.open(memory_size, state))
-
-    async def with_room(self, model: ServedModel, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do work that takes memory of a model's arena; where there is none, idle sessions are evicted."""
+    async def with_room(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do work that takes memory of an arena; where there is none, idle sessions of any model are evicted."""
         while True:
+            freed = self._freed
             try:
                 return await work()
             except OutOfMemory:
-                if not await self._make_room(model, lambda: True):
+                if not await self._free_memory(freed):
                     raise
 
     # Evicting
 
-    async def _make_room(self, model: ServedModel, is_needed: Callable[[], bool]) -> bool:
-        """Evict the least recently used of the idle sessions of a model; False: none left."""
+    async def _make_room(self, model: ServedModel) -> None:
+        """Evict the least recently used of the idle sessions of a model that has max_resident or more."""
         async with self._making_room.setdefault(model, asyncio.Lock()):
-            if not is_needed():
-                return True
             count = self._recency.count(model)
-            idle = (session for session in self._recency.of(model) if not session.users)
-            some = min(EVICTED, 1 + count // EVICTED)
-            evicted = list(islice(idle, max(some, count + 1 - self._max_resident)))
-            return any(await asyncio.shield(asyncio.gather(*map(self.try_evict, evicted))))
+            if count >= self._max_resident:
+                some = min(EVICTED, 1 + count // EVICTED)
+                await self._evict_first(self._recency.of(model), max(some, count + 1 - self._max_resident))
+
+    async def _free_memory(self, freed: int) -> bool:
+        """Make memory of arenas free: that of free slots, or of idle sessions of any model; False: there is none.
+
+        freed: how often memory was made free before the caller found none; if more was since, that may do.
+        """
+        async with self._freeing:
+            if self._freed > freed:
+                return True
+            if not await self._cool():
+                count = self._recency.count()
+                evicted = await self._evict_first(self._recency.of(), min(EVICTED, 1 + count // EVICTED))
+                if not evicted:
+                    return False
+                await self._cool()
+            self._freed += 1
+            return True
+
+    async def _evict_first(self, sessions: Iterator[Session], count: int) -> bool:
+        """Evict the first `count` of those sessions that nobody uses; return whether any left its arena."""
+        idle = list(islice((session for session in sessions if not session.users), count))
+        return any(await asyncio.shield(asyncio.gather(*map(self.try_evict, idle))))
+
+    async def _cool(self) -> bool:
+        """Return the memory of free slots of all models to the system; return whether that was any."""
+        spare = {engine: engine.spare_bytes for engine in self._turns.engines if engine.spare_bytes}
+        if spare:
+            cooling = asyncio.gather(*(engine.cool() for engine in spare), return_exceptions=True)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(cooling, COOL_SECONDS)
+        return any(engine.spare_bytes < before for engine, before in spare.items())
 
     async def try_evict(self, session: Session) -> bool:
         """Evict a session unless somebody uses it; return whether it left its arena."""

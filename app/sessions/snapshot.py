@@ -24,6 +24,9 @@ LARGEST = 2**53
 LARGE = 2**17
 """Bytes from which a snapshot is made or read beside the event loop: one request may need those of many sessions."""
 
+COPIES = 2
+"""How often a state is in memory while it is put into a file: the state, and the file."""
+
 ROUNDING = 1e-5
 """How far back ends may differ in the state before the first step."""
 

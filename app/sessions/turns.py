@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from typing import Any, TypeVar
 
 from app.catalogue import ModelCatalogue, ServedModel
+from app.engine.engine import Engine
 from app.errors import (
     EngramError,
     ModelChanged,
@@ -55,6 +56,11 @@ class Turns:
         self._sessions: dict[str, Session] = {}
         self._waiting: Counter[str] = Counter()
         self._touched: dict[str, float] = {}
+
+    @property
+    def engines(self) -> list[Engine]:
+        """The engines of all models, on offer or retired."""
+        return [model.engine for model in self._models.all]
 
     def close(self) -> None:
         """Refuse new requests."""

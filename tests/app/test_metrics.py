@@ -14,6 +14,7 @@ from app.engine.engine import Engine
 from app.engine.run import Run
 from app.metrics import BATCH_BUCKETS, PHASES, REQUEST_BUCKETS, TICK_BUCKETS, Metrics
 from tests.app.asynchronous import run
+from tests.app.budgets import states
 
 SECONDS = 0.02
 
@@ -45,7 +46,7 @@ def step(metrics: Metrics, backend: FakeBackend, count: int = 1, journal: Ledger
     began = time.perf_counter()
 
     async def test() -> None:
-        engine = Engine("fake", Arenas(backend, 2**20), 1, 64, metrics.engine("fake"), journal)
+        engine = Engine("fake", Arenas(backend, states()), 1, 64, metrics.engine("fake"), journal)
         engine.start()
         slots = [await engine.open() for _ in range(count)]
         entries = None if journal is None else [object()]
@@ -117,7 +118,7 @@ def test_slow_receiver_counts_as_deliver():
     metrics = Metrics()
 
     async def test() -> None:
-        engine = Engine("fake", Arenas(FakeBackend(), 2**20), 1, 64, metrics.engine("fake"))
+        engine = Engine("fake", Arenas(FakeBackend(), states()), 1, 64, metrics.engine("fake"))
         engine.start()
         slot = await engine.open()
         engine.submit([Run([slot.number], None, np.ones((1, 1, 2), np.float32), (), lambda _: time.sleep(SECONDS))])

@@ -8,10 +8,13 @@ from app.api.answers import answer, answer_opened, session_document
 from app.api.deps import (
     IdempotencyKey,
     SessionName,
+    TheBudgets,
     TheCaller,
     TheDecoders,
     TheSessions,
     TheSettings,
+    TheUploads,
+    body_chunks,
     read_body,
     tenant_of_caller,
 )
@@ -38,17 +41,20 @@ async def open_session(
     settings: TheSettings,
     decoders: TheDecoders,
     caller: TheCaller,
+    budgets: TheBudgets,
+    uploads: TheUploads,
     model: Annotated[str | None, Query(description="for a snapshot: the model, where it has several names")] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Open a session: a state of its own that stays on the server between requests; or go on with a snapshot."""
     tenant = tenant_of_caller(caller)
     if media_type(request.scope["headers"]) == SAFETENSORS:
-        data = await read_body(request, max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES))
-        return answer_opened(
-            await sessions.opening.open_from(data, model, idempotency_key, tenant), sessions, "sessions/"
-        )
-    wanted = await decoders.call(read_document, await read_body(request, settings.max_body_bytes), OpenRequest)
+        most = max(settings.max_body_bytes, settings.max_state_bytes + MAX_HEADER_BYTES)
+        async with uploads.receive(body_chunks(request, most, budgets.uploads)) as data:
+            opened = await sessions.opening.open_from(data, model, idempotency_key, tenant)
+        return answer_opened(opened, sessions, "sessions/")
+    body = await read_body(request, settings.max_body_bytes, budgets.uploads)
+    wanted = await decoders.call(read_document, body, OpenRequest)
     opened = await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key, tenant)
     return answer_opened(opened, sessions, "sessions/")
 

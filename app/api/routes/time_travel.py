@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.answers import answer, answer_file, answer_opened, session_document
@@ -10,17 +10,21 @@ from app.api.deps import (
     Body,
     IdempotencyKey,
     SessionName,
+    TheBudgets,
     TheCaller,
     TheDecoders,
     TheSessions,
+    hold,
     tenant_of_caller,
 )
 from app.api.media import JSON_LINES, SAFETENSORS
 from app.api.openapi import BINARY, OPENED, PROBLEMS, documented_body
-from app.api.recording import recording_lines
+from app.api.recording import PIECES, recording_lines
 from app.api.requests import read_document
 from app.api.schemas import LARGEST, ForkRequest, RewindRequest, SessionAnswer
+from app.api.steps import answer_bytes
 from app.sessions.past import CHUNK_STEPS
+from app.sessions.snapshot import COPIES
 
 router = APIRouter(responses=PROBLEMS)
 
@@ -72,10 +76,16 @@ async def fork_session(
     responses={200: {"content": {SAFETENSORS: BINARY}, "description": "for POST /sessions, here or on another server"}},
 )
 async def snapshot_session(
-    session: SessionName, sessions: TheSessions, step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
+    request: Request,
+    session: SessionName,
+    sessions: TheSessions,
+    budgets: TheBudgets,
+    step: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
 ) -> Response:
     """Return the session in a file, as it is or as it was at a step."""
-    return answer_file(await sessions.time_travel.snapshot(await sessions.turns.find(session), step))
+    found = await sessions.turns.find(session)
+    hold(request, budgets.answers, COPIES * found.state_bytes)
+    return answer_file(await sessions.time_travel.snapshot(found, step))
 
 
 @router.get(
@@ -85,8 +95,10 @@ async def snapshot_session(
     responses={200: {"content": {JSON_LINES: {"schema": {"type": "string"}}}, "description": "a line for each step"}},
 )
 async def read_recording(
+    request: Request,
     session: SessionName,
     sessions: TheSessions,
+    budgets: TheBudgets,
     start: Annotated[int | None, Query(alias="from", ge=0, le=LARGEST, description="the step before the first")] = None,
     stop: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST, description="the last step")] = None,
     trace: Annotated[str, Query(description="names of traces, separated by commas")] = "",
@@ -95,6 +107,7 @@ async def read_recording(
     found = await sessions.turns.find(session)
     names = found.model.traces(trace.split(",") if trace else [])
     found.model.check_trace_bytes(names, CHUNK_STEPS, found.memory_size)
+    hold(request, budgets.answers, PIECES * answer_bytes(found.model, CHUNK_STEPS, names, found.memory_size))
     pieces = await sessions.time_travel.recording(found, start, stop, names)
     first = await anext(pieces, None)  # before the answer begins: an error here has a status of its own
     return StreamingResponse(recording_lines(first, pieces), media_type=JSON_LINES)

@@ -280,11 +280,11 @@ def recorder_of_tasks(started: list[str]) -> Any:
 
 
 def test_sequence_for_which_sessions_must_make_room_is_answered(both, monkeypatch):
-    arenas = both.app.state.models.get("dnc-copy").engine._worker._arenas
     session = both.open()
     ask(both.ours, session, BODIES["a step"][0])
     expected = infer(both.uvicorns, sequence())
-    monkeypatch.setattr(arenas, "_max_bytes", arenas._bytes)
+    states = both.app.state.budgets.states
+    monkeypatch.setattr(states, "limit", states.used)
     assert infer(both.ours, sequence()) == expected
     monkeypatch.undo()
     assert b'"step":2}' in ask(both.ours, session, BODIES["a step"][0])

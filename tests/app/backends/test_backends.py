@@ -19,6 +19,7 @@ from models.artefact import load
 from models.contract import schemas
 from models.registry import build, model_config
 from models.state import flatten
+from tests.app.budgets import states
 from tests.app.checkpoints import KINDS, WITH_MEMORY, make_checkpoint
 from tests.app.harness import ROOT
 from tests.slots import matching_slots, reordered
@@ -89,7 +90,7 @@ def same(left: dict[str, Array], right: dict[str, Array], tolerance: float = 0) 
 
 
 def test_table_has_every_back_end():
-    modules = {module.name for module in pkgutil.iter_modules(app.backends.__path__)} - {"base", "graph"}
+    modules = {module.name for module in pkgutil.iter_modules(app.backends.__path__)} - {"base", "graph", "pages"}
     assert modules == {"fake", *REAL}
 
 
@@ -253,7 +254,7 @@ def test_back_end_resized_and_back_computes_the_same(resizable):
 
 
 def test_resized_back_end_ends_with_its_last_slot(resizable):
-    arenas = Arenas(resizable, 2**20)
+    arenas = Arenas(resizable, states())
     slot = arenas.open(20)
     resized = weakref.ref(arenas.of(slot))
     arenas.of(slot).step([slot.number], inputs_for(resizable, 1))

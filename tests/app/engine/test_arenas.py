@@ -7,8 +7,8 @@ import pytest
 from app.backends.fake import FakeBackend
 from app.engine.arenas import Arenas, Slot
 from app.errors import OutOfMemory
+from tests.app.budgets import states
 
-MAX_BYTES = 2**20
 OWN = 8
 
 
@@ -35,14 +35,14 @@ class Tracked(FakeBackend):
 
 def test_slot_without_a_size_is_in_the_first_back_end():
     backend = Tracked()
-    arenas = Arenas(backend, MAX_BYTES)
+    arenas = Arenas(backend, states())
     assert arenas.open() == Slot(OWN, 0)
     assert arenas.open(OWN) == Slot(OWN, 1)
     assert (arenas.of(Slot(OWN, 0)), backend.made) == (backend, [])
 
 
 def test_slot_of_another_size_has_that_memory():
-    arenas = Arenas(Tracked(), MAX_BYTES)
+    arenas = Arenas(Tracked(), states())
     slot = arenas.open(20)
     assert slot == Slot(20, 0)
     assert arenas.of(slot).read(slot.number)["memory"].shape == (20,)
@@ -50,7 +50,7 @@ def test_slot_of_another_size_has_that_memory():
 
 def test_slots_of_one_size_share_a_back_end():
     backend = Tracked()
-    arenas = Arenas(backend, MAX_BYTES)
+    arenas = Arenas(backend, states())
     slots = [arenas.open(20), arenas.open(20), arenas.open(30)]
     assert arenas.of(slots[0]) is arenas.of(slots[1])
     assert backend.alive == [20, 30]
@@ -58,7 +58,7 @@ def test_slots_of_one_size_share_a_back_end():
 
 def test_back_end_ends_with_its_last_slot():
     backend = Tracked()
-    arenas = Arenas(backend, MAX_BYTES)
+    arenas = Arenas(backend, states())
     slots = [arenas.open(20), arenas.open(20)]
     arenas.close(slots[0])
     assert backend.alive == [20]
@@ -70,7 +70,7 @@ def test_back_end_ends_with_its_last_slot():
 
 def test_states_beyond_the_limit_are_refused_until_others_are_closed():
     backend = Tracked()
-    arenas = Arenas(backend, max_bytes=4 * (2 + 20) + 4 * (2 + OWN))
+    arenas = Arenas(backend, states(4 * (2 + 20) + 4 * (2 + OWN)))
     slot = arenas.open(20)
     arenas.open()
     with pytest.raises(OutOfMemory, match=r"take 128 bytes, and one of 40 more .*may take 128 \(setting max_memory"):
@@ -85,5 +85,5 @@ def test_states_beyond_the_limit_are_refused_until_others_are_closed():
 def test_refused_slot_leaves_no_back_end():
     backend = Tracked(capacity=0)
     with pytest.raises(MemoryError):
-        Arenas(backend, MAX_BYTES).open(20)
+        Arenas(backend, states()).open(20)
     assert backend.alive == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -32,6 +33,7 @@ from app.errors import (
 )
 from app.futures import resolve
 from tests.app.asynchronous import run, until
+from tests.app.budgets import queue, states
 
 
 class Observed:
@@ -60,11 +62,13 @@ async def engine_over(
     max_bytes: int = 2**20,
     journal: Journal | None = None,
     step_timeout: float = math.inf,
-    max_queue_bytes: float = math.inf,
+    max_queue_bytes: int = sys.maxsize,
     linger: float = 0.0,
 ) -> AsyncIterator[Engine]:
-    arenas = Arenas(backend, max_bytes)
-    engine = Engine("fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout, max_queue_bytes, linger)
+    arenas = Arenas(backend, states(max_bytes))
+    engine = Engine(
+        "fake", arenas, max_batch, max_queue, Observed(), journal, step_timeout, queue(max_queue_bytes), linger
+    )
     engine.start()
     try:
         yield engine
@@ -623,7 +627,7 @@ def test_close_gives_up_after_its_timeout():
 def test_observer_counts_ticks_and_failures():
     async def test() -> None:
         observed = Observed()
-        engine = Engine("fake", Arenas(FakeBackend(before_step=raise_on(7, OSError())), 2**20), 8, 64, observed)
+        engine = Engine("fake", Arenas(FakeBackend(before_step=raise_on(7, OSError())), states()), 8, 64, observed)
         engine.start()
         await engine.infer([ones(3)])
         with pytest.raises(StepFailed):
@@ -650,7 +654,7 @@ def test_failing_observer_stops_nothing(caplog):
 
     async def test() -> None:
         backend = FakeBackend(before_step=raise_on(7, OSError()))
-        engine = Engine("fake", Arenas(backend, 2**20), 8, 64, Broken())
+        engine = Engine("fake", Arenas(backend, states()), 8, 64, Broken())
         engine.start()
         with pytest.raises(StepFailed, match="OSError"):
             await engine.infer([ones(1, 7)])
@@ -745,7 +749,7 @@ class Losing(FakeBackend):
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         if (inputs == 7).any():
             super().step(slots[::2], inputs[::2], trace)
-            raise self._slots.lost_batch(slots) from MemoryError()
+            raise self.slots.lost_batch(slots) from MemoryError()
         return super().step(slots, inputs, trace)
 
 
@@ -880,7 +884,7 @@ def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
     """An error in the worker itself fails waiting and new requests, and a drain returns at once."""
 
     async def test() -> None:
-        engine = Engine("fake", Arenas(FakeBackend(), 2**20), 8, 64, Observed())
+        engine = Engine("fake", Arenas(FakeBackend(), states()), 8, 64, Observed())
         monkeypatch.setattr(engine._worker, "_tick", lambda: 1 / 0)
         engine.start()
         with pytest.raises(StepFailed, match="has stopped"):

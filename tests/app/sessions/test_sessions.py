@@ -53,6 +53,7 @@ from app.stores.memory import MemoryStore
 from app.stores.writer import Durability, Writer
 from models.manifest import Manifest
 from tests.app.asynchronous import run, until
+from tests.app.budgets import budgets, states
 from tests.app.sessions.by_id import ById
 
 MANIFEST = Manifest("fake", {}, {}, 2, 2, 0, {"total": [2]}, {"seen": [2]}, "")
@@ -95,7 +96,7 @@ async def service(
     store = store or MemoryStore()
     counts, tenants = store.counts(), store.tenants()
     writer = Writer(store, metrics, durability, 0.01, 1)
-    engine = Engine("fake", Arenas(backend, 2**20), 8, 64, metrics.engine("fake"), writer, step_timeout)
+    engine = Engine("fake", Arenas(backend, states()), 8, 64, metrics.engine("fake"), writer, step_timeout)
     engine.start()
     writer.start()
     memory = MemorySizes("fake", backend.spec, 1, MAX_STATE_BYTES)
@@ -134,7 +135,7 @@ class Losing(FakeBackend):
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         outcome = super().step(slots, inputs, trace)
         if (inputs == 7).any():
-            raise self._slots.lost_batch(slots) from MemoryError()
+            raise self.slots.lost_batch(slots) from MemoryError()
         return outcome
 
 
@@ -624,7 +625,9 @@ def test_answer_that_cannot_be_encoded_ends_its_stream(monkeypatch):
     async def test() -> None:
         async with service() as sessions:
             session, reader = await sessions.open("fake"), SlowReader()
-            stream = Stream(socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), session.id)
+            stream = Stream(
+                socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session.id
+            )
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             await asyncio.sleep(0)
@@ -690,7 +693,7 @@ def stream_over(reader: SlowReader, sessions: ById, session: str) -> Stream:
 
     scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
     socket = WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
-    return Stream(socket, sessions.service, Settings(), Metrics(), Decoders(), session)
+    return Stream(socket, sessions.service, Settings(), Metrics(), Decoders(), budgets(), session)
 
 
 @pytest.mark.parametrize("while_answering", [False, True])
@@ -700,7 +703,9 @@ def test_slow_client_reads_the_error_of_its_session_s_end(while_answering):
     async def test() -> None:
         async with service() as sessions:
             session, reader = await sessions.open("fake"), SlowReader()
-            stream = Stream(socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), session.id)
+            stream = Stream(
+                socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session.id
+            )
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             if while_answering:
@@ -723,7 +728,7 @@ def test_streams_of_a_lost_client_hold_no_session():
         async with service(opened=50) as sessions:
             reader = SlowReader()
             models = sessions.service._models
-            streams = Streams(socket_of(reader), models, sessions.service, Settings(), Metrics(), Decoders())
+            streams = Streams(socket_of(reader), models, sessions.service, Settings(), Metrics(), Decoders(), budgets())
             streaming = asyncio.ensure_future(streams.run())
             await until(lambda: reader.sent)
             await asyncio.sleep(0)
