@@ -46,6 +46,7 @@ from benchmarks.training import updates
 from benchmarks.training.parts import COLUMNS, parts, stopwatch
 from benchmarks.training.plan import PRESETS, preset
 from benchmarks.training.scripts import Script, copy_episode, functions
+from benchmarks.worst_clients import CLIENTS
 from benchmarks.worst_requests import BODY, REQUESTS, Attacker
 from engram import bench as commands
 from engram import main as cli
@@ -437,6 +438,13 @@ def test_performance_page_has_the_table_of_fairness():
     assert [row.split(" | ")[0].strip("| ") for row in printed.split("|---|\n")[1].strip().splitlines()] == list(
         REQUESTS
     )
+
+
+def test_performance_page_has_the_table_of_clients():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    printed = page.split("<!-- engram bench fairness, clients -->")[1].split("<!-- end -->")[0]
+    assert fairness.WORST_CLIENTS.head() in printed
+    assert [row[0] for row in rows_of(printed, fairness.WORST_CLIENTS)] == list(CLIENTS)
 
 
 def test_large_requests_are_almost_as_large_as_they_may_be():

@@ -186,10 +186,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._unparsed:
             self.loop.call_soon(self._go_on)
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif self._refusal is not None:
+        if self._refusal is not None and not self._is_answering():
+            self.pipeline.clear()
             self._refuse(self._refusal)
+        elif self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watch is not None:
@@ -324,7 +325,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def wait(self) -> Wait | None:
         """Return what the client has to send, as `Watched` has it."""
-        if self._ended or self.flow.read_paused or self._is_answering():
+        if self._ended or self.flow.read_paused or self._is_answering() or self.pipeline:
             return None
         if not self._in_head:
             timeout = self._limits.body_timeout
@@ -348,7 +349,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: EngramError) -> None:
         """Answer with an error, unless the request has an answer, and close; first answer what was read whole."""
-        if self._is_answering():
+        if self._is_answering() or self.pipeline:
             self._refusal = error
             cast(_Flow, self.flow).hold()
             return

@@ -285,6 +285,24 @@ def test_request_that_is_worked_on_is_not_timed_out(limits):
     assert app.refusals == []
 
 
+@pytest.mark.parametrize(("behind", "refusal"), [(b"", (408, "request_timeout")), (b"x", (400, "malformed_request"))])
+def test_refusal_of_a_second_request_waits_for_the_first_answer(limits, behind, refusal):
+    app, server = limits
+    app.held = []
+    second = post(b"", b"Transfer-Encoding: chunked", length=b"", target=b"/cold") + behind
+    with connect(server) as connection, connection.makefile("rb", 0) as file:
+        connection.sendall(post()[:-1])
+        time.sleep(0.05)
+        connection.sendall(post()[-1:] + second)
+        eventually(lambda: app.held)
+        connection.sendall(behind)
+        time.sleep(1)
+        assert app.refusals == []
+        app.release()
+        assert read_response(file).endswith(b"body")
+        assert refused(connection) == refusal
+
+
 # Numbers
 
 
