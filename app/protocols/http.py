@@ -29,8 +29,12 @@ from app.protocols.websocket import WebSocketProtocol
 
 HEAD_END = b"\r\n\r\n"
 
-MAX_HEADS = 64
-"""Ends of heads, or bytes that look like one, that are parsed in one iteration of the event loop, at most."""
+MAX_PIECES = 64
+"""Pieces of a client's bytes that are parsed in one iteration of the event loop, at most. They end behind a head, or
+bytes that look like its end."""
+
+PIECE_BYTES = 2**14
+"""Bytes of a piece, at most: header fields of two bytes take long to parse, and are counted after each piece."""
 
 FIELD_BYTES = 4
 """Bytes of a header field beside its name and its value: the colon, a space and CR LF."""
@@ -102,6 +106,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._gone: Gone | None = None  # of the request that is answered later
         self._unread = Lease(self.open_connections.budgets.answers)  # bytes of answers that the client does not read
         self._may_answer = True  # whether no request of these bytes was answered at once
+        self.url, self.headers = b"", []  # uvicorn sets them when a request begins
         self._limits = self.open_connections.limits
         self.drained = 0
         self._watch: Watch | None = None
@@ -134,7 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._may_answer = True
         if self._unparsed or self._is_answering():
             self._hold(data)
-        elif data.count(HEAD_END) > 1:
+        elif len(data) > PIECE_BYTES or data.count(HEAD_END) > 1:
             self._parse_requests(data)
         else:
             self._parse(data)
@@ -236,9 +241,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _parse_requests(self, data: bytes) -> None:
         """Parse requests, each when those before it are answered; hold the bytes behind them."""
         start = 0
-        for _ in range(MAX_HEADS):
-            found = data.find(HEAD_END, start)
-            end = len(data) if found < 0 else found + len(HEAD_END)
+        for _ in range(MAX_PIECES):
+            most = start + PIECE_BYTES
+            found = data.find(HEAD_END, start, most)
+            end = min(most, len(data)) if found < 0 else found + len(HEAD_END)
             self._parse(data[start:end])
             start = end
             if (
@@ -291,8 +297,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise _LimitExceeded(  # the parser takes the body for the next request
                 MalformedRequest("a request with a body cannot ask for another protocol: leave the field Upgrade out")
             )
-        if len(self.headers) > self._limits.max_header_fields:
-            raise _LimitExceeded(_too_many_fields(len(self.headers), self._limits))
+        self._check_fields()
         if self._head_most > min(self._limits.max_header_bytes, self._limits.max_target_bytes):
             self._check_target()
             fields = sum(len(name) + len(value) + FIELD_BYTES for name, value in self.headers)
@@ -303,8 +308,13 @@ class HttpProtocol(HttpToolsProtocol):
         """Count bytes of a head that is not whole. Raises _LimitExceeded."""
         self._head += size
         self._check_target()
+        self._check_fields()
         if self._head - len(self.url) > self._limits.max_header_bytes:
             raise _LimitExceeded(_too_many_bytes(self._limits))
+
+    def _check_fields(self) -> None:
+        if len(self.headers) > self._limits.max_header_fields:
+            raise _LimitExceeded(_too_many_fields(self._limits))
 
     def _check_target(self) -> None:
         limit = self._limits.max_target_bytes
@@ -458,11 +468,10 @@ def _too_many_bytes(limits: Limits) -> HeadersTooLarge:
     )
 
 
-def _too_many_fields(count: int, limits: Limits) -> HeadersTooLarge:
+def _too_many_fields(limits: Limits) -> HeadersTooLarge:
+    limit = limits.max_header_fields
     return HeadersTooLarge(
-        f"the request has {count} header fields: max_header_fields is {limits.max_header_fields}",
-        expected=f"at most {limits.max_header_fields} header fields",
-        got=f"{count} header fields",
+        f"the request has more than {limit} header fields: max_header_fields", expected=f"at most {limit} header fields"
     )
 
 

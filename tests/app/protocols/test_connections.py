@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.protocols.connections import LEAST_RATE, MAX_LINGERING, Connections, Limits, is_loopback, network_of
-from app.protocols.http import MAX_HEADS, answering
+from app.protocols.http import MAX_PIECES, answering
 from app.protocols.websocket import EXTENSION, limited
 from tests.app.protocols.test_http import OPTIONS, Echo, connect, exchange, post, read_response
 from tests.app.protocols.test_websocket import (
@@ -510,7 +510,7 @@ def test_bytes_behind_a_request_in_work_are_not_read(limits):
 
 def test_body_like_ends_of_heads_comes_back(limits):
     _, server = limits
-    body = b"\r\n\r\n" * 10 * MAX_HEADS
+    body = b"\r\n\r\n" * 10 * MAX_PIECES
     for target in (b"/hot", b"/cold"):
         assert exchange(server, post(body[:1000] if target == b"/hot" else body, target=target))[0].endswith(
             body[:1000]

@@ -248,7 +248,10 @@ def test_bytes_behind_a_body_are_no_request(echo):
 
 
 @pytest.mark.parametrize("piece", [1, 7, 40])
-@pytest.mark.parametrize("case", ["usual", "answered later", "pipelined", "pipelined behind a slow one", "handed back"])
+@pytest.mark.parametrize(
+    "case",
+    ["usual", "a blank line before", "answered later", "pipelined", "pipelined behind a slow one", "handed back"],
+)
 def test_request_in_segments_has_the_same_answer(echo, uvicorns, case, piece):
     sent, count, at_once = CASES[case]
     counted, server = echo
