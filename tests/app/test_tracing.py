@@ -210,7 +210,7 @@ def test_step_of_a_session_that_is_restored_has_its_phases(tmp_path, few, collec
         check_nested(collector, collector.wait(engram__request_id="restored"), PHASES)
 
 
-def test_many_sessions_in_a_request_have_one_span_of_each_phase(traced, collector):
+def test_request_of_many_sessions_has_one_span_a_phase(traced, collector):
     sessions = [open_session(traced) for _ in range(3)]
     body = {"sessions": sessions, "inputs": [STEP["inputs"]] * 3}
     httpx.post(f"{traced.url}/steps", json=body, headers={"X-Request-ID": "three"})

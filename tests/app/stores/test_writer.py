@@ -407,7 +407,7 @@ def test_interval_takes_no_more_while_the_store_is_late(monkeypatch):
     run(test())
 
 
-def test_lag_is_that_of_the_oldest_step_that_is_not_synced():
+def test_lag_is_that_of_the_oldest_unsynced_step():
     async def test() -> None:
         async with writing(sync_interval=0.2) as (writer, store):
             record, done = await opened(writer), Outcomes()
