@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import gc
-import ipaddress
 import logging
 import math
 import shlex
@@ -14,6 +13,7 @@ import threading
 import uvicorn
 from starlette.datastructures import State
 
+from app.access.hosts import is_local
 from app.api.at_once import AnswerAtOnce
 from app.catalogue import Reloaded
 from app.descriptors import connections_within
@@ -149,7 +149,7 @@ def _spare_the_collector() -> None:
 
 def _check_address(settings: Settings) -> None:
     """Check the address of a server without keys. Raises SettingsError for one that other machines may reach."""
-    if _is_local(settings.host):
+    if is_local(settings.host):
         return
     if not settings.insecure:
         create = shlex.join(["engram", "keys", "create", "--data", str(settings.data)])
@@ -161,10 +161,3 @@ def _check_address(settings: Settings) -> None:
     logger.warning(
         "listening on %s: everyone who reaches this address can use the server, which has no keys", settings.host
     )
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

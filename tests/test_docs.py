@@ -90,8 +90,15 @@ def test_commands_page_has_every_command_and_option():
         section = text[text.index(f"## `{parser.prog}") :].split("\n## ")[0]
         options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
         if parser.prog != "engram serve":
-            missing = {option for option in options - {"--help"} if option not in section}
+            of_settings = {flag for name in Settings.model_fields for flag in _flags(name)} | {"--config"}
+            known = {"--help"} | (of_settings if parser.prog == "engram doctor" else set())
+            missing = {option for option in options - known if option not in section}
             assert not missing, f"{parser.prog}: {missing}"
+
+
+def _flags(setting: str) -> set[str]:
+    words = setting.replace("_", "-")
+    return {f"--{words}", f"--no-{words}"}
 
 
 def test_isolation_page_has_every_situation_and_every_shipped_model():

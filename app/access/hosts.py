@@ -108,3 +108,8 @@ def _is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_local(host: str) -> bool:
+    """Return whether only this machine reaches a server that listens on an address."""
+    return host == "localhost" or _is_loopback(host)

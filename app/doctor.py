@@ -1,0 +1,343 @@
+"""Find what is wrong with an installation, and the command that mends it: a function for each part that is looked at.
+
+Nothing is changed, and a server that runs is not disturbed.
+"""
+
+import errno
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import socket
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from app.access.hosts import is_local
+from app.engine.worker import NoJournal
+from app.errors import StoreFailed
+from app.loading import load_models, open_keyring
+from app.metrics import Metrics
+from app.settings import Settings, SettingsError
+from app.stores.sqlite import FILE, KEYS_FILE
+from app.stores.sqlite.schema import SCHEMA_VERSION
+from kernels.build import variants
+from kernels.library import COMMAND, library, why_no_library
+
+LEAST_FILES = 1024
+"""Files that a server should be able to open: each connection is one."""
+
+LEAST_MEMORY = 512 * 2**20
+LEAST_SPACE = 256 * 2**20
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+DAY = 86400
+
+BOUND = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?>=([0-9.]+)$")
+"""A dependency with its lower bound, as the metadata of a package has it."""
+
+USER_VERSION = slice(60, 64)
+"""The schema's version in the first page of a SQLite file, big-endian."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A part as it was seen; remedy: the command that mends it where something is wrong, else None."""
+
+    part: str
+    message: str
+    remedy: str | None = None
+
+    @property
+    def is_wrong(self) -> bool:
+        return self.remedy is not None
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found of each part of an installation, with the settings that its server is to have."""
+    for check in CHECKS:
+        yield from check(settings)
+
+
+def wrong_settings(error: SettingsError) -> Finding:
+    """Return the finding of settings that cannot be used."""
+    return Finding("settings", str(error), "engram serve --help")
+
+
+def _python(_: Settings) -> Iterator[Finding]:
+    found, least = sys.version_info[:2], (3, 11)
+    message = f"Python {platform.python_version()} at {sys.executable}"
+    if found < least:
+        yield Finding("python", f"{message}; Engram needs 3.11 or later", "PYTHON=python3.11 scripts/serve")
+    else:
+        yield Finding("python", message)
+
+
+def _packages(_: Settings) -> Iterator[Finding]:
+    install = f"{shlex.quote(sys.executable)} -m pip install -c constraints.txt -e ."
+    try:
+        required = metadata.requires("engram") or []
+    except metadata.PackageNotFoundError:
+        yield Finding("packages", "Engram is not installed in this Python", install)
+        return
+    faults = [fault for word in required if (fault := _fault_of(word)) is not None]
+    yield from (Finding("packages", fault, install) for fault in faults)
+    if not faults:
+        yield Finding("packages", "all that Engram needs are there, and recent enough")
+
+
+def _fault_of(requirement: str) -> str | None:
+    """Return what is wrong with a package that is needed, or None; those of extras are not needed."""
+    wanted, _, condition = requirement.partition(";")
+    bound = BOUND.match(wanted.strip())
+    if "extra ==" in condition or bound is None:
+        return None
+    name, least = bound.groups()
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"{name} is not installed; {least} or later is needed"
+    return None if _numbers(found) >= _numbers(least) else f"{name} is {found}; {least} or later is needed"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers at the beginning of a version, without zeros at the end."""
+    found = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    numbers = [int(part) for part in found[0].split(".")] if found else [0]
+    while numbers and not numbers[-1]:
+        del numbers[-1]
+    return tuple(numbers)
+
+
+def _kernels(_: Settings) -> Iterator[Finding]:
+    found = library()
+    if found is not None:
+        yield Finding("kernels", f"built and fitting: {found.path.name}")
+    elif not variants():
+        yield Finding(
+            "kernels", f"there are none for this machine, {platform.machine()}: ONNX Runtime computes instead"
+        )
+    else:
+        yield Finding(
+            "kernels", f"not used, so steps are slower: {why_no_library()}", f"pip install ziglang && {COMMAND}"
+        )
+
+
+def _checkpoints(settings: Settings) -> Iterator[Finding]:
+    logging.disable(logging.CRITICAL)  # what is logged is in the findings
+    try:
+        models = load_models(settings, Metrics(), NoJournal())
+    except SettingsError as error:
+        yield Finding("checkpoints", str(error), "engram serve --checkpoints DIRECTORY")
+        return
+    finally:
+        logging.disable(logging.NOTSET)
+    served = ", ".join(f"{model.name} ({model.backend}, {model.device})" for model in models)
+    yield Finding("checkpoints", f"{settings.checkpoints}: {served}")
+    for name, reason in models.failures.items():
+        paths = [settings.checkpoints / name, settings.checkpoints / f".{name}"]
+        yield Finding("checkpoints", f"{name} is not served: {reason}", shlex.join(["mv", *map(str, paths)]))
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    if settings.store == "memory":
+        yield Finding("data", "sessions are kept in memory only (setting store)")
+        return
+    directory = settings.data
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    shown = shlex.quote(str(directory))
+    if not directory.is_dir():
+        yield Finding("data", f"{directory} is no directory", "engram serve --data DIRECTORY")
+        return
+    if not os.access(directory, os.W_OK | os.X_OK):
+        owner = f"chown -R {os.getuid()} {shown}" if hasattr(os, "getuid") else "engram serve --data DIRECTORY"
+        yield Finding("data", f"{directory} cannot be written to by this user", owner)
+    free = shutil.disk_usage(directory).free
+    if free < LEAST_SPACE:
+        yield Finding("data", f"{directory}: {_megabytes(free)} are free on its disk", f"du -sh {shown}; df -h {shown}")
+    if not settings.data.exists():
+        yield Finding("data", f"{settings.data} is not there yet: the server makes it")
+        return
+    yield from _database(settings.data / FILE)
+
+
+def _database(path: Path) -> Iterator[Finding]:
+    """Yield what is found of the file of sessions."""
+    if not path.exists():
+        yield Finding("data", f"{path.parent}: no sessions yet")
+        return
+    try:
+        head = _beginning(path, 100)
+    except OSError as error:
+        yield Finding("data", f"{path}: {error.strerror}", shlex.join(["ls", "-l", str(path.parent)]))
+        return
+    schema = int.from_bytes(head[USER_VERSION], "big")
+    if head and not head.startswith(b"SQLite format 3\0"):
+        yield Finding("data", f"{path} is no SQLite file", shlex.join(["engram", "check", "--data", str(path.parent)]))
+    elif schema > SCHEMA_VERSION:
+        yield Finding(
+            "data",
+            f"{path}: schema {schema} is newer than this version's, {SCHEMA_VERSION}",
+            "git pull && scripts/serve",
+        )
+    elif is_in_use(path):
+        yield Finding("data", f"{path}: a server uses it")
+    else:
+        yield Finding("data", f"{path}: schema {schema}, and no server uses it")
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether a server has the file of sessions open."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as database:
+            database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    except sqlite3.Error:
+        return False
+    return False
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    create = shlex.join(["engram", "keys", "create", "--data", str(settings.data)])
+    yield from _modes(settings)
+    try:
+        required = open_keyring(settings).required
+    except StoreFailed as error:
+        path = settings.key_file
+        yield Finding(
+            "keys", str(error), create if path is None else f"openssl rand -hex 32 > {shlex.quote(str(path))}"
+        )
+        return
+    if required:
+        yield Finding("keys", f"needed by all clients of {settings.host}")
+    elif is_local(settings.host):
+        yield Finding("keys", f"none, and none are needed on {settings.host}")
+    elif settings.insecure:
+        yield Finding("keys", f"none, so everyone who reaches {settings.host} can use the server (setting insecure)")
+    else:
+        yield Finding("keys", f"there are none, and the server does not listen on {settings.host} without one", create)
+
+
+def _modes(settings: Settings) -> Iterator[Finding]:
+    """Yield the files of keys that others can read or change."""
+    forbidden = {settings.data / KEYS_FILE: stat.S_IRWXG | stat.S_IRWXO}
+    if settings.key_file is not None:
+        forbidden[settings.key_file] = stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH
+    for path, bits in forbidden.items():
+        is_secret = path.is_relative_to("/run/secrets")  # whose mode Docker sets
+        if path.exists() and path.stat().st_mode & bits and not is_secret:
+            mode = stat.filemode(path.stat().st_mode)
+            yield Finding(
+                "keys", f"{path} can be read or changed by others: {mode}", f"chmod 600 {shlex.quote(str(path))}"
+            )
+
+
+def _files(_: Settings) -> Iterator[Finding]:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
+        most = LEAST_FILES if hard == resource.RLIM_INFINITY else min(hard, 65536)
+        yield Finding("files", f"this process may open {soft} files, and each connection is one", f"ulimit -n {most}")
+    else:
+        yield Finding("files", f"this process may open {'any number of' if soft < 0 else soft} files")
+
+
+def memory_bytes(limit: Path = CGROUP_LIMIT) -> int | None:
+    """Return the memory of the machine, or of the container where that is less; None where it is not known."""
+    sizes = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(OSError, ValueError):  # no container, or one without a limit: "max"
+        sizes.append(int(limit.read_text()))
+    return min(sizes, default=None)
+
+
+def _memory(_: Settings) -> Iterator[Finding]:
+    size = memory_bytes()
+    if size is None:
+        yield Finding("memory", "its size is not known here")
+    elif size < LEAST_MEMORY:
+        yield Finding(
+            "memory",
+            f"{_megabytes(size)} in this machine or container; a server needs {_megabytes(LEAST_MEMORY)} or more",
+            "docker update --memory 1g --memory-swap 1g CONTAINER",
+        )
+    else:
+        yield Finding("memory", f"{_megabytes(size)} in this machine or container")
+
+
+def _port(settings: Settings) -> Iterator[Finding]:
+    place = f"{settings.host} port {settings.port}"
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        is_taken = error.errno == errno.EADDRINUSE
+        if is_taken and settings.store == "sqlite" and is_in_use(settings.data / FILE):
+            yield Finding("port", f"{place} is taken, as by the server that uses {settings.data}")
+            return
+        remedy = "engram serve --port 0" if is_taken else "engram serve --host 127.0.0.1"
+        yield Finding("port", f"{place} cannot be listened on: {error.strerror}", remedy)
+    else:
+        yield Finding("port", f"{place} is free")
+
+
+def _torch(settings: Settings) -> Iterator[Finding]:
+    if settings.device != "cuda" and settings.backend != "torch":
+        return
+    try:
+        import torch
+    except ModuleNotFoundError:
+        yield Finding(
+            "torch", "it is not installed, and the settings ask for it", "pip install -c constraints.txt -e '.[torch]'"
+        )
+        return
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        yield Finding(
+            "torch", f"torch {torch.__version__} sees no CUDA device, and the settings ask for one", "nvidia-smi"
+        )
+    else:
+        yield Finding("torch", f"torch {torch.__version__}")
+
+
+def _clock(_: Settings) -> Iterator[Finding]:
+    shown, installed = time.strftime("%Y-%m-%d %H:%M:%S %Z"), Path(__file__).stat().st_mtime
+    if time.time() < installed - DAY:
+        yield Finding("clock", f"{shown} is before this program was installed", "timedatectl set-ntp true")
+    else:
+        yield Finding("clock", shown)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size // 2**20:,} MiB"
+
+
+CHECKS: tuple[Check, ...] = (
+    *(_python, _packages, _kernels, _checkpoints, _data, _keys, _files, _memory, _port, _torch, _clock),
+)

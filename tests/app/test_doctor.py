@@ -1,0 +1,237 @@
+"""engram doctor: each fault is made, and must be named with a command that mends it."""
+
+import importlib.metadata as metadata
+import json
+import os
+import resource
+import socket
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import doctor
+from app.doctor import CHECKS, Finding, examine
+from app.settings import Settings
+from app.stores.sqlite import FILE, KEYS_FILE, SqliteStore
+from tests.app.checkpoints import copy_checkpoint
+from tests.app.harness import running_server
+from tests.engram.running import done, engram
+
+
+@pytest.fixture
+def settings(few: Path, data: Path) -> Settings:
+    return Settings(checkpoints=few, data=data, port=0)
+
+
+def findings(part: str, settings: Settings, **changes: Any) -> list[Finding]:
+    """Return what is found of one part."""
+    changed = settings.model_copy(update=changes)
+    [check] = [check for check in CHECKS if check.__name__ == f"_{part}"]
+    return list(check(changed))
+
+
+def wrong(part: str, settings: Settings, **changes: Any) -> tuple[str, str]:
+    """Return the one finding of a part that is wrong: its message and its remedy."""
+    [found] = [finding for finding in findings(part, settings, **changes) if finding.is_wrong]
+    assert found.remedy is not None
+    return found.message, found.remedy
+
+
+def test_sound_installation_has_no_problem(settings):
+    found = list(examine(settings))
+    assert {finding.part for finding in found} == {check.__name__[1:] for check in CHECKS} - {"torch"}
+    assert [finding for finding in found if finding.is_wrong] == []
+    assert not settings.data.exists()
+
+
+def test_old_python_is_named(settings, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    assert "Engram needs 3.11 or later" in wrong("python", settings)[0]
+
+
+@pytest.mark.parametrize(("found", "message"), [("0.1.2", "numpy is 0.1.2"), (None, "numpy is not installed")])
+def test_package_below_its_bound_or_missing_is_named(found, message, settings, monkeypatch):
+    def version(name: str) -> str:
+        if name == "numpy":
+            if found is None:
+                raise metadata.PackageNotFoundError(name)
+            return found
+        return "999"
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "requires", lambda _: ["numpy>=1.26", "torch>=9; extra == 'torch'", "tqdm>=4"])
+    complaint, remedy = wrong("packages", settings)
+    assert (complaint.startswith(message), "1.26 or later is needed" in complaint) == (True, True)
+    assert remedy.endswith("-m pip install -c constraints.txt -e .")
+
+
+@pytest.mark.parametrize(("older", "newer"), [("1.9", "1.10"), ("2", "2.0.1"), ("0.45.0rc1", "0.45.1")])
+def test_versions_are_compared_by_their_numbers(older, newer):
+    assert doctor._numbers(older) < doctor._numbers(newer)
+    assert doctor._numbers(older) == doctor._numbers(f"{older}.0".replace("rc1.0", ""))
+
+
+def test_kernels_that_are_not_used_are_named(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "library", lambda: None)
+    monkeypatch.setattr(doctor, "why_no_library", lambda: "they were built from other sources")
+    message, remedy = wrong("kernels", settings)
+    assert ("from other sources" in message, "python -m kernels.build" in remedy) == (True, True)
+
+
+def test_machine_without_kernels_is_not_wrong(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "library", lambda: None)
+    monkeypatch.setattr(doctor, "variants", dict)
+    [found] = findings("kernels", settings)
+    assert (found.is_wrong, "ONNX Runtime computes instead" in found.message) == (False, True)
+
+
+def test_damaged_checkpoint_is_named_beside_those_served(settings, few, tmp_path):
+    copy_checkpoint(few / "dnc-copy", tmp_path / "models" / "sound")
+    (copy_checkpoint(few / "dnc-copy", tmp_path / "models" / "broken") / "model.onnx").write_bytes(b"junk")
+    message, remedy = wrong("checkpoints", settings, checkpoints=tmp_path / "models")
+    assert message.startswith("broken is not served: ")
+    assert remedy == f"mv {tmp_path}/models/broken {tmp_path}/models/.broken"
+    assert "sound (" in findings("checkpoints", settings, checkpoints=tmp_path / "models")[0].message
+
+
+def test_missing_checkpoints_are_named(settings, tmp_path):
+    message, remedy = wrong("checkpoints", settings, checkpoints=tmp_path / "nowhere")
+    assert ("no directory" in message, remedy) == (True, "engram serve --checkpoints DIRECTORY")
+
+
+def test_data_that_is_a_file_is_named(settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is no directory" in wrong("data", settings, data=tmp_path / "file")[0]
+
+
+def test_data_that_cannot_be_written_is_named(settings, monkeypatch):
+    settings.data.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    message, remedy = wrong("data", settings)
+    assert ("cannot be written to" in message, remedy.startswith("chown ")) == (True, True)
+
+
+def test_full_disk_is_named(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "LEAST_SPACE", 2**80)
+    message, remedy = wrong("data", settings)
+    assert ("MiB are free" in message, remedy.startswith("du -sh ")) == (True, True)
+
+
+def test_newer_schema_is_named_and_an_older_one_is_not(settings):
+    SqliteStore(settings.data).close()
+    assert not any(finding.is_wrong for finding in findings("data", settings))
+    with sqlite3.connect(settings.data / FILE) as database:
+        database.execute("PRAGMA user_version = 99")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    assert "schema 99 is newer than this version's" in wrong("data", settings)[0]
+
+
+def test_file_of_something_else_is_named(settings):
+    settings.data.mkdir()
+    (settings.data / FILE).write_bytes(b"x" * 4096)
+    message, remedy = wrong("data", settings)
+    assert ("is no SQLite file" in message, remedy) == (True, f"engram check --data {settings.data}")
+
+
+def test_store_that_is_open_is_seen_and_not_disturbed(settings):
+    store = SqliteStore(settings.data)
+    assert [finding.message for finding in findings("data", settings)] == [f"{settings.data / FILE}: a server uses it"]
+    store.tidy(1000.0)
+    store.close()
+    assert "no server uses it" in findings("data", settings)[0].message
+
+
+def test_keys_that_others_can_read_are_named(settings, capsys):
+    done(capsys, "keys", "create", "--data", settings.data)
+    path = settings.data / KEYS_FILE
+    assert not any(finding.is_wrong for finding in findings("keys", settings))
+    path.chmod(0o644)
+    message, remedy = wrong("keys", settings)
+    assert ("can be read or changed by others" in message, remedy) == (True, f"chmod 600 {path}")
+
+
+def test_missing_or_short_key_file_is_named(settings, tmp_path):
+    path = tmp_path / "engram.key"
+    for content in (None, "short"):
+        if content is not None:
+            path.write_text(content)
+            path.chmod(0o600)
+        message, remedy = wrong("keys", settings, key_file=path)
+        assert (message.startswith(f"key_file {path}: "), remedy) == (True, f"openssl rand -hex 32 > {path}")
+
+
+def test_address_without_a_key_is_named(settings):
+    message, remedy = wrong("keys", settings, host="0.0.0.0")
+    assert ("does not listen on 0.0.0.0" in message, remedy) == (True, f"engram keys create --data {settings.data}")
+    assert not findings("keys", settings, host="0.0.0.0", insecure=True)[0].is_wrong
+
+
+def test_few_open_files_are_named(settings, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
+    assert wrong("files", settings) == (
+        "this process may open 256 files, and each connection is one",
+        "ulimit -n 512",
+    )
+
+
+def test_little_memory_of_a_container_is_named(settings, tmp_path, monkeypatch):
+    (limit := tmp_path / "memory.max").write_text(f"{100 * 2**20}\n")
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: memory_of(limit))
+    message, remedy = wrong("memory", settings)
+    assert (message.startswith("100 MiB"), remedy.startswith("docker update")) == (True, True)
+    limit.write_text("max\n")
+    assert not findings("memory", settings)[0].is_wrong
+
+
+memory_of = doctor.memory_bytes
+
+
+def test_port_that_is_taken_is_named(settings):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        message, remedy = wrong("port", settings, port=taken.getsockname()[1])
+    assert ("cannot be listened on" in message, remedy) == (True, "engram serve --port 0")
+
+
+def test_address_of_another_machine_is_named(settings):
+    assert wrong("port", settings, host="192.0.2.1")[1] == "engram serve --host 127.0.0.1"
+
+
+def test_cuda_that_is_not_there_is_named(settings, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert wrong("torch", settings, device="cuda")[1] == "nvidia-smi"
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pip install" in wrong("torch", settings, backend="torch")[1]
+
+
+def test_clock_before_the_installation_is_named(settings, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert wrong("clock", settings)[1] == "timedatectl set-ntp true"
+
+
+@pytest.mark.slow
+def test_doctor_says_how_it_is_beside_a_running_server(few, data):
+    with running_server(data=data, checkpoints=few) as server:
+        port = server.url.rsplit(":", 1)[1]
+        ran = engram("doctor", "--checkpoints", few, "--data", data, "--port", port, "--json")
+    report = json.loads(ran.stdout)
+    messages = [finding["message"] for finding in report["findings"] if finding["part"] in ("data", "port")]
+    assert messages == [
+        f"{data / FILE}: a server uses it",
+        f"127.0.0.1 port {port} is taken, as by the server that uses {data}",
+    ]
+    assert report["ok"]
+
+
+@pytest.mark.slow
+def test_doctor_ends_with_status_1_and_the_command(data, tmp_path):
+    ran = engram("doctor", "--checkpoints", tmp_path / "nowhere", "--data", data)
+    assert (ran.returncode, "WRONG  checkpoints  checkpoints: no directory" in ran.stdout) == (1, True)
+    assert "mend it with: engram serve --checkpoints DIRECTORY" in ran.stdout
+    ran = engram("doctor", "--port", "many")
+    assert "WRONG  settings     setting port: " in ran.stdout
