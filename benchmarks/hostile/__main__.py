@@ -26,7 +26,9 @@ def attack_sockets(server: Server, neighbour: Neighbour, options: argparse.Names
 
 def attack_requests(server: Server, neighbour: Neighbour, options: argparse.Namespace) -> Counter[str]:
     """Send raw HTTP requests."""
-    return requests.attack(address(server), neighbour, options.seed, numbers(options), options.requests)
+    return requests.attack(
+        address(server), options.checkpoint.name, neighbour, options.seed, numbers(options), options.requests
+    )
 
 
 def numbers(options: argparse.Namespace) -> Iterator[int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from benchmarks.hostile.beside import Neighbour, Violation
-from benchmarks.hostile.wire import Reply, Silent, Wire, read_reply
+from benchmarks.hostile.wire import TIMEOUT, Reply, Silent, Wire, read_reply
 
 QUIET = 0.4
 """Seconds without an answer after which no more is awaited."""
@@ -26,11 +26,15 @@ JSON = b"Content-Type: application/json"
 
 
 class Case(NamedTuple):
-    """Bytes for a connection, in which HOST stands for the server's address; most: answers to them, at most."""
+    """Bytes for a connection, in which HOST stands for the server's address.
+
+    most: answers to them, at most; statuses: those of the answers, where all requests are good.
+    """
 
     name: str
     data: bytes
     most: int
+    statuses: list[int] | None = None
 
 
 def post(*fields: bytes, body: bytes = b"", line: bytes = b"POST /infer HTTP/1.1", end: bytes = b"\r\n") -> bytes:
@@ -143,15 +147,41 @@ def table() -> Iterator[Case]:
 CASES = tuple(table())
 
 
-def draw(number: int, chance: random.Random) -> Case:
-    """Return a known case, each in turn, then such with random changes of its bytes."""
+def draw(number: int, chance: random.Random, model: str) -> Case:
+    """Return a known case, each in turn, then such with random changes of its bytes, and good requests in a row."""
     if number < len(CASES):
         return CASES[number]
+    if number % 3 == 0:
+        return pipeline(chance, model)
     case = chance.choice(CASES)
     data = bytearray(case.data)
     for _ in range(chance.choice([1, 1, 2, 4])):
         CHANGES[chance.randrange(len(CHANGES))](data, chance)
     return Case(f"{case.name}, changed", bytes(data), case.most + data.count(b"HTTP/") + 2)
+
+
+def pipeline(chance: random.Random, model: str) -> Case:
+    """Return good requests in a row, with the statuses of their answers."""
+    asked = b'{"model": "%b",\r\n\r\n "inputs": [[0,0,0,0,0,0,0,0,0,0]]}' % model.encode()
+    cut = chance.randrange(1, len(asked))
+    chunks = b"".join(b"%x;a=b\r\n%b\r\n" % (len(part), part) for part in (asked[:cut], asked[cut:]))
+    known = [
+        (get(b"/healthz"), 200),
+        (get(b"/nothing", b"HTTP/1.1", b"X: y" * chance.randrange(1, 9)), 404),
+        (get(b"/models/%b" % model.encode()), 200),
+        (get(method=b"OPTIONS"), 204),
+        (b"\r\n" + get(b"/healthz"), 200),
+        (post(length(len(asked)), body=asked), 200),
+        (post(length(len(asked)), b"Accept: a/b", body=asked), 200),
+        (post(CHUNKED, body=chunks + END), 200),
+        (post(CHUNKED, body=chunks + b"0\r\nX: trailer\r\n\r\n"), 200),
+        (post(length(len(HIDDEN)), body=HIDDEN), 400),
+        (post(length(0)), 400),
+        (post(length(2), body=b"{}"), 422),
+    ]
+    chosen = [chance.choice(known) for _ in range(chance.randrange(1, 9))]
+    statuses = [status for _, status in chosen]
+    return Case("good requests in a row", b"".join(data for data, _ in chosen), len(chosen), statuses)
 
 
 def _flip(data: bytearray, chance: random.Random) -> None:
@@ -174,12 +204,14 @@ def _delete(data: bytearray, chance: random.Random) -> None:
 CHANGES: tuple[Callable[[bytearray, random.Random], None], ...] = (_flip, _insert, _delete)
 
 
-def attack(address: str, neighbour: Neighbour, seed: int, numbers: Iterator[int], most: int) -> Counter[str]:
+def attack(
+    address: str, model: str, neighbour: Neighbour, seed: int, numbers: Iterator[int], most: int
+) -> Counter[str]:
     """Run `most` cases and return counts. Raises Violation, which names the case."""
     counts: Counter[str] = Counter()
     for number in numbers:
         chance = random.Random(f"{seed} {number}")
-        case = draw(number, chance)
+        case = draw(number, chance, model)
         try:
             replies = ask(address, case, chance)
             check(case, replies)
@@ -200,7 +232,7 @@ def attack(address: str, neighbour: Neighbour, seed: int, numbers: Iterator[int]
 def ask(address: str, case: Case, chance: random.Random) -> list[Reply]:
     """Return the answers to a case, without that to the last request, which need not come."""
     host = address.encode()
-    with Wire(address, QUIET) as wire:
+    with Wire(address, QUIET if case.statuses is None else TIMEOUT) as wire:
         data = (case.data + LAST).replace(b"HOST", host)
         cut = chance.randrange(len(data))
         wire.send(data[:cut], data[cut:])
@@ -219,5 +251,7 @@ def check(case: Case, replies: list[Reply]) -> None:
     if any(status >= 500 for status in statuses):
         raise Violation(f"answered {statuses}")
     answered = statuses[:-1] if statuses[-1:] == [400] else statuses  # the rest is garbage, where one was refused
+    if case.statuses is not None and statuses != case.statuses:
+        raise Violation(f"expected {case.statuses}, got {statuses}")
     if len(answered) > case.most:
         raise Violation(f"expected at most {case.most} answers, got {statuses}")

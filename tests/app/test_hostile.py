@@ -56,7 +56,7 @@ def test_random_frames_close_their_own_socket_only(attacked, neighbour):
 
 def test_random_requests_have_one_answer_each_and_none_of_an_error(attacked, neighbour):
     before = Vitals.of(attacked.process.pid)
-    counts = requests.attack(address(attacked), neighbour, 1, itertools.count(), REQUESTS)
+    counts = requests.attack(address(attacked), MODEL, neighbour, 1, itertools.count(), REQUESTS)
     check_rest(neighbour, attacked.process.pid, attacked.log, before)
     assert counts["requests"] == REQUESTS > 2 * len(requests.CASES)
     assert counts["answered 400"] > 100
