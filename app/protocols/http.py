@@ -160,6 +160,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._body = self._body_sent = 0
         self._answer = self._find()
         if self._answer is None:
+            self._check_path()
             super().on_headers_complete()
             self.headers = self.headers.copy()  # the parser appends trailers, which are no header fields of the request
         else:
@@ -303,6 +304,11 @@ class HttpProtocol(HttpToolsProtocol):
             fields = sum(len(name) + len(value) + FIELD_BYTES for name, value in self.headers)
             if fields > self._limits.max_header_bytes:
                 raise _LimitExceeded(_too_many_bytes(self._limits))
+
+    def _check_path(self) -> None:
+        """Check that the target of a request has a path, as http://host has not. Raises _LimitExceeded."""
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            raise _LimitExceeded(MalformedRequest("the URL of the request has no path: the shortest one is /"))
 
     def _count_head(self, size: int) -> None:
         """Count bytes of a head that is not whole. Raises _LimitExceeded."""

@@ -17,7 +17,7 @@ import pytest
 from tests.app.api.probable import SESSIONS
 from tests.app.harness import ROOT, Server, running_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # of the long form
 
 SEED = "1"
 SHARED = ["--no-color", "--seed", SEED, "--warnings", "off", "--continue-on-failure", "--no-shrink"]
