@@ -93,7 +93,7 @@ TARGETS = (
     b"/sessions?limit=" + b"9" * 5000, b"/sessions?%00=%00&\xff", b"/sessions/" + b"%41" * 5000, b"/./models",
     b"/models/", b"/models;x=y", b"/mod%65ls", b"/static/..%2f..%2fmain.py", b"/static/%2e%2e/%2e%2e/app/main.py",
     b"/static//etc/passwd", b"/sessions/%2e%2e%2fmodels", b"HOST", b"HOST:443", b"/sessions/x/recording?from=1&to=-1",
-    b"/sessions/\xf0\x9f\x98\x80",
+    b"/sessions/\xf0\x9f\x98\x80", b"http://HOST", b"http://HOST?x",
 )  # fmt: skip
 
 VERSIONS = (
