@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from app.access.hosts import is_local
+from app.budget import budgets_of
 from app.engine.worker import NoJournal
 from app.errors import StoreFailed
 from app.loading import load_models, open_keyring
@@ -138,7 +139,7 @@ def _kernels(_: Settings) -> Iterator[Finding]:
 def _checkpoints(settings: Settings) -> Iterator[Finding]:
     logging.disable(logging.CRITICAL)  # what is logged is in the findings
     try:
-        models = load_models(settings, Metrics(), NoJournal())
+        models = load_models(settings, Metrics(), NoJournal(), budgets_of(settings))
     except SettingsError as error:
         yield Finding("checkpoints", str(error), "engram serve --checkpoints DIRECTORY")
         return

@@ -29,7 +29,7 @@ class Message(NamedTuple):
 
 @dataclass
 class Verdict:
-    """What must come of a client's bytes.
+    """The answer that must come to a client's bytes.
 
     codes: of the close frames that the server may send; empty: it stays open. sure: it sends one of them. whole: the
     last frame is complete. pongs: the payloads of its pongs, in order. accepted: the number of good messages, which it

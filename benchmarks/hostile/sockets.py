@@ -140,7 +140,7 @@ def _send_bytes(target: Target, kind: Kind, chance: random.Random, counts: Count
 
 
 class Came(NamedTuple):
-    """What a server sent: its pongs, the number of its results, and its close code, or ENDED."""
+    """The frames that a server sent: its pongs, the number of its results, and its close code, or ENDED."""
 
     pongs: list[bytes]
     results: int

@@ -54,7 +54,7 @@ def test_random_frames_close_their_own_socket_only(attacked, neighbour):
     assert {f"closed with {code}" for code in (1000, 1002, 1007, 1009, 4400)} <= counts.keys()
 
 
-def test_random_requests_have_one_answer_each_and_none_of_an_error(attacked, neighbour):
+def test_random_requests_have_one_answer_each(attacked, neighbour):
     before = Vitals.of(attacked.process.pid)
     counts = requests.attack(address(attacked), MODEL, neighbour, 1, itertools.count(), REQUESTS)
     check_rest(neighbour, attacked.process.pid, attacked.log, before)

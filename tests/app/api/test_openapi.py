@@ -115,7 +115,7 @@ def test_errors_are_problem_documents_on_every_route(document):
         assert errors["503"]["headers"].keys() == {"Retry-After"}
 
 
-def test_problems_with_a_status_of_their_own_are_documented_where_they_occur(document):
+def test_problems_of_a_status_are_documented_where_they_occur(document):
     of = {name: operation["responses"].keys() for name, operation in operations(document)}
     assert all({"400", "408", "414", "421", "431"} <= statuses for statuses in of.values())
     assert {name for name, statuses in of.items() if "401" not in statuses} == {"get /healthz", "get /readyz"}

@@ -195,7 +195,6 @@ CASES: dict[str, tuple[bytes, int, int]] = {
     "HTTP/1.0 that stays": (post(b"body", b"Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"), 1, 0),
     "an expectation": (post(b"body", b"Expect: 100-continue"), 2, 0),
     "another expectation": (post(b"body", b"Expect: wonders"), 1, 0),
-    "an upgrade to HTTP/2": (post(b"body", b"Upgrade: h2c", b"Connection: Upgrade"), 1, 0),
     "an upgrade to nothing": (post(b"body", b"Upgrade: h2c"), 1, 0),
 }
 
