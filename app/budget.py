@@ -40,7 +40,7 @@ class Budget:
         """name: of the bytes, in errors; setting: which sets the limit; error: raised where too little is left."""
         self.name = name
         self.limit = limit
-        self._setting = setting
+        self.setting = setting
         self._error = error
         self._used = 0
         self.large = 0
@@ -81,7 +81,7 @@ class Budget:
         """Return the error for `size` bytes more than there is room for."""
         return self._error(
             f"{self._used} bytes of {self.name} are held for all clients, and {size} more came; together they may have "
-            f"{self.limit} (setting {self._setting}): try again later, or ask for less at a time"
+            f"{self.limit} (setting {self.setting}): try again later, or ask for less at a time"
         )
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import math
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from typing import Literal
 
 from app.access.key_file import KeyFile
 from app.access.keyring import Keyring
-from app.backends.base import Backend, check_backend
+from app.backends.base import NUMBER_BYTES, Backend, check_backend
 from app.budget import Budgets
 from app.catalogue import (
     MemorySizes,
@@ -166,6 +167,7 @@ def _load_model(
         )
     name, manifest = directory.name, read_manifest(directory)
     name.encode()  # it stands in answers
+    _check_sizes(manifest, budgets)
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     sample = read_sample(directory, manifest)
     trained = _load_backend(directory, manifest, settings, device)
@@ -196,6 +198,20 @@ def _load_model(
         device=backend.device,
         sample=sample,
     )
+
+
+def _check_sizes(manifest: Manifest, budgets: Budgets) -> None:
+    """Raise ManifestError for a model whose state, or whose numbers of a single step, no budget has room for."""
+    numbers = manifest.input_size + manifest.output_size + sum(map(math.prod, manifest.trace.values()))
+    for what, size, budget in (
+        ("state", NUMBER_BYTES * sum(map(math.prod, manifest.state.values())), budgets.states),
+        ("inputs, outputs and traces of a step", NUMBER_BYTES * numbers, budgets.queue),
+    ):
+        if size > budget.limit:
+            raise ManifestError(
+                f"its {what} would take {size} bytes, but there are {budget.limit} for those of all clients (setting "
+                f"{budget.setting}): give it more, or remove the model"
+            )
 
 
 def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> Backend:

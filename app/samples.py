@@ -8,7 +8,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from models.manifest import MAX_SAMPLE_BYTES, SAMPLE_FILE, Manifest, ManifestError
+from models.manifest import MAX_SAMPLE_BYTES, SAMPLE_FILE, Manifest, ManifestError, check_header
 
 TENSOR = "inputs"
 """The name of the one tensor in a file of a sample."""
@@ -42,6 +42,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         size = path.stat().st_size
         if size > MAX_SAMPLE_BYTES:
             raise ManifestError(f"{path}: {size} bytes, but a sample has at most {MAX_SAMPLE_BYTES}: {remedy}")
+        check_header(path)
         return safetensors.numpy.load(path.read_bytes())
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}: {remedy}") from error

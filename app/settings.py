@@ -27,6 +27,9 @@ NOT_SETTINGS = ("config", "key")
 FOREVER = 1e9
 """The longest time that can be set, in seconds: some thirty years."""
 
+MAX_FILE_BYTES = 2**20
+"""The most bytes of a file of settings."""
+
 MemorySize = Annotated[int, Field(ge=1, le=10**9)]
 
 SnapshotSeconds = Annotated[float, Field(gt=0, le=86400)]
@@ -64,6 +67,8 @@ def _by_name(example: str) -> BeforeValidator:
 
 class _TomlFile(TomlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
+        if file_path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"it has {file_path.stat().st_size} bytes, but settings need at most {MAX_FILE_BYTES}")
         return tomllib.loads(file_path.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.config import ConfigError
 from models.contract import MemoryModel, schemas
 from models.laws import LawError
-from models.manifest import GRAPH_KIND, Manifest, ManifestError, read_manifest, weights_file
+from models.manifest import GRAPH_KIND, Manifest, ManifestError, check_header, read_manifest, weights_file
 from models.registry import build
 from models.state import flatten, map_leaves
 
@@ -49,6 +49,7 @@ def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
         )
     path = weights_file(directory, manifest)
     try:
+        check_header(path)
         model = build(manifest.kind, manifest.config)
         model.load_state_dict(load_file(path))
     except LawError:

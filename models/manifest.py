@@ -17,6 +17,10 @@ WEIGHTS_FILE = "model.safetensors"
 NEXT_WEIGHTS_FILE = "model.safetensors.next"
 ONNX_FILE = "model.onnx"
 SAMPLE_FILE = "sample.safetensors"
+MAX_MANIFEST_BYTES = 2**20
+"""The most bytes of a manifest: some twenty times as many are needed to read it."""
+MAX_HEADER_BYTES = 2**20
+"""The most bytes of the header of a safetensors file, beside its numbers: one of a model has some kilobytes."""
 MAX_SAMPLE_BYTES = 16 * 2**20
 """The most bytes in a file of a sample: samples stay in memory."""
 GraphForm = Literal["batched", "scan", "loop"]
@@ -59,6 +63,8 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "Manifest":
         """Read a manifest; `where` names its source in errors. Raises ManifestError."""
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{where}: {len(text)} bytes, but a manifest has at most {MAX_MANIFEST_BYTES}")
         try:
             values = json.loads(text)
             json.dumps(values, ensure_ascii=False).encode()
@@ -137,7 +143,8 @@ def read_manifest(directory: Path) -> Manifest:
     """Return the manifest of the checkpoint in `directory`. Raises ManifestError."""
     path = directory / MANIFEST_FILE
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; a checkpoint is a directory with a {MANIFEST_FILE}") from error
     return Manifest.from_json(text, str(path))
@@ -167,6 +174,17 @@ def _find_weights(directory: Path, manifest: Manifest) -> Path:
         f"{path}: its SHA-256 is {sha256(path)}, but {MANIFEST_FILE} says {manifest.weights_sha256}: "
         "the file is damaged or belongs to another manifest"
     )
+
+
+def check_header(path: Path) -> None:
+    """Raise ManifestError if the header of a safetensors file is too long to be one of a model; OSError."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise ManifestError(
+            f"{path}: its header would have {size} bytes, but one has at most {MAX_HEADER_BYTES}: the file is damaged, "
+            "or not of safetensors"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -29,6 +29,12 @@ ARRAY_KEYS = {"shape", "data"}
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
+SHORTEST_STEP, SHORTEST_PACKED_STEP = 4, 2
+"""Bytes of the shortest list that a request may have many of, a step of one number: `[0],`, and in msgpack."""
+
+MANY = 2**16
+"""Lists beside those of steps, and objects, that a request may have; one of fewer bytes need not be counted."""
+
 MAX_AXES = 8
 """The most axes of an array in msgpack; inputs have two."""
 
@@ -50,6 +56,10 @@ def decode_json(data: bytes | str) -> dict[str, Any]:
     NaN and Infinity are not JSON, but many clients write them, and integers may be too large for any type: both are
     decoded as floats, so that the refusal names their place.
     """
+    if len(data) > MANY:
+        text = data if isinstance(data, bytes) else data.encode(errors="replace")
+        _check_count("lists", text.count(b"["), len(text) // SHORTEST_STEP)
+        _check_count("objects", text.count(b"{"), 0)
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -100,7 +110,8 @@ def array_bytes(document: Any) -> int:
 def decode_msgpack(data: bytes) -> dict[str, Any]:
     """Return the msgpack map in `data`, its arrays as NumPy arrays. Raises MalformedBody."""
     try:
-        value = msgpack.unpackb(data, object_hook=_array, ext_hook=_refuse_extension)
+        hooks = _counting(len(data)) if len(data) > MANY else {"object_hook": _array}
+        value = msgpack.unpackb(data, ext_hook=_refuse_extension, **hooks)
     except MalformedBody:
         raise
     except Exception as error:  # msgpack raises ValueError and several classes of its own
@@ -158,6 +169,29 @@ CODECS = {
         MSGPACK_PROTOCOL, binary=True, decode=decode_msgpack, encode=encode_msgpack, pieces=msgpack_pieces
     ),
 }
+
+
+def _check_count(what: str, count: int, most: int) -> None:
+    """Raise MalformedBody for more lists or objects than a request has: each takes much more memory than its bytes."""
+    if count > most + MANY:
+        raise MalformedBody(
+            f"there are {count} {what}, which no request of this length has", expected=f"at most {most + MANY} {what}"
+        )
+
+
+def _counting(size: int) -> dict[str, Any]:
+    """Return hooks for msgpack that raise MalformedBody as soon as there are too many lists or maps."""
+    lists, maps = itertools.count(1), itertools.count(1)
+
+    def take_list(value: list[Any]) -> list[Any]:
+        _check_count("lists", next(lists), size // SHORTEST_PACKED_STEP)
+        return value
+
+    def take_map(value: dict[Any, Any]) -> Any:
+        _check_count("maps", next(maps), 0)
+        return _array(value)
+
+    return {"list_hook": take_list, "object_hook": take_map}
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from app.errors import EngramError, OutOfMemory, stopping
+from app.memory import trim
 
 T = TypeVar("T")
 
@@ -151,6 +152,7 @@ def _carry_out_calls(pipe: "Connection[Any, Any]") -> None:
         while True:
             function, arguments = pipe.recv()
             pipe.send(_outcome(function, pipe.recv_bytes(), arguments))
+            trim()
 
 
 def _outcome(function: Callable[..., Any], data: bytes, arguments: tuple[Any, ...]) -> Any:

@@ -12,7 +12,7 @@ from app.backends.base import Array, RowsFailed, Slots, are_ordinary, failed_row
 from app.backends.graph import StepGraph
 from kernels.step import FusedStep
 from kernels.support import NoKernel, is_bounded
-from models.manifest import ManifestError, weights_file
+from models.manifest import ManifestError, check_header, weights_file
 
 LARGEST_ORDINARY = 1e30
 """Inputs up to this cannot overflow in a model whose controller is bounded."""
@@ -40,6 +40,7 @@ class FusedBackend:
         self._kind, self._config = manifest.kind, manifest.config
         path = weights_file(directory, manifest)
         try:
+            check_header(path)
             self._weights = load_file(path)
             self._capacity, self._threads = capacity, threads
             self._clear()

@@ -1,6 +1,7 @@
 """The content of `model.onnx`: the graph of a step, its specification, and the state before the first step."""
 
 import base64
+import math
 import shlex
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,12 @@ import onnxruntime
 
 from app.backends.base import Array, Axes, Spec, spec_of
 from models.manifest import GRAPH_KIND, ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
+
+GRAPH_BYTES = 2**20
+"""The most bytes of a graph beside the numbers in it."""
+
+NUMBER_BYTES_MOST = 8
+"""The bytes of a number of the widest dtype that a leaf may have."""
 
 LOCATIONS = "slots"
 """The name, in a graph, of the axes of memory locations."""
@@ -29,10 +36,11 @@ class StepGraph:
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.manifest = _check_origin(self.path, metadata)
         self._row_by_row = self.manifest.kind == GRAPH_KIND and self.manifest.config["graph"]["form"] == "loop"
-        self._first_state = _load_first_state(self.path, metadata["engram.initial_state"])
+        self._first_state = _load_first_state(self.path, metadata["engram.initial_state"], self.manifest)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         self.spec = spec_of(self.manifest, _axes(inputs, "state."), _axes(outputs, "trace."))
         try:
+            self._check_first_state()
             self.first_state(self.spec)
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise ManifestError(f"{self.path}: its engram.initial_state cannot be used: {error}") from error
@@ -64,6 +72,14 @@ class StepGraph:
             raise MemoryError(str(error)) from error
         return {name: leaf[0, ...] for name, leaf in zip(spec.state, leaves, strict=True)}
 
+    def _check_first_state(self) -> None:
+        """Raise ValueError if the graph of the first state says that it is of other shapes, before it is run."""
+        for entry in self._first_state.get_outputs() if self._first_state else ():
+            declared = self.spec.state.get(entry.name.removeprefix("state."), entry.shape[1:])
+            pairs = zip(entry.shape[1:], declared, strict=True)
+            if any(type(size) is int and size != expected for size, expected in pairs):
+                raise ValueError(f"{entry.name} is of shape {entry.shape[1:]}, but its manifest says {declared}")
+
 
 def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
@@ -74,19 +90,40 @@ def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
         raise ManifestError(f"{path}: onnxruntime cannot load it: {error}") from error
 
 
-def _load_first_state(path: Path, text: str) -> onnxruntime.InferenceSession | None:
-    """Return the graph of the state before the first step, from the metadata; None for a model without a state."""
+def _load_first_state(path: Path, text: str, manifest: Manifest) -> onnxruntime.InferenceSession | None:
+    """Return the graph of the state before the first step, from the metadata; None for a model without a state.
+
+    It is not optimized: that would compute its constants, which may be large, before their shapes are compared.
+    """
     try:
-        graph = zlib.decompress(base64.b64decode(text))
-        return _session(graph, threads=1) if graph else None
+        graph = _inflated(base64.b64decode(text), largest_state(manifest) + GRAPH_BYTES)
+        return _session(graph, threads=1, optimized=False) if graph else None
     except Exception as error:  # as above
         raise ManifestError(
             f"{path}: its engram.initial_state is damaged, or of another version; engram export writes it anew: {error}"
         ) from error
 
 
-def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
+def largest_state(manifest: Manifest) -> int:
+    """Return the most bytes that a state of the shapes in a manifest may have."""
+    return NUMBER_BYTES_MOST * sum(map(math.prod, manifest.state.values()))
+
+
+def _inflated(data: bytes, most: int) -> bytes:
+    """Return decompressed data. Raises ValueError if they are longer than `most` or damaged."""
+    inflater = zlib.decompressobj()
+    inflated = inflater.decompress(data, most + 1)
+    if len(inflated) > most:
+        raise ValueError(f"it has more than {most} bytes, which a state of these shapes does not need")
+    if not inflater.eof:
+        raise ValueError("it ends too soon")
+    return inflated
+
+
+def _session(graph: bytes, threads: int, optimized: bool = True) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

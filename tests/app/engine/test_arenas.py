@@ -87,3 +87,37 @@ def test_refused_slot_leaves_no_back_end():
     with pytest.raises(MemoryError):
         Arenas(backend, states()).open(20)
     assert backend.alive == []
+
+
+def test_free_slots_are_held_until_their_memory_is_needed():
+    budget = states(4 * 2**21)
+    large, small = Arenas(FakeBackend(2**18), budget), Arenas(FakeBackend(2**18), budget)
+    slots = [large.open() for _ in range(8)]
+    with pytest.raises(OutOfMemory):
+        small.open()
+    for slot in slots[2:]:
+        large.close(slot)
+    assert (budget.used, large.spare_bytes) == (8 * 2**20, 6 * 2**20)
+    large.cool()
+    assert (budget.used, large.spare_bytes) == (2 * 2**20, 0)
+    assert [small.open().number for _ in range(6)] == list(range(6))
+    with pytest.raises(OutOfMemory):
+        large.open()
+
+
+def test_warm_slot_is_opened_again_at_no_cost():
+    budget = states()
+    arenas = Arenas(FakeBackend(), budget)
+    for _ in range(3):
+        arenas.close(arenas.open())
+    assert budget.used == arenas.spare_bytes == 8
+
+
+def test_slot_that_cannot_be_opened_is_not_held():
+    budget = states()
+    arenas = Arenas(FakeBackend(capacity=1), budget)
+    arenas.open()
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            arenas.open()
+    assert (budget.used, arenas.spare_bytes) == (8, 0)
