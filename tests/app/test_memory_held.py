@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgpack
+import numpy as np
 import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.app.harness import Server, running_server
 from tests.app.resident import MB, ask, ask_again, budget, resident, status, traced, until
@@ -47,6 +50,28 @@ def test_answers_that_nobody_reads_are_refused_beyond_the_budget(server):
         assert statuses.count(503) > statuses.count(200) >= 2
         assert resident(server) - before < 60 * MB
     until(lambda: budget(server, "answers") == budget(server, "queue") == 0)
+
+
+@pytest.mark.parametrize("subprotocol", ["engram.json", "engram.msgpack"])
+def test_large_answer_to_a_frame_comes_as_the_client_reads(server, subprotocol):
+    """It comes in fragments; a client that reads none of them costs the server no more than the numbers."""
+    url, binary = f"{server.socket_url}/stream?model=dnc-copy", subprotocol == "engram.msgpack"
+    inputs = np.random.default_rng(1).integers(0, 2, (1500, 10)).tolist()
+    frame = {"inputs": inputs, "trace": ["read_weights", "usage"]}
+    with connect(url, compression=None, max_size=None, subprotocols=[Subprotocol(subprotocol)]) as socket:
+        socket.recv()
+        socket.send(msgpack.packb(frame) if binary else json.dumps(frame))
+        until(lambda: budget(server, "answers") > MB)
+        parts = list(socket.recv_streaming(decode=False))
+        until(lambda: budget(server, "answers") == 0)
+    answer = msgpack.unpackb(b"".join(parts)) if binary else json.loads(b"".join(parts))
+    asked = {"model": "dnc-copy", **frame}
+    expected = httpx.post(f"{server.url}/infer", json=asked, timeout=60).json()
+    assert len(parts) > 3
+    for name, values in [("outputs", answer["outputs"]), *answer["trace"].items()]:
+        ours = np.frombuffer(values["data"], "<f4").reshape(values["shape"]) if binary else np.array(values)
+        due = expected["outputs"] if name == "outputs" else expected["trace"][name]
+        np.testing.assert_allclose(ours, due, atol=1e-6)
 
 
 def test_answers_at_once_that_nobody_reads_are_held(server):

@@ -19,6 +19,7 @@ from app.api.codec import (
     in_dtype,
     in_turns,
     json_pieces,
+    msgpack_pieces,
     slices,
 )
 from app.errors import MalformedBody
@@ -110,6 +111,16 @@ def test_pieces_of_json_are_the_document_and_none_is_large(shape):
     assert array_bytes(document) == 4 * array.nbytes
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", LARGE)
+def test_pieces_of_msgpack_are_the_document_and_none_is_large(shape, dtype):
+    array = np.random.default_rng(0).random(shape, np.float32).astype(dtype)
+    document = {"a": array, "b": [array, array.T], "c": {"d": array, "é": None}, "e": "text"}
+    pieces = list(msgpack_pieces(document))
+    assert b"".join(pieces) == encode_msgpack(document)
+    assert max(map(len, pieces)) <= 2 * PIECE_BYTES
+
+
 def test_other_tasks_run_between_the_pieces():
     async def test() -> None:
         ran = []
@@ -132,3 +143,25 @@ def test_other_tasks_run_between_the_pieces():
 def test_what_would_take_long_to_decode_is_refused(data, reason):
     with pytest.raises(MalformedBody, match=reason):
         decode_msgpack(data)
+
+
+@pytest.mark.parametrize(
+    ("decode", "item", "reason"),
+    [
+        (decode_json, b"[],", "333336 lists, which no request"),
+        (decode_json, b"{},", "333334 objects, which no request"),
+        (decode_msgpack, b"\x90", "565538 lists, which no request"),
+        (decode_msgpack, b"\x80", "65537 maps, which no request"),
+    ],
+)
+def test_lists_that_are_larger_than_their_bytes_are_counted(decode, item, reason):
+    count = 1_000_000 // len(item)
+    head = b"\x81\xa6inputs\xdd" + count.to_bytes(4, "big") if decode is decode_msgpack else b'{"inputs":[['
+    with pytest.raises(MalformedBody, match=reason):
+        decode(head + item * count + (b"" if decode is decode_msgpack else b"0]]}"))
+
+
+@pytest.mark.parametrize(("decode", "encode"), [(decode_json, encode_json), (decode_msgpack, msgpack.packb)])
+def test_steps_of_one_number_that_fill_a_body_are_decoded(decode, encode):
+    steps = [[0]] * 200_000
+    assert decode(encode({"inputs": steps}))["inputs"] == steps
