@@ -18,7 +18,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_pages_of_an_array_leave_memory_and_can_be_written_again():
+def test_pages_of_an_array_leave_memory():
     values = np.ones(64 * MB, np.uint8)
     before = resident()
     assert give_back(values[: 48 * MB]) >= 48 * MB - 2 * 4096
