@@ -11,7 +11,6 @@
 """
 
 import asyncio
-import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -154,25 +153,11 @@ def budgets_of(settings: Settings, memory: int | None = None) -> Budgets:
     """
     memory = memory_limit() if memory is None else memory
     usual = min(USUAL_BYTES, memory // 8)
-    return _budgets(
-        queue=settings.max_queue_bytes or usual,
-        answers=settings.max_answer_bytes or usual,
-        uploads=settings.max_upload_bytes or usual,
-        states=settings.max_memory_bytes or memory // 4,
-    )
-
-
-def unlimited() -> Budgets:
-    """Return budgets that are never full."""
-    return _budgets(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
-
-
-def _budgets(queue: int, answers: int, uploads: int, states: int) -> Budgets:
     return Budgets(
-        queue=Budget("sequences in work", queue, "max_queue_bytes", QueueFull),
-        answers=Budget("answers", answers, "max_answer_bytes", AnswersFull),
-        uploads=Budget("uploads", uploads, "max_upload_bytes", UploadsFull),
-        states=Budget("states", states, "max_memory_bytes", OutOfMemory),
+        queue=Budget("sequences in work", settings.max_queue_bytes or usual, "max_queue_bytes", QueueFull),
+        answers=Budget("answers", settings.max_answer_bytes or usual, "max_answer_bytes", AnswersFull),
+        uploads=Budget("uploads", settings.max_upload_bytes or usual, "max_upload_bytes", UploadsFull),
+        states=Budget("states", settings.max_memory_bytes or memory // 4, "max_memory_bytes", OutOfMemory),
     )
 
 

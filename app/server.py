@@ -54,7 +54,10 @@ def serve(settings: Settings) -> int:
         _check_address(settings)
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings, keyring)
-    connections = Connections(limits_of(settings), app.state.metrics.refusal, budgets=app.state.budgets)
+    budgets = app.state.budgets
+    connections = Connections(
+        limits_of(settings), app.state.metrics.refusal, frames=budgets.uploads, answers=budgets.answers
+    )
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -85,6 +85,9 @@ class Wait(NamedTuple):
 class Held(Protocol):
     """The bytes that are held for all clients, and their limit."""
 
+    def add(self, size: int) -> None:
+        """Hold `size` bytes more, also beyond the limit."""
+
     def try_add(self, size: int) -> bool:
         """Hold `size` bytes more if they fit within the limit; return whether they do."""
 
@@ -163,16 +166,19 @@ class Connections:
         refused: Callable[[str], None] = lambda _: None,
         is_exempt: Callable[[str], bool] | None = None,
         frames: Held | None = None,
+        answers: Held | None = None,
     ) -> None:
         """Make a server's connections, of which none is open yet.
 
         refused(code): called for each refusal. is_exempt(address): whether an address may have any number of
         connections; by default those of this machine. frames: holds the bytes of WebSocket messages that are not whole,
-        from LARGE on; None: they have no limit together.
+        from LARGE on; None: they have no limit together. answers: holds the bytes of answers that HTTP clients do not
+        read; None: nothing does.
         """
         self.limits = limits
         self.refused = refused
         self.frames = frames
+        self.answers = answers
         self._is_exempt = is_exempt or is_loopback
         self._watches: set[Watch] = set()
         self._of_address: Counter[str] = Counter()

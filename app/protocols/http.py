@@ -22,7 +22,6 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.budget import Lease
 from app.errors import ConnectionsFull, EngramError, HeadersTooLarge, MalformedRequest, RequestTimeout, TargetTooLong
 from app.protocols.connections import LEAST_RATE, Connections, Limits, Wait, Watch, refusal
 from app.protocols.websocket import WebSocketProtocol
@@ -104,7 +103,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
         self._answer: Answer | None = None  # of the request whose body is awaited
         self._gone: Gone | None = None  # of the request that is answered later
-        self._unread = Lease(self.open_connections.budgets.answers)  # bytes of answers that the client does not read
+        self._unread = 0  # bytes of answers that are held because the client does not read them
         self._may_answer = True  # whether no request of these bytes was answered at once
         self.url, self.headers = b"", []  # uvicorn sets them when a request begins
         self._limits = self.open_connections.limits
@@ -146,11 +145,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread.force(self.transport.get_write_buffer_size())
+        self._hold_unread(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self.drained += 1
-        self._unread.release()
+        self._hold_unread(0)
         super().resume_writing()
 
     def on_headers_complete(self) -> None:
@@ -205,7 +204,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._answer = None
             self._hand_over()  # the application learns that its client has disconnected
         self._drop()
-        self._unread.release()
+        self._hold_unread(0)
         super().connection_lost(exc)
 
     # Parsing
@@ -284,7 +283,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Make the connection a WebSocket, or go on with HTTP if the client asked for something else."""
         if not self._should_upgrade():
             return
-        self._unread.release()  # resume_writing is a call of the next protocol
+        self._hold_unread(0)  # the next protocol is called when the client has read its answers
         self.handle_websocket_upgrade()
         protocol = self.transport.get_protocol()
         if self._watch is not None and isinstance(protocol, WebSocketProtocol):
@@ -338,6 +337,13 @@ class HttpProtocol(HttpToolsProtocol):
             raise _LimitExceeded(
                 HeadersTooLarge("the body has more bytes of chunk extensions and trailers than of content")
             )
+
+    def _hold_unread(self, size: int) -> None:
+        """Hold this many bytes of answers that the client does not read."""
+        if self.open_connections.answers is not None:
+            self.open_connections.answers.subtract(self._unread)
+            self.open_connections.answers.add(size)
+            self._unread = size
 
     def wait(self) -> Wait | None:
         """Return what the client has to send, as `Watched` has it."""

@@ -15,6 +15,7 @@ from app.loading import load_models
 from app.metrics import Metrics
 from app.settings import Settings, SettingsError
 from models.manifest import MANIFEST_FILE, ONNX_FILE
+from tests.app.budgets import budgets
 from tests.app.harness import Server, running_server
 from tests.training.one_step import cell, graph, imported, several_dtypes
 
@@ -103,7 +104,7 @@ def test_forks_rewinds_and_snapshots_keep_every_leaf(server):
 
 def loaded(directory: Path, **values: object) -> ServedModel:
     settings = Settings(checkpoints=directory, **values)  # type: ignore[arg-type]
-    return load_models(settings, Metrics(), lambda *_: None).get("model")  # type: ignore[arg-type]
+    return load_models(settings, Metrics(), lambda *_: None, budgets()).get("model")  # type: ignore[arg-type]
 
 
 def changed_manifest(directory: Path, **values: object) -> None:

@@ -435,8 +435,25 @@ class Bytes:
         self.left -= size if fits else 0
         return fits
 
+    def add(self, size: int) -> None:
+        self.left -= size
+
     def subtract(self, size: int) -> None:
         self.left += size
+
+
+@pytest.mark.parametrize("end", ["read", "gone"])
+def test_answer_that_is_not_read_is_held(end):
+    app, answers = Limited(), Bytes(LARGE)
+    connections = Connections(Limits(), app.refusals.append, answers=answers)
+    with Running(app, http=answering(app, connections), ws=limited(connections)) as server, connect(server) as client:
+        client.sendall(GET.replace(b"/ ", b"/large ") + b"\r\n")
+        eventually(lambda: 0 < answers.left < LARGE - 10**6)
+        if end == "read":
+            client.makefile("rb").read(LARGE)
+        else:
+            client.close()
+        eventually(lambda: answers.left == LARGE)
 
 
 @contextmanager

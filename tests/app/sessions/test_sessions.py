@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
+from app.access.keys import SCOPES, Caller
 from app.api.decoders import Decoders
 from app.api.stream import Stream, Streams
 from app.backends.base import Array
@@ -60,6 +62,7 @@ MANIFEST = Manifest("fake", {}, {}, 2, 2, 0, {"total": [2]}, {"seen": [2]}, "")
 IDLE = 100.0
 MAX_STATE_BYTES = 400
 MAX_TRACE_BYTES = 4000
+ANYONE = Caller("default", frozenset(SCOPES))
 
 
 class Clock:
@@ -610,24 +613,25 @@ class SlowReader:
         pass
 
 
-def socket_of(reader: SlowReader) -> WebSocket:
+def socket_of(reader: SlowReader, caller: Caller = ANYONE) -> WebSocket:
     async def accept(message: Message) -> None:
         assert message["type"] == "websocket.accept"
 
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
-    scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
-    return WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
+    app = FastAPI()
+    app.state.tracing = None
+    scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b"", "app": app}
+    scope |= {"caller": caller, "extensions": {websocket.EXTENSION: reader}}
+    return WebSocket(scope, receive, accept)
 
 
 def test_answer_that_cannot_be_encoded_ends_its_stream(monkeypatch):
     async def test() -> None:
         async with service() as sessions:
             session, reader = await sessions.open("fake"), SlowReader()
-            stream = Stream(
-                socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session.id
-            )
+            stream = stream_over(reader, sessions, session.id)
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             await asyncio.sleep(0)
@@ -685,15 +689,7 @@ def test_kept_result_of_a_frame_keeps_no_batch_alive():
 
 
 def stream_over(reader: SlowReader, sessions: ById, session: str) -> Stream:
-    async def accept(_: Message) -> None:
-        pass
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    scope = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": b""}
-    socket = WebSocket(scope | {"extensions": {websocket.EXTENSION: reader}}, receive, accept)
-    return Stream(socket, sessions.service, Settings(), Metrics(), Decoders(), budgets(), session)
+    return Stream(socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session)
 
 
 @pytest.mark.parametrize("while_answering", [False, True])
@@ -703,9 +699,7 @@ def test_slow_client_reads_the_error_of_its_session_s_end(while_answering):
     async def test() -> None:
         async with service() as sessions:
             session, reader = await sessions.open("fake"), SlowReader()
-            stream = Stream(
-                socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session.id
-            )
+            stream = stream_over(reader, sessions, session.id)
             streaming = asyncio.ensure_future(stream.run())
             await until(lambda: reader.sent)
             if while_answering:
