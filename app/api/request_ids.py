@@ -28,7 +28,7 @@ STARTS = frozenset(("http.response.start", "websocket.http.response.start", "web
 
 SWITCHING_PROTOCOLS = 101
 
-ABNORMAL_CLOSURE = 1011
+INTERNAL_ERROR = 1011
 
 
 class IdentifyRequests:
@@ -94,7 +94,7 @@ async def _fail(scope: Scope, receive: Receive, exchange: _Exchange, error: Exce
     if exchange.status is None:
         await problem_response(unexpected_error())(scope, receive, exchange.send)
     elif scope["type"] == "websocket":
-        await exchange.send({"type": "websocket.close", "code": ABNORMAL_CLOSURE})
+        await exchange.send({"type": "websocket.close", "code": INTERNAL_ERROR})
 
 
 def _log_access(scope: Scope, exchange: _Exchange, seconds: float) -> None:
