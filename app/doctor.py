@@ -16,7 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ from app.budget import budgets_of
 from app.engine.worker import NoJournal
 from app.errors import StoreFailed
 from app.loading import load_models, open_keyring
+from app.memory import memory_limit
 from app.metrics import Metrics
 from app.settings import Settings, SettingsError
 from app.stores.sqlite import FILE, KEYS_FILE
@@ -38,8 +39,6 @@ LEAST_FILES = 1024
 
 LEAST_MEMORY = 512 * 2**20
 LEAST_SPACE = 256 * 2**20
-
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 DAY = 86400
 
@@ -265,21 +264,9 @@ def _files(_: Settings) -> Iterator[Finding]:
         yield Finding("files", f"this process may open {'any number of' if soft < 0 else soft} files")
 
 
-def memory_bytes(limit: Path = CGROUP_LIMIT) -> int | None:
-    """Return the memory of the machine, or of the container where that is less; None where it is not known."""
-    sizes = []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):  # no container, or one without a limit: "max"
-        sizes.append(int(limit.read_text()))
-    return min(sizes, default=None)
-
-
 def _memory(_: Settings) -> Iterator[Finding]:
-    size = memory_bytes()
-    if size is None:
-        yield Finding("memory", "its size is not known here")
-    elif size < LEAST_MEMORY:
+    size = memory_limit()
+    if size < LEAST_MEMORY:
         yield Finding(
             "memory",
             f"{_megabytes(size)} in this machine or container; a server needs {_megabytes(LEAST_MEMORY)} or more",

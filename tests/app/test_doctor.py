@@ -179,16 +179,10 @@ def test_few_open_files_are_named(settings, monkeypatch):
     )
 
 
-def test_little_memory_of_a_container_is_named(settings, tmp_path, monkeypatch):
-    (limit := tmp_path / "memory.max").write_text(f"{100 * 2**20}\n")
-    monkeypatch.setattr(doctor, "memory_bytes", lambda: memory_of(limit))
+def test_little_memory_is_named(settings, monkeypatch):
+    monkeypatch.setattr(doctor, "memory_limit", lambda: 100 * 2**20)
     message, remedy = wrong("memory", settings)
     assert (message.startswith("100 MiB"), remedy.startswith("docker update")) == (True, True)
-    limit.write_text("max\n")
-    assert not findings("memory", settings)[0].is_wrong
-
-
-memory_of = doctor.memory_bytes
 
 
 def test_port_that_is_taken_is_named(settings):
