@@ -27,6 +27,7 @@ from benchmarks.server import PROTOCOL, Server, frame, random_inputs, running_se
 from benchmarks.table import Table, print_table
 from benchmarks.timing import Array, check_close
 from benchmarks.worst_clients import CLIENTS, MANY, SHORT_TIMES
+from benchmarks.worst_holders import HOLDERS
 from benchmarks.worst_requests import LONGEST, REQUESTS, Attacker, attacker
 
 QUIET_SECONDS = 0.3
@@ -40,7 +41,7 @@ MEMORY_SECONDS = 0.02
 
 TOLERANCE = 1e-5
 
-WORST = REQUESTS | CLIENTS
+WORST = REQUESTS | CLIENTS | HOLDERS
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ def run(
     print(f"`{command}` on {machine()}, {load_average()};")
     print(f"{versions('uvicorn', 'orjson', 'pydantic')}; medians of {rounds}.", flush=True)
     allow_connections(2 * MANY)
-    for table, worst, flags in ((FAIRNESS, REQUESTS, ()), (WORST_CLIENTS, CLIENTS, SHORT_TIMES)):
+    for table, worst, flags in (
+        (FAIRNESS, REQUESTS, ()),
+        (WORST_CLIENTS, CLIENTS, SHORT_TIMES),
+        (WORST_HOLDERS, HOLDERS, ()),
+    ):
         names = [name for name in requests if name in worst]
         with tempfile.TemporaryDirectory(dir=data_root or Path.cwd()) as data:
             if names:
@@ -209,5 +214,12 @@ WORST_CLIENTS: Table[FairnessPlan] = Table(
     f"The server has the flags {' '.join(SHORT_TIMES)}. Waits as above; and the server's resident memory in MB, just "
     "before, and how much came to it at most.",
     ("client", "answer", "ordinary step", "longest before", "longest meanwhile", "MB before", "more MB"),
+    _rows_with_memory,
+)
+
+WORST_HOLDERS: Table[FairnessPlan] = Table(
+    "The cost of clients that make a server hold most",
+    "Waits and resident memory as above.",
+    WORST_CLIENTS.columns,
     _rows_with_memory,
 )

@@ -148,9 +148,9 @@ def test_what_would_take_long_to_decode_is_refused(data, reason):
 @pytest.mark.parametrize(
     ("decode", "item", "reason"),
     [
-        (decode_json, b"[],", "333336 lists, which no request"),
-        (decode_json, b"{},", "333334 objects, which no request"),
-        (decode_msgpack, b"\x90", "565538 lists, which no request"),
+        (decode_json, b"[],", r"\d+ lists, which no request"),
+        (decode_json, b"{},", r"\d+ objects, which no request"),
+        (decode_msgpack, b"\x90", r"\d+ lists, which no request"),
         (decode_msgpack, b"\x80", "65537 maps, which no request"),
     ],
 )

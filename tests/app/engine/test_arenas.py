@@ -121,3 +121,13 @@ def test_slot_that_cannot_be_opened_is_not_held():
         with pytest.raises(MemoryError):
             arenas.open()
     assert (budget.used, arenas.spare_bytes) == (8, 0)
+
+
+def test_arenas_that_end_hold_nothing():
+    budget = states()
+    arenas = Arenas(Tracked(), budget)
+    arenas.close(arenas.open())
+    arenas.open(20)
+    assert budget.used > 0
+    arenas.release()
+    assert budget.used == 0
