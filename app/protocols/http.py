@@ -191,7 +191,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._unparsed:
             self.loop.call_soon(self._go_on)
         self.flow.resume_reading()
-        if self._refusal is not None and not self._is_answering():
+        if self._refusal is not None and not self._is_whole():
             self.pipeline.clear()
             self._refuse(self._refusal)
         elif self.pipeline:
@@ -261,7 +261,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._hold(data[start:])
 
     def _is_answering(self) -> bool:
-        """Return whether a request was read whole and is not answered."""
+        """Return whether the bytes behind a request must wait: it is not answered, or waits for the one before it."""
+        return bool(self.pipeline) or self._is_whole()
+
+    def _is_whole(self) -> bool:
+        """Return whether the last request was read whole and is not answered."""
         cycle = self.cycle
         return cycle is not None and not cycle.response_complete and not cycle.more_body
 
@@ -347,7 +351,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def wait(self) -> Wait | None:
         """Return what the client has to send, as `Watched` has it."""
-        if self._ended or self.flow.read_paused or self._is_answering() or self.pipeline:
+        if self._ended or self.flow.read_paused or self._is_answering():
             return None
         if not self._in_head:
             timeout = self._limits.body_timeout
@@ -371,7 +375,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: EngramError) -> None:
         """Answer with an error, unless the request has an answer, and close; first answer what was read whole."""
-        if self._is_answering() or self.pipeline:
+        if self._is_answering():
             self._refusal = error
             cast(_Flow, self.flow).hold()
             return

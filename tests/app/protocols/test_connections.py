@@ -1,5 +1,6 @@
 """The limits of connections under a real uvicorn, over raw sockets, with small settings."""
 
+import asyncio
 import json
 import logging
 import re
@@ -47,7 +48,7 @@ CHUNKED = b"POST /cold HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\
 
 
 class Limited(Echo):
-    """Echoes, sends LARGE bytes at /large, answers before the body at /early, and counts refusals."""
+    """Echoes, sends LARGE bytes at /large, answers early at /early and late at /slow, and counts refusals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,6 +66,12 @@ class Limited(Echo):
         elif scope["path"] == "/early":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
+        elif scope["path"] == "/slow":
+            with suppress(TimeoutError):  # until the client disconnects
+                while (await asyncio.wait_for(receive(), 1))["type"] != "http.disconnect":
+                    pass
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+            await send({"type": "http.response.body", "body": b"body"})
         elif scope["path"] == "/large":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
             await send({"type": "http.response.body", "body": bytes(LARGE)})
@@ -250,10 +257,13 @@ def test_body_behind_its_answer_ends_after_its_time(limits):
     with connect(server) as connection, connection.makefile("rb") as file:
         connection.sendall(GET.replace(b"/ ", b"/early ") + b"Content-Length: 1000000\r\n\r\n")
         assert read_response(file).startswith(b"HTTP/1.1 200")
+        sent = 0
         with suppress(OSError):
-            for _ in range(1000):
+            while sent < 1000:
                 connection.sendall(b"x" * 500)
+                sent += 1
                 time.sleep(0.01)
+        assert sent < 1000
         assert file.read() == b"", "no second answer"
     assert app.refusals == ["request_timeout"]
 
@@ -285,18 +295,18 @@ def test_request_that_is_worked_on_is_not_timed_out(limits):
     assert app.refusals == []
 
 
+@pytest.mark.parametrize("target", [b"/hot", b"/slow"])
 @pytest.mark.parametrize(("behind", "refusal"), [(b"", (408, "request_timeout")), (b"x", (400, "malformed_request"))])
-def test_refusal_of_a_second_request_waits_for_the_first_answer(limits, behind, refusal):
+def test_refusal_of_a_second_request_waits_for_the_first_answer(limits, target, behind, refusal):
     app, server = limits
     app.held = []
+    first = post(target=target)
     second = post(b"", b"Transfer-Encoding: chunked", length=b"", target=b"/cold") + behind
     with connect(server) as connection, connection.makefile("rb", 0) as file:
-        connection.sendall(post()[:-1])
+        connection.sendall(first[:-1])
         time.sleep(0.05)
-        connection.sendall(post()[-1:] + second)
-        eventually(lambda: app.held)
-        connection.sendall(behind)
-        time.sleep(1)
+        connection.sendall(first[-1:] + second)
+        time.sleep(0.9)
         assert app.refusals == []
         app.release()
         assert read_response(file).endswith(b"body")
@@ -503,7 +513,8 @@ def test_requests_behind_one_another_are_parsed_one_by_one(limits):
         connection.sendall(post(b"first") + post(b"next", target=b"/cold") * count)
         eventually(lambda: app.held)
         time.sleep(0.1)
-        assert app.by_asgi == 0, "those behind are not parsed yet"
+        [protocol] = server.server.server_state.connections
+        assert (app.by_asgi, len(protocol.pipeline)) == (0, 1), "the others behind are not parsed yet"
         app.release()
         assert read_response(file).endswith(b"first")
         for _ in range(count):
