@@ -456,7 +456,8 @@ class Bytes:
 def test_answer_that_is_not_read_is_held(end):
     app, answers = Limited(), Bytes(LARGE)
     connections = Connections(Limits(), app.refusals.append, answers=answers)
-    with Running(app, http=answering(app, connections), ws=limited(connections)) as server, connect(server) as client:
+    http = answering(app, connections)
+    with Running(app, http=http, timeout_keep_alive=60) as server, connect(server) as client:
         client.sendall(GET.replace(b"/ ", b"/large ") + b"\r\n")
         eventually(lambda: 0 < answers.left < LARGE - 10**6)
         if end == "read":

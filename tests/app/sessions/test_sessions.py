@@ -17,7 +17,8 @@ from starlette.datastructures import State
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from app.access.keys import SCOPES, Caller
+from app.access.keys import SCOPES, Caller, KeyLimits
+from app.api import channel, codec
 from app.api.decoders import Decoders
 from app.api.stream import Stream, Streams
 from app.backends.base import Array
@@ -28,6 +29,7 @@ from app.engine.engine import Engine
 from app.errors import (
     IdempotencyConflict,
     InternalError,
+    InvalidKey,
     InvalidRequest,
     NonFiniteOutput,
     OutOfMemory,
@@ -688,8 +690,67 @@ def test_kept_result_of_a_frame_keeps_no_batch_alive():
     run(test())
 
 
-def stream_over(reader: SlowReader, sessions: ById, session: str) -> Stream:
-    return Stream(socket_of(reader), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session)
+def stream_over(reader: SlowReader, sessions: ById, session: str, caller: Caller = ANYONE) -> Stream:
+    return Stream(socket_of(reader, caller), sessions.service, Settings(), Metrics(), Decoders(), budgets(), session)
+
+
+class ReaderOfParts(SlowReader):
+    """The connection of a client that reads nothing of an answer in parts."""
+
+    parts: int = 0
+
+    def listen(self, on_message: Any, on_close: Any, _: Any) -> None:
+        self.take, self.leave = on_message, on_close
+
+    def send_part(self, *_: Any) -> bool:
+        self.parts += 1
+        return False
+
+    async def drain(self) -> None:
+        await asyncio.Event().wait()
+
+
+def test_stream_that_ends_within_an_answer_sends_no_frame(monkeypatch):
+    for module in (channel, codec):
+        monkeypatch.setattr(module, "PIECE_BYTES", 8)
+
+    async def test() -> None:
+        async with service() as sessions:
+            session, reader = await sessions.open("fake"), ReaderOfParts()
+            caller = Caller("default", frozenset(SCOPES))
+            stream = stream_over(reader, sessions, session.id, caller)
+            streaming = asyncio.ensure_future(stream.run())
+            await until(lambda: reader.sent)
+            await asyncio.sleep(0)
+            reader.take(b'{"inputs": [[1, 2], [3, 4]]}', True)
+            await until(lambda: reader.parts)
+            caller.end(InvalidKey("revoked"))
+            await asyncio.wait_for(streaming, 5)
+            assert ([frame["type"] for frame in reader.sent], reader.closed) == (["session"], 4401)
+            assert not stream._budgets.answers.used
+
+    run(test())
+
+
+def test_frame_that_waits_for_its_key_holds_its_inputs():
+    async def test() -> None:
+        async with service() as sessions:
+            session, reader = await sessions.open("fake"), SlowReader()
+            caller = Caller("default", frozenset(SCOPES), KeyLimits(steps_per_second=0.1))
+            stream = stream_over(reader, sessions, session.id, caller)
+            streaming = asyncio.ensure_future(stream.run())
+            await until(lambda: reader.sent)
+            await asyncio.sleep(0)
+            reader.take(b'{"inputs": [[1, 2]]}', True)
+            await until(lambda: len(reader.sent) == 2)
+            reader.drain()
+            reader.take(b'{"inputs": [[1, 2], [3, 4]]}', True)
+            assert stream._budgets.uploads.used == 16
+            reader.leave(1000, "")
+            await asyncio.wait_for(streaming, 5)
+            assert not stream._budgets.uploads.used
+
+    run(test())
 
 
 @pytest.mark.parametrize("while_answering", [False, True])
