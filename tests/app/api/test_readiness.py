@@ -34,25 +34,22 @@ def test_readiness_of_an_unknown_model_is_not_found(client, query):
     assert (refused.status_code, refused.json()["code"]) == (404, "model_not_found")
 
 
-def asked(few: Any, data: Any, broken: str | None, caller: dict[str, object], path: str) -> httpx.Response:
-    """Ask a server for its readiness, on behalf of a caller; broken: the model whose engine has stopped."""
-    app = create_app(Settings(checkpoints=few, data=data))
-
-    async def with_caller(scope: Any, receive: Any, send: Any) -> None:
-        await app(scope | caller, receive, send)
+def asked(few: Any, data: Any, broken: str | None, path: str, key_file: Any = None) -> httpx.Response:
+    """Ask a server for its readiness, without a key; broken: the model whose engine has stopped."""
+    app = create_app(Settings(checkpoints=few, data=data, key_file=key_file))
 
     async def ask() -> httpx.Response:
         async with app.router.lifespan_context(app):
             if broken is not None:
                 app.state.models.get(broken).engine.give_up()
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(with_caller), base_url="http://x") as client:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
                 return await client.get(path)
 
     return asyncio.run(ask())
 
 
 def test_part_that_is_not_ready_is_named_with_its_reason(few, data):
-    answer = asked(few, data, "ntm-copy", {}, "/readyz")
+    answer = asked(few, data, "ntm-copy", "/readyz")
     problem = answer.json()
     reasons = {check.get("model"): check.get("reason") for check in problem["checks"] if not check["ready"]}
     assert (answer.status_code, "from ntm-copy" in problem["detail"]) == (503, True)
@@ -60,7 +57,7 @@ def test_part_that_is_not_ready_is_named_with_its_reason(few, data):
 
 
 def test_other_parts_are_ready_beside_one_that_is_not(few, data):
-    assert asked(few, data, "ntm-copy", {}, "/readyz?model=dnc-copy").status_code == 200
+    assert asked(few, data, "ntm-copy", "/readyz?model=dnc-copy").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -72,8 +69,9 @@ def test_other_parts_are_ready_beside_one_that_is_not(few, data):
         ("ntm-copy", "/readyz", 503),
     ],
 )
-def test_caller_without_a_key_learns_whether_it_is_ready(few, data, broken, path, status):
-    answer = asked(few, data, broken, {"caller": None}, path)
+def test_caller_without_a_key_learns_whether_it_is_ready(few, data, tmp_path, broken, path, status):
+    (key_file := tmp_path / "engram.key").write_text("k" * 64)
+    answer = asked(few, data, broken, path, key_file)
     assert (answer.status_code, answer.json().get("status")) == (status, "ready" if status == 200 else 503)
     assert not {"checks", "models", "failed"} & answer.json().keys()
     assert not any(model.name in answer.text for model in CHECKPOINTS.iterdir())
