@@ -149,6 +149,13 @@ def test_step_is_logged_with_its_session_and_without_its_inputs(logging_server):
     assert "12345678" not in logging_server.log
 
 
+def test_usual_step_is_logged_and_not_answered_at_once(logging_server):
+    url = logging_server.url
+    session = httpx.post(f"{url}/sessions", json={"model": "dnc-copy"}).json()["id"]
+    answered = [httpx.post(f"{url}/sessions/{session}/steps", json=STEP).headers["x-request-id"] for _ in range(2)]
+    assert all(logged(logging_server, identity) for identity in answered)
+
+
 def test_websocket_is_logged_with_its_close_code(logging_server):
     headers = {"X-Request-ID": "socket-1"}
     with connect(f"{logging_server.socket_url}/stream?model=dnc-copy", additional_headers=headers) as stream:
