@@ -23,9 +23,6 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "engram.json"
 SERIES = re.compile(r"\b((?:engram|process)_[a-z_]+)\b(?![\"=])")
 SECONDS = 30
 
-KEY_CODES = {"key_required", "invalid_key", "scope_missing"}
-"""Codes of errors that a server with keys has."""
-
 pytestmark = pytest.mark.slow
 
 
@@ -154,7 +151,7 @@ def test_promtool_finds_each_alert_in_its_situation_only():
 
 
 def test_alerts_name_metrics_and_codes_that_exist(used):
-    known = {error.code for error in subclasses(EngramError)} | KEY_CODES
+    known = {error.code for error in subclasses(EngramError)}
     for name, text in alerts().items():
         named = set(SERIES.findall(text))
         assert named <= exposed(used), name

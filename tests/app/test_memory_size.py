@@ -150,7 +150,8 @@ def test_invalid_memory_size_is_refused_by_name(client, case):
     model, size, expected = REFUSED[case]
     before = len(client.get("/sessions").json())
     for path, inputs in (("/sessions", ""), ("/infer", f', "inputs": [{[0] * 10}]')):
-        refused = client.post(path, content=f'{{"model": "{model}", "memory_size": {size}{inputs}}}')
+        body = f'{{"model": "{model}", "memory_size": {size}{inputs}}}'
+        refused = client.post(path, content=body, headers={"Content-Type": "application/json"})
         answer = refused.json()
         assert (refused.status_code, answer["code"], answer["place"]) == (422, "invalid_request", "memory_size"), answer
         assert expected in answer["expected"]

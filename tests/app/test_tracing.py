@@ -142,6 +142,7 @@ def test_step_has_a_span_of_each_phase(traced, collector):
         "http.response.status_code": 200,
         "engram.model": "dnc-copy",
         "engram.session": session_hash(session),
+        "engram.tenant": "default",
         "engram.request_id": "step-1",
     }
     check_nested(collector, span, PHASES)

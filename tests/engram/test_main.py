@@ -21,6 +21,8 @@ from training.run_metrics import METRICS_FILE
 
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]
 
+SETTINGS = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
+
 OPTIONS = {
     "train": [
         "preset",
@@ -122,7 +124,8 @@ OPTIONS = {
         "--markdown",
         "--json",
     ],
-    "serve": ["--config", *(f"--{name.replace('_', '-')}" for name in Settings.model_fields)],
+    "doctor": ["--config", *SETTINGS, "--json"],
+    "serve": ["--config", *SETTINGS],
 }
 
 

@@ -62,7 +62,7 @@ def test_hot_route_behind_a_root_path_is_answered_alike(tmp_path, few):
     async def ask(app: FastAPI, root: str) -> dict[str, Any]:
         transport = httpx.ASGITransport(app, root_path=root)
         async with httpx.AsyncClient(
-            transport=transport, base_url=f"http://localhost{root}/", headers={"Content-Type": "application/json"}
+            transport=transport, base_url=f"http://localhost{root}/", headers=headers
         ) as client:
             session = (await client.post("sessions", json={"model": "dnc-copy"})).json()["id"]
             answers = {}
