@@ -880,6 +880,21 @@ def test_hang_while_accepting_a_run_is_given_up():
     run(test())
 
 
+def test_released_engine_holds_nothing_of_the_budget():
+    async def test() -> None:
+        budget = states()
+        engine = Engine("fake", Arenas(FakeBackend(), budget), 8, 64, Observed())
+        engine.start()
+        engine.drop(await engine.open())
+        await engine.open()
+        await engine.close(1)
+        assert budget.used > 0
+        engine.release()
+        assert (budget.used, engine.spare_bytes) == (0, 0)
+
+    run(test())
+
+
 def test_broken_engine_refuses_instead_of_hanging(monkeypatch):
     """An error in the worker itself fails waiting and new requests, and a drain returns at once."""
 
