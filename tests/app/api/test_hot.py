@@ -61,9 +61,8 @@ def test_hot_route_behind_a_root_path_is_answered_alike(tmp_path, few):
 
     async def ask(app: FastAPI, root: str) -> dict[str, Any]:
         transport = httpx.ASGITransport(app, root_path=root)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=f"http://localhost{root}/", headers=headers
-        ) as client:
+        url, headers = f"http://localhost{root}/", {"Content-Type": "application/json", "X-Request-ID": "same"}
+        async with httpx.AsyncClient(transport=transport, base_url=url, headers=headers) as client:
             session = (await client.post("sessions", json={"model": "dnc-copy"})).json()["id"]
             answers = {}
             for case, (path, request) in ASKED.items():
