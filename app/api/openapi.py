@@ -1,10 +1,14 @@
-"""The OpenAPI document: the one of FastAPI, with errors as problem documents; and the parts that routes share."""
+"""The OpenAPI document: the one of FastAPI, with errors as problem documents and the keys that the gate asks for.
+
+The parts that routes share are here too.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
+from app.api.gate import ANY_SCOPE, PUBLIC, scope_of
 from app.api.media import PROBLEM
 from app.api.schemas import ProblemAnswer
 
@@ -36,8 +40,14 @@ OF_KEYS = {
 
 OF_BODIES = {"413": "The body is too large", "415": "The media type or the coding of the body is not taken"}
 
-PUBLIC = frozenset(("/healthz", "/readyz"))
-"""Routes that need no key."""
+KEY = "key"
+"""The name of the security scheme."""
+
+SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key of `engram keys create`. A server that has none takes requests without one.",
+}
 
 OPENED: dict[int | str, dict[str, Any]] = {
     201: {
@@ -64,8 +74,10 @@ class DocumentedApp(FastAPI):
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             document = super().openapi()
+            document.setdefault("components", {})["securitySchemes"] = {KEY: SCHEME}
             for path, operations in document["paths"].items():
                 for operation in operations.values():
+                    _secure(operation, path)
                     _complete(operation["responses"], refusals(path, "requestBody" in operation))
         return super().openapi()
 
@@ -73,6 +85,18 @@ class DocumentedApp(FastAPI):
 def refusals(path: str, has_body: bool) -> dict[str, str]:
     """Return the descriptions of the problems of an operation that have a status of their own, by status."""
     return OF_ALL | ({} if path in PUBLIC else OF_KEYS) | (OF_BODIES if has_body else {})
+
+
+def _secure(operation: dict[str, Any], path: str) -> None:
+    """Give an operation what the gate asks for, also in words: Swagger UI does not show the scope of a key."""
+    if path in PUBLIC:
+        operation["security"] = []
+        return
+    scope = scope_of(path)
+    words = "" if scope == ANY_SCOPE else f" with the scope `{scope}`"
+    operation["security"] = [{KEY: [] if scope == ANY_SCOPE else [scope]}]
+    needed = f"Needs a key{words}, where the server requires keys."
+    operation["description"] = f"{operation.get('description', '')}\n\n{needed}".strip()
 
 
 def _complete(responses: dict[str, Any], named: Mapping[str, str]) -> None:

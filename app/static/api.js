@@ -1,13 +1,15 @@
 // The part of the HTTP interface that the page speaks. Whatever goes wrong is thrown as a Problem.
 // Paths are relative to the page, which a proxy may serve under a prefix.
 
+import { anotherKey, currentKey } from "./key.js";
+
 const PIECE = 2 ** 16; // numbers that a piece of a long sequence has, in and out
 
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
-  constructor({ title, detail, code, expected, got }) {
+  constructor({ title, detail, code, expected, got, retryAfter }) {
     super(detail);
-    Object.assign(this, { title, code, expected, got });
+    Object.assign(this, { title, code, expected, got, retryAfter });
   }
 }
 
@@ -26,6 +28,11 @@ export function describeModel(name) {
 export async function modelSample(name) {
   const { inputs } = await json("GET", `models/${encodeURIComponent(name)}/sample`);
   return inputs;
+}
+
+/** Forget the key, and ask for another one. */
+export function forgetKey() {
+  return anotherKey(currentKey(), "The key is forgotten.", faultOf);
 }
 
 /**
@@ -86,11 +93,37 @@ async function json(method, path, body) {
   return response.json();
 }
 
+/** Return the answer to a request; where the server takes no key that there is, to the same one with another key. */
 async function request(method, path, body) {
-  const options = body && { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(path, { method, ...options }).catch(unreachable);
-  if (!response.ok) throw await refusal(response);
-  return response;
+  for (;;) {
+    const key = currentKey();
+    const response = await answerTo(method, path, body, key);
+    if (response.ok) return response;
+    const problem = await refusal(response);
+    if (!asksForKey(response)) throw problem;
+    await anotherKey(key, problem.message, faultOf);
+  }
+}
+
+function answerTo(method, path, body, key) {
+  const headers = {};
+  if (body) headers["content-type"] = "application/json";
+  if (key) headers.authorization = `Bearer ${key}`;
+  return fetch(path, { method, headers, body: body && JSON.stringify(body) }).catch(unreachable);
+}
+
+function asksForKey(response) {
+  return response.status === 401 && /^Bearer\b/i.test(response.headers.get("www-authenticate"));
+}
+
+/** Return why the server does not take a key, or nothing if it does. */
+async function faultOf(key) {
+  try {
+    const response = await answerTo("GET", "models", undefined, key);
+    return response.ok ? undefined : (await refusal(response)).message;
+  } catch (error) {
+    return error.message;
+  }
 }
 
 function unreachable() {
@@ -99,6 +132,7 @@ function unreachable() {
 
 /** Read a refusal; what stands in front of the server may answer with something other than problem+json. */
 async function refusal(response) {
-  const plain = { title: `HTTP ${response.status}`, detail: response.statusText };
+  const retryAfter = response.status === 429 ? response.headers.get("retry-after") : undefined;
+  const plain = { title: `HTTP ${response.status}`, detail: response.statusText, retryAfter };
   return new Problem({ ...plain, ...(await response.json().catch(() => ({}))) });
 }

@@ -1,6 +1,6 @@
 // The page: choose a model, draw a sequence, run it, look.
 
-import { Problem, describeModel, modelNames, runSequence } from "./api.js";
+import { Problem, describeModel, forgetKey, modelNames, runSequence } from "./api.js";
 import { modelCard } from "./card.js";
 import { curve } from "./curve.js";
 import { element } from "./dom.js";
@@ -175,9 +175,10 @@ function markStale() {
   page.results.classList.add("stale");
 }
 
-function showProblem({ title, message, code, expected, got }) {
+function showProblem({ title, message, code, expected, got, retryAfter }) {
   const lines = [element("p", {}, element("strong", {}, title), `: ${message}`)];
   if (expected) lines.push(element("p", {}, `Expected ${expected}${got ? `, got ${got}` : ""}.`));
+  if (retryAfter) lines.push(element("p", {}, `Try again after ${retryAfter} s.`));
   if (code) lines.push(element("code", {}, code));
   page.error.replaceChildren(...lines);
 }
@@ -205,4 +206,5 @@ page.clear.addEventListener("click", () => {
 page.speed.replaceChildren(...speedOptions());
 page.speed.value = "1";
 page.run.addEventListener("click", () => attempt(run));
+page["forget-key"].addEventListener("click", () => attempt(forgetKey));
 attempt(start);

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from app.api.openapi import refusals
 from tests.app.api.test_http import PROBLEM, open_session
+from tests.app.api.test_matrix import TABLE
 from tests.app.copying import sequence
 
 Call = Callable[[httpx.Client, str], httpx.Response]
@@ -123,6 +124,17 @@ def test_problems_of_a_status_are_documented_where_they_occur(document):
     assert "413" not in of["get /models"]
     challenge = document["paths"]["/infer"]["post"]["responses"]["401"]["headers"]
     assert challenge.keys() == {"WWW-Authenticate"}
+
+
+def test_operations_ask_for_the_keys_that_the_gate_does(document):
+    """`test_matrix.py` holds the gate against the same table."""
+    assert document["components"]["securitySchemes"]["key"].items() >= {("type", "http"), ("scheme", "bearer")}
+    for name, operation in operations(document):
+        method, path = name.split()
+        scope = TABLE[f"{method.upper()} {path}"].scope
+        assert operation["security"] == ([{"key": [] if scope == "any" else [scope]}] if scope else []), name
+        words = "" if scope == "any" else f" with the scope `{scope}`"
+        assert (f"Needs a key{words}, where" in operation.get("description", "")) == (scope is not None), name
 
 
 def test_states_and_snapshots_come_as_safetensors_too(client, document):
