@@ -60,6 +60,16 @@ def passed(report: str) -> int:
     return int(found[1])
 
 
+def without_keys(url: str, directory: Path) -> Path:
+    """Return a file with the document as it holds for a server that has no keys, and takes requests without one."""
+    document = httpx.get(url).json()
+    for operation in (operation for methods in document["paths"].values() for operation in methods.values()):
+        operation["security"] = []
+    file = directory / "open.json"
+    file.write_text(json.dumps(document))
+    return file
+
+
 def test_likely_requests_are_answered_as_documented(probed, tmp_path, examples):
     opened = [httpx.post(f"{probed.url}/sessions", json={"model": "dnc-copy"}).json()["id"] for _ in range(3)]
     hooks = {"SCHEMATHESIS_HOOKS": "tests.app.api.probable", SESSIONS: ",".join(opened)}
@@ -72,7 +82,8 @@ def test_likely_requests_are_answered_as_documented(probed, tmp_path, examples):
 
 def test_unlikely_requests_are_refused_as_documented(probed, tmp_path, examples):
     words = ["--mode", "all", "--max-examples", examples, "--exclude-checks", UNFIT]
-    assert passed(schemathesis(f"{probed.url}/openapi.json", tmp_path, *words)) > 500
+    open_document = without_keys(f"{probed.url}/openapi.json", tmp_path)
+    assert passed(schemathesis(open_document, tmp_path, *words, "--url", probed.url)) > 500
     assert "Traceback" not in probed.log
 
 
