@@ -119,7 +119,7 @@ class Stream(Channel):
     async def serve(self) -> None:
         async with self._sessions.turns.watching(await self._found()) as session:
             self._session = session
-            name_session(session.id)
+            name_session(session.public_id)
             self.send({"type": "session", **_where(session)})
             session.ended.add_done_callback(self._end)
             try:

@@ -19,8 +19,10 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 from websockets.sync.client import connect
 
+from app.access.keys import new_key
 from app.api.request_ids import IdentifyRequests
 from app.metrics import Metrics
+from app.stores.sqlite import SqliteKeyStore
 from tests.app.harness import Server, running_server
 
 STEP = {"inputs": [[0.5] * 10]}
@@ -167,6 +169,17 @@ def test_websocket_is_logged_with_its_close_code(logging_server):
         assert (found["close_code"], found["session"]) == (4001, session)
     else:
         assert "close_code=4001" in found
+
+
+def test_stream_of_a_tenant_is_logged_with_its_clients_id(tmp_path, few):
+    key, token = new_key("lab")
+    SqliteKeyStore(tmp_path).add(key)
+    headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "lab-1"}
+    with running_server("--access-log", "--log-format", "json", data=tmp_path, checkpoints=few) as server:
+        with connect(f"{server.socket_url}/stream?model=dnc-copy", additional_headers=headers) as stream:
+            session = json.loads(stream.recv())["session"]
+        server.is_json = True  # type: ignore[attr-defined]
+        assert logged(server, "lab-1")["session"] == session
 
 
 def test_header_fields_and_queries_are_in_no_line(logging_server):
