@@ -39,7 +39,7 @@ class Uploads:
                 if len(waiting) > IN_MEMORY:
                     if file is None:
                         file = files.enter_context(self._file())
-                    await _in_thread(file.write, bytes(waiting))
+                    await _in_thread(_write, file, bytes(waiting))
                     waiting.clear()
             if file is None:
                 yield bytes(waiting)
@@ -54,9 +54,16 @@ class Uploads:
             raise _failed(error) from None
 
 
+def _write(file: IO[bytes], data: bytes) -> None:
+    """Write all bytes, of which one call may write a part: on a disk that is nearly full."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 def _read(file: IO[bytes], rest: bytes) -> bytes:
     """Return the content of a file after `rest` was added to it."""
-    file.write(rest)
+    _write(file, rest)
     file.seek(0)
     return file.read()
 
