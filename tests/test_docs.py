@@ -73,6 +73,12 @@ def test_api_page_has_every_error_with_its_status():
     assert listed == raised
 
 
+@pytest.mark.parametrize(("page", "heading"), [("api.md", "## Errors"), ("metrics.md", "")])
+def test_page_has_each_name_once(page, heading):
+    names = [row[0] for row in first_cells(page, heading)]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
 def test_error_tree_is_drawn_as_it_is():
     drawing = str(sys.modules["app.errors"].__doc__)
     drawn = re.findall(r"^ *(?:\|   |    )?(?:\|--|`--) (\w+)", drawing, re.M)
