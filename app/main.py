@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import State
@@ -24,7 +26,6 @@ from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
 from app.api.uploads import Uploads
 from app.budget import budgets_of, keep_trimming
-from app.catalogue import ServedModel
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
 from app.metrics import Metrics
@@ -47,16 +48,6 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
 
     Raises SettingsError if nothing can be served with these settings, StoreFailed if the data directory cannot be used.
     """
-    keyring = keyring or open_keyring(settings)
-    metrics, budgets = Metrics(), budgets_of(settings)
-    logger.info("memory for all clients together: %s", budgets.describe())
-    for name, budget in budgets.items():
-        metrics.watch(name, budget)
-    store = open_store(settings)
-    writer = Writer(
-        store, metrics, settings.durability, settings.commit_interval, settings.sync_interval, settings.step_timeout
-    )
-    models = load_models(settings, metrics, writer, budgets)
     app = DocumentedApp(
         title="Engram",
         description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
@@ -66,16 +57,33 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.settings, app.state.metrics, app.state.models, app.state.writer = settings, metrics, models, writer
-    app.state.keyring = keyring
-    metrics.build((model.backend for model in models), settings.store)
-    metrics.watch_log(lambda: writer.lag, lambda: writer.waiting)
-    app.state.decoders, app.state.closing, app.state.budgets = Decoders(), None, budgets
-    app.state.uploads = Uploads(settings.data if settings.store == "sqlite" else None)
-    app.state.sessions = SessionService(
-        models,
-        writer,
-        metrics,
+    _add_access(app.state, settings, keyring or open_keyring(settings))
+    _add_sessions(app.state, settings)
+    _add_watches(app.state, settings)
+    _add_interface(app)
+    return app
+
+
+def _add_access(state: State, settings: Settings, keyring: Keyring) -> None:
+    """Add who may ask, and how much all clients together may have."""
+    state.settings, state.keyring, state.closing = settings, keyring, None
+    state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
+    state.budgets = budgets_of(settings)
+    logger.info("memory for all clients together: %s", state.budgets.describe())
+    state.decoders = Decoders()
+    state.uploads = Uploads(_directory(settings))
+
+
+def _add_sessions(state: State, settings: Settings) -> None:
+    """Add the store, the models and the sessions, and what loads the models again."""
+    state.tracing, state.metrics, store = open_tracing(settings), Metrics(), open_store(settings)
+    durability, intervals = settings.durability, (settings.commit_interval, settings.sync_interval)
+    state.writer = Writer(store, state.metrics, durability, *intervals, settings.step_timeout)
+    state.models = load_models(settings, state.metrics, state.writer, state.budgets)
+    state.sessions = SessionService(
+        state.models,
+        state.writer,
+        state.metrics,
         Limits(settings.max_sessions, settings.max_resident, settings.max_queue, settings.idle_timeout),
         Clock(store.latest_time()),
         store.counts(),
@@ -83,23 +91,27 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
         settings.durability,
         settings.snapshots,
     )
-    app.state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
-    app.state.tracing = open_tracing(settings)
-    prepare = _nothing if app.state.tracing is None else _trace_runs
-    for model in models:
-        prepare(model)
-    app.state.reloader = Reloader(settings, metrics, writer, models, app.state.sessions, budgets, prepare)
-    _add_interface(app)
-    return app
+    submitted = None if state.tracing is None else note_submitted
+    for model in state.models:
+        model.engine.watch(submitted)
+    state.reloader = Reloader(
+        settings, state.metrics, state.writer, state.models, state.sessions, state.budgets, submitted
+    )
 
 
-def _nothing(_: ServedModel) -> None:
-    """Prepare nothing: no traces are sent."""
+def _add_watches(state: State, settings: Settings) -> None:
+    """Add the measurements that are taken at each scrape, or again and again."""
+    metrics, writer, directory = state.metrics, state.writer, _directory(settings)
+    metrics.build((model.backend for model in state.models), settings.store)
+    metrics.watch_log(lambda: writer.lag, lambda: writer.waiting)
+    for name, budget in state.budgets.items():
+        metrics.watch(name, budget)
+    state.data_watch = None if directory is None else DataWatch(metrics, directory)
 
 
-def _trace_runs(model: ServedModel) -> None:
-    """Have the runs of a model add their times to the traces of their requests."""
-    model.engine.watch(note_submitted)
+def _directory(settings: Settings) -> Path | None:
+    """Return the directory in which a server may write; None: sessions are in memory only."""
+    return settings.data if settings.store == "sqlite" else None
 
 
 def _add_interface(app: FastAPI) -> None:
@@ -122,33 +134,48 @@ def _add_interface(app: FastAPI) -> None:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.writer.start()
-    for model in app.state.models:
+    state: State = app.state
+    state.writer.start()
+    for model in state.models:
         model.engine.start()
-    settings, metrics = app.state.settings, app.state.metrics
-    upkeep = (
-        app.state.sessions.ending.keep_expiring(),
-        app.state.keyring.keep_fresh(),
-        app.state.reloader.keep_releasing(),
-        keep_trimming(app.state.budgets),
-        watch_files(),
-        watch_loop(metrics),
-    )
-    kept = [asyncio.create_task(work) for work in upkeep]
-    data = DataWatch(metrics, settings.data)
-    if settings.store != "memory":
-        data.start()
+    upkeep = [_kept(work) for work in _upkeep(state)]
+    if state.data_watch is not None:
+        state.data_watch.start()
     try:
         yield
     finally:
-        for task in kept:
+        for task in upkeep:
             task.cancel()
-        data.end()
-        await close(app.state)
-        await asyncio.to_thread(app.state.decoders.close)
-        app.state.keyring.close()
-        if app.state.tracing is not None:
-            await app.state.tracing.close()
+        if state.data_watch is not None:
+            state.data_watch.end()
+        await close(state)
+        await asyncio.to_thread(state.decoders.close)
+        state.keyring.close()
+        if state.tracing is not None:
+            await state.tracing.close()
+
+
+def _upkeep(state: State) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the work that goes on as long as the server runs."""
+    yield state.sessions.ending.keep_expiring()
+    yield state.keyring.keep_fresh()
+    yield state.reloader.keep_releasing()
+    yield keep_trimming(state.budgets)
+    yield watch_files()
+    yield watch_loop(state.metrics)
+
+
+def _kept(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Return a task that does work until it is cancelled; an error that ends it before is logged at once."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_note_end)
+    return task
+
+
+def _note_end(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("a part of the upkeep has failed, and is not done until the next start", exc_info=error)
 
 
 async def close(state: State) -> None:

@@ -7,10 +7,10 @@ retired   serves the sessions that began with it -> released once none is left
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from app.budget import Budgets
 from app.catalogue import ModelCatalogue, Reloaded, ServedModel
+from app.engine.engine import Submitted
 from app.errors import ReloadFailed
 from app.loading import load_again
 from app.metrics import Metrics
@@ -41,16 +41,16 @@ class Reloader:
         models: ModelCatalogue,
         sessions: SessionService,
         budgets: Budgets,
-        prepare: Callable[[ServedModel], None],
+        submitted: Submitted | None,
     ) -> None:
-        """prepare: called with each model that was loaded, before it runs."""
+        """submitted: of the engine of each model that is loaded, as `Engine.watch` has it."""
         self._settings = settings
         self._metrics = metrics
         self._writer = writer
         self._models = models
         self._sessions = sessions
         self._budgets = budgets
-        self._prepare = prepare
+        self._submitted = submitted
         self._turn = asyncio.Lock()
         self._retired: dict[ServedModel, float] = {}
         """retired version -> the monotonic time at which it was seen first"""
@@ -80,9 +80,10 @@ class Reloader:
             running = set(self._models.all)
             for model in models.values():
                 if model not in running:
-                    self._prepare(model)
+                    model.engine.watch(self._submitted)
                     model.engine.start()
             self._models.replace(models, failures)
+            self._metrics.build((model.backend for model in self._models), self._settings.store)
         reloaded = _difference(before, models, failures)
         logger.info("checkpoints loaded again: %s", reloaded.summary())
         return reloaded

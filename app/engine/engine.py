@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Submitted = Callable[[str, Sequence[Run]], None]
+"""Called with the name of an engine and the runs that were submitted to it at once; it may replace their `done`."""
+
 DRAIN_SECONDS = 0.01
 """Seconds between two checks of `drain` whether all sequences are done."""
 
@@ -85,7 +88,7 @@ class Engine:
         self._lingers = False
         self._waiting: set[Run | ArenaCall] = set()
         """The items whose `done` was not called."""
-        self._submitted: Callable[[str, Sequence[Run]], None] | None = None
+        self._submitted: Submitted | None = None
         self._sequences = 0
         self._bytes = 0
         self._refusal: EngramError | None = None
@@ -293,8 +296,8 @@ class Engine:
 
     # Life
 
-    def watch(self, submitted: Callable[[str, Sequence[Run]], None]) -> None:
-        """Call a function with this engine's name and all runs that are submitted; it may replace their `done`."""
+    def watch(self, submitted: Submitted | None) -> None:
+        """Call a function with the runs of each request from now on; None: call nothing."""
         self._submitted = submitted
 
     def start(self) -> None:

@@ -108,6 +108,19 @@ def test_reload_names_what_it_added_changed_removed_and_left_out(client, root, v
     assert (client.get("/models/b").status_code, len(inferred(client, "c"))) == (404, 4)
 
 
+def test_reload_shows_the_back_ends_of_the_models(root, data):
+    app = create_app(Settings(checkpoints=root, data=data))
+
+    async def shown() -> str:
+        async with app.router.lifespan_context(app):
+            object.__setattr__(app.state.models.get("b"), "backend", "another")
+            await app.state.reloader.reload()
+            exposition: bytes = app.state.metrics.exposition()
+            return exposition.decode()
+
+    assert 'backends="another,' in asyncio.run(shown())
+
+
 def test_reload_of_the_same_checkpoints_changes_nothing(client):
     before = inferred(client)
     reloaded = reload(client)
