@@ -30,7 +30,6 @@ T = TypeVar("T")
 Reload = Callable[[], Awaitable[Reloaded]]
 """Loads the checkpoints again. Raises ReloadFailed, after which everything is as before."""
 
-
 LENGTH_DIGITS = 20
 """Digits of a Content-Length that count: `int` refuses thousands of leading zeros."""
 
@@ -112,10 +111,10 @@ TheDecoders = Annotated[Decoders, Depends(_decoders)]
 TheCaller = Annotated[Caller, Depends(_caller)]
 TheBudgets = Annotated[Budgets, Depends(_budgets)]
 TheUploads = Annotated[Uploads, Depends(_uploads)]
+TheReload = Annotated[Reload, Depends(_reload)]
 
 SessionName = Annotated[str, Depends(_session_name)]
 """The name inside the server of the session in the path, which is one of the caller's tenant."""
-TheReload = Annotated[Reload, Depends(_reload)]
 
 MaySeeAll = Annotated[bool, Depends(_may_see_all)]
 """Whether the caller has a valid key, or none is needed: a public route then answers in full."""

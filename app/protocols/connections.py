@@ -51,7 +51,7 @@ WRITE_TIMEOUT = "write_timeout"
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what a client may do with its connections; the settings of the same names."""
+    """Limits of what a client may do with its connections: the settings of the same names, and their defaults."""
 
     max_target_bytes: int = 2**16
     max_header_bytes: int = 2**16
@@ -59,8 +59,8 @@ class Limits:
     header_timeout: float = 10
     body_timeout: float = 30
     write_timeout: float = 30
-    max_connections: int = 10_000
-    max_connections_per_address: int = 10_000
+    max_connections: int = 1000
+    max_connections_per_address: int = 256
     max_control_frames: int = 100
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from app.protocols.connections import LEAST_RATE, MAX_LINGERING, Connections, Limits, is_loopback, network_of
 from app.protocols.http import MAX_PIECES, answering
 from app.protocols.websocket import EXTENSION, limited
+from app.settings import Settings
 from tests.app.protocols.test_http import OPTIONS, Echo, connect, exchange, post, read_response
 from tests.app.protocols.test_websocket import (
     BINARY,
@@ -356,6 +357,10 @@ def test_refused_connections_beyond_the_lingering_are_closed_at_once():
 )
 def test_addresses_of_one_client_are_one(host, network):
     assert network_of(host) == network
+
+
+def test_default_limits_are_those_of_the_settings():
+    assert vars(Limits()) == {name: Settings.model_fields[name].default for name in vars(Limits())}
 
 
 def test_connections_of_this_machine_are_exempt():
