@@ -23,6 +23,7 @@ from app.api.middleware import FAILED, span_of
 from app.api.problems import problem_document
 from app.budget import Budgets, Lease
 from app.errors import EngramError, MalformedBody, unexpected_error
+from app.futures import resolve
 from app.logs import Asked, asked
 from app.metrics import Metrics
 from app.protocols import websocket
@@ -161,8 +162,7 @@ class Channel(abc.ABC):
     def fail(self, error: Exception) -> None:
         """End the channel with an error."""
         self.state = Stage.CLOSED
-        if not self._over.done():
-            self._over.set_exception(error)
+        resolve(self._over, error)
 
     # Its life
 
@@ -274,8 +274,7 @@ class Channel(abc.ABC):
     def _leave(self, *_: object) -> None:
         """End the channel, because the client is gone."""
         self.state = Stage.CLOSED
-        if not self._over.done():
-            self._over.set_result(None)
+        resolve(self._over, None)
 
     def _refuse(self, error: EngramError) -> None:
         self._metrics.refusal(error.code)

@@ -1,6 +1,7 @@
 """The life of a session, over a back end whose arithmetic anyone can follow and a clock that tests move."""
 
 import asyncio
+import gc
 import json
 import math
 import threading
@@ -730,6 +731,20 @@ def test_stream_that_ends_within_an_answer_sends_no_frame(monkeypatch):
             assert not stream._budgets.answers.used
 
     run(test())
+
+
+def test_ended_key_of_a_stream_without_a_session_logs_nothing(caplog):
+    async def test() -> None:
+        async with service() as sessions:
+            reader, caller = SlowReader(), Caller("default", frozenset(SCOPES))
+            caller.end(InvalidKey("revoked"))
+            await stream_over(reader, sessions, "none", caller).run()
+            assert [frame["code"] for frame in reader.sent] == ["session_not_found"]
+            gc.collect()
+
+    run(test())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_frame_that_waits_for_its_key_holds_its_inputs():
