@@ -18,8 +18,9 @@ from app.api import routes, stream
 from app.api.decoders import Decoders
 from app.api.gate import Admission, Gate, cross_origin
 from app.api.hot import HotPaths
+from app.api.leases import ReleaseLeases
 from app.api.methods import AnswerHead
-from app.api.middleware import MeasureRequests, ReleaseLeases, TraceRequests
+from app.api.middleware import MeasureRequests, TraceRequests
 from app.api.openapi import DocumentedApp
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers

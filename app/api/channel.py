@@ -18,7 +18,8 @@ from fastapi import WebSocket
 
 from app.api.codec import CODECS, JSON_PROTOCOL, PIECE_BYTES, REST_SECONDS, Codec, array_bytes
 from app.api.decoders import Decoders, is_large
-from app.api.deps import caller_of, check_answer, too_large
+from app.api.deps import caller_of, too_large
+from app.api.leases import check_answer
 from app.api.middleware import FAILED, span_of
 from app.api.problems import problem_document
 from app.budget import Budgets, Lease

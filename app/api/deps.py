@@ -3,9 +3,8 @@
 All of them are coroutines: FastAPI runs other functions in threads, one after the other, for each request.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.requests import HTTPConnection
@@ -15,17 +14,15 @@ from starlette.types import Receive
 from app.access.keys import Caller
 from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
-from app.api.middleware import LEASES
+from app.api.leases import hold
 from app.api.uploads import Uploads
-from app.budget import Budget, Budgets, Lease
+from app.budget import Budget, Budgets
 from app.catalogue import ModelCatalogue, Reloaded
-from app.errors import BodyTooLarge, InvalidRequest
+from app.errors import BodyTooLarge
 from app.metrics import Metrics
 from app.sessions.service import SessionService
 from app.settings import Settings
 from app.tenants import Tenant, inside
-
-T = TypeVar("T")
 
 Reload = Callable[[], Awaitable[Reloaded]]
 """Loads the checkpoints again. Raises ReloadFailed, after which everything is as before."""
@@ -35,9 +32,6 @@ LENGTH_DIGITS = 20
 
 FREE_BYTES = 2**16
 """Bytes of each body that are not counted: about what the server has read of it before it asks for more."""
-
-WATCHED_AFTER = 0.01
-"""Seconds after which the client of a request is watched."""
 
 
 async def _settings(connection: HTTPConnection) -> Settings:
@@ -142,32 +136,6 @@ def services(request: Request) -> Services:
     return Services(state.models, state.sessions, state.settings, state.decoders, caller_of(request), state.budgets)
 
 
-def hold(request: Request, budget: Budget, size: int = 0) -> Lease:
-    """Hold bytes of a budget until a request was answered; return their lease. Raises the error of the budget."""
-    lease = Lease(budget)
-    request.scope[LEASES].append(lease)
-    lease.grow(size)
-    return lease
-
-
-def hold_answer(request: Request, budgets: Budgets, outputs: int, traces: int = 0) -> None:
-    """Hold the bytes of an answer. Raises AnswersFull, and InvalidRequest if the outputs alone are over the limit."""
-    check_answer(budgets, outputs)
-    hold(request, budgets.answers, outputs + traces)
-
-
-def check_answer(budgets: Budgets, size: int) -> None:
-    """Raise InvalidRequest for an answer, its traces aside, that is larger than all answers may be together."""
-    limit = budgets.answers.limit
-    if size > limit:
-        raise InvalidRequest(
-            f"the answer would have {size} bytes of numbers, but at most {limit} are held for all answers together "
-            "(setting max_answer_bytes): send fewer steps at a time",
-            expected=f"an answer of at most {limit} bytes",
-            got=f"{size} bytes",
-        )
-
-
 async def read_body(request: Request, limit: int, uploads: Budget) -> bytes:
     """Return the decompressed body, of which never more than the limit is read.
 
@@ -230,50 +198,3 @@ def too_large(size: int, limit: int) -> BodyTooLarge:
         expected=f"at most {limit} bytes",
         got=f"{size} bytes",
     )
-
-
-async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of `work`, which is cancelled if the client goes away. Raises ClientDisconnect."""
-    watch = _Watch(request)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if not watch.is_gone:
-            raise
-        raise ClientDisconnect from None
-    finally:
-        watch.end()
-
-
-class _Watch:
-    """Cancels the task that creates it if the client goes away before `end`.
-
-    It begins after WATCHED_AFTER seconds, because most requests are answered sooner. It then also notices a client that
-    went away before.
-    """
-
-    def __init__(self, request: Request) -> None:
-        work = asyncio.current_task()
-        assert work is not None, "a request is answered by a task"
-        self.is_gone = False
-        self._request = request
-        self._work = work
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, self._begin)
-
-    def _begin(self) -> None:
-        self._task = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-        self.is_gone = True
-        self._work.cancel()
-
-    def end(self) -> None:
-        """Stop watching, and undo the cancellation."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-        if self.is_gone:
-            self._work.uncancel()

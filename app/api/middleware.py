@@ -7,7 +7,6 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.methods import OFFERED
-from app.budget import Lease
 from app.logs import asked
 from app.metrics import Metrics
 from app.tracing import Tracing
@@ -16,25 +15,6 @@ FAILED = 500
 """The lowest status of an error of the server."""
 
 METHODS = frozenset((*OFFERED, "HEAD", "OPTIONS", "WEBSOCKET"))
-
-LEASES = "engram.leases"
-"""The key, in a scope, of the leases that are held until the request was answered."""
-
-
-class ReleaseLeases:
-    """Give each request a list of leases, and release them when its response was handed over, or it has failed."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        leases: list[Lease] = []
-        scope[LEASES] = leases
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            for lease in leases:
-                lease.release()
 
 
 class MeasureRequests:

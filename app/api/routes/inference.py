@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.api.answers import answer_numbers
-from app.api.deps import hold_answer, read_body, services, unless_disconnected
+from app.api.deps import read_body, services
+from app.api.disconnects import unless_disconnected
 from app.api.hot import hot
+from app.api.leases import hold_answer
 from app.api.openapi import PROBLEMS, documented_body
 from app.api.requests import read_infer
 from app.api.schemas import InferAnswer, InferRequest

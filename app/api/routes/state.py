@@ -8,7 +8,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api.answers import answer_file, answer_numbers
 from app.api.codec import array_bytes
-from app.api.deps import SessionName, TheBudgets, TheSessions, hold
+from app.api.deps import SessionName, TheBudgets, TheSessions
+from app.api.leases import hold
 from app.api.media import SAFETENSORS, accepts
 from app.api.openapi import BINARY, PROBLEMS
 from app.api.schemas import LARGEST, StateAnswer

@@ -4,8 +4,9 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.answers import answer_msgpack, answer_numbers
 from app.api.codec import JSON_PROTOCOL, MSGPACK_PROTOCOL
-from app.api.deps import hold_answer, read_body, services
+from app.api.deps import read_body, services
 from app.api.hot import hot
+from app.api.leases import hold_answer
 from app.api.many import asked_of, bytes_of_many, document, read_many
 from app.api.media import MSGPACK, media_type
 from app.api.openapi import BINARY, PROBLEMS, documented_body

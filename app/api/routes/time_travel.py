@@ -14,9 +14,9 @@ from app.api.deps import (
     TheCaller,
     TheDecoders,
     TheSessions,
-    hold,
     tenant_of_caller,
 )
+from app.api.leases import hold
 from app.api.media import JSON_LINES, SAFETENSORS
 from app.api.openapi import BINARY, OPENED, PROBLEMS, documented_body
 from app.api.recording import PIECES, recording_lines
