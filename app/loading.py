@@ -76,7 +76,7 @@ def load_models(settings: Settings, metrics: Metrics, journal: Journal, budgets:
     for directory in checkpoints_in(settings):
         try:
             models[directory.name] = _load_model(directory, settings, device, metrics, journal, budgets)
-        except (ManifestError, UnicodeEncodeError) as error:
+        except (ManifestError, UnicodeEncodeError, MemoryError) as error:
             _note_failure(failures, directory, error)
     _check_any(models, failures, settings)
     for setting, by_name in (("memory_size", settings.memory_size), ("snapshots", settings.snapshots)):
