@@ -96,25 +96,19 @@ class Admission(NamedTuple):
             _check_media_type(headers, path)
         return caller
 
-    def at_once(self, headers: Headers) -> Caller | None:
-        """Return the caller of a usual request with a JSON body; None: it is to pass the gate."""
-        host = authorization = None
-        is_json = False
-        for name, value in headers:
-            if name == b"host":
-                if host is not None:
-                    return None
-                host = value
-            elif name == b"origin":
-                return None
-            elif name == b"authorization":
-                authorization = value
-            elif name == b"content-type":
-                is_json = value == b"application/json"
-        if host is None or not is_json or not self.hosts.accepts(host):
+    def at_once(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
+        """Return the caller of a usual request with a JSON body; None: it is to pass the gate.
+
+        A request that repeats any header field is not usual: which of its keys or media types counts is for the gate.
+        """
+        fields = dict(headers)
+        if len(fields) != len(headers) or b"origin" in fields or fields.get(b"content-type") != b"application/json":
+            return None
+        host = fields.get(b"host")
+        if host is None or not self.hosts.accepts(host):
             return None
         try:
-            return self.keyring.caller(_bearer(authorization))
+            return self.keyring.caller(_bearer(fields.get(b"authorization")))
         except EngramError:
             return None
 

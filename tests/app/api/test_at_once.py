@@ -338,6 +338,15 @@ def test_fields_that_asgi_does_not_look_at_make_no_difference(both, fields):
         assert ask(both.ours, one, body, *fields) == ask(both.uvicorns, other, body, *fields)
 
 
+def test_repeated_media_type_is_refused_as_by_asgi(both):
+    one, other = both.open(), both.open()
+    body = BODIES["a step"][0]
+    for fields in ((), (b"Content-Type: application/json",)):
+        answers = ask(both.ours, one, body, *fields), ask(both.uvicorns, other, body, *fields)
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.1 415 ")
+
+
 def test_length_with_thousands_of_zeros_is_read(both):
     session = both.open()
     ask(both.ours, session, BODIES["a step"][0])

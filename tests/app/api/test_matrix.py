@@ -185,6 +185,16 @@ def test_request_with_a_key_that_is_not_valid_is_refused(locked, name):
         assert locked.ask(name, key)[:2] == (401, "invalid_key"), key
 
 
+@pytest.mark.parametrize("name", ["POST /infer", "POST /sessions/{session}/steps"])
+@pytest.mark.parametrize("first", ["all", "revoked"])
+def test_two_keys_are_refused_also_at_once(locked, name, first):
+    row, path = TABLE[name], name.split(" ")[1].format(session=locked.session)
+    keys = [("Authorization", f"Bearer {locked.keys[key]}") for key in (first, "all")]
+    for kept in (keys[1:], keys):  # the session is in memory then
+        answer = locked.client.post(path, json=row.body, headers=kept)
+    assert (answer.status_code, answer.json().get("code")) == (401, "key_required")
+
+
 @pytest.mark.parametrize("name", SCOPED)
 def test_request_with_a_key_without_the_scope_is_refused(locked, name):
     assert locked.ask(name, f"without {TABLE[name].scope}")[:2] == (403, "scope_missing")
