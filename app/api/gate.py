@@ -4,12 +4,14 @@
     Origin      of WebSockets and unsafe methods: the server's    403 origin_refused
     key         where keys are required, one that is valid        401 key_required, invalid_key
     scope       of the key, for the path                          403 scope_missing
+    path        without control characters                        404 not_found
     body        of a media type that the path takes               415 unsupported_media_type
 
 A request that is answered at once (`app.api.at_once`) passes `Admission.at_once` instead, which sends all but the usual
 ones here.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from app.access.keyring import Keyring
 from app.access.keys import Caller
 from app.api.media import JSON, MSGPACK, SAFETENSORS, Headers, media_type
 from app.api.problems import problem_response
-from app.errors import EngramError, ScopeMissing, UnsupportedMediaType
+from app.errors import EngramError, NotFound, ScopeMissing, UnsupportedMediaType
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing."""
@@ -29,6 +31,8 @@ PUBLIC = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz"))
 """Paths that need no key; so do the files of the pages."""
 
 STATIC = "/static/"
+
+CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 ANY_SCOPE = ""
 
@@ -91,6 +95,7 @@ class Admission(NamedTuple):
         if path in PUBLIC or path.startswith(STATIC):
             return self._caller_if_valid(scope)
         caller = self._caller(scope)
+        _check_path(path)
         _check_scope(caller, path)
         if not is_safe and scope["type"] == "http":
             _check_media_type(headers, path)
@@ -152,6 +157,12 @@ def _take_offered(scope: Scope) -> bytes | None:
     keys = [offer for offer in offers if offer.startswith(BEARER)]
     scope["subprotocols"] = [offer for offer in offers if offer not in keys]
     return keys[0].removeprefix(BEARER).encode("latin-1") if len(keys) == 1 else None
+
+
+def _check_path(path: str) -> None:
+    """Raise NotFound for a path with control characters: routes also take theirs with a newline behind it."""
+    if CONTROL.search(path):
+        raise NotFound(f"{path!r}: no path has control characters; GET /docs lists what there is")
 
 
 def _check_scope(caller: Caller, path: str) -> None:

@@ -92,11 +92,16 @@ class Locked:
     def bearer(self, key: str | None) -> dict[str, str]:
         return {} if key is None else {"Authorization": f"Bearer {self.keys.get(key, key)}"}
 
-    def ask(self, name: str, key: str | None, session: str | None = None, **headers: str) -> tuple[int, str, str]:
-        """Send a row's request; return the status, the code of the problem or "", and the whole body."""
+    def ask(
+        self, name: str, key: str | None, session: str | None = None, ending: str = "", **headers: str
+    ) -> tuple[int, str, str]:
+        """Send a row's request; return the status, the code of the problem or "", and the whole body.
+
+        ending: what comes behind the path.
+        """
         row, (method, path) = TABLE[name], name.split(" ")
         headers = self.bearer(key) | {name.replace("_", "-"): value for name, value in headers.items()}
-        named = re.sub(r"\{session\}", session or self.session, path + row.query)
+        named = re.sub(r"\{session\}", session or self.session, path + ending + row.query)
         named = named.replace("{name:path}", "inspector.css").replace("{name}", "dnc-copy")
         named = named.replace("{path:path}", "nothing")
         if method == "WS":
@@ -198,6 +203,12 @@ def test_two_keys_are_refused_also_at_once(locked, name, first):
 @pytest.mark.parametrize("name", SCOPED)
 def test_request_with_a_key_without_the_scope_is_refused(locked, name):
     assert locked.ask(name, f"without {TABLE[name].scope}")[:2] == (403, "scope_missing")
+
+
+@pytest.mark.parametrize("name", SCOPED)
+def test_path_with_a_newline_behind_it_is_none(locked, name):
+    answer = locked.ask(name, f"without {TABLE[name].scope}", ending="%0A")
+    assert answer[:2] == (404, "not_found")
 
 
 @pytest.mark.parametrize("name", TABLE)
