@@ -8,6 +8,7 @@ Key      the key as a store has it: its SHA-256 digest, its tenant, its scopes, 
 Caller   a valid key in a running server, with its budgets: one object for all of its connections
 """
 
+import copy
 import hashlib
 import math
 import re
@@ -183,6 +184,11 @@ class Caller:
         self.ended: EngramError | None = None
         """The error of requests with this key since it is not valid any more, None while it is."""
         self._watchers: dict[object, OnEnd] = {}
+
+    def check(self) -> None:
+        """Raise the error that requests with this key get, if it is valid no more."""
+        if self.ended is not None:
+            raise copy.copy(self.ended)  # one that many requests raise would grow by their tracebacks
 
     def take_steps(self, sequences: Collection[Sized]) -> None:
         """Take the steps of a request's sequences out of the budget. Raises InvalidInput, RateLimited."""

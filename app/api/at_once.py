@@ -90,6 +90,7 @@ class AnswerAtOnce:
         if session is None:
             return False
         try:
+            caller.check()
             steps = steps_of(session, *read_steps(body, session.model.inputs, self._settings.max_steps))
             if answer_bytes(session.model, len(steps.inputs), steps.trace, session.memory_size) > PIECE_BYTES:
                 return False
@@ -111,6 +112,7 @@ class AnswerAtOnce:
         if BATCH in body:
             return False
         try:
+            caller.check()
             wanted, (inputs, batched) = read_infer(body, self._models.inputs, self._settings.max_steps, 1)
             model, memory_size = self._models.get(wanted.model), wanted.memory_size
             trace = trace_of(model, wanted, len(inputs[0]))

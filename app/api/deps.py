@@ -139,13 +139,15 @@ def services(request: Request) -> Services:
 async def read_body(request: Request, limit: int, uploads: Budget) -> bytes:
     """Return the decompressed body, of which never more than the limit is read.
 
-    Raises BodyTooLarge, UnsupportedEncoding, UploadsFull, and MalformedBody if it is not of its Content-Encoding.
+    Raises BodyTooLarge, UnsupportedEncoding, UploadsFull, MalformedBody if it is not of its Content-Encoding, and the
+    error of the caller's key if it is valid no more.
     """
     return b"".join([chunk async for chunk in body_chunks(request, limit, uploads)])
 
 
 async def body_chunks(request: Request, limit: int, uploads: Budget) -> AsyncIterator[bytes]:
     """Yield the decompressed body as it arrives, all over FREE_BYTES held of the budget. Raises as `read_body` does."""
+    caller = caller_of(request)
     headers = dict(request.scope["headers"])
     announced = headers.get(b"content-length", b"")
     size = int(announced[-LENGTH_DIGITS:]) if announced.isdigit() else 0
@@ -157,6 +159,7 @@ async def body_chunks(request: Request, limit: int, uploads: Budget) -> AsyncIte
         chunks = _at_most(decompress(chunks, coding), limit)
     lease, free = hold(request, uploads), FREE_BYTES
     async for chunk in chunks:
+        caller.check()  # a body may take hours
         lease.grow(max(0, len(chunk) - free))
         free = max(0, free - len(chunk))
         yield chunk

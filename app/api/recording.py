@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+from app.access.keys import Caller
 from app.api.codec import PIECE_BYTES, array_bytes, encode_json, in_turns
 from app.errors import EngramError
 from app.sessions.past import Piece
@@ -10,10 +11,10 @@ PIECES = 2
 """Pieces in memory at a time: one is computed while the last is sent."""
 
 
-async def recording_lines(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def recording_lines(first: Piece | None, rest: AsyncIterator[Piece], caller: Caller) -> AsyncIterator[bytes]:
     """Yield a line for each step, several at a time, and a last one with the error if one occurs.
 
-    first: the first piece, which the caller has waited for; None for a recording without steps.
+    first: the first piece, which was waited for; None for a recording without steps. caller: whose key must stay valid.
     """
     if first is None:
         return
@@ -21,6 +22,7 @@ async def recording_lines(first: Piece | None, rest: AsyncIterator[Piece]) -> As
         async for piece in _chained(first, rest):
             async for lines in in_turns(piece_lines(piece)):
                 yield lines
+                caller.check()  # a client may read for hours
     except EngramError as error:
         yield encode_json({"error": error.problem()}) + b"\n"
 

@@ -99,6 +99,7 @@ async def read_recording(
     session: SessionName,
     sessions: TheSessions,
     budgets: TheBudgets,
+    caller: TheCaller,
     start: Annotated[int | None, Query(alias="from", ge=0, le=LARGEST, description="the step before the first")] = None,
     stop: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST, description="the last step")] = None,
     trace: Annotated[str, Query(description="names of traces, separated by commas")] = "",
@@ -110,4 +111,4 @@ async def read_recording(
     hold(request, budgets.answers, PIECES * answer_bytes(found.model, CHUNK_STEPS, names, found.memory_size))
     pieces = await sessions.time_travel.recording(found, start, stop, names)
     first = await anext(pieces, None)  # before the answer begins: an error here has a status of its own
-    return StreamingResponse(recording_lines(first, pieces), media_type=JSON_LINES)
+    return StreamingResponse(recording_lines(first, pieces, caller), media_type=JSON_LINES)

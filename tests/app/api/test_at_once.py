@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api.at_once import AnswerAtOnce
+from app.errors import KeyRequired
 from app.main import create_app
 from app.protocols.http import answering
 from app.server import serve
@@ -433,6 +434,21 @@ def test_client_gone_before_its_body_is_counted_as_gone(both):
         connection.sendall(post(b"{", target=f"/sessions/{session}/steps".encode(), length=b"100"))
         time.sleep(0.1)
     eventually(lambda: both.counts().get(gone, 0) == before + 1)
+
+
+@pytest.mark.parametrize("target", [b"/infer", b"/sessions/SESSION/steps"])
+def test_request_whose_key_is_revoked_before_its_body_is_refused(tmp_path, few, target):
+    body = b'{"model":"dnc-copy","inputs":[[0,0,0,0,0,0,0,0,0,0]]}' if target == b"/infer" else BODIES["a step"][0]
+    with twofold(tmp_path, few) as running:
+        session = running.open()
+        ask(running.ours, session, BODIES["a step"][0])
+        head = post(b"", target=target.replace(b"SESSION", session.encode()), length=b"%d" % len(body))
+        with connect(running.ours) as connection, connection.makefile("rb") as file:
+            connection.sendall(head + body[:5])
+            time.sleep(0.1)
+            running.loop.call_soon_threadsafe(running.app.state.keyring.anonymous.end, KeyRequired("revoked"))
+            connection.sendall(body[5:])
+            assert read_response(file).startswith(b"HTTP/1.1 401 ")
 
 
 def test_unexpected_error_is_logged_and_answered_as_by_asgi(both, monkeypatch, caplog):
