@@ -93,8 +93,9 @@ class SqliteKeyStore:
         pass
 
     def _is_there(self) -> bool:
+        """Return whether there is a file; a link that leads to none is one that cannot be read."""
         with self._errors():
-            return self.path.exists()
+            return self.path.exists() or self.path.is_symlink()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

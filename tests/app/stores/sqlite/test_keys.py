@@ -141,3 +141,11 @@ def test_unchanged_keys_are_the_same_object(store, tmp_path):
     SqliteKeyStore(tmp_path).revoke(key.id, 5.0)
     assert [key.revoked for key in store.list()] == [5.0]
     assert [key.revoked for key in first] == [None]
+
+
+def test_link_to_no_file_is_an_error_and_not_a_store_without_keys(store, tmp_path):
+    store.path.symlink_to(tmp_path / "not mounted")
+    with pytest.raises(StoreFailed, match="unable to open"):
+        store.list()
+    with pytest.raises(StoreFailed, match="unable to open"):
+        store.revoke("ab", 0)
