@@ -37,6 +37,9 @@ TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LONGEST_NAME = 200
 """Characters of the name of a key, at most."""
 
+LEAST_LIMIT, GREATEST_LIMIT = 1e-6, 2**53
+"""Limits that make sense: the time until a step is allowed is finite, and a store keeps whole numbers exactly."""
+
 PREFIX = b"engram"
 
 ID_BYTES, SECRET_BYTES = 6, 32
@@ -128,6 +131,10 @@ def _check_scopes(scopes: frozenset[str]) -> None:
 def _check_limit(name: str, value: Any) -> None:
     if value is not None and not 0 < value < math.inf:
         raise ValueError(f"limit {name}: expected a number above 0, or none for no limit, got {value!r}")
+    if value is not None and not LEAST_LIMIT <= value <= GREATEST_LIMIT:
+        raise ValueError(
+            f"limit {name}: expected a number from {LEAST_LIMIT} to {GREATEST_LIMIT}, or none for no limit, got {value!r}"
+        )
 
 
 def new_key(

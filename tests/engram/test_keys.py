@@ -87,6 +87,7 @@ def test_data_directory_comes_from_the_settings_file_too(keys, tmp_path, monkeyp
         ),
         (["create", "--scopes", ""], "scope '': there is no such scope; expected some of infer, sessions, admin"),
         (["create", "--tenant", "Team A"], "tenant 'Team A': expected 1 to 63 lower-case letters"),
+        (["create", "--max-sessions", "99999999999999999999"], "limit max_sessions: expected a number from 1e-06 to 9"),
         (["create", "--name", "a\tb"], "name 'a\\tb': expected at most 200 printable characters"),
     ],
 )

@@ -74,6 +74,11 @@ def test_digest_is_of_one_key_only():
         ({"scopes": frozenset()}, "scopes: expected at least one of infer, sessions, admin"),
         ({"limits": KeyLimits(max_steps=0)}, "limit max_steps: expected a number above 0, or none for no limit, got 0"),
         ({"limits": KeyLimits(steps_per_second=float("nan"))}, "limit steps_per_second: .* got nan"),
+        (
+            {"limits": KeyLimits(steps_per_second=1e-310)},
+            "limit steps_per_second: expected a number from 1e-06 to 9007",
+        ),
+        ({"limits": KeyLimits(max_sessions=2**63)}, "limit max_sessions: .* got 9223372036854775808"),
         ({"name": "a\tb"}, r"name 'a\\tb': expected at most 200 printable characters"),
         ({"name": "x" * 201}, "name 'xxx"),
     ],
