@@ -66,9 +66,15 @@ Check = Callable[[Settings], Iterator[Finding]]
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found of each part of an installation, with the settings that its server is to have."""
+    """Yield what is found of each part of an installation, with the settings that its server is to have.
+
+    A part that cannot be examined is a finding too, and the others are examined all the same.
+    """
     for check in CHECKS:
-        yield from check(settings)
+        try:
+            yield from check(settings)
+        except (OSError, ValueError) as error:
+            yield Finding(check.__name__.strip("_"), f"it cannot be examined: {error}", "engram serve --help")
 
 
 def wrong_settings(error: SettingsError) -> Finding:

@@ -229,3 +229,12 @@ def test_doctor_ends_with_status_1_and_the_command(data, tmp_path):
     assert "mend it with: engram serve --checkpoints DIRECTORY" in ran.stdout
     ran = engram("doctor", "--port", "many")
     assert "WRONG  settings     setting port: " in ran.stdout
+
+
+def test_part_that_cannot_be_examined_leaves_the_others(settings, tmp_path):
+    changed = settings.model_copy(update={"host": "a..b", "data": tmp_path / ("long" * 100)})
+    found = {finding.part: finding for finding in examine(changed)}
+    assert found["data"].message.startswith("it cannot be examined: [Errno 36]")
+    assert "codec failed" in found["port"].message
+    assert found["port"].is_wrong
+    assert found.keys() >= {"packages", "files", "memory", "clock"}
