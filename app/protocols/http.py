@@ -22,8 +22,16 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.errors import ConnectionsFull, EngramError, HeadersTooLarge, MalformedRequest, RequestTimeout, TargetTooLong
-from app.protocols.connections import LEAST_RATE, Connections, Limits, Wait, Watch, refusal
+from app.errors import (
+    ConnectionsFull,
+    EngramError,
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    TargetTooLong,
+    UploadsFull,
+)
+from app.protocols.connections import LARGE, LEAST_RATE, Connections, Limits, Wait, Watch, refusal
 from app.protocols.websocket import WebSocketProtocol
 
 HEAD_END = b"\r\n\r\n"
@@ -32,8 +40,11 @@ MAX_PIECES = 64
 """Pieces of a client's bytes that are parsed in one iteration of the event loop, at most. They end behind a head, or
 bytes that look like its end."""
 
-PIECE_BYTES = 2**14
-"""Bytes of a piece, at most: header fields of two bytes take long to parse, and are counted after each piece."""
+PIECE_BYTES = 2**12
+"""Bytes of a piece, at most: short header fields and chunks take long to parse, and are counted after each piece."""
+
+MAX_CHUNKS = 256
+"""Pieces of a body after which a client's bytes are parsed further in the next iteration of the event loop."""
 
 FIELD_BYTES = 4
 """Bytes of a header field beside its name and its value: the colon, a space and CR LF."""
@@ -112,6 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ended = False  # whether the client was refused: further bytes are ignored
         self._refusal: EngramError | None = None  # of bytes behind a request that is not answered yet
         self._unparsed = b""  # bytes behind a request that is not answered yet
+        self._counted = 0  # how many of them are held for all clients
         self._in_head = True  # whether a head is awaited, or is not whole
         self._completed = False  # whether the bytes that were parsed last had the end of a request
         self._parsed = 0  # their number
@@ -120,6 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._heads = 0  # heads so far
         self._body = 0  # bytes of the body
         self._body_sent = 0  # bytes of the body as they came, with the sizes and extensions of chunks and the trailers
+        self._chunks = 0  # pieces of bodies that were parsed in this iteration of the event loop
 
     # Called by the parser and the transport
 
@@ -168,6 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
+        self._chunks += 1
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -205,6 +219,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._hand_over()  # the application learns that its client has disconnected
         self._drop()
         self._hold_unread(0)
+        self._count_unparsed(0)
         super().connection_lost(exc)
 
     # Parsing
@@ -240,7 +255,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _parse_requests(self, data: bytes) -> None:
         """Parse requests, each when those before it are answered; hold the bytes behind them."""
-        start = 0
+        start = self._chunks = 0
         for _ in range(MAX_PIECES):
             most = start + PIECE_BYTES
             found = data.find(HEAD_END, start, most)
@@ -256,6 +271,9 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             if self._is_answering():
                 break
+            if self._chunks > MAX_CHUNKS:
+                self.loop.call_soon(self._go_on)
+                break
         else:
             self.loop.call_soon(self._go_on)
         self._hold(data[start:])
@@ -270,15 +288,28 @@ class HttpProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     def _hold(self, data: bytes) -> None:
-        """Keep bytes to be parsed later, and read no others before."""
+        """Keep bytes to be parsed later, and read no others before; refuse them if all clients have too many."""
         self._unparsed += data
         cast(_Flow, self.flow).hold()
+        if self._is_answering() and not self._count_unparsed(len(self._unparsed)):
+            self._unparsed = b""
+            self._refuse(UploadsFull("the bytes of all clients behind requests that are not answered are too many"))
+
+    def _count_unparsed(self, size: int) -> bool:
+        """Count this many bytes behind a request that is not answered, from LARGE on; return whether there is room."""
+        held, more = self.open_connections.frames, (size if size >= LARGE else 0) - self._counted
+        if held is None or (more > 0 and not held.try_add(more)):
+            return held is None
+        held.subtract(max(0, -more))
+        self._counted += more
+        return True
 
     def _go_on(self) -> None:
         """Parse the bytes that were held, unless they must wait longer."""
         if self._ended or self.transport.is_closing() or not self._unparsed or self._is_answering():
             return
         data, self._unparsed = self._unparsed, b""
+        self._count_unparsed(0)
         self._parse_requests(data)
         if not self._unparsed and not self._ended:
             cast(_Flow, self.flow).release()
@@ -382,6 +413,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.open_connections.refused(error.code)
         self._ended = True
         self._answer, self._unparsed = None, b""
+        self._count_unparsed(0)
         self._drop()
         cycle: Any = self.cycle
         has_answer = False

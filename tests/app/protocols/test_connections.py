@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.protocols.connections import LEAST_RATE, MAX_LINGERING, Connections, Limits, is_loopback, network_of
-from app.protocols.http import MAX_PIECES, answering
+from app.protocols.http import MAX_PIECES, HttpProtocol, answering
 from app.protocols.websocket import EXTENSION, limited
 from app.settings import Settings
 from tests.app.protocols.test_http import OPTIONS, Echo, connect, exchange, post, read_response
@@ -172,6 +172,16 @@ def test_chunks_of_one_byte_are_taken(limits):
     _, server = limits
     sent = CHUNKED + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
     assert exchange(server, sent)[0].endswith(b"x" * 5000)
+
+
+def test_chunks_of_one_byte_are_parsed_in_several_turns(limits, monkeypatch):
+    _, server = limits
+    parsed, chunks, at = HttpProtocol._parse_requests, HttpProtocol.on_body, [0]
+    monkeypatch.setattr(HttpProtocol, "_parse_requests", lambda *given: at.append(0) or parsed(*given))
+    monkeypatch.setattr(HttpProtocol, "on_body", lambda *given: at.append(at.pop() + 1) or chunks(*given))
+    assert exchange(server, CHUNKED + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")[0].endswith(b"x" * 40_000)
+    assert sum(at) >= 40_000
+    assert max(at) < 1000
 
 
 def test_trailers_are_no_header_fields(limits):
@@ -476,7 +486,7 @@ def test_answer_that_is_not_read_is_held(end):
 def unfinished(frames: Bytes) -> Iterator[tuple[Limited, Running]]:
     app = Limited()
     connections = Connections(Limits(), app.refusals.append, frames=frames)
-    with Running(app, http=answering(app, connections), ws=limited(connections)) as server:
+    with Running(app, **OPTIONS | {"http": answering(app, connections), "ws": limited(connections)}) as server:
         yield app, server
     assert frames.left == frames.limit
 
@@ -540,6 +550,19 @@ def test_bytes_behind_a_request_in_work_are_not_read(limits):
         held = [protocol for protocol in server.server.server_state.connections if protocol._unparsed]
         assert sum(len(protocol._unparsed) for protocol in held) <= 2**18
         app.release()
+
+
+def test_bytes_behind_requests_in_work_are_bounded_together():
+    with unfinished(Bytes(250_000)) as (app, server), ExitStack() as stack:
+        app.held = []
+        for client in [stack.enter_context(connect(server)) for _ in range(3)]:
+            client.sendall(post())
+        eventually(lambda: len(app.held) == 3)
+        for protocol in list(server.server.server_state.connections):
+            app.loop.call_soon_threadsafe(protocol.data_received, b"x" * 100_000)
+        app.release()
+        eventually(lambda: len(app.refusals) == 3)
+    assert sorted(app.refusals) == ["malformed_request"] * 2 + ["uploads_full"]
 
 
 def test_body_like_ends_of_heads_comes_back(limits):
