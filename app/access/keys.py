@@ -133,7 +133,8 @@ def _check_limit(name: str, value: Any) -> None:
         raise ValueError(f"limit {name}: expected a number above 0, or none for no limit, got {value!r}")
     if value is not None and not LEAST_LIMIT <= value <= GREATEST_LIMIT:
         raise ValueError(
-            f"limit {name}: expected a number from {LEAST_LIMIT} to {GREATEST_LIMIT}, or none for no limit, got {value!r}"
+            f"limit {name}: expected a number from {LEAST_LIMIT} to {GREATEST_LIMIT}, or none for no limit, "
+            f"got {value!r}"
         )
 
 

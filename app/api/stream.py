@@ -260,6 +260,7 @@ class Streams(Channel):
                 expected="one of open and model",
             )
         count = frame.count if names is None else len(names)
+        self._caller.limits.check_batch(count, "open")
         most = self._settings.max_queue
         if first + count > most:
             raise InvalidRequest(

@@ -1,5 +1,6 @@
 """Every route and every WebSocket, by everybody who may not use it."""
 
+import json
 import re
 from collections.abc import Iterator
 from socket import create_connection
@@ -13,7 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from app.access.keys import SCOPES, new_key
+from app.access.keys import SCOPES, KeyLimits, new_key
 from app.main import create_app
 from app.settings import Settings
 from app.stores.sqlite import SqliteKeyStore
@@ -139,6 +140,8 @@ def locked(tmp_path_factory, few) -> Iterator[Locked]:
         store.add(key)
         if name == "revoked":
             store.revoke(key.id, key.created)
+    key, keys["small"] = new_key("small", SCOPES, KeyLimits(max_sessions=2, max_batch=1, max_steps=2, max_streams=1))
+    store.add(key)
     with running_server(data=data, checkpoints=few) as server:
         locked = Locked(server, keys)
         yield locked
@@ -265,6 +268,32 @@ def test_idempotency_key_of_another_tenant_opens_another_session(locked):
         for key in ("all", "other", "without infer")
     }
     assert sessions["all"] == sessions["without infer"] != sessions["other"]
+
+
+def test_limits_of_a_key_hold_by_every_way(locked):
+    sessions = [locked.open("small"), locked.open("small")]
+    long, two = [STEP["inputs"][0]] * 3, [STEP["inputs"]] * 2
+    asked = {
+        "/infer": [MODEL | {"inputs": long}, MODEL | {"inputs": two}],
+        f"/sessions/{sessions[0]}/steps": [{"inputs": long}],
+        "/steps": [{"sessions": sessions, "inputs": two}, {"sessions": sessions[:1], "inputs": [long]}],
+    }
+    for path, bodies in asked.items():
+        for body in bodies:
+            refused = locked.client.post(path, json=body, headers=locked.bearer("small"))
+            assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input"), body
+    opened = locked.client.post("/sessions", json=MODEL, headers=locked.bearer("small"))
+    assert (opened.status_code, opened.json()["code"], "retry-after" in opened.headers) == (429, "tenant_full", True)
+
+
+def test_limits_of_a_key_hold_for_its_streams(locked):
+    url, headers = locked.server.socket_url, locked.bearer("small")
+    with connect(f"{url}/streams", additional_headers=headers, proxy=None) as first:
+        first.recv()
+        with connect(f"{url}/streams", additional_headers=headers, proxy=None) as second:
+            assert '"code":"streams_full"' in str(second.recv())
+        first.send(json.dumps({"open": [OTHER_ID] * 2}))
+        assert "max_batch" in str(first.recv())
 
 
 def test_refused_requests_leave_no_traceback_and_no_key(locked):
