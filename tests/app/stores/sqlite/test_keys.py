@@ -143,7 +143,7 @@ def test_unchanged_keys_are_the_same_object(store, tmp_path):
     assert [key.revoked for key in first] == [None]
 
 
-def test_link_to_no_file_is_an_error_and_not_a_store_without_keys(store, tmp_path):
+def test_link_to_no_file_of_keys_is_an_error(store, tmp_path):
     store.path.symlink_to(tmp_path / "not mounted")
     with pytest.raises(StoreFailed, match="unable to open"):
         store.list()
