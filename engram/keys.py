@@ -113,10 +113,11 @@ def revoke(options: argparse.Namespace) -> int:
     """Revoke one key. Raises SettingsError for one that is not there."""
     store, data = _open(options)
     key_id = _id_in(options.key)
-    found = next((key for key in store.list() if key.id == key_id), None)
-    if found is None or not store.revoke(key_id, time.time()):
+    now = time.time()
+    if not store.revoke(key_id, now):  # first of all: the list is an error where another key is damaged
         raise SettingsError(f"{data}: there is no key {key_id!r}; engram keys list shows all")
-    if found.revoked is None:
+    [found] = [key for key in store.list() if key.id == key_id]
+    if found.revoked is None or found.revoked == now:
         print(f"{data}: key {key_id} of tenant {found.tenant} is revoked")
     else:
         print(f"{data}: key {key_id} of tenant {found.tenant} was revoked before, at {_time(found.revoked)}")

@@ -1,10 +1,12 @@
 """engram keys, run in this process on a real file."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
-from app.access.keys import KeyLimits, id_of, is_digest_of
+from app.access.keys import KeyLimits, id_of, is_digest_of, new_key
 from app.stores.sqlite import SqliteKeyStore
 from engram import main as cli
 from tests.engram.running import complaint, done, engram
@@ -101,3 +103,15 @@ def test_limit_that_cannot_be_is_refused(words, keys, capsys):
     with pytest.raises(SystemExit):
         cli.main(["keys", "create", *words])
     assert f"argument {words[0]}: expected a " in capsys.readouterr().err
+
+
+def test_key_is_revoked_also_beside_a_damaged_one(keys, store, capsys):
+    bad, good = new_key(), new_key()
+    for key, _ in (bad, good):
+        store.add(key)
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE keys SET tenant = 'other' WHERE id = ?", (bad[0].id,))
+    assert f"key '{bad[0].id}' is damaged" in complaint(capsys, "keys", "revoke", good[0].id)
+    with closing(sqlite3.connect(store.path)) as connection:
+        revoked = connection.execute("SELECT revoked FROM keys WHERE id = ?", (good[0].id,)).fetchone()
+    assert revoked != (None,)
