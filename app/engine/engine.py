@@ -222,10 +222,11 @@ class Engine:
         self.submit(runs)
         try:
             return runs, [_only(await waiter) for waiter in waiters]
+        except EngramError as error:
+            raise error.with_traceback(None) from None
         finally:
-            for run, waiter in zip(runs, waiters, strict=True):
-                run.cancelled = True
-                waiter.cancel()
+            _abandon(runs, waiters)
+            del runs, waiters, pairs  # an error has this frame: a cycle would keep the states of the runs in memory
 
     async def _call(self, function: Callable[[Arenas], T], done: Callable[..., None] = resolve) -> T:
         """Call a function with the arenas, on the worker's thread; return its result or raise its error.
@@ -238,7 +239,10 @@ class Engine:
         call = ArenaCall(function, functools.partial(done, waiter))
         self._waiting.add(call)
         self._worker.put(call)
-        return await waiter
+        try:
+            return await waiter
+        finally:
+            del waiter, call, function  # an error has this frame: a cycle would keep a state in memory
 
     def _take_slot(self, waiter: "asyncio.Future[Slot]", outcome: Slot | EngramError) -> None:
         """Resolve a future with a slot that was opened; free the slot if the future is done already."""
@@ -454,6 +458,13 @@ class Engine:
             return
         if item.done is not None:
             report(item.done, outcome)
+
+
+def _abandon(runs: Sequence[Run], waiters: Sequence["asyncio.Future[Outcome]"]) -> None:
+    """Compute no further steps of runs whose outcomes nobody waits for."""
+    for run, waiter in zip(runs, waiters, strict=True):
+        run.cancelled = True
+        waiter.cancel()
 
 
 def _only(outcome: Outcome) -> Result:

@@ -468,7 +468,7 @@ class Worker:
                 expected="finite outputs",
             )
         if isinstance(error, EngramError):
-            return error
+            return error.with_traceback(None)  # whose frames have the request, and so the future of this error
         if isinstance(error, MemoryError):
             logger.warning("%s: there is not enough memory: %s", self._name, error)
             return OutOfMemory(

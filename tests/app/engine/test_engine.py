@@ -1,12 +1,14 @@
 """The engine over the fake back end, whose outputs are the running sums of the inputs."""
 
 import asyncio
+import gc
 import math
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -243,6 +245,30 @@ def test_state_beyond_the_memory_is_refused_alone():
             assert engine.sequences == 0
 
     run(test())
+
+
+@pytest.mark.parametrize("method", ["open", "replay"])
+def test_refused_state_is_free_without_the_collector(method):
+    class Small(FakeBackend):
+        def resized(self, memory_size: int) -> FakeBackend:
+            raise OutOfMemory("full")
+
+    async def test() -> None:
+        async with engine_over(Small(memory_size=8)) as engine:
+            state = {"memory": np.zeros((20, 4), np.float32)}
+            array = weakref.ref(state["memory"])
+            work = engine.open(20, state) if method == "open" else engine.replay(ones(2), state, 20)
+            with suppress(OutOfMemory):
+                await work
+            del work, state
+            await step(engine, await engine.open(), ones(1))  # the worker has forgotten the request
+            assert array() is None
+
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
 
 
 class Wide(FakeBackend):
