@@ -547,7 +547,7 @@ def check_ended(url: str, tracks: Sequence[Track]) -> None:
 
 def check_count(url: str, open_now: int) -> None:
     """Check the number of open sessions: none was opened twice. Raises Violation."""
-    found = len(httpx.get(f"{url}/sessions?limit=10000").json())
+    found = len(httpx.get(f"{url}/sessions?limit=1000").json())
     if found != open_now:
         raise Violation(f"{found} sessions are open, but clients know of {open_now}")
 

@@ -38,6 +38,9 @@ LARGE = 2**16
 PROCESSES = 2
 """Each takes tens of MB of memory; with a single one, large requests would wait for each other."""
 
+ALONE = 2**20
+"""Bytes from which a request is decoded while no other of that size is: small lists take fifty times their bytes."""
+
 LONGEST_SECONDS = 60.0
 """The longest time for one request; a process that takes longer is killed."""
 
@@ -54,6 +57,7 @@ class Decoders:
         self._threads = ThreadPoolExecutor(PROCESSES, "decoder")
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._all: set[_Process] = set()
+        self._largest = asyncio.Semaphore(1)
         self._closed = False
 
     async def call(self, function: Callable[..., T], data: bytes, *arguments: Any) -> T:
@@ -64,6 +68,10 @@ class Decoders:
         """
         if not is_large(data):
             return function(data, *arguments)
+        async with self._largest if len(data) >= ALONE else contextlib.nullcontext():
+            return await self._call(function, data, arguments)
+
+    async def _call(self, function: Callable[..., T], data: bytes, arguments: tuple[Any, ...]) -> T:
         if self._closed:
             raise stopping()
         loop = asyncio.get_running_loop()

@@ -171,7 +171,7 @@ def client(served: Server) -> Iterator[httpx.Client]:
 
 def changeable(client: httpx.Client, reads: bool = False) -> Any:
     """Return where all sessions are, and, unless `reads`, the counts of steps: a recording is stepped again."""
-    listed = client.get("/sessions?limit=10000").json()
+    listed = client.get("/sessions?limit=1000").json()
     places = {session["id"]: [session[key] for key in ("step", "latest", "seq")] for session in listed}
     lines = client.get("/metrics").text.splitlines()
     return places, [] if reads else [line for line in lines if "steps_total" in line]

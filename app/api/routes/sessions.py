@@ -64,7 +64,7 @@ async def list_sessions(
     sessions: TheSessions,
     caller: TheCaller,
     model: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """List open sessions of the key's tenant, the most recently used first."""
     listed = await sessions.all(model, limit, caller.tenant)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from app.api.decoders import LARGE, Decoders
+from app.api.decoders import ALONE, LARGE, Decoders
 from app.api.requests import read_steps
 from app.catalogue import InputFormat
 from app.errors import InvalidInput, OutOfMemory, ShuttingDown
@@ -102,6 +102,22 @@ def test_process_that_ended_while_idle_is_replaced(decoders):
     while " Z " not in Path(f"/proc/{process}/stat").read_text() or len(os.listdir(f"/proc/{process}/task")) > 1:
         time.sleep(0.01)
     assert ask(decoders, process_of, BIG) not in (process, os.getpid())
+
+
+def interval(_: bytes) -> tuple[float, float]:
+    began = time.monotonic()  # the same clock in all processes
+    time.sleep(0.3)
+    return began, time.monotonic()
+
+
+def test_largest_requests_are_decoded_one_at_a_time(decoders):
+    async def test() -> None:
+        sizes = [ALONE, ALONE, LARGE]
+        first, second, small = await asyncio.gather(*(decoders.call(interval, b" " * size) for size in sizes))
+        assert first[1] <= second[0]
+        assert small[0] < second[0]
+
+    asyncio.run(test())
 
 
 def stop_process(_: bytes) -> None:
