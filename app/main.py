@@ -51,7 +51,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
     """
     app = DocumentedApp(
         title="Engram",
-        description="Neural networks with memory, served: sessions keep their state here, and anyone may look into it.",
+        description="Neural networks with memory, served: sessions keep their state here, and one may look into it.",
         lifespan=_lifespan,
         servers=[{"url": ".", "description": "where this document is"}],  # a proxy may serve all under a prefix
         docs_url=None,

@@ -77,6 +77,9 @@ def test_server_shows_its_build_and_its_process(server):
     assert found["engram_data_bytes", frozenset()] > 0
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 def ask_in_every_odd_way(url: str, socket_url: str, number: int) -> None:
     """Send requests whose paths, methods, models, sessions and fields are new for each number."""
     for method in ODD_METHODS:
@@ -108,9 +111,9 @@ def test_clients_cannot_make_values_of_labels(data: Path, few: Path):
     [
         ("not_found", lambda url: httpx.get(f"{url}/none")),
         ("method_not_allowed", lambda url: httpx.put(f"{url}/models")),
-        ("malformed_body", lambda url: httpx.post(f"{url}/infer", content=b"{")),
+        ("malformed_body", lambda url: httpx.post(f"{url}/infer", content=b"{", headers=JSON)),
         ("model_not_found", lambda url: httpx.get(f"{url}/models/none")),
-        ("body_too_large", lambda url: httpx.post(f"{url}/infer", content=b" " * 300_000)),
+        ("body_too_large", lambda url: httpx.post(f"{url}/infer", content=b" " * 300_000, headers=JSON)),
         ("upgrade_required", lambda url: httpx.get(f"{url}/streams")),
         ("session_not_found", lambda url: httpx.post(f"{url}/sessions/none/steps", json={"inputs": [[1]]})),
     ],
