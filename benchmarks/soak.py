@@ -44,6 +44,9 @@ KEPT_STEPS = 50
 IDLE_SECONDS = 20
 """The setting idle_timeout, after which sessions of rude clients expire."""
 
+ANSWER_SECONDS = 60
+"""Time that an answer may take on a machine with other work."""
+
 LIFE_STEPS = 120
 """Steps of a session of an honest client."""
 
@@ -263,7 +266,7 @@ def sample(server: Server) -> Sample:
 
 def ended(server: Server) -> int:
     """Return the number of sessions that have ended."""
-    text = httpx.get(f"{server.url}/metrics").text
+    text = httpx.get(f"{server.url}/metrics", timeout=ANSWER_SECONDS).text
     return sum(int(float(value)) for value in re.findall(r"^engram_sessions_ended_total\{.*\} (\S+)$", text, re.M))
 
 
