@@ -124,7 +124,7 @@ def wait_for_scrapes(client: httpx.Client, server: Server) -> None:
             use(server)
             if query(client, "count_over_time(up[1m])") and float(query(client, "count_over_time(up[1m])")[0]) >= 4:
                 return
-        except httpx.TransportError:
+        except httpx.HTTPError:
             pass
         time.sleep(0.3)
     raise AssertionError("Prometheus did not scrape the server")
@@ -132,7 +132,9 @@ def wait_for_scrapes(client: httpx.Client, server: Server) -> None:
 
 def query(client: httpx.Client, expression: str) -> list[str]:
     """Return the values of an expression now."""
-    answer = client.get("query", params={"query": expression}).json()
+    response = client.get("query", params={"query": expression})
+    response.raise_for_status()  # 503 while Prometheus starts
+    answer = response.json()
     assert answer["status"] == "success", answer
     return [one["value"][1] for one in answer["data"]["result"]]
 
