@@ -112,11 +112,14 @@ def _unread(a: Attacker, sent: bytes, handshake: bytes = b"") -> str:
     return "aborted"
 
 
+JSON_BODY = "Content-Type: application/json"
+
+
 def _traced(a: Attacker) -> bytes:
     """Return a request for an answer of some MB."""
     inputs = a.rows(a.traced(2**20))
     body = b'{"model":%b,"inputs":%b,"trace":%b}' % (json.dumps(a.model).encode(), inputs, a.names())
-    return _head(a, "POST /infer", "Content-Type: application/json", f"Content-Length: {len(body)}") + body
+    return _head(a, "POST /infer", JSON_BODY, f"Content-Length: {len(body)}") + body
 
 
 def _step(a: Attacker) -> bytes:
@@ -140,16 +143,16 @@ CLIENTS: dict[str, Callable[[Attacker], str]] = {
     "60 kB of header fields": lambda a: _sent(a, _head(a, "GET /", *["a: b"] * 10_000)),
     "a handshake of 100 MB": lambda a: _sent(a, _upgrade(a)[:-2] + b"X: ", *_pieces(b"v", 100 * 10**6)),
     "chunk extensions of 100 MB": lambda a: _sent(
-        a, _head(a, "POST /infer", CHUNKED) + b"1;", *_pieces(b"e", 100 * 10**6)
+        a, _head(a, "POST /infer", JSON_BODY, CHUNKED) + b"1;", *_pieces(b"e", 100 * 10**6)
     ),
     "trailers of 100 MB": lambda a: _sent(
-        a, _head(a, "POST /infer", CHUNKED) + b"0\r\n", *_pieces(b"a: b\r\n", 100 * 10**6)
+        a, _head(a, "POST /infer", JSON_BODY, CHUNKED) + b"0\r\n", *_pieces(b"a: b\r\n", 100 * 10**6)
     ),
     "a body of 200 MB behind the answer": lambda a: _sent(
-        a, _head(a, "POST /nothing", "Content-Length: 200000000"), *_pieces(b"b", 199 * 10**6)
+        a, _head(a, "POST /nothing", JSON_BODY, "Content-Length: 200000000"), *_pieces(b"b", 199 * 10**6)
     ),
     "1,000 half-sent heads": lambda a: _many(a, _head(a, "GET /")[:-2]),
-    "1,000 half-sent bodies": lambda a: _many(a, _head(a, "POST /infer", "Content-Length: 1000") + b"{"),
+    "1,000 half-sent bodies": lambda a: _many(a, _head(a, "POST /infer", JSON_BODY, "Content-Length: 1000") + b"{"),
     "1,000 connections that send nothing": lambda a: _many(a, b""),
     "3,000 connections": lambda a: _many(a, _head(a, "GET /")[:-2], 3 * MANY),
     "1,000,000 pings": lambda a: _frames(a, *_pieces(PING, 6 * 10**6)),
