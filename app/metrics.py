@@ -6,13 +6,14 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from app.version import version
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TICK_BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0)
@@ -200,7 +201,9 @@ class Metrics:
     def build(self, backends: Iterable[str], store: str) -> None:
         """Set the labels of engram_build_info; backends: of the models."""
         self._build.clear()
-        self._build.labels(_version(), platform.python_version(), ",".join(sorted(set(backends))), store).set(1)
+        self._build.labels(
+            version() or "unknown", platform.python_version(), ",".join(sorted(set(backends))), store
+        ).set(1)
 
     def watch_log(self, lag: Callable[[], float], waiting: Callable[[], float]) -> None:
         """Call these functions at each scrape: seconds of the log's lag, entries that are not yet written."""
@@ -232,13 +235,6 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("engram")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 class EngineMetrics:

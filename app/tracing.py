@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import os
 import threading
 import time
@@ -28,6 +27,7 @@ from app.engine.run import Outcome, Run
 from app.errors import EngramError
 from app.logs import Asked
 from app.settings import Settings, SettingsError
+from app.version import version
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -174,7 +174,7 @@ def open_tracing(settings: Settings) -> Tracing | None:
         ) from error
     named = settings.otel_endpoint
     exporter = OTLPSpanExporter(endpoint=None if named is None else named.rstrip("/") + TRACES_PATH)
-    own = {"service.name": "engram", "service.version": _version()}
+    own = {"service.name": "engram", "service.version": version() or "unknown"}
     resource = Resource.create(own | dict(OTELResourceDetector().detect().attributes))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -208,10 +208,3 @@ def _no_context() -> "Context":
     from opentelemetry.context import Context
 
     return Context()
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("engram")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

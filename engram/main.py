@@ -4,9 +4,9 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 from app.errors import EngramError
+from app.version import version
 from engram import bench, card, check, doctor, evaluate, export, import_, isolate, keys, models, plot, serve, train, zoo
 from training import TOLD
 
@@ -59,7 +59,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    try:
-        return f"engram {metadata.version('engram')}"
-    except metadata.PackageNotFoundError:
-        return "engram, not installed"
+    found = version()
+    return "engram, not installed" if found is None else f"engram {found}"

@@ -29,19 +29,12 @@ class MeasureRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = self._clock(), 500
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        began, noted = self._clock(), _NotedStatus(send)
         try:
-            await self._app(scope, receive, note_status)
+            await self._app(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.request(known_method(scope["method"]), route, status, self._clock() - began)
+            self._metrics.request(known_method(scope["method"]), route, noted.status, self._clock() - began)
 
 
 class TraceRequests:
@@ -55,22 +48,28 @@ class TraceRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = FAILED
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        noted = _NotedStatus(send)
         with self._tracing.request(asked()) as trace:
             try:
-                await self._app(scope, receive, note_status)
+                await self._app(scope, receive, noted)
             finally:
                 name, attributes = span_of(scope)
-                attributes["http.response.status_code"] = status
+                attributes["http.response.status_code"] = noted.status
                 parent = self._tracing.parent_of(scope["headers"])
-                self._tracing.end(trace, name, parent, attributes, status >= FAILED)
+                self._tracing.end(trace, name, parent, attributes, noted.status >= FAILED)
+
+
+class _NotedStatus:
+    """A `send` that notes the status of a response; FAILED as long as none has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self.status = FAILED
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
 
 
 def span_of(scope: Scope) -> tuple[str, dict[str, Any]]:
