@@ -110,13 +110,12 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.url = b""  # empty lines before a request have none
         self._always_asgi = bool(config.root_path or config.access_log or config.limit_concurrency is not None)
         self._answer: Answer | None = None  # of the request whose body is awaited
         self._gone: Gone | None = None  # of the request that is answered later
         self._unread = 0  # bytes of answers that are held because the client does not read them
         self._may_answer = True  # whether no request of these bytes was answered at once
-        self.url, self.headers = b"", []  # uvicorn sets them when a request begins
+        self.url, self.headers = b"", []  # uvicorn sets them when a request begins: empty lines before it have none
         self._limits = self.open_connections.limits
         self.drained = 0
         self._watch: Watch | None = None
