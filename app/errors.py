@@ -49,6 +49,8 @@
     |   |-- ShuttingDown
     |   |-- StepTimedOut        the back end hangs
     |   |-- SessionMoved        another server has claimed the session
+    |   |-- SessionHeld         another server has the session, and does not hand it over now
+    |   |-- LeaseLost           the server may no longer answer for sessions: others may have claimed them
     |   |-- ReloadFailed        the checkpoints are served as before
     |   `-- StoreFailed
     `-- InternalError           a fault of the server, not of the client
@@ -313,6 +315,14 @@ class StepTimedOut(Unavailable):
 class SessionMoved(Unavailable):
     code, title = "session_moved", "Another server has the session now"
     in_doubt = True
+
+
+class SessionHeld(Unavailable):
+    code, title = "session_held", "Another server has the session, and keeps it for now"
+
+
+class LeaseLost(Unavailable):
+    code, title = "lease_lost", "The server may not answer for sessions now"
 
 
 class ReloadFailed(Unavailable):

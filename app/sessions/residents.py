@@ -16,13 +16,13 @@ from app.backends.base import Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
-from app.errors import EngramError, OutOfMemory
+from app.errors import EngramError, OutOfMemory, SessionHeld
 from app.sessions.past import Beginning, Past, beginning
 from app.sessions.recency import Recency
 from app.sessions.session import Session, gone
 from app.sessions.snapshot import LARGE
 from app.sessions.turns import Turns
-from app.stores.base import EndReason, Record, Store
+from app.stores.base import EndReason, Held, Record, Store
 from app.stores.writer import Writer
 
 T = TypeVar("T")
@@ -284,14 +284,16 @@ class Residents:
         return writing
 
 
-def _claimed(store: Store, session: str, owner: str) -> tuple[Record | EndReason | None, Beginning | None]:
+def _claimed(store: Store, session: str, owner: str) -> tuple[Record | EndReason | Held | None, Beginning | None]:
     """Claim a session, and return also what its state is computed from."""
     found = store.claim(session, owner)
     return found, beginning(store, found.tape, found.step) if isinstance(found, Record) else None
 
 
-def _follow(session: Session, found: Record | EndReason | None) -> None:
-    """Put a session where the store has it. Raises SessionGone."""
+def _follow(session: Session, found: Record | EndReason | Held | None) -> None:
+    """Put a session where the store has it. Raises SessionGone, SessionHeld."""
+    if isinstance(found, Held):
+        raise SessionHeld(f"server {found.server} has session {session.public_id}: try again", owner=found.server)
     if not isinstance(found, Record):
         raise gone(session.id, found or "deleted")
     if found.volatile:  # its steps were in an arena, and it is in none

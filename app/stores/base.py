@@ -22,6 +22,9 @@ EndReason = Literal["deleted", "expired", "lost in a restart", "lost in a failur
 REMEMBERED_FOR = 30 * 86400
 """Seconds for which a store answers for a session that ended, at least."""
 
+NOBODY = ""
+"""The owner of a session that was released, or was opened for any server to claim."""
+
 FORGOTTEN_AT_ONCE = 100
 """Ended sessions that `tidy` forgets in one call, at most."""
 
@@ -93,6 +96,16 @@ class Record:
     volatile: bool
 
 
+class Held(NamedTuple):
+    """The answer to a claim of a session that another owner has, whose server lives.
+
+    owner: under which it claims; server: its name, for people.
+    """
+
+    owner: str
+    server: str
+
+
 class LoggedSteps(NamedTuple):
     """Steps that are in the log: `inputs` are those of `steps` steps, the first of them after the step `step`."""
 
@@ -129,8 +142,14 @@ class SessionStore(Protocol):
     def find(self, session: str) -> Record | EndReason | None:
         """Return an open session, or why it ended; None for one that never was."""
 
-    def claim(self, session: str, owner: str) -> Record | EndReason | None:
-        """Find a session and make `owner` its owner: steps of its former owner are refused from now on."""
+    def claim(self, session: str, owner: str) -> Record | EndReason | Held | None:
+        """Find a session and make `owner` its owner: steps of its former owner are refused from now on.
+
+        Where several servers share the store and the former owner lives, the session stays as it is: Held.
+        """
+
+    def release(self, session: str, owner: str) -> None:
+        """Let an owner give up a session that it has: its steps are refused from now on, and any owner may claim it."""
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         """Put an open session at an earlier or later step of its tape."""

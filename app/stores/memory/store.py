@@ -11,6 +11,7 @@ from app.errors import StepNotKept, StoreFailed
 from app.stores.base import (
     FORGOTTEN_AT_ONCE,
     KEEP_ALL,
+    NOBODY,
     REMEMBERED_FOR,
     EndReason,
     Entry,
@@ -85,6 +86,12 @@ class MemoryStore:
             found.owner = owner
             found.tape.epoch += 1
         return self._find(session)
+
+    def release(self, session: str, owner: str) -> None:
+        found = self._sessions.get(session)
+        if found is not None and found.tape is not None and found.owner == owner:
+            found.owner = NOBODY
+            found.tape.epoch += 1
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         found, tape = self._opened(session)

@@ -18,6 +18,7 @@ from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import (
     FORGOTTEN_AT_ONCE,
     KEEP_ALL,
+    NOBODY,
     REMEMBERED_FOR,
     EndReason,
     Entry,
@@ -102,6 +103,15 @@ class SqliteStore:
             self._sessions.update(row._replace(owner=owner))
             self._tapes.update(tape._replace(epoch=tape.epoch + 1))
             return self._sessions.find(session)
+
+    def release(self, session: str, owner: str) -> None:
+        with self._transaction():
+            row = self._sessions.with_value("id", session)
+            if row is None or row.tape is None or row.owner != owner:
+                return
+            tape = self._tapes.get(row.tape)
+            self._sessions.update(row._replace(owner=NOBODY))
+            self._tapes.update(tape._replace(epoch=tape.epoch + 1))
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         with self._transaction():

@@ -177,6 +177,11 @@ class Both:
         self.remember(name)
         self.ask(lambda store: store.claim(name, owner))
 
+    def release(self) -> None:
+        name, owner = self.draw.choice(self.names), self.draw.choice(OWNERS)
+        self.remember(name)
+        self.ask(lambda store: store.release(name, owner))
+
     def end(self) -> None:
         name, reason, now = self.draw.choice(self.names), self.draw.choice(REASONS), self.now
         self.remember(name)
@@ -220,7 +225,15 @@ class Both:
     def act(self) -> None:
         """Do something random."""
         self.now += self.draw.choice([1, 1, 30])
-        weights = {self.step: 14, self.fork: 7, self.rewind: 4, self.snapshot: 5, self.touch: 2, self.claim: 1}
+        weights = {
+            self.step: 14,
+            self.fork: 7,
+            self.rewind: 4,
+            self.snapshot: 5,
+            self.touch: 2,
+            self.claim: 1,
+            self.release: 0.5,
+        }
         weights |= {self.create: 0.3, self.restore: 0.3, self.park: 1, self.mark_volatile: 0.5, self.end: 4}
         weights |= {self.expire: 0.3, self.reopen: 0.6, self.tidy: 0.3}
         act: Callable[..., Any] = self.draw.choices(list(weights), list(weights.values()))[0]

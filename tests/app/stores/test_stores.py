@@ -136,6 +136,21 @@ def test_claim_ends_the_epoch_of_the_former_owner(store):
     assert (again.epoch, past(store)) == (theirs.epoch, [2])
 
 
+def test_release_ends_the_epoch_of_its_owner_alone(store):
+    mine = opened(store)
+    store.release("a", "them")
+    assert found(store).epoch == mine.epoch
+    store.release("a", "me")
+    assert store.append([Entry(mine.tape, mine.epoch, 0, 1, inputs(1))]) == {0}
+    again = store.claim("a", "me")
+    assert isinstance(again, Record)
+    assert again.epoch > mine.epoch
+    assert store.append([Entry(mine.tape, again.epoch, 0, 1, inputs(2))]) == set()
+    store.end("a", "deleted", 1001.0)
+    store.release("a", "me")
+    assert store.find("a") == "deleted"
+
+
 def test_fork_shares_the_past_and_not_the_future(store):
     opened(store)
     step(store, "a", 1, 2, 3)
