@@ -1,6 +1,7 @@
 """The metrics of a server, for Prometheus; docs/metrics.md describes each one."""
 
 import itertools
+import math
 import platform
 import threading
 import time
@@ -21,6 +22,9 @@ REQUEST_BUCKETS = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 
 
 PHASES = ("wait", "run", "record", "commit", "deliver")
 """The phases of a step, in their order."""
+
+DIRECTIONS = ("in", "out")
+"""Sessions handed over to this server, and by it."""
 
 
 class Tally:
@@ -180,6 +184,19 @@ class Metrics:
         self.data_bytes = Gauge("engram_data_bytes", "Size of the data directory.", registry=registry)
         self.data_free_bytes = Gauge(
             "engram_data_free_bytes", "Free space of the disk of the data directory.", registry=registry
+        )
+        self.lease = Gauge("engram_lease_seconds", "Time until the server's lease runs out.", registry=registry)
+        self.lease.set(math.nan)
+        self.takeovers = Counter(
+            "engram_takeovers", "Sessions taken over from a server whose lease had run out.", registry=registry
+        )
+        self.handovers = Counter(
+            "engram_handovers", "Sessions handed over between servers that live.", ["direction"], registry=registry
+        )
+        for direction in DIRECTIONS:
+            self.handovers.labels(direction)
+        self.refused_epochs = Counter(
+            "engram_refused_epochs", "Writes refused since another server has the session.", registry=registry
         )
         self._build = Gauge(
             "engram_build_info", "Always 1.", ["version", "python", "backends", "store"], registry=registry

@@ -135,3 +135,19 @@ def test_record_is_the_time_outside_the_back_end():
     engine.batch(0.0, 6.0)
     engine.batch(0.0, 1.0)
     assert phases(metrics)["record"] == 2
+
+
+def test_lease_without_several_servers_is_no_number():
+    metrics = Metrics()
+    assert lines(metrics.exposition(), "engram_lease") == [
+        "# HELP engram_lease_seconds Time until the server's lease runs out.",
+        "# TYPE engram_lease_seconds gauge",
+        "engram_lease_seconds NaN",
+    ]
+
+
+def test_handovers_are_counted_from_zero_in_both_directions():
+    metrics = Metrics()
+    metrics.handovers.labels("out").inc()
+    counted = [line for line in lines(metrics.exposition(), "engram_handovers_total") if line[0] != "#"]
+    assert counted == ['engram_handovers_total{direction="in"} 0.0', 'engram_handovers_total{direction="out"} 1.0']
