@@ -68,6 +68,10 @@ LONGEST_TEXT = 4000
 """Longest text in a problem document, in characters: a client's input is not sent back in full."""
 
 
+SERVICE_RESTART = 1012
+"""The WebSocket close code by which a client connects again, to whichever server then has the session."""
+
+
 class EngramError(Exception):
     """An error for a client.
 
@@ -315,6 +319,7 @@ class StepTimedOut(Unavailable):
 class SessionMoved(Unavailable):
     code, title = "session_moved", "Another server has the session now"
     in_doubt = True
+    close_code = SERVICE_RESTART
 
 
 class SessionHeld(Unavailable):
@@ -323,6 +328,7 @@ class SessionHeld(Unavailable):
 
 class LeaseLost(Unavailable):
     code, title = "lease_lost", "The server may not answer for sessions now"
+    close_code = SERVICE_RESTART
 
 
 class ReloadFailed(Unavailable):

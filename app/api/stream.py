@@ -31,7 +31,7 @@ from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, par
 from app.api.steps import output_bytes
 from app.budget import Budgets
 from app.catalogue import ModelCatalogue
-from app.errors import EngramError, InvalidRequest, NotFound, SessionGone
+from app.errors import EngramError, InvalidRequest, NotFound
 from app.logs import name_session
 from app.metrics import Metrics
 from app.sessions.service import SessionService
@@ -115,17 +115,22 @@ class Stream(Channel):
         super().__init__(socket, settings, metrics, decoders, budgets)
         self._sessions = sessions
         self._id = session
+        self._left_by: EngramError | None = None
+        """The error of the session, once it has ended or left this server: it ends the stream."""
 
     async def serve(self) -> None:
         async with self._sessions.turns.watching(await self._found()) as session:
             self._session = session
             name_session(session.public_id)
             self.send({"type": "session", **_where(session)})
-            session.ended.add_done_callback(self._end)
+            ends = session.ended, session.moved
+            for end in ends:
+                end.add_done_callback(self._end)
             try:
                 await self.listen()
             finally:
-                session.ended.remove_done_callback(self._end)
+                for end in ends:
+                    end.remove_done_callback(self._end)
 
     def read(self, payload: bytes, call: Callable[..., Any]) -> Any:
         return call(read_frame, payload, self.codec.protocol, self._session.model.inputs, self._settings.max_steps)
@@ -147,8 +152,8 @@ class Stream(Channel):
         self._sessions.stepping.submit(self._session, steps, done)
 
     def end_of_turn(self) -> None:
-        if self._session.ended.done():
-            raise self._session.ended.result()
+        if self._left_by is not None:
+            raise self._left_by
 
     async def _found(self) -> Session:
         return await self._sessions.turns.find(inside(self._caller.tenant, self._id or await self._open()))
@@ -160,10 +165,11 @@ class Stream(Channel):
         tenant = tenant_of_caller(self._caller)
         return (await self._sessions.opening.open(wanted.model, wanted.memory_size, tenant=tenant)).id
 
-    def _end(self, _: "asyncio.Future[SessionGone]") -> None:
-        """End the stream, because its session has ended; a frame in work is answered first."""
+    def _end(self, end: "asyncio.Future[Any]") -> None:
+        """End the stream, because its session has ended, or left this server; a frame in work is answered first."""
+        self._left_by = end.result()
         if self.state is Stage.WAITING:
-            self.fail(self._session.ended.result())
+            self.fail(end.result())
 
     def _reply(self, steps: Steps, dtype: str, outcome: Stepped | Duplicate | EngramError) -> None:
         """Answer a frame with its outcome. Raises the error that ends the stream."""

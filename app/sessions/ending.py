@@ -12,6 +12,7 @@ from app.errors import (
     ModelChanged,
     SessionDamaged,
     SessionGone,
+    SessionHeld,
     SessionNotFound,
     ShuttingDown,
 )
@@ -58,9 +59,18 @@ class Ending:
     async def delete(self, session_id: str) -> None:
         """End a session, after the requests that came before."""
         try:
-            await self._turns.run_by_id(session_id, lambda session: self._end(session, "deleted"))
+            await self._turns.run_by_id(session_id, self._delete)
         except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "deleted")
+
+    async def _delete(self, session: Session) -> None:
+        await self._claim(session)
+        await self._end(session, "deleted")
+
+    async def _claim(self, session: Session) -> None:
+        """Claim a session that is in no arena here: another server may have it, or have used it since."""
+        if session.slot is None:
+            await self._residents.claim(session)
 
     async def expire_idle(self) -> None:
         """End the sessions that have not been used for the idle timeout."""
@@ -81,6 +91,7 @@ class Ending:
         """End a session unless it was used after the time `since`, or has ended meanwhile; log any other error."""
 
         async def expire(session: Session) -> None:
+            await self._claim(session)
             if session.used <= since:
                 await self._end(session, "expired")
 
@@ -88,7 +99,7 @@ class Ending:
             await self._turns.run_by_id(session_id, expire)
         except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "expired")
-        except (SessionGone, SessionNotFound):
+        except (SessionGone, SessionNotFound, SessionHeld):
             pass
         except EngramError as error:
             logger.warning("session %s has expired but could not be ended; trying again: %s", session_id, error)
@@ -141,7 +152,7 @@ class Ending:
         """End a session that is not resident; one whose row is damaged stays in the counts until the next start."""
         now = self._clock()
         try:
-            found = await self._writer.call(lambda store: store.find(session_id))
+            found = await self._residents.claim_by_id(session_id)
         except SessionDamaged:
             await self._writer.call(lambda store: store.end(session_id, reason, now))
             return

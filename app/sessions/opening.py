@@ -16,7 +16,8 @@ from app.sessions.residents import Residents
 from app.sessions.session import Session, SessionInfo, gone, info_of
 from app.sessions.snapshot import Snapshot
 from app.sessions.turns import Turns
-from app.stores.base import NewSession, Record, Store
+from app.stores.base import NOBODY, NewSession, Record, Store
+from app.stores.ownership import Ownership
 from app.stores.writer import Writer
 from app.tenants import ANYBODY, Tenant, key_inside, key_outside, prefix, tenant_of
 
@@ -32,16 +33,15 @@ class Opening:
         residents: Residents,
         counts: OpenSessions,
         clock: Callable[[], float],
-        owner: str,
+        ownership: Ownership,
     ) -> None:
-        """owner: claims the sessions in the store."""
         self._models = models
         self._writer = writer
         self._turns = turns
         self._residents = residents
         self._counts = counts
         self._clock = clock
-        self._owner = owner
+        self._ownership = ownership
 
     async def open(
         self, model_name: str, memory_size: int | None = None, key: str | None = None, tenant: Tenant = ANYBODY
@@ -153,8 +153,9 @@ class Opening:
         self._turns.check_open()
         self._counts.reserve(new.model, tenant)
         created = False
+        owner = NOBODY if self._ownership.is_shared else self._ownership.owner  # its first request may go elsewhere
         try:
-            record, created = await self._writer.call(lambda store: _create_once(store, new, self._owner))
+            record, created = await self._writer.call(lambda store: _create_once(store, new, owner))
         finally:
             self._counts.confirm(new.model, tenant, created)
         return info_of(record, record.model)

@@ -5,7 +5,9 @@ evict       keep a snapshot where the log is not enough, and free the slot; the 
 """
 
 import asyncio
+import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -16,14 +18,16 @@ from app.backends.base import Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
-from app.errors import EngramError, OutOfMemory, SessionHeld
+from app.errors import EngramError, OutOfMemory, SessionGone, SessionHeld
 from app.sessions.past import Beginning, Past, beginning
 from app.sessions.recency import Recency
 from app.sessions.session import Session, gone
 from app.sessions.snapshot import LARGE
 from app.sessions.turns import Turns
 from app.stores.base import EndReason, Held, Record, Store
+from app.stores.ownership import Ownership
 from app.stores.writer import Writer
+from app.tenants import outside
 
 T = TypeVar("T")
 
@@ -37,6 +41,9 @@ REPLAYED_STEPS = 8
 
 EVICTED = 8
 """Sessions evicted from a full arena for the next one, at most: more take too long."""
+
+HANDOVER_SECONDS = 3.0
+"""Seconds for which another server is asked for a session, beyond those of its lease."""
 
 COOL_SECONDS = 1.0
 """The longest time to wait until arenas have returned the memory of free slots; one whose step hangs may not."""
@@ -53,15 +60,15 @@ class Residents:
         turns: Turns,
         writer: Writer,
         recency: Recency,
-        owner: str,
+        ownership: Ownership,
         max_resident: int,
         clock: Callable[[], float],
     ) -> None:
-        """owner: claims the sessions in the store; max_resident: sessions of a model."""
+        """max_resident: sessions of a model."""
         self._turns = turns
         self._writer = writer
         self._recency = recency
-        self._owner = owner
+        self._ownership = ownership
         self._max_resident = max_resident
         self._clock = clock
         self._making_room: WeakKeyDictionary[ServedModel, asyncio.Lock] = WeakKeyDictionary()
@@ -125,8 +132,13 @@ class Residents:
         await self.claim(session)
 
     async def claim(self, session: Session) -> None:
-        """Put a session that is not resident where the store has it. Raises SessionGone, StoreFailed."""
-        _follow(session, await self._writer.call(lambda store: store.claim(session.id, self._owner)))
+        """Put a session that is not resident where the store has it. Raises SessionGone, and as `claim_by_id` does."""
+        await self._follow(session, await self.claim_by_id(session.id))
+
+    async def claim_by_id(self, session_id: str) -> Record | EndReason | None:
+        """Claim a session, and return what the store has of it. Raises SessionHeld, LeaseLost, StoreFailed."""
+        found, _ = await self._claimed(session_id, lambda store, owner: (store.claim(session_id, owner), None))
+        return found
 
     async def restore(self, session: Session) -> Slot:
         """Return the slot of a session, whose state is put there if it is not resident. Raises as `locate` does."""
@@ -134,13 +146,46 @@ class Residents:
         if session.slot is not None:
             return session.slot
         session.model.engine.check_accepting()  # as in `locate`
-        found, begun = await self._writer.call(lambda store: _claimed(store, session.id, self._owner))
-        _follow(session, found)
+        found, begun = await self._claimed(session.id, lambda store, owner: _begun(store, session.id, owner))
+        await self._follow(session, found)
         reached = await self.past(session).reach(session.step, begun)
         slot = await self._open_slot(session.model, session.memory_size, reached.state)
         session.enter(slot, reached.kept)
         self._recency.add(session)
         return slot
+
+    async def _claimed(
+        self, session_id: str, claim: Callable[[Store, str], tuple[Record | EndReason | Held | None, T]]
+    ) -> tuple[Record | EndReason | None, T]:
+        """Return the result of a claim; where another server has the session, have that one hand it over.
+
+        Where that server has died, the claim succeeds once its lease has run out.
+        """
+        ownership, end = self._ownership, time.monotonic() + self._ownership.seconds + HANDOVER_SECONDS
+        while True:
+            ownership.check()
+            owner = ownership.owner
+            found, more = await self._writer.call(functools.partial(_call, claim, owner))
+            if not isinstance(found, Held):
+                return found, more
+            if not await ownership.ask(session_id, found.owner) or time.monotonic() > end:
+                raise _held(session_id, found.server)
+
+    async def _follow(self, session: Session, found: Record | EndReason | None) -> None:
+        """Put a session where the store has it. Raises SessionGone."""
+        if not isinstance(found, Record):
+            raise gone(session.id, found or "deleted")
+        if found.volatile:  # its steps were in an arena, and it is in none
+            raise await self._lost(session)
+        session.follow(found)
+        session.restart_log(max(0, session.step - found.kept))
+
+    async def _lost(self, session: Session) -> SessionGone:
+        """End a session whose last steps are nowhere, and return the error for it."""
+        reason: EndReason = "lost in a failure"
+        if self._ownership.is_shared:  # of a server that died; one that starts alone ends such sessions at once
+            await self._writer.call(lambda store: store.end(session.id, reason, self._clock()))
+        return gone(session.id, reason)
 
     async def _open_slot(self, model: ServedModel, memory_size: int | None, state: Mapping[str, Array] | None) -> Slot:
         if self._recency.count(model) >= self._max_resident:
@@ -204,7 +249,7 @@ class Residents:
             return False
         async with self._turns.hold(session):  # which is free
             with _logging(session, "its eviction failed"):
-                await self._evict(session)
+                await self.evict(session)
             return session.slot is None
 
     async def evict_all(self, until: float) -> None:
@@ -217,8 +262,10 @@ class Residents:
         if left:
             logger.warning("%d sessions were not evicted from their arenas in time", len(left))
 
-    async def _evict(self, session: Session) -> None:
-        """Keep a snapshot, and free the slot. A volatile session stays resident where the snapshot fails."""
+    async def evict(self, session: Session) -> None:
+        """Keep a snapshot, and free the slot, if any. For a volatile session, raises where the snapshot fails."""
+        if session.slot is None:
+            return
         if session.is_volatile:
             await self.park(session, await self.packed_now(session))
         elif session.unsnapshotted > REPLAYED_STEPS:
@@ -284,22 +331,22 @@ class Residents:
         return writing
 
 
-def _claimed(store: Store, session: str, owner: str) -> tuple[Record | EndReason | Held | None, Beginning | None]:
+def _call(claim: Callable[[Store, str], T], owner: str, store: Store) -> T:
+    return claim(store, owner)
+
+
+def _begun(store: Store, session: str, owner: str) -> tuple[Record | EndReason | Held | None, Beginning | None]:
     """Claim a session, and return also what its state is computed from."""
     found = store.claim(session, owner)
     return found, beginning(store, found.tape, found.step) if isinstance(found, Record) else None
 
 
-def _follow(session: Session, found: Record | EndReason | Held | None) -> None:
-    """Put a session where the store has it. Raises SessionGone, SessionHeld."""
-    if isinstance(found, Held):
-        raise SessionHeld(f"server {found.server} has session {session.public_id}: try again", owner=found.server)
-    if not isinstance(found, Record):
-        raise gone(session.id, found or "deleted")
-    if found.volatile:  # its steps were in an arena, and it is in none
-        raise gone(session.id, "lost in a failure")
-    session.follow(found)
-    session.restart_log(max(0, session.step - found.kept))
+def _held(session_id: str, server: str) -> SessionHeld:
+    name = outside(session_id)
+    return SessionHeld(
+        f"server {server} has session {name}, and does not hand it over now: try again, or ask that server",
+        owner=server,
+    )
 
 
 @contextmanager

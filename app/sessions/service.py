@@ -17,7 +17,6 @@ A slot whose state may differ from the log, because something failed in between,
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ from app.errors import EngramError, StoreFailed
 from app.metrics import Metrics
 from app.sessions.counts import OpenSessions
 from app.sessions.ending import Ending
+from app.sessions.handover import Handover
 from app.sessions.inference import Inference
 from app.sessions.opening import Opening
 from app.sessions.recency import Recency
@@ -35,6 +35,7 @@ from app.sessions.session import SessionInfo, info_of
 from app.sessions.stepping import Stepping
 from app.sessions.time_travel import TimeTravel
 from app.sessions.turns import Turns
+from app.stores.ownership import Alone, Ownership
 from app.stores.writer import Durability, Writer
 from app.tenants import DEFAULT
 
@@ -72,29 +73,34 @@ class SessionService:
         tenants: Mapping[str, int],
         durability: Durability = "ack",
         snapshots: Mapping[str, float] | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         """counts, tenants: how many sessions of each model, and of each tenant, are open.
 
         snapshots: models whose sessions keep snapshots only, each with the seconds within which one has a step.
+        ownership: that of a server alone, if not given.
         """
         self._models = models
         self._writer = writer
+        self._ownership = ownership or Alone()
         self._limits = limits
         self._clock = clock
         self._recency = Recency()
-        owner, logs = secrets.token_hex(8), durability != "none"
-        opened = OpenSessions(models, metrics, counts, tenants, limits.sessions)
-        self.turns = Turns(models, writer, self._recency, clock, limits.waiting, logs, snapshots or {})
-        self._residents = Residents(self.turns, writer, self._recency, owner, limits.resident, clock)
+        ownership, logs = self._ownership, durability != "none"
+        self._opened = opened = OpenSessions(models, metrics, counts, tenants, limits.sessions)
+        self.turns = Turns(models, writer, self._recency, ownership, clock, limits.waiting, logs, snapshots or {})
+        self._residents = Residents(self.turns, writer, self._recency, ownership, limits.resident, clock)
         self._saving = Saving(self.turns, self._residents, self._recency, clock)
-        self.opening = Opening(models, writer, self.turns, self._residents, opened, clock, owner)
+        self.opening = Opening(models, writer, self.turns, self._residents, opened, clock, ownership)
         self.ending = Ending(writer, self.turns, self._residents, opened, clock, limits.idle_timeout)
         self.stepping = Stepping(writer, self.turns, self._residents, self._saving, self.ending)
         self.inference = Inference(self._residents)
+        self.handover = Handover(writer, self.turns, self._residents, ownership)
         self.time_travel = TimeTravel(writer, self.turns, self._residents, self._saving, self.ending)
 
     async def probe(self) -> None:
-        """Raise StoreFailed unless the store can be read and written."""
+        """Raise StoreFailed unless the store can be read and written, LeaseLost while the lease is lost."""
+        self._ownership.check()
         await self._writer.call(lambda store: store.probe())
 
     async def all(self, model: str | None, limit: int, tenant: str = DEFAULT) -> list[SessionInfo]:
@@ -104,7 +110,7 @@ class SessionService:
         records = await self._writer.call(lambda store: store.list(tenant, model, limit))
         known = [self.turns.known(record.id) for record in records]
         return [
-            session.info if session else info_of(record, record.model)
+            session.info if session and (session.slot or session.users) else info_of(record, record.model)
             for session, record in zip(known, records, strict=True)
         ]
 
@@ -139,6 +145,7 @@ class SessionService:
         await self._residents.evict_all(end)
         with contextlib.suppress(EngramError, TimeoutError):
             await asyncio.wait_for(self._write_last(), max(LAST_TOUCH_SECONDS, end - self._clock()))
+        await self._ownership.close()
 
     async def _write_last(self) -> None:
         await self.turns.write_uses()

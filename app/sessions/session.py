@@ -11,7 +11,7 @@ from app.backends.base import NUMBER_BYTES, Array
 from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Result
-from app.errors import OutOfMemory, SessionGone, StepConflict, StepNotKept
+from app.errors import EngramError, OutOfMemory, SessionGone, StepConflict, StepNotKept
 from app.sessions.dtypes import Form, pack, packed_bytes
 from app.sessions.snapshot import Snapshot
 from app.stores.base import EndReason, Entry, Record
@@ -140,7 +140,7 @@ class Session:
     A caller that steps, reads or moves the session holds `turn`. The fields from `tape` to `next_tape` are those of the
     record.
     id: its name inside the server (`app.tenants`).
-    ended: resolved with the error of the end.
+    ended: resolved with the error of the end; moved: with that of the next time that the session leaves this server.
     logs: whether its steps go into the log. snapshot_seconds: if not, the longest time in seconds until a snapshot has
     a step; None where only eviction takes a snapshot.
     slot: in the arena; None where the session is not resident.
@@ -158,6 +158,7 @@ class Session:
     opened: float
     used: float
     ended: "asyncio.Future[SessionGone]"
+    moved: "asyncio.Future[EngramError]"
     logs: bool
     snapshot_seconds: float | None
     tape: int = 0
@@ -237,12 +238,19 @@ class Session:
         self.where = Where.ENDED
         self.ended.set_result(error)
 
+    def depart(self, error: EngramError) -> None:
+        """Report to those who watch that the session, which is in the store alone, may be at another server now."""
+        assert self.where is Where.STORED, self.where
+        moved, self.moved = self.moved, asyncio.get_running_loop().create_future()
+        moved.set_result(error)
+
     # At which step it is
 
     def follow(self, record: Record) -> None:
         """Take over the position that the store has of the session."""
         self.tape, self.epoch, self.next_tape = record.tape, record.epoch, record.next_tape
         self.step, self.latest, self.oldest, self.seq = record.step, record.latest, record.oldest, record.seq
+        self.used = max(self.used, record.used)
 
     def advance(self, steps: Steps, result: Result) -> Stepped:
         """Go past steps that were taken, and return their result."""

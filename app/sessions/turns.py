@@ -25,6 +25,7 @@ from app.errors import (
 from app.sessions.recency import Recency
 from app.sessions.session import Session, SessionInfo, gone
 from app.stores.base import EndReason, Record, Store
+from app.stores.ownership import Ownership
 from app.stores.writer import Writer
 from app.tenants import outside
 
@@ -39,6 +40,7 @@ class Turns:
         models: ModelCatalogue,
         writer: Writer,
         recency: Recency,
+        ownership: Ownership,
         clock: Callable[[], float],
         max_waiting: int,
         logs: bool,
@@ -48,6 +50,7 @@ class Turns:
         self._models = models
         self._writer = writer
         self._recency = recency
+        self._ownership = ownership
         self._clock = clock
         self._max_waiting = max_waiting
         self._logs = logs
@@ -67,15 +70,20 @@ class Turns:
         self._closing = True
 
     def check_open(self) -> None:
-        """Raise ShuttingDown where new requests are refused."""
+        """Raise ShuttingDown where new requests are refused, LeaseLost where others may have the sessions."""
         if self._closing:
             raise stopping()
+        self._ownership.check()
 
     # Finding
 
     def known(self, session_id: str) -> Session | None:
         """Return an open session that is in use or resident, None for any other."""
         return self._sessions.get(session_id)
+
+    def all_known(self) -> list[Session]:
+        """Return the open sessions that are in use or resident."""
+        return list(self._sessions.values())
 
     def uses(self, model: ServedModel) -> bool:
         """Return whether a session of this version of a model is in use or resident."""
@@ -84,24 +92,36 @@ class Turns:
     async def find(self, session_id: str) -> Session:
         """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged or StoreFailed."""
         known = self._sessions.get(session_id)
-        if known is not None:
+        if known is not None and not self._may_be_elsewhere(known):
             return known
         found = await self._writer.call(lambda store: store.find(session_id))
-        return self._sessions.get(session_id) or self._made(session_id, found)
+        return self._current(session_id, found) or self._made(session_id, found)
 
     async def find_all(self, session_ids: Sequence[str]) -> list[Session | EngramError]:
         """Return open sessions, or the error of one, as `find` raises it. Raises StoreFailed, ShuttingDown."""
         known = {name: self._sessions.get(name) for name in session_ids}  # some may be evicted meanwhile
-        missing = [name for name, session in known.items() if session is None]
+        missing = [name for name, session in known.items() if session is None or self._may_be_elsewhere(session)]
         found = await self._writer.call(lambda store: _find_each(store, missing)) if missing else []
         records = dict(zip(missing, found, strict=True))
         return [
-            self._sessions.get(name) or known[name] or self._made_or_error(name, records[name]) for name in session_ids
+            self._current(name, records.get(name)) or known[name] or self._made_or_error(name, records[name])
+            for name in session_ids
         ]
 
     def shared(self, session: Session) -> Session:
         """Return the one object of this session that everybody uses: this one where there is none yet."""
         return self._sessions.setdefault(session.id, session)
+
+    def _may_be_elsewhere(self, session: Session) -> bool:
+        """Return whether a session that is known here may be stepped at another server meanwhile."""
+        return self._ownership.is_shared and session.slot is None and not session.users
+
+    def _current(self, session_id: str, found: Record | EndReason | EngramError | None) -> Session | None:
+        """Return a session that is known, put where the store has it if it may be elsewhere."""
+        session = self._sessions.get(session_id)
+        if session is not None and isinstance(found, Record) and self._may_be_elsewhere(session):
+            session.follow(found)
+        return session
 
     def _made_or_error(self, session_id: str, found: Record | EndReason | EngramError | None) -> Session | EngramError:
         if isinstance(found, EngramError):
@@ -117,11 +137,12 @@ class Turns:
             raise SessionNotFound(f"there is no session {public_id!r}", place="session", got=public_id)
         if not isinstance(found, Record):
             raise gone(session_id, found)
-        ended = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
         seconds = self._snapshots.get(found.model)
         model, logs = self._model(found), self._logs and seconds is None
         used = max(found.used, self._touched.get(found.id, 0.0))
-        session = Session(found.id, model, found.memory_size, found.opened, used, ended, logs, seconds)
+        futures = loop.create_future(), loop.create_future()
+        session = Session(found.id, model, found.memory_size, found.opened, used, *futures, logs, seconds)
         session.follow(found)
         return session
 
@@ -148,7 +169,7 @@ class Turns:
 
     def is_free(self, session: Session) -> bool:
         """Return whether a request can take the turn at once."""
-        return not session.turn.taken and not self._closing
+        return not session.turn.taken and not self._closing and self._ownership.holds
 
     def take(self, session: Session) -> None:
         """Take the turn of a session, which must be free, until `leave`."""
@@ -263,6 +284,12 @@ class Turns:
         except EngramError:
             self._touched = touched | self._touched
             raise
+
+    async def write_use(self, session: Session) -> None:
+        """Write down when a session was last used, which leaves this server."""
+        moment = self._touched.pop(session.id, None)
+        if moment is not None:
+            await self._writer.call(lambda store: store.touch([(session.id, moment)]))
 
     def forget(self, session_id: str) -> None:
         """Forget a session that has ended."""

@@ -1,0 +1,127 @@
+"""Sessions handed over to other servers that share the store, and dropped where the lease was lost."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from app.errors import EngramError, LeaseLost, ModelChanged, SessionMoved
+from app.sessions.residents import Residents
+from app.sessions.session import Session
+from app.sessions.turns import Turns
+from app.stores.ownership import Ownership
+from app.stores.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+HANDED_OVER_AT_MOST = 4
+"""How often a session is handed over within KEPT_SECONDS: clients at several servers pull it apart, then it stays."""
+
+KEPT_SECONDS = 2.0
+
+
+class Handover:
+    """Hands sessions over when other servers ask for them."""
+
+    def __init__(self, writer: Writer, turns: Turns, residents: Residents, ownership: Ownership) -> None:
+        self._writer = writer
+        self._turns = turns
+        self._residents = residents
+        self._ownership = ownership
+        self._pulls = Pulls(HANDED_OVER_AT_MOST, KEPT_SECONDS)
+        self._working: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to answer other servers."""
+        self._ownership.start(
+            lambda session, asker: self._begin(self._answer(session, asker)), lambda: self._begin(self._drop_all())
+        )
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _answer(self, session_id: str, asker: str) -> None:
+        """Hand a session over to another owner that asks for it, and answer."""
+        handed_over = False
+        try:
+            handed_over = await self._hand_over(session_id)
+        except EngramError as error:
+            logger.warning("session %s could not be handed over: %s", session_id, error)
+        finally:
+            self._ownership.answer(session_id, asker, handed_over)
+
+    async def _hand_over(self, session_id: str) -> bool:
+        """Finish the requests that came before, keep a snapshot, and release a session; False: it stays for now."""
+        if not self._pulls.allow(session_id):
+            return False
+        try:
+            session = self._turns.shared(await self._turns.find(session_id))
+        except ModelChanged:  # it is in no arena
+            await self._release(session_id)
+            return True
+        async with self._turns.hold(session):
+            if session.ended.done():
+                return True
+            await self._residents.evict(session)
+            await self._turns.write_use(session)
+            await self._release(session_id)
+            session.depart(SessionMoved(f"another server has asked for session {session.public_id}: connect again"))
+        return True
+
+    async def _release(self, session_id: str) -> None:
+        owner = self._ownership.owner
+        await self._writer.call(lambda store: store.release(session_id, owner))
+
+    async def _drop_all(self) -> None:
+        """Drop the states of all sessions, which other servers may have claimed, and then take a new lease."""
+        sessions = self._turns.all_known()
+        logger.error("the lease was lost: %d sessions are dropped from memory, and claimed again", len(sessions))
+        await asyncio.gather(*map(self._drop, sessions))
+        self._ownership.rejoin()
+
+    async def _drop(self, session: Session) -> None:
+        async with self._turns.hold(session):
+            self._residents.drop(session)
+            if not session.ended.done():
+                session.depart(lease_lost())
+
+
+class Pulls:
+    """Which sessions were handed over lately, and how often."""
+
+    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """most: times within `seconds` that a session may be handed over."""
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def allow(self, session: str) -> bool:
+        """Return whether a session may be handed over now, and if so, count it."""
+        now = self._clock()
+        self._forget(now - self._seconds)
+        times = self._times.setdefault(session, deque(maxlen=self._most))
+        if len(times) == self._most and times[0] > now - self._seconds:
+            return False
+        times.append(now)
+        self._times.move_to_end(session)
+        return True
+
+    def _forget(self, before: float) -> None:
+        """Forget the sessions that were last handed over before that time."""
+        while self._times:
+            session, times = next(iter(self._times.items()))
+            if times[-1] > before:
+                return
+            del self._times[session]
+
+
+def lease_lost() -> LeaseLost:
+    """Return the error for requests while other servers may have claimed the sessions of this one."""
+    return LeaseLost(
+        "this server has had no answer of the store for a while, and may not answer for sessions: try again"
+    )
