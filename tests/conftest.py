@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import database_url, own_postgres, postgres  # noqa: F401 (fixtures of all tests)
+
 settings.register_profile("engram", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("engram")
 

@@ -1,0 +1,283 @@
+"""A connection to PostgreSQL that is made again when it was lost, and the errors of the database as StoreFailed.
+
+Statements are written in the database's own way, with $1, $2, ... for their values. Each is prepared after a few uses.
+"""
+
+import functools
+import os
+import re
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.numeric import Int8BinaryDumper
+
+from app.errors import StoreFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+
+PREFIXES = ("postgresql://", "postgres://")
+"""The beginnings of a URL of a database."""
+
+SECONDS_TO_CONNECT = 5
+
+CONNECTION: Mapping[str, int] = {
+    "connect_timeout": SECONDS_TO_CONNECT,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""The parameters of a connection, unless the URL has others: a silent database is noticed within about 11 s."""
+
+SETTINGS: Mapping[str, str] = {
+    "idle_in_transaction_session_timeout": "5s",
+    "lock_timeout": "10s",
+    "jit": "off",
+    # Every statement here finds its rows by an index. Without statistics, right after the tables were made, the
+    # planner would read small tables as a whole, and go on doing so when they are large.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+CONFIGURE = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())
+
+ENDED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+"""The events of a socket whose other end was closed."""
+
+TRIES = 4
+"""How often a call is begun that the database undid because of another one."""
+
+REMEDIES = {
+    "25006": "the database is read-only: name its primary (of several hosts, with target_session_attrs=read-write)",
+    "28000": "check the user, and which users the database lets in from here (pg_hba.conf)",
+    "28P01": "check the user and the password: in the URL, in PGPASSWORD, or in a pgpass file",
+    "3D000": "make the database (createdb), or name another",
+    "3F000": "make the schema (CREATE SCHEMA), or name another in the URL (options=-csearch_path%3DNAME)",
+    "42501": "give the user the right to it (GRANT), or name another user",
+    "42P01": "a table is missing: engram store migrate makes it",
+    "53100": "make room on the disk of the database",
+    "53300": "let the database take more connections (max_connections), or run fewer servers",
+    "55P03": "another server keeps the rows for long: look for it in pg_stat_activity",
+    "57P01": "the database stops, or starts again",
+    "57P02": "the database stops, or starts again",
+    "57P03": "the database stops, or starts again",
+}
+"""The remedy, by the code of an error."""
+
+REFUSALS = {
+    "password authentication failed": "28P01",
+    "no password supplied": "28P01",
+    "no pg_hba.conf entry": "28000",
+    "does not exist": "3D000",
+    "too many clients": "53300",
+    "connection slots are reserved": "53300",
+    "too many connections": "53300",
+    "is starting up": "57P03",
+    "is shutting down": "57P03",
+    "recovery mode": "57P03",
+}
+"""The code of an error by words in it: those of a connection that is refused come without one."""
+
+UNDONE = {"40001", "40P01"}
+"""Codes of a transaction that the database undid because of another one: the same again may succeed."""
+
+NO_PARTITION = "23514"
+"""The code where no partition takes a row; also of a CHECK that fails."""
+
+
+class StatementFailed(StoreFailed):
+    """The database refused a statement; `code` is its SQLSTATE."""
+
+    def __init__(self, detail: str, state: str) -> None:
+        super().__init__(detail)
+        self.state = state
+
+
+def is_url(store: str) -> bool:
+    """Return whether the setting `store` is the URL of a database."""
+    return store.startswith(PREFIXES)
+
+
+def shown(url: str) -> str:
+    """Return the URL of a database for messages: without its password, and without what follows the name."""
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    if "@" in query:  # a password with a question mark, or a user with an @: nothing is sure to be no secret
+        return f"{scheme}://..."
+    user, at, host = place.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}"
+
+
+def parameters(url: str) -> dict[str, Any]:
+    """Return what psycopg connects with. Raises StoreFailed, without the URL's password."""
+    refusal = StoreFailed(
+        f"{shown(url)}: no URL of a database: expected postgresql://USER@HOST:PORT/NAME, in which every @ : / ? # % of "
+        "a password is written as %40 %3A %2F %3F %23 %25"
+    )
+    if not is_url(url):
+        raise refusal
+    try:
+        found = conninfo_to_dict(url)
+    except psycopg.Error:  # its text may have a part of the password
+        raise refusal from None
+    named = [str(found.get(name) or "") for name in ("host", "dbname")]
+    if any("@" in name for name in named) or not re.fullmatch(r"[\d,]*", str(found.get("port") or "")):
+        raise refusal
+    return {**CONNECTION, **found}
+
+
+def retried(call: Callable[P, T]) -> Callable[P, T]:
+    """Have a call begin again where the database undid it because of another one."""
+
+    @functools.wraps(call)
+    def again(*arguments: P.args, **named: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return call(*arguments, **named)
+            except StatementFailed as error:
+                if error.state not in UNDONE:
+                    raise
+        return call(*arguments, **named)
+
+    return again
+
+
+class Database:
+    """One connection, for one thread at a time; it is made at the first statement, and again where it was lost.
+
+    A statement outside of a transaction is committed when it returns: one round trip. All methods raise StoreFailed;
+    of a statement that was under way when the connection was lost, nobody knows whether it was carried out.
+    """
+
+    def __init__(self, url: str, application_name: str = "engram") -> None:
+        """Keep the place of a database. Raises StoreFailed where the URL is none; the database is not asked yet.
+
+        application_name: for people who look into pg_stat_activity.
+        """
+        self.name = shown(url)
+        self._parameters = {"application_name": application_name, **parameters(url)}
+        self._lock = threading.Lock()
+        """Held to set `_socket`, and to use it on another thread."""
+        self._socket: socket.socket | None = None
+        self._connection: psycopg.Connection[Row] | None = None
+        self._poll = select.poll()
+        """Says whether the database has closed the connection, or this end was shut down."""
+        self._begun = False
+        """Whether a transaction is under way."""
+        self.connections = 0
+        """How many connections were made so far."""
+
+    def run(self, statement: str, *values: Any) -> int:
+        """Carry out a statement; return how many rows it changed."""
+        with self.errors():
+            return self.connection.execute(statement, values).rowcount
+
+    def row(self, statement: str, *values: Any) -> Any:
+        """Return the first row of a statement, None for none."""
+        with self.errors():
+            return self.connection.execute(statement, values, binary=True).fetchone()
+
+    def rows(self, statement: str, *values: Any) -> list[Row]:
+        """Return the rows of a statement."""
+        with self.errors():
+            return self.connection.execute(statement, values, binary=True).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block writes; where anything fails, leave all as it was."""
+        self.run("BEGIN")
+        self._begun = True
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._begun = False
+
+    def interrupt(self) -> None:
+        """Break the connection, from any thread: a call that waits for the database raises StoreFailed."""
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection; a later statement makes another."""
+        connection, self._connection = self._connection, None
+        with self._lock:
+            own, self._socket = self._socket, None
+        if own is not None:
+            own.close()
+        if connection is not None:
+            connection.close()
+
+    @property
+    def connection(self) -> "psycopg.Connection[Row]":
+        """The connection, made if there is none, or if the last one was lost while nothing was asked of it."""
+        connection = self._connection
+        if self._begun and connection is None:
+            raise StoreFailed(f"{self.name}: the connection was lost within a transaction, which was undone")
+        if connection is None or (not self._begun and (connection.closed or self._poll.poll(0))):
+            self.close()
+            connection = self._connect()
+        return connection
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise the errors of the database as StoreFailed."""
+        try:
+            yield
+        except (psycopg.Error, OSError) as error:
+            raise self.failure(error) from error
+
+    def failure(self, error: Exception) -> StoreFailed:
+        """Return StoreFailed for an error of psycopg, with what to do."""
+        text = " ".join(str(error).split())
+        code = getattr(error, "sqlstate", None) or next((REFUSALS[words] for words in REFUSALS if words in text), None)
+        remedy = REMEDIES.get(code or "")
+        detail = f"{self.name}: {text}{f'; {remedy}' if remedy else ''}"
+        if self._connection is None:
+            return StoreFailed(
+                detail if remedy else f"{detail}; is the database there, and can it be reached from here?"
+            )
+        if self._connection.closed:
+            self.close()
+            return StoreFailed(f"{detail}; the connection was lost, and the request may or may not have been applied")
+        return StatementFailed(detail, code) if code else StoreFailed(detail)
+
+    def _connect(self) -> "psycopg.Connection[Row]":
+        connection: psycopg.Connection[Row] = psycopg.connect(
+            **self._parameters, autocommit=True, cursor_factory=psycopg.RawCursor
+        )
+        try:
+            connection.adapters.register_dumper(int, Int8BinaryDumper)  # or every size of a number is a type of its own
+            connection.execute(CONFIGURE)
+            own = socket.socket(fileno=os.dup(connection.fileno()))
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            self._socket = own
+        self._poll = select.poll()
+        self._poll.register(own, ENDED)
+        self._connection = connection
+        self.connections += 1
+        return connection
+
+    def _roll_back(self) -> None:
+        """Undo the transaction under way, if its connection was not lost."""
+        if self._connection is not None:
+            with suppress(StoreFailed):
+                self.run("ROLLBACK")
