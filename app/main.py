@@ -139,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.writer.start()
     for model in state.models:
         model.engine.start()
+    state.sessions.handover.start()
     upkeep = [_kept(work) for work in _upkeep(state)]
     if state.data_watch is not None:
         state.data_watch.start()
@@ -159,6 +160,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _upkeep(state: State) -> Iterator[Coroutine[Any, Any, None]]:
     """Yield the work that goes on as long as the server runs."""
     yield state.sessions.ending.keep_expiring()
+    yield state.sessions.keep_in_step()
     yield state.keyring.keep_fresh()
     yield state.reloader.keep_releasing()
     yield keep_trimming(state.budgets)

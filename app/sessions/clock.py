@@ -20,5 +20,9 @@ class Clock:
         self._monotonic = monotonic
         self._offset = (latest or wall()) - monotonic()
 
+    def advance(self, latest: float) -> None:
+        """Go on from a later time that another server of the same store has recorded."""
+        self._offset = max(self._offset, latest - self._monotonic())
+
     def __call__(self) -> float:
         return self._offset + self._monotonic()

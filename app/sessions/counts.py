@@ -26,6 +26,8 @@ class OpenSessions:
         self._counts = Counter(counts)
         self._tenants = Counter(tenants)
         self._most = most
+        self._reserved: Counter[tuple[str, str]] = Counter()
+        """Sessions that are about to be opened, by model and tenant."""
         for model in models:
             self._show(model.name)
 
@@ -44,12 +46,24 @@ class OpenSessions:
             )
         self._counts[model] += 1
         self._tenants[tenant.name] += 1
+        self._reserved[model, tenant.name] += 1
 
     def confirm(self, model: str, tenant: Tenant, opened: bool) -> None:
         """Note whether a session that was reserved was opened."""
+        self._reserved[model, tenant.name] -= 1
         if not opened:
             self._count_out(model, tenant.name)
         self._show(model)
+
+    def follow(self, counts: Mapping[str, int], tenants: Mapping[str, int]) -> None:
+        """Take over the counts of a store in which other servers open and end sessions too."""
+        known = set(self._counts)
+        self._counts, self._tenants = Counter(counts), Counter(tenants)
+        for (model, tenant), count in (+self._reserved).items():
+            self._counts[model] += count
+            self._tenants[tenant] += count
+        for model in known | set(self._counts):
+            self._show(model)
 
     def ended(self, model: str, tenant: str, reason: EndReason) -> None:
         """Count a session that has ended."""

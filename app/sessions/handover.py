@@ -31,28 +31,37 @@ class Handover:
         self._residents = residents
         self._ownership = ownership
         self._pulls = Pulls(HANDED_OVER_AT_MOST, KEPT_SECONDS)
+        self._askers: dict[str, set[str]] = {}
+        """The owners that have asked for the sessions that are being handed over."""
         self._working: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to answer other servers."""
-        self._ownership.start(
-            lambda session, asker: self._begin(self._answer(session, asker)), lambda: self._begin(self._drop_all())
-        )
+        self._ownership.start(self._asked, lambda: self._begin(self._drop_all()))
+
+    def _asked(self, session_id: str, asker: str) -> None:
+        """Hand a session over to an owner that asks for it; one that asks again meanwhile gets the same answer."""
+        if session_id in self._askers:
+            self._askers[session_id].add(asker)
+            return
+        self._askers[session_id] = {asker}
+        self._begin(self._answer(session_id))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    async def _answer(self, session_id: str, asker: str) -> None:
-        """Hand a session over to another owner that asks for it, and answer."""
+    async def _answer(self, session_id: str) -> None:
+        """Hand a session over, and answer those who have asked for it."""
         handed_over = False
         try:
             handed_over = await self._hand_over(session_id)
         except EngramError as error:
             logger.warning("session %s could not be handed over: %s", session_id, error)
         finally:
-            self._ownership.answer(session_id, asker, handed_over)
+            for asker in self._askers.pop(session_id):
+                self._ownership.answer(session_id, asker, handed_over)
 
     async def _hand_over(self, session_id: str) -> bool:
         """Finish the requests that came before, keep a snapshot, and release a session; False: it stays for now."""

@@ -17,12 +17,13 @@ A slot whose state may differ from the log, because something failed in between,
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.catalogue import ModelCatalogue, ServedModel
-from app.errors import EngramError, StoreFailed
+from app.errors import EngramError, ShuttingDown, StoreFailed
 from app.metrics import Metrics
+from app.sessions.clock import Clock
 from app.sessions.counts import OpenSessions
 from app.sessions.ending import Ending
 from app.sessions.handover import Handover
@@ -35,11 +36,15 @@ from app.sessions.session import SessionInfo, info_of
 from app.sessions.stepping import Stepping
 from app.sessions.time_travel import TimeTravel
 from app.sessions.turns import Turns
+from app.stores.base import Store
 from app.stores.ownership import Alone, Ownership
 from app.stores.writer import Durability, Writer
 from app.tenants import DEFAULT
 
 POLL_SECONDS = 0.01
+
+FOLLOWED_EVERY = 1.0
+"""Seconds between two looks at what other servers of the same store have done."""
 
 LAST_TOUCH_SECONDS = 0.5
 """How long the store has at least to write when sessions were last used, as the server stops."""
@@ -68,7 +73,7 @@ class SessionService:
         writer: Writer,
         metrics: Metrics,
         limits: Limits,
-        clock: Callable[[], float],
+        clock: Clock,
         counts: Mapping[str, int],
         tenants: Mapping[str, int],
         durability: Durability = "ack",
@@ -97,6 +102,15 @@ class SessionService:
         self.inference = Inference(self._residents)
         self.handover = Handover(writer, self.turns, self._residents, ownership)
         self.time_travel = TimeTravel(writer, self.turns, self._residents, self._saving, self.ending)
+
+    async def keep_in_step(self) -> None:
+        """Follow the counts and the clock of a store that several servers share, until cancelled."""
+        while self._ownership.is_shared:
+            await asyncio.sleep(FOLLOWED_EVERY)
+            with contextlib.suppress(StoreFailed, ShuttingDown):
+                counts, tenants, latest = await self._writer.call(_shared)
+                self._opened.follow(counts, tenants)
+                self._clock.advance(latest)
 
     async def probe(self) -> None:
         """Raise StoreFailed unless the store can be read and written, LeaseLost while the lease is lost."""
@@ -150,3 +164,8 @@ class SessionService:
     async def _write_last(self) -> None:
         await self.turns.write_uses()
         await self._writer.call(lambda store: store.tidy(self._clock()))
+
+
+def _shared(store: Store) -> tuple[dict[str, int], dict[str, int], float]:
+    """Return the counts of open sessions by model and by tenant, and the latest time, of a store."""
+    return store.counts(), store.tenants(), store.latest_time()

@@ -7,9 +7,9 @@
     NOTIFY engram_THEIRS <------------------------------- ask(), answer()
     LISTEN engram_OURS ---------------------------------> asked(), or the answer to an ask
 
-The database's clock alone says whether a lease has run out, so clocks of servers may differ. A server ends the lease of
-another by deleting its row, only after it has run out; a lease that was renewed late, and not ended, goes on. In its own
-process a lease counts from when its last renewal was sent, which is earlier than when it came.
+The database's clock alone says whether a lease has run out, so clocks of servers may differ. A server ends the lease
+of another by deleting its row, only after it has run out; a lease that was renewed late, and not ended, goes on. In its
+own process a lease counts from when its last renewal was sent, which is earlier than when it came.
 """
 
 import asyncio
@@ -61,7 +61,12 @@ class Lease:
     is_shared = True
 
     def __init__(
-        self, database: Database, seconds: float, name: str, place: str = "", interrupt: Callable[[], None] | None = None
+        self,
+        database: Database,
+        seconds: float,
+        name: str,
+        place: str = "",
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         """Take a lease of `seconds`. Raises StoreFailed.
 
@@ -106,8 +111,8 @@ class Lease:
     def check(self) -> None:
         if not self.holds:
             raise LeaseLost(
-                f"this server has had no answer of the store for {self.seconds:g} s (setting lease), so others may have "
-                "claimed its sessions: try again",
+                f"this server has had no answer of the store for {self.seconds:g} s (setting lease), so others may "
+                "have claimed its sessions: try again"
             )
 
     # On the event loop
@@ -195,8 +200,8 @@ class Lease:
         due = time.monotonic() + self.seconds / RENEWALS
         while not self._closed and (left := due - time.monotonic()) > 0:
             self._notify()
-            ready, _, _ = select.select([self._database.connection, self._wakes], [], [], left)
-            if self._wakes in ready:
+            ready, _, _ = select.select([self._database.connection.fileno(), self._wakes.fileno()], [], [], left)
+            if self._wakes.fileno() in ready:
                 self._wakes.recv(4096)
             with self._database.errors():
                 self._take_notifications()

@@ -55,6 +55,7 @@ from app.sessions.session import Session, Stepped, Steps, Turn
 from app.settings import Settings
 from app.stores.base import EndReason, Record, Store
 from app.stores.memory import MemoryStore
+from app.stores.ownership import Ownership
 from app.stores.writer import Durability, Writer
 from models.manifest import Manifest
 from tests.app.asynchronous import run, until
@@ -96,6 +97,7 @@ async def service(
     resident: int = 3,
     opened: int = 3,
     step_timeout: float = math.inf,
+    ownership: Ownership | None = None,
 ) -> AsyncIterator[ById]:
     """A service over a store that is closed with it; a second one over the same directory is a server's restart."""
     backend, metrics = backend or FakeBackend(capacity=8), Metrics()
@@ -121,6 +123,7 @@ async def service(
             tenants,
             durability,
             {} if snapshots is None else {"fake": snapshots},
+            ownership,
         )
     )
     try:
