@@ -33,7 +33,7 @@ from app.metrics import Metrics
 from app.reloading import Reloader
 from app.sessions.clock import Clock
 from app.sessions.service import Limits, SessionService
-from app.settings import Settings
+from app.settings import Settings, kind_of
 from app.stores.writer import Writer
 from app.tracing import note_submitted, open_tracing
 from app.watching import DataWatch, watch_loop
@@ -103,7 +103,7 @@ def _add_sessions(state: State, settings: Settings) -> None:
 def _add_watches(state: State, settings: Settings) -> None:
     """Add the measurements that are taken at each scrape, or again and again."""
     metrics, writer, directory = state.metrics, state.writer, _directory(settings)
-    metrics.build((model.backend for model in state.models), settings.store)
+    metrics.build((model.backend for model in state.models), kind_of(settings.store))
     metrics.watch_log(lambda: writer.lag, lambda: writer.waiting)
     for name, budget in state.budgets.items():
         metrics.watch(name, budget)
@@ -111,8 +111,8 @@ def _add_watches(state: State, settings: Settings) -> None:
 
 
 def _directory(settings: Settings) -> Path | None:
-    """Return the directory in which a server may write; None: sessions are in memory only."""
-    return settings.data if settings.store == "sqlite" else None
+    """Return the directory in which a server may write; None: no session is in a file of its own."""
+    return settings.data if kind_of(settings.store) == "sqlite" else None
 
 
 def _add_interface(app: FastAPI) -> None:

@@ -15,7 +15,7 @@ from app.errors import ReloadFailed
 from app.loading import load_again
 from app.metrics import Metrics
 from app.sessions.service import SessionService
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, kind_of
 from app.stores.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Reloader:
                     model.engine.watch(self._submitted)
                     model.engine.start()
             self._models.replace(models, failures)
-            self._metrics.build((model.backend for model in self._models), self._settings.store)
+            self._metrics.build((model.backend for model in self._models), kind_of(self._settings.store))
         reloaded = _difference(before, models, failures)
         logger.info("checkpoints loaded again: %s", reloaded.summary())
         return reloaded

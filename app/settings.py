@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from app.logs import LogFormat
+from app.store_url import HIDDEN, is_url, masked, with_password, without_password
 
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
@@ -38,6 +39,9 @@ SnapshotSeconds = Annotated[float, Field(gt=0, le=86400)]
 HostName = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_.:-]+$", max_length=253)]
 
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.-]+(:[0-9]{1,5})?$", max_length=300)]
+
+
+StoreKind = Literal["sqlite", "memory", "postgres"]
 
 
 class SettingsError(ValueError):
@@ -65,6 +69,31 @@ def _by_name(example: str) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+def _store(value: Any) -> Any:
+    """Return the name of a store, or the URL of a database, which has no password any more."""
+    if value in ("sqlite", "memory") or (isinstance(value, str) and _is_usable(value)):
+        return value
+    raise PydanticCustomError(
+        "store",
+        "expected sqlite, memory or a URL, postgresql://USER@HOST/DATABASE, with %40 for @, %23 for # and %2F for / in "
+        "a password",
+    )
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        return without_password(url)[1] is None and HIDDEN not in url
+    except ValueError:
+        return False
+
+
+def kind_of(store: str) -> StoreKind:
+    """Return which kind of store a setting `store` names, which was checked."""
+    if store == "memory":
+        return "memory"
+    return "sqlite" if store == "sqlite" else "postgres"
+
+
 class _TomlFile(TomlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         if file_path.stat().st_size > MAX_FILE_BYTES:
@@ -75,7 +104,9 @@ class _TomlFile(TomlConfigSettingsSource):
 class Settings(BaseSettings):
     """The settings of one server."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = Field(
         "127.0.0.1", description="address to listen on; one that other machines reach needs a key, or insecure"
@@ -100,8 +131,25 @@ class Settings(BaseSettings):
     )
     checkpoints: Path = Field(Path("checkpoints"), description="directory whose subdirectories are the models to serve")
     data: Path = Field(Path("data"), description="directory of the store, which keeps the sessions")
-    store: Literal["sqlite", "memory"] = Field(
-        "sqlite", description="where sessions are kept: in a file of the data directory, or only in this process"
+    store: Annotated[str, BeforeValidator(_store)] = Field(
+        "sqlite",
+        description="where sessions are kept: sqlite: in a file of the data directory; memory: only in this process; "
+        "postgresql://USER@HOST/DATABASE: in a database that several servers share, and the keys too",
+    )
+    store_password_file: Path | None = Field(
+        None,
+        description="file with the password of the database, such as a Docker secret; without it, the password is that "
+        "of the URL, of PGPASSWORD or of a pgpass file",
+    )
+    lease: float = Field(
+        2,
+        gt=0.3,
+        le=3600,
+        description="seconds after which other servers may take over the sessions of this one, if it does not reach "
+        "the database that they share",
+    )
+    server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=50)] | None = Field(
+        None, description="name of this server among those that share a database; by default the name of the host"
     )
     durability: Literal["ack", "interval", "none"] = Field(
         "ack",
@@ -264,10 +312,36 @@ class Settings(BaseSettings):
         "name ends in .svg, else folded stacks",
     )
 
+    _password: str | None = PrivateAttr(None)
+    """The password of the store's URL, which is not in `store`."""
+
+    @property
+    def store_url(self) -> str:
+        """The URL of the store with its password, for nothing but a connection. Raises SettingsError."""
+        file = self.store_password_file
+        if file is not None and self._password is not None:
+            raise SettingsError("setting store_password_file: the URL of the store has a password too: remove one")
+        return with_password(self.store, self._password if file is None else _password_in(file))
+
     @property
     def sequences_at_once(self) -> int:
         """The sequences in one request, at most."""
         return min(self.max_sequences, self.max_queue)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hide_password(cls, values: Any, handler: ModelWrapValidatorHandler["Settings"]) -> "Settings":
+        """Take the password out of the store's URL, before anything can show it."""
+        store = values.get("store") if isinstance(values, dict) else None
+        if not isinstance(store, str):
+            return handler(values)
+        try:
+            url, password = without_password(store) if is_url(store) else (store, None)
+        except ValueError:
+            url, password = masked(store), None
+        settings = handler(values | {"store": url})
+        settings._password = password
+        return settings
 
     @classmethod
     def settings_customise_sources(
@@ -298,7 +372,7 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
     try:
         return FromFile(**given)
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from error
+        raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
     except ValueError as error:
         raise SettingsError(f"config {file}: {error}") from error
 
@@ -335,4 +409,15 @@ def _refuse_unknown_variables() -> None:
 
 def _explain(problem: Any) -> str:
     place = ".".join(map(str, problem["loc"]))
-    return f"setting {place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    return f"setting {place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {masked(repr(problem['input']))}"
+
+
+def _password_in(file: Path) -> str:
+    """Return the password in a file, without the end of its line. Raises SettingsError."""
+    try:
+        found = file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"setting store_password_file: {file} cannot be read: {error}") from error
+    if not found:
+        raise SettingsError(f"setting store_password_file: {file} is empty; expected the password of the database")
+    return found

@@ -2,10 +2,15 @@
 
 import argparse
 import os
+import traceback
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import ValidationError
 
-from app.settings import Settings, SettingsError, add_settings_flags, load_settings
+from app.settings import Settings, SettingsError, add_settings_flags, kind_of, load_settings
+
+URL = "postgresql://me:se%26cret@h:5433/engram"
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +123,83 @@ def test_bad_variable_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("ENGRAM_BACKEND", "tensorflow")
     with pytest.raises(SettingsError, match="setting backend: input should be 'auto', 'fused', 'onnx' or 'torch'"):
         parse()
+
+
+# The store, and its password
+
+
+def test_store_is_a_name_or_a_url_of_a_database(tmp_path, monkeypatch):
+    file = tmp_path / "engram.toml"
+    file.write_text("store = 'postgresql://me@10.0.0.5/engram?sslmode=require'\n")
+    assert [parse(*words).store for words in ([], ["--store", "memory"])] == ["sqlite", "memory"]
+    assert parse("--config", str(file)).store == "postgresql://me@10.0.0.5/engram?sslmode=require"
+    monkeypatch.setenv("ENGRAM_STORE", "postgres:///engram?host=/run/postgresql")
+    assert parse("--config", str(file)).store == "postgres:///engram?host=/run/postgresql"
+
+
+@pytest.mark.parametrize(
+    ("store", "kind"), [("sqlite", "sqlite"), ("memory", "memory"), ("postgres://h/d", "postgres"), (URL, "postgres")]
+)
+def test_kind_of_a_store_is_known_by_its_name(store, kind):
+    assert kind_of(parse("--store", store).store) == kind
+
+
+@pytest.mark.parametrize(
+    "form", [URL, "postgresql://me@h/engram?connect_timeout=3&password=se%26cret", f"{URL}?connect_timeout=3"]
+)
+def test_password_of_a_url_is_for_the_connection_alone(form):
+    settings = parse("--store", form)
+    assert conninfo_to_dict(settings.store_url)["password"] == "se&cret"
+    for shown in (settings, settings.model_copy(update={"port": 1})):
+        assert "cret" not in f"{shown!r} {shown} {shown.model_dump()} {shown.model_dump_json()} {shown.store}"
+    assert settings.model_copy(update={"port": 1}).store_url == settings.store_url
+
+
+def test_password_may_stand_in_a_file(tmp_path):
+    file = tmp_path / "password"
+    words = ["--store", "postgresql://me@h/engram", "--store-password-file", str(file)]
+    with pytest.raises(SettingsError, match=r"store_password_file: .*password cannot be read"):
+        _ = parse(*words).store_url
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match=r"store_password_file: .*password is empty"):
+        _ = parse(*words).store_url
+    file.write_text("se cr@et\n")
+    assert conninfo_to_dict(parse(*words).store_url)["password"] == "se cr@et"
+    with pytest.raises(SettingsError, match="the URL of the store has a password too"):
+        _ = parse("--store", URL, *words[2:]).store_url
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        *("postgresql://me:se@cret@h/x", "postgresql://me:/secret@h/x", "postgresql://me://secret@h"),
+        *("postgres:/me:secret@h/x", "me:secret@h", "host=h password=secret", "mysql://me:secret@h/x"),
+        *("postgresql://h/x?sslpassword=secret", "postgresql://me:x@h#secret@h", "Postgresql://me:secret@h/x"),
+    ],
+)
+def test_password_of_a_malformed_url_is_in_no_error(store, tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text(f"store = '{store}'\n")
+    (tmp_path / "b.toml").write_text(f"stor = '{store}'\n")
+    for words in (["--store", store], ["--config", str(tmp_path / "a.toml")], ["--config", str(tmp_path / "b.toml")]):
+        with pytest.raises(SettingsError, match=r"setting store?: .*, got '.*\*\*\*") as refused:
+            parse(*words)
+        assert "cret" not in "".join(traceback.format_exception(refused.value))
+    monkeypatch.setenv("ENGRAM_STOR", store)
+    with pytest.raises(SettingsError, match=r"ENGRAM_STOR: no such setting; [^:]*$"):
+        parse()
+    with pytest.raises(ValidationError) as invalid:
+        Settings(store=store)
+    assert "cret" not in str(invalid.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--store", "redis"], "setting store: expected sqlite, memory or a URL, .*, got 'redis'"),
+        (["--lease", "0.3"], "setting lease: input should be greater than 0.3"),
+        (["--server-name", "a b"], "setting server_name: string should match pattern"),
+    ],
+)
+def test_bad_settings_of_a_shared_store_are_refused(words, complaint):
+    with pytest.raises(SettingsError, match=complaint):
+        parse(*words)
