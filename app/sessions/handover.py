@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from app.errors import EngramError, LeaseLost, ModelChanged, SessionMoved
+from app.metrics import Metrics
 from app.sessions.residents import Residents
 from app.sessions.session import Session
 from app.sessions.turns import Turns
@@ -25,11 +26,14 @@ KEPT_SECONDS = 2.0
 class Handover:
     """Hands sessions over when other servers ask for them."""
 
-    def __init__(self, writer: Writer, turns: Turns, residents: Residents, ownership: Ownership) -> None:
+    def __init__(
+        self, writer: Writer, turns: Turns, residents: Residents, ownership: Ownership, metrics: Metrics
+    ) -> None:
         self._writer = writer
         self._turns = turns
         self._residents = residents
         self._ownership = ownership
+        self._metrics = metrics
         self._pulls = Pulls(HANDED_OVER_AT_MOST, KEPT_SECONDS)
         self._askers: dict[str, set[str]] = {}
         """The owners that have asked for the sessions that are being handed over."""
@@ -78,6 +82,7 @@ class Handover:
             await self._residents.evict(session)
             await self._turns.write_use(session)
             await self._release(session_id)
+            self._metrics.handovers.labels("out").inc()
             session.depart(SessionMoved(f"another server has asked for session {session.public_id}: connect again"))
         return True
 

@@ -19,6 +19,7 @@ from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
 from app.errors import EngramError, OutOfMemory, SessionGone, SessionHeld
+from app.metrics import Metrics
 from app.sessions.past import Beginning, Past, beginning
 from app.sessions.recency import Recency
 from app.sessions.session import Session, gone
@@ -61,6 +62,7 @@ class Residents:
         writer: Writer,
         recency: Recency,
         ownership: Ownership,
+        metrics: Metrics,
         max_resident: int,
         clock: Callable[[], float],
     ) -> None:
@@ -69,6 +71,7 @@ class Residents:
         self._writer = writer
         self._recency = recency
         self._ownership = ownership
+        self._metrics = metrics
         self._max_resident = max_resident
         self._clock = clock
         self._making_room: WeakKeyDictionary[ServedModel, asyncio.Lock] = WeakKeyDictionary()
@@ -162,13 +165,16 @@ class Residents:
         Where that server has died, the claim succeeds once its lease has run out.
         """
         ownership, end = self._ownership, time.monotonic() + self._ownership.seconds + HANDOVER_SECONDS
+        handed_over: bool | None = None
         while True:
             ownership.check()
             owner = ownership.owner
             found, more = await self._writer.call(functools.partial(_call, claim, owner))
             if not isinstance(found, Held):
+                self._metrics.handovers.labels("in").inc(bool(handed_over))
                 return found, more
-            if not await ownership.ask(session_id, found.owner) or time.monotonic() > end:
+            handed_over = await ownership.ask(session_id, found.owner)
+            if handed_over is False or time.monotonic() > end:
                 raise _held(session_id, found.server)
 
     async def _follow(self, session: Session, found: Record | EndReason | None) -> None:

@@ -94,13 +94,13 @@ class SessionService:
         ownership, logs = self._ownership, durability != "none"
         self._opened = opened = OpenSessions(models, metrics, counts, tenants, limits.sessions)
         self.turns = Turns(models, writer, self._recency, ownership, clock, limits.waiting, logs, snapshots or {})
-        self._residents = Residents(self.turns, writer, self._recency, ownership, limits.resident, clock)
+        self._residents = Residents(self.turns, writer, self._recency, ownership, metrics, limits.resident, clock)
         self._saving = Saving(self.turns, self._residents, self._recency, clock)
         self.opening = Opening(models, writer, self.turns, self._residents, opened, clock, ownership)
         self.ending = Ending(writer, self.turns, self._residents, opened, clock, limits.idle_timeout)
         self.stepping = Stepping(writer, self.turns, self._residents, self._saving, self.ending)
         self.inference = Inference(self._residents)
-        self.handover = Handover(writer, self.turns, self._residents, ownership)
+        self.handover = Handover(writer, self.turns, self._residents, ownership, metrics)
         self.time_travel = TimeTravel(writer, self.turns, self._residents, self._saving, self.ending)
 
     async def keep_in_step(self) -> None:

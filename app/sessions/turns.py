@@ -90,7 +90,8 @@ class Turns:
         return any(session.model is model for session in self._sessions.values())
 
     async def find(self, session_id: str) -> Session:
-        """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged or StoreFailed."""
+        """Return an open session. Raises SessionGone, SessionNotFound, ModelChanged, StoreFailed or LeaseLost."""
+        self._ownership.check()
         known = self._sessions.get(session_id)
         if known is not None and not self._may_be_elsewhere(known):
             return known
@@ -99,6 +100,7 @@ class Turns:
 
     async def find_all(self, session_ids: Sequence[str]) -> list[Session | EngramError]:
         """Return open sessions, or the error of one, as `find` raises it. Raises StoreFailed, ShuttingDown."""
+        self._ownership.check()
         known = {name: self._sessions.get(name) for name in session_ids}  # some may be evicted meanwhile
         missing = [name for name, session in known.items() if session is None or self._may_be_elsewhere(session)]
         found = await self._writer.call(lambda store: _find_each(store, missing)) if missing else []

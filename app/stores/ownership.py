@@ -49,8 +49,8 @@ class Ownership(Protocol):
     def start(self, asked: Asked, lost: Lost) -> None:
         """Begin to call `asked` when another owner asks for a session, and `lost` when the lease was lost."""
 
-    async def ask(self, session: str, owner: str) -> bool:
-        """Ask an owner to hand over a session, and return whether to claim it now; False: it stays for now."""
+    async def ask(self, session: str, owner: str) -> bool | None:
+        """Ask an owner to hand over a session, and return whether it has, None where it does not answer in time."""
 
     def answer(self, session: str, asker: str, handed_over: bool) -> None:
         """Answer to another owner that asked for a session."""
@@ -78,9 +78,9 @@ class Alone:
     def start(self, asked: Asked, lost: Lost) -> None:
         """Return: nobody asks."""
 
-    async def ask(self, session: str, owner: str) -> bool:  # noqa: ARG002
-        """Return that the session may be claimed."""
-        return True
+    async def ask(self, session: str, owner: str) -> bool | None:  # noqa: ARG002
+        """Return that nobody answers."""
+        return None
 
     def answer(self, session: str, asker: str, handed_over: bool) -> None:
         """Return: nobody asks."""

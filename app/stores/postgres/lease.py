@@ -122,7 +122,7 @@ class Lease:
         self._thread.start()
         self._watch()
 
-    async def ask(self, session: str, owner: str) -> bool:
+    async def ask(self, session: str, owner: str) -> bool | None:
         answer = self._answers.get(session)
         if answer is None:
             answer = self._answers[session] = self._loop.create_future()
@@ -130,7 +130,7 @@ class Lease:
         try:
             return await asyncio.wait_for(asyncio.shield(answer), ASK_SECONDS)
         except TimeoutError:
-            return True
+            return None
         finally:
             self._answers.pop(session, None)
 

@@ -37,7 +37,7 @@ class Together(Alone):
     def start(self, asked: Asked, lost: Lost) -> None:
         self.asked, self.lost = asked, lost
 
-    async def ask(self, session: str, owner: str) -> bool:
+    async def ask(self, session: str, owner: str) -> bool | None:
         self.asks += 1
         answer = self.answers[session] = asyncio.get_running_loop().create_future()
         if owner in self.lives and not self.lives[owner].silent:
@@ -45,7 +45,7 @@ class Together(Alone):
         try:
             return await asyncio.wait_for(answer, 0.02)
         except TimeoutError:
-            return True
+            return None
 
     def answer(self, session: str, asker: str, handed_over: bool) -> None:
         answer = self.lives[asker].answers[session]
@@ -106,6 +106,9 @@ def test_session_follows_its_requests():
                 assert total(await sessions.step(name, ones(1))) == step + 1
             assert [sessions.resident() for sessions, _ in made] == [1, 0, 0]
             assert [ownership.asks for _, ownership in made] == [1, 1, 1]
+            metrics = [sessions.writer._observer for sessions, _ in made]
+            counted = [[each.handovers.labels(way)._value.get() for way in ("in", "out")] for each in metrics]
+            assert counted == [[1, 1], [1, 1], [1, 1]]
 
     run(test())
 
