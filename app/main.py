@@ -67,7 +67,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
 
 def _add_access(state: State, settings: Settings, keyring: Keyring) -> None:
     """Add who may ask, and how much all clients together may have."""
-    state.settings, state.keyring, state.closing = settings, keyring, None
+    state.settings, state.keyring, state.draining, state.closing = settings, keyring, False, None
     state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
     state.budgets = budgets_of(settings)
     logger.info("memory for all clients together: %s", state.budgets.describe())

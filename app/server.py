@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 import uvicorn
 from starlette.datastructures import State
@@ -24,7 +25,7 @@ from app.logs import set_up_logging
 from app.main import close, create_app
 from app.profiling import Profiler
 from app.protocols.connections import Connections, Limits
-from app.protocols.http import AtOnce, Never, answering
+from app.protocols.http import AtOnce, HttpProtocol, Never, answering
 from app.protocols.websocket import limited
 from app.reloading import Reloader
 from app.settings import Settings, SettingsError
@@ -49,6 +50,9 @@ one client kept the steps of all others waiting for 200 ms.
 
 ANSWER_SECONDS = 2
 """Time for the last answers to be sent after the engines have given up."""
+
+DRAIN_TICK = 0.05
+"""Seconds between two looks at the requests in work."""
 
 
 def serve(settings: Settings) -> int:
@@ -142,6 +146,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state: State = self.config.app.state  # type: ignore[union-attr]
+        if state.settings.drain_seconds > 0:
+            await self._drain(state)
         draining = asyncio.create_task(close(state))
         await super().shutdown(sockets)
         if self.force_exit:
@@ -150,6 +156,18 @@ class _Server(uvicorn.Server):
         await draining
         if self._profiler is not None:
             self._profiler.stop()
+
+    async def _drain(self, state: State) -> None:
+        """Serve for `drain_seconds` more, not ready, then until no HTTP request is in work; a second signal ends it."""
+        state.draining = True
+        logger.info("draining for %g s", state.settings.drain_seconds)
+        drained = time.monotonic() + state.settings.drain_seconds
+        end = drained + state.settings.shutdown_timeout
+        while not self.force_exit and time.monotonic() < (end if self._is_at_work() else drained):  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_TICK)
+
+    def _is_at_work(self) -> bool:
+        return any(isinstance(each, HttpProtocol) and each.is_at_work for each in self.server_state.connections)
 
 
 def _spare_the_collector() -> None:

@@ -292,6 +292,14 @@ class Settings(BaseSettings):
     shutdown_timeout: float = Field(
         20, gt=0, le=86400, description="seconds that accepted work has to finish after a stop signal"
     )
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="seconds after a stop signal in which /readyz answers 503 and all else is served as before, so "
+        "that a load balancer sends new requests elsewhere; then HTTP requests in work end before the stop begins; 0: "
+        "the stop begins at once",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     log_format: LogFormat = Field(
         "text", description="lines of the log: text, or json, one object for each event; docs/operations.md"

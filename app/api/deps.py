@@ -63,6 +63,11 @@ async def _may_see_all(connection: HTTPConnection) -> bool:
     return connection.scope["caller"] is not None
 
 
+async def _is_draining(connection: HTTPConnection) -> bool:
+    draining: bool = connection.app.state.draining
+    return draining
+
+
 async def _decoders(connection: HTTPConnection) -> Decoders:
     decoders: Decoders = connection.app.state.decoders
     return decoders
@@ -111,6 +116,7 @@ SessionName = Annotated[str, Depends(_session_name)]
 """The name inside the server of the session in the path, which is one of the caller's tenant."""
 
 MaySeeAll = Annotated[bool, Depends(_may_see_all)]
+IsDraining = Annotated[bool, Depends(_is_draining)]
 """Whether the caller has a valid key, or none is needed: a public route then answers in full."""
 
 IdempotencyKey = Annotated[

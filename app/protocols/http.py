@@ -277,6 +277,11 @@ class HttpProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._go_on)
         self._hold(data[start:])
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a request has begun to arrive, or is not answered."""
+        return bool(self._head or self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
     def _is_answering(self) -> bool:
         """Return whether the bytes behind a request must wait: it is not answered, or waits for the one before it."""
         return bool(self.pipeline) or self._is_whole()

@@ -26,6 +26,8 @@ STOPPED = (0, -signal.SIGTERM)
 SLOW = {"model": "dnc-copy", "memory_size": 1024}
 """A model with slow steps: a sequence of thousands is still in work when the next request arrives."""
 
+STEP = {"inputs": [[0.0] * 10]}
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -436,3 +438,34 @@ def test_stop_signal_answers_after_the_shutdown_timeout(data):
         asking.join()
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
     assert "Traceback" not in server.log
+
+
+def test_draining_server_is_not_ready_and_serves(data):
+    with running_server("--drain-seconds", "1", data=data) as server, httpx.Client(base_url=server.url) as client:
+        opened = client.post("/sessions", json={"model": "dnc-copy"}).json()
+        server.process.send_signal(signal.SIGTERM)
+        while client.get("/readyz").status_code == 200:
+            time.sleep(0.01)
+        assert client.get("/readyz").json()["code"] == "shutting_down"
+        assert httpx.post(f"{server.url}/sessions/{opened['id']}/steps", json=STEP).status_code == 200
+        assert server.process.wait(timeout=30) in STOPPED
+
+
+def test_draining_server_listens_until_its_requests_are_answered(data):
+    answers: list[int] = []
+    body = SLOW | {"inputs": [[0.0] * 10] * 10_000}
+    with running_server("--drain-seconds", "0.01", data=data) as server:
+        infer = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60).status_code)
+        )
+        infer.start()
+        wait_for_sequences(server, 1)
+        server.process.send_signal(signal.SIGTERM)
+        while "draining" not in server.log:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert not answers
+        infer.join()
+        assert server.process.wait(timeout=30) in STOPPED
+    assert answers == [200]

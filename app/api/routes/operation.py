@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from app.api.answers import answer
-from app.api.deps import MaySeeAll, TheMetrics, TheModels, TheSessions, TheSettings
+from app.api.deps import IsDraining, MaySeeAll, TheMetrics, TheModels, TheSessions, TheSettings
 from app.api.openapi import PROBLEMS
 from app.api.readiness import check_parts, not_ready
 from app.api.schemas import HealthAnswer, ReadyAnswer
-from app.errors import Unavailable
+from app.errors import Unavailable, stopping
 
 router = APIRouter(responses=PROBLEMS)
 
@@ -28,10 +28,16 @@ async def ready(
     sessions: TheSessions,
     settings: TheSettings,
     sees_all: MaySeeAll,
+    is_draining: IsDraining,
     model: Annotated[str | None, Query(description="only this model, in all versions that run")] = None,
     store: Annotated[str | None, Query(description="only the store; the value is not read")] = None,
 ) -> Response:
-    """Answer 200 when the store could be read and every model has just taken a step, else 503 with what did not."""
+    """Answer 200 when the store could be read and every model has just taken a step, else 503 with what did not.
+
+    A server that is to stop answers 503 before it stops, while it drains.
+    """
+    if is_draining:
+        raise stopping()
     checks = await check_parts(models, sessions, settings.ready_timeout, model, store is not None)
     is_known = model is None or any(check.get("model") == model for check in checks)
     is_ready = is_known and all(check["ready"] for check in checks)
