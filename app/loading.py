@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +30,11 @@ from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.metrics import Metrics
 from app.samples import read_sample
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, kind_of
 from app.stores.base import Retention, Store, Upkeep
 from app.stores.keys import KeyStore
 from app.stores.memory import MemoryStore
+from app.stores.ownership import Alone, Ownership
 from app.stores.sqlite import SqliteKeyStore, SqliteStore
 from kernels.library import library, why_no_library
 from kernels.support import KINDS, not_fused
@@ -46,9 +48,29 @@ PROBE_SLOTS = 1
 """Slots of an arena that are kept for /readyz, beyond those of sessions and sequences."""
 
 
-def open_store(settings: Settings) -> Store:
-    retention = Retention(settings.keep_steps, settings.keep_seconds)
-    return MemoryStore(retention) if settings.store == "memory" else SqliteStore(settings.data, retention)
+def open_store(settings: Settings, metrics: Metrics) -> tuple[Store, Ownership]:
+    """Return the store, and what the server's right to its sessions is. Raises StoreFailed, SettingsError."""
+    retention, kind = Retention(settings.keep_steps, settings.keep_seconds), kind_of(settings.store)
+    if kind == "postgres":
+        return _open_shared(settings, retention, metrics)
+    return MemoryStore(retention) if kind == "memory" else SqliteStore(settings.data, retention), Alone()
+
+
+def _open_shared(settings: Settings, retention: Retention, metrics: Metrics) -> tuple[Store, Ownership]:
+    """Return the store that several servers share, and a lease. Raises as `open_store` does."""
+    try:
+        from app.stores.postgres import Database, Lease, PostgresStore
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "setting store: a database needs psycopg: in the checkout of Engram, pip install -c constraints.txt "
+            "-e '.[postgres]'"
+        ) from error
+    url, name = settings.store_url, settings.server_name or socket.gethostname()
+    store = PostgresStore(url, retention, lambda: (lease.owner,), metrics)
+    place = f"{settings.host}:{settings.port}"
+    lease = Lease(Database(url, f"engram lease of {name}"), settings.lease, name, place, store.interrupt)
+    metrics.watch_lease(lambda: lease.left)
+    return store, lease
 
 
 def open_keys(settings: Settings) -> KeyStore:

@@ -77,7 +77,8 @@ def _add_access(state: State, settings: Settings, keyring: Keyring) -> None:
 
 def _add_sessions(state: State, settings: Settings) -> None:
     """Add the store, the models and the sessions, and what loads the models again."""
-    state.tracing, state.metrics, store = open_tracing(settings), Metrics(), open_store(settings)
+    state.tracing, state.metrics = open_tracing(settings), Metrics()
+    store, ownership = open_store(settings, state.metrics)
     durability, intervals = settings.durability, (settings.commit_interval, settings.sync_interval)
     state.writer = Writer(store, state.metrics, durability, *intervals, settings.step_timeout)
     state.models = load_models(settings, state.metrics, state.writer, state.budgets)
@@ -91,6 +92,7 @@ def _add_sessions(state: State, settings: Settings) -> None:
         store.tenants(),
         settings.durability,
         settings.snapshots,
+        ownership,
     )
     submitted = None if state.tracing is None else note_submitted
     for model in state.models:

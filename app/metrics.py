@@ -227,6 +227,18 @@ class Metrics:
         self._log_lag.set_function(lag)
         self._log_waiting.set_function(waiting)
 
+    def watch_lease(self, left: Callable[[], float]) -> None:
+        """Call this function at each scrape: seconds until the server's lease runs out."""
+        self.lease.set_function(left)
+
+    def takeover(self) -> None:
+        """Count a session that was claimed from a server whose lease had run out."""
+        self.takeovers.inc()
+
+    def refused(self, entries: int) -> None:
+        """Count entries that the store refused, since their epoch was over."""
+        self.refused_epochs.inc(entries)
+
     def refusal(self, code: str) -> None:
         """Count a request or a WebSocket that ended with an error; code: of its class in app/errors.py."""
         self.refusals.labels(code).inc()

@@ -115,8 +115,10 @@ TheReload = Annotated[Reload, Depends(_reload)]
 SessionName = Annotated[str, Depends(_session_name)]
 """The name inside the server of the session in the path, which is one of the caller's tenant."""
 
-MaySeeAll = Annotated[bool, Depends(_may_see_all)]
 IsDraining = Annotated[bool, Depends(_is_draining)]
+"""Whether the server is about to stop, and still answers."""
+
+MaySeeAll = Annotated[bool, Depends(_may_see_all)]
 """Whether the caller has a valid key, or none is needed: a public route then answers in full."""
 
 IdempotencyKey = Annotated[

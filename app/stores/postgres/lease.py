@@ -120,7 +120,7 @@ class Lease:
     def start(self, asked: Asked, lost: Lost) -> None:
         self._loop, self._asked, self._lost = asyncio.get_running_loop(), asked, lost
         self._thread.start()
-        self._watch()
+        self._loop.call_later(self.seconds, self._watch)
 
     async def ask(self, session: str, owner: str) -> bool | None:
         answer = self._answers.get(session)
@@ -149,13 +149,15 @@ class Lease:
         self._wake()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, self.seconds)
+        elif self._thread.ident is None:
+            self._end()
 
     def _send(self, owner: str, message: dict[str, Any]) -> None:
         self._messages.put((owner, json.dumps(message)))
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it has been woken often enough
+        with contextlib.suppress(OSError):  # it has been woken often enough, or has ended
             self._waker.send(b"w")
 
     def _watch(self) -> None:
@@ -188,10 +190,16 @@ class Lease:
                     logger.error("the lease could not be renewed: %s", error)
                 self._failed = True
                 time.sleep(RETRY_SECONDS)
-        with contextlib.suppress(StoreFailed):
-            self._database.run(LEAVE, self._id)
+        self._end()
+
+    def _end(self) -> None:
+        """End the lease, and release everything."""
         self._valid_until = 0.0
+        with contextlib.suppress(StoreFailed):  # it then runs out
+            self._database.run(LEAVE, self._id)
         self._database.close()
+        self._waker.close()
+        self._wakes.close()
 
     def _serve(self) -> None:
         """Renew the lease, and pass messages on until the next renewal. Raises StoreFailed."""
