@@ -1,5 +1,6 @@
 # Engram's server with the checkpoints that ship.
 # WHEELS=cpu serves with ONNX Runtime and holds no torch; WHEELS=cuda adds the extra `torch`, whose wheels carry CUDA.
+# The extra `postgres` is in both: several servers may share a database.
 # A change of the source leaves the layer of the dependencies as it is.
 
 FROM python:3.11-slim AS dependencies
@@ -8,8 +9,10 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN python -c 'import sys, tomllib; \
         project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        wheels = {"cpu": [], "cuda": project["optional-dependencies"]["torch"]}; \
-        print(*project["dependencies"], *wheels[sys.argv[1]], sep="\n")' "$WHEELS" > requirements.txt \
+        extras = project["optional-dependencies"]; \
+        wheels = {"cpu": [], "cuda": extras["torch"]}; \
+        print(*project["dependencies"], *extras["postgres"], *wheels[sys.argv[1]], sep="\n")' \
+        "$WHEELS" > requirements.txt \
     && python -m venv --without-pip /opt/engram \
     && pip --python /opt/engram/bin/python install --no-cache-dir -c constraints.txt -r requirements.txt
 
@@ -21,6 +24,7 @@ RUN pip install --no-cache-dir -c constraints.txt hatchling ziglang \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY app app/
 COPY benchmarks benchmarks/
+COPY deploy/haproxy deploy/haproxy/
 COPY engram engram/
 COPY kernels kernels/
 COPY models models/

@@ -1,9 +1,15 @@
-"""Build the fused kernels when the package is built or installed; where they cannot be, go on without them."""
+"""Build the fused kernels when the package is built or installed; where they cannot be, go on without them.
+
+A wheel also takes the configuration of HAProxy along, for `engram serve --servers`.
+"""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+HAPROXY = "deploy/haproxy/haproxy.cfg"
 
 
 class KernelsHook(BuildHookInterface[Any]):
@@ -13,9 +19,11 @@ class KernelsHook(BuildHookInterface[Any]):
         """Return the compiler's package, 90 MB, unless the libraries are there, built from the sources as they are."""
         return [] if self.target_name != "wheel" or self._build().are_current() else ["ziglang"]
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
+        if version != "editable":  # in a checkout it is found where it is
+            build_data["force_include"][str(Path(self.root, HAPROXY))] = "engram/haproxy.cfg"
         build = self._build()
         built = build.library_paths() if build.are_current() else []
         try:
