@@ -1,6 +1,6 @@
 """Servers under load that are killed, stopped, copied, or on a full disk: answered steps are there, once.
 
-The clients and their checks are those of benchmarks/chaos.py, with smaller numbers.
+The clients and their checks are those of benchmarks/chaos/, with smaller numbers.
 """
 
 import random

@@ -1,0 +1,112 @@
+"""Comparison of clients' records with an undisturbed run, and with a server's sessions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import safetensors.numpy
+
+from app.backends.fused import FusedBackend
+from benchmarks.chaos.load import ANSWER_SECONDS
+from benchmarks.chaos.record import Array, RecordedSteps, Track, Violation, compare, expect, memory_size, read_recording
+
+
+class Reference:
+    """Undisturbed runs of a checkpoint by the fused back end."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        size, backend = memory_size(checkpoint), FusedBackend(checkpoint, 1)
+        self._backend = backend if size is None else backend.resized(size)
+        self._slot = self._backend.open()
+        self.width = self._backend.spec.input_size
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, dict[str, Array]]:
+        """Return the outputs, [T, output_size], of steps from the first state, and the state after them."""
+        self._backend.write(self._slot, None)
+        rows = [self._backend.step([self._slot], step[np.newaxis])[0][0] for step in inputs]
+        outputs = np.array(rows, np.float32).reshape(len(rows), self._backend.spec.output_size)
+        return outputs, self._backend.read(self._slot)
+
+
+def check_answers(tracks: Sequence[Track], reference: Reference) -> int:
+    """Compare every answered output with an undisturbed run; return their number. Raises Violation."""
+    count = 0
+    for track in tracks:
+        for inputs, outputs in [*track.branches, (track.inputs, track.outputs)]:
+            compare(f"answers of {track.id}", np.array(outputs), reference.run(inputs)[0])
+            count += len(outputs)
+    return count
+
+
+def check_sessions(url: str, tracks: Sequence[Track], reference: Reference) -> None:
+    """Compare a server's open sessions with the clients' records. Raises Violation."""
+    with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
+        for track in tracks:
+            info = expect(http.get(f"/sessions/{track.id}"), 200)
+            for inputs, head in track.possible():
+                if (info["step"], info["latest"]) == (head, len(inputs)) and _has(http, track.id, info, inputs):
+                    _check_session(http, track.id, info, inputs, reference)
+                    break
+            else:
+                known = [(head, len(inputs)) for inputs, head in track.possible()]
+                raise Violation(f"session {track.id}: {info}, but its step and latest were {known}, or inputs differ")
+
+
+def check_earlier_sessions(url: str, tracks: Sequence[Track], reference: Reference, moment: float) -> None:
+    """Check that each session of clients without moves is at a step that it was at, no earlier than the last one that
+    was answered before a moment of time.monotonic(). Raises Violation."""
+    with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
+        for track in tracks:
+            info = expect(http.get(f"/sessions/{track.id}"), 200)
+            least = max((step for answered, step in track.answered if answered < moment), default=0)
+            inputs = track.possible()[-1][0][: info["step"]]
+            if not least <= info["step"] == len(inputs):
+                raise Violation(f"session {track.id}: {info}, but it had answered step {least}, of {track.head}")
+            if not _has(http, track.id, info, inputs):
+                raise Violation(
+                    f"session {track.id}: its inputs up to step {info['step']} are not those that were sent"
+                )
+            _check_session(http, track.id, info, inputs, reference)
+
+
+def check_ended(url: str, tracks: Sequence[Track]) -> None:
+    """Check that sessions are gone. Raises Violation."""
+    with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
+        for track in tracks:
+            expect(http.get(f"/sessions/{track.id}"), 410)
+
+
+def check_count(url: str, open_now: int) -> None:
+    """Check the number of open sessions: none was opened twice. Raises Violation."""
+    found = len(httpx.get(f"{url}/sessions?limit=1000").json())
+    if found != open_now:
+        raise Violation(f"{found} sessions are open, but clients know of {open_now}")
+
+
+def _has(http: httpx.Client, session: str, info: Mapping[str, Any], inputs: Sequence[Array]) -> bool:
+    """Return whether the kept inputs of a session's recording are these."""
+    return np.array_equal(_recorded(http, session, info).inputs.ravel(), np.array(inputs[info["oldest"] :]).ravel())
+
+
+def _check_session(
+    http: httpx.Client, session: str, info: Mapping[str, Any], inputs: Sequence[Array], reference: Reference
+) -> None:
+    """Compare the recording, the state and one more step of a session with an undisturbed run."""
+    compare(
+        f"recording of {session}", _recorded(http, session, info).outputs, reference.run(inputs)[0][info["oldest"] :]
+    )
+    answer = http.get(f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
+    found = safetensors.numpy.load(answer.content)
+    past = inputs[: info["step"]]
+    for name, leaf in reference.run(past)[1].items():
+        compare(f"{name} of {session} at step {info['step']}", found[name].ravel(), leaf.ravel())
+    more = np.full((1, reference.width), 0.5, np.float32)
+    stepped = expect(http.post(f"/sessions/{session}/steps", json={"inputs": more.tolist()}), 200)
+    expected = reference.run([*past, *more])[0][-1:]
+    compare(f"step {info['step']} of {session}", np.array(stepped["outputs"], np.float32), expected)
+
+
+def _recorded(http: httpx.Client, session: str, info: Mapping[str, Any]) -> RecordedSteps:
+    return read_recording(http.get(f"/sessions/{session}/recording", params={"to": info["latest"]}).text)
