@@ -47,7 +47,7 @@ class Server:
     @property
     def cpu_seconds(self) -> float:
         """The processor time so far of all its threads and child processes. Needs Linux."""
-        return sum(map(_ticks, _family(self.process.pid))) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def memory(self, what: str = "VmRSS") -> float:
         """Return its resident memory in MB. what: VmRSS for the present one, VmHWM for the peak. Needs Linux."""
@@ -57,13 +57,18 @@ class Server:
         return int(found[1]) * 1024 / 1e6
 
 
-def _family(pid: int) -> Iterator[int]:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time so far of a process and all of its descendants. Needs Linux."""
+    return sum(map(_ticks, family(pid))) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> Iterator[int]:
     """Yield a process and all of its descendants. Needs Linux."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):
             for child in map(int, children.read_text().split()):
-                yield from _family(child)
+                yield from family(child)
 
 
 def _ticks(pid: int) -> int:

@@ -15,7 +15,7 @@ import httpx
 import msgpack
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from benchmarks.chaos.record import (
@@ -24,6 +24,7 @@ from benchmarks.chaos.record import (
     Lost,
     Track,
     Violation,
+    Wait,
     compare,
     expect,
     memory_size,
@@ -50,8 +51,15 @@ MOST_STEPS = 4
 MOST_SESSIONS = 3
 """Open sessions of one client, at most."""
 
-REFUSALS = ("store_failed", "step_failed", "step_timed_out", "shutting_down", "queue_full", "unavailable")
+REFUSALS = (
+    *("store_failed", "step_failed", "step_timed_out", "shutting_down", "queue_full", "unavailable"),
+    *("session_moved", "session_held", "lease_lost"),
+)
 """Codes of temporary errors, after which a request is sent again."""
+
+PROBLEM = "application/problem+json"
+PROXY_STATUSES = (502, 503, 504)
+"""Statuses by which a proxy says that it has no server, or lost it."""
 
 LOST = (Lost, OSError, httpx.TransportError, WebSocketException)
 
@@ -59,17 +67,23 @@ LOST = (Lost, OSError, httpx.TransportError, WebSocketException)
 class Load:
     """Clients in a thread, which run from `with` to its end or to `finish`.
 
-    moves: whether clients also fork, rewind, reset and delete. Every other client uses WebSockets.
+    moves: whether clients also fork, rewind, reset and delete; patient: whether they wait for as long as the
+    Retry-After of a refusal says. Every other client uses WebSockets.
     """
 
-    def __init__(self, url: str, checkpoint: Path, clients: int, seed: int = 1, moves: bool = True) -> None:
+    def __init__(
+        self, url: str, checkpoint: Path, clients: int, seed: int = 1, moves: bool = True, patient: bool = False
+    ) -> None:
         self.url = url
         self.model = checkpoint.name
         self.width = read_manifest(checkpoint).input_size
         self.memory_size = memory_size(checkpoint)
         self.moves = moves
+        self.patient = patient
         self.counts: Counter[str] = Counter()
-        """Counts of answered requests by their kind, of unanswered ones ("again"), and of refusals by their code."""
+        """Counts of answered requests by their kind, of unanswered ones ("again"), of refusals by their code, of closed
+        WebSockets by theirs, and of what only a proxy answered by its status."""
+        self.waits: list[Wait] = []
         self.open: list[Track] = []
         self.ended: list[Track] = []
         self.finishing = False
@@ -185,10 +199,10 @@ class _Client:
         values = [[self._chance.random() for _ in range(self._load.width)] for _ in range(steps)]
         inputs = track.pending = np.array(values, np.float32)
         if self._streams:
-            outputs = await self._persist("frames", lambda again: self._send_frame(track, inputs, again))
+            outputs = await self._persist("frames", lambda again: self._send_frame(track, inputs, again), track.id)
             track.seq = _next(track.seq)
         else:
-            outputs = await self._persist("steps", lambda again: self._post_steps(track, inputs, again))
+            outputs = await self._persist("steps", lambda again: self._post_steps(track, inputs, again), track.id)
         track.pending = None
         track.extend(inputs, outputs)
 
@@ -213,7 +227,7 @@ class _Client:
             if (info["step"], info["latest"]) != (step, len(track.inputs)):
                 raise Violation(f"{path} of {track.id} to {step}, of {len(track.inputs)}, gave {info}")
 
-        await self._persist("reset" if resets else "rewind", once)
+        await self._persist("reset" if resets else "rewind", once, track.id)
         track.head, track.pending = step, None
         track.seq = None if resets else track.seq
 
@@ -246,23 +260,28 @@ class _Client:
     def _key(self) -> str:
         return f"{self._chance.getrandbits(64):x}"
 
-    async def _persist(self, name: str, once: Callable[[bool], Awaitable[Any]]) -> Any:
+    async def _persist(self, name: str, once: Callable[[bool], Awaitable[Any]], session: str = "") -> Any:
         """Repeat a request until it is answered. once: takes whether it was tried before. Raises Violation."""
-        end, again = time.monotonic() + PATIENCE, False
+        began, again = time.monotonic(), 0
         while True:
             try:
-                result = await once(again)
+                result = await once(again > 0)
             except LOST as error:
-                if time.monotonic() > end:
+                if time.monotonic() > began + PATIENCE:
                     raise Violation(f"{name}: no answer within {PATIENCE:g} s; at last: {error!r}") from error
                 self._load.counts["again"] += 1
                 if self._load.breaking_off:  # a cancellation that a library has turned into another error
                     raise asyncio.CancelledError from error
-                again = True
-                await asyncio.sleep(PAUSE)
+                again += 1
+                await asyncio.sleep(self._pause(error))
             else:
                 self._load.counts[name] += 1
+                self._load.waits.append(Wait(session, began, time.monotonic(), again))
                 return result
+
+    def _pause(self, error: Exception) -> float:
+        """Return the seconds until a request is sent again."""
+        return max(PAUSE, error.after) if self._load.patient and isinstance(error, Lost) else PAUSE
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, key: str | None = None
@@ -270,6 +289,9 @@ class _Client:
         """Return an answer. Raises Lost for a temporary refusal."""
         headers = {} if key is None else {"Idempotency-Key": key}
         answer = await self._http.request(method, path, json=body, headers=headers)
+        if answer.status_code in PROXY_STATUSES and answer.headers.get("Content-Type") != PROBLEM:
+            self._load.counts[f"proxy {answer.status_code}"] += 1
+            raise Lost(answer.text)
         if answer.status_code >= 500:
             self._refused(answer.json())
         return answer
@@ -279,7 +301,7 @@ class _Client:
         if problem["code"] not in REFUSALS:
             raise Violation(f"the server answered: {problem}")
         self._load.counts[problem["code"]] += 1
-        raise Lost(problem["detail"])
+        raise Lost(problem["detail"], problem.get("retry_after", 1.0))
 
     async def _post_steps(self, track: Track, inputs: Array, again: bool) -> Array:
         """Return the outputs of steps; if they were taken already, but not answered, from the recording."""
@@ -304,7 +326,9 @@ class _Client:
             array = {"shape": inputs.shape, "data": inputs.tobytes()}
             await socket.send(msgpack.packb({"seq": _next(track.seq), "inputs": array}))
             reply = await self._receive(socket)
-        except LOST:
+        except LOST as error:
+            if isinstance(error, ConnectionClosed) and error.rcvd:
+                self._load.counts[f"close {error.rcvd.code}"] += 1
             self._hang_up(track.id)
             raise
         if (reply["seq"], reply["step"]) != (_next(track.seq), after) or "outputs" not in reply:

@@ -25,7 +25,30 @@ class Violation(AssertionError):
 
 
 class Lost(Exception):
-    """The error of a request that was not carried out, or not answered; it is sent again."""
+    """The error of a request that was not carried out, or not answered; it is sent again.
+
+    after: the seconds to wait before, as the refusal says.
+    """
+
+    def __init__(self, detail: str, after: float = 0.0) -> None:
+        super().__init__(detail)
+        self.after = after
+
+
+class Wait(NamedTuple):
+    """The wait for an answer: from the first time that a request is sent, in seconds of time.monotonic().
+
+    again: how often it was sent again.
+    """
+
+    session: str
+    began: float
+    ended: float
+    again: int
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
 
 
 @dataclass(eq=False)
