@@ -5,7 +5,7 @@
    fail          while it is there, whatever would change a file of the database fails: "EIO" or "ENOSPC", as it says
    stall         while it is there, whatever would change a file of the database waits
    read-only     while it is there, no such file can be opened for writing, and its directory not be written to
-   offset        seconds by which the wall clock is ahead of that of the machine
+   offset        as in benchmarks/chaos/clock.c, which is compiled with this file
    synced/       while it is there, a copy of each such file as it was when it was last synced: what a power cut leaves
 */
 
@@ -19,9 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/types.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -146,27 +144,4 @@ int open64(const char *path, int flags, ...) {
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
     va_end(arguments);
     return is_refused(path, flags) ? -1 : REAL(open64)(path, flags, mode);
-}
-
-static long long offset(void) {
-    char text[64];
-    return read_fault("offset", text) ? atoll(text) : 0;
-}
-
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int result = REAL(clock_gettime)(clock, now);
-    if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec += offset();
-    return result;
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    int result = REAL(gettimeofday)(now, zone);
-    if (result == 0) now->tv_sec += offset();
-    return result;
-}
-
-time_t time(time_t *now) {
-    time_t moment = REAL(time)(NULL) + offset();
-    if (now) *now = moment;
-    return moment;
 }

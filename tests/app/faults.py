@@ -4,7 +4,6 @@
 """
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
+
+from benchmarks.chaos import clock
 
 SOURCE = Path(__file__).with_name("faults.c")
 
@@ -49,10 +50,8 @@ class Faults:
 
 
 def build_faults(path: Path) -> Path:
-    """Compile faults.c to `path` and return it."""
-    command = [sys.executable, "-m", "ziglang", "cc", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([*command, "-o", str(path), str(SOURCE)], check=True)
-    return path
+    """Compile faults.c and the clock of benchmarks/chaos to `path` and return it."""
+    return clock.build(path, SOURCE, clock.SOURCE)
 
 
 def cut_power(live: Path, synced: Path, left: Path, chance: Random | None = None) -> Path:
