@@ -1,6 +1,8 @@
-"""HAProxy as a process, with the shipped rules of routing on free ports."""
+"""HAProxy as a process, with the shipped configuration on free ports."""
 
+import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,54 +19,32 @@ from benchmarks.chaos.record import Violation
 from benchmarks.chaos.server import LOOK_SECONDS, STARTUP_SECONDS, free_port
 from benchmarks.server import family
 
-PROGRAMS = "/usr/local/sbin", "/usr/sbin"
-"""Directories beside those of PATH: users other than root have them in none."""
+CONFIGURATION = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 
-RULES = """\
-global
-    maxconn 8192
-    hard-stop-after 2s
+INSTALL = "apt-get install haproxy"
 
-defaults
-    mode http
-    timeout connect 1s
-    timeout client 60s
-    timeout server 60s
-    timeout tunnel 1h
-    option redispatch 1
-    retries 3
-
-frontend engram
-    bind 127.0.0.1:{port}
-    default_backend servers
-
-backend servers
-    balance hash path,field(3,/)
-    hash-type consistent
-    option httpchk
-    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost
-    default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
-"""
+PLACES = "/usr/local/sbin", "/usr/sbin"
+"""Directories of programs that are in the PATH of root only."""
 
 
-def find_haproxy() -> str | None:
-    """Return the path of HAProxy, None where it is not installed."""
-    return shutil.which("haproxy", path=os.pathsep.join([os.environ.get("PATH", ""), *PROGRAMS]))
+class HAProxyMissing(RuntimeError):
+    """HAProxy is not installed."""
 
 
 class HAProxy:
-    """HAProxy in front of servers, as a process of its own; it keeps its port when it is started again.
+    """HAProxy in front of servers; it keeps its port when it is started again.
 
-    servers: their URLs; directory: for its files.
+    servers: their URLs; directory: for its files. Raises HAProxyMissing.
     """
 
     def __init__(self, servers: Sequence[str], directory: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._program = find_haproxy()
+        port, statistics = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{port}"
         self._file, self._log = directory / "haproxy.cfg", directory / "haproxy.log"
-        lines = [f"    server server-{n} {urlsplit(url).netloc}\n" for n, url in enumerate(servers, 1)]
-        self._file.write_text(RULES.format(port=self.port) + "".join(lines))
+        self._file.write_text(with_servers(CONFIGURATION.read_text(), [urlsplit(url).netloc for url in servers]))
+        binds = {"PROXY_BIND": f"127.0.0.1:{port}", "PROXY_STATS": f"127.0.0.1:{statistics}"}
+        self._environment = {**os.environ, **binds}
+        self._command = [find_haproxy(), "-W", "-db", "-f", str(self._file)]
 
     def __enter__(self) -> Self:
         self.start()
@@ -78,28 +58,48 @@ class HAProxy:
         return self._log.read_text()
 
     def start(self) -> None:
-        """Start it, and wait until it answers. Raises Violation if it does not."""
-        assert self._program, "apt-get install haproxy"
+        """Start it, and wait until it answers. Raises Violation if it ends instead."""
         with self._log.open("a") as log:
-            command = [self._program, "-W", "-db", "-f", str(self._file)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         end = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
-            try:
-                httpx.get(f"{self.url}/healthz")
-            except httpx.TransportError:
-                time.sleep(LOOK_SECONDS)
-            else:
+            with suppress(httpx.TransportError):
+                httpx.get(f"{self.url}/healthz", timeout=STARTUP_SECONDS)
                 return
+            time.sleep(LOOK_SECONDS)
         raise Violation(f"HAProxy did not start:\n{self.log}")
 
     def reload(self) -> None:
-        """Have new processes take over the port; the old ones end with their connections, or some seconds later."""
+        """Have new workers take over the port; the old ones end with the connections that they have."""
         self.process.send_signal(signal.SIGUSR2)
 
     def kill(self) -> None:
-        """Kill it and its workers, which breaks all connections."""
+        """Kill it with all of its workers, which breaks all connections."""
         for pid in list(family(self.process.pid)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def find_haproxy() -> str:
+    """Return the path of HAProxy. Raises HAProxyMissing."""
+    found = shutil.which("haproxy", path=os.pathsep.join([os.environ.get("PATH", ""), *PLACES]))
+    if found is None:
+        raise HAProxyMissing(f"HAProxy is not installed: {INSTALL}")
+    return found
+
+
+def with_servers(configuration: str, addresses: Sequence[str]) -> str:
+    """Return the shipped configuration with these servers, each HOST:PORT, in place of those that it lists."""
+
+    def listed(block: re.Match[str]) -> str:
+        first = re.sub(r" resolvers .*", "", block[1].splitlines()[0])
+        return "".join(f"{_server(first, number, address)}\n" for number, address in zip(itertools.count(1), addresses))
+
+    return re.sub(r"\.if defined\(SERVERS\)\n.*?\.else\n(.*?)\.endif\n", listed, configuration, flags=re.S)
+
+
+def _server(line: str, number: int, address: str) -> str:
+    """Return the line of a server, made of that of the first one."""
+    numbered = line.replace("engram-1:8000", address).replace("engram-1", f"engram-{number}")
+    return numbered.replace("id 1 ", f"id {number} ")

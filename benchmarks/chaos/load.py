@@ -53,7 +53,7 @@ MOST_SESSIONS = 3
 
 REFUSALS = (
     *("store_failed", "step_failed", "step_timed_out", "shutting_down", "queue_full", "unavailable"),
-    *("session_moved", "session_held", "lease_lost"),
+    *("session_moved", "session_held", "lease_lost", "server_lost"),
 )
 """Codes of temporary errors, after which a request is sent again."""
 
