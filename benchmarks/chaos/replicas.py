@@ -1,0 +1,91 @@
+"""Faults of several servers, of their database and of the proxy before them, one after the other, under load."""
+
+import itertools
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.chaos import faults
+from benchmarks.chaos.checker import Reference, check_answers, check_count, check_ended, check_sessions
+from benchmarks.chaos.clock import SOURCE as CLOCK
+from benchmarks.chaos.clock import build
+from benchmarks.chaos.cluster import Cluster, check_log_of_tapes
+from benchmarks.chaos.load import Load
+from benchmarks.chaos.outages import OUTAGES, Fault, Outages
+from benchmarks.chaos.record import KEPT_STEPS
+from benchmarks.chaos.server import only
+from benchmarks.machine import load_average, machine, versions
+from benchmarks.table import print_table
+
+REST = 1.0, 4.0
+"""Seconds between two faults."""
+
+LONG_SECONDS = 300.0
+"""A run of this length has the long faults too."""
+
+
+def bring_about(cluster: Cluster, load: Load, seconds: float, chance: random.Random) -> list[Fault]:
+    """Bring about one fault after the other for some seconds, and return them. Raises Violation."""
+    happened: list[Fault] = []
+    end = time.monotonic() + seconds
+    for kind in tqdm(kinds(seconds, chance), "faults", leave=False, unit="fault", disable=None):
+        began = time.monotonic()
+        if began > end:
+            return happened
+        faults.ALL[kind](cluster, chance)
+        happened.append(Fault(kind, began, time.monotonic()))
+        load.wait_for(1)
+        time.sleep(chance.uniform(*REST))
+    return happened
+
+
+def kinds(seconds: float, chance: random.Random) -> Iterator[str]:
+    """Yield kinds of faults, without end, each once in a round; the first round of a long run has the long ones too."""
+    first = [*faults.FAULTS, *faults.LONG_FAULTS] if seconds >= LONG_SECONDS else [*faults.FAULTS]
+    for names in itertools.chain([first], itertools.repeat([*faults.FAULTS])):
+        yield from chance.sample(names, len(names))
+
+
+def check(cluster: Cluster, load: Load, checkpoint: Path) -> tuple[int, int]:
+    """Wait for the clients, and compare all of their answers with the servers and with the database.
+
+    Returns the numbers of outputs and of entries of the log. Raises Violation.
+    """
+    tracks, reference = load.finish(), Reference(checkpoint)
+    entries = check_log_of_tapes(cluster.postgres)
+    steps = check_answers(tracks, reference)
+    check_count(cluster.url, len(load.open))
+    check_sessions(cluster.url, load.open, reference)
+    check_ended(cluster.url, load.ended)
+    cluster.check_logs()
+    return steps, entries
+
+
+def run(checkpoint: Path, servers: int, clients: int, seconds: float, seed: int) -> None:
+    """Bring about faults under load, and print how long sessions were without service. Raises Violation."""
+    print(f"{checkpoint.name}, {servers} servers, {clients} clients, faults for {seconds:g} s, seed {seed}")
+    print(f"{machine()}, {load_average()}; {versions('uvicorn', 'psycopg')}; all share the cores", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        library = build(directory / "clock.so", CLOCK)
+        flags = ("--keep-steps", str(KEPT_STEPS))
+        with (
+            Cluster(only(checkpoint, directory), directory, *flags, servers=servers, library=library) as cluster,
+            Load(cluster.url, checkpoint, clients, seed, patient=True) as load,
+        ):
+            load.wait_for(2 * clients)
+            happened = bring_about(cluster, load, seconds, random.Random(seed))
+            steps, entries = check(cluster, load, checkpoint)
+    print_table("outages", OUTAGES, Outages(happened, load.waits))
+    report(load, steps, entries)
+
+
+def report(load: Load, steps: int, entries: int) -> None:
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(load.counts.items()))
+    print(f"\nanswered: {counts}")
+    print(f"{steps} outputs compared, {entries} entries of the log, {len(load.open)} sessions open, {len(load.ended)} ")
+    print("deleted: none lost, none twice, none by two servers")
