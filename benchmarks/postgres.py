@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -176,12 +177,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_postgres(*settings: str) -> Iterator[Postgres]:
+def running_postgres(*settings: str, parent: Path | None = None) -> Iterator[Postgres]:
     """Run a server with its data in a temporary directory; it is stopped and deleted after the block.
 
-    settings: NAME=VALUE of postgresql.conf. Raises PostgresMissing.
+    settings: NAME=VALUE of postgresql.conf; parent: the directory of the temporary one, by default the system's.
+    Raises PostgresMissing, also where the user of the server cannot reach the parent.
     """
-    directory = Path(tempfile.mkdtemp(prefix="engram-postgres-"))
+    if parent is not None and os.geteuid() == 0 and not _reachable(parent.resolve()):
+        raise PostgresMissing(f"the user {SYSTEM_USER} cannot reach {parent}: name a directory that all users can")
+    directory = Path(tempfile.mkdtemp(prefix="engram-postgres-", dir=parent))
     try:
         server = Postgres(directory, settings)
         try:
@@ -191,6 +195,11 @@ def running_postgres(*settings: str) -> Iterator[Postgres]:
             server.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _reachable(directory: Path) -> bool:
+    """Return whether every user can open files in a directory whose names they know."""
+    return all(place.stat().st_mode & stat.S_IXOTH for place in (directory, *directory.parents))
 
 
 def _as_user() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -380,11 +381,28 @@ def test_durability_has_rows_by_durability_and_sessions(tmp_path):
     done = engram("bench", "durability", *words)
     assert done.returncode == 0, done.stderr
     assert " an fdatasync takes " in done.stdout
-    body = done.stdout.split(durability.DURABILITY.head())[1].strip().splitlines()
-    cells = [row.strip("| ").split(" | ") for row in body]
-    assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in durability.DURABILITIES]
-    assert [row[3] for row in cells if row[1] == "none"] == ["1.00", "1.00"]
+    cells = rows_of(done.stdout, durability.DURABILITY)
+    names = [*durability.DURABILITIES, *([] if ": left out, " in done.stdout else [durability.POSTGRES])]
+    assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in names]
+    assert [row[3] for row in cells if row[1] == "none"] == [row[4] for row in cells if row[1] == "ack"] == 2 * ["1.00"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def public_directory():
+    """Return a directory that the user of PostgreSQL can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.slow
+def test_durability_has_rows_of_postgres_beside_sqlite(postgres, public_directory):
+    words = ["--sessions", 3, "--seconds", 0.05, "--rounds", 1, "--data-root", public_directory]
+    done = engram("bench", "durability", *words)
+    assert done.returncode == 0, done.stderr
+    assert rows_of(done.stdout, durability.DURABILITY)[-1][:2] == ["3", durability.POSTGRES]
+    assert list(public_directory.iterdir()) == []
 
 
 @pytest.mark.slow
