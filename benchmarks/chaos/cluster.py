@@ -1,7 +1,7 @@
-"""Several servers that share a PostgreSQL, each with a link to it, and HAProxy in front of them."""
+"""Several servers that share a PostgreSQL, each with a link to it, and HAProxy before them."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -11,7 +11,7 @@ from benchmarks.chaos.haproxy import HAProxy
 from benchmarks.chaos.record import Violation
 from benchmarks.chaos.server import Server
 from benchmarks.chaos.silent import Link
-from benchmarks.postgres import Postgres, running_postgres
+from benchmarks.postgres import Postgres
 
 LEASE_SECONDS = 2.0
 
@@ -40,26 +40,34 @@ class Replica(Server):
 
 
 class Cluster:
-    """PostgreSQL, `servers` servers and HAProxy, which run as long as the context lasts.
+    """Servers that share a database, and HAProxy in front of them, which run as long as the context lasts.
 
-    directory: for their files; library: of benchmarks/chaos/clock.c, to set clocks apart. Raises PostgresMissing and
-    HAProxyMissing.
+    postgres: runs already; directory: for the files of the servers; library: of benchmarks/chaos/clock.c, to set clocks
+    apart; url: gives the URL of the database for the port of a link to it. Raises HAProxyMissing.
     """
 
     def __init__(
-        self, checkpoints: Path, directory: Path, *flags: str, servers: int = 3, library: Path | None = None
+        self,
+        postgres: Postgres,
+        checkpoints: Path,
+        directory: Path,
+        *flags: str,
+        servers: int = 3,
+        library: Path | None = None,
+        url: Callable[[int], str] | None = None,
     ) -> None:
+        self.postgres = postgres
         self._checkpoints, self._directory, self._flags = checkpoints, directory, flags
         self._count, self._library = servers, library
+        self._url = url or (lambda port: postgres.url().replace(f":{postgres.port}/", f":{port}/"))
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.postgres = stack.enter_context(running_postgres())
             self.servers = [self._replica(stack, number) for number in range(1, self._count + 1)]
             for server in self.servers:
-                stack.callback(server.stop, signal.SIGKILL)
                 server.start()
+                stack.callback(server.stop, signal.SIGKILL)
             self.wait_until_ready()
             self.proxy = stack.enter_context(HAProxy([server.url for server in self.servers], self._directory))
             self._stack = stack.pop_all()
@@ -89,12 +97,7 @@ class Cluster:
         data = self._directory / f"server-{number}"
         link = stack.enter_context(Link(self.postgres.port))
         clock = WallClock(self._directory / f"clock-{number}", self._library) if self._library else None
-        return Replica(self._checkpoints, data, url_through(self.postgres, link), link, clock, *self._flags)
-
-
-def url_through(postgres: Postgres, link: Link) -> str:
-    """Return the URL of a database behind a link."""
-    return postgres.url().replace(f":{postgres.port}/", f":{link.port}/")
+        return Replica(self._checkpoints, data, self._url(link.port), link, clock, *self._flags)
 
 
 def check_log_of_tapes(postgres: Postgres) -> int:

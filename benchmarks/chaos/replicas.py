@@ -19,6 +19,7 @@ from benchmarks.chaos.outages import OUTAGES, Fault, Outages
 from benchmarks.chaos.record import KEPT_STEPS
 from benchmarks.chaos.server import only
 from benchmarks.machine import load_average, machine, versions
+from benchmarks.postgres import running_postgres
 from benchmarks.table import print_table
 
 REST = 1.0, 4.0
@@ -73,8 +74,10 @@ def run(checkpoint: Path, servers: int, clients: int, seconds: float, seed: int)
         directory = Path(name)
         library = build(directory / "clock.so", CLOCK)
         flags = ("--keep-steps", str(KEPT_STEPS))
+        checkpoints = only(checkpoint, directory)
         with (
-            Cluster(only(checkpoint, directory), directory, *flags, servers=servers, library=library) as cluster,
+            running_postgres() as postgres,
+            Cluster(postgres, checkpoints, directory, *flags, servers=servers, library=library) as cluster,
             Load(cluster.url, checkpoint, clients, seed, patient=True) as load,
         ):
             load.wait_for(2 * clients)

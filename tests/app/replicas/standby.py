@@ -1,0 +1,51 @@
+"""A synchronous standby of a PostgreSQL."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.postgres import ROLE, Postgres
+
+NAME = "standby"
+SECONDS = 30.0
+"""Within which a standby follows its primary, and takes its place."""
+
+
+class Standby(Postgres):
+    """A standby, which its primary waits for before it acknowledges a commit; directory: empty."""
+
+    def __init__(self, directory: Path, primary: Postgres) -> None:
+        super().__init__(directory)
+        shutil.rmtree(self.data)
+        source = f"host=127.0.0.1 port={primary.port} user={ROLE} application_name={NAME}"
+        self.tool(
+            "pg_basebackup",
+            "--dbname",
+            source,
+            "--pgdata",
+            str(self.data),
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+        )
+        self._primary = primary
+
+    def follow(self) -> None:
+        """Start, and have the primary wait for every commit to be on both disks."""
+        self.start()
+        self._primary.run(f"ALTER SYSTEM SET synchronous_standby_names = '{NAME}'")
+        self._primary.run("SELECT pg_reload_conf()")
+        until(lambda: self._primary.run("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
+
+    def promote(self) -> None:
+        """Take the place of the primary, which is dead."""
+        self.run("SELECT pg_promote()")
+        until(lambda: self.run("SELECT pg_is_in_recovery()") == [(False,)])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

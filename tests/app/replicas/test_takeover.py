@@ -1,0 +1,150 @@
+"""Sessions that go on at another server: of one that was killed, frozen, stopped, cut from the database, or asked."""
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import httpx
+import msgpack
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from benchmarks.chaos import Reference
+from benchmarks.chaos.cluster import Cluster, Replica, check_log_of_tapes
+from benchmarks.chaos.record import read_recording
+from tests.app.replicas.sessions import PATIENCE, Session
+
+pytestmark = pytest.mark.slow
+
+LONG_LEASE = ("--lease", "60")
+SILENT_SECONDS = 10.0
+PULLS = 20
+"""Steps that each of two clients takes of one session."""
+
+
+def metric(server: Replica, name: str) -> float:
+    """Return the value of a metric of a server, the sum of its labels."""
+    lines = httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_session_of_a_killed_server_goes_on_at_another(cluster: Cluster, reference: Reference) -> None:
+    first, second, _ = cluster.servers
+    session = Session(first)
+    for _ in range(3):
+        session.step(first)
+    first.stop(signal.SIGKILL)
+    session.step(second)
+    session.check(second, reference)
+    assert metric(second, "engram_takeovers_total") == 1
+
+
+def test_frozen_server_acknowledges_no_step_after_a_takeover(cluster: Cluster, reference: Reference) -> None:
+    first, second, _ = cluster.servers
+    session = Session(first)
+    session.step(first)
+    with ThreadPoolExecutor() as pool:
+        first.process.send_signal(signal.SIGSTOP)
+        late = pool.submit(session.post, first)
+        session.step(second)
+        first.process.send_signal(signal.SIGCONT)
+        assert late.result().status_code in (409, 503)
+    for server in cluster.servers:
+        session.step(server)
+    session.check(first, reference)
+    check_log_of_tapes(cluster.postgres)
+
+
+def test_socket_of_a_session_taken_over_is_closed_with_1012(cluster: Cluster) -> None:
+    first, second, _ = cluster.servers
+    session = Session(first)
+    url = f"{first.url.replace('http', 'ws', 1)}/sessions/{session.track.id}/stream"
+    with connect(url, subprotocols=["engram.msgpack"], compression=None) as socket:  # type: ignore[list-item]
+        assert msgpack.unpackb(socket.recv())["step"] == 0
+        first.process.send_signal(signal.SIGSTOP)
+        session.step(second)
+        first.process.send_signal(signal.SIGCONT)
+        with pytest.raises(ConnectionClosed) as closed:
+            list(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+
+
+def test_stopped_server_hands_over_before_its_lease_ends(
+    run_cluster: Callable[..., Cluster], reference: Reference
+) -> None:
+    cluster = run_cluster(*LONG_LEASE)
+    first, second, _ = cluster.servers
+    session = Session(first)
+    session.step(first)
+    assert first.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
+    assert session.post(second).status_code == 200
+    session.check(second, reference)
+
+
+def test_servers_go_on_when_the_database_was_killed(cluster: Cluster, reference: Reference) -> None:
+    session = Session(cluster.servers[0])
+    session.step(cluster.servers[0])
+    cluster.postgres.kill()
+    refused = session.post(cluster.servers[0])
+    assert (refused.status_code, refused.json()["code"]) in [(503, "store_failed"), (503, "lease_lost")]
+    cluster.postgres.start()
+    for server in cluster.servers:
+        session.step(server)
+        assert server.process.poll() is None
+    session.check(cluster.servers[0], reference)
+    cluster.check_logs()
+
+
+def test_server_cut_from_the_database_refuses_and_recovers(cluster: Cluster, reference: Reference) -> None:
+    first, second, _ = cluster.servers
+    session = Session(first)
+    session.step(first)
+    first.link.silence()
+    silent_until = time.monotonic() + SILENT_SECONDS
+    codes = set()
+    while time.monotonic() < silent_until:
+        answer = session.post(first)
+        assert answer.status_code == 503, answer.text
+        codes.add(answer.json()["code"])
+        session.step(second)
+    assert codes <= {"lease_lost", "store_failed"}
+    first.link.resume()
+    session.step(first)
+    session.check(first, reference)
+    check_log_of_tapes(cluster.postgres)
+
+
+def test_any_server_steps_any_session_without_routing(cluster: Cluster, reference: Reference) -> None:
+    sessions = [Session(server) for server in cluster.servers]
+    for number in range(9):
+        for session in sessions:
+            session.step(cluster.servers[number % len(cluster.servers)])
+    for session in sessions:
+        session.check(cluster.servers[0], reference)
+    assert metric(cluster.servers[0], "engram_takeovers_total") == 0
+
+
+def test_two_clients_that_pull_one_session_both_finish(cluster: Cluster) -> None:
+    session = Session(cluster.servers[0]).track.id
+
+    def pull(server: Replica) -> list[httpx.Response]:
+        answers: list[httpx.Response] = []
+        while sum(answer.status_code == 200 for answer in answers) < PULLS:
+            body = {"inputs": [[0.5] * 10]}
+            answers.append(httpx.post(f"{server.url}/sessions/{session}/steps", json=body, timeout=PATIENCE))
+            time.sleep(0.05 if answers[-1].status_code == 200 else 0.5)
+        return answers
+
+    with ThreadPoolExecutor() as pool:
+        answers = list(chain.from_iterable(pool.map(pull, cluster.servers[:2])))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "session_held")}
+    assert all(answer.headers["Retry-After"] for answer in refused)
+    steps = sorted(answer.json()["step"] for answer in answers if answer.status_code == 200)
+    assert steps == list(range(1, 2 * PULLS + 1))
+    recording = httpx.get(f"{cluster.servers[2].url}/sessions/{session}/recording", timeout=PATIENCE)
+    assert len(read_recording(recording.text).outputs) == 2 * PULLS
