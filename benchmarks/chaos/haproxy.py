@@ -38,11 +38,11 @@ class HAProxy:
     """
 
     def __init__(self, servers: Sequence[str], directory: Path) -> None:
-        port, statistics = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.port, statistics = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self._file, self._log = directory / "haproxy.cfg", directory / "haproxy.log"
         self._file.write_text(with_servers(CONFIGURATION.read_text(), [urlsplit(url).netloc for url in servers]))
-        binds = {"PROXY_BIND": f"127.0.0.1:{port}", "PROXY_STATS": f"127.0.0.1:{statistics}"}
+        binds = {"PROXY_BIND": f"127.0.0.1:{self.port}", "PROXY_STATS": f"127.0.0.1:{statistics}"}
         self._environment = {**os.environ, **binds}
         self._command = [find_haproxy(), "-W", "-db", "-f", str(self._file)]
 
