@@ -1,1 +1,5 @@
 """The store that several servers share: a PostgreSQL database."""
+
+from app.stores.postgres.store import PostgresStore
+
+__all__ = ["PostgresStore"]

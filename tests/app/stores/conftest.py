@@ -6,12 +6,17 @@ import pytest
 from app.stores.base import KEEP_ALL, Retention, Store
 from app.stores.memory import MemoryStore
 from app.stores.sqlite import SqliteStore, journal, tail
+from tests.app.stores.postgres.one_process import OneProcess
 
-TABLE: dict[str, Callable[[Path, Retention], Store]] = {
+Place = Callable[[], Path | str]
+"""Returns the directory of an embedded store, or the URL of an empty database."""
+
+TABLE: dict[str, Callable[[Place, Retention], Store]] = {
     "memory": lambda _, retention: MemoryStore(retention),
-    "sqlite": SqliteStore,
+    "sqlite": lambda place, retention: SqliteStore(Path(place()), retention),
+    "postgres": lambda place, retention: OneProcess(str(place()), retention),
 }
-"""How to make each store, from a directory and the past that it keeps."""
+"""How to make each store, from its place and the past that it keeps."""
 
 
 @pytest.fixture(params=TABLE)
@@ -19,8 +24,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[R
     """Make a store that keeps some of the past; it is closed after the test."""
     made: list[Store] = []
 
+    def place() -> Path | str:
+        return request.getfixturevalue("database_url") if request.param == "postgres" else tmp_path / f"data{len(made)}"
+
     def make(retention: Retention) -> Store:
-        made.append(TABLE[request.param](tmp_path / f"data{len(made)}", retention))
+        made.append(TABLE[request.param](place, retention))
         return made[-1]
 
     yield make

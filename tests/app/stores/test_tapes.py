@@ -98,12 +98,10 @@ class Lives(Generic[S]):
             assert past(self.store, name, before[0], at) == values[before[0] : at]
 
 
-@pytest.mark.parametrize("keep_steps", [0, 7, ALL])
-@pytest.mark.parametrize("seed", range(8))
-def test_random_lives_of_tapes_match_their_inputs(seed, keep_steps, make):
+def live(seed: int, keep_steps: int, acts: int, make: Callable[[Retention], Store]) -> None:
     retention = Retention(keep_steps, 1e9)
     lives = Lives(seed, retention, make(retention))
-    for number in range(400):
+    for number in range(acts):
         lives.act()
         if lives.inputs:
             lives.check(lives.draw.choice(list(lives.inputs)))
@@ -114,6 +112,19 @@ def test_random_lives_of_tapes_match_their_inputs(seed, keep_steps, make):
     for name in list(lives.inputs):
         lives.end(name)
     assert [rows(lives.store, table) for table in ("tapes", "log", "snapshots")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("make", ["memory", "sqlite"], indirect=True)
+@pytest.mark.parametrize("keep_steps", [0, 7, ALL])
+@pytest.mark.parametrize("seed", range(8))
+def test_random_lives_of_tapes_match_their_inputs(seed, keep_steps, make):
+    live(seed, keep_steps, 400, make)
+
+
+@pytest.mark.parametrize("make", ["postgres"], indirect=True)
+@pytest.mark.parametrize(("seed", "keep_steps"), [(8, 0), (9, 0), (10, 7), (11, ALL)])
+def test_random_lives_of_tapes_in_a_database_match_their_inputs(seed, keep_steps, make):
+    live(seed, keep_steps, 300, make)
 
 
 def test_tape_that_was_cut_is_the_root_of_its_descendants(make):
