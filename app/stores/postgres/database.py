@@ -100,12 +100,9 @@ NO_PARTITION = "23514"
 """The code where no partition takes a row; also of a CHECK that fails."""
 
 
-class StatementFailed(StoreFailed):
-    """The database refused a statement; `code` is its SQLSTATE."""
-
-    def __init__(self, detail: str, state: str) -> None:
-        super().__init__(detail)
-        self.state = state
+def state(error: StoreFailed) -> str | None:
+    """Return the code (SQLSTATE) that the database gave an error; None for one that is not the database's."""
+    return getattr(error.__cause__, "sqlstate", None)
 
 
 def is_url(store: str) -> bool:
@@ -149,8 +146,8 @@ def retried(call: Callable[P, T]) -> Callable[P, T]:
         for _ in range(TRIES - 1):
             try:
                 return call(*arguments, **named)
-            except StatementFailed as error:
-                if error.state not in UNDONE:
+            except StoreFailed as error:
+                if state(error) not in UNDONE:
                     raise
         return call(*arguments, **named)
 
@@ -284,7 +281,7 @@ class Database:
         if self._connection.closed:
             self.close()
             return StoreFailed(f"{detail}; the connection was lost, and the request may or may not have been applied")
-        return StatementFailed(detail, code) if code else StoreFailed(detail)
+        return StoreFailed(detail)
 
     def _connect(self) -> "psycopg.Connection[Row]":
         connection: psycopg.Connection[Row] = psycopg.connect(

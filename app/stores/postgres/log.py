@@ -108,7 +108,7 @@ LENGTH = struct.Struct(">i")
 
 
 class End(NamedTuple):
-    """Where a tape ends: the epoch of its session, the step after its last, and the number of its last frame."""
+    """The end of a tape: the epoch of its session, the step after its last, and the number of its last frame."""
 
     epoch: int
     stop: int

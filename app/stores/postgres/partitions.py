@@ -13,8 +13,9 @@ tapes that are there, from the first step on that is kept.
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from app.errors import StoreFailed
 from app.stores.base import Retention
-from app.stores.postgres.database import Database, StatementFailed
+from app.stores.postgres.database import Database, state
 from app.stores.postgres.schema import LOCK_OF_UPKEEP, LOCKS
 
 SHORTEST = 60.0
@@ -96,8 +97,8 @@ class Partitions:
         try:
             with self._database.transaction():
                 return self._drop_some()
-        except StatementFailed as error:
-            if error.state != LOCKED:
+        except StoreFailed as error:
+            if state(error) != LOCKED:
                 raise
             return False
 

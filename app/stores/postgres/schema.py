@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from app.errors import StoreFailed
-from app.stores.postgres.database import Database, StatementFailed
+from app.stores.postgres.database import Database
 
 OLDEST_SERVER = 140000
 """The oldest PostgreSQL that this store can use: 14.0, as the server says it."""
@@ -174,7 +174,7 @@ def migrate(database: Database) -> None:
         try:
             for step in MIGRATIONS[found:]:
                 step(database)
-        except StatementFailed as error:
+        except StoreFailed as error:
             raise StoreFailed(
                 f"{error.detail}: schema {found} cannot be brought up to date, and nothing in it was changed"
             ) from error

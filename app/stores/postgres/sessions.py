@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 from app.errors import SessionDamaged, StoreFailed
 from app.stores.base import NOBODY, EndReason, Held, NewSession, Record
-from app.stores.postgres.database import Database, Row, StatementFailed
+from app.stores.postgres.database import Database, Row, state
 from app.stores.postgres.tapes import FENCE, LAST, SEQ, STOP, Holder, TapeRow, moved
 from app.tenants import tenant_of
 
@@ -179,8 +179,8 @@ class SessionTable:
         rest = (new.key, new.digest, new.snapshot)
         try:
             (number,) = self._database.row(CREATE, *tape, new.id, tenant_of(new.id), *version, *rest)
-        except StatementFailed as error:
-            if error.state != UNIQUE:
+        except StoreFailed as error:
+            if state(error) != UNIQUE:
                 raise
             taken = f"session {new.id} cannot be opened: its id or its key {new.key!r} is taken"
             raise StoreFailed(f"{self._database.name}: {taken}") from None

@@ -4,9 +4,9 @@ PostgresStore   the calls, each one statement or one transaction
   SessionTable    Tapes    Snapshots    Log    Partitions      the tables
   Database        one connection, errors
 
-A server is the owner of the sessions that it has claimed, as long as its row in `servers` is there. Whoever deletes the
-row, which only an expired lease allows, fences the server: its steps are refused from then on, and its sessions are
-free. No row of a session is changed for that.
+A server is the owner of the sessions that it has claimed, as long as its row in `servers` is there. Another server may
+delete the row once the lease has run out, which fences the server: its steps are refused from then on, and its sessions
+are free. No row of a session is changed for that.
 """
 
 import functools
@@ -28,7 +28,7 @@ from app.stores.base import (
     Retention,
 )
 from app.stores.postgres.check import problems
-from app.stores.postgres.database import NO_PARTITION, READ_ONLY, REMEDIES, Database, StatementFailed, retried
+from app.stores.postgres.database import NO_PARTITION, READ_ONLY, REMEDIES, Database, retried, state
 from app.stores.postgres.log import Log
 from app.stores.postgres.partitions import Partitions
 from app.stores.postgres.schema import check_version, prepare
@@ -193,8 +193,8 @@ class PostgresStore:
     def append(self, entries: Sequence[Entry]) -> set[int]:
         try:
             return self._append(entries)
-        except StatementFailed as error:
-            if error.state != NO_PARTITION:
+        except StoreFailed as error:
+            if state(error) != NO_PARTITION:
                 raise
         self._log.forget()
         self._partitions.extend()

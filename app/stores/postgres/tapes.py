@@ -27,7 +27,7 @@ LAST = """
 
 STOP = "coalesce(last.stop, t.stop)"
 SEQ = "CASE WHEN last.stop IS NULL THEN t.seq ELSE last.seq END"
-"""Where the tape `t` ends, and its last frame, with those entries."""
+"""The end of the tape `t`, and its last frame, with those entries."""
 
 FENCE = "fence AS (SELECT id FROM servers WHERE id = ANY($1::text[]) FOR KEY SHARE)"
 """The rows of a process's own servers, which nobody can delete until the transaction ends."""

@@ -7,6 +7,8 @@ OWNERS = ("me", "them")
 
 REGISTER = "INSERT INTO servers (id, name, place, lasts) VALUES ($1, $1, '', '1 hour') ON CONFLICT (id) DO NOTHING"
 
+FREE = "UPDATE tapes SET owner = '' WHERE number = (SELECT tape FROM sessions WHERE id = $1)"
+
 
 class OneProcess(PostgresStore):
     """The store of a process that claims as "me" and as "them", and may take a session of one for the other."""
@@ -20,5 +22,5 @@ class OneProcess(PostgresStore):
         found = super().claim(session, owner)
         if not isinstance(found, Held):
             return found
-        self._database.run("UPDATE tapes SET owner = '' WHERE owner = $1", found.owner)
+        self._database.run(FREE, session)
         return super().claim(session, owner)
