@@ -16,6 +16,7 @@ import uvicorn
 from starlette.datastructures import State
 
 from app.access.hosts import is_local
+from app.access.keyring import Keyring
 from app.api.at_once import AnswerAtOnce
 from app.catalogue import Reloaded
 from app.descriptors import connections_within
@@ -62,8 +63,7 @@ def serve(settings: Settings) -> int:
     """
     set_up_logging(settings.log_level, settings.log_format)
     keyring = open_keyring(settings)
-    if not keyring.required:
-        _check_address(settings)
+    check_address(settings, keyring)
     profiler = None if settings.profile is None else Profiler(settings.profile)
     app = create_app(settings, keyring)
     budgets = app.state.budgets
@@ -177,9 +177,9 @@ def _spare_the_collector() -> None:
     gc.set_threshold(COLLECTED_AFTER, 20, 20)
 
 
-def _check_address(settings: Settings) -> None:
-    """Check the address of a server without keys. Raises SettingsError for one that other machines may reach."""
-    if is_local(settings.host):
+def check_address(settings: Settings, keyring: Keyring) -> None:
+    """Raise SettingsError for an address that other machines may reach, if there are no keys."""
+    if keyring.required or is_local(settings.host):
         return
     if not settings.insecure:
         create = shlex.join(["engram", "keys", "create", "--data", str(settings.data)])

@@ -125,7 +125,7 @@ OPTIONS = {
         "--json",
     ],
     "doctor": ["--config", *SETTINGS, "--json"],
-    "serve": ["--config", *SETTINGS],
+    "serve": ["--servers", "--config", *SETTINGS],
 }
 
 
