@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from app.sessions.residents import REPLAYED_STEPS
@@ -76,6 +77,19 @@ def replayed_steps(data: Path) -> list[int]:
     kept = [(record, store.before(record.tape, record.step)) for record in store.list(DEFAULT, None, 10_000)]
     store.close()
     return [record.step - (found[0] if found else 0) for record, found in kept]
+
+
+@pytest.mark.parametrize("common", [0, 1, 15, 16, 17, 40])
+def test_reference_of_a_common_past_is_that_of_a_whole_run(common):
+    first, second = np.random.default_rng(1).random((2, 40, 10), np.float32)
+    reference, past = Reference(CHECKPOINT), list(first)
+    reference.run(past)
+    inputs = [*past[:common], *second[common:]]
+    reference.run(inputs[:16])
+    (outputs, state), (expected, final) = reference.run(inputs), Reference(CHECKPOINT).run(inputs)
+    assert np.array_equal(outputs, expected)
+    assert state.keys() == final.keys()
+    assert all(np.array_equal(state[name], final[name]) for name in state)
 
 
 @pytest.mark.timeout(300)
