@@ -66,7 +66,7 @@ def _open_shared(settings: Settings, retention: Retention, metrics: Metrics) -> 
             "-e '.[postgres]'"
         ) from error
     url, name = settings.store_url, settings.server_name or socket.gethostname()
-    store = PostgresStore(url, retention, lambda: (lease.owner,), metrics)
+    store = PostgresStore(url, retention, lambda: (lease.owner,), name, metrics)
     place = f"{settings.host}:{settings.port}"
     lease = Lease(Database(url, f"engram lease of {name}"), settings.lease, name, place, store.interrupt)
     metrics.watch_lease(lambda: lease.left)

@@ -231,9 +231,9 @@ class Metrics:
         """Call this function at each scrape: seconds until the server's lease runs out."""
         self.lease.set_function(left)
 
-    def takeover(self) -> None:
-        """Count a session that was claimed from a server whose lease had run out."""
-        self.takeovers.inc()
+    def takeover(self, sessions: int) -> None:
+        """Count sessions that were claimed from a server whose lease had run out."""
+        self.takeovers.inc(sessions)
 
     def refused(self, entries: int) -> None:
         """Count entries that the store refused, since their epoch was over."""

@@ -1,5 +1,7 @@
 """The store that several servers share: a PostgreSQL database."""
 
+from app.stores.postgres.database import Database
+from app.stores.postgres.lease import Lease
 from app.stores.postgres.store import PostgresStore
 
-__all__ = ["PostgresStore"]
+__all__ = ["Database", "Lease", "PostgresStore"]

@@ -183,14 +183,20 @@ class Lease:
     def _work(self) -> None:
         while not self._closed:
             try:
-                self._serve()
+                with self._database.errors():
+                    self._serve()
                 self._failed = False
-            except StoreFailed as error:
-                if not self._failed:
-                    logger.error("the lease could not be renewed: %s", error)
-                self._failed = True
+            except Exception as error:
+                self._note(error)
                 time.sleep(RETRY_SECONDS)
         self._end()
+
+    def _note(self, error: Exception) -> None:
+        """Log the first failure in a row."""
+        if not self._failed:
+            unexpected = None if isinstance(error, StoreFailed) else error
+            logger.error("the lease could not be renewed: %s", error, exc_info=unexpected)
+        self._failed = True
 
     def _end(self) -> None:
         """End the lease, and release everything."""
@@ -211,8 +217,7 @@ class Lease:
             ready, _, _ = select.select([self._database.connection.fileno(), self._wakes.fileno()], [], [], left)
             if self._wakes.fileno() in ready:
                 self._wakes.recv(4096)
-            with self._database.errors():
-                self._take_notifications()
+            self._take_notifications()
 
     def _listen(self) -> None:
         """Listen on this connection, unless it does."""

@@ -128,7 +128,7 @@ REMEMBERED = 100_000
 
 
 def nobody(_: int) -> None:
-    """Ignore how many entries were refused."""
+    """Ignore how many it was."""
 
 
 class Log:

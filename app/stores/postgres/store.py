@@ -12,7 +12,7 @@ are free. No row of a session is changed for that.
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
 from app.stores.base import (
@@ -29,7 +29,7 @@ from app.stores.base import (
 )
 from app.stores.postgres.check import problems
 from app.stores.postgres.database import NO_PARTITION, READ_ONLY, REMEDIES, Database, retried, state
-from app.stores.postgres.log import Log
+from app.stores.postgres.log import Log, nobody
 from app.stores.postgres.partitions import Partitions
 from app.stores.postgres.schema import check_version, prepare
 from app.stores.postgres.sessions import SessionTable
@@ -73,6 +73,16 @@ def call(method: "Callable[Concatenate[PostgresStore, P], T]") -> "Callable[Conc
     return carry_out
 
 
+class FenceObserver(Protocol):
+    """The store reports to it, from its own thread."""
+
+    def takeover(self, sessions: int) -> None:
+        """Sessions were claimed that were those of a server whose lease had run out."""
+
+    def refused(self, entries: int) -> None:
+        """Entries were refused because of their epoch, or because this server is fenced."""
+
+
 class Ahead(NamedTuple):
     """Steps of a tape that were read with the snapshot before them."""
 
@@ -91,6 +101,7 @@ class PostgresStore:
         retention: Retention = KEEP_ALL,
         owners: Callable[[], Collection[str]] = tuple,
         name: str = "",
+        observer: FenceObserver | None = None,
     ) -> None:
         """Open the store, and make its tables where there are none. Raises StoreFailed where it cannot be used.
 
@@ -104,6 +115,9 @@ class PostgresStore:
         self._sessions = SessionTable(database, owners)
         self._snapshots = Snapshots(database, owners)
         self._log = Log(database, owners)
+        self._takeover = nobody if observer is None else observer.takeover
+        if observer is not None:
+            self._log.on_refused = observer.refused
         self._partitions = Partitions(database, retention)
         self._ahead: Ahead | None = None
         """Read by `before` for the next call, which usually asks for it."""
@@ -113,15 +127,6 @@ class PostgresStore:
         except BaseException:
             database.close()
             raise
-
-    @property
-    def on_refused(self) -> Callable[[int], None]:
-        """Called with how many entries an append refused because of their epoch, or because this server is fenced."""
-        return self._log.on_refused
-
-    @on_refused.setter
-    def on_refused(self, refused: Callable[[int], None]) -> None:
-        self._log.on_refused = refused
 
     def interrupt(self) -> None:
         """Break the connection, from any thread: a call that waits for the database raises StoreFailed."""
@@ -156,6 +161,8 @@ class PostgresStore:
         found, died = self._sessions.claim(session, owner)
         if not isinstance(found, Record):
             return found
+        if died:
+            self._takeover(1)
         if died and found.volatile:
             reason: EndReason = "lost in a restart"
             self._end(session, reason, self._sessions.latest_time())

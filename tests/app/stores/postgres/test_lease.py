@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from app.errors import LeaseLost
-from app.stores.postgres.database import Database
-from app.stores.postgres.lease import Lease
+from app.stores.postgres import Database, Lease, PostgresStore
 from benchmarks.postgres import Postgres
 from tests.app.asynchronous import run, until
 
@@ -50,6 +49,7 @@ async def servers(url: str, *names: str, **more: Any) -> AsyncIterator[list[Serv
 
 @pytest.fixture
 def look(database_url: str) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
+    PostgresStore(database_url).close()  # which makes the tables
     database = Database(database_url)
     yield database.rows
     database.close()
@@ -86,14 +86,14 @@ def test_lease_whose_row_is_gone_is_lost_once_and_taken_anew(database_url, look)
 def test_event_loop_that_stalls_does_not_lose_the_lease(database_url, look):
     async def test() -> None:
         async with servers(database_url, "a") as [a]:
-            time.sleep(2.5 * SECONDS)
+            time.sleep(2.5 * SECONDS)  # noqa: ASYNC251
             assert a.lease.holds
             assert look("SELECT renewed + lasts > clock_timestamp() FROM servers") == [(True,)]
 
     run(test())
 
 
-def test_owner_that_is_asked_answers(database_url):
+def test_owner_that_is_asked_answers(database_url, look):
     async def test() -> None:
         async with servers(database_url, "a", "b") as [a, b]:
             assert await a.lease.ask("given", b.lease.owner) is True
