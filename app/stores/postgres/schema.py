@@ -157,8 +157,10 @@ MIGRATIONS: list[Callable[[Database], None]] = [_create]
 
 def version(database: Database) -> int:
     """Return the version of the tables that are there; 0 for none. Raises StoreFailed."""
-    (table,) = database.row("SELECT to_regclass('meta')::text")
-    return 0 if table is None else int(database.row("SELECT max(version) FROM meta")[0])
+    (has_tables,) = database.row(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'meta' AND relnamespace = current_schema()::regnamespace)"
+    )  # to_regclass would not see a table that was made after this transaction began
+    return 0 if not has_tables else int(database.row("SELECT max(version) FROM meta")[0])
 
 
 def migrate(database: Database) -> None:
