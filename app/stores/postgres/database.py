@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg
@@ -53,6 +54,12 @@ SETTINGS: Mapping[str, str] = {
 }
 
 CONFIGURE = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SETTINGS.items())
+
+BACKEND = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+
+END_BACKEND = "SELECT pg_terminate_backend(pid, $3) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
+
+MILLISECONDS_TO_END = 5000
 
 ENDED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 """The events of a socket whose other end was closed."""
@@ -178,6 +185,8 @@ class Database:
         """Whether a transaction is under way."""
         self._prepared: dict[str, bytes] = {}
         """The names of the statements that `run_binary` has prepared on this connection."""
+        self._backend: tuple[int, datetime] | None = None
+        """The process of the database that served the connection, and when it began."""
         self.connections = 0
         """How many connections were made so far."""
 
@@ -290,6 +299,7 @@ class Database:
         try:
             connection.adapters.register_dumper(int, Int8BinaryDumper)  # or every size of a number is a type of its own
             connection.execute(CONFIGURE)
+            self._end_backend(connection)
             own = socket.socket(fileno=os.dup(connection.fileno()))
         except BaseException:
             connection.close()
@@ -302,6 +312,14 @@ class Database:
         self._prepared = {}
         self.connections += 1
         return connection
+
+    def _end_backend(self, connection: "psycopg.Connection[Row]") -> None:
+        """End the process of the last connection: it may be at work, and what it does would be seen too late."""
+        if self._backend is not None:
+            ended = connection.execute(END_BACKEND, (*self._backend, MILLISECONDS_TO_END)).fetchone()
+            if ended is not None and not ended[0]:
+                raise StoreFailed(f"{self.name}: the last connection is still at work in the database; try again later")
+        self._backend = connection.execute(BACKEND).fetchone()
 
     def _roll_back(self) -> None:
         """Undo the transaction under way, if its connection was not lost."""

@@ -70,8 +70,8 @@ BEGINNING = f"""
             (SELECT max(step) FROM snapshots WHERE tape = number AND step <= $2) AS at
         FROM tapes WHERE number = $1
         UNION ALL
-        SELECT t.number, t.parent, t.base, t.jump, least(up.stop, up.base), CASE WHEN t.base <= $2 THEN
-            (SELECT max(step) FROM snapshots WHERE tape = t.number AND step <= least(up.stop, up.base)) END
+        SELECT t.number, t.parent, t.base, t.jump, least(up.stop, up.base), CASE WHEN t.base <= $2 OR t.parent IS NULL
+            THEN (SELECT max(step) FROM snapshots WHERE tape = t.number AND step <= least(up.stop, up.base)) END
         FROM upwards AS up LEFT JOIN tapes AS far ON far.number = up.jump AND far.base > $2 AND far.number <> up.number
         JOIN tapes AS t ON t.number = coalesce(far.number, up.parent)
         WHERE up.at IS NULL

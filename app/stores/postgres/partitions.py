@@ -38,10 +38,10 @@ LOCKED = "55P03"
 """The code where others use what is to be locked."""
 
 MOVE = """
-    WITH some AS (SELECT tape, step FROM log_{0} WHERE (tape, step) > ($1, $2) ORDER BY tape, step LIMIT $3),
+    WITH next AS (SELECT tape, step FROM log_{0} WHERE (tape, step) > ($1, $2) ORDER BY tape, step LIMIT $3),
     moved AS (
-        DELETE FROM log_{0} AS old USING some JOIN tapes AS t ON t.number = some.tape
-        WHERE old.tape = some.tape AND old.step = some.step
+        DELETE FROM log_{0} AS old USING next JOIN tapes AS t ON t.number = next.tape
+        WHERE old.tape = next.tape AND old.step = next.step
             AND old.step + old.steps > t.first AND (t.owner IS NOT NULL OR old.step < t.stop)
         RETURNING old.*
     ),
@@ -49,7 +49,7 @@ MOVE = """
         INSERT INTO log (tape, step, steps, epoch, seq, last_seq, inputs)
         SELECT tape, step, steps, epoch, seq, last_seq, inputs FROM moved
     )
-    SELECT tape, step FROM some ORDER BY tape DESC, step DESC LIMIT 1
+    SELECT tape, step FROM next ORDER BY tape DESC, step DESC LIMIT 1
     """
 
 
