@@ -14,7 +14,7 @@ from app.stores.base import Entry, Held, NewSession, Record, Retention
 from app.stores.postgres import PostgresStore, schema
 from app.stores.postgres.database import Database
 from benchmarks.postgres import Postgres
-from tests.app.stores.test_stores import ALL, found, inputs, opened, past, problems, step
+from tests.app.stores.test_stores import ALL, found, inputs, new, opened, past, problems, step
 from tests.postgres import started
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
@@ -47,7 +47,7 @@ def test_steps_of_a_fenced_server_are_refused_and_counted(servers):
     assert (past(store), refused) == ([1], [2])
 
 
-def test_fence_waits_for_an_append_under_way_and_the_next_owner_sees_it(servers):
+def test_fence_waits_for_appends_that_the_next_owner_then_sees(servers):
     store, other = servers.store("me"), servers.store("them")
     tape = opened(store).tape
     fence = threading.Thread(target=servers.run, args=("DELETE FROM servers WHERE id = 'me'",))
@@ -73,7 +73,7 @@ def test_append_that_waits_for_the_fence_is_refused(servers, connect):
 
 
 @pytest.mark.parametrize("fences", ["renewed = now() - interval '1 hour'", "lasts = '-1 s'"])
-def test_session_of_a_server_whose_lease_ran_out_is_taken_over(servers, fences):
+def test_session_is_taken_over_where_the_lease_ran_out(servers, fences):
     store, other = servers.store("me"), servers.store("them")
     mine = opened(store)
     step(store, "a", 1, seq=4)
@@ -195,7 +195,7 @@ def test_session_is_claimed_and_restored_in_two_statements(servers, monkeypatch)
     assert len(asked) == 3
 
 
-def test_steps_read_ahead_are_not_returned_once_the_tape_is_gone(servers):
+def test_steps_read_ahead_are_forgotten_when_the_tape_is_gone(servers):
     store = servers.store("me")
     tape = opened(store).tape
     step(store, "a", 1)
@@ -255,7 +255,7 @@ def test_full_database_refuses_steps_until_there_is_room(servers):
     assert (store.append([Entry(tape, 1, 0, 1, inputs(1))]), past(store)) == (set(), [1])
 
 
-def test_read_only_database_is_not_ready_until_it_can_be_written(own_servers):
+def test_read_only_database_is_not_ready_until_it_is_writable(own_servers):
     store, run = own_servers.store("me"), own_servers.postgres.run
     tape = opened(store).tape
     run("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -326,7 +326,7 @@ def age(servers, store: PostgresStore) -> None:
     servers.run("UPDATE log SET written = %s", begins)
 
 
-def test_old_partition_is_dropped_but_for_the_steps_that_are_needed(servers, monkeypatch):
+def test_old_partition_is_dropped_after_needed_steps_were_moved(servers, monkeypatch):
     monkeypatch.setattr("app.stores.postgres.partitions.MOVED_AT_ONCE", 2)
     store = servers.store("me", Retention(ALL, 3600.0))
     for name in "abc":
