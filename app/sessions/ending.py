@@ -121,6 +121,8 @@ class Ending:
                     tidied = self._clock()
             except ShuttingDown:
                 return
+            except EngramError as error:
+                logger.error("idle sessions could not be ended, or ended ones forgotten; trying again: %s", error)
             except Exception:
                 logger.exception("idle sessions could not be ended, or ended ones forgotten; trying again")
 
