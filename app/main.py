@@ -80,7 +80,7 @@ def _add_sessions(state: State, settings: Settings) -> None:
     state.tracing, state.metrics = open_tracing(settings), Metrics()
     store, ownership = open_store(settings, state.metrics)
     durability, intervals = settings.durability, (settings.commit_interval, settings.sync_interval)
-    state.writer = Writer(store, state.metrics, durability, *intervals, settings.step_timeout)
+    state.writer = Writer(store, state.metrics, durability, *intervals, settings.step_timeout, ownership)
     state.models = load_models(settings, state.metrics, state.writer, state.budgets)
     state.sessions = SessionService(
         state.models,

@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from app.errors import EngramError, SessionMoved, StoreFailed, stopping
 from app.futures import report, resolve
 from app.stores.base import Entry, Store
+from app.stores.ownership import Alone, Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Writer:
 
     ack: a group's steps are done when they are committed. interval: they are done at once, and committed within
     commit_interval seconds; while that fails, no more are taken. A commit is synced within sync_interval seconds; with
-    0, before its steps are done. timeout: seconds after which a call of the store hangs, and its waiters get an error.
+    0, before its steps are done. timeout: seconds after which a call of the store hangs, and its waiters get an error;
+    ownership: while its lease has run out, a call hangs sooner, for what waits for it may not be acknowledged.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class Writer:
         commit_interval: float,
         sync_interval: float,
         timeout: float = math.inf,
+        ownership: Ownership | None = None,
     ) -> None:
         self._store = store
+        self._ownership = ownership or Alone()
         self._observer = observer
         self._waits = durability == "ack"
         self._commit_interval = commit_interval
@@ -162,7 +166,7 @@ class Writer:
         """Start the thread."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        if self._timeout < math.inf:
+        if self._timeout < math.inf or self._ownership.is_shared:
             self._watch()
 
     async def call(self, function: Callable[[Store], T]) -> T:
@@ -196,17 +200,25 @@ class Writer:
     def _watch(self) -> None:
         """Check repeatedly whether the store hangs; if so, answer all who wait for it with an error."""
         since = self._busy_since
-        if self._hang is None and since is not None and time.monotonic() - since > self._timeout:
-            logger.error("the store does not answer within %g s", self._timeout)
+        if self._hang is None and since is not None and (limit := self._limit()) < time.monotonic() - since:
+            logger.error("the store does not answer within %g s", limit)
             self._hang = StoreFailed(
-                f"the store does not answer within {self._timeout:g} s (setting step_timeout); the request may or may "
+                f"the store does not answer within {limit:g} s ({self._setting()}); the request may or may "
                 "not have been applied: read the session's step to find out"
             )
             self._release_all(self._hang)
             if self._busy_since != since:  # it has just answered, and the thread may not have seen that it hung
                 self._recover()
         if self._thread.is_alive():
-            self._loop.call_later(self._timeout / 4, self._watch)
+            seconds = self._ownership.seconds if self._ownership.is_shared else math.inf
+            self._loop.call_later(min(self._timeout, seconds) / 4, self._watch)
+
+    def _limit(self) -> float:
+        """Return the seconds after which a call hangs."""
+        return self._timeout if self._ownership.holds else min(self._timeout, self._ownership.seconds / 4)
+
+    def _setting(self) -> str:
+        return "setting step_timeout" if self._ownership.holds else "the lease has run out, setting lease"
 
     def _release_all(self, error: EngramError) -> None:
         waiting = list(self._waiting)

@@ -11,6 +11,7 @@ import pytest
 from app.errors import EngramError, SessionMoved, ShuttingDown, StoreFailed
 from app.stores.base import Entry, NewSession, Record, Store
 from app.stores.memory import MemoryStore
+from app.stores.ownership import Alone, Ownership
 from app.stores.writer import Durability, Writer
 from tests.app.asynchronous import run, until
 
@@ -61,10 +62,14 @@ class Reports:
 
 @asynccontextmanager
 async def writing(
-    durability: Durability = "ack", commit_interval: float = 0.01, sync_interval: float = 100, timeout: float = math.inf
+    durability: Durability = "ack",
+    commit_interval: float = 0.01,
+    sync_interval: float = 100,
+    timeout: float = math.inf,
+    ownership: Ownership | None = None,
 ) -> AsyncIterator[tuple[Writer, Watched]]:
     store = Watched()
-    writer = Writer(store, Reports(), durability, commit_interval, sync_interval, timeout)
+    writer = Writer(store, Reports(), durability, commit_interval, sync_interval, timeout, ownership)
     writer.start()
     try:
         yield writer, store
@@ -319,6 +324,29 @@ def test_hanging_store_fails_all_who_wait_and_who_come():
                 await writer.call(lambda store: store.find("a"))
             writer.commit([entry(record, 2)], second)
             assert [type(error) for done in (first, second) for error in done.groups[0]] == [StoreFailed] * 3
+
+    run(test())
+
+
+class Expiring(Alone):
+    """A lease that the test lets run out."""
+
+    is_shared, seconds = True, 0.1
+
+
+def test_call_that_outlasts_the_lease_fails_all_who_wait():
+    async def test() -> None:
+        lease = Expiring()
+        async with writing(timeout=100, ownership=lease) as (writer, store):
+            record, done = await opened(writer), Outcomes()
+            store.gate.clear()
+            writer.commit([entry(record, 0)], done)
+            await asyncio.sleep(4 * lease.seconds)
+            assert not done.groups, "as long as the lease is held, a slow store is waited for"
+            lease.holds = False
+            with pytest.raises(StoreFailed, match="the lease has run out"):
+                await writer.call(lambda store: store.find("a"))
+            assert [type(error) for error in done.groups[0]] == [StoreFailed]
 
     run(test())
 
