@@ -61,9 +61,10 @@ def test_frozen_server_acknowledges_no_step_after_a_takeover(cluster: Cluster, r
 def test_socket_of_a_session_taken_over_is_closed_with_1012(cluster: Cluster) -> None:
     first, second, _ = cluster.servers
     session = Session(first)
+    session.step(first)
     url = f"{first.url.replace('http', 'ws', 1)}/sessions/{session.track.id}/stream"
     with connect(url, subprotocols=["engram.msgpack"], compression=None) as socket:  # type: ignore[list-item]
-        assert msgpack.unpackb(socket.recv())["step"] == 0
+        assert msgpack.unpackb(socket.recv())["step"] == 1
         first.process.send_signal(signal.SIGSTOP)
         session.step(second)
         first.process.send_signal(signal.SIGCONT)
