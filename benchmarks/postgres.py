@@ -105,7 +105,7 @@ class Postgres:
     def run(self, statement: str, *values: Any, schema: str | None = None) -> list[tuple[Any, ...]]:
         """Carry out a statement, with %s for its values, and return its rows."""
         with psycopg.connect(self.url(schema), autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values)
+            cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager

@@ -116,6 +116,14 @@ FORGET = """
     DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE ended < $1 ORDER BY ended LIMIT $2)
     """
 
+FROM_VERSION = """
+    SELECT model, fingerprint FROM sessions WHERE ended IS NULL AND (model, fingerprint) >= ($1, $2)
+    ORDER BY model, fingerprint LIMIT 1
+    """
+"""The first version of a model from this one on that sessions have; asked for this one alone, the planner may go through
+all sessions.
+"""
+
 UNIQUE = "23505"
 """The code where a key is there already."""
 
@@ -242,8 +250,7 @@ class SessionTable:
 
     def has(self, model: str, fingerprint: str) -> bool:
         """Return whether sessions of a version of a model are open."""
-        found = "SELECT 1 FROM sessions WHERE ended IS NULL AND model = $1 AND fingerprint = $2 LIMIT 1"
-        return self._database.row(found, model, fingerprint) is not None
+        return self._database.row(FROM_VERSION, model, fingerprint) == (model, fingerprint)
 
     def touch(self, used: Collection[tuple[str, float]]) -> None:
         """Write when sessions were last used."""
