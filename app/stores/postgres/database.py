@@ -211,8 +211,8 @@ class Database:
         with self.errors():
             return self.connection.execute(statement, values, binary=True).fetchall()
 
-    def run_binary(self, statement: str, types: Sequence[int], values: Sequence[bytes]) -> list[bytes]:
-        """Carry out a prepared statement; return the one column of its rows. types, values: as PostgreSQL has them.
+    def run_binary(self, statement: str, types: Sequence[int], values: Sequence[bytes]) -> PGresult:
+        """Carry out a prepared statement, and return its result. types, values, result: as PostgreSQL has them.
 
         It is as fast as a statement can be: nothing is converted.
         """
@@ -226,7 +226,7 @@ class Database:
                 self._prepared[statement] = name
             result = server.exec_prepared(name, values, [1] * len(values), 1)
             _check(connection, result)
-            return [result.get_value(row, 0) or b"" for row in range(result.ntuples)]
+            return result
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -4,10 +4,10 @@ An append is one statement, committed when it returns. It writes to the log alon
 the tape's row; a server remembers the ends of the tapes that it appends to, and forgets them after any error.
 """
 
+import functools
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from app.errors import SessionDamaged
 from app.stores.base import Entry, LoggedSteps
@@ -104,15 +104,14 @@ TYPES = (1009, *[1016] * 6, 1001)
 ARRAY = struct.Struct(">iiiii")
 """The head of an array on the wire: dimensions, whether it has nulls, the type, how many elements, the first index."""
 
+EMPTY = struct.Struct(">iii")
+"""An array without elements."""
+
 LENGTH = struct.Struct(">i")
 
 
-class End(NamedTuple):
-    """The end of a tape: the epoch of its session, the step after its last, and the number of its last frame."""
-
-    epoch: int
-    stop: int
-    seq: int | None
+End = tuple[int, int, int | None]
+"""The end of a tape: the epoch of its session, the step after its last, and the number of its last frame."""
 
 
 class Beginning(NamedTuple):
@@ -143,17 +142,16 @@ class Log:
 
     def remember(self, tape: int, epoch: int, stop: int, seq: int | None) -> None:
         """Remember where a tape ends that this process appends to."""
-        self._ends.pop(tape, None)  # the last one in the order
-        self._ends[tape] = End(epoch, stop, seq)
-        if len(self._ends) > REMEMBERED:
-            del self._ends[next(iter(self._ends))]
+        self._remember({tape: (epoch, stop, seq)})
 
     def forget(self, *tapes: int) -> None:
-        """Forget where tapes end; all of them where none is named."""
-        if not tapes:
-            self._ends.clear()
+        """Forget where tapes end."""
         for tape in tapes:
             self._ends.pop(tape, None)
+
+    def forget_all(self) -> None:
+        """Forget where all tapes end."""
+        self._ends.clear()
 
     def append(self, entries: Sequence[Entry]) -> set[int]:
         """Write entries; return the indices of those that are refused."""
@@ -165,24 +163,20 @@ class Log:
         rows = list[tuple[int, int, int, int, int, int]]()
         for index, (tape, epoch, step, steps, _, seq, _) in enumerate(entries):
             end = after.get(tape) or ends.get(tape)
-            if end is None or end.stop != step or end.epoch != epoch:
+            if end is None or end[1] != step or end[0] != epoch:
                 refused.add(index)
-                fenced += end is not None and end.epoch != epoch
+                fenced += end is not None and end[0] != epoch
                 continue
-            last = end.seq if seq is None else seq
+            last = end[2] if seq is None else seq
             rows.append((tape, epoch, step, steps, -1 if seq is None else seq, -1 if last is None else last))
-            after[tape] = End(epoch, step + steps, last)
+            after[tape] = epoch, step + steps, last
             chosen.append(index)
-        written = self._insert(rows, [entries[index].inputs for index in chosen]) if chosen else set()
-        if len(written) < len(after):
-            late = {index for index in chosen if entries[index].tape not in written}
-            refused |= late
+        if chosen:
+            late = self._insert(rows, [entries[index].inputs for index in chosen])
+            refused.update(index for index in chosen if entries[index].tape in late)
             fenced += len(late)
-        for tape, end in after.items():
-            if tape in written:
-                self.remember(tape, *end)
-            else:
-                self.forget(tape)
+            self.forget(*late)
+            self._remember({tape: end for tape, end in after.items() if tape not in late} if late else after)
         if fenced:
             self.on_refused(fenced)
         return refused
@@ -220,34 +214,49 @@ class Log:
         found = self._database.row(FRAME, tape.number, seq, tape.stop, oldest)
         return None if found is None or found[3] != seq else LoggedSteps(*found)
 
+    def _remember(self, ends: Mapping[int, End]) -> None:
+        self._ends.update(ends)
+        while len(self._ends) > REMEMBERED:
+            del self._ends[next(iter(self._ends))]
+
     def _learn(self, tapes: Collection[int]) -> None:
         """Read where tapes end."""
-        for tape, *end in self._database.rows(ENDS, list(tapes)):
-            self.remember(tape, *end)
+        self._remember({tape: (epoch, *end) for tape, epoch, *end in self._database.rows(ENDS, list(tapes))})
 
     def _insert(self, rows: Sequence[tuple[int, ...]], inputs: Sequence[bytes]) -> set[int]:
-        """Write rows; return the tapes of those that were written."""
+        """Write rows; return the tapes of those that were refused."""
         values = [_array(TEXT, [owner.encode() for owner in self._owners()])]
-        values += [_numbers(column) for column in zip(*rows, strict=True)]
+        values += map(_numbers, zip(*rows, strict=True))
         values.append(_array(BYTEA, inputs))
-        return {int.from_bytes(row, "big") for row in self._database.run_binary(APPEND, TYPES, values)}
+        result = self._database.run_binary(APPEND, TYPES, values)
+        if result.ntuples == len(rows):
+            return set()
+        written = {result.get_value(row, 0) for row in range(result.ntuples)}
+        return {tape for tape, *_ in rows if tape.to_bytes(8, "big") not in written}
 
     def _damaged(self, tape: int, step: int) -> SessionDamaged:
         return SessionDamaged(f"{self._database.name}: the log of tape {tape} is damaged at step {step}")
 
 
+@functools.lru_cache
+def _packing(count: int) -> struct.Struct:
+    """Return the packing of elements of int8, each behind its length."""
+    return struct.Struct(f">{'iq' * count}")
+
+
 def _numbers(values: Sequence[int]) -> bytes:
     """Return an array of int8 as PostgreSQL takes it."""
     count = len(values)
-    words = struct.pack(f">{'iq' * count}", *chain.from_iterable((8, value) for value in values))
-    return ARRAY.pack(1, 0, INT8, count, 1) + words
+    words = [8] * (2 * count)
+    words[1::2] = values
+    return ARRAY.pack(1, 0, INT8, count, 1) + _packing(count).pack(*words)
 
 
 def _array(kind: int, values: Sequence[bytes]) -> bytes:
     """Return an array of bytes or text as PostgreSQL takes it."""
     if not values:
-        return struct.pack(">iii", 0, 0, kind)
-    parts: list[Any] = [ARRAY.pack(1, 0, kind, len(values), 1)]
-    for value in values:
-        parts += (LENGTH.pack(len(value)), value)
-    return b"".join(parts)
+        return EMPTY.pack(0, 0, kind)
+    parts = [b""] * (2 * len(values))
+    parts[::2] = [LENGTH.pack(len(value)) for value in values]
+    parts[1::2] = values
+    return ARRAY.pack(1, 0, kind, len(values), 1) + b"".join(parts)

@@ -67,7 +67,7 @@ def call(method: "Callable[Concatenate[PostgresStore, P], T]") -> "Callable[Conc
         try:
             return again(store, *arguments, **named)
         except BaseException:
-            store._log.forget()
+            store._log.forget_all()
             raise
 
     return carry_out
@@ -203,7 +203,7 @@ class PostgresStore:
         except StoreFailed as error:
             if state(error) != NO_PARTITION:
                 raise
-        self._log.forget()
+        self._log.forget_all()
         self._partitions.extend()
         return self._append(entries)
 
