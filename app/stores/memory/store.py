@@ -3,11 +3,19 @@
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from app.errors import StepNotKept, StoreFailed
+from app.stores.archive import (
+    ArchivedClock,
+    ArchivedSession,
+    ArchivedSnapshot,
+    ArchivedSteps,
+    ArchivedTape,
+    Item,
+)
 from app.stores.base import (
     FORGOTTEN_AT_ONCE,
     KEEP_ALL,
@@ -20,7 +28,7 @@ from app.stores.base import (
     Record,
     Retention,
 )
-from app.stores.memory.tape import Tape
+from app.stores.memory.tape import StoredSnapshot, Tape
 from app.tenants import tenant_of
 
 
@@ -213,6 +221,63 @@ class MemoryStore:
     def close(self) -> None:
         """Return: there is nothing to release."""
 
+    # All that is kept
+
+    def contents(self) -> Iterator[Item]:
+        yield ArchivedClock(self.latest_time())
+        roots = [tape for tape in self._tapes.values() if tape.parent is None]
+        for tape in (tape for root in roots for tape in root.descendants()):
+            yield from tape.items()
+            if tape.session is not None:
+                yield _archived(self._sessions[tape.session])
+        yield from (_archived(self._sessions[session]) for session in self._ended)
+
+    def put(self, items: Iterable[Item]) -> None:
+        if self._sessions:
+            raise StoreFailed("there are sessions in memory already")
+        taken = MemoryStore(self._retention)
+        for item in items:
+            taken._put_item(item)
+        vars(self).update(vars(taken))
+
+    def _put_item(self, item: Item) -> None:
+        match item:
+            case ArchivedClock():
+                self._time = item.time
+            case ArchivedTape():
+                self._put_tape(item)
+            case ArchivedSteps():
+                self._tapes[item.tape].log.append(LoggedSteps(*item[1:]))
+            case ArchivedSnapshot():
+                self._tapes[item.tape].snapshots[item.step] = StoredSnapshot(item.state, item.taken, item.passing)
+            case ArchivedSession():
+                self._put_session(item)
+
+    def _put_tape(self, item: ArchivedTape) -> None:
+        number, parent, base, first, stop, head, seq, epoch = item
+        tape = Tape(number, None if parent is None else self._tapes[parent], base, first, seq, epoch, stop, head)
+        if tape.parent is not None:
+            tape.parent.children.add(tape)
+        self._tapes[number] = tape
+        self._last = max(self._last, number)
+
+    def _put_session(self, item: ArchivedSession) -> None:
+        new = NewSession(
+            *(item.id, item.model, item.fingerprint, item.memory_size, item.used),
+            *(item.creation_key, item.digest),
+            opened=item.opened,
+        )
+        tape = None if item.tape is None else self._tapes[item.tape]
+        ended = -math.inf if item.ended is None else item.ended
+        stored = StoredSession(new, NOBODY, item.used, tape, item.volatile, ended, item.reason)
+        self._sessions[item.id] = stored
+        if item.creation_key is not None:
+            self._keys[item.creation_key] = item.id
+        if tape is None:
+            self._ended.append(item.id)
+        else:
+            tape.session = item.id
+
     # Sessions: where they are, and what is said of them
 
     def _open(self) -> Iterator[StoredSession]:
@@ -338,3 +403,12 @@ class MemoryStore:
             if tape.parent is not None:
                 tape.parent.children.remove(tape)
             tape = tape.parent
+
+
+def _archived(found: StoredSession) -> ArchivedSession:
+    new, tape = found.new, found.tape
+    return ArchivedSession(
+        *(new.id, new.model, new.fingerprint, new.memory_size, new.now if new.opened is None else new.opened),
+        *(found.used, None if tape is not None else found.ended, found.reason, new.key, new.digest),
+        *(None if tape is None else tape.number, found.volatile),
+    )

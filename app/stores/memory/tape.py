@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from app.stores.archive import ArchivedSnapshot, ArchivedSteps, ArchivedTape, Item
 from app.stores.base import LoggedSteps
 
 
@@ -104,6 +105,13 @@ class Tape:
                 stop = begin
         for tape, begin, end in reversed(parts):
             yield from tape.logged(begin, end)
+
+    def items(self) -> Iterator[Item]:
+        """Yield the tape, the steps that are kept of its log, and its snapshots."""
+        parent = None if self.parent is None else self.parent.number
+        yield ArchivedTape(self.number, parent, self.base, self.first, self.stop, self.head, self.seq, self.epoch)
+        yield from (ArchivedSteps(self.number, *piece).up_to(self.stop) for piece in self.log)
+        yield from (ArchivedSnapshot(self.number, at, *kept) for at, kept in sorted(self.snapshots.items()))
 
     def keep(self, step: int, state: bytes, now: float, passing: bool) -> None:
         """Keep a snapshot; one with which the tape begins, or at the step of another, does not pass."""

@@ -8,13 +8,14 @@ SqliteStore   the calls, each in one transaction
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
+from app.stores.archive import ArchivedClock, Item
 from app.stores.base import (
     FORGOTTEN_AT_ONCE,
     KEEP_ALL,
@@ -27,6 +28,7 @@ from app.stores.base import (
     Record,
     Retention,
 )
+from app.stores.sqlite.archive import Arrivals, Contents
 from app.stores.sqlite.damage import Damage
 from app.stores.sqlite.database import Database, is_malformed
 from app.stores.sqlite.journal import JournalTable
@@ -277,6 +279,19 @@ class SqliteStore:
             with suppress(StoreFailed):  # the next one to open the file folds it
                 self._fold_all()
         self._database.close()
+
+    def contents(self) -> Iterator[Item]:
+        if self._journal.problems:
+            raise SessionDamaged(f"{self._database.path}: {'; '.join(self._journal.problems)}")
+        if self._database.opens:
+            self._fold_all()
+        with self._database.reading():
+            yield ArchivedClock(self.latest_time())
+            yield from Contents(self._database).items()
+
+    def put(self, items: Iterable[Item]) -> None:
+        with self._transaction():
+            Arrivals(self._database, self._sessions, self._tapes).put(items)
 
     # Parts of the calls, within a transaction
 

@@ -60,6 +60,10 @@ class Tapes:
         self._last += 1
         return self._last
 
+    def note_number(self, number: int) -> None:
+        """Note that a tape has a number, which no other may get."""
+        self._last = max(self._last, number)
+
     def find(self, number: int | None) -> TapeRow | None:
         """Return a tape, unless there is none or its row is damaged."""
         return self._journal.tape(number)

@@ -83,7 +83,7 @@ def alter(store: SqliteStore, statement: str, *values: object) -> None:
 
 def test_table_has_every_store():
     modules = {module.name for module in pkgutil.iter_modules(app.stores.__path__)}
-    assert modules - {"base", "keys", "ownership", "writer"} == set(TABLE)
+    assert modules - {"archive", "base", "keys", "ownership", "writer"} == set(TABLE)
 
 
 def test_new_session_is_before_its_first_step(store):
