@@ -24,7 +24,8 @@ class ArchivedTape(NamedTuple):
 
     number: of this tape among the items. first: of one without a parent, the first step, but for 0, that can be gone
     back to. stop: the step after its last. head: the step that its session was rewound to, None where it is at the end.
-    seq: of the last frame that was carried out. epoch: of the last claim of its session.
+    seq: of the last frame that was carried out. epoch: of the last claim of its session. is_used: whether a session is
+    on it, which is among the items too.
     """
 
     number: int
@@ -35,6 +36,7 @@ class ArchivedTape(NamedTuple):
     head: int | None
     seq: int | None
     epoch: int
+    is_used: bool
 
 
 class ArchivedSteps(NamedTuple):
@@ -45,13 +47,6 @@ class ArchivedSteps(NamedTuple):
     steps: int
     inputs: bytes
     seq: int | None
-
-    def up_to(self, stop: int) -> "ArchivedSteps":
-        """Return the steps up to the step `stop`: a tape that became shorter may end within an entry."""
-        if self.step + self.steps <= stop:
-            return self
-        steps, width = stop - self.step, len(self.inputs) // self.steps
-        return self._replace(steps=steps, inputs=self.inputs[: steps * width])
 
 
 class ArchivedSnapshot(NamedTuple):
@@ -111,6 +106,30 @@ class Copied(NamedTuple):
     tapes: int
     steps: int
     snapshots: int
+
+
+class Damaged(ValueError):
+    """What was found damaged in a store."""
+
+
+def kept(tape: ArchivedTape, log: Iterable[ArchivedSteps]) -> Iterator[ArchivedSteps]:
+    """Yield of a tape's log, which is in order, the entries that have a step which is kept. Raises Damaged at a gap.
+
+    An entry may begin before the first of these steps. One that ends after the last loses its end: no session is on a
+    tape that became shorter.
+    """
+    at = start = max(tape.base, tape.first)
+    for entry in log:
+        end = entry.step + entry.steps
+        if end <= start or entry.step >= tape.stop:
+            continue
+        if entry.step != at and not entry.step < at == start:
+            raise Damaged(f"the log of tape {tape.number} goes on at step {entry.step} after step {at}")
+        at = end
+        steps, width = min(end, tape.stop) - entry.step, len(entry.inputs) // entry.steps
+        yield entry._replace(steps=steps, inputs=entry.inputs[: steps * width])
+    if at < tape.stop:
+        raise Damaged(f"the log of tape {tape.number} ends at step {at}, but it was at {tape.stop}")
 
 
 def copy(source: Archive, target: Archive, progress: Callable[[int], None]) -> Copied:

@@ -254,7 +254,7 @@ class MemoryStore:
                 self._put_session(item)
 
     def _put_tape(self, item: ArchivedTape) -> None:
-        number, parent, base, first, stop, head, seq, epoch = item
+        number, parent, base, first, stop, head, seq, epoch, _ = item
         tape = Tape(number, None if parent is None else self._tapes[parent], base, first, seq, epoch, stop, head)
         if tape.parent is not None:
             tape.parent.children.add(tape)

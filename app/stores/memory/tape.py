@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from app.stores.archive import ArchivedSnapshot, ArchivedSteps, ArchivedTape, Item
+from app.stores.archive import ArchivedSnapshot, ArchivedSteps, ArchivedTape, Item, kept
 from app.stores.base import LoggedSteps
 
 
@@ -109,8 +109,10 @@ class Tape:
     def items(self) -> Iterator[Item]:
         """Yield the tape, the steps that are kept of its log, and its snapshots."""
         parent = None if self.parent is None else self.parent.number
-        yield ArchivedTape(self.number, parent, self.base, self.first, self.stop, self.head, self.seq, self.epoch)
-        yield from (ArchivedSteps(self.number, *piece).up_to(self.stop) for piece in self.log)
+        numbers = (self.number, parent, self.base, self.first, self.stop, self.head, self.seq, self.epoch)
+        tape = ArchivedTape(*numbers, is_used=self.session is not None)
+        yield tape
+        yield from kept(tape, (ArchivedSteps(self.number, *piece) for piece in self.log))
         yield from (ArchivedSnapshot(self.number, at, *kept) for at, kept in sorted(self.snapshots.items()))
 
     def keep(self, step: int, state: bytes, now: float, passing: bool) -> None:

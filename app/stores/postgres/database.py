@@ -9,7 +9,7 @@ import re
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
@@ -210,6 +210,17 @@ class Database:
         """Return the rows of a statement."""
         with self.errors():
             return self.connection.execute(statement, values, binary=True).fetchall()
+
+    def stream(self, statement: str, *values: Any) -> Iterator[Row]:
+        """Yield the rows of a statement as they come; another statement has to wait for the last of them."""
+        with self.errors(), self.connection.cursor(binary=True) as cursor:
+            yield from cursor.stream(statement, values, binary=True)
+
+    def copy(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Write rows by a statement COPY ... FROM STDIN."""
+        with self.errors(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
 
     def run_binary(self, statement: str, types: Sequence[int], values: Sequence[bytes]) -> PGresult:
         """Carry out a prepared statement, and return its result. types, values, result: as PostgreSQL has them.

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
+from app.stores.archive import ArchivedClock, Item
 from app.stores.base import (
     FORGOTTEN_AT_ONCE,
     KEEP_ALL,
@@ -27,6 +28,7 @@ from app.stores.base import (
     Record,
     Retention,
 )
+from app.stores.postgres.archive import Arrivals, Contents, check_unused
 from app.stores.postgres.check import problems
 from app.stores.postgres.database import NO_PARTITION, READ_ONLY, REMEDIES, Database, retried, state
 from app.stores.postgres.log import Log, nobody
@@ -71,6 +73,10 @@ def call(method: "Callable[Concatenate[PostgresStore, P], T]") -> "Callable[Conc
             raise
 
     return carry_out
+
+
+PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 0"
+"""Let the other store of a copy take its time."""
 
 
 class FenceObserver(Protocol):
@@ -320,6 +326,23 @@ class PostgresStore:
 
     def close(self) -> None:
         self._database.close()
+
+    # All that is kept
+
+    def contents(self) -> Iterator[Item]:
+        with self._database.transaction():
+            self._database.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self._database.run(PATIENT)
+            check_unused(self._database, self._owners())
+            yield ArchivedClock(self._sessions.latest_time())
+            yield from Contents(self._database).items()
+
+    def put(self, items: Iterable[Item]) -> None:
+        self._partitions.extend()
+        with self._database.transaction():
+            self._database.run(PATIENT)
+            check_unused(self._database, self._owners())
+            Arrivals(self._database).put(items)
 
     # Parts of the calls
 

@@ -10,7 +10,9 @@ from app.stores.archive import (
     ArchivedSnapshot,
     ArchivedSteps,
     ArchivedTape,
+    Damaged,
     Item,
+    kept,
 )
 from app.stores.base import NOBODY
 from app.stores.sqlite.database import Database
@@ -28,6 +30,11 @@ from app.stores.sqlite.sessions import SessionTable
 from app.stores.sqlite.tail import Packed
 from app.stores.sqlite.tapes import Tapes
 
+TAPES = """
+SELECT tapes.*, EXISTS (SELECT 1 FROM sessions WHERE tape = tapes.number) FROM tapes ORDER BY depth, number
+"""
+"""The tapes, each after the one that it begins with, and whether a session is on it."""
+
 LOG = "SELECT * FROM log WHERE tape = ? ORDER BY step"
 SNAPSHOTS = "SELECT step, taken, passing, state, checksum FROM snapshots WHERE tape = ? ORDER BY step"
 ADD_TO_LOG = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)"
@@ -43,11 +50,13 @@ class Contents:
     def items(self) -> Iterator[Item]:
         """Yield the tapes and all on them, then the sessions that ended. Raises SessionDamaged."""
         opened = 0
-        for values in self._database.rows("SELECT * FROM tapes ORDER BY depth, number"):  # a parent before its children
-            row = whole(TapeRow, values) or self._raise(f"the row of tape {values[0]} is damaged")
-            yield ArchivedTape(row.number, row.parent, row.base, row.first, row.stop, row.head, row.seq, row.epoch)
-            yield from self._log(row)
-            yield from self._snapshots(row)
+        for values in self._database.rows(TAPES):
+            row = whole(TapeRow, values[:-1]) or self._raise(f"the row of tape {values[0]} is damaged")
+            numbers = (row.number, row.parent, row.base, row.first, row.stop, row.head, row.seq, row.epoch)
+            tape = ArchivedTape(*numbers, is_used=bool(values[-1]))
+            yield tape
+            yield from self._log(tape)
+            yield from self._snapshots(tape)
             for session in self._sessions("tape = ?", row.number):
                 opened += 1
                 yield session
@@ -56,31 +65,28 @@ class Contents:
             self._raise(f"of {expected} open sessions {expected - opened} are on no tape")
         yield from self._sessions("ended IS NOT NULL ORDER BY ended")
 
-    def _log(self, row: TapeRow) -> Iterator[ArchivedSteps]:
-        """Yield the entries of a tape that lead to a step which is kept, whole where they begin before it."""
-        at = start = max(row.base, row.first)
-        for values in self._database.rows(LOG, row.number):
-            if not is_whole_log(*values):
-                self._raise(f"the log of tape {row.number} is damaged at step {values[1]}")
-            for step, steps, seq, inputs in entries_of(LogRow(*values)):
-                if step + steps <= start or step >= row.stop:
-                    continue
-                if step != at and not step < at == start:
-                    self._raise(f"the log of tape {row.number} goes on at step {step} after step {at}")
-                at = step + steps
-                yield ArchivedSteps(row.number, step, steps, inputs, seq).up_to(row.stop)
-        if at < row.stop:
-            self._raise(f"the log of tape {row.number} ends at step {at}, but it was at {row.stop}")
+    def _log(self, tape: ArchivedTape) -> Iterator[ArchivedSteps]:
+        try:
+            yield from kept(tape, self._entries(tape.number))
+        except Damaged as error:
+            self._raise(str(error))
 
-    def _snapshots(self, row: TapeRow) -> Iterator[ArchivedSnapshot]:
+    def _entries(self, tape: int) -> Iterator[ArchivedSteps]:
+        for values in self._database.rows(LOG, tape):
+            if not is_whole_log(*values):
+                raise Damaged(f"the log of tape {tape} is damaged at step {values[1]}")
+            for step, steps, seq, inputs in entries_of(LogRow(*values)):
+                yield ArchivedSteps(tape, step, steps, inputs, seq)
+
+    def _snapshots(self, tape: ArchivedTape) -> Iterator[ArchivedSnapshot]:
         found = set()
-        for step, taken, passing, state, written in self._database.rows(SNAPSHOTS, row.number):
-            if not is_whole_snapshot(row.number, step, taken, passing, state, written):
-                self._raise(f"the snapshot of tape {row.number} at step {step} is damaged")
+        for step, taken, passing, state, written in self._database.rows(SNAPSHOTS, tape.number):
+            if not is_whole_snapshot(tape.number, step, taken, passing, state, written):
+                self._raise(f"the snapshot of tape {tape.number} at step {step} is damaged")
             found.add(step)
-            yield ArchivedSnapshot(row.number, step, state, taken, bool(passing))
-        if row.first and row.first not in found:
-            self._raise(f"the snapshot of tape {row.number} at step {row.first} is missing, where its past begins")
+            yield ArchivedSnapshot(tape.number, step, state, taken, bool(passing))
+        if tape.first and tape.first not in found:
+            self._raise(f"the snapshot of tape {tape.number} at step {tape.first} is missing, where its past begins")
 
     def _sessions(self, condition: str, *values: Any) -> Iterator[ArchivedSession]:
         for found in self._database.rows(f"SELECT * FROM sessions WHERE {condition}", *values):  # noqa: S608
@@ -125,7 +131,7 @@ class Arrivals:
         self._write_pack()
 
     def _put_tape(self, item: ArchivedTape) -> None:
-        number, parent, base, first, stop, head, seq, epoch = item
+        number, parent, base, first, stop, head, seq, epoch, _ = item
         self._tapes.begin(number, None if parent is None else self._tapes.get(parent), base, first, seq, epoch)
         self._tapes.update(self._tapes.get(number)._replace(stop=stop, head=head))
         self._tapes.note_number(number)
