@@ -16,7 +16,7 @@ from app.stores.postgres import archive as postgres_archive
 from app.stores.sqlite import SqliteStore
 from tests.app.stores.conftest import TABLE
 from tests.app.stores.postgres.one_process import OneProcess
-from tests.app.stores.test_random_lives import OWNERS, RETENTIONS, Both
+from tests.app.stores.test_random_lives import OWNERS, RETENTIONS, WithFile
 from tests.app.stores.test_stores import alter, found, opened, past, problems, rows, step
 
 
@@ -24,7 +24,7 @@ def copied(source: Archive, target: Archive) -> Copied:
     return copy(source, target, lambda _: None)
 
 
-class Lives(Both):
+class Lives(WithFile):
     """Random lives on two stores, the second of which is not opened anew."""
 
     def reopen(self) -> None:
@@ -75,15 +75,15 @@ def test_copy_gives_the_same_answers_now_and_later(seed, retention, make, tmp_pa
     for _ in range(120):
         lives.act()
     lives.release_all()
-    original, lives.sqlite = lives.sqlite, make(retention)
-    assert copied(original, lives.sqlite) == copied(lives.memory, MemoryStore())
+    original, lives.other = lives.other, make(retention)
+    assert copied(original, lives.other) == copied(lives.memory, MemoryStore())
     original.close()
     lives.check_all()
     lives.claim_all()
     for _ in range(60):
         lives.act()
         lives.check()
-    assert problems(lives.sqlite) == []
+    assert problems(lives.other) == []
 
 
 @pytest.mark.slow
@@ -96,10 +96,10 @@ def test_copies_of_copies_are_the_same(seed, tmp_path, chain, small):
     last: Store = lives.memory
     counts = set()
     for kind in [*TABLE, *reversed(TABLE)]:
-        lives.sqlite, store = chain(kind), last
-        counts.add(copied(store, lives.sqlite))
+        lives.other, store = chain(kind), last
+        counts.add(copied(store, lives.other))
         lives.check_all()
-        last = lives.sqlite
+        last = lives.other
     assert len(counts) == 1
 
 
@@ -278,7 +278,7 @@ def test_stopped_store_is_copied_and_stays_as_it_is(tmp_path):
 
 @pytest.fixture
 def shared(database_url) -> Iterator[PostgresStore]:
-    store = PostgresStore(database_url)
+    store = PostgresStore(database_url, owners=lambda: ("me",))
     yield store
     store.close()
 
