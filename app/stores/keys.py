@@ -1,9 +1,9 @@
-"""The contract of a store of keys."""
+"""The contract of a store of keys, and keys as rows of a table."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from app.access.keys import Key
+from app.access.keys import Key, KeyLimits
 
 
 class KeyStore(Protocol):
@@ -28,3 +28,24 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Release the store's resources."""
+
+
+def row_of(key: Key) -> tuple[Any, ...]:
+    """Return the values of a key's row, in the types in which a database returns them."""
+    limits = key.limits
+    return (
+        *(key.id, key.digest, key.tenant, ",".join(sorted(key.scopes)), key.name),
+        *(float(key.created), _real(key.revoked)),
+        *(limits.max_sessions, _real(limits.steps_per_second), limits.max_batch, limits.max_steps, limits.max_streams),
+    )
+
+
+def key_of(
+    key_id: str, digest: bytes, tenant: str, scopes: str, name: str, created: float, revoked: float | None, *limits: Any
+) -> Key:
+    """Return the key of a row's values. Raises ValueError and TypeError for values of no key."""
+    return Key(key_id, digest, tenant, frozenset(scopes.split(",")), KeyLimits(*limits), name, created, revoked)
+
+
+def _real(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -120,7 +120,7 @@ FROM_VERSION = """
     SELECT model, fingerprint FROM sessions WHERE ended IS NULL AND (model, fingerprint) >= ($1, $2)
     ORDER BY model, fingerprint LIMIT 1
     """
-"""The first version of a model from this one on that sessions have; asked for this one alone, the planner may go through
+"""The first version of a model from this one on that sessions have: asked for this one alone, the planner may read
 all sessions.
 """
 
@@ -250,7 +250,7 @@ class SessionTable:
 
     def has(self, model: str, fingerprint: str) -> bool:
         """Return whether sessions of a version of a model are open."""
-        return self._database.row(FROM_VERSION, model, fingerprint) == (model, fingerprint)
+        return bool(self._database.row(FROM_VERSION, model, fingerprint) == (model, fingerprint))
 
     def touch(self, used: Collection[tuple[str, float]]) -> None:
         """Write when sessions were last used."""

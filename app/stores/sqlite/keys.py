@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.access.keys import Key, KeyLimits
+from app.access.keys import Key
 from app.errors import StoreFailed
+from app.stores.keys import key_of, row_of
 from app.stores.sqlite.rows import checksum
 
 KEYS_FILE = "keys.sqlite"
@@ -153,7 +154,7 @@ class SqliteKeyStore:
         try:
             if found != checksum(values):
                 raise ValueError("its checksum does not fit")
-            return _key_of(*values)
+            return key_of(*values)
         except (TypeError, ValueError) as error:
             raise StoreFailed(
                 f"{self.path}: key {row[0]!r} is damaged: {error}: put back a copy of the file, or move it away and "
@@ -161,28 +162,8 @@ class SqliteKeyStore:
             ) from error
 
 
-def _row_of(key: Key) -> tuple[Any, ...]:
-    """Return the values of a row, in the types in which SQLite returns them: the checksum is over these."""
-    limits = key.limits
-    return (
-        *(key.id, key.digest, key.tenant, ",".join(sorted(key.scopes)), key.name),
-        *(float(key.created), _real(key.revoked)),
-        *(limits.max_sessions, _real(limits.steps_per_second), limits.max_batch, limits.max_steps, limits.max_streams),
-    )
-
-
-def _real(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _key_of(
-    key_id: str, digest: bytes, tenant: str, scopes: str, name: str, created: float, revoked: float | None, *limits: Any
-) -> Key:
-    return Key(key_id, digest, tenant, frozenset(scopes.split(",")), KeyLimits(*limits), name, created, revoked)
-
-
 def _write(connection: sqlite3.Connection, key: Key) -> None:
-    row = _row_of(key)
+    row = row_of(key)
     connection.execute(
         f"INSERT OR REPLACE INTO keys VALUES ({', '.join('?' * COLUMNS)})",  # noqa: S608
         (*row, checksum(row)),

@@ -11,15 +11,24 @@ from app.access.keys import SCOPES, Key, KeyLimits, new_key
 from app.errors import StoreFailed
 from app.stores.keys import KeyStore
 from app.stores.memory import MemoryKeyStore
+from app.stores.postgres import PostgresKeyStore
 from app.stores.sqlite import SqliteKeyStore
+from tests.app.stores.conftest import Place
 
-TABLE: dict[str, Callable[[Path], KeyStore]] = {"memory": lambda _: MemoryKeyStore(), "sqlite": SqliteKeyStore}
-"""How to make each store, from a directory."""
+TABLE: dict[str, Callable[[Place], KeyStore]] = {
+    "memory": lambda _: MemoryKeyStore(),
+    "sqlite": lambda place: SqliteKeyStore(Path(place())),
+    "postgres": lambda place: PostgresKeyStore(str(place())),
+}
+"""How to make each store, from its place."""
 
 
 @pytest.fixture(params=TABLE)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
-    store = TABLE[request.param](tmp_path / "data")
+    def place() -> Path | str:
+        return request.getfixturevalue("database_url") if request.param == "postgres" else tmp_path / "data"
+
+    store = TABLE[request.param](place)
     yield store
     store.close()
 
