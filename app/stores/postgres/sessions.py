@@ -63,7 +63,7 @@ CREATE = """
         SELECT number, $3, $14, false, $17::bytea FROM number WHERE $17::bytea IS NOT NULL
     ),
     counted AS (
-        INSERT INTO counts VALUES ($7, $10, $9, 1)
+        INSERT INTO counts VALUES ($18, $10, $9, 1)
         ON CONFLICT (server, model, tenant) DO UPDATE SET sessions = counts.sessions + 1
     )
     SELECT number FROM number
@@ -120,8 +120,8 @@ FROM_VERSION = """
     SELECT model, fingerprint FROM sessions WHERE ended IS NULL AND (model, fingerprint) >= ($1, $2)
     ORDER BY model, fingerprint LIMIT 1
     """
-"""The first version of a model from this one on that sessions have: asked for this one alone, the planner may read
-all sessions.
+"""The first version, from this one on, of which sessions are open. Asked for this one alone, the planner may go through
+all sessions of others.
 """
 
 UNIQUE = "23505"
@@ -184,7 +184,7 @@ class SessionTable:
         root, parent, jump, depth = line
         tape = (root, parent, new.base, jump, depth, 0 if holder else oldest, owner)
         version = (new.model, new.fingerprint, new.memory_size, opened, float(new.now))
-        rest = (new.key, new.digest, new.snapshot)
+        rest = (new.key, new.digest, new.snapshot, self._counter())
         try:
             (number,) = self._database.row(CREATE, *tape, new.id, tenant_of(new.id), *version, *rest)
         except StoreFailed as error:
@@ -197,9 +197,8 @@ class SessionTable:
 
     def end(self, session: str, reason: EndReason, now: float, tape: TapeRow) -> bool:
         """End a session, whose tape is locked; return False where another server has claimed it meanwhile."""
-        server = next(iter(self._owners()), NOBODY)
         place = (float(now), reason, tape.stop, tape.seq, tape.number, tape.epoch)
-        return bool(self._database.row(END, session, server, *place)[0])
+        return bool(self._database.row(END, session, self._counter(), *place)[0])
 
     def is_free(self, tape: TapeRow) -> bool:
         """Return whether no server has the session on a tape: it was released, or its server was fenced."""
@@ -250,7 +249,8 @@ class SessionTable:
 
     def has(self, model: str, fingerprint: str) -> bool:
         """Return whether sessions of a version of a model are open."""
-        return bool(self._database.row(FROM_VERSION, model, fingerprint) == (model, fingerprint))
+        first: Row | None = self._database.row(FROM_VERSION, model, fingerprint)
+        return first == (model, fingerprint)
 
     def touch(self, used: Collection[tuple[str, float]]) -> None:
         """Write when sessions were last used."""
@@ -269,6 +269,10 @@ class SessionTable:
     def forget(self, time: float, limit: int) -> int:
         """Forget sessions that ended before a time, at most `limit`; return how many were forgotten."""
         return self._database.run(FORGET, float(time), limit)
+
+    def _counter(self) -> str:
+        """Return under which name this process counts: one of its own, so that no other waits for it."""
+        return next(iter(self._owners()), NOBODY)
 
     def _record(self, row: Row) -> Record | EndReason:
         """Return the session of a row of FIND. Raises SessionDamaged."""

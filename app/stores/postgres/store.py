@@ -46,8 +46,6 @@ RECORD_TIME = """
     ON CONFLICT (number) DO UPDATE SET time = greatest(clock.time, excluded.time), at = excluded.at
     """
 
-END_LEASES = "DELETE FROM servers WHERE renewed + 2 * lasts < now()"
-
 ADD_UP = """
     WITH gone AS (
         DELETE FROM counts WHERE server <> '' AND NOT EXISTS (SELECT FROM servers WHERE id = server)
@@ -301,13 +299,12 @@ class PostgresStore:
 
     @call
     def tidy(self, now: float) -> bool:
-        """Besides: end leases that ran out long ago, and have a log to write to; drop what of it nobody needs."""
+        """Besides: make partitions of the log ahead of time, drop those that are old, add up the counts of servers."""
         self._database.run(RECORD_TIME, float(now))
         self._partitions.extend()
         if self._sessions.forget(now - REMEMBERED_FOR, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE:
             return True
-        if self._database.run(END_LEASES):
-            self._database.run(ADD_UP)
+        self._database.run(ADD_UP)
         return self._partitions.drop_some()
 
     @call

@@ -141,3 +141,17 @@ def test_tape_that_was_cut_is_the_root_of_its_descendants(make):
     assert [found(store, str(number)).oldest for number in range(5)] == [0, 0, 6, 6, 6]
     assert (past(store, "4", 6), store.before(found(store, "4").tape, 10)) == ([1, 2, 1, 2], (6, b"state"))
     assert problems(store) == []
+
+
+def test_snapshot_at_the_start_of_a_cut_tape_serves_its_forks(make):
+    store = make(Retention(0, 1e9))
+    opened(store)
+    step(store, "a", 1, 2)
+    store.create(new("b", parent=found(store).tape, base=2), "me")
+    step(store, "b", 3)
+    root = found(store, "b").tape
+    store.snapshot(root, 3, b"three", 1000.0, passing=False)
+    store.create(new("c", parent=root, base=3), "me")
+    store.move("b", 0, None)
+    store.snapshot(root, 0, b"zero", 1000.0, passing=True)
+    assert (found(store, "c").oldest, store.before(found(store, "c").tape, 0)) == (3, (0, b"zero"))
