@@ -51,14 +51,20 @@ def own(checkpoints: Path, tmp_path: Path) -> Iterator[tuple[list[Server], Proxy
     yield from replicas(checkpoints, tmp_path)
 
 
-def replicas(checkpoints: Path, directory: Path) -> Iterator[tuple[list[Server], Proxy]]:
+def replicas(checkpoints: Path, directory: Path, **environment: str) -> Iterator[tuple[list[Server], Proxy]]:
     with ExitStack() as stack:
-        options = {"checkpoints": checkpoints}
+        options = {"checkpoints": checkpoints, **environment}
         servers = [
             stack.enter_context(running_server("--drain-seconds", "1", data=directory / f"data-{number}", **options))
             for number in range(3)
         ]
         yield servers, stack.enter_context(running_proxy(servers, directory, (free_port(), free_port())))
+
+
+@pytest.fixture
+def sharing(checkpoints: Path, tmp_path: Path, database_url: str) -> Iterator[tuple[list[Server], Proxy]]:
+    """Three servers that share a database, and HAProxy."""
+    yield from replicas(checkpoints, tmp_path, ENGRAM_STORE=database_url)
 
 
 def open_sessions(server: Server, count: int) -> list[str]:
@@ -309,6 +315,52 @@ def test_reload_loses_no_request_and_no_websocket(own):
         stream.send('{"seq": 0, "inputs": [[0,0,0,0,0,0,0,0,0,0]]}')
         assert '"result"' in str(stream.recv())
     assert set(clients.statuses) == ANSWERED, clients.statuses
+
+
+class Stepping:
+    """Clients that step a session each, until the context ends; the first answer that is not 200 ends them."""
+
+    def __init__(self, url: str, count: int) -> None:
+        self.steps = [0] * count
+        self.refusals: list[str] = []
+        self._url, self._ended = url, threading.Event()
+        self._threads = [threading.Thread(target=self._step, args=[number]) for number in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _step(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            session = client.post("/sessions", json={"model": "dnc-copy"}).json()["id"]
+            while not self._ended.is_set():
+                answer = client.post(f"/sessions/{session}/steps", json=STEP | {"if_step": self.steps[number]})
+                if answer.status_code != 200:
+                    self.refusals.append(answer.text)
+                    self._ended.set()
+                    return
+                self.steps[number] += 1
+
+
+def test_rolling_restart_refuses_no_step_of_any_session(sharing):
+    servers, proxy = sharing
+    with Stepping(proxy.url, 12) as clients:
+        for name, server in zip(UP, servers, strict=True):
+            before = min(clients.steps)
+            server.process.send_signal(signal.SIGTERM)
+            proxy.wait_for(lambda states, name=name: states[name] != "UP")
+            server.process.wait(60)
+            proxy.wait_for(lambda states, name=name: states[name] == "DOWN")
+            server.restart()
+            proxy.wait_for(lambda states: states == UP)
+            assert clients.refusals == []
+            assert min(clients.steps) > before
 
 
 def test_configuration_names_each_server_in_both_back_ends():

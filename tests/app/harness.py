@@ -34,8 +34,12 @@ class Server:
         command = [*program, "serve", "--port", "0"]
         command += ["--checkpoints", str(checkpoints), "--data", str(data), *map(str, arguments)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
+        self._command, self._options = command, {"env": inherited | environment, "cwd": root}
+        self._start()
+
+    def _start(self) -> None:
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=inherited | environment, cwd=root)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._options)  # type: ignore[call-overload]
 
     @property
     def log(self) -> str:
@@ -52,6 +56,12 @@ class Server:
                 break
             time.sleep(0.05)
         raise AssertionError(f"the server did not start:\n{self.log}")
+
+    def restart(self) -> None:
+        """Start it again, after it has ended, on the port that it had."""
+        self._command = [*self._command, "--port", self.url.rpartition(":")[2]]
+        self._start()
+        self.wait_until_listening()
 
     @property
     def socket_url(self) -> str:
