@@ -15,6 +15,9 @@ from benchmarks.postgres import Postgres
 
 LEASE_SECONDS = 2.0
 
+DRAIN_SECONDS = 2.0
+"""Seconds for which a server that is to stop serves on, so that HAProxy learns that it gets no new requests."""
+
 
 class Replica(Server):
     """One of several servers.
@@ -26,7 +29,8 @@ class Replica(Server):
     def __init__(
         self, checkpoints: Path, data: Path, url: str, link: Link, clock: WallClock | None, *flags: str
     ) -> None:
-        own = ("--store", url, "--server-name", data.name, "--lease", f"{LEASE_SECONDS:g}")
+        seconds = ("--lease", f"{LEASE_SECONDS:g}", "--drain-seconds", f"{DRAIN_SECONDS:g}")
+        own = ("--store", url, "--server-name", data.name, *seconds)
         super().__init__(checkpoints, data, *own, *flags, environment=clock.environment if clock else None)
         self.name = data.name
         self.link = link
