@@ -11,12 +11,10 @@ import re
 import shlex
 import shutil
 import socket
-import sqlite3
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +28,7 @@ from app.memory import memory_limit
 from app.metrics import Metrics
 from app.settings import Settings, SettingsError
 from app.stores.sqlite import FILE, KEYS_FILE
+from app.stores.sqlite.database import is_in_use
 from app.stores.sqlite.schema import SCHEMA_VERSION
 from kernels.build import variants
 from kernels.library import COMMAND, library, why_no_library
@@ -208,18 +207,6 @@ def _database(path: Path) -> Iterator[Finding]:
 def _beginning(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
         return file.read(size)
-
-
-def is_in_use(path: Path) -> bool:
-    """Return whether a server has the file of sessions open."""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as database:
-            database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError as error:
-        return "locked" in str(error)
-    except sqlite3.Error:
-        return False
-    return False
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ from app.errors import InvalidRequest
 from app.metrics import Metrics
 from app.samples import read_sample
 from app.settings import Settings, SettingsError, kind_of
-from app.stores.base import Retention, Store, Upkeep
+from app.stores.base import Retention, Store
 from app.stores.keys import KeyStore
 from app.stores.memory import MemoryStore
 from app.stores.ownership import Alone, Ownership
@@ -58,14 +58,10 @@ def open_store(settings: Settings, metrics: Metrics) -> tuple[Store, Ownership]:
 
 def _open_shared(settings: Settings, retention: Retention, metrics: Metrics) -> tuple[Store, Ownership]:
     """Return the store that several servers share, and a lease. Raises as `open_store` does."""
-    try:
-        from app.stores.postgres import Database, Lease, PostgresStore
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "setting store: a database needs psycopg: in the checkout of Engram, pip install -c constraints.txt "
-            "-e '.[postgres]'"
-        ) from error
-    url, name = settings.store_url, settings.server_name or socket.gethostname()
+    require_postgres()
+    from app.stores.postgres import Database, Lease, PostgresStore
+
+    url, name = settings.store_url, server_name(settings)
     store = PostgresStore(url, retention, lambda: (lease.owner,), name, metrics)
     place = f"{settings.host}:{settings.port}"
     lease = Lease(Database(url, f"engram lease of {name}"), settings.lease, name, place, store.interrupt)
@@ -74,18 +70,41 @@ def _open_shared(settings: Settings, retention: Retention, metrics: Metrics) -> 
 
 
 def open_keys(settings: Settings) -> KeyStore:
-    """Return the store of keys: that of the data directory, wherever sessions are kept."""
-    return SqliteKeyStore(settings.data)
+    """Return the store of keys: that of the database that servers share, else that of the data directory."""
+    if kind_of(settings.store) != "postgres":
+        return SqliteKeyStore(settings.data)
+    require_postgres()
+    from app.stores.postgres import PostgresKeyStore
+
+    return PostgresKeyStore(settings.store_url)
+
+
+def require_postgres() -> None:
+    """Raise SettingsError where the package of the store in PostgreSQL cannot be imported, with what installs it."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:  # of psycopg, or of the library of PostgreSQL
+        raise SettingsError(
+            f"setting store: a database needs psycopg, which cannot be imported ({error}): in the checkout of Engram, "
+            "pip install -c constraints.txt -e '.[postgres]'"
+        ) from error
+
+
+def server_name(settings: Settings) -> str:
+    """Return the name of a server among those that share a database."""
+    return settings.server_name or socket.gethostname()
+
+
+def keys_command(settings: Settings) -> str:
+    """Return the command that creates a key for a server with these settings."""
+    is_shared = kind_of(settings.store) == "postgres"
+    where = ("--store", settings.store) if is_shared else ("--data", str(settings.data))
+    return shlex.join(["engram", "keys", "create", *where])
 
 
 def open_keyring(settings: Settings) -> Keyring:
     """Return the keys that are valid now. Raises StoreFailed where they cannot be read."""
     return Keyring(open_keys(settings), None if settings.key_file is None else KeyFile(settings.key_file))
-
-
-def open_data(directory: Path) -> Upkeep:
-    """Return the store in a data directory as a server left it. Raises StoreFailed if there is none."""
-    return SqliteStore(directory, opens=False)
 
 
 def load_models(settings: Settings, metrics: Metrics, journal: Journal, budgets: Budgets) -> ModelCatalogue:

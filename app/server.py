@@ -5,7 +5,6 @@ import dataclasses
 import gc
 import logging
 import math
-import shlex
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from app.api.at_once import AnswerAtOnce
 from app.catalogue import Reloaded
 from app.descriptors import connections_within
 from app.errors import EngramError
-from app.loading import open_keyring
+from app.loading import keys_command, open_keyring
 from app.logs import set_up_logging
 from app.main import close, create_app
 from app.profiling import Profiler
@@ -182,11 +181,10 @@ def check_address(settings: Settings, keyring: Keyring) -> None:
     if keyring.required or is_local(settings.host):
         return
     if not settings.insecure:
-        create = shlex.join(["engram", "keys", "create", "--data", str(settings.data)])
         raise SettingsError(
             f"setting host: there are no keys, so the server listens on this machine only, on 127.0.0.1, ::1 or "
-            f"localhost, got {settings.host!r}: make a key with {create}, or name a file with one by key_file, or let "
-            "everyone who reaches the server use it with --insecure"
+            f"localhost, got {settings.host!r}: make a key with {keys_command(settings)}, or name a file with one "
+            "by key_file, or let everyone who reaches the server use it with --insecure"
         )
     logger.warning(
         "listening on %s: everyone who reaches this address can use the server, which has no keys", settings.host

@@ -8,9 +8,10 @@ from engram.output import counted, print_json
 
 
 def add(commands: Commands) -> None:
-    about = "Look for damage in the sessions that a server keeps; the server must be stopped."
+    about = "Look for damage in the sessions that a server keeps; one that has a data directory must be stopped."
     parser = command(commands, "check", about)
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the data directory")
+    parser.add_argument("--store", metavar="URL", help="in place of it, the database that servers share")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -19,10 +20,11 @@ def run(options: argparse.Namespace) -> int:
     """Print a line for every problem, and return 1 where there are any."""
     from tqdm import tqdm
 
-    from app.loading import open_data
+    from app.places import place
     from training.progress import counting
 
-    store = open_data(options.data)
+    examined = place(str(options.data) if options.store is None else options.store)
+    store = examined.open_store(makes=False)
     problems: list[str] = []
     sessions = 0
     try:
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         store.close()
     if options.json:
-        print_json({"data": str(options.data), "sessions": sessions, "problems": problems})
+        print_json({"data": examined.shown, "sessions": sessions, "problems": problems})
     else:
-        print(f"{options.data}: {counted(sessions, 'open session')}, {counted(len(problems), 'problem')} found")
+        print(f"{examined.shown}: {counted(sessions, 'open session')}, {counted(len(problems), 'problem')} found")
     return 1 if problems else 0

@@ -3,13 +3,14 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.access.keys import FILE_ID, SCOPES, Key, KeyLimits, id_of, new_key
-from app.settings import SettingsError, load_settings
+from app.settings import SettingsError, kind_of, load_settings
 from app.tenants import DEFAULT
 from engram.options import Commands, add_json, command, positive, positive_number
 from engram.output import counted, print_json
@@ -69,15 +70,21 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="the data directory of the server (default: data, or ENGRAM_DATA)"
     )
+    parser.add_argument(
+        "--store", metavar="URL", help="in place of it, the database that servers share (default: that of ENGRAM_STORE)"
+    )
     parser.add_argument("--config", metavar="FILE", help="the TOML file with the settings of the server")
 
 
-def _open(options: argparse.Namespace) -> "tuple[KeyStore, Path]":
-    """Return the store of keys that a server with these settings uses, and its data directory."""
+@contextmanager
+def _opened(options: argparse.Namespace) -> "Iterator[tuple[KeyStore, str]]":
+    """Open the store of keys that a server with these settings uses; yield it, and its place as messages name it."""
     from app.loading import open_keys
 
-    settings = load_settings({"data": options.data, "config": options.config})
-    return open_keys(settings), settings.data
+    store = "sqlite" if options.data is not None and options.store is None else options.store
+    settings = load_settings({"data": options.data, "store": store, "config": options.config})
+    with closing(open_keys(settings)) as keys:
+        yield keys, settings.store if kind_of(settings.store) == "postgres" else str(settings.data)
 
 
 def create(options: argparse.Namespace) -> int:
@@ -85,8 +92,8 @@ def create(options: argparse.Namespace) -> int:
     limits = KeyLimits(**{limit: getattr(options, limit) for limit in LIMITS})
     scopes = [scope.strip() for scope in options.scopes.split(",")]
     key, token = new_key(options.tenant, scopes, limits, options.name)
-    store, data = _open(options)
-    store.add(key)
+    with _opened(options) as (store, data):
+        store.add(key)
     print(
         f"{data}: key {key.id} of tenant {key.tenant}, for {_words(sorted(key.scopes))}. It is not shown again. "
         "Send it as the header: Authorization: Bearer KEY",
@@ -98,8 +105,8 @@ def create(options: argparse.Namespace) -> int:
 
 def list_(options: argparse.Namespace) -> int:
     """Print the keys as a table, or as JSON."""
-    store, data = _open(options)
-    keys = store.list()
+    with _opened(options) as (store, data):
+        keys = store.list()
     if options.json:
         print_json([_document(key) for key in keys])
     else:
@@ -111,12 +118,12 @@ def list_(options: argparse.Namespace) -> int:
 
 def revoke(options: argparse.Namespace) -> int:
     """Revoke one key. Raises SettingsError for one that is not there."""
-    store, data = _open(options)
     key_id = _id_in(options.key)
     now = time.time()
-    if not store.revoke(key_id, now):  # first of all: the list is an error where another key is damaged
-        raise SettingsError(f"{data}: there is no key {key_id!r}; engram keys list shows all")
-    [found] = [key for key in store.list() if key.id == key_id]
+    with _opened(options) as (store, data):
+        if not store.revoke(key_id, now):  # first of all: the list is an error where another key is damaged
+            raise SettingsError(f"{data}: there is no key {key_id!r}; engram keys list shows all")
+        [found] = [key for key in store.list() if key.id == key_id]
     if found.revoked is None or found.revoked == now:
         print(f"{data}: key {key_id} of tenant {found.tenant} is revoked")
     else:

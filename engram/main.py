@@ -7,10 +7,29 @@ from collections.abc import Sequence
 
 from app.errors import EngramError
 from app.version import version
-from engram import bench, card, check, doctor, evaluate, export, import_, isolate, keys, models, plot, serve, train, zoo
+from engram import (
+    bench,
+    card,
+    check,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    isolate,
+    keys,
+    models,
+    plot,
+    serve,
+    store,
+    train,
+    zoo,
+)
 from training import TOLD
 
-COMMANDS = (train, zoo, evaluate, plot, export, import_, card, models, bench, serve, keys, doctor, check, isolate)
+COMMANDS = (
+    *(train, zoo, evaluate, plot, export, import_, card, models),
+    *(bench, serve, keys, store, doctor, check, isolate),
+)
 """In the order of the help. `add(commands)` adds a command, `run(options)` runs it and returns the exit status."""
 
 NOT_RECORDED = ("--resume", "--save", "--json")

@@ -109,7 +109,7 @@ class Copied(NamedTuple):
 
 
 class Damaged(ValueError):
-    """What was found damaged in a store."""
+    """Damage that was found in a store."""
 
 
 def kept(tape: ArchivedTape, log: Iterable[ArchivedSteps]) -> Iterator[ArchivedSteps]:

@@ -22,8 +22,8 @@ ENTRIES = """
 
 
 def problems(database: Database, progress: Callable[[int, int], None]) -> Iterator[str]:
-    """Yield a line for everything that is damaged; call `progress` with the tapes done, and with all."""
-    (count,) = database.row("SELECT count(*) FROM tapes")
+    """Yield a line for everything that is damaged; call `progress` with the open sessions done, and with all."""
+    (count,) = database.row("SELECT count(*) FROM sessions WHERE ended IS NULL")
     number = done = 0
     while rows := database.rows(SOME, number, AT_ONCE):
         for number, session, start, stop, no_parent, parent, no_root in rows:
@@ -32,8 +32,8 @@ def problems(database: Database, progress: Callable[[int, int], None]) -> Iterat
             if no_root or (parent is not None and no_parent):
                 yield f"{name} begins with a tape that is missing"
             yield from (f"{name}: {fault}" for fault in _faults(database, number, start, stop))
-            done += 1
-    progress(done, max(count, done))
+            done += session is not None
+    progress(count, count)
 
 
 def _faults(database: Database, tape: int, start: int, stop: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ are free. No row of a session is changed for that.
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
@@ -74,7 +74,7 @@ def call(method: "Callable[Concatenate[PostgresStore, P], T]") -> "Callable[Conc
 
 
 PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 0"
-"""Let the other store of a copy take its time."""
+"""Let a client that reads or writes everything take its time between two statements."""
 
 
 class FenceObserver(Protocol):
@@ -317,9 +317,9 @@ class PostgresStore:
     def sync(self) -> None:
         """Return: what is committed is on disk, as far as the database's settings say so."""
 
-    @call
     def check(self, progress: Callable[[int, int], None]) -> Iterator[str]:
-        return problems(self._database, progress)
+        with self._one_moment():
+            yield from problems(self._database, progress)
 
     def close(self) -> None:
         self._database.close()
@@ -327,9 +327,7 @@ class PostgresStore:
     # All that is kept
 
     def contents(self) -> Iterator[Item]:
-        with self._database.transaction():
-            self._database.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            self._database.run(PATIENT)
+        with self._one_moment():
             check_unused(self._database, self._owners())
             yield ArchivedClock(self._sessions.latest_time())
             yield from Contents(self._database).items()
@@ -342,6 +340,14 @@ class PostgresStore:
             Arrivals(self._database).put(items)
 
     # Parts of the calls
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """Read everything in the block as it is at one moment."""
+        with self._database.transaction():
+            self._database.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self._database.run(PATIENT)
+            yield
 
     def _remembered(self, record: Record) -> Record:
         """Remember where the tape of a session of this process ends."""

@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -211,6 +211,34 @@ class Database:
         are_there = [file.leave() for file in self._files]
         if not all(are_there):
             self.check_files()
+
+
+def version_of(path: Path) -> int:
+    """Return the version of a file's schema; 0 where there is no file, or no schema. Raises StoreFailed."""
+    if not path.exists():
+        return 0
+    try:
+        with _read_only(path) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            return int(version)
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{path}: {error}{_remedy(str(error), serves=False)}") from error
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether a server has the file of sessions open."""
+    try:
+        with _read_only(path) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    except sqlite3.Error:
+        return False
+    return False
+
+
+def _read_only(path: Path) -> "closing[sqlite3.Connection]":
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0))
 
 
 def is_malformed(error: sqlite3.DatabaseError) -> bool:

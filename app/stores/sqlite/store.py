@@ -280,6 +280,12 @@ class SqliteStore:
                 self._fold_all()
         self._database.close()
 
+    def totals(self) -> tuple[int, int]:
+        """Return the numbers of open and of ended sessions."""
+        with self._database.reading():
+            opened, ended = self._database.row("SELECT count(*) - count(ended), count(ended) FROM sessions")
+            return opened, ended
+
     def contents(self) -> Iterator[Item]:
         if self._journal.problems:
             raise SessionDamaged(f"{self._database.path}: {'; '.join(self._journal.problems)}")

@@ -296,7 +296,7 @@ def test_database_that_servers_use_is_neither_read_nor_filled(shared):
             copied(source, target)
 
 
-def test_volatile_session_of_a_copy_is_lost_when_it_is_claimed(shared):
+def test_volatile_session_of_a_copy_is_lost_when_claimed(shared):
     source = MemoryStore()
     for name in "ab":
         opened(source, name)
