@@ -14,30 +14,38 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.access.hosts import is_local
 from app.budget import budgets_of
 from app.engine.worker import NoJournal
 from app.errors import StoreFailed
-from app.loading import load_models, open_keyring
+from app.loading import keys_command, load_models, open_keyring, require_postgres
 from app.memory import memory_limit
 from app.metrics import Metrics
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, kind_of
 from app.stores.sqlite import FILE, KEYS_FILE
 from app.stores.sqlite.database import is_in_use
 from app.stores.sqlite.schema import SCHEMA_VERSION
 from kernels.build import variants
 from kernels.library import COMMAND, library, why_no_library
 
+if TYPE_CHECKING:
+    from app.stores.postgres.database import Database
+
 LEAST_FILES = 1024
 """Files that a server should be able to open: each connection is one."""
 
 LEAST_MEMORY = 512 * 2**20
 LEAST_SPACE = 256 * 2**20
+
+FREE_CONNECTIONS = 10
+"""Connections that a database should be able to take beside those that are open; each server has 3."""
 
 DAY = 86400
 
@@ -157,9 +165,17 @@ def _checkpoints(settings: Settings) -> Iterator[Finding]:
 
 
 def _data(settings: Settings) -> Iterator[Finding]:
-    if settings.store == "memory":
+    kind = kind_of(settings.store)
+    if kind == "memory":
         yield Finding("data", "sessions are kept in memory only (setting store)")
-        return
+    elif kind == "postgres":
+        yield from _shared(settings)
+    else:
+        yield from _directory(settings)
+
+
+def _directory(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found of the data directory."""
     directory = settings.data
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
@@ -209,15 +225,100 @@ def _beginning(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def _keys(settings: Settings) -> Iterator[Finding]:
-    create = shlex.join(["engram", "keys", "create", "--data", str(settings.data)])
-    yield from _modes(settings)
+def _shared(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found of the database that servers share."""
     try:
-        required = open_keyring(settings).required
-    except StoreFailed as error:
-        path = settings.key_file
+        require_postgres()
+    except SettingsError as error:
+        yield Finding("data", str(error), "pip install -c constraints.txt -e '.[postgres]'")
+        return
+    from app.stores.postgres.database import Database
+
+    try:
+        with closing(Database(settings.store_url, "engram doctor")) as database:
+            yield from _facts(settings, database)
+            yield from _schema(settings, database)
+    except (SettingsError, StoreFailed) as error:
+        yield Finding("data", str(error), shlex.join(["psql", settings.store]))
+
+
+def _facts(settings: Settings, database: "Database") -> Iterator[Finding]:
+    """Yield what is found of the settings of a database: those on which it depends what survives a power cut."""
+    from app.stores.postgres.schema import OLDEST_SERVER
+    from app.stores.postgres.status import facts
+
+    before = time.time()
+    found = facts(database)
+    ahead = found.time - (before + time.time()) / 2
+    version = f"PostgreSQL {found.version // 10000}.{found.version % 10000}"
+    least = OLDEST_SERVER // 10000
+    psql = ["psql", settings.store, "-c"]
+    wrong = {
+        f"{version} is too old; {least} or later is needed": (found.version < OLDEST_SERVER, "pg_upgrade --help"),
+        "it is a standby, which is read-only: name its primary": (
+            found.is_standby,
+            "engram serve --store 'postgresql://USER@HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
+        ),
+        "fsync is off: a power cut can destroy all of it": (found.fsync == "off", _alter(psql, "fsync")),
+        "full_page_writes is off: a power cut can damage it": (
+            found.full_page_writes == "off",
+            _alter(psql, "full_page_writes"),
+        ),
+        "synchronous_commit is off: steps that were answered can be lost": (
+            found.synchronous_commit == "off",
+            _alter(psql, "synchronous_commit"),
+        ),
+        "it has no data checksums, so damage of its files passes unnoticed": (
+            found.data_checksums == "off",
+            "pg_checksums --enable --pgdata DIRECTORY",
+        ),
+        f"{found.connections} of its {found.max_connections} connections are open; a server needs 3": (
+            found.max_connections - found.connections < FREE_CONNECTIONS,
+            shlex.join([*psql, "ALTER SYSTEM SET max_connections = 200"]),
+        ),
+    }
+    yield from (Finding("data", f"{database.name}: {what}", remedy) for what, (is_so, remedy) in wrong.items() if is_so)
+    clock = f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this one"
+    yield Finding("data", f"{database.name}: {version}, synchronous_commit {found.synchronous_commit}, {clock}")
+
+
+def _alter(psql: Sequence[str], setting: str) -> str:
+    """Return the command that turns a setting of a database on."""
+    return shlex.join([*psql, f"ALTER SYSTEM SET {setting} = on", "-c", "SELECT pg_reload_conf()"])
+
+
+def _schema(settings: Settings, database: "Database") -> Iterator[Finding]:
+    """Yield what is found of the tables in a database, and of the servers that use them."""
+    from app.stores.postgres.schema import MIGRATIONS, version
+    from app.stores.postgres.status import leases
+
+    found, expected = version(database), len(MIGRATIONS)
+    if not found:
+        yield Finding("data", f"{database.name}: no tables yet: the server makes them")
+        return
+    if found > expected:
+        message = f"{database.name}: schema {found} is newer than this version's, {expected}"
+        yield Finding("data", message, "git pull && scripts/serve")
+    elif found < expected:
+        message = f"{database.name}: schema {found} is an earlier version's, expected {expected}"
+        yield Finding("data", message, shlex.join(["engram", "store", "migrate", settings.store]))
+    servers = leases(database)
+    living = [name for name, _, left in servers if left >= 0]
+    dead = f", and {len(servers) - len(living)} that died" if len(living) < len(servers) else ""
+    yield Finding("data", f"{database.name}: schema {found}; servers: {', '.join(living) or 'none'}{dead}")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    yield from _modes(settings)
+    create = keys_command(settings)
+    try:
+        with closing(open_keyring(settings)) as keyring:
+            required = keyring.required
+    except (SettingsError, StoreFailed) as error:
+        is_shared, path = kind_of(settings.store) == "postgres", settings.key_file
+        remedy = shlex.join(["psql", settings.store]) if is_shared else create
         yield Finding(
-            "keys", str(error), create if path is None else f"openssl rand -hex 32 > {shlex.quote(str(path))}"
+            "keys", str(error), remedy if path is None else f"openssl rand -hex 32 > {shlex.quote(str(path))}"
         )
         return
     if required:
@@ -233,8 +334,9 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 def _modes(settings: Settings) -> Iterator[Finding]:
     """Yield the files of keys that others can read or change."""
     forbidden = {settings.data / KEYS_FILE: stat.S_IRWXG | stat.S_IRWXO}
-    if settings.key_file is not None:
-        forbidden[settings.key_file] = stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH
+    for secret in (settings.key_file, settings.store_password_file):
+        if secret is not None:
+            forbidden[secret] = stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH
     for path, bits in forbidden.items():
         is_secret = path.is_relative_to("/run/secrets")  # whose mode Docker sets
         if path.exists() and path.stat().st_mode & bits and not is_secret:
@@ -280,7 +382,7 @@ def _port(settings: Settings) -> Iterator[Finding]:
             probe.bind(address)
     except OSError as error:
         is_taken = error.errno == errno.EADDRINUSE
-        if is_taken and settings.store == "sqlite" and is_in_use(settings.data / FILE):
+        if is_taken and kind_of(settings.store) == "sqlite" and is_in_use(settings.data / FILE):
             yield Finding("port", f"{place} is taken, as by the server that uses {settings.data}")
             return
         remedy = "engram serve --port 0" if is_taken else "engram serve --host 127.0.0.1"
