@@ -33,6 +33,9 @@ from models.manifest import read_manifest
 
 SQLITE, ALONE, SEVERAL = "1, SQLite", "1, Postgres", "{}, Postgres, HAProxy"
 
+WARMING_SECONDS = 0.5
+"""Seconds of load before the first turn."""
+
 
 @dataclass(frozen=True)
 class Arrangement:
@@ -133,6 +136,8 @@ def take_turns(plan: ReplicasPlan, sessions: int) -> dict[str, list[Turn]]:
             name: stack.enter_context(connected(plan.arrangements[name].port, ids, plan.message))
             for name, ids in opened.items()
         }
+        for load in loads.values():
+            load.turn(WARMING_SECONDS)  # every session is at its server after that
         for _ in range(plan.rounds):
             for name, arrangement in plan.arrangements.items():
                 turns[name].append(take_turn(arrangement, loads[name], plan.seconds))
