@@ -79,7 +79,8 @@ def serve_together(given: Mapping[str, Any], settings: Settings, count: int) -> 
         )
     haproxy = find_haproxy()
     set_up_logging(settings.log_level, settings.log_format)
-    check_address(settings, open_keyring(settings))
+    with contextlib.closing(open_keyring(settings)) as keyring:
+        check_address(settings, keyring)
     ports = _ports(settings.port, count)
     servers = [_server(given, settings, number, port, count) for number, port in enumerate(ports[1:-1], 1)]
     with tempfile.TemporaryDirectory() as directory:
