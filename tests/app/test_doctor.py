@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import pytest
 from app import doctor
 from app.doctor import CHECKS, Finding, examine
 from app.settings import Settings
+from app.stores.postgres import PostgresStore, schema, status
+from app.stores.postgres.database import Database
 from app.stores.sqlite import FILE, KEYS_FILE, SqliteStore
 from tests.app.checkpoints import copy_checkpoint
 from tests.app.harness import running_server
 from tests.engram.running import done, engram
+from tests.postgres import started
 
 
 @pytest.fixture
@@ -144,6 +148,86 @@ def test_store_that_is_open_is_seen_and_not_disturbed(settings):
     store.tidy(1000.0)
     store.close()
     assert "no server uses it" in findings("data", settings)[0].message
+
+
+def test_sound_database_has_no_problem(settings, database_url):
+    found = findings("data", settings, store=database_url)
+    assert [finding.message for finding in found if finding.is_wrong] == []
+    assert ("PostgreSQL " in found[0].message, "this one" in found[0].message) == (True, True)
+    assert found[1].message.endswith("no tables yet: the server makes them")
+    [keys] = findings("keys", settings, store=database_url)
+    assert not keys.is_wrong
+
+
+def test_servers_of_a_database_are_listed(settings, database_url):
+    PostgresStore(database_url).close()
+    insert = "INSERT INTO servers (id, name, place, lasts) VALUES ($1, $1, '', $2::interval)"
+    with closing(Database(database_url)) as database:
+        for name, lasts in (("one", "1 hour"), ("two", "-1 hour")):
+            database.run(insert, name, lasts)
+    message = findings("data", settings, store=database_url)[1].message
+    assert message.endswith("schema 1; servers: one, and 1 that died")
+
+
+@pytest.mark.parametrize(
+    ("version", "words", "remedy"),
+    [(99, "schema 99 is newer than this", "git pull"), (0.5, "is an earlier version's", "engram store migrate ")],
+)
+def test_schema_of_another_version_is_named(version, words, remedy, settings, database_url, monkeypatch):
+    PostgresStore(database_url).close()
+    monkeypatch.setattr(schema, "version", lambda _: version)
+    message, mended = wrong("data", settings, store=database_url)
+    assert (words in message, mended.startswith(remedy)) == (True, True)
+
+
+@pytest.mark.slow
+def test_database_that_forgets_is_named_with_the_settings(settings):
+    off = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=10")
+    for server in started(*off, "superuser_reserved_connections=1", "max_wal_senders=0"):
+        found = [finding for finding in findings("data", settings, store=server.url()) if finding.is_wrong]
+    named = [finding.message.split(": ", 1)[1].split()[0] for finding in found]
+    assert named == ["fsync", "full_page_writes", "synchronous_commit", "1"]
+    assert all(
+        f"ALTER SYSTEM SET {name} = on" in str(each.remedy) for name, each in zip(named[:3], found, strict=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": 90624}, "PostgreSQL 9.624 is too old; 14 or later is needed"),
+        ({"is_standby": True}, "it is a standby, which is read-only"),
+        ({"data_checksums": "off"}, "it has no data checksums"),
+    ],
+)
+def test_unfit_database_is_named(changes, words, settings, database_url, monkeypatch):
+    facts = status.facts
+    monkeypatch.setattr(status, "facts", lambda database: facts(database)._replace(**changes))
+    assert words in wrong("data", settings, store=database_url)[0]
+
+
+def test_clock_apart_from_the_database_is_said_and_harmless(settings, database_url, monkeypatch):
+    facts = status.facts
+    monkeypatch.setattr(status, "facts", lambda database: facts(database)._replace(time=time.time() + 90))
+    found = findings("data", settings, store=database_url)
+    assert "its clock is 90.0 s ahead of this one" in found[0].message
+    assert not any(finding.is_wrong for finding in found)
+
+
+def test_database_that_does_not_answer_is_named_without_its_password(settings):
+    unreachable = Settings(store="postgresql://me:s3cret@127.0.0.1:1/engram", data=settings.data)
+    for part in ("data", "keys"):
+        message, remedy = wrong(part, unreachable)
+        assert ("me@127.0.0.1:1" in message, remedy) == (True, "psql postgresql://me@127.0.0.1:1/engram")
+        assert "s3cret" not in message + remedy
+
+
+def test_password_file_that_others_can_read_is_named(settings, tmp_path):
+    path = tmp_path / "password"
+    path.write_text("secret\n")
+    path.chmod(0o644)
+    message, remedy = wrong("keys", settings, store_password_file=path)
+    assert ("can be read or changed by others" in message, remedy) == (True, f"chmod 600 {path}")
 
 
 def test_keys_that_others_can_read_are_named(settings, capsys):
