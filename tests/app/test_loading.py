@@ -1,13 +1,19 @@
 """Checkpoints loaded as models."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from app import loading
 from app.budget import budgets_of
 from app.engine.worker import NoJournal
 from app.metrics import Metrics
 from app.settings import Settings
+from app.stores.memory import MemoryStore
+from app.stores.postgres import PostgresKeyStore, PostgresStore
+from app.stores.sqlite import SqliteKeyStore, SqliteStore
 
 
 def test_model_without_memory_is_left_out_at_the_start(few, monkeypatch):
@@ -23,3 +29,24 @@ def test_model_without_memory_is_left_out_at_the_start(few, monkeypatch):
     models = loading.load_models(settings, Metrics(), NoJournal(), budgets_of(settings))
     assert models.failures == {"dnc-copy": "no room for its weights"}
     assert [model.name for model in models] == ["lstm-copy", "ntm-copy"]
+
+
+@pytest.mark.parametrize(
+    ("store", "kind", "keys"),
+    [
+        ("sqlite", SqliteStore, SqliteKeyStore),
+        ("memory", MemoryStore, SqliteKeyStore),
+        (None, PostgresStore, PostgresKeyStore),
+    ],
+)
+def test_setting_store_chooses_the_stores(store, kind, keys, data, database_url):
+    settings = Settings(store=store or database_url, data=data)
+    with closing(loading.open_store(settings)) as opened, closing(loading.open_keys(settings)) as of_keys:
+        assert (type(opened), type(of_keys)) == (kind, keys)
+        assert (opened.counts(), list(of_keys.list())) == ({}, [])
+
+
+def test_command_for_keys_names_the_store_without_its_password(data):
+    assert loading.keys_command(Settings(data=data)) == f"engram keys create --data {data}"
+    url = "postgresql://me:secret@h/engram"
+    assert loading.keys_command(Settings(store=url)) == "engram keys create --store postgresql://me@h/engram"

@@ -1,6 +1,7 @@
 """engram store, and the other commands on a database that servers share, run in this process."""
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -11,7 +12,8 @@ from app.stores.postgres import PostgresKeyStore
 from app.stores.postgres.database import Database
 from app.stores.sqlite import SqliteKeyStore, SqliteStore
 from engram import main as cli
-from tests.app.stores.test_stores import altered, past, recorded
+from tests.app.harness import ROOT
+from tests.app.stores.test_stores import altered, opened, past, recorded, step
 from tests.engram.running import complaint, done
 
 
@@ -58,6 +60,37 @@ def test_place_without_a_store_is_no_source(place, tmp_path, request, capsys):
     assert " no " in complaint(capsys, "store", "copy", source, tmp_path / "target")
     assert not (tmp_path / "nowhere").exists()
     assert not (tmp_path / "target").exists()
+
+
+KILLED = """
+import os, signal, sys
+from app.places import copy_place, place
+
+def progress(done, total):
+    if done == 30:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+copy_place(place(sys.argv[1]), place(sys.argv[2]), progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["directory", "database"])
+def test_killed_copy_leaves_nothing_and_is_begun_anew(kind, tmp_path, request, capsys, monkeypatch):
+    source = tmp_path / "a"
+    target = str(tmp_path / "b") if kind == "directory" else request.getfixturevalue("database_url")
+    with closing(SqliteStore(source)) as store:
+        for number in range(60):
+            opened(store, f"s{number}")
+            step(store, f"s{number}", *range(20_000))
+    done(capsys, "keys", "create", "--data", source)
+    killed = subprocess.run([sys.executable, "-c", KILLED, source, target], cwd=ROOT, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert json.loads(done(capsys, "store", "status", target, "--json"))["sessions"] == 0
+    assert "60 sessions, 60 tapes, 1200000 steps, no snapshots, 1 key copied" in done(
+        capsys, "store", "copy", source, target
+    )
+    assert json.loads(done(capsys, "store", "status", target, "--json"))["sessions"] == 60
 
 
 def test_damage_ends_a_copy_and_leaves_nothing(tmp_path, database_url, capsys):
