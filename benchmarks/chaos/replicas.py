@@ -29,13 +29,16 @@ LONG_SECONDS = 300.0
 """A run of this length has the long faults too."""
 
 
-def bring_about(cluster: Cluster, load: Load, seconds: float, chance: random.Random) -> list[Fault]:
-    """Bring about one fault after the other for some seconds, and return them. Raises Violation."""
+def bring_about(cluster: Cluster, load: Load, seconds: float, chance: random.Random, least: int = 0) -> list[Fault]:
+    """Bring about one fault after the other for some seconds, and return them. Raises Violation.
+
+    least: how many there are at least, however long that takes.
+    """
     happened: list[Fault] = []
     end = time.monotonic() + seconds
     for kind in tqdm(kinds(seconds, chance), "faults", leave=False, unit="fault", disable=None):
         began = time.monotonic()
-        if began > end:
+        if began > end and len(happened) >= least:
             return happened
         faults.ALL[kind](cluster, chance)
         happened.append(Fault(kind, began, time.monotonic()))
