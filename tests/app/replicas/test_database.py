@@ -1,7 +1,6 @@
 """A database that is full, read-only, slow or refuses connections: clear errors, and service again by itself."""
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
