@@ -36,10 +36,11 @@ ENDS = f"""
 
 LINE = """
     line AS (
-        SELECT number, parent, base, jump, {stop} AS stop FROM tapes WHERE number = $1
+        SELECT number, root, parent, base, jump, {stop} AS stop FROM tapes WHERE number = $1
         UNION ALL
-        SELECT t.number, t.parent, t.base, t.jump, least(line.stop, line.base)
-        FROM line LEFT JOIN tapes AS far ON far.number = line.jump AND far.base >= {end} AND far.number <> line.number
+        SELECT t.number, t.root, t.parent, t.base, t.jump, least(line.stop, line.base) FROM line
+        LEFT JOIN tapes AS far ON far.number = line.jump AND far.base >= {end} AND far.number <> line.number
+            AND far.root = line.root
         JOIN tapes AS t ON t.number = coalesce(far.number, line.parent)
         WHERE line.base > {start}
     ),
@@ -66,13 +67,15 @@ STEPS = f"""
 
 BEGINNING = f"""
     WITH RECURSIVE upwards AS (
-        SELECT number, parent, base, jump, $2::int8 AS stop,
+        SELECT number, root, parent, base, jump, $2::int8 AS stop,
             (SELECT max(step) FROM snapshots WHERE tape = number AND step <= $2) AS at
         FROM tapes WHERE number = $1
         UNION ALL
-        SELECT t.number, t.parent, t.base, t.jump, least(up.stop, up.base), CASE WHEN t.base <= $2 OR t.parent IS NULL
-            THEN (SELECT max(step) FROM snapshots WHERE tape = t.number AND step <= least(up.stop, up.base)) END
+        SELECT t.number, t.root, t.parent, t.base, t.jump, least(up.stop, up.base),
+            CASE WHEN t.base <= $2 OR t.parent IS NULL THEN
+            (SELECT max(step) FROM snapshots WHERE tape = t.number AND step <= least(up.stop, up.base)) END
         FROM upwards AS up LEFT JOIN tapes AS far ON far.number = up.jump AND far.base > $2 AND far.number <> up.number
+            AND far.root = up.root
         JOIN tapes AS t ON t.number = coalesce(far.number, up.parent)
         WHERE up.at IS NULL
     ),

@@ -6,7 +6,8 @@
                                                             up to its base
 
 Lines may be thousands of tapes long. A search along one is a single statement, which takes jumps: each tape knows its
-parent and one tape further up, as in the embedded store (`app/stores/sqlite/tapes.py`).
+parent and one tape further up, as in the embedded store (`app/stores/sqlite/tapes.py`). A jump may be to a tape beyond
+the root, where the line was cut since: such a jump is not taken.
 
 All tapes of one root are a family. A transaction that changes where tapes begin or end holds the family's lock.
 """
@@ -44,10 +45,11 @@ LOCK = f"""
 
 HOLDER = """
     WITH RECURSIVE line AS (
-        SELECT t.number, t.parent, t.base, t.jump, 0 AS reads FROM tapes AS t WHERE t.number = $1
+        SELECT t.number, t.root, t.parent, t.base, t.jump, 0 AS reads FROM tapes AS t WHERE t.number = $1
         UNION ALL
-        SELECT t.number, t.parent, t.base, t.jump, reads + 1
+        SELECT t.number, t.root, t.parent, t.base, t.jump, reads + 1
         FROM line LEFT JOIN tapes AS far ON far.number = line.jump AND far.base >= $2 AND far.number <> line.number
+            AND far.root = line.root
         JOIN tapes AS t ON t.number = coalesce(far.number, line.parent)
         WHERE line.base >= $2
     )

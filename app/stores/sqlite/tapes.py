@@ -119,8 +119,8 @@ class Tapes:
         if row.base < step or row.parent is None:
             return row, row.stop
         while True:
-            jump = self.find(row.jump)
-            if jump is not None and jump.base >= step and jump.number != row.number:
+            jump = self.find(row.jump)  # beyond the root, where the line was cut since
+            if jump is not None and jump.base >= step and jump.number != row.number and jump.root == row.root:
                 row = jump
                 continue
             if row.parent is None:

@@ -155,3 +155,19 @@ def test_snapshot_at_the_start_of_a_cut_tape_serves_its_forks(make):
     store.move("b", 0, None)
     store.snapshot(root, 0, b"zero", 1000.0, passing=True)
     assert (found(store, "c").oldest, store.before(found(store, "c").tape, 0)) == (3, (0, b"zero"))
+
+
+def test_search_along_a_line_stays_within_its_root(make):
+    """The seventh tape jumps over the sixth, which is cut, to the fourth."""
+    store = make(Retention(0, 1e9))
+    opened(store, "0")
+    step(store, "0", 1, 2)
+    for number in range(1, 7):
+        at = found(store, str(number - 1))
+        store.create(new(str(number), parent=at.tape, base=at.step), "me")
+        step(store, str(number), 1, 2)
+    cut = found(store, "5")
+    store.snapshot(cut.tape, cut.step, b"state", 1000.0, passing=False)
+    store.move("5", 0, None)
+    store.snapshot(cut.tape, 0, b"zero", 1000.0, passing=True)
+    assert store.before(found(store, "6").tape, 0) == (0, b"zero")
