@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from websockets.sync.server import serve as serve_websockets
 
 from app.backends.onnx import OnnxBackend
-from benchmarks import durability, fairness, server, sessions
+from benchmarks import durability, fairness, million, replicas, server, sessions
 from benchmarks import training as trainer_benchmark
 from benchmarks.kernels import TABLES, profile, profiled, serving, training
 from benchmarks.kernels.floor import work
@@ -55,6 +55,7 @@ from kernels.library import library
 from kernels.step import FusedStep
 from models.contract import unroll
 from models.manifest import read_manifest
+from tests import haproxy
 from tests.training.one_step import DETECTOR, cell, detector, imported
 from training.run_metrics import RunMetrics, read_metrics
 from training.tasks import Copy
@@ -403,6 +404,31 @@ def test_durability_has_rows_of_postgres_beside_sqlite(postgres, public_director
     assert done.returncode == 0, done.stderr
     assert rows_of(done.stdout, durability.DURABILITY)[-1][:2] == ["3", durability.POSTGRES]
     assert list(public_directory.iterdir()) == []
+
+
+def module(name, *words):
+    """Run a benchmark that has no command, and return what it printed."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_replicas_have_rows_by_sessions_and_servers(postgres):
+    haproxy.program()  # or skip
+    printed = module("replicas", "--servers", 2, "--sessions", 1, 3, "--rounds", 1, "--seconds", 0.05)
+    names = [replicas.SQLITE, replicas.ALONE, replicas.SEVERAL.format(2)]
+    cells = rows_of(printed, replicas.REPLICAS)
+    assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in names]
+    assert [row[3] for row in cells if row[1] == replicas.SQLITE] == ["1.00", "1.00"]
+
+
+@pytest.mark.slow
+def test_million_has_a_row_for_each_kind_of_request(postgres):
+    cells = rows_of(module("million", "--sessions", 150, 300), million.MILLION)
+    assert [row[0] for row in cells] == list(million.KINDS)
+    assert all(float(value) > 0 for row in cells for value in row[1:])
 
 
 @pytest.mark.slow

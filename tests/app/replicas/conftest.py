@@ -1,6 +1,5 @@
 """Three servers that share a PostgreSQL, behind HAProxy."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 from benchmarks.chaos import Reference, only
 from benchmarks.chaos.clock import SOURCE, build
 from benchmarks.chaos.cluster import Cluster
-from benchmarks.chaos.haproxy import HAProxyMissing, find_haproxy
 from benchmarks.postgres import Postgres
+from tests import haproxy
 from tests.app.replicas.sessions import CHECKPOINT
 
 
@@ -39,7 +38,7 @@ def run_cluster(
     with ExitStack() as stack:
 
         def started(*flags: str, **options: Any) -> Cluster:
-            missing_without_haproxy()
+            haproxy.program()  # or skip
             return stack.enter_context(
                 Cluster(own_postgres, checkpoints, tmp_path, *flags, library=clock_library, **options)
             )
@@ -50,13 +49,3 @@ def run_cluster(
 @pytest.fixture
 def cluster(run_cluster: Callable[..., Cluster]) -> Cluster:
     return run_cluster()
-
-
-def missing_without_haproxy() -> None:
-    """Skip the test where HAProxy is not installed; fail in continuous integration, which has it."""
-    try:
-        find_haproxy()
-    except HAProxyMissing as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
