@@ -151,9 +151,9 @@ def test_servers_without_haproxy_are_refused_with_the_command(tmp_path, monkeypa
         serve_together({}, Settings(data=tmp_path, store="postgresql://engram@127.0.0.1/engram"), 2)
 
 
-def test_servers_without_keys_need_an_address_of_this_machine(tmp_path):
+def test_servers_without_keys_need_an_address_of_this_machine(tmp_path, database_url):
     program()
-    settings = Settings(data=tmp_path, store="postgresql://engram@127.0.0.1/engram", host="0.0.0.0")
+    settings = Settings(data=tmp_path, store=database_url, host="0.0.0.0")
     with pytest.raises(SettingsError, match="there are no keys"):
         serve_together({}, settings, 2)
 
