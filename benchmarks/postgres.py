@@ -48,6 +48,8 @@ class Postgres:
         self.port = free_port()
         self._settings = [word for setting in settings for word in ("-c", setting)]
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_ready = False
+        """Whether clients may know its port."""
         if os.geteuid() == 0:
             shutil.chown(directory, SYSTEM_USER, SYSTEM_USER)
         initdb = (*("--pgdata", self.data), "--username", ROLE, "--auth", "trust", "--data-checksums", "--no-sync")
@@ -62,9 +64,12 @@ class Postgres:
             self._process = self._begin()
             while self._process.poll() is None and time.monotonic() < until:
                 if self.answers():
+                    self._was_ready = True
                     return
                 time.sleep(0.02)
-            time.sleep(0.1)  # what a kill left is still there
+            time.sleep(0.1)  # what a kill left is still there, or another program has taken the port
+            if not self._was_ready:
+                self.port = free_port()
         self.kill()
         raise TimeoutError(f"the database does not start: {self.log()[-2000:]}")
 
@@ -92,9 +97,10 @@ class Postgres:
         return [first]
 
     def answers(self) -> bool:
-        """Return whether the server takes connections."""
-        with suppress(psycopg.OperationalError), psycopg.connect(self.url(), connect_timeout=2):
-            return True
+        """Return whether the server takes connections, and not another one on its port."""
+        with suppress(psycopg.OperationalError), psycopg.connect(self.url(), connect_timeout=2) as connection:
+            found = connection.execute("SHOW data_directory").fetchone()
+            return found is not None and Path(found[0]).resolve() == self.data.resolve()
         return False
 
     def url(self, schema: str | None = None, role: str = ROLE, database: str = "postgres") -> str:
