@@ -27,12 +27,13 @@ def problems(database: Database, progress: Callable[[int, int], None]) -> Iterat
     number = done = 0
     while rows := database.rows(SOME, number, AT_ONCE):
         for number, session, start, stop, no_parent, parent, no_root in rows:
-            progress(done, count)
+            if session is not None:
+                progress(done, count)
+                done += 1
             name = f"tape {number}" if session is None else f"session {session}: tape {number}"
             if no_root or (parent is not None and no_parent):
                 yield f"{name} begins with a tape that is missing"
             yield from (f"{name}: {fault}" for fault in _faults(database, number, start, stop))
-            done += session is not None
     progress(count, count)
 
 
