@@ -124,7 +124,7 @@ def running_database(parent: Path) -> Iterator[tuple[str, int | None]]:
         try:
             from benchmarks.postgres import PostgresMissing, running_postgres
         except ModuleNotFoundError as error:
-            print(f"{POSTGRES}: left out, there is no {error.name}; pip install 'engram[postgres]'", flush=True)
+            print(f"{POSTGRES}: left out, there is no {error.name}; install the extra postgres of Engram", flush=True)
             yield "", None
             return
         try:

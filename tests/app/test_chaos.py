@@ -80,7 +80,7 @@ def replayed_steps(data: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("common", [0, 1, 15, 16, 17, 40])
-def test_reference_of_a_common_past_is_that_of_a_whole_run(common):
+def test_reference_of_a_common_past_is_that_of_a_run(common):
     first, second = np.random.default_rng(1).random((2, 40, 10), np.float32)
     reference, past = Reference(CHECKPOINT), list(first)
     reference.run(past)

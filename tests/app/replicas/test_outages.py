@@ -16,7 +16,7 @@ def test_wait_counts_for_the_fault_that_it_met():
     assert Outages([KILL, STOP], waits).by_kind() == {"kill": [14 - 9.9, 13], "stop": [20.5 - 19.9]}
 
 
-def test_wait_before_all_faults_or_without_another_try_counts_for_none():
+def test_wait_before_all_faults_or_without_retry_counts_not():
     waits = [Wait("a", 1, 5, 4), Wait("b", 11, 19, 0)]
     assert Outages([KILL, STOP], waits).by_kind() == {"kill": [], "stop": []}
 

@@ -143,7 +143,7 @@ def test_tape_that_was_cut_is_the_root_of_its_descendants(make):
     assert problems(store) == []
 
 
-def test_snapshot_at_the_start_of_a_cut_tape_serves_its_forks(make):
+def test_snapshot_at_the_start_of_a_cut_tape_serves_forks(make):
     store = make(Retention(0, 1e9))
     opened(store)
     step(store, "a", 1, 2)

@@ -71,7 +71,7 @@ def test_lease_is_renewed_and_ends_with_its_server(database_url, look):
     run(test())
 
 
-def test_lease_whose_row_is_gone_is_lost_once_and_taken_anew(database_url, look):
+def test_lease_whose_row_is_gone_is_lost_once(database_url, look):
     async def test() -> None:
         async with servers(database_url, "a") as [a]:
             former = a.lease.owner
@@ -106,7 +106,7 @@ def test_owner_that_is_asked_answers(database_url, look):
     run(test())
 
 
-def test_lease_runs_out_while_the_database_is_away_and_goes_on_after(own_postgres: Postgres):
+def test_lease_runs_out_while_the_database_is_away(own_postgres: Postgres):
     async def test() -> None:
         with own_postgres.schema("leases") as url:
             broken = []
