@@ -93,5 +93,5 @@ def run(checkpoint: Path, servers: int, clients: int, seconds: float, seed: int)
 def report(load: Load, steps: int, entries: int) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(load.counts.items()))
     print(f"\nanswered: {counts}")
-    print(f"{steps} outputs compared, {entries} entries of the log, {len(load.open)} sessions open, {len(load.ended)} ")
-    print("deleted: none lost, none twice, none by two servers")
+    print(f"{steps} outputs compared, {entries} entries of the log, none lost, none twice, none by two servers;")
+    print(f"{len(load.open)} sessions open, {len(load.ended)} deleted")

@@ -68,6 +68,7 @@ TRIES = 4
 """How often a call is begun that the database undid because of another one."""
 
 READ_ONLY = "25006"
+DISK_FULL = "53100"
 
 REMEDIES = {
     READ_ONLY: "the database is read-only: name its primary (of several hosts, with target_session_attrs=read-write)",
@@ -77,7 +78,7 @@ REMEDIES = {
     "3F000": "make the schema (CREATE SCHEMA), or name another in the URL (options=-csearch_path%3DNAME)",
     "42501": "give the user the right to it (GRANT), or name another user",
     "42P01": "a table is missing: engram store migrate makes it",
-    "53100": "make room on the disk of the database",
+    DISK_FULL: "make room on the disk of the database",
     "53300": "let the database take more connections (max_connections), or run fewer servers",
     "55P03": "another server keeps the rows for long: look for it in pg_stat_activity",
     "57P01": "the database stops, or starts again",

@@ -30,7 +30,7 @@ from app.stores.base import (
 )
 from app.stores.postgres.archive import Arrivals, Contents, check_unused
 from app.stores.postgres.check import problems
-from app.stores.postgres.database import NO_PARTITION, READ_ONLY, REMEDIES, Database, retried, state
+from app.stores.postgres.database import DISK_FULL, NO_PARTITION, READ_ONLY, REMEDIES, Database, retried, state
 from app.stores.postgres.log import Log, nobody
 from app.stores.postgres.partitions import Partitions
 from app.stores.postgres.schema import check_version, prepare
@@ -72,6 +72,9 @@ def call(method: "Callable[Concatenate[PostgresStore, P], T]") -> "Callable[Conc
 
     return carry_out
 
+
+TRY_TO_WRITE = ("CREATE UNLOGGED TABLE room AS SELECT generate_series(1, 10000)", "DROP TABLE room")
+"""Write some hundred kilobytes to the disk of the log, and delete them."""
 
 PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 0"
 """Let a client that reads or writes everything take its time between two statements."""
@@ -123,6 +126,8 @@ class PostgresStore:
         if observer is not None:
             self._log.on_refused = observer.refused
         self._partitions = Partitions(database, retention)
+        self._is_full = False
+        """Whether the last steps could not be written because the disk of the database was full."""
         self._ahead: Ahead | None = None
         """Read by `before` for the next call, which usually asks for it."""
         try:
@@ -205,6 +210,7 @@ class PostgresStore:
         try:
             return self._append(entries)
         except StoreFailed as error:
+            self._is_full = state(error) == DISK_FULL
             if state(error) != NO_PARTITION:
                 raise
         self._log.forget_all()
@@ -313,6 +319,11 @@ class PostgresStore:
         check_version(self._database, version)
         if read_only == "on":
             raise StoreFailed(f"{self._database.name}: {REMEDIES[READ_ONLY]}")
+        if self._is_full:  # no step comes while the server is not ready
+            with self._database.transaction():
+                for statement in TRY_TO_WRITE:
+                    self._database.run(statement)
+            self._is_full = False
 
     def sync(self) -> None:
         """Return: what is committed is on disk, as far as the database's settings say so."""
