@@ -199,6 +199,18 @@ def test_copy_ends_a_shortened_tape_where_it_ends(lengths, store):
     assert past(target, "b") == expected
 
 
+def test_last_session_of_a_copy_takes_its_past_with_it(store):
+    source = MemoryStore()
+    opened(source)
+    step(source, "a", 1, 2)
+    opened(source, "b", base=1, parent=found(source).tape)
+    source.end("a", "deleted", 1000.0)
+    copied(source, store)
+    store.claim("b", "me")
+    assert (rows(store, "tapes"), store.end("b", "deleted", 1000.0)) == (2, True)
+    assert (rows(store, "tapes"), rows(store, "log")) == (0, 0)
+
+
 @pytest.mark.parametrize(("lengths", "kept"), [((4,), 4), ((1, 1, 1, 1), 2), ((1, 2, 1), 3)])
 def test_copy_begins_with_the_entry_that_retention_cut(lengths, kept, make):
     store, target = make(Retention(0, 1e9)), MemoryStore()
