@@ -28,6 +28,16 @@ def is_url(store: str) -> bool:
     return store.startswith(SCHEMES)
 
 
+def shown(url: str) -> str:
+    """Return the URL of a database for messages: without its password, and without what follows the name."""
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    if "@" in query:  # a password with a question mark, or a user with an @: nothing is sure to be no secret
+        return f"{scheme}://..."
+    user, at, host = place.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}"
+
+
 def without_password(url: str) -> tuple[str, str | None]:
     """Return a URL without its password, and the password, None for none. Raises ValueError for what is no such URL."""
     scheme, credentials, rest = _parts(url)

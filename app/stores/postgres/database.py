@@ -21,14 +21,12 @@ from psycopg.pq.abc import PGresult
 from psycopg.types.numeric import Int8BinaryDumper
 
 from app.errors import StoreFailed
+from app.store_url import is_url, shown
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Row = tuple[Any, ...]
-
-PREFIXES = ("postgresql://", "postgres://")
-"""The beginnings of a URL of a database."""
 
 SECONDS_TO_CONNECT = 5
 
@@ -111,21 +109,6 @@ NO_PARTITION = "23514"
 def state(error: StoreFailed) -> str | None:
     """Return the code (SQLSTATE) that the database gave an error; None for one that is not the database's."""
     return getattr(error.__cause__, "sqlstate", None)
-
-
-def is_url(store: str) -> bool:
-    """Return whether the setting `store` is the URL of a database."""
-    return store.startswith(PREFIXES)
-
-
-def shown(url: str) -> str:
-    """Return the URL of a database for messages: without its password, and without what follows the name."""
-    scheme, _, rest = url.partition("://")
-    place, _, query = rest.partition("?")
-    if "@" in query:  # a password with a question mark, or a user with an @: nothing is sure to be no secret
-        return f"{scheme}://..."
-    user, at, host = place.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{host}"
 
 
 def parameters(url: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import time
 import pytest
 
 from app.errors import StoreFailed
-from app.stores.postgres.database import Database, retried, shown, state
+from app.store_url import shown
+from app.stores.postgres.database import Database, retried, state
 
 SECRET = "s3cret/word"
 
