@@ -16,6 +16,7 @@ from benchmarks.chaos import Reference
 from benchmarks.chaos.cluster import Cluster, Replica, check_log_of_tapes
 from benchmarks.chaos.record import read_recording
 from tests.app.replicas.sessions import PATIENCE, Session
+from tests.app.replicas.standby import until
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,20 @@ def test_server_cut_from_the_database_refuses_and_recovers(cluster: Cluster, ref
     first.link.resume()
     session.step(first)
     session.check(first, reference)
+    check_log_of_tapes(cluster.postgres)
+
+
+def test_write_that_arrives_after_a_takeover_is_refused(cluster: Cluster, reference: Reference) -> None:
+    first, second, _ = cluster.servers
+    session = Session(first)
+    session.step(first)
+    first.link.silence()
+    assert session.post(first).status_code == 503  # the link holds the step back
+    until(lambda: httpx.get(f"{second.url}/sessions/{session.track.id}/state", timeout=PATIENCE).status_code == 200)
+    first.link.resume()
+    first.wait_until_ready()
+    session.step(second)
+    session.check(second, reference)
     check_log_of_tapes(cluster.postgres)
 
 
