@@ -14,7 +14,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -43,6 +43,13 @@ LEAST_FILES = 1024
 
 LEAST_MEMORY = 512 * 2**20
 LEAST_SPACE = 256 * 2**20
+
+HARM = {
+    "fsync": "a power cut can destroy all of it",
+    "full_page_writes": "a power cut can damage it",
+    "synchronous_commit": "steps that were answered can be lost",
+}
+"""The harm of a setting of a database that is off."""
 
 FREE_CONNECTIONS = 10
 """Connections that a database should be able to take beside those that are open; each server has 3."""
@@ -252,21 +259,11 @@ def _facts(settings: Settings, database: "Database") -> Iterator[Finding]:
     ahead = found.time - (before + time.time()) / 2
     version = f"PostgreSQL {found.version // 10000}.{found.version % 10000}"
     least = OLDEST_SERVER // 10000
-    psql = ["psql", settings.store, "-c"]
     wrong = {
         f"{version} is too old; {least} or later is needed": (found.version < OLDEST_SERVER, "pg_upgrade --help"),
         "it is a standby, which is read-only: name its primary": (
             found.is_standby,
             "engram serve --store 'postgresql://USER@HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
-        ),
-        "fsync is off: a power cut can destroy all of it": (found.fsync == "off", _alter(psql, "fsync")),
-        "full_page_writes is off: a power cut can damage it": (
-            found.full_page_writes == "off",
-            _alter(psql, "full_page_writes"),
-        ),
-        "synchronous_commit is off: steps that were answered can be lost": (
-            found.synchronous_commit == "off",
-            _alter(psql, "synchronous_commit"),
         ),
         "it has no data checksums, so damage of its files passes unnoticed": (
             found.data_checksums == "off",
@@ -274,17 +271,21 @@ def _facts(settings: Settings, database: "Database") -> Iterator[Finding]:
         ),
         f"{found.connections} of its {found.max_connections} connections are open; a server needs 3": (
             found.max_connections - found.connections < FREE_CONNECTIONS,
-            shlex.join([*psql, "ALTER SYSTEM SET max_connections = 200"]),
+            shlex.join(["psql", settings.store, "-c", "ALTER SYSTEM SET max_connections = 200"]),
         ),
+    }
+    wrong |= {
+        f"{setting} is off: {harm}": (getattr(found, setting) == "off", _turn_on(settings.store, setting))
+        for setting, harm in HARM.items()
     }
     yield from (Finding("data", f"{database.name}: {what}", remedy) for what, (is_so, remedy) in wrong.items() if is_so)
     clock = f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this one"
     yield Finding("data", f"{database.name}: {version}, synchronous_commit {found.synchronous_commit}, {clock}")
 
 
-def _alter(psql: Sequence[str], setting: str) -> str:
+def _turn_on(store: str, setting: str) -> str:
     """Return the command that turns a setting of a database on."""
-    return shlex.join([*psql, f"ALTER SYSTEM SET {setting} = on", "-c", "SELECT pg_reload_conf()"])
+    return shlex.join(["psql", store, "-c", f"ALTER SYSTEM SET {setting} = on", "-c", "SELECT pg_reload_conf()"])
 
 
 def _schema(settings: Settings, database: "Database") -> Iterator[Finding]:
