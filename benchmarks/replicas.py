@@ -53,7 +53,7 @@ class Arrangement:
 
 
 class Turn(NamedTuple):
-    """The figures of one turn of load: session-steps per second, and processor seconds per 1,000 steps."""
+    """The figures of one turn of load: session-steps per second, and processor microseconds per step."""
 
     rate: float
     servers: float
@@ -119,7 +119,8 @@ def measure(plan: ReplicasPlan) -> Iterator[Row]:
         for name, own in turns.items():
             rate, *spent = (statistics.median(figures) for figures in zip(*own, strict=True))
             ratios = [ratio(own, turns[other]) for other in (SQLITE, ALONE)]
-            yield sessions, name, rate, *ratios, *spent
+            share = spent[1] / sum(spent[:-1])  # the clients are elsewhere
+            yield sessions, name, rate, *ratios, *spent, share
 
 
 def ratio(own: Sequence[Turn], compared: Sequence[Turn]) -> float:
@@ -163,8 +164,8 @@ def take_turn(arrangement: Arrangement, load: LoadGenerator, seconds: float) -> 
     turn = load.turn(seconds)
     if turn.errors or turn.unanswered:
         raise WrongOutputs(f"{turn.errors} errors, {turn.unanswered} frames without an answer")
-    servers, database, proxy = (arrangement.processor_times() - before) * 1000 / turn.answers
-    return Turn(turn.rate, servers, database, proxy, turn.cpu_seconds * 1000 / turn.answers)
+    servers, database, proxy = (arrangement.processor_times() - before) * 1e6 / turn.answers
+    return Turn(turn.rate, servers, database, proxy, turn.cpu_seconds * 1e6 / turn.answers)
 
 
 def open_sessions(port: int, model: str, count: int) -> list[str]:
@@ -197,10 +198,11 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: st
 REPLICAS = Table(
     "Several servers",
     "Session-steps per second over WebSocket, and that beside one server on SQLite and one on Postgres. CPU: processor "
-    "seconds per 1,000 steps of all servers, of Postgres, of HAProxy and of the clients.",
+    "microseconds per step of all servers, of Postgres, of HAProxy and of the clients; and the share of Postgres in "
+    "them, without the clients.",
     (
         *("sessions", "servers", "steps/s", "of SQLite", "of one on Postgres"),
-        *("servers' CPU", "Postgres' CPU", "HAProxy's CPU", "clients' CPU"),
+        *("servers' CPU", "Postgres' CPU", "HAProxy's CPU", "clients' CPU", "Postgres' share"),
     ),
     measure,
 )
