@@ -1,5 +1,6 @@
 """Comparison of clients' records with an undisturbed run, and with a server's sessions."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from app.backends.fused import FusedBackend
-from benchmarks.chaos.load import ANSWER_SECONDS
+from benchmarks.chaos.load import ANSWER_SECONDS, PATIENCE, PAUSE, PROXY_STATUSES
 from benchmarks.chaos.record import Array, RecordedSteps, Track, Violation, compare, expect, memory_size, read_recording
 
 EVERY = 16
@@ -65,7 +66,7 @@ def check_sessions(url: str, tracks: Sequence[Track], reference: Reference) -> N
     """Compare a server's open sessions with the clients' records. Raises Violation."""
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
-            info = expect(http.get(f"/sessions/{track.id}"), 200)
+            info = got(http, f"/sessions/{track.id}").json()
             for inputs, head in track.possible():
                 if (info["step"], info["latest"]) == (head, len(inputs)) and _has(http, track.id, info, inputs):
                     _check_session(http, track.id, info, inputs, reference)
@@ -80,7 +81,7 @@ def check_earlier_sessions(url: str, tracks: Sequence[Track], reference: Referen
     was answered before a moment of time.monotonic(). Raises Violation."""
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
-            info = expect(http.get(f"/sessions/{track.id}"), 200)
+            info = got(http, f"/sessions/{track.id}").json()
             least = max((step for answered, step in track.answered if answered < moment), default=0)
             inputs = track.possible()[-1][0][: info["step"]]
             if not least <= info["step"] == len(inputs):
@@ -96,7 +97,7 @@ def check_ended(url: str, tracks: Sequence[Track]) -> None:
     """Check that sessions are gone. Raises Violation."""
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
-            expect(http.get(f"/sessions/{track.id}"), 410)
+            got(http, f"/sessions/{track.id}", 410)
 
 
 def check_count(url: str, open_now: int) -> None:
@@ -118,7 +119,7 @@ def _check_session(
     compare(
         f"recording of {session}", _recorded(http, session, info).outputs, reference.run(inputs)[0][info["oldest"] :]
     )
-    answer = http.get(f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
+    answer = got(http, f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
     found = safetensors.numpy.load(answer.content)
     past = inputs[: info["step"]]
     for name, leaf in reference.run(past)[1].items():
@@ -130,4 +131,17 @@ def _check_session(
 
 
 def _recorded(http: httpx.Client, session: str, info: Mapping[str, Any]) -> RecordedSteps:
-    return read_recording(http.get(f"/sessions/{session}/recording", params={"to": info["latest"]}).text)
+    return read_recording(got(http, f"/sessions/{session}/recording", params={"to": info["latest"]}).text)
+
+
+def got(http: httpx.Client, path: str, status: int = 200, **options: Any) -> httpx.Response:
+    """Return an answer, asked for again as long as the server refuses it for now.
+
+    Raises Violation unless it has this status.
+    """
+    end = time.monotonic() + PATIENCE
+    while (answer := http.get(path, **options)).status_code in PROXY_STATUSES and time.monotonic() < end:
+        time.sleep(PAUSE)
+    if answer.status_code != status:
+        raise Violation(f"GET {answer.request.url}: {answer.status_code} {answer.text}")
+    return answer
