@@ -21,7 +21,7 @@ def test_servers_take_the_places_of_those_listed():
 def test_everything_but_the_servers_is_as_shipped():
     changed = with_servers(SHIPPED, ["127.0.0.1:1"]).splitlines()
     removed = [line for line in SHIPPED.splitlines() if line not in changed]
-    assert {line.split()[0] for line in removed} == {".if", ".else", "server", "server-template"}
+    assert {line.split()[0] for line in removed} == {".if", ".else", "server"}
     assert [line for line in changed if line not in SHIPPED.splitlines()] == [
         "    server engram-1 127.0.0.1:1 id 1 check",
         "    server engram-1 127.0.0.1:1 track sessions/engram-1",
