@@ -23,7 +23,7 @@ class KernelsHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         if version != "editable":  # in a checkout it is found where it is
-            build_data["force_include"][str(Path(self.root, HAPROXY))] = "engram/haproxy.cfg"
+            build_data["force_include"][str(Path(self.root, HAPROXY))] = "app/haproxy.cfg"
         build = self._build()
         built = build.library_paths() if build.are_current() else []
         try:

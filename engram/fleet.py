@@ -24,11 +24,11 @@ from typing import Any
 
 from app.access.hosts import is_local
 from app.budget import budgets_of
+from app.haproxy import configuration, find_haproxy
 from app.loading import open_keyring
 from app.logs import set_up_logging
 from app.server import ANSWER_SECONDS, LOOPBACK, check_address
 from app.settings import Settings, SettingsError, kind_of
-from engram.haproxy import configuration, find_haproxy
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.haproxy import configuration, find_haproxy
 from app.settings import SettingsError
-from engram.haproxy import configuration, find_haproxy
 from tests.app.harness import Server
 
 SECONDS = 20

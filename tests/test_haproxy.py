@@ -19,8 +19,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from app.haproxy import configuration
 from benchmarks.postgres import free_port
-from engram.haproxy import configuration
 from tests.app.harness import CHECKPOINTS, Server, running_server
 from tests.haproxy import Proxy, running_proxy
 

@@ -47,7 +47,7 @@ class Cluster:
     """Servers that share a database, and HAProxy in front of them, which run as long as the context lasts.
 
     postgres: runs already; directory: for the files of the servers; library: of benchmarks/chaos/clock.c, to set clocks
-    apart; url: gives the URL of the database for the port of a link to it. Raises HAProxyMissing.
+    apart; url: gives the URL of the database for the port of a link to it. Raises SettingsError without HAProxy.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def test_servers_without_a_shared_store_are_refused(tmp_path):
 
 def test_servers_without_haproxy_are_refused_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("engram.haproxy.PROGRAMS", ())
+    monkeypatch.setattr("app.haproxy.PROGRAMS", ())
     with pytest.raises(SettingsError, match="no `haproxy` in PATH: apt-get install haproxy"):
         serve_together({}, Settings(data=tmp_path, store="postgresql://engram@127.0.0.1/engram"), 2)
 

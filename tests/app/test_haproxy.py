@@ -1,25 +1,26 @@
 """The shipped configuration of HAProxy with other servers."""
 
 import re
+from pathlib import Path
 
-from benchmarks.chaos.haproxy import CONFIGURATION, with_servers
+from app.haproxy import configuration
 
-SHIPPED = CONFIGURATION.read_text()
+SHIPPED = (Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg").read_text()
 
 
-def servers(configuration: str) -> list[tuple[str, str, str]]:
+def servers(text: str) -> list[tuple[str, str, str]]:
     """Return the name, the address and the options of each server."""
-    return re.findall(r"^    server (\S+) (\S+) (.*)$", configuration, re.M)
+    return re.findall(r"^    server (\S+) (\S+) (.*)$", text, re.M)
 
 
 def test_servers_take_the_places_of_those_listed():
-    found = servers(with_servers(SHIPPED, ["127.0.0.1:1", "127.0.0.1:2"]))
+    found = servers(configuration(["127.0.0.1:1", "127.0.0.1:2"]))
     assert [server[:2] for server in found] == 2 * [("engram-1", "127.0.0.1:1"), ("engram-2", "127.0.0.1:2")]
     assert [server[2] for server in found[:2]] == ["id 1 check", "id 2 check"]
 
 
 def test_everything_but_the_servers_is_as_shipped():
-    changed = with_servers(SHIPPED, ["127.0.0.1:1"]).splitlines()
+    changed = configuration(["127.0.0.1:1"]).splitlines()
     removed = [line for line in SHIPPED.splitlines() if line not in changed]
     assert {line.split()[0] for line in removed} == {".if", ".else", "server"}
     assert [line for line in changed if line not in SHIPPED.splitlines()] == [
