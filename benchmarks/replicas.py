@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 
 from benchmarks.chaos.haproxy import HAProxy
@@ -35,6 +36,14 @@ SQLITE, ALONE, SEVERAL = "1, SQLite", "1, Postgres", "{}, Postgres, HAProxy"
 
 WARMING_SECONDS = 0.5
 """Seconds of load before the first turn."""
+
+
+DATABASES = "alone", "several"
+
+LOG = """
+    SELECT (SELECT count(*) FROM log), (SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits
+        WHERE inhparent = 'log'::regclass)
+    """
 
 
 @dataclass(frozen=True)
@@ -79,22 +88,37 @@ def run(checkpoints: Path, model: str, servers: int, sessions: Sequence[int], ro
     print(f"{model} on {machine()}, {load_average()}; {versions('uvicorn', 'psycopg')}.")
     print(f"Medians of {rounds} rounds of {seconds:g} s for each; all parts share the cores.", flush=True)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        postgres = stack.enter_context(running_postgres())
         flags = ("--max-batch", str(max(sessions)), "--max-queue", str(max(1024, *sessions)))
-        arrangements = started(stack, checkpoints, Path(directory), servers, flags)
+        arrangements = started(stack, postgres, checkpoints, Path(directory), servers, flags)
         message = frame(random_inputs(1, read_manifest(checkpoints / model).input_size, 0))
         print_table("replicas", REPLICAS, ReplicasPlan(arrangements, model, message, sessions, rounds, seconds))
+        print(f"\n{written(postgres)}")
+
+
+def written(postgres: Postgres) -> str:
+    """Return how many bytes a step has written."""
+    entries = bytes_of_log = 0
+    for name in DATABASES:
+        with psycopg.connect(postgres.url(database=name)) as connection:
+            counted, size = connection.execute(LOG).fetchall()[0]
+        entries, bytes_of_log = entries + counted, bytes_of_log + int(size)
+    [(wal,)] = postgres.run("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8")
+    return (
+        f"A step takes {bytes_of_log / entries:.0f} bytes of log and index, and {wal / entries:.0f} bytes of the "
+        f"write-ahead log with all else that was written ({entries} steps, each a request)."
+    )
 
 
 def started(
-    stack: ExitStack, checkpoints: Path, directory: Path, count: int, flags: Sequence[str]
+    stack: ExitStack, postgres: Postgres, checkpoints: Path, directory: Path, count: int, flags: Sequence[str]
 ) -> dict[str, Arrangement]:
     """Start all servers, until the stack ends."""
-    postgres = stack.enter_context(running_postgres())
 
     def serve(name: str, *own: str) -> Server:
         return stack.enter_context(running_server(checkpoints, directory / name, *flags, *own))
 
-    alone, several = (("--store", new_database(postgres, name)) for name in ("alone", "several"))
+    alone, several = (("--store", new_database(postgres, name)) for name in DATABASES)
     first, second = serve("sqlite"), serve("alone", *alone)
     servers = [serve(f"server-{number}", *several, "--server-name", f"server-{number}") for number in range(count)]
     proxy = stack.enter_context(HAProxy([f"http://{server.address}" for server in servers], directory))

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 CHECKPOINT = CHECKPOINTS / "dnc-copy"
 CLIENTS = 64
-KILLS = 20
+KILLS = 12
 COPIES = 3
 
 STOPPED = (0, -signal.SIGTERM)

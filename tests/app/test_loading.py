@@ -1,5 +1,6 @@
 """Checkpoints loaded as models."""
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,10 @@ def test_model_without_memory_is_left_out_at_the_start(few, monkeypatch):
 )
 def test_setting_store_chooses_the_stores(store, kind, keys, data, database_url):
     settings = Settings(store=store or database_url, data=data)
-    with closing(loading.open_store(settings)) as opened, closing(loading.open_keys(settings)) as of_keys:
+    store, ownership = loading.open_store(settings, Metrics())
+    with closing(store) as opened, closing(loading.open_keys(settings)) as of_keys:
+        assert ownership.is_shared == (kind is PostgresStore)
+        asyncio.run(ownership.close())
         assert (type(opened), type(of_keys)) == (kind, keys)
         assert (opened.counts(), list(of_keys.list())) == ({}, [])
 

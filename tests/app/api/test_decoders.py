@@ -112,6 +112,7 @@ def interval(_: bytes) -> tuple[float, float]:
 
 def test_largest_requests_are_decoded_one_at_a_time(decoders):
     async def test() -> None:
+        await asyncio.gather(*(decoders.call(interval, BIG) for _ in range(2)))  # the processes take time to start
         sizes = [ALONE, ALONE, LARGE]
         first, second, small = await asyncio.gather(*(decoders.call(interval, b" " * size) for size in sizes))
         assert first[1] <= second[0]
