@@ -126,7 +126,7 @@ def parameters(url: str) -> dict[str, Any]:
     named = [str(found.get(name) or "") for name in ("host", "dbname")]
     if any("@" in name for name in named) or not re.fullmatch(r"[\d,]*", str(found.get("port") or "")):
         raise refusal
-    return {**CONNECTION, **found}
+    return {**CONNECTION, **found, "client_encoding": "UTF8"}  # from one in SQL_ASCII, text would come as bytes
 
 
 def retried(call: Callable[P, T]) -> Callable[P, T]:

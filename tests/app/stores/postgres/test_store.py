@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -410,3 +411,17 @@ def test_gaps_doubles_and_epochs_that_shrink_are_found_by_check(servers):
         f"session b: tape {tapes[1]}: the epoch shrinks from 7 to 1 at step 2",
         f"session c: tape {tapes[2]}: the log has steps from 2 on twice, up to step 3",
     ]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_texts_are_the_same_in_databases_of_other_encodings(encoding, postgres):
+    name = f"in_{encoding.lower()}"
+    postgres.run(f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    store = PostgresStore(postgres.url(database=name))
+    try:
+        record = store.create(replace(new("a", key="clé"), model="modèle"), NOBODY)
+        assert (store.find("a"), store.created("clé")) == (record, ("a", b""))
+        assert store.counts() == {"modèle": 1}
+    finally:
+        store.close()
+        postgres.run(f"DROP DATABASE {name}")
