@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
-SECONDS_TO_CONNECT = 5
+SECONDS_TO_CONNECT = 3
 
 CONNECTION: Mapping[str, int] = {
     "connect_timeout": SECONDS_TO_CONNECT,
