@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from app.errors import EngramError, LeaseLost, ModelChanged, SessionMoved
+from app.errors import EngramError, LeaseLost, ModelChanged, SessionGone, SessionMoved, SessionNotFound
 from app.metrics import Metrics
 from app.sessions.residents import Residents
 from app.sessions.session import Session
@@ -73,6 +73,8 @@ class Handover:
             return False
         try:
             session = self._turns.shared(await self._turns.find(session_id))
+        except (SessionGone, SessionNotFound):  # the asker finds that out
+            return True
         except ModelChanged:  # it is in no arena
             await self._release(session_id)
             return True

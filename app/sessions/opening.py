@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.catalogue import ModelCatalogue, ServedModel
-from app.errors import IdempotencyConflict, InvalidSnapshot
+from app.errors import IdempotencyConflict, InvalidSnapshot, StoreFailed
 from app.sessions.counts import OpenSessions
 from app.sessions.past import resolved
 from app.sessions.residents import Residents
@@ -178,8 +178,16 @@ class Opening:
 
 def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, bool]:
     """Open a session unless one was opened under its key; return it, and whether it is new."""
-    before = _created(store, new.key, new.digest) if new.key is not None else None
-    return (before, False) if before else (store.create(new, owner), True)
+    if new.key is None:
+        return store.create(new, owner), True
+    if before := _created(store, new.key, new.digest):
+        return before, False
+    try:
+        return store.create(new, owner), True
+    except StoreFailed:
+        if before := _created(store, new.key, new.digest):  # another server was faster
+            return before, False
+        raise
 
 
 def _created(store: Store, key: str, digest: bytes | None) -> Record | None:

@@ -12,6 +12,7 @@ from app.errors import LeaseLost, SessionGone, SessionHeld, SessionMoved
 from app.sessions.handover import HANDED_OVER_AT_MOST, Pulls
 from app.stores.base import EndReason, Held, Record
 from app.stores.ownership import Alone, Asked, Lost
+from app.tenants import ANYBODY, key_inside
 from tests.app.asynchronous import run, until
 from tests.app.sessions.by_id import ById
 from tests.app.sessions.test_sessions import FailingStore, ones, service
@@ -137,6 +138,24 @@ def test_requests_in_line_are_carried_out_before_the_session_leaves():
     run(test())
 
 
+def test_session_that_ended_before_it_was_asked_for_is_gone():
+    async def test() -> None:
+        async with servers() as [(a, _), (b, of_b)]:
+            name = (await a.open("fake")).id
+            await a.step(name, ones(1))
+            ask = of_b.ask
+
+            async def ask_late(session: str, owner: str) -> bool | None:
+                await a.delete(name)
+                return await ask(session, owner)
+
+            of_b.ask = ask_late  # type: ignore[method-assign]
+            with pytest.raises(SessionGone):
+                await b.step(name, ones(1))
+
+    run(test())
+
+
 def test_session_pulled_apart_stays_for_a_while():
     async def test() -> None:
         async with servers() as [(a, _), (b, _)]:
@@ -234,6 +253,18 @@ def test_other_requests_pull_the_session_too(act):
                 step, state = await b.service.time_travel.state(await b.find(name))
                 assert (step, state["total"][0]) == (2, 2)
             assert a.resident() == (act == "fork")
+
+    run(test())
+
+
+def test_key_that_came_to_two_servers_at_once_opens_one_session():
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            name = (await a.service.opening.open("fake", key="once")).id
+            store = b.service._writer._store
+            answers = iter([None, None, store.created(key_inside(ANYBODY.name, "once"))])
+            store.created = lambda key: next(answers)  # looked for it before the other server had written it
+            assert (await b.service.opening.open("fake", key="once")).id == name
 
     run(test())
 
