@@ -25,6 +25,9 @@ LONGEST = 30 * 86400.0
 MOVED_AT_ONCE = 1000
 """Rows to look at in one call."""
 
+SHORTEST_KEPT = 120.0
+"""Seconds after its end in which rows of a partition may still be committed, by a transaction that began before it."""
+
 LONGEST_KEPT = 1e10
 """Seconds: a longer time is as good as forever, and too long for the database."""
 
@@ -103,7 +106,8 @@ class Partitions:
             return False
 
     def _drop_some(self) -> bool:
-        found = self._database.row(OLD, min(self._keep, LONGEST_KEPT), LOCKS, LOCK_OF_UPKEEP)
+        kept = min(max(self._keep, SHORTEST_KEPT), LONGEST_KEPT)
+        found = self._database.row(OLD, kept, LOCKS, LOCK_OF_UPKEEP)
         if found is None:
             return False
         (number,) = found

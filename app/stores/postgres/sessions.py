@@ -99,7 +99,8 @@ TOUCH = """
 IDLE = """
     SELECT s.id FROM sessions AS s JOIN tapes AS t ON t.number = s.tape
     WHERE s.ended IS NULL AND s.used <= $1
-        AND (t.owner = ANY($2::text[]) OR NOT EXISTS (SELECT FROM servers WHERE id = t.owner))
+        AND (t.owner = ANY($2::text[])
+            OR NOT EXISTS (SELECT FROM servers WHERE id = t.owner AND renewed + lasts >= now()))
     ORDER BY s.used LIMIT $3
     """
 
@@ -258,7 +259,7 @@ class SessionTable:
         self._database.run(TOUCH, list(last), [float(moment) for moment in last.values()])
 
     def idle(self, time: float, limit: int) -> list[str]:
-        """Return open sessions of this process, and free ones, that were last used at a time or earlier."""
+        """Return open sessions that were last used at a time or earlier, but those of other servers that live."""
         return [session for (session,) in self._database.rows(IDLE, float(time), list(self._owners()), limit)]
 
     def latest_time(self) -> float:

@@ -151,7 +151,7 @@ class PostgresStore:
         with self._database.transaction():
             locked = self._tapes.lock(session.parent)
             oldest = self._tapes.oldest(locked.row) if locked is not None else 0
-            if locked is None or session.base < oldest:
+            if locked is None or not oldest <= session.base <= locked.row.stop:
                 raise StepNotKept(f"step {session.base} is not kept any more", place="step", got=str(session.base))
             holder = self._tapes.holder(locked.row, session.base)
             record = self._sessions.insert(session, owner, holder, oldest)

@@ -257,7 +257,7 @@ def test_other_requests_pull_the_session_too(act):
     run(test())
 
 
-def test_key_that_came_to_two_servers_at_once_opens_one_session():
+def test_key_at_two_servers_at_once_opens_one_session():
     async def test() -> None:
         async with servers() as [(a, _), (b, _)]:
             name = (await a.service.opening.open("fake", key="once")).id

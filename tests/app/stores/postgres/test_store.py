@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.errors import SessionMoved, StoreFailed
+from app.errors import SessionMoved, StepNotKept, StoreFailed
 from app.stores.base import NOBODY, Entry, Held, NewSession, Record, Retention
 from app.stores.postgres import PostgresStore, schema
 from app.stores.postgres.database import Database
@@ -149,6 +149,29 @@ def test_idle_sessions_of_other_servers_are_left_to_them(servers):
     assert store.end("d", "expired", 1001.0)
     servers.run("DELETE FROM servers WHERE id = 'them'")
     assert sorted(store.idle_since(1000.0, 9)) == ["a", "b", "c"]
+
+
+def test_fork_of_a_past_that_a_takeover_took_back_is_refused(servers):
+    store, other = servers.store("me"), servers.store("them")
+    parent = opened(store)
+    for value in (1, 2, 3):
+        step(store, "a", value)
+    servers.run("DELETE FROM servers WHERE id = 'me'")
+    claimed(other, "them")
+    other.move("a", 1, None)
+    step(other, "a", 4)
+    with pytest.raises(StepNotKept):
+        store.create(NewSession("fork", "dnc-copy", "print", 32, 1000.0, base=3, parent=parent.tape), "")
+
+
+def test_idle_sessions_of_a_dead_server_are_those_of_all(servers):
+    store, other = servers.store("me"), servers.store("them")
+    opened(store)
+    assert other.idle_since(1000.0, 10) == []
+    servers.run("UPDATE servers SET lasts = '-1 s' WHERE id = 'me'")
+    assert other.idle_since(1000.0, 10) == ["a"]
+    claimed(other, "them")
+    assert other.end("a", "expired", 3000.0)
 
 
 def test_sessions_are_counted_over_servers_and_after_they_are_gone(servers):
@@ -356,6 +379,20 @@ def test_old_partition_stays_while_others_read_the_log(servers, connect):
         assert not store.tidy(1000.0)
         assert servers.run("SELECT to_regclass('log_1000')::text") == [("log_1000",)]
     assert (store.tidy(1001.0), servers.run("SELECT to_regclass('log_1000')")) == (True, [(None,)])
+
+
+def test_step_committed_while_its_old_partition_is_dropped_is_kept(servers, connect):
+    store, other = servers.store("me", Retention(ALL, 1e-6)), connect(servers.url)
+    tape = opened(store).tape
+    (first,) = servers.run("SELECT min(begins) FROM partitions")[0]
+    store._partitions._make(1000, first - timedelta(hours=1), first)
+    with ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.run(f"INSERT INTO log VALUES ({tape}, 0, NULL, NULL, now() - interval '70 s', 1, 1, $1)", inputs(1))
+            tidied = pool.submit(store.tidy, 1000.0)
+            time.sleep(0.2)
+        tidied.result(30)
+    assert past(store) == [1]
 
 
 def test_partitions_are_made_ahead_of_time_and_by_one_server(servers):
