@@ -151,7 +151,7 @@ def test_idle_sessions_of_other_servers_are_left_to_them(servers):
     assert sorted(store.idle_since(1000.0, 9)) == ["a", "b", "c"]
 
 
-def test_fork_of_a_past_that_a_takeover_took_back_is_refused(servers):
+def test_fork_of_steps_that_a_takeover_took_back_is_refused(servers):
     store, other = servers.store("me"), servers.store("them")
     parent = opened(store)
     for value in (1, 2, 3):
@@ -381,7 +381,7 @@ def test_old_partition_stays_while_others_read_the_log(servers, connect):
     assert (store.tidy(1001.0), servers.run("SELECT to_regclass('log_1000')")) == (True, [(None,)])
 
 
-def test_step_committed_while_its_old_partition_is_dropped_is_kept(servers, connect):
+def test_step_committed_while_a_partition_is_dropped_is_kept(servers, connect):
     store, other = servers.store("me", Retention(ALL, 1e-6)), connect(servers.url)
     tape = opened(store).tape
     (first,) = servers.run("SELECT min(begins) FROM partitions")[0]
