@@ -1,5 +1,6 @@
 """Three servers that share a PostgreSQL, behind HAProxy."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.chaos.cluster import Cluster
 from benchmarks.postgres import Postgres
 from tests import haproxy
 from tests.app.replicas.sessions import CHECKPOINT
+from tests.postgres import started
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +39,34 @@ def run_cluster(
     """Return what starts servers on a database of their own, with some flags; they end with the test."""
     with ExitStack() as stack:
 
-        def started(*flags: str, **options: Any) -> Cluster:
+        def run(*flags: str, **options: Any) -> Cluster:
             haproxy.program()  # or skip
             return stack.enter_context(
                 Cluster(own_postgres, checkpoints, tmp_path, *flags, library=clock_library, **options)
             )
 
-        yield started
+        yield run
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(clock_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    haproxy.program()  # or skip
+    directory = tmp_path_factory.mktemp("cluster")
+    for postgres in started():
+        with Cluster(postgres, only(CHECKPOINT, directory), directory, library=clock_library) as cluster:
+            yield cluster
 
 
 @pytest.fixture
-def cluster(run_cluster: Callable[..., Cluster]) -> Cluster:
-    return run_cluster()
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """Three servers for a test that may stop them and their database; after it all of them go on."""
+    yield shared_cluster
+    if not shared_cluster.postgres.processes():
+        shared_cluster.postgres.start()
+    for server in shared_cluster.servers:
+        server.link.resume()
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGCONT)
+        else:
+            server.start()
+    shared_cluster.wait_until_ready()
