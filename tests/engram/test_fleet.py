@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.settings import Settings, SettingsError, load_settings
+from benchmarks.postgres import Postgres
 from engram.fleet import _ports, _server, named, serve_together
 from tests.app.harness import CHECKPOINTS, ROOT
 from tests.haproxy import program
@@ -28,16 +29,21 @@ class Fleet:
 
     def __init__(self, url: str, directory: Path, *arguments: str) -> None:
         program()  # skips where there is none
-        few = directory / "few"
-        few.mkdir()
-        (few / "dnc-copy").symlink_to(CHECKPOINTS / "dnc-copy")
-        words = ["--servers", "2", "--port", "0", "--checkpoints", str(few), "--data", str(directory / "data")]
+        self.checkpoints = directory / "few"
+        self.checkpoints.mkdir()
+        self.add("dnc-copy")
+        words = ["--servers", "2", "--port", "0", "--checkpoints", str(self.checkpoints)]
+        words += ["--data", str(directory / "data")]
         command = [sys.executable, "-m", "engram", "serve", *words, "--server-name", "box", *arguments]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
         self._log = directory / "log"
         with self._log.open("w") as log:
             environment = inherited | {"ENGRAM_STORE": url}
             self.process = subprocess.Popen(command, stderr=log, env=environment, cwd=ROOT)
+
+    def add(self, model: str) -> None:
+        """Add a model to those that the servers find."""
+        (self.checkpoints / model).symlink_to(CHECKPOINTS / model)
 
     @property
     def log(self) -> str:
@@ -85,12 +91,24 @@ def fleet(database_url: str, tmp_path: Path) -> Iterator[Fleet]:
         fleet.stop()
 
 
+@pytest.fixture(scope="module")
+def lasting_fleet(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A fleet for several tests, which do not stop it."""
+    with postgres.schema("lasting_fleet") as url:
+        fleet = Fleet(url, tmp_path_factory.mktemp("fleet"))
+        try:
+            yield fleet
+        finally:
+            fleet.stop()
+
+
 def are_running(processes: list[int]) -> bool:
     return any(Path(f"/proc/{process}").exists() for process in processes)
 
 
 @pytest.mark.slow
-def test_fleet_goes_on_when_a_server_is_killed(fleet):
+def test_fleet_goes_on_when_a_server_is_killed(lasting_fleet):
+    fleet = lasting_fleet
     with httpx.Client(base_url=fleet.url, timeout=30) as client:
         sessions = [client.post("/sessions", json={"model": "dnc-copy"}).json()["id"] for _ in range(8)]
         for session in sessions:
@@ -123,10 +141,10 @@ def test_killed_fleet_leaves_no_process(fleet):
 
 
 @pytest.mark.slow
-def test_hangup_reaches_every_server(fleet, tmp_path):
-    url = fleet.url
-    (tmp_path / "few" / "lstm-copy").symlink_to(CHECKPOINTS / "lstm-copy")
-    fleet.process.send_signal(signal.SIGHUP)
+def test_hangup_reaches_every_server(lasting_fleet):
+    url = lasting_fleet.url
+    lasting_fleet.add("lstm-copy")
+    lasting_fleet.process.send_signal(signal.SIGHUP)
     wait_until(lambda: all(len(httpx.get(f"{url}/models").json()) == 2 for _ in range(4)))
     assert [len(httpx.get(f"{url}/models").json()) for _ in range(4)] == [2, 2, 2, 2]
 
