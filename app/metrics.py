@@ -188,7 +188,9 @@ class Metrics:
         self.lease = Gauge("engram_lease_seconds", "Time until the server's lease runs out.", registry=registry)
         self.lease.set(math.nan)
         self.takeovers = Counter(
-            "engram_takeovers", "Sessions taken over from a server whose lease had run out.", registry=registry
+            "engram_takeovers",
+            "Servers whose lease had run out, and whose sessions were taken over.",
+            registry=registry,
         )
         self.handovers = Counter(
             "engram_handovers", "Sessions handed over between servers that live.", ["direction"], registry=registry
@@ -231,9 +233,9 @@ class Metrics:
         """Call this function at each scrape: seconds until the server's lease runs out."""
         self.lease.set_function(left)
 
-    def takeover(self, sessions: int) -> None:
-        """Count sessions that were claimed from a server whose lease had run out."""
-        self.takeovers.inc(sessions)
+    def takeover(self) -> None:
+        """Count a server whose lease had run out, and whose sessions are free."""
+        self.takeovers.inc()
 
     def refused(self, entries: int) -> None:
         """Count entries that the store refused, since their epoch was over."""

@@ -148,6 +148,8 @@ class SessionTable:
     def __init__(self, database: Database, owners: Callable[[], Collection[str]]) -> None:
         self._database = database
         self._owners = owners
+        self.on_takeover: Callable[[], None] = lambda: None
+        """Called when the lease of a server was ended that had run out: its sessions are free."""
 
     def find(self, session: str) -> Record | EndReason | None:
         """Return an open session, or why it ended; None for one that never was. Raises SessionDamaged."""
@@ -171,7 +173,8 @@ class SessionTable:
 
     def fence(self, server: str | None) -> None:
         """Delete the row of a server whose lease has run out: none of its steps can be written any more."""
-        self._database.run("DELETE FROM servers WHERE id = $1 AND renewed + lasts < now()", server)
+        if self._database.run("DELETE FROM servers WHERE id = $1 AND renewed + lasts < now()", server):
+            self.on_takeover()
 
     def release(self, session: str, owner: str) -> int | None:
         """Let an owner give up a session that it has; return its tape, None where it has no such session."""

@@ -31,7 +31,7 @@ from app.stores.base import (
 from app.stores.postgres.archive import Arrivals, Contents, check_unused
 from app.stores.postgres.check import problems
 from app.stores.postgres.database import DISK_FULL, NO_PARTITION, READ_ONLY, REMEDIES, Database, retried, state
-from app.stores.postgres.log import Log, nobody
+from app.stores.postgres.log import Log
 from app.stores.postgres.partitions import Partitions
 from app.stores.postgres.schema import check_version, prepare
 from app.stores.postgres.sessions import SessionTable
@@ -83,8 +83,8 @@ PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 0"
 class FenceObserver(Protocol):
     """The store reports to it, from its own thread."""
 
-    def takeover(self, sessions: int) -> None:
-        """Sessions were claimed that were those of a server whose lease had run out."""
+    def takeover(self) -> None:
+        """The lease of another server, which had run out, was ended for its sessions."""
 
     def refused(self, entries: int) -> None:
         """Entries were refused because of their epoch, or because this server is fenced."""
@@ -122,9 +122,9 @@ class PostgresStore:
         self._sessions = SessionTable(database, owners)
         self._snapshots = Snapshots(database, owners)
         self._log = Log(database, owners)
-        self._takeover = nobody if observer is None else observer.takeover
         if observer is not None:
             self._log.on_refused = observer.refused
+            self._sessions.on_takeover = observer.takeover
         self._partitions = Partitions(database, retention)
         self._is_full = False
         """Whether the last steps could not be written because the disk of the database was full."""
@@ -170,8 +170,6 @@ class PostgresStore:
         found, died = self._sessions.claim(session, owner)
         if not isinstance(found, Record):
             return found
-        if died:
-            self._takeover(1)
         if died and found.volatile:
             reason: EndReason = "lost in a restart"
             self._end(session, reason, self._sessions.latest_time())

@@ -80,7 +80,10 @@ def test_session_is_taken_over_where_the_lease_ran_out(servers, fences):
     step(store, "a", 1, seq=4)
     assert other.claim("a", "them") == Held("me", "server me")
     servers.run(f"UPDATE servers SET {fences} WHERE id = 'me'")
+    ended: list[int] = []
+    other._sessions.on_takeover = lambda: ended.append(1)
     theirs = claimed(other, "them")
+    assert ended == [1]
     assert (theirs.epoch, theirs.step, theirs.seq) == (mine.epoch + 1, 1, 4)
     assert store.append([Entry(mine.tape, mine.epoch, 1, 1, inputs(2))]) == {0}
     assert (step(other, "a", 3).step, past(other)) == (2, [1, 3])
