@@ -84,6 +84,7 @@ def test_stopped_server_hands_over_before_its_lease_ends(
     session.step(first)
     assert first.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
     assert session.post(second).status_code == 200
+    assert metric(second, "engram_takeovers_total") == 0
     session.check(second, reference)
 
 
