@@ -67,9 +67,10 @@ def check_sessions(url: str, tracks: Sequence[Track], reference: Reference) -> N
     with httpx.Client(base_url=url, timeout=ANSWER_SECONDS) as http:
         for track in tracks:
             info = got(http, f"/sessions/{track.id}").json()
+            recorded = _recorded(http, track.id, info)
             for inputs, head in track.possible():
-                if (info["step"], info["latest"]) == (head, len(inputs)) and _has(http, track.id, info, inputs):
-                    _check_session(http, track.id, info, inputs, reference)
+                if (info["step"], info["latest"]) == (head, len(inputs)) and _has(recorded, info, inputs):
+                    _check_session(http, track.id, info, recorded, inputs, reference)
                     break
             else:
                 known = [(head, len(inputs)) for inputs, head in track.possible()]
@@ -86,11 +87,12 @@ def check_earlier_sessions(url: str, tracks: Sequence[Track], reference: Referen
             inputs = track.possible()[-1][0][: info["step"]]
             if not least <= info["step"] == len(inputs):
                 raise Violation(f"session {track.id}: {info}, but it had answered step {least}, of {track.head}")
-            if not _has(http, track.id, info, inputs):
+            recorded = _recorded(http, track.id, info)
+            if not _has(recorded, info, inputs):
                 raise Violation(
                     f"session {track.id}: its inputs up to step {info['step']} are not those that were sent"
                 )
-            _check_session(http, track.id, info, inputs, reference)
+            _check_session(http, track.id, info, recorded, inputs, reference)
 
 
 def check_ended(url: str, tracks: Sequence[Track]) -> None:
@@ -107,18 +109,21 @@ def check_count(url: str, open_now: int) -> None:
         raise Violation(f"{found} sessions are open, but clients know of {open_now}")
 
 
-def _has(http: httpx.Client, session: str, info: Mapping[str, Any], inputs: Sequence[Array]) -> bool:
+def _has(recorded: RecordedSteps, info: Mapping[str, Any], inputs: Sequence[Array]) -> bool:
     """Return whether the kept inputs of a session's recording are these."""
-    return np.array_equal(_recorded(http, session, info).inputs.ravel(), np.array(inputs[info["oldest"] :]).ravel())
+    return np.array_equal(recorded.inputs.ravel(), np.array(inputs[info["oldest"] :]).ravel())
 
 
 def _check_session(
-    http: httpx.Client, session: str, info: Mapping[str, Any], inputs: Sequence[Array], reference: Reference
+    http: httpx.Client,
+    session: str,
+    info: Mapping[str, Any],
+    recorded: RecordedSteps,
+    inputs: Sequence[Array],
+    reference: Reference,
 ) -> None:
     """Compare the recording, the state and one more step of a session with an undisturbed run."""
-    compare(
-        f"recording of {session}", _recorded(http, session, info).outputs, reference.run(inputs)[0][info["oldest"] :]
-    )
+    compare(f"recording of {session}", recorded.outputs, reference.run(inputs)[0][info["oldest"] :])
     answer = got(http, f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
     found = safetensors.numpy.load(answer.content)
     past = inputs[: info["step"]]

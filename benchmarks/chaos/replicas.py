@@ -4,7 +4,8 @@ import itertools
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from benchmarks.chaos.clock import build
 from benchmarks.chaos.cluster import Cluster, check_log_of_tapes
 from benchmarks.chaos.load import Load
 from benchmarks.chaos.outages import OUTAGES, Fault, Outages
-from benchmarks.chaos.record import KEPT_STEPS
+from benchmarks.chaos.record import KEPT_STEPS, Track
 from benchmarks.chaos.server import only
 from benchmarks.machine import load_average, machine, versions
 from benchmarks.postgres import running_postgres
@@ -24,6 +25,9 @@ from benchmarks.table import print_table
 
 REST = 1.0, 4.0
 """Seconds between two faults."""
+
+THREADS = 4
+"""Threads that check sessions, most of whose time passes in waiting for answers."""
 
 LONG_SECONDS = 300.0
 """A run of this length has the long faults too."""
@@ -63,10 +67,18 @@ def check(cluster: Cluster, load: Load, checkpoint: Path) -> tuple[int, int]:
     entries = check_log_of_tapes(cluster.postgres)
     steps = check_answers(tracks, reference)
     check_count(cluster.url, len(load.open))
-    check_sessions(cluster.url, load.open, reference)
+    check_sessions_at_once(cluster.url, load.open, checkpoint)
     check_ended(cluster.url, load.ended)
     cluster.check_logs()
     return steps, entries
+
+
+def check_sessions_at_once(url: str, tracks: Sequence[Track], checkpoint: Path) -> None:
+    """Compare open sessions with the clients' records, some in each of several threads. Raises Violation."""
+    size = len(tracks) // THREADS + 1
+    parts = [tracks[begin : begin + size] for begin in range(0, len(tracks), size)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda part: check_sessions(url, part, Reference(checkpoint)), parts))
 
 
 def run(checkpoint: Path, servers: int, clients: int, seconds: float, seed: int) -> None:
