@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -198,11 +199,20 @@ def test_servers_share_the_memory_unless_a_setting_says_how_much():
     assert len(bytes_of[1]) == 3
 
 
+def first_of_two_ports() -> int:
+    """Return a port that is free, as is the next one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, suppress(OSError):
+            port: int = first.getsockname()[1]
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
 def test_ports_follow_one_another_unless_one_is_taken():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"need the 4 ports from {port} on, of which one is not free"):
-            _ports(port, 2)
+    port = first_of_two_ports()
+    expected = pytest.raises(SettingsError, match=f"need the 4 ports from {port} on, of which one is not free")
+    with socket.create_server(("127.0.0.1", port)), expected:
+        _ports(port, 2)
     assert _ports(port, 0) == [port, port + 1]
     assert len(set(_ports(0, 3))) == 5
 
