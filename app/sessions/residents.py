@@ -5,7 +5,6 @@ evict       keep a snapshot where the log is not enough, and free the slot; the 
 """
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -140,7 +139,7 @@ class Residents:
 
     async def claim_by_id(self, session_id: str) -> Record | EndReason | None:
         """Claim a session, and return what the store has of it. Raises SessionHeld, LeaseLost, StoreFailed."""
-        found, _ = await self._claimed(session_id, lambda store, owner: (store.claim(session_id, owner), None))
+        found, _ = await self._claimed(session_id, lambda owner: lambda store: (store.claim(session_id, owner), None))
         return found
 
     async def restore(self, session: Session) -> Slot:
@@ -149,7 +148,7 @@ class Residents:
         if session.slot is not None:
             return session.slot
         session.model.engine.check_accepting()  # as in `locate`
-        found, begun = await self._claimed(session.id, lambda store, owner: _begun(store, session.id, owner))
+        found, begun = await self._claimed(session.id, lambda owner: lambda store: _begun(store, session.id, owner))
         await self._follow(session, found)
         reached = await self.past(session).reach(session.step, begun)
         slot = await self._open_slot(session.model, session.memory_size, reached.state)
@@ -158,20 +157,21 @@ class Residents:
         return slot
 
     async def _claimed(
-        self, session_id: str, claim: Callable[[Store, str], tuple[Record | EndReason | Held | None, T]]
+        self, session_id: str, claim: Callable[[str], Callable[[Store], tuple[Record | EndReason | Held | None, T]]]
     ) -> tuple[Record | EndReason | None, T]:
         """Return the result of a claim; where another server has the session, have that one hand it over.
 
-        Where that server has died, the claim succeeds once its lease has run out.
+        claim: returns the call of the store that claims the session for an owner. Where the other server has died, it
+        succeeds once that lease has run out.
         """
         ownership, end = self._ownership, time.monotonic() + self._ownership.seconds + HANDOVER_SECONDS
         handed_over: bool | None = None
         while True:
             ownership.check()
-            owner = ownership.owner
-            found, more = await self._writer.call(functools.partial(_call, claim, owner))
+            found, more = await self._writer.call(claim(ownership.owner))
             if not isinstance(found, Held):
-                self._metrics.handovers.labels("in").inc(bool(handed_over))
+                if handed_over:
+                    self._metrics.handovers.labels("in").inc()
                 return found, more
             handed_over = await ownership.ask(session_id, found.owner)
             if handed_over is False or time.monotonic() > end:
@@ -335,10 +335,6 @@ class Residents:
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)
         return writing
-
-
-def _call(claim: Callable[[Store, str], T], owner: str, store: Store) -> T:
-    return claim(store, owner)
 
 
 def _begun(store: Store, session: str, owner: str) -> tuple[Record | EndReason | Held | None, Beginning | None]:
