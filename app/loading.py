@@ -59,12 +59,12 @@ def open_store(settings: Settings, metrics: Metrics) -> tuple[Store, Ownership]:
 def _open_shared(settings: Settings, retention: Retention, metrics: Metrics) -> tuple[Store, Ownership]:
     """Return the store that several servers share, and a lease. Raises as `open_store` does."""
     require_postgres()
-    from app.stores.postgres import Database, Lease, PostgresStore
+    from app.stores.postgres import Database, PostgresStore, ServerLease
 
     url, name = settings.store_url, server_name(settings)
     store = PostgresStore(url, retention, lambda: (lease.owner,), name, metrics)
     place = f"{settings.host}:{settings.port}"
-    lease = Lease(Database(url, f"engram lease of {name}"), settings.lease, name, place, store.interrupt)
+    lease = ServerLease(Database(url, f"engram lease of {name}"), settings.lease, name, place, store.interrupt)
     metrics.watch_lease(lambda: lease.left)
     return store, lease
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from app.stores.postgres.database import Database
 
 
-class Lease(NamedTuple):
+class KnownServer(NamedTuple):
     """A server that uses a store. place: where it says that it is; left: seconds of its lease, below 0 if it is over;
     None where the operating system says that the server lives.
     """
@@ -46,7 +46,7 @@ class Status(NamedTuple):
     expected: int
     sessions: int | None
     ended: int | None
-    servers: list[Lease]
+    servers: list[KnownServer]
     size: int
 
 
@@ -110,7 +110,7 @@ class DirectoryPlace:
     def status(self) -> Status:
         if not self._file.is_file():
             raise StoreFailed(f"{self._file}: no such file; a server with --data {self._directory} makes it")
-        servers = [Lease("a server of this machine", self.shown, None)] if is_in_use(self._file) else []
+        servers = [KnownServer("a server of this machine", self.shown, None)] if is_in_use(self._file) else []
         version = SCHEMA_VERSION if servers else version_of(self._file)
         sessions, ended = (None, None) if servers or version != SCHEMA_VERSION else self._counts()
         size = sum(path.stat().st_size for path in self._directory.glob(f"{FILE}*"))
@@ -163,7 +163,7 @@ class DatabasePlace:
         with closing(self._database()) as database:
             found = self._check_there(database)
             sessions, ended = totals(database) if found == len(MIGRATIONS) else (None, None)
-            servers = [Lease(*lease) for lease in leases(database)]
+            servers = [KnownServer(*lease) for lease in leases(database)]
             return Status(found, len(MIGRATIONS), sessions, ended, servers, size(database))
 
     def _database(self) -> "Database":

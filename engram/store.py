@@ -8,7 +8,7 @@ from engram.options import Commands, add_json, command
 from engram.output import counted, print_json
 
 if TYPE_CHECKING:
-    from app.places import Lease, Place, Status
+    from app.places import KnownServer, Place, Status
 
 PLACE = "a data directory, or the URL of a database, postgresql://USER@HOST/DATABASE"
 
@@ -110,7 +110,7 @@ def _print_status(place: "Place", found: "Status") -> None:
     print(f"{counted(len(found.servers), 'server')}{''.join(map(_line, found.servers))}")
 
 
-def _line(server: "Lease") -> str:
+def _line(server: "KnownServer") -> str:
     if server.left is None:
         return f"\n  {server.name}"
     lease = (

@@ -12,6 +12,11 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from app.stores.base import EndReason, Store
 
+REMEDY = (
+    "engram check lists all damage; delete the sessions that it names from a running server, or take a copy of before"
+)
+"""The remedy of damage that keeps a store from being copied."""
+
 
 class ArchivedClock(NamedTuple):
     """The latest time that was recorded, in seconds of the server's clock."""

@@ -2,7 +2,7 @@
 
 from app.stores.postgres.database import Database
 from app.stores.postgres.keys import PostgresKeyStore
-from app.stores.postgres.lease import Lease
+from app.stores.postgres.lease import ServerLease
 from app.stores.postgres.store import PostgresStore
 
-__all__ = ["Database", "Lease", "PostgresKeyStore", "PostgresStore"]
+__all__ = ["Database", "PostgresKeyStore", "PostgresStore", "ServerLease"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.errors import SessionDamaged, StoreFailed
 from app.stores.archive import (
+    REMEDY,
     ArchivedClock,
     ArchivedSession,
     ArchivedSnapshot,
@@ -19,6 +20,7 @@ from app.stores.archive import (
 )
 from app.stores.base import NOBODY
 from app.stores.postgres.database import Database, Row
+from app.stores.postgres.sessions import RECORD_TIME
 from app.stores.postgres.tapes import HOLDER, LAST, SEQ, STOP, Holder
 from app.tenants import tenant_of
 
@@ -130,10 +132,7 @@ class Contents:
                 number, log = next(logs, (None, iter(())))
 
     def _damaged(self, what: str) -> SessionDamaged:
-        return SessionDamaged(
-            f"{self._database.name}: {what}: engram check lists all damage; delete the sessions that it names from a "
-            "running server, or take a copy of before"
-        )
+        return SessionDamaged(f"{self._database.name}: {what}: {REMEDY}")
 
 
 class Arrivals:
@@ -170,11 +169,7 @@ class Arrivals:
     def _put(self, item: Item) -> None:
         match item:
             case ArchivedClock():
-                self._database.run(
-                    "INSERT INTO clock VALUES (1, $1, now()) ON CONFLICT (number) DO UPDATE "
-                    "SET time = greatest(clock.time, excluded.time), at = excluded.at",
-                    float(item.time),
-                )
+                self._database.run(RECORD_TIME, float(item.time))
             case ArchivedTape():
                 self._put_tape(item)
             case ArchivedSteps(tape, step, steps, inputs, seq):

@@ -55,7 +55,7 @@ LEAVE = "DELETE FROM servers WHERE id = $1"
 FORGET = "DELETE FROM servers WHERE renewed + lasts < clock_timestamp() - make_interval(secs => $1)"
 
 
-class Lease:
+class ServerLease:
     """The ownership of a server that shares its store with others (`app.stores.ownership`)."""
 
     is_shared = True

@@ -16,7 +16,7 @@ RECORD = f"""
         CASE WHEN t.head IS NOT NULL THEN nextval('tape_numbers') END, s.volatile,
         s.reason, t.owner, server.name AS server, server.renewed + server.lasts < now() AS is_dead
     """  # noqa: S608
-"""A record's values, then those of Ownership."""
+"""A record's values, then those of OwnerRow."""
 
 JOINS = f"""
     LEFT JOIN tapes AS t ON t.number = s.tape LEFT JOIN tapes AS root ON root.number = t.root
@@ -104,6 +104,11 @@ IDLE = """
     ORDER BY s.used LIMIT $3
     """
 
+RECORD_TIME = """
+    INSERT INTO clock VALUES (1, $1, now())
+    ON CONFLICT (number) DO UPDATE SET time = greatest(clock.time, excluded.time), at = excluded.at
+    """
+
 LATEST = """
     SELECT greatest(
         (SELECT time + CASE WHEN EXISTS (SELECT FROM servers WHERE id <> ALL($1::text[]) AND renewed + lasts >= now())
@@ -131,7 +136,7 @@ UNIQUE = "23505"
 RECORD_END = len(Record.__dataclass_fields__)
 
 
-class Ownership(NamedTuple):
+class OwnerRow(NamedTuple):
     """The rest of a row of FIND: why a session ended; its owner, that server's name if there is one, and whether its
     lease has run out.
     """
@@ -162,7 +167,7 @@ class SessionTable:
             row = self._database.row(CLAIM, session, owner)
             if row is None:
                 return None, False
-            found, was, epoch = self._record(row), Ownership(*row[RECORD_END:-1]), row[-1]
+            found, was, epoch = self._record(row), OwnerRow(*row[RECORD_END:-1]), row[-1]
             if not isinstance(found, Record) or was.owner == owner:
                 return found, False
             if epoch is not None:
@@ -264,6 +269,10 @@ class SessionTable:
     def idle(self, time: float, limit: int) -> list[str]:
         """Return open sessions that were last used at a time or earlier, but those of other servers that live."""
         return [session for (session,) in self._database.rows(IDLE, float(time), list(self._owners()), limit)]
+
+    def record_time(self, now: float) -> None:
+        """Write the time, in seconds of the server's clock, unless a later one is there."""
+        self._database.run(RECORD_TIME, float(now))
 
     def latest_time(self) -> float:
         """Return the latest time that was written, in seconds of the server's clock; 0 where none was."""

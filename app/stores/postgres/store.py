@@ -41,11 +41,6 @@ from app.stores.postgres.tapes import TapeRow, Tapes, moved
 P = ParamSpec("P")
 T = TypeVar("T")
 
-RECORD_TIME = """
-    INSERT INTO clock VALUES (1, $1, now())
-    ON CONFLICT (number) DO UPDATE SET time = greatest(clock.time, excluded.time), at = excluded.at
-    """
-
 ADD_UP = """
     WITH gone AS (
         DELETE FROM counts WHERE server <> '' AND NOT EXISTS (SELECT FROM servers WHERE id = server)
@@ -304,7 +299,7 @@ class PostgresStore:
     @call
     def tidy(self, now: float) -> bool:
         """Besides: make partitions of the log ahead of time, drop those that are old, add up the counts of servers."""
-        self._database.run(RECORD_TIME, float(now))
+        self._sessions.record_time(now)
         self._partitions.extend()
         if self._sessions.forget(now - REMEMBERED_FOR, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE:
             return True

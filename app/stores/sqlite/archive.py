@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from app.errors import SessionDamaged, StoreFailed
 from app.stores.archive import (
+    REMEDY,
     ArchivedClock,
     ArchivedSession,
     ArchivedSnapshot,
@@ -95,10 +96,7 @@ class Contents:
             yield ArchivedSession._make((*fields, tape, bool(volatile)))
 
     def _raise(self, what: str) -> NoReturn:
-        raise SessionDamaged(
-            f"{self._database.path}: {what}: engram check lists all damage; delete the sessions that it names from a "
-            "running server, or take a copy of before"
-        )
+        raise SessionDamaged(f"{self._database.path}: {what}: {REMEDY}")
 
 
 class Arrivals:

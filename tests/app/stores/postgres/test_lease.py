@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.errors import LeaseLost
-from app.stores.postgres import Database, Lease, PostgresStore
+from app.stores.postgres import Database, PostgresStore, ServerLease
 from benchmarks.postgres import Postgres
 from tests.app.asynchronous import run, until
 
@@ -21,7 +21,7 @@ class Server:
     """A server that notes what it is asked for, and hands everything over."""
 
     def __init__(self, url: str, name: str, **more: Any) -> None:
-        self.lease = Lease(Database(url, f"engram {name}"), SECONDS, name, f"{name}:8000", **more)
+        self.lease = ServerLease(Database(url, f"engram {name}"), SECONDS, name, f"{name}:8000", **more)
         self.asked: list[str] = []
         self.lost, self.answers = 0, True
 
