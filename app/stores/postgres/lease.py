@@ -77,7 +77,7 @@ class ServerLease:
         self._database = database
         self._name, self._place = name, place
         self._interrupts = [database.interrupt, *([] if interrupt is None else [interrupt])]
-        self._id = secrets.token_hex(8)
+        self._id = ""
         self._valid_until = 0.0
         self._messages: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         """Owners to notify, each with the message."""
