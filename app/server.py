@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import uvicorn
 from starlette.datastructures import State
@@ -145,7 +146,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state: State = self.config.app.state  # type: ignore[union-attr]
-        if state.settings.drain_seconds > 0:
+        if state.settings.drain_seconds > 0 or state.sessions.are_shared:
             await self._drain(state)
         draining = asyncio.create_task(close(state))
         await super().shutdown(sockets)
@@ -157,12 +158,19 @@ class _Server(uvicorn.Server):
             self._profiler.stop()
 
     async def _drain(self, state: State) -> None:
-        """Serve for `drain_seconds` more, not ready, then until no HTTP request is in work; a second signal ends it."""
+        """Serve for `drain_seconds` more, not ready, then hand the sessions over, and finish the HTTP requests in work.
+
+        A second signal ends it.
+        """
         state.draining = True
         logger.info("draining for %g s", state.settings.drain_seconds)
-        drained = time.monotonic() + state.settings.drain_seconds
-        end = drained + state.settings.shutdown_timeout
-        while not self.force_exit and time.monotonic() < (end if self._is_at_work() else drained):  # noqa: ASYNC110
+        await self._wait(state.settings.drain_seconds, lambda: False)
+        leaving = asyncio.create_task(state.sessions.handover.leave())
+        await self._wait(state.settings.shutdown_timeout, lambda: leaving.done() and not self._is_at_work())
+
+    async def _wait(self, seconds: float, is_done: Callable[[], bool]) -> None:
+        end = time.monotonic() + seconds
+        while not (self.force_exit or is_done() or time.monotonic() > end):  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_TICK)
 
     def _is_at_work(self) -> bool:

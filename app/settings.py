@@ -297,8 +297,8 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="seconds after a stop signal in which /readyz answers 503 and all else is served as before, so "
-        "that a load balancer sends new requests elsewhere; then HTTP requests in work end before the stop begins; 0: "
-        "the stop begins at once",
+        "that a load balancer sends new requests elsewhere; then, where several servers share the sessions, they are "
+        "handed over; HTTP requests in work end before the stop begins; 0: the stop begins at once",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     log_format: LogFormat = Field(

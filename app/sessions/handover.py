@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from app.errors import EngramError, LeaseLost, ModelChanged, SessionGone, SessionMoved, SessionNotFound
@@ -21,6 +21,9 @@ HANDED_OVER_AT_MOST = 4
 """How often a session is handed over within KEPT_SECONDS: clients at several servers pull it apart, then it stays."""
 
 KEPT_SECONDS = 2.0
+
+LEAVING_AT_ONCE = 8
+"""Sessions that are handed over at the same time before the server stops: more wait longer, each for the others."""
 
 
 class Handover:
@@ -42,6 +45,22 @@ class Handover:
     def start(self) -> None:
         """Begin to answer other servers."""
         self._ownership.start(self._asked, lambda: self._begin(self._drop_all()))
+
+    async def leave(self) -> None:
+        """Hand all sessions over before the server stops, a few at a time: the others are served meanwhile."""
+        if self._ownership.is_shared:
+            self._turns.claim_no_more()
+            left = iter(self._turns.all_known())
+            await asyncio.gather(*(self._give_each(left) for _ in range(LEAVING_AT_ONCE)))
+
+    async def _give_each(self, sessions: Iterator[Session]) -> None:
+        for session in sessions:
+            try:
+                await self._give(
+                    session, f"this server stops, and has released session {session.public_id}: connect again"
+                )
+            except EngramError as error:
+                logger.warning("session %s could not be handed over: %s", session.public_id, error)
 
     def _asked(self, session_id: str, asker: str) -> None:
         """Hand a session over to an owner that asks for it; one that asks again meanwhile gets the same answer."""
@@ -78,15 +97,19 @@ class Handover:
         except ModelChanged:  # it is in no arena
             await self._release(session_id)
             return True
+        await self._give(session, f"another server has asked for session {session.public_id}: connect again")
+        return True
+
+    async def _give(self, session: Session, reason: str) -> None:
+        """Finish the requests that came before, keep a snapshot, release a session, and report why to its watchers."""
         async with self._turns.hold(session):
             if session.ended.done():
-                return True
+                return
             await self._residents.evict(session)
             await self._turns.write_use(session)
-            await self._release(session_id)
+            await self._release(session.id)
             self._metrics.handovers.labels("out").inc()
-            session.depart(SessionMoved(f"another server has asked for session {session.public_id}: connect again"))
-        return True
+            session.depart(SessionMoved(reason))
 
     async def _release(self, session_id: str) -> None:
         owner = self._ownership.owner

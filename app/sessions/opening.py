@@ -151,6 +151,7 @@ class Opening:
 
     async def _create(self, new: NewSession, tenant: Tenant) -> SessionInfo:
         self._turns.check_open()
+        self._turns.check_claims()
         self._counts.reserve(new.model, tenant)
         created = False
         owner = NOBODY if self._ownership.is_shared else self._ownership.owner  # its first request may go elsewhere

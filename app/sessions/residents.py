@@ -167,7 +167,7 @@ class Residents:
         ownership, end = self._ownership, time.monotonic() + self._ownership.seconds + HANDOVER_SECONDS
         handed_over: bool | None = None
         while True:
-            ownership.check()
+            self._turns.check_claims()
             found, more = await self._writer.call(claim(ownership.owner))
             if not isinstance(found, Held):
                 if handed_over:

@@ -103,6 +103,11 @@ class SessionService:
         self.handover = Handover(writer, self.turns, self._residents, ownership, metrics)
         self.time_travel = TimeTravel(writer, self.turns, self._residents, self._saving, self.ending)
 
+    @property
+    def are_shared(self) -> bool:
+        """Whether other servers may have sessions of the same store."""
+        return self._ownership.is_shared
+
     async def keep_in_step(self) -> None:
         """Follow the counts and the clock of a store that several servers share, until cancelled."""
         while self._ownership.is_shared:

@@ -55,7 +55,7 @@ class Turns:
         self._max_waiting = max_waiting
         self._logs = logs
         self._snapshots = snapshots
-        self._closing = False
+        self._closing = self._leaving = False
         self._sessions: dict[str, Session] = {}
         self._waiting: Counter[str] = Counter()
         self._touched: dict[str, float] = {}
@@ -69,9 +69,19 @@ class Turns:
         """Refuse new requests."""
         self._closing = True
 
+    def claim_no_more(self) -> None:
+        """Refuse to open a session, and what asks for one that is not resident: another server has it from now on."""
+        self._leaving = True
+
     def check_open(self) -> None:
         """Raise ShuttingDown where new requests are refused, LeaseLost where others may have the sessions."""
         if self._closing:
+            raise stopping()
+        self._ownership.check()
+
+    def check_claims(self) -> None:
+        """Raise ShuttingDown where no session is claimed any more, LeaseLost where others may have the sessions."""
+        if self._leaving:
             raise stopping()
         self._ownership.check()
 
@@ -201,6 +211,8 @@ class Turns:
     def enqueue(self, session: Session, work: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
         """Do something in the next turn of a session. Raises QueueFull, ShuttingDown; the task: SessionGone."""
         self.check_open()
+        if session.slot is None:
+            self.check_claims()
         model = session.model.name
         if session.turn.taken and self._waiting[model] >= self._max_waiting:
             raise QueueFull(f"{self._max_waiting} requests wait for a session of {model}; try again later")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import LeaseLost, SessionGone, SessionHeld, SessionMoved
+from app.errors import LeaseLost, SessionGone, SessionHeld, SessionMoved, ShuttingDown
 from app.sessions.handover import HANDED_OVER_AT_MOST, Pulls
 from app.stores.base import EndReason, Held, Record
 from app.stores.ownership import Alone, Asked, Lost
@@ -292,6 +292,42 @@ def test_stopped_server_hands_everything_over():
             for name in names:
                 assert total(await b.step(name, ones(1))) == 3
             assert of_b.asks == 0
+
+    run(test())
+
+
+def test_leaving_server_serves_what_it_still_has():
+    async def test() -> None:
+        async with servers() as [(a, _), (b, of_b)]:
+            names = [(await a.open("fake")).id for _ in range(3)]
+            for name in names:
+                await a.step(name, ones(2))
+            session = await a.find(names[0])
+            moved = session.moved
+            async with a.turns.hold(session):
+                served = asyncio.ensure_future(a.step(names[0], ones(1)))
+                await asyncio.sleep(0)
+                leaving = asyncio.ensure_future(a.service.handover.leave())
+                await until(lambda: a.resident() == 1)
+                assert [total(await b.step(name, ones(1))) for name in names[1:]] == [3, 3]
+            await leaving
+            assert total(await served) == 3
+            assert isinstance(moved.result(), SessionMoved)
+            assert total(await b.step(names[0], ones(1))) == 4
+            assert of_b.asks == 0
+
+    run(test())
+
+
+def test_leaving_server_claims_and_opens_nothing():
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            name = (await a.open("fake")).id
+            await a.service.handover.leave()
+            for refused in (a.step(name, ones(1)), a.open("fake"), a.turns.watch(await a.find(name))):
+                with pytest.raises(ShuttingDown):
+                    await refused
+            assert total(await b.step(name, ones(1))) == 1
 
     run(test())
 
