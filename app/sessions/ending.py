@@ -89,20 +89,25 @@ class Ending:
 
     async def _expire(self, session_id: str, since: float) -> None:
         """End a session unless it was used after the time `since`, or has ended meanwhile; log any other error."""
+        try:
+            await self._end_unused(session_id, since)
+        except (SessionGone, SessionNotFound, SessionHeld):
+            pass
+        except EngramError as error:
+            logger.warning("session %s has expired but could not be ended; trying again: %s", session_id, error)
+        except Exception:
+            logger.exception("session %s has expired but could not be ended; trying again", session_id)
 
-        async def expire(session: Session) -> None:
+    async def _end_unused(self, session_id: str, since: float) -> None:
+        async def end(session: Session) -> None:
             await self._claim(session)
             if session.used <= since:
                 await self._end(session, "expired")
 
         try:
-            await self._turns.run_by_id(session_id, expire)
+            await self._turns.run_by_id(session_id, end)
         except (ModelChanged, SessionDamaged):
             await self._end_stored(session_id, "expired")
-        except (SessionGone, SessionNotFound, SessionHeld):
-            pass
-        except EngramError as error:
-            logger.warning("session %s has expired but could not be ended; trying again: %s", session_id, error)
 
     async def tidy(self) -> None:
         """Record the time in the store, and have it forget the sessions that ended long ago, some at a time."""

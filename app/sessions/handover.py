@@ -123,10 +123,14 @@ class Handover:
         self._ownership.rejoin()
 
     async def _drop(self, session: Session) -> None:
-        async with self._turns.hold(session):
-            self._residents.drop(session)
-            if not session.ended.done():
-                session.depart(lease_lost())
+        """Drop the state of a session; log any error, so that the server takes a new lease all the same."""
+        try:
+            async with self._turns.hold(session):
+                self._residents.drop(session)
+                if not session.ended.done():
+                    session.depart(lease_lost())
+        except Exception:
+            logger.exception("session %s was not dropped from memory as it should be", session.id)
 
 
 class Pulls:

@@ -353,8 +353,10 @@ def _held(session_id: str, server: str) -> SessionHeld:
 
 @contextmanager
 def _logging(session: Session, outcome: str) -> Iterator[None]:
-    """Log an EngramError and go on."""
+    """Log an error and go on: others do not depend on this session."""
     try:
         yield
     except EngramError as error:
         logger.warning("session %s: %s: %s", session.id, outcome, error)
+    except Exception:
+        logger.exception("session %s: %s", session.id, outcome)

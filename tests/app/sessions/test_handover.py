@@ -206,6 +206,24 @@ def test_lost_lease_refuses_all_and_drops_all():
     run(test())
 
 
+def test_session_that_cannot_be_dropped_does_not_keep_the_lease_lost(monkeypatch, caplog):
+    async def test() -> None:
+        async with servers() as [(a, of_a), _]:
+            first, second = [(await a.open("fake")).id for _ in range(2)]
+            for name in (first, second):
+                await a.step(name, ones(1))
+            drop = a.residents.drop
+            monkeypatch.setattr(a.residents, "drop", lambda each: 1 / 0 if each.id == first else drop(each))
+            of_a.die()
+            former = of_a.owner
+            of_a.lost()
+            await until(lambda: of_a.owner != former)
+            assert a.known.keys() == {first}
+
+    run(test())
+    assert "was not dropped" in caplog.text
+
+
 def test_watchers_are_called_when_the_session_leaves():
     async def test() -> None:
         async with servers() as [(a, _), (b, _)]:

@@ -60,3 +60,15 @@ def test_session_is_restored_in_its_turn_only():
                 await sessions.residents.restore(session)
 
     run(test())
+
+
+def test_eviction_that_fails_is_not_the_error_of_another_session(monkeypatch, caplog):
+    async def test() -> None:
+        async with service(resident=1) as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(2)]
+            await sessions.step(names[0], ones(1))
+            monkeypatch.setattr(sessions.residents, "evict", lambda session: 1 / 0)
+            assert (await sessions.step(names[1], ones(2))).step == 2
+
+    run(test())
+    assert "its eviction failed" in caplog.text

@@ -36,7 +36,9 @@ from app.errors import (
     OutOfMemory,
     QueueFull,
     SequenceConflict,
+    SessionDamaged,
     SessionGone,
+    SessionHeld,
     SessionNotFound,
     SessionsFull,
     ShuttingDown,
@@ -569,7 +571,10 @@ def test_any_number_of_idle_sessions_expire_in_one_look():
     run(test())
 
 
-@pytest.mark.parametrize("trouble", ["deleted meanwhile", "back end fails", "store fails"])
+TROUBLES = {"back end fails": StepFailed("a"), "store fails": StoreFailed("a"), "a bug": ZeroDivisionError("a")}
+
+
+@pytest.mark.parametrize("trouble", ["deleted meanwhile", *TROUBLES])
 def test_trouble_with_one_expired_session_does_not_keep_the_others(trouble, monkeypatch):
     async def test() -> None:
         clock, store = Clock(), FailingStore()
@@ -585,12 +590,38 @@ def test_trouble_with_one_expired_session_does_not_keep_the_others(trouble, monk
                     await end(session, "deleted")
                     raise session.ended.result()
                 else:
-                    raise StepFailed("broken") if trouble == "back end fails" else StoreFailed("broken")
+                    raise TROUBLES[trouble]
 
             monkeypatch.setattr(sessions.ending, "_end", failing)
             await sessions.expire_idle()
             left = {session.id for session in await sessions.all(None, 10)}
             assert left == (set() if trouble == "deleted meanwhile" else {names[0]})
+
+    run(test())
+
+
+def test_damaged_session_held_elsewhere_does_not_keep_others_from_expiring(monkeypatch):
+    async def test() -> None:
+        clock = Clock()
+        async with service(clock) as sessions:
+            names = [(await sessions.open("fake")).id for _ in range(3)]
+            clock.now = IDLE + 1
+            find, claim = sessions.turns.find, sessions.residents.claim_by_id
+
+            async def damaged(name: str) -> Session:
+                if name == names[0]:
+                    raise SessionDamaged("a")
+                return await find(name)
+
+            async def held(name: str) -> Any:
+                if name == names[0]:
+                    raise SessionHeld("a", owner="another")
+                return await claim(name)
+
+            monkeypatch.setattr(sessions.turns, "find", damaged)
+            monkeypatch.setattr(sessions.residents, "claim_by_id", held)
+            await sessions.expire_idle()
+            assert [session.id for session in await sessions.all(None, 10)] == names[:1]
 
     run(test())
 
