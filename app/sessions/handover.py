@@ -108,12 +108,13 @@ class Handover:
             await self._residents.evict(session)
             await self._turns.write_use(session)
             await self._release(session.id)
-            self._metrics.handovers.labels("out").inc()
             session.depart(SessionMoved(reason))
 
     async def _release(self, session_id: str) -> None:
+        """Release a session in the store, and count it, unless this server does not have it any more."""
         owner = self._ownership.owner
-        await self._writer.call(lambda store: store.release(session_id, owner))
+        if await self._writer.call(lambda store: store.release(session_id, owner)):
+            self._metrics.handovers.labels("out").inc()
 
     async def _drop_all(self) -> None:
         """Drop the states of all sessions, which other servers may have claimed, and then take a new lease."""

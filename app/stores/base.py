@@ -148,8 +148,11 @@ class SessionStore(Protocol):
         Where several servers share the store and the former owner lives, the session stays as it is: Held.
         """
 
-    def release(self, session: str, owner: str) -> None:
-        """Let an owner give up a session that it has: its steps are refused from now on, and any owner may claim it."""
+    def release(self, session: str, owner: str) -> bool:
+        """Let an owner give up a session; return whether it had it.
+
+        Its steps are refused from now on, and any owner may claim the session.
+        """
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         """Put an open session at an earlier or later step of its tape."""

@@ -95,11 +95,13 @@ class MemoryStore:
             found.tape.epoch += 1
         return self._find(session)
 
-    def release(self, session: str, owner: str) -> None:
+    def release(self, session: str, owner: str) -> bool:
         found = self._sessions.get(session)
-        if found is not None and found.tape is not None and found.owner == owner:
-            found.owner = NOBODY
-            found.tape.epoch += 1
+        if found is None or found.tape is None or found.owner != owner:
+            return False
+        found.owner = NOBODY
+        found.tape.epoch += 1
+        return True
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         found, tape = self._opened(session)

@@ -172,10 +172,12 @@ class PostgresStore:
         return self._remembered(found)
 
     @call
-    def release(self, session: str, owner: str) -> None:
+    def release(self, session: str, owner: str) -> bool:
         tape = self._sessions.release(session, owner)
-        if tape is not None:
-            self._log.forget(tape)
+        if tape is None:
+            return False
+        self._log.forget(tape)
+        return True
 
     @call
     def move(self, session: str, step: int, seq: int | None) -> Record:

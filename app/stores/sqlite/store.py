@@ -106,14 +106,15 @@ class SqliteStore:
             self._tapes.update(tape._replace(epoch=tape.epoch + 1))
             return self._sessions.find(session)
 
-    def release(self, session: str, owner: str) -> None:
+    def release(self, session: str, owner: str) -> bool:
         with self._transaction():
             row = self._sessions.with_value("id", session)
             if row is None or row.tape is None or row.owner != owner:
-                return
+                return False
             tape = self._tapes.get(row.tape)
             self._sessions.update(row._replace(owner=NOBODY))
             self._tapes.update(tape._replace(epoch=tape.epoch + 1))
+        return True
 
     def move(self, session: str, step: int, seq: int | None) -> Record:
         with self._transaction():

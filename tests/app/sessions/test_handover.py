@@ -224,6 +224,22 @@ def test_session_that_cannot_be_dropped_does_not_keep_the_lease_lost(monkeypatch
     assert "was not dropped" in caplog.text
 
 
+def test_session_that_another_server_has_counts_as_no_handover():
+    async def test() -> None:
+        async with servers() as [(a, of_a), (b, of_b)]:
+            name = (await a.open("fake")).id
+            await a.step(name, ones(1))
+            of_a.die()
+            await b.step(name, ones(1))
+            of_a.lives[of_a.owner] = of_a
+            assert await of_b.ask(name, of_a.owner)
+            assert await of_a.ask(name, of_b.owner)
+            metrics = [sessions.writer._observer for sessions in (a, b)]
+            assert [each.handovers.labels("out")._value.get() for each in metrics] == [0, 1]
+
+    run(test())
+
+
 def test_watchers_are_called_when_the_session_leaves():
     async def test() -> None:
         async with servers() as [(a, _), (b, _)]:

@@ -149,17 +149,16 @@ def test_claim_ends_the_epoch_of_the_former_owner(store):
 
 def test_release_ends_the_epoch_of_its_owner_alone(store):
     mine = opened(store)
-    store.release("a", "them")
-    assert found(store).epoch == mine.epoch
-    store.release("a", "me")
+    assert (store.release("a", "them"), found(store).epoch) == (False, mine.epoch)
+    assert store.release("a", "me")
+    assert not store.release("a", "me")
     assert store.append([Entry(mine.tape, mine.epoch, 0, 1, inputs(1))]) == {0}
     again = store.claim("a", "me")
     assert isinstance(again, Record)
     assert again.epoch > mine.epoch
     assert store.append([Entry(mine.tape, again.epoch, 0, 1, inputs(2))]) == set()
     store.end("a", "deleted", 1001.0)
-    store.release("a", "me")
-    assert store.find("a") == "deleted"
+    assert (store.release("a", "me"), store.find("a")) == (False, "deleted")
 
 
 def test_fork_shares_the_past_and_not_the_future(store):
