@@ -262,8 +262,8 @@ class SessionTable:
         return first == (model, fingerprint)
 
     def touch(self, used: Collection[tuple[str, float]]) -> None:
-        """Write when sessions were last used."""
-        last = dict(used)
+        """Write when sessions were last used, in an order in which no two servers wait for each other."""
+        last = dict(sorted(used))
         self._database.run(TOUCH, list(last), [float(moment) for moment in last.values()])
 
     def idle(self, time: float, limit: int) -> list[str]:

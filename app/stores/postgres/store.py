@@ -383,9 +383,12 @@ class PostgresStore:
         return True
 
     def _append(self, entries: Sequence[Entry]) -> set[int]:
-        if all(entry.previous_tape is None for entry in entries):
+        previous = [entry.previous_tape for entry in entries if entry.previous_tape is not None]
+        if not previous:
             return self._log.append(entries)
         with self._database.transaction():
+            if len(previous) > 1:
+                self._tapes.lock_families(previous)
             for entry in entries:
                 if entry.previous_tape is not None:
                     self._begin_next(entry, entry.previous_tape)

@@ -12,7 +12,7 @@ the root, where the line was cut since: such a jump is not taken.
 All tapes of one root are a family. A transaction that changes where tapes begin or end holds the family's lock.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from app.errors import SessionDamaged, SessionMoved
@@ -42,6 +42,11 @@ LOCK = f"""
     WITH {FENCE}
     SELECT t.root, pg_advisory_xact_lock(t.root)::text, ARRAY(SELECT id FROM fence) FROM tapes AS t WHERE t.number = $2
     """  # noqa: S608
+
+LOCK_FAMILIES = """
+    SELECT pg_advisory_xact_lock(root)::text
+    FROM (SELECT DISTINCT root FROM tapes WHERE number = ANY($1::int8[]) ORDER BY root) AS families
+    """
 
 HOLDER = """
     WITH RECURSIVE line AS (
@@ -160,6 +165,10 @@ class Tapes:
             locked.add(found[0])
             if row.root in locked:  # it was not cut off from its family meanwhile
                 return Locked(row, row.owner in found[2])
+
+    def lock_families(self, numbers: Sequence[int]) -> None:
+        """Lock the families of tapes, in an order that is the same for all: no two servers wait for each other."""
+        self._database.row(LOCK_FAMILIES, numbers)
 
     def lock_own(self, number: int) -> TapeRow | None:
         """Lock a tape as `lock` does. Raises SessionMoved where another has the session on it."""

@@ -120,6 +120,37 @@ def test_free_session_is_claimed_by_one_of_two_servers(servers):
             assert {type(answer) for answer in answers} == {Record, Held}
 
 
+def test_families_are_locked_in_one_order_whatever_the_entries(servers, connect):
+    store, other = servers.store("me"), connect(servers.url)
+    for name in "ab":
+        opened(store, name)
+        step(store, name, 1, 2)
+    at = [store.move(name, 1, None) for name in "ab"]
+    entries = [Entry(each.next_tape, each.epoch, 1, 1, inputs(3), None, each.tape) for each in at]
+    with ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.run("SELECT pg_advisory_xact_lock($1)", at[0].tape)
+            append = pool.submit(store.append, entries[::-1])
+            until(lambda: servers.run(WAITS, "%pg_advisory%")[0][0])
+            assert other.row("SELECT pg_try_advisory_xact_lock($1)", at[1].tape) == (True,)
+        assert append.result(30) == set()
+    assert [past(store, name) for name in "ab"] == [[1, 3]] * 2
+
+
+def test_uses_are_written_in_one_order_whatever_was_used_first(servers, connect):
+    store, other = servers.store("me"), connect(servers.url)
+    for name in "ab":
+        opened(store, name)
+    with ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.run("SELECT FROM sessions WHERE id = 'a' FOR UPDATE")
+            touch = pool.submit(store.touch, [("b", 1001.0), ("a", 1002.0)])
+            until(lambda: servers.run(WAITS, "%UPDATE sessions%")[0][0])
+            other.run("SELECT FROM sessions WHERE id = 'b' FOR UPDATE NOWAIT")
+        touch.result(30)
+    assert [found(store, name).used for name in "ab"] == [1002.0, 1001.0]
+
+
 CHANGES: dict[str, Callable[[PostgresStore, Record], object]] = {
     "move": lambda store, at: store.move("a", 0, None),
     "mark": lambda store, at: store.mark_volatile("a"),
