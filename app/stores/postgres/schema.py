@@ -94,8 +94,8 @@ LOG = (
         seq int8,
         last_seq int8,
         written timestamptz NOT NULL DEFAULT now(),
+        epoch int8 NOT NULL,
         steps int4 NOT NULL,
-        epoch int4 NOT NULL,
         inputs bytea NOT NULL
     ) PARTITION BY RANGE (written)
     """,

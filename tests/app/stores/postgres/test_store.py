@@ -468,6 +468,15 @@ def test_earlier_tables_are_migrated_whole_or_not_at_all(servers, connect, monke
     assert servers.run("SELECT count(added) FROM sessions") == [(0,)]
 
 
+def test_epoch_of_any_size_is_logged(servers):
+    store = servers.store("me")
+    opened(store)
+    servers.run("UPDATE tapes SET epoch = %s, owner = ''", 2**40)
+    assert claimed(store, "me").epoch == 2**40 + 1
+    step(store, "a", 1)
+    assert servers.run("SELECT epoch FROM log") == [(2**40 + 1,)]
+
+
 def test_gaps_doubles_and_epochs_that_shrink_are_found_by_check(servers):
     store = servers.store("me")
     tapes = [opened(store, name).tape for name in "abc"]
