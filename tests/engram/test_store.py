@@ -38,6 +38,16 @@ def test_store_is_copied_there_and_back(tmp_path, database_url, capsys):
     assert token.split("_")[1] == SqliteKeyStore(tmp_path / "b").list()[0].id
 
 
+def test_standby_is_read_where_partitions_of_the_log_are_due(tmp_path, database_url, capsys):
+    recorded(tmp_path / "a")
+    done(capsys, "store", "copy", tmp_path / "a", database_url)
+    with closing(Database(database_url)) as database:
+        database.run("UPDATE partitions SET ends = now()")
+    standby = f"{database_url}%20-cdefault_transaction_read_only%3Don"
+    assert "2 open sessions, no problems" in done(capsys, "check", "--store", standby)
+    assert "2 sessions" in done(capsys, "store", "copy", standby, tmp_path / "b")
+
+
 def test_store_with_sessions_is_no_target(tmp_path, database_url, capsys):
     recorded(tmp_path / "a"), recorded(tmp_path / "b")
     done(capsys, "store", "copy", tmp_path / "a", database_url)

@@ -31,6 +31,12 @@ SHORTEST_KEPT = 120.0
 LONGEST_KEPT = 1e10
 """Seconds: a longer time is as good as forever, and too long for the database."""
 
+IS_DUE = """
+    SELECT current_setting('transaction_read_only') = 'off'
+        AND (count(*) = 0 OR max(ends) < now() + $1 OR min(begins) > now())
+    FROM partitions
+    """
+
 OLD = """
     SELECT number FROM partitions
     WHERE ends < now() - make_interval(secs => $1) AND pg_try_advisory_xact_lock($2::int4, $3::int4)
@@ -123,9 +129,8 @@ class Partitions:
         return True
 
     def _is_due(self) -> bool:
-        (is_due,) = self._database.row(
-            "SELECT count(*) = 0 OR max(ends) < now() + $1 OR min(begins) > now() FROM partitions", self._span
-        )
+        """Return whether partitions are missing; of a database that is read-only, none is: it is only read."""
+        (is_due,) = self._database.row(IS_DUE, self._span)
         return bool(is_due)
 
     def _make(self, number: int, begins: datetime, ends: datetime) -> None:
