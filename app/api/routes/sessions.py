@@ -66,14 +66,20 @@ async def list_sessions(
     model: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    """List open sessions of the key's tenant, the most recently used first."""
+    """List open sessions of the key's tenant, the most recently used first.
+
+    Of a session that another server has, it shows the step that the store has.
+    """
     listed = await sessions.all(model, limit, caller.tenant)
     return answer([session_document(session, sessions) for session in listed])
 
 
 @router.get("/sessions/{session}", response_model=SessionAnswer, tags=["sessions"])
 async def describe_session(session: SessionName, sessions: TheSessions) -> Response:
-    """Describe one session: its model, the step reached, and when it expires."""
+    """Describe one session: its model, the step reached, and when it expires.
+
+    Of a session that another server has, it shows the step that the store has.
+    """
     return answer(session_document((await sessions.turns.find(session)).info, sessions))
 
 

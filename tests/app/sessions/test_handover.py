@@ -206,7 +206,7 @@ def test_lost_lease_refuses_all_and_drops_all():
     run(test())
 
 
-def test_session_that_cannot_be_dropped_does_not_keep_the_lease_lost(monkeypatch, caplog):
+def test_session_that_cannot_be_dropped_delays_no_new_lease(monkeypatch, caplog):
     async def test() -> None:
         async with servers() as [(a, of_a), _]:
             first, second = [(await a.open("fake")).id for _ in range(2)]
@@ -375,6 +375,20 @@ def test_info_of_a_watched_session_is_that_of_the_store():
             assert (await b.info(name)).step == 2
             assert [info.step for info in await b.all(None, 5)] == [2]
             b.unwatch(watched)
+
+    run(test())
+
+
+def test_session_without_log_is_shown_elsewhere_at_its_last_snapshot():
+    async def test() -> None:
+        async with servers(durability="none") as [(a, _), (b, _)]:
+            name = (await a.open("fake")).id
+            await a.step(name, ones(2))
+            await b.step(name, ones(1))
+            await b.step(name, ones(4))
+            shown = [(await each.info(name)).step for each in (a, b)]
+            listed = [[info.step for info in await each.all(None, 5)] for each in (a, b)]
+            assert (shown, listed) == ([2, 7], [[2], [7]])
 
     run(test())
 
