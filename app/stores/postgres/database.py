@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
-SECONDS_TO_CONNECT = 3
+SECONDS_TO_CONNECT = 2
+"""The shortest time that libpq takes: one attempt may wait so long for a database that is there again."""
 
 CONNECTION: Mapping[str, int] = {
     "connect_timeout": SECONDS_TO_CONNECT,
@@ -292,21 +293,26 @@ class Database:
             **self._parameters, autocommit=True, cursor_factory=psycopg.RawCursor
         )
         try:
+            self._hold_socket(connection.fileno())  # from here on, `interrupt` breaks it
             connection.adapters.register_dumper(int, Int8BinaryDumper)  # or every size of a number is a type of its own
             connection.execute(CONFIGURE)
             self._end_backend(connection)
-            own = socket.socket(fileno=os.dup(connection.fileno()))
         except BaseException:
             connection.close()
+            self.close()
             raise
-        with self._lock:
-            self._socket = own
-        self._poll = select.poll()
-        self._poll.register(own, ENDED)
         self._connection = connection
         self._prepared = {}
         self.connections += 1
         return connection
+
+    def _hold_socket(self, number: int) -> None:
+        """Hold the socket of a connection by a descriptor of its own, until `close`."""
+        own = socket.socket(fileno=os.dup(number))
+        with self._lock:
+            self._socket = own
+        self._poll = select.poll()
+        self._poll.register(own, ENDED)
 
     def _end_backend(self, connection: "psycopg.Connection[Row]") -> None:
         """End the process of the last connection: it may be at work, and what it does would be seen too late."""

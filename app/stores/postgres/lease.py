@@ -161,12 +161,14 @@ class ServerLease:
             self._waker.send(b"w")
 
     def _watch(self) -> None:
-        """Break off calls of the database that hang, as long as the lease has run out."""
-        if not self._closed:
-            if time.monotonic() - self._valid_until > self.seconds:
-                for interrupt in self._interrupts:
-                    interrupt()
-            self._loop.call_later(self.seconds, self._watch)
+        """Break off calls of the database that hang, as long as the lease has run out; then give new ones time."""
+        if self._closed:
+            return
+        hangs = time.monotonic() - self._valid_until > self.seconds
+        if hangs:
+            for interrupt in self._interrupts:
+                interrupt()
+        self._loop.call_later(self.seconds if hangs else self.seconds / RENEWALS, self._watch)
 
     def _receive(self, message: str) -> None:
         """Take a message of another server."""

@@ -1,11 +1,13 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app.errors import StoreFailed
 from app.store_url import shown
 from app.stores.postgres.database import Database, retried, state
+from tests.waiting import until
 
 SECRET = "s3cret/word"
 
@@ -66,6 +68,20 @@ def test_interrupted_call_fails_and_the_next_one_connects_again(database_url, co
     with pytest.raises(StoreFailed, match="may or may not have been applied"):
         database.run("SELECT pg_sleep($1::float8)", 60.0)
     assert (database.row("SELECT 5"), database.connections) == ((5,), 2)
+
+
+def test_connection_that_hangs_as_it_is_made_can_be_interrupted(postgres, database_url, connect, monkeypatch):
+    monkeypatch.setattr("app.stores.postgres.database.CONFIGURE", "SELECT pg_sleep(5)")
+    database = connect(database_url)
+    sleeps = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(5)' AND state = 'active'"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(database.row, "SELECT 1")
+        until(lambda: postgres.run(sleeps) == [(1,)])
+        database.interrupt()
+        with pytest.raises(StoreFailed):
+            asked.result(30)
+    monkeypatch.undo()
+    assert database.row("SELECT 1") == (1,)
 
 
 def test_statement_of_a_lost_connection_is_ended_before_the_next(database_url, connect):
