@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def until(holds: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until a condition holds, for at most `seconds`."""
+def until(holds: Callable[[], T], seconds: float = 30) -> T:
+    """Wait until a condition holds, for at most `seconds`, and return what it then returned."""
     end = time.monotonic() + seconds
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < end, "it does not come to hold"
         time.sleep(0.01)
+    return found

@@ -3,8 +3,7 @@
 import json
 import re
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,6 @@ def budget(server: Server, name: str) -> int:
     """Return the bytes that are held of a budget."""
     text = httpx.get(f"{server.url}/metrics").text
     return int(float(re.search(rf'engram_budget_bytes{{budget="{name}"}} (\S+)', text)[1]))  # type: ignore[index]
-
-
-def until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until a condition holds, for at most `seconds`."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it does not come to hold"
-        time.sleep(0.05)
 
 
 def ask(

@@ -20,7 +20,8 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from tests.app.harness import Server, running_server
-from tests.app.resident import MB, ask, ask_again, budget, resident, status, traced, until
+from tests.app.resident import MB, ask, ask_again, budget, resident, status, traced
+from tests.waiting import until
 
 HIGH_WATER = 65_536
 """Bytes of a connection that may wait to be written before the server writes no more."""

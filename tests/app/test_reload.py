@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.app.checkpoints import copy_checkpoint, make_checkpoint
 from tests.app.harness import Server, running_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -86,13 +87,6 @@ def close_to(outputs: Any) -> Any:
 def versions_of(client: httpx.Client, model: str) -> list[bool]:
     """Return of each version of a model that runs whether it is offered."""
     return [check["offered"] for check in client.get("/readyz", params={"model": model}).json()["checks"]]
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_reload_names_what_it_added_changed_removed_and_left_out(client, root, versions):
@@ -180,7 +174,7 @@ def test_version_is_released_when_its_last_session_ends(client, server, root, ve
     time.sleep(reloading.GRACE_SECONDS + 2 * reloading.LOOK_SECONDS)
     assert versions_of(client, "a") == [True, False]
     client.delete(f"/sessions/{session}")
-    eventually(lambda: versions_of(client, "a") == [True])
+    until(lambda: versions_of(client, "a") == [True])
     assert "is released: its last session has ended" in server.log
     assert stepped(client, opened(client), INPUTS) == close_to(inferred(client))
 
@@ -235,11 +229,11 @@ def test_signal_loads_the_checkpoints_again(client, server, root, versions):
     before = inferred(client)
     replace(root, "a", versions[1])
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "checkpoints loaded again: changed a" in server.log)
+    until(lambda: "checkpoints loaded again: changed a" in server.log)
     assert inferred(client) != before
     shutil.rmtree(root)
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "the checkpoints were not loaded again: checkpoints: no directory" in server.log)
+    until(lambda: "the checkpoints were not loaded again: checkpoints: no directory" in server.log)
     assert "Traceback" not in server.log
 
 

@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from benchmarks.postgres import Postgres
 from engram.fleet import _ports, _server, named, serve_together
 from tests.app.harness import CHECKPOINTS, ROOT
 from tests.haproxy import program
+from tests.waiting import until
 
 STEP = {"inputs": [[0.0] * 10]}
 SECONDS = 60
@@ -56,7 +56,7 @@ class Fleet:
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait for a line of the log."""
-        wait_until(lambda: self.process.poll() is not None or re.search(pattern, self.log) is not None)
+        until(lambda: self.process.poll() is not None or re.search(pattern, self.log) is not None, SECONDS)
         found = re.search(pattern, self.log)
         assert found, self.log
         return found
@@ -75,12 +75,6 @@ class Fleet:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(SECONDS)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -116,9 +110,9 @@ def test_fleet_goes_on_when_a_server_is_killed(lasting_fleet):
             client.post(f"/sessions/{session}/steps", json=STEP).raise_for_status()
         os.kill(fleet.server(1), signal.SIGKILL)
         fleet.wait_for("box-1 ended .*; it is started again")
-        wait_until(lambda: client.get("/readyz").status_code == 200)
+        until(lambda: client.get("/readyz").status_code == 200, SECONDS)
         for session in sessions:
-            wait_until(lambda session=session: client.get(f"/sessions/{session}").status_code == 200)
+            until(lambda session=session: client.get(f"/sessions/{session}").status_code == 200, SECONDS)
             assert client.post(f"/sessions/{session}/steps", json=STEP | {"if_step": 1}).json()["step"] == 2
 
 
@@ -137,7 +131,7 @@ def test_killed_fleet_leaves_no_process(fleet):
     httpx.get(f"{fleet.url}/readyz").raise_for_status()
     processes = fleet.family()
     fleet.process.kill()
-    wait_until(lambda: not are_running(processes))
+    until(lambda: not are_running(processes), SECONDS)
     assert not are_running(processes)
 
 
@@ -146,7 +140,7 @@ def test_hangup_reaches_every_server(lasting_fleet):
     url = lasting_fleet.url
     lasting_fleet.add("lstm-copy")
     lasting_fleet.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: all(len(httpx.get(f"{url}/models").json()) == 2 for _ in range(4)))
+    until(lambda: all(len(httpx.get(f"{url}/models").json()) == 2 for _ in range(4)), SECONDS)
     assert [len(httpx.get(f"{url}/models").json()) for _ in range(4)] == [2, 2, 2, 2]
 
 

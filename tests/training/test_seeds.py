@@ -13,6 +13,7 @@ from tqdm import tqdm
 from models.config import ConfigError
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny
+from tests.waiting import until
 from training import seeds as seeds_module
 from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
 from training.run import train
@@ -126,18 +127,11 @@ def test_seeds_of_a_killed_parent_save_and_stop(tmp_path):
     command, quiet = [sys.executable, "-m", "engram", *map(str, words)], subprocess.DEVNULL
     runs = [tmp_path / "runs" / "seed-1", tmp_path / "runs" / "seed-2"]
     with subprocess.Popen(command, cwd=tiny.ROOT, stdout=quiet, stderr=quiet) as process:
-        wait_for(lambda: all((run / METRICS_FILE).exists() for run in runs))
+        until(lambda: all((run / METRICS_FILE).exists() for run in runs), PATIENCE_SECONDS)
         assert not any((run / TRAINING_FILE).exists() for run in runs)
         process.kill()
-    wait_for(lambda: all((run / WEIGHTS_FILE).exists() for run in runs))
+    until(lambda: all((run / WEIGHTS_FILE).exists() for run in runs), PATIENCE_SECONDS)
     assert all(0 < resume(run).progress.update < long["updates"] for run in runs)
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_directories_of_seeds_are_in_the_order_of_their_numbers(tmp_path):

@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,7 @@ from app.api.request_ids import IdentifyRequests
 from app.metrics import Metrics
 from app.stores.sqlite import SqliteKeyStore
 from tests.app.harness import Server, running_server
+from tests.waiting import until
 
 STEP = {"inputs": [[0.5] * 10]}
 SECRET = 0.123456789
@@ -41,14 +41,6 @@ def logging_server(
         yield server
 
 
-def eventually(condition: Any, seconds: float = 10) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert found
-    return found
-
-
 def logged(server: Any, identity: str) -> Any:
     """Return the event of the access log with this id, or its line."""
 
@@ -56,7 +48,7 @@ def logged(server: Any, identity: str) -> Any:
         lines = [line for line in server.log.splitlines() if identity in line and "status" in line]
         return lines and (json.loads(lines[0]) if server.is_json else lines[0])
 
-    return eventually(find)
+    return until(find)
 
 
 # Ids
@@ -197,7 +189,7 @@ def test_header_fields_and_queries_are_in_no_line(logging_server):
 )
 def test_path_of_a_client_begins_no_line(logging_server, forged):
     httpx.get(f"{logging_server.url}/none/{forged}", headers={"X-Request-ID": "forged"})
-    eventually(lambda: forged[-6:] in logging_server.log)
+    until(lambda: forged[-6:] in logging_server.log)
     text = logging_server.log
     assert not set(text) & set("\x00\x1b\x85\u2028")
     assert [line for line in text.splitlines() if re.match(r"[^{\w]|\d+-01-01|forged", line)] == []

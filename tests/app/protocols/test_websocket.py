@@ -22,6 +22,7 @@ from websockets.sync.client import connect
 from app.protocols import websocket
 from app.protocols.websocket import EXTENSION, MAX_FRAMES, WebSocketProtocol
 from tests.app.framing import masked as frame
+from tests.waiting import until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -148,13 +149,6 @@ def recording(**options: Any) -> Iterator[tuple[Running, list[Any]]]:
 
     with Running(accepted(note), **options) as server:
         yield server, noted
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
@@ -305,7 +299,7 @@ def test_application_gets_earlier_messages_before_a_breach():
         client.send((TEXT, b"good"))
         client.socket.sendall(b"\x83\x80")
         assert client.receive_close() == 1002
-        eventually(lambda: len(noted) == 2)
+        until(lambda: len(noted) == 2)
     assert noted[0] == {"type": "websocket.receive", "text": "good"}
     assert noted[1] == {"type": "websocket.disconnect", "code": 1002, "reason": "there is no opcode 3"}
 
@@ -329,7 +323,7 @@ def test_application_gets_the_close_code_of_the_client(payload, code, reason):
     with recording() as (server, noted), Client(server) as client:
         client.send((BINARY, b""), *([] if payload is None else [(CLOSE, payload)]))
         client.socket.shutdown(socket.SHUT_WR)
-        eventually(lambda: len(noted) == 2)
+        until(lambda: len(noted) == 2)
     assert noted[0] == {"type": "websocket.receive", "bytes": b""}
     assert noted[1] == {"type": "websocket.disconnect", "code": code, "reason": reason}
 
@@ -344,7 +338,7 @@ def test_held_back_messages_come_before_the_end():
     with Running(accepted(late)) as server, Client(server) as client:
         client.send((TEXT, b"1"), (PING, b""), (TEXT, b"2"), (TEXT, b"3"), (CLOSE, b"\x0f\xa1"))
         client.socket.shutdown(socket.SHUT_WR)
-        eventually(lambda: noted)
+        until(lambda: noted)
     assert [message.get("text") for message in noted] == ["1", "2", "3", None, None]
     assert [message.get("code") for message in noted[3:]] == [4001, 4001]
 
@@ -386,7 +380,7 @@ def test_client_that_ignores_a_close_frame_is_disconnected(monkeypatch):
         client.send((TEXT, b"ignored"))
         with contextlib.suppress(ConnectionResetError):
             assert client.receive() is None
-        eventually(lambda: not server.server.server_state.connections)
+        until(lambda: not server.server.server_state.connections)
 
 
 def test_client_that_still_reads_stays_connected(monkeypatch):
@@ -424,7 +418,7 @@ def test_connection_that_ended_is_freed_without_the_collector(path):
                 with Client(server, path) as client:
                     client.send(*sent)
                     assert client.receive()
-            eventually(lambda: len(ended) == 2 and all(each() is None for each in ended))
+            until(lambda: len(ended) == 2 and all(each() is None for each in ended))
     finally:
         gc.enable()
 
@@ -687,7 +681,7 @@ def test_client_waits_for_a_slow_application(path, loop):
         assert sent < 500, "32 MB are more than what the kernel holds"
         go_on.set()
         client.socket.shutdown(socket.SHUT_WR)  # within a message
-        eventually(lambda: taken == sent)
+        until(lambda: taken == sent)
 
 
 async def take_with_a_pause(ws: websocket.WebSocket, go_on: threading.Event) -> int:
@@ -925,7 +919,7 @@ def test_on_close_is_called_once_and_ends_sending(ending):
         elif ending == "stop":
             threading.Thread(target=server.stop).start()
         assert (client.receive() is None) == (ending == "drop")
-        eventually(lambda: endings)
+        until(lambda: endings)
     assert endings == [expected[ending]]
 
 

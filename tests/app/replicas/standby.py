@@ -1,15 +1,12 @@
 """A synchronous standby of a PostgreSQL."""
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.postgres import ROLE, Postgres
+from tests.waiting import until
 
 NAME = "standby"
-SECONDS = 30.0
-"""Within which a standby follows its primary, and takes its place."""
 
 
 class Standby(Postgres):
@@ -41,11 +38,3 @@ class Standby(Postgres):
         """Take the place of the primary, which is dead."""
         self.run("SELECT pg_promote()")
         until(lambda: self.run("SELECT pg_is_in_recovery()") == [(False,)])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)

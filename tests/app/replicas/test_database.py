@@ -16,7 +16,7 @@ from benchmarks.chaos import Load, Reference, Server
 from benchmarks.chaos.checker import check_answers, check_sessions
 from benchmarks.postgres import GUARDED, SYSTEM_USER, Postgres
 from tests.app.replicas.sessions import CHECKPOINT, PATIENCE, Session
-from tests.app.replicas.standby import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

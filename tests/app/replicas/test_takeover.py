@@ -16,7 +16,7 @@ from benchmarks.chaos import Reference
 from benchmarks.chaos.cluster import Cluster, Replica, check_log_of_tapes
 from benchmarks.chaos.record import read_recording
 from tests.app.replicas.sessions import PATIENCE, Session
-from tests.app.replicas.standby import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -17,16 +17,9 @@ from app.stores.postgres.database import Database
 from benchmarks.postgres import Postgres
 from tests.app.stores.test_stores import ALL, found, inputs, new, opened, past, problems, step
 from tests.postgres import started
+from tests.waiting import until
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, at most 30 s."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def claimed(store: PostgresStore, owner: str, name: str = "a") -> Record:
