@@ -360,3 +360,14 @@ def unexpected_error() -> InternalError:
 def stopping() -> ShuttingDown:
     """Return the error for requests while the server stops."""
     return ShuttingDown("the server is stopping; try again later")
+
+
+def lease_lost(seconds: float) -> LeaseLost:
+    """Return the error for requests while other servers may have claimed the sessions of this one.
+
+    seconds: how long its lease lasts.
+    """
+    return LeaseLost(
+        f"this server has had no answer of the store for {seconds:g} s (setting lease), so others may have claimed its "
+        "sessions: try again"
+    )

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from app.errors import EngramError, LeaseLost, ModelChanged, SessionGone, SessionMoved, SessionNotFound
+from app.errors import EngramError, ModelChanged, SessionGone, SessionMoved, SessionNotFound, lease_lost
 from app.metrics import Metrics
 from app.sessions.residents import Residents
 from app.sessions.session import Session
@@ -129,7 +129,7 @@ class Handover:
             async with self._turns.hold(session):
                 self._residents.drop(session)
                 if not session.ended.done():
-                    session.depart(lease_lost())
+                    session.depart(lease_lost(self._ownership.seconds))
         except Exception:
             logger.exception("session %s was not dropped from memory as it should be", session.id)
 
@@ -162,10 +162,3 @@ class Pulls:
             if times[-1] > before:
                 return
             del self._times[session]
-
-
-def lease_lost() -> LeaseLost:
-    """Return the error for requests while other servers may have claimed the sessions of this one."""
-    return LeaseLost(
-        "this server has had no answer of the store for a while, and may not answer for sessions: try again"
-    )

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app.errors import LeaseLost, StoreFailed
+from app.errors import StoreFailed, lease_lost
 from app.stores.ownership import Asked, Lost
 from app.stores.postgres.database import Database
 
@@ -110,10 +110,7 @@ class ServerLease:
 
     def check(self) -> None:
         if not self.holds:
-            raise LeaseLost(
-                f"this server has had no answer of the store for {self.seconds:g} s (setting lease), so others may "
-                "have claimed its sessions: try again"
-            )
+            raise lease_lost(self.seconds)
 
     # On the event loop
 
