@@ -61,6 +61,8 @@ class Handover:
                 )
             except EngramError as error:
                 logger.warning("session %s could not be handed over: %s", session.public_id, error)
+            except Exception:
+                logger.exception("session %s could not be handed over", session.public_id)
 
     def _asked(self, session_id: str, asker: str) -> None:
         """Hand a session over to an owner that asks for it; one that asks again meanwhile gets the same answer."""
