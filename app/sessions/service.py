@@ -123,13 +123,17 @@ class SessionService:
         await self._writer.call(lambda store: store.probe())
 
     async def all(self, model: str | None, limit: int, tenant: str = DEFAULT) -> list[SessionInfo]:
-        """Return open sessions of a tenant, of one model if it is given, the most recently used first."""
+        """Return open sessions of a tenant, of one model if it is given, the most recently used first.
+
+        Raises StoreFailed, LeaseLost.
+        """
         with contextlib.suppress(StoreFailed):  # on a full disk, the order is that of a moment ago
             await self.turns.write_uses()
         records = await self._writer.call(lambda store: store.list(tenant, model, limit))
+        self._ownership.check()
         known = [self.turns.known(record.id) for record in records]
         return [
-            session.info if session and (session.slot or session.users) else info_of(record, record.model)
+            session.info if session and session.slot else info_of(record, record.model)
             for session, record in zip(known, records, strict=True)
         ]
 

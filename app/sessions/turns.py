@@ -120,13 +120,28 @@ class Turns:
             for name in session_ids
         ]
 
+    async def info(self, session_id: str) -> SessionInfo:
+        """Return where an open session is, also while requests here wait for another server to hand it over.
+
+        Raises as `find` does.
+        """
+        self._ownership.check()
+        known = self._sessions.get(session_id)
+        if known is not None and self._is_here(known):
+            return known.info
+        return self._made(session_id, await self._writer.call(lambda store: store.find(session_id))).info
+
     def shared(self, session: Session) -> Session:
         """Return the one object of this session that everybody uses: this one where there is none yet."""
         return self._sessions.setdefault(session.id, session)
 
+    def _is_here(self, session: Session) -> bool:
+        """Return whether no other server can step a session that is known here."""
+        return session.slot is not None or not self._ownership.is_shared
+
     def _may_be_elsewhere(self, session: Session) -> bool:
-        """Return whether a session that is known here may be stepped at another server meanwhile."""
-        return self._ownership.is_shared and session.slot is None and not session.users
+        """Return whether nobody uses a session that is known here, and another server may step it meanwhile."""
+        return not session.users and not self._is_here(session)
 
     def _current(self, session_id: str, found: Record | EndReason | EngramError | None) -> Session | None:
         """Return a session that is known, put where the store has it if it may be elsewhere."""
@@ -258,7 +273,16 @@ class Turns:
 
     async def info_in_turn(self, session: Session) -> SessionInfo:
         """Return the info of a session once all requests that came before are carried out."""
-        return await self.run(session, _info)
+        return await self.run(session, self._info)
+
+    async def _info(self, session: Session) -> SessionInfo:
+        """Return the info of a session, whose turn the caller has, as it is now. Raises SessionGone."""
+        if not self._is_here(session):
+            found = await self._writer.call(lambda store: store.find(session.id))
+            if not isinstance(found, Record):
+                raise gone(session.id, found or "deleted")
+            session.follow(found)
+        return session.info
 
     @contextlib.asynccontextmanager
     async def watching(self, session: Session) -> AsyncIterator[Session]:
@@ -336,7 +360,3 @@ def _find_each(store: Store, session_ids: Sequence[str]) -> list[Record | EndRea
         except SessionDamaged as error:
             found.append(error)
     return found
-
-
-async def _info(session: Session) -> SessionInfo:
-    return session.info

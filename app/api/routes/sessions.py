@@ -80,7 +80,7 @@ async def describe_session(session: SessionName, sessions: TheSessions) -> Respo
 
     Of a session that another server has, it shows the step that the store has.
     """
-    return answer(session_document((await sessions.turns.find(session)).info, sessions))
+    return answer(session_document(await sessions.turns.info(session), sessions))
 
 
 @router.delete("/sessions/{session}", status_code=204, response_class=Response, tags=["sessions"])

@@ -37,7 +37,7 @@ class ById:
         return self.service.resident("fake")
 
     async def info(self, name: str) -> Any:
-        return (await self.find(name)).info
+        return await self.turns.info(name)
 
     async def step(
         self, name: str | Session, inputs: Any, trace: Sequence[str] = (), if_step: int | None = None

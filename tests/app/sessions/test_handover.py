@@ -393,6 +393,56 @@ def test_session_without_log_is_shown_elsewhere_at_its_last_snapshot():
     run(test())
 
 
+def test_info_is_current_while_a_request_waits_for_the_owner():
+    async def test() -> None:
+        async with servers() as [(a, of_a), (b, _)]:
+            name = (await a.open("fake")).id
+            await a.step(name, ones(1))
+            of_a.silent = True
+            waiting = asyncio.ensure_future(b.step(name, ones(1)))
+            await until(lambda: name in b.known)
+            await a.step(name, ones(2))
+            assert (await b.info(name)).step == 3
+            assert [info.step for info in await b.all(None, 5)] == [3]
+            of_a.silent = False
+            assert total(await waiting) == 4
+
+    run(test())
+
+
+def test_watch_after_a_refused_request_begins_where_the_owner_is():
+    async def test() -> None:
+        async with servers() as [(a, of_a), (b, _)]:
+            name = (await a.open("fake")).id
+            await a.step(name, ones(1))
+            of_a.silent = True
+            refused = asyncio.ensure_future(b.step(name, ones(1)))
+            await until(lambda: name in b.known)
+            watching = asyncio.ensure_future(b.watch(name))
+            await a.step(name, ones(2))
+            store = a.service._writer._store
+            store.failing, of_a.silent = frozenset({"release"}), False
+            with pytest.raises(SessionHeld):
+                await refused
+            session = await watching
+            assert session.step == 3
+            b.unwatch(session)
+            store.failing = frozenset()
+
+    run(test())
+
+
+def test_list_without_a_lease_is_refused():
+    async def test() -> None:
+        async with servers() as [(a, of_a), _]:
+            await a.open("fake")
+            of_a.holds = False
+            with pytest.raises(LeaseLost):
+                await a.all(None, 5)
+
+    run(test())
+
+
 def test_server_that_hands_nothing_over_is_named():
     async def test() -> None:
         async with servers() as [(a, _), (b, _)]:
