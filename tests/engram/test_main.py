@@ -185,11 +185,15 @@ def test_printed_commands_can_be_typed_as_they_stand(tmp_path, capsys, monkeypat
     assert recipe(Path("my run")).splitlines()[-1].split(" ", 4)[4] == "'my run'/dnc-1.1.0 dnc==1.1.0"
 
 
-def test_version_is_printed(capsys):
+def ended(capsys, *words):
+    """Return the exit status that the parser of the command line ends with, and what it printed."""
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["--version"])
-    assert stopped.value.code == 0
-    assert capsys.readouterr().out == f"engram {metadata.version('engram')}\n"
+        cli.main(list(words))
+    return stopped.value.code, *capsys.readouterr()
+
+
+def test_version_is_printed(capsys):
+    assert ended(capsys, "--version") == (0, f"engram {metadata.version('engram')}\n", "")
 
 
 def test_help_names_every_command():
@@ -199,13 +203,14 @@ def test_help_names_every_command():
 
 
 @pytest.mark.parametrize("command", OPTIONS)
-def test_help_of_a_command_explains_every_option(command):
-    done = engram(*command.split(), "--help")
-    assert done.returncode == 0
-    _, _, explained = done.stdout.partition("\n\n")
+def test_help_of_a_command_explains_every_option(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, printed, _ = ended(capsys, *command.split(), "--help")
+    assert status == 0
+    _, _, explained = printed.partition("\n\n")
     for option in OPTIONS[command]:
         assert re.search(rf"^  (-h, )?{option}\b.*\n?\s+\S", explained, re.MULTILINE), option
-    assert done.stdout.isascii()
+    assert printed.isascii()
 
 
 def test_no_option_is_missing_from_this_list():
@@ -216,10 +221,10 @@ def test_no_option_is_missing_from_this_list():
         assert {strings[0] for strings in names} == {"-h", *OPTIONS[command]}
 
 
-def test_no_command_is_a_mistake_that_shows_the_usage():
-    done = engram()
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: engram ")
+def test_no_command_is_a_mistake_that_shows_the_usage(capsys):
+    status, _, printed = ended(capsys)
+    assert status == 2
+    assert printed.startswith("usage: engram ")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "card"])
