@@ -3,13 +3,17 @@
 A shell has what it runs in the background ignore SIGINT, and so would the servers that tests start there.
 Threads of torch, here and in the processes that tests start, are one each: several tests run at a time, their models
 are small, and threads that wait keep the cores busy.
+All clients of httpx share one TLS context, which no test uses: each would read the certificates of all authorities,
+which takes longer than most requests.
 """
 
+import functools
 import os
 import signal
 from collections import Counter
 from collections.abc import Iterable
 
+import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -19,6 +23,9 @@ settings.register_profile("engram", deadline=None, suppress_health_check=[Health
 settings.load_profile("engram")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+transports = httpx._transports.default
+transports.create_ssl_context = functools.cache(transports.create_ssl_context)
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
