@@ -4,18 +4,20 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 
-from benchmarks.chaos import Load, Reference, Server
+from app.stores.postgres import Database, PostgresStore
+from benchmarks.chaos import Load, Reference, Server, only
 from benchmarks.chaos.checker import check_answers, check_sessions
 from benchmarks.postgres import GUARDED, SYSTEM_USER, Postgres
 from tests.app.replicas.sessions import CHECKPOINT, PATIENCE, Session
+from tests.postgres import started
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -26,24 +28,43 @@ DISK_MIB = 32
 PASSWORD = "open-sesame"
 
 
-@pytest.fixture
-def run_server(checkpoints: Path, data: Path) -> Iterator[Callable[[str], Server]]:
-    """Return what starts a server on a database; it ends with the test."""
-    with ExitStack() as stack:
-        yield lambda url: stack.enter_context(Server(checkpoints, data, "--store", url))
+@pytest.fixture(scope="module")
+def shared_postgres() -> Iterator[Postgres]:
+    """Run a database for the tests that change its settings, and change them back."""
+    yield from started()
+
+
+@pytest.fixture(scope="module")
+def shared_server(shared_postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("shared")
+    with Server(only(CHECKPOINT, directory), directory / "data", "--store", shared_postgres.url()) as server:
+        yield server
 
 
 @pytest.fixture
-def server(own_postgres: Postgres, run_server: Callable[[str], Server]) -> Server:
-    return run_server(own_postgres.url())
+def server(shared_server: Server) -> Server:
+    """Return a server that is ready: no test before this one has left it otherwise."""
+    shared_server.wait_until_ready()
+    return shared_server
+
+
+@pytest.fixture(scope="module")
+def shared_guarded(shared_postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server that needs a password for its database, which is another one of the same PostgreSQL."""
+    directory = tmp_path_factory.mktemp("guarded")
+    shared_postgres.run(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
+    shared_postgres.run(f"CREATE DATABASE {GUARDED} OWNER {GUARDED}")
+    url = shared_postgres.url(role=f"{GUARDED}:{PASSWORD}", database=GUARDED)
+    with Server(only(CHECKPOINT, directory), directory / "data", "--store", url) as server:
+        yield server
 
 
 @pytest.fixture
-def guarded(own_postgres: Postgres, run_server: Callable[[str], Server]) -> Server:
-    """Return a server that needs a password for its database."""
-    own_postgres.run(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
-    own_postgres.run(f"GRANT ALL ON SCHEMA public TO {GUARDED}")
-    return run_server(own_postgres.url(role=f"{GUARDED}:{PASSWORD}"))
+def guarded(shared_postgres: Postgres, shared_guarded: Server) -> Iterator[Server]:
+    """Return the server that needs a password, for a test that may have its role refused."""
+    yield shared_guarded
+    shared_postgres.run(f"ALTER ROLE {GUARDED} CONNECTION LIMIT -1 PASSWORD '{PASSWORD}'")
+    shared_guarded.wait_until_ready()
 
 
 @pytest.fixture
@@ -113,16 +134,16 @@ def disconnect(postgres: Postgres, role: str) -> None:
     postgres.run(statement, role)
 
 
-def test_read_only_database_refuses_steps_and_recovers(own_postgres, server, reference):
+def test_read_only_database_refuses_steps_and_recovers(shared_postgres, server, reference):
     session = Session(server)
     session.step(server)
-    with settings(own_postgres, default_transaction_read_only="on"):
+    with settings(shared_postgres, default_transaction_read_only="on"):
         refused(server, session, "read-only")
     goes_on(server, session, reference)
 
 
-def test_slow_commits_delay_steps_and_lose_none(own_postgres, server, reference):
-    with settings(own_postgres, **SLOW), Load(server.url, CHECKPOINT, CLIENTS) as load:
+def test_slow_commits_delay_steps_and_lose_none(shared_postgres, server, reference):
+    with settings(shared_postgres, **SLOW), Load(server.url, CHECKPOINT, CLIENTS) as load:
         load.wait_for(5 * CLIENTS)
         assert httpx.get(f"{server.url}/readyz", timeout=PATIENCE).status_code == 200
         tracks = load.finish()
@@ -131,48 +152,49 @@ def test_slow_commits_delay_steps_and_lose_none(own_postgres, server, reference)
     assert load.counts["again"] == 0
 
 
-def test_server_that_gets_no_connection_names_the_limit_and_recovers(own_postgres, guarded, reference):
+def test_server_that_gets_no_connection_names_the_limit_and_recovers(shared_postgres, guarded, reference):
     session = Session(guarded)
     session.step(guarded)
-    own_postgres.run(f"ALTER ROLE {GUARDED} CONNECTION LIMIT 0")
-    disconnect(own_postgres, GUARDED)
+    shared_postgres.run(f"ALTER ROLE {GUARDED} CONNECTION LIMIT 0")
+    disconnect(shared_postgres, GUARDED)
     refused(guarded, session, "too many connections")
-    own_postgres.run(f"ALTER ROLE {GUARDED} CONNECTION LIMIT -1")
+    shared_postgres.run(f"ALTER ROLE {GUARDED} CONNECTION LIMIT -1")
     goes_on(guarded, session, reference)
 
 
-def test_password_that_changed_is_refused_until_it_is_back(own_postgres, guarded, reference):
+def test_password_that_changed_is_refused_until_it_is_back(shared_postgres, guarded, reference):
     session = Session(guarded)
     session.step(guarded)
-    own_postgres.run(f"ALTER ROLE {GUARDED} PASSWORD 'another'")
-    disconnect(own_postgres, GUARDED)
+    shared_postgres.run(f"ALTER ROLE {GUARDED} PASSWORD 'another'")
+    disconnect(shared_postgres, GUARDED)
     refused(guarded, session, "password")
     assert PASSWORD not in httpx.get(f"{guarded.url}/readyz", timeout=PATIENCE).text + guarded.log
-    own_postgres.run(f"ALTER ROLE {GUARDED} PASSWORD '{PASSWORD}'")
+    shared_postgres.run(f"ALTER ROLE {GUARDED} PASSWORD '{PASSWORD}'")
     goes_on(guarded, session, reference)
 
 
-def test_server_with_a_wrong_password_does_not_start(own_postgres, guarded, checkpoints, tmp_path):
-    url = own_postgres.url(role=f"{GUARDED}:mistaken")
+def test_server_with_a_wrong_password_does_not_start(shared_postgres, guarded, checkpoints, tmp_path):
+    url = shared_postgres.url(role=f"{GUARDED}:mistaken")
     message = refusal(Server(checkpoints, tmp_path / "other", "--store", url))
     assert "password" in message
     assert "mistaken" not in message
 
 
-def test_server_refuses_a_database_of_another_version(own_postgres, server):
-    server.stop()
-    own_postgres.run("UPDATE meta SET version = version + 1000")
-    assert "schema 1001 is newer than this version's, 1" in refusal(server)
+def test_server_refuses_a_database_of_another_version(database_url, checkpoints, data):
+    PostgresStore(database_url).close()  # which makes the tables
+    with closing(Database(database_url)) as database:
+        database.run("UPDATE meta SET version = version + 1000")
+    assert "schema 1001 is newer than this version's, 1" in refusal(Server(checkpoints, data, "--store", database_url))
 
 
-def test_full_disk_of_the_database_refuses_steps_and_recovers(own_postgres, run_server, small_disk, reference):
+def test_full_disk_of_the_database_refuses_steps_and_recovers(own_postgres, checkpoints, data, small_disk, reference):
     own_postgres.run(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
     own_postgres.run("ALTER DATABASE postgres SET default_tablespace = small")
-    server = run_server(own_postgres.url())
-    session = Session(server)
-    session.step(server)
-    ballast = small_disk / "ballast"
-    fill(ballast)
-    refused(server, session, "No space left on device")
-    ballast.unlink()
-    goes_on(server, session, reference)
+    with Server(checkpoints, data, "--store", own_postgres.url()) as server:
+        session = Session(server)
+        session.step(server)
+        ballast = small_disk / "ballast"
+        fill(ballast)
+        refused(server, session, "No space left on device")
+        ballast.unlink()
+        goes_on(server, session, reference)
