@@ -40,6 +40,15 @@ FAST_PARAMETERS = 2
 """The parameters of a test that --fast runs it with, at most."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Make the directory that all processes of a run share; the environment has it as TESTS_SHARED."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    directory.mkdir(exist_ok=True)
+    os.environ["TESTS_SHARED"] = str(directory)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     words = f"leave out slow tests, and all but the first {FAST_PARAMETERS} parameters of each"
     parser.addoption("--fast", action="store_true", help=words)
