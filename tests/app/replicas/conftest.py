@@ -33,16 +33,14 @@ def checkpoints(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_cluster(
-    own_postgres: Postgres, checkpoints: Path, tmp_path: Path, clock_library: Path
-) -> Iterator[Callable[..., Cluster]]:
-    """Return what starts servers on a database of their own, with some flags; they end with the test."""
+def run_cluster(checkpoints: Path, tmp_path: Path, clock_library: Path) -> Iterator[Callable[..., Cluster]]:
+    """Return what starts servers on a database, with some flags; they end with the test."""
     with ExitStack() as stack:
 
-        def run(*flags: str, **options: Any) -> Cluster:
+        def run(postgres: Postgres, *flags: str, **options: Any) -> Cluster:
             haproxy.program()  # or skip
             return stack.enter_context(
-                Cluster(own_postgres, checkpoints, tmp_path, *flags, library=clock_library, **options)
+                Cluster(postgres, checkpoints, tmp_path, *flags, library=clock_library, **options)
             )
 
         yield run

@@ -19,8 +19,8 @@ LEAST_FAULTS = 5
 
 
 @pytest.mark.timeout(600)
-def test_random_faults_of_everything_lose_no_step_and_double_none(run_cluster) -> None:
-    cluster: Cluster = run_cluster("--keep-steps", str(KEPT_STEPS))
+def test_random_faults_of_everything_lose_no_step_and_double_none(own_postgres, run_cluster) -> None:
+    cluster: Cluster = run_cluster(own_postgres, "--keep-steps", str(KEPT_STEPS))
     with Load(cluster.url, CHECKPOINT, CLIENTS, SEED, patient=True) as load:
         load.wait_for(2 * CLIENTS)
         happened = bring_about(cluster, load, SECONDS, random.Random(SEED), LEAST_FAULTS)

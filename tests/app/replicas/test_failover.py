@@ -31,10 +31,12 @@ def standby(own_postgres: Postgres) -> Iterator[Standby]:
         shutil.rmtree(directory)
 
 
-def test_promoted_standby_has_every_acknowledged_step(standby: Standby, run_cluster: Callable[..., Cluster]) -> None:
+def test_promoted_standby_has_every_acknowledged_step(
+    own_postgres: Postgres, standby: Standby, run_cluster: Callable[..., Cluster]
+) -> None:
     hosts = f"127.0.0.1:{{}},127.0.0.1:{standby.port}"
     url = f"postgresql://{ROLE}@{hosts}/postgres?target_session_attrs=read-write"
-    cluster = run_cluster(url=url.format)
+    cluster = run_cluster(own_postgres, url=url.format)
     with Load(cluster.url, CHECKPOINT, CLIENTS, patient=True) as load:
         load.wait_for(10 * CLIENTS)
         cluster.postgres.kill()

@@ -1,5 +1,6 @@
 """Sessions that go on at another server: of one that was killed, frozen, stopped, cut from the database, or asked."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from websockets.sync.client import connect
 from benchmarks.chaos import Reference
 from benchmarks.chaos.cluster import Cluster, Replica, check_log_of_tapes
 from benchmarks.chaos.record import read_recording
+from benchmarks.postgres import Postgres
 from tests.app.replicas.sessions import PATIENCE, Session
 from tests.waiting import until
 
@@ -24,6 +26,11 @@ LONG_LEASE = ("--lease", "60")
 SILENT_SECONDS = 10.0
 PULLS = 20
 """Steps that each of two clients takes of one session."""
+
+
+def through(url: str) -> Callable[[int], str]:
+    """Return what gives the URL of a database for the port of a link to it."""
+    return lambda port: re.sub(r":\d+/", f":{port}/", url)
 
 
 def metric(server: Replica, name: str) -> float:
@@ -77,9 +84,9 @@ def test_socket_of_a_session_taken_over_is_closed_with_1012(cluster: Cluster) ->
 
 
 def test_stopped_server_hands_over_before_its_lease_ends(
-    run_cluster: Callable[..., Cluster], reference: Reference
+    postgres: Postgres, database_url: str, run_cluster: Callable[..., Cluster], reference: Reference
 ) -> None:
-    first, second = run_cluster(*LONG_LEASE, servers=2).servers
+    first, second = run_cluster(postgres, *LONG_LEASE, servers=2, url=through(database_url)).servers
     session = Session(first)
     session.step(first)
     assert first.stop(signal.SIGTERM) in (0, -signal.SIGTERM)

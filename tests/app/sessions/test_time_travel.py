@@ -2,6 +2,8 @@
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -209,20 +211,20 @@ def stopped(server: Server) -> None:
 
 
 @pytest.mark.parametrize("end", [killed, stopped])
-@pytest.mark.parametrize("model", ["dnc-copy", "ntm-copy", "lstm-copy"])
-def test_session_goes_on_after_a_restart_to_the_bit(data, few, end, model):
-    inputs = sequence(18)[0]
+def test_sessions_go_on_after_a_restart_to_the_bit(data, few, end):
+    inputs, models = sequence(18)[0], ("dnc-copy", "ntm-copy", "lstm-copy")
     with running_server(data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
-        session, straight = open_session(client, model), open_session(client, model)
-        whole = step(client, straight, inputs)
-        outputs = step(client, session, inputs[:7])
-        before = state(client, session)
+        sessions, straight = ([open_session(client, model) for model in models] for _ in range(2))
+        wholes = [step(client, name, inputs) for name in straight]
+        outputs = [step(client, name, inputs[:7]) for name in sessions]
+        before = [state(client, name) for name in sessions]
         end(server)
     with running_server(data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
-        assert client.get(f"/sessions/{session}").json()["step"] == 7
-        assert equal(state(client, session), before)
-        assert equal(state(client, session, step=4), state(client, straight, step=4))
-        assert outputs + step(client, session, inputs[7:]) == whole
+        for session, other, whole, first, then in zip(sessions, straight, wholes, outputs, before, strict=True):
+            assert client.get(f"/sessions/{session}").json()["step"] == 7
+            assert equal(state(client, session), then)
+            assert equal(state(client, session, step=4), state(client, other, step=4))
+            assert first + step(client, session, inputs[7:]) == whole
 
 
 def test_thousands_of_sessions_are_there_after_a_crash(tmp_path: Path, data: Path):
@@ -269,14 +271,23 @@ def test_sessions_of_other_weights_are_refused_and_can_be_deleted(tmp_path: Path
         assert client.get("/sessions").json() == []
 
 
+@pytest.fixture(scope="module")
+def by_back_end(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """Run a server of each back end."""
+    directory, names = tmp_path_factory.mktemp("by_back_end"), ("onnx", "torch", "fused")
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(running_server("--backend", name, data=directory / name, checkpoints=few))
+            for name in names
+        }
+
+
 @pytest.mark.parametrize(("source", "target"), [("onnx", "torch"), ("torch", "fused"), ("fused", "onnx")])
-def test_snapshot_moves_a_session_to_another_server_and_back_end(tmp_path, few, source, target):
+def test_snapshot_moves_a_session_to_another_server_and_back_end(by_back_end, source, target):
     inputs, vectors = sequence(12)
     with (
-        running_server("--backend", source, data=tmp_path / "one", checkpoints=few) as one,
-        running_server("--backend", target, data=tmp_path / "two", checkpoints=few) as two,
-        httpx.Client(base_url=one.url) as here,
-        httpx.Client(base_url=two.url) as there,
+        httpx.Client(base_url=by_back_end[source].url) as here,
+        httpx.Client(base_url=by_back_end[target].url) as there,
     ):
         session = open_session(here)
         outputs = step(here, session, inputs[:15])
