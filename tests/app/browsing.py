@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 FLAGS = [
     "--disable-background-networking",
@@ -42,6 +42,26 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     page.close()
+    assert errors == []
+
+
+@contextmanager
+def turn(tab: Page) -> Iterator[Page]:
+    """Use a tab for one of several tests, which costs less than a page of its own; check that no script has failed.
+
+    A test that sets something of the page itself, such as a listener, a clock or a size, opens a page of its own.
+    """
+    errors: list[str] = []
+
+    def failed(error: Error) -> None:
+        errors.append(str(error))
+
+    tab.on("pageerror", failed)
+    tab.mouse.move(0, 0)
+    yield tab
+    tab.goto("about:blank")
+    tab.evaluate("() => {}")  # what the page before has reported arrives first
+    tab.remove_listener("pageerror", failed)
     assert errors == []
 
 

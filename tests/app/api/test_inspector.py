@@ -4,13 +4,25 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size
+from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size, turn
 from tests.app.checkpoints import make_token_checkpoint
 from tests.app.harness import Server, running_server
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser, server: Server) -> Iterator[Page]:
+    with open_page(browser, server.url) as tab:
+        yield tab
+
+
 @pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
+def page(tab: Page) -> Iterator[Page]:
+    with turn(tab) as page:
+        yield page
+
+
+@pytest.fixture
+def own_page(browser: Browser, server: Server) -> Iterator[Page]:
     with open_page(browser, server.url) as page:
         yield page
 
@@ -130,30 +142,30 @@ def test_unknown_model_in_the_address_is_refused_with_known_ones(page: Page) -> 
     expect(page.locator("#error")).to_contain_text("dnc-copy")
 
 
-def test_refused_run_says_why_and_leaves_no_session(page: Page) -> None:
-    open_inspector(page, "dnc-copy")
+def test_refused_run_says_why_and_leaves_no_session(own_page: Page) -> None:
+    open_inspector(own_page, "dnc-copy")
 
     def refuse(route: Route) -> None:
         problem = {"title": "The queue is full", "status": 503, "code": "queue_full", "detail": "try again in 1 s"}
         route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
 
-    page.route("**/steps", refuse)
-    with page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
-        page.click("#run")
+    own_page.route("**/steps", refuse)
+    with own_page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
+        own_page.click("#run")
     assert deleted.value.status == 204
-    expect(page.locator("#error")).to_contain_text("The queue is full: try again in 1 s")
-    expect(page.locator("#results")).to_be_hidden()
+    expect(own_page.locator("#error")).to_contain_text("The queue is full: try again in 1 s")
+    expect(own_page.locator("#results")).to_be_hidden()
 
 
-def test_inspector_logs_no_errors_with_any_model(page: Page) -> None:
+def test_inspector_logs_no_errors_with_any_model(own_page: Page) -> None:
     errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    open_inspector(page, "dnc-copy")
+    own_page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    own_page.on("pageerror", lambda error: errors.append(str(error)))
+    open_inspector(own_page, "dnc-copy")
     for model in ["ntm-copy", "lstm-copy", "dnc-copy"]:
-        with page.expect_response("**/steps"):
-            page.select_option("#model", model)
-        expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
+        with own_page.expect_response("**/steps"):
+            own_page.select_option("#model", model)
+        expect(own_page.locator("#results")).to_have_attribute("aria-busy", "false")
     assert errors == []
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.browsing import canvas, hover_cell, open_inspector, open_page, run, size
+from tests.app.browsing import canvas, hover_cell, open_inspector, open_page, run, size, turn
 from tests.app.checkpoints import make_checkpoint
 from tests.app.graphs import classifier, large, make_graph_checkpoint, rnn
 from tests.app.harness import Server, running_server
@@ -81,8 +81,20 @@ def signal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser, signal_server: Server) -> Iterator[Page]:
+    with open_page(browser, signal_server.url) as tab:
+        yield tab
+
+
 @pytest.fixture
-def page(browser: Browser, signal_server: Server) -> Iterator[Page]:
+def page(tab: Page) -> Iterator[Page]:
+    with turn(tab) as page:
+        yield page
+
+
+@pytest.fixture
+def own_page(browser: Browser, signal_server: Server) -> Iterator[Page]:
     with open_page(browser, signal_server.url) as page:
         yield page
 
@@ -122,16 +134,16 @@ def test_hops_of_a_signal_are_drawn_as_one_waveform(page: Page) -> None:
     expect(page.locator("#notice")).to_have_text("Recording: 120 steps, 0.48 s")
 
 
-def test_long_recording_is_sent_whole_in_pieces(page: Page, signal_server: Server) -> None:
+def test_long_recording_is_sent_whole_in_pieces(own_page: Page, signal_server: Server) -> None:
     pieces: list[list[list[float]]] = []
-    page.on("requestfinished", lambda request: pieces.append(taken(request)) if "/steps" in request.url else None)
+    own_page.on("requestfinished", lambda request: pieces.append(taken(request)) if "/steps" in request.url else None)
 
     def taken(request: Any) -> list[list[float]]:
         sent: list[list[float]] = json.loads(request.post_data)["inputs"]
         return sent if len(sent) <= MOST_STEPS else []
 
-    open_inspector(page, "speech")
-    expect(page.locator("#verdict")).to_have_text("120 steps, 0.48 s")
+    open_inspector(own_page, "speech")
+    expect(own_page.locator("#verdict")).to_have_text("120 steps, 0.48 s")
     assert (np.array([step for piece in pieces for step in piece], np.float32) == SOUND).all()
     assert httpx.get(f"{signal_server.url}/sessions").json() == []
 
@@ -154,12 +166,12 @@ def test_outputs_of_all_pieces_are_one_curve(page: Page, signal_server: Server) 
 
 
 @pytest.fixture
-def stopped(page: Page) -> Page:
+def stopped(own_page: Page) -> Page:
     """The page of the model of speech, where time passes only by `page.clock`."""
-    page.clock.install(time=0)
-    open_inspector(page, "speech")
-    page.clock.pause_at(600)
-    return page
+    own_page.clock.install(time=0)
+    open_inspector(own_page, "speech")
+    own_page.clock.pause_at(600)
+    return own_page
 
 
 def test_play_moves_the_cursor_until_it_is_paused(stopped: Page) -> None:
@@ -207,21 +219,21 @@ def test_place_in_time_is_moved_by_the_keyboard(page: Page) -> None:
     expect(page.locator("#readout")).to_contain_text("step 0 (0.000 s), action 0 ")
 
 
-def test_sound_is_played_from_the_place_in_time(page: Page) -> None:
-    page.add_init_script(
+def test_sound_is_played_from_the_place_in_time(own_page: Page) -> None:
+    own_page.add_init_script(
         "window.starts = []; AudioBufferSourceNode.prototype.start = (...when) => window.starts.push(when);"
         "AudioBufferSourceNode.prototype.stop = () => {};"
     )
-    open_inspector(page, "speech")
-    assert page.locator("#sound option").all_inner_texts() == ["audio", "off"]
-    page.locator("#position").evaluate(
+    open_inspector(own_page, "speech")
+    assert own_page.locator("#sound option").all_inner_texts() == ["audio", "off"]
+    own_page.locator("#position").evaluate(
         "position => { position.value = 60; position.dispatchEvent(new Event('input')) }"
     )
-    assert page.evaluate("() => window.starts") == []
-    page.click("#play")
-    assert page.evaluate("() => window.starts") == [[0, 60 * HOP / RATE]]
-    page.select_option("#sound", "off")
-    assert len(page.evaluate("() => window.starts")) == 1
+    assert own_page.evaluate("() => window.starts") == []
+    own_page.click("#play")
+    assert own_page.evaluate("() => window.starts") == [[0, 60 * HOP / RATE]]
+    own_page.select_option("#sound", "off")
+    assert len(own_page.evaluate("() => window.starts")) == 1
 
 
 def test_model_without_sound_offers_none(page: Page) -> None:
@@ -435,24 +447,24 @@ def test_card_says_what_a_step_is(page: Page) -> None:
     assert {"Controller", "Heads", "Memory", "Task"}.isdisjoint(names)
 
 
-def test_models_of_signals_log_nothing(page: Page) -> None:
+def test_models_of_signals_log_nothing(own_page: Page) -> None:
     messages: list[str] = []
-    page.on("console", lambda message: messages.append(message.text))
-    open_inspector(page, "policy")
+    own_page.on("console", lambda message: messages.append(message.text))
+    open_inspector(own_page, "policy")
     for model in ("mask", "tokens", "dtypes", "policy"):
-        with page.expect_response("**/steps"):
-            page.select_option("#model", model)
-        expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
-    page.click("#play")
-    expect(page.locator("#readout")).to_contain_text("step ")
+        with own_page.expect_response("**/steps"):
+            own_page.select_option("#model", model)
+        expect(own_page.locator("#results")).to_have_attribute("aria-busy", "false")
+    own_page.click("#play")
+    expect(own_page.locator("#readout")).to_contain_text("step ")
     assert messages == []
 
 
 @pytest.mark.parametrize("model", ["speech", "policy", "mask"])
-def test_page_of_signals_fits_a_phone(page: Page, model: str) -> None:
-    page.set_viewport_size({"width": 400, "height": 800})
-    open_inspector(page, model)
-    boxes = page.locator("html, aside, #sequence, #results")
+def test_page_of_signals_fits_a_phone(own_page: Page, model: str) -> None:
+    own_page.set_viewport_size({"width": 400, "height": 800})
+    open_inspector(own_page, model)
+    boxes = own_page.locator("html, aside, #sequence, #results")
     assert boxes.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).length") == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size
+from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size, turn
 from tests.app.checkpoints import KINDS, make_task_checkpoint
 from tests.app.harness import Server, running_server
 from training.tasks import TASKS, Task, build_task, task_values
@@ -57,9 +57,15 @@ def task_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser, task_server: Server) -> Iterator[Page]:
+    with open_page(browser, task_server.url) as tab:
+        yield tab
+
+
 @pytest.fixture
-def page(browser: Browser, task_server: Server) -> Iterator[Page]:
-    with open_page(browser, task_server.url) as page:
+def page(tab: Page) -> Iterator[Page]:
+    with turn(tab) as page:
         yield page
 
 
