@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         gt=0.3,
         le=3600,
         description="seconds after which other servers may take over the sessions of this one, if it does not reach "
-        "the database that they share",
+        "the database that they share; sessions of a server that died are refused for as long",
     )
     server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=50)] | None = Field(
         None, description="name of this server among those that share a database; by default the name of the host"

@@ -31,7 +31,7 @@ from app.api.schemas import ManyFrame, OpenFrame, StreamQuery, StreamsQuery, par
 from app.api.steps import output_bytes
 from app.budget import Budgets
 from app.catalogue import ModelCatalogue
-from app.errors import EngramError, InvalidRequest, NotFound
+from app.errors import EngramError, InvalidRequest, LeaseLost, NotFound
 from app.logs import name_session
 from app.metrics import Metrics
 from app.sessions.service import SessionService
@@ -204,6 +204,8 @@ class Streams(Channel):
         self._models = models
         self._sessions = sessions
         self._opened: list[Session] = []
+        self._lost: LeaseLost | None = None
+        """The error of a session in the last frame, where this server may not answer for any: it ends the streams."""
 
     async def serve(self) -> None:
         query = parse(StreamsQuery, dict(self._socket.query_params))
@@ -243,7 +245,12 @@ class Streams(Channel):
             )
         return self._opened[number]
 
+    def end_of_turn(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
     def _reply(self, frame: Many, answers: Sequence[Answer]) -> None:
+        self._lost = next((answer for answer in answers if isinstance(answer, LeaseLost)), None)
         self.answer({"type": "results", **document(frame, answers)})
 
     async def _open_more(self, frame: OpenFrame) -> None:

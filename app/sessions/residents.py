@@ -45,6 +45,9 @@ EVICTED = 8
 HANDOVER_SECONDS = 3.0
 """Seconds for which another server is asked for a session, beyond those of its lease."""
 
+LEASE_SECONDS = 10.0
+"""Seconds of its lease for which it is asked, at most: clients and proxies do not wait for a longer one."""
+
 COOL_SECONDS = 1.0
 """The longest time to wait until arenas have returned the memory of free slots; one whose step hangs may not."""
 
@@ -162,9 +165,10 @@ class Residents:
         """Return the result of a claim; where another server has the session, have that one hand it over.
 
         claim: returns the call of the store that claims the session for an owner. Where the other server has died, it
-        succeeds once that lease has run out.
+        succeeds once that lease has run out. Raises SessionHeld where that takes too long.
         """
-        ownership, end = self._ownership, time.monotonic() + self._ownership.seconds + HANDOVER_SECONDS
+        ownership = self._ownership
+        end = time.monotonic() + min(ownership.seconds, LEASE_SECONDS) + HANDOVER_SECONDS
         handed_over: bool | None = None
         while True:
             self._turns.check_claims()
@@ -175,7 +179,7 @@ class Residents:
                 return found, more
             handed_over = await ownership.ask(session_id, found.owner)
             if handed_over is False or time.monotonic() > end:
-                raise _held(session_id, found.server)
+                raise _held(session_id, found.server, handed_over is not None)
 
     async def _follow(self, session: Session, found: Record | EndReason | None) -> None:
         """Put a session where the store has it. Raises SessionGone."""
@@ -343,12 +347,11 @@ def _begun(store: Store, session: str, owner: str) -> tuple[Record | EndReason |
     return found, beginning(store, found.tape, found.step) if isinstance(found, Record) else None
 
 
-def _held(session_id: str, server: str) -> SessionHeld:
-    name = outside(session_id)
-    return SessionHeld(
-        f"server {server} has session {name}, and does not hand it over now: try again, or ask that server",
-        owner=server,
-    )
+def _held(session_id: str, server: str, answers: bool) -> SessionHeld:
+    reason, remedy = "does not hand it over now", "try again, or ask that server"
+    if not answers:
+        reason, remedy = "has not answered yet", "try again; if it died, the session is free once its lease has run out"
+    return SessionHeld(f"server {server} has session {outside(session_id)}, and {reason}: {remedy}", owner=server)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Sessions that go on at another server: of one that was killed, frozen, stopped, cut from the database, or asked."""
 
+import json
 import re
 import signal
 import time
@@ -17,7 +18,7 @@ from benchmarks.chaos import Reference
 from benchmarks.chaos.cluster import Cluster, Replica, check_log_of_tapes
 from benchmarks.chaos.record import read_recording
 from benchmarks.postgres import Postgres
-from tests.app.replicas.sessions import PATIENCE, Session
+from tests.app.replicas.sessions import PATIENCE, WIDTH, Session
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,24 @@ def test_socket_of_a_session_taken_over_is_closed_with_1012(cluster: Cluster) ->
         first.process.send_signal(signal.SIGSTOP)
         session.step(second)
         first.process.send_signal(signal.SIGCONT)
+        with pytest.raises(ConnectionClosed) as closed:
+            list(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+
+
+def test_socket_of_many_sessions_is_closed_without_a_lease(cluster: Cluster) -> None:
+    first, second, _ = cluster.servers
+    session = Session(first)
+    session.step(first)
+    with connect(f"{first.url.replace('http', 'ws', 1)}/streams?open={session.track.id}", compression=None) as socket:
+        assert json.loads(socket.recv())["sessions"][0]["step"] == 1
+        first.process.send_signal(signal.SIGSTOP)
+        session.step(second)
+        socket.send(json.dumps({"sessions": [0], "inputs": [[[0.5] * WIDTH]]}))
+        first.process.send_signal(signal.SIGCONT)
+        answer = json.loads(socket.recv())
+        assert [error["code"] for error in answer["errors"]] == ["lease_lost"]
         with pytest.raises(ConnectionClosed) as closed:
             list(socket)
     assert closed.value.rcvd is not None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.errors import LeaseLost, SessionGone, SessionHeld, SessionMoved, ShuttingDown
+from app.sessions import residents
 from app.sessions.handover import HANDED_OVER_AT_MOST, Pulls
 from app.stores.base import EndReason, Held, Record
 from app.stores.ownership import Alone, Asked, Lost
@@ -439,6 +440,21 @@ def test_list_without_a_lease_is_refused():
             of_a.holds = False
             with pytest.raises(LeaseLost):
                 await a.all(None, 5)
+
+    run(test())
+
+
+def test_silent_server_with_a_long_lease_is_not_awaited(monkeypatch):
+    for limit in ("LEASE_SECONDS", "HANDOVER_SECONDS"):
+        monkeypatch.setattr(residents, limit, 0.01)
+
+    async def test() -> None:
+        async with servers() as [(a, of_a), (b, of_b)]:
+            name = (await a.open("fake")).id
+            await a.step(name, ones(1))
+            of_a.silent, of_b.seconds = True, 20.0
+            with pytest.raises(SessionHeld, match="once its lease has run out"):
+                await asyncio.wait_for(b.step(name, ones(1)), 10)
 
     run(test())
 
