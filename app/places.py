@@ -196,6 +196,7 @@ def copy_place(source: Place, target: Place, progress: Callable[[int, int], None
     is. Raises StoreFailed, SessionDamaged.
     """
     with closing(source.open_store(makes=False)) as found, closing(target.open_store(makes=True)) as made:
+        made.put(())  # raises where there are sessions, or servers use it: it then gets no keys either
         keys = _copy_keys(source, target)
         total = sum(found.counts().values())
         copied = copy(found, made, lambda done: progress(done, max(done, total)))

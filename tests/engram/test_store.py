@@ -64,6 +64,18 @@ def test_store_in_use_is_no_source(tmp_path, database_url, capsys):
     assert "servers use it: one; stop them first" in complaint(capsys, "store", "copy", database_url, tmp_path / "b")
 
 
+def test_target_that_is_refused_gets_no_keys(tmp_path, database_url, capsys):
+    recorded(tmp_path / "a"), recorded(tmp_path / "b")
+    done(capsys, "keys", "create", "--data", tmp_path / "a")
+    done(capsys, "store", "migrate", database_url)
+    registered(database_url, "one", "1 hour")
+    assert "servers use it: one; stop them first" in complaint(capsys, "store", "copy", tmp_path / "a", database_url)
+    assert "there are sessions in it already" in complaint(capsys, "store", "copy", tmp_path / "a", tmp_path / "b")
+    assert not SqliteKeyStore(tmp_path / "b").list()
+    with closing(PostgresKeyStore(database_url)) as keys:
+        assert not keys.list()
+
+
 @pytest.mark.parametrize("place", ["nowhere", "database_url"])
 def test_place_without_a_store_is_no_source(place, tmp_path, request, capsys):
     source = request.getfixturevalue(place) if place == "database_url" else tmp_path / place
