@@ -9,7 +9,8 @@
 
 The database's clock alone says whether a lease has run out, so clocks of servers may differ. A server ends the lease
 of another by deleting its row, only after it has run out; a lease that was renewed late, and not ended, goes on. In its
-own process a lease counts from when its last renewal was sent, which is earlier than when it came.
+own process a lease counts from when its last renewal was sent, which is earlier than when it came, and also while the
+machine is suspended.
 """
 
 import asyncio
@@ -53,6 +54,14 @@ RENEW = "UPDATE servers SET renewed = clock_timestamp() WHERE id = $1"
 LEAVE = "DELETE FROM servers WHERE id = $1"
 
 FORGET = "DELETE FROM servers WHERE renewed + lasts < clock_timestamp() - make_interval(secs => $1)"
+
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock of leases: as the database's does, it goes on while this machine is suspended, where the system has one."""
+
+
+def elapsed() -> float:
+    """Return seconds on the clock of leases."""
+    return time.clock_gettime(CLOCK)
 
 
 class ServerLease:
@@ -101,12 +110,12 @@ class ServerLease:
 
     @property
     def holds(self) -> bool:
-        return time.monotonic() < self._valid_until
+        return elapsed() < self._valid_until
 
     @property
     def left(self) -> float:
         """Seconds for which the lease lasts still, if it is not renewed; 0 where it has run out."""
-        return max(0.0, self._valid_until - time.monotonic())
+        return max(0.0, self._valid_until - elapsed())
 
     def check(self) -> None:
         if not self.holds:
@@ -161,7 +170,7 @@ class ServerLease:
         """Break off calls of the database that hang, as long as the lease has run out; then give new ones time."""
         if self._closed:
             return
-        hangs = time.monotonic() - self._valid_until > self.seconds
+        hangs = elapsed() - self._valid_until > self.seconds
         if hangs:
             for interrupt in self._interrupts:
                 interrupt()
@@ -242,14 +251,14 @@ class ServerLease:
 
     def _join(self) -> None:
         self._id = secrets.token_hex(8)
-        sent = time.monotonic()
+        sent = elapsed()
         self._database.run(JOIN, self._id, self._name, self._place, self.seconds)
         self._database.run(FORGET, float(FORGOTTEN_AFTER))
         self._joined.set()
         self._valid_until = sent + self.seconds
 
     def _renew(self) -> None:
-        sent = time.monotonic()
+        sent = elapsed()
         if self._database.run(RENEW, self._id):
             self._valid_until = sent + self.seconds
             return

@@ -71,6 +71,19 @@ def test_lease_is_renewed_and_ends_with_its_server(database_url, look):
     run(test())
 
 
+def test_lease_runs_out_while_its_machine_is_suspended(database_url, look, monkeypatch):
+    assert look("SELECT count(*) FROM servers") == [(0,)]
+    lease = ServerLease(Database(database_url), 60.0, "a")
+    clock = time.clock_gettime
+    asleep = {time.CLOCK_BOOTTIME: 61.0}
+    assert lease.holds
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + asleep.get(which, 0.0))
+    assert (lease.holds, lease.left) == (False, 0.0)
+    with pytest.raises(LeaseLost):
+        lease.check()
+    run(lease.close())
+
+
 def test_lease_whose_row_is_gone_is_lost_once(database_url, look):
     async def test() -> None:
         async with servers(database_url, "a") as [a]:
