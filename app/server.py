@@ -21,6 +21,7 @@ from app.api.at_once import AnswerAtOnce
 from app.catalogue import Reloaded
 from app.descriptors import connections_within
 from app.errors import EngramError
+from app.futures import begin
 from app.loading import keys_command, open_keyring
 from app.logs import set_up_logging
 from app.main import close, create_app
@@ -133,12 +134,9 @@ class _Server(uvicorn.Server):
     def _reload(self) -> None:
         """Load the checkpoints again, after a signal."""
         reloader: Reloader = self.config.app.state.reloader  # type: ignore[union-attr]
-        task = asyncio.ensure_future(reloader.reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._end_reload)
+        begin(reloader.reload(), self._reloads).add_done_callback(self._note_reload)
 
-    def _end_reload(self, task: "asyncio.Task[Reloaded]") -> None:
-        self._reloads.discard(task)
+    def _note_reload(self, task: "asyncio.Task[Reloaded]") -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             unexpected = None if isinstance(error, EngramError) else error

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from app.errors import EngramError, ModelChanged, SessionGone, SessionMoved, SessionNotFound, lease_lost
+from app.futures import begin
 from app.metrics import Metrics
 from app.sessions.residents import Residents
 from app.sessions.session import Session
@@ -44,7 +44,7 @@ class Handover:
 
     def start(self) -> None:
         """Begin to answer other servers."""
-        self._ownership.start(self._asked, lambda: self._begin(self._drop_all()))
+        self._ownership.start(self._asked, self._lost)
 
     async def leave(self) -> None:
         """Hand all sessions over before the server stops, a few at a time: the others are served meanwhile."""
@@ -70,12 +70,11 @@ class Handover:
             self._askers[session_id].add(asker)
             return
         self._askers[session_id] = {asker}
-        self._begin(self._answer(session_id))
+        begin(self._answer(session_id), self._working)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
+    def _lost(self) -> None:
+        """Drop everything, after the lease was lost."""
+        begin(self._drop_all(), self._working)
 
     async def _answer(self, session_id: str) -> None:
         """Hand a session over, and answer those who have asked for it."""

@@ -18,6 +18,7 @@ from app.catalogue import ServedModel
 from app.engine.arenas import Slot
 from app.engine.run import Replayed
 from app.errors import EngramError, OutOfMemory, SessionGone, SessionHeld
+from app.futures import begin
 from app.metrics import Metrics
 from app.sessions.past import Beginning, Past, beginning
 from app.sessions.recency import Recency
@@ -80,7 +81,7 @@ class Residents:
         self._freeing = asyncio.Lock()
         self._freed = 0
         """How often memory was made free."""
-        self._writing: set[asyncio.Future[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
 
     # What others need of a session
 
@@ -325,7 +326,7 @@ class Residents:
         step, seq, now = session.step, session.seq, self._clock()
         return self._writer.call(lambda store: store.park(session.id, step, seq, data, now))
 
-    def _keep(self, session: Session, data: bytes, passing: bool) -> "asyncio.Future[None]":
+    def _keep(self, session: Session, data: bytes, passing: bool) -> "asyncio.Task[None]":
         """Write a snapshot of where a session is now; if that fails, the log leads there all the same."""
         tape, step, now = session.tape, session.step, self._clock()
         session.snapshotted(passing)
@@ -335,10 +336,7 @@ class Residents:
                 oldest = await self._writer.call(lambda store: store.snapshot(tape, step, data, now, passing))
                 session.retain(tape, oldest)
 
-        writing = asyncio.ensure_future(write())
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        return writing
+        return begin(write(), self._writing)
 
 
 def _begun(store: Store, session: str, owner: str) -> tuple[Record | EndReason | Held | None, Beginning | None]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.engine.run import Outcome, Result, Run
 from app.errors import EngramError, SequenceConflict
-from app.futures import resolve
+from app.futures import begin, resolve
 from app.sessions.ending import Ending
 from app.sessions.outcomes import as_engram_error, outcome_of_task
 from app.sessions.past import Piece
@@ -201,9 +201,7 @@ class Stepping:
                 self._turns.leave(session)
                 then(outcome)
 
-        task = asyncio.ensure_future(follow_up())
-        self._following_up.add(task)
-        task.add_done_callback(self._following_up.discard)
+        begin(follow_up(), self._following_up)
 
     async def _step(self, session: Session, steps: Steps) -> Stepped | Duplicate:
         """Step a session whose turn the caller has, wherever its state is."""
