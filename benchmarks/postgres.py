@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import stat
 import subprocess
 import tempfile
@@ -17,6 +16,8 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
+
+from benchmarks.ports import free_port
 
 SYSTEM_USER = "postgres"
 """The user of the system that runs the server where this process is root's, for whom PostgreSQL refuses to run."""
@@ -172,14 +173,6 @@ def binaries() -> Path:
         if all((place / name).exists() for name in ("initdb", "postgres")):
             return place
     raise PostgresMissing(f"PostgreSQL is not installed: {INSTALL}")
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

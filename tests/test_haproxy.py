@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from app.haproxy import configuration
-from benchmarks.postgres import free_port
+from benchmarks.ports import free_port
 from tests.app.harness import CHECKPOINTS, Server
 from tests.haproxy import Proxy, running_proxy
 

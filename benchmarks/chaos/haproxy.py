@@ -14,7 +14,8 @@ import httpx
 
 from app.haproxy import configuration, find_haproxy
 from benchmarks.chaos.record import Violation
-from benchmarks.chaos.server import LOOK_SECONDS, STARTUP_SECONDS, free_port
+from benchmarks.chaos.server import LOOK_SECONDS, STARTUP_SECONDS
+from benchmarks.ports import free_port
 from benchmarks.server import family
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Self
 import httpx
 
 from benchmarks.chaos.record import Violation
+from benchmarks.ports import free_port
 
 STARTUP_SECONDS = 60.0
 
@@ -76,12 +76,6 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout=STARTUP_SECONDS)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def only(checkpoint: Path, directory: Path) -> Path:

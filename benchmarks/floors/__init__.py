@@ -10,7 +10,6 @@
 Each listens on a free port of 127.0.0.1 and prints it on stderr.
 """
 
-import socket
 import urllib.error
 import urllib.request
 from typing import Any
@@ -38,11 +37,3 @@ def is_ready(port: int, path: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError):
         return False
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now, for a server that cannot choose and print one itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

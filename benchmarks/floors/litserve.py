@@ -14,8 +14,9 @@ from typing import Any
 import litserve
 import torch
 
-from benchmarks.floors import free_port, is_ready
+from benchmarks.floors import is_ready
 from benchmarks.floors.batches import Batches
+from benchmarks.ports import free_port
 
 BATCH_TIMEOUT = 0.001
 """Seconds. Less is faster for one client, and slower for 32, which then leave no core to the worker."""

@@ -18,8 +18,8 @@ import torch
 from starlette.requests import Request
 from starlette.responses import Response
 
-from benchmarks.floors import free_port
 from benchmarks.floors.batches import Batches
+from benchmarks.ports import free_port
 
 PORT = free_port()
 

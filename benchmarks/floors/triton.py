@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.floors import free_port, is_ready
+from benchmarks.floors import is_ready
+from benchmarks.ports import free_port
 from models.manifest import read_manifest
 
 RECIPE = "pip install --no-deps --target {directory} nvidia-pytriton==0.7.0"
