@@ -3,8 +3,6 @@
 import csv
 import io
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,9 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.haproxy import configuration, find_haproxy
+from app.haproxy import find_haproxy
 from app.settings import SettingsError
+from benchmarks.chaos.haproxy import HAProxy
 from tests.app.harness import Server
+from tests.waiting import until
 
 SECONDS = 20
 
@@ -30,25 +30,13 @@ def program() -> str:
         pytest.skip(str(error))
 
 
-class Proxy:
-    """HAProxy in front of servers; it keeps its ports when it is reloaded."""
+class Proxy(HAProxy):
+    """HAProxy whose look at its servers tests can read; skips the test as `program` does."""
 
-    def __init__(self, servers: Sequence[Server], directory: Path, ports: tuple[int, int]) -> None:
-        """directory: for its files; ports: of the service and of the statistics."""
-        port, statistics = ports
-        self.url, self.statistics = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{statistics}"
+    def __init__(self, servers: Sequence[Server], directory: Path) -> None:
+        program()
+        super().__init__([server.url for server in servers], directory)
         self.socket_url = self.url.replace("http", "ws", 1)
-        file = directory / "haproxy.cfg"
-        file.write_text(configuration([server.url.removeprefix("http://") for server in servers]))
-        binds = {"PROXY_BIND": f"127.0.0.1:{port}", "PROXY_STATS": f"127.0.0.1:{statistics}"}
-        self._log = directory / "haproxy.log"
-        with self._log.open("w") as log:
-            command = [program(), "-W", "-db", "-f", str(file)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | binds)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
 
     def states(self) -> dict[str, str]:
         """Return the states of the servers by their names, such as UP, DOWN or NOLB (it gets no new requests)."""
@@ -68,22 +56,12 @@ class Proxy:
 
     def reload(self) -> None:
         """Start a new worker, and wait until the former one is told to finish."""
-        self.process.send_signal(signal.SIGUSR2)
-        end = time.monotonic() + SECONDS
-        while self.log.count("Loading success") < 2 and time.monotonic() < end:
-            time.sleep(0.02)
-        assert self.log.count("Loading success") >= 2, self.log
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(SECONDS)
+        super().reload()
+        until(lambda: self.log.count("Loading success") >= 2, SECONDS)
 
 
 @contextmanager
-def running_proxy(servers: Sequence[Server], directory: Path, ports: tuple[int, int]) -> Iterator[Proxy]:
-    proxy = Proxy(servers, directory, ports)
-    try:
+def running_proxy(servers: Sequence[Server], directory: Path) -> Iterator[Proxy]:
+    with Proxy(servers, directory) as proxy:
         proxy.wait_for(lambda states: set(states.values()) == {"UP"})
         yield proxy
-    finally:
-        proxy.stop()

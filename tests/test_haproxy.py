@@ -20,7 +20,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from app.haproxy import configuration
-from benchmarks.ports import free_port
 from tests.app.harness import CHECKPOINTS, Server
 from tests.haproxy import Proxy, running_proxy
 
@@ -64,7 +63,7 @@ def replicas(checkpoints: Path, directory: Path, **environment: str) -> Iterator
             stack.callback(server.stop, signal.SIGKILL)
         for server in servers:
             server.wait_until_listening()
-        yield servers, stack.enter_context(running_proxy(servers, directory, (free_port(), free_port())))
+        yield servers, stack.enter_context(running_proxy(servers, directory))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ class HAProxy:
 
     def __init__(self, servers: Sequence[str], directory: Path) -> None:
         self.port, statistics = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url, self.statistics = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{statistics}"
         self._file, self._log = directory / "haproxy.cfg", directory / "haproxy.log"
         self._file.write_text(configuration([urlsplit(url).netloc for url in servers]))
         binds = {"PROXY_BIND": f"127.0.0.1:{self.port}", "PROXY_STATS": f"127.0.0.1:{statistics}"}
