@@ -125,7 +125,7 @@ class Handover:
         self._ownership.rejoin()
 
     async def _drop(self, session: Session) -> None:
-        """Drop the state of a session; log any error, so that the server takes a new lease all the same."""
+        """Drop the state of a session; where that fails, log it and forget the session, which the store has too."""
         try:
             async with self._turns.hold(session):
                 self._residents.drop(session)
@@ -133,6 +133,7 @@ class Handover:
                     session.depart(lease_lost(self._ownership.seconds))
         except Exception:
             logger.exception("session %s was not dropped from memory as it should be", session.id)
+            self._turns.forget(session.id)
 
 
 class Pulls:

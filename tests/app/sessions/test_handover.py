@@ -209,17 +209,18 @@ def test_lost_lease_refuses_all_and_drops_all():
 
 def test_session_that_cannot_be_dropped_delays_no_new_lease(monkeypatch, caplog):
     async def test() -> None:
-        async with servers() as [(a, of_a), _]:
-            first, second = [(await a.open("fake")).id for _ in range(2)]
-            for name in (first, second):
+        async with servers() as [(a, of_a), (b, _)]:
+            names = [(await a.open("fake")).id for _ in range(2)]
+            for name in names:
                 await a.step(name, ones(1))
             drop = a.residents.drop
-            monkeypatch.setattr(a.residents, "drop", lambda each: 1 / 0 if each.id == first else drop(each))
+            monkeypatch.setattr(a.residents, "drop", lambda each: 1 / 0 if each.id == names[0] else drop(each))
             of_a.die()
+            assert total(await b.step(names[0], ones(1))) == 2
             former = of_a.owner
             of_a.lost()
             await until(lambda: of_a.owner != former)
-            assert a.known.keys() == {first}
+            assert [total(await a.step(name, ones(1))) for name in names] == [3, 2]
 
     run(test())
     assert "was not dropped" in caplog.text
