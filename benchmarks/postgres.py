@@ -53,6 +53,10 @@ class Postgres:
         """Whether clients may know its port."""
         if os.geteuid() == 0:
             shutil.chown(directory, SYSTEM_USER, SYSTEM_USER)
+        self.make_data()
+
+    def make_data(self) -> None:
+        """Make the files of an empty database. Raises CalledProcessError."""
         initdb = (*("--pgdata", self.data), "--username", ROLE, "--auth", "trust", "--data-checksums", "--no-sync")
         self.tool("initdb", *map(str, initdb), "--encoding", "UTF8", "--locale", "C.UTF-8")
         hba = self.data / "pg_hba.conf"

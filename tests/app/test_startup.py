@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -132,19 +133,31 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_reported_and_others_are_served(damage, tiny, tmp_path, data):
-    inflict, complaint = DAMAGES[damage]
-    root = tmp_path / "checkpoints"
+def name_of(damage: str) -> str:
+    return damage.replace(" ", "-")
+
+
+@pytest.fixture(scope="module")
+def damaged(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server of a sound checkpoint, beside one of each damage."""
+    directory = tmp_path_factory.mktemp("damaged")
+    root = directory / "checkpoints"
     copy_checkpoint(tiny, root / "sound")
-    inflict(copy_checkpoint(tiny, root / "broken"))
-    with running_server(data=data, checkpoints=root) as server:
-        assert [model["name"] for model in httpx.get(f"{server.url}/models").json()] == ["sound"]
-        problem = httpx.get(f"{server.url}/models/broken").json()
-        assert httpx.get(f"{server.url}/readyz").json()["failed"].keys() == {"broken"}
+    for damage, (inflict, _) in DAMAGES.items():
+        inflict(copy_checkpoint(tiny, root / name_of(damage)))
+    with running_server(data=directory / "data", checkpoints=root) as server:
+        yield server
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_reported_and_others_are_served(damage, damaged):
+    name, (_, complaint) = name_of(damage), DAMAGES[damage]
+    assert [model["name"] for model in httpx.get(f"{damaged.url}/models").json()] == ["sound"]
+    problem = httpx.get(f"{damaged.url}/models/{name}").json()
+    assert httpx.get(f"{damaged.url}/readyz").json()["failed"].keys() == {*map(name_of, DAMAGES)}
     assert (problem["code"], complaint in problem["detail"]) == ("model_not_found", True)
-    assert complaint in server.log
-    assert "Traceback" not in server.log
+    assert any(f" {name} is not served: " in line and complaint in line for line in damaged.log.splitlines())
+    assert "Traceback" not in damaged.log
 
 
 @pytest.mark.parametrize("controller", [{}, {"kind": "stack"}])

@@ -1,6 +1,5 @@
 """A synchronous standby of a PostgreSQL."""
 
-import shutil
 from pathlib import Path
 
 from benchmarks.postgres import ROLE, Postgres
@@ -13,9 +12,12 @@ class Standby(Postgres):
     """A standby, which its primary waits for before it acknowledges a commit; directory: empty."""
 
     def __init__(self, directory: Path, primary: Postgres) -> None:
+        self._primary = primary
         super().__init__(directory)
-        shutil.rmtree(self.data)
-        source = f"host=127.0.0.1 port={primary.port} user={ROLE} application_name={NAME}"
+
+    def make_data(self) -> None:
+        """Copy the files of the primary."""
+        source = f"host=127.0.0.1 port={self._primary.port} user={ROLE} application_name={NAME}"
         self.tool(
             "pg_basebackup",
             "--dbname",
@@ -25,7 +27,6 @@ class Standby(Postgres):
             "--write-recovery-conf",
             "--checkpoint=fast",
         )
-        self._primary = primary
 
     def follow(self) -> None:
         """Start, and have the primary wait for every commit to be on both disks."""

@@ -259,8 +259,8 @@ def test_thousands_of_sessions_are_there_after_a_crash(tmp_path: Path, data: Pat
 
 
 def test_sessions_of_other_weights_are_refused_and_can_be_deleted(tmp_path: Path, data: Path):
-    make_checkpoint(tmp_path / "one" / "tiny", "ntm")
-    make_checkpoint(tmp_path / "two" / "tiny", "ntm", seed=2)
+    make_checkpoint(tmp_path / "one" / "tiny")
+    make_checkpoint(tmp_path / "two" / "tiny", seed=2)
     with running_server(data=data, checkpoints=tmp_path / "one") as server:
         session = httpx.post(f"{server.url}/sessions", json={"model": "tiny"}).json()["id"]
     with running_server(data=data, checkpoints=tmp_path / "two") as server, httpx.Client(base_url=server.url) as client:
