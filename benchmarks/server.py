@@ -104,13 +104,18 @@ def running(command: Sequence[str]) -> Iterator[Server]:
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log.fileno()) as process,
     ):
         try:
-            while not (found := re.search(r"(?:look at|on) http://(\S+) ", Path(log.name).read_text())):
-                if process.poll() is not None:
-                    sys.exit(Path(log.name).read_text())
-                time.sleep(0.05)
-            yield Server(found[1], process)
+            yield listening(process, Path(log.name))
         finally:
             process.terminate()
+
+
+def listening(process: "subprocess.Popen[bytes]", log: Path) -> Server:
+    """Return the server of a process once its address is in its log. Raises SystemExit with the log if it has ended."""
+    while not (found := re.search(r"(?:look at|on) http://(\S+) ", log.read_text())):
+        if process.poll() is not None:
+            sys.exit(log.read_text())
+        time.sleep(0.05)
+    return Server(found[1], process)
 
 
 def random_inputs(rows: int, width: int, seed: int) -> Array:

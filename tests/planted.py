@@ -1,4 +1,6 @@
-"""Servers with a planted leak: `engram serve` in a process whose back ends, or checks of inputs, were changed.
+"""Servers with a planted leak, or none: `engram serve` in a process whose back ends, or checks of inputs, were changed.
+
+Their processes are forks of one that has imported what a server needs: most of the time of a start are its imports.
 
 shared buffer      a step adds some of the inputs of the step before it, of any session
 shared restoring   a state that is put into a slot has some of the state put into one before
@@ -6,19 +8,24 @@ not cleared        a slot that is opened again begins with the state that the la
 late refusal       inputs that are not finite are refused by the step, one session at a time
 """
 
+import importlib
+import multiprocessing
+import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import app.api.many
-from benchmarks.server import Server, running, serve_words
+from benchmarks.server import Server, listening, serve_words
 from engram.main import main
 
-ROOT = Path(__file__).parents[1]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["app.server", "app.backends.fused", "app.backends.onnx", "app.backends.torch", __name__])
 
 BACKENDS = {"fused": "FusedBackend", "onnx": "OnnxBackend", "torch": "TorchBackend"}
 
@@ -73,20 +80,45 @@ PLANTS: dict[str, Callable[[Any], None]] = {
 }
 
 
-def starting(plant: str) -> Callable[..., AbstractContextManager[Server]]:
-    """Return a function that starts servers, as benchmarks.server.running_server does, with a planted leak."""
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.planted import serve; serve()"
+class Forked:
+    """A process that runs a function, with what subprocess.Popen has for those who watch and end it."""
 
-    def start(checkpoints: Path, data: Path, *flags: str) -> AbstractContextManager[Server]:
-        return running([sys.executable, "-c", program, plant, *serve_words(checkpoints, data, *flags)])
+    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._process = FORKS.Process(target=function, args=arguments)
+        self._process.start()
+        self.pid, self.kill, self.terminate, self.wait = (
+            self._process.pid,
+            self._process.kill,
+            self._process.terminate,
+            self._process.join,
+        )
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+
+def starting(plant: str | None = None) -> Callable[..., AbstractContextManager[Server]]:
+    """Return a function that starts servers, as benchmarks.server.running_server does, with a planted leak."""
+
+    @contextmanager
+    def start(checkpoints: Path, data: Path, *flags: str) -> Iterator[Server]:
+        with tempfile.NamedTemporaryFile() as log:
+            process = Forked(serve, plant, serve_words(checkpoints, data, *flags), log.name)
+            try:
+                yield listening(process, Path(log.name))
+            finally:
+                process.terminate()
+                process.wait()
 
     return start
 
 
-def serve(words: Sequence[str] = ()) -> None:
-    """Change the back end that the command line names, and run the command."""
-    plant, *command = words or sys.argv[1:]
+def serve(plant: str | None, command: Sequence[str], log: str) -> None:
+    """Change the back end that the command line names, and run the command; log: where its error output goes."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 2)
     kind = command[command.index("--backend") + 1]
-    module = __import__(f"app.backends.{kind}", fromlist=[BACKENDS[kind]])
-    PLANTS[plant](getattr(module, BACKENDS[kind]))
+    module = importlib.import_module(f"app.backends.{kind}")
+    if plant is not None:
+        PLANTS[plant](getattr(module, BACKENDS[kind]))
     sys.exit(main(command))

@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks import isolation
 from benchmarks.isolation import SITUATIONS, Options
-from benchmarks.server import running_server
 from tests.app.checkpoints import make_checkpoint, make_token_checkpoint
 from tests.planted import starting
 
@@ -67,8 +66,7 @@ def report(checkpoints):
 
     @functools.cache
     def made(model, backend="onnx", plant=None, names=ALL):
-        planted = {} if plant is None else {"start": starting(plant)}
-        return played(Options(checkpoints, backend, 2, 6, **planted), model, names)
+        return played(Options(checkpoints, backend, 2, 6, start=starting(plant)), model, names)
 
     return made
 
@@ -116,7 +114,7 @@ def test_back_end_that_does_not_start_is_noted(checkpoints):
     def start(*words):
         if "torch" in words:
             raise SystemExit("starting\nno torch here")
-        return running_server(*words)
+        return starting()(*words)
 
     report = played(Options(checkpoints, "onnx", 2, 4, start=start), "tokens", MOVED)
     assert [verdict.note for verdict in report.verdicts if verdict.note] == ["not served there: no torch here"]
@@ -128,7 +126,7 @@ def test_server_that_does_not_start_again_is_a_failure(checkpoints):
 
     def start(*words):
         started.append(words)
-        return running_server(*words) if len(started) < 2 else sys.exit("no second time")
+        return starting()(*words) if len(started) < 2 else sys.exit("no second time")
 
     report = played(Options(checkpoints, "onnx", 2, 4, start=start), "tokens", {"again", "killed", "moved"})
     assert report.faults == ["killed: no second time"]
