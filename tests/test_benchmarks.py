@@ -285,15 +285,14 @@ def test_another_checkout_is_measured_beside_this_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["post", "streams"])
-def test_path_unknown_to_the_other_checkout_is_left_out(setting, path):
+def test_path_unknown_to_the_other_checkout_is_left_out(engram_alone, setting, path):
     gone = dataclasses.replace(PATHS[path], target="/no/such" + PATHS[path].target)
-    with running_servers(["none"], setting) as servers:
-        before = dataclasses.replace(servers["none"], name="before-none")
-        plan = measuring.ServePlan(setting, {"before-none": before}, [gone], [1], 1, 0.1, [])
-        assert list(measuring.check_all(plan)) == [f"- before-none: left out on {path}, a path that it does not have"]
-        assert plan.names(gone) == []
-        with pytest.raises(UnknownPath, match=f"not timed, {path}: "):
-            list(measuring.check_all(dataclasses.replace(plan, servers=servers)))
+    before = dataclasses.replace(engram_alone, name="before-none")
+    plan = measuring.ServePlan(setting, {"before-none": before}, [gone], [1], 1, 0.1, [])
+    assert list(measuring.check_all(plan)) == [f"- before-none: left out on {path}, a path that it does not have"]
+    assert plan.names(gone) == []
+    with pytest.raises(UnknownPath, match=f"not timed, {path}: "):
+        list(measuring.check_all(dataclasses.replace(plan, servers={"none": engram_alone})))
 
 
 def test_directory_without_checkout_or_kernels_is_refused_first(tmp_path, capsys):
@@ -545,9 +544,24 @@ def echo():
         yield running
 
 
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory):
+    """A directory with one shipped model: a server of it starts sooner than one of all."""
+    directory = tmp_path_factory.mktemp("one")
+    (directory / "dnc-copy").symlink_to(ROOT / "checkpoints" / "dnc-copy")
+    return directory
+
+
 @pytest.fixture
-def setting(tmp_path):
-    return Setting(ROOT / "checkpoints", "dnc-copy", 4, tmp_path)
+def setting(one_model, tmp_path):
+    return Setting(one_model, "dnc-copy", 4, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def engram_alone(one_model, tmp_path_factory):
+    """A server of Engram that logs nothing."""
+    with running_servers(["none"], Setting(one_model, "dnc-copy", 4, tmp_path_factory.mktemp("alone"))) as servers:
+        yield servers["none"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -558,11 +572,10 @@ def test_server_with_wrong_answers_is_not_timed(echo, setting, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_floor_that_computes_something_is_not_timed(setting, path):
-    with running_servers(["none"], setting) as servers:
-        running = dataclasses.replace(servers["none"], candidate=dataclasses.replace(SERVERS["none"], answers="inputs"))
-        with pytest.raises(WrongOutputs, match=f"not timed, none: outputs over {path}: expected a difference"):
-            measuring.check(setting, PATHS[path], running)
+def test_floor_that_computes_something_is_not_timed(engram_alone, setting, path):
+    running = dataclasses.replace(engram_alone, candidate=dataclasses.replace(SERVERS["none"], answers="inputs"))
+    with pytest.raises(WrongOutputs, match=f"not timed, none: outputs over {path}: expected a difference"):
+        measuring.check(setting, PATHS[path], running)
 
 
 def test_session_off_its_answers_is_refused_unless_disconnected(setting):
