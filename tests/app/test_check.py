@@ -1,9 +1,9 @@
-"""The command `engram check`, as a real process with a real file."""
+"""The command `engram check`, with a real file; beside a server as a process of its own."""
 
+import io
 import json
 import signal
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import httpx
@@ -12,17 +12,19 @@ import pytest
 from app.stores.sqlite import FILE
 from engram import main as cli
 from tests.app.checkpoints import make_checkpoint
-from tests.app.harness import ROOT, running_server
+from tests.app.harness import running_server
 from tests.app.stores.test_stores import altered, recorded
+from tests.engram.running import engram
 
 pytestmark = pytest.mark.slow
 
 
 def check(directory: Path, *options: str) -> tuple[int, list[str], str]:
-    """Run `engram check`; return its status, the lines of stdout, and stderr."""
-    command = [sys.executable, "-m", "engram", "check", "--data", str(directory), *options]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
-    return ran.returncode, ran.stdout.splitlines(), ran.stderr
+    """Run `engram check` in this process; return its status, the lines of stdout, and stderr."""
+    printed, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(error):
+        status = cli.main(["check", "--data", str(directory), *options])
+    return status, printed.getvalue().splitlines(), error.getvalue()
 
 
 def test_intact_store_is_reported_as_intact(tmp_path):
@@ -98,7 +100,8 @@ def test_store_is_checked_only_if_no_server_runs(tmp_path, data, end):
         httpx.post(f"{server.url}/sessions/{session}/steps", json={"inputs": [[0] * 4]}).raise_for_status()
         if end is not None:
             server.stop(end)
-        status, lines, error = check(data)
+        ran = engram("check", "--data", data)
+    status, lines, error = ran.returncode, ran.stdout.splitlines(), ran.stderr
     if end is None:
         assert (status, "another server using this data directory" in error) == (1, True)
     else:

@@ -26,9 +26,10 @@ PAGE = resource.getpagesize()
 
 
 @pytest.fixture(scope="module", params=["onnx", "torch"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     arguments = ["--backend", request.param, "--max-state-bytes", str(MAX_STATE_BYTES)]
-    with running_server(*arguments, data=tmp_path_factory.mktemp("sizes") / "data") as server:
+    data = tmp_path_factory.mktemp("sizes") / "data"
+    with running_server(*arguments, data=data, checkpoints=few) as server:
         yield server
 
 
@@ -183,9 +184,9 @@ def test_sparse_links_need_as_many_locations_as_links(tmp_path, data):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_override_is_the_default_memory_size_of_sessions(backend, data):
+def test_override_is_the_default_memory_size_of_sessions(backend, data, few):
     arguments = ["--backend", backend, "--memory-size", "dnc-copy=64", "--memory-size", "ntm-copy=16"]
-    with running_server(*arguments, data=data) as server, httpx.Client(base_url=server.url) as client:
+    with running_server(*arguments, data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
         card = client.get("/models/dnc-copy").json()
         sessions = [open_session(client, *asked) for asked in (("dnc-copy",), ("dnc-copy", 32), ("ntm-copy",))]
         inputs = sequence(3)[0]
@@ -198,18 +199,18 @@ def test_override_is_the_default_memory_size_of_sessions(backend, data):
     np.testing.assert_allclose(answer["outputs"], outputs_of_torch("dnc-copy", inputs, 64), atol=TOLERANCE, rtol=0)
 
 
-def test_override_may_be_in_the_environment(data):
-    with running_server(data=data, ENGRAM_MEMORY_SIZE="dnc-copy=40,ntm-copy=50") as server:
+def test_override_may_be_in_the_environment(data, few):
+    with running_server(data=data, checkpoints=few, ENGRAM_MEMORY_SIZE="dnc-copy=40,ntm-copy=50") as server:
         models = httpx.get(f"{server.url}/models").json()
     sizes = {model["name"]: model["memory_size"] for model in models}
     assert [sizes[name] for name in ("dnc-copy", "ntm-copy", "lstm-copy")] == [40, 50, None]
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_sessions_beyond_the_memory_take_turns_in_it(backend, data):
+def test_sessions_beyond_the_memory_take_turns_in_it(backend, data, few):
     state = 4 * (200**2 + 200 * 20) + 1000
     arguments = ["--backend", backend, "--max-memory-bytes", str(2 * state)]
-    with running_server(*arguments, data=data) as server, httpx.Client(base_url=server.url) as client:
+    with running_server(*arguments, data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
         sessions = [open_session(client, "dnc-copy", 200)["id"] for _ in range(5)]
         inputs = {"inputs": sequence(9)[0]}
         steps = [client.post(f"/sessions/{name}/steps", json=inputs).json()["step"] for name in 2 * sessions]
@@ -222,8 +223,11 @@ def test_sessions_beyond_the_memory_take_turns_in_it(backend, data):
     assert (refused.status_code, refused.json()["place"]) == (422, "memory_size")
 
 
-def test_traces_beyond_the_limit_are_refused_and_change_nothing(data):
-    with running_server("--max-trace-bytes", "40000", data=data) as server, httpx.Client(base_url=server.url) as client:
+def test_traces_beyond_the_limit_are_refused_and_change_nothing(data, few):
+    with (
+        running_server("--max-trace-bytes", "40000", data=data, checkpoints=few) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
         session = open_session(client, "ntm-copy", 1000)["id"]
         url, request = f"/sessions/{session}/steps", {"inputs": [[0] * 10] * 11, "trace": ["read_weights"]}
         refused = [
@@ -248,9 +252,9 @@ def memory_of(server: Server) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_session_beyond_the_machines_memory_is_refused_alone(backend, data):
+def test_session_beyond_the_machines_memory_is_refused_alone(backend, data, few):
     flags = ("--backend", backend, "--max-state-bytes", str(64 * 2**20))
-    with running_server(*flags, data=data) as server, httpx.Client(base_url=server.url) as client:
+    with running_server(*flags, data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
         small = open_session(client, "dnc-copy")["id"]
         limit = memory_of(server)[0] + 500 * 2**20
         resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
@@ -264,9 +268,12 @@ def test_session_beyond_the_machines_memory_is_refused_alone(backend, data):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_memory_of_large_sessions_is_freed(backend, data):
+def test_memory_of_large_sessions_is_freed(backend, data, few):
     state = 4 * 1400**2
-    with running_server("--backend", backend, data=data) as server, httpx.Client(base_url=server.url) as client:
+    with (
+        running_server("--backend", backend, data=data, checkpoints=few) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
         client.post("/infer", json={"model": "dnc-copy", "memory_size": 1400, "inputs": [[0] * 10]}).raise_for_status()
         _, before = memory_of(server)
         sessions = [open_session(client, "dnc-copy", 1400)["id"] for _ in range(8)]

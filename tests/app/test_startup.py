@@ -294,11 +294,12 @@ def test_local_address_is_not_warned_of(tiny, data):
         assert "which has no keys" not in server.log
 
 
-def test_torch_serves_the_same_answers_as_onnx(data, tmp_path):
+@pytest.mark.slow
+def test_torch_serves_the_same_answers_as_onnx(few, tmp_path):
     inputs = [[0.0, 1.0] * 5] * 12
     answers = []
     for backend in ("onnx", "torch"):
-        with running_server("--backend", backend, data=tmp_path / backend) as server:
+        with running_server("--backend", backend, data=tmp_path / backend, checkpoints=few) as server:
             assert httpx.get(f"{server.url}/models/dnc-copy").json()["backend"] == backend
             request = {"model": "dnc-copy", "inputs": inputs}
             answers.append(httpx.post(f"{server.url}/infer", json=request, timeout=30).json()["outputs"])
@@ -365,8 +366,8 @@ def test_volatile_session_of_a_killed_server_is_gone(tiny, data):
     assert message["code"] == "session_gone"
 
 
-def test_full_queue_is_answered_with_retry_after(data):
-    with running_server("--max-queue", "1", data=data) as server:
+def test_full_queue_is_answered_with_retry_after(data, few):
+    with running_server("--max-queue", "1", data=data, checkpoints=few) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 5000}
         first = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
         first.start()
@@ -382,8 +383,8 @@ def test_interrupt_ends_quietly(tiny, data):
     assert "Traceback" not in server.log
 
 
-def test_second_interrupt_stops_at_once(data):
-    with running_server("--max-steps", "100000", data=data) as server:
+def test_second_interrupt_stops_at_once(data, few):
+    with running_server("--max-steps", "100000", data=data, checkpoints=few) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 60_000}
         asking = threading.Thread(target=lambda: httpx.post(f"{server.url}/infer", json=body, timeout=60))
         asking.start()
@@ -396,17 +397,17 @@ def test_second_interrupt_stops_at_once(data):
         asking.join()
 
 
-def test_delete_during_a_stop_is_carried_out(data):
+def test_delete_during_a_stop_is_carried_out(data, few):
     answers: dict[str, int] = {}
 
     def step(url: str) -> None:
-        steps = {"inputs": [[0.0] * 10] * 10_000}
+        steps = {"inputs": [[0.0] * 10] * 5000}
         answers["step"] = httpx.post(f"{url}/steps", json=steps, timeout=60).status_code
 
     def delete(url: str) -> None:
         answers["delete"] = httpx.delete(url, timeout=60).status_code
 
-    with running_server(data=data) as server:
+    with running_server(data=data, checkpoints=few) as server:
         opened = httpx.post(f"{server.url}/sessions", json=SLOW).json()
         jobs = [threading.Thread(target=job, args=[f"{server.url}/sessions/{opened['id']}"]) for job in (step, delete)]
         for number, job in enumerate(jobs):
@@ -418,9 +419,9 @@ def test_delete_during_a_stop_is_carried_out(data):
     assert answers == {"step": 200, "delete": 204}
 
 
-def test_stop_signal_finishes_accepted_requests(data):
+def test_stop_signal_finishes_accepted_requests(data, few):
     answers: list[httpx.Response] = []
-    with running_server(data=data) as server:
+    with running_server(data=data, checkpoints=few) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 5000}
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
@@ -438,9 +439,9 @@ def test_stop_signal_finishes_accepted_requests(data):
     assert "Traceback" not in server.log
 
 
-def test_stop_signal_answers_after_the_shutdown_timeout(data):
+def test_stop_signal_answers_after_the_shutdown_timeout(data, few):
     answers: list[httpx.Response] = []
-    with running_server("--shutdown-timeout", "0.5", "--max-steps", "100000", data=data) as server:
+    with running_server("--shutdown-timeout", "0.5", "--max-steps", "100000", data=data, checkpoints=few) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 60_000}
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))
@@ -453,8 +454,11 @@ def test_stop_signal_answers_after_the_shutdown_timeout(data):
     assert "Traceback" not in server.log
 
 
-def test_draining_server_is_not_ready_and_serves(data):
-    with running_server("--drain-seconds", "1", data=data) as server, httpx.Client(base_url=server.url) as client:
+def test_draining_server_is_not_ready_and_serves(data, few):
+    with (
+        running_server("--drain-seconds", "1", data=data, checkpoints=few) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
         opened = client.post("/sessions", json={"model": "dnc-copy"}).json()
         server.process.send_signal(signal.SIGTERM)
         while client.get("/readyz").status_code == 200:
@@ -464,10 +468,10 @@ def test_draining_server_is_not_ready_and_serves(data):
         assert server.process.wait(timeout=30) in STOPPED
 
 
-def test_draining_server_listens_until_its_requests_are_answered(data):
+def test_draining_server_listens_until_its_requests_are_answered(data, few):
     answers: list[int] = []
-    body = SLOW | {"inputs": [[0.0] * 10] * 10_000}
-    with running_server("--drain-seconds", "0.01", data=data) as server:
+    body = SLOW | {"inputs": [[0.0] * 10] * 5000}
+    with running_server("--drain-seconds", "0.01", data=data, checkpoints=few) as server:
         infer = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60).status_code)
         )

@@ -609,10 +609,10 @@ def send(stream: ClientConnection, inputs: list[list[float]], start: int) -> lis
     return outputs
 
 
-def test_killed_server_answers_repeated_frames_with_the_same_bits(data):
+def test_killed_server_answers_repeated_frames_with_the_same_bits(data, few):
     inputs = sequence(30)[0]
     with (
-        running_server(*SNAPSHOTS, data=data) as server,
+        running_server(*SNAPSHOTS, data=data, checkpoints=few) as server,
         connect(f"{server.socket_url}/stream?model=dnc-copy") as stream,
     ):
         session = json.loads(stream.recv())["session"]
@@ -620,7 +620,7 @@ def test_killed_server_answers_repeated_frames_with_the_same_bits(data):
         time.sleep(1)
         outputs += send(stream, inputs[:40], 20)
         server.stop(signal.SIGKILL)
-    with running_server(*SNAPSHOTS, data=data) as server, httpx.Client(base_url=server.url) as client:
+    with running_server(*SNAPSHOTS, data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
         told = client.get(f"/sessions/{session}").json()
         with connect(f"{server.socket_url}/sessions/{session}/stream") as stream:
             greeting = json.loads(stream.recv())
@@ -636,23 +636,26 @@ def test_killed_server_answers_repeated_frames_with_the_same_bits(data):
     assert states[0] == states[1]
 
 
-def test_frame_after_lost_ones_is_refused_unless_without_a_number(data):
+def test_frame_after_lost_ones_is_refused_unless_without_a_number(data, few):
     inputs = sequence(4)[0]
     flags = ("--snapshots", "dnc-copy=1000")
-    with running_server(*flags, data=data) as server, connect(f"{server.socket_url}/stream?model=dnc-copy") as stream:
+    with (
+        running_server(*flags, data=data, checkpoints=few) as server,
+        connect(f"{server.socket_url}/stream?model=dnc-copy") as stream,
+    ):
         session = json.loads(stream.recv())["session"]
         send(stream, inputs[:2], 0)
         httpx.post(f"{server.url}/sessions/{session}/reset").raise_for_status()
         send(stream, inputs[:2], 0)
         assert server.stop() in (0, -signal.SIGTERM)
     with (
-        running_server(*flags, data=data) as server,
+        running_server(*flags, data=data, checkpoints=few) as server,
         connect(f"{server.socket_url}/sessions/{session}/stream") as stream,
     ):
         assert json.loads(stream.recv())["step"] == 2
         send(stream, inputs[:6], 2)
         server.stop(signal.SIGKILL)
-    with running_server(*flags, data=data) as server, httpx.Client(base_url=server.url) as client:
+    with running_server(*flags, data=data, checkpoints=few) as server, httpx.Client(base_url=server.url) as client:
         with connect(f"{server.socket_url}/sessions/{session}/stream") as stream:
             assert (json.loads(stream.recv())["seq"]) == 1
             stream.send(json.dumps({"seq": 6, "inputs": inputs[6:7]}))
