@@ -128,18 +128,17 @@ def nodes(tree: ast.AST, types: bool) -> Iterator[ast.AST]:
             yield from nodes(node, types)
 
 
-def imported(root: Path, name: str) -> Iterator[str]:
-    """Yield the file of a module or of what it defines, or the package of others; nothing for the standard library."""
+@functools.cache
+def imported(root: Path, name: str) -> tuple[str, ...]:
+    """Return the file of a module or of what it defines, or the package of others; nothing for the standard library."""
     parts = name.split(".")
     for source in (root, root / "client"):  # the client is a distribution of its own
         for end in range(len(parts), 0, -1):
             place = source.joinpath(*parts[:end])
             for path in (place.with_suffix(".py"), place / "__init__.py"):
                 if path.is_file():
-                    yield str(path.relative_to(root))
-                    return
-    if parts[0] not in sys.stdlib_module_names:
-        yield parts[0]
+                    return (str(path.relative_to(root)),)
+    return () if parts[0] in sys.stdlib_module_names else (parts[0],)
 
 
 def circle(kind: str, graph: Graph) -> Iterator[str]:
