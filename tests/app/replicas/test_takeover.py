@@ -96,8 +96,9 @@ def test_socket_of_many_sessions_is_closed_without_a_lease(cluster: Cluster) -> 
         first.process.send_signal(signal.SIGCONT)
         answer = json.loads(socket.recv())
         assert [error["code"] for error in answer["errors"]] == ["lease_lost"]
+        assert json.loads(socket.recv(PATIENCE))["code"] == "lease_lost"
         with pytest.raises(ConnectionClosed) as closed:
-            list(socket)
+            socket.recv(PATIENCE)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
 
