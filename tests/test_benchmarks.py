@@ -88,6 +88,14 @@ def report():
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory):
+    """A directory with one shipped model: a server of it starts sooner than one of all."""
+    directory = tmp_path_factory.mktemp("one")
+    (directory / "dnc-copy").symlink_to(ROOT / "checkpoints" / "dnc-copy")
+    return directory
+
+
 @pytest.fixture
 def threads():
     """Restore the number of torch's threads."""
@@ -176,19 +184,21 @@ def test_performance_page_has_the_printed_tables_of_training():
 
 
 @pytest.mark.slow
-def test_served_steps_prints_a_row_for_each_number_of_sessions():
-    done = engram("bench", "served-steps", "--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1)
+def test_served_steps_prints_a_row_for_each_number_of_sessions(one_model):
+    words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--checkpoints", one_model]
+    done = engram("bench", "served-steps", *words)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["sessions", "1", "3"]
 
 
 @pytest.fixture(scope="module")
-def serve_run(tmp_path_factory):
+def serve_run(one_model, tmp_path_factory):
     """A run of `engram bench serve`: its output, and the directory of its files."""
     place = tmp_path_factory.mktemp("serve")
     (place / "data").mkdir()
     words = ["--connections", 1, 3, "--rounds", 2, "--seconds", 0.05, "--open-loop", 50, "--data-root", place / "data"]
-    done = engram("bench", "serve", *words, "--json", place / "all.json", "--plot", place / "all.png")
+    words += ["--json", place / "all.json", "--plot", place / "all.png", "--checkpoints", one_model]
+    done = engram("bench", "serve", *words)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout, place
@@ -246,9 +256,9 @@ def test_serve_writes_every_turn_as_json_and_a_plot(serve_run):
 
 
 @pytest.mark.slow
-def test_peers_has_rows_for_servers_and_commands_for_missing(tmp_path):
+def test_peers_has_rows_for_servers_and_commands_for_missing(one_model, tmp_path):
     words = ["--connections", 1, 3, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
-    done = engram("bench", "peers", *words, "--packages", tmp_path)
+    done = engram("bench", "peers", *words, "--packages", tmp_path, "--checkpoints", one_model)
     assert done.returncode == 0, done.stderr
     cells, here = rows_of(done.stdout, tables.PEERS), served_by(BESIDE_PEERS)
     assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in here]
@@ -376,9 +386,9 @@ def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
-def test_durability_has_rows_by_durability_and_sessions(tmp_path):
+def test_durability_has_rows_by_durability_and_sessions(one_model, tmp_path):
     words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--data-root", tmp_path]
-    done = engram("bench", "durability", *words)
+    done = engram("bench", "durability", *words, "--checkpoints", one_model)
     assert done.returncode == 0, done.stderr
     assert " an fdatasync takes " in done.stdout
     cells = rows_of(done.stdout, durability.DURABILITY)
@@ -397,9 +407,9 @@ def public_directory():
 
 
 @pytest.mark.slow
-def test_durability_has_rows_of_postgres_beside_sqlite(postgres, public_directory):
+def test_durability_has_rows_of_postgres_beside_sqlite(postgres, one_model, public_directory):
     words = ["--sessions", 3, "--seconds", 0.05, "--rounds", 1, "--data-root", public_directory]
-    done = engram("bench", "durability", *words)
+    done = engram("bench", "durability", *words, "--checkpoints", one_model)
     assert done.returncode == 0, done.stderr
     assert rows_of(done.stdout, durability.DURABILITY)[-1][:2] == ["3", durability.POSTGRES]
     assert list(public_directory.iterdir()) == []
@@ -542,14 +552,6 @@ ECHO_WIDTH = 8
 def echo():
     with server.running([sys.executable, "-m", "benchmarks.floors.echo", str(ECHO_WIDTH)]) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def one_model(tmp_path_factory):
-    """A directory with one shipped model: a server of it starts sooner than one of all."""
-    directory = tmp_path_factory.mktemp("one")
-    (directory / "dnc-copy").symlink_to(ROOT / "checkpoints" / "dnc-copy")
-    return directory
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.models.catalogue import CATALOGUE, KINDS, make, random_inputs
 from tests.training.graphs import initial_leaves, next_leaves, run_graph, session
 from training.export import TOLERANCE, build_graph, step_differences
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operators_parsed_once")]
 
 STEPS, BATCH = 12, 3
 
