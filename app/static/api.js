@@ -3,8 +3,6 @@
 
 import { anotherKey, currentKey } from "./key.js";
 
-const PIECE = 2 ** 16; // numbers that a piece of a long sequence has, in and out
-
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
   constructor({ title, detail, code, expected, got, retryAfter }) {
@@ -35,57 +33,21 @@ export function forgetKey() {
   return anotherKey(currentKey(), "The key is forgotten.", faultOf);
 }
 
-/**
- * Run `inputs` ([T][I]) through a fresh session of `model`, which is gone afterwards.
- *
- * memorySize: its memory slots, where not as many as the model has by itself.
- * Returns outputs [T][O], the named traces, each [T][...], and the named leaves of the state after the last step.
- */
-export async function runSequence(model, inputs, traceNames, leaves, memorySize) {
-  const { id } = await json("POST", "sessions", { model: model.name, memory_size: memorySize });
-  const session = `sessions/${encodeURIComponent(id)}`;
-  try {
-    const pieces = await takeSteps(model, session, inputs, traceNames);
-    const trace = traceNames.map((name) => [name, pieces.flatMap((piece) => piece.trace[name])]);
-    const outputs = pieces.flatMap((piece) => piece.outputs);
-    return { outputs, trace: Object.fromEntries(trace), state: await finalState(session, leaves) };
-  } finally {
-    // Should even this fail, the error of the run itself is the one to hear about.
-    await request("DELETE", session).catch(() => {});
-  }
+/** Open a session of `model`: {id, ...}. options: memorySize, where not as many slots as the model has by itself. */
+export function openSession(model, { memorySize } = {}) {
+  return json("POST", "sessions", { model: model.name, memory_size: memorySize });
 }
 
-/** Step a session over `inputs` in pieces; where the server takes no piece of this size, in smaller ones. */
-async function takeSteps(model, session, inputs, trace) {
-  const answers = [];
-  let size = Math.ceil(PIECE / numbersOfStep(model, trace));
-  for (let start = 0; start < Math.max(inputs.length, 1); start += size) {
-    const piece = { inputs: inputs.slice(start, start + size), trace };
-    try {
-      answers.push(await json("POST", `${session}/steps`, piece));
-    } catch (error) {
-      if (!isTooLarge(error) || piece.inputs.length < 2) throw error;
-      size = Math.ceil(piece.inputs.length / 2);
-      start -= size; // from the same step again
-    }
-  }
-  return answers;
-}
-
-/** Return how many numbers a step sends and gives. */
-function numbersOfStep(model, trace) {
-  const shapes = [[model.input_size], [model.output_size], ...trace.map((name) => model.trace[name])];
-  return shapes.reduce((sum, shape) => sum + shape.reduce((product, length) => product * length, 1), 0);
-}
-
-function isTooLarge({ code, expected }) {
-  return code === "body_too_large" || /^at most \d+ (steps|bytes)$/.test(expected);
-}
-
-async function finalState(session, leaves) {
-  if (leaves.length === 0) return {};
-  const { state } = await json("GET", `${session}/state?names=${leaves.map(encodeURIComponent).join()}`);
+/** Return leaves of the state of a session, at a step or where it is: leaf -> nested lists. */
+export async function sessionState(id, leaves, step) {
+  const query = new URLSearchParams({ names: leaves.join(), ...(step !== undefined && { step }) });
+  const { state } = await json("GET", `sessions/${encodeURIComponent(id)}/state?${query}`);
   return state;
+}
+
+/** End a session; should that fail, it expires. */
+export function endSession(id) {
+  return request("DELETE", `sessions/${encodeURIComponent(id)}`).catch(() => {});
 }
 
 async function json(method, path, body) {
@@ -109,7 +71,8 @@ function answerTo(method, path, body, key) {
   const headers = {};
   if (body) headers["content-type"] = "application/json";
   if (key) headers.authorization = `Bearer ${key}`;
-  return fetch(path, { method, headers, body: body && JSON.stringify(body) }).catch(unreachable);
+  const keepalive = method === "DELETE"; // also when the page is closed
+  return fetch(path, { method, headers, keepalive, body: body && JSON.stringify(body) }).catch(unreachable);
 }
 
 function asksForKey(response) {

@@ -1,6 +1,6 @@
 // The page: choose a model, draw a sequence, run it, look.
 
-import { Problem, describeModel, forgetKey, modelNames, runSequence } from "./api.js";
+import { Problem, describeModel, forgetKey, modelNames } from "./api.js";
 import { modelCard } from "./card.js";
 import { curve } from "./curve.js";
 import { element } from "./dom.js";
@@ -9,9 +9,12 @@ import { columnText } from "./figure.js";
 import { heatmap } from "./heatmap.js";
 import { Player, speedOptions } from "./player.js";
 import { plotGroups, shownLeaves, shownTraces } from "./plots.js";
+import { Run } from "./run.js";
+import { LiveSession } from "./session.js";
 import { Settings } from "./settings.js";
 import { SignalEditor } from "./signal-editor.js";
 import { hiddenLeaves } from "./signal-plots.js";
+import { Stage } from "./stage.js";
 import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
 import { verdictOn } from "./verdict.js";
@@ -26,12 +29,16 @@ const signalEditor = new SignalEditor(
   { onChange: takeLength, onPoint: point, attempt },
 );
 const settings = new Settings(page.settings, markStale);
-const player = new Player({ ...page, bar: page.player }, moveInTime);
+const player = new Player(page, { onMove: moveInTime, onNeed: (count) => attempt(() => advance(count)) });
+const stage = new Stage(page.stage, { point, seek: (step) => player.goTo(step) });
 
 let model;
 let task;
 let editor;
 let shown = []; // the groups of plots
+let session; // that of the run
+let current; // the run that is shown
+let marks = new Map(); // the rows of the outputs that are wrong, by their steps
 let latest = 0; // what was asked for last; whatever comes in for an earlier turn is dropped
 
 async function start() {
@@ -51,6 +58,7 @@ async function choose(name) {
   task = taskOf(model);
   history.replaceState(null, "", `?${new URLSearchParams({ model: name })}`);
   page.card.replaceChildren(...modelCard(model));
+  showEditor(Boolean(task.parts || task.words));
   page.memory.hidden = !model.memory_size;
   page["memory-size"].value = "";
   page["memory-size"].placeholder = model.memory_size;
@@ -105,34 +113,108 @@ function memorySize() {
   return Number.isNaN(asked) ? undefined : asked;
 }
 
+/** Run all of the sequence in a fresh session, and show it from where the first answer is due. */
 async function run() {
   const turn = ++latest;
+  await begin(turn);
+  if (turn !== latest) return;
+  await advance(current.length);
+  if (turn !== latest) return;
+  const due = current.sequence.targets.findIndex(Boolean);
+  player.show(Math.max(0, due));
+}
+
+/** Open a session for what is drawn or written, and show it with no step taken. */
+async function begin(turn) {
   player.pause();
   const sequence = task.encode(structuredClone(editor.pattern), settings.values());
   page.results.ariaBusy = "true";
   page.results.classList.remove("stale");
   try {
-    const answer = await runSequence(model, sequence.inputs, shownTraces(model), shownLeaves(model), memorySize());
-    if (turn === latest) show(sequence, answer);
+    session?.end();
+    session = undefined;
+    const opened = await LiveSession.open(model, { memorySize: memorySize() });
+    if (turn !== latest) return opened.end();
+    session = opened;
+    const first = await session.first(model.graph ? [] : shownLeaves(model));
+    if (turn === latest) show(new Run(model, task, sequence, { memorySize: memorySize(), first }));
   } catch (error) {
-    if (turn !== latest) return;
-    page.results.hidden = true;
-    throw error;
+    fail(turn, error);
   } finally {
     page.results.ariaBusy = "false";
   }
 }
 
-function show(sequence, answer) {
-  const { marks, ...verdict } = verdictOn(model, task, sequence, answer.outputs);
-  shown = plotGroups(model, task, sequence, answer, marks);
-  Object.assign(page.verdict, verdict);
-  pointInTime("", -1);
-  page.plots.replaceChildren(...shown.map(groupSection), ...notes(answer));
+/** Have steps done, up to `count` of them, and show them. */
+async function advance(count) {
+  const run = current;
+  const turn = latest;
+  if (count <= run.done) return;
+  page.results.ariaBusy = "true";
+  try {
+    const inputs = run.sequence.inputs.slice(run.done, count);
+    await session.step(inputs, shownTraces(model), (answer) => run.take(answer));
+    if (turn === latest) await grow();
+  } catch (error) {
+    fail(turn, error);
+  } finally {
+    page.results.ariaBusy = "false";
+  }
+}
+
+/** Leave no session, and no results, after an error. */
+function fail(turn, error) {
+  if (turn !== latest) return;
+  session?.end();
+  session = undefined;
+  page.results.hidden = true;
+  throw error;
+}
+
+/** Show a run, of which no step is done yet. */
+function show(run) {
+  current = run;
+  marks = new Map();
   page.results.hidden = false;
-  if (!task.parts) return player.unload();
+  page.stage.hidden = Boolean(task.parts || model.graph);
+  page.plots.replaceChildren();
+  if (!page.stage.hidden) stage.load(run, (step) => marks.get(step) ?? []);
+  player.load({ steps: run.length, seconds: task.seconds, samplingRate: task.samplingRate });
+  player.done = 0;
+  judge();
+}
+
+/** Show the steps that were done since. */
+async function grow() {
+  judge();
+  player.done = current.done;
+  if (!page.stage.hidden) return stage.grow();
+  const leaves = shownLeaves(model);
+  const state = await session.state(leaves);
+  showPlots(state);
+}
+
+/** Show the verdict on what is done. */
+function judge() {
+  const { outputs, sequence, done, isDone } = current;
+  const asked = sequence.asked?.filter((step) => step < done);
+  const part = isDone ? sequence : { ...sequence, asked, targets: sequence.targets.slice(0, done) };
+  const { marks: wrong, ...verdict } = verdictOn(model, task, part, outputs);
+  marks = Map.groupBy(wrong, ({ column }) => column);
+  marks.forEach((cells, column) => marks.set(column, cells.map(({ row }) => row)));
+  Object.assign(page.verdict, verdict);
+  if (!isDone) page.verdict.className = "unknown";
+}
+
+/** Show all of a run of a graph: curves and heat maps. */
+function showPlots(state) {
+  const trace = Object.fromEntries(Object.entries(current.trace).map(([name, steps]) => [name, steps.map((step) => [...step])]));
+  shown = plotGroups(model, task, current.sequence, { outputs: current.outputs, trace, state }, []);
+  page.plots.replaceChildren(...shown.map(groupSection), ...notes());
   const waves = curves().filter(({ style }) => style === "wave");
-  player.load({ steps: sequence.inputs.length, seconds: task.seconds, samplingRate: task.samplingRate, waves });
+  const { at } = player;
+  player.load({ steps: current.length, seconds: task.seconds, samplingRate: task.samplingRate, waves });
+  Object.assign(player, { at, done: current.done });
 }
 
 /** Return the curves over time that are shown. */
@@ -145,10 +227,9 @@ function groupSection({ title, timed, plots }) {
   return element("section", { className: timed ? "timed" : "" }, element("h2", {}, title), ...figures);
 }
 
-/** Return lines on what cannot be shown of the state. */
-function notes({ state }) {
-  const without = "This model has no memory to look into: all it keeps is in its state.";
-  const text = model.graph ? hiddenLeaves(model) : state.memory ? undefined : without;
+/** Return lines on what cannot be shown of the state of a graph. */
+function notes() {
+  const text = hiddenLeaves(model);
   return text ? [element("p", { className: "note" }, text)] : [];
 }
 
@@ -163,12 +244,35 @@ function pointInTime(text, step) {
   page.plots.style.setProperty("--cursor", step);
 }
 
-/** Show a place in time, in steps, and the outputs there. */
+/** Show a place in time, in steps: every view follows it. */
 function moveInTime(at) {
-  const step = Math.min(Math.floor(at), Number(page.position.max) - 1);
+  const { step } = player;
+  page.place.textContent = columnText({ columnName: "step", seconds: task.seconds }, step);
+  if (!page.stage.hidden) return stage.moveTo(step);
   const read = curves().filter(({ isOutput, style }) => isOutput && style === "curves").slice(0, MOST_READ);
-  const values = read.map(({ title, values }) => `${title} ${values[step].toFixed(3)}`);
-  pointInTime([columnText({ columnName: "step", seconds: task.seconds }, step), ...values].join(", "), at - 0.5);
+  const values = read.map(({ title, values }) => `${title} ${values[step]?.toFixed(3)}`);
+  pointInTime([page.place.textContent, ...values].join(", "), at - 0.5);
+}
+
+function showEditor(isShown) {
+  page.sequence.hidden = !isShown;
+  page.edit.ariaExpanded = `${isShown}`;
+}
+
+const KEYS = {
+  ArrowLeft: () => player.goTo(player.step - 1),
+  ArrowRight: () => player.goTo(player.step + 1),
+  Home: () => player.goTo(0),
+  End: () => player.goTo(player.steps - 1),
+  " ": () => player.toggle(),
+};
+
+/** Move in time by the keys that no field of a form takes. */
+function onKey(event) {
+  const isTaken = event.target.closest("input, select, textarea, button, summary, [data-keys]");
+  if (isTaken || event.ctrlKey || event.metaKey || event.altKey || !current || !KEYS[event.key]) return;
+  event.preventDefault();
+  KEYS[event.key]();
 }
 
 function markStale() {
@@ -206,5 +310,10 @@ page.clear.addEventListener("click", () => {
 page.speed.replaceChildren(...speedOptions());
 page.speed.value = "1";
 page.run.addEventListener("click", () => attempt(run));
+page.restart.addEventListener("click", () => attempt(() => begin(++latest)));
+page.step.addEventListener("click", () => player.goTo(player.at === 0 && current.done === 0 ? 0 : player.step + 1));
+page.edit.addEventListener("click", () => showEditor(page.sequence.hidden));
+document.addEventListener("keydown", onKey);
+addEventListener("pagehide", () => session?.end());
 page["forget-key"].addEventListener("click", () => attempt(forgetKey));
 attempt(start);

@@ -1,37 +1,51 @@
 import { element } from "./dom.js";
 import { extent } from "./parts.js";
 
-const STEPS_PER_SECOND = 10; // where it is not known how long a step is
+const STEPS_PER_SECOND = 8; // where it is not known how long a step is
 const RATES = [3000, 192_000]; // Hz, of sound that browsers play
 
-/** Moves through the steps of a run, with the sound of one of its waves if it has any. */
+/** The clock of the page: moves through the steps of a run, with the sound of one of its waves if it has any. */
 export class Player {
-  /** `onMove` is called with the place in time, in steps, of which 0 is the beginning of the first. */
-  constructor({ bar, play, position, speed, hearing, sound }, onMove) {
-    Object.assign(this, { bar, play, position, speed, hearing, sound, onMove });
+  /**
+   * onMove: called with the place in time, in steps, of which 0 is the beginning of the first. onNeed: called with a
+   * number of steps, of which not all are done; returns when they are.
+   */
+  constructor({ play, position, speed, hearing, sound }, { onMove, onNeed }) {
+    Object.assign(this, { play, position, speed, hearing, sound, onMove, onNeed });
     this.at = 0;
-    play.addEventListener("click", () => (this.started ? this.pause() : this.start()));
+    play.addEventListener("click", () => this.toggle());
     position.addEventListener("input", () => this.seek(position.valueAsNumber));
     for (const choice of [speed, sound]) choice.addEventListener("change", () => this.seek(this.at));
   }
 
   /** Be ready to play `steps` steps; waves: [{title, values, perStep}]; nothing is played by itself. */
-  load({ steps, seconds, samplingRate, waves }) {
+  load({ steps, seconds, samplingRate, waves = [] }) {
     this.pause();
-    Object.assign(this, { steps, samplingRate, stepSeconds: seconds ?? 1 / STEPS_PER_SECOND, at: 0 });
+    Object.assign(this, { steps, samplingRate, stepSeconds: seconds ?? 1 / STEPS_PER_SECOND, at: 0, done: steps });
     this.waves = samplingRate >= RATES[0] && samplingRate <= RATES[1] ? waves : [];
     const sounds = this.waves.map(({ title }, index) => new Option(title, index));
     this.sound.replaceChildren(...sounds, new Option("off", ""));
     this.hearing.hidden = this.waves.length === 0;
     this.position.max = steps;
     this.position.value = 0;
-    this.bar.hidden = false;
   }
 
-  /** Play nothing, and hide. */
-  unload() {
+  /** The step that is shown, the last one at the end. */
+  get step() {
+    return Math.min(Math.floor(this.at), this.steps - 1);
+  }
+
+  /** Go to a step, whose answer is awaited where it is not done. */
+  async goTo(step) {
     this.pause();
-    this.bar.hidden = true;
+    const wanted = Math.min(Math.max(step, 0), this.steps - 1);
+    if (wanted >= this.done) await this.onNeed(wanted + 1);
+    this.show(wanted);
+  }
+
+  toggle() {
+    if (this.started === undefined) this.start();
+    else this.pause();
   }
 
   start() {
@@ -51,17 +65,24 @@ export class Player {
     this.source = undefined;
   }
 
-  /** Go to a place in time, and on from there if it plays. */
-  seek(at) {
+  /** Go to a place in time, when its steps are done, and on from there if it plays. */
+  async seek(at) {
     const plays = this.started !== undefined;
     this.pause();
+    if (Math.ceil(at) > this.done) await this.onNeed(Math.ceil(at));
     this.show(at);
     if (plays) this.start();
   }
 
-  tick() {
+  async tick() {
     const played = (performance.now() - this.started) / 1000;
-    this.show(Math.min(this.from + (played * Number(this.speed.value)) / this.stepSeconds, this.steps));
+    const at = Math.min(this.from + (played * Number(this.speed.value)) / this.stepSeconds, this.steps);
+    if (Math.ceil(at) > this.done) {
+      const { started } = this;
+      await this.onNeed(Math.min(Math.ceil(at), this.steps));
+      if (this.started !== started) return; // it was paused meanwhile
+    }
+    this.show(at);
     if (this.at >= this.steps) return this.pause();
     this.frame = requestAnimationFrame(() => this.tick());
   }

@@ -8,13 +8,13 @@ const TIME = "time";
 
 // The traces that the page knows. `heads`: one heat map for each head of that kind. Otherwise there is a single one,
 // whose rows are the heads of the kind `rows`, or slots.
-const WEIGHTINGS = {
+export const WEIGHTINGS = {
   write_weights: { title: "Write weighting", heads: "write" },
   read_weights: { title: "Read weighting", heads: "read" },
   allocation_weights: { title: "Allocation weighting", heads: "write" },
   usage: { title: "Usage" },
 };
-const GATES = {
+export const GATES = {
   write_gate: { title: "Write gate", rows: "write" },
   allocation_gate: { title: "Allocation gate", rows: "write" },
   free_gates: { title: "Free gates", rows: "read" },
@@ -25,10 +25,12 @@ const GATES = {
   sharpening: { title: "Sharpening", rows: "all", scale: positive },
 };
 
+const VECTORS = { write_vectors: {}, add_vectors: {}, erase_vectors: {}, read_vectors: {} };
+
 /** Return the names of the traces of `model` that the page can show. */
 export function shownTraces(model) {
   if (model.graph) return model.graph.trace.map(({ name }) => name);
-  return Object.keys({ ...WEIGHTINGS, ...GATES }).filter((name) => name in model.trace);
+  return Object.keys({ ...WEIGHTINGS, ...GATES, ...VECTORS }).filter((name) => name in model.trace);
 }
 
 /** Return the names of the leaves of the state of `model` that the page can show. */
@@ -144,7 +146,7 @@ function memoryPlots(memory) {
 }
 
 /** Return the heads of `kind`, [{kind, number}]; "all" are the read heads, then the write heads. */
-function headsOf(kind, model) {
+export function headsOf(kind, model) {
   const counts = { read: model.read_heads, write: model.write_heads };
   const kinds = kind === "all" ? ["read", "write"] : [kind];
   return kinds.flatMap((one) => Array.from({ length: counts[one] }, (_, number) => ({ kind: one, number })));

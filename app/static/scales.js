@@ -15,6 +15,8 @@ const BERLIN = [
   "#2b0e01", "#411201", "#5b1d08", "#7d341e", "#9e513f", "#be6f63", "#df8f89", "#ffadad",
 ];
 
+const SHADES = 1024;
+
 /** Data in [0, 1]: bits and their probabilities. */
 export const BITS = scale(INK, 0, 1);
 
@@ -34,7 +36,11 @@ export function positive(values) {
 /** As far below zero as above it, wide enough for all of `values` (a list of columns). */
 export function signed(values) {
   const [least, greatest] = extent(values.flat());
-  const most = Math.max(Math.abs(least), Math.abs(greatest));
+  return upTo(Math.max(Math.abs(least), Math.abs(greatest)));
+}
+
+/** As far below zero as above it, wide enough for `most`. */
+export function upTo(most) {
   return scale(BERLIN, -most, most);
 }
 
@@ -44,15 +50,34 @@ export function wide(values, range) {
   return least < 0 ? signed([[least, greatest]]) : scale(MAGMA, range ? least : 0, greatest);
 }
 
+/**
+ * Return a scale: color(value), as [red, green, blue]; paint(data, at, value), which puts the colour into the bytes of an
+ * image, for pictures that are drawn many times a second; gradient, for CSS.
+ */
 function scale(anchors, low, high) {
   const colors = anchors.map(parse);
   const span = high - low || 1;
+  const table = tableOf(colors);
   return {
     low,
     high,
     gradient: `linear-gradient(to right, ${anchors.join(", ")})`,
     color: (value) => between(colors, (value - low) / span),
+    paint(data, at, value) {
+      const shade = Math.round((SHADES - 1) * Math.min(Math.max((value - low) / span, 0), 1));
+      data[at] = table[3 * shade];
+      data[at + 1] = table[3 * shade + 1];
+      data[at + 2] = table[3 * shade + 2];
+      data[at + 3] = 255;
+    },
   };
+}
+
+/** Return the colours of all shades, red, green and blue one after the other. */
+function tableOf(colors) {
+  const table = new Uint8ClampedArray(3 * SHADES);
+  for (let shade = 0; shade < SHADES; shade++) table.set(between(colors, shade / (SHADES - 1)), 3 * shade);
+  return table;
 }
 
 /** Return the colour at `fraction` of the way through `colors`, as [red, green, blue]. */

@@ -1,0 +1,154 @@
+// The memory at one step: what is in it, what the step wrote and erased, what it read, and the order of writing.
+//
+//          words
+//    u w |        | r        u: usage; w: write weightings; r: read weightings, a column for each head
+//  slots | memory |
+//        |  erase |          the vectors of the step, below the words that they change
+//        |  write |
+//        |   read |
+//        links: slots by slots
+
+import { element } from "./dom.js";
+import { BITS, WEIGHTS, upTo } from "./scales.js";
+
+/** What is seen at the cursor. */
+export class Moment {
+  /** on: {point(text, {slot}), leave()}. */
+  constructor(run, on) {
+    Object.assign(this, { run, on });
+    const { model, slots, memory } = run;
+    const width = memory?.width ?? 0;
+    const heads = { reads: model.read_heads, writes: model.write_heads };
+    this.pictures = [
+      run.has("usage") && this.slotPicture("now-usage", "usage", 1, (step) => run.trace.usage[step]),
+      this.slotPicture("now-write", "write weighting", heads.writes, (step) => run.trace.write_weights[step]),
+      memory && this.memoryPicture(width),
+      this.slotPicture("now-read", "read weighting", heads.reads, (step) => run.trace.read_weights[step]),
+      ...["erase_vectors", "write_vectors", "add_vectors", "read_vectors"]
+        .filter((name) => memory && run.has(name))
+        .map((name) => this.vectorPicture(name, width)),
+    ].filter(Boolean);
+    this.links = (run.links ?? []).map((replay, head) => this.linkPicture(replay, head, slots));
+    this.element = element(
+      "section",
+      { className: "panel moment", ariaLabel: "At the cursor" },
+      element("div", { className: "memory" }, ...this.pictures.map(({ element }) => element)),
+      ...this.links.map(({ element }) => element),
+    );
+  }
+
+  moveTo(step) {
+    if (step >= this.run.done) return;
+    for (const picture of [...this.pictures, ...this.links]) picture.draw(step);
+  }
+
+  /** Show which slot is pointed at; undefined: none. */
+  pointAt(slot) {
+    this.element.style.setProperty("--slot", slot ?? -1);
+  }
+
+  memoryPicture(width) {
+    const { run } = this;
+    return picture({
+      name: "memory",
+      title: "Memory",
+      columns: width,
+      rows: run.slots,
+      scale: growing(run, () => [run.memory.at(run.done), ...run.memory.kept]),
+      values: (step) => run.memory.at(step + 1),
+      describe: (value, column, row) => `slot ${row}, word ${column}: ${value.toFixed(3)}`,
+      slot: (column, row) => row,
+      on: this.on,
+    });
+  }
+
+  /** Weights of slots, a column for each head. */
+  slotPicture(name, title, heads, weights) {
+    const { slots } = this.run;
+    return picture({
+      name,
+      title,
+      columns: heads,
+      rows: slots,
+      scale: () => WEIGHTS,
+      values: (step) => transposed(weights(step), heads, slots),
+      describe: (value, head, slot) => `slot ${slot}, ${title}${heads > 1 ? ` of head ${head}` : ""}: ${value.toFixed(3)}`,
+      slot: (head, slot) => slot,
+      on: this.on,
+    });
+  }
+
+  /** A vector for each head, below the words. */
+  vectorPicture(name, width) {
+    const { run } = this;
+    const [heads] = run.model.trace[name];
+    const title = name.replaceAll("_", " ");
+    const scale = name === "erase_vectors" ? () => BITS : growing(run, () => run.trace[name]);
+    return picture({
+      name: `now-${name}`,
+      title,
+      columns: width,
+      rows: heads,
+      scale,
+      values: (step) => run.trace[name][step],
+      describe: (value, word, head) => `${title}${heads > 1 ? ` of head ${head}` : ""}, word ${word}: ${value.toFixed(3)}`,
+      on: this.on,
+    });
+  }
+
+  linkPicture(replay, head, slots) {
+    return picture({
+      name: `link.${head}`,
+      title: "Links: was the row written right after the column?",
+      columns: slots,
+      rows: slots,
+      scale: () => WEIGHTS,
+      values: (step) => replay.at(step + 1),
+      describe: (value, from, to) => `slot ${to} written after slot ${from}: ${value.toFixed(3)}`,
+      slot: (from, to) => to,
+      on: this.on,
+    });
+  }
+}
+
+/** Return a function that returns the scale of signed values, wide enough for those of all steps that are done. */
+export function growing(run, arrays) {
+  let [done, scale] = [-1, upTo(1)];
+  return () => {
+    if (done === run.done) return scale;
+    done = run.done;
+    let most = 1e-3;
+    for (const values of arrays()) for (const value of values) most = Math.max(most, Math.abs(value));
+    return (scale = upTo(most));
+  };
+}
+
+/** Return a picture of [rows][columns] values in one piece, which `draw(step)` shows. */
+function picture({ name, title, columns, rows, scale, values, describe, slot, on }) {
+  const canvas = element("canvas", { width: columns, height: rows, role: "img" });
+  canvas.ariaLabel = `${title}: ${rows} × ${columns} values`;
+  canvas.dataset.name = name;
+  const context = canvas.getContext("2d");
+  const image = new ImageData(columns, rows);
+  let shown;
+  canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
+    const place = (offset, size, count) => Math.min(Math.max(Math.floor((count * offset) / size), 0), count - 1);
+    const [column, row] = [place(offsetX, canvas.clientWidth, columns), place(offsetY, canvas.clientHeight, rows)];
+    if (shown) on.point(describe(shown[row * columns + column], column, row), { slot: slot?.(column, row) });
+  });
+  canvas.addEventListener("pointerleave", () => on.leave());
+  return {
+    element: element("figure", { className: `picture ${name.split(".")[0]}` }, element("figcaption", {}, title), canvas),
+    draw(step) {
+      shown = values(step);
+      const colors = scale();
+      for (let index = 0; index < columns * rows; index++) colors.paint(image.data, 4 * index, shown[index]);
+      context.putImageData(image, 0, 0);
+    },
+  };
+}
+
+function transposed(weights, heads, slots) {
+  if (heads === 1) return weights;
+  return Float32Array.from({ length: heads * slots }, (_, at) => weights[(at % heads) * slots + Math.floor(at / heads)]);
+}

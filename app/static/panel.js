@@ -1,0 +1,83 @@
+// A panel: strips one below another that share one axis of time, and one cursor.
+
+import { element } from "./dom.js";
+import { percent, steps, tick } from "./figure.js";
+
+const TICK_WIDTH = 44; // CSS pixels that a number on the axis takes
+
+/** Strips over the same steps. */
+export class Panel {
+  /** phases: [{name, from, to}] along the axis; on: {point(strip, step, row), leave(), seek(step)}. */
+  constructor(title, strips, { length, phases, labels }, on) {
+    Object.assign(this, { strips, length, labels, on });
+    this.cursor = element("div", { className: "cursor" });
+    this.pointed = element("div", { className: "cursor pointed", hidden: true });
+    this.axis = element("div", { className: "column-ticks" });
+    const bands = phases.map((phase) => band(phase, length));
+    const lines = element("div", { className: "lines" }, this.cursor, this.pointed);
+    this.element = element(
+      "section",
+      { className: "panel", ariaLabel: title },
+      ...strips.map((strip) => strip.element),
+      element("div", { className: "phases" }, ...bands),
+      element("div", { className: "axis" }, element("span", { className: "column-name" }, "time"), this.axis),
+      lines,
+    );
+    for (const strip of strips) this.listen(strip);
+  }
+
+  draw(from, to) {
+    for (const strip of this.strips) strip.draw(from, to);
+  }
+
+  /** Draw what depends on the size in pixels. */
+  fit() {
+    const [first] = this.strips;
+    this.width = first.field.clientWidth;
+    const named = this.labels ?? Array.from({ length: this.length }, (_, step) => step);
+    const most = this.labels ? this.width / TICK_WIDTH : Math.min(12, this.width / TICK_WIDTH);
+    this.axis.replaceChildren(
+      ...steps(this.length, most).map((step) => tick(named[step], "left", step + 0.5, this.length)),
+    );
+    for (const strip of this.strips) strip.fit();
+  }
+
+  moveTo(step) {
+    move(this.cursor, ((step + 0.5) * this.width) / this.length);
+  }
+
+  /** Show which step is pointed at; undefined: none. */
+  pointAt(step) {
+    this.pointed.hidden = step === undefined;
+    if (step !== undefined) move(this.pointed, ((step + 0.5) * this.width) / this.length);
+  }
+
+  listen(strip) {
+    const place = (event) => [this.stepAt(strip, event.clientX), strip.rowAt(event.clientY)];
+    strip.field.addEventListener("pointermove", (event) => {
+      if (strip.field.hasPointerCapture(event.pointerId)) this.on.seek(place(event)[0]);
+      this.on.point(strip, ...place(event));
+    });
+    strip.field.addEventListener("pointerleave", () => this.on.leave());
+    strip.field.addEventListener("pointerdown", (event) => {
+      strip.field.setPointerCapture(event.pointerId);
+      this.on.seek(place(event)[0]);
+    });
+  }
+
+  stepAt({ field }, clientX) {
+    const { left, width } = field.getBoundingClientRect();
+    return Math.min(Math.max(Math.floor((this.length * (clientX - left)) / width), 0), this.length - 1);
+  }
+}
+
+function band({ name, from, to }, length) {
+  const created = element("span", { title: `${name}: steps ${from} to ${to - 1}` }, name);
+  created.style.left = percent(from, length);
+  created.style.width = percent(to - from, length);
+  return created;
+}
+
+function move(line, x) {
+  line.style.transform = `translateX(${x.toFixed(1)}px)`;
+}

@@ -1,0 +1,54 @@
+// One run: a sequence, and what a model made of it, step by step.
+
+import { MemoryReplay, LinkReplay } from "./replay.js";
+
+/**
+ * What is known of a run. Views read it, and never change it.
+ *
+ * model: the card; task: see tasks.js; sequence: {inputs, targets, ...} as `task.encode` gives it; slots: of its memory.
+ * outputs: [done][O]; trace: name -> for each step that is done, its values in one piece, a Float32Array.
+ */
+export class Run {
+  constructor(model, task, sequence, { memorySize, first = {} } = {}) {
+    Object.assign(this, { model, task, sequence, outputs: [], trace: {} });
+    this.slots = memorySize ?? model.memory_size;
+    this.memory = MemoryReplay.of(this, first);
+    this.links = LinkReplay.of(this);
+  }
+
+  /** The steps of the sequence. */
+  get length() {
+    return this.sequence.inputs.length;
+  }
+
+  /** The steps that are done. */
+  get done() {
+    return this.outputs.length;
+  }
+
+  get isDone() {
+    return this.done >= this.length;
+  }
+
+  /** Take the answer to some more steps. */
+  take({ outputs, trace }) {
+    this.outputs.push(...outputs);
+    for (const [name, steps] of Object.entries(trace)) (this.trace[name] ??= []).push(...steps);
+  }
+
+  /** Return whether there is such a trace. */
+  has(name) {
+    return name in this.model.trace;
+  }
+
+  /**
+   * Return the values of one head, or of all there is where a trace has no heads, at a step that is done.
+   * The rows of a trace of shape [heads, values] are heads.
+   */
+  values(name, step, head) {
+    const all = this.trace[name]?.[step];
+    if (!all || head === undefined) return all;
+    const size = all.length / this.model.trace[name][0];
+    return all.subarray(head * size, (head + 1) * size);
+  }
+}

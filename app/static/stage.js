@@ -1,0 +1,185 @@
+// The screen of one run: what went in and was written, what came out and was read, and the memory at the cursor.
+//
+//     in: input, written vectors,   | out: target, output, read vectors, | at the cursor: memory, links
+//     write weightings, usage       | read weightings, gates             |
+
+import { element } from "./dom.js";
+import { Moment, growing } from "./moment.js";
+import { Panel } from "./panel.js";
+import { GATES, WEIGHTINGS, headsOf } from "./plots.js";
+import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
+import { Strip } from "./strip.js";
+
+const ROW = 5; // CSS pixels of a row of bits, at least
+const LEAST = 44; // CSS pixels of a strip of slots, at least
+const NAMED_ROW = 11; // CSS pixels of a row with its name
+
+/** Shows a run, at one step. */
+export class Stage {
+  /** on: {point(text), seek(step)}. */
+  constructor(container, on) {
+    Object.assign(this, { container, on });
+    new ResizeObserver(() => this.fit()).observe(container);
+  }
+
+  /** Show a run from now on; verdict(): returns {wrong(step)}, the rows of the outputs that are wrong. */
+  load(run, wrong) {
+    this.run = run;
+    this.drawn = 0;
+    const time = { length: run.length, phases: phasesOf(run.sequence), labels: run.sequence.labels };
+    const events = { point: (...place) => this.point(...place), leave: () => this.leave(), seek: this.on.seek };
+    this.panels = [
+      new Panel("In, and written", [...inStrips(run), ...writeStrips(run)], time, events),
+      new Panel("Out, and read", [...outStrips(run, wrong), ...readStrips(run)], time, events),
+    ];
+    this.moment = run.slots && run.has("write_weights") ? new Moment(run, this.momentEvents()) : undefined;
+    const note = element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its state.");
+    const last = this.moment?.element ?? note;
+    this.container.replaceChildren(...this.panels.map((panel) => panel.element), last);
+    this.fit();
+  }
+
+  /** Draw the steps that were done since. */
+  grow() {
+    for (const panel of this.panels) panel.draw(this.drawn, this.run.done);
+    this.drawn = this.run.done;
+    for (const { strips } of this.panels) for (const strip of strips) if (strip.plot.wrong) strip.fit();
+  }
+
+  moveTo(step) {
+    this.step = step;
+    for (const panel of this.panels) panel.moveTo(step);
+    this.moment?.moveTo(step);
+  }
+
+  fit() {
+    if (!this.run) return;
+    for (const panel of this.panels) panel.fit();
+    if (this.step !== undefined) for (const panel of this.panels) panel.moveTo(this.step);
+  }
+
+  point(strip, step, row) {
+    for (const panel of this.panels) panel.pointAt(step);
+    this.moment?.pointAt(strip.plot.isSlots ? row : undefined);
+    this.on.point(strip.describe(step, row));
+  }
+
+  leave() {
+    for (const panel of this.panels) panel.pointAt(undefined);
+    this.moment?.pointAt(undefined);
+    this.on.point("");
+  }
+
+  momentEvents() {
+    return { point: (text, { slot }) => (this.moment.pointAt(slot), this.on.point(text)), leave: () => this.leave() };
+  }
+}
+
+/** Return the parts of a sequence, as it names them, or those with and without an answer that is due. */
+function phasesOf({ phases, targets }) {
+  if (phases) return phases;
+  const due = targets.map((target) => (target ? "say" : "listen"));
+  if (!due.includes("say")) return [];
+  const starts = due.flatMap((name, step) => (name === due[step - 1] ? [] : [step]));
+  return starts.map((from, number) => ({ name: due[from], from, to: starts[number + 1] ?? due.length }));
+}
+
+function inStrips({ model, task, sequence }) {
+  const { inputs } = sequence;
+  if (model.vocabulary_size) {
+    const scale = tokens(model.vocabulary_size);
+    return [strip({ title: "Tokens", rowName: "token", rows: 1, least: 12, digits: 0, names: task.words }, "input", scale, inputs)];
+  }
+  const areBits = inputs.flat().every((value) => value >= 0 && value <= 1);
+  const rows = { rows: model.input_size, rowLabels: task.channels, least: ROW * model.input_size };
+  return [strip({ ...rows, title: "Input", rowName: "channel" }, "input", areBits ? BITS : signed(inputs), inputs)];
+}
+
+function outStrips(run, wrong) {
+  const { model, task, sequence, outputs } = run;
+  const isClasses = model.output_activation === "softmax";
+  const shared = {
+    rows: model.output_size,
+    rowName: isClasses ? "class" : "channel",
+    rowLabels: isClasses ? task.classes : task.outputs,
+    least: Math.min(ROW * model.output_size, 90),
+    share: model.output_size > 18 ? 1 : 0,
+  };
+  const scale = model.output_activation === "identity" ? growing(run, () => outputs) : () => BITS;
+  const target = strip({ ...shared, title: "Target" }, "target", BITS, sequence.targets);
+  const output = new Strip({ ...shared, title: "Output", name: "output", scale, values: (step) => outputs[step], wrong }, run.length);
+  return sequence.targets.some(Boolean) ? [target, output] : [output];
+}
+
+function strip(plot, name, scale, columns) {
+  return new Strip({ ...plot, name, scale: () => scale, values: (step) => columns[step] }, columns.length);
+}
+
+function writeStrips(run) {
+  return [
+    ...["write_vectors", "add_vectors"].flatMap((name) => vectorStrips(run, name, "Written vector")),
+    ...slotStrips(run, "write_weights"),
+    ...slotStrips(run, "usage"),
+    ...slotStrips(run, "allocation_weights"),
+  ];
+}
+
+function readStrips(run) {
+  return [
+    ...vectorStrips(run, "read_vectors", "Read vector"),
+    ...slotStrips(run, "read_weights"),
+    ...Object.keys(GATES).flatMap((name) => gateStrips(run, name)),
+  ];
+}
+
+function vectorStrips(run, name, title) {
+  if (!run.has(name)) return [];
+  const [heads, rows] = run.model.trace[name];
+  const scale = growing(run, () => run.trace[name] ?? []);
+  return Array.from({ length: heads }, (_, head) => {
+    const named = heads > 1 ? `${title}, head ${head}` : title;
+    const values = (step) => run.values(name, step, head);
+    return new Strip({ name: `${name}.${head}`, title: named, rows, rowName: "word", least: 24, share: 1, scale, values }, run.length);
+  });
+}
+
+/** Return strips of weights of slots, one for each head if the trace has heads. */
+function slotStrips(run, name) {
+  if (!run.has(name)) return [];
+  const kind = WEIGHTINGS[name];
+  const shared = { rows: run.slots, rowName: "slot", least: LEAST, isSlots: true, scale: () => WEIGHTS };
+  const share = name.endsWith("e_weights") || name === "read_weights" ? 3 : 1;
+  if (!kind.heads) return [new Strip({ ...shared, share, name, title: kind.title, values: (step) => run.values(name, step) }, run.length)];
+  return headsOf(kind.heads, run.model).map((head, index) => {
+    const title = `${kind.title}, ${head.kind} head ${head.number}`;
+    return new Strip({ ...shared, share, name: `${name}.${index}`, title, values: (step) => run.values(name, step, index) }, run.length);
+  });
+}
+
+/** Return strips of the controls of the heads. */
+function gateStrips(run, name) {
+  if (!run.has(name)) return [];
+  const kind = GATES[name];
+  const scale = kind.scale ? largest(run, name) : () => WEIGHTS;
+  if (!kind.heads) {
+    const rowLabels = headsOf(kind.rows, run.model).map((head) => `${head.kind} ${head.number}`);
+    const plot = { name, title: kind.title, rowName: "head", rows: rowLabels.length, rowLabels, scale };
+    return [new Strip({ ...plot, least: NAMED_ROW * rowLabels.length, values: (step) => run.values(name, step) }, run.length)];
+  }
+  const [, rows] = run.model.trace[name];
+  return headsOf(kind.heads, run.model).map((head, index) => {
+    const title = `${kind.title}, ${head.kind} head ${head.number}`;
+    const plot = { name: `${name}.${index}`, title, rowName: kind.rowName, rows, rowLabels: kind.labels(rows), scale };
+    return new Strip({ ...plot, least: NAMED_ROW * rows, values: (step) => run.values(name, step, index) }, run.length);
+  });
+}
+
+/** Return a function that returns the scale of a trace from zero up to its largest value. */
+function largest(run, name) {
+  let [done, scale] = [-1, WEIGHTS];
+  return () => {
+    if (done === run.done) return scale;
+    done = run.done;
+    return (scale = positive((run.trace[name] ?? []).map((values) => [...values])));
+  };
+}

@@ -1,0 +1,92 @@
+// A strip: values over time, a column for each step and a row for each value, drawn as they come in.
+//
+//     title              colour bar
+//     row | field
+//   names | (the axis of time is below the last strip of a panel)
+
+import { element } from "./dom.js";
+import { steps, tick } from "./figure.js";
+
+const LABEL_HEIGHT = 10; // CSS pixels that the name of a row takes
+const MARK = "#ff5a4f";
+
+/**
+ * Values over time.
+ *
+ * plot: name: of the canvas, as its data-name; title; rows: how many; rowName: of one; rowLabels: a name for each, where
+ * a number would not do; scale(): returns that from values to colours; least: height in CSS pixels; share: of the height that is left;
+ * values(step): returns those of a step, or nothing where there are none; wrong(step): returns the rows to frame;
+ * names: of the values 0, 1, ..., where they stand for something; isSlots: whether the rows are memory slots.
+ */
+export class Strip {
+  constructor(plot, length) {
+    Object.assign(this, { plot, length });
+    const label = `${plot.title}: ${plot.rows} × ${length} values, ${plot.rowName} by time`;
+    this.canvas = element("canvas", { width: length, height: plot.rows, role: "img", ariaLabel: label });
+    this.canvas.dataset.name = plot.name;
+    this.context = this.canvas.getContext("2d");
+    this.marks = element("canvas", { className: "marks", ariaHidden: "true" });
+    this.field = element("div", { className: "field" }, this.canvas, this.marks);
+    this.ticks = element("div", { className: "row-ticks" });
+    const caption = element("figcaption", {}, element("span", {}, plot.title));
+    this.element = element("figure", { className: "strip" }, caption, this.ticks, this.field);
+    this.element.style.setProperty("--least", `${plot.least}px`);
+    this.element.style.setProperty("--share", plot.share ?? 0);
+  }
+
+  /** Draw the steps from `from` to before `to`. */
+  draw(from, to) {
+    const { rows, values } = this.plot;
+    const scale = this.plot.scale();
+    if (scale !== this.scale) [from, this.scale] = [0, scale]; // what was drawn has the colours of another one
+    if (to <= from) return;
+    const image = new ImageData(to - from, rows);
+    for (let step = from; step < to; step++) {
+      const column = values(step);
+      if (!column) continue;
+      for (let row = 0; row < rows; row++) {
+        scale.paint(image.data, 4 * (row * (to - from) + step - from), column[row]);
+      }
+    }
+    this.context.putImageData(image, from, 0);
+  }
+
+  /** Draw what depends on the size in pixels: the frames of wrong values, and the names of rows. */
+  fit() {
+    const { clientWidth: width, clientHeight: height } = this.field;
+    const { rows, wrong, rowLabels } = this.plot;
+    const most = height / LABEL_HEIGHT;
+    const named = rowLabels && rows <= most ? rows : most / 2;
+    this.ticks.replaceChildren(
+      ...steps(rows, named).map((row) => tick(rowLabels?.[row] ?? row, "top", row + 0.5, rows)),
+    );
+    if (wrong) this.frame(wrong, width, height);
+  }
+
+  frame(wrong, width, height) {
+    const ratio = window.devicePixelRatio;
+    Object.assign(this.marks, { width: width * ratio, height: height * ratio });
+    const context = this.marks.getContext("2d");
+    const [cell, row] = [this.marks.width / this.length, this.marks.height / this.plot.rows];
+    context.strokeStyle = MARK;
+    context.lineWidth = Math.max(1, Math.min(2 * ratio, cell / 4, row / 4));
+    for (let step = 0; step < this.length; step++) {
+      for (const index of wrong(step)) context.strokeRect(step * cell, index * row, cell, row);
+    }
+  }
+
+  /** Return the row at a height of the window, or the nearest one. */
+  rowAt(clientY) {
+    const { top, height } = this.field.getBoundingClientRect();
+    const { rows } = this.plot;
+    return Math.min(Math.max(Math.floor((rows * (clientY - top)) / height), 0), rows - 1);
+  }
+
+  /** Return a value as text, with its place. */
+  describe(step, row) {
+    const { rowName, rowLabels, values, names, digits = 3 } = this.plot;
+    const value = values(step)?.[row];
+    const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits));
+    return `${rowName} ${rowLabels?.[row] ?? row}, time ${step}: ${shown}`;
+  }
+}
