@@ -19,6 +19,8 @@ import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
 import { verdictOn } from "./verdict.js";
 
+const NO_VERDICT = { className: "unknown", textContent: "Nothing is due yet", marks: [] };
+
 const MOST_READ = 3; // outputs whose values are shown while time runs
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
@@ -120,8 +122,8 @@ async function run() {
   if (turn !== latest) return;
   await advance(current.length);
   if (turn !== latest) return;
-  const due = current.sequence.targets.findIndex(Boolean);
-  player.show(Math.max(0, due));
+  const { asked, targets } = current.sequence;
+  player.show(Math.max(0, asked?.[0] ?? targets.findIndex(Boolean)));
 }
 
 /** Open a session for what is drawn or written, and show it with no step taken. */
@@ -194,16 +196,16 @@ async function grow() {
   showPlots(state);
 }
 
-/** Show the verdict on what is done. */
+/** Show the verdict, on all that is done. */
 function judge() {
   const { outputs, sequence, done, isDone } = current;
   const asked = sequence.asked?.filter((step) => step < done);
   const part = isDone ? sequence : { ...sequence, asked, targets: sequence.targets.slice(0, done) };
-  const { marks: wrong, ...verdict } = verdictOn(model, task, part, outputs);
-  marks = Map.groupBy(wrong, ({ column }) => column);
-  marks.forEach((cells, column) => marks.set(column, cells.map(({ row }) => row)));
+  const isDue = isDone || part.targets.some(Boolean) || asked?.length > 0;
+  const { marks: wrong, ...verdict } = isDue ? verdictOn(model, task, part, outputs) : NO_VERDICT;
+  marks = new Map();
+  for (const { row, column } of wrong) marks.set(column, [...(marks.get(column) ?? []), row]);
   Object.assign(page.verdict, verdict);
-  if (!isDone) page.verdict.className = "unknown";
 }
 
 /** Show all of a run of a graph: curves and heat maps. */

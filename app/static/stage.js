@@ -11,6 +11,7 @@ import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
 import { Strip } from "./strip.js";
 
 const ROW = 5; // CSS pixels of a row of bits, at least
+const MOST_CHANNELS = 80; // CSS pixels of a strip of channels, at least
 const LEAST = 44; // CSS pixels of a strip of slots, at least
 const NAMED_ROW = 11; // CSS pixels of a row with its name
 
@@ -91,7 +92,7 @@ function inStrips({ model, task, sequence }) {
     return [strip({ title: "Tokens", rowName: "token", rows: 1, least: 12, digits: 0, names: task.words }, "input", scale, inputs)];
   }
   const areBits = inputs.flat().every((value) => value >= 0 && value <= 1);
-  const rows = { rows: model.input_size, rowLabels: task.channels, least: ROW * model.input_size };
+  const rows = { rows: model.input_size, rowLabels: task.channels, ...heightOf(model.input_size) };
   return [strip({ ...rows, title: "Input", rowName: "channel" }, "input", areBits ? BITS : signed(inputs), inputs)];
 }
 
@@ -102,13 +103,17 @@ function outStrips(run, wrong) {
     rows: model.output_size,
     rowName: isClasses ? "class" : "channel",
     rowLabels: isClasses ? task.classes : task.outputs,
-    least: Math.min(ROW * model.output_size, 90),
-    share: model.output_size > 18 ? 1 : 0,
+    ...heightOf(model.output_size),
   };
   const scale = model.output_activation === "identity" ? growing(run, () => outputs) : () => BITS;
   const target = strip({ ...shared, title: "Target" }, "target", BITS, sequence.targets);
   const output = new Strip({ ...shared, title: "Output", name: "output", scale, values: (step) => outputs[step], wrong }, run.length);
   return sequence.targets.some(Boolean) ? [target, output] : [output];
+}
+
+/** Return the height of a strip of channels: of many, it grows with the window. */
+function heightOf(channels) {
+  return channels * ROW > MOST_CHANNELS ? { least: MOST_CHANNELS, share: 1 } : { least: channels * ROW };
 }
 
 function strip(plot, name, scale, columns) {
