@@ -1,4 +1,4 @@
-"""The pages for browsers: the inspector, the documentation of the interface, and their files.
+"""The pages for browsers: the inspector, the guided page, the documentation of the interface, and their files.
 
 They are read once, when the server starts, so that an answer opens no file. Every URL in them is relative, so that they
 work behind a proxy that serves them under a prefix.
@@ -52,14 +52,19 @@ class Page:
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the routes of the pages: /, /docs and /static/."""
-    inspector, docs = _read(STATIC / "index.html"), _read(STATIC / "docs.html", DOCS_POLICY)
+    """Add the routes of the pages: /, /learn, /docs and /static/."""
+    inspector, learn = _read(STATIC / "index.html"), _read(STATIC / "learn.html")
+    docs = _read(STATIC / "docs.html", DOCS_POLICY)
     others = [path for path in STATIC.rglob("*") if path.is_file() and path.suffix != ".html"]
     files = {path.relative_to(STATIC).as_posix(): _read(path) for path in others}
 
     @app.get("/", include_in_schema=False)
     async def show_inspector(request: Request) -> Response:
         return inspector.answer(request)
+
+    @app.get("/learn", include_in_schema=False)
+    async def show_guide(request: Request) -> Response:
+        return learn.answer(request)
 
     @app.get("/docs", include_in_schema=False)
     async def show_docs(request: Request) -> Response:

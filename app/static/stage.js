@@ -77,7 +77,7 @@ export class Stage {
 }
 
 /** Return the parts of a sequence, as it names them, or those with and without an answer that is due. */
-function phasesOf({ phases, targets }) {
+export function phasesOf({ phases, targets }) {
   if (phases) return phases;
   const due = targets.map((target) => (target ? "say" : "listen"));
   if (!due.includes("say")) return [];
@@ -85,7 +85,7 @@ function phasesOf({ phases, targets }) {
   return starts.map((from, number) => ({ name: due[from], from, to: starts[number + 1] ?? due.length }));
 }
 
-function inStrips({ model, task, sequence }) {
+export function inStrips({ model, task, sequence }) {
   const { inputs } = sequence;
   if (model.vocabulary_size) {
     const scale = tokens(model.vocabulary_size);
@@ -96,7 +96,7 @@ function inStrips({ model, task, sequence }) {
   return [strip({ ...rows, title: "Input", rowName: "channel" }, "input", areBits ? BITS : signed(inputs), inputs)];
 }
 
-function outStrips(run, wrong) {
+export function outStrips(run, wrong) {
   const { model, task, sequence, outputs } = run;
   const isClasses = model.output_activation === "softmax";
   const shared = {
@@ -137,7 +137,7 @@ function readStrips(run) {
   ];
 }
 
-function vectorStrips(run, name, title) {
+export function vectorStrips(run, name, title) {
   if (!run.has(name)) return [];
   const [heads, rows] = run.model.trace[name];
   const scale = growing(run, () => run.trace[name] ?? []);
@@ -149,7 +149,7 @@ function vectorStrips(run, name, title) {
 }
 
 /** Return strips of weights of slots, one for each head if the trace has heads. */
-function slotStrips(run, name) {
+export function slotStrips(run, name) {
   if (!run.has(name)) return [];
   const kind = WEIGHTINGS[name];
   const shared = { rows: run.slots, rowName: "slot", least: LEAST, isSlots: true, scale: () => WEIGHTS };
@@ -162,7 +162,7 @@ function slotStrips(run, name) {
 }
 
 /** Return strips of the controls of the heads. */
-function gateStrips(run, name) {
+export function gateStrips(run, name) {
   if (!run.has(name)) return [];
   const kind = GATES[name];
   const scale = kind.scale ? largest(run, name) : () => WEIGHTS;
