@@ -1,5 +1,6 @@
 """Load the model of a checkpoint, for the trainer's tools and the torch back end."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,31 @@ from models.state import flatten, map_leaves
 class ServedStep(nn.Module):
     """A model's step as a function of plain tensors, which is exported and served.
 
-    It returns the activated outputs, then the next state's leaves, then the traces, in the order of the manifest.
+    It returns the activated outputs, then the next state's leaves, then the traces: those named by `trace`, in that
+    order, or all of the model's.
     """
 
-    def __init__(self, model: MemoryModel[Any]) -> None:
+    def __init__(self, model: MemoryModel[Any], trace: Iterable[str] | None = None) -> None:
         super().__init__()
         self.model = model
         with torch.no_grad():
             self.like = model.initial_state(1)
         self.names = list(flatten(self.like))
+        self.trace = None if trace is None else tuple(trace)
 
     def forward(self, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Take one step. leaves: the state's, in the order of `names`, of any memory size."""
         remaining = iter(leaves)
         state = map_leaves(lambda _: next(remaining), self.like)
         outputs, next_state, trace = self.model.step(inputs, state)
-        return (self.model.activate(outputs), *flatten(next_state).values(), *trace.values())
+        traces = [trace[name] for name in (trace if self.trace is None else self.trace)]
+        return (self.model.activate(outputs), *flatten(next_state).values(), *traces)
 
 
 def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
     """Return the model of the checkpoint in `directory`, on the CPU, and its manifest.
 
+    The manifest of an earlier version may lack some of the model's traces.
     Raises ManifestError, and LawError for a class of a user's own that breaks a law.
     """
     manifest = read_manifest(directory)
@@ -61,8 +66,9 @@ def load(directory: Path) -> tuple[MemoryModel[Any], Manifest]:
 
 
 def _check_schemas(directory: Path, model: MemoryModel[Any], manifest: Manifest) -> None:
-    """Raise ManifestError where the model differs from its manifest."""
+    """Raise ManifestError where the model differs from its manifest, but for traces that the manifest lacks."""
     state, trace = schemas(model)
+    trace = {name: shape for name, shape in trace.items() if name in manifest.trace}
     sizes: dict[str, Any] = {"input_size": model.input_size, "output_size": model.output_size}
     for name, value in (sizes | {"state": state, "trace": trace}).items():
         described = getattr(manifest, name)

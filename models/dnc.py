@@ -196,28 +196,25 @@ class DNC(MemoryModel[DNCState]):
         memory = addressing.write(kept, write_weights, controls.erase_vectors, controls.write_vectors)
 
         # Read: by content, or forward or backward along the order of writing
-        read_weights = _content(memory, controls.read_keys, controls.read_strengths, controls.read_masks)
-        links = self._next_links(state, write_weights)
+        read_content = _content(memory, controls.read_keys, controls.read_strengths, controls.read_masks)
+        links, read_weights, directions = self._next_links(state, write_weights), read_content, {}
         if controls.read_modes is not None:
             forward, backward = self._directions(links, state.read_weights, controls)
-            read_weights = addressing.read_weights(read_weights, forward, backward, controls.read_modes)
+            read_weights = addressing.read_weights(read_content, forward, backward, controls.read_modes)
+            directions = {"forward_weights": forward, "backward_weights": backward}
         read_vectors = addressing.read(memory, read_weights)
 
         bypass = functional.dropout(hidden, self.config.bypass_dropout, self.training)
         outputs = self._clip(self.output(torch.cat([bypass, read_vectors.flatten(1)], 1)))
         next_state = DNCState(controller, memory, read_weights, write_weights, read_vectors, usage, *links)
-        trace = {
-            "read_weights": read_weights,
-            "write_weights": write_weights,
+        weightings = {
             "usage": usage,
+            "retention": retention,
             "allocation_weights": allocation,
-            "allocation_gate": controls.allocation_gate,
-            "write_gate": controls.write_gate,
-            "free_gates": controls.free_gates,
+            "write_content_weights": write_content,
+            "read_content_weights": read_content,
         }
-        if controls.read_modes is not None:
-            trace["read_modes"] = controls.read_modes
-        return outputs, next_state, trace
+        return outputs, next_state, _trace(next_state, controls) | weightings | directions
 
     def _next_links(self, state: DNCState, write_weights: Tensor) -> Links:
         if state.link is None or state.precedence_weights is None:
@@ -263,6 +260,12 @@ class DNC(MemoryModel[DNCState]):
 
     def _clip(self, values: Tensor) -> Tensor:
         return values.clamp(-self.config.clip, self.config.clip) if self.config.clip else values
+
+
+def _trace(state: DNCState, controls: DNCControls) -> Trace:
+    """Return the part of the trace that a step's next state and its controls have."""
+    trace = {name: values for name, values in controls._asdict().items() if values is not None}
+    return trace | {name: getattr(state, name) for name in ("read_weights", "write_weights", "read_vectors")}
 
 
 def _content(memory: Tensor, keys: Tensor, strengths: Tensor, masks: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """The Neural Turing Machine (Graves, Wayne & Danihelka, arXiv 1410.5401), and the variants of published code."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -277,9 +277,10 @@ class NTM(MemoryModel[NTMState]):
         controls = self._controls(hidden)
 
         # Heads: address by content, then relative to the previous weighting; read, then write
-        memory, read_weights, write_weights, read_vectors = state.memory, [], [], []
+        memory, found, read_weights, write_weights, read_vectors = state.memory, [], [], [], []
         for group in self._head_groups(controls, state):
-            weights = self._address(memory, group.controls, group.previous)
+            found.append(self._address(memory, group.controls, group.previous))
+            weights = found[-1].sharpened
             reading, writing = torch.split(weights, [weights.shape[1] - group.writes, group.writes], dim=1)
             read_vectors.append(addressing.read(memory, reading))
             memory = addressing.write(memory, writing, group.controls.erase_vectors, group.controls.add_vectors)
@@ -290,7 +291,7 @@ class NTM(MemoryModel[NTMState]):
         next_state = NTMState(
             controller, memory, _joined(read_weights), _joined(write_weights), _joined(read_vectors), hidden=None
         )
-        return outputs, next_state, _trace(next_state, controls)
+        return outputs, next_state, _trace(next_state, controls, found)
 
     def _step_before(self, inputs: Tensor, state: NTMState, hidden: Tensor) -> tuple[Tensor, NTMState, Trace]:
         """Run the heads with the weightings of the previous step, then the controller; return the next weightings."""
@@ -302,12 +303,14 @@ class NTM(MemoryModel[NTMState]):
         hidden, controller = self.controller(seen, state.controller)
 
         controls = self._controls(hidden)
-        weights = self._address(memory, controls, torch.cat([state.read_weights, state.write_weights], 1))
-        reading, writing = torch.split(weights, [self.config.read_heads, self.config.write_heads], dim=1)
+        found = self._address(memory, controls, torch.cat([state.read_weights, state.write_weights], 1))
+        reading, writing = torch.split(found.sharpened, [self.config.read_heads, self.config.write_heads], dim=1)
         next_state = NTMState(
             controller, memory, reading.contiguous(), writing.contiguous(), read_vectors, hidden.clone()
         )
-        return self.output(hidden), next_state, _trace(state, controls)
+        used = state._replace(read_vectors=read_vectors)
+        wrote = controls._replace(erase_vectors=before.erase_vectors, add_vectors=before.add_vectors)
+        return self.output(hidden), next_state, _trace(used, wrote, [found])
 
     def _head_groups(self, controls: NTMControls, state: NTMState) -> list["HeadGroup"]:
         """Return the heads that act together, in order: all heads, or each read head with its write head."""
@@ -325,12 +328,12 @@ class NTM(MemoryModel[NTMState]):
             HeadGroup(NTMControls(*parts), before, 1) for parts, before in zip(by_pair, pairs(previous), strict=True)
         ]
 
-    def _address(self, memory: Tensor, controls: NTMControls, previous: Tensor) -> Tensor:
-        """Return the weightings of some heads: [B, H, N]. previous: those of the previous step."""
+    def _address(self, memory: Tensor, controls: NTMControls, previous: Tensor) -> "Addressing":
+        """Return the weightings of some heads. previous: those of the previous step, [B, H, N]."""
         content = addressing.content_weights(self.style.similarity(memory, controls.keys), controls.key_strength)
         gated = addressing.interpolate(content, previous, controls.interpolation_gate)
         shifted = self.style.shift(gated, controls.shift_weights)
-        return self.style.sharpen(shifted, controls.sharpening)
+        return Addressing(content, gated, shifted, self.style.sharpen(shifted, controls.sharpening))
 
     def _controls(self, hidden: Tensor) -> NTMControls:
         style, parts = self.style, self.interface.cut(hidden)
@@ -372,16 +375,37 @@ class HeadGroup(NamedTuple):
     """The number of write heads."""
 
 
-def _trace(used: NTMState, controls: NTMControls) -> Trace:
-    """Return the trace. used: the state with the weightings by which this step read and wrote."""
+class Addressing(NamedTuple):
+    """The weightings of some heads on their way from content to location: [B, H, N] each."""
+
+    content: Tensor
+    gated: Tensor
+    shifted: Tensor
+    sharpened: Tensor
+    """The weightings by which the heads read and write."""
+
+
+def _trace(used: NTMState, controls: NTMControls, found: list[Addressing]) -> Trace:
+    """Return the trace.
+
+    used: the state with the weightings by which this step read and wrote, and the vectors read; controls: with the
+    vectors that it wrote; found: the weightings of each group of heads.
+    """
+    content, gated, shifted, _ = map(_in_order, zip(*found, strict=True))
     return {
+        **controls._asdict(),
+        "content_weights": content,
+        "gated_weights": gated,
+        "shifted_weights": shifted,
         "read_weights": used.read_weights,
         "write_weights": used.write_weights,
-        "key_strength": controls.key_strength,
-        "interpolation_gate": controls.interpolation_gate,
-        "shift_weights": controls.shift_weights,
-        "sharpening": controls.sharpening,
+        "read_vectors": used.read_vectors,
     }
+
+
+def _in_order(groups: Sequence[Tensor]) -> Tensor:
+    """Return the weightings of all heads, the read heads first: those of one group, or of pairs of heads, [B, 2, N]."""
+    return groups[0] if len(groups) == 1 else torch.stack(tuple(groups), 2).flatten(1, 2)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

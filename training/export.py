@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ from onnxscript import opset20 as op
 from torch import Tensor, nn
 
 from models.artefact import ServedStep, load
-from models.contract import MemoryModel
+from models.contract import MemoryModel, schemas
 from models.manifest import ONNX_FILE, Manifest
 from models.state import flatten
-from training.checkpoint import write_atomically
+from training.checkpoint import write_atomically, write_manifest
 from training.quiet import quiet
 from training.runtime import open_session
 
@@ -66,11 +67,13 @@ class ExportError(RuntimeError):
 def export(directory: Path, after_step: Callable[[int, int], object] | None = None) -> Path:
     """Write `model.onnx` beside the weights of a checkpoint and return its path.
 
+    The graph has all traces of the model; the manifest, if an earlier version wrote it without some, gets them too.
     The graph is run over 100 steps from a fresh state at batch 1, 2 (with more memory locations) and 5, and gets its
     name only if each step agrees with torch's; `after_step` is called with the steps done and their total. A row that
     overflows float32 in torch as well goes on from a fresh state, and a warning is logged. Raises ExportError.
     """
-    model, manifest = load(directory)
+    model, described = load(directory)
+    manifest = replace(described, trace=schemas(model)[1])
     graph = build_graph(model, manifest)
     data = graph.SerializeToString()
     overflow = _verify(data, model, after_step)
@@ -82,12 +85,14 @@ def export(directory: Path, after_step: Callable[[int, int], object] | None = No
         )
     path = directory / ONNX_FILE
     write_atomically(path, data)
+    if manifest != described:
+        write_manifest(directory, manifest)
     return path
 
 
 def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
-    """Return the graph of one step, with its metadata."""
-    step = ServedStep(model).eval()
+    """Return the graph of one step, with the traces of the manifest and its metadata."""
+    step = ServedStep(model, manifest.trace).eval()
     leaves = flatten(model.initial_state(2, _example_size(model)))
     batch, dynamic = torch.export.Dim("batch", min=1), _dynamic_locations(model)
     graph = export_module(

@@ -27,9 +27,10 @@ class TorchBackend:
         model, manifest = load(directory)
         torch.set_num_threads(threads)
         self.device = device
-        self.spec = spec_of(manifest, *_axes(model))
+        state, trace = _axes(model)
+        self.spec = spec_of(manifest, state, {name: trace[name] for name in manifest.trace})
         self._model = model.to(device)
-        self._step = ServedStep(self._model)
+        self._step = ServedStep(self._model, self.spec.trace)
         self._capacity = capacity
         self._clear()
 

@@ -171,6 +171,10 @@ def weights_of(model):
     return {name: weight.numpy() for name, weight in model.state_dict().items()}
 
 
+def arrays(tensors):
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
 def row_of(leaves, row):
     """Return one row of flat leaves as a nested dictionary: {"controller": {"h": ...}, "memory": ...}."""
     own = {name: leaf[row].numpy() for name, leaf in leaves.items() if "." not in name}

@@ -85,6 +85,8 @@ def test_loaded_model_has_the_start_drawn_with_it(tmp_path):
         ({"config": values_of("dnc", memory_size=9)}, r"the manifest says state {.*}, but its config makes {.*}"),
         ({"state": {"memory": [9, 4]}}, r"the manifest says state {.*}, but its config makes {.*}"),
         ({"input_size": 9}, "the manifest says input_size 9, but its config makes 3"),
+        ({"trace": {"usage": [7]}}, r"the manifest says trace {'usage': \[7\]}, but its config makes {'usage': \[6\]}"),
+        ({"trace": {"moods": [6]}}, r"the manifest says trace {'moods': \[6\]}, but its config makes {}"),
         ({"kind": "gru"}, "model.kind: expected one of dnc, ntm, rnn, got 'gru'"),
         ({"weights_sha256": "0" * 64}, "but manifest.json says 0000"),
     ],
@@ -93,6 +95,24 @@ def test_load_of_files_that_make_no_model_says_why(tmp_path, changes, message):
     a_checkpoint(tmp_path, "dnc", **changes)
     with pytest.raises(ManifestError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dnc", "ntm", "rnn"])
+def test_load_of_a_manifest_with_fewer_traces_keeps_it(tmp_path, name):
+    fewer = {"dnc": {"usage": [6]}, "ntm": {"sharpening": [2]}, "rnn": {}}[name]
+    a_checkpoint(tmp_path, name, trace=fewer)
+    model, manifest = load(tmp_path)
+    assert manifest.trace == fewer
+    assert schemas(model)[1].items() >= fewer.items()
+
+
+def test_served_step_gives_the_named_traces_in_that_order():
+    model = make("dnc")
+    inputs, state = random_inputs(model, 1, 3)[0], lived_in_state(model, 3)
+    *_, first, second = ServedStep(model, ["write_gate", "usage"])(inputs, *flatten(state).values())
+    _, _, trace = model.step(inputs, state)
+    assert torch.equal(first, trace["write_gate"])
+    assert torch.equal(second, trace["usage"])
 
 
 @pytest.mark.parametrize(

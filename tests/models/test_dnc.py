@@ -11,6 +11,7 @@ from models.dnc import DNC, DNCConfig
 from models.state import flatten
 from tests.models import naive
 from tests.models.catalogue import CATALOGUE, lived_in_state, make, make_from, random_inputs, with_interface
+from tests.models.identities import assert_traces_explain
 
 DNCS = [name for name in CATALOGUE if name.startswith("dnc")]
 
@@ -26,30 +27,34 @@ def naive_step(config, weights, x, state):
     h, controller = np.clip(h, -bound, bound), {name: np.clip(leaf, -bound, bound) for name, leaf in controller.items()}
     xi = naive_interface(config, naive.linear(weights, "interface", h))
 
-    usage, emptied = np.zeros(len(slots)), state["memory"].copy()
+    usage, retention, emptied = np.zeros(len(slots)), np.zeros(len(slots)), state["memory"].copy()
     for n in slots:
         u, w = state["usage"][n], 1 - np.prod([1 - state["write_weights"][v][n] for v in range(writes)])
-        retention = np.prod([1 - xi["free_gates"][r] * state["read_weights"][r][n] for r in range(reads)])
-        usage[n] = (u + w - u * w) * retention
-        emptied[n] = emptied[n] * (retention if config.deallocation else 1)
+        retention[n] = np.prod([1 - xi["free_gates"][r] * state["read_weights"][r][n] for r in range(reads)])
+        usage[n] = (u + w - u * w) * retention[n]
+        emptied[n] = emptied[n] * (retention[n] if config.deallocation else 1)
 
-    allocations, write_weights, promised = [], [], usage
+    allocations, write_content, write_weights, promised = [], [], [], usage
     for v in range(writes):
         a, ga, gw = naive_allocation(promised), xi["allocation_gate"][v], xi["write_gate"][v]
         mask, key = xi["write_masks"][v], xi["write_keys"][v]
         c = naive.content(state["memory"] * mask, key * mask, xi["write_strengths"][v])
         allocations.append(a)
+        write_content.append(c)
         write_weights.append(gw * (ga * a + (1 - ga) * c))
         promised = promised + (1 - promised) * ga * gw * a
     memory = naive.write(emptied, write_weights, xi["erase_vectors"], xi["write_vectors"])
 
     links = naive_links(config, state, write_weights)
-    read_weights = []
+    read_content, walks, read_weights = [], [], []
     for r in range(reads):
         mask, key = xi["read_masks"][r], xi["read_keys"][r]
         w = naive.content(memory * mask, key * mask, xi["read_strengths"][r])
+        read_content.append(w)
         if config.links != "none":
-            w = xi["read_modes"][r][2 * writes] * w + naive_walk(config, xi, r, links, state["read_weights"][r])
+            walks.append(naive_walk(config, xi, r, links, state["read_weights"][r]))
+            modes = xi["read_modes"][r]
+            w = modes[2 * writes] * w + modes[:writes] @ walks[r][1] + modes[writes : 2 * writes] @ walks[r][0]
         read_weights.append(w)
     read_vectors = np.array([naive.read(memory, w) for w in read_weights])
 
@@ -62,9 +67,13 @@ def naive_step(config, weights, x, state):
         "read_vectors": read_vectors,
         "usage": usage,
     }
-    kept = ("allocation_gate", "write_gate", "free_gates", *(["read_modes"] if config.links != "none" else []))
-    trace = {name: xi[name] for name in kept} | {"allocation_weights": np.array(allocations)}
-    trace |= {name: next_state[name] for name in ("read_weights", "write_weights", "usage")}
+    masks = ("read_masks", "write_masks")
+    trace = {name: values for name, values in xi.items() if config.masking or name not in masks}
+    trace |= {name: next_state[name] for name in ("read_weights", "write_weights", "read_vectors", "usage")}
+    trace |= {"retention": retention, "allocation_weights": np.array(allocations)}
+    trace |= {"write_content_weights": np.array(write_content), "read_content_weights": np.array(read_content)}
+    if walks:
+        trace |= {"forward_weights": np.array(walks)[:, 0], "backward_weights": np.array(walks)[:, 1]}
     return np.clip(outputs, -bound, bound), next_state | links, trace
 
 
@@ -126,10 +135,9 @@ def naive_sparse_row(i, entries, columns, precedence, w):
 
 
 def naive_walk(config, xi, r, links, before):
-    """Return the directional part of read head r's weighting, from its weighting `before` and its modes."""
-    slots, writes = range(len(before)), config.write_heads
-    found = np.zeros(len(slots))
-    for v in range(writes):
+    """Return read head r's weightings forward and backward from its weighting `before`, by each write head's links."""
+    slots, found = range(len(before)), []
+    for v in range(config.write_heads):
         columns = links["link_columns"][v] if config.links == "sparse" else [slots] * len(slots)
         forward, backward = np.zeros(len(slots)), np.zeros(len(slots))
         for i in slots:
@@ -139,8 +147,8 @@ def naive_walk(config, xi, r, links, before):
         if config.link_sharpening:
             forward = naive_sharpened(forward, xi["forward_sharpness"][r, v])
             backward = naive_sharpened(backward, xi["backward_sharpness"][r, v])
-        found = found + xi["read_modes"][r][v] * backward + xi["read_modes"][r][writes + v] * forward
-    return found
+        found.append((forward, backward))
+    return np.swapaxes(found, 0, 1)
 
 
 def naive_sharpened(weighting, sharpness):
@@ -172,6 +180,18 @@ def test_dnc_step_at_another_memory_size_agrees_with_naive(name):
     model = make(name, torch.float64)
     _, state, _ = unroll(model, random_inputs(model, 6, 2), model.initial_state(2, memory_size=9))
     naive.assert_steps_near(model, state, random_inputs(model, 6, 2), naive_step)
+
+
+@pytest.mark.parametrize("size", [None, 9])
+@pytest.mark.parametrize("name", DNCS)
+@torch.no_grad()
+def test_dnc_state_follows_from_the_traces(name, size):
+    model = make(name, torch.float64)
+    _, state, _ = unroll(model, random_inputs(model, 6, 2), model.initial_state(2, size))
+    for inputs in random_inputs(model, 3, 2):
+        before = naive.arrays(flatten(state))
+        _, state, trace = model.step(inputs, state)
+        assert_traces_explain(model.config, before, naive.arrays(flatten(state)), naive.arrays(trace))
 
 
 def test_dnc_state_before_the_first_step_is_zero():

@@ -8,8 +8,10 @@ from models.cells import FeedForwardConfig
 from models.config import ConfigError
 from models.contract import unroll
 from models.ntm import NTM, NTMConfig
+from models.state import flatten
 from tests.models import naive
 from tests.models.catalogue import CATALOGUE, lived_in_state, make, random_inputs, with_interface
+from tests.models.identities import assert_traces_explain
 
 NTMS = [name for name in CATALOGUE if name.startswith("ntm")]
 
@@ -25,15 +27,18 @@ def naive_step(config, weights, x, state):
     act = naive_heads_in_turn if config.order == "in-turn" else naive_heads_together
     heads = act(config, controls, state)
     outputs = naive.linear(weights, "output", np.concatenate([h, heads["read_vectors"].ravel()]))
-    return outputs, {"controller": controller} | heads, naive_trace(controls, heads)
+    addressed = heads.pop("addressed")
+    return outputs, {"controller": controller} | heads, naive_trace(controls, heads, addressed)
 
 
 def naive_heads_together(config, controls, state):
     """All heads address the memory as it was, then all read it, then all write."""
     memory, reads = state["memory"], config.read_heads
     before = [*state["read_weights"], *state["write_weights"]]
-    weightings = np.array([naive_weighting(config, controls, head, memory, w) for head, w in enumerate(before)])
+    addressed = [naive_addressing(config, controls, head, memory, w) for head, w in enumerate(before)]
+    weightings = np.array([found[-1] for found in addressed])
     return {
+        "addressed": addressed,
         "memory": naive.write(memory, weightings[reads:], controls["erase_vectors"], controls["add_vectors"]),
         "read_weights": weightings[:reads],
         "write_weights": weightings[reads:],
@@ -44,22 +49,23 @@ def naive_heads_together(config, controls, state):
 def naive_heads_in_turn(config, controls, state):
     """Read head 1, write head 1, read head 2, write head 2, ...: each acts on the memory that the last one left."""
     memory, reads = state["memory"], config.read_heads
-    read_weights, read_vectors, write_weights = [], [], []
+    reading, writing, read_vectors = [], [], []
     for turn in range(reads):
-        read_weights.append(naive_weighting(config, controls, turn, memory, state["read_weights"][turn]))
-        read_vectors.append(naive.read(memory, read_weights[turn]))
-        write_weights.append(naive_weighting(config, controls, reads + turn, memory, state["write_weights"][turn]))
+        reading.append(naive_addressing(config, controls, turn, memory, state["read_weights"][turn]))
+        read_vectors.append(naive.read(memory, reading[turn][-1]))
+        writing.append(naive_addressing(config, controls, reads + turn, memory, state["write_weights"][turn]))
         memory = naive.write(
-            memory, [write_weights[turn]], [controls["erase_vectors"][turn]], [controls["add_vectors"][turn]]
+            memory, [writing[turn][-1]], [controls["erase_vectors"][turn]], [controls["add_vectors"][turn]]
         )
+    read_weights, write_weights = ([found[-1] for found in each] for each in (reading, writing))
     lists = {"read_weights": read_weights, "write_weights": write_weights, "read_vectors": read_vectors}
-    return {"memory": memory} | {name: np.array(vectors) for name, vectors in lists.items()}
+    return {"memory": memory, "addressed": reading + writing} | {name: np.array(each) for name, each in lists.items()}
 
 
 def naive_step_before(config, weights, x, state):
     """Write, read, run the controller, and then compute the weightings of the next step."""
-    controls = naive_interface(config, naive.linear(weights, "interface", state["hidden"]))
-    memory = naive.write(state["memory"], state["write_weights"], controls["erase_vectors"], controls["add_vectors"])
+    acted = naive_interface(config, naive.linear(weights, "interface", state["hidden"]))
+    memory = naive.write(state["memory"], state["write_weights"], acted["erase_vectors"], acted["add_vectors"])
     read_vectors = np.array([naive.read(memory, w) for w in state["read_weights"]])
 
     h, controller = naive.cell(
@@ -67,25 +73,31 @@ def naive_step_before(config, weights, x, state):
     )
     controls = naive_interface(config, naive.linear(weights, "interface", h))
     next_state = {"controller": controller, "memory": memory, "read_vectors": read_vectors, "hidden": h}
-    for kind, first in (("read_weights", 0), ("write_weights", config.read_heads)):
-        next_state[kind] = np.array(
-            [naive_weighting(config, controls, first + number, memory, w) for number, w in enumerate(state[kind])]
-        )
-    return naive.linear(weights, "output", h), next_state, naive_trace(controls, used=state)
+    before, reads = [*state["read_weights"], *state["write_weights"]], config.read_heads
+    addressed = [naive_addressing(config, controls, head, memory, w) for head, w in enumerate(before)]
+    weightings = np.array([found[-1] for found in addressed])
+    next_state |= {"read_weights": weightings[:reads], "write_weights": weightings[reads:]}
+    used = state | {"read_vectors": read_vectors}
+    wrote = controls | {name: acted[name] for name in ("erase_vectors", "add_vectors")}
+    return naive.linear(weights, "output", h), next_state, naive_trace(wrote, used, addressed)
 
 
-def naive_weighting(config, controls, head, memory, previous):
-    """Return the weighting of head number `head` among all heads: by content, then by shifts."""
+def naive_addressing(config, controls, head, memory, previous):
+    """Return the weightings of head number `head` among all heads: by content, gated, shifted, and sharpened."""
     style = STYLES[config.style]
     by_content = naive.content(memory, controls["keys"][head], controls["key_strength"][head], style["similarity"])
     gate = controls["interpolation_gate"][head]
-    shifted = style["shift"](gate * by_content + (1 - gate) * previous, controls["shift_weights"][head])
-    return style["sharpen"](shifted, controls["sharpening"][head])
+    gated = gate * by_content + (1 - gate) * previous
+    shifted = style["shift"](gated, controls["shift_weights"][head])
+    return by_content, gated, shifted, style["sharpen"](shifted, controls["sharpening"][head])
 
 
-def naive_trace(controls, used):
-    kept = ("key_strength", "interpolation_gate", "shift_weights", "sharpening")
-    return {name: controls[name] for name in kept} | {name: used[name] for name in ("read_weights", "write_weights")}
+def naive_trace(controls, used, addressed):
+    """Return the trace. used: weightings and vectors of reads and writes; addressed: the weightings of each head."""
+    trace = {name: values for name, values in controls.items() if name not in ("key_signs", "add_signs")}
+    trace |= {name: used[name] for name in ("read_weights", "write_weights", "read_vectors")}
+    stages = ("content_weights", "gated_weights", "shifted_weights")
+    return trace | {name: np.array([found[k] for found in addressed]) for k, name in enumerate(stages)}
 
 
 def naive_interface(config, vector):
@@ -171,6 +183,18 @@ def test_ntm_step_agrees_with_the_naive_version(name, start):
 def test_ntm_step_at_another_memory_size_agrees_with_naive(name, slots):
     model = make(name, torch.float64)
     naive.assert_steps_near(model, model.initial_state(2, slots), random_inputs(model, 4, 2), naive_step)
+
+
+@pytest.mark.parametrize("size", [None, 9])
+@pytest.mark.parametrize("name", NTMS)
+@torch.no_grad()
+def test_ntm_state_follows_from_the_traces(name, size):
+    model = make(name, torch.float64)
+    _, state, _ = unroll(model, random_inputs(model, 6, 2), model.initial_state(2, size))
+    for inputs in random_inputs(model, 3, 2):
+        before = naive.arrays(flatten(state))
+        _, state, trace = model.step(inputs, state)
+        assert_traces_explain(model.config, before, naive.arrays(flatten(state)), naive.arrays(trace))
 
 
 def test_ntm_first_state_has_constant_memory_and_heads_at_0():
