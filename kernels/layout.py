@@ -71,11 +71,22 @@ class States(ctypes.Structure):
     _fields_ = _fields({Pointer: "memory read_weights write_weights read_vectors usage link precedence hidden cells"})
 
 
+class Traces(ctypes.Structure):
+    """`traces`."""
+
+    _fields_ = _fields(
+        {
+            Pointer: "controls controls_before retention allocation_weights write_content_weights read_content_weights "
+            "forward_weights backward_weights content_weights gated_weights shifted_weights"
+        }
+    )
+
+
 class StepCall(ctypes.Structure):
     """`step_call`."""
 
     _fields_ = _fields(
-        {Integer: "batch steps", Pointer: "slots numbers inputs outputs controls allocation workspace"},
+        {Integer: "batch steps", Pointer: "slots numbers inputs outputs traced workspace"},
     )
 
 
@@ -94,6 +105,7 @@ STRUCTURES = {
     "model": Model,
     "cell_states": CellStates,
     "states": States,
+    "traces": Traces,
     "step_call": StepCall,
     "segment": Segment,
 }

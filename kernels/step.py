@@ -3,18 +3,19 @@
 import ctypes
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from kernels.arena import Arena, StateLayout
-from kernels.layout import Model, StepCall
+from kernels.layout import StepCall
 from kernels.library import Library, library, why_no_library
-from kernels.packing import Array, PackedModel, padded, padded_wide
+from kernels.packing import Array, PackedModel
 from kernels.plan import cuts, parallel_for, thread_count
 from kernels.support import NoKernel, not_fused
+from kernels.traces import HeadTrace, TraceLayout
 
 
 class FusedStep:
@@ -41,6 +42,8 @@ class FusedStep:
         shapes = {name: weight.shape for name, weight in weights.items()}
         self._packed = PackedModel(kind, config, shapes, memory_size, self._library)
         self._packed.fill(weights)
+        self._traces = TraceLayout(self._packed.model, self._dtype)
+        self._no_trace = HeadTrace(self._traces, {})
         self._layout = StateLayout(state, self._packed.layer_names, self._packed.hidden)
         self.shapes = self._layout.shapes
         self.memory_size = memory_size or 0
@@ -84,17 +87,16 @@ class FusedStep:
 
     # A step
 
-    def step(self, slots: Sequence[int], inputs: Array, trace: bool = True) -> tuple[Array, "HeadTrace"]:
-        """Advance distinct slots by one step. inputs: [B, input_size].
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, HeadTrace]:
+        """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces that are no leaves.
 
-        Returns the activated outputs [B, output_size], and the trace of the heads, empty unless it was asked for.
+        Returns the activated outputs [B, output_size], and the named traces.
         Raises IndexError where a slot is not in the arena or named twice, ValueError where inputs are of another shape.
         """
         rows = self._checked(slots)
         self._check_shape(inputs, (len(rows), self._config["input_size"]))
-        heads = HeadTrace.allocate(self._packed.model, len(rows), self._dtype) if trace else None
-        outputs = self._advance(rows, inputs[None], heads)
-        return outputs[0], heads or HeadTrace(self._packed.model, None, None)
+        heads = self._traces.allocate(len(rows), trace) if trace else self._no_trace
+        return self._advance(rows, inputs[None], heads)[0], heads
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by T steps in one call. inputs: [T, B, input_size], T at least 1.
@@ -103,9 +105,9 @@ class FusedStep:
         """
         rows = self._checked(slots)
         self._check_shape(inputs, (max(1, len(inputs)), len(rows), self._config["input_size"]))
-        return self._advance(rows, inputs, None)
+        return self._advance(rows, inputs, self._no_trace)
 
-    def _advance(self, rows: Array, inputs: Array, heads: "HeadTrace | None") -> Array:
+    def _advance(self, rows: Array, inputs: Array, heads: HeadTrace) -> Array:
         steps, batch = inputs.shape[:2]
         values = np.ascontiguousarray(self._encode(inputs), self._dtype)
         outputs = np.empty((steps, batch, self._config["output_size"]), self._dtype)
@@ -117,17 +119,18 @@ class FusedStep:
         parallel_for(self._pool, lambda part: self._run_part(slices[part], rows, values, outputs, heads), parts)
         return outputs
 
-    def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, heads: "HeadTrace | None") -> None:
+    def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> None:
         own = np.empty_like(outputs[:, part])
-        self._run(rows[part], np.ascontiguousarray(values[:, part]), own, heads and heads.part(part))
+        self._run(rows[part], np.ascontiguousarray(values[:, part]), own, heads.part(part))
         outputs[:, part] = own
 
-    def _run(self, rows: Array, values: Array, outputs: Array, heads: "HeadTrace | None") -> None:
+    def _run(self, rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> None:
         """Step some rows, in the calling thread."""
         batch, workspace = len(rows), self._workspace(len(rows))
-        traced = (None, None) if heads is None else heads.pointers
+        traced = heads.structure
         arrays = (rows.ctypes.data, self._numbers.ctypes.data, values.ctypes.data, outputs.ctypes.data)
-        call = StepCall(batch, len(values), *arrays, *traced, workspace.ctypes.data)
+        traces = ctypes.addressof(traced) if traced else None
+        call = StepCall(batch, len(values), *arrays, traces, workspace.ctypes.data)
         model, states = ctypes.byref(self._packed.model), ctypes.byref(self._arena.states)
         self._library.step(model, states, ctypes.byref(call))
 
@@ -174,58 +177,3 @@ def covered(kind: str, config: Mapping[str, Any], kernels: Library | None) -> Li
     if loaded is None:
         raise NoKernel(f"there is no library of fused kernels: {why_no_library()}")
     return loaded
-
-
-class HeadTrace:
-    """The activated interface of a step, and the allocation: traces that are no leaves of the state.
-
-    controls: [B, the kernels' interface]; allocation: [B, V, N, padded]; None where no trace was asked for.
-    """
-
-    def __init__(self, model: Model, controls: Array | None, allocation: Array | None) -> None:
-        self._model, self._controls, self._allocation = model, controls, allocation
-
-    @classmethod
-    def allocate(cls, model: Model, batch: int, dtype: Any) -> "HeadTrace":
-        """Return a trace of `batch` rows that a step is to fill in."""
-        allocation = np.empty((batch, model.write_heads, padded_wide(model.memory_size)), dtype)
-        return cls(model, np.empty((batch, model.interface.outputs), dtype), allocation)
-
-    @property
-    def pointers(self) -> tuple[int, int]:
-        """The addresses of both arrays."""
-        controls, allocation = self._arrays
-        return controls.ctypes.data, allocation.ctypes.data
-
-    def part(self, rows: slice) -> "HeadTrace":
-        """Return the trace of some rows."""
-        controls, allocation = self._arrays
-        return HeadTrace(self._model, controls[rows], allocation[rows])
-
-    @property
-    def _arrays(self) -> tuple[Array, Array]:
-        assert self._controls is not None, "this step kept no trace"
-        assert self._allocation is not None
-        return self._controls, self._allocation
-
-    def trace(self, name: str) -> Array:
-        """Return a trace other than weightings and usage, which are leaves of the state: [B, ...]."""
-        m, (controls, allocation) = self._model, self._arrays
-        reads, writes, heads = m.read_heads, m.write_heads, m.read_heads + m.write_heads
-        if name == "allocation_weights":
-            return allocation[:, :, : m.memory_size].copy()
-        if name == "read_modes":
-            return self._blocks(m.modes, reads, 2 * writes + 1)
-        if name == "shift_weights":
-            return self._blocks(m.shifts, heads, m.shift_width)
-        of_dnc = {"free_gates": (0, reads), "allocation_gate": (reads, writes), "write_gate": (reads + writes, writes)}
-        if name in of_dnc:
-            start, count = of_dnc[name]
-            return controls[:, m.gates + start : m.gates + start + count].copy()
-        start = m.strengths + ("key_strength", "interpolation_gate", "sharpening").index(name) * padded(heads)
-        return controls[:, start : start + heads].copy()
-
-    def _blocks(self, start: int, count: int, size: int) -> Array:
-        controls, _ = self._arrays
-        blocks = controls[:, start : start + count * padded(size)]
-        return blocks.reshape(len(blocks), count, padded(size))[:, :, :size].copy()

@@ -17,7 +17,7 @@ from models.manifest import ManifestError, check_header, weights_file
 LARGEST_ORDINARY = 1e30
 """Inputs up to this cannot overflow in a model whose controller is bounded."""
 
-LEAVES = ("read_weights", "write_weights", "usage")
+LEAVES = ("read_weights", "write_weights", "read_vectors", "usage")
 """Traces that are leaves of the state: after the step, or before it if the heads act before the controller."""
 
 
@@ -68,7 +68,7 @@ class FusedBackend:
         before = {row: self._fused.read(slots[row]) for row in self._risky_rows(inputs)}
         used = {name: self._fused.leaf(name, slots) for name in trace if name in self._fused.used_before}
         try:
-            outputs, heads = self._fused.step(slots, inputs, trace=any(name not in LEAVES for name in trace))
+            outputs, heads = self._fused.step(slots, inputs, [name for name in trace if name not in LEAVES])
             traces = {name: used[name] if name in used else self._trace(name, slots, heads.trace) for name in trace}
             failed = self._failed_rows(slots, outputs, list(before))
             for row in failed:

@@ -87,7 +87,7 @@ def kernel_product() -> Yardstick:
     fused.grow(PRODUCT_ROWS)
     inputs = np.random.default_rng(0).random((PRODUCT_ROWS, PRODUCT_SIZE), np.float32)
     operations = 2 * PRODUCT_LAYERS * PRODUCT_ROWS * PRODUCT_SIZE**2
-    return Yardstick(lambda: fused.step(range(PRODUCT_ROWS), inputs, trace=False), operations)
+    return Yardstick(lambda: fused.step(range(PRODUCT_ROWS), inputs), operations)
 
 
 def copy_within(size: int) -> Yardstick:

@@ -146,7 +146,7 @@ def by_copies(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
     def step(inputs: Array) -> Array:
         for name, leaf in leaves(arena).items():
             leaves(buffers)[name][:] = leaf[slots]
-        outputs = buffers.step(range(len(slots)), inputs, trace=False)[0]
+        outputs = buffers.step(range(len(slots)), inputs)[0]
         for name, leaf in leaves(arena).items():
             leaf[slots] = leaves(buffers)[name]
         return outputs
@@ -160,7 +160,7 @@ def by_buffers(arena: FusedStep, buffers: FusedStep, slots: Array) -> Step:
     def step(inputs: Array) -> Array:
         for name, leaf in leaves(arena).items():
             np.take(leaf, slots, axis=0, out=leaves(buffers)[name], mode="clip")
-        outputs = buffers.step(range(len(slots)), inputs, trace=False)[0]
+        outputs = buffers.step(range(len(slots)), inputs)[0]
         for name, leaf in leaves(arena).items():
             leaf[slots] = leaves(buffers)[name]
         return outputs
@@ -220,7 +220,7 @@ def measure_calls(plan: KernelsPlan) -> Iterator[Row]:
 
 
 def step_by_step(fused: FusedStep, slots: Sequence[int], inputs: Array) -> Array:
-    return np.stack([fused.step(slots, vectors, trace=False)[0] for vectors in inputs])
+    return np.stack([fused.step(slots, vectors)[0] for vectors in inputs])
 
 
 CALLS = Table(

@@ -103,4 +103,4 @@ def by_backend(backend: Backend, batch: int) -> Step:
 
 def by_kernel(fused: FusedStep, slots: Sequence[int]) -> Step:
     """Return the step of the kernel, in place in its arena."""
-    return lambda inputs: fused.step(slots, inputs, trace=False)[0]
+    return lambda inputs: fused.step(slots, inputs)[0]

@@ -844,6 +844,18 @@ static void read_memory_backward(const memory_step *s, const memory_gradients *d
 
 /* ---- A step ---- */
 
+/* Copy the weightings that were asked for out of the workspace. */
+static void leave_weightings(const memory_step *s, const dnc_workspace *w) {
+    const traces *to = s->traced;
+    i64 width = s->shape.width, reads = s->m->read_heads * width, writes = s->m->write_heads * width;
+    leave(to->retention, s->row, w->retention, width);
+    leave(to->allocation_weights, s->row, w->allocation, writes);
+    leave(to->write_content_weights, s->row, w->write_content, writes);
+    leave(to->read_content_weights, s->row, w->read_content, reads);
+    leave(to->forward_weights, s->row, w->sharp_forward, s->m->write_heads * reads);
+    leave(to->backward_weights, s->row, w->sharp_backward, s->m->write_heads * reads);
+}
+
 static void dnc_step(const memory_step *s, const dnc_workspace *w, dnc_scratch scratch) {
     /* Write: find free locations, mix them with those of similar content, erase and add */
     update_usage(s, w->retention);
@@ -855,6 +867,7 @@ static void dnc_step(const memory_step *s, const dnc_workspace *w, dnc_scratch s
     if (s->m->linked) update_links(s, w);
     find_read_weights(s, w);
     read_vectors(s->after.memory, s->after.read_weights, s->m->read_heads, s->shape, s->after.read_vectors);
+    if (s->traced) leave_weightings(s, w);
 }
 
 static void dnc_step_backward(const memory_step *s, const dnc_workspace *w, const memory_gradients *d,

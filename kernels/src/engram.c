@@ -343,23 +343,22 @@ static void run_heads_before_backward(const model *m, const states *s, const ste
         copy(d->states->hidden + rows->row[b] * hidden, d->interface + b * width, hidden);
 }
 
-/* Run the heads by the output of the controller. allocation: [batch][write heads][width], or none. */
+/* Run the heads by the output of the controller. traced: what to leave, or none. */
 static void run_heads(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
-                      real *allocation) {
-    i64 size = m->interface.outputs, allocated = m->write_heads * padded_wide(m->memory_size);
+                      const traces *traced) {
+    i64 size = m->interface.outputs;
     apply_linear(&m->interface, w->hidden, rows->count, w->raw);
     copy(w->controls, w->raw, rows->count * size);
     for (i64 b = 0; b < rows->count; b++) {
         allocator kept = memory_of_row(w, b), scratch = {w->scratch, 0};
+        memory_step of = memory_step_of(m, s, rows, b, w->controls);
+        of.traced = traced, of.row = b;
         if (m->kind == DNC) {
-            memory_step of = memory_step_of(m, s, rows, b, w->controls);
             dnc_workspace own = allocate_dnc_workspace(m, &kept);
             dnc_controls(m, of.controls);
             dnc_step(&of, &own, allocate_dnc_scratch(m, &scratch));
-            if (allocation) copy(allocation + b * allocated, own.allocation, allocated);
             continue;
         }
-        memory_step of = memory_step_of(m, s, rows, b, w->controls);
         ntm_workspace own = allocate_ntm_workspace(m, &kept);
         ntm_controls(m, of.controls);
         if (acts_before(m)) ntm_aim(&of, &own, allocate_ntm_scratch(m, &scratch));
@@ -460,16 +459,16 @@ static void activate_outputs(const model *m, const step_workspace *w, i64 b, rea
 
 /* ---- A step ---- */
 
-/* Step rows. inputs: [rows][input_size]; workspace: of the step, for `of.total` rows; allocation: [batch][write
- * heads][width], or none. */
+/* Step rows. inputs: [rows][input_size]; workspace: of the step, for `of.total` rows; traced: what to leave, or none.
+ */
 static step_workspace step(const model *m, const states *s, const stepped_rows *rows, const real *inputs, row_range of,
-                           real *workspace, real *allocation) {
+                           real *workspace, const traces *traced) {
     i64 hidden = m->hidden.size;
     allocator from = {workspace, 0};
     step_workspace w = allocate_step_workspace(m, of, &from);
     if (acts_before(m)) run_heads_before(m, s, rows, &w);
     run_controller(m, s, rows, inputs, &w);
-    if (m->kind != RNN) run_heads(m, s, rows, &w, allocation);
+    if (m->kind != RNN) run_heads(m, s, rows, &w, traced);
     run_outputs(m, s, rows, &w);
     if (m->kind == DNC) fail_overflowed(m, s, rows, &w);
     for (i64 b = 0; acts_before(m) && b < rows->count; b++)
@@ -490,15 +489,22 @@ static void step_backward(const model *m, const states *s, const stepped_rows *r
 }
 
 /* Steps of sessions, each in its slot of an arena, none named twice. slots: [batch]; numbers: those of the rows, 0, 1,
- * ...; inputs: [steps][batch][input_size]; outputs: [steps][batch][output_size], activated. Of the last step, or none:
- * controls [batch][interface.outputs], the activated interface, and allocation [batch][write heads][width]. workspace:
- * engram_workspace_size(m, batch, 0) numbers. */
+ * ...; inputs: [steps][batch][input_size]; outputs: [steps][batch][output_size], activated; traced: what the last step
+ * leaves, or none; workspace: engram_workspace_size(m, batch, 0) numbers. */
 typedef struct {
     i64 batch, steps;
     const i64 *slots, *numbers;
     const real *inputs;
-    real *outputs, *controls, *allocation, *workspace;
+    real *outputs;
+    const traces *traced;
+    real *workspace;
 } step_call;
+
+/* Copy the interfaces that were asked for. */
+static void leave_controls(const model *m, const step_workspace *w, i64 batch, const traces *traced) {
+    leave(traced->controls, 0, w->controls, batch * m->interface.outputs);
+    leave(traced->controls_before, 0, w->controls_before, batch * m->interface.outputs);
+}
 
 /* Step sessions once or several times, in place. */
 void engram_step(const model *m, const states *s, const step_call *call) {
@@ -508,9 +514,9 @@ void engram_step(const model *m, const states *s, const step_call *call) {
     const real *inputs = call->inputs;
     real *outputs = call->outputs;
     for (i64 t = 0; t < call->steps; t++, inputs += batch * m->input_size, outputs += batch * m->output_size) {
-        step_workspace w = step(m, s, &rows, inputs, (row_range){batch, 0, 0}, call->workspace, call->allocation);
+        step_workspace w = step(m, s, &rows, inputs, (row_range){batch, 0, 0}, call->workspace, call->traced);
         for (i64 b = 0; b < batch; b++) activate_outputs(m, &w, b, outputs + b * m->output_size);
-        if (call->controls) copy(call->controls, w.controls, batch * m->interface.outputs);
+        if (call->traced) leave_controls(m, &w, batch, call->traced);
     }
     restore_mode(mode);
 }

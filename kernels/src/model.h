@@ -70,13 +70,26 @@ INLINE leaves leaves_in(const model *m, const states *s, i64 slot) {
     };
 }
 
+/* What a step leaves besides outputs and states, of each row; none of what was not asked for. controls: the interface,
+ * activated, but for strengths and sharpness of a DNC; controls_before: where heads act before the controller, the one
+ * by which they acted. retention: [width]; forward_weights, backward_weights: [write heads][read heads][width]; the
+ * others: [heads][width], of the read heads, of the write heads or, in an NTM, of both. */
+typedef struct {
+    real *controls, *controls_before;
+    real *retention, *allocation_weights, *write_content_weights, *read_content_weights;
+    real *forward_weights, *backward_weights;
+    real *content_weights, *gated_weights, *shifted_weights;
+} traces;
+
 /* The memory's part of a step, for one row. before, after: its states, which may be the same. controls: the interface
- * as the heads use it, activated. */
+ * as the heads use it, activated. traced, row: what to leave, or none, and where. */
 typedef struct {
     const model *m;
     memory_shape shape;
     leaves before, after;
     real *controls;
+    const traces *traced;
+    i64 row;
 } memory_step;
 
 /* Its gradients. state: of the state after the step, replaced by that of the state before. raw: the interface before
@@ -90,5 +103,10 @@ typedef struct {
 
 INLINE void clear(real *values, i64 count) { memset(values, 0, count * sizeof(real)); }
 INLINE void copy(real *to, const real *from, i64 count) { memcpy(to, from, count * sizeof(real)); }
+
+/* Copy a row of a trace, [rows][count], if it was asked for. */
+INLINE void leave(real *trace, i64 row, const real *from, i64 count) {
+    if (trace) copy(trace + row * count, from, count);
+}
 
 #endif

@@ -292,6 +292,14 @@ INLINE content_weighting ntm_content(const memory_step *s, const ntm_workspace *
     };
 }
 
+/* Copy the weightings of one head that were asked for. content: [width]; moving: the weighting, gated and shifted. */
+static void leave_addressing(const memory_step *s, i64 head, const real *content, ntm_scratch moving) {
+    i64 width = s->shape.width, at = s->row * (s->m->read_heads + s->m->write_heads) + head;
+    leave(s->traced->content_weights, at, content, width);
+    leave(s->traced->gated_weights, at, moving.gated + s->m->shift_width / 2, width);
+    leave(s->traced->shifted_weights, at, moving.moved, width);
+}
+
 /* Find one head's weighting after the step: by content, then relative to the one before. */
 static void address(const memory_step *s, const ntm_workspace *w, addressed_memory in, i64 head, ntm_scratch scratch) {
     const model *m = s->m;
@@ -303,6 +311,7 @@ static void address(const memory_step *s, const ntm_workspace *w, addressed_memo
     shift_weights(m, c.weights, weighting_of(s, &s->before, head), of.gates[head], shifts, scratch.gated,
                   scratch.moved);
     sharpen(m, scratch.moved, of.sharpening[head], weighting_of(s, &s->after, head));
+    if (s->traced) leave_addressing(s, head, c.weights, scratch);
 }
 
 /* The gradients of one head's weighting. d_weights: of the one after, [width], replaced by that of the products with

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from kernels import plan
 from kernels.layout import FUNCTIONS
 from kernels.library import library
-from kernels.packing import padded_wide
-from kernels.step import FusedStep, HeadTrace
+from kernels.step import FusedStep
 from kernels.support import NoKernel, is_bounded, not_fused
+from kernels.traces import HeadTrace
 from models.cells import (
     ACTIVATIONS,
     BasicRNNConfig,
@@ -35,6 +35,9 @@ from tests.models.drawn import any_model
 
 TOLERANCE = 1e-5
 """Relative to the largest value where that is above 1: float32 against float64."""
+
+LEAVES = {"read_weights", "write_weights", "read_vectors", "usage"}
+"""Traces that are leaves of the state."""
 
 COVERED = [name for name, config in CATALOGUE.items() if not_fused(KINDS[type(config)], config_values(config)) is None]
 
@@ -92,13 +95,14 @@ def assert_steps_near(model, state, sequence):
     like = exact.initial_state(1, size)
     for inputs in sequence:
         before = states_of(fused, slots, like)
-        outputs, heads = fused.step(slots, inputs.numpy())
         expected, after, trace = exact.step(inputs.double(), before)
+        outputs, heads = fused.step(slots, inputs.numpy(), trace.keys() - LEAVES)
         rounded, rounded_after, _ = model.step(inputs, map_leaves(torch.Tensor.float, before))
         assert_near(outputs, exact.activate(expected), "outputs", model.activate(rounded), tolerance)
         for name, leaf in flatten(after).items():
             assert_near(fused.leaf(name, slots), leaf, name, flatten(rounded_after)[name], tolerance)
-        for name in trace.keys() - {"read_weights", "write_weights", "usage"}:
+        for name in trace.keys() - LEAVES:
+            assert heads.trace(name).shape == trace[name].shape, name
             assert_near(heads.trace(name), trace[name], name, tolerance=tolerance)
 
 
@@ -235,9 +239,10 @@ def test_steps_in_one_call_have_bits_of_single_calls():
 
 def test_trace_that_was_not_asked_for_is_not_there():
     fused = fused_of(make_from(CATALOGUE["ntm"]), 1)
-    _, heads = fused.step([0], np.zeros((1, 3), np.float32), trace=False)
+    _, heads = fused.step([0], np.zeros((1, 3), np.float32), ["content_weights"])
     with pytest.raises(AssertionError, match="kept no trace"):
         heads.trace("key_strength")
+    assert set(heads.arrays) == {"content_weights"}
 
 
 def test_arena_that_grows_keeps_its_states():
@@ -261,13 +266,14 @@ def test_step_writes_nothing_beyond_its_arrays(name, size):
     model = make_from(replace(config, memory_size=size) if hasattr(config, "memory_size") else config)
     fused, batch, beyond = fused_of(model, 9), 7, 64
     described = fused._packed.model
-    counts = [batch * described.output_size, batch * described.interface.outputs]
-    counts += [batch * described.write_heads * padded_wide(fused.memory_size)]
-    counts += [library().workspace_size(ctypes.byref(described), batch, 0)]
+    traced = fused._traces.allocate(batch, schemas(model)[1].keys() - LEAVES).arrays
+    counts = [batch * described.output_size, library().workspace_size(ctypes.byref(described), batch, 0)]
+    counts += [array.size for array in traced.values()]
     guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
-    outputs, controls, allocation, fused._own.workspace = guarded
+    outputs, fused._own.workspace, *arrays = guarded
     inputs = np.ones((1, batch, described.input_size), np.float32)
-    fused._run(np.arange(1, batch + 1), inputs, outputs, HeadTrace(described, controls, allocation))
+    heads = HeadTrace(fused._traces, dict(zip(traced, arrays, strict=True)))
+    fused._run(np.arange(1, batch + 1), inputs, outputs, heads)
     for values, count in zip(guarded, counts, strict=True):
         assert (values[count:] == np.float32(np.pi)).all()
     assert all((fused.read(slot)[leaf] == 0).all() for slot in (0, 8) for leaf in fused.shapes)
