@@ -11,8 +11,8 @@ from typing import Any
 
 from app.backends.base import Array, Spec
 from app.engine.engine import Engine
-from app.errors import InvalidRequest, ModelNotFound, SampleNotFound, UnknownName
-from models.manifest import GRAPH_KIND, SAMPLE_FILE, Manifest, ManifestError
+from app.errors import InvalidRequest, ModelNotFound, UnknownName
+from models.manifest import GRAPH_KIND, Manifest, ManifestError
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,6 @@ class ServedModel:
             "evaluation": manifest.evaluation,
             "training": manifest.training,
         }
-
-    def recorded_inputs(self) -> Array:
-        """Return the sample, float32 [T, input_size]. Raises SampleNotFound for a model without one."""
-        if self.sample is None:
-            raise SampleNotFound(
-                f"{self.name} has no recording of inputs: its checkpoint has no {SAMPLE_FILE}",
-                expected="a model whose card has sample true",
-            )
-        return self.sample
 
     def traces(self, names: Collection[str]) -> list[str]:
         """Return the names of traces, each once. Raises UnknownName unless the model has all of them."""

@@ -23,7 +23,6 @@
     |-- UnsupportedEncoding     the body has a content coding that is not supported
     |-- NotFound
     |   |-- ModelNotFound
-    |   |-- SampleNotFound      the model has no recording of inputs
     |   `-- SessionNotFound
     |-- MethodNotAllowed
     |-- UpgradeRequired         a plain request for a WebSocket
@@ -204,10 +203,6 @@ class NotFound(EngramError):
 
 class ModelNotFound(NotFound):
     code, title = "model_not_found", "No such model"
-
-
-class SampleNotFound(NotFound):
-    code, title = "sample_not_found", "The model has no recording"
 
 
 class SessionNotFound(NotFound):

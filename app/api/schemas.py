@@ -208,7 +208,7 @@ class ModelAnswer(BaseModel):
     graph: dict[str, Any] | None = Field(
         description="of an imported graph: its inputs, outputs and traces by name, what a step is, where it comes from"
     )
-    sample: bool = Field(description="whether GET /models/{name}/sample gives a recording of inputs")
+    sample: bool = Field(description="whether GET /models/{name}/sample gives a recording, which nothing else draws")
     parameters: int
     backend: str
     device: str
@@ -218,8 +218,47 @@ class ModelAnswer(BaseModel):
     training: dict[str, Any]
 
 
+class PhaseAnswer(BaseModel):
+    name: str = Field(description="listen, ask, plan, say, predict or answer")
+    start: int = Field(alias="from", description="the first step")
+    to: int = Field(description="the step behind the last one")
+
+
+class SettingAnswer(BaseModel):
+    """A size of a sample, a whole number, or a choice, a word."""
+
+    name: str = Field(description="of the parameter that asks for another value")
+    label: str
+    value: int | str
+    least: int | None = Field(None, description="of a size")
+    greatest: int | None = Field(None, description="of a size, beside the others")
+    trained: list[int] | list[str] | None = Field(description="the range of a size in training, or the choices there")
+    fits: int | None = Field(None, description="the greatest value that the memory has locations for; null: any")
+    choices: dict[str, str] | None = Field(None, description="of a choice: its values, with their labels")
+
+
+class FitsAnswer(BaseModel):
+    of: str = Field(description="what is to be kept, one in each memory location: vectors, items, pairs ...")
+    needed: int = Field(description="how many there are in this sample")
+    memory_size: int = Field(description="memory locations of the model, unless others are asked for")
+
+
 class SampleAnswer(BaseModel):
+    """Beside these, what the task alone has, by name: docs/api.md lists it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    seed: int
+    drawn_from: Literal["recording", "task", "card"]
     inputs: Numbers = Field(description="[T][input_size], to send as a sequence or as steps of a session")
+    targets: Numbers | None = Field(
+        description="[T][output_size], null where nothing is due; null where no answer is known"
+    )
+    phases: list[PhaseAnswer] = Field(description="the parts of the sequence, in order; none where they are not known")
+    labels: list[str] | None = Field(description="a text for each step")
+    pattern: Any = Field(description="the part of the inputs that was drawn or written: a list of vectors or of words")
+    settings: list[SettingAnswer] = Field(description="the sizes and choices of this sample, which may be asked for")
+    fits: FitsAnswer | None = Field(description="null without a memory, or where the need is not known")
 
 
 class HealthAnswer(BaseModel):

@@ -35,7 +35,7 @@ from engram_client.errors import (
     TooManyRequests,
     Unreachable,
 )
-from engram_client.results import Recorded, Result, Stepped
+from engram_client.results import Episode, Recorded, Result, Stepped
 from engram_client.sessions import AsyncSession, Session
 from engram_client.streams import AsyncStream, Stream
 
@@ -47,6 +47,7 @@ __all__ = [
     "Client",
     "Conflict",
     "EngramClientError",
+    "Episode",
     "Forbidden",
     "InvalidKey",
     "InvalidRequest",

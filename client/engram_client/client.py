@@ -15,13 +15,13 @@ from engram_client.messages import (
     names_of,
     post,
     quoted,
-    read_leaves,
+    read_episode,
     read_result,
     read_results,
     sequence_of,
     without_none,
 )
-from engram_client.results import Array, Result
+from engram_client.results import Array, Episode, Result
 from engram_client.sessions import AsyncSession, Session, opened
 from engram_client.wires import AsyncioWire, BlockingWire, Request, Wire
 
@@ -68,9 +68,18 @@ class AsyncClient(Connection):
         card: dict[str, Any] = await self._send(get(f"/models/{quoted(name)}"), json.loads)
         return card
 
-    async def sample(self, name: str) -> Array:
-        """Return the recording of inputs of a model, [T, input_size]. Raises NotFound for a model without one."""
-        return (await self._send(get(f"/models/{quoted(name)}/sample", SAFETENSORS), read_leaves))["inputs"]
+    async def sample(self, name: str, seed: int | None = None, **sizes: int | str) -> Array:
+        """Return inputs to try a model with, [T, input_size]: those of `episode`."""
+        return (await self.episode(name, seed, **sizes)).inputs
+
+    async def episode(self, name: str, seed: int | None = None, **sizes: int | str) -> Episode:
+        """Return a sequence of a model's task with its answer, its recording, or inputs that it takes.
+
+        seed: the same seed and sizes give the same sequence. sizes: of the task, such as length=20; others are drawn,
+        as in training. Raises InvalidRequest for a size that the task does not have.
+        """
+        path = f"/models/{quoted(name)}/sample"
+        return await self._send(get(path, SAFETENSORS, **{"seed": seed, **sizes}), read_episode)
 
     async def infer(
         self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None
@@ -151,9 +160,17 @@ class Client:
         """Return the card of a model."""
         return now(self._client.model(name))
 
-    def sample(self, name: str) -> Array:
-        """Return the recording of inputs of a model, [T, input_size]. Raises NotFound for a model without one."""
-        return now(self._client.sample(name))
+    def sample(self, name: str, seed: int | None = None, **sizes: int | str) -> Array:
+        """Return inputs to try a model with, [T, input_size]: those of `episode`."""
+        return now(self._client.sample(name, seed, **sizes))
+
+    def episode(self, name: str, seed: int | None = None, **sizes: int | str) -> Episode:
+        """Return a sequence of a model's task with its answer, its recording, or inputs that it takes.
+
+        seed: the same seed and sizes give the same sequence. sizes: of the task, such as length=20; others are drawn,
+        as in training. Raises InvalidRequest for a size that the task does not have.
+        """
+        return now(self._client.episode(name, seed, **sizes))
 
     def infer(self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None) -> Result:
         """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept."""

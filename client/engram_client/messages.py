@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from engram_client.errors import EngramClientError, described, refusal
-from engram_client.results import Array, Recorded, Result, Stepped, Traces
+from engram_client.results import Array, Episode, Recorded, Result, Stepped, Traces
 from engram_client.wires import Request
 
 JSON, SAFETENSORS, JSON_LINES = "application/json", "application/x-safetensors", "application/x-ndjson"
@@ -137,6 +137,13 @@ def _unpacked_array(value: dict[str, Any]) -> Any:
     if not {"shape", "data"} <= value.keys() <= {"shape", "data", "dtype"}:
         return value
     return np.frombuffer(value["data"], BYTES[value.get("dtype", "float32")]).reshape(value["shape"])
+
+
+def read_episode(data: bytes) -> Episode:
+    """Return the sequence in a safetensors file."""
+    tensors = read_leaves(data)
+    mask = tensors.get("mask")
+    return Episode(tensors["inputs"], tensors.get("targets"), None if mask is None else mask > 0)
 
 
 def read_leaves(data: bytes) -> dict[str, Array]:

@@ -21,6 +21,17 @@ class Result(NamedTuple):
     """T."""
 
 
+class Episode(NamedTuple):
+    """A sequence to try a model with, and its answer."""
+
+    inputs: Array
+    """[T, input_size]."""
+    targets: Array | None
+    """[T, output_size]; None where no answer is known."""
+    mask: NDArray[np.bool_] | None
+    """[T], whether an answer is due; None where no answer is known."""
+
+
 class Stepped(NamedTuple):
     """The result of some steps of a session."""
 

@@ -173,7 +173,7 @@ def test_wide_sample_is_cut_to_what_a_server_reads(tmp_path):
     np.save(tmp_path / "sample.npy", np.ones((1000, 5000), np.float32))
     imported(tmp_path, graph(text), 'sample = "sample.npy"\ninputs = {x = {}}\nstate = {h = "h_out"}')
     (tmp_path / "step.onnx").unlink()
-    sample = loaded(tmp_path).recorded_inputs()
+    sample = loaded(tmp_path).sample
     assert sample.shape[1] == 5000
     assert 2**24 - 30000 < sample.nbytes < 2**24
 

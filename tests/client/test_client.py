@@ -63,9 +63,26 @@ def test_sample_is_the_array_in_the_file_of_safetensors():
     assert (asked.path, asked.headers["Accept"]) == ("/models/a%20b/sample", "application/x-safetensors")
 
 
-def test_model_without_a_sample_raises_not_found(api):
-    with pytest.raises(NotFound, match="sample_not_found"):
-        api.sample(MODEL)
+def test_sample_has_the_seed_and_sizes_that_are_asked_for(api):
+    short, again, other = (api.sample(MODEL, seed, length=4) for seed in (1, 1, 2))
+    assert short.shape == (10, WIDTH)
+    assert (short == again).all()
+    assert (short != other).any()
+    with pytest.raises(InvalidRequest, match="length"):
+        api.sample(MODEL, length=0)
+
+
+def test_episode_has_targets_where_its_mask_is_set(api):
+    inputs, targets, mask = api.episode(MODEL, seed=1, length=4)
+    assert (inputs == api.sample(MODEL, 1, length=4)).all()
+    assert (targets[mask] == inputs[1:5, : WIDTH - 2]).all()
+    assert mask.tolist() == [False] * 6 + [True] * 4
+
+
+def test_episode_of_a_recording_has_no_targets():
+    script = Script(Answer(200, {}, safetensors.numpy.save({"inputs": sequence(5)})))
+    episode = asyncio.run(AsyncClient("http://nowhere", wire=script).episode("a"))
+    assert (episode.targets, episode.mask) == (None, None)
 
 
 def test_sessions_are_listed_until_they_are_deleted(api):

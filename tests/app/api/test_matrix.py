@@ -42,7 +42,7 @@ TABLE = {
     "GET /readyz": Row(None),
     "GET /models": Row("any"),
     "GET /models/{name}": Row("any"),
-    "GET /models/{name}/sample": Row("any", 404),
+    "GET /models/{name}/sample": Row("any"),
     "POST /infer": Row("infer", 200, MODEL | STEP),
     "POST /sessions": Row("sessions", 201, MODEL),
     "GET /sessions": Row("sessions"),

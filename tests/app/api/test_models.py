@@ -30,7 +30,8 @@ def test_sample_is_json_that_gives_the_same_float32(recorded):
     answer = httpx.get(f"{recorded.url}/models/recorded/sample")
     assert answer.headers["content-type"] == "application/json"
     assert (np.array(answer.json()["inputs"], np.float32) == SAMPLE).all()
-    assert answer.json().keys() == {"inputs"}
+    assert answer.json()["drawn_from"] == "recording"
+    assert [answer.json()[name] for name in ("targets", "fits", "settings")] == [None, None, []]
 
 
 def test_sample_is_a_file_of_safetensors_by_accept(recorded):
@@ -53,11 +54,50 @@ def test_sample_is_a_sequence_that_the_model_takes(recorded):
     assert answer.json()["steps"] == 50
 
 
-def test_model_without_a_sample_refuses_to_give_one(recorded):
+def test_card_says_which_model_has_a_recording(recorded):
     cards = {card["name"]: card["sample"] for card in httpx.get(f"{recorded.url}/models").json()}
     assert cards == {"plain": False, "recorded": True}
-    answer = httpx.get(f"{recorded.url}/models/plain/sample")
-    assert (answer.status_code, answer.json()["code"]) == (404, "sample_not_found")
+
+
+def test_recording_has_no_sizes_to_ask_for(recorded):
+    problem = httpx.get(f"{recorded.url}/models/recorded/sample?length=3").json()
+    assert (problem["code"], problem["place"], problem["got"]) == ("invalid_request", "length", "3")
+    assert problem["expected"] == "no size: a recording is as it is"
+
+
+def test_sample_of_a_task_has_its_answer_and_sizes(recorded):
+    url = f"{recorded.url}/models/plain/sample?seed=5&length=3"
+    sample = httpx.get(url).json()
+    assert (sample["seed"], sample["drawn_from"], len(sample["inputs"])) == (5, "task", 8)
+    assert sample["targets"] == [None] * 5 + sample["pattern"]
+    assert [setting["value"] for setting in sample["settings"]] == [3]
+    assert httpx.get(url).json() == sample != httpx.get(url.replace("seed=5", "seed=6")).json()
+
+
+def test_sample_in_safetensors_has_targets_and_their_mask(recorded):
+    url = f"{recorded.url}/models/plain/sample?length=3"
+    tensors = safetensors.numpy.load(httpx.get(url, headers={"Accept": "application/x-safetensors"}).content)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "inputs": (8, 4),
+        "targets": (8, 2),
+        "mask": (8,),
+    }
+    assert tensors["mask"].tolist() == [0] * 5 + [1] * 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "expected"),
+    [
+        ("length=0", "length", "a whole number from 1 to 499"),
+        ("repeats=2", "repeats", "one of length"),
+        ("seed=-1", "seed", "greater than or equal to 0"),
+        (f"seed={2**53}", "seed", "less than or equal to 9007199254740991"),
+    ],
+)
+def test_option_that_no_sample_has_is_refused_by_name(recorded, asked, place, expected):
+    answer = httpx.get(f"{recorded.url}/models/plain/sample?{asked}")
+    problem = answer.json()
+    assert (answer.status_code, problem["place"], problem["expected"]) == (422, place, expected)
 
 
 def test_sample_of_no_model_is_refused_with_the_models(recorded):

@@ -1,0 +1,95 @@
+"""Sizes of samples: drawn, asked for, refused, and within the limits of steps and memory."""
+
+import numpy as np
+import pytest
+
+from models.episodes import source_of
+from models.episodes.base import MOST_STEPS, SizeError, choose, draw, fitting, limit
+from models.episodes.copying import Copy, RepeatCopy
+from models.episodes.recall import AssociativeRecall, KeyValueRecall, different_vectors
+
+
+def refusal(source, **asked):
+    with pytest.raises(SizeError) as refused:
+        choose(source, 1, asked)
+    return str(refused.value)
+
+
+def test_sizes_are_drawn_from_the_ranges_of_training():
+    drawn = [choose(RepeatCopy(length=(2, 4), repeats=(1, 3)), seed, {}) for seed in range(100)]
+    assert {chosen["length"] for chosen in drawn} == {2, 3, 4}
+    assert {chosen["repeats"] for chosen in drawn} == {1, 2, 3}
+
+
+def test_size_that_is_asked_for_leaves_the_others_as_drawn():
+    source = RepeatCopy()
+    assert choose(source, 5, {"length": "7"}) == choose(source, 5, {}) | {"length": 7}
+
+
+def test_same_seed_gives_the_same_sample_on_every_machine():
+    sample = draw(Copy(bits=4, length=(3, 3)), 7, {"length": 3})
+    assert sample.pattern.tolist() == PINNED
+    other = draw(Copy(bits=4, length=(3, 3)), 8, {"length": 3})
+    assert other.pattern.tolist() != PINNED
+
+
+PINNED = [[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 1]]
+"""The vectors of seed 7."""
+
+
+def test_longer_sample_begins_like_the_shorter_one():
+    source = Copy()
+    short, long = (draw(source, 3, {"length": length}).pattern for length in (5, 60))
+    assert (long[:5] == short).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "message"),
+    [
+        (Copy(), {"length": "0"}, "length: expected a whole number from 1 to 499, got 0"),
+        (Copy(), {"length": "500"}, "length: expected a whole number from 1 to 499, got 500"),
+        (Copy(), {"length": "2.5"}, "length: expected a whole number, got 2.5"),
+        (Copy(), {"length": "9" * 5000}, "length: expected a whole number, got 9"),
+        (Copy(), {"repeats": "2"}, "repeats: expected one of length, got 2"),
+        (RepeatCopy(), {"length": "400", "repeats": "2"}, "length: expected a whole number from 1 to 332, got 400"),
+        (AssociativeRecall(), {"items": "3", "query": "2"}, "query: expected a whole number from 0 to 1, got 2"),
+        (KeyValueRecall(bits=3), {"pairs": "9"}, "pairs: expected a whole number from 1 to 8, got 9"),
+    ],
+)
+def test_size_that_no_sample_has_is_refused_by_name(source, asked, message):
+    assert refusal(source, **asked).startswith(message)
+
+
+def test_drawn_size_makes_room_for_one_that_is_asked_for():
+    source = RepeatCopy(length=(10, 10), repeats=(10, 10))
+    chosen = choose(source, 1, {"length": "400"})
+    assert chosen == {"length": 400, "repeats": 1}
+    assert source.steps(chosen) <= MOST_STEPS
+
+
+def test_limit_of_a_size_depends_on_the_others():
+    source = RepeatCopy()
+    length, _ = source.sizes({})
+    limits = [limit(source, length, {"length": 1, "repeats": repeats}) for repeats in (1, 9)]
+    assert limits == [498, 99]
+
+
+def test_size_fits_up_to_the_memory():
+    source = RepeatCopy()
+    length, repeats = source.sizes({})
+    chosen = {"length": 60, "repeats": 2}
+    assert source.needed(chosen) == 60
+    assert [fitting(source, size, chosen, 32) for size in (length, repeats)] == [32, None]
+
+
+@pytest.mark.parametrize("count", [1, 5, 8])
+def test_different_vectors_differ_up_to_all_there_are(count):
+    vectors = different_vectors(np.random.default_rng(1), count, 3)
+    assert len({tuple(vector) for vector in vectors.tolist()}) == count
+
+
+def test_task_that_does_not_fit_the_model_has_no_source():
+    values = {"name": "copy", "bits": 3}
+    assert source_of(values, 5, 3) == Copy(bits=3)
+    misfits = [(values, 5, 4), (values, 6, 3), (values | {"bits": "x"}, 5, 3), (values | {"bits": 0}, 2, 0)]
+    assert [source_of(*misfit) for misfit in [*misfits, ({"name": "own"}, 5, 3), ({}, 5, 3)]] == [None] * 6
