@@ -44,7 +44,7 @@ class NGrams(Source):
         # sin^2(pi U / 2) of a uniform U has the distribution Beta(1/2, 1/2).
         table = np.round(np.sin(random.random((2 ** (self.order - 1),)) * np.pi / 2) ** 2, DIGITS)
         bits: list[int] = []
-        for chance in random.random(chosen["length"]):
+        for chance in random.random((chosen["length"],)):
             bits.append(int(chance < (0.5 if len(bits) < self.order - 1 else table[self._context(bits)])))
         return self.encode(np.array(bits, np.float32)[:, None], table=table.tolist())
 

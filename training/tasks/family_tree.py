@@ -2,91 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.config import ConfigError
+from models.episodes.families import (
+    BASIC,
+    FIRST_RELATION,
+    RELATIONS,
+    Family,
+    labelled,
+    questions_about,
+    random_family,
+    relative_query,
+)
+from models.episodes.triples import Labels, Question, draw_size
 from training.tasks.base import Range
-from training.tasks.graph_encoding import BLANK, DESTINATION, Labels, Question, TripleTask, draw_size
-
-BASIC = ("father", "mother", "son", "daughter")
-"""The relations that describe a family; their labels are their places here."""
-
-FATHER, MOTHER, SON, DAUGHTER = range(4)
-
-FIRST_RELATION = 10
-"""The label of the first relation that is asked for; the others follow."""
-
-STEPS = {"self": 0, "father": 1, "mother": 1, "parent": 1, "son": 1, "daughter": 1, "child": 1}
-STEPS |= {"brother": 2, "sister": 2, "sibling": 2}
-"""The steps of relations, and the number of basic ones in each: a brother is a parent's son, but not oneself."""
-
-
-def _relations() -> dict[str, tuple[str, ...]]:
-    """Return the relations of queries, in the order of their labels, each as its steps in order."""
-    relations: dict[str, tuple[str, ...]] = {"brother": ("brother",), "sister": ("sister",)}
-    relations |= {"grandson": ("child", "son"), "granddaughter": ("child", "daughter")}
-    relations |= {"nephew": ("sibling", "son"), "niece": ("sibling", "daughter")}
-    relations |= {"great-grandson": ("child", "child", "son"), "great-granddaughter": ("child", "child", "daughter")}
-    relations |= {"grandnephew": ("sibling", "child", "son"), "grandniece": ("sibling", "child", "daughter")}
-    for side, parent in (("paternal", "father"), ("maternal", "mother")):
-        for grandparent in ("father", "mother"):
-            relations[f"{side} grand{grandparent}"] = (parent, grandparent)
-            relations[f"{side} grand{grandparent}'s father"] = (parent, grandparent, "father")
-            relations[f"{side} grand{grandparent}'s mother"] = (parent, grandparent, "mother")
-        relations |= {f"{side} uncle": (parent, "brother"), f"{side} aunt": (parent, "sister")}
-        relations[f"{side} great-uncle"] = (parent, "parent", "brother")
-        relations[f"{side} great-aunt"] = (parent, "parent", "sister")
-        relations[f"{side} male cousin"] = (parent, "sibling", "son")
-        relations[f"{side} female cousin"] = (parent, "sibling", "daughter")
-    return relations
-
-
-RELATIONS = _relations()
-
-_STEPS = np.array([sum(STEPS[word] for word in words) for words in RELATIONS.values()])
-"""[relations]"""
-
-_WORDS = np.array([[list(STEPS).index(word) for word in (*words, "self", "self")[:3]] for words in RELATIONS.values()])
-"""[relations, 3], by the place of the word in STEPS"""
-
-
-class Family(NamedTuple):
-    """People, by number; -1 stands for an unknown parent. Couples have children with each other only."""
-
-    father: NDArray[np.int64]
-    """[people]"""
-    mother: NDArray[np.int64]
-    """[people]"""
-    woman: NDArray[np.bool_]
-    """[people]"""
-
-    def triples(self) -> Labels:
-        """Return who is whose father, mother, son or daughter: 4 for each person with parents, [triples, 3]."""
-        children = np.flatnonzero(self.father >= 0)
-        triples = []
-        for relation, parents in ((FATHER, self.father), (MOTHER, self.mother)):
-            triples.append([children, np.full_like(children, relation), parents[children]])
-            triples.append([parents[children], np.where(self.woman[children], DAUGHTER, SON), children])
-        return np.concatenate(triples, 1).T
-
-    def relatives(self) -> NDArray[np.bool_]:
-        """Return who has which relation to whom: [relations, people, relatives], in the order of RELATIONS."""
-        person = np.arange(len(self.woman))
-        self_ = np.eye(len(person), dtype=np.float32)
-        father = (self.father[:, None] == person).astype(np.float32)
-        mother = (self.mother[:, None] == person).astype(np.float32)
-        parent = father + mother
-        child = parent.T
-        sibling = (father @ father.T) * (1 - self_)
-        words = {"self": self_, "father": father, "mother": mother, "parent": parent}
-        words |= {"son": child * ~self.woman, "daughter": child * self.woman, "child": child}
-        words |= {"brother": sibling * ~self.woman, "sister": sibling * self.woman, "sibling": sibling}
-        first, second, third = np.stack([words[word] for word in STEPS])[_WORDS.T]
-        found: NDArray[np.bool_] = first @ second @ third > 0
-        return found
+from training.tasks.graph_encoding import TripleTask
 
 
 @dataclass(frozen=True)
@@ -141,12 +73,8 @@ class FamilyTree(TripleTask):
     def row(self, random: np.random.Generator) -> tuple[Labels, list[Question]]:
         family, asked = self._questions(random)
         people = random.choice(10**self.label_digits, len(family.woman), replace=False)
-        questions = []
-        for triple in _labelled(asked, people)[:, None]:
-            query = triple.copy()
-            query[:, DESTINATION] = BLANK
-            questions.append(Question(query, triple))
-        return _labelled(family.triples(), people), questions
+        questions = [Question(relative_query(triple), triple) for triple in labelled(asked, people)[:, None]]
+        return labelled(family.triples(), people), questions
 
     def names(self, description: Labels) -> tuple[Mapping[int, str], Mapping[int, str]]:
         del description
@@ -157,50 +85,6 @@ class FamilyTree(TripleTask):
         steps = random.integers(*self.steps, draw_size(random, self.queries), endpoint=True)
         while True:
             family = random_family(random, draw_size(random, self.people), draw_size(random, self.generations))
-            relatives = family.relatives()
-            relation, person = np.nonzero(relatives.sum(2) == 1)
-            choices = [np.flatnonzero(_STEPS[relation] == each) for each in steps]
-            if all(len(each) for each in choices):
-                chosen = np.array([random.choice(each) for each in choices])
-                relation, person = relation[chosen], person[chosen]
-                return family, np.stack([person, FIRST_RELATION + relation, relatives[relation, person].argmax(1)], 1)
-
-
-def random_family(random: np.random.Generator, people: int, generations: int) -> Family:
-    """Return a family of `people` people in `generations` generations, grown as FamilyTree describes."""
-    parents, woman, generation = [(-1, -1), (-1, -1)], [False, True], [0, 0]
-    couples, single = [(0, 1)], []
-
-    def add(couple: tuple[int, int], is_woman: bool, born: int) -> int:
-        parents.append(couple)
-        woman.append(is_woman)
-        generation.append(born)
-        return len(woman) - 1
-
-    def have_child(couple: tuple[int, int]) -> None:
-        single.append(add(couple, bool(random.random() < 0.5), generation[couple[0]] + 1))
-
-    def marry(person: int) -> None:
-        spouse = add((-1, -1), not woman[person], generation[person])
-        single.remove(person)
-        couples.append((spouse, person) if woman[person] else (person, spouse))
-        have_child(couples[-1])
-
-    have_child(couples[0])
-    while generation[-1] < generations - 1:
-        marry(single[-1])
-    while len(woman) < people:
-        may_marry = [one for one in single if generation[one] < generations - 1] if len(woman) < people - 1 else []
-        chosen = int(random.integers(len(couples) + len(may_marry)))
-        if chosen < len(couples):
-            have_child(couples[chosen])
-        else:
-            marry(may_marry[chosen - len(couples)])
-    father, mother = np.array(parents).T
-    return Family(father, mother, np.array(woman))
-
-
-def _labelled(triples: Labels, people: NDArray[np.int64]) -> Labels:
-    """Return triples with the labels of people for their numbers."""
-    source, relation, destination = triples.T
-    return np.stack([people[source], relation, people[destination]], 1)
+            asked = questions_about(family, random, steps)
+            if asked is not None:
+                return family, asked

@@ -3,47 +3,16 @@
 import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.config import ConfigError, require_at_least
+from models.episodes import triples
+from models.episodes.triples import BLANK, SOURCE, Labels, Phase, Question, answered, draw_size, silent
 from training.tasks.base import AnswerTask, Episode, Range
-
-Labels = NDArray[np.int64]
-"""[..., 3]: the labels of the source, the edge and the destination of triples; BLANK for an open one."""
-
-BLANK = -1
-SOURCE, EDGE, DESTINATION = range(3)
-
-
-class Phase(NamedTuple):
-    """Some steps of a sequence: the triple shown at each, and, in an answer, the triple due at each."""
-
-    shown: Labels
-    """[steps, 3]"""
-    asked: Labels | None = None
-    """[steps, 3]"""
-
-
-class Question(NamedTuple):
-    """A query, triples with blanks, [steps, 3], and the triples that are its answer, [steps, 3]."""
-
-    query: Labels
-    answer: Labels
-
-
-def silent(steps: int) -> Phase:
-    """Return a phase in which nothing is shown."""
-    return Phase(np.full((steps, 3), BLANK))
-
-
-def answered(triples: Labels) -> Phase:
-    """Return the phase in which these triples are due and nothing is shown. triples: [steps, 3]"""
-    return Phase(np.full_like(triples, BLANK), triples)
 
 
 class TripleTask(AnswerTask):
@@ -112,8 +81,8 @@ class TripleTask(AnswerTask):
         lines = [f"description: {size} triples"]
         for name, group in itertools.groupby(range(size, end), phase):
             steps = list(group)
-            triples = asked[steps] if name == "answer" else shown[steps]
-            text = f"{len(steps)} steps" if name == "planning" else self._path(triples, nodes, edges)
+            way = asked[steps] if name == "answer" else shown[steps]
+            text = f"{len(steps)} steps" if name == "planning" else self._path(way, nodes, edges)
             lines.append(f"{name}: {text}")
         return "\n".join(lines)
 
@@ -152,44 +121,9 @@ class TripleTask(AnswerTask):
 
 def encode(rows: Sequence[Sequence[Phase]], digits: int) -> Episode:
     """Return sequences of phases as an episode, one a row, padded to the longest."""
-    lengths = [sum(len(phase.shown) for phase in row) for row in rows]
-    size = (max(lengths), len(rows))
-    shown, asked = np.full((*size, 3), BLANK), np.full((*size, 3), BLANK)
-    begins = np.zeros(size)
-    for column, row in enumerate(rows):
-        step = 0
-        for phase in row:
-            end = step + len(phase.shown)
-            shown[step:end, column] = phase.shown
-            if phase.asked is not None:
-                asked[step:end, column] = phase.asked
-            begins[step, column] = step > 0
-            step = end
-    mask = asked[:, :, SOURCE] != BLANK
-    inputs = np.concatenate([one_hot(shown, digits), begins[:, :, None], mask[:, :, None]], 2, dtype=np.float32)
-    return Episode(
-        torch.from_numpy(inputs),
-        torch.from_numpy(one_hot(asked, digits)),
-        torch.from_numpy(mask.astype(np.float32)),
-        torch.tensor(lengths),
-    )
-
-
-def one_hot(labels: Labels, digits: int) -> NDArray[np.float32]:
-    """Return triples as channels, the first digit first, a blank label as zeros: [..., 3] -> [..., 3 digits 10]."""
-    places = 10 ** np.arange(digits - 1, -1, -1)
-    each = np.where(labels[..., None] == BLANK, BLANK, labels[..., None] // places % 10)
-    channels: NDArray[np.bool_] = each[..., None] == np.arange(10)
-    return channels.reshape(*labels.shape[:-1], -1).astype(np.float32)
+    return Episode(*map(torch.from_numpy, triples.encode(rows, digits)))
 
 
 def decode(channels: Tensor, digits: int) -> Labels:
     """Return the triples of channels, of each digit the greatest of its ten: [..., 3 digits 10] -> [..., 3]."""
-    values = channels.reshape(*channels.shape[:-1], 3, digits, 10).numpy(force=True)
-    labels: Labels = values.argmax(-1) @ 10 ** np.arange(digits - 1, -1, -1)
-    return np.where(values.any((-1, -2)), labels, BLANK)
-
-
-def draw_size(random: np.random.Generator, bounds: Range) -> int:
-    """Return a whole number drawn uniformly from a range."""
-    return int(random.integers(*bounds, endpoint=True))
+    return triples.decode(channels.numpy(force=True), digits)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from models.config import ConfigError
+from models.episodes.families import FIRST_RELATION, RELATIONS, STEPS, Family, random_family
 from tests.training.tasks.situations import generator
 from tests.training.tasks.triples import sequences
 from training.tasks import FamilyTree, build_task
-from training.tasks.family_tree import FIRST_RELATION, RELATIONS, STEPS, Family, random_family
 
 PEOPLE = ("Abe", "Ada", "Ben", "Bea", "Bill", "Carl", "Cleo", "Cid", "Dora", "Dan")
 """Abe and Ada have Bea and Bill; Ben and Bea have Cleo and Cid; Carl and Cleo have Dora and Dan."""

@@ -9,11 +9,12 @@ import torch
 from torch.testing import assert_close
 
 from models.config import ConfigError
+from models.episodes.maps import LabelledGraph, random_graph, routes
+from models.episodes.triples import BLANK, Phase, answered, one_hot, silent
 from tests.training.tasks.situations import generator, right
 from tests.training.tasks.triples import read, sequences, triple
 from training.tasks import GraphTraversal, ShortestPath, build_task
-from training.tasks.graph_encoding import BLANK, Phase, answered, decode, encode, one_hot, silent
-from training.tasks.graphs import LabelledGraph, random_graph, routes
+from training.tasks.graph_encoding import decode, encode
 
 LINE = np.array([[1, 50, 2], [2, 60, 3]])
 """The triples of the path 1 -[50]-> 2 -[60]-> 3."""

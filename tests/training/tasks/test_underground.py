@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from models.episodes.maps import london, routes
+from models.episodes.underground import DATA, directions, names, underground
 from tests.training.tasks.situations import generator
 from tests.training.tasks.triples import read
 from training.tasks import GraphTraversal, ShortestPath
-from training.tasks.graphs import london, routes
-from training.tasks.underground import DATA, directions, names, underground
 
 
 @pytest.fixture(params=[False, True], ids=["london", "zone 1"])
