@@ -27,7 +27,7 @@ from app.errors import EngramError, NotFound, ScopeMissing, UnsupportedMediaType
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing."""
 
-PUBLIC = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz"))
+PUBLIC = frozenset(("/", "/learn", "/docs", "/openapi.json", "/healthz", "/readyz"))
 """Paths that need no key; so do the files of the pages."""
 
 STATIC = "/static/"

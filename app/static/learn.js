@@ -15,6 +15,8 @@ import { verdictOn } from "./verdict.js";
 const FIGURES = { lengths, reading, writing, allocation, content, links, shifts, sharpening, route };
 
 const TOY_SLOTS = 8;
+const TOY_ROW = 16; // CSS pixels
+const FEW_SLOTS = 16; // of a run whose slots are to be seen one by one
 const TOY_WORDS = ["10110010", "01001101", "11100001", "00010111", "10011010", "01111000", "11000110", "00101011"];
 
 // Live pictures of runs
@@ -38,14 +40,14 @@ async function lengths(container) {
 
 /** A run of dnc-copy with a cursor: what is written, and the memory. */
 async function writing(container) {
-  const run = await sampleRun("dnc-copy", { length: 10 });
+  const run = await sampleRun("dnc-copy", { length: 10, memorySize: FEW_SLOTS });
   const strips = [...inStrips(run), ...vectorStrips(run, "write_vectors", "Written vector"), ...slotStrips(run, "write_weights")];
   withCursor(container, run, strips, { moment: true });
 }
 
 /** The same, with what decides where to write. */
 async function allocation(container) {
-  const run = await sampleRun("dnc-copy", { length: 10 });
+  const run = await sampleRun("dnc-copy", { length: 10, memorySize: FEW_SLOTS });
   const gates = ["write_gate", "allocation_gate", "free_gates"].flatMap((name) => gateStrips(run, name));
   withCursor(container, run, [...slotStrips(run, "usage"), ...slotStrips(run, "allocation_weights"), ...slotStrips(run, "write_weights"), ...gates]);
 }
@@ -73,7 +75,7 @@ async function content(container) {
 
 /** How the read head of dnc-copy goes along the links. */
 async function links(container) {
-  const run = await sampleRun("dnc-copy", { length: 10 });
+  const run = await sampleRun("dnc-copy", { length: 10, memorySize: FEW_SLOTS });
   const modes = gateStrips(run, "read_modes");
   const at = run.sequence.targets.findIndex(Boolean);
   withCursor(container, run, [...slotStrips(run, "write_weights"), ...slotStrips(run, "read_weights"), ...modes], { moment: true, at });
@@ -81,7 +83,7 @@ async function links(container) {
 
 /** The heads of ntm-copy. */
 async function shifts(container) {
-  const run = await sampleRun("ntm-copy", { length: 12 });
+  const run = await sampleRun("ntm-copy", { length: 12, memorySize: FEW_SLOTS });
   const controls = ["shift_weights", "sharpening"].flatMap((name) => gateStrips(run, name));
   withCursor(container, run, [...slotStrips(run, "write_weights"), ...slotStrips(run, "read_weights"), ...controls]);
 }
@@ -137,7 +139,7 @@ function sharpening(container) {
   const power = slider("Sharpening", 1, 5, 1, 0.1);
   const [slots, times] = [24, 11];
   const picture = toy(times, slots);
-  container.append(power.element, element("p", {}, "A column for each shift by one slot, of which a tenth stays behind and a tenth goes too far:"), picture.canvas);
+  container.append(power.element, element("p", {}, "A column for each shift by one slot, of which a tenth stays behind and a tenth goes too far:"), element("div", { className: "toy" }, element("span"), picture.canvas));
   const draw = () => {
     let weights = Array.from({ length: slots }, (_, slot) => (slot === 2 ? 1 : 0));
     const columns = Array.from({ length: times }, () => {
@@ -158,14 +160,14 @@ function sharpening(container) {
 // What the pictures are made of
 
 /** Return a whole run of a model on a sample of its task. Throws Problem. */
-async function sampleRun(name, { seed = 1, ...sizes } = {}) {
+async function sampleRun(name, { seed = 1, memorySize, ...sizes } = {}) {
   const model = await describeModel(name);
   const sequence = await taskSample(name, { seed, ...sizes });
   sequence.targets ??= sequence.inputs.map(() => null);
-  const session = await LiveSession.open(model);
+  const session = await LiveSession.open(model, { memorySize });
   try {
     const first = await session.first(model.state.memory ? ["memory"] : []);
-    const run = new Run(model, taskOf(model), sequence, { first });
+    const run = new Run(model, taskOf(model), sequence, { memorySize, first });
     await session.step(sequence.inputs, shownTraces(model), (answer) => run.take(answer));
     return run;
   } finally {
@@ -265,7 +267,7 @@ function bar(weight) {
 /** Return a small picture of [rows][columns] values in one piece. */
 function toy(columns, rows) {
   const canvas = element("canvas", { width: columns, height: rows, role: "img" });
-  canvas.style.aspectRatio = `${Math.max(2, columns) * 2} / ${rows}`;
+  canvas.style.height = `${rows * TOY_ROW}px`;
   return {
     canvas,
     draw(scale, values) {
