@@ -19,6 +19,10 @@ GRAPH_BYTES = 2**20
 NUMBER_BYTES_MOST = 8
 """The bytes of a number of the widest dtype that a leaf may have."""
 
+WANTED_ONLY = onnxruntime.RunOptions()
+"""The options of a run that computes no output but the wanted ones: a step leaves out the traces nobody asked for."""
+WANTED_ONLY.only_execute_path_to_fetches = True
+
 LOCATIONS = "slots"
 """The name, in a graph, of the axes of memory locations."""
 
@@ -48,11 +52,11 @@ class StepGraph:
     def run(self, wanted: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Return the named outputs of a step of all rows, [B, ...]; some imported graphs take one row at a time."""
         if not self._row_by_row:
-            outputs: list[Array] = self.session.run(wanted, feed)
+            outputs: list[Array] = self.session.run(wanted, feed, WANTED_ONLY)
             return outputs
         count = len(feed["inputs"])
         rows = [
-            self.session.run(wanted, {name: values[row : row + 1] for name, values in feed.items()})
+            self.session.run(wanted, {name: values[row : row + 1] for name, values in feed.items()}, WANTED_ONLY)
             for row in range(count)
         ]
         return [np.concatenate(tensors) for tensors in zip(*rows, strict=True)]
@@ -163,6 +167,7 @@ def _check_origin(path: Path, metadata: Mapping[str, str]) -> Manifest:
         of_graph, of_manifest = getattr(exported, name), getattr(beside, name)
         if of_graph != of_manifest:
             raise ManifestError(
-                f"{path} was exported with {name} {of_graph}, but the manifest beside it has {of_manifest}"
+                f"{path} was exported with {name} {of_graph}, but the manifest beside it has {of_manifest}: "
+                f"run {shlex.join(['engram', 'export', str(path.parent)])}"
             )
     return beside
