@@ -73,14 +73,17 @@ def sample_of(model: ServedModel, seed: int, asked: Mapping[str, str]) -> ModelS
         chosen = base.choose(source, seed, asked)
     except SizeError as error:
         raise InvalidRequest(str(error), place=error.name, expected=error.expected, got=error.got) from None
-    memory_size = model.spec.memory_size
+    memory_size, sample = model.spec.memory_size, base.draw(source, seed, chosen)
+    needed = source.needed(chosen) if sample.kept is None else sample.kept
     return ModelSample(
         seed=seed,
         drawn_from="task" if task else "card",
-        sample=base.draw(source, seed, chosen),
+        sample=sample,
         of_tokens=of_tokens,
         settings=_settings(source, chosen, memory_size),
-        fits=_fits(source, chosen, memory_size),
+        fits=None
+        if None in (needed, memory_size)
+        else {"of": source.counted, "needed": needed, "memory_size": memory_size},
     )
 
 
@@ -124,10 +127,3 @@ def _settings(source: Source, chosen: Mapping[str, Any], memory_size: int | None
         for size in source.sizes(chosen)
     ]
     return choices + sizes
-
-
-def _fits(source: Source, chosen: Mapping[str, Any], memory_size: int | None) -> dict[str, Any] | None:
-    needed = source.needed(chosen)
-    if needed is None or memory_size is None:
-        return None
-    return {"of": source.counted, "needed": needed, "memory_size": memory_size}

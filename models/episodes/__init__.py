@@ -7,13 +7,25 @@ from models.config import ConfigError, from_values
 from models.episodes.base import Source
 from models.episodes.copying import Copy, RepeatCopy
 from models.episodes.dyck import DyckWords
+from models.episodes.graphs import FamilyTree, GraphTraversal, ShortestPath
 from models.episodes.ngrams import NGrams
 from models.episodes.priority_sort import PrioritySort
 from models.episodes.recall import AssociativeRecall, KeyValueRecall
 
 SOURCES: dict[str, type[Source]] = {
     source.name: source
-    for source in (Copy, RepeatCopy, AssociativeRecall, NGrams, PrioritySort, KeyValueRecall, DyckWords)
+    for source in (
+        Copy,
+        RepeatCopy,
+        AssociativeRecall,
+        NGrams,
+        PrioritySort,
+        KeyValueRecall,
+        DyckWords,
+        GraphTraversal,
+        ShortestPath,
+        FamilyTree,
+    )
 }
 """The tasks with samples, by name."""
 

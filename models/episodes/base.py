@@ -71,8 +71,8 @@ class Sample:
     """One sequence of T steps.
 
     inputs: [T, input_size]. targets: [T, output_size], or None where no answer is known; mask: [T], whether an answer
-    is due. labels: a text for each step. pattern: the drawn or written part of the inputs. facts: what this task alone
-    has, by name.
+    is due. labels: a text for each step. pattern: the drawn or written part of the inputs. kept: the number of things
+    that a memory has to keep, if it depends on more than the sizes. facts: the members of this task alone, by name.
     """
 
     inputs: Array
@@ -81,6 +81,7 @@ class Sample:
     phases: tuple[Phase, ...] = ()
     labels: tuple[str, ...] | None = None
     pattern: Any = None
+    kept: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,7 +110,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         """Return the most steps of a sample of these sizes; no size makes it shorter by growing."""
 
     @abstractmethod
@@ -121,7 +122,7 @@ class Source(ABC):
         return ()
 
     def needed(self, chosen: Chosen) -> int | None:
-        """Return the number of memory locations that hold what is to be kept, one for each; None: not known."""
+        """Return the most things that a memory has to keep, in a location each; None: not known."""
         del chosen
         return None
 
@@ -166,7 +167,7 @@ def draw(source: Source, seed: int, chosen: Chosen) -> Sample:
 
 def limit(source: Source, size: Size, chosen: Chosen) -> int:
     """Return the greatest value of a size, beside the others, with which a sample has at most MOST_STEPS steps."""
-    return _greatest(size, lambda value: source.steps({**chosen, size.name: value}), MOST_STEPS)
+    return _greatest(size, lambda value: source.most_steps({**chosen, size.name: value}), MOST_STEPS)
 
 
 def fitting(source: Source, size: Size, chosen: Chosen, memory_size: int) -> int | None:

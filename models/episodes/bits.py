@@ -24,7 +24,7 @@ def heard_and_said(
     targets = np.concatenate([np.zeros((start, due.shape[1]), np.float32), due])
     asks = () if ask is None else (Phase("ask", ask, start),)
     phases = (Phase("listen", 0, start if ask is None else ask), *asks, Phase("say", start, steps))
-    return Sample(inputs, targets, np.arange(steps) >= start, phases, tuple(labels), pattern, facts)
+    return Sample(inputs, targets, np.arange(steps) >= start, phases, tuple(labels), pattern, facts=facts)
 
 
 def shown(vectors: Array, channels: int) -> Array:

@@ -38,7 +38,7 @@ class Unknown(Source):
         del chosen
         return [Size("length", "Steps", (STEPS, STEPS), 1, max(1, min(MOST_STEPS, MOST_NUMBERS // self.width)))]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(chosen["length"])
 
     def draw(self, random: Random, chosen: Chosen) -> Sample:

@@ -37,7 +37,7 @@ class Copy(Source):
         del chosen
         return [Size("length", "Vectors", self.length)]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(2 * chosen["length"] + 2)
 
     def needed(self, chosen: Chosen) -> int:
@@ -99,7 +99,7 @@ class RepeatCopy(Source):
         del chosen
         return [Size("length", "Vectors", self.length), Size("repeats", "Repeats", self.repeats)]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(chosen["length"] * (chosen["repeats"] + 1) + 3)
 
     def needed(self, chosen: Chosen) -> int:

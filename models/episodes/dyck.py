@@ -39,7 +39,7 @@ class DyckWords(Source):
         del chosen
         return [Size("length", "Pairs", self.length)]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(2 * chosen["length"])
 
     def draw(self, random: Random, chosen: Chosen) -> Sample:

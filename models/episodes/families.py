@@ -69,6 +69,15 @@ class Family(NamedTuple):
             triples.append([parents[children], np.where(self.woman[children], DAUGHTER, SON), children])
         return np.concatenate(triples, 1).T
 
+    def generations(self) -> list[int]:
+        """Return the generation of each person, from 0; a couple is of the later one of its two."""
+        born = [0] * len(self.woman)
+        for child in np.flatnonzero(self.father >= 0).tolist():  # parents come before their children
+            father, mother = int(self.father[child]), int(self.mother[child])
+            born[father] = born[mother] = max(born[father], born[mother])
+            born[child] = born[father] + 1
+        return born
+
     def relatives(self) -> NDArray[np.bool_]:
         """Return who has which relation to whom: [relations, people, relatives], in the order of RELATIONS."""
         person = np.arange(len(self.woman))

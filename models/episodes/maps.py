@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.episodes.base import Random, Range
-from models.episodes.triples import BLANK, DESTINATION, SOURCE, Labels, draw_size
+from models.episodes.triples import BLANK, DESTINATION, SOURCE, Labels
 from models.episodes.underground import underground
 
 Map = Literal["random", "london", "london-zone-1"]
@@ -22,6 +22,8 @@ class LabelledGraph:
     kinds: int
     edges: NDArray[np.int64]
     """[edges, 3]: source, kind, destination"""
+    points: NDArray[np.float64] | None = None
+    """[nodes, 2], where each node is drawn: x from the left, y from above, both from 0 to 1"""
 
     @functools.cached_property
     def outgoing(self) -> list[list[tuple[int, int]]]:
@@ -56,14 +58,23 @@ def random_graph(random: Random, nodes: int, neighbours: Range) -> LabelledGraph
     kinds = random.random((nodes, nodes)).argsort(1)
     degrees = np.minimum(random.integers(*neighbours, nodes, endpoint=True), nodes - 1)
     source, rank = np.nonzero(np.arange(nodes) < degrees[:, None])
-    return LabelledGraph(nodes, nodes, np.stack([source, kinds[source, rank], nearest[source, rank]], 1))
+    return LabelledGraph(nodes, nodes, np.stack([source, kinds[source, rank], nearest[source, rank]], 1), points)
 
 
 @functools.cache
 def london(zone_1: bool = False) -> LabelledGraph:
     """Return the Underground, or the part of it in zone 1."""
-    stations, ways, edges = underground(zone_1)
-    return LabelledGraph(len(stations), len(ways), edges)
+    chart = underground(zone_1)
+    return LabelledGraph(len(chart.stations), len(chart.ways), chart.edges, _projected(chart.places))
+
+
+def _projected(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return places on Earth, [nodes, 2] in degrees north and east, on a map of equal scale in the unit square."""
+    north, east = places.T
+    flat = np.stack([east * np.cos(np.radians(north.mean())), -north], 1)
+    low, high = flat.min(0), flat.max(0)
+    centred: NDArray[np.float64] = flat - (low + high) / 2
+    return np.round(0.5 + centred / float(np.max(high - low)), 4)
 
 
 @functools.lru_cache(maxsize=2)
@@ -84,18 +95,6 @@ def routes(graph: LabelledGraph, limit: int) -> Routes:
         pairs.append(np.argwhere(reached & (walks == 1)))
         walks = np.minimum(walks @ edges, 2)
     return Routes(moves, pairs)
-
-
-def walk(graph: LabelledGraph, random: Random, moves: Range) -> list[int]:
-    """Return the numbers of the edges of a random walk from a random node."""
-    first, *chances = random.random(1 + draw_size(random, moves)).tolist()
-    node = int(first * graph.nodes)
-    path = []
-    for chance in chances:
-        choices = graph.outgoing[node]
-        edge, node = choices[int(chance * len(choices))]
-        path.append(edge)
-    return path
 
 
 def shortest_path(graph: LabelledGraph, random: Random, moves: Range) -> list[int]:

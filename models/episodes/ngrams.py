@@ -34,7 +34,7 @@ class NGrams(Source):
         del chosen
         return [Size("length", "Bits", self.length, self.order + 1)]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(chosen["length"]) - 1
 
     def needed(self, chosen: Chosen) -> int:

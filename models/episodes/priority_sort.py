@@ -37,7 +37,7 @@ class PrioritySort(Source):
         del chosen
         return [Size("items", "Vectors", self.items)]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(chosen["items"]) + 1 + self._asked(chosen["items"])
 
     def needed(self, chosen: Chosen) -> int:

@@ -41,7 +41,7 @@ class AssociativeRecall(Source):
             Size("query", "Query", None, 0, chosen.get("items", MOST_STEPS) - 2),
         ]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(chosen["items"] * (self.item_length + 1) + 2 * self.item_length + 2)
 
     def needed(self, chosen: Chosen) -> int:
@@ -100,7 +100,7 @@ class KeyValueRecall(Source):
             Size("overwrites", "Overwrites", self.overwrites, 0),
         ]
 
-    def steps(self, chosen: Chosen) -> int:
+    def most_steps(self, chosen: Chosen) -> int:
         return int(2 * chosen["pairs"] + chosen["overwrites"] + 1)
 
     def needed(self, chosen: Chosen) -> int:

@@ -27,6 +27,8 @@ class Underground(NamedTuple):
     """a line in a direction, such as "Central, east"; those out of a station are all different"""
     edges: NDArray[np.int64]
     """[edges, 3], every connection both ways"""
+    places: NDArray[np.float64]
+    """[stations, 2], the latitude and longitude of each station in degrees"""
 
 
 @functools.cache
@@ -43,6 +45,7 @@ def underground(zone_1: bool = False) -> Underground:
         stations=tuple(data["stations"][station][0] for station in stations),
         ways=tuple(f"{data['lines'][line]}, {DIRECTIONS[direction]}" for line, direction in ways),
         edges=np.array(numbered),
+        places=np.array([data["stations"][station][1:3] for station in stations]),
     )
 
 

@@ -14,7 +14,6 @@ from models.episodes.maps import (
     london,
     random_graph,
     shortest_path,
-    walk,
     walk_query,
     way_query,
 )
@@ -101,7 +100,14 @@ class GraphTraversal(MapTask):
     name = "graph-traversal"
 
     def path(self, graph: LabelledGraph, random: np.random.Generator) -> list[int]:
-        return walk(graph, random, self.moves)
+        first, *chances = random.random(1 + draw_size(random, self.moves)).tolist()
+        node = int(first * graph.nodes)
+        path = []
+        for chance in chances:
+            choices = graph.outgoing[node]
+            edge, node = choices[int(chance * len(choices))]
+            path.append(edge)
+        return path
 
     def query(self, path: Labels) -> Labels:
         return walk_query(path)

@@ -18,7 +18,8 @@ def episode_of(sample: Sample) -> Episode:
     assert sample.targets is not None
     assert sample.mask is not None
     parts = (sample.inputs, sample.targets, sample.mask.astype(np.float32))
-    return Episode(*(torch.from_numpy(part.astype(np.float32)).unsqueeze(1) for part in parts))
+    tensors = (torch.from_numpy(part.astype(np.float32)).unsqueeze(1) for part in parts)
+    return Episode(*tensors, lengths=torch.tensor([len(sample.inputs)]))
 
 
 def differences(sample: Sample, episode: Episode) -> list[str]:

@@ -64,7 +64,7 @@ def test_drawn_size_makes_room_for_one_that_is_asked_for():
     source = RepeatCopy(length=(10, 10), repeats=(10, 10))
     chosen = choose(source, 1, {"length": "400"})
     assert chosen == {"length": 400, "repeats": 1}
-    assert source.steps(chosen) <= MOST_STEPS
+    assert source.most_steps(chosen) <= MOST_STEPS
 
 
 def test_limit_of_a_size_depends_on_the_others():
