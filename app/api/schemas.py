@@ -204,6 +204,9 @@ class ModelAnswer(BaseModel):
     word_size: int | None
     read_heads: int | None
     write_heads: int | None
+    deallocation: bool | None = Field(description="of a DNC: whether a freed memory location is emptied; else null")
+    order: str | None = Field(description="of an NTM: together, in-turn or before-controller, the order of its heads")
+    style: str | None = Field(description="of an NTM: paper, pytorch-ntm or ntm-lasagne, whose formulas it has")
     controller: dict[str, Any] | None = Field(description="null for an imported graph")
     graph: dict[str, Any] | None = Field(
         description="of an imported graph: its inputs, outputs and traces by name, what a step is, where it comes from"

@@ -39,5 +39,14 @@ def test_card_of_another_kind_has_no_graph():
     assert (card["graph"], card["controller"]) == (None, {"kind": "lstm"})
 
 
+def test_card_says_how_memory_is_addressed():
+    dnc = served("dnc", {"deallocation": True}).describe()
+    ntm = served("ntm", {"order": "in-turn", "style": "paper"}).describe()
+    assert [(card["deallocation"], card["order"], card["style"]) for card in (dnc, ntm)] == [
+        (True, None, None),
+        (None, "in-turn", "paper"),
+    ]
+
+
 def test_recording_is_on_the_card():
     assert served("onnx", {"graph": GRAPH}, sample=np.ones((3, 2), np.float32)).describe()["sample"] is True
