@@ -51,6 +51,7 @@ export class Moment {
     const { run } = this;
     return picture({
       name: "memory",
+      className: "slots memory-words",
       title: "Memory",
       columns: width,
       rows: run.slots,
@@ -67,6 +68,7 @@ export class Moment {
     const { slots } = this.run;
     return picture({
       name,
+      className: "slots",
       title,
       columns: heads,
       rows: slots,
@@ -86,6 +88,7 @@ export class Moment {
     const scale = name === "erase_vectors" ? () => BITS : growing(run, () => run.trace[name]);
     return picture({
       name: `now-${name}`,
+      className: "vector",
       title,
       columns: width,
       rows: heads,
@@ -99,6 +102,7 @@ export class Moment {
   linkPicture(replay, head, slots) {
     return picture({
       name: `link.${head}`,
+      className: "slots link",
       title: "Links: was the row written right after the column?",
       columns: slots,
       rows: slots,
@@ -124,8 +128,11 @@ export function growing(run, arrays) {
 }
 
 /** Return a picture of [rows][columns] values in one piece, which `draw(step)` shows. */
-function picture({ name, title, columns, rows, scale, values, describe, slot, on }) {
+function picture({ name, className, title, columns, rows, scale, values, describe, slot, on }) {
   const canvas = element("canvas", { width: columns, height: rows, role: "img" });
+  const figure = element("figure", { className: `picture ${className}` }, element("figcaption", {}, title), canvas);
+  figure.style.setProperty("--rows", rows);
+  figure.style.setProperty("--columns", columns);
   canvas.ariaLabel = `${title}: ${rows} × ${columns} values`;
   canvas.dataset.name = name;
   const context = canvas.getContext("2d");
@@ -138,7 +145,7 @@ function picture({ name, title, columns, rows, scale, values, describe, slot, on
   });
   canvas.addEventListener("pointerleave", () => on.leave());
   return {
-    element: element("figure", { className: `picture ${name.split(".")[0]}` }, element("figcaption", {}, title), canvas),
+    element: figure,
     draw(step) {
       shown = values(step);
       const colors = scale();

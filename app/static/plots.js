@@ -25,12 +25,20 @@ export const GATES = {
   sharpening: { title: "Sharpening", rows: "all", scale: positive },
 };
 
-const VECTORS = { write_vectors: {}, add_vectors: {}, erase_vectors: {}, read_vectors: {} };
+const VECTORS = ["write_vectors", "add_vectors", "erase_vectors", "read_vectors"];
+
+// The values on the way to the weightings, which the equations show.
+const ON_THE_WAY = [
+  ...["write_keys", "write_strengths", "write_masks", "write_content_weights", "retention"],
+  ...["read_keys", "read_strengths", "read_masks", "read_content_weights", "forward_weights", "backward_weights"],
+  ...["keys", "content_weights", "gated_weights", "shifted_weights"],
+];
 
 /** Return the names of the traces of `model` that the page can show. */
 export function shownTraces(model) {
   if (model.graph) return model.graph.trace.map(({ name }) => name);
-  return Object.keys({ ...WEIGHTINGS, ...GATES, ...VECTORS }).filter((name) => name in model.trace);
+  const known = [...Object.keys({ ...WEIGHTINGS, ...GATES }), ...VECTORS, ...ON_THE_WAY];
+  return known.filter((name) => name in model.trace);
 }
 
 /** Return the names of the leaves of the state of `model` that the page can show. */
