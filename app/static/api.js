@@ -22,10 +22,9 @@ export function describeModel(name) {
   return json("GET", `models/${encodeURIComponent(name)}`);
 }
 
-/** Return the recording of inputs of a model, [T][I]. */
-export async function modelSample(name) {
-  const { inputs } = await json("GET", `models/${encodeURIComponent(name)}/sample`);
-  return inputs;
+/** Return a sample of a model, as docs/api.md describes it. sizes: those that are asked for, by name. */
+export function modelSample(name, { seed = 0, ...sizes } = {}) {
+  return json("GET", `models/${encodeURIComponent(name)}/sample?${new URLSearchParams({ seed, ...sizes })}`);
 }
 
 /** Return a sample of a model's task; sizes: the seed, and sizes of the task by their names. */

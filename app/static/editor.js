@@ -12,8 +12,7 @@ const LEVELS = [1, 0.8, 0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8, -1]; // to dra
  * A pattern to draw: a grid of bits, where a press turns a cell over and a drag gives the others that it meets the same
  * bit; and, if the task has a `levelName`, a number in [-1, 1] for each column, drawn below as high as it is.
  *
- * The pattern is a list of vectors, one for each column: `rows` bits, and the number. Its length is that of the list,
- * or the number of items if the task has several vectors for each of them.
+ * The pattern is a list of vectors, one for each column: `rows` bits, and the number.
  */
 export class Editor {
   /** `onChange` is called after every change by hand, `onPoint` as by a heat map. */
@@ -24,36 +23,19 @@ export class Editor {
     this.pattern = [];
   }
 
-  get length() {
-    return this.pattern.length / perItem(this.task);
-  }
-
-  /** Draw patterns for `task` from now on; what is drawn stays if it is of the same form. */
+  /** Draw patterns for `task` from now on. */
   setTask(task) {
-    if (!this.task || form(this.task) !== form(task)) this.pattern = [];
     this.task = task;
   }
 
-  /** Make the pattern this long; new columns are empty. */
-  resize(length) {
-    this.fill(length * perItem(this.task), (column, row) => this.pattern[column]?.[row] ?? 0);
+  /** Draw on this pattern from now on. */
+  load(pattern) {
+    this.pattern = structuredClone(pattern);
+    this.show();
   }
 
   clear() {
-    this.fill(this.pattern.length, () => 0);
-  }
-
-  randomize() {
-    const { rows } = this.task;
-    this.fill(this.pattern.length, (_, row) => (row < rows ? Math.round(Math.random()) : 2 * Math.random() - 1));
-  }
-
-  fill(columns, value) {
-    const rows = this.task.rows + (this.task.levelName ? 1 : 0);
-    this.pattern = Array.from({ length: columns }, (_, column) =>
-      Array.from({ length: rows }, (_, row) => value(column, row)),
-    );
-    this.show();
+    this.load(this.pattern.map((vector) => vector.map(() => 0)));
   }
 
   show() {
@@ -129,11 +111,6 @@ export class Editor {
 
 function perItem({ vectorsPerItem = 1 } = {}) {
   return vectorsPerItem;
-}
-
-/** Return what a pattern must keep to be one of `task`, as text. */
-function form(task) {
-  return [task.rows, task.levelName, perItem(task)].join();
 }
 
 function nearestLevel(level) {

@@ -10,8 +10,9 @@ import { heatmap } from "./heatmap.js";
 import { Player, speedOptions } from "./player.js";
 import { plotGroups, shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
+import { BY_HAND, SampleBar } from "./sample-bar.js";
+import { patternOf, sequenceOf } from "./sequence.js";
 import { LiveSession } from "./session.js";
-import { Settings } from "./settings.js";
 import { SignalEditor } from "./signal-editor.js";
 import { hiddenLeaves } from "./signal-plots.js";
 import { Stage } from "./stage.js";
@@ -24,19 +25,20 @@ const NO_VERDICT = { className: "unknown", textContent: "Nothing is due yet", ma
 const MOST_READ = 3; // outputs whose values are shown while time runs
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-const bitEditor = new Editor(page.drawing, markStale, point);
-const tokenEditor = new TokenEditor(page.drawing, takeLength);
+const bitEditor = new Editor(page.drawing, takeChange, point);
+const tokenEditor = new TokenEditor(page.drawing, takeChange);
 const signalEditor = new SignalEditor(
   { container: page.drawing, sources: page.sources, notice: page.notice },
-  { onChange: takeLength, onPoint: point, attempt },
+  { onChange: takeSignal, onPoint: point, attempt },
 );
-const settings = new Settings(page.settings, markStale);
+const samples = new SampleBar(page, (name) => attempt(() => resample(name)));
 const player = new Player(page, { onMove: moveInTime, onNeed: (count) => attempt(() => advance(count)) });
 const stage = new Stage(page.stage, { point, seek: (step) => player.goTo(step) });
 
 let model;
 let task;
 let editor;
+let isByHand = false; // what is sent was drawn, written or chosen here, and is not the sample as it is
 let shown = []; // the groups of plots
 let session; // that of the run
 let current; // the run that is shown
@@ -46,66 +48,96 @@ let latest = 0; // what was asked for last; whatever comes in for an earlier tur
 async function start() {
   const names = await modelNames();
   page.model.replaceChildren(...names.map((name) => new Option(name)));
-  await choose(new URLSearchParams(location.search).get("model") ?? names[0]);
+  const { model: name = names[0], ...query } = Object.fromEntries(new URLSearchParams(location.search));
+  await choose(name, query);
 }
 
-async function choose(name) {
+/** Show a model, with the sample that `query` names, {seed, ...sizes}, or that of before where the task is the same. */
+async function choose(name, query) {
   const turn = ++latest;
   player.pause();
   page.model.value = name;
   page.work.inert = true; // what is there belongs to another model
   const chosen = await describeModel(name);
   if (turn !== latest) return;
+  const isSameTask = JSON.stringify(chosen.task) === JSON.stringify(model?.task);
+  isByHand &&= isSameTask;
+  samples.query = query ?? (isSameTask ? samples.query : {});
   model = chosen;
   task = taskOf(model);
-  history.replaceState(null, "", `?${new URLSearchParams({ model: name })}`);
+  editor = task.words ? tokenEditor : task.parts ? signalEditor : bitEditor;
+  editor.setTask(task, model.name);
   page.card.replaceChildren(...modelCard(model));
-  showEditor(Boolean(task.parts || task.words));
+  page.hint.textContent = task.hint;
   page.memory.hidden = !model.memory_size;
   page["memory-size"].value = "";
   page["memory-size"].placeholder = model.memory_size;
-  await prepareDrawing();
+  showControls();
+  await resample();
+}
+
+/** Draw a sample and run it; name: of the size that was changed, or "seed". */
+async function resample(name) {
+  if (isOfHand(name)) return takeSetting(name);
+  const turn = ++latest;
+  const sample = await samples.draw(model, name);
   if (turn !== latest) return;
+  take(sample, name);
   page.work.inert = false;
   await run();
 }
 
-/** Show what is sent to the model: what was drawn, if it fits, or else its recording, or else something random. */
-async function prepareDrawing() {
-  editor = task.words ? tokenEditor : task.parts ? signalEditor : bitEditor;
-  editor.setTask(task, model.name);
-  settings.setTask(task);
-  showControls();
-  page.hint.textContent = task.hint;
-  page.length.min = page["length-slider"].min = task.shortest ?? 1;
-  page.length.max = page["length-slider"].max = task.longest;
-  if (editor.length > 0) return setLength(editor.length);
-  if (model.sample && task.parts) return editor.loadSample();
-  setLength(task.initialLength);
-  randomize();
+/** Return whether a size is one of what was made by hand: then that stays, and no sample is drawn. */
+function isOfHand(name) {
+  return task.parts ? name === "length" : isByHand && Boolean(task.settings?.includes(name));
+}
+
+function takeSetting(name) {
+  if (name === "length") editor.resize(samples.settings.values().length);
+  markStale();
+}
+
+/** Show a sample, which is sent from now on, unless a model was chosen for what was made by hand. */
+function take(sample, changed) {
+  isByHand &&= !changed;
+  samples.show(sample, isByHand);
+  history.replaceState(null, "", `?${new URLSearchParams({ model: model.name, ...samples.query })}`);
+  if (task.parts) takeSignals(sample, changed);
+  else if (!isByHand && !page.sequence.hidden) editor.load(patternOf(sample, task));
+}
+
+/** Take the recording of a sample, or random inputs if they are asked for; of others, a sine is easier to follow. */
+function takeSignals({ drawn_from: origin, inputs }, changed) {
+  const isWhole = model.graph?.inputs.some(({ whole }) => whole);
+  if (!changed && editor.length > 0) return takeSignal();
+  if (origin === "recording") return editor.take(inputs, "Recording");
+  if (changed || isWhole) return editor.take(inputs, "Random inputs within the model's card");
+  editor.randomize();
+}
+
+/** Show how long the signal is that is sent. */
+function takeSignal() {
+  const length = { name: "length", label: "Length", value: editor.length, least: 1, greatest: task.longest };
+  samples.settings.show([length]);
+  samples.showOrigin("");
+  markStale();
 }
 
 /** Show the controls of the task, and no others. */
 function showControls() {
   page.work.classList.toggle("signals", Boolean(task.parts));
   page.sources.hidden = page.notice.hidden = !task.parts;
-  page["length-slider"].hidden = page.random.hidden = page.clear.hidden = Boolean(task.parts);
+  page.clear.hidden = Boolean(task.parts);
+  page.edit.textContent = task.words ? "Write" : "Draw";
+  page.seeds.hidden = Boolean(task.parts && model.sample);
+  page.sequence.hidden = !(task.parts || task.words);
+  page.edit.ariaExpanded = `${!page.sequence.hidden}`;
 }
 
-function setLength(asked) {
-  editor.resize(Math.min(Math.max(Math.round(asked) || 1, task.shortest ?? 1), task.longest));
-  takeLength();
-}
-
-function randomize() {
-  editor.randomize();
-  takeLength();
-}
-
-/** Show how long the sequence is that was drawn or written. */
-function takeLength() {
-  page.length.value = page["length-slider"].value = editor.length;
-  settings.resize(editor.length);
+/** Note that something was drawn or written. */
+function takeChange() {
+  isByHand = true;
+  samples.showOrigin(BY_HAND);
   markStale();
 }
 
@@ -126,10 +158,15 @@ async function run() {
   player.show(Math.max(0, asked?.[0] ?? targets.findIndex(Boolean)));
 }
 
+function sequenceToSend() {
+  if (!isByHand && !task.parts) return sequenceOf(samples.sample, task);
+  return task.encode(structuredClone(editor.pattern), samples.settings.values());
+}
+
 /** Open a session for what is drawn or written, and show it with no step taken. */
 async function begin(turn) {
   player.pause();
-  const sequence = task.encode(structuredClone(editor.pattern), settings.values());
+  const sequence = sequenceToSend();
   page.results.ariaBusy = "true";
   page.results.classList.remove("stale");
   try {
@@ -259,6 +296,7 @@ function moveInTime(at) {
 function showEditor(isShown) {
   page.sequence.hidden = !isShown;
   page.edit.ariaExpanded = `${isShown}`;
+  if (isShown && !isByHand && !task.parts) editor.load(patternOf(samples.sample, task));
 }
 
 const KEYS = {
@@ -301,13 +339,10 @@ async function attempt(action) {
 }
 
 page.model.addEventListener("change", () => attempt(() => choose(page.model.value)));
-page.length.addEventListener("change", () => setLength(page.length.valueAsNumber));
-page["length-slider"].addEventListener("input", () => setLength(page["length-slider"].valueAsNumber));
 page["memory-size"].addEventListener("input", markStale);
-page.random.addEventListener("click", randomize);
 page.clear.addEventListener("click", () => {
   editor.clear();
-  markStale();
+  takeChange();
 });
 page.speed.replaceChildren(...speedOptions());
 page.speed.value = "1";

@@ -1,44 +1,49 @@
 import { element } from "./dom.js";
 
-/** The numbers that a task lets one choose beside the pattern. */
+/** The sizes of a sample, each with what it can be. */
 export class Settings {
-  /** `onChange` is called after every change by hand. */
+  /** `onChange` is called with the name of a size after every change by hand. */
   constructor(container, onChange) {
-    this.container = container;
-    this.onChange = onChange;
-    this.fields = [];
+    Object.assign(this, { container, onChange, fields: [] });
   }
 
-  /** Ask for the settings of `task` from now on; what was chosen stays if they have the same names. */
-  setTask({ settings = [] }) {
-    const chosen = this.values();
-    this.fields = settings.map((setting) => {
-      const input = element("input", { type: "number", id: setting.name, min: setting.least });
-      input.value = chosen[setting.name] ?? setting.initial;
-      input.addEventListener("input", this.onChange);
-      input.addEventListener("change", () => this.clamp({ setting, input }));
-      return { setting, input };
-    });
-    this.container.replaceChildren(
-      ...this.fields.map(({ setting, input }) => element("label", {}, `${setting.label} `, input)),
-    );
-  }
-
-  /** Keep what is chosen to what can be with a pattern of this length. */
-  resize(length) {
-    for (const field of this.fields) {
-      field.input.max = field.setting.greatest(length);
-      this.clamp(field);
+  /** Show the sizes of a sample: [{name, label, value, trained}], with least and greatest, or with choices. */
+  show(settings) {
+    this.fields = settings.map((setting) => ({ setting, field: setting.choices ? choice(setting) : size(setting) }));
+    for (const { setting, field } of this.fields) {
+      field.addEventListener("change", () => {
+        if (!setting.choices) clamp(field);
+        this.onChange(setting.name);
+      });
     }
-  }
-
-  clamp({ input }) {
-    input.value = Math.min(Math.max(Math.round(input.valueAsNumber) || 0, input.min), input.max);
+    this.container.replaceChildren(
+      ...this.fields.map(({ setting, field }) => element("label", { title: field.title }, `${setting.label} `, field)),
+    );
   }
 
   /** Return what is chosen, by name. */
   values() {
-    this.fields.forEach((field) => this.clamp(field));
-    return Object.fromEntries(this.fields.map(({ setting, input }) => [setting.name, input.valueAsNumber]));
+    const valueOf = ({ setting, field }) => (setting.choices ? field.value : field.valueAsNumber);
+    return Object.fromEntries(this.fields.map((one) => [one.setting.name, valueOf(one)]));
   }
+}
+
+function choice({ name, value, choices }) {
+  const options = Object.entries(choices).map(([key, label]) => new Option(label, key));
+  const field = element("select", { id: name }, ...options);
+  field.value = value;
+  return field;
+}
+
+function size({ name, value, least, greatest, trained }) {
+  const title = `${least} to ${greatest}${trained ? `; in training ${rangeText(trained)}` : ""}`;
+  return element("input", { type: "number", id: name, min: least, max: greatest, value, title });
+}
+
+function clamp(field) {
+  field.value = Math.min(Math.max(Math.round(field.valueAsNumber) || 0, field.min), field.max);
+}
+
+function rangeText([low, high]) {
+  return low === high ? `${low}` : `${low} to ${high}`;
 }

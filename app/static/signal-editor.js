@@ -55,7 +55,7 @@ export class SignalEditor {
   /** Take the model's recording. */
   async loadSample() {
     const { name } = this;
-    const inputs = await modelSample(name);
+    const { inputs } = await modelSample(name);
     if (name === this.name) this.take(inputs, "Recording");
   }
 

@@ -1,8 +1,7 @@
 // A task: what one can draw or write, and how that becomes a sequence for the model.
 //
 // hint: what to do.
-// initialLength, shortest, longest: of the pattern; shortest is 1 where it is left away.
-// settings: numbers to choose beside the pattern: [{name, label, initial, least, greatest(length)}].
+// settings: the names of the sizes of a sample that are no part of the pattern.
 // encode(pattern, settings): returns `inputs` [T][I], and, for each step, in `targets`, the vector that is due or null
 //     where nothing is asked for; `asked`, the steps with an answer to show, where others than those of output_at;
 //     `unasked`, the text where none is.
@@ -14,14 +13,13 @@
 import { signals } from "./signals.js";
 import { babi, dyck, tokens } from "./words.js";
 
-const LONGEST = 60;
-
 export const TASKS = {
   copy,
   "repeat-copy": repeatCopy,
   "associative-recall": associativeRecall,
   "priority-sort": prioritySort,
   "key-value": keyValue,
+  ngrams,
   dyck,
   babi,
 };
@@ -47,8 +45,6 @@ function copy({ task: { bits, length = [1, 20], flags = "start-and-end" } }) {
     hint: `Draw the vectors to remember, ${bits} bits each. In training there were ${optionText(length)} of them.`,
     rows: bits,
     columnName: "vector",
-    initialLength: greatestOf(length),
-    longest: Math.max(LONGEST, greatestOf(length)),
     ...(flags === "end" ? copyByEndFlag(bits) : copyByBothFlags(bits)),
   };
 }
@@ -93,9 +89,7 @@ function repeatCopy({ task: { bits, length, repeats, repeats_scale: scale } }) {
     columnName: "vector",
     channels: [...numbers(bits), "start", "repeats"],
     outputs: [...numbers(bits), "end"],
-    initialLength: greatestOf(length),
-    longest: Math.max(LONGEST, greatestOf(length)),
-    settings: [{ name: "repeats", label: "Repeats", initial: greatestOf(repeats), least: 1, greatest: () => 100 }],
+    settings: ["repeats"],
     encode: (vectors, { repeats: count }) => {
       const said = Array(count).fill(vectors).flat();
       return {
@@ -117,10 +111,7 @@ function associativeRecall({ task: { bits, item_length: itemLength, items } }) {
     vectorsPerItem: itemLength,
     columnName: "vector",
     channels: [...numbers(bits), "item", "query"],
-    initialLength: greatestOf(items),
-    shortest: 2,
-    longest: Math.max(Math.floor(LONGEST / itemLength), greatestOf(items)),
-    settings: [{ name: "query", label: "Query", initial: 0, least: 0, greatest: (count) => count - 2 }],
+    settings: ["query"],
     encode: (vectors, { query }) => {
       const drawn = chunks(vectors, itemLength);
       const due = drawn[query + 1];
@@ -146,8 +137,6 @@ function prioritySort({ task: { bits, items, share } }) {
     levelName: "priority",
     columnName: "vector",
     channels: [...numbers(bits), "priority", "end"],
-    initialLength: greatestOf(items),
-    longest: Math.max(LONGEST, greatestOf(items)),
     encode: (vectors) => {
       const sorted = vectors.toSorted((one, other) => other[bits] - one[bits]);
       const due = sorted.slice(0, Math.max(1, roundToEven(vectors.length * share)));
@@ -170,8 +159,6 @@ function keyValue({ task: { bits, pairs, overwrites } }) {
     rows: 2 * bits,
     columnName: "pair",
     channels: [...named("key"), ...named("value"), "query"],
-    initialLength: greatestOf(pairs),
-    longest: Math.max(LONGEST, greatestOf(pairs) + greatestOf(overwrites)),
     encode: (vectors) => {
       const last = new Map(vectors.map((vector) => [vector.slice(0, bits).join(), vector]));
       const written = [...last.values()];
@@ -187,6 +174,33 @@ function keyValue({ task: { bits, pairs, overwrites } }) {
   };
 }
 
+/** Bits of a source with a memory of a few of them: each is to be foretold from those before it. */
+function ngrams({ task: { order } }) {
+  return {
+    hint: `Draw the bits that come one after another. The model is to foretell each from the ${order - 1} before it.`,
+    rows: 1,
+    columnName: "bit",
+    channels: ["bit"],
+    encode: (vectors) => ({
+      inputs: vectors.slice(0, -1),
+      targets: vectors.slice(1).map((vector, step) => (step >= order - 2 ? vector : null)),
+      optimum: optimumOf(vectors.map(([bit]) => bit), order - 1),
+    }),
+  };
+}
+
+/** Return P(1 | context) = (N1 + 1/2) / (N0 + N1 + 1), of the bits that followed the `size` before so far. */
+function optimumOf(bits, size) {
+  const counts = new Map();
+  return bits.slice(1).map((bit, step) => {
+    if (step + 1 < size) return null;
+    const context = bits.slice(step + 1 - size, step + 1).join("");
+    const seen = counts.get(context) ?? [0.5, 0.5];
+    counts.set(context, seen.with(bit, seen[bit] + 1));
+    return seen[1] / (seen[0] + seen[1]);
+  });
+}
+
 /** Every input channel at every step is drawn by hand, and no answer is known to be right. */
 function free({ input_size: channels }) {
   const sent = channels === 1 ? "1 channel" : `${channels} channels`;
@@ -195,8 +209,6 @@ function free({ input_size: channels }) {
     rows: channels,
     columnName: "time",
     channels: numbers(channels),
-    initialLength: 20,
-    longest: LONGEST,
     encode: (vectors) => ({ inputs: vectors, targets: nothing(vectors.length) }),
   };
 }
@@ -209,10 +221,6 @@ function vectorsOf(bits, flags) {
     flag: (number, value = 1) => blank.with(bits + number, value),
     shown: (vector) => [...vector, ...zeros(flags)],
   };
-}
-
-function greatestOf(range) {
-  return Array.isArray(range) ? range[1] : range;
 }
 
 function nothing(steps) {

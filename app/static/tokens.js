@@ -11,28 +11,19 @@ export class TokenEditor {
     this.field.addEventListener("input", () => this.read());
   }
 
-  get length() {
-    return this.pattern.length;
-  }
-
-  /** Write words for `task` from now on; what is written stays if there are the same to choose from. */
+  /** Write words for `task` from now on. */
   setTask(task) {
-    if (this.task?.words.join(" ") !== task.words.join(" ")) this.pattern = [];
     this.task = task;
   }
 
-  /** Make the pattern this long. */
-  resize(length) {
-    const filler = this.task.filler ?? this.task.words[0];
-    this.write(Array.from({ length }, (_, index) => this.pattern[index] ?? filler));
+  /** Write on from these words. */
+  load(pattern) {
+    this.write([...pattern]);
   }
 
   clear() {
-    this.write(this.pattern.map(() => this.task.filler ?? this.task.words[0]));
-  }
-
-  randomize() {
-    this.write(this.task.random(this.pattern.length));
+    this.write([]);
+    this.field.focus();
   }
 
   write(pattern) {

@@ -58,6 +58,7 @@ export function dyck({ task: { kinds, length } }) {
       return {
         inputs: numbers.map((number) => [number]),
         targets: numbers.map((_, step) => (isLast(step) ? due : null)),
+        labels: written,
       };
     },
   };
@@ -82,6 +83,7 @@ export function babi({ task: { vocabulary } }) {
       inputs: numbered(vocabulary, written).map((number) => [number]),
       targets: written.map(() => null),
       asked: written.flatMap((word, step) => (word === ANSWER ? [step] : [])),
+      labels: written,
     }),
   };
 }
