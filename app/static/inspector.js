@@ -1,5 +1,6 @@
 // The page: choose a model, draw a sequence, run it, look.
 
+import * as address from "./address.js";
 import { Problem, describeModel, forgetKey, modelNames } from "./api.js";
 import { modelCard } from "./card.js";
 import { curve } from "./curve.js";
@@ -8,17 +9,19 @@ import { Editor } from "./editor.js";
 import { columnText } from "./figure.js";
 import { heatmap } from "./heatmap.js";
 import { Player, speedOptions } from "./player.js";
+import { patternOf as readPattern, textOf } from "./pattern.js";
 import { plotGroups, shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
 import { BY_HAND, SampleBar } from "./sample-bar.js";
 import { patternOf, sequenceOf } from "./sequence.js";
 import { LiveSession } from "./session.js";
-import { SignalEditor } from "./signal-editor.js";
+import { RECORDING, SignalEditor } from "./signal-editor.js";
 import { hiddenLeaves } from "./signal-plots.js";
 import { Stage } from "./stage.js";
 import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
 import { verdictOn } from "./verdict.js";
+import { openViews, setViews, watchViews } from "./views.js";
 
 const NO_VERDICT = { className: "unknown", textContent: "Nothing is due yet", marks: [] };
 
@@ -48,12 +51,16 @@ let latest = 0; // what was asked for last; whatever comes in for an earlier tur
 async function start() {
   const names = await modelNames();
   page.model.replaceChildren(...names.map((name) => new Option(name)));
-  const { model: name = names[0], ...query } = Object.fromEntries(new URLSearchParams(location.search));
-  await choose(name, query);
+  await visit(address.read());
 }
 
-/** Show a model, with the sample that `query` names, {seed, ...sizes}, or that of before where the task is the same. */
-async function choose(name, query) {
+/** Show what an address names. */
+function visit(place) {
+  return choose(place.model ?? page.model.options[0].value, place);
+}
+
+/** Show a model: with what an address says of it, or else with the sample of before where the task is the same. */
+async function choose(name, place) {
   const turn = ++latest;
   player.pause();
   page.model.value = name;
@@ -62,7 +69,8 @@ async function choose(name, query) {
   if (turn !== latest) return;
   const isSameTask = JSON.stringify(chosen.task) === JSON.stringify(model?.task);
   isByHand &&= isSameTask;
-  samples.query = query ?? (isSameTask ? samples.query : {});
+  if (place) samples.query = queryOf(place);
+  else if (!isSameTask) samples.query = {};
   model = chosen;
   task = taskOf(model);
   editor = task.words ? tokenEditor : task.parts ? signalEditor : bitEditor;
@@ -70,21 +78,23 @@ async function choose(name, query) {
   page.card.replaceChildren(...modelCard(model));
   page.hint.textContent = task.hint;
   page.memory.hidden = !model.memory_size;
-  page["memory-size"].value = "";
+  page["memory-size"].value = place?.slots ?? "";
   page["memory-size"].placeholder = model.memory_size;
+  if (place?.view) setViews(place.view);
   showControls();
-  await resample();
+  await resample(undefined, place);
 }
 
-/** Draw a sample and run it; name: of the size that was changed, or "seed". */
-async function resample(name) {
+/** Draw a sample and run it; name: of the size that was changed, or "seed"; place: as `choose` has it. */
+async function resample(name, place) {
   if (isOfHand(name)) return takeSetting(name);
   const turn = ++latest;
   const sample = await samples.draw(model, name);
   if (turn !== latest) return;
   take(sample, name);
+  if (place?.drawn) restore(place.drawn);
   page.work.inert = false;
-  await run();
+  await run(place);
 }
 
 /** Return whether a size is one of what was made by hand: then that stays, and no sample is drawn. */
@@ -101,7 +111,6 @@ function takeSetting(name) {
 function take(sample, changed) {
   isByHand &&= !changed;
   samples.show(sample, isByHand);
-  history.replaceState(null, "", `?${new URLSearchParams({ model: model.name, ...samples.query })}`);
   if (task.parts) takeSignals(sample, changed);
   else if (!isByHand && !page.sequence.hidden) editor.load(patternOf(sample, task));
 }
@@ -110,7 +119,7 @@ function take(sample, changed) {
 function takeSignals({ drawn_from: origin, inputs }, changed) {
   const isWhole = model.graph?.inputs.some(({ whole }) => whole);
   if (!changed && editor.length > 0) return takeSignal();
-  if (origin === "recording") return editor.take(inputs, "Recording");
+  if (origin === "recording") return editor.take(inputs, RECORDING);
   if (changed || isWhole) return editor.take(inputs, "Random inputs within the model's card");
   editor.randomize();
 }
@@ -141,21 +150,44 @@ function takeChange() {
   markStale();
 }
 
+/** Draw or write what the address has; where it cannot be read, say so, and go on without. */
+function restore(text) {
+  try {
+    editor.load(readPattern(task, text));
+    takeChange();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    showProblem(error);
+  }
+}
+
+/** Return what names a sample of an address. */
+function queryOf({ seed, sizes }) {
+  return seed === undefined ? sizes : { seed, ...sizes };
+}
+
+/** Return what the address holds of the sequence: seed and sizes of the sample, and what was made of it by hand. */
+function sampleOf() {
+  const { seed, ...sizes } = samples.query;
+  const isMade = task.parts ? !editor.isRecording : isByHand;
+  return { seed, sizes, drawn: isMade ? textOf(task, editor.pattern) : undefined };
+}
+
 /** Return the memory slots that were asked for, if any were. */
 function memorySize() {
   const asked = page["memory-size"].valueAsNumber;
   return Number.isNaN(asked) ? undefined : asked;
 }
 
-/** Run all of the sequence in a fresh session, and show it from where the first answer is due. */
-async function run() {
+/** Run all of the sequence in a fresh session, and show it at a step, or else where the first answer is due. */
+async function run({ step } = {}) {
   const turn = ++latest;
   await begin(turn);
   if (turn !== latest) return;
   await advance(current.length);
   if (turn !== latest) return;
   const { asked, targets } = current.sequence;
-  player.show(Math.max(0, asked?.[0] ?? targets.findIndex(Boolean)));
+  player.show(Math.min(step ?? Math.max(0, asked?.[0] ?? targets.findIndex(Boolean)), current.length - 1));
 }
 
 function sequenceToSend() {
@@ -175,6 +207,7 @@ async function begin(turn) {
     const opened = await LiveSession.open(model, { memorySize: memorySize() });
     if (turn !== latest) return opened.end();
     session = opened;
+    address.visit({ model: model.name, slots: memorySize(), ...sampleOf() });
     const first = await session.first(model.graph ? [] : shownLeaves(model));
     if (turn === latest) show(new Run(model, task, sequence, { memorySize: memorySize(), first }));
   } catch (error) {
@@ -286,6 +319,7 @@ function pointInTime(text, step) {
 /** Show a place in time, in steps: every view follows it. */
 function moveInTime(at) {
   const { step } = player;
+  address.amend({ step });
   page.place.textContent = columnText({ columnName: "step", seconds: task.seconds }, step);
   if (!page.stage.hidden) return stage.moveTo(step);
   const read = curves().filter(({ isOutput, style }) => isOutput && style === "curves").slice(0, MOST_READ);
@@ -346,11 +380,13 @@ page.clear.addEventListener("click", () => {
 });
 page.speed.replaceChildren(...speedOptions());
 page.speed.value = "1";
-page.run.addEventListener("click", () => attempt(run));
+page.run.addEventListener("click", () => attempt(() => run()));
 page.restart.addEventListener("click", () => attempt(() => begin(++latest)));
 page.step.addEventListener("click", () => player.goTo(player.at === 0 && current.done === 0 ? 0 : player.step + 1));
 page.edit.addEventListener("click", () => showEditor(page.sequence.hidden));
 document.addEventListener("keydown", onKey);
 addEventListener("pagehide", () => session?.end());
 page["forget-key"].addEventListener("click", () => attempt(forgetKey));
+watchViews(() => address.amend({ view: openViews() }));
+address.onTravel((place) => attempt(() => visit(place)));
 attempt(start);

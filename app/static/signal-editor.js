@@ -6,6 +6,8 @@ import { heatmap } from "./heatmap.js";
 import { partPlots, withSharedAxis } from "./signal-plots.js";
 import { SHAPES, generated, keyOf, lengthText } from "./signals.js";
 
+export const RECORDING = "Recording";
+
 const FREE_RANGE = [-1, 1]; // that can be drawn in, where a graph names none
 
 /**
@@ -36,9 +38,15 @@ export class SignalEditor {
     this.notice.textContent = "";
   }
 
+  /** Take a signal as it was drawn before. */
+  load(pattern) {
+    this.take(pattern, "Drawn by hand");
+  }
+
   /** Make the signal this long; new steps are zeros. */
   resize(length) {
     const blank = () => Array(this.task.width).fill(0);
+    this.isRecording &&= length === this.length;
     this.pattern = Array.from({ length }, (_, step) => this.pattern[step] ?? blank());
     this.show();
   }
@@ -56,7 +64,7 @@ export class SignalEditor {
   async loadSample() {
     const { name } = this;
     const { inputs } = await modelSample(name);
-    if (name === this.name) this.take(inputs, "Recording");
+    if (name === this.name) this.take(inputs, RECORDING);
   }
 
   async loadFile(file) {
@@ -69,6 +77,7 @@ export class SignalEditor {
   take(vectors, source) {
     const { longest, seconds } = this.task;
     this.pattern = vectors.slice(0, longest);
+    this.isRecording = source === RECORDING;
     const cut = vectors.length > longest ? `, the first of ${lengthText(vectors.length, seconds)}` : "";
     this.notice.textContent = `${source}: ${lengthText(this.length, seconds)}${cut}`;
     this.show();
@@ -127,6 +136,7 @@ export class SignalEditor {
       plot.values[index] = value;
       this.pattern[Math.floor(index / plot.perStep)][plot.start + (index % plot.perStep)] = value;
     }
+    this.isRecording = false;
     this.notice.textContent = "Drawn by hand";
   }
 }
