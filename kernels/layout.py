@@ -55,7 +55,7 @@ class Model(ctypes.Structure):
             }
         ),
         *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts read_masks write_masks"}),
-        *_fields({Integer: "sharpness key_signs add_signs"}),
+        *_fields({Integer: "sharpness key_signs add_signs", Pointer: "forced"}),
     ]
 
 

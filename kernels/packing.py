@@ -1,5 +1,6 @@
 """A model as the kernels read it: its structures, and its packed weights. NumPy only."""
 
+import copy
 import ctypes
 import itertools
 import math
@@ -29,6 +30,9 @@ Array = NDArray[Any]
 
 ZERO, ONE = 0, 1
 """The two numbers before all weights where they lie side by side: of the padding, and of an identity matrix."""
+
+FREE = -1.0
+"""In place of the value of a gate that is not forced."""
 
 Blocks = Sequence[tuple[int, int]]
 """The layout of rows or columns: (size, number of blocks), each block padded."""
@@ -82,6 +86,7 @@ class PackedModel:
         self._d_values = np.zeros(len(places) if gradients else 0, dtype)
         self._turned_order = np.concatenate(self._turned if gradients else [np.zeros(0)]).astype(np.int32)
         self._turned_values = np.zeros(len(self._turned_order), dtype)
+        self._forced = np.zeros(0, dtype)
         self._point(gradients)
 
     @property
@@ -102,6 +107,20 @@ class PackedModel:
             side_by_side[places] = weights[name].ravel()
         self._gather(self._order, side_by_side, self._values)
         self._gather(self._turned_order, side_by_side, self._turned_values)
+
+    def forced(self, gates: Mapping[str, Array]) -> "PackedModel":
+        """Return this model with these gates held at values, and no others; both share the weights.
+
+        gates: by the names of their traces, in the shapes of one row; NaN where an element is free.
+        """
+        other = copy.copy(self)
+        other.model = Model.from_buffer_copy(self.model)
+        values = np.full(self.model.interface.outputs, FREE, self._values.dtype)
+        for name, gate in gates.items():
+            values[gate_places(self.model, name)] = np.where(np.isnan(gate), FREE, gate)
+        other._forced = values  # kept: the model points to it
+        other.model.forced = values.ctypes.data
+        return other
 
     def clear_gradients(self) -> None:
         """Set the gradients to zero, before they are added up."""
@@ -307,6 +326,21 @@ class PackedModel:
         start = sum(map(len, self._places))
         self._places.append(places.ravel())
         return start
+
+
+def gate_places(model: Model, name: str) -> Array:
+    """Return the places of a gate's numbers in the interface, in the shape of its trace. Raises KeyError."""
+    reads, writes, heads = model.read_heads, model.write_heads, model.read_heads + model.write_heads
+    start, count, size = {
+        "free_gates": (model.gates, reads, 0),
+        "allocation_gate": (model.gates + reads, writes, 0),
+        "write_gate": (model.gates + reads + writes, writes, 0),
+        "read_modes": (model.modes, reads, 2 * writes + 1),
+        "interpolation_gate": (model.strengths + padded(heads), heads, 0),
+        "shift_weights": (model.shifts, heads, model.shift_width),
+    }[name]
+    places: Array = start + np.arange(count) * max(1, padded(size))
+    return places[:, None] + np.arange(size) if size else places
 
 
 def _panels(dense: Array) -> Array:

@@ -1,5 +1,6 @@
 """An arena of states that the kernels step in place. NumPy only."""
 
+import copy
 import ctypes
 import itertools
 import threading
@@ -55,6 +56,13 @@ class FusedStep:
         self._pool = ThreadPoolExecutor(threads - 1, "fused step") if threads > 1 else None
         self._numbers = np.arange(0)
         self._arena = self._empty(0)
+
+    def forced(self, gates: Mapping[str, Array]) -> "FusedStep":
+        """Return a step of the same weights with an arena of its own; gates: as in `PackedModel.forced`."""
+        other = copy.copy(self)
+        other._packed = self._packed.forced(gates)
+        other._numbers, other._arena = np.arange(0), self._empty(0)
+        return other
 
     # The arena
 

@@ -1,10 +1,11 @@
 """The contract of every model, and the function that unrolls any of them over time."""
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +74,22 @@ class MemoryModel(nn.Module, ABC, Generic[S]):
         self.output_at = config.output_at
         self.embedding = Embedding(config.embedding) if config.embedding else None
         self._shapes: dict[int | None, S] = {}  # of the state, by its memory size
+        self._force: Mapping[str, Tensor] = {}  # gates that are held at values
 
     @property
     def encoded_size(self) -> int:
         """The size of an input to the controller: that of the embedding, if inputs are tokens."""
         return self.embedding.size if self.embedding else self.input_size
+
+    def forced(self, gates: Mapping[str, Tensor]) -> Self:
+        """Return a model with the same weights, some of whose gates are held at values.
+
+        gates: by the names of their traces, each in the shape of one row; NaN where an element is free. A class whose
+        step has such gates holds them; any other takes no notice.
+        """
+        other = copy.copy(self)
+        other._force = gates
+        return other
 
     @property
     def memory_size(self) -> int | None:

@@ -12,7 +12,7 @@ from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
 from models.contract import MemoryModel, ModelConfig, Trace, checked_memory_size
-from models.interface import InterfaceLayer
+from models.interface import InterfaceLayer, hold
 from models.state import map_leaves
 
 STRENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"oneplus": addressing.oneplus, "softplus": functional.softplus}
@@ -241,7 +241,7 @@ class DNC(MemoryModel[DNCState]):
     def _controls(self, hidden: Tensor) -> DNCControls:
         config, parts = self.config, self.interface.cut(hidden)
         strength = STRENGTHS[config.strength]
-        return DNCControls(
+        controls = DNCControls(
             read_keys=parts["read_keys"],
             read_strengths=strength(parts["read_strengths"]),
             write_keys=parts["write_keys"],
@@ -257,6 +257,7 @@ class DNC(MemoryModel[DNCState]):
             forward_sharpness=addressing.oneplus(parts["forward_sharpness"]) if config.link_sharpening else None,
             backward_sharpness=addressing.oneplus(parts["backward_sharpness"]) if config.link_sharpening else None,
         )
+        return hold(controls, self._force)
 
     def _clip(self, values: Tensor) -> Tensor:
         return values.clamp(-self.config.clip, self.config.clip) if self.config.clip else values

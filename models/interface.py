@@ -2,9 +2,23 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Controls = TypeVar("Controls", bound=NamedTuple)
+
+
+def hold(controls: Controls, force: Mapping[str, Tensor]) -> Controls:
+    """Return activated controls with forced gates at their values.
+
+    force: gates by the names of their fields, each in the shape of one row; NaN where an element is free.
+    """
+    if not force:
+        return controls
+    held = {name: torch.where(values.isnan(), getattr(controls, name), values) for name, values in force.items()}
+    return controls._replace(**held)
 
 
 class InterfaceLayer(nn.Linear):

@@ -13,7 +13,7 @@ from models import addressing
 from models.cells import CellConfig, LSTMConfig, build_cell
 from models.config import ConfigError, require_at_least
 from models.contract import MemoryModel, ModelConfig, Trace, checked_memory_size
-from models.interface import InterfaceLayer
+from models.interface import InterfaceLayer, hold
 from models.state import flatten, map_leaves, unflatten
 
 INITIAL_MEMORY = 1e-6
@@ -341,7 +341,7 @@ class NTM(MemoryModel[NTMState]):
         if self.config.signed_heads:
             keys = keys * parts["key_signs"].clamp(-1, 1)
             add_vectors = add_vectors * parts["add_signs"].clamp(-1, 1)
-        return NTMControls(
+        controls = NTMControls(
             keys=keys,
             key_strength=style.key_strength(parts["key_strength"]),
             interpolation_gate=style.gate(parts["interpolation_gate"]),
@@ -350,6 +350,7 @@ class NTM(MemoryModel[NTMState]):
             erase_vectors=style.gate(parts["erase_vectors"]),
             add_vectors=add_vectors,
         )
+        return hold(controls, self._force)
 
 
 class Start(nn.Module):

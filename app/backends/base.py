@@ -1,6 +1,7 @@
 """The contract of a back end, and the bookkeeping of slots that all back ends share."""
 
 import heapq
+import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class Spec:
     """The sizes and shapes of a model's inputs, outputs, state and traces.
 
     memory_size: the number of memory locations, None for a model without such a memory. dtypes: of the leaves that are
-    not float32.
+    not float32. force: the gates that are held at values, as `app.forces` writes them; None where all are free.
     """
 
     input_size: int
@@ -43,6 +44,7 @@ class Spec:
     state_axes: Axes
     trace_axes: Axes
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    force: str | None = None
 
     @cached_property
     def state(self) -> Shapes:
@@ -70,6 +72,24 @@ class Spec:
     def resized(self, memory_size: int) -> "Spec":
         """Return the specification of the same model with another number of memory locations."""
         return replace(self, memory_size=memory_size)
+
+    def forced(self, force: str | None) -> "Spec":
+        """Return the specification of the same model with these gates forced, and no others."""
+        return replace(self, force=force)
+
+    @property
+    def gates(self) -> dict[str, Array]:
+        """The values of the forced gates, float64 in the shapes of their traces; NaN where an element is free."""
+        forced = json.loads(self.force) if self.force else {}
+        return {name: self._filled(gate, self.trace[name]) for name, gate in forced.items()}
+
+    @staticmethod
+    def _filled(gate: Sequence[Any], shape: Sequence[int]) -> Array:
+        values = np.full(shape, np.nan)
+        for head, part in enumerate(gate):
+            if part is not None:
+                values[head] = part
+        return values
 
     def _shapes(self, axes: Axes) -> Shapes:
         locations = self.memory_size or 0
@@ -108,6 +128,12 @@ class Backend(Protocol):
         """Return a back end of the same model with another number of memory locations, and with no open slot.
 
         Both share the weights. Raises MemoryError.
+        """
+
+    def forced(self, force: str | None) -> "Backend":
+        """Return a back end of the same model with these gates forced, and no others, and with no open slot.
+
+        force: as in `Spec`. Both share the weights. Raises MemoryError, and ValueError where it cannot force gates.
         """
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:

@@ -46,6 +46,12 @@ class FakeBackend:
         other._clear()
         return other
 
+    def forced(self, force: str | None) -> "FakeBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.forced(force)
+        other._clear()
+        return other
+
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 

@@ -60,6 +60,13 @@ class FusedBackend:
         other._clear()
         return other
 
+    def forced(self, force: str | None) -> "FusedBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.forced(force)
+        other._fused = self._fused.forced(other.spec.gates)
+        other.slots = Slots(self._capacity)
+        return other
+
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._fused.grow, lambda slot: self.write(slot, state))
 

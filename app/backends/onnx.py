@@ -33,6 +33,9 @@ class OnnxBackend:
         other._clear()
         return other
 
+    def forced(self, force: str | None) -> "OnnxBackend":
+        raise ValueError(f"an ONNX graph cannot force {force}: serve the model with --backend fused or torch")
+
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 

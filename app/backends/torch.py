@@ -40,6 +40,15 @@ class TorchBackend:
         other._clear()
         return other
 
+    def forced(self, force: str | None) -> "TorchBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.forced(force)
+        gates = {name: self._numbers_like_weights(gate) for name, gate in other.spec.gates.items()}
+        other._model = self._model.forced(gates)
+        other._step = ServedStep(other._model)
+        other._clear()
+        return other
+
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 
@@ -84,6 +93,9 @@ class TorchBackend:
 
     def prompt(self) -> None:
         return None
+
+    def _numbers_like_weights(self, values: Array) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     @torch.inference_mode()
     def _clear(self) -> None:

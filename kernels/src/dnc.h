@@ -122,6 +122,7 @@ static void dnc_controls(const model *m, real *z) {
     sigmoid_part(z + m->erase, writes * size);
     sigmoid_part(z + m->gates, padded(reads + 2 * writes));
     for (i64 r = 0; m->linked && r < reads; r++) softmax_(modes_in(m, z, r), modes, padded(modes));
+    force_gates(m, z);
     if (!m->masking) return;
     sigmoid_part(z + m->read_masks, reads * size);
     sigmoid_part(z + m->write_masks, writes * size);

@@ -23,6 +23,7 @@ typedef struct {
     /* Where the parts of the interface begin in its output, padded word by word and head by head. */
     i64 read_keys, write_keys, erase, add, strengths, gates, modes, shifts, read_masks, write_masks, sharpness;
     i64 key_signs, add_signs;
+    const real *forced; /* for each number of the activated interface the value of a forced gate, or one below 0 */
 } model;
 
 /* The leaves of the states in an arena, or their gradients: [slots of the arena][...], the last axis padded, and the
@@ -34,6 +35,14 @@ typedef struct {
 
 /* The number of classes in each group of the outputs, where they are classes. */
 INLINE i64 classes_of(const model *m) { return m->output_size / m->output_groups; }
+
+/* Hold the forced gates of an activated interface, if there are any, at their values. */
+INLINE void force_gates(const model *m, real *controls) {
+    for (i64 k = 0; m->forced && k < m->interface.outputs; k += LANES) {
+        vec forced = load(m->forced + k);
+        store(controls + k, choose(forced >= all(0), forced, load(controls + k)));
+    }
+}
 
 /* Whether heads write and read before the controller runs, by its output at the step before. */
 INLINE i64 acts_before(const model *m) { return m->kind == NTM && m->order == BEFORE_CONTROLLER; }

@@ -127,6 +127,7 @@ static void ntm_controls(const model *m, real *z) {
         store(of.sharpening + k, all(1) + ntm_positive(style, load(of.sharpening + k)));
     }
     for (i64 h = 0; h < heads; h++) softmax_(z + m->shifts + h * padded(shift), shift, padded(shift));
+    force_gates(m, z);
 }
 
 /* Gradients of vectors that are multiplied by signs in [-1, 1]. x, sign: before their activation, [size]; d: of the

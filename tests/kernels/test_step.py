@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.forces import GATES
 from kernels import plan
 from kernels.layout import FUNCTIONS
 from kernels.library import library
@@ -81,7 +82,7 @@ def assert_near(actual, expected, name, rounded=None, tolerance=TOLERANCE):
 
 
 @torch.no_grad()
-def assert_steps_near(model, state, sequence):
+def assert_steps_near(model, state, sequence, gates=None):
     """Assert that every step of the kernel is the one that the model takes in float64 from the same state.
 
     The tolerance grows with inputs beyond 100: a sum of large products that cancel is rounded as they are.
@@ -90,6 +91,10 @@ def assert_steps_near(model, state, sequence):
     size = state.memory.shape[1] if model.memory_size else None
     exact, slots = copy.deepcopy(model).double(), [2, 0, 3][: sequence.shape[1]]
     fused = fused_of(model, 4, size)
+    if gates is not None:
+        model, exact = (each.forced(drawn_tensors(gates, each)) for each in (model, exact))
+        fused = fused.forced(gates)
+        fused.grow(4)
     for row, slot in enumerate(slots):
         fused.write(slot, rows_of(state, row))
     like = exact.initial_state(1, size)
@@ -106,6 +111,22 @@ def assert_steps_near(model, state, sequence):
             assert_near(heads.trace(name), trace[name], name, tolerance=tolerance)
 
 
+def drawn_gates(model, seed):
+    """Return values for half of the elements of each gate of a model, and for half of the heads of its read modes."""
+    shapes, random = schemas(model)[1], np.random.default_rng(seed)
+    known = GATES.get(KINDS[type(model.config)], ())
+    gates = {name: random.random(shapes[name]) for name in known if name in shapes}
+    for gate in gates.values():
+        gate /= gate.sum(1, keepdims=True) if gate.ndim == 2 else 1
+        gate[random.random(len(gate)) < 0.5] = np.nan
+    return gates
+
+
+def drawn_tensors(gates, model):
+    dtype = next(model.parameters()).dtype
+    return {name: torch.tensor(gate, dtype=dtype) for name, gate in gates.items()}
+
+
 def test_most_of_the_table_is_covered():
     assert len(COVERED) > 35
     assert {KINDS[type(CATALOGUE[name])] for name in COVERED} == {"dnc", "ntm", "rnn"}
@@ -117,6 +138,26 @@ def test_kernel_takes_the_steps_of_the_model(name, start):
     model = make_from(CATALOGUE[name])
     state = model.initial_state(3) if start == "fresh" else lived_in_state(model, 3)
     assert_steps_near(model, state, random_inputs(model, 8, 3))
+
+
+@pytest.mark.parametrize("name", [name for name in COVERED if KINDS[type(CATALOGUE[name])] != "rnn"])
+def test_kernel_forces_the_gates_of_the_model(name):
+    model = make_from(CATALOGUE[name])
+    gates = drawn_gates(model, seed=len(name))
+    assert len(gates) >= 2
+    assert_steps_near(model, lived_in_state(model, 3), random_inputs(model, 8, 3), gates)
+
+
+def test_forced_gate_is_in_the_trace():
+    model = make_from(CATALOGUE["dnc-2-read-3-write-heads"])
+    forced = fused_of(model, 1).forced({"write_gate": np.array([0.0, np.nan, 1.0])})
+    forced.grow(1)
+    forced.write(0, rows_of(model.initial_state(1), 0))
+    _, heads = forced.step([0], random_inputs(model, 1, 1)[0].numpy())
+    first, free, last = heads.trace("write_gate")[0]
+    assert (first, last) == (0, 1)
+    assert 0 < free < 1
+    assert not forced.leaf("write_weights", [0])[0, 0].any()
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -253,6 +253,49 @@ def test_back_end_resized_and_back_computes_the_same(resizable):
     np.testing.assert_array_equal(outputs, expected)
 
 
+FORCES = {
+    "dnc": '{"free_gates":[null,0.25],"read_modes":[null,[0.5,0.25,0.25]],"write_gate":[0.0]}',
+    "ntm": '{"interpolation_gate":[1.0,null,0.5],"shift_weights":[null,[1.0,0.0,0.0],null]}',
+    "before": '{"interpolation_gate":[null,0.0,1.0]}',
+}
+
+
+@pytest.mark.parametrize("kind", FORCES)
+def test_forced_fused_steps_are_those_of_forced_torch(directories, kind):
+    backends = [back_end(directories[kind], 4).forced(FORCES[kind]) for back_end in (FusedBackend, TorchBackend)]
+    ours, reference = backends
+    slots = [[backend.open() for _ in range(3)] for backend in backends]
+    for t in range(20):
+        inputs, names = inputs_for(ours, 3, seed=t), list(ours.spec.trace)
+        outputs, traces = ours.step(slots[0], inputs, names)
+        expected, wanted = reference.step(slots[1], inputs, names)
+        np.testing.assert_allclose(outputs, expected, atol=1e-4)
+        same(traces, wanted, tolerance=1e-4)
+    for name, gate in ours.spec.gates.items():
+        is_forced = ~np.isnan(gate)
+        np.testing.assert_array_equal(traces[name][0][is_forced], gate[is_forced].astype(np.float32))
+
+
+def outputs_of(backend: Backend, steps: int = 5) -> Array:
+    slot = backend.open()
+    return np.concatenate([backend.step([slot], inputs_for(backend, 1, seed))[0] for seed in range(steps)])
+
+
+@pytest.mark.parametrize("entry", [f"{name} {kind}" for name in ("fused", "torch") for kind in FORCES])
+def test_forced_back_end_leaves_its_origin_free(directories, entry):
+    expected = outputs_of(load_backend(entry, directories))
+    origin = load_backend(entry, directories)
+    forced = origin.forced(FORCES[entry.split()[1]])
+    assert (outputs_of(forced) != expected).any()
+    np.testing.assert_array_equal(outputs_of(origin), expected)
+    np.testing.assert_array_equal(outputs_of(forced.forced(None)), expected)
+
+
+def test_graph_refuses_to_force_gates_with_the_remedy(directories):
+    with pytest.raises(ValueError, match="--backend fused or torch"):
+        OnnxBackend(directories["dnc"], 1).forced(FORCES["dnc"])
+
+
 def test_resized_back_end_ends_with_its_last_slot(resizable):
     arenas = Arenas(resizable, states())
     slot = arenas.open(20)
