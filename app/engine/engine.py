@@ -102,12 +102,15 @@ class Engine:
 
     # Work
 
-    async def open(self, memory_size: int | None = None, state: Mapping[str, Array] | None = None) -> Slot:
+    async def open(
+        self, memory_size: int | None = None, state: Mapping[str, Array] | None = None, force: str | None = None
+    ) -> Slot:
         """Return a new slot that holds `state`, by default the state before the first step.
 
-        memory_size: the number of memory locations, by default the model's own. Raises OutOfMemory or ShuttingDown.
+        memory_size: the number of memory locations, by default the model's own; force: the gates that are held at
+        values, as in `Spec`. Raises OutOfMemory or ShuttingDown.
         """
-        return await self._call(lambda arenas: arenas.open(memory_size, state), self._take_slot)
+        return await self._call(lambda arenas: arenas.open(memory_size, state, force), self._take_slot)
 
     async def read(self, slot: Slot) -> dict[str, Array]:
         """Return a copy of the state in a slot."""
@@ -188,25 +191,34 @@ class Engine:
             )
 
     async def replay(
-        self, inputs: Array, state: Mapping[str, Array] | None, memory_size: int | None, trace: Sequence[str] = ()
+        self,
+        inputs: Array,
+        state: Mapping[str, Array] | None,
+        memory_size: int | None,
+        trace: Sequence[str] = (),
+        force: str | None = None,
     ) -> Replayed:
         """Run a sequence, float32 [T, input_size], from a state without a slot; return its result and final state.
 
         Raises as `submit` and `open` do.
         """
-        [run], [result] = await self._unkept([inputs], trace, memory_size, start=state, keeps_end=True)
+        [run], [result] = await self._unkept([inputs], trace, memory_size, start=state, keeps_end=True, force=force)
         assert run.end is not None
         return Replayed(result, run.end)
 
     async def infer(
-        self, sequences: Sequence[Array], trace: Sequence[str] = (), memory_size: int | None = None
+        self,
+        sequences: Sequence[Array],
+        trace: Sequence[str] = (),
+        memory_size: int | None = None,
+        force: str | None = None,
     ) -> list[Result]:
         """Run sequences, each from the state before the first step. All are accepted or none.
 
-        sequences: float32 [T, input_size] each, of any lengths; memory_size: as of `open`. If the caller is cancelled,
-        the steps that are left are not computed. Raises as `submit` and `open` do.
+        sequences: float32 [T, input_size] each, of any lengths; memory_size, force: as of `open`. If the caller is
+        cancelled, the steps that are left are not computed. Raises as `submit` and `open` do.
         """
-        _, results = await self._unkept(sequences, trace, memory_size)
+        _, results = await self._unkept(sequences, trace, memory_size, force=force)
         return results
 
     async def _unkept(

@@ -56,7 +56,8 @@ class Run:
     slots: the number of a slot for each sequence. None: no state is kept, and the engine opens slots of this
     memory_size (number of memory locations) with the state `start`, by default the state before the first step.
     keeps_end: whether to store the final state of the only sequence in `end`. done: called on the event loop with the
-    outcome, once. entries: one for each sequence, which the journal writes before `done` is called.
+    outcome, once. entries: one for each sequence, which the journal writes before `done` is called. force: the gates
+    that are held at values, as in `Spec`.
     """
 
     slots: Sequence[int] | None
@@ -68,6 +69,7 @@ class Run:
     entries: Sequence[Any] | None = None
     start: Mapping[str, Array] | None = None
     keeps_end: bool = False
+    force: str | None = None
     # Set by the event loop
     bytes: int = 0
     """Bytes of the inputs and results."""

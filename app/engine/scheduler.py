@@ -25,7 +25,7 @@ SMOOTHING = 0.1
 
 
 class Batch(NamedTuple):
-    """Runs of one memory size, and the number of steps that they take together."""
+    """Runs of one memory size and force, and the number of steps that they take together."""
 
     runs: list[Run]
     steps: int
@@ -112,7 +112,7 @@ class Scheduler:
 
         The batches have at most max_batch sequences together, unless the first run alone has more.
         """
-        by_size: dict[int | None, list[Run]] = {}
+        alike: dict[tuple[int | None, str | None], list[Run]] = {}
         abandoned, rows, left = [], 0, None
         while self._runs and (rows == 0 or rows + self._runs[0].rows <= self._max_batch):
             run = self._runs[0]
@@ -122,11 +122,11 @@ class Scheduler:
             if run.abandoned:
                 abandoned.append(run)
             else:
-                by_size.setdefault(run.memory_size, []).append(run)
+                alike.setdefault((run.memory_size, run.force), []).append(run)
                 rows += run.rows
                 own = run.steps - run.position
                 left = own if left is None or own < left else left
-        return [batch for size, runs in by_size.items() for batch in self._batches(size, runs)], abandoned
+        return [batch for (size, _), runs in alike.items() for batch in self._batches(size, runs)], abandoned
 
     def rows_at_once(self, memory_size: int | None) -> int:
         """Return the largest number of sequences of this memory size in one batch."""
@@ -140,7 +140,7 @@ class Scheduler:
         return seconds is not None and seconds * rows * left > TICK_SECONDS
 
     def _batches(self, memory_size: int | None, runs: list[Run]) -> list[Batch]:
-        """Return runs of one memory size in batches within BATCH_BYTES."""
+        """Return runs of one memory size and force in batches within BATCH_BYTES."""
         most = self.rows_at_once(memory_size)
         batches: list[Batch] = []
         chosen: list[Run] = []

@@ -1,7 +1,7 @@
 """The worker of one model: the owner of its back ends.
 
     inbox --> receive    drain the inbox: run calls, open slots for runs that have none
-              schedule   batches of one memory size, round robin
+              schedule   batches of one memory size and force, round robin
               run        the steps that a batch has in common, in one call; a row that fails does so alone
               deliver    outcomes to the event loop; runs with entries go to the journal first, all of a tick together
 
@@ -230,7 +230,7 @@ class Worker:
             if run.transient:
                 opened += run.rows
                 is_small = run.start is None and spec.state_bytes * opened <= PROMPT_BYTES
-                if not is_small or not self._arenas.has_spare(opened, run.memory_size):
+                if not is_small or not self._arenas.has_spare(opened, run.memory_size, run.force):
                     return False
             step = pace.seconds(spec.memory_size, rows)
             seconds += math.inf if step is None else step * run.rows * run.steps
@@ -298,13 +298,13 @@ class Worker:
     def _accept(self, run: Run) -> None:
         """Allocate the results of a run and, if it has none, its slots; then queue it."""
         try:
-            spec = self._arenas.spec(run.memory_size)
+            spec = self._arenas.spec(run.memory_size, run.force)
             run.check_and_allocate(spec)
             run.memory_size = spec.memory_size
             if run.slots is None:
-                run.slots = self._arenas.open_all(run.rows, run.memory_size, run.start)
+                run.slots = self._arenas.open_all(run.rows, run.memory_size, run.start, run.force)
             elif run.steps > 1:
-                backend = self._arenas.backend(run.memory_size)
+                backend = self._arenas.backend(run.memory_size, run.force)
                 if not run.logged or backend.may_fail(run.inputs):
                     run.before = [backend.read(slot) for slot in run.slots]
         except Exception as error:
@@ -337,7 +337,7 @@ class Worker:
             run.since = ended
 
     def _step(self, parts: list[RunRows], steps: int) -> None:
-        """Step rows of runs of one memory size, and record their results; a row that fails does so alone.
+        """Step rows of runs of one memory size and force, and record their results; a row that fails does so alone.
 
         If the whole step failed and no slot has changed, step each row alone. If the states are lost, fail all rows.
         """
@@ -375,7 +375,7 @@ class Worker:
             if run.trace:
                 names.update(dict.fromkeys(run.trace))
         inputs = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
-        backend = self._arenas.backend(parts[0].run.memory_size)
+        backend = self._arenas.backend(parts[0].run.memory_size, parts[0].run.force)
         if steps > 1 and (prompt := backend.prompt()) is not None:
             return prompt.run(slots, inputs), {}
         return backend.step(slots, inputs[:, 0], list(names))
@@ -430,7 +430,7 @@ class Worker:
     def _put_back(self, run: Run, row: int, state: Mapping[str, Array]) -> bool:
         """Write the state before a run into the slot of a row; return whether that succeeded."""
         try:
-            self._arenas.backend(run.memory_size).write(run.held[row], state)
+            self._arenas.backend(run.memory_size, run.force).write(run.held[row], state)
         except Exception:
             logger.exception(
                 "%s: the state before a sequence could not be put back; it is computed again from the log", self._name
@@ -445,12 +445,12 @@ class Worker:
         """
         if run.keeps_end and outcome is not None and not run.errors:
             try:
-                run.end = self._arenas.backend(run.memory_size).read(run.held[0])
+                run.end = self._arenas.backend(run.memory_size, run.force).read(run.held[0])
             except Exception as error:
                 outcome = self._explain(error)
         if run.transient:
             for slot in run.held:
-                self._close(Slot(run.memory_size, slot))
+                self._close(Slot(run.memory_size, slot, run.force))
         self._outcomes.append((run, outcome))
 
     def _close(self, slot: Slot) -> None:

@@ -56,6 +56,19 @@ def test_slots_of_one_size_share_a_back_end():
     assert backend.alive == [20, 30]
 
 
+def test_slots_of_other_forces_are_in_back_ends_of_their_own():
+    backend = Tracked()
+    arenas = Arenas(backend, states())
+    shut, open_ = '{"write_gate":[0.0]}', '{"write_gate":[1.0]}'
+    slots = [arenas.open(force=shut), arenas.open(OWN, force=shut), arenas.open(20, force=open_), arenas.open(20)]
+    assert slots == [Slot(OWN, 0, shut), Slot(OWN, 1, shut), Slot(20, 0, open_), Slot(20, 0)]
+    assert [arenas.of(slot).spec.force for slot in slots] == [shut, shut, open_, None]
+    assert arenas.of(slots[0]) is arenas.of(slots[1])
+    for slot in slots:
+        arenas.close(slot)
+    assert list(arenas._backends) == [(OWN, None)]
+
+
 def test_back_end_ends_with_its_last_slot():
     backend = Tracked()
     arenas = Arenas(backend, states())

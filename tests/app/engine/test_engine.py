@@ -207,6 +207,23 @@ def test_runs_are_batched_by_memory_size():
     run(test())
 
 
+def test_runs_are_batched_by_force():
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate, memory_size=8)
+        async with engine_over(backend) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            forces = (None, "shut", None, "shut", "open")
+            jobs = [asyncio.ensure_future(engine.infer([ones(1)], force=force)) for force in forces]
+            await asyncio.sleep(0.05)
+            gate.open()
+            await asyncio.gather(first, *jobs)
+        assert [len(slots) for slots in backend.steps] == [1, 2, 2, 1]
+
+    run(test())
+
+
 def test_large_states_step_in_smaller_batches():
     """Two states fill BATCH_BYTES, so five sequences step in batches of 2, 2 and 1."""
 
