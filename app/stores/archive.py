@@ -74,6 +74,7 @@ class ArchivedSession(NamedTuple):
     model: str
     fingerprint: str
     memory_size: int | None
+    force: str | None
     opened: float
     used: float
     ended: float | None

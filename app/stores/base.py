@@ -51,7 +51,7 @@ class NewSession:
 
     fingerprint: of the model. key, digest: of the request that opens it: its name, and a hash of what it asked.
     The session begins before the first step; or at the step `base`, with the past of the tape `parent`; or there with a
-    snapshot.
+    snapshot. force: the gates that it holds at values (`app.forces`), None where all are free.
     """
 
     id: str
@@ -67,6 +67,7 @@ class NewSession:
     snapshot: bytes | None = None
     opened: float | None = None
     """Unix time in seconds, if it is another than `now`."""
+    force: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Record:
     step: where it is; latest: the last step that it can go to; oldest: the first, but for 0. opened: Unix time in
     seconds; used: the time of the server's clock. kept: the step of its tape's last snapshot that is not passing, or
     with which the tape begins. seq: of the last frame that was carried out. next_tape: after a rewind, the tape that
-    its next step begins. volatile: the session may have taken steps that are not in the store.
+    its next step begins. volatile: the session may have taken steps that are not in the store. force: the gates that it
+    holds at values.
     """
 
     id: str
@@ -94,6 +96,7 @@ class Record:
     seq: int | None
     next_tape: int | None
     volatile: bool
+    force: str | None
 
 
 class Held(NamedTuple):

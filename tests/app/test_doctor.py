@@ -166,7 +166,7 @@ def test_servers_of_a_database_are_listed(settings, database_url):
         for name, lasts in (("one", "1 hour"), ("two", "-1 hour")):
             database.run(insert, name, lasts)
     message = findings("data", settings, store=database_url)[1].message
-    assert message.endswith("schema 1; servers: one, and 1 that died")
+    assert message.endswith("schema 2; servers: one, and 1 that died")
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,7 @@ class MemoryStore:
             *(item.id, item.model, item.fingerprint, item.memory_size, item.used),
             *(item.creation_key, item.digest),
             opened=item.opened,
+            force=item.force,
         )
         tape = None if item.tape is None else self._tapes[item.tape]
         ended = -math.inf if item.ended is None else item.ended
@@ -309,6 +310,7 @@ class MemoryStore:
             seq=tape.seq,
             next_tape=None if tape.head is None else self._new_number(),
             volatile=found.volatile,
+            force=new.force,
         )
 
     def _put(self, found: StoredSession, tape: Tape | None) -> None:
@@ -410,7 +412,13 @@ class MemoryStore:
 def _archived(found: StoredSession) -> ArchivedSession:
     new, tape = found.new, found.tape
     return ArchivedSession(
-        *(new.id, new.model, new.fingerprint, new.memory_size, new.now if new.opened is None else new.opened),
-        *(found.used, None if tape is not None else found.ended, found.reason, new.key, new.digest),
-        *(None if tape is None else tape.number, found.volatile),
+        *(new.id, new.model, new.fingerprint, new.memory_size, new.force),
+        opened=new.now if new.opened is None else new.opened,
+        used=found.used,
+        ended=None if tape is not None else found.ended,
+        reason=found.reason,
+        creation_key=new.key,
+        digest=new.digest,
+        tape=None if tape is None else tape.number,
+        volatile=found.volatile,
     )

@@ -28,7 +28,7 @@ GONE = "gone"
 """The owner of a copied session that is volatile: no such server lives, so the session is lost when it is claimed."""
 
 SESSION = (
-    "s.id, s.model, s.fingerprint, s.memory_size, s.opened, s.used, s.ended, s.reason, s.creation_key, "
+    "s.id, s.model, s.fingerprint, s.memory_size, s.force, s.opened, s.used, s.ended, s.reason, s.creation_key, "
     "s.creation_digest, s.tape, s.volatile"
 )
 """The values of an ArchivedSession."""
@@ -70,7 +70,7 @@ COLUMNS = {
     "tapes": "number, root, parent, base, jump, depth, first, stop, head, seq, epoch, owner",
     "log": "tape, step, steps, epoch, seq, inputs",
     "snapshots": "tape, step, state, taken, passing",
-    "sessions": "id, tenant, model, fingerprint, memory_size, opened, used, ended, reason, creation_key, "
+    "sessions": "id, tenant, model, fingerprint, memory_size, force, opened, used, ended, reason, creation_key, "
     "creation_digest, tape, volatile",
 }
 
@@ -197,13 +197,14 @@ class Arrivals:
         self._rows["tapes"].append(row)
 
     def _put_session(self, item: ArchivedSession) -> None:
-        name, model, fingerprint, memory_size, opened, used, ended, *how, tape, volatile = item
+        name, model, fingerprint, memory_size, force, opened, used, ended, *how, tape, volatile = item
         tenant = tenant_of(name)
         if tape is not None:
             tape += self._offset
             self._counts[model, tenant] += 1
         times = (float(opened), float(used), None if ended is None else float(ended))
-        self._rows["sessions"].append((name, tenant, model, fingerprint, memory_size, *times, *how, tape, volatile))
+        version = (model, fingerprint, memory_size, force)
+        self._rows["sessions"].append((name, tenant, *version, *times, *how, tape, volatile))
         if volatile and tape is not None:
             self._write()
             self._database.run("UPDATE tapes SET owner = $1 WHERE number = $2", GONE, tape)

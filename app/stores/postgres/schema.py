@@ -151,7 +151,12 @@ def _create(database: Database) -> None:
         database.run(statement)
 
 
-MIGRATIONS: list[Callable[[Database], None]] = [_create]
+def _add_force(database: Database) -> None:
+    """No session forced gates."""
+    database.run("ALTER TABLE sessions ADD COLUMN force text")
+
+
+MIGRATIONS: list[Callable[[Database], None]] = [_create, _add_force]
 """The functions that make of the tables of version 0, 1, 2, ... those of the next one; version 0 has no tables."""
 
 

@@ -13,7 +13,7 @@ RECORD = f"""
     SELECT s.id, s.model, s.fingerprint, s.memory_size, s.opened, s.used, t.number, t.epoch,
         coalesce(t.head, {STOP}) AS step, {STOP} AS stop, root.first, coalesce(
             (SELECT max(step) FROM snapshots WHERE tape = t.number AND NOT passing), t.base), {SEQ} AS seq,
-        CASE WHEN t.head IS NOT NULL THEN nextval('tape_numbers') END, s.volatile,
+        CASE WHEN t.head IS NOT NULL THEN nextval('tape_numbers') END, s.volatile, s.force,
         s.reason, t.owner, server.name AS server, server.renewed + server.lasts < now() AS is_dead
     """  # noqa: S608
 """A record's values, then those of OwnerRow."""
@@ -55,8 +55,8 @@ CREATE = """
     ),
     session AS (
         INSERT INTO sessions
-            (id, tenant, model, fingerprint, memory_size, opened, used, creation_key, creation_digest, tape)
-        SELECT $8, $9, $10, $11, $12, $13, $14, $15, $16, number FROM number
+            (id, tenant, model, fingerprint, memory_size, opened, used, creation_key, creation_digest, force, tape)
+        SELECT $8, $9, $10, $11, $12, $13, $14, $15, $16, $19, number FROM number
     ),
     kept AS (
         INSERT INTO snapshots (tape, step, taken, passing, state)
@@ -193,7 +193,7 @@ class SessionTable:
         root, parent, jump, depth = line
         tape = (root, parent, new.base, jump, depth, 0 if holder else oldest, owner)
         version = (new.model, new.fingerprint, new.memory_size, opened, float(new.now))
-        rest = (new.key, new.digest, new.snapshot, self._counter())
+        rest = (new.key, new.digest, new.snapshot, self._counter(), new.force)
         try:
             (number,) = self._database.row(CREATE, *tape, new.id, tenant_of(new.id), *version, *rest)
         except StoreFailed as error:
@@ -202,7 +202,7 @@ class SessionTable:
             taken = f"session {new.id} cannot be opened: its id or its key {new.key!r} is taken"
             raise StoreFailed(f"{self._database.name}: {taken}") from None
         where = (new.base, new.base, oldest, new.base)
-        return Record(new.id, *version, number, 1, *where, seq=None, next_tape=None, volatile=False)
+        return Record(new.id, *version, number, 1, *where, seq=None, next_tape=None, volatile=False, force=new.force)
 
     def end(self, session: str, reason: EndReason, now: float, tape: TapeRow) -> bool:
         """End a session, whose tape is locked; return False where another server has claimed it meanwhile."""

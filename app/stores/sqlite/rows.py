@@ -18,6 +18,7 @@ class SessionRow(NamedTuple):
     model: str
     fingerprint: str
     memory_size: int | None
+    force: str | None
     opened: float
     used: float
     ended: float | None

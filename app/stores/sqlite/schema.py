@@ -17,7 +17,7 @@ from app.stores.sqlite.rows import (
 from app.stores.sqlite.tail import NO_CHECKSUM, Packed
 from app.stores.sqlite.tapes import jump_under
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 TENANT = "substr(id, 1, instr(id, '/'))"
 """The beginning of a session's name that its tenant makes (`app.tenants.prefix`)."""
@@ -36,6 +36,7 @@ SESSIONS = (
         model TEXT NOT NULL,
         fingerprint TEXT NOT NULL,
         memory_size INTEGER,
+        force TEXT,
         opened REAL NOT NULL,
         used REAL NOT NULL,
         ended REAL,
@@ -148,7 +149,7 @@ def _from_1(database: sqlite3.Connection) -> None:
     database.execute("DROP TABLE sessions")
     _create(database)
     for name, model, opened, ended, reason in known:
-        row = SessionRow(name, model, "", None, opened, opened, ended, reason, None, None, "", None, 0)
+        row = SessionRow(name, model, "", None, None, opened, opened, ended, reason, None, None, "", None, 0)
         _insert(database, "sessions", row)
 
 
@@ -159,8 +160,8 @@ def _from_2(database: sqlite3.Connection) -> None:
     out: its session is then damaged.
     """
     sessions = database.execute(
-        "SELECT id, model, fingerprint, memory_size, opened, used, ended, reason, creation_key, creation_digest, owner,"
-        " tape, unlogged, head FROM sessions"
+        "SELECT id, model, fingerprint, memory_size, NULL, opened, used, ended, reason, creation_key, creation_digest,"
+        " owner, tape, unlogged, head FROM sessions"
     ).fetchall()
     found = database.execute("SELECT number, parent, base, first, stop, seq, epoch FROM tapes ORDER BY number")
     tapes = [row for row in found if all(value is None or isinstance(value, int) for value in row)]
@@ -196,6 +197,30 @@ def _from_5(database: sqlite3.Connection) -> None:
     database.execute("DROP INDEX sessions_by_model")
     for statement in (*BY_TENANT, BY_VERSION, CLOCK):
         database.execute(statement)
+    _from_6(database)
+
+
+def _from_6(database: sqlite3.Connection) -> None:
+    """No session forced gates."""
+    database.execute("ALTER TABLE sessions RENAME TO free_sessions")
+    indexes = database.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'free_sessions' AND sql IS NOT NULL"
+    ).fetchall()
+    for (name,) in indexes:
+        database.execute(f"DROP INDEX {name}")
+    for statement in SESSIONS:
+        database.execute(statement)
+    found = database.execute("SELECT * FROM free_sessions")
+    database.executemany(insert_into("sessions", SessionRow), map(_with_force, found))
+    database.execute("DROP TABLE free_sessions")
+
+
+def _with_force(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the row of a session with a force, which is none; a row that is damaged stays so."""
+    *row, written = values
+    longer = (*row[:4], None, *row[4:])
+    is_whole = written == checksum(row)
+    return (*longer, checksum(longer) if is_whole else NO_CHECKSUM)
 
 
 def _pack_log(database: sqlite3.Connection) -> None:
@@ -262,4 +287,4 @@ def _insert(database: sqlite3.Connection, table: str, row: SessionRow | TapeRow)
     database.execute(insert_into(table, type(row)), (*row, checksum(row)))
 
 
-MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+MIGRATIONS = {0: _create, 1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5, 6: _from_6}

@@ -129,6 +129,7 @@ class SessionTable:
             seq=tape.seq,
             next_tape=None if tape.head is None else self._tapes.new_number(),
             volatile=bool(session.unlogged),
+            force=session.force,
         )
 
     def _damaged(self, session: str) -> SessionDamaged:

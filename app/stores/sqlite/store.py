@@ -77,10 +77,8 @@ class SqliteStore:
             self._tapes.begin(tape, self._parent(session), session.base, first)
             now = float(session.now)
             opened = now if session.opened is None else session.opened
-            row = SessionRow(
-                *(session.id, session.model, session.fingerprint, session.memory_size, opened, now, None, None),
-                *(session.key, session.digest, owner, tape, 0),
-            )
+            model = (session.model, session.fingerprint, session.memory_size, session.force)
+            row = SessionRow(session.id, *model, opened, now, None, None, session.key, session.digest, owner, tape, 0)
             self._sessions.insert(row)
             if session.snapshot is not None:
                 self._snapshots.keep(self._tapes.get(tape), session.base, session.snapshot, now, passing=False)
@@ -135,7 +133,7 @@ class SqliteStore:
             *values, number = found
             now = float(now)
             row = whole(SessionRow, values) or SessionRow(
-                session, *DAMAGED, now, now, None, None, None, None, "", None, 0
+                session, *DAMAGED, None, now, now, None, None, None, None, "", None, 0
             )
             self._sessions.update(row._replace(ended=now, reason=reason, tape=None))
             tape = self._tapes.find(number)

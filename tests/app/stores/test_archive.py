@@ -146,6 +146,19 @@ def test_copied_sessions_are_free_and_keep_their_epoch(store):
     assert [found(store).epoch, store.claim("a", "me").epoch] == [epoch + 1, epoch + 2]
 
 
+def test_copy_has_the_gates_that_sessions_force(store):
+    source, forces = MemoryStore(), {"a": '{"write_gate":[0.0]}', "b": None, "c": '{"free_gates":[null,1.0]}'}
+    for name, force in forces.items():
+        opened(source, name, force=force)
+    source.end("c", "deleted", 1000.0)
+    copied(source, store)
+    back = MemoryStore()
+    copied(store, back)
+    for kept in (store, back):
+        items = [item for item in kept.contents() if isinstance(item, ArchivedSession)]
+        assert {item.id: item.force for item in items} == forces
+
+
 def test_copy_counts_what_it_copied_and_shows_its_progress(store):
     source, shown = MemoryStore(), []
     for name in "abc":

@@ -93,6 +93,18 @@ def test_new_session_is_before_its_first_step(store):
     assert (found(store), store.find("b")) == (record, None)
 
 
+def test_session_keeps_the_gates_that_it_forces(store):
+    shut = '{"write_gate":[0.0]}'
+    forced, free = opened(store, "a", force=shut), opened(store, "b")
+    step(store, "a", 1)
+    fork = opened(store, "c", force=shut, base=1, parent=forced.tape)
+    assert (forced.force, free.force, fork.force) == (shut, None, shut)
+    assert [found(store, name).force for name in "abc"] == [shut, None, shut]
+    assert {record.id: record.force for record in store.list(DEFAULT, None, 9)} == {"a": shut, "b": None, "c": shut}
+    assert store.claim("a", "them").force == shut
+    assert store.move("a", 0, None).force == shut
+
+
 def test_appended_steps_are_there_in_order(store):
     opened(store), opened(store, "b")
     step(store, "a", 1, 2, seq=4)

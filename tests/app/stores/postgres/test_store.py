@@ -448,17 +448,29 @@ def test_tables_of_another_version_are_refused(version, refusal, servers, monkey
 
 def test_earlier_tables_are_migrated_whole_or_not_at_all(servers, connect, monkeypatch):
     servers.store("me")
-    database = connect(servers.url)
+    database, earlier = connect(servers.url), list(schema.MIGRATIONS)
     added = "ALTER TABLE sessions ADD COLUMN added int8"
-    for statements, version in (([added, "SELECT nothing"], 1), ([added], 2)):
+    for statements, version in (([added, "SELECT nothing"], len(earlier)), ([added], len(earlier) + 1)):
         monkeypatch.setattr(
-            schema, "MIGRATIONS", [schema._create, lambda database, run=statements: [database.run(one) for one in run]]
+            schema, "MIGRATIONS", [*earlier, lambda database, run=statements: [database.run(one) for one in run]]
         )
         with suppress(StoreFailed):
             schema.migrate(database)
         assert schema.version(database) == version
     schema.migrate(database)
     assert servers.run("SELECT count(added) FROM sessions") == [(0,)]
+
+
+def test_sessions_of_the_first_version_force_no_gates(servers, connect, monkeypatch):
+    first, every = schema.MIGRATIONS[:1], list(schema.MIGRATIONS)
+    database = connect(servers.url)
+    monkeypatch.setattr(schema, "MIGRATIONS", first)
+    schema.migrate(database)
+    database.run("INSERT INTO tapes VALUES (1, 1, NULL, 0, 1, 0, 0, 0, NULL, NULL, 1, '')")
+    database.run("INSERT INTO sessions VALUES ('a', '', 'm', 'f', 8, 1.0, 1.0, NULL, NULL, NULL, NULL, 1, false)")
+    monkeypatch.setattr(schema, "MIGRATIONS", every)
+    schema.migrate(database)
+    assert (schema.version(database), servers.store("me").find("a").force) == (2, None)
 
 
 def test_epoch_of_any_size_is_logged(servers):

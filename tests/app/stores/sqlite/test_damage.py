@@ -21,8 +21,8 @@ from tests.app.sessions.test_sessions import service
 from tests.app.stores.test_stores import alter, altered, found, inputs, opened, past, problems, step
 
 COLUMNS = {
-    "sessions": "id model fingerprint memory_size opened used ended reason creation_key creation_digest owner tape "
-    "unlogged checksum",
+    "sessions": "id model fingerprint memory_size force opened used ended reason creation_key creation_digest owner "
+    "tape unlogged checksum",
     "tapes": "number root parent base jump depth first stop head seq epoch checksum",
     "log": "tape step steps entries inputs checksum",
     "journal": "number heads tapes inputs checksum",
