@@ -12,6 +12,7 @@ from typing import Any
 from app.backends.base import Array, Spec
 from app.engine.engine import Engine
 from app.errors import InvalidRequest, ModelNotFound, UnknownName
+from app.forces import force_text
 from models.manifest import GRAPH_KIND, Manifest, ManifestError
 
 
@@ -91,9 +92,17 @@ class ServedModel:
         """A hash of the model's kind, config, sizes and weights, which is the same on every server: its version."""
         return fingerprint_of(self.manifest)
 
-    def shapes(self, memory_size: int | None) -> Spec:
-        """Return the specification of a session with this number of memory locations; None: the model's own."""
-        return self.spec if memory_size in (None, self.spec.memory_size) else self.spec.resized(memory_size)
+    def shapes(self, memory_size: int | None, force: str | None = None) -> Spec:
+        """Return the specification of a session with this number of memory locations, None: the model's own.
+
+        force: the gates that the session holds at values.
+        """
+        spec = self.spec if memory_size in (None, self.spec.memory_size) else self.spec.resized(memory_size)
+        return spec if force is None else spec.forced(force)
+
+    def force(self, asked: Mapping[str, Any] | None) -> str | None:
+        """Return the gates that a client wants to force as one text, None for none. Raises InvalidRequest."""
+        return force_text(asked, self.name, self.manifest.kind, self.backend, self.spec.trace)
 
     def describe(self) -> dict[str, Any]:
         """Return the model's card: its kind and sizes, how it is served, and its measured errors."""

@@ -16,6 +16,7 @@ from app.api.codec import (
     slices,
 )
 from app.api.media import MSGPACK, SAFETENSORS
+from app.forces import force_document
 from app.sessions.service import SessionService
 from app.sessions.session import SessionInfo
 
@@ -64,4 +65,5 @@ def session_document(session: SessionInfo, sessions: SessionService) -> dict[str
         "opened": session.opened,
         "idle_seconds": sessions.idle_seconds(session),
         "expires_in": sessions.expires_in(session),
+        "force": force_document(session.force),
     }

@@ -115,7 +115,7 @@ class AnswerAtOnce:
             caller.check()
             wanted, (inputs, batched) = read_infer(body, self._models.inputs, self._settings.max_steps, 1)
             model, memory_size = self._models.get(wanted.model), wanted.memory_size
-            trace = trace_of(model, wanted, len(inputs[0]))
+            trace, force = trace_of(model, wanted, len(inputs[0])), model.force(wanted.force)
             if batched or answer_bytes(model, len(inputs[0]), trace, memory_size) > PIECE_BYTES:
                 return False
             caller.take_steps(inputs)
@@ -124,7 +124,7 @@ class AnswerAtOnce:
         asked = _Asked(INFER_PATH, began, respond)
         try:
             done = functools.partial(self._answer, asked, sequence_document)
-            drop = self._sessions.inference.submit(model, inputs[0], trace, memory_size, done)
+            drop = self._sessions.inference.submit(model, inputs[0], trace, memory_size, done, force)
         except EngramError as error:
             self._refuse(error, asked)
         except Exception:

@@ -32,6 +32,7 @@ class InferOptions(NamedTuple):
     model: str
     trace: list[str]
     memory_size: int | None
+    force: dict[str, Any] | None
 
 
 class StepOptions(NamedTuple):
@@ -61,7 +62,7 @@ def read_infer(
     Raises MalformedBody, InvalidRequest, InvalidInput.
     """
     values = _fields(decode_json(data), InferRequest)
-    wanted = InferOptions(values["model"], values.get("trace", []), values.get("memory_size"))
+    wanted = InferOptions(values["model"], values.get("trace", []), values.get("memory_size"), values.get("force"))
     if wanted.model not in formats:
         return wanted, Sequences([], False)
     return wanted, Sequences(*parse_sequences(values["inputs"], formats[wanted.model], max_steps, max_sequences))
@@ -123,6 +124,10 @@ def _is_size(value: Any) -> bool:
     return value is None or (type(value) is int and 1 <= value <= LARGEST)
 
 
+def _is_force(value: Any) -> bool:
+    return value is None or (type(value) is dict and all(type(gate) is list for gate in value.values()))
+
+
 def _is_dtype(value: Any) -> bool:
     return type(value) is str and value in ("float32", "float16")
 
@@ -130,7 +135,7 @@ def _is_dtype(value: Any) -> bool:
 USUAL: dict[type[StrictDocument], tuple[frozenset[str], dict[str, Callable[[Any], bool]]]] = {
     InferRequest: (
         frozenset(("model", "inputs")),
-        {"model": _is_name, "inputs": _is_anything, "trace": _are_names, "memory_size": _is_size},
+        {"model": _is_name, "inputs": _is_anything, "trace": _are_names, "memory_size": _is_size, "force": _is_force},
     ),
     StepsRequest: (frozenset(("inputs",)), {"inputs": _is_anything, "trace": _are_names, "if_step": _is_count}),
     FrameRequest: (

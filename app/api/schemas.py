@@ -6,7 +6,7 @@ Sequences are checked in `inputs.py`, because they are large and on the hot path
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Json, ValidationError, WithJsonSchema
 
 from app.api.inputs import brief, cut
 from app.errors import InvalidRequest
@@ -41,6 +41,10 @@ Counts = Annotated[list[Number | None] | None, FailFast()]
 MemorySize = Annotated[
     int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
 ]
+FORCE = "gates to hold at values: name -> a list in the shape of its trace, null for what is free"
+Gates = dict[str, list[Any]]
+Force = Annotated[Gates | None, Field(description=FORCE, examples=[{"write_gate": [0.0]}])]
+ForceText = Annotated[Json[Gates] | None, Field(description=FORCE)]
 Numbers = Annotated[Any, WithJsonSchema(NESTED)]
 Name = Annotated[str, Field(max_length=NAME_LENGTH)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES), FailFast()]
@@ -60,11 +64,13 @@ class InferRequest(StrictDocument):
     )
     trace: Names = Field([], description="names of the traces to return")
     memory_size: MemorySize = None
+    force: Force = None
 
 
 class OpenRequest(StrictDocument):
     model: Name = Field(description="the name of a model", examples=[EXAMPLE_MODEL])
     memory_size: MemorySize = None
+    force: Force = None
 
 
 class StreamQuery(BaseModel):
@@ -72,6 +78,7 @@ class StreamQuery(BaseModel):
 
     model: Name
     memory_size: MemorySize = None
+    force: ForceText = None
 
 
 class StepsRequest(StrictDocument):
@@ -107,6 +114,7 @@ class StreamsQuery(BaseModel):
     model: Name | None = None
     count: int = Field(1, ge=1, le=LARGEST)
     memory_size: MemorySize = None
+    force: ForceText = None
 
 
 class OpenFrame(StrictDocument):
@@ -116,6 +124,7 @@ class OpenFrame(StrictDocument):
     model: Name | None = None
     count: int = Field(1, ge=1, le=LARGEST)
     memory_size: MemorySize = None
+    force: Force = None
 
 
 class RewindRequest(StrictDocument):
@@ -127,6 +136,7 @@ class ForkRequest(StrictDocument):
     model: str | None = Field(
         None, description="the model that the fork is of, in the version that is served now; else in the session's"
     )
+    force: Force = Field(None, description=f"{FORCE}; else those of the session; {{}}: none")
 
 
 class FrameRequest(StrictDocument):
@@ -180,6 +190,7 @@ class SessionAnswer(BaseModel):
     opened: float = Field(description="seconds since the epoch")
     idle_seconds: float = Field(description="seconds since the session was last used")
     expires_in: float = Field(description="seconds until the session expires if it is not used")
+    force: dict[str, list[Any]] | None = Field(description="the gates that it holds at values; null: none")
 
 
 class StateAnswer(BaseModel):

@@ -3,7 +3,7 @@
     client                                            server
     connects (subprotocol engram.json, or engram.msgpack)
                                                       {"type": "session", "session", "model", "memory_size",
-                                                       "step", "seq"}
+                                                       "step", "seq", "force"}
     {"seq": 0, "inputs": [[...]], "trace": [...]}     {"type": "result", "seq", "step", "outputs", "trace"}
     ...                                               ...
                                                       {"type": "error", and a problem document}, then a close code
@@ -32,6 +32,7 @@ from app.api.steps import output_bytes
 from app.budget import Budgets
 from app.catalogue import ModelCatalogue
 from app.errors import EngramError, InvalidRequest, LeaseLost, NotFound
+from app.forces import force_document
 from app.logs import name_session
 from app.metrics import Metrics
 from app.sessions.service import SessionService
@@ -54,7 +55,7 @@ async def stream_new_session(
     decoders: TheDecoders,
     budgets: TheBudgets,
 ) -> None:
-    """Open a session of ?model=NAME, with &memory_size=N if asked, and stream it."""
+    """Open a session of ?model=NAME, with &memory_size=N and &force=JSON if asked, and stream it."""
     await Stream(socket, sessions, settings, metrics, decoders, budgets).run()
 
 
@@ -163,7 +164,8 @@ class Stream(Channel):
             raise InvalidRequest("/stream needs ?model=NAME", place="model", expected="the name of a model")
         wanted = parse(StreamQuery, dict(self._socket.query_params))
         tenant = tenant_of_caller(self._caller)
-        return (await self._sessions.opening.open(wanted.model, wanted.memory_size, tenant=tenant)).id
+        opened = await self._sessions.opening.open(wanted.model, wanted.memory_size, tenant=tenant, force=wanted.force)
+        return opened.id
 
     def _end(self, end: "asyncio.Future[Any]") -> None:
         """End the stream, because its session has ended, or left this server; a frame in work is answered first."""
@@ -294,7 +296,8 @@ class Streams(Channel):
     async def _new(self, frame: OpenFrame) -> str:
         assert frame.model is not None
         tenant = tenant_of_caller(self._caller)
-        return (await self._sessions.opening.open(frame.model, frame.memory_size, tenant=tenant)).id
+        opened = await self._sessions.opening.open(frame.model, frame.memory_size, tenant=tenant, force=frame.force)
+        return opened.id
 
 
 def read_streams_frame(data: bytes, protocol: str, max_steps: int, max_sequences: int) -> Many | OpenFrame:
@@ -313,4 +316,5 @@ def _where(session: Session) -> dict[str, Any]:
         "memory_size": session.memory_size,
         "step": session.step,
         "seq": session.seq,
+        "force": force_document(session.force),
     }

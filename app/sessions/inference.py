@@ -18,10 +18,15 @@ class Inference:
         self._residents = residents
 
     async def run(
-        self, model: ServedModel, sequences: Sequence[Array], trace: Sequence[str], memory_size: int | None
+        self,
+        model: ServedModel,
+        sequences: Sequence[Array],
+        trace: Sequence[str],
+        memory_size: int | None,
+        force: str | None = None,
     ) -> list[Result]:
         """Run sequences whose states are not kept, as Engine.infer does; sessions make room for them."""
-        return await self._residents.with_room(lambda: model.engine.infer(sequences, trace, memory_size))
+        return await self._residents.with_room(lambda: model.engine.infer(sequences, trace, memory_size, force))
 
     def submit(
         self,
@@ -30,6 +35,7 @@ class Inference:
         trace: Sequence[str],
         memory_size: int | None,
         done: Callable[[Result | EngramError], None],
+        force: str | None = None,
     ) -> Callable[[], None]:
         """Run one sequence as `run` does; `done` is called with its result or error, once this has returned.
 
@@ -42,7 +48,7 @@ class Inference:
             if run.cancelled or outcome is None:
                 return
             if isinstance(outcome, OutOfMemory):  # sessions make room
-                again = asyncio.ensure_future(self.run(model, [inputs], trace, memory_size))
+                again = asyncio.ensure_future(self.run(model, [inputs], trace, memory_size, force))
                 again.add_done_callback(ended_again)
             elif isinstance(outcome, EngramError):
                 done(outcome)
@@ -59,6 +65,6 @@ class Inference:
             if again is not None:
                 again.cancel()
 
-        run = Run(None, memory_size, inputs[None], trace, ended)
+        run = Run(None, memory_size, inputs[None], trace, ended, force=force)
         model.engine.submit((run,))
         return drop

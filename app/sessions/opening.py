@@ -5,15 +5,16 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.catalogue import ModelCatalogue, ServedModel
 from app.errors import IdempotencyConflict, InvalidSnapshot, StoreFailed
+from app.forces import force_document
 from app.sessions.counts import OpenSessions
 from app.sessions.past import resolved
 from app.sessions.residents import Residents
-from app.sessions.session import Session, SessionInfo, gone, info_of
+from app.sessions.session import Onto, Session, SessionInfo, gone, info_of
 from app.sessions.snapshot import Snapshot
 from app.sessions.turns import Turns
 from app.stores.base import NOBODY, NewSession, Record, Store
@@ -44,22 +45,28 @@ class Opening:
         self._ownership = ownership
 
     async def open(
-        self, model_name: str, memory_size: int | None = None, key: str | None = None, tenant: Tenant = ANYBODY
+        self,
+        model_name: str,
+        memory_size: int | None = None,
+        key: str | None = None,
+        tenant: Tenant = ANYBODY,
+        force: Mapping[str, Any] | None = None,
     ) -> SessionInfo:
-        """Open a session of a tenant; memory_size: other than the model's own.
+        """Open a session of a tenant; memory_size: other than the model's own; force: the gates to hold at values.
 
         key: the same key opens one session of a tenant, however often it comes. Raises ModelNotFound, InvalidRequest
-        where it cannot have this memory size, SessionsFull, TenantFull, StoreFailed; IdempotencyConflict where the key
-        came with another request, SessionGone where the session that it opened has ended.
+        where it cannot have this memory size or force these gates, SessionsFull, TenantFull, StoreFailed;
+        IdempotencyConflict where the key came with another request, SessionGone where the session that it opened has
+        ended.
         """
         model = self._models.get(model_name)
         model.memory.check(memory_size)
-        size = model.shapes(memory_size).memory_size
-        digest = _hash(json.dumps([model_name, memory_size]).encode())
+        size, forced = model.shapes(memory_size).memory_size, model.force(force)
+        digest = _hash(json.dumps([model_name, memory_size, *([] if forced is None else [forced])]).encode())
         key = key and key_inside(tenant.name, key)
         if opened := await self._opened(key, digest):
             return opened
-        return await self._create(self._new(tenant, model, size, key=key, digest=digest), tenant)
+        return await self._create(self._new(tenant, model, size, key=key, digest=digest, force=forced), tenant)
 
     async def open_from(
         self, data: bytes, model_name: str | None = None, key: str | None = None, tenant: Tenant = ANYBODY
@@ -68,12 +75,13 @@ class Opening:
         snapshot = await asyncio.to_thread(Snapshot.from_bytes, data)
         model = self._model_of(snapshot, model_name)
         model.memory.check(snapshot.memory_size)
-        await asyncio.to_thread(snapshot.check, model.shapes(snapshot.memory_size))
+        force = _force_of(snapshot, model)
+        await asyncio.to_thread(snapshot.check, model.shapes(snapshot.memory_size, force))
         if snapshot.step == 0:
             snapshot.check_first(await self._residents.first_state(model, snapshot.memory_size))
         digest = await asyncio.to_thread(_hash, data) if key is not None else None
         key = key and key_inside(tenant.name, key)
-        past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest}
+        past: dict[str, Any] = {"base": snapshot.step, "snapshot": data, "key": key, "digest": digest, "force": force}
         if opened := await self._opened(key, digest):
             return opened
         return await self._create(self._new(tenant, model, snapshot.memory_size, **past), tenant)
@@ -85,42 +93,55 @@ class Opening:
         key: str | None = None,
         tenant: Tenant = ANYBODY,
         onto: str | None = None,
+        force: Mapping[str, Any] | None = None,
     ) -> SessionInfo:
         """Open a session with the past of another up to a step, if not given where that one is. Raises StepNotKept.
 
         tenant: that of the other session. onto: the name of the model that the session is to be of, in the version on
-        offer, with the state of the other at that step and no past; by default, it is of the other's version. Raises
-        ModelNotFound, InvalidRequest where the model has no such memory size, InvalidSnapshot where its states differ.
+        offer, with the state of the other at that step and no past; by default, it is of the other's version. force:
+        the gates that it holds at values from there on, by default those of the other; where they are others, it has no
+        past. Raises ModelNotFound, InvalidRequest where the model has no such memory size or gates, InvalidSnapshot
+        where its states differ.
         """
         assert tenant_of(session_id) == tenant.name, "a fork is of the tenant of its session"
-        digest = _hash(json.dumps([session_id, step, *([] if onto is None else [onto])]).encode())
+        more = [item for item in (onto, None if force is None else {"force": force}) if item is not None]
+        digest = _hash(json.dumps([session_id, step, *more], sort_keys=True).encode())
         key = key and key_inside(tenant.name, key)
         opened = await self._opened(key, digest)
         if opened is not None:
             return opened
         return await self._turns.run_by_id(
-            session_id, lambda session: self._fork(session, step, tenant, onto, key=key, digest=digest)
+            session_id, lambda session: self._fork(session, step, tenant, onto, force, key=key, digest=digest)
         )
 
     async def _fork(
-        self, session: Session, step: int | None, tenant: Tenant, onto: str | None, **request: Any
+        self,
+        session: Session,
+        step: int | None,
+        tenant: Tenant,
+        onto: str | None,
+        force: Mapping[str, Any] | None,
+        **request: Any,
     ) -> SessionInfo:
         model = session.model if onto is None else self._models.get(onto)
+        forced = model.force(force_document(session.force) if force is None else force)
         await self._residents.locate(session)
         base = session.step if step is None else step
         session.check_kept(base)
-        if model is not session.model:
-            past = await self._moved(session, base, model)
+        if (model, forced) != (session.model, session.force):
+            past = await self._moved(session, base, Onto(model, forced))
         elif session.is_volatile:
-            past = await self._kept(session, base, model)
+            past = await self._kept(session, base, Onto(model, forced))
         else:
             past = {"base": base, "parent": session.tape}
             if base == session.step:
                 await self._residents.keep_for_fork(session)
-        return await self._create(self._new(tenant, model, session.memory_size, **past, **request), tenant)
+        new = self._new(tenant, model, session.memory_size, force=forced, **past, **request)
+        return await self._create(new, tenant)
 
-    async def _moved(self, session: Session, base: int, model: ServedModel) -> dict[str, Any]:
-        """Return where a session of another model begins, with the state of this one."""
+    async def _moved(self, session: Session, base: int, onto: Onto) -> dict[str, Any]:
+        """Return where a session of another model or with other forced gates begins, with the state of this one."""
+        model = onto.model
         model.memory.check(session.memory_size)
         here, there = session.model.shapes(session.memory_size), model.shapes(session.memory_size)
         if any((here.state, here.dtype(name)) != (there.state, there.dtype(name)) for name in here.state):
@@ -131,12 +152,12 @@ class Opening:
                 expected="a model whose state has the same leaves",
                 got=model.name,
             )
-        return await self._kept(session, base, model) if base else {"base": 0}
+        return await self._kept(session, base, onto) if base else {"base": 0}
 
-    async def _kept(self, session: Session, base: int, model: ServedModel) -> dict[str, Any]:
-        """Return the beginning of a session of a model with nothing but the state of this one at a step."""
+    async def _kept(self, session: Session, base: int, onto: Onto) -> dict[str, Any]:
+        """Return the beginning of a fork with nothing but the state of this session at a step."""
         at, found = await self._residents.look(session, base)
-        return {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found), model)}
+        return {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found), onto)}
 
     def _new(self, tenant: Tenant, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
         name, now = prefix(tenant.name) + secrets.token_urlsafe(16), self._clock()
@@ -175,6 +196,22 @@ class Opening:
                 got=f"one of {snapshot.model}",
             )
         return served.get(snapshot.model) or next(iter(served.values()))
+
+
+def _force_of(snapshot: Snapshot, model: ServedModel) -> str | None:
+    """Return the gates that the session of a snapshot forces. Raises InvalidSnapshot, InvalidRequest."""
+    try:
+        asked = force_document(snapshot.force)
+    except (ValueError, RecursionError):
+        asked = {}
+    force = model.force(asked) if isinstance(asked, dict) else None
+    if force != snapshot.force:
+        raise InvalidSnapshot(
+            "the snapshot cannot be used: its metadata engram.force is not as this server writes it",
+            place="body",
+            expected="what GET /sessions/{session}/snapshot gave",
+        )
+    return force
 
 
 def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, bool]:

@@ -52,7 +52,7 @@ class Piece(NamedTuple):
     seqs: Sequence[int | None]
 
 
-Replay = Callable[[Array, Mapping[str, Array] | None, int | None, Sequence[str]], Awaitable[Replayed]]
+Replay = Callable[[Array, Mapping[str, Array] | None, int | None, Sequence[str], str | None], Awaitable[Replayed]]
 """Engine.replay, or one that makes room for it."""
 
 
@@ -128,7 +128,7 @@ class Past:
             log = ()
             for first in range(0, len(inputs), CHUNK_STEPS):
                 chunk = slice(first, first + CHUNK_STEPS)
-                result, state = await self.replay(inputs[chunk], state, self.spec.memory_size, trace)
+                result, state = await self.replay(inputs[chunk], state, self.spec.memory_size, trace, self.spec.force)
                 yield Piece(at, inputs[chunk], result, seqs[chunk]), state
                 at += len(result.outputs)
 

@@ -22,7 +22,7 @@ from app.futures import begin
 from app.metrics import Metrics
 from app.sessions.past import Beginning, Past, beginning
 from app.sessions.recency import Recency
-from app.sessions.session import Session, gone
+from app.sessions.session import Onto, Session, gone
 from app.sessions.snapshot import LARGE
 from app.sessions.turns import Turns
 from app.stores.base import EndReason, Held, Record, Store
@@ -95,13 +95,11 @@ class Residents:
         slot = await self.restore(session)
         return session.step, await session.model.engine.read(slot)
 
-    async def packed(
-        self, session: Session, step: int, state: Mapping[str, Array], model: ServedModel | None = None
-    ) -> bytes:
-        """Return a snapshot file of a session at a step, with its state there; model: as `Session.packed` has it."""
+    async def packed(self, session: Session, step: int, state: Mapping[str, Array], onto: Onto | None = None) -> bytes:
+        """Return a snapshot file of a session at a step, with its state there; onto: as `Session.packed` has it."""
         if session.state_bytes < LARGE:
-            return session.packed(step, state, model)
-        return await asyncio.to_thread(session.packed, step, state, model)
+            return session.packed(step, state, onto)
+        return await asyncio.to_thread(session.packed, step, state, onto)
 
     async def packed_now(self, session: Session) -> bytes:
         """Return a snapshot file of a session where it is. Raises as `restore` does."""
@@ -118,7 +116,7 @@ class Residents:
         async def first() -> Mapping[str, Array]:
             return await self.first_state(model, memory_size)
 
-        return Past(self._writer, replay, first, model.shapes(memory_size), session.tape)
+        return Past(self._writer, replay, first, model.shapes(memory_size, session.force), session.tape)
 
     async def first_state(self, model: ServedModel, memory_size: int | None) -> Mapping[str, Array]:
         """Return the state before the first step. Raises OutOfMemory."""
@@ -155,7 +153,7 @@ class Residents:
         found, begun = await self._claimed(session.id, lambda owner: lambda store: _begun(store, session.id, owner))
         await self._follow(session, found)
         reached = await self.past(session).reach(session.step, begun)
-        slot = await self._open_slot(session.model, session.memory_size, reached.state)
+        slot = await self._open_slot(session, reached.state)
         session.enter(slot, reached.kept)
         self._recency.add(session)
         return slot
@@ -198,10 +196,11 @@ class Residents:
             await self._writer.call(lambda store: store.end(session.id, reason, self._clock()))
         return gone(session.id, reason)
 
-    async def _open_slot(self, model: ServedModel, memory_size: int | None, state: Mapping[str, Array] | None) -> Slot:
-        if self._recency.count(model) >= self._max_resident:
-            await self._make_room(model)
-        return await self.with_room(lambda: model.engine.open(memory_size, state))
+    async def _open_slot(self, session: Session, state: Mapping[str, Array] | None) -> Slot:
+        if self._recency.count(session.model) >= self._max_resident:
+            await self._make_room(session.model)
+        engine, size, force = session.model.engine, session.memory_size, session.force
+        return await self.with_room(lambda: engine.open(size, state, force))
 
     async def with_room(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do work that takes memory of an arena; where there is none, idle sessions of any model are evicted."""

@@ -106,6 +106,13 @@ class Turn:
         self.leave()
 
 
+class Onto(NamedTuple):
+    """The model and the forced gates with which a fork goes on."""
+
+    model: ServedModel
+    force: str | None
+
+
 class SessionInfo(NamedTuple):
     """A session as clients see it."""
 
@@ -118,6 +125,7 @@ class SessionInfo(NamedTuple):
     oldest: int
     opened: float
     used: float
+    force: str | None
 
 
 class Where(enum.Enum):
@@ -149,6 +157,7 @@ class Session:
     unsaved, saving: where Saving keeps snapshots, whether the last one lacks steps, and the task that writes the next.
     users: those who hold the turn or wait for it; watchers: those who wait for the end.
     last: the result of the last numbered frame, where it is small.
+    force: the gates that it holds at values, as in `Spec`.
     state_bytes: bytes of its state.
     """
 
@@ -179,6 +188,7 @@ class Session:
     watchers: int = 0
     turn: Turn = field(default_factory=Turn)
     last: Stepped | None = None
+    force: str | None = None
     state_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -347,10 +357,10 @@ class Session:
         data = pack(steps.inputs, steps.form)
         return Entry(tape, self.epoch, self.step, len(steps.inputs), data, steps.seq, previous)
 
-    def packed(self, step: int, state: Mapping[str, Array], model: ServedModel | None = None) -> bytes:
-        """Return the session at a step as a file; model: that the file is to be of, if another. Raises OutOfMemory."""
-        model = model or self.model
-        snapshot = Snapshot(model.name, model.fingerprint, self.memory_size, step, state)
+    def packed(self, step: int, state: Mapping[str, Array], onto: Onto | None = None) -> bytes:
+        """Return the session at a step as a file; onto: that the file is to be of, if another. Raises OutOfMemory."""
+        model, force = onto or (self.model, self.force)
+        snapshot = Snapshot(model.name, model.fingerprint, self.memory_size, step, state, force)
         try:
             return snapshot.to_bytes()
         except MemoryError as error:
@@ -369,6 +379,7 @@ def info_of(session: Session | Record, model: str) -> SessionInfo:
         oldest=session.oldest,
         opened=session.opened,
         used=session.used,
+        force=session.force,
     )
 
 

@@ -17,7 +17,9 @@ from safetensors.numpy import load, save
 from app.backends.base import Array, Spec
 from app.errors import InvalidSnapshot
 
-FORMAT = "1"
+FORMAT, FORCED_FORMAT = "1", "2"
+"""The formats of a snapshot; the second forces gates, so servers that know the first alone refuse it."""
+
 LARGEST = 2**53
 """The largest step and the largest number of memory locations in a snapshot."""
 
@@ -42,6 +44,7 @@ class Snapshot:
     """The state of a session of a model after `step` steps: its leaves by name, without a batch axis.
 
     fingerprint: what the model is known by, whatever it is called; memory_size: None for a model without a memory.
+    force: the gates that the session holds at values (`app.forces`), None where all are free.
     """
 
     model: str
@@ -49,15 +52,18 @@ class Snapshot:
     memory_size: int | None
     step: int
     state: Mapping[str, Array]
+    force: str | None = None
 
     def to_bytes(self) -> bytes:
         fields = {
-            "snapshot": FORMAT,
+            "snapshot": FORMAT if self.force is None else FORCED_FORMAT,
             "model": self.model,
             "fingerprint": self.fingerprint,
             "memory_size": json.dumps(self.memory_size),
             "step": str(self.step),
         }
+        if self.force is not None:
+            fields["force"] = self.force
         metadata = {f"{PREFIX}{name}": value for name, value in fields.items()}
         state = {name: np.asarray(leaf, leaf.dtype.newbyteorder("<"), order="C") for name, leaf in self.state.items()}
         return save(state, {**metadata, DIGEST: _digest(metadata, state)})
@@ -71,8 +77,8 @@ class Snapshot:
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
             raise _invalid(f"this is no safetensors file: {error}") from None
         version = metadata.get(f"{PREFIX}snapshot")
-        if version != FORMAT:
-            raise _invalid(f"it is of format {version}, but this server reads format {FORMAT}")
+        if version not in (FORMAT, FORCED_FORMAT):
+            raise _invalid(f"it is of format {version}, but this server reads formats {FORMAT} and {FORCED_FORMAT}")
         digest = metadata.pop(DIGEST, None)
         if digest != _digest(metadata, state):
             raise _invalid("it is damaged, or was changed: it does not have the digest that it was written with")
@@ -81,7 +87,8 @@ class Snapshot:
             size = fields["memory_size"]
             memory_size = None if size == "null" else _whole_number("memory_size", size, 1)
             step = _whole_number("step", fields["step"], 0)
-            return cls(fields["model"], fields["fingerprint"], memory_size, step, state)
+            force = fields["force"] if version == FORCED_FORMAT else None
+            return cls(fields["model"], fields["fingerprint"], memory_size, step, state, force)
         except KeyError as error:
             raise _invalid(f"its metadata has no {PREFIX}{error.args[0]}") from None
 
@@ -97,12 +104,14 @@ class Snapshot:
                 raise _invalid(f"its state has a byte that is neither 0 nor 1 at {name}, which is of bool")
 
     def check_shapes(self, spec: Spec) -> None:
-        """Raise InvalidSnapshot unless the memory size and the leaves are those of the model that `spec` is of."""
+        """Raise InvalidSnapshot unless memory size, forced gates and leaves are those that `spec` has."""
         if self.memory_size != spec.memory_size:
             raise _invalid(
                 f"{PREFIX}memory_size is {json.dumps(self.memory_size)}, but {self.model} has "
                 f"{spec.memory_size or 'no'} memory slots"
             )
+        if self.force != spec.force:
+            raise _invalid(f"{PREFIX}force is {self.force}, but {self.model} is to force {spec.force}")
         came = {name: list(leaf.shape) for name, leaf in self.state.items()}
         if came != spec.state or any(leaf.dtype != spec.dtype(name) for name, leaf in self.state.items()):
             dtypes = {name: str(spec.dtype(name)) for name in spec.state}

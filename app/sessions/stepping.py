@@ -98,7 +98,7 @@ class Stepping:
             session, steps = item
             if self._is_ready(session, steps) and steps.if_step in (None, session.step):
                 self._turns.take(session)
-                alike = (session.model, session.memory_size, len(steps.inputs), tuple(steps.trace))
+                alike = (session.model, session.memory_size, session.force, len(steps.inputs), tuple(steps.trace))
                 together.setdefault(alike, []).append((number, session, steps))
             else:
                 self.submit(session, steps, functools.partial(answers.put, number))
@@ -164,7 +164,7 @@ class Stepping:
         slots = [each.slot.number for each, _ in asked if each.slot is not None]
         entries = [each.entry(steps) for each, steps in asked] if session.logs else None
         rows = inputs[None] if len(asked) == 1 else np.stack([steps.inputs for _, steps in asked])
-        model.engine.submit((Run(slots, session.memory_size, rows, trace, done, entries),))
+        model.engine.submit((Run(slots, session.memory_size, rows, trace, done, entries, force=session.force),))
 
     def _end_turn(self, session: Session, done: Done, outcome: Stepped | EngramError) -> None:
         """Answer, and give the turn to the next, once the step has no work left."""

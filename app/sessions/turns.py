@@ -15,6 +15,7 @@ from app.catalogue import ModelCatalogue, ServedModel
 from app.engine.engine import Engine
 from app.errors import (
     EngramError,
+    InvalidRequest,
     ModelChanged,
     ModelNotFound,
     QueueFull,
@@ -22,6 +23,7 @@ from app.errors import (
     SessionNotFound,
     stopping,
 )
+from app.forces import force_document
 from app.sessions.recency import Recency
 from app.sessions.session import Session, SessionInfo, gone
 from app.stores.base import EndReason, Record, Store
@@ -169,7 +171,9 @@ class Turns:
         model, logs = self._model(found), self._logs and seconds is None
         used = max(found.used, self._touched.get(found.id, 0.0))
         futures = loop.create_future(), loop.create_future()
-        session = Session(found.id, model, found.memory_size, found.opened, used, *futures, logs, seconds)
+        session = Session(
+            found.id, model, found.memory_size, found.opened, used, *futures, logs, seconds, force=found.force
+        )
         session.follow(found)
         return session
 
@@ -177,6 +181,7 @@ class Turns:
         """Return the model of a session. Raises ModelChanged where it is not served with the session's weights."""
         version = self._models.version(record.model, record.fingerprint)
         if version is not None:
+            _check_force(record, version)
             return version
         try:
             model = self._models.get(record.model)
@@ -349,6 +354,14 @@ class Turns:
         """Forget a session that nobody uses and that is in the store alone."""
         if session.slot is None and not session.users and not session.watchers:
             self._sessions.pop(session.id, None)
+
+
+def _check_force(record: Record, model: ServedModel) -> None:
+    """Raise ModelChanged where the model, as it is served, cannot force the gates that a session forces."""
+    try:
+        model.force(force_document(record.force))
+    except InvalidRequest as error:
+        raise ModelChanged(f"session {outside(record.id)} cannot go on: {error}") from error
 
 
 def _find_each(store: Store, session_ids: Sequence[str]) -> list[Record | EndReason | EngramError | None]:

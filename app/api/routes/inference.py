@@ -27,10 +27,11 @@ async def infer(request: Request) -> Response:
     wanted, (inputs, batched) = await decoders.call(read_infer, body, models.inputs, *limits)
     model = models.get(wanted.model)
     steps = sum(map(len, inputs))
-    trace = trace_of(model, wanted, steps)
+    trace, force = trace_of(model, wanted, steps), model.force(wanted.force)
     hold_answer(request, budgets, output_bytes(model, steps), model.trace_bytes(trace, steps, wanted.memory_size))
     caller.take_steps(inputs)
-    results = await unless_disconnected(request, sessions.inference.run(model, inputs, trace, wanted.memory_size))
+    running = sessions.inference.run(model, inputs, trace, wanted.memory_size, force)
+    results = await unless_disconnected(request, running)
     return answer_numbers(_batch(results) if batched else sequence_document(results[0]))
 
 

@@ -55,7 +55,7 @@ async def open_session(
         return answer_opened(opened, sessions, "sessions/")
     body = await read_body(request, settings.max_body_bytes, budgets.uploads)
     wanted = await decoders.call(read_document, body, OpenRequest)
-    opened = await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key, tenant)
+    opened = await sessions.opening.open(wanted.model, wanted.memory_size, idempotency_key, tenant, wanted.force)
     return answer_opened(opened, sessions, "sessions/")
 
 

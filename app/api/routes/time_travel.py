@@ -65,7 +65,8 @@ async def fork_session(
 ) -> Response:
     """Open a session that shares the past of another, up to where that one is or to an earlier step."""
     wanted = await decoders.call(read_document, body or b"{}", ForkRequest)
-    opened = await sessions.opening.fork(session, wanted.step, idempotency_key, tenant_of_caller(caller), wanted.model)
+    tenant = tenant_of_caller(caller)
+    opened = await sessions.opening.fork(session, wanted.step, idempotency_key, tenant, wanted.model, wanted.force)
     return answer_opened(opened, sessions, "../")
 
 
@@ -111,4 +112,4 @@ async def read_recording(
     hold(request, budgets.answers, PIECES * answer_bytes(found.model, CHUNK_STEPS, names, found.memory_size))
     pieces = await sessions.time_travel.recording(found, start, stop, names)
     first = await anext(pieces, None)  # before the answer begins: an error here has a status of its own
-    return StreamingResponse(recording_lines(first, pieces, caller), media_type=JSON_LINES)
+    return StreamingResponse(recording_lines(first, pieces, caller, found.force), media_type=JSON_LINES)

@@ -40,7 +40,7 @@ REQUESTS = sorted(
 def test_infer_request_is_read_with_its_inputs_apart():
     body = json.dumps({"model": "m", "inputs": [[[1, 2]], [[3, 4], [5, 6]]], "trace": ["usage"]}).encode()
     wanted, sequences = read_infer(body, {"m": PAIRS}, 10, 10)
-    assert wanted == ("m", ["usage"], None)
+    assert wanted == ("m", ["usage"], None, None)
     assert ([inputs.tolist() for inputs in sequences.inputs], sequences.batched) == ([[[1, 2]], [[3, 4], [5, 6]]], True)
     assert read_infer(body, {"other": PAIRS}, 10, 10)[1] == ([], False)
 
@@ -132,12 +132,15 @@ pairs = st.lists(st.lists(number, min_size=2, max_size=2) | st.lists(number, max
 tokens = st.lists(token, max_size=4) | st.lists(token.map(lambda value: [value]), max_size=4)
 inputs = pairs | tokens | st.lists(pairs, max_size=3) | anything
 model = st.sampled_from(["pairs", "tokens", "nobody", "x" * 256]) | anything
+gate = st.lists(st.none() | number, max_size=2) | anything
+force = st.dictionaries(st.sampled_from(["write_gate", "x"]), gate, max_size=2) | anything
 few = {
     "inputs": inputs,
     "trace": names,
     "if_step": count,
     "seq": count,
     "memory_size": count,
+    "force": force,
     "model": model,
     "a": anything,
 }
@@ -145,7 +148,9 @@ few = {
 DOCUMENTS = st.one_of(
     st.fixed_dictionaries({"inputs": pairs | tokens}, optional={"trace": names, "if_step": count}),
     st.fixed_dictionaries({"inputs": pairs | tokens}, optional={"trace": names, "seq": count}),
-    st.fixed_dictionaries({"inputs": inputs, "model": model}, optional={"trace": names, "memory_size": count}),
+    st.fixed_dictionaries(
+        {"inputs": inputs, "model": model}, optional={"trace": names, "memory_size": count, "force": force}
+    ),
     st.fixed_dictionaries({}, optional=few),
 )
 
@@ -195,6 +200,7 @@ ONE_UNUSUAL = [
     *(({"inputs": [[1, 2]], "trace": names}, PAIRS) for names in NAMES),
     *(({"inputs": [[1, 2]], key: value}, PAIRS) for value in COUNTS for key in ("if_step", "seq", "other")),
     *(({"inputs": [[1, 2]], "model": "pairs", "memory_size": value}, PAIRS) for value in COUNTS),
+    *(({"inputs": [[1, 2]], "model": "pairs", "force": value}, PAIRS) for value in (*COUNTS, {}, {"a": [0]}, {"a": 0})),
     *(({"inputs": [[1, 2]] * steps}, PAIRS) for steps in (0, 3, 4)),
 ]
 

@@ -1,6 +1,7 @@
 """A session in a file: what goes in comes out, and nothing else is taken for one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,18 @@ def test_snapshot_comes_back_as_it_was():
         name: leaf.tobytes() for name, leaf in STATE.items()
     }
     assert Snapshot.from_bytes(Snapshot("lstm", "0", None, 0, {}).to_bytes()).memory_size is None
+
+
+def test_snapshot_of_a_forced_session_is_of_a_format_of_its_own():
+    forced = replace(SNAPSHOT, force='{"write_gate":[0.0]}')
+    data = forced.to_bytes()
+    assert (Snapshot.from_bytes(data).force, b'"engram.snapshot":"2"' in data) == (forced.force, True)
+    assert (Snapshot.from_bytes(SNAPSHOT.to_bytes()).force, b'"engram.snapshot":"1"' in SNAPSHOT.to_bytes()) == (
+        None,
+        True,
+    )
+    with pytest.raises(InvalidSnapshot, match=r"its metadata has no engram\.force"):
+        Snapshot.from_bytes(forged(snapshot="2"))
 
 
 def test_snapshot_with_any_bit_changed_is_refused():
@@ -55,7 +68,8 @@ def retold(**changes: str) -> bytes:
         (b"", "no safetensors file"),
         (b"{}" * 100, "no safetensors file"),
         (save(STATE), "of format None"),
-        (retold(snapshot="2"), "of format 2, but this server reads format 1"),
+        (retold(snapshot="3"), "of format 3, but this server reads formats 1 and 2"),
+        (retold(snapshot="2"), "damaged, or was changed"),
         (retold(step="18"), "damaged, or was changed"),
         (retold(model="ntm-copy"), "damaged, or was changed"),
     ],
