@@ -11,6 +11,7 @@ from engram_client.blocking import now
 from engram_client.connection import Connection, with_key
 from engram_client.messages import (
     SAFETENSORS,
+    Force,
     get,
     names_of,
     post,
@@ -82,29 +83,49 @@ class AsyncClient(Connection):
         return await self._send(get(path, SAFETENSORS, **{"seed": seed, **sizes}), read_episode)
 
     async def infer(
-        self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None
+        self,
+        model: str,
+        inputs: ArrayLike,
+        trace: Iterable[str] = (),
+        memory_size: int | None = None,
+        force: Force | None = None,
     ) -> Result:
-        """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept."""
-        return await self._infer(model, sequence_of(inputs).tolist(), trace, memory_size, read_result)
+        """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept.
+
+        force: the gates to hold at values.
+        """
+        return await self._infer(model, sequence_of(inputs).tolist(), trace, memory_size, force, read_result)
 
     async def infer_many(
-        self, model: str, sequences: Iterable[ArrayLike], trace: Iterable[str] = (), memory_size: int | None = None
+        self,
+        model: str,
+        sequences: Iterable[ArrayLike],
+        trace: Iterable[str] = (),
+        memory_size: int | None = None,
+        force: Force | None = None,
     ) -> list[Result]:
-        """Run sequences of any lengths together, each from a fresh state that is not kept."""
+        """Run sequences of any lengths together, each from a fresh state that is not kept; force: as of `infer`."""
         several = [sequence_of(inputs).tolist() for inputs in sequences]
         if not several:
             return []
-        return await self._infer(model, several, trace, memory_size, read_results)
+        return await self._infer(model, several, trace, memory_size, force, read_results)
 
     async def _infer(
-        self, model: str, inputs: Any, trace: Iterable[str], memory_size: int | None, read: Callable[[bytes], T]
+        self,
+        model: str,
+        inputs: Any,
+        trace: Iterable[str],
+        memory_size: int | None,
+        force: Force | None,
+        read: Callable[[bytes], T],
     ) -> T:
         document = {"model": model, "inputs": inputs, "trace": names_of(trace), "memory_size": memory_size}
+        document["force"] = force
         return await self._send(post("/infer", document), read)
 
-    async def open(self, model: str, memory_size: int | None = None) -> AsyncSession:
-        """Open a session."""
-        return await opened(self, post("/sessions", {"model": model, "memory_size": memory_size}))
+    async def open(self, model: str, memory_size: int | None = None, force: Force | None = None) -> AsyncSession:
+        """Open a session; force: the gates that it holds at values for its whole life."""
+        return await opened(self, post("/sessions", {"model": model, "memory_size": memory_size, "force": force}))
 
     async def restore(self, snapshot: bytes, model: str | None = None) -> AsyncSession:
         """Open a session that continues from a snapshot, of this server or another.
@@ -172,19 +193,34 @@ class Client:
         """
         return now(self._client.episode(name, seed, **sizes))
 
-    def infer(self, model: str, inputs: ArrayLike, trace: Iterable[str] = (), memory_size: int | None = None) -> Result:
-        """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept."""
-        return now(self._client.infer(model, inputs, trace, memory_size))
+    def infer(
+        self,
+        model: str,
+        inputs: ArrayLike,
+        trace: Iterable[str] = (),
+        memory_size: int | None = None,
+        force: Force | None = None,
+    ) -> Result:
+        """Run one sequence, [T, input_size], or [T] of tokens, from a fresh state that is not kept.
+
+        force: the gates to hold at values.
+        """
+        return now(self._client.infer(model, inputs, trace, memory_size, force))
 
     def infer_many(
-        self, model: str, sequences: Iterable[ArrayLike], trace: Iterable[str] = (), memory_size: int | None = None
+        self,
+        model: str,
+        sequences: Iterable[ArrayLike],
+        trace: Iterable[str] = (),
+        memory_size: int | None = None,
+        force: Force | None = None,
     ) -> list[Result]:
-        """Run sequences of any lengths together, each from a fresh state that is not kept."""
-        return now(self._client.infer_many(model, sequences, trace, memory_size))
+        """Run sequences of any lengths together, each from a fresh state that is not kept; force: as of `infer`."""
+        return now(self._client.infer_many(model, sequences, trace, memory_size, force))
 
-    def open(self, model: str, memory_size: int | None = None) -> Session:
-        """Open a session."""
-        return Session(now(self._client.open(model, memory_size)))
+    def open(self, model: str, memory_size: int | None = None, force: Force | None = None) -> Session:
+        """Open a session; force: the gates that it holds at values for its whole life."""
+        return Session(now(self._client.open(model, memory_size, force)))
 
     def restore(self, snapshot: bytes, model: str | None = None) -> Session:
         """Open a session that continues from a snapshot, of this server or another.

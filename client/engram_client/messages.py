@@ -3,7 +3,7 @@
 import contextlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +16,9 @@ from engram_client.results import Array, Episode, Recorded, Result, Stepped, Tra
 from engram_client.wires import Request
 
 JSON, SAFETENSORS, JSON_LINES = "application/json", "application/x-safetensors", "application/x-ndjson"
+
+Force = Mapping[str, Sequence[Any]]
+"""Gates that are held at values: name -> nested lists in the shape of its trace, None for what is free."""
 
 BYTES = {"float32": "<f4", "float16": "<f2", "int16": "<i2"}
 """The format of an array's numbers, by its dtype."""

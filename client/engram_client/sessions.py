@@ -13,6 +13,7 @@ from engram_client.errors import Conflict, InvalidRequest, NotFound, SessionGone
 from engram_client.messages import (
     JSON_LINES,
     SAFETENSORS,
+    Force,
     get,
     names_of,
     post,
@@ -38,6 +39,8 @@ class AsyncSession:
         self.id: str = document["id"]
         self.model: str = document["model"]
         self.memory_size: int | None = document["memory_size"]
+        self.force: Force | None = document.get("force")
+        """The gates that the session holds at values; None where it forces none."""
         self.step: int = document["step"]
         """The number of steps that the session has taken, as far as this client knows."""
         self._client = client
@@ -101,12 +104,15 @@ class AsyncSession:
         request = get(f"{self._path}/state", SAFETENSORS, names=chosen, step=step)
         return await self._client._send(request, read_leaves)
 
-    async def fork(self, step: int | None = None, model: str | None = None) -> "AsyncSession":
+    async def fork(
+        self, step: int | None = None, model: str | None = None, force: Force | None = None
+    ) -> "AsyncSession":
         """Return a new session with the same past up to a step, or up to the last.
 
-        model: of this model, in the version that is served now, with the state of that step and no past.
+        model: of this model, in the version that is served now, with the state of that step and no past. force: the
+        gates that it holds at values, in place of those of this session, with no past either; {} frees them.
         """
-        wanted = {"step": step} if model is None else {"step": step, "model": model}
+        wanted = {"step": step, "model": model, "force": force}
         return await opened(self._client, post(f"{self._path}/fork", wanted))
 
     async def rewind(self, step: int) -> None:
@@ -173,6 +179,11 @@ class Session:
         return self._session.memory_size
 
     @property
+    def force(self) -> Force | None:
+        """Return the gates that the session holds at values; None where it forces none."""
+        return self._session.force
+
+    @property
     def step(self) -> int:
         """Return the number of steps that the session has taken, as far as this client knows."""
         return self._session.step
@@ -200,12 +211,13 @@ class Session:
         """Return the state after a step, or after the last: its leaves by name, without a batch axis."""
         return now(self._session.state(names, step))
 
-    def fork(self, step: int | None = None, model: str | None = None) -> "Session":
+    def fork(self, step: int | None = None, model: str | None = None, force: Force | None = None) -> "Session":
         """Return a new session with the same past up to a step, or up to the last.
 
-        model: of this model, in the version that is served now, with the state of that step and no past.
+        model: of this model, in the version that is served now, with the state of that step and no past. force: the
+        gates that it holds at values, in place of those of this session, with no past either; {} frees them.
         """
-        return Session(now(self._session.fork(step, model)))
+        return Session(now(self._session.fork(step, model, force)))
 
     def rewind(self, step: int) -> None:
         """Go back to a step of the past; until the next step, a rewind can also go forward again."""

@@ -205,7 +205,7 @@ def test_wrong_force_is_refused_everywhere_with_its_place(client, model, force, 
         assert problem["expected"]
 
 
-def test_forced_session_survives_a_kill_and_waits_for_its_back_end(data, few):
+def test_forced_session_survives_a_kill_and_waits_for_kernels(data, few):
     with running_server(data=data, checkpoints=few) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         session = opened(client, force=MIXED)
         outputs = stepped(client, session)["outputs"]

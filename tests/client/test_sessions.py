@@ -79,6 +79,18 @@ def test_conflict_with_another_client_has_the_step(api):
     assert (conflict.value.code, conflict.value.problem["step"], session.step) == ("step_conflict", 3, 0)
 
 
+def test_session_with_forced_gates_is_opened_forked_and_found_again(api):
+    session = api.open(MODEL, force={"write_gate": [0.0]})
+    trace = session.run(sequence(4), ["write_gate"]).trace["write_gate"]
+    one = api.infer(MODEL, sequence(4), ["write_gate"], force={"write_gate": [0.0]})
+    several = api.infer_many(MODEL, [sequence(4)] * 2, ["write_gate"], force={"write_gate": [0.0]})
+    assert not any(found.any() for found in (trace, one.trace["write_gate"], several[1].trace["write_gate"]))
+    forks = session.fork(), session.fork(force={"write_gate": [1.0]}), session.fork(force={})
+    assert [fork.force for fork in forks] == [{"write_gate": [0.0]}, {"write_gate": [1.0]}, None]
+    assert api.session(session.id).force == session.force == {"write_gate": [0.0]}
+    assert api.restore(session.snapshot()).force == session.force
+
+
 def test_past_is_read_forked_and_gone_back_to(api):
     inputs = sequence(9)
     session = api.open(MODEL)

@@ -26,7 +26,7 @@ def test_snapshot_comes_back_as_it_was():
     assert Snapshot.from_bytes(Snapshot("lstm", "0", None, 0, {}).to_bytes()).memory_size is None
 
 
-def test_snapshot_of_a_forced_session_is_of_a_format_of_its_own():
+def test_snapshot_of_a_forced_session_has_its_own_format():
     forced = replace(SNAPSHOT, force='{"write_gate":[0.0]}')
     data = forced.to_bytes()
     assert (Snapshot.from_bytes(data).force, b'"engram.snapshot":"2"' in data) == (forced.force, True)
