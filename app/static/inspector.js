@@ -36,7 +36,7 @@ const signalEditor = new SignalEditor(
 );
 const samples = new SampleBar(page, (name) => attempt(() => resample(name)));
 const player = new Player(page, { onMove: moveInTime, onNeed: (count) => attempt(() => advance(count)) });
-const stage = new Stage(page.stage, { point, seek: (step) => player.goTo(step) });
+const stage = new Stage(page.stage, page.life, { point, seek: (step) => player.goTo(step) });
 
 let model;
 let task;
@@ -248,7 +248,7 @@ function show(run) {
   current = run;
   marks = new Map();
   page.results.hidden = false;
-  page.stage.hidden = Boolean(task.parts || model.graph);
+  page.stage.hidden = page.life.hidden = page.explain.hidden = Boolean(task.parts || model.graph);
   page.plots.replaceChildren();
   if (!page.stage.hidden) stage.load(run, (step) => marks.get(step) ?? []);
   player.load({ steps: run.length, seconds: task.seconds, samplingRate: task.samplingRate });
@@ -327,6 +327,11 @@ function moveInTime(at) {
   pointInTime([page.place.textContent, ...values].join(", "), at - 0.5);
 }
 
+function explain(isShown) {
+  page.explain.ariaExpanded = `${isShown}`;
+  stage.explain(isShown);
+}
+
 function showEditor(isShown) {
   page.sequence.hidden = !isShown;
   page.edit.ariaExpanded = `${isShown}`;
@@ -383,6 +388,7 @@ page.speed.value = "1";
 page.run.addEventListener("click", () => attempt(() => run()));
 page.restart.addEventListener("click", () => attempt(() => begin(++latest)));
 page.step.addEventListener("click", () => player.goTo(player.at === 0 && current.done === 0 ? 0 : player.step + 1));
+page.explain.addEventListener("click", () => explain(page.explain.ariaExpanded !== "true"));
 page.edit.addEventListener("click", () => showEditor(page.sequence.hidden));
 document.addEventListener("keydown", onKey);
 addEventListener("pagehide", () => session?.end());

@@ -42,11 +42,6 @@ export class Moment {
     for (const picture of [...this.pictures, ...this.links]) picture.draw(step);
   }
 
-  /** Show which slot is pointed at; undefined: none. */
-  pointAt(slot) {
-    this.element.style.setProperty("--slot", slot ?? -1);
-  }
-
   memoryPicture(width) {
     const { run } = this;
     return picture({

@@ -4,6 +4,7 @@
 //     write weightings, usage       | read weightings, gates             |
 
 import { element } from "./dom.js";
+import { Insight } from "./insight.js";
 import { Moment, growing } from "./moment.js";
 import { Panel } from "./panel.js";
 import { GATES, WEIGHTINGS, headsOf } from "./plots.js";
@@ -17,9 +18,10 @@ const NAMED_ROW = 11; // CSS pixels of a row with its name
 
 /** Shows a run, at one step. */
 export class Stage {
-  /** on: {point(text), seek(step)}. */
-  constructor(container, on) {
+  /** life: the element below the stage, for the life of a slot; on: {point(text), seek(step)}. */
+  constructor(container, life, on) {
     Object.assign(this, { container, on });
+    this.insight = new Insight(container, life);
     new ResizeObserver(() => this.fit()).observe(container);
   }
 
@@ -37,6 +39,7 @@ export class Stage {
     const note = element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its state.");
     const last = this.moment?.element ?? note;
     this.container.replaceChildren(...this.panels.map((panel) => panel.element), last);
+    this.insight.load(run, this.panels);
     this.fit();
   }
 
@@ -51,28 +54,35 @@ export class Stage {
     this.step = step;
     for (const panel of this.panels) panel.moveTo(step);
     this.moment?.moveTo(step);
+    this.insight.moveTo(step);
+  }
+
+  /** Show or hide the equations. */
+  explain(isShown) {
+    this.insight.explain(isShown);
+    this.fit();
   }
 
   fit() {
     if (!this.run) return;
     for (const panel of this.panels) panel.fit();
     if (this.step !== undefined) for (const panel of this.panels) panel.moveTo(this.step);
+    this.insight.fit();
   }
 
   point(strip, step, row) {
     for (const panel of this.panels) panel.pointAt(step);
-    this.moment?.pointAt(strip.plot.isSlots ? row : undefined);
-    this.on.point(strip.describe(step, row));
+    this.on.point(this.insight.point(strip, step, row) ?? strip.describe(step, row));
   }
 
   leave() {
     for (const panel of this.panels) panel.pointAt(undefined);
-    this.moment?.pointAt(undefined);
+    this.insight.pointAt(undefined);
     this.on.point("");
   }
 
   momentEvents() {
-    return { point: (text, { slot }) => (this.moment.pointAt(slot), this.on.point(text)), leave: () => this.leave() };
+    return { point: (text, { slot }) => (this.insight.pointAt(slot), this.on.point(text)), leave: () => this.leave() };
   }
 }
 

@@ -26,7 +26,8 @@ export class Strip {
     this.canvas.dataset.name = plot.name;
     this.context = this.canvas.getContext("2d");
     this.marks = element("canvas", { className: "marks", ariaHidden: "true" });
-    this.field = element("div", { className: "field" }, this.canvas, this.marks);
+    this.field = element("div", { className: plot.isSlots ? "field slots" : "field" }, this.canvas, this.marks);
+    this.field.style.setProperty("--rows", plot.rows);
     this.ticks = element("div", { className: "row-ticks" });
     const caption = element("figcaption", {}, element("span", {}, plot.title));
     this.element = element("figure", { className: "strip" }, caption, this.ticks, this.field);

@@ -1,0 +1,178 @@
+// What memory does, in words: of one read, one write, one slot, one step.
+
+import { LEAST_WEIGHT } from "./ties.js";
+
+const MOST_VALUES = 16; // of a vector in a line of text
+const MOST_PLACES = 6; // in a list of steps
+const FOCUSED = 0.5; // part of a weighting in one slot, from which the others are not spoken of
+const CLEAR = 0.75; // part of a read that one mode makes up, from which the others are not spoken of
+
+/** Return a number as text. */
+export function two(value) {
+  return value.toFixed(2).replace(/^-(0\.00)$/, "$1");
+}
+
+/** Return the word or vector that came in at a step, as text. */
+export function heard({ task, model, sequence }, step) {
+  const { inputs, labels } = sequence;
+  const input = inputs[step];
+  if (labels?.[step]) return `“${labels[step]}”`;
+  if (model.vocabulary_size) return `“${task.words?.[input[0]] ?? input[0]}”`;
+  const areBits = input.every((value) => value === 0 || value === 1);
+  const shown = input.slice(0, MOST_VALUES).map((value) => (areBits ? value : two(value)));
+  return `the vector ${shown.join(areBits ? "" : " ")}${input.length > MOST_VALUES ? "…" : ""}`;
+}
+
+/** Return a read, {slot, weight, sources}, as text. */
+export function readText(run, { slot, weight, sources }) {
+  const from = sources.length === 0 ? "never written" : `written at ${sources.slice(0, 2).map((source) => sourceText(run, source, sources)).join(" and ")}`;
+  return `read from slot ${slot} (${two(weight)}), ${from}`;
+}
+
+function sourceText(run, { step, share }, { length }) {
+  return `step ${step}${length > 1 ? ` (${Math.round(100 * share)} %)` : ""}: ${heard(run, step)}`;
+}
+
+/** Return a write at a step into a slot as text. readers: the reads that find it. */
+export function writeText(run, step, slot, weight, readers) {
+  const later = readers.map((read) => `${read.step} (${two(read.weight)})`);
+  const read = later.length > 0 ? `read at ${stepsText(later)}` : "not read so far";
+  return `written to slot ${slot} (${two(weight)}) at step ${step}: ${heard(run, step)}; ${read}`;
+}
+
+/** Return the life of a slot as text; see ties.js. */
+export function lifeText({ written, read, freed, usage }) {
+  const places = (list) => (list.length > 0 ? `at ${stepsText(ranges(list))}` : "never");
+  const steps = (list) => list.map(({ step }) => step);
+  const parts = [`written ${places(steps(written))}`, `read ${places(steps(read))}`];
+  return [...parts, ...(usage ? [`freed ${places(freed)}`] : [])].join(" · ");
+}
+
+/** Return steps in ascending order as texts, those in a row as one: [3, 5, 6, 7] is ["3", "5 to 7"]. */
+export function ranges(steps) {
+  const starts = steps.filter((step, at) => steps[at - 1] !== step - 1);
+  const ends = steps.filter((step, at) => steps[at + 1] !== step + 1);
+  return starts.map((start, at) => (start === ends[at] ? `${start}` : `${start} to ${ends[at]}`));
+}
+
+function stepsText(texts) {
+  const more = texts.length - MOST_PLACES;
+  return texts.slice(0, MOST_PLACES).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+/** Return what a step did, a list of sentences. ties: of the run. */
+export function overview(run, ties, step) {
+  const { model } = run;
+  if (!run.has("write_weights")) return ["This model has no memory to address: all it remembers is in the state of its controller."];
+  const writes = Array.from({ length: model.write_heads }, (_, head) => writeSentence(run, step, head));
+  const reads = Array.from({ length: model.read_heads }, (_, head) => readSentence(run, ties, step, head));
+  const sentences = model.kind === "ntm" ? [...reads, ...writes] : [...freeSentences(run, step), ...writes, ...reads];
+  return sentences.filter(Boolean);
+}
+
+function freeSentences(run, step) {
+  const retention = run.values("retention", step);
+  const before = step > 0 ? run.values("usage", step - 1) : undefined;
+  if (!retention || !before) return [];
+  const freed = [...retention.keys()].filter((slot) => retention[slot] < 0.5 && before[slot] >= LEAST_WEIGHT);
+  return freed.length > 0 ? [`Freed ${slotsText(freed.map((slot) => `${slot}`))}, read at the step before.`] : [];
+}
+
+function slotsText(slots) {
+  return `slot${slots.length > 1 ? "s" : ""} ${stepsText(slots)}`;
+}
+
+function headName(kind, head, count) {
+  return count > 1 ? `${kind === "read" ? "Read" : "Write"} head ${head}` : `The ${kind} head`;
+}
+
+function writeSentence(run, step, head) {
+  const name = headName("write", head, run.model.write_heads);
+  const weights = run.values("write_weights", step, head);
+  const place = placeOf(weights);
+  if (place.sum < LEAST_WEIGHT) return `${name} wrote next to nothing (${two(place.sum)} in all).`;
+  const way = run.model.kind === "ntm" ? wayOf(run, step, run.model.read_heads + head, place) : "";
+  const how = run.model.kind === "ntm" ? "" : writeHow(run, step, head, place);
+  return `${name} ${way}wrote ${placeText(place, "into")}${how}.`;
+}
+
+function readSentence(run, ties, step, head) {
+  const name = headName("read", head, run.model.read_heads);
+  const place = placeOf(run.values("read_weights", step, head));
+  if (place.sum < LEAST_WEIGHT) return `${name} read next to nothing (${two(place.sum)} in all).`;
+  const way = run.model.kind === "ntm" ? wayOf(run, step, head, place) : "";
+  const how = run.model.kind === "ntm" ? "" : readHow(run, step, head, place);
+  const [source] = place.isFocused ? ties.sources(step, place.slot) : [];
+  return `${name} ${way}read ${placeText(place, "from")}${how}${source ? `, written at step ${source.step}` : ""}.`;
+}
+
+/** Return where a weighting is: its largest weight and the slot of that, its sum, whether it is mostly there. */
+export function placeOf(weights) {
+  let [slot, sum] = [0, 0];
+  weights.forEach((weight, at) => {
+    sum += weight;
+    if (weight > weights[slot]) slot = at;
+  });
+  return { slot, sum, weight: weights[slot], isFocused: weights[slot] >= FOCUSED * sum };
+}
+
+function placeText({ slot, sum, weight, isFocused }, word) {
+  if (isFocused) return `${two(weight)} ${word} slot ${slot}`;
+  return `${two(sum)} ${word} many slots, most (${two(weight)}) ${word} slot ${slot}`;
+}
+
+/** Return how a DNC found the slot it wrote to: newly allocated, or by content. */
+function writeHow(run, step, head, { slot, isFocused }) {
+  const gate = run.values("allocation_gate", step, head)?.[0];
+  const allocated = run.values("allocation_weights", step, head)?.[slot];
+  if (gate === undefined || allocated === undefined || !isFocused) return "";
+  const written = run.values("write_weights", step, head)[slot];
+  const part = (run.values("write_gate", step, head)[0] * gate * allocated) / written;
+  if (part >= CLEAR) return ", newly allocated";
+  return part < 1 - CLEAR ? ", found by content" : `, newly allocated (${two(part)}) and found by content (${two(1 - part)})`;
+}
+
+/** Return how a DNC found the slot it read: along the links of each write head, or by content. */
+function readHow(run, step, head, { slot }) {
+  const weight = run.values("read_weights", step, head)[slot];
+  const parts = modesAt(run, step, head, slot).map((mode) => ({ ...mode, part: mode.value / weight }));
+  parts.sort((one, other) => other.part - one.part);
+  if (parts.length === 0) return run.has("read_modes") ? "" : " by content";
+  const shown = parts[0].part >= CLEAR ? parts.slice(0, 1) : parts.slice(0, 2);
+  return ` by ${shown.map((mode) => modeText(run, step, head, mode) + (shown.length > 1 ? ` (${two(mode.part)})` : "")).join(" and ")}`;
+}
+
+function modeText(run, step, head, { name }) {
+  if (name === "content") return "content";
+  const before = step > 0 ? run.values("read_weights", step - 1, head) : undefined;
+  return `going ${name}${before ? ` from slot ${placeOf(before).slot}` : ""}`;
+}
+
+/**
+ * Return what the read modes give to one slot: [{name, writeHead, mode, weight, value}], value being mode times weight,
+ * in the order of the read modes; none where they, or the weightings that they mix, are not traced.
+ */
+export function modesAt(run, step, head, slot) {
+  const { write_heads: writes } = run.model;
+  const modes = run.values("read_modes", step, head);
+  const content = run.values("read_content_weights", step, head)?.[slot];
+  if (!modes || content === undefined || !run.has("forward_weights")) return [];
+  const along = (name) =>
+    Array.from({ length: writes }, (_, writeHead) => {
+      const weights = run.values(`${name}_weights`, step, head);
+      return { name, writeHead, weight: weights[writeHead * run.slots + slot] };
+    });
+  const parts = [...along("backward"), ...along("forward"), { name: "content", weight: content }];
+  return parts.map((part, at) => ({ ...part, mode: modes[at], value: modes[at] * part.weight }));
+}
+
+/** Return how a head of an NTM came to its slot: by content or from where it was, and then by a shift. */
+function wayOf(run, step, head, { slot, isFocused }) {
+  const gate = run.values("interpolation_gate", step)?.[head];
+  const shifts = run.values("shift_weights", step, head);
+  if (gate === undefined || !shifts || !isFocused || run.model.order === "before-controller") return "";
+  const shift = placeOf(shifts).slot - (shifts.length - 1) / 2;
+  const start = (slot - shift + run.slots) % run.slots;
+  const found = gate >= 0.5 ? `found slot ${start} by content` : `stayed at slot ${start}`;
+  return shift === 0 ? `${found} and ` : `${found.replace("stayed", "was")}, moved ${shift > 0 ? "on" : "back"} by ${Math.abs(shift)} and `;
+}

@@ -1,0 +1,146 @@
+// Which write a read comes from: what each write put into a slot, and how much of it the later ones have left there.
+
+const FORGOTTEN = 0.01; // share of a slot's content, below which what is left of a write counts no more
+const MOST_SOURCES = 4; // of a slot at a step
+const MOST_READS = 3; // of a head at a step
+
+/** Weights below this are neither called a write nor a read. */
+export const LEAST_WEIGHT = 0.1;
+
+/** Ties the reads of a run to its writes. */
+export class Ties {
+  constructor(run) {
+    Object.assign(this, { run, histories: new Map() });
+  }
+
+  /**
+   * Return the writes that the content of a slot comes from as a read at `step` finds it, the largest part first:
+   * [{step, head, weight, share}], where share is the part of the content and weight that of the write.
+   */
+  sources(step, slot) {
+    if (!this.histories.has(slot)) this.histories.set(slot, new History(this.run, slot));
+    return this.histories.get(slot).after(seen(this.run, step)).filter(({ weight }) => weight >= LEAST_WEIGHT);
+  }
+
+  /** Return the strongest reads at a step, of all read heads: [{step, head, slot, weight, sources}]. */
+  reads(step) {
+    return Array.from({ length: this.run.model.read_heads }, (_, head) => this.readsOf(step, head)).flat();
+  }
+
+  readsOf(step, head) {
+    const weights = this.run.values("read_weights", step, head) ?? [];
+    const slots = [];
+    weights.forEach((weight, slot) => weight >= LEAST_WEIGHT && slots.push(slot));
+    slots.sort((one, other) => weights[other] - weights[one]);
+    return slots.slice(0, MOST_READS).map((slot) => this.read(step, head, slot));
+  }
+
+  /** Return one read. */
+  read(step, head, slot) {
+    const weight = this.run.values("read_weights", step, head)[slot];
+    return { step, head, slot, weight, sources: this.sources(step, slot) };
+  }
+
+  /** Return the reads at which what was written at `step` into a slot is still the largest part of it. */
+  readers(step, slot) {
+    const found = [];
+    for (let later = step; later < this.run.done; later++) {
+      if (seen(this.run, later) <= step) continue;
+      const [first] = this.sources(later, slot);
+      if (first?.step !== step) continue;
+      for (let head = 0; head < this.run.model.read_heads; head++) {
+        const read = this.read(later, head, slot);
+        if (read.weight >= LEAST_WEIGHT) found.push(read);
+      }
+    }
+    return found;
+  }
+}
+
+/** Return how many steps have written what a read at `step` finds: a DNC writes before it reads, an NTM after it. */
+function seen({ model }, step) {
+  const writesFirst = model.kind !== "ntm" || model.order === "before-controller";
+  return writesFirst ? step + 1 : step;
+}
+
+/** The content of one slot after each step, by the writes that it comes from. */
+class History {
+  constructor(run, slot) {
+    const { kind, write_heads: heads } = run.model;
+    Object.assign(this, { run, slot, heads, left: [], sources: [[]] });
+    this.vectors = kind === "ntm" ? "add_vectors" : "write_vectors";
+  }
+
+  /** Return the sources after `count` steps. */
+  after(count) {
+    while (this.sources.length <= Math.min(count, this.run.done)) this.advance(this.sources.length - 1);
+    return this.sources[Math.min(count, this.run.done)];
+  }
+
+  advance(step) {
+    const weights = Array.from({ length: this.heads }, (_, head) => this.run.values("write_weights", step, head)[this.slot]);
+    const kept = this.kept(step, weights);
+    for (const part of this.left) part.size = scaled(part.vector, kept);
+    weights.forEach((weight, head) => this.left.push(this.written(step, head, weight)));
+    const total = this.left.reduce((sum, { size }) => sum + size, 0);
+    this.left = this.left.filter(({ size }) => size > FORGOTTEN * total).sort((one, other) => other.size - one.size);
+    const most = this.left.slice(0, MOST_SOURCES);
+    this.sources.push(most.map(({ step, head, weight, size }) => ({ step, head, weight, share: size / total })));
+  }
+
+  /** Return the part of each word that a step leaves: all of it is erased where erase vectors are not traced. */
+  kept(step, weights) {
+    const { run } = this;
+    const retained = run.model.deallocation ? (run.trace.retention?.[step][this.slot] ?? 1) : 1;
+    const erased = weights.map((_, head) => run.values("erase_vectors", step, head) ?? [1]);
+    return erased[0].map((_, word) => weights.reduce((kept, weight, head) => kept * (1 - weight * erased[head][word]), retained));
+  }
+
+  written(step, head, weight) {
+    const vector = this.run.values(this.vectors, step, head) ?? new Float32Array([1]);
+    const part = { step, head, weight, vector: vector.slice() };
+    part.size = scaled(part.vector, part.vector.map(() => weight));
+    return part;
+  }
+}
+
+/** Multiply a vector by factors, or by the only one there is; return the sum of its absolute values. */
+function scaled(vector, factors) {
+  let size = 0;
+  for (let word = 0; word < vector.length; word++) {
+    vector[word] *= factors.length === 1 ? factors[0] : factors[word];
+    size += Math.abs(vector[word]);
+  }
+  return size;
+}
+
+/**
+ * Return the life of a slot as far as it is done: the steps that wrote to it, read from it and freed it,
+ * {written, read: [{step, weight}], freed: [step], usage: a list, or undefined where it is not traced}.
+ */
+export function lifeOf(run, slot) {
+  const { read_heads: reads, write_heads: writes } = run.model;
+  const usage = run.trace.usage?.map((values) => values[slot]);
+  return {
+    written: touches(run, "write_weights", writes, slot),
+    read: touches(run, "read_weights", reads, slot),
+    freed: usage ? usage.flatMap((_, step) => (isFreed(run, usage, step, slot) ? [step] : [])) : [],
+    usage,
+  };
+}
+
+function touches(run, name, heads, slot) {
+  const weights = (step) => Array.from({ length: heads }, (_, head) => run.values(name, step, head)[slot]);
+  return Array.from({ length: run.done }, (_, step) => ({ step, weight: Math.max(...weights(step)) })).filter(
+    ({ weight }) => weight >= LEAST_WEIGHT,
+  );
+}
+
+/** Return whether a step freed a slot that was in use: with no free gate its usage would have been twice as high. */
+function isFreed({ trace, model, slots }, usage, step, slot) {
+  if (step === 0) return false;
+  let unwritten = 1;
+  for (let head = 0; head < model.write_heads; head++) unwritten *= 1 - trace.write_weights[step - 1][head * slots + slot];
+  const without = 1 - (1 - usage[step - 1]) * unwritten;
+  return without >= LEAST_WEIGHT && usage[step] < without / 2;
+}
