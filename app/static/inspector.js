@@ -1,6 +1,7 @@
 // The page: choose a model, draw a sequence, run it, look.
 
 import * as address from "./address.js";
+import { verdictOf } from "./answers.js";
 import { Problem, describeModel, forgetKey, modelNames } from "./api.js";
 import { modelCard } from "./card.js";
 import { curve } from "./curve.js";
@@ -18,12 +19,10 @@ import { LiveSession } from "./session.js";
 import { RECORDING, SignalEditor } from "./signal-editor.js";
 import { hiddenLeaves } from "./signal-plots.js";
 import { Stage } from "./stage.js";
+import { Story } from "./story.js";
 import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
-import { verdictOn } from "./verdict.js";
 import { openViews, setViews, watchViews } from "./views.js";
-
-const NO_VERDICT = { className: "unknown", textContent: "Nothing is due yet", marks: [] };
 
 const MOST_READ = 3; // outputs whose values are shown while time runs
 
@@ -36,6 +35,7 @@ const signalEditor = new SignalEditor(
 );
 const samples = new SampleBar(page, (name) => attempt(() => resample(name)));
 const player = new Player(page, { onMove: moveInTime, onNeed: (count) => attempt(() => advance(count)) });
+const story = new Story(page.story, (step) => player.goTo(step));
 const stage = new Stage(page.stage, page.life, { point, seek: (step) => player.goTo(step) });
 
 let model;
@@ -251,6 +251,7 @@ function show(run) {
   page.stage.hidden = page.life.hidden = page.explain.hidden = Boolean(task.parts || model.graph);
   page.plots.replaceChildren();
   if (!page.stage.hidden) stage.load(run, (step) => marks.get(step) ?? []);
+  story.load(run);
   player.load({ steps: run.length, seconds: task.seconds, samplingRate: task.samplingRate });
   player.done = 0;
   judge();
@@ -260,6 +261,7 @@ function show(run) {
 async function grow() {
   judge();
   player.done = current.done;
+  story.grow();
   if (!page.stage.hidden) return stage.grow();
   const leaves = shownLeaves(model);
   const state = await session.state(leaves);
@@ -268,11 +270,7 @@ async function grow() {
 
 /** Show the verdict, on all that is done. */
 function judge() {
-  const { outputs, sequence, done, isDone } = current;
-  const asked = sequence.asked?.filter((step) => step < done);
-  const part = isDone ? sequence : { ...sequence, asked, targets: sequence.targets.slice(0, done) };
-  const isDue = isDone || part.targets.some(Boolean) || asked?.length > 0;
-  const { marks: wrong, ...verdict } = isDue ? verdictOn(model, task, part, outputs) : NO_VERDICT;
+  const { marks: wrong, ...verdict } = verdictOf(current);
   marks = new Map();
   for (const { row, column } of wrong) marks.set(column, [...(marks.get(column) ?? []), row]);
   Object.assign(page.verdict, verdict);
@@ -321,6 +319,7 @@ function moveInTime(at) {
   const { step } = player;
   address.amend({ step });
   page.place.textContent = columnText({ columnName: "step", seconds: task.seconds }, step);
+  story.moveTo(step);
   if (!page.stage.hidden) return stage.moveTo(step);
   const read = curves().filter(({ isOutput, style }) => isOutput && style === "curves").slice(0, MOST_READ);
   const values = read.map(({ title, values }) => `${title} ${values[step]?.toFixed(3)}`);

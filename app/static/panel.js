@@ -1,15 +1,14 @@
 // A panel: strips one below another that share one axis of time, and one cursor.
 
+import { timeTicks } from "./axis.js";
 import { element } from "./dom.js";
-import { percent, steps, tick } from "./figure.js";
-
-const TICK_WIDTH = 44; // CSS pixels that a number on the axis takes
+import { percent } from "./figure.js";
 
 /** Strips over the same steps. */
 export class Panel {
   /** phases: [{name, from, to}] along the axis; on: {point(strip, step, row), leave(), seek(step)}. */
-  constructor(title, strips, { length, phases, labels }, on) {
-    Object.assign(this, { strips, length, labels, on });
+  constructor(title, strips, { length, phases, ...text }, on) {
+    Object.assign(this, { strips, length, text, on });
     this.cursor = element("div", { className: "cursor" });
     this.pointed = element("div", { className: "cursor pointed", hidden: true });
     this.axis = element("div", { className: "column-ticks" });
@@ -34,11 +33,7 @@ export class Panel {
   fit() {
     const [first] = this.strips;
     this.width = first.field.clientWidth;
-    const named = this.labels ?? Array.from({ length: this.length }, (_, step) => step);
-    const most = this.labels ? this.width / TICK_WIDTH : Math.min(12, this.width / TICK_WIDTH);
-    this.axis.replaceChildren(
-      ...steps(this.length, most).map((step) => tick(named[step], "left", step + 0.5, this.length)),
-    );
+    this.axis.replaceChildren(...timeTicks({ ...this.text, length: this.length }, this.width));
     for (const strip of this.strips) strip.fit();
   }
 

@@ -8,6 +8,7 @@ import { Insight } from "./insight.js";
 import { Moment, growing } from "./moment.js";
 import { Panel } from "./panel.js";
 import { GATES, WEIGHTINGS, headsOf } from "./plots.js";
+import { Scene, addScene } from "./scene.js";
 import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
 import { Strip } from "./strip.js";
 
@@ -29,7 +30,7 @@ export class Stage {
   load(run, wrong) {
     this.run = run;
     this.drawn = 0;
-    const time = { length: run.length, phases: phasesOf(run.sequence), labels: run.sequence.labels };
+    const time = { length: run.length, phases: phasesOf(run.sequence), labels: run.sequence.labels, areWords: Boolean(run.task.words) };
     const events = { point: (...place) => this.point(...place), leave: () => this.leave(), seek: this.on.seek };
     this.panels = [
       new Panel("In, and written", [...inStrips(run), ...writeStrips(run)], time, events),
@@ -37,7 +38,10 @@ export class Stage {
     ];
     this.moment = run.slots && run.has("write_weights") ? new Moment(run, this.momentEvents()) : undefined;
     const note = element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its state.");
-    const last = this.moment?.element ?? note;
+    const last = this.moment?.element ?? element("section", { className: "panel moment" }, note);
+    this.scene = Scene.of(run, this.on);
+    this.container.classList.toggle("with-scene", Boolean(this.scene));
+    if (this.scene) addScene(last, this.scene, this.container);
     this.container.replaceChildren(...this.panels.map((panel) => panel.element), last);
     this.insight.load(run, this.panels);
     this.fit();
@@ -55,6 +59,7 @@ export class Stage {
     for (const panel of this.panels) panel.moveTo(step);
     this.moment?.moveTo(step);
     this.insight.moveTo(step);
+    this.scene?.moveTo(step);
   }
 
   /** Show or hide the equations. */

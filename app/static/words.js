@@ -76,6 +76,7 @@ export function babi({ task: { vocabulary } }) {
     join: (written) => written.join(" "),
     random: (length) => randomStory(vocabulary, length),
     classes: vocabulary,
+    isStory: true,
     unasked: `Nothing is asked: write “${ANSWER}” where a word of an answer is due`,
     initialLength: 30,
     longest: LONGEST_STORY,

@@ -1,0 +1,247 @@
+// What a sequence is about, as a picture: a graph, a map of the Underground, a family tree. Each edge appears at the step
+// that shows it, and the way that the model says is drawn hop by hop.
+
+import { element } from "./dom.js";
+import { chartLayout, familyLayout, graphLayout } from "./layouts.js";
+import { hopsOf, questionAt, questionsOf } from "./routes.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const MARGIN = 18; // CSS pixels
+const MOST_NAMED = 40; // nodes that all have their names beside them
+const GAP = 3; // CSS pixels between lines that run side by side
+
+// The colours of London's lines; the Northern line, black, is as the text is.
+const LINES = {
+  Bakerloo: "#b26300",
+  Central: "#dc241f",
+  Circle: "#ffc80a",
+  District: "#007d32",
+  "East London": "#ef7b10",
+  "Hammersmith & City": "#f589a6",
+  Jubilee: "#838d93",
+  Metropolitan: "#9b0058",
+  Northern: "currentcolor",
+  Piccadilly: "#0019a8",
+  Victoria: "#039be5",
+  "Waterloo & City": "#76d0bd",
+  "Docklands Light Railway": "#00afad",
+};
+
+const KINDS = [
+  { title: "Family tree", isOf: ({ nodes }) => nodes.some(({ generation }) => generation !== undefined), layout: familyLayout },
+  { title: "Map", isOf: ({ edges }) => edges.some(({ name }) => lineOf(name) in LINES), layout: chartLayout, isMap: true },
+  { title: "Graph", isOf: () => true, layout: graphLayout },
+];
+
+/** Shows the graph of a run at the cursor. */
+export class Scene {
+  /** Return the scene of a run, or undefined where its sequence is about no graph. */
+  static of(run, on) {
+    return run.sequence.graph ? new Scene(run, on) : undefined;
+  }
+
+  /** on: {point(text), seek(step)}. */
+  constructor(run, on) {
+    const { graph } = run.sequence;
+    Object.assign(this, { run, graph, kind: KINDS.find(({ isOf }) => isOf(graph)), questions: questionsOf(run.sequence) });
+    this.title = this.kind.title;
+    this.places = this.kind.layout(graph);
+    this.names = new Map(graph.nodes.map(({ label }, node) => [label, node]));
+    this.image = svg("svg", { role: "img", "aria-label": `${this.title}: ${graph.nodes.length} nodes, ${graph.edges.length} edges` });
+    this.caption = element("figcaption", {}, this.title);
+    this.element = element("figure", { className: this.kind.isMap ? "scene map" : "scene" }, this.caption, this.image);
+    this.image.addEventListener("pointermove", ({ target }) => on.point(this.textOf(target)));
+    this.image.addEventListener("pointerleave", () => on.point(""));
+    this.image.addEventListener("click", ({ target }) => "step" in target.dataset && on.seek(Number(target.dataset.step)));
+    new ResizeObserver(() => this.fit()).observe(this.image);
+  }
+
+  fit() {
+    const { clientWidth: width, clientHeight: height } = this.image;
+    if (width === 0 || height === 0) return;
+    this.image.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.points = this.places.map(({ x, y }) => ({
+      x: MARGIN + x * (width - 2 * MARGIN),
+      y: MARGIN + y * (height - 2 * MARGIN),
+    }));
+    this.radius = this.graph.nodes.length > MOST_NAMED ? 2.2 : 4;
+    this.lines = this.drawnLines();
+    this.dots = this.graph.nodes.map((node, number) => this.dot(node, number));
+    this.labels = this.graph.nodes.map((node, number) => this.label(node, number));
+    this.way = svg("g", { class: "way" });
+    this.image.replaceChildren(...new Set(this.lines), this.way, ...this.dots, ...this.labels);
+    this.shown = undefined;
+    this.moveTo(this.step ?? 0);
+  }
+
+  moveTo(step) {
+    const shown = `${step} ${Math.min(this.run.done, step + 1)}`;
+    if (!this.points || this.shown === shown) return;
+    Object.assign(this, { step, shown });
+    const { edges } = this.graph;
+    this.lines.forEach((line) => line.classList.remove("shown", "now"));
+    this.lines.slice(0, step + 1).forEach((line) => line.classList.add("shown"));
+    this.lines[step]?.classList.add("now");
+    const met = new Set(edges.slice(0, step + 1).flatMap(({ from, to }) => [from, to]));
+    const now = new Set(edges[step] ? [edges[step].from, edges[step].to] : []);
+    const question = questionAt(this.questions, step);
+    const hops = question ? hopsOf(this.run, question, step) : [];
+    this.way.replaceChildren(...hops.flatMap((hop) => this.hop(hop, hop.step === step)));
+    const named = new Set([...now, ...this.askedFor(question), ...hops.flatMap(({ from, to }) => [from, to])]);
+    this.dots.forEach((dot, node) => {
+      dot.classList.toggle("shown", met.has(node));
+      dot.classList.toggle("now", now.has(node));
+      dot.classList.toggle("asked", this.askedFor(question).includes(node));
+    });
+    const areAllNamed = this.dots.length <= MOST_NAMED;
+    this.labels.forEach((label, node) => label.classList.toggle("shown", named.has(node) || (areAllNamed && met.has(node))));
+    this.caption.textContent = [this.title, this.run.sequence.labels?.[step]].filter(Boolean).join(": ");
+  }
+
+  /** Return the nodes that a question names. */
+  askedFor(question) {
+    if (!question) return [];
+    const { nodes } = question;
+    return this.run.model.task.name === "shortest-path" ? [nodes[0], nodes.at(-1)] : [nodes[0]];
+  }
+
+  /** Return the line of each edge; on a map and in a family, both directions are one. */
+  drawnLines() {
+    const { edges } = this.graph;
+    const isOne = this.kind.title !== "Graph";
+    const drawn = new Map();
+    const sides = isOne ? sidesOf(edges) : undefined;
+    return edges.map((edge, step) => {
+      const { from, to, name } = edge;
+      const key = isOne ? [Math.min(from, to), Math.max(from, to), this.kind.isMap ? lineOf(name) : ""].join() : step;
+      if (!drawn.has(key)) drawn.set(key, this.line(edge, step, sides?.get(key) ?? 0));
+      return drawn.get(key);
+    });
+  }
+
+  line({ from, to, name }, step, side) {
+    const path = this.kind.title === "Graph" ? this.bent(from, to) : this.straight(from, to, side);
+    const line = svg("path", { d: path, class: "edge" });
+    if (this.kind.isMap) line.style.stroke = LINES[lineOf(name)];
+    line.dataset.step = step;
+    return line;
+  }
+
+  /** Return a straight path, so many lines aside of the middle. */
+  straight(from, to, side = 0) {
+    const [one, other] = [from, to].toSorted((a, b) => a - b).map((node) => this.points[node]);
+    const [x, y] = [other.x - one.x, other.y - one.y];
+    const length = Math.hypot(x, y) || 1;
+    const [dx, dy] = [(-y / length) * side * GAP, (x / length) * side * GAP];
+    return `M${fixed(one.x + dx)} ${fixed(one.y + dy)}L${fixed(other.x + dx)} ${fixed(other.y + dy)}`;
+  }
+
+  /** Return a bent path with an arrow at its end, so that the way back runs beside it. */
+  bent(from, to) {
+    const [one, other] = [this.points[from], this.points[to]];
+    const [x, y] = [other.x - one.x, other.y - one.y];
+    const length = Math.hypot(x, y) || 1;
+    const [midX, midY] = [one.x + x / 2 - y * 0.14, one.y + y / 2 + x * 0.14];
+    const [backX, backY] = unit(midX - other.x, midY - other.y);
+    const [tipX, tipY] = [other.x + backX * (this.radius + 1), other.y + backY * (this.radius + 1)];
+    const wing = (turn) => {
+      const [wingX, wingY] = [backX * Math.cos(turn) - backY * Math.sin(turn), backX * Math.sin(turn) + backY * Math.cos(turn)];
+      return `${fixed(tipX + wingX * Math.min(6, length / 4))} ${fixed(tipY + wingY * Math.min(6, length / 4))}`;
+    };
+    const arrow = `M${wing(0.4)}L${fixed(tipX)} ${fixed(tipY)}L${wing(-0.4)}`;
+    return `M${fixed(one.x)} ${fixed(one.y)}Q${fixed(midX)} ${fixed(midY)} ${fixed(tipX)} ${fixed(tipY)}${arrow}`;
+  }
+
+  /** Return the lines of a hop: what was said, and, where that is wrong, what was due. */
+  hop({ from, to, said, isRight }, isNow) {
+    const line = (one, other, name) => svg("path", { d: this.pathOf(one, other), class: `hop ${name}${isNow ? " now" : ""}` });
+    if (isRight) return [line(from, to, "right")];
+    const [one, other] = [this.names.get(said.from), this.names.get(said.to)];
+    const isKnown = one !== undefined && other !== undefined && one !== other;
+    return [line(from, to, "due"), ...(isKnown ? [line(one, other, "wrong")] : [])];
+  }
+
+  pathOf(from, to) {
+    return this.kind.title === "Graph" ? this.bent(from, to) : this.straight(from, to);
+  }
+
+  dot({ woman, name }, number) {
+    const { x, y } = this.points[number];
+    const shape = woman === false ? { x: x - 4, y: y - 4, width: 8, height: 8 } : { cx: x, cy: y, r: this.radius };
+    const dot = svg(woman === false ? "rect" : "circle", { ...shape, class: "node" });
+    dot.dataset.name = name;
+    return dot;
+  }
+
+  label({ name }, number) {
+    const { x, y } = this.points[number];
+    const isRight = x > this.image.clientWidth * 0.6;
+    const at = { x: x + (isRight ? -6 : 6), y: y - 5, "text-anchor": isRight ? "end" : "start" };
+    const label = svg("text", { ...at, class: "name" });
+    label.textContent = name;
+    return label;
+  }
+
+  textOf({ dataset }) {
+    if (dataset.name) return dataset.name;
+    const edge = this.graph.edges[dataset.step];
+    if (!edge) return "";
+    const [from, to] = [edge.from, edge.to].map((node) => this.graph.nodes[node].name);
+    return `${from} to ${to}: ${edge.name}, shown at step ${dataset.step}`;
+  }
+}
+
+/** Put a scene below the memory, in place of the links, with buttons to choose what is seen. */
+export function addScene(panel, scene, stage) {
+  const below = (name) => panel.dataset.below === name;
+  const buttons = { scene: scene.title, ...(panel.querySelector(".link") && { links: "Links" }) };
+  const choices = Object.entries(buttons).map(([name, text]) => button(text, () => below(name), () => (panel.dataset.below = name)));
+  const isLarge = () => stage.classList.contains("large-scene");
+  choices.push(button("Large", isLarge, () => stage.classList.toggle("large-scene")));
+  const show = () => choices.forEach((choice) => choice.show());
+  const bar = element("div", { className: "choices", role: "group", ariaLabel: "Below the memory" }, ...choices.map((choice) => choice.element));
+  bar.addEventListener("click", show);
+  panel.dataset.below = "scene";
+  panel.append(bar, scene.element);
+  show();
+}
+
+/** Return a button that is pressed or not: element, show(). */
+function button(text, isPressed, press) {
+  const created = element("button", { type: "button" }, text);
+  created.addEventListener("click", press);
+  return { element: created, show: () => (created.ariaPressed = `${isPressed()}`) };
+}
+
+/** Return how far from the middle each of the lines between the same two nodes runs, by its key. */
+function sidesOf(edges) {
+  const groups = new Map();
+  for (const { from, to, name } of edges) {
+    const pair = [Math.min(from, to), Math.max(from, to)].join();
+    groups.set(pair, (groups.get(pair) ?? new Set()).add(lineOf(name)));
+  }
+  const sides = [...groups].flatMap(([pair, lines]) =>
+    [...lines].sort().map((line, number) => [`${pair},${line}`, number - (lines.size - 1) / 2]),
+  );
+  return new Map(sides);
+}
+
+/** Return the line of a way, such as "Central" of "Central, east". */
+function lineOf(name) {
+  return name.split(", ")[0];
+}
+
+function unit(x, y) {
+  const length = Math.hypot(x, y) || 1;
+  return [x / length, y / length];
+}
+
+function fixed(value) {
+  return value.toFixed(1);
+}
+
+function svg(tag, attributes) {
+  const created = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+  return created;
+}
