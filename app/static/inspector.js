@@ -33,7 +33,7 @@ const signalEditor = new SignalEditor(
   { container: page.drawing, sources: page.sources, notice: page.notice },
   { onChange: takeSignal, onPoint: point, attempt },
 );
-const samples = new SampleBar(page, (name) => attempt(() => resample(name)));
+const samples = new SampleBar(page, (name) => attempt(() => (name === "memory-size" ? run() : resample(name))));
 const player = new Player(page, { onMove: moveInTime, onNeed: (count) => attempt(() => advance(count)) });
 const story = new Story(page.story, (step) => player.goTo(step));
 const stage = new Stage(page.stage, page.life, { point, seek: (step) => player.goTo(step) });
@@ -139,7 +139,7 @@ function showControls() {
   page.clear.hidden = Boolean(task.parts);
   page.edit.textContent = task.words ? "Write" : "Draw";
   page.seeds.hidden = Boolean(task.parts && model.sample);
-  page.sequence.hidden = !(task.parts || task.words);
+  page.sequence.hidden = !task.parts;
   page.edit.ariaExpanded = `${!page.sequence.hidden}`;
 }
 
@@ -179,15 +179,21 @@ function memorySize() {
   return Number.isNaN(asked) ? undefined : asked;
 }
 
-/** Run all of the sequence in a fresh session, and show it at a step, or else where the first answer is due. */
+/** Run all of the sequence in a fresh session, and show it at a step, or else where there is most to see. */
 async function run({ step } = {}) {
   const turn = ++latest;
   await begin(turn);
   if (turn !== latest) return;
   await advance(current.length);
   if (turn !== latest) return;
-  const { asked, targets } = current.sequence;
-  player.show(Math.min(step ?? Math.max(0, asked?.[0] ?? targets.findIndex(Boolean)), current.length - 1));
+  player.show(Math.min(step ?? firstShown(current.sequence), current.length - 1));
+}
+
+/** Return the step to begin with: the first answer, all of a way, or the end of what is foretold. */
+function firstShown({ asked, targets, routes, phases, optimum }) {
+  if (optimum) return targets.length - 1;
+  if (routes) return phases.find(({ name }) => name === "answer").to - 1;
+  return Math.max(0, asked?.[0] ?? targets.findIndex(Boolean));
 }
 
 function sequenceToSend() {

@@ -16,8 +16,8 @@ export const BY_HAND = "Changed by hand";
 /** The controls of the sample. `query` is what names it: {seed, ...the sizes that were asked for}. */
 export class SampleBar {
   /**
-   * nodes: seed, another, settings, origin, fit, and the field memory-size. onChange is called with the name of what was
-   * changed by hand: "seed", or a size.
+   * nodes: seed, another, settings, origin, fit, enough, and the field memory-size. onChange is called with the name of what was
+   * changed by hand: "seed", "memory-size", or a size.
    */
   constructor(nodes, onChange) {
     Object.assign(this, { nodes, onChange, query: {} });
@@ -28,6 +28,7 @@ export class SampleBar {
     nodes.seed.addEventListener("change", () => this.reseed(Math.max(0, Math.round(nodes.seed.valueAsNumber) || 0)));
     nodes.another.addEventListener("click", () => this.reseed(Math.floor(Math.random() * MOST_SEED)));
     nodes["memory-size"].addEventListener("input", () => this.showFit());
+    nodes.enough.addEventListener("click", () => this.takeEnough());
   }
 
   reseed(seed) {
@@ -60,11 +61,22 @@ export class SampleBar {
     this.nodes.origin.textContent = text;
   }
 
+  /** Take as many slots as are needed. */
+  takeEnough() {
+    const { "memory-size": field } = this.nodes;
+    field.value = this.sample.fits.needed;
+    field.dispatchEvent(new Event("input"));
+    this.onChange("memory-size");
+  }
+
   /** Say whether the memory has a slot for each thing that is to be kept. */
   showFit() {
     const { fit, "memory-size": field } = this.nodes;
     const { needed, of, memory_size: usual } = this.sample?.fits ?? {};
     const slots = Number.isNaN(field.valueAsNumber) ? usual : field.valueAsNumber;
-    fit.textContent = needed > slots ? `too few for ${needed} ${of}` : "";
+    const isTooFew = needed > slots;
+    fit.textContent = isTooFew ? `too few for ${needed} ${of}` : "";
+    this.nodes.enough.hidden = !isTooFew;
+    this.nodes.enough.textContent = `Take ${needed}`;
   }
 }

@@ -86,6 +86,7 @@ export class Scene {
     const now = new Set(edges[step] ? [edges[step].from, edges[step].to] : []);
     const question = questionAt(this.questions, step);
     const hops = question ? hopsOf(this.run, question, step) : [];
+    this.image.classList.toggle("answering", Boolean(question));
     this.way.replaceChildren(...hops.flatMap((hop) => this.hop(hop, hop.step === step)));
     const named = new Set([...now, ...this.askedFor(question), ...hops.flatMap(({ from, to }) => [from, to])]);
     this.dots.forEach((dot, node) => {
@@ -95,6 +96,7 @@ export class Scene {
     });
     const areAllNamed = this.dots.length <= MOST_NAMED;
     this.labels.forEach((label, node) => label.classList.toggle("shown", named.has(node) || (areAllNamed && met.has(node))));
+    if (!areAllNamed) [...named].forEach((node, number) => this.placeLabel(node, number % 2 === 1));
     this.caption.textContent = [this.title, this.run.sequence.labels?.[step]].filter(Boolean).join(": ");
   }
 
@@ -154,11 +156,12 @@ export class Scene {
 
   /** Return the lines of a hop: what was said, and, where that is wrong, what was due. */
   hop({ from, to, said, isRight }, isNow) {
-    const line = (one, other, name) => svg("path", { d: this.pathOf(one, other), class: `hop ${name}${isNow ? " now" : ""}` });
-    if (isRight) return [line(from, to, "right")];
+    const path = (one, other, name) => svg("path", { d: this.pathOf(one, other), class: name });
+    const line = (one, other, name) => path(one, other, `hop ${name}${isNow ? " now" : ""}`);
+    if (isRight) return [path(from, to, "casing"), line(from, to, "right")];
     const [one, other] = [this.names.get(said.from), this.names.get(said.to)];
     const isKnown = one !== undefined && other !== undefined && one !== other;
-    return [line(from, to, "due"), ...(isKnown ? [line(one, other, "wrong")] : [])];
+    return [line(from, to, "due"), ...(isKnown ? [path(one, other, "casing"), line(one, other, "wrong")] : [])];
   }
 
   pathOf(from, to) {
@@ -180,6 +183,11 @@ export class Scene {
     const label = svg("text", { ...at, class: "name" });
     label.textContent = name;
     return label;
+  }
+
+  /** Put a label above its node, or below it, as neighbours in turn. */
+  placeLabel(node, isBelow) {
+    this.labels[node].setAttribute("y", this.points[node].y + (isBelow ? 13 : -6));
   }
 
   textOf({ dataset }) {

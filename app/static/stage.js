@@ -3,6 +3,7 @@
 //     in: input, written vectors,   | out: target, output, read vectors, | at the cursor: memory, links
 //     write weightings, usage       | read weightings, gates             |
 
+import { CurveStrip } from "./curve-strip.js";
 import { element } from "./dom.js";
 import { Insight } from "./insight.js";
 import { Moment, growing } from "./moment.js";
@@ -13,6 +14,7 @@ import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
 import { Strip } from "./strip.js";
 
 const ROW = 5; // CSS pixels of a row of bits, at least
+const LOWEST = 12; // CSS pixels of a strip
 const MOST_CHANNELS = 80; // CSS pixels of a strip of channels, at least
 const LEAST = 44; // CSS pixels of a strip of slots, at least
 const NAMED_ROW = 11; // CSS pixels of a row with its name
@@ -123,12 +125,26 @@ export function outStrips(run, wrong) {
   const scale = model.output_activation === "identity" ? growing(run, () => outputs) : () => BITS;
   const target = strip({ ...shared, title: "Target" }, "target", BITS, sequence.targets);
   const output = new Strip({ ...shared, title: "Output", name: "output", scale, values: (step) => outputs[step], wrong }, run.length);
-  return sequence.targets.some(Boolean) ? [target, output] : [output];
+  return [...(sequence.targets.some(Boolean) ? [target] : []), output, ...optimumStrips(run, shared)];
+}
+
+/** Return the best prediction that there is, and beside it that of the model, where the task has one. */
+function optimumStrips({ sequence: { optimum, targets }, outputs, length }, shared) {
+  if (!optimum) return [];
+  const best = optimum.map((chance) => (chance === null ? null : [chance]));
+  const curves = [
+    { name: "output", color: "--accent", values: (step) => outputs[step]?.[0] },
+    { name: "optimum", color: "--mark", dashed: true, values: (step) => optimum[step] },
+    { name: "bit", color: "--text", dots: true, values: (step) => targets[step]?.[0] },
+  ];
+  const title = "Chance of a 1: output, optimum (dashed), and the bits that came (dots)";
+  const plot = { name: "prediction", title, curves, least: 56, share: 1 };
+  return [strip({ ...shared, title: "Optimum" }, "optimum", BITS, best), new CurveStrip(plot, length)];
 }
 
 /** Return the height of a strip of channels: of many, it grows with the window. */
 function heightOf(channels) {
-  return channels * ROW > MOST_CHANNELS ? { least: MOST_CHANNELS, share: 1 } : { least: channels * ROW };
+  return channels * ROW > MOST_CHANNELS ? { least: MOST_CHANNELS, share: 1 } : { least: Math.max(LOWEST, channels * ROW) };
 }
 
 function strip(plot, name, scale, columns) {
