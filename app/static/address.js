@@ -1,6 +1,6 @@
 // The address of the page holds what is shown: who opens it sees the same run at the same step.
 //
-// A place: model; slots: of its memory, where not its own number; seed and sizes (name -> whole number): of the sample;
+// A place: model; slots: of its memory, where not its own number; seed and sizes (name -> whole number, or word): of the sample;
 // drawn: what was drawn or written instead, see pattern.js; session: the id of one to follow, in place of all these;
 // step: the cursor; view: the ids of what is open, where the user has opened or closed anything.
 
@@ -20,6 +20,7 @@ export function read() {
     if (TEXTS.includes(name)) place[name] = text;
     else if (name === "view") place.view = text.split(",").filter(Boolean);
     else if (/^\d{1,15}$/.test(text)) (NUMBERS.includes(name) ? place : place.sizes)[name] = Number(text);
+    else if (/^[a-z][a-z0-9-]*$/.test(text) && !NUMBERS.includes(name)) place.sizes[name] = text;
   }
   return place;
 }
