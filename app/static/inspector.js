@@ -11,7 +11,7 @@ import { columnText } from "./figure.js";
 import { heatmap } from "./heatmap.js";
 import { Player, speedOptions } from "./player.js";
 import { patternOf as readPattern, textOf } from "./pattern.js";
-import { plotGroups, shownLeaves, shownTraces } from "./plots.js";
+import { memoryPlots, plotGroups, shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
 import { BY_HAND, SampleBar } from "./sample-bar.js";
 import { patternOf, sequenceOf } from "./sequence.js";
@@ -46,6 +46,7 @@ let shown = []; // the groups of plots
 let session; // that of the run
 let current; // the run that is shown
 let marks = new Map(); // the rows of the outputs that are wrong, by their steps
+let advanced = Promise.resolve(); // when all steps that were asked for are done
 let latest = 0; // what was asked for last; whatever comes in for an earlier turn is dropped
 
 async function start() {
@@ -223,11 +224,17 @@ async function begin(turn) {
   }
 }
 
-/** Have steps done, up to `count` of them, and show them. */
-async function advance(count) {
-  const run = current;
+/** Have steps done, up to `count` of them, after those that were asked for before. */
+function advance(count) {
   const turn = latest;
-  if (count <= run.done) return;
+  advanced = advanced.catch(() => {}).then(() => turn === latest && stepTo(count, turn));
+  return advanced;
+}
+
+/** Have steps done, up to `count` of them, and show them. */
+async function stepTo(count, turn) {
+  const run = current;
+  if (count <= run.done && run.length > 0) return; // the server says what is wrong with no steps
   page.results.ariaBusy = "true";
   try {
     const inputs = run.sequence.inputs.slice(run.done, count);
@@ -265,13 +272,19 @@ function show(run) {
 
 /** Show the steps that were done since. */
 async function grow() {
+  const turn = latest;
   judge();
   player.done = current.done;
   story.grow();
-  if (!page.stage.hidden) return stage.grow();
-  const leaves = shownLeaves(model);
-  const state = await session.state(leaves);
-  showPlots(state);
+  if (!page.stage.hidden) stage.grow();
+  if (!page.stage.hidden && (current.memory || !model.state.memory)) return;
+  const state = await session.state(shownLeaves(model));
+  if (turn === latest) (page.stage.hidden ? showPlots : showMemory)(state);
+}
+
+/** Show the memory after the last step, where it is not known what each step writes. */
+function showMemory({ memory }) {
+  page.plots.replaceChildren(...memoryPlots(memory).map((plot) => heatmap(plot, point)));
 }
 
 /** Show the verdict, on all that is done. */

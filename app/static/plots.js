@@ -146,11 +146,12 @@ function tracePlot(name, kind, title, columns, rowLabels) {
   };
 }
 
-function memoryPlots(memory) {
+/** Return the plots of the memory: its words from left to right, its slots below each other. */
+export function memoryPlots(memory) {
   if (!memory) return [];
   const columns = memory[0].map((_, word) => memory.map((slot) => slot[word]));
   const axes = { rowName: "slot", columnName: "word" };
-  return [{ ...axes, name: "memory", title: "Memory", columns, rows: memory.length, scale: signed(columns) }];
+  return [{ ...axes, name: "memory", title: "Memory after the last step", columns, rows: memory.length, scale: signed(columns) }];
 }
 
 /** Return the heads of `kind`, [{kind, number}]; "all" are the read heads, then the write heads. */

@@ -7,6 +7,9 @@ import { Tensor, decode, encode } from "./msgpack.js";
 const PIECE = 2 ** 16; // numbers that a frame of a long sequence brings back, at most: then the page stays responsive
 const MOST_SENT = 2 ** 17; // numbers that a frame sends, at most
 
+const LOST = { title: "No answer", detail: "The connection to the server was lost. Run it again." };
+const CLOSED = { 1009: { title: "Too large", detail: "The server takes no frame of this size.", code: "body_too_large" } };
+
 /** A session that this page has opened, and ends when it is done with it. */
 export class LiveSession {
   /** Open a session of `model`; memorySize: its memory slots, where not as many as the model has by itself. */
@@ -34,10 +37,26 @@ export class LiveSession {
    * outputs, a list of vectors, and trace, name -> a list with the values of each step in one piece. Throws Problem.
    */
   async step(inputs, traceNames, onPiece) {
+    let [done, size] = [0, this.pieceSize(traceNames)];
+    const take = (answer) => {
+      done += answer.outputs.length;
+      onPiece(answer);
+    };
+    do {
+      try {
+        await this.stepInPieces(inputs.slice(done), size, traceNames, take);
+      } catch (error) {
+        if (!isTooLarge(error) || size < 2) throw error;
+        size = Math.ceil(Math.min(size, inputs.length - done) / 2);
+      }
+    } while (done < inputs.length);
+  }
+
+  /** Step the session over `inputs`, a frame after the other, of `size` steps each. */
+  async stepInPieces(inputs, size, traceNames, onPiece) {
     const socket = await this.connected();
-    const size = this.pieceSize(traceNames);
     const answers = [];
-    for (let start = 0; start < inputs.length; start += size) {
+    for (let start = 0; start < Math.max(inputs.length, 1); start += size) {
       const frame = { seq: this.seq++, inputs: numbersOf(inputs.slice(start, start + size)), trace: traceNames };
       answers.push(this.answer());
       socket.send(encode(frame));
@@ -66,10 +85,11 @@ export class LiveSession {
     const socket = new WebSocket(url, key ? ["engram.msgpack", `engram.bearer.${key}`] : ["engram.msgpack"]);
     socket.binaryType = "arraybuffer";
     socket.addEventListener("message", ({ data }) => this.receive(decode(data)));
-    socket.addEventListener("close", () => this.lose());
+    socket.addEventListener("close", ({ code }) => socket === this.socket && this.lose(CLOSED[code]));
     const greeting = this.answer();
     this.socket = socket;
-    await greeting;
+    const { seq } = await greeting;
+    this.seq = (seq ?? -1) + 1;
     return socket;
   }
 
@@ -91,10 +111,16 @@ export class LiveSession {
   }
 
   /** Fail what is still waited for: with what the server said, or because it says no more. */
-  lose(problem = { title: "No answer", detail: "The connection to the server was lost. Run it again." }) {
+  lose(problem = LOST) {
     this.socket = undefined;
-    for (const { reject } of this.answers.splice(0)) reject(new Problem(problem));
+    const error = new Problem({ ...problem, retryAfter: problem.retry_after });
+    for (const { reject } of this.answers.splice(0)) reject(error);
   }
+}
+
+/** Return whether the server takes fewer steps at a time. */
+function isTooLarge({ code, expected }) {
+  return code === "body_too_large" || /^at most \d+ (steps|bytes)$/.test(expected);
 }
 
 /** Return vectors as a tensor; what is not all numbers goes as it is, so that the server says what is wrong with it. */

@@ -1,12 +1,14 @@
 """Drive the inspector page in a real browser."""
 
-import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+import msgpack
+import numpy as np
+from playwright.sync_api import Browser, Error, Locator, Page, WebSocket, expect, sync_playwright
 
 FLAGS = [
     "--disable-background-networking",
@@ -69,10 +71,23 @@ def open_inspector(page: Page, model: str) -> None:
     """Open the page, and wait for the run that it starts by itself."""
     page.goto(f"/?model={model}")
     expect(page.locator("#verdict")).not_to_be_empty()
+    wait_until_idle(page)
+
+
+def open_drawing(page: Page) -> None:
+    """Show what is drawn, where it is hidden."""
+    if page.locator("#sequence").is_hidden():
+        page.click("#edit")
 
 
 def canvas(page: Page, name: str) -> Locator:
     return page.locator(f'canvas[data-name="{name}"]')
+
+
+def draw(page: Page, name: str, column: int, row: int) -> None:
+    """Press a cell of what is drawn."""
+    open_drawing(page)
+    canvas(page, name).click(position=cell_center(canvas(page, name), column, row))
 
 
 def hover_cell(page: Page, name: str, column: int, row: int) -> None:
@@ -94,10 +109,64 @@ def size(target: Locator) -> tuple[int, int]:
     return columns, rows
 
 
+class Frames:
+    """The frames of msgpack that a page sends over its WebSockets, and the answers to them, from now on."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.sent: dict[int, dict[str, Any]] = {}
+        self.results: list[dict[str, Any]] = []
+        page.on("websocket", self._watch)
+
+    def _watch(self, socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: self._send(decoded(frame)))
+        socket.on("framereceived", lambda frame: self._take(decoded(frame)))
+
+    def _send(self, frame: dict[str, Any]) -> None:
+        self.sent[frame["seq"]] = frame  # one that was refused is sent again, in pieces
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        if answer["type"] == "result":
+            self.results.append(answer)
+
+    def finish(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the inputs of all frames, and the answers to them, each as those of one; watch no more."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while not self.results or self.results[-1]["seq"] < max(self.sent):
+            assert time.monotonic() < deadline, f"{len(self.sent)} frames were sent, {len(self.results)} answered"
+            self.page.wait_for_timeout(10)
+        wait_until_idle(self.page)
+        self.page.remove_listener("websocket", self._watch)
+        trace = {name: joined(answer["trace"][name] for answer in self.results) for name in self.results[0]["trace"]}
+        outputs = joined(answer["outputs"] for answer in self.results)
+        return {"inputs": joined(frame["inputs"] for frame in self.sent.values())}, {"outputs": outputs, "trace": trace}
+
+
+def joined(lists: Iterable[list[Any]]) -> list[Any]:
+    return [item for part in lists for item in part]
+
+
+def decoded(frame: bytes | str) -> dict[str, Any]:
+    """Return what a frame of msgpack says, its arrays as nested lists."""
+    assert isinstance(frame, bytes)
+    return {name: nested(value) for name, value in msgpack.unpackb(frame).items()}
+
+
+def nested(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"shape", "data"}:
+        return np.frombuffer(value["data"], "<f4").reshape(value["shape"]).tolist()
+    return {name: nested(part) for name, part in value.items()}
+
+
 def run(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
     """Press Run; return the inputs that were sent to the session, and its answer."""
-    with page.expect_response("**/steps") as response:
-        page.click("#run")
-    sent = json.loads(response.value.request.post_data or "")
+    frames = Frames(page)
+    page.click("#run")
+    return frames.finish()
+
+
+def wait_until_idle(page: Page) -> None:
+    """Wait until the run that was asked for is shown."""
     expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
-    return sent, response.value.json()

@@ -1,10 +1,22 @@
-import json
 from collections.abc import Iterator
 
+import msgpack
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size, turn
+from tests.app.browsing import (
+    Frames,
+    canvas,
+    cell_center,
+    draw,
+    hover_cell,
+    open_drawing,
+    open_inspector,
+    open_page,
+    run,
+    size,
+    turn,
+)
 from tests.app.checkpoints import make_token_checkpoint
 from tests.app.harness import Server, running_server
 
@@ -53,7 +65,7 @@ def test_drawn_bits_are_sent_and_shown(page: Page) -> None:
     open_inspector(page, "dnc-copy")
     page.fill("#length", "5")
     page.click("#clear")
-    canvas(page, "drawing").click(position=cell_center(canvas(page, "drawing"), column=2, row=6))
+    draw(page, "drawing", column=2, row=6)
     sent, _ = run(page)
     ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, bit in enumerate(step) if bit]
     assert ones == [(0, 8), (3, 6), (6, 9)]
@@ -65,6 +77,7 @@ def test_drag_draws_every_cell_on_its_way(page: Page) -> None:
     open_inspector(page, "dnc-copy")
     page.fill("#length", "3")
     page.click("#clear")
+    open_drawing(page)
     drawing = canvas(page, "drawing")
     drawing.drag_to(
         drawing,
@@ -123,8 +136,8 @@ def test_memory_size_is_offered_only_for_models_with_memory(page: Page) -> None:
 
 def test_lstm_shows_no_weightings(page: Page) -> None:
     open_inspector(page, "lstm-copy")
-    expect(page.locator("#plots")).to_contain_text("no memory to look into")
-    names = page.locator("#plots canvas").evaluate_all("all => all.map(canvas => canvas.dataset.name)")
+    expect(page.locator("#results")).to_contain_text("no memory to look into")
+    names = page.locator("#results canvas[data-name]").evaluate_all("all => all.map(canvas => canvas.dataset.name)")
     assert names == ["input", "target", "output"]
 
 
@@ -143,15 +156,14 @@ def test_unknown_model_in_the_address_is_refused_with_known_ones(page: Page) -> 
 
 
 def test_refused_run_says_why_and_leaves_no_session(own_page: Page) -> None:
-    open_inspector(own_page, "dnc-copy")
-
-    def refuse(route: Route) -> None:
+    def refuse(socket: WebSocketRoute) -> None:
         problem = {"title": "The queue is full", "status": 503, "code": "queue_full", "detail": "try again in 1 s"}
-        route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
+        socket.on_message(lambda _: socket.send(msgpack.packb({"type": "error", **problem})))
+        socket.send(msgpack.packb({"type": "session", "step": 0, "seq": None}))
 
-    own_page.route("**/steps", refuse)
+    own_page.route_web_socket("**/stream", refuse)
     with own_page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
-        own_page.click("#run")
+        own_page.goto("/?model=dnc-copy")
     assert deleted.value.status == 204
     expect(own_page.locator("#error")).to_contain_text("The queue is full: try again in 1 s")
     expect(own_page.locator("#results")).to_be_hidden()
@@ -163,9 +175,9 @@ def test_inspector_logs_no_errors_with_any_model(own_page: Page) -> None:
     own_page.on("pageerror", lambda error: errors.append(str(error)))
     open_inspector(own_page, "dnc-copy")
     for model in ["ntm-copy", "lstm-copy", "dnc-copy"]:
-        with own_page.expect_response("**/steps"):
-            own_page.select_option("#model", model)
-        expect(own_page.locator("#results")).to_have_attribute("aria-busy", "false")
+        frames = Frames(own_page)
+        own_page.select_option("#model", model)
+        assert frames.finish()
     assert errors == []
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.browsing import canvas, hover_cell, open_inspector, open_page, run, size, turn
+from tests.app.browsing import Frames, canvas, hover_cell, open_inspector, open_page, run, size, turn
 from tests.app.checkpoints import make_checkpoint
 from tests.app.graphs import classifier, large, make_graph_checkpoint, rnn
 from tests.app.harness import Server, running_server
@@ -135,16 +135,13 @@ def test_hops_of_a_signal_are_drawn_as_one_waveform(page: Page) -> None:
 
 
 def test_long_recording_is_sent_whole_in_pieces(own_page: Page, signal_server: Server) -> None:
-    pieces: list[list[list[float]]] = []
-    own_page.on("requestfinished", lambda request: pieces.append(taken(request)) if "/steps" in request.url else None)
-
-    def taken(request: Any) -> list[list[float]]:
-        sent: list[list[float]] = json.loads(request.post_data)["inputs"]
-        return sent if len(sent) <= MOST_STEPS else []
-
+    frames = Frames(own_page)
     open_inspector(own_page, "speech")
     expect(own_page.locator("#verdict")).to_have_text("120 steps, 0.48 s")
-    assert (np.array([step for piece in pieces for step in piece], np.float32) == SOUND).all()
+    sent, _ = frames.finish()
+    assert [len(frame["inputs"]) for frame in frames.sent.values()] == [60, 60]
+    assert (np.array(sent["inputs"], np.float32) == SOUND).all()
+    own_page.goto("about:blank")
     assert httpx.get(f"{signal_server.url}/sessions").json() == []
 
 
@@ -392,7 +389,7 @@ def test_tokens_of_a_graph_are_written_and_its_outputs_named(page: Page) -> None
     assert sent["inputs"] == [[3], [0], [6]]
     names = page.locator("#plots .timed [data-name]").evaluate_all("all => all.map(one => one.dataset.name)")
     assert names == ["input", "scores.0", "scores.1"]
-    expect(page.locator("#player")).to_be_hidden()
+    expect(page.locator("#hearing")).to_be_hidden()
 
 
 def test_leaf_that_is_too_large_is_named_instead(page: Page) -> None:
@@ -452,9 +449,9 @@ def test_models_of_signals_log_nothing(own_page: Page) -> None:
     own_page.on("console", lambda message: messages.append(message.text))
     open_inspector(own_page, "policy")
     for model in ("mask", "tokens", "dtypes", "policy"):
-        with own_page.expect_response("**/steps"):
-            own_page.select_option("#model", model)
-        expect(own_page.locator("#results")).to_have_attribute("aria-busy", "false")
+        frames = Frames(own_page)
+        own_page.select_option("#model", model)
+        assert frames.finish()
     own_page.click("#play")
     expect(own_page.locator("#readout")).to_contain_text("step ")
     assert messages == []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, run, size, turn
+from tests.app.browsing import canvas, draw, hover_cell, open_drawing, open_inspector, open_page, run, size, turn
 from tests.app.checkpoints import KINDS, make_task_checkpoint
 from tests.app.harness import Server, running_server
 from training.tasks import TASKS, Task, build_task, task_values
@@ -160,6 +160,7 @@ def test_last_value_of_a_repeated_key_is_due(page: Page) -> None:
 
 def test_repeats_asked_for_are_those_of_the_sequence(page: Page) -> None:
     open_inspector(page, "repeat")
+    open_drawing(page)
     expect(page.locator("#hint")).to_contain_text("1 to 4 of them, and 1 to 3 repeats")
     page.fill("#length", "2")
     page.fill("#repeats", "5")
@@ -185,7 +186,7 @@ def test_query_repeats_an_item_and_the_next_is_due(page: Page) -> None:
     page.click("#clear")
     assert size(canvas(page, "drawing")) == (6, 3)
     for column, bit in ((2, 0), (4, 1), (5, 2)):
-        canvas(page, "drawing").click(position=cell_center(canvas(page, "drawing"), column, bit))
+        draw(page, "drawing", column, bit)
     page.fill("#query", "1")
     sent, _ = run(page)
     ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, value in enumerate(step) if value]
@@ -207,11 +208,11 @@ def test_priorities_drawn_order_what_is_due(page: Page) -> None:
     open_inspector(page, "sort")
     page.fill("#length", "4")
     page.click("#clear")
-    canvas(page, "drawing").click(position=cell_center(canvas(page, "drawing"), 3, 2))
+    draw(page, "drawing", 3, 2)
     for column, level in ((1, 10), (3, 0), (2, 3)):
-        canvas(page, "priority").click(position=cell_center(canvas(page, "priority"), column, level))
+        draw(page, "priority", column, level)
     sent, _ = run(page)
-    assert [step[3] for step in sent["inputs"][:4]] == [0, -1, 0.4, 1]
+    assert [step[3] for step in sent["inputs"][:4]] == pytest.approx([0, -1, 0.4, 1])
     assert len(sent["inputs"]) == 4 + 1 + 2
     hover_cell(page, "target", column=5, row=2)
     expect(page.locator("#readout")).to_have_text("channel 2, time 5: 1.000")

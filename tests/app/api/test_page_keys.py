@@ -1,6 +1,5 @@
 """The pages of a server that requires keys, in a real browser."""
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.access.keys import SCOPES, KeyLimits, new_key
 from app.stores.sqlite import SqliteKeyStore
-from tests.app.browsing import TIMEOUT_MS, canvas, cell_center, run
+from tests.app.browsing import TIMEOUT_MS, Frames, draw, run
 from tests.app.harness import Server, running_server
 
 WRONG = "engram_0_" + "0" * 64
@@ -166,14 +165,14 @@ def test_key_revoked_under_way_is_asked_for_again(page: Page, locked: Locked) ->
     unlock(page, key)
     page.fill("#length", "5")
     page.click("#clear")
-    canvas(page, "drawing").click(position=cell_center(canvas(page, "drawing"), column=2, row=6))
+    draw(page, "drawing", column=2, row=6)
     locked.revoke(key)
     page.click("#run")
     expect(page.locator("#key-error")).to_contain_text("the key is unknown or was revoked")
     assert page.evaluate("sessionStorage.length") == 0
-    with page.expect_response("**/steps") as answer:
-        give(page, locked.key())
-    assert drawn(json.loads(answer.value.request.post_data or "")) == [(0, 8), (3, 6), (6, 9)]
+    frames = Frames(page)
+    give(page, locked.key())
+    assert drawn(frames.finish()[0]) == [(0, 8), (3, 6), (6, 9)]
     expect(page.locator("#run")).to_be_focused()
 
 
