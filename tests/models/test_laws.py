@@ -438,12 +438,11 @@ def as_matrix(link, columns):
 
 
 def assert_within_bounds(tensors):
-    for name in ("read_weights", "write_weights", "allocation_weights", "precedence_weights", "shift_weights"):
-        if name in tensors:
-            assert (tensors[name] >= -1e-6).all(), name
-            assert (tensors[name].sum(-1) <= 1 + 1e-5).all(), name
-    if "usage" in tensors:
-        assert ((tensors["usage"] >= -1e-6) & (tensors["usage"] <= 1 + 1e-6)).all()
+    for name in (name for name in tensors if name.endswith("_weights")):
+        assert (tensors[name] >= -1e-6).all(), name
+        assert (tensors[name].sum(-1) <= 1 + 1e-5).all(), name
+    for name in tensors.keys() & {"usage", "retention", "erase_vectors", "read_masks", "write_masks"}:
+        assert ((tensors[name] >= -1e-6) & (tensors[name] <= 1 + 1e-6)).all(), name
     if "link" in tensors:
         link = as_matrix(tensors["link"], tensors["link_columns"]) if "link_columns" in tensors else tensors["link"]
         assert (link.diagonal(dim1=2, dim2=3) == 0).all()

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +19,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from models.artefact import load
 from models.cells import BasicRNNConfig, LSTMConfig
+from models.contract import schemas
 from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, Manifest, ManifestError, read_manifest, sha256
 from models.rnn import RNN, RNNConfig
 from models.state import flatten, unflatten
 from tests.training import tiny
 from tests.training.graphs import initial_leaves, metadata, next_leaves, run_graph, session
 from training import export as export_module
-from training.checkpoint import TRAINING_FILE, save_model
+from training.checkpoint import TRAINING_FILE, save_model, write_manifest
 from training.export import ExportError, build_graph, export
 
 pytestmark = pytest.mark.slow
@@ -264,6 +266,18 @@ def test_correct_graph_is_checked_and_replaces_the_older_one(tmp_path, monkeypat
     assert export(tmp_path, lambda done, total: calls.append((done, total))) == tmp_path / ONNX_FILE
     assert calls == [(number + 1, 300) for number in range(300)]
     assert (tmp_path / ONNX_FILE).read_bytes() == graph.SerializeToString()
+
+
+def test_export_of_an_earlier_checkpoint_adds_the_traces_it_lacks(tmp_path):
+    model = tiny.random_checkpoint(tmp_path, "dnc").model
+    complete, weights = read_manifest(tmp_path), (tmp_path / WEIGHTS_FILE).read_bytes()
+    write_manifest(tmp_path, replace(complete, trace={"usage": [8]}, evaluation=[{"error": 1.0}]))
+    path = export(tmp_path)
+    assert read_manifest(tmp_path) == replace(complete, evaluation=[{"error": 1.0}])
+    assert complete.trace == schemas(model)[1]
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == weights
+    traces = [entry.name for entry in session(path).get_outputs() if entry.name.startswith("trace.")]
+    assert traces == [f"trace.{name}" for name in complete.trace]
 
 
 def growing_cell(directory, weight):

@@ -88,6 +88,16 @@ def test_infer_returns_the_traces_asked_for(client):
     assert sum(trace["shift_weights"][5][1]) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("model", ["dnc-copy", "dnc-graph-traversal", "ntm-copy"])
+def test_infer_returns_every_trace_in_the_shape_of_the_card(client, model):
+    card = client.get(f"/models/{model}").json()
+    request = {"model": model, "inputs": [[0] * card["input_size"]] * 3, "trace": list(card["trace"])}
+    trace = client.post("/infer", json=request).json()["trace"]
+    assert {name: list(np.shape(values)) for name, values in trace.items()} == {
+        name: [3, *shape] for name, shape in card["trace"].items()
+    }
+
+
 def test_infer_booleans_pass_for_bits(client):
     inputs, _ = sequence(2)
     numbers = client.post("/infer", json={"model": "lstm-copy", "inputs": inputs}).json()

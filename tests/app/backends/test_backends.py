@@ -1,7 +1,9 @@
 """Laws over a table of all back ends, each with every kind of model that it can have."""
 
 import pkgutil
+import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,17 @@ from app.backends.torch import TorchBackend
 from app.engine.arenas import Arenas
 from models.artefact import load
 from models.contract import schemas
+from models.manifest import ONNX_FILE, read_manifest
 from models.registry import build, model_config
 from models.state import flatten
 from tests.app.budgets import states
 from tests.app.checkpoints import KINDS, WITH_MEMORY, make_checkpoint
 from tests.app.harness import ROOT
+from tests.models.identities import assert_traces_explain
 from tests.slots import matching_slots, reordered
 from tests.training.one_step import imported, several_dtypes
-from training.checkpoint import save_model
-from training.export import export
+from training.checkpoint import save_model, write_manifest
+from training.export import build_graph, export
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +129,34 @@ def test_traces_at_every_step_are_those_of_torch(directories, entry):
             each.step([at], inputs, each.spec.trace)[1] for each, at in ((backend, slot), (torch, other))
         )
         same(expected, traces, 1e-5)
+
+
+@pytest.mark.parametrize("entry", RESIZABLE[1:])
+def test_traces_of_every_step_explain_it(directories, entry):
+    backend, manifest = load_backend(entry, directories), read_manifest(directories[entry.split()[1]])
+    config, slot = model_config(manifest.kind, manifest.config), backend.open()
+    for t in range(4):
+        before = {name: leaf[None] for name, leaf in backend.read(slot).items()}
+        _, trace = backend.step([slot], inputs_for(backend, 1, seed=t), list(backend.spec.trace))
+        after = {name: leaf[None] for name, leaf in backend.read(slot).items()}
+        assert_traces_explain(config, before, after, trace, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    ("kind", "named"), [("dnc", ["read_modes", "usage"]), ("before", ["write_weights"]), ("ntm", [])]
+)
+def test_earlier_checkpoint_is_served_with_the_traces_it_has(directories, tmp_path, name, kind, named):
+    shutil.copytree(directories[kind], tmp_path / kind)
+    model, manifest = load(directories[kind])
+    earlier = replace(manifest, trace={trace: manifest.trace[trace] for trace in named})
+    write_manifest(tmp_path / kind, earlier)
+    (tmp_path / kind / ONNX_FILE).write_bytes(build_graph(model, earlier).SerializeToString())
+    complete, backend = (REAL[name](root / kind, CAPACITY) for root in (directories[kind].parent, tmp_path))
+    assert backend.spec.trace == earlier.trace
+    inputs = inputs_for(backend, 1)
+    expected, traces = (each.step([each.open()], inputs, named)[1] for each in (complete, backend))
+    same(expected, traces, 1e-6)
 
 
 def test_slots_stepped_together_are_as_if_stepped_alone(backend):
