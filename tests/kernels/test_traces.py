@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kernels import plan
 from models.contract import schemas
 from tests.kernels.test_step import COVERED, LEAVES, fused_of, rows_of
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
@@ -11,10 +12,10 @@ from tests.models.identities import assert_traces_explain
 WITH_HEADS = [name for name in COVERED if not name.startswith("rnn")]
 
 
-def fused_and_names(name, rows, threads=1):
+def fused_and_names(name, rows):
     """Return the kernel of a model with a lived-in state in each slot, and the names of its traces in the kernels."""
     model = make_from(CATALOGUE[name])
-    fused, state = fused_of(model, rows, threads=threads), lived_in_state(model, rows)
+    fused, state = fused_of(model, rows), lived_in_state(model, rows)
     for row in range(rows):
         fused.write(row, rows_of(state, row))
     return model, fused, sorted(schemas(model)[1].keys() - LEAVES)
@@ -38,7 +39,8 @@ def test_traces_of_a_fused_step_explain_it(name):
 
 
 @pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-link-sharpening", "ntm-before-controller-stack"])
-def test_traces_have_the_same_bits_on_any_number_of_threads(name):
+def test_traces_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
+    monkeypatch.setattr(plan, "LEAST_PER_THREAD", 1)
     model, one, names = fused_and_names(name, 50)
     three = fused_of(model, 50, threads=3)
     for row in range(50):
