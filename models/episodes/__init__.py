@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.config import ConfigError, from_values
+from models.episodes.babi import Babi
 from models.episodes.base import Source
 from models.episodes.copying import Copy, RepeatCopy
 from models.episodes.dyck import DyckWords
@@ -25,6 +26,7 @@ SOURCES: dict[str, type[Source]] = {
         GraphTraversal,
         ShortestPath,
         FamilyTree,
+        Babi,
     )
 }
 """The tasks with samples, by name."""

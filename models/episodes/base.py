@@ -39,13 +39,17 @@ class SizeError(ValueError):
 
 @dataclass(frozen=True)
 class Size:
-    """A size of a sample, a whole number from `least` to `greatest`; trained: its range in training, if it had one."""
+    """A size of a sample, a whole number from `least` to `greatest`.
+
+    trained: its range in training, if it had one; drawn: the range from which it is drawn, if that is another.
+    """
 
     name: str
     label: str
     trained: Range | None
     least: int = 1
     greatest: int = MOST_STEPS
+    drawn: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,9 @@ def choose(source: Source, seed: int, asked: Mapping[str, str]) -> dict[str, Any
     for place in range(len(sizes)):
         size = source.sizes(chosen)[place]
         greatest = limit(source, size, others | chosen)
-        low, high = (min(max(end, size.least), greatest) for end in size.trained or (size.least, greatest))
+        low, high = (
+            min(max(end, size.least), greatest) for end in size.drawn or size.trained or (size.least, greatest)
+        )
         drawn = int(random.integers(low, high, endpoint=True))
         value = others[size.name] if size.name in asked else drawn
         if not size.least <= value <= greatest:

@@ -27,7 +27,7 @@ from models.episodes.underground import Underground, underground
 
 MAPS = {"random": "Random", "london": "London Underground", "london-zone-1": "London Underground, zone 1"}
 
-MOST_NODES = 100
+MOST_NODES = 80
 """The most nodes of a random graph."""
 
 MOST_PEOPLE = 50

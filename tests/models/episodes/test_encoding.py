@@ -10,6 +10,7 @@ import pytest
 from models.episodes import SOURCES, source_of
 from models.episodes.base import Sample, Source, choose, draw
 from tests.models.episodes.encoding import differences, drawn, episode_of
+from tests.models.episodes.test_babi import VOCABULARY
 from training.tasks import TASKS, Episode, Task, build_task
 
 Again = Callable[[Any, np.ndarray, Episode], Sample]
@@ -67,7 +68,8 @@ TRIPLES: list[dict[str, Any]] = [
     {"name": "shortest-path", "map": "london-zone-1"},
     {"name": "family-tree"},
 ]
-VALUES = [row[0] for row in AGAIN] + TRIPLES
+STORIES = {"name": "babi", "directory": "none", "vocabulary": VOCABULARY}
+VALUES = [*(row[0] for row in AGAIN), *TRIPLES, STORIES]
 
 
 def source(task: Task) -> Source:
@@ -121,4 +123,4 @@ def test_sample_has_phases_labels_and_sizes_of_its_steps(values):
         assert (edges[0], edges[-1]) == (0, len(sample.inputs))
         assert len(sample.inputs) <= own.most_steps(chosen)
         assert sample.labels is None or len(sample.labels) == len(sample.inputs)
-        assert values in TRIPLES or len(sample.inputs) == own.most_steps(chosen)
+        assert values in (*TRIPLES, STORIES) or len(sample.inputs) == own.most_steps(chosen)
