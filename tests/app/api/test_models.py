@@ -10,7 +10,7 @@ import safetensors.numpy
 from models.manifest import SAMPLE_FILE
 from tests.app.api.test_openapi import check
 from tests.app.checkpoints import make_checkpoint
-from tests.app.harness import Server, running_server
+from tests.app.harness import CHECKPOINTS, Server, running_server
 
 SAMPLE = np.random.default_rng(1).normal(size=(20_000, 4)).astype(np.float32)
 """Larger than one piece of a response."""
@@ -103,3 +103,22 @@ def test_option_that_no_sample_has_is_refused_by_name(recorded, asked, place, ex
 def test_sample_of_no_model_is_refused_with_the_models(recorded):
     problem = httpx.get(f"{recorded.url}/models/nonesuch/sample").json()
     assert (problem["code"], problem["expected"]) == ("model_not_found", "one of plain, recorded")
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in CHECKPOINTS.glob("*/manifest.json")))
+def test_sample_of_a_shipped_model_is_of_its_task(client, name):
+    sample = client.get(f"/models/{name}/sample?seed=3").json()
+    assert sample["drawn_from"] == "task"
+    answer = client.post("/infer", json={"model": name, "inputs": sample["inputs"]}).json()
+    assert answer["steps"] == len(sample["inputs"]) == len(sample["targets"])
+    due = [target for target in sample["targets"] if target is not None]
+    assert {len(target) for target in due} == {client.get(f"/models/{name}").json()["output_size"]}
+    assert [sample["phases"][0]["from"], sample["phases"][-1]["to"]] == [0, answer["steps"]]
+
+
+def test_sample_of_the_underground_is_within_a_response(client):
+    sample = client.get("/models/dnc-graph-traversal/sample?map=london&moves=5").json()
+    assert len(sample["graph"]["edges"]) == sample["fits"]["needed"] == 812
+    names = [sample["graph"]["nodes"][node]["name"] for node in sample["routes"][-1]["nodes"]]
+    assert sample["labels"][-1].endswith(names[-1])
+    assert [setting["name"] for setting in sample["settings"]] == ["map", "moves", "queries", "planning"]

@@ -21,7 +21,7 @@ STEPS = {"inputs": sequence(3)[0], "trace": ["usage"]}
 ANSWERS: dict[str, Call] = {
     "get /models": lambda client, _: client.get("/models"),
     "get /models/{name}": lambda client, _: client.get("/models/lstm-copy"),
-    "get /models/{name}/sample": lambda client, _: client.get("/models/dnc-copy/sample"),
+    "get /models/{name}/sample": lambda client, _: client.get("/models/dnc-babi-1/sample"),
     "post /infer": lambda client, _: client.post("/infer", json=STEPS | {"model": "dnc-copy"}),
     "post /sessions": lambda client, _: client.post("/sessions", json={"model": "ntm-copy"}),
     "get /sessions": lambda client, _: client.get("/sessions"),
