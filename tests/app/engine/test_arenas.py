@@ -56,7 +56,7 @@ def test_slots_of_one_size_share_a_back_end():
     assert backend.alive == [20, 30]
 
 
-def test_slots_of_other_forces_are_in_back_ends_of_their_own():
+def test_slots_of_other_forces_are_in_other_back_ends():
     backend = Tracked()
     arenas = Arenas(backend, states())
     shut, open_ = '{"write_gate":[0.0]}', '{"write_gate":[1.0]}'
