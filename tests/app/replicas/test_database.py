@@ -184,7 +184,7 @@ def test_server_refuses_a_database_of_another_version(database_url, checkpoints,
     PostgresStore(database_url).close()  # which makes the tables
     with closing(Database(database_url)) as database:
         database.run("UPDATE meta SET version = version + 1000")
-    assert "schema 1001 is newer than this version's, 1" in refusal(Server(checkpoints, data, "--store", database_url))
+    assert "schema 1002 is newer than this version's, 2" in refusal(Server(checkpoints, data, "--store", database_url))
 
 
 def test_full_disk_of_the_database_refuses_steps_and_recovers(own_postgres, checkpoints, data, small_disk, reference):

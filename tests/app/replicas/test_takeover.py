@@ -52,6 +52,19 @@ def test_session_of_a_killed_server_goes_on_at_another(cluster: Cluster, referen
     assert metric(second, "engram_takeovers_total") == before + 1
 
 
+def test_session_with_forced_gates_keeps_them_at_another_server(cluster: Cluster) -> None:
+    first, second, _ = cluster.servers
+    force, inputs = {"read_modes": [[0.25, 0.25, 0.5]], "write_gate": [0.5]}, [[0.5] * 10] * 3
+    body = {"model": "dnc-copy", "force": force}
+    opened = [httpx.post(f"{first.url}/sessions", json=body, timeout=PATIENCE).json()["id"] for _ in range(2)]
+    outputs = []
+    for session, servers in zip(opened, ((first, second, first), (first, first, first)), strict=True):
+        steps = [(f"{server.url}/sessions/{session}/steps", {"inputs": inputs}) for server in servers]
+        outputs.append([httpx.post(url, json=steps, timeout=PATIENCE).json()["outputs"] for url, steps in steps])
+    assert outputs[0] == outputs[1]
+    assert httpx.get(f"{second.url}/sessions/{opened[0]}", timeout=PATIENCE).json()["force"] == force
+
+
 def test_frozen_server_acknowledges_no_step_after_a_takeover(cluster: Cluster, reference: Reference) -> None:
     first, second, _ = cluster.servers
     session = Session(first)
