@@ -190,7 +190,7 @@ class SessionAnswer(BaseModel):
     opened: float = Field(description="seconds since the epoch")
     idle_seconds: float = Field(description="seconds since the session was last used")
     expires_in: float = Field(description="seconds until the session expires if it is not used")
-    force: dict[str, list[Any]] | None = Field(description="the gates that it holds at values; null: none")
+    force: Gates | None = Field(description="the gates that it holds at values; null: none")
 
 
 class StateAnswer(BaseModel):

@@ -149,9 +149,11 @@ class FusedBackend:
         return self._fused.leaf(name, slots) if name in LEAVES else of_heads(name)
 
     def _clear(self) -> None:
-        """Start with an empty arena of this memory size."""
+        """Start with an empty arena of this memory size, with these forced gates."""
         self._initial = self._graph.first_state(self.spec)
         self._fused = FusedStep(
             self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size, self._threads
         )
+        if self.spec.force is not None:
+            self._fused = self._fused.forced(self.spec.gates)
         self.slots = Slots(self._capacity)

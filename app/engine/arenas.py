@@ -24,7 +24,7 @@ Variant: TypeAlias = tuple[int | None, str | None]
 class Arenas:
     """Opens slots of any memory size and forced gates.
 
-    The first back end stays; each other one lives as long as it has open slots, so there are fewer than open slots. The
+    The first back end stays; each other one lives as long as it has open slots, so there are never more than these. The
     states in warm slots are held of the server's budget: a free slot keeps its memory until `cool`.
     """
 

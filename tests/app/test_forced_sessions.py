@@ -77,11 +77,13 @@ def test_session_whose_write_gate_is_shut_remembers_nothing(client):
 def test_free_session_beside_forced_ones_keeps_its_bits(client, model, force):
     alone = stepped(client, opened(client, model), trace=["read_weights"])
     sessions = [opened(client, model, force=force), opened(client, model), opened(client, model, force=force)]
-    body = {"sessions": [session.split("/")[2] for session in sessions], "inputs": [INPUTS] * 3}
+    for session in sessions:  # which are then resident, and stepped together
+        stepped(client, session, inputs=INPUTS[:2])
+    body = {"sessions": [session.split("/")[2] for session in sessions], "inputs": [INPUTS[2:]] * 3}
     together = asked(client, "/steps", trace=["read_weights"], **body)
-    assert together["outputs"][1] == alone["outputs"]
-    assert together["trace"]["read_weights"][1] == alone["trace"]["read_weights"]
-    assert together["outputs"][0] == together["outputs"][2] != alone["outputs"]
+    assert together["outputs"][1] == alone["outputs"][2:]
+    assert together["trace"]["read_weights"][1] == alone["trace"]["read_weights"][2:]
+    assert together["outputs"][0] == together["outputs"][2] != alone["outputs"][2:]
     assert client.get(sessions[1]).json()["force"] is None
     assert "force" not in recorded(client, sessions[1])[0]
 

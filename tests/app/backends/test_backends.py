@@ -321,6 +321,9 @@ def test_forced_back_end_leaves_its_origin_free(directories, entry):
     assert (outputs_of(forced) != expected).any()
     np.testing.assert_array_equal(outputs_of(origin), expected)
     np.testing.assert_array_equal(outputs_of(forced.forced(None)), expected)
+    np.testing.assert_array_equal(
+        outputs_of(forced.resized(8)), outputs_of(origin.resized(8).forced(forced.spec.force))
+    )
 
 
 def test_graph_refuses_to_force_gates_with_the_remedy(directories):
