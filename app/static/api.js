@@ -3,12 +3,34 @@
 
 import { anotherKey, currentKey } from "./key.js";
 
+const MOST_TRIES = 4; // of a request that the server is too busy for
+const MOST_WAIT = 10; // seconds that one waits for such a server
+
+let onWait = () => {};
+
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
 export class Problem extends Error {
-  constructor({ title, detail, code, expected, got, retryAfter }) {
+  constructor({ title, detail, status, code, expected, got, retryAfter }) {
     super(detail);
-    Object.assign(this, { title, code, expected, got, retryAfter });
+    Object.assign(this, { title, status, code, expected, got, retryAfter });
   }
+
+  /** Whether the same may be asked again later: nobody answered, or the server is too busy for it. */
+  get isPassing() {
+    return this.status === undefined || this.status === 429 || this.status === 503;
+  }
+}
+
+/** Call `listener` with a text while the page waits for a server that is busy or lost, and with "" when that is over. */
+export function watchWaiting(listener) {
+  onWait = listener;
+}
+
+/** Wait some seconds before something is tried again; reason: why, for the user. */
+export async function waitFor(seconds, reason) {
+  onWait(`${reason} Trying again in ${Math.ceil(seconds)} s.`);
+  await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+  onWait("");
 }
 
 /** Return the names of the models that are served. */
@@ -39,7 +61,19 @@ export function forgetKey() {
 
 /** Open a session of `model`: {id, ...}. options: memorySize, where not as many slots as the model has by itself. */
 export function openSession(model, { memorySize } = {}) {
-  return json("POST", "sessions", { model: model.name, memory_size: memorySize });
+  return json("POST", "sessions", { model: model.name, memory_size: memorySize }, { "idempotency-key": newKey() });
+}
+
+/** Return what the server says of a session: {id, model, memory_size, step, oldest, ...}. */
+export function sessionInfo(id) {
+  return json("GET", `sessions/${encodeURIComponent(id)}`);
+}
+
+/** Return the recording of a session after the step `from` up to the step `to`, as a stream of bytes. */
+export async function sessionRecording(id, { from, to, trace }) {
+  const query = new URLSearchParams({ from, to, trace: trace.join() });
+  const { body } = await request("GET", `sessions/${encodeURIComponent(id)}/recording?${query}`);
+  return body;
 }
 
 /** Return leaves of the state of a session, at a step or where it is: leaf -> nested lists. */
@@ -54,25 +88,35 @@ export function endSession(id) {
   return request("DELETE", `sessions/${encodeURIComponent(id)}`).catch(() => {});
 }
 
-async function json(method, path, body) {
-  const response = await request(method, path, body);
+async function json(method, path, body, headers) {
+  const response = await request(method, path, body, headers);
   return response.json();
 }
 
-/** Return the answer to a request; where the server takes no key that there is, to the same one with another key. */
-async function request(method, path, body) {
-  for (;;) {
+/**
+ * Return the answer to a request; where the server takes no key that there is, to the same one with another key, and
+ * where it is too busy and says for how long, to the same one later.
+ */
+async function request(method, path, body, fields) {
+  for (let tries = 1; ; ) {
     const key = currentKey();
-    const response = await answerTo(method, path, body, key);
+    const response = await answerTo(method, path, body, key, fields);
     if (response.ok) return response;
     const problem = await refusal(response);
-    if (!asksForKey(response)) throw problem;
-    await anotherKey(key, problem.message, faultOf);
+    if (asksForKey(response)) await anotherKey(key, problem.message, faultOf);
+    else if (response.status === 503 && problem.retryAfter <= MOST_WAIT && tries++ < MOST_TRIES)
+      await waitFor(problem.retryAfter, `${problem.title}.`);
+    else throw problem;
   }
 }
 
-function answerTo(method, path, body, key) {
-  const headers = {};
+/** Return a key by which the server knows a request again. */
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+}
+
+function answerTo(method, path, body, key, fields) {
+  const headers = { ...fields };
   if (body) headers["content-type"] = "application/json";
   if (key) headers.authorization = `Bearer ${key}`;
   const keepalive = method === "DELETE"; // also when the page is closed
@@ -99,7 +143,8 @@ function unreachable() {
 
 /** Read a refusal; what stands in front of the server may answer with something other than problem+json. */
 async function refusal(response) {
-  const retryAfter = response.status === 429 ? response.headers.get("retry-after") : undefined;
-  const plain = { title: `HTTP ${response.status}`, detail: response.statusText, retryAfter };
+  const seconds = Number.parseInt(response.headers.get("retry-after"), 10);
+  const retryAfter = Number.isNaN(seconds) ? undefined : seconds;
+  const plain = { title: `HTTP ${response.status}`, detail: response.statusText, status: response.status, retryAfter };
   return new Problem({ ...plain, ...(await response.json().catch(() => ({}))) });
 }

@@ -7,14 +7,14 @@ const LETTER = 5.6; // CSS pixels of a letter, about
 const LINE = 8.5; // CSS pixels from one slanted word to the next, at least
 const LONGEST = 12; // letters of a text that fits an axis
 
-/** Return the ticks of `length` steps over `width` CSS pixels; areWords: labels read as a text, of which none is left out. */
-export function timeTicks({ labels, length, areWords }, width) {
+/** Return the ticks of `length` steps after the step `from` over `width` CSS pixels; areWords: labels read as a text, of which none is left out. */
+export function timeTicks({ labels, length, areWords, from = 0 }, width) {
   const cell = width / length;
   const longest = Math.max(0, ...(labels ?? []).map((label) => label.length));
-  if (!labels || longest > LONGEST) return ticksAt(steps(length, Math.min(12, width / NUMBER)), (step) => step, length);
+  if (!labels || longest > LONGEST) return ticksAt(steps(length, Math.min(12, width / NUMBER)), (step) => from + step, length);
   if (longest * LETTER <= cell) return ticksAt([...labels.keys()], (step) => labels[step], length);
   if (areWords && cell >= LINE) return ticksAt([...labels.keys()], (step) => labels[step], length, "slanted");
-  if (areWords) return ticksAt(steps(length, Math.min(12, width / NUMBER)), (step) => step, length);
+  if (areWords) return ticksAt(steps(length, Math.min(12, width / NUMBER)), (step) => from + step, length);
   return ticksAt(apart(labels, cell), (step) => labels[step], length);
 }
 

@@ -2,20 +2,24 @@
 
 import * as address from "./address.js";
 import { verdictOf } from "./answers.js";
-import { Problem, describeModel, forgetKey, modelNames } from "./api.js";
+import { Problem, describeModel, forgetKey, modelNames, watchWaiting } from "./api.js";
 import { modelCard } from "./card.js";
 import { curve } from "./curve.js";
 import { element } from "./dom.js";
+import { watchFiles } from "./drop.js";
 import { Editor } from "./editor.js";
 import { columnText } from "./figure.js";
+import { Follower } from "./follow.js";
 import { heatmap } from "./heatmap.js";
 import { Player, speedOptions } from "./player.js";
 import { patternOf as readPattern, textOf } from "./pattern.js";
 import { memoryPlots, plotGroups, shownLeaves, shownTraces } from "./plots.js";
+import { readRecording } from "./recording.js";
 import { Run } from "./run.js";
 import { BY_HAND, SampleBar } from "./sample-bar.js";
 import { patternOf, sequenceOf } from "./sequence.js";
 import { LiveSession } from "./session.js";
+import { ShareMenu } from "./share.js";
 import { RECORDING, SignalEditor } from "./signal-editor.js";
 import { hiddenLeaves } from "./signal-plots.js";
 import { Stage } from "./stage.js";
@@ -23,6 +27,9 @@ import { Story } from "./story.js";
 import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
 import { openViews, setViews, watchViews } from "./views.js";
+
+const SLOW = "The server takes long to answer.";
+const SLOW_MS = 1000;
 
 const MOST_READ = 3; // outputs whose values are shown while time runs
 
@@ -37,6 +44,7 @@ const samples = new SampleBar(page, (name) => attempt(() => (name === "memory-si
 const player = new Player(page, { onMove: moveInTime, onNeed: (count) => attempt(() => advance(count)) });
 const story = new Story(page.story, (step) => player.goTo(step));
 const stage = new Stage(page.stage, page.life, { point, seek: (step) => player.goTo(step) });
+new ShareMenu(page.share, shownNow);
 
 let model;
 let task;
@@ -44,6 +52,8 @@ let editor;
 let isByHand = false; // what is sent was drawn, written or chosen here, and is not the sample as it is
 let shown = []; // the groups of plots
 let session; // that of the run
+let follower; // of a session of an API client
+let isLive = false; // whether the cursor stays at its last step
 let current; // the run that is shown
 let marks = new Map(); // the rows of the outputs that are wrong, by their steps
 let advanced = Promise.resolve(); // when all steps that were asked for are done
@@ -55,19 +65,31 @@ async function start() {
   await visit(address.read());
 }
 
-/** Show what an address names. */
-function visit(place) {
-  return choose(place.model ?? page.model.options[0].value, place);
+/** Show what an address names; where its session is refused, there is a model to go on with. */
+async function visit(place) {
+  const choosePlace = () => choose(place.model ?? page.model.options[0].value, place);
+  if (!place.session) return choosePlace();
+  try {
+    await follow(place.session, place);
+  } catch (error) {
+    if (!model) await choosePlace();
+    throw error;
+  }
 }
 
 /** Show a model: with what an address says of it, or else with the sample of before where the task is the same. */
 async function choose(name, place) {
   const turn = ++latest;
+  if (await showModel(name, place, turn)) await resample(undefined, place);
+}
+
+/** Show the card and the controls of a model. Returns whether they are still wanted. */
+async function showModel(name, place, turn) {
   player.pause();
   page.model.value = name;
   page.work.inert = true; // what is there belongs to another model
   const chosen = await describeModel(name);
-  if (turn !== latest) return;
+  if (turn !== latest) return false;
   const isSameTask = JSON.stringify(chosen.task) === JSON.stringify(model?.task);
   isByHand &&= isSameTask;
   if (place) samples.query = queryOf(place);
@@ -83,7 +105,7 @@ async function choose(name, place) {
   page["memory-size"].placeholder = model.memory_size;
   if (place?.view) setViews(place.view);
   showControls();
-  await resample(undefined, place);
+  return true;
 }
 
 /** Draw a sample and run it; name: of the size that was changed, or "seed"; place: as `choose` has it. */
@@ -204,30 +226,151 @@ function sequenceToSend() {
 
 /** Open a session for what is drawn or written, and show it with no step taken. */
 async function begin(turn) {
-  player.pause();
+  leave();
   const sequence = sequenceToSend();
-  page.results.ariaBusy = "true";
+  const done = showBusy();
   page.results.classList.remove("stale");
   try {
-    session?.end();
-    session = undefined;
     const opened = await LiveSession.open(model, { memorySize: memorySize() });
     if (turn !== latest) return opened.end();
     session = opened;
     address.visit({ model: model.name, slots: memorySize(), ...sampleOf() });
     const first = await session.first(model.graph ? [] : shownLeaves(model));
-    if (turn === latest) show(new Run(model, task, sequence, { memorySize: memorySize(), first }));
+    if (turn === latest) show(new Run(model, task, sequence, { memorySize: memorySize(), first, place: placeOf() }));
   } catch (error) {
     fail(turn, error);
   } finally {
-    page.results.ariaBusy = "false";
+    done();
   }
+}
+
+/** Return what is known of the sample of a run, for those who share it; left: what a link to it leaves out, as a text. */
+function placeOf() {
+  const { drawn } = sampleOf();
+  const isMade = task.parts ? !editor.isRecording : isByHand;
+  const left = "The link leaves out what was drawn, which is too long for it: share the recording.";
+  return {
+    seed: isMade || task.parts ? undefined : samples.sample.seed,
+    sizes: samples.settings.values(),
+    isMade,
+    left: isMade && drawn === undefined ? left : undefined,
+  };
+}
+
+/** Leave what is shown: a session of the page's is ended, one of another only left. */
+function leave() {
+  player.pause();
+  session?.end();
+  follower?.stop();
+  session = follower = undefined;
+  isLive = false;
+  showSource();
+}
+
+/** Follow a session of an API client; place: what the address says of the cursor. */
+async function follow(id, place = {}) {
+  const before = latest; // what is shown stays until the session is there
+  const following = new Follower(id, {
+    onRun: (run) => (following === follower || latest === before ? showFollowed(following, run, place) : following.stop()),
+    onSteps: (run, isLonger) => following === follower && growFollowed(run, isLonger),
+    onNews: (text, isOver) => following === follower && showNews(text, isOver),
+  });
+  await following.begin();
+}
+
+/** Show a run of a session that is followed: at its last step if it is live, or else where the cursor is. */
+async function showFollowed(following, run, place) {
+  const turn = ++latest;
+  const isNew = follower !== following;
+  const at = isNew ? (place.step ?? 0) : player.step + current.from;
+  if (model?.name !== run.model.name && !(await showModel(run.model.name, undefined, turn))) return following.stop();
+  if (isNew) {
+    leave();
+    [follower, isLive] = [following, place.step === undefined];
+    page.session.value = following.id;
+    address.visit({ session: following.id });
+    await prepareSample(turn);
+  }
+  show(run);
+  await growFollowed(run, false);
+  if (!isLive && run.done > 0) player.show(Math.min(Math.max(at - run.from, 0), run.done - 1));
+}
+
+async function growFollowed(run, isLonger) {
+  if (isLonger && !page.stage.hidden) stage.load(run, (step) => marks.get(step) ?? []);
+  story.load(run);
+  if (run.done > 0) await grow();
+  if (!page.stage.hidden) stage.fit();
+  player.extend(run.done);
+  if (run.done > 0) player.show(isLive ? run.done - 1 : player.step);
+  showNews("");
+}
+
+/** Say how a session is that is followed. */
+function showNews(text, isOver = false) {
+  if (isOver) isLive = false;
+  const forced = current.force ? `, ${Object.keys(current.force).join(", ")} forced` : "";
+  const taken = `${current.from + current.done} steps${forced}${isLive ? ", live" : ""}`;
+  showSource(`Session ${follower.id} of ${model.name}, ${taken}. ${text}`, { live: !isOver });
+}
+
+/** Draw a sample of the model, for whoever runs one after what is shown. */
+async function prepareSample(turn) {
+  const sample = await samples.draw(model);
+  if (turn !== latest) return;
+  take(sample);
+  page.work.inert = false;
+}
+
+/** Show a recording from a file, without a session. */
+async function openRecording(file) {
+  const before = latest; // what is shown stays until the file is read
+  const names = [model?.name, ...Array.from(page.model.options, ({ value }) => value)].filter(Boolean);
+  const run = await readRecording(file, [...new Set(names)]);
+  if (latest !== before) return;
+  const turn = ++latest;
+  if (!(await showModel(run.model.name, run.place, turn))) return;
+  leave();
+  address.visit({ model: model.name, ...run.place });
+  await prepareSample(turn);
+  if (turn !== latest) return;
+  run.place.left = "The link does not hold the recording: share its file.";
+  show(run);
+  await grow();
+  player.show(0);
+  const steps = `steps ${run.from + 1} to ${run.from + run.done}, from ${file.name}`;
+  const broken = run.broken ? ` It breaks off: ${run.broken}.` : "";
+  showSource(`A recording of ${model.name}, ${steps}. It cannot be stepped on.${broken}`);
+}
+
+/** Say where the run comes from, where it is not one of the page's own; live: whether new steps may come. */
+function showSource(text = "", { live = false } = {}) {
+  const isOwn = text === "";
+  page.source.hidden = isOwn;
+  if (page["source-text"].textContent !== text) page["source-text"].textContent = text;
+  page.live.hidden = !live;
+  page.live.ariaPressed = `${isLive}`;
+  page.restart.disabled = page.step.disabled = !isOwn;
+}
+
+/** Keep the cursor at the last step of a session that is followed, or let it stand. */
+function setLive(isWanted) {
+  isLive = isWanted;
+  if (isLive) player.goTo(player.steps - 1);
+  else address.amend({ step: current.from + player.step });
+  showNews("");
+}
+
+/** Return what there is to share. */
+function shownNow() {
+  const root = page.stage.hidden ? page.plots : page.stage;
+  return { run: current, root, step: player.step, verdict: page.verdict.textContent };
 }
 
 /** Have steps done, up to `count` of them, after those that were asked for before. */
 function advance(count) {
   const turn = latest;
-  advanced = advanced.catch(() => {}).then(() => turn === latest && stepTo(count, turn));
+  advanced = advanced.catch(() => {}).then(() => turn === latest && session && stepTo(count, turn));
   return advanced;
 }
 
@@ -235,7 +378,7 @@ function advance(count) {
 async function stepTo(count, turn) {
   const run = current;
   if (count <= run.done && run.length > 0) return; // the server says what is wrong with no steps
-  page.results.ariaBusy = "true";
+  const done = showBusy();
   try {
     const inputs = run.sequence.inputs.slice(run.done, count);
     await session.step(inputs, shownTraces(model), (answer) => run.take(answer));
@@ -243,8 +386,19 @@ async function stepTo(count, turn) {
   } catch (error) {
     fail(turn, error);
   } finally {
-    page.results.ariaBusy = "false";
+    done();
   }
+}
+
+/** Show that the server is waited for, in words too where it takes long. Returns what ends that. */
+function showBusy() {
+  const timer = setTimeout(() => (page.waiting.textContent ||= SLOW), SLOW_MS);
+  page.results.ariaBusy = "true";
+  return () => {
+    clearTimeout(timer);
+    if (page.waiting.textContent === SLOW) page.waiting.textContent = "";
+    page.results.ariaBusy = "false";
+  };
 }
 
 /** Leave no session, and no results, after an error. */
@@ -261,6 +415,7 @@ function show(run) {
   current = run;
   marks = new Map();
   page.results.hidden = false;
+  page.results.classList.remove("stale");
   page.stage.hidden = page.life.hidden = page.explain.hidden = Boolean(task.parts || model.graph);
   page.plots.replaceChildren();
   if (!page.stage.hidden) stage.load(run, (step) => marks.get(step) ?? []);
@@ -278,7 +433,7 @@ async function grow() {
   story.grow();
   if (!page.stage.hidden) stage.grow();
   if (!page.stage.hidden && (current.memory || !model.state.memory)) return;
-  const state = await session.state(shownLeaves(model));
+  const state = (await (session ?? follower)?.state(shownLeaves(model))) ?? {};
   if (turn === latest) (page.stage.hidden ? showPlots : showMemory)(state);
 }
 
@@ -289,10 +444,14 @@ function showMemory({ memory }) {
 
 /** Show the verdict, on all that is done. */
 function judge() {
-  const { marks: wrong, ...verdict } = verdictOf(current);
+  const { marks: wrong, ...verdict } = follower ? unjudged(current) : verdictOf(current);
   marks = new Map();
   for (const { row, column } of wrong) marks.set(column, [...(marks.get(column) ?? []), row]);
   Object.assign(page.verdict, verdict);
+}
+
+function unjudged({ sequence }) {
+  return { className: "unknown", textContent: sequence.unasked, marks: [] };
 }
 
 /** Show all of a run of a graph: curves and heat maps. */
@@ -336,8 +495,9 @@ function pointInTime(text, step) {
 /** Show a place in time, in steps: every view follows it. */
 function moveInTime(at) {
   const { step } = player;
-  address.amend({ step });
-  page.place.textContent = columnText({ columnName: "step", seconds: task.seconds }, step);
+  if (isLive && step < player.steps - 1) setLive(false);
+  address.amend({ step: isLive ? undefined : current.from + step });
+  page.place.textContent = columnText({ columnName: "step", seconds: task.seconds }, current.from + step);
   story.moveTo(step);
   if (!page.stage.hidden) return stage.moveTo(step);
   const read = curves().filter(({ isOutput, style }) => isOutput && style === "curves").slice(0, MOST_READ);
@@ -361,7 +521,7 @@ const KEYS = {
   ArrowRight: () => player.goTo(player.step + 1),
   Home: () => player.goTo(0),
   End: () => player.goTo(player.steps - 1),
-  " ": () => player.toggle(),
+  " ": () => (isLive ? setLive(false) : player.toggle()),
 };
 
 /** Move in time by the keys that no field of a form takes. */
@@ -373,7 +533,7 @@ function onKey(event) {
 }
 
 function markStale() {
-  page.results.classList.add("stale");
+  if (session) page.results.classList.add("stale");
 }
 
 function showProblem({ title, message, code, expected, got, retryAfter }) {
@@ -409,7 +569,15 @@ page.step.addEventListener("click", () => player.goTo(player.at === 0 && current
 page.explain.addEventListener("click", () => explain(page.explain.ariaExpanded !== "true"));
 page.edit.addEventListener("click", () => showEditor(page.sequence.hidden));
 document.addEventListener("keydown", onKey);
-addEventListener("pagehide", () => session?.end());
+addEventListener("pagehide", leave);
+page["attach-form"].addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(() => follow(page.session.value.trim()));
+});
+page.live.addEventListener("click", () => setLive(!isLive));
+page.leave.addEventListener("click", () => attempt(() => run()));
+watchFiles(page, (file) => attempt(() => openRecording(file)));
+watchWaiting((text) => (page.waiting.textContent = text));
 page["forget-key"].addEventListener("click", () => attempt(forgetKey));
 watchViews(() => address.amend({ view: openViews() }));
 address.onTravel((place) => attempt(() => visit(place)));

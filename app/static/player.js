@@ -30,15 +30,21 @@ export class Player {
     this.position.value = 0;
   }
 
+  /** Play this many steps from now on, all of them done. */
+  extend(steps) {
+    Object.assign(this, { steps, done: steps });
+    this.position.max = steps;
+  }
+
   /** The step that is shown, the last one at the end. */
   get step() {
-    return Math.min(Math.floor(this.at), this.steps - 1);
+    return Math.max(0, Math.min(Math.floor(this.at), this.steps - 1));
   }
 
   /** Go to a step, whose answer is awaited where it is not done. */
   async goTo(step) {
     this.pause();
-    const wanted = Math.min(Math.max(step, 0), this.steps - 1);
+    const wanted = Math.max(0, Math.min(step, this.steps - 1));
     if (wanted >= this.done) await this.onNeed(wanted + 1);
     this.show(wanted);
   }

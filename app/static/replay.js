@@ -35,7 +35,7 @@ export class MemoryReplay extends Replay {
   /** Return the memory of a run, or undefined where the model has none or does not trace what it writes. */
   static of(run, { memory }) {
     const vectors = ["write_vectors", "add_vectors"].find((name) => run.has(name));
-    if (!memory || !vectors || !run.has("erase_vectors")) return undefined;
+    if (!memory || !vectors || !run.has("erase_vectors") || !run.has("write_weights")) return undefined;
     return new MemoryReplay(run, memory, vectors);
   }
 
@@ -70,14 +70,16 @@ export class MemoryReplay extends Replay {
 /** L[i, j] = (1 - w[i] - w[j]) L[i, j] + w[i] p[j], and p = (1 - sum w) p + w, of one write head: [slots][slots], then p. */
 export class LinkReplay extends Replay {
   /** Return the links of a run by the number of the write head, or undefined where the model has none. */
-  static of(run) {
+  static of(run, { link, precedence_weights: precedence }) {
     const { state, write_heads: heads } = run.model;
-    if (!("link" in state) || !run.slots) return undefined;
-    return Array.from({ length: heads }, (_, head) => new LinkReplay(run, head));
+    if (!("link" in state) || !run.slots || !run.has("write_weights")) return undefined;
+    if (run.from > 0 && link?.[0]?.[0]?.length !== run.slots) return undefined; // nothing to begin from
+    const first = (head) => (link && precedence ? [link[head], precedence[head]].flat(2) : run.slots * (run.slots + 1));
+    return Array.from({ length: heads }, (_, head) => new LinkReplay(run, head, new Float32Array(first(head))));
   }
 
-  constructor(run, head) {
-    super(run, new Float32Array(run.slots * (run.slots + 1)));
+  constructor(run, head, first) {
+    super(run, first);
     Object.assign(this, { head, slots: run.slots });
   }
 

@@ -5,15 +5,19 @@ import { MemoryReplay, LinkReplay } from "./replay.js";
 /**
  * What is known of a run. Views read it, and never change it.
  *
+ * from: the step before the first, which is above 0 where the past of a session is not kept. place: what the address of
+ * the page has of it, see address.js. first: leaves of the state at `from`. traces: the names of those that it has. force: gates
+ * that are held at values, name -> list, if any are.
  * model: the card; task: see tasks.js; sequence: {inputs, targets, ...} as `task.encode` gives it; slots: of its memory.
  * outputs: [done][O]; trace: name -> for each step that is done, its values in one piece, a Float32Array.
  */
 export class Run {
-  constructor(model, task, sequence, { memorySize, first = {} } = {}) {
-    Object.assign(this, { model, task, sequence, outputs: [], trace: {} });
+  constructor(model, task, sequence, { memorySize, first = {}, from = 0, place = {}, traces, force } = {}) {
+    Object.assign(this, { model, task, sequence, first, from, place, force, outputs: [], trace: {} });
+    this.traces = new Set(traces ?? Object.keys(model.trace));
     this.slots = memorySize ?? model.memory_size;
     this.memory = MemoryReplay.of(this, first);
-    this.links = LinkReplay.of(this);
+    this.links = LinkReplay.of(this, first);
   }
 
   /** The steps of the sequence. */
@@ -38,7 +42,7 @@ export class Run {
 
   /** Return whether there is such a trace. */
   has(name) {
-    return name in this.model.trace;
+    return name in this.model.trace && this.traces.has(name);
   }
 
   /**

@@ -1,14 +1,19 @@
 // A session of the server's, stepped over a WebSocket as /docs and docs/api.md describe it.
 
-import { Problem, endSession, openSession, sessionState } from "./api.js";
+import { Problem, endSession, openSession, sessionInfo, sessionState, waitFor } from "./api.js";
 import { currentKey } from "./key.js";
 import { Tensor, decode, encode } from "./msgpack.js";
 
 const PIECE = 2 ** 16; // numbers that a frame of a long sequence brings back, at most: then the page stays responsive
 const MOST_SENT = 2 ** 17; // numbers that a frame sends, at most
 
+const MOST_TRIES = 8; // to reach a server again
+const FIRST_WAIT = 0.5; // seconds, doubled each time
+const LONGEST_WAIT = 8; // seconds
+
 const LOST = { title: "No answer", detail: "The connection to the server was lost. Run it again." };
-const CLOSED = { 1009: { title: "Too large", detail: "The server takes no frame of this size.", code: "body_too_large" } };
+const TOO_LARGE = { title: "Too large", detail: "The server takes no frame of this size.", status: 413, code: "body_too_large" };
+const CLOSED = { 1009: TOO_LARGE };
 
 /** A session that this page has opened, and ends when it is done with it. */
 export class LiveSession {
@@ -19,7 +24,7 @@ export class LiveSession {
   }
 
   constructor(model, id) {
-    Object.assign(this, { model, id, seq: 0, answers: [] });
+    Object.assign(this, { model, id, seq: 0, frames: [], tries: 0 });
   }
 
   /** Return the state before the first step: leaf -> nested lists. */
@@ -34,7 +39,8 @@ export class LiveSession {
 
   /**
    * Step the session over `inputs`, [T][I], in pieces; `onPiece` is called with the answer to each of them:
-   * outputs, a list of vectors, and trace, name -> a list with the values of each step in one piece. Throws Problem.
+   * outputs, a list of vectors, and trace, name -> a list with the values of each step in one piece. Where the connection
+   * is lost, or the server is busy, it is tried again: no frame is carried out twice. Throws Problem.
    */
   async step(inputs, traceNames, onPiece) {
     let [done, size] = [0, this.pieceSize(traceNames)];
@@ -54,19 +60,20 @@ export class LiveSession {
 
   /** Step the session over `inputs`, a frame after the other, of `size` steps each. */
   async stepInPieces(inputs, size, traceNames, onPiece) {
-    const socket = await this.connected();
     const answers = [];
     for (let start = 0; start < Math.max(inputs.length, 1); start += size) {
       const frame = { seq: this.seq++, inputs: numbersOf(inputs.slice(start, start + size)), trace: traceNames };
-      answers.push(this.answer());
-      socket.send(encode(frame));
+      answers.push(this.send(encode(frame)));
     }
+    if (!this.socket && this.tries === 0) this.connect(); // else that is under way
     for (const coming of answers) onPiece(await coming);
   }
 
   /** End the session. */
   async end() {
+    this.isEnded = true;
     this.socket?.close();
+    this.fail(new Problem(LOST));
     await endSession(this.id);
   }
 
@@ -76,46 +83,76 @@ export class LiveSession {
     return Math.max(1, Math.min(Math.ceil(PIECE / numbers), Math.ceil(MOST_SENT / this.model.input_size)));
   }
 
-  /** Return the socket, when the server has greeted. */
-  async connected() {
-    if (this.socket) return this.socket;
+  /** Send a frame, now or when the server has greeted. Returns the answer to it; they come in the order of the frames. */
+  send(frame) {
+    const { promise, resolve, reject } = Promise.withResolvers();
+    promise.catch(() => {}); // that of a later piece is not waited for, where an earlier one was refused
+    this.frames.push({ frame, resolve, reject });
+    if (this.isGreeted) this.socket.send(frame);
+    return promise;
+  }
+
+  connect() {
     const url = new URL(`sessions/${encodeURIComponent(this.id)}/stream`, document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const key = currentKey();
     const socket = new WebSocket(url, key ? ["engram.msgpack", `engram.bearer.${key}`] : ["engram.msgpack"]);
     socket.binaryType = "arraybuffer";
-    socket.addEventListener("message", ({ data }) => this.receive(decode(data)));
+    socket.addEventListener("message", ({ data }) => socket === this.socket && this.receive(decode(data)));
     socket.addEventListener("close", ({ code }) => socket === this.socket && this.lose(CLOSED[code]));
-    const greeting = this.answer();
     this.socket = socket;
-    const { seq } = await greeting;
-    this.seq = (seq ?? -1) + 1;
-    return socket;
-  }
-
-  /** Return what the server says next, in the order in which it was asked. */
-  answer() {
-    const { promise, resolve, reject } = Promise.withResolvers();
-    promise.catch(() => {}); // that of a later piece is not waited for, where an earlier one was refused
-    this.answers.push({ resolve, reject });
-    return promise;
   }
 
   receive(message) {
-    const { type, outputs, trace } = message;
-    if (type === "error") return this.lose(message);
-    const waiting = this.answers.shift();
-    if (type !== "result") return waiting?.resolve(message);
+    if (message.type === "session") return this.greet();
+    if (message.type === "error") return this.lose({ ...message, retryAfter: message.retry_after });
+    const { seq, outputs, trace } = message;
+    const waiting = this.frames.shift();
+    this.tries = 0;
+    if (!outputs) return waiting?.reject(new Problem(unanswered(seq)));
     const steps = Object.entries(trace ?? {}).map(([name, tensor]) => [name, tensor.rows()]);
     waiting?.resolve({ outputs: outputs.rows().map((row) => [...row]), trace: Object.fromEntries(steps) });
   }
 
-  /** Fail what is still waited for: with what the server said, or because it says no more. */
-  lose(problem = LOST) {
-    this.socket = undefined;
-    const error = new Problem({ ...problem, retryAfter: problem.retry_after });
-    for (const { reject } of this.answers.splice(0)) reject(error);
+  /** Send all frames that are not answered: also those that were sent over a connection before. */
+  greet() {
+    this.isGreeted = true;
+    for (const { frame } of this.frames) this.socket.send(frame);
   }
+
+  /** Connect again after a while, if an answer is waited for and there may be one; fault: what the server said, if anything. */
+  async lose(fault = LOST) {
+    const problem = new Problem(fault);
+    this.socket?.close();
+    Object.assign(this, { socket: undefined, isGreeted: false });
+    if (this.frames.length === 0 || !problem.isPassing || ++this.tries > MOST_TRIES) return this.fail(problem);
+    const seconds = problem.retryAfter ?? Math.min(FIRST_WAIT * 2 ** (this.tries - 1), LONGEST_WAIT);
+    await waitFor(seconds, `${problem.title}.`);
+    if (!this.isEnded && (await this.isThere())) this.connect();
+  }
+
+  /** Return whether the session may still be there; where it is not, say why. */
+  async isThere() {
+    try {
+      await sessionInfo(this.id);
+      return true;
+    } catch (error) {
+      if (error.isPassing) this.lose();
+      else this.fail(error);
+      return false;
+    }
+  }
+
+  /** Fail what is still waited for, of which the server has carried out nothing. */
+  fail(problem) {
+    this.tries = 0;
+    this.seq -= this.frames.length;
+    for (const { reject } of this.frames.splice(0)) reject(problem);
+  }
+}
+
+function unanswered(seq) {
+  return { title: "Answer lost", status: 409, detail: `Frame ${seq} was carried out, but its answer is not kept. Run it again.` };
 }
 
 /** Return whether the server takes fewer steps at a time. */

@@ -32,14 +32,17 @@ export class Stage {
   load(run, wrong) {
     this.run = run;
     this.drawn = 0;
-    const time = { length: run.length, phases: phasesOf(run.sequence), labels: run.sequence.labels, areWords: Boolean(run.task.words) };
+    const { length, task, sequence, from } = run;
+    const time = { length, from, phases: phasesOf(sequence), labels: sequence.labels, areWords: Boolean(task.words) };
     const events = { point: (...place) => this.point(...place), leave: () => this.leave(), seek: this.on.seek };
     this.panels = [
       new Panel("In, and written", [...inStrips(run), ...writeStrips(run)], time, events),
       new Panel("Out, and read", [...outStrips(run, wrong), ...readStrips(run)], time, events),
     ];
-    this.moment = run.slots && run.has("write_weights") ? new Moment(run, this.momentEvents()) : undefined;
-    const note = element("p", { className: "note" }, "This model has no memory to look into: all it keeps is in its state.");
+    const isTraced = run.has("write_weights") && run.has("read_weights");
+    this.moment = run.slots && isTraced ? new Moment(run, this.momentEvents()) : undefined;
+    const none = "This model has no memory to look into: all it keeps is in its state.";
+    const note = element("p", { className: "note" }, run.slots ? "The recording has no traces of the memory." : none);
     const last = this.moment?.element ?? element("section", { className: "panel moment" }, note);
     this.scene = Scene.of(run, this.on);
     this.container.classList.toggle("with-scene", Boolean(this.scene));
@@ -79,7 +82,7 @@ export class Stage {
 
   point(strip, step, row) {
     for (const panel of this.panels) panel.pointAt(step);
-    this.on.point(this.insight.point(strip, step, row) ?? strip.describe(step, row));
+    this.on.point(this.insight.point(strip, step, row) ?? strip.describe(step, row, this.run.from));
   }
 
   leave() {

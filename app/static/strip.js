@@ -83,11 +83,11 @@ export class Strip {
     return Math.min(Math.max(Math.floor((rows * (clientY - top)) / height), 0), rows - 1);
   }
 
-  /** Return a value as text, with its place. */
-  describe(step, row) {
+  /** Return a value as text, with its place; from: the time of the first step. */
+  describe(step, row, from = 0) {
     const { rowName, rowLabels, values, names, digits = 3 } = this.plot;
     const value = values(step)?.[row];
     const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits));
-    return `${rowName} ${rowLabels?.[row] ?? row}, time ${step}: ${shown}`;
+    return `${rowName} ${rowLabels?.[row] ?? row}, time ${from + step}: ${shown}`;
   }
 }
