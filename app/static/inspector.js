@@ -28,8 +28,8 @@ import { taskOf } from "./tasks.js";
 import { TokenEditor } from "./tokens.js";
 import { openViews, setViews, watchViews } from "./views.js";
 
-const SLOW = "The server takes long to answer.";
-const SLOW_MS = 1000;
+const SLOW = "Waiting for the server. It may be busy, or the key may have taken all the steps that it may for now.";
+const SLOW_MS = 2000;
 
 const MOST_READ = 3; // outputs whose values are shown while time runs
 
@@ -416,7 +416,7 @@ function show(run) {
   marks = new Map();
   page.results.hidden = false;
   page.results.classList.remove("stale");
-  page.stage.hidden = page.life.hidden = page.explain.hidden = Boolean(task.parts || model.graph);
+  page.stage.hidden = page.life.hidden = page.explain.hidden = Boolean(model.graph);
   page.plots.replaceChildren();
   if (!page.stage.hidden) stage.load(run, (step) => marks.get(step) ?? []);
   story.load(run);
@@ -456,8 +456,8 @@ function unjudged({ sequence }) {
 
 /** Show all of a run of a graph: curves and heat maps. */
 function showPlots(state) {
-  const trace = Object.fromEntries(Object.entries(current.trace).map(([name, steps]) => [name, steps.map((step) => [...step])]));
-  shown = plotGroups(model, task, current.sequence, { outputs: current.outputs, trace, state }, []);
+  const { outputs, trace } = current;
+  shown = plotGroups(model, task, current.sequence, { outputs, trace, state });
   page.plots.replaceChildren(...shown.map(groupSection), ...notes());
   const waves = curves().filter(({ style }) => style === "wave");
   const { at } = player;

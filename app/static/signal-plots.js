@@ -42,7 +42,7 @@ export function outputPlots(model, { seconds }, outputs) {
 
 /** Return the plots of the traces of a graph. */
 export function graphTracePlots(model, { seconds }, trace) {
-  const flat = (part) => trace[part.name].map((step) => [step].flat(Infinity));
+  const flat = (part) => trace[part.name].map((step) => [...step]);
   return withSharedAxis(traceParts(model).flatMap((part) => partPlots(part, flat(part), seconds)));
 }
 

@@ -12,6 +12,7 @@ import { GATES, WEIGHTINGS, headsOf } from "./plots.js";
 import { Scene, addScene } from "./scene.js";
 import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
 import { Strip } from "./strip.js";
+import { classesOf } from "./verdict.js";
 
 const ROW = 5; // CSS pixels of a row of bits, at least
 const LOWEST = 12; // CSS pixels of a strip
@@ -128,7 +129,7 @@ export function outStrips(run, wrong) {
   const scale = model.output_activation === "identity" ? growing(run, () => outputs) : () => BITS;
   const target = strip({ ...shared, title: "Target" }, "target", BITS, sequence.targets);
   const output = new Strip({ ...shared, title: "Output", name: "output", scale, values: (step) => outputs[step], wrong }, run.length);
-  return [...(sequence.targets.some(Boolean) ? [target] : []), output, ...optimumStrips(run, shared)];
+  return [...(sequence.targets.some(Boolean) ? [target] : []), output, ...digitStrips(run), ...optimumStrips(run, shared)];
 }
 
 /** Return the best prediction that there is, and beside it that of the model, where the task has one. */
@@ -143,6 +144,16 @@ function optimumStrips({ sequence: { optimum, targets }, outputs, length }, shar
   const title = "Chance of a 1: output, optimum (dashed), and the bits that came (dots)";
   const plot = { name: "prediction", title, curves, least: 56, share: 1 };
   return [strip({ ...shared, title: "Optimum" }, "optimum", BITS, best), new CurveStrip(plot, length)];
+}
+
+/** Return the strip of the likeliest class of each group of the outputs, where there are several. */
+function digitStrips({ model, outputs, length }) {
+  const rows = model.output_groups;
+  if (!(rows > 1)) return [];
+  const scale = tokens(model.output_size / rows);
+  const values = (step) => outputs[step] && classesOf(model, outputs[step]).map(({ number }) => number);
+  const plot = { name: "digits", title: "Likeliest digits", rows, rowName: "digit", digits: 0, least: rows * ROW };
+  return [new Strip({ ...plot, scale: () => scale, values }, length)];
 }
 
 /** Return the height of a strip of channels: of many, it grows with the window. */

@@ -21,16 +21,16 @@ const MARK = "#ff5a4f";
 export class Strip {
   constructor(plot, length) {
     Object.assign(this, { plot, length });
-    const label = `${plot.title}: ${plot.rows} × ${length} values, ${plot.rowName} by time`;
-    this.canvas = element("canvas", { width: length, height: plot.rows, role: "img", ariaLabel: label });
+    this.label = `${plot.title}: ${plot.rows} × ${length} values, ${plot.rowName} by time`;
+    this.canvas = element("canvas", { width: length, height: plot.rows, role: "img", ariaLabel: this.label });
     this.canvas.dataset.name = plot.name;
     this.context = this.canvas.getContext("2d");
     this.marks = element("canvas", { className: "marks", ariaHidden: "true" });
     this.field = element("div", { className: plot.isSlots ? "field slots" : "field" }, this.canvas, this.marks);
     this.field.style.setProperty("--rows", plot.rows);
     this.ticks = element("div", { className: "row-ticks" });
-    const caption = element("figcaption", {}, element("span", {}, plot.title));
-    this.element = element("figure", { className: "strip" }, caption, this.ticks, this.field);
+    this.caption = element("figcaption", {}, plot.title);
+    this.element = element("figure", { className: "strip" }, this.caption, this.ticks, this.field);
     this.element.style.setProperty("--least", `${plot.least}px`);
     this.element.style.setProperty("--share", plot.share ?? 0);
   }
@@ -71,9 +71,14 @@ export class Strip {
     const [cell, row] = [this.marks.width / this.length, this.marks.height / this.plot.rows];
     context.strokeStyle = MARK;
     context.lineWidth = Math.max(1, Math.min(2 * ratio, cell / 4, row / 4));
+    let count = 0;
     for (let step = 0; step < this.length; step++) {
-      for (const index of wrong(step)) context.strokeRect(step * cell, index * row, cell, row);
+      const rows = wrong(step);
+      count += rows.length;
+      for (const index of rows) context.strokeRect(step * cell, index * row, cell, row);
     }
+    this.caption.textContent = count > 0 ? `${this.plot.title}, what is wrong framed` : this.plot.title;
+    this.canvas.ariaLabel = count > 0 ? `${this.label}, ${count} of them framed as wrong` : this.label;
   }
 
   /** Return the row at a height of the window, or the nearest one. */

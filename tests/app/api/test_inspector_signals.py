@@ -4,7 +4,6 @@ import io
 import json
 import wave
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import numpy as np

@@ -256,7 +256,25 @@ def test_brackets_written_are_sent_as_tokens_and_judged(page: Page) -> None:
         judged = "right" if verdict == due else "wrong"
         expect(page.locator("#verdict")).to_have_text(f"{verdict}, probability {max(last):.3f}, which is {judged}")
         expect(page.locator("#verdict")).to_have_class(judged)
-        assert page.locator(".mark").count() == (0 if verdict == due else 1)
+        assert framed(page) == ([] if verdict == due else [(len(tokens) - 1, last.index(max(last)))])
+
+
+def framed(page: Page) -> list[tuple[int, int]]:
+    """Return the columns and rows of the outputs that have a frame."""
+    count = """marks => {
+        const [columns, rows] = [marks.previousSibling.width, marks.previousSibling.height];
+        const { width, height } = marks;
+        const pixels = marks.getContext("2d").getImageData(0, 0, width, height).data;
+        const cells = Array.from({ length: columns * rows }, (_, at) => [at % columns, Math.floor(at / columns)]);
+        const isDrawn = (x, y) => pixels[4 * (y * width + x) + 3] > 0;
+        return cells.filter(([column, row]) => {
+            const x = Math.floor((column + 0.5) * width / columns);
+            const [top, bottom] = [Math.ceil(row * height / rows), Math.floor((row + 1) * height / rows) - 1];
+            return isDrawn(x, top) && isDrawn(x, bottom);
+        });
+    }"""
+    found = canvas(page, "output").locator("+ .marks").evaluate(count)
+    return [(column, row) for column, row in found]
 
 
 def test_random_brackets_are_as_often_valid_as_not(page: Page) -> None:
@@ -374,5 +392,6 @@ def test_card_omits_word_lists_and_paths(page: Page) -> None:
     open_inspector(page, "stories")
     task = page.locator("#card dd").nth(1)
     expect(task).to_have_text("babi, tasks 1, 3, split train, max words 800")
+    page.click("#about > summary")
     page.click("#card summary")
     expect(page.locator("#card details")).to_contain_text("apple garden is kitchen")

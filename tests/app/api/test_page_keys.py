@@ -203,12 +203,22 @@ def test_key_without_the_scope_is_reported(page: Page, locked: Locked) -> None:
     expect(page.get_by_role("button", name="Forget the key")).to_be_visible()
 
 
-def test_key_over_its_rate_is_reported_with_the_wait(page: Page, locked: Locked) -> None:
+def test_key_over_its_rate_is_waited_for(page: Page, locked: Locked) -> None:
     page.goto(OPEN)
     give(page, locked.key(limits=KeyLimits(steps_per_second=0.01)))
-    expect(page.locator("#run")).to_be_visible()
+    expect(page.locator("#verdict")).not_to_be_empty()
     page.click("#run")
-    expect(page.locator("#error")).to_contain_text("its limit steps_per_second")
+    expect(page.locator("#waiting")).to_contain_text("the key may have taken all the steps that it may for now")
+    expect(page.locator("#results")).to_have_attribute("aria-busy", "true")
+
+
+def test_key_over_its_sessions_is_reported_with_the_wait(page: Page, locked: Locked) -> None:
+    key = locked.key(limits=KeyLimits(max_sessions=1))
+    headers = {"Authorization": f"Bearer {key}"}
+    assert httpx.post(f"{locked.server.url}/sessions", json={"model": "dnc-copy"}, headers=headers).status_code == 201
+    page.goto(OPEN)
+    give(page, key)
+    expect(page.locator("#error")).to_contain_text("the key opens one only while there are fewer than 1")
     expect(page.locator("#error")).to_contain_text(re.compile(r"Try again after \d+ s\."))
 
 
