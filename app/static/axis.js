@@ -4,6 +4,7 @@ import { steps, tick } from "./figure.js";
 
 const NUMBER = 44; // CSS pixels that a number takes
 const LETTER = 5.6; // CSS pixels of a letter, about
+const NAME = 6; // CSS pixels that a label may reach over the beginning of the axis
 const LINE = 8.5; // CSS pixels from one slanted word to the next, at least
 const LONGEST = 12; // letters of a text that fits an axis
 
@@ -22,9 +23,9 @@ function ticksAt(places, text, length, className = "") {
   return places.map((step) => Object.assign(tick(text(step), "left", step + 0.5, length), { className }));
 }
 
-/** Return steps whose labels do not touch. */
+/** Return steps whose labels do not touch, nor the name of the axis. */
 function apart(labels, cell) {
-  let free = -Infinity;
+  let free = -NAME;
   return [...labels.keys()].filter((step) => {
     const half = (labels[step].length * LETTER) / 2 + 3;
     const middle = (step + 0.5) * cell;

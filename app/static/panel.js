@@ -4,6 +4,8 @@ import { timeTicks } from "./axis.js";
 import { element } from "./dom.js";
 import { percent } from "./figure.js";
 
+const LETTER = 0.014; // of the width of a panel that a letter takes, about
+
 /** Strips over the same steps. */
 export class Panel {
   /** phases: [{name, from, to}] along the axis; on: {point(strip, step, row), leave(), seek(step)}. */
@@ -67,7 +69,8 @@ export class Panel {
 }
 
 function band({ name, from, to }, length) {
-  const created = element("span", { title: `${name}: steps ${from} to ${to - 1}` }, name);
+  const isWide = (to - from) / length > name.length * LETTER;
+  const created = element("span", { title: `${name}: steps ${from} to ${to - 1}` }, isWide ? name : "");
   created.style.left = percent(from, length);
   created.style.width = percent(to - from, length);
   return created;

@@ -1,6 +1,6 @@
 // Which sample is sent to the model: its seed and its sizes, where it comes from, and whether the memory has room for it.
 
-import { Problem, modelSample } from "./api.js";
+import { modelSample } from "./api.js";
 import { Settings } from "./settings.js";
 
 const MOST_SEED = 2 ** 32; // of those that are drawn here; one may ask for greater ones
@@ -42,7 +42,7 @@ export class SampleBar {
       return await modelSample(name, this.query);
     } catch (error) {
       const { seed, ...sizes } = this.query;
-      if (!(error instanceof Problem) || Object.keys(sizes).length === 0) throw error;
+      if (error.code !== "invalid_request" || Object.keys(sizes).length === 0) throw error;
       this.query = { seed, ...(changed in sizes && Object.keys(sizes).length > 1 && { [changed]: sizes[changed] }) };
       return this.draw({ name }, changed);
     }

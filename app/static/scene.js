@@ -8,6 +8,7 @@ import { hopsOf, questionAt, questionsOf } from "./routes.js";
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 18; // CSS pixels
 const MOST_NAMED = 40; // nodes that all have their names beside them
+const LEAST_SEEN = 0.3; // of the width of a map
 const GAP = 3; // CSS pixels between lines that run side by side
 
 // The colours of London's lines; the Northern line, black, is as the text is.
@@ -59,7 +60,6 @@ export class Scene {
   fit() {
     const { clientWidth: width, clientHeight: height } = this.image;
     if (width === 0 || height === 0) return;
-    this.image.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.points = this.places.map(({ x, y }) => ({
       x: MARGIN + x * (width - 2 * MARGIN),
       y: MARGIN + y * (height - 2 * MARGIN),
@@ -67,8 +67,10 @@ export class Scene {
     this.radius = this.graph.nodes.length > MOST_NAMED ? 2.2 : 4;
     this.lines = this.drawnLines();
     this.dots = this.graph.nodes.map((node, number) => this.dot(node, number));
-    this.labels = this.graph.nodes.map((node, number) => this.label(node, number));
-    this.way = svg("g", { class: "way" });
+    this.labels = this.graph.nodes.map(({ name }) => nameOf(name));
+    this.way = svg("g", {});
+    this.look(undefined);
+    this.labels.forEach((_, node) => this.placeLabel(node));
     this.image.replaceChildren(...new Set(this.lines), this.way, ...this.dots, ...this.labels);
     this.shown = undefined;
     this.moveTo(this.step ?? 0);
@@ -87,6 +89,7 @@ export class Scene {
     const question = questionAt(this.questions, step);
     const hops = question ? hopsOf(this.run, question, step) : [];
     this.image.classList.toggle("answering", Boolean(question));
+    if (question !== this.question) this.look(question);
     this.way.replaceChildren(...hops.flatMap((hop) => this.hop(hop, hop.step === step)));
     const named = new Set([...now, ...this.askedFor(question), ...hops.flatMap(({ from, to }) => [from, to])]);
     this.dots.forEach((dot, node) => {
@@ -124,7 +127,7 @@ export class Scene {
   line({ from, to, name }, step, side) {
     const path = this.kind.title === "Graph" ? this.bent(from, to) : this.straight(from, to, side);
     const line = svg("path", { d: path, class: "edge" });
-    if (this.kind.isMap) line.style.stroke = LINES[lineOf(name)];
+    if (this.kind.isMap) line.style.setProperty("--line", LINES[lineOf(name)]);
     line.dataset.step = step;
     return line;
   }
@@ -176,18 +179,25 @@ export class Scene {
     return dot;
   }
 
-  label({ name }, number) {
-    const { x, y } = this.points[number];
-    const isRight = x > this.image.clientWidth * 0.6;
-    const at = { x: x + (isRight ? -6 : 6), y: y - 5, "text-anchor": isRight ? "end" : "start" };
-    const label = svg("text", { ...at, class: "name" });
-    label.textContent = name;
-    return label;
+  /** Look at all of the graph, or, of a large one, at the places that a question is about. */
+  look(question) {
+    this.question = question;
+    const { clientWidth: width, clientHeight: height } = this.image;
+    const points = question && this.dots.length > MOST_NAMED ? question.nodes.map((node) => this.points[node]) : [];
+    const box = points.length > 0 ? around(points, width, height) : { x: 0, y: 0, zoom: 1 };
+    Object.assign(this, box);
+    this.image.setAttribute("viewBox", [box.x, box.y, width * box.zoom, height * box.zoom].map(fixed).join(" "));
+    this.image.style.setProperty("--zoom", box.zoom);
   }
 
   /** Put a label above its node, or below it, as neighbours in turn. */
-  placeLabel(node, isBelow) {
-    this.labels[node].setAttribute("y", this.points[node].y + (isBelow ? 13 : -6));
+  placeLabel(node, isBelow = false) {
+    const { x, y } = this.points[node];
+    const isRight = x > this.x + 0.6 * this.zoom * this.image.clientWidth;
+    const label = this.labels[node];
+    label.setAttribute("x", fixed(x + (isRight ? -6 : 6) * this.zoom));
+    label.setAttribute("y", fixed(y + (isBelow ? 13 : -6) * this.zoom));
+    label.setAttribute("text-anchor", isRight ? "end" : "start");
   }
 
   textOf({ dataset }) {
@@ -219,6 +229,21 @@ function button(text, isPressed, press) {
   const created = element("button", { type: "button" }, text);
   created.addEventListener("click", press);
   return { element: created, show: () => (created.ariaPressed = `${isPressed()}`) };
+}
+
+/** Return the part of a picture of a size that has these points and what is near them: {x, y, zoom}. */
+function around(points, width, height) {
+  const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
+  const [left, top, right, bottom] = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+  const zoom = Math.min(1, Math.max(LEAST_SEEN, (2 * (right - left)) / width, (2 * (bottom - top)) / height));
+  const start = (middle, size) => Math.min(Math.max(middle - (zoom * size) / 2, 0), size - zoom * size);
+  return { x: start((left + right) / 2, width), y: start((top + bottom) / 2, height), zoom };
+}
+
+function nameOf(text) {
+  const label = svg("text", { class: "name" });
+  label.textContent = text;
+  return label;
 }
 
 /** Return how far from the middle each of the lines between the same two nodes runs, by its key. */

@@ -47,6 +47,7 @@ export class Stage {
     const last = this.moment?.element ?? element("section", { className: "panel moment" }, note);
     this.scene = Scene.of(run, this.on);
     this.container.classList.toggle("with-scene", Boolean(this.scene));
+    this.container.classList.toggle("without-memory", !this.moment);
     if (this.scene) addScene(last, this.scene, this.container);
     this.container.replaceChildren(...this.panels.map((panel) => panel.element), last);
     this.insight.load(run, this.panels);

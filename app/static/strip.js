@@ -32,6 +32,7 @@ export class Strip {
     this.caption = element("figcaption", {}, plot.title);
     this.element = element("figure", { className: "strip" }, this.caption, this.ticks, this.field);
     this.element.style.setProperty("--least", `${plot.least}px`);
+    this.element.style.setProperty("--rows", plot.rows);
     this.element.style.setProperty("--share", plot.share ?? 0);
   }
 
