@@ -58,8 +58,7 @@ function onRoutes(run) {
   const answers = questions.map((question) => hopsOf(run, question, run.done - 1)).filter((hops) => hops.length > 0);
   const right = answers.filter((hops) => hops.every(({ isRight }) => isRight)).length;
   const hops = answers.flat();
-  const ways = `${right} of ${answers.length} ${answers.length === 1 ? "answer" : "answers"} right`;
-  return `${ways}, ${hops.filter(({ isRight }) => isRight).length} of ${hops.length} steps`;
+  return `${right} of ${answers.length} answers right, ${hops.filter(({ isRight }) => isRight).length} of ${hops.length} steps`;
 }
 
 /** A predictor may be as wrong as the best one that there is: what counts is how much worse it is. */

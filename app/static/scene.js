@@ -9,7 +9,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 18; // CSS pixels
 const MOST_NAMED = 40; // nodes that all have their names beside them
 const LEAST_SEEN = 0.3; // of the width of a map
-const GAP = 3; // CSS pixels between lines that run side by side
+const GAP = 2.2; // CSS pixels between lines that run side by side
 
 // The colours of London's lines; the Northern line, black, is as the text is.
 const LINES = {
