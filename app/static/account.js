@@ -42,10 +42,10 @@ export function writeText(run, step, slot, weight, readers) {
 
 /** Return the life of a slot as text; see ties.js. */
 export function lifeText({ written, read, freed, usage }) {
-  const places = (list) => (list.length > 0 ? `at ${stepsText(ranges(list))}` : "never");
+  const part = (name, steps) => (steps.length > 0 ? `${name} at ${stepsText(ranges(steps))}` : `never ${name}`);
   const steps = (list) => list.map(({ step }) => step);
-  const parts = [`written ${places(steps(written))}`, `read ${places(steps(read))}`];
-  return [...parts, ...(usage ? [`freed ${places(freed)}`] : [])].join(" · ");
+  const parts = [part("written", steps(written)), part("read", steps(read))];
+  return [...parts, ...(usage ? [part("freed", freed)] : [])].join(" · ");
 }
 
 /** Return steps in ascending order as texts, those in a row as one: [3, 5, 6, 7] is ["3", "5 to 7"]. */
@@ -64,10 +64,15 @@ function stepsText(texts) {
 export function overview(run, ties, step) {
   const { model } = run;
   if (!run.has("write_weights")) return ["This model has no memory to address: all it remembers is in the state of its controller."];
-  const writes = Array.from({ length: model.write_heads }, (_, head) => writeSentence(run, step, head));
-  const reads = Array.from({ length: model.read_heads }, (_, head) => readSentence(run, ties, step, head));
-  const sentences = model.kind === "ntm" ? [...reads, ...writes] : [...freeSentences(run, step), ...writes, ...reads];
-  return sentences.filter(Boolean);
+  const writes = together("write", model.write_heads, (head) => writeSentence(run, step, head));
+  const reads = together("read", model.read_heads, (head) => readSentence(run, ties, step, head));
+  return model.kind === "ntm" ? [...reads, ...writes] : [...freeSentences(run, step), ...writes, ...reads];
+}
+
+/** Return a sentence of each head, or of all those of which the same is to be said. */
+function together(kind, count, sentence) {
+  const heads = Map.groupBy(Array.from({ length: count }, (_, head) => head), sentence);
+  return [...heads].map(([text, numbers]) => `${headsName(kind, numbers, count)} ${text}.`);
 }
 
 function freeSentences(run, step) {
@@ -82,28 +87,27 @@ function slotsText(slots) {
   return `slot${slots.length > 1 ? "s" : ""} ${stepsText(slots)}`;
 }
 
-function headName(kind, head, count) {
-  return count > 1 ? `${kind === "read" ? "Read" : "Write"} head ${head}` : `The ${kind} head`;
+function headsName(kind, heads, count) {
+  if (count === 1) return `The ${kind} head`;
+  const name = kind === "read" ? "Read head" : "Write head";
+  return heads.length > 1 ? `${name}s ${heads.slice(0, -1).join(", ")} and ${heads.at(-1)}` : `${name} ${heads[0]}`;
 }
 
 function writeSentence(run, step, head) {
-  const name = headName("write", head, run.model.write_heads);
-  const weights = run.values("write_weights", step, head);
-  const place = placeOf(weights);
-  if (place.sum < LEAST_WEIGHT) return `${name} wrote next to nothing (${two(place.sum)} in all).`;
-  const way = run.model.kind === "ntm" ? wayOf(run, step, run.model.read_heads + head, place) : "";
-  const how = run.model.kind === "ntm" ? "" : writeHow(run, step, head, place);
-  return `${name} ${way}wrote ${placeText(place, "into")}${how}.`;
+  const place = placeOf(run.values("write_weights", step, head));
+  if (place.sum < LEAST_WEIGHT) return `wrote next to nothing (${two(place.sum)} in all)`;
+  const wrote = `wrote ${placeText(place, "into")}`;
+  if (run.model.kind === "ntm") return wayOf(run, step, run.model.read_heads + head, place) + wrote;
+  return wrote + writeHow(run, step, head, place);
 }
 
 function readSentence(run, ties, step, head) {
-  const name = headName("read", head, run.model.read_heads);
   const place = placeOf(run.values("read_weights", step, head));
-  if (place.sum < LEAST_WEIGHT) return `${name} read next to nothing (${two(place.sum)} in all).`;
-  const way = run.model.kind === "ntm" ? wayOf(run, step, head, place) : "";
-  const how = run.model.kind === "ntm" ? "" : readHow(run, step, head, place);
+  if (place.sum < LEAST_WEIGHT) return `read next to nothing (${two(place.sum)} in all)`;
+  const read = `read ${placeText(place, "from")}`;
+  const found = run.model.kind === "ntm" ? wayOf(run, step, head, place) + read : read + readHow(run, step, head, place);
   const [source] = place.isFocused ? ties.sources(step, place.slot) : [];
-  return `${name} ${way}read ${placeText(place, "from")}${how}${source ? `, written at step ${source.step}` : ""}.`;
+  return found + (source ? `, written at step ${source.step}` : "");
 }
 
 /** Return where a weighting is: its largest weight and the slot of that, its sum, whether it is mostly there. */
@@ -118,7 +122,7 @@ export function placeOf(weights) {
 
 function placeText({ slot, sum, weight, isFocused }, word) {
   if (isFocused) return `${two(weight)} ${word} slot ${slot}`;
-  return `${two(sum)} ${word} many slots, most (${two(weight)}) ${word} slot ${slot}`;
+  return `${two(sum)} in all, spread over several slots, most (${two(weight)}) ${word} slot ${slot}`;
 }
 
 /** Return how a DNC found the slot it wrote to: newly allocated, or by content. */

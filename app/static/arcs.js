@@ -13,7 +13,7 @@ export class Arcs {
     this.element = document.createElementNS(SVG, "svg");
     this.element.setAttribute("class", "arcs");
     this.element.setAttribute("aria-hidden", "true");
-    this.layers = { cursor: new Layer(this.element, "cursor-arcs"), pointed: new Layer(this.element, "pointed-arcs") };
+    this.layers = { cursor: new Layer(this.element, "cursor-arcs", 0.35), pointed: new Layer(this.element, "pointed-arcs", 0.8) };
     this.shown = { cursor: [], pointed: [] };
   }
 
@@ -49,9 +49,10 @@ export class Arcs {
   }
 }
 
-/** Arcs of one kind, whose elements are used again. */
+/** Arcs of one kind, whose elements are used again. faintest: the opacity of the weakest. */
 class Layer {
-  constructor(parent, name) {
+  constructor(parent, name, faintest) {
+    this.faintest = faintest;
     this.group = parent.appendChild(document.createElementNS(SVG, "g"));
     this.group.setAttribute("class", name);
     this.drawn = [];
@@ -59,7 +60,7 @@ class Layer {
 
   draw(arcs) {
     while (this.drawn.length < arcs.length) this.drawn.push(newArc(this.group));
-    this.drawn.forEach((arc, index) => place(arc, arcs[index]));
+    this.drawn.forEach((arc, index) => place(arc, arcs[index], this.faintest));
   }
 }
 
@@ -71,7 +72,7 @@ function newArc(parent) {
   return { group, parts };
 }
 
-function place({ group, parts: [edge, line, start, end] }, arc) {
+function place({ group, parts: [edge, line, start, end] }, arc, faintest) {
   group.style.display = arc ? "" : "none";
   if (!arc) return;
   const { from, to, weight } = arc;
@@ -79,7 +80,7 @@ function place({ group, parts: [edge, line, start, end] }, arc) {
   for (const path of [edge, line]) path.setAttribute("d", curve(from, to));
   edge.style.strokeWidth = `${width + 1.5}px`;
   line.style.strokeWidth = `${width}px`;
-  group.style.opacity = `${(0.35 + 0.65 * weight).toFixed(2)}`;
+  group.style.opacity = `${(faintest + (1 - faintest) * weight).toFixed(2)}`;
   [from, to].forEach(([x, y], index) => {
     const circle = [start, end][index];
     circle.setAttribute("cx", x.toFixed(1));

@@ -65,8 +65,8 @@ export class Equations {
     const groups = equationsOf(this.run, this.step, this.slot);
     this.build(groups);
     const lines = groups.flatMap(({ lines, focus }) => lines.map((line) => ({ line, focus })));
-    const isFull = this.level === "formulas";
-    lines.forEach(({ line, focus }, index) => this.lines[index].show(line, focus, isFull, this.colors));
+    const style = { isFull: this.level === "formulas", width: this.lines.find(({ over }) => over !== "parts")?.width, ...this.colors };
+    lines.forEach(({ line, focus }, index) => this.lines[index].show(line, line.focus ?? focus, style));
   }
 
   /** Make the elements of all lines, unless they are there. */
@@ -85,6 +85,8 @@ export class Equations {
 /** One value on the way: its name, its numbers as bars, and its formula. */
 class Line {
   constructor({ over }) {
+    this.over = over;
+    this.last = {}; // HTML of its parts
     this.name = element("span", { className: "name" });
     this.canvas = element("canvas", { role: "img" });
     this.value = element("span", { className: "value" });
@@ -93,20 +95,26 @@ class Line {
     this.element = element("div", { className: `line ${over}` }, this.name, ...middle, this.formula);
   }
 
-  show(line, focus, isFull, colors) {
+  /** The width of its bars in CSS pixels, which is that of all lines. */
+  get width() {
+    return this.canvas.clientWidth;
+  }
+
+  /** style: {isFull: with the formula, width: of the bars, bar, mark, zero: their colours}. */
+  show(line, focus, { isFull, ...style }) {
     const { name, symbol, over, values } = line;
     setHtml(this, "name", `${symbol} <small>${name}</small>`);
     setHtml(this, "value", over === "parts" ? partsHtml(line) : focusHtml(line, focus));
-    if (over !== "parts") this.draw(line, over === "slots" ? focus : -1, colors);
+    if (over !== "parts") this.draw(line, over === "slots" ? focus : -1, style);
     this.canvas.ariaLabel = `${name}: ${values.length} values over the ${over}`;
     this.formula.hidden = !isFull || !line.formula;
     if (!this.formula.hidden) setHtml(this, "formula", formulaHtml(line, focus));
   }
 
   /** Draw bars from zero up, and down where there are negative values. */
-  draw({ values, signed }, focus, { mark, zero, bar }) {
+  draw({ values, signed }, focus, { width: bars, mark, zero, bar }) {
     const ratio = window.devicePixelRatio;
-    const [width, height] = [Math.round(this.canvas.clientWidth * ratio), BARS * ratio];
+    const [width, height] = [Math.round(bars * ratio), BARS * ratio];
     Object.assign(this.canvas, { width, height });
     const context = this.canvas.getContext("2d");
     const most = Math.max(1e-6, signed ? values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) : 1);
@@ -126,7 +134,6 @@ class Line {
 
 /** Set the HTML of a part of a line, which is of numbers and names of this page alone. */
 function setHtml(line, part, html) {
-  line.last ??= {};
   if (line.last[part] !== html) line[part].innerHTML = line.last[part] = html;
 }
 

@@ -7,6 +7,7 @@ import { LifeLine } from "./life.js";
 import { LEAST_WEIGHT, Ties } from "./ties.js";
 
 const LEAST_DESCRIBED = 0.02; // weight of a read or a write that is spoken of
+const CLICK = 4; // CSS pixels that the pointer may move in a click
 
 /** Shows beside the values of a run how they belong together. */
 export class Insight {
@@ -15,7 +16,7 @@ export class Insight {
     this.container = container;
     this.life = new LifeLine(life, { pin: (slot) => this.pin(slot) });
     this.equations = new Equations();
-    container.addEventListener("pointerdown", ({ clientX, clientY }) => (this.pressed = [clientX, clientY]));
+    container.addEventListener("pointerdown", ({ clientX: x, clientY: y }) => (this.pressed = { x, y, slot: this.pointed }));
     container.addEventListener("click", (event) => this.click(event));
     document.addEventListener("keydown", ({ key }) => key === "Escape" && this.pin(undefined));
   }
@@ -25,6 +26,7 @@ export class Insight {
     this.run = run;
     this.ties = new Ties(run);
     this.arcs = new Arcs(panels);
+    this.pictures = [...this.container.querySelectorAll(".slots")];
     this.pinned = this.pointed = undefined;
     this.life.load(run);
     this.equations.load(run, this.ties);
@@ -92,9 +94,11 @@ export class Insight {
     this.showSlot();
   }
 
+  /** Keep the slot in view that was clicked, or let it go; a drag moves in time only. */
   click({ clientX, clientY }) {
-    const isDragged = Math.hypot(clientX - this.pressed?.[0], clientY - this.pressed?.[1]) > 4;
-    if (this.pointed !== undefined && !isDragged) this.pin(this.pointed === this.pinned ? undefined : this.pointed);
+    const { x, y, slot } = this.pressed ?? {};
+    if (slot === undefined || Math.hypot(clientX - x, clientY - y) > CLICK) return;
+    this.pin(slot === this.pinned ? undefined : slot);
   }
 
   /** Keep a slot in view; undefined: let go. */
@@ -107,7 +111,7 @@ export class Insight {
   /** Show the slot in view, in every picture of slots. */
   showSlot() {
     this.container.classList.toggle("with-slot", this.slot !== undefined);
-    this.container.style.setProperty("--slot", this.slot ?? -1);
+    for (const picture of this.pictures) picture.style.setProperty("--slot", this.slot ?? -1);
     this.life.show(this.slot, this.pinned);
     if (this.step < this.run.done) this.equations.show(this.step, this.slot);
   }

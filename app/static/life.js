@@ -40,13 +40,13 @@ export class LifeLine {
   /** Show the life of a slot; pinned: the one that stays when none is pointed at. */
   show(slot, pinned) {
     this.release.hidden = pinned === undefined;
-    if (document.activeElement !== this.number) this.number.value = pinned ?? "";
+    if (document.activeElement !== this.number) this.number.value = slot ?? "";
     if (slot === this.slot && this.run.done === this.done) return;
     Object.assign(this, { slot, done: this.run.done });
     this.canvas.hidden = slot === undefined;
     if (slot === undefined) return (this.text.textContent = HINT);
     const life = lifeOf(this.run, slot);
-    this.text.textContent = `slot ${slot}: ${lifeText(life)}`;
+    this.text.textContent = lifeText(life);
     this.text.title = this.text.textContent;
     this.draw(life);
   }

@@ -65,6 +65,7 @@ export class Moment {
       name,
       className: "slots",
       title,
+      caption: title.split(" ")[0],
       columns: heads,
       rows: slots,
       scale: () => WEIGHTS,
@@ -123,9 +124,9 @@ export function growing(run, arrays) {
 }
 
 /** Return a picture of [rows][columns] values in one piece, which `draw(step)` shows. */
-function picture({ name, className, title, columns, rows, scale, values, describe, slot, on }) {
+function picture({ name, className, title, caption = title, columns, rows, scale, values, describe, slot, on }) {
   const canvas = element("canvas", { width: columns, height: rows, role: "img" });
-  const figure = element("figure", { className: `picture ${className}` }, element("figcaption", {}, title), canvas);
+  const figure = element("figure", { className: `picture ${className}` }, element("figcaption", {}, caption), canvas);
   figure.style.setProperty("--rows", rows);
   figure.style.setProperty("--columns", columns);
   canvas.ariaLabel = `${title}: ${rows} × ${columns} values`;
@@ -133,11 +134,12 @@ function picture({ name, className, title, columns, rows, scale, values, describ
   const context = canvas.getContext("2d");
   const image = new ImageData(columns, rows);
   let shown;
-  canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
+  const point = ({ offsetX, offsetY }) => {
     const place = (offset, size, count) => Math.min(Math.max(Math.floor((count * offset) / size), 0), count - 1);
     const [column, row] = [place(offsetX, canvas.clientWidth, columns), place(offsetY, canvas.clientHeight, rows)];
     if (shown) on.point(describe(shown[row * columns + column], column, row), { slot: slot?.(column, row) });
-  });
+  };
+  for (const name of ["pointermove", "pointerdown"]) canvas.addEventListener(name, point); // a finger points by touching
   canvas.addEventListener("pointerleave", () => on.leave());
   return {
     element: figure,

@@ -58,6 +58,7 @@ export class Panel {
     strip.field.addEventListener("pointerleave", () => this.on.leave());
     strip.field.addEventListener("pointerdown", (event) => {
       strip.field.setPointerCapture(event.pointerId);
+      this.on.point(strip, ...place(event)); // a finger points by touching
       this.on.seek(place(event)[0]);
     });
   }

@@ -1,0 +1,184 @@
+// Parts of the equations of a step that DNC and NTM have in common. A line is one value on the way to a weighting:
+//
+//   {name, symbol, over, values, labels, signed, formula, at(index)}
+//
+// symbol, formula: HTML; the controller gives what has no formula. over: "slots", "words" or "parts", which have labels.
+// values: as they were traced; a line without any is left out. at(index): returns the formula with this step's numbers
+// put in, {value, text}, or is left away where the page does not know all of them.
+
+import { two } from "./account.js";
+
+export const EPSILON = 1e-6;
+
+/** A step of a run, and the memory and the links before and after it: functions, undefined where they are not known. */
+export class Moments {
+  constructor(run, step) {
+    Object.assign(this, { run, step, slots: run.slots, model: run.model });
+    this.memoryBefore = peek(run.memory, step);
+    this.memoryAfter = peek(run.memory, step + 1);
+    const [, rows, columns] = run.model.state.link ?? []; // of sparse links, which the page does not follow, they differ
+    const replays = rows === columns ? (run.links ?? []) : [];
+    this.linksBefore = replays.map((replay) => peek(replay, step));
+    this.linksAfter = replays.map((replay) => peek(replay, step + 1));
+  }
+
+  /** Return traced values of this step, of one head or of all there is. */
+  values(name, head) {
+    return this.run.values(name, this.step, head);
+  }
+
+  /** Return traced values of the step before, or zeros before the first one. */
+  before(name, head) {
+    return this.step > 0 ? this.run.values(name, this.step - 1, head) : this.values(name, head)?.map(() => 0);
+  }
+
+  has(name) {
+    return this.run.has(name);
+  }
+}
+
+/** Return a function that returns a replay's values after so many steps, and leaves the replay where it was. */
+function peek(replay, count) {
+  if (!replay) return undefined;
+  return once(() => {
+    const { step } = replay.now;
+    const values = replay.at(count).slice();
+    replay.at(step);
+    return values;
+  });
+}
+
+/** Return a function that returns its value, which is computed when it is first needed. */
+export function once(compute) {
+  let value;
+  return () => (value ??= compute());
+}
+
+/** Return [0, 1, ..., count - 1]. */
+export function upTo(count) {
+  return Array.from({ length: count }, (_, index) => index);
+}
+
+/** Return one row of values in one piece. */
+export function rowOf(values, row, width) {
+  return values.subarray(row * width, (row + 1) * width);
+}
+
+export function headTitle(kind, head, count) {
+  return `${kind} head${count > 1 ? ` ${head}` : ""}`;
+}
+
+// Numbers as text
+
+export function number(value) {
+  const size = Math.abs(value);
+  if (size < 0.0005) return "0";
+  return value.toFixed(size < 0.005 ? 3 : 2).replace("-", "−");
+}
+
+/** Return a positive number that may be small, with two digits that count. */
+export function small(value) {
+  return value >= 0.005 ? two(value) : `${value.toExponential(1).replace("e-", " · 10<sup>−")}</sup>`;
+}
+
+/** Return numbers multiplied. */
+export function product(...factors) {
+  return factors.map(number).join(" · ");
+}
+
+/** Return what [weight, value] pairs sum up to, as {value, text}; with `most`, only the largest of them are shown. */
+export function mixed(pairs, most = pairs.length) {
+  const value = pairs.reduce((total, [weight, one]) => total + weight * one, 0);
+  const shown = most < pairs.length ? [...pairs].sort((a, b) => Math.abs(b[0] * b[1]) - Math.abs(a[0] * a[1])).slice(0, most) : pairs;
+  const terms = [...shown.map((pair) => product(...pair)), ...(most < pairs.length ? ["…"] : [])];
+  return { value, text: `${terms.join(" + ")} = ${number(value)}` };
+}
+
+// Lines
+
+/** A few values that the controller gives. */
+export function partsLine(name, symbol, values, labels = [""]) {
+  return { name, symbol, over: "parts", labels, values };
+}
+
+/** A vector that the controller gives. */
+export function vectorLine(name, symbol, values, signed = true) {
+  return { name, symbol, over: "words", signed, values };
+}
+
+const CONTENT =
+  " = <var>e</var><sup>β <var>D</var>(<var>k</var>, <var>M</var>[<var>n</var>])</sup> ∕ Σ<sub><var>m</var></sub> " +
+  "<var>e</var><sup>β <var>D</var>(<var>k</var>, <var>M</var>[<var>m</var>])</sup>";
+
+/** The content weighting; memory: that the head looks into; mask: of the words that are compared. */
+export function contentLine({ symbol, key, strength, values, memory, similarity = cosine, mask }) {
+  const [beta] = strength ?? [];
+  const isKnown = key && memory && beta !== undefined;
+  const similarities = once(() => upTo(values.length).map((slot) => similarity(key, rowOf(memory(), slot, key.length), mask)));
+  const raised = (slot) => Math.exp(beta * (similarities()[slot] - 1)); // no larger than 1
+  const total = once(() => similarities().reduce((sum, _, slot) => sum + raised(slot), 0));
+  const at = (slot) => {
+    const value = raised(slot) / total();
+    return { value, text: `<var>e</var><sup>${product(beta, similarities()[slot])}</sup> ∕ Σ = ${number(value)}` };
+  };
+  return { name: "content", symbol, over: "slots", values, formula: `${symbol}[<var>n</var>]${CONTENT}`, at: isKnown && at };
+}
+
+/** Return the cosine of the angle between a key and a word, as the papers have it. */
+function cosine(key, word, mask) {
+  const [product, keySquares, wordSquares] = products(key, word, mask);
+  return product / (Math.sqrt((keySquares + EPSILON) * (wordSquares + EPSILON)) + EPSILON);
+}
+
+/** Return the inner product of a key and a word, and that of each with itself. */
+export function products(key, word, mask) {
+  let [product, keySquares, wordSquares] = [0, 0, 0];
+  for (let at = 0; at < key.length; at++) {
+    const square = mask ? mask[at] ** 2 : 1;
+    product += square * key[at] * word[at];
+    keySquares += square * key[at] ** 2;
+    wordSquares += square * word[at] ** 2;
+  }
+  return [product, keySquares, wordSquares];
+}
+
+/** The word of a slot, after all heads erased and wrote; added: the name of the vectors that they wrote. */
+export function memoryLine(moments, slot, added) {
+  const { run, model, memoryBefore, memoryAfter } = moments;
+  if (!memoryAfter || !moments.has("erase_vectors")) return undefined;
+  const { width } = run.memory;
+  const retained = model.deallocation ? moments.values("retention")?.[slot] : undefined;
+  const heads = upTo(model.write_heads).map((head) => ({
+    weight: moments.values("write_weights", head)[slot],
+    erased: moments.values("erase_vectors", head),
+    added: moments.values(added, head),
+  }));
+  return {
+    name: `slot ${slot}`,
+    symbol: `<var>M</var>[${slot}]`,
+    over: "words",
+    signed: true,
+    values: rowOf(memoryAfter(), slot, width),
+    formula: `<var>M</var> = <var>M</var><sub>−1</sub>${retained === undefined ? "" : " ψ"} (1 − <var>w e</var><sup>T</sup>) + <var>w v</var><sup>T</sup>`,
+    at: (word) => wordAt(heads, memoryBefore()[slot * width + word], retained, word),
+  };
+}
+
+function wordAt(heads, before, retained, word) {
+  const kept = heads.reduce((rest, { weight, erased }) => rest * (1 - weight * erased[word]), before * (retained ?? 1));
+  const value = heads.reduce((sum, { weight, added }) => sum + weight * added[word], kept);
+  const factors = heads.map(({ weight, erased }) => `(1 − ${product(weight, erased[word])})`);
+  const start = [number(before), ...(retained === undefined ? [] : [number(retained)]), ...factors].join(" · ");
+  const terms = [start, ...heads.map(({ weight, added }) => product(weight, added[word]))];
+  return { value, text: `word ${word}: ${terms.join(" + ")} = ${number(value)}` };
+}
+
+/** A read vector; memory: that the head reads. */
+export function readLine(weights, values, memory) {
+  const at = (word) => {
+    const { value, text } = mixed(Array.from(weights, (weight, slot) => [weight, memory()[slot * values.length + word]]), 1);
+    return { value, text: `word ${word}: ${text}` };
+  };
+  const formula = "<var>r</var> = Σ<sub><var>n</var></sub> <var>w</var>[<var>n</var>] <var>M</var>[<var>n</var>]";
+  return { ...vectorLine("read vector", "<var>r</var>", values), formula, at: memory && at };
+}
