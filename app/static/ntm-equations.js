@@ -48,7 +48,7 @@ function addressLines(moments, head, name, own) {
     parts.vectorLine("key", "<var>k</var>", key),
     partsLine("key strength", "β", strength),
     parts.contentLine({ symbol: "<var>w</var><sup>c</sup>", key, strength, values: content, memory: memoryOf(moments), similarity: style.similarity }),
-    partsLine("interpolation gate", "<var>g</var>", values("interpolation_gate")),
+    partsLine("interpolation", "<var>g</var>", values("interpolation_gate")),
     gatedLine(values, run.values(name, previous, own)),
     shiftsLine(values("shift_weights")),
     shiftedLine(values, style),

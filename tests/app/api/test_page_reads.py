@@ -1,15 +1,15 @@
 """What the page says that memory does: reads tied to writes, the life of a slot, and the equations of a step."""
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.registry import build, model_config
-from tests.app.browsing import canvas, hover_cell, open_inspector, open_page, turn
+from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, turn
 from tests.app.harness import CHECKPOINTS, Server, running_server
 from training.checkpoint import save_model
 
@@ -29,7 +29,8 @@ STEPPED = """async name => {
     const [{ describeModel }, { Run }, { LiveSession }, { shownTraces, shownLeaves }] =
         await Promise.all(["api", "run", "session", "plots"].map(load));
     const model = await describeModel(name);
-    const inputs = Array.from({ length: 12 }, (_, t) => Array.from({ length: 4 }, (_, i) => 2 * Math.sin(3 * t + 5 * i)));
+    const vector = step => [0, 5, 10, 15].map(shift => 2 * Math.sin(3 * step + shift));
+    const inputs = Array.from({ length: 12 }, (_, step) => vector(step));
     const session = await LiveSession.open(model, {});
     const first = await session.first(shownLeaves(model));
     const run = new Run(model, {}, { inputs, targets: inputs.map(() => null) }, { first });
@@ -55,7 +56,16 @@ RECOMPOSED = """async () => {
 }"""
 """Return the largest difference between each value that was traced and the one that its equation gives."""
 
-DNC_LINES = ["retention", "usage", "content", "allocation", "write weighting", "slot 3", "read weighting", "read vector"]
+DNC_LINES = [
+    "retention",
+    "usage",
+    "content",
+    "allocation",
+    "write weighting",
+    "slot 3",
+    "read weighting",
+    "read vector",
+]
 NTM_LINES = ["content", "interpolated", "shifted", "read vector", "slot 3"]
 ALONG = ["forward 0", "forward 1", "backward 0", "backward 1"]
 LINES = {
@@ -101,8 +111,164 @@ def page(tab: Page) -> Iterator[Page]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_equations_with_their_numbers_give_the_traced_values(page: Page, name: str) -> None:
-    page.goto("/")
+    page.goto("/?model=lstm-copy")
     page.evaluate(STEPPED, name)
     worst = page.evaluate(RECOMPOSED)
     assert {key.partition(": ")[2].removeprefix("order of writing: ") for key in worst} == set(LINES[name])
     assert {key: error for key, error in worst.items() if error > 1e-4} == {}
+
+
+MADE = """const load = file => import(`/static/${file}.js`);
+const [{ Run }, { Ties, lifeOf }, { lifeText, overview }] = await Promise.all(["run", "ties", "account"].map(load));
+const inputs = trace.write_weights.map((_, step) => [step, 1]);
+const card = { kind: "dnc", read_heads: 1, write_heads: 1, memory_size: 2, state: {}, trace: {}, ...model };
+for (const [name, steps] of Object.entries(trace)) card.trace[name] = [1, steps[0].length];
+const run = new Run(card, {}, { inputs, targets: [] });
+const numbers = Object.entries(trace).map(([name, steps]) => [name, steps.map(values => Float32Array.from(values))]);
+run.take({ outputs: inputs, trace: Object.fromEntries(numbers) });
+const ties = new Ties(run);
+"""
+"""Make a run of a `model` with two slots from a `trace`, name -> the values of each step."""
+
+WRITES = {
+    "write_weights": [[1, 0], [0, 1], [0.8, 0], [0, 0]],
+    "write_vectors": [[2, 0], [1, 1], [0, 1], [0, 0]],
+    "erase_vectors": [[1, 1], [1, 1], [0.5, 0.5], [0, 0]],
+    "read_weights": [[0, 0], [0.9, 0.05], [0.9, 0], [0, 1]],
+}
+"""Step 2 writes again to slot 0, and leaves 0.6 of what step 0 wrote there."""
+
+
+def evaluated(page: Page, body: str, trace: dict[str, list[list[float]]], **model: Any) -> Any:
+    """Evaluate JavaScript on a handmade run; see MADE."""
+    page.goto("/static/icon.svg")
+    return page.evaluate(f"async ([model, trace]) => {{ {MADE} {body} }}", [model, trace])
+
+
+@pytest.mark.parametrize(("kind", "shares"), [("dnc", {2: 0.4, 0: 0.6}), ("ntm", {0: 1})])
+def test_read_is_tied_to_the_writes_left_in_its_slot(page: Page, kind: str, shares: dict[int, float]) -> None:
+    trace = WRITES if kind == "dnc" else {**WRITES, "add_vectors": WRITES["write_vectors"]}
+    sources = evaluated(page, "return ties.sources(2, 0);", trace, kind=kind)
+    assert {source["step"]: round(source["share"], 3) for source in sources} == shares
+
+
+def test_write_is_tied_to_the_reads_that_find_it(page: Page) -> None:
+    reads = evaluated(page, "return [ties.readers(0, 0), ties.readers(1, 1)];", WRITES)
+    assert [[read["step"] for read in one] for one in reads] == [[1, 2], [3]]
+
+
+def test_slot_has_its_writes_reads_and_releases_as_life(page: Page) -> None:
+    trace = {**WRITES, "usage": [[0, 0], [0.9, 0], [0.1, 0.9], [0.8, 0.9]]}
+    life = evaluated(page, "return lifeText(lifeOf(run, 0));", trace)
+    assert life == "written at 0, 2 · read at 1 to 2 · freed at 2"
+
+
+def test_overview_says_how_a_slot_was_found(page: Page) -> None:
+    trace = {
+        **{name: steps[:2] for name, steps in WRITES.items()},
+        "write_gate": [[1], [1]],
+        "allocation_gate": [[1], [0.9]],
+        "allocation_weights": [[1, 0], [0, 1]],
+        "read_modes": [[0, 0, 1], [0, 1, 0]],
+        "read_content_weights": [[0.5, 0.5], [0.5, 0.5]],
+        "forward_weights": [[0, 0], [0.9, 0.05]],
+        "backward_weights": [[0, 0], [0, 0]],
+    }
+    assert evaluated(page, "return overview(run, ties, 1);", trace) == [
+        "The write head wrote 1.00 into slot 1, newly allocated.",
+        "The read head read 0.90 from slot 0 by going forward from slot 0, written at step 0.",
+    ]
+
+
+def brightest(page: Page, name: str, step: int) -> int:
+    """Return the row of the largest weight of a step, as it is drawn."""
+    row: int = canvas(page, name).evaluate(
+        """(canvas, step) => {
+            const { data } = canvas.getContext("2d").getImageData(step, 0, 1, canvas.height);
+            const rows = [...Array(canvas.height).keys()];
+            return rows.reduce((best, row) => (data[4 * row] > data[4 * best] ? row : best));
+        }""",
+        step,
+    )
+    return row
+
+
+def pointed_arc(page: Page) -> list[dict[str, float]]:
+    """Return the places of the ends of the arc that is pointed at, in the window."""
+    ends: list[dict[str, float]] = page.evaluate(
+        """() => [...document.querySelectorAll(".pointed-arcs g:not([style*=none]) circle")].map(circle => {
+            const { x, y, width, height } = circle.getBoundingClientRect();
+            return { x: x + width / 2, y: y + height / 2 };
+        })"""
+    )
+    return ends
+
+
+def place(page: Page, name: str, step: int, row: int) -> dict[str, float]:
+    box, center = canvas(page, name).bounding_box(), cell_center(canvas(page, name), step, row)
+    assert box
+    return {"x": box["x"] + center["x"], "y": box["y"] + center["y"]}
+
+
+def test_read_pointed_at_leads_to_its_write(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    slot = brightest(page, "read_weights.0", 30)
+    hover_cell(page, "read_weights.0", column=30, row=slot)
+    expect(page.locator("#readout")).to_have_text(
+        re.compile(rf"read from slot {slot} \(0\.\d\d\), written at step 9: the vector [01]{{10}}")
+    )
+    ends = [place(page, "read_weights.0", 30, slot), place(page, "write_weights.0", 9, slot)]
+    assert pointed_arc(page) == [pytest.approx(end, abs=1) for end in ends]
+
+
+def test_write_pointed_at_names_its_reads(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    slot = brightest(page, "write_weights.0", 9)
+    hover_cell(page, "write_weights.0", column=9, row=slot)
+    expect(page.locator("#readout")).to_have_text(
+        re.compile(rf"written to slot {slot} \(\d\.\d\d\) at step 9: the vector [01]{{10}}; read at 30 \(0\.\d\d\)")
+    )
+
+
+def test_arcs_move_with_the_cursor(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    start = page.locator(".cursor-arcs .start").first
+    before = float(start.get_attribute("cx") or 0)
+    page.keyboard.press("ArrowRight")
+    expect(start).not_to_have_attribute("cx", f"{before:.1f}")
+    width, steps = canvas(page, "read_weights.0").bounding_box()["width"], 42  # type: ignore[index]
+    assert float(start.get_attribute("cx") or 0) == pytest.approx(before + width / steps, abs=0.2)
+
+
+def test_slot_clicked_stays_in_view_until_escape(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    slot = brightest(page, "write_weights.0", 9)
+    canvas(page, "now-write").click(position=cell_center(canvas(page, "now-write"), column=0, row=slot))
+    page.mouse.move(0, 0)
+    expect(page.locator("#life")).to_contain_text("written at 9 · read at 30 · never freed")
+    expect(page.locator("#life input")).to_have_value(str(slot))
+    lines = page.evaluate("[...document.querySelectorAll('.slots')].map(node => node.style.getPropertyValue('--slot'))")
+    assert set(lines) == {str(slot)}
+    assert len(lines) >= 8
+    page.keyboard.press("Escape")
+    expect(page.locator("#life")).to_contain_text("Point at a slot")
+
+
+def test_equations_stand_beside_the_stage(page: Page) -> None:
+    open_inspector(page, "dnc-copy")
+    page.click("#explain")
+    expect(page.locator(".overview p")).to_have_count(2)
+    panels = page.locator(".panel:visible").all()
+    edges = [box["x"] + box["width"] * side for box in map(Locator.bounding_box, panels) if box for side in (0, 1)]
+    assert (len(edges), edges) == (6, sorted(edges))
+    page.check("text=Formulas")
+    expect(page.locator(".numbers").first).to_contain_text("=")
+    page.check("text=In words")
+    expect(page.locator(".equation-groups")).to_be_hidden()
+
+
+def test_equations_of_a_model_without_memory_say_so(page: Page) -> None:
+    open_inspector(page, "lstm-copy")
+    page.click("#explain")
+    expect(page.locator(".overview")).to_contain_text("This model has no memory to address")
+    expect(page.locator("#life")).to_be_hidden()
