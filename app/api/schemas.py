@@ -222,7 +222,9 @@ class ModelAnswer(BaseModel):
     graph: dict[str, Any] | None = Field(
         description="of an imported graph: its inputs, outputs and traces by name, what a step is, where it comes from"
     )
-    sample: bool = Field(description="whether GET /models/{name}/sample gives a recording, which nothing else draws")
+    sample: bool = Field(
+        description="whether GET /models/{name}/sample gives the recording of the checkpoint, which it prefers"
+    )
     parameters: int
     backend: str
     device: str

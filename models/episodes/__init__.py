@@ -5,7 +5,7 @@ from typing import Any
 
 from models.config import ConfigError, from_values
 from models.episodes.babi import Babi
-from models.episodes.base import Source
+from models.episodes.base import Source, is_possible
 from models.episodes.copying import Copy, RepeatCopy
 from models.episodes.dyck import DyckWords
 from models.episodes.graphs import FamilyTree, GraphTraversal, ShortestPath
@@ -45,4 +45,5 @@ def source_of(task: Mapping[str, Any], input_size: int, output_size: int) -> Sou
         source = from_values(kind, options, "task")
     except ConfigError:
         return None
-    return source if (source.input_size, source.output_size) == (input_size, output_size) else None
+    fits = (source.input_size, source.output_size) == (input_size, output_size) and is_possible(source)
+    return source if fits else None

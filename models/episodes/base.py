@@ -23,6 +23,9 @@ Chosen = Mapping[str, Any]
 MOST_STEPS = 1000
 """The most steps of a sample, whatever is asked for."""
 
+MOST_NUMBERS = 2**22
+"""The most numbers of a sample's inputs and targets together."""
+
 MOST_SEED = 2**53 - 1
 """The greatest seed: JSON in a browser has no greater whole number."""
 
@@ -172,8 +175,20 @@ def draw(source: Source, seed: int, chosen: Chosen) -> Sample:
 
 
 def limit(source: Source, size: Size, chosen: Chosen) -> int:
-    """Return the greatest value of a size, beside the others, with which a sample has at most MOST_STEPS steps."""
-    return _greatest(size, lambda value: source.most_steps({**chosen, size.name: value}), MOST_STEPS)
+    """Return the greatest value of a size, beside the others, with which a sample is within `most_steps`."""
+    return _greatest(size, lambda value: source.most_steps({**chosen, size.name: value}), most_steps(source))
+
+
+def most_steps(source: Source) -> int:
+    """Return the most steps of a sample of a source: MOST_STEPS, or as many as have MOST_NUMBERS numbers."""
+    return min(MOST_STEPS, MOST_NUMBERS // (source.input_size + (source.output_size or 0)))
+
+
+def is_possible(source: Source) -> bool:
+    """Return whether a source has a sample within `most_steps`."""
+    chosen: dict[str, Any] = {choice.name: choice.trained[0] for choice in source.choices()}
+    least = chosen | {size.name: size.least for size in source.sizes(chosen)}
+    return source.most_steps(least) <= most_steps(source)
 
 
 def fitting(source: Source, size: Size, chosen: Chosen, memory_size: int) -> int | None:

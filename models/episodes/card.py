@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from models.episodes.base import MOST_STEPS, Array, Chosen, Random, Sample, Size, Source
+from models.episodes.base import Array, Chosen, Random, Sample, Size, Source
 from models.episodes.bits import random_bits
 
 STEPS = 20
 """The steps of inputs, unless others are asked for."""
-
-MOST_NUMBERS = 2**20
-"""The most numbers of inputs."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Unknown(Source):
 
     def sizes(self, chosen: Chosen) -> list[Size]:
         del chosen
-        return [Size("length", "Steps", (STEPS, STEPS), 1, max(1, min(MOST_STEPS, MOST_NUMBERS // self.width)))]
+        return [Size("length", "Steps", None, drawn=(STEPS, STEPS))]
 
     def most_steps(self, chosen: Chosen) -> int:
         return int(chosen["length"])

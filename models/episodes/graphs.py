@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import ConfigError, require_at_least
+from models.config import ConfigError
 from models.episodes import maps, triples
 from models.episodes.base import Choice, Chosen, Phase, Random, Range, Sample, Size, Source
 from models.episodes.families import (
@@ -32,6 +32,9 @@ MOST_NODES = 80
 
 MOST_PEOPLE = 50
 """The most people of a family: their relatives are found by products of square matrices."""
+
+MOST_DIGITS = 9
+"""The most digits of a label."""
 
 TRIES = 20
 """The most graphs that are drawn to find one with a path of the length asked for."""
@@ -152,7 +155,7 @@ class MapSource(TripleSource):
     map: Map
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "label_digits")
+        _check_digits(self.label_digits, 1)
         if not self._has_labels(self.map):
             raise ConfigError(f"{type(self).__name__}.label_digits: {self.label_digits} are too few for {self.map!r}")
 
@@ -309,7 +312,7 @@ class FamilyTree(TripleSource):
     name = "family-tree"
 
     def __post_init__(self) -> None:
-        require_at_least(self, 2, "label_digits")
+        _check_digits(self.label_digits, 2)
 
     def sizes(self, chosen: Chosen) -> list[Size]:
         least = 2 * max(chosen.get("generations", 3), chosen.get("steps", 2))
@@ -351,6 +354,11 @@ class FamilyTree(TripleSource):
             asked = questions_about(family, random, steps)
             if asked is not None:
                 return family, asked
+
+
+def _check_digits(digits: int, least: int) -> None:
+    if not least <= digits <= MOST_DIGITS:
+        raise ConfigError(f"label_digits must be {least} to {MOST_DIGITS}, got {digits}")
 
 
 def _chart(name: str) -> Underground:

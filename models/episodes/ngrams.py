@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.config import require_at_least
+from models.config import ConfigError, require_at_least
 from models.episodes.base import Array, Chosen, Phase, Random, Range, Sample, Size, Source
 
 DIGITS = 6
 """Digits of a probability behind the point, so that the sine of one machine gives the bits of another."""
+
+MOST_ORDER = 16
+"""The greatest order: the table of probabilities doubles with each."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class NGrams(Source):
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "order")
+        if self.order > MOST_ORDER:
+            raise ConfigError(
+                f"NGrams.order must be at most {MOST_ORDER}, for a table of probabilities, got {self.order}"
+            )
 
     def sizes(self, chosen: Chosen) -> list[Size]:
         del chosen

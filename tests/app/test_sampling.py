@@ -28,6 +28,7 @@ def test_sample_of_a_known_task_says_what_memory_must_keep():
     copy = model({"name": "copy", "bits": 2, "length": 5})
     copy = replace(copy, spec=replace(copy.spec, memory_size=8))
     document = sample_of(copy, 1, {}).document()
+    assert (document["drawn_from"], document["seed"]) == ("task", 1)
     assert document["fits"] == {"of": "vectors", "needed": 5, "memory_size": 8}
     [length] = document["settings"]
     assert (length["value"], length["trained"], length["greatest"], length["fits"]) == (5, (5, 5), 499, 8)

@@ -93,3 +93,21 @@ def test_task_that_does_not_fit_the_model_has_no_source():
     assert source_of(values, 5, 3) == Copy(bits=3)
     misfits = [(values, 5, 4), (values, 6, 3), (values | {"bits": "x"}, 5, 3), (values | {"bits": 0}, 2, 0)]
     assert [source_of(*misfit) for misfit in [*misfits, ({"name": "own"}, 5, 3), ({}, 5, 3)]] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("values", "input_size", "output_size"),
+    [
+        ({"name": "ngrams", "order": 60}, 1, 1),
+        ({"name": "associative-recall", "item_length": 10**9}, 8, 6),
+        ({"name": "graph-traversal", "label_digits": 20}, 602, 600),
+        ({"name": "copy", "bits": 10**7}, 10**7 + 2, 10**7),
+    ],
+)
+def test_task_whose_least_sample_is_too_large_has_no_source(values, input_size, output_size):
+    assert source_of(values, input_size, output_size) is None
+
+
+def test_wide_vectors_make_samples_shorter():
+    wide = Copy(bits=2**16)
+    assert limit(wide, wide.sizes({})[0], {"length": 1}) == 14
