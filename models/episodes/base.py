@@ -151,9 +151,8 @@ def choose(source: Source, seed: int, asked: Mapping[str, str]) -> dict[str, Any
     for place in range(len(sizes)):
         size = source.sizes(chosen)[place]
         greatest = limit(source, size, others | chosen)
-        low, high = (
-            min(max(end, size.least), greatest) for end in size.drawn or size.trained or (size.least, greatest)
-        )
+        ends = size.drawn or size.trained or (size.least, greatest)
+        low, high = sorted(min(max(end, size.least), greatest) for end in ends)
         drawn = int(random.integers(low, high, endpoint=True))
         value = others[size.name] if size.name in asked else drawn
         if not size.least <= value <= greatest:

@@ -13,6 +13,9 @@ from models.episodes.bits import random_bits
 STEPS = 20
 """The steps of inputs, unless others are asked for."""
 
+LARGEST = 2.0**24
+"""The greatest number that is drawn: float32 has every whole number up to it."""
+
 
 @dataclass(frozen=True)
 class Unknown(Source):
@@ -74,9 +77,7 @@ class UnknownParts(Unknown):
 
 def _part(random: Random, steps: int, part: Mapping[str, Any]) -> Array:
     """Return random numbers for a part: whole ones where it takes no others, else within its range, or -1 to 1."""
-    shape = (steps, math.prod(part["shape"]))
-    if part.get("whole"):
-        low, high = (int(end) for end in part.get("range") or part["whole"])
-        return random.integers(low, high, shape, endpoint=True).astype(np.float32)
-    low, high = part.get("range") or (-1, 1)
-    return np.clip(low + (high - low) * random.random(shape), low, high).astype(np.float32)
+    shape, whole = (steps, math.prod(part["shape"])), part.get("whole")
+    low, high = sorted(float(np.clip(end, -LARGEST, LARGEST)) for end in part.get("range") or whole or (-1, 1))
+    drawn = low + (high - low) * random.random(shape)
+    return np.clip(np.rint(drawn) if whole else drawn, low, high).astype(np.float32)

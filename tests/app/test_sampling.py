@@ -70,6 +70,14 @@ def test_imported_graph_gets_each_part_within_its_range():
     assert -1 <= inputs[:, 7].min() < inputs[:, 7].max() <= 1
 
 
+def test_part_of_any_range_gets_finite_whole_numbers():
+    parts = [{"name": "id", "shape": [4], "range": None, "whole": [-(2.0**63), 2.0**63]}]
+    graph = model({"name": "none"}, "onnx", {"graph": GRAPH | {"inputs": parts}})
+    inputs = sample_of(graph, 1, {}).sample.inputs
+    assert (inputs == np.rint(inputs)).all()
+    assert np.abs(inputs).max() <= 2**24
+
+
 def test_recording_comes_before_the_task_and_has_no_sizes():
     recording = np.ones((3, 4), np.float32)
     recorded = replace(model({"name": "copy", "bits": 2}), sample=recording)

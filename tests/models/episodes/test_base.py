@@ -111,3 +111,8 @@ def test_task_whose_least_sample_is_too_large_has_no_source(values, input_size, 
 def test_wide_vectors_make_samples_shorter():
     wide = Copy(bits=2**16)
     assert limit(wide, wide.sizes({})[0], {"length": 1}) == 14
+
+
+def test_range_in_the_wrong_order_is_drawn_from_all_the_same():
+    assert choose(Copy(length=(9, 9)), 1, {}) == {"length": 9}
+    assert 3 <= choose(Copy(length=(5, 3)), 1, {})["length"] <= 5
