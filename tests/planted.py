@@ -84,14 +84,9 @@ class Forked:
     """A process that runs a function, with what subprocess.Popen has for those who watch and end it."""
 
     def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
-        self._process = FORKS.Process(target=function, args=arguments)
-        self._process.start()
-        self.pid, self.kill, self.terminate, self.wait = (
-            self._process.pid,
-            self._process.kill,
-            self._process.terminate,
-            self._process.join,
-        )
+        process = self._process = FORKS.Process(target=function, args=arguments)
+        process.start()
+        self.pid, self.kill, self.terminate, self.wait = process.pid, process.kill, process.terminate, process.join
 
     def poll(self) -> int | None:
         return self._process.exitcode
