@@ -196,6 +196,8 @@ async def _stop(state: State) -> None:
     Sessions come first, because they still need the engines; then the engines, whose last steps the store still writes.
     """
     end = time.monotonic() + state.settings.shutdown_timeout
-    await state.sessions.close(state.settings.shutdown_timeout)
-    await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models.all))
-    await state.writer.close(max(LAST_COMMIT_SECONDS, end - time.monotonic()))
+    try:
+        await state.sessions.close(state.settings.shutdown_timeout)
+        await asyncio.gather(*(model.engine.close(max(0.0, end - time.monotonic())) for model in state.models.all))
+    finally:
+        await state.writer.close(max(LAST_COMMIT_SECONDS, end - time.monotonic()))
