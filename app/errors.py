@@ -313,6 +313,7 @@ class StepTimedOut(Unavailable):
 
 class SessionMoved(Unavailable):
     code, title = "session_moved", "Another server has the session now"
+    headers: Mapping[str, str] = {"Retry-After": "0"}
     in_doubt = True
     close_code = SERVICE_RESTART
 

@@ -281,7 +281,7 @@ class _Client:
 
     def _pause(self, error: Exception) -> float:
         """Return the seconds until a request is sent again."""
-        return max(PAUSE, error.after) if self._load.patient and isinstance(error, Lost) else PAUSE
+        return error.after if self._load.patient and isinstance(error, Lost) else PAUSE
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, key: str | None = None
@@ -291,7 +291,7 @@ class _Client:
         answer = await self._http.request(method, path, json=body, headers=headers)
         if answer.status_code in PROXY_STATUSES and answer.headers.get("Content-Type") != PROBLEM:
             self._load.counts[f"proxy {answer.status_code}"] += 1
-            raise Lost(answer.text)
+            raise Lost(answer.text, PAUSE)
         if answer.status_code >= 500:
             self._refused(answer.json())
         return answer
@@ -301,7 +301,8 @@ class _Client:
         if problem["code"] not in REFUSALS:
             raise Violation(f"the server answered: {problem}")
         self._load.counts[problem["code"]] += 1
-        raise Lost(problem["detail"], problem.get("retry_after", 1.0))
+        at_once = problem["code"] == "session_moved"
+        raise Lost(problem["detail"], 0.0 if at_once else problem.get("retry_after", 1.0))
 
     async def _post_steps(self, track: Track, inputs: Array, again: bool) -> Array:
         """Return the outputs of steps; if they were taken already, but not answered, from the recording."""

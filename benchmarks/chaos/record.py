@@ -30,7 +30,7 @@ class Lost(Exception):
     after: the seconds to wait before, as the refusal says.
     """
 
-    def __init__(self, detail: str, after: float = 0.0) -> None:
+    def __init__(self, detail: str, after: float) -> None:
         super().__init__(detail)
         self.after = after
 
@@ -120,7 +120,7 @@ def read_recording(text: str) -> RecordedSteps:
     lines = [json.loads(line) for line in text.splitlines()]
     broken = [line["error"]["detail"] for line in lines if "error" in line]
     if broken:
-        raise Lost(broken[0])
+        raise Lost(broken[0], 0.0)
     return RecordedSteps(*(np.array([line[name] for line in lines], np.float32) for name in ("inputs", "outputs")))
 
 

@@ -8,7 +8,15 @@ from fastapi import FastAPI
 
 from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
-from app.errors import BodyTooLarge, EngramError, InvalidInput, RateLimited, TooManyRequests, Unavailable
+from app.errors import (
+    BodyTooLarge,
+    EngramError,
+    InvalidInput,
+    RateLimited,
+    SessionMoved,
+    TooManyRequests,
+    Unavailable,
+)
 from app.metrics import Metrics
 
 
@@ -61,6 +69,10 @@ def test_retry_after_is_whole_seconds_in_header_and_document():
     assert (status, headers["retry-after"], document["retry_after"]) == (429, "3", 3)
     _, headers, document = ask("/fail", RateLimited("too fast", retry_after=0.01))
     assert (headers["retry-after"], document["retry_after"]) == ("1", 1)
+
+
+def test_session_that_moved_is_asked_for_again_at_once():
+    assert SessionMoved("connect again").headers == {"Retry-After": "0"}
 
 
 def test_codes_are_distinct():
