@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.chaos import kills, replicas
+from benchmarks.chaos import faults, kills, replicas
 
 
 def main() -> None:
@@ -23,11 +23,25 @@ def main() -> None:
         "--seconds", type=float, help="that the one server lives, on average: 1; that several have faults: 40"
     )
     parser.add_argument("--seed", type=int, default=1, help="of what the clients do, and of the faults")
+    parser.add_argument(
+        "--faults",
+        nargs="+",
+        metavar="NAME",
+        choices=faults.ALL,
+        help=f"those of several servers: {', '.join(faults.ALL)}; all",
+    )
+    parser.add_argument(
+        "--rest",
+        type=float,
+        default=0.0,
+        help="seconds between an answer and a client's next request, of several servers",
+    )
     given = parser.parse_args()
     if given.servers == 1:
         kills.run(given.checkpoint, given.clients or 64, given.kills, given.seconds or 1.0, given.seed)
     else:
-        replicas.run(given.checkpoint, given.servers, given.clients or 200, given.seconds or 40.0, given.seed)
+        clients, seconds = given.clients or 200, given.seconds or 40.0
+        replicas.run(given.checkpoint, given.servers, clients, seconds, given.seed, given.faults, given.rest)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ PATIENCE = 60.0
 ANSWER_SECONDS = 30.0
 """Seconds that one answer may take."""
 
+SERVICE_RESTART = 1012
+"""The close code of a WebSocket after which a client connects again at once."""
+
 PAUSE = 0.1
 """Seconds until a request is sent again."""
 
@@ -68,11 +71,19 @@ class Load:
     """Clients in a thread, which run from `with` to its end or to `finish`.
 
     moves: whether clients also fork, rewind, reset and delete; patient: whether they wait for as long as the
-    Retry-After of a refusal says. Every other client uses WebSockets.
+    Retry-After of a refusal says, and connect again at once after 1012; rest: seconds on average between an answer and
+    the client's next request. Every other client uses WebSockets.
     """
 
     def __init__(
-        self, url: str, checkpoint: Path, clients: int, seed: int = 1, moves: bool = True, patient: bool = False
+        self,
+        url: str,
+        checkpoint: Path,
+        clients: int,
+        seed: int = 1,
+        moves: bool = True,
+        patient: bool = False,
+        rest: float = 0.0,
     ) -> None:
         self.url = url
         self.model = checkpoint.name
@@ -80,6 +91,7 @@ class Load:
         self.memory_size = memory_size(checkpoint)
         self.moves = moves
         self.patient = patient
+        self.rest = rest
         self.counts: Counter[str] = Counter()
         """Counts of answered requests by their kind, of unanswered ones ("again"), of refusals by their code, of closed
         WebSockets by theirs, and of what only a proxy answered by its status."""
@@ -179,6 +191,7 @@ class _Client:
             while not (self._load.finishing or self._load.breaking_off):
                 act = self._chance.choices((self._step, self._fork, self._move, self._delete), (90, 4, 5, 3))[0]
                 await (act if self._load.moves else self._step)(self._chance.choice(self._tracks))
+                await asyncio.sleep(self._chance.uniform(0, 2 * self._load.rest))
         finally:
             for session in list(self._sockets):
                 self._hang_up(session)
@@ -281,7 +294,11 @@ class _Client:
 
     def _pause(self, error: Exception) -> float:
         """Return the seconds until a request is sent again."""
-        return error.after if self._load.patient and isinstance(error, Lost) else PAUSE
+        if not self._load.patient:
+            return PAUSE
+        if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == SERVICE_RESTART:
+            return 0.0
+        return error.after if isinstance(error, Lost) else PAUSE
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, key: str | None = None

@@ -4,10 +4,11 @@ import itertools
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from benchmarks.chaos import faults
@@ -33,14 +34,21 @@ LONG_SECONDS = 300.0
 """A run of this length has the long faults too."""
 
 
-def bring_about(cluster: Cluster, load: Load, seconds: float, chance: random.Random, least: int = 0) -> list[Fault]:
+def bring_about(
+    cluster: Cluster,
+    load: Load,
+    seconds: float,
+    chance: random.Random,
+    least: int = 0,
+    chosen: Collection[str] | None = None,
+) -> list[Fault]:
     """Bring about one fault after the other for some seconds, and return them. Raises Violation.
 
-    least: how many there are at least, however long that takes.
+    least: how many there are at least, however long that takes; chosen: their names, by default all.
     """
     happened: list[Fault] = []
     end = time.monotonic() + seconds
-    for kind in tqdm(kinds(seconds, chance), "faults", leave=False, unit="fault", disable=None):
+    for kind in tqdm(kinds(seconds, chance, chosen), "faults", leave=False, unit="fault", disable=None):
         began = time.monotonic()
         if began > end and len(happened) >= least:
             return happened
@@ -51,10 +59,11 @@ def bring_about(cluster: Cluster, load: Load, seconds: float, chance: random.Ran
     return happened
 
 
-def kinds(seconds: float, chance: random.Random) -> Iterator[str]:
+def kinds(seconds: float, chance: random.Random, chosen: Collection[str] | None = None) -> Iterator[str]:
     """Yield kinds of faults, without end, each once in a round; the first round of a long run has the long ones too."""
     first = [*faults.FAULTS, *faults.LONG_FAULTS] if seconds >= LONG_SECONDS else [*faults.FAULTS]
-    for names in itertools.chain([first], itertools.repeat([*faults.FAULTS])):
+    rounds = itertools.repeat([*chosen]) if chosen else itertools.chain([first], itertools.repeat([*faults.FAULTS]))
+    for names in rounds:
         yield from chance.sample(names, len(names))
 
 
@@ -81,9 +90,18 @@ def check_sessions_at_once(url: str, tracks: Sequence[Track], checkpoint: Path) 
         list(pool.map(lambda part: check_sessions(url, part, Reference(checkpoint)), parts))
 
 
-def run(checkpoint: Path, servers: int, clients: int, seconds: float, seed: int) -> None:
+def run(
+    checkpoint: Path,
+    servers: int,
+    clients: int,
+    seconds: float,
+    seed: int,
+    chosen: Collection[str] | None = None,
+    rest: float = 0.0,
+) -> None:
     """Bring about faults under load, and print how long sessions were without service. Raises Violation."""
-    print(f"{checkpoint.name}, {servers} servers, {clients} clients, faults for {seconds:g} s, seed {seed}")
+    print(f"{checkpoint.name}, {servers} servers, {clients} clients that rest {rest:g} s between their requests")
+    print(f"faults for {seconds:g} s, seed {seed}")
     print(f"{machine()}, {load_average()}; {versions('uvicorn', 'psycopg')}; all share the cores", flush=True)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -93,17 +111,19 @@ def run(checkpoint: Path, servers: int, clients: int, seconds: float, seed: int)
         with (
             running_postgres() as postgres,
             Cluster(postgres, checkpoints, directory, *flags, servers=servers, library=library) as cluster,
-            Load(cluster.url, checkpoint, clients, seed, patient=True) as load,
+            Load(cluster.url, checkpoint, clients, seed, patient=True, rest=rest) as load,
         ):
             load.wait_for(2 * clients)
-            happened = bring_about(cluster, load, seconds, random.Random(seed))
+            happened = bring_about(cluster, load, seconds, random.Random(seed), chosen=chosen)
             steps, entries = check(cluster, load, checkpoint)
     print_table("outages", OUTAGES, Outages(happened, load.waits))
     report(load, steps, entries)
 
 
 def report(load: Load, steps: int, entries: int) -> None:
+    undisturbed = float(np.median([wait.seconds for wait in load.waits if not wait.again]))
+    print(f"\nrequests that were sent once were answered after {undisturbed:.2f} s (median)")
     counts = ", ".join(f"{name} {count}" for name, count in sorted(load.counts.items()))
-    print(f"\nanswered: {counts}")
+    print(f"answered: {counts}")
     print(f"{steps} outputs compared, {entries} entries of the log, none lost, none twice, none by two servers;")
     print(f"{len(load.open)} sessions open, {len(load.ended)} deleted")
