@@ -27,7 +27,8 @@ from app.settings import Settings
 from tests.app.protocols import test_http
 from tests.app.protocols.test_http import connect
 from tests.app.protocols.test_http import read_response as read_bytes
-from tests.app.protocols.test_websocket import SECONDS, eventually
+from tests.app.protocols.test_websocket import SECONDS
+from tests.waiting import until
 
 STEP = [0.5] * 10
 TRACES = ["read_weights", "write_weights", "usage", "allocation_weights", "allocation_gate", "write_gate", "read_modes"]
@@ -62,7 +63,7 @@ class Twofold:
 
     def __enter__(self) -> "Twofold":
         self._thread.start()
-        eventually(lambda: self.ours.server.started and self.uvicorns.server.started)
+        until(lambda: self.ours.server.started and self.uvicorns.server.started)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,7 +228,7 @@ def test_sequences_are_counted_alike(tmp_path, few):
             before = running.counts()
             for body, _ in INFERENCES.values():
                 infer(server, body)
-            eventually(lambda: sum(running.counts().values()) == sum(before.values()) + 2 * len(INFERENCES))  # noqa: B023
+            until(lambda: sum(running.counts().values()) == sum(before.values()) + 2 * len(INFERENCES))  # noqa: B023
             counts.append({name: count - before.get(name, 0) for name, count in running.counts().items()})
     assert counts[0] == counts[1]
 
@@ -239,8 +240,8 @@ def test_sequence_of_gone_client_is_dropped_and_counted_as_gone(both, monkeypatc
     monkeypatch.setattr(engine, "submit", runs.extend)
     with connect(both.ours) as connection:
         connection.sendall(post(sequence(), target=b"/infer"))
-        eventually(lambda: len(runs) == 1)
-    eventually(lambda: both.counts().get(gone, 0) == before + 1)
+        until(lambda: len(runs) == 1)
+    until(lambda: both.counts().get(gone, 0) == before + 1)
     assert runs[0].cancelled
 
 
@@ -251,11 +252,11 @@ def test_client_gone_from_two_pipelined_sequences_leaves_no_work(both, monkeypat
     monkeypatch.setattr(engine, "submit", held.extend)
     with connect(ours) as connection:
         connection.sendall(post(sequence(), target=b"/infer") * 2)
-        eventually(lambda: held)
+        until(lambda: held)
     monkeypatch.undo()
     both.loop.call_soon_threadsafe(submit, held)
-    eventually(lambda: not ours.server.server_state.connections and not ours.server.server_state.tasks)
-    eventually(lambda: engine.sequences == 0)
+    until(lambda: not ours.server.server_state.connections and not ours.server.server_state.tasks)
+    until(lambda: engine.sequences == 0)
     assert not caplog.records
     assert infer(ours, sequence()).startswith(b"HTTP/1.1 200")
 
@@ -395,7 +396,7 @@ def counted(running: Twofold, server: Any) -> dict[str, float]:
     before, session = running.counts(), running.open()
     for body, _ in BODIES.values():
         ask(server, session, body)
-    eventually(lambda: sum(running.counts().values()) == sum(before.values()) + 2 * (1 + len(BODIES)))
+    until(lambda: sum(running.counts().values()) == sum(before.values()) + 2 * (1 + len(BODIES)))
     return {name: count - before.get(name, 0) for name, count in running.counts().items()}
 
 
@@ -426,7 +427,7 @@ def test_step_of_gone_client_is_carried_out_and_counted(both):
     assert b'"step":1}' in ask(both.ours, session, BODIES["a step"][0])
     with connect(both.ours) as connection:
         connection.sendall(post(BODIES["steps"][0], target=f"/sessions/{session}/steps".encode()))
-    eventually(lambda: both.counts().get(STEPS_200) == before + 2)
+    until(lambda: both.counts().get(STEPS_200) == before + 2)
     assert b'"step":9}' in ask(both.ours, session, BODIES["a step"][0])
 
 
@@ -437,7 +438,7 @@ def test_client_gone_before_its_body_is_counted_as_gone(both):
     with connect(both.ours) as connection:
         connection.sendall(post(b"{", target=f"/sessions/{session}/steps".encode(), length=b"100"))
         time.sleep(0.1)
-    eventually(lambda: both.counts().get(gone, 0) == before + 1)
+    until(lambda: both.counts().get(gone, 0) == before + 1)
 
 
 @pytest.mark.parametrize("target", [b"/infer", b"/sessions/SESSION/steps"])

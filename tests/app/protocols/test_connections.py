@@ -27,8 +27,8 @@ from tests.app.protocols.test_websocket import (
     Client,
     Running,
     echo_at_once,
-    eventually,
 )
+from tests.waiting import until
 
 SMALL = Limits(
     max_target_bytes=1000,
@@ -87,7 +87,7 @@ def serving(limits: Limits = SMALL, exempt: bool = True, **options: Any) -> Iter
     chosen = OPTIONS | {"http": answering(app, connections), "ws": limited(connections)} | options
     with Running(app, **chosen) as server:
         yield app, server
-        eventually(lambda: not connections._watches)
+        until(lambda: not connections._watches)
     assert not connections._of_address
 
 
@@ -214,7 +214,7 @@ def test_request_that_stalls_is_refused_after_its_time(limits, case):
         connection.sendall(STALLED[case])
         assert refused(connection) == (408, "request_timeout")
     assert app.refusals == ["request_timeout"]
-    eventually(lambda: app.gone == (case == "a body for the application"))
+    until(lambda: app.gone == (case == "a body for the application"))
     assert app.at_once == 0
 
 
@@ -224,7 +224,7 @@ def test_expected_body_that_never_comes_is_refused(limits):
         connection.sendall(post(b"", b"Expect: 100-continue", length=b"9", target=b"/cold"))
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert refused(connection) == (408, "request_timeout")
-    eventually(lambda: app.gone)
+    until(lambda: app.gone)
 
 
 def test_head_that_trickles_is_refused(limits):
@@ -291,8 +291,8 @@ def test_thousand_half_sent_requests_are_gone_after_their_time():
         for _ in range(1000):
             connection = stack.enter_context(connect(server))
             connection.sendall(GET)
-        eventually(lambda: app.refusals == ["request_timeout"] * 1000)
-        eventually(lambda: not server.server.server_state.connections)
+        until(lambda: app.refusals == ["request_timeout"] * 1000)
+        until(lambda: not server.server.server_state.connections)
 
 
 def test_request_that_is_worked_on_is_not_timed_out(limits):
@@ -357,7 +357,7 @@ def test_refused_connections_beyond_the_lingering_are_closed_at_once():
         stack.enter_context(Client(server))
         refusals = [stack.enter_context(connect(server)) for _ in range(MAX_LINGERING + 20)]
         assert {refused(connection) for connection in refusals} == {(503, "connections_full")}
-        eventually(lambda: len(server.server.server_state.connections) == 1)
+        until(lambda: len(server.server.server_state.connections) == 1)
     assert len(app.refusals) == MAX_LINGERING + 20
 
 
@@ -430,8 +430,8 @@ def test_answer_that_is_not_read_aborts_the_connection(limits, case):
     with Client(server, "/large") if case == "websocket" else connect(server) as client:
         if case == "http":
             client.sendall(GET.replace(b"/ ", b"/large ") + b"\r\n")
-        eventually(lambda: app.refusals == ["write_timeout"])
-        eventually(lambda: not server.server.server_state.connections)
+        until(lambda: app.refusals == ["write_timeout"])
+        until(lambda: not server.server.server_state.connections)
 
 
 def test_answer_that_is_read_slowly_is_sent_whole():
@@ -474,12 +474,12 @@ def test_answer_that_is_not_read_is_held(end):
     http = answering(app, connections)
     with Running(app, http=http, timeout_keep_alive=60) as server, connect(server) as client:
         client.sendall(GET.replace(b"/ ", b"/large ") + b"\r\n")
-        eventually(lambda: 0 < answers.left < LARGE - 10**6)
+        until(lambda: 0 < answers.left < LARGE - 10**6)
         if end == "read":
             client.makefile("rb").read(LARGE)
         else:
             client.close()
-        eventually(lambda: answers.left == LARGE)
+        until(lambda: answers.left == LARGE)
 
 
 @contextmanager
@@ -514,7 +514,7 @@ def test_messages_of_closed_connections_are_not_counted():
                 client.send((BINARY, b"x" * 150_000, False))
                 client.send((PING, b""))
                 assert client.receive() == (PONG, b"")
-            eventually(lambda: not server.server.server_state.connections)
+            until(lambda: not server.server.server_state.connections)
     assert app.refusals == []
 
 
@@ -527,7 +527,7 @@ def test_requests_behind_one_another_are_parsed_one_by_one(limits):
     count = 2000
     with connect(server) as connection, connection.makefile("rb") as file:
         connection.sendall(post(b"first") + post(b"next", target=b"/cold") * count)
-        eventually(lambda: app.held)
+        until(lambda: app.held)
         time.sleep(0.1)
         [protocol] = server.server.server_state.connections
         assert (app.by_asgi, len(protocol.pipeline)) == (0, 1), "the others behind are not parsed yet"
@@ -543,7 +543,7 @@ def test_bytes_behind_a_request_in_work_are_not_read(limits):
     app.held = []
     with connect(server) as connection:
         connection.sendall(post())
-        eventually(lambda: app.held)
+        until(lambda: app.held)
         connection.settimeout(0.5)
         with pytest.raises(TimeoutError):
             connection.sendall(bytes(2**25))
@@ -557,11 +557,11 @@ def test_bytes_behind_requests_in_work_are_bounded_together():
         app.held = []
         for client in [stack.enter_context(connect(server)) for _ in range(3)]:
             client.sendall(post())
-        eventually(lambda: len(app.held) == 3)
+        until(lambda: len(app.held) == 3)
         for protocol in list(server.server.server_state.connections):
             app.loop.call_soon_threadsafe(protocol.data_received, b"x" * 100_000)
         app.release()
-        eventually(lambda: len(app.refusals) == 3)
+        until(lambda: len(app.refusals) == 3)
     assert sorted(app.refusals) == ["malformed_request"] * 2 + ["uploads_full"]
 
 

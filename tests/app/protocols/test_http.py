@@ -16,7 +16,8 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.protocols.http import Gone, Respond, _Cycle, answering
-from tests.app.protocols.test_websocket import SECONDS, Running, eventually
+from tests.app.protocols.test_websocket import SECONDS, Running
+from tests.waiting import until
 
 FIELDS = b"content-length: %d\r\ncontent-type: text/plain\r\n"
 OPTIONS: dict[str, Any] = {"access_log": False, "date_header": False}
@@ -290,7 +291,7 @@ def test_disconnect_before_the_body_reaches_the_application(echo, sent):
         connection.sendall(sent)
         time.sleep(0.1)
         assert counted.by_asgi == 0
-    eventually(lambda: counted.gone)
+    until(lambda: counted.gone)
     assert (counted.at_once, counted.by_asgi, counted.gone) == (0, 1, 1)
 
 
@@ -299,8 +300,8 @@ def test_answer_to_a_disconnected_client_is_dropped(own, caplog):
     counted.held = []
     with connect(server) as connection:
         connection.sendall(post())
-        eventually(lambda: counted.held)
-    eventually(lambda: not server.server.server_state.connections)
+        until(lambda: counted.held)
+    until(lambda: not server.server.server_state.connections)
     counted.release()
     time.sleep(0.1)
     assert server.server.server_state.total_requests == 0
@@ -311,7 +312,7 @@ def stop_while(server: Running, meanwhile: Any) -> None:
     """Stop a server; call `meanwhile` after its connections have begun to stop."""
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    eventually(lambda: not server.server.servers[0].is_serving())
+    until(lambda: not server.server.servers[0].is_serving())
     time.sleep(0.1)
     meanwhile()
     stopping.join(SECONDS)
@@ -323,7 +324,7 @@ def test_stop_answers_a_request_in_work_and_then_closes(own, caplog):
     counted.held = []
     with connect(server) as connection, connection.makefile("rb") as file:
         connection.sendall(post())
-        eventually(lambda: counted.held)
+        until(lambda: counted.held)
         stop_while(server, counted.release)
         assert b"connection: close\r\n\r\nbody" in file.read()
     assert "timeout" not in caplog.text
@@ -432,8 +433,8 @@ def test_disconnect_before_the_response_is_reported_once(echo):
     counted, server = echo
     with connect(server) as connection:
         connection.sendall(post(b"watched"))
-        eventually(lambda: counted.at_once == 1)
-    eventually(lambda: counted.dropped == 1)
+        until(lambda: counted.at_once == 1)
+    until(lambda: counted.dropped == 1)
 
 
 def test_disconnect_after_the_response_is_not_reported(echo):
