@@ -1,5 +1,6 @@
 """The traces of a step that the kernels leave besides the states. NumPy only."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ class Scalars(NamedTuple):
 
     def of(self, values: Array) -> Array:
         """Return a copy of them, activated: [B, *heads]."""
-        numbers = values[:, self.start : self.start + int(np.prod(self.heads))].reshape(-1, *self.heads)
+        numbers = values[:, self.start : self.start + math.prod(self.heads)].reshape(-1, *self.heads)
         if self.least is None:
             return numbers.copy()
         activated: Array = np.logaddexp(numbers, np.zeros_like(numbers)) + numbers.dtype.type(self.least)
@@ -116,8 +117,8 @@ class TraceLayout:
 
     def allocate(self, batch: int, names: Iterable[str]) -> "HeadTrace":
         """Return the named traces of `batch` rows, which a step is to fill in. Raises KeyError."""
-        places = [self.places[name] for name in names]
-        return HeadTrace(self, {place.field: np.empty((batch, *self._axes(place)), self._dtype) for place in places})
+        axes = {place.field: self._axes(place) for place in map(self.places.__getitem__, names)}
+        return HeadTrace(self, {field: np.empty((batch, *sizes), self._dtype) for field, sizes in axes.items()})
 
     def _axes(self, place: Place) -> tuple[int, ...]:
         return (*place.heads, padded_wide(place.locations)) if isinstance(place, Weighting) else (self._interface,)
