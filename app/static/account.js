@@ -25,24 +25,31 @@ export function heard({ task, model, sequence }, step) {
 
 /** Return a read, {slot, weight, sources}, as text. */
 export function readText(run, { slot, weight, sources }) {
-  const from = sources.length === 0 ? "never written" : `written at ${sources.slice(0, 2).map((source) => sourceText(run, source, sources)).join(" and ")}`;
+  const from = sources.length === 0 ? unwritten(run) : `written at ${sources.slice(0, 2).map((source) => sourceText(run, source, sources)).join(" and ")}`;
   return `read from slot ${slot} (${two(weight)}), ${from}`;
 }
 
+/** Return the text of what was not written in a run, which may have begun in the midst of a session. */
+function unwritten({ from }) {
+  return from > 0 ? `not written since step ${from}` : "never written";
+}
+
 function sourceText(run, { step, share }, { length }) {
-  return `step ${step}${length > 1 ? ` (${Math.round(100 * share)} %)` : ""}: ${heard(run, step)}`;
+  return `step ${run.from + step}${length > 1 ? ` (${Math.round(100 * share)} %)` : ""}: ${heard(run, step)}`;
 }
 
 /** Return a write at a step into a slot as text. readers: the reads that find it. */
 export function writeText(run, step, slot, weight, readers) {
-  const later = readers.map((read) => `${read.step} (${two(read.weight)})`);
+  const later = readers.map((read) => `${run.from + read.step} (${two(read.weight)})`);
   const read = later.length > 0 ? `read at ${stepsText(later)}` : "not read so far";
-  return `written to slot ${slot} (${two(weight)}) at step ${step}: ${heard(run, step)}; ${read}`;
+  return `written to slot ${slot} (${two(weight)}) at step ${run.from + step}: ${heard(run, step)}; ${read}`;
 }
 
-/** Return the life of a slot as text; see ties.js. */
-export function lifeText({ written, read, freed, usage }) {
-  const part = (name, steps) => (steps.length > 0 ? `${name} at ${stepsText(ranges(steps))}` : `never ${name}`);
+/** Return the life of a slot in a run as text; see ties.js. */
+export function lifeText({ from }, { written, read, freed, usage }) {
+  const never = (name) => (from > 0 ? `not ${name} since step ${from}` : `never ${name}`);
+  const places = (steps) => stepsText(ranges(steps.map((step) => from + step)));
+  const part = (name, steps) => (steps.length > 0 ? `${name} at ${places(steps)}` : never(name));
   const steps = (list) => list.map(({ step }) => step);
   const parts = [part("written", steps(written)), part("read", steps(read))];
   return [...parts, ...(usage ? [part("freed", freed)] : [])].join(" · ");
@@ -107,7 +114,7 @@ function readSentence(run, ties, step, head) {
   const read = `read ${placeText(place, "from")}`;
   const found = run.model.kind === "ntm" ? wayOf(run, step, head, place) + read : read + readHow(run, step, head, place);
   const [source] = place.isFocused ? ties.sources(step, place.slot) : [];
-  return found + (source ? `, written at step ${source.step}` : "");
+  return found + (source ? `, written at step ${run.from + source.step}` : "");
 }
 
 /** Return where a weighting is: its largest weight and the slot of that, its sum, whether it is mostly there. */
