@@ -125,7 +125,8 @@ export class LiveSession {
     const problem = new Problem(fault);
     this.socket?.close();
     Object.assign(this, { socket: undefined, isGreeted: false });
-    if (this.frames.length === 0 || !problem.isPassing || ++this.tries > MOST_TRIES) return this.fail(problem);
+    const mayPass = fault === LOST || (problem.isPassing && problem.retryAfter !== undefined);
+    if (this.frames.length === 0 || !mayPass || ++this.tries > MOST_TRIES) return this.fail(problem);
     const seconds = problem.retryAfter ?? Math.min(FIRST_WAIT * 2 ** (this.tries - 1), LONGEST_WAIT);
     await waitFor(seconds, `${problem.title}.`);
     if (!this.isEnded && (await this.isThere())) this.connect();
