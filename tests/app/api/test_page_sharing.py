@@ -189,7 +189,7 @@ def test_recording_from_a_file_is_shown_without_a_session(page, tmp_path):
     opened: list[str] = []
     page.on("request", lambda request: opened.append(request.url) if request.method == "POST" else None)
     page.set_input_files("#recording-file", path)
-    expect(page.locator("#source-text")).to_have_text(
+    expect(page.locator("#provenance-text")).to_have_text(
         "A recording of dnc-copy, steps 1 to 42, from dnc-copy-seed-3.jsonl. It cannot be stepped on."
     )
     expect(page.locator("#step")).to_be_disabled()
@@ -216,13 +216,13 @@ def test_file_that_is_no_recording_is_refused(page, content, said):
 def test_session_of_a_client_is_followed(page, client):
     client.step(5)
     page.goto(f"/?session={client.id}")
-    expect(page.locator("#source-text")).to_contain_text("of dnc-copy, 5 steps, live")
+    expect(page.locator("#provenance-text")).to_contain_text("of dnc-copy, 5 steps, live")
     client.step(60)
-    expect(page.locator("#source-text")).to_contain_text("65 steps, live")
+    expect(page.locator("#provenance-text")).to_contain_text("65 steps, live")
     expect(page.locator("#place")).to_have_text("step 64")
     page.keyboard.press("Home")
     client.step(1)
-    expect(page.locator("#source-text")).to_contain_text("66 steps.")
+    expect(page.locator("#provenance-text")).to_contain_text("66 steps.")
     expect(page.locator("#place")).to_have_text("step 0")
     page.click("#live")
     expect(page.locator("#place")).to_have_text("step 65")
@@ -232,18 +232,18 @@ def test_session_of_a_client_is_followed(page, client):
 def test_rewound_session_is_shown_anew(page, client):
     client.step(5)
     page.goto(f"/?session={client.id}")
-    expect(page.locator("#source-text")).to_contain_text("5 steps, live")
+    expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
     client.http.post(f"/sessions/{client.id}/rewind", json={"step": 2})
-    expect(page.locator("#source-text")).to_contain_text("2 steps, live")
+    expect(page.locator("#provenance-text")).to_contain_text("2 steps, live")
     expect(page.locator("#place")).to_have_text("step 1")
 
 
 def test_session_that_ends_says_so(page, client):
     client.step(5)
     page.goto(f"/?session={client.id}")
-    expect(page.locator("#source-text")).to_contain_text("5 steps, live")
+    expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
     client.http.delete(f"/sessions/{client.id}")
-    expect(page.locator("#source-text")).to_contain_text("is gone: deleted. The session is not followed any more.")
+    expect(page.locator("#provenance-text")).to_contain_text("is gone: deleted. The session is not followed any more.")
     page.keyboard.press("Home")
     expect(page.locator("#place")).to_have_text("step 0")
 
@@ -251,9 +251,9 @@ def test_session_that_ends_says_so(page, client):
 def test_session_left_by_the_page_lives_on(page, client):
     client.step(5)
     page.goto(f"/?session={client.id}")
-    expect(page.locator("#source-text")).to_contain_text("5 steps, live")
+    expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
     page.click("#leave")
-    expect(page.locator("#source")).to_be_hidden()
+    expect(page.locator("#provenance")).to_be_hidden()
     expect(page.locator("#verdict")).to_contain_text(" of ")
     assert client.at == 5
 
