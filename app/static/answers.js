@@ -8,6 +8,7 @@ const NOTHING = { className: "unknown", textContent: "Nothing is due yet", marks
 /** Return the verdict on what is done of a run: {className, textContent, marks}, see verdict.js. */
 export function verdictOf(run) {
   const { model, task, sequence, outputs, done } = run;
+  if (sequence.isOpen) return { ...NOTHING, textContent: sequence.unasked };
   const asked = sequence.asked?.filter((step) => step < done);
   const part = { ...sequence, asked, targets: sequence.targets.slice(0, done) };
   if (!run.isDone && !part.targets.some(Boolean) && !asked?.length) return NOTHING;

@@ -53,7 +53,7 @@ export class Follower {
     const traces = shownTraces(this.model);
     const first = await this.stateAt(leaves, from);
     const labels = this.task.words && [];
-    const sequence = { inputs: [], targets: [], labels, unasked: "Which answers are right is not known here" };
+    const sequence = { inputs: [], targets: [], labels, isOpen: true, unasked: "Which answers are right is not known here" };
     const place = { session: this.id };
     const run = new Run(this.model, this.task, sequence, { memorySize, first, from, traces, place, force: force ?? undefined });
     await this.take(run, step);
@@ -93,7 +93,7 @@ export class Follower {
     if (isAnew) return this.load(info);
     if (info.step === this.known) return;
     if (!(await this.take(this.run, info.step))) return this.load(info);
-    if (!this.isOver) this.on.onSteps(this.run, this.fit());
+    if (!this.isOver) await this.on.onSteps(this.run, this.fit());
   }
 
   /** Give the axis of time room for all steps. Returns whether it is longer than it was. */

@@ -1,0 +1,102 @@
+// The page's own runs: each in a session of its own, which is stepped as far as it is looked at.
+
+import * as address from "./address.js";
+import { shownLeaves, shownTraces } from "./plots.js";
+import { Run } from "./run.js";
+import { LiveSession } from "./session.js";
+
+/** Runs what is sent. */
+export class Conductor {
+  constructor({ sender, screen, turns, notices }) {
+    Object.assign(this, { sender, screen, turns, notices });
+    this.advanced = Promise.resolve(); // when all steps that were asked for are done
+  }
+
+  /** Run all of the sequence in a fresh session, and show it at a step, or else where there is most to see. */
+  async run({ step } = {}) {
+    const turn = this.turns.begin();
+    await this.begin(turn);
+    if (this.turns.isOver(turn)) return;
+    const { run, player } = this.screen;
+    await this.advance(run.length);
+    if (this.turns.isOver(turn)) return;
+    player.show(Math.min(step ?? firstShown(run.sequence), run.length - 1));
+  }
+
+  /** Show what is sent again, with no step taken. */
+  restart() {
+    return this.begin(this.turns.begin());
+  }
+
+  /** Take a step, the first one where none is taken. */
+  step() {
+    const { player, run } = this.screen;
+    return player.goTo(player.at === 0 && run.done === 0 ? 0 : player.step + 1);
+  }
+
+  /** Open a session for what is sent, and show it with no step taken. */
+  async begin(turn) {
+    this.screen.give(this);
+    const sequence = this.sender.sequence();
+    await this.whileBusy(turn, async () => {
+      const { model, memorySize } = this.sender;
+      const session = await LiveSession.open(model, { memorySize });
+      if (this.turns.isOver(turn)) return session.end();
+      this.session = session;
+      address.visit(this.sender.place());
+      const first = await session.first(model.graph ? [] : shownLeaves(model));
+      if (this.turns.isOver(turn)) return;
+      this.screen.show(new Run(model, this.sender.task, sequence, { memorySize, first, place: this.sender.known() }));
+    });
+  }
+
+  /** Have steps done, up to `count` of them, after those that were asked for before. */
+  advance(count) {
+    const turn = this.turns.latest;
+    this.advanced = this.advanced
+      .catch(() => {})
+      .then(() => (this.turns.isOver(turn) || !this.session ? undefined : this.stepTo(count, turn)));
+    return this.advanced;
+  }
+
+  /** Have steps done, up to `count` of them, and show them. */
+  async stepTo(count, turn) {
+    const { run } = this.screen;
+    if (count <= run.done && run.length > 0) return; // the server says what is wrong with no steps
+    await this.whileBusy(turn, async () => {
+      const inputs = run.sequence.inputs.slice(run.done, count);
+      await this.session.step(inputs, shownTraces(run.model), (answer) => run.take(answer));
+      if (!this.turns.isOver(turn)) await this.screen.grow();
+    });
+  }
+
+  /** Do what a turn needs of the server; after an error, unless the turn is over, leave no session and no results. */
+  async whileBusy(turn, action) {
+    try {
+      await this.notices.whileBusy(action);
+    } catch (error) {
+      if (this.turns.isOver(turn)) return;
+      this.leave();
+      this.screen.hide();
+      throw error;
+    }
+  }
+
+  /** Return the state where the session is: leaf -> nested lists. */
+  state(leaves) {
+    return this.session?.state(leaves);
+  }
+
+  /** End the session. */
+  leave() {
+    this.session?.end();
+    this.session = undefined;
+  }
+}
+
+/** Return the step to begin with: the first answer, all of a way, or the end of what is foretold. */
+function firstShown({ asked, targets, routes, phases, optimum }) {
+  if (optimum) return targets.length - 1;
+  if (routes) return phases.find(({ name }) => name === "answer").to - 1;
+  return Math.max(0, asked?.[0] ?? targets.findIndex(Boolean));
+}
