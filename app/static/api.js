@@ -4,7 +4,7 @@
 import { anotherKey, currentKey } from "./key.js";
 
 const MOST_TRIES = 4; // of a request that the server is too busy for
-const MOST_WAIT = 10; // seconds that one waits for such a server
+export const MOST_WAIT = 10; // seconds that one waits for such a server
 
 let onWait = () => {};
 

@@ -1,6 +1,6 @@
 // A session of the server's, stepped over a WebSocket as /docs and docs/api.md describe it.
 
-import { Problem, endSession, openSession, sessionInfo, sessionState, waitFor } from "./api.js";
+import { MOST_WAIT, Problem, endSession, openSession, sessionInfo, sessionState, waitFor } from "./api.js";
 import { currentKey } from "./key.js";
 import { Tensor, decode, encode } from "./msgpack.js";
 
@@ -125,7 +125,7 @@ export class LiveSession {
     const problem = new Problem(fault);
     this.socket?.close();
     Object.assign(this, { socket: undefined, isGreeted: false });
-    const mayPass = fault === LOST || (problem.isPassing && problem.retryAfter !== undefined);
+    const mayPass = fault === LOST || (problem.isPassing && problem.retryAfter <= MOST_WAIT);
     if (this.frames.length === 0 || !mayPass || ++this.tries > MOST_TRIES) return this.fail(problem);
     const seconds = problem.retryAfter ?? Math.min(FIRST_WAIT * 2 ** (this.tries - 1), LONGEST_WAIT);
     await waitFor(seconds, `${problem.title}.`);
