@@ -19,7 +19,7 @@ export function heard({ task, model, sequence }, step) {
   if (labels?.[step]) return `“${labels[step]}”`;
   if (model.vocabulary_size) return `“${task.words?.[input[0]] ?? input[0]}”`;
   const areBits = input.every((value) => value === 0 || value === 1);
-  const shown = input.slice(0, MOST_VALUES).map((value) => (areBits ? value : two(value)));
+  const shown = input.slice(0, MOST_VALUES).map((value) => Number(value.toFixed(2)));
   return `the vector ${shown.join(areBits ? "" : " ")}${input.length > MOST_VALUES ? "…" : ""}`;
 }
 

@@ -78,7 +78,7 @@ export class Equations {
     this.colors = { mark: color, zero: borderTopColor, bar: accentColor };
     const made = groups.map(({ title, lines }) => ({ title, lines: lines.map((line) => new Line(line)) }));
     this.lines = made.flatMap(({ lines }) => lines);
-    this.groups.replaceChildren(...made.map(({ title, lines }) => element("section", {}, element("h3", {}, title), ...lines.map((line) => line.element))));
+    this.groups.replaceChildren(...made.map(({ title, lines }) => element("section", {}, element("h2", {}, title), ...lines.map((line) => line.element))));
   }
 }
 
