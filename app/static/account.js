@@ -113,8 +113,12 @@ function readSentence(run, ties, step, head) {
   if (place.sum < LEAST_WEIGHT) return `read next to nothing (${two(place.sum)} in all)`;
   const read = `read ${placeText(place, "from")}`;
   const found = run.model.kind === "ntm" ? wayOf(run, step, head, place) + read : read + readHow(run, step, head, place);
-  const [source] = place.isFocused ? ties.sources(step, place.slot) : [];
-  return found + (source ? `, written at step ${run.from + source.step}` : "");
+  const sources = place.isFocused ? ties.sources(step, place.slot).filter(({ share }) => share >= 1 - CLEAR) : [];
+  return found + writtenText(new Set(sources.map((source) => run.from + source.step)));
+}
+
+function writtenText(steps) {
+  return steps.size > 0 ? `, written at step${steps.size > 1 ? "s" : ""} ${[...steps].join(" and ")}` : "";
 }
 
 /** Return where a weighting is: its largest weight and the slot of that, its sum, whether it is mostly there. */

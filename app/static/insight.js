@@ -27,7 +27,7 @@ export class Insight {
     this.ties = new Ties(run);
     this.arcs = new Arcs(panels);
     this.pictures = [...this.container.querySelectorAll(".slots")];
-    this.pinned = this.pointed = undefined;
+    this.pinned = this.pointed = this.step = undefined;
     this.life.load(run);
     this.equations.load(run, this.ties);
     this.container.append(this.equations.element, this.arcs.element);
@@ -36,7 +36,7 @@ export class Insight {
 
   /** Show all there is at a step that is done. */
   moveTo(step) {
-    if (step >= this.run.done) return;
+    if (step >= this.run.done || step === this.step) return;
     this.step = step;
     this.arcs.show("cursor", this.run.has("read_weights") ? this.ties.reads(step) : []);
     this.life.show(this.slot, this.pinned);
