@@ -12,12 +12,16 @@ export function two(value) {
   return value.toFixed(2).replace(/^-(0\.00)$/, "$1");
 }
 
-/** Return the word or vector that came in at a step, as text. */
+/** Return what came in at a step, as text: its name, unless that is a number, and the vector, if it is short. */
 export function heard({ task, model, sequence }, step) {
-  const { inputs, labels } = sequence;
-  const input = inputs[step];
-  if (labels?.[step]) return `“${labels[step]}”`;
-  if (model.vocabulary_size) return `“${task.words?.[input[0]] ?? input[0]}”`;
+  const input = sequence.inputs[step];
+  if (model.vocabulary_size) return `“${sequence.labels?.[step] ?? task.words?.[input[0]] ?? input[0]}”`;
+  const label = sequence.labels?.[step];
+  const name = label && Number.isNaN(Number(label)) ? `“${label}”` : "";
+  return [name, name && input.length > MOST_VALUES ? "" : vectorText(input)].filter(Boolean).join(", ");
+}
+
+function vectorText(input) {
   const areBits = input.every((value) => value === 0 || value === 1);
   const shown = input.slice(0, MOST_VALUES).map((value) => Number(value.toFixed(2)));
   return `the vector ${shown.join(areBits ? "" : " ")}${input.length > MOST_VALUES ? "…" : ""}`;
@@ -25,17 +29,14 @@ export function heard({ task, model, sequence }, step) {
 
 /** Return a read, {slot, weight, sources}, as text. */
 export function readText(run, { slot, weight, sources }) {
-  const from = sources.length === 0 ? unwritten(run) : `written at ${sources.slice(0, 2).map((source) => sourceText(run, source, sources)).join(" and ")}`;
-  return `read from slot ${slot} (${two(weight)}), ${from}`;
+  const from = sources.slice(0, 2).map((source) => sourceText(run, source, sources.length > 1));
+  return `read from slot ${slot} (${two(weight)}), ${from.join(" and ") || (run.from > 0 ? `not written since step ${run.from}` : "never written")}`;
 }
 
-/** Return the text of what was not written in a run, which may have begun in the midst of a session. */
-function unwritten({ from }) {
-  return from > 0 ? `not written since step ${from}` : "never written";
-}
-
-function sourceText(run, { step, share }, { length }) {
-  return `step ${run.from + step}${length > 1 ? ` (${Math.round(100 * share)} %)` : ""}: ${heard(run, step)}`;
+function sourceText(run, { step, share }, isPart) {
+  const part = isPart ? ` (${Math.round(100 * share)} %)` : "";
+  if (step < 0) return `there ${run.from > 0 ? `before step ${run.from}` : "from the start"}${part}`;
+  return `written at step ${run.from + step}${part}: ${heard(run, step)}`;
 }
 
 /** Return a write at a step into a slot as text. readers: the reads that find it. */
@@ -45,11 +46,10 @@ export function writeText(run, step, slot, weight, readers) {
   return `written to slot ${slot} (${two(weight)}) at step ${run.from + step}: ${heard(run, step)}; ${read}`;
 }
 
-/** Return the life of a slot in a run as text; see ties.js. */
-export function lifeText({ from }, { written, read, freed, usage }) {
-  const never = (name) => (from > 0 ? `not ${name} since step ${from}` : `never ${name}`);
-  const places = (steps) => stepsText(ranges(steps.map((step) => from + step)));
-  const part = (name, steps) => (steps.length > 0 ? `${name} at ${places(steps)}` : never(name));
+/** Return the life of a slot as text; see ties.js. from: the time of the first step. */
+export function lifeText({ written, read, freed, usage }, from = 0) {
+  const times = (steps) => stepsText(ranges(steps.map((step) => from + step)));
+  const part = (name, steps) => (steps.length > 0 ? `${name} at ${times(steps)}` : `${from > 0 ? "not" : "never"} ${name}`);
   const steps = (list) => list.map(({ step }) => step);
   const parts = [part("written", steps(written)), part("read", steps(read))];
   return [...parts, ...(usage ? [part("freed", freed)] : [])].join(" · ");
@@ -72,7 +72,8 @@ export function overview(run, ties, step) {
   const { model } = run;
   if (!run.has("write_weights")) return ["This model has no memory to address: all it remembers is in the state of its controller."];
   const writes = together("write", model.write_heads, (head) => writeSentence(run, step, head));
-  const reads = together("read", model.read_heads, (head) => readSentence(run, ties, step, head));
+  const readHeads = run.has("read_weights") ? model.read_heads : 0;
+  const reads = together("read", readHeads, (head) => readSentence(run, ties, step, head));
   return model.kind === "ntm" ? [...reads, ...writes] : [...freeSentences(run, step), ...writes, ...reads];
 }
 
@@ -113,7 +114,7 @@ function readSentence(run, ties, step, head) {
   if (place.sum < LEAST_WEIGHT) return `read next to nothing (${two(place.sum)} in all)`;
   const read = `read ${placeText(place, "from")}`;
   const found = run.model.kind === "ntm" ? wayOf(run, step, head, place) + read : read + readHow(run, step, head, place);
-  const sources = place.isFocused ? ties.sources(step, place.slot).filter(({ share }) => share >= 1 - CLEAR) : [];
+  const sources = place.isFocused ? ties.sources(step, place.slot).filter(({ step, share }) => step >= 0 && share >= 1 - CLEAR) : [];
   return found + writtenText(new Set(sources.map((source) => run.from + source.step)));
 }
 
@@ -121,14 +122,15 @@ function writtenText(steps) {
   return steps.size > 0 ? `, written at step${steps.size > 1 ? "s" : ""} ${[...steps].join(" and ")}` : "";
 }
 
-/** Return where a weighting is: its largest weight and the slot of that, its sum, whether it is mostly there. */
+/** Return where a weighting is, if there is one: its largest weight, the slot of that, its sum, whether it is mostly there. */
 export function placeOf(weights) {
   let [slot, sum] = [0, 0];
-  weights.forEach((weight, at) => {
+  weights?.forEach((weight, at) => {
     sum += weight;
     if (weight > weights[slot]) slot = at;
   });
-  return { slot, sum, weight: weights[slot], isFocused: weights[slot] >= FOCUSED * sum };
+  const weight = weights?.[slot] ?? 0;
+  return { slot, sum, weight, isFocused: weight >= FOCUSED * sum };
 }
 
 function placeText({ slot, sum, weight, isFocused }, word) {

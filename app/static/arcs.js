@@ -38,7 +38,7 @@ export class Arcs {
   arcsOf({ step, head, slot, weight, sources }) {
     const from = this.center(`read_weights.${head}`, step, slot);
     return sources
-      .filter(({ share }) => share >= LEAST_SHARE)
+      .filter(({ step, share }) => step >= 0 && share >= LEAST_SHARE)
       .map((source) => ({ from, to: this.center(`write_weights.${source.head}`, source.step, slot), weight: weight * source.share }))
       .filter(({ to }) => from && to);
   }

@@ -30,7 +30,7 @@ function retentionLine(moments) {
     over: "slots",
     values: moments.values("retention"),
     formula: "ψ = Π<sub><var>r</var></sub> (1 − <var>f<sub>r</sub> w</var><sup>r</sup><sub>−1</sub>), by what was read at the step before",
-    at: gates && ((slot) => {
+    at: gates && weights.every(Boolean) && ((slot) => {
       const value = weights.reduce((rest, read, head) => rest * (1 - gates[head] * read[slot]), 1);
       const factors = weights.map((read, head) => `(1 − ${product(gates[head], read[slot])})`);
       return { value, text: `${factors.join(" ")} = ${number(value)}` };
@@ -47,7 +47,7 @@ function usageLine(moments) {
     over: "slots",
     values: moments.values("usage"),
     formula: "<var>u</var> = (<var>u</var><sub>−1</sub> + <var>w</var><sub>−1</sub> − <var>u</var><sub>−1</sub> <var>w</var><sub>−1</sub>) ψ",
-    at: retention && before && ((slot) => {
+    at: retention && before && weights.every(Boolean) && ((slot) => {
       const written = 1 - weights.reduce((rest, wrote) => rest * (1 - wrote[slot]), 1);
       const used = before[slot];
       const value = (used + written - used * written) * retention[slot];
@@ -224,6 +224,7 @@ function alongLines(moments, head, name) {
 function along(moments, head, name, writeHead) {
   const { slots } = moments;
   const [links, read] = [moments.linksAfter[writeHead], moments.before("read_weights", head)];
+  if (!read) return undefined;
   const cell = (slot, other) => (name === "forward" ? slot * slots + other : other * slots + slot);
   return (slot) => parts.mixed(Array.from(read, (weight, other) => [links()[cell(slot, other)], weight]), 1);
 }

@@ -27,9 +27,10 @@ export class Moments {
     return this.run.values(name, this.step, head);
   }
 
-  /** Return traced values of the step before, or zeros before the first one. */
+  /** Return traced values of the step before: zeros before the first of all, undefined before the first that is known. */
   before(name, head) {
-    return this.step > 0 ? this.run.values(name, this.step - 1, head) : this.values(name, head)?.map(() => 0);
+    if (this.step > 0) return this.run.values(name, this.step - 1, head);
+    return this.run.from > 0 ? undefined : this.values(name, head)?.map(() => 0);
   }
 
   has(name) {

@@ -23,11 +23,13 @@ export class Insight {
 
   /** Begin with a run that is shown in these panels. */
   load(run, panels) {
+    const isAsBefore = this.run?.model.name === run.model.name && this.run.slots === run.slots;
+    this.pinned = isAsBefore ? this.pinned : undefined;
     this.run = run;
     this.ties = new Ties(run);
     this.arcs = new Arcs(panels);
     this.pictures = [...this.container.querySelectorAll(".slots")];
-    this.pinned = this.pointed = this.step = undefined;
+    this.pointed = this.step = undefined;
     this.life.load(run);
     this.equations.load(run, this.ties);
     this.container.append(this.equations.element, this.arcs.element);

@@ -46,7 +46,7 @@ export class LifeLine {
     this.canvas.hidden = slot === undefined;
     if (slot === undefined) return (this.text.textContent = HINT);
     const life = lifeOf(this.run, slot);
-    this.text.textContent = lifeText(this.run, life);
+    this.text.textContent = lifeText(life, this.run.from);
     this.text.title = this.text.textContent;
     this.draw(life);
   }

@@ -15,9 +15,11 @@ export class Ties {
 
   /**
    * Return the writes that the content of a slot comes from as a read at `step` finds it, the largest part first:
-   * [{step, head, weight, share}], where share is the part of the content and weight that of the write.
+   * [{step, head, weight, share}], where share is the part of the content and weight that of the write. Step -1 is the
+   * content before the first step.
    */
   sources(step, slot) {
+    if (!this.run.has("write_weights")) return [];
     if (!this.histories.has(slot)) this.histories.set(slot, new History(this.run, slot));
     return this.histories.get(slot).after(seen(this.run, step)).filter(({ weight }) => weight >= LEAST_WEIGHT);
   }
@@ -44,6 +46,7 @@ export class Ties {
   /** Return the reads at which what was written at `step` into a slot is still the largest part of it. */
   readers(step, slot) {
     const found = [];
+    if (!this.run.has("read_weights")) return found;
     for (let later = step; later < this.run.done; later++) {
       if (seen(this.run, later) <= step) continue;
       const [first] = this.sources(later, slot);
@@ -67,8 +70,10 @@ function seen({ model }, step) {
 class History {
   constructor(run, slot) {
     const { kind, write_heads: heads } = run.model;
-    Object.assign(this, { run, slot, heads, left: [], sources: [[]] });
+    Object.assign(this, { run, slot, heads });
     this.vectors = kind === "ntm" ? "add_vectors" : "write_vectors";
+    this.left = run.memory ? [firstContent(run.memory, slot)] : [];
+    this.sources = [this.strongest()];
   }
 
   /** Return the sources after `count` steps. */
@@ -82,10 +87,15 @@ class History {
     const kept = this.kept(step, weights);
     for (const part of this.left) part.size = scaled(part.vector, kept);
     weights.forEach((weight, head) => this.left.push(this.written(step, head, weight)));
+    this.sources.push(this.strongest());
+  }
+
+  /** Forget what is next to nothing, and return the largest parts of what is left. */
+  strongest() {
     const total = this.left.reduce((sum, { size }) => sum + size, 0);
     this.left = this.left.filter(({ size }) => size > FORGOTTEN * total).sort((one, other) => other.size - one.size);
     const most = this.left.slice(0, MOST_SOURCES);
-    this.sources.push(most.map(({ step, head, weight, size }) => ({ step, head, weight, share: size / total })));
+    return most.map(({ step, head, weight, size }) => ({ step, head, weight, share: size / total }));
   }
 
   /** Return the part of each word that a step leaves: all of it is erased where erase vectors are not traced. */
@@ -102,6 +112,12 @@ class History {
     part.size = scaled(part.vector, part.vector.map(() => weight));
     return part;
   }
+}
+
+/** Return what is in a slot before the first step. */
+function firstContent({ kept: [first], width }, slot) {
+  const vector = first.slice(slot * width, (slot + 1) * width);
+  return { step: -1, head: 0, weight: 1, vector, size: scaled(vector, [1]) };
 }
 
 /** Multiply a vector by factors, or by the only one there is; return the sum of its absolute values. */
@@ -130,6 +146,7 @@ export function lifeOf(run, slot) {
 }
 
 function touches(run, name, heads, slot) {
+  if (!run.has(name)) return [];
   const weights = (step) => Array.from({ length: heads }, (_, head) => run.values(name, step, head)[slot]);
   return Array.from({ length: run.done }, (_, step) => ({ step, weight: Math.max(...weights(step)) })).filter(
     ({ weight }) => weight >= LEAST_WEIGHT,
