@@ -5,6 +5,7 @@ import { LEAST_WEIGHT } from "./ties.js";
 const MOST_VALUES = 16; // of a vector in a line of text
 const MOST_PLACES = 6; // in a list of steps
 const FOCUSED = 0.5; // part of a weighting in one slot, from which the others are not spoken of
+const LEAST_PART = 0.1; // of what was read, from which a write is spoken of
 const CLEAR = 0.75; // part of a read that one mode makes up, from which the others are not spoken of
 
 /** Return a number as text. */
@@ -29,7 +30,8 @@ function vectorText(input) {
 
 /** Return a read, {slot, weight, sources}, as text. */
 export function readText(run, { slot, weight, sources }) {
-  const from = sources.slice(0, 2).map((source) => sourceText(run, source, sources.length > 1));
+  const parts = sources.filter(({ share }) => share >= LEAST_PART).slice(0, 2);
+  const from = parts.map((source) => sourceText(run, source, parts.length > 1));
   return `read from slot ${slot} (${two(weight)}), ${from.join(" and ") || (run.from > 0 ? `not written since step ${run.from}` : "never written")}`;
 }
 
