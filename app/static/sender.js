@@ -70,7 +70,7 @@ export class Sender {
     page.clear.hidden = Boolean(task.parts);
     page.edit.textContent = task.words ? "Write" : "Draw";
     page.seeds.hidden = Boolean(task.parts && model.sample);
-    page.sequence.hidden = !task.parts;
+    page.sequence.hidden = !(task.parts || (task.words && !task.classes));
     page.edit.ariaExpanded = `${!page.sequence.hidden}`;
   }
 

@@ -1,13 +1,10 @@
 // Tasks whose patterns are written, as lists of words: each is a token of the model's vocabulary.
 //
-// words: of the vocabulary, by their tokens; filler: the word that makes a pattern longer, the first where it is left
-// away. split(text), join(words): between what is written and the words of it. random(length): a new pattern.
+// words: of the vocabulary, by their tokens; split(text), join(words): between what is written and the words of it.
+// random(length): a new pattern; isStory: whether the words are read as a text, with answers in it.
 // classes: the names of the classes that the model tells, if they have names; unasked: what to tell where none is due.
 
 import { Problem } from "./api.js";
-
-const LONGEST = 60;
-const LONGEST_STORY = 800;
 
 const BRACKETS = "()[]{}<>"; // an opening one is even, the one that closes it comes next
 
@@ -26,8 +23,6 @@ export function tokens({ vocabulary_size: size }) {
     split: (text) => text.split(/[\s,]+/).filter(Boolean),
     join: (written) => written.join(" "),
     random: (length) => randomWords(words, length),
-    initialLength: 20,
-    longest: LONGEST,
     // What is no number goes to the server as it is, which says so.
     encode: (written) => ({
       inputs: written.map((word) => [Number.isNaN(Number(word)) ? word : Number(word)]),
@@ -49,8 +44,6 @@ export function dyck({ task: { kinds, length } }) {
     join: (written) => written.join(""),
     random: (count) => (Math.random() < 0.5 ? validWord : spoiltWord)(words, count),
     classes: ["not valid", "valid"],
-    initialLength: longest,
-    longest: Math.max(LONGEST, longest),
     encode: (written) => {
       const numbers = numbered(words, written);
       const due = isValid(numbers) ? [0, 1] : [1, 0];
@@ -71,15 +64,12 @@ export function babi({ task: { vocabulary } }) {
       `Write a story, then a question and “${ANSWER}” for each word of its answer, of the ${vocabulary.length} words ` +
       "that the model knows. Case does not matter; punctuation marks are words.",
     words: vocabulary,
-    filler: vocabulary.includes(".") ? "." : undefined,
     split: splitStory,
     join: (written) => written.join(" "),
     random: (length) => randomStory(vocabulary, length),
     classes: vocabulary,
     isStory: true,
     unasked: `Nothing is asked: write “${ANSWER}” where a word of an answer is due`,
-    initialLength: 30,
-    longest: LONGEST_STORY,
     encode: (written) => ({
       inputs: numbered(vocabulary, written).map((number) => [number]),
       targets: written.map(() => null),
