@@ -100,7 +100,7 @@ export class Scene {
     const areAllNamed = this.dots.length <= MOST_NAMED;
     this.labels.forEach((label, node) => label.classList.toggle("shown", named.has(node) || (areAllNamed && met.has(node))));
     if (!areAllNamed) [...named].forEach((node, number) => this.placeLabel(node, number % 2 === 1));
-    this.caption.textContent = [this.title, this.run.sequence.labels?.[step]].filter(Boolean).join(": ");
+    this.caption.textContent = [this.title, readable(this.run.sequence.labels?.[step])].filter(Boolean).join(": ");
   }
 
   /** Return the nodes that a question names. */
@@ -257,6 +257,11 @@ function sidesOf(edges) {
     [...lines].sort().map((line, number) => [`${pair},${line}`, number - (lines.size - 1) / 2]),
   );
   return new Map(sides);
+}
+
+/** Return a triple in the way of a timetable: "Bank → Liverpool Street (Central, east)". */
+function readable(triple) {
+  return triple?.replace(/^(.*) -\[(.*)\]-> (.*)$/, "$1 → $3 ($2)");
 }
 
 /** Return the line of a way, such as "Central" of "Central, east". */
