@@ -36,7 +36,8 @@ VERDICT = """async ({ sequence, outputs, words }) => {
 
 TICKS = """async ({ labels, width, areWords }) => {
     const { timeTicks } = await import("/static/axis.js");
-    return timeTicks({ labels, length: labels.length, areWords }, width).map(node => [node.textContent, node.className]);
+    const ticks = timeTicks({ labels, length: labels.length, areWords }, width);
+    return ticks.map(node => [node.textContent, node.className]);
 }"""
 
 
