@@ -39,7 +39,8 @@ export class Moment {
 
   moveTo(step) {
     if (step >= this.run.done) return;
-    for (const picture of [...this.pictures, ...this.links]) picture.draw(step);
+    const areLinksSeen = this.element.dataset.below !== "scene";
+    for (const picture of [...this.pictures, ...(areLinksSeen ? this.links : [])]) picture.draw(step);
   }
 
   memoryPicture(width) {

@@ -81,9 +81,11 @@ export class Scene {
     if (!this.points || this.shown === shown) return;
     Object.assign(this, { step, shown });
     const { edges } = this.graph;
-    this.lines.forEach((line) => line.classList.remove("shown", "now"));
-    this.lines.slice(0, step + 1).forEach((line) => line.classList.add("shown"));
-    this.lines[step]?.classList.add("now");
+    const [seen, current] = [new Set(this.lines.slice(0, step + 1)), this.lines[step]];
+    for (const line of new Set(this.lines)) {
+      line.classList.toggle("shown", seen.has(line));
+      line.classList.toggle("now", line === current);
+    }
     const met = new Set(edges.slice(0, step + 1).flatMap(({ from, to }) => [from, to]));
     const now = new Set(edges[step] ? [edges[step].from, edges[step].to] : []);
     const question = questionAt(this.questions, step);
@@ -91,11 +93,12 @@ export class Scene {
     this.image.classList.toggle("answering", Boolean(question));
     if (question !== this.question) this.look(question);
     this.way.replaceChildren(...hops.flatMap((hop) => this.hop(hop, hop.step === step)));
-    const named = new Set([...now, ...this.askedFor(question), ...hops.flatMap(({ from, to }) => [from, to])]);
+    const asked = this.askedFor(question);
+    const named = new Set([...now, ...asked, ...hops.flatMap(({ from, to }) => [from, to])]);
     this.dots.forEach((dot, node) => {
       dot.classList.toggle("shown", met.has(node));
       dot.classList.toggle("now", now.has(node));
-      dot.classList.toggle("asked", this.askedFor(question).includes(node));
+      dot.classList.toggle("asked", asked.includes(node));
     });
     const areAllNamed = this.dots.length <= MOST_NAMED;
     this.labels.forEach((label, node) => label.classList.toggle("shown", named.has(node) || (areAllNamed && met.has(node))));
@@ -209,8 +212,8 @@ export class Scene {
   }
 }
 
-/** Put a scene below the memory, in place of the links, with buttons to choose what is seen. */
-export function addScene(panel, scene, stage) {
+/** Put a scene below the memory, in place of the links, with buttons to choose what is seen; then onChange is called. */
+export function addScene(panel, scene, stage, onChange) {
   const below = (name) => panel.dataset.below === name;
   const buttons = { scene: scene.title, ...(panel.querySelector(".link") && { links: "Links" }) };
   const choices = Object.entries(buttons).map(([name, text]) => button(text, () => below(name), () => (panel.dataset.below = name)));
@@ -218,7 +221,7 @@ export function addScene(panel, scene, stage) {
   choices.push(button("Large", isLarge, () => stage.classList.toggle("large-scene")));
   const show = () => choices.forEach((choice) => choice.show());
   const bar = element("div", { className: "choices", role: "group", ariaLabel: "Below the memory" }, ...choices.map((choice) => choice.element));
-  bar.addEventListener("click", show);
+  bar.addEventListener("click", () => (show(), onChange()));
   panel.dataset.below = "scene";
   panel.append(bar, scene.element);
   show();
