@@ -72,7 +72,7 @@ def test_another_seed_draws_another_sample_of_the_same_sizes(page: Page) -> None
     expect(page.locator("#verdict")).to_contain_text("of 12")
 
 
-def test_size_that_is_changed_draws_a_sample_with_no_blank_vectors(page: Page) -> None:
+def test_changed_size_draws_a_sample_without_blank_vectors(page: Page) -> None:
     open_inspector(page, "copy&seed=3")
     page.fill("#length", "120")
     page.locator("#length").blur()
@@ -162,7 +162,7 @@ def test_story_is_judged_with_question_answer_and_truth(page: Page) -> None:
     assert page.evaluate(VERDICT, right) == "where mary ? garden, probability 1.000, which is right"
 
 
-def test_words_stand_slanted_on_the_axis_where_there_is_room(page: Page) -> None:
+def test_words_stand_slanted_on_an_axis_with_room(page: Page) -> None:
     page.goto("/")
     labels = ["mary", "went", "to", "the", "garden"]
     wide, narrow = (page.evaluate(TICKS, {"labels": labels, "width": width, "areWords": True}) for width in (60, 30))
