@@ -9,6 +9,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 18; // CSS pixels
 const MOST_NAMED = 40; // nodes that all have their names beside them
 const LEAST_SEEN = 0.3; // of the width of a map
+const HOP = 50; // CSS pixels from one station of a way to the next, about, at least
 const GAP = 2.2; // CSS pixels between lines that run side by side
 
 // The colours of London's lines; the Northern line, black, is as the text is.
@@ -238,7 +239,9 @@ function button(text, isPressed, press) {
 function around(points, width, height) {
   const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
   const [left, top, right, bottom] = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
-  const zoom = Math.min(1, Math.max(LEAST_SEEN, (2 * (right - left)) / width, (2 * (bottom - top)) / height));
+  const hops = points.slice(1).map(({ x, y }, hop) => Math.hypot(x - points[hop].x, y - points[hop].y));
+  const far = hops.reduce((sum, length) => sum + length, 0) / Math.max(1, hops.length) / HOP;
+  const zoom = Math.min(1, Math.max(LEAST_SEEN, far, (2 * (right - left)) / width, (2 * (bottom - top)) / height));
   const start = (middle, size) => Math.min(Math.max(middle - (zoom * size) / 2, 0), size - zoom * size);
   return { x: start((left + right) / 2, width), y: start((top + bottom) / 2, height), zoom };
 }

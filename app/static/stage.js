@@ -48,7 +48,8 @@ export class Stage {
     this.scene = Scene.of(run, this.on);
     this.container.classList.toggle("with-scene", Boolean(this.scene));
     this.container.classList.toggle("without-memory", !this.moment);
-    if (this.scene) addScene(last, this.scene, this.container, () => this.moveTo(this.step));
+    if (this.scene) addScene(last, this.scene, this.container, () => (this.moveTo(this.step), this.fit()));
+    else this.container.classList.remove("large-scene");
     this.container.replaceChildren(...this.panels.map((panel) => panel.element), last);
     this.insight.load(run, this.panels);
     this.fit();
