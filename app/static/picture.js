@@ -6,9 +6,9 @@ const SHAPES = {
   line: (shape) => `M${numberOf(shape, "x1")},${numberOf(shape, "y1")}L${numberOf(shape, "x2")},${numberOf(shape, "y2")}`,
   polyline: (shape) => `M${shape.getAttribute("points")}`,
   polygon: (shape) => `M${shape.getAttribute("points")}Z`,
-  rect: (shape) => boxPath(...["x", "y", "width", "height"].map((name) => numberOf(shape, name))),
-  circle: (shape) => ellipsePath(numberOf(shape, "cx"), numberOf(shape, "cy"), numberOf(shape, "r"), numberOf(shape, "r")),
-  ellipse: (shape) => ellipsePath(...["cx", "cy", "rx", "ry"].map((name) => numberOf(shape, name))),
+  rect: (shape) => boxPath(shape.getBBox()), // whose size a style may have set
+  circle: (shape) => ellipsePath(shape.getBBox()),
+  ellipse: (shape) => ellipsePath(shape.getBBox()),
 };
 
 const SIDES = ["top", "right", "bottom", "left"];
@@ -106,10 +106,11 @@ function numberOf(shape, name) {
   return shape[name].baseVal.value;
 }
 
-function boxPath(x, y, width, height) {
+function boxPath({ x, y, width, height }) {
   return `M${x},${y}h${width}v${height}h${-width}Z`;
 }
 
-function ellipsePath(x, y, rx, ry) {
-  return `M${x - rx},${y}a${rx},${ry} 0 1,0 ${2 * rx},0a${rx},${ry} 0 1,0 ${-2 * rx},0Z`;
+function ellipsePath({ x, y, width, height }) {
+  const radii = `${width / 2},${height / 2}`;
+  return `M${x},${y + height / 2}a${radii} 0 1,0 ${width},0a${radii} 0 1,0 ${-width},0Z`;
 }

@@ -30,7 +30,7 @@ export class RunPlots {
 
   /** Show the memory after the last step, where it is not known what each step writes. */
   showMemory({ memory }) {
-    this.container.replaceChildren(...memoryPlots(memory).map((plot) => heatmap(plot, this.point)));
+    this.container.replaceChildren(...(memory ? memoryPlots(memory) : []).map((plot) => heatmap(plot, this.point)));
   }
 
   section({ title, timed, plots }) {

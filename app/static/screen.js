@@ -3,7 +3,7 @@
 import { verdictOf } from "./answers.js";
 import { columnText } from "./figure.js";
 import { Player } from "./player.js";
-import { shownLeaves } from "./plots.js";
+import { shownLeaves, shownTraces } from "./plots.js";
 import { RunPlots } from "./run-plots.js";
 import { Stage } from "./stage.js";
 import { Story } from "./story.js";
@@ -37,7 +37,9 @@ export class Screen {
     this.marks = new Map();
     page.results.hidden = false;
     this.isStaged = !run.model.graph;
-    page.stage.hidden = page.life.hidden = page.explain.hidden = !this.isStaged;
+    page.stage.hidden = page.life.hidden = !this.isStaged;
+    page.explain.hidden = !this.isStaged || !shownTraces(run.model).every((name) => run.has(name));
+    if (page.explain.hidden) this.explain(false); // a recording may have too few traces for the equations
     this.plots.clear();
     if (this.isStaged) this.load();
     this.story.load(run);
