@@ -95,7 +95,7 @@ def test_address_holds_what_was_drawn(page):
     page.click("#edit")
     canvas(page, "drawing").click(position={"x": 5, "y": 5})
     page.click("#run")
-    expect(page).to_have_url(re.compile(r"&drawn=20\.8\.0\.[\w-]+&"))
+    expect(page).to_have_url(re.compile(r"&drawn=20\.8\.0\.[\w-]+&step="))
     shown, address = pixels(page, "input"), page.url
     page.goto("about:blank")
     page.goto(address)
@@ -246,6 +246,19 @@ def test_session_that_ends_says_so(page, client):
     expect(page.locator("#provenance-text")).to_contain_text("is gone: deleted. The session is not followed any more.")
     page.keyboard.press("Home")
     expect(page.locator("#place")).to_have_text("step 0")
+
+
+def test_session_out_of_reach_is_asked_for_again(browser, server, client):
+    client.step(5)
+    problem = {"title": "The session is elsewhere", "status": 503, "code": "session_held", "detail": "another has it"}
+    with open_page(browser, server.url) as page:
+        page.goto(f"/?session={client.id}")
+        expect(page.locator("#source-text")).to_contain_text("5 steps, live")
+        page.route(f"**/sessions/{client.id}", lambda route: route.fulfill(status=503, body=json.dumps(problem)))
+        expect(page.locator("#source-text")).to_contain_text("The session is elsewhere: another has it. Trying again in")
+        page.unroute(f"**/sessions/{client.id}")
+        client.step(1)
+        expect(page.locator("#source-text")).to_contain_text("6 steps, live")
 
 
 def test_session_left_by_the_page_lives_on(page, client):
