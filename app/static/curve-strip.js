@@ -44,6 +44,16 @@ export class CurveStrip extends Strip {
     context.stroke();
   }
 
+  picture(from) {
+    const { curves } = this.plot;
+    return {
+      ...super.picture(from),
+      rows: curves.length,
+      rowName: (row) => curves[row].name,
+      text: (step, row) => curves[row].values(step)?.toFixed(3) ?? "not asked for",
+    };
+  }
+
   describe(step) {
     const shown = this.plot.curves.map(({ name, values }) => `${name} ${values(step)?.toFixed(3) ?? "not asked for"}`);
     return `time ${step}: ${shown.join(", ")}`;

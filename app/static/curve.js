@@ -2,7 +2,9 @@
 
 import { element } from "./dom.js";
 import { columnText, figure, tick } from "./figure.js";
+import { eachFrame } from "./frames.js";
 import { extent, short } from "./parts.js";
+import { walkable } from "./walk.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -30,11 +32,11 @@ export function curve(plot, onPoint) {
   image.append(...[["zero", zero], ["area", ""], ["line", ""]].map(([name, d]) => vector("path", { class: name, d })));
   draw(image, plot);
   const field = element("div", { className: "field" }, image);
-  field.addEventListener("pointermove", (event) => {
-    const { index } = valueAt(image, plot, event);
-    field.title = describe(plot, index);
-    onPoint(field.title, Math.floor(index / plot.perStep));
-  });
+  const point = (index) => onPoint(describe(plot, index), Math.floor(index / plot.perStep));
+  const follow = eachFrame((event) => point(valueAt(image, plot, event).index));
+  field.addEventListener("pointermove", follow);
+  field.addEventListener("pointerleave", follow.cancel);
+  walkable(image, { ...pictureOf(plot), point: ({ column }) => point(column), leave: () => {} });
   const isOneOfSeveral = plot.size > 1 && plot.perStep === 1;
   const rowHeight = isOneOfSeveral ? LOW_HEIGHT : HEIGHT[plot.style];
   const created = figure({ ...plot, rowName: "", rows: 1, rowHeight }, field, rowTicks(plot));
@@ -105,9 +107,26 @@ function summary({ title, values, limits: [low, high] }) {
   return `${title}: a curve of ${values.length} values from ${short(low)} to ${short(high)}`;
 }
 
-function describe({ title, values, perStep, ...plot }, index) {
+function describe(plot, index) {
+  return `${plot.title}, ${placeOf(plot, index)}: ${plot.values[index].toFixed(3)}`;
+}
+
+function placeOf({ perStep, ...plot }, index) {
   const sample = perStep > 1 ? `, sample ${index % perStep}` : "";
-  return `${title}, ${columnText(plot, Math.floor(index / perStep))}${sample}: ${values[index].toFixed(3)}`;
+  return `${columnText(plot, Math.floor(index / perStep))}${sample}`;
+}
+
+/** Return what there is to walk (see walk.js): each value is a column. */
+function pictureOf(plot) {
+  return {
+    title: () => plot.title,
+    columns: plot.values.length,
+    rows: 1,
+    columnName: (index) => placeOf(plot, index),
+    rowName: () => plot.title,
+    text: (index) => plot.values[index].toFixed(3),
+    isTimed: true,
+  };
 }
 
 function vector(tag, attributes) {

@@ -87,9 +87,14 @@ export class Editor {
 
   /** Return the figure of `plot`, to draw on: `press` is called with the first cell, `draw` with every one. */
   drawable(plot, { press, draw }) {
-    const figure = heatmap(plot, this.onPoint);
-    const canvas = figure.querySelector("canvas");
     let last;
+    const one = (cell) => {
+      last = cell;
+      press?.(cell);
+      drawTo(cell);
+    };
+    const figure = heatmap(Object.assign(plot, { press: one }), this.onPoint);
+    const canvas = figure.querySelector("canvas");
     const drawTo = (cell) => {
       cellsBetween(last, cell).forEach(draw);
       last = cell;
@@ -97,10 +102,8 @@ export class Editor {
       this.onChange();
     };
     canvas.addEventListener("pointerdown", (event) => {
-      last = cellAt(canvas, event);
-      press?.(last);
       canvas.setPointerCapture(event.pointerId);
-      drawTo(last);
+      one(cellAt(canvas, event));
     });
     canvas.addEventListener("pointermove", (event) => {
       if (canvas.hasPointerCapture(event.pointerId)) drawTo(cellAt(canvas, event));

@@ -2,7 +2,9 @@
 
 import { element } from "./dom.js";
 import { columnText, figure, percent, steps, tick } from "./figure.js";
+import { eachFrame } from "./frames.js";
 import { short } from "./parts.js";
+import { walkable } from "./walk.js";
 
 // In CSS pixels.
 const TALLEST_ROW = 14;
@@ -20,6 +22,7 @@ const MOST_SHARP_COLUMNS = 512; // of more, the browser shows the mean of neighb
  * rows: how many rows; rowLabels: a name for each, where a number would not do; rowHeight: where the usual would not.
  * digits: how many decimals to show, where not three; names: of the values 0, 1, ..., where they stand for something.
  * rowName, columnName, seconds, bare: see figure.js.
+ * press: called with a cell where the space bar is pressed on it.
  * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells,
  *     and columnsPerItem: more so after so many columns, where they belong together.
  *
@@ -29,11 +32,11 @@ export function heatmap(plot, onPoint) {
   const canvas = element("canvas", { ariaLabel: summary(plot), role: "img" });
   canvas.dataset.name = plot.name;
   paint(canvas, plot);
-  canvas.addEventListener("pointermove", (event) => {
-    const cell = cellAt(canvas, event);
-    canvas.title = describe(plot, cell);
-    onPoint(canvas.title, cell.column);
-  });
+  const point = (cell) => onPoint(describe(plot, cell), cell.column);
+  const follow = eachFrame((event) => point(cellAt(canvas, event)));
+  canvas.addEventListener("pointermove", follow);
+  canvas.addEventListener("pointerleave", follow.cancel);
+  walkable(canvas, { ...pictureOf(plot), point, leave: () => {} });
   const field = element("div", { className: "field" }, canvas, ...(plot.marks ?? []).map((cell) => mark(plot, cell)));
   field.classList.toggle("ruled", Boolean(plot.ruled));
   field.classList.toggle("items", plot.columnsPerItem > 1);
@@ -90,11 +93,30 @@ function summary({ title, rows, rowName, columns, columnName }) {
   return `${title}: ${rows} × ${columns.length} values, ${rowName} by ${columnName}`;
 }
 
-function describe({ columns, rowLabels, rowName, digits, names, ...plot }, { row, column }) {
-  const value = columns[column]?.[row];
-  const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits ?? 3));
-  const place = rowName ? `${rowName} ${rowLabels?.[row] ?? row}, ` : "";
-  return `${place}${columnText(plot, column)}: ${shown}`;
+/** Return what there is to walk (see walk.js). */
+function pictureOf(plot) {
+  return {
+    title: () => plot.title,
+    columns: plot.columns.length,
+    rows: plot.rows,
+    columnName: (column) => columnText(plot, column),
+    rowName: (row) => nameOfRow(plot, row),
+    text: (column, row) => valueText(plot, plot.columns[column]?.[row]),
+    press: plot.press,
+  };
+}
+
+function describe(plot, { row, column }) {
+  const place = plot.rowName ? `${nameOfRow(plot, row)}, ` : "";
+  return `${place}${columnText(plot, column)}: ${valueText(plot, plot.columns[column]?.[row])}`;
+}
+
+function nameOfRow({ rowName, rowLabels, title }, row) {
+  return rowName ? `${rowName} ${rowLabels?.[row] ?? row}` : title;
+}
+
+function valueText({ digits, names }, value) {
+  return value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits ?? 3));
 }
 
 function number(value) {

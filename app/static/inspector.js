@@ -10,8 +10,9 @@ import { forgetKey, modelNames } from "./api.js";
 import { Conductor } from "./conductor.js";
 import { watchFiles } from "./drop.js";
 import { Guests } from "./guests.js";
-import { watchKeys } from "./keyboard.js";
+import { closeElsewhere, watchKeys } from "./keyboard.js";
 import { Notices } from "./notices.js";
+import { Numbers } from "./numbers.js";
 import { speedOptions } from "./player.js";
 import { Screen } from "./screen.js";
 import { Sender } from "./sender.js";
@@ -78,6 +79,7 @@ const KEYS = {
   " ": () => (guests.isLive ? guests.setLive(false) : player.toggle()),
 };
 
+new Numbers(page);
 new ShareMenu(page.share, () => screen.shown());
 page.speed.replaceChildren(...speedOptions());
 page.speed.value = "1";
@@ -92,6 +94,7 @@ page["attach-form"].addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(() => guests.follow(page.session.value.trim()));
 });
+closeElsewhere(page.about);
 watchKeys(KEYS, () => screen.run !== undefined);
 watchFiles(page, (file) => attempt(() => guests.openRecording(file)));
 watchViews(() => address.amend({ view: openViews() }));

@@ -9,7 +9,10 @@
 //        links: slots by slots
 
 import { element } from "./dom.js";
+import { eachFrame } from "./frames.js";
+import { cellAt } from "./heatmap.js";
 import { BITS, WEIGHTS, upTo } from "./scales.js";
+import { oneStop, walkable } from "./walk.js";
 
 /** What is seen at the cursor. */
 export class Moment {
@@ -35,6 +38,7 @@ export class Moment {
       element("div", { className: "memory" }, ...this.pictures.map(({ element }) => element)),
       ...this.links.map(({ element }) => element),
     );
+    oneStop(this.element);
   }
 
   moveTo(step) {
@@ -54,6 +58,7 @@ export class Moment {
       scale: growing(run, () => [run.memory.at(run.done), ...run.memory.kept]),
       values: (step) => run.memory.at(step + 1),
       describe: (value, column, row) => `slot ${row}, word ${column}: ${value.toFixed(3)}`,
+      names: { columnName: (word) => `word ${word}`, rowName: (slot) => `slot ${slot}` },
       slot: (column, row) => row,
       on: this.on,
     });
@@ -72,6 +77,7 @@ export class Moment {
       scale: () => WEIGHTS,
       values: (step) => transposed(weights(step), heads, slots),
       describe: (value, head, slot) => `slot ${slot}, ${title}${heads > 1 ? ` of head ${head}` : ""}: ${value.toFixed(3)}`,
+      names: { columnName: (head) => `head ${head}`, rowName: (slot) => `slot ${slot}` },
       slot: (head, slot) => slot,
       on: this.on,
     });
@@ -92,6 +98,7 @@ export class Moment {
       scale,
       values: (step) => run.trace[name][step],
       describe: (value, word, head) => `${title}${heads > 1 ? ` of head ${head}` : ""}, word ${word}: ${value.toFixed(3)}`,
+      names: { columnName: (word) => `word ${word}`, rowName: (head) => `head ${head}` },
       on: this.on,
     });
   }
@@ -106,6 +113,7 @@ export class Moment {
       scale: () => WEIGHTS,
       values: (step) => replay.at(step + 1),
       describe: (value, from, to) => `slot ${to} written after slot ${from}: ${value.toFixed(3)}`,
+      names: { columnName: (from) => `after slot ${from}`, rowName: (to) => `slot ${to}` },
       slot: (from, to) => to,
       on: this.on,
     });
@@ -125,7 +133,7 @@ export function growing(run, arrays) {
 }
 
 /** Return a picture of [rows][columns] values in one piece, which `draw(step)` shows. */
-function picture({ name, className, title, caption = title, columns, rows, scale, values, describe, slot, on }) {
+function picture({ name, className, title, caption = title, columns, rows, scale, values, names, describe, slot, on }) {
   const canvas = element("canvas", { width: columns, height: rows, role: "img" });
   const figure = element("figure", { className: `picture ${className}` }, element("figcaption", {}, caption), canvas);
   figure.style.setProperty("--rows", rows);
@@ -135,13 +143,17 @@ function picture({ name, className, title, caption = title, columns, rows, scale
   const context = canvas.getContext("2d");
   const image = new ImageData(columns, rows);
   let shown;
-  const point = ({ offsetX, offsetY }) => {
-    const place = (offset, size, count) => Math.min(Math.max(Math.floor((count * offset) / size), 0), count - 1);
-    const [column, row] = [place(offsetX, canvas.clientWidth, columns), place(offsetY, canvas.clientHeight, rows)];
+  const point = ({ column, row }) => {
     if (shown) on.point(describe(shown[row * columns + column], column, row), { slot: slot?.(column, row) });
   };
-  for (const name of ["pointermove", "pointerdown"]) canvas.addEventListener(name, point); // a finger points by touching
-  canvas.addEventListener("pointerleave", () => on.leave());
+  const follow = eachFrame((event) => point(cellAt(canvas, event)));
+  for (const name of ["pointermove", "pointerdown"]) canvas.addEventListener(name, follow); // a finger points by touching
+  canvas.addEventListener("pointerleave", () => {
+    follow.cancel();
+    on.leave();
+  });
+  const text = (column, row) => (shown ? shown[row * columns + column].toFixed(3) : "not done yet");
+  walkable(canvas, { title: () => title, columns, rows, ...names, text, point, leave: on.leave });
   return {
     element: figure,
     draw(step) {

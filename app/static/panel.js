@@ -3,6 +3,8 @@
 import { timeTicks } from "./axis.js";
 import { element } from "./dom.js";
 import { percent } from "./figure.js";
+import { eachFrame } from "./frames.js";
+import { oneStop, walkable } from "./walk.js";
 
 const LETTER = 0.014; // of the width of a panel that a letter takes, about
 
@@ -25,6 +27,7 @@ export class Panel {
       lines,
     );
     for (const strip of strips) this.listen(strip);
+    oneStop(this.element);
   }
 
   draw(from, to) {
@@ -50,12 +53,25 @@ export class Panel {
   }
 
   listen(strip) {
-    const place = (event) => [this.stepAt(strip, event.clientX), strip.rowAt(event.clientY)];
-    strip.field.addEventListener("pointermove", (event) => {
-      if (strip.field.hasPointerCapture(event.pointerId)) this.on.seek(place(event)[0]);
-      this.on.point(strip, ...place(event));
+    walkable(strip.canvas, {
+      ...strip.picture(this.text.from),
+      point: ({ column, row }) => this.on.point(strip, column, row),
+      leave: () => this.on.leave(),
+      seek: (step) => this.on.seek(step),
     });
-    strip.field.addEventListener("pointerleave", () => this.on.leave());
+    const place = (event) => [this.stepAt(strip, event.clientX), strip.rowAt(event.clientY)];
+    const follow = eachFrame((event, isHeld) => {
+      const [step, row] = place(event);
+      if (isHeld) this.on.seek(step);
+      this.on.point(strip, step, row);
+    });
+    strip.field.addEventListener("pointermove", (event) => {
+      follow(event, strip.field.hasPointerCapture(event.pointerId));
+    });
+    strip.field.addEventListener("pointerleave", () => {
+      follow.cancel();
+      this.on.leave();
+    });
     strip.field.addEventListener("pointerdown", (event) => {
       strip.field.setPointerCapture(event.pointerId);
       this.on.point(strip, ...place(event)); // a finger points by touching

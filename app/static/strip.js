@@ -91,9 +91,30 @@ export class Strip {
 
   /** Return a value as text, with its place; from: the time of the first step. */
   describe(step, row, from = 0) {
-    const { rowName, rowLabels, values, names, digits = 3 } = this.plot;
+    return `${this.rowName(row)}, time ${from + step}: ${this.text(step, row)}`;
+  }
+
+  rowName(row) {
+    const { rowName, rowLabels } = this.plot;
+    return `${rowName} ${rowLabels?.[row] ?? row}`;
+  }
+
+  text(step, row) {
+    const { values, names, digits = 3 } = this.plot;
     const value = values(step)?.[row];
-    const shown = value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits));
-    return `${rowName} ${rowLabels?.[row] ?? row}, time ${from + step}: ${shown}`;
+    return value === undefined ? "not asked for" : (names?.[value] ?? value.toFixed(digits));
+  }
+
+  /** Return what there is to walk (see walk.js); from: the time of the first step. */
+  picture(from = 0) {
+    return {
+      title: () => this.caption.textContent,
+      columns: this.length,
+      rows: this.plot.rows,
+      columnName: (step) => `time ${from + step}`,
+      rowName: (row) => this.rowName(row),
+      text: (step, row) => this.text(step, row),
+      isTimed: true,
+    };
   }
 }
