@@ -167,6 +167,21 @@ def run(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
     return frames.finish()
 
 
+def resize(page: Page, name: str, value: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Choose a size of the sample; return the inputs of the new one, and the answer."""
+    frames = Frames(page)
+    page.fill(f"#{name}", f"{value}")
+    page.locator(f"#{name}").blur()
+    return frames.finish()
+
+
+def clear_drawing(page: Page, length: int) -> None:
+    """Begin to draw this many vectors or items, all empty."""
+    resize(page, "length", length)
+    open_drawing(page)
+    page.click("#clear")
+
+
 def wait_until_idle(page: Page) -> None:
     """Wait until the run that was asked for is shown."""
     expect(page.locator("#results")).to_have_attribute("aria-busy", "false")

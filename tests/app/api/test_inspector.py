@@ -8,11 +8,13 @@ from tests.app.browsing import (
     Frames,
     canvas,
     cell_center,
+    clear_drawing,
     draw,
     hover_cell,
     open_drawing,
     open_inspector,
     open_page,
+    resize,
     run,
     size,
     turn,
@@ -55,16 +57,16 @@ def test_model_chosen_is_described_and_can_be_linked_to(page: Page) -> None:
 @pytest.mark.parametrize("model", ["dnc-copy", "ntm-copy"])
 def test_random_sequence_is_copied_without_wrong_bits(page: Page, model: str) -> None:
     open_inspector(page, model)
-    page.fill("#length", "12")
-    page.click("#random")
-    run(page)
+    resize(page, "length", 12)
+    frames = Frames(page)
+    page.click("#another")
+    frames.finish()
     expect(page.locator("#verdict")).to_have_text("0 wrong bits of 96")
 
 
 def test_drawn_bits_are_sent_and_shown(page: Page) -> None:
     open_inspector(page, "dnc-copy")
-    page.fill("#length", "5")
-    page.click("#clear")
+    clear_drawing(page, length=5)
     draw(page, "drawing", column=2, row=6)
     sent, _ = run(page)
     ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, bit in enumerate(step) if bit]
@@ -75,9 +77,7 @@ def test_drawn_bits_are_sent_and_shown(page: Page) -> None:
 
 def test_drag_draws_every_cell_on_its_way(page: Page) -> None:
     open_inspector(page, "dnc-copy")
-    page.fill("#length", "3")
-    page.click("#clear")
-    open_drawing(page)
+    clear_drawing(page, length=3)
     drawing = canvas(page, "drawing")
     drawing.drag_to(
         drawing,
@@ -143,6 +143,7 @@ def test_lstm_shows_no_weightings(page: Page) -> None:
 
 def test_changed_sequence_is_marked_as_not_run(page: Page) -> None:
     open_inspector(page, "dnc-copy")
+    open_drawing(page)
     page.click("#clear")
     expect(page.locator("#results")).to_have_class("stale")
     run(page)
@@ -201,8 +202,8 @@ def test_tokens_written_are_sent_and_their_class_shown(token_page: Page) -> None
     token_page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     token_page.on("pageerror", lambda error: errors.append(str(error)))
     open_inspector(token_page, "sentence")
+    open_drawing(token_page)
     token_page.fill("#tokens", "3, 0 6\n6 1")
-    expect(token_page.locator("#length")).to_have_value("5")
     sent, answer = run(token_page)
     assert sent["inputs"] == [[3], [0], [6], [6], [1]]
     last = answer["outputs"][-1]
@@ -216,9 +217,7 @@ def test_tokens_written_are_sent_and_their_class_shown(token_page: Page) -> None
 
 def test_random_tokens_are_of_the_vocabulary(token_page: Page) -> None:
     open_inspector(token_page, "words")
-    token_page.fill("#length", "40")
-    token_page.click("#random")
-    sent, _ = run(token_page)
+    sent, _ = resize(token_page, "length", 40)
     assert len(sent["inputs"]) == 40
     assert {token for step in sent["inputs"] for token in step} <= set(range(7))
     expect(token_page.locator("#verdict")).to_have_text("No target to compare with")
@@ -227,6 +226,7 @@ def test_random_tokens_are_of_the_vocabulary(token_page: Page) -> None:
 @pytest.mark.parametrize(("written", "place"), [("1 2 7", "inputs[2][0]"), ("1 b", "inputs[1][0]"), ("", "inputs")])
 def test_what_is_no_token_is_refused_with_what_is(token_page: Page, written: str, place: str) -> None:
     open_inspector(token_page, "sentence")
+    open_drawing(token_page)
     token_page.fill("#tokens", written)
     token_page.click("#run")
     expect(token_page.locator("#error")).to_contain_text(f"{place}: expected")

@@ -3,12 +3,25 @@
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from tests.app.browsing import canvas, draw, hover_cell, open_drawing, open_inspector, open_page, run, size, turn
+from tests.app.browsing import (
+    canvas,
+    clear_drawing,
+    draw,
+    hover_cell,
+    open_drawing,
+    open_inspector,
+    open_page,
+    resize,
+    run,
+    size,
+    turn,
+)
 from tests.app.checkpoints import KINDS, make_task_checkpoint
 from tests.app.harness import Server, running_server
 from training.tasks import TASKS, Task, build_task, task_values
@@ -162,8 +175,9 @@ def test_repeats_asked_for_are_those_of_the_sequence(page: Page) -> None:
     open_inspector(page, "repeat")
     open_drawing(page)
     expect(page.locator("#hint")).to_contain_text("1 to 4 of them, and 1 to 3 repeats")
-    page.fill("#length", "2")
+    clear_drawing(page, length=2)
     page.fill("#repeats", "5")
+    page.locator("#repeats").blur()
     expect(page.locator("#results")).to_have_class("stale")
     sent, _ = run(page)
     assert len(sent["inputs"]) == 2 * (5 + 1) + 3
@@ -182,12 +196,12 @@ def test_repeats_that_cannot_be_are_the_nearest_that_can(page: Page) -> None:
 
 def test_query_repeats_an_item_and_the_next_is_due(page: Page) -> None:
     open_inspector(page, "recall")
-    page.fill("#length", "3")
-    page.click("#clear")
+    clear_drawing(page, length=3)
     assert size(canvas(page, "drawing")) == (6, 3)
     for column, bit in ((2, 0), (4, 1), (5, 2)):
         draw(page, "drawing", column, bit)
     page.fill("#query", "1")
+    page.locator("#query").blur()
     sent, _ = run(page)
     ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, value in enumerate(step) if value]
     assert ones == [(0, 3), (3, 3), (4, 0), (6, 3), (7, 1), (8, 2), (9, 4), (10, 0), (12, 4)]
@@ -197,17 +211,15 @@ def test_query_repeats_an_item_and_the_next_is_due(page: Page) -> None:
 
 def test_query_stays_within_the_items_that_have_a_next_one(page: Page) -> None:
     open_inspector(page, "recall")
-    page.fill("#query", "2")
-    page.fill("#length", "1")
-    page.locator("#length").blur()
+    resize(page, "query", 2)
+    resize(page, "length", 1)
     expect(page.locator("#length")).to_have_value("2")
     expect(page.locator("#query")).to_have_value("0")
 
 
 def test_priorities_drawn_order_what_is_due(page: Page) -> None:
     open_inspector(page, "sort")
-    page.fill("#length", "4")
-    page.click("#clear")
+    clear_drawing(page, length=4)
     draw(page, "drawing", 3, 2)
     for column, level in ((1, 10), (3, 0), (2, 3)):
         draw(page, "priority", column, level)
@@ -222,9 +234,7 @@ def test_priorities_drawn_order_what_is_due(page: Page) -> None:
 
 def test_random_priorities_are_within_their_bounds_and_apart(page: Page) -> None:
     open_inspector(page, "sort")
-    page.fill("#length", "30")
-    page.click("#random")
-    sent, _ = run(page)
+    sent, _ = resize(page, "length", 30)
     priorities = [step[3] for step in sent["inputs"][:30]]
     assert len(set(priorities)) == 30
     assert -1 <= min(priorities) < -0.3
@@ -233,6 +243,7 @@ def test_random_priorities_are_within_their_bounds_and_apart(page: Page) -> None
 
 def test_drawing_is_cleared_for_a_task_of_another_form(page: Page) -> None:
     open_inspector(page, "repeat")
+    open_drawing(page)
     page.click("#clear")
     page.select_option("#model", "recall")
     expect(canvas(page, "drawing")).to_have_js_property("width", 8)
@@ -247,8 +258,8 @@ def test_drawing_is_cleared_for_a_task_of_another_form(page: Page) -> None:
 def test_brackets_written_are_sent_as_tokens_and_judged(page: Page) -> None:
     open_inspector(page, "brackets")
     for word, tokens, due in (("([]) ()", [0, 2, 3, 1, 0, 1], "valid"), ("([)]", [0, 2, 1, 3], "not valid")):
+        open_drawing(page)
         page.fill("#tokens", word)
-        expect(page.locator("#length")).to_have_value(f"{len(tokens)}")
         sent, answer = run(page)
         assert sent["inputs"] == [[token] for token in tokens]
         last = answer["outputs"][-1]
@@ -277,19 +288,15 @@ def framed(page: Page) -> list[tuple[int, int]]:
     return [(column, row) for column, row in found]
 
 
-def test_random_brackets_are_as_often_valid_as_not(page: Page) -> None:
-    page.goto("/")
-    model = {"task": task_values(MODELS["brackets"][0])}
-    draw = """async (model) => {
-        const { taskOf } = await import("/static/tasks.js");
-        const task = taskOf(model);
-        return Array.from({ length: 200 }, () => task.encode(task.random(8)).targets.at(-1)[1]);
-    }"""
-    assert 60 < sum(page.evaluate(draw, model)) < 140
+def test_random_brackets_are_as_often_valid_as_not(task_server: Server) -> None:
+    with httpx.Client(base_url=task_server.url) as client:
+        samples = [client.get(f"/models/brackets/sample?seed={seed}").json() for seed in range(100)]
+    assert 30 < sum(sample["targets"][-1][1] for sample in samples) < 70
 
 
 def test_unknown_bracket_is_refused_with_the_known_ones(page: Page) -> None:
     open_inspector(page, "brackets")
+    open_drawing(page)
     page.fill("#tokens", "(<)")
     page.click("#run")
     expect(page.locator("#error")).to_contain_text("Unknown word: the model does not know “<”")
@@ -298,6 +305,7 @@ def test_unknown_bracket_is_refused_with_the_known_ones(page: Page) -> None:
 
 def test_story_is_sent_as_tokens_and_answered_in_words(page: Page) -> None:
     open_inspector(page, "stories")
+    open_drawing(page)
     page.fill("#tokens", "Mary went to the kitchen. Where is Mary? - -")
     sent, answer = run(page)
     words = ["mary", "went", "to", "the", "kitchen", ".", "where", "is", "mary", "?", "-", "-"]
@@ -328,6 +336,7 @@ def test_story_is_split_into_words_as_in_training(page: Page) -> None:
 
 def test_story_without_a_question_says_how_to_ask(page: Page) -> None:
     open_inspector(page, "stories")
+    open_drawing(page)
     page.fill("#tokens", "mary went to the garden .")
     run(page)
     expect(page.locator("#verdict")).to_have_text("Nothing is asked: write “-” where a word of an answer is due")

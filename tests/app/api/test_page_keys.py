@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.access.keys import SCOPES, KeyLimits, new_key
 from app.stores.sqlite import SqliteKeyStore
-from tests.app.browsing import TIMEOUT_MS, Frames, draw, run
+from tests.app.browsing import TIMEOUT_MS, Frames, clear_drawing, draw, run
 from tests.app.harness import Server, running_server
 
 WRONG = "engram_0_" + "0" * 64
@@ -163,8 +163,7 @@ def test_reload_keeps_the_key_and_another_tab_does_not(page: Page, context: Brow
 def test_key_revoked_under_way_is_asked_for_again(page: Page, locked: Locked) -> None:
     key = locked.key()
     unlock(page, key)
-    page.fill("#length", "5")
-    page.click("#clear")
+    clear_drawing(page, length=5)
     draw(page, "drawing", column=2, row=6)
     locked.revoke(key)
     page.click("#run")
