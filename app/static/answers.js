@@ -11,7 +11,7 @@ export function verdictOf(run) {
   if (sequence.isOpen) return { ...NOTHING, textContent: sequence.unasked };
   const asked = sequence.asked?.filter((step) => step < done);
   const part = { ...sequence, asked, targets: sequence.targets.slice(0, done) };
-  if (!run.isDone && !part.targets.some(Boolean) && !asked?.length) return NOTHING;
+  if (done === 0 || (!run.isDone && !part.targets.some(Boolean) && !asked?.length)) return NOTHING;
   const verdict = verdictOn(model, task, run.isDone ? sequence : part, outputs);
   if (sequence.graph) return { ...verdict, textContent: onRoutes(run) };
   if (sequence.optimum) return onPredictions(run);

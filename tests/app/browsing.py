@@ -175,9 +175,9 @@ def resize(page: Page, name: str, value: int) -> tuple[dict[str, Any], dict[str,
     return frames.finish()
 
 
-def clear_drawing(page: Page, length: int) -> None:
+def clear_drawing(page: Page, count: int, name: str = "length") -> None:
     """Begin to draw this many vectors or items, all empty."""
-    resize(page, "length", length)
+    resize(page, name, count)
     open_drawing(page)
     page.click("#clear")
 

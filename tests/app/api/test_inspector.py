@@ -66,7 +66,7 @@ def test_random_sequence_is_copied_without_wrong_bits(page: Page, model: str) ->
 
 def test_drawn_bits_are_sent_and_shown(page: Page) -> None:
     open_inspector(page, "dnc-copy")
-    clear_drawing(page, length=5)
+    clear_drawing(page, 5)
     draw(page, "drawing", column=2, row=6)
     sent, _ = run(page)
     ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, bit in enumerate(step) if bit]
@@ -77,7 +77,7 @@ def test_drawn_bits_are_sent_and_shown(page: Page) -> None:
 
 def test_drag_draws_every_cell_on_its_way(page: Page) -> None:
     open_inspector(page, "dnc-copy")
-    clear_drawing(page, length=3)
+    clear_drawing(page, 3)
     drawing = canvas(page, "drawing")
     drawing.drag_to(
         drawing,
@@ -158,7 +158,7 @@ def test_unknown_model_in_the_address_is_refused_with_known_ones(page: Page) -> 
 
 def test_refused_run_says_why_and_leaves_no_session(own_page: Page) -> None:
     def refuse(socket: WebSocketRoute) -> None:
-        problem = {"title": "The queue is full", "status": 503, "code": "queue_full", "detail": "try again in 1 s"}
+        problem = {"title": "The step failed", "status": 500, "code": "step_failed", "detail": "nothing was changed"}
         socket.on_message(lambda _: socket.send(msgpack.packb({"type": "error", **problem})))
         socket.send(msgpack.packb({"type": "session", "step": 0, "seq": None}))
 
@@ -166,7 +166,7 @@ def test_refused_run_says_why_and_leaves_no_session(own_page: Page) -> None:
     with own_page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
         own_page.goto("/?model=dnc-copy")
     assert deleted.value.status == 204
-    expect(own_page.locator("#error")).to_contain_text("The queue is full: try again in 1 s")
+    expect(own_page.locator("#error")).to_contain_text("The step failed: nothing was changed")
     expect(own_page.locator("#results")).to_be_hidden()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.app.browsing import Frames, canvas, hover_cell, open_inspector, open_page, run, size, turn
+from tests.app.browsing import Frames, canvas, hover_cell, open_drawing, open_inspector, open_page, run, size, turn
 from tests.app.checkpoints import make_checkpoint
 from tests.app.graphs import classifier, large, make_graph_checkpoint, rnn
 from tests.app.harness import Server, running_server
@@ -361,7 +361,7 @@ def test_length_adds_zeros_and_cuts_off(page: Page) -> None:
     page.fill("#length", "3")
     sent, _ = run(page)
     assert (np.array(sent["inputs"], np.float32) == [*SOUND[:2], np.zeros(HOP)]).all()
-    page.get_by_role("button", name="Recording").click()
+    page.get_by_role("button", name="Recording", exact=True).click()
     expect(page.locator("#length")).to_have_value("120")
 
 
@@ -383,6 +383,7 @@ def test_curve_has_each_value_in_the_middle_of_its_step(page: Page) -> None:
 
 def test_tokens_of_a_graph_are_written_and_its_outputs_named(page: Page) -> None:
     open_inspector(page, "tokens")
+    open_drawing(page)
     page.fill("#tokens", "3 0 6")
     sent, _ = run(page)
     assert sent["inputs"] == [[3], [0], [6]]

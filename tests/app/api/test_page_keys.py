@@ -163,7 +163,7 @@ def test_reload_keeps_the_key_and_another_tab_does_not(page: Page, context: Brow
 def test_key_revoked_under_way_is_asked_for_again(page: Page, locked: Locked) -> None:
     key = locked.key()
     unlock(page, key)
-    clear_drawing(page, length=5)
+    clear_drawing(page, 5)
     draw(page, "drawing", column=2, row=6)
     locked.revoke(key)
     page.click("#run")

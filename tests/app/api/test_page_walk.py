@@ -72,7 +72,7 @@ def test_walked_cell_is_read_out_and_gone_to(page: Page) -> None:
 
 def test_cell_of_the_drawing_is_turned_over_by_space(page: Page) -> None:
     open_inspector(page, "dnc-copy")
-    clear_drawing(page, length=5)
+    clear_drawing(page, 5)
     canvas(page, "drawing").focus()
     for key in ("ArrowRight", "ArrowDown", " ", "End", " ", " "):
         page.keyboard.press(key)
