@@ -59,9 +59,17 @@ export function forgetKey() {
   return anotherKey(currentKey(), "The key is forgotten.", faultOf);
 }
 
-/** Open a session of `model`: {id, ...}. options: memorySize, where not as many slots as the model has by itself. */
-export function openSession(model, { memorySize } = {}) {
-  return json("POST", "sessions", { model: model.name, memory_size: memorySize }, { "idempotency-key": newKey() });
+/**
+ * Open a session of `model`: {id, ...}. options: memorySize, where not as many slots as the model has by itself; force:
+ * gates that are held at values, as docs/api.md describes them.
+ */
+export function openSession(model, { memorySize, force } = {}) {
+  return json("POST", "sessions", { model: model.name, memory_size: memorySize, force }, { "idempotency-key": newKey() });
+}
+
+/** Open a session that goes on from a step of another one: {id, ...}; force: as above, where it is not that of the other. */
+export function forkSession(id, { step, force }) {
+  return json("POST", `sessions/${encodeURIComponent(id)}/fork`, { step, force }, { "idempotency-key": newKey() });
 }
 
 /** Return what the server says of a session: {id, model, memory_size, step, oldest, ...}. */

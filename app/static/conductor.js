@@ -7,8 +7,9 @@ import { LiveSession } from "./session.js";
 
 /** Runs what is sent. */
 export class Conductor {
-  constructor({ sender, screen, turns, notices }) {
-    Object.assign(this, { sender, screen, turns, notices });
+  /** whatIf: changes the run that is shown, see what-if.js. */
+  constructor({ sender, screen, turns, notices, whatIf }) {
+    Object.assign(this, { sender, screen, turns, notices, whatIf });
     this.advanced = Promise.resolve(); // when all steps that were asked for are done
   }
 
@@ -47,6 +48,7 @@ export class Conductor {
       const first = await session.first(model.graph ? [] : shownLeaves(model));
       if (this.turns.isOver(turn)) return;
       this.screen.show(new Run(model, this.sender.task, sequence, { memorySize, first, place: this.sender.known() }));
+      this.whatIf.load(this.screen.run, session);
     });
   }
 
@@ -89,6 +91,7 @@ export class Conductor {
 
   /** End the session. */
   leave() {
+    this.whatIf.unload();
     this.session?.end();
     this.session = undefined;
   }

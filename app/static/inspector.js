@@ -19,6 +19,7 @@ import { Sender } from "./sender.js";
 import { ShareMenu } from "./share.js";
 import { Turns } from "./turns.js";
 import { openViews, watchViews } from "./views.js";
+import { WhatIf } from "./what-if.js";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
 const turns = new Turns();
@@ -29,7 +30,12 @@ const sender = new Sender(page, turns, notices, {
   run: () => conductor.run(),
   change: () => screen.owner === conductor && screen.markStale(),
 });
-const conductor = new Conductor({ sender, screen, turns, notices });
+const whatIf = new WhatIf(page, screen.stage, {
+  attempt,
+  finish: () => conductor.advance(screen.run.length),
+  showBusy: () => notices.showBusy(),
+});
+const conductor = new Conductor({ sender, screen, turns, notices, whatIf });
 const guests = new Guests(page, { sender, screen, turns });
 const { player } = screen;
 
@@ -60,6 +66,7 @@ async function choose(name, place) {
 /** Note where the cursor is: one who moves it back has a session that is followed go on without it. */
 function move(step) {
   if (guests.isLive && step < player.steps - 1) guests.setLive(false);
+  whatIf.moveTo(step);
   address.amend({ step: guests.isLive ? undefined : screen.run.from + step });
 }
 

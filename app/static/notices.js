@@ -37,14 +37,22 @@ export class Notices {
 
   /** Show that the server is waited for until `action` is done, in words too where it takes long. */
   async whileBusy(action) {
-    const timer = setTimeout(() => (this.waiting.textContent ||= SLOW), SLOW_MS);
-    this.results.ariaBusy = "true";
+    const done = this.showBusy();
     try {
       await action();
     } finally {
+      done();
+    }
+  }
+
+  /** Show that the server is waited for, and return a function that ends this. */
+  showBusy() {
+    const timer = setTimeout(() => (this.waiting.textContent ||= SLOW), SLOW_MS);
+    this.results.ariaBusy = "true";
+    return () => {
       clearTimeout(timer);
       if (this.waiting.textContent === SLOW) this.waiting.textContent = "";
       this.results.ariaBusy = "false";
-    }
+    };
   }
 }

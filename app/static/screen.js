@@ -1,11 +1,11 @@
 // What is shown of a run: its verdict, its pictures, and the cursor that they follow.
 
 import { verdictOf } from "./answers.js";
+import { ComparingStage } from "./compare.js";
 import { columnText } from "./figure.js";
 import { Player } from "./player.js";
 import { shownLeaves, shownTraces } from "./plots.js";
 import { RunPlots } from "./run-plots.js";
-import { Stage } from "./stage.js";
 import { Story } from "./story.js";
 
 /** Shows one run at a time. `run` is that one, `player` its clock. */
@@ -17,7 +17,7 @@ export class Screen {
     const point = (text) => this.point(text);
     this.player = new Player(page, { onMove: (at) => this.moveTo(at), onNeed: on.need });
     this.story = new Story(page.story, seek);
-    this.stage = new Stage(page.stage, page.life, { point, seek });
+    this.stage = new ComparingStage(page.stage, page.life, { point, seek });
     this.plots = new RunPlots(page.plots, point);
     page.explain.addEventListener("click", () => this.explain(page.explain.ariaExpanded !== "true"));
   }

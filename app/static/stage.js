@@ -36,12 +36,10 @@ export class Stage {
     const { length, task, sequence, from } = run;
     const time = { length, from, phases: phasesOf(sequence), labels: sequence.labels, areWords: Boolean(task.words) };
     const events = { point: (...place) => this.point(...place), leave: () => this.leave(), seek: this.on.seek };
-    this.panels = [
-      new Panel("In, and written", [...inStrips(run), ...writeStrips(run)], time, events),
-      new Panel("Out, and read", [...outStrips(run, wrong), ...readStrips(run)], time, events),
-    ];
+    const [ins, outs] = this.stripsOf(run, wrong);
+    this.panels = [new Panel("In, and written", ins, time, events), new Panel("Out, and read", outs, time, events)];
     const isTraced = run.has("write_weights") && run.has("read_weights");
-    this.moment = run.slots && isTraced ? new Moment(run, this.momentEvents()) : undefined;
+    this.moment = run.slots && isTraced ? this.momentOf(run) : undefined;
     const none = "This model has no memory to look into: all it keeps is in its state.";
     const note = element("p", { className: "note" }, run.slots ? "The recording has no traces of the memory." : none);
     const last = this.moment?.element ?? element("section", { className: "panel moment" }, note);
@@ -53,6 +51,19 @@ export class Stage {
     this.container.replaceChildren(...this.panels.map((panel) => panel.element), last);
     this.insight.load(run, this.panels);
     this.fit();
+  }
+
+  /** Return the strips of what went in and was written, and of what came out and was read. */
+  stripsOf(run, wrong) {
+    return [
+      [...inStrips(run), ...writeStrips(run)],
+      [...outStrips(run, wrong), ...readStrips(run)],
+    ];
+  }
+
+  /** Return what shows the memory at the cursor: element, moveTo(step). */
+  momentOf(run) {
+    return new Moment(run, this.momentEvents());
   }
 
   /** Draw the steps that were done since. */

@@ -1,0 +1,142 @@
+// What can be changed at the cursor: the vector that is heard, gates, and the number of slots; as controls, and in words.
+
+import { element } from "./dom.js";
+import { GATES, headsOf } from "./plots.js";
+
+const OPEN = [
+  { text: "shut", value: 0 },
+  { text: "open", value: 1 },
+];
+const GATE_VALUES = {
+  write_gate: OPEN,
+  allocation_gate: [{ text: "by content", value: 0 }, { text: "newly allocated", value: 1 }],
+  free_gates: OPEN,
+  read_modes: undefined, // one of its rows
+  interpolation_gate: [{ text: "the weighting before", value: 0 }, { text: "by content", value: 1 }],
+  shift_weights: undefined,
+};
+
+/** Return the gates of a model that can be held, one for each head: {name, head, heads, title, choices: [{text, value}]}. */
+export function gatesOf(model) {
+  return Object.entries(GATE_VALUES).flatMap(([name, values]) => {
+    if (!(name in model.trace)) return [];
+    const { title, heads, rows, labels } = GATES[name];
+    const all = headsOf(heads ?? rows, model);
+    const choices = values ?? onlyOne(labels(model.trace[name][1]));
+    return all.map(({ kind, number }, head) => {
+      const named = all.length > 1 ? `${title}, ${kind} head ${number}` : title;
+      return { name, head, heads: all.length, title: named, choices };
+    });
+  });
+}
+
+/** Return choices that give all the weight to one of several. */
+function onlyOne(labels) {
+  return labels.map((text, row) => ({ text: `${text} only`, value: labels.map((_, other) => Number(other === row)) }));
+}
+
+/** Return the option `force` of the API for the choices that were made, [{gate, choice}], or undefined for none. */
+export function forceOf(chosen) {
+  if (chosen.length === 0) return undefined;
+  const force = {};
+  for (const { gate, choice } of chosen) (force[gate.name] ??= Array(gate.heads).fill(null))[gate.head] = choice.value;
+  return force;
+}
+
+/** Return a change in words; heard: what is heard at the step in A. */
+export function changeText({ step, vector, slots, chosen }, { heard, task, channels, before }) {
+  const gates = chosen.map(({ gate, choice }) => `${lowered(gate.title)} ${choice.text}`).join(", ");
+  const from = slots === undefined ? `from step ${step} on` : "from the beginning";
+  const parts = [
+    slots === undefined ? "" : `${slots} slots in place of ${before}, from the beginning`,
+    vector ? `at step ${step}, ${heardText(heard, vector, task, channels)}` : "",
+    gates && `${from}, ${gates}`,
+  ];
+  return parts.filter(Boolean).join("; ") || "nothing is changed";
+}
+
+function heardText(heard, vector, { words }, channels) {
+  if (words) return `“${words[vector[0]]}” in place of “${words[heard[0]]}”`;
+  const changed = vector.flatMap((value, channel) => (value === heard[channel] ? [] : [channels?.[channel] ?? channel]));
+  return `channel${changed.length > 1 ? "s" : ""} ${changed.join(", ")} changed`;
+}
+
+function lowered(text) {
+  return text[0].toLowerCase() + text.slice(1);
+}
+
+/** Controls of the vector that is heard at the cursor: a word to choose, or a bit to press or a number for each channel. */
+export class HeardVector {
+  constructor(run) {
+    const { model, task, sequence } = run;
+    this.sequence = sequence;
+    const isToken = Boolean(model.vocabulary_size);
+    const names = task.channels ?? [];
+    const fields = Array.from({ length: model.input_size }, (_, channel) => {
+      if (isToken) return wordField(task.words ?? Array.from({ length: model.vocabulary_size }, (_, token) => `${token}`));
+      const areBits = sequence.inputs.every((vector) => vector[channel] === 0 || vector[channel] === 1);
+      return (areBits ? bitField : numberField)(`channel ${names[channel] ?? channel}`);
+    });
+    this.fields = fields;
+    this.element = element("div", { className: "heard", role: "group", ariaLabel: "Vector heard" }, ...fields.map((field) => field.element));
+    if (!isToken) this.element.addEventListener("keydown", (event) => this.move(event));
+    this.rove(0);
+  }
+
+  /** Show what is heard at a step, unless that is what is being changed. */
+  show(step) {
+    if (step === this.step) return;
+    this.step = step;
+    this.heard.forEach((value, channel) => this.fields[channel].set(value));
+  }
+
+  get heard() {
+    return this.sequence.inputs[this.step];
+  }
+
+  /** What is to be heard, or undefined where nothing was changed. */
+  get vector() {
+    const vector = this.fields.map((field) => field.get());
+    return vector.some((value, channel) => value !== this.heard[channel]) ? vector : undefined;
+  }
+
+  /** Go from field to field by the arrow keys: all fields are one stop of the Tab key. */
+  move(event) {
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const at = this.fields.findIndex((field) => field.element === event.target);
+    if (!way || at < 0 || event.target.type === "number") return;
+    event.preventDefault();
+    this.rove((at + way + this.fields.length) % this.fields.length).focus();
+  }
+
+  rove(at) {
+    const bits = this.fields.filter(({ element }) => element.type === "button");
+    for (const { element } of bits) element.tabIndex = this.fields[at].element === element ? 0 : -1;
+    return this.fields[at].element;
+  }
+}
+
+/** A button that is pressed for 1. */
+function bitField(name) {
+  const button = element("button", { type: "button", className: "bit", ariaLabel: name, title: name, ariaPressed: "false" });
+  const get = () => Number(button.ariaPressed === "true");
+  const set = (value) => (button.ariaPressed = `${value === 1}`);
+  button.addEventListener("click", () => set(1 - get()));
+  return { element: button, get, set };
+}
+
+function numberField(name) {
+  const input = element("input", { type: "number", step: "any", ariaLabel: name, title: name });
+  let sent; // the number itself, of which the field shows some digits
+  const get = () => (input.value === shortOf(sent) ? sent : input.valueAsNumber);
+  return { element: input, get, set: (value) => (input.value = shortOf((sent = value))) };
+}
+
+function shortOf(value) {
+  return `${Number(value.toFixed(3))}`;
+}
+
+function wordField(words) {
+  const select = element("select", { ariaLabel: "Word heard" }, ...words.map((word, token) => new Option(word, token)));
+  return { element: select, get: () => Number(select.value), set: (value) => (select.value = value) };
+}
