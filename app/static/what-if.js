@@ -46,9 +46,9 @@ export class WhatIf {
     this.heard = new HeardVector(run);
     this.gates = gatesOf(run.model).map((gate) => ({ gate, select: choiceOf(gate) }));
     this.place = element("strong");
-    this.slots = element("input", { type: "number", min: 1, placeholder: run.slots, ariaDescription: "of the whole session: the branch begins anew" });
+    this.slots = element("input", { type: "number", min: 1, placeholder: run.slots });
     const gates = this.gates.map(({ gate, select }) => element("label", {}, `${gate.title} `, select));
-    const slots = element("label", { title: "Slots are those of a whole session: the branch begins anew" }, "Slots from the beginning ", this.slots);
+    const slots = element("label", { title: "Slots are those of a whole session: the branch begins anew" }, "Slots, from the start ", this.slots);
     page["what-if"].replaceChildren(
       element("div", {}, this.place, this.heard.element),
       ...gates,
@@ -63,7 +63,7 @@ export class WhatIf {
     this.step = step;
     if (this.page["what-if"].hidden || step >= this.run.length) return;
     this.heard.show(step);
-    this.place.textContent = `At step ${this.run.from + step}`;
+    this.place.textContent = `Heard at ${this.run.from + step}`;
   }
 
   /** Return what was chosen, see branch.js; chosen: the gates, [{gate, choice}]. */
