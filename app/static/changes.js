@@ -3,36 +3,37 @@
 import { element } from "./dom.js";
 import { GATES, headsOf } from "./plots.js";
 
+const MANY = 40; // channels
+
 const OPEN = [
   { text: "shut", value: 0 },
   { text: "open", value: 1 },
 ];
-const GATE_VALUES = {
-  write_gate: OPEN,
-  allocation_gate: [{ text: "by content", value: 0 }, { text: "newly allocated", value: 1 }],
-  free_gates: OPEN,
-  read_modes: undefined, // one of its rows
-  interpolation_gate: [{ text: "the weighting before", value: 0 }, { text: "by content", value: 1 }],
-  shift_weights: undefined,
+const BY = (low, high) => [{ text: `by ${low}`, value: 0 }, { text: `by ${high}`, value: 1 }];
+const FORCED = {
+  write_gate: { title: "Write gate", choices: OPEN },
+  allocation_gate: { title: "Allocation gate", choices: BY("content", "allocation") },
+  free_gates: { title: "Free gate", choices: OPEN },
+  read_modes: { title: "Read mode" }, // one of its rows
+  interpolation_gate: { title: "Interpolation gate", choices: BY("the weighting before", "content") },
+  shift_weights: { title: "Shift" },
 };
 
 /** Return the gates of a model that can be held, one for each head: {name, head, heads, title, choices: [{text, value}]}. */
 export function gatesOf(model) {
-  return Object.entries(GATE_VALUES).flatMap(([name, values]) => {
+  return Object.entries(FORCED).flatMap(([name, { title, choices }]) => {
     if (!(name in model.trace)) return [];
-    const { title, heads, rows, labels } = GATES[name];
+    const { heads, rows, labels } = GATES[name];
     const all = headsOf(heads ?? rows, model);
-    const choices = values ?? onlyOne(labels(model.trace[name][1]));
-    return all.map(({ kind, number }, head) => {
-      const named = all.length > 1 ? `${title}, ${kind} head ${number}` : title;
-      return { name, head, heads: all.length, title: named, choices };
-    });
+    const shared = { name, heads: all.length, choices: choices ?? onlyOne(labels(model.trace[name][1])) };
+    const isOne = all.length === 1;
+    return all.map(({ kind, number }, head) => ({ ...shared, head, title: isOne ? title : `${title} of ${kind} head ${number}` }));
   });
 }
 
 /** Return choices that give all the weight to one of several. */
 function onlyOne(labels) {
-  return labels.map((text, row) => ({ text: `${text} only`, value: labels.map((_, other) => Number(other === row)) }));
+  return labels.map((text, row) => ({ text: `only ${text}`, value: labels.map((_, other) => Number(other === row)) }));
 }
 
 /** Return the option `force` of the API for the choices that were made, [{gate, choice}], or undefined for none. */
@@ -78,7 +79,8 @@ export class HeardVector {
       return (areBits ? bitField : numberField)(`channel ${names[channel] ?? channel}`);
     });
     this.fields = fields;
-    this.element = element("div", { className: "heard", role: "group", ariaLabel: "Vector heard" }, ...fields.map((field) => field.element));
+    const className = fields.length > MANY ? "heard many" : "heard";
+    this.element = element("div", { className, role: "group", ariaLabel: "Vector heard" }, ...fields.map((field) => field.element));
     if (!isToken) this.element.addEventListener("keydown", (event) => this.move(event));
     this.rove(0);
   }

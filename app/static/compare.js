@@ -12,6 +12,7 @@ import { Strip } from "./strip.js";
 export const VIEWS = { both: "A above B", a: "A", b: "B", difference: "B − A" };
 
 const PAIRED = ["output", "write_weights", "read_weights"]; // strips that are shown of A and of B
+const [LEAST_SLOTS, LEAST_CHANNELS] = [24, 40]; // CSS pixels of a strip of one of two runs, at least
 const SHARED = ["target"]; // strips that are the same of both
 
 /** A stage that can show a branch beside the run. */
@@ -86,21 +87,22 @@ function besideOf(one, other, kinds) {
 }
 
 function titled({ plot, length }, letter, name) {
-  return new Strip({ ...plot, name, title: `${letter}: ${plot.title}`, rowName: `${letter}, ${plot.rowName}` }, length);
+  const least = Math.min(plot.least, plot.isSlots ? LEAST_SLOTS : LEAST_CHANNELS);
+  return new Strip({ ...plot, name, least, title: `${letter}: ${plot.title}`, rowName: `${letter}, ${plot.rowName}` }, length);
 }
 
 /** Return a strip of what B has more than A, of the rows that both have; tokens have no difference. */
 function differenceOf({ plot, length }, { plot: other }) {
   if (plot.name === "digits" || plot.names) return undefined;
-  const most = () => Math.max(1e-3, ...[plot, other].flatMap(({ scale }) => [Math.abs(scale().low), Math.abs(scale().high)]));
-  const scale = upTo(most());
+  const ends = [plot.scale(), other.scale()].flatMap(({ low, high }) => [Math.abs(low), Math.abs(high)]);
+  const scale = upTo(Math.max(...ends));
   const rows = Math.min(plot.rows, other.rows);
   const values = (step) => {
     const [one, two] = [plot.values(step), other.values(step)];
     return one && two && Float32Array.from({ length: rows }, (_, row) => two[row] - one[row]);
   };
   const named = { name: `difference.${plot.name}`, title: `B − A: ${plot.title}`, rowName: `B − A, ${plot.rowName}` };
-  return new Strip({ ...plot, ...named, rows, values, wrong: undefined, names: undefined, scale: () => scale }, length);
+  return new Strip({ ...plot, ...named, rows, values, wrong: undefined, scale: () => scale }, length);
 }
 
 function differenceBar(kind, parts, length) {

@@ -1,6 +1,7 @@
 // "What if": something is changed at the cursor, and the run has a branch from there on, which is shown beside it.
 
 import { verdictOf } from "./answers.js";
+import { Problem } from "./api.js";
 import { Branch } from "./branch.js";
 import { HeardVector, changeText, forceOf, gatesOf } from "./changes.js";
 import { VIEWS } from "./compare.js";
@@ -8,6 +9,7 @@ import { differingSteps } from "./differences.js";
 import { element } from "./dom.js";
 
 const KEPT = "as it is";
+const UNCHANGED = { title: "Nothing is changed", detail: "Change what is heard, a gate, or the number of slots, and fork then." };
 
 /** The panel in which a change is chosen, and the line of the branch that came of it. */
 export class WhatIf {
@@ -78,6 +80,7 @@ export class WhatIf {
   /** Make a branch of what was chosen, and show it; where it is refused, all stays as it was. */
   async fork() {
     const { change, run, session } = this;
+    if (!change.vector && !change.force && change.slots === undefined) throw new Problem(UNCHANGED);
     const done = this.on.showBusy();
     let branch;
     try {

@@ -1,0 +1,129 @@
+"""Something is changed at the cursor: the page forks the session, and shows both branches beside one another."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.app.browsing import canvas, open_inspector, open_page, size, turn, wait_until_idle
+from tests.app.harness import Server
+
+STEP = 6
+"""Of the shipped model and its first sample: it hears the sixth of the vectors that it is to say again."""
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, server: Server) -> Iterator[Page]:
+    with open_page(browser, server.url) as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(tab: Page) -> Iterator[Page]:
+    with turn(tab) as page:
+        yield page
+
+
+def open_change(page: Page, model: str = "dnc-copy") -> None:
+    """Open what can be changed at the step."""
+    open_inspector(page, model)
+    page.click("#try")
+    page.locator("#position").fill(str(STEP))
+    expect(page.locator("#what-if strong")).to_have_text(f"Heard at {STEP}")
+
+
+def fork(page: Page, to: str = "**/fork") -> Any:
+    """Press "Fork here"; return the description of the session that is opened for it, and, of a fork, `origin`."""
+    with page.expect_response(to) as answer:
+        page.click("text=Fork here")
+    expect(page.locator("#branch")).to_be_visible()
+    wait_until_idle(page)
+    return answer.value.json() | {"origin": answer.value.url.split("/")[-2]}
+
+
+def recorded_inputs(page: Page, session: str) -> list[list[float]]:
+    lines = page.request.get(f"/sessions/{session}/recording").text().splitlines()
+    return [json.loads(line)["inputs"] for line in lines]
+
+
+def drawn(page: Page, name: str) -> Any:
+    """Return the colours of a strip, as [rows, steps, red, green, blue and opacity]."""
+    columns, rows = size(canvas(page, name))
+    data = canvas(page, name).evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    )
+    return np.array(data).reshape(rows, columns, 4)
+
+
+def test_shut_write_gate_changes_outputs_only_after_fork(page: Page) -> None:
+    open_change(page)
+    page.select_option("[aria-label='Write gate']", "shut")
+    assert fork(page)["force"] == {"write_gate": [0.0]}
+    run, branch = drawn(page, "output"), drawn(page, "b.output")
+    assert (run[:, :STEP] == branch[:, :STEP]).all()
+    assert (run[:, STEP:] != branch[:, STEP:]).any()
+    assert (drawn(page, "b.write_weights.0")[:, STEP:, :3].max(axis=(0, 1)) < 10).all()
+    expect(page.locator("#verdict")).to_have_text(
+        re.compile(r"^A: 0 wrong bits of 144; B: [1-9]\d* wrong bits of 144, first at step \d\d$")
+    )
+    expect(page.locator("#branch")).to_contain_text(f"B: from step {STEP} on, write gate shut. Outputs differ at")
+    label = page.locator(".differences").first.get_attribute("aria-label")
+    assert label == f"Steps at which what is heard or written differs between A and B: {STEP} to 37"
+
+
+def test_bit_changed_by_keys_is_what_the_server_got(page: Page) -> None:
+    open_change(page)
+    page.locator(".bit").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "Space"):
+        page.keyboard.press(key)
+    branch = fork(page)
+    run, changed = (np.array(recorded_inputs(page, branch[session])) for session in ("origin", "id"))
+    assert np.argwhere(run != changed).tolist() == [[STEP, 2]]
+    expect(page.locator("#branch")).to_contain_text(f"B: at step {STEP}, channel 2 changed.")
+
+
+def test_gate_of_one_head_leaves_the_others_free(page: Page) -> None:
+    open_change(page, "ntm-copy")
+    page.select_option("[aria-label='Interpolation gate of write head 0']", "by the weighting before")
+    assert fork(page)["force"] == {"interpolation_gate": [None, 0.0]}
+
+
+def test_branch_with_fewer_slots_begins_anew(page: Page) -> None:
+    open_change(page)
+    page.fill("#what-if input[type=number]", "4")
+    branch = fork(page, "**/sessions")
+    assert (branch["memory_size"], branch["step"]) == (4, 0)
+    assert size(canvas(page, "b.write_weights.0")) == (38, 4)
+    assert size(canvas(page, "b.memory"))[1] == 4
+    page.check("input[value=difference]")
+    assert size(canvas(page, "difference.read_weights.0")) == (38, 4)
+
+
+def test_branch_dropped_has_its_session_ended(page: Page) -> None:
+    open_change(page)
+    page.select_option("[aria-label='Free gate']", "open")
+    branch = fork(page)["id"]
+    with page.expect_response(f"**/sessions/{branch}"):
+        page.click("text=Drop the branch")
+    assert page.request.get(f"/sessions/{branch}").status == 410
+    expect(page.locator("#verdict")).to_have_text("0 wrong bits of 144")
+    expect(page.locator("#branch")).to_be_hidden()
+    expect(canvas(page, "b.output")).to_have_count(0)
+
+
+def test_refused_branch_leaves_the_run_as_it_was(page: Page) -> None:
+    open_change(page)
+    before = drawn(page, "output")
+    page.fill("#what-if input[type=number]", "100000000")
+    page.click("text=Fork here")
+    expect(page.locator("#error")).to_contain_text("memory_size")
+    wait_until_idle(page)
+    assert (drawn(page, "output") == before).all()
+    expect(page.locator("#branch")).to_be_hidden()
+    expect(page.locator("#verdict")).to_have_text("0 wrong bits of 144")
+    page.keyboard.press("End")
+    expect(page.locator("#results")).to_be_visible()
