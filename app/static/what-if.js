@@ -32,7 +32,7 @@ export class WhatIf {
     Object.assign(this, { run, session });
     const { page } = this;
     page.try.hidden = Boolean(run.model.graph) || !session || run.length === 0;
-    this.open(!page.try.hidden && !page["what-if"].hidden);
+    this.open(!page.try.hidden && page.try.ariaExpanded === "true");
   }
 
   /** Show or hide what can be changed. */
@@ -148,8 +148,7 @@ export class WhatIf {
   unload() {
     this.leave();
     this.session = undefined;
-    this.page.try.hidden = true;
-    this.open(false);
+    this.page.try.hidden = this.page["what-if"].hidden = true;
   }
 
   /** End the branch, and show the run alone. */
