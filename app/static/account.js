@@ -32,7 +32,8 @@ function vectorText(input) {
 export function readText(run, { slot, weight, sources }) {
   const parts = sources.filter(({ share }) => share >= LEAST_PART).slice(0, 2);
   const from = parts.map((source) => sourceText(run, source, parts.length > 1));
-  return `read from slot ${slot} (${two(weight)}), ${from.join(" and ") || (run.from > 0 ? `not written since step ${run.from}` : "never written")}`;
+  const none = run.from > 0 ? `not written since step ${run.from}` : "never written";
+  return `read from slot ${slot} (${two(weight)}), ${from.join(" and ") || none}`;
 }
 
 function sourceText(run, { step, share }, isPart) {

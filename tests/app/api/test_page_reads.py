@@ -146,7 +146,7 @@ def evaluated(page: Page, body: str, trace: dict[str, list[list[float]]], **mode
 
 
 @pytest.mark.parametrize(("kind", "shares"), [("dnc", {2: 0.4, 0: 0.6}), ("ntm", {0: 1})])
-def test_read_is_tied_to_the_writes_left_in_its_slot(page: Page, kind: str, shares: dict[int, float]) -> None:
+def test_read_is_tied_to_writes_left_in_its_slot(page: Page, kind: str, shares: dict[int, float]) -> None:
     trace = WRITES if kind == "dnc" else {**WRITES, "add_vectors": WRITES["write_vectors"]}
     sources = evaluated(page, "return ties.sources(2, 0);", trace, kind=kind)
     assert {source["step"]: round(source["share"], 3) for source in sources} == shares
@@ -157,13 +157,13 @@ def test_write_is_tied_to_the_reads_that_find_it(page: Page) -> None:
     assert [[read["step"] for read in one] for one in reads] == [[1, 2], [3]]
 
 
-def test_slot_has_its_writes_reads_and_releases_as_life(page: Page) -> None:
+def test_slot_has_writes_reads_and_releases_as_life(page: Page) -> None:
     trace = {**WRITES, "usage": [[0, 0], [0.9, 0], [0.1, 0.9], [0.8, 0.9]]}
     life = evaluated(page, "return lifeText(lifeOf(run, 0));", trace)
     assert life == "written at 0, 2 · read at 1 to 2 · freed at 2"
 
 
-def test_past_that_is_not_kept_is_spoken_of_as_such(page: Page) -> None:
+def test_past_that_is_not_kept_is_named_so(page: Page) -> None:
     later = MADE.replace("targets: [] });", "targets: [] }, { from: 5, first: { memory: [[0, 3], [0, 0]] } });")
     body = """const { readText } = await load("account");
         return [ties.read(0, 0, 0), ties.read(3, 0, 1)].map(read => readText(run, read));"""
@@ -179,7 +179,7 @@ def test_past_that_is_not_kept_is_spoken_of_as_such(page: Page) -> None:
     ]
 
 
-def test_recording_of_few_traces_has_what_they_say(page: Page) -> None:
+def test_recording_of_few_traces_shows_those(page: Page) -> None:
     trace = {name: WRITES[name] for name in ("write_weights", "write_vectors")}
     body = """const { equationsOf } = await load("equations");
         const lines = equationsOf(run, 1).flatMap(group => group.lines.map(line => line.name));
