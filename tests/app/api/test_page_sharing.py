@@ -95,7 +95,7 @@ def test_address_holds_what_was_drawn(page):
     page.click("#edit")
     canvas(page, "drawing").click(position={"x": 5, "y": 5})
     page.click("#run")
-    expect(page).to_have_url(re.compile(r"&drawn=20\.8\.0\.[\w-]+&step="))
+    expect(page).to_have_url(re.compile(r"&drawn=20\.8\.0\.[\w-]+&step=22&"))
     shown, address = pixels(page, "input"), page.url
     page.goto("about:blank")
     page.goto(address)
@@ -253,12 +253,14 @@ def test_session_out_of_reach_is_asked_for_again(browser, server, client):
     problem = {"title": "The session is elsewhere", "status": 503, "code": "session_held", "detail": "another has it"}
     with open_page(browser, server.url) as page:
         page.goto(f"/?session={client.id}")
-        expect(page.locator("#source-text")).to_contain_text("5 steps, live")
+        expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
         page.route(f"**/sessions/{client.id}", lambda route: route.fulfill(status=503, body=json.dumps(problem)))
-        expect(page.locator("#source-text")).to_contain_text("The session is elsewhere: another has it. Trying again in")
+        expect(page.locator("#provenance-text")).to_contain_text(
+            "The session is elsewhere: another has it. Trying again in"
+        )
         page.unroute(f"**/sessions/{client.id}")
         client.step(1)
-        expect(page.locator("#source-text")).to_contain_text("6 steps, live")
+        expect(page.locator("#provenance-text")).to_contain_text("6 steps, live")
 
 
 def test_session_left_by_the_page_lives_on(page, client):
