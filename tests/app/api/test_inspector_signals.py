@@ -461,7 +461,7 @@ def test_models_of_signals_log_nothing(own_page: Page) -> None:
 def test_page_of_signals_fits_a_phone(own_page: Page, model: str) -> None:
     own_page.set_viewport_size({"width": 400, "height": 800})
     open_inspector(own_page, model)
-    boxes = own_page.locator("html, aside, #sequence, #results")
+    boxes = own_page.locator("html, #card, #sequence, #results")
     assert boxes.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).length") == 0
 
 
