@@ -113,6 +113,6 @@ def test_wide_vectors_make_samples_shorter():
     assert limit(wide, wide.sizes({})[0], {"length": 1}) == 14
 
 
-def test_range_in_the_wrong_order_is_drawn_from_all_the_same():
+def test_range_in_the_wrong_order_is_drawn_from():
     assert choose(Copy(length=(9, 9)), 1, {}) == {"length": 9}
     assert 3 <= choose(Copy(length=(5, 3)), 1, {})["length"] <= 5
