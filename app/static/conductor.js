@@ -14,7 +14,11 @@ export class Conductor {
   }
 
   /** Run all of the sequence in a fresh session, and show it at a step, or else where there is most to see. */
-  async run({ step } = {}) {
+  run(place) {
+    return this.notices.whileBusy(() => this.runAll(place));
+  }
+
+  async runAll({ step } = {}) {
     const turn = this.turns.begin();
     await this.begin(turn);
     if (this.turns.isOver(turn)) return;

@@ -10,7 +10,7 @@ const SLOW_MS = 2000;
 export class Notices {
   /** error, waiting: the elements for texts; results: what is not up to date meanwhile. */
   constructor({ error, waiting, results }) {
-    Object.assign(this, { error, waiting, results });
+    Object.assign(this, { error, waiting, results, busy: 0 }); // busy: how many actions are waited for
     watchWaiting((text) => (waiting.textContent = text));
   }
 
@@ -48,11 +48,12 @@ export class Notices {
   /** Show that the server is waited for, and return a function that ends this. */
   showBusy() {
     const timer = setTimeout(() => (this.waiting.textContent ||= SLOW), SLOW_MS);
+    this.busy++;
     this.results.ariaBusy = "true";
     return () => {
       clearTimeout(timer);
       if (this.waiting.textContent === SLOW) this.waiting.textContent = "";
-      this.results.ariaBusy = "false";
+      this.results.ariaBusy = `${--this.busy > 0}`;
     };
   }
 }
