@@ -1,6 +1,6 @@
 // The stage of a run A, or of A and its branch B: one above the other, one alone, or what B has more than A.
 
-import { differingSteps, stretches } from "./differences.js";
+import { differingSteps, intervals } from "./differences.js";
 import { element } from "./dom.js";
 import { percent } from "./figure.js";
 import { MarkedMoment, PairOfMoments } from "./moments.js";
@@ -12,8 +12,8 @@ import { Strip } from "./strip.js";
 export const VIEWS = { both: "A above B", a: "A", b: "B", difference: "B − A" };
 
 const PAIRED = ["output", "write_weights", "read_weights"]; // strips that are shown of A and of B
-const [LEAST_SLOTS, LEAST_CHANNELS] = [24, 40]; // CSS pixels of a strip of one of two runs, at least
-const SHARED = ["target"]; // strips that are the same of both
+const [LEAST_SLOTS, LEAST_CHANNELS] = [20, 40]; // CSS pixels of a strip of one of two runs, at least
+const SHARED = ["target", "optimum"]; // strips that are the same of both
 
 /** A stage that can show a branch beside the run. */
 export class ComparingStage extends Stage {
@@ -62,7 +62,7 @@ export class ComparingStage extends Stage {
     const kinds = [["what is heard or written", written], ["what is said or read", read]];
     kinds.forEach(([kind, steps], index) => {
       const { element: panel, length } = this.panels[index];
-      panel.querySelector(".phases").before(differenceBar(kind, stretches(steps), length));
+      panel.querySelector(".phases").before(differenceBar(kind, intervals(steps), length));
       const parting = element("div", { className: "parting" });
       parting.style.left = percent(b.start, length);
       panel.querySelector(".lines").append(parting);
@@ -74,9 +74,9 @@ export class ComparingStage extends Stage {
 function combine(strips, others, { shared, combined }) {
   const named = new Map(others.map((strip) => [strip.plot.name, strip]));
   return strips.flatMap((strip) => {
-    if (shared.includes(strip.plot.name)) return [strip];
+    if (shared.includes(strip.plot.name)) return [new Strip({ ...strip.plot, least: leastOf(strip.plot) }, strip.length)];
     const other = named.get(strip.plot.name);
-    return strip.plot.values && other ? combined(strip, other).filter(Boolean) : [];
+    return other && !strip.plot.curves ? combined(strip, other).filter(Boolean) : [];
   });
 }
 
@@ -87,8 +87,13 @@ function besideOf(one, other, kinds) {
 }
 
 function titled({ plot, length }, letter, name) {
-  const least = Math.min(plot.least, plot.isSlots ? LEAST_SLOTS : LEAST_CHANNELS);
-  return new Strip({ ...plot, name, least, title: `${letter}: ${plot.title}`, rowName: `${letter}, ${plot.rowName}` }, length);
+  const named = { name, title: `${letter}: ${plot.title}`, rowName: `${letter}, ${plot.rowName}` };
+  return new Strip({ ...plot, ...named, least: leastOf(plot) }, length);
+}
+
+/** Return the least height of a strip where two runs are to have room. */
+function leastOf({ least, isSlots }) {
+  return Math.min(least, isSlots ? LEAST_SLOTS : LEAST_CHANNELS);
 }
 
 /** Return a strip of what B has more than A, of the rows that both have; tokens have no difference. */

@@ -6,7 +6,7 @@ export const LEAST = 0.01;
 const WRITTEN = ["write_weights", "write_vectors", "add_vectors"];
 const READ = ["read_weights", "read_vectors"];
 
-/** Return the steps at which what is heard or written differs, and those at which what is said or read does. */
+/** Return the steps at which two runs differ: in what is heard or written, in what is said or read, and in what is said. */
 export function differingSteps(a, b) {
   const steps = Array.from({ length: Math.min(a.done, b.done) }, (_, step) => step);
   const traced = (names) => (step) => names.some((name) => areApart(a.trace[name]?.[step], b.trace[name]?.[step], heads(a, name)));
@@ -19,8 +19,8 @@ export function differingSteps(a, b) {
   };
 }
 
-/** Return runs of steps, [{from, to}], from the first to before the last. */
-export function stretches(steps) {
+/** Return steps in order as intervals, [{from, to}], of the steps `from` to before `to`. */
+export function intervals(steps) {
   const starts = steps.filter((step, at) => step !== steps[at - 1] + 1);
   return starts.map((from) => {
     let to = from + 1;

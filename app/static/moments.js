@@ -22,7 +22,8 @@ export class MarkedMoment extends Moment {
 
   /** Frame the words that differ, of the slots that both runs have. */
   mark(step) {
-    const { slots, width, values } = { ...sizeOf(this.run), values: this.run.memory.at(step + 1) };
+    const { slots, width } = this.run.memory;
+    const values = this.run.memory.at(step + 1);
     const others = this.other.memory.at(step + 1);
     const context = this.cleared();
     const [cell, row] = [context.canvas.width / width, context.canvas.height / slots];
@@ -70,8 +71,4 @@ function memoryOf(moment, letter) {
     canvas.dataset.name = `${letter.toLowerCase()}.${canvas.dataset.name}`;
   }
   return moment.element.querySelector(".memory");
-}
-
-function sizeOf({ memory: { slots, width } }) {
-  return { slots, width };
 }

@@ -9,6 +9,7 @@ import { differingSteps } from "./differences.js";
 import { element } from "./dom.js";
 
 const KEPT = "as it is";
+const COUNTED = /^\d+ of \d+ answers right/;
 const UNCHANGED = { title: "Nothing is changed", detail: "Change what is heard, a gate, or the number of slots, and fork then." };
 
 /** The panel in which a change is chosen, and the line of the branch that came of it. */
@@ -29,9 +30,10 @@ export class WhatIf {
   /** Begin with another run; session: that which the page steps for it, if it is such a run. */
   load(run, session) {
     this.leave();
-    Object.assign(this, { run, session });
+    Object.assign(this, { run, session, step: 0 });
     const { page } = this;
     page.try.hidden = Boolean(run.model.graph) || !session || run.length === 0;
+    this.heard = undefined;
     this.open(!page.try.hidden && page.try.ariaExpanded === "true");
   }
 
@@ -40,9 +42,12 @@ export class WhatIf {
     const { page } = this;
     page["what-if"].hidden = !isShown;
     page.try.ariaExpanded = `${isShown}`;
-    if (isShown) this.build();
+    if (!isShown) return;
+    if (!this.heard) this.build();
+    this.moveTo(this.step);
   }
 
+  /** Make the controls for the run. */
   build() {
     const { run, page } = this;
     this.heard = new HeardVector(run);
@@ -57,7 +62,6 @@ export class WhatIf {
       ...(run.slots ? [slots] : []),
       element("button", {}, "Fork here"),
     );
-    this.moveTo(this.step);
   }
 
   /** Follow the cursor. */
@@ -94,6 +98,7 @@ export class WhatIf {
     } catch (error) {
       if (branch?.isOver) return; // nobody waits for it
       branch?.end();
+      this.coming = undefined;
       throw error;
     } finally {
       done();
@@ -112,6 +117,8 @@ export class WhatIf {
     this.page.verdict.textContent = `A: ${judged(this.run)}; B: ${judged(run)}`;
     this.page.branch.replaceChildren(element("span", {}, this.account()), this.choices(), this.dropButton());
     this.page.branch.hidden = false;
+    if (this.page["what-if"].contains(document.activeElement)) this.page.try.focus();
+    this.open(false);
     this.stage.compare(this.shown, this.view);
   }
 
@@ -164,10 +171,13 @@ export class WhatIf {
   }
 }
 
-/** Return the verdict on a run, and the first step that is wrong. */
+/** Return the verdict on a run, of a story only how many answers are right, and the first step that is wrong. */
 function judged(run) {
-  const { textContent, marks } = verdictOf(run);
-  return marks.length > 0 ? `${textContent}, first at step ${Math.min(...marks.map(({ column }) => column))}` : textContent;
+  const { textContent: text, marks } = verdictOf(run);
+  const textContent = run.task.isStory ? (text.match(COUNTED)?.[0] ?? text) : text;
+  if (marks.length === 0) return textContent;
+  const first = textContent.includes("wrong") ? "first" : "the first wrong one";
+  return `${textContent}, ${first} at step ${Math.min(...marks.map(({ column }) => column))}`;
 }
 
 function choiceOf({ title, choices }) {

@@ -103,6 +103,17 @@ def test_branch_with_fewer_slots_begins_anew(page: Page) -> None:
     assert size(canvas(page, "difference.read_weights.0")) == (38, 4)
 
 
+def test_branch_is_shown_in_every_view(page: Page) -> None:
+    open_change(page, "dnc-ngrams")
+    page.select_option("[aria-label='Write gate']", "shut")
+    fork(page)
+    shown = {"both": "b.output", "a": "output", "b": "output", "difference": "difference.output"}
+    for view, name in shown.items():
+        page.check(f"input[value={view}]")
+        expect(canvas(page, name)).to_have_count(1)
+        assert canvas(page, "b.output").count() == (view == "both")
+
+
 def test_branch_dropped_has_its_session_ended(page: Page) -> None:
     open_change(page)
     page.select_option("[aria-label='Free gate']", "open")
