@@ -147,7 +147,8 @@ function picture({ name, className, title, caption = title, columns, rows, scale
     if (shown) on.point(describe(shown[row * columns + column], column, row), { slot: slot?.(column, row) });
   };
   const follow = eachFrame((event) => point(cellAt(canvas, event)));
-  for (const name of ["pointermove", "pointerdown"]) canvas.addEventListener(name, follow); // a finger points by touching
+  canvas.addEventListener("pointermove", follow);
+  canvas.addEventListener("pointerdown", (event) => point(cellAt(canvas, event))); // a finger points by touching
   canvas.addEventListener("pointerleave", () => {
     follow.cancel();
     on.leave();

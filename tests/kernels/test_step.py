@@ -153,7 +153,7 @@ def test_forced_gate_is_in_the_trace():
     forced = fused_of(model, 1).forced({"write_gate": np.array([0.0, np.nan, 1.0])})
     forced.grow(1)
     forced.write(0, rows_of(model.initial_state(1), 0))
-    _, heads = forced.step([0], random_inputs(model, 1, 1)[0].numpy())
+    _, heads = forced.step([0], random_inputs(model, 1, 1)[0].numpy(), ["write_gate"])
     first, free, last = heads.trace("write_gate")[0]
     assert (first, last) == (0, 1)
     assert 0 < free < 1

@@ -461,8 +461,9 @@ def test_models_of_signals_log_nothing(own_page: Page) -> None:
 def test_page_of_signals_fits_a_phone(own_page: Page, model: str) -> None:
     own_page.set_viewport_size({"width": 400, "height": 800})
     open_inspector(own_page, model)
-    boxes = own_page.locator("html, #card, #sequence, #results")
-    assert boxes.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).length") == 0
+    fits = """() => [...document.querySelectorAll("html, #card, #sequence, #results")]
+        .every(box => box.scrollWidth <= box.clientWidth)"""
+    own_page.wait_for_function(fits)
 
 
 def test_network_without_a_task_takes_signals_and_shows_memory(page: Page) -> None:

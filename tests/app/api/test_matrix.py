@@ -36,6 +36,7 @@ class Row(NamedTuple):
 TABLE = {
     "GET /": Row(None),
     "GET /docs": Row(None),
+    "GET /learn": Row(None),
     "GET /static/{name:path}": Row(None),
     "GET /openapi.json": Row(None),
     "GET /healthz": Row(None),

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.app.browsing import canvas, open_page, turn
+from tests.app.browsing import canvas, open_page, turn, wait_until_idle
 from tests.app.harness import Server, running_server
 
 STEPS = 42
@@ -111,6 +111,7 @@ def test_back_returns_to_the_sample_before(page):
     expect(canvas(page, "input")).to_have_attribute("width", "16")
     page.go_back()
     expect(canvas(page, "input")).to_have_attribute("width", f"{STEPS}")
+    wait_until_idle(page)
     assert pixels(page, "input") == first
     page.go_forward()
     expect(canvas(page, "input")).to_have_attribute("width", "16")
