@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from app.errors import EngramError, ModelChanged, SessionGone, SessionMoved, SessionNotFound, lease_lost
 from app.futures import begin
 from app.metrics import Metrics
-from app.sessions.residents import Residents
+from app.sessions.residents import Residents, logged
 from app.sessions.session import Session
 from app.sessions.turns import Turns
 from app.stores.ownership import Ownership
@@ -55,14 +55,10 @@ class Handover:
 
     async def _give_each(self, sessions: Iterator[Session]) -> None:
         for session in sessions:
-            try:
+            with logged(session, "it was not handed over"):
                 await self._give(
                     session, f"this server stops, and has released session {session.public_id}: connect again"
                 )
-            except EngramError as error:
-                logger.warning("session %s could not be handed over: %s", session.public_id, error)
-            except Exception:
-                logger.exception("session %s could not be handed over", session.public_id)
 
     def _asked(self, session_id: str, asker: str) -> None:
         """Hand a session over to an owner that asks for it; one that asks again meanwhile gets the same answer."""

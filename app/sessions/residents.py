@@ -258,7 +258,7 @@ class Residents:
         if session.users or session.slot is None:
             return False
         async with self._turns.hold(session):  # which is free
-            with _logging(session, "its eviction failed"):
+            with logged(session, "its eviction failed"):
                 await self.evict(session)
             return session.slot is None
 
@@ -310,14 +310,14 @@ class Residents:
     async def keep_snapshot(self, session: Session) -> None:
         """Keep a snapshot of where a session is; it is written while the session goes on."""
         passing = not session.log_is_long
-        with _logging(session, "no snapshot of it was kept"):
+        with logged(session, "no snapshot of it was kept"):
             self._keep(session, await self.packed_now(session), passing)
 
     async def keep_for_fork(self, session: Session) -> None:
         """Keep a passing snapshot of a resident session, so that a fork of it is restored from there."""
         is_logged = session.slot is not None and not session.is_volatile
         if is_logged and session.unsnapshotted > REPLAYED_STEPS:
-            with _logging(session, "no snapshot of it was kept"):
+            with logged(session, "no snapshot of it was kept"):
                 self._keep(session, await self.packed_now(session), passing=True)
 
     def park(self, session: Session, data: bytes) -> Coroutine[Any, Any, None]:
@@ -331,7 +331,7 @@ class Residents:
         session.snapshotted(passing)
 
         async def write() -> None:
-            with _logging(session, "no snapshot of it was kept"):
+            with logged(session, "no snapshot of it was kept"):
                 oldest = await self._writer.call(lambda store: store.snapshot(tape, step, data, now, passing))
                 session.retain(tape, oldest)
 
@@ -352,7 +352,7 @@ def _held(session_id: str, server: str, answers: bool) -> SessionHeld:
 
 
 @contextmanager
-def _logging(session: Session, outcome: str) -> Iterator[None]:
+def logged(session: Session, outcome: str) -> Iterator[None]:
     """Log an error and go on: others do not depend on this session."""
     try:
         yield

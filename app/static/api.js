@@ -49,11 +49,6 @@ export function modelSample(name, { seed = 0, ...sizes } = {}) {
   return json("GET", `models/${encodeURIComponent(name)}/sample?${new URLSearchParams({ seed, ...sizes })}`);
 }
 
-/** Return a sample of a model's task; sizes: the seed, and sizes of the task by their names. */
-export function taskSample(name, sizes) {
-  return json("GET", `models/${encodeURIComponent(name)}/sample?${new URLSearchParams(sizes)}`);
-}
-
 /** Forget the key, and ask for another one. */
 export function forgetKey() {
   return anotherKey(currentKey(), "The key is forgotten.", faultOf);

@@ -1,16 +1,17 @@
 // The guided page: each picture runs on a model of the server, and begins when it comes into sight.
 
-import { Problem, describeModel, forgetKey, taskSample } from "./api.js";
+import { Problem, describeModel, forgetKey, modelSample } from "./api.js";
 import { element } from "./dom.js";
 import { Moment } from "./moment.js";
 import { Panel } from "./panel.js";
-import { shownTraces } from "./plots.js";
+import { shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
 import { BITS, WEIGHTS } from "./scales.js";
+import { sequenceOf } from "./sequence.js";
 import { LiveSession } from "./session.js";
 import { gateStrips, inStrips, outStrips, phasesOf, slotStrips, vectorStrips } from "./stage.js";
 import { taskOf } from "./tasks.js";
-import { verdictOn } from "./verdict.js";
+import { verdictOn, wrongRows } from "./verdict.js";
 
 const FIGURES = { lengths, reading, writing, allocation, content, links, shifts, sharpening, route };
 
@@ -18,6 +19,8 @@ const TOY_SLOTS = 8;
 const TOY_ROW = 16; // CSS pixels
 const FEW_SLOTS = 16; // of a run whose slots are to be seen one by one
 const TOY_WORDS = ["10110010", "01001101", "11100001", "00010111", "10011010", "01111000", "11000110", "00101011"];
+
+const runs = new Map(); // promises of runs, by what was asked for
 
 // Live pictures of runs
 
@@ -31,9 +34,8 @@ async function lengths(container) {
     const runs = await Promise.all(names.map((name) => sampleRun(name, { length: count })));
     runs.forEach((run, index) => {
       const { marks, textContent } = verdictOn(run.model, run.task, run.sequence, run.outputs);
-      const wrong = (step) => marks.filter(({ column }) => column === step).map(({ row }) => row);
       pictures[index].replaceChildren(element("p", {}, element("strong", {}, names[index]), `: ${textContent}`));
-      show(run, outStrips(run, wrong), pictures[index]);
+      show(run, outStrips(run, wrongRows(marks)), pictures[index]);
     });
   });
 }
@@ -98,9 +100,8 @@ async function route(container) {
       const run = await sampleRun("dnc-graph-traversal", { seed: seed++ });
       picture.replaceChildren();
       const { marks } = verdictOn(run.model, run.task, run.sequence, run.outputs);
-      const wrong = (step) => marks.filter(({ column }) => column === step).map(({ row }) => row);
       const at = run.sequence.targets.findIndex(Boolean);
-      withCursor(picture, run, [...outStrips(run, wrong), ...slotStrips(run, "write_weights"), ...slotStrips(run, "read_weights")], { at });
+      withCursor(picture, run, [...outStrips(run, wrongRows(marks)), ...slotStrips(run, "write_weights"), ...slotStrips(run, "read_weights")], { at });
     });
   again.addEventListener("click", draw);
   container.append(element("div", { className: "controls" }, again), picture);
@@ -159,15 +160,23 @@ function sharpening(container) {
 
 // What the pictures are made of
 
-/** Return a whole run of a model on a sample of its task. Throws Problem. */
-async function sampleRun(name, { seed = 1, memorySize, ...sizes } = {}) {
+/** Return a whole run of a model on a sample of its task; several pictures of one run share it. Throws Problem. */
+function sampleRun(name, wanted = {}) {
+  const key = JSON.stringify([name, wanted]);
+  const run = runs.get(key) ?? runOf(name, wanted);
+  runs.set(key, run);
+  run.catch(() => runs.delete(key));
+  return run;
+}
+
+async function runOf(name, { seed = 1, memorySize, ...sizes }) {
   const model = await describeModel(name);
-  const sequence = await taskSample(name, { seed, ...sizes });
-  sequence.targets ??= sequence.inputs.map(() => null);
+  const task = taskOf(model);
+  const sequence = sequenceOf(await modelSample(name, { seed, ...sizes }), task);
   const session = await LiveSession.open(model, { memorySize });
   try {
-    const first = await session.first(model.state.memory ? ["memory"] : []);
-    const run = new Run(model, taskOf(model), sequence, { memorySize, first });
+    const first = await session.first(shownLeaves(model));
+    const run = new Run(model, task, sequence, { memorySize, first });
     await session.step(sequence.inputs, shownTraces(model), (answer) => run.take(answer));
     return run;
   } finally {
@@ -193,7 +202,7 @@ function withCursor(container, run, strips, { moment = false, at = 0 } = {}) {
   step.element.append(readout);
   const pair = element("div", { className: moment ? "pair" : "" });
   container.append(step.element, pair);
-  const show_ = (value) => {
+  const seek = (value) => {
     step.input.value = value;
     panel.moveTo(value);
     seen?.moveTo(value);
@@ -201,12 +210,12 @@ function withCursor(container, run, strips, { moment = false, at = 0 } = {}) {
   const panel = show(run, strips, pair, {
     point: (strip, column, row) => (readout.textContent = strip.describe(column, row)),
     leave: () => (readout.textContent = ""),
-    seek: show_,
+    seek,
   });
   const seen = moment ? new Moment(run, { point: (text) => (readout.textContent = text), leave() {} }) : undefined;
   if (seen) pair.append(seen.element);
-  step.input.addEventListener("input", () => show_(step.input.valueAsNumber));
-  new ResizeObserver(() => show_(step.input.valueAsNumber)).observe(panel.element);
+  step.input.addEventListener("input", () => seek(step.input.valueAsNumber));
+  new ResizeObserver(() => seek(step.input.valueAsNumber)).observe(panel.element);
 }
 
 /** Return the weights of the slots for the key of the first read head at a step, with another strength. */

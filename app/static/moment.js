@@ -122,13 +122,20 @@ export class Moment {
 
 /** Return a function that returns the scale of signed values, wide enough for those of all steps that are done. */
 export function growing(run, arrays) {
-  let [done, scale] = [-1, upTo(1)];
-  return () => {
-    if (done === run.done) return scale;
-    done = run.done;
+  return whenDone(run, () => {
     let most = 1e-3;
     for (const values of arrays()) for (const value of values) most = Math.max(most, Math.abs(value));
-    return (scale = upTo(most));
+    return upTo(most);
+  });
+}
+
+/** Return a function that returns what `compute` does, which is called again only when more steps are done. */
+export function whenDone(run, compute) {
+  let done;
+  let computed;
+  return () => {
+    if (done !== run.done) [done, computed] = [run.done, compute()];
+    return computed;
   };
 }
 

@@ -3,8 +3,7 @@
 import { LEAST } from "./differences.js";
 import { element } from "./dom.js";
 import { Moment } from "./moment.js";
-
-const MARK = "#ff5a4f";
+import { MARK } from "./strip.js";
 
 /** The memory of a run, in which the words are framed that another run has otherwise. */
 export class MarkedMoment extends Moment {

@@ -7,12 +7,13 @@ import { Player } from "./player.js";
 import { shownLeaves, shownTraces } from "./plots.js";
 import { RunPlots } from "./run-plots.js";
 import { Story } from "./story.js";
+import { wrongRows } from "./verdict.js";
 
 /** Shows one run at a time. `run` is that one, `player` its clock. */
 export class Screen {
   /** page: the elements by their ids; on: {move(step), need(count)}: the cursor moves; steps are wanted, see player.js. */
   constructor(page, on) {
-    Object.assign(this, { page, on, marks: new Map() });
+    Object.assign(this, { page, on });
     const seek = (step) => this.player.goTo(step);
     const point = (text) => this.point(text);
     this.player = new Player(page, { onMove: (at) => this.moveTo(at), onNeed: on.need });
@@ -34,7 +35,7 @@ export class Screen {
   show(run) {
     const { page, stage, player } = this;
     this.run = run;
-    this.marks = new Map();
+    this.wrong = wrongRows([]);
     page.results.hidden = false;
     this.isStaged = !run.model.graph;
     page.stage.hidden = page.life.hidden = !this.isStaged;
@@ -49,7 +50,7 @@ export class Screen {
   }
 
   load() {
-    this.stage.load(this.run, (step) => this.marks.get(step) ?? []);
+    this.stage.load(this.run, (step) => this.wrong(step));
   }
 
   hide() {
@@ -102,9 +103,8 @@ export class Screen {
 
   /** Show the verdict, on all that is done. */
   judge() {
-    const { marks: wrong, ...verdict } = verdictOf(this.run);
-    this.marks = new Map();
-    for (const { row, column } of wrong) this.marks.set(column, [...(this.marks.get(column) ?? []), row]);
+    const { marks, ...verdict } = verdictOf(this.run);
+    this.wrong = wrongRows(marks);
     Object.assign(this.page.verdict, verdict);
   }
 

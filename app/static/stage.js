@@ -6,7 +6,7 @@
 import { CurveStrip } from "./curve-strip.js";
 import { element } from "./dom.js";
 import { Insight } from "./insight.js";
-import { Moment, growing } from "./moment.js";
+import { Moment, growing, whenDone } from "./moment.js";
 import { Panel } from "./panel.js";
 import { GATES, WEIGHTINGS, headsOf } from "./plots.js";
 import { Scene, addScene } from "./scene.js";
@@ -29,7 +29,7 @@ export class Stage {
     new ResizeObserver(() => this.fit()).observe(container);
   }
 
-  /** Show a run from now on; verdict(): returns {wrong(step)}, the rows of the outputs that are wrong. */
+  /** Show a run from now on; wrong(step): returns the rows of the outputs that are wrong. */
   load(run, wrong) {
     this.run = run;
     this.drawn = 0;
@@ -211,7 +211,7 @@ export function slotStrips(run, name) {
   if (!run.has(name)) return [];
   const kind = WEIGHTINGS[name];
   const shared = { rows: run.slots, rowName: "slot", least: LEAST, isSlots: true, scale: () => WEIGHTS };
-  const share = name.endsWith("e_weights") || name === "read_weights" ? 3 : 1;
+  const share = ["write_weights", "read_weights"].includes(name) ? 3 : 1;
   if (!kind.heads) return [new Strip({ ...shared, share, name, title: kind.title, values: (step) => run.values(name, step) }, run.length)];
   return headsOf(kind.heads, run.model).map((head, index) => {
     const title = `${kind.title}, ${head.kind} head ${head.number}`;
@@ -239,10 +239,5 @@ export function gateStrips(run, name) {
 
 /** Return a function that returns the scale of a trace from zero up to its largest value. */
 function largest(run, name) {
-  let [done, scale] = [-1, WEIGHTS];
-  return () => {
-    if (done === run.done) return scale;
-    done = run.done;
-    return (scale = positive((run.trace[name] ?? []).map((values) => [...values])));
-  };
+  return whenDone(run, () => (run.done > 0 ? positive(run.trace[name].map((values) => [...values])) : WEIGHTS));
 }

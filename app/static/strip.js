@@ -8,7 +8,7 @@ import { element } from "./dom.js";
 import { steps, tick } from "./figure.js";
 
 const LABEL_HEIGHT = 10; // CSS pixels that the name of a row takes
-const MARK = "#ff5a4f";
+export const MARK = "#ff5a4f";
 
 /**
  * Values over time.

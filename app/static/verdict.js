@@ -9,6 +9,12 @@ export function verdictOn(model, task, sequence, outputs) {
   return (model.output_activation === "softmax" ? onClasses : onBits)(model, task, sequence, outputs);
 }
 
+/** Return a function that returns the rows of the outputs that are wrong at a step; marks: as a verdict has them. */
+export function wrongRows(marks) {
+  const byStep = Map.groupBy(marks, ({ column }) => column);
+  return (step) => (byStep.get(step) ?? []).map(({ row }) => row);
+}
+
 /** Return the classes that one step's outputs tell, one for each group of them: [{number, probability}]. */
 export function classesOf(model, output) {
   const size = output.length / model.output_groups;

@@ -7,6 +7,7 @@ import { HeardVector, changeText, forceOf, gatesOf } from "./changes.js";
 import { VIEWS } from "./compare.js";
 import { differingSteps } from "./differences.js";
 import { element } from "./dom.js";
+import { wrongRows } from "./verdict.js";
 
 const KEPT = "as it is";
 const COUNTED = /^\d+ of \d+ answers right/;
@@ -111,8 +112,7 @@ export class WhatIf {
     Object.assign(this, { branch, coming: undefined });
     const { run } = branch;
     const verdict = verdictOf(run);
-    const rows = Map.groupBy(verdict.marks, ({ column }) => column);
-    this.shown = { run, start: branch.start, wrong: (step) => (rows.get(step) ?? []).map(({ row }) => row) };
+    this.shown = { run, start: branch.start, wrong: wrongRows(verdict.marks) };
     this.page.verdict.className = "unknown";
     this.page.verdict.textContent = `A: ${judged(this.run)}; B: ${judged(run)}`;
     this.page.branch.replaceChildren(element("span", {}, this.account()), this.choices(), this.dropButton());
