@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from app.backends.base import Array
-from app.errors import EngramError, InvalidRequest
+from app.errors import EngramError, InvalidRequest, StepNotKept
 from app.sessions.ending import Ending
 from app.sessions.past import Piece, resolved
 from app.sessions.residents import Residents
@@ -37,9 +37,10 @@ class TimeTravel:
     ) -> AsyncIterator[Piece]:
         """Return the steps of a session from `start`, if not given the first that is kept, up to `stop`.
 
-        Raises StepNotKept.
+        Raises StepNotKept, if `start` is given also for the first piece: retention may have taken it meanwhile.
         """
-        return await self._turns.run(session, lambda shared: self._recording(shared, start, stop, trace))
+        first, pieces = await self._turns.run(session, lambda shared: self._recording(shared, start, stop, trace))
+        return pieces if start is not None else self._from_oldest(session, first, pieces, stop, trace)
 
     async def rewind(self, session_id: str, step: int) -> SessionInfo:
         """Put a session to a step that it was at; until its next step it can also be put forward again.
@@ -54,7 +55,8 @@ class TimeTravel:
 
     async def _recording(
         self, session: Session, start: int | None, stop: int | None, trace: Sequence[str]
-    ) -> AsyncIterator[Piece]:
+    ) -> tuple[int, AsyncIterator[Piece]]:
+        """Return the step before the first of a recording, and its pieces, none of which is read yet."""
         await self._residents.locate(session)
         last = session.step if stop is None else stop
         first = min(session.step if session.is_volatile else session.oldest, last) if start is None else start
@@ -68,7 +70,27 @@ class TimeTravel:
         session.check_kept(last)
         session.check_kept(first)
         session.check_recorded(first, last)
-        return self._residents.past(session).pieces(first, last, trace)
+        return first, self._residents.past(session).pieces(first, last, trace)
+
+    async def _from_oldest(
+        self, session: Session, first: int, pieces: AsyncIterator[Piece], stop: int | None, trace: Sequence[str]
+    ) -> AsyncIterator[Piece]:
+        """Yield the pieces of a recording; where retention has taken the first, those from the step that is kept now."""
+        while True:
+            try:
+                begun = await anext(pieces, None)
+                break
+            except StepNotKept:
+                taken = first
+                first, pieces = await self._turns.run(
+                    session, lambda shared: self._recording(shared, None, stop, trace)
+                )
+                if first == taken:
+                    raise
+        if begun is not None:
+            yield begun
+            async for piece in pieces:
+                yield piece
 
     async def _move(self, session: Session, step: int, seq: int | None) -> SessionInfo:
         slot = await self._residents.restore(session)

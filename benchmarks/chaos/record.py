@@ -100,8 +100,9 @@ class Track:
 
 
 class RecordedSteps(NamedTuple):
-    """The steps of a recording: inputs [T, input_size], outputs [T, output_size]."""
+    """The steps of a recording: the step before the first, if any; inputs [T, input_size], outputs [T, output_size]."""
 
+    start: int | None
     inputs: Array
     outputs: Array
 
@@ -121,7 +122,8 @@ def read_recording(text: str) -> RecordedSteps:
     broken = [line["error"]["detail"] for line in lines if "error" in line]
     if broken:
         raise Lost(broken[0], 0.0)
-    return RecordedSteps(*(np.array([line[name] for line in lines], np.float32) for name in ("inputs", "outputs")))
+    inputs, outputs = (np.array([line[name] for line in lines], np.float32) for name in ("inputs", "outputs"))
+    return RecordedSteps(lines[0]["step"] - 1 if lines else None, inputs, outputs)
 
 
 def memory_size(checkpoint: Path) -> int | None:

@@ -285,6 +285,25 @@ def test_recording_begins_where_the_past_is_kept():
     run(test())
 
 
+def test_recording_begins_later_if_its_first_steps_are_taken_before_they_are_read():
+    async def test() -> None:
+        async with service(store=MemoryStore(Retention(4, 1e9))) as sessions:
+            session = (await sessions.open("fake")).id
+            for value in range(40):
+                await sessions.step(session, values(value))
+            from_oldest, from_start = await sessions.recording(session), await sessions.recording(session, 0)
+            for value in range(40, 70):
+                await sessions.step(session, values(value))
+            while not (oldest := (await sessions.info(session)).oldest):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.001)
+            assert 0 < oldest < 40
+            assert [piece.step async for piece in from_oldest] == [oldest]
+            with pytest.raises(StepNotKept, match="step 0 is not kept"):
+                await anext(from_start)
+
+    run(test())
+
+
 def test_large_state_has_one_passing_snapshot_after_many_steps():
     """The log has not outgrown it: what wakes the session gives way to the next."""
 
