@@ -75,7 +75,7 @@ class TimeTravel:
     async def _from_oldest(
         self, session: Session, first: int, pieces: AsyncIterator[Piece], stop: int | None, trace: Sequence[str]
     ) -> AsyncIterator[Piece]:
-        """Yield the pieces of a recording; where retention has taken the first, those from the step that is kept now."""
+        """Yield the pieces of a recording; where retention has taken the first, those from what is kept now."""
         while True:
             try:
                 begun = await anext(pieces, None)
