@@ -9,6 +9,12 @@ from engram.options import Commands, add_own, command, load_own
 def add(commands: Commands) -> None:
     parser = command(commands, "card", "Write the README of a checkpoint, with the figures that are there.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="the license of the weights, as the Hugging Face Hub names it, such as apache-2.0 (default: that of the "
+        "card before)",
+    )
     add_own(parser, "tasks")
     parser.set_defaults(run=run)
 
@@ -17,5 +23,5 @@ def run(options: argparse.Namespace) -> int:
     from training.card import write_card
 
     load_own(options)
-    print(write_card(options.directory))
+    print(write_card(options.directory, options.license))
     return 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from models.manifest import GRAPH_KIND, Manifest, read_manifest
 from training.checkpoint import write_atomically
+from training.front_matter import front_matter, license_of
 from training.table import cost_text, errors_text, goal_text, of_text, options_text
 from training.tasks import NO_TASK, TASKS
 
@@ -32,19 +33,29 @@ KINDS = {
 }
 
 
-def write_card(directory: Path) -> Path:
-    """Write the card of the checkpoint in `directory`, with the figures that are there; return its path."""
+def write_card(directory: Path, license_id: str | None = None) -> Path:
+    """Write the card of the checkpoint in `directory`, with the figures that are there; return its path.
+
+    license_id: of the weights, as the Hugging Face Hub names it; None keeps that of the card before.
+    """
     manifest = read_manifest(directory)
     path = directory / CARD_FILE
     figures = [name for name in FIGURES if (directory / name).exists()]
-    write_atomically(path, render_card(directory.name, manifest, figures).encode())
+    text = render_card(directory.resolve().name, manifest, figures, license_id or license_of(path))
+    write_atomically(path, text.encode())
     return path
 
 
-def render_card(name: str, manifest: Manifest, figures: Sequence[str] = ()) -> str:
-    """Return the README: the model, its training, the measured errors; of an imported graph, what a step is."""
-    if manifest.kind == GRAPH_KIND:
-        return _render_graph(name, manifest)
+def render_card(name: str, manifest: Manifest, figures: Sequence[str] = (), license_id: str | None = None) -> str:
+    """Return the README: the model, its training, the measured errors; of an imported graph, what a step is.
+
+    It begins with the front matter that the Hugging Face Hub reads.
+    """
+    body = _render_graph(name, manifest) if manifest.kind == GRAPH_KIND else _render_model(name, manifest, figures)
+    return f"{front_matter(name, manifest, license_id)}\n{body}"
+
+
+def _render_model(name: str, manifest: Manifest, figures: Sequence[str]) -> str:
     return f"""# {name}
 
 {KINDS.get(manifest.kind, f"A model of kind `{manifest.kind}`")}, {_origin(manifest)}.

@@ -163,7 +163,7 @@ def save_model(
     If the same weights were saved before, the recorded command and the measurements of them stay.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    weights = save(_contiguous(model.state_dict()))
+    weights = save(_contiguous(model.state_dict()), weights_metadata(kind, config_values(config), task))
     weights_sha256 = hashlib.sha256(weights).hexdigest()
     _finish_last_save(directory)
     before = _manifest_of(directory, weights_sha256)
@@ -186,6 +186,17 @@ def save_model(
     write_atomically(directory / NEXT_WEIGHTS_FILE, weights)
     write_manifest(directory, manifest)
     _finish_last_save(directory)
+
+
+def weights_metadata(kind: str, config: dict[str, Any], task: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata of a file of weights, by which it can be told apart from others when it is alone."""
+    return {
+        "format": "pt",
+        "library": "engram",
+        "kind": kind,
+        "config": json.dumps(config, sort_keys=True),
+        "task": task["name"],
+    }
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

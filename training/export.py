@@ -32,6 +32,7 @@ from models.contract import MemoryModel, schemas
 from models.manifest import ONNX_FILE, Manifest
 from models.state import flatten
 from training.checkpoint import write_atomically, write_manifest
+from training.graph_notes import add_notes
 from training.quiet import quiet
 from training.runtime import open_session
 
@@ -112,6 +113,7 @@ def build_graph(model: MemoryModel[Any], manifest: Manifest) -> onnx.ModelProto:
         "engram.initial_state": base64.b64encode(zlib.compress(first, 9)).decode(),
     }
     onnx.helper.set_model_props(graph, metadata)
+    add_notes(graph, manifest)
     return graph
 
 

@@ -16,6 +16,7 @@ from training.card import CARD_FILE, FIGURES, write_card
 from training.checkpoint import CheckpointError, replacing, save_evaluation, write_atomically, write_manifest
 from training.evaluation import CHOICE_SEED, evaluate, is_finite
 from training.export import export
+from training.front_matter import license_of
 from training.own import NO_FILES, OwnFiles
 from training.plots import LEARNING_DATA, plot_all
 from training.preset import Point, Preset
@@ -128,7 +129,7 @@ def publish(
         _measure(fresh, choice, sequences, measuring, show)
         export(fresh)
         plot_all(fresh, fresh)
-        write_card(fresh)
+        write_card(fresh, license_of(out / CARD_FILE))
 
 
 def _choice_points(task: Task, points: Sequence[Point]) -> Sequence[Point]:

@@ -43,7 +43,7 @@ def card_of(directory, model, rows=(), **training):
 def test_card_describes_the_model_and_its_training(tmp_path, model):
     card = card_of(tmp_path, model, seed=17)
     manifest = read_manifest(tmp_path)
-    assert card.startswith(f"# tiny-copy\n\n{KINDS[manifest.kind]}, ")
+    assert f"\n---\n\n# tiny-copy\n\n{KINDS[manifest.kind]}, " in card
     assert "trained on the task `copy` (bits 2, length 1 to 3, flags start-and-end)" in card
     assert "\n    engram train tiny.toml --out there\n" in card
     assert "Seed 17, 3 updates, 12 sequences; the run ran to its last update." in card
@@ -178,5 +178,6 @@ def test_every_figure_that_is_drawn_has_its_words(tmp_path):
 
 def test_write_card_again_writes_the_same_file(tmp_path):
     tiny.checkpoint(tmp_path, "rnn")
-    before = write_card(tmp_path).read_bytes()
+    before = write_card(tmp_path, "cc-by-4.0").read_bytes()
+    assert b"\nlicense: cc-by-4.0\n" in before
     assert write_card(tmp_path).read_bytes() == before

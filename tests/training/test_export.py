@@ -28,6 +28,7 @@ from tests.training.graphs import initial_leaves, metadata, next_leaves, run_gra
 from training import export as export_module
 from training.checkpoint import TRAINING_FILE, save_model, write_manifest
 from training.export import ExportError, build_graph, export
+from training.graph_notes import MEANINGS
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,17 @@ def test_graph_is_valid_and_of_an_opset_that_runtimes_know(exported):
     opsets = {entry.domain: entry.version for entry in graph.opset_import}
     assert 18 <= opsets[""] <= 20
     assert {node.domain for node in graph.graph.node} == {""}
+
+
+def test_graph_documents_itself_and_each_input_and_output(exported):
+    graph, manifest = onnx.load(exported.path), read_manifest(exported.directory)
+    assert graph.producer_name == "engram"
+    assert graph.doc_string.startswith(f"One step of a {manifest.kind} for the task {manifest.task['name']}, ")
+    notes = {value.name: value.doc_string for value in (*graph.graph.input, *graph.graph.output)}
+    leaves = {name.partition(".")[2] for name in notes} - {""}
+    assert {leaf for leaf in leaves if not leaf.startswith("controller.")} <= MEANINGS.keys()
+    assert notes["inputs"].startswith("the ")
+    assert notes["outputs"] == f"the outputs of the step, after {manifest.config['output_activation']}"
 
 
 def test_metadata_holds_the_manifest_with_the_hash_of_the_weights(exported):

@@ -112,7 +112,7 @@ def test_card_is_that_of_the_manifest(name):
     directory = CHECKPOINTS / name
     figures = [figure for figure in FIGURES if (directory / figure).exists()]
     assert {"learning.png", "weightings.png"} <= set(figures)
-    assert (directory / "README.md").read_text() == render_card(name, read_manifest(directory), figures)
+    assert (directory / "README.md").read_text() == render_card(name, read_manifest(directory), figures, "apache-2.0")
 
 
 @shipped

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.manifest import GraphForm
+from training.graph_notes import PRODUCER, engram_version
 from training.graphs.files import DTYPES, graphs_in, tensors_of
 from training.graphs.spec import BATCH, CARRY, GraphSpec, Leaf, Part, Shape
 
@@ -84,11 +85,21 @@ def write_graph(model: onnx.ModelProto, spec: GraphSpec, signature: Signature, f
         opset_imports=inner.opset_import,
         functions=inner.functions,
         ir_version=min(max(inner.ir_version, 8), LARGEST_IR),
-        producer_name="engram",
+        producer_name=PRODUCER,
+        producer_version=engram_version(),
+        doc_string=_documentation(spec),
     )
     props = {"engram.initial_state": base64.b64encode(zlib.compress(_first_graph(signature), 9)).decode()}
     helper.set_model_props(result, props)
     return result
+
+
+def _documentation(spec: GraphSpec) -> str:
+    inputs, outputs = (", ".join(part.name for part in parts) for parts in (spec.inputs, spec.outputs))
+    return (
+        f"One step of an imported graph, for a batch of sequences at once: {inputs} in, {outputs} out, each a part of "
+        "the vector inputs or outputs. next.* are the state.* of the step that follows."
+    )
 
 
 @dataclass
