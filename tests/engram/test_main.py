@@ -56,7 +56,7 @@ OPTIONS = {
     "plot": ["DIR", "--out", "--tasks", "--models"],
     "export": ["DIR", "--models"],
     "import": ["FILE", "--format", "--out", "--spec", "--guess", "--cell", "--task", "--tasks"],
-    "card": ["DIR", "--tasks"],
+    "card": ["DIR", "--license", "--tasks"],
     "models": ["DIR", "--json"],
     "bench": ["NAME"],
     "bench kernels": ["--tables", "--sizes", "--batches", "--rounds", "--seconds", "--peers", "--profile", "--quick"],
