@@ -31,7 +31,8 @@ from models.artefact import ServedStep, load
 from models.contract import MemoryModel, schemas
 from models.manifest import ONNX_FILE, Manifest
 from models.state import flatten
-from training.checkpoint import write_atomically, write_manifest
+from training.checkpoint import write_manifest
+from training.files import write_atomically
 from training.graph_notes import add_notes
 from training.quiet import quiet
 from training.runtime import open_session

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.artefact import load
 from models.registry import config_values, model_config
-from training.checkpoint import CheckpointError
+from training.files import CheckpointError
 from training.preset import Preset
 from training.trainer import Trainer
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from kernels.unroll import UnrollPath
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, read_manifest
-from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_checkpoint
+from training.checkpoint import resume, save_checkpoint
 from training.distributed import Processes, join
+from training.files import TRAINING_FILE, CheckpointError
 from training.initial import begin_from
 from training.preset import Preset, TrainingConfig
 from training.progress import progress_bar

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from models.config import ConfigError
-from training.checkpoint import CheckpointError, naming, write_atomically
+from training.files import CheckpointError, naming, write_atomically
 from training.preset import RECENT
 from training.trainer import Progress, Update
 

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from training import TOLD
-from training.checkpoint import TRAINING_FILE
+from training.files import TRAINING_FILE
 from training.own import NO_FILES
 from training.preset import Preset, preset_from_values
 from training.run import stop_requests, train

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from models.artefact import load
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifest, weights_file
 from training.card import CARD_FILE, FIGURES, write_card
-from training.checkpoint import CheckpointError, replacing, save_evaluation, write_atomically, write_manifest
+from training.checkpoint import save_evaluation, write_manifest
 from training.evaluation import CHOICE_SEED, evaluate, is_finite
 from training.export import export
+from training.files import CheckpointError, replacing, write_atomically
 from training.front_matter import license_of
 from training.own import NO_FILES, OwnFiles
 from training.plots import LEARNING_DATA, plot_all

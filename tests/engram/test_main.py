@@ -16,7 +16,7 @@ from models.manifest import MANIFEST_FILE, ONNX_FILE, WEIGHTS_FILE, read_manifes
 from tests.commands import commands
 from tests.engram.running import complaint, done, engram
 from tests.training import tiny
-from training.checkpoint import TRAINING_FILE
+from training.files import TRAINING_FILE
 from training.run_metrics import METRICS_FILE
 
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]

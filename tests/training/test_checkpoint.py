@@ -17,15 +17,8 @@ from models.contract import unroll
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, ManifestError, read_manifest, sha256
 from models.state import flatten
 from tests.training import tiny
-from training.checkpoint import (
-    TRAINING_FILE,
-    CheckpointError,
-    replacing,
-    resume,
-    save_checkpoint,
-    save_evaluation,
-    write_atomically,
-)
+from training.checkpoint import resume, save_checkpoint, save_evaluation
+from training.files import TRAINING_FILE, CheckpointError, replacing, write_atomically
 from training.trainer import Trainer
 
 SYSTEM_CALLS = ("replace", "unlink", "fsync")

@@ -22,8 +22,9 @@ from models.config import ConfigError
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny, together
 from training import run as run_module
-from training.checkpoint import TRAINING_FILE, CheckpointError, resume
+from training.checkpoint import resume
 from training.distributed import Alone, BatchPart, Together, join, launcher
+from training.files import TRAINING_FILE, CheckpointError
 from training.run import train
 from training.run_metrics import read_metrics
 from training.tasks import Episode

@@ -26,8 +26,9 @@ from models.state import flatten, unflatten
 from tests.training import tiny
 from tests.training.graphs import initial_leaves, metadata, next_leaves, run_graph, session
 from training import export as export_module
-from training.checkpoint import TRAINING_FILE, save_model, write_manifest
+from training.checkpoint import save_model, write_manifest
 from training.export import ExportError, build_graph, export
+from training.files import TRAINING_FILE
 from training.graph_notes import MEANINGS
 
 pytestmark = pytest.mark.slow

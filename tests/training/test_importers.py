@@ -20,7 +20,7 @@ from models.manifest import ONNX_FILE, read_manifest
 from tests.models.naive import ACTIVATIONS
 from tests.training import tiny
 from training.card import render_card
-from training.checkpoint import CheckpointError
+from training.files import CheckpointError
 from training.importers import FORMATS, ImportFailed, import_checkpoint, read_original
 from training.importers.tf_rnn_cell import SCOPES
 from training.preset import load_preset

@@ -12,7 +12,8 @@ from models.artefact import load
 from models.manifest import MANIFEST_FILE, ManifestError, read_manifest
 from tests.training import tiny
 from training.card import render_card
-from training.checkpoint import CheckpointError, resume
+from training.checkpoint import resume
+from training.files import CheckpointError
 from training.initial import begin_from
 from training.preset import preset_from_values
 from training.run import train

@@ -22,7 +22,8 @@ from tests.training.tasks.situations import write_stories
 from training import run as run_module
 from training import trainer as trainer_module
 from training.card import render_card
-from training.checkpoint import TRAINING_FILE, CheckpointError, resume, save_evaluation
+from training.checkpoint import resume, save_evaluation
+from training.files import TRAINING_FILE, CheckpointError
 from training.preset import RECENT, load_preset, preset_from_values
 from training.run import stop_requests, train
 from training.run_metrics import METRICS_FILE

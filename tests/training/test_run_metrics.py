@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from models.config import ConfigError
 from tests.training import tiny
-from training.checkpoint import CheckpointError
+from training.files import CheckpointError
 from training.preset import RECENT
 from training.run import train
 from training.run_metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, RunMetrics, read_metrics, require_tensorboard

@@ -15,7 +15,8 @@ from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from tests.waiting import until
 from training import seeds as seeds_module
-from training.checkpoint import TRAINING_FILE, resume, save_checkpoint
+from training.checkpoint import resume, save_checkpoint
+from training.files import TRAINING_FILE
 from training.run import train
 from training.run_metrics import METRICS_FILE
 from training.seeds import End, seed_directories, train_seeds

@@ -17,8 +17,9 @@ from tests.training.graphs import metadata, session
 from tests.training.tasks.situations import write_stories
 from training import zoo
 from training.card import render_card
-from training.checkpoint import CheckpointError, save_checkpoint
+from training.checkpoint import save_checkpoint
 from training.evaluation import CHOICE_SEED, EVALUATION_SEED, evaluate, measure
+from training.files import CheckpointError
 from training.preset import Point, preset_from_values
 from training.run import train
 from training.run_metrics import read_metrics

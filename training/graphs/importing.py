@@ -13,7 +13,8 @@ import onnx
 
 from models.config import ConfigError
 from models.manifest import GRAPH_KIND, ONNX_FILE, GraphForm, Manifest
-from training.checkpoint import creating, write_atomically, write_manifest
+from training.checkpoint import write_manifest
+from training.files import creating, write_atomically
 from training.graphs.alone import FileAlone, probed
 from training.graphs.files import nodes_of, read_graph
 from training.graphs.guess import axis_choices, complete

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from models.config import ConfigError
 from models.manifest import MAX_SAMPLE_BYTES, SAMPLE_FILE
-from training.checkpoint import write_atomically
+from training.files import write_atomically
 from training.graphs.spec import GraphSpec, load_array
 from training.importers.variables import ImportFailed
 

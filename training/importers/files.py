@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from models.registry import config_values
-from training.checkpoint import creating, save_model
+from training.checkpoint import save_model
+from training.files import creating
 from training.importers.formats import FORMATS
 from training.importers.variables import Imported, ImportFailed, Variables
 from training.tasks import NO_TASK, Task, task_values

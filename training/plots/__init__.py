@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from models.artefact import load
 from models.manifest import MANIFEST_FILE
-from training.checkpoint import write_atomically
+from training.files import write_atomically
 from training.plots.generalisation import figure_of_generalisation, lines_measured
 from training.plots.learning import LEARNING_DATA, PlotError, figure_of_learning, learning_curves, task_learned
 from training.plots.sequence import figures_of_sequence, record

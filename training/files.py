@@ -1,0 +1,112 @@
+"""Files and directories that are written whole or not at all. Standard library only."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.manifest import MANIFEST_FILE
+
+TRAINING_FILE = "training.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A directory that holds no checkpoint or training run to go on with, or one that would be lost."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that at any moment, also after a crash, the whole old file or the whole new one is there."""
+    following = path.with_name(f".{path.name}.next")  # always this name, so that what a crash left is overwritten
+    with naming(path):
+        try:
+            with following.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(following, 0o644)
+            os.replace(following, path)
+        except BaseException:
+            following.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the file to an error of writing it, and the remedy if the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; free space there, and start the same command again, a training run with --resume" if full else ""
+        raise OSError(error.errno, f"{error.strerror or error}{remedy}", str(path)) from error
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory, which replaces `directory` at the end unless something raises.
+
+    directory     old --.          .-- new         two renames: after a crash, one of the two lies whole in
+    .next/              |--- new --'               its place; after one between the renames, both lie beside it, and
+    .previous/          '--- old ----- deleted     the next call puts the old one back
+    """
+    place = directory.resolve()
+    following, previous = (place.parent / where / place.name for where in (".next", ".previous"))
+
+    def tidy() -> None:
+        if previous.exists() and not place.exists():
+            os.replace(previous, place)
+        for left in (following, previous):
+            shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it does not exist, or holds the directories of others
+                left.parent.rmdir()
+
+    tidy()
+    following.mkdir(parents=True)
+    try:
+        yield following
+        if place.exists():
+            previous.parent.mkdir(exist_ok=True)
+            os.replace(place, previous)
+        os.replace(following, place)
+        sync_directory(place.parent)
+    finally:
+        tidy()
+
+
+@contextlib.contextmanager
+def creating(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory whose files move into `directory` at the end, unless something raises.
+
+    The manifest moves last: after a crash there is a whole checkpoint in `directory` or none, and the call can be
+    repeated. Raises CheckpointError if there is one already.
+    """
+    for name in (TRAINING_FILE, MANIFEST_FILE):
+        if (directory / name).exists():
+            raise CheckpointError(f"{directory} holds a checkpoint, {name}: give another --out")
+    place = directory.resolve()
+    missing = [path for path in (place, *place.parents) if not path.exists()]
+    following = place / ".unfinished"  # always this name, so that what a crash left is deleted
+    shutil.rmtree(following, ignore_errors=True)
+    following.mkdir(parents=True)
+    try:
+        yield following
+        for path in sorted(following.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
+            os.replace(path, place / path.name)
+        sync_directory(place)
+    finally:
+        shutil.rmtree(following, ignore_errors=True)
+        for path in missing:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the disk know the names in a directory."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
