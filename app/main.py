@@ -21,7 +21,7 @@ from app.api.hot import HotPaths
 from app.api.leases import ReleaseLeases
 from app.api.methods import AnswerHead
 from app.api.middleware import MeasureRequests, TraceRequests
-from app.api.openapi import DocumentedApp
+from app.api.openapi import DocumentedApp, operation_name
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
@@ -57,6 +57,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=operation_name,
     )
     _add_access(app.state, settings, keyring or open_keyring(settings))
     _add_sessions(app.state, settings)

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
+from app.api import examples
 from app.api.gate import ANY_SCOPE, PUBLIC, scope_of
-from app.api.media import PROBLEM
-from app.api.schemas import ProblemAnswer
+from app.api.media import JSON, PROBLEM
+from app.api.schemas import (
+    ForkRequest,
+    InferRequest,
+    ManyStepsRequest,
+    OpenRequest,
+    ProblemAnswer,
+    RewindRequest,
+    StepsRequest,
+)
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ProblemAnswer, "description": "What is wrong with the request, and where"},
@@ -61,10 +73,26 @@ OPENED: dict[int | str, dict[str, Any]] = {
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-def documented_body(model: type[Any], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
-    """Return the documentation of a body that the route reads by itself; others: bodies by their media types."""
-    content = {"application/json": {"schema": model.model_json_schema()}, **(others or {})}
+BODIES = (InferRequest, OpenRequest, StepsRequest, ManyStepsRequest, RewindRequest, ForkRequest)
+"""The documents that routes read by themselves, so that FastAPI does not know of them."""
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+def documented_body(
+    model: type[BaseModel], others: Mapping[str, Any] | None = None, required: bool = True
+) -> dict[str, Any]:
+    """Return the documentation of a body, one of BODIES, that the route reads by itself.
+
+    others: bodies by their media types.
+    """
+    content = {JSON: {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}, **(others or {})}
     return {"requestBody": {"required": required, "content": content}}
+
+
+def operation_name(route: APIRoute) -> str:
+    """Return the id of an operation, from which generated clients make the name of a function."""
+    return route.name
 
 
 class DocumentedApp(FastAPI):
@@ -74,17 +102,37 @@ class DocumentedApp(FastAPI):
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             document = super().openapi()
-            document.setdefault("components", {})["securitySchemes"] = {KEY: SCHEME}
+            components = document.setdefault("components", {})
+            components["securitySchemes"] = {KEY: SCHEME}
+            components["schemas"] = dict(sorted({**components["schemas"], **_schemas_of_bodies()}.items()))
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _secure(operation, path)
                     _complete(operation["responses"], refusals(path, "requestBody" in operation))
+                    _exemplify(operation)
         return super().openapi()
 
 
 def refusals(path: str, has_body: bool) -> dict[str, str]:
     """Return the descriptions of the problems of an operation that have a status of their own, by status."""
     return OF_ALL | ({} if path in PUBLIC else OF_KEYS) | (OF_BODIES if has_body else {})
+
+
+def _schemas_of_bodies() -> dict[str, Any]:
+    _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=REFERENCE)
+    found: dict[str, Any] = schemas["$defs"]
+    return found
+
+
+def _exemplify(operation: dict[str, Any]) -> None:
+    """Add the examples of an operation, and one of a problem."""
+    name, responses = operation["operationId"], operation["responses"]
+    if name in examples.REQUESTS:
+        operation["requestBody"]["content"][JSON]["example"] = examples.REQUESTS[name]
+    if name in examples.ANSWERS:
+        [response] = (response for status, response in responses.items() if status[0] == "2")
+        response["content"][JSON]["example"] = examples.ANSWERS[name]
+    responses["4XX"]["content"][PROBLEM]["example"] = examples.PROBLEM
 
 
 def _secure(operation: dict[str, Any], path: str) -> None:

@@ -1,6 +1,7 @@
 """The OpenAPI document says what a real server sends."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from app.api import examples
 from app.api.openapi import refusals
 from tests.app.api.test_http import PROBLEM, open_session
 from tests.app.api.test_matrix import TABLE
@@ -165,10 +167,34 @@ def test_paths_of_the_document_stand_beside_it(document):
     assert "content-type" not in json.dumps(document["paths"]["/sessions"]["post"]["parameters"])
 
 
-@pytest.mark.parametrize("path", ["/infer", "/sessions"])
-def test_example_of_a_body_is_answered(client, path):
+def test_operation_ids_are_names_of_functions(document):
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)*", name) for name in ids), ids
+
+
+def test_every_example_is_of_an_operation(document):
+    ids = {operation["operationId"] for _, operation in operations(document)}
+    assert {*examples.REQUESTS, *examples.ANSWERS} <= ids
+    with_body = {operation["operationId"] for _, operation in operations(document) if "requestBody" in operation}
+    assert with_body == examples.REQUESTS.keys()
+
+
+def test_examples_are_what_the_document_says(document):
+    places = list(found(document["paths"], "content"))
+    shown = [entry for content in places for entry in content.values() if "example" in entry]
+    assert len(shown) > len(examples.REQUESTS) + len(examples.ANSWERS)
+    for entry in shown:
+        schema = entry["schema"] | {"components": document["components"]}
+        Draft202012Validator(schema).validate(entry["example"])
+
+
+@pytest.mark.parametrize("name", ["post /infer", "post /sessions", "post /sessions/{session}/steps"])
+def test_example_of_a_body_is_answered_like_the_example(client, document, name):
     """The documentation offers it to be tried as it is."""
-    body = client.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-    properties = body["schema"]["properties"].items()
-    example = {name: schema["examples"][0] for name, schema in properties if "examples" in schema}
-    assert client.post(path, json=example).is_success
+    method, path = name.split()
+    operation = document["paths"][path][method]
+    body = operation["requestBody"]["content"]["application/json"]["example"]
+    response = client.post(path.format(session=open_session(client)), json=body)
+    assert response.is_success
+    assert response.json().keys() == examples.ANSWERS[operation["operationId"]].keys()

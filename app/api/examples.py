@@ -1,0 +1,68 @@
+"""Examples of requests and answers, for the OpenAPI document: of a session with the model that ships first."""
+
+from typing import Any
+
+from app.api.schemas import EXAMPLE_INPUTS, EXAMPLE_MODEL
+
+SESSION = {
+    "id": "Yb4hC2m0R3GQ4W1Y6sZ8Zw",
+    "model": EXAMPLE_MODEL,
+    "memory_size": 32,
+    "step": 2,
+    "seq": None,
+    "latest": 2,
+    "oldest": 0,
+    "opened": 1767225600.0,
+    "idle_seconds": 0.5,
+    "expires_in": 3599.5,
+    "force": None,
+}
+OUTPUTS = [[0.43, 0.4, 0.45, 0.45, 0.46, 0.45, 0.4, 0.45], [0.53, 0.35, 0.6, 0.55, 0.59, 0.4, 0.35, 0.19]]
+TRACE = {"write_gate": [[0.94], [1.0]]}
+
+STEPS = {"inputs": EXAMPLE_INPUTS, "trace": ["write_gate"]}
+STEPPED = {"outputs": OUTPUTS, "trace": TRACE, "step": 2}
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "infer": {"model": EXAMPLE_MODEL, **STEPS},
+    "open_session": {"model": EXAMPLE_MODEL},
+    "step_session": STEPS | {"if_step": 0},
+    "step_sessions": {"sessions": [SESSION["id"]], "inputs": [EXAMPLE_INPUTS], "trace": ["write_gate"]},
+    "rewind_session": {"step": 1},
+    "fork_session": {"step": 1},
+}
+"""Bodies in JSON, by operation."""
+
+ANSWERS: dict[str, Any] = {
+    "infer": {"outputs": OUTPUTS, "trace": TRACE, "steps": 2},
+    "open_session": SESSION | {"step": 0, "latest": 0},
+    "list_sessions": [SESSION],
+    "describe_session": SESSION,
+    "step_session": STEPPED,
+    "step_sessions": {"steps": [2], "outputs": [OUTPUTS], "trace": {"write_gate": [TRACE["write_gate"]]}, "errors": []},
+    "reset_session": SESSION | {"step": 0},
+    "rewind_session": SESSION | {"step": 1},
+    "fork_session": SESSION | {"id": "5bW3mX1o8Tq2h0v9r7KkJA", "step": 1, "latest": 1},
+    "read_state": {"id": SESSION["id"], "step": 2, "state": {"usage": [0.94, 1.0, 0.0]}},
+    "health": {"status": "ok"},
+    "reload_checkpoints": {
+        "added": [],
+        "changed": [EXAMPLE_MODEL],
+        "removed": [],
+        "failed": {},
+        "models": [EXAMPLE_MODEL],
+    },
+}
+"""Answers in JSON, by operation."""
+
+PROBLEM = {
+    "type": "about:blank",
+    "title": "The request is not valid",
+    "status": 422,
+    "code": "invalid_request",
+    "detail": "inputs[1] has 9 numbers, but the model takes 10",
+    "place": "inputs[1]",
+    "expected": "10 numbers",
+    "got": "9",
+    "request_id": "3f431534cebe840e",
+}
