@@ -27,11 +27,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "infer": {"model": EXAMPLE_MODEL, **STEPS},
     "open_session": {"model": EXAMPLE_MODEL},
     "step_session": STEPS | {"if_step": 0},
-    "step_sessions": {"sessions": [SESSION["id"]], "inputs": [EXAMPLE_INPUTS], "trace": ["write_gate"]},
     "rewind_session": {"step": 1},
     "fork_session": {"step": 1},
 }
-"""Bodies in JSON, by operation."""
+"""Bodies in JSON, by operation. That of many sessions has none: it would name a session that is not there."""
 
 ANSWERS: dict[str, Any] = {
     "infer": {"outputs": OUTPUTS, "trace": TRACE, "steps": 2},
