@@ -93,7 +93,7 @@ def save_model(
 
 
 def weights_metadata(kind: str, config: dict[str, Any], task: dict[str, Any]) -> dict[str, str]:
-    """Return the metadata of a file of weights, by which it can be told apart from others when it is alone."""
+    """Return the metadata of a file of weights: its library, and the kind, sizes and task of the model."""
     return {
         "format": "pt",
         "library": "engram",

@@ -285,7 +285,7 @@ def test_recording_begins_where_the_past_is_kept():
     run(test())
 
 
-def test_recording_begins_later_if_its_first_steps_are_taken_before_they_are_read():
+def test_recording_begins_later_if_its_first_steps_are_gone():
     async def test() -> None:
         async with service(store=MemoryStore(Retention(4, 1e9))) as sessions:
             session = (await sessions.open("fake")).id
