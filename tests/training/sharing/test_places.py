@@ -120,7 +120,7 @@ def test_name_that_is_none_of_a_directory_is_refused(checkpoint, tmp_path, name)
     assert not (tmp_path / "models").exists()
 
 
-def test_push_to_the_web_and_hash_of_a_directory_are_refused(checkpoint, tmp_path):
+def test_push_to_the_web_or_hash_of_directory_is_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match=r"a web server takes no checkpoint: give a directory"):
         push(checkpoint, "https://example.org/tiny.tar.gz")
     with pytest.raises(CheckpointError, match="only an archive has a SHA-256"):
