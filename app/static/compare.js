@@ -87,7 +87,7 @@ function besideOf(one, other, kinds) {
 }
 
 function titled({ plot, length }, letter, name) {
-  const named = { name, title: `${letter}: ${plot.title}`, rowName: `${letter}, ${plot.rowName}` };
+  const named = { name, title: `${letter}: ${plot.title}`, rowName: `${letter}, ${plot.rowName}`, caption: undefined, beside: undefined };
   return new Strip({ ...plot, ...named, least: leastOf(plot) }, length);
 }
 
@@ -106,7 +106,8 @@ function differenceOf({ plot, length }, { plot: other }) {
     const [one, two] = [plot.values(step), other.values(step)];
     return one && two && Float32Array.from({ length: rows }, (_, row) => two[row] - one[row]);
   };
-  const named = { name: `difference.${plot.name}`, title: `B − A: ${plot.title}`, rowName: `B − A, ${plot.rowName}` };
+  const less = (text) => text && `B − A: ${text}`;
+  const named = { name: `difference.${plot.name}`, title: less(plot.title), caption: less(plot.caption), rowName: `B − A, ${plot.rowName}` };
   return new Strip({ ...plot, ...named, rows, values, wrong: undefined, scale: () => scale }, length);
 }
 

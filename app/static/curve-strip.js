@@ -3,6 +3,7 @@
 import { Strip } from "./strip.js";
 
 const EDGE = 3; // CSS pixels above 1 and below 0
+const MOST = 210; // CSS pixels, the height up to which it grows
 
 /**
  * Curves in place of a picture. plot: as that of a strip, with curves: [{name, color, dashed, dots, values(step)}], where
@@ -12,6 +13,10 @@ export class CurveStrip extends Strip {
   constructor(plot, length) {
     super({ rows: 1, rowName: "", scale: () => undefined, values: () => undefined, ...plot }, length);
     this.element.classList.add("curves");
+  }
+
+  get most() {
+    return MOST;
   }
 
   draw() {

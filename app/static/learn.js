@@ -9,7 +9,8 @@ import { Run } from "./run.js";
 import { BITS, WEIGHTS } from "./scales.js";
 import { sequenceOf } from "./sequence.js";
 import { LiveSession } from "./session.js";
-import { gateStrips, inStrips, outStrips, phasesOf, slotStrips, vectorStrips } from "./stage.js";
+import { phasesOf } from "./stage.js";
+import { gateStrips, inStrips, outStrips, slotStrips, vectorStrips } from "./strips.js";
 import { taskOf } from "./tasks.js";
 import { verdictOn, wrongRows } from "./verdict.js";
 

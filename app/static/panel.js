@@ -26,6 +26,7 @@ export class Panel {
       element("div", { className: "axis" }, element("span", { className: "column-name" }, "time"), this.axis),
       lines,
     );
+    for (const [name, value] of Object.entries(sizesOf(strips))) this.element.style.setProperty(`--all-${name}`, value);
     for (const strip of strips) this.listen(strip);
     oneStop(this.element);
   }
@@ -83,6 +84,13 @@ export class Panel {
     const { left, width } = field.getBoundingClientRect();
     return Math.min(Math.max(Math.floor((this.length * (clientX - left)) / width), 0), this.length - 1);
   }
+}
+
+/** Return what the height of a panel depends on: that of its strips in CSS pixels, how many they are, and their captions. */
+function sizesOf(strips) {
+  const sum = (kind) => strips.reduce((total, strip) => total + strip[kind], 0);
+  const captions = strips.filter(({ caption }) => caption.textContent).length;
+  return { lowest: sum("lowest"), most: sum("most"), strips: strips.length, captions };
 }
 
 function band({ name, from, to }, length) {

@@ -8,14 +8,16 @@ import { element } from "./dom.js";
 import { steps, tick } from "./figure.js";
 
 const LABEL_HEIGHT = 10; // CSS pixels that the name of a row takes
+const [MOST_ROW, MOST] = [28, 260]; // CSS pixels of a row and of a strip, at most, where there is nothing else to show
 export const MARK = "#ff5a4f";
 
 /**
  * Values over time.
  *
  * plot: name: of the canvas, as its data-name; title; rows: how many; rowName: of one; rowLabels: a name for each, where
- * a number would not do; scale(): returns that from values to colours; least: height in CSS pixels; share: of the height that is left;
- * values(step): returns those of a step, or nothing where there are none; wrong(step): returns the rows to frame;
+ * a number would not do; scale(): returns that from values to colours; least: wanted height in CSS pixels, and lowest, where
+ * there is too little room; share: of the height that is left; caption: above it, where not the title; beside: text in place of
+ * the names of its rows; values(step): returns those of a step, or nothing where there are none; wrong(step): returns the rows to frame;
  * names: of the values 0, 1, ..., where they stand for something; isSlots: whether the rows are memory slots.
  */
 export class Strip {
@@ -29,11 +31,24 @@ export class Strip {
     this.field = element("div", { className: plot.isSlots ? "field slots" : "field" }, this.canvas, this.marks);
     this.field.style.setProperty("--rows", plot.rows);
     this.ticks = element("div", { className: "row-ticks" });
-    this.caption = element("figcaption", {}, plot.title);
-    this.element = element("figure", { className: "strip" }, this.caption, this.ticks, this.field);
+    this.title = plot.title;
+    this.caption = element("figcaption", {}, plot.caption ?? plot.title);
+    this.element = element("figure", { className: this.caption.textContent ? "strip" : "strip uncaptioned" }, this.caption, this.ticks, this.field);
     this.element.style.setProperty("--least", `${plot.least}px`);
+    this.element.style.setProperty("--lowest", `${this.lowest}px`);
+    this.element.style.setProperty("--most", `${this.most}px`);
     this.element.style.setProperty("--rows", plot.rows);
     this.element.style.setProperty("--share", plot.share ?? 0);
+  }
+
+  /** The height in CSS pixels that it takes at least. */
+  get lowest() {
+    return this.plot.lowest ?? this.plot.least;
+  }
+
+  /** The height in CSS pixels up to which it grows where there is nothing else to show. */
+  get most() {
+    return Math.min(this.plot.rows * MOST_ROW, MOST);
   }
 
   /** Draw the steps from `from` to before `to`. */
@@ -56,13 +71,17 @@ export class Strip {
   /** Draw what depends on the size in pixels: the frames of wrong values, and the names of rows. */
   fit() {
     const { clientWidth: width, clientHeight: height } = this.field;
-    const { rows, wrong, rowLabels } = this.plot;
+    this.ticks.replaceChildren(...this.names(height));
+    if (this.plot.wrong) this.frame(this.plot.wrong, width, height);
+  }
+
+  /** Return the names of as many rows as there is room for, or what stands in their place. */
+  names(height) {
+    const { rows, rowLabels, beside } = this.plot;
+    if (beside) return [tick(beside, "top", 1, 2)];
     const most = height / LABEL_HEIGHT;
     const named = rowLabels && rows <= most ? rows : most / 2;
-    this.ticks.replaceChildren(
-      ...steps(rows, named).map((row) => tick(rowLabels?.[row] ?? row, "top", row + 0.5, rows)),
-    );
-    if (wrong) this.frame(wrong, width, height);
+    return steps(rows, named).map((row) => tick(rowLabels?.[row] ?? row, "top", row + 0.5, rows));
   }
 
   frame(wrong, width, height) {
@@ -78,7 +97,8 @@ export class Strip {
       count += rows.length;
       for (const index of rows) context.strokeRect(step * cell, index * row, cell, row);
     }
-    this.caption.textContent = count > 0 ? `${this.plot.title}, what is wrong framed` : this.plot.title;
+    this.title = count > 0 ? `${this.plot.title}, what is wrong framed` : this.plot.title;
+    this.caption.textContent = this.title;
     this.canvas.ariaLabel = count > 0 ? `${this.label}, ${count} of them framed as wrong` : this.label;
   }
 
@@ -108,7 +128,7 @@ export class Strip {
   /** Return what there is to walk (see walk.js); from: the time of the first step. */
   picture(from = 0) {
     return {
-      title: () => this.caption.textContent,
+      title: () => this.title,
       columns: this.length,
       rows: this.plot.rows,
       columnName: (step) => `time ${from + step}`,
