@@ -1,6 +1,6 @@
 // The memory at the cursor of two runs.
 
-import { LEAST } from "./differences.js";
+import { LEAST, intervals } from "./differences.js";
 import { element } from "./dom.js";
 import { Moment } from "./moment.js";
 import { MARK } from "./strip.js";
@@ -19,15 +19,17 @@ export class MarkedMoment extends Moment {
     if (step < Math.min(this.run.done, this.other.done) && this.run.memory && this.other.memory) this.mark(step);
   }
 
-  /** Frame the words that differ, of the slots that both runs have. */
+  /** Frame the words that differ, neighbours together, of the slots that both runs have. */
   mark(step) {
     const { slots, width } = this.run.memory;
     const values = this.run.memory.at(step + 1);
     const others = this.other.memory.at(step + 1);
     const context = this.cleared();
     const [cell, row] = [context.canvas.width / width, context.canvas.height / slots];
-    for (let at = 0; at < Math.min(values.length, others.length); at++) {
-      if (Math.abs(values[at] - others[at]) > LEAST) context.strokeRect((at % width) * cell, Math.floor(at / width) * row, cell, row);
+    for (let start = 0; start < Math.min(values.length, others.length); start += width) {
+      const words = Array.from({ length: width }, (_, word) => word);
+      const differing = words.filter((word) => Math.abs(values[start + word] - others[start + word]) > LEAST);
+      for (const { from, to } of intervals(differing)) context.strokeRect(from * cell, (start / width) * row, (to - from) * cell, row);
     }
   }
 

@@ -6,23 +6,24 @@ import { percent } from "./figure.js";
 import { eachFrame } from "./frames.js";
 import { oneStop, walkable } from "./walk.js";
 
-const LETTER = 0.014; // of the width of a panel that a letter takes, about
+const LETTER = 6; // CSS pixels that a letter takes, about
+const MARK = 4; // CSS pixels that the beginning of a phase takes
 
 /** Strips over the same steps. */
 export class Panel {
   /** phases: [{name, from, to}] along the axis; on: {point(strip, step, row), leave(), seek(step)}. */
   constructor(title, strips, { length, phases, ...text }, on) {
-    Object.assign(this, { strips, length, text, on });
+    Object.assign(this, { strips, length, phases, text, on });
     this.cursor = element("div", { className: "cursor" });
     this.pointed = element("div", { className: "cursor pointed", hidden: true });
     this.axis = element("div", { className: "column-ticks" });
-    const bands = phases.map((phase) => band(phase, length));
+    this.bands = phases.map((phase) => band(phase, length));
     const lines = element("div", { className: "lines" }, this.cursor, this.pointed);
     this.element = element(
       "section",
       { className: "panel", ariaLabel: title },
       ...strips.map((strip) => strip.element),
-      element("div", { className: "phases" }, ...bands),
+      element("div", { className: "phases" }, ...this.bands),
       element("div", { className: "axis" }, element("span", { className: "column-name" }, "time"), this.axis),
       lines,
     );
@@ -40,6 +41,10 @@ export class Panel {
     const [first] = this.strips;
     this.width = first.field.clientWidth;
     this.axis.replaceChildren(...timeTicks({ ...this.text, length: this.length }, this.width));
+    this.phases.forEach(({ name, from, to }, at) => {
+      const room = ((to - from) * this.width) / this.length - MARK;
+      this.bands[at].textContent = name.length * LETTER <= room ? name : "";
+    });
     for (const strip of this.strips) strip.fit();
   }
 
@@ -94,8 +99,7 @@ function sizesOf(strips) {
 }
 
 function band({ name, from, to }, length) {
-  const isWide = (to - from) / length > name.length * LETTER;
-  const created = element("span", { title: `${name}: steps ${from} to ${to - 1}` }, isWide ? name : "");
+  const created = element("span", { title: `${name}: steps ${from} to ${to - 1}` });
   created.style.left = percent(from, length);
   created.style.width = percent(to - from, length);
   return created;

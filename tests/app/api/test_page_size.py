@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.app.browsing import open_inspector, open_page, wait_until_idle
+from tests.app.browsing import canvas, open_inspector, open_page, wait_until_idle
 from tests.app.harness import CHECKPOINTS, Server
 
 SHIPPED = sorted(path.name for path in CHECKPOINTS.iterdir())
@@ -21,18 +21,21 @@ EXCESS = """() => {
         panels: Math.max(...panels.map(panel => panel.scrollHeight - panel.clientHeight)),
     };
 }"""
-"""Return by how many pixels the page is higher than the window, the stage too high, and pictures outside their panels."""
+"""Return how many pixels the page is higher than the window, the stage too high, and pictures outside their panels."""
+
+
+LONDON = "dnc-graph-traversal&map=london-zone-1"
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, server: Server) -> Iterator[Page]:
     with open_page(browser, server.url) as page:
-        page.set_viewport_size({"width": 1280, "height": 800})
         yield page
 
 
 @pytest.mark.slow
 def test_shipped_models_open_on_one_screen(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
     open_inspector(page, SHIPPED[-1])
     excess = {name: excess_of(page, name) for name in SHIPPED}
     assert excess == {name: {"page": 0, "player": 0, "panels": 0} for name in SHIPPED}
@@ -43,3 +46,31 @@ def excess_of(page: Page, model: str) -> Any:
     page.wait_for_url(re.compile(rf"model={model}&"))
     wait_until_idle(page)
     return page.evaluate(EXCESS)
+
+
+def test_equations_stand_beside_a_map_of_any_size(page: Page) -> None:
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    open_inspector(page, LONDON)
+    page.click("#explain")
+    for panels in (4, 3):
+        tops = page.locator("#stage > .panel:visible").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().top)"
+        )
+        assert tops == [tops[0]] * panels
+        assert canvas_height(page, "memory") > 60
+        page.get_by_role("button", name="Large").click()
+
+
+def canvas_height(page: Page, name: str) -> float:
+    return canvas(page, name).evaluate("canvas => canvas.clientHeight")  # type: ignore[no-any-return]
+
+
+def test_phases_too_short_for_their_names_are_marked(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_inspector(page, LONDON)
+    texts, heights = page.locator(".phases").first.evaluate(
+        "({ children }) => [[...children].map(one => one.textContent), [...children].map(one => one.clientHeight)]"
+    )
+    assert texts == ["listen", *[""] * 6]
+    assert min(heights) > 5
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
