@@ -117,7 +117,7 @@ function readSentence(run, ties, step, head) {
   if (place.sum < LEAST_WEIGHT) return `read next to nothing (${two(place.sum)} in all)`;
   const read = `read ${placeText(place, "from")}`;
   const found = run.model.kind === "ntm" ? wayOf(run, step, head, place) + read : read + readHow(run, step, head, place);
-  const sources = place.isFocused ? ties.sources(step, place.slot).filter(({ step, share }) => step >= 0 && share >= 1 - CLEAR) : [];
+  const sources = place.isFocused ? ties.sources(step, place.slot, head).filter(({ step, share }) => step >= 0 && share >= 1 - CLEAR) : [];
   return found + writtenText(new Set(sources.map((source) => run.from + source.step)));
 }
 

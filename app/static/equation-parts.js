@@ -7,6 +7,7 @@
 // put in, {value, text}, or is left away where the page does not know all of them.
 
 import { two } from "./account.js";
+import { writeGroups } from "./replay.js";
 
 export const EPSILON = 1e-6;
 
@@ -14,12 +15,16 @@ export const EPSILON = 1e-6;
 export class Moments {
   constructor(run, step) {
     Object.assign(this, { run, step, slots: run.slots, model: run.model });
-    this.memoryBefore = peek(run.memory, step);
-    this.memoryAfter = peek(run.memory, step + 1);
-    const [, rows, columns] = run.model.state.link ?? []; // of sparse links, which the page does not follow, they differ
-    const replays = rows === columns ? (run.links ?? []) : [];
-    this.linksBefore = replays.map((replay) => peek(replay, step));
-    this.linksAfter = replays.map((replay) => peek(replay, step + 1));
+    this.memoryBefore = peek(run.memory, (memory) => memory.at(step));
+    this.memoryAfter = peek(run.memory, (memory) => memory.at(step + 1));
+    const replays = run.links ?? [];
+    this.linksBefore = replays.map((replay) => peek(replay, (links) => links.at(step)));
+    this.linksAfter = replays.map((replay) => peek(replay, (links) => links.at(step + 1)));
+  }
+
+  /** Return the memory when the first `count` groups of write heads have written: a function, as above. */
+  memoryWithin(count) {
+    return peek(this.run.memory, (memory) => memory.within(this.step, count));
   }
 
   /** Return traced values of this step, of one head or of all there is. */
@@ -38,12 +43,12 @@ export class Moments {
   }
 }
 
-/** Return a function that returns a replay's values after so many steps, and leaves the replay where it was. */
-function peek(replay, count) {
+/** Return a function that returns values read from a replay, and leaves the replay where it was. */
+function peek(replay, read) {
   if (!replay) return undefined;
   return once(() => {
     const { step } = replay.now;
-    const values = replay.at(count).slice();
+    const values = read(replay).slice();
     replay.at(step);
     return values;
   });
@@ -143,13 +148,14 @@ export function products(key, word, mask) {
   return [product, keySquares, wordSquares];
 }
 
-/** The word of a slot, after all heads erased and wrote; added: the name of the vectors that they wrote. */
-export function memoryLine(moments, slot, added) {
-  const { run, model, memoryBefore, memoryAfter } = moments;
-  if (!memoryAfter || !moments.has("erase_vectors")) return undefined;
+/** The word of a slot, after a group of write heads erased and wrote; added: the name of the vectors that they wrote. */
+export function memoryLine(moments, slot, added, group = 0) {
+  const { run, model } = moments;
+  const [before, after] = [group, group + 1].map((count) => moments.memoryWithin(count));
+  if (!after || !moments.has("erase_vectors")) return undefined;
   const { width } = run.memory;
   const retained = model.deallocation ? moments.values("retention")?.[slot] : undefined;
-  const heads = upTo(model.write_heads).map((head) => ({
+  const heads = writeGroups(model)[group].map((head) => ({
     weight: moments.values("write_weights", head)[slot],
     erased: moments.values("erase_vectors", head),
     added: moments.values(added, head),
@@ -159,9 +165,9 @@ export function memoryLine(moments, slot, added) {
     symbol: `<var>M</var>[${slot}]`,
     over: "words",
     signed: true,
-    values: rowOf(memoryAfter(), slot, width),
+    values: rowOf(after(), slot, width),
     formula: `<var>M</var> = <var>M</var><sub>−1</sub>${retained === undefined ? "" : " ψ"} (1 − <var>w e</var><sup>T</sup>) + <var>w v</var><sup>T</sup>`,
-    at: (word) => wordAt(heads, memoryBefore()[slot * width + word], retained, word),
+    at: (word) => wordAt(heads, before()[slot * width + word], retained, word),
   };
 }
 

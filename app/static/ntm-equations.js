@@ -3,6 +3,7 @@
 import { placeOf } from "./account.js";
 import * as parts from "./equation-parts.js";
 import { number, once, partsLine, upTo } from "./equation-parts.js";
+import { writeGroups } from "./replay.js";
 
 /** Similarity, and the weights that are raised to a power, where an implementation differs from the paper. */
 const STYLES = {
@@ -27,12 +28,13 @@ export function ntmGroups(moments, slot) {
 }
 
 /**
- * Return the memory that a head looks into, or undefined where it is not known: of heads that act in turn.
- * Heads that act before the controller have written by then, with the weightings that they found at the step before.
+ * Return the memory that a head looks into, by its number among those of its kind. Of heads that act in turn, those of lower
+ * numbers have written by then; heads that act before the controller, with the weightings that they found at the step before.
  */
-function memoryOf({ model, memoryBefore, memoryAfter }) {
-  if (model.order === "in-turn") return undefined;
-  return model.order === "before-controller" ? memoryAfter : memoryBefore;
+function memoryOf(moments, own) {
+  const { order } = moments.model;
+  if (order === "in-turn") return moments.memoryWithin(own);
+  return order === "before-controller" ? moments.memoryAfter : moments.memoryBefore;
 }
 
 /** Lines of the addressing of one head; name, own: of its weighting, and its number among those of its kind. */
@@ -47,7 +49,7 @@ function addressLines(moments, head, name, own) {
   return [
     parts.vectorLine("key", "<var>k</var>", key),
     partsLine("key strength", "β", strength),
-    parts.contentLine({ symbol: "<var>w</var><sup>c</sup>", key, strength, values: content, memory: memoryOf(moments), similarity: style.similarity }),
+    parts.contentLine({ symbol: "<var>w</var><sup>c</sup>", key, strength, values: content, memory: memoryOf(moments, own), similarity: style.similarity }),
     partsLine("interpolation", "<var>g</var>", values("interpolation_gate")),
     gatedLine(values, run.values(name, previous, own)),
     shiftsLine(values("shift_weights")),
@@ -112,13 +114,12 @@ function sharpenedLine(values, { raise, least }) {
 /** Lines of what a head does with its weighting. */
 function actLines(moments, kind, head, slot) {
   const values = (name) => moments.values(name, head);
-  const { model } = moments;
-  if (kind === "Read") return [parts.readLine(values("read_weights"), values("read_vectors"), memoryOf(moments))];
-  const isLast = head === model.write_heads - 1 && model.order !== "in-turn";
+  if (kind === "Read") return [parts.readLine(values("read_weights"), values("read_vectors"), memoryOf(moments, head))];
+  const group = writeGroups(moments.model).findIndex((heads) => heads.at(-1) === head);
   return [
     parts.vectorLine("erase vector", "<var>e</var>", values("erase_vectors"), false),
     parts.vectorLine("add vector", "<var>v</var>", values("add_vectors")),
-    isLast ? parts.memoryLine(moments, slot, "add_vectors") : undefined,
+    group >= 0 ? parts.memoryLine(moments, slot, "add_vectors", group) : undefined,
   ];
 }
 

@@ -30,7 +30,13 @@ class Replay {
   }
 }
 
-/** M = M * prod (1 - w e^T) + sum w v^T over the write heads: [slots][word]. */
+/** Return the numbers of the write heads in groups: those of a group write at once, and the groups one after the other. */
+export function writeGroups({ write_heads: count, order }) {
+  const heads = Array.from({ length: count }, (_, head) => head);
+  return order === "in-turn" ? heads.map((head) => [head]) : [heads];
+}
+
+/** M = M * prod (1 - w e^T) + sum w v^T over the heads of each group of write heads: [slots][word]. */
 export class MemoryReplay extends Replay {
   /** Return the memory of a run, or undefined where the model has none or does not trace what it writes. */
   static of(run, { memory }) {
@@ -44,11 +50,22 @@ export class MemoryReplay extends Replay {
     this.slots = memory.length;
     this.width = memory[0].length;
     this.vectors = vectors;
+    this.groups = writeGroups(run.model);
+  }
+
+  /** Return a copy of the memory after `step` steps and, of the next one, the writes of the first `count` groups. */
+  within(step, count) {
+    const memory = this.at(step).slice();
+    for (const heads of this.groups.slice(0, count)) this.write(memory, step, heads);
+    return memory;
   }
 
   advance(memory, step) {
+    for (const heads of this.groups) this.write(memory, step, heads);
+  }
+
+  write(memory, step, heads) {
     const { run, slots, width } = this;
-    const heads = run.model.write_heads;
     const weights = run.trace.write_weights[step];
     const erased = run.trace.erase_vectors[step];
     const added = run.trace[this.vectors][step];
@@ -56,7 +73,7 @@ export class MemoryReplay extends Replay {
     for (let slot = 0; slot < slots; slot++) {
       for (let word = 0; word < width; word++) {
         let [keep, add] = [retention?.[slot] ?? 1, 0];
-        for (let head = 0; head < heads; head++) {
+        for (const head of heads) {
           const weight = weights[head * slots + slot];
           keep *= 1 - weight * erased[head * width + word];
           add += weight * added[head * width + word];
@@ -69,10 +86,11 @@ export class MemoryReplay extends Replay {
 
 /** L[i, j] = (1 - w[i] - w[j]) L[i, j] + w[i] p[j], and p = (1 - sum w) p + w, of one write head: [slots][slots], then p. */
 export class LinkReplay extends Replay {
-  /** Return the links of a run by the number of the write head, or undefined where the model has none. */
+  /** Return the links of a run by the number of the write head, or undefined where the model has none, or sparse ones. */
   static of(run, { link, precedence_weights: precedence }) {
     const { state, write_heads: heads } = run.model;
-    if (!("link" in state) || !run.slots || !run.has("write_weights")) return undefined;
+    const [, rows, columns] = state.link ?? []; // those of sparse links differ, which cannot be replayed
+    if (rows === undefined || rows !== columns || !run.slots || !run.has("write_weights")) return undefined;
     if (run.from > 0 && link?.[0]?.[0]?.length !== run.slots) return undefined; // nothing to begin from
     const first = (head) => (link && precedence ? [link[head], precedence[head]].flat(2) : run.slots * (run.slots + 1));
     return Array.from({ length: heads }, (_, head) => new LinkReplay(run, head, new Float32Array(first(head))));

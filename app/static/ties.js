@@ -1,5 +1,7 @@
 // Which write a read comes from: what each write put into a slot, and how much of it the later ones have left there.
 
+import { writeGroups } from "./replay.js";
+
 const FORGOTTEN = 0.01; // share of a slot's content, below which what is left of a write counts no more
 const MOST_SOURCES = 4; // of a slot at a step
 const MOST_READS = 3; // of a head at a step
@@ -14,14 +16,14 @@ export class Ties {
   }
 
   /**
-   * Return the writes that the content of a slot comes from as a read at `step` finds it, the largest part first:
+   * Return the writes that the content of a slot comes from as a read head finds it at `step`, the largest part first:
    * [{step, head, weight, share}], where share is the part of the content and weight that of the write. Step -1 is the
    * content before the first step.
    */
-  sources(step, slot) {
+  sources(step, slot, head = 0) {
     if (!this.run.has("write_weights")) return [];
     if (!this.histories.has(slot)) this.histories.set(slot, new History(this.run, slot));
-    return this.histories.get(slot).after(seen(this.run, step)).filter(({ weight }) => weight >= LEAST_WEIGHT);
+    return this.histories.get(slot).after(seen(this.run, step, head)).filter(({ weight }) => weight >= LEAST_WEIGHT);
   }
 
   /** Return the strongest reads at a step, of all read heads: [{step, head, slot, weight, sources}]. */
@@ -40,7 +42,7 @@ export class Ties {
   /** Return one read. */
   read(step, head, slot) {
     const weight = this.run.values("read_weights", step, head)[slot];
-    return { step, head, slot, weight, sources: this.sources(step, slot) };
+    return { step, head, slot, weight, sources: this.sources(step, slot, head) };
   }
 
   /** Return the reads at which what was written at `step` into a slot is still the largest part of it. */
@@ -48,45 +50,49 @@ export class Ties {
     const found = [];
     if (!this.run.has("read_weights")) return found;
     for (let later = step; later < this.run.done; later++) {
-      if (seen(this.run, later) <= step) continue;
-      const [first] = this.sources(later, slot);
-      if (first?.step !== step) continue;
       for (let head = 0; head < this.run.model.read_heads; head++) {
         const read = this.read(later, head, slot);
-        if (read.weight >= LEAST_WEIGHT) found.push(read);
+        if (read.sources[0]?.step === step && read.weight >= LEAST_WEIGHT) found.push(read);
       }
     }
     return found;
   }
 }
 
-/** Return how many steps have written what a read at `step` finds: a DNC writes before it reads, an NTM after it. */
-function seen({ model }, step) {
+/**
+ * Return how many groups of write heads, of all steps, have written what a read head finds at `step`: a DNC writes before
+ * it reads, an NTM after it; of heads that act in turn, each reads before the write head of its own number.
+ */
+function seen({ model }, step, head) {
+  const count = writeGroups(model).length;
+  if (model.order === "in-turn") return step * count + head;
   const writesFirst = model.kind !== "ntm" || model.order === "before-controller";
   return writesFirst ? step + 1 : step;
 }
 
-/** The content of one slot after each step, by the writes that it comes from. */
+/** The content of one slot after each group of writes, by the writes that it comes from. */
 class History {
   constructor(run, slot) {
-    const { kind, write_heads: heads } = run.model;
-    Object.assign(this, { run, slot, heads });
-    this.vectors = kind === "ntm" ? "add_vectors" : "write_vectors";
+    Object.assign(this, { run, slot, groups: writeGroups(run.model) });
+    this.vectors = run.model.kind === "ntm" ? "add_vectors" : "write_vectors";
     this.left = run.memory ? [firstContent(run.memory, slot)] : [];
     this.sources = [this.strongest()];
   }
 
-  /** Return the sources after `count` steps. */
+  /** Return the sources after `count` groups of writes. */
   after(count) {
-    while (this.sources.length <= Math.min(count, this.run.done)) this.advance(this.sources.length - 1);
-    return this.sources[Math.min(count, this.run.done)];
+    const known = Math.min(count, this.run.done * this.groups.length);
+    while (this.sources.length <= known) this.advance(this.sources.length - 1);
+    return this.sources[known];
   }
 
-  advance(step) {
-    const weights = Array.from({ length: this.heads }, (_, head) => this.run.values("write_weights", step, head)[this.slot]);
-    const kept = this.kept(step, weights);
+  /** Take in the writes of the group that is the `count`th of all steps. */
+  advance(count) {
+    const step = Math.floor(count / this.groups.length);
+    const writes = this.groups[count % this.groups.length].map((head) => this.written(step, head));
+    const kept = this.kept(step, writes);
     for (const part of this.left) part.size = scaled(part.vector, kept);
-    weights.forEach((weight, head) => this.left.push(this.written(step, head, weight)));
+    this.left.push(...writes);
     this.sources.push(this.strongest());
   }
 
@@ -98,15 +104,16 @@ class History {
     return most.map(({ step, head, weight, size }) => ({ step, head, weight, share: size / total }));
   }
 
-  /** Return the part of each word that a step leaves: all of it is erased where erase vectors are not traced. */
-  kept(step, weights) {
+  /** Return the part of each word that writes of a step leave: all of it is erased where erase vectors are not traced. */
+  kept(step, writes) {
     const { run } = this;
     const retained = run.model.deallocation ? (run.trace.retention?.[step][this.slot] ?? 1) : 1;
-    const erased = weights.map((_, head) => run.values("erase_vectors", step, head) ?? [1]);
-    return erased[0].map((_, word) => weights.reduce((kept, weight, head) => kept * (1 - weight * erased[head][word]), retained));
+    const erased = writes.map(({ head }) => run.values("erase_vectors", step, head) ?? [1]);
+    return erased[0].map((_, word) => writes.reduce((kept, { weight }, at) => kept * (1 - weight * erased[at][word]), retained));
   }
 
-  written(step, head, weight) {
+  written(step, head) {
+    const weight = this.run.values("write_weights", step, head)[this.slot];
     const vector = this.run.values(this.vectors, step, head) ?? new Float32Array([1]);
     const part = { step, head, weight, vector: vector.slice() };
     part.size = scaled(part.vector, part.vector.map(() => weight));

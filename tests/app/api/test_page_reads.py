@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dnc-unlinked": {"links": "none", "strength": "softplus"},
     "ntm-paper": {},
     "ntm-pytorch": {"style": "pytorch-ntm", "memory_start": "random", "weights_start": "random"},
+    "ntm-in-turn": {"order": "in-turn"},
     "ntm-lasagne": {"style": "ntm-lasagne", "order": "before-controller", "memory_start": "random"},
 }
 
@@ -74,6 +75,7 @@ LINES = {
     "dnc-unlinked": DNC_LINES,
     "ntm-paper": [*NTM_LINES, "weighting"],
     "ntm-pytorch": [*NTM_LINES, "weighting"],
+    "ntm-in-turn": [*NTM_LINES, "weighting"],
     "ntm-lasagne": [*NTM_LINES, "weighting of the next step"],
 }
 """Values whose equations the page can fill with numbers."""
@@ -118,11 +120,55 @@ def test_equations_with_their_numbers_give_the_traced_values(page: Page, name: s
     assert {key: error for key, error in worst.items() if error > 1e-4} == {}
 
 
+REPLAYED = """async names => {
+    const load = file => import(new URL(`static/${file}.js`, document.baseURI));
+    const [{ describeModel, modelSample, sessionState }, { Run }, { LiveSession }, { shownTraces, shownLeaves }] =
+        await Promise.all(["api", "run", "session", "plots"].map(load));
+    const worst = {};
+    for (const name of names) {
+        const model = await describeModel(name);
+        const inputs = (await modelSample(name)).inputs.slice(0, 60);
+        const session = await LiveSession.open(model, {});
+        const run = new Run(model, {}, { inputs, targets: [] }, { first: await session.first(shownLeaves(model)) });
+        await session.step(inputs, shownTraces(model), answer => run.take(answer));
+        for (const step of [inputs.length, 1, Math.ceil(inputs.length / 2)]) {
+            const state = await sessionState(session.id, run.links ? ["memory", "link"] : ["memory"], step);
+            const replayed = { memory: [run.memory.at(step)], link: (run.links ?? []).map(links => links.at(step)) };
+            for (const [leaf, values] of Object.entries(state)) {
+                const size = values.flat(3).length / replayed[leaf].length;
+                const shown = replayed[leaf].flatMap(part => [...part.subarray(0, size)]);
+                const errors = values.flat(3).map((value, at) => Math.abs(value - shown[at]));
+                worst[`${name} ${leaf}`] = Math.max(worst[`${name} ${leaf}`] ?? 0, ...errors);
+            }
+        }
+        await session.end();
+    }
+    return worst;
+}"""
+"""Run samples of models; return the largest difference of memory and links from those of the server."""
+
+
+def test_memory_replayed_is_that_of_the_server(page: Page) -> None:
+    page.goto("/?model=lstm-copy")
+    worst = page.evaluate(REPLAYED, list(VARIANTS))
+    assert {key.split()[0] for key in worst} == set(VARIANTS)
+    assert {key: error for key, error in worst.items() if not error < 1e-4} == {}
+
+
+def test_memory_of_shipped_models_is_replayed_exactly(browser: Browser, server: Server) -> None:
+    names = [path.name for path in CHECKPOINTS.iterdir() if path.name.startswith(("dnc", "ntm"))]
+    with open_page(browser, server.url) as page:
+        page.goto("/?model=lstm-copy")
+        worst = page.evaluate(REPLAYED, names)
+    assert {key.split()[0] for key in worst} == set(names)
+    assert {key: error for key, error in worst.items() if not error < 1e-4} == {}
+
+
 MADE = """const load = file => import(`/static/${file}.js`);
 const [{ Run }, { Ties, lifeOf }, { lifeText, overview }] = await Promise.all(["run", "ties", "account"].map(load));
 const inputs = trace.write_weights.map((_, step) => [step, 1]);
 const card = { kind: "dnc", read_heads: 1, write_heads: 1, memory_size: 2, state: {}, trace: {}, ...model };
-for (const [name, steps] of Object.entries(trace)) card.trace[name] = [1, steps[0].length];
+for (const [name, steps] of Object.entries(trace)) card.trace[name] ??= [1, steps[0].length];
 const run = new Run(card, {}, { inputs, targets: [] });
 const numbers = Object.entries(trace).map(([name, steps]) => [name, steps.map(values => Float32Array.from(values))]);
 run.take({ outputs: inputs, trace: Object.fromEntries(numbers) });
@@ -139,10 +185,10 @@ WRITES = {
 """Step 2 writes again to slot 0, and leaves 0.6 of what step 0 wrote there."""
 
 
-def evaluated(page: Page, body: str, trace: dict[str, list[list[float]]], **model: Any) -> Any:
+def evaluated(page: Page, body: str, steps: dict[str, list[list[float]]], **model: Any) -> Any:
     """Evaluate JavaScript on a handmade run; see MADE."""
     page.goto("/static/icon.svg")
-    return page.evaluate(f"async ([model, trace]) => {{ {MADE} {body} }}", [model, trace])
+    return page.evaluate(f"async ([model, trace]) => {{ {MADE} {body} }}", [model, steps])
 
 
 @pytest.mark.parametrize(("kind", "shares"), [("dnc", {2: 0.4, 0: 0.6}), ("ntm", {0: 1})])
@@ -150,6 +196,15 @@ def test_read_is_tied_to_writes_left_in_its_slot(page: Page, kind: str, shares: 
     trace = WRITES if kind == "dnc" else {**WRITES, "add_vectors": WRITES["write_vectors"]}
     sources = evaluated(page, "return ties.sources(2, 0);", trace, kind=kind)
     assert {source["step"]: round(source["share"], 3) for source in sources} == shares
+
+
+def test_read_in_turn_finds_the_write_of_an_earlier_head(page: Page) -> None:
+    weights = {"write_weights": [[1, 0, 0, 1]], "read_weights": [[0, 1, 1, 0]]}
+    trace = {**weights, "add_vectors": [[1, 1, 1, 1]], "erase_vectors": [[1, 1, 1, 1]]}
+    model = {"kind": "ntm", "order": "in-turn", "read_heads": 2, "write_heads": 2}
+    body = "return ties.reads(0).map(({ head, sources }) => [head, ...sources.map(({ step }) => step)]);"
+    found = evaluated(page, body, trace, **model, trace=dict.fromkeys(trace, [2, 2]))
+    assert found == [[0], [1, 0]]
 
 
 def test_write_is_tied_to_the_reads_that_find_it(page: Page) -> None:
