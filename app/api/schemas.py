@@ -193,6 +193,11 @@ class SessionAnswer(BaseModel):
     force: Gates | None = Field(description="the gates that it holds at values; null: none")
 
 
+class EndedAnswer(BaseModel):
+    id: str
+    ended: str = Field(description="why the session has ended: deleted, expired, lost in a restart or in a failure")
+
+
 class StateAnswer(BaseModel):
     id: str
     step: int

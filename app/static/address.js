@@ -2,10 +2,12 @@
 //
 // A place: model; slots: of its memory, where not its own number; seed and sizes (name -> whole number, or word): of the sample;
 // drawn: what was drawn or written instead, see pattern.js; session: the id of one to follow, in place of all these;
-// step: the cursor; view: the ids of what is open, where the user has opened or closed anything.
+// step: the cursor; view: the ids of what is open, where the user has opened or closed anything; branch: of the run, see
+// branch-place.js.
 
 const TEXTS = ["model", "session", "drawn"];
 const NUMBERS = ["slots", "seed", "step"];
+const BRANCH = { fork: "step", heard: "heard", force: "force", "fork-slots": "slots" }; // parameter -> member of a branch
 const REST = 300; // milliseconds without a move before the cursor is put into the address: browsers allow few changes
 
 let isArriving = true; // the run that comes is the one that the address asked for
@@ -18,6 +20,7 @@ export function read() {
   const place = { sizes: {} };
   for (const [name, text] of query) {
     if (TEXTS.includes(name)) place[name] = text;
+    else if (name in BRANCH) (place.branch ??= {})[BRANCH[name]] = text;
     else if (name === "view") place.view = text.split(",").filter(Boolean);
     else if (/^\d{1,15}$/.test(text)) (NUMBERS.includes(name) ? place : place.sizes)[name] = Number(text);
     else if (/^[a-z][a-z0-9-]*$/.test(text) && !NUMBERS.includes(name)) place.sizes[name] = text;
@@ -35,6 +38,14 @@ export function visit(place) {
   clearTimeout(timer);
   changes = {};
   history[method](null, "", queryOf({ view, ...place }));
+}
+
+/** Put a branch of the run into the address, undefined takes it out: a new entry of the history, unless `replace`. */
+export function fork(branch, { replace = false } = {}) {
+  clearTimeout(timer);
+  const query = queryOf({ ...read(), ...changes, branch });
+  changes = {};
+  if (query !== location.search) history[replace ? "replaceState" : "pushState"](null, "", query);
 }
 
 /** Put the cursor or the view into the address, when they rest: {step, view}; undefined takes one out. */
@@ -71,8 +82,9 @@ function runOf({ step, view, ...run }) {
   return queryOf(run);
 }
 
-function queryOf({ sizes = {}, view, model, ...place }) {
-  const values = { model, ...place, ...sizes, view: view?.join() };
+function queryOf({ sizes = {}, view, model, branch = {}, ...place }) {
+  const forked = Object.entries(BRANCH).map(([name, member]) => [name, branch[member]]);
+  const values = { model, ...place, ...sizes, ...Object.fromEntries(forked), view: view?.join() };
   const known = Object.entries(values).filter(([, value]) => value !== undefined);
   return `?${new URLSearchParams(known)}`;
 }

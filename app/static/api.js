@@ -6,6 +6,9 @@ import { anotherKey, currentKey } from "./key.js";
 const MOST_TRIES = 4; // of a request that the server is too busy for
 export const MOST_WAIT = 10; // seconds that one waits for such a server
 
+/** Why a session is not rewound that is where it is to be. */
+export const NOTHING_TO_REWIND = { title: "Nothing to rewind", detail: "The session is at this step already: move the cursor back first." };
+
 let onWait = () => {};
 
 /** A refusal, as the server's problem+json (RFC 9457) words it. */
@@ -67,9 +70,16 @@ export function forkSession(id, { step, force }) {
   return json("POST", `sessions/${encodeURIComponent(id)}/fork`, { step, force }, { "idempotency-key": newKey() });
 }
 
-/** Return what the server says of a session: {id, model, memory_size, step, oldest, ...}. */
-export function sessionInfo(id) {
-  return json("GET", `sessions/${encodeURIComponent(id)}`);
+/** Put a session to a step that it was at. */
+export function rewindSession(id, step) {
+  return json("POST", `sessions/${encodeURIComponent(id)}/rewind`, { step });
+}
+
+/** Return what the server says of a session: {id, model, memory_size, step, oldest, ...}. Throws Problem also if it has ended. */
+export async function sessionInfo(id) {
+  const info = await json("GET", `sessions/${encodeURIComponent(id)}?ended=true`); // 410 would be an error in the console
+  if (info.ended) throw new Problem({ title: "The session is gone", detail: `session ${id} is gone: ${info.ended}`, status: 410, code: "session_gone" });
+  return info;
 }
 
 /** Return the recording of a session after the step `from` up to the step `to`, as a stream of bytes. */

@@ -1,6 +1,7 @@
 // A branch: what a model would have made of a run, had something been otherwise from a step on.
 
 import { forkSession, openSession } from "./api.js";
+import { heldTogether } from "./changes.js";
 import { shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
 import { LiveSession } from "./session.js";
@@ -8,7 +9,7 @@ import { LiveSession } from "./session.js";
 /** A run beside another, in a session of its own. */
 export class Branch {
   /**
-   * a: the run that it is a branch of, all of whose steps are done; session: that of `a`.
+   * a: the run that it is a branch of; session: {id} of that whose steps it has.
    * change: {step: the first one that is otherwise; vector: what is heard at it; force: gates that are held at values from it on;
    * slots: of its memory, which make it begin anew}, all but the step optional.
    */
@@ -16,28 +17,44 @@ export class Branch {
     Object.assign(this, { a, origin: session, change });
   }
 
+  /** Whether it begins before the first step, and not in the middle of its run. */
+  get isAnew() {
+    return this.change.slots !== undefined;
+  }
+
   /** The first step that the branch does not have in common with its run. */
   get start() {
-    return this.change.slots === undefined ? this.change.step : 0;
+    return this.isAnew ? 0 : this.change.step;
   }
 
-  /** Open its session, and step it to the end. Throws Problem. */
+  /** Open its session, and take the steps that its run has taken. Throws Problem. */
   async begin() {
     const { a, start } = this;
-    const { id } = await this.open();
-    this.session = new LiveSession(a.model, id);
+    const { slots: memorySize = a.slots ?? undefined } = this.change;
+    const force = heldTogether(a.force, this.change.force);
+    const { id } = await this.open(force);
+    this.session = new LiveSession(a.model, id, a.from + start);
     if (this.isOver) return this.session.end();
-    const first = start > 0 ? a.first : await this.session.first(shownLeaves(a.model));
-    const { force, slots: memorySize = a.slots ?? undefined } = this.change;
-    this.run = new Run(a.model, a.task, sequenceOf(a, this.change), { memorySize, first, place: a.place, force });
-    this.run.take(beginningOf(a, start));
-    await this.session.step(this.run.sequence.inputs.slice(start), shownTraces(a.model), (answer) => this.run.take(answer));
+    const first = this.isAnew ? await this.session.first(shownLeaves(a.model)) : a.first;
+    const { from, place, traces } = a;
+    this.run = new Run(a.model, a.task, sequenceOf(a, this.change), { memorySize, first, from, place, traces, force });
+    this.run.take(a.beginning(start));
+    await this.grow();
   }
 
-  open() {
-    const { step, force, slots } = this.change;
-    if (slots === undefined) return forkSession(this.origin.id, { step, force });
-    return openSession(this.a.model, { memorySize: slots, force });
+  /** Open its session, with all gates that are held in it. */
+  open(force) {
+    if (this.isAnew) return openSession(this.a.model, { memorySize: this.change.slots, force });
+    const isHeld = this.change.force !== undefined; // else the fork holds those of its session, and keeps its past
+    return forkSession(this.origin.id, { step: this.a.from + this.change.step, force: isHeld ? force : undefined });
+  }
+
+  /** Take the steps that its run has taken since. Throws Problem. */
+  async grow() {
+    const { a, run } = this;
+    run.sequence = sequenceOf(a, this.change);
+    const inputs = run.sequence.inputs.slice(run.done, a.done);
+    if (inputs.length > 0) await this.session.step(inputs, shownTraces(a.model), (answer) => run.take(answer));
   }
 
   /** End its session. */
@@ -52,10 +69,4 @@ function sequenceOf({ sequence, task }, { step, vector }) {
   if (!vector) return sequence;
   const labels = task.words ? sequence.labels?.with(step, task.words[vector[0]]) : sequence.labels;
   return { ...sequence, inputs: sequence.inputs.with(step, vector), labels };
-}
-
-/** Return what a run did before a step. */
-function beginningOf({ outputs, trace }, step) {
-  const traces = Object.entries(trace).map(([name, steps]) => [name, steps.slice(0, step)]);
-  return { outputs: outputs.slice(0, step), trace: Object.fromEntries(traces) };
 }

@@ -44,19 +44,33 @@ export function forceOf(chosen) {
   return force;
 }
 
-/** Return a change in words; heard: what is heard at the step in A. */
-export function changeText({ step, vector, slots, chosen }, { heard, task, channels, before }) {
-  const gates = chosen.map(({ gate, choice }) => `${lowered(gate.title)} ${choice.text}`).join(", ");
-  const from = slots === undefined ? `from step ${step} on` : "from the beginning";
-  const parts = [
-    slots === undefined ? "" : `${slots} slots in place of ${before}, from the beginning`,
-    vector ? `at step ${step}, ${heardText(heard, vector, task, channels)}` : "",
-    gates && `${from}, ${gates}`,
-  ];
-  return parts.filter(Boolean).join("; ") || "nothing is changed";
+/** Return gates that are held where those of `more` are held too, which come before those that are held at `force`. */
+export function heldTogether(force, more) {
+  if (!force || !more) return more ?? force;
+  const both = Object.entries(more).map(([name, values]) => [name, values.map((value, head) => value ?? force[name]?.[head] ?? null)]);
+  return { ...force, ...Object.fromEntries(both) };
 }
 
-function heardText(heard, vector, { words }, channels) {
+/** Return a change of a run in words. */
+export function changeText(run, { step, vector, force = {}, slots }) {
+  const at = run.from + step;
+  const held = gatesOf(run.model).flatMap((gate) => heldText(gate, force[gate.name]?.[gate.head]));
+  const parts = [
+    slots === undefined ? "" : `${slots} slots in place of ${run.slots}, from the beginning`,
+    vector ? `at step ${at}, ${heardText(run.sequence.inputs[step], vector, run.task)}` : "",
+    held.length > 0 ? `${slots === undefined ? `from step ${at} on` : "from the beginning"}, ${held.join(", ")}` : "",
+  ];
+  return parts.filter(Boolean).join("; ");
+}
+
+/** Return how a gate is held, in a list; nothing where it is free. */
+function heldText({ title, choices }, value) {
+  if (value === undefined || value === null) return [];
+  const choice = choices.find((one) => `${one.value}` === `${value}`);
+  return [`${lowered(title)} ${choice?.text ?? `at ${value}`}`];
+}
+
+function heardText(heard, vector, { words, channels }) {
   if (words) return `“${words[vector[0]]}” in place of “${words[heard[0]]}”`;
   const changed = vector.flatMap((value, channel) => (value === heard[channel] ? [] : [channels?.[channel] ?? channel]));
   return `channel${changed.length > 1 ? "s" : ""} ${changed.join(", ")} changed`;
@@ -98,6 +112,7 @@ export class HeardVector {
 
   /** What is to be heard, or undefined where nothing was changed. */
   get vector() {
+    if (!this.heard) return undefined; // no step is taken yet
     const vector = this.fields.map((field) => field.get());
     return vector.some((value, channel) => value !== this.heard[channel]) ? vector : undefined;
   }
@@ -121,9 +136,11 @@ export class HeardVector {
 /** A button that is pressed for 1. */
 function bitField(name) {
   const button = element("button", { type: "button", className: "bit", ariaLabel: name, title: name, ariaPressed: "false" });
-  const get = () => Number(button.ariaPressed === "true");
-  const set = (value) => (button.ariaPressed = `${value === 1}`);
-  button.addEventListener("click", () => set(1 - get()));
+  let sent; // the number itself, which may be no bit at a later step
+  const isPressed = () => button.ariaPressed === "true";
+  const get = () => (isPressed() === (sent === 1) ? sent : Number(isPressed()));
+  const set = (value) => (button.ariaPressed = `${(sent = value) === 1}`);
+  button.addEventListener("click", () => (button.ariaPressed = `${!isPressed()}`));
   return { element: button, get, set };
 }
 

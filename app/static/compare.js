@@ -17,8 +17,9 @@ const SHARED = ["target", "optimum"]; // strips that are the same of both
 
 /** A stage that can show a branch beside the run. */
 export class ComparingStage extends Stage {
-  /** Show a run from now on, without a branch. */
+  /** Show a run from now on, without a branch unless it has one already. */
   load(run, wrong) {
+    if (this.pair && this.a.run === run) return this.compare(this.pair.b, this.pair.view);
     Object.assign(this, { a: { run, wrong }, pair: undefined });
     super.load(run, wrong);
   }
@@ -31,9 +32,14 @@ export class ComparingStage extends Stage {
     this.container.classList.toggle("compared", Boolean(b));
     super.load(run, wrong);
     this.grow();
-    if (b) this.markDifferences();
     this.fit();
     if (step !== undefined) this.moveTo(step);
+  }
+
+  /** Draw the steps that were done since, of both. */
+  grow() {
+    super.grow();
+    if (this.pair) this.markDifferences();
   }
 
   stripsOf(run, wrong) {
@@ -62,7 +68,8 @@ export class ComparingStage extends Stage {
     const kinds = [["what is heard or written", written], ["what is said or read", read]];
     kinds.forEach(([kind, steps], index) => {
       const { element: panel, length } = this.panels[index];
-      panel.querySelector(".phases").before(differenceBar(kind, intervals(steps), length));
+      for (const mark of panel.querySelectorAll(".differences, .parting")) mark.remove();
+      panel.querySelector(".phases").before(differenceBar(kind, intervals(steps), { length, from: a.run.from }));
       const parting = element("div", { className: "parting" });
       parting.style.left = percent(b.start, length);
       panel.querySelector(".lines").append(parting);
@@ -111,8 +118,10 @@ function differenceOf({ plot, length }, { plot: other }) {
   return new Strip({ ...plot, ...named, rows, values, wrong: undefined, scale: () => scale }, length);
 }
 
-function differenceBar(kind, parts, length) {
-  const text = parts.length > 0 ? parts.map(({ from, to }) => (to === from + 1 ? `${from}` : `${from} to ${to - 1}`)).join(", ") : "none";
+/** Return a bar that marks intervals; from: the step before the first of the axis. */
+function differenceBar(kind, parts, { length, from: before }) {
+  const named = parts.map(({ from, to }) => (to === from + 1 ? `${before + from}` : `${before + from} to ${before + to - 1}`));
+  const text = named.join(", ") || "none";
   const label = `Steps at which ${kind} differs between A and B: ${text}`;
   const bar = element("div", { className: "differences", role: "img", ariaLabel: label, title: label });
   for (const { from, to } of parts) {

@@ -1,6 +1,7 @@
 // The page's own runs: each in a session of its own, which is stepped as far as it is looked at.
 
 import * as address from "./address.js";
+import { NOTHING_TO_REWIND, Problem } from "./api.js";
 import { shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
 import { LiveSession } from "./session.js";
@@ -18,7 +19,7 @@ export class Conductor {
     return this.notices.whileBusy(() => this.runAll(place));
   }
 
-  async runAll({ step } = {}) {
+  async runAll({ step, branch } = {}) {
     const turn = this.turns.begin();
     await this.begin(turn);
     if (this.turns.isOver(turn)) return;
@@ -26,6 +27,7 @@ export class Conductor {
     await this.advance(run.length);
     if (this.turns.isOver(turn)) return;
     player.show(Math.min(step ?? firstShown(run.sequence), run.length - 1));
+    if (branch) await this.whatIf.restore(branch);
   }
 
   /** Show what is sent again, with no step taken. */
@@ -56,12 +58,25 @@ export class Conductor {
     });
   }
 
-  /** Have steps done, up to `count` of them, after those that were asked for before. */
+  /** Have steps done, up to `count` of them, after what was asked for before. */
   advance(count) {
+    return this.inOrder((turn) => this.stepTo(count, turn));
+  }
+
+  /** Put the session to the step at the cursor: the next steps go on from there. Throws Problem, and then nothing has changed. */
+  rewind() {
+    const { player } = this.screen;
+    player.pause();
+    const count = player.step + 1;
+    return this.inOrder((turn) => this.rewindTo(count, turn));
+  }
+
+  /** Do something for the turn that there is now, after what was asked for before. */
+  inOrder(action) {
     const turn = this.turns.latest;
     this.advanced = this.advanced
       .catch(() => {})
-      .then(() => (this.turns.isOver(turn) || !this.session ? undefined : this.stepTo(count, turn)));
+      .then(() => (this.turns.isOver(turn) || !this.session ? undefined : action(turn)));
     return this.advanced;
   }
 
@@ -74,6 +89,19 @@ export class Conductor {
       await this.session.step(inputs, shownTraces(run.model), (answer) => run.take(answer));
       if (!this.turns.isOver(turn)) await this.screen.grow();
     });
+  }
+
+  /** Have no more than `count` steps done, and show those. */
+  async rewindTo(count, turn) {
+    const { screen, session, whatIf } = this;
+    if (count >= screen.run.done) throw new Problem(NOTHING_TO_REWIND);
+    await this.notices.whileBusy(() => session.rewind(count));
+    if (this.turns.isOver(turn)) return;
+    whatIf.drop({ replace: true });
+    screen.show(screen.run.upTo(count));
+    whatIf.load(screen.run, session);
+    await screen.grow();
+    screen.player.show(count - 1);
   }
 
   /** Do what a turn needs of the server; after an error, unless the turn is over, leave no session and no results. */

@@ -1,14 +1,19 @@
 // Runs that are not the page's own: of a session of an API client, which is followed, or of a recording.
 
 import * as address from "./address.js";
+import { NOTHING_TO_REWIND, Problem, rewindSession } from "./api.js";
+import { Consent } from "./consent.js";
 import { Follower } from "./follow.js";
 import { readRecording } from "./recording.js";
 
+const NO_SESSION = { title: "No session", detail: "What is shown has no session any more that could be rewound." };
+
 /** Shows them, and says in a line over them where they come from. */
 export class Guests {
-  /** page: provenance, provenance-text, live, restart, step, session, model. */
-  constructor(page, { sender, screen, turns }) {
-    Object.assign(this, { page, sender, screen, turns });
+  /** page: provenance, provenance-text, live, restart, step, rewind, session, model, and those of the question, see consent.js. */
+  constructor(page, { sender, screen, turns, notices, whatIf }) {
+    Object.assign(this, { page, sender, screen, turns, notices, whatIf });
+    this.consent = new Consent(page);
     this.isLive = false; // whether the cursor stays at the last step of a session
   }
 
@@ -22,6 +27,7 @@ export class Guests {
       onNews: (text, isOver) => follower === this.follower && this.showNews(text, isOver),
     });
     await follower.begin();
+    if (place.branch && follower === this.follower) await this.whatIf.restore(place.branch);
   }
 
   /** Show a run of a session that is followed: at its last step if it is live, or else where the cursor is. */
@@ -35,8 +41,9 @@ export class Guests {
       Object.assign(this, { follower, isLive: place.step === undefined });
       this.page.session.value = follower.id;
       address.visit({ session: follower.id });
-    }
+    } else this.whatIf.drop({ replace: true });
     screen.show(run);
+    this.whatIf.load(run, follower);
     await this.grow(run, false);
     if (!this.isLive && run.done > 0) screen.player.show(Math.min(Math.max(at - run.from, 0), run.done - 1));
   }
@@ -52,6 +59,7 @@ export class Guests {
   /** Show the steps that were taken since; isLonger: more than the axis of time had room for. */
   async grow(run, isLonger) {
     const { player } = this.screen;
+    await this.whatIf.grow();
     await this.screen.extend(isLonger);
     if (run.done > 0) player.show(this.isLive ? run.done - 1 : player.step);
     this.showNews("");
@@ -59,7 +67,10 @@ export class Guests {
 
   /** Say how a session is that is followed. */
   showNews(text, isOver = false) {
-    if (isOver) this.isLive = false;
+    if (isOver) {
+      this.isLive = false;
+      this.whatIf.close();
+    }
     const { run } = this.screen;
     const forced = run.force ? `, ${Object.keys(run.force).join(", ")} forced` : "";
     const taken = `${run.from + run.done} steps${forced}${this.isLive ? ", live" : ""}`;
@@ -73,6 +84,20 @@ export class Guests {
     if (isWanted) player.goTo(player.steps - 1);
     else address.amend({ step: run.from + player.step });
     this.showNews("");
+  }
+
+  /**
+   * Put the session of a client to the step at the cursor, which is asked for once; the follower shows it then.
+   * Throws Problem, and then nothing has changed.
+   */
+  async rewind() {
+    const { follower, screen: { run, player } } = this;
+    if (!follower || follower.isOver) throw new Problem(NO_SESSION);
+    if (player.step >= run.done - 1) throw new Problem(NOTHING_TO_REWIND);
+    const step = run.from + player.step + 1;
+    if (follower !== this.agreed && !(await this.consent.ask(questionOf(follower, step)))) return;
+    this.agreed = follower;
+    await this.notices.whileBusy(() => rewindSession(follower.id, step));
   }
 
   /** Show a recording from a file, without a session. */
@@ -101,6 +126,7 @@ export class Guests {
     page.live.hidden = !live;
     page.live.ariaPressed = `${this.isLive}`;
     page.restart.disabled = page.step.disabled = !isOwn;
+    page.rewind.disabled = !isOwn && !live;
   }
 
   /** Return the state where the session is, and nothing of a recording: leaf -> nested lists. */
@@ -110,8 +136,18 @@ export class Guests {
 
   /** Follow nothing any more: the session of another is only left. */
   leave() {
+    this.whatIf.unload();
     this.follower?.stop();
     Object.assign(this, { follower: undefined, isLive: false });
     this.showProvenance("");
   }
+}
+
+/** Return what is asked before the session of a client is rewound, see consent.js. */
+function questionOf({ id, run }, step) {
+  const left = run.from + run.done - step;
+  const text =
+    `Session ${id} is that of a client of the API. Rewinding changes it: it has taken ${step} steps then, and its client ` +
+    `goes on from there, without the ${left === 1 ? "step" : `${left} steps`} after that.`;
+  return { title: "Rewind the session of a client?", text, yes: "Rewind it" };
 }

@@ -36,7 +36,7 @@ const whatIf = new WhatIf(page, screen.stage, {
   showBusy: () => notices.showBusy(),
 });
 const conductor = new Conductor({ sender, screen, turns, notices, whatIf });
-const guests = new Guests(page, { sender, screen, turns });
+const guests = new Guests(page, { sender, screen, turns, notices, whatIf });
 const { player } = screen;
 
 async function start() {
@@ -83,6 +83,7 @@ const KEYS = {
   ArrowRight: () => player.goTo(player.step + 1),
   Home: () => player.goTo(0),
   End: () => player.goTo(player.steps - 1),
+  Backspace: () => attempt(() => screen.owner.rewind()),
   " ": () => (guests.isLive ? guests.setLive(false) : player.toggle()),
 };
 
@@ -94,9 +95,11 @@ page.model.addEventListener("change", () => attempt(() => choose(page.model.valu
 onClick("run", () => conductor.run());
 onClick("restart", () => conductor.restart());
 page.step.addEventListener("click", () => conductor.step());
+onClick("rewind", () => screen.owner.rewind());
 onClick("leave", () => conductor.run());
 onClick("forget-key", forgetKey);
 page.live.addEventListener("click", () => guests.setLive(!guests.isLive));
+page.try.addEventListener("click", () => guests.isLive && guests.setLive(false)); // the cursor stays where something is changed
 page["attach-form"].addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(() => guests.follow(page.session.value.trim()));

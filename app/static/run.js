@@ -40,6 +40,21 @@ export class Run {
     for (const [name, steps] of Object.entries(trace)) (this.trace[name] ??= []).push(...steps);
   }
 
+  /** Return what came of the first `count` steps, as an answer to them. */
+  beginning(count) {
+    const { outputs, trace } = this;
+    const traces = Object.entries(trace).map(([name, steps]) => [name, steps.slice(0, count)]);
+    return { outputs: outputs.slice(0, count), trace: Object.fromEntries(traces) };
+  }
+
+  /** Return the same run with only its first `count` steps done. */
+  upTo(count) {
+    const { model, task, sequence, slots: memorySize, first, from, place, traces, force } = this;
+    const run = new Run(model, task, sequence, { memorySize, first, from, place, traces, force });
+    run.take(this.beginning(count));
+    return run;
+  }
+
   /** Return whether there is such a trace. */
   has(name) {
     return name in this.model.trace && this.traces.has(name);

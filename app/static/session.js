@@ -1,6 +1,6 @@
 // A session of the server's, stepped over a WebSocket as /docs and docs/api.md describe it.
 
-import { MOST_WAIT, Problem, endSession, openSession, sessionInfo, sessionState, waitFor } from "./api.js";
+import { MOST_WAIT, Problem, endSession, openSession, rewindSession, sessionInfo, sessionState, waitFor } from "./api.js";
 import { currentKey } from "./key.js";
 import { Tensor, decode, encode } from "./msgpack.js";
 
@@ -23,8 +23,9 @@ export class LiveSession {
     return new LiveSession(model, id);
   }
 
-  constructor(model, id) {
-    Object.assign(this, { model, id, seq: 0, frames: [], tries: 0 });
+  /** taken: the steps that the session has taken. */
+  constructor(model, id, taken = 0) {
+    Object.assign(this, { model, id, taken, isAstray: false, seq: 0, frames: [], tries: 0 });
   }
 
   /** Return the state before the first step: leaf -> nested lists. */
@@ -37,15 +38,28 @@ export class LiveSession {
     return leaves.length > 0 ? sessionState(this.id, leaves) : {};
   }
 
+  /** Put the session to a step that it was at, counted from its first. Throws Problem. */
+  async rewind(step) {
+    try {
+      await rewindSession(this.id, step);
+    } catch (error) {
+      this.isAstray ||= !(error.status < 500); // it may be there all the same: it is put back before its next step
+      throw error;
+    }
+    Object.assign(this, { taken: step, isAstray: false });
+  }
+
   /**
    * Step the session over `inputs`, [T][I], in pieces; `onPiece` is called with the answer to each of them:
    * outputs, a list of vectors, and trace, name -> a list with the values of each step in one piece. Where the connection
    * is lost, or the server is busy, it is tried again: no frame is carried out twice. Throws Problem.
    */
   async step(inputs, traceNames, onPiece) {
+    if (this.isAstray) await this.rewind(this.taken);
     let [done, size] = [0, this.pieceSize(traceNames)];
     const take = (answer) => {
       done += answer.outputs.length;
+      this.taken += answer.outputs.length;
       onPiece(answer);
     };
     do {

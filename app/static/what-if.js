@@ -1,90 +1,56 @@
 // "What if": something is changed at the cursor, and the run has a branch from there on, which is shown beside it.
 
+import * as address from "./address.js";
 import { verdictOf } from "./answers.js";
 import { Problem } from "./api.js";
 import { Branch } from "./branch.js";
-import { HeardVector, changeText, forceOf, gatesOf } from "./changes.js";
+import { changeOf, placeOf } from "./branch-place.js";
+import { ChangePanel } from "./change-panel.js";
+import { changeText } from "./changes.js";
 import { VIEWS } from "./compare.js";
 import { differingSteps } from "./differences.js";
 import { element } from "./dom.js";
 import { wrongRows } from "./verdict.js";
+import { openViews } from "./views.js";
 
-const KEPT = "as it is";
 const COUNTED = /^\d+ of \d+ answers right/;
 const UNCHANGED = { title: "Nothing is changed", detail: "Change what is heard, a gate, or the number of slots, and fork then." };
+const NO_BRANCH = { title: "No branch", detail: "This run cannot have a branch: its model has no gates and no memory of its own." };
 
-/** The panel in which a change is chosen, and the line of the branch that came of it. */
+/** Makes branches of the run that is shown, one at a time, and shows them with a line on what came of the change. */
 export class WhatIf {
   /**
    * page: the elements of the page; on: {attempt(action): say why it fails; finish(): do all steps of the run; showBusy(): returns
    * what ends it}.
    */
   constructor(page, stage, on) {
-    Object.assign(this, { page, stage, on, step: 0, view: "both" });
-    page.try.addEventListener("click", () => this.open(page["what-if"].hidden));
-    page["what-if"].addEventListener("submit", (event) => {
-      event.preventDefault();
-      on.attempt(() => this.fork());
-    });
+    Object.assign(this, { page, stage, on, view: "both" });
+    this.panel = new ChangePanel(page.try, page["what-if"], (change) => on.attempt(() => this.fork(change)));
   }
 
-  /** Begin with another run; session: that which the page steps for it, if it is such a run. */
+  /** Begin with another run; session: that whose steps the run has. */
   load(run, session) {
-    this.leave();
-    Object.assign(this, { run, session, step: 0 });
-    const { page } = this;
-    page.try.hidden = Boolean(run.model.graph) || !session || run.length === 0;
-    this.heard = undefined;
-    this.open(!page.try.hidden && page.try.ariaExpanded === "true");
-  }
-
-  /** Show or hide what can be changed. */
-  open(isShown) {
-    const { page } = this;
-    page["what-if"].hidden = !isShown;
-    page.try.ariaExpanded = `${isShown}`;
-    if (!isShown) return;
-    if (!this.heard) this.build();
-    this.moveTo(this.step);
-  }
-
-  /** Make the controls for the run. */
-  build() {
-    const { run, page } = this;
-    this.heard = new HeardVector(run);
-    this.gates = gatesOf(run.model).map((gate) => ({ gate, select: choiceOf(gate) }));
-    this.place = element("strong");
-    this.slots = element("input", { type: "number", min: 1, placeholder: run.slots });
-    const gates = this.gates.map(({ gate, select }) => element("label", {}, `${gate.title} `, select));
-    const slots = element("label", { title: "Slots are those of a whole session: the branch begins anew" }, "Slots, from the start ", this.slots);
-    page["what-if"].replaceChildren(
-      element("div", {}, this.place, this.heard.element),
-      ...gates,
-      ...(run.slots ? [slots] : []),
-      element("button", {}, "Fork here"),
-    );
+    this.unload();
+    this.run = run;
+    if (run.model.graph || (run.length === 0 && !run.sequence.isOpen)) return;
+    this.session = session;
+    this.panel.load(run);
   }
 
   /** Follow the cursor. */
   moveTo(step) {
-    this.step = step;
-    if (this.page["what-if"].hidden || step >= this.run.length) return;
-    this.heard.show(step);
-    this.place.textContent = `Heard at ${this.run.from + step}`;
+    if (this.session) this.panel.moveTo(step);
   }
 
-  /** Return what was chosen, see branch.js; chosen: the gates, [{gate, choice}]. */
-  get change() {
-    const chosen = this.gates
-      .filter(({ select }) => select.value !== "")
-      .map(({ gate, select }) => ({ gate, choice: gate.choices[Number(select.value)] }));
-    const slots = Number.isNaN(this.slots.valueAsNumber) ? undefined : this.slots.valueAsNumber;
-    return { step: this.step, vector: this.heard.vector, force: forceOf(chosen), slots, chosen };
+  /** Make the branch that the address has, see there. Throws Problem. */
+  async restore(place) {
+    if (!this.session) throw new Problem(NO_BRANCH);
+    await this.fork(changeOf(this.run, place), { replace: true });
   }
 
-  /** Make a branch of what was chosen, and show it; where it is refused, all stays as it was. */
-  async fork() {
-    const { change, run, session } = this;
+  /** Make a branch of a change, and show it; where it is refused, all stays as it was. replace: see `address.fork`. */
+  async fork(change, { replace } = {}) {
+    const { run, session } = this;
     if (!change.vector && !change.force && change.slots === undefined) throw new Problem(UNCHANGED);
     const done = this.on.showBusy();
     let branch;
@@ -95,7 +61,10 @@ export class WhatIf {
       this.coming?.end();
       this.coming = branch;
       await branch.begin();
-      if (!branch.isOver) this.show(branch);
+      if (branch.isOver) return;
+      this.show(branch);
+      address.amend({ view: address.read().view && openViews() }); // the panel is closed
+      address.fork(placeOf(run, change), { replace });
     } catch (error) {
       if (branch?.isOver) return; // nobody waits for it
       branch?.end();
@@ -113,23 +82,38 @@ export class WhatIf {
     const { run } = branch;
     const verdict = verdictOf(run);
     this.shown = { run, start: branch.start, wrong: wrongRows(verdict.marks) };
-    this.page.verdict.className = "unknown";
-    this.page.verdict.textContent = `A: ${judged(this.run)}; B: ${judged(run)}`;
-    this.page.branch.replaceChildren(element("span", {}, this.account()), this.choices(), this.dropButton());
+    if (!run.sequence.isOpen) {
+      this.page.verdict.className = "unknown";
+      this.page.verdict.textContent = `A: ${judged(this.run)}; B: ${judged(run)}`;
+    }
+    this.text = element("span", {}, this.account());
+    this.page.branch.replaceChildren(this.text, this.choices(), this.dropButton());
     this.page.branch.hidden = false;
-    if (this.page["what-if"].contains(document.activeElement)) this.page.try.focus();
-    this.open(false);
+    this.panel.close();
     this.stage.compare(this.shown, this.view);
+  }
+
+  /** Have the branch take the steps that its run has taken since; the stage is still to show them. */
+  async grow() {
+    const { branch } = this;
+    try {
+      await branch?.grow();
+    } catch (error) {
+      if (branch.isOver) return;
+      this.drop({ replace: true });
+      this.on.attempt(() => Promise.reject(error));
+    }
+    if (branch && branch === this.branch) this.text.textContent = this.account();
   }
 
   /** Return what was changed, and what came of it. */
   account() {
     const { run: a, branch: { run: b, change } } = this;
-    const context = { heard: a.sequence.inputs[change.step], task: a.task, channels: a.task.channels, before: a.slots };
     const { said } = differingSteps(a, b);
-    const outcome = said.length > 0 ? `Outputs differ at ${said.length} of ${a.done} steps, first at ${said[0]}.` : "All outputs are the same.";
+    const first = a.from + said[0];
+    const outcome = said.length > 0 ? `Outputs differ at ${said.length} of ${a.done} steps, first at ${first}.` : "All outputs are the same.";
     const judged = change.vector && a.sequence.targets.some(Boolean) ? " The targets are those of A." : "";
-    return `B: ${changeText(change, context)}. ${outcome}${judged}`;
+    return `B: ${changeText(a, change)}. ${outcome}${judged}`;
   }
 
   /** Return the switch between the ways to show both. */
@@ -145,17 +129,28 @@ export class WhatIf {
   dropButton() {
     const button = element("button", { type: "button" }, "Drop the branch");
     button.addEventListener("click", () => {
-      this.leave();
-      this.page.try.focus();
+      this.drop();
+      if (!this.page.try.hidden) this.page.try.focus();
     });
     return button;
   }
 
-  /** Let go of a run whose session is ended. */
+  /** End the branch, and take it out of the address. replace: see `address.fork`. */
+  drop({ replace } = {}) {
+    if (this.branch) address.fork(undefined, { replace });
+    this.leave();
+  }
+
+  /** Make no more branches of a run whose session is ended. */
+  close() {
+    this.session = undefined;
+    this.panel.unload();
+  }
+
+  /** Let go of a run. */
   unload() {
     this.leave();
-    this.session = undefined;
-    this.page.try.hidden = this.page["what-if"].hidden = true;
+    this.close();
   }
 
   /** End the branch, and show the run alone. */
@@ -178,8 +173,4 @@ function judged(run) {
   if (marks.length === 0) return textContent;
   const first = textContent.includes("wrong") ? "first" : "the first wrong one";
   return `${textContent}, ${first} at step ${Math.min(...marks.map(({ column }) => column))}`;
-}
-
-function choiceOf({ title, choices }) {
-  return element("select", { ariaLabel: title }, new Option(KEPT, ""), ...choices.map(({ text }, index) => new Option(text, index)));
 }

@@ -21,8 +21,10 @@ from app.api.deps import (
 from app.api.media import SAFETENSORS, media_type
 from app.api.openapi import BINARY, OPENED, PROBLEMS, documented_body
 from app.api.requests import read_document
-from app.api.schemas import OpenRequest, SessionAnswer
+from app.api.schemas import EndedAnswer, OpenRequest, SessionAnswer
+from app.errors import SessionGone
 from app.sessions.snapshot import MAX_HEADER_BYTES
+from app.tenants import outside
 
 router = APIRouter(responses=PROBLEMS)
 
@@ -74,13 +76,25 @@ async def list_sessions(
     return answer([session_document(session, sessions) for session in listed])
 
 
-@router.get("/sessions/{session}", response_model=SessionAnswer, tags=["sessions"])
-async def describe_session(session: SessionName, sessions: TheSessions) -> Response:
+@router.get("/sessions/{session}", response_model=SessionAnswer | EndedAnswer, tags=["sessions"])
+async def describe_session(
+    session: SessionName,
+    sessions: TheSessions,
+    ended: Annotated[
+        bool, Query(description="true: a session that has ended is answered 200, with the reason")
+    ] = False,
+) -> Response:
     """Describe one session: its model, the step reached, and when it expires.
 
     Of a session that another server has, it shows the step that the store has.
     """
-    return answer(session_document(await sessions.turns.info(session), sessions))
+    try:
+        found = await sessions.turns.info(session)
+    except SessionGone as gone:
+        if not ended:
+            raise
+        return answer({"id": outside(session), "ended": gone.more["reason"]})
+    return answer(session_document(found, sessions))
 
 
 @router.delete("/sessions/{session}", status_code=204, response_class=Response, tags=["sessions"])

@@ -312,6 +312,8 @@ def test_unknown_session_is_not_found_a_deleted_one_gone(client):
         client.post(f"/sessions/{session}/steps", json={"inputs": [GOOD]}),
     ):
         assert problem(call, 410, "session_gone")["reason"] == "deleted"
+    assert client.get(f"/sessions/{session}?ended=true").json() == {"id": session, "ended": "deleted"}
+    problem(client.get("/sessions/nobody?ended=true"), 404, "session_not_found")
     problem(client.get("/sessions/nobody"), 404, "session_not_found")
     problem(client.post("/sessions/nobody/steps", json={"inputs": [GOOD]}), 404, "session_not_found")
 

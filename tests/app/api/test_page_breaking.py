@@ -1,4 +1,4 @@
-"""Something is changed at the cursor: the page forks the session, and shows both branches beside one another."""
+"""The page takes another way at the cursor: it forks the session and shows both branches, or rewinds it."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.app.browsing import canvas, open_inspector, open_page, size, turn, wait_until_idle
 from tests.app.harness import Server
@@ -138,3 +138,97 @@ def test_refused_branch_leaves_the_run_as_it_was(page: Page) -> None:
     expect(page.locator("#verdict")).to_have_text("0 wrong bits of 144")
     page.keyboard.press("End")
     expect(page.locator("#results")).to_be_visible()
+
+
+def test_link_to_a_branch_opens_both_and_back_works(page: Page) -> None:
+    open_change(page)
+    page.locator(".bit").nth(2).click()
+    page.select_option("[aria-label='Write gate']", "shut")
+    fork(page)
+    link, said, shown = page.url, page.locator("#branch span").inner_text(), drawn(page, "b.output")
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.locator("#branch span")).to_have_text(said)
+    assert (drawn(page, "b.output") == shown).all()
+    page.click("text=Drop the branch")
+    assert "fork" not in page.url
+    page.go_back()
+    expect(page.locator("#branch span")).to_have_text(said)
+    assert page.url == link
+    page.go_forward()
+    expect(page.locator("#branch")).to_be_hidden()
+
+
+def test_link_has_the_slots_of_a_branch(page: Page) -> None:
+    page.goto(f"/?model=dnc-copy&fork={STEP}&fork-slots=4")
+    expect(page.locator("#branch")).to_contain_text("B: 4 slots in place of 32, from the beginning.")
+    assert size(canvas(page, "b.write_weights.0")) == (38, 4)
+    assert page.url.endswith(f"&fork={STEP}&fork-slots=4")
+
+
+@pytest.mark.parametrize(
+    ("branch", "fault"),
+    [
+        ("fork=38&force=%7B%7D", "Expected a step from 0 to 37"),
+        ("fork=6&heard=1_0", 'Expected 10 numbers with "_" between them'),
+        ("fork=6&force=shut", "Expected gates as JSON"),
+        ("fork=6&force=%7B%22write_gate%22%3A%5B7%5D%7D", "force.write_gate[0]"),
+    ],
+)
+def test_branch_that_cannot_be_read_leaves_the_run(page: Page, branch: str, fault: str) -> None:
+    page.goto(f"/?model=dnc-copy&{branch}")
+    expect(page.locator("#error")).to_contain_text(fault)
+    expect(page.locator("#verdict")).to_have_text("0 wrong bits of 144")
+    expect(page.locator("#branch")).to_be_hidden()
+
+
+def open_own(page: Page) -> str:
+    """Open the page with the cursor at the step; return the id of the session of its run."""
+    with page.expect_response(lambda answer: answer.request.method == "POST") as opened:
+        open_inspector(page, f"dnc-copy&step={STEP}")
+    return opened.value.json()["id"]  # type: ignore[no-any-return]
+
+
+def step_of(page: Page, session: str) -> int:
+    return page.request.get(f"/sessions/{session}").json()["step"]  # type: ignore[no-any-return]
+
+
+def test_run_goes_on_from_the_step_it_is_rewound_to(page: Page) -> None:
+    session = open_own(page)
+    before, inputs = drawn(page, "output"), recorded_inputs(page, session)
+    page.keyboard.press("Backspace")
+    expect(page.locator("#verdict")).to_have_text("Nothing is due yet")
+    assert step_of(page, session) == STEP + 1
+    assert (drawn(page, "output")[:, : STEP + 1] == before[:, : STEP + 1]).all()
+    assert not drawn(page, "output")[:, STEP + 1 :].any()
+    page.click("#step")
+    expect(page.locator("#place")).to_have_text(f"step {STEP + 1}")
+    assert step_of(page, session) == STEP + 2
+    page.click("#rewind")
+    expect(page.locator("#error")).to_contain_text("The session is at this step already")
+    page.keyboard.press("End")
+    expect(page.locator("#verdict")).to_have_text("0 wrong bits of 144")
+    assert (drawn(page, "output") == before).all()
+    assert recorded_inputs(page, session) == inputs
+
+
+@pytest.mark.parametrize("is_carried_out", [False, True])
+def test_rewind_without_an_answer_changes_nothing(page: Page, is_carried_out: bool) -> None:
+    session = open_own(page)
+    inputs = recorded_inputs(page, session)
+    page.click("#rewind")
+    expect(page.locator("#verdict")).to_have_text("Nothing is due yet")
+
+    def lose(route: Route) -> None:
+        if is_carried_out:
+            route.fetch()
+        route.abort()
+
+    page.route("**/rewind", lose, times=1)
+    page.keyboard.press("Home")
+    page.click("#rewind")
+    expect(page.locator("#error")).to_contain_text("The server cannot be reached")
+    assert step_of(page, session) == (1 if is_carried_out else STEP + 1)
+    page.keyboard.press("End")
+    expect(page.locator("#verdict")).to_have_text("0 wrong bits of 144")
+    assert recorded_inputs(page, session) == inputs

@@ -203,7 +203,7 @@ def test_read_in_turn_finds_the_write_of_an_earlier_head(page: Page) -> None:
     trace = {**weights, "add_vectors": [[1, 1, 1, 1]], "erase_vectors": [[1, 1, 1, 1]]}
     model = {"kind": "ntm", "order": "in-turn", "read_heads": 2, "write_heads": 2}
     body = "return ties.reads(0).map(({ head, sources }) => [head, ...sources.map(({ step }) => step)]);"
-    found = evaluated(page, body, trace, **model, trace=dict.fromkeys(trace, [2, 2]))
+    found = evaluated(page, body, trace, **model, trace={name: [2, 2] for name in trace})
     assert found == [[0], [1, 0]]
 
 

@@ -1,4 +1,4 @@
-"""Sharing what the page shows, and following sessions of API clients, in a real browser."""
+"""Sharing what the page shows, in a real browser."""
 
 import csv
 import json
@@ -33,29 +33,6 @@ def tab(browser: Browser, server: Server) -> Iterator[Page]:
 def page(tab: Page) -> Iterator[Page]:
     with turn(tab) as page:
         yield page
-
-
-class Client:
-    """A session of an API client."""
-
-    def __init__(self, server: Server) -> None:
-        self.http = httpx.Client(base_url=server.url)
-        self.id = self.http.post("/sessions", json={"model": "dnc-copy"}).json()["id"]
-
-    def step(self, count: int) -> None:
-        inputs = [[(row + column) % 2 for column in range(10)] for row in range(count)]
-        self.http.post(f"/sessions/{self.id}/steps", json={"inputs": inputs}).raise_for_status()
-
-    @property
-    def at(self) -> int:
-        return self.http.get(f"/sessions/{self.id}").json()["step"]  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    client = Client(server)
-    yield client
-    client.http.close()
 
 
 def open_inspector(page: Page, model: str) -> None:
@@ -211,72 +188,6 @@ def test_file_that_is_no_recording_is_refused(page, content, said):
     open_inspector(page, "dnc-copy")
     page.set_input_files("#recording-file", {"name": "a.jsonl", "mimeType": "text/plain", "buffer": content.encode()})
     expect(page.locator("#error")).to_contain_text(said)
-    expect(page.locator("#verdict")).to_contain_text(" of ")
-
-
-def test_session_of_a_client_is_followed(page, client):
-    client.step(5)
-    page.goto(f"/?session={client.id}")
-    expect(page.locator("#provenance-text")).to_contain_text("of dnc-copy, 5 steps, live")
-    client.step(60)
-    expect(page.locator("#provenance-text")).to_contain_text("65 steps, live")
-    expect(page.locator("#place")).to_have_text("step 64")
-    page.keyboard.press("Home")
-    client.step(1)
-    expect(page.locator("#provenance-text")).to_contain_text("66 steps.")
-    expect(page.locator("#place")).to_have_text("step 0")
-    page.click("#live")
-    expect(page.locator("#place")).to_have_text("step 65")
-    assert client.at == 66
-
-
-def test_rewound_session_is_shown_anew(page, client):
-    client.step(5)
-    page.goto(f"/?session={client.id}")
-    expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
-    client.http.post(f"/sessions/{client.id}/rewind", json={"step": 2})
-    expect(page.locator("#provenance-text")).to_contain_text("2 steps, live")
-    expect(page.locator("#place")).to_have_text("step 1")
-
-
-def test_session_that_ends_says_so(page, client):
-    client.step(5)
-    page.goto(f"/?session={client.id}")
-    expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
-    client.http.delete(f"/sessions/{client.id}")
-    expect(page.locator("#provenance-text")).to_contain_text("is gone: deleted. The session is not followed any more.")
-    page.keyboard.press("Home")
-    expect(page.locator("#place")).to_have_text("step 0")
-
-
-def test_session_out_of_reach_is_asked_for_again(browser, server, client):
-    client.step(5)
-    problem = {"title": "The session is elsewhere", "status": 503, "code": "session_held", "detail": "another has it"}
-    with open_page(browser, server.url) as page:
-        page.goto(f"/?session={client.id}")
-        expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
-        page.route(f"**/sessions/{client.id}", lambda route: route.fulfill(status=503, body=json.dumps(problem)))
-        expect(page.locator("#provenance-text")).to_contain_text(
-            "The session is elsewhere: another has it. Trying again in"
-        )
-        page.unroute(f"**/sessions/{client.id}")
-        client.step(1)
-        expect(page.locator("#provenance-text")).to_contain_text("6 steps, live")
-
-
-def test_session_left_by_the_page_lives_on(page, client):
-    client.step(5)
-    page.goto(f"/?session={client.id}")
-    expect(page.locator("#provenance-text")).to_contain_text("5 steps, live")
-    page.click("#leave")
-    expect(page.locator("#provenance")).to_be_hidden()
-    expect(page.locator("#verdict")).to_contain_text(" of ")
-    assert client.at == 5
-
-
-def test_session_that_is_not_there_is_refused(page):
-    page.goto("/?session=nothing")
-    expect(page.locator("#error")).to_contain_text("nothing")
     expect(page.locator("#verdict")).to_contain_text(" of ")
 
 
