@@ -1,6 +1,6 @@
 // A session of an API client, followed as it goes: the page reads it, and neither steps nor ends it.
 
-import { Problem, describeModel, sessionInfo, sessionRecording, sessionState } from "./api.js";
+import { Problem, describeModel, rewindSession, sessionInfo, sessionRecording, sessionState } from "./api.js";
 import { shownTraces } from "./plots.js";
 import { answersOf, linesOf, wordOf } from "./recording.js";
 import { Run } from "./run.js";
@@ -31,6 +31,12 @@ export class Follower {
     this.follow();
   }
 
+  /** Put the session to a step that it was at: the next look shows what it has then. Throws Problem. */
+  async rewind(step) {
+    await rewindSession(this.id, step);
+    this.isRewound = true;
+  }
+
   /** Follow it no longer. */
   stop() {
     this.isOver = true;
@@ -58,7 +64,7 @@ export class Follower {
     const run = new Run(this.model, this.task, sequence, { memorySize, first, from, traces, place, force: force ?? undefined });
     await this.take(run, step);
     if (this.isOver) return;
-    this.run = run;
+    Object.assign(this, { run, isRewound: false });
     this.fit();
     await this.on.onRun(run);
   }
@@ -89,7 +95,7 @@ export class Follower {
   /** Look at the session once. */
   async look() {
     const info = await sessionInfo(this.id);
-    const isAnew = info.step < this.known || info.step > this.run.from + 2 * MOST || info.oldest > this.known;
+    const isAnew = this.isRewound || info.step < this.known || info.step > this.run.from + 2 * MOST || info.oldest > this.known;
     if (isAnew) return this.load(info);
     if (info.step === this.known) return;
     if (!(await this.take(this.run, info.step))) return this.load(info);

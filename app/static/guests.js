@@ -1,7 +1,7 @@
 // Runs that are not the page's own: of a session of an API client, which is followed, or of a recording.
 
 import * as address from "./address.js";
-import { NOTHING_TO_REWIND, Problem, rewindSession } from "./api.js";
+import { NOTHING_TO_REWIND, Problem } from "./api.js";
 import { Consent } from "./consent.js";
 import { Follower } from "./follow.js";
 import { readRecording } from "./recording.js";
@@ -97,7 +97,7 @@ export class Guests {
     const step = run.from + player.step + 1;
     if (follower !== this.agreed && !(await this.consent.ask(questionOf(follower, step)))) return;
     this.agreed = follower;
-    await this.notices.whileBusy(() => rewindSession(follower.id, step));
+    await this.notices.whileBusy(() => follower.rewind(step));
   }
 
   /** Show a recording from a file, without a session. */

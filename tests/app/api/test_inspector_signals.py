@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import wave
 from collections.abc import Iterator
 
@@ -168,6 +169,19 @@ def stopped(own_page: Page) -> Page:
     open_inspector(own_page, "speech")
     own_page.clock.pause_at(600)
     return own_page
+
+
+def test_run_of_a_graph_is_rewound(page: Page) -> None:
+    with page.expect_response(lambda answer: answer.request.method == "POST") as opened:
+        open_inspector(page, "speech")
+    whole = curve(page, "speech_probability").inner_html()
+    page.keyboard.press("Home")
+    page.keyboard.press("Backspace")
+    expect(curve(page, "speech_probability")).to_have_attribute("aria-label", re.compile("a curve of 1 values"))
+    assert page.request.get(f"/sessions/{opened.value.json()['id']}").json()["step"] == 1
+    page.keyboard.press("End")
+    expect(page.locator("#place")).to_have_text(re.compile("119"))
+    assert curve(page, "speech_probability").inner_html() == whole
 
 
 def test_play_moves_the_cursor_until_it_is_paused(stopped: Page) -> None:
