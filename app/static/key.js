@@ -83,9 +83,10 @@ function showControls() {
   if (key) hideMetrics();
 }
 
-/** Hide the link to the metrics: it would send no key. */
+/** Hide the link to the metrics, where the page has it: it would send no key. */
 function hideMetrics() {
-  named("metrics").hidden = true;
+  const link = named("metrics");
+  if (link) link.hidden = true;
 }
 
 /** Return the storage of this tab, or nothing where the browser allows none: the key then goes with the page. */

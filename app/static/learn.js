@@ -28,7 +28,7 @@ const runs = new Map(); // promises of runs, by what was asked for
 /** Two models that copy the same vectors, of a length to choose. */
 async function lengths(container) {
   const names = ["lstm-copy", "dnc-copy"];
-  const pictures = names.map((name) => element("div", { ariaLabel: name }));
+  const pictures = names.map((name) => element("div", { role: "group", ariaLabel: name }));
   const length = slider("Vectors", 5, 40, 20);
   container.append(length.element, element("div", { className: "pair" }, ...pictures));
   await follow(length, async (count) => {
@@ -45,7 +45,7 @@ async function lengths(container) {
 async function writing(container) {
   const run = await sampleRun("dnc-copy", { length: 10, memorySize: FEW_SLOTS });
   const strips = [...inStrips(run), ...vectorStrips(run, "write_vectors", "Written vector"), ...slotStrips(run, "write_weights")];
-  withCursor(container, run, strips, { moment: true });
+  withCursor(container, run, strips, { moment: "The memory as it is written" });
 }
 
 /** The same, with what decides where to write. */
@@ -81,7 +81,7 @@ async function links(container) {
   const run = await sampleRun("dnc-copy", { length: 10, memorySize: FEW_SLOTS });
   const modes = gateStrips(run, "read_modes");
   const at = run.sequence.targets.findIndex(Boolean);
-  withCursor(container, run, [...slotStrips(run, "write_weights"), ...slotStrips(run, "read_weights"), ...modes], { moment: true, at });
+  withCursor(container, run, [...slotStrips(run, "write_weights"), ...slotStrips(run, "read_weights"), ...modes], { moment: "The memory and its links", at });
 }
 
 /** The heads of ntm-copy. */
@@ -196,8 +196,8 @@ function show(run, strips, container, on = {}) {
   return panel;
 }
 
-/** Show strips of a run with a cursor to move; moment: the memory at the cursor beside them. */
-function withCursor(container, run, strips, { moment = false, at = 0 } = {}) {
+/** Show strips of a run with a cursor to move; moment: the name of the memory at the cursor, to be shown beside them. */
+function withCursor(container, run, strips, { moment, at = 0 } = {}) {
   const step = slider("Step", 0, run.length - 1, Math.max(0, at));
   const readout = element("output");
   step.element.append(readout);
@@ -213,7 +213,7 @@ function withCursor(container, run, strips, { moment = false, at = 0 } = {}) {
     leave: () => (readout.textContent = ""),
     seek,
   });
-  const seen = moment ? new Moment(run, { point: (text) => (readout.textContent = text), leave() {} }) : undefined;
+  const seen = moment ? new Moment(run, { point: (text) => (readout.textContent = text), leave() {} }, moment) : undefined;
   if (seen) pair.append(seen.element);
   step.input.addEventListener("input", () => seek(step.input.valueAsNumber));
   new ResizeObserver(() => seek(step.input.valueAsNumber)).observe(panel.element);

@@ -16,8 +16,8 @@ import { oneStop, walkable } from "./walk.js";
 
 /** What is seen at the cursor. */
 export class Moment {
-  /** on: {point(text, {slot}), leave()}. */
-  constructor(run, on) {
+  /** on: {point(text, {slot}), leave()}; title: the name by which a screen reader finds it. */
+  constructor(run, on, title = "At the cursor") {
     Object.assign(this, { run, on });
     const { model, slots, memory } = run;
     const width = memory?.width ?? 0;
@@ -34,7 +34,7 @@ export class Moment {
     this.links = (run.links ?? []).map((replay, head) => this.linkPicture(replay, head, slots));
     this.element = element(
       "section",
-      { className: "panel moment", ariaLabel: "At the cursor" },
+      { className: "panel moment", ariaLabel: title },
       element("div", { className: "memory" }, ...this.pictures.map(({ element }) => element)),
       ...this.links.map(({ element }) => element),
     );

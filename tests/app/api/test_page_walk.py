@@ -91,7 +91,7 @@ def test_pictures_of_a_panel_are_one_stop_of_tab(page: Page) -> None:
 def test_table_of_a_picture_is_made_when_asked_for(page: Page) -> None:
     open_inspector(page, "dnc-copy")
     _, answer = run(page)
-    assert page.locator("main table, dialog table").count() == 0
+    assert page.locator("#results table, dialog table").count() == 0
     canvas(page, "usage").focus()
     page.keyboard.press("t")
     rows = page.locator("#numbers-table tbody tr")
