@@ -1,7 +1,7 @@
 // Tasks whose patterns are written, as lists of words: each is a token of the model's vocabulary.
 //
 // words: of the vocabulary, by their tokens; split(text), join(words): between what is written and the words of it.
-// random(length): a new pattern; isStory: whether the words are read as a text, with answers in it.
+// isStory: whether the words are read as a text, with answers in it.
 // classes: the names of the classes that the model tells, if they have names; unasked: what to tell where none is due.
 
 import { Problem } from "./api.js";
@@ -11,8 +11,6 @@ const BRACKETS = "()[]{}<>"; // an opening one is even, the one that closes it c
 const ANSWER = "-"; // the word that asks for a word of an answer
 const HYPHEN = "\u2013"; // the word of a hyphen that asks for nothing, as that of -5
 const STORY_WORD = /(?<hyphen>-(?=[\p{L}\p{N}_]))|[\p{L}\p{N}_][\p{L}\p{N}\p{M}\u200c\u200d_'-]*|[^\p{L}\p{N}_\s]/gu;
-const PEOPLE = ["mary", "john", "daniel", "sandra"];
-const PLACES = ["kitchen", "garden", "hallway", "bathroom", "bedroom", "office"];
 
 /** The token of every step is written by hand, and no answer is known to be right. */
 export function tokens({ vocabulary_size: size }) {
@@ -22,7 +20,6 @@ export function tokens({ vocabulary_size: size }) {
     words,
     split: (text) => text.split(/[\s,]+/).filter(Boolean),
     join: (written) => written.join(" "),
-    random: (length) => randomWords(words, length),
     // What is no number goes to the server as it is, which says so.
     encode: (written) => ({
       inputs: written.map((word) => [Number.isNaN(Number(word)) ? word : Number(word)]),
@@ -42,7 +39,6 @@ export function dyck({ task: { kinds, length } }) {
     words,
     split: (text) => text.match(/\S/g) ?? [],
     join: (written) => written.join(""),
-    random: (count) => (Math.random() < 0.5 ? validWord : spoiltWord)(words, count),
     classes: ["not valid", "valid"],
     encode: (written) => {
       const numbers = numbered(words, written);
@@ -66,7 +62,6 @@ export function babi({ task: { vocabulary } }) {
     words: vocabulary,
     split: splitStory,
     join: (written) => written.join(" "),
-    random: (length) => randomStory(vocabulary, length),
     classes: vocabulary,
     isStory: true,
     unasked: `Nothing is asked: write “${ANSWER}” where a word of an answer is due`,
@@ -105,40 +100,4 @@ function isValid(numbers) {
     else if (due.pop() !== number) return false;
   }
   return due.length === 0;
-}
-
-/** Return a word whose brackets close each other, but for one where their number is odd. */
-function validWord(words, length) {
-  const due = [];
-  return Array.from({ length }, (_, step) => {
-    const left = length - step;
-    if (due.length > 0 && (due.length >= left || Math.random() < 0.5)) return due.pop();
-    const opening = 2 * Math.floor((Math.random() * words.length) / 2);
-    due.push(words[opening + 1]);
-    return words[opening];
-  });
-}
-
-function spoiltWord(words, length) {
-  return validWord(words, length).with(Math.floor(Math.random() * length), pick(words));
-}
-
-/** Return a story of about so many words, in the way of bAbI's first task, if the vocabulary has what it takes. */
-function randomStory(vocabulary, length) {
-  const known = (words) => words.filter((word) => vocabulary.includes(word));
-  const [people, places] = [known(PEOPLE), known(PLACES)];
-  const others = ["went", "to", "the", ".", "where", "is", "?", ANSWER];
-  if (people.length === 0 || places.length === 0 || known(others).length < others.length)
-    return randomWords(vocabulary, length);
-  const sentences = Math.max(1, Math.round((length - 5) / 6));
-  const told = Array.from({ length: sentences }, () => [pick(people), "went", "to", "the", pick(places), "."]);
-  return [...told.flat(), "where", "is", pick(told)[0], "?", ANSWER];
-}
-
-function randomWords(words, length) {
-  return Array.from({ length }, () => pick(words));
-}
-
-function pick(words) {
-  return words[Math.floor(Math.random() * words.length)];
 }

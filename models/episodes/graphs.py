@@ -85,22 +85,22 @@ class TripleSource(Source):
 
     def encode(self, described: Described, planning: int) -> Sample:
         """Return the sample of a graph and its questions; planning: the steps of silence before each answer."""
-        stages = [("listen", triples.Phase(described.edges))]
+        parts = [("listen", triples.Part(described.edges))]
         for query, answer in zip(described.queries, described.answers, strict=True):
-            stages += [("ask", triples.Phase(query)), ("plan", triples.silent(planning))]
-            stages += [("answer", triples.answered(answer))]
-        inputs, targets, mask, _ = triples.encode([[stage for _, stage in stages]], self.label_digits)
+            parts += [("ask", triples.Part(query)), ("plan", triples.silent(planning))]
+            parts += [("answer", triples.answered(answer))]
+        inputs, targets, mask, _ = triples.encode([[part for _, part in parts]], self.label_digits)
         phases, step = [], 0
-        for name, stage in stages:
-            phases += [Phase(name, step, step + len(stage.shown))] if len(stage.shown) else []
-            step += len(stage.shown)
+        for name, part in parts:
+            phases += [Phase(name, step, step + len(part.shown))] if len(part.shown) else []
+            step += len(part.shown)
         nodes = {node["label"]: number for number, node in enumerate(described.nodes)}
         return Sample(
             inputs=inputs[:, 0],
             targets=targets[:, 0],
             mask=mask[:, 0] > 0,
             phases=tuple(phases),
-            labels=tuple(self._labels(described, [stage for _, stage in stages])),
+            labels=tuple(self._labels(described, [part for _, part in parts])),
             kept=len(described.edges),
             facts={
                 "graph": {"nodes": described.nodes, "edges": self._edges(described, nodes)},
@@ -128,14 +128,14 @@ class TripleSource(Source):
             "names": [described.kinds.get(kind, self.label(kind)) for kind in answer[:, EDGE].tolist()],
         }
 
-    def _labels(self, described: Described, stages: Sequence[triples.Phase]) -> list[str]:
+    def _labels(self, described: Described, parts: Sequence[triples.Part]) -> list[str]:
         """Return each step's triple as text: that shown, or that due; "" in silence."""
         names = {node["label"]: node["name"] for node in described.nodes}
 
         def text(label: int, names: Names) -> str:
             return "?" if label == BLANK else names.get(label, self.label(label))
 
-        rows = np.concatenate([stage.shown if stage.asked is None else stage.asked for stage in stages]).tolist()
+        rows = np.concatenate([part.shown if part.asked is None else part.asked for part in parts]).tolist()
         return [
             f"{text(source, names)} -[{text(kind, described.kinds)}]-> {text(to, names)}"
             if (source, kind, to) != (BLANK, BLANK, BLANK)

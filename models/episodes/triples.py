@@ -15,7 +15,7 @@ BLANK = -1
 SOURCE, EDGE, DESTINATION = range(3)
 
 
-class Phase(NamedTuple):
+class Part(NamedTuple):
     """Some steps of a sequence: the triple shown at each, and, in an answer, the triple due at each."""
 
     shown: Labels
@@ -31,18 +31,18 @@ class Question(NamedTuple):
     answer: Labels
 
 
-def silent(steps: int) -> Phase:
-    """Return a phase in which nothing is shown."""
-    return Phase(np.full((steps, 3), BLANK))
+def silent(steps: int) -> Part:
+    """Return a part in which nothing is shown."""
+    return Part(np.full((steps, 3), BLANK))
 
 
-def answered(triples: Labels) -> Phase:
-    """Return the phase in which these triples are due and nothing is shown. triples: [steps, 3]"""
-    return Phase(np.full_like(triples, BLANK), triples)
+def answered(triples: Labels) -> Part:
+    """Return the part in which these triples are due and nothing is shown. triples: [steps, 3]"""
+    return Part(np.full_like(triples, BLANK), triples)
 
 
 class Encoded(NamedTuple):
-    """Sequences of phases, padded to the longest."""
+    """Sequences of parts, padded to the longest."""
 
     inputs: NDArray[np.float32]
     """[T, B, 30 digits + 2]"""
@@ -54,19 +54,19 @@ class Encoded(NamedTuple):
     """[B]"""
 
 
-def encode(rows: Sequence[Sequence[Phase]], digits: int) -> Encoded:
-    """Return sequences of phases, one a row."""
-    lengths = [sum(len(phase.shown) for phase in row) for row in rows]
+def encode(rows: Sequence[Sequence[Part]], digits: int) -> Encoded:
+    """Return sequences of parts, one a row."""
+    lengths = [sum(len(part.shown) for part in row) for row in rows]
     size = (max(lengths), len(rows))
     shown, asked = np.full((*size, 3), BLANK), np.full((*size, 3), BLANK)
     begins = np.zeros(size)
     for column, row in enumerate(rows):
         step = 0
-        for phase in row:
-            end = step + len(phase.shown)
-            shown[step:end, column] = phase.shown
-            if phase.asked is not None:
-                asked[step:end, column] = phase.asked
+        for part in row:
+            end = step + len(part.shown)
+            shown[step:end, column] = part.shown
+            if part.asked is not None:
+                asked[step:end, column] = part.asked
             begins[step, column] = step > 0
             step = end
     mask = asked[:, :, SOURCE] != BLANK

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.config import ConfigError, require_at_least
 from models.episodes import triples
-from models.episodes.triples import BLANK, SOURCE, Labels, Phase, Question, answered, draw_size, silent
+from models.episodes.triples import BLANK, SOURCE, Labels, Part, Question, answered, draw_size, silent
 from training.tasks.base import AnswerTask, Episode, Range
 
 
@@ -63,7 +63,7 @@ class TripleTask(AnswerTask):
 
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
         random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
-        return encode([self._phases(random) for _ in range(batch_size)], self.label_digits)
+        return encode([self._parts(random) for _ in range(batch_size)], self.label_digits)
 
     def render(self, episode: Episode, row: int = 0) -> str:
         """Return one sequence as text: the size of the description, then each question and its answer as a path."""
@@ -103,12 +103,12 @@ class TripleTask(AnswerTask):
             if least < minimum.get(name, 1):
                 raise ConfigError(f"{type(self).__name__}.{name} must be at least {minimum.get(name, 1)}, got {least}")
 
-    def _phases(self, random: np.random.Generator) -> list[Phase]:
+    def _parts(self, random: np.random.Generator) -> list[Part]:
         description, questions = self.row(random)
-        phases = [Phase(random.permutation(description))]
+        parts = [Part(random.permutation(description))]
         for query, answer in questions:
-            phases += [Phase(query), silent(draw_size(random, self.planning)), answered(answer)]
-        return phases
+            parts += [Part(query), silent(draw_size(random, self.planning)), answered(answer)]
+        return parts
 
     def _path(self, triples: Labels, nodes: Mapping[int, str], edges: Mapping[int, str]) -> str:
         def shown(label: int, names: Mapping[int, str]) -> str:
@@ -119,8 +119,8 @@ class TripleTask(AnswerTask):
         return shown(rows[0][SOURCE], nodes) + "".join(moves)
 
 
-def encode(rows: Sequence[Sequence[Phase]], digits: int) -> Episode:
-    """Return sequences of phases as an episode, one a row, padded to the longest."""
+def encode(rows: Sequence[Sequence[Part]], digits: int) -> Episode:
+    """Return sequences of parts as an episode, one a row, padded to the longest."""
     return Episode(*map(torch.from_numpy, triples.encode(rows, digits)))
 
 

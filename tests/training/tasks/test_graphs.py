@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from models.config import ConfigError
 from models.episodes.maps import LabelledGraph, random_graph, routes
-from models.episodes.triples import BLANK, Phase, answered, one_hot, silent
+from models.episodes.triples import BLANK, Part, answered, one_hot, silent
 from tests.training.tasks.situations import generator, right
 from tests.training.tasks.triples import read, sequences, triple
 from training.tasks import GraphTraversal, ShortestPath, build_task
@@ -38,7 +38,7 @@ def shortest_paths(description, source, destination):
 def line_asked(planning=0):
     """Return an episode that describes the line, asks for the way from 1 to 3, and is silent for some steps."""
     query = np.array([[1, BLANK, 3]])
-    return encode([[Phase(LINE), Phase(query), silent(planning), answered(LINE)]], digits=3)
+    return encode([[Part(LINE), Part(query), silent(planning), answered(LINE)]], digits=3)
 
 
 # The encoding
@@ -76,7 +76,7 @@ def test_episode_without_planning_goes_from_query_to_answer():
 
 
 def test_sequences_of_a_batch_are_padded_with_zeros():
-    rows = [[Phase(LINE), answered(LINE[:1])], [Phase(LINE[:1]), answered(LINE[:1])]]
+    rows = [[Part(LINE), answered(LINE[:1])], [Part(LINE[:1]), answered(LINE[:1])]]
     episode = encode(rows, digits=3)
     assert episode.lengths.tolist() == [3, 2]
     assert not episode.inputs[2, 1].any()
@@ -273,8 +273,8 @@ def test_numbers_of_nodes_and_moves_alone_are_their_ranges():
 
 
 def test_text_of_a_traversal_has_question_and_answer():
-    phases = [Phase(LINE), Phase(GraphTraversal().query(LINE)), answered(LINE)]
-    assert GraphTraversal().render(encode([phases], digits=3)).splitlines() == [
+    parts = [Part(LINE), Part(GraphTraversal().query(LINE)), answered(LINE)]
+    assert GraphTraversal().render(encode([parts], digits=3)).splitlines() == [
         "description: 2 triples",
         "query: 001 -[050]-> ? -[060]-> ?",
         "answer: 001 -[050]-> 002 -[060]-> 003",
