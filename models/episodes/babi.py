@@ -8,18 +8,43 @@ import numpy as np
 
 from models.config import ConfigError
 from models.episodes.base import Choice, Chosen, Phase, Random, Sample, Size, Source
-from models.episodes.stories import STORIES, Sentence, Story
+from models.episodes.people import Maybe, Negation, Pronoun, They, Times, Together, Where, YesOrNo
+from models.episodes.puzzles import Colours, Directions, Fears, Positions, Sizes, Ways
+from models.episodes.stories import Sentence, Story
+from models.episodes.things import Before, Carrying, Count, Giving, Motives, Things
 
 ANSWER = "-"
 """The token at which the model says a word of an answer."""
 
 MARKS = (ANSWER, ".", "?")
 
-MOST_WORDS = 10
-"""The most words of a sentence, with its answer."""
-
 EXTRA = 3
 """The most facts that a question may need beside those asked for."""
+
+
+STORIES: dict[int, tuple[str, type[Story]]] = {
+    1: ("one supporting fact", Where),
+    2: ("two supporting facts", Things),
+    3: ("three supporting facts", Before),
+    4: ("two arguments", Directions),
+    5: ("three arguments", Giving),
+    6: ("yes or no", YesOrNo),
+    7: ("counting", Count),
+    8: ("lists", Carrying),
+    9: ("negation", Negation),
+    10: ("indefinite knowledge", Maybe),
+    11: ("pronouns", Pronoun),
+    12: ("conjunction", Together),
+    13: ("pronouns of two", They),
+    14: ("times", Times),
+    15: ("deduction", Fears),
+    16: ("induction", Colours),
+    17: ("positions", Positions),
+    18: ("sizes", Sizes),
+    19: ("ways", Ways),
+    20: ("motives", Motives),
+}
+"""The tasks of bAbI: a name, and the form of their stories."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +90,7 @@ class Babi(Source):
     def most_steps(self, chosen: Chosen) -> int:
         story, questions = _story(chosen), chosen["questions"]
         facts = questions * (chosen["facts"] + EXTRA) if story.most_facts else story.all_facts
-        return int(MOST_WORDS * (facts + questions))
+        return int(story.most_words * (facts + questions))
 
     def draw(self, random: Random, chosen: Chosen) -> Sample:
         story = _story(chosen)(random)
