@@ -6,6 +6,7 @@ Usage: python -m benchmarks.page http://127.0.0.1:8000, the address of a server 
 import argparse
 import shutil
 import statistics
+import urllib.parse
 from collections.abc import Callable
 
 from playwright.sync_api import Page, sync_playwright
@@ -56,8 +57,15 @@ def measure(page: Page) -> None:
     report("first picture of ntm-copy", firsts)
     resize(page, length=99)
     report("run of 200 steps of ntm-copy", [page.evaluate(RUN) for _ in range(5)])
-    page.keyboard.press("Home")
-    report("frames while playing 200 steps, 128 slots", frames(page, lambda: play(page)))
+    report("frames while playing 200 steps of ntm-copy, 128 locations", frames(page, lambda: play(page)))
+    open_model(page, "dnc-copy")
+    resize(page, length=99)
+    page.click("#explain")
+    for level in ("Values", "Formulas"):
+        page.get_by_role("radio", name=level).check()
+        report(f"frames while playing 200 steps of dnc-copy, equations: {level}", frames(page, lambda: play(page)))
+    open_model(page, "dnc-graph-traversal", map="london", slots=812, step=0)
+    report("frames while playing London, 812 locations", frames(page, lambda: play(page)))
     open_model(page, "dnc-repeat-copy")
     resize(page, length=30, repeats=21)
     title = page.locator('canvas[data-name="output"]').get_attribute("aria-label")
@@ -70,9 +78,9 @@ def report(setting: str, milliseconds: list[float]) -> None:
     print(f"{setting}: median {statistics.median(ordered):.1f} ms, p95 {p95:.1f} ms, of {len(ordered)}", flush=True)
 
 
-def open_model(page: Page, name: str) -> float:
-    """Open the page; return the milliseconds until its first picture."""
-    page.goto(f"/?model={name}")
+def open_model(page: Page, name: str, **place: str | int) -> float:
+    """Open the page at a place, as its address has it; return the milliseconds until its first picture."""
+    page.goto(f"/?{urllib.parse.urlencode({'model': name, **place})}")
     return float(page.evaluate(FIRST))
 
 

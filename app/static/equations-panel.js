@@ -26,7 +26,7 @@ export class Equations {
   choices() {
     const choices = Object.entries(LEVELS).map(([level, title]) => {
       const input = element("input", { type: "radio", name: "equation-level", value: level, checked: level === this.level });
-      input.addEventListener("change", () => ((this.level = level), this.draw()));
+      input.addEventListener("change", () => (Object.assign(this, { level, bars: undefined }), this.draw()));
       return element("label", {}, input, ` ${title}`);
     });
     return element("fieldset", { className: "levels" }, element("legend", {}, "Equations"), ...choices);
@@ -53,8 +53,9 @@ export class Equations {
   /** Draw again in another size. */
   fit() {
     const width = this.element.clientWidth;
-    if (width !== this.width) this.draw();
-    this.width = width;
+    if (width === this.width) return;
+    Object.assign(this, { width, bars: undefined });
+    this.draw();
   }
 
   draw() {
@@ -65,7 +66,8 @@ export class Equations {
     const groups = equationsOf(this.run, this.step, this.slot);
     this.build(groups);
     const lines = groups.flatMap(({ lines, focus }) => lines.map((line) => ({ line, focus })));
-    const style = { isFull: this.level === "formulas", width: this.lines.find(({ over }) => over !== "parts")?.width, ...this.colors };
+    this.bars ??= this.lines.find(({ over }) => over !== "parts")?.width; // to ask for it at each step would be to lay out twice
+    const style = { isFull: this.level === "formulas", width: this.bars, ...this.colors };
     lines.forEach(({ line, focus }, index) => this.lines[index].show(line, line.focus ?? focus, style));
   }
 
@@ -73,7 +75,7 @@ export class Equations {
   build(groups) {
     const shape = groups.map(({ title, lines }) => [title, ...lines.map(({ over, values }) => `${over}${values.length}`)]).join();
     if (shape === this.shape) return;
-    this.shape = shape;
+    Object.assign(this, { shape, bars: undefined });
     const { color, borderTopColor, accentColor } = getComputedStyle(this.groups);
     this.colors = { mark: color, zero: borderTopColor, bar: accentColor };
     const made = groups.map(({ title, lines }) => ({ title, lines: lines.map((line) => new Line(line)) }));

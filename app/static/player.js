@@ -41,6 +41,10 @@ export class Player {
     return Math.max(0, Math.min(Math.floor(this.at), this.steps - 1));
   }
 
+  get isPlaying() {
+    return this.started !== undefined;
+  }
+
   /** Go to a step, whose answer is awaited where it is not done. */
   async goTo(step) {
     this.pause();
@@ -50,8 +54,8 @@ export class Player {
   }
 
   toggle() {
-    if (this.started === undefined) this.start();
-    else this.pause();
+    if (this.isPlaying) this.pause();
+    else this.start();
   }
 
   start() {
@@ -73,7 +77,7 @@ export class Player {
 
   /** Go to a place in time, when its steps are done, and on from there if it plays. */
   async seek(at) {
-    const plays = this.started !== undefined;
+    const plays = this.isPlaying;
     this.pause();
     if (Math.ceil(at) > this.done) await this.onNeed(Math.ceil(at));
     this.show(at);

@@ -61,6 +61,7 @@ export class Scene {
   fit() {
     const { clientWidth: width, clientHeight: height } = this.image;
     if (width === 0 || height === 0) return;
+    Object.assign(this, { width, height });
     this.points = this.places.map(({ x, y }) => ({
       x: MARGIN + x * (width - 2 * MARGIN),
       y: MARGIN + y * (height - 2 * MARGIN),
@@ -186,7 +187,7 @@ export class Scene {
   /** Look at all of the graph, or, of a large one, at the places that a question is about. */
   look(question) {
     this.question = question;
-    const { clientWidth: width, clientHeight: height } = this.image;
+    const { width, height } = this;
     const points = question && this.dots.length > MOST_NAMED ? question.nodes.map((node) => this.points[node]) : [];
     const box = points.length > 0 ? around(points, width, height) : { x: 0, y: 0, zoom: 1 };
     Object.assign(this, box);
@@ -197,7 +198,7 @@ export class Scene {
   /** Put a label above its node, or below it, as neighbours in turn. */
   placeLabel(node, isBelow = false) {
     const { x, y } = this.points[node];
-    const isRight = x > this.x + 0.6 * this.zoom * this.image.clientWidth;
+    const isRight = x > this.x + 0.6 * this.zoom * this.width;
     const label = this.labels[node];
     label.setAttribute("x", fixed(x + (isRight ? -6 : 6) * this.zoom));
     label.setAttribute("y", fixed(y + (isBelow ? 13 : -6) * this.zoom));

@@ -117,11 +117,18 @@ export class Screen {
   moveTo(at) {
     const { page, run, player } = this;
     const { step } = player;
+    const isShown = player.isPlaying && this.shownStep === step && this.shownDone === run.done;
+    if (!isShown) this.showStep(step); // most frames of a run that plays are of the step before
+    if (!this.isStaged) this.plots.moveTo(at, step, page.place.textContent);
+  }
+
+  showStep(step) {
+    const { page, run } = this;
+    Object.assign(this, { shownStep: step, shownDone: run.done });
     this.on.move(step);
     page.place.textContent = columnText({ columnName: "step", seconds: run.task.seconds }, run.from + step);
     this.story.moveTo(step);
     if (this.isStaged) this.stage.moveTo(step);
-    else this.plots.moveTo(at, step, page.place.textContent);
   }
 
   /** Show or hide the equations. */
