@@ -1,7 +1,5 @@
 """Servers with a planted leak, or none: `engram serve` in a process whose back ends, or checks of inputs, were changed.
 
-Their processes are forks of one that has imported what a server needs: most of the time of a start are its imports.
-
 shared buffer      a step adds some of the inputs of the step before it, of any session
 shared restoring   a state that is put into a slot has some of the state put into one before
 not cleared        a slot that is opened again begins with the state that the last session left in it
@@ -9,8 +7,6 @@ late refusal       inputs that are not finite are refused by the step, one sessi
 """
 
 import importlib
-import multiprocessing
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +19,7 @@ import numpy as np
 import app.api.many
 from benchmarks.server import Server, listening, serve_words
 from engram.main import main
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["app.server", "app.backends.fused", "app.backends.onnx", "app.backends.torch", __name__])
+from tests.forks import Forked, write_to
 
 BACKENDS = {"fused": "FusedBackend", "onnx": "OnnxBackend", "torch": "TorchBackend"}
 
@@ -80,18 +74,6 @@ PLANTS: dict[str, Callable[[Any], None]] = {
 }
 
 
-class Forked:
-    """A process that runs a function, with what subprocess.Popen has for those who watch and end it."""
-
-    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
-        process = self._process = FORKS.Process(target=function, args=arguments)
-        process.start()
-        self.pid, self.kill, self.terminate, self.wait = process.pid, process.kill, process.terminate, process.join
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-
 def starting(plant: str | None = None) -> Callable[..., AbstractContextManager[Server]]:
     """Return a function that starts servers, as benchmarks.server.running_server does, with a planted leak."""
 
@@ -110,8 +92,7 @@ def starting(plant: str | None = None) -> Callable[..., AbstractContextManager[S
 
 def serve(plant: str | None, command: Sequence[str], log: str) -> None:
     """Change the back end that the command line names, and run the command; log: where its error output goes."""
-    with open(log, "w") as file:
-        os.dup2(file.fileno(), 2)
+    write_to(log)
     kind = command[command.index("--backend") + 1]
     module = importlib.import_module(f"app.backends.{kind}")
     if plant is not None:

@@ -5,15 +5,34 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from benchmarks import chaos
+from tests import forks
 from tests.app.browsing import running_browser
 from tests.app.harness import CHECKPOINTS, Server, running_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked() -> Iterator[None]:
+    """Have the servers of benchmarks/chaos/ be forks, but those that load a library before all others."""
+    fresh = chaos.Server.start
+
+    def start(server: chaos.Server) -> None:
+        if "LD_PRELOAD" in server._environment:
+            fresh(server)
+        else:
+            server._log.write_text("")
+            server.process = forks.engram(server._command[3:], server._log, server._environment, Path.cwd())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chaos.Server, "start", start)
+        yield
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the shipped checkpoints, with limits that are easy to reach."""
     limits = ["--max-steps", "500", "--max-body-bytes", "200000", "--max-sequences", "8"]
-    with running_server(*limits, data=tmp_path_factory.mktemp("server") / "data") as server:
+    with running_server(*limits, data=tmp_path_factory.mktemp("server") / "data", fresh=True) as server:
         yield server
 
 

@@ -10,15 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import forks
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "checkpoints"
 STARTUP_SECONDS = 60
+PROGRAM = (sys.executable, "-m", "engram")
 
 
 class Server:
     """`engram serve` on a free port of 127.0.0.1.
 
-    root: the directory in which it runs, such as one that holds Engram's packages. program: the words of `engram`.
+    It is a fork of a process that has imported Engram, which starts in a fifth of the time, unless it needs a new one:
+    for variables that libraries read when they are loaded, or with root, the directory in which it runs, such as one
+    that holds Engram's packages, with program, the words of `engram`, or if `fresh`.
     """
 
     def __init__(
@@ -27,19 +32,27 @@ class Server:
         data: Path,
         checkpoints: Path = CHECKPOINTS,
         root: Path = ROOT,
-        program: Sequence[str] = (sys.executable, "-m", "engram"),
+        program: Sequence[str] = PROGRAM,
+        fresh: bool = False,
         **environment: str,
     ) -> None:
         self._log = data.with_suffix(".log")
-        command = [*program, "serve", "--port", "0"]
-        command += ["--checkpoints", str(checkpoints), "--data", str(data), *map(str, arguments)]
+        self._words = ["serve", "--port", "0", "--checkpoints", str(checkpoints), "--data", str(data)]
+        self._words += map(str, arguments)
+        self._program, self._root = program, root
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGRAM_")}
-        self._command, self._options = command, {"env": inherited | environment, "cwd": root}
+        self._environment = inherited | environment
+        ours = all(name.startswith("ENGRAM_") for name in environment)
+        self._forked = ours and (program, root) == (PROGRAM, ROOT) and not fresh
         self._start()
 
     def _start(self) -> None:
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._options)  # type: ignore[call-overload]
+            if self._forked:
+                self.process = forks.engram(self._words, self._log, self._environment, self._root)
+            else:
+                options = {"stdout": log, "stderr": log, "env": self._environment, "cwd": self._root}
+                self.process = subprocess.Popen([*self._program, *self._words], **options)
 
     @property
     def log(self) -> str:
@@ -59,7 +72,7 @@ class Server:
 
     def restart(self) -> None:
         """Start it again, after it has ended, on the port that it had."""
-        self._command = [*self._command, "--port", self.url.rpartition(":")[2]]
+        self._words += ["--port", self.url.rpartition(":")[2]]
         self._start()
         self.wait_until_listening()
 

@@ -31,7 +31,7 @@ def open_file_limit(limit: int) -> Iterator[None]:
 def short_server(few, data) -> Iterator[Server]:
     with ExitStack() as stack:
         with open_file_limit(LIMIT):
-            server = stack.enter_context(running_server("--access-log", data=data, checkpoints=few))
+            server = stack.enter_context(running_server("--access-log", data=data, checkpoints=few, fresh=True))
         yield server
 
 

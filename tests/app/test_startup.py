@@ -193,7 +193,7 @@ def test_outdated_kernels_are_not_used_until_rebuilt(tiny, tmp_path, data):
 
 def test_nothing_to_serve_is_refused(tmp_path, data):
     (tmp_path / "empty").mkdir()
-    assert "no directory" in refusal(Server(data=data, checkpoints=tmp_path / "missing"))
+    assert "no directory" in refusal(Server(data=data, checkpoints=tmp_path / "missing", fresh=True))
     assert "manifest.json" in refusal(Server(data=data, checkpoints=tmp_path / "empty"))
 
 
@@ -299,7 +299,7 @@ def test_torch_serves_the_same_answers_as_onnx(few, tmp_path):
     inputs = [[0.0, 1.0] * 5] * 12
     answers = []
     for backend in ("onnx", "torch"):
-        with running_server("--backend", backend, data=tmp_path / backend, checkpoints=few) as server:
+        with running_server("--backend", backend, data=tmp_path / backend, checkpoints=few, fresh=True) as server:
             assert httpx.get(f"{server.url}/models/dnc-copy").json()["backend"] == backend
             request = {"model": "dnc-copy", "inputs": inputs}
             answers.append(httpx.post(f"{server.url}/infer", json=request, timeout=30).json()["outputs"])
@@ -309,7 +309,7 @@ def test_torch_serves_the_same_answers_as_onnx(few, tmp_path):
 def test_checkpoint_without_a_graph_is_served_by_torch(tmp_path, data):
     directory = copy_checkpoint(CHECKPOINTS / "ntm-copy", tmp_path / "checkpoints" / "ntm")
     (directory / "model.onnx").unlink()
-    with running_server(data=data, checkpoints=directory.parent) as server:
+    with running_server(data=data, checkpoints=directory.parent, fresh=True) as server:
         assert httpx.get(f"{server.url}/models/ntm").json()["backend"] == "torch"
     [line] = [line for line in server.log.splitlines() if " ntm: " in line]
     assert line.endswith(f"ONNX Runtime need; make it with: engram export {directory}")
@@ -378,7 +378,7 @@ def test_full_queue_is_answered_with_retry_after(data, few):
 
 
 def test_interrupt_ends_quietly(tiny, data):
-    with running_server(data=data, checkpoints=tiny.parent) as server:
+    with running_server(data=data, checkpoints=tiny.parent, fresh=True) as server:
         assert server.stop(signal.SIGINT) == 130
     assert "Traceback" not in server.log
 
@@ -421,7 +421,7 @@ def test_delete_during_a_stop_is_carried_out(data, few):
 
 def test_stop_signal_finishes_accepted_requests(data, few):
     answers: list[httpx.Response] = []
-    with running_server(data=data, checkpoints=few) as server:
+    with running_server(data=data, checkpoints=few, fresh=True) as server:
         body = SLOW | {"inputs": [[0.0] * 10] * 5000}
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{server.url}/infer", json=body, timeout=60))

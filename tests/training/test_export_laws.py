@@ -1,4 +1,4 @@
-"""The law that ONNX graphs agree with torch, over the whole table of models, at two sizes of memory."""
+"""The law that ONNX graphs agree with torch, over every option of the table of models, at two sizes of memory."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from models.manifest import Manifest
 from models.registry import config_values
 from models.state import flatten
 from tests.models.catalogue import CATALOGUE, KINDS, make, random_inputs
+from tests.models.covering import covered, covering
 from tests.training.graphs import initial_leaves, next_leaves, run_graph, session
 from training.export import TOLERANCE, build_graph, step_differences
 
@@ -37,7 +38,17 @@ def assert_axes_are_open(graph, model):
         assert entry.shape[0] == "batch"
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+def test_covering_models_are_few_and_have_every_option():
+    names = covering()
+    have = {name: covered(name) for name in CATALOGUE}
+    assert set().union(*(have[name] for name in names)) == set().union(*have.values())
+    assert all(have[name] - set().union(*(have[other] for other in names if other != name)) for name in names)
+    assert {"dnc.masking=True", "ntm.order=in-turn", "lstm.peepholes=True", "rnn with stack"} <= set().union(
+        *have.values()
+    )
+
+
+@pytest.mark.parametrize("name", covering())
 @torch.no_grad()
 def test_graph_steps_equal_torch_at_any_memory_size(name):
     model = make(name)

@@ -33,25 +33,23 @@ def checkpoints(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_cluster(checkpoints: Path, tmp_path: Path, clock_library: Path) -> Iterator[Callable[..., Cluster]]:
+def run_cluster(checkpoints: Path, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Return what starts servers on a database, with some flags; they end with the test."""
     with ExitStack() as stack:
 
         def run(postgres: Postgres, *flags: str, **options: Any) -> Cluster:
             haproxy.program()  # or skip
-            return stack.enter_context(
-                Cluster(postgres, checkpoints, tmp_path, *flags, library=clock_library, **options)
-            )
+            return stack.enter_context(Cluster(postgres, checkpoints, tmp_path, *flags, **options))
 
         yield run
 
 
 @pytest.fixture(scope="module")
-def shared_cluster(clock_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     haproxy.program()  # or skip
     directory = tmp_path_factory.mktemp("cluster")
     for postgres in started():
-        with Cluster(postgres, only(CHECKPOINT, directory), directory, library=clock_library) as cluster:
+        with Cluster(postgres, only(CHECKPOINT, directory), directory) as cluster:
             yield cluster
 
 

@@ -12,15 +12,15 @@ from tests.app.replicas.sessions import CHECKPOINT
 
 pytestmark = pytest.mark.slow
 
-CLIENTS = 200
-SECONDS = 40.0
+CLIENTS = 80
+SECONDS = 20.0
 SEED = 1
 LEAST_FAULTS = 5
 
 
 @pytest.mark.timeout(600)
-def test_random_faults_of_everything_lose_no_step_and_double_none(own_postgres, run_cluster) -> None:
-    cluster: Cluster = run_cluster(own_postgres, "--keep-steps", str(KEPT_STEPS))
+def test_random_faults_of_everything_lose_no_step_and_double_none(own_postgres, run_cluster, clock_library) -> None:
+    cluster: Cluster = run_cluster(own_postgres, "--keep-steps", str(KEPT_STEPS), library=clock_library)
     with Load(cluster.url, CHECKPOINT, CLIENTS, SEED, patient=True) as load:
         load.wait_for(2 * CLIENTS)
         happened = bring_about(cluster, load, SECONDS, random.Random(SEED), LEAST_FAULTS)
