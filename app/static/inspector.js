@@ -21,6 +21,8 @@ import { Turns } from "./turns.js";
 import { openViews, watchViews } from "./views.js";
 import { WhatIf } from "./what-if.js";
 
+const FIRST = "dnc-copy"; // the model that is shown first, where it is served: README explains it
+
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
 const turns = new Turns();
 const notices = new Notices(page);
@@ -47,7 +49,8 @@ async function start() {
 
 /** Show what an address names; where its session is refused, there is a model to go on with. */
 async function visit(place) {
-  const chooseModel = () => choose(place.model ?? page.model.options[0].value, place);
+  const names = [...page.model.options].map(({ value }) => value);
+  const chooseModel = () => choose(place.model ?? (names.includes(FIRST) ? FIRST : names[0]), place);
   if (!place.session) return chooseModel();
   try {
     await guests.follow(place.session, place);

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 
 import msgpack
@@ -45,6 +46,12 @@ def test_inspector_offers_every_model(page: Page) -> None:
     open_inspector(page, "dnc-copy")
     served = [model["name"] for model in page.request.get("/models").json()]
     assert page.locator("#model option").all_inner_texts() == served
+
+
+def test_address_without_a_model_shows_that_of_readme(page: Page) -> None:
+    page.goto("/")
+    expect(page).to_have_url(re.compile(r"\?model=dnc-copy&"))
+    expect(page.locator("#verdict")).to_contain_text(" wrong bits of ")
 
 
 def test_model_chosen_is_described_and_can_be_linked_to(page: Page) -> None:
