@@ -56,7 +56,7 @@
         |-- StepFailed
         `-- SessionDamaged      the store's data of the session are not as they were written
 
-`code` is stable and documented in docs/api.md; `status` is the HTTP status, and `close_code` that of a WebSocket.
+`code` is stable and documented in docs/errors.md; `status` is the HTTP status, and `close_code` that of a WebSocket.
 """
 
 import math

@@ -320,7 +320,7 @@ class ProblemAnswer(BaseModel):
     type: str
     title: str
     status: int
-    code: str = Field(description="stable; docs/api.md lists them")
+    code: str = Field(description="stable; docs/errors.md lists them")
     detail: str
     place: str | None = None
     expected: str | None = None

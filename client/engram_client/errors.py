@@ -30,7 +30,7 @@ class EngramClientError(Exception):
         self.problem = dict(problem)
         """All members of the problem document: place, expected, got, step, reason, ... where they apply."""
         self.code: str = problem["code"]
-        """A stable name of the error: docs/api.md lists the server's."""
+        """A stable name of the error: docs/errors.md lists the server's."""
         self.status: int | None = problem.get("status")
         """The HTTP status, None without one."""
         self.detail: str = problem["detail"]
