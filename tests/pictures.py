@@ -33,6 +33,8 @@ def main() -> None:
         draw(browser, server.url, "/?model=dnc-copy&seed=0&step=24", docs / "inspector.png")
         draw_branches(browser, server.url, docs / "what-if.png")
         draw_play(browser, server.url, docs / "inspector.gif")
+        save_figure(browser, server.url, "/?model=dnc-copy&seed=0&length=10&step=16", docs / "dnc.svg")
+        save_figure(browser, server.url, "/?model=ntm-copy&seed=0&length=10&slots=16&step=16", docs / "ntm.svg")
 
 
 def draw(browser: Browser, url: str, address: str, path: Path) -> None:
@@ -65,6 +67,16 @@ def draw_play(browser: Browser, url: str, path: Path) -> None:
             page.keyboard.press("ArrowRight")
     times = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=True)
+
+
+def save_figure(browser: Browser, url: str, address: str, path: Path) -> None:
+    """Save the figure for a paper of a run."""
+    with open_page(browser, url) as page:
+        show(page, address)
+        page.click("#share summary")
+        with page.expect_download() as download:
+            page.click("#share button:has-text('Figure for a paper')")
+        download.value.save_as(path)
 
 
 def show(page: Page, address: str) -> None:
