@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import io
 import re
 import subprocess
@@ -67,15 +68,17 @@ def test_api_page_has_every_route(tmp_path):
     }
 
 
-def test_api_page_has_every_error_with_its_status():
-    listed = {row[0]: int(row[1]) for row in first_cells("api.md", "## Errors")}
+def test_errors_page_has_every_error_with_status_and_remedy():
+    rows = first_cells("errors.md")
+    listed = {row[0]: int(row[1]) for row in rows}
     raised = {error.code: error.status for error in subclasses(EngramError)}
     assert listed == raised
+    assert [row for row in rows if len(row) != 4 or not all(row)] == []
 
 
-@pytest.mark.parametrize(("page", "heading"), [("api.md", "## Errors"), ("metrics.md", "")])
-def test_page_has_each_name_once(page, heading):
-    names = [row[0] for row in first_cells(page, heading)]
+@pytest.mark.parametrize("page", ["errors.md", "metrics.md"])
+def test_page_has_each_name_once(page):
+    names = [row[0] for row in first_cells(page)]
     assert [name for name in names if names.count(name) > 1] == []
 
 
@@ -159,8 +162,24 @@ def test_no_text_installs_another_projects_package_of_our_name():
 
 def test_links_between_documents_lead_somewhere():
     for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, _, anchor in re.findall(r"\]\(([^)#:]*)(#([^)]*))?\)", page.read_text()):
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
+
+
+@functools.cache
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    texts = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), re.M)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).lower() for text in texts]
+    return {re.sub(r"[^\w -]", "", text).replace(" ", "-") for text in plain}
+
+
+def test_every_page_is_in_the_navigation_once():
+    text = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+    listed = re.findall(r"([\w-]+\.md)$", text, re.M)
+    assert sorted(listed) == sorted(page.name for page in DOCS.glob("*.md"))
 
 
 def test_models_page_names_functions_and_tests_that_there_are():
