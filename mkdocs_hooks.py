@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent
 OUTWARD = re.compile(r"\]\(\.\./([^)#]+)(#[^)]*)?\)")
 """A link from a document to a file outside of docs/."""
 
+INWARD = re.compile(r"\[([\w-]+\.md)\]\(\1(#[^)]*)?\)")
+"""A link to another document that is called by the name of its file."""
+
 PICTURE = ".png"
 
 INFO = re.compile(r"^(\s*```\w+) .*$", re.MULTILINE)
@@ -82,8 +85,17 @@ def shown(path: Path, title: str, heading: str = "#") -> str:
     return f"{heading} {title}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}````\n"
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Have links out of docs/ lead to the pages of their files, and drop what stands behind the language of a block."""
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
+    """Have links out of docs/ lead to the pages of their files, call documents by their titles, and drop what stands
+    behind the language of a block.
+    """
+    markdown = INWARD.sub(lambda link: f"[{title_of(link[1], files)}]({link[1]}{link[2] or ''})", markdown)
     up = "../" * len(PurePosixPath(page.file.src_uri).parent.parts)
     markdown = OUTWARD.sub(lambda link: f"]({up}{path_of(link[1])}{link[2] or ''})", markdown)
     return INFO.sub(r"\1", markdown)
+
+
+def title_of(name: str, files: Files) -> str:
+    """Return the title of a document, or its name where there is none such: then the link is at fault."""
+    file = files.get_file_from_path(name)
+    return file.content_string.partition("\n")[0].removeprefix("# ") if file else name

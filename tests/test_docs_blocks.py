@@ -70,7 +70,8 @@ def run_by_us(page: Path) -> list[Block]:
 
 
 @pytest.mark.parametrize("page", named([page for page in PAGES if run_by_us(page)]))
-def test_blocks_of_a_page_run_and_print_what_is_shown(page, server, tmp_path):
+def test_blocks_of_a_page_run_and_print_what_is_shown(page, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     of_page, names = blocks(page), {"__name__": "__main__"}
     for block, following in zip(of_page, [*of_page[1:], None], strict=True):
         if block in run_by_us(page):

@@ -47,6 +47,12 @@ def test_file_outside_of_the_documents_has_a_page(site):
     assert 'href="source/examples/client.py.html"' in (site / "client.html").read_text()
 
 
+def test_links_call_documents_by_their_titles(site):
+    named = {path.name: re.findall(r">[\w-]+\.md</a>", path.read_text()) for path in site.glob("*.html")}
+    assert {name: links for name, links in named.items() if links} == {}
+    assert ">Settings</a>" in (site / "errors.html").read_text().split("<article")[1]
+
+
 def test_pages_read_as_files_with_search_and_equations(page, site):
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
