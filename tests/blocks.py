@@ -1,10 +1,14 @@
 """The blocks of code in README and the documents, for the tests that run or read them."""
 
+import contextlib
+import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from engram.main import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,3 +68,14 @@ def words_of(script: str) -> Iterator[list[str]]:
             words.pop()  # a redirection, with its file
         else:
             words.append(word)
+
+
+def refusal(words: Sequence[str]) -> str | None:
+    """Return why the command line refuses some words behind `engram`, or None where it takes them."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            parser().parse_args(words)
+    except SystemExit as end:
+        return printed.getvalue() if end.code else None
+    return None

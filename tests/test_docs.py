@@ -124,8 +124,8 @@ def test_commands_page_has_every_preset():
     assert all(f"`{name}`" in text for name in preset_names())
 
 
-def test_training_page_has_every_task_and_every_setting():
-    text = (DOCS / "training.md").read_text()
+def test_presets_page_has_every_task_and_every_setting():
+    text = (DOCS / "presets.md").read_text()
     settings = {field.name for config in (TrainingConfig, OptimizerConfig) for field in dataclasses.fields(config)}
     assert {name for name in (*TASKS, *settings, *TABLES, *LISTS) if not re.search(rf"[`\[]{name}[`\]]", text)} == set()
 

@@ -18,8 +18,7 @@ import yaml
 from app.main import create_app
 from app.settings import Settings
 from tests.app.harness import Server, running_server
-from tests.blocks import PAGES, ROOT, Block, blocks, commands_of, words_of
-from tests.commands import refusal
+from tests.blocks import PAGES, ROOT, Block, blocks, commands_of, refusal, words_of
 
 REASONS = {
     "docker": "it needs Docker",
