@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
-from app.main import create_app
-from app.settings import Settings
 from tests.app.harness import Server, running_server
 from tests.blocks import PAGES, ROOT, Block, blocks, commands_of, refusal, words_of
 
@@ -52,10 +51,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def routes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def routes(server: Server) -> dict[str, dict[str, Any]]:
     """The methods of every path of the server."""
-    data = tmp_path_factory.mktemp("routes")
-    paths: dict[str, dict[str, Any]] = create_app(Settings(data=data, store="memory")).openapi()["paths"]
+    paths: dict[str, dict[str, Any]] = httpx.get(f"{server.url}/openapi.json").json()["paths"]
     return paths
 
 
