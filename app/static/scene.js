@@ -4,13 +4,13 @@
 import { element } from "./dom.js";
 import { chartLayout, familyLayout, graphLayout } from "./layouts.js";
 import { hopsOf, questionAt, questionsOf } from "./routes.js";
+import { around, bent, fixed, lineOf, sidesOf, straight } from "./scene-paths.js";
+import { edgeText, readable, walkOf } from "./scene-walk.js";
+import { walkable } from "./walk.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 18; // CSS pixels
 const MOST_NAMED = 40; // nodes that all have their names beside them
-const LEAST_SEEN = 0.3; // of the width of a map
-const HOP = 50; // CSS pixels from one station of a way to the next, about, at least
-const GAP = 2.2; // CSS pixels between lines that run side by side
 
 // The colours of London's lines; the Northern line, black, is as the text is.
 const LINES = {
@@ -52,9 +52,13 @@ export class Scene {
     this.image = svg("svg", { role: "img", "aria-label": `${this.title}: ${graph.nodes.length} nodes, ${graph.edges.length} edges` });
     this.caption = element("figcaption", {}, this.title);
     this.element = element("figure", { className: this.kind.isMap ? "scene map" : "scene" }, this.caption, this.image);
-    this.image.addEventListener("pointermove", ({ target }) => on.point(this.textOf(target)));
+    for (const name of ["pointermove", "pointerdown"]) {
+      this.image.addEventListener(name, ({ target }) => on.point(this.textOf(target))); // a finger points by touching
+    }
     this.image.addEventListener("pointerleave", () => on.point(""));
     this.image.addEventListener("click", ({ target }) => "step" in target.dataset && on.seek(Number(target.dataset.step)));
+    walkable(this.image, walkOf(this, on));
+    this.image.setAttribute("aria-roledescription", "picture of edges");
     new ResizeObserver(() => this.fit()).observe(this.image);
   }
 
@@ -71,17 +75,25 @@ export class Scene {
     this.dots = this.graph.nodes.map((node, number) => this.dot(node, number));
     this.labels = this.graph.nodes.map(({ name }) => nameOf(name));
     this.way = svg("g", {});
+    this.pointed = svg("path", { class: "pointed" });
     this.look(undefined);
     this.labels.forEach((_, node) => this.placeLabel(node));
-    this.image.replaceChildren(...new Set(this.lines), this.way, ...this.dots, ...this.labels);
+    this.image.replaceChildren(...new Set(this.lines), this.way, this.pointed, ...this.dots, ...this.labels);
     this.shown = undefined;
     this.moveTo(this.step ?? 0);
   }
 
+  /** Mark the edge of a step; undefined: none. */
+  mark(step) {
+    const line = this.lines?.[step];
+    this.pointed?.setAttribute("d", line?.getAttribute("d") ?? "");
+  }
+
   moveTo(step) {
+    this.step = step; // for when there is a size to draw in, too
     const shown = `${step} ${Math.min(this.run.done, step + 1)}`;
     if (!this.points || this.shown === shown) return;
-    Object.assign(this, { step, shown });
+    this.shown = shown;
     const { edges } = this.graph;
     const [seen, current] = [new Set(this.lines.slice(0, step + 1)), this.lines[step]];
     for (const line of new Set(this.lines)) {
@@ -129,42 +141,16 @@ export class Scene {
     });
   }
 
-  line({ from, to, name }, step, side) {
-    const path = this.kind.title === "Graph" ? this.bent(from, to) : this.straight(from, to, side);
-    const line = svg("path", { d: path, class: "edge" });
-    if (this.kind.isMap) line.style.setProperty("--line", LINES[lineOf(name)]);
+  line(edge, step, side) {
+    const line = svg("path", { d: this.pathOf(edge, side), class: "edge" });
+    if (this.kind.isMap) line.style.setProperty("--line", LINES[lineOf(edge.name)]);
     line.dataset.step = step;
     return line;
   }
 
-  /** Return a straight path, so many lines aside of the middle. */
-  straight(from, to, side = 0) {
-    const [one, other] = [from, to].toSorted((a, b) => a - b).map((node) => this.points[node]);
-    const [x, y] = [other.x - one.x, other.y - one.y];
-    const length = Math.hypot(x, y) || 1;
-    const [dx, dy] = [(-y / length) * side * GAP, (x / length) * side * GAP];
-    return `M${fixed(one.x + dx)} ${fixed(one.y + dy)}L${fixed(other.x + dx)} ${fixed(other.y + dy)}`;
-  }
-
-  /** Return a bent path with an arrow at its end, so that the way back runs beside it. */
-  bent(from, to) {
-    const [one, other] = [this.points[from], this.points[to]];
-    const [x, y] = [other.x - one.x, other.y - one.y];
-    const length = Math.hypot(x, y) || 1;
-    const [midX, midY] = [one.x + x / 2 - y * 0.14, one.y + y / 2 + x * 0.14];
-    const [backX, backY] = unit(midX - other.x, midY - other.y);
-    const [tipX, tipY] = [other.x + backX * (this.radius + 1), other.y + backY * (this.radius + 1)];
-    const wing = (turn) => {
-      const [wingX, wingY] = [backX * Math.cos(turn) - backY * Math.sin(turn), backX * Math.sin(turn) + backY * Math.cos(turn)];
-      return `${fixed(tipX + wingX * Math.min(6, length / 4))} ${fixed(tipY + wingY * Math.min(6, length / 4))}`;
-    };
-    const arrow = `M${wing(0.4)}L${fixed(tipX)} ${fixed(tipY)}L${wing(-0.4)}`;
-    return `M${fixed(one.x)} ${fixed(one.y)}Q${fixed(midX)} ${fixed(midY)} ${fixed(tipX)} ${fixed(tipY)}${arrow}`;
-  }
-
   /** Return the lines of a hop: what was said, and, where that is wrong, what was due. */
   hop({ from, to, said, isRight }, isNow) {
-    const path = (one, other, name) => svg("path", { d: this.pathOf(one, other), class: name });
+    const path = (one, other, name) => svg("path", { d: this.pathOf({ from: one, to: other }), class: name });
     const line = (one, other, name) => path(one, other, `hop ${name}${isNow ? " now" : ""}`);
     if (isRight) return [path(from, to, "casing"), line(from, to, "right")];
     const [one, other] = [this.names.get(said.from), this.names.get(said.to)];
@@ -172,8 +158,8 @@ export class Scene {
     return [line(from, to, "due"), ...(isKnown ? [path(one, other, "casing"), line(one, other, "wrong")] : [])];
   }
 
-  pathOf(from, to) {
-    return this.kind.title === "Graph" ? this.bent(from, to) : this.straight(from, to);
+  pathOf(edge, side) {
+    return this.kind.title === "Graph" ? bent(this.points, edge, this.radius) : straight(this.points, edge, side);
   }
 
   dot({ woman, name }, number) {
@@ -208,9 +194,7 @@ export class Scene {
   textOf({ dataset }) {
     if (dataset.name) return dataset.name;
     const edge = this.graph.edges[dataset.step];
-    if (!edge) return "";
-    const [from, to] = [edge.from, edge.to].map((node) => this.graph.nodes[node].name);
-    return `${from} to ${to}: ${edge.name}, shown at step ${dataset.step}`;
+    return edge ? `${edgeText(this.graph, edge)}, shown at step ${dataset.step}` : "";
   }
 }
 
@@ -236,53 +220,10 @@ function button(text, isPressed, press) {
   return { element: created, show: () => (created.ariaPressed = `${isPressed()}`) };
 }
 
-/** Return the part of a picture of a size that has these points and what is near them: {x, y, zoom}. */
-function around(points, width, height) {
-  const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
-  const [left, top, right, bottom] = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
-  const hops = points.slice(1).map(({ x, y }, hop) => Math.hypot(x - points[hop].x, y - points[hop].y));
-  const far = hops.reduce((sum, length) => sum + length, 0) / Math.max(1, hops.length) / HOP;
-  const zoom = Math.min(1, Math.max(LEAST_SEEN, far, (2 * (right - left)) / width, (2 * (bottom - top)) / height));
-  const start = (middle, size) => Math.min(Math.max(middle - (zoom * size) / 2, 0), size - zoom * size);
-  return { x: start((left + right) / 2, width), y: start((top + bottom) / 2, height), zoom };
-}
-
 function nameOf(text) {
   const label = svg("text", { class: "name" });
   label.textContent = text;
   return label;
-}
-
-/** Return how far from the middle each of the lines between the same two nodes runs, by its key. */
-function sidesOf(edges) {
-  const groups = new Map();
-  for (const { from, to, name } of edges) {
-    const pair = [Math.min(from, to), Math.max(from, to)].join();
-    groups.set(pair, (groups.get(pair) ?? new Set()).add(lineOf(name)));
-  }
-  const sides = [...groups].flatMap(([pair, lines]) =>
-    [...lines].sort().map((line, number) => [`${pair},${line}`, number - (lines.size - 1) / 2]),
-  );
-  return new Map(sides);
-}
-
-/** Return a triple in the way of a timetable: "Bank → Liverpool Street (Central, east)". */
-function readable(triple) {
-  return triple?.replace(/^(.*) -\[(.*)\]-> (.*)$/, "$1 → $3 ($2)");
-}
-
-/** Return the line of a way, such as "Central" of "Central, east". */
-function lineOf(name) {
-  return name.split(", ")[0];
-}
-
-function unit(x, y) {
-  const length = Math.hypot(x, y) || 1;
-  return [x / length, y / length];
-}
-
-function fixed(value) {
-  return value.toFixed(1);
 }
 
 function svg(tag, attributes) {

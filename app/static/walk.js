@@ -1,7 +1,8 @@
 // Pictures of values that are walked by keys, from cell to cell, and whose values are read out.
 //
 // A picture is {title(), columns, rows, columnName(column), rowName(row), text(column, row), point({column, row}), leave()},
-// and may have press({column, row}), for the space bar; seek(column), for Enter; and isTimed: its columns are steps.
+// and may have press({column, row}), for the space bar; seek(column), for Enter; mark({column, row}), where a frame around a cell
+// would not do; and isTimed: its columns are steps.
 
 import { element } from "./dom.js";
 
@@ -37,7 +38,8 @@ export function walkable(node, picture) {
   let cell = { column: 0, row: 0 };
   const show = (next) => {
     cell = within(next, picture);
-    frame(node, cell, picture);
+    if (picture.mark) picture.mark(cell);
+    else frame(node, cell, picture);
     say(picture, cell);
     picture.point(cell);
   };

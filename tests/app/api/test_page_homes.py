@@ -126,6 +126,37 @@ def test_edges_of_a_graph_appear_as_they_are_shown(page: Page) -> None:
     expect(scene).to_be_hidden()
 
 
+def test_edges_of_a_graph_are_walked_by_keys(page: Page) -> None:
+    open_inspector(page, "ways&step=4")
+    sample = page.evaluate(SAMPLE, "ways/sample")
+    nodes, edge = ([node["name"] for node in sample["graph"]["nodes"]], sample["graph"]["edges"][1])
+    page.locator(".scene svg").focus()
+    page.keyboard.press("ArrowRight")
+    said = f"time 1: {nodes[edge['from']]} to {nodes[edge['to']]}: {edge['name']}"
+    expect(page.locator("[aria-live=polite]", has_text=f"Graph, {said}")).to_be_attached()
+    expect(page.locator("#readout")).to_have_text(said)
+    assert page.locator(".scene .pointed, .edge[data-step='1']").evaluate_all(
+        "([edge, mark]) => edge.getAttribute('d') === mark.getAttribute('d')"
+    )
+    for key in ("End", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#readout")).to_contain_text("said")
+    expect(page.locator("#place")).to_have_text(f"step {len(sample['inputs']) - 1}")
+    page.keyboard.press("t")
+    expect(page.locator("#numbers-table tbody tr")).to_have_count(len(sample["inputs"]))
+
+
+def test_graph_beside_a_branch_is_at_the_cursor(page: Page) -> None:
+    open_inspector(page, "ways&step=4")
+    seen = page.locator(".scene figcaption").text_content()
+    page.click("#try")
+    page.locator("#what-if select").first.select_option(index=1)
+    page.get_by_role("button", name="Fork here").click()
+    expect(page.locator("#branch")).to_be_visible()
+    expect(page.locator(".scene .edge.now")).to_have_attribute("data-step", "4")
+    expect(page.locator(".scene figcaption")).to_have_text(f"{seen}")
+
+
 def test_underground_is_a_map_with_its_lines_and_stations(page: Page) -> None:
     open_inspector(page, "ways&map=london-zone-1&step=0")
     expect(page.locator(".scene figcaption")).to_have_text("Map: Moorgate → Barbican (Circle, west)")
