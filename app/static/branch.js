@@ -1,7 +1,7 @@
 // A branch: what a model would have made of a run, had something been otherwise from a step on.
 
 import { forkSession, openSession } from "./api.js";
-import { heldTogether } from "./changes.js";
+import { changeText, heldTogether } from "./changes.js";
 import { shownLeaves, shownTraces } from "./plots.js";
 import { Run } from "./run.js";
 import { LiveSession } from "./session.js";
@@ -11,7 +11,7 @@ export class Branch {
   /**
    * a: the run that it is a branch of; session: {id} of that whose steps it has.
    * change: {step: the first one that is otherwise; vector: what is heard at it; force: gates that are held at values from it on;
-   * slots: of its memory, which make it begin anew}, all but the step optional.
+   * slots: of its memory, which make it begin anew; chosen: the gates, see changes.js}, all but the step and those optional.
    */
   constructor(a, session, change) {
     Object.assign(this, { a, origin: session, change });
@@ -27,6 +27,11 @@ export class Branch {
     return this.isAnew ? 0 : this.change.step;
   }
 
+  /** What is otherwise than in its run, as text. */
+  get text() {
+    return changeText(this.a, this.change);
+  }
+
   /** Open its session, and take the steps that its run has taken. Throws Problem. */
   async begin() {
     const { a, start } = this;
@@ -37,7 +42,8 @@ export class Branch {
     if (this.isOver) return this.session.end();
     const first = this.isAnew ? await this.session.first(shownLeaves(a.model)) : a.first;
     const { from, place, traces } = a;
-    this.run = new Run(a.model, a.task, sequenceOf(a, this.change), { memorySize, first, from, place, traces, force });
+    const forced = { force, forcedFrom: start, forcedBefore: a.force };
+    this.run = new Run(a.model, a.task, sequenceOf(a, this.change), { memorySize, first, from, place, traces, ...forced, branch: this.text });
     this.run.take(a.beginning(start));
     await this.grow();
   }

@@ -31,6 +31,7 @@ export class ComparingStage extends Stage {
     const { run, wrong } = b && view === "b" ? b : a;
     this.container.classList.toggle("compared", Boolean(b));
     super.load(run, wrong);
+    if (this.scene && b && view !== "b") this.scene.title = `A: ${this.scene.title}`;
     this.grow();
     this.fit();
     if (step !== undefined) this.moveTo(step);

@@ -113,8 +113,9 @@ export class Guests {
     await this.screen.grow();
     this.screen.player.show(0);
     const steps = `steps ${run.from + 1} to ${run.from + run.done}, from ${file.name}`;
+    const branch = run.branch ? ` It is of a branch: ${run.branch}.` : "";
     const broken = run.broken ? ` It breaks off: ${run.broken}.` : "";
-    this.showProvenance(`A recording of ${run.model.name}, ${steps}. It cannot be stepped on.${broken}`);
+    this.showProvenance(`A recording of ${run.model.name}, ${steps}. It cannot be stepped on.${branch}${broken}`);
   }
 
   /** Say where the run comes from; "": it is the page's own. live: whether new steps may come. */

@@ -3,7 +3,8 @@
 //     {"step": 3, "seq": 0, "inputs": [I], "outputs": [O], "trace": {"usage": [N]}}
 //
 // The first line of one that this page has written has a member more, `run`: {model, memory_size, sample, state,
-// sequence}: the seed and sizes, the state before it, and what is known of the sequence beside its inputs (see tasks.js).
+// sequence, branch}: the seed and sizes, the state before it, what is known of the sequence beside its inputs (see tasks.js),
+// and, of a branch, what is otherwise than in the run that it comes from. A branch has `force` from the step on that it begins at.
 
 import { Problem, describeModel } from "./api.js";
 import { number } from "./parts.js";
@@ -19,7 +20,8 @@ export function recordingOf(run) {
   return `${lines.join("\n")}\n`;
 }
 
-function lineOf({ model, sequence, from, outputs, trace, force }, step) {
+function lineOf({ model, sequence, from, outputs, trace, force, forcedFrom, forcedBefore }, step) {
+  const held = step < forcedFrom ? forcedBefore : force;
   const traced = Object.entries(trace).map(([name, steps]) => [name, nested(steps[step], model.trace[name])]);
   return {
     step: from + step + 1,
@@ -27,14 +29,14 @@ function lineOf({ model, sequence, from, outputs, trace, force }, step) {
     inputs: Array.from(sequence.inputs[step], short),
     outputs: Array.from(outputs[step], short),
     trace: Object.fromEntries(traced),
-    ...(force && { force }),
+    ...(held && { force: held }),
   };
 }
 
-function aboutOf({ model, slots, place, first, sequence: { inputs, ...known }, done }) {
+function aboutOf({ model, slots, place, first, branch, sequence: { inputs, ...known }, done }) {
   const sample = { seed: place.seed, ...place.sizes };
   const sequence = { ...known, targets: known.targets.slice(0, done), labels: known.labels?.slice(0, done) };
-  return { model: model.name, memory_size: slots, sample, state: first, sequence };
+  return { model: model.name, memory_size: slots, sample, state: first, sequence, ...(branch && { branch }) };
 }
 
 /** Return the run in a file. names: of the models that are served, the likeliest first. Throws Problem. */
@@ -54,7 +56,7 @@ export async function readRecording(file, names) {
 
 /** Return a run of lines of steps. */
 function runOf(model, lines) {
-  const { memory_size: own, state: first, sample: { seed, ...sizes } = {}, sequence: known } = lines[0].run ?? {};
+  const { memory_size: own, state: first, sample: { seed, ...sizes } = {}, sequence: known, branch } = lines[0].run ?? {};
   const [task, from] = [taskOf(model), lines[0].step - 1];
   const memorySize = own ?? slotsIn(lines[0]) ?? model.memory_size ?? undefined;
   const inputs = lines.map((line) => line.inputs);
@@ -67,9 +69,16 @@ function runOf(model, lines) {
   };
   const place = { seed, sizes, slots: memorySize === model.memory_size ? undefined : memorySize };
   const traces = Object.keys(lines[0].trace ?? {});
-  const run = new Run(model, task, sequence, { memorySize, first, from, place, traces, force: lines[0].force });
+  const run = new Run(model, task, sequence, { memorySize, first, from, place, traces, ...forcedIn(lines), branch });
   run.take(answersOf(lines));
   return run;
+}
+
+/** Return the gates that the last step holds, the first step that does, and those that the steps before it hold. */
+function forcedIn(lines) {
+  const { force } = lines.at(-1);
+  const forcedFrom = lines.findIndex((line) => JSON.stringify(line.force) === JSON.stringify(force));
+  return { force, forcedFrom, forcedBefore: lines[0].force };
 }
 
 /** Return the word of a token, or nothing before the step is taken. */

@@ -7,13 +7,16 @@ import { MemoryReplay, LinkReplay } from "./replay.js";
  *
  * from: the step before the first, which is above 0 where the past of a session is not kept. place: what the address of
  * the page has of it, see address.js. first: leaves of the state at `from`. traces: the names of those that it has. force: gates
- * that are held at values, name -> list, if any are.
+ * that are held at values, name -> list, if any are, by all its steps but those before `forcedFrom`; forcedBefore: the gates
+ * that those hold. branch: if it is one, what is otherwise than in the run that it comes from, as text.
  * model: the card; task: see tasks.js; sequence: {inputs, targets, ...} as `task.encode` gives it; slots: of its memory.
  * outputs: [done][O]; trace: name -> for each step that is done, its values in one piece, a Float32Array.
  */
 export class Run {
-  constructor(model, task, sequence, { memorySize, first = {}, from = 0, place = {}, traces, force } = {}) {
-    Object.assign(this, { model, task, sequence, first, from, place, force, outputs: [], trace: {} });
+  constructor(model, task, sequence, known = {}) {
+    const { memorySize, first = {}, from = 0, place = {}, traces, force, forcedFrom = 0, forcedBefore, branch } = known;
+    const forced = { force, forcedFrom, forcedBefore };
+    Object.assign(this, { model, task, sequence, first, from, place, ...forced, branch, outputs: [], trace: {} });
     this.traces = new Set(traces ?? Object.keys(model.trace));
     this.slots = memorySize ?? model.memory_size;
     this.memory = MemoryReplay.of(this, first);
@@ -49,8 +52,7 @@ export class Run {
 
   /** Return the same run with only its first `count` steps done. */
   upTo(count) {
-    const { model, task, sequence, slots: memorySize, first, from, place, traces, force } = this;
-    const run = new Run(model, task, sequence, { memorySize, first, from, place, traces, force });
+    const run = new Run(this.model, this.task, this.sequence, { ...this, memorySize: this.slots });
     run.take(this.beginning(count));
     return run;
   }

@@ -5,13 +5,13 @@ import { hopsOf, questionAt } from "./routes.js";
 
 /** Return what there is to walk of a scene; on: {point(text), seek(step)}. */
 export function walkOf(scene, on) {
-  const { run, title } = scene;
+  const { run } = scene;
   return {
-    title: () => title,
+    title: () => scene.title,
     columns: run.length,
     rows: 1,
     columnName: (step) => `time ${run.from + step}`,
-    rowName: () => title,
+    rowName: () => scene.title,
     text: (step) => textAt(scene, step),
     isTimed: true,
     mark: ({ column }) => scene.mark(column),

@@ -1,7 +1,7 @@
 // What is shown of a run: its verdict, its pictures, and the cursor that they follow.
 
 import { verdictOf } from "./answers.js";
-import { ComparingStage } from "./compare.js";
+import { ComparingStage, VIEWS } from "./compare.js";
 import { columnText } from "./figure.js";
 import { Player } from "./player.js";
 import { shownLeaves, shownTraces } from "./plots.js";
@@ -139,7 +139,9 @@ export class Screen {
 
   /** Return what there is to share. */
   shown() {
-    const { page, run, player } = this;
-    return { run, root: this.isStaged ? page.stage : page.plots, step: player.step, verdict: page.verdict.textContent };
+    const { page, run, player, stage } = this;
+    const root = this.isStaged ? page.stage : page.plots;
+    const { b, view } = (this.isStaged && stage.pair) || {};
+    return { run, branch: b?.run, view: VIEWS[view], root, step: player.step, verdict: page.verdict.textContent };
   }
 }

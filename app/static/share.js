@@ -9,16 +9,25 @@ import { tableOf } from "./table.js";
 
 const RATIO = 2; // pixels of a picture for a CSS pixel
 const EDGE = 12; // CSS pixels around a picture
-const CAPTION = 20; // CSS pixels of the line below it
+const LINE = 18; // CSS pixels of a line below it
+const FACE = { fontStyle: "normal", fontWeight: "400", fontSize: "12px" }; // of these lines
 const CHOSEN = ["write_weights", "read_weights"]; // traces that a table has by itself
+const BRANCHED = "A picture has what is shown of A and B; the table has the rows of A, then those of B; the link opens A alone.";
 
 /** The menu, in a `details`. */
 export class ShareMenu {
-  /** shown(): returns {run, root, step, verdict}: the run, the element that shows it, the cursor, and a text on it. */
+  /**
+   * shown(): returns {run, branch, view, root, step, verdict}: the run, its branch and how the two are shown, if it has one, the element
+   * that shows it, the cursor, and a text on it.
+   */
   constructor(menu, shown) {
     Object.assign(this, { menu, shown });
     this.note = element("p", { className: "note", role: "status" });
     this.traces = element("fieldset", {}, element("legend", {}, "Traces in the table"));
+    this.recordings = [
+      this.item("Recording (JSON lines)", () => this.saveRecording("A")),
+      this.item("Recording of B (JSON lines)", () => this.saveRecording("B")),
+    ];
     menu.append(
       element(
         "div",
@@ -26,10 +35,10 @@ export class ShareMenu {
         this.item("Copy the link", () => this.copy()),
         this.item("Picture (PNG)", () => this.savePicture()),
         this.item("Figure for a paper (SVG)", () => this.saveFigure()),
-        this.item("Recording (JSON lines)", () => this.saveRecording()),
+        ...this.recordings,
         this.item("Table (CSV)", () => this.saveTable()),
-        this.traces,
         this.note,
+        this.traces,
       ),
     );
     menu.addEventListener("toggle", () => menu.open && this.prepare());
@@ -50,9 +59,12 @@ export class ShareMenu {
 
   /** Offer what there is of the run that is shown. */
   prepare() {
-    const { run } = this.shown();
+    const { run, branch } = this.shown();
     for (const button of this.menu.querySelectorAll("button")) button.disabled = !run?.done;
-    this.note.textContent = run?.place.left ?? "";
+    const [ofRun, ofBranch] = this.recordings;
+    ofRun.textContent = branch ? "Recording of A (JSON lines)" : "Recording (JSON lines)";
+    ofBranch.hidden = !branch;
+    this.note.textContent = [run?.place.left, branch && BRANCHED].filter(Boolean).join(" ");
     const names = Object.keys(run?.trace ?? {});
     const chosen = new Set(this.known ? this.chosen() : CHOSEN);
     for (const name of this.known ?? []) if (!names.includes(name)) chosen.delete(name);
@@ -70,7 +82,8 @@ export class ShareMenu {
     const text = link();
     try {
       await navigator.clipboard.writeText(text);
-      this.note.textContent = `Copied. ${this.shown().run.place.left ?? ""}`;
+      const { run, branch } = this.shown();
+      this.note.textContent = ["Copied.", branch && "The link opens A alone.", run.place.left].filter(Boolean).join(" ");
     } catch {
       this.note.replaceChildren(element("input", { type: "text", value: text, readOnly: true, ariaLabel: "Link" }));
       this.note.firstChild.select();
@@ -97,48 +110,69 @@ export class ShareMenu {
     }
   }
 
-  saveRecording() {
-    this.save(new Blob([recordingOf(this.shown().run)], { type: "application/x-ndjson" }), "jsonl");
+  /** Save the recording of a run, A, or of its branch, B. */
+  saveRecording(letter) {
+    const { run, branch } = this.shown();
+    const text = recordingOf(letter === "B" ? branch : run);
+    this.save(new Blob([text], { type: "application/x-ndjson" }), "jsonl", letter);
   }
 
   saveTable() {
-    this.save(new Blob([tableOf(this.shown().run, this.chosen())], { type: "text/csv" }), "csv");
+    const { run, branch } = this.shown();
+    const runs = [{ letter: "A", run }, ...(branch ? [{ letter: "B", run: branch }] : [])];
+    this.save(new Blob([tableOf(runs, this.chosen())], { type: "text/csv" }), "csv");
   }
 
-  /** Return a surface with an element on it, and a line below that says what it is. */
+  /** Return a surface with an element on it, and lines below that say what it is. */
   drawn(surfaceOf, root) {
     const { left, top, width, height } = root.getBoundingClientRect();
-    const surface = surfaceOf({ width: width + 2 * EDGE, height: height + 2 * EDGE + CAPTION });
+    const { color, fontFamily } = getComputedStyle(root);
+    const style = { ...FACE, fontFamily };
+    const font = Object.values(style).join(" ");
+    const lines = linesOf(this.caption(), width, font);
+    const surface = surfaceOf({ width: width + 2 * EDGE, height: height + 2 * EDGE + LINE * lines.length });
     paint(root, surface, { left: left - EDGE, top: top - EDGE });
-    const style = getComputedStyle(root);
-    const face = { fontStyle: "normal", fontWeight: "400", fontSize: "12px", fontFamily: style.fontFamily };
-    const font = Object.values(face).join(" ");
-    surface.context.font = font;
-    const text = this.caption();
-    const box = { x: EDGE, y: EDGE + height + 6, width: surface.context.measureText(text).width, height: 16 };
-    surface.text(text, box, { font, style: face, color: style.color });
+    lines.forEach((line, number) => {
+      const box = { x: EDGE, y: EDGE + height + 6 + LINE * number, width: line.width, height: LINE - 2 };
+      surface.text(line.text, box, { font, style, color });
+    });
     return surface;
   }
 
-  /** Return a line on what is shown: model, sample, step and verdict. */
+  /** Return a text on what is shown: model, sample, step, verdict, and what is otherwise in a branch. */
   caption() {
-    const { run, step, verdict } = this.shown();
+    const { run, branch, view, step, verdict } = this.shown();
     const { seed, sizes = {}, isMade, session } = run.place;
     const named = Object.entries({ seed, ...sizes }).filter(([, value]) => value !== undefined);
     const parts = [run.model.name, ...named.map(([name, value]) => `${name} ${value}`)];
     if (isMade) parts.push("made by hand");
     if (session) parts.push(`session ${session}`);
     if (run.slots) parts.push(`${run.slots} slots`);
-    return `${parts.join(", ")}; time ${run.from + step} of ${run.from + run.done} steps. ${verdict}`.trim();
+    const text = `${parts.join(", ")}; time ${run.from + step} of ${run.from + run.done} steps. ${verdict}`.trim();
+    if (branch) return `${text}. Shown: ${view}. B: ${branch.branch}.`;
+    return run.branch ? `${text}. A branch: ${run.branch}.` : text;
   }
 
-  /** Have the browser save a file, named after the model and its sample. */
-  save(blob, ending) {
-    const { run } = this.shown();
+  /** Have the browser save a file, named after the model and its sample, and what it has where a branch is shown. */
+  save(blob, ending, letter = "A-and-B") {
+    const { run, branch } = this.shown();
     const { seed, session } = run.place;
-    const name = [run.model.name, seed !== undefined && `seed-${seed}`, session].filter(Boolean).join("-");
+    const name = [run.model.name, seed !== undefined && `seed-${seed}`, session, branch && letter].filter(Boolean).join("-");
     const anchor = element("a", { href: URL.createObjectURL(blob), download: `${name}.${ending}` });
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(anchor.href), 60_000);
   }
+}
+
+/** Return a text in lines of a width in CSS pixels, [{text, width}], broken between words. */
+function linesOf(text, width, font) {
+  const context = Object.assign(document.createElement("canvas").getContext("2d"), { font });
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = lines.length > 0 ? `${lines.at(-1).text} ${word}` : word;
+    const size = context.measureText(longer).width;
+    if (lines.length > 0 && size <= width) lines[lines.length - 1] = { text: longer, width: size };
+    else lines.push({ text: word, width: context.measureText(word).width });
+  }
+  return lines;
 }

@@ -1,27 +1,58 @@
-// A run as a table of comma-separated values (RFC 4180): a row for each step.
+// Runs as a table of comma-separated values (RFC 4180): a row for each step.
 
 import { short } from "./recording.js";
 
-/** Return the table: time, counted from 0 as on the axis, phase, inputs, targets, outputs, and all values of the named traces. */
-export function tableOf(run, traces) {
-  const { model, task, sequence, outputs, from } = run;
-  const { inputs, targets } = sequence;
-  const groups = [
-    columns("input", model.input_size, (step) => inputs[step], task.channels),
-    columns("target", model.output_size, (step) => targets[step], task.classes ?? task.outputs),
-    columns("output", model.output_size, (step) => outputs[step], task.classes ?? task.outputs),
-    ...traces.map((name) => columns(name, run.trace[name][0].length, (step) => run.trace[name][step])),
-  ];
-  const phase = (step) => sequence.phases?.find((one) => one.from <= step && step < one.to)?.name ?? "";
-  const rows = outputs.map((_, step) => [from + step, phase(step), ...groups.flatMap(({ values }) => values(step))]);
-  return [["time", "phase", ...groups.flatMap(({ names }) => names)], ...rows].map(lineOf).join("");
+/**
+ * Return the table of a run, or of a run and its branch, one after the other, with a column that says which: time, counted from
+ * 0 as on the axis, phase, inputs, targets, outputs, and all values of the named traces.
+ *
+ * runs: [{letter, run}], of one model; the letter of a run alone is not said. Of a memory with fewer slots than another one has,
+ * the values of those that it lacks are empty.
+ */
+export function tableOf(runs, traces) {
+  const [{ run: first }] = runs;
+  const groups = [...ownGroups(first), ...traces.map((name) => traceGroup(name, runs))];
+  const isPair = runs.length > 1;
+  const rows = runs.flatMap(({ letter, run }) => rowsOf(run, groups).map((row) => (isPair ? [letter, ...row] : row)));
+  return [[...(isPair ? ["run"] : []), "time", "phase", ...groups.flatMap(({ names }) => names)], ...rows].map(lineOf).join("");
 }
 
-/** Return columns, {names, values(step)}; the values of a step without any are empty. */
-function columns(name, count, vector, labels) {
-  const names = Array.from({ length: count }, (_, index) => `${name} ${labels?.[index] ?? index}`);
+function rowsOf(run, groups) {
+  const { sequence, outputs, from } = run;
+  const phase = (step) => sequence.phases?.find((one) => one.from <= step && step < one.to)?.name ?? "";
+  return outputs.map((_, step) => [from + step, phase(step), ...groups.flatMap(({ values }) => values(run, step))]);
+}
+
+/** Return the columns of what goes in and comes out, [{names, values(run, step)}]; those of a step without any are empty. */
+function ownGroups({ model, task }) {
+  const outputs = task.classes ?? task.outputs;
+  return [
+    group("input", model.input_size, (run, step) => run.sequence.inputs[step], task.channels),
+    group("target", model.output_size, (run, step) => run.sequence.targets[step], outputs),
+    group("output", model.output_size, (run, step) => run.outputs[step], outputs),
+  ];
+}
+
+function group(name, count, vector, labels) {
   const empty = Array(count).fill("");
-  return { names, values: (step) => (vector(step) ? Array.from(vector(step), short) : empty) };
+  const values = (run, step) => (vector(run, step) ? Array.from(vector(run, step), short) : empty);
+  return { names: namesOf(name, count, labels), values };
+}
+
+/** Return the columns of a trace: for each head, as many as the run with most of them has. */
+function traceGroup(name, runs) {
+  const heads = runs[0].run.model.trace[name].slice(0, -1).reduce((product, size) => product * size, 1);
+  const sizeOf = ({ trace }) => trace[name][0].length / heads;
+  const most = Math.max(...runs.map(({ run }) => sizeOf(run)));
+  const values = (run, step) => {
+    const [size, all] = [sizeOf(run), Array.from(run.trace[name][step], short)];
+    return Array.from({ length: heads * most }, (_, at) => (at % most < size ? all[Math.floor(at / most) * size + (at % most)] : ""));
+  };
+  return { names: namesOf(name, heads * most), values };
+}
+
+function namesOf(name, count, labels) {
+  return Array.from({ length: count }, (_, index) => `${name} ${labels?.[index] ?? index}`);
 }
 
 function lineOf(cells) {

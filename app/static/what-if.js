@@ -6,7 +6,6 @@ import { Problem } from "./api.js";
 import { Branch } from "./branch.js";
 import { changeOf, placeOf } from "./branch-place.js";
 import { ChangePanel } from "./change-panel.js";
-import { changeText } from "./changes.js";
 import { VIEWS } from "./compare.js";
 import { differingSteps } from "./differences.js";
 import { element } from "./dom.js";
@@ -113,7 +112,7 @@ export class WhatIf {
     const first = a.from + said[0];
     const outcome = said.length > 0 ? `Outputs differ at ${said.length} of ${a.done} steps, first at ${first}.` : "All outputs are the same.";
     const judged = change.vector && a.sequence.targets.some(Boolean) ? " The targets are those of A." : "";
-    return `B: ${changeText(a, change)}. ${outcome}${judged}`;
+    return `B: ${b.branch}. ${outcome}${judged}`;
   }
 
   /** Return the switch between the ways to show both. */

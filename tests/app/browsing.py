@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -180,6 +181,17 @@ def clear_drawing(page: Page, count: int, name: str = "length") -> None:
     resize(page, name, count)
     open_drawing(page)
     page.click("#clear")
+
+
+def saved(page: Page, item: str, directory: Path) -> Path:
+    """Save what an item of the menu "Share" gives; return the file, in a directory."""
+    page.click("#share summary")
+    with page.expect_download() as download:
+        page.click(f"#share button:has-text('{item}')")
+    page.keyboard.press("Escape")
+    path = directory / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
 
 
 def wait_until_idle(page: Page) -> None:

@@ -1,15 +1,17 @@
 """The page takes another way at the cursor: it forks the session and shows both branches, or rewinds it."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.app.browsing import canvas, open_inspector, open_page, size, turn, wait_until_idle
+from tests.app.browsing import canvas, open_inspector, open_page, saved, size, turn, wait_until_idle
 from tests.app.harness import Server
 
 STEP = 6
@@ -112,6 +114,47 @@ def test_branch_is_shown_in_every_view(page: Page) -> None:
         page.check(f"input[value={view}]")
         expect(canvas(page, name)).to_have_count(1)
         assert canvas(page, "b.output").count() == (view == "both")
+
+
+def test_branch_is_in_all_that_is_exported(page: Page, tmp_path: Path) -> None:
+    open_change(page)
+    page.select_option("[aria-label='Write gate']", "shut")
+    fork(page)
+    figure = saved(page, "Figure", tmp_path)
+    assert figure.name == "dnc-copy-seed-0-A-and-B.svg"
+    assert f"Shown: A above B. B: from step {STEP} on, write gate shut." in figure.read_text()
+    names, *rows = csv.reader(saved(page, "Table", tmp_path).read_text().splitlines())
+    assert [row[0] for row in rows] == ["A"] * 38 + ["B"] * 38
+    weights = np.array([row[names.index("write_weights 0") :][:32] for row in rows[38:]], float)
+    assert weights[:STEP].sum(axis=1).min() > 0.9 > 0.01 > weights[STEP:].max()
+    lines = [json.loads(line) for line in saved(page, "Recording of B", tmp_path).read_text().splitlines()]
+    assert [line.get("force") for line in lines] == [None] * STEP + [{"write_gate": [0]}] * (38 - STEP)
+    output = names.index("output 0")
+    assert [line["outputs"] for line in lines] == np.array(
+        [row[output : output + 8] for row in rows[38:]], float
+    ).tolist()
+
+
+def test_recording_of_a_branch_is_opened_as_one(page: Page, tmp_path: Path) -> None:
+    open_change(page)
+    page.select_option("[aria-label='Write gate']", "shut")
+    fork(page)
+    shown = drawn(page, "b.output")
+    page.set_input_files("#recording-file", saved(page, "Recording of B", tmp_path))
+    expect(page.locator("#provenance-text")).to_contain_text(
+        f"It is of a branch: from step {STEP} on, write gate shut."
+    )
+    assert (drawn(page, "output") == shown).all()
+
+
+def test_table_of_fewer_slots_keeps_heads_apart(page: Page, tmp_path: Path) -> None:
+    open_change(page, "dnc-priority-sort")
+    page.fill("#what-if input[placeholder='32']", "4")
+    fork(page, "**/sessions")
+    names, *rows = csv.reader(saved(page, "Table", tmp_path).read_text().splitlines())
+    weights = [row[names.index("read_weights 0") :][:128] for row in rows]
+    assert [bool(cell) for cell in weights[-1]] == ([True] * 4 + [False] * 28) * 4
+    assert all(weights[0])
 
 
 def test_branch_dropped_has_its_session_ended(page: Page) -> None:

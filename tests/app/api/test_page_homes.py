@@ -154,7 +154,7 @@ def test_graph_beside_a_branch_is_at_the_cursor(page: Page) -> None:
     page.get_by_role("button", name="Fork here").click()
     expect(page.locator("#branch")).to_be_visible()
     expect(page.locator(".scene .edge.now")).to_have_attribute("data-step", "4")
-    expect(page.locator(".scene figcaption")).to_have_text(f"{seen}")
+    expect(page.locator(".scene figcaption")).to_have_text(f"A: {seen}")
 
 
 def test_underground_is_a_map_with_its_lines_and_stations(page: Page) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.app.browsing import canvas, open_page, turn, wait_until_idle
+from tests.app.browsing import canvas, open_page, saved, turn, wait_until_idle
 from tests.app.harness import Server, running_server
 
 STEPS = 42
@@ -43,16 +43,6 @@ def open_inspector(page: Page, model: str) -> None:
 
 def pixels(page: Page, name: str) -> str:
     return canvas(page, name).evaluate("canvas => canvas.toDataURL()")  # type: ignore[no-any-return]
-
-
-def saved(page: Page, item: str, directory: Path) -> Path:
-    page.click("#share summary")
-    with page.expect_download() as download:
-        page.click(f"#share button:has-text('{item}')")
-    page.keyboard.press("Escape")
-    path = directory / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
 
 
 def test_address_opened_again_shows_the_same_step(page):
