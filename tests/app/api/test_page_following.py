@@ -29,7 +29,10 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self.http = httpx.Client(base_url=server.url)
-        self.id = self.http.post("/sessions", json={"model": "dnc-copy"}).json()["id"]
+        self.id = self.open()
+
+    def open(self, **options: Any) -> str:
+        return self.http.post("/sessions", json={"model": "dnc-copy", **options}).json()["id"]  # type: ignore[no-any-return]
 
     def step(self, count: int) -> None:
         inputs = [[(row + column) % 2 for column in range(10)] for row in range(count)]
@@ -153,10 +156,11 @@ def test_fork_of_a_followed_session_goes_along_with_it(page: Page, client: Clien
     assert client.at == 57
 
 
-def test_address_opens_the_fork_of_a_followed_session(page: Page, client: Client) -> None:
+def test_address_opens_the_fork_of_a_forced_session(page: Page, client: Client) -> None:
+    client.id = client.open(force={"allocation_gate": [1.0]})
     client.step(12)
     open_session(page, client, "&step=4")
-    fork(page)
+    assert client.other(fork(page))["force"] == {"allocation_gate": [1.0], "write_gate": [0.0]}
     said = page.locator("#branch span").inner_text()
     page.reload()
     expect(page.locator("#branch span")).to_have_text(said)
