@@ -13,15 +13,16 @@ from tests.app.harness import CHECKPOINTS, Server, running_server
 
 @pytest.fixture(scope="session", autouse=True)
 def _forked() -> Iterator[None]:
-    """Have the servers of benchmarks/chaos/ be forks, but those that load a library before all others."""
+    """Have the servers of benchmarks/chaos/ be forks, but those of other modules, or with a library that is loaded first."""
     fresh = chaos.Server.start
 
     def start(server: chaos.Server) -> None:
-        if "LD_PRELOAD" in server._environment:
+        _, _, module, *words = server._command
+        if module != "engram" or "LD_PRELOAD" in server._environment:
             fresh(server)
         else:
             server._log.write_text("")
-            server.process = forks.engram(server._command[3:], server._log, server._environment, Path.cwd())
+            server.process = forks.engram(words, server._log, server._environment, Path.cwd())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chaos.Server, "start", start)

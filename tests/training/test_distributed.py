@@ -49,11 +49,11 @@ def started(processes, *words):
             process.terminate()
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def by_several(request, tmp_path_factory):
-    """The directory of the runs of 2 or 3 processes, and the status and error output of torchrun."""
+@pytest.fixture(scope="module")
+def by_several(tmp_path_factory):
+    """The directory of the runs of 3 processes, and the status and error output of torchrun."""
     out = tmp_path_factory.mktemp("together")
-    with started(request.param, "tests.training.together", out) as process:
+    with started(3, "tests.training.together", out) as process:
         _, complaints = process.communicate(timeout=PATIENCE_SECONDS)
     return out, process.returncode, complaints
 

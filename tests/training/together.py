@@ -21,7 +21,7 @@ RMSPROP = {"kind": "rmsprop", "learning_rate": 3e-3, "clip_norm": 0.0}
 """An optimiser whose steps are proportional to small gradients; Adam's have a fixed size, even for mere rounding."""
 
 BATCH = {"batch_size": 7, "validate_every": 20, "validation_sequences": 55}
-"""Neither the batch nor the validations, 50 sequences and then 5, divide evenly among 2 or 3."""
+"""Neither the batch nor the validations, 50 sequences and then 5, divide evenly among 3."""
 
 LESSON = {"length": [1, 4], "until": 10.0}
 
