@@ -13,7 +13,7 @@ from tests.app.harness import CHECKPOINTS, Server, running_server
 
 @pytest.fixture(scope="session", autouse=True)
 def _forked() -> Iterator[None]:
-    """Have the servers of benchmarks/chaos/ be forks, but those of other modules, or with a library that is loaded first."""
+    """Have the servers of benchmarks/chaos/ be forks, but not where a module or a library comes first."""
     fresh = chaos.Server.start
 
     def start(server: chaos.Server) -> None:
