@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         help="options of the task, such as length=50; may be given several times (default: what is recorded)",
     )
     parser.add_argument("--sequences", type=positive, default=1000, help="fresh sequences of each measurement")
-    parser.add_argument("--memory-size", type=positive, metavar="N", help="memory slots (default: as trained)")
+    parser.add_argument("--memory-size", type=positive, metavar="N", help="memory locations (default: as trained)")
     parser.add_argument("--seed", type=int, help="of the sequences (default: one that training never uses)")
     parser.add_argument(
         "--set",

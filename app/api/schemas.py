@@ -39,7 +39,7 @@ ManySequences = Annotated[Any, WithJsonSchema(BATCH)]
 Number = Annotated[int, Field(ge=0, le=LARGEST)]
 Counts = Annotated[list[Number | None] | None, FailFast()]
 MemorySize = Annotated[
-    int | None, Field(ge=1, le=LARGEST, description="memory slots, where not as many as the model's card says")
+    int | None, Field(ge=1, le=LARGEST, description="memory locations, where not as many as the model's card says")
 ]
 FORCE = "gates to hold at values: name -> a list in the shape of its trace, null for what is free"
 Gates = dict[str, list[Any]]
@@ -182,7 +182,7 @@ class ManyStepsAnswer(BaseModel):
 class SessionAnswer(BaseModel):
     id: str
     model: str
-    memory_size: int | None = Field(description="memory slots; null without a memory")
+    memory_size: int | None = Field(description="memory locations; null without a memory")
     step: int = Field(description="steps that the session has taken")
     seq: int | None = Field(description="the number of the last frame that was carried out; null: none was numbered")
     latest: int = Field(description="the last step that it can be put to; above `step` only after a rewind")
@@ -216,7 +216,7 @@ class ModelAnswer(BaseModel):
     )
     output_groups: int = Field(description="softmax of so many equal parts of the outputs, each on its own; else 1")
     output_at: str = Field(description="where the answer stands: every-step, or last-step, one for a sequence")
-    memory_size: int | None = Field(description="memory slots, unless others are asked for; null without a memory")
+    memory_size: int | None = Field(description="memory locations, unless others are asked for; null without a memory")
     word_size: int | None
     read_heads: int | None
     write_heads: int | None

@@ -33,7 +33,7 @@ export function readText(run, { slot, weight, sources }) {
   const parts = sources.filter(({ share }) => share >= LEAST_PART).slice(0, 2);
   const from = parts.map((source) => sourceText(run, source, parts.length > 1));
   const none = run.from > 0 ? `not written since step ${run.from}` : "never written";
-  return `read from slot ${slot} (${two(weight)}), ${from.join(" and ") || none}`;
+  return `read from location ${slot} (${two(weight)}), ${from.join(" and ") || none}`;
 }
 
 function sourceText(run, { step, share }, isPart) {
@@ -46,7 +46,7 @@ function sourceText(run, { step, share }, isPart) {
 export function writeText(run, step, slot, weight, readers) {
   const later = readers.map((read) => `${run.from + read.step} (${two(read.weight)})`);
   const read = later.length > 0 ? `read at ${stepsText(later)}` : "not read so far";
-  return `written to slot ${slot} (${two(weight)}) at step ${run.from + step}: ${heard(run, step)}; ${read}`;
+  return `written to location ${slot} (${two(weight)}) at step ${run.from + step}: ${heard(run, step)}; ${read}`;
 }
 
 /** Return the life of a slot as text; see ties.js. from: the time of the first step. */
@@ -95,7 +95,7 @@ function freeSentences(run, step) {
 }
 
 function slotsText(slots) {
-  return `slot${slots.length > 1 ? "s" : ""} ${stepsText(slots)}`;
+  return `location${slots.length > 1 ? "s" : ""} ${stepsText(slots)}`;
 }
 
 function headsName(kind, heads, count) {
@@ -137,8 +137,8 @@ export function placeOf(weights) {
 }
 
 function placeText({ slot, sum, weight, isFocused }, word) {
-  if (isFocused) return `${two(weight)} ${word} slot ${slot}`;
-  return `${two(sum)} in all, spread over several slots, most (${two(weight)}) ${word} slot ${slot}`;
+  if (isFocused) return `${two(weight)} ${word} location ${slot}`;
+  return `${two(sum)} in all, spread over several locations, most (${two(weight)}) ${word} location ${slot}`;
 }
 
 /** Return how a DNC found the slot it wrote to: newly allocated, or by content. */
@@ -165,7 +165,7 @@ function readHow(run, step, head, { slot }) {
 function modeText(run, step, head, { name }) {
   if (name === "content") return "content";
   const before = step > 0 ? run.values("read_weights", step - 1, head) : undefined;
-  return `going ${name}${before ? ` from slot ${placeOf(before).slot}` : ""}`;
+  return `going ${name}${before ? ` from location ${placeOf(before).slot}` : ""}`;
 }
 
 /**
@@ -193,6 +193,6 @@ function wayOf(run, step, head, { slot, isFocused }) {
   if (gate === undefined || !shifts || !isFocused || run.model.order === "before-controller") return "";
   const shift = placeOf(shifts).slot - (shifts.length - 1) / 2;
   const start = (slot - shift + run.slots) % run.slots;
-  const found = gate >= 0.5 ? `found slot ${start} by content` : `stayed at slot ${start}`;
+  const found = gate >= 0.5 ? `found location ${start} by content` : `stayed at location ${start}`;
   return shift === 0 ? `${found} and ` : `${found.replace("stayed", "was")}, moved ${shift > 0 ? "on" : "back"} by ${Math.abs(shift)} and `;
 }

@@ -96,7 +96,7 @@ function vocabulary({ vocabulary_size: size, task: { vocabulary: words } }) {
 
 function memoryText({ memory_size: slots, word_size: size }) {
   if (!slots) return "none of its own";
-  return size ? `${slots} slots × ${size}` : `${slots} slots`;
+  return size ? `${slots} locations × ${size}` : `${slots} locations`;
 }
 
 function controllerText({ kind, hidden_size: size }) {
@@ -105,7 +105,7 @@ function controllerText({ kind, hidden_size: size }) {
 
 function evaluationTable(rows) {
   const hasOptimum = rows.some(({ optimum }) => typeof optimum === "number");
-  const head = ["Measured at", "Slots", `${sentence(rows[0].unit)}, mean`, hasOptimum ? "Optimum" : "Wrong sequences"];
+  const head = ["Measured at", "Locations", `${sentence(rows[0].unit)}, mean`, hasOptimum ? "Optimum" : "Wrong sequences"];
   return element(
     "table",
     {},

@@ -52,7 +52,7 @@ export class ChangePanel {
     this.place = element("strong");
     this.slots = element("input", { type: "number", min: 1, placeholder: run.slots });
     const gates = this.gates.map(({ gate, select }) => element("label", {}, `${gate.title} `, select));
-    const slots = element("label", { title: "Slots are those of a whole session: the branch begins anew" }, "Slots, from the start ", this.slots);
+    const slots = element("label", { title: "Locations are those of a whole session: the branch begins anew" }, "Locations, from the start ", this.slots);
     this.form.replaceChildren(
       element("div", {}, this.place, this.heard.element),
       ...gates,

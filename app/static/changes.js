@@ -1,4 +1,4 @@
-// What can be changed at the cursor: the vector that is heard, gates, and the number of slots; as controls, and in words.
+// What can be changed at the cursor: the vector that is heard, gates, and the number of memory locations; as controls, and in words.
 
 import { element } from "./dom.js";
 import { GATES, headsOf } from "./plots.js";
@@ -56,7 +56,7 @@ export function changeText(run, { step, vector, force = {}, slots }) {
   const at = run.from + step;
   const held = gatesOf(run.model).flatMap((gate) => heldText(gate, force[gate.name]?.[gate.head]));
   const parts = [
-    slots === undefined ? "" : `${slots} slots in place of ${run.slots}, from the beginning`,
+    slots === undefined ? "" : `${slots} locations in place of ${run.slots}, from the beginning`,
     vector ? `at step ${at}, ${heardText(run.sequence.inputs[step], vector, run.task)}` : "",
     held.length > 0 ? `${slots === undefined ? `from step ${at} on` : "from the beginning"}, ${held.join(", ")}` : "",
   ];

@@ -9,7 +9,7 @@ export function dncGroups(moments, slot) {
   const { read_heads: reads, write_heads: writes } = moments.model;
   const place = (name, head) => slot ?? placeOf(moments.values(name, head)).slot;
   return [
-    { title: "Slots in use", focus: place("write_weights", 0), lines: usageLines(moments) },
+    { title: "Locations in use", focus: place("write_weights", 0), lines: usageLines(moments) },
     ...upTo(writes).flatMap((head) => writeGroups(moments, head, place("write_weights", head))),
     ...upTo(reads).map((head) => readGroup(moments, head, place("read_weights", head))),
   ];
@@ -94,7 +94,7 @@ function allocationLine(moments, head) {
     values: moments.values("allocation_weights", head),
     formula:
       "<var>a</var>[φ<sub><var>j</var></sub>] = (1 − <var>u</var>[φ<sub><var>j</var></sub>]) " +
-      "Π<sub><var>i</var>&lt;<var>j</var></sub> <var>u</var>[φ<sub><var>i</var></sub>], φ: the slots, the freest first",
+      "Π<sub><var>i</var>&lt;<var>j</var></sub> <var>u</var>[φ<sub><var>i</var></sub>], φ: the locations, the freest first",
     at: isKnown && ((slot) => {
       const place = order().indexOf(slot);
       const freer = order().slice(0, place).reduce((rest, other) => rest * floored(usage()[other]), 1);

@@ -161,7 +161,7 @@ export function memoryLine(moments, slot, added, group = 0) {
     added: moments.values(added, head),
   }));
   return {
-    name: `slot ${slot}`,
+    name: `location ${slot}`,
     symbol: `<var>M</var>[${slot}]`,
     over: "words",
     signed: true,

@@ -108,7 +108,7 @@ class Line {
     setHtml(this, "name", `${symbol} <small>${name}</small>`);
     setHtml(this, "value", over === "parts" ? partsHtml(line) : focusHtml(line, focus));
     if (over !== "parts") this.draw(line, over === "slots" ? focus : -1, style);
-    this.canvas.ariaLabel = `${name}: ${values.length} values over the ${over}`;
+    this.canvas.ariaLabel = `${name}: ${values.length} values over the ${over === "slots" ? "locations" : over}`;
     this.formula.hidden = !isFull || !line.formula;
     if (!this.formula.hidden) setHtml(this, "formula", formulaHtml(line, focus));
   }

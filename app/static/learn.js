@@ -63,7 +63,7 @@ async function content(container) {
   const bars = element("div", { className: "bars", role: "img" });
   withCursor(container, run, [...inStrips(run), ...outStrips(run, () => []), ...slotStrips(run, "read_weights")], { at: first });
   container.append(
-    element("p", {}, "The look-up of the first question again, with a strength that you choose; a bar for each slot:"),
+    element("p", {}, "The look-up of the first question again, with a strength that you choose; a bar for each location:"),
     strength.element,
     bars,
   );
@@ -71,7 +71,7 @@ async function content(container) {
     const weights = lookUp(run, first, beta);
     if (!weights) return bars.replaceChildren("This model does not trace its keys.");
     const best = weights.indexOf(Math.max(...weights));
-    bars.ariaLabel = `Weights of ${weights.length} slots: the greatest is ${weights[best].toFixed(2)}, of slot ${best}`;
+    bars.ariaLabel = `Weights of ${weights.length} locations: the greatest is ${weights[best].toFixed(2)}, of location ${best}`;
     bars.replaceChildren(...[...weights].map(bar));
   });
 }
@@ -141,7 +141,7 @@ function sharpening(container) {
   const power = slider("Sharpening", 1, 5, 1, 0.1);
   const [slots, times] = [24, 11];
   const picture = toy(times, slots);
-  container.append(power.element, element("p", {}, "A column for each shift by one slot, of which a tenth stays behind and a tenth goes too far:"), element("div", { className: "toy" }, element("span"), picture.canvas));
+  container.append(power.element, element("p", {}, "A column for each shift by one location, of which a tenth stays behind and a tenth goes too far:"), element("div", { className: "toy" }, element("span"), picture.canvas));
   const draw = () => {
     let weights = Array.from({ length: slots }, (_, slot) => (slot === 2 ? 1 : 0));
     const columns = Array.from({ length: times }, () => {

@@ -6,19 +6,19 @@ import { WEIGHTS } from "./scales.js";
 import { lifeOf } from "./ties.js";
 
 const [WIDTH, HEIGHT] = [180, 16]; // CSS pixels of the picture
-const HINT = "Point at a slot to see its life, or click it to keep it in view.";
+const HINT = "Point at a location to see its life, or click it to keep it in view.";
 
 /** Shows the life of one slot. */
 export class LifeLine {
   /** on: {pin(slot)}; undefined lets go. */
   constructor(container, on) {
-    this.number = element("input", { type: "number", min: 0, ariaLabel: "Slot whose life is shown", placeholder: "–" });
+    this.number = element("input", { type: "number", min: 0, ariaLabel: "Location whose life is shown", placeholder: "–" });
     this.number.addEventListener("input", () => on.pin(this.chosen));
     this.canvas = element("canvas", { role: "img", hidden: true });
     this.text = element("span", {}, HINT);
     this.release = element("button", { type: "button", hidden: true, title: "Let go (Escape)" }, "Let go");
     this.release.addEventListener("click", () => on.pin(undefined));
-    const label = element("label", {}, "Slot ", this.number);
+    const label = element("label", {}, "Location ", this.number);
     container.replaceChildren(label, this.canvas, this.text, this.release);
     this.container = container;
   }

@@ -57,8 +57,8 @@ export class Moment {
       rows: run.slots,
       scale: growing(run, () => [run.memory.at(run.done), ...run.memory.kept]),
       values: (step) => run.memory.at(step + 1),
-      describe: (value, column, row) => `slot ${row}, word ${column}: ${value.toFixed(3)}`,
-      names: { columnName: (word) => `word ${word}`, rowName: (slot) => `slot ${slot}` },
+      describe: (value, column, row) => `location ${row}, word ${column}: ${value.toFixed(3)}`,
+      names: { columnName: (word) => `word ${word}`, rowName: (slot) => `location ${slot}` },
       slot: (column, row) => row,
       on: this.on,
     });
@@ -76,8 +76,8 @@ export class Moment {
       rows: slots,
       scale: () => WEIGHTS,
       values: (step) => transposed(weights(step), heads, slots),
-      describe: (value, head, slot) => `slot ${slot}, ${title}${heads > 1 ? ` of head ${head}` : ""}: ${value.toFixed(3)}`,
-      names: { columnName: (head) => `head ${head}`, rowName: (slot) => `slot ${slot}` },
+      describe: (value, head, slot) => `location ${slot}, ${title}${heads > 1 ? ` of head ${head}` : ""}: ${value.toFixed(3)}`,
+      names: { columnName: (head) => `head ${head}`, rowName: (slot) => `location ${slot}` },
       slot: (head, slot) => slot,
       on: this.on,
     });
@@ -112,8 +112,8 @@ export class Moment {
       rows: slots,
       scale: () => WEIGHTS,
       values: (step) => replay.at(step + 1),
-      describe: (value, from, to) => `slot ${to} written after slot ${from}: ${value.toFixed(3)}`,
-      names: { columnName: (from) => `after slot ${from}`, rowName: (to) => `slot ${to}` },
+      describe: (value, from, to) => `location ${to} written after location ${from}: ${value.toFixed(3)}`,
+      names: { columnName: (from) => `after location ${from}`, rowName: (to) => `location ${to}` },
       slot: (from, to) => to,
       on: this.on,
     });

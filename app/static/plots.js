@@ -65,7 +65,7 @@ function plotsOfSequence(model, task, { inputs }, outputs) {
 /** Return the plots of the memory: its words from left to right, its slots below each other. */
 export function memoryPlots(memory) {
   const columns = memory[0].map((_, word) => memory.map((slot) => slot[word]));
-  const axes = { rowName: "slot", columnName: "word" };
+  const axes = { rowName: "location", columnName: "word" };
   return [{ ...axes, name: "memory", title: "Memory after the last step", columns, rows: memory.length, scale: signed(columns) }];
 }
 

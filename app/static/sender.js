@@ -166,7 +166,7 @@ export class Sender {
     return this.task.parts ? !this.editor.isRecording : this.isByHand;
   }
 
-  /** The memory slots that were asked for, if any were. */
+  /** The memory locations that were asked for, if any were. */
   get memorySize() {
     const asked = this.page["memory-size"].valueAsNumber;
     return Number.isNaN(asked) ? undefined : asked;

@@ -17,7 +17,7 @@ const CLOSED = { 1009: TOO_LARGE };
 
 /** A session that this page has opened, and ends when it is done with it. */
 export class LiveSession {
-  /** Open a session of `model`; memorySize: its memory slots, where not as many as the model has by itself. */
+  /** Open a session of `model`; memorySize: its memory locations, where not as many as the model has by itself. */
   static async open(model, options) {
     const { id } = await openSession(model, options);
     return new LiveSession(model, id);

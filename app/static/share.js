@@ -147,7 +147,7 @@ export class ShareMenu {
     const parts = [run.model.name, ...named.map(([name, value]) => `${name} ${value}`)];
     if (isMade) parts.push("made by hand");
     if (session) parts.push(`session ${session}`);
-    if (run.slots) parts.push(`${run.slots} slots`);
+    if (run.slots) parts.push(`${run.slots} locations`);
     const text = `${parts.join(", ")}; time ${run.from + step} of ${run.from + run.done} steps. ${verdict}`.trim();
     if (branch) return `${text}. Shown: ${view}. B: ${branch.branch}.`;
     return run.branch ? `${text}. A branch: ${run.branch}.` : text;

@@ -12,7 +12,7 @@ import { stripsOf } from "./strips.js";
 
 /** Shows a run, at one step. */
 export class Stage {
-  /** life: the element below the stage, for the life of a slot; on: {point(text), seek(step)}. */
+  /** life: the element below the stage, for the life of a location; on: {point(text), seek(step)}. */
   constructor(container, life, on) {
     Object.assign(this, { container, on });
     this.insight = new Insight(container, life);

@@ -18,7 +18,7 @@ export const MARK = "#ff5a4f";
  * a number would not do; scale(): returns that from values to colours; least: wanted height in CSS pixels, and lowest, where
  * there is too little room; share: of the height that is left; caption: above it, where not the title; beside: text in place of
  * the names of its rows; values(step): returns those of a step, or nothing where there are none; wrong(step): returns the rows to frame;
- * names: of the values 0, 1, ..., where they stand for something; isSlots: whether the rows are memory slots.
+ * names: of the values 0, 1, ..., where they stand for something; isSlots: whether the rows are memory locations.
  */
 export class Strip {
   constructor(plot, length) {

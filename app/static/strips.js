@@ -122,12 +122,12 @@ export function vectorStrips(run, name, title) {
   });
 }
 
-/** Return strips of weights of slots, one for each head if the trace has heads. */
+/** Return strips of weights of memory locations, one for each head if the trace has heads. */
 export function slotStrips(run, name) {
   if (!run.has(name)) return [];
   const kind = WEIGHTINGS[name];
   const share = ["write_weights", "read_weights"].includes(name) ? 3 : 0.5;
-  const shared = { rows: run.slots, rowName: "slot", ...SLOTS, share, isSlots: true, scale: () => WEIGHTS };
+  const shared = { rows: run.slots, rowName: "location", ...SLOTS, share, isSlots: true, scale: () => WEIGHTS };
   if (!kind.heads) return [new Strip({ ...shared, name, title: kind.title, values: (step) => run.values(name, step) }, run.length)];
   const heads = headsOf(kind.heads, run.model);
   return heads.map((head, index) => {

@@ -13,7 +13,7 @@ import { wrongRows } from "./verdict.js";
 import { openViews } from "./views.js";
 
 const COUNTED = /^\d+ of \d+ answers right/;
-const UNCHANGED = { title: "Nothing is changed", detail: "Change what is heard, a gate, or the number of slots, and fork then." };
+const UNCHANGED = { title: "Nothing is changed", detail: "Change what is heard, a gate, or the number of locations, and fork then." };
 const NO_BRANCH = { title: "No branch", detail: "This run cannot have a branch: its model has no gates and no memory of its own." };
 
 /** Makes branches of the run that is shown, one at a time, and shows them with a line on what came of the change. */

@@ -101,7 +101,7 @@ def test_weightings_shown_are_those_of_the_answer(page: Page) -> None:
     weightings = answer["trace"]["write_weights"]
     assert size(canvas(page, "write_weights.0")) == (len(weightings), 32)
     hover_cell(page, "write_weights.0", column=7, row=5)
-    expect(page.locator("#readout")).to_have_text(f"slot 5, time 7: {weightings[7][0][5]:.3f}")
+    expect(page.locator("#readout")).to_have_text(f"location 5, time 7: {weightings[7][0][5]:.3f}")
 
 
 def test_memory_is_shown_slot_by_word(page: Page) -> None:

@@ -378,7 +378,7 @@ def test_digits_of_an_answer_are_shown_each(page: Page) -> None:
         (
             "repeat",
             [
-                ["Measured at", "Slots", "Wrong bits, mean", "Wrong sequences"],
+                ["Measured at", "Locations", "Wrong bits, mean", "Wrong sequences"],
                 ["length 10, repeats 1 to 20", "64", "2.50 of 123.5", "0 of 1000"],
                 ["as in training", "8", "0.33 of 160", "7 of 1000"],
             ],
@@ -386,14 +386,14 @@ def test_digits_of_an_answer_are_shown_each(page: Page) -> None:
         (
             "stories",
             [
-                ["Measured at", "Slots", "Wrong answers, mean", "Wrong sequences"],
+                ["Measured at", "Locations", "Wrong answers, mean", "Wrong sequences"],
                 ["tasks 1, 3, split test", NONE, "0.00 of 5", "0 of 1000"],
             ],
         ),
         (
             "grams",
             [
-                ["Measured at", "Slots", "Bits of cost, mean", "Optimum"],
+                ["Measured at", "Locations", "Bits of cost, mean", "Optimum"],
                 ["length 200", NONE, "134.57 of 195", "130.20"],
             ],
         ),

@@ -64,11 +64,11 @@ DNC_LINES = [
     "content",
     "allocation",
     "write weighting",
-    "slot 3",
+    "location 3",
     "read weighting",
     "read vector",
 ]
-NTM_LINES = ["content", "interpolated", "shifted", "read vector", "slot 3"]
+NTM_LINES = ["content", "interpolated", "shifted", "read vector", "location 3"]
 ALONG = ["forward 0", "forward 1", "backward 0", "backward 1"]
 LINES = {
     "dnc-plain": [*DNC_LINES, "precedence", "links to 3", *ALONG],
@@ -81,6 +81,13 @@ LINES = {
     "ntm-lasagne": [*NTM_LINES, "weighting of the next step"],
 }
 """Values whose equations the page can fill with numbers."""
+
+
+TEXTS = """() => [
+    ...document.body.innerText.split("\\n"),
+    ...[...document.querySelectorAll("[aria-label], [title]")].flatMap(node => `${node.ariaLabel}\\n${node.title}`),
+]"""
+"""All that is read on a page, and what only a screen reader says."""
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +238,8 @@ def test_past_that_is_not_kept_is_named_so(page: Page) -> None:
     }
     page.goto("/static/icon.svg")
     assert page.evaluate(f"async ([model, trace]) => {{ {later} {body} }}", [{}, trace]) == [
-        "read from slot 0 (1.00), there before step 5",
-        "read from slot 1 (1.00), written at step 6: the vector 11",
+        "read from location 0 (1.00), there before step 5",
+        "read from location 1 (1.00), written at step 6: the vector 11",
     ]
 
 
@@ -241,7 +248,7 @@ def test_recording_of_few_traces_shows_those(page: Page) -> None:
     body = """const { equationsOf } = await load("equations");
         const lines = equationsOf(run, 1).flatMap(group => group.lines.map(line => line.name));
         return [overview(run, ties, 1), lines, lifeText(lifeOf(run, 0)), ties.readers(1, 1)];"""
-    words = ["The write head wrote 1.00 into slot 1."]
+    words = ["The write head wrote 1.00 into location 1."]
     assert evaluated(page, body, trace) == [
         words,
         ["write weighting", "write vector"],
@@ -262,8 +269,8 @@ def test_overview_says_how_a_slot_was_found(page: Page) -> None:
         "backward_weights": [[0, 0], [0, 0]],
     }
     assert evaluated(page, "return overview(run, ties, 1);", trace) == [
-        "The write head wrote 1.00 into slot 1, newly allocated.",
-        "The read head read 0.90 from slot 0 by going forward from slot 0, written at step 0.",
+        "The write head wrote 1.00 into location 1, newly allocated.",
+        "The read head read 0.90 from location 0 by going forward from location 0, written at step 0.",
     ]
 
 
@@ -302,7 +309,7 @@ def test_read_pointed_at_leads_to_its_write(page: Page) -> None:
     slot = brightest(page, "read_weights.0", 28)
     hover_cell(page, "read_weights.0", column=28, row=slot)
     expect(page.locator("#readout")).to_have_text(
-        re.compile(rf"read from slot {slot} \(0\.\d\d\), written at step 9: the vector [01]{{10}}")
+        re.compile(rf"read from location {slot} \(0\.\d\d\), written at step 9: the vector [01]{{10}}")
     )
     ends = [place(page, "read_weights.0", 28, slot), place(page, "write_weights.0", 9, slot)]
     assert pointed_arc(page) == [pytest.approx(end, abs=1) for end in ends]
@@ -313,7 +320,7 @@ def test_write_pointed_at_names_its_reads(page: Page) -> None:
     slot = brightest(page, "write_weights.0", 9)
     hover_cell(page, "write_weights.0", column=9, row=slot)
     expect(page.locator("#readout")).to_have_text(
-        re.compile(rf"written to slot {slot} \(\d\.\d\d\) at step 9: the vector [01]{{10}}; read at 28 \(0\.\d\d\)")
+        re.compile(rf"written to location {slot} \(\d\.\d\d\) at step 9: the vector [01]{{10}}; read at 28 \(0\.\d\d\)")
     )
 
 
@@ -338,7 +345,7 @@ def test_slot_clicked_stays_in_view_until_escape(page: Page) -> None:
     assert set(lines) == {str(slot)}
     assert len(lines) >= 8
     page.keyboard.press("Escape")
-    expect(page.locator("#life")).to_contain_text("Point at a slot")
+    expect(page.locator("#life")).to_contain_text("Point at a location")
 
 
 def test_equations_stand_beside_the_stage(page: Page) -> None:
@@ -359,3 +366,17 @@ def test_equations_of_a_model_without_memory_say_so(page: Page) -> None:
     page.click("#explain")
     expect(page.locator(".overview")).to_contain_text("This model has no memory to address")
     expect(page.locator("#life")).to_be_hidden()
+
+
+@pytest.mark.parametrize("model", ["dnc-copy", "ntm-paper"])
+def test_reader_hears_of_memory_locations_not_slots(page: Page, model: str) -> None:
+    open_inspector(page, f"{model}&step=3")
+    page.click("#explain")
+    page.check("text=Formulas")
+    page.click("#try")
+    page.click("#about summary")
+    texts = page.evaluate(TEXTS)
+    page.goto("/learn")
+    texts += page.evaluate(TEXTS)
+    assert any("location" in text.lower() for text in texts)
+    assert [text for text in texts if re.search(r"\bslots?\b", text, re.IGNORECASE)] == []

@@ -120,7 +120,7 @@ def test_figure_has_text_and_images_on_white(page, tmp_path):
     page.emulate_media(color_scheme="light")
     assert re.search(r"<rect x=\"0\" y=\"0\" [^>]*fill=\"rgb\(255, 255, 255\)\"/>", text)
     assert all(f">{word}</text>" in text for word in ("Input", "listen", "time"))
-    assert "dnc-copy, seed 3, length 20, 32 slots; time 22 of 42 steps. 0 wrong bits of 160</text>" in text
+    assert "dnc-copy, seed 3, length 20, 32 locations; time 22 of 42 steps. 0 wrong bits of 160</text>" in text
     assert text.count("<image ") == page.locator("#stage canvas").count()
 
 

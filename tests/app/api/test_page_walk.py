@@ -60,7 +60,7 @@ def test_walked_cell_is_read_out_and_gone_to(page: Page) -> None:
     canvas(page, "usage").focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowDown", "Enter"):
         page.keyboard.press(key)
-    read = f"slot 1, time 2: {answer['trace']['usage'][2][1]:.3f}"
+    read = f"location 1, time 2: {answer['trace']['usage'][2][1]:.3f}"
     expect(page.locator("[aria-live=polite]", has_text=read)).to_be_attached()
     expect(page.locator("#readout")).to_contain_text(read)
     expect(page.locator("#place")).to_have_text("step 2")
