@@ -204,7 +204,7 @@ def test_link_to_a_branch_opens_both_and_back_works(page: Page) -> None:
 
 def test_link_has_the_slots_of_a_branch(page: Page) -> None:
     page.goto(f"/?model=dnc-copy&fork={STEP}&fork-slots=4")
-    expect(page.locator("#branch")).to_contain_text("B: 4 slots in place of 32, from the beginning.")
+    expect(page.locator("#branch")).to_contain_text("B: 4 locations in place of 32, from the beginning.")
     assert size(canvas(page, "b.write_weights.0")) == (38, 4)
     assert page.url.endswith(f"&fork={STEP}&fork-slots=4")
 
