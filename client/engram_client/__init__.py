@@ -21,6 +21,7 @@ Each of this is written once, as coroutines over a `Wire`. That of `AsyncClient`
 blocks the thread, so its coroutines never suspend: one step takes each to its end (`blocking.now`).
 """
 
+from engram_client.cards import Card
 from engram_client.client import AsyncClient, Client
 from engram_client.errors import (
     AnswerLost,
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncClient",
     "AsyncSession",
     "AsyncStream",
+    "Card",
     "Client",
     "Conflict",
     "EngramClientError",

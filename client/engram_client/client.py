@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 from numpy.typing import ArrayLike
 
 from engram_client.blocking import now
+from engram_client.cards import Card
 from engram_client.connection import Connection, with_key
 from engram_client.messages import (
     SAFETENSORS,
@@ -16,6 +17,8 @@ from engram_client.messages import (
     names_of,
     post,
     quoted,
+    read_card,
+    read_cards,
     read_episode,
     read_result,
     read_results,
@@ -59,15 +62,13 @@ class AsyncClient(Connection):
         """Close the connections."""
         await self._wire.close()
 
-    async def models(self) -> list[dict[str, Any]]:
+    async def models(self) -> list[Card]:
         """Return the cards of the models that are served."""
-        cards: list[dict[str, Any]] = await self._send(get("/models"), json.loads)
-        return cards
+        return await self._send(get("/models"), read_cards)
 
-    async def model(self, name: str) -> dict[str, Any]:
+    async def model(self, name: str) -> Card:
         """Return the card of a model."""
-        card: dict[str, Any] = await self._send(get(f"/models/{quoted(name)}"), json.loads)
-        return card
+        return await self._send(get(f"/models/{quoted(name)}"), read_card)
 
     async def sample(self, name: str, seed: int | None = None, **sizes: int | str) -> Array:
         """Return inputs to try a model with, [T, input_size]: those of `episode`."""
@@ -173,11 +174,11 @@ class Client:
         """Close the connections."""
         now(self._client.close())
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self) -> list[Card]:
         """Return the cards of the models that are served."""
         return now(self._client.models())
 
-    def model(self, name: str) -> dict[str, Any]:
+    def model(self, name: str) -> Card:
         """Return the card of a model."""
         return now(self._client.model(name))
 

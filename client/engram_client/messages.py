@@ -11,6 +11,7 @@ import msgpack
 import numpy as np
 from numpy.typing import ArrayLike
 
+from engram_client.cards import Card
 from engram_client.errors import EngramClientError, described, refusal
 from engram_client.results import Array, Episode, Recorded, Result, Stepped, Traces
 from engram_client.wires import Request
@@ -90,6 +91,14 @@ def _array(values: Any) -> Array:
 
 def _traces(traces: Mapping[str, Any]) -> Traces:
     return {name: _array(values) for name, values in traces.items()}
+
+
+def read_card(content: bytes) -> Card:
+    return Card.of(json.loads(content))
+
+
+def read_cards(content: bytes) -> list[Card]:
+    return [Card.of(document) for document in json.loads(content)]
 
 
 def read_result(content: bytes) -> Result:

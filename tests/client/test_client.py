@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -48,10 +49,17 @@ def test_infer_many_takes_sequences_of_any_lengths(api):
 
 
 def test_models_have_cards(api):
-    assert MODEL in [card["name"] for card in api.models()]
-    assert api.model(MODEL)["input_size"] == WIDTH
+    assert MODEL in [card.name for card in api.models()]
+    assert api.model(MODEL).input_size == WIDTH
     with pytest.raises(NotFound, match="model_not_found"):
         api.model("no such?model")
+
+
+def test_card_is_the_document_of_the_server(api):
+    document = json.loads(api._client._wire._http.get(f"/models/{MODEL}").content)
+    card = api.model(MODEL)
+    assert dict(card) == document
+    assert (card.more, card.memory_size, card.trace["usage"]) == ({}, document["memory_size"], [card.memory_size])
 
 
 def test_sample_is_the_array_in_the_file_of_safetensors():
