@@ -36,6 +36,8 @@ from engram_client.errors import (
     TooManyRequests,
     Unreachable,
 )
+from engram_client.many import ManyStepped
+from engram_client.recordings import Recording
 from engram_client.results import Episode, Recorded, Result, Stepped
 from engram_client.sessions import AsyncSession, Session
 from engram_client.streams import AsyncStream, Stream
@@ -53,8 +55,10 @@ __all__ = [
     "Forbidden",
     "InvalidKey",
     "InvalidRequest",
+    "ManyStepped",
     "NotFound",
     "Recorded",
+    "Recording",
     "Result",
     "ServerError",
     "Session",

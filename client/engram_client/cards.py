@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from engram_client.tables import html_table
+
 Shapes = dict[str, list[int]]
 """Shapes by name, of one step, without a batch axis."""
 
@@ -76,6 +78,14 @@ class Card(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(MEMBERS) + len(self.more)
 
+    def _repr_html_(self) -> str:
+        shown = ((name, self[name]) for name in self if name not in LONG and self[name] is not None)
+        traces = [("traces", ", ".join(self.trace))] if self.trace else []
+        return html_table(f"Model {self.name}", [*shown, *traces])
+
 
 MEMBERS = tuple(member.name for member in fields(Card) if member.name != "more")
 """The members that a server gives, by name."""
+
+LONG = {"name", "graph", "state", "trace", "evaluation", "training"}
+"""Members that a notebook does not show, but for the names of the traces."""

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from engram_client.blocking import now
 from engram_client.cards import Card
 from engram_client.connection import Connection, with_key
+from engram_client.many import ManyStepped, ManySteps
 from engram_client.messages import (
     SAFETENSORS,
     Force,
@@ -124,6 +125,21 @@ class AsyncClient(Connection):
         document["force"] = force
         return await self._send(post("/infer", document), read)
 
+    async def step_many(
+        self, inputs: Mapping[AsyncSession, ArrayLike], trace: Iterable[str] = ()
+    ) -> ManyStepped[AsyncSession]:
+        """Step many sessions in one request, each over its inputs, once: `client.step_many({session: inputs})`.
+
+        The sessions may be of several models. One that fails does so alone: its error is raised where its result is
+        asked for. Raises InvalidRequest where inputs are refused, and Unreachable without any answer: no session is
+        stepped then, or the same call again is still carried out once.
+        """
+        for session in inputs:
+            if session._client is not self:
+                raise ValueError(f"session {session.id}: expected one of this client of {self.url}, got another's")
+        wanted = {session: sequence_of(sequence) for session, sequence in inputs.items()}
+        return ManyStepped(await ManySteps(self, wanted, names_of(trace)).run() if wanted else {})
+
     async def open(self, model: str, memory_size: int | None = None, force: Force | None = None) -> AsyncSession:
         """Open a session; force: the gates that it holds at values for its whole life."""
         return await opened(self, post("/sessions", {"model": model, "memory_size": memory_size, "force": force}))
@@ -218,6 +234,17 @@ class Client:
     ) -> list[Result]:
         """Run sequences of any lengths together, each from a fresh state that is not kept; force: as of `infer`."""
         return now(self._client.infer_many(model, sequences, trace, memory_size, force))
+
+    def step_many(self, inputs: Mapping[Session, ArrayLike], trace: Iterable[str] = ()) -> ManyStepped[Session]:
+        """Step many sessions in one request, each over its inputs, once: `client.step_many({session: inputs})`.
+
+        The sessions may be of several models. One that fails does so alone: its error is raised where its result is
+        asked for. Raises InvalidRequest where inputs are refused, and Unreachable without any answer: no session is
+        stepped then, or the same call again is still carried out once.
+        """
+        sessions = {session._session: session for session in inputs}
+        done = now(self._client.step_many({session._session: inputs[session] for session in inputs}, trace))
+        return ManyStepped({sessions[session]: outcome for session, outcome in done.outcomes.items()})
 
     def open(self, model: str, memory_size: int | None = None, force: Force | None = None) -> Session:
         """Open a session; force: the gates that it holds at values for its whole life."""

@@ -38,15 +38,15 @@ class Connection:
 
     async def _send(self, request: Request, read: Callable[[bytes], T], tries: Tries | None = None) -> T:
         """Send a request until it is answered, and return what `read` makes of the body. Raises EngramClientError."""
+        return await self._persist(lambda tries: self._once(request, read, tries), tries or self._tries())
 
-        async def once(tries: Tries) -> T:
-            answer = await self._wire.request(request, tries.left)
-            if answer.status >= 300:
-                raise refusal(problem_in(answer.status, answer.content), answer.headers.get("Retry-After", ""))
-            with reading(answer.content):
-                return read(answer.content)
-
-        return await self._persist(once, tries or self._tries())
+    async def _once(self, request: Request, read: Callable[[bytes], T], tries: Tries) -> T:
+        """Send a request once. Raises Lost without an answer, or with one that says "not now"; EngramClientError."""
+        answer = await self._wire.request(request, tries.left)
+        if answer.status >= 300:
+            raise refusal(problem_in(answer.status, answer.content), answer.headers.get("Retry-After", ""))
+        with reading(answer.content):
+            return read(answer.content)
 
     async def _persist(self, once: Callable[[Tries], Awaitable[T]], tries: Tries) -> T:
         """Retry until an answer comes. Raises Unreachable after `timeout` seconds without one."""

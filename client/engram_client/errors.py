@@ -117,7 +117,7 @@ def problem_in(status: int, content: bytes) -> dict[str, Any]:
     return stranger | (document if isinstance(document, dict) else {}) | {"status": status}
 
 
-def refusal(problem: Mapping[str, Any], retry_after: str = "") -> Exception:
+def refusal(problem: Mapping[str, Any], retry_after: str = "") -> EngramClientError | Lost:
     """Return the error of a problem: Lost where its status says "not now".
 
     retry_after: the header; a WebSocket has the member of the problem in its place.

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from engram_client.cards import Card
-from engram_client.errors import EngramClientError, described, refusal
+from engram_client.errors import EngramClientError, Lost, described, refusal
 from engram_client.results import Array, Episode, Recorded, Result, Stepped, Traces
 from engram_client.wires import Request
 
 JSON, SAFETENSORS, JSON_LINES = "application/json", "application/x-safetensors", "application/x-ndjson"
+MSGPACK = "application/msgpack"
 
 Force = Mapping[str, Sequence[Any]]
 """Gates that are held at values: name -> nested lists in the shape of its trace, None for what is free."""
@@ -57,6 +58,11 @@ def post(path: str, document: Mapping[str, Any]) -> Request:
     """Return a request with a key of its own: the server opens one session, however often the request comes."""
     headers = {"Content-Type": JSON, "Idempotency-Key": uuid.uuid4().hex}
     return Request("POST", path, {}, headers, json.dumps(without_none(**document)).encode())
+
+
+def post_packed(path: str, document: Mapping[str, Any]) -> Request:
+    """Return a request in msgpack, which is answered in msgpack."""
+    return Request("POST", path, {}, {"Content-Type": MSGPACK}, msgpack.packb(document))
 
 
 def sequence_of(inputs: ArrayLike) -> Array:
@@ -123,12 +129,26 @@ def read_stepped(answer: Mapping[str, Any]) -> Stepped:
     return Stepped(_array(answer["outputs"]), _traces(answer["trace"]), answer["step"])
 
 
+def read_many(content: bytes) -> list[Stepped | EngramClientError | Lost]:
+    """Return the result of each session of a request, or its error: Lost for "not now"."""
+    answer = msgpack.unpackb(content, object_hook=_unpacked_array)
+    errors = {problem["index"]: refusal(problem) for problem in answer["errors"]}
+
+    def read(place: int, step: int) -> Stepped | EngramClientError | Lost:
+        traces = {name: values[place] for name, values in answer["trace"].items()}
+        return Stepped(_array(answer["outputs"][place]), _traces(traces), step)
+
+    return [errors[place] if place in errors else read(place, step) for place, step in enumerate(answer["steps"])]
+
+
 def read_steps(lines: bytes) -> list[Recorded]:
     """Return the steps of a recording. Where it breaks off, its last line has the problem."""
-    return [_recorded(json.loads(line)) for line in lines.splitlines()]
+    return [read_step(line) for line in lines.splitlines()]
 
 
-def _recorded(line: Mapping[str, Any]) -> Recorded:
+def read_step(text: bytes) -> Recorded:
+    """Return the step in a line of a recording. Raises the error of one that breaks off."""
+    line = json.loads(text)
     if "error" in line:
         raise refusal(line["error"])
     return Recorded(line["step"], _array(line["inputs"]), _array(line["outputs"]), _traces(line["trace"]))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from engram_client.blocking import iterate, now
 from engram_client.connection import Connection
 from engram_client.errors import Conflict, InvalidRequest, NotFound, SessionGone
+from engram_client.figures import WATCHED
 from engram_client.messages import (
     JSON_LINES,
     SAFETENSORS,
@@ -18,18 +19,27 @@ from engram_client.messages import (
     names_of,
     post,
     quoted,
+    read_card,
     read_kept,
     read_leaves,
     read_stepped,
     read_steps,
     sequence_of,
 )
+from engram_client.recordings import Recording
 from engram_client.results import Array, Recorded, Stepped
 from engram_client.streams import AsyncStream, Stream
+from engram_client.tables import html_table
 from engram_client.wires import Request
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = 1000
 """Steps of a recording that one request reads."""
+
+PLOTTED = 500
+"""The most steps of a figure, unless more are asked for."""
 
 
 class AsyncSession:
@@ -50,6 +60,10 @@ class AsyncSession:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} of {self.model} at step {self.step}>"
+
+    def _repr_html_(self) -> str:
+        members = {"model": self.model, "step": self.step, "memory_size": self.memory_size, "force": self.force}
+        return html_table(f"Session {self.id}", [(name, value) for name, value in members.items() if value is not None])
 
     async def run(self, inputs: ArrayLike, trace: Iterable[str] = ()) -> Stepped:
         """Step over inputs, [T, input_size], or [T] of tokens: all of them, once, or none.
@@ -141,6 +155,23 @@ class AsyncSession:
             for recorded in await self._client._send(get(f"{self._path}/recording", JSON_LINES, **query), read_steps):
                 yield recorded
 
+    async def plot(
+        self, start: int | None = None, stop: int | None = None, trace: Iterable[str] | None = None
+    ) -> "Figure":
+        """Draw the steps after `start` up to `stop` (default: the last 500 that are kept), with traces, over time.
+
+        trace: names; None takes the weightings of the heads and the usage, where the model has them. Raises
+        ModuleNotFoundError without matplotlib, ValueError where there are no steps.
+        """
+        if trace is None:
+            card = await self._client._send(get(f"/models/{quoted(self.model)}"), read_card)
+            trace = [name for name in WATCHED if name in card.trace]
+        oldest, step = await self._client._send(get(self._path), read_kept)
+        stop = step if stop is None else stop
+        start = max(min(oldest, step), stop - PLOTTED) if start is None else start
+        past = Recording.of([recorded async for recorded in self.recording(start, stop, trace)])
+        return past.plot()
+
     async def snapshot(self, step: int | None = None) -> bytes:
         """Return the session after a step, or after the last, as a safetensors file that `restore` takes."""
         return await self._client._send(get(f"{self._path}/snapshot", SAFETENSORS, step=step), bytes)
@@ -191,6 +222,9 @@ class Session:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} of {self.model} at step {self.step}>"
 
+    def _repr_html_(self) -> str:
+        return self._session._repr_html_()
+
     def run(self, inputs: ArrayLike, trace: Iterable[str] = ()) -> Stepped:
         """Step over inputs, [T, input_size], or [T] of tokens: all of them, once, or none.
 
@@ -232,6 +266,14 @@ class Session:
     ) -> Iterator[Recorded]:
         """Yield the steps after `start` (default: all that are kept) up to `stop` (default: the last)."""
         return iterate(self._session.recording(start, stop, trace))
+
+    def plot(self, start: int | None = None, stop: int | None = None, trace: Iterable[str] | None = None) -> "Figure":
+        """Draw the steps after `start` up to `stop` (default: the last 500 that are kept), with traces, over time.
+
+        trace: names; None takes the weightings of the heads and the usage, where the model has them. Raises
+        ModuleNotFoundError without matplotlib, ValueError where there are no steps.
+        """
+        return now(self._session.plot(start, stop, trace))
 
     def snapshot(self, step: int | None = None) -> bytes:
         """Return the session after a step, or after the last, as a safetensors file that `restore` takes."""

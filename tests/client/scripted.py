@@ -52,7 +52,7 @@ class Script:
 
     def _next(self) -> Any:
         event = self.events.popleft()
-        if isinstance(event, Exception):
+        if isinstance(event, BaseException):
             raise event
         return event
 

@@ -125,6 +125,17 @@ def test_connection_cut_anywhere_loses_no_step_and_doubles_none(server, way, see
     check_heard(server, heard, inputs)
 
 
+def test_connection_cut_doubles_no_step_of_many_sessions(server):
+    inputs = [pieces(24, seed) for seed in range(3)]
+    cuts = [cut for kind in CUTS.values() for cut in kind]
+    with proxy_before(server, cuts) as proxy, Client(proxy.url) as client:
+        sessions = [client.open(MODEL) for _ in inputs]
+        parts = [client.step_many(dict(zip(sessions, row, strict=True)), "usage") for row in zip(*inputs, strict=True)]
+    assert len(proxy.cuts) < len(cuts) / 2
+    for session, sequence in zip(sessions, inputs, strict=True):
+        check_heard(server, (session.id, [part[session] for part in parts]), sequence)
+
+
 class Mortal:
     """A server of one model that is killed and started again, on the same port and data."""
 

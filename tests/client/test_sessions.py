@@ -71,6 +71,38 @@ def test_steps_over_http_may_be_of_float16(api):
     assert stepped.outputs.tolist() == api.open("dnc-copy").run(inputs.astype(np.float32)).outputs.tolist()
 
 
+def test_many_sessions_are_stepped_as_each_alone(api):
+    wanted = {api.open(model): sequence(steps, steps) for model, steps in [(MODEL, 2), ("lstm-copy", 5), (MODEL, 2)]}
+    first, other, second = wanted
+    alike = api.step_many({first: wanted[first], second: sequence(2, 9)}, ["usage"])
+    later = api.step_many(wanted)
+    assert (first.step, other.step, second.step, later[other].step) == (4, 5, 4, 5)
+    for session, past in (
+        (first, [sequence(2, 2)] * 2),
+        (other, [sequence(5, 5)]),
+        (second, [sequence(2, 9), sequence(2, 2)]),
+    ):
+        whole = api.infer(session.model, np.concatenate(past)).outputs
+        assert np.allclose(later[session].outputs, whole[-len(past[-1]) :], atol=1e-6)
+    assert np.allclose(
+        alike[second].trace["usage"], api.infer(MODEL, sequence(2, 9), "usage").trace["usage"], atol=1e-6
+    )
+
+
+def test_session_that_fails_among_many_fails_alone(api):
+    gone, moved, well = (api.open(MODEL) for _ in range(3))
+    gone.delete()
+    api.session(moved.id).run(sequence(1))
+    done = api.step_many(dict.fromkeys((gone, moved, well), sequence(3)))
+    assert {session: type(error) for session, error in done.errors.items()} == {gone: SessionGone, moved: Conflict}
+    assert (done[well].step, [session.step for session in (gone, moved, well)]) == (3, [0, 0, 3])
+    with pytest.raises(Conflict, match="step_conflict"):
+        done[moved]
+    with pytest.raises(InvalidRequest, match=r"inputs\[1\]"):
+        api.step_many({well: sequence(3), moved: sequence(3)[:, :4]})
+    assert (api.session(well.id).step, dict(api.step_many({}))) == (3, {})
+
+
 def test_conflict_with_another_client_has_the_step(api):
     session = api.open(MODEL)
     api.session(session.id).run(sequence(3))
