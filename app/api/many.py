@@ -4,8 +4,8 @@
     {"steps": [B], "outputs": [B][T][O], "trace": {...}, "errors": [...]}
 
 In msgpack `inputs` may be one array {"shape": [B, T, I], "data": bytes}; outputs and traces are then one array each, of
-`dtype`, with zeros for a session that failed. In nested lists each session has its own length, and null stands for one
-that failed. Inputs that are not valid refuse the whole request; any other error is of one session.
+`dtype`, with zeros for a session that failed, but for those that differ in shape from session to session. In lists each
+session has its own length, and null stands for one that failed. Inputs that are not valid refuse the whole request; any other error is of one session.
 """
 
 import itertools
@@ -165,12 +165,15 @@ def _duplicates(answers: Sequence[Answer]) -> dict[str, Any]:
     return {"duplicates": found} if found else {}
 
 
-def _array(values: Sequence[Array | None]) -> Array:
-    """Return arrays as one, [B, T, ...], with zeros for missing ones."""
-    shape = next((value.shape for value in values if value is not None), (0,))
-    if all(value is not None and value.shape == shape for value in values):
-        return np.stack(values)  # type: ignore[arg-type]
-    joined = np.zeros((len(values), *shape), np.float32)
+def _array(values: Sequence[Array | None]) -> Array | list[Array | None]:
+    """Return arrays as one, [B, T, ...], with zeros for missing ones; those of several models or sizes as they are."""
+    found = [value for value in values if value is not None]
+    if len({value.shape[1:] for value in found}) > 1:
+        return list(values)
+    if len(found) == len(values) and len({len(value) for value in found}) == 1:
+        return np.stack(found)
+    shape = found[0].shape[1:] if found else ()
+    joined = np.zeros((len(values), max(map(len, found), default=0), *shape), np.float32)
     for number, value in enumerate(values):
         if value is not None:
             joined[number, : len(value)] = value

@@ -53,6 +53,17 @@ def test_binary_request_is_answered_in_binary(client):
     assert (outputs[2] == 0).all()
 
 
+def test_binary_answer_of_sessions_that_differ_in_shape_is_a_list(client):
+    small = client.post("/sessions", json={"model": "dnc-copy", "memory_size": 5}).json()["id"]
+    sessions = [*opened(client, 1), small, "nobody", *opened(client, 1, "dnc-repeat-copy")]
+    raw = {"shape": [4, 2, 10], "data": random_inputs(4, 2).tobytes()}
+    asked = msgpack.packb({"sessions": sessions, "inputs": raw, "trace": ["usage"]})
+    reply = msgpack.unpackb(client.post("/steps", content=asked, headers=MSGPACK).content)
+    shapes = [[found and found["shape"] for found in came] for came in (reply["outputs"], reply["trace"]["usage"])]
+    assert (reply["steps"], shapes[0]) == ([2, 2, None, 2], [[2, 8], [2, 8], None, [2, 9]])
+    assert shapes[1][:3] == [[2, 32], [2, 5], None]
+
+
 @pytest.mark.parametrize("as_array", [True, False])
 def test_inputs_and_outputs_of_many_may_take_two_bytes(client, as_array):
     sessions, numbers = opened(client, 2), random_inputs(2, 3).astype("<i2") * 7
