@@ -66,9 +66,9 @@ class MemorySizes:
         return bisect.bisect_right(range(beyond), self.max_state_bytes, lo=1, hi=beyond, key=size) - 1
 
 
-@dataclass(frozen=True, eq=False)
-class ServedModel:
-    """One version of a model: a checkpoint, and the engine that steps it. Two of them are equal if they are one.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedModel:
+    """A checkpoint that was loaded, described: what it takes, and which requests for it are possible.
 
     output_groups: the number of equal groups of classes in the outputs, each with its own softmax; 1 for other outputs.
     spec: of sessions that ask for no memory size; memory: the sizes that sessions may ask for.
@@ -81,8 +81,6 @@ class ServedModel:
     output_groups: int
     spec: Spec
     memory: MemorySizes
-    max_trace_bytes: int
-    engine: Engine
     backend: str
     device: str
     sample: Array | None = None
@@ -105,7 +103,7 @@ class ServedModel:
         return force_text(asked, self.name, self.manifest.kind, self.backend, self.spec.trace)
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's card: its kind and sizes, how it is served, and its measured errors."""
+        """Return the model's card: its kind and sizes, how it is stepped, and its measured errors."""
         manifest, config = self.manifest, self.manifest.config
         return {
             "name": self.name,
@@ -140,6 +138,22 @@ class ServedModel:
         """Return the names of traces, each once. Raises UnknownName unless the model has all of them."""
         return _known(names, self.spec.trace, f"{self.name} has no trace", "trace")
 
+    def trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> int:
+        """Return the bytes of the named traces of `steps` steps."""
+        return steps * self.shapes(memory_size).trace_bytes(names)
+
+    def leaves(self, names: Collection[str]) -> list[str]:
+        """Return the names of leaves, each once. Raises UnknownName unless the model's state has all of them."""
+        return _known(names, self.spec.state, f"the state of {self.name} has no leaf", "names")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ServedModel(LoadedModel):
+    """One version of a model: a checkpoint, and the engine that steps it. Two of them are equal if they are one."""
+
+    max_trace_bytes: int
+    engine: Engine
+
     def check_trace_bytes(
         self, names: Collection[str], steps: int, memory_size: int | None, most: float = math.inf
     ) -> None:
@@ -156,14 +170,6 @@ class ServedModel:
                 expected=f"at most {limit} bytes",
                 got=f"{taken} bytes",
             )
-
-    def trace_bytes(self, names: Collection[str], steps: int, memory_size: int | None) -> int:
-        """Return the bytes of the named traces of `steps` steps."""
-        return steps * self.shapes(memory_size).trace_bytes(names)
-
-    def leaves(self, names: Collection[str]) -> list[str]:
-        """Return the names of leaves, each once. Raises UnknownName unless the model's state has all of them."""
-        return _known(names, self.spec.state, f"the state of {self.name} has no leaf", "names")
 
 
 def fingerprint_of(manifest: Manifest) -> str:

@@ -1,6 +1,7 @@
 """Load checkpoints as served models, and open the stores: the only file that names back ends and stores."""
 
 import ctypes
+import dataclasses
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ from app.access.keyring import Keyring
 from app.backends.base import NUMBER_BYTES, Backend, check_backend
 from app.budget import Budgets
 from app.catalogue import (
+    LoadedModel,
     MemorySizes,
     ModelCatalogue,
     ServedModel,
@@ -112,7 +114,7 @@ def load_models(settings: Settings, metrics: Metrics, journal: Journal, budgets:
 
     Raises SettingsError if none can be served, or a setting names a model that is not there.
     """
-    device = _device(settings)
+    device = device_of(settings)
     models, failures = {}, dict[str, str]()
     for directory in checkpoints_in(settings):
         try:
@@ -143,7 +145,7 @@ def load_again(
     offer of a checkpoint that cannot be loaded any more. The engines of the others are to be started. Raises
     SettingsError if nothing can be served.
     """
-    device = _device(settings)
+    device = device_of(settings)
     models, failures = {}, dict[str, str]()
     running = {(model.name, model.fingerprint): model for model in (*offered.values(), *retired)}
     for directory in checkpoints_in(settings):
@@ -201,7 +203,30 @@ def _check_any(models: Mapping[str, ServedModel], failures: Mapping[str, str], s
 def _load_model(
     directory: Path, settings: Settings, device: str, metrics: Metrics, journal: Journal, budgets: Budgets
 ) -> ServedModel:
-    """Load one checkpoint. Raises ManifestError if it cannot be served, SettingsError if a setting does not fit it."""
+    """Load one checkpoint to serve. Raises as `load_checkpoint` does."""
+    model, backend = load_checkpoint(directory, settings, device, budgets)
+    arenas = Arenas(backend, budgets.states)
+    engine = Engine(
+        model.name,
+        arenas,
+        settings.max_batch,
+        settings.max_queue,
+        metrics.engine(model.name),
+        journal,
+        settings.step_timeout,
+        budgets.queue,
+        settings.linger,
+    )
+    described = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    return ServedModel(**described, max_trace_bytes=settings.max_trace_bytes, engine=engine)
+
+
+def load_checkpoint(directory: Path, settings: Settings, device: str, budgets: Budgets) -> tuple[LoadedModel, Backend]:
+    """Load one checkpoint, with the memory size and the back end of the settings.
+
+    device: that of `device_of`. Raises ManifestError if the checkpoint cannot be stepped, SettingsError if a setting
+    does not fit it.
+    """
     if directory.is_symlink() and not directory.exists():
         raise ManifestError(
             f"{directory}: a symbolic link to {directory.readlink()}, which does not exist: remove the link, or mend it"
@@ -215,30 +240,18 @@ def _load_model(
     check_backend(trained)
     memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, budgets.states.limit))
     backend = _resized(trained, memory, settings.memory_size.get(name))
-    arenas = Arenas(backend, budgets.states)
-    return ServedModel(
+    model = LoadedModel(
         name=name,
         manifest=manifest,
         inputs=inputs,
         output_groups=groups,
         spec=backend.spec,
         memory=memory,
-        max_trace_bytes=settings.max_trace_bytes,
-        engine=Engine(
-            name,
-            arenas,
-            settings.max_batch,
-            settings.max_queue,
-            metrics.engine(name),
-            journal,
-            settings.step_timeout,
-            budgets.queue,
-            settings.linger,
-        ),
         backend=backend.kind,
         device=backend.device,
         sample=sample,
     )
+    return model, backend
 
 
 def _check_sizes(manifest: Manifest, budgets: Budgets) -> None:
@@ -330,7 +343,7 @@ def _without_class(directory: Path, manifest: Manifest) -> str:
     )
 
 
-def _device(settings: Settings) -> str:
+def device_of(settings: Settings) -> str:
     """Return the device of the steps: cpu or cuda. Raises SettingsError."""
     on_cpu = settings.backend in ("fused", "onnx")
     if settings.device == "cpu" or (settings.device == "auto" and on_cpu):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.backends.base import Array
-from app.catalogue import ServedModel
+from app.catalogue import LoadedModel
 from app.errors import InvalidRequest
 from models.episodes import base, source_of
 from models.episodes.base import Sample, SizeError, Source
@@ -58,7 +58,7 @@ class ModelSample:
         }
 
 
-def sample_of(model: ServedModel, seed: int, asked: Mapping[str, str]) -> ModelSample:
+def sample_of(model: LoadedModel, seed: int, asked: Mapping[str, str]) -> ModelSample:
     """Return the sample of a seed. Raises InvalidRequest for a size that it cannot have.
 
     asked: sizes and choices by name; others are drawn, as in training. A recording has none.

@@ -5,7 +5,8 @@
 
 In msgpack `inputs` may be one array {"shape": [B, T, I], "data": bytes}; outputs and traces are then one array each, of
 `dtype`, with zeros for a session that failed, but for those that differ in shape from session to session. In lists each
-session has its own length, and null stands for one that failed. Inputs that are not valid refuse the whole request; any other error is of one session.
+session has its own length, and null stands for one that failed. Inputs that are not valid refuse the whole request; any
+other error is of one session.
 """
 
 import itertools

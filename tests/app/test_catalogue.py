@@ -1,12 +1,11 @@
 """The cards of models."""
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from app.backends.fake import FakeBackend
-from app.catalogue import InputFormat, MemorySizes, ServedModel
-from app.engine.engine import Engine
+from app.catalogue import InputFormat, LoadedModel, MemorySizes
 from models.manifest import Manifest
 
 GRAPH = {
@@ -19,29 +18,36 @@ GRAPH = {
 }
 
 
-def served(kind: str, config: dict[str, Any], **values: Any) -> ServedModel:
+def loaded(kind: str, config: dict[str, Any], **values: Any) -> LoadedModel:
     manifest = Manifest(kind, {"output_activation": "identity", **config}, {"name": "none"}, 2, 1, 10, {}, {}, "")
     spec = FakeBackend(capacity=1).spec
-    sizes = MemorySizes("model", spec, 1, 0)
-    return ServedModel(
-        "model", manifest, InputFormat(2), 1, spec, sizes, 0, cast(Engine, None), "onnx", "cpu", **values
+    return LoadedModel(
+        name="model",
+        manifest=manifest,
+        inputs=InputFormat(2),
+        output_groups=1,
+        spec=spec,
+        memory=MemorySizes("model", spec, 1, 0),
+        backend="onnx",
+        device="cpu",
+        **values,
     )
 
 
 def test_card_of_a_graph_describes_its_step_and_no_controller():
-    card = served("onnx", {"graph": GRAPH}).describe()
+    card = loaded("onnx", {"graph": GRAPH}).describe()
     assert (card["kind"], card["graph"], card["controller"]) == ("onnx", GRAPH, None)
     assert card["sample"] is False
 
 
 def test_card_of_another_kind_has_no_graph():
-    card = served("rnn", {"controller": {"kind": "lstm"}}).describe()
+    card = loaded("rnn", {"controller": {"kind": "lstm"}}).describe()
     assert (card["graph"], card["controller"]) == (None, {"kind": "lstm"})
 
 
 def test_card_says_how_memory_is_addressed():
-    dnc = served("dnc", {"deallocation": True}).describe()
-    ntm = served("ntm", {"order": "in-turn", "style": "paper"}).describe()
+    dnc = loaded("dnc", {"deallocation": True}).describe()
+    ntm = loaded("ntm", {"order": "in-turn", "style": "paper"}).describe()
     assert [(card["deallocation"], card["order"], card["style"]) for card in (dnc, ntm)] == [
         (True, None, None),
         (None, "in-turn", "paper"),
@@ -49,4 +55,4 @@ def test_card_says_how_memory_is_addressed():
 
 
 def test_recording_is_on_the_card():
-    assert served("onnx", {"graph": GRAPH}, sample=np.ones((3, 2), np.float32)).describe()["sample"] is True
+    assert loaded("onnx", {"graph": GRAPH}, sample=np.ones((3, 2), np.float32)).describe()["sample"] is True

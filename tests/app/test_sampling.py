@@ -9,7 +9,7 @@ import pytest
 from app.catalogue import InputFormat
 from app.errors import InvalidRequest
 from app.sampling import sample_of
-from tests.app.test_catalogue import GRAPH, served
+from tests.app.test_catalogue import GRAPH, loaded
 
 PARTS: list[dict[str, Any]] = [
     {"name": "token", "shape": [1], "range": None, "whole": [0, 4]},
@@ -19,7 +19,7 @@ PARTS: list[dict[str, Any]] = [
 
 
 def model(task: dict[str, Any], kind: str = "rnn", config: dict[str, Any] | None = None, **sizes: int) -> Any:
-    made = served(kind, config or {})
+    made = loaded(kind, config or {})
     manifest = replace(made.manifest, task=task, **{"input_size": 4, "output_size": 2, **sizes})
     return replace(made, manifest=manifest, inputs=InputFormat(manifest.input_size))
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.manifest import MANIFEST_FILE, read_manifest
-from training.plots.panels import Array
+from training.panels import Array
 from training.run_metrics import METRICS_FILE, read_metrics
 from training.seeds import seed_directories
 from training.tasks import TASKS, Task

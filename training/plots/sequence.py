@@ -11,7 +11,7 @@ from torch import Tensor
 from models.addressing import as_columns
 from models.contract import MemoryModel, Trace, evaluating
 from models.state import flatten
-from training.plots.panels import Array, HeatMap, Lines, Panel, Words, figure_over_time, heat_map, largest
+from training.panels import Array, HeatMap, Lines, Panel, Words, figure_over_time, heat_map, largest
 from training.tasks import Task
 
 MOMENTS = 4

@@ -111,7 +111,16 @@ async def service(
     writer.start()
     memory = MemorySizes("fake", backend.spec, 1, MAX_STATE_BYTES)
     model = ServedModel(
-        "fake", MANIFEST, InputFormat(2), 1, backend.spec, memory, MAX_TRACE_BYTES, engine, "fake", "cpu"
+        name="fake",
+        manifest=MANIFEST,
+        inputs=InputFormat(2),
+        output_groups=1,
+        spec=backend.spec,
+        memory=memory,
+        backend="fake",
+        device="cpu",
+        max_trace_bytes=MAX_TRACE_BYTES,
+        engine=engine,
     )
     limits = Limits(sessions=opened, resident=resident, waiting=8, idle_timeout=IDLE)
     sessions = ById(

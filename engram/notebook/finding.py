@@ -1,0 +1,47 @@
+"""Find checkpoints by name, and load them."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from app.budget import budgets_of
+from app.loading import device_of, load_checkpoint
+from app.settings import Settings, load_settings
+from engram.notebook.model import Model
+from models.manifest import MANIFEST_FILE, ManifestError
+
+SHIPPED = Path(__file__).parents[2] / "checkpoints"
+"""The checkpoints of a checkout."""
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    backend: Literal["auto", "fused", "onnx", "torch"] | None = None,
+    memory_size: int | None = None,
+) -> Model:
+    """Return the model of a checkpoint, to run it in this process.
+
+    name: a directory with a manifest.json, or the name of a checkpoint in the directory that `engram serve` would serve
+    (the setting checkpoints, ./checkpoints by default), or of one that ships with Engram. backend: computes the steps;
+    None takes that of the settings, by default the fastest one. memory_size: of the runs; None: that of the settings,
+    or the model's own. Raises ManifestError, SettingsError, InvalidRequest for an impossible memory size.
+    """
+    settings = load_settings({"backend": backend})
+    directory = _find(name, settings)
+    loaded, steps = load_checkpoint(directory, settings, device_of(settings), budgets_of(settings))
+    loaded.memory.check(memory_size)
+    return Model(loaded, steps, settings.max_steps, memory_size)
+
+
+def _find(name: str | os.PathLike[str], settings: Settings) -> Path:
+    """Return the directory of a checkpoint. Raises ManifestError, which lists those that there are."""
+    places = [settings.checkpoints, SHIPPED]
+    for directory in (Path(name), *(place / name for place in places)):
+        if (directory / MANIFEST_FILE).is_file():
+            return Path(os.path.abspath(directory))  # which follows no link: the directory has the name
+    known = sorted({path.parent.name for place in places for path in place.glob(f"*/{MANIFEST_FILE}")})
+    raise ManifestError(
+        f"there is no checkpoint {os.fspath(name)!r}: expected a directory with a {MANIFEST_FILE}, or "
+        + (f"one of {', '.join(known)}" if known else f"a name in {settings.checkpoints}, which has none")
+    )
