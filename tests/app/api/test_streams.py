@@ -1,7 +1,8 @@
 """Many sessions over one real WebSocket."""
 
 import json
-from typing import Any
+import runpy
+from typing import Any, Literal, get_args
 
 import httpx
 import msgpack
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from app.api.frames import STREAM_FRAMES, STREAMS_FRAMES
 from tests.app.api.test_stream import receive, refusal, stream
-from tests.app.harness import running_server
+from tests.app.harness import ROOT, running_server
 
 GOOD = [0.0] * 10
 TOKENS = "dnc-babi"
@@ -202,3 +204,28 @@ def test_sessions_are_where_they_were_after_a_kill(data):
         second = ask(connection, **frame)
         expected = [inferred(server, "dnc-copy", 2 * inputs) for inputs in frame["inputs"]]
     assert [first["outputs"][row] + second["outputs"][row] for row in range(3)] == expected
+
+
+def test_frames_are_those_of_the_schemas(server):
+    with stream(server, "/streams?model=dnc-copy&count=1") as (connection, greeting):
+        opened = ask(connection, model="dnc-copy", count=2, force={"write_gate": [0.0]})
+        results = [ask(connection, sessions=[0, 1], inputs=[[GOOD]] * 2, trace=["usage"], seqs=[0, 0])]
+        httpx.delete(f"{server.url}/sessions/{opened['sessions'][1]['session']}")
+        httpx.post(f"{server.url}/sessions/{greeting['sessions'][0]['session']}/reset")
+        results.append(ask(connection, sessions=[2, 1], inputs=[[GOOD]] * 2))
+        error = ask(connection, sessions=[9], inputs=[[GOOD]])
+    with stream(server, f"/sessions/{opened['sessions'][0]['session']}/stream") as (connection, hello):
+        result = ask(connection, seq=1, inputs=[GOOD], trace=["usage"])
+    assert results[1]["errors"][0]["session"] == 2
+    frames = {"streams": greeting, "sessions": opened, "error": error, "session": hello, "result": result}
+    schemas = {frame.model_fields["type"].annotation: frame for frame in reversed((*STREAM_FRAMES, *STREAMS_FRAMES))}
+    found = [*frames.items(), *(("results", frame) for frame in results)]
+    for kind, frame in found:
+        parsed = schemas[Literal[kind]].model_validate(frame)
+        assert parsed.model_dump(exclude_unset=True) == frame
+    assert {kind for kind, _ in found} == {get_args(annotation)[0] for annotation in schemas}
+
+
+def test_types_for_pages_are_those_of_the_schemas():
+    script = runpy.run_path(str(ROOT / "scripts/typescript"))
+    assert script["FILE"].read_text() == script["document"]()
