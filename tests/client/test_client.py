@@ -142,6 +142,14 @@ def test_client_page_has_every_method_and_error():
     assert sorted(drawn) == sorted(errors)
 
 
+def test_readme_of_the_distribution_runs(server, tmp_path, monkeypatch):
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "client/README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("http://127.0.0.1:8000", server.url), names)
+    assert (names["outputs"].shape, names["done"].errors) == ((len(names["past"]), 8), {})
+
+
 def test_snapshot_goes_on_where_the_session_was(api):
     session = api.open(MODEL)
     session.run(sequence(6))

@@ -5,11 +5,14 @@ import sys
 from importlib import metadata
 
 import pytest
+import trove_classifiers
 from packaging.requirements import Requirement
 
 from tests.app.harness import ROOT
 
 DECLARED = {"httpx", "msgpack", "numpy", "websockets"}
+PYTHONS = {"3.11", "3.12", "3.13", "3.14"}
+MOST_BYTES = 100_000
 
 
 def done(*words):
@@ -58,8 +61,19 @@ def test_wheel_declares_four_requirements_and_has_types(fresh):
     assert (packages / "engram_client/py.typed").is_file()
 
 
+def test_wheel_is_small_and_says_what_it_is(fresh):
+    [wheel] = fresh.parent.glob("*.whl")
+    [packages] = (fresh / "lib").glob("python*/site-packages")
+    described = metadata.Distribution.at(next(packages.glob("engram_client-*.dist-info"))).metadata
+    classifiers = described.get_all("Classifier")
+    assert wheel.stat().st_size < MOST_BYTES
+    assert set(classifiers) <= trove_classifiers.classifiers
+    assert {name.rpartition(" ")[2] for name in classifiers if "Python :: 3." in name} == PYTHONS
+    assert described.get_payload().strip() == (ROOT / "client/README.md").read_text().strip()
+
+
 def test_client_imports_where_nothing_of_the_server_is(fresh):
-    others = ["app", "engram", "fastapi", "models", "onnxruntime", "pydantic", "torch", "uvicorn"]
+    others = ["app", "engram", "fastapi", "models", "onnxruntime", "pandas", "pydantic", "torch", "uvicorn"]
     find = f"print([name for name in {others} if importlib.util.find_spec(name)])"
     script = f"import importlib.util, engram_client; {find}; engram_client.Client('http://127.0.0.1:1').close()"
     assert done(fresh / "bin/python", "-I", "-c", script) == "[]\n"
