@@ -20,7 +20,7 @@ class ServerFrame(BaseModel):
 
 
 class Place(ServerFrame):
-    """Where a session is."""
+    """The place of a session: its model and its step."""
 
     session: str = Field(description="its id")
     model: str
@@ -101,7 +101,7 @@ class ErrorFrame(ProblemAnswer):
 
 
 STREAM_FRAMES: tuple[type[BaseModel], ...] = (SessionFrame, ResultFrame, DuplicateFrame, ErrorFrame)
-"""What a server sends over /stream and /sessions/{session}/stream."""
+"""Frames of a server over /stream and /sessions/{session}/stream."""
 
 STREAMS_FRAMES: tuple[type[BaseModel], ...] = (StreamsFrame, SessionsFrame, ResultsFrame, ErrorFrame)
-"""What a server sends over /streams."""
+"""Frames of a server over /streams."""

@@ -32,7 +32,7 @@ class Card(Mapping[str, Any]):
     output_groups: int = 1
     """The number of equal parts of the outputs that have a softmax each."""
     output_at: str = "every-step"
-    """Where the answer is: every-step, or last-step."""
+    """The place of the answer: every-step, or last-step."""
     memory_size: int | None = None
     """Memory locations, unless a session asks for others."""
     word_size: int | None = None
@@ -43,7 +43,7 @@ class Card(Mapping[str, Any]):
     order: str | None = None
     """The order of an NTM's heads: together, in-turn or before-controller."""
     style: str | None = None
-    """Whose formulas an NTM has: paper, pytorch-ntm or ntm-lasagne."""
+    """The formulas of an NTM: paper, pytorch-ntm or ntm-lasagne."""
     controller: dict[str, Any] | None = None
     graph: dict[str, Any] | None = None
     """Inputs, outputs and origin of an imported graph."""

@@ -69,7 +69,7 @@ export interface OpenFrame {
   force?: Record<string, Numbers> | null;
 }
 
-/** Where a session is. */
+/** The place of a session: its model and its step. */
 export interface Place {
   /** its id */
   session: string;

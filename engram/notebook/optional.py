@@ -1,4 +1,4 @@
-"""What needs packages that Engram does not come with: figures and data frames."""
+"""Figures and data frames, which need packages that Engram does not come with."""
 
 from typing import TYPE_CHECKING, Any
 

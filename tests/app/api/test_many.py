@@ -53,7 +53,7 @@ def test_binary_request_is_answered_in_binary(client):
     assert (outputs[2] == 0).all()
 
 
-def test_binary_answer_of_sessions_that_differ_in_shape_is_a_list(client):
+def test_results_that_differ_in_shape_come_as_a_list(client):
     small = client.post("/sessions", json={"model": "dnc-copy", "memory_size": 5}).json()["id"]
     sessions = [*opened(client, 1), small, "nobody", *opened(client, 1, "dnc-repeat-copy")]
     raw = {"shape": [4, 2, 10], "data": random_inputs(4, 2).tobytes()}
