@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WATCHED = ("write_weights", "read_weights", "usage")
 """The traces that a figure has, unless others are asked for."""
 
+MOST_HEADS = 16
+"""The most parts of a figure for one array; one of more has a single part with all of its numbers."""
+
 STEP_INCHES, ROW_INCHES = 0.09, 0.11
 
 
@@ -45,7 +48,7 @@ def figure_over_time(title: str, steps: Sequence[int], arrays: Mapping[str, NDAr
 
 def _panels(name: str, values: NDArray[Any]) -> Iterator[Panel]:
     words = name.replace("_", " ")
-    if values.ndim != 3:
+    if values.ndim != 3 or values.shape[1] > MOST_HEADS:
         yield Panel(words, values.reshape(len(values), -1))
         return
     for head in range(values.shape[1]):

@@ -66,9 +66,12 @@ class Recording:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the recording to a file of lines of JSON, a step each. A file of this name is replaced at the end."""
         part = Path(f"{os.fspath(path)}.part")
-        with part.open("w") as file:
-            file.writelines(json.dumps(_document(recorded)) + "\n" for recorded in self)
-        part.replace(path)
+        try:
+            with part.open("w") as file:
+                file.writelines(json.dumps(_document(recorded)) + "\n" for recorded in self)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from engram.notebook.run import Run
 
 
+MOST_HEADS = 16
+"""The most panels for one trace; one of more has a single panel with all of its numbers."""
+
+
 def figure_of_run(run: "Run") -> Figure:
     """Draw input, target and output, and the traces over time; a trace of several heads has a panel for each."""
     traces = [panel for name, values in run.trace.items() for panel in _panels(name, values)]
@@ -68,7 +72,7 @@ def _outputs(run: "Run", title: str) -> Panel:
 
 def _panels(name: str, values: Array) -> Iterator[Panel]:
     words = name.replace("_", " ")
-    if values.ndim == 3:
+    if values.ndim == 3 and values.shape[1] <= MOST_HEADS:
         for head in range(values.shape[1]):
             yield _heat_map(f"{words}, head {head}", "slot" if name.endswith("weights") else "", values[:, head])
     else:

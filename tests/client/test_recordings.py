@@ -1,6 +1,7 @@
 """Recordings as arrays, tables and figures, and in files."""
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 
@@ -33,6 +34,16 @@ def test_recording_of_its_steps_is_itself():
 def test_recording_comes_back_from_its_file_to_the_bit(tmp_path):
     path = tmp_path / "past.ndjson"
     RECORDING.save(path)
+    assert same(Recording.load(path), RECORDING)
+    assert [found.name for found in tmp_path.iterdir()] == ["past.ndjson"]
+
+
+def test_recording_that_cannot_be_written_leaves_the_file_before(tmp_path):
+    path = tmp_path / "past.ndjson"
+    RECORDING.save(path)
+    broken = dataclasses.replace(RECORDING, trace={"usage": np.array([[1], [2], [object()], [3]])})
+    with pytest.raises(TypeError):
+        broken.save(path)
     assert same(Recording.load(path), RECORDING)
     assert [found.name for found in tmp_path.iterdir()] == ["past.ndjson"]
 
@@ -86,6 +97,11 @@ def test_figure_has_a_part_for_each_array_and_head():
     assert np.array_equal(heads.get_array(), HEADS[:, 1].T)
     assert heads.get_extent() == [2.5, 6.5, -0.5, 4.5]
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_array_of_very_many_heads_has_one_part():
+    many = dataclasses.replace(RECORDING, trace={"seen": np.zeros((4, 30, 5), np.float32)}).plot()
+    assert [axis.images[0].get_array().shape[0] for axis in many.axes[:3]] == [10, 3, 150]
 
 
 def test_nothing_to_draw_is_an_error():

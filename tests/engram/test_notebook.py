@@ -1,5 +1,6 @@
 """A notebook's way in: models of checkpoints in this process."""
 
+import re
 import sys
 from dataclasses import replace
 
@@ -34,6 +35,13 @@ def test_names_of_the_way_in_are_the_packages():
     assert {name: getattr(engram, name).__name__ for name in engram.__all__} == {name: name for name in engram.__all__}
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         engram.lode()
+
+
+@pytest.mark.parametrize("kind", [engram.Model, engram.Session, engram.Run, engram.Comparison])
+def test_page_has_every_member(kind):
+    text = (CHECKPOINTS.parent / "docs/notebooks.md").read_text()
+    names = {name for name in (*vars(kind), *kind.__annotations__) if not name.startswith("_")}
+    assert {name for name in names if not re.search(rf"[`.]{name}[`(\[]", text)} == set()
 
 
 def test_sample_of_the_task_is_answered_without_errors(model):
@@ -86,6 +94,12 @@ def test_steps_that_fail_leave_the_session_as_it_was(model, wrong, error):
         session.run([[0, 1], wrong])
     assert error is KeyboardInterrupt or "inputs[1]" in str(raised.value)
     assert (session.step, session.run([[0, 1]]).outputs[0, 1], session.step) == (1, 2, 2)
+
+
+def test_session_that_nobody_has_frees_its_state(model):
+    backend = FakeBackend(capacity=1)
+    adding = engram.Model(replace(model._loaded, inputs=InputFormat(2), spec=backend.spec), backend, 10)
+    assert [adding.run([[1, value]]).outputs[0, 1] for value in (1, 2)] == [1, 2]
 
 
 def test_checkpoint_is_found_by_name_and_as_directory(tmp_path, monkeypatch):
