@@ -63,6 +63,7 @@ def measure(page: Page) -> None:
     page.click("#explain")
     for level in ("Values", "Formulas"):
         page.get_by_role("radio", name=level).check()
+        page.locator("#position").fill("0")
         report(f"frames while playing 200 steps of dnc-copy, equations: {level}", frames(page, lambda: play(page)))
     open_model(page, "dnc-graph-traversal", map="london", slots=812, step=0)
     report("frames while playing London, 812 locations", frames(page, lambda: play(page)))
