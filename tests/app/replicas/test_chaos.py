@@ -12,8 +12,8 @@ from tests.app.replicas.sessions import CHECKPOINT
 
 pytestmark = pytest.mark.slow
 
-CLIENTS = 80
-SECONDS = 20.0
+CLIENTS = 200
+SECONDS = 40.0
 SEED = 1
 LEAST_FAULTS = 5
 
