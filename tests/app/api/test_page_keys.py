@@ -263,7 +263,7 @@ def authorize(page: Page, key: str) -> None:
 
 def list_models(page: Page) -> int:
     """Try the route in the documentation; return the status of the answer."""
-    route = page.locator("#operations-models-list_models_models_get")
+    route = page.locator("#operations-models-list_models")
     if not route.get_by_role("button", name="Execute").is_visible():
         route.locator(".opblock-summary-control").click()
         route.get_by_role("button", name="Try it out").click()
