@@ -51,7 +51,8 @@ export class ComparingStage extends Stage {
     const isHeardAlike = run.sequence.inputs === b.run.sequence.inputs;
     const shared = isHeardAlike ? ["input", ...SHARED] : SHARED;
     const paired = isHeardAlike ? PAIRED : ["input", ...PAIRED];
-    const combined = view === "both" ? (one, other) => besideOf(one, other, paired) : (one, other) => [differenceOf(one, other)];
+    const beside = (one, other) => besideOf(one, other, paired);
+    const combined = view === "both" ? beside : (one, other) => differenceOf(one, other) ?? beside(one, other);
     return strips.map((group, index) => combine(group, others[index], { shared, combined }));
   }
 
@@ -84,7 +85,7 @@ function combine(strips, others, { shared, combined }) {
   return strips.flatMap((strip) => {
     if (shared.includes(strip.plot.name)) return [new Strip({ ...strip.plot, least: leastOf(strip.plot) }, strip.length)];
     const other = named.get(strip.plot.name);
-    return other && !strip.plot.curves ? combined(strip, other).filter(Boolean) : [];
+    return other && !strip.plot.curves ? combined(strip, other) : [];
   });
 }
 
@@ -104,7 +105,7 @@ function leastOf({ least, isSlots }) {
   return Math.min(least, isSlots ? LEAST_SLOTS : LEAST_CHANNELS);
 }
 
-/** Return a strip of what B has more than A, of the rows that both have; tokens have no difference. */
+/** Return a strip of what B has more than A, of the rows that both have; undefined for tokens, which have no difference. */
 function differenceOf({ plot, length }, { plot: other }) {
   if (plot.name === "digits" || plot.names) return undefined;
   const ends = [plot.scale(), other.scale()].flatMap(({ low, high }) => [Math.abs(low), Math.abs(high)]);

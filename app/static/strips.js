@@ -59,7 +59,7 @@ function optimumStrips({ sequence: { optimum, targets }, outputs, length }, shar
     { name: "optimum", color: "--mark", dashed: true, values: (step) => optimum[step] },
     { name: "bit", color: "--text", dots: true, values: (step) => targets[step]?.[0] },
   ];
-  const title = "Chance of a 1: output, optimum (dashed), and the bits that came (dots)";
+  const title = "Chance of a 1: output, optimum (dashed), bits (dots)";
   const plot = { name: "prediction", title, curves, ...CURVES };
   return [strip({ ...shared, title: "Optimum" }, "optimum", BITS, best), new CurveStrip(plot, length)];
 }

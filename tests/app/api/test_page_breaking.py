@@ -116,6 +116,18 @@ def test_branch_is_shown_in_every_view(page: Page) -> None:
         assert canvas(page, "b.output").count() == (view == "both")
 
 
+def test_tokens_have_both_runs_in_place_of_a_difference(page: Page) -> None:
+    open_change(page, "gru-dyck")
+    heard = page.locator("[aria-label='Word heard']")
+    heard.select_option(index=(int(heard.input_value()) + 1) % 4)
+    fork(page)
+    page.check("input[value=difference]")
+    expect(canvas(page, "difference.output")).to_have_count(1)
+    assert (drawn(page, "input") != drawn(page, "b.input")).any(axis=(0, 2)).tolist() == [
+        at == STEP for at in range(36)
+    ]
+
+
 def test_branch_is_in_all_that_is_exported(page: Page, tmp_path: Path) -> None:
     open_change(page)
     page.select_option("[aria-label='Write gate']", "shut")
