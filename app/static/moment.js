@@ -165,7 +165,7 @@ function picture({ name, className, title, caption = title, columns, rows, scale
   return {
     element: figure,
     draw(step) {
-      shown = values(step);
+      shown = values(step).slice(); // a replay is one piece of memory, in which others look at other steps
       const colors = scale();
       for (let index = 0; index < columns * rows; index++) colors.paint(image.data, 4 * index, shown[index]);
       context.putImageData(image, 0, 0);

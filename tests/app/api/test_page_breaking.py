@@ -169,6 +169,15 @@ def test_table_of_fewer_slots_keeps_heads_apart(page: Page, tmp_path: Path) -> N
     assert all(weights[0])
 
 
+def test_memory_is_that_of_the_cursor_at_once(page: Page) -> None:
+    open_inspector(page, f"dnc-copy&step={STEP}")
+    shown = drawn(page, "memory")
+    for key in ("ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    expect(page.locator("#place")).to_have_text(f"step {STEP}")
+    assert (drawn(page, "memory") == shown).all()
+
+
 def test_branch_dropped_has_its_session_ended(page: Page) -> None:
     open_change(page)
     page.select_option("[aria-label='Free gate']", "open")
