@@ -26,6 +26,10 @@ from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
 from app.api.uploads import Uploads
+from app.api.v2 import routes as v2
+from app.api.v2.inference import OpenInference
+from app.api.v2.sequences import Sequences
+from app.api.v2.statistics import Statistics
 from app.budget import budgets_of, keep_trimming
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
@@ -94,6 +98,7 @@ def _add_sessions(state: State, settings: Settings) -> None:
         settings.snapshots,
         ownership,
     )
+    state.open_inference = OpenInference(Sequences(state.sessions), Statistics(state.metrics))
     submitted = None if state.tracing is None else note_submitted
     for model in state.models:
         model.engine.watch(submitted)
@@ -121,10 +126,11 @@ def _add_interface(app: FastAPI) -> None:
     """Add the routes, the handlers of errors and the middleware; the last middleware is the outermost."""
     app.include_router(routes.router)
     app.include_router(stream.router)
+    app.include_router(v2.router)
     add_pages(app)
     add_problem_handlers(app)
     app.add_middleware(AnswerHead)
-    app.add_middleware(HotPaths, routes=routes.router.routes)
+    app.add_middleware(HotPaths, routes=[*routes.router.routes, *v2.router.routes])
     app.add_middleware(ReleaseLeases)
     app.add_middleware(Gate, admission=app.state.admission)
     if app.state.settings.origins:

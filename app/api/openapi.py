@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.api.gate import ANY_SCOPE, PUBLIC, scope_of
-from app.api.media import PROBLEM
-from app.api.schemas import ProblemAnswer
+from app.api.media import JSON, PROBLEM
+from app.api.problems import is_v2
+from app.api.schemas import ErrorAnswer, ProblemAnswer
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ProblemAnswer, "description": "What is wrong with the request, and where"},
@@ -21,6 +22,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: described | {"model": ErrorAnswer} for status, described in PROBLEMS.items()
+}
+"""The same under /v2."""
 
 OF_ALL = {
     "400": "The request cannot be read, or names no host, or two",
@@ -63,8 +69,20 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 def documented_body(model: type[Any], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
     """Return the documentation of a body that the route reads by itself; others: bodies by their media types."""
-    content = {"application/json": {"schema": model.model_json_schema()}, **(others or {})}
+    schema = model.model_json_schema()
+    content = {JSON: {"schema": _inlined(schema, schema.pop("$defs", {}))}, **(others or {})}
     return {"requestBody": {"required": required, "content": content}}
+
+
+def _inlined(schema: Any, parts: Mapping[str, Any]) -> Any:
+    """Return a schema with its parts in place of the references to them, which hold at its own root only."""
+    if isinstance(schema, list):
+        return [_inlined(item, parts) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {key: _inlined(value, parts) for key, value in schema.items()}
 
 
 class DocumentedApp(FastAPI):
@@ -78,7 +96,7 @@ class DocumentedApp(FastAPI):
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _secure(operation, path)
-                    _complete(operation["responses"], refusals(path, "requestBody" in operation))
+                    _complete(operation["responses"], refusals(path, "requestBody" in operation), path)
         return super().openapi()
 
 
@@ -99,12 +117,12 @@ def _secure(operation: dict[str, Any], path: str) -> None:
     operation["description"] = f"{operation.get('description', '')}\n\n{needed}".strip()
 
 
-def _complete(responses: dict[str, Any], named: Mapping[str, str]) -> None:
-    """Give an operation's errors the media type of problems, and add the named ones."""
+def _complete(responses: dict[str, Any], named: Mapping[str, str], path: str) -> None:
+    """Give an operation's errors the media type that they have on its path, and add the named ones."""
     for status, response in responses.items():
         if status[0] in "45":
             [schema] = response["content"].values()
-            response["content"] = {PROBLEM: schema}
+            response["content"] = {JSON if is_v2(path) else PROBLEM: schema}
     content, busy = responses["4XX"]["content"], responses["503"]["headers"]
     for status, description in sorted(named.items()):
         responses[status] = {"description": description, "content": content}

@@ -22,6 +22,18 @@ from tests.app.harness import Server, running_server
 
 STEP = {"inputs": [[0.0] * 10]}
 MODEL = {"model": "dnc-copy"}
+V2_INFER = {"inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 10], "data": [0.0] * 10}]}
+V2_STEP = V2_INFER | {"parameters": {"sequence_id": 7, "sequence_start": True}}
+
+V2_CODES = {
+    "requests with a key only": "key_required",
+    "the key is unknown or was revoked": "invalid_key",
+    "the key has the scopes": "scope_missing",
+    "no path has control characters": "not_found",
+    "is no name of this server": "host_refused",
+    "comes from a page of": "origin_refused",
+}
+"""The codes of errors under /v2, which have a text alone, by what it says."""
 
 
 class Row(NamedTuple):
@@ -59,6 +71,21 @@ TABLE = {
     "GET /stream": Row("sessions", 426),
     "GET /streams": Row("sessions", 426),
     "GET /sessions/{session}/stream": Row("sessions", 426),
+    "GET /v2": Row("any"),
+    "GET /v2/health/live": Row(None),
+    "GET /v2/health/ready": Row(None),
+    "GET /v2/models/stats": Row("admin"),
+    "POST /v2/repository/index": Row("any"),
+    "GET /v2/models/{name}": Row("any"),
+    "GET /v2/models/{name}/ready": Row("any"),
+    "GET /v2/models/{name}/config": Row("any"),
+    "GET /v2/models/{name}/stats": Row("admin"),
+    "POST /v2/models/{name}/infer": Row("infer", 200, V2_INFER),
+    "GET /v2/models/{name}/versions/{version}": Row("any"),
+    "GET /v2/models/{name}/versions/{version}/ready": Row("any"),
+    "GET /v2/models/{name}/versions/{version}/config": Row("any"),
+    "GET /v2/models/{name}/versions/{version}/stats": Row("admin"),
+    "POST /v2/models/{name}/versions/{version}/infer": Row("sessions", 200, V2_STEP),
     "GET /metrics": Row("admin"),
     "POST /admin/reload": Row("admin"),
     "WS /stream": Row("sessions", 101, query="?model=dnc-copy"),
@@ -105,11 +132,13 @@ class Locked:
         headers = self.bearer(key) | {name.replace("_", "-"): value for name, value in headers.items()}
         named = re.sub(r"\{session\}", session or self.session, path + ending + row.query)
         named = named.replace("{name:path}", "inspector.css").replace("{name}", "dnc-copy")
-        named = named.replace("{path:path}", "nothing")
+        named = named.replace("{path:path}", "nothing").replace("{version}", "1")
         if method == "WS":
             return self._connect(named, headers)
         body = {"json": self._filled(row.body, session)} if row.body is not None else {}
         answer = self.client.request(method, named, headers=headers, **body)
+        if path.startswith("/v2") and answer.is_error:
+            return answer.status_code, v2_code(answer.json()), answer.text
         is_problem = answer.headers.get("content-type") == "application/problem+json"
         return answer.status_code, answer.json()["code"] if is_problem else "", answer.text
 
@@ -128,6 +157,13 @@ class Locked:
         except InvalidStatus as refused:
             body = refused.response.body or b""
             return refused.response.status_code, re.findall(r'"code":"(\w+)"', body.decode())[0], body.decode()
+
+
+def v2_code(document: dict[str, str]) -> str:
+    """Return the code of an error under /v2."""
+    [(key, text)] = document.items()
+    assert key == "error"
+    return next((code for words, code in V2_CODES.items() if words in text), text)
 
 
 @pytest.fixture(scope="module")
