@@ -57,7 +57,7 @@ MEDIA_TYPES = {"/sessions": (JSON, SAFETENSORS), "/steps": (JSON, MSGPACK)}
 """The media types of bodies, for paths that take others than JSON."""
 
 V2_MEDIA_TYPES = (JSON, OCTETS, "")
-"""Those under /v2, whose clients name none, or octets for tensors in binary."""
+"""The media types of bodies under /v2: clients name none, or octets for tensors in binary."""
 
 BEARER = "engram.bearer."
 """The beginning of the WebSocket subprotocol that carries a key: a page can set no header field of a WebSocket."""

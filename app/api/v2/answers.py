@@ -20,7 +20,7 @@ JSON_BYTES = "Inference-Header-Content-Length"
 """The header field with the length of the JSON, where tensors stand behind it."""
 
 CODINGS = ("gzip", "deflate")
-"""Those of answers, the preferred one first."""
+"""The codings of answers, the preferred one first."""
 
 COMPRESSED_FROM = 2**10
 """Bytes of numbers from which an answer is compressed."""

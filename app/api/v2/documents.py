@@ -1,4 +1,4 @@
-"""What a client may learn of the server and its models: metadata, configuration, index."""
+"""Documents on the server and its models: metadata, configuration, index."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.version import version
 PLATFORM = "engram"
 
 VERSION = "1"
-"""The version of every model: a name has one on offer, which its fingerprint tells from others."""
+"""The version of every model: a name has one on offer; its fingerprint says which."""
 
 EXTENSIONS = (
     "binary_tensor_data",
