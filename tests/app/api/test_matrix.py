@@ -307,6 +307,29 @@ def test_idempotency_key_of_another_tenant_opens_another_session(locked):
     assert sessions["all"] == sessions["without infer"] != sessions["other"]
 
 
+def v2_infer(locked: Locked, key: str, **parameters: Any) -> httpx.Response:
+    """Send a request to infer under /v2."""
+    body = V2_INFER | {"parameters": parameters}
+    return locked.client.post("/v2/models/dnc-copy/infer", json=body, headers=locked.bearer(key))
+
+
+def test_request_under_v2_needs_the_scope_of_what_it_asks(locked):
+    sequence = {"sequence_id": 70, "sequence_start": True}
+    statuses = {
+        key: [v2_infer(locked, key).status_code, v2_infer(locked, key, **sequence).status_code]
+        for key in ("without sessions", "without infer", "without admin")
+    }
+    assert statuses == {"without sessions": [200, 403], "without infer": [403, 200], "without admin": [200, 200]}
+
+
+def test_sequence_of_another_tenant_is_none(locked):
+    assert v2_infer(locked, "all", sequence_id=71, sequence_start=True).is_success
+    theirs, none = (v2_infer(locked, "other", sequence_id=one) for one in (71, 72))
+    assert (theirs.status_code, theirs.text.replace("71", "72")) == (none.status_code, none.text)
+    assert v2_infer(locked, "other", sequence_id=71, sequence_start=True).is_success
+    assert v2_infer(locked, "without infer", sequence_id=71).json()["parameters"]["step"] == 2
+
+
 def test_limits_of_a_key_hold_by_every_way(locked):
     sessions = [locked.open("small"), locked.open("small")]
     long, two = [STEP["inputs"][0]] * 3, [STEP["inputs"]] * 2
@@ -321,6 +344,8 @@ def test_limits_of_a_key_hold_by_every_way(locked):
             assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input"), body
     opened = locked.client.post("/sessions", json=MODEL, headers=locked.bearer("small"))
     assert (opened.status_code, opened.json()["code"], "retry-after" in opened.headers) == (429, "tenant_full", True)
+    begun = v2_infer(locked, "small", sequence_id=7, sequence_start=True)
+    assert (begun.status_code, [*begun.json()], "retry-after" in begun.headers) == (429, ["error"], True)
 
 
 def test_limits_of_a_key_hold_for_its_streams(locked):

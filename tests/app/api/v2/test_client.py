@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from app.version import version
 from tests.app.api.v2.triton import inferred, numbers, tensor, wanted
+from tests.app.asynchronous import run
 
 MODEL = "dnc-copy"
 CODINGS = [None, "gzip", "deflate"]
@@ -94,10 +96,41 @@ def test_answer_is_in_a_coding_that_the_client_takes(client, accept, coding):
     assert (answer.headers.get("content-encoding"), answer.json()["outputs"][0]["shape"]) == (coding, [60, 8])
 
 
-def test_large_requests_and_answers_are_whole(triton, server):
-    inputs = numbers(500, width=10)
-    answer = triton.infer(MODEL, tensor(np.stack([inputs] * 8)), outputs=wanted("outputs", "write_vectors"))
-    assert answer.as_numpy("outputs").shape == (8, 500, 8)
+@pytest.mark.parametrize("binary", [True, False])
+def test_large_requests_and_answers_are_whole(triton, server, binary):
+    inputs = np.round(numbers(500), 2)
+    names = ("outputs", "read_weights", "write_vectors")
+    answer = triton.infer(MODEL, tensor(inputs, binary), outputs=wanted(*names, binary=binary))
+    expected = inferred(server.url, inputs, names[1:])
+    assert expected["read_weights"].nbytes > 60_000
+    assert all(np.array_equal(answer.as_numpy(name), expected[name]) for name in names)
+
+
+def test_large_tensor_in_binary_is_read_by_another_process(triton, server):
+    batch = np.stack([numbers(500)] * 8)
+    outputs = triton.infer(MODEL, tensor(batch)).as_numpy("outputs")
+    assert np.array_equal(outputs, np.stack([inferred(server.url, batch[0])["outputs"]] * 8))
+
+
+def test_client_for_asyncio_is_served(server):
+    async def test() -> None:
+        async with aio.InferenceServerClient(server.url.removeprefix("http://")) as client:
+            given, outputs = tensor(numbers(40)), []
+            for start in (True, False):
+                answer = await client.infer(
+                    MODEL,
+                    given,
+                    sequence_id="asyncio",
+                    sequence_start=start,
+                    sequence_end=not start,
+                    request_compression_algorithm="gzip",
+                    response_compression_algorithm="gzip",
+                )
+                outputs.append(answer.as_numpy("outputs"))
+        twice = inferred(server.url, np.concatenate([numbers(40)] * 2))["outputs"]
+        assert np.array_equal(np.concatenate(outputs), twice)
+
+    run(test())
 
 
 def test_statistics_count_requests_and_their_times(triton):
