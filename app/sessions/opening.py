@@ -78,7 +78,7 @@ class Opening:
         """
         model.memory.check(memory_size)
         size = model.shapes(memory_size).memory_size
-        new = self._new(tenant, model, size, label, key=key, takes_key=True)
+        new = self._new(tenant, model, size, label, key=key, digest=_hash(key.encode()), takes_key=True)
         return await self._create(new, tenant)
 
     async def opened_under(self, key: str) -> str | None:

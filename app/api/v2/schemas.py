@@ -58,7 +58,11 @@ class RequestedOutput(StrictDocument):
 
 class V2InferRequest(StrictDocument):
     id: Name = Field("", description="comes back in the answer", examples=["first"])
-    parameters: Parameters = Field({}, description=f"any of {', '.join(InferParameters.model_fields)}")
+    parameters: Parameters = Field(
+        {},
+        description=f"any of {', '.join(InferParameters.model_fields)}",
+        examples=[{"sequence_id": 42, "sequence_start": True}],
+    )
     inputs: Annotated[list[InputTensor], Field(max_length=MAX_NAMES)] = Field(examples=[[EXAMPLE_TENSOR]])
     outputs: Annotated[list[RequestedOutput] | None, Field(max_length=MAX_NAMES)] = Field(
         None, description=f"without it: {OUTPUTS}", examples=[[{"name": OUTPUTS}, {"name": "read_weights"}]]

@@ -1,5 +1,7 @@
 """NVIDIA's client against a real server: all calls of its own, and the same bits as by POST /infer."""
 
+import re
+
 import numpy as np
 import pytest
 from tritonclient.http import aio
@@ -8,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 from app.version import version
 from tests.app.api.v2.triton import inferred, numbers, tensor, wanted
 from tests.app.asynchronous import run
+from tests.app.harness import ROOT
 
 MODEL = "dnc-copy"
 CODINGS = [None, "gzip", "deflate"]
@@ -131,6 +134,14 @@ def test_client_for_asyncio_is_served(server):
         assert np.array_equal(np.concatenate(outputs), twice)
 
     run(test())
+
+
+def test_request_of_the_guide_is_answered(client):
+    guide = (ROOT / "docs" / "open-inference-protocol.md").read_text()
+    [body] = re.findall(r"/infer --json '(.*?)'", guide, re.S)
+    answer = client.post(f"/v2/models/{MODEL}/infer", content=body).json()
+    assert [output["name"] for output in answer["outputs"]] == ["outputs", "read_weights"]
+    assert answer["parameters"]["step"] == 1
 
 
 def test_statistics_count_requests_and_their_times(triton):
