@@ -38,11 +38,9 @@ from app.api.v2.statistics import Statistics
 from app.catalogue import ServedModel
 from app.errors import Unavailable, stopping
 
-TAGS = ["open inference protocol"]
-
 MODEL = "/v2/models/{name}"
 
-router = APIRouter(responses=ERRORS, tags=[*TAGS])
+router = APIRouter(responses=ERRORS, tags=["open inference protocol"])
 
 HEAD = {
     "name": JSON_BYTES,
