@@ -6,6 +6,7 @@
     |   |-- MalformedRequest    no HTTP/1.1
     |   |-- MalformedBody
     |   |-- InvalidInput        an input at a named place
+    |   |-- SequenceUnknown     a request of the Open Inference Protocol goes on with a sequence that has not begun
     |   |-- UnknownName         the model has no trace or state leaf of this name
     |   |-- InvalidSnapshot     of another model, of another version, or damaged
     |   `-- NonFiniteOutput     the model's numbers overflowed on this input
@@ -129,6 +130,10 @@ class MalformedBody(InvalidRequest):
 
 class InvalidInput(InvalidRequest):
     code, title = "invalid_input", "An input is not valid"
+
+
+class SequenceUnknown(InvalidRequest):
+    code, status, title = "sequence_unknown", 400, "The sequence has not begun"
 
 
 class UnknownName(InvalidRequest):

@@ -21,11 +21,16 @@ from app.api.hot import HotPaths
 from app.api.leases import ReleaseLeases
 from app.api.methods import AnswerHead
 from app.api.middleware import MeasureRequests, TraceRequests
-from app.api.openapi import DocumentedApp, operation_name
+from app.api.openapi import BODIES, DocumentedApp, operation_name
 from app.api.pages import add_pages
 from app.api.problems import add_problem_handlers
 from app.api.request_ids import IdentifyRequests
 from app.api.uploads import Uploads
+from app.api.v2 import routes as v2
+from app.api.v2.inference import OpenInference
+from app.api.v2.schemas import BODIES as V2_BODIES
+from app.api.v2.sequences import Sequences
+from app.api.v2.statistics import Statistics
 from app.budget import budgets_of, keep_trimming
 from app.descriptors import watch_files
 from app.loading import load_models, open_keyring, open_store
@@ -50,6 +55,7 @@ def create_app(settings: Settings, keyring: Keyring | None = None) -> FastAPI:
     Raises SettingsError if nothing can be served with these settings, StoreFailed if the data directory cannot be used.
     """
     app = DocumentedApp(
+        bodies=(*BODIES, *V2_BODIES),
         title="Engram",
         description="Neural networks with memory, served: sessions keep their state here, and one may look into it.",
         lifespan=_lifespan,
@@ -95,6 +101,7 @@ def _add_sessions(state: State, settings: Settings) -> None:
         settings.snapshots,
         ownership,
     )
+    state.open_inference = OpenInference(Sequences(state.sessions), Statistics(state.metrics))
     submitted = None if state.tracing is None else note_submitted
     for model in state.models:
         model.engine.watch(submitted)
@@ -122,10 +129,11 @@ def _add_interface(app: FastAPI) -> None:
     """Add the routes, the handlers of errors and the middleware; the last middleware is the outermost."""
     app.include_router(routes.router)
     app.include_router(stream.router)
+    app.include_router(v2.router)
     add_pages(app)
     add_problem_handlers(app)
     app.add_middleware(AnswerHead)
-    app.add_middleware(HotPaths, routes=routes.router.routes)
+    app.add_middleware(HotPaths, routes=[*routes.router.routes, *v2.router.routes])
     app.add_middleware(ReleaseLeases)
     app.add_middleware(Gate, admission=app.state.admission)
     if app.state.settings.origins:

@@ -6,6 +6,7 @@ session has, as with any other ID, and at the same cost. The border adds the ten
 IDs alone.
 """
 
+import json
 from typing import NamedTuple
 
 DEFAULT = "default"
@@ -50,6 +51,11 @@ def prefix(tenant: str) -> str:
 def key_inside(tenant: str, key: str) -> str:
     """Return an Idempotency-Key of a tenant, as the store has it."""
     return key if tenant == DEFAULT else f"{tenant}{IN_KEYS}{key}"
+
+
+def sequence_key(tenant: str, model: str, sequence_id: int | str) -> str:
+    """Return the key of a tenant's sequence of a model, which is no Idempotency-Key that any client could send."""
+    return key_inside(tenant, IN_KEYS + json.dumps([model, sequence_id]))
 
 
 def key_outside(key: str) -> str:

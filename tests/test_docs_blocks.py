@@ -165,13 +165,8 @@ def fault_of_request(words: list[str], routes: dict[str, dict[str, Any]]) -> str
     if not re.match(r"http://127\.0\.0\.1:800[01]/", url):
         return f"its address is {url}"
     path = re.sub(r"\?.*", "", url.split("/", 3)[3])
-    method = (
-        words[words.index("-X") + 1]
-        if "-X" in words
-        else "POST"
-        if "-d" in words or "--data-binary" in words
-        else "GET"
-    )
+    has_body = not {"-d", "--data-binary", "--json"}.isdisjoint(words)
+    method = words[words.index("-X") + 1] if "-X" in words else "POST" if has_body else "GET"
     for route, methods in routes.items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), f"/{path}"):
             return None if method.lower() in methods else f"{route} has no {method}"

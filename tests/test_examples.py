@@ -37,6 +37,12 @@ def run(name: str, *arguments: str | Path | int) -> str:
     return done.stdout
 
 
+def test_sequence_with_tritonclient_copies(server):
+    printed = run("with_tritonclient.py", server.url)
+    assert printed.count("reads location") == 18
+    assert re.search(r"session sequence-42-\S+: 0 of 64 bits wrong", printed)
+
+
 def test_over_http_copies(server):
     shown = run("over_http.py", server.url)
     assert "copied in one request: True" in shown

@@ -174,12 +174,13 @@ def is_known(url: str) -> bool:
     return False
 
 
-def test_many_session_requests_of_a_client_meet_one_server(shared):
+@pytest.mark.parametrize("route", ["/steps", "/v2/models/{name}/infer"])
+def test_many_session_requests_of_a_client_meet_one_server(shared, route):
     servers, proxy = shared
-    before = [asked(server, "/steps").total() for server in servers]
+    before = [asked(server, route).total() for server in servers]
     for _ in range(6):
-        httpx.post(f"{proxy.url}/steps", json={"sessions": ["none"], "inputs": [[[0.0] * 10]]})
-    counts = [asked(server, "/steps").total() - start for server, start in zip(servers, before, strict=True)]
+        httpx.post(f"{proxy.url}{route.format(name='dnc-copy')}", json={"sessions": ["none"], "inputs": [[[0.0] * 10]]})
+    counts = [asked(server, route).total() - start for server, start in zip(servers, before, strict=True)]
     assert sorted(counts) == [0, 0, 6]
 
 

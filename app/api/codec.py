@@ -35,6 +35,9 @@ SHORTEST_STEP, SHORTEST_PACKED_STEP = 4, 2
 MANY = 2**16
 """Lists beside those of steps, and objects, that a request may have; one of fewer bytes need not be counted."""
 
+SAFE_DIGITS = 19
+"""A whole number with fewer characters fits in 64 bits."""
+
 MAX_AXES = 8
 """The most axes of an array in msgpack; inputs have two."""
 
@@ -53,7 +56,7 @@ thread that waits for the lock, such as an engine's, can wake."""
 def decode_json(data: bytes | str) -> dict[str, Any]:
     """Return the JSON object in `data`. Raises MalformedBody.
 
-    NaN and Infinity are not JSON, but many clients write them, and integers may be too large for any type: both are
+    NaN and Infinity are not JSON, but many clients write them, and integers may be too large for any type: these are
     decoded as floats, so that the refusal names their place.
     """
     if len(data) > MANY:
@@ -64,7 +67,7 @@ def decode_json(data: bytes | str) -> dict[str, Any]:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         try:
-            value = json.loads(data, parse_int=float)
+            value = json.loads(data, parse_int=_whole)
             orjson.dumps(value)
         except (ValueError, TypeError, RecursionError):
             raise MalformedBody(f"this is not JSON: {error}", expected="a JSON object") from None
@@ -169,6 +172,11 @@ CODECS = {
         MSGPACK_PROTOCOL, binary=True, decode=decode_msgpack, encode=encode_msgpack, pieces=msgpack_pieces
     ),
 }
+
+
+def _whole(digits: str) -> int | float:
+    """Return a whole number of JSON, as a float if it may be too large for any type."""
+    return int(digits) if len(digits) < SAFE_DIGITS else float(digits)
 
 
 def _check_count(what: str, count: int, most: int) -> None:

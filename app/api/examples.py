@@ -18,10 +18,47 @@ SESSION = {
     "force": None,
 }
 OUTPUTS = [[0.43, 0.4, 0.45, 0.45, 0.46, 0.45, 0.4, 0.45], [0.53, 0.35, 0.6, 0.55, 0.59, 0.4, 0.35, 0.19]]
+OUTPUT_DATA = [number for step in OUTPUTS for number in step]
 TRACE = {"write_gate": [[0.94], [1.0]]}
 
 STEPS = {"inputs": EXAMPLE_INPUTS, "trace": ["write_gate"]}
 STEPPED = {"outputs": OUTPUTS, "trace": TRACE, "step": 2}
+
+V2_INFER = {
+    "id": "first",
+    "parameters": {"sequence_id": 42, "sequence_start": True},
+    "inputs": [
+        {
+            "name": "inputs",
+            "datatype": "FP32",
+            "shape": [1, len(EXAMPLE_INPUTS), len(EXAMPLE_INPUTS[0])],
+            "data": [number for step in EXAMPLE_INPUTS for number in step],
+        }
+    ],
+    "outputs": [{"name": "outputs"}, {"name": "write_gate"}],
+}
+V2_INFERRED = {
+    "model_name": EXAMPLE_MODEL,
+    "model_version": "1",
+    "id": "first",
+    "parameters": {
+        "sequence_id": 42,
+        "sequence_start": True,
+        "sequence_end": False,
+        "sequence_restarted": False,
+        "session": "sequence-42-Yb4hC2m0R3GQ4W1Y6sZ8Zw",
+        "step": 2,
+    },
+    "outputs": [
+        {
+            "name": "outputs",
+            "datatype": "FP32",
+            "shape": [1, 2, 8],
+            "data": [number for step in OUTPUTS for number in step],
+        },
+        {"name": "write_gate", "datatype": "FP32", "shape": [1, 2, 1], "data": [0.94, 1.0]},
+    ],
+}
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "infer": {"model": EXAMPLE_MODEL, **STEPS},
@@ -29,6 +66,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "step_session": STEPS | {"if_step": 0},
     "rewind_session": {"step": 1},
     "fork_session": {"step": 1},
+    "v2_index": {"ready": True},
+    "v2_infer": V2_INFER,
+    "v2_infer_in_version": V2_INFER,
 }
 """Bodies in JSON, by operation. That of many sessions has none: it would name a session that is not there."""
 
@@ -51,6 +91,8 @@ ANSWERS: dict[str, Any] = {
         "failed": {},
         "models": [EXAMPLE_MODEL],
     },
+    "v2_infer": V2_INFERRED,
+    "v2_infer_in_version": V2_INFERRED,
 }
 """Answers in JSON, by operation."""
 

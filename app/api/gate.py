@@ -20,14 +20,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.access.hosts import Hosts
 from app.access.keyring import Keyring
 from app.access.keys import Caller
-from app.api.media import JSON, MSGPACK, SAFETENSORS, Headers, media_type
-from app.api.problems import problem_response
+from app.api.media import JSON, MSGPACK, OCTETS, SAFETENSORS, Headers, media_type
+from app.api.problems import is_v2, problem_response
 from app.errors import EngramError, NotFound, ScopeMissing, UnsupportedMediaType
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing."""
 
-PUBLIC = frozenset(("/", "/learn", "/docs", "/openapi.json", "/healthz", "/readyz"))
+PUBLIC = frozenset(
+    ("/", "/learn", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+)
 """Paths that need no key; so do the files of the pages."""
 
 STATIC = "/static/"
@@ -48,8 +50,14 @@ SCOPES = (
 )
 """The scope that a path needs, and all paths below it. Any other path needs a key."""
 
+V2_STATISTICS = re.compile("/v2/models/(.+/)?stats")
+"""The paths under /v2 that need the scope admin. A request to infer there needs one that its body decides."""
+
 MEDIA_TYPES = {"/sessions": (JSON, SAFETENSORS), "/steps": (JSON, MSGPACK)}
 """The media types of bodies, for paths that take others than JSON."""
+
+V2_MEDIA_TYPES = (JSON, OCTETS, "")
+"""The media types of bodies under /v2: clients name none, or octets for tensors in binary."""
 
 BEARER = "engram.bearer."
 """The beginning of the WebSocket subprotocol that carries a key: a page can set no header field of a WebSocket."""
@@ -96,7 +104,7 @@ class Admission(NamedTuple):
             return self._caller_if_valid(scope)
         caller = self._caller(scope)
         _check_path(path)
-        _check_scope(caller, path)
+        check_scope(caller, scope_of(path), path)
         if not is_safe and scope["type"] == "http":
             _check_media_type(headers, path)
         return caller
@@ -135,13 +143,17 @@ def cross_origin(origins: Sequence[str]) -> dict[str, Any]:
     return {
         "allow_origins": [origin.lower() for origin in origins],
         "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
-        "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-        "expose_headers": ["Location", "Retry-After", "X-Request-ID"],
+        "allow_headers": [
+            *("Authorization", "Content-Type", "Idempotency-Key", "Inference-Header-Content-Length", "X-Request-ID")
+        ],
+        "expose_headers": ["Inference-Header-Content-Length", "Location", "Retry-After", "X-Request-ID"],
     }
 
 
 def scope_of(path: str) -> str:
     """Return the scope that a path needs: the name of one, or ANY_SCOPE."""
+    if V2_STATISTICS.fullmatch(path):
+        return "admin"
     return next((scope for start, scope in SCOPES if path == start or path.startswith(f"{start}/")), ANY_SCOPE)
 
 
@@ -165,8 +177,8 @@ def _check_path(path: str) -> None:
         raise NotFound(f"{path!r}: no path has control characters; GET /docs lists what there is")
 
 
-def _check_scope(caller: Caller, path: str) -> None:
-    needed = scope_of(path)
+def check_scope(caller: Caller, needed: str, path: str) -> None:
+    """Raise ScopeMissing for a caller whose key lacks the scope that a request to a path needs."""
     if needed != ANY_SCOPE and needed not in caller.scopes:
         raise ScopeMissing(
             f"the key has the scopes {', '.join(sorted(caller.scopes))}, but {path} needs {needed}",
@@ -180,9 +192,9 @@ def _check_media_type(headers: Headers, path: str) -> None:
     """Raise UnsupportedMediaType for a body of another type than the path takes."""
     if not any(_is_of_body(name, value) for name, value in headers):
         return
-    allowed, got = MEDIA_TYPES.get(path, (JSON,)), media_type(headers)
+    allowed, got = V2_MEDIA_TYPES if is_v2(path) else MEDIA_TYPES.get(path, (JSON,)), media_type(headers)
     if got not in allowed:
-        expected = " or ".join(allowed)
+        expected = " or ".join(filter(None, allowed))
         raise UnsupportedMediaType(
             f"Content-Type: the body of {path} must be {expected}, got {got or 'none'}; with curl: -H 'Content-Type: "
             f"{allowed[0]}', or --json",

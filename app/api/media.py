@@ -5,6 +5,7 @@ from collections.abc import Iterable
 JSON = "application/json"
 SAFETENSORS = "application/x-safetensors"
 MSGPACK = "application/msgpack"
+OCTETS = "application/octet-stream"
 JSON_LINES = "application/x-ndjson"
 PROBLEM = "application/problem+json"
 

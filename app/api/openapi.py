@@ -3,7 +3,7 @@
 The parts that routes share are here too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,7 +14,9 @@ from pydantic.json_schema import models_json_schema
 from app.api import examples
 from app.api.gate import ANY_SCOPE, PUBLIC, scope_of
 from app.api.media import JSON, PROBLEM
+from app.api.problems import is_v2
 from app.api.schemas import (
+    ErrorAnswer,
     ForkRequest,
     InferRequest,
     ManyStepsRequest,
@@ -33,6 +35,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
     },
 }
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: described | {"model": ErrorAnswer} for status, described in PROBLEMS.items()
+}
+"""The same under /v2."""
 
 OF_ALL = {
     "400": "The request cannot be read, or names no host, or two",
@@ -74,7 +81,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 BODIES = (InferRequest, OpenRequest, StepsRequest, ManyStepsRequest, RewindRequest, ForkRequest)
-"""The documents that routes read by themselves, so that FastAPI does not know of them."""
+"""The documents that routes read by themselves, so that FastAPI does not know of them; those of /v2 are in its room."""
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -82,7 +89,7 @@ REFERENCE = "#/components/schemas/{model}"
 def documented_body(
     model: type[BaseModel], others: Mapping[str, Any] | None = None, required: bool = True
 ) -> dict[str, Any]:
-    """Return the documentation of a body, one of BODIES, that the route reads by itself.
+    """Return the documentation of a body that the route reads by itself; its model is one of `bodies` of the app.
 
     others: bodies by their media types.
     """
@@ -92,11 +99,18 @@ def documented_body(
 
 def operation_name(route: APIRoute) -> str:
     """Return the id of an operation, from which generated clients make the name of a function."""
-    return route.name
+    begin = "v2_" if is_v2(route.path) else ""
+    end = "_in_version" if "{version}" in route.path and not route.name.endswith("_in_version") else ""
+    return f"{begin}{route.name}{end}"
 
 
 class DocumentedApp(FastAPI):
     """A FastAPI application whose errors are problem documents (RFC 9457)."""
+
+    def __init__(self, bodies: Sequence[type[BaseModel]] = BODIES, **options: Any) -> None:
+        """bodies: the models that `documented_body` names; options: of FastAPI."""
+        super().__init__(**options)
+        self._bodies = bodies
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
@@ -104,12 +118,12 @@ class DocumentedApp(FastAPI):
             document = super().openapi()
             components = document.setdefault("components", {})
             components["securitySchemes"] = {KEY: SCHEME}
-            components["schemas"] = dict(sorted({**components["schemas"], **_schemas_of_bodies()}.items()))
+            components["schemas"] = dict(sorted({**components["schemas"], **_schemas_of(self._bodies)}.items()))
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _secure(operation, path)
-                    _complete(operation["responses"], refusals(path, "requestBody" in operation))
-                    _exemplify(operation)
+                    _complete(operation["responses"], refusals(path, "requestBody" in operation), path)
+                    _exemplify(operation, path)
         return super().openapi()
 
 
@@ -118,21 +132,24 @@ def refusals(path: str, has_body: bool) -> dict[str, str]:
     return OF_ALL | ({} if path in PUBLIC else OF_KEYS) | (OF_BODIES if has_body else {})
 
 
-def _schemas_of_bodies() -> dict[str, Any]:
-    _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=REFERENCE)
+def _schemas_of(bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    _, schemas = models_json_schema([(model, "validation") for model in bodies], ref_template=REFERENCE)
     found: dict[str, Any] = schemas["$defs"]
     return found
 
 
-def _exemplify(operation: dict[str, Any]) -> None:
-    """Add the examples of an operation, and one of a problem."""
+def _exemplify(operation: dict[str, Any], path: str) -> None:
+    """Add the examples of an operation, and one of an error."""
     name, responses = operation["operationId"], operation["responses"]
     if name in examples.REQUESTS:
         operation["requestBody"]["content"][JSON]["example"] = examples.REQUESTS[name]
     if name in examples.ANSWERS:
         [response] = (response for status, response in responses.items() if status[0] == "2")
         response["content"][JSON]["example"] = examples.ANSWERS[name]
-    responses["4XX"]["content"][PROBLEM]["example"] = examples.PROBLEM
+    if is_v2(path):
+        responses["4XX"]["content"][JSON]["example"] = {"error": examples.PROBLEM["detail"]}
+    else:
+        responses["4XX"]["content"][PROBLEM]["example"] = examples.PROBLEM
 
 
 def _secure(operation: dict[str, Any], path: str) -> None:
@@ -147,12 +164,12 @@ def _secure(operation: dict[str, Any], path: str) -> None:
     operation["description"] = f"{operation.get('description', '')}\n\n{needed}".strip()
 
 
-def _complete(responses: dict[str, Any], named: Mapping[str, str]) -> None:
-    """Give an operation's errors the media type of problems, and add the named ones."""
+def _complete(responses: dict[str, Any], named: Mapping[str, str], path: str) -> None:
+    """Give an operation's errors the media type that they have on its path, and add the named ones."""
     for status, response in responses.items():
         if status[0] in "45":
             [schema] = response["content"].values()
-            response["content"] = {PROBLEM: schema}
+            response["content"] = {JSON if is_v2(path) else PROBLEM: schema}
     content, busy = responses["4XX"]["content"], responses["503"]["headers"]
     for status, description in sorted(named.items()):
         responses[status] = {"description": description, "content": content}

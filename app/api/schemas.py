@@ -328,15 +328,22 @@ class ProblemAnswer(BaseModel):
     request_id: str | None = Field(None, description="that of the header X-Request-ID, and of the server's log")
 
 
-def parse(document: type[Document], values: dict[str, Any]) -> Document:
-    """Return a request with these values. Raises InvalidRequest for the first fault."""
+class ErrorAnswer(BaseModel):
+    """An error of the Open Inference Protocol."""
+
+    error: str = Field(description="what is wrong, what is expected, and the remedy")
+
+
+def parse(document: type[Document], values: dict[str, Any], within: str = "") -> Document:
+    """Return a request with these values; within: the place of a part. Raises InvalidRequest for the first fault."""
+    within = within and f"{within}."
     if document.model_config.get("extra") == "forbid" and len(values) > len(document.model_fields):
-        raise _unknown_key(document, next(key for key in values if key not in document.model_fields))
+        raise _unknown_key(document, within + next(key for key in values if key not in document.model_fields))
     try:
         return document.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]  # there are few: at most one for each field, thanks to FailFast
-        place = place_of(problem["loc"])
+        place = within + place_of(problem["loc"])
         if problem["type"] == "extra_forbidden":
             raise _unknown_key(document, place) from None
         if problem["type"] == "missing":

@@ -281,8 +281,11 @@ def network_of(host: str) -> str:
 
 
 def refusal(error: EngramError) -> bytes:
-    """Return the HTTP response of an error after which the connection is closed."""
-    body = json.dumps(error.problem(), separators=(",", ":")).encode()
+    """Return the HTTP response of an error after which the connection is closed.
+
+    Its path may not be known: the document has `error` too, for clients of the Open Inference Protocol.
+    """
+    body = json.dumps(error.problem() | {"error": error.detail}, separators=(",", ":")).encode()
     fields = {
         "date": formatdate(usegmt=True),
         "content-type": "application/problem+json",

@@ -68,6 +68,24 @@ class Opening:
             return opened
         return await self._create(self._new(tenant, model, size, key=key, digest=digest, force=forced), tenant)
 
+    async def begin(
+        self, model: ServedModel, memory_size: int | None, key: str, label: str, tenant: Tenant = ANYBODY
+    ) -> SessionInfo:
+        """Open a session under a key that no open session has: one that has ended loses it.
+
+        label: the beginning of its ID, of letters, digits, `_` and `-`, for people. Raises as `open` does, and
+        StoreFailed where an open session has the key.
+        """
+        model.memory.check(memory_size)
+        size = model.shapes(memory_size).memory_size
+        new = self._new(tenant, model, size, label, key=key, digest=_hash(key.encode()), takes_key=True)
+        return await self._create(new, tenant)
+
+    async def opened_under(self, key: str) -> str | None:
+        """Return the name of the session that was opened under a key, if any, which may have ended."""
+        found = await self._writer.call(lambda store: store.created(key))
+        return None if found is None else found[0]
+
     async def open_from(
         self, data: bytes, model_name: str | None = None, key: str | None = None, tenant: Tenant = ANYBODY
     ) -> SessionInfo:
@@ -159,8 +177,10 @@ class Opening:
         at, found = await self._residents.look(session, base)
         return {"base": base, "snapshot": await self._residents.packed(session, at, await resolved(at, found), onto)}
 
-    def _new(self, tenant: Tenant, model: ServedModel, memory_size: int | None, **more: Any) -> NewSession:
-        name, now = prefix(tenant.name) + secrets.token_urlsafe(16), self._clock()
+    def _new(
+        self, tenant: Tenant, model: ServedModel, memory_size: int | None, label: str = "", **more: Any
+    ) -> NewSession:
+        name, now = prefix(tenant.name) + label + secrets.token_urlsafe(16), self._clock()
         return NewSession(name, model.name, model.fingerprint, memory_size, now, opened=time.time(), **more)
 
     async def _opened(self, key: str | None, digest: bytes | None) -> SessionInfo | None:
@@ -216,7 +236,7 @@ def _force_of(snapshot: Snapshot, model: ServedModel) -> str | None:
 
 def _create_once(store: Store, new: NewSession, owner: str) -> tuple[Record, bool]:
     """Open a session unless one was opened under its key; return it, and whether it is new."""
-    if new.key is None:
+    if new.key is None or new.takes_key:
         return store.create(new, owner), True
     if before := _created(store, new.key, new.digest):
         return before, False

@@ -43,12 +43,16 @@ class Stepping:
 
     async def step(self, session: Session, steps: Steps) -> Stepped:
         """Step a session, as `submit` does; steps: without `seq`."""
+        stepped = await self.begin(session, steps)
+        assert isinstance(stepped, Stepped), "only frames come again"
+        return stepped
+
+    def begin(self, session: Session, steps: Steps) -> "asyncio.Future[Stepped | Duplicate]":
+        """Step a session, as `submit` does, in the turn after all requests so far; return the future of the result."""
         self._turns.check_open()
         waiter: asyncio.Future[Stepped | Duplicate] = asyncio.get_running_loop().create_future()
         self.submit(self._turns.shared(session), steps, functools.partial(resolve, waiter))
-        stepped = await waiter
-        assert isinstance(stepped, Stepped), "only frames come again"
-        return stepped
+        return waiter
 
     def submit(self, session: Session, steps: Steps, done: Done) -> None:
         """Step a session over a sequence; `done` is called with the result or the error, perhaps at once.

@@ -62,6 +62,8 @@ class NewSession:
     """The time of the server's clock, in seconds."""
     key: str | None = None
     digest: bytes | None = None
+    takes_key: bool = False
+    """Whether a session that had the key gives it up to this one, if it has ended."""
     base: int = 0
     parent: int | None = None
     snapshot: bytes | None = None

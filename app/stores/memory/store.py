@@ -68,8 +68,12 @@ class MemoryStore:
 
     def create(self, session: NewSession, owner: str) -> Record:
         parent = self._parent(session)
-        if session.id in self._sessions or session.key in self._keys:
+        before = self._sessions.get(self._keys.get(session.key or "", ""))
+        is_free = before is None or (session.takes_key and before.tape is None)
+        if session.id in self._sessions or not is_free:
             raise StoreFailed(f"session {session.id} cannot be opened: its id or its key {session.key!r} is taken")
+        if before is not None:
+            before.new = replace(before.new, key=None, digest=None)
         first = session.base if session.snapshot is not None else 0
         tape = self._begin(self._new_number(), parent, session.base, first)
         if session.snapshot is not None:

@@ -69,6 +69,10 @@ CREATE = """
     SELECT number FROM number
     """
 
+RELEASE_KEY = """
+    UPDATE sessions SET creation_key = NULL, creation_digest = NULL WHERE creation_key = $1 AND ended IS NOT NULL
+    """
+
 END = """
     WITH tape AS (
         UPDATE tapes SET epoch = epoch + 1, head = NULL, owner = NULL, stop = $5, seq = $6
@@ -203,6 +207,10 @@ class SessionTable:
             raise StoreFailed(f"{self._database.name}: {taken}") from None
         where = (new.base, new.base, oldest, new.base)
         return Record(new.id, *version, number, 1, *where, seq=None, next_tape=None, volatile=False, force=new.force)
+
+    def release_key(self, key: str) -> None:
+        """Take a key from the session that had it, if that has ended."""
+        self._database.run(RELEASE_KEY, key)
 
     def end(self, session: str, reason: EndReason, now: float, tape: TapeRow) -> bool:
         """End a session, whose tape is locked; return False where another server has claimed it meanwhile."""

@@ -11,7 +11,7 @@ are free. No row of a session is changed for that.
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from app.errors import SessionDamaged, StepNotKept, StoreFailed
@@ -142,7 +142,11 @@ class PostgresStore:
     def create(self, session: NewSession, owner: str) -> Record:
         if session.parent is None or not session.base:
             first = session.base if session.snapshot is not None else 0
-            return self._remembered(self._sessions.insert(session, owner, None, first))
+            with self._database.transaction() if session.takes_key else nullcontext():
+                if session.takes_key:
+                    self._sessions.release_key(str(session.key))
+                record = self._sessions.insert(session, owner, None, first)
+            return self._remembered(record)
         with self._database.transaction():
             locked = self._tapes.lock(session.parent)
             oldest = self._tapes.oldest(locked.row) if locked is not None else 0

@@ -44,6 +44,12 @@ class SessionTable:
         """Write a session that was read and changed."""
         self._database.run(UPDATE, *row[1:], checksum(row), row.id)
 
+    def release_key(self, key: str) -> None:
+        """Take a key from the session that had it, if that has ended. Raises SessionDamaged."""
+        row = self.with_value("creation_key", key)
+        if row is not None and row.ended is not None:
+            self.update(row._replace(creation_key=None, creation_digest=None))
+
     def touch(self, session: str, moment: float) -> None:
         """Write when a session was last used, unless its row is damaged or missing."""
         row = whole(SessionRow, self._database.row("SELECT * FROM sessions WHERE id = ?", session))

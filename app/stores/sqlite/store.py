@@ -79,6 +79,8 @@ class SqliteStore:
             opened = now if session.opened is None else session.opened
             model = (session.model, session.fingerprint, session.memory_size, session.force)
             row = SessionRow(session.id, *model, opened, now, None, None, session.key, session.digest, owner, tape, 0)
+            if session.takes_key:
+                self._sessions.release_key(str(session.key))
             self._sessions.insert(row)
             if session.snapshot is not None:
                 self._snapshots.keep(self._tapes.get(tape), session.base, session.snapshot, now, passing=False)
@@ -87,7 +89,7 @@ class SqliteStore:
     def created(self, key: str) -> tuple[str, bytes] | None:
         with self._database.reading():
             row = self._sessions.with_value("creation_key", key)
-            return (row.id, cast(bytes, row.creation_digest)) if row else None
+            return (row.id, row.creation_digest or b"") if row else None
 
     def find(self, session: str) -> Record | EndReason | None:
         with self._database.reading():

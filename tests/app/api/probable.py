@@ -42,12 +42,27 @@ def map_query(_: Any, values: Any) -> Any:
 
 @schemathesis.hook
 def map_body(_: Any, body: Any) -> Any:
+    if isinstance(body, dict) and any(isinstance(tensor, dict) for tensor in body.get("inputs") or ()):
+        return v2_body(random.Random(repr(body)))
     if not isinstance(body, dict) or "sessions" not in body:
         return probable(body, {"model": _model, "inputs": inputs, "trace": traces, "step": lambda it: it.randrange(8)})
     chance = random.Random(repr(body))
     chosen = [chance.choice(sessions()) for _ in range(chance.randrange(1, 4))]
     rows = [inputs(chance) for _ in chosen]
     return {**body, "sessions": chosen, "inputs": rows, "if_steps": None, "trace": traces(chance)}
+
+
+def v2_body(chance: random.Random) -> dict[str, Any]:
+    """Return a request of the Open Inference Protocol, of one of a few sequences or of none."""
+    steps = inputs(chance)
+    tensor = {"name": "inputs", "datatype": "FP32", "shape": [1, len(steps), len(steps[0])], "data": steps}
+    sequence = {"sequence_id": chance.randrange(4), "sequence_start": True, "sequence_end": chance.random() < 0.3}
+    names = ["outputs", *traces(chance)]
+    return {
+        "inputs": [tensor],
+        "parameters": sequence if sequence["sequence_id"] else {},
+        "outputs": [{"name": name} for name in names],
+    }
 
 
 def _model(chance: random.Random) -> str:

@@ -22,6 +22,18 @@ from tests.app.harness import Server, running_server
 
 STEP = {"inputs": [[0.0] * 10]}
 MODEL = {"model": "dnc-copy"}
+V2_INFER = {"inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 10], "data": [0.0] * 10}]}
+V2_STEP = V2_INFER | {"parameters": {"sequence_id": 7, "sequence_start": True}}
+
+V2_CODES = {
+    "requests with a key only": "key_required",
+    "the key is unknown or was revoked": "invalid_key",
+    "the key has the scopes": "scope_missing",
+    "no path has control characters": "not_found",
+    "is no name of this server": "host_refused",
+    "comes from a page of": "origin_refused",
+}
+"""The codes of errors under /v2, which have a text alone, by what it says."""
 
 
 class Row(NamedTuple):
@@ -59,6 +71,21 @@ TABLE = {
     "GET /stream": Row("sessions", 426),
     "GET /streams": Row("sessions", 426),
     "GET /sessions/{session}/stream": Row("sessions", 426),
+    "GET /v2": Row("any"),
+    "GET /v2/health/live": Row(None),
+    "GET /v2/health/ready": Row(None),
+    "GET /v2/models/stats": Row("admin"),
+    "POST /v2/repository/index": Row("any"),
+    "GET /v2/models/{name}": Row("any"),
+    "GET /v2/models/{name}/ready": Row("any"),
+    "GET /v2/models/{name}/config": Row("any"),
+    "GET /v2/models/{name}/stats": Row("admin"),
+    "POST /v2/models/{name}/infer": Row("infer", 200, V2_INFER),
+    "GET /v2/models/{name}/versions/{version}": Row("any"),
+    "GET /v2/models/{name}/versions/{version}/ready": Row("any"),
+    "GET /v2/models/{name}/versions/{version}/config": Row("any"),
+    "GET /v2/models/{name}/versions/{version}/stats": Row("admin"),
+    "POST /v2/models/{name}/versions/{version}/infer": Row("sessions", 200, V2_STEP),
     "GET /metrics": Row("admin"),
     "POST /admin/reload": Row("admin"),
     "WS /stream": Row("sessions", 101, query="?model=dnc-copy"),
@@ -105,11 +132,13 @@ class Locked:
         headers = self.bearer(key) | {name.replace("_", "-"): value for name, value in headers.items()}
         named = re.sub(r"\{session\}", session or self.session, path + ending + row.query)
         named = named.replace("{name:path}", "inspector.css").replace("{name}", "dnc-copy")
-        named = named.replace("{path:path}", "nothing")
+        named = named.replace("{path:path}", "nothing").replace("{version}", "1")
         if method == "WS":
             return self._connect(named, headers)
         body = {"json": self._filled(row.body, session)} if row.body is not None else {}
         answer = self.client.request(method, named, headers=headers, **body)
+        if path.startswith("/v2") and answer.is_error:
+            return answer.status_code, v2_code(answer.json()), answer.text
         is_problem = answer.headers.get("content-type") == "application/problem+json"
         return answer.status_code, answer.json()["code"] if is_problem else "", answer.text
 
@@ -128,6 +157,13 @@ class Locked:
         except InvalidStatus as refused:
             body = refused.response.body or b""
             return refused.response.status_code, re.findall(r'"code":"(\w+)"', body.decode())[0], body.decode()
+
+
+def v2_code(document: dict[str, str]) -> str:
+    """Return the code of an error under /v2."""
+    [(key, text)] = document.items()
+    assert key == "error"
+    return next((code for words, code in V2_CODES.items() if words in text), text)
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +307,29 @@ def test_idempotency_key_of_another_tenant_opens_another_session(locked):
     assert sessions["all"] == sessions["without infer"] != sessions["other"]
 
 
+def v2_infer(locked: Locked, key: str, **parameters: Any) -> httpx.Response:
+    """Send a request to infer under /v2."""
+    body = V2_INFER | {"parameters": parameters}
+    return locked.client.post("/v2/models/dnc-copy/infer", json=body, headers=locked.bearer(key))
+
+
+def test_request_under_v2_needs_the_scope_of_what_it_asks(locked):
+    sequence = {"sequence_id": 70, "sequence_start": True}
+    statuses = {
+        key: [v2_infer(locked, key).status_code, v2_infer(locked, key, **sequence).status_code]
+        for key in ("without sessions", "without infer", "without admin")
+    }
+    assert statuses == {"without sessions": [200, 403], "without infer": [403, 200], "without admin": [200, 200]}
+
+
+def test_sequence_of_another_tenant_is_none(locked):
+    assert v2_infer(locked, "all", sequence_id=71, sequence_start=True).is_success
+    theirs, none = (v2_infer(locked, "other", sequence_id=one) for one in (71, 72))
+    assert (theirs.status_code, theirs.text.replace("71", "72")) == (none.status_code, none.text)
+    assert v2_infer(locked, "other", sequence_id=71, sequence_start=True).is_success
+    assert v2_infer(locked, "without infer", sequence_id=71).json()["parameters"]["step"] == 2
+
+
 def test_limits_of_a_key_hold_by_every_way(locked):
     sessions = [locked.open("small"), locked.open("small")]
     long, two = [STEP["inputs"][0]] * 3, [STEP["inputs"]] * 2
@@ -285,6 +344,8 @@ def test_limits_of_a_key_hold_by_every_way(locked):
             assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input"), body
     opened = locked.client.post("/sessions", json=MODEL, headers=locked.bearer("small"))
     assert (opened.status_code, opened.json()["code"], "retry-after" in opened.headers) == (429, "tenant_full", True)
+    begun = v2_infer(locked, "small", sequence_id=7, sequence_start=True)
+    assert (begun.status_code, [*begun.json()], "retry-after" in begun.headers) == (429, ["error"], True)
 
 
 def test_limits_of_a_key_hold_for_its_streams(locked):

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 
 from app.api import routes
 from app.api.pages import add_pages
+from app.api.problems import is_v2
+from app.api.v2 import routes as v2
 from tests.app.api.test_http import open_session, problem
 
 
@@ -18,7 +20,7 @@ def offered() -> dict[str, set[str]]:
     pages = FastAPI(docs_url=None, redoc_url=None)
     add_pages(pages)
     found: dict[str, set[str]] = {}
-    for route in [*routes.router.routes, *pages.routes]:
+    for route in [*routes.router.routes, *v2.router.routes, *pages.routes]:
         found.setdefault(route.path, set()).update(route.methods - {"HEAD"})  # type: ignore[attr-defined]
     return found
 
@@ -34,11 +36,19 @@ def paths(server) -> Iterator[dict[str, str]]:
     with httpx.Client(base_url=server.url) as client:
         session = open_session(client)
         client.post(f"/sessions/{session}/steps", json={"inputs": [[0.0] * 10] * 3})
-        values = {"{session}": session, "{name:path}": "inspector.css", "{name}": "dnc-copy"}
+        values = {"{session}": session, "{name:path}": "inspector.css", "{name}": "dnc-copy", "{version}": "1"}
         filled = {path: path for path in OFFERED}
         for parameter, value in values.items():
             filled = {path: text.replace(parameter, value) for path, text in filled.items()}
         yield filled
+
+
+def detail(path: str, response: httpx.Response, status: int, code: str) -> str:
+    """Return what is said of a refused request, in the form of errors on its path."""
+    if not is_v2(path):
+        return str(problem(response, status, code)["detail"])
+    assert (response.status_code, [*response.json()]) == (status, ["error"])
+    return str(response.json()["error"])
 
 
 def test_table_has_the_routes_that_there_are():
@@ -66,7 +76,7 @@ def test_allow_names_all_methods_of_the_path(client, paths, path):
     asked = client.options(paths[path])
     assert (asked.status_code, asked.content) == (204, b"")
     refused = client.request("PUT", paths[path])
-    assert "PUT" in str(problem(refused, 405, "method_not_allowed")["got"])
+    assert "PUT" in detail(path, refused, 405, "method_not_allowed")
     assert {*asked.headers["allow"].split(", ")} == {*refused.headers["allow"].split(", ")} == methods
 
 
@@ -75,8 +85,8 @@ def test_path_with_a_trailing_slash_is_not_found_nor_redirected(client, paths, p
     for method in ("GET", "POST", "HEAD", "OPTIONS"):
         answer = client.request(method, f"{paths[path]}/")
         assert (answer.status_code, "location" in answer.headers) == (404, False)
-    reply = problem(client.post(f"{paths[path]}/"), 404, "not_found")["detail"]
-    assert f"without the slash at its end is {paths[path]}" in str(reply)
+    reply = detail(path, client.post(f"{paths[path]}/"), 404, "not_found")
+    assert f"without the slash at its end is {paths[path]}" in reply
 
 
 def test_head_of_unknown_path_is_refused_without_a_body(client):

@@ -102,6 +102,7 @@ class Both:
         if self.draw.random() < 0.4:
             self.keys.append(f"k{self.draw.randrange(2 * len(self.names))}")
             more |= {"key": self.keys[-1], "digest": self.names[-1].encode()}
+            more["takes_key"] = self.draw.random() < 0.3
         more["force"] = self.draw.choice([None, None, '{"write_gate":[0.0]}'])
         self.open(NewSession(self.names[-1], self.draw.choice(MODELS), "print", None, self.now, **more))
         return self.names[-1]

@@ -489,6 +489,22 @@ def test_session_is_found_by_the_key_that_opened_it(store):
     assert (store.created("k"), store.created("l")) == (("a", b"d"), None)
 
 
+def test_key_is_taken_from_an_ended_session_alone(store):
+    opened(store, key="k", digest=b"d"), opened(store, "b")
+    for name in ("c", "b"):
+        with pytest.raises(StoreFailed):
+            opened(store, name, key="k", takes_key=True)
+    store.end("a", "deleted", 1001.0)
+    for name, takes in (("c", False), ("b", True)):
+        with pytest.raises(StoreFailed):
+            opened(store, name, key="k", takes_key=takes)
+    assert store.created("k") == ("a", b"d")
+    opened(store, "c", key="k", takes_key=True)
+    assert (store.created("k"), store.find("a")) == (("c", b""), "deleted")
+    assert not store.tidy(1002.0 + REMEMBERED_FOR)
+    assert (store.created("k"), store.find("a")) == (("c", b""), None)
+
+
 def test_sessions_are_listed_and_counted_by_tenant(store):
     for name in ("a", "lab/a", "lab/b", "lab2/a"):
         opened(store, name)

@@ -1,0 +1,162 @@
+"""The routes under /v2, each of a model also under the one version that it has."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from app.api.answers import answer
+from app.api.deps import Body, IsDraining, MaySeeAll, TheModels, TheSessions, TheSettings
+from app.api.hot import hot
+from app.api.media import OCTETS
+from app.api.openapi import BINARY, ERRORS, documented_body
+from app.api.readiness import check_parts, not_ready
+from app.api.requests import read_document
+from app.api.v2 import inference
+from app.api.v2.answers import JSON_BYTES
+from app.api.v2.documents import (
+    VERSION,
+    check_version,
+    config_document,
+    index_document,
+    metadata_document,
+    server_document,
+)
+from app.api.v2.schemas import (
+    ConfigAnswer,
+    IndexedModel,
+    IndexRequest,
+    LiveAnswer,
+    MetadataAnswer,
+    ServerAnswer,
+    StatisticsAnswer,
+    V2InferAnswer,
+    V2InferRequest,
+    V2ReadyAnswer,
+)
+from app.api.v2.statistics import Statistics
+from app.catalogue import ServedModel
+from app.errors import Unavailable, stopping
+
+MODEL = "/v2/models/{name}"
+
+router = APIRouter(responses=ERRORS, tags=["open inference protocol"])
+
+HEAD = {
+    "name": JSON_BYTES,
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "the bytes of the JSON, where tensors in binary stand behind it",
+}
+
+BINARY_ANSWER = {"content": {OCTETS: BINARY}, "description": "JSON, or JSON with tensors in binary behind it"}
+
+
+async def _statistics(request: Request) -> Statistics:
+    here: inference.OpenInference = request.app.state.open_inference
+    return here.statistics
+
+
+TheStatistics = Annotated[Statistics, Depends(_statistics)]
+
+
+@router.get("/v2", response_model=ServerAnswer)
+async def describe_server() -> Response:
+    """Describe the server: its name, version, and the extensions of the protocol that it has."""
+    return answer(server_document())
+
+
+@router.get("/v2/health/live", response_model=LiveAnswer)
+async def live() -> Response:
+    """Answer while the process lives."""
+    return answer({"live": True})
+
+
+@router.get("/v2/health/ready", response_model=V2ReadyAnswer)
+async def ready(
+    models: TheModels, sessions: TheSessions, settings: TheSettings, sees_all: MaySeeAll, is_draining: IsDraining
+) -> Response:
+    """Answer 200 when the store could be read and every model has just taken a step, else 503."""
+    if is_draining:
+        raise stopping()
+    checks = await check_parts(models, sessions, settings.ready_timeout)
+    if not all(check["ready"] for check in checks):
+        raise Unavailable(not_ready(checks, settings.ready_timeout) if sees_all else "the server is not ready")
+    return answer({"ready": True})
+
+
+@router.get("/v2/models/stats", response_model=StatisticsAnswer)
+async def all_statistics(models: TheModels, statistics: TheStatistics) -> Response:
+    """Return the statistics of all models since the start."""
+    return answer({"model_stats": [statistics.document(model.name, VERSION) for model in models]})
+
+
+@router.post(
+    "/v2/repository/index",
+    response_model=list[IndexedModel],
+    openapi_extra=documented_body(IndexRequest, required=False),
+)
+async def index(body: Body, models: TheModels) -> Response:
+    """List the models that are served, and those that could not be loaded."""
+    return answer(index_document(models, read_document(body or b"{}", IndexRequest).ready))
+
+
+async def _on_offer(models: TheModels, name: Annotated[str, Path()]) -> ServedModel:
+    return models.get(name)
+
+
+async def _in_version(models: TheModels, name: Annotated[str, Path()], version: Annotated[str, Path()]) -> ServedModel:
+    model = models.get(name)
+    check_version(model, version)
+    return model
+
+
+def _add_routes(path: str, find: Callable[..., Awaitable[ServedModel]]) -> None:
+    """Add the routes of a model, which `find` finds by the parameters of their path."""
+
+    @router.get(path, response_model=MetadataAnswer)
+    async def describe_model(model: Annotated[ServedModel, Depends(find)]) -> Response:
+        """Describe the tensors of a model; a size of -1 is chosen by each request."""
+        return answer(metadata_document(model))
+
+    @router.get(f"{path}/ready", response_model=V2ReadyAnswer)
+    async def model_is_ready(
+        model: Annotated[ServedModel, Depends(find)], models: TheModels, sessions: TheSessions, settings: TheSettings
+    ) -> Response:
+        """Answer 200 when the model has just taken a step, else 503."""
+        checks = await check_parts(models, sessions, settings.ready_timeout, model.name)
+        if not all(check["ready"] for check in checks):
+            raise Unavailable(not_ready(checks, settings.ready_timeout))
+        return answer({"name": model.name, "ready": True})
+
+    @router.get(f"{path}/config", response_model=ConfigAnswer)
+    async def configure_model(model: Annotated[ServedModel, Depends(find)], settings: TheSettings) -> Response:
+        """Return the configuration of a model, with the fields of Triton's."""
+        return answer(config_document(model, settings))
+
+    @router.get(f"{path}/stats", response_model=StatisticsAnswer)
+    async def model_statistics(model: Annotated[ServedModel, Depends(find)], statistics: TheStatistics) -> Response:
+        """Return the statistics of a model since the start."""
+        return answer({"model_stats": [statistics.document(model.name, VERSION)]})
+
+
+_add_routes(MODEL, _on_offer)
+_add_routes(f"{MODEL}/versions/{{version}}", _in_version)
+
+DOCUMENTED = {
+    "response_model": V2InferAnswer,
+    "responses": {200: BINARY_ANSWER},
+    "openapi_extra": documented_body(V2InferRequest, {OCTETS: BINARY}) | {"parameters": [HEAD]},
+}
+
+
+@hot(router, f"{MODEL}/infer", **DOCUMENTED)
+async def infer(request: Request, name: str) -> Response:
+    """Step a sequence that the request names, or run sequences whose state is not kept."""
+    return await inference.infer(request, name)
+
+
+@hot(router, f"{MODEL}/versions/{{version}}/infer", **DOCUMENTED)
+async def infer_in_version(request: Request, name: str, version: str) -> Response:
+    """Step a sequence that the request names, or run sequences whose state is not kept."""
+    return await inference.infer(request, name, version)

@@ -1,0 +1,98 @@
+"""Tensors of the Open Inference Protocol: read from requests, checked against a model, and results as tensors.
+
+An input has one of three shapes: [B, T, input_size], B sequences of T steps; [T, input_size], one sequence;
+[input_size], one step. Outputs and traces have the same leading axes.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from app.api.inputs import NUMBERS, brief, parse_sequence
+from app.api.v2.schemas import FP32, OUTPUTS, InputTensor
+from app.backends.base import NUMBER_BYTES, Array
+from app.catalogue import InputFormat
+from app.engine.run import Result
+from app.errors import InvalidInput
+
+MOST_AXES = 3
+
+
+def read_tensor(tensor: InputTensor, binary: memoryview | None) -> Array:
+    """Return an input in its shape; binary: its numbers, float32, little-endian, unless they are in the JSON.
+
+    Raises InvalidInput.
+    """
+    if tensor.datatype != FP32:
+        raise _invalid(
+            "inputs[0].datatype", f"{FP32}: convert it, with NumPy by .astype(numpy.float32)", tensor.datatype
+        )
+    shape = tensor.shape
+    if not 1 <= len(shape) <= MOST_AXES or 0 in shape:
+        expected = "[B, T, input_size], [T, input_size] or [input_size], no size of it 0"
+        raise _invalid("inputs[0].shape", expected, shape)
+    if binary is not None:
+        return _of_bytes(binary, shape)
+    numbers = _flat(tensor.data)
+    if len(numbers) != math.prod(shape):
+        raise _invalid("inputs[0].data", f"{math.prod(shape)} numbers, as the shape {shape} has", f"{len(numbers)}")
+    return np.asarray(numbers).reshape(shape)
+
+
+def sequences_of(inputs: Array, expected: InputFormat, max_steps: int, max_sequences: int) -> list[Array]:
+    """Return the sequences of an input, each float32 [T, width]. Raises InvalidInput."""
+    if inputs.shape[-1] != expected.width:
+        wanted = f"{expected.width} as the last size, the input_size of the model"
+        raise _invalid("inputs[0].shape", wanted, list(inputs.shape))
+    if inputs.ndim < MOST_AXES:
+        return [parse_sequence(inputs.reshape(-1, inputs.shape[-1]), expected, max_steps)]
+    if len(inputs) > max_sequences:
+        wanted = f"at most {max_sequences} sequences (setting max_sequences)"
+        raise _invalid("inputs[0].shape", wanted, list(inputs.shape))
+    return [parse_sequence(rows, expected, max_steps, f"inputs[{index}]") for index, rows in enumerate(inputs)]
+
+
+def check_single(inputs: Array) -> None:
+    """Raise InvalidInput for a request of a sequence that has several rows."""
+    if inputs.ndim == MOST_AXES and len(inputs) > 1:
+        expected = "a batch of 1: a request of a sequence has the steps of that sequence alone"
+        raise _invalid("inputs[0].shape", expected, list(inputs.shape))
+
+
+def output_tensor(name: str, results: Sequence[Result], axes: int) -> Array:
+    """Return an output of all sequences; axes: of the input."""
+    values = [result.outputs if name == OUTPUTS else result.trace[name] for result in results]
+    if axes == MOST_AXES:
+        return np.stack(values)
+    return values[0] if axes > 1 else values[0][0]
+
+
+def tensor_bytes(array: Array) -> bytes:
+    """Return a tensor in binary."""
+    return np.ascontiguousarray(array, "<f4").tobytes()
+
+
+def _of_bytes(data: memoryview, shape: list[int]) -> Array:
+    size = NUMBER_BYTES * math.prod(shape)
+    if size != len(data):
+        expected = f"{size} bytes, as the shape {shape} of {FP32} has"
+        raise _invalid("inputs[0].parameters.binary_data_size", expected, len(data))
+    return np.frombuffer(data, "<f4").reshape(shape)
+
+
+def _flat(data: Any) -> Array:
+    """Return the numbers of a list, or of nested lists, as float64 [N]. Raises InvalidInput."""
+    for _ in range(MOST_AXES):
+        if isinstance(data, list) and data and all(isinstance(item, list) for item in data):
+            data = list(itertools.chain.from_iterable(data))
+    if not isinstance(data, list) or not NUMBERS.issuperset(map(type, data)):
+        raise _invalid("inputs[0].data", "a list of numbers", data)
+    return np.fromiter(data, np.float64, len(data))
+
+
+def _invalid(place: str, expected: str, got: Any) -> InvalidInput:
+    shown = got if isinstance(got, str) else brief(got)
+    return InvalidInput(f"{place}: expected {expected}, got {shown}", place=place, expected=expected, got=shown)
