@@ -1,6 +1,7 @@
-"""Schemas of the frames that a server sends over WebSockets: scripts/typescript makes types for pages of them.
+"""Schemas of the frames that a server sends over WebSockets. `scripts/typescript` makes types for pages of them, and
+`scripts/asyncapi` a document.
 
-The frames of clients are FrameRequest, ManyFrame and OpenFrame of `schemas`. In msgpack an array takes the place of
+In msgpack an array takes the place of
 nested lists.
 """
 
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from app.api.schemas import NUMBERS, Gates, Numbers, ProblemAnswer
+from app.api.schemas import NUMBERS, FrameRequest, Gates, ManyFrame, Numbers, OpenFrame, ProblemAnswer
 
 Steps = Annotated[Any, WithJsonSchema({"type": "array", "items": NUMBERS})]
 
@@ -99,6 +100,12 @@ class ErrorFrame(ProblemAnswer):
 
     type: Literal["error"]
 
+
+STREAM_REQUESTS: tuple[type[BaseModel], ...] = (FrameRequest,)
+"""Frames of clients over /stream and /sessions/{session}/stream."""
+
+STREAMS_REQUESTS: tuple[type[BaseModel], ...] = (OpenFrame, ManyFrame)
+"""Frames of clients over /streams."""
 
 STREAM_FRAMES: tuple[type[BaseModel], ...] = (SessionFrame, ResultFrame, DuplicateFrame, ErrorFrame)
 """Frames of a server over /stream and /sessions/{session}/stream."""

@@ -26,7 +26,7 @@ export interface ErrorFrame {
   type: "error";
   title: string;
   status: number;
-  /** stable; docs/api.md lists them */
+  /** stable; docs/errors.md lists them */
   code: string;
   detail: string;
   place?: string | null;
@@ -63,7 +63,7 @@ export interface OpenFrame {
   open?: string[] | null;
   model?: string | null;
   count?: number;
-  /** memory slots, where not as many as the model's card says */
+  /** memory locations, where not as many as the model's card says */
   memory_size?: number | null;
   /** gates to hold at values: name -> a list in the shape of its trace, null for what is free */
   force?: Record<string, Numbers> | null;
@@ -131,7 +131,7 @@ export interface SessionProblem {
   type: string;
   title: string;
   status: number;
-  /** stable; docs/api.md lists them */
+  /** stable; docs/errors.md lists them */
   code: string;
   detail: string;
   place?: string | null;

@@ -1,16 +1,20 @@
 """Many sessions over one real WebSocket."""
 
+import gzip
 import json
 import runpy
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import httpx
 import msgpack
 import numpy as np
 import pytest
+from jsonschema import Draft7Validator, Draft202012Validator
 from websockets.sync.client import ClientConnection, connect
 
 from app.api.frames import STREAM_FRAMES, STREAMS_FRAMES
+from app.api.routes import streams
 from tests.app.api.test_stream import receive, refusal, stream
 from tests.app.harness import ROOT, running_server
 
@@ -229,3 +233,18 @@ def test_frames_are_those_of_the_schemas(server):
 def test_types_for_pages_are_those_of_the_schemas():
     script = runpy.run_path(str(ROOT / "scripts/typescript"))
     assert script["FILE"].read_text() == script["document"]()
+
+
+def test_asyncapi_document_is_that_of_the_schemas_and_valid():
+    """`asyncapi-3.0.0.json.gz` is the schema of AsyncAPI 3.0.0, by the AsyncAPI Initiative, Apache License 2.0."""
+    script = runpy.run_path(str(ROOT / "scripts/asyncapi"))
+    assert script["FILE"].read_text() == script["text"]()
+    document = script["document"]()
+    schema = json.loads(gzip.decompress((Path(__file__).parent / "asyncapi-3.0.0.json.gz").read_bytes()))
+    Draft7Validator(schema).validate(document)
+    for message in document["components"]["messages"].values():
+        of = {"$ref": message["payload"]["$ref"], "components": document["components"]}
+        for example in message.get("examples", ()):
+            Draft202012Validator(of).validate(example["payload"])
+    paths = {route.path for route in streams.router.routes}  # those of plain requests to a WebSocket
+    assert {channel["address"] for channel in document["channels"].values()} == paths
