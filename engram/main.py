@@ -1,4 +1,4 @@
-"""The command line: one module for each command."""
+"""The command line: one module of engram.commands for each command."""
 
 import argparse
 import shlex
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.errors import EngramError
 from app.version import version
-from engram import (
+from engram.commands import (
     bench,
     card,
     check,

@@ -138,7 +138,9 @@ def _check_session(
     reference: Reference,
 ) -> None:
     """Compare the recording, the state and one more step of a session with an undisturbed run."""
-    compare(f"recording of {session}", recorded.outputs, reference.run(inputs)[0][len(inputs) - len(recorded.outputs) :])
+    compare(
+        f"recording of {session}", recorded.outputs, reference.run(inputs)[0][len(inputs) - len(recorded.outputs) :]
+    )
     answer = got(http, f"/sessions/{session}/state", headers={"Accept": "application/x-safetensors"})
     found = safetensors.numpy.load(answer.content)
     past = inputs[: info["step"]]

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from engram.bench.serving import add_served_model
+from engram.commands.bench.serving import add_served_model
 from engram.options import Commands, command, positive
 
 

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from engram.commands.train import train_seeds
 from engram.options import Commands, add_preset, add_training, changes, command, load_own, positive
 from engram.output import print_serve_command
-from engram.train import train_seeds
 
 
 def add(commands: Commands) -> None:

@@ -1,6 +1,6 @@
 """engram bench: measure on this machine."""
 
-from engram.bench import durability, fairness, graphs, kernels, peers, serve, served_steps, sessions, training
+from engram.commands.bench import durability, fairness, graphs, kernels, peers, serve, served_steps, sessions, training
 from engram.options import Commands, command
 
 

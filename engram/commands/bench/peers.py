@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from engram.bench.serving import add_serving, serving_options
+from engram.commands.bench.serving import add_serving, serving_options
 from engram.options import Commands, command
 
 

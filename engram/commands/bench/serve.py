@@ -2,7 +2,7 @@
 
 import argparse
 
-from engram.bench.serving import add_serving, serving_options
+from engram.commands.bench.serving import add_serving, serving_options
 from engram.options import Commands, command, positive
 
 PATHS = ("ws-json", "ws-msgpack", "post", "steps", "streams", "infer")

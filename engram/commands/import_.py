@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.settings import SettingsError
-from engram.export import exported
+from engram.commands.export import exported
 from engram.options import Commands, add_own, changes, command, load_own
 from engram.output import print_serve_command
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from engram.bench.serving import DURABILITIES
+from engram.commands.bench.serving import DURABILITIES
 from engram.options import Commands, command, positive, seconds
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from engram.bench.serving import add_served_model
+from engram.commands.bench.serving import add_served_model
 from engram.options import Commands, command, positive, seconds
 
 BACKENDS = ("fused", "onnx")
