@@ -1,30 +1,29 @@
 """engram check: look for damage in the data of a server."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.options import Commands, add_json, command
+import typer
+
+from engram.options import Json
 from engram.output import counted, print_json
 
 
-def add(commands: Commands) -> None:
-    about = "Look for damage in the sessions that a server keeps; one that has a data directory must be stopped."
-    parser = command(commands, "check", about)
-    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the data directory")
-    parser.add_argument("--store", metavar="URL", help="in place of it, the database that servers share")
-    add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
+def run(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="the data directory")] = Path("data"),
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URL", help="in place of it, the database that servers share")
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Print a line for every problem, and return 1 where there are any."""
     from tqdm import tqdm
 
     from app.places import place
     from training.progress import counting
 
-    examined = place(str(options.data) if options.store is None else options.store)
-    store = examined.open_store(makes=False)
+    examined = place(str(data) if store is None else store)
+    opened = examined.open_store(makes=False)
     problems: list[str] = []
     sessions = 0
     try:
@@ -35,13 +34,13 @@ def run(options: argparse.Namespace) -> int:
                 sessions = of
                 show(done, of)
 
-            for problem in store.check(show_sessions):
+            for problem in opened.check(show_sessions):
                 problems.append(problem)
-                if not options.json:
+                if not as_json:
                     tqdm.write(problem)
     finally:
-        store.close()
-    if options.json:
+        opened.close()
+    if as_json:
         print_json({"data": examined.shown, "sessions": sessions, "problems": problems})
     else:
         print(f"{examined.shown}: {counted(sessions, 'open session')}, {counted(len(problems), 'problem')} found")

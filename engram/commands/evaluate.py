@@ -1,99 +1,139 @@
 """engram evaluate: measure the errors of checkpoints."""
 
-import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from engram.options import Commands, add_json, add_own, changes, command, device, load_own, positive
+import typer
+
+from engram.cli import SEVERAL, TOGETHER
+from engram.options import (
+    Device,
+    Json,
+    OwnModels,
+    OwnTasks,
+    Sequences,
+    changes,
+    device,
+    load_own,
+    positive,
+    recorded,
+    whole,
+)
 from engram.output import print_json
 
 if TYPE_CHECKING:
     from training.table import Measurement
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "evaluate", "Measure the errors of a checkpoint on fresh sequences.")
-    parser.add_argument(
-        "directory", type=Path, metavar="DIR", nargs="?", help="the checkpoint; with --all a directory of checkpoints"
-    )
-    parser.add_argument("--all", action="store_true", help="measure all that is recorded of every checkpoint again")
-    parser.add_argument(
-        "--at",
-        nargs="+",
-        action="append",
-        metavar="KEY=VALUE",
-        help="options of the task, such as length=50; may be given several times (default: what is recorded)",
-    )
-    parser.add_argument("--sequences", type=positive, default=1000, help="fresh sequences of each measurement")
-    parser.add_argument("--memory-size", type=positive, metavar="N", help="memory slots (default: as trained)")
-    parser.add_argument("--seed", type=int, help="of the sequences (default: one that training never uses)")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of the task for all measurements, such as directory=DIR",
-    )
-    parser.add_argument("--threads", type=positive, default=1, help="CPU threads")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
-    parser.add_argument("--save", action="store_true", help="record the figures in the checkpoint's manifest")
-    add_own(parser, "tasks", "models")
-    add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
-    load_own(options)
-    if options.all and (options.at or options.memory_size or options.save):
+def run(
+    context: typer.Context,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="the checkpoint; with --all a directory of checkpoints"),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="measure all that is recorded of every checkpoint again")] = False,
+    at: Annotated[
+        list[Any] | None,
+        typer.Option(
+            "--at",
+            parser=shlex.split,
+            metavar=f"[KEY=VALUE{TOGETHER}",
+            help="options of the task, such as length=50; may be given several times (default: what is recorded)",
+        ),
+    ] = None,
+    sequences: Sequences = 1000,
+    memory_size: Annotated[
+        int | None,
+        typer.Option("--memory-size", parser=positive, metavar="N", help="memory slots (default: as trained)"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            parser=whole,
+            metavar="SEED",
+            help="of the sequences (default: one that training never uses)",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar=f"KEY=VALUE{SEVERAL}",
+            help="options of the task for all measurements, such as directory=DIR",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", parser=positive, metavar="N", help="CPU threads")] = 1,
+    device_: Device = "auto",
+    save: Annotated[bool, typer.Option("--save", help="record the figures in the checkpoint's manifest")] = False,
+    tasks: OwnTasks = None,
+    models: OwnModels = None,
+    as_json: Json = False,
+) -> int:
+    """Measure one checkpoint, or all of a directory, and return 1 where one is damaged."""
+    load_own(tasks, models)
+    if all_ and (at or memory_size or save):
         raise ValueError("--all measures what is recorded: it takes no --at, --memory-size or --save")
-    if not options.all and options.directory is None:
+    if not all_ and directory is None:
         raise ValueError("which checkpoint? Give its DIR, or --all")
-    return _evaluate_all(options) if options.all else _evaluate_one(options)
+    measurement = _measurement(sequences, seed, device(device_, threads), changes(set_), save)
+    if directory is None or all_:
+        return _evaluate_all(directory or Path("checkpoints"), measurement, as_json)
+    rows = _evaluate_one(directory, at, memory_size, measurement, as_json)
+    if save:
+        _record(directory, rows, recorded(context))
+    return 0
 
 
-def _evaluate_all(options: argparse.Namespace) -> int:
+def _evaluate_all(directory: Path, measurement: "Measurement", as_json: bool) -> int:
     """Measure every checkpoint of a directory again, and return 1 where one is damaged."""
     from training.table import all_checkpoints
 
-    show = str if options.json else print
-    reports = all_checkpoints(options.directory or Path("checkpoints"), _measurement(options), show)
-    if options.json:
+    reports = all_checkpoints(directory, measurement, str if as_json else print)
+    if as_json:
         print_json(reports)
     return 1 if any(report["damaged"] for report in reports) else 0
 
 
-def _evaluate_one(options: argparse.Namespace) -> int:
-    """Measure one checkpoint; with --save, record the figures in its manifest."""
-    from models.manifest import read_manifest
-    from training.checkpoint import save_evaluation
+def _evaluate_one(
+    directory: Path,
+    at: Sequence[Sequence[str]] | None,
+    memory_size: int | None,
+    measurement: "Measurement",
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """Measure one checkpoint, print the rows, and return them."""
     from training.preset import Point
     from training.table import checkpoint_rows, heading
 
-    measurement = _measurement(options)
-    show = str if options.json else print
-    at = options.at or ([[]] if options.memory_size else [])
-    points = [Point(changes(words), options.memory_size) for words in at]
-    show(heading(options.directory))
-    rows = checkpoint_rows(options.directory, points, measurement, show)
-    if options.json:
-        print_json({"checkpoint": str(options.directory), "rows": rows})
-    if options.save:
-        details = {"command": options.command_line}
-        save_evaluation(options.directory, read_manifest(options.directory), [row | details for row in rows])
-    return 0
+    show = str if as_json else print
+    points = [Point(changes(words), memory_size) for words in at or ([[]] if memory_size else [])]
+    show(heading(directory))
+    rows = checkpoint_rows(directory, points, measurement, show)
+    if as_json:
+        print_json({"checkpoint": str(directory), "rows": rows})
+    return rows
 
 
-def _measurement(options: argparse.Namespace) -> "Measurement":
-    """Return how each row is measured. Raises ValueError, SettingsError."""
+def _record(directory: Path, rows: Sequence[dict[str, Any]], command: str) -> None:
+    """Record measurements in the manifest of their checkpoint."""
+    from models.manifest import read_manifest
+    from training.checkpoint import save_evaluation
+
+    save_evaluation(directory, read_manifest(directory), [row | {"command": command} for row in rows])
+
+
+def _measurement(sequences: int, seed: int | None, on: str, options: dict[str, Any], save: bool) -> "Measurement":
+    """Return how each row is measured. Raises ValueError."""
     from training.evaluation import EVALUATION_SEED
     from training.preset import MOST_SEED
     from training.table import Measurement
 
-    seed = EVALUATION_SEED if options.seed is None else options.seed
-    measurement = Measurement(options.sequences, seed, device(options.device, options.threads), changes(options.set))
-    if not 0 <= seed <= MOST_SEED:
-        raise ValueError(f"--seed must be from 0 to {MOST_SEED}, got {seed}")
-    if options.save and set(measurement.options) - {"directory"}:
+    chosen = EVALUATION_SEED if seed is None else seed
+    if not 0 <= chosen <= MOST_SEED:
+        raise ValueError(f"--seed must be from 0 to {MOST_SEED}, got {chosen}")
+    if save and set(options) - {"directory"}:
         raise ValueError("--save records what --at says: --set may only give the directory of the data then")
-    return measurement
+    return Measurement(sequences, chosen, on, options)

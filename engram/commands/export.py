@@ -1,24 +1,17 @@
 """engram export: write the ONNX graph of a checkpoint."""
 
-import argparse
 from pathlib import Path
 
-from engram.options import Commands, add_own, command, load_own
+from engram.options import Checkpoint, OwnModels, load_own
 from engram.output import print_serve_command
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "export", "Write the ONNX graph of one step, checked against torch over 100 steps.")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint")
-    add_own(parser, "models")
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
-    load_own(options)
-    path = exported(options.directory)
+def run(directory: Checkpoint, models: OwnModels = None) -> int:
+    """Write it, and print its size."""
+    load_own(None, models)
+    path = exported(directory)
     print(f"{path}: {path.stat().st_size:,} bytes, equal to torch over 100 steps at batch 1, 2 and 5")
-    print_serve_command(options.directory)
+    print_serve_command(directory)
     return 0
 
 

@@ -1,99 +1,127 @@
 """engram import: make a checkpoint of an ONNX graph, or of weights of an original implementation."""
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from app.settings import SettingsError
+import typer
+
+from engram.cli import SEVERAL
 from engram.commands.export import exported
-from engram.options import Commands, add_own, changes, command, load_own
+from engram.options import changes, load_own, recorded
 from engram.output import print_serve_command
 
 if TYPE_CHECKING:
     from training.graphs import GraphSpec, ImportedGraph
 
-ORIGINALS = ("deepmind-dnc", "dnc-pytorch", "ntm-lasagne", "pytorch-ntm", "tf-rnn-cell")
+Original = Literal["deepmind-dnc", "dnc-pytorch", "ntm-lasagne", "pytorch-ntm", "tf-rnn-cell"]
+Graph = Literal["onnx", "torch-step"]
+
+ORIGINALS = get_args(Original)
 """The keys of training.importers.FORMATS, here for a command line that starts without torch."""
 
-GRAPHS = ("onnx", "torch-step")
+GRAPHS = get_args(Graph)
 """The formats of graphs, which keep their own weights."""
 
-
-def add(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "import",
-        "Make a checkpoint, ready to be served, of a model from elsewhere: any recurrent ONNX graph, "
-        "or weights of an original implementation.",
-    )
-    parser.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="onnx: a graph of one step. torch-step: module:factory or file.py:factory, a function that returns (step, "
-        "inputs, state): a step(inputs, state) -> outputs, state in torch, example inputs, the first state. Originals: "
-        "npz of the variables by their own names and a config; of dnc-pytorch and pytorch-ntm also a state_dict",
-    )
-    parser.add_argument("--format", required=True, choices=(*GRAPHS, *ORIGINALS), help="the format of FILE")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
-    graphs = parser.add_argument_group("graphs")
-    graphs.add_argument(
-        "--spec",
-        type=Path,
-        metavar="SPEC.toml",
-        help="names the state, the inputs, the constants, ... of the graph, as docs/import.md shows",
-    )
-    graphs.add_argument(
-        "--guess", action="store_true", help="guess the parts that the specification leaves out, or all, and print it"
-    )
-    originals = parser.add_argument_group("originals")
-    originals.add_argument("--cell", metavar="NAME", help="the cell to take, where the file holds several")
-    originals.add_argument(
-        "--task",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="the name and options of what the model was trained on, such as name=copy bits=8, to evaluate and plot it",
-    )
-    add_own(originals, "tasks")
-    parser.set_defaults(run=run)
+OF_GRAPHS, OF_ORIGINALS = "Graphs", "Originals"
 
 
-def run(options: argparse.Namespace) -> int:
-    is_graph = options.format in GRAPHS
-    _refuse(options, ("cell", "task", "tasks") if is_graph else ("spec", "guess"))
-    _refuse(options, ("guess",) if options.format == "torch-step" else ())
-    if is_graph:
-        _import_graph(options)
+def run(
+    context: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="onnx: a graph of one step. torch-step: module:factory or file.py:factory, a function that returns "
+            "(step, inputs, state): a step(inputs, state) -> outputs, state in torch, example inputs, the first state. "
+            "Originals: npz of the variables by their own names and a config; of dnc-pytorch and pytorch-ntm also a "
+            "state_dict",
+        ),
+    ],
+    format_: Annotated[Literal[Graph, Original], typer.Option("--format", help="the format of FILE")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the checkpoint goes")],
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            "--spec",
+            metavar="SPEC.toml",
+            help="names the state, the inputs, the constants, ... of the graph, as docs/import.md shows",
+            rich_help_panel=OF_GRAPHS,
+        ),
+    ] = None,
+    guess: Annotated[
+        bool,
+        typer.Option(
+            "--guess",
+            help="guess the parts that the specification leaves out, or all, and print it",
+            rich_help_panel=OF_GRAPHS,
+        ),
+    ] = False,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            "--cell",
+            metavar="NAME",
+            help="the cell to take, where the file holds several",
+            rich_help_panel=OF_ORIGINALS,
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar=f"KEY=VALUE{SEVERAL}",
+            help="the name and options of what the model was trained on, such as name=copy bits=8, to evaluate and "
+            "plot it",
+            rich_help_panel=OF_ORIGINALS,
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--tasks",
+            metavar="FILE",
+            help="a Python file that registers tasks of one's own; may be given several times",
+            rich_help_panel=OF_ORIGINALS,
+        ),
+    ] = None,
+) -> int:
+    """Import it, and print what was found and the command that serves it."""
+    if format_ in GRAPHS:
+        _refuse(format_, {"cell": cell, "task": task, "tasks": tasks})
+        _import_graph(file, format_, out, recorded(context), spec, guess)
     else:
-        _import_original(options)
-    print_serve_command(options.out)
+        _refuse(format_, {"spec": spec, "guess": guess})
+        load_own(tasks)
+        _import_original(file, format_, out, recorded(context), cell, task)
+    print_serve_command(out)
     return 0
 
 
-def _refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+def _refuse(format_: str, options: Mapping[str, Any]) -> None:
     """Raise SettingsError for an option that the format does not have."""
-    for name in names:
-        if getattr(options, name):
-            raise SettingsError(f"--{name} is not for --format {options.format}: leave it out")
+    from app.settings import SettingsError
+
+    for name, value in options.items():
+        if value:
+            raise SettingsError(f"--{name} is not for --format {format_}: leave it out")
 
 
-def _import_graph(options: argparse.Namespace) -> None:
+def _import_graph(file: Path, format_: str, out: Path, command: str, spec: Path | None, guess: bool) -> None:
     from training.graphs import import_graph, import_step
     from training.progress import counting
 
     def shown(what: str) -> AbstractContextManager[Callable[[int, int], object]]:
         return counting(what, "step")
 
-    if options.format == "torch-step":
-        imported = import_step(str(options.file), options.out, options.command_line, shown, options.spec)
+    if format_ == "torch-step":
+        _refuse(format_, {"guess": guess})
+        imported = import_step(str(file), out, command, shown, spec)
     else:
-        show_spec = _print_spec if options.guess else lambda _: None
-        imported = import_graph(
-            options.file, options.out, options.command_line, shown, options.spec, options.guess, show_spec
-        )
-    _print_verdict(options.out, imported)
+        show_spec = _print_spec if guess else lambda _: None
+        imported = import_graph(file, out, command, shown, spec, guess, show_spec)
+    _print_verdict(out, imported)
 
 
 def _print_spec(spec: "GraphSpec") -> None:
@@ -109,15 +137,14 @@ def _print_verdict(out: Path, imported: "ImportedGraph") -> None:
         print(f"{out}: {line}")
 
 
-def _import_original(options: argparse.Namespace) -> None:
+def _import_original(
+    file: Path, format_: str, out: Path, command: str, cell: str | None, words: Sequence[str] | None
+) -> None:
     from models.manifest import ONNX_FILE
     from training.importers import import_checkpoint
     from training.tasks import build_task
 
-    load_own(options)
-    task = build_task(changes(options.task)) if options.task else None
-    imported = import_checkpoint(
-        options.format, options.file, options.out, options.cell, options.command_line, task, exported
-    )
+    task = build_task(changes(words)) if words else None
+    imported = import_checkpoint(format_, file, out, cell, command, task, exported)
     parameters = sum(parameter.numel() for parameter in imported.model.parameters())
-    print(f"{options.out}: {parameters:,} parameters imported; {ONNX_FILE} is equal to torch")
+    print(f"{out}: {parameters:,} parameters imported; {ONNX_FILE} is equal to torch")

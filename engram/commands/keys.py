@@ -1,101 +1,89 @@
 """engram keys: create, list and revoke the keys of a server, also while it runs."""
 
-import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from app.access.keys import FILE_ID, SCOPES, Key, KeyLimits, id_of, new_key
 from app.settings import SettingsError, kind_of, load_settings
 from app.tenants import DEFAULT
-from engram.options import Commands, add_json, command, positive, positive_number
+from engram.cli import add, group
+from engram.options import Config, Json, positive, positive_number
 from engram.output import counted, print_json
 
 if TYPE_CHECKING:
     from app.stores.keys import KeyStore
 
-LIMITS: dict[str, tuple[Callable[[str], float], str]] = {
-    "max_sessions": (positive, "open sessions of the tenant"),
-    "steps_per_second": (positive_number, "steps of all its sequences and sessions per second"),
-    "max_batch": (positive, "sequences or sessions in one request"),
-    "max_steps": (positive, "steps in one sequence"),
-    "max_streams": (positive, "open WebSockets"),
-}
-"""The limits of a key: how each is read, and its meaning."""
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="the data directory of the server (default: data, or ENGRAM_DATA)"),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URL", help="in place of it, the database that servers share (default: that of ENGRAM_STORE)"
+    ),
+]
 
 HEADINGS = ("id", "tenant", "scopes", "limits", "created", "revoked", "name")
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "keys", "Create, list and revoke the keys of a server, also while it runs.")
-    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    _add_create(actions)
-    _add_list(actions)
-    _add_revoke(actions)
-
-
-def _add_create(actions: Commands) -> None:
-    about = "Create a key and print it, this once: the store keeps its hash only."
-    parser = command(actions, "create", about)
-    _add_store(parser)
-    parser.add_argument("--tenant", default=DEFAULT, help="the tenant, whose sessions no other sees")
-    scopes = ",".join(SCOPES)
-    parser.add_argument("--scopes", default=scopes, metavar="SCOPE,...", help=f"some of {scopes}")
-    parser.add_argument("--name", default="", metavar="TEXT", help="words by which you know the key again")
-    for limit, (read, meaning) in LIMITS.items():
-        parser.add_argument(f"--{limit.replace('_', '-')}", type=read, metavar="N", help=f"{meaning}, at most")
-    parser.set_defaults(run=create)
-
-
-def _add_list(actions: Commands) -> None:
-    parser = command(actions, "list", "List the keys, also the revoked ones, without their secrets.")
-    _add_store(parser)
-    add_json(parser)
-    parser.set_defaults(run=list_)
-
-
-def _add_revoke(actions: Commands) -> None:
-    about = "Revoke a key for ever: a server refuses it within two seconds, and closes its open WebSockets."
-    parser = command(actions, "revoke", about)
-    parser.add_argument("key", metavar="ID", help="the id of the key, or the whole key")
-    _add_store(parser)
-    parser.set_defaults(run=revoke)
-
-
-def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="the data directory of the server (default: data, or ENGRAM_DATA)"
-    )
-    parser.add_argument(
-        "--store", metavar="URL", help="in place of it, the database that servers share (default: that of ENGRAM_STORE)"
-    )
-    parser.add_argument("--config", metavar="FILE", help="the TOML file with the settings of the server")
-
-
-@contextmanager
-def _opened(options: argparse.Namespace) -> "Iterator[tuple[KeyStore, str]]":
-    """Open the store of keys that a server with these settings uses; yield it, and its place as messages name it."""
-    from app.loading import open_keys
-
-    store = "sqlite" if options.data is not None and options.store is None else options.store
-    settings = load_settings({"data": options.data, "store": store, "config": options.config})
-    with closing(open_keys(settings)) as keys:
-        yield keys, settings.store if kind_of(settings.store) == "postgres" else str(settings.data)
-
-
-def create(options: argparse.Namespace) -> int:
+def create(
+    data: Data = None,
+    store: Store = None,
+    config: Config = None,
+    tenant: Annotated[
+        str, typer.Option("--tenant", metavar="NAME", help="the tenant, whose sessions no other sees")
+    ] = DEFAULT,
+    scopes: Annotated[
+        str, typer.Option("--scopes", metavar="SCOPE,...", help=f"some of {','.join(SCOPES)}")
+    ] = ",".join(SCOPES),
+    name: Annotated[str, typer.Option("--name", metavar="TEXT", help="words by which you know the key again")] = "",
+    max_sessions: Annotated[
+        int | None,
+        typer.Option("--max-sessions", parser=positive, metavar="N", help="open sessions of the tenant, at most"),
+    ] = None,
+    steps_per_second: Annotated[
+        float | None,
+        typer.Option(
+            "--steps-per-second",
+            parser=positive_number,
+            metavar="N",
+            help="steps of all its sequences and sessions per second, at most",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option("--max-batch", parser=positive, metavar="N", help="sequences or sessions in one request, at most"),
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option("--max-steps", parser=positive, metavar="N", help="steps in one sequence, at most"),
+    ] = None,
+    max_streams: Annotated[
+        int | None,
+        typer.Option("--max-streams", parser=positive, metavar="N", help="open WebSockets, at most"),
+    ] = None,
+) -> int:
     """Print the new key alone on the standard output, and what to do with it on the other."""
-    limits = KeyLimits(**{limit: getattr(options, limit) for limit in LIMITS})
-    scopes = [scope.strip() for scope in options.scopes.split(",")]
-    key, token = new_key(options.tenant, scopes, limits, options.name)
-    with _opened(options) as (store, data):
-        store.add(key)
+    limits = KeyLimits(
+        max_sessions=max_sessions,
+        steps_per_second=steps_per_second,
+        max_batch=max_batch,
+        max_steps=max_steps,
+        max_streams=max_streams,
+    )
+    key, token = new_key(tenant, [scope.strip() for scope in scopes.split(",")], limits, name)
+    with _opened(data, store, config) as (keys, place):
+        keys.add(key)
     print(
-        f"{data}: key {key.id} of tenant {key.tenant}, for {_words(sorted(key.scopes))}. It is not shown again. "
+        f"{place}: key {key.id} of tenant {key.tenant}, for {_words(sorted(key.scopes))}. It is not shown again. "
         "Send it as the header: Authorization: Bearer KEY",
         file=sys.stderr,
     )
@@ -103,32 +91,59 @@ def create(options: argparse.Namespace) -> int:
     return 0
 
 
-def list_(options: argparse.Namespace) -> int:
+def list_(data: Data = None, store: Store = None, config: Config = None, as_json: Json = False) -> int:
     """Print the keys as a table, or as JSON."""
-    with _opened(options) as (store, data):
-        keys = store.list()
-    if options.json:
+    with _opened(data, store, config) as (opened, place):
+        keys = opened.list()
+    if as_json:
         print_json([_document(key) for key in keys])
     else:
         _print_table([HEADINGS, *map(_cells, keys)] if keys else [])
         valid = sum(key.revoked is None for key in keys)
-        print(f"{data}: {counted(len(keys), 'key')}, {valid} valid")
+        print(f"{place}: {counted(len(keys), 'key')}, {valid} valid")
     return 0
 
 
-def revoke(options: argparse.Namespace) -> int:
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="the id of the key, or the whole key")],
+    data: Data = None,
+    store: Store = None,
+    config: Config = None,
+) -> int:
     """Revoke one key. Raises SettingsError for one that is not there."""
-    key_id = _id_in(options.key)
+    key_id = _id_in(key)
     now = time.time()
-    with _opened(options) as (store, data):
-        if not store.revoke(key_id, now):  # first of all: the list is an error where another key is damaged
-            raise SettingsError(f"{data}: there is no key {key_id!r}; engram keys list shows all")
-        [found] = [key for key in store.list() if key.id == key_id]
+    with _opened(data, store, config) as (keys, place):
+        if not keys.revoke(key_id, now):  # first of all: the list is an error where another key is damaged
+            raise SettingsError(f"{place}: there is no key {key_id!r}; engram keys list shows all")
+        [found] = [key for key in keys.list() if key.id == key_id]
     if found.revoked is None or found.revoked == now:
-        print(f"{data}: key {key_id} of tenant {found.tenant} is revoked")
+        print(f"{place}: key {key_id} of tenant {found.tenant} is revoked")
     else:
-        print(f"{data}: key {key_id} of tenant {found.tenant} was revoked before, at {_time(found.revoked)}")
+        print(f"{place}: key {key_id} of tenant {found.tenant} was revoked before, at {_time(found.revoked)}")
     return 0
+
+
+commands = group()
+add(commands, "create", "Create a key and print it, this once: the store keeps its hash only.", create)
+add(commands, "list", "List the keys, also the revoked ones, without their secrets.", list_)
+add(
+    commands,
+    "revoke",
+    "Revoke a key for ever: a server refuses it within two seconds, and closes its open WebSockets.",
+    revoke,
+)
+
+
+@contextmanager
+def _opened(data: Path | None, store: str | None, config: str | None) -> "Iterator[tuple[KeyStore, str]]":
+    """Open the store of keys that a server with these settings uses; yield it, and its place as messages name it."""
+    from app.loading import open_keys
+
+    kind = "sqlite" if data is not None and store is None else store
+    settings = load_settings({"data": data, "store": kind, "config": config})
+    with closing(open_keys(settings)) as keys:
+        yield keys, settings.store if kind_of(settings.store) == "postgres" else str(settings.data)
 
 
 def _id_in(word: str) -> str:

@@ -1,26 +1,23 @@
 """engram models: list the checkpoints of a directory."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.options import Commands, add_json, command
+import typer
+
+from engram.options import Json
 from engram.output import print_json
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "models", "List the checkpoints of a directory: kind, sizes, task and recorded errors.")
-    parser.add_argument(
-        "directory", type=Path, metavar="DIR", nargs="?", default=Path("checkpoints"), help="directory of checkpoints"
-    )
-    add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="directory of checkpoints")] = Path("checkpoints"),
+    as_json: Json = False,
+) -> int:
+    """Print a line for each checkpoint, and return 1 where one is damaged."""
     from training.listing import HEAD, describe, line
 
-    models = list(describe(options.directory))
-    if options.json:
+    models = list(describe(directory))
+    if as_json:
         print_json(models)
     else:
         print(HEAD, *map(line, models), sep="\n")

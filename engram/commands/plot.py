@@ -1,23 +1,25 @@
 """engram plot: draw the figures of a checkpoint or of runs."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.options import Commands, add_own, command, load_own
+import typer
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "plot", "Draw the figures of a checkpoint, a run, or the runs of several seeds.")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the checkpoint, the run, or the directory of runs")
-    parser.add_argument("--out", type=Path, metavar="OUT", help="where the figures go (default: DIR)")
-    add_own(parser, "tasks", "models")
-    parser.set_defaults(run=run)
+from engram.options import OwnModels, OwnTasks, load_own
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="the checkpoint, the run, or the directory of runs")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="OUT", help="where the figures go (default: DIR)")
+    ] = None,
+    tasks: OwnTasks = None,
+    models: OwnModels = None,
+) -> int:
+    """Draw, and print the files."""
     from training.plots import plot_all
 
-    load_own(options)
-    for path in plot_all(options.directory, options.out or options.directory):
+    load_own(tasks, models)
+    for path in plot_all(directory, out or directory):
         print(path)
     return 0

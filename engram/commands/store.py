@@ -1,10 +1,12 @@
 """engram store: copy the sessions of a server elsewhere, bring a schema up to date, and look at a store."""
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from app.settings import load_settings
-from engram.options import Commands, add_json, command
+from engram.cli import add, group
+from engram.options import Config, Json
 from engram.output import counted, print_json
 
 if TYPE_CHECKING:
@@ -12,89 +14,71 @@ if TYPE_CHECKING:
 
 PLACE = "a data directory, or the URL of a database, postgresql://USER@HOST/DATABASE"
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "store", "Copy, bring up to date, and look at the store of a server.")
-    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    _add_copy(actions)
-    _add_migrate(actions)
-    _add_status(actions)
+ChosenPlace = Annotated[
+    str | None,
+    typer.Argument(metavar="PLACE", help=f"{PLACE} (default: the store of ENGRAM_STORE, ENGRAM_DATA, --config)"),
+]
 
 
-def _add_copy(actions: Commands) -> None:
-    about = "Copy all sessions and keys to a store without sessions; the servers of both must be stopped."
-    parser = command(actions, "copy", about)
-    parser.add_argument("source", metavar="FROM", help=f"{PLACE}; it stays as it is")
-    parser.add_argument("target", metavar="TO", help="another such place, which has no sessions")
-    parser.set_defaults(run=copy)
-
-
-def _add_migrate(actions: Commands) -> None:
-    about = "Make the tables of a store, or bring those of an earlier version up to date."
-    parser = command(actions, "migrate", about)
-    _add_place(parser)
-    parser.set_defaults(run=migrate)
-
-
-def _add_status(actions: Commands) -> None:
-    parser = command(actions, "status", "Show the schema, the sessions, the servers and the size of a store.")
-    _add_place(parser)
-    add_json(parser)
-    parser.set_defaults(run=status)
-
-
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "place", nargs="?", metavar="PLACE", help=f"{PLACE} (default: the store of ENGRAM_STORE, ENGRAM_DATA, --config)"
-    )
-    parser.add_argument("--config", metavar="FILE", help="the TOML file with the settings of the server")
-
-
-def _place(options: argparse.Namespace) -> "Place":
-    from app.places import place, place_of
-
-    if options.place is not None:
-        return place(options.place)
-    return place_of(load_settings({"config": options.config}))
-
-
-def copy(options: argparse.Namespace) -> int:
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help=f"{PLACE}; it stays as it is")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="another such place, which has no sessions")],
+) -> int:
     """Copy everything, and print how much it was."""
     from app.places import copy_place, place
     from training.progress import counting
 
-    source, target = place(options.source), place(options.target)
+    origin, goal = place(source), place(target)
     with counting("sessions", "session") as show:
-        copied, keys = copy_place(source, target, show)
+        copied, keys = copy_place(origin, goal, show)
     sessions, tapes, steps, snapshots = copied
     counts = [counted(sessions, "session"), counted(tapes, "tape"), counted(steps, "step")]
     counts += [counted(snapshots, "snapshot"), counted(keys, "key")]
-    print(f"{source.shown} -> {target.shown}: {', '.join(counts)} copied")
+    print(f"{origin.shown} -> {goal.shown}: {', '.join(counts)} copied")
     return 0
 
 
-def migrate(options: argparse.Namespace) -> int:
+def migrate(place: ChosenPlace = None, config: Config = None) -> int:
     """Bring a schema up to date, and print from which version to which."""
-    place = _place(options)
-    before, after = place.migrate()
+    chosen = _place(place, config)
+    before, after = chosen.migrate()
     if not before:
-        print(f"{place.shown}: schema {after} made")
+        print(f"{chosen.shown}: schema {after} made")
     elif before == after:
-        print(f"{place.shown}: schema {after}, up to date already")
+        print(f"{chosen.shown}: schema {after}, up to date already")
     else:
-        print(f"{place.shown}: schema {before} brought up to date, to {after}")
+        print(f"{chosen.shown}: schema {before} brought up to date, to {after}")
     return 0
 
 
-def status(options: argparse.Namespace) -> int:
+def status(place: ChosenPlace = None, config: Config = None, as_json: Json = False) -> int:
     """Print how a store is, as lines or as JSON; return 1 where its schema is another version's."""
-    place = _place(options)
-    found = place.status()
-    if options.json:
-        print_json(_document(place, found))
+    chosen = _place(place, config)
+    found = chosen.status()
+    if as_json:
+        print_json(_document(chosen, found))
     else:
-        _print_status(place, found)
+        _print_status(chosen, found)
     return 0 if found.version == found.expected else 1
+
+
+commands = group()
+add(
+    commands,
+    "copy",
+    "Copy all sessions and keys to a store without sessions; the servers of both must be stopped.",
+    copy,
+)
+add(commands, "migrate", "Make the tables of a store, or bring those of an earlier version up to date.", migrate)
+add(commands, "status", "Show the schema, the sessions, the servers and the size of a store.", status)
+
+
+def _place(word: str | None, config: str | None) -> "Place":
+    from app.places import place, place_of
+
+    if word is not None:
+        return place(word)
+    return place_of(load_settings({"config": config}))
 
 
 def _document(place: "Place", found: "Status") -> dict[str, Any]:

@@ -1,73 +1,107 @@
 """engram train: train a model from a preset, with one seed or several."""
 
-import argparse
 import math
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from engram.options import Commands, add_preset, add_training, changes, command, load_own, training_options
+import typer
+
+from engram.cli import SEVERAL
+from engram.options import (
+    Changes,
+    Device,
+    Jobs,
+    OwnModels,
+    OwnTasks,
+    Preset,
+    RunThreads,
+    SaveEvery,
+    TensorBoard,
+    Unroll,
+    changes,
+    load_own,
+    recorded,
+    training_options,
+    whole,
+)
 
 if TYPE_CHECKING:
     from training.own import OwnFiles
-    from training.preset import Preset
+    from training.preset import Preset as Loaded
     from training.seeds import End
     from training.trainer import Trainer
 
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "train", "Train a model from a preset and leave a checkpoint.")
-    add_preset(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the checkpoint goes")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the checkpoint in DIR, exactly; with more --updates, also from one that has finished",
-    )
-    parser.add_argument(
-        "--init-from", type=Path, metavar="DIR", help="begin with the weights of this checkpoint, trained or imported"
-    )
-    parser.add_argument("--seed", type=int, help="of weights and data (default: the preset's)")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", metavar="SEED", help="several, side by side, into DIR/seed-SEED; each resumes"
-    )
-    parser.add_argument("--updates", type=int, help="at most so many updates (default: the preset's)")
-    add_training(parser)
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
+def run(
+    context: typer.Context,
+    preset: Preset,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the checkpoint goes")],
+    set_: Changes = None,
+    tasks: OwnTasks = None,
+    models: OwnModels = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="go on from the checkpoint in DIR, exactly; with more --updates, also from one that has finished",
+        ),
+    ] = False,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from", metavar="DIR", help="begin with the weights of this checkpoint, trained or imported"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", parser=whole, metavar="SEED", help="of weights and data (default: the preset's)"),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--seeds",
+            parser=whole,
+            metavar=f"SEED{SEVERAL}",
+            help="several, side by side, into DIR/seed-SEED; each resumes",
+        ),
+    ] = None,
+    updates: Annotated[
+        int | None,
+        typer.Option("--updates", parser=whole, metavar="N", help="at most so many updates (default: the preset's)"),
+    ] = None,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    threads: RunThreads = 1,
+    unroll: Unroll = "auto",
+    save_every: SaveEvery = 500,
+    tensorboard: TensorBoard = False,
+) -> int:
+    """Train, and return 130 where it was interrupted, 1 where a seed did not finish."""
     from training.preset import load_preset
 
-    own = load_own(options)
-    preset = load_preset(options.preset, changes(options.set))
-    preset = preset.with_training(seed=options.seed, updates=options.updates)
-    if options.seeds and options.seed is not None:
+    own = load_own(tasks, models)
+    loaded = load_preset(preset, changes(set_)).with_training(seed=seed, updates=updates)
+    if seeds and seed is not None:
         raise ValueError("--seed trains one seed and --seeds several: give one of them")
-    if options.seeds:
-        ends = train_seeds(options, preset, options.out, own, init_from=options.init_from, training_on=options.resume)
-        return 1 if any(ends.values()) else 0
-    return _train(options, preset, own)
+    how = training_options(device, threads, unroll, save_every, tensorboard)
+    how |= {"init_from": init_from, "training_on": resume}
+    if seeds:
+        return 1 if any(train_seeds(context, loaded, seeds, out, jobs, own, threads=threads, **how).values()) else 0
+    return _train(context, loaded, out, own, resuming=resume, **how)
 
 
-def _train(options: argparse.Namespace, preset: "Preset", own: "OwnFiles") -> int:
-    """Train one seed, report how it ended, and return the exit status."""
+def _train(context: typer.Context, preset: "Loaded", out: Path, own: "OwnFiles", **how: Any) -> int:
+    """Train one seed, report how it ended, and return the exit status. how: arguments of training.run.train."""
     from training.distributed import launcher
     from training.run import train
 
-    started_by = launcher() + options.command_line
-    trainer = train(
-        preset,
-        options.out,
-        started_by,
-        resuming=options.resume,
-        init_from=options.init_from,
-        training_on=options.resume,
-        **training_options(options),
-    )
+    started_by = launcher() + recorded(context)
+    trainer = train(preset, out, started_by, **how)
     if trainer.processes.leads:
-        _report(trainer, options.out, started_by, own)
+        _report(trainer, out, started_by, own)
     return 0 if trainer.finished else 130
 
 
@@ -89,7 +123,7 @@ def _report(trainer: "Trainer", out: Path, started_by: str, own: "OwnFiles") -> 
 
 
 def train_seeds(
-    options: argparse.Namespace, preset: "Preset", out: Path, own: "OwnFiles", **how: Any
+    context: typer.Context, preset: "Loaded", chosen: Sequence[int], out: Path, jobs: int, own: "OwnFiles", **how: Any
 ) -> "dict[int, End]":
     """Train several seeds, print how each ended, and return it. how: more arguments of training.run.train."""
     from training import seeds
@@ -98,10 +132,9 @@ def train_seeds(
 
     if process_count() > 1:
         raise ValueError("several seeds are trained by a process each: start them without torchrun, with --jobs")
-    twice = [seed for seed, count in Counter(options.seeds).items() if count > 1]
+    twice = [seed for seed, count in Counter(chosen).items() if count > 1]
     if twice:
         raise ValueError(f"--seeds: {twice[0]} is there twice, and would be one run: give each seed once")
-    how |= training_options(options) | {"threads": options.threads, "own": own}
-    ends = seeds.train_seeds(preset, options.seeds, out, options.command_line, options.jobs, **how)
+    ends = seeds.train_seeds(preset, chosen, out, recorded(context), jobs, own=own, **how)
     print("", *seed_lines(out, ends), sep="\n")
     return ends

@@ -1,35 +1,70 @@
 """engram zoo: train several seeds of a preset, and publish the best."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from engram.cli import SEVERAL
 from engram.commands.train import train_seeds
-from engram.options import Commands, add_preset, add_training, changes, command, load_own, positive
+from engram.options import (
+    Changes,
+    Device,
+    Jobs,
+    OwnModels,
+    OwnTasks,
+    Preset,
+    RunThreads,
+    SaveEvery,
+    Sequences,
+    TensorBoard,
+    Unroll,
+    changes,
+    load_own,
+    recorded,
+    training_options,
+    whole,
+)
 from engram.output import print_serve_command
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "zoo", "Train several seeds of a preset and make a checkpoint to serve of the best.")
-    add_preset(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where it goes (default: checkpoints/PRESET)")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="where the runs go (default: runs/PRESET)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4], metavar="SEED", help="of the runs")
-    parser.add_argument("--sequences", type=positive, default=1000, help="fresh sequences of each measurement")
-    add_training(parser)
-    parser.set_defaults(run=run)
+SEEDS = [1, 2, 3, 4]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    context: typer.Context,
+    preset: Preset,
+    set_: Changes = None,
+    tasks: OwnTasks = None,
+    models: OwnModels = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="where it goes (default: checkpoints/PRESET)")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help="where the runs go (default: runs/PRESET)")
+    ] = None,
+    seeds: Annotated[
+        list[int], typer.Option("--seeds", parser=whole, metavar=f"SEED{SEVERAL}", help="of the runs")
+    ] = SEEDS,
+    sequences: Sequences = 1000,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    threads: RunThreads = 1,
+    unroll: Unroll = "auto",
+    save_every: SaveEvery = 500,
+    tensorboard: TensorBoard = False,
+) -> int:
+    """Train the seeds, publish the best, and print what is there."""
     from training.preset import load_preset
     from training.zoo import choose, publish, require_replaceable
 
-    own = load_own(options)
-    preset = load_preset(options.preset, changes(options.set))
-    runs = options.runs or Path("runs") / preset.name
-    out = options.out or Path("checkpoints") / preset.name
+    own = load_own(tasks, models)
+    loaded = load_preset(preset, changes(set_))
+    runs = runs or Path("runs") / loaded.name
+    out = out or Path("checkpoints") / loaded.name
     require_replaceable(out)
-    ends = train_seeds(options, preset, runs, own)
-    publish(choose(preset, runs, ends, print), out, options.command_line, options.sequences, print, own)
+    how = training_options(device, threads, unroll, save_every, tensorboard)
+    ends = train_seeds(context, loaded, seeds, runs, jobs, own, threads=threads, **how)
+    publish(choose(loaded, runs, ends, print), out, recorded(context), sequences, print, own)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     print_serve_command(out)
     return 0

@@ -1,32 +1,33 @@
 """engram bench fairness: the time that the worst requests keep another session waiting."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.commands.bench.serving import add_served_model
-from engram.options import Commands, command, positive
+import typer
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "fairness", "How long the worst requests keep a session of another model waiting.")
-    add_served_model(parser)
-    parser.add_argument("--neighbour", default="lstm-copy", help="the model of the session that waits")
-    parser.add_argument("--requests", nargs="+", metavar="NAME", help="which requests, if not all")
-    parser.add_argument("--rounds", type=positive, default=5, help="tries of which the median is taken")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the server writes meanwhile (default: .)")
-    parser.set_defaults(run=run)
+from engram.cli import SEVERAL
+from engram.commands.bench.serving import DataRoot, Model
+from engram.options import Checkpoints, positive, recorded
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    context: typer.Context,
+    checkpoints: Checkpoints = Path("checkpoints"),
+    model: Model = "dnc-copy",
+    neighbour: Annotated[
+        str, typer.Option("--neighbour", metavar="NAME", help="the model of the session that waits")
+    ] = "lstm-copy",
+    requests: Annotated[
+        list[str] | None, typer.Option("--requests", metavar=f"NAME{SEVERAL}", help="which requests, if not all")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", parser=positive, metavar="N", help="tries of which the median is taken")
+    ] = 5,
+    data_root: DataRoot = None,
+) -> int:
+    """Measure each request."""
     from benchmarks import fairness
 
-    fairness.run(
-        options.checkpoints,
-        options.model,
-        options.neighbour,
-        fairness.chosen(options.requests),
-        options.rounds,
-        options.data_root,
-        options.command_line,
-    )
+    chosen = fairness.chosen(requests)
+    fairness.run(checkpoints, model, neighbour, chosen, rounds, data_root, recorded(context))
     return 0

@@ -1,37 +1,31 @@
 """engram bench graphs: the cost of a served step of imported graphs."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.commands.bench.serving import DURABILITIES
-from engram.options import Commands, command, positive, seconds
+import typer
 
+from engram.cli import SEVERAL
+from engram.commands.bench.serving import DEFAULT_DURABILITIES, Connections, DataRoot, Durabilities, Rounds, Seconds
+from engram.options import Checkpoints, recorded
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "graphs", "What a served step of imported graphs costs, beside the bare back end's.")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
-    parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="some of its graphs, if not all")
-    parser.add_argument("--connections", type=positive, nargs="+", default=[1, 64], help="at a time")
-    parser.add_argument(
-        "--durability", nargs="+", choices=DURABILITIES, default=["ack", "none"], help="of Engram's servers"
-    )
-    parser.add_argument("--rounds", type=positive, default=5, help="turns of each server of which the median is taken")
-    parser.add_argument("--seconds", type=seconds, default=1.0, help="time of each turn")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the servers write meanwhile (default: .)")
-    parser.set_defaults(run=run)
+CONNECTIONS = [1, 64]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    context: typer.Context,
+    checkpoints: Checkpoints = Path("checkpoints"),
+    models: Annotated[
+        list[str] | None, typer.Option("--models", metavar=f"NAME{SEVERAL}", help="some of its graphs, if not all")
+    ] = None,
+    connections: Connections = CONNECTIONS,
+    durability: Durabilities = DEFAULT_DURABILITIES,
+    rounds: Rounds = 5,
+    seconds: Seconds = 1.0,
+    data_root: DataRoot = None,
+) -> int:
+    """Measure each graph."""
     from benchmarks.serve import graphs
 
-    graphs.run(
-        options.checkpoints,
-        options.models,
-        options.connections,
-        options.durability,
-        options.rounds,
-        options.seconds,
-        options.data_root,
-        options.command_line,
-    )
+    graphs.run(checkpoints, models or [], connections, durability, rounds, seconds, data_root, recorded(context))
     return 0

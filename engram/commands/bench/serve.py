@@ -1,28 +1,79 @@
 """engram bench serve: the cost of a served request."""
 
-import argparse
+from pathlib import Path
+from typing import Annotated
 
-from engram.commands.bench.serving import add_serving, serving_options
-from engram.options import Commands, command, positive
+import typer
 
-PATHS = ("ws-json", "ws-msgpack", "post", "steps", "streams", "infer")
+from engram.cli import SEVERAL
+from engram.commands.bench.serving import (
+    DEFAULT_DURABILITIES,
+    Before,
+    Connections,
+    DataRoot,
+    Durabilities,
+    JsonFile,
+    Model,
+    OpenLoop,
+    Plot,
+    Rounds,
+    Seconds,
+    Triton,
+)
+from engram.options import Checkpoints, one_of, positive, recorded
+
+PATHS = ["ws-json", "ws-msgpack", "post", "steps", "streams", "infer"]
 """The keys of benchmarks.serve.paths.PATHS."""
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "serve", "What a served request costs, by each way to the server, beside the floors.")
-    parser.add_argument("--paths", nargs="+", choices=PATHS, default=PATHS, help="which ways")
-    parser.add_argument("--idle", type=positive, metavar="N", help="measure N idle WebSockets in place of all else")
-    add_serving(parser, connections=[1, 32, 256, 1000])
-    parser.set_defaults(run=run)
+CONNECTIONS = [1, 32, 256, 1000]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    context: typer.Context,
+    paths: Annotated[
+        list[str],
+        typer.Option("--paths", parser=one_of(PATHS), metavar=f"{'|'.join(PATHS)}{SEVERAL}", help="which ways"),
+    ] = PATHS,
+    idle: Annotated[
+        int | None,
+        typer.Option("--idle", parser=positive, metavar="N", help="measure N idle WebSockets in place of all else"),
+    ] = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+    model: Model = "dnc-copy",
+    connections: Connections = CONNECTIONS,
+    durability: Durabilities = DEFAULT_DURABILITIES,
+    rounds: Rounds = 3,
+    seconds: Seconds = 1.0,
+    open_loop: OpenLoop = None,
+    triton: Triton = None,
+    before: Before = None,
+    json_file: JsonFile = None,
+    plot: Plot = None,
+    data_root: DataRoot = None,
+) -> int:
+    """Measure each way, or idle connections."""
     from benchmarks import serve
-    from benchmarks.serve import idle
+    from benchmarks.serve import Options
+    from benchmarks.serve import idle as idling
 
-    if options.idle:
-        idle.run(options.checkpoints, options.model, options.idle, options.data_root, options.command_line)
+    if idle:
+        idling.run(checkpoints, model, idle, data_root, recorded(context))
         return 0
-    serve.run(serving_options(options), options.paths)
+    options = Options(
+        checkpoints=checkpoints,
+        model=model,
+        connections=connections,
+        durabilities=durability,
+        rounds=rounds,
+        seconds=seconds,
+        percents=open_loop or [],
+        data_root=data_root,
+        command=recorded(context),
+        json_file=json_file,
+        plot_file=plot,
+        triton=triton,
+        packages=None,
+        before=before,
+    )
+    serve.run(options, paths)
     return 0

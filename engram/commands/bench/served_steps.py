@@ -1,28 +1,36 @@
 """engram bench served-steps: session-steps per second over WebSocket."""
 
-import argparse
+from pathlib import Path
+from typing import Annotated, Literal
 
-from engram.commands.bench.serving import add_served_model
-from engram.options import Commands, command, positive, seconds
+import typer
 
-BACKENDS = ("fused", "onnx")
-"""The keys of benchmarks.served_steps.BACKENDS."""
+from engram.cli import SEVERAL
+from engram.commands.bench.serving import Model
+from engram.options import Checkpoints, positive
+from engram.options import seconds as seconds_of
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "served-steps", "Session-steps per second over WebSocket, beside the back end alone.")
-    add_served_model(parser)
-    parser.add_argument("--sessions", type=positive, nargs="+", default=[1, 32, 256], help="concurrent sessions")
-    parser.add_argument("--backend", choices=BACKENDS, default="fused", help="what computes the steps")
-    parser.add_argument("--rounds", type=positive, default=3, help="measurements of which the median is taken")
-    parser.add_argument("--seconds", type=seconds, default=3.0, help="time of each measurement")
-    parser.set_defaults(run=run)
+SESSIONS = [1, 32, 256]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    checkpoints: Checkpoints = Path("checkpoints"),
+    model: Model = "dnc-copy",
+    sessions: Annotated[
+        list[int],
+        typer.Option("--sessions", parser=positive, metavar=f"N{SEVERAL}", help="concurrent sessions"),
+    ] = SESSIONS,
+    backend: Annotated[Literal["fused", "onnx"], typer.Option("--backend", help="what computes the steps")] = "fused",
+    rounds: Annotated[
+        int,
+        typer.Option("--rounds", parser=positive, metavar="N", help="measurements of which the median is taken"),
+    ] = 3,
+    seconds: Annotated[
+        float, typer.Option("--seconds", parser=seconds_of, metavar="S", help="time of each measurement")
+    ] = 3.0,
+) -> int:
+    """Measure each number of sessions."""
     from benchmarks import served_steps
 
-    served_steps.run(
-        options.checkpoints, options.model, options.sessions, options.backend, options.rounds, options.seconds
-    )
+    served_steps.run(checkpoints, model, sessions, backend, rounds, seconds)
     return 0

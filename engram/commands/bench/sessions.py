@@ -1,30 +1,28 @@
 """engram bench sessions: the cost of many open sessions."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.commands.bench.serving import add_served_model
-from engram.options import Commands, command, positive
+import typer
 
-
-def add(commands: Commands) -> None:
-    parser = command(commands, "sessions", "What many open sessions take, and what it costs to wake one.")
-    add_served_model(parser)
-    parser.add_argument("--sessions", type=positive, default=100_000, help="how many are opened")
-    parser.add_argument("--max-resident", type=positive, default=4096, help="how many may be in memory")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the server writes meanwhile (default: .)")
-    parser.set_defaults(run=run)
+from engram.commands.bench.serving import DataRoot, Model
+from engram.options import Checkpoints, positive, recorded
 
 
-def run(options: argparse.Namespace) -> int:
-    from benchmarks import sessions
+def run(
+    context: typer.Context,
+    checkpoints: Checkpoints = Path("checkpoints"),
+    model: Model = "dnc-copy",
+    sessions: Annotated[
+        int, typer.Option("--sessions", parser=positive, metavar="N", help="how many are opened")
+    ] = 100_000,
+    max_resident: Annotated[
+        int, typer.Option("--max-resident", parser=positive, metavar="N", help="how many may be in memory")
+    ] = 4096,
+    data_root: DataRoot = None,
+) -> int:
+    """Measure them."""
+    from benchmarks import sessions as measured
 
-    sessions.run(
-        options.checkpoints,
-        options.model,
-        options.sessions,
-        options.max_resident,
-        options.data_root,
-        options.command_line,
-    )
+    measured.run(checkpoints, model, sessions, max_resident, data_root, recorded(context))
     return 0

@@ -1,25 +1,40 @@
 """engram bench training: updates of the trainer beside those of public implementations."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from engram.options import Commands, command, positive, seconds
+import typer
 
+from engram.cli import SEVERAL
+from engram.options import positive, recorded
+from engram.options import seconds as seconds_of
 
-def add(commands: Commands) -> None:
-    parser = command(commands, "training", "Whole updates of the trainer beside those of public implementations.")
-    parser.add_argument("--batches", type=positive, nargs="+", default=[16, 1], metavar="N", help="batches")
-    parser.add_argument("--updates", type=positive, default=20, help="updates of a turn, at least")
-    parser.add_argument("--rounds", type=positive, default=5, help="turns of which the median is taken")
-    parser.add_argument("--seconds", type=seconds, default=0.3, help="time of a turn, at least")
-    parser.add_argument("--peers", type=Path, metavar="DIR", help="public implementations to train beside, if any")
-    parser.add_argument("--quick", action="store_true", help="two updates a turn, one turn: to see that all works")
-    parser.set_defaults(run=run)
+BATCHES = [16, 1]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    context: typer.Context,
+    batches: Annotated[
+        list[int], typer.Option("--batches", parser=positive, metavar=f"N{SEVERAL}", help="batches")
+    ] = BATCHES,
+    updates: Annotated[
+        int, typer.Option("--updates", parser=positive, metavar="N", help="updates of a turn, at least")
+    ] = 20,
+    rounds: Annotated[
+        int, typer.Option("--rounds", parser=positive, metavar="N", help="turns of which the median is taken")
+    ] = 5,
+    seconds: Annotated[
+        float, typer.Option("--seconds", parser=seconds_of, metavar="S", help="time of a turn, at least")
+    ] = 0.3,
+    peers: Annotated[
+        Path | None,
+        typer.Option("--peers", metavar="DIR", help="public implementations to train beside, if any"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="two updates a turn, one turn: to see that all works")] = False,
+) -> int:
+    """Measure each batch."""
     from benchmarks import training
 
-    updates, rounds, turn = (2, 1, 0.0) if options.quick else (options.updates, options.rounds, options.seconds)
-    training.run(options.batches, updates, rounds, turn, options.peers, options.command_line)
+    turn_updates, turns, turn = (2, 1, 0.0) if quick else (updates, rounds, seconds)
+    training.run(batches, turn_updates, turns, turn, peers, recorded(context))
     return 0

@@ -1,0 +1,185 @@
+"""The commands and groups of this command line, on those of typer: words, help, mistakes.
+
+An option whose metavar ends with SEVERAL takes all words up to the next option: `--seeds 1 2 3` is `--seeds 1 --seeds 2
+--seeds 3`. Of one whose metavar ends with TOGETHER, they are one value, which `shlex.split` reads.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
+
+SEVERAL = " ..."
+"""The end of the metavar of an option that takes several values."""
+
+TOGETHER = f"{SEVERAL}]"
+"""The end of the metavar of an option that takes one value of several words."""
+
+
+class Command(TyperCommand):
+    """One command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest: list[str] = super().parse_args(ctx, [*_each_with_its_option(ctx, args)])
+        return rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.rich_markup_mode = _markup()
+        super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_sections(formatter, _parameters(self, ctx))
+
+
+class Group(TyperGroup):
+    """Several commands under one name."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.rich_markup_mode = _markup()
+        super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_sections(formatter, _parameters(self, ctx))
+        _write_sections(formatter, _commands(self))
+
+
+class Row(NamedTuple):
+    """A command in the list of all: its panel of the help, its module, and its help, whose first sentence is listed."""
+
+    panel: str
+    module: str
+    about: str
+
+
+class LazyGroup(Group):
+    """The commands of a table. The module of one is imported when it is run, and none for the list of all."""
+
+    table: ClassVar[Mapping[str, Row]]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, row in self.table.items():
+            self.add_command(Command(name, help=first_sentence(row.about), rich_help_panel=row.panel))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else self.loaded(name), rest
+
+    def loaded(self, name: str) -> TyperCommand | TyperGroup:
+        """Return a command as its module makes it: a group `commands` of several, or the function `run`."""
+        row = self.table[name]
+        module = import_module(row.module)
+        app = module.commands if hasattr(module, "commands") else single(module.run)
+        command: Any = get_command(app)
+        command.name, command.help = name, row.about
+        return command  # type: ignore[no-any-return]
+
+
+def group() -> typer.Typer:
+    """Return a group without commands; `add` adds them."""
+    return typer.Typer(cls=Group, add_completion=False)
+
+
+def add(commands: typer.Typer, name: str, about: str, run: Callable[..., int]) -> None:
+    """Add a command to a group. about: its help."""
+    commands.command(name, cls=Command, help=about)(run)
+
+
+def single(run: Callable[..., int]) -> typer.Typer:
+    """Return a function as a command."""
+    app = typer.Typer(add_completion=False)
+    app.command(cls=Command)(run)
+    return app
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a text, without what follows a colon or a semicolon."""
+    return text.split(". ")[0].removesuffix(".")
+
+
+def explained(error: typer.TyperException) -> str:
+    """Return a mistake on the command line as one line, with the nearest right words."""
+    name = getattr(getattr(error, "ctx", None), "command_path", "engram")
+    param = getattr(error, "param", None)
+    message = error.message.removeprefix("Value error, ").rstrip(".")
+    if param is not None:
+        message = f"{_shown(param)}: {message or 'it needs a value, and there is none'}"
+    nearest = sorted(getattr(error, "possibilities", None) or ())
+    if nearest:
+        message += f". Did you mean {' or '.join(nearest)}?"
+    return f"{name}: {' '.join(message.split())} (see {name} --help)"
+
+
+def _shown(param: Any) -> str:
+    return param.opts[0] if isinstance(param, TyperOption) else str(param.display_name_raw)
+
+
+def _each_with_its_option(ctx: Any, words: Sequence[str]) -> Iterator[str]:
+    """Yield the words with the option before each of several values. Raises typer.BadParameter where there is none."""
+    options = {flag: param for param in ctx.command.params if isinstance(param, TyperOption) for flag in param.opts}
+    position = 0
+    while position < len(words):
+        word, after = words[position], words[position + 1 :]
+        position += 1
+        option = options.get(word)
+        if word == "--":
+            yield from (word, *after)
+            return
+        lacks_value = not after or after[0] in options
+        if option is None or option.is_flag or (lacks_value and ctx.resilient_parsing):
+            yield word
+            continue
+        if lacks_value:
+            raise typer.BadParameter("", ctx=ctx, param=option)
+        metavar = option.metavar or ""
+        values = _values(after) if metavar.endswith((SEVERAL, TOGETHER)) else after[:1]
+        position += len(values)
+        for value in [shlex.join(values)] if metavar.endswith(TOGETHER) else values:
+            yield from (word, value)
+
+
+def _values(words: Sequence[str]) -> Sequence[str]:
+    """Return the words before the next option, at least one."""
+    found = 1
+    while found < len(words) and (not words[found].startswith("-") or _is_number(words[found])):
+        found += 1
+    return words[:found]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _markup() -> Any:
+    """Return how help is written: with boxes and colours on a terminal, as plain text elsewhere."""
+    return "rich" if sys.stdout.isatty() else None
+
+
+def _write_sections(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]]) -> None:
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for title, row in rows:
+        sections.setdefault(title, []).append(row)
+    for title, lines in sections.items():
+        with formatter.section(title):
+            formatter.write_dl(lines)
+
+
+def _parameters(command: Any, ctx: Any) -> Iterator[tuple[str, tuple[str, str]]]:
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is not None:
+            yield param.rich_help_panel or f"{param.param_type_name.capitalize()}s", record
+
+
+def _commands(group: TyperGroup) -> Iterator[tuple[str, tuple[str, str]]]:
+    for name, command in group.commands.items():
+        yield getattr(command, "rich_help_panel", None) or "Commands", (name, first_sentence(command.help or ""))
