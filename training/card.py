@@ -6,7 +6,8 @@ from typing import Any
 
 from models.manifest import GRAPH_KIND, Manifest, read_manifest
 from training.checkpoint import write_atomically
-from training.table import cost_text, errors_text, goal_text, of_text, options_text
+from training.evaluation import options_text
+from training.table import cost_text, errors_text, goal_text, of_text
 from training.tasks import NO_TASK, TASKS
 
 CARD_FILE = "README.md"

@@ -1,6 +1,7 @@
 """engram evaluate: measure the errors of checkpoints."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ from engram.options import (
     recorded,
     whole,
 )
-from engram.output import print_json
+from engram.output import line_printer, print_json, print_table
 
 if TYPE_CHECKING:
     from training.table import Measurement
@@ -91,10 +92,32 @@ def _evaluate_all(directory: Path, measurement: "Measurement", as_json: bool) ->
     """Measure every checkpoint of a directory again, and return 1 where one is damaged."""
     from training.table import all_checkpoints
 
-    reports = all_checkpoints(directory, measurement, str if as_json else print)
+    reports = []
+    for report in all_checkpoints(directory, measurement, line_printer(as_json)):
+        reports.append(report)
+        if not as_json and sys.stdout.isatty():
+            _print_report(report)
     if as_json:
         print_json(reports)
     return 1 if any(report["damaged"] for report in reports) else 0
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    """Print the table of a checkpoint, or why there is none."""
+    from training.table import heading
+
+    checkpoint = Path(report["checkpoint"])
+    if "error" in report:
+        print(f"{checkpoint.name}: {'damaged' if report['damaged'] else 'not measured'}: {report['error']}")
+    else:
+        print(heading(checkpoint))
+        _print_rows(report["rows"])
+
+
+def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    from training.table import HEADINGS, cells
+
+    print_table(HEADINGS, map(cells, rows))
 
 
 def _evaluate_one(
@@ -108,12 +131,14 @@ def _evaluate_one(
     from training.preset import Point
     from training.table import checkpoint_rows, heading
 
-    show = str if as_json else print
     points = [Point(changes(words), memory_size) for words in at or ([[]] if memory_size else [])]
-    show(heading(directory))
-    rows = checkpoint_rows(directory, points, measurement, show)
+    if not as_json:
+        print(heading(directory))
+    rows = checkpoint_rows(directory, points, measurement, line_printer(as_json))
     if as_json:
         print_json({"checkpoint": str(directory), "rows": rows})
+    elif sys.stdout.isatty():
+        _print_rows(rows)
     return rows
 
 

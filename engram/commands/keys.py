@@ -15,7 +15,7 @@ from app.settings import SettingsError, kind_of, load_settings
 from app.tenants import DEFAULT
 from engram.cli import add, group
 from engram.options import Config, Json, positive, positive_number
-from engram.output import counted, print_json
+from engram.output import counted, print_json, print_table
 
 if TYPE_CHECKING:
     from app.stores.keys import KeyStore
@@ -98,7 +98,8 @@ def list_(data: Data = None, store: Store = None, config: Config = None, as_json
     if as_json:
         print_json([_document(key) for key in keys])
     else:
-        _print_table([HEADINGS, *map(_cells, keys)] if keys else [])
+        if keys:
+            print_table(HEADINGS, map(_cells, keys))
         valid = sum(key.revoked is None for key in keys)
         print(f"{place}: {counted(len(keys), 'key')}, {valid} valid")
     return 0
@@ -172,12 +173,6 @@ def _cells(key: Key) -> tuple[str, ...]:
 
 def _limits(key: Key) -> dict[str, float]:
     return {limit: value for limit, value in key.limits._asdict().items() if value is not None}
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _time(seconds: float) -> str:

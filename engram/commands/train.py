@@ -14,6 +14,7 @@ from engram.options import (
     Changes,
     Device,
     Jobs,
+    Json,
     OwnModels,
     OwnTasks,
     Preset,
@@ -27,6 +28,7 @@ from engram.options import (
     training_options,
     whole,
 )
+from engram.output import print_json, print_table
 
 if TYPE_CHECKING:
     from training.own import OwnFiles
@@ -78,6 +80,7 @@ def run(
     unroll: Unroll = "auto",
     save_every: SaveEvery = 500,
     tensorboard: TensorBoard = False,
+    as_json: Json = False,
 ) -> int:
     """Train, and return 130 where it was interrupted, 1 where a seed did not finish."""
     from training.preset import load_preset
@@ -89,20 +92,36 @@ def run(
     how = training_options(device, threads, unroll, save_every, tensorboard)
     how |= {"init_from": init_from, "training_on": resume}
     if seeds:
-        return 1 if any(train_seeds(context, loaded, seeds, out, jobs, own, threads=threads, **how).values()) else 0
-    return _train(context, loaded, out, own, resuming=resume, **how)
+        ends = train_seeds(context, loaded, seeds, out, jobs, own, threads=threads, **how)
+        print_seeds(out, ends, as_json)
+        return 1 if any(ends.values()) else 0
+    return _train(context, loaded, out, own, as_json, resuming=resume, **how)
 
 
-def _train(context: typer.Context, preset: "Loaded", out: Path, own: "OwnFiles", **how: Any) -> int:
+def _train(context: typer.Context, preset: "Loaded", out: Path, own: "OwnFiles", as_json: bool, **how: Any) -> int:
     """Train one seed, report how it ended, and return the exit status. how: arguments of training.run.train."""
     from training.distributed import launcher
     from training.run import train
 
     started_by = launcher() + recorded(context)
     trainer = train(preset, out, started_by, **how)
-    if trainer.processes.leads:
+    if trainer.processes.leads and as_json:
+        print_json(_document(trainer, out))
+    elif trainer.processes.leads:
         _report(trainer, out, started_by, own)
     return 0 if trainer.finished else 130
+
+
+def _document(trainer: "Trainer", out: Path) -> dict[str, Any]:
+    """Return how the training ended, for programs."""
+    progress = trainer.progress
+    return {
+        "checkpoint": str(out),
+        "finished": trainer.finished,
+        "updates": progress.update,
+        "sequences": progress.sequences,
+        "validation_errors": progress.validation_errors,
+    }
 
 
 def _report(trainer: "Trainer", out: Path, started_by: str, own: "OwnFiles") -> None:
@@ -125,16 +144,27 @@ def _report(trainer: "Trainer", out: Path, started_by: str, own: "OwnFiles") -> 
 def train_seeds(
     context: typer.Context, preset: "Loaded", chosen: Sequence[int], out: Path, jobs: int, own: "OwnFiles", **how: Any
 ) -> "dict[int, End]":
-    """Train several seeds, print how each ended, and return it. how: more arguments of training.run.train."""
+    """Train several seeds, and return how each ended. how: more arguments of training.run.train."""
     from training import seeds
     from training.distributed import process_count
-    from training.table import seed_lines
 
     if process_count() > 1:
         raise ValueError("several seeds are trained by a process each: start them without torchrun, with --jobs")
     twice = [seed for seed, count in Counter(chosen).items() if count > 1]
     if twice:
         raise ValueError(f"--seeds: {twice[0]} is there twice, and would be one run: give each seed once")
-    ends = seeds.train_seeds(preset, chosen, out, recorded(context), jobs, own=own, **how)
-    print("", *seed_lines(out, ends), sep="\n")
-    return ends
+    return seeds.train_seeds(preset, chosen, out, recorded(context), jobs, own=own, **how)
+
+
+def print_seeds(out: Path, ends: "dict[int, End]", as_json: bool = False) -> None:
+    """Print how each seed ended, and when it converged."""
+    from training.table import SEED_HEADINGS, seed_cells, seed_records, seeds_line
+
+    records = seed_records(out, ends)
+    if as_json:
+        print_json({"directory": str(out), "seeds": records})
+        return
+    print()
+    print_table(SEED_HEADINGS, map(seed_cells, records))
+    if line := seeds_line(records):
+        print(line)

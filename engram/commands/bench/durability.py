@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engram.cli import SEVERAL
-from engram.commands.bench.serving import DataRoot, Model, Rounds, Seconds
+from engram.commands.bench.serving import DataRoot, JsonFile, Model, Rounds, Seconds
 from engram.options import Checkpoints, positive, recorded
 
 SESSIONS = [1, 64, 1024]
@@ -23,9 +23,13 @@ def run(
     rounds: Rounds = 5,
     seconds: Seconds = 3.0,
     data_root: DataRoot = None,
+    json_file: JsonFile = None,
 ) -> int:
     """Measure each durability."""
     from benchmarks import durability
+    from benchmarks.table import written_tables
 
-    durability.run(checkpoints, model, sessions, rounds, seconds, data_root, recorded(context))
+    command = recorded(context)
+    with written_tables(json_file, command):
+        durability.run(checkpoints, model, sessions, rounds, seconds, data_root, command)
     return 0

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engram.cli import SEVERAL
-from engram.commands.bench.serving import DataRoot, Model
+from engram.commands.bench.serving import DataRoot, JsonFile, Model
 from engram.options import Checkpoints, positive, recorded
 
 
@@ -24,10 +24,14 @@ def run(
         int, typer.Option("--rounds", parser=positive, metavar="N", help="tries of which the median is taken")
     ] = 5,
     data_root: DataRoot = None,
+    json_file: JsonFile = None,
 ) -> int:
     """Measure each request."""
     from benchmarks import fairness
+    from benchmarks.table import written_tables
 
     chosen = fairness.chosen(requests)
-    fairness.run(checkpoints, model, neighbour, chosen, rounds, data_root, recorded(context))
+    command = recorded(context)
+    with written_tables(json_file, command):
+        fairness.run(checkpoints, model, neighbour, chosen, rounds, data_root, command)
     return 0

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from engram.cli import SEVERAL
-from engram.commands.bench.serving import DEFAULT_DURABILITIES, Connections, DataRoot, Durabilities, Rounds, Seconds
+from engram.commands.bench.serving import (
+    DEFAULT_DURABILITIES,
+    Connections,
+    DataRoot,
+    Durabilities,
+    JsonFile,
+    Rounds,
+    Seconds,
+)
 from engram.options import Checkpoints, recorded
 
 CONNECTIONS = [1, 64]
@@ -23,9 +31,13 @@ def run(
     rounds: Rounds = 5,
     seconds: Seconds = 1.0,
     data_root: DataRoot = None,
+    json_file: JsonFile = None,
 ) -> int:
     """Measure each graph."""
     from benchmarks.serve import graphs
+    from benchmarks.table import written_tables
 
-    graphs.run(checkpoints, models or [], connections, durability, rounds, seconds, data_root, recorded(context))
+    command = recorded(context)
+    with written_tables(json_file, command):
+        graphs.run(checkpoints, models or [], connections, durability, rounds, seconds, data_root, command)
     return 0

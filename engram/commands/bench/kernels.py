@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from engram.cli import SEVERAL
+from engram.commands.bench.serving import JsonFile
 from engram.options import one_of, positive, recorded
 from engram.options import seconds as seconds_of
 
@@ -45,10 +46,14 @@ def run(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="also where the time goes, by Linux's perf")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="one call a turn, one turn: to see that all works")] = False,
+    json_file: JsonFile = None,
 ) -> int:
     """Measure the chosen tables."""
     from benchmarks import kernels
+    from benchmarks.table import written_tables
 
     turns, turn = (1, 0.0) if quick else (rounds, seconds)
-    kernels.run(tables, sizes, batches, turns, turn, peers, recorded(context), profile)
+    command = recorded(context)
+    with written_tables(json_file, command):
+        kernels.run(tables, sizes, batches, turns, turn, peers, command, profile)
     return 0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engram.commands.bench.serving import DataRoot, Model
+from engram.commands.bench.serving import DataRoot, JsonFile, Model
 from engram.options import Checkpoints, positive, recorded
 
 
@@ -20,9 +20,13 @@ def run(
         int, typer.Option("--max-resident", parser=positive, metavar="N", help="how many may be in memory")
     ] = 4096,
     data_root: DataRoot = None,
+    json_file: JsonFile = None,
 ) -> int:
     """Measure them."""
     from benchmarks import sessions as measured
+    from benchmarks.table import written_tables
 
-    measured.run(checkpoints, model, sessions, max_resident, data_root, recorded(context))
+    command = recorded(context)
+    with written_tables(json_file, command):
+        measured.run(checkpoints, model, sessions, max_resident, data_root, command)
     return 0

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from engram.cli import SEVERAL
+from engram.commands.bench.serving import JsonFile
 from engram.options import positive, recorded
 from engram.options import seconds as seconds_of
 
@@ -31,10 +32,14 @@ def run(
         typer.Option("--peers", metavar="DIR", help="public implementations to train beside, if any"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="two updates a turn, one turn: to see that all works")] = False,
+    json_file: JsonFile = None,
 ) -> int:
     """Measure each batch."""
     from benchmarks import training
+    from benchmarks.table import written_tables
 
     turn_updates, turns, turn = (2, 1, 0.0) if quick else (updates, rounds, seconds)
-    training.run(batches, turn_updates, turns, turn, peers, recorded(context))
+    command = recorded(context)
+    with written_tables(json_file, command):
+        training.run(batches, turn_updates, turns, turn, peers, command)
     return 0
