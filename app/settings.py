@@ -21,8 +21,8 @@ from app.store_url import HIDDEN, is_url, masked, with_password, without_passwor
 
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
-NOT_SETTINGS = ("config", "key")
-"""Variables of the environment that are no settings: the file of settings, and the key of the Python client."""
+NOT_SETTINGS = ("config", "key", "url")
+"""Variables of the environment that are no settings: the file of settings, and the key and the server of clients."""
 
 FOREVER = 1e9
 """The longest time that can be set, in seconds: some thirty years."""

@@ -103,15 +103,15 @@ def first_sentence(text: str) -> str:
 
 
 def explained(error: typer.TyperException) -> str:
-    """Return a mistake on the command line as one line, with the nearest right words."""
+    """Return a mistake on the command line as one line, with the nearest right word."""
     name = getattr(getattr(error, "ctx", None), "command_path", "engram")
     param = getattr(error, "param", None)
     message = error.message.removeprefix("Value error, ").rstrip(".")
     if param is not None:
         message = f"{_shown(param)}: {message or 'it needs a value, and there is none'}"
-    nearest = sorted(getattr(error, "possibilities", None) or ())
+    nearest = getattr(error, "possibilities", None)
     if nearest:
-        message += f". Did you mean {' or '.join(nearest)}?"
+        message += f". Did you mean {nearest[0]}?"
     return f"{name}: {' '.join(message.split())} (see {name} --help)"
 
 

@@ -22,6 +22,7 @@ ABOUT = {
     TRAIN: {
         "train": "Train a model from a preset and leave a checkpoint.",
         "zoo": "Train several seeds of a preset and make a checkpoint to serve of the best.",
+        "presets": "List the presets that come with Engram, or show one.",
         "evaluate": "Measure the errors of a checkpoint on fresh sequences.",
         "plot": "Draw the figures of a checkpoint, a run, or the runs of several seeds.",
     },
@@ -31,10 +32,12 @@ ABOUT = {
         "export": "Write the ONNX graph of one step, checked against torch over 100 steps.",
         "import": "Make a checkpoint, ready to be served, of a model from elsewhere: any recurrent ONNX graph, or "
         "weights of an original implementation.",
+        "infer": "Run a sequence through a model, of a checkpoint or of a server.",
     },
     SERVE: {
         "serve": "Serve every checkpoint of a directory over HTTP and WebSocket. Each setting is also read from the "
         "environment (ENGRAM_PORT, ...) and from a TOML file (--config); flags win over both.",
+        "sessions": "List, step, fork and record the sessions of a server.",
         "keys": "Create, list and revoke the keys of a server, also while it runs.",
     },
     OPERATE: {

@@ -21,6 +21,8 @@ from training.run_metrics import METRICS_FILE
 
 HOW_TO_TRAIN = ["--jobs", "--device", "--threads", "--unroll", "--save-every", "--tensorboard"]
 
+SERVER = ["--url", "--key", "--timeout"]
+
 SETTINGS = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
 
 OPTIONS = {
@@ -128,6 +130,17 @@ OPTIONS = {
     "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds", "--json"],
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident", "--json"],
     "bench fairness": ["--checkpoints", "--model", "--neighbour", "--requests", "--rounds", "--data-root", "--json"],
+    "presets": ["PRESET", "--checkpoints", "--json"],
+    "infer": ["MODEL", "--input", "--trace", "--memory-size", "--format", "--checkpoints", *SERVER],
+    "sessions": [],
+    "sessions list": ["--model", "--limit", *SERVER, "--json"],
+    "sessions show": ["ID", *SERVER, "--json"],
+    "sessions open": ["MODEL", "--memory-size", *SERVER, "--json"],
+    "sessions step": ["ID", "--input", "--trace", "--format", *SERVER],
+    "sessions fork": ["ID", "--step", "--model", *SERVER, "--json"],
+    "sessions rewind": ["ID", "STEP", *SERVER],
+    "sessions record": ["ID", "--from", "--to", "--trace", *SERVER],
+    "sessions delete": ["ID", *SERVER],
     "keys": [],
     "keys create": [
         *("--data", "--store", "--config", "--tenant", "--scopes", "--name"),
