@@ -6,7 +6,7 @@ An option whose metavar ends with SEVERAL takes all words up to the next option:
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -98,7 +98,7 @@ def single(run: Callable[..., int]) -> typer.Typer:
 
 
 def first_sentence(text: str) -> str:
-    """Return the first sentence of a text, without what follows a colon or a semicolon."""
+    """Return the first sentence of a text, without its full stop."""
     return text.split(". ")[0].removesuffix(".")
 
 
@@ -122,33 +122,39 @@ def _shown(param: Any) -> str:
 def _each_with_its_option(ctx: Any, words: Sequence[str]) -> Iterator[str]:
     """Yield the words with the option before each of several values. Raises typer.BadParameter where there is none."""
     options = {flag: param for param in ctx.command.params if isinstance(param, TyperOption) for flag in param.opts}
-    position = 0
-    while position < len(words):
-        word, after = words[position], words[position + 1 :]
-        position += 1
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         option = options.get(word)
         if word == "--":
-            yield from (word, *after)
+            yield from (word, *rest)
             return
-        lacks_value = not after or after[0] in options
-        if option is None or option.is_flag or (lacks_value and ctx.resilient_parsing):
+        if option is None or option.is_flag:
             yield word
             continue
-        if lacks_value:
+        values = _values(option, rest, options)
+        if not values and not ctx.resilient_parsing:
             raise typer.BadParameter("", ctx=ctx, param=option)
-        metavar = option.metavar or ""
-        values = _values(after) if metavar.endswith((SEVERAL, TOGETHER)) else after[:1]
-        position += len(values)
-        for value in [shlex.join(values)] if metavar.endswith(TOGETHER) else values:
-            yield from (word, value)
+        del rest[: len(values)]
+        yield from _paired(word, values, option.metavar or "")
 
 
-def _values(words: Sequence[str]) -> Sequence[str]:
-    """Return the words before the next option, at least one."""
+def _values(option: TyperOption, words: Sequence[str], options: Container[str]) -> Sequence[str]:
+    """Return the words that are values of an option: none before another option."""
+    if not words or words[0] in options:
+        return []
     found = 1
-    while found < len(words) and (not words[found].startswith("-") or _is_number(words[found])):
-        found += 1
+    if (option.metavar or "").endswith((SEVERAL, TOGETHER)):
+        while found < len(words) and (not words[found].startswith("-") or _is_number(words[found])):
+            found += 1
     return words[:found]
+
+
+def _paired(flag: str, values: Sequence[str], metavar: str) -> list[str]:
+    """Return the flag before each of its values; alone where it has none, as while a shell completes them."""
+    if values and metavar.endswith(TOGETHER):
+        values = [shlex.join(values)]
+    return [word for value in values for word in (flag, value)] or [flag]
 
 
 def _is_number(word: str) -> bool:
