@@ -104,6 +104,11 @@ def preset_files() -> list[Path]:
     return sorted(Path(next(iter(training.__path__)), "presets").glob("*.toml"))
 
 
+def checkpoint_names() -> list[str]:
+    """Return the names of the checkpoints in the directory `checkpoints`, for a shell to complete."""
+    return sorted(path.parent.name for path in Path("checkpoints").glob("*/manifest.json"))
+
+
 Preset = Annotated[
     str,
     typer.Argument(

@@ -81,11 +81,16 @@ def engram(*words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
+def complaints(done):
+    """Return the lines of the error output that report no progress."""
+    return [line for line in done.stderr.splitlines() if " gone, " not in line]
+
+
 @pytest.fixture(scope="module")
 def report():
     done = engram("bench", "kernels", "--quick", "--sizes", "S", "NTM", "--batches", BATCH)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert complaints(done) == []
     return done.stdout
 
 
@@ -154,7 +159,7 @@ def test_figure_has_the_digits_that_count(value, shown):
 def training_report(tmp_path_factory):
     done = engram("bench", "training", "--quick", "--batches", 2, "--peers", tmp_path_factory.mktemp("empty"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert complaints(done) == []
     return done.stdout
 
 
@@ -206,7 +211,7 @@ def serve_run(one_model, tmp_path_factory):
     words += ["--json", place / "all.json", "--plot", place / "all.png", "--checkpoints", one_model]
     done = engram("bench", "serve", *words)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert complaints(done) == []
     return done.stdout, place
 
 

@@ -8,7 +8,7 @@ To add `engram NAME`:
    group()` in place of `run`, and `add(commands, NAME, ABOUT, FUNCTION)`. Import what is slow inside of functions.
    A ValueError, an OSError or an EngramError ends it with one line and the status 1. Print by
    engram.output, with --json.
-2. Add its row to COMMANDS: the panel of the help, and the help, whose first sentence is in the list of all.
+2. Add its help to ABOUT, below its panel: the first sentence is in the list of all commands.
 3. Describe it in docs/commands.md, and add it to OPTIONS in tests/engram/test_main.py, which names what is missing.
 """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.inputs import read_inputs
-from engram.options import Checkpoints, positive
+from engram.options import Checkpoints, checkpoint_names, positive
 from engram.remote import ServerKey, Timeout, connected
 from engram.results import Format, Trace, check_format, print_result
 
@@ -22,6 +22,7 @@ def run(
         typer.Argument(
             metavar="MODEL",
             help="directory of a checkpoint, or the name of one in --checkpoints; with --url a model of the server",
+            autocompletion=checkpoint_names,
         ),
     ],
     file: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from engram.options import Checkpoints, Json, positive, recorded, whole
+from engram.options import Checkpoints, Json, checkpoint_names, positive, recorded, whole
 from engram.output import print_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def run(
     context: typer.Context,
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL", help="names of checkpoints in the directory")
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="names of checkpoints in the directory", autocompletion=checkpoint_names),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="all checkpoints of the directory")] = False,
     checkpoints: Checkpoints = Path("checkpoints"),

@@ -9,9 +9,10 @@ import pytest
 import typer
 from typer.main import get_command
 
+from app.errors import SessionNotFound
 from engram import main as cli
 from engram.cli import SEVERAL, TOGETHER, Command, first_sentence, single
-from engram.commands import Commands
+from engram.commands import Commands, models
 from engram.options import whole
 from tests.commands import commands
 from tests.engram.running import engram
@@ -83,6 +84,33 @@ def test_mistake_is_one_line_with_the_nearest_right_word(words, complaint, capsy
     assert capsys.readouterr().err == f"{complaint}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (ValueError("not\nso"), 1, "engram: not; so\n"),
+        (SessionNotFound("no session 'x'"), 1, "engram: no session 'x'\n"),
+    ],
+)
+def test_error_of_a_command_is_its_exit_status(error, status, printed, capsys, monkeypatch):
+    def run() -> int:
+        raise error
+
+    monkeypatch.setattr(models, "run", run)
+    assert cli.main(["models"]) == status
+    assert capsys.readouterr().err == printed
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), EOFError("a bug too")])
+def test_bug_in_a_command_is_not_hidden(error, monkeypatch):
+    def run() -> int:
+        raise error
+
+    monkeypatch.setattr(models, "run", run)
+    with pytest.raises(type(error)):
+        cli.main(["models"])
+
+
 def test_every_command_reads_its_words_and_prints_its_help_plainly():
     every = dict(commands())
     assert all(isinstance(command, Command) or hasattr(command, "commands") for command in every.values())
@@ -111,11 +139,12 @@ def completed(words: str, **options: Any) -> str:
     return ran.stdout
 
 
-def test_completion_knows_commands_options_choices_and_presets():
+def test_completion_knows_commands_options_choices_presets_and_models():
     assert completed("engram ex").split() == ["export"]
     assert completed("engram train --sav").split() == ["--save-every"]
     assert completed("engram train dnc-copy --device c").split() == ["cpu", "cuda"]
     assert completed("engram zoo lstm-c").split() == ["lstm-copy"]
+    assert completed("engram infer dnc-c").split() == ["dnc-copy"]
 
 
 def test_completion_can_be_shown_for_a_shell():

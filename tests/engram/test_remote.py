@@ -139,6 +139,12 @@ def test_inference_that_cannot_be_is_refused(words, message, few, steps, capsys)
     assert message.format(few=few) in printed
 
 
+def test_inputs_that_are_not_given_are_asked_for(few, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert "no inputs: give --input FILE" in complaint(capsys, "infer", few / "dnc-copy")
+
+
 def test_inputs_of_another_size_are_refused_by_their_place(few, tmp_path, capsys):
     (tmp_path / "inputs.csv").write_text("1,2\n")
     printed = complaint(capsys, "infer", few / "dnc-copy", "--input", tmp_path / "inputs.csv")
