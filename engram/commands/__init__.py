@@ -37,7 +37,7 @@ ABOUT = {
     SERVE: {
         "serve": "Serve every checkpoint of a directory over HTTP and WebSocket. Each setting is also read from the "
         "environment (ENGRAM_PORT, ...) and from a TOML file (--config); flags win over both.",
-        "sessions": "List, step, fork and record the sessions of a server.",
+        "sessions": "List, open, step, fork and record the sessions of a server.",
         "keys": "Create, list and revoke the keys of a server, also while it runs.",
     },
     OPERATE: {
