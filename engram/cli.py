@@ -1,18 +1,19 @@
-"""The commands and groups of this command line, on those of typer: words, help, mistakes.
+"""The commands and groups of this command line, on those of typer: words and mistakes.
 
 An option whose metavar ends with SEVERAL takes all words up to the next option: `--seeds 1 2 3` is `--seeds 1 --seeds 2
 --seeds 3`. Of one whose metavar ends with TOGETHER, they are one value, which `shlex.split` reads.
 """
 
 import shlex
-import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
+
+from engram.help import first_sentence, write_help
 
 SEVERAL = " ..."
 """The end of the metavar of an option that takes several values."""
@@ -29,23 +30,14 @@ class Command(TyperCommand):
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = _markup()
-        super().format_help(ctx, formatter)
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_sections(formatter, _parameters(self, ctx))
+        write_help(self, ctx, formatter)
 
 
 class Group(TyperGroup):
     """Several commands under one name."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = _markup()
-        super().format_help(ctx, formatter)
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_sections(formatter, _parameters(self, ctx))
-        _write_sections(formatter, _commands(self))
+        write_help(self, ctx, formatter)
 
 
 class Row(NamedTuple):
@@ -95,11 +87,6 @@ def single(run: Callable[..., int]) -> typer.Typer:
     app = typer.Typer(add_completion=False)
     app.command(cls=Command)(run)
     return app
-
-
-def first_sentence(text: str) -> str:
-    """Return the first sentence of a text, without its full stop."""
-    return text.split(". ")[0].removesuffix(".")
 
 
 def explained(error: typer.TyperException) -> str:
@@ -163,29 +150,3 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _markup() -> Any:
-    """Return how help is written: with boxes and colours on a terminal, as plain text elsewhere."""
-    return "rich" if sys.stdout.isatty() else None
-
-
-def _write_sections(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]]) -> None:
-    sections: dict[str, list[tuple[str, str]]] = {}
-    for title, row in rows:
-        sections.setdefault(title, []).append(row)
-    for title, lines in sections.items():
-        with formatter.section(title):
-            formatter.write_dl(lines)
-
-
-def _parameters(command: Any, ctx: Any) -> Iterator[tuple[str, tuple[str, str]]]:
-    for param in command.get_params(ctx):
-        record = param.get_help_record(ctx)
-        if record is not None:
-            yield param.rich_help_panel or f"{param.param_type_name.capitalize()}s", record
-
-
-def _commands(group: TyperGroup) -> Iterator[tuple[str, tuple[str, str]]]:
-    for name, command in group.commands.items():
-        yield getattr(command, "rich_help_panel", None) or "Commands", (name, first_sentence(command.help or ""))

@@ -11,8 +11,9 @@ from typer.main import get_command
 
 from app.errors import SessionNotFound
 from engram import main as cli
-from engram.cli import SEVERAL, TOGETHER, Command, first_sentence, single
+from engram.cli import SEVERAL, TOGETHER, Command, single
 from engram.commands import Commands, models
+from engram.help import first_sentence
 from engram.options import whole
 from tests.commands import commands
 from tests.engram.running import engram
@@ -126,6 +127,8 @@ def test_help_has_boxes_and_colours_on_a_terminal_only():
     assert (status, "\x1b[" in shown, "╭─" in shown) == (0, True, True)
     status, shown = on_terminal("--help", NO_COLOR="1")
     assert (status, "\x1b[3" in shown, "╭─" in shown) == (0, False, True)
+    status, shown = on_terminal("bench", "kernels", "--help", COLUMNS="60")
+    assert (status, "…" in shown, "threads" in shown) == (0, False, True)
     piped = engram("keys", "--help")
     assert piped.stdout.isascii()
     assert "\x1b" not in piped.stdout
