@@ -1,11 +1,10 @@
 """The settings of the server: read from flags, the environment and a TOML file, in this order of precedence."""
 
-import argparse
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -22,8 +21,8 @@ from app.store_url import HIDDEN, is_url, masked, with_password, without_passwor
 
 ENVIRONMENT_PREFIX = "ENGRAM_"
 
-NOT_SETTINGS = ("config", "key")
-"""Variables of the environment that are no settings: the file of settings, and the key of the Python client."""
+NOT_SETTINGS = ("config", "key", "url")
+"""Variables of the environment that are no settings: the file of settings, and the key and the server of clients."""
 
 FOREVER = 1e9
 """The longest time that can be set, in seconds: some thirty years."""
@@ -383,29 +382,6 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
         raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
     except ValueError as error:
         raise SettingsError(f"config {file}: {error}") from error
-
-
-def add_settings_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every setting: --max-batch for max_batch, and so on."""
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings by their names, e.g. port = 8000")
-    for name, field in Settings.model_fields.items():
-        flag = f"--{name.replace('_', '-')}"
-        about = field.description if field.default is None else f"{field.description} (default: {field.default})"
-        if field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=field.description)
-        elif get_origin(field.annotation) is Literal:
-            parser.add_argument(flag, choices=get_args(field.annotation), help=about)
-        elif get_origin(field.annotation) is list:
-            parser.add_argument(
-                flag, action="append", metavar="NAME", help=f"{field.description}, or the flag repeated"
-            )
-        elif get_origin(field.annotation) is dict:
-            parser.add_argument(
-                flag, action="append", metavar="NAME=N", help=f"{field.description}, or the flag repeated"
-            )
-        else:
-            kind = next(iter(get_args(field.annotation)), field.annotation)  # X of X | None
-            parser.add_argument(flag, metavar=getattr(kind, "__name__", "VALUE").upper(), help=about)
 
 
 def _refuse_unknown_variables() -> None:

@@ -8,32 +8,57 @@ something.
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from app.backends.base import Backend
 from benchmarks.machine import machine, versions
 from benchmarks.server import BACKENDS, check, frame, random_inputs, running_server, steps_per_second, streams
+from benchmarks.table import Row, Table, print_table
 from benchmarks.timing import seconds_per_call
 from models.manifest import read_manifest
+
+
+class ServedPlan(NamedTuple):
+    """Settings of the table."""
+
+    address: str
+    model: str
+    directory: Path
+    make: Callable[[Path, int], Backend]
+    sessions: Sequence[int]
+    rounds: int
+    seconds: float
 
 
 def run(checkpoints: Path, model: str, sessions: Sequence[int], backend: str, rounds: int, seconds: float) -> None:
     """Print the rates of one model at each number of concurrent sessions."""
     print(f"{model} by the {backend} back end, one thread; {machine()}; {versions('onnxruntime', 'uvicorn')}")
-    print(f"median of {rounds} rounds of {seconds:g} s; server and clients share the cores")
-    print(f"{'sessions':>8} {'served steps/s':>15} {'direct steps/s':>15} {'served/direct':>14}")
+    print(f"median of {rounds} rounds of {seconds:g} s; server and clients share the cores", flush=True)
     directory, make = checkpoints / model, BACKENDS[backend]
     flags = ("--max-batch", str(max(sessions)), "--backend", backend)
     with tempfile.TemporaryDirectory() as data, running_server(checkpoints, Path(data), *flags) as server:
         asyncio.run(check(server.address, model, make(directory, 1)))
-        for count in sessions:
-            served, direct = [], []
-            for _ in range(rounds):
-                served.append(asyncio.run(measure_served(server.address, model, directory, count, seconds)))
-                direct.append(measure_direct(make(directory, count), count, seconds))
-            rates = statistics.median(served), statistics.median(direct)
-            print(f"{count:>8} {rates[0]:>15,.0f} {rates[1]:>15,.0f} {rates[0] / rates[1]:>14.2f}", flush=True)
+        print_table("served", SERVED, ServedPlan(server.address, model, directory, make, sessions, rounds, seconds))
+
+
+def _rows(plan: ServedPlan) -> Iterator[Row]:
+    for count in plan.sessions:
+        served, direct = [], []
+        for _ in range(plan.rounds):
+            served.append(asyncio.run(measure_served(plan.address, plan.model, plan.directory, count, plan.seconds)))
+            direct.append(measure_direct(plan.make(plan.directory, count), count, plan.seconds))
+        rates = statistics.median(served), statistics.median(direct)
+        yield count, *rates, rates[0] / rates[1]
+
+
+SERVED = Table[ServedPlan](
+    "Served steps",
+    "Session-steps per second over WebSocket, beside those of the back end alone at the same batch.",
+    ("sessions", "served steps/s", "direct steps/s", "served/direct"),
+    _rows,
+)
 
 
 async def measure_served(address: str, model: str, directory: Path, sessions: int, seconds: float) -> float:

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.machine import load_average, machine, versions
 from benchmarks.server import BACKENDS, TOLERANCE, Server, random_inputs, running_server
 from benchmarks.table import Row, Table, print_table
 from benchmarks.timing import Array, check_close
+from training.progress import progress_bar
 
 CONNECTIONS = 32
 STEPS = 32
@@ -190,7 +190,7 @@ def post_all(server: Server, what: str, requests: Sequence[tuple[str, bytes]], r
     began, cpu = time.perf_counter(), server.cpu_seconds
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         posted = pool.map(post, requests)
-        answers = list(tqdm(posted, what, len(requests), leave=False, unit="session", disable=None))
+        answers = list(progress_bar(iterable=posted, desc=what, total=len(requests), leave=False, unit="session"))
     count = len(requests)
     rates.append((what, count, count / (time.perf_counter() - began), 1000 * (server.cpu_seconds - cpu) / count))
     for _ in range(CONNECTIONS):
@@ -202,7 +202,7 @@ def latencies(server: Server, paths: Sequence[str], asked: Expected, what: str) 
     """Yield the latency of a step that restores its session, and of the next one."""
     waking, awake = [], []
     with closing(Post(server.address)) as post:
-        for path in tqdm(paths, what, leave=False, unit="session", disable=None):
+        for path in progress_bar(iterable=paths, desc=what, leave=False, unit="session"):
             waking.append(step(post, path, asked, STEPS))
             awake.append(step(post, path, asked, STEPS + 1))
     yield what, len(waking), *spread(waking)

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
-from tqdm import tqdm
 from websockets.sync.client import connect
 
 from benchmarks.chaos import Server, only
@@ -37,6 +36,7 @@ from benchmarks.hostile.beside import Neighbour, Violation, Vitals, check_log
 from benchmarks.hostile.rude import ACTS
 from benchmarks.machine import machine, versions
 from benchmarks.table import line
+from training.progress import progress_bar
 
 KEPT_STEPS = 50
 """The setting keep_steps: few, so that the beginnings of sessions are dropped."""
@@ -250,7 +250,8 @@ class _Life:
 def measure(server: Server, soak: Soak, seconds: float, interval: float) -> list[Sample]:
     """Return a sample for every `interval` seconds. Raises Violation, or what a client raised."""
     began, samples = time.monotonic(), []
-    for number in tqdm(range(1, int(seconds / interval) + 1), desc="samples", leave=False, disable=None):
+    numbers = range(1, int(seconds / interval) + 1)
+    for number in progress_bar(iterable=numbers, desc="samples", unit="sample", leave=False):
         time.sleep(max(0.0, began + number * interval - time.monotonic()))
         soak.check()
         samples.append(sample(server))

@@ -1,12 +1,16 @@
 """Print a table of figures in GitHub's markdown."""
 
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from tqdm import tqdm
+from training.progress import progress_bar
 
 PAGE_WIDTH = 120
 
@@ -29,14 +33,43 @@ class Table(Generic[P]):
         return f"\n### {self.title}\n\n{paragraph(self.about)}\n\n{line(self.columns)}\n|{rule}|"
 
 
+_printed: ContextVar[list[dict[str, Any]] | None] = ContextVar("printed", default=None)
+"""The tables that were printed since `written_tables` began."""
+
+
+@contextmanager
+def written_tables(file: Path | None, command: str) -> Iterator[None]:
+    """Write the tables that are printed during the context to a JSON file, if one is given, when it ends without error.
+
+    Raises ValueError, before anything is measured, where the file's directory is missing.
+    """
+    if file is None:
+        yield
+        return
+    if not file.resolve().parent.is_dir():
+        raise ValueError(f"--json {file}: there is no directory {file.parent}: make it first")
+    tables: list[dict[str, Any]] = []
+    token = _printed.set(tables)
+    try:
+        yield
+    finally:
+        _printed.reset(token)
+    file.write_text(json.dumps({"command": command, "tables": tables}, indent=2) + "\n")
+
+
 def print_table(name: str, table: Table[P], plan: P) -> list[Row]:
-    """Print the rows of a table as they come, on a terminal with their count so far; return them."""
+    """Print the rows of a table as they come, with the progress on the error output; return them."""
     rows = []
     print(table.head(), flush=True)
-    for row in tqdm(table.measure(plan), desc=name, unit="row", leave=False, disable=None):
-        tqdm.write(line(row), file=sys.stdout)
-        sys.stdout.flush()
-        rows.append(row)
+    with progress_bar(desc=name, unit="row", leave=False) as bar:
+        for row in table.measure(plan):
+            bar.write(line(row), file=sys.stdout)
+            sys.stdout.flush()
+            bar.update()
+            rows.append(row)
+    printed = _printed.get()
+    if printed is not None:
+        printed.append({"title": table.title, "columns": list(table.columns), "rows": [list(row) for row in rows]})
     return rows
 
 

@@ -1,82 +1,74 @@
-"""The command line: one module for each command."""
+"""The command line: one module of engram.commands for each command."""
 
-import argparse
-import shlex
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
-from app.errors import EngramError
-from app.version import version
-from engram import (
-    bench,
-    card,
-    check,
-    doctor,
-    evaluate,
-    export,
-    import_,
-    isolate,
-    keys,
-    models,
-    plot,
-    serve,
-    store,
-    train,
-    zoo,
-)
-from training import TOLD
+import typer
+from typer.main import get_command
 
-COMMANDS = (
-    *(train, zoo, evaluate, plot, export, import_, card, models),
-    *(bench, serve, keys, store, doctor, check, isolate),
-)
-"""In the order of the help. `add(commands)` adds a command, `run(options)` runs it and returns the exit status."""
+from engram.cli import explained
+from engram.commands import Commands
 
-NOT_RECORDED = ("--resume", "--save", "--json")
-"""Switches that the command on record leaves out: without them it does or prints the same from the start."""
+PROGRAM = "engram"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, 1 after an error, 130 after an interruption."""
+    """Run one command and return the exit status: 0, 1 after an error, 2 after a mistake, 130 after an interruption."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(words)
-    options.command_line = shlex.join(["engram", *(word for word in words if not _is_left_out(word, options))])
     try:
-        status: int = options.run(options)
-    except KeyboardInterrupt:
-        return 130
-    except ModuleNotFoundError as error:
-        return _fail(
+        status: int = command_line().main(words, PROGRAM, standalone_mode=False, obj=words)
+        return status
+    except typer.TyperException as mistake:
+        print(explained(mistake), file=sys.stderr)
+        return mistake.exit_code
+    except typer.Abort as ended:  # typer's name for an EOFError
+        return _fail(ended.__cause__ or ended)
+    except Exception as error:
+        return _fail(error)
+
+
+def _fail(error: BaseException) -> int:
+    """Print an error as one line, and return 1. Raises one that is a bug."""
+    from app.errors import EngramError
+    from training import TOLD
+
+    if isinstance(error, ModuleNotFoundError):
+        message = (
             f"{error}: this command needs more packages: in the checkout of Engram, pip install -c constraints.txt "
             "-e '.[train]'"
         )
-    except (*TOLD, EngramError) as error:
-        return _fail(str(error))
-    return status
-
-
-def _is_left_out(word: str, options: argparse.Namespace) -> bool:
-    """Return whether a word is one of NOT_RECORDED, and not an option with a value."""
-    return word in NOT_RECORDED and getattr(options, word.removeprefix("--")) is True
-
-
-def _fail(message: str) -> int:
-    print(f"engram: {'; '.join(line.strip() for line in message.splitlines())}", file=sys.stderr)
+    elif isinstance(error, (*TOLD, EngramError)):
+        message = str(error)
+    else:
+        raise error
+    print(f"{PROGRAM}: {'; '.join(line.strip() for line in message.splitlines())}", file=sys.stderr)
     return 1
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
-        prog="engram", description="Train neural networks with memory (DNC, NTM, RNN), export and serve them."
-    )
-    top.add_argument("--version", action="version", version=_version())
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    return top
+def command_line() -> Commands:
+    """Return the commands, as typer's group."""
+    app = typer.Typer(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback(invoke_without_command=True)(_start)
+    group = get_command(app)
+    assert isinstance(group, Commands)
+    return group
+
+
+def _start(
+    context: typer.Context, shows_version: Annotated[bool, typer.Option("--version", help="show the version")] = False
+) -> None:
+    """Train neural networks with memory (DNC, NTM, RNN), export and serve them."""
+    if shows_version:
+        print(_version())
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
 def _version() -> str:
+    from app.version import version
+
     found = version()
-    return "engram, not installed" if found is None else f"engram {found}"
+    return f"{PROGRAM}, not installed" if found is None else f"{PROGRAM} {found}"

@@ -1,14 +1,15 @@
 """The blocks of code in README and the documents, for the tests that run or read them."""
 
-import contextlib
-import io
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engram.main import parser
+import typer
+
+from engram.cli import explained
+from engram.main import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -72,10 +73,14 @@ def words_of(script: str) -> Iterator[list[str]]:
 
 def refusal(words: Sequence[str]) -> str | None:
     """Return why the command line refuses some words behind `engram`, or None where it takes them."""
-    printed = io.StringIO()
+    command, name, rest, parent = command_line(), "engram", list(words), None
     try:
-        with contextlib.redirect_stderr(printed):
-            parser().parse_args(words)
-    except SystemExit as end:
-        return printed.getvalue() if end.code else None
-    return None
+        while True:
+            parent = command.make_context(name, rest, parent)
+            if not hasattr(command, "commands"):
+                return None
+            name, command, rest = command.resolve_command(parent, [*parent._protected_args, *parent.args])
+    except typer.Exit:  # --help, --version
+        return None
+    except typer.TyperException as mistake:
+        return explained(mistake)

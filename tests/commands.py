@@ -1,13 +1,22 @@
 """The commands of the command line, for the tests that go through all of them."""
 
-import argparse
 from collections.abc import Iterator
+from typing import Any
+
+from engram.cli import LazyGroup
+from engram.main import PROGRAM, command_line
 
 
-def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parser of every command, and of every command below it."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield below
-                yield from commands(below)
+def commands(group: Any = None, name: str = PROGRAM) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its whole name, and every command below it."""
+    group = group or command_line()
+    for below in group.commands:
+        command = group.loaded(below) if isinstance(group, LazyGroup) else group.commands[below]
+        yield f"{name} {below}", command
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {below}")
+
+
+def names(command: Any) -> list[str]:
+    """Return the arguments and options of a command, these by their first name."""
+    return [param.opts[0] if param.param_type_name == "option" else param.metavar for param in command.params]

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -49,8 +50,8 @@ from benchmarks.training.plan import PRESETS, preset
 from benchmarks.training.scripts import Script, copy_episode, functions
 from benchmarks.worst_clients import CLIENTS
 from benchmarks.worst_requests import BODY, REQUESTS, Attacker
-from engram import bench as commands
 from engram import main as cli
+from engram.commands import bench as commands
 from kernels.library import library
 from kernels.step import FusedStep
 from models.contract import unroll
@@ -80,11 +81,16 @@ def engram(*words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
+def complaints(done):
+    """Return the lines of the error output that report no progress."""
+    return [line for line in done.stderr.splitlines() if " gone, " not in line]
+
+
 @pytest.fixture(scope="module")
 def report():
     done = engram("bench", "kernels", "--quick", "--sizes", "S", "NTM", "--batches", BATCH)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert complaints(done) == []
     return done.stdout
 
 
@@ -153,7 +159,7 @@ def test_figure_has_the_digits_that_count(value, shown):
 def training_report(tmp_path_factory):
     done = engram("bench", "training", "--quick", "--batches", 2, "--peers", tmp_path_factory.mktemp("empty"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert complaints(done) == []
     return done.stdout
 
 
@@ -184,11 +190,16 @@ def test_performance_page_has_the_printed_tables_of_training():
 
 
 @pytest.mark.slow
-def test_served_steps_prints_a_row_for_each_number_of_sessions(one_model):
+def test_served_steps_prints_a_row_for_each_number_of_sessions(one_model, tmp_path):
     words = ["--sessions", 1, 3, "--seconds", 0.05, "--rounds", 1, "--checkpoints", one_model]
+    words += ["--json", tmp_path / "all.json"]
     done = engram("bench", "served-steps", *words)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["sessions", "1", "3"]
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("| ")] == ["sessions", "1", "3"]
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert written["command"].startswith("engram bench served-steps --sessions 1 3 ")
+    [table] = written["tables"]
+    assert (table["columns"][0], [row[0] for row in table["rows"]]) == ("sessions", [1, 3])
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +211,7 @@ def serve_run(one_model, tmp_path_factory):
     words += ["--json", place / "all.json", "--plot", place / "all.png", "--checkpoints", one_model]
     done = engram("bench", "serve", *words)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert complaints(done) == []
     return done.stdout, place
 
 
@@ -988,10 +999,10 @@ def test_models_and_inputs_are_the_same_at_every_call():
 
 
 def test_command_line_offers_every_table():
-    assert tuple(TABLES) == commands.kernels.TABLES
-    assert tuple(SIZES) == commands.kernels.SIZES
-    assert set(commands.served_steps.BACKENDS) == set(server.BACKENDS)
-    assert tuple(PATHS) == commands.serve.PATHS
+    assert list(TABLES) == commands.kernels.TABLES
+    assert list(SIZES) == commands.kernels.SIZES
+    assert set(get_args(commands.served_steps.Backend)) == set(server.BACKENDS)
+    assert list(PATHS) == commands.serve.PATHS
     assert set(commands.serving.DURABILITIES) == {candidate.durability for candidate in SERVERS.values()} - {""}
 
 
@@ -1016,6 +1027,5 @@ def test_missing_extra_is_reported_in_one_line():
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "long"])
 def test_invalid_time_is_refused_by_its_option(value, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["bench", "kernels", f"--seconds={value}"])
-    assert f"argument --seconds: expected a number of seconds above 0, got '{value}'" in capsys.readouterr().err
+    assert cli.main(["bench", "kernels", f"--seconds={value}"]) == 2
+    assert f"--seconds: expected a number of seconds above 0, got '{value}'" in capsys.readouterr().err

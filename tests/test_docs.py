@@ -19,12 +19,11 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.settings import Settings
 from benchmarks.isolation import SITUATIONS
-from engram.main import parser as command_line
 from models import addressing
 from models.cells import CELLS
 from models.manifest import GraphForm
 from models.registry import MODELS
-from tests.commands import commands
+from tests.commands import commands, names
 from training.graphs.spec import OPTIONS, SECTIONS, About, StepFacts
 from training.optimizers import OptimizerConfig
 from training.preset import LISTS, TABLES, TrainingConfig, preset_names
@@ -95,19 +94,13 @@ def test_metrics_page_has_every_metric():
 
 def test_commands_page_has_every_command_and_option():
     text = (DOCS / "commands.md").read_text()
-    for parser in commands(command_line()):
-        section = text[text.index(f"## `{parser.prog}") :].split("\n## ")[0]
-        options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-        if parser.prog != "engram serve":
-            of_settings = {flag for name in Settings.model_fields for flag in _flags(name)} | {"--config"}
-            known = {"--help"} | (of_settings if parser.prog == "engram doctor" else set())
-            missing = {option for option in options - known if option not in section}
-            assert not missing, f"{parser.prog}: {missing}"
-
-
-def _flags(setting: str) -> set[str]:
-    words = setting.replace("_", "-")
-    return {f"--{words}", f"--no-{words}"}
+    of_settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields} | {"--config"}
+    for name, command in commands():
+        section = text[text.index(f"## `{name}") :].split("\n## ")[0]
+        options = {option for option in names(command) if option.startswith("--")}
+        known = of_settings if name in ("engram serve", "engram doctor") else set()
+        missing = {option for option in options - known if option not in section}
+        assert not missing, f"{name}: {missing}"
 
 
 def test_isolation_page_has_every_situation_and_every_shipped_model():
@@ -143,11 +136,11 @@ def test_import_page_shows_the_specification_of_the_example():
     assert "\n".join(line for line in example.splitlines() if line[:1] != "#") in (DOCS / "import.md").read_text()
 
 
-@pytest.mark.parametrize("command", ["engram", *(parser.prog for parser in commands(command_line()))])
+@pytest.mark.parametrize("command", ["engram", *(name for name, _ in commands())])
 def test_help_of_every_command_answers(command):
     words = [sys.executable, "-m", "engram", *command.split()[1:], "--help"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert f"usage: {command} " in shown
+    assert f"Usage: {command} " in shown
 
 
 def test_no_text_installs_another_projects_package_of_our_name():

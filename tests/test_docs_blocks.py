@@ -176,9 +176,9 @@ def fault_of_request(words: list[str], routes: dict[str, dict[str, Any]]) -> str
 @pytest.mark.parametrize(
     ("command", "fault"),
     [
-        ("engram train dnc-copy", "the following arguments are required: --out"),
-        ("X=1 engram serve --no-such 3", "unrecognized arguments: --no-such"),
-        ("engram nothing", "invalid choice: 'nothing'"),
+        ("engram train dnc-copy", "engram train: --out: it needs a value"),
+        ("X=1 engram serve --no-such 3", "No such option: --no-such"),
+        ("engram nothing", "No such command 'nothing'"),
         ("curl -s http://127.0.0.1:8000/nothing | cat", "there is no route /nothing"),
         ("curl -X DELETE http://127.0.0.1:8000/models", "/models has no DELETE"),
         ("scripts/nothing && true", "there is no program scripts/nothing"),

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from models.manifest import GRAPH_KIND, Manifest, read_manifest
+from training.evaluation import options_text
 from training.files import write_atomically
 from training.front_matter import front_matter, license_of
-from training.table import cost_text, errors_text, goal_text, of_text, options_text
+from training.table import cost_text, errors_text, goal_text, of_text
 from training.tasks import NO_TASK, TASKS
 
 CARD_FILE = "README.md"

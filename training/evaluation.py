@@ -1,7 +1,7 @@
 """Measure the errors of a model on fresh sequences of a task."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from models.config import ConfigError
 from models.contract import MemoryModel, evaluating
 from training.distributed import WholeUnroll
 from training.preset import Point
+from training.progress import counting
 from training.tasks import Episode, Task, join
 
 EVALUATION_SEED = 2_000_000_011
@@ -53,18 +54,21 @@ def measure(
     seed: int = EVALUATION_SEED,
     memory_size: int | None = None,
     unroll: Unroll | WholeUnroll | None = None,
+    after_batch: Callable[[int, int], object] | None = None,
 ) -> Measured:
     """Return the errors of a model on `sequences` sequences drawn from `seed`, or on the task's test set if it has one.
 
     Each sequence draws its own sizes.
 
     memory_size: the number of memory locations, if not as trained. unroll: the model's, if there is one already.
-    Raises ConfigError if no sequence asks for anything: no model could be wrong.
+    after_batch: called with the number of sequences measured, and of all. Raises ConfigError if no sequence asks for
+    anything: no model could be wrong.
     """
     generator = torch.Generator().manual_seed(seed)
     unroll = unroll or unroll_by("auto", model)
     device = next(model.parameters()).device
     errors, costs, asked, optima = [], [], [], []
+    done = 0
     with evaluating(model):
         for episode in task.test_set(BATCH) or (_sample(task, generator, rows) for rows in _batches(sequences)):
             state = model.initial_state(episode.mask.shape[1], memory_size)
@@ -73,6 +77,9 @@ def measure(
             costs.append(task.cost(outputs.cpu(), episode))
             asked.append(task.asked(episode))
             optima.append(task.optimum(episode))
+            done += episode.mask.shape[1]
+            if after_batch:
+                after_batch(done, max(done, sequences))
     if not any(batch.any() for batch in asked):
         raise nothing_asked(task, sum(map(len, asked)))
     found = torch.cat(errors)
@@ -96,10 +103,22 @@ def evaluate(
     """
     unroll = unroll_by("auto", model)
     for point in points:
-        measured = measure(model, task.with_options(point.options), sequences, seed, point.memory_size, unroll)
+        with counting(f"{task.name}, {options_text(point.options)}", "sequence") as show:
+            at = task.with_options(point.options)
+            measured = measure(model, at, sequences, seed, point.memory_size, unroll, show)
         about = {"options": dict(point.options), "memory_size": point.memory_size or model.memory_size}
         goals = {"target": point.target, "published": point.published}
         yield about | asdict(measured) | {"unit": task.unit, "seed": seed} | goals
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Return the options of a point in words: length 10, repeats 1 to 5."""
+    return ", ".join(f"{name} {_range(value)}" for name, value in options.items()) or "as in training"
+
+
+def _range(value: Any) -> str:
+    is_range = isinstance(value, list) and len(value) == 2
+    return f"{value[0]} to {value[1]}" if is_range else str(value)
 
 
 def nothing_asked(task: Task, sequences: int) -> ConfigError:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from models.manifest import GRAPH_KIND, Manifest
-from training.table import options_text
+from training.evaluation import options_text
 from training.tasks import NO_TASK
 
 LINE = "---\n"

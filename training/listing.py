@@ -7,9 +7,7 @@ from typing import Any
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest, weights_file
 
-HEAD = (
-    f"{'model':<28} {'kind':<12} {'in':>5} {'out':>5} {'slots':>6} {'parameters':>11}  {'task':<20} errors per sequence"
-)
+HEADINGS = ("model", "kind", "in", "out", "slots", "parameters", "task", "errors per sequence")
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
@@ -56,16 +54,14 @@ def _description(path: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def line(model: Mapping[str, Any]) -> str:
-    """Return a description as a line below HEAD."""
-    if "error" in model:
-        return f"{model['name']:<28} damaged: {model['error']}"
+def cells(model: Mapping[str, Any]) -> list[str]:
+    """Return a description as a row below HEADINGS."""
     slots, task = model["memory_size"] or "-", model["task"].get("name", "-")
-    sizes = f"{model['input_size']:>5} {model['output_size']:>5} {slots:>6} {model['parameters']:>11,}"
-    return f"{model['name']:<28} {model['kind']:<12} {sizes}  {task:<20} {_errors(model['evaluation'])}"
+    sizes = [str(model["input_size"]), str(model["output_size"]), str(slots), f"{model['parameters']:,}"]
+    return [model["name"], model["kind"], *sizes, task, errors_text(model["evaluation"])]
 
 
-def _errors(evaluation: list[Any]) -> str:
+def errors_text(evaluation: list[Any]) -> str:
     """Return the range of the errors that a manifest records, and the number of measurements."""
     errors = [row["errors"] for row in evaluation if isinstance(row.get("errors"), int | float)]
     if not errors:

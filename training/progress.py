@@ -9,6 +9,8 @@ from tqdm import tqdm
 
 LINE_SECONDS = 10.0
 LINE = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
+COUNT_LINE = "{desc}: {n_fmt} {unit}, {elapsed} gone, {rate_fmt}{postfix}"
+"""The line of a progress whose total is not known."""
 
 
 class _Lines:
@@ -23,11 +25,16 @@ class _Lines:
 
 
 def progress_bar(**options: Any) -> tqdm:
-    """Return a tqdm with these options; without a terminal it writes a line every LINE_SECONDS."""
+    """Return a tqdm with these options; without a terminal it writes a line every LINE_SECONDS.
+
+    The first line is written at once, but by a bar that is not left in place (leave=False) only after LINE_SECONDS.
+    """
     if sys.stderr.isatty():
         return tqdm(**options)
-    plain = {"file": _Lines(), "position": 0, "mininterval": LINE_SECONDS, "miniters": 1, "bar_format": LINE}
-    return tqdm(**options | plain | {"dynamic_ncols": False})
+    has_total = options.get("total") is not None or hasattr(options.get("iterable"), "__len__")
+    plain = {"file": _Lines(), "position": 0, "mininterval": LINE_SECONDS, "miniters": 1, "dynamic_ncols": False}
+    plain |= {"bar_format": LINE if has_total else COUNT_LINE}
+    return tqdm(**options | plain | {"delay": 0 if options.get("leave", True) else LINE_SECONDS})
 
 
 @contextmanager
@@ -38,7 +45,7 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     def show(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = progress_bar(desc=what, unit=unit, leave=False, delay=0 if sys.stderr.isatty() else LINE_SECONDS)
+            bar = progress_bar(desc=what, unit=unit, total=total, leave=False)
         bar.total = total
         bar.update(done - bar.n)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,19 @@ from typing import Any
 from models.artefact import load
 from models.config import ConfigError
 from models.manifest import MANIFEST_FILE, Manifest, ManifestError, read_manifest
-from training.evaluation import evaluate, points_of
+from training.evaluation import evaluate, options_text, points_of
 from training.listing import find_checkpoints
 from training.preset import Point, check_options
 from training.seeds import End, seed_directory
 from training.tasks import AnswerTask, build_task
 
-HEAD = (
-    f"{'what':<42} {'slots':>5} {'errors/sequence':>16} {'of':>14} {'with an error':>14} {'cost in bits':>13}  "
-    f"{'goal':<38}  published"
-)
+HEADINGS = ("what", "slots", "errors/sequence", "of", "with an error", "cost in bits", "goal", "published")
+
+LINE = "{:<42} {:>5} {:>16} {:>14} {:>14} {:>13}  {:<38}  {}"
+
+HEAD = LINE.format(*HEADINGS)
+
+SEED_HEADINGS = ("seed", "sequences", "converged after", "")
 
 
 WHY_NOT = {
@@ -70,18 +73,17 @@ def heading(directory: Path) -> str:
     return f"{directory.resolve().name}: {manifest.task.get('name')}, {seeds_text(manifest)}"
 
 
-def all_checkpoints(directory: Path, how: Measurement, show: Callable[[str], object]) -> list[dict[str, Any]]:
+def all_checkpoints(directory: Path, how: Measurement, show: Callable[[str], object]) -> Iterator[dict[str, Any]]:
     """Measure every checkpoint in `directory` again at the points of its manifest, and show the whole table.
 
     The options of `how` apply to tasks that have them. A checkpoint that is damaged, or whose data are missing, is
-    named and left out. Returns for each its `checkpoint`, `damaged`, and `rows` or an `error`. Raises ConfigError if
+    named and left out. Yields for each its `checkpoint`, `damaged`, and `rows` or an `error`. Raises ConfigError if
     there is no checkpoint or no task has such an option.
     """
     found = find_checkpoints(directory)
     tasks = {path: _task_of(path) for path in found}
     for name in sorted(set(how.options).difference(*tasks.values())):
         raise ConfigError(f"--set: no task of a checkpoint in {directory} has an option {name!r}")
-    reports = []
     for path, task in tasks.items():
         report: dict[str, Any] = {"checkpoint": str(path), "damaged": False, "rows": []}
         try:
@@ -92,8 +94,7 @@ def all_checkpoints(directory: Path, how: Measurement, show: Callable[[str], obj
             damaged = isinstance(error, ManifestError)
             report |= {"damaged": damaged, "error": str(error)}
             show(f"{'damaged' if damaged else 'not measured'}: {error}")
-        reports.append(report)
-    return reports
+        yield report
 
 
 def _task_of(directory: Path) -> Mapping[str, Any]:
@@ -104,19 +105,34 @@ def _task_of(directory: Path) -> Mapping[str, Any]:
         return {}
 
 
-def seed_lines(out: Path, ends: Mapping[int, End]) -> list[str]:
-    """Return a line for each seed trained in `out`, and once no seed can go on, one about the convergence of all.
+def seed_records(out: Path, ends: Mapping[int, End]) -> list[dict[str, Any]]:
+    """Return a record of each seed trained in `out`: its `seed`, `end`, and the sequences until it ended or converged.
 
-    Raises ManifestError.
+    `sequences` is None where it did not finish, `converged_after` where it did not converge. Raises ManifestError.
     """
-    lines = [f"{'seed':>6} {'sequences':>10} {'converged after':>16}"]
-    converged: list[int | None] = []
+    records = []
     for seed, end in ends.items():
         training = read_manifest(seed_directory(out, seed)).training if end == End.FINISHED else {}
-        converged.append(training.get("converged_after"))
-        figures = f"{training['sequences']:>10} {converged[-1] or 'not':>16}" if training else WHY_NOT[end]
-        lines.append(f"{seed:>6} {figures}")
-    return [*lines, convergence(converged)] if set(ends.values()) <= {End.FINISHED, End.DIVERGED} else lines
+        sequences, converged_after = training.get("sequences"), training.get("converged_after")
+        record = {"seed": seed, "end": end.name.lower(), "sequences": sequences, "converged_after": converged_after}
+        records.append(record)
+    return records
+
+
+def seed_cells(record: Mapping[str, Any]) -> list[str]:
+    """Return the record of a seed as cells below SEED_HEADINGS."""
+    end = End[record["end"].upper()]
+    if end != End.FINISHED:
+        return [str(record["seed"]), "-", "-", WHY_NOT[end]]
+    return [str(record["seed"]), str(record["sequences"]), str(record["converged_after"] or "not"), ""]
+
+
+def seeds_line(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return a line about the convergence of all seeds; None while one can go on."""
+    ended = {End.FINISHED.name.lower(), End.DIVERGED.name.lower()}
+    if any(record["end"] not in ended for record in records):
+        return None
+    return convergence([record["converged_after"] for record in records])
 
 
 def seeds_text(manifest: Manifest) -> str:
@@ -140,17 +156,14 @@ def convergence(after: Sequence[int | None]) -> str:
 
 def line(row: Mapping[str, Any]) -> str:
     """Return a row of a manifest's evaluation as a line of the table."""
+    return LINE.format(*cells(row)).rstrip()
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a row of a manifest's evaluation as cells below HEADINGS."""
     errors, wrong = errors_text(row), f"{row['wrong_sequences']}/{row['sequences']}"
     what, slots, published = options_text(row["options"]), row["memory_size"] or "-", row.get("published") or ""
-    return (
-        f"{what:<42} {slots:>5} {errors:>16} {of_text(row):>14} {wrong:>14} {cost_text(row):>13}  "
-        f"{goal_text(row):<38}  {published}"
-    ).rstrip()
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """Return the options of a point in words: length 10, repeats 1 to 5."""
-    return ", ".join(f"{name} {_range(value)}" for name, value in options.items()) or "as in training"
+    return [what, str(slots), errors, of_text(row), wrong, cost_text(row), goal_text(row), published]
 
 
 def errors_text(row: Mapping[str, Any]) -> str:
@@ -183,8 +196,3 @@ def goal_text(row: Mapping[str, Any]) -> str:
         return f"{target:g}: missed by {short:.3g}"
     short = (row.get("cost") or 0) - (row["optimum"] or 0) - target
     return f"{target:g}: reached" if short <= 0 else f"{target:g}: reached (cost: missed by {short:.3g})"
-
-
-def _range(value: Any) -> str:
-    is_range = isinstance(value, list) and len(value) == 2
-    return f"{value[0]} to {value[1]}" if is_range else str(value)

@@ -21,6 +21,7 @@ from training.front_matter import license_of
 from training.own import NO_FILES, OwnFiles
 from training.plots import LEARNING_DATA, plot_all
 from training.preset import Point, Preset
+from training.progress import counting
 from training.run_metrics import read_metrics
 from training.seeds import End, seed_directory
 from training.table import HEAD, line
@@ -128,7 +129,8 @@ def publish(
         _copy(choice, fresh, command)
         _write_learning_curves(choice.candidates, fresh)
         _measure(fresh, choice, sequences, measuring, show)
-        export(fresh)
+        with counting("checking against torch", "step") as after_step:
+            export(fresh, after_step)
         plot_all(fresh, fresh)
         write_card(fresh, license_of(out / CARD_FILE))
 

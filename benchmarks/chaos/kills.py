@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.chaos.checker import Reference, check_answers, check_count, check_ended, check_sessions
 from benchmarks.chaos.load import Load
 from benchmarks.chaos.record import KEPT_STEPS
 from benchmarks.chaos.server import Server, only
 from benchmarks.machine import machine, versions
+from training.progress import progress_bar
 
 STARTING = 0.2
 STARTING_SECONDS = 0.8
@@ -27,7 +27,7 @@ def kill_again_and_again(server: Server, load: Load, kills: int, seconds: float,
     Returns the seconds until the servers were ready, of those that were not killed before. Raises Violation.
     """
     ready = []
-    for _ in tqdm(range(kills), desc="kills", leave=False, disable=None):
+    for _ in progress_bar(iterable=range(kills), desc="kills", unit="kill", leave=False):
         server.stop(signal.SIGKILL)
         server.start()
         if chance.random() < STARTING:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.chaos import faults
 from benchmarks.chaos.checker import Reference, check_answers, check_count, check_ended, check_sessions
@@ -23,6 +22,7 @@ from benchmarks.chaos.server import only
 from benchmarks.machine import load_average, machine, versions
 from benchmarks.postgres import running_postgres
 from benchmarks.table import print_table
+from training.progress import progress_bar
 
 REST = 1.0, 4.0
 """Seconds between two faults."""
@@ -48,7 +48,7 @@ def bring_about(
     """
     happened: list[Fault] = []
     end = time.monotonic() + seconds
-    for kind in tqdm(kinds(seconds, chance, chosen), "faults", leave=False, unit="fault", disable=None):
+    for kind in progress_bar(iterable=kinds(seconds, chance, chosen), desc="faults", leave=False, unit="fault"):
         began = time.monotonic()
         if began > end and len(happened) >= least:
             return happened

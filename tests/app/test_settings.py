@@ -1,14 +1,17 @@
 """Settings from flags, the environment and a file."""
 
-import argparse
 import os
 import traceback
+from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
+from typer.main import get_command
 
-from app.settings import Settings, SettingsError, add_settings_flags, kind_of, load_settings
+from app.settings import Settings, SettingsError, kind_of, load_settings
+from engram.cli import single
+from engram.flags import with_settings
 
 URL = "postgresql://me:se%26cret@h:5433/engram"
 
@@ -22,9 +25,15 @@ def no_settings_around(monkeypatch):
 
 
 def parse(*words: str) -> Settings:
-    parser = argparse.ArgumentParser()
-    add_settings_flags(parser)
-    return load_settings(vars(parser.parse_args(words)))
+    given: dict[str, Any] = {}
+
+    @with_settings
+    def run(settings: dict[str, Any]) -> int:
+        given.update(settings)
+        return 0
+
+    get_command(single(run)).main(list(words), standalone_mode=False)
+    return load_settings(given)
 
 
 def test_defaults_are_local():

@@ -18,4 +18,4 @@ def test_models_are_listed_for_people_and_for_programs(tmp_path, capsys):
     assert [model["name"] for model in json.loads(done(capsys, "models", tmp_path, "--json"))] == ["one", "two"]
     (tmp_path / "one" / MANIFEST_FILE).write_text("{")
     assert cli.main(["models", str(tmp_path)]) == 1
-    assert "\none                          damaged: " in capsys.readouterr().out
+    assert "\none is damaged: " in capsys.readouterr().out

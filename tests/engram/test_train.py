@@ -1,5 +1,6 @@
 """engram train: presets and values set, several seeds, and its errors."""
 
+import json
 import re
 import sys
 
@@ -17,7 +18,8 @@ from training.preset import preset_names
 def test_values_set_are_those_of_the_run(tmp_path, capsys):
     preset, out = tiny.write_toml(tmp_path / "tiny.toml"), tmp_path / "out"
     words = ["--set", "task.length=[1,5]", "optimizer.kind=rmsprop", "--set", "training.batch_size=2"]
-    done(capsys, "train", preset, "--out", out, *words)
+    ended = json.loads(done(capsys, "train", preset, "--out", out, *words, "--json"))
+    assert (ended["checkpoint"], ended["finished"], ended["updates"], ended["sequences"]) == (str(out), True, 30, 60)
     manifest, trained = read_manifest(out), resume(out).preset
     assert (manifest.task["length"], manifest.training["sequences"]) == ([1, 5], 60)
     assert (trained.optimizer.kind, trained.optimizer.learning_rate) == ("rmsprop", 0.01)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from engram.import_ import ORIGINALS
+from engram.commands.import_ import ORIGINALS
 from models.artefact import load
 from models.config import ConfigError
 from models.contract import unroll

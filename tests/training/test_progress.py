@@ -8,9 +8,14 @@ import termios
 
 import pytest
 
+from benchmarks.table import Table, print_table
+from models.artefact import load
 from tests.training import tiny
 from training import progress
+from training.evaluation import evaluate
+from training.preset import Point
 from training.progress import counting, progress_bar
+from training.tasks import build_task
 
 
 def test_log_gets_whole_lines_and_nothing_that_moves_a_cursor(capsys, monkeypatch):
@@ -40,6 +45,26 @@ def test_counting_over_in_a_moment_logs_nothing(capsys):
         for done in range(300):
             tell(done + 1, 300)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("interval", "lines"), [(0.0, ["copy, length 2: 50%, 50 of 100", "copy, length 2: 100%, 100 of 100"]), (10.0, [])]
+)
+def test_long_measurement_logs_its_sequences(interval, lines, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", interval)
+    tiny.checkpoint(tmp_path, "rnn")
+    model, manifest = load(tmp_path)
+    list(evaluate(model, build_task(manifest.task), [Point({"length": 2})], 100))
+    logged = [line.partition(" sequence,")[0] for line in capsys.readouterr().err.splitlines()]
+    assert [line for line in logged if not line.startswith("copy, length 2: 0%")] == lines
+
+
+def test_rows_of_a_benchmark_are_logged_as_they_come(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    print_table("rows", Table("Rows", "Two.", ("number",), lambda plan: iter([(1,), (plan,)])), 2)
+    printed = capsys.readouterr()
+    assert printed.out.endswith("| 1 |\n| 2 |\n")
+    assert [line.split(",")[0] for line in printed.err.splitlines()] == [f"rows: {done} row" for done in range(3)]
 
 
 def test_terminal_shows_a_bar_that_ends_complete_and_is_cleared(tmp_path):

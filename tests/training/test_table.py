@@ -203,7 +203,7 @@ def checkpoints(tmp_path):
 
 def table(directory, **changes):
     text = []
-    all_checkpoints(directory, dataclasses.replace(HOW, **changes), text.append)
+    list(all_checkpoints(directory, dataclasses.replace(HOW, **changes), text.append))
     return text
 
 

@@ -160,7 +160,7 @@ def test_recorded_errors_equal_those_the_command_prints(published, capsys):
 
 def test_same_runs_published_again_give_the_same_files(runs, published, tmp_path, monkeypatch):
     out, _ = published
-    monkeypatch.setattr(zoo, "export", lambda _: None)
+    monkeypatch.setattr(zoo, "export", lambda *_: None)
     choose_and_publish(runs, tmp_path / "ntm-tiny", 30)
     for name in (WEIGHTS_FILE, "learning.json", "learning.png", "weightings.png"):
         assert (tmp_path / "ntm-tiny" / name).read_bytes() == (out / name).read_bytes(), name
@@ -183,7 +183,7 @@ def test_nothing_is_chosen_while_a_seed_is_unfinished(runs, end):
 
 
 def test_seed_that_diverged_is_recorded_without_convergence(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "export", lambda _: None)
+    monkeypatch.setattr(zoo, "export", lambda *_: None)
     choose_and_publish(runs, tmp_path, ends={1: End.FINISHED, 3: End.DIVERGED})
     training = read_manifest(tmp_path).training
     assert (training["seed"], list(training["seeds"])) == (1, ["1", "3"])
@@ -224,7 +224,7 @@ def test_impossible_measurement_is_reported_with_its_reason(runs):
 
 
 def test_runs_that_were_never_validated_are_published_without_curves(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "export", lambda _: None)
+    monkeypatch.setattr(zoo, "export", lambda *_: None)
     for seed in (1, 2):
         short = preset(updates=2).with_training(seed=seed)
         train(short, tmp_path / f"seed-{seed}", "engram zoo", device="cpu", resuming=False, save_every=500)
@@ -238,7 +238,7 @@ def test_publication_that_fails_leaves_the_checkpoint_that_was_there(runs, publi
     out = shutil.copytree(published[0], tmp_path / "ntm-tiny")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
-    def fail(_):
+    def fail(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(zoo, "export", fail)

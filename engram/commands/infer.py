@@ -1,0 +1,99 @@
+"""engram infer: run a sequence through a model, of a checkpoint or of a server."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engram.inputs import read_inputs
+from engram.options import Checkpoints, checkpoint_names, positive
+from engram.remote import ServerKey, Timeout, connected
+from engram.results import Format, Trace, check_format, print_result
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+
+def run(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="directory of a checkpoint, or the name of one in --checkpoints; with --url a model of the server",
+            autocompletion=checkpoint_names,
+        ),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="FILE", help="inputs: JSON, JSON lines, CSV or .npy (default: the standard input)"
+        ),
+    ] = None,
+    trace: Trace = None,
+    memory_size: Annotated[
+        int | None,
+        typer.Option("--memory-size", parser=positive, metavar="N", help="memory locations (default: as trained)"),
+    ] = None,
+    format_: Format = "json",
+    checkpoints: Checkpoints = Path("checkpoints"),
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="server that has the model, in place of a checkpoint")
+    ] = None,
+    key: ServerKey = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Print the outputs of all steps, from a fresh state."""
+    check_format(format_, trace)
+    if url is None:
+        directory = _directory(model, checkpoints)
+        outputs, traces = _computed(directory, read_inputs(file), trace or [], memory_size)
+    else:
+        inputs = read_inputs(file)
+        with connected(url, key, timeout) as client:
+            outputs, traces, _ = client.infer(model, inputs, trace or [], memory_size)
+    print_result(format_, outputs, trace=traces, steps=len(outputs))
+    return 0
+
+
+def _directory(model: str, checkpoints: Path) -> Path:
+    """Return the directory of a checkpoint. Raises ValueError."""
+    from difflib import get_close_matches
+
+    from models.manifest import MANIFEST_FILE
+
+    for directory in (Path(model), checkpoints / model):
+        if (directory / MANIFEST_FILE).is_file():
+            return directory
+    nearest = get_close_matches(model, [path.parent.name for path in checkpoints.glob(f"*/{MANIFEST_FILE}")], n=1)
+    asked = f" Did you mean {nearest[0]}?" if nearest else ""
+    raise ValueError(f"no checkpoint {model!r}, neither a directory nor a name in {checkpoints}.{asked}")
+
+
+def _computed(
+    directory: Path, inputs: "NDArray[float32]", trace: Sequence[str], memory_size: int | None
+) -> "tuple[NDArray[float32], dict[str, NDArray[float32]]]":
+    """Return outputs and traces of a checkpoint. Raises EngramError for inputs that the model does not take."""
+    import numpy as np
+
+    from app.api.inputs import parse_sequence
+    from app.backends.base import RowsFailed
+    from app.loading import load_alone
+
+    backend, expected = load_alone(directory, memory_size)
+    unknown = sorted(set(trace) - set(backend.spec.trace))
+    if unknown:
+        raise ValueError(f"--trace {unknown[0]}: the model has the traces {', '.join(backend.spec.trace)}")
+    sequence = parse_sequence(inputs.tolist(), expected, len(inputs))
+    slot, outputs = backend.open(), []
+    traces: dict[str, list[NDArray[float32]]] = {name: [] for name in trace}
+    for number, step in enumerate(sequence):
+        try:
+            output, traced = backend.step([slot], step[np.newaxis], trace)
+        except RowsFailed as error:
+            raise ValueError(f"step {number + 1}: outputs or state are not finite") from error
+        outputs.append(output[0].copy())
+        for name in trace:
+            traces[name].append(traced[name][0].copy())
+    return np.stack(outputs), {name: np.stack(values) for name, values in traces.items()}
