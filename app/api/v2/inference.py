@@ -142,6 +142,14 @@ def _check_sequence(asked: Asked, sequence: Sequence) -> None:
             place="parameters.memory_size",
             got=str(asked.memory_size),
         )
+    if sequence.start and asked.if_step:
+        raise InvalidRequest(
+            f"parameters.if_step: a sequence begins at step 0, got {asked.if_step}: leave it out, or go on without "
+            "sequence_start",
+            place="parameters.if_step",
+            expected="0",
+            got=str(asked.if_step),
+        )
 
 
 def _traces(asked: Asked, model: ServedModel) -> list[str]:

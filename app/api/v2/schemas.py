@@ -14,7 +14,11 @@ FP32 = "FP32"
 MAX_SEQUENCE_ID = 2**64 - 1
 
 SEQUENCE_ID = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE_ID}, {"type": "string"}]}
-DATA = {"type": ["array", "null"], "items": {}, "description": "the numbers, row by row; nested lists are taken too"}
+DATA = {
+    "type": ["array", "null"],
+    "items": {},
+    "description": "the numbers, row by row, or lists nested as the shape is",
+}
 
 SequenceId = Annotated[Any, WithJsonSchema(SEQUENCE_ID)]
 Data = Annotated[Any, WithJsonSchema(DATA)]

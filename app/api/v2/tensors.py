@@ -36,7 +36,7 @@ def read_tensor(tensor: InputTensor, binary: memoryview | None) -> Array:
         raise _invalid("inputs[0].shape", expected, shape)
     if binary is not None:
         return _of_bytes(binary, shape)
-    numbers = _flat(tensor.data)
+    numbers = _flat(tensor.data, shape)
     if len(numbers) != math.prod(shape):
         raise _invalid("inputs[0].data", f"{math.prod(shape)} numbers, as the shape {shape} has", f"{len(numbers)}")
     return np.asarray(numbers).reshape(shape)
@@ -83,14 +83,22 @@ def _of_bytes(data: memoryview, shape: list[int]) -> Array:
     return np.frombuffer(data, "<f4").reshape(shape)
 
 
-def _flat(data: Any) -> Array:
-    """Return the numbers of a list, or of nested lists, as float64 [N]. Raises InvalidInput."""
-    for _ in range(MOST_AXES):
-        if isinstance(data, list) and data and all(isinstance(item, list) for item in data):
-            data = list(itertools.chain.from_iterable(data))
-    if not isinstance(data, list) or not NUMBERS.issuperset(map(type, data)):
-        raise _invalid("inputs[0].data", "a list of numbers", data)
-    return np.fromiter(data, np.float64, len(data))
+def _flat(data: Any, shape: list[int]) -> Array:
+    """Return the numbers of a list, or of lists nested as the shape is, as float64 [N]. Raises InvalidInput."""
+    numbers = _flattened(data, shape) if isinstance(data, list) and data and isinstance(data[0], list) else data
+    if not isinstance(numbers, list) or not NUMBERS.issuperset(map(type, numbers)):
+        raise _invalid("inputs[0].data", f"a list of numbers, or lists nested as the shape {shape} is", data)
+    return np.fromiter(numbers, np.float64, len(numbers))
+
+
+def _flattened(data: list[Any], shape: list[int]) -> list[Any] | None:
+    """Return the items of lists that are nested as a shape is; None for lists of another shape."""
+    items = [data]
+    for size in shape:
+        if not all(isinstance(item, list) and len(item) == size for item in items):
+            return None
+        items = list(itertools.chain.from_iterable(items))
+    return items
 
 
 def _invalid(place: str, expected: str, got: Any) -> InvalidInput:

@@ -128,8 +128,11 @@ def test_request_that_is_refused_changes_nothing(triton):
     for more in ({}, {"start": True}, {"end": True}):
         assert refused(triton, numbers(1, width=9), 50, **more)[0] == 400
     assert step(triton, numbers(1), 50)[1]["step"] == 3
+    status, words = refused(triton, numbers(1), 50, start=True, parameters={"if_step": 3})
+    assert (status, "a sequence begins at step 0, got 3" in words) == (400, True)
     status, words = refused(triton, np.stack([numbers(1)] * 2), 50)
     assert (status, "a batch of 1" in words) == (400, True)
+    assert step(triton, numbers(1), 50)[1]["step"] == 4
 
 
 def test_sequences_go_on_after_a_crash(data, few):
