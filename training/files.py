@@ -39,6 +39,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # of a format, such as that of gzip
+            raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "; free space there, and start the same command again, a training run with --resume" if full else ""
         raise OSError(error.errno, f"{error.strerror or error}{remedy}", str(path)) from error

@@ -4,14 +4,14 @@ It finds the user's token itself: HF_TOKEN, or that of `hf auth login`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.manifest import ManifestError
 from training.files import CheckpointError
-from training.sharing.parts import FIGURE, MAX_FILES, PARTS, copy
+from training.sharing.parts import FIGURE, MAX_BYTES, MAX_FILES, PARTS, check_size, copy, is_part
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -68,20 +68,28 @@ def download(source: Repository, hub: str | None, into: Path) -> str:
     """
     with _telling(source, hub):
         api = _api(hub)
-        found = api.model_info(source.id, revision=source.revision, files_metadata=False)
-        names = [file.rfilename for file in found.siblings or []]
-        wanted = [name for name in names if name in PARTS or ("/" not in name and name.endswith(FIGURE))]
-        if PARTS[0] not in wanted:
-            raise CheckpointError(
-                f"{_where(source, hub)}: no checkpoint of Engram: there is no {PARTS[0]} among its {len(names)} files"
-            )
-        if len(wanted) > MAX_FILES:
-            raise CheckpointError(
-                f"{_where(source, hub)}: {len(wanted)} files, but a checkpoint has at most {MAX_FILES}"
-            )
+        found = api.model_info(source.id, revision=source.revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
+        wanted = _wanted(sizes, _where(source, hub))
         for name in wanted:
             api.hf_hub_download(source.id, name, revision=found.sha, local_dir=into)
     return str(found.sha)
+
+
+def _wanted(sizes: Mapping[str, int], where: str) -> list[str]:
+    """Return the files of a repository that are parts; sizes: of all its files. Raises CheckpointError."""
+    wanted = [name for name in sizes if is_part(name)]
+    if PARTS[0] not in wanted:
+        raise CheckpointError(f"{where}: no checkpoint of Engram: there is no {PARTS[0]} among its {len(sizes)} files")
+    for name in wanted:
+        check_size(name, sizes[name], where)
+    total = sum(sizes[name] for name in wanted)
+    if len(wanted) > MAX_FILES or total > MAX_BYTES:
+        raise CheckpointError(
+            f"{where}: {len(wanted)} files of {total:,} bytes, but a checkpoint has at most {MAX_FILES} of "
+            f"{MAX_BYTES:,}"
+        )
+    return wanted
 
 
 @contextmanager

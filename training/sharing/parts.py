@@ -24,6 +24,9 @@ FIGURE = ".png"
 MAX_FILES = 64
 """Files of a shared checkpoint, at most: one has some fifteen."""
 
+MAX_BYTES = 16 * 2**30
+"""Bytes of a shared checkpoint, at most."""
+
 MAX_SMALL_BYTES = 64 * 2**20
 """Bytes of a part other than the weights and the graph, at most."""
 
@@ -42,7 +45,9 @@ def parts_of(directory: Path) -> dict[str, Path]:
 
 def is_part(name: str) -> bool:
     """Return whether a file of this name may be part of a checkpoint; a name with a directory may not."""
-    return "/" not in name and not name.startswith(".") and (name in PARTS or name.endswith(FIGURE))
+    return (
+        "/" not in name and name.isprintable() and not name.startswith(".") and (name in PARTS or name.endswith(FIGURE))
+    )
 
 
 def check_size(name: str, size: int, where: str) -> None:

@@ -63,20 +63,21 @@ def pull(
         raise CheckpointError(
             f"{source}: only an archive has a SHA-256; a revision names a state of a hub: hf://OWNER/NAME@COMMIT"
         )
-    if name is not None and (not name or Path(name).name != name or name.startswith(".")):
-        raise CheckpointError(
-            f"{name!r} cannot be the name of a checkpoint: expected one of a directory, without slashes"
-        )
+    if name is not None:
+        _check_name(name)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=out) as directory:
         fetched, given = Path(directory) / "checkpoint", Path(directory) / "archive"
         fetched.mkdir()
         own = _fetch(source, fetched, given, expected, hub_url, show)
         parts.check(fetched)
+        if name is None:
+            _check_name(own)
         into = out / (own if name is None else name)
         _require_replaceable(into, fetched)
         with replacing(into) as fresh:
-            shutil.copytree(fetched, fresh, dirs_exist_ok=True)
+            for path in fetched.iterdir():
+                path.replace(fresh / path.name)
     return into
 
 
@@ -97,6 +98,15 @@ def to_serve(source: str, hub_url: str | None = None, show: Callable[[int, int],
             raise
         logger.warning("%s; serving what was pulled before, in %s", error, cache)
     return cache
+
+
+def _check_name(name: str) -> None:
+    """Raise CheckpointError for the name of a checkpoint that no directory, or only a hidden one, could have."""
+    if not name or not name.isprintable() or Path(name).name != name or name.startswith("."):
+        raise CheckpointError(
+            f"{name!r} cannot be the name of a checkpoint: expected one of a directory, without slashes, control "
+            "characters and a dot at its beginning; give another name"
+        )
 
 
 def _fetch(

@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in ("", "main", sha):
             self._json(404, {"error": f"Invalid rev id: {revision}"}, {"X-Error-Code": "RevisionNotFound"})
             return
-        siblings = [{"rfilename": file} for file in files]
+        siblings = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
         self._json(200, {"id": name, "modelId": name, "sha": sha, "siblings": siblings, "tags": [], "private": False})
 
     def _tree(self, name: str) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints in an archive: the same bytes each time, and nothing unpacked but its parts."""
 
+import gzip
 import io
 import tarfile
 
@@ -9,6 +10,7 @@ from models.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from tests.training import tiny
 from training.files import TRAINING_FILE, CheckpointError
 from training.sharing import archive
+from training.sharing.archive import MAX_HEADER_BYTES
 from training.sharing.parts import MAX_FILES, MAX_SMALL_BYTES
 
 
@@ -64,6 +66,9 @@ def test_archive_has_the_parts_alone_and_the_same_bytes_again(checkpoint, tmp_pa
         [entry("tiny/manifest.json", kind=tarfile.SYMTYPE, link="/etc/passwd")],
         [entry("tiny/manifest.json", kind=tarfile.LNKTYPE, link="tiny/README.md")],
         [entry("tiny", kind=tarfile.DIRTYPE)],
+        [entry("tiny/model.safetensors", kind=tarfile.GNUTYPE_SPARSE)],
+        [entry("tiny\x1b[31m/manifest.json")],
+        [entry("tiny/\r.png")],
     ],
 )
 def test_entry_that_is_no_part_is_refused(tmp_path, entries):
@@ -81,6 +86,7 @@ def test_entry_that_is_no_part_is_refused(tmp_path, entries):
         ([entry("a/README.md"), entry("b/README.md")], "expected one directory, got a, b"),
         ([entry(f"a/{n}.png") for n in range(MAX_FILES + 1)], f"at most {MAX_FILES} files"),
         ([entry("a/README.md", MAX_SMALL_BYTES + 1)], "README.md has 67,108,865 bytes"),
+        ([entry("a/README.md"), entry("a/README.md")], "a/README.md is in the archive twice"),
         ([], "the archive is empty"),
     ],
 )
@@ -103,3 +109,29 @@ def test_cut_or_foreign_file_is_no_archive(checkpoint, tmp_path):
         into.mkdir()
         with pytest.raises(CheckpointError, match=rf"{number}\.tar\.gz: not a whole .tar.gz archive"):
             archive.read(path, into)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b"},
+        {"GNU.sparse.size": "b"},
+        {"comment": "x" * MAX_HEADER_BYTES},
+    ],
+)
+def test_header_that_tarfile_cannot_bear_is_refused(tmp_path, headers):
+    made = entry("tiny/README.md")
+    made.pax_headers = headers
+    path, into = packed(tmp_path / "bad.tar.gz", made), tmp_path / "into"
+    into.mkdir()
+    with pytest.raises(CheckpointError, match=r"bad\.tar\.gz: not a whole .tar.gz archive"):
+        archive.read(path, into)
+
+
+def test_thousand_headers_of_one_file_are_refused(tmp_path):
+    header = entry("x", 4, tarfile.GNUTYPE_LONGNAME).tobuf() + b"tiny".ljust(512, b"\0")
+    path, into = tmp_path / "bad.tar.gz", tmp_path / "into"
+    path.write_bytes(gzip.compress(header * 1000))
+    into.mkdir()
+    with pytest.raises(CheckpointError, match=r"not a whole .tar.gz archive"):
+        archive.read(path, into)

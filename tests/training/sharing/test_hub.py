@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.manifest import MANIFEST_FILE, WEIGHTS_FILE, ManifestError
+from models.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE, ManifestError
 from tests.training import tiny
 from tests.training.sharing.fake_hub import TOKEN, running_hub
 from training.files import TRAINING_FILE, CheckpointError
@@ -45,6 +45,13 @@ def test_second_push_deletes_the_files_of_the_first(hub, checkpoint, tmp_path):
     assert {".gitattributes", "NOTES.md"} <= hub.repositories["somebody/tiny"].keys()
     pull(f"{PLACE}@main", tmp_path, "other", hub_url=hub.url)
     assert not (tmp_path / "other" / "NOTES.md").exists()
+
+
+def test_repository_with_too_large_a_part_is_not_downloaded(hub, checkpoint, tmp_path):
+    push(checkpoint, PLACE, hub.url)
+    hub.repositories["somebody/tiny"][MANIFEST_FILE] = bytes(MAX_MANIFEST_BYTES + 1)
+    with pytest.raises(CheckpointError, match=r"hf://somebody/tiny of .*: manifest.json has 1,048,577 bytes"):
+        pull(PLACE, tmp_path / "models", hub_url=hub.url)
 
 
 def test_damaged_weights_of_a_hub_are_not_kept(hub, checkpoint, tmp_path):

@@ -2,9 +2,11 @@
 
 import functools
 import http.server
+import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -77,6 +79,38 @@ def test_archive_of_a_web_server_is_pulled(checkpoint, tmp_path, web, capfd):
     assert [child.name for child in (tmp_path / "models").iterdir()] == ["tiny"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", "not a whole .tar.gz archive"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "the connection ended after 0 of 9 bytes"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", "a.tar.gz: "),
+        (b"HTTP/1.1 99999 OK\r\n\r\n", "a.tar.gz: "),
+        (b"\0" * 100, "a.tar.gz: "),
+    ],
+)
+def test_web_server_that_speaks_no_http_is_refused(tmp_path, answer, message):
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(2**16)
+                connection.sendall(answer)
+
+        served = pool.submit(serve)
+        with pytest.raises(CheckpointError, match=message):
+            pull(f"http://127.0.0.1:{listening.getsockname()[1]}/a.tar.gz", tmp_path)
+        served.result()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_address_that_is_none_is_refused(tmp_path):
+    for address in ("http://[::1/a.tar.gz", "http://a b/a.tar.gz", "http://127.0.0.1:port/a.tar.gz"):
+        with pytest.raises(CheckpointError, match=r"a\.tar\.gz: "):
+            pull(address, tmp_path)
+
+
 def test_pull_replaces_a_checkpoint_as_a_whole(checkpoint, tmp_path):
     old = tmp_path / "models" / "tiny"
     tiny.checkpoint(old, "ntm")
@@ -113,7 +147,7 @@ def test_damaged_checkpoint_is_neither_pushed_nor_pulled(checkpoint, tmp_path):
     assert list((tmp_path / "models").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", ""])
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "a\nb", "a\x1b[31m"])
 def test_name_that_is_none_of_a_directory_is_refused(checkpoint, tmp_path, name):
     with pytest.raises(CheckpointError, match="cannot be the name of a checkpoint"):
         pull(str(checkpoint), tmp_path / "models", name)
