@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def replacing(directory: Path) -> Iterator[Path]:
     directory     old --.          .-- new         two renames: after a crash, one of the two lies whole in
     .next/              |--- new --'               its place; after one between the renames, both lie beside it, and
     .previous/          '--- old ----- deleted     the next call puts the old one back
+
+    Raises CheckpointError while another replacement of this directory is under way, in this process or another.
     """
     place = directory.resolve()
     following, previous = (place.parent / where / place.name for where in (".next", ".previous"))
@@ -62,20 +65,62 @@ def replacing(directory: Path) -> Iterator[Path]:
             os.replace(previous, place)
         for left in (following, previous):
             shutil.rmtree(left, ignore_errors=True)
-            with contextlib.suppress(OSError):  # it does not exist, or holds the directories of others
-                left.parent.rmdir()
+            _remove_empty(left.parent)
 
-    tidy()
-    following.mkdir(parents=True)
-    try:
-        yield following
-        if place.exists():
-            previous.parent.mkdir(exist_ok=True)
-            os.replace(place, previous)
-        os.replace(following, place)
-        sync_directory(place.parent)
-    finally:
+    with _alone(following.with_name(f".{place.name}"), directory):
         tidy()
+        following.mkdir()
+        try:
+            yield following
+            if place.exists():
+                _make(previous)
+                os.replace(place, previous)
+            os.replace(following, place)
+            sync_directory(place.parent)
+        finally:
+            tidy()
+
+
+@contextlib.contextmanager
+def _alone(sign: Path, place: Path) -> Iterator[None]:
+    """Hold a directory that stands for the right to write a place. Raises CheckpointError while another holds it.
+
+    The lock ends with the process; the directory that a crash leaves is used again.
+    """
+    descriptor = None
+    try:
+        with contextlib.suppress(FileExistsError):
+            _make(sign)
+        descriptor = os.open(sign, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_held = os.path.samestat(os.fstat(descriptor), os.stat(sign))
+    except (FileNotFoundError, BlockingIOError):  # it was deleted by the other, at its end
+        is_held = False
+    try:
+        if not is_held:
+            raise CheckpointError(f"{place} is being replaced by another command: try again once that is done")
+        yield
+    finally:
+        if is_held:
+            _remove_empty(sign)
+            _remove_empty(sign.parent)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make(directory: Path) -> None:
+    """Make a directory in one that others make, and delete while it is empty. Raises FileExistsError."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            directory.mkdir()
+            return
+    raise FileNotFoundError(directory)
+
+
+def _remove_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):  # it does not exist, or holds the directories of others
+        directory.rmdir()
 
 
 @contextlib.contextmanager

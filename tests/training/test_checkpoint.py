@@ -242,6 +242,15 @@ def test_replacements_side_by_side_leave_each_other_alone(tmp_path):
     assert filled(tmp_path) == ["name/inside/file", "name/new", "other/inside/file", "other/other"]
 
 
+def test_second_replacement_under_way_of_a_directory_is_refused(tmp_path):
+    with replacing(tmp_path / "name") as fresh:
+        fill(fresh, "new")
+        with pytest.raises(CheckpointError, match="name is being replaced by another"), replacing(tmp_path / "name"):
+            raise AssertionError("two write one directory")
+    assert filled(tmp_path) == ["name/inside/file", "name/new"]
+    assert names(tmp_path) == ["name"]
+
+
 # Crashes
 
 

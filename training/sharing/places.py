@@ -38,9 +38,9 @@ def push(checkpoint: Path, destination: str, hub_url: str | None = None, private
         return f"{destination}: sha256 {sha256(Path(destination))}"
     into = Path(destination)
     into = into / name if into.is_dir() and not (into / MANIFEST_FILE).exists() else into
-    _require_replaceable(into, checkpoint)
     parts.parts_of(checkpoint)  # an error before anything is written
     with replacing(into) as fresh:
+        _require_replaceable(into, checkpoint)
         parts.copy(checkpoint, fresh)
     return str(into)
 
@@ -74,8 +74,8 @@ def pull(
         if name is None:
             _check_name(own)
         into = out / (own if name is None else name)
-        _require_replaceable(into, fetched)
         with replacing(into) as fresh:
+            _require_replaceable(into, fetched)
             for path in fetched.iterdir():
                 path.replace(fresh / path.name)
     return into
