@@ -63,7 +63,8 @@ class MemorySizes:
         def size(memory_size: int) -> int:
             return self.spec.resized(memory_size).state_bytes
 
-        return bisect.bisect_right(range(beyond), self.max_state_bytes, lo=1, hi=beyond, key=size) - 1
+        most = min(beyond, self.max_state_bytes + 1)  # a memory location takes a byte at least
+        return bisect.bisect_right(range(most), self.max_state_bytes, lo=1, hi=most, key=size) - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,7 +1,7 @@
 """Runs or models side by side: one figure and one table."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def compare(runs: Sequence[Run | Model], seed: int = 0, **sizes: int | str) -> C
     seed, sizes: of that sample, as of `Model.sample`. Raises ValueError where there is nothing to compare, or where
     inputs or outputs differ; InvalidRequest for a size that the task does not have.
     """
-    given = list(runs)
+    given = list(runs) if isinstance(runs, Iterable) else []
     if not given or not all(isinstance(one, (Run, Model)) for one in given):
         raise ValueError(f"compare: expected a list of runs or models, got {runs!r}")
     models = [one for one in given if isinstance(one, Model)]

@@ -7,6 +7,7 @@ from typing import Literal
 from app.budget import budgets_of
 from app.loading import device_of, load_checkpoint
 from app.settings import Settings, load_settings
+from engram.notebook.given import whole_number
 from engram.notebook.model import Model
 from models.manifest import MANIFEST_FILE, ManifestError
 
@@ -27,6 +28,8 @@ def load(
     None takes that of the settings, by default the fastest one. memory_size: of the runs; None: that of the settings,
     or the model's own. Raises ManifestError, SettingsError, InvalidRequest for an impossible memory size.
     """
+    if memory_size is not None:
+        memory_size = whole_number("memory_size", memory_size)
     settings = load_settings({"backend": backend})
     directory = _find(name, settings)
     loaded, steps = load_checkpoint(directory, settings, device_of(settings), budgets_of(settings))

@@ -1,5 +1,6 @@
 """A model in this process: whole sequences, and sessions whose state is kept."""
 
+import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from app.api.inputs import parse_sequence
+from app.api.inputs import brief, parse_sequence
 from app.backends.base import Array, Backend, RowsFailed
 from app.catalogue import LoadedModel
 from app.errors import InvalidInput, InvalidRequest, NonFiniteOutput
 from app.forces import force_document
 from app.sampling import sample_of
+from engram.notebook.given import numbers_of, whole_number
 from engram.notebook.run import WATCHED, Run, due
 from engram.notebook.tables import html_table
 from models.episodes.base import MOST_SEED, Sample
@@ -22,7 +24,7 @@ Force = Mapping[str, Sequence[Any]]
 
 
 class Model:
-    """A model whose steps are computed in this process; one thread at a time may use it."""
+    """A model whose steps are computed in this process. Threads take turns at it, run by run."""
 
     def __init__(self, loaded: LoadedModel, backend: Backend, max_steps: int, memory_size: int | None = None) -> None:
         self._loaded = loaded
@@ -30,6 +32,7 @@ class Model:
         self._backend = backend if memory_size is None else backend.resized(memory_size)
         self.memory_size = self._backend.spec.memory_size
         """The number of memory locations, None for a model without such a memory."""
+        self._turn = threading.RLock()
 
     @property
     def name(self) -> str:
@@ -46,6 +49,7 @@ class Model:
         The same seed and sizes give the same sequence. sizes: of the task, such as length=20; others are drawn, as in
         training. Raises InvalidRequest for a seed or a size that is not possible.
         """
+        seed = whole_number("seed", seed)
         if not 0 <= seed <= MOST_SEED:
             raise InvalidRequest(f"seed: expected a whole number from 0 to {MOST_SEED}, got {seed}", place="seed")
         return sample_of(self._loaded, seed, {name: str(size) for name, size in sizes.items()}).sample
@@ -68,9 +72,11 @@ class Model:
 
     def session(self, force: Force | None = None) -> "Session":
         """Return a session in this process, whose state is kept from run to run. force: gates to hold at values."""
+        if not isinstance(force, Mapping | None):
+            raise InvalidRequest(f"force: expected gates by name, got {brief(force)}", place="force")
         text = self._loaded.force(force)
         backend = self._backend if text is None else self._backend.forced(text)
-        return Session(self, self._loaded, backend, self._max_steps)
+        return Session(self, self._loaded, backend, self._max_steps, self._turn)
 
     def __repr__(self) -> str:
         return f"<Model {self.name}, {self._loaded.manifest.kind}, computed by {self._loaded.backend}>"
@@ -107,15 +113,20 @@ SHOWN = (
 
 
 class Session:
-    """A state that is kept in this process; one thread at a time may use it."""
+    """A state that is kept in this process. Threads take turns at the sessions of a model, run by run."""
 
-    def __init__(self, model: Model, loaded: LoadedModel, backend: Backend, max_steps: int) -> None:
+    def __init__(
+        self, model: Model, loaded: LoadedModel, backend: Backend, max_steps: int, turn: threading.RLock
+    ) -> None:
+        """turn: held while the back end is used."""
         self.model = model
         self.step = 0
         """The number of steps that it has taken."""
         self._loaded, self._backend, self._max_steps = loaded, backend, max_steps
-        self._slot = backend.open()
-        weakref.finalize(self, backend.close, self._slot)
+        self._turn = turn
+        with turn:
+            self._slot = backend.open()
+        weakref.finalize(self, _close, turn, backend, self._slot)
 
     @property
     def force(self) -> dict[str, Any] | None:
@@ -134,15 +145,17 @@ class Session:
             return self.run(inputs.inputs, trace, inputs.targets, inputs.mask)
         sequence, names = self._sequence(inputs), self._names(trace)
         answer = due(targets, mask, (len(sequence), self._loaded.spec.output_size))
-        outputs, traces = self._take(sequence, names)
-        self.step += len(sequence)
-        steps = np.arange(self.step - len(sequence) + 1, self.step + 1)
+        with self._turn:
+            outputs, traces = self._take(sequence, names)
+            self.step += len(sequence)
+            steps = np.arange(self.step - len(sequence) + 1, self.step + 1)
         card, memory_size = self.model.card, self.model.memory_size
         return Run(card, steps, sequence, outputs, traces, answer, self.force, memory_size)
 
     def state(self) -> dict[str, Array]:
         """Return a copy of the state: its leaves by name."""
-        return self._backend.read(self._slot)
+        with self._turn:
+            return self._backend.read(self._slot)
 
     def __repr__(self) -> str:
         return f"<Session of {self._loaded.name} at step {self.step}>"
@@ -153,11 +166,13 @@ class Session:
         return html_table(f"Session of {self._loaded.name}", rows)
 
     def _sequence(self, inputs: ArrayLike) -> Array:
-        try:
-            with np.errstate(over="ignore"):
-                array = np.asarray(inputs, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"inputs: expected numbers, [T, input_size], or [T] of tokens: {error}") from error
+        array = numbers_of("inputs", inputs)
+        if array.ndim > 2:
+            raise InvalidInput(
+                f"inputs: expected [T, input_size], or [T] of tokens, got the shape {list(array.shape)}: run sequences "
+                "one by one",
+                place="inputs",
+            )
         steps = array[:, np.newaxis] if array.ndim == 1 else array
         return parse_sequence(steps.tolist(), self._loaded.inputs, self._max_steps)
 
@@ -188,3 +203,8 @@ class Session:
                 place=f"inputs[{number}]",
             ) from error
         return outputs[0], {name: np.array(values[0]) for name, values in traces.items()}
+
+
+def _close(turn: threading.RLock, backend: Backend, slot: int) -> None:
+    with turn:
+        backend.close(slot)

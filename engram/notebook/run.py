@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from app.backends.base import Array
+from engram.notebook.given import numbers_of
 from engram.notebook.optional import data_frame, figures
 from engram.notebook.tables import columns_of, html_table
 
@@ -100,12 +101,16 @@ class Run:
 
 
 def due(targets: ArrayLike | None, mask: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-    """Return the targets, NaN where nothing is due. Raises ValueError unless they have the shape of the outputs."""
+    """Return the targets, NaN where nothing is due.
+
+    Raises ValueError unless they have the shape of the outputs, InvalidInput for anything but numbers.
+    """
     if targets is None:
         if mask is not None:
             raise ValueError("mask: there are no targets that it could be of; give both, or neither")
         return None
-    due, array = np.ones(shape[0], bool) if mask is None else np.asarray(mask) > 0, np.array(targets, np.float32)
+    array = numbers_of("targets", targets)
+    due = np.ones(shape[0], bool) if mask is None else numbers_of("mask", mask) > 0
     for name, found, expected in (("targets", array.shape, shape), ("mask", due.shape, shape[:1])):
         if found != expected:
             raise ValueError(f"{name}: expected shape {list(expected)}, as the outputs have it, got {list(found)}")

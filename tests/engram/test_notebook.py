@@ -2,6 +2,8 @@
 
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +98,24 @@ def test_steps_that_fail_leave_the_session_as_it_was(model, wrong, error):
     assert (session.step, session.run([[0, 1]]).outputs[0, 1], session.step) == (1, 2, 2)
 
 
+def test_threads_take_turns_at_a_model(model):
+    """The back end fails, or gives a thread the state of another, if two are in it at once."""
+    inside = []
+
+    def step(inputs):
+        inside.append(True)
+        others.wait(0.01)  # time for another thread to come in
+        inside.pop()
+        assert not inside
+
+    others = threading.Event()
+    backend = FakeBackend(before_step=step)
+    adding = engram.Model(replace(model._loaded, inputs=InputFormat(2), spec=backend.spec), backend, 10)
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda value: adding.run([[1, value]] * 2), range(8)))
+    assert [run.outputs[1, 1] for run in runs] == [2 * value for value in range(8)]
+
+
 def test_session_that_nobody_has_frees_its_state(model):
     backend = FakeBackend(capacity=1)
     adding = engram.Model(replace(model._loaded, inputs=InputFormat(2), spec=backend.spec), backend, 10)
@@ -118,7 +138,19 @@ def test_checkpoint_is_found_by_name_and_as_directory(tmp_path, monkeypatch):
     ("call", "fault"),
     [
         (lambda model: model.run([[1, 2]]), r"inputs\[0\]: expected 10 numbers, got 2"),
-        (lambda model: model.run("abc"), r"inputs: expected numbers, \[T, input_size\]"),
+        (lambda model: model.run("abc"), "inputs: expected real numbers: got <U3"),
+        (lambda model: model.run(np.zeros((1, 10), complex)), "inputs: expected real numbers: got complex128"),
+        (lambda model: model.run(np.ma.masked_all((1, 10))), "inputs: expected real numbers: got masked values"),
+        (lambda model: model.run([[0] * 10, [0]]), "inputs: expected real numbers: .*inhomogeneous"),
+        (lambda model: model.run(np.zeros((1, 3, 10))), r"got the shape \[1, 3, 10\]: run sequences one by one"),
+        (lambda model: model.run([[0] * 10], targets=np.zeros((1, 8), complex)), "targets: expected real numbers"),
+        (lambda model: model.run([[0] * 10], targets=[[0] * 8], mask=["a"]), "mask: expected real numbers"),
+        (lambda model: model.run([[0] * 10], force=[1]), r"force: expected gates by name, got \[1\]"),
+        (lambda model: model.sample(1.5), "seed: expected a whole number, got 1.5"),
+        (lambda _: engram.load("dnc-copy", memory_size=1.5), "memory_size: expected a whole number, got 1.5"),
+        (lambda _: engram.load("dnc-copy", memory_size=True), "memory_size: expected a whole number, got True"),
+        (lambda _: engram.load("dnc-copy", memory_size=2**70), "memory_size 1180591620717411303424 is not available"),
+        (lambda model: engram.compare(model), "expected a list of runs or models, got <Model dnc-copy"),
         (lambda model: model.run([[float("nan")] * 10]), r"inputs\[0\]\[0\]: expected a finite number"),
         (lambda model: model.run([[0] * 10], ["mood"]), "dnc-copy has no trace 'mood'"),
         (lambda model: model.run([[0] * 10], targets=[1]), r"targets: expected shape \[1, 8\], .* got \[1\]"),
