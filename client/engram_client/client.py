@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from engram_client.blocking import now
 from engram_client.cards import Card
 from engram_client.connection import Connection, with_key
-from engram_client.many import ManyStepped, ManySteps
+from engram_client.many import ManyStepped, ManySteps, check_sessions
 from engram_client.messages import (
     SAFETENSORS,
     Force,
@@ -134,6 +134,7 @@ class AsyncClient(Connection):
         asked for. Raises InvalidRequest where inputs are refused, and Unreachable without any answer: no session is
         stepped then, or the same call again is still carried out once.
         """
+        check_sessions(inputs, AsyncSession)
         for session in inputs:
             if session._client is not self:
                 raise ValueError(f"session {session.id}: expected one of this client of {self.url}, got another's")
@@ -242,6 +243,7 @@ class Client:
         asked for. Raises InvalidRequest where inputs are refused, and Unreachable without any answer: no session is
         stepped then, or the same call again is still carried out once.
         """
+        check_sessions(inputs, Session)
         sessions = {session._session: session for session in inputs}
         done = now(self._client.step_many({session._session: inputs[session] for session in inputs}, trace))
         return ManyStepped({sessions[session]: outcome for session, outcome in done.outcomes.items()})

@@ -48,6 +48,12 @@ class ManyStepped(Mapping[S, Stepped], Generic[S]):
         return f"<{type(self).__name__} of {len(self)} sessions, {len(self.errors)} with an error>"
 
 
+def check_sessions(inputs: object, kind: type) -> None:
+    """Raise ValueError unless inputs are those of sessions of a kind: session -> inputs."""
+    if not isinstance(inputs, Mapping) or not all(isinstance(session, kind) for session in inputs):
+        raise ValueError(f"step_many: expected {{{kind.__name__}: inputs}}, got {repr(inputs)[:60]}")
+
+
 class ManySteps:
     """One call that steps many sessions, until each has an outcome or the time is over.
 

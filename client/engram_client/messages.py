@@ -25,6 +25,9 @@ Force = Mapping[str, Sequence[Any]]
 BYTES = {"float32": "<f4", "float16": "<f2", "int16": "<i2"}
 """The format of an array's numbers, by its dtype."""
 
+REAL = "biufO"
+"""The kinds of dtypes that have real numbers; objects may be."""
+
 LEAF_DTYPES = {
     "F32": "<f4",
     "F16": "<f2",
@@ -67,15 +70,26 @@ def post_packed(path: str, document: Mapping[str, Any]) -> Request:
 
 def sequence_of(inputs: ArrayLike) -> Array:
     """Return inputs as [T, input_size]: float16 and int16 as they are, all others as float32. Raises ValueError."""
-    with np.errstate(over="ignore"):
-        is_compact = isinstance(inputs, np.ndarray) and inputs.dtype.name in COMPACT
-        array = np.asarray(inputs, None if is_compact else np.float32)
+    array = _real(inputs)
     if array.ndim not in (1, 2):
         raise ValueError(f"inputs: expected [T, input_size], or [T] of tokens, got shape {list(array.shape)}")
     if not np.isfinite(array).all():
         place = "".join(f"[{index}]" for index in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"inputs{place}: expected a finite number within float32")
     return array if array.ndim == 2 else array[:, np.newaxis]
+
+
+def _real(inputs: ArrayLike) -> Array:
+    """Return real numbers in their dtype on the wire. Raises ValueError for what NumPy would convert, such as text."""
+    try:
+        array = np.asarray(inputs)
+        if array.dtype.kind not in REAL or np.ma.is_masked(inputs):
+            raise TypeError(f"got {'masked values of ' if np.ma.is_masked(inputs) else ''}{array.dtype}")
+        is_compact = isinstance(inputs, np.ndarray) and array.dtype.name in COMPACT
+        with np.errstate(over="ignore"):
+            return np.asarray(array, None if is_compact else np.float32)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: of a tensor with gradients
+        raise ValueError(f"inputs: expected real numbers: {error}") from error
 
 
 def names_of(names: Iterable[str]) -> list[str]:

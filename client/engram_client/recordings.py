@@ -127,11 +127,15 @@ def _read(place: str, line: bytes) -> Recorded:
         recorded = read_step(line)
     except (EngramClientError, Lost) as error:
         raise ValueError(f"{place}: the recording breaks off here: {error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         got = line[:60].decode(errors="replace").strip()
         raise ValueError(
             f'{place}: expected a step, {{"step": 1, "inputs": [...], "outputs": [...], "trace": {{...}}}}, got {got!r}'
         ) from error
-    if recorded.inputs.ndim != 1 or recorded.outputs.ndim != 1 or type(recorded.step) is not int:
+    if recorded.inputs.ndim != 1 or recorded.outputs.ndim != 1 or not _is_step(recorded.step):
         raise ValueError(f"{place}: expected a whole number as step, and inputs and outputs in lists of numbers")
     return recorded
+
+
+def _is_step(step: Any) -> bool:
+    return type(step) is int and 0 < step < 2**63

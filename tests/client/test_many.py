@@ -89,3 +89,6 @@ def test_missing_session_and_session_of_another_client():
     assert type(asyncio.run(client.step_many({a: [[0]], b: [[0]]})).errors[a]) is NotFound
     with pytest.raises(ValueError, match="session a: expected one of this client of http://nowhere"):
         asyncio.run(two()[0].step_many({a: [[0]]}))
+    for inputs in (None, [a], {a.id: [[0]]}):
+        with pytest.raises(ValueError, match=r"step_many: expected \{AsyncSession: inputs\}, got "):
+            asyncio.run(client.step_many(inputs))

@@ -3,6 +3,7 @@
 import asyncio
 
 import msgpack
+import numpy as np
 import pytest
 
 from engram_client import (
@@ -20,6 +21,23 @@ from tests.client.scripted import scripted
 def test_inputs_that_are_not_finite_are_not_sent(api, number):
     with pytest.raises(ValueError, match=r"inputs\[1\]\[0\]: expected a finite number within float32"):
         api.infer(MODEL, [[0.0] * WIDTH, [number] * WIDTH])
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        np.zeros((1, WIDTH), complex),
+        np.zeros((1, WIDTH), "datetime64[s]"),
+        np.ma.masked_all((1, WIDTH)),
+        [["0"] * WIDTH],
+        [[10**400] * WIDTH],
+        [[0] * WIDTH, [0]],
+        {"a": 1},
+    ],
+)
+def test_inputs_that_are_no_real_numbers_are_not_sent(api, inputs):
+    with pytest.raises(ValueError, match="inputs: expected real numbers: "):
+        api.infer(MODEL, inputs)
 
 
 @pytest.mark.parametrize("content", [b"<html>hello</html>", b"", b"[]", b"null", b"{}", b'{"step": ', b"[" * 9999])

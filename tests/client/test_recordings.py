@@ -60,6 +60,11 @@ def test_recording_of_the_server_is_read_from_a_file(tmp_path):
     [
         ("{", r"past.ndjson:2: expected a step, .* got '\{'"),
         ("[]", "past.ndjson:2: expected a step"),
+        ("[" * 9999, "past.ndjson:2: expected a step"),
+        (
+            f'{{"step": {2**63}, "inputs": [1], "outputs": [1.5], "trace": {{}}}}',
+            "past.ndjson:2: expected a whole number",
+        ),
         ('{"step": 2, "inputs": [1], "outputs": [[1]], "trace": {}}', "past.ndjson:2: expected a whole number"),
         (
             '{"step": 2, "inputs": [1, 2], "outputs": [1.5], "trace": {"gate": [1]}}',
