@@ -1,6 +1,7 @@
 """Files and directories that are written whole or not at all. Standard library only."""
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -11,6 +12,9 @@ from pathlib import Path
 from models.manifest import MANIFEST_FILE
 
 TRAINING_FILE = "training.safetensors"
+
+HERE, EXCHANGE = -100, 2
+"""Of renameat2: AT_FDCWD and RENAME_EXCHANGE."""
 
 
 class CheckpointError(ValueError):
@@ -51,7 +55,10 @@ def naming(path: Path) -> Iterator[None]:
 def replacing(directory: Path) -> Iterator[Path]:
     """Yield an empty directory, which replaces `directory` at the end unless something raises.
 
-    directory     old --.          .-- new         two renames: after a crash, one of the two lies whole in
+    directory     old --.          .-- new         where the system can exchange two directories: in one step, so that
+    .next/              '--- new --'-- old         there is always one in its place
+
+    directory     old --.          .-- new         elsewhere two renames: after a crash, one of the two lies whole in
     .next/              |--- new --'               its place; after one between the renames, both lie beside it, and
     .previous/          '--- old ----- deleted     the next call puts the old one back
 
@@ -72,13 +79,20 @@ def replacing(directory: Path) -> Iterator[Path]:
         following.mkdir()
         try:
             yield following
-            if place.exists():
-                _make(previous)
-                os.replace(place, previous)
-            os.replace(following, place)
+            if not _exchange(following, place):
+                if place.exists():
+                    _make(previous)
+                    os.replace(place, previous)
+                os.replace(following, place)
             sync_directory(place.parent)
         finally:
             tidy()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two directories in one step; return whether both are there, and the system and its disk can."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # of Linux
+    return rename is not None and rename(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0
 
 
 @contextlib.contextmanager

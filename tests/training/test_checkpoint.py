@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from models.contract import unroll
 from models.manifest import MANIFEST_FILE, NEXT_WEIGHTS_FILE, WEIGHTS_FILE, ManifestError, read_manifest, sha256
 from models.state import flatten
 from tests.training import tiny
+from training import files
 from training.checkpoint import resume, save_checkpoint, save_evaluation
 from training.files import TRAINING_FILE, CheckpointError, replacing, write_atomically
 from training.trainer import Trainer
@@ -209,8 +211,19 @@ def test_replacement_that_fails_changes_nothing(tmp_path):
     assert names(tmp_path) == ["name"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is a call of Linux")
+def test_directory_is_replaced_in_one_step(tmp_path, monkeypatch):
+    fill(tmp_path / "name", "old")
+    monkeypatch.setattr(os, "replace", None)
+    with replacing(tmp_path / "name") as fresh:
+        fill(fresh, "new")
+    assert filled(tmp_path) == ["name/inside/file", "name/new"]
+    assert names(tmp_path) == ["name"]
+
+
 def test_second_rename_that_fails_brings_the_old_directory_back(tmp_path, monkeypatch):
     fill(tmp_path / "name", "old")
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
     rename, due = os.replace, iter([True, False, True])
     monkeypatch.setattr(os, "replace", lambda *paths: rename(*paths) if next(due) else os.stat(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "name") as fresh:
