@@ -33,7 +33,7 @@ export class ChangePanel {
   open(isShown) {
     this.form.hidden = !isShown;
     this.toggle.ariaExpanded = `${isShown}`;
-    if (!isShown) return;
+    if (!isShown || !this.run) return; // `load` opens it where there is no run yet
     if (!this.heard) this.build();
     this.moveTo(this.step);
   }

@@ -31,8 +31,10 @@ export class Conductor {
   }
 
   /** Show what is sent again, with no step taken. */
-  restart() {
-    return this.begin(this.turns.begin());
+  async restart() {
+    const turn = this.turns.begin();
+    await this.begin(turn);
+    if (!this.turns.isOver(turn)) this.screen.player.show(0);
   }
 
   /** Take a step, the first one where none is taken. */

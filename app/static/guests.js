@@ -149,6 +149,6 @@ function questionOf({ id, run }, step) {
   const left = run.from + run.done - step;
   const text =
     `Session ${id} is that of a client of the API. Rewinding changes it: it has taken ${step} steps then, and its client ` +
-    `goes on from there, without the ${left === 1 ? "step" : `${left} steps`} after that.`;
+    `goes on from there, without the ${left === 1 ? "step" : `${left} steps`} after that, or gets a conflict if it names the step that it expects.`;
   return { title: "Rewind the session of a client?", text, yes: "Rewind it" };
 }

@@ -10,7 +10,7 @@ export class Numbers {
     nodes.table.addEventListener("click", () => this.open());
     nodes["numbers-close"].addEventListener("click", () => this.dialog.close());
     this.choice.addEventListener("change", () => this.show());
-    this.dialog.addEventListener("close", () => this.place.replaceChildren());
+    this.dialog.addEventListener("close", () => this.dialog.open || this.place.replaceChildren());
     document.addEventListener("keydown", (event) => {
       const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
       if (event.key !== "t" || !isPlain || !("walk" in event.target.dataset)) return;

@@ -1,6 +1,6 @@
 // What is open on the page: details, and what a button shows and hides. Each is known by the id of what toggles it.
 
-const TOGGLES = "details[id]:not(.menu), button[id][aria-expanded][aria-controls]";
+const TOGGLES = "details[id]:not(.menu), button[id][aria-expanded]";
 
 /** Return the ids of what is open. */
 export function openViews() {

@@ -293,6 +293,16 @@ def test_run_goes_on_from_the_step_it_is_rewound_to(page: Page) -> None:
     assert recorded_inputs(page, session) == inputs
 
 
+def test_restart_puts_the_cursor_to_the_beginning(page: Page) -> None:
+    open_own(page)
+    page.click("#restart")
+    expect(page.locator("#place")).to_have_text("step 0")
+    assert not drawn(page, "output").any()
+    page.click("#step")
+    expect(page.locator("#place")).to_have_text("step 0")
+    assert drawn(page, "output")[:, 0].any()
+
+
 def test_rewind_whose_answer_is_lost_changes_nothing(page: Page) -> None:
     session = open_own(page)
     inputs = recorded_inputs(page, session)

@@ -92,6 +92,16 @@ def test_address_opens_what_was_open(page):
     expect(page.locator("#card")).to_be_visible()
 
 
+def test_address_opens_what_needs_a_run(page):
+    open_inspector(page, "dnc-copy")
+    page.click("#explain")
+    page.click("#try")
+    expect(page).to_have_url(re.compile("view=explain%2Ctry"))
+    page.reload()
+    expect(page.get_by_role("button", name="Fork here")).to_be_visible()
+    expect(page.locator("#explain")).to_have_attribute("aria-expanded", "true")
+
+
 def test_address_that_cannot_be_read_says_so(page):
     page.goto("/?model=dnc-copy&drawn=20.9.0.AAAA")
     expect(page.locator("#error")).to_contain_text("Expected vectors of 8 numbers, got vectors of 9")
