@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from engram.help import first_sentence, write_help
+from engram.nearest import suggestion
 
 SEVERAL = " ..."
 """The end of the metavar of an option that takes several values."""
@@ -29,12 +30,21 @@ class Command(TyperCommand):
         rest: list[str] = super().parse_args(ctx, [*_each_with_its_option(ctx, args)])
         return rest
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the options and arguments of the usage, those that are required without braces."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         write_help(self, ctx, formatter)
 
 
 class Group(TyperGroup):
     """Several commands under one name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}.{suggestion(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         write_help(self, ctx, formatter)
@@ -96,9 +106,10 @@ def explained(error: typer.TyperException) -> str:
     message = error.message.removeprefix("Value error, ").rstrip(".")
     if param is not None:
         message = f"{_shown(param)}: {message or 'it needs a value, and there is none'}"
-    nearest = getattr(error, "possibilities", None)
-    if nearest:
-        message += f". Did you mean {nearest[0]}?"
+    if message == "Missing command":
+        message += f": one of {', '.join(error.ctx.command.commands)}"  # type: ignore[attr-defined]
+    nearest = suggestion(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or ())
+    message += nearest and f".{nearest}"
     return f"{name}: {' '.join(message.split())} (see {name} --help)"
 
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from inspect import Parameter
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -14,6 +15,9 @@ CONFIG = Annotated[
     str | None,
     typer.Option("--config", metavar="FILE", help="TOML file with settings by their names, e.g. port = 8000"),
 ]
+
+METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
+"""The words for the values of settings, by their types."""
 
 
 def with_settings(run: Callable[..., int]) -> Callable[..., int]:
@@ -47,5 +51,12 @@ def _flag(name: str, field: Any) -> Any:
         metavar = "NAME" if get_origin(field.annotation) is list else "NAME=N"
         repeated = f"{field.description}, or the flag repeated"
         return Annotated[list[str] | None, typer.Option(flag, metavar=metavar, help=repeated)]
-    kind = next(iter(get_args(field.annotation)), field.annotation)  # X of X | None
-    return Annotated[str | None, typer.Option(flag, metavar=getattr(kind, "__name__", "VALUE").upper(), help=about)]
+    return Annotated[str | None, typer.Option(flag, metavar=METAVARS[_kind(field.annotation)], help=about)]
+
+
+def _kind(annotation: Any) -> type:
+    """Return X of X, X | None and Annotated[X, ...] | None."""
+    while get_args(annotation):
+        annotation = get_args(annotation)[0]
+    kind: type = annotation
+    return kind

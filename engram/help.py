@@ -1,7 +1,10 @@
 """The help of a command: with boxes and colours on a terminal, as plain text elsewhere."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, TypeAlias
+
+from engram.examples import EXAMPLES
 
 Sections: TypeAlias = dict[str, list[tuple[str, str]]]
 """Titles of sections, and the lines of each: a name and its meaning."""
@@ -10,11 +13,15 @@ Sections: TypeAlias = dict[str, list[tuple[str, str]]]
 def write_help(command: Any, context: Any, formatter: Any) -> None:
     """Print the help of a command on a terminal; elsewhere write it by a formatter of typer."""
     sections = _sections(command, context)
+    examples = EXAMPLES.get(context.command_path, ())
     if sys.stdout.isatty():
-        _print_boxes(context.get_usage(), command.help or "", sections)
+        _print_boxes(context.get_usage(), command.help or "", examples, sections)
         return
     command.format_usage(context, formatter)
     command.format_help_text(context, formatter)
+    if examples:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {example}\n" for example in examples))
     for title, lines in sections.items():
         with formatter.section(title):
             formatter.write_dl(lines)
@@ -31,13 +38,16 @@ def _sections(command: Any, context: Any) -> Sections:
     for param in command.get_params(context):
         record = param.get_help_record(context)
         if record is not None:
-            sections.setdefault(param.rich_help_panel or f"{param.param_type_name.capitalize()}s", []).append(record)
+            is_option = param.param_type_name == "option"
+            title = param.rich_help_panel or ("Options" if is_option else "Arguments")
+            name = record[0] if is_option else param.metavar
+            sections.setdefault(title, []).append((name, record[1]))
     for name, below in getattr(command, "commands", {}).items():
         sections.setdefault(below.rich_help_panel or "Commands", []).append((name, first_sentence(below.help or "")))
     return sections
 
 
-def _print_boxes(usage: str, text: str, sections: Sections) -> None:
+def _print_boxes(usage: str, text: str, examples: Sequence[str], sections: Sections) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
@@ -45,6 +55,8 @@ def _print_boxes(usage: str, text: str, sections: Sections) -> None:
 
     console = Console(highlight=False)
     console.print(Text(f"\n{usage}", style="bold"), Text(f"\n{text}\n"), sep="\n")
+    if examples:
+        console.print(Panel(Text("\n".join(examples)), title="Examples", title_align="left", border_style="dim"))
     widest = max((len(name) for lines in sections.values() for name, _ in lines), default=0)
     for title, lines in sections.items():
         table = Table.grid(padding=(0, 2))

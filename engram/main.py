@@ -38,6 +38,8 @@ def _fail(error: BaseException) -> int:
             f"{error}: this command needs more packages: in the checkout of Engram, pip install -c constraints.txt "
             "-e '.[train]'"
         )
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        message = f"{error.filename}: {error.strerror}"
     elif isinstance(error, (*TOLD, EngramError)):
         message = str(error)
     else:

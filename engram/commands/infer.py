@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.inputs import read_inputs
+from engram.nearest import suggestion
 from engram.options import Checkpoints, checkpoint_names, positive
 from engram.remote import ServerKey, Timeout, connected
 from engram.results import Format, Trace, check_format, print_result
@@ -59,16 +60,13 @@ def run(
 
 def _directory(model: str, checkpoints: Path) -> Path:
     """Return the directory of a checkpoint. Raises ValueError."""
-    from difflib import get_close_matches
-
     from models.manifest import MANIFEST_FILE
 
     for directory in (Path(model), checkpoints / model):
         if (directory / MANIFEST_FILE).is_file():
             return directory
-    nearest = get_close_matches(model, [path.parent.name for path in checkpoints.glob(f"*/{MANIFEST_FILE}")], n=1)
-    asked = f" Did you mean {nearest[0]}?" if nearest else ""
-    raise ValueError(f"no checkpoint {model!r}, neither a directory nor a name in {checkpoints}.{asked}")
+    nearest = suggestion(model, [path.parent.name for path in checkpoints.glob(f"*/{MANIFEST_FILE}")])
+    raise ValueError(f"no checkpoint {model!r}, neither a directory nor a name in {checkpoints}.{nearest}")
 
 
 def _computed(

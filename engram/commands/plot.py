@@ -11,7 +11,7 @@ from engram.options import OwnModels, OwnTasks, load_own
 def run(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="the checkpoint, the run, or the directory of runs")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="OUT", help="where the figures go (default: DIR)")
+        Path | None, typer.Option("--out", metavar="DIR", help="where the figures go (default: beside what is drawn)")
     ] = None,
     tasks: OwnTasks = None,
     models: OwnModels = None,

@@ -1,12 +1,12 @@
 """engram presets: the presets that come with Engram."""
 
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from engram.nearest import suggestion
 from engram.options import Json, preset_files, preset_names
 from engram.output import print_json, print_table
 
@@ -39,9 +39,7 @@ def run(
 def _show(preset: str, checkpoints: Path, as_json: bool) -> int:
     files = {path.stem: path for path in preset_files()}
     if preset not in files:
-        nearest = get_close_matches(preset, files, n=1)
-        asked = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ValueError(f"no preset {preset!r}: {asked}engram presets lists them")
+        raise ValueError(f"no preset {preset!r}: engram presets lists them.{suggestion(preset, files)}")
     described = _described(files[preset], checkpoints)
     if as_json:
         print_json(described)

@@ -13,6 +13,7 @@ from app.errors import SessionNotFound
 from engram import main as cli
 from engram.cli import SEVERAL, TOGETHER, Command, single
 from engram.commands import Commands, models
+from engram.examples import EXAMPLES
 from engram.help import first_sentence
 from engram.options import whole
 from tests.commands import commands
@@ -64,13 +65,15 @@ def test_option_without_its_value_is_a_mistake(words):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("trian", "engram: No such command 'trian'. Did you mean 'train'? (see engram --help)"),
-        ("keys lst", "engram keys: No such command 'lst'. Did you mean 'list'? (see engram keys --help)"),
+        ("trian", "engram: No such command 'trian'. Did you mean train? (see engram --help)"),
+        ("keys lst", "engram keys: No such command 'lst'. Did you mean list? (see engram keys --help)"),
         ("train x --jbos 2", "engram train: No such option: --jbos. Did you mean --jobs? (see engram train --help)"),
         (
             "serve --backnd x",
             "engram serve: No such option: --backnd. Did you mean --backend? (see engram serve --help)",
         ),
+        ("serve --no-such", "engram serve: No such option: --no-such (see engram serve --help)"),
+        ("store", "engram store: Missing command: one of copy, migrate, status (see engram store --help)"),
         ("zoo x --jobs", "engram zoo: --jobs: it needs a value, and there is none (see engram zoo --help)"),
         ("export", "engram export: DIR: it needs a value, and there is none (see engram export --help)"),
         ("card a b", "engram card: Got unexpected extra argument(s) (b) (see engram card --help)"),
@@ -89,6 +92,7 @@ def test_mistake_is_one_line_with_the_nearest_right_word(words, complaint, capsy
     ("error", "status", "printed"),
     [
         (KeyboardInterrupt(), 130, ""),
+        (FileNotFoundError(2, "No such file", "a.csv"), 1, "engram: a.csv: No such file\n"),
         (ValueError("not\nso"), 1, "engram: not; so\n"),
         (SessionNotFound("no session 'x'"), 1, "engram: no session 'x'\n"),
     ],
@@ -116,6 +120,19 @@ def test_every_command_reads_its_words_and_prints_its_help_plainly():
     every = dict(commands())
     assert all(isinstance(command, Command) or hasattr(command, "commands") for command in every.values())
     assert all(command.help for command in every.values())
+
+
+def test_examples_in_help_are_commands_that_can_be_typed():
+    every = dict(commands())
+    for name, examples in EXAMPLES.items():
+        assert examples
+        for example in examples:
+            words = example.removesuffix(")").partition("engram ")[2].partition(" <")[0].split()
+            path, rest = f"engram {words.pop(0)}", words
+            while hasattr(every[path], "commands"):
+                path, rest = f"{path} {rest[0]}", rest[1:]
+            assert path.startswith(name)
+            every[path].make_context(path, rest)
 
 
 def test_first_sentences_fit_the_list_of_all_commands():

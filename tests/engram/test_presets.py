@@ -32,5 +32,5 @@ def test_preset_is_shown_as_its_file_says(capsys, tmp_path):
 
 def test_unknown_preset_names_the_nearest(capsys):
     assert complaint(capsys, "presets", "lstm-cpoy") == (
-        "engram: no preset 'lstm-cpoy': did you mean lstm-copy? engram presets lists them"
+        "engram: no preset 'lstm-cpoy': engram presets lists them. Did you mean lstm-copy?"
     )
