@@ -180,7 +180,7 @@ class Opening:
     def _new(
         self, tenant: Tenant, model: ServedModel, memory_size: int | None, label: str = "", **more: Any
     ) -> NewSession:
-        name, now = prefix(tenant.name) + label + secrets.token_urlsafe(16), self._clock()
+        name, now = prefix(tenant.name) + label + _fresh_id(), self._clock()
         return NewSession(name, model.name, model.fingerprint, memory_size, now, opened=time.time(), **more)
 
     async def _opened(self, key: str | None, digest: bytes | None) -> SessionInfo | None:
@@ -262,6 +262,12 @@ def _created(store: Store, key: str, digest: bytes | None) -> Record | None:
     if not isinstance(found, Record):
         raise gone(before[0], found or "deleted")
     return found
+
+
+def _fresh_id() -> str:
+    """Return a name that nobody can guess; a command line would take one that begins with - for an option."""
+    name = secrets.token_urlsafe(16)
+    return _fresh_id() if name.startswith("-") else name
 
 
 def _hash(data: bytes) -> bytes:

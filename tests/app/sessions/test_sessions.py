@@ -175,6 +175,17 @@ def test_sessions_of_a_lost_batch_are_restored_from_the_log():
     run(test())
 
 
+def test_id_of_a_session_never_looks_like_an_option(monkeypatch):
+    names = iter(["-a", "-b", "c-"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda size: next(names))
+
+    async def test() -> None:
+        async with service() as sessions:
+            assert (await sessions.open("fake")).id == "c-"
+
+    run(test())
+
+
 def test_volatile_session_of_a_lost_batch_is_gone():
     async def test() -> None:
         async with service(backend=Losing(capacity=8), durability="none") as sessions:
