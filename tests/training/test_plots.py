@@ -535,7 +535,7 @@ def test_links_and_precedence_are_drawn_for_every_head():
     for step, leaves in recording.moments.items():
         axis = found[f"links, head 1\nafter {step} of 8 steps"]
         assert drawn(axis) == pytest.approx(leaves["link"][1].numpy())
-        assert axis.get_xlabel() == "slot j"
+        assert axis.get_xlabel() == "location j"
     precedence = drawn(found["precedence weights, head 1"])
     assert precedence[:, 5] == pytest.approx(recording.moments[6]["precedence_weights"][1].numpy())
     assert scales(figure) == {(0, 1)}

@@ -212,8 +212,8 @@ def figure_of_links(recording: Recording) -> Figure:
             axis, links = axes[f"link {head} {moment}"], dense_links(recording.moments[moment])[head]
             image = heat_map(axis, links.numpy(), None, aspect="equal")
             axis.set_title(f"links, head {head}\n{_after(recording, moment)}", fontsize=9)
-            axis.set_xlabel("slot j")
-        axes[f"link {head} {moments[0]}"].set_ylabel("slot i, written right after j")
+            axis.set_xlabel("location j")
+        axes[f"link {head} {moments[0]}"].set_ylabel("location i, written right after j")
         axis = axes[f"precedence {head}"]
         heat_map(axis, precedence[:, head].T.numpy(), None)
         axis.set_title(f"precedence weights, head {head}", loc="left", fontsize=9)
