@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(error: BaseException) -> int:
     """Print an error as one line, and return 1. Raises one that is a bug."""
     from app.errors import EngramError
-    from training import TOLD
+    from training import REPORTED
 
     if isinstance(error, ModuleNotFoundError):
         message = (
             f"{error}: this command needs more packages: in the checkout of Engram, pip install -c constraints.txt "
             "-e '.[train]'"
         )
-    elif isinstance(error, (*TOLD, EngramError)):
+    elif isinstance(error, (*REPORTED, EngramError)):
         message = str(error)
     else:
         raise error
