@@ -2,11 +2,11 @@
 
 import importlib.util
 import sys
-import traceback
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from models.config import ConfigError
+from models.faults import line_of, message_of
 from training.tasks import TASKS
 
 
@@ -27,20 +27,10 @@ def load_tasks(file: Path) -> None:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"--tasks {file}{_line(error, path)}: {_message(error)}") from error
+        raise ConfigError(f"--tasks {file}{line_of(error, path)}: {_message(error)}") from error
     if before == TASKS:
         raise ConfigError(f"--tasks {file}: it registers no task: put @register, of training.tasks, above its class")
 
 
-def _line(error: BaseException, path: str) -> str:
-    """Return the line of the file that raised an error, in words; "" if none did."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    if isinstance(error, SyntaxError) and error.filename == path:
-        lines = [error.lineno]
-    return f", line {lines[-1]}" if lines else ""
-
-
 def _message(error: BaseException) -> str:
-    if isinstance(error, ConfigError):
-        return str(error)
-    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    return str(error) if isinstance(error, ConfigError) else message_of(error)
