@@ -161,6 +161,10 @@ Sequences = Annotated[
 ]
 Checkpoint = Annotated[Path, typer.Argument(metavar="DIR", help="the checkpoint")]
 Checkpoints = Annotated[Path, typer.Option("--checkpoints", metavar="DIR", help="directory of the models")]
+Hub = Annotated[
+    str | None,
+    typer.Option("--hub", metavar="URL", help="the hub of hf:// (default: that of HF_ENDPOINT, or huggingface.co)"),
+]
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="the TOML file with the settings of the server")
 ]

@@ -67,7 +67,7 @@ def save_model(
     If the same weights were saved before, the recorded command and the measurements of them stay.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    weights = save(_contiguous(model.state_dict()), weights_metadata(kind, config_values(config), task))
+    weights = with_metadata(save(_contiguous(model.state_dict())), weights_metadata(kind, config_values(config), task))
     weights_sha256 = hashlib.sha256(weights).hexdigest()
     _finish_last_save(directory)
     before = _manifest_of(directory, weights_sha256)
@@ -101,6 +101,14 @@ def weights_metadata(kind: str, config: dict[str, Any], task: dict[str, Any]) ->
         "config": json.dumps(config, sort_keys=True),
         "task": task["name"],
     }
+
+
+def with_metadata(file: bytes, metadata: dict[str, str]) -> bytes:
+    """Return a safetensors file with metadata in this order. By `save`, their order differs from call to call."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps({"__metadata__": metadata} | json.loads(file[8:end]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # numbers begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + file[end:]
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

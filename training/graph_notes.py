@@ -5,6 +5,7 @@ from importlib import metadata
 import onnx
 
 from models.manifest import Manifest
+from training.tasks import NO_TASK
 
 PRODUCER = "engram"
 
@@ -57,8 +58,9 @@ def add_notes(graph: onnx.ModelProto, manifest: Manifest) -> None:
     """Write the producer and the documentation of a graph, and of each of its inputs and outputs."""
     graph.producer_name, graph.producer_version = PRODUCER, engram_version()
     memory = f", {manifest.config['memory_size']} memory locations" if manifest.config.get("memory_size") else ""
+    task = manifest.task.get("name", NO_TASK)
     graph.doc_string = (
-        f"One step of a {manifest.kind} for the task {manifest.task['name']}, for a batch of sequences at once. "
+        f"One step of a {manifest.kind} for the task {task}, for a batch of sequences at once. "
         "inputs and state.* are those before the step; outputs, next.* and trace.* those of it; next.* are the state.* "
         f"of the step that follows. {manifest.input_size} inputs, {manifest.output_size} outputs{memory}."
     )

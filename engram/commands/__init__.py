@@ -32,6 +32,8 @@ ABOUT = {
         "export": "Write the ONNX graph of one step, checked against torch over 100 steps.",
         "import": "Make a checkpoint, ready to be served, of a model from elsewhere: any recurrent ONNX graph, or "
         "weights of an original implementation.",
+        "push": "Copy a checkpoint to a directory, an archive or the Hugging Face Hub.",
+        "pull": "Fetch a checkpoint from a directory, an archive or the Hugging Face Hub, and check it.",
         "infer": "Run a sequence through a model, of a checkpoint or of a server.",
     },
     SERVE: {
@@ -44,6 +46,7 @@ ABOUT = {
         "doctor": "Say what is wrong with this installation, and the command that mends it. Looks at Python, packages, "
         "kernels, checkpoints, data, keys, limits and port, with the settings of engram serve. Nothing is changed. The "
         "exit status is 1 where something is wrong.",
+        "docs": "Read this documentation in a browser.",
         "store": "Copy, bring up to date, and look at the store of a server.",
         "check": "Look for damage in the sessions that a server keeps. A server that has a data directory must be "
         "stopped.",

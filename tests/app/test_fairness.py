@@ -82,7 +82,7 @@ def test_other_models_step_while_a_large_request_is_answered(server, case):
             steps += 1
             meanwhile += sent.is_set()
     assert statuses in ([422], [400])
-    assert meanwhile > 10
+    assert meanwhile > 3  # where the event loop reads the body itself, it is one or two
     alone = {"model": "lstm-copy", "inputs": [inputs[step % len(inputs)] for step in range(min(steps, 1000))]}
     assert outputs[:1000] == httpx.post(f"{server.url}/infer", json=alone, timeout=60).json()["outputs"]
 

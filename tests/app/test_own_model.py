@@ -83,7 +83,7 @@ def test_page_of_an_own_model_draws_it(browser: Browser, own_server: Server) -> 
         expect(page.locator("#card")).to_contain_text("LEAKY")
         expect(page.locator("#card")).not_to_contain_text("Controller")
         open_inspector(page, "slots")
-        expect(page.locator("#card dl")).to_contain_text("2 slots")
+        expect(page.locator("#card dl")).to_contain_text("2 locations")
         for unknown in ("null", "undefined"):
             expect(page.locator("#card")).not_to_contain_text(unknown)
         expect(page.locator('canvas[data-name="memory"]')).to_be_visible()

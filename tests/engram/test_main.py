@@ -71,6 +71,9 @@ OPTIONS = {
     "export": ["DIR", "--models"],
     "import": ["FILE", "--format", "--out", "--spec", "--guess", "--cell", "--task", "--tasks"],
     "card": ["DIR", "--license", "--tasks"],
+    "push": ["DIR", "TO", "--hub", "--private"],
+    "pull": ["FROM", "--out", "--name", "--sha256", "--hub"],
+    "docs": ["--out", "--port"],
     "models": ["DIR", "--json"],
     "bench": [],
     "bench kernels": [
@@ -165,7 +168,7 @@ OPTIONS = {
         "--json",
     ],
     "doctor": ["--config", *SETTINGS, "--json"],
-    "serve": ["--servers", "--config", *SETTINGS],
+    "serve": ["FROM", "--hub", "--servers", "--config", *SETTINGS],
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from models.artefact import load
@@ -37,6 +38,20 @@ def contents(directory):
 def same_weights(model, other):
     expected, actual = other.state_dict(), model.state_dict()
     return actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
+
+
+def test_weights_name_their_model_and_have_the_same_bytes_each_time(tmp_path):
+    trainer = tiny.checkpoint(tmp_path / "first", "ntm")
+    files = set()
+    for number in range(8):
+        save_checkpoint(tmp_path / str(number), trainer, "engram train")
+        files.add((tmp_path / str(number) / WEIGHTS_FILE).read_bytes())
+    assert len(files) == 1
+    with safe_open(tmp_path / "0" / WEIGHTS_FILE, "pt") as file:
+        metadata = file.metadata()
+    manifest = read_manifest(tmp_path / "0")
+    assert json.loads(metadata.pop("config")) == manifest.config
+    assert metadata == {"format": "pt", "library": "engram", "kind": "ntm", "task": "copy"}
 
 
 def photographed(monkeypatch, directory, album, save):

@@ -143,7 +143,7 @@ def test_model_of_ones_own_is_trained_resumed_measured_and_drawn(tmp_path, capsy
     assert engram("evaluate", out, *own, "--at", "length=3", "--sequences", 5) == 0
     assert re.search(r"^length 3 .*\d/5 ", capsys.readouterr().out, re.MULTILINE)
     assert engram("plot", out, *own) == engram("card", out) == 0
-    assert (out / "README.md").read_text().startswith("# out\n\nA model of kind `leaky`, trained on the task `copy`")
+    assert "\n# out\n\nA model of kind `leaky`, trained on the task `copy`" in (out / "README.md").read_text()
 
 
 def test_interrupted_run_of_an_own_model_resumes_to_same_bits(tmp_path, own, preset):

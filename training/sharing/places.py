@@ -1,5 +1,8 @@
 """Push a checkpoint to a place, pull one from there."""
 
+import hashlib
+import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,6 +14,8 @@ from training.sharing import archive, hub, parts
 from training.sharing.download import download
 
 WEB = ("https://", "http://")
+
+logger = logging.getLogger(__name__)
 
 
 def push(checkpoint: Path, destination: str, hub_url: str | None = None, private: bool = False) -> str:
@@ -73,6 +78,25 @@ def pull(
         with replacing(into) as fresh:
             shutil.copytree(fetched, fresh, dirs_exist_ok=True)
     return into
+
+
+def to_serve(source: str, hub_url: str | None = None, show: Callable[[int, int], object] = lambda *_: None) -> Path:
+    """Return the directory of checkpoints that a source names; a checkpoint elsewhere is pulled into the user's cache.
+
+    One that was pulled before is taken, with a warning, where the source cannot be reached now. Raises ManifestError,
+    CheckpointError, OSError.
+    """
+    if Path(source).is_dir() and not (Path(source) / MANIFEST_FILE).exists():
+        return Path(source)
+    key = hashlib.sha256(f"{hub_url or ''} {source}".encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engram" / key
+    try:
+        pull(source, cache, hub_url=hub_url, show=show)
+    except CheckpointError as error:
+        if not source.startswith((hub.SCHEME, *WEB)) or not [*cache.glob(f"*/{MANIFEST_FILE}")]:
+            raise
+        logger.warning("%s; serving what was pulled before, in %s", error, cache)
+    return cache
 
 
 def _fetch(

@@ -180,6 +180,5 @@ def test_other_models_take_no_plain_list(client):
 
 
 def test_documentation_names_token_inputs(client):
-    schemas = client.get("/openapi.json").json()["paths"]["/sessions/{session}/steps"]["post"]["requestBody"]
-    inputs = schemas["content"]["application/json"]["schema"]["properties"]["inputs"]
+    inputs = client.get("/openapi.json").json()["components"]["schemas"]["StepsRequest"]["properties"]["inputs"]
     assert [form["description"] for form in inputs["anyOf"]] == ["[T][input_size]", "[T], of tokens"]
