@@ -17,7 +17,6 @@ from app.access.keyring import Keyring
 from app.backends.base import NUMBER_BYTES, Backend, check_backend
 from app.budget import Budgets
 from app.catalogue import (
-    InputFormat,
     LoadedModel,
     MemorySizes,
     ModelCatalogue,
@@ -33,7 +32,7 @@ from app.engine.worker import Journal
 from app.errors import InvalidRequest
 from app.metrics import Metrics
 from app.samples import read_sample
-from app.settings import Settings, SettingsError, kind_of, load_settings
+from app.settings import Settings, SettingsError, kind_of
 from app.stores.base import Retention, Store
 from app.stores.keys import KeyStore
 from app.stores.memory import MemoryStore
@@ -267,18 +266,6 @@ def _check_sizes(manifest: Manifest, budgets: Budgets) -> None:
                 f"its {what} would take {size} bytes, but there are {budget.limit} for those of all clients (setting "
                 f"{budget.setting}): give it more, or remove the model"
             )
-
-
-def load_alone(directory: Path, memory_size: int | None = None) -> tuple[Backend, InputFormat]:
-    """Return the back end of one checkpoint, for one sequence at a time, and the format of its inputs.
-
-    The settings of a server count, as far as they are in the environment. Raises ManifestError, SettingsError.
-    """
-    settings = load_settings({"max_resident": 1, "max_queue": 1})
-    manifest = read_manifest(directory)
-    backend = _load_backend(directory, manifest, settings, device_of(settings))
-    memory = MemorySizes(directory.name, backend.spec, least_memory(manifest), settings.max_state_bytes)
-    return _resized(backend, memory, memory_size), input_format(manifest)
 
 
 def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> Backend:

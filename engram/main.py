@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(error: BaseException) -> int:
     """Print an error as one line, and return 1. Raises one that is a bug."""
     from app.errors import EngramError
-    from training import TOLD
+    from training import REPORTED
 
     if isinstance(error, ModuleNotFoundError):
         message = (
@@ -40,7 +40,7 @@ def _fail(error: BaseException) -> int:
         )
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
         message = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, (*TOLD, EngramError)):
+    elif isinstance(error, (*REPORTED, EngramError)):
         message = str(error)
     else:
         raise error

@@ -36,6 +36,11 @@ def test_every_dependency_has_a_lower_bound_that_is_satisfied(file):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
+def test_pins_stand_once_in_the_order_of_pip_freeze():
+    names = [line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().split()]
+    assert names == sorted(set(names))
+
+
 def licences(directory: Path) -> "subprocess.CompletedProcess[str]":
     """Run scripts/licences into a directory, with packages that lie there before those of this Python."""
     environment = {"PYTHONPATH": str(directory)}

@@ -67,30 +67,51 @@ def measure(
     generator = torch.Generator().manual_seed(seed)
     unroll = unroll or unroll_by("auto", model)
     device = next(model.parameters()).device
-    errors, costs, asked, optima = [], [], [], []
-    done = 0
+    figures = _Figures(task)
     with evaluating(model):
         for episode in task.test_set(BATCH) or (_sample(task, generator, rows) for rows in _batches(sequences)):
             state = model.initial_state(episode.mask.shape[1], memory_size)
             outputs, _ = unroll(episode.inputs.to(device), state, episode.lengths)
-            errors.append(task.errors(outputs.cpu(), episode))
-            costs.append(task.cost(outputs.cpu(), episode))
-            asked.append(task.asked(episode))
-            optima.append(task.optimum(episode))
-            done += episode.mask.shape[1]
+            figures.add(outputs.cpu(), episode)
             if after_batch:
-                after_batch(done, max(done, sequences))
-    if not any(batch.any() for batch in asked):
-        raise nothing_asked(task, sum(map(len, asked)))
-    found = torch.cat(errors)
-    return Measured(
-        sequences=len(found),
-        errors=found.float().mean().item(),
-        cost=_mean(costs),
-        asked=torch.cat(asked).float().mean().item(),
-        wrong_sequences=int((found > 0).sum()),
-        optimum=_mean(optima),
-    )
+                after_batch(figures.sequences, max(figures.sequences, sequences))
+    return figures.measured()
+
+
+class _Figures:
+    """The figures of sequences, batch by batch."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._errors: list[Tensor] = []
+        self._costs: list[Tensor | None] = []
+        self._asked: list[Tensor] = []
+        self._optima: list[Tensor | None] = []
+
+    @property
+    def sequences(self) -> int:
+        return sum(map(len, self._errors))
+
+    def add(self, outputs: Tensor, episode: Episode) -> None:
+        """Measure a batch. outputs: [T, B, output_size]"""
+        self._errors.append(self._task.errors(outputs, episode))
+        self._costs.append(self._task.cost(outputs, episode))
+        self._asked.append(self._task.asked(episode))
+        self._optima.append(self._task.optimum(episode))
+
+    def measured(self) -> Measured:
+        """Return the figures of all batches. Raises ConfigError if no sequence asks for anything."""
+        if not any(batch.any() for batch in self._asked):
+            raise nothing_asked(self._task, self.sequences)
+        asked, errors = torch.cat(self._asked), torch.cat(self._errors)
+        return Measured(
+            sequences=len(errors),
+            errors=errors.float().mean().item(),
+            cost=_mean(self._costs),
+            asked=asked.float().mean().item(),
+            wrong_sequences=int((errors > 0).sum()),
+            optimum=_mean(self._optima),
+        )
 
 
 def evaluate(

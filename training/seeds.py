@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from training import TOLD
+from training import REPORTED
 from training.files import TRAINING_FILE
 from training.own import NO_FILES
 from training.preset import Preset, preset_from_values
@@ -94,7 +94,7 @@ def _train_one(
     how = options | {"resuming": (out / TRAINING_FILE).exists(), "bar_position": position, "wanted": parent.is_alive}
     try:
         trainer = train(preset, out, command, **how)
-    except TOLD as error:
+    except REPORTED as error:
         tqdm.write(f"seed {preset.training.seed}: {error}", file=sys.stderr)
         sys.exit(End.DIVERGED if isinstance(error, NotFinite) else End.FAILED)
     except KeyboardInterrupt:  # a second request to stop

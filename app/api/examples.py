@@ -54,7 +54,7 @@ V2_INFERRED = {
             "name": "outputs",
             "datatype": "FP32",
             "shape": [1, 2, 8],
-            "data": [number for step in OUTPUTS for number in step],
+            "data": OUTPUT_DATA,
         },
         {"name": "write_gate", "datatype": "FP32", "shape": [1, 2, 1], "data": [0.94, 1.0]},
     ],

@@ -1,8 +1,6 @@
-"""Schemas of the frames that a server sends over WebSockets. `scripts/typescript` makes types for pages of them, and
-`scripts/asyncapi` a document.
+"""Schemas of the frames that a server sends over WebSockets, in JSON; in msgpack arrays take the place of nested lists.
 
-In msgpack an array takes the place of
-nested lists.
+`scripts/typescript` makes types for pages of them, and `scripts/asyncapi` a document.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,7 +23,7 @@ class Place(ServerFrame):
 
     session: str = Field(description="its id")
     model: str
-    memory_size: int | None = Field(description="memory slots; null without a memory")
+    memory_size: int | None = Field(description="memory locations; null without a memory")
     step: int = Field(description="steps that the session has taken")
     seq: int | None = Field(description="the number of the last frame that was carried out; null: none was numbered")
     force: Gates | None = Field(description="the gates that it holds at values; null: none")

@@ -144,7 +144,11 @@ def cross_origin(origins: Sequence[str]) -> dict[str, Any]:
         "allow_origins": [origin.lower() for origin in origins],
         "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
         "allow_headers": [
-            *("Authorization", "Content-Type", "Idempotency-Key", "Inference-Header-Content-Length", "X-Request-ID")
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "Inference-Header-Content-Length",
+            "X-Request-ID",
         ],
         "expose_headers": ["Inference-Header-Content-Length", "Location", "Retry-After", "X-Request-ID"],
     }

@@ -214,7 +214,7 @@ class ModelAnswer(BaseModel):
     output_activation: str = Field(
         description="sigmoid: outputs are probabilities of a 1; softmax: of the classes; identity: values"
     )
-    output_groups: int = Field(description="softmax of so many equal parts of the outputs, each on its own; else 1")
+    output_groups: int = Field(description="number of equal parts of the outputs that have a softmax each; else 1")
     output_at: str = Field(description="where the answer stands: every-step, or last-step, one for a sequence")
     memory_size: int | None = Field(description="memory locations, unless others are asked for; null without a memory")
     word_size: int | None

@@ -108,7 +108,7 @@ class Snapshot:
         if self.memory_size != spec.memory_size:
             raise _invalid(
                 f"{PREFIX}memory_size is {json.dumps(self.memory_size)}, but {self.model} has "
-                f"{spec.memory_size or 'no'} memory slots"
+                f"{spec.memory_size or 'no'} memory locations"
             )
         if self.force != spec.force:
             raise _invalid(f"{PREFIX}force is {self.force}, but {self.model} is to force {spec.force}")

@@ -1,10 +1,10 @@
-// What memory does, in words: of one read, one write, one slot, one step.
+// What memory does, in words: of one read, one write, one location, one step.
 
 import { LEAST_WEIGHT } from "./ties.js";
 
 const MOST_VALUES = 16; // of a vector in a line of text
 const MOST_PLACES = 6; // in a list of steps
-const FOCUSED = 0.5; // part of a weighting in one slot, from which the others are not spoken of
+const FOCUSED = 0.5; // part of a weighting in one location, from which the others are not spoken of
 const LEAST_PART = 0.1; // of what was read, from which a write is spoken of
 const CLEAR = 0.75; // part of a read that one mode makes up, from which the others are not spoken of
 
@@ -42,14 +42,14 @@ function sourceText(run, { step, share }, isPart) {
   return `written at step ${run.from + step}${part}: ${heard(run, step)}`;
 }
 
-/** Return a write at a step into a slot as text. readers: the reads that find it. */
+/** Return a write at a step into a location as text. readers: the reads that find it. */
 export function writeText(run, step, slot, weight, readers) {
   const later = readers.map((read) => `${run.from + read.step} (${two(read.weight)})`);
   const read = later.length > 0 ? `read at ${stepsText(later)}` : "not read so far";
   return `written to location ${slot} (${two(weight)}) at step ${run.from + step}: ${heard(run, step)}; ${read}`;
 }
 
-/** Return the life of a slot as text; see ties.js. from: the time of the first step. */
+/** Return the life of a location as text; see ties.js. from: the time of the first step. */
 export function lifeText({ written, read, freed, usage }, from = 0) {
   const times = (steps) => stepsText(ranges(steps.map((step) => from + step)));
   const part = (name, steps) => (steps.length > 0 ? `${name} at ${times(steps)}` : `${from > 0 ? "not" : "never"} ${name}`);
@@ -125,7 +125,7 @@ function writtenText(steps) {
   return steps.size > 0 ? `, written at step${steps.size > 1 ? "s" : ""} ${[...steps].join(" and ")}` : "";
 }
 
-/** Return where a weighting is, if there is one: its largest weight, the slot of that, its sum, whether it is mostly there. */
+/** Return where a weighting is, if there is one: its largest weight, the location of that, its sum, whether it is mostly there. */
 export function placeOf(weights) {
   let [slot, sum] = [0, 0];
   weights?.forEach((weight, at) => {
@@ -141,7 +141,7 @@ function placeText({ slot, sum, weight, isFocused }, word) {
   return `${two(sum)} in all, spread over several locations, most (${two(weight)}) ${word} location ${slot}`;
 }
 
-/** Return how a DNC found the slot it wrote to: newly allocated, or by content. */
+/** Return how a DNC found the location it wrote to: newly allocated, or by content. */
 function writeHow(run, step, head, { slot, isFocused }) {
   const gate = run.values("allocation_gate", step, head)?.[0];
   const allocated = run.values("allocation_weights", step, head)?.[slot];
@@ -152,7 +152,7 @@ function writeHow(run, step, head, { slot, isFocused }) {
   return part < 1 - CLEAR ? ", found by content" : `, newly allocated (${two(part)}) and found by content (${two(1 - part)})`;
 }
 
-/** Return how a DNC found the slot it read: along the links of each write head, or by content. */
+/** Return how a DNC found the location it read: along the links of each write head, or by content. */
 function readHow(run, step, head, { slot }) {
   const weight = run.values("read_weights", step, head)[slot];
   const parts = modesAt(run, step, head, slot).map((mode) => ({ ...mode, part: mode.value / weight }));
@@ -169,7 +169,7 @@ function modeText(run, step, head, { name }) {
 }
 
 /**
- * Return what the read modes give to one slot: [{name, writeHead, mode, weight, value}], value being mode times weight,
+ * Return what the read modes give to one location: [{name, writeHead, mode, weight, value}], value being mode times weight,
  * in the order of the read modes; none where they, or the weightings that they mix, are not traced.
  */
 export function modesAt(run, step, head, slot) {
@@ -186,7 +186,7 @@ export function modesAt(run, step, head, slot) {
   return parts.map((part, at) => ({ ...part, mode: modes[at], value: modes[at] * part.weight }));
 }
 
-/** Return how a head of an NTM came to its slot: by content or from where it was, and then by a shift. */
+/** Return how a head of an NTM came to its location: by content or from where it was, and then by a shift. */
 function wayOf(run, step, head, { slot, isFocused }) {
   const gate = run.values("interpolation_gate", step)?.[head];
   const shifts = run.values("shift_weights", step, head);

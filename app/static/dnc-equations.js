@@ -117,7 +117,7 @@ function floored(usage) {
   return parts.EPSILON + (1 - parts.EPSILON) * usage;
 }
 
-/** Return the slots, the freest first; those that float32 cannot tell apart in the order of their numbers. */
+/** Return the locations, the freest first; those that float32 cannot tell apart in the order of their numbers. */
 function freeList(usage) {
   const free = Float32Array.from(usage, (used) => 1 - Math.fround(floored(used)));
   return upTo(usage.length).sort((one, other) => free[other] - free[one] || one - other);
@@ -141,7 +141,7 @@ function writeLine(values) {
   };
 }
 
-/** Lines of the links that a write head made, to one slot. */
+/** Lines of the links that a write head made, to one location. */
 function linkLines(moments, head, slot) {
   const { slots } = moments;
   const [before, after] = [moments.linksBefore[head], moments.linksAfter[head]];

@@ -148,7 +148,7 @@ export function products(key, word, mask) {
   return [product, keySquares, wordSquares];
 }
 
-/** The word of a slot, after a group of write heads erased and wrote; added: the name of the vectors that they wrote. */
+/** The word of a location, after a group of write heads erased and wrote; added: the name of the vectors that they wrote. */
 export function memoryLine(moments, slot, added, group = 0) {
   const { run, model } = moments;
   const [before, after] = [group, group + 1].map((count) => moments.memoryWithin(count));

@@ -143,12 +143,12 @@ function partsHtml({ labels, values }) {
   return [...values].map((value, at) => `${labels[at] ? `${labels[at]} ` : ""}<b>${two(value)}</b>`).join(" · ");
 }
 
-/** Return the value of the slot in focus; of a vector, its length in words. */
+/** Return the value of the location in focus; of a vector, its length in words. */
 function focusHtml({ over, values }, focus) {
   return over === "slots" ? `[${focus}] <b>${two(values[focus])}</b>` : `${values.length} words`;
 }
 
-/** Return the formula, with the numbers of the slot in focus, or of the largest value of a vector. */
+/** Return the formula, with the numbers of the location in focus, or of the largest value of a vector. */
 function formulaHtml({ over, values, formula, at }, focus) {
   if (!at) return formula;
   const index = over === "slots" ? focus : placeOf(values.map(Math.abs)).slot;

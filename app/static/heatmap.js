@@ -24,7 +24,7 @@ const MOST_SHARP_COLUMNS = 512; // of more, the browser shows the mean of neighb
  * rowName, columnName, seconds, bare: see figure.js.
  * press: called with a cell where the space bar is pressed on it.
  * scale: from values to colours; marks: [{row, column}] to point out; ruled: show the borders of the cells,
- *     and columnsPerItem: more so after so many columns, where they belong together.
+ *     and columnsPerItem: more so after this many columns, where they belong together.
  *
  * `onPoint` is called with a description of the value under the pointer, and its column.
  */

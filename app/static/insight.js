@@ -1,4 +1,4 @@
-// What memory does, over the stage: arcs from reads to writes, the slot in view, the equations of the step.
+// What memory does, over the stage: arcs from reads to writes, the location in view, the equations of the step.
 
 import { readText, writeText } from "./account.js";
 import { Arcs } from "./arcs.js";

@@ -111,7 +111,7 @@ async function route(container) {
 
 // Pictures without a model
 
-/** A head that reads a memory of eight slots: where it points, and how sharply. */
+/** A head that reads a memory of eight locations: where it points, and how sharply. */
 function reading(container) {
   const place = slider("Place of the head", 0, TOY_SLOTS - 1, 2, 0.1);
   const blur = slider("Bluntness", 0.05, 4, 0.3, 0.05);

@@ -83,7 +83,7 @@ function readModes(count) {
   return [...along("backward"), ...along("forward"), "content"];
 }
 
-/** Return the names of `count` shifts: as many slots back as forth. */
+/** Return the names of `count` shifts: as many locations back as forth. */
 function shifts(count) {
   const farthest = (count - 1) / 2;
   return Array.from({ length: count }, (_, index) => `${index > farthest ? "+" : ""}${index - farthest}`);

@@ -1,6 +1,6 @@
 // The memory and the links after each step, computed from what each step wrote.
 
-const KEYFRAMES = 16; // steps between two that are kept: so many are computed again at most
+const KEYFRAMES = 16; // steps between two that are kept: this many are computed again at most
 
 /** Values that each step changes: those of any step, from the kept ones before it. */
 class Replay {

@@ -61,7 +61,7 @@ export class SampleBar {
     this.nodes.origin.textContent = text;
   }
 
-  /** Take as many slots as are needed. */
+  /** Take as many locations as are needed. */
   takeEnough() {
     const { "memory-size": field } = this.nodes;
     field.value = this.sample.fits.needed;
@@ -69,7 +69,7 @@ export class SampleBar {
     this.onChange("memory-size");
   }
 
-  /** Say whether the memory has a slot for each thing that is to be kept. */
+  /** Say whether the memory has a location for each thing that is to be kept. */
   showFit() {
     const { fit, "memory-size": field } = this.nodes;
     const { needed, of, memory_size: usual } = this.sample?.fits ?? {};

@@ -20,7 +20,7 @@ const SHADES = 1024;
 /** Data in [0, 1]: bits and their probabilities. */
 export const BITS = scale(INK, 0, 1);
 
-/** Tokens of a vocabulary of so many. */
+/** Tokens of a vocabulary of this many. */
 export function tokens(vocabularySize) {
   return scale(INK, 0, vocabularySize - 1);
 }

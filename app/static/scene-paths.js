@@ -4,7 +4,7 @@ const LEAST_SEEN = 0.3; // of the width of a map
 const HOP = 50; // CSS pixels from one station of a way to the next, about, at least
 const GAP = 2.2; // CSS pixels between lines that run side by side
 
-/** Return a straight path, so many lines aside of the middle. */
+/** Return a straight path; side: how many lines it runs beside the middle. */
 export function straight(points, { from, to }, side = 0) {
   const [one, other] = [from, to].toSorted((a, b) => a - b).map((node) => points[node]);
   const [x, y] = [other.x - one.x, other.y - one.y];

@@ -2,8 +2,8 @@
 // that shows it, and the way that the model says is drawn hop by hop.
 
 import { element } from "./dom.js";
-import { chartLayout, familyLayout, graphLayout } from "./layouts.js";
 import { hopsOf, questionAt, questionsOf } from "./routes.js";
+import { LINES, kindOf } from "./scene-kinds.js";
 import { around, bent, fixed, lineOf, sidesOf, straight } from "./scene-paths.js";
 import { edgeText, readable, walkOf } from "./scene-walk.js";
 import { walkable } from "./walk.js";
@@ -11,29 +11,6 @@ import { walkable } from "./walk.js";
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 18; // CSS pixels
 const MOST_NAMED = 40; // nodes that all have their names beside them
-
-// The colours of London's lines; the Northern line, black, is as the text is.
-const LINES = {
-  Bakerloo: "#b26300",
-  Central: "#dc241f",
-  Circle: "#ffc80a",
-  District: "#007d32",
-  "East London": "#ef7b10",
-  "Hammersmith & City": "#f589a6",
-  Jubilee: "#838d93",
-  Metropolitan: "#9b0058",
-  Northern: "currentcolor",
-  Piccadilly: "#0019a8",
-  Victoria: "#039be5",
-  "Waterloo & City": "#76d0bd",
-  "Docklands Light Railway": "#00afad",
-};
-
-const KINDS = [
-  { title: "Family tree", isOf: ({ nodes }) => nodes.some(({ generation }) => generation !== undefined), layout: familyLayout },
-  { title: "Map", isOf: ({ edges }) => edges.some(({ name }) => lineOf(name) in LINES), layout: chartLayout, isMap: true },
-  { title: "Graph", isOf: () => true, layout: graphLayout },
-];
 
 /** Shows the graph of a run at the cursor. */
 export class Scene {
@@ -45,7 +22,7 @@ export class Scene {
   /** on: {point(text), seek(step)}. */
   constructor(run, on) {
     const { graph } = run.sequence;
-    Object.assign(this, { run, graph, kind: KINDS.find(({ isOf }) => isOf(graph)), questions: questionsOf(run.sequence) });
+    Object.assign(this, { run, graph, kind: kindOf(graph), questions: questionsOf(run.sequence) });
     this.title = this.kind.title;
     this.places = this.kind.layout(graph);
     this.names = new Map(graph.nodes.map(({ label }, node) => [label, node]));
@@ -94,30 +71,40 @@ export class Scene {
     const shown = `${step} ${Math.min(this.run.done, step + 1)}`;
     if (!this.points || this.shown === shown) return;
     this.shown = shown;
-    const { edges } = this.graph;
+    const question = questionAt(this.questions, step);
+    const hops = question ? hopsOf(this.run, question, step) : [];
+    this.image.classList.toggle("answering", Boolean(question));
+    if (question !== this.question) this.look(question);
+    this.showEdges(step);
+    this.way.replaceChildren(...hops.flatMap((hop) => this.hop(hop, hop.step === step)));
+    this.showNodes(step, question, hops);
+    this.caption.textContent = [this.title, readable(this.run.sequence.labels?.[step])].filter(Boolean).join(": ");
+  }
+
+  /** Show the edges up to a step, and mark that of the step. */
+  showEdges(step) {
     const [seen, current] = [new Set(this.lines.slice(0, step + 1)), this.lines[step]];
     for (const line of new Set(this.lines)) {
       line.classList.toggle("shown", seen.has(line));
       line.classList.toggle("now", line === current);
     }
+  }
+
+  /** Show the nodes of the edges up to a step; mark those of the step and of the question; name those, or all of few. */
+  showNodes(step, question, hops) {
+    const { edges } = this.graph;
     const met = new Set(edges.slice(0, step + 1).flatMap(({ from, to }) => [from, to]));
     const now = new Set(edges[step] ? [edges[step].from, edges[step].to] : []);
-    const question = questionAt(this.questions, step);
-    const hops = question ? hopsOf(this.run, question, step) : [];
-    this.image.classList.toggle("answering", Boolean(question));
-    if (question !== this.question) this.look(question);
-    this.way.replaceChildren(...hops.flatMap((hop) => this.hop(hop, hop.step === step)));
     const asked = this.askedFor(question);
-    const named = new Set([...now, ...asked, ...hops.flatMap(({ from, to }) => [from, to])]);
     this.dots.forEach((dot, node) => {
       dot.classList.toggle("shown", met.has(node));
       dot.classList.toggle("now", now.has(node));
       dot.classList.toggle("asked", asked.includes(node));
     });
+    const named = new Set([...now, ...asked, ...hops.flatMap(({ from, to }) => [from, to])]);
     const areAllNamed = this.dots.length <= MOST_NAMED;
     this.labels.forEach((label, node) => label.classList.toggle("shown", named.has(node) || (areAllNamed && met.has(node))));
     if (!areAllNamed) [...named].forEach((node, number) => this.placeLabel(node, number % 2 === 1));
-    this.caption.textContent = [this.title, readable(this.run.sequence.labels?.[step])].filter(Boolean).join(": ");
   }
 
   /** Return the nodes that a question names. */
@@ -196,28 +183,6 @@ export class Scene {
     const edge = this.graph.edges[dataset.step];
     return edge ? `${edgeText(this.graph, edge)}, shown at step ${dataset.step}` : "";
   }
-}
-
-/** Put a scene below the memory, in place of the links, with buttons to choose what is seen; then onChange is called. */
-export function addScene(panel, scene, stage, onChange) {
-  const below = (name) => panel.dataset.below === name;
-  const buttons = { scene: scene.title, ...(panel.querySelector(".link") && { links: "Links" }) };
-  const choices = Object.entries(buttons).map(([name, text]) => button(text, () => below(name), () => (panel.dataset.below = name)));
-  const isLarge = () => stage.classList.contains("large-scene");
-  choices.push(button("Large", isLarge, () => stage.classList.toggle("large-scene")));
-  const show = () => choices.forEach((choice) => choice.show());
-  const bar = element("div", { className: "choices", role: "group", ariaLabel: "Below the memory" }, ...choices.map((choice) => choice.element));
-  bar.addEventListener("click", () => (show(), onChange()));
-  panel.dataset.below = "scene";
-  panel.append(bar, scene.element);
-  show();
-}
-
-/** Return a button that is pressed or not: element, show(). */
-function button(text, isPressed, press) {
-  const created = element("button", { type: "button" }, text);
-  created.addEventListener("click", press);
-  return { element: created, show: () => (created.ariaPressed = `${isPressed()}`) };
 }
 
 function nameOf(text) {

@@ -12,7 +12,7 @@ const EDGE = 12; // CSS pixels around a picture
 const LINE = 18; // CSS pixels of a line below it
 const FACE = { fontStyle: "normal", fontWeight: "400", fontSize: "12px" }; // of these lines
 const CHOSEN = ["write_weights", "read_weights"]; // traces that a table has by itself
-const BRANCHED = "A picture has what is shown of A and B; the table has the rows of A, then those of B; the link opens A alone.";
+const BRANCHED = "A picture has what is shown of A and B, the table the rows of A, then those of B. The link opens both.";
 
 /** The menu, in a `details`. */
 export class ShareMenu {
@@ -82,8 +82,7 @@ export class ShareMenu {
     const text = link();
     try {
       await navigator.clipboard.writeText(text);
-      const { run, branch } = this.shown();
-      this.note.textContent = ["Copied.", branch && "The link opens A alone.", run.place.left].filter(Boolean).join(" ");
+      this.note.textContent = ["Copied.", this.shown().run.place.left].filter(Boolean).join(" ");
     } catch {
       this.note.replaceChildren(element("input", { type: "text", value: text, readOnly: true, ariaLabel: "Link" }));
       this.note.firstChild.select();

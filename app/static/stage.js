@@ -7,7 +7,8 @@ import { element } from "./dom.js";
 import { Insight } from "./insight.js";
 import { Moment } from "./moment.js";
 import { Panel } from "./panel.js";
-import { Scene, addScene } from "./scene.js";
+import { addScene } from "./scene-choices.js";
+import { Scene } from "./scene.js";
 import { stripsOf } from "./strips.js";
 
 /** Shows a run, at one step. */

@@ -110,30 +110,27 @@ function gatesOf(kind) {
   return Object.keys(GATES).filter((name) => kind in GATES[name]);
 }
 
+/** Return strips of vectors in the words of memory, one for each head. */
 export function vectorStrips(run, name, title) {
   if (!run.has(name)) return [];
   const [heads, rows] = run.model.trace[name];
-  const scale = growing(run, () => run.trace[name] ?? []);
+  const shared = { rows, rowName: "word", ...VECTOR, scale: growing(run, () => run.trace[name] ?? []) };
   return Array.from({ length: heads }, (_, head) => {
     const named = heads > 1 ? `${title}, head ${head}` : title;
-    const values = (step) => run.values(name, step, head);
-    const plot = { name: `${name}.${head}`, title: named, ...amongHeads(`${title},`, head, heads), rows, rowName: "word", ...VECTOR };
-    return new Strip({ ...plot, scale, values }, run.length);
+    return traceStrip(run, name, { ...shared, title: named, ...amongHeads(`${title},`, head, heads) }, head);
   });
 }
 
 /** Return strips of weights of memory locations, one for each head if the trace has heads. */
 export function slotStrips(run, name) {
   if (!run.has(name)) return [];
-  const kind = WEIGHTINGS[name];
+  const { title, heads } = WEIGHTINGS[name];
   const share = ["write_weights", "read_weights"].includes(name) ? 3 : 0.5;
-  const shared = { rows: run.slots, rowName: "location", ...SLOTS, share, isSlots: true, scale: () => WEIGHTS };
-  if (!kind.heads) return [new Strip({ ...shared, name, title: kind.title, values: (step) => run.values(name, step) }, run.length)];
-  const heads = headsOf(kind.heads, run.model);
-  return heads.map((head, index) => {
-    const title = `${kind.title}, ${head.kind} head ${head.number}`;
-    const plot = { ...shared, name: `${name}.${index}`, title, ...amongHeads(`${kind.title}, ${head.kind}`, index, heads.length) };
-    return new Strip({ ...plot, values: (step) => run.values(name, step, index) }, run.length);
+  const shared = { title, rows: run.slots, rowName: "location", ...SLOTS, share, isSlots: true, scale: () => WEIGHTS };
+  if (!heads) return [traceStrip(run, name, shared)];
+  return headsOf(heads, run.model).map(({ kind, number }, index, all) => {
+    const among = amongHeads(`${title}, ${kind}`, index, all.length);
+    return traceStrip(run, name, { ...shared, title: `${title}, ${kind} head ${number}`, ...among }, index);
   });
 }
 
@@ -146,20 +143,21 @@ function amongHeads(title, head, heads) {
 /** Return strips of the controls of the heads; only: of those with a strip for each head, the kind of head. */
 export function gateStrips(run, name, only) {
   if (!run.has(name)) return [];
-  const kind = GATES[name];
-  const scale = kind.scale ? largest(run, name) : () => WEIGHTS;
-  if (!kind.heads) {
-    const rowLabels = headsOf(kind.rows, run.model).map((head) => `${head.kind} ${head.number}`);
-    const plot = { name, title: kind.title, rowName: "head", rows: rowLabels.length, rowLabels, scale };
-    return [new Strip({ ...plot, ...times(NAMED_ROW, rowLabels.length), values: (step) => run.values(name, step) }, run.length)];
-  }
-  const [, rows] = run.model.trace[name];
-  const strips = headsOf(kind.heads, run.model).map((head, index) => {
-    const title = `${kind.title}, ${head.kind} head ${head.number}`;
-    const plot = { name: `${name}.${index}`, title, rowName: kind.rowName, rows, rowLabels: kind.labels(rows), scale };
-    return { head, plot: { ...plot, ...times(NAMED_ROW, rows), values: (step) => run.values(name, step, index) } };
+  const { title, heads, rows, rowName = "head", labels, scale } = GATES[name];
+  const rowLabels = heads ? labels(run.model.trace[name][1]) : headsOf(rows, run.model).map(({ kind, number }) => `${kind} ${number}`);
+  const height = times(NAMED_ROW, rowLabels.length);
+  const shared = { title, rows: rowLabels.length, rowName, rowLabels, ...height, scale: scale ? largest(run, name) : () => WEIGHTS };
+  if (!heads) return [traceStrip(run, name, shared)];
+  return headsOf(heads, run.model).flatMap(({ kind, number }, index) => {
+    if (only && kind !== only) return [];
+    return [traceStrip(run, name, { ...shared, title: `${title}, ${kind} head ${number}` }, index)];
   });
-  return strips.filter(({ head }) => !only || head.kind === only).map(({ plot }) => new Strip(plot, run.length));
+}
+
+/** Return the strip of a trace, or of one head of it, by its number in the trace. */
+function traceStrip(run, name, plot, head) {
+  const values = (step) => run.values(name, step, head);
+  return new Strip({ ...plot, name: head === undefined ? name : `${name}.${head}`, values }, run.length);
 }
 
 /** Return a function that returns the scale of a trace from zero up to its largest value. */

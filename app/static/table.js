@@ -6,7 +6,7 @@ import { short } from "./recording.js";
  * Return the table of a run, or of a run and its branch, one after the other, with a column that says which: time, counted from
  * 0 as on the axis, phase, inputs, targets, outputs, and all values of the named traces.
  *
- * runs: [{letter, run}], of one model; the letter of a run alone is not said. Of a memory with fewer slots than another one has,
+ * runs: [{letter, run}], of one model; the letter of a run alone is not said. Of a memory with fewer locations than another one has,
  * the values of those that it lacks are empty.
  */
 export function tableOf(runs, traces) {

@@ -16,7 +16,7 @@ export class Ties {
   }
 
   /**
-   * Return the writes that the content of a slot comes from as a read head finds it at `step`, the largest part first:
+   * Return the writes that the content of a location comes from as a read head finds it at `step`, the largest part first:
    * [{step, head, weight, share}], where share is the part of the content and weight that of the write. Step -1 is the
    * content before the first step.
    */
@@ -70,7 +70,7 @@ function seen({ model }, step, head) {
   return writesFirst ? step + 1 : step;
 }
 
-/** The content of one slot after each group of writes, by the writes that it comes from. */
+/** The content of one location after each group of writes, by the writes that it comes from. */
 class History {
   constructor(run, slot) {
     Object.assign(this, { run, slot, groups: writeGroups(run.model) });

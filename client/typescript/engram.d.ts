@@ -74,7 +74,7 @@ export interface Place {
   /** its id */
   session: string;
   model: string;
-  /** memory slots; null without a memory */
+  /** memory locations; null without a memory */
   memory_size: number | null;
   /** steps that the session has taken */
   step: number;
@@ -115,7 +115,7 @@ export interface SessionFrame {
   /** its id */
   session: string;
   model: string;
-  /** memory slots; null without a memory */
+  /** memory locations; null without a memory */
   memory_size: number | null;
   /** steps that the session has taken */
   step: number;

@@ -73,25 +73,15 @@ def _computed(
     directory: Path, inputs: "NDArray[float32]", trace: Sequence[str], memory_size: int | None
 ) -> "tuple[NDArray[float32], dict[str, NDArray[float32]]]":
     """Return outputs and traces of a checkpoint. Raises EngramError for inputs that the model does not take."""
-    import numpy as np
+    from app.errors import UnknownName
+    from app.settings import load_settings
+    from engram.notebook.finding import model_of
 
-    from app.api.inputs import parse_sequence
-    from app.backends.base import RowsFailed
-    from app.loading import load_alone
-
-    backend, expected = load_alone(directory, memory_size)
-    unknown = sorted(set(trace) - set(backend.spec.trace))
-    if unknown:
-        raise ValueError(f"--trace {unknown[0]}: the model has the traces {', '.join(backend.spec.trace)}")
-    sequence = parse_sequence(inputs.tolist(), expected, len(inputs))
-    slot, outputs = backend.open(), []
-    traces: dict[str, list[NDArray[float32]]] = {name: [] for name in trace}
-    for number, step in enumerate(sequence):
-        try:
-            output, traced = backend.step([slot], step[np.newaxis], trace)
-        except RowsFailed as error:
-            raise ValueError(f"step {number + 1}: outputs or state are not finite") from error
-        outputs.append(output[0].copy())
-        for name in trace:
-            traces[name].append(traced[name][0].copy())
-    return np.stack(outputs), {name: np.stack(values) for name, values in traces.items()}
+    model = model_of(directory, load_settings({"max_steps": len(inputs)}), memory_size)
+    try:
+        run = model.run(inputs, trace)
+    except UnknownName as error:
+        raise ValueError(
+            f"--trace {error.more['got']}: the model has the traces {', '.join(model.card['trace'])}"
+        ) from error
+    return run.outputs, run.trace

@@ -72,7 +72,7 @@ def run(
     ] = None,
     updates: Annotated[
         int | None,
-        typer.Option("--updates", parser=whole, metavar="N", help="at most so many updates (default: the preset's)"),
+        typer.Option("--updates", parser=whole, metavar="N", help="the most updates (default: the preset's)"),
     ] = None,
     jobs: Jobs = 1,
     device: Device = "auto",

@@ -74,9 +74,9 @@ def _panels(name: str, values: Array) -> Iterator[Panel]:
     words = name.replace("_", " ")
     if values.ndim == 3 and values.shape[1] <= MOST_HEADS:
         for head in range(values.shape[1]):
-            yield _heat_map(f"{words}, head {head}", "slot" if name.endswith("weights") else "", values[:, head])
+            yield _heat_map(f"{words}, head {head}", "location" if name.endswith("weights") else "", values[:, head])
     else:
-        yield _heat_map(words, "slot" if name == "usage" else "", values.reshape(len(values), -1))
+        yield _heat_map(words, "location" if name == "usage" else "", values.reshape(len(values), -1))
 
 
 def _heat_map(title: str, label: str, values: Array) -> Panel:

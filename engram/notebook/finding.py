@@ -31,7 +31,11 @@ def load(
     if memory_size is not None:
         memory_size = whole_number("memory_size", memory_size)
     settings = load_settings({"backend": backend})
-    directory = _find(name, settings)
+    return model_of(_find(name, settings), settings, memory_size)
+
+
+def model_of(directory: Path, settings: Settings, memory_size: int | None) -> Model:
+    """Return the model of the checkpoint in a directory. memory_size and errors: as of `load`."""
     loaded, steps = load_checkpoint(directory, settings, device_of(settings), budgets_of(settings))
     loaded.memory.check(memory_size)
     return Model(loaded, steps, settings.max_steps, memory_size)

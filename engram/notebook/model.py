@@ -87,27 +87,23 @@ class Model:
 
 
 SHOWN = (
-    *(
-        "kind",
-        "task",
-        "input_size",
-        "output_size",
-        "vocabulary_size",
-        "output_activation",
-        "output_groups",
-        "output_at",
-    ),
-    *(
-        "memory_size",
-        "word_size",
-        "read_heads",
-        "write_heads",
-        "controller",
-        "parameters",
-        "backend",
-        "device",
-        "trace",
-    ),
+    "kind",
+    "task",
+    "input_size",
+    "output_size",
+    "vocabulary_size",
+    "output_activation",
+    "output_groups",
+    "output_at",
+    "memory_size",
+    "word_size",
+    "read_heads",
+    "write_heads",
+    "controller",
+    "parameters",
+    "backend",
+    "device",
+    "trace",
 )
 """The members of a card that a notebook shows."""
 

@@ -42,7 +42,7 @@ def same_weights(model, other):
     return actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
-def test_weights_name_their_model_and_have_the_same_bytes_each_time(tmp_path):
+def test_same_weights_are_the_same_bytes(tmp_path):
     trainer = tiny.checkpoint(tmp_path / "first", "ntm")
     files = set()
     for number in range(8):

@@ -307,8 +307,8 @@ def test_measurements_of_each_memory_size_are_a_line():
     lines = lines_measured(rows)
     assert list(lines) == ["length"]
     assert [(line.name, [row["errors"] for row in line.rows]) for line in lines["length"]] == [
-        ("8 slots", [0.5, 3.0]),
-        ("16 slots", [1.0]),
+        ("8 locations", [0.5, 3.0]),
+        ("16 locations", [1.0]),
     ]
 
 
@@ -333,10 +333,10 @@ def test_errors_are_drawn_with_training_sizes_shaded():
     lines = lines_measured([row(0, 8, length=3), row(40.0, 8, length=6), row(2.0, 16, length=6)])
     figure = figure_of_generalisation(lines, TASK)
     (axis,) = figure.axes
-    assert lines_of(axis) == {"8 slots": [[3, 0], [6, 40]], "16 slots": [[6, 2]]}
+    assert lines_of(axis) == {"8 locations": [[3, 0], [6, 40]], "16 locations": [[6, 2]]}
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("length", "wrong bits per sequence")
     assert axis.get_yscale() == "symlog"
-    assert texts(axis.get_legend()) == ["sizes of training", "8 slots", "16 slots"]
+    assert texts(axis.get_legend()) == ["sizes of training", "8 locations", "16 locations"]
     (shade,) = axis.patches
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == (0.5, 3.5)
 
@@ -411,7 +411,7 @@ def test_sequence_is_drawn_with_a_panel_for_every_head():
     writes = [f"write weights, head {head}" for head in range(3)]
     reads = [f"read weights, head {head}" for head in range(2)]
     assert list(found) == ["input", "target (grey: no answer is asked for)", "output", *writes, *reads]
-    assert [axis.get_ylabel() for axis in found.values()] == ["channel", "bit", "bit", *["slot"] * 5]
+    assert [axis.get_ylabel() for axis in found.values()] == ["channel", "bit", "bit", *["location"] * 5]
     assert [drawn(axis).shape for axis in found.values()] == [(4, 8), (2, 8), (2, 8), *[(8, 8)] * 5]
     assert found[reads[-1]].get_xlabel() == "time (steps)"
 
@@ -507,7 +507,7 @@ def test_memory_is_drawn_on_one_symmetric_scale():
     ((least, greatest),) = scales(figure)
     assert greatest == -least == max(leaves["memory"].abs().max().item() for leaves in recording.moments.values())
     assert [axis.get_xlabel() for axis in found.values()] == ["element of the word"] * 4
-    assert figure.axes[0].get_ylabel() == "slot"
+    assert figure.axes[0].get_ylabel() == "location"
 
 
 def test_memory_of_zeros_is_drawn_on_a_scale():
@@ -535,7 +535,7 @@ def test_links_and_precedence_are_drawn_for_every_head():
     for step, leaves in recording.moments.items():
         axis = found[f"links, head 1\nafter {step} of 8 steps"]
         assert drawn(axis) == pytest.approx(leaves["link"][1].numpy())
-        assert axis.get_xlabel() == "slot j"
+        assert axis.get_xlabel() == "location j"
     precedence = drawn(found["precedence weights, head 1"])
     assert precedence[:, 5] == pytest.approx(recording.moments[6]["precedence_weights"][1].numpy())
     assert scales(figure) == {(0, 1)}

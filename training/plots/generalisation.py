@@ -38,8 +38,8 @@ def _lines_over(rows: Sequence[dict[str, Any]], name: str) -> list[Line]:
         others = [
             f"{other.replace('_', ' ')} {_plain(value)}" for other, value in row["options"].items() if other != name
         ]
-        slots = [] if row["memory_size"] is None else [f"{row['memory_size']} slots"]
-        lines.setdefault(", ".join([*slots, *others]) or "measured", []).append(row)
+        size = [] if row["memory_size"] is None else [f"{row['memory_size']} locations"]
+        lines.setdefault(", ".join([*size, *others]) or "measured", []).append(row)
     return [Line(label, found) for label, found in lines.items()]
 
 

@@ -117,12 +117,12 @@ def _weightings(recording: Recording, name: str) -> list[Panel]:
     """Return a panel for each head: [T, heads, N] of the trace."""
     title = name.replace("_", " ")
     heads = recording.trace[name].unbind(1) if name in recording.trace else ()
-    return [HeatMap(f"{title}, head {head}", "slot", values.numpy()) for head, values in enumerate(heads)]
+    return [HeatMap(f"{title}, head {head}", "location", values.numpy()) for head, values in enumerate(heads)]
 
 
 def figure_of_usage(recording: Recording) -> Figure:
     """Draw the usage of each memory location, and the allocation weightings that follow from it."""
-    usage = HeatMap("usage", "slot", recording.trace["usage"].numpy())
+    usage = HeatMap("usage", "location", recording.trace["usage"].numpy())
     panels = [_input_panel(recording), usage, *_weightings(recording, "allocation_weights")]
     return figure_over_time(panels, len(recording.inputs))
 
@@ -193,7 +193,7 @@ def figure_of_memory(recording: Recording) -> Figure:
         image = heat_map(axis, memory, limit)
         axis.set_title(_after(recording, moment), fontsize=9)
         axis.set_xlabel("element of the word")
-    axes[0].set_ylabel("slot")
+    axes[0].set_ylabel("location")
     figure.colorbar(image, ax=axes, fraction=0.03, label="memory contents")
     return figure
 
@@ -212,13 +212,13 @@ def figure_of_links(recording: Recording) -> Figure:
             axis, links = axes[f"link {head} {moment}"], dense_links(recording.moments[moment])[head]
             image = heat_map(axis, links.numpy(), None, aspect="equal")
             axis.set_title(f"links, head {head}\n{_after(recording, moment)}", fontsize=9)
-            axis.set_xlabel("slot j")
-        axes[f"link {head} {moments[0]}"].set_ylabel("slot i, written right after j")
+            axis.set_xlabel("location j")
+        axes[f"link {head} {moments[0]}"].set_ylabel("location i, written right after j")
         axis = axes[f"precedence {head}"]
         heat_map(axis, precedence[:, head].T.numpy(), None)
         axis.set_title(f"precedence weights, head {head}", loc="left", fontsize=9)
         axis.set_xlabel("time (steps)")
-        axis.set_ylabel("slot")
+        axis.set_ylabel("location")
     figure.colorbar(image, ax=list(axes.values()), fraction=0.03, label="value, from 0 to 1")
     return figure
 

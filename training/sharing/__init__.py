@@ -1,6 +1,6 @@
 """Checkpoints to and from elsewhere: a directory, an archive with a hash, the Hugging Face Hub.
 
-    engram push checkpoints/dnc-copy DESTINATION        engram pull SOURCE --out checkpoints
+    engram push checkpoints/dnc-copy PLACE              engram pull PLACE --out checkpoints
 
     models/ or models/name      a directory             parts     the files of a checkpoint, checked
     name.tar.gz                 an archive              archive   the same in one file, the same bytes each time

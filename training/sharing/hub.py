@@ -48,7 +48,7 @@ def upload(checkpoint: Path, to: Repository, hub: str | None, private: bool, sta
     Raises CheckpointError, ManifestError.
     """
     copy(checkpoint, staging)
-    with _telling(to, hub):
+    with _naming(to, hub):
         api = _api(hub)
         api.create_repo(to.id, private=private, exist_ok=True)
         commit = api.upload_folder(
@@ -66,7 +66,7 @@ def download(source: Repository, hub: str | None, into: Path) -> str:
 
     Raises CheckpointError.
     """
-    with _telling(source, hub):
+    with _naming(source, hub):
         api = _api(hub)
         found = api.model_info(source.id, revision=source.revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
@@ -93,8 +93,8 @@ def _wanted(sizes: Mapping[str, int], where: str) -> list[str]:
 
 
 @contextmanager
-def _telling(place: Repository, hub: str | None) -> Iterator[None]:
-    """Have every error of the library, and of the network, name the repository and what may help."""
+def _naming(place: Repository, hub: str | None) -> Iterator[None]:
+    """Turn every error of the library, and of the network, into one that names the repository and what may help."""
     try:
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
     except ModuleNotFoundError as error:

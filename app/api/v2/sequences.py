@@ -93,21 +93,24 @@ class Sequences:
         model.memory.check(memory_size)
         steps = prepare(model, memory_size)
         restarted = await self._end_before(key)
-        label = f"sequence-{re.sub('[^A-Za-z0-9_-]', '-', str(sequence.id))[:LABEL_LENGTH]}-"
-        opened = await self._sessions.opening.begin(model, memory_size, key, label, tenant_of_caller(caller))
+        opened = await self._sessions.opening.begin(model, memory_size, key, _label(sequence), tenant_of_caller(caller))
         name = inside(caller.tenant, opened.id)
-        try:
-            session = await self._sessions.turns.find(name)
-            stepped = _stepped(await self._sessions.stepping.begin(session, steps))
-        except EngramError:
-            with contextlib.suppress(EngramError):
-                await self._sessions.ending.delete(name)
-            raise
+        stepped = await self._first_step(name, steps)
         if sequence.end:
             await self._sessions.ending.delete(name)
         else:
             self._remember(key, name)
         return Taken(stepped, opened.id, restarted)
+
+    async def _first_step(self, name: str, steps: Steps) -> Stepped:
+        """Step a session that has just been opened; if that fails, delete it."""
+        try:
+            session = await self._sessions.turns.find(name)
+            return _stepped(await self._sessions.stepping.begin(session, steps))
+        except EngramError:
+            with contextlib.suppress(EngramError):
+                await self._sessions.ending.delete(name)
+            raise
 
     async def _end_before(self, key: str) -> bool:
         """End the session of a sequence that is under way; return whether it was."""
@@ -171,6 +174,11 @@ class Sequences:
             line.users -= 1
             if not line.users:
                 del self._lines[key]
+
+
+def _label(sequence: Sequence) -> str:
+    """Return the beginning of the ID of a sequence's session."""
+    return f"sequence-{re.sub('[^A-Za-z0-9_-]', '-', str(sequence.id))[:LABEL_LENGTH]}-"
 
 
 def _stepped(outcome: Stepped | Duplicate) -> Stepped:

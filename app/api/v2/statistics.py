@@ -1,4 +1,4 @@
-"""How many requests to infer each model had, and how long their parts took: since the start, in nanoseconds."""
+"""Counts of the requests to infer of each model since the start, and the times of their parts in nanoseconds."""
 
 import time
 from collections import defaultdict

@@ -42,7 +42,7 @@ OpenLoop = Annotated[
         "--open-loop",
         parser=percent,
         metavar=f"PERCENT{SEVERAL}",
-        help="also requests at fixed times: so many percent of the rate, as in 50 80 95",
+        help="also requests at fixed times, at these percentages of the rate, as in 50 80 95",
     ),
 ]
 Triton = Annotated[

@@ -210,6 +210,8 @@ def test_link_to_a_branch_opens_both_and_back_works(page: Page) -> None:
     page.select_option("[aria-label='Write gate']", "shut")
     fork(page)
     link, said, shown = page.url, page.locator("#branch span").inner_text(), drawn(page, "b.output")
+    page.click("#share summary")
+    expect(page.locator("#share .note")).to_contain_text("The link opens both.")
     page.goto("about:blank")
     page.goto(link)
     expect(page.locator("#branch span")).to_have_text(said)

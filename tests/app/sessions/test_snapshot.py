@@ -143,7 +143,7 @@ def test_state_of_other_leaves_shapes_or_types_is_refused():
 @pytest.mark.parametrize(("came", "expected"), [(None, 32), (32, None), (32, 31)])
 def test_state_of_another_memory_size_is_refused(came, expected):
     snapshot = Snapshot("m", "f", came, 3, STATE)
-    with pytest.raises(InvalidSnapshot, match=f"has {expected or 'no'} memory slots"):
+    with pytest.raises(InvalidSnapshot, match=f"has {expected or 'no'} memory locations"):
         snapshot.check(spec(expected))
     snapshot.check(spec(came))
 

@@ -28,7 +28,7 @@ TAKE = re.compile(r"(?P<who>\w+) (?:got|grabbed|picked up|took) the (?P<thing>\w
 DROP = re.compile(r"(?P<who>\w+) (?:discarded|dropped|left|put down) the (?P<thing>\w+)(?: there)?\.")
 
 
-def told(task, seed, **asked):
+def drawn(task, seed, **asked):
     texts = {name: str(value) for name, value in asked.items()}
     sample = draw(SOURCE, seed, choose(SOURCE, seed, {"task": str(task), **texts}))
     return sample, sample.facts["story"]
@@ -73,7 +73,7 @@ class Replay:
 def test_answer_is_found_again_by_replaying_the_story(task):
     for seed in range(20):
         replay = Replay()
-        for sentence in told(task, seed)[1]:
+        for sentence in drawn(task, seed)[1]:
             if "answer" in sentence:
                 assert replay.answer(sentence["text"]) == sentence["answer"]
             else:
@@ -82,7 +82,7 @@ def test_answer_is_found_again_by_replaying_the_story(task):
 
 @pytest.mark.parametrize("task", STORIES)
 def test_story_has_exactly_the_words_that_it_names(task):
-    stories = [told(task, seed) for seed in range(60)]
+    stories = [drawn(task, seed) for seed in range(60)]
     words = {word for sample, _ in stories for word in sample.labels}
     words |= {word for _, sentences in stories for sentence in sentences for word in sentence.get("answer", [])}
     assert words == {*STORIES[task][1].words.split(), "-", ".", "?"}
@@ -92,14 +92,14 @@ def test_story_has_exactly_the_words_that_it_names(task):
 def test_questions_and_facts_are_as_many_as_asked_for(task):
     story = STORIES[task][1]
     sizes = {"questions": story.most_questions} | ({"facts": 1} if story.most_facts else {})
-    sample, sentences = told(task, 1, **sizes)
+    sample, sentences = drawn(task, 1, **sizes)
     assert sum("answer" in sentence for sentence in sentences) == story.most_questions
     assert len(sample.inputs) <= SOURCE.most_steps({"task": task, **sizes}) <= 1000
 
 
 @pytest.mark.parametrize("task", STORIES)
 def test_story_in_a_file_is_encoded_the_same_by_training(task, tmp_path):
-    sample, sentences = told(task, 3)
+    sample, sentences = drawn(task, 3)
     lines = [
         f"{number} {sentence['text'].capitalize()}"
         + (f"\t{','.join(sentence['answer'])}\t" if "answer" in sentence else "")
@@ -112,10 +112,10 @@ def test_story_in_a_file_is_encoded_the_same_by_training(task, tmp_path):
 
 @pytest.mark.parametrize("task", STORIES)
 def test_question_follows_from_facts_before_it(task):
-    for number, sentence in enumerate(told(task, 2)[1]):
+    for number, sentence in enumerate(drawn(task, 2)[1]):
         supports = sentence.get("supports", [])
         assert all(place < number for place in supports)
-        assert not any("answer" in told(task, 2)[1][place] for place in supports)
+        assert not any("answer" in drawn(task, 2)[1][place] for place in supports)
 
 
 SHIFTS = {"above": 1j, "below": -1j, "to the left of": -1, "to the right of": 1}
@@ -137,7 +137,7 @@ def placed(facts):
 
 def test_shape_lies_where_the_story_says():
     for seed in range(20):
-        story = told(17, seed)[1]
+        story = drawn(17, seed)[1]
         places = placed([sentence["text"] for sentence in story[:2]])
         for question in story[2:]:
             one, side, other = re.fullmatch(rf"is the (.+) ({'|'.join(SHIFTS)}) the (.+)\?", question["text"]).groups()
@@ -147,7 +147,7 @@ def test_shape_lies_where_the_story_says():
 
 def test_larger_thing_is_larger_by_way_of_a_third():
     for seed in range(20):
-        story = told(18, seed)[1]
+        story = drawn(18, seed)[1]
         pairs = [ordered(INSIDE.fullmatch(sentence["text"])) for sentence in story[:5]]
         for question in story[5:]:
             small, big = ordered(FIT.fullmatch(question["text"]))
@@ -165,7 +165,7 @@ def ordered(match):
 
 def test_way_leads_from_place_to_place():
     for seed in range(20):
-        *facts, question = told(19, seed)[1]
+        *facts, question = drawn(19, seed)[1]
         texts = [sentence["text"] for sentence in facts]
         start, end = re.fullmatch(r"how do you go from the (\w+) to the (\w+)\?", question["text"]).groups()
         first, last = (LIES.fullmatch(texts[place]).groups() for place in question["supports"])
@@ -178,7 +178,7 @@ def test_way_leads_from_place_to_place():
 
 def test_animal_fears_what_its_kind_fears():
     for seed in range(20):
-        story = told(15, seed)[1]
+        story = drawn(15, seed)[1]
         for question in story[8:]:
             named, feared = (story[place]["text"] for place in question["supports"])
             name, kind = re.fullmatch(r"(\w+) is a (\w+)\.", named).groups()
@@ -189,7 +189,7 @@ def test_animal_fears_what_its_kind_fears():
 @pytest.mark.parametrize("task", [4, 15, 17, 18, 19])
 def test_trained_model_finds_samples_as_hard_as_the_data(task):
     model, manifest = load(CHECKPOINTS / "dnc-babi")
-    samples = [told(task, seed)[0] for seed in range(40)]
+    samples = [drawn(task, seed)[0] for seed in range(40)]
     right = [
         answered
         for sample, said in zip(samples, outputs(model, samples), strict=True)
@@ -217,7 +217,7 @@ def judged(sample, said):
 
 
 def test_phases_tell_facts_questions_and_answers_apart():
-    sample, _ = told(8, 1, questions=2, facts=2)
+    sample, _ = drawn(8, 1, questions=2, facts=2)
     named = [(phase.name, sample.labels[phase.start : phase.stop]) for phase in sample.phases]
     assert [name for name, _ in named] == ["listen", "ask", "answer"] * 2
     assert all(set(words) == {"-"} for name, words in named if name == "answer")
