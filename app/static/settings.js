@@ -9,9 +9,26 @@ export class Settings {
 
   /** Show the sizes of a sample: [{name, label, value, trained}], with least and greatest, or with choices. */
   show(settings) {
-    this.fields = settings.map((setting) => ({ setting, field: setting.choices ? choice(setting) : size(setting) }));
+    const isSame = settings.length === this.fields.length && settings.every((one, at) => isLike(one, this.fields[at].setting));
+    if (isSame) this.refresh(settings);
+    else this.replace(settings);
+  }
+
+  /** Give the fields that are there their values, but for one that is being typed into. */
+  refresh(settings) {
+    for (const [at, one] of this.fields.entries()) {
+      one.setting = settings[at];
+      update(one.field, one.setting);
+    }
+  }
+
+  replace(settings) {
+    this.fields = settings.map((setting) => ({ setting, field: element(setting.choices ? "select" : "input", { id: setting.name }) }));
     for (const { setting, field } of this.fields) {
+      update(field, setting);
+      field.addEventListener("input", () => (field.dataset.typed = true));
       field.addEventListener("change", () => {
+        delete field.dataset.typed;
         if (!setting.choices) clamp(field);
         this.onChange(setting.name);
       });
@@ -28,16 +45,19 @@ export class Settings {
   }
 }
 
-function choice({ name, value, choices }) {
-  const options = Object.entries(choices).map(([key, label]) => new Option(label, key));
-  const field = element("select", { id: name }, ...options);
-  field.value = value;
-  return field;
+function isLike(one, other) {
+  return one.name === other.name && one.label === other.label && Boolean(one.choices) === Boolean(other.choices);
 }
 
-function size({ name, value, least, greatest, trained }) {
-  const title = `${least} to ${greatest}${trained ? `; in training ${rangeText(trained)}` : ""}`;
-  return element("input", { type: "number", id: name, min: least, max: greatest, value, title });
+/** Give a field the limits and the value of its setting. */
+function update(field, { value, least, greatest, trained, choices }) {
+  if (choices) {
+    field.replaceChildren(...Object.entries(choices).map(([key, label]) => new Option(label, key)));
+  } else {
+    const title = `${least} to ${greatest}${trained ? `; in training ${rangeText(trained)}` : ""}`;
+    Object.assign(field, { type: "number", min: least, max: greatest, title });
+  }
+  if (!field.dataset.typed) field.value = value;
 }
 
 function clamp(field) {

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from app.settings import SettingsError
-from engram.options import positive
+from engram.options import whole
 
 HERE = Path(__file__).resolve().parents[2]
 """The checkout, which has the pages and mkdocs.yml."""
@@ -23,7 +23,7 @@ def run(
         Path | None, typer.Option("--out", metavar="DIR", help="write the pages there, and serve nothing")
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", parser=positive, metavar="N", help="port of 127.0.0.1 to serve on")
+        int, typer.Option("--port", parser=whole, metavar="N", help="port of 127.0.0.1 to serve on; 0 is a free one")
     ] = 8001,
 ) -> int:
     """Build the site, and serve it until Ctrl-C."""

@@ -201,6 +201,23 @@ def test_repeats_that_cannot_be_are_the_nearest_that_can(page: Page) -> None:
         expect(page.locator("#repeats")).to_have_value(taken)
 
 
+def test_field_that_is_typed_into_keeps_its_text_when_a_sample_comes(page: Page) -> None:
+    open_inspector(page, "repeat")
+    field = page.locator("#repeats")
+    field.evaluate("node => (node.mark = 'the same')")
+    page.fill("#length", "3")
+    with page.expect_response("**/sample?*"):
+        page.locator("#length").blur()
+        field.focus()
+        field.press("Control+A")
+        field.press("7")
+    expect(page.locator("#run")).to_be_enabled()
+    expect(field).to_have_value("7")
+    assert field.evaluate("node => node.mark") == "the same"
+    with page.expect_response("**/sample?*repeats=7*"):
+        field.blur()
+
+
 def test_query_repeats_an_item_and_the_next_is_due(page: Page) -> None:
     open_inspector(page, "recall")
     clear_drawing(page, 3, "items")
