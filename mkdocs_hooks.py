@@ -4,6 +4,7 @@ The site asks nothing of other hosts, so it also reads from a disk: equations ar
 themselves, and a link to a file outside of docs/ leads to a page with that file's text.
 """
 
+import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,8 @@ INWARD = re.compile(r"\[([\w-]+\.md)\]\(\1(#[^)]*)?\)")
 """A link to another document that is called by the name of its file."""
 
 PICTURE = ".png"
+
+NOTEBOOK = ".ipynb"
 
 INFO = re.compile(r"^(\s*```\w+) .*$", re.MULTILINE)
 """The first line of a block of code, with words for the tests behind its language."""
@@ -72,12 +75,22 @@ def path_of(place: str) -> str:
 def page(place: str) -> str:
     """Return the page of a file, or of a folder with the files in it."""
     path = ROOT / place
+    if path.suffix == NOTEBOOK:
+        return UNSEARCHED + cells(path)
     if path.is_file():
         return UNSEARCHED + shown(path, place)
     entries = sorted(path.iterdir())
     listed = "\n".join(f"- `{entry.name}{'/' if entry.is_dir() else ''}`" for entry in entries)
     files = [entry for entry in entries if entry.suffix in LANGUAGES and entry.stat().st_size < LARGEST_SHOWN]
     return "\n\n".join([UNSEARCHED + f"# {place}", listed, *(shown(file, file.name, "##") for file in files)])
+
+
+def cells(path: Path) -> str:
+    """Return the text and the code of a notebook; links to other notebooks lead to their pages."""
+    kinds = {"markdown": "{}", "code": "```python\n{}\n```"}
+    found = json.loads(path.read_text())["cells"]
+    written = [kinds[cell["cell_type"]].format("".join(cell["source"])) for cell in found]
+    return "\n\n".join(written).replace(f"{NOTEBOOK})", f"{NOTEBOOK}.md)")
 
 
 def shown(path: Path, title: str, heading: str = "#") -> str:

@@ -47,6 +47,13 @@ def test_file_outside_of_the_documents_has_a_page(site):
     assert 'href="source/examples/client.py.html"' in (site / "client.html").read_text()
 
 
+def test_notebook_is_a_page_of_text_and_code(site):
+    text = (site / "source/notebooks/train_and_watch.ipynb.html").read_text()
+    assert '<h2 id="watch-a-session">Watch a session' in text
+    assert 'href="compare.ipynb.html"' in text
+    assert "cell_type" not in text
+
+
 def test_links_call_documents_by_their_titles(site):
     named = {path.name: re.findall(r">[\w-]+\.md</a>", path.read_text()) for path in site.glob("*.html")}
     assert {name: links for name, links in named.items() if links} == {}
@@ -73,3 +80,6 @@ def test_no_page_is_wider_than_a_phone(page, site):
     for name in ("index", "dnc", "errors"):
         page.goto(f"{site.as_uri()}/{name}.html")
         assert not page.evaluate(wide), name
+    page.goto(f"{site.as_uri()}/notebooks.html")
+    scroller = page.locator(".md-typeset__scrollwrap").first
+    assert scroller.evaluate("wrap => wrap.scrollWidth <= wrap.clientWidth")

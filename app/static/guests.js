@@ -73,7 +73,8 @@ export class Guests {
     }
     const { run } = this.screen;
     const forced = run.force ? `, ${Object.keys(run.force).join(", ")} forced` : "";
-    const taken = `${run.from + run.done} steps${forced}${this.isLive ? ", live" : ""}`;
+    const count = run.from + run.done;
+    const taken = `${count} ${count === 1 ? "step" : "steps"}${forced}${this.isLive ? ", live" : ""}`;
     this.showProvenance(`Session ${this.follower.id} of ${run.model.name}, ${taken}. ${text}`, { live: !isOver });
   }
 

@@ -185,7 +185,7 @@ def test_session_of_a_client_is_rewound_after_one_question(page: Page, client: C
     expect(page.locator("#provenance-text")).to_contain_text("of dnc-copy, 7 steps")
     page.keyboard.press("Home")
     page.click("#rewind")
-    expect(page.locator("#provenance-text")).to_contain_text("of dnc-copy, 1 steps")
+    expect(page.locator("#provenance-text")).to_contain_text("of dnc-copy, 1 step.")
     assert client.at == 1
 
 
