@@ -5,6 +5,7 @@ import { NOTHING_TO_REWIND, Problem } from "./api.js";
 import { Consent } from "./consent.js";
 import { Follower } from "./follow.js";
 import { readRecording } from "./recording.js";
+import { setViews } from "./views.js";
 
 const NO_SESSION = { title: "No session", detail: "What is shown has no session any more that could be rewound." };
 
@@ -46,6 +47,7 @@ export class Guests {
     this.whatIf.load(run, follower);
     await this.grow(run, false);
     if (!this.isLive && run.done > 0) screen.player.show(Math.min(Math.max(at - run.from, 0), run.done - 1));
+    if (isNew && place.view) setViews(place.view);
   }
 
   /** Choose the model of a run, for whoever sends it something after. Returns whether it is still wanted. */

@@ -170,6 +170,14 @@ def test_address_opens_the_fork_of_a_forced_session(page: Page, client: Client) 
     expect(page.locator("#provenance-text")).to_contain_text("12 steps")
 
 
+def test_address_of_a_session_opens_what_was_open(page: Page, client: Client) -> None:
+    client.step(4)
+    open_session(page, client, "&step=2&view=explain,try")
+    expect(page.get_by_role("button", name="Fork here")).to_be_visible()
+    expect(page.locator("#explain")).to_have_attribute("aria-expanded", "true")
+    expect(page.locator("#place")).to_have_text("step 2")
+
+
 def test_session_of_a_client_is_rewound_after_one_question(page: Page, client: Client) -> None:
     client.step(8)
     open_session(page, client, "&step=3")
