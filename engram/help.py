@@ -56,8 +56,8 @@ def _print_boxes(usage: str, text: str, examples: Sequence[str], sections: Secti
     console = Console(highlight=False)
     console.print(Text(f"\n{usage}", style="bold"), Text(f"\n{text}\n"), sep="\n")
     if examples:
-        lines = "".join(f"  {example}\n" for example in examples)  # no box: they are there to be copied
-        console.print(Text("Examples", style="bold"), Text(lines), sep="\n", soft_wrap=True)
+        indented = "".join(f"  {example}\n" for example in examples)  # no box: they are there to be copied
+        console.print(Text("Examples", style="bold"), Text(indented), sep="\n", soft_wrap=True)
     widest = max((len(name) for lines in sections.values() for name, _ in lines), default=0)
     for title, lines in sections.items():
         table = Table.grid(padding=(0, 2))
