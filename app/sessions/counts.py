@@ -31,8 +31,18 @@ class OpenSessions:
         for model in models:
             self._show(model.name)
 
-    def reserve(self, model: str, tenant: Tenant) -> None:
-        """Count a session that is about to be opened. Raises SessionsFull, TenantFull."""
+    def reserve(self, model: str, tenant: Tenant, in_place: bool = False) -> None:
+        """Count a session that is about to be opened; in_place: of one that ends first.
+
+        Raises SessionsFull, TenantFull, unless it is in place of another.
+        """
+        if not in_place:
+            self._check_room(model, tenant)
+        self._counts[model] += 1
+        self._tenants[tenant.name] += 1
+        self._reserved[model, tenant.name] += 1
+
+    def _check_room(self, model: str, tenant: Tenant) -> None:
         if tenant.max_sessions is not None and self._tenants[tenant.name] >= tenant.max_sessions:
             raise TenantFull(
                 f"the tenant of your key has {self._tenants[tenant.name]} open sessions, and the key opens one only "
@@ -44,9 +54,6 @@ class OpenSessions:
                 f"{self._most} sessions of {model} are open, and no more can be (setting max_sessions): delete some, "
                 "or try later"
             )
-        self._counts[model] += 1
-        self._tenants[tenant.name] += 1
-        self._reserved[model, tenant.name] += 1
 
     def confirm(self, model: str, tenant: Tenant, opened: bool) -> None:
         """Note whether a session that was reserved was opened."""

@@ -5,7 +5,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from app.catalogue import ModelCatalogue, ServedModel
@@ -69,17 +69,24 @@ class Opening:
         return await self._create(self._new(tenant, model, size, key=key, digest=digest, force=forced), tenant)
 
     async def begin(
-        self, model: ServedModel, memory_size: int | None, key: str, label: str, tenant: Tenant = ANYBODY
+        self,
+        model: ServedModel,
+        memory_size: int | None,
+        key: str,
+        label: str,
+        tenant: Tenant = ANYBODY,
+        end_before: Callable[[], Awaitable[None]] | None = None,
     ) -> SessionInfo:
         """Open a session under a key that no open session has: one that has ended loses it.
 
-        label: the beginning of its ID, of letters, digits, `_` and `-`, for people. Raises as `open` does, and
-        StoreFailed where an open session has the key.
+        label: the beginning of its ID, of letters, digits, `_` and `-`, for people. end_before: ends the open session
+        of this key, whose place among those that may be open the new one takes, so that no other can. Raises as `open`
+        does, and StoreFailed where an open session has the key.
         """
         model.memory.check(memory_size)
         size = model.shapes(memory_size).memory_size
         new = self._new(tenant, model, size, label, key=key, digest=_hash(key.encode()), takes_key=True)
-        return await self._create(new, tenant)
+        return await self._create(new, tenant, end_before)
 
     async def opened_under(self, key: str) -> str | None:
         """Return the name of the session that was opened under a key, if any, which may have ended."""
@@ -190,13 +197,17 @@ class Opening:
         record = await self._writer.call(lambda store: _created(store, key, digest))
         return info_of(record, record.model) if record else None
 
-    async def _create(self, new: NewSession, tenant: Tenant) -> SessionInfo:
+    async def _create(
+        self, new: NewSession, tenant: Tenant, end_before: Callable[[], Awaitable[None]] | None = None
+    ) -> SessionInfo:
         self._turns.check_open()
         self._turns.check_claims()
-        self._counts.reserve(new.model, tenant)
+        self._counts.reserve(new.model, tenant, in_place=end_before is not None)
         created = False
         owner = NOBODY if self._ownership.is_shared else self._ownership.owner  # its first request may go elsewhere
         try:
+            if end_before is not None:
+                await end_before()
             record, created = await self._writer.call(lambda store: _create_once(store, new, owner))
         finally:
             self._counts.confirm(new.model, tenant, created)

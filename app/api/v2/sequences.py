@@ -12,6 +12,7 @@ them. The requests of a sequence that are under way here begin in the order in w
 
 import asyncio
 import contextlib
+import functools
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -92,15 +93,18 @@ class Sequences:
         """Begin a sequence, anew if it is under way. If its first step fails, it has not begun."""
         model.memory.check(memory_size)
         steps = prepare(model, memory_size)
-        restarted = await self._end_before(key)
-        opened = await self._sessions.opening.begin(model, memory_size, key, _label(sequence), tenant_of_caller(caller))
+        before = await self._under_way(key)
+        end_before = None if before is None else functools.partial(self._end_session, before)
+        opened = await self._sessions.opening.begin(
+            model, memory_size, key, _label(sequence), tenant_of_caller(caller), end_before
+        )
         name = inside(caller.tenant, opened.id)
         stepped = await self._first_step(name, steps)
         if sequence.end:
             await self._sessions.ending.delete(name)
         else:
             self._remember(key, name)
-        return Taken(stepped, opened.id, restarted)
+        return Taken(stepped, opened.id, before is not None)
 
     async def _first_step(self, name: str, steps: Steps) -> Stepped:
         """Step a session that has just been opened; if that fails, delete it."""
@@ -112,24 +116,28 @@ class Sequences:
                 await self._sessions.ending.delete(name)
             raise
 
-    async def _end_before(self, key: str) -> bool:
-        """End the session of a sequence that is under way; return whether it was."""
+    async def _under_way(self, key: str) -> str | None:
+        """Return the name of the session of a sequence that is under way."""
         self._known.pop(key, None)
         name = await self._sessions.opening.opened_under(key)
-        if name is None:
-            return False
         try:
-            await self._sessions.ending.delete(name)
+            if name is not None:
+                await self._sessions.turns.find(name)
         except (SessionGone, SessionNotFound):
-            return False
-        return True
+            return None
+        except EngramError:  # it is open, but cannot be stepped here
+            pass
+        return name
+
+    async def _end_session(self, name: str) -> None:
+        with contextlib.suppress(SessionGone, SessionNotFound):
+            await self._sessions.ending.delete(name)
 
     async def _end(self, session: Session, pending: "asyncio.Future[Stepped | Duplicate]", key: str) -> Stepped:
         """Return the result of the last step of a sequence, after its session has ended."""
         stepped = _stepped(await pending)
         self._known.pop(key, None)
-        with contextlib.suppress(SessionGone, SessionNotFound):
-            await self._sessions.ending.delete(session.id)
+        await self._end_session(session.id)
         return stepped
 
     def _submit(self, session: Session, prepare: Prepare) -> "asyncio.Future[Stepped | Duplicate]":
