@@ -14,7 +14,7 @@ from models.manifest import MANIFEST_FILE
 TRAINING_FILE = "training.safetensors"
 
 HERE, EXCHANGE = -100, 2
-"""Of renameat2: AT_FDCWD and RENAME_EXCHANGE."""
+"""Arguments of renameat2: AT_FDCWD and RENAME_EXCHANGE."""
 
 
 class CheckpointError(ValueError):
