@@ -452,6 +452,25 @@ def test_reset_forgets_steps_and_frames():
     run(test())
 
 
+def test_session_in_place_of_another_is_opened_at_the_limit():
+    async def test() -> None:
+        async with service(opened=1) as sessions:
+            opening, model = sessions.service.opening, sessions.service._models.get("fake")
+            first = await opening.begin(model, None, "key", "a-")
+
+            async def end_first() -> None:
+                await sessions.delete(first.id)
+                with pytest.raises(SessionsFull):
+                    await sessions.open("fake")
+
+            second = await opening.begin(model, None, "key", "b-", end_before=end_first)
+            assert [info.id for info in await sessions.all(None, 10)] == [second.id]
+            await sessions.delete(second.id)
+            await sessions.open("fake")
+
+    run(test())
+
+
 def test_sessions_beyond_the_limit_are_refused_until_one_ends():
     async def test() -> None:
         async with service() as sessions:
