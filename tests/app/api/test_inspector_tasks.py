@@ -201,7 +201,7 @@ def test_repeats_that_cannot_be_are_the_nearest_that_can(page: Page) -> None:
         expect(page.locator("#repeats")).to_have_value(taken)
 
 
-def test_field_that_is_typed_into_keeps_its_text_when_a_sample_comes(page: Page) -> None:
+def test_field_that_is_typed_into_keeps_its_text(page: Page) -> None:
     open_inspector(page, "repeat")
     field = page.locator("#repeats")
     field.evaluate("node => (node.mark = 'the same')")
