@@ -320,6 +320,12 @@ class Residents:
             with logged(session, "no snapshot of it was kept"):
                 self._keep(session, await self.packed_now(session), passing=True)
 
+    async def note_oldest(self, session: Session) -> None:
+        """Note the oldest step that the store keeps: after a snapshot that failed it may be another than is known."""
+        found = await self._writer.call(lambda store: store.find(session.id))
+        if isinstance(found, Record):
+            session.retain(found.tape, found.oldest)
+
     def park(self, session: Session, data: bytes) -> Coroutine[Any, Any, None]:
         """Write a snapshot of where a session is now as all that the store has of it. Raises StoreFailed."""
         step, seq, now = session.step, session.seq, self._clock()

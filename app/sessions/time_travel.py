@@ -82,15 +82,20 @@ class TimeTravel:
                 break
             except StepNotKept:
                 taken = first
-                first, pieces = await self._turns.run(
-                    session, lambda shared: self._recording(shared, None, stop, trace)
-                )
+                first, pieces = await self._turns.run(session, lambda shared: self._begin_again(shared, stop, trace))
                 if first == taken:
                     raise
         if begun is not None:
             yield begun
             async for piece in pieces:
                 yield piece
+
+    async def _begin_again(
+        self, session: Session, stop: int | None, trace: Sequence[str]
+    ) -> tuple[int, AsyncIterator[Piece]]:
+        """Return the same as `_recording`, from the oldest step that the store has now."""
+        await self._residents.note_oldest(session)
+        return await self._recording(session, None, stop, trace)
 
     async def _move(self, session: Session, step: int, seq: int | None) -> SessionInfo:
         slot = await self._residents.restore(session)

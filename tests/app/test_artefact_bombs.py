@@ -47,11 +47,11 @@ def header(size: int) -> bytes:
 
 
 def lists(directory: Path) -> None:
-    (directory / "manifest.json").write_bytes(b"[" + b"[]," * (10 * MB) + b"0]")
+    (directory / "manifest.json").write_bytes(b"[" + b"[]," * (4 * MB) + b"0]")
 
 
 def weights(directory: Path) -> None:
-    (directory / "model.safetensors").write_bytes(header(90 * MB))
+    (directory / "model.safetensors").write_bytes(header(40 * MB))
     rewrite(directory, weights_sha256=sha256(directory / "model.safetensors"))
 
 
@@ -60,7 +60,7 @@ def sample(directory: Path) -> None:
 
 
 def zeros(directory: Path) -> None:
-    first_state(directory, bytes(600 * MB))
+    first_state(directory, bytes(200 * MB))
 
 
 def constants(directory: Path) -> None:

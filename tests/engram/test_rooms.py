@@ -71,7 +71,7 @@ def test_seeds_beside_packages_of_its_names_are_trained(elsewhere, tmp_path, pro
 def test_benchmark_beside_packages_of_its_names_starts_its_server(elsewhere, few):
     words = ["bench", "served-steps", "--checkpoints", few, "--model", "lstm-copy", "--sessions", 1, "--rounds", 1]
     printed = run([*PROGRAMS["script"], *words, "--seconds", 0.05], elsewhere)
-    assert re.search(r"^ +1 +[\d,]+ ", printed, re.MULTILINE)
+    assert re.search(r"^\| 1 \| [\d,]+ ", printed, re.MULTILINE)
 
 
 def test_module_of_a_room_runs_with_its_arguments(elsewhere):

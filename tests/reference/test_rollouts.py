@@ -14,12 +14,13 @@ from app.backends.base import Array
 from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from kernels.support import not_fused
-from models.manifest import ManifestError, read_manifest
+from models.artefact import load
+from models.manifest import ONNX_FILE, ManifestError, read_manifest
 from models.state import flatten
 from tests.app.harness import Server, running_server
 from tests.reference.rollouts import ROLLOUTS, Rollout
 from tests.slots import SLOT_AXES, matching_slots, reordered
-from training.export import export
+from training.export import build_graph
 from training.importers import import_checkpoint, read_original
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @functools.cache
     def checkpoint(name: str) -> Path:
         import_checkpoint(rollout(name).format, rollout(name).file, root / name, rollout(name).cell, "engram import")
-        export(root / name)
+        model, manifest = load(root / name)  # without the check of `engram export`: the steps are compared here
+        (root / name / ONNX_FILE).write_bytes(build_graph(model, manifest).SerializeToString())
         return root / name
 
     return checkpoint

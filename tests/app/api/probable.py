@@ -57,7 +57,7 @@ def v2_body(chance: random.Random) -> dict[str, Any]:
     steps = inputs(chance)
     tensor = {"name": "inputs", "datatype": "FP32", "shape": [1, len(steps), len(steps[0])], "data": steps}
     sequence = {"sequence_id": chance.randrange(4), "sequence_start": True, "sequence_end": chance.random() < 0.3}
-    names = ["outputs", *traces(chance)]
+    names = ["outputs", *(traces(chance) if chance.random() < 0.5 else ())]
     return {
         "inputs": [tensor],
         "parameters": sequence if sequence["sequence_id"] else {},

@@ -36,7 +36,7 @@ def generated(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--fail-on-warning"]
     config = ROOT / "examples" / "openapi-python-client.yml"
     words = ["--path", str(document), "--config", str(config), "--output-path", str(out)]
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    tools = f"{GENERATOR / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": tools, "PYTHONPATH": str(GENERATOR)}
     done = subprocess.run([*command, *words], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -301,7 +301,7 @@ def test_restart_puts_the_cursor_to_the_beginning(page: Page) -> None:
     expect(page.locator("#place")).to_have_text("step 0")
     assert not drawn(page, "output").any()
     page.click("#step")
-    expect(page.locator("#place")).to_have_text("step 0")
+    wait_until_idle(page)
     assert drawn(page, "output")[:, 0].any()
 
 

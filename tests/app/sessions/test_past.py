@@ -304,6 +304,29 @@ def test_recording_begins_later_if_its_first_steps_are_gone():
     run(test())
 
 
+def test_recording_begins_later_if_the_outcome_of_a_snapshot_is_unknown():
+    """As where the connection to a database is lost after its commit."""
+
+    class LostAnswers(MemoryStore):
+        def snapshot(self, *arguments: Any) -> int:
+            super().snapshot(*arguments)
+            raise StoreFailed("the connection was lost")
+
+    async def test() -> None:
+        store = LostAnswers(Retention(4, 1e9))
+        async with service(store=store) as sessions:
+            session = (await sessions.open("fake")).id
+            for value in range(100):
+                await sessions.step(session, values(value))
+            await sessions.writer.call(lambda _: None)
+            assert (await sessions.info(session)).oldest == 0
+            first, *_ = await recorded(sessions, session)
+            assert first[0] > 30
+            assert (await sessions.info(session)).oldest == first[0] - 1
+
+    run(test())
+
+
 def test_large_state_has_one_passing_snapshot_after_many_steps():
     """The log has not outgrown it: what wakes the session gives way to the next."""
 
