@@ -15,6 +15,7 @@ from app.access.keys import Caller
 from app.api.decoders import Decoders
 from app.api.encodings import content_encoding, decompress
 from app.api.leases import hold
+from app.api.schemas import EXAMPLE_MODEL
 from app.api.uploads import Uploads
 from app.budget import Budget, Budgets
 from app.catalogue import ModelCatalogue, Reloaded
@@ -111,6 +112,9 @@ TheCaller = Annotated[Caller, Depends(_caller)]
 TheBudgets = Annotated[Budgets, Depends(_budgets)]
 TheUploads = Annotated[Uploads, Depends(_uploads)]
 TheReload = Annotated[Reload, Depends(_reload)]
+
+ModelName = Annotated[str, Path(examples=[EXAMPLE_MODEL])]
+"""The name of the model in the path."""
 
 SessionName = Annotated[str, Depends(_session_name)]
 """The name inside the server of the session in the path, which is one of the caller's tenant."""

@@ -7,7 +7,7 @@ import safetensors.numpy
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api.answers import answer, answer_file, answer_numbers
-from app.api.deps import TheModels
+from app.api.deps import ModelName, TheModels
 from app.api.media import SAFETENSORS, accepts
 from app.api.openapi import BINARY, PROBLEMS
 from app.api.schemas import ModelAnswer, SampleAnswer
@@ -34,7 +34,7 @@ async def list_models(models: TheModels) -> Response:
 
 
 @router.get("/models/{name}", response_model=ModelAnswer, tags=["models"])
-async def describe_model(name: str, models: TheModels) -> Response:
+async def describe_model(name: ModelName, models: TheModels) -> Response:
     """Describe one model: sizes, heads, controller, back end, schemas of state and traces, measured errors."""
     return answer(models.get(name).describe())
 
@@ -47,7 +47,7 @@ async def describe_model(name: str, models: TheModels) -> Response:
     openapi_extra={"parameters": [SIZES]},
 )
 async def draw_sample(
-    name: str,
+    name: ModelName,
     request: Request,
     models: TheModels,
     seed: Annotated[int, Query(ge=0, le=MOST_SEED, description="the same seed and sizes give the same sample")] = 0,

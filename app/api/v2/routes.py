@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.api.answers import answer
-from app.api.deps import Body, IsDraining, MaySeeAll, TheModels, TheSessions, TheSettings
+from app.api.deps import Body, IsDraining, MaySeeAll, ModelName, TheModels, TheSessions, TheSettings
 from app.api.hot import hot
 from app.api.media import OCTETS
 from app.api.openapi import BINARY, ERRORS, documented_body
@@ -41,6 +41,8 @@ from app.errors import Unavailable, stopping
 MODEL = "/v2/models/{name}"
 
 router = APIRouter(responses=ERRORS, tags=["open inference protocol"])
+
+ModelVersion = Annotated[str, Path(examples=[VERSION])]
 
 HEAD = {
     "name": JSON_BYTES,
@@ -101,11 +103,11 @@ async def index(body: Body, models: TheModels) -> Response:
     return answer(index_document(models, read_document(body or b"{}", IndexRequest).ready))
 
 
-async def _on_offer(models: TheModels, name: Annotated[str, Path()]) -> ServedModel:
+async def _on_offer(models: TheModels, name: ModelName) -> ServedModel:
     return models.get(name)
 
 
-async def _in_version(models: TheModels, name: Annotated[str, Path()], version: Annotated[str, Path()]) -> ServedModel:
+async def _in_version(models: TheModels, name: ModelName, version: ModelVersion) -> ServedModel:
     model = models.get(name)
     check_version(model, version)
     return model
@@ -151,12 +153,12 @@ DOCUMENTED = {
 
 
 @hot(router, f"{MODEL}/infer", **DOCUMENTED)
-async def infer(request: Request, name: str) -> Response:
+async def infer(request: Request, name: ModelName) -> Response:
     """Step a sequence that the request names, or run sequences whose state is not kept."""
     return await inference.infer(request, name)
 
 
 @hot(router, f"{MODEL}/versions/{{version}}/infer", **DOCUMENTED)
-async def infer_in_version(request: Request, name: str, version: str) -> Response:
+async def infer_in_version(request: Request, name: ModelName, version: ModelVersion) -> Response:
     """Step a sequence that the request names, or run sequences whose state is not kept."""
     return await inference.infer(request, name, version)
