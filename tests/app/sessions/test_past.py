@@ -304,7 +304,7 @@ def test_recording_begins_later_if_its_first_steps_are_gone():
     run(test())
 
 
-def test_recording_begins_later_if_the_outcome_of_a_snapshot_is_unknown():
+def test_recording_begins_later_if_a_snapshot_was_kept_unheard():
     """As where the connection to a database is lost after its commit."""
 
     class LostAnswers(MemoryStore):
