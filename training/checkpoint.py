@@ -67,7 +67,8 @@ def save_model(
     If the same weights were saved before, the recorded command and the measurements of them stay.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    weights = with_metadata(save(_contiguous(model.state_dict())), weights_metadata(kind, config_values(config), task))
+    values = config_values(config)
+    weights = with_metadata(save(_contiguous(model.state_dict())), weights_metadata(kind, values, task))
     weights_sha256 = hashlib.sha256(weights).hexdigest()
     _finish_last_save(directory)
     before = _manifest_of(directory, weights_sha256)
@@ -76,7 +77,7 @@ def save_model(
     state, trace = schemas(model)
     manifest = Manifest(
         kind=kind,
-        config=config_values(config),
+        config=values,
         task=task,
         input_size=model.input_size,
         output_size=model.output_size,

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from models.manifest import MANIFEST_FILE
 
@@ -23,14 +24,21 @@ class CheckpointError(ValueError):
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that at any moment, also after a crash, the whole old file or the whole new one is there."""
+    with writing(path) as file:
+        file.write(data)
+        os.chmod(file.name, 0o644)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Yield an empty file, which replaces that of a path at the end, as by `write_atomically`, unless something raises."""
     following = path.with_name(f".{path.name}.next")  # always this name, so that what a crash left is overwritten
     with naming(path):
         try:
             with following.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(following, 0o644)
             os.replace(following, path)
         except BaseException:
             following.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from training.files import CheckpointError, naming
+from training.files import CheckpointError, naming, writing
 from training.sharing.parts import MAX_BYTES, MAX_FILES, check_size, is_part, parts_of
 
 SUFFIXES = (".tar.gz", ".tgz")
@@ -34,25 +34,15 @@ def write(checkpoint: Path, name: str, path: Path) -> None:
 
     A file of that path is replaced once the new one is whole.
     """
-    following = path.with_name(f".{path.name}.next")
-    with naming(path):
-        try:
-            with following.open("wb") as file:
-                _write(checkpoint, name, file)
-            following.replace(path)
-        finally:
-            following.unlink(missing_ok=True)
-
-
-def _write(checkpoint: Path, name: str, file: IO[bytes]) -> None:
     with (
+        writing(path) as file,
         gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for part, path in parts_of(checkpoint).items():
+        for part, found in parts_of(checkpoint).items():
             entry = tarfile.TarInfo(f"{name}/{part}")
-            entry.size = path.stat().st_size
-            with path.open("rb") as content:
+            entry.size = found.stat().st_size
+            with found.open("rb") as content:
                 archive.addfile(entry, content)
 
 

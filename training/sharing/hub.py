@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.manifest import ManifestError
+from models.manifest import MANIFEST_FILE, ManifestError
 from training.files import CheckpointError
-from training.sharing.parts import FIGURE, MAX_BYTES, MAX_FILES, PARTS, check_size, copy, is_part
+from training.sharing.parts import FIGURE, MAX_BYTES, MAX_FILES, PARTS, check_size, copy, is_part, parts_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -47,7 +47,7 @@ def upload(checkpoint: Path, to: Repository, hub: str | None, private: bool, sta
     hub: the URL of the hub; None: that of HF_ENDPOINT, or huggingface.co. staging: an empty directory to use.
     Raises CheckpointError, ManifestError.
     """
-    copy(checkpoint, staging)
+    copy(parts_of(checkpoint), staging)
     with _naming(to, hub):
         api = _api(hub)
         api.create_repo(to.id, private=private, exist_ok=True)
@@ -79,8 +79,10 @@ def download(source: Repository, hub: str | None, into: Path) -> str:
 def _wanted(sizes: Mapping[str, int], where: str) -> list[str]:
     """Return the files of a repository that are parts; sizes: of all its files. Raises CheckpointError."""
     wanted = [name for name in sizes if is_part(name)]
-    if PARTS[0] not in wanted:
-        raise CheckpointError(f"{where}: no checkpoint of Engram: there is no {PARTS[0]} among its {len(sizes)} files")
+    if MANIFEST_FILE not in wanted:
+        raise CheckpointError(
+            f"{where}: no checkpoint of Engram: there is no {MANIFEST_FILE} among its {len(sizes)} files"
+        )
     for name in wanted:
         check_size(name, sizes[name], where)
     total = sum(sizes[name] for name in wanted)

@@ -1,6 +1,7 @@
 """The files of a checkpoint that travel. Needs no torch."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.manifest import (
@@ -66,7 +67,7 @@ def check(directory: Path) -> None:
     parts_of(directory)
 
 
-def copy(source: Path, into: Path) -> None:
-    """Copy the parts of a checkpoint into a directory that exists. Raises ManifestError, OSError."""
-    for name, path in parts_of(source).items():
+def copy(parts: Mapping[str, Path], into: Path) -> None:
+    """Copy the parts of a checkpoint, as `parts_of` returns them, into a directory that exists. Raises OSError."""
+    for name, path in parts.items():
         shutil.copyfile(path, into / name)

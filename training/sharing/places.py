@@ -38,10 +38,10 @@ def push(checkpoint: Path, destination: str, hub_url: str | None = None, private
         return f"{destination}: sha256 {sha256(Path(destination))}"
     into = Path(destination)
     into = into / name if into.is_dir() and not (into / MANIFEST_FILE).exists() else into
-    parts.parts_of(checkpoint)  # an error before anything is written
+    found = parts.parts_of(checkpoint)  # an error before anything is written
     with replacing(into) as fresh:
         _require_replaceable(into, checkpoint)
-        parts.copy(checkpoint, fresh)
+        parts.copy(found, fresh)
     return str(into)
 
 
@@ -125,7 +125,7 @@ def _fetch(
         return _unpack(source, given, expected, into)
     if archive.is_archive(source):
         return _unpack(source, Path(source), expected, into)
-    parts.copy(Path(source), into)
+    parts.copy(parts.parts_of(Path(source)), into)
     return Path(source).resolve().name
 
 
