@@ -6,11 +6,18 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
+
+Input = Annotated[
+    Path | None,
+    typer.Option("--input", metavar="FILE", help="inputs: JSON, JSON lines, CSV or .npy (default: the standard input)"),
+]
 
 NPY = b"\x93NUMPY"
 """The first bytes of a .npy file."""
@@ -53,7 +60,7 @@ def _from_json(text: str, name: str) -> Any:
         document = json.loads(text)
     except json.JSONDecodeError:
         return [*_from_json_lines(text, name)]
-    return document["inputs"] if isinstance(document, dict) and "inputs" in document else document
+    return _inputs_in(document)
 
 
 def _from_json_lines(text: str, name: str) -> Iterator[Any]:
@@ -63,7 +70,12 @@ def _from_json_lines(text: str, name: str) -> Iterator[Any]:
                 document = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{name}, line {number}: neither JSON nor JSON lines: {error}") from error
-            yield document["inputs"] if isinstance(document, dict) and "inputs" in document else document
+            yield _inputs_in(document)
+
+
+def _inputs_in(document: Any) -> Any:
+    """Return the inputs of an object that has some, and any other document as it is."""
+    return document["inputs"] if isinstance(document, dict) and "inputs" in document else document
 
 
 def _from_csv(text: str, name: str) -> Iterator[list[float]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engram.inputs import read_inputs
+from engram.inputs import Input, read_inputs
 from engram.nearest import suggestion
 from engram.options import Checkpoints, checkpoint_names, positive
 from engram.remote import ServerKey, Timeout, connected
@@ -26,12 +26,7 @@ def run(
             autocompletion=checkpoint_names,
         ),
     ],
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--input", metavar="FILE", help="inputs: JSON, JSON lines, CSV or .npy (default: the standard input)"
-        ),
-    ] = None,
+    file: Input = None,
     trace: Trace = None,
     memory_size: Annotated[
         int | None,

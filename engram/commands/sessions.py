@@ -1,12 +1,11 @@
 """engram sessions: the sessions of a server, by its client."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engram.cli import add, group
-from engram.inputs import read_inputs
+from engram.inputs import Input, read_inputs
 from engram.options import Json, positive, whole
 from engram.output import print_json, print_table
 from engram.remote import DEFAULT_URL, ServerKey, Timeout, Url, connected
@@ -72,12 +71,7 @@ def open_(
 
 def step(
     session_id: Id,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--input", metavar="FILE", help="inputs: JSON, JSON lines, CSV or .npy (default: the standard input)"
-        ),
-    ] = None,
+    file: Input = None,
     trace: Trace = None,
     format_: Format = "json",
     url: Url = DEFAULT_URL,
