@@ -31,7 +31,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Yield an empty file, which takes the name `path` at the end, as in `write_atomically`, unless something raises."""
+    """Yield an empty file, which takes the name `path` at the end, as in `write_atomically`, unless it raises."""
     following = path.with_name(f".{path.name}.next")  # always this name, so that what a crash left is overwritten
     with naming(path):
         try:
