@@ -79,8 +79,8 @@ def load(server: Server) -> None:
 
 
 def shows_in_some_profile(profile, shown) -> bool:
-    """Return whether something shows in one of 20 profiles: where other processes are busy, samples come late."""
-    return any(shown(profile()) for _ in range(20))
+    """Return whether something shows in one of five profiles: where other processes are busy, samples come late."""
+    return any(shown(profile()) for _ in range(5))
 
 
 def test_busy_functions_have_the_time_of_their_threads(tmp_path):
@@ -104,7 +104,7 @@ def test_thread_in_c_code_counts_without_the_interpreters_lock(tmp_path):
 def test_time_sampled_while_waiting_counts_where_the_thread_worked(tmp_path):
     def work_and_wait() -> None:
         never = threading.Event()
-        while time.thread_time() < 0.3:
+        while time.thread_time() < 0.8:
             never.wait(0.002)
             spin_in_c()
 
