@@ -1,6 +1,7 @@
 """The examples run as they stand, against a real server."""
 
 import importlib.util
+import json
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ import pytest
 
 from engram import main as cli
 from models.manifest import read_manifest
+from tests.app.api.v2.triton import connected, tensor
 from tests.app.harness import ROOT, Server, running_server
 from tests.training.one_step import LIKENESSES, detector
 
@@ -41,6 +43,21 @@ def test_sequence_with_tritonclient_copies(server):
     printed = run("with_tritonclient.py", server.url)
     assert printed.count("reads location") == 18
     assert re.search(r"session sequence-42-\S+: 0 of 64 bits wrong", printed)
+
+
+def test_outputs_for_perf_analyzer_are_those_of_single_steps(server):
+    document = json.loads(run("for_perf_analyzer.py", server.url, "dnc-copy"))
+    given, expected = (
+        [[step[name]["content"] for step in sequence] for sequence in document[key]]
+        for key, name in (("data", "inputs"), ("validation_data", "outputs"))
+    )
+    with connected(server.url) as client:
+        for number, sequence in enumerate(given):
+            for step, row in enumerate(np.array(sequence, np.float32)):
+                answer = client.infer(
+                    "dnc-copy", tensor(row[None]), "2", sequence_id=f"perf-{number}", sequence_start=not step
+                )
+                assert np.array_equal(answer.as_numpy("outputs")[0], np.array(expected[number][step], np.float32))
 
 
 def test_over_http_copies(server):

@@ -3,15 +3,12 @@
 from typing import Any
 
 from app.api.v2.schemas import FP32, INPUTS, OUTPUTS
+from app.api.v2.versions import ANY, SEQUENCES, VERSIONS, Version
 from app.catalogue import ModelCatalogue, ServedModel
-from app.errors import ModelNotFound
 from app.settings import Settings
 from app.version import version
 
 PLATFORM = "engram"
-
-VERSION = "1"
-"""The version of every model: a name has one on offer; its fingerprint says which."""
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -22,36 +19,26 @@ EXTENSIONS = (
     "statistics",
 )
 
-ANY = -1
-"""A size that each request chooses."""
-
 
 def server_document() -> dict[str, Any]:
     return {"name": PLATFORM, "version": version() or "unknown", "extensions": list(EXTENSIONS)}
 
 
-def check_version(model: ServedModel, asked: str) -> None:
-    """Raise ModelNotFound for a version that the model does not have."""
-    if asked != VERSION:
-        raise ModelNotFound(
-            f"model {model.name!r} has version {VERSION} alone, got {asked!r}",
-            place="version",
-            expected=VERSION,
-            got=asked,
-        )
-
-
-def metadata_document(model: ServedModel) -> dict[str, Any]:
-    """Return the tensors of a model: batches of sequences."""
+def metadata_document(model: ServedModel, version: Version) -> dict[str, Any]:
+    """Return the tensors of a model: batches of sequences, or of steps."""
     tensors = {
-        key: [{"name": name, "datatype": FP32, "shape": [ANY, ANY, size]}] for key, name, size in _tensors(model)
+        key: [{"name": name, "datatype": FP32, "shape": [ANY, *version.between, size]}]
+        for key, name, size in _tensors(model)
     }
-    return {"name": model.name, "versions": [VERSION], "platform": PLATFORM, **tensors}
+    return {"name": model.name, "versions": list(VERSIONS), "platform": PLATFORM, **tensors}
 
 
-def config_document(model: ServedModel, settings: Settings) -> dict[str, Any]:
+def config_document(model: ServedModel, version: Version, settings: Settings) -> dict[str, Any]:
     """Return the configuration of a model as Triton writes it; `parameters` has what it has no field for."""
-    put, out = ([{"name": name, "data_type": f"TYPE_{FP32}", "dims": [ANY, size]}] for _, name, size in _tensors(model))
+    put, out = (
+        [{"name": name, "data_type": f"TYPE_{FP32}", "dims": [*version.between, size]}]
+        for _, name, size in _tensors(model)
+    )
     more = {"fingerprint": model.fingerprint, "kind": model.manifest.kind, "traces": ",".join(model.spec.trace)}
     return {
         "name": model.name,
@@ -83,4 +70,4 @@ def _tensors(model: ServedModel) -> tuple[tuple[str, str, int], tuple[str, str, 
 
 
 def _indexed(name: str, state: str, reason: str) -> dict[str, str]:
-    return {"name": name, "version": VERSION, "state": state, "reason": reason}
+    return {"name": name, "version": SEQUENCES.name, "state": state, "reason": reason}

@@ -10,12 +10,12 @@ from app.api.gate import check_scope
 from app.api.leases import hold_answer
 from app.api.steps import output_bytes
 from app.api.v2.answers import JSON_BYTES, Answered, answer_outputs
-from app.api.v2.documents import VERSION, check_version
 from app.api.v2.requests import Asked, Sequence, read_infer
 from app.api.v2.schemas import OUTPUTS
 from app.api.v2.sequences import Sequences
 from app.api.v2.statistics import Statistics, Stopwatch
 from app.api.v2.tensors import check_single, output_tensor, sequences_of
+from app.api.v2.versions import SEQUENCES, Version, version_of
 from app.backends.base import Array
 from app.catalogue import ServedModel
 from app.engine.run import Result
@@ -30,16 +30,16 @@ class OpenInference(NamedTuple):
     statistics: Statistics
 
 
-async def infer(request: Request, name: str, version: str = VERSION) -> Response:
+async def infer(request: Request, name: str, version: str = SEQUENCES.name) -> Response:
     """Answer a request to infer, and count it."""
     found = services(request)
     here: OpenInference = request.scope["app"].state.open_inference
     model = found.models.get(name)
-    check_version(model, version)
+    form = version_of(model, version)
     body = await read_body(request, found.settings.max_body_bytes, found.budgets.uploads)
     watch = Stopwatch()
     try:
-        response = await _Inference(request, found, here, model, watch).answer(body)
+        response = await _Inference(request, found, here, model, form, watch).answer(body)
     except BaseException:
         here.statistics.failed(name, watch)
         raise
@@ -51,25 +51,37 @@ class _Inference:
     """One request to infer."""
 
     def __init__(
-        self, request: Request, found: Services, here: OpenInference, model: ServedModel, watch: Stopwatch
+        self,
+        request: Request,
+        found: Services,
+        here: OpenInference,
+        model: ServedModel,
+        version: Version,
+        watch: Stopwatch,
     ) -> None:
         self._request = request
         self._services = found
         self._here = here
         self._model = model
+        self._version = version
         self._watch = watch
 
     async def answer(self, body: bytes) -> Response:
         asked = await self._services.decoders.call(read_infer, body, _json_bytes(self._request, body))
+        asked = asked._replace(inputs=self._version.as_sequences(asked.inputs))
         self._watch.end_part("compute_input")
         results, more = await (self._run(asked) if asked.sequence is None else self._step(asked, asked.sequence))
         self._watch.end_part("compute_infer")
-        document = {"model_name": self._model.name, "model_version": VERSION, **({"id": asked.id} if asked.id else {})}
-        axes, accept = asked.inputs.ndim, self._request.headers.get("accept-encoding", "")
-        outputs = [Answered(name, output_tensor(name, results, axes), binary) for name, binary in asked.outputs]
-        response = await answer_outputs(document | more, outputs, accept)
+        document = {"model_name": self._model.name, "model_version": self._version.name}
+        if asked.id:
+            document["id"] = asked.id
+        outputs = [Answered(name, self._output(asked, name, results), binary) for name, binary in asked.outputs]
+        response = await answer_outputs(document | more, outputs, self._request.headers.get("accept-encoding", ""))
         self._watch.end_part("compute_output")
         return response
+
+    def _output(self, asked: Asked, name: str, results: list[Result]) -> Array:
+        return self._version.as_answered(output_tensor(name, results, asked.inputs.ndim))
 
     async def _run(self, asked: Asked) -> tuple[list[Result], dict[str, Any]]:
         """Run sequences whose state is not kept; return their results, and the members of the answer: none."""

@@ -1,7 +1,7 @@
-"""The routes under /v2, each of a model also under the one version that it has."""
+"""The routes under /v2, each of a model also under its versions."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
@@ -14,14 +14,7 @@ from app.api.readiness import check_parts, not_ready
 from app.api.requests import read_document
 from app.api.v2 import inference
 from app.api.v2.answers import JSON_BYTES
-from app.api.v2.documents import (
-    VERSION,
-    check_version,
-    config_document,
-    index_document,
-    metadata_document,
-    server_document,
-)
+from app.api.v2.documents import config_document, index_document, metadata_document, server_document
 from app.api.v2.schemas import (
     ConfigAnswer,
     IndexedModel,
@@ -35,6 +28,7 @@ from app.api.v2.schemas import (
     V2ReadyAnswer,
 )
 from app.api.v2.statistics import Statistics
+from app.api.v2.versions import SEQUENCES, Version, version_of
 from app.catalogue import ServedModel
 from app.errors import Unavailable, stopping
 
@@ -42,7 +36,7 @@ MODEL = "/v2/models/{name}"
 
 router = APIRouter(responses=ERRORS, tags=["open inference protocol"])
 
-ModelVersion = Annotated[str, Path(examples=[VERSION])]
+ModelVersion = Annotated[str, Path(examples=[SEQUENCES.name])]
 
 HEAD = {
     "name": JSON_BYTES,
@@ -90,7 +84,7 @@ async def ready(
 @router.get("/v2/models/stats", response_model=StatisticsAnswer)
 async def all_statistics(models: TheModels, statistics: TheStatistics) -> Response:
     """Return the statistics of all models since the start."""
-    return answer({"model_stats": [statistics.document(model.name, VERSION) for model in models]})
+    return answer({"model_stats": [statistics.document(model.name, SEQUENCES.name) for model in models]})
 
 
 @router.post(
@@ -103,43 +97,49 @@ async def index(body: Body, models: TheModels) -> Response:
     return answer(index_document(models, read_document(body or b"{}", IndexRequest).ready))
 
 
-async def _on_offer(models: TheModels, name: ModelName) -> ServedModel:
-    return models.get(name)
+class _Named(NamedTuple):
+    """The model and the version of a path."""
+
+    model: ServedModel
+    version: Version
 
 
-async def _in_version(models: TheModels, name: ModelName, version: ModelVersion) -> ServedModel:
+async def _on_offer(models: TheModels, name: ModelName) -> _Named:
+    return _Named(models.get(name), SEQUENCES)
+
+
+async def _in_version(models: TheModels, name: ModelName, version: ModelVersion) -> _Named:
     model = models.get(name)
-    check_version(model, version)
-    return model
+    return _Named(model, version_of(model, version))
 
 
-def _add_routes(path: str, find: Callable[..., Awaitable[ServedModel]]) -> None:
+def _add_routes(path: str, find: Callable[..., Awaitable[_Named]]) -> None:
     """Add the routes of a model, which `find` finds by the parameters of their path."""
 
     @router.get(path, response_model=MetadataAnswer)
-    async def describe_model(model: Annotated[ServedModel, Depends(find)]) -> Response:
+    async def describe_model(named: Annotated[_Named, Depends(find)]) -> Response:
         """Describe the tensors of a model; a size of -1 is chosen by each request."""
-        return answer(metadata_document(model))
+        return answer(metadata_document(*named))
 
     @router.get(f"{path}/ready", response_model=V2ReadyAnswer)
     async def model_is_ready(
-        model: Annotated[ServedModel, Depends(find)], models: TheModels, sessions: TheSessions, settings: TheSettings
+        named: Annotated[_Named, Depends(find)], models: TheModels, sessions: TheSessions, settings: TheSettings
     ) -> Response:
         """Answer 200 when the model has just taken a step, else 503."""
-        checks = await check_parts(models, sessions, settings.ready_timeout, model.name)
+        checks = await check_parts(models, sessions, settings.ready_timeout, named.model.name)
         if not all(check["ready"] for check in checks):
             raise Unavailable(not_ready(checks, settings.ready_timeout))
-        return answer({"name": model.name, "ready": True})
+        return answer({"name": named.model.name, "ready": True})
 
     @router.get(f"{path}/config", response_model=ConfigAnswer)
-    async def configure_model(model: Annotated[ServedModel, Depends(find)], settings: TheSettings) -> Response:
+    async def configure_model(named: Annotated[_Named, Depends(find)], settings: TheSettings) -> Response:
         """Return the configuration of a model, with the fields of Triton's."""
-        return answer(config_document(model, settings))
+        return answer(config_document(*named, settings))
 
     @router.get(f"{path}/stats", response_model=StatisticsAnswer)
-    async def model_statistics(model: Annotated[ServedModel, Depends(find)], statistics: TheStatistics) -> Response:
+    async def model_statistics(named: Annotated[_Named, Depends(find)], statistics: TheStatistics) -> Response:
         """Return the statistics of a model since the start."""
-        return answer({"model_stats": [statistics.document(model.name, VERSION)]})
+        return answer({"model_stats": [statistics.document(named.model.name, named.version.name)]})
 
 
 _add_routes(MODEL, _on_offer)

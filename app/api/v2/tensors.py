@@ -27,18 +27,18 @@ def read_tensor(tensor: InputTensor, binary: memoryview | None) -> Array:
     Raises InvalidInput.
     """
     if tensor.datatype != FP32:
-        raise _invalid(
+        raise invalid(
             "inputs[0].datatype", f"{FP32}: convert it, with NumPy by .astype(numpy.float32)", tensor.datatype
         )
     shape = tensor.shape
     if not 1 <= len(shape) <= MOST_AXES or 0 in shape:
         expected = "[B, T, input_size], [T, input_size] or [input_size], no size of it 0"
-        raise _invalid("inputs[0].shape", expected, shape)
+        raise invalid("inputs[0].shape", expected, shape)
     if binary is not None:
         return _of_bytes(binary, shape)
     numbers = _flat(tensor.data, shape)
     if len(numbers) != math.prod(shape):
-        raise _invalid("inputs[0].data", f"{math.prod(shape)} numbers, as the shape {shape} has", f"{len(numbers)}")
+        raise invalid("inputs[0].data", f"{math.prod(shape)} numbers, as the shape {shape} has", f"{len(numbers)}")
     return np.asarray(numbers).reshape(shape)
 
 
@@ -46,12 +46,12 @@ def sequences_of(inputs: Array, expected: InputFormat, max_steps: int, max_seque
     """Return the sequences of an input, each float32 [T, width]. Raises InvalidInput."""
     if inputs.shape[-1] != expected.width:
         wanted = f"{expected.width} as the last size, the input_size of the model"
-        raise _invalid("inputs[0].shape", wanted, list(inputs.shape))
+        raise invalid("inputs[0].shape", wanted, list(inputs.shape))
     if inputs.ndim < MOST_AXES:
         return [parse_sequence(inputs.reshape(-1, inputs.shape[-1]), expected, max_steps)]
     if len(inputs) > max_sequences:
         wanted = f"at most {max_sequences} sequences (setting max_sequences)"
-        raise _invalid("inputs[0].shape", wanted, list(inputs.shape))
+        raise invalid("inputs[0].shape", wanted, list(inputs.shape))
     return [parse_sequence(rows, expected, max_steps, f"inputs[{index}]") for index, rows in enumerate(inputs)]
 
 
@@ -59,7 +59,7 @@ def check_single(inputs: Array) -> None:
     """Raise InvalidInput for a request of a sequence that has several rows."""
     if inputs.ndim == MOST_AXES and len(inputs) > 1:
         expected = "a batch of 1: a request of a sequence has the steps of that sequence alone"
-        raise _invalid("inputs[0].shape", expected, list(inputs.shape))
+        raise invalid("inputs[0].shape", expected, list(inputs.shape))
 
 
 def output_tensor(name: str, results: Sequence[Result], axes: int) -> Array:
@@ -79,7 +79,7 @@ def _of_bytes(data: memoryview, shape: list[int]) -> Array:
     size = NUMBER_BYTES * math.prod(shape)
     if size != len(data):
         expected = f"{size} bytes, as the shape {shape} of {FP32} has"
-        raise _invalid("inputs[0].parameters.binary_data_size", expected, len(data))
+        raise invalid("inputs[0].parameters.binary_data_size", expected, len(data))
     return np.frombuffer(data, "<f4").reshape(shape)
 
 
@@ -87,7 +87,7 @@ def _flat(data: Any, shape: list[int]) -> Array:
     """Return the numbers of a list, or of lists nested as the shape is, as float64 [N]. Raises InvalidInput."""
     numbers = _flattened(data, shape) if isinstance(data, list) and data and isinstance(data[0], list) else data
     if not isinstance(numbers, list) or not NUMBERS.issuperset(map(type, numbers)):
-        raise _invalid("inputs[0].data", f"a list of numbers, or lists nested as the shape {shape} is", data)
+        raise invalid("inputs[0].data", f"a list of numbers, or lists nested as the shape {shape} is", data)
     return np.fromiter(numbers, np.float64, len(numbers))
 
 
@@ -101,6 +101,7 @@ def _flattened(data: list[Any], shape: list[int]) -> list[Any] | None:
     return items
 
 
-def _invalid(place: str, expected: str, got: Any) -> InvalidInput:
+def invalid(place: str, expected: str, got: Any) -> InvalidInput:
+    """Return the error of an input that is not as expected."""
     shown = got if isinstance(got, str) else brief(got)
     return InvalidInput(f"{place}: expected {expected}, got {shown}", place=place, expected=expected, got=shown)

@@ -20,7 +20,7 @@ def test_server_and_models_are_live_and_ready(triton):
     assert (triton.is_server_live(), triton.is_server_ready()) == (True, True)
     ready = [triton.is_model_ready(MODEL), triton.is_model_ready(MODEL, "1")]
     assert ready == [True, True]
-    assert not any([triton.is_model_ready("nobody"), triton.is_model_ready(MODEL, "2")])
+    assert not any([triton.is_model_ready("nobody"), triton.is_model_ready(MODEL, "3")])
 
 
 def test_server_names_its_extensions(triton):
@@ -60,6 +60,35 @@ def test_batch_is_answered_as_each_sequence_alone(triton, server):
     outputs = triton.infer(MODEL, tensor(batch)).as_numpy("outputs")
     alone = [inferred(server.url, inputs)["outputs"] for inputs in batch]
     assert np.array_equal(outputs, np.stack(alone))
+
+
+def test_second_version_has_shapes_without_a_variable_size(triton):
+    metadata = triton.get_model_metadata(MODEL, "2")
+    assert (metadata["versions"], triton.is_model_ready(MODEL, "2")) == (["1", "2"], True)
+    assert metadata["inputs"] == [{"name": "inputs", "datatype": "FP32", "shape": [-1, 10]}]
+    config = triton.get_model_config(MODEL, "2")
+    assert (config["input"][0]["dims"], config["output"][0]["dims"]) == ([10], [8])
+    [statistics] = triton.get_inference_statistics(MODEL, "2")["model_stats"]
+    assert statistics["version"] == "2"
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_second_version_answers_a_step_of_each_row(triton, server, binary):
+    rows = numbers(3)
+    answer = triton.infer(MODEL, tensor(rows, binary), "2", outputs=wanted("outputs", "usage", binary=binary))
+    alone = [inferred(server.url, row[None], ["usage"]) for row in rows]
+    assert answer.get_response()["model_version"] == "2"
+    assert all(np.array_equal(answer.as_numpy(name), np.concatenate([one[name] for one in alone])) for name in alone[0])
+
+
+def test_sequence_goes_on_whatever_the_version_of_its_requests(triton, server):
+    inputs, outputs = numbers(4), []
+    for index, row in enumerate(inputs):
+        version, shape = [("2", (1, 10)), ("1", (1, 1, 10))][index % 2]
+        given = tensor(row.reshape(shape))
+        answer = triton.infer(MODEL, given, version, sequence_id="both", sequence_start=not index)
+        outputs.append(answer.as_numpy("outputs").reshape(8))
+    assert np.array_equal(outputs, inferred(server.url, inputs)["outputs"])
 
 
 def test_traces_are_outputs_by_their_names(triton, server):

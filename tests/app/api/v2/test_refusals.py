@@ -132,9 +132,10 @@ def test_body_that_cannot_be_decoded_is_refused(client, case):
         ("GET", "/v2/nothing", 404, "there is nothing here"),
         ("GET", "/v2/", 404, "without the slash at its end is /v2"),
         ("GET", "/v2/models/nobody", 404, "there is no model 'nobody'; expected one of"),
-        ("GET", "/v2/models/dnc-copy/versions/2/config", 404, "has version 1 alone, got '2'"),
+        ("GET", "/v2/models/dnc-copy/versions/3/config", 404, "has the versions 1 and 2, got '3'"),
         ("POST", "/v2/models/nobody/infer", 404, "there is no model 'nobody'"),
-        ("POST", "/v2/models/dnc-copy/versions/2/infer", 404, "has version 1 alone"),
+        ("POST", "/v2/models/dnc-copy/versions/3/infer", 404, "has the versions 1 and 2"),
+        ("GET", "/v2/models/dnc-copy/versions/01", 404, "has the versions 1 and 2"),
         ("GET", URL, 405, "the methods of this path are POST, OPTIONS"),
         ("DELETE", "/v2", 405, "the methods of this path are GET, HEAD, OPTIONS"),
     ],
@@ -168,3 +169,9 @@ def test_every_error_has_its_text_and_status(client):
 def test_errors_elsewhere_stay_problem_documents(client):
     assert client.get("/v2x").headers["content-type"] == "application/problem+json"
     assert client.post("/infer", content=b"{").json()["code"] == "malformed_body"
+
+
+@pytest.mark.parametrize("shape", [[10], [1, 1, 10]])
+def test_second_version_takes_rows_alone(client, shape):
+    answer = client.post("/v2/models/dnc-copy/versions/2/infer", json=body(shape=shape))
+    assert "expected [B, input_size], one step of each sequence, in version 2, got" in error(answer, 400)
