@@ -103,14 +103,13 @@ class Handover:
             if session.ended.done():
                 return
             await self._residents.evict(session)
-            await self._turns.write_use(session)
-            await self._release(session.id)
+            await self._release(session.id, self._turns.take_use(session))
             session.depart(SessionMoved(reason))
 
-    async def _release(self, session_id: str) -> None:
+    async def _release(self, session_id: str, used: float | None = None) -> None:
         """Release a session in the store, and count it, unless this server does not have it any more."""
         owner = self._ownership.owner
-        if await self._writer.call(lambda store: store.release(session_id, owner)):
+        if await self._writer.call(lambda store: store.release(session_id, owner, used)):
             self._metrics.handovers.labels("out").inc()
 
     async def _drop_all(self) -> None:

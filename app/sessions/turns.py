@@ -328,11 +328,9 @@ class Turns:
             self._touched = touched | self._touched
             raise
 
-    async def write_use(self, session: Session) -> None:
-        """Write down when a session was last used, which leaves this server."""
-        moment = self._touched.pop(session.id, None)
-        if moment is not None:
-            await self._writer.call(lambda store: store.touch([(session.id, moment)]))
+    def take_use(self, session: Session) -> float | None:
+        """Return when a session was last used, for the caller to write down; None where the store has it."""
+        return self._touched.pop(session.id, None)
 
     def forget(self, session_id: str) -> None:
         """Forget a session that has ended."""

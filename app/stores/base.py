@@ -153,9 +153,10 @@ class SessionStore(Protocol):
         Where several servers share the store and the former owner lives, the session stays as it is: Held.
         """
 
-    def release(self, session: str, owner: str) -> bool:
+    def release(self, session: str, owner: str, used: float | None = None) -> bool:
         """Let an owner give up a session; return whether it had it.
 
+        used: when the session was last used, if that is not written yet.
         Its steps are refused from now on, and any owner may claim the session.
         """
 

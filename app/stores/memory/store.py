@@ -99,10 +99,12 @@ class MemoryStore:
             found.tape.epoch += 1
         return self._find(session)
 
-    def release(self, session: str, owner: str) -> bool:
+    def release(self, session: str, owner: str, used: float | None = None) -> bool:
         found = self._sessions.get(session)
         if found is None or found.tape is None or found.owner != owner:
             return False
+        if used is not None:
+            found.used = used
         found.owner = NOBODY
         found.tape.epoch += 1
         return True

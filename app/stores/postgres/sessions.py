@@ -41,10 +41,14 @@ changed. All steps of a server that was fenced before that moment are in the log
 """
 
 RELEASE = f"""
-    UPDATE tapes SET owner = '', epoch = tapes.epoch + 1, stop = found.stop, seq = found.seq
-    FROM (SELECT t.number, t.epoch, {STOP} AS stop, {SEQ} AS seq FROM sessions AS s JOIN tapes AS t ON t.number = s.tape
-        {LAST} WHERE s.id = $1 AND t.owner = $2) AS found
-    WHERE tapes.number = found.number AND tapes.epoch = found.epoch RETURNING tapes.number
+    WITH released AS (
+        UPDATE tapes SET owner = '', epoch = tapes.epoch + 1, stop = found.stop, seq = found.seq
+        FROM (SELECT t.number, t.epoch, {STOP} AS stop, {SEQ} AS seq
+            FROM sessions AS s JOIN tapes AS t ON t.number = s.tape {LAST} WHERE s.id = $1 AND t.owner = $2) AS found
+        WHERE tapes.number = found.number AND tapes.epoch = found.epoch RETURNING tapes.number
+    ),
+    touched AS (UPDATE sessions SET used = $3::float8 FROM released WHERE id = $1 AND $3::float8 IS NOT NULL)
+    SELECT number FROM released
     """  # noqa: S608
 
 CREATE = """
@@ -185,9 +189,12 @@ class SessionTable:
         if self._database.run("DELETE FROM servers WHERE id = $1 AND renewed + lasts < now()", server):
             self.on_takeover()
 
-    def release(self, session: str, owner: str) -> int | None:
-        """Let an owner give up a session that it has; return its tape, None where it has no such session."""
-        found = self._database.row(RELEASE, session, owner)
+    def release(self, session: str, owner: str, used: float | None) -> int | None:
+        """Let an owner give up a session that it has; return its tape, None where it has no such session.
+
+        used: when the session was last used, if that is not written yet.
+        """
+        found = self._database.row(RELEASE, session, owner, None if used is None else float(used))
         return None if found is None else found[0]
 
     def insert(self, new: NewSession, owner: str, holder: Holder | None, oldest: int) -> Record:

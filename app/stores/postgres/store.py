@@ -176,8 +176,8 @@ class PostgresStore:
         return self._remembered(found)
 
     @call
-    def release(self, session: str, owner: str) -> bool:
-        tape = self._sessions.release(session, owner)
+    def release(self, session: str, owner: str, used: float | None = None) -> bool:
+        tape = self._sessions.release(session, owner, used)
         if tape is None:
             return False
         self._log.forget(tape)

@@ -106,13 +106,13 @@ class SqliteStore:
             self._tapes.update(tape._replace(epoch=tape.epoch + 1))
             return self._sessions.find(session)
 
-    def release(self, session: str, owner: str) -> bool:
+    def release(self, session: str, owner: str, used: float | None = None) -> bool:
         with self._transaction():
             row = self._sessions.with_value("id", session)
             if row is None or row.tape is None or row.owner != owner:
                 return False
             tape = self._tapes.get(row.tape)
-            self._sessions.update(row._replace(owner=NOBODY))
+            self._sessions.update(row._replace(owner=NOBODY, used=row.used if used is None else used))
             self._tapes.update(tape._replace(epoch=tape.epoch + 1))
         return True
 

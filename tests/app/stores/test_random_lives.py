@@ -183,7 +183,8 @@ class Both:
     def release(self) -> None:
         name, owner = self.draw.choice(self.names), self.draw.choice(OWNERS)
         self.remember(name)
-        self.ask(lambda store: store.release(name, owner))
+        used = self.draw.choice([None, self.now])
+        self.ask(lambda store: store.release(name, owner, used))
 
     def end(self) -> None:
         name, reason, now = self.draw.choice(self.names), self.draw.choice(REASONS), self.now

@@ -162,8 +162,10 @@ def test_claim_ends_the_epoch_of_the_former_owner(store):
 def test_release_ends_the_epoch_of_its_owner_alone(store):
     mine = opened(store)
     assert (store.release("a", "them"), found(store).epoch) == (False, mine.epoch)
-    assert store.release("a", "me")
-    assert not store.release("a", "me")
+    used = found(store).used
+    assert (store.release("a", "me"), found(store).used) == (True, used)
+    assert not store.release("a", "me", used + 1)
+    assert found(store).used == used
     assert store.append([Entry(mine.tape, mine.epoch, 0, 1, inputs(1))]) == {0}
     again = store.claim("a", "me")
     assert isinstance(again, Record)
@@ -171,6 +173,13 @@ def test_release_ends_the_epoch_of_its_owner_alone(store):
     assert store.append([Entry(mine.tape, again.epoch, 0, 1, inputs(2))]) == set()
     store.end("a", "deleted", 1001.0)
     assert (store.release("a", "me"), store.find("a")) == (False, "deleted")
+
+
+def test_release_records_when_the_session_was_last_used(store):
+    used = opened(store).used + 50
+    assert not store.release("a", "them", used)
+    assert found(store).used < used
+    assert (store.release("a", "me", used), found(store).used) == (True, used)
 
 
 def test_fork_shares_the_past_and_not_the_future(store):
