@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.inputs import Input, read_inputs
-from engram.nearest import suggestion
 from engram.options import Checkpoints, checkpoint_names, positive
 from engram.remote import ServerKey, Timeout, connected
 from engram.results import Format, Trace, check_format, print_result
@@ -22,7 +21,7 @@ def run(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="directory of a checkpoint, or the name of one in --checkpoints; with --url a model of the server",
+            help="directory of a checkpoint, or a name in --checkpoints or of one that ships; with --url a model of it",
             autocompletion=checkpoint_names,
         ),
     ],
@@ -43,8 +42,7 @@ def run(
     """Print the outputs of all steps, from a fresh state."""
     check_format(format_, trace)
     if url is None:
-        directory = _directory(model, checkpoints)
-        outputs, traces = _computed(directory, read_inputs(file), trace or [], memory_size)
+        outputs, traces = _computed(model, checkpoints, read_inputs(file), trace or [], memory_size)
     else:
         inputs = read_inputs(file)
         with connected(url, key, timeout) as client:
@@ -53,26 +51,18 @@ def run(
     return 0
 
 
-def _directory(model: str, checkpoints: Path) -> Path:
-    """Return the directory of a checkpoint. Raises ValueError."""
-    from models.manifest import MANIFEST_FILE
-
-    for directory in (Path(model), checkpoints / model):
-        if (directory / MANIFEST_FILE).is_file():
-            return directory
-    nearest = suggestion(model, [path.parent.name for path in checkpoints.glob(f"*/{MANIFEST_FILE}")])
-    raise ValueError(f"no checkpoint {model!r}, neither a directory nor a name in {checkpoints}.{nearest}")
-
-
 def _computed(
-    directory: Path, inputs: "NDArray[float32]", trace: Sequence[str], memory_size: int | None
+    name: str, checkpoints: Path, inputs: "NDArray[float32]", trace: Sequence[str], memory_size: int | None
 ) -> "tuple[NDArray[float32], dict[str, NDArray[float32]]]":
-    """Return outputs and traces of a checkpoint. Raises EngramError for inputs that the model does not take."""
+    """Return outputs and traces of a checkpoint.
+
+    Raises ManifestError where there is none, EngramError for inputs that the model does not take.
+    """
     from app.errors import UnknownName
     from app.settings import load_settings
-    from engram.notebook.finding import model_of
+    from engram.notebook.finding import find, model_of
 
-    model = model_of(directory, load_settings({"max_steps": len(inputs)}), memory_size)
+    model = model_of(find(name, checkpoints), load_settings({"max_steps": len(inputs)}), memory_size)
     try:
         run = model.run(inputs, trace)
     except UnknownName as error:

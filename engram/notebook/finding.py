@@ -7,6 +7,7 @@ from typing import Literal
 from app.budget import budgets_of
 from app.loading import device_of, load_checkpoint
 from app.settings import Settings, load_settings
+from engram.nearest import suggestion
 from engram.notebook.given import whole_number
 from engram.notebook.model import Model
 from models.manifest import MANIFEST_FILE, ManifestError
@@ -31,7 +32,7 @@ def load(
     if memory_size is not None:
         memory_size = whole_number("memory_size", memory_size)
     settings = load_settings({"backend": backend})
-    return model_of(_find(name, settings), settings, memory_size)
+    return model_of(find(name, settings.checkpoints), settings, memory_size)
 
 
 def model_of(directory: Path, settings: Settings, memory_size: int | None) -> Model:
@@ -41,14 +42,19 @@ def model_of(directory: Path, settings: Settings, memory_size: int | None) -> Mo
     return Model(loaded, steps, settings.max_steps, memory_size)
 
 
-def _find(name: str | os.PathLike[str], settings: Settings) -> Path:
-    """Return the directory of a checkpoint. Raises ManifestError, which lists those that there are."""
-    places = [settings.checkpoints, SHIPPED]
+def find(name: str | os.PathLike[str], checkpoints: Path) -> Path:
+    """Return the directory of a checkpoint: `name` itself, or of that name in `checkpoints` or among those that ship.
+
+    Raises ManifestError, which lists those that there are.
+    """
+    places = [checkpoints, SHIPPED]
     for directory in (Path(name), *(place / name for place in places)):
         if (directory / MANIFEST_FILE).is_file():
             return Path(os.path.abspath(directory))  # which follows no link: the directory has the name
     known = sorted({path.parent.name for place in places for path in place.glob(f"*/{MANIFEST_FILE}")})
+    nearest = suggestion(os.fspath(name), known)
     raise ManifestError(
         f"there is no checkpoint {os.fspath(name)!r}: expected a directory with a {MANIFEST_FILE}, or "
-        + (f"one of {', '.join(known)}" if known else f"a name in {settings.checkpoints}, which has none")
+        + (f"one of {', '.join(known)}" if known else f"a name in {checkpoints}, which has none")
+        + (nearest and f".{nearest}")
     )

@@ -126,7 +126,7 @@ def test_inputs_that_cannot_be_read_are_named(content, message, tmp_path, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dnc-cpy"], "no checkpoint 'dnc-cpy', neither a directory nor a name in {few}. Did you mean dnc-copy?"),
+        (["dnc-cpy"], "ntm-repeat-copy. Did you mean dnc-copy?"),
         (["dnc-copy", "--trace", "usge"], "--trace usge: the model has the traces read_keys, "),
         (["lstm-copy", "--memory-size", "9"], "lstm-copy has no memory to resize"),
         (["dnc-copy", "--trace", "usage", "--format", "csv"], "--trace: CSV has the outputs only"),
