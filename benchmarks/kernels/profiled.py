@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.kernels.sizes import SIZES, WIDTH, by_kernel, fused_step, random_bits, random_model
+from benchmarks.kernels.sizes import SIZES, WIDTH, random_bits, random_model
+from benchmarks.kernels.steps import by_kernel, fused_step
 from benchmarks.kernels.training import MODELS, by_kernels, episodes, update
 from kernels.library import Library
 

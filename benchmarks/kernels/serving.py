@@ -9,19 +9,8 @@ from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from benchmarks.kernels.floor import copy_within, kernel_product, matrix_product, work
 from benchmarks.kernels.plan import KernelsPlan
-from benchmarks.kernels.sizes import (
-    ABOUT_SIZES,
-    SIZES,
-    WIDTH,
-    Step,
-    by_backend,
-    by_kernel,
-    by_torch,
-    checkpoint,
-    fused_step,
-    random_bits,
-    random_model,
-)
+from benchmarks.kernels.sizes import ABOUT_SIZES, SIZES, WIDTH, random_bits, random_model
+from benchmarks.kernels.steps import Step, by_backend, by_kernel, by_torch, checkpoint, fused_step
 from benchmarks.kernels.threads import gain
 from benchmarks.table import Row, Table
 from benchmarks.timing import Array, check_close, medians
