@@ -132,6 +132,10 @@ OPTIONS = {
     "bench served-steps": ["--checkpoints", "--model", "--sessions", "--backend", "--rounds", "--seconds", "--json"],
     "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds", "--json"],
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident", "--json"],
+    "bench gpu": [
+        *("--tables", "--sizes", "--batches", "--rounds", "--seconds", "--limit", "--no-compile"),
+        *("--device", "--json"),
+    ],
     "bench fairness": ["--checkpoints", "--model", "--neighbour", "--requests", "--rounds", "--data-root", "--json"],
     "presets": ["PRESET", "--checkpoints", "--json"],
     "infer": ["MODEL", "--input", "--trace", "--memory-size", "--format", "--checkpoints", *SERVER],

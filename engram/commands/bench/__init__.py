@@ -1,7 +1,18 @@
 """engram bench: measure on this machine."""
 
 from engram.cli import add, group
-from engram.commands.bench import durability, fairness, graphs, kernels, peers, serve, served_steps, sessions, training
+from engram.commands.bench import (
+    durability,
+    fairness,
+    gpu,
+    graphs,
+    kernels,
+    peers,
+    serve,
+    served_steps,
+    sessions,
+    training,
+)
 
 commands = group()
 for name, about, run in (
@@ -13,6 +24,7 @@ for name, about, run in (
     ("served-steps", "Session-steps per second over WebSocket, beside the back end alone.", served_steps.run),
     ("durability", "Session-steps per second over WebSocket with each durability.", durability.run),
     ("sessions", "What many open sessions take, and what it costs to wake one.", sessions.run),
+    ("gpu", "The torch back end on a GPU: checked against the CPU, beside the card's limits.", gpu.run),
     ("fairness", "How long the worst requests keep a session of another model waiting.", fairness.run),
 ):
     add(commands, name, about, run)

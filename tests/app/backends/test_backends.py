@@ -4,6 +4,7 @@ import pkgutil
 import shutil
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ pytestmark = pytest.mark.slow
 
 CAPACITY = 6
 REAL = {"fused": FusedBackend, "onnx": OnnxBackend, "torch": TorchBackend}
+BACKENDS = REAL | {"cuda": partial(TorchBackend, device="cuda")}
+ON_CUDA = [pytest.param(f"cuda {kind}", marks=pytest.mark.cuda) for kind in KINDS if torch.cuda.is_available()]
 NO_KERNEL = {"fused sparse"}
 GRAPHS = ("batched", "rows", "loop")
 """The forms of imported graphs."""
@@ -66,7 +69,7 @@ def make_graph(directory: Path, form: str) -> Path:
     return directory / "model"
 
 
-@pytest.fixture(params=TABLE)
+@pytest.fixture(params=[*TABLE, *ON_CUDA])
 def backend(request: pytest.FixtureRequest, directories: dict[str, Path]) -> Backend:
     return load_backend(request.param, directories)
 
@@ -80,7 +83,7 @@ def load_backend(entry: str, directories: dict[str, Path]) -> Backend:
     if entry == "fake":
         return FakeBackend(capacity=CAPACITY, memory_size=8)
     name, kind = entry.split()
-    return REAL[name](directories[kind], CAPACITY)
+    return BACKENDS[name](directories[kind], CAPACITY)
 
 
 def inputs_for(backend: Backend, rows: int, seed: int = 0) -> Array:

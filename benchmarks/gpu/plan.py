@@ -1,0 +1,41 @@
+"""The settings of the benchmark of a GPU."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.gpu.card import Limits
+from benchmarks.kernels.sizes import SIZES, kind_of, random_model
+from models.manifest import MANIFEST_FILE
+from training.checkpoint import save_model
+
+
+@dataclass(frozen=True)
+class GpuPlan:
+    """The device, the models, the batches, and the times of a measurement.
+
+    end: the time of time.monotonic() after which nothing more is begun. directory: a place for checkpoints.
+    """
+
+    device: str
+    sizes: Sequence[str]
+    batches: Sequence[int]
+    rounds: int
+    seconds: float
+    end: float
+    is_compiled: bool
+    limits: Limits
+    directory: Path
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.end
+
+    def checkpoint(self, size: str) -> Path:
+        """Return the checkpoint of a size, without a graph, made if it is not there yet."""
+        path = self.directory / size
+        if not (path / MANIFEST_FILE).exists():
+            config = SIZES[size]
+            save_model(path, random_model(config), kind_of(config), config, {"name": "none"}, {})
+        return path

@@ -1,0 +1,95 @@
+"""Steps a second on the device: of the back end, of the model alone, and compiled, beside the floor of the card."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from app.backends.torch import TorchBackend
+from benchmarks.gpu.card import synchronize
+from benchmarks.gpu.plan import GpuPlan
+from benchmarks.kernels.floor import work
+from benchmarks.kernels.sizes import ABOUT_SIZES, SIZES, WIDTH, random_bits, random_model
+from benchmarks.table import Row, Table
+from benchmarks.timing import Array, check_close, medians
+from models.artefact import ServedStep
+from models.state import flatten
+
+CHECKED_STEPS = 5
+TOLERANCE = 1e-3
+
+Step = Callable[[Array], Array]
+"""A call that advances its states by one step: inputs [B, 9] -> outputs [B, 9]."""
+
+
+def measure(plan: GpuPlan) -> Iterator[Row]:
+    for size in plan.sizes:
+        compiled = torch.compile(_served(size, plan.device), dynamic=True) if plan.is_compiled else None
+        for batch in plan.batches:
+            if plan.is_over:
+                yield size, batch, *["-"] * 6, "the time was over"
+                continue
+            try:
+                yield size, batch, *_figures(plan, size, batch, compiled), ""
+            except (MemoryError, torch.OutOfMemoryError):
+                yield size, batch, *["-"] * 6, "no memory left"
+
+
+def _figures(plan: GpuPlan, size: str, batch: int, compiled: Callable[..., tuple[Tensor, ...]] | None) -> Row:
+    """Check the steps, and time them in turns."""
+    backend = TorchBackend(plan.checkpoint(size), batch, plan.device)
+    slots = [backend.open() for _ in range(batch)]
+    steps: dict[str, Step] = {"back end": lambda inputs: backend.step(slots, inputs)[0]}
+    steps["model"] = _on_device(_served(size, plan.device), size, batch, plan.device)
+    if compiled is not None:
+        steps["compiled"] = _on_device(compiled, size, batch, plan.device)
+    _check(f"{size} at batch {batch}", steps, batch)
+    inputs = random_bits(batch, WIDTH)
+    seconds = medians({name: partial(step, inputs) for name, step in steps.items()}, plan.rounds, plan.seconds)
+    limits = plan.limits
+    needed = work(random_model(SIZES[size]), batch)
+    floor = needed.seconds(limits.operations_per_second, limits.bytes_per_second)
+    milliseconds = [1e3 * seconds[name] if name in seconds else "-" for name in ("back end", "model", "compiled")]
+    return [*milliseconds, 1e3 * floor, seconds["back end"] / floor, batch / seconds["back end"]]
+
+
+def _served(size: str, device: str) -> ServedStep:
+    return ServedStep(random_model(SIZES[size]).eval().to(device), ())
+
+
+def _on_device(call: Callable[..., tuple[Tensor, ...]], size: str, batch: int, device: str) -> Step:
+    """Return the step of a model whose states stay on the device, waited for."""
+    first = random_model(SIZES[size]).to(device).initial_state(batch)
+    leaves = [leaf.contiguous() for leaf in flatten(first).values()]
+
+    @torch.no_grad()
+    def step(inputs: Array) -> Array:
+        nonlocal leaves
+        outputs, *leaves = call(torch.from_numpy(inputs).to(device), *leaves)
+        synchronize(device)
+        return outputs.cpu().numpy()
+
+    return step
+
+
+def _check(case: str, steps: Mapping[str, Step], batch: int) -> None:
+    """Compare runs from the state before the first step with that of the back end. Raises WrongOutputs."""
+    for inputs in random_bits(CHECKED_STEPS, batch, WIDTH):
+        expected, *others = (step(inputs) for step in steps.values())
+        for name, outputs in zip(list(steps)[1:], others, strict=True):
+            check_close(f"{case}: outputs of the {name}", outputs, expected, TOLERANCE)
+
+
+RATES = Table[GpuPlan](
+    "Steps",
+    f"{ABOUT_SIZES} Milliseconds for a step of the batch: by the back end as a server has it, inputs and outputs in "
+    "main memory; by the model alone, its states on the device; by torch.compile of it. The floor is the matrix "
+    "products of the weights and the bytes of memory, links and weightings, read and written once each, at the rates "
+    "above.",
+    (
+        *("model", "batch", "back end ms", "model ms", "compiled ms", "floor ms", "back end / floor"),
+        *("session-steps/s", "note"),
+    ),
+    measure,
+)

@@ -1,0 +1,51 @@
+"""`engram bench gpu`, with a CPU in place of a card: its rows, never its times; and that nothing wrong is timed."""
+
+import re
+
+import pytest
+
+from app.backends.torch import TorchBackend
+from benchmarks.gpu import TABLES, checks, run
+from benchmarks.kernels.sizes import SIZES, kind_of, random_model
+from benchmarks.timing import WrongOutputs
+from tests.engram.running import complaint, no_cuda
+from training.checkpoint import save_model
+
+pytestmark = pytest.mark.slow
+
+
+def rows_of(printed: str, name: str) -> list[list[str]]:
+    """Return the cells of the rows of a table."""
+    part = printed.split(f"### {TABLES[name].title}\n")[1].split("\n### ")[0]
+    return [re.split(r"\s*\|\s*", line.strip("| ")) for line in part.splitlines() if line.startswith("| ")][1:]
+
+
+def test_device_is_checked_beside_the_cpu_and_then_measured(capsys):
+    run(["checks", "rates"], ["S", "NTM"], [1, 8], 1, 0.001, 200.0, False, "cpu", "it")
+    printed = capsys.readouterr().out
+    outcomes = dict(rows_of(printed, "checks"))
+    assert outcomes["a session of a server on the device"] == "agrees with the CPU"
+    assert [outcome.split(",")[0] for what, outcome in outcomes.items() if "outputs" in what] == ["agree", "agree"]
+    measured = rows_of(printed, "rates")
+    assert [row[:2] for row in measured] == [[size, batch] for size in ("S", "NTM") for batch in "18"]
+    assert all(float(row[7].replace(",", "")) > 0 for row in measured)
+
+
+def test_rows_that_find_the_time_over_say_so(capsys):
+    run(["rates"], ["S"], [1, 8], 1, 0.001, 0.0, False, "cpu", "it")
+    assert {row[-1] for row in rows_of(capsys.readouterr().out, "rates")} == {"the time was over"}
+
+
+def test_device_that_computes_something_else_is_not_timed(tmp_path, monkeypatch):
+    config = SIZES["S"]
+    save_model(tmp_path, random_model(config), kind_of(config), config, {"name": "none"}, {})
+    here, there = (TorchBackend(tmp_path, 2 * checks.ROWS) for _ in range(2))
+    step = there.step
+    monkeypatch.setattr(there, "step", lambda slots, inputs: (step(slots, inputs)[0] + 0.1, {}))
+    with pytest.raises(WrongOutputs, match="S: outputs on the device beside those on the CPU"):
+        checks.outputs_agree("S", here, there)
+
+
+@no_cuda
+def test_device_that_is_not_there_is_named(capsys):
+    assert "torch sees no CUDA device here" in complaint(capsys, "bench", "gpu")
