@@ -7,7 +7,8 @@
     END                     end its session once the step is answered for; a step that is refused ends nothing
 
 The store has the key of a session (`app.tenants.sequence_key`), so sequences last as sessions do, whichever server has
-them. The requests of a sequence that are under way here begin in the order in which they came.
+them. The requests of a sequence that are under way here begin in the order in which they came. A START that another
+server overtakes, by a START of its own or by a step, begins again.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import contextlib
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple
 
 from app.access.keys import Caller
@@ -23,7 +24,15 @@ from app.api.deps import tenant_of_caller
 from app.api.inputs import brief
 from app.api.v2.requests import Sequence
 from app.catalogue import ServedModel
-from app.errors import EngramError, SequenceUnknown, SessionGone, SessionNotFound
+from app.errors import (
+    EngramError,
+    SequenceUnknown,
+    SessionGone,
+    SessionMoved,
+    SessionNotFound,
+    StepConflict,
+    StoreFailed,
+)
 from app.sessions.service import SessionService
 from app.sessions.session import Duplicate, Session, Stepped, Steps, Turn
 from app.tenants import inside, outside, sequence_key
@@ -33,6 +42,9 @@ KNOWN = 2**16
 
 LABEL_LENGTH = 24
 """The most characters of a sequence's id in the ID of its session, which has at most 64."""
+
+BEGUN_AT_MOST = 4
+"""How often a START begins, at most, as long as other servers overtake it."""
 
 Prepare = Callable[[ServedModel, int | None], Steps]
 """Checks a request against the model and the memory size of its session."""
@@ -78,8 +90,10 @@ class Sequences:
             session = await self._find(key, model.name, sequence)
             pending = self._submit(session, prepare)
             if sequence.end:
-                return Taken(await self._end(session, pending, key), session.public_id, False)
-        return Taken(_stepped(await pending), session.public_id, False)
+                with _as_of_sequence(model.name, sequence, session.id):
+                    return Taken(await self._end(session, pending, key), session.public_id, False)
+        with _as_of_sequence(model.name, sequence, session.id):
+            return Taken(_stepped(await pending), session.public_id, False)
 
     async def _begin(
         self,
@@ -90,18 +104,40 @@ class Sequences:
         prepare: Prepare,
         key: str,
     ) -> Taken:
-        """Begin a sequence, anew if it is under way. If its first step fails, it has not begun."""
+        """Begin a sequence, anew if it is under way. If its first step fails, it has not begun.
+
+        Raises SessionMoved where other servers overtake it again and again.
+        """
         model.memory.check(memory_size)
         steps = prepare(model, memory_size)
-        before = await self._under_way(key)
+        first = steps._replace(if_step=steps.if_step or 0)
+        for _ in range(BEGUN_AT_MOST):
+            try:
+                return await self._begin_once(caller, model, sequence, memory_size, first, key)
+            except (SessionGone, SessionMoved, StepConflict):
+                if steps.if_step:
+                    raise
+        raise _overtaken(model.name, sequence)
+
+    async def _begin_once(
+        self, caller: Caller, model: ServedModel, sequence: Sequence, memory_size: int | None, steps: Steps, key: str
+    ) -> Taken:
+        """Begin a sequence. Raises SessionGone, SessionMoved or StepConflict where another server overtakes it."""
+        self._known.pop(key, None)
+        last = await self._sessions.opening.opened_under(key)
+        before = last if last is not None and await self._is_under_way(last) else None
         end_before = None if before is None else functools.partial(self._end_session, before)
-        opened = await self._sessions.opening.begin(
-            model, memory_size, key, _label(sequence), tenant_of_caller(caller), end_before
-        )
+        label, tenant = _label(sequence), tenant_of_caller(caller)
+        try:
+            opened = await self._sessions.opening.begin(model, memory_size, key, label, tenant, end_before)
+        except StoreFailed:
+            if await self._sessions.opening.opened_under(key) == last:
+                raise
+            raise _overtaken(model.name, sequence) from None
         name = inside(caller.tenant, opened.id)
         stepped = await self._first_step(name, steps)
         if sequence.end:
-            await self._sessions.ending.delete(name)
+            await self._end_session(name)
         else:
             self._remember(key, name)
         return Taken(stepped, opened.id, before is not None)
@@ -116,18 +152,15 @@ class Sequences:
                 await self._sessions.ending.delete(name)
             raise
 
-    async def _under_way(self, key: str) -> str | None:
-        """Return the name of the session of a sequence that is under way."""
-        self._known.pop(key, None)
-        name = await self._sessions.opening.opened_under(key)
+    async def _is_under_way(self, name: str) -> bool:
+        """Return whether the session of a sequence is open."""
         try:
-            if name is not None:
-                await self._sessions.turns.find(name)
+            await self._sessions.turns.find(name)
         except (SessionGone, SessionNotFound):
-            return None
+            return False
         except EngramError:  # it is open, but cannot be stepped here
             pass
-        return name
+        return True
 
     async def _end_session(self, name: str) -> None:
         with contextlib.suppress(SessionGone, SessionNotFound):
@@ -153,14 +186,8 @@ class Sequences:
         name = await self._sessions.opening.opened_under(key)
         if name is None:
             raise _unknown(model, sequence)
-        try:
+        with _as_of_sequence(model, sequence, name):
             session = await self._sessions.turns.find(name)
-        except SessionNotFound:
-            raise _unknown(model, sequence) from None
-        except SessionGone as gone:
-            if gone.more["reason"] == "deleted":
-                raise _unknown(model, sequence) from None
-            raise _gone(sequence, name, gone) from None
         self._remember(key, name)
         return session
 
@@ -194,6 +221,19 @@ def _stepped(outcome: Stepped | Duplicate) -> Stepped:
     return outcome
 
 
+@contextlib.contextmanager
+def _as_of_sequence(model: str, sequence: Sequence, name: str) -> Iterator[None]:
+    """Raise the errors of a session that is gone as those of its sequence: SequenceUnknown, SessionGone."""
+    try:
+        yield
+    except SessionNotFound:
+        raise _unknown(model, sequence) from None
+    except SessionGone as gone:
+        if gone.more["reason"] == "deleted":
+            raise _unknown(model, sequence) from None
+        raise _gone(sequence, name, gone) from None
+
+
 def _unknown(model: str, sequence: Sequence) -> SequenceUnknown:
     shown = brief(sequence.id)
     return SequenceUnknown(
@@ -201,6 +241,11 @@ def _unknown(model: str, sequence: Sequence) -> SequenceUnknown:
         place="parameters.sequence_start",
         got=shown,
     )
+
+
+def _overtaken(model: str, sequence: Sequence) -> SessionMoved:
+    """Return the error for a START while other servers have requests of the same sequence."""
+    return SessionMoved(f"other servers begin or step sequence {brief(sequence.id)} of {model} too: send it again")
 
 
 def _gone(sequence: Sequence, name: str, gone: SessionGone) -> SessionGone:

@@ -77,7 +77,8 @@ class SharedStore(FailingStore):
     def claim(self, session: str, owner: str) -> Record | EndReason | Held | None:
         with self.lock:
             found = self._sessions.get(session)
-            if found is not None and found.owner in self.lives and found.owner != owner:
+            is_open = found is not None and found.tape is not None
+            if is_open and found.owner in self.lives and found.owner != owner:
                 return Held(found.owner, "another")
             return super().claim(session, owner)
 

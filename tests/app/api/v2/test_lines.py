@@ -9,7 +9,7 @@ from app.access.keys import SCOPES, Caller
 from app.api.v2 import sequences as module
 from app.api.v2.requests import Sequence
 from app.api.v2.sequences import Sequences, Taken
-from app.errors import SequenceUnknown, SessionGone, SessionsFull, StepConflict, StoreFailed
+from app.errors import SequenceUnknown, SessionGone, SessionMoved, SessionsFull, StepConflict, StoreFailed
 from app.sessions.session import Steps
 from tests.app.asynchronous import run
 from tests.app.sessions.by_id import ById
@@ -73,6 +73,77 @@ def test_sequence_is_followed_to_another_server_also_begun_anew():
             assert await there.total(END) == 3
             with pytest.raises(SequenceUnknown):
                 await there.step(STEP)
+
+    run(test())
+
+
+def test_sequence_begun_at_several_servers_at_once_begins_everywhere():
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            here, there = Client(a), Client(b)
+            assert await asyncio.gather(*(client.total(START) for client in (here, there))) == [1, 1]
+            assert await asyncio.gather(*(client.total(BOTH) for client in (here, there))) == [1, 1]
+            assert await a.all(None, 9) == []
+
+    run(test())
+
+
+@pytest.mark.parametrize("flags", [START, STEP, END], ids=["begun", "stepped", "ended"])
+def test_sequence_overtaken_by_another_server_begins_again(flags, monkeypatch):
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            here, there = Client(a), Client(b)
+            opening, overtaken = here.sessions.service.opening, []
+            begin = opening.begin
+
+            async def begin_slowly(*arguments: Any) -> Any:
+                opened = await begin(*arguments)
+                if not overtaken:
+                    overtaken.append(await there.total(flags))
+                return opened
+
+            monkeypatch.setattr(opening, "begin", begin_slowly)
+            taken = await here.step(START)
+            assert (total(taken.stepped), taken.stepped.step, overtaken) == (1, 1, [1])
+            assert await there.total(STEP) == 2
+
+    run(test())
+
+
+def test_sequence_overtaken_again_and_again_is_refused(monkeypatch):
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            here, there = Client(a), Client(b)
+            opening = here.sessions.service.opening
+            begin = opening.begin
+
+            async def begin_slowly(*arguments: Any) -> Any:
+                opened = await begin(*arguments)
+                await there.step(STEP)
+                return opened
+
+            monkeypatch.setattr(opening, "begin", begin_slowly)
+            with pytest.raises(SessionMoved, match="other servers begin or step sequence 7 of fake too"):
+                await here.step(START)
+
+    run(test())
+
+
+def test_sequence_whose_session_is_deleted_meanwhile_has_ended(monkeypatch):
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            here, there = Client(a), Client(b)
+            find = here.sessions.service.turns.find
+            name = (await there.step(START)).session
+
+            async def find_slowly(session: str) -> Any:
+                found = await find(session)
+                await there.sessions.delete(name)
+                return found
+
+            monkeypatch.setattr(here.sessions.service.turns, "find", find_slowly)
+            with pytest.raises(SequenceUnknown):
+                await here.step(STEP)
 
     run(test())
 
