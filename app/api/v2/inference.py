@@ -120,7 +120,9 @@ class _Inference:
         Raises InvalidInput, InvalidRequest, UnknownName, AnswersFull, RateLimited.
         """
         settings = self._services.settings
-        sequences = sequences_of(asked.inputs, model.inputs, settings.max_steps, settings.sequences_at_once)
+        sequences = sequences_of(
+            asked.inputs, asked.shape, model.inputs, settings.max_steps, settings.sequences_at_once
+        )
         traces, steps = _traces(asked, model), sum(map(len, sequences))
         model.check_trace_bytes(traces, steps, memory_size)
         traced = model.trace_bytes(traces, steps, memory_size)
@@ -146,7 +148,7 @@ def _json_bytes(request: Request, body: bytes) -> int | None:
 
 def _check_sequence(asked: Asked, sequence: Sequence) -> None:
     """Raise InvalidInput, InvalidRequest for what a request of a sequence cannot have."""
-    check_single(asked.inputs)
+    check_single(asked.inputs, asked.shape)
     if asked.memory_size is not None and not sequence.start:
         raise InvalidRequest(
             "parameters.memory_size: a sequence keeps the memory that it began with: leave it out, or begin anew with "

@@ -45,6 +45,8 @@ class Asked(NamedTuple):
     sequence: Sequence | None
     inputs: Array
     """[B, T, I], [T, I] or [I], float32 or float64; the numbers are not checked."""
+    shape: list[int]
+    """That of the inputs as they came."""
     outputs: list[Output]
     memory_size: int | None
     if_step: int | None
@@ -70,6 +72,7 @@ def read_infer(data: bytes, json_bytes: int | None) -> Asked:
         wanted.id,
         sequence,
         read_tensor(tensor, binary),
+        tensor.shape,
         _outputs(wanted.outputs, parameters.binary_data_output),
         parameters.memory_size,
         _only_of_sequences("if_step", parameters.if_step, sequence),

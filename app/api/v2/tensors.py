@@ -42,24 +42,26 @@ def read_tensor(tensor: InputTensor, binary: memoryview | None) -> Array:
     return np.asarray(numbers).reshape(shape)
 
 
-def sequences_of(inputs: Array, expected: InputFormat, max_steps: int, max_sequences: int) -> list[Array]:
-    """Return the sequences of an input, each float32 [T, width]. Raises InvalidInput."""
+def sequences_of(
+    inputs: Array, shape: list[int], expected: InputFormat, max_steps: int, max_sequences: int
+) -> list[Array]:
+    """Return the sequences of an input, each float32 [T, width]; shape: as it came. Raises InvalidInput."""
     if inputs.shape[-1] != expected.width:
         wanted = f"{expected.width} as the last size, the input_size of the model"
-        raise invalid("inputs[0].shape", wanted, list(inputs.shape))
+        raise invalid("inputs[0].shape", wanted, shape)
     if inputs.ndim < MOST_AXES:
         return [parse_sequence(inputs.reshape(-1, inputs.shape[-1]), expected, max_steps)]
     if len(inputs) > max_sequences:
         wanted = f"at most {max_sequences} sequences (setting max_sequences)"
-        raise invalid("inputs[0].shape", wanted, list(inputs.shape))
+        raise invalid("inputs[0].shape", wanted, shape)
     return [parse_sequence(rows, expected, max_steps, f"inputs[{index}]") for index, rows in enumerate(inputs)]
 
 
-def check_single(inputs: Array) -> None:
-    """Raise InvalidInput for a request of a sequence that has several rows."""
+def check_single(inputs: Array, shape: list[int]) -> None:
+    """Raise InvalidInput for a request of a sequence that has several rows; shape: as its input came."""
     if inputs.ndim == MOST_AXES and len(inputs) > 1:
         expected = "a batch of 1: a request of a sequence has the steps of that sequence alone"
-        raise invalid("inputs[0].shape", expected, list(inputs.shape))
+        raise invalid("inputs[0].shape", expected, shape)
 
 
 def output_tensor(name: str, results: Sequence[Result], axes: int) -> Array:

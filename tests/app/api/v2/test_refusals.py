@@ -175,3 +175,9 @@ def test_errors_elsewhere_stay_problem_documents(client):
 def test_second_version_takes_rows_alone(client, shape):
     answer = client.post("/v2/models/dnc-copy/versions/2/infer", json=body(shape=shape))
     assert "expected [B, input_size], one step of each sequence, in version 2, got" in error(answer, 400)
+
+
+@pytest.mark.parametrize(("parameters", "shape"), [(None, [1, 9]), (None, [9, 10]), ({"sequence_id": 3}, [2, 10])])
+def test_second_version_names_the_shape_as_it_came(client, parameters, shape):
+    sent = body(parameters, shape=shape, data=[0.5] * (shape[0] * shape[1]))
+    assert error(client.post("/v2/models/dnc-copy/versions/2/infer", json=sent), 400).endswith(f"got {shape}")
