@@ -183,16 +183,18 @@ class Turns:
         if version is not None:
             _check_force(record, version)
             return version
+        remedy = "serve that one again, or delete the session"
+        if self._ownership.is_shared:
+            remedy = "load the same checkpoints at all servers, POST /admin/reload at each, or delete the session"
         try:
             model = self._models.get(record.model)
         except ModelNotFound as error:
             raise ModelChanged(
-                f"session {outside(record.id)} is of {record.model}, which is not served: {error}"
+                f"session {outside(record.id)} is of {record.model}, which is not served here, {error}: {remedy}"
             ) from error
         raise ModelChanged(
             f"session {outside(record.id)} is of a model {record.model} with other weights or another config, "
-            f"fingerprint {record.fingerprint[:16]}, than the one that is served: serve that one again, or delete the "
-            "session",
+            f"fingerprint {record.fingerprint[:16]}, than the one that is served here: {remedy}",
             expected=record.fingerprint,
             got=model.fingerprint,
         )

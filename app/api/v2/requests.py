@@ -46,7 +46,7 @@ class Asked(NamedTuple):
     inputs: Array
     """[B, T, I], [T, I] or [I], float32 or float64; the numbers are not checked."""
     shape: list[int]
-    """That of the inputs as they came."""
+    """The shape in which the inputs came."""
     outputs: list[Output]
     memory_size: int | None
     if_step: int | None

@@ -4,11 +4,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from app.errors import LeaseLost, SessionGone, SessionHeld, SessionMoved, ShuttingDown
+from app.errors import LeaseLost, ModelChanged, SessionGone, SessionHeld, SessionMoved, ShuttingDown
 from app.sessions import residents
 from app.sessions.handover import HANDED_OVER_AT_MOST, Pulls
 from app.stores.base import EndReason, Held, Record
@@ -482,3 +483,22 @@ def test_pulls_are_counted_within_their_seconds(seconds):
     now = seconds
     assert pulls.allow("a") is (seconds > 2)
     assert len(pulls._times) == (1 if seconds > 2 else 2)
+
+
+@pytest.mark.parametrize("model", ["fake", "gone"], ids=["other weights", "not served"])
+def test_session_of_a_version_elsewhere_is_refused_with_the_remedy(model):
+    async def test() -> None:
+        async with servers() as [(a, _), (b, _)]:
+            name = (await a.open("fake")).id
+            assert total(await a.step(name, ones(1))) == 1
+            await b.writer.call(lambda store: rename(store, name, model=model, fingerprint="f" * 64))
+            with pytest.raises(ModelChanged, match="load the same checkpoints at all servers, POST /admin/reload"):
+                await b.step(name, ones(1))
+            assert total(await a.step(name, ones(1))) == 2
+
+    run(test())
+
+
+def rename(store: Any, session: str, **version: str) -> None:
+    """Have a session be of another version in the store."""
+    store._sessions[session].new = replace(store._sessions[session].new, **version)
