@@ -107,7 +107,7 @@ class Ending:
         try:
             await self._turns.run_by_id(session_id, end)
         except (ModelChanged, SessionDamaged):
-            await self._end_stored(session_id, "expired")
+            await self._end_stored(session_id, "expired", since)
 
     async def tidy(self) -> None:
         """Record the time in the store, and have it forget the sessions that ended long ago, some at a time."""
@@ -155,15 +155,18 @@ class Ending:
                 return _at_snapshot(error, session)
         return error
 
-    async def _end_stored(self, session_id: str, reason: EndReason) -> None:
-        """End a session that is not resident; one whose row is damaged stays in the counts until the next start."""
+    async def _end_stored(self, session_id: str, reason: EndReason, since: float = math.inf) -> None:
+        """End a session that is not resident, unless it was used after the time `since`.
+
+        One whose row is damaged stays in the counts until the next start.
+        """
         now = self._clock()
         try:
             found = await self._residents.claim_by_id(session_id)
         except SessionDamaged:
             await self._writer.call(lambda store: store.end(session_id, reason, now))
             return
-        if isinstance(found, Record):
+        if isinstance(found, Record) and found.used <= since:
             await self._end_record(session_id, found.model, reason)
 
     async def _end_record(self, session_id: str, model: str, reason: EndReason) -> None:

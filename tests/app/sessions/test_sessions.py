@@ -1056,6 +1056,31 @@ def test_two_deletes_of_a_session_of_another_model_count_once():
     run(test())
 
 
+def test_session_of_another_model_used_meanwhile_does_not_expire(monkeypatch):
+    async def test() -> None:
+        clock, store = Clock(), MemoryStore()
+        async with service(clock, store=store) as sessions:
+            session = (await sessions.open("fake")).id
+            stored = store._sessions[session]
+            stored.new = replace(stored.new, fingerprint="other")
+            clock.now, idle_since = 101, store.idle_since
+
+            def then_used(time: float, limit: int) -> list[str]:
+                idle = idle_since(time, limit)
+                store.touch([(session, clock.now)])
+                return idle
+
+            monkeypatch.setattr(store, "idle_since", then_used)
+            await sessions.expire_idle()
+            assert isinstance(store.find(session), Record)
+            clock.now = 300
+            monkeypatch.setattr(store, "idle_since", idle_since)
+            await sessions.expire_idle()
+            assert store.find(session) == "expired"
+
+    run(test())
+
+
 @pytest.mark.parametrize("durability", ["ack", "none"])
 def test_arenas_are_left_in_time_though_the_engine_hangs(durability: Durability):
     release = threading.Event()
