@@ -193,9 +193,17 @@ def copy_place(source: Place, target: Place, progress: Callable[[int, int], None
     done, and with the open ones.
 
     The keys come first, and are the same where the copy is begun anew. The sessions are all there in the end, or none
-    is. Raises StoreFailed, SessionDamaged.
+    is. Where servers use the source, nothing is made. Raises StoreFailed, SessionDamaged.
     """
-    with closing(source.open_store(makes=False)) as found, closing(target.open_store(makes=True)) as made:
+    with closing(source.open_store(makes=False)) as found:
+        with closing(found.contents()) as contents:
+            next(contents)  # raises where servers use it
+        return _copy_from(found, source, target, progress)
+
+
+def _copy_from(found: CopyableStore, source: Place, target: Place, progress: Callable[[int, int], None]) -> CopiedPlace:
+    """Copy what a store has, and the keys of its place."""
+    with closing(target.open_store(makes=True)) as made:
         made.put(())  # raises where there are sessions, or servers use it: it then gets no keys either
         keys = _copy_keys(source, target)
         total = sum(found.counts().values())

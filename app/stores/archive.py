@@ -7,7 +7,7 @@ reads and one that writes hold a few items at a time, however many there are.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple, Protocol, TypeAlias
 
 from app.stores.base import EndReason, Store
@@ -91,7 +91,7 @@ Item: TypeAlias = ArchivedClock | ArchivedTape | ArchivedSteps | ArchivedSnapsho
 class Archive(Protocol):
     """A store that can be copied. Who owns a session is not copied: any server may claim it in the copy."""
 
-    def contents(self) -> Iterator[Item]:
+    def contents(self) -> Generator[Item, None, None]:
         """Yield all that is kept, as it was at one moment; ended sessions come last, in the order of their end.
 
         Raises StoreFailed where a server uses the store, SessionDamaged for what is damaged.

@@ -3,7 +3,7 @@
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -231,7 +231,7 @@ class MemoryStore:
 
     # All that is kept
 
-    def contents(self) -> Iterator[Item]:
+    def contents(self) -> Generator[Item, None, None]:
         yield ArchivedClock(self.latest_time())
         roots = [tape for tape in self._tapes.values() if tape.parent is None]
         for tape in (tape for root in roots for tape in root.descendants()):

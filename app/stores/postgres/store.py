@@ -10,7 +10,7 @@ are free. No row of a session is changed for that.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -336,7 +336,7 @@ class PostgresStore:
 
     # All that is kept
 
-    def contents(self) -> Iterator[Item]:
+    def contents(self) -> Generator[Item, None, None]:
         with self._one_moment():
             check_unused(self._database, self._owners())
             yield ArchivedClock(self._sessions.latest_time())

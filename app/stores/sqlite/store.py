@@ -8,7 +8,7 @@ SqliteStore   the calls, each in one transaction
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -287,7 +287,7 @@ class SqliteStore:
             opened, ended = self._database.row("SELECT count(*) - count(ended), count(ended) FROM sessions")
             return opened, ended
 
-    def contents(self) -> Iterator[Item]:
+    def contents(self) -> Generator[Item, None, None]:
         if self._journal.problems:
             raise SessionDamaged(f"{self._database.path}: {'; '.join(self._journal.problems)}")
         if self._database.opens:
