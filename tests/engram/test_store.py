@@ -55,7 +55,7 @@ def test_store_with_sessions_is_no_target(tmp_path, database_url, capsys):
         assert "there are sessions in it already" in complaint(capsys, "store", "copy", tmp_path / "a", target)
 
 
-def test_store_in_use_is_no_source_and_target_is_not_made(tmp_path, database_url, capsys):
+def test_store_in_use_is_no_source(tmp_path, database_url, capsys):
     with closing(SqliteStore(tmp_path / "a")):
         message = complaint(capsys, "store", "copy", tmp_path / "a", database_url)
         assert "is another server using this data directory?" in message
