@@ -197,7 +197,7 @@ def copy_place(source: Place, target: Place, progress: Callable[[int, int], None
     """
     with closing(source.open_store(makes=False)) as found:
         with closing(found.contents()) as contents:
-            next(contents)  # raises where servers use it
+            next(contents, None)  # raises where servers use it
         return _copy_from(found, source, target, progress)
 
 
