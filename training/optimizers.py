@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_
 from torch.optim import Adam, Optimizer
 
 from models.config import ConfigError, require_at_least
@@ -129,7 +129,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     if config.kind == "rmsprop":
         epsilon = 1e-4 if config.epsilon is None else config.epsilon
         return GravesRMSProp(model.parameters(), rate, config.decay, config.momentum, epsilon)
-    return Adam(model.parameters(), rate, config.betas, 1e-8 if config.epsilon is None else config.epsilon)
+    epsilon = 1e-8 if config.epsilon is None else config.epsilon
+    return Adam(model.parameters(), rate, config.betas, epsilon, fused=True)  # one pass over each weight, not eight
 
 
 def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
@@ -142,12 +143,17 @@ def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True) if config.l1 or config.l2 else ():
             gradient += config.l1 * weight.sign() + config.l2 * weight
-    norm = clipped = get_total_norm(gradients)
-    if not norm.isfinite():
+    norm = clipped = _norm(gradients)
+    if not math.isfinite(norm.item()):
         return norm
     if config.clip_value:
         clip_grad_value_(weights, config.clip_value)
-        clipped = get_total_norm(gradients)
-    if config.clip_norm and config.clip_norm / (clipped + 1e-6) < 1:  # torch's own factor, if it is not 1
-        clip_grads_with_norm_(weights, config.clip_norm, clipped)
+        clipped = _norm(gradients)
+    if config.clip_norm and (factor := config.clip_norm / (clipped + 1e-6)) < 1:  # torch's own factor
+        torch._foreach_mul_(gradients, factor)
+    return norm
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     return norm

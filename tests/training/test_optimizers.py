@@ -30,6 +30,57 @@ def stepped(optimizer_class, gradients, **options):
     return weight.item()
 
 
+# Adam
+
+
+def adam_by_its_equations(config, weight, gradients):
+    """Return a weight in float64 after the updates of the paper's Algorithm 1, with our regulariser and clipping."""
+    (b1, b2), w = config.betas, weight.double()
+    m = v = torch.zeros_like(w)
+    for t, gradient in enumerate(gradients, 1):
+        g = gradient.double() + config.l2 * w
+        g = g * min(1.0, config.clip_norm / g.norm().item())
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        w = w - config.rate(t - 1, len(gradients)) * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + config.epsilon)
+    return w
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+def test_adam_is_its_equations_for_many_shapes_and_options(dtype, tolerance):
+    for seed in range(24):
+        generator = torch.Generator().manual_seed(seed)
+        size = int(torch.randint(1, 70, (), generator=generator))
+        a, b, c = torch.rand(3, generator=generator).tolist()
+        schedule = ("constant", "linear", "cosine", "exponential")[seed % 4]
+        options = {"betas": (b, c), "epsilon": 1e-6, "l2": seed % 2 * a, "clip_norm": b}
+        config = OptimizerConfig("adam", 0.1 * a, schedule, 0.1, seed % 3, **options)
+        model = nn.Linear(size, 1, bias=False, dtype=dtype)
+        gradients = list(torch.randn(12, 1, size, dtype=dtype, generator=generator))
+        expected = adam_by_its_equations(config, model.weight.detach(), gradients)
+        optimizer = build_optimizer(config, model)
+        for update, gradient in enumerate(gradients):
+            model.weight.grad = gradient.clone()
+            finish_gradients(config, model)
+            optimizer.param_groups[0]["lr"] = config.rate(update, len(gradients))
+            optimizer.step()
+        assert_close(model.weight.detach().double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_adam_goes_on_from_the_state_of_torchs_unfused_one():
+    config = OptimizerConfig(learning_rate=0.01, clip_norm=0.0)
+    straight, saved = (linear([0.5, -1.0, 2.0], [0.0] * 3) for _ in range(2))
+    optimizers = [build_optimizer(config, straight), torch.optim.Adam(saved.parameters(), 0.01, foreach=False)]
+    for update in range(20):
+        if update == 10:
+            resumed = build_optimizer(config, saved)
+            resumed.load_state_dict({**resumed.state_dict(), "state": optimizers[1].state_dict()["state"]})
+            optimizers[1] = resumed
+        for model, optimizer in zip((straight, saved), optimizers, strict=True):
+            model.weight.grad = torch.tensor([[1.0, -3.0, 0.1]]) * math.cos(update)
+            optimizer.step()
+    assert_close(saved.weight, straight.weight, rtol=1e-6, atol=1e-7)
+
+
 # RMSProp as Graves has it
 
 
