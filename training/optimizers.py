@@ -130,7 +130,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
         epsilon = 1e-4 if config.epsilon is None else config.epsilon
         return GravesRMSProp(model.parameters(), rate, config.decay, config.momentum, epsilon)
     epsilon = 1e-8 if config.epsilon is None else config.epsilon
-    return Adam(model.parameters(), rate, config.betas, epsilon, fused=True)  # one pass over each weight, not eight
+    return Adam(model.parameters(), rate, config.betas, epsilon, fused=True)  # one pass over each weight, not seven
 
 
 def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
