@@ -65,10 +65,10 @@ def report(checkpoints):
     """Return the report of a model, of a few steps and of all or some situations, each made once."""
 
     @functools.cache
-    def made(model, backend="onnx", plant=None, names=ALL):
+    def made(model, backend, plant, names):
         return played(Options(checkpoints, backend, 2, 6, start=starting(plant)), model, names)
 
-    return made
+    return lambda model, backend="onnx", plant=None, names=ALL: made(model, backend, plant, names)
 
 
 def played(options, model, names):
