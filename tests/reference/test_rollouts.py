@@ -18,6 +18,7 @@ from models.artefact import load
 from models.manifest import ONNX_FILE, ManifestError, read_manifest
 from models.state import flatten
 from tests.app.harness import Server, running_server
+from tests.exports import parse_operators_once
 from tests.reference.rollouts import ROLLOUTS, Rollout
 from tests.slots import SLOT_AXES, matching_slots, reordered
 from training.export import build_graph
@@ -39,6 +40,7 @@ def rollout(name: str) -> Rollout:
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that exports a checkpoint of a rollout's weights once and returns its directory."""
     root = tmp_path_factory.mktemp("imported")
+    parse_operators_once()
 
     @functools.cache
     def checkpoint(name: str) -> Path:

@@ -1,6 +1,5 @@
 """One thread, one seed and the same tasks and models for every test of training."""
 
-import functools
 import sys
 from collections.abc import Iterator
 
@@ -8,20 +7,15 @@ import pytest
 
 from models.registry import MODELS
 from tests.determinism import one_thread, seed
+from tests.exports import parse_operators_once
 from training.tasks import TASKS
 
 __all__ = ["one_thread", "seed"]
 
 
-@pytest.fixture(scope="module")
-def operators_parsed_once() -> Iterator[None]:
-    """Keep the operators of torch's exporter, which parses them all anew at every export, a tenth of its time."""
-    from torch.onnx._internal.exporter import _registration
-
-    apis = _registration.onnxscript_apis
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
-        yield
+@pytest.fixture(scope="session")
+def operators_parsed_once() -> None:
+    parse_operators_once()
 
 
 @pytest.fixture(autouse=True)

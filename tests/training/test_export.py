@@ -31,7 +31,7 @@ from training.export import ExportError, build_graph, export
 from training.files import TRAINING_FILE
 from training.graph_notes import MEANINGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operators_parsed_once")]
 
 
 @pytest.fixture(scope="module")
