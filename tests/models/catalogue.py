@@ -37,14 +37,14 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-3-read-heads": DNCConfig(3, 2, memory_size=5, word_size=3, read_heads=3, controller=LSTM),
     "dnc-3-write-heads": DNCConfig(3, 2, memory_size=6, word_size=3, write_heads=3, controller=LSTM),
     "dnc-2-read-3-write-heads": DNCConfig(2, 4, 7, 3, read_heads=2, write_heads=3, controller=LSTM),
-    "dnc-no-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0),
+    "dnc-no-clip": DNCConfig(3, 2, memory_size=6, word_size=4, write_heads=2, controller=BASIC_RNN, clip=0),
     "dnc-small-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0.6),
     "dnc-feed-forward": DNCConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
     "dnc-sizes-of-1": DNCConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
     "dnc-odd-sizes": DNCConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
     "dnc-sigmoid": DNCConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
     "dnc-groups": DNCConfig(3, 6, 3, 2, controller=LSTM, output_activation="softmax", output_groups=2),
-    "dnc-softplus": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, strength="softplus"),
+    "dnc-softplus": DNCConfig(3, 2, memory_size=6, word_size=4, controller=STACK, strength="softplus"),
     "dnc-basic-rnn": DNCConfig(3, 2, memory_size=6, word_size=4, controller=BASIC_RNN),
     "dnc-gru": DNCConfig(3, 2, memory_size=6, word_size=4, controller=GRU),
     "dnc-lstm-softsign": DNCConfig(
@@ -91,7 +91,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         link_sharpening=True,
     ),
     "dnc-sparse-links-all": DNCConfig(
-        3, 2, memory_size=5, word_size=4, controller=LSTM, links="sparse", links_per_slot=5
+        3, 2, memory_size=5, word_size=4, read_heads=2, controller=LSTM, links="sparse", links_per_slot=5
     ),
     "dnc-deep": DNCConfig(3, 2, memory_size=6, word_size=4, controller=StackConfig((LSTM, LSTM, LSTM))),
     "dnc-tokens": DNCConfig(
@@ -99,7 +99,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         4,
         memory_size=6,
         word_size=4,
-        controller=LSTM,
+        controller=DROPOUT,
         embedding=TOKENS,
         output_activation="softmax",
         output_at="last-step",
@@ -185,13 +185,23 @@ CATALOGUE: dict[str, AnyConfig] = {
     "ntm-lasagne-shift-5": NTMConfig(
         3, 2, 6, 4, controller=GRU, order="before-controller", style="ntm-lasagne", shift_width=5
     ),
-    "ntm-rectified-heads": NTMConfig(3, 2, 6, 4, controller=LSTM, rectified_heads=True, signed_heads=True),
+    "ntm-rectified-heads": NTMConfig(
+        3,
+        2,
+        6,
+        4,
+        controller=LSTM,
+        rectified_heads=True,
+        signed_heads=True,
+        memory_start="random",
+        weights_start="uniform",
+    ),
     "ntm-tokens": NTMConfig(
         1,
         4,
         memory_size=6,
         word_size=4,
-        controller=LSTM,
+        controller=DropoutConfig(GRU, outputs=0.2),
         embedding=TOKENS,
         output_activation="softmax",
         output_at="last-step",
@@ -208,7 +218,9 @@ CATALOGUE: dict[str, AnyConfig] = {
     "ntm-2-read-2-write-heads": NTMConfig(
         2, 4, memory_size=7, word_size=3, read_heads=2, write_heads=2, controller=LSTM
     ),
-    "ntm-shift-1": NTMConfig(3, 2, memory_size=6, word_size=4, shift_width=1, controller=LSTM),
+    "ntm-shift-1": NTMConfig(
+        3, 2, memory_size=6, word_size=4, read_heads=2, write_heads=2, shift_width=1, controller=LSTM
+    ),
     "ntm-shift-5": NTMConfig(3, 2, memory_size=8, word_size=4, shift_width=5, controller=LSTM),
     "ntm-shift-wider-than-memory": NTMConfig(3, 2, memory_size=3, word_size=4, shift_width=5, controller=LSTM),
     "ntm-feed-forward": NTMConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
@@ -238,13 +250,21 @@ CATALOGUE: dict[str, AnyConfig] = {
         3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="each-gate", activation="sigmoid")
     ),
     "rnn-lstm-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="each-gate")),
-    "rnn-lstm-sonnet-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="sonnet")),
+    "rnn-lstm-sonnet-layer-norm": RNNConfig(
+        3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="sonnet", activation="softsign")
+    ),
     "rnn-lstm-adnc-layer-norm": RNNConfig(3, 2, controller=LSTMConfig(hidden_size=5, layer_norm="adnc")),
     "rnn-no-readout": RNNConfig(3, 5, controller=LSTM, readout=False),
     "rnn-sizes-of-1": RNNConfig(1, 1, controller=LSTMConfig(hidden_size=1, forget_bias=0)),
     "rnn-tokens": RNNConfig(1, 4, controller=GRU, embedding=TOKENS, output_activation="softmax", output_at="last-step"),
     "rnn-groups": RNNConfig(
-        1, 5, controller=GRU, embedding=TOKENS, output_activation="softmax", output_groups=5, output_at="last-step"
+        1,
+        5,
+        controller=GRUConfig(hidden_size=4, activation="sigmoid"),
+        embedding=TOKENS,
+        output_activation="softmax",
+        output_groups=5,
+        output_at="last-step",
     ),
     "rnn-groups-of-16": RNNConfig(3, 80, controller=GRU, output_activation="softmax", output_groups=5),
     "rnn-sigmoid": RNNConfig(7, 5, controller=FeedForwardConfig(hidden_size=3), output_activation="sigmoid"),
