@@ -35,9 +35,6 @@ from benchmarks.timing import Array, check_close
 STEPS = 3
 """Steps that the sessions have taken which are copied, each in a request of its own."""
 
-REQUESTS = 500
-"""Requests of each kind to each server."""
-
 TURN = 20
 """Requests of each kind to one server, before the next one has its turn."""
 
@@ -61,16 +58,17 @@ class MillionPlan:
     """The settings of a measurement.
 
     servers: connections to them, by the number of copies in their databases. opening, step: bodies of requests.
-    outputs: of the two steps after the copied ones, [2, output_size].
+    outputs: of the two steps after the copied ones, [2, output_size]. requests: of each kind to each server.
     """
 
     servers: Mapping[int, http.client.HTTPConnection]
     opening: str
     step: str
     outputs: Array
+    requests: int
 
 
-def run(checkpoints: Path, model: str, memory_size: int, sessions: Sequence[int]) -> None:
+def run(checkpoints: Path, model: str, memory_size: int, sessions: Sequence[int], requests: int) -> None:
     """Print the table of one model. Raises WrongOutputs if a session gives a wrong answer."""
     print(f"{model} with {memory_size} memory locations on {machine()}, {load_average()}; {versions('psycopg')}.")
     with ExitStack() as stack:
@@ -85,7 +83,7 @@ def run(checkpoints: Path, model: str, memory_size: int, sessions: Sequence[int]
                 f"{count:,} sessions: written in {time.perf_counter() - began:.0f} s, {size(postgres, count)}",
                 flush=True,
             )
-        print_table("million", MILLION, MillionPlan(servers, opening, step, outputs))
+        print_table("million", MILLION, MillionPlan(servers, opening, step, outputs, requests))
 
 
 def expected(checkpoint: Path, memory_size: int) -> tuple[str, Array]:
@@ -150,8 +148,8 @@ def copy(database: Any, table: str, where: str, count: int, changed: Mapping[str
 def measure(plan: MillionPlan) -> Iterator[Row]:
     """Yield a row for each kind of request. Raises WrongOutputs."""
     seconds: dict[int, Seconds] = {count: defaultdict(list) for count in plan.servers}
-    chosen = {count: np.random.default_rng(count).permutation(count)[:REQUESTS] + 1 for count in plan.servers}
-    for begin in range(0, REQUESTS, TURN):
+    chosen = {count: np.random.default_rng(count).permutation(count)[: plan.requests] + 1 for count in plan.servers}
+    for begin in range(0, plan.requests, TURN):
         for count, connection in plan.servers.items():
             take_turn(plan, connection, chosen[count][begin : begin + TURN].tolist(), seconds[count])
     for kind in KINDS:
@@ -229,6 +227,7 @@ def main() -> None:
     parser.add_argument("--model", default="dnc-copy", help="which of them; it has a memory")
     parser.add_argument("--memory-size", type=int, default=4, help="memory locations of each session")
     parser.add_argument("--sessions", type=int, nargs=2, default=[1000, 1_000_000], help="few, and many")
+    parser.add_argument("--requests", type=int, default=500, help="of each kind to each server")
     run(**vars(parser.parse_args()))
 
 

@@ -63,7 +63,7 @@ from training.tasks import Copy
 from training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-BATCH = 16
+BATCH = 3
 
 ROWS = {
     "step": [f"S | {BATCH}", f"NTM | {BATCH}"],
@@ -207,7 +207,7 @@ def serve_run(one_model, tmp_path_factory):
     """A run of `engram bench serve`: its output, and the directory of its files."""
     place = tmp_path_factory.mktemp("serve")
     (place / "data").mkdir()
-    words = ["--connections", 1, 3, "--rounds", 2, "--seconds", 0.05, "--open-loop", 50, "--data-root", place / "data"]
+    words = ["--connections", 1, 3, "--rounds", 2, "--seconds", 0.02, "--open-loop", 50, "--data-root", place / "data"]
     words += ["--json", place / "all.json", "--plot", place / "all.png", "--checkpoints", one_model]
     done = engram("bench", "serve", *words)
     assert done.returncode == 0, done.stderr
@@ -293,9 +293,9 @@ def test_missing_peer_is_left_out_with_its_installation(setting, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_checkout_is_measured_beside_this_one(tmp_path):
-    words = ["--paths", "post", "infer", "--connections", 1, "--rounds", 1, "--seconds", 0.05, "--data-root", tmp_path]
-    done = engram("bench", "serve", *words, "--durability", "ack", "--before", ROOT)
+def test_another_checkout_is_measured_beside_this_one(one_model, tmp_path):
+    words = ["--paths", "post", "infer", "--connections", 1, "--rounds", 1, "--seconds", 0.02, "--data-root", tmp_path]
+    done = engram("bench", "serve", *words, "--durability", "ack", "--before", ROOT, "--checkpoints", one_model)
     assert done.returncode == 0, done.stderr
     servers = [row[:3] for row in rows_of(done.stdout, tables.SERVED)]
     assert [[path, "1", "before-ack"] for path in ("post", "infer")] == [row for row in servers if "before" in row[2]]
@@ -341,7 +341,7 @@ def graphs_directory(tmp_path_factory):
 
 @pytest.mark.slow
 def test_graphs_have_rows_by_model_durability_and_connections(graphs_directory, tmp_path):
-    words = ["--checkpoints", graphs_directory, "--connections", 1, 3, "--rounds", 1, "--seconds", 0.05]
+    words = ["--checkpoints", graphs_directory, "--connections", 1, 3, "--rounds", 1, "--seconds", 0.02]
     done = engram("bench", "graphs", *words, "--data-root", tmp_path)
     assert done.returncode == 0, done.stderr
     cells = rows_of(done.stdout, graphs.GRAPHS)
@@ -389,9 +389,10 @@ def test_directory_without_graphs_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_idle_connections_are_opened_without_errors(tmp_path, monkeypatch, capsys):
+def test_idle_connections_are_opened_without_errors(one_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(idle, "ALL_AT_ONCE", 20)
-    assert cli.main(["bench", "serve", "--idle", "8", "--data-root", str(tmp_path)]) == 0
+    words = ["--idle", "8", "--data-root", str(tmp_path), "--checkpoints", str(one_model)]
+    assert cli.main(["bench", "serve", *words]) == 0
     cells = rows_of(capsys.readouterr().out, idle.IDLE)
     assert [row[:3] for row in cells] == [["8", "64", "0"], ["20", "20", "0"]]
 
@@ -435,9 +436,10 @@ def module(name, *words):
 
 
 @pytest.mark.slow
-def test_replicas_have_rows_by_sessions_and_servers(postgres):
+def test_replicas_have_rows_by_sessions_and_servers(postgres, one_model):
     haproxy.program()  # or skip
-    printed = module("replicas", "--servers", 2, "--sessions", 1, 3, "--rounds", 1, "--seconds", 0.05)
+    words = ["--servers", 2, "--sessions", 1, 3, "--rounds", 1, "--seconds", 0.05, "--checkpoints", one_model]
+    printed = module("replicas", *words)
     names = [replicas.SQLITE, replicas.ALONE, replicas.SEVERAL.format(2)]
     cells = rows_of(printed, replicas.REPLICAS)
     assert [row[:2] for row in cells] == [[count, name] for count in "13" for name in names]
@@ -445,15 +447,16 @@ def test_replicas_have_rows_by_sessions_and_servers(postgres):
 
 
 @pytest.mark.slow
-def test_million_has_a_row_for_each_kind_of_request(postgres):
-    cells = rows_of(module("million", "--sessions", 150, 300), million.MILLION)
+def test_million_has_a_row_for_each_kind_of_request(postgres, one_model):
+    words = ["--sessions", 150, 300, "--requests", million.TURN + 5, "--checkpoints", one_model]
+    cells = rows_of(module("million", *words), million.MILLION)
     assert [row[0] for row in cells] == list(million.KINDS)
     assert all(float(value) > 0 for row in cells for value in row[1:])
 
 
 @pytest.mark.slow
-def test_sessions_are_restored_also_after_a_kill(tmp_path):
-    words = ["--sessions", 40, "--max-resident", 16, "--data-root", tmp_path]
+def test_sessions_are_restored_also_after_a_kill(one_model, tmp_path):
+    words = ["--sessions", 40, "--max-resident", 16, "--data-root", tmp_path, "--checkpoints", one_model]
     done = engram("bench", "sessions", *words)
     assert done.returncode == 0, done.stderr
     tables = (sessions.MEMORY, sessions.RATES, sessions.LATENCY)
@@ -681,12 +684,19 @@ def test_load_answers_pings_and_skips_fragments():
     assert counts.answered == [turn.answers]
 
 
+def move_cache(monkeypatch, directory):
+    """Have what is built go to a cache of its own, but not zig: it compiles the C library anew for an empty cache."""
+    usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(Path(usual, "zig")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(directory))
+
+
 @pytest.mark.slow
 def test_requests_without_answer_are_counted_once_and_end_turns(tmp_path, monkeypatch):
     source = tmp_path / "load.c"
     source.write_text(SOURCE.read_text().replace("#define GRACE 30.0", "#define GRACE 0.2"))
     monkeypatch.setattr("benchmarks.load.SOURCE", source)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    move_cache(monkeypatch, tmp_path)
     gone = threading.Event()
     with (
         websocket_server(lambda _: gone.wait(60)) as port,
@@ -777,7 +787,7 @@ def test_load_that_ends_says_at_which_command(echo_in_c):
 def test_load_generator_that_cannot_be_compiled_says_why(tmp_path, monkeypatch):
     (tmp_path / "load.c").write_text("int main(void) { return nothing; }")
     monkeypatch.setattr("benchmarks.load.SOURCE", tmp_path / "load.c")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    move_cache(monkeypatch, tmp_path / "cache")
     with pytest.raises(LoadFailed, match="undeclared identifier 'nothing'"):
         program()
     assert list((tmp_path / "cache" / "engram").iterdir()) == []

@@ -132,7 +132,8 @@ def measured(plan: GraphsPlan, checkpoint: Path, running: Running, connections: 
     with _linked(running, inputs) as link:
         for _ in range(plan.rounds):
             turns.append(link.take_turn(plan.seconds))
-            seconds = seconds_per_call(lambda: backend.step(slots, inputs), BACKEND_SECONDS, time.process_time)
+            stepping = min(BACKEND_SECONDS, plan.seconds)
+            seconds = seconds_per_call(lambda: backend.step(slots, inputs), stepping, time.process_time)
             bare.append(1e6 * seconds / connections)
     ratios = [turn.cpu / alone for turn, alone in zip(turns, bare, strict=True)]
     return (

@@ -32,6 +32,7 @@ from models.manifest import read_manifest
 CHECKED_REQUESTS = 5
 WARM_SECONDS = 0.05
 BACKEND_SECONDS = 0.1
+"""Neither takes longer than a turn."""
 
 
 class ServedTurn(NamedTuple):
@@ -180,7 +181,8 @@ def take_turns(plan: ServePlan, path: ServedPath, connections: int) -> Compared:
         for _ in range(plan.rounds):
             for name, link in links.items():
                 turns[name].append(link.take_turn(plan.seconds))
-            backend.append(1e6 * seconds_per_call(step_backend, BACKEND_SECONDS, time.process_time) / connections)
+            stepping = min(BACKEND_SECONDS, plan.seconds)
+            backend.append(1e6 * seconds_per_call(step_backend, stepping, time.process_time) / connections)
         first, closed = next(iter(turns.items()))
         rate = statistics.median(turn.rate for turn in closed)
         open_loop = [links[first].take_turn(plan.seconds, percent, rate) for percent in plan.percents]
@@ -199,7 +201,7 @@ class Link:
     def take_turn(self, seconds: float, percent: float = 0, rate: float = 0) -> ServedTurn:
         """Load the server for a turn. percent: of a rate in requests per second, in the open loop; 0: closed loop."""
         server, opened = self.running.server, self.load.connect()
-        self.load.turn(WARM_SECONDS)  # by then the server has accepted every connection
+        self.load.turn(min(WARM_SECONDS, seconds))  # by then the server has accepted every connection
         before = server.cpu_seconds
         turn = self.load.turn(seconds, percent / 100 * rate)
         micros = 1e6 / max(1, turn.answers)
