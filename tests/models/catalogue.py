@@ -91,7 +91,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         link_sharpening=True,
     ),
     "dnc-sparse-links-all": DNCConfig(
-        3, 2, memory_size=5, word_size=4, read_heads=2, controller=LSTM, links="sparse", links_per_slot=5
+        3, 2, memory_size=5, word_size=4, read_heads=2, controller=DROPOUT, links="sparse", links_per_slot=5
     ),
     "dnc-deep": DNCConfig(3, 2, memory_size=6, word_size=4, controller=StackConfig((LSTM, LSTM, LSTM))),
     "dnc-tokens": DNCConfig(
@@ -99,7 +99,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         4,
         memory_size=6,
         word_size=4,
-        controller=DROPOUT,
+        controller=LSTM,
         embedding=TOKENS,
         output_activation="softmax",
         output_at="last-step",
@@ -190,7 +190,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         2,
         6,
         4,
-        controller=LSTM,
+        controller=DropoutConfig(GRU, outputs=0.2),
         rectified_heads=True,
         signed_heads=True,
         memory_start="random",
@@ -201,7 +201,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         4,
         memory_size=6,
         word_size=4,
-        controller=DropoutConfig(GRU, outputs=0.2),
+        controller=LSTM,
         embedding=TOKENS,
         output_activation="softmax",
         output_at="last-step",
