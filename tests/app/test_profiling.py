@@ -78,9 +78,9 @@ def load(server: Server) -> None:
             ask(connection, seq=seq, inputs=[[0.0] * 10] * 300)
 
 
-def shows_in_some_profile(profile, shown) -> bool:
-    """Return whether something shows in one of five profiles: where other processes are busy, samples come late."""
-    return any(shown(profile()) for _ in range(5))
+def shows_in_some_profile(profile, shown, tries: int = 5) -> bool:
+    """Return whether something shows in one of some profiles: where other processes are busy, samples come late."""
+    return any(shown(profile()) for _ in range(tries))
 
 
 def test_busy_functions_have_the_time_of_their_threads(tmp_path):
@@ -138,7 +138,7 @@ def test_time_of_a_waiting_event_loop_counts_for_callbacks(tmp_path):
         by_function = {stack[-1]: micro for stack, micro in read_folded(text).items() if stack[0] == "MainThread"}
         return by_function.get("asyncio/runners.py:Runner.run", 0) < 0.4 * sum(by_function.values())
 
-    assert shows_in_some_profile(profile_of_a_loop, is_of_callbacks)
+    assert shows_in_some_profile(profile_of_a_loop, is_of_callbacks, tries=20)
 
 
 def test_thread_that_only_waits_counts_almost_nothing(tmp_path):
