@@ -25,7 +25,7 @@ from websockets.sync.server import serve as serve_websockets
 from app.backends.onnx import OnnxBackend
 from benchmarks import durability, fairness, million, replicas, server, sessions
 from benchmarks import training as trainer_benchmark
-from benchmarks.kernels import TABLES, profile, profiled, serving, training
+from benchmarks.kernels import TABLES, profile, profiled, serving, sizes, training
 from benchmarks.kernels.floor import work
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
 from benchmarks.load import SOURCE, LoadFailed, LoadRequest, program, running_load
@@ -842,10 +842,10 @@ def test_sessions_that_all_fit_are_too_few(capsys):
 
 
 def test_step_that_goes_wrong_after_a_while_is_refused():
-    taken = iter(range(serving.CHECKED_STEPS))
+    taken = iter(range(sizes.CHECKED_STEPS))
     steps = {"right": lambda inputs: inputs, "wrong": lambda inputs: inputs + (next(taken) == 7)}
     with pytest.raises(WrongOutputs, match="S at batch 3: outputs by wrong beside those by right"):
-        serving.check_steps("S at batch 3", steps, 3, serving.TOLERANCE)
+        sizes.check_steps("S at batch 3", steps, 3, serving.TOLERANCE)
 
 
 def test_wrong_gradient_is_refused():

@@ -6,10 +6,9 @@ import pytest
 
 from app.backends.torch import TorchBackend
 from benchmarks.gpu import TABLES, checks, run
-from benchmarks.kernels.sizes import SIZES, kind_of, random_model
+from benchmarks.kernels.sizes import save
 from benchmarks.timing import WrongOutputs
 from tests.engram.running import complaint, no_cuda
-from training.checkpoint import save_model
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +36,7 @@ def test_rows_that_find_the_time_over_say_so(capsys):
 
 
 def test_device_that_computes_something_else_is_not_timed(tmp_path, monkeypatch):
-    config = SIZES["S"]
-    save_model(tmp_path, random_model(config), kind_of(config), config, {"name": "none"}, {})
+    save("S", tmp_path)
     here, there = (TorchBackend(tmp_path, 2 * checks.ROWS) for _ in range(2))
     step = there.step
     monkeypatch.setattr(there, "step", lambda slots, inputs: (step(slots, inputs)[0] + 0.1, {}))

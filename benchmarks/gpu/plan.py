@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gpu.card import Limits
-from benchmarks.kernels.sizes import SIZES, kind_of, random_model
+from benchmarks.kernels.sizes import save
 from models.manifest import MANIFEST_FILE
-from training.checkpoint import save_model
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,5 @@ class GpuPlan:
         """Return the checkpoint of a size, without a graph, made if it is not there yet."""
         path = self.directory / size
         if not (path / MANIFEST_FILE).exists():
-            config = SIZES[size]
-            save_model(path, random_model(config), kind_of(config), config, {"name": "none"}, {})
+            save(size, path)
         return path

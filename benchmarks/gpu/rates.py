@@ -1,6 +1,6 @@
 """Steps a second on the device: of the back end, of the model alone, and compiled, beside the floor of the card."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -10,17 +10,13 @@ from app.backends.torch import TorchBackend
 from benchmarks.gpu.card import synchronize
 from benchmarks.gpu.plan import GpuPlan
 from benchmarks.kernels.floor import work
-from benchmarks.kernels.sizes import ABOUT_SIZES, SIZES, WIDTH, random_bits, random_model
+from benchmarks.kernels.sizes import ABOUT_SIZES, SIZES, WIDTH, Step, check_steps, random_bits, random_model
 from benchmarks.table import Row, Table
-from benchmarks.timing import Array, check_close, medians
+from benchmarks.timing import Array, medians
 from models.artefact import ServedStep
 from models.state import flatten
 
-CHECKED_STEPS = 5
 TOLERANCE = 1e-3
-
-Step = Callable[[Array], Array]
-"""A call that advances its states by one step: inputs [B, 9] -> outputs [B, 9]."""
 
 
 def measure(plan: GpuPlan) -> Iterator[Row]:
@@ -44,7 +40,7 @@ def _figures(plan: GpuPlan, size: str, batch: int, compiled: Callable[..., tuple
     steps["model"] = _on_device(_served(size, plan.device), size, batch, plan.device)
     if compiled is not None:
         steps["compiled"] = _on_device(compiled, size, batch, plan.device)
-    _check(f"{size} at batch {batch}", steps, batch)
+    check_steps(f"{size} at batch {batch}", steps, batch, TOLERANCE)
     inputs = random_bits(batch, WIDTH)
     seconds = medians({name: partial(step, inputs) for name, step in steps.items()}, plan.rounds, plan.seconds)
     limits = plan.limits
@@ -71,14 +67,6 @@ def _on_device(call: Callable[..., tuple[Tensor, ...]], size: str, batch: int, d
         return outputs.cpu().numpy()
 
     return step
-
-
-def _check(case: str, steps: Mapping[str, Step], batch: int) -> None:
-    """Compare runs from the state before the first step with that of the back end. Raises WrongOutputs."""
-    for inputs in random_bits(CHECKED_STEPS, batch, WIDTH):
-        expected, *others = (step(inputs) for step in steps.values())
-        for name, outputs in zip(list(steps)[1:], others, strict=True):
-            check_close(f"{case}: outputs of the {name}", outputs, expected, TOLERANCE)
 
 
 RATES = Table[GpuPlan](

@@ -9,8 +9,8 @@ from app.backends.fused import FusedBackend
 from app.backends.onnx import OnnxBackend
 from benchmarks.kernels.floor import copy_within, kernel_product, matrix_product, work
 from benchmarks.kernels.plan import KernelsPlan
-from benchmarks.kernels.sizes import ABOUT_SIZES, SIZES, WIDTH, random_bits, random_model
-from benchmarks.kernels.steps import Step, by_backend, by_kernel, by_torch, checkpoint, fused_step
+from benchmarks.kernels.sizes import ABOUT_SIZES, SIZES, WIDTH, Step, check_steps, random_bits, random_model
+from benchmarks.kernels.steps import by_backend, by_kernel, by_torch, checkpoint, fused_step
 from benchmarks.kernels.threads import gain
 from benchmarks.table import Row, Table
 from benchmarks.timing import Array, check_close, medians
@@ -18,7 +18,6 @@ from kernels.step import FusedStep
 
 BATCHES = (1, 8, 64, 256)
 
-CHECKED_STEPS = 10
 TOLERANCE = 1e-4
 """The tolerance of outputs after some steps by torch, ONNX Runtime and the kernels."""
 SAME = 0.0
@@ -32,17 +31,6 @@ ROOM = 2
 def cases(plan: KernelsPlan, sizes: Sequence[str], batches: Sequence[int]) -> Iterator[tuple[str, int]]:
     """Yield each requested size of a table with each batch."""
     return plan.cases([size for size in sizes if size in plan.sizes], batches)
-
-
-def check_steps(case: str, steps: Mapping[str, Step], batch: int, tolerance: float) -> None:
-    """Compare runs from the state before the first step with the first run. Raises WrongOutputs."""
-    reference, *others = steps
-    for inputs in random_bits(CHECKED_STEPS, batch, WIDTH):
-        expected = steps[reference](inputs)
-        for name in others:
-            check_close(
-                f"{case}: outputs by {name} beside those by {reference}", steps[name](inputs), expected, tolerance
-            )
 
 
 def microseconds(steps: Mapping[str, Step], batch: int, plan: KernelsPlan) -> dict[str, float]:

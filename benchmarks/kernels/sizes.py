@@ -1,16 +1,19 @@
-"""The models whose step is timed, with random weights."""
+"""The models whose step is timed, with random weights, and the comparison of their steps."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from benchmarks.timing import Array
+from benchmarks.timing import Array, check_close
 from models.cells import LSTMConfig
 from models.contract import MemoryModel
 from models.dnc import DNCConfig
 from models.ntm import NTMConfig
 from models.registry import AnyConfig, build, config_values
+from training.checkpoint import save_model
 
 WIDTH = 9
 """The size of inputs and of outputs."""
@@ -27,6 +30,11 @@ ABOUT_SIZES = (
     "L: DNC, 256 x 64, 4 read heads, LSTM 256. NTM: 128 x 20, one head each, LSTM 100."
 )
 
+CHECKED_STEPS = 10
+
+Step: TypeAlias = Callable[[Array], Array]
+"""A call that advances its states by one step: inputs [B, 9] -> outputs [B, 9]."""
+
 
 def random_model(config: AnyConfig) -> MemoryModel[Any]:
     """Return a model with random weights, the same at every call."""
@@ -40,3 +48,20 @@ def kind_of(config: AnyConfig) -> str:
 
 def random_bits(*shape: int) -> Array:
     return np.random.default_rng(0).integers(0, 2, shape).astype(np.float32)
+
+
+def save(size: str, directory: Path) -> None:
+    """Write the checkpoint of a size, without a graph."""
+    config = SIZES[size]
+    save_model(directory, random_model(config), kind_of(config), config, {"name": "none"}, {})
+
+
+def check_steps(case: str, steps: Mapping[str, Step], batch: int, tolerance: float) -> None:
+    """Compare runs from the state before the first step with the first run. Raises WrongOutputs."""
+    reference, *others = steps
+    for inputs in random_bits(CHECKED_STEPS, batch, WIDTH):
+        expected = steps[reference](inputs)
+        for name in others:
+            check_close(
+                f"{case}: outputs by {name} beside those by {reference}", steps[name](inputs), expected, tolerance
+            )

@@ -1,13 +1,12 @@
 """All implementations of a step of the models that are timed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 
 from app.backends.base import Backend
-from benchmarks.kernels.sizes import SIZES, kind_of, random_model
+from benchmarks.kernels.sizes import SIZES, Step, kind_of, random_model, save
 from benchmarks.timing import Array
 from kernels.library import Library
 from kernels.step import FusedStep
@@ -15,19 +14,14 @@ from models.contract import schemas
 from models.manifest import ONNX_FILE
 from models.registry import config_values
 from models.state import flatten
-from training.checkpoint import save_model
 from training.export import export
-
-Step: TypeAlias = Callable[[Array], Array]
-"""A call that advances its states by one step: inputs [B, 9] -> outputs [B, 9]."""
 
 
 def checkpoint(size: str, directory: Path) -> Path:
     """Return the checkpoint of a size with its ONNX graph, made below the directory if it is not there yet."""
     path = directory / size
     if not (path / ONNX_FILE).exists():
-        config = SIZES[size]
-        save_model(path, random_model(config), kind_of(config), config, {"name": "none"}, {})
+        save(size, path)
         export(path)
     return path
 
