@@ -29,6 +29,7 @@ SHIPPED = [
     "dnc-babi",
     "dnc-babi-1",
     "dnc-copy",
+    "dnc-family-tree",
     "dnc-graph-traversal",
     "dnc-key-value",
     "dnc-ngrams",
