@@ -43,7 +43,7 @@ class Arena:
 
     def __init__(self, layout: StateLayout, capacity: int, dtype: DTypeLike) -> None:
         self.layout, self.capacity = layout, capacity
-        block = np.zeros(capacity * layout.numbers, dtype)  # one, which the system may back by large pages
+        self._block = block = np.zeros(capacity * layout.numbers, dtype)  # one: the system may back it by large pages
         self.leaves: dict[str, Array] = {}
         for name, shape in layout.padded.items():
             size = capacity * math.prod(shape)
@@ -53,6 +53,10 @@ class Arena:
         )
         fields = {in_c: self._address(name) for name, in_c in LEAVES.items()}
         self.states = States(**fields, cells=ctypes.addressof(self._cells))
+
+    def clear(self) -> None:
+        """Set all states to zero."""
+        self._block[:] = 0
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name."""

@@ -98,6 +98,35 @@ class Segment(ctypes.Structure):
     )
 
 
+class LossCall(ctypes.Structure):
+    """`loss_call`."""
+
+    _fields_ = _fields(
+        {
+            Integer: "answer steps batch size groups",
+            Pointer: "outputs targets mask d_outputs",
+            Float: "loss errors",
+        }
+    )
+
+
+class Optimizer(ctypes.Structure):
+    """`optimizer`."""
+
+    _fields_ = _fields(
+        {
+            Integer: "kind step",
+            Float: "rate decay square_decay momentum epsilon l1 l2 clip_value clip_norm",
+        }
+    )
+
+
+class Weights(ctypes.Structure):
+    """`weights`."""
+
+    _fields_ = _fields({Integer: "count", Pointer: "values gradients trained mean square change"})
+
+
 STRUCTURES = {
     "linear": Linear,
     "sources": Sources,
@@ -108,6 +137,9 @@ STRUCTURES = {
     "traces": Traces,
     "step_call": StepCall,
     "segment": Segment,
+    "loss_call": LossCall,
+    "optimizer": Optimizer,
+    "weights": Weights,
 }
 """By their names in C."""
 
@@ -117,6 +149,8 @@ ACTIVATIONS = (*CELL_ACTIVATIONS, "softmax")
 STRENGTHS = ("oneplus", "softplus")
 STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
 ORDERS = ("together", "in-turn", "before-controller")
+ANSWERS = ("bits", "classes")
+OPTIMIZERS = ("adam", "rmsprop")
 FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log", "elu", "softsign")
 
 LANES, WIDE, PANEL = 8, 16, 16
@@ -126,7 +160,7 @@ NUMBERS = {"LANES": LANES, "WIDE": WIDE, "PANEL": PANEL, "INPUTS": INPUTS}
 NUMBERS |= {f"FUNCTION_{name.upper()}": number for number, name in enumerate(FUNCTIONS)}
 NUMBERS |= {
     name.upper().replace("-", "_"): number
-    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES, ORDERS)
+    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES, ORDERS, ANSWERS, OPTIMIZERS)
     for number, name in enumerate(names)
 }
 """The values of C's macros and enumerators."""
@@ -139,6 +173,10 @@ void engram_unroll(const model *m, const states *s, const segment *over, i64 kee
 void engram_backward(const model *m, const states *s, const states *g, const segment *over, const real *d_outputs, \
 real *d_inputs, real *scratch);
 void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 parts);
+void engram_loss(loss_call *call);
+double engram_gradient_norm(const optimizer *o, const weights *w, i64 parts);
+void engram_step_weights(const optimizer *o, const weights *w, i64 parts, double norm);
+void engram_transpose(const model *m);
 void engram_gather(const int32_t *places, const real *from, real *to, i64 count);
 void engram_function(i64 which, const real *in, real *out, i64 count);
 int engram_runs_here(void);
@@ -149,14 +187,16 @@ int engram_number(void);
 
 def declare(library: Any) -> None:
     """Give the functions of a loaded library the types of their arguments and results."""
-    types = {"void": None, "int": ctypes.c_int, "i64": Integer}
+    types = {"void": None, "int": ctypes.c_int, "i64": Integer, "double": Float}
     for declaration in DECLARATIONS:
         parts = re.fullmatch(r"(\w+) (\w+)\((.*)\);", declaration)
         assert parts
         returns, name, takes = parts.groups()
         function = getattr(library, name)
         function.restype = types[returns]
-        function.argtypes = [Pointer if "*" in each else Integer for each in takes.split(",") if each != "void"]
+        function.argtypes = [
+            Pointer if "*" in each else types[each.split()[0]] for each in takes.split(",") if each != "void"
+        ]
 
 
 FIELD_KINDS = {Integer: "integer", Float: "double", Pointer: "pointer"}

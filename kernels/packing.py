@@ -66,7 +66,7 @@ class PackedModel:
         gradients: bool = False,
     ) -> None:
         self.kind, self.config = kind, config
-        self._library, dtype = kernels, kernels.dtype
+        self.library, dtype = kernels, kernels.dtype
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._starts: dict[str, int] = {}
         self._end = ONE + 1
@@ -78,12 +78,17 @@ class PackedModel:
         self.hidden: Blocks = ()  # the outputs of the controller
         self.model = self._described(memory_size)
 
+        self._append(np.full(-sum(map(len, self._places)) % WIDE, ZERO))
         places = np.concatenate(self._places)
         self._order, own = places.astype(np.int32), np.flatnonzero(places > ONE)
         self._inverse = np.zeros(self._end, np.int32)  # for every weight, its place in the packed array
         self._inverse[places[own]] = own
-        self._values = np.zeros(len(places), dtype)
-        self._d_values = np.zeros(len(places) if gradients else 0, dtype)
+        self.values = np.zeros(len(places), dtype)
+        """The packed weights."""
+        self.d_values = np.zeros(len(places) if gradients else 0, dtype)
+        """Their gradients."""
+        self.trained = (places > ONE).astype(dtype) if gradients else np.zeros(0, dtype)
+        """1 for a weight, 0 for padding and the numbers of an identity matrix."""
         self._turned_order = np.concatenate(self._turned if gradients else [np.zeros(0)]).astype(np.int32)
         self._turned_values = np.zeros(len(self._turned_order), dtype)
         self._forced = np.zeros(0, dtype)
@@ -97,16 +102,25 @@ class PackedModel:
     @property
     def size(self) -> int:
         """The number of numbers in the packed weights."""
-        return len(self._values)
+        return len(self.values)
 
     def fill(self, weights: Mapping[str, Array]) -> None:
         """Pack the weights, given by name, where the structures point."""
-        side_by_side = np.empty(self._end, self._values.dtype)
-        side_by_side[[ZERO, ONE]] = 0, 1
-        for name, places in self._ranges():
-            side_by_side[places] = weights[name].ravel()
-        self._gather(self._order, side_by_side, self._values)
+        side_by_side = self._side_by_side(weights)
+        self._gather(self._order, side_by_side, self.values)
         self._gather(self._turned_order, side_by_side, self._turned_values)
+
+    def pack(self, numbers: Mapping[str, Array]) -> Array:
+        """Return numbers that belong to the weights, given by name, in the order of the packed ones; 0 elsewhere."""
+        packed = np.empty_like(self.values)
+        self._gather(self._order, self._side_by_side(numbers), packed)
+        return packed * self.trained
+
+    def unpack(self, packed: Array) -> dict[str, Array]:
+        """Return numbers that lie as the packed weights do by the names and in the shapes of the weights."""
+        side_by_side = np.empty(self._end, self.values.dtype)
+        self._gather(self._inverse, packed, side_by_side)
+        return {name: side_by_side[places].reshape(self._shapes[name]) for name, places in self._ranges()}
 
     def forced(self, gates: Mapping[str, Array]) -> "PackedModel":
         """Return this model with these gates held at values, and no others; both share the weights.
@@ -115,7 +129,7 @@ class PackedModel:
         """
         other = copy.copy(self)
         other.model = Model.from_buffer_copy(self.model)
-        values = np.full(self.model.interface.outputs, FREE, self._values.dtype)
+        values = np.full(self.model.interface.outputs, FREE, self.values.dtype)
         for name, gate in gates.items():
             values[gate_places(self.model, name)] = np.where(np.isnan(gate), FREE, gate)
         other._forced = values  # kept: the model points to it
@@ -124,13 +138,14 @@ class PackedModel:
 
     def clear_gradients(self) -> None:
         """Set the gradients to zero, before they are added up."""
-        self._d_values[:] = 0
+        self.d_values[:] = 0
 
-    def gradients(self) -> dict[str, Array]:
-        """Return the gradients of the weights, by name."""
-        side_by_side = np.empty(self._end, self._d_values.dtype)
-        self._gather(self._inverse, self._d_values, side_by_side)
-        return {name: side_by_side[places].reshape(self._shapes[name]) for name, places in self._ranges()}
+    def _side_by_side(self, numbers: Mapping[str, Array]) -> Array:
+        side_by_side = np.empty(self._end, self.values.dtype)
+        side_by_side[[ZERO, ONE]] = 0, 1
+        for name, places in self._ranges():
+            side_by_side[places] = numbers[name].ravel()
+        return side_by_side
 
     def _ranges(self) -> Iterator[tuple[str, slice]]:
         """Return the names of the weights, each with its range where all lie side by side."""
@@ -138,14 +153,14 @@ class PackedModel:
         return zip(self._starts, itertools.starmap(slice, ends), strict=True)
 
     def _gather(self, places: Array, values: Array, to: Array) -> None:
-        self._library.gather(places.ctypes.data, values.ctypes.data, to.ctypes.data, len(places))
+        self.library.gather(places.ctypes.data, values.ctypes.data, to.ctypes.data, len(places))
 
     def _point(self, gradients: bool) -> None:
-        size, start = self._values.itemsize, self._values.ctypes.data
+        size, start = self.values.itemsize, self.values.ctypes.data
         for structure, field, place in self._pointers:
             setattr(structure, field, start + place * size)
             if gradients:
-                setattr(structure, f"d_{field}", self._d_values.ctypes.data + place * size)
+                setattr(structure, f"d_{field}", self.d_values.ctypes.data + place * size)
         for structure, place in self._turned_pointers:
             if gradients:
                 structure.transposed = self._turned_values.ctypes.data + place * size

@@ -63,7 +63,8 @@ def parallel_for(pool: ThreadPoolExecutor | None, function: Callable[[int], None
     try:
         function(0)
     finally:
-        wait(others)
+        if others:
+            wait(others)
     for other in others:
         other.result()
 

@@ -15,6 +15,7 @@
 
 #include "dnc.h"
 #include "ntm.h"
+#include "update.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -100,27 +101,6 @@ i64 engram_workspace_size(const model *m, i64 total, i64 keep) {
 INLINE allocator memory_of_row(const step_workspace *w, i64 b) {
     return (allocator){w->memory + (w->of.keep ? b * w->memory_size : 0), 0};
 }
-
-/* ---- The mode of the processor ---- */
-
-/* Flush denormals to zero while a step is computed: they cost a hundred times as much. Returns the mode before, for
- * restore_mode. */
-#if defined(__x86_64__)
-static uint64_t flush_denormals(void) {
-    unsigned int before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
-    return before;
-}
-static void restore_mode(uint64_t before) { __builtin_ia32_ldmxcsr((unsigned int)before); }
-#elif defined(__aarch64__)
-static uint64_t flush_denormals(void) {
-    uint64_t before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1ull << 24)));
-    return before;
-}
-static void restore_mode(uint64_t before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
-#endif
 
 /* ---- The controller ---- */
 
