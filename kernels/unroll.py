@@ -58,6 +58,7 @@ class FusedUnroll:
         self.library = covered(kind, values, kernels)
         self._not_trained = not_trained(values)
         self.model, self.dtype = model, self.library.dtype
+        self.torch_type = torch.float64 if self.dtype.itemsize == 8 else torch.float32
         shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         self.packed = PackedModel(kind, values, shapes, model.memory_size, self.library, gradients=True)
         self.sequences = Sequences(self.packed, memory_budget, threads or torch.get_num_threads())
@@ -116,16 +117,22 @@ class FusedUnroll:
 
     def _check_values(self, inputs: Tensor, leaves: Mapping[str, Tensor], lengths: Tensor | None) -> None:
         for name, tensor in {"inputs": inputs, **leaves}.items():
-            if tensor.device.type != "cpu" or tensor.dtype != _torch_type(self.dtype):
+            if tensor.device.type != "cpu" or tensor.dtype != self.torch_type:
                 raise ValueError(f"{name} must be {self.dtype} on the CPU, got {tensor.dtype} on {tensor.device}")
-        if lengths is not None and (lengths.min() < 0 or lengths.max() > len(inputs)):
+        if lengths is not None:
+            self.check_lengths(inputs, lengths)
+
+    @staticmethod
+    def check_lengths(inputs: Tensor, lengths: Tensor) -> None:
+        """Raise ValueError unless every length is one of the steps of inputs, or 0."""
+        if lengths.min() < 0 or lengths.max() > len(inputs):
             raise ValueError(f"lengths must be from 0 to {len(inputs)}, the steps of inputs, got {lengths.tolist()}")
 
     def _check_model(self) -> None:
         if self.model.training and self._not_trained:
             raise NoKernel(f"there is no fused kernel for training this model: {self._not_trained}; torch trains it")
         for name, weight in zip(self.packed.names, self._weights, strict=True):
-            if weight.device.type != "cpu" or weight.dtype != _torch_type(self.dtype):
+            if weight.device.type != "cpu" or weight.dtype != self.torch_type:
                 raise NoKernel(
                     f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self.dtype} on cpu"
                 )
@@ -211,7 +218,3 @@ class FusedSequence(torch.autograd.Function):
 
 def _arrays(names: Iterable[str], tensors: Iterable[Tensor]) -> dict[str, Array]:
     return {name: tensor.detach().numpy() for name, tensor in zip(names, tensors, strict=True)}
-
-
-def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
-    return torch.float64 if dtype.itemsize == 8 else torch.float32

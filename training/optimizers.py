@@ -59,6 +59,11 @@ class OptimizerConfig:
         if self.schedule == "exponential" and self.final_rate == 0:
             raise ConfigError("OptimizerConfig.final_rate must be above 0 with schedule 'exponential', got 0")
 
+    @property
+    def own_epsilon(self) -> float:
+        """epsilon, or that of the kind."""
+        return {"adam": 1e-8, "rmsprop": 1e-4}[self.kind] if self.epsilon is None else self.epsilon
+
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of an update, by its number, counted from 0, and the number of all updates."""
         first = self.learning_rate
@@ -127,10 +132,10 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     """Return the optimiser of all weights of a model."""
     rate = config.rate(0, 1)
     if config.kind == "rmsprop":
-        epsilon = 1e-4 if config.epsilon is None else config.epsilon
-        return GravesRMSProp(model.parameters(), rate, config.decay, config.momentum, epsilon)
-    epsilon = 1e-8 if config.epsilon is None else config.epsilon
-    return Adam(model.parameters(), rate, config.betas, epsilon, fused=True)  # one pass over each weight, not seven
+        return GravesRMSProp(model.parameters(), rate, config.decay, config.momentum, config.own_epsilon)
+    return Adam(
+        model.parameters(), rate, config.betas, config.own_epsilon, fused=True
+    )  # one pass over each weight, not seven
 
 
 def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:

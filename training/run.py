@@ -22,7 +22,8 @@ from training.initial import begin_from
 from training.preset import Preset, TrainingConfig
 from training.progress import progress_bar
 from training.run_metrics import RunMetrics
-from training.trainer import Trainer, Update
+from training.trainer import Trainer
+from training.updates import Update
 
 OPEN_ENDED = ("updates", "patience")
 """Settings of training that end a run: a finished run can be resumed with other ones."""

@@ -12,7 +12,8 @@ from typing import Any
 from models.config import ConfigError
 from training.files import CheckpointError, naming, write_atomically
 from training.preset import RECENT
-from training.trainer import Progress, Update
+from training.trainer import Progress
+from training.updates import Update
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIRECTORY = "tensorboard"

@@ -3,19 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.unroll import UnrollPath, unroll_by
 from models.config import ConfigError
+from models.contract import MemoryModel
 from models.registry import build, config_values
 from training.distributed import ALONE, Processes
 from training.evaluation import measure, nothing_asked
-from training.optimizers import build_optimizer, finish_gradients
 from training.preset import RECENT, Preset
 from training.tasks import Episode, Task, join
+from training.updates import Update, updates_of
 
 VALIDATION_SEED = 1_000_000_007
 """The seed of the validation sequences: the same at every validation, never those of training or of evaluation."""
@@ -25,23 +26,6 @@ REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or try another s
 
 class NotFinite(RuntimeError):
     """A run whose numbers are not finite, so it cannot go on; the message names update, tensor and seed."""
-
-
-class Update(NamedTuple):
-    """The figures of one update."""
-
-    loss: float
-    """Mean cross-entropy in nats per element asked for; 0 if there were none."""
-    errors: float
-    """Errors per sequence of the batch, in the task's unit."""
-    gradient_norm: float
-    """The norm before clipping."""
-    rate: float
-    """The learning rate."""
-    skipped: str | None
-    """The tensor that was not finite, if the weights were left unchanged."""
-    asked: bool = True
-    """Whether the batch asked for anything."""
 
 
 @dataclass
@@ -90,12 +74,16 @@ class Trainer:
         self.progress = Progress()
         self.device = torch.device(device)
         torch.manual_seed(preset.training.seed)
-        self.model = build(preset.kind, config_values(preset.model)).to(self.device)
-        self.unroll = unroll_by(path, self.model)
-        self._learner: nn.Module | None = None
-        self.optimizer = build_optimizer(preset.optimizer, self.model)
+        model = build(preset.kind, config_values(preset.model)).to(self.device)
+        self.unroll = unroll_by(path, model)
+        self.updates = updates_of(model, self.unroll, preset.optimizer, processes)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
         self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
+
+    @property
+    def model(self) -> MemoryModel[Any]:
+        """The model with its present weights."""
+        return self.updates.model
 
     @property
     def task(self) -> Task:
@@ -118,34 +106,15 @@ class Trainer:
                 if not after_update(self.update()):
                     return
         finally:
-            self._learner = None  # it holds the group of processes, which must end before the interpreter
+            self.updates.end()
 
     def update(self) -> Update:
         """Draw a batch, update the weights, and validate if it is due. Raises NotFinite."""
         config, progress = self.preset.training, self.progress
         rate = self.preset.optimizer.rate(progress.update, config.updates)
         part = self.processes.part(self._episode())
-        episode = part.episode.to(self.device)
         self.processes.own_noise(config.seed, progress.update)
-        self._learner = self._learner or self.processes.learner(self.model, self.unroll)
-        outputs: Tensor = self._learner(episode.inputs, episode.lengths)
-        own_loss = self.task.loss(outputs, episode) if part.asked else 0 * outputs.sum()
-        self.optimizer.zero_grad()
-        (own_loss * (part.asked * self.processes.size)).backward()  # type: ignore[no-untyped-call]
-        own_errors = self.task.errors(outputs, episode).float().mean()
-        loss, errors, asked = self.processes.sum(
-            own_loss.item() * part.asked, own_errors.item() * part.sequences, part.asked
-        )
-        norm = finish_gradients(self.preset.optimizer, self.model).item()
-        skipped = None
-        if math.isfinite(norm) and math.isfinite(loss):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-        else:
-            skipped = self._not_finite(outputs, loss)
-
-        update = Update(loss, errors, norm, rate, skipped, asked > 0)
+        update = self.updates.update(self.task, part, rate)
         self._count(update)
         if progress.update % config.validate_every == 0:
             self._validate()
@@ -181,13 +150,6 @@ class Trainer:
     @property
     def _where(self) -> str:
         return f"update {self.progress.update}, seed {self.preset.training.seed}"
-
-    def _not_finite(self, outputs: Tensor, loss: float) -> str:
-        """Return the name of the first tensor that is not finite, in the order in which they are computed."""
-        named: dict[str, Tensor] = dict(self.model.named_parameters())
-        tensors = {**named, "outputs": outputs, "loss": torch.tensor(loss)}
-        tensors |= {f"the gradient of {name}": weight.grad for name, weight in named.items() if weight.grad is not None}
-        return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "the gradient's norm")
 
     def _count(self, update: Update) -> None:
         config, progress = self.preset.training, self.progress
@@ -229,9 +191,8 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that resuming needs: weights, optimiser state, random generators."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        names = [name for name, _ in self.model.named_parameters()]
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in state.items()}
+        for name, state in self.updates.optimizer_state().items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         tensors["generator.data"] = self.generator.get_state()
         tensors["generator.torch"] = torch.get_rng_state()
         return tensors
@@ -241,13 +202,12 @@ class Trainer:
         self.progress = Progress(**progress)
         weights = {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
         self.model.load_state_dict(weights)
-        optimizer = self.optimizer.state_dict()
-        for index, (name, _) in enumerate(self.model.named_parameters()):
-            prefix = f"optimizer.{name}."
-            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            if state:
-                optimizer["state"][index] = state
-        self.optimizer.load_state_dict(optimizer)
+        state: dict[str, dict[str, Tensor]] = {}
+        for name in tensors:
+            if name.startswith("optimizer."):
+                weight, _, key = name.removeprefix("optimizer.").rpartition(".")
+                state.setdefault(weight, {})[key] = tensors[name]
+        self.updates.restore(state)
         self.generator.set_state(tensors["generator.data"])
         torch.set_rng_state(tensors["generator.torch"])
 

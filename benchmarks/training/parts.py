@@ -7,18 +7,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from torch import Tensor
-
 from benchmarks.table import Row, Table
 from benchmarks.training.plan import TrainingPlan, preset
-from kernels.unroll import FusedUnroll
-from training import trainer as trainer_module
 from training.trainer import Trainer
+from training.updates import KernelUpdates
 
 LENGTH = 10
 """The length of the sequences: about the mean of 1 to 20."""
 
-COLUMNS = ("update", "data", "kernels", "around them", "loss, errors", "clipping", "optimiser", "the rest")
+COLUMNS = ("update", "data", "sequences", "weights", "around them", "the rest")
 
 
 class Stopwatch:
@@ -63,32 +60,31 @@ def measure_parts(plan: TrainingPlan) -> Iterator[Row]:
 @contextmanager
 def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
     """Time the parts of a trainer's updates by the kernels during the context."""
-    watch, unroll = Stopwatch(), trainer.unroll
-    assert isinstance(unroll, FusedUnroll)
+    watch, updates = Stopwatch(), trainer.updates
+    assert isinstance(updates, KernelUpdates)
     with (
         watch.on("update", Trainer, "update"),
         watch.on("data", type(trainer.task), "sample"),
-        watch.on("unrolling", FusedUnroll, "__call__"),
-        watch.on("unrolling", Tensor, "backward"),
-        watch.on("kernels", unroll.library, "unroll", "backward", "weight_gradients", "gather"),
-        watch.on("loss, errors", type(trainer.task), "loss", "errors"),
-        watch.on("clipping", trainer_module, "finish_gradients"),
-        watch.on("optimiser", type(trainer.optimizer), "zero_grad", "step"),
+        watch.on("by the kernels", KernelUpdates, "update"),
+        watch.on("sequences", updates.fused.library, "unroll", "loss", "backward", "weight_gradients"),
+        watch.on("weights", updates.fused.library, "gradient_norm", "step_weights", "transpose"),
     ):
         yield watch
 
 
 def parts(seconds: dict[str, float]) -> dict[str, float]:
     """Return the stopwatch's seconds by COLUMNS, in which none counts twice."""
-    apart = seconds | {"around them": seconds["unrolling"] - seconds["kernels"]}
+    around = seconds["by the kernels"] - seconds["sequences"] - seconds["weights"]
+    apart = seconds | {"around them": around}
     return apart | {"the rest": apart["update"] - sum(apart[column] for column in COLUMNS[1:-1])}
 
 
 PARTS = Table(
     "Where an update goes",
     f"Microseconds of processor time of an update by the kernels, of sequences of {LENGTH} vectors, and of its parts "
-    "as they follow each other: medians of updates. Around the kernels is what calls them: Python, autograd, the "
-    "gradient of the loss.",
+    "as they follow each other: medians of updates. Sequences are stepped forwards and backwards, the loss between; "
+    "of the weights are the norm of the gradients, clipping, the optimiser and the transposed matrices; around them is "
+    "what calls both.",
     ("model", "batch", *COLUMNS),
     measure_parts,
 )

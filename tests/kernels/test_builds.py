@@ -26,12 +26,6 @@ OTHERS = [machine for machine in build.TARGETS if machine != (platform.system(),
 """The machines whose libraries no installation here has built."""
 
 
-@pytest.fixture(scope="module")
-def float64(tmp_path_factory):
-    path = tmp_path_factory.mktemp("kernels") / "float64.so"
-    return Library(build.build(path, VARIANT, "-DENGRAM_FLOAT64"))
-
-
 @pytest.mark.parametrize("name", COVERED)
 def test_kernel_in_float64_is_the_model_to_nine_digits(name, float64):
     model = make_from(CATALOGUE[name]).double()

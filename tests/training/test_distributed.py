@@ -164,10 +164,11 @@ def test_process_without_answers_in_its_rows_adds_nothing():
         def part(self, batch):
             return BatchPart(batch._replace(mask=torch.zeros_like(batch.mask)), 1.0, 0.0)
 
-    trainer = Trainer(tiny.preset("dnc"), processes=Idle())
-    update = trainer.update()
-    assert (update.loss, update.gradient_norm, update.skipped) == (0, 0, None)
-    assert all(parameter.grad is not None for parameter in trainer.model.parameters())
+    for path in ("fused", "torch"):
+        trainer = Trainer(tiny.preset("dnc"), path=path, processes=Idle())
+        update = trainer.update()
+        assert (update.loss, update.gradient_norm, update.skipped) == (0, 0, None)
+        assert trainer.updates.gradients().keys() == dict(trainer.model.named_parameters()).keys()
 
 
 def test_processes_draw_noise_of_their_own_and_the_same_again():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import random
 import re
 import shlex
@@ -14,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kernels.update import FusedUpdate
 from models.artefact import load
 from models.config import ConfigError
 from models.manifest import WEIGHTS_FILE, read_manifest
 from tests.training import tiny
 from tests.training.tasks.situations import write_stories
 from training import run as run_module
-from training import trainer as trainer_module
 from training.card import render_card
 from training.checkpoint import resume, save_evaluation
 from training.files import TRAINING_FILE, CheckpointError
@@ -278,7 +279,7 @@ def test_schedule_given_another_end_is_logged_and_recorded(tmp_path, capsys):
     assert (
         "The linear schedule of the learning rate is now over 30 updates. The first 20 had" in capsys.readouterr().err
     )
-    assert trainer.optimizer.param_groups[0]["lr"] == tiny.preset().optimizer.rate(29, 30)
+    assert trainer.updates.fused.optimizer.rate == tiny.preset().optimizer.rate(29, 30)
     assert read_manifest(tmp_path).training["rescheduled"] == [20]
     assert "It was trained on after 20 updates, and its learning rate scheduled anew." in card(tmp_path)
     assert run(tiny.preset(updates=30), tmp_path, resuming=True).progress.rescheduled == [20]
@@ -361,8 +362,8 @@ def test_directory_that_cannot_be_made_is_refused_before_the_training(tmp_path, 
 
 
 def test_skipped_updates_are_shown_beside_the_progress(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda _: pytest.fail("it stepped"))
-    monkeypatch.setattr("training.trainer.finish_gradients", lambda *_: torch.tensor(torch.nan))
+    monkeypatch.setattr(FusedUpdate, "_step", lambda *_: pytest.fail("it stepped"))
+    monkeypatch.setattr(FusedUpdate, "gradient_norm", lambda _: math.nan)
     run(tiny.preset(skips=30), tmp_path)
     assert "30 updates skipped: not finite" in capsys.readouterr().err
     assert read_manifest(tmp_path).training["skipped_updates"] == 30
@@ -374,9 +375,8 @@ def test_lesson_is_shown_beside_the_progress(tmp_path, capsys):
 
 
 def test_run_that_skips_too_many_updates_keeps_its_checkpoint(tmp_path, monkeypatch):
-    finish = trainer_module.finish_gradients
-    norms = iter([0.0] * 12 + [torch.nan] * 30)
-    monkeypatch.setattr(trainer_module, "finish_gradients", lambda *given: finish(*given) + next(norms))
+    norm_of, added = FusedUpdate.gradient_norm, iter([0.0] * 12 + [math.nan] * 30)
+    monkeypatch.setattr(FusedUpdate, "gradient_norm", lambda update: norm_of(update) + next(added))
     with pytest.raises(NotFinite, match="update 18, seed 1: the gradient's norm is not finite"):
         run(tiny.preset(skips=5), tmp_path, save_every=5)
     good = resume(tmp_path)

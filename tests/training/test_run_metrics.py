@@ -15,7 +15,8 @@ from training.files import CheckpointError
 from training.preset import RECENT
 from training.run import train
 from training.run_metrics import METRICS_FILE, TENSORBOARD_DIRECTORY, RunMetrics, read_metrics, require_tensorboard
-from training.trainer import Progress, Update
+from training.trainer import Progress
+from training.updates import Update
 
 UPDATE = Update(loss=0.5, errors=2.0, gradient_norm=0.25, rate=1e-3, skipped=None)
 

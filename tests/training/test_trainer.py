@@ -19,10 +19,10 @@ from training.tasks import Copy
 from training.trainer import VALIDATION_SEED, NotFinite, Progress, Trainer
 
 
-def run(trainer, updates):
-    """Train for at most `updates` updates, and return their figures."""
+def run(trainer, updates, after=lambda: None):
+    """Train for at most `updates` updates, with a call after each, and return their figures."""
     done = []
-    trainer.run(lambda update: done.append(update) or len(done) < updates)
+    trainer.run(lambda update: done.append(update) or after() or len(done) < updates)
     return done
 
 
@@ -83,20 +83,24 @@ def test_kernels_are_taken_where_they_can_train_the_model():
         Trainer(dropping, path="fused")
 
 
-def test_updates_follow_the_schedule_of_the_learning_rate():
-    trainer = Trainer(tiny.preset(updates=3, learning_rate=0.1, final_rate=0.5))
-    rates, set_ = [], []
-    trainer.run(
-        lambda update: rates.append(update.rate) or set_.append(trainer.optimizer.param_groups[0]["lr"]) or True
-    )
-    assert rates == set_ == pytest.approx([0.1, 0.075, 0.05])
+@pytest.mark.parametrize(
+    ("path", "rate"),
+    [
+        ("torch", lambda trainer: trainer.updates.optimizer.param_groups[0]["lr"]),
+        ("fused", lambda trainer: trainer.updates.fused.optimizer.rate),
+    ],
+)
+def test_updates_follow_the_schedule_of_the_learning_rate(path, rate):
+    trainer, taken = Trainer(tiny.preset(updates=3, learning_rate=0.1, final_rate=0.5), path=path), []
+    assert [update.rate for update in run(trainer, 3, lambda: taken.append(rate(trainer)))] == taken
+    assert taken == pytest.approx([0.1, 0.075, 0.05])
 
 
 def test_gradient_is_clipped_to_the_norm_asked_for(monkeypatch):
     stepped = []
-    trainer = Trainer(tiny.preset(clip_norm=1e-3))
+    trainer = Trainer(tiny.preset(clip_norm=1e-3), path="torch")
     monkeypatch.setattr(
-        trainer.optimizer,
+        trainer.updates.optimizer,
         "step",
         lambda: stepped.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm().item()),
     )
@@ -104,14 +108,15 @@ def test_gradient_is_clipped_to_the_norm_asked_for(monkeypatch):
     assert stepped == pytest.approx([1e-3] * 3, rel=1e-2)
 
 
-def test_gradients_do_not_add_up_over_updates(monkeypatch):
-    trainer = Trainer(tiny.preset(learning_rate=0, clip_norm=100.0))
+@pytest.mark.parametrize("path", ["fused", "torch"])
+def test_gradients_do_not_add_up_over_updates(monkeypatch, path):
+    trainer = Trainer(tiny.preset(learning_rate=0, clip_norm=100.0), path=path)
     episode = trainer.preset.task.sample(torch.Generator().manual_seed(0), 4)
     monkeypatch.setattr(Copy, "sample", lambda *_: episode)
     trainer.update()
-    first = [parameter.grad.clone() for parameter in trainer.model.parameters()]
+    first = {name: gradient.clone() for name, gradient in trainer.updates.gradients().items()}
     trainer.update()
-    assert_close([parameter.grad for parameter in trainer.model.parameters()], first)
+    assert_close(trainer.updates.gradients(), first)
 
 
 def test_progress_counts_updates_and_keeps_recent_figures():
@@ -190,13 +195,13 @@ def test_validation_leaves_no_trace_in_the_training():
 # Numbers that are not finite
 
 
-def test_gradient_that_is_not_finite_is_skipped_counted_and_named():
-    trainer = Trainer(tiny.preset("dnc"))
+@pytest.mark.parametrize("path", ["fused", "torch"])
+def test_gradient_that_is_not_finite_is_skipped_counted_and_named(path):
+    trainer = Trainer(tiny.preset("dnc"), path=path)
     run(trainer, 3)
     before = {name: tensor.clone() for name, tensor in trainer.tensors().items() if name != "generator.data"}
-    hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
-    update = trainer.update()
-    hook.remove()
+    with tiny.spoiled_gradient(trainer, math.nan):
+        update = trainer.update()
 
     assert update.skipped == "the gradient of output.bias"
     assert math.isfinite(update.loss)
@@ -208,9 +213,8 @@ def test_gradient_that_is_not_finite_is_skipped_counted_and_named():
 
 def test_update_after_a_skipped_one_ends_the_row():
     trainer = Trainer(tiny.preset())
-    hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.inf)
-    trainer.update()
-    hook.remove()
+    with tiny.spoiled_gradient(trainer, math.inf):
+        trainer.update()
     before = trainer.model.output.bias.clone()
     assert not trainer.update().skipped
     assert (trainer.progress.skipped, trainer.progress.not_finite) == (1, 0)
@@ -218,30 +222,28 @@ def test_update_after_a_skipped_one_ends_the_row():
     assert trainer.model.output.bias.isfinite().all()
 
 
+@pytest.mark.parametrize("path", ["fused", "torch"])
 @pytest.mark.parametrize("clip_value", [0.0, 1.0])
-def test_nonfinite_gradient_is_seen_whatever_it_would_be_clipped_to(clip_value):
-    trainer = Trainer(tiny.preset(clip_value=clip_value))
-    trainer.model.output.bias.register_hook(lambda gradient: gradient * math.inf)
-    assert trainer.update().skipped == "the gradient of output.bias"
+def test_nonfinite_gradient_is_seen_whatever_it_would_be_clipped_to(clip_value, path):
+    trainer = Trainer(tiny.preset(clip_value=clip_value), path=path)
+    with tiny.spoiled_gradient(trainer, math.inf):
+        assert trainer.update().skipped == "the gradient of output.bias"
 
 
 def test_skipped_updates_beyond_their_limit_end_the_run():
     trainer = Trainer(tiny.preset(skips=2, seed=7))
     run(trainer, 3)
-    trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
-    assert [trainer.update().skipped is not None for _ in range(2)] == [True, True]
-    with pytest.raises(
-        NotFinite, match=r"update 6, seed 7: the gradient of output\.bias is not finite .*for 3 updates"
-    ):
-        trainer.update()
+    named = r"update 6, seed 7: the gradient of output\.bias is not finite .*for 3 updates"
+    with tiny.spoiled_gradient(trainer, math.nan):
+        assert [trainer.update().skipped is not None for _ in range(2)] == [True, True]
+        with pytest.raises(NotFinite, match=named):
+            trainer.update()
 
 
 def test_run_without_skips_ends_at_the_first_nonfinite_gradient():
     trainer = Trainer(tiny.preset(skips=0))
-    trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
-    with pytest.raises(
-        NotFinite, match=r"update 1, seed 1: .*; lower optimizer\.learning_rate or optimizer\.clip_norm"
-    ):
+    advised = r"update 1, seed 1: .*; lower optimizer\.learning_rate or optimizer\.clip_norm"
+    with tiny.spoiled_gradient(trainer, math.nan), pytest.raises(NotFinite, match=advised):
         trainer.update()
 
 
@@ -262,10 +264,9 @@ def test_nonfinite_weight_is_named_with_update_and_seed(path, bad, model, name):
 def test_skipped_update_leaves_losses_and_lesson_unchanged():
     trainer = Trainer(tiny.preset(updates=200, skips=100, curriculum=[{"length": 1, "until": 1e9}]))
     run(trainer, RECENT - 1)
-    hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * math.nan)
-    run(trainer, 10)
+    with tiny.spoiled_gradient(trainer, math.nan):
+        run(trainer, 10)
     assert (trainer.progress.stage, len(trainer.progress.recent_losses)) == (0, RECENT - 1)
-    hook.remove()
     trainer.update()
     assert trainer.progress.stage == 1
 
@@ -396,8 +397,10 @@ def test_batch_of_mixed_lengths_is_its_sequences_one_by_one(model, path):
         errors += alone.task.errors(outputs, episode).item() / 5
     loss.backward()
     assert (update.loss, update.errors) == (pytest.approx(loss.item(), rel=1e-5), pytest.approx(errors))
-    for (name, ours), theirs in zip(trainer.model.named_parameters(), alone.model.parameters(), strict=True):
-        assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    gradients = trainer.updates.gradients()
+    assert gradients.keys() == dict(alone.model.named_parameters()).keys()
+    for name, theirs in alone.model.named_parameters():
+        assert_close(gradients[name], theirs.grad, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("path", ["fused", "torch"])

@@ -1,10 +1,12 @@
 """Presets small enough to train in a second, and checkpoints made of them."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -12,6 +14,7 @@ from training.checkpoint import save_checkpoint
 from training.optimizers import OptimizerConfig
 from training.preset import Preset, preset_from_values
 from training.trainer import Trainer
+from training.updates import KernelUpdates
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,3 +111,23 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     return json.dumps(value)
+
+
+@contextlib.contextmanager
+def spoiled_gradient(trainer: Trainer, factor: float) -> Iterator[None]:
+    """Multiply the gradient of output.bias by a factor in the updates during the context."""
+    if not isinstance(trainer.updates, KernelUpdates):
+        hook = trainer.model.output.bias.register_hook(lambda gradient: gradient * factor)
+        yield
+        hook.remove()
+        return
+    fused = trainer.updates.fused
+    backward, packed = fused._backward, fused._packed
+
+    def spoiled(*given: Any) -> None:
+        backward(*given)
+        gradients = packed.unpack(packed.d_values)
+        packed.d_values[:] = packed.pack({**gradients, "output.bias": factor * gradients["output.bias"]})
+
+    with mock.patch.object(fused, "_backward", spoiled):
+        yield

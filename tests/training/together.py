@@ -15,7 +15,8 @@ from kernels.unroll import UnrollPath
 from tests.training import tiny
 from training.preset import Preset, preset_from_values
 from training.run import train
-from training.trainer import Trainer, Update
+from training.trainer import Trainer
+from training.updates import Update
 
 RMSPROP = {"kind": "rmsprop", "learning_rate": 3e-3, "clip_norm": 0.0}
 """An optimiser whose steps are proportional to small gradients; Adam's have a fixed size, even for mere rounding."""

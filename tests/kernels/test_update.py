@@ -1,0 +1,232 @@
+"""Updates by the kernels: loss, gradients, clipping, optimiser and weights against torch in float64."""
+
+import copy
+import ctypes
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.layout import ANSWERS, LossCall
+from kernels.library import library
+from kernels.unroll import FusedUnroll, TorchUnroll
+from kernels.update import Batch, FusedUpdate
+from tests.models.catalogue import CATALOGUE, make_from, random_inputs
+from training.distributed import ALONE, BatchPart
+from training.optimizers import OptimizerConfig
+from training.tasks import AnswerTask, BitTask, Episode
+from training.updates import KernelUpdates, TorchUpdates, rule_of
+
+MODELS = [
+    "dnc-masking",
+    "dnc-tokens",
+    "ntm",
+    "ntm-learned-starts",
+    "ntm-before-controller-stack",
+    "rnn-no-readout",
+    "rnn-lstm-peepholes",
+    "rnn-lstm-projection",
+]
+"""A weight of every place: packed, transposed, neither, of an embedding and of a learned first state."""
+
+
+class Unused:
+    """The rest of a task, which no loss needs."""
+
+    name, paper, input_size = "test", "", 1
+
+    def sample(self, generator, batch_size):
+        raise NotImplementedError
+
+    def render(self, episode, row=0):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Bits(Unused, BitTask):
+    output_size: int = 1
+
+
+@dataclass(frozen=True)
+class Digits(Unused, AnswerTask):
+    groups: int = 1
+    classes: int = 2
+    model_values = None
+
+
+def answers(task, steps, rows, generator, dtype=torch.float64):
+    """Return an episode of random answers."""
+    if isinstance(task, BitTask):
+        targets = torch.randint(0, 2, (steps, rows, task.output_size), generator=generator)
+    else:
+        targets = task.one_hot(torch.randint(0, task.classes, (steps, rows, task.groups), generator=generator))
+    mask = torch.randint(0, 2, (steps, rows), generator=generator)
+    return Episode(torch.zeros(steps, rows, 1), targets.to(dtype), mask.to(dtype))
+
+
+def loss_by_kernels(kernels, task, outputs, episode):
+    """Return loss, errors of the batch, and the gradient of the outputs."""
+    kind, groups = (1, task.groups) if isinstance(task, AnswerTask) else (0, 1)
+    d_outputs = torch.full_like(outputs, torch.nan)
+    call = LossCall(kind, *outputs.shape, groups)
+    call.outputs, call.targets, call.mask = (t.data_ptr() for t in (outputs, episode.targets, episode.mask))
+    call.d_outputs = d_outputs.data_ptr()
+    kernels.loss(ctypes.byref(call))
+    return call.loss, call.errors, d_outputs
+
+
+tasks = st.one_of(st.integers(1, 20).map(Bits), st.builds(Digits, groups=st.integers(1, 4), classes=st.integers(2, 20)))
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(tasks, st.integers(1, 6), st.integers(1, 3), st.sampled_from([1e-3, 1.0, 40.0]), st.integers(0, 1000))
+def test_loss_errors_and_gradient_are_the_tasks(float64, task, steps, rows, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    episode = answers(task, steps, rows, generator)
+    outputs = scale * torch.randn(episode.targets.shape, generator=generator, dtype=torch.float64)
+    logits = outputs.clone().requires_grad_()
+    expected = task.loss(logits, episode)
+    (gradient,) = torch.autograd.grad(expected, logits)
+    loss, errors, d_outputs = loss_by_kernels(float64, task, outputs, episode)
+    torch.testing.assert_close(loss, expected.item(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(d_outputs, gradient, rtol=1e-9, atol=1e-12)
+    assert errors == (task.errors(outputs, episode).sum().item() if episode.mask.any() else 0)
+
+
+@pytest.mark.parametrize("task", [Bits(9), Digits(2, 11)])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_loss_of_outputs_that_are_not_finite_is_not_finite(task, bad):
+    episode = answers(task, 3, 2, torch.Generator().manual_seed(1), torch.float32)
+    episode = episode._replace(mask=torch.ones(3, 2))
+    outputs = torch.zeros(episode.targets.shape)
+    outputs[1, 1, 3] = bad
+    episode.targets[1, 1, 3] = float(bad != torch.inf)  # whose cross-entropy is finite for inf in a bit of 1
+    loss, _, d_outputs = loss_by_kernels(library(), task, outputs, episode)
+    assert not torch.tensor(loss).isfinite() or not d_outputs.isfinite().all()
+
+
+OPTIONS = {
+    "adam": {"kind": "adam", "epsilon": 1e-3},
+    "adam-clipped": {"kind": "adam", "epsilon": 1e-3, "betas": (0.5, 0.9), "clip_value": 0.02, "clip_norm": 0.03},
+    "adam-regularised": {"kind": "adam", "epsilon": 1e-3, "l1": 0.01, "l2": 0.1, "clip_norm": 0.0},
+    "rmsprop": {"kind": "rmsprop", "epsilon": 1e-3, "clip_norm": 0.1},
+    "rmsprop-regularised": {"kind": "rmsprop", "epsilon": 1e-2, "l1": 0.02, "l2": 0.2, "clip_norm": 0.0},
+}
+
+
+def episodes_for(model, count):
+    """Return random episodes of some lengths for a model."""
+    generator = torch.Generator().manual_seed(3)
+    for number in range(count):
+        inputs = random_inputs(model, 4 + number % 2, 3)
+        episode = answers(Bits(model.output_size), len(inputs), 3, generator)
+        lengths = torch.tensor([len(inputs), 2, 3]) if number % 2 else None
+        yield episode._replace(inputs=inputs.double(), lengths=lengths)
+
+
+def as_float(episode):
+    return Episode(*(None if tensor is None else tensor.float() for tensor in episode[:3]), episode.lengths)
+
+
+def part_of(episode):
+    return BatchPart(episode, 1.0, float(episode.mask.any()))
+
+
+def assert_near(ours, theirs, what):
+    assert ours.keys() == theirs.keys(), what
+    for name, expected in theirs.items():
+        scale = max(1e-3, expected.abs().max().item())
+        assert (ours[name].double() - expected).abs().max().item() <= 1e-8 * scale, (what, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_updates_in_float64_are_those_of_torch(name, options, float64):
+    model = make_from(CATALOGUE[name]).double()
+    same = copy.deepcopy(model)
+    config = OptimizerConfig(learning_rate=1e-2, **OPTIONS[options])
+    ours = KernelUpdates(FusedUnroll(model, kernels=float64), config)
+    theirs = TorchUpdates(same, TorchUnroll(same), config, ALONE)
+    task = Bits(model.output_size)
+    for number, episode in enumerate(episodes_for(model, 4)):
+        figures, expected = (each.update(task, part_of(episode), 1e-2 / (1 + number)) for each in (ours, theirs))
+        assert figures[:3] == pytest.approx(expected[:3], rel=1e-7), number
+        assert figures[3:] == expected[3:]
+    assert_near(dict(ours.model.named_parameters()), dict(theirs.model.named_parameters()), "weights")
+    state, expected_state = ours.optimizer_state(), theirs.optimizer_state()
+    assert state.keys() == expected_state.keys()
+    for weight, kept in expected_state.items():
+        assert_near(state[weight], kept, weight)
+
+
+@pytest.mark.parametrize("kind", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["dnc", "ntm-learned-starts", "rnn-no-readout", "dnc-tokens"])
+def test_saved_state_goes_on_to_the_bit(name, kind):
+    model, config = make_from(CATALOGUE[name]), OptimizerConfig(kind)
+    episodes = [part_of(as_float(episode)) for episode in episodes_for(model, 6)]
+    task, updates = Bits(model.output_size), KernelUpdates(FusedUnroll(model), config)
+    for part in episodes[:3]:
+        updates.update(task, part, 1e-2)
+    copied = copy.deepcopy(updates.model)
+    again = KernelUpdates(FusedUnroll(copied), config)
+    again.restore(updates.optimizer_state())
+    for part in episodes[3:]:
+        assert again.update(task, part, 1e-2) == updates.update(task, part, 1e-2)
+    for ours, theirs in zip(again.model.parameters(), updates.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_numbers_that_are_no_weights_stay_as_they_are():
+    model = make_from(CATALOGUE["rnn-no-readout"])
+    fused = FusedUpdate(FusedUnroll(model), rule_of(OptimizerConfig(epsilon=0.0, learning_rate=0.1)))
+    packed = fused._packed
+    fused._pack()
+    before, padding = packed.values.copy(), packed.trained == 0
+    packed.d_values[:] = torch.nan
+    packed.d_values[~padding] = 1
+    assert fused.gradient_norm() == pytest.approx((~padding).sum() ** 0.5)
+    fused._step(0.1, 1.0)
+    assert (packed.values[padding] == before[padding]).all()
+    assert (packed.values[~padding] != before[~padding]).all()
+
+
+def test_weights_changed_in_the_model_are_taken():
+    model, changed = (make_from(CATALOGUE["dnc"]) for _ in range(2))
+    changed.load_state_dict(model.state_dict())
+    task, [first, second] = Bits(model.output_size), [part_of(e) for e in map(as_float, episodes_for(model, 2))]
+    ours, theirs = (KernelUpdates(FusedUnroll(each), OptimizerConfig()) for each in (model, changed))
+    for updates in (ours, theirs):
+        updates.update(task, first, 1e-2)
+    torch.nn.init.zeros_(ours.model.output.weight)
+    loss = ours.update(task, second, 1e-2).loss
+    assert loss != theirs.update(task, second, 1e-2).loss
+    assert ours.gradients()["output.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"inputs": torch.zeros(5, 3, 99)},
+            r"inputs must be torch.float32 \[5, 3, \d\], got torch.float32 \[5, 3, 99\]",
+        ),
+        ({"targets": torch.zeros(5, 2, 1)}, "targets must be"),
+        ({"targets": torch.zeros(5, 3, 4).double()}, "got torch.float64"),
+        ({"mask": torch.zeros(5)}, "mask must be|inputs must be"),
+        ({"lengths": torch.tensor([1, 2, 6])}, "lengths must be from 0 to 5, the steps of inputs"),
+        ({"lengths": torch.tensor([1, 2])}, "lengths must be 3 whole numbers"),
+    ],
+)
+def test_batch_that_does_not_fit_is_refused(changes, message):
+    model = make_from(CATALOGUE["dnc"])
+    fused = FusedUpdate(FusedUnroll(model), rule_of(OptimizerConfig()))
+    fits = Batch(torch.zeros(5, 3, model.input_size), torch.zeros(5, 3, model.output_size), torch.zeros(5, 3), None)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    with pytest.raises(ValueError, match=message):
+        fused.update(fits._replace(**changes), ANSWERS[0], torch.sum, 0.1)
+    fused.publish()
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
