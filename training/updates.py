@@ -83,7 +83,7 @@ def updates_of(
 
 
 class TorchUpdates(Updates):
-    """Gradients by autograd, whoever unrolls the model, and an optimiser of torch; together with other processes."""
+    """Gradients by autograd and an optimiser of torch, alone or together with other processes."""
 
     def __init__(self, model: MemoryModel[Any], unroll: Unroll, config: OptimizerConfig, processes: Processes) -> None:
         super().__init__(model)
