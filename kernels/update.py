@@ -127,7 +127,7 @@ class FusedUpdate:
         first, inputs = self._first_state(rows), self._encoded(batch.inputs)
         lengths = None if batch.lengths is None else batch.lengths.numpy().astype(np.int64)
         sequence = Sequence(self._unroll.sequences, first.layout, steps, rows, lengths)
-        outputs = torch.empty_like(batch.targets)
+        outputs = batch.targets.new_empty(batch.targets.shape)  # targets may not lie as outputs do
         sequence.forward_saved(first.arrays, inputs.data_ptr(), outputs.data_ptr())
         if answer is None:
             value, errors, d_outputs = loss_by_torch(outputs, loss)

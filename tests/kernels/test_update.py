@@ -207,6 +207,17 @@ def test_weights_changed_in_the_model_are_taken():
     assert ours.gradients()["output.weight"].abs().max() > 0
 
 
+def test_batch_may_lie_in_memory_in_any_order():
+    models = [make_from(CATALOGUE["dnc"]) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    [part] = [part_of(as_float(episode)) for episode in episodes_for(models[0], 1)]
+    strided = Episode(*(tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in part.episode[:3]))
+    task, parts = Bits(models[0].output_size), [part, part_of(strided)]
+    ours = [KernelUpdates(FusedUnroll(model), OptimizerConfig()) for model in models]
+    first, second = (updates.update(task, each, 1e-2) for updates, each in zip(ours, parts, strict=True))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
