@@ -152,8 +152,13 @@ class FusedUpdate:
             self._unroll.check_lengths(batch.inputs, batch.lengths)
 
     def _pack(self) -> None:
-        """Pack the weights if the model's were changed since they were packed or published."""
+        """Pack the weights if the model's were changed since they were packed or published.
+
+        Raises RuntimeError if they were changed while they were out of date.
+        """
         versions = self._present_versions()
+        if versions != self._versions and not self._published:
+            raise RuntimeError("weights were changed in a model that updates had left behind: publish() comes first")
         if versions != self._versions:
             self._packed.fill({name: weight.detach().numpy() for name, weight in self._weights.items()})
             self._versions, self._published = versions, True

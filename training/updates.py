@@ -219,4 +219,6 @@ def answer_of(task: Task, model: MemoryModel[Any]) -> str | None:
 
 def has_plain_errors(task: Task) -> bool:
     """Return whether a task counts wrong bits or answers as the kernels do."""
-    return type(task).errors in (BitTask.errors, AnswerTask.errors)
+    if isinstance(task, AnswerTask):
+        return type(task).errors is AnswerTask.errors and type(task).digits is AnswerTask.digits
+    return type(task).errors is BitTask.errors
