@@ -15,6 +15,9 @@ const SLOTS = { least: 44, lowest: 20 };
 const VECTOR = { least: 24, lowest: 10, share: 1 };
 const CURVES = { least: 56, lowest: 40, share: 1 };
 const NAMED_ROW = { least: 11, lowest: 10 }; // a row with its name
+const DENSE_ROW = { least: 11, lowest: 5 }; // one of many heads, without its name where there is too little room
+
+const FEW_HEADS = 5; // the most heads of a trace whose rows all keep their names
 
 /** Return the strips of a run in two groups: in and written, with the gates of all heads; out and read. */
 export function stripsOf(run, wrong) {
@@ -144,13 +147,17 @@ function amongHeads(title, head, heads) {
 export function gateStrips(run, name, only) {
   if (!run.has(name)) return [];
   const { title, heads, rows, rowName = "head", labels, scale } = GATES[name];
-  const rowLabels = heads ? labels(run.model.trace[name][1]) : headsOf(rows, run.model).map(({ kind, number }) => `${kind} ${number}`);
-  const height = times(NAMED_ROW, rowLabels.length);
+  const all = headsOf(heads ?? rows, run.model);
+  const isDense = all.length > FEW_HEADS;
+  const rowLabels = heads ? labels(run.model.trace[name][1]) : all.map(({ kind, number }) => `${kind} ${number}`);
+  const height = times(isDense ? DENSE_ROW : NAMED_ROW, rowLabels.length);
   const shared = { title, rows: rowLabels.length, rowName, rowLabels, ...height, scale: scale ? largest(run, name) : () => WEIGHTS };
   if (!heads) return [traceStrip(run, name, shared)];
-  return headsOf(heads, run.model).flatMap(({ kind, number }, index) => {
+  return all.flatMap(({ kind, number }, index) => {
     if (only && kind !== only) return [];
-    return [traceStrip(run, name, { ...shared, title: `${title}, ${kind} head ${number}` }, index)];
+    const count = headsOf(kind, run.model).length;
+    const among = isDense ? amongHeads(`${title} ${rowLabels.join(", ")}, ${kind}`, number, count) : {};
+    return [traceStrip(run, name, { ...shared, title: `${title}, ${kind} head ${number}`, ...among }, index)];
   });
 }
 
