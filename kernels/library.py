@@ -37,8 +37,8 @@ class Library:
         self.workspace_size, self.scratch_size = loaded.engram_workspace_size, loaded.engram_scratch_size
         self.step, self.unroll = loaded.engram_step, loaded.engram_unroll
         self.backward, self.weight_gradients = loaded.engram_backward, loaded.engram_weight_gradients
-        self.loss, self.transpose = loaded.engram_loss, loaded.engram_transpose
-        self.gradient_norm, self.step_weights = loaded.engram_gradient_norm, loaded.engram_step_weights
+        self.loss, self.gradient_norm = loaded.engram_loss, loaded.engram_gradient_norm
+        self.step_weights = loaded.engram_step_weights
         self.gather, self.function = loaded.engram_gather, loaded.engram_function
 
 

@@ -87,12 +87,14 @@ class PackedModel:
         """The packed weights."""
         self.d_values = np.zeros(len(places) if gradients else 0, dtype)
         """Their gradients."""
-        self.trained = (places > ONE).astype(dtype) if gradients else np.zeros(0, dtype)
-        """1 for a weight, 0 for padding and the numbers of an identity matrix."""
+        self.trained = np.zeros(len(places) if gradients else 0, dtype)
+        """1 for a weight, 0 for a frozen one, for padding and for the numbers of an identity matrix."""
         self._turned_order = np.concatenate(self._turned if gradients else [np.zeros(0)]).astype(np.int32)
         self._turned_values = np.zeros(len(self._turned_order), dtype)
         self._forced = np.zeros(0, dtype)
         self._point(gradients)
+        if gradients:
+            self.train(dict.fromkeys(self._shapes, True))
 
     @property
     def names(self) -> list[str]:
@@ -110,11 +112,16 @@ class PackedModel:
         self._gather(self._order, side_by_side, self.values)
         self._gather(self._turned_order, side_by_side, self._turned_values)
 
+    def train(self, wanted: Mapping[str, bool]) -> None:
+        """Set the weights that an optimiser changes, by their names."""
+        self.trained[:] = self.pack({name: np.full(self._shapes[name], wanted[name]) for name in self._starts})
+
     def pack(self, numbers: Mapping[str, Array]) -> Array:
         """Return numbers that belong to the weights, given by name, in the order of the packed ones; 0 elsewhere."""
-        packed = np.empty_like(self.values)
-        self._gather(self._order, self._side_by_side(numbers), packed)
-        return packed * self.trained
+        side_by_side, packed = self._side_by_side(numbers), np.empty_like(self.values)
+        side_by_side[ONE] = 0
+        self._gather(self._order, side_by_side, packed)
+        return packed
 
     def unpack(self, packed: Array) -> dict[str, Array]:
         """Return numbers that lie as the packed weights do by the names and in the shapes of the weights."""

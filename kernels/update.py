@@ -27,9 +27,9 @@ class Batch(NamedTuple):
     inputs: Tensor
     """[T, B, input_size]"""
     targets: Tensor
-    """[T, B, output_size]"""
+    """[T, B, output_size]; of a loss by torch, what it takes"""
     mask: Tensor
-    """[T, B]: 1 where an answer is due, else 0"""
+    """[T, B]: 1 where an answer is due, else 0; of a loss by torch, what it takes"""
     lengths: Tensor | None
     """[B], the steps of each sequence; None: all T"""
 
@@ -59,9 +59,9 @@ class FirstState(NamedTuple):
 class FusedUpdate:
     """Updates of one model by the kernels.
 
-    The weights that the kernels read stay packed from update to update; `publish` writes them to the model. Other
-    weights, those of an embedding and of a learned first state, get their gradients from torch. Weights that were
-    changed in the model are packed again. Not thread-safe.
+    The weights that the kernels read stay packed from update to update; `publish` writes them to the model, where they
+    may be changed or frozen before the next one. Other weights, those of an embedding and of a learned first state, get
+    their gradients from torch. Not thread-safe.
 
     optimizer: its rule, and the number of steps that it has made.
     """
@@ -76,8 +76,8 @@ class FusedUpdate:
         self._others = OtherWeights(named, kind, packed.values.dtype)
         arrays = [self._main, *([self._others.array] if named else [])]
         self._arrays = (Weights * len(arrays))(*(array.structure for array in arrays))
-        self._versions: list[int] | None = None  # of the model's weights, when they were packed or published
         self._published = True
+        self._seen: list[tuple[int, bool]] | None = None  # of the model's weights as packed; None: pack them
         self._first: FirstState | None = None
 
     # What a trainer saves
@@ -100,13 +100,12 @@ class FusedUpdate:
         self._others.restore(kept)
 
     def publish(self) -> None:
-        """Write the weights to the model."""
-        if self._published:
-            return
-        with torch.no_grad():
-            for name, values in self._packed.unpack(self._packed.values).items():
-                self._weights[name].copy_(torch.from_numpy(values))
-        self._versions, self._published = self._present_versions(), True
+        """Write the weights to the model. The next update packs those that the model has then."""
+        if not self._published:
+            with torch.no_grad():
+                for name, values in self._packed.unpack(self._packed.values).items():
+                    self._weights[name].copy_(torch.from_numpy(values))
+        self._published, self._seen = True, None
 
     def gradients(self) -> dict[str, Array]:
         """Return the gradients of the last update, with the regularisers, by the names of the weights."""
@@ -118,16 +117,17 @@ class FusedUpdate:
         """Change the weights by the gradient of a batch, unless the loss or the norm of the gradient is not finite.
 
         answer: the kind of the answers, of ANSWERS, whose loss the kernels compute; None if `loss` does, by torch.
-        rate: of learning. Raises ValueError if a shape or a type does not fit.
+        rate: of learning. Raises ValueError if a shape or a type does not fit, and RuntimeError if weights were changed
+        in the model that had not been published before.
         """
-        self._check(batch)
+        self._check(batch, answer)
         self._pack()
-        self._others.clear_gradients()
-        steps, rows = batch.mask.shape
+        self._others.begin()
+        steps, rows = batch.inputs.shape[:2]
         first, inputs = self._first_state(rows), self._encoded(batch.inputs)
         lengths = None if batch.lengths is None else batch.lengths.numpy().astype(np.int64)
         sequence = Sequence(self._unroll.sequences, first.layout, steps, rows, lengths)
-        outputs = batch.targets.new_empty(batch.targets.shape)  # targets may not lie as outputs do
+        outputs = batch.inputs.new_empty(steps, rows, self.model.output_size)
         sequence.forward_saved(first.arrays, inputs.data_ptr(), outputs.data_ptr())
         if answer is None:
             value, errors, d_outputs = loss_by_torch(outputs, loss)
@@ -139,32 +139,34 @@ class FusedUpdate:
             self._step(rate, norm)
         return Outcome(value, errors, norm, outputs)
 
-    def _check(self, batch: Batch) -> None:
+    def _check(self, batch: Batch, answer: str | None) -> None:
         """Raise ValueError unless the kernels can read a batch: they check nothing."""
-        rows, dtype = batch.mask.shape, self._unroll.torch_type
-        shapes = {"inputs": (*rows, self.model.input_size), "targets": (*rows, self.model.output_size), "mask": rows}
-        for name, shape in shapes.items():
-            tensor = getattr(batch, name)
-            if tensor.shape != shape or tensor.dtype != dtype or len(rows) != 2 or 0 in rows:
-                raise ValueError(f"{name} must be {dtype} {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
+        inputs, size, dtype = batch.inputs, self.model.input_size, self._unroll.torch_type
+        shape = inputs.shape
+        if len(shape) != 3 or shape[2] != size or 0 in shape or inputs.dtype != dtype:
+            got = f"{inputs.dtype} {list(shape)}"
+            raise ValueError(f"inputs must be {dtype} [T, B, {size}], none of them 0, got {got}")
         if batch.lengths is not None:
-            self.model.check_sequence(batch.inputs, self._unroll.initial_state(rows[1]), batch.lengths)
-            self._unroll.check_lengths(batch.inputs, batch.lengths)
+            self.model.check_sequence(inputs, self._unroll.initial_state(shape[1]), batch.lengths)
+            self._unroll.check_lengths(inputs, batch.lengths)
+        if answer is not None:
+            for name, due in {"targets": [*shape[:2], self.model.output_size], "mask": [*shape[:2]]}.items():
+                if (found := list(getattr(batch, name).shape)) != due:
+                    raise ValueError(f"{name} must be {due}, got {found}")
 
     def _pack(self) -> None:
-        """Pack the weights if the model's were changed since they were packed or published.
-
-        Raises RuntimeError if they were changed while they were out of date.
-        """
-        versions = self._present_versions()
-        if versions != self._versions and not self._published:
-            raise RuntimeError("weights were changed in a model that updates had left behind: publish() comes first")
-        if versions != self._versions:
-            self._packed.fill({name: weight.detach().numpy() for name, weight in self._weights.items()})
-            self._versions, self._published = versions, True
-
-    def _present_versions(self) -> list[int]:
-        return [weight._version for weight in self._weights.values()]
+        """Pack the weights if the model's were published, changed or frozen. Raises RuntimeError."""
+        present = [(weight._version, weight.requires_grad) for weight in self._weights.values()]
+        if present == self._seen:
+            return
+        if not self._published:
+            raise RuntimeError(
+                "weights were changed in a model that did not have the present ones: take it from `trainer.model` "
+                "after the update, and change it then"
+            )
+        self._packed.fill({name: weight.detach().numpy() for name, weight in self._weights.items()})
+        self._packed.train({name: weight.requires_grad for name, weight in self._weights.items()})
+        self._seen = present
 
     def _first_state(self, rows: int) -> FirstState:
         state = self._unroll.initial_state(rows)
@@ -182,7 +184,8 @@ class FusedUpdate:
 
     def _loss(self, batch: Batch, outputs: Tensor, answer: int) -> tuple[float, float, Tensor]:
         """Return the loss, the errors, and the gradient of the outputs."""
-        targets, mask, d_outputs = batch.targets.contiguous(), batch.mask.contiguous(), torch.empty_like(outputs)
+        targets, mask = (tensor.to(outputs.dtype).contiguous() for tensor in (batch.targets, batch.mask))
+        d_outputs = torch.empty_like(outputs)
         call = LossCall(answer, *outputs.shape, self._packed.model.output_groups)
         call.outputs, call.targets = outputs.data_ptr(), targets.data_ptr()
         call.mask, call.d_outputs = mask.data_ptr(), d_outputs.data_ptr()
@@ -209,11 +212,9 @@ class FusedUpdate:
         return norm
 
     def _step(self, rate: float, norm: float) -> None:
-        self.optimizer.step += 1
-        self.optimizer.rate = rate
-        self.library.step_weights(ctypes.byref(self.optimizer), self._arrays, len(self._arrays), norm)
-        self.library.transpose(ctypes.byref(self._packed.model))
-        self._published = False
+        rule, model = ctypes.byref(self.optimizer), ctypes.byref(self._packed.model)
+        self.optimizer.rate, self._published = rate, False
+        self.library.step_weights(rule, model, self._arrays, len(self._arrays), norm)
 
 
 def loss_by_torch(outputs: Tensor, loss: Loss) -> tuple[float, float, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.unroll import UnrollPath, unroll_by
+from kernels.unroll import Unroll, UnrollPath, unroll_by
 from models.config import ConfigError
 from models.contract import MemoryModel
 from models.registry import build, config_values
@@ -75,15 +75,21 @@ class Trainer:
         self.device = torch.device(device)
         torch.manual_seed(preset.training.seed)
         model = build(preset.kind, config_values(preset.model)).to(self.device)
-        self.unroll = unroll_by(path, model)
-        self.updates = updates_of(model, self.unroll, preset.optimizer, processes)
+        self._unroll = unroll_by(path, model)
+        self.updates = updates_of(model, self._unroll, preset.optimizer, processes)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
         self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
 
     @property
     def model(self) -> MemoryModel[Any]:
-        """The model with its present weights."""
+        """The model with its present weights; after another update it must be asked for again."""
         return self.updates.model
+
+    @property
+    def unroll(self) -> Unroll:
+        """`unroll` of the model with its present weights; after another update it must be asked for again."""
+        self.updates.publish()
+        return self._unroll
 
     @property
     def task(self) -> Task:

@@ -67,7 +67,7 @@ def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
         watch.on("data", type(trainer.task), "sample"),
         watch.on("by the kernels", KernelUpdates, "update"),
         watch.on("sequences", updates.fused.library, "unroll", "loss", "backward", "weight_gradients"),
-        watch.on("weights", updates.fused.library, "gradient_norm", "step_weights", "transpose"),
+        watch.on("weights", updates.fused.library, "gradient_norm", "step_weights"),
     ):
         yield watch
 

@@ -124,7 +124,7 @@ void engram_loss(loss_call *call) {
 
 enum optimizer_kind { ADAM, RMSPROP };
 
-/* The rule of training/optimizers.py by which weights change. step: the number of this one, from 1. decay: of the mean
+/* The rule of training/optimizers.py by which weights change. step: the number of steps made. decay: of the mean
  * gradient; square_decay: of its square, both the same in RMSProp. */
 typedef struct {
     i64 kind, step;
@@ -216,20 +216,6 @@ static void rmsprop(const optimizer *o, const weights *w, real scale) {
     }
 }
 
-/* Clip the gradients of `parts` arrays of weights, of this norm, and change the weights by them. */
-void engram_step_weights(const optimizer *o, const weights *w, i64 parts, double norm) {
-    uint64_t mode = flush_denormals();
-    if (o->clip_value > 0) {
-        double squares = 0;
-        for (i64 part = 0; part < parts; part++) squares += finish_gradients(w + part, 0, 0, o->clip_value);
-        norm = sqrt(squares);
-    }
-    double scale = o->clip_norm > 0 ? o->clip_norm / (norm + 1e-6) : 1; /* torch's own factor */
-    for (i64 part = 0; part < parts; part++)
-        (o->kind == ADAM ? adam : rmsprop)(o, w + part, scale < 1 ? scale : 1);
-    restore_mode(mode);
-}
-
 /* ---- The transposed matrices ---- */
 
 static void transpose(const linear *layer) {
@@ -243,13 +229,32 @@ static void transpose(const linear *layer) {
 }
 
 /* Make the transposed matrices again, from weights that have changed. */
-void engram_transpose(const model *m) {
+static void transpose_all(const model *m) {
     for (i64 k = 0; k < m->layers; k++) {
         transpose(&m->controller[k].gates);
         if (m->controller[k].second.weights) transpose(&m->controller[k].second);
     }
     if (m->kind != RNN) transpose(&m->interface);
     transpose(&m->output);
+}
+
+/* ---- The whole step ---- */
+
+/* Clip the gradients of `parts` arrays of weights, of this norm, change the weights by them, and count the step. m: the
+ * model of the weights. One call, so that an interrupt in Python comes before all of it or after. */
+void engram_step_weights(optimizer *o, const model *m, const weights *w, i64 parts, double norm) {
+    uint64_t mode = flush_denormals();
+    o->step++;
+    if (o->clip_value > 0) {
+        double squares = 0;
+        for (i64 part = 0; part < parts; part++) squares += finish_gradients(w + part, 0, 0, o->clip_value);
+        norm = sqrt(squares);
+    }
+    double scale = o->clip_norm > 0 ? o->clip_norm / (norm + 1e-6) : 1; /* torch's own factor */
+    for (i64 part = 0; part < parts; part++)
+        (o->kind == ADAM ? adam : rmsprop)(o, w + part, scale < 1 ? scale : 1);
+    transpose_all(m);
+    restore_mode(mode);
 }
 
 #endif

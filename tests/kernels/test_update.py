@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from kernels.layout import ANSWERS, LossCall
 from kernels.library import library
@@ -194,17 +195,68 @@ def test_numbers_that_are_no_weights_stay_as_they_are():
     assert (packed.values[~padding] != before[~padding]).all()
 
 
-def test_weights_changed_in_the_model_are_taken():
-    model, changed = (make_from(CATALOGUE["dnc"]) for _ in range(2))
-    changed.load_state_dict(model.state_dict())
-    task, [first, second] = Bits(model.output_size), [part_of(e) for e in map(as_float, episodes_for(model, 2))]
-    ours, theirs = (KernelUpdates(FusedUnroll(each), OptimizerConfig()) for each in (model, changed))
-    for updates in (ours, theirs):
-        updates.update(task, first, 1e-2)
-    torch.nn.init.zeros_(ours.model.output.weight)
-    loss = ours.update(task, second, 1e-2).loss
-    assert loss != theirs.update(task, second, 1e-2).loss
-    assert ours.gradients()["output.weight"].abs().max() > 0
+def both_ways(name, count, **options):
+    """Return a model's updates by the kernels and by torch, a task and some episodes of it."""
+    model = make_from(CATALOGUE[name])
+    same, config = copy.deepcopy(model), OptimizerConfig(epsilon=1e-3, **options)
+    ways = KernelUpdates(FusedUnroll(model), config), TorchUpdates(same, TorchUnroll(same), config, ALONE)
+    return ways, Bits(model.output_size), [part_of(as_float(episode)) for episode in episodes_for(model, count)]
+
+
+CHANGES = {
+    "in place": lambda model: torch.nn.init.zeros_(model.output.weight),
+    "in their data": lambda model: [weight.data.zero_() for weight in model.parameters()],
+    "to other memory": lambda model: vector_to_parameters(
+        parameters_to_vector(model.parameters()) / 2, model.parameters()
+    ),
+    "frozen": lambda model: [
+        weight.requires_grad_(False) for weight in (model.output.weight, *model.embedding.parameters())
+    ],
+    "without gradients": lambda model: model.zero_grad(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_changed_in_the_model_are_taken(change):
+    ways, task, parts = both_ways("dnc-tokens", 4)
+    for updates in ways:
+        updates.update(task, parts[0], 1e-2)
+        CHANGES[change](updates.model)
+    for part in parts[1:]:
+        figures, expected = (updates.update(task, part, 1e-2) for updates in ways)
+        assert figures[:3] == pytest.approx(expected[:3], rel=1e-4)
+    for (name, ours), theirs in zip(ways[0].model.named_parameters(), ways[1].model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_weights_changed_in_a_model_that_is_behind_are_refused():
+    (updates, _), task, [first, second] = both_ways("dnc", 2)
+    behind = updates.model
+    updates.update(task, first, 1e-2)
+    torch.nn.init.zeros_(behind.output.weight)
+    with pytest.raises(RuntimeError, match=r"take it from `trainer\.model` after the update"):
+        updates.update(task, second, 1e-2)
+
+
+@pytest.mark.parametrize("called", ["unroll", "backward", "weight_gradients", "loss", "gradient_norm", "step_weights"])
+def test_interrupt_after_any_kernel_leaves_an_update_whole_or_undone(called, monkeypatch):
+    (updates, _), task, parts = both_ways("dnc-tokens", 3)
+    (uninterrupted, _), *_ = both_ways("dnc-tokens", 3)
+    uninterrupted.model.load_state_dict(updates.model.state_dict())
+    kernel = getattr(updates.fused.library, called)
+    monkeypatch.setattr(updates.fused.library, called, lambda *given: interrupted(kernel, *given))
+    with pytest.raises(KeyboardInterrupt):
+        updates.update(task, parts[0], 1e-2)
+    monkeypatch.undo()
+    if called == "step_weights":
+        uninterrupted.update(task, parts[0], 1e-2)
+    for part in parts[1:]:
+        assert updates.update(task, part, 1e-2) == uninterrupted.update(task, part, 1e-2)
+
+
+def interrupted(kernel, *given):
+    kernel(*given)
+    raise KeyboardInterrupt
 
 
 def test_weights_changed_behind_the_updates_are_refused():
@@ -213,7 +265,7 @@ def test_weights_changed_behind_the_updates_are_refused():
     [first, second] = [part_of(as_float(episode)) for episode in episodes_for(model, 2)]
     updates.update(task, first, 1e-2)
     torch.nn.init.zeros_(model.output.weight)
-    with pytest.raises(RuntimeError, match="weights were changed in a model that updates had left behind"):
+    with pytest.raises(RuntimeError, match="weights were changed in a model that did not have the present ones"):
         updates.update(task, second, 1e-2)
 
 
@@ -233,11 +285,12 @@ def test_batch_may_lie_in_memory_in_any_order():
     [
         (
             {"inputs": torch.zeros(5, 3, 99)},
-            r"inputs must be torch.float32 \[5, 3, \d\], got torch.float32 \[5, 3, 99\]",
+            r"inputs must be torch.float32 \[T, B, \d\], none of them 0, got torch.float32 \[5, 3, 99\]",
         ),
         ({"targets": torch.zeros(5, 2, 1)}, "targets must be"),
-        ({"targets": torch.zeros(5, 3, 4).double()}, "got torch.float64"),
-        ({"mask": torch.zeros(5)}, "mask must be|inputs must be"),
+        ({"inputs": torch.zeros(5, 3, 3).double()}, "inputs must be torch.float32"),
+        ({"inputs": torch.zeros(0, 3, 3)}, r"inputs must be torch.float32 \[T, B, \d\], none of them 0, got"),
+        ({"mask": torch.zeros(5)}, r"mask must be \[5, 3\], got \[5\]"),
         ({"lengths": torch.tensor([1, 2, 6])}, "lengths must be from 0 to 5, the steps of inputs"),
         ({"lengths": torch.tensor([1, 2])}, "lengths must be 3 whole numbers"),
     ],

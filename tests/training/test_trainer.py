@@ -1,6 +1,7 @@
 """The training loop: it learns, lesson by lesson; it stops, skips updates that are not finite, and resumes."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -117,6 +118,17 @@ def test_gradients_do_not_add_up_over_updates(monkeypatch, path):
     first = {name: gradient.clone() for name, gradient in trainer.updates.gradients().items()}
     trainer.update()
     assert_close(trainer.updates.gradients(), first)
+
+
+@pytest.mark.parametrize("path", ["fused", "torch"])
+def test_model_and_unroll_have_the_weights_of_the_last_update(path):
+    asked, held = (Trainer(tiny.preset(updates=3, validate_every=100), path=path) for _ in range(2))
+    model, inputs = held.model, torch.ones(2, 1, held.model.input_size)
+    outputs = [asked.unroll(inputs)[0]]
+    run(asked, 3, lambda: outputs.append(asked.unroll(inputs)[0]))
+    assert all(not torch.equal(before, after) for before, after in itertools.pairwise(outputs))
+    run(held, 3)
+    assert_close(list(model.parameters()), list(asked.model.parameters()), rtol=0, atol=0)
 
 
 def test_progress_counts_updates_and_keeps_recent_figures():
