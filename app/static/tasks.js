@@ -17,6 +17,7 @@ export const TASKS = {
   copy,
   "repeat-copy": repeatCopy,
   "associative-recall": associativeRecall,
+  "copy-recall": copyRecall,
   "priority-sort": prioritySort,
   "key-value": keyValue,
   ngrams,
@@ -122,6 +123,34 @@ function associativeRecall({ task: { bits, item_length: itemLength, items } }) {
         flag(1),
       ];
       return { inputs: [...inputs, ...due.map(() => blank)], targets: [...nothing(inputs.length), ...due] };
+    },
+  };
+}
+
+/** A sequence of copy, of the first `length` vectors, and behind it one of recall, each silent in the other's flags. */
+function copyRecall(model) {
+  const { bits, length, item_length: itemLength, items } = model.task;
+  const [copied, recalled] = [copyByBothFlags(bits), associativeRecall(model)];
+  const silence = zeros(2);
+  return {
+    hint:
+      `Draw the vectors to say again, ${bits} bits each and as many as “Vectors” says, and behind them the items, ` +
+      `${itemLength} vectors each. Then shown the item of number “Query” again, the model is to say the item after it. ` +
+      `In training there were ${optionText(length)} vectors and ${optionText(items)} items.`,
+    rows: bits,
+    columnName: "vector",
+    channels: [...copied.channels, ...recalled.channels.slice(bits)],
+    settings: ["query"],
+    encode: (vectors, { length: count, query }) => {
+      const first = copied.encode(vectors.slice(0, count));
+      const second = recalled.encode(vectors.slice(count), { query });
+      return {
+        inputs: [
+          ...first.inputs.map((step) => [...step, ...silence]),
+          ...second.inputs.map((step) => [...step.slice(0, bits), ...silence, ...step.slice(bits)]),
+        ],
+        targets: [...first.targets, ...second.targets],
+      };
     },
   };
 }

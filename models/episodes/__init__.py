@@ -6,6 +6,7 @@ from typing import Any
 from models.config import ConfigError, from_values
 from models.episodes.babi import Babi
 from models.episodes.base import Source, is_possible
+from models.episodes.copy_recall import CopyRecall
 from models.episodes.copying import Copy, RepeatCopy
 from models.episodes.dyck import DyckWords
 from models.episodes.graphs import FamilyTree, GraphTraversal, ShortestPath
@@ -19,6 +20,7 @@ SOURCES: dict[str, type[Source]] = {
         Copy,
         RepeatCopy,
         AssociativeRecall,
+        CopyRecall,
         NGrams,
         PrioritySort,
         KeyValueRecall,

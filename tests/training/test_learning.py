@@ -15,6 +15,7 @@ OPTIONS = {
     "copy": {"bits": 2, "length": [1, 2]},
     "repeat-copy": {"bits": 2, "length": 1, "repeats": [1, 2]},
     "associative-recall": {"bits": 2, "item_length": 1, "items": [2, 3]},
+    "copy-recall": {"bits": 2, "length": [1, 2], "item_length": 1, "items": [2, 3]},
     "ngrams": {"order": 2, "length": 50},
     "priority-sort": {"bits": 2, "items": 2, "share": 0.5},
     "key-value": {"bits": 1, "pairs": [1, 2], "overwrites": [0, 1]},

@@ -9,6 +9,7 @@ from training.tasks.associative_recall import AssociativeRecall
 from training.tasks.babi import Babi
 from training.tasks.base import AnswerTask, BitTask, Episode, Range, Task, join
 from training.tasks.copy import Copy
+from training.tasks.copy_recall import CopyRecall
 from training.tasks.dyck import DyckWords
 from training.tasks.family_tree import FamilyTree
 from training.tasks.graphs import GraphTraversal, ShortestPath
@@ -23,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
         Copy,
         RepeatCopy,
         AssociativeRecall,
+        CopyRecall,
         NGrams,
         PrioritySort,
         KeyValueRecall,
@@ -45,6 +47,7 @@ __all__ = [
     "Babi",
     "BitTask",
     "Copy",
+    "CopyRecall",
     "DyckWords",
     "Episode",
     "FamilyTree",

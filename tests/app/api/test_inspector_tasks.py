@@ -34,6 +34,7 @@ WORDS = ("-", ".", "?", "apple", "garden", "is", "kitchen", "mary", "the", "to",
 MODELS: dict[str, tuple[Task, dict[str, Any]]] = {
     "repeat": (build_task({"name": "repeat-copy", "bits": 3, "length": [1, 4], "repeats": [1, 3]}), KINDS["dnc"]),
     "recall": (build_task({"name": "associative-recall", "bits": 3, "item_length": 2, "items": [2, 4]}), KINDS["ntm"]),
+    "chain": (build_task({"name": "copy-recall", "bits": 3, "length": 2, "item_length": 1, "items": 2}), KINDS["dnc"]),
     "sort": (build_task({"name": "priority-sort", "bits": 3, "items": 5, "share": 0.5}), KINDS["dnc"]),
     "pairs": (build_task({"name": "key-value", "bits": 3, "pairs": 4, "overwrites": 2}), KINDS["rnn"]),
     "brackets": (build_task({"name": "dyck", "kinds": 2, "length": [1, 4]}), KINDS["rnn"]),
@@ -99,6 +100,15 @@ def drawn_associative_recall(task: Any, inputs: Any, _targets: Any) -> tuple[Any
     return items.flatten(0, 1).tolist(), {"query": int((items == asked).flatten(1).all(1).nonzero())}
 
 
+def drawn_copy_recall(task: Any, inputs: Any, targets: Any) -> tuple[Any, dict[str, int]]:
+    first, second = task.parts()
+    end = 2 * int(inputs[:, task.bits + 1].argmax())
+    vectors, _ = drawn_copy(first, inputs[:end], targets)
+    others = [channel for channel in range(task.input_size) if channel not in (task.bits, task.bits + 1)]
+    items, settings = drawn_associative_recall(second, inputs[end:, others], targets)
+    return vectors + items, settings | {"length": len(vectors)}
+
+
 def drawn_priority_sort(task: Any, inputs: Any, _targets: Any) -> tuple[Any, dict[str, int]]:
     return inputs[: int(inputs[:, task.bits + 1].nonzero()), : task.bits + 1].tolist(), {}
 
@@ -124,6 +134,7 @@ PATTERNS = {
     "copy": drawn_copy,
     "repeat-copy": drawn_repeat_copy,
     "associative-recall": drawn_associative_recall,
+    "copy-recall": drawn_copy_recall,
     "priority-sort": drawn_priority_sort,
     "key-value": drawn_key_value,
     "dyck": written_dyck,
@@ -231,6 +242,23 @@ def test_query_repeats_an_item_and_the_next_is_due(page: Page) -> None:
     assert ones == [(0, 3), (3, 3), (4, 0), (6, 3), (7, 1), (8, 2), (9, 4), (10, 0), (12, 4)]
     hover_cell(page, "target", column=13, row=1)
     expect(page.locator("#readout")).to_have_text("channel 1, time 13: 1.000")
+
+
+def test_vectors_drawn_are_copied_and_the_items_behind_them_recalled(page: Page) -> None:
+    open_inspector(page, "chain")
+    clear_drawing(page, 3, "items")
+    assert size(canvas(page, "drawing")) == (5, 3)
+    for column, bit in ((1, 0), (3, 1), (4, 2)):
+        draw(page, "drawing", column, bit)
+    page.fill("#query", "1")
+    page.locator("#query").blur()
+    sent, _ = run(page)
+    ones = [(t, channel) for t, step in enumerate(sent["inputs"]) for channel, value in enumerate(step) if value]
+    copied = [(0, 3), (2, 0), (3, 4)]
+    assert ones == [*copied, (6, 5), (8, 5), (9, 1), (10, 5), (11, 2), (12, 6), (13, 1), (14, 6)]
+    for column, row in ((5, 0), (15, 2)):
+        hover_cell(page, "target", column=column, row=row)
+        expect(page.locator("#readout")).to_have_text(f"channel {row}, time {column}: 1.000")
 
 
 def test_query_stays_within_the_items_that_have_a_next_one(page: Page) -> None:

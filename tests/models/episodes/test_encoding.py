@@ -34,6 +34,13 @@ def recalled(source: Any, inputs: np.ndarray, _: Episode) -> Sample:
     return source.encode(items, int(matches.argmax()))
 
 
+def in_turn(source: Any, inputs: np.ndarray, episode: Episode) -> Sample:
+    first, second = source.parts()
+    bits, end = source.bits, 2 * int(inputs[:, source.bits + 1].argmax())
+    copy = copied(first, inputs[:end, : bits + 2], episode)
+    return source.in_turn(copy, recalled(second, np.delete(inputs[end:], [bits, bits + 1], 1), episode))
+
+
 def sorted_again(source: Any, inputs: np.ndarray, _: Episode) -> Sample:
     end = int(inputs[:, source.bits + 1].argmax())
     return source.encode(inputs[:end, : source.bits + 1])
@@ -57,6 +64,7 @@ AGAIN: list[tuple[dict[str, Any], Again]] = [
     ({"name": "copy", "bits": 3, "length": [1, 9], "flags": "end"}, copied),
     ({"name": "repeat-copy", "bits": 3, "length": [1, 5], "repeats": [1, 10]}, repeated),
     ({"name": "associative-recall", "bits": 4, "items": [2, 6]}, recalled),
+    ({"name": "copy-recall", "bits": 4, "length": [1, 5]}, in_turn),
     ({"name": "priority-sort", "items": [1, 20], "share": 0.5}, sorted_again),
     ({"name": "key-value", "bits": 4, "pairs": [1, 6], "overwrites": [0, 5]}, looked_up),
     ({"name": "ngrams", "order": 3, "length": [4, 40]}, predicted),
