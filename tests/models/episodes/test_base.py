@@ -5,6 +5,7 @@ import pytest
 
 from models.episodes import source_of
 from models.episodes.base import MOST_STEPS, SizeError, choose, draw, fitting, limit
+from models.episodes.copy_recall import CopyRecall
 from models.episodes.copying import Copy, RepeatCopy
 from models.episodes.recall import AssociativeRecall, KeyValueRecall, different_vectors
 
@@ -80,6 +81,19 @@ def test_size_fits_up_to_the_memory():
     chosen = {"length": 60, "repeats": 2}
     assert source.needed(chosen) == 60
     assert [fitting(source, size, chosen, 32) for size in (length, repeats)] == [32, None]
+
+
+def test_sequence_of_two_tasks_has_the_phases_of_both():
+    chosen = {"length": 5, "items": 3, "query": 1}
+    sample = draw(CopyRecall(item_length=1), 1, chosen)
+    steps = [("listen", 0, 7), ("say", 7, 12), ("listen", 12, 18), ("ask", 18, 21), ("say", 21, 22)]
+    assert [tuple(phase) for phase in sample.phases] == steps
+    assert [sample.labels[step] for step in (0, 1, 12, 13, 18, 21)] == ["start", "1", "item 0", "0.1", "query", "2.1"]
+
+
+def test_locations_of_what_was_said_are_needed_no_more():
+    source = CopyRecall()
+    assert [source.needed({"length": length, "items": items}) for length, items in ((5, 3), (2, 6))] == [5, 6]
 
 
 @pytest.mark.parametrize("count", [1, 5, 8])
