@@ -10,6 +10,7 @@
 // the names of the model's inputs and outputs, where they have names. Of written ones, lists of words, see words.js;
 // of signals, see signals.js.
 
+import { Problem } from "./api.js";
 import { signals } from "./signals.js";
 import { babi, dyck, tokens } from "./words.js";
 
@@ -115,7 +116,7 @@ function associativeRecall({ task: { bits, item_length: itemLength, items } }) {
     settings: ["query"],
     encode: (vectors, { query }) => {
       const drawn = chunks(vectors, itemLength);
-      const due = drawn[query + 1];
+      const due = drawn[query + 1] ?? refuseItems(drawn.length, query);
       const inputs = [
         ...drawn.flatMap((item) => [flag(0), ...item.map(shown)]),
         flag(1),
@@ -125,6 +126,12 @@ function associativeRecall({ task: { bits, item_length: itemLength, items } }) {
       return { inputs: [...inputs, ...due.map(() => blank)], targets: [...nothing(inputs.length), ...due] };
     },
   };
+}
+
+/** Throw the problem of a drawing, such as one from an address, that has no item behind the one that is asked for. */
+function refuseItems(count, query) {
+  const detail = "No item was drawn behind that of “Query”: give a lower number, or draw another sample.";
+  throw new Problem({ title: "Not a drawing of this sample", detail, expected: `${query + 2} items or more`, got: `${count}` });
 }
 
 /** A sequence of copy, of the first `length` vectors, and behind it one of recall, each silent in the other's flags. */

@@ -261,6 +261,13 @@ def test_vectors_drawn_are_copied_and_the_items_behind_them_recalled(page: Page)
         expect(page.locator("#readout")).to_have_text(f"channel {row}, time {column}: 1.000")
 
 
+@pytest.mark.parametrize("model", ["recall", "chain"])
+def test_drawing_without_an_item_behind_the_query_is_refused(page: Page, model: str) -> None:
+    page.goto(f"/?model={model}&drawn=2.3.0.AA")
+    expect(page.locator("#error")).to_contain_text("No item was drawn behind that of “Query”")
+    expect(page.locator("#error")).to_contain_text("items or more, got")
+
+
 def test_query_stays_within_the_items_that_have_a_next_one(page: Page) -> None:
     open_inspector(page, "recall")
     resize(page, "query", 2)
