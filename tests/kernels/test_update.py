@@ -136,6 +136,17 @@ def part_of(episode):
     return BatchPart(episode, 1.0, float(episode.mask.any()))
 
 
+def trained(model, **options):
+    """Update a model by both kinds of answers and both optimisers. options: of FusedUnroll."""
+    digits = Digits(model.output_groups, model.output_size // model.output_groups)
+    for kind, task in {"adam": Bits(model.output_size), "rmsprop": digits}.items():
+        config = OptimizerConfig(kind=kind, l1=1e-3, l2=1e-2, clip_value=0.1)
+        updates = KernelUpdates(FusedUnroll(model, **options), config)
+        for episode in map(as_float, episodes_for(model, 2)):
+            assert updates.update(task, part_of(episode), 1e-3).skipped is None
+        updates.end()
+
+
 def assert_near(ours, theirs, what):
     assert ours.keys() == theirs.keys(), what
     for name, expected in theirs.items():
