@@ -192,6 +192,17 @@ def test_saved_state_goes_on_to_the_bit(name, kind):
         assert torch.equal(ours, theirs)
 
 
+def test_state_saved_by_torch_with_a_frozen_weight_goes_on():
+    (ours, theirs), task, parts = both_ways("dnc", 3)
+    for updates in (ours, theirs):
+        updates.model.output.weight.requires_grad_(False)
+    theirs.update(task, parts[0], 1e-2)
+    ours.model.load_state_dict(theirs.model.state_dict())
+    ours.restore(theirs.optimizer_state())
+    for part in parts[1:]:
+        assert ours.update(task, part, 1e-2)[:3] == pytest.approx(theirs.update(task, part, 1e-2)[:3], rel=1e-4)
+
+
 def test_numbers_that_are_no_weights_stay_as_they_are():
     model = make_from(CATALOGUE["rnn-no-readout"])
     fused = FusedUpdate(FusedUnroll(model), rule_of(OptimizerConfig(epsilon=0.0, learning_rate=0.1)))
