@@ -82,11 +82,6 @@ class FusedUpdate:
 
     # What a trainer saves
 
-    @property
-    def kept_names(self) -> tuple[str, ...]:
-        """The names of the arrays that the optimiser keeps."""
-        return tuple(self._main.kept)
-
     def kept(self) -> dict[str, dict[str, Array]]:
         """Return a copy of the arrays that the optimiser keeps, by the name of the weight and their own."""
         parts = {kind: self._packed.unpack(array) for kind, array in self._main.kept.items()}

@@ -188,12 +188,10 @@ class KernelUpdates(Updates):
         names = TORCH_NAMES.get(self._kind, {})
         steps = [int(arrays["step"].item()) for arrays in state.values() if "step" in arrays]
         self.fused.optimizer.step = max(steps, default=1)  # RMSProp does not count them
-        self.fused.restore(
-            {
-                weight: {name: state[weight][names.get(name, name)].numpy() for name in self.fused.kept_names}
-                for weight in state
-            }
-        )
+        kept = self.fused.kept()  # torch keeps nothing of a weight that was always frozen
+        for weight, arrays in state.items():
+            kept[weight] = {name: arrays[names.get(name, name)].numpy() for name in kept[weight]}
+        self.fused.restore(kept)
 
     def gradients(self) -> dict[str, Tensor]:
         return {name: torch.from_numpy(gradient) for name, gradient in self.fused.gradients().items()}

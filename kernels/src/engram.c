@@ -125,8 +125,8 @@ static void copy_inputs_backward(const model *m, const states *g, const stepped_
                                  real *d_inputs) {
     i64 x_size = padded(m->input_size), read = read_size(m);
     for (i64 b = 0; b < rows->count; b++, d += width) {
-        real *d_x = d_inputs + rows->row[b] * m->input_size;
-        for (i64 k = 0; d_inputs && k < m->input_size; k++) d_x[k] += d[k];
+        i64 start = rows->row[b] * m->input_size;
+        for (i64 k = 0; d_inputs && k < m->input_size; k++) d_inputs[start + k] += d[k];
         if (read) add_to(g->read_vectors + rows->row[b] * read, d + x_size, read);
     }
 }

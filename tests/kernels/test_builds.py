@@ -59,6 +59,7 @@ from kernels.unroll import FusedUnroll
 from models.registry import config_values
 from tests.kernels.guarded import GuardedLibrary
 from tests.kernels.test_unroll import COVERED, unrolled
+from tests.kernels.test_update import trained
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 from tests.models.drawn import any_model
 import torch
@@ -73,6 +74,7 @@ def watch(name, model, rows, lengths):
         unrolled(model, fused, inputs, state, lengths)
     with torch.no_grad():
         FusedUnroll(model, kernels=kernels, threads=1)(inputs, state, lengths)
+    trained(model, kernels=kernels, threads=1)
     if kernels.overruns > before:
         overrun[name] = kernels.overruns - before
 

@@ -28,6 +28,7 @@ from kernels import plan
 from kernels.library import Library
 from kernels.unroll import FusedUnroll
 from tests.kernels.test_unroll import unrolled
+from tests.kernels.test_update import trained
 from tests.models.catalogue import CATALOGUE, lived_in_state, make_from, random_inputs
 
 torch.set_num_threads(1)
@@ -42,6 +43,7 @@ for name in sys.argv[3:]:
     for budget in (1 << 30, 1):
         fused = FusedUnroll(model, kernels=kernels, threads=3, memory_budget=budget)
         unrolled(model, fused, inputs, state, torch.arange(66) % 31)
+        trained(model, kernels=kernels, threads=3, memory_budget=budget)
 print("raced", len(sys.argv) - 3)
 """
 

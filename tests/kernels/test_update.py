@@ -136,6 +136,17 @@ def part_of(episode):
     return BatchPart(episode, 1.0, float(episode.mask.any()))
 
 
+def trained(model, **options):
+    """Update a model by both kinds of answers and both optimisers. options: of FusedUnroll."""
+    digits = Digits(model.output_groups, model.output_size // model.output_groups)
+    for kind, task in {"adam": Bits(model.output_size), "rmsprop": digits}.items():
+        config = OptimizerConfig(kind=kind, l1=1e-3, l2=1e-2, clip_value=0.1)
+        updates = KernelUpdates(FusedUnroll(model, **options), config)
+        for episode in map(as_float, episodes_for(model, 2)):
+            assert updates.update(task, part_of(episode), 1e-3).skipped is None
+        updates.end()
+
+
 def assert_near(ours, theirs, what):
     assert ours.keys() == theirs.keys(), what
     for name, expected in theirs.items():
@@ -179,6 +190,17 @@ def test_saved_state_goes_on_to_the_bit(name, kind):
         assert again.update(task, part, 1e-2) == updates.update(task, part, 1e-2)
     for ours, theirs in zip(again.model.parameters(), updates.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_state_saved_by_torch_with_a_frozen_weight_goes_on():
+    (ours, theirs), task, parts = both_ways("dnc", 3)
+    for updates in (ours, theirs):
+        updates.model.output.weight.requires_grad_(False)
+    theirs.update(task, parts[0], 1e-2)
+    ours.model.load_state_dict(theirs.model.state_dict())
+    ours.restore(theirs.optimizer_state())
+    for part in parts[1:]:
+        assert ours.update(task, part, 1e-2)[:3] == pytest.approx(theirs.update(task, part, 1e-2)[:3], rel=1e-4)
 
 
 def test_numbers_that_are_no_weights_stay_as_they_are():

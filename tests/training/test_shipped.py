@@ -35,6 +35,7 @@ SHIPPED = [
     "dnc-ngrams",
     "dnc-priority-sort",
     "dnc-repeat-copy",
+    "dnc-shortest-path",
     "gru-dyck",
     "gru-ngrams",
     "gru-priority-sort",
@@ -49,7 +50,7 @@ SHIPPED = [
     "ntm-repeat-copy",
 ]
 
-SEEDS = {"dnc-babi": 1}
+SEEDS = {"dnc-babi": 1, "dnc-shortest-path": 1}
 """The number of trained seeds, if it is less than four."""
 
 shipped = pytest.mark.parametrize("name", NAMES)
