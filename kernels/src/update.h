@@ -251,8 +251,7 @@ void engram_step_weights(optimizer *o, const model *m, const weights *w, i64 par
         norm = sqrt(squares);
     }
     double scale = o->clip_norm > 0 ? o->clip_norm / (norm + 1e-6) : 1; /* torch's own factor */
-    for (i64 part = 0; part < parts; part++)
-        (o->kind == ADAM ? adam : rmsprop)(o, w + part, scale < 1 ? scale : 1);
+    for (i64 part = 0; part < parts; part++) (o->kind == ADAM ? adam : rmsprop)(o, w + part, scale < 1 ? scale : 1);
     transpose_all(m);
     restore_mode(mode);
 }
