@@ -216,9 +216,8 @@ class Sequence:
 
     def _offset(self, steps: range, size: str) -> int:
         """Return the bytes of [T, B, size] before some steps. size: a field of the model."""
-        return (
-            steps.start * self._batch * getattr(self._packed.model, size) * self._dtype.itemsize if steps.start else 0
-        )
+        numbers: int = steps.start * self._batch * getattr(self._packed.model, size)
+        return numbers * self._dtype.itemsize
 
     def _saved_parts(self, memory: SegmentMemory, steps: range) -> list[Segment]:
         """Return each thread's part of a segment that is saved. All share its workspaces, each by its own rows."""

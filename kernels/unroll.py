@@ -59,10 +59,11 @@ class FusedUnroll:
         self._not_trained = not_trained(values)
         self.model, self.dtype = model, self.library.dtype
         self.torch_type = torch.float64 if self.dtype.itemsize == 8 else torch.float32
-        shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        named = dict(model.named_parameters())
+        shapes = {name: tuple(weight.shape) for name, weight in named.items()}
         self.packed = PackedModel(kind, values, shapes, model.memory_size, self.library, gradients=True)
         self.sequences = Sequences(self.packed, memory_budget, threads or torch.get_num_threads())
-        self._weights = [dict(model.named_parameters())[name] for name in self.packed.names]
+        self._weights = [named[name] for name in self.packed.names]
         known = {*self.packed.names, "embedding.vectors.weight"}
         self._learned_start = any(name not in known for name in shapes)
         self._first: tuple[Any, Any] | None = None
