@@ -133,9 +133,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     rate = config.rate(0, 1)
     if config.kind == "rmsprop":
         return GravesRMSProp(model.parameters(), rate, config.decay, config.momentum, config.own_epsilon)
-    return Adam(
-        model.parameters(), rate, config.betas, config.own_epsilon, fused=True
-    )  # one pass over each weight, not seven
+    # fused: one pass over each weight, not seven
+    return Adam(model.parameters(), rate, config.betas, config.own_epsilon, fused=True)
 
 
 def finish_gradients(config: OptimizerConfig, model: nn.Module) -> Tensor:
