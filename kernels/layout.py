@@ -94,7 +94,7 @@ class Segment(ctypes.Structure):
     """`segment`."""
 
     _fields_ = _fields(
-        {Integer: "total first batch steps base stride workspace_stride", Pointer: "lengths lists workspace"},
+        {Integer: "total first batch steps base stride workspace_stride", Pointer: "lengths taken lists workspace"},
     )
 
 

@@ -18,14 +18,14 @@ class SegmentMemory:
     """Memory for the steps of a segment and for their gradients, which one segment after the other uses.
 
     arena: a state of each row before and after every step; workspaces: of the steps; d_state: the gradient of a state
-    of each row; scratch: of each thread; lengths, lists: those of `segment` in C; first: the state in the first rows.
+    of each row; scratch: of each thread; rows: the lengths, `taken` and the lists of `segment` in C, [5, batch]; first: the state in the first rows.
     """
 
     def __init__(self, layout: StateLayout, batch: int, steps: int, workspace_size: int, scratch: Array) -> None:
         self.layout, self.batch, self.steps = layout, batch, steps
         self.arena, self.d_state = (Arena(layout, states * batch, scratch.dtype) for states in (steps + 1, 1))
         self.workspaces, self.scratch = np.empty(steps * workspace_size, scratch.dtype), scratch
-        self.lengths, self.lists = np.empty(batch, np.int64), np.empty((3, batch), np.int64)
+        self.rows = np.empty((5, batch), np.int64)
         self.first: Mapping[str, Array] | None = None
         self.parts: dict[int, list[Segment]] = {}  # those of the threads, by the number of steps
 
@@ -221,37 +221,41 @@ class Sequence:
 
     def _saved_parts(self, memory: SegmentMemory, steps: range) -> list[Segment]:
         """Return each thread's part of a segment that is saved. All share its workspaces, each by its own rows."""
-        self._count_lengths(memory.lengths, steps)
         if len(steps) not in memory.parts:
             size = self._of.workspace_size(self._batch, keep=True)
             workspaces = [memory.workspaces] * self._threads(steps)
             strides = {"stride": self._batch, "workspace_stride": size}
-            memory.parts[len(steps)] = self._parts(workspaces, memory.lengths, memory.lists, len(steps), **strides)
+            memory.parts[len(steps)] = self._parts(workspaces, memory.rows, len(steps), **strides)
+        self._count_lengths(memory.rows, steps, memory.parts[len(steps)])
         return memory.parts[len(steps)]
 
     def _new_parts(self, steps: range, base: int, stride: int = 0) -> list[Segment]:
         """Return each thread's part of steps that are not saved, with a workspace that every step uses again."""
         size = self._of.workspace_size(self._batch, keep=False)
         workspaces = list(np.empty((self._threads(steps), size), self._dtype))
-        lengths, lists = np.empty(self._batch, np.int64), np.empty((3, self._batch), np.int64)
-        self._count_lengths(lengths, steps)
-        return self._parts(workspaces, lengths, lists, len(steps), base=base, stride=stride)
+        rows = np.empty((5, self._batch), np.int64)
+        parts = self._parts(workspaces, rows, len(steps), base=base, stride=stride)
+        self._count_lengths(rows, steps, parts)
+        return parts
 
     def _threads(self, steps: range) -> int:
         return self._of.thread_count(self.layout, self._batch, len(steps))
 
-    def _count_lengths(self, lengths: Array, steps: range) -> None:
-        """Write how many of some steps each row takes."""
+    def _count_lengths(self, rows: Array, steps: range, parts: list[Segment]) -> None:
+        """Write how many of some steps each row takes, and in each part the same, the longest first."""
+        lengths, taken = rows[0], rows[1]
         if self._lengths is None:
-            lengths[:] = len(steps)
-        else:
-            np.clip(self._lengths - steps.start, 0, len(steps), out=lengths)
+            rows[:2] = len(steps)
+            return
+        np.clip(self._lengths - steps.start, 0, len(steps), out=lengths)
+        for part in parts:
+            own = slice(part.first, part.first + part.batch)
+            taken[own] = np.sort(lengths[own])[::-1]
 
     def _parts(
         self,
         workspaces: list[Array],
-        lengths: Array,
-        lists: Array,
+        rows: Array,
         steps: int,
         base: int = 0,
         stride: int = 0,
@@ -261,8 +265,8 @@ class Sequence:
         ends = itertools.pairwise(cuts(self._batch, len(workspaces)))
         for workspace, (first, last) in zip(workspaces, ends, strict=True):
             part = Segment(self._batch, first, last - first, steps, base, stride, workspace_stride)
-            part.lengths, part.lists = lengths.ctypes.data, lists.ctypes.data
+            part.lengths, part.taken, part.lists = (rows[first:].ctypes.data for first in range(3))
             part.workspace = workspace.ctypes.data
-            part.kept = (lengths, lists, workspace)  # for as long as there are pointers to them
+            part.kept = (rows, workspace)  # for as long as there are pointers to them
             parts.append(part)
         return parts

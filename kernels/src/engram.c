@@ -505,13 +505,14 @@ void engram_step(const model *m, const states *s, const step_call *call) {
 
 /* A segment of a sequence: some steps of a batch, of which one thread computes `batch` rows from `first` on. At step t,
  * row b goes from slot base + t stride + b of the arena to the slot `stride` after it; with a stride of 0, in place.
- * Rows whose length is reached are carried on as they are. The workspace of step t begins at workspace + t
- * workspace_stride.
+ * The last state of a row that takes fewer steps is copied to the slot after all of them. The workspace of step t
+ * begins at workspace + t workspace_stride; its first rows are those of the rows that take the step.
  */
 typedef struct {
     i64 total, first, batch, steps, base, stride, workspace_stride;
     const i64 *lengths; /* [total]: steps, of these, that a row takes */
-    i64 *lists;         /* [3][total]: for the lists of the rows that are stepped */
+    const i64 *taken; /* [total]: steps that a row of the workspaces is of: the lengths of each thread, longest first */
+    i64 *lists;       /* [3][total]: for the lists of the rows that are stepped */
     real *workspace;
 } segment;
 
@@ -562,53 +563,31 @@ void engram_unroll(const model *m, const states *s, const segment *over, i64 kee
         clear(y + over->first * m->output_size, over->batch * m->output_size);
         for (i64 b = 0; b < rows.count; b++)
             copy(y + rows.row[b] * m->output_size, w.outputs + b * m->output.outputs, m->output_size);
-        for (i64 b = over->first; over->stride && b < over->first + over->batch; b++)
-            if (t >= over->lengths[b]) {
-                i64 slot = over->base + t * over->stride + b;
-                carry_on(m, s, slot, slot + over->stride);
-            }
     }
+    for (i64 b = over->first; over->stride && b < over->first + over->batch; b++)
+        if (over->lengths[b] < over->steps) {
+            i64 slot = over->base + b;
+            carry_on(m, s, slot + over->lengths[b] * over->stride, slot + over->steps * over->stride);
+        }
     restore_mode(mode);
-}
-
-/* Set `count` rows of a step to zero from `of.first` on, so that they add nothing to the gradients of the weights. */
-static void clear_rows(const model *m, row_range of, i64 count, real *workspace) {
-    allocator from = {workspace, 0};
-    step_workspace w = allocate_step_workspace(m, of, &from);
-    for (i64 k = 0; k < m->layers; k++) {
-        const layer *cell = m->controller + k;
-        layer_workspace here = layer_of(m, k, &w);
-        clear(here.inputs, count * cell->gates.inputs), clear(here.products, count * cell->gates.outputs);
-        clear(here.second_inputs, count * cell->second.inputs);
-        clear(here.second_products, count * cell->second.outputs);
-        if (cell->peepholes) clear(here.cell, count * cell->cells), clear(here.before, count * cell->cells);
-    }
-    clear(w.hidden, count * m->hidden.size), clear(w.raw, count * m->interface.outputs);
-    if (acts_before(m))
-        clear(w.hidden_before, count * m->hidden.size), clear(w.raw_before, count * m->interface.outputs);
-    clear(w.joined, count * m->output.inputs), clear(w.outputs, count * m->output.outputs);
 }
 
 /* The gradients of a segment that was kept, from its last step to its first. d_outputs: [steps][total][output_size];
  * d_inputs: [steps][total][input_size], zeros at the beginning, or none; g: gradients of the states after the segment,
  * [total] slots, replaced by those of the states before it; scratch: engram_scratch_size(m, over->batch) numbers. In
- * the workspace of each step the products are replaced by their gradients, which engram_weight_gradients needs; for
- * rows that took no step these are zeros. */
+ * the workspace of each step the products are replaced by their gradients, which engram_weight_gradients needs. */
 void engram_backward(const model *m, const states *s, const states *g, const segment *over, const real *d_outputs,
                      real *d_inputs, real *scratch) {
     uint64_t mode = flush_denormals();
     row_range of = {over->total, over->first, 1};
     for (i64 t = over->steps - 1; t >= 0; t--) {
         stepped_rows rows = rows_at(over, t);
-        real *workspace = over->workspace + t * over->workspace_stride;
         i64 in = t * over->total * m->input_size, out = t * over->total * m->output_size;
-        i64 left = over->batch - rows.count;
-        allocator from = {workspace, 0}, free = {scratch, 0};
+        allocator from = {over->workspace + t * over->workspace_stride, 0}, free = {scratch, 0};
         step_workspace w = allocate_step_workspace(m, of, &from);
         step_gradients d = allocate_step_gradients(m, over->batch, &free);
         d.states = g, d.outputs = d_outputs + out, d.inputs = d_inputs ? d_inputs + in : 0;
         step_backward(m, s, &rows, &w, &d);
-        if (left) clear_rows(m, (row_range){over->total, over->first + rows.count, 1}, left, workspace);
     }
     restore_mode(mode);
 }
@@ -617,6 +596,7 @@ void engram_backward(const model *m, const states *s, const states *g, const seg
 static void segment_peepholes_backward(const layer *cell, const segment *over, layer_workspace here) {
     for (i64 t = over->steps - 1; cell->peepholes && t >= 0; t--)
         for (i64 b = 0; b < over->total; b++) {
+            if (t >= over->taken[b]) continue;
             const real *d = here.products + t * over->workspace_stride + b * cell->gates.outputs;
             i64 at = t * over->workspace_stride + b * cell->cells;
             peepholes_backward(cell, d, here.before + at, here.cell + at);
@@ -627,7 +607,7 @@ static void segment_peepholes_backward(const layer *cell, const segment *over, l
  * each matrix, all rows. */
 void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 parts) {
     uint64_t mode = flush_denormals();
-    sequence rows = {over->steps, over->total, over->workspace_stride};
+    sequence rows = {over->steps, 1, over->total, over->workspace_stride, over->taken};
     allocator from = {over->workspace, 0};
     step_workspace w = allocate_step_workspace(m, (row_range){over->total, 0, 1}, &from);
     for (i64 k = 0; k < m->layers; k++) {
@@ -639,7 +619,8 @@ void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 
         if (part == 0) segment_peepholes_backward(cell, over, here);
     }
     /* Where heads act before the controller, the rows of the step before lie behind those of the step. */
-    sequence interface_rows = {over->steps, (1 + acts_before(m)) * over->total, over->workspace_stride};
+    sequence interface_rows = rows;
+    interface_rows.parts += acts_before(m);
     if (m->kind != RNN) weights_backward(&m->interface, interface_rows, w.hidden, w.raw, part, parts);
     weights_backward(&m->output, rows, w.joined, w.outputs, part, parts);
     restore_mode(mode);

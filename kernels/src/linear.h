@@ -94,23 +94,44 @@ static void linear_backward(const linear *layer, const real *d_out, i64 batch, r
     apply_linear(&back, d_out, batch, d_in);
 }
 
-/* The inputs of a layer over a sequence, or the gradients of its outputs: [steps][batch][size], the steps `stride`
- * numbers apart. */
+/* The inputs of a layer over a sequence, or the gradients of its outputs: [steps][parts][batch][size], the steps
+ * `stride` numbers apart. taken: [batch], the steps that a row has, from the first on; the others are of no account. */
 typedef struct {
-    i64 steps, batch, stride;
+    i64 steps, parts, batch, stride;
+    const i64 *taken;
 } sequence;
 
-/* dW += sum dy x^T over the steps, for `panels` panels of outputs and `count` inputs from k on. */
-INLINE void weights_tile(const linear *layer, const sequence *over, const real *in, const real *d_out, i64 panel, i64 k,
-                         const i64 count, const i64 panels) {
+/* Rows at once: enough to pay for loading a tile, few enough to stay in the cache. */
+#define BLOCK_ROWS 64
+
+/* Some rows of a sequence in the order in which they are added, in runs that lie side by side. rows: of each run; x, y:
+ * the inputs and the gradients of the outputs in its first row. */
+typedef struct {
+    i64 runs, count, rows[BLOCK_ROWS];
+    const real *x[BLOCK_ROWS], *y[BLOCK_ROWS];
+} row_block;
+
+/* Add a row to a block: to its last run, if the row lies behind it. */
+INLINE void add_row(const linear *layer, row_block *rows, const real *x, const real *y) {
+    i64 run = rows->runs - 1, at = run < 0 ? 0 : rows->rows[run];
+    if (run < 0 || x != rows->x[run] + at * layer->inputs || y != rows->y[run] + at * layer->outputs) {
+        run = rows->runs++;
+        rows->rows[run] = 0, rows->x[run] = x, rows->y[run] = y;
+    }
+    rows->rows[run]++, rows->count++;
+}
+
+/* dW += sum dy x^T over the rows of a block, for `panels` panels of outputs and `count` inputs from k on. */
+INLINE void weights_tile(const linear *layer, const row_block *rows, i64 panel, i64 k, const i64 count,
+                         const i64 panels) {
     i64 inputs = layer->inputs;
     real *d_weights = layer->d_weights + panel * inputs + k * PANEL;
     wide_vec total[TILE];
 #pragma clang loop unroll(full)
     for (i64 t = 0; t < count * panels; t++) total[t] = load_wide(d_weights + (t / count * inputs + t % count) * PANEL);
-    for (i64 step = over->steps - 1; step >= 0; step--) {
-        const real *x = in + step * over->stride + k, *y = d_out + step * over->stride + panel;
-        for (i64 row = 0; row < over->batch; row++, x += inputs, y += layer->outputs)
+    for (i64 run = 0; run < rows->runs; run++) {
+        const real *x = rows->x[run] + k, *y = rows->y[run] + panel;
+        for (i64 row = 0; row < rows->rows[run]; row++, x += inputs, y += layer->outputs)
 #pragma clang loop unroll(full)
             for (i64 c = 0; c < count; c++)
 #pragma clang loop unroll(full)
@@ -124,12 +145,24 @@ INLINE void weights_tile(const linear *layer, const sequence *over, const real *
 }
 
 /* dW += sum dy x^T for `panels` panels of outputs and all inputs. */
-INLINE void weights_panels(const linear *layer, const sequence *over, const real *in, const real *d_out, i64 panel,
-                           const i64 panels) {
+INLINE void weights_panels(const linear *layer, const row_block *rows, i64 panel, const i64 panels) {
     i64 k = 0;
-    for (; k + TILE_ROWS <= layer->inputs; k += TILE_ROWS)
-        weights_tile(layer, over, in, d_out, panel, k, TILE_ROWS, panels);
-    for (; k < layer->inputs; k += 2) weights_tile(layer, over, in, d_out, panel, k, 2, panels);
+    for (; k + TILE_ROWS <= layer->inputs; k += TILE_ROWS) weights_tile(layer, rows, panel, k, TILE_ROWS, panels);
+    for (; k < layer->inputs; k += 2) weights_tile(layer, rows, panel, k, 2, panels);
+}
+
+/* dW += sum dy x^T, db += sum dy over the rows of a block, for the outputs from `first` to `last`. */
+static void weights_block(const linear *layer, const row_block *rows, i64 first, i64 last) {
+    i64 panel = first;
+    for (; panel + TILE_PANELS * PANEL <= last; panel += TILE_PANELS * PANEL)
+        weights_panels(layer, rows, panel, TILE_PANELS);
+    for (; panel < last; panel += PANEL) weights_panels(layer, rows, panel, 1);
+    for (i64 run = 0; run < rows->runs; run++)
+        for (i64 row = 0; row < rows->rows[run]; row++)
+            for (i64 k = first; k < last; k += LANES) {
+                vec d = load(rows->y[run] + row * layer->outputs + k);
+                store(layer->d_bias + k, load(layer->d_bias + k) + d);
+            }
 }
 
 /* dW += sum dy x^T, db += sum dy over the steps, from the last to the first, row by row: the order of the backward
@@ -138,22 +171,17 @@ static void weights_backward(const linear *layer, sequence over, const real *in,
                              i64 parts) {
     i64 panels = layer->outputs / PANEL;
     i64 first = panels * part / parts * PANEL, last = panels * (part + 1) / parts * PANEL;
-    /* Steps at once: rows enough to pay for loading a tile, few enough to stay in the cache. */
-    i64 block = over.batch < 64 ? 64 / over.batch : 1;
-    for (i64 end = over.steps; end > 0; end -= block) {
-        i64 start = end > block ? end - block : 0, panel = first;
-        const real *x = in + start * over.stride, *y = d_out + start * over.stride;
-        over.steps = end - start;
-        for (; panel + TILE_PANELS * PANEL <= last; panel += TILE_PANELS * PANEL)
-            weights_panels(layer, &over, x, y, panel, TILE_PANELS);
-        for (; panel < last; panel += PANEL) weights_panels(layer, &over, x, y, panel, 1);
-        for (i64 step = over.steps - 1; step >= 0; step--)
-            for (i64 row = 0; row < over.batch; row++)
-                for (i64 k = first; k < last; k += LANES) {
-                    vec d = load(y + step * over.stride + row * layer->outputs + k);
-                    store(layer->d_bias + k, load(layer->d_bias + k) + d);
-                }
-    }
+    row_block rows = {0};
+    for (i64 step = over.steps - 1; step >= 0; step--)
+        for (i64 row = 0; row < over.parts * over.batch; row++) {
+            if (step >= over.taken[row % over.batch]) continue;
+            add_row(layer, &rows, in + step * over.stride + row * layer->inputs,
+                    d_out + step * over.stride + row * layer->outputs);
+            if (rows.count < BLOCK_ROWS) continue;
+            weights_block(layer, &rows, first, last);
+            rows.runs = rows.count = 0;
+        }
+    weights_block(layer, &rows, first, last);
 }
 
 #endif
