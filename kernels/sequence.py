@@ -18,7 +18,8 @@ class SegmentMemory:
     """Memory for the steps of a segment and for their gradients, which one segment after the other uses.
 
     arena: a state of each row before and after every step; workspaces: of the steps; d_state: the gradient of a state
-    of each row; scratch: of each thread; rows: the lengths, `taken` and the lists of `segment` in C, [5, batch]; first: the state in the first rows.
+    of each row; scratch: of each thread; rows: the lengths, `taken` and the lists of `segment` in C, [5, batch]; first:
+    the state in the first rows.
     """
 
     def __init__(self, layout: StateLayout, batch: int, steps: int, workspace_size: int, scratch: Array) -> None:

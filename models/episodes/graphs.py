@@ -66,6 +66,7 @@ class TripleSource(Source):
     """
 
     label_digits: int
+    planning_per_triple: float
     counted = "triples"
 
     @property
@@ -84,7 +85,11 @@ class TripleSource(Source):
         return self.encode(self.described(random, chosen), chosen["planning"])
 
     def encode(self, described: Described, planning: int) -> Sample:
-        """Return the sample of a graph and its questions; planning: the steps of silence before each answer."""
+        """Return the sample of a graph and its questions.
+
+        planning: the steps of silence before each answer, but for those of planning_per_triple.
+        """
+        planning += triples.planning_steps(self.planning_per_triple, len(described.edges))
         parts = [("listen", triples.Part(described.edges))]
         for query, answer in zip(described.queries, described.answers, strict=True):
             parts += [("ask", triples.Part(query)), ("plan", triples.silent(planning))]
@@ -156,6 +161,7 @@ class MapSource(TripleSource):
 
     def __post_init__(self) -> None:
         _check_digits(self.label_digits, 1)
+        triples.check_planning(self.planning_per_triple, type(self).__name__)
         if not self._has_labels(self.map):
             raise ConfigError(f"{type(self).__name__}.label_digits: {self.label_digits} are too few for {self.map!r}")
 
@@ -176,7 +182,8 @@ class MapSource(TripleSource):
         ]
 
     def most_steps(self, chosen: Chosen) -> int:
-        answer = self.query_size(chosen["moves"]) + chosen["planning"] + chosen["moves"]
+        planning = chosen["planning"] + triples.planning_steps(self.planning_per_triple, self.needed(chosen))
+        answer = self.query_size(chosen["moves"]) + planning + chosen["moves"]
         return int(self.needed(chosen) + chosen["queries"] * answer)
 
     def needed(self, chosen: Chosen) -> int:
@@ -238,6 +245,7 @@ class GraphTraversal(MapSource):
     moves: Range = (1, 5)
     queries: Range = (1, 1)
     planning: Range = (0, 0)
+    planning_per_triple: float = 0.0
     map: Map = "random"
 
     name = "graph-traversal"
@@ -272,6 +280,7 @@ class ShortestPath(MapSource):
     moves: Range = (2, 4)
     queries: Range = (1, 1)
     planning: Range = (10, 10)
+    planning_per_triple: float = 0.0
     map: Map = "random"
 
     name = "shortest-path"
@@ -308,11 +317,13 @@ class FamilyTree(TripleSource):
     steps: Range = (2, 4)
     queries: Range = (1, 3)
     planning: Range = (10, 10)
+    planning_per_triple: float = 0.0
 
     name = "family-tree"
 
     def __post_init__(self) -> None:
         _check_digits(self.label_digits, 2)
+        triples.check_planning(self.planning_per_triple, type(self).__name__)
 
     def sizes(self, chosen: Chosen) -> list[Size]:
         least = 2 * max(chosen.get("generations", 3), chosen.get("steps", 2))
@@ -325,7 +336,8 @@ class FamilyTree(TripleSource):
         ]
 
     def most_steps(self, chosen: Chosen) -> int:
-        return int(self.needed(chosen) + chosen["queries"] * (chosen["planning"] + 2))
+        planning = chosen["planning"] + triples.planning_steps(self.planning_per_triple, self.needed(chosen))
+        return int(self.needed(chosen) + chosen["queries"] * (planning + 2))
 
     def needed(self, chosen: Chosen) -> int:
         return int(4 * (chosen["people"] - 2))

@@ -6,12 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.config import ConfigError
 from models.episodes.base import Range
 
 Labels = NDArray[np.int64]
 """[..., 3]: the labels of the source, the edge and the destination of triples; BLANK for an open one."""
 
 BLANK = -1
+MOST_PLANNING = 100
+"""The most steps of silence for each triple of a description."""
+
 SOURCE, EDGE, DESTINATION = range(3)
 
 
@@ -39,6 +43,17 @@ def silent(steps: int) -> Part:
 def answered(triples: Labels) -> Part:
     """Return the part in which these triples are due and nothing is shown. triples: [steps, 3]"""
     return Part(np.full_like(triples, BLANK), triples)
+
+
+def check_planning(per_triple: float, owner: str) -> None:
+    """Raise ConfigError unless an option planning_per_triple is possible. owner: the class that has it."""
+    if not 0 <= per_triple <= MOST_PLANNING:
+        raise ConfigError(f"{owner}.planning_per_triple must be 0 to {MOST_PLANNING} steps, got {per_triple}")
+
+
+def planning_steps(per_triple: float, triples: int) -> int:
+    """Return the steps of silence that a description of this size adds, a whole number."""
+    return round(per_triple * triples)
 
 
 class Encoded(NamedTuple):

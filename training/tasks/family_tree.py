@@ -54,6 +54,7 @@ class FamilyTree(TripleTask):
     steps: Range = (2, 4)
     queries: Range = (1, 3)
     planning: Range = (10, 10)
+    planning_per_triple: float = 0.0
 
     name = "family-tree"
 

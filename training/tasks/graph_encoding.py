@@ -11,7 +11,18 @@ from torch import Tensor
 
 from models.config import ConfigError, require_at_least
 from models.episodes import triples
-from models.episodes.triples import BLANK, SOURCE, Labels, Part, Question, answered, draw_size, silent
+from models.episodes.triples import (
+    BLANK,
+    SOURCE,
+    Labels,
+    Part,
+    Question,
+    answered,
+    check_planning,
+    draw_size,
+    planning_steps,
+    silent,
+)
 from training.tasks.base import AnswerTask, Episode, Range
 
 
@@ -24,14 +35,16 @@ class TripleTask(AnswerTask):
         answer    . . . . . . . . # #     the last channel: every step of an answer
         target                    a a     the triples of the answer, in their order
 
-    A blank label is all zeros. planning: the range of the steps of silence between a query and its answer. With 3
-    digits there are 92 inputs and 90 outputs, as in the paper: nine digits of ten classes each. Two things differ: an
-    answer has as many steps as triples, while the paper's network ends it by a pattern of its own; and the sequences of
-    a batch are padded to the longest.
+    A blank label is all zeros. planning: the range of the steps of silence between a query and its answer;
+    planning_per_triple: more of them for each triple of the description, rounded to whole steps, so that a network may
+    plan for longer in a larger graph. With 3 digits there are 92 inputs and 90 outputs, as in the paper: nine digits of
+    ten classes each. Two things differ: an answer has as many steps as triples, while the paper's network ends it by a
+    pattern of its own; and the sequences of a batch are padded to the longest.
     """
 
     label_digits: int
     planning: Range
+    planning_per_triple: float
     classes = 10
     sizes_by_row = True
     paper = (
@@ -92,6 +105,7 @@ class TripleTask(AnswerTask):
         Planning may always be 0.
         """
         require_at_least(self, 1, "label_digits")
+        check_planning(self.planning_per_triple, type(self).__name__)
         if labels > 10**self.label_digits:
             raise ConfigError(
                 f"{type(self).__name__}.label_digits must be at least {len(str(labels - 1))}, to distinguish {labels} "
@@ -106,8 +120,9 @@ class TripleTask(AnswerTask):
     def _parts(self, random: np.random.Generator) -> list[Part]:
         description, questions = self.row(random)
         parts = [Part(random.permutation(description))]
+        more = planning_steps(self.planning_per_triple, len(description))
         for query, answer in questions:
-            parts += [Part(query), silent(draw_size(random, self.planning)), answered(answer)]
+            parts += [Part(query), silent(draw_size(random, self.planning) + more), answered(answer)]
         return parts
 
     def _path(self, triples: Labels, nodes: Mapping[int, str], edges: Mapping[int, str]) -> str:

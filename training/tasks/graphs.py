@@ -95,6 +95,7 @@ class GraphTraversal(MapTask):
     moves: Range = (1, 5)
     queries: Range = (1, 1)
     planning: Range = (0, 0)
+    planning_per_triple: float = 0.0
     map: Map = "random"
 
     name = "graph-traversal"
@@ -139,6 +140,7 @@ class ShortestPath(MapTask):
     moves: Range = (2, 4)
     queries: Range = (1, 1)
     planning: Range = (10, 10)
+    planning_per_triple: float = 0.0
     map: Map = "random"
 
     name = "shortest-path"

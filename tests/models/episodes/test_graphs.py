@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from models.config import ConfigError
 from models.episodes import SOURCES
 from models.episodes.base import SizeError, choose, draw
 from models.episodes.families import FIRST_RELATION, RELATIONS
@@ -54,6 +55,22 @@ def test_shortest_path_is_the_only_one_of_its_length(seed):
     [(start, _, end)] = question.query
     assert shortest_paths(description, start, end) == [question.answer]
     assert (len(question.answer), question.planning) == (3, 10)
+
+
+@pytest.mark.parametrize("source", [GraphTraversal, ShortestPath, FamilyTree])
+def test_planning_per_triple_is_in_sample_and_limit(source):
+    planner = source(planning_per_triple=1.5)
+    sample = sampled(planner, planning=3, queries=2)
+    description, questions = read(episode_of(sample))
+    assert [question.planning for question in questions] == [3 + round(1.5 * len(description))] * 2
+    sizes = choose(planner, 1, {"planning": "3", "queries": "2"})
+    assert len(sample.inputs) <= planner.most_steps(sizes) <= 2 * len(sample.inputs)
+
+
+@pytest.mark.parametrize("source", [GraphTraversal, ShortestPath, FamilyTree])
+def test_planning_per_triple_below_zero_is_refused(source):
+    with pytest.raises(ConfigError, match="planning_per_triple must be 0 to 100 steps, got -1"):
+        source(planning_per_triple=-1)
 
 
 def test_graph_without_so_long_a_path_asks_for_its_longest():

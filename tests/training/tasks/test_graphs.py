@@ -13,7 +13,7 @@ from models.episodes.maps import LabelledGraph, random_graph, routes
 from models.episodes.triples import BLANK, Part, answered, one_hot, silent
 from tests.training.tasks.situations import generator, right
 from tests.training.tasks.triples import read, sequences, triple
-from training.tasks import GraphTraversal, ShortestPath, build_task
+from training.tasks import FamilyTree, GraphTraversal, ShortestPath, build_task
 from training.tasks.graph_encoding import decode, encode
 
 LINE = np.array([[1, 50, 2], [2, 60, 3]])
@@ -202,6 +202,21 @@ def test_traversal_draws_moves_queries_and_planning_from_their_ranges():
     asked = [question for questions in drawn for question in questions]
     assert {len(question.answer) for question in asked} == {2, 3, 4}
     assert {question.planning for question in asked} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("task", [GraphTraversal, ShortestPath, FamilyTree])
+def test_planning_per_triple_grows_with_the_description(task):
+    drawn = sequences(task(planning=(2, 2), planning_per_triple=0.5), generator(), 20)
+    assert len({len(description) for description, _ in drawn}) > 1
+    for description, questions in drawn:
+        assert {question.planning for question in questions} == {2 + round(len(description) / 2)}
+
+
+@pytest.mark.parametrize("task", [GraphTraversal, ShortestPath, FamilyTree])
+@pytest.mark.parametrize("steps", [-0.5, 100.5, math.nan])
+def test_planning_per_triple_out_of_range_is_refused(task, steps):
+    with pytest.raises(ConfigError, match=rf"{task.__name__}.planning_per_triple must be 0 to 100 steps, got {steps}"):
+        task(planning_per_triple=steps)
 
 
 def test_traversal_with_labels_of_one_digit_keeps_them_apart():
