@@ -98,6 +98,17 @@ class Segment(ctypes.Structure):
     )
 
 
+class KernelCall(ctypes.Structure):
+    """`kernel_call`."""
+
+    _fields_ = [
+        *_fields({Integer: "kernel"}),
+        *_fields({Pointer: "m s g over step"}),
+        *_fields({Integer: "keep part parts"}),
+        *_fields({Pointer: "inputs d_outputs outputs d_inputs scratch"}),
+    ]
+
+
 class LossCall(ctypes.Structure):
     """`loss_call`."""
 
@@ -137,6 +148,7 @@ STRUCTURES = {
     "traces": Traces,
     "step_call": StepCall,
     "segment": Segment,
+    "kernel_call": KernelCall,
     "loss_call": LossCall,
     "optimizer": Optimizer,
     "weights": Weights,
@@ -149,6 +161,7 @@ ACTIVATIONS = (*CELL_ACTIVATIONS, "softmax")
 STRENGTHS = ("oneplus", "softplus")
 STYLES = ("paper", "pytorch-ntm", "ntm-lasagne")
 ORDERS = ("together", "in-turn", "before-controller")
+CALLS = ("step", "unroll", "backward", "weight-gradients")
 ANSWERS = ("bits", "classes")
 OPTIMIZERS = ("adam", "rmsprop")
 FUNCTIONS = ("exp", "tanh", "sigmoid", "softplus", "log", "elu", "softsign")
@@ -160,7 +173,7 @@ NUMBERS = {"LANES": LANES, "WIDE": WIDE, "PANEL": PANEL, "INPUTS": INPUTS}
 NUMBERS |= {f"FUNCTION_{name.upper()}": number for number, name in enumerate(FUNCTIONS)}
 NUMBERS |= {
     name.upper().replace("-", "_"): number
-    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES, ORDERS, ANSWERS, OPTIMIZERS)
+    for names in (CELLS, KINDS, ACTIVATIONS, STRENGTHS, STYLES, ORDERS, CALLS, ANSWERS, OPTIMIZERS)
     for number, name in enumerate(names)
 }
 """The values of C's macros and enumerators."""
@@ -169,10 +182,9 @@ DECLARATIONS = """
 i64 engram_workspace_size(const model *m, i64 total, i64 keep);
 i64 engram_scratch_size(const model *m, i64 batch);
 void engram_step(const model *m, const states *s, const step_call *call);
-void engram_unroll(const model *m, const states *s, const segment *over, i64 keep, const real *inputs, real *outputs);
-void engram_backward(const model *m, const states *s, const states *g, const segment *over, const real *d_outputs, \
-real *d_inputs, real *scratch);
-void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 parts);
+team *engram_open_team(i64 threads);
+void engram_close_team(team *t);
+void engram_make_calls(team *t, const kernel_call *calls, i64 count);
 void engram_loss(loss_call *call);
 double engram_gradient_norm(const optimizer *o, const weights *w, i64 parts);
 void engram_step_weights(optimizer *o, const model *m, const weights *w, i64 parts, double norm);
@@ -188,11 +200,11 @@ def declare(library: Any) -> None:
     """Give the functions of a loaded library the types of their arguments and results."""
     types = {"void": None, "int": ctypes.c_int, "i64": Integer, "double": Float}
     for declaration in DECLARATIONS:
-        parts = re.fullmatch(r"(\w+) (\w+)\((.*)\);", declaration)
+        parts = re.fullmatch(r"(\w+ \*?)(\w+)\((.*)\);", declaration)
         assert parts
         returns, name, takes = parts.groups()
         function = getattr(library, name)
-        function.restype = types[returns]
+        function.restype = Pointer if "*" in returns else types[returns.strip()]
         function.argtypes = [
             Pointer if "*" in each else types[each.split()[0]] for each in takes.split(",") if each != "void"
         ]

@@ -35,8 +35,8 @@ class Library:
         self.runs_here = bool(loaded.engram_runs_here())
         self.dtype = np.dtype(f"f{loaded.engram_number()}")
         self.workspace_size, self.scratch_size = loaded.engram_workspace_size, loaded.engram_scratch_size
-        self.step, self.unroll = loaded.engram_step, loaded.engram_unroll
-        self.backward, self.weight_gradients = loaded.engram_backward, loaded.engram_weight_gradients
+        self.step, self.make_calls = loaded.engram_step, loaded.engram_make_calls
+        self.open_team, self.close_team = loaded.engram_open_team, loaded.engram_close_team
         self.loss, self.gradient_norm = loaded.engram_loss, loaded.engram_gradient_norm
         self.step_weights = loaded.engram_step_weights
         self.gather, self.function = loaded.engram_gather, loaded.engram_function

@@ -1,12 +1,10 @@
 """How work is divided: the steps of a sequence into segments, by the memory budget, and rows among threads."""
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-LEAST_PER_THREAD = 4_000_000
-"""Numbers to go through below which another thread does not pay: some 100 microseconds."""
+LEAST_PER_THREAD = 2_000_000
+"""Numbers to go through below which another thread does not pay: some 50 microseconds, as it takes to wake a thread."""
 
 
 class SegmentPlan(NamedTuple):
@@ -52,21 +50,6 @@ def plan_segments(steps: int, state_bytes: int, workspace_bytes: int, budget: in
 def thread_count(rows: int, threads: int, numbers: int) -> int:
     """Return the number of threads to share rows, each of which goes through `numbers` numbers."""
     return max(1, min(rows, threads, rows * numbers // LEAST_PER_THREAD))
-
-
-def parallel_for(pool: ThreadPoolExecutor | None, function: Callable[[int], None], count: int) -> None:
-    """Call a function for 0, 1, ... count - 1, the first in the calling thread, the others in those of the pool.
-
-    Returns when all calls have returned. Raises what one of them raises.
-    """
-    others = [pool.submit(function, number) for number in range(1, count)] if pool else []
-    try:
-        function(0)
-    finally:
-        if others:
-            wait(others)
-    for other in others:
-        other.result()
 
 
 def cuts(rows: int, parts: int) -> list[int]:

@@ -3,15 +3,17 @@
 import ctypes
 import itertools
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from kernels.arena import Arena, StateLayout
-from kernels.layout import Segment
+from kernels.layout import CALLS, KernelCall, Segment
 from kernels.packing import Array, PackedModel
-from kernels.plan import SegmentPlan, cuts, parallel_for, plan_segments, thread_count
+from kernels.plan import SegmentPlan, cuts, plan_segments, thread_count
 from kernels.step import numbers_per_row
+from kernels.team import Team
+
+UNROLL, BACKWARD, WEIGHT_GRADIENTS = (CALLS.index(name) for name in ("unroll", "backward", "weight-gradients"))
 
 
 class SegmentMemory:
@@ -26,6 +28,7 @@ class SegmentMemory:
         self.layout, self.batch, self.steps = layout, batch, steps
         self.arena, self.d_state = (Arena(layout, states * batch, scratch.dtype) for states in (steps + 1, 1))
         self.workspaces, self.scratch = np.empty(steps * workspace_size, scratch.dtype), scratch
+        self.scratch_at = [own.ctypes.data for own in scratch]
         self.rows = np.empty((5, batch), np.int64)
         self.first: Mapping[str, Array] | None = None
         self.parts: dict[int, list[Segment]] = {}  # those of the threads, by the number of steps
@@ -48,8 +51,7 @@ class Sequences:
     """
 
     def __init__(self, packed: PackedModel, memory_budget: int, threads: int) -> None:
-        self.packed, self.library, self.threads = packed, packed.library, threads
-        self.pool = ThreadPoolExecutor(threads - 1, "fused sequence") if threads > 1 else None
+        self.packed, self.library, self.team = packed, packed.library, Team(packed.library, threads)
         self.memory_budget, self.kept_bytes = memory_budget, 0
         self._idle: SegmentMemory | None = None
         self._sizes: dict[tuple[int, int, bool], int] = {}
@@ -68,7 +70,7 @@ class Sequences:
         return plan_segments(steps, bytes_of_rows * layout.numbers, workspace_bytes, self.memory_budget)
 
     def thread_count(self, layout: StateLayout, batch: int, steps: int) -> int:
-        return thread_count(batch, self.threads, steps * numbers_per_row(self.packed, layout))
+        return thread_count(batch, self.team.threads, steps * numbers_per_row(self.packed, layout))
 
     def take_memory(self, layout: StateLayout, batch: int, steps: int) -> SegmentMemory:
         """Return memory for segments of at most this many steps: that of the last sequence, if it fits."""
@@ -189,31 +191,24 @@ class Sequence:
 
     def _step(self, parts: list[Segment], arena: Arena, keep: bool, steps: range, inputs: int, outputs: int) -> None:
         """Step a segment. inputs: of all steps; outputs: of these."""
-        model, states = ctypes.byref(self._packed.model), ctypes.byref(arena.states)
-        own_inputs = inputs + self._offset(steps, "input_size")
-
-        def step(number: int) -> None:
-            self._library.unroll(model, states, ctypes.byref(parts[number]), keep, own_inputs, outputs)
-
-        parallel_for(self._of.pool, step, len(parts))
+        states, own_inputs = ctypes.addressof(arena.states), inputs + self._offset(steps, "input_size")
+        call = {"s": states, "keep": keep, "inputs": own_inputs, "outputs": outputs}
+        self._of.team.make([self._call(UNROLL, part, **call) for part in parts])
 
     def _segment_backward(self, memory: SegmentMemory, steps: range, d_outputs: int, d_inputs: int | None) -> None:
         """Go back through a segment; then add its gradients of the weights. d_outputs, d_inputs: of all steps."""
         parts = self._saved_parts(memory, steps)
-        model = ctypes.byref(self._packed.model)
-        states, d_states = ctypes.byref(memory.arena.states), ctypes.byref(memory.d_state.states)
+        states, d_states = ctypes.addressof(memory.arena.states), ctypes.addressof(memory.d_state.states)
         d_out = d_outputs + self._offset(steps, "output_size")
         d_in = None if d_inputs is None else d_inputs + self._offset(steps, "input_size")
+        call = {"s": states, "g": d_states, "d_outputs": d_out, "d_inputs": d_in}
+        with_scratch = zip(parts, memory.scratch_at, strict=False)
+        self._of.team.make([self._call(BACKWARD, part, scratch=scratch, **call) for part, scratch in with_scratch])
+        each = enumerate(parts)
+        self._of.team.make([self._call(WEIGHT_GRADIENTS, over, part=part, parts=len(parts)) for part, over in each])
 
-        def backward(number: int) -> None:
-            own = memory.scratch[number].ctypes.data
-            self._library.backward(model, states, d_states, ctypes.byref(parts[number]), d_out, d_in, own)
-
-        def weight_gradients(number: int) -> None:
-            self._library.weight_gradients(model, ctypes.byref(parts[number]), number, len(parts))
-
-        parallel_for(self._of.pool, backward, len(parts))
-        parallel_for(self._of.pool, weight_gradients, len(parts))
+    def _call(self, kernel: int, over: Segment, **arguments: int | None) -> KernelCall:
+        return KernelCall(kernel, ctypes.addressof(self._packed.model), over=ctypes.addressof(over), **arguments)
 
     def _offset(self, steps: range, size: str) -> int:
         """Return the bytes of [T, B, size] before some steps. size: a field of the model."""

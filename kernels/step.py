@@ -3,20 +3,21 @@
 import copy
 import ctypes
 import itertools
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from kernels.arena import Arena, StateLayout
-from kernels.layout import StepCall
+from kernels.layout import CALLS, KernelCall, StepCall
 from kernels.library import Library, library, why_no_library
 from kernels.packing import Array, PackedModel
-from kernels.plan import cuts, parallel_for, thread_count
+from kernels.plan import cuts, thread_count
 from kernels.support import NoKernel, not_fused
+from kernels.team import Team
 from kernels.traces import HeadTrace, TraceLayout
+
+STEP = CALLS.index("step")
 
 
 class FusedStep:
@@ -51,9 +52,8 @@ class FusedStep:
         before = config.get("order") == "before-controller"
         self.used_before = ("read_weights", "write_weights") if before else ()
         """Leaves of the state before a step by which that step reads and writes."""
-        self._threads = threads
-        self._own = threading.local()  # the workspace of each thread
-        self._pool = ThreadPoolExecutor(threads - 1, "fused step") if threads > 1 else None
+        self._team = Team(self._library, threads)
+        self._workspaces: list[Array] = []  # of each part of a step
         self._numbers = np.arange(0)
         self._arena = self._empty(0)
 
@@ -61,6 +61,7 @@ class FusedStep:
         """Return a step of the same weights with an arena of its own; gates: as in `PackedModel.forced`."""
         other = copy.copy(self)
         other._packed = self._packed.forced(gates)
+        other._team, other._workspaces = Team(self._library, self._team.threads), []
         other._numbers, other._arena = np.arange(0), self._empty(0)
         return other
 
@@ -119,36 +120,49 @@ class FusedStep:
         steps, batch = inputs.shape[:2]
         values = np.ascontiguousarray(self._encode(inputs), self._dtype)
         outputs = np.empty((steps, batch, self._config["output_size"]), self._dtype)
-        parts = thread_count(batch, self._threads, steps * numbers_per_row(self._packed, self._layout))
-        if self._pool is None or parts == 1:
+        parts = thread_count(batch, self._team.threads, steps * numbers_per_row(self._packed, self._layout))
+        if parts == 1:
             self._run(rows, values, outputs, heads)
-            return outputs
-        slices = [slice(*ends) for ends in itertools.pairwise(cuts(batch, parts))]
-        parallel_for(self._pool, lambda part: self._run_part(slices[part], rows, values, outputs, heads), parts)
+        else:
+            self._share([slice(*ends) for ends in itertools.pairwise(cuts(batch, parts))], rows, values, outputs, heads)
         return outputs
 
-    def _run_part(self, part: slice, rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> None:
-        own = np.empty_like(outputs[:, part])
-        self._run(rows[part], np.ascontiguousarray(values[:, part]), own, heads.part(part))
-        outputs[:, part] = own
-
     def _run(self, rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> None:
-        """Step some rows, in the calling thread."""
-        batch, workspace = len(rows), self._workspace(len(rows))
-        traced = heads.structure
-        arrays = (rows.ctypes.data, self._numbers.ctypes.data, values.ctypes.data, outputs.ctypes.data)
-        traces = ctypes.addressof(traced) if traced else None
-        call = StepCall(batch, len(values), *arrays, traces, workspace.ctypes.data)
+        """Step some rows in the calling thread."""
+        call = self._call(0, rows, values, outputs, heads)
         model, states = ctypes.byref(self._packed.model), ctypes.byref(self._arena.states)
         self._library.step(model, states, ctypes.byref(call))
 
-    def _workspace(self, batch: int) -> Array:
-        """Return the workspace of the calling thread, for at least this many rows."""
+    def _share(self, parts: list[slice], rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> None:
+        """Step some rows by all threads, each a part of them."""
+        own = [np.empty_like(outputs[:, part]) for part in parts]
+        inputs = [np.ascontiguousarray(values[:, part]) for part in parts]
+        calls = [
+            self._call(number, rows[part], inputs[number], own[number], heads.part(part))
+            for number, part in enumerate(parts)
+        ]
+        model, states = ctypes.addressof(self._packed.model), ctypes.addressof(self._arena.states)
+        self._team.make([KernelCall(STEP, model, states, step=ctypes.addressof(call)) for call in calls])
+        for part, values_of_part in zip(parts, own, strict=True):
+            outputs[:, part] = values_of_part
+
+    def _call(self, part: int, rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> StepCall:
+        """Return the call that steps some rows. part: its number, no two at once with the same."""
+        batch, workspace = len(rows), self._workspace(part, len(rows))
+        arrays = (rows.ctypes.data, self._numbers.ctypes.data, values.ctypes.data, outputs.ctypes.data)
+        traced = heads.structure
+        call = StepCall(batch, len(values), *arrays, ctypes.addressof(traced) if traced else None)
+        call.workspace, call.kept = workspace.ctypes.data, (traced, workspace)  # for as long as it points to them
+        return call
+
+    def _workspace(self, part: int, batch: int) -> Array:
+        """Return the workspace of a part of a step, for at least this many rows."""
         needed = self._library.workspace_size(ctypes.byref(self._packed.model), batch, 0)
-        kept: Array | None = getattr(self._own, "workspace", None)
-        if kept is None or len(kept) < needed:
-            kept = self._own.workspace = np.empty(needed, self._dtype)
-        return kept
+        if part == len(self._workspaces):
+            self._workspaces.append(np.empty(needed, self._dtype))
+        elif len(self._workspaces[part]) < needed:
+            self._workspaces[part] = np.empty(needed, self._dtype)
+        return self._workspaces[part]
 
     def _checked(self, slots: Sequence[int]) -> Array:
         numbers, capacity = list(slots), self._arena.capacity

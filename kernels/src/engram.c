@@ -15,6 +15,7 @@
 
 #include "dnc.h"
 #include "ntm.h"
+#include "team.h"
 #include "update.h"
 
 #if defined(__x86_64__)
@@ -229,7 +230,7 @@ static real *layer_output_gradient(const model *m, i64 k, const step_gradients *
     return allocate_layer_outputs(m, d->batch, k + 1, &from);
 }
 
-/* Return the numbers of scratch that engram_backward needs for `batch` rows. */
+/* Return the numbers of scratch that unroll_backward needs for `batch` rows. */
 i64 engram_scratch_size(const model *m, i64 batch) {
     allocator counted = {0};
     allocate_step_gradients(m, batch, &counted);
@@ -552,7 +553,7 @@ static void carry_on(const model *m, const states *s, i64 from, i64 to) {
 
 /* Step a segment. inputs: [steps][total][input_size]; outputs: [steps][total][output_size], before their activation,
  * zero for rows that take no step. keep: for the gradients. */
-void engram_unroll(const model *m, const states *s, const segment *over, i64 keep, const real *inputs, real *outputs) {
+static void unroll(const model *m, const states *s, const segment *over, i64 keep, const real *inputs, real *outputs) {
     uint64_t mode = flush_denormals();
     row_range of = {over->total, over->first, keep};
     for (i64 t = 0; t < over->steps; t++) {
@@ -575,9 +576,9 @@ void engram_unroll(const model *m, const states *s, const segment *over, i64 kee
 /* The gradients of a segment that was kept, from its last step to its first. d_outputs: [steps][total][output_size];
  * d_inputs: [steps][total][input_size], zeros at the beginning, or none; g: gradients of the states after the segment,
  * [total] slots, replaced by those of the states before it; scratch: engram_scratch_size(m, over->batch) numbers. In
- * the workspace of each step the products are replaced by their gradients, which engram_weight_gradients needs. */
-void engram_backward(const model *m, const states *s, const states *g, const segment *over, const real *d_outputs,
-                     real *d_inputs, real *scratch) {
+ * the workspace of each step the products are replaced by their gradients, which weight_gradients needs. */
+static void unroll_backward(const model *m, const states *s, const states *g, const segment *over,
+                            const real *d_outputs, real *d_inputs, real *scratch) {
     uint64_t mode = flush_denormals();
     row_range of = {over->total, over->first, 1};
     for (i64 t = over->steps - 1; t >= 0; t--) {
@@ -603,9 +604,9 @@ static void segment_peepholes_backward(const layer *cell, const segment *over, l
         }
 }
 
-/* Add to the gradients of the weights those of a segment that engram_backward has passed: part `part` of `parts` of
+/* Add to the gradients of the weights those of a segment that unroll_backward has passed: part `part` of `parts` of
  * each matrix, all rows. */
-void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 parts) {
+static void weight_gradients(const model *m, const segment *over, i64 part, i64 parts) {
     uint64_t mode = flush_denormals();
     sequence rows = {over->steps, 1, over->total, over->workspace_stride, over->taken};
     allocator from = {over->workspace, 0};
@@ -624,6 +625,47 @@ void engram_weight_gradients(const model *m, const segment *over, i64 part, i64 
     if (m->kind != RNN) weights_backward(&m->interface, interface_rows, w.hidden, w.raw, part, parts);
     weights_backward(&m->output, rows, w.joined, w.outputs, part, parts);
     restore_mode(mode);
+}
+
+/* ---- Calls of a team ---- */
+
+enum kernel { STEP, UNROLL, BACKWARD, WEIGHT_GRADIENTS };
+
+/* A call of one of the functions above, by the names of their arguments; step: of engram_step. */
+struct kernel_call {
+    i64 kernel;
+    const model *m;
+    const states *s, *g;
+    const segment *over;
+    const step_call *step;
+    i64 keep, part, parts;
+    const real *inputs, *d_outputs;
+    real *outputs, *d_inputs, *scratch;
+};
+
+static void make_call(const kernel_call *c) {
+    switch (c->kernel) {
+    case STEP: engram_step(c->m, c->s, c->step); break;
+    case UNROLL: unroll(c->m, c->s, c->over, c->keep, c->inputs, c->outputs); break;
+    case BACKWARD: unroll_backward(c->m, c->s, c->g, c->over, c->d_outputs, c->d_inputs, c->scratch); break;
+    case WEIGHT_GRADIENTS: weight_gradients(c->m, c->over, c->part, c->parts); break;
+    }
+}
+
+/* Return a team of `threads` threads with the caller's, or of as many as the system has; none, if it has no memory. */
+team *engram_open_team(i64 threads) { return open_team(threads - 1, make_call); }
+
+void engram_close_team(team *t) { close_team(t); }
+
+/* Make all calls, and return when all are made: the first ones by the other threads of a team, if there is one, and the
+ * rest by the caller's. */
+void engram_make_calls(team *t, const kernel_call *calls, i64 count) {
+    i64 given = t ? t->count : 0;
+    if (given > count - 1) given = count - 1;
+    if (t) atomic_store(&t->left.number, given);
+    for (i64 k = 0; k < given; k++) give(t->members + k, calls + k);
+    for (i64 k = given; k < count; k++) make_call(calls + k);
+    if (given > 0) wait_for_zero(&t->left);
 }
 
 /* ---- Packing ---- */

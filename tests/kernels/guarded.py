@@ -4,6 +4,7 @@ import ctypes
 
 import numpy as np
 
+from kernels.layout import CALLS, Model, Segment
 from kernels.library import Library
 
 
@@ -13,8 +14,8 @@ class GuardedLibrary(Library):
     def __init__(self, path):
         super().__init__(path)
         self._overruns = ctypes.c_int64.in_dll(ctypes.CDLL(str(path)), "engram_overruns")
-        self._step, self._unroll, self._backward = self.step, self.unroll, self.backward
-        self.step, self.unroll, self.backward = self.guarded_step, self.guarded_unroll, self.guarded_backward
+        self._step, self._make_calls = self.step, self.make_calls
+        self.step, self.make_calls = self.guarded_step, self.guarded_calls
 
     @property
     def overruns(self):
@@ -26,15 +27,15 @@ class GuardedLibrary(Library):
         self._fill(made.workspace, self.workspace_size(model, made.batch, 0))
         self._step(model, states, call)
 
-    def guarded_unroll(self, model, states, segment, keep, inputs, outputs):
-        over = segment._obj
-        last = (over.steps - 1) * over.workspace_stride
-        self._fill(over.workspace, last + self.workspace_size(model, over.total, keep))
-        self._unroll(model, states, segment, keep, inputs, outputs)
-
-    def guarded_backward(self, model, states, d_states, segment, d_outputs, d_inputs, scratch):
-        self._fill(scratch, self.scratch_size(model, segment._obj.total))
-        self._backward(model, states, d_states, segment, d_outputs, d_inputs, scratch)
+    def guarded_calls(self, team, calls, count):
+        call = calls._obj
+        model, over = Model.from_address(call.m), Segment.from_address(call.over)
+        if call.kernel == CALLS.index("unroll"):
+            last = (over.steps - 1) * over.workspace_stride
+            self._fill(over.workspace, last + self.workspace_size(ctypes.byref(model), over.total, call.keep))
+        if call.kernel == CALLS.index("backward"):
+            self._fill(call.scratch, self.scratch_size(ctypes.byref(model), over.total))
+        self._make_calls(team, calls, count)
 
     def _fill(self, address, count):
         number = ctypes.c_float if self.dtype.itemsize == 4 else ctypes.c_double

@@ -2,10 +2,7 @@
 
 import itertools
 
-import pytest
-
-from kernels import plan
-from kernels.plan import cuts, parallel_for, plan_segments
+from kernels.plan import cuts, plan_segments
 
 
 def test_sequence_that_fits_the_budget_is_one_segment():
@@ -31,16 +28,3 @@ def test_cuts_give_every_row_to_one_part():
             ends = cuts(rows, parts)
             assert (ends[0], ends[-1], len(ends)) == (0, rows, parts + 1)
             assert all(end > start for start, end in itertools.pairwise(ends))
-
-
-def test_error_of_the_first_part_waits_for_the_others():
-    done = []
-
-    def part(number):
-        if number == 0:
-            raise ValueError("first")
-        done.append(number)
-
-    with plan.ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="first"):
-        parallel_for(pool, part, 3)
-    assert sorted(done) == [1, 2]

@@ -311,7 +311,8 @@ def test_step_writes_nothing_beyond_its_arrays(name, size):
     counts = [batch * described.output_size, library().workspace_size(ctypes.byref(described), batch, 0)]
     counts += [array.size for array in traced.values()]
     guarded = [np.full(count + beyond, np.pi, np.float32) for count in counts]
-    outputs, fused._own.workspace, *arrays = guarded
+    outputs, workspace, *arrays = guarded
+    fused._workspaces[:] = [workspace]
     inputs = np.ones((1, batch, described.input_size), np.float32)
     heads = HeadTrace(fused._traces, dict(zip(traced, arrays, strict=True)))
     fused._run(np.arange(1, batch + 1), inputs, outputs, heads)
