@@ -176,10 +176,21 @@ def test_training_report_has_a_row_for_each_model_and_path(training_report):
 
 
 def test_training_report_takes_an_update_of_each_model_apart(training_report):
-    body = training_report.split(trainer_benchmark.TABLES["parts"].head())[1].strip().splitlines()
-    cells = [row.strip("| ").split(" | ") for row in body]
+    cells = cells_of(training_report, "parts")
     assert [row[:2] for row in cells] == [[model, "2"] for model in PRESETS]
     assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[2:])
+
+
+def test_training_report_has_each_model_by_two_threads(training_report):
+    cells = cells_of(training_report, "threads")
+    assert [row[:2] for row in cells] == [[model, batch] for model in PRESETS for batch in ("2", "8")]
+    assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[2:])
+
+
+def cells_of(report, name):
+    """Return the cells of a table of the training benchmark, row by row."""
+    body = report.split(trainer_benchmark.TABLES[name].head())[1].split("\n\n")[0].strip().splitlines()
+    return [row.strip("| ").split(" | ") for row in body]
 
 
 def test_performance_page_has_the_printed_tables_of_training():

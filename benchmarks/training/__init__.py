@@ -18,9 +18,10 @@ from benchmarks.table import paragraph, print_table
 from benchmarks.training.parts import PARTS
 from benchmarks.training.plan import TrainingPlan
 from benchmarks.training.scripts import load_scripts
+from benchmarks.training.threads import TWO_THREADS
 from benchmarks.training.updates import UPDATES, least_gain
 
-TABLES = {"updates": UPDATES, "parts": PARTS}
+TABLES = {"updates": UPDATES, "parts": PARTS, "threads": TWO_THREADS}
 
 
 def run(batches: Sequence[int], updates: int, rounds: int, seconds: float, peers: Path | None, command: str) -> None:
@@ -33,7 +34,8 @@ def run(batches: Sequence[int], updates: int, rounds: int, seconds: float, peers
     scripts, missing = load_scripts(peers) if peers else ([], [])
     print(f"`{command}` on {machine()}, {load_average()};")
     print(f"{versions('torch', 'numpy')}; {kernels_name()}.")
-    print(f"One thread. Medians of {rounds} x {seconds:g} s, or {updates} updates where they take longer, in turns.")
+    turns = f"{rounds} x {seconds:g} s, or {updates} updates where they take longer, in turns"
+    print(f"One thread where nothing else is said. Medians of {turns}.")
     if peers and missing:
         print(f"Left out: {', '.join(missing)}, not found in {peers}. To get all:\n{recipe(peers)}")
     with tempfile.TemporaryDirectory() as directory:
@@ -41,3 +43,4 @@ def run(batches: Sequence[int], updates: int, rounds: int, seconds: float, peers
         rows = print_table("updates", UPDATES, plan)
         print(f"\n{paragraph(least_gain(rows))}")
         print_table("parts", PARTS, plan)
+        print_table("threads", TWO_THREADS, plan)

@@ -66,7 +66,7 @@ def stopwatch(trainer: Trainer) -> Iterator[Stopwatch]:
         watch.on("update", Trainer, "update"),
         watch.on("data", type(trainer.task), "sample"),
         watch.on("by the kernels", KernelUpdates, "update"),
-        watch.on("sequences", updates.fused.library, "unroll", "loss", "backward", "weight_gradients"),
+        watch.on("sequences", updates.fused.library, "make_calls", "loss"),
         watch.on("weights", updates.fused.library, "gradient_norm", "step_weights"),
     ):
         yield watch

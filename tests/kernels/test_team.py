@@ -57,7 +57,7 @@ def test_sequences_are_the_same_after_every_wait(shared):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
-def test_threads_begin_with_the_first_shared_call_and_end_with_their_model(shared):
+def test_threads_live_from_a_shared_call_to_their_model(shared):
     gc.collect()
     before = threads_of_this_process()
     model, fused = shared(4)
