@@ -31,7 +31,8 @@ class DNCConfig(ModelConfig):
     link_sharpening, the weightings along the links are sharpened. Franke et al. 2018 (ADNC): bypass_dropout is the
     rate at which the controller's outputs are dropped, in training, on their way past the memory to the outputs; and
     links may be none: heads then read by content only. Rae et al. 2016 (SDNC): sparse links keep, in each row of
-    the link matrix, its links_per_slot largest entries.
+    the link matrix, its links_per_slot largest entries. Le et al. 2020 (NSM): programs is the number of interface
+    layers, stored under keys of program_key_size numbers, of which each step takes a mixture; with 1, there is one.
     """
 
     memory_size: int = 32
@@ -47,10 +48,13 @@ class DNCConfig(ModelConfig):
     bypass_dropout: float = 0.0
     links: Literal["dense", "sparse", "none"] = "dense"
     links_per_slot: int = 8
+    programs: int = 1
+    program_key_size: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "memory_size", "word_size", "read_heads", "write_heads", "links_per_slot")
+        require_at_least(self, 1, "programs", "program_key_size")
         require_at_least(self, 0, "clip")
         if not 0 <= self.bypass_dropout < 1:
             raise ConfigError(f"DNCConfig.bypass_dropout must be in [0, 1), got {self.bypass_dropout}")
@@ -120,6 +124,8 @@ class DNCControls(NamedTuple):
     """s^f: [B, R, V], at least 1"""
     backward_sharpness: Tensor | None
     """s^b: [B, R, V], at least 1"""
+    program_weights: Tensor | None
+    """The shares of the programs, if there are several: [B, P], summing to 1"""
 
 
 class DNC(MemoryModel[DNCState]):
@@ -147,7 +153,7 @@ class DNC(MemoryModel[DNCState]):
             parts |= {"read_masks": (reads, word), "write_masks": (writes, word)}
         if config.link_sharpening:
             parts |= {"forward_sharpness": (reads, writes), "backward_sharpness": (reads, writes)}
-        self.interface = InterfaceLayer(self.controller.output_size, parts)
+        self.interface = InterfaceLayer(self.controller.output_size, parts, config.programs, config.program_key_size)
         self.output = nn.Linear(self.controller.output_size + reads * word, config.output_size)
 
     @property
@@ -256,6 +262,7 @@ class DNC(MemoryModel[DNCState]):
             write_masks=torch.sigmoid(parts["write_masks"]) if config.masking else None,
             forward_sharpness=addressing.oneplus(parts["forward_sharpness"]) if config.link_sharpening else None,
             backward_sharpness=addressing.oneplus(parts["backward_sharpness"]) if config.link_sharpening else None,
+            program_weights=parts.get("program_weights"),
         )
         return hold(controls, self._force)
 

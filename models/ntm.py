@@ -102,6 +102,9 @@ class NTMConfig(ModelConfig):
     once, when the model is made, and kept with its weights; learned: drawn the same way, then trained. Otherwise
     memory and read vectors are constant at 1e-6; the weightings are one-hot at location 0, zero, or uniform; and the
     controller's state is zero.
+
+    programs is the number of interface layers, stored under keys of program_key_size numbers, of which each step takes
+    a mixture (Le, Tran & Venkatesh, "Neural Stored-program Memory", ICLR 2020); with 1, there is one.
     """
 
     memory_size: int = 128
@@ -118,10 +121,13 @@ class NTMConfig(ModelConfig):
     weights_start: Literal["one-hot", "zero", "uniform", "random", "learned"] = "one-hot"
     reads_start: Literal["constant", "random", "learned"] = "constant"
     controller_start: Literal["zero", "random", "learned"] = "zero"
+    programs: int = 1
+    program_key_size: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "memory_size", "word_size", "read_heads", "write_heads", "shift_width")
+        require_at_least(self, 1, "programs", "program_key_size")
         if self.shift_width % 2 == 0:
             raise ConfigError(f"NTMConfig.shift_width must be odd, got {self.shift_width}")
         if self.order == "in-turn" and self.read_heads != self.write_heads:
@@ -162,6 +168,8 @@ class NTMControls(NamedTuple):
     """e: [B, V, W], in [0, 1]"""
     add_vectors: Tensor
     """a: [B, V, W], in [-1, 1]"""
+    program_weights: Tensor | None = None
+    """The shares of the programs, if there are several: [B, P], summing to 1; of all heads together."""
 
 
 class NTM(MemoryModel[NTMState]):
@@ -188,7 +196,7 @@ class NTM(MemoryModel[NTMState]):
         if config.signed_heads:
             parts |= {"key_signs": (heads, word), "add_signs": (writes, word)}
         hidden_size = self.controller.output_size
-        self.interface = InterfaceLayer(hidden_size, parts)
+        self.interface = InterfaceLayer(hidden_size, parts, config.programs, config.program_key_size)
         read_size = 0 if config.order == "before-controller" else reads * word
         self.output = nn.Linear(hidden_size + read_size, config.output_size)
         self.starts = self._draw_starts(hidden_size)
@@ -323,7 +331,8 @@ class NTM(MemoryModel[NTMState]):
             kinds = [part.unbind(1) for part in torch.split(values, reads, 1)]
             return [torch.stack(pair, 1) for pair in zip(*kinds, strict=True)]
 
-        by_pair = zip(*(pairs(values) for values in controls), strict=True)
+        of_heads = [values for values in controls._replace(program_weights=None) if values is not None]
+        by_pair = zip(*map(pairs, of_heads), strict=True)
         return [
             HeadGroup(NTMControls(*parts), before, 1) for parts, before in zip(by_pair, pairs(previous), strict=True)
         ]
@@ -349,6 +358,7 @@ class NTM(MemoryModel[NTMState]):
             sharpening=style.sharpening(parts["sharpening"]),
             erase_vectors=style.gate(parts["erase_vectors"]),
             add_vectors=add_vectors,
+            program_weights=parts.get("program_weights"),
         )
         return hold(controls, self._force)
 
@@ -394,7 +404,7 @@ def _trace(used: NTMState, controls: NTMControls, found: list[Addressing]) -> Tr
     """
     content, gated, shifted, _ = map(_in_order, zip(*found, strict=True))
     return {
-        **controls._asdict(),
+        **{name: values for name, values in controls._asdict().items() if values is not None},
         "content_weights": content,
         "gated_weights": gated,
         "shifted_weights": shifted,

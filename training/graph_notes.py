@@ -48,6 +48,7 @@ MEANINGS = {
     "shifted_weights": "the weightings after the shift",
     "hidden": "the output of the controller, by which the heads write at the next step",
     "sharpening": "the exponents that sharpen the weightings",
+    "program_weights": "the shares of the stored programs",
 }
 """The meanings of states and traces, by the name without `state.`, `next.` or `trace.`."""
 

@@ -93,6 +93,22 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-sparse-links-all": DNCConfig(
         3, 2, memory_size=5, word_size=4, read_heads=2, controller=DROPOUT, links="sparse", links_per_slot=5
     ),
+    "dnc-programs": DNCConfig(
+        3, 2, memory_size=6, word_size=4, read_heads=2, controller=LSTM, programs=3, program_key_size=5
+    ),
+    "dnc-programs-improved": DNCConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        write_heads=2,
+        controller=STACK,
+        masking=True,
+        deallocation=True,
+        link_sharpening=True,
+        programs=2,
+        program_key_size=1,
+    ),
     "dnc-deep": DNCConfig(3, 2, memory_size=6, word_size=4, controller=StackConfig((LSTM, LSTM, LSTM))),
     "dnc-tokens": DNCConfig(
         1,
@@ -195,6 +211,33 @@ CATALOGUE: dict[str, AnyConfig] = {
         signed_heads=True,
         memory_start="random",
         weights_start="uniform",
+    ),
+    "ntm-programs": NTMConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, programs=2),
+    "ntm-programs-in-turn": NTMConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        read_heads=2,
+        write_heads=2,
+        controller=GRU,
+        order="in-turn",
+        programs=18,
+        program_key_size=1,
+    ),
+    "ntm-programs-before-controller": NTMConfig(
+        3,
+        2,
+        memory_size=6,
+        word_size=4,
+        read_heads=2,
+        controller=SKIPPING_STACK,
+        order="before-controller",
+        style="ntm-lasagne",
+        signed_heads=True,
+        controller_start="learned",
+        programs=3,
+        program_key_size=9,
     ),
     "ntm-tokens": NTMConfig(
         1,

@@ -55,6 +55,17 @@ def linear(weights, name, x):
     return np.array([dot(row, x) for row in weights[f"{name}.weight"]]) + weights[f"{name}.bias"]
 
 
+def interface(config, weights, h):
+    """Return the interface vector, of one program or of the mixture of several, and the shares of several by name."""
+    vectors = linear(weights, "interface", h)
+    if config.programs == 1:
+        return vectors, {}
+    *query, strength = linear(weights, "interface.selector.query", h)
+    shares = content(weights["interface.selector.keys"], np.array(query), softplus(strength))
+    mixed = sum(a * vector for a, vector in zip(shares, np.split(vectors, config.programs), strict=True))
+    return mixed, {"program_weights": shares}
+
+
 def encoded(config, weights, x):
     """Return the controller's inputs: the inputs themselves, or the vector of a token, zeros for an unknown one."""
     if not config.embedding:

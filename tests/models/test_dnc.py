@@ -25,7 +25,7 @@ def naive_step(config, weights, x, state):
         config.controller, weights, np.concatenate([x, state["read_vectors"].ravel()]), state["controller"]
     )
     h, controller = np.clip(h, -bound, bound), {name: np.clip(leaf, -bound, bound) for name, leaf in controller.items()}
-    xi = naive_interface(config, naive.linear(weights, "interface", h))
+    xi = naive_interface(config, *naive.interface(config, weights, h))
 
     usage, retention, emptied = np.zeros(len(slots)), np.zeros(len(slots)), state["memory"].copy()
     for n in slots:
@@ -77,7 +77,7 @@ def naive_step(config, weights, x, state):
     return np.clip(outputs, -bound, bound), next_state | links, trace
 
 
-def naive_interface(config, vector):
+def naive_interface(config, vector, shares):
     reads, writes, word = config.read_heads, config.write_heads, config.word_size
     parts = [("read_keys", (reads, word)), ("read_strengths", (reads,))]
     parts += [("write_keys", (writes, word)), ("write_strengths", (writes,))]
@@ -98,7 +98,7 @@ def naive_interface(config, vector):
         xi[name] = 1 + naive.softplus(xi[name])
     if config.links != "none":
         xi["read_modes"] = np.array([naive.softmax(modes) for modes in xi["read_modes"]])
-    return xi
+    return xi | shares
 
 
 def naive_links(config, state, write_weights):

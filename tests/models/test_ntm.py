@@ -23,7 +23,7 @@ def naive_step(config, weights, x, state):
     h, controller = naive.cell(
         config.controller, weights, np.concatenate([x, state["read_vectors"].ravel()]), state["controller"]
     )
-    controls = naive_interface(config, naive.linear(weights, "interface", h))
+    controls = naive_interface(config, *naive.interface(config, weights, h))
     act = naive_heads_in_turn if config.order == "in-turn" else naive_heads_together
     heads = act(config, controls, state)
     outputs = naive.linear(weights, "output", np.concatenate([h, heads["read_vectors"].ravel()]))
@@ -64,14 +64,14 @@ def naive_heads_in_turn(config, controls, state):
 
 def naive_step_before(config, weights, x, state):
     """Write, read, run the controller, and then compute the weightings of the next step."""
-    acted = naive_interface(config, naive.linear(weights, "interface", state["hidden"]))
+    acted = naive_interface(config, *naive.interface(config, weights, state["hidden"]))
     memory = naive.write(state["memory"], state["write_weights"], acted["erase_vectors"], acted["add_vectors"])
     read_vectors = np.array([naive.read(memory, w) for w in state["read_weights"]])
 
     h, controller = naive.cell(
         config.controller, weights, np.concatenate([x, read_vectors.ravel()]), state["controller"]
     )
-    controls = naive_interface(config, naive.linear(weights, "interface", h))
+    controls = naive_interface(config, *naive.interface(config, weights, h))
     next_state = {"controller": controller, "memory": memory, "read_vectors": read_vectors, "hidden": h}
     before, reads = [*state["read_weights"], *state["write_weights"]], config.read_heads
     addressed = [naive_addressing(config, controls, head, memory, w) for head, w in enumerate(before)]
@@ -100,7 +100,7 @@ def naive_trace(controls, used, addressed):
     return trace | {name: np.array([found[k] for found in addressed]) for k, name in enumerate(stages)}
 
 
-def naive_interface(config, vector):
+def naive_interface(config, vector, shares):
     heads, writes, word = config.read_heads + config.write_heads, config.write_heads, config.word_size
     parts = [("keys", (heads, word)), ("key_strength", (heads,)), ("interpolation_gate", (heads,))]
     parts += [("shift_weights", (heads, config.shift_width)), ("sharpening", (heads,))]
@@ -117,7 +117,7 @@ def naive_interface(config, vector):
     if config.signed_heads:
         controls["keys"] = controls["keys"] * np.clip(controls["key_signs"], -1, 1)
         controls["add_vectors"] = controls["add_vectors"] * np.clip(controls["add_signs"], -1, 1)
-    return controls
+    return controls | shares
 
 
 def naive_shift(weighting, shifts):
