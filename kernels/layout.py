@@ -51,11 +51,12 @@ class Model(ctypes.Structure):
                 Float: "clip",
                 Pointer: "controller",
                 Sources: "hidden",
-                Linear: "interface output",
+                Linear: "interface output query",
             }
         ),
         *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts read_masks write_masks"}),
-        *_fields({Integer: "sharpness key_signs add_signs", Pointer: "forced"}),
+        *_fields({Integer: "sharpness key_signs add_signs programs program_key_size interface_size"}),
+        *_fields({Pointer: "program_keys d_program_keys forced"}),
     ]
 
 
@@ -77,7 +78,8 @@ class Traces(ctypes.Structure):
     _fields_ = _fields(
         {
             Pointer: "controls controls_before retention allocation_weights write_content_weights read_content_weights "
-            "forward_weights backward_weights content_weights gated_weights shifted_weights"
+            "forward_weights backward_weights content_weights gated_weights shifted_weights "
+            "program_weights"
         }
     )
 

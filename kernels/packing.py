@@ -136,7 +136,7 @@ class PackedModel:
         """
         other = copy.copy(self)
         other.model = Model.from_buffer_copy(self.model)
-        values = np.full(self.model.interface.outputs, FREE, self.values.dtype)
+        values = np.full(self.model.interface_size, FREE, self.values.dtype)
         for name, gate in gates.items():
             values[gate_places(self.model, name)] = np.where(np.isnan(gate), FREE, gate)
         other._forced = values  # kept: the model points to it
@@ -203,6 +203,8 @@ class PackedModel:
             order=ORDERS.index(config.get("order", "together")),
             signed_heads=config.get("signed_heads", False),
             shift_width=config.get("shift_width", 0),
+            programs=config.get("programs", 1),
+            program_key_size=config.get("program_key_size", 0),
             clip=config.get("clip", 0.0) if self.kind == "dnc" else 0.0,
         )
         self._owned: list[tuple[Any, str, Linear]] = []
@@ -220,6 +222,8 @@ class PackedModel:
         described.layers, described.hidden = len(self._layers), self._sources(outputs, blocks)
         if self.kind != "rnn":
             self._own_linear(described, "interface", self._interface(described))
+            if described.programs > 1:
+                self._selector(described)
         self._own_linear(described, "output", self._output([*self.hidden, *read]))
         return described
 
@@ -269,8 +273,28 @@ class PackedModel:
                 setattr(described, field, length_of(blocks))
             order += itertools.chain.from_iterable(found[part] for part in group)
             blocks.append(parts[group[0]] if len(group) == 1 else (sum(parts[part][0] for part in group), 1))
+        return self._programs(described, order, blocks)
+
+    def _programs(self, described: Model, order: Sequence[int], blocks: Blocks) -> Linear:
+        """Pack the interface of every program, one below the other.
+
+        order: the numbers of its rows in the order of the kernels; blocks: their layout.
+        """
+        programs, size = np.arange(described.programs), padded(length_of(blocks), PANEL)
+        described.interface_size = size
+        rows = np.add.outer(programs * len(order), order).ravel()
+        places = np.add.outer(programs * size, places_of(blocks)).ravel()
         weight, bias = self._indices("interface.weight"), self._indices("interface.bias")
-        return self._matrix(weight[order], bias[order], blocks, self.hidden)
+        return self._matrix_at(places, weight[rows], bias[rows], size * len(programs), self.hidden)
+
+    def _selector(self, described: Model) -> None:
+        """Pack the look-up among the keys of stored programs."""
+        programs, size = described.programs, described.program_key_size
+        query = self._linear("interface.selector.query", [(size, 1), (1, 1)], self.hidden)
+        self._own_linear(described, "query", query)
+        places = np.full((padded_wide(programs), padded(size)), ZERO)
+        places[:programs, :size] = self._indices("interface.selector.keys")
+        self._pointers.append((described, "program_keys", self._append(places)))
 
     @staticmethod
     def _dnc_interface(described: Model) -> tuple[dict[str, tuple[int, int]], list[tuple[str, list[str]]]]:
@@ -329,9 +353,12 @@ class PackedModel:
 
     def _matrix(self, weight: Array, bias: Array, rows: Blocks, columns: Blocks) -> Linear:
         """Pack a matrix and its bias, every block of rows and of columns padded with zeros."""
-        row_places, column_places = places_of(rows), places_of(columns)
-        dense = np.full((padded(length_of(rows), PANEL), length_of(columns)), ZERO)
-        dense[np.ix_(row_places, column_places)] = weight
+        return self._matrix_at(np.array(places_of(rows)), weight, bias, padded(length_of(rows), PANEL), columns)
+
+    def _matrix_at(self, row_places: Array, weight: Array, bias: Array, rows: int, columns: Blocks) -> Linear:
+        """Pack a matrix of `rows` rows and its bias, each row at its place, every block of columns padded."""
+        dense = np.full((rows, length_of(columns)), ZERO)
+        dense[np.ix_(row_places, np.array(places_of(columns)))] = weight
         biases = np.full(len(dense), ZERO)
         biases[row_places] = bias
         outputs, inputs = dense.shape

@@ -12,8 +12,8 @@ INPUTS = -1
 """The number, among those of layers, of the inputs of the model and the vectors read."""
 
 PLAIN: dict[str, dict[str, Any]] = {
-    "ntm": {"rectified_heads": (False,), "programs": (1,)},
-    "dnc": {"links": ("dense", "none"), "programs": (1,)},
+    "ntm": {"rectified_heads": (False,)},
+    "dnc": {"links": ("dense", "none")},
     "rnn": {},
     "basic-rnn": {"activation": CELL_ACTIVATIONS},
     "gru": {"activation": CELL_ACTIVATIONS},

@@ -83,6 +83,7 @@ def _dnc_places(m: Model) -> dict[str, Place]:
         "forward_sharpness": Scalars(m.sharpness, (reads, writes), 1.0),
         "backward_sharpness": Scalars(m.sharpness + reads * writes, (reads, writes), 1.0),
         **{name: Weighting(name, axes, size) for name, axes in {"retention": (), **heads, **links}.items()},
+        "program_weights": Weighting("program_weights", (), m.programs),
     }
 
 
@@ -101,6 +102,7 @@ def _ntm_places(m: Model) -> dict[str, Place]:
             name: Weighting(name, (heads,), m.memory_size)
             for name in ("content_weights", "gated_weights", "shifted_weights")
         },
+        "program_weights": Weighting("program_weights", (), m.programs),
     }
 
 
@@ -113,7 +115,7 @@ class TraceLayout:
     def __init__(self, model: Model, dtype: Any) -> None:
         kind = KINDS[model.kind]
         self.places = PLACES[kind](model) if kind in PLACES else {}
-        self._interface, self._dtype = model.interface.outputs, dtype
+        self._interface, self._dtype = model.interface_size, dtype
 
     def allocate(self, batch: int, names: Iterable[str]) -> "HeadTrace":
         """Return the named traces of `batch` rows, which a step is to fill in. Raises KeyError."""

@@ -59,4 +59,12 @@ INLINE real *allocate_rows(allocator *from, row_range of, i64 width) {
     return allocate_at(from, of.total * width, of.first * width);
 }
 
+/* Allocate an array [total][width] and, where there is a step before, one of that step behind it: the gradients of the
+ * interface's weights read both as rows of one batch. */
+static real *allocate_both(allocator *from, row_range of, i64 width, i64 before, real **array_before) {
+    real *array = allocate_at(from, (1 + before) * of.total * width, of.first * width);
+    *array_before = array && before ? array + of.total * width : 0;
+    return array;
+}
+
 #endif

@@ -15,6 +15,7 @@
 
 #include "dnc.h"
 #include "ntm.h"
+#include "programs.h"
 #include "team.h"
 #include "update.h"
 
@@ -35,6 +36,7 @@ typedef struct {
     real *joined;     /* the inputs of the outputs */
     real *outputs;    /* before their activation; later their gradient */
     real *hidden_before, *raw_before, *controls_before;
+    program_workspace programs, programs_before;
     real *group;                   /* one group of classes, of one row */
     real *memory, *scratch;        /* of the memory's part: of every row where it is kept, or of one for all */
     i64 memory_size, scratch_size; /* numbers of one row in them */
@@ -67,22 +69,15 @@ static i64 memory_scratch_size(const model *m) {
     return counted.used;
 }
 
-/* Allocate an array [total][width] and, where there is a step before, one of that step behind it: the gradients of the
- * interface's weights read both as rows of one batch. */
-static real *allocate_both(allocator *from, row_range of, i64 width, i64 before, real **array_before) {
-    real *array = allocate_at(from, (1 + before) * of.total * width, of.first * width);
-    *array_before = array && before ? array + of.total * width : 0;
-    return array;
-}
-
 static step_workspace allocate_step_workspace(const model *m, row_range of, allocator *from) {
-    i64 hidden = m->hidden.size, interface = m->interface.outputs, before = acts_before(m);
+    i64 hidden = m->hidden.size, interface = m->interface_size, before = acts_before(m);
     i64 rows = of.keep ? of.total : 1, first = of.keep ? of.first : 0;
     step_workspace w = {.of = of, .layers = *from};
     allocate_layers(m, of, m->layers, from);
     w.hidden = allocate_both(from, of, hidden, before, &w.hidden_before);
     w.raw = allocate_both(from, of, interface, before, &w.raw_before);
     w.controls = allocate_both(from, of, interface, before, &w.controls_before);
+    w.programs = allocate_programs(m, of, from, w.raw, before, w.raw_before, &w.programs_before);
     w.joined = allocate_rows(from, of, m->output.inputs), w.outputs = allocate_rows(from, of, m->output.outputs);
     w.group = allocate(from, m->output_activation == SOFTMAX ? padded(classes_of(m)) : 0);
     w.memory_size = memory_workspace_size(m), w.scratch_size = memory_scratch_size(m);
@@ -187,7 +182,8 @@ typedef struct {
     real *joined;            /* [batch][output.inputs, padded to panels] */
     real *hidden;            /* [batch][hidden.size] */
     real *interface;         /* by the interface: [batch][hidden.size, padded to panels] */
-    real *controls;          /* of the interface of one row: [interface.outputs] */
+    real *query;             /* by the query of several programs: as `interface` */
+    real *controls;          /* of the interface of one row: [interface size] */
     allocator layer_outputs; /* where those of the outputs of the layers begin, [batch][size] each */
     allocator memory;        /* where the scratch of one row's memory part begins */
     allocator layers;        /* where the gradients of the layers begin */
@@ -213,7 +209,8 @@ static step_gradients allocate_step_gradients(const model *m, i64 batch, allocat
     d.joined = allocate(from, batch * padded_to_panels(m->output.inputs));
     d.hidden = allocate(from, batch * m->hidden.size);
     d.interface = allocate(from, m->kind == RNN ? 0 : batch * padded_to_panels(m->hidden.size));
-    d.controls = allocate(from, m->interface.outputs);
+    d.query = allocate(from, has_programs(m) ? batch * padded_to_panels(m->hidden.size) : 0);
+    d.controls = allocate(from, m->interface_size);
     d.layer_outputs = *from;
     allocate_layer_outputs(m, batch, m->layers, from);
     d.memory = *from;
@@ -281,7 +278,7 @@ INLINE memory_step memory_step_of(const model *m, const states *s, const stepped
         .shape = shape_of(m),
         .before = leaves_in(m, s, rows->from[b]),
         .after = leaves_in(m, s, rows->to[b]),
-        .controls = controls + b * m->interface.outputs,
+        .controls = controls + b * m->interface_size,
     };
 }
 
@@ -290,17 +287,17 @@ INLINE memory_gradients memory_gradients_of(const model *m, const step_gradients
                                             const real *raw) {
     return (memory_gradients){
         .state = leaves_in(m, d->states, rows->row[b]),
-        .raw = raw + b * m->interface.outputs,
+        .raw = raw + b * m->interface_size,
         .controls = d->controls,
     };
 }
 
 /* Write and read before the controller runs, by its output at the step before. */
 static void run_heads_before(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w) {
-    i64 size = m->interface.outputs, hidden = m->hidden.size;
+    i64 size = m->interface_size, hidden = m->hidden.size;
     for (i64 b = 0; b < rows->count; b++)
         copy(w->hidden_before + b * hidden, s->hidden + rows->from[b] * hidden, hidden);
-    apply_linear(&m->interface, w->hidden_before, rows->count, w->raw_before);
+    apply_interface(m, w->hidden_before, rows->count, w->programs_before, w->raw_before);
     copy(w->controls_before, w->raw_before, rows->count * size);
     for (i64 b = 0; b < rows->count; b++) {
         memory_step of = memory_step_of(m, s, rows, b, w->controls_before);
@@ -311,7 +308,7 @@ static void run_heads_before(const model *m, const states *s, const stepped_rows
 
 static void run_heads_before_backward(const model *m, const states *s, const stepped_rows *rows,
                                       const step_workspace *w, const step_gradients *d) {
-    i64 size = m->interface.outputs, hidden = m->hidden.size, width = padded_to_panels(hidden);
+    i64 size = m->interface_size, hidden = m->hidden.size, width = padded_to_panels(hidden);
     for (i64 b = 0; b < rows->count; b++) {
         memory_step of = memory_step_of(m, s, rows, b, w->controls_before);
         memory_gradients to = memory_gradients_of(m, d, rows, b, w->raw_before);
@@ -319,7 +316,7 @@ static void run_heads_before_backward(const model *m, const states *s, const ste
         ntm_act_backward(&of, &to);
         copy(w->raw_before + b * size, d->controls, size);
     }
-    linear_backward(&m->interface, w->raw_before, rows->count, d->interface);
+    interface_backward(m, w->raw_before, rows->count, w->programs_before, d->interface, d->query);
     for (i64 b = 0; b < rows->count; b++)
         copy(d->states->hidden + rows->row[b] * hidden, d->interface + b * width, hidden);
 }
@@ -327,13 +324,14 @@ static void run_heads_before_backward(const model *m, const states *s, const ste
 /* Run the heads by the output of the controller. traced: what to leave, or none. */
 static void run_heads(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
                       const traces *traced) {
-    i64 size = m->interface.outputs;
-    apply_linear(&m->interface, w->hidden, rows->count, w->raw);
+    i64 size = m->interface_size, shares = keys_shape(m).width;
+    apply_interface(m, w->hidden, rows->count, w->programs, w->raw);
     copy(w->controls, w->raw, rows->count * size);
     for (i64 b = 0; b < rows->count; b++) {
         allocator kept = memory_of_row(w, b), scratch = {w->scratch, 0};
         memory_step of = memory_step_of(m, s, rows, b, w->controls);
         of.traced = traced, of.row = b;
+        if (traced && has_programs(m)) leave(traced->program_weights, b, w->programs.shares + b * shares, shares);
         if (m->kind == DNC) {
             dnc_workspace own = allocate_dnc_workspace(m, &kept);
             dnc_controls(m, of.controls);
@@ -353,7 +351,7 @@ INLINE void prefetch(const real *from, i64 count) {
 
 static void run_heads_backward(const model *m, const states *s, const stepped_rows *rows, const step_workspace *w,
                                const step_gradients *d) {
-    i64 size = m->interface.outputs, hidden = m->hidden.size, width = padded_to_panels(hidden);
+    i64 size = m->interface_size, hidden = m->hidden.size, width = padded_to_panels(hidden);
     for (i64 b = 0; b < rows->count; b++) {
         memory_step of = memory_step_of(m, s, rows, b, w->controls);
         memory_gradients to = memory_gradients_of(m, d, rows, b, w->raw);
@@ -375,7 +373,7 @@ static void run_heads_backward(const model *m, const states *s, const stepped_ro
         }
         copy(w->raw + b * size, d->controls, size);
     }
-    linear_backward(&m->interface, w->raw, rows->count, d->interface);
+    interface_backward(m, w->raw, rows->count, w->programs, d->interface, d->query);
     for (i64 b = 0; b < rows->count; b++) add_to(d->hidden + b * hidden, d->interface + b * width, hidden);
 }
 
@@ -483,8 +481,8 @@ typedef struct {
 
 /* Copy the interfaces that were asked for. */
 static void leave_controls(const model *m, const step_workspace *w, i64 batch, const traces *traced) {
-    leave(traced->controls, 0, w->controls, batch * m->interface.outputs);
-    leave(traced->controls_before, 0, w->controls_before, batch * m->interface.outputs);
+    leave(traced->controls, 0, w->controls, batch * m->interface_size);
+    leave(traced->controls_before, 0, w->controls_before, batch * m->interface_size);
 }
 
 /* Step sessions once or several times, in place. */
@@ -622,7 +620,7 @@ static void weight_gradients(const model *m, const segment *over, i64 part, i64 
     /* Where heads act before the controller, the rows of the step before lie behind those of the step. */
     sequence interface_rows = rows;
     interface_rows.parts += acts_before(m);
-    if (m->kind != RNN) weights_backward(&m->interface, interface_rows, w.hidden, w.raw, part, parts);
+    if (m->kind != RNN) interface_weights_backward(m, interface_rows, w.hidden, w.programs, part, parts);
     weights_backward(&m->output, rows, w.joined, w.outputs, part, parts);
     restore_mode(mode);
 }

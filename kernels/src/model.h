@@ -19,10 +19,16 @@ typedef struct {
     double clip;
     const layer *controller;
     sources hidden; /* the outputs of the controller */
-    linear interface, output;
-    /* Where the parts of the interface begin in its output, padded word by word and head by head. */
+    linear interface, output, query;
+    /* Where the parts of the interface begin in its vector, padded word by word and head by head. */
     i64 read_keys, write_keys, erase, add, strengths, gates, modes, shifts, read_masks, write_masks, sharpness;
     i64 key_signs, add_signs;
+    /* Stored programs. The outputs of `interface` are as many vectors of `interface_size` numbers, a multiple of
+     * sixteen; of several, `query` gives the query, padded, and its strength, and the keys are [programs, padded
+     * wide][key size, padded]. */
+    i64 programs, program_key_size, interface_size;
+    const real *program_keys;
+    real *d_program_keys;
     const real *forced; /* for each number of the activated interface the value of a forced gate, or one below 0 */
 } model;
 
@@ -38,7 +44,7 @@ INLINE i64 classes_of(const model *m) { return m->output_size / m->output_groups
 
 /* Hold the forced gates of an activated interface, if there are any, at their values. */
 INLINE void force_gates(const model *m, real *controls) {
-    for (i64 k = 0; m->forced && k < m->interface.outputs; k += LANES) {
+    for (i64 k = 0; m->forced && k < m->interface_size; k += LANES) {
         vec forced = load(m->forced + k);
         store(controls + k, choose(forced >= all(0), forced, load(controls + k)));
     }
@@ -46,6 +52,8 @@ INLINE void force_gates(const model *m, real *controls) {
 
 /* Whether heads write and read before the controller runs, by its output at the step before. */
 INLINE i64 acts_before(const model *m) { return m->kind == NTM && m->order == BEFORE_CONTROLLER; }
+
+INLINE i64 has_programs(const model *m) { return m->programs > 1; }
 
 /* Numbers in the vectors read, and in those of them that the outputs depend on. */
 INLINE i64 read_size(const model *m) { return m->read_heads * padded(m->word_size); }
@@ -82,12 +90,14 @@ INLINE leaves leaves_in(const model *m, const states *s, i64 slot) {
 /* What a step leaves besides outputs and states, of each row; none of what was not asked for. controls: the interface,
  * activated, but for strengths and sharpness of a DNC; controls_before: where heads act before the controller, the one
  * by which they acted. retention: [width]; forward_weights, backward_weights: [write heads][read heads][width]; the
- * others: [heads][width], of the read heads, of the write heads or, in an NTM, of both. */
+ * others: [heads][width], of the read heads, of the write heads or, in an NTM, of both; program_weights: of the keys,
+ * [width]. */
 typedef struct {
     real *controls, *controls_before;
     real *retention, *allocation_weights, *write_content_weights, *read_content_weights;
     real *forward_weights, *backward_weights;
     real *content_weights, *gated_weights, *shifted_weights;
+    real *program_weights;
 } traces;
 
 /* The memory's part of a step, for one row. before, after: its states, which may be the same. controls: the interface

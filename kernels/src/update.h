@@ -235,6 +235,7 @@ static void transpose_all(const model *m) {
         if (m->controller[k].second.weights) transpose(&m->controller[k].second);
     }
     if (m->kind != RNN) transpose(&m->interface);
+    if (has_programs(m)) transpose(&m->query);
     transpose(&m->output);
 }
 

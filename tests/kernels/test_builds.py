@@ -117,6 +117,7 @@ def test_all_libraries_that_run_here_give_the_same_bits(library):
         "dnc-link-sharpening",
         "ntm-pytorch",
         "ntm-before-controller-stack",
+        "ntm-programs-before-controller",
     ):
         model = make_from(CATALOGUE[name])
         inputs, state = random_inputs(model, 5, 13), lived_in_state(model, 13)

@@ -57,7 +57,7 @@ MODELS = [
     "dnc-2-read-3-write-heads",
     "dnc-masking",
     "ntm-in-turn",
-    "ntm-before-controller-stack",
+    "ntm-programs-before-controller",
     "rnn-lstm-projection",
 ]
 

@@ -177,6 +177,7 @@ def test_kernel_takes_the_steps_of_any_model(config, scale, lived_in, seed):
         "dnc-skip-connections",
         "ntm-2-read-2-write-heads",
         "ntm-before-controller-stack",
+        "ntm-programs-before-controller",
         "rnn-gru",
     ],
 )
@@ -219,7 +220,7 @@ def test_row_of_any_model_has_its_bits_in_any_company(config, rows, data):
         assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
 
 
-@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "ntm-gru"])
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-programs", "ntm-gru"])
 def test_row_has_the_same_bits_on_any_number_of_threads(name):
     model = make_from(CATALOGUE[name])
     one, three = fused_of(model, 50), fused_of(model, 50, threads=3)

@@ -38,7 +38,7 @@ def test_traces_of_a_fused_step_explain_it(name):
         )
 
 
-@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-link-sharpening", "ntm-before-controller-stack"])
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-programs-improved", "ntm-before-controller-stack"])
 def test_traces_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
     monkeypatch.setattr(plan, "LEAST_PER_THREAD", 1)
     model, one, names = fused_and_names(name, 50)
@@ -58,6 +58,7 @@ def test_traces_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
         ("dnc", ["retention", "read_strengths"], {"retention", "controls"}),
         ("ntm", ["gated_weights"], {"gated_weights"}),
         ("ntm-lasagne", ["add_vectors", "keys"], {"controls_before", "controls"}),
+        ("ntm-programs", ["program_weights"], {"program_weights"}),
         ("ntm", [], set()),
     ],
 )

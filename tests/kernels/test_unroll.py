@@ -116,6 +116,7 @@ def test_gradients_are_those_of_any_model(config, scale, lived_in, seed):
         "ntm-pytorch",
         "ntm-learned-starts",
         "ntm-before-controller-stack",
+        "ntm-programs-before-controller",
         "rnn-gru",
     ],
 )
@@ -131,7 +132,14 @@ def test_rows_of_mixed_lengths_stop_where_they_end(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["dnc-improved-lstm", "dnc-skip-connections", "ntm-pytorch", "ntm-before-controller-stack", "rnn-lstm-projection"],
+    [
+        "dnc-improved-lstm",
+        "dnc-skip-connections",
+        "ntm-pytorch",
+        "ntm-before-controller-stack",
+        "ntm-programs-before-controller",
+        "rnn-lstm-projection",
+    ],
 )
 @pytest.mark.parametrize("lengths", [None, torch.tensor([11, 3, 0])])
 def test_less_memory_gives_the_same_bits(name, lengths):
@@ -160,7 +168,7 @@ def test_what_is_kept_is_within_the_budget():
         assert fused.kept_bytes > budget / 4 or budget == 1000 * link
 
 
-@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "ntm-gru", "rnn-lstm-peepholes"])
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-programs", "ntm-gru", "rnn-lstm-peepholes"])
 @pytest.mark.parametrize("lengths", [None, torch.arange(33) % 9])
 def test_bits_do_not_depend_on_the_threads(name, lengths):
     model = make_from(CATALOGUE[name])
@@ -169,7 +177,7 @@ def test_bits_do_not_depend_on_the_threads(name, lengths):
     assert_same(one, three)
 
 
-@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-stack", "ntm-pytorch", "rnn-gru"])
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-stack", "dnc-programs", "ntm-pytorch", "rnn-gru"])
 def test_row_has_the_same_bits_whoever_is_beside_it(name):
     model = make_from(CATALOGUE[name])
     inputs, state = random_inputs(model, 5, 19), lived_in_state(model, 19)

@@ -23,9 +23,11 @@ from training.updates import KernelUpdates, TorchUpdates, rule_of
 MODELS = [
     "dnc-masking",
     "dnc-tokens",
+    "dnc-programs",
     "ntm",
     "ntm-learned-starts",
     "ntm-before-controller-stack",
+    "ntm-programs-before-controller",
     "rnn-no-readout",
     "rnn-lstm-peepholes",
     "rnn-lstm-projection",
@@ -176,7 +178,7 @@ def test_updates_in_float64_are_those_of_torch(name, options, float64):
 
 
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-@pytest.mark.parametrize("name", ["dnc", "ntm-learned-starts", "rnn-no-readout", "dnc-tokens"])
+@pytest.mark.parametrize("name", ["dnc", "ntm-learned-starts", "ntm-programs-in-turn", "rnn-no-readout", "dnc-tokens"])
 def test_saved_state_goes_on_to_the_bit(name, kind):
     model, config = make_from(CATALOGUE[name]), OptimizerConfig(kind)
     episodes = [part_of(as_float(episode)) for episode in episodes_for(model, 6)]

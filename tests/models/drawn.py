@@ -42,6 +42,7 @@ layers = either(cells, cells, cells.map(DropoutConfig), stacks(cells))
 controllers = either(cells, stacks(layers))
 sizes = {"input_size": st.integers(1, 12), "output_size": st.integers(1, 20), "controller": controllers}
 heads = {"read_heads": st.integers(1, 6), "write_heads": st.integers(1, 3)}
+programs = {"programs": st.sampled_from([1, 1, 2, 3, 17]), "program_key_size": st.integers(1, 12)}
 activations = {"output_activation": st.sampled_from(["identity", "sigmoid", "softmax"])}
 
 
@@ -50,7 +51,7 @@ def any_model(largest_memory: int = 300) -> st.SearchStrategy[AnyConfig]:
     memories = {"memory_size": st.integers(1, largest_memory), "word_size": st.integers(1, 20)}
     dncs = st.builds(
         DNCConfig,
-        **(sizes | memories | heads | activations),
+        **(sizes | memories | heads | programs | activations),
         strength=st.sampled_from(["oneplus", "softplus"]),
         clip=st.sampled_from([0.0, 0.5, 20.0]),
         masking=st.booleans(),
@@ -59,7 +60,7 @@ def any_model(largest_memory: int = 300) -> st.SearchStrategy[AnyConfig]:
     ).flatmap(lambda config: st.sampled_from([config, replace(config, link_sharpening=config.links == "dense")]))
     ntms = st.builds(
         ntm_of,
-        **(sizes | memories | heads | activations),
+        **(sizes | memories | heads | programs | activations),
         shift_width=st.sampled_from([1, 3, 5]),
         style=st.sampled_from(["paper", "paper", "pytorch-ntm", "ntm-lasagne"]),
         signed_heads=st.booleans(),
