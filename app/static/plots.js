@@ -23,6 +23,8 @@ export const GATES = {
   sharpening: { title: "Sharpening", rows: "all", scale: positive },
 };
 
+export const PROGRAMS = "program_weights"; // the shares of stored programs, which belong to no head
+
 const VECTORS = ["write_vectors", "add_vectors", "erase_vectors", "read_vectors"];
 
 // The values on the way to the weightings, which the equations show.
@@ -35,7 +37,7 @@ const ON_THE_WAY = [
 /** Return the names of the traces of `model` that the page can show. */
 export function shownTraces(model) {
   if (model.graph) return model.graph.trace.map(({ name }) => name);
-  const known = [...Object.keys({ ...WEIGHTINGS, ...GATES }), ...VECTORS, ...ON_THE_WAY];
+  const known = [...Object.keys({ ...WEIGHTINGS, ...GATES }), PROGRAMS, ...VECTORS, ...ON_THE_WAY];
   return known.filter((name) => name in model.trace);
 }
 

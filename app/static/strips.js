@@ -2,7 +2,7 @@
 
 import { CurveStrip } from "./curve-strip.js";
 import { growing, whenDone } from "./moment.js";
-import { GATES, WEIGHTINGS, headsOf } from "./plots.js";
+import { GATES, PROGRAMS, WEIGHTINGS, headsOf } from "./plots.js";
 import { BITS, WEIGHTS, positive, signed, tokens } from "./scales.js";
 import { Strip } from "./strip.js";
 import { classesOf } from "./verdict.js";
@@ -97,7 +97,17 @@ function writeStrips(run) {
     ...["write_weights", "usage", "allocation_weights"].flatMap((name) => slotStrips(run, name)),
     ...gatesOf("rows").flatMap((name) => gateStrips(run, name)),
     ...gatesOf("heads").flatMap((name) => gateStrips(run, name, "write")),
+    ...programStrips(run),
   ];
+}
+
+/** Return the strip of the shares of stored programs, if the model has several. */
+function programStrips(run) {
+  if (!run.has(PROGRAMS)) return [];
+  const [rows] = run.model.trace[PROGRAMS];
+  const rowLabels = Array.from({ length: rows }, (_, program) => `${program}`);
+  const height = times(rows > FEW_HEADS ? DENSE_ROW : NAMED_ROW, rows);
+  return [traceStrip(run, PROGRAMS, { title: "Programs", rows, rowName: "program", rowLabels, ...height, scale: () => WEIGHTS })];
 }
 
 function readStrips(run) {

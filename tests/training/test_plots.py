@@ -596,6 +596,13 @@ def test_gates_of_an_ntm_have_read_heads_first():
     assert drawn(found["shift weights"])[14] == pytest.approx(recording.trace["shift_weights"][:, 2, 4].numpy())
 
 
+def test_shares_of_stored_programs_are_below_the_gates():
+    recording = recording_of("ntm", programs=3)
+    title, axis = list(panels(figure_of_gates(recording)).items())[-1]
+    assert (title, axis.get_ylabel()) == ("program weights", "program")
+    assert drawn(axis) == pytest.approx(recording.trace["program_weights"].T.numpy())
+
+
 def test_modes_of_a_single_write_head_are_not_numbered():
     found = panels(figure_of_gates(recording_of("dnc")))
     rows = [label.get_text() for label in found["read modes"].get_yticklabels()]

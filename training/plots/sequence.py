@@ -149,8 +149,13 @@ GATES = {
 
 
 def figure_of_gates(recording: Recording) -> Figure:
-    """Draw the controller's outputs for the heads: a line for each head, or a row for each mode and each shift."""
+    """Draw the controller's outputs for the heads: a line for each head, or a row for each mode and each shift.
+
+    Below them, the shares of stored programs, a row for each.
+    """
     panels = [_gate_panel(recording, name) for name in GATES if name in recording.trace]
+    if "program_weights" in recording.trace:
+        panels.append(HeatMap("program weights", "program", recording.trace["program_weights"].numpy()))
     return figure_over_time([_input_panel(recording), *panels], len(recording.inputs))
 
 

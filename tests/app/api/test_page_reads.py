@@ -9,7 +9,7 @@ import torch
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.registry import build, model_config
-from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, turn
+from tests.app.browsing import canvas, cell_center, hover_cell, open_inspector, open_page, size, turn
 from tests.app.harness import CHECKPOINTS, Server, running_server
 from training.checkpoint import save_model
 
@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dnc-sparse": {"links": "sparse", "links_per_slot": 3},
     "ntm-paper": {},
     "ntm-pytorch": {"style": "pytorch-ntm", "memory_start": "random", "weights_start": "random"},
-    "ntm-in-turn": {"order": "in-turn"},
+    "ntm-in-turn": {"order": "in-turn", "programs": 3},
     "ntm-lasagne": {"style": "ntm-lasagne", "order": "before-controller", "memory_start": "random"},
 }
 
@@ -346,6 +346,14 @@ def test_slot_clicked_stays_in_view_until_escape(page: Page) -> None:
     assert len(lines) >= 8
     page.keyboard.press("Escape")
     expect(page.locator("#life")).to_contain_text("Point at a location")
+
+
+def test_stored_programs_have_a_strip_of_their_shares(page: Page) -> None:
+    open_inspector(page, "ntm-in-turn")
+    _, rows = size(canvas(page, "program_weights"))
+    assert rows == 3
+    hover_cell(page, "program_weights", 2, 1)
+    expect(page.locator("#readout")).to_contain_text("program 1")
 
 
 def test_equations_stand_beside_the_stage(page: Page) -> None:
