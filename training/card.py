@@ -187,6 +187,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         facts["memory"] = f"{config['memory_size']} slots{words}"
     if {"read_heads", "write_heads"} <= set(config):
         facts["heads"] = f"{config['read_heads']} read, {config['write_heads']} write"
+    if config.get("programs", 1) > 1:
+        facts["stored programs"] = f"{config['programs']}, keys of {config['program_key_size']}"
     if config.get("controller"):
         facts["controller"] = _cell(config["controller"])
     return facts | {"parameters": f"{manifest.parameters:,}"}

@@ -40,7 +40,9 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-no-clip": DNCConfig(3, 2, memory_size=6, word_size=4, write_heads=2, controller=BASIC_RNN, clip=0),
     "dnc-small-clip": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, clip=0.6),
     "dnc-feed-forward": DNCConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
-    "dnc-sizes-of-1": DNCConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
+    "dnc-sizes-of-1": DNCConfig(
+        1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1), program_key_size=1
+    ),
     "dnc-odd-sizes": DNCConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
     "dnc-sigmoid": DNCConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
     "dnc-groups": DNCConfig(3, 6, 3, 2, controller=LSTM, output_activation="softmax", output_groups=2),
@@ -72,7 +74,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     ),
     "dnc-no-links": DNCConfig(3, 2, memory_size=6, word_size=4, read_heads=2, controller=LSTM, links="none"),
     "dnc-no-links-improved": DNCConfig(
-        3, 2, 6, 4, write_heads=2, controller=LSTM, links="none", masking=True, deallocation=True
+        3, 2, 6, 4, write_heads=2, controller=LSTM, links="none", masking=True, deallocation=True, programs=3
     ),
     "dnc-sparse-links": DNCConfig(
         3, 2, memory_size=6, word_size=4, read_heads=2, controller=LSTM, links="sparse", links_per_slot=2
@@ -209,6 +211,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         controller=DropoutConfig(GRU, outputs=0.2),
         rectified_heads=True,
         signed_heads=True,
+        programs=3,
         memory_start="random",
         weights_start="uniform",
     ),
@@ -267,7 +270,9 @@ CATALOGUE: dict[str, AnyConfig] = {
     "ntm-shift-5": NTMConfig(3, 2, memory_size=8, word_size=4, shift_width=5, controller=LSTM),
     "ntm-shift-wider-than-memory": NTMConfig(3, 2, memory_size=3, word_size=4, shift_width=5, controller=LSTM),
     "ntm-feed-forward": NTMConfig(3, 2, memory_size=6, word_size=4, controller=FEED_FORWARD),
-    "ntm-sizes-of-1": NTMConfig(1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1)),
+    "ntm-sizes-of-1": NTMConfig(
+        1, 1, memory_size=1, word_size=1, controller=LSTMConfig(hidden_size=1), program_key_size=1
+    ),
     "ntm-odd-sizes": NTMConfig(7, 5, memory_size=11, word_size=3, controller=LSTMConfig(hidden_size=9, forget_bias=0)),
     "ntm-sigmoid": NTMConfig(2, 3, memory_size=3, word_size=2, controller=LSTM, output_activation="sigmoid"),
     "ntm-groups": NTMConfig(3, 27, 3, 2, controller=LSTM, output_activation="softmax", output_groups=3),

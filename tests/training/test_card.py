@@ -51,10 +51,16 @@ def test_card_describes_the_model_and_its_training(tmp_path, model):
     assert "| input and output | 4 and 2 values a step |" in card
 
 
+def test_card_describes_stored_programs(tmp_path, monkeypatch):
+    monkeypatch.setitem(tiny.MODELS, "nutm", {**tiny.MODELS["ntm"], "programs": 3, "program_key_size": 5})
+    assert "| stored programs | 3, keys of 5 |" in card_of(tmp_path, "nutm")
+
+
 def test_card_describes_memory_and_heads(tmp_path):
     card = card_of(tmp_path, "dnc-2-read-3-write-heads")
     assert "| memory | 8 slots of 4 |" in card
     assert "| heads | 2 read, 3 write |" in card
+    assert "stored programs" not in card
     assert "| controller | lstm, 8 units |" in card
 
 
