@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,7 +269,7 @@ class GraphTraversal(MapSource):
 
 @dataclass(frozen=True)
 class ShortestPath(MapSource):
-    """Say the only shortest path from one node to another.
+    """Say the only shortest path from one node to another. answers: of measurements; no sample depends on it.
 
     A graph without one of the length asked for is drawn again; after TRIES of them, the last one's longest is asked.
     """
@@ -282,6 +282,7 @@ class ShortestPath(MapSource):
     planning: Range = (10, 10)
     planning_per_triple: float = 0.0
     map: Map = "random"
+    answers: Literal["digits", "edges"] = "digits"
 
     name = "shortest-path"
 

@@ -3,8 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from models.config import ConfigError
 from models.episodes.maps import (
@@ -17,10 +20,12 @@ from models.episodes.maps import (
     walk_query,
     way_query,
 )
-from models.episodes.triples import Labels, Question, draw_size
+from models.episodes.triples import BLANK, DESTINATION, SOURCE, Labels, Question, draw_size
 from models.episodes.underground import names, underground
-from training.tasks.base import Range
-from training.tasks.graph_encoding import TripleTask
+from training.tasks.base import Episode, Range
+from training.tasks.graph_encoding import TripleTask, decode
+
+Answers = Literal["digits", "edges"]
 
 TRIES = 1000
 """The most maps that are drawn to find one with a question."""
@@ -130,8 +135,11 @@ class ShortestPath(MapTask):
     freely, and the nodes are drawn from pairs with a single shortest path: first their distance, among the distances in
     `moves` that the graph has. A graph that has none of them is drawn again.
 
-    All options are ranges. nodes, neighbours: of the random graph. moves: the length of a path; planning: the steps of
-    silence, 10 in the paper; queries: their number, one after the other on the same graph, one in the paper.
+    nodes, neighbours: ranges of the random graph. moves: the range of the length of a path; planning: that of the steps
+    of silence, 10 in the paper; queries: that of their number, one after the other on the same graph, one in the paper.
+    answers: how a step of an answer is read when errors are counted. digits: as the likeliest value of each digit.
+    edges: as the likeliest of the edges that leave the node where the step before led, as in the paper; but here the
+    network does not see which. The loss is the same.
     """
 
     label_digits: int = 3
@@ -142,8 +150,34 @@ class ShortestPath(MapTask):
     planning: Range = (10, 10)
     planning_per_triple: float = 0.0
     map: Map = "random"
+    answers: Answers = "digits"
 
     name = "shortest-path"
+
+    def errors(self, outputs: Tensor, episode: Episode) -> Tensor:
+        if self.answers == "digits":
+            return super().errors(outputs, episode)
+        chances = self._by_group(outputs).log_softmax(3).flatten(2)
+        wrong = [self._wrong_walks(chances[:, row], episode, row) for row in range(len(chances[0]))]
+        return torch.tensor(wrong, dtype=outputs.dtype, device=outputs.device)
+
+    def _wrong_walks(self, chances: Tensor, episode: Episode, row: int) -> int:
+        """Return how many answers of a sequence, taken for edges, do not end at the destination.
+
+        chances: of every channel of its outputs, in log: [T, output_size].
+        """
+        shown, asked = episode.inputs[:, row, : self.output_size], (episode.mask[:, row] > 0).tolist()
+        labels, size = decode(shown, self.label_digits), int(episode.inputs[:, row, self.output_size].argmax())
+        sources, destinations = labels[:size, SOURCE], labels[:size, DESTINATION]
+        node, end, wrong = BLANK, BLANK, 0
+        for step, last in enumerate([*(not after for after in asked[1:]), True]):
+            if step >= size and labels[step, SOURCE] != BLANK:
+                node, end = labels[step, SOURCE], labels[step, DESTINATION]
+            if asked[step]:
+                ways = np.flatnonzero(sources == node)
+                node = destinations[ways[int((shown[ways] @ chances[step]).argmax())]]
+                wrong += bool(last and node != end)
+        return wrong
 
     def graph(self, random: np.random.Generator) -> LabelledGraph:
         for _ in range(TRIES):

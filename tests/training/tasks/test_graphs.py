@@ -312,3 +312,52 @@ def test_text_of_a_sequence_agrees_with_its_channels():
     lines = task.render(episode, 3).splitlines()
     assert lines[0] == f"description: {len(description)} triples"
     assert [line.count("->") for line in lines[1:]] == [len(question.answer) for question in questions for _ in "qa"]
+
+
+# Answers taken for edges
+
+BY_EDGES = ShortestPath(answers="edges", queries=(1, 3), nodes=(4, 20), moves=(1, 4), planning=(0, 3))
+
+
+def walked(task, outputs, episode, row):
+    """Return how many answers of a sequence are wrong, edge by edge, in loops."""
+    description, questions = read(episode, row)
+    steps = iter(np.flatnonzero(episode.mask[:, row].numpy()))
+    wrong = 0
+    for query, _, answer in questions:
+        ((node, _, destination),) = query
+        for _ in answer:
+            digits = outputs[next(steps), row].view(9, 10).log_softmax(1)
+            likely = {
+                edge: sum(
+                    digits[place, int(digit)].item()
+                    for place, digit in enumerate("".join(f"{label:03}" for label in edge))
+                )
+                for edge in description
+                if edge[0] == node
+            }
+            *_, node = max(likely, key=likely.get)
+        wrong += node != destination
+    return wrong
+
+
+def test_answers_taken_for_edges_are_counted_as_loops_count_them():
+    episode = BY_EDGES.sample(generator(), 30)
+    outputs = 0.5 * episode.targets + torch.randn(episode.targets.shape, generator=generator())
+    found = BY_EDGES.errors(outputs, episode).tolist()
+    assert found == [walked(BY_EDGES, outputs, episode, row) for row in range(30)]
+    assert 0 < sum(found) < BY_EDGES.asked(episode).sum()
+    assert BY_EDGES.errors(9 * episode.targets, episode).tolist() == [0] * 30
+
+
+def test_answer_taken_for_edges_may_have_wrong_digits():
+    description = np.array([[1, 50, 2], [1, 60, 4], [2, 60, 3], [4, 50, 4]])
+    query, answer = np.array([[1, BLANK, 3]]), np.array([[1, 50, 2], [2, 60, 3]])
+    episode = encode([[Part(description), Part(query), answered(answer)]], digits=3)
+    task = ShortestPath(answers="edges")
+    said = torch.from_numpy(one_hot(np.array([[7, 50, 2], [4, 50, 4]]), 3))  # no edge; then one that leaves elsewhere
+    outputs = torch.zeros_like(episode.targets)
+    outputs[-2:, 0] = said
+    assert (task.errors(outputs, episode).item(), ShortestPath().errors(outputs, episode).item()) == (0, 1)
+    outputs[-2, 0] = torch.from_numpy(one_hot(np.array([1, 60, 4]), 3))
+    assert task.errors(outputs, episode).item() == 1
