@@ -55,7 +55,7 @@ class Model(ctypes.Structure):
             }
         ),
         *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts read_masks write_masks"}),
-        *_fields({Integer: "sharpness key_signs add_signs programs program_key_size interface_size"}),
+        *_fields({Integer: "sharpness key_signs add_signs programs program_key_size interface_size trained_size"}),
         *_fields({Pointer: "program_keys d_program_keys forced"}),
     ]
 

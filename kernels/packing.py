@@ -205,6 +205,7 @@ class PackedModel:
             shift_width=config.get("shift_width", 0),
             programs=config.get("programs", 1),
             program_key_size=config.get("program_key_size", 0),
+            trained_size=config["memory_size"] if config.get("look_up_scaling") else 0,
             clip=config.get("clip", 0.0) if self.kind == "dnc" else 0.0,
         )
         self._owned: list[tuple[Any, str, Linear]] = []

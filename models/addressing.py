@@ -80,6 +80,18 @@ def content_weights(similarities: Tensor, strengths: Tensor) -> Tensor:
     return torch.softmax(strengths.unsqueeze(2) * similarities, dim=2)
 
 
+def scaled_strengths(strengths: Tensor, similarities: Tensor, trained: int) -> Tensor:
+    """Return beta log(1 + N) / log(1 + N'), for a memory of N locations and a network that was trained with N'.
+
+    Of more locations a softmax gives each less, so that a key finds its word less surely; a strength that grows with
+    log N makes up for it (Chiang & Cholak 2022, arXiv 2202.12172, of attention). With N' locations it is beta itself.
+
+    strengths: [B, H]; similarities: [B, H, N], of any values; trained: N'.
+    """
+    size = torch.ones_like(similarities[0, 0]).sum()
+    return strengths * (torch.log1p(size) / torch.log1p(torch.full_like(size, trained)))
+
+
 # Writing and reading, the same for DNC and NTM
 
 

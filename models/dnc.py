@@ -33,6 +33,7 @@ class DNCConfig(ModelConfig):
     links may be none: heads then read by content only. Rae et al. 2016 (SDNC): sparse links keep, in each row of
     the link matrix, its links_per_slot largest entries. Le et al. 2020 (NSM): programs is the number of interface
     layers, stored under keys of program_key_size numbers, of which each step takes a mixture; with 1, there is one.
+    Chiang & Cholak 2022: with look_up_scaling, key strengths grow with log N where N differs from memory_size.
     """
 
     memory_size: int = 32
@@ -50,6 +51,7 @@ class DNCConfig(ModelConfig):
     links_per_slot: int = 8
     programs: int = 1
     program_key_size: int = 8
+    look_up_scaling: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -194,7 +196,7 @@ class DNC(MemoryModel[DNCState]):
         retention = addressing.retention(controls.free_gates, state.read_weights)
         usage = addressing.usage(state.usage, state.write_weights, retention)
         allocation = addressing.write_allocation_weights(usage, controls.allocation_gate * controls.write_gate)
-        write_content = _content(state.memory, controls.write_keys, controls.write_strengths, controls.write_masks)
+        write_content = self._content(state.memory, controls.write_keys, controls.write_strengths, controls.write_masks)
         write_weights = addressing.write_weights(
             write_content, allocation, controls.allocation_gate, controls.write_gate
         )
@@ -202,7 +204,7 @@ class DNC(MemoryModel[DNCState]):
         memory = addressing.write(kept, write_weights, controls.erase_vectors, controls.write_vectors)
 
         # Read: by content, or forward or backward along the order of writing
-        read_content = _content(memory, controls.read_keys, controls.read_strengths, controls.read_masks)
+        read_content = self._content(memory, controls.read_keys, controls.read_strengths, controls.read_masks)
         links, read_weights, directions = self._next_links(state, write_weights), read_content, {}
         if controls.read_modes is not None:
             forward, backward = self._directions(links, state.read_weights, controls)
@@ -221,6 +223,15 @@ class DNC(MemoryModel[DNCState]):
             "read_content_weights": read_content,
         }
         return outputs, next_state, _trace(next_state, controls) | weightings | directions
+
+    def _content(self, memory: Tensor, keys: Tensor, strengths: Tensor, masks: Tensor | None) -> Tensor:
+        if masks is None:
+            similarities = addressing.cosine_similarity(memory, keys)
+        else:
+            similarities = addressing.masked_cosine_similarity(memory, keys, masks)
+        if self.config.look_up_scaling:
+            strengths = addressing.scaled_strengths(strengths, similarities, self.config.memory_size)
+        return addressing.content_weights(similarities, strengths)
 
     def _next_links(self, state: DNCState, write_weights: Tensor) -> Links:
         if state.link is None or state.precedence_weights is None:
@@ -274,11 +285,3 @@ def _trace(state: DNCState, controls: DNCControls) -> Trace:
     """Return the part of the trace that a step's next state and its controls have."""
     trace = {name: values for name, values in controls._asdict().items() if values is not None}
     return trace | {name: getattr(state, name) for name in ("read_weights", "write_weights", "read_vectors")}
-
-
-def _content(memory: Tensor, keys: Tensor, strengths: Tensor, masks: Tensor | None) -> Tensor:
-    if masks is None:
-        similarities = addressing.cosine_similarity(memory, keys)
-    else:
-        similarities = addressing.masked_cosine_similarity(memory, keys, masks)
-    return addressing.content_weights(similarities, strengths)

@@ -104,7 +104,8 @@ class NTMConfig(ModelConfig):
     controller's state is zero.
 
     programs is the number of interface layers, stored under keys of program_key_size numbers, of which each step takes
-    a mixture (Le, Tran & Venkatesh, "Neural Stored-program Memory", ICLR 2020); with 1, there is one.
+    a mixture (Le, Tran & Venkatesh, "Neural Stored-program Memory", ICLR 2020); with 1, there is one. With
+    look_up_scaling, key strengths grow with log N where N differs from memory_size (Chiang & Cholak 2022).
     """
 
     memory_size: int = 128
@@ -123,6 +124,7 @@ class NTMConfig(ModelConfig):
     controller_start: Literal["zero", "random", "learned"] = "zero"
     programs: int = 1
     program_key_size: int = 8
+    look_up_scaling: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -339,7 +341,10 @@ class NTM(MemoryModel[NTMState]):
 
     def _address(self, memory: Tensor, controls: NTMControls, previous: Tensor) -> "Addressing":
         """Return the weightings of some heads. previous: those of the previous step, [B, H, N]."""
-        content = addressing.content_weights(self.style.similarity(memory, controls.keys), controls.key_strength)
+        similarities, strengths = self.style.similarity(memory, controls.keys), controls.key_strength
+        if self.config.look_up_scaling:
+            strengths = addressing.scaled_strengths(strengths, similarities, self.config.memory_size)
+        content = addressing.content_weights(similarities, strengths)
         gated = addressing.interpolate(content, previous, controls.interpolation_gate)
         shifted = self.style.shift(gated, controls.shift_weights)
         return Addressing(content, gated, shifted, self.style.sharpen(shifted, controls.sharpening))

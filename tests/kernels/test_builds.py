@@ -38,6 +38,16 @@ def test_kernel_in_float64_is_the_model_to_nine_digits(name, float64):
         assert error(actual[result], expected) <= 1e-9, result
 
 
+@pytest.mark.parametrize("size", [1, 2, 40])
+@pytest.mark.parametrize("name", ["dnc-look-up-scaling", "dnc-programs-improved", "ntm-programs"])
+def test_kernel_in_float64_scales_look_ups_of_another_memory_size(name, size, float64):
+    model = make_from(CATALOGUE[name]).double()
+    inputs, state = random_inputs(model, 6, 3).double(), model.initial_state(3, size)
+    actual = unrolled(model, FusedUnroll(model, kernels=float64), inputs, state)
+    for result, expected in by_torch(model, inputs, state).items():
+        assert error(actual[result], expected) <= 1e-9, result
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_kernel_in_float64_has_every_activation_of_every_cell(activation, float64):
     kinds = {"basic-rnn": {}, "gru": {}, "lstm": {"peepholes": True}, "feed-forward": {"layers": 2}}

@@ -215,8 +215,9 @@ def test_without_gradients_the_bits_are_the_same(threads):
     assert fused.kept_bytes == 0
 
 
-def test_another_memory_size_is_taken_from_the_state():
-    model = make_from(CATALOGUE["dnc"])
+@pytest.mark.parametrize("name", ["dnc", "dnc-look-up-scaling", "ntm-programs"])
+def test_another_memory_size_is_taken_from_the_state(name):
+    model = make_from(CATALOGUE[name])
     fused, inputs = FusedUnroll(model), random_inputs(model, 4, 2)
     for size in (3, 21, 6):
         state = model.initial_state(2, size)

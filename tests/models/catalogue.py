@@ -95,6 +95,7 @@ CATALOGUE: dict[str, AnyConfig] = {
     "dnc-sparse-links-all": DNCConfig(
         3, 2, memory_size=5, word_size=4, read_heads=2, controller=DROPOUT, links="sparse", links_per_slot=5
     ),
+    "dnc-look-up-scaling": DNCConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, look_up_scaling=True),
     "dnc-programs": DNCConfig(
         3, 2, memory_size=6, word_size=4, read_heads=2, controller=LSTM, programs=3, program_key_size=5
     ),
@@ -109,6 +110,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         deallocation=True,
         link_sharpening=True,
         programs=2,
+        look_up_scaling=True,
         program_key_size=1,
     ),
     "dnc-deep": DNCConfig(3, 2, memory_size=6, word_size=4, controller=StackConfig((LSTM, LSTM, LSTM))),
@@ -215,7 +217,7 @@ CATALOGUE: dict[str, AnyConfig] = {
         memory_start="random",
         weights_start="uniform",
     ),
-    "ntm-programs": NTMConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, programs=2),
+    "ntm-programs": NTMConfig(3, 2, memory_size=6, word_size=4, controller=LSTM, programs=2, look_up_scaling=True),
     "ntm-programs-in-turn": NTMConfig(
         3,
         2,

@@ -43,6 +43,7 @@ controllers = either(cells, stacks(layers))
 sizes = {"input_size": st.integers(1, 12), "output_size": st.integers(1, 20), "controller": controllers}
 heads = {"read_heads": st.integers(1, 6), "write_heads": st.integers(1, 3)}
 programs = {"programs": st.sampled_from([1, 1, 2, 3, 17]), "program_key_size": st.integers(1, 12)}
+programs |= {"look_up_scaling": st.booleans()}
 activations = {"output_activation": st.sampled_from(["identity", "sigmoid", "softmax"])}
 
 

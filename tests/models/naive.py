@@ -30,6 +30,13 @@ def cosine(x, y):
     return dot(x, y) / (length(x) * length(y) + 1e-6)
 
 
+def scaled(config, strength, memory):
+    """Return a strength as the look-ups of a memory take it."""
+    if not config.look_up_scaling:
+        return strength
+    return strength * np.log(1 + len(memory)) / np.log(1 + config.memory_size)
+
+
 def content(memory, key, strength, similarity=cosine):
     """Return the softmax over the locations of strength times similarity."""
     return softmax(np.array([strength * similarity(key, word) for word in memory]))

@@ -93,6 +93,14 @@ def test_content_is_the_softmax_of_strength_times_cosine():
     assert_near(actual, expected / expected.sum(2, keepdims=True))
 
 
+@pytest.mark.parametrize(("locations", "factor"), [(7, 1), (63, 2), (1, 1 / 3), (12, math.log(13) / math.log(8))])
+def test_scaled_strength_grows_with_the_logarithm_of_the_locations(locations, factor):
+    strengths = tensor([0.5, 4.0])
+    scaled = addressing.scaled_strengths(strengths, torch.full((1, 2, locations), math.nan), trained=7)
+    assert_near(scaled, factor * strengths, atol=1e-6)
+    assert factor != 1 or torch.equal(scaled, strengths)
+
+
 def test_content_of_a_greater_strength_is_sharper():
     memory, key = torch.randn(1, 6, 3, dtype=torch.float64), torch.randn(1, 1, 3, dtype=torch.float64)
     peaks = [content(memory, key, tensor([beta])).max().item() for beta in (0.0, 1.0, 5.0, 50.0, 1e5)]

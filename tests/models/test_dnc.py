@@ -38,7 +38,8 @@ def naive_step(config, weights, x, state):
     for v in range(writes):
         a, ga, gw = naive_allocation(promised), xi["allocation_gate"][v], xi["write_gate"][v]
         mask, key = xi["write_masks"][v], xi["write_keys"][v]
-        c = naive.content(state["memory"] * mask, key * mask, xi["write_strengths"][v])
+        beta = naive.scaled(config, xi["write_strengths"][v], memory=slots)
+        c = naive.content(state["memory"] * mask, key * mask, beta)
         allocations.append(a)
         write_content.append(c)
         write_weights.append(gw * (ga * a + (1 - ga) * c))
@@ -49,7 +50,7 @@ def naive_step(config, weights, x, state):
     read_content, walks, read_weights = [], [], []
     for r in range(reads):
         mask, key = xi["read_masks"][r], xi["read_keys"][r]
-        w = naive.content(memory * mask, key * mask, xi["read_strengths"][r])
+        w = naive.content(memory * mask, key * mask, naive.scaled(config, xi["read_strengths"][r], memory))
         read_content.append(w)
         if config.links != "none":
             walks.append(naive_walk(config, xi, r, links, state["read_weights"][r]))

@@ -85,7 +85,8 @@ def naive_step_before(config, weights, x, state):
 def naive_addressing(config, controls, head, memory, previous):
     """Return the weightings of head number `head` among all heads: by content, gated, shifted, and sharpened."""
     style = STYLES[config.style]
-    by_content = naive.content(memory, controls["keys"][head], controls["key_strength"][head], style["similarity"])
+    beta = naive.scaled(config, controls["key_strength"][head], memory)
+    by_content = naive.content(memory, controls["keys"][head], beta, style["similarity"])
     gate = controls["interpolation_gate"][head]
     gated = gate * by_content + (1 - gate) * previous
     shifted = style["shift"](gated, controls["shift_weights"][head])
