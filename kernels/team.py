@@ -12,7 +12,7 @@ from kernels.library import Library
 class Team:
     """The calling thread and others, which wait in the library: they need no Python, nor its lock.
 
-    After a call they look for the next one for a fifth of a millisecond before they sleep. Not thread-safe.
+    After a call they look for the next one for a millisecond before they sleep. Not thread-safe.
 
     threads: the most that make calls at once, with the calling one.
     """

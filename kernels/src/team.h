@@ -14,7 +14,7 @@
 
 #include "allocator.h"
 
-#define SPIN_NANOSECONDS 200000
+#define SPIN_NANOSECONDS 1000000
 
 /* A number that one thread waits for to become zero. sleeping: whether that thread does not look any more. */
 typedef struct {
