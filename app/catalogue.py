@@ -121,6 +121,7 @@ class LoadedModel:
             "read_heads": config.get("read_heads"),
             "write_heads": config.get("write_heads"),
             "deallocation": config.get("deallocation"),
+            "look_up_scaling": config.get("look_up_scaling"),
             "order": config.get("order"),
             "style": config.get("style"),
             "controller": config.get("controller"),

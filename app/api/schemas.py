@@ -221,6 +221,9 @@ class ModelAnswer(BaseModel):
     read_heads: int | None
     write_heads: int | None
     deallocation: bool | None = Field(description="of a DNC: whether a freed memory location is emptied; else null")
+    look_up_scaling: bool | None = Field(
+        description="of a DNC or NTM: whether key strengths grow with the logarithm of the memory locations; else null"
+    )
     order: str | None = Field(description="of an NTM: together, in-turn or before-controller, the order of its heads")
     style: str | None = Field(description="of an NTM: paper, pytorch-ntm or ntm-lasagne, whose formulas it has")
     controller: dict[str, Any] | None = Field(description="null for an imported graph")

@@ -63,7 +63,7 @@ function writeGroups(moments, head, slot) {
   const title = parts.headTitle("Write", head, moments.model.write_heads);
   const lines = [
     parts.vectorLine("key", "<var>k</var><sup>w</sup>", values("write_keys")),
-    partsLine("key strength", "β", values("write_strengths")),
+    ...parts.strengthLines(moments.model, values("write_strengths"), moments.run.slots),
     contentLine(moments, head, "write", moments.memoryBefore),
     allocationLine(moments, head),
     partsLine("allocation gate", "<var>g</var><sup>a</sup>", values("allocation_gate")),
@@ -80,7 +80,7 @@ function contentLine(moments, head, kind, memory) {
   const values = (name) => moments.values(`${kind}_${name}`, head);
   const symbol = `<var>c</var><sup>${kind[0]}</sup>`;
   const [key, strength, mask] = ["keys", "strengths", "masks"].map(values);
-  return parts.contentLine({ symbol, key, strength, mask, values: values("content_weights"), memory });
+  return parts.contentLine({ model: moments.model, symbol, key, strength, mask, values: values("content_weights"), memory });
 }
 
 function allocationLine(moments, head) {
@@ -192,7 +192,7 @@ function readGroup(moments, head, slot) {
   const values = (name) => moments.values(name, head);
   const lines = [
     parts.vectorLine("key", "<var>k</var><sup>r</sup>", values("read_keys")),
-    partsLine("key strength", "β", values("read_strengths")),
+    ...parts.strengthLines(moments.model, values("read_strengths"), moments.run.slots),
     contentLine(moments, head, "read", moments.memoryAfter),
     ...alongLines(moments, head, "backward"),
     ...alongLines(moments, head, "forward"),

@@ -116,10 +116,23 @@ const CONTENT =
   " = <var>e</var><sup>β <var>D</var>(<var>k</var>, <var>M</var>[<var>n</var>])</sup> ∕ Σ<sub><var>m</var></sub> " +
   "<var>e</var><sup>β <var>D</var>(<var>k</var>, <var>M</var>[<var>m</var>])</sup>";
 
+/** Lines of a key strength: as it is and, of a model that scales its look-ups, as a memory of these slots takes it. */
+export function strengthLines(model, strength, slots) {
+  const own = partsLine("key strength", "β", strength);
+  if (!model.look_up_scaling) return [own];
+  const scaled = strength?.map((beta) => beta * strengthScale(model, slots));
+  return [own, partsLine("scaled by the memory", "β log(1 + N) ∕ log(1 + N₀)", scaled)];
+}
+
+/** The factor of key strengths in a memory of so many slots. */
+export function strengthScale(model, slots) {
+  return model.look_up_scaling ? Math.log1p(slots) / Math.log1p(model.memory_size) : 1;
+}
+
 /** The content weighting; memory: that the head looks into; mask: of the words that are compared. */
-export function contentLine({ symbol, key, strength, values, memory, similarity = cosine, mask }) {
-  const [beta] = strength ?? [];
-  const isKnown = key && memory && beta !== undefined;
+export function contentLine({ model, symbol, key, strength, values, memory, similarity = cosine, mask }) {
+  const isKnown = key && memory && strength?.[0] !== undefined;
+  const beta = isKnown && strength[0] * strengthScale(model, values.length);
   const similarities = once(() => upTo(values.length).map((slot) => similarity(key, rowOf(memory(), slot, key.length), mask)));
   const raised = (slot) => Math.exp(beta * (similarities()[slot] - 1)); // no larger than 1
   const total = once(() => similarities().reduce((sum, _, slot) => sum + raised(slot), 0));

@@ -48,8 +48,8 @@ function addressLines(moments, head, name, own) {
   const weighting = { name: isBefore ? "weighting of the next step" : "weighting", values: run.values(name, found, own) };
   return [
     parts.vectorLine("key", "<var>k</var>", key),
-    partsLine("key strength", "β", strength),
-    parts.contentLine({ symbol: "<var>w</var><sup>c</sup>", key, strength, values: content, memory: memoryOf(moments, own), similarity: style.similarity }),
+    ...parts.strengthLines(model, strength, run.slots),
+    parts.contentLine({ model, symbol: "<var>w</var><sup>c</sup>", key, strength, values: content, memory: memoryOf(moments, own), similarity: style.similarity }),
     partsLine("interpolation", "<var>g</var>", values("interpolation_gate")),
     gatedLine(values, run.values(name, previous, own)),
     shiftsLine(values("shift_weights")),

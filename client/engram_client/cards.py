@@ -40,6 +40,8 @@ class Card(Mapping[str, Any]):
     write_heads: int | None = None
     deallocation: bool | None = None
     """Whether a DNC empties a memory location that is freed."""
+    look_up_scaling: bool | None = None
+    """Whether the key strengths of a DNC or NTM grow with the logarithm of the memory locations."""
     order: str | None = None
     """The order of an NTM's heads: together, in-turn or before-controller."""
     style: str | None = None

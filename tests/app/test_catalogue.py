@@ -46,11 +46,12 @@ def test_card_of_another_kind_has_no_graph():
 
 
 def test_card_says_how_memory_is_addressed():
-    dnc = loaded("dnc", {"deallocation": True}).describe()
+    members = ["deallocation", "look_up_scaling", "order", "style"]
+    dnc = loaded("dnc", {"deallocation": True, "look_up_scaling": True}).describe()
     ntm = loaded("ntm", {"order": "in-turn", "style": "paper"}).describe()
-    assert [(card["deallocation"], card["order"], card["style"]) for card in (dnc, ntm)] == [
-        (True, None, None),
-        (None, "in-turn", "paper"),
+    assert [[card[member] for member in members] for card in (dnc, ntm)] == [
+        [True, True, None, None],
+        [None, None, "in-turn", "paper"],
     ]
 
 

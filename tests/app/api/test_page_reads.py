@@ -17,10 +17,10 @@ SIZES = {"input_size": 4, "output_size": 2, "memory_size": 8, "word_size": 5, "r
 CONTROLLER = {"kind": "lstm", "hidden_size": 8}
 VARIANTS: dict[str, dict[str, Any]] = {
     "dnc-plain": {},
-    "dnc-improved": {"deallocation": True, "masking": True, "link_sharpening": True},
+    "dnc-improved": {"deallocation": True, "masking": True, "link_sharpening": True, "look_up_scaling": True},
     "dnc-unlinked": {"links": "none", "strength": "softplus"},
     "dnc-sparse": {"links": "sparse", "links_per_slot": 3},
-    "ntm-paper": {},
+    "ntm-paper": {"look_up_scaling": True},
     "ntm-pytorch": {"style": "pytorch-ntm", "memory_start": "random", "weights_start": "random"},
     "ntm-in-turn": {"order": "in-turn", "programs": 3},
     "ntm-lasagne": {"style": "ntm-lasagne", "order": "before-controller", "memory_start": "random"},
@@ -33,9 +33,10 @@ STEPPED = """async name => {
     const model = await describeModel(name);
     const vector = step => [0, 5, 10, 15].map(shift => 2 * Math.sin(3 * step + shift));
     const inputs = Array.from({ length: 12 }, (_, step) => vector(step));
-    const session = await LiveSession.open(model, {});
+    const memorySize = model.look_up_scaling ? 3 * model.memory_size : undefined;
+    const session = await LiveSession.open(model, { memorySize });
     const first = await session.first(shownLeaves(model));
-    const run = new Run(model, {}, { inputs, targets: inputs.map(() => null) }, { first });
+    const run = new Run(model, {}, { inputs, targets: inputs.map(() => null) }, { memorySize, first });
     await session.step(inputs, shownTraces(model), answer => run.take(answer));
     window.run = run;
     await session.end();
