@@ -171,7 +171,7 @@ def measure_threads(plan: KernelsPlan) -> Iterator[Row]:
         one, two = (by_kernel(fused_step(size, batch, threads), range(batch)) for threads in (1, 2))
         check_steps(f"{size} at batch {batch}", {"one thread": one, "two threads": two}, batch, SAME)
         inputs = random_bits(batch, WIDTH)
-        times = gain(partial(one, inputs), partial(two, inputs), plan)
+        times = gain(partial(one, inputs), partial(two, inputs), plan.rounds, plan.seconds)
         yield size, batch, 1e6 * times.one, 1e6 * times.two, times.one / times.two, times.possible
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.kernels.floor import matrix_product
-from benchmarks.kernels.plan import KernelsPlan
 from benchmarks.timing import medians
 
 PRODUCTS = 16
@@ -23,10 +22,10 @@ class Gain(NamedTuple):
     possible: float
 
 
-def gain(one: Callable[[], object], two: Callable[[], object], plan: KernelsPlan) -> Gain:
+def gain(one: Callable[[], object], two: Callable[[], object], rounds: int, seconds: float) -> Gain:
     """Time a call by one thread and by two, in turns with matrix products by one and by two."""
     calls = {"one": one, "two": two, "products by one": products_by(1), "products by two": products_by(2)}
-    times = medians(calls, plan.rounds, plan.seconds)
+    times = medians(calls, rounds, seconds)
     return Gain(times["one"], times["two"], times["products by one"] / times["products by two"])
 
 

@@ -145,7 +145,8 @@ def measure_threads(plan: KernelsPlan) -> Iterator[Row]:
         model, (inputs, targets) = random_model(MODELS[name]), episodes(batch)
         one, two = by_kernels(model, 1), by_kernels(model, 2)
         check_gradients(f"{name} at batch {batch}, two threads", model, two, one, batch, SAME)
-        times = gain(partial(update, model, one, inputs, targets), partial(update, model, two, inputs, targets), plan)
+        by_one, by_two = (partial(update, model, outputs, inputs, targets) for outputs in (one, two))
+        times = gain(by_one, by_two, plan.rounds, plan.seconds)
         yield name, batch, batch / times.one, batch / times.two, times.one / times.two, times.possible
 
 

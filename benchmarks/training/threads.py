@@ -1,19 +1,21 @@
 """Whole updates by two threads beside one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from benchmarks.kernels.threads import products_by
+from benchmarks.kernels.threads import gain
+from benchmarks.kernels.training import SAME
 from benchmarks.table import Row, Table
-from benchmarks.timing import WrongOutputs, medians
+from benchmarks.timing import check_close
 from benchmarks.training.parts import LENGTH
 from benchmarks.training.plan import TrainingPlan, preset
 from benchmarks.training.updates import CHECKED_UPDATES
 from training.trainer import Trainer
 
-THREADS = 1, 2
 LARGER = 4
 """The times that a batch is larger in the second line of a model."""
 
@@ -21,15 +23,12 @@ LARGER = 4
 def measure_threads(plan: TrainingPlan) -> Iterator[Row]:
     for name, batch in plan.cases():
         for rows in (batch, LARGER * batch) if batch > 1 else ():  # one row is not shared
-            trainers = [trainer_by(threads, name, rows) for threads in THREADS]
-            check_losses(f"{name} at batch {rows}", trainers)
-            turns: dict[str, Callable[[], object]] = {}
-            for threads, trainer in zip(THREADS, trainers, strict=True):
-                turns[f"updates by {threads}"] = partial(train, trainer, plan.updates)
-                turns[f"products by {threads}"] = products_by(threads)
-            one, products_one, two, products_two = medians(turns, plan.rounds, plan.seconds).values()
-            rates = plan.updates * rows / one, plan.updates * rows / two
-            yield name, rows, *rates, one / two, products_one / products_two
+            one, two = (trainer_by(threads, name, rows) for threads in (1, 2))
+            check_close(f"{name} at batch {rows}: losses by two threads", losses(two), losses(one), SAME)
+            by_one, by_two = (partial(train, trainer, plan.updates) for trainer in (one, two))
+            times = gain(by_one, by_two, plan.rounds, plan.seconds)
+            rates = (plan.updates * rows / seconds for seconds in (times.one, times.two))
+            yield name, rows, *rates, times.one / times.two, times.possible
 
 
 def trainer_by(threads: int, name: str, batch: int) -> Trainer:
@@ -42,11 +41,9 @@ def trainer_by(threads: int, name: str, batch: int) -> Trainer:
         torch.set_num_threads(before)
 
 
-def check_losses(what: str, trainers: Sequence[Trainer]) -> None:
-    """Raise WrongOutputs unless the first updates of trainers have the same losses, bit for bit."""
-    losses = [[trainer.update().loss for _ in range(CHECKED_UPDATES)] for trainer in trainers]
-    if losses[0] != losses[1]:
-        raise WrongOutputs(f"not timed, {what}: expected the losses of one thread, {losses[0]}, got {losses[1]} by two")
+def losses(trainer: Trainer) -> NDArray[np.float64]:
+    """Return the losses of the next updates: [CHECKED_UPDATES]."""
+    return np.array([trainer.update().loss for _ in range(CHECKED_UPDATES)])
 
 
 def train(trainer: Trainer, updates: int) -> None:
