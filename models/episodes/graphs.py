@@ -89,7 +89,7 @@ class TripleSource(Source):
 
         planning: the steps of silence before each answer, but for those of planning_per_triple.
         """
-        planning += triples.planning_steps(self.planning_per_triple, len(described.edges))
+        planning = self.silence(planning, len(described.edges))
         parts = [("listen", triples.Part(described.edges))]
         for query, answer in zip(described.queries, described.answers, strict=True):
             parts += [("ask", triples.Part(query)), ("plan", triples.silent(planning))]
@@ -112,6 +112,10 @@ class TripleSource(Source):
                 "routes": [self._route(described, nodes, answer) for answer in described.answers],
             },
         )
+
+    def silence(self, planning: int, edges: int) -> int:
+        """Return the steps of silence before an answer, with those of planning_per_triple."""
+        return planning + triples.planning_steps(self.planning_per_triple, edges)
 
     def label(self, number: int) -> str:
         """Return a label as text."""
@@ -182,7 +186,7 @@ class MapSource(TripleSource):
         ]
 
     def most_steps(self, chosen: Chosen) -> int:
-        planning = chosen["planning"] + triples.planning_steps(self.planning_per_triple, self.needed(chosen))
+        planning = self.silence(chosen["planning"], self.needed(chosen))
         answer = self.query_size(chosen["moves"]) + planning + chosen["moves"]
         return int(self.needed(chosen) + chosen["queries"] * answer)
 
@@ -337,7 +341,7 @@ class FamilyTree(TripleSource):
         ]
 
     def most_steps(self, chosen: Chosen) -> int:
-        planning = chosen["planning"] + triples.planning_steps(self.planning_per_triple, self.needed(chosen))
+        planning = self.silence(chosen["planning"], self.needed(chosen))
         return int(self.needed(chosen) + chosen["queries"] * (planning + 2))
 
     def needed(self, chosen: Chosen) -> int:
