@@ -48,14 +48,14 @@ class Model(ctypes.Structure):
                 Integer: "kind layers input_size output_size output_activation output_groups "
                 "memory_size word_size read_heads write_heads strength linked masking deallocation link_sharpening "
                 "style order signed_heads shift_width",
-                Float: "clip",
+                Float: "clip look_up_scale",
                 Pointer: "controller",
                 Sources: "hidden",
                 Linear: "interface output query",
             }
         ),
         *_fields({Integer: "read_keys write_keys erase add strengths gates modes shifts read_masks write_masks"}),
-        *_fields({Integer: "sharpness key_signs add_signs programs program_key_size interface_size trained_size"}),
+        *_fields({Integer: "sharpness key_signs add_signs programs program_key_size interface_size"}),
         *_fields({Pointer: "program_keys d_program_keys forced"}),
     ]
 

@@ -76,7 +76,8 @@ class PackedModel:
         self._turned_pointers: list[tuple[Any, int]] = []
         self.layer_names: list[str] = []
         self.hidden: Blocks = ()  # the outputs of the controller
-        self.model = self._described(memory_size)
+        self.model = self._described()
+        self.resize(memory_size or 0)
 
         self._append(np.full(-sum(map(len, self._places)) % WIDE, ZERO))
         places = np.concatenate(self._places)
@@ -129,6 +130,12 @@ class PackedModel:
         self._gather(self._inverse, packed, side_by_side)
         return {name: side_by_side[places].reshape(self._shapes[name]) for name, places in self._ranges()}
 
+    def resize(self, memory_size: int) -> None:
+        """Set the number of memory locations of the next states, and the factor of key strengths among them."""
+        scaled = self.config.get("look_up_scaling")
+        scale = math.log1p(memory_size) / math.log1p(self.config["memory_size"]) if scaled else 1.0
+        self.model.memory_size, self.model.look_up_scale = memory_size, scale
+
     def forced(self, gates: Mapping[str, Array]) -> "PackedModel":
         """Return this model with these gates held at values, and no others; both share the weights.
 
@@ -180,7 +187,7 @@ class PackedModel:
 
     # The structures
 
-    def _described(self, memory_size: int | None) -> Model:
+    def _described(self) -> Model:
         config = self.config
         word, reads, writes = (config.get(name, 0) for name in ("word_size", "read_heads", "write_heads"))
         input_size = config["embedding"]["size"] if config.get("embedding") else config["input_size"]
@@ -190,7 +197,6 @@ class PackedModel:
             output_size=config["output_size"],
             output_activation=ACTIVATIONS.index(config["output_activation"]),
             output_groups=config.get("output_groups", 1),
-            memory_size=memory_size or 0,
             word_size=word,
             read_heads=reads,
             write_heads=writes,
@@ -205,7 +211,6 @@ class PackedModel:
             shift_width=config.get("shift_width", 0),
             programs=config.get("programs", 1),
             program_key_size=config.get("program_key_size", 0),
-            trained_size=config["memory_size"] if config.get("look_up_scaling") else 0,
             clip=config.get("clip", 0.0) if self.kind == "dnc" else 0.0,
         )
         self._owned: list[tuple[Any, str, Linear]] = []

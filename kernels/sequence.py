@@ -104,7 +104,7 @@ class Sequence:
 
     def forward(self, state: Mapping[str, Array], inputs: int, outputs: int) -> None:
         """Step from a state without saving anything for gradients; `last_state` is the state after it."""
-        self._packed.model.memory_size = self._memory_size
+        self._packed.resize(self._memory_size)
         self._of.kept_bytes = 0
         self._last = Arena(self.layout, self._batch, self._dtype), 0
         self._last[0].write_rows(0, state)
@@ -112,7 +112,7 @@ class Sequence:
 
     def forward_saved(self, state: Mapping[str, Array], inputs: int, outputs: int) -> None:
         """Step from a state, and save what `backward` needs."""
-        self._packed.model.memory_size = self._memory_size
+        self._packed.resize(self._memory_size)
         self._plan = self._of.plan(self.layout, self._batch, self._steps)
         self._of.kept_bytes = self._plan.kept_bytes
         if len(self._plan.segments) == 1:
@@ -139,7 +139,7 @@ class Sequence:
         """
         if self._memory is None and self._between is None:
             raise RuntimeError("the fused kernels keep a sequence for one backward pass; this is its second")
-        self._packed.model.memory_size = self._memory_size
+        self._packed.resize(self._memory_size)
         self._packed.clear_gradients()
         memory = self._memory or self._of.take_memory(self.layout, self._batch, self._plan.length)
         memory.d_state.clear()

@@ -620,7 +620,7 @@ INLINE content_weighting weighting_in(const memory_step *s, const look_ups *of, 
     i64 at = head * s->shape.width;
     return (content_weighting){
         .similarity = COSINE,
-        .strength = dnc_strength(s->m, strength) * look_up_scale(s->m),
+        .strength = dnc_strength(s->m, strength) * (real)s->m->look_up_scale,
         .key_norm = s->m->masking ? 0 : norm(COSINE, s->controls + of->keys + head * s->shape.size, s->shape.size),
         .norms = of->norms + (s->m->masking ? at : 0),
         .similarities = of->similarities + at,
@@ -656,11 +656,11 @@ static void look_ups_backward(const memory_step *s, const look_ups *of, const me
             real *d_mask = d->controls + of->masks + head * size;
             masked_gradients to = {d_content, d_memory, d_key, d_mask, g->word_scale, g->mask_sums, g->mask_squares};
             real by = masked_look_up_backward(of->memory, s->shape, masked_key_in(s, of, head), c, to);
-            *d_strength = by * look_up_scale(s->m);
+            *d_strength = by * (real)s->m->look_up_scale;
             continue;
         }
         content_gradient by = content_weights_backward(c, s->shape, d_content, g->word_scale);
-        *d_strength = by.strength * look_up_scale(s->m);
+        *d_strength = by.strength * (real)s->m->look_up_scale;
         key_backward(of->memory, d_content, s->shape, key, by.key_scale, d_key);
         add_outer_product(d_memory, s->shape, terms, d_content, key);
     }

@@ -17,6 +17,7 @@ typedef struct {
     i64 strength, linked, masking, deallocation, link_sharpening; /* of a DNC */
     i64 style, order, signed_heads, shift_width;                  /* of an NTM */
     double clip;
+    double look_up_scale; /* the factor of key strengths: models/addressing.py, scaled_strengths; or 1 */
     const layer *controller;
     sources hidden; /* the outputs of the controller */
     linear interface, output, query;
@@ -27,7 +28,6 @@ typedef struct {
      * sixteen; of several, `query` gives the query, padded, and its strength, and the keys are [programs, padded
      * wide][key size, padded]. */
     i64 programs, program_key_size, interface_size;
-    i64 trained_size; /* the locations in training, if the strengths of look-ups are scaled by those there are; or 0 */
     const real *program_keys;
     real *d_program_keys;
     const real *forced; /* for each number of the activated interface the value of a forced gate, or one below 0 */
@@ -53,11 +53,6 @@ INLINE void force_gates(const model *m, real *controls) {
 
 /* Whether heads write and read before the controller runs, by its output at the step before. */
 INLINE i64 acts_before(const model *m) { return m->kind == NTM && m->order == BEFORE_CONTROLLER; }
-
-/* The factor of the strengths of look-ups, models/addressing.py, scaled_strengths. */
-INLINE real look_up_scale(const model *m) {
-    return m->trained_size ? (real)(log1p((double)m->memory_size) / log1p((double)m->trained_size)) : 1;
-}
 
 INLINE i64 has_programs(const model *m) { return m->programs > 1; }
 

@@ -285,7 +285,7 @@ INLINE content_weighting ntm_content(const memory_step *s, const ntm_workspace *
     i64 similarity = ntm_similarity(s->m->style), at = head * s->shape.width, size = s->shape.size;
     return (content_weighting){
         .similarity = similarity,
-        .strength = scalars_in(s->m, s->controls).strengths[head] * look_up_scale(s->m),
+        .strength = scalars_in(s->m, s->controls).strengths[head] * (real)s->m->look_up_scale,
         .key_norm = norm(similarity, s->controls + s->m->read_keys + head * size, size),
         .norms = in.norms,
         .similarities = w->similarities + at,
@@ -332,7 +332,7 @@ static void address_backward(const memory_step *s, const ntm_workspace *w, addre
     shift_backward(m, shifts, scratch.gated, d_weights, g->d_gated, d->controls + at);
     d_of.gates[head] = gate_backward(m, c.weights, previous, of.gates[head], g->d_gated, d_weights, d_previous);
     content_gradient by = content_weights_backward(c, s->shape, d_weights, g->word_scale);
-    d_of.strengths[head] = by.strength * look_up_scale(m);
+    d_of.strengths[head] = by.strength * (real)m->look_up_scale;
     key_backward(in.memory, d_weights, s->shape, s->controls + key, by.key_scale, d->controls + key);
 }
 
