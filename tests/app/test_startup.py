@@ -179,7 +179,7 @@ def test_outdated_kernels_are_not_used_until_rebuilt(tiny, tmp_path, data):
     for room in ("app", "engram", "kernels", "models"):
         shutil.copytree(ROOT / room, pulled / room, ignore=shutil.ignore_patterns("__pycache__"))
     edit(pulled / "kernels/src/model.h", "double clip;", "double pulled, clip;")
-    edit(pulled / "kernels/layout.py", 'Float: "clip"', 'Float: "pulled clip"')
+    edit(pulled / "kernels/layout.py", 'Float: "clip', 'Float: "pulled clip')
     with running_server(data=data, checkpoints=tiny.parent, root=pulled) as server:
         assert httpx.get(f"{server.url}/models/{tiny.name}").json()["backend"] == "onnx"
         assert httpx.post(f"{server.url}/infer", json=request).status_code == 200
