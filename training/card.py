@@ -24,8 +24,8 @@ FIGURES = {
 }
 """The figures that a checkpoint may have, in the order of the card; training.plots draws them."""
 
-HIDDEN = ("name", "vocabulary")
-"""Options of a task that its card does not list: the name stands before them, the vocabulary is long."""
+HIDDEN = ("name", "vocabulary", "interchangeable")
+"""Options of a task that its card does not list: the name stands before them, lists of words are long."""
 
 KINDS = {
     "dnc": "A Differentiable Neural Computer (Graves et al., Nature 538, 2016)",

@@ -60,6 +60,7 @@ class Babi(Source):
     split: Literal["train", "test"] = "train"
     max_words: int = 800
     vocabulary: tuple[str, ...] = ()
+    interchangeable: tuple[str, ...] = ()
 
     name = "babi"
     input_size = 1

@@ -45,6 +45,10 @@ class Babi(AnswerTask):
     out, so that a curriculum can begin with few sentences. The stories of the test are always whole.
     vocabulary: all words, by their tokens; if it is left out, the words of both splits of the tasks are collected,
     which reads the files. If it is given, they are only read when an episode is drawn, once in a process.
+    interchangeable: lists of words that a story may exchange for one another and still be true, each written as the
+    number of its task and the words, "16: swan rhino lion frog"; a drawn story of the training has them in a random
+    order, in its answers too. A task has so many more stories to learn from, and none to know by heart. Stories of the
+    test stay as they are.
 
     One task alone, as in a test: `task.with_options({"tasks": [3], "split": "test"})`; the words stay the same.
 
@@ -59,6 +63,7 @@ class Babi(AnswerTask):
     split: Literal["train", "test"] = "train"
     max_words: int = 800
     vocabulary: tuple[str, ...] = ()
+    interchangeable: tuple[str, ...] = ()
 
     name = "babi"
     paper = "Weston et al., Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks, arXiv 1502.05698"
@@ -81,6 +86,8 @@ class Babi(AnswerTask):
                 f"Babi.vocabulary must have the word {ANSWER!r} and no word twice, got {list(self.vocabulary)}; "
                 "leave it out to have the words collected from the files"
             )
+        for text in self.interchangeable:
+            self._exchange(text)
 
     @property
     def classes(self) -> int:
@@ -101,7 +108,8 @@ class Babi(AnswerTask):
         stories = self._stories()
         tasks = torch.randint(0, len(self.tasks), (batch_size,), generator=generator)
         places = torch.rand(batch_size, generator=generator, dtype=torch.float64)
-        return self._episode(stories, stories.first[tasks] + (places * stories.counts[tasks]).long())
+        numbers = stories.first[tasks] + (places * stories.counts[tasks]).long()
+        return self._episode(stories, numbers, self._renamed(generator, tasks))
 
     def whole(self, batch_size: int) -> Iterator[Episode]:
         """Yield every story once, task by task in the order of the files. Raises ConfigError as `sample` does."""
@@ -129,17 +137,50 @@ class Babi(AnswerTask):
         longest = self.max_words if self.split == "train" else math.inf
         return _encoded(self.directory, self.tasks, self.split, self.vocabulary, longest)
 
-    def _episode(self, stories: "_Stories", numbers: Tensor) -> Episode:
-        """Return the stories with these numbers, [B], as an episode."""
+    def _exchange(self, text: str) -> tuple[int, Tensor]:
+        """Return the task and the tokens of a list of interchangeable words. Raises ConfigError."""
+        task, _, words = text.partition(":")
+        known = {word: token for token, word in enumerate(self.vocabulary)}
+        listed = words.split()
+        unknown = [word for word in listed if word not in known and int(task) in self.tasks] if task.isdigit() else []
+        if not task.isdigit() or len(listed) < 2 or len(set(listed)) < len(listed) or unknown:
+            raise ConfigError(
+                f"Babi.interchangeable must be lists such as '16: swan rhino lion frog', the number of a task and at "
+                f"least two different words of its stories, got {text!r}"
+                + (f": {unknown[0]!r} is no word of the vocabulary" if unknown else "")
+            )
+        return int(task), torch.tensor([known[word] for word in listed if word in known])
+
+    def _renamed(self, generator: torch.Generator, tasks: Tensor) -> Tensor | None:
+        """Return the token that stands for each token in a story of each of these tasks, [B, words]; None as it is.
+
+        tasks: their places in `tasks`, [B].
+        """
+        if not self.interchangeable or self.split == "test":
+            return None
+        table = torch.arange(self.classes, dtype=torch.int32).repeat(len(tasks), 1)
+        numbers = torch.tensor(self.tasks)[tasks]
+        for task, words in map(self._exchange, self.interchangeable):
+            rows = (numbers == task).nonzero()
+            orders = torch.rand(len(rows), len(words), generator=generator).argsort(1)
+            table[rows, words] = words[orders].int()
+        return table
+
+    def _episode(self, stories: "_Stories", numbers: Tensor, renamed: Tensor | None = None) -> Episode:
+        """Return the stories with these numbers, [B], as an episode. renamed: of `_renamed`."""
         lengths = stories.lengths[numbers]
         steps = torch.arange(int(lengths.max())).unsqueeze(1)
         known = steps < lengths
         places = torch.where(known, stories.starts[numbers] + steps, 0)
-        answers = torch.where(known, stories.answers[places], -1).unsqueeze(2)
+        tokens, answers = stories.tokens[places], torch.where(known, stories.answers[places], -1)
+        if renamed is not None:
+            tokens = renamed.T.gather(0, tokens.long())
+            answers = torch.where(answers < 0, answers, renamed.T.gather(0, answers.clamp(min=0).long()))
+        answers = answers.unsqueeze(2)
         targets = torch.zeros(*known.shape, self.classes)
         targets.scatter_(2, answers.clamp(min=0).long(), (answers >= 0).float())
         return Episode(
-            inputs=torch.where(known, stories.tokens[places], 0).float().unsqueeze(2),
+            inputs=torch.where(known, tokens, 0).float().unsqueeze(2),
             targets=targets,
             mask=(answers >= 0).squeeze(2).float(),
             lengths=lengths,

@@ -312,3 +312,28 @@ def test_bad_option_is_named(directory, options, complaint):
 def test_directory_missing_is_named():
     with pytest.raises(ConfigError, match="task: key 'directory' is missing"):
         build_task({"name": "babi"})
+
+
+EXCHANGED = ("1: ann bob", "1: barn lake pond")
+
+
+def test_interchangeable_words_are_exchanged_in_stories_and_answers(directory):
+    task = Babi(directory, tasks=(1,), interchangeable=EXCHANGED)
+    stories = {task.render(task.sample(generator(seed), 1)) for seed in range(300)}
+    names, places = ("ann", "bob"), ("barn", "lake", "pond")
+    short = {f"{name} went to the {place}.\nwhere is {name}? [{place}]" for name in names for place in places}
+    assert short == {story for story in stories if story.count("\n") == 1}
+    assert len(stories) == 2 * 2 * 6 - 6  # one place of the short story, two of three of the other
+
+
+@pytest.mark.parametrize("options", [{"split": "test"}, {"tasks": (8,)}])
+def test_stories_of_the_test_and_of_other_tasks_stay(directory, options):
+    task = Babi(directory, **{"tasks": (1,), **options}, vocabulary=WORDS, interchangeable=EXCHANGED)
+    plain = {task.render(episode) for episode in task.whole(1)}
+    assert {task.render(task.sample(generator(seed), 1)) for seed in range(50)} == plain
+
+
+@pytest.mark.parametrize("text", ["1: ann", "ann bob", "1: ann ann", "one: ann bob", "1: ann carol"])
+def test_list_that_cannot_be_exchanged_is_refused(directory, text):
+    with pytest.raises(ConfigError, match=f"number of a task and at least two different words .* got '{text}'"):
+        Babi(directory, tasks=(1,), interchangeable=(text,))
