@@ -96,7 +96,7 @@ class FusedStep:
 
     # A step
 
-    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, HeadTrace]:
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces that are no leaves.
 
         Returns the activated outputs [B, output_size], and the named traces.
@@ -105,7 +105,7 @@ class FusedStep:
         rows = self._checked(slots)
         self._check_shape(inputs, (len(rows), self._config["input_size"]))
         heads = self._traces.allocate(len(rows), trace) if trace else self._no_trace
-        return self._advance(rows, inputs[None], heads)[0], heads
+        return self._advance(rows, inputs[None], heads)[0], {name: heads.trace(name) for name in trace}
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by T steps in one call. inputs: [T, B, input_size], T at least 1.

@@ -168,16 +168,15 @@ class Backend(Protocol):
         This is about the states that the model can reach by steps; a client may upload a state that it cannot reach.
         """
 
+    def multi_step(self) -> "MultiStepBackend | None":
+        """Return this back end if it takes several steps in one call, else None."""
+
     def prompt(self) -> "PromptBackend | None":
         """Return this back end if its steps are short and never wait, else None."""
 
 
-class PromptBackend(Backend, Protocol):
-    """A back end that the event loop's thread may use, and that takes several steps in one call."""
-
-    @property
-    def spare(self) -> int:
-        """The number of slots that can be opened before the arena has to grow, which takes long."""
+class MultiStepBackend(Backend, Protocol):
+    """A back end that takes several steps in one call."""
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by several steps; return the outputs, float32 [len(slots), T, output_size].
@@ -186,6 +185,14 @@ class PromptBackend(Backend, Protocol):
         the failed step of each in `at`; their states are lost, or as before that step. Any other error leaves all slots
         as they were, or is a BatchLost.
         """
+
+
+class PromptBackend(MultiStepBackend, Protocol):
+    """A back end that the event loop's thread may use."""
+
+    @property
+    def spare(self) -> int:
+        """The number of slots that can be opened before the arena has to grow, which takes long."""
 
 
 class RowsFailed(Exception):
@@ -343,7 +350,7 @@ class Slots:
         return outputs, traces
 
     def run_by_steps(self, step: Step, slots: Sequence[int], inputs: Array, output_size: int) -> Array:
-        """Advance slots by several calls of `step`, as PromptBackend.run does; a row that fails takes no more steps."""
+        """Advance slots by several calls of `step`, as MultiStepBackend.run does; a row that fails takes no more."""
         outputs = np.empty((*inputs.shape[:2], output_size), np.float32)
         rows, lost, at = list(range(len(slots))), set[int](), dict[int, int]()
         for t in range(inputs.shape[1]):

@@ -91,6 +91,9 @@ class FakeBackend:
     def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - a sum may overflow with any input
         return True
 
+    def multi_step(self) -> "FakeBackend | None":
+        return self.prompt()
+
     def prompt(self) -> "FakeBackend | None":
         return self if self._prompt else None
 

@@ -74,6 +74,9 @@ class OnnxBackend:
     def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - with any inputs
         return True
 
+    def multi_step(self) -> None:
+        return None
+
     def prompt(self) -> None:
         return None
 

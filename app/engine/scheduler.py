@@ -8,7 +8,8 @@ from typing import NamedTuple
 from app.engine.run import Run
 
 BATCH_BYTES = 32 * 2**20
-"""Bytes of state stepped in one batch, at most: a larger single state runs alone. Larger batches measured no faster."""
+"""Bytes of state stepped in one batch on a CPU, at most: a larger single state runs alone. Larger batches measured no
+faster."""
 
 TICK_SECONDS = 2e-3
 """About how long one call of the back end may last: a sequence that joins waits that long."""
@@ -88,16 +89,24 @@ class Scheduler:
     The runs of a batch take as many steps in one call as all of them have left, within TICK_SECONDS.
     """
 
-    def __init__(self, max_batch: int, state_bytes: Callable[[int | None], int], takes_several: bool) -> None:
+    def __init__(
+        self,
+        max_batch: int,
+        state_bytes: Callable[[int | None], int],
+        takes_several: bool,
+        batch_bytes: float = BATCH_BYTES,
+    ) -> None:
         """Make an empty queue.
 
         max_batch: largest number of sequences in a batch, unless one run alone has more. state_bytes: returns the bytes
         of a state of a memory size. takes_several: whether the back end can take several steps in one call.
+        batch_bytes: bytes of state in a batch, at most, unless a single state has more.
         """
         self.pace = Pace()
         self._takes_several = takes_several
         self._max_batch = max_batch
         self._state_bytes = state_bytes
+        self._batch_bytes = batch_bytes
         self._runs: deque[Run] = deque()
 
     def __len__(self) -> int:
@@ -130,7 +139,7 @@ class Scheduler:
 
     def rows_at_once(self, memory_size: int | None) -> int:
         """Return the largest number of sequences of this memory size in one batch."""
-        return max(1, min(self._max_batch, BATCH_BYTES // max(1, self._state_bytes(memory_size))))
+        return max(1, int(min(self._max_batch, self._batch_bytes // max(1, self._state_bytes(memory_size)))))
 
     def _takes_long(self, memory_size: int | None, rows: int, left: int | None) -> bool:
         """Return whether `rows` sequences would take more than TICK_SECONDS for `left` steps each."""
@@ -140,7 +149,7 @@ class Scheduler:
         return seconds is not None and seconds * rows * left > TICK_SECONDS
 
     def _batches(self, memory_size: int | None, runs: list[Run]) -> list[Batch]:
-        """Return runs of one memory size and force in batches within BATCH_BYTES."""
+        """Return runs of one memory size and force in batches within their bytes."""
         most = self.rows_at_once(memory_size)
         batches: list[Batch] = []
         chosen: list[Run] = []

@@ -25,7 +25,7 @@ import numpy as np
 from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Results, Run, RunRows
-from app.engine.scheduler import Batch, Scheduler
+from app.engine.scheduler import BATCH_BYTES, Batch, Scheduler
 from app.errors import EngramError, NonFiniteOutput, OutOfMemory, StepFailed, StoreFailed
 from app.futures import report
 
@@ -133,7 +133,10 @@ class Worker:
         # Of the thread that holds the lock; the event loop's also reads specifications without it
         self._arenas = arenas
         self._scheduler = Scheduler(
-            max_batch, lambda size: arenas.spec(size).state_bytes, arenas.first.prompt() is not None
+            max_batch,
+            lambda size: arenas.spec(size).state_bytes,
+            takes_several=arenas.first.multi_step() is not None,
+            batch_bytes=BATCH_BYTES if arenas.first.device == "cpu" else math.inf,
         )
         self._observer = observer
         self._journal = journal or NoJournal()
@@ -376,8 +379,8 @@ class Worker:
                 names.update(dict.fromkeys(run.trace))
         inputs = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
         backend = self._arenas.backend(parts[0].run.memory_size, parts[0].run.force)
-        if steps > 1 and (prompt := backend.prompt()) is not None:
-            return prompt.run(slots, inputs), {}
+        if steps > 1 and (multi_step := backend.multi_step()) is not None:
+            return multi_step.run(slots, inputs), {}
         return backend.step(slots, inputs[:, 0], list(names))
 
     def _step_alone(self, parts: list[RunRows], steps: int, error: Exception) -> None:

@@ -30,12 +30,10 @@ def test_traces_of_a_fused_step_explain_it(name):
     model, fused, names = fused_and_names(name, 3)
     for inputs in random_inputs(model, 3, 3).numpy():
         before = leaves_of(fused, 3)
-        _, heads = fused.step(range(3), inputs, names)
+        _, traces = fused.step(range(3), inputs, names)
         after = leaves_of(fused, 3)
         trace = {leaf: before[leaf] if leaf in fused.used_before else after[leaf] for leaf in LEAVES & after.keys()}
-        assert_traces_explain(
-            model.config, before, after, trace | {each: heads.trace(each) for each in names}, atol=1e-5
-        )
+        assert_traces_explain(model.config, before, after, trace | traces, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "dnc-programs-improved", "ntm-before-controller-stack"])
@@ -48,7 +46,7 @@ def test_traces_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
     inputs = random_inputs(model, 1, 50)[0].numpy()
     (_, alone), (_, shared) = one.step(range(50), inputs, names), three.step(range(50), inputs, names)
     for each in names:
-        assert np.array_equal(alone.trace(each), shared.trace(each)), each
+        assert np.array_equal(alone[each], shared[each]), each
 
 
 @pytest.mark.parametrize(
@@ -63,9 +61,8 @@ def test_traces_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
     ],
 )
 def test_step_leaves_only_what_its_traces_need(name, asked, left):
-    model, fused, _ = fused_and_names(name, 2)
-    _, heads = fused.step(range(2), random_inputs(model, 1, 2)[0].numpy(), asked)
-    assert set(heads.arrays) == left
+    _, fused, _ = fused_and_names(name, 2)
+    assert set(fused._traces.allocate(2, asked).arrays) == left
 
 
 def test_trace_that_a_model_does_not_have_is_refused():

@@ -1,0 +1,130 @@
+"""Back ends whose kernels change the states of an arena in place."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from app.backends.base import Array, RowsFailed, Slots, Spec, are_ordinary, failed_rows
+
+LARGEST_ORDINARY = 1e30
+"""Inputs up to this cannot overflow in a model whose controller is bounded."""
+
+LEAVES = ("read_weights", "write_weights", "read_vectors", "usage")
+"""Traces that are leaves of the state: after the step, or before it if the heads act before the controller."""
+
+
+class Steps(Protocol):
+    """The kernels of a model, and the arena whose states they step in place."""
+
+    @property
+    def used_before(self) -> Collection[str]:
+        """Leaves of the state before a step by which that step reads and writes."""
+
+    def grow(self, capacity: int) -> None:
+        """Give the arena more slots. Raises MemoryError."""
+
+    def read(self, slot: int) -> dict[str, Array]:
+        """Return a copy of the state in a slot."""
+
+    def leaf(self, name: str, slots: Sequence[int]) -> Array:
+        """Return a copy of one leaf of several states: [B, ...]."""
+
+    def write(self, slot: int, state: Mapping[str, Array]) -> None:
+        """Replace the state in a slot."""
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str]) -> tuple[Array, dict[str, Array]]:
+        """Advance distinct slots by one step; return the outputs, and the named traces, which are no leaves."""
+
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        """Advance distinct slots by several steps: [T, B, input_size] -> [T, B, output_size]."""
+
+
+class InPlaceBackend:
+    """A back end of such kernels: a step cannot be undone, but one that fails must change nothing.
+
+    Where the controller is bounded, inputs of ordinary size cannot overflow from any state that the model can come to.
+    Of all other rows the states are copied before the step. A row that fails without a copy, from a state that a client
+    made up, is lost.
+    """
+
+    spec: Spec
+    slots: Slots
+    _steps: Steps
+    _initial: Mapping[str, Array]
+    """The state before the first step."""
+    _bounded: bool
+    """Whether the outputs of the controller are bounded for any inputs."""
+
+    def open(self, state: Mapping[str, Array] | None = None) -> int:
+        return self.slots.open(self._steps.grow, lambda slot: self.write(slot, state))
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        self.slots.check(slots)
+        before = {row: self._steps.read(slots[row]) for row in self._risky_rows(inputs)}
+        traces = {name: self._steps.leaf(name, slots) for name in trace if name in self._steps.used_before}
+        try:
+            outputs, of_step = self._steps.step(slots, inputs, [name for name in trace if name not in LEAVES])
+            traces |= of_step
+            traces |= {name: self._steps.leaf(name, slots) for name in trace if name not in traces}
+            failed = self._failed_rows(slots, outputs, list(before))
+            for row in failed:
+                self._undo(slots[row], before.get(row))
+        except Exception as error:
+            raise self.slots.lost_batch(slots) from error
+        if failed:
+            raise RowsFailed(failed, outputs, traces, lost=failed - before.keys())
+        return outputs, traces
+
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        if not self._bounded or self._risky_rows(inputs):
+            return self.slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
+        self.slots.check(slots)
+        try:
+            outputs = self._steps.run(slots, inputs.swapaxes(0, 1)).swapaxes(0, 1)
+            failed = failed_rows(outputs)
+            self.slots.lose(slots[row] for row in failed)
+        except Exception as error:
+            raise self.slots.lost_batch(slots) from error
+        if failed:
+            at = {row: int(np.isfinite(outputs[row]).all(axis=1).argmin()) for row in failed}
+            raise RowsFailed(failed, outputs, {}, failed, at)
+        return outputs
+
+    def may_fail(self, inputs: Array) -> bool:
+        return not self._bounded or bool(self._risky_rows(inputs))
+
+    def read(self, slot: int) -> dict[str, Array]:
+        self.slots.check([slot])
+        return self._steps.read(slot)
+
+    def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
+        with self.slots.replacing(slot):
+            self._steps.write(slot, self._initial if state is None else state)
+
+    def close(self, slot: int) -> None:
+        self.slots.give_back(slot)
+
+    def _risky_rows(self, inputs: Array) -> list[int]:
+        """Return the rows whose step may overflow from a state that the model can reach."""
+        if not self._bounded:
+            return list(range(len(inputs)))
+        if are_ordinary(inputs):
+            return []
+        ordinary = np.abs(inputs) <= LARGEST_ORDINARY
+        return [] if ordinary.all() else np.flatnonzero(~ordinary.reshape(len(inputs), -1).all(axis=1)).tolist()
+
+    def _failed_rows(self, slots: Sequence[int], outputs: Array, risky: Sequence[int]) -> set[int]:
+        """Return the rows whose outputs are not finite, or, among `risky` rows, whose states are not."""
+        failed = set(failed_rows(outputs))
+        if risky:
+            leaves = (self._steps.leaf(name, [slots[row] for row in risky]) for name in self.spec.state)
+            failed.update(risky[row] for row in failed_rows(*leaves))
+        return failed
+
+    def _undo(self, slot: int, before: Mapping[str, Array] | None) -> None:
+        """Restore the state before a step in its slot; without a copy of it, mark the state as lost."""
+        if before is None:
+            self.slots.lose([slot])
+        else:
+            self._steps.write(slot, before)
