@@ -38,6 +38,7 @@ from app.stores.keys import KeyStore
 from app.stores.memory import MemoryStore
 from app.stores.ownership import Alone, Ownership
 from app.stores.sqlite import SqliteKeyStore, SqliteStore
+from kernels.gpu.support import not_on_gpu, why_no_triton
 from kernels.library import library, why_no_library
 from kernels.support import KINDS, not_fused
 from models.manifest import GRAPH_KIND, MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
@@ -288,17 +289,22 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
         from app.backends.onnx import OnnxBackend
 
         return OnnxBackend(directory, capacity, settings.threads)
-    if kind == "fused":
+    if kind == "fused" and device == "cpu":
         from app.backends.fused import FusedBackend
 
         return FusedBackend(directory, capacity, settings.threads)
     if manifest.kind not in KINDS:
         raise ManifestError(_without_class(directory, manifest))
     try:
+        if kind == "fused":
+            from app.backends.cuda import CudaBackend
+
+            return CudaBackend(directory, capacity, device)
         from app.backends.torch import TorchBackend
     except ModuleNotFoundError as error:
+        what = f"{kind} back end on {device}" if kind == "fused" else "torch back end"
         raise ManifestError(
-            f"{directory}: the torch back end needs torch: in the checkout of Engram, pip install -c constraints.txt "
+            f"{directory}: the {what} needs {error.name}: in the checkout of Engram, pip install -c constraints.txt "
             "-e '.[torch]'"
         ) from error
     return TorchBackend(directory, capacity, device, settings.threads)
@@ -317,6 +323,10 @@ def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["
     if not exported and not of_ours:
         raise ManifestError(_without_class(directory, manifest))
     if device != "cpu" and of_ours:
+        reason = not_on_gpu(manifest.kind, manifest.config) or why_no_triton()
+        if reason is None:
+            return "fused"
+        logger.info("%s: its steps are computed by torch: %s", directory.name, reason)
         return "torch"
     if not exported:
         logger.warning(
@@ -345,13 +355,11 @@ def _without_class(directory: Path, manifest: Manifest) -> str:
 
 def device_of(settings: Settings) -> str:
     """Return the device of the steps: cpu or cuda. Raises SettingsError."""
-    on_cpu = settings.backend in ("fused", "onnx")
+    on_cpu = settings.backend == "onnx"
     if settings.device == "cpu" or (settings.device == "auto" and on_cpu):
         return "cpu"
     if settings.device == "cuda" and on_cpu:
-        raise SettingsError(
-            f"device cuda: the {settings.backend} back end runs on the CPU; use --backend torch, or auto"
-        )
+        raise SettingsError("device cuda: the onnx back end runs on the CPU; use --backend fused, torch, or auto")
     available = _cuda_available()
     if settings.device == "cuda" and not available:
         raise SettingsError("device cuda: torch is not installed or sees no CUDA device; use --device cpu, or auto")

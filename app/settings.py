@@ -177,8 +177,8 @@ class Settings(BaseSettings):
     )
     backend: Literal["auto", "fused", "onnx", "torch"] = Field(
         "auto",
-        description="back end that computes the steps; auto: torch on CUDA or without a model.onnx, else the fused "
-        "kernels if they support the model, else onnx",
+        description="back end that computes the steps; auto: the fused kernels if they support "
+        "the model; else onnx on a CPU, torch on CUDA or without a model.onnx",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the steps are computed; auto: cuda if torch is installed and finds a device"

@@ -3,10 +3,12 @@
 A shell has what it runs in the background ignore SIGINT, and so would the servers that tests start there.
 Threads of torch, here and in the processes that tests start, are one each: several tests run at a time, their models
 are small, and threads that wait keep the cores busy.
+Without a CUDA driver, Triton's kernels are interpreted, on the CPU.
 All clients of httpx share one TLS context, which no test uses: each would read the certificates of all authorities,
 which takes longer than most requests.
 """
 
+import ctypes.util
 import functools
 import os
 import signal
@@ -23,6 +25,8 @@ settings.register_profile("engram", deadline=None, suppress_health_check=[Health
 settings.load_profile("engram")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if ctypes.util.find_library("cuda") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 transports = httpx._transports.default
 transports.create_ssl_context = functools.cache(transports.create_ssl_context)

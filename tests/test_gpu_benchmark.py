@@ -4,9 +4,11 @@ import re
 
 import pytest
 
+pytest.importorskip("triton", reason="Triton is for Linux")
+
 from app.backends.torch import TorchBackend
 from benchmarks.gpu import TABLES, checks, run
-from benchmarks.kernels.sizes import save
+from benchmarks.kernels.sizes import WIDTH, random_bits, save
 from benchmarks.timing import WrongOutputs
 from tests.engram.running import complaint, no_cuda
 
@@ -24,10 +26,10 @@ def test_device_is_checked_beside_the_cpu_and_then_measured(capsys):
     printed = capsys.readouterr().out
     outcomes = dict(rows_of(printed, "checks"))
     assert outcomes["a session of a server on the device"] == "agrees with the CPU"
-    assert [outcome.split(",")[0] for what, outcome in outcomes.items() if "outputs" in what] == ["agree", "agree"]
+    assert [outcome.split(",")[0] for what, outcome in outcomes.items() if "outputs" in what] == ["agree"] * 4
     measured = rows_of(printed, "rates")
     assert [row[:2] for row in measured] == [[size, batch] for size in ("S", "NTM") for batch in "18"]
-    assert all(float(row[7].replace(",", "")) > 0 for row in measured)
+    assert all(float(row[8].replace(",", "")) > 0 for row in measured)
 
 
 def test_rows_that_find_the_time_over_say_so(capsys):
@@ -37,11 +39,11 @@ def test_rows_that_find_the_time_over_say_so(capsys):
 
 def test_device_that_computes_something_else_is_not_timed(tmp_path, monkeypatch):
     save("S", tmp_path)
-    here, there = (TorchBackend(tmp_path, 2 * checks.ROWS) for _ in range(2))
+    here, there = (TorchBackend(tmp_path, 4) for _ in range(2))
     step = there.step
     monkeypatch.setattr(there, "step", lambda slots, inputs: (step(slots, inputs)[0] + 0.1, {}))
     with pytest.raises(WrongOutputs, match="S: outputs on the device beside those on the CPU"):
-        checks.outputs_agree("S", here, there)
+        checks.outputs_agree("S", here, there, random_bits(3, 2, WIDTH))
 
 
 @no_cuda

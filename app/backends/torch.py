@@ -27,7 +27,7 @@ class TorchBackend:
         model, manifest = load(directory)
         torch.set_num_threads(threads)
         self.device = device
-        state, trace = _axes(model)
+        state, trace = axes_of(model)
         self.spec = spec_of(manifest, state, {name: trace[name] for name in manifest.trace})
         self._model = model.to(device)
         self._step = ServedStep(self._model, self.spec.trace)
@@ -91,6 +91,9 @@ class TorchBackend:
     def may_fail(self, inputs: Array) -> bool:  # noqa: ARG002 - with any inputs
         return True
 
+    def multi_step(self) -> None:
+        return None
+
     def prompt(self) -> None:
         return None
 
@@ -134,7 +137,7 @@ def _memory_errors() -> Iterator[None]:
         raise MemoryError(str(error)) from error
 
 
-def _axes(model: MemoryModel[Any]) -> tuple[Axes, Axes]:
+def axes_of(model: MemoryModel[Any]) -> tuple[Axes, Axes]:
     """Return the axes of the model's state and of its traces. An axis that grows with memory_size is of locations."""
     here = schemas(model)
     larger = here if model.memory_size is None else schemas(model, model.memory_size + 1)

@@ -105,5 +105,5 @@ def test_own_model_without_a_graph_names_the_remedy(checkpoints, tmp_path, data,
 
 
 def test_own_model_is_left_to_onnx_beside_a_gpu(checkpoints):
-    for name, backend in (("leaky", "onnx"), ("shipped", "torch")):
+    for name, backend in (("leaky", "onnx"), ("shipped", "fused")):
         assert _best_backend(checkpoints / name, read_manifest(checkpoints / name), "cuda") == backend

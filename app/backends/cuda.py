@@ -1,0 +1,63 @@
+"""Steps computed in place by fused kernels on a GPU; the arena lies in its memory."""
+
+import copy
+from pathlib import Path
+
+from app.backends.base import Slots, spec_of
+from app.backends.in_place import InPlaceBackend
+from app.backends.torch import axes_of
+from kernels.gpu.step import GpuStep
+from kernels.support import NoKernel, is_bounded
+from models.artefact import load
+from models.manifest import ManifestError
+
+
+class CudaBackend(InPlaceBackend):
+    """The arena belongs to the kernels, which change the states in place; torch holds the weights."""
+
+    kind = "fused"
+
+    def __init__(self, directory: Path, capacity: int, device: str = "cuda") -> None:
+        """Load a checkpoint; capacity: slots that the arena has at most.
+
+        Raises ManifestError if the checkpoint cannot be loaded, or no kernel supports it.
+        """
+        model, manifest = load(directory)
+        self.device = device
+        state, trace = axes_of(model)
+        self.spec = spec_of(manifest, state, {name: trace[name] for name in manifest.trace})
+        self._model, self._kind, self._config = model.to(device), manifest.kind, manifest.config
+        self._capacity, self._bounded = capacity, is_bounded(manifest.config)
+        try:
+            self._clear()
+        except NoKernel as error:
+            raise ManifestError(f"{directory}: {error}") from error
+
+    def resized(self, memory_size: int) -> "CudaBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.resized(memory_size)
+        other._clear()
+        return other
+
+    def forced(self, force: str | None) -> "CudaBackend":
+        other = copy.copy(self)
+        other.spec = self.spec.forced(force)
+        other._steps = self._steps.forced(other.spec.gates)
+        other.slots = Slots(self._capacity)
+        return other
+
+    def cool(self) -> None:
+        """Do nothing: the memory of a GPU has no pages that could be returned."""
+
+    def multi_step(self) -> "CudaBackend":
+        return self
+
+    def prompt(self) -> None:
+        return None
+
+    def _clear(self) -> None:
+        """Start with an empty arena of this memory size, with these forced gates."""
+        spec = self.spec
+        self._steps: GpuStep = GpuStep(self._kind, self._config, self._model, spec.memory_size, spec.gates)
+        self._initial = self._steps.first_state()
+        self.slots = Slots(self._capacity)

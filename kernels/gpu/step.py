@@ -1,0 +1,158 @@
+"""An arena of states on a device, which the kernels step in place."""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kernels.gpu.batch import Batch
+from kernels.gpu.controller import Controller
+from kernels.gpu.heads import heads_of
+from kernels.gpu.launch import Launch
+from kernels.gpu.linear import product
+from kernels.gpu.support import not_on_gpu
+from kernels.support import NoKernel
+from models.cells import Cell
+from models.contract import MemoryModel
+from models.state import flatten
+
+Array = NDArray[Any]
+
+
+class GpuStep:
+    """Steps the states of sessions, each in a slot of an arena, on the device that the model is on.
+
+    kind, config: of the model, as in the registry, as plain values. memory_size: the number of memory locations of
+    every state. gates: forced ones, as in `Heads`. Raises NoKernel.
+
+    On a GPU a step of a batch is one graph, captured when a batch of this size is first met. Sizes are powers of two:
+    the rows that a batch lacks step the state of a slot that nobody has.
+    """
+
+    used_before: Collection[str] = ()
+    """Leaves of the state before a step by which that step reads and writes."""
+
+    def __init__(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        model: MemoryModel[Any],
+        memory_size: int | None,
+        gates: Mapping[str, Array] | None = None,
+    ) -> None:
+        reason = not_on_gpu(kind, config)
+        if reason:
+            raise NoKernel(f"there is no GPU kernel for this model: {reason}; torch computes it")
+        self._model, self._size, self._clip = model, memory_size, config.get("clip", 0.0)
+        self._device = next(model.parameters()).device
+        with torch.no_grad():
+            self._first = {name: leaf[0] for name, leaf in flatten(model.initial_state(1, memory_size)).items()}
+        cell, output = model.controller, model.output if config.get("readout", True) else None
+        assert isinstance(cell, Cell)
+        assert output is None or isinstance(output, nn.Linear)
+        self._controller, self._output = Controller(cell, self._clip), output
+        self._heads = heads_of(model, memory_size, gates or {})
+        self._capacity, self._arena = 0, self._empty(0)
+        self._batches: dict[int, Batch] = {}
+
+    def forced(self, gates: Mapping[str, Array]) -> "GpuStep":
+        """Return a step of the same weights with an arena of its own and these forced gates."""
+        other = copy.copy(self)
+        other._heads = heads_of(self._model, self._size, gates)
+        other._capacity, other._arena, other._batches = 0, self._empty(0), {}
+        return other
+
+    # The arena
+
+    def grow(self, capacity: int) -> None:
+        """Give the arena more slots; the states in the new ones are undefined. Raises MemoryError."""
+        arena = self._empty(capacity)
+        for name, values in self._arena.items():
+            arena[name][: self._capacity] = values[: self._capacity]
+        self._arena, self._capacity = arena, capacity
+        self._batches.clear()  # their graphs have the addresses of the leaves before
+
+    def read(self, slot: int) -> dict[str, Array]:
+        """Return a copy of the state in a slot: its leaves by name."""
+        return {name: values[slot].cpu().numpy().copy() for name, values in self._arena.items()}
+
+    def leaf(self, name: str, slots: Sequence[int]) -> Array:
+        """Return a copy of one leaf of several states: [B, ...]."""
+        copied: Array = self._arena[name][torch.tensor(slots, device=self._device)].cpu().numpy()
+        return copied
+
+    @torch.inference_mode()
+    def write(self, slot: int, state: Mapping[str, Array]) -> None:
+        """Replace the state in a slot."""
+        for name, values in self._arena.items():
+            values[slot] = torch.tensor(state[name])
+
+    def first_state(self) -> dict[str, Array]:
+        """Return the state before the first step: its leaves by name."""
+        return {name: leaf.cpu().numpy().copy() for name, leaf in self._first.items()}
+
+    def _empty(self, capacity: int) -> dict[str, Tensor]:
+        """Return the leaves of an arena, and one slot more than asked for, the last one, which nobody has."""
+        with memory_errors():
+            return {name: leaf.new_zeros(capacity + 1, *leaf.shape) for name, leaf in self._first.items()}
+
+    # A step
+
+    @torch.inference_mode()
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces that are no leaves.
+
+        Returns the activated outputs [B, output_size], and the named traces.
+        """
+        batch = self._batch(len(slots))
+        outputs = batch.run(slots, inputs[None])[0]
+        return outputs, {name: self._trace(name, batch, len(slots)) for name in trace}
+
+    @torch.inference_mode()
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        """Advance distinct slots by T steps. inputs: [T, B, input_size]. Returns [T, B, output_size]."""
+        return self._batch(len(slots)).run(slots, inputs)
+
+    def _batch(self, count: int) -> Batch:
+        """Return the batch of the next power of two of sessions. Raises MemoryError."""
+        size = 1 << (count - 1).bit_length()
+        if size not in self._batches:
+            shapes = self._controller.shapes() | (self._heads.shapes() if self._heads else {})
+            ends = self._model.input_size, self._model.output_size
+            with memory_errors():
+                self._batches[size] = Batch(
+                    self._advance, self._arena, self._capacity, size, shapes, ends, self._device
+                )
+        return self._batches[size]
+
+    def _advance(self, launch: Launch, inputs: Tensor, outputs: Tensor) -> None:
+        """Launch the kernels of a step of all rows of a batch, and fill in the activated outputs."""
+        hidden = self._controller.launch(launch, self._model.encode(inputs))
+        seen: list[Tensor] = []
+        if self._heads is not None:
+            self._heads.launch(launch, hidden)
+            seen.append(launch.leaves["read_vectors"])
+        if self._output is None:
+            outputs.copy_(hidden)
+        else:
+            product(self._output, launch.slots, outputs, hidden, *seen, clip=self._clip)
+        outputs.copy_(self._model.activate(outputs))
+
+    def _trace(self, name: str, batch: Batch, count: int) -> Array:
+        assert self._heads is not None, "a model without a memory has no traces"
+        values = self._heads.control(name, batch.rows)
+        chosen: Array = (batch.rows[name] if values is None else values)[:count].cpu().numpy()
+        return chosen
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise MemoryError if no memory is left on the device: torch raises RuntimeError, or a subclass of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise MemoryError(str(error)) from error

@@ -1,0 +1,30 @@
+"""The models that these kernels compute, by their configs as plain values. Standard library only."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from kernels.support import not_fused
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "rnn": {},
+    "dnc": {"programs": 1},
+    "ntm": {"programs": 1, "order": "together", "style": "paper", "signed_heads": False},
+}
+"""Options of models with the only value that has a kernel; torch computes the others."""
+
+
+def not_on_gpu(kind: str, config: Mapping[str, Any]) -> str | None:
+    """Return why these kernels cannot compute a model, or None where they can."""
+    reason = not_fused(kind, config)
+    if reason is not None:
+        return reason
+    for name, value in PLAIN[kind].items():
+        if config.get(name, value) != value:
+            return f"its {name} is {config[name]!r}"
+    return None
+
+
+def why_no_triton() -> str | None:
+    """Return why these kernels cannot run here, or None where Triton is installed."""
+    return None if find_spec("triton") else "Triton is not installed, which comes with torch for CUDA"
