@@ -1,4 +1,4 @@
-"""The torch back end on a GPU: compared with the CPU, then timed beside the limits of the card.
+"""The back ends on a GPU: compared with the CPU, then timed beside the limits of the card.
 
 Nothing is timed that does not compute what the CPU computes. What a machine lacks for a check is said in its row.
 """

@@ -1,13 +1,19 @@
 """The settings of the benchmark of a GPU."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.backends.base import Backend
+from app.backends.cuda import CudaBackend
+from app.backends.torch import TorchBackend
 from benchmarks.gpu.card import Limits
 from benchmarks.kernels.sizes import save
 from models.manifest import MANIFEST_FILE
+
+BACKENDS: dict[str, Callable[[Path, int, str], Backend]] = {"fused": CudaBackend, "torch": TorchBackend}
+"""Back ends by name, of a checkpoint, a capacity and a device."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""engram bench gpu: the torch back end on a GPU, checked against the CPU and timed beside the card's limits."""
+"""engram bench gpu: the back ends on a GPU, checked against the CPU and timed beside the card's limits."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -42,7 +43,9 @@ def run(
     ] = "cuda",
     json_file: JsonFile = None,
 ) -> int:
-    """Check the back end, then measure it, within about four minutes."""
+    """Check the back ends, then measure them, within about four minutes."""
+    if device == "cpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     from benchmarks import gpu
     from benchmarks.table import written_tables
 
