@@ -145,19 +145,20 @@ class Budgets:
         return ", ".join(f"{budget.limit / 2**20:.0f} MiB of {budget.name}" for _, budget in self.items())
 
 
-def budgets_of(settings: Settings, memory: int | None = None) -> Budgets:
-    """Return the budgets of a server; memory: bytes that it may use, by default those of the machine or container.
+def budgets_of(settings: Settings, memory: int | None = None, gpu: int | None = None) -> Budgets:
+    """Return the budgets of a server.
 
-    Without settings, the states have a quarter of the memory, because an arena that grows is copied, and each other
-    budget an eighth, at most USUAL_BYTES.
+    memory: bytes that it may use, by default those of the machine or container. gpu: free bytes of the GPU that has the
+    states, None where they are in main memory. Without settings, the states have a quarter of the memory, or half of
+    the GPU's, because an arena that grows is copied, and each other budget an eighth, at most USUAL_BYTES.
     """
     memory = memory_limit() if memory is None else memory
-    usual = min(USUAL_BYTES, memory // 8)
+    usual, states = min(USUAL_BYTES, memory // 8), memory // 4 if gpu is None else gpu // 2
     return Budgets(
         queue=Budget("sequences in work", settings.max_queue_bytes or usual, "max_queue_bytes", QueueFull),
         answers=Budget("answers", settings.max_answer_bytes or usual, "max_answer_bytes", AnswersFull),
         uploads=Budget("uploads", settings.max_upload_bytes or usual, "max_upload_bytes", UploadsFull),
-        states=Budget("states", settings.max_memory_bytes or memory // 4, "max_memory_bytes", OutOfMemory),
+        states=Budget("states", settings.max_memory_bytes or states, "max_memory_bytes", OutOfMemory),
     )
 
 

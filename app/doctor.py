@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.access.hosts import is_local
-from app.budget import budgets_of
 from app.engine.worker import NoJournal
 from app.errors import StoreFailed
-from app.loading import keys_command, load_models, open_keyring, require_postgres
+from app.loading import keys_command, load_models, open_keyring, require_postgres, server_budgets
 from app.memory import memory_limit
 from app.metrics import Metrics
 from app.settings import Settings, SettingsError, kind_of
@@ -158,7 +157,7 @@ def _kernels(_: Settings) -> Iterator[Finding]:
 def _checkpoints(settings: Settings) -> Iterator[Finding]:
     logging.disable(logging.CRITICAL)  # what is logged is in the findings
     try:
-        models = load_models(settings, Metrics(), NoJournal(), budgets_of(settings))
+        models = load_models(settings, Metrics(), NoJournal(), server_budgets(settings))
     except SettingsError as error:
         yield Finding("checkpoints", str(error), "engram serve --checkpoints DIRECTORY")
         return

@@ -15,7 +15,7 @@ from typing import Literal
 from app.access.key_file import KeyFile
 from app.access.keyring import Keyring
 from app.backends.base import NUMBER_BYTES, Backend, check_backend
-from app.budget import Budgets
+from app.budget import Budgets, budgets_of
 from app.catalogue import (
     LoadedModel,
     MemorySizes,
@@ -44,6 +44,9 @@ from kernels.support import KINDS, not_fused
 from models.manifest import GRAPH_KIND, MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
+
+USUAL_BATCH = {"cpu": 64, "cuda": 4096}
+"""Sessions of a batch, at most, where the setting does not say."""
 
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
@@ -210,7 +213,7 @@ def _load_model(
     engine = Engine(
         model.name,
         arenas,
-        settings.max_batch,
+        settings.max_batch or USUAL_BATCH[backend.device],
         settings.max_queue,
         metrics.engine(model.name),
         journal,
@@ -364,6 +367,16 @@ def device_of(settings: Settings) -> str:
     if settings.device == "cuda" and not available:
         raise SettingsError("device cuda: torch is not installed or sees no CUDA device; use --device cpu, or auto")
     return "cuda" if available else "cpu"
+
+
+def server_budgets(settings: Settings) -> Budgets:
+    """Return the budgets of a server with these settings on this machine. Raises SettingsError."""
+    if device_of(settings) == "cpu":
+        return budgets_of(settings)
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    return budgets_of(settings, gpu=free)
 
 
 def _cuda_available() -> bool:

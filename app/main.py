@@ -31,9 +31,9 @@ from app.api.v2.inference import OpenInference
 from app.api.v2.schemas import BODIES as V2_BODIES
 from app.api.v2.sequences import Sequences
 from app.api.v2.statistics import Statistics
-from app.budget import budgets_of, keep_trimming
+from app.budget import keep_trimming
 from app.descriptors import watch_files
-from app.loading import load_models, open_keyring, open_store
+from app.loading import load_models, open_keyring, open_store, server_budgets
 from app.metrics import Metrics
 from app.reloading import Reloader
 from app.sessions.clock import Clock
@@ -76,7 +76,7 @@ def _add_access(state: State, settings: Settings, keyring: Keyring) -> None:
     """Add who may ask, and how much all clients together may have."""
     state.settings, state.keyring, state.draining, state.closing = settings, keyring, False, None
     state.admission = Admission(Hosts(settings.host, settings.hosts, settings.origins), keyring)
-    state.budgets = budgets_of(settings)
+    state.budgets = server_budgets(settings)
     logger.info("memory for all clients together: %s", state.budgets.describe())
     state.decoders = Decoders()
     state.uploads = Uploads(_directory(settings))

@@ -187,7 +187,11 @@ class Settings(BaseSettings):
     memory_size: Annotated[dict[str, MemorySize], NoDecode, _by_name("dnc-copy=256")] = Field(
         {}, description="memory locations of models, if not as in training: NAME=N, separated by commas"
     )
-    max_batch: int = Field(64, ge=1, description="sessions of a model stepped together in a tick")
+    max_batch: int | None = Field(
+        None,
+        ge=1,
+        description="sessions of a model stepped together in a tick; by default 64 on a CPU, 4096 on a GPU",
+    )
     linger: float = Field(
         0,
         ge=0,
@@ -237,7 +241,8 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="bytes of the states of all models in memory; the other sessions are in the store; by default a "
-        "quarter of the memory of the machine or the container",
+        "quarter of the memory of the machine or the container; on a GPU, where they lie in its memory, half of what "
+        "is free there",
     )
     max_target_bytes: int = Field(2**16, ge=256, description="bytes of the URL of a request")
     max_header_bytes: int = Field(2**16, ge=1024, description="bytes of the header fields of a request")

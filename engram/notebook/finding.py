@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from app.budget import budgets_of
-from app.loading import device_of, load_checkpoint
+from app.loading import device_of, load_checkpoint, server_budgets
 from app.settings import Settings, load_settings
 from engram.nearest import suggestion
 from engram.notebook.given import whole_number
@@ -37,7 +36,7 @@ def load(
 
 def model_of(directory: Path, settings: Settings, memory_size: int | None) -> Model:
     """Return the model of the checkpoint in a directory. memory_size and errors: as of `load`."""
-    loaded, steps = load_checkpoint(directory, settings, device_of(settings), budgets_of(settings))
+    loaded, steps = load_checkpoint(directory, settings, device_of(settings), server_budgets(settings))
     loaded.memory.check(memory_size)
     return Model(loaded, steps, settings.max_steps, memory_size)
 

@@ -1,9 +1,9 @@
 """A batch of sessions on a device: the arrays of its rows, and on a GPU the graph of its step."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from kernels.gpu.launch import Launch
 
 Array = NDArray[Any]
+
+CAPTURE = threading.Lock()
+"""Held during a capture: torch has one stream for the captures of all threads."""
 
 
 class Batch:
@@ -42,7 +45,7 @@ class Batch:
         if self._on_gpu:
             self._advance()  # type: ignore[no-untyped-call]  # compiles the kernels; steps only the spare slot
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with CAPTURE, torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._advance()  # type: ignore[no-untyped-call]
             self._advance = graph.replay
 
@@ -52,25 +55,24 @@ class Batch:
         All inputs go to the device in one copy, with the slots; all outputs come back in one; nothing waits between.
         """
         steps, count, width = inputs.shape
-        sent = self._host_array(self._size * (1 + steps * width))
-        numbers = sent[: self._size].view(np.int32)
+        sent = self._on_host(self._size * (1 + steps * width))
+        numbers = sent[: self._size].view(torch.int32).numpy()
         numbers[:count], numbers[count:] = slots, self._spare
-        own = sent[self._size :].reshape(steps, self._size, width)
+        own = sent[self._size :].view(steps, self._size, width).numpy()
         own[:, :count], own[:, count:] = inputs, 0
-        received = torch.from_numpy(sent).to(self._slots.device, non_blocking=True)
+        received = sent.to(self._slots.device, non_blocking=True)
         self._slots.copy_(received[: self._size].view(torch.int32))
         outputs = self._outputs.new_empty(steps, *self._outputs.shape)
         for into, now in zip(outputs, received[self._size :].view(steps, self._size, width), strict=True):
             self._inputs.copy_(now)
             self._advance()  # type: ignore[no-untyped-call]
             into.copy_(self._outputs)
-        returned = self._host_array(outputs.numel())
-        torch.from_numpy(returned).copy_(outputs.flatten(), non_blocking=True)
+        returned = self._on_host(outputs.numel()).view(outputs.shape)
+        returned.copy_(outputs, non_blocking=True)
         if self._on_gpu:
             torch.cuda.current_stream().synchronize()
-        return returned.reshape(outputs.shape)[:, :count]
+        return returned.numpy()[:, :count]
 
-    def _host_array(self, count: int) -> Array:
-        """Return an array in memory that a GPU copies from and to by itself."""
-        array: Array = torch.empty(count, pin_memory=self._on_gpu).numpy()
-        return array
+    def _on_host(self, count: int) -> Tensor:
+        """Return numbers in main memory, in pages from and to which a GPU copies by itself."""
+        return torch.empty(count, pin_memory=self._on_gpu)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from app import loading
 from app.budget import budgets_of
@@ -54,3 +55,14 @@ def test_command_for_keys_names_the_store_without_its_password(data):
     assert loading.keys_command(Settings(data=data)) == f"engram keys create --data {data}"
     url = "postgresql://me:secret@h/engram"
     assert loading.keys_command(Settings(store=url)) == "engram keys create --store postgresql://me@h/engram"
+
+
+def test_states_have_half_of_the_free_memory_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(loading, "_has_cuda_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 2**30, 80 * 2**30))
+    on_gpu, on_cpu = loading.server_budgets(Settings()), loading.server_budgets(Settings(device="cpu"))
+    assert on_gpu.states.limit == 30 * 2**30
+    assert on_cpu.states.limit == budgets_of(Settings()).states.limit
+    assert on_gpu.queue.limit == on_cpu.queue.limit
+    assert loading.server_budgets(Settings(max_memory_bytes=5)).states.limit == 5

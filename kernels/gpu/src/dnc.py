@@ -3,7 +3,7 @@
 A program of `write` and of `read` is a row of the batch; one of `link` some rows of a link matrix; one of `mix` a
 head. Arguments: slots, the arena's slot of each row, int32 [B]; then the controls of a row, activated, whose rows lie
 `stride` numbers apart; the leaves of the state by slot, which change in place; arrays of the batch's rows, which
-traces show.
+traces show. Several threads may load one number: a barrier stands between the loads of a leaf and its stores.
 
     write -----------> link ----------> mix ---------> read
      u, w^w, M,         L, with f        w^r, from      r, and p
@@ -227,6 +227,7 @@ def mix(
             pair = controls + reader * V + head
             ahead = sharpened(ahead, tl.load(forward_sharpness + pair), is_location)
             behind = sharpened(behind, tl.load(backward_sharpness + pair), is_location)
+            tl.debug_barrier()
             tl.store(forward + of_pair, ahead, mask=is_location)
         tl.store(backward + of_pair, behind, mask=is_location)
         mixed += tl.load(modes + head) * behind + tl.load(modes + V + head) * ahead
@@ -269,4 +270,5 @@ def read(
             of_head = (slot * V + head) * N + location
             written = tl.load(write_weights + of_head, mask=is_location, other=0.0)
             before = tl.load(precedence_weights + of_head, mask=is_location, other=0.0)
+            tl.debug_barrier()
             tl.store(precedence_weights + of_head, (1 - tl.sum(written, 0)) * before + written, mask=is_location)
