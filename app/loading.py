@@ -302,7 +302,7 @@ def _load_backend(directory: Path, manifest: Manifest, settings: Settings, devic
         if kind == "fused":
             from app.backends.cuda import CudaBackend
 
-            return CudaBackend(directory, capacity, device)
+            return CudaBackend(directory, capacity, device, settings.state_dtype)
         from app.backends.torch import TorchBackend
     except ModuleNotFoundError as error:
         what = f"{kind} back end on {device}" if kind == "fused" else "torch back end"
@@ -358,6 +358,17 @@ def _without_class(directory: Path, manifest: Manifest) -> str:
 
 def device_of(settings: Settings) -> str:
     """Return the device of the steps: cpu or cuda. Raises SettingsError."""
+    device = _device_of(settings)
+    if settings.state_dtype != "float32" and (device == "cpu" or settings.backend == "torch"):
+        place = "the CPU" if device == "cpu" else "the torch back end"
+        raise SettingsError(
+            f"state_dtype {settings.state_dtype}: states in it are for the fused kernels of a GPU, but {place} "
+            "computes the steps; use float32"
+        )
+    return device
+
+
+def _device_of(settings: Settings) -> str:
     on_cpu = settings.backend == "onnx"
     if settings.device == "cpu" or (settings.device == "auto" and on_cpu):
         return "cpu"

@@ -183,6 +183,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the steps are computed; auto: cuda if torch is installed and finds a device"
     )
+    state_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="numbers of memories and link matrices on a GPU; bfloat16 takes half of their bytes, and rounds",
+    )
     threads: int = Field(1, ge=1, description="CPU threads of one model's step")
     memory_size: Annotated[dict[str, MemorySize], NoDecode, _by_name("dnc-copy=256")] = Field(
         {}, description="memory locations of models, if not as in training: NAME=N, separated by commas"

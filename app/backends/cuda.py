@@ -1,9 +1,10 @@
 """Steps computed in place by fused kernels on a GPU; the arena lies in its memory."""
 
 import copy
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from app.backends.base import Slots, spec_of
+from app.backends.base import Array, Slots, spec_of
 from app.backends.in_place import InPlaceBackend
 from app.backends.torch import axes_of
 from kernels.gpu.step import GpuStep
@@ -17,8 +18,8 @@ class CudaBackend(InPlaceBackend):
 
     kind = "fused"
 
-    def __init__(self, directory: Path, capacity: int, device: str = "cuda") -> None:
-        """Load a checkpoint; capacity: slots that the arena has at most.
+    def __init__(self, directory: Path, capacity: int, device: str = "cuda", large: str = "float32") -> None:
+        """Load a checkpoint; capacity: slots that the arena has at most; large: the dtype of its largest leaves there.
 
         Raises ManifestError if the checkpoint cannot be loaded, or no kernel supports it.
         """
@@ -28,6 +29,7 @@ class CudaBackend(InPlaceBackend):
         self.spec = spec_of(manifest, state, {name: trace[name] for name in manifest.trace})
         self._model, self._kind, self._config = model.to(device), manifest.kind, manifest.config
         self._capacity, self._bounded = capacity, is_bounded(manifest.config)
+        self._large = large
         try:
             self._clear()
         except NoKernel as error:
@@ -46,6 +48,14 @@ class CudaBackend(InPlaceBackend):
         other.slots = Slots(self._capacity)
         return other
 
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        self._steps.prepare(len(slots))  # so that an error of it leaves all slots as they were
+        return super().step(slots, inputs, trace)
+
+    def run(self, slots: Sequence[int], inputs: Array) -> Array:
+        self._steps.prepare(len(slots))
+        return super().run(slots, inputs)
+
     def cool(self) -> None:
         """Do nothing: the memory of a GPU has no pages that could be returned."""
 
@@ -58,6 +68,6 @@ class CudaBackend(InPlaceBackend):
     def _clear(self) -> None:
         """Start with an empty arena of this memory size, with these forced gates."""
         spec = self.spec
-        self._steps: GpuStep = GpuStep(self._kind, self._config, self._model, spec.memory_size, spec.gates)
+        self._steps: GpuStep = GpuStep(self._kind, self._config, self._model, spec.memory_size, spec.gates, self._large)
         self._initial = self._steps.first_state()
         self.slots = Slots(self._capacity)

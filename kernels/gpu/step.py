@@ -22,12 +22,16 @@ from models.state import flatten
 
 Array = NDArray[Any]
 
+LARGE = frozenset({"memory", "link"})
+"""The leaves of a state that may be rounded to bfloat16, to halve its bytes: all others are small beside them."""
+
 
 class GpuStep:
     """Steps the states of sessions, each in a slot of an arena, on the device that the model is on.
 
     kind, config: of the model, as in the registry, as plain values. memory_size: the number of memory locations of
-    every state. gates: forced ones, as in `Heads`. Raises NoKernel.
+    every state. gates: forced ones, as in `Heads`. large: the dtype of the LARGE leaves in the arena,
+    float32 or bfloat16. Raises NoKernel.
 
     On a GPU a step of a batch is one graph, captured when a batch of this size is first met. Sizes are powers of two:
     the rows that a batch lacks step the state of a slot that nobody has.
@@ -43,6 +47,7 @@ class GpuStep:
         model: MemoryModel[Any],
         memory_size: int | None,
         gates: Mapping[str, Array] | None = None,
+        large: str = "float32",
     ) -> None:
         reason = not_on_gpu(kind, config)
         if reason:
@@ -55,6 +60,7 @@ class GpuStep:
         assert isinstance(cell, Cell)
         assert output is None or isinstance(output, nn.Linear)
         self._controller, self._output = Controller(cell, self._clip), output
+        self._large: torch.dtype = getattr(torch, large)
         self._heads = heads_of(model, memory_size, gates or {})
         self._capacity, self._arena = 0, self._empty(0)
         self._batches: dict[int, Batch] = {}
@@ -78,11 +84,11 @@ class GpuStep:
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name."""
-        return {name: values[slot].cpu().numpy().copy() for name, values in self._arena.items()}
+        return {name: values[slot].float().cpu().numpy().copy() for name, values in self._arena.items()}
 
     def leaf(self, name: str, slots: Sequence[int]) -> Array:
         """Return a copy of one leaf of several states: [B, ...]."""
-        copied: Array = self._arena[name][torch.tensor(slots, device=self._device)].cpu().numpy()
+        copied: Array = self._arena[name][torch.tensor(slots, device=self._device)].float().cpu().numpy()
         return copied
 
     @torch.inference_mode()
@@ -98,9 +104,17 @@ class GpuStep:
     def _empty(self, capacity: int) -> dict[str, Tensor]:
         """Return the leaves of an arena, and one slot more than asked for, the last one, which nobody has."""
         with memory_errors():
-            return {name: leaf.new_zeros(capacity + 1, *leaf.shape) for name, leaf in self._first.items()}
+            return {
+                name: leaf.new_zeros(capacity + 1, *leaf.shape, dtype=self._large if name in LARGE else None)
+                for name, leaf in self._first.items()
+            }
 
     # A step
+
+    @torch.inference_mode()
+    def prepare(self, count: int) -> None:
+        """Make what a step of `count` sessions needs, on a GPU a graph too. Changes no state. Raises MemoryError."""
+        self._batch(count)
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
@@ -151,8 +165,8 @@ class GpuStep:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise MemoryError if no memory is left on the device: torch raises RuntimeError, or a subclass of its own."""
+    """Raise MemoryError in place of torch's own error where no memory is left on the device."""
     try:
         yield
-    except RuntimeError as error:
+    except torch.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error

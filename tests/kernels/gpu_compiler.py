@@ -24,7 +24,7 @@ from models.ntm import NTMConfig
 from models.registry import build, config_values
 
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
-TYPES = {torch.float32: "*fp32", torch.int32: "*i32"}
+TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32"}
 MODELS = SIZES | {
     "1024 locations": DNCConfig(9, 9, 1024, 64, 4, controller=LSTMConfig(hidden_size=256)),
     "improved": DNCConfig(9, 9, 64, 48, 4, 2, masking=True, deallocation=True, link_sharpening=True),
@@ -32,8 +32,8 @@ MODELS = SIZES | {
 }
 
 
-def launches(config):
-    """Return the launches of one step: kernels with their arguments by name."""
+def launches(config, large="float32"):
+    """Return the launches of one step: kernels with their arguments by name. large: the dtype of the largest leaves."""
     made = []
 
     def note(kernel, *arguments, grid, warmup, **named):
@@ -41,7 +41,7 @@ def launches(config):
 
     JITFunction.run = note
     kind, values = "dnc" if isinstance(config, DNCConfig) else "ntm", config_values(config)
-    step = GpuStep(kind, values, build(kind, values).eval(), config.memory_size)
+    step = GpuStep(kind, values, build(kind, values).eval(), config.memory_size, large=large)
     step.grow(1)
     step.step([0], np.zeros((1, config.input_size), np.float32))
     return made
@@ -73,6 +73,7 @@ def usage(cubin):
 
 if __name__ == "__main__":
     for model in sys.argv[2:]:
-        for kernel, arguments in launches(MODELS[model]):
+        name, _, large = model.partition(" in ")
+        for kernel, arguments in launches(MODELS[name], large or "float32"):
             registers, local = usage(compiled(kernel, arguments, int(sys.argv[1])).asm["cubin"])
             sys.stdout.write(f"{model}\t{kernel.__name__}\t{registers}\t{local}\n")

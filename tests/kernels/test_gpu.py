@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 
+from benchmarks.rounded_state import rounded
 from kernels.gpu import heads
-from kernels.gpu.step import GpuStep
+from kernels.gpu.step import LARGE, GpuStep
 from kernels.gpu.support import not_on_gpu
 from kernels.support import NoKernel
 from models.dnc import DNCConfig
 from models.ntm import NTMConfig
 from models.registry import config_values
+from models.state import flatten
 from tests.kernels.test_step import assert_steps_near, drawn_gates, rows_of
 from tests.models.catalogue import CATALOGUE, KINDS, lived_in_state, make_from, random_inputs
 from tests.models.drawn import any_model
@@ -31,10 +33,10 @@ COVERED = [name for name, config in CATALOGUE.items() if not_on_gpu(KINDS[type(c
 WITH_HEADS = [name for name in COVERED if KINDS[type(CATALOGUE[name])] != "rnn"]
 
 
-def gpu_step(model, rooms, memory_size=None):
+def gpu_step(model, rooms, memory_size=None, large="float32"):
     kind, values = KINDS[type(model.config)], config_values(model.config)
     size = model.memory_size if memory_size is None else memory_size
-    step = GpuStep(kind, values, model.eval().to(DEVICE), size)
+    step = GpuStep(kind, values, model.eval().to(DEVICE), size, large=large)
     step.grow(rooms)
     return step
 
@@ -124,7 +126,26 @@ def test_steps_in_one_call_have_the_bits_of_single_calls(name):
     np.testing.assert_array_equal(many.run([2, 0, 1], sequence), expected)
 
 
-@pytest.mark.parametrize(("capability", "models"), [(90, ["L", "NTM", "improved"]), (80, ["L"])])
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "ntm-2-read-2-write-heads"])
+def test_large_leaves_in_bfloat16_are_rounded_after_each_step(name):
+    model = make_from(CATALOGUE[name])
+    state, sequence = model.initial_state(1), random_inputs(model, 5, 1)
+    step = gpu_step(model, 1, large="bfloat16")
+    step.write(0, step.first_state())
+    for inputs in sequence:
+        outputs, state, _ = model.step(inputs, state)
+        state = rounded(state)
+        ours, _ = step.step([0], inputs.numpy())
+        np.testing.assert_allclose(ours, model.activate(outputs), atol=1e-2)
+    leaves = step.read(0)
+    for leaf, values in flatten(state).items():
+        np.testing.assert_allclose(leaves[leaf], values[0], atol=0.02, err_msg=leaf)
+    for leaf in LARGE & leaves.keys():
+        assert np.array_equal(torch.tensor(leaves[leaf]).bfloat16().float().numpy(), leaves[leaf])
+
+
+@pytest.mark.parametrize(("capability", "models"), [(90, ["L", "NTM", "improved"]), (80, ["L in bfloat16"])])
 def test_kernels_compile_for_gpus_within_their_registers(capability, models):
     """Compile them to machine code, for which no GPU is needed: the interpreter takes what the compiler refuses."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

@@ -79,7 +79,7 @@ def write(
         column = start + tl.arange(0, C)
         is_column = column < W
         place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0)
+        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
         of_columns = compare(words, write_keys + controls, write_masks + controls, column, is_column, V, VP, W, MASKED)
         products, squares = products + of_columns[0], squares + of_columns[1]
     content = content_weights(
@@ -119,7 +119,7 @@ def write(
         column = start + tl.arange(0, C)
         is_column = column < W
         place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0)
+        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
         if DEALLOCATED:
             words *= retained[:, None]
         added = tl.zeros([P, C], tl.float32)
@@ -176,7 +176,7 @@ def link(
         is_row = location < N
         place = (weights + location)[:, None] * N + to[None, :]
         is_number = is_row[:, None] & is_location[None, :]
-        values = tl.load(links + place, mask=is_number, other=0.0)
+        values = tl.load(links + place, mask=is_number, other=0.0).to(tl.float32)
         here = tl.load(write_weights + weights + location, mask=is_row, other=0.0)
         values = (1 - here[:, None] - written[None, :]) * values + here[:, None] * before[None, :]
         values = tl.where(location[:, None] == to[None, :], 0.0, values)
@@ -260,7 +260,7 @@ def read(
         column = start + tl.arange(0, C)
         is_column = column < W
         place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0)
+        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
         for head in tl.static_range(R):
             vector = tl.sum(words * column_of(weights, head, RP)[:, None], 0)
             tl.store(read_vectors + (slot * R + head) * W + column, vector, mask=is_column)

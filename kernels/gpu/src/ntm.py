@@ -30,7 +30,7 @@ def look_up(
         column = start + tl.arange(0, C)
         is_column = column < W
         place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0)
+        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
         of_columns = compare(words, keys + controls, keys, column, is_column, H, HP, W, False)
         products, squares = products + of_columns[0], squares + of_columns[1]
     content = content_weights(
@@ -91,7 +91,7 @@ def move(
         column = start + tl.arange(0, C)
         is_column = column < W
         place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0)
+        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
         for head in tl.static_range(R):
             vector = tl.sum(words * column_of(reading, head, RP)[:, None], 0)
             tl.store(read_vectors + (slot * R + head) * W + column, vector, mask=is_column)

@@ -570,3 +570,15 @@ def test_lost_batch_loses_its_slots_only():
     for slot in taken[:2]:
         with pytest.raises(StateLost):
             slots.check([slot])
+
+
+@pytest.mark.skipif("cuda" not in REAL, reason="Triton is for Linux")
+def test_batch_without_memory_for_its_arrays_loses_nothing(directories, monkeypatch):
+    backend = load_backend("cuda dnc", directories)
+    slots = [backend.open() for _ in range(2)]
+    before = backend.read(slots[1])
+    monkeypatch.setattr(backend._steps, "_batch", lambda _: (_ for _ in ()).throw(MemoryError()))
+    for call in (lambda: backend.step(slots, inputs_for(backend, 2)), lambda: backend.run(slots, np.zeros((2, 3, 4)))):
+        with pytest.raises(MemoryError):
+            call()
+    same(before, backend.read(slots[1]))
