@@ -19,6 +19,8 @@ from training.tasks.base import AnswerTask, Episode
 ANSWER = "-"
 """The token at which the model says a word of an answer."""
 
+QUESTION = "?"
+
 HYPHEN = "\N{EN DASH}"
 """The token of a hyphen that stands alone in a story, so that it is not ANSWER."""
 
@@ -47,8 +49,9 @@ class Babi(AnswerTask):
     which reads the files. If it is given, they are only read when an episode is drawn, once in a process.
     interchangeable: lists of words that a story may exchange for one another and still be true, each written as the
     number of its task and the words, "16: swan rhino lion frog"; a drawn story of the training has them in a random
-    order, in its answers too. A task has so many more stories to learn from, and none to know by heart. Stories of the
-    test stay as they are.
+    order, in its answers too. That makes more stories of each one, and none can be known by heart. Stories of the test
+    stay as they are.
+    planning: steps to think before an answer, at which the question mark is said again.
 
     One task alone, as in a test: `task.with_options({"tasks": [3], "split": "test"})`; the words stay the same.
 
@@ -64,6 +67,7 @@ class Babi(AnswerTask):
     max_words: int = 800
     vocabulary: tuple[str, ...] = ()
     interchangeable: tuple[str, ...] = ()
+    planning: int = 0
 
     name = "babi"
     paper = "Weston et al., Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks, arXiv 1502.05698"
@@ -77,6 +81,7 @@ class Babi(AnswerTask):
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "max_words")
+        require_at_least(self, 0, "planning")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or not set(self.tasks) <= set(range(1, 21)):
             raise ConfigError(f"Babi.tasks must be different numbers from 1 to 20, got {list(self.tasks)}")
         if not self.vocabulary:
@@ -135,7 +140,7 @@ class Babi(AnswerTask):
 
     def _stories(self) -> "_Stories":
         longest = self.max_words if self.split == "train" else math.inf
-        return _encoded(self.directory, self.tasks, self.split, self.vocabulary, longest)
+        return _encoded(self.directory, self.tasks, self.split, self.vocabulary, longest, self.planning)
 
     def _exchange(self, text: str) -> tuple[int, Tensor]:
         """Return the task and the tokens of a list of interchangeable words. Raises ConfigError."""
@@ -225,14 +230,14 @@ class _Stories(NamedTuple):
 
 @functools.cache
 def _encoded(
-    directory: str, tasks: tuple[int, ...], split: str, vocabulary: tuple[str, ...], longest: float
+    directory: str, tasks: tuple[int, ...], split: str, vocabulary: tuple[str, ...], longest: float, planning: int
 ) -> _Stories:
     """Return the stories of some tasks, cut to at most `longest` words. Raises ConfigError."""
     numbers = {word: number for number, word in enumerate(vocabulary)}
     tokens, answers, starts, lengths = [], [], [], []
     read = 0
     for task in tasks:
-        text = _read(directory, task, split)
+        text = _read(directory, task, split, planning)
         unknown = sorted(set(text.words) - set(numbers))
         if unknown:
             raise ConfigError(
@@ -256,12 +261,12 @@ def _encoded(
 
 def _collected(directory: str, tasks: tuple[int, ...]) -> tuple[str, ...]:
     """Return the words of both splits of these tasks, in alphabetical order. Raises ConfigError."""
-    texts = [_read(directory, task, split) for task in tasks for split in ("train", "test")]
+    texts = [_read(directory, task, split, 0) for task in tasks for split in ("train", "test")]
     return tuple(sorted(set().union(*(text.words for text in texts))))
 
 
 @functools.cache
-def _read(directory: str, task: int, split: str) -> _Text:
+def _read(directory: str, task: int, split: str, planning: int) -> _Text:
     """Read the files of a task and split. Raises ConfigError."""
     pattern = f"qa{task}_*_{split}*.txt"
     paths = sorted(Path(directory).glob(pattern))
@@ -284,8 +289,9 @@ def _read(directory: str, task: int, split: str) -> _Text:
             if number == 1:
                 starts.append(len(tokens))
             shown, due = numbered(text), numbered(answer)
-            tokens += shown + [numbers[ANSWER]] * len(due)
-            answers += [-1] * len(shown) + due
+            silent = numbered(QUESTION) * planning if due else []
+            tokens += shown + silent + [numbers[ANSWER]] * len(due)
+            answers += [-1] * len(shown + silent) + due
     ends = torch.tensor([*starts[1:], len(tokens)])
     lengths = ends - torch.tensor(starts)
     return _Text(
