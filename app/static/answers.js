@@ -38,10 +38,11 @@ function grouped(runs, step) {
   return runs;
 }
 
-/** Return the words of the sentence that ends right before a step. */
+/** Return the words of the sentence that ends right before a step, without the steps of planning after it. */
 function questionBefore(words, step) {
-  const first = words.findLastIndex((word, place) => place < step - 1 && ".?-".includes(word)) + 1;
-  return words.slice(first, step).join(" ");
+  const end = Math.min(words.findLastIndex((word, place) => place < step && word !== "?") + 2, step);
+  const first = words.findLastIndex((word, place) => place < end - 1 && ".?-".includes(word)) + 1;
+  return words.slice(first, end).join(" ");
 }
 
 /** Return how many answers are right, and one of them in words: the first that is wrong, or else the last. */

@@ -9,6 +9,7 @@ import { Problem } from "./api.js";
 const BRACKETS = "()[]{}<>"; // an opening one is even, the one that closes it comes next
 
 const ANSWER = "-"; // the word that asks for a word of an answer
+const QUESTION = "?"; // the end of a question, and the word of a step of planning
 const HYPHEN = "\u2013"; // the word of a hyphen that asks for nothing, as that of -5
 const STORY_WORD = /(?<hyphen>-(?=[\p{L}\p{N}_]))|[\p{L}\p{N}_][\p{L}\p{N}\p{M}\u200c\u200d_'-]*|[^\p{L}\p{N}_\s]/gu;
 
@@ -54,13 +55,13 @@ export function dyck({ task: { kinds, length } }) {
 }
 
 /** A story, word by word; at each "-" the model says a word of an answer. Which is right is not known. */
-export function babi({ task: { vocabulary } }) {
+export function babi({ task: { vocabulary, planning = 0 } }) {
   return {
     hint:
       `Write a story, then a question and “${ANSWER}” for each word of its answer, of the ${vocabulary.length} words ` +
       "that the model knows. Case does not matter; punctuation marks are words.",
     words: vocabulary,
-    split: splitStory,
+    split: (text) => planned(splitStory(text), planning),
     join: (written) => written.join(" "),
     classes: vocabulary,
     isStory: true,
@@ -78,6 +79,12 @@ export function babi({ task: { vocabulary } }) {
 function splitStory(text) {
   const found = text.toLowerCase().normalize("NFC").matchAll(STORY_WORD);
   return Array.from(found, ({ 0: word, groups: { hyphen } }) => (hyphen ? HYPHEN : word));
+}
+
+/** Return the words of a story with the steps of planning before each answer, unless they are there already. */
+function planned(words, planning) {
+  const isShort = (place) => words[place] === QUESTION && words[place + 1] === ANSWER && words[place - 1] !== QUESTION;
+  return words.flatMap((word, place) => (isShort(place) ? Array(planning + 1).fill(QUESTION) : [word]));
 }
 
 /** Return the tokens of words. Throws Problem for the first that is not of the vocabulary. */

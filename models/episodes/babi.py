@@ -16,6 +16,9 @@ from models.episodes.things import Before, Carrying, Count, Giving, Motives, Thi
 ANSWER = "-"
 """The token at which the model says a word of an answer."""
 
+QUESTION = "?"
+"""The end of a question, and the token of a step of planning after it."""
+
 MARKS = (ANSWER, ".", "?")
 
 EXTRA = 3
@@ -61,6 +64,7 @@ class Babi(Source):
     max_words: int = 800
     vocabulary: tuple[str, ...] = ()
     interchangeable: tuple[str, ...] = ()
+    planning: int = 0
 
     name = "babi"
     input_size = 1
@@ -91,7 +95,7 @@ class Babi(Source):
     def most_steps(self, chosen: Chosen) -> int:
         story, questions = _story(chosen), chosen["questions"]
         facts = questions * (chosen["facts"] + EXTRA) if story.most_facts else story.all_facts
-        return int(story.most_words * (facts + questions))
+        return int(story.most_words * (facts + questions)) + self.planning * questions
 
     def draw(self, random: Random, chosen: Chosen) -> Sample:
         story = _story(chosen)(random)
@@ -106,14 +110,17 @@ class Babi(Source):
         phases: list[Phase] = []
         story: list[dict[str, Any]] = []
         for sentence in sentences:
-            start, end = len(words), len(words) + len(sentence.words)
+            start, asked = len(words), len(words) + len(sentence.words)
+            end = asked + self.planning if sentence.answer else asked
             stop = end + len(sentence.answer)
-            words += (*sentence.words, *(ANSWER for _ in sentence.answer))
+            words += (*sentence.words, *QUESTION * (end - asked), *(ANSWER for _ in sentence.answer))
             due |= dict(enumerate(sentence.answer, end))
-            phases += [Phase("ask", start, end), Phase("answer", end, stop)] if sentence.answer else []
-            phases += [] if sentence.answer else [Phase("listen", start, stop)]
-            asked = {"answer": list(sentence.answer), "supports": list(sentence.supports)} if sentence.answer else {}
-            story.append({"text": _text(sentence.words), "from": start, "to": stop, **asked})
+            if sentence.answer:
+                phases += [Phase("ask", start, asked), Phase("plan", asked, end), Phase("answer", end, stop)]
+            else:
+                phases.append(Phase("listen", start, stop))
+            answer = {"answer": list(sentence.answer), "supports": list(sentence.supports)} if sentence.answer else {}
+            story.append({"text": _text(sentence.words), "from": start, "to": stop, **answer})
         targets = np.zeros((len(words), self.output_size), np.float32)
         targets[list(due), [numbers[word] for word in due.values()]] = 1
         return Sample(
@@ -140,9 +147,9 @@ def _text(words: Sequence[str]) -> str:
 
 
 def _joined(phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """Return phases with those of one name that follow each other as one."""
+    """Return phases with those of one name that follow each other as one, without those of no step."""
     joined: list[Phase] = []
-    for phase in phases:
+    for phase in (each for each in phases if each.stop > each.start):
         before = joined.pop() if joined and joined[-1].name == phase.name else phase
         joined.append(Phase(phase.name, before.start, phase.stop))
     return tuple(joined)

@@ -20,6 +20,7 @@ ANSWER = "-"
 """The token at which the model says a word of an answer."""
 
 QUESTION = "?"
+"""The end of a question, and the token of a step of planning after it."""
 
 HYPHEN = "\N{EN DASH}"
 """The token of a hyphen that stands alone in a story, so that it is not ANSWER."""

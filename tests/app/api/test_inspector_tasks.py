@@ -394,6 +394,9 @@ def test_story_is_split_into_words_as_in_training(page: Page) -> None:
     open_inspector(page, "stories")
     assert page.evaluate(split, texts) == [split_words(text) for text in texts]
     assert page.evaluate(split, ["where ? - -"]) == [["where", "?", "-", "-"]]
+    planned = split.replace("[] }", "[], planning: 2 }")
+    asked = ["a", "?", "?", "?", "-", "-", "b", "?", "?", "?", "-", "c", "?"]
+    assert page.evaluate(planned, ["a ? - - b ? - c ?", " ".join(asked)]) == [asked, asked]
 
 
 def test_story_without_a_question_says_how_to_ask(page: Page) -> None:
@@ -460,7 +463,7 @@ def test_card_shows_measurements_and_their_place(page: Page, model: str, rows: l
 def test_card_omits_word_lists_and_paths(page: Page) -> None:
     open_inspector(page, "stories")
     task = page.locator("#card dd").nth(1)
-    expect(task).to_have_text("babi, tasks 1, 3, split train, max words 800")
+    expect(task).to_have_text("babi, tasks 1, 3, split train, max words 800, planning 0")
     page.click("#about > summary")
     page.click("#card summary")
     expect(page.locator("#card details")).to_contain_text("apple garden is kitchen")

@@ -189,6 +189,9 @@ def test_story_is_judged_with_question_answer_and_truth(page: Page) -> None:
     sequence = {"labels": labels, "inputs": [[0]] * 7, "targets": [None] * 6 + [due], "asked": [6]}
     given = {"sequence": sequence, "outputs": [said] * 7, "words": words}
     assert page.evaluate(VERDICT, given) == "where mary ? office, probability 1.000, but the answer is garden"
+    planned = ["mary", "garden", ".", "mary", "?", "?", "-"]
+    thought = {**given, "sequence": {**sequence, "labels": planned}}
+    assert page.evaluate(VERDICT, thought) == "mary ? office, probability 1.000, but the answer is garden"
     right = {**given, "outputs": [due] * 7}
     assert page.evaluate(VERDICT, right) == "where mary ? garden, probability 1.000, which is right"
 

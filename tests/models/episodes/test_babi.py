@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ TAKE = re.compile(r"(?P<who>\w+) (?:got|grabbed|picked up|took) the (?P<thing>\w
 DROP = re.compile(r"(?P<who>\w+) (?:discarded|dropped|left|put down) the (?P<thing>\w+)(?: there)?\.")
 
 
-def drawn(task, seed, **asked):
-    texts = {name: str(value) for name, value in asked.items()}
-    sample = draw(SOURCE, seed, choose(SOURCE, seed, {"task": str(task), **texts}))
+def drawn(task, seed, planning=0, **asked):
+    texts, source = {name: str(value) for name, value in asked.items()}, replace(SOURCE, planning=planning)
+    sample = draw(source, seed, choose(source, seed, {"task": str(task), **texts}))
     return sample, sample.facts["story"]
 
 
@@ -98,15 +99,16 @@ def test_questions_and_facts_are_as_many_as_asked_for(task):
 
 
 @pytest.mark.parametrize("task", STORIES)
-def test_story_in_a_file_is_encoded_the_same_by_training(task, tmp_path):
-    sample, sentences = drawn(task, 3)
+@pytest.mark.parametrize("planning", [0, 3])
+def test_story_in_a_file_is_encoded_the_same_by_training(task, planning, tmp_path):
+    sample, sentences = drawn(task, 3, planning)
     lines = [
         f"{number} {sentence['text'].capitalize()}"
         + (f"\t{','.join(sentence['answer'])}\t" if "answer" in sentence else "")
         for number, sentence in enumerate(sentences, 1)
     ]
     (tmp_path / f"qa{task}_tales_train.txt").write_text("\n".join(lines) + "\n")
-    trained = tasks.Babi(str(tmp_path), (task,), vocabulary=VOCABULARY)
+    trained = tasks.Babi(str(tmp_path), (task,), vocabulary=VOCABULARY, planning=planning)
     assert differences(sample, trained.sample(generator(), 1)) == []
 
 
@@ -216,10 +218,12 @@ def judged(sample, said):
     return [bool((said[span] == due[span]).all()) for span in spans]
 
 
-def test_phases_tell_facts_questions_and_answers_apart():
-    sample, _ = drawn(8, 1, questions=2, facts=2)
+@pytest.mark.parametrize("planning", [0, 4])
+def test_phases_tell_facts_questions_and_answers_apart(planning):
+    sample, _ = drawn(8, 1, planning, questions=2, facts=2)
     named = [(phase.name, sample.labels[phase.start : phase.stop]) for phase in sample.phases]
-    assert [name for name, _ in named] == ["listen", "ask", "answer"] * 2
+    assert [name for name, _ in named] == ["listen", "ask", *["plan"] * bool(planning), "answer"] * 2
+    assert all(words == ("?",) * planning for name, words in named if name == "plan")
     assert all(set(words) == {"-"} for name, words in named if name == "answer")
     assert (sample.mask == np.array([word == "-" for word in sample.labels])).all()
 
