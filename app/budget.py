@@ -149,11 +149,12 @@ def budgets_of(settings: Settings, memory: int | None = None, gpu: int | None = 
     """Return the budgets of a server.
 
     memory: bytes that it may use, by default those of the machine or container. gpu: free bytes of the GPU that has the
-    states, None where they are in main memory. Without settings, the states have a quarter of the memory, or half of
-    the GPU's, because an arena that grows is copied, and each other budget an eighth, at most USUAL_BYTES.
+    states, None where they are in main memory. Without settings, the states have a quarter of the memory, because an
+    arena that grows is copied, and each other budget an eighth, at most USUAL_BYTES. With a GPU, a quarter of the
+    smaller of both memories: some models have their states in main memory all the same.
     """
     memory = memory_limit() if memory is None else memory
-    usual, states = min(USUAL_BYTES, memory // 8), memory // 4 if gpu is None else gpu // 2
+    usual, states = min(USUAL_BYTES, memory // 8), min(memory, memory if gpu is None else gpu) // 4
     return Budgets(
         queue=Budget("sequences in work", settings.max_queue_bytes or usual, "max_queue_bytes", QueueFull),
         answers=Budget("answers", settings.max_answer_bytes or usual, "max_answer_bytes", AnswersFull),

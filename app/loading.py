@@ -38,7 +38,7 @@ from app.stores.keys import KeyStore
 from app.stores.memory import MemoryStore
 from app.stores.ownership import Alone, Ownership
 from app.stores.sqlite import SqliteKeyStore, SqliteStore
-from kernels.gpu.support import not_on_gpu, why_no_triton
+from kernels.gpu.support import not_on_gpu, why_copied, why_no_triton
 from kernels.library import library, why_no_library
 from kernels.support import KINDS, not_fused
 from models.manifest import GRAPH_KIND, MANIFEST_FILE, ONNX_FILE, Manifest, ManifestError, read_manifest
@@ -240,8 +240,7 @@ def load_checkpoint(directory: Path, settings: Settings, device: str, budgets: B
     _check_sizes(manifest, budgets)
     inputs, groups, least = input_format(manifest), output_groups(manifest), least_memory(manifest)
     sample = read_sample(directory, manifest)
-    trained = _load_backend(directory, manifest, settings, device)
-    check_backend(trained)
+    trained = _checked_backend(directory, manifest, settings, device)
     memory = MemorySizes(name, trained.spec, least, min(settings.max_state_bytes, budgets.states.limit))
     backend = _resized(trained, memory, settings.memory_size.get(name))
     model = LoadedModel(
@@ -279,6 +278,23 @@ def _resized(backend: Backend, memory: MemorySizes, memory_size: int | None) -> 
     except InvalidRequest as error:
         raise SettingsError(f"setting {error}") from error
     return backend if memory_size is None else backend.resized(memory_size)
+
+
+def _checked_backend(directory: Path, manifest: Manifest, settings: Settings, device: str) -> Backend:
+    """Return a back end that has taken a step. Raises as `load_checkpoint` does.
+
+    Where the fused kernels were not asked for and cannot take one on a GPU, as without a C compiler, torch does.
+    """
+    backend = _load_backend(directory, manifest, settings, device)
+    try:
+        check_backend(backend)
+    except ManifestError as error:
+        if settings.backend != "auto" or (backend.kind, backend.device) != ("fused", "cuda"):
+            raise
+        logger.warning("%s: its steps are computed by torch: %s", directory.name, error)
+        backend = _load_backend(directory, manifest, settings.model_copy(update={"backend": "torch"}), device)
+        check_backend(backend)
+    return backend
 
 
 def _load_backend(directory: Path, manifest: Manifest, settings: Settings, device: str) -> Backend:
@@ -326,7 +342,7 @@ def _best_backend(directory: Path, manifest: Manifest, device: str) -> Literal["
     if not exported and not of_ours:
         raise ManifestError(_without_class(directory, manifest))
     if device != "cpu" and of_ours:
-        reason = not_on_gpu(manifest.kind, manifest.config) or why_no_triton()
+        reason = not_on_gpu(manifest.kind, manifest.config) or why_no_triton() or why_copied(manifest.config)
         if reason is None:
             return "fused"
         logger.info("%s: its steps are computed by torch: %s", directory.name, reason)

@@ -245,8 +245,8 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="bytes of the states of all models in memory; the other sessions are in the store; by default a "
-        "quarter of the memory of the machine or the container; on a GPU, where they lie in its memory, half of what "
-        "is free there",
+        "quarter of the memory of the machine or the container; with a GPU, of what is "
+        "free there, if that is less",
     )
     max_target_bytes: int = Field(2**16, ge=256, description="bytes of the URL of a request")
     max_header_bytes: int = Field(2**16, ge=1024, description="bytes of the header fields of a request")

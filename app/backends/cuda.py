@@ -1,7 +1,7 @@
 """Steps computed in place by fused kernels on a GPU; the arena lies in its memory."""
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from app.backends.base import Array, Slots, spec_of
@@ -55,6 +55,13 @@ class CudaBackend(InPlaceBackend):
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         self._steps.prepare(len(slots))
         return super().run(slots, inputs)
+
+    def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
+        if state is not None:
+            super().write(slot, state)
+            return
+        with self.slots.replacing(slot):  # on the device: nothing is uploaded
+            self._steps.clear(slot)
 
     def cool(self) -> None:
         """Do nothing: the memory of a GPU has no pages that could be returned."""

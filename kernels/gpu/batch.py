@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,15 +13,18 @@ from kernels.gpu.launch import Launch
 
 Array = NDArray[Any]
 
+NOBODY = -1
+"""The slot of a row without a session."""
+
 CAPTURE = threading.Lock()
-"""Held during a capture: torch has one stream for the captures of all threads."""
+"""Held during a capture."""
 
 
 class Batch:
     """Steps at most `size` sessions at a time.
 
     advance: launches the kernels of a step of all rows, given the launch, the inputs and the outputs to fill in.
-    leaves: of the arena; spare: the slot that rows without a session step. shapes: of the arrays that the kernels
+    leaves: of the arena; spare: its slot that nobody has. shapes: of the arrays that the kernels
     need, by name, without the batch axis. On a GPU the launches are captured here, once, and replayed for each step:
     a step is one launch of the host.
     """
@@ -36,18 +40,17 @@ class Batch:
         device: torch.device,
     ) -> None:
         """ends: the sizes of inputs and outputs."""
-        self._on_gpu, self._spare, self._size = device.type == "cuda", spare, size
+        self._on_gpu, self._size = device.type == "cuda", size
         self.rows = {name: torch.empty(size, *shape, device=device) for name, shape in shapes.items()}
-        self._slots = torch.full((size,), spare, dtype=torch.int32, device=device)
+        self._slots = torch.zeros(size, dtype=torch.int32, device=device)
         self._inputs, self._outputs = (torch.zeros(size, end, device=device) for end in ends)
-        launch = Launch(leaves, self._slots, self.rows)
-        self._advance = lambda: advance(launch, self._inputs, self._outputs)
+        launch = Launch(leaves, self._slots, spare, self.rows)
+        step = partial(advance, launch, self._inputs, self._outputs)
+        self._advance: Callable[[], None] = step
         if self._on_gpu:
-            self._advance()  # type: ignore[no-untyped-call]  # compiles the kernels; steps only the spare slot
-            graph = torch.cuda.CUDAGraph()
-            with CAPTURE, torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._advance()  # type: ignore[no-untyped-call]
-            self._advance = graph.replay
+            self._slots.fill_(spare)
+            step()  # compiles the kernels
+            self._advance = captured(step)
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance slots by T steps. inputs: float32 [T, B, input_size]. Returns [T, B, output_size].
@@ -57,7 +60,7 @@ class Batch:
         steps, count, width = inputs.shape
         sent = self._on_host(self._size * (1 + steps * width))
         numbers = sent[: self._size].view(torch.int32).numpy()
-        numbers[:count], numbers[count:] = slots, self._spare
+        numbers[:count], numbers[count:] = slots, NOBODY
         own = sent[self._size :].view(steps, self._size, width).numpy()
         own[:, :count], own[:, count:] = inputs, 0
         received = sent.to(self._slots.device, non_blocking=True)
@@ -65,7 +68,7 @@ class Batch:
         outputs = self._outputs.new_empty(steps, *self._outputs.shape)
         for into, now in zip(outputs, received[self._size :].view(steps, self._size, width), strict=True):
             self._inputs.copy_(now)
-            self._advance()  # type: ignore[no-untyped-call]
+            self._advance()
             into.copy_(self._outputs)
         returned = self._on_host(outputs.numel()).view(outputs.shape)
         returned.copy_(outputs, non_blocking=True)
@@ -76,3 +79,21 @@ class Batch:
     def _on_host(self, count: int) -> Tensor:
         """Return numbers in main memory, in pages from and to which a GPU copies by itself."""
         return torch.empty(count, pin_memory=self._on_gpu)
+
+
+def captured(step: Callable[[], None]) -> Callable[[], None]:
+    """Return the replay of a step's launches, in one launch. Its kernels must have been compiled.
+
+    The stream is the capture's own: torch.cuda.graph has one for all threads, and leaves a thread on it where a capture
+    fails.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with CAPTURE, torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            step()
+        finally:
+            graph.capture_end()
+    torch.cuda.current_stream().wait_stream(stream)
+    return graph.replay

@@ -23,7 +23,8 @@ class Controller:
     def __init__(self, cell: Cell, clip: float) -> None:
         self._cell, self._clip = cell, clip
         self._lstm = cell if is_plain_lstm(cell) else None
-        self._by_rows = by_rows(copy.deepcopy(cell)) if self._lstm is None else None
+        self._by_rows = by_rows(sharing_copy(cell)) if self._lstm is None else None
+        self._like = cell.initial_state(1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the arrays of a launch, without the batch axis."""
@@ -51,10 +52,9 @@ class Controller:
 
     def _launch_cell(self, launch: Launch, encoded: Tensor, seen: list[Tensor]) -> Tensor:
         assert self._by_rows is not None
-        slots = launch.slots.long()
-        like = self._cell.initial_state(1)
-        names = {name: f"{PREFIX}{name}" for name in flatten(like)}
-        state = unflatten({name: launch.leaves[leaf][slots] for name, leaf in names.items()}, like)
+        slots = torch.where(launch.slots < 0, launch.spare, launch.slots).long()
+        names = {name: f"{PREFIX}{name}" for name in flatten(self._like)}
+        state = unflatten({name: launch.leaves[leaf][slots] for name, leaf in names.items()}, self._like)
         inputs = torch.cat([encoded, *(leaf[slots].flatten(1) for leaf in seen)], 1)
         hidden, after = self._by_rows(inputs, state)
         for name, leaf in flatten(after).items():
@@ -64,6 +64,11 @@ class Controller:
 
     def _bounded(self, values: Tensor) -> Tensor:
         return values.clamp(-self._clip, self._clip) if self._clip else values
+
+
+def sharing_copy(cell: Cell) -> Cell:
+    """Return a copy of a cell with the same weights, whose layers can be replaced."""
+    return copy.deepcopy(cell, {id(weight): weight for weight in (*cell.parameters(), *cell.buffers())})
 
 
 def is_plain_lstm(cell: Cell) -> TypeGuard[LSTM]:

@@ -143,7 +143,7 @@ class DNCHeads(Heads):
             *pointers("read_keys", "read_strengths", "read_masks"),
             leaves["memory"], leaves["usage"], leaves["write_weights"], leaves["read_weights"],
             rows["retention"], rows["allocation_weights"], rows["write_content_weights"], rows["read_content_weights"],
-            self._scale, N=size, W=config.word_size, WP=triton.next_power_of_2(config.word_size), **heads, **padded,
+            self._scale, size, W=config.word_size, WP=triton.next_power_of_2(config.word_size), **heads, **padded,
             VP=triton.next_power_of_2(config.write_heads), **masked, **by_tile,
         )  # fmt: skip
         precedence = rows["controls"]  # without links, any tensor
@@ -151,20 +151,19 @@ class DNCHeads(Heads):
             precedence, forward, parts = leaves["precedence_weights"], rows["forward_weights"], rows["backward_parts"]
             dnc.link[(batch, config.write_heads, self._parts_of_link)](
                 launch.slots, leaves["link"], precedence, leaves["write_weights"], leaves["read_weights"],
-                forward, parts, N=size, **heads, P=padded["P"], RP=padded["RP"],
-                TILE=self._tile, TILES=self._tiles, PARTS=self._parts_of_link,
-                **options_for(self._tile * padded["P"]),
+                forward, parts, self._tiles, self._parts_of_link, size, **heads, P=padded["P"], RP=padded["RP"],
+                TILE=self._tile, **options_for(self._tile * padded["P"]),
             )  # fmt: skip
             dnc.mix[(batch, config.read_heads)](
                 launch.slots, stride, *pointers("read_modes", "forward_sharpness", "backward_sharpness"),
-                leaves["read_weights"], rows["read_content_weights"], forward, parts, rows["backward_weights"],
-                N=size, **heads, P=padded["P"], PARTS=self._parts_of_link, SHARPENED=config.link_sharpening,
-                **options_for(padded["P"]),
+                leaves["read_weights"], rows["read_content_weights"], forward, parts, self._parts_of_link,
+                rows["backward_weights"],
+                size, **heads, P=padded["P"], SHARPENED=config.link_sharpening, **options_for(padded["P"]),
             )  # fmt: skip
         dnc.read[(batch,)](
             launch.slots, leaves["memory"], leaves["write_weights"], precedence, leaves["read_weights"],
             leaves["read_vectors"], rows["read_content_weights"],
-            N=size, W=config.word_size, **heads, **padded, LINKED=self._linked, **by_tile,
+            size, W=config.word_size, **heads, **padded, LINKED=self._linked, **by_tile,
         )  # fmt: skip
 
 
@@ -198,7 +197,7 @@ class NTMHeads(Heads):
 
         ntm.look_up[(batch,)](
             launch.slots, stride, *pointers("keys", "key_strength"), leaves["memory"], weightings[0], self._scale,
-            N=self._size, W=config.word_size, H=reads + writes,
+            self._size, W=config.word_size, H=reads + writes,
             WP=triton.next_power_of_2(config.word_size), HP=triton.next_power_of_2(reads + writes), **tile,
             **by_tile,
         )  # fmt: skip
@@ -206,7 +205,7 @@ class NTMHeads(Heads):
             launch.slots, stride, *pointers("interpolation_gate", "shift_weights", "sharpening"),
             *pointers("erase_vectors", "add_vectors"),
             leaves["memory"], leaves["read_weights"], leaves["write_weights"], leaves["read_vectors"], *weightings,
-            N=self._size, W=config.word_size, R=reads, V=writes, S=config.shift_width,
+            self._size, W=config.word_size, R=reads, V=writes, S=config.shift_width,
             RP=triton.next_power_of_2(reads), VP=triton.next_power_of_2(writes), **tile, **by_tile,
         )  # fmt: skip
 

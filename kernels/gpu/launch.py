@@ -18,7 +18,9 @@ class Launch(NamedTuple):
     leaves: Mapping[str, Tensor]
     """The leaves of all states of an arena, by name: [slots, ...] each."""
     slots: Tensor
-    """The slot of each row: int32 [B]."""
+    """The slot of each row: int32 [B], -1 for a row without a session."""
+    spare: int
+    """The slot that nobody has, for what needs one for every row."""
     rows: Mapping[str, Tensor]
     """Arrays of the batch, by name: [B, ...] each."""
 

@@ -2,7 +2,6 @@
 
 from typing import TypeVar
 
-import torch
 import triton
 from torch import Tensor, nn
 
@@ -15,20 +14,20 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def product(
-    layer: nn.Linear, slots: Tensor, outputs: Tensor, by_row: Tensor, *by_slot: Tensor, clip: float = 0.0
+    layer: nn.Linear, slots: Tensor | None, outputs: Tensor, by_row: Tensor, *by_slot: Tensor, clip: float = 0.0
 ) -> None:
     """Set outputs, [B, O], to those of a linear layer, within [-clip, clip] if clip is not 0.
 
-    slots: int32 [B]. The layer's inputs are the rows of by_row, [B, A], then the leaves by_slot, [slots, ...] each, of
-    the rows' slots: at most two.
+    slots: int32 [B], None where nothing is by_slot. The layer's inputs are the rows of by_row, [B, A], then the leaves
+    by_slot, [slots, ...] each, of the rows' slots: at most two.
     """
     widths = [by_row.shape[1], *(leaf[0].numel() for leaf in by_slot), 0, 0]
     sources = [by_row, *by_slot, by_row, by_row]
-    biases = outputs.new_zeros(layer.out_features) if layer.bias is None else layer.bias
-    rows, size = outputs.shape
+    (rows, size), is_biased = outputs.shape, layer.bias is not None
     layers.linear[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(size, TILE["OUTPUTS"])](
-        slots, *sources[:3], layer.weight, biases, outputs, rows, clip,
-        A=widths[0], B=widths[1], C=widths[2], OUT=size, **TILE, num_warps=4, enable_fp_fusion=True,
+        by_row if slots is None else slots, *sources[:3],
+        layer.weight, layer.bias if is_biased else layer.weight, outputs, rows, clip,
+        A=widths[0], B=widths[1], C=widths[2], OUT=size, BIASED=is_biased, **TILE, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
 
 
@@ -42,8 +41,7 @@ class RowLinear(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """values: [B, in_features]. Returns [B, out_features]."""
         outputs = values.new_empty(len(values), self.layer.out_features)
-        slots = values.new_zeros(len(values), dtype=torch.int32)
-        product(self.layer, slots, outputs, values.contiguous())
+        product(self.layer, None, outputs, values.contiguous())
         return outputs
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from models.state import flatten
 
 Array = NDArray[Any]
 
+MOST_LOCATIONS = 4096
+"""Memory locations, at most: a program holds a number for each, and the compiler takes long for more."""
+
 LARGE = frozenset({"memory", "link"})
 """The leaves of a state that may be rounded to bfloat16, to halve its bytes: all others are small beside them."""
 
@@ -30,11 +34,11 @@ class GpuStep:
     """Steps the states of sessions, each in a slot of an arena, on the device that the model is on.
 
     kind, config: of the model, as in the registry, as plain values. memory_size: the number of memory locations of
-    every state. gates: forced ones, as in `Heads`. large: the dtype of the LARGE leaves in the arena,
-    float32 or bfloat16. Raises NoKernel.
+    every state. gates: forced ones, as in `Heads`. large: the dtype of the LARGE leaves in the arena, float32 or
+    bfloat16. Raises NoKernel, and MemoryError.
 
     On a GPU a step of a batch is one graph, captured when a batch of this size is first met. Sizes are powers of two:
-    the rows that a batch lacks step the state of a slot that nobody has.
+    the rows that a batch lacks do nothing.
     """
 
     used_before: Collection[str] = ()
@@ -54,7 +58,9 @@ class GpuStep:
             raise NoKernel(f"there is no GPU kernel for this model: {reason}; torch computes it")
         self._model, self._size, self._clip = model, memory_size, config.get("clip", 0.0)
         self._device = next(model.parameters()).device
-        with torch.no_grad():
+        if memory_size is not None and memory_size > MOST_LOCATIONS:
+            raise MemoryError(f"a memory of {memory_size} locations: on a GPU one has at most {MOST_LOCATIONS}")
+        with torch.no_grad(), memory_errors():
             self._first = {name: leaf[0] for name, leaf in flatten(model.initial_state(1, memory_size)).items()}
         cell, output = model.controller, model.output if config.get("readout", True) else None
         assert isinstance(cell, Cell)
@@ -76,11 +82,11 @@ class GpuStep:
 
     def grow(self, capacity: int) -> None:
         """Give the arena more slots; the states in the new ones are undefined. Raises MemoryError."""
+        self._batches.clear()  # their graphs have the addresses of the leaves before
         arena = self._empty(capacity)
         for name, values in self._arena.items():
             arena[name][: self._capacity] = values[: self._capacity]
         self._arena, self._capacity = arena, capacity
-        self._batches.clear()  # their graphs have the addresses of the leaves before
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name."""
@@ -95,7 +101,13 @@ class GpuStep:
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Replace the state in a slot."""
         for name, values in self._arena.items():
-            values[slot] = torch.tensor(state[name])
+            values[slot] = torch.from_numpy(np.ascontiguousarray(state[name]))
+
+    @torch.inference_mode()
+    def clear(self, slot: int) -> None:
+        """Set a slot to the state before the first step."""
+        for name, values in self._arena.items():
+            values[slot] = self._first[name]
 
     def first_state(self) -> dict[str, Array]:
         """Return the state before the first step: its leaves by name."""
@@ -168,5 +180,7 @@ def memory_errors() -> Iterator[None]:
     """Raise MemoryError in place of torch's own error where no memory is left on the device."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):  # the latter on a CPU
+            raise MemoryError(str(error)) from error
+        raise

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from kernels.support import not_fused
+from kernels.support import is_bounded, not_fused
 
 PLAIN: dict[str, dict[str, Any]] = {
     "rnn": {},
@@ -28,3 +28,8 @@ def not_on_gpu(kind: str, config: Mapping[str, Any]) -> str | None:
 def why_no_triton() -> str | None:
     """Return why these kernels cannot run here, or None where Triton is installed."""
     return None if find_spec("triton") else "Triton is not installed, which comes with torch for CUDA"
+
+
+def why_copied(config: Mapping[str, Any]) -> str | None:
+    """Return why each step of a model needs a copy of its states, slower than torch's steps; None where none does."""
+    return None if is_bounded(config) else "the outputs of its controller are not bounded"

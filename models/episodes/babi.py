@@ -95,7 +95,7 @@ class Babi(Source):
     def most_steps(self, chosen: Chosen) -> int:
         story, questions = _story(chosen), chosen["questions"]
         facts = questions * (chosen["facts"] + EXTRA) if story.most_facts else story.all_facts
-        return int(story.most_words * (facts + questions)) + self.planning * questions
+        return int(story.most_words * (facts + questions) + self.planning * questions)
 
     def draw(self, random: Random, chosen: Chosen) -> Sample:
         story = _story(chosen)(random)

@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.stores.memory import MemoryStore
 from app.stores.postgres import PostgresKeyStore, PostgresStore
 from app.stores.sqlite import SqliteKeyStore, SqliteStore
+from models.manifest import read_manifest
 
 
 def test_model_without_memory_is_left_out_at_the_start(few, monkeypatch):
@@ -57,12 +58,30 @@ def test_command_for_keys_names_the_store_without_its_password(data):
     assert loading.keys_command(Settings(store=url)) == "engram keys create --store postgresql://me@h/engram"
 
 
-def test_states_have_half_of_the_free_memory_of_a_gpu(monkeypatch):
+def test_states_have_a_quarter_of_the_smaller_memory(monkeypatch):
     monkeypatch.setattr(loading, "_has_cuda_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (60 * 2**30, 80 * 2**30))
-    on_gpu, on_cpu = loading.server_budgets(Settings()), loading.server_budgets(Settings(device="cpu"))
-    assert on_gpu.states.limit == 30 * 2**30
-    assert on_cpu.states.limit == budgets_of(Settings()).states.limit
-    assert on_gpu.queue.limit == on_cpu.queue.limit
+    on_cpu = loading.server_budgets(Settings(device="cpu"))
+    for free, limit in ((2**30, 2**28), (2**50, on_cpu.states.limit)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 2**50))
+        on_gpu = loading.server_budgets(Settings())
+        assert (on_gpu.states.limit, on_gpu.queue.limit) == (limit, on_cpu.queue.limit)
     assert loading.server_budgets(Settings(max_memory_bytes=5)).states.limit == 5
+
+
+def test_model_whose_gpu_kernels_fail_is_left_to_torch(few, monkeypatch, caplog):
+    load_backend, asked = loading._load_backend, []
+
+    def load(directory: Path, manifest: Any, settings: Settings, device: str) -> Any:
+        asked.append(settings.backend)
+        backend = load_backend(directory, manifest, Settings(device="cpu", backend="torch"), "cpu")
+        if settings.backend == "auto":
+            backend.kind, backend.device = "fused", "cuda"
+            monkeypatch.setattr(backend, "step", lambda *_: 1 / 0)
+        return backend
+
+    monkeypatch.setattr(loading, "_load_backend", load)
+    directory = few / "dnc-copy"
+    backend = loading._checked_backend(directory, read_manifest(directory), Settings(), "cuda")
+    assert (asked, backend.kind) == (["auto", "torch"], "torch")
+    assert "its steps are computed by torch: it cannot take a step: ZeroDivisionError" in caplog.text

@@ -51,12 +51,21 @@ def type_of(value):
     return TYPES[value.dtype] if isinstance(value, torch.Tensor) else {int: "i32", float: "fp32"}[type(value)]
 
 
+def is_aligned(value):
+    """Return whether Triton compiles a kernel for an address or a number of this alignment."""
+    if isinstance(value, torch.Tensor):
+        return value.data_ptr() % 16 == 0
+    return isinstance(value, int) and value % 16 == 0
+
+
 def compiled(kernel, arguments, capability):
     options = {name: arguments.pop(name) for name in OPTIONS if name in arguments}
     constants = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
     types = {name: "constexpr" if name in constants else type_of(arguments[name]) for name in kernel.arg_names}
     values = {(kernel.arg_names.index(name),): arguments[name] for name in constants}
-    source = ASTSource(kernel, types, values)
+    passed = [place for place, name in enumerate(kernel.arg_names) if name not in constants]
+    aligned = [place for place in passed if is_aligned(arguments[kernel.arg_names[place]])]
+    source = ASTSource(kernel, types, values, {(place,): [["tt.divisibility", 16]] for place in aligned})
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 

@@ -1,9 +1,11 @@
 """The kernels for GPUs against the torch models, one step from the same state; interpreted where there is no GPU."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ pytest.importorskip("triton", reason="Triton is for Linux")
 
 from benchmarks.rounded_state import rounded
 from kernels.gpu import heads
+from kernels.gpu.src import layers
 from kernels.gpu.step import LARGE, GpuStep
 from kernels.gpu.support import not_on_gpu
 from kernels.support import NoKernel
@@ -124,6 +127,12 @@ def test_steps_in_one_call_have_the_bits_of_single_calls(name):
         many.write(row, rows_of(state, row))
     expected = np.stack([one.step([2, 0, 1], inputs)[0] for inputs in sequence])
     np.testing.assert_array_equal(many.run([2, 0, 1], sequence), expected)
+
+
+def test_no_kernel_bounds_numbers_by_what_drops_nan():
+    """A maximum of compiled code returns the other number for NaN, where the interpreter returns NaN."""
+    for path in Path(layers.__file__).parent.glob("*.py"):
+        assert not re.search(r"tl\.(maximum|minimum|clamp)", path.read_text()), path.name
 
 
 @torch.no_grad()

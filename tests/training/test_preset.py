@@ -28,9 +28,7 @@ def test_presets_that_ship_are_there():
 
 def shipped(name):
     """Return a shipped preset; those of bAbI, whose stories are not shipped, with words of their own."""
-    return load_preset(
-        name, {"task.vocabulary": ["-", ".", "ann"], "task.interchangeable": []} if "babi" in name else {}
-    )
+    return load_preset(name, {"task.vocabulary": ["-", ".", "ann"]} if "babi" in name else {})
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -27,7 +27,7 @@ def activate(
     is_control = place < X
     values = tl.load(vectors + row + place, mask=is_control, other=0.0)
     by = tl.load(activations + place, mask=is_control, other=0)
-    softplus = tl.maximum(values, 0.0) + log1p(tl.exp(-tl.abs(values)))
+    softplus = tl.where(values > 0, values, 0.0) + log1p(tl.exp(-tl.abs(values)))
     values = tl.where(by == SIGMOID, tl.sigmoid(values), values)
     values = tl.where(by == SOFTPLUS, softplus, values)
     values = tl.where(by == ONEPLUS, 1 + softplus, values)

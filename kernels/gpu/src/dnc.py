@@ -1,9 +1,10 @@
 """The memory's part of a DNC step: `write`, `link`, `mix`, `read`; models/addressing.py has the equations.
 
 A program of `write` and of `read` is a row of the batch; one of `link` some rows of a link matrix; one of `mix` a
-head. Arguments: slots, the arena's slot of each row, int32 [B]; then the controls of a row, activated, whose rows lie
-`stride` numbers apart; the leaves of the state by slot, which change in place; arrays of the batch's rows, which
-traces show. Several threads may load one number: a barrier stands between the loads of a leaf and its stores.
+head. Arguments: slots, the arena's slot of each row, int32 [B], below 0 for a row without a session; then the controls
+of a row, activated, whose rows lie `stride` numbers apart; the leaves of the state by slot, changed in place; arrays
+of the batch's rows, which traces show. N is no constant: the sizes with one power of two share a compiled kernel.
+Several threads may load one number: a barrier stands between the loads of a leaf and its stores.
 
     write -----------> link ----------> mix ---------> read
      u, w^w, M,         L, with f        w^r, from      r, and p
@@ -23,7 +24,7 @@ def in_order(values):
 
 
 @triton.jit
-def allocation_weights(used, location, N: tl.constexpr):
+def allocation_weights(used, location, N):
     """Return a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i], phi the locations in ascending order of usage: [P].
 
     used: [P]. Equal usages are taken in the order of their locations: pairs of both are sorted, and sorted back.
@@ -45,7 +46,7 @@ def write(
     erase_vectors, write_vectors, read_keys, read_strengths, read_masks,
     memory, usage, write_weights, read_weights,
     retention, allocations, write_contents, read_contents, scale,
-    N: tl.constexpr, W: tl.constexpr, R: tl.constexpr, V: tl.constexpr,
+    N, W: tl.constexpr, R: tl.constexpr, V: tl.constexpr,
     P: tl.constexpr, C: tl.constexpr, WP: tl.constexpr, RP: tl.constexpr, VP: tl.constexpr,
     MASKED: tl.constexpr, DEALLOCATED: tl.constexpr,
 ):  # fmt: skip
@@ -55,6 +56,8 @@ def write(
     """
     row = tl.program_id(0).to(tl.int64)
     slot, controls = tl.load(slots + row).to(tl.int64), row * stride
+    if slot < 0:
+        return
     location = tl.arange(0, P)
     is_location = location < N
     memory += slot * N * W
@@ -153,26 +156,28 @@ def write(
 
 @triton.jit
 def link(
-    slots, links, precedence_weights, write_weights, read_weights, forward, backward_parts,
-    N: tl.constexpr, R: tl.constexpr, V: tl.constexpr, P: tl.constexpr, RP: tl.constexpr,
-    TILE: tl.constexpr, TILES: tl.constexpr, PARTS: tl.constexpr,
+    slots, links, precedence_weights, write_weights, read_weights, forward, backward_parts, tiles, parts,
+    N, R: tl.constexpr, V: tl.constexpr, P: tl.constexpr, RP: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
-    """Update TILES times TILE rows of one link matrix, and take both of its products with what was read before.
+    """Update tiles times TILE rows of one link matrix, and take both of its products with what was read before.
 
     L[i, j] = (1 - w[i] - w[j]) L[i, j] + w[i] p[j], L[i, i] = 0. Each number of L is read once and written once.
     write_weights: of this step; read_weights, precedence_weights: of the previous one. forward: f = L w, [B, R, V, N].
-    backward_parts: what these rows add to b = L^T w, [B, PARTS, R, V, N]; `mix` adds them up, in order.
+    backward_parts: what these rows add to b = L^T w, [B, parts, R, V, N]; `mix` adds them up, in order.
     """
     row, head, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     slot = tl.load(slots + row).to(tl.int64)
+    if slot < 0:
+        return
     to, is_location = tl.arange(0, P), tl.arange(0, P) < N
     weights, written_to = (slot * V + head) * N, tl.arange(0, TILE)
     written = tl.load(write_weights + weights + to, mask=is_location, other=0.0)
     before = tl.load(precedence_weights + weights + to, mask=is_location, other=0.0)
     heads = tl.arange(0, RP)
     backward = tl.zeros([RP, P], tl.float32)
-    for tile in range(TILES):
-        location = (part * TILES + tile) * TILE + written_to
+    for tile in range(tiles):
+        location = (part * tiles + tile) * TILE + written_to
         is_row = location < N
         place = (weights + location)[:, None] * N + to[None, :]
         is_number = is_row[:, None] & is_location[None, :]
@@ -188,7 +193,7 @@ def link(
             behind = tl.sum(values * tl.load(read_here + location, mask=is_row, other=0.0)[:, None], 0)
             tl.store(forward + ((row * R + reader) * V + head) * N + location, ahead, mask=is_row)
             backward += tl.where(heads[:, None] == reader, behind[None, :], 0.0)
-    sums = (((row * PARTS + part) * R + heads) * V + head)[:, None] * N + to[None, :]
+    sums = (((row * parts + part) * R + heads) * V + head)[:, None] * N + to[None, :]
     tl.store(backward_parts + sums, backward, mask=(heads < R)[:, None] & is_location[None, :])
 
 
@@ -203,8 +208,8 @@ def sharpened(weights, sharpness, is_location):
 @triton.jit
 def mix(
     slots, stride, read_modes, forward_sharpness, backward_sharpness, read_weights,
-    read_contents, forward, backward_parts, backward,
-    N: tl.constexpr, R: tl.constexpr, V: tl.constexpr, P: tl.constexpr, PARTS: tl.constexpr, SHARPENED: tl.constexpr,
+    read_contents, forward, backward_parts, parts, backward,
+    N, R: tl.constexpr, V: tl.constexpr, P: tl.constexpr, SHARPENED: tl.constexpr,
 ):  # fmt: skip
     """Mix the ways of one read head: by content, or backward or forward along the links.
 
@@ -212,6 +217,8 @@ def mix(
     """
     row, reader = tl.program_id(0).to(tl.int64), tl.program_id(1)
     slot, controls = tl.load(slots + row).to(tl.int64), row * stride
+    if slot < 0:
+        return
     location = tl.arange(0, P)
     is_location = location < N
     modes, head_of_row = read_modes + controls + reader * (2 * V + 1), row * R + reader
@@ -220,8 +227,8 @@ def mix(
         of_pair = (head_of_row * V + head) * N + location
         ahead = tl.load(forward + of_pair, mask=is_location, other=0.0)
         behind = tl.zeros([P], tl.float32)
-        for part in range(PARTS):
-            of_part = (((row * PARTS + part) * R + reader) * V + head) * N + location
+        for part in range(parts):
+            of_part = (((row * parts + part) * R + reader) * V + head) * N + location
             behind += tl.load(backward_parts + of_part, mask=is_location, other=0.0)
         if SHARPENED:
             pair = controls + reader * V + head
@@ -237,12 +244,14 @@ def mix(
 @triton.jit
 def read(
     slots, memory, write_weights, precedence_weights, read_weights, read_vectors, read_contents,
-    N: tl.constexpr, W: tl.constexpr, R: tl.constexpr, V: tl.constexpr,
+    N, W: tl.constexpr, R: tl.constexpr, V: tl.constexpr,
     P: tl.constexpr, C: tl.constexpr, RP: tl.constexpr, LINKED: tl.constexpr,
 ):  # fmt: skip
     """Read by the weightings that `mix` left, or without links by those of content; then move the precedence on."""
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
+    if slot < 0:
+        return
     location, reader = tl.arange(0, P), tl.arange(0, RP)
     is_location = location < N
     is_weight = is_location[:, None] & (reader < R)[None, :]

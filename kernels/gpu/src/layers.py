@@ -26,31 +26,42 @@ def add_product(
 
 
 @triton.jit
+def clipped(values, bound):
+    """Return values within [-bound, bound], and NaN as it is: a minimum or maximum would drop it."""
+    return tl.where(values > bound, bound, tl.where(values < -bound, -bound, values))
+
+
+@triton.jit(do_not_specialize=["rows"])
 def linear(
     slots, by_row, by_slot, also_by_slot, weights, biases, outputs, rows, clip,
-    A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, OUT: tl.constexpr,
+    A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, OUT: tl.constexpr, BIASED: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
     """Return [rows, OUT]: W [a, b, c] + bias, within [-clip, clip] if clip is not 0. W: [OUT, A + B + C].
 
     by_row: a, of each row of the batch, [rows, A]; by_slot, also_by_slot: b and c, leaves of its state, [slots, B] and
-    [slots, C]. Parts of no width are not read.
+    [slots, C]. Parts of no width are not read, nor biases that are not there.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     is_row, is_output = row < rows, output < OUT
-    slot = tl.load(slots + row, mask=is_row, other=0).to(tl.int64)
     total = tl.zeros([ROWS, OUTPUTS], tl.float32)
-    row = row.to(tl.int64)
-    total = add_product(total, by_row, row, is_row, weights, output, is_output, 0, A, A + B + C, INPUTS)
+    total = add_product(total, by_row, row.to(tl.int64), is_row, weights, output, is_output, 0, A, A + B + C, INPUTS)
     if B > 0:
-        total = add_product(total, by_slot, slot, is_row, weights, output, is_output, A, B, A + B + C, INPUTS)
+        slot = tl.load(slots + row, mask=is_row, other=-1).to(tl.int64)
+        total = add_product(total, by_slot, slot, slot >= 0, weights, output, is_output, A, B, A + B + C, INPUTS)
     if C > 0:
-        total = add_product(total, also_by_slot, slot, is_row, weights, output, is_output, A + B, C, A + B + C, INPUTS)
-    total += tl.load(biases + output, mask=is_output, other=0.0)[None, :]
+        slot = tl.load(slots + row, mask=is_row, other=-1).to(tl.int64)
+        total = add_product(
+            total, also_by_slot, slot, slot >= 0, weights, output, is_output, A + B, C, A + B + C, INPUTS
+        )
+    if BIASED:
+        total += tl.load(biases + output, mask=is_output, other=0.0)[None, :]
     if clip > 0:
-        total = tl.minimum(tl.maximum(total, -clip), clip)
-    tl.store(outputs + row[:, None] * OUT + output[None, :], total, mask=is_row[:, None] & is_output[None, :])
+        total = clipped(total, clip)
+    tl.store(
+        outputs + row.to(tl.int64)[:, None] * OUT + output[None, :], total, mask=is_row[:, None] & is_output[None, :]
+    )
 
 
 @triton.jit
@@ -62,16 +73,19 @@ def lstm(slots, gates, hidden, h, c, forget_bias, cell_clip, clip, H: tl.constex
     """
     row, unit = tl.program_id(0).to(tl.int64), tl.arange(0, HP)
     is_unit = unit < H
-    own, kept = row * 4 * H + unit, tl.load(slots + row).to(tl.int64) * H + unit
+    slot = tl.load(slots + row).to(tl.int64)
+    if slot < 0:
+        return
+    own, kept = row * 4 * H + unit, slot * H + unit
     entered = tl.sigmoid(tl.load(gates + own, mask=is_unit, other=0.0))
     candidate = 2 * tl.sigmoid(2 * tl.load(gates + own + H, mask=is_unit, other=0.0)) - 1
     remembered = tl.sigmoid(tl.load(gates + own + 2 * H, mask=is_unit, other=0.0) + forget_bias)
     cell = remembered * tl.load(c + kept, mask=is_unit, other=0.0) + entered * candidate
     if cell_clip > 0:
-        cell = tl.minimum(tl.maximum(cell, -cell_clip), cell_clip)
+        cell = clipped(cell, cell_clip)
     output = tl.sigmoid(tl.load(gates + own + 3 * H, mask=is_unit, other=0.0)) * (2 * tl.sigmoid(2 * cell) - 1)
     if clip > 0:
-        cell, output = tl.minimum(tl.maximum(cell, -clip), clip), tl.minimum(tl.maximum(output, -clip), clip)
+        cell, output = clipped(cell, clip), clipped(output, clip)
     tl.store(c + kept, cell, mask=is_unit)
     tl.store(h + kept, output, mask=is_unit)
     tl.store(hidden + row * H + unit, output, mask=is_unit)

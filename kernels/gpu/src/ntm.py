@@ -16,12 +16,14 @@ SMALLEST_WEIGHT = tl.constexpr(1e-8)
 @triton.jit
 def look_up(
     slots, stride, keys, strengths, memory, contents, scale,
-    N: tl.constexpr, W: tl.constexpr, H: tl.constexpr,
+    N, W: tl.constexpr, H: tl.constexpr,
     P: tl.constexpr, C: tl.constexpr, WP: tl.constexpr, HP: tl.constexpr,
 ):  # fmt: skip
     """Find what every head seeks in the memory as the previous step left it. contents: [B, H, N]."""
     row = tl.program_id(0).to(tl.int64)
     slot, controls = tl.load(slots + row).to(tl.int64), row * stride
+    if slot < 0:
+        return
     location = tl.arange(0, P)
     is_location = location < N
     memory += slot * N * W
@@ -45,7 +47,7 @@ def look_up(
 def move(
     slots, stride, interpolation_gates, shift_weights, sharpening, erase_vectors, add_vectors,
     memory, read_weights, write_weights, read_vectors, contents, gated_weights, shifted_weights,
-    N: tl.constexpr, W: tl.constexpr, R: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
+    N, W: tl.constexpr, R: tl.constexpr, V: tl.constexpr, S: tl.constexpr,
     P: tl.constexpr, C: tl.constexpr, RP: tl.constexpr, VP: tl.constexpr,
 ):  # fmt: skip
     """Interpolate, shift and sharpen the weightings of all heads; then read, then write.
@@ -54,6 +56,8 @@ def move(
     """
     row = tl.program_id(0).to(tl.int64)
     slot, controls = tl.load(slots + row).to(tl.int64), row * stride
+    if slot < 0:
+        return
     location = tl.arange(0, P)
     is_location = location < N
     memory += slot * N * W
@@ -76,7 +80,7 @@ def move(
                 tl.store(gated_weights + of_head + location, gated, mask=is_location)
         tl.store(shifted_weights + of_head + location, shifted, mask=is_location)
         gamma = tl.load(sharpening + controls + head)
-        powers = gamma * tl.log(tl.maximum(shifted, SMALLEST_WEIGHT))
+        powers = gamma * tl.log(tl.where(shifted < SMALLEST_WEIGHT, SMALLEST_WEIGHT, shifted))
         powers = tl.where(is_location, powers, float("-inf"))
         powers = tl.exp(powers - tl.max(powers, 0))
         weights = powers / tl.sum(powers, 0)
