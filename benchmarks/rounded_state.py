@@ -27,11 +27,15 @@ LARGE = ("memory", "link")
 
 @dataclass(frozen=True)
 class RoundingPlan:
-    """The models to measure, and the sequences of each measurement. options: of the tasks that have them."""
+    """The models to measure, and the sequences of each measurement.
+
+    options: of the tasks that have them. most_slots: of the memories that are measured.
+    """
 
     checkpoints: Sequence[Path]
     sequences: int
     options: dict[str, Any]
+    most_slots: int
 
 
 def rounded(state: Any) -> Any:
@@ -62,13 +66,16 @@ def measure_models(plan: RoundingPlan) -> Iterator[Row]:
             options = {name: value for name, value in plan.options.items() if name in manifest.task}
             task = build_task(manifest.task | options)
             for point in points_of(manifest.evaluation):
+                slots = point.memory_size or model.memory_size
+                if slots > plan.most_slots:
+                    continue
                 at = task.with_options(point.options)
                 figures = [
                     measure(model, at, plan.sequences, memory_size=point.memory_size, unroll=unroll)
                     for unroll in (None, RoundedUnroll(model))
                 ]
                 exact, coarse = (f"{each.excess:.3g}" for each in figures)
-                yield directory.name, options_text(point.options), point.memory_size or model.memory_size, exact, coarse
+                yield directory.name, options_text(point.options), slots, exact, coarse
         except ConfigError as error:
             yield directory.name, f"not measured: {error}", "-", "-", "-"
 
@@ -82,12 +89,13 @@ ROUNDED = Table(
 )
 
 
-def run(checkpoints: Path, models: Sequence[str], sequences: int, directory: str | None) -> None:
-    """Print the table. models: names, all if there are none; directory: of bAbI's stories."""
+def run(checkpoints: Path, models: Sequence[str], sequences: int, directory: str | None, most_slots: int) -> None:
+    """Print the table. models: names, all if there are none; directory: of bAbI's stories; most_slots: of a memory."""
     torch.set_num_threads(1)
     print(f"`python -m benchmarks.rounded_state --sequences {sequences}` on {machine()}; {versions('torch')}.")
     found = sorted(path for path in checkpoints.iterdir() if path.is_dir() and (not models or path.name in models))
-    print_table("rounded", ROUNDED, RoundingPlan(found, sequences, {"directory": directory} if directory else {}))
+    options = {"directory": directory} if directory else {}
+    print_table("rounded", ROUNDED, RoundingPlan(found, sequences, options, most_slots))
 
 
 def main() -> None:
@@ -99,6 +107,9 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="names of checkpoints; all, if there are none")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="directory of the models")
     parser.add_argument("--sequences", type=int, default=200, help="sequences of each measurement")
+    parser.add_argument(
+        "--most-slots", type=int, default=256, help="leave out larger memories, which torch steps slowly"
+    )
     parser.add_argument("--directory", help="bAbI's stories, such as en-10k")
     run(**vars(parser.parse_args()))
 

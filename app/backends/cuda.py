@@ -1,7 +1,7 @@
 """Steps computed in place by fused kernels on a GPU; the arena lies in its memory."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from app.backends.base import Array, Slots, spec_of
@@ -56,13 +56,6 @@ class CudaBackend(InPlaceBackend):
         self._steps.prepare(len(slots))
         return super().run(slots, inputs)
 
-    def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
-        if state is not None:
-            super().write(slot, state)
-            return
-        with self.slots.replacing(slot):  # on the device: nothing is uploaded
-            self._steps.clear(slot)
-
     def cool(self) -> None:
         """Do nothing: the memory of a GPU has no pages that could be returned."""
 
@@ -72,9 +65,11 @@ class CudaBackend(InPlaceBackend):
     def prompt(self) -> None:
         return None
 
+    def _begin(self, slot: int) -> None:
+        self._steps.clear(slot)
+
     def _clear(self) -> None:
         """Start with an empty arena of this memory size, with these forced gates."""
         spec = self.spec
         self._steps: GpuStep = GpuStep(self._kind, self._config, self._model, spec.memory_size, spec.gates, self._large)
-        self._initial = self._steps.first_state()
         self.slots = Slots(self._capacity)

@@ -69,6 +69,9 @@ class FusedBackend(InPlaceBackend):
     def prompt(self) -> "FusedBackend":
         return self
 
+    def _begin(self, slot: int) -> None:
+        self._steps.write(slot, self._initial)
+
     def _clear(self) -> None:
         """Start with an empty arena of this memory size, with these forced gates."""
         self._initial = self._graph.first_state(self.spec)

@@ -1,5 +1,6 @@
 """Back ends whose kernels change the states of an arena in place."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -40,7 +41,7 @@ class Steps(Protocol):
         """Advance distinct slots by several steps: [T, B, input_size] -> [T, B, output_size]."""
 
 
-class InPlaceBackend:
+class InPlaceBackend(ABC):
     """A back end of such kernels: a step cannot be undone, but one that fails must change nothing.
 
     Where the controller is bounded, inputs of ordinary size cannot overflow from any state that the model can come to.
@@ -51,8 +52,6 @@ class InPlaceBackend:
     spec: Spec
     slots: Slots
     _steps: Steps
-    _initial: Mapping[str, Array]
-    """The state before the first step."""
     _bounded: bool
     """Whether the outputs of the controller are bounded for any inputs."""
 
@@ -100,10 +99,17 @@ class InPlaceBackend:
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         with self.slots.replacing(slot):
-            self._steps.write(slot, self._initial if state is None else state)
+            if state is None:
+                self._begin(slot)
+            else:
+                self._steps.write(slot, state)
 
     def close(self, slot: int) -> None:
         self.slots.give_back(slot)
+
+    @abstractmethod
+    def _begin(self, slot: int) -> None:
+        """Set a slot to the state before the first step."""
 
     def _risky_rows(self, inputs: Array) -> list[int]:
         """Return the rows whose step may overflow from a state that the model can reach."""

@@ -109,10 +109,6 @@ class GpuStep:
         for name, values in self._arena.items():
             values[slot] = self._first[name]
 
-    def first_state(self) -> dict[str, Array]:
-        """Return the state before the first step: its leaves by name."""
-        return {name: leaf.cpu().numpy().copy() for name, leaf in self._first.items()}
-
     def _empty(self, capacity: int) -> dict[str, Tensor]:
         """Return the leaves of an arena, and one slot more than asked for, the last one, which nobody has."""
         with memory_errors():
