@@ -100,5 +100,5 @@ if __name__ == "__main__":
     from engram.main import main
 
     FusedBackend.step = fail_on_demand(FusedBackend.step, Path(os.environ["FAULTS"]))  # type: ignore[method-assign]
-    FusedBackend.prompt = lambda _: None  # type: ignore[method-assign, assignment, return-value]
+    FusedBackend.prompt = FusedBackend.multi_step = lambda _: None  # type: ignore[method-assign, assignment, return-value]
     sys.exit(main())
