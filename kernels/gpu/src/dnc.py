@@ -86,27 +86,15 @@ def write(
         of_columns = compare(words, write_keys + controls, write_masks + controls, column, is_column, V, VP, W, MASKED)
         products, squares = products + of_columns[0], squares + of_columns[1]
     content = content_weights(
-        products,
-        squares,
-        write_keys + controls,
-        write_masks + controls,
-        write_strengths + controls,
-        scale,
-        is_location,
-        V,
-        VP,
-        W,
-        WP,
-        MASKED,
-    )
+        products, squares, write_keys + controls, write_masks + controls, write_strengths + controls, scale,
+        is_location, V, VP, W, WP, MASKED,
+    )  # fmt: skip
 
     # Free locations, or those: each head counts as used what the heads before it allocate
     weights = tl.zeros([P, VP], tl.float32)
     for head in tl.static_range(V):
-        allocation_gate, write_gate = (
-            tl.load(allocation_gates + controls + head),
-            tl.load(write_gates + controls + head),
-        )
+        allocation_gate = tl.load(allocation_gates + controls + head)
+        write_gate = tl.load(write_gates + controls + head)
         allocation, alike = allocation_weights(used, location, N), column_of(content, head, VP)
         written = write_gate * (alike + allocation_gate * (allocation - alike))
         used += (1 - used) * (allocation_gate * write_gate) * allocation
@@ -136,19 +124,9 @@ def write(
         of_columns = compare(words, read_keys + controls, read_masks + controls, column, is_column, R, RP, W, MASKED)
         products, squares = products + of_columns[0], squares + of_columns[1]
     content = content_weights(
-        products,
-        squares,
-        read_keys + controls,
-        read_masks + controls,
-        read_strengths + controls,
-        scale,
-        is_location,
-        R,
-        RP,
-        W,
-        WP,
-        MASKED,
-    )
+        products, squares, read_keys + controls, read_masks + controls, read_strengths + controls, scale,
+        is_location, R, RP, W, WP, MASKED,
+    )  # fmt: skip
     reader = tl.arange(0, RP)
     of_readers = (row * R + reader)[None, :] * N + location[:, None]
     tl.store(read_contents + of_readers, content, mask=is_location[:, None] & (reader < R)[None, :])
