@@ -46,6 +46,14 @@ def test_device_that_computes_something_else_is_not_timed(tmp_path, monkeypatch)
         checks.outputs_agree("S", here, there, random_bits(3, 2, WIDTH))
 
 
+def test_machine_without_triton_is_told_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setattr("kernels.gpu.support.find_spec", lambda _: None)
+    message = complaint(capsys, "bench", "gpu", "--device", "cpu")
+    assert message.endswith(
+        "Triton is not installed, which comes with torch for CUDA; elsewhere, on Linux: pip install triton"
+    )
+
+
 @no_cuda
 def test_device_that_is_not_there_is_named(capsys):
     assert "torch sees no CUDA device here" in complaint(capsys, "bench", "gpu")

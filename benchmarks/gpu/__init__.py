@@ -15,6 +15,7 @@ from benchmarks.gpu.card import limits_of, name_of
 from benchmarks.gpu.plan import GpuPlan
 from benchmarks.machine import machine, versions
 from benchmarks.table import print_table
+from kernels.gpu.support import why_no_triton
 
 TABLES = {"checks": checks.CHECKS, "rates": rates.RATES}
 
@@ -40,6 +41,9 @@ def run(
         raise ValueError(
             "device cuda was asked for, but torch sees no CUDA device here; --device cpu tries the command"
         )
+    reason = why_no_triton()
+    if reason is not None:
+        raise ValueError(f"there is nothing to measure: {reason}; elsewhere, on Linux: pip install triton")
     print(f"`{command}` on {machine()};")
     print(f"{name_of(device)}; {versions('torch', 'numpy')}.")
     limits = limits_of(device)

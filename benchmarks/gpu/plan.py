@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.backends.base import Backend
-from app.backends.cuda import CudaBackend
 from app.backends.torch import TorchBackend
 from benchmarks.gpu.card import Limits
 from benchmarks.kernels.sizes import save
 from models.manifest import MANIFEST_FILE
 
-BACKENDS: dict[str, Callable[[Path, int, str], Backend]] = {"fused": CudaBackend, "torch": TorchBackend}
+
+def fused(checkpoint: Path, capacity: int, device: str) -> Backend:
+    from app.backends.cuda import CudaBackend  # which needs Triton
+
+    return CudaBackend(checkpoint, capacity, device)
+
+
+BACKENDS: dict[str, Callable[[Path, int, str], Backend]] = {"fused": fused, "torch": TorchBackend}
 """Back ends by name, of a checkpoint, a capacity and a device."""
 
 
