@@ -19,7 +19,7 @@ ANSWER = "-"
 QUESTION = "?"
 """The end of a question, and the token of a step of planning after it."""
 
-MARKS = (ANSWER, ".", "?")
+MARKS = (ANSWER, ".", QUESTION)
 
 EXTRA = 3
 """The most facts that a question may need beside those asked for."""

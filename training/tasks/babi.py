@@ -14,13 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.config import ConfigError, require_at_least
+from models.episodes.babi import ANSWER, QUESTION
 from training.tasks.base import AnswerTask, Episode
-
-ANSWER = "-"
-"""The token at which the model says a word of an answer."""
-
-QUESTION = "?"
-"""The end of a question, and the token of a step of planning after it."""
 
 HYPHEN = "\N{EN DASH}"
 """The token of a hyphen that stands alone in a story, so that it is not ANSWER."""
@@ -143,6 +138,11 @@ class Babi(AnswerTask):
         longest = self.max_words if self.split == "train" else math.inf
         return _encoded(self.directory, self.tasks, self.split, self.vocabulary, longest, self.planning)
 
+    @functools.cached_property
+    def _exchanges(self) -> list[tuple[int, Tensor]]:
+        """The lists of interchangeable words: the task of each, and the tokens."""
+        return [self._exchange(text) for text in self.interchangeable]
+
     def _exchange(self, text: str) -> tuple[int, Tensor]:
         """Return the task and the tokens of a list of interchangeable words. Raises ConfigError."""
         task, _, words = text.partition(":")
@@ -166,7 +166,7 @@ class Babi(AnswerTask):
             return None
         table = torch.arange(self.classes, dtype=torch.int32).repeat(len(tasks), 1)
         numbers = torch.tensor(self.tasks)[tasks]
-        for task, words in map(self._exchange, self.interchangeable):
+        for task, words in self._exchanges:
             rows = (numbers == task).nonzero()
             orders = torch.rand(len(rows), len(words), generator=generator).argsort(1)
             table[rows, words] = words[orders].int()
