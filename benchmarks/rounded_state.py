@@ -14,15 +14,13 @@ from torch import Tensor
 
 from benchmarks.machine import machine, versions
 from benchmarks.table import Row, Table, print_table
+from kernels.gpu.support import LARGE
 from kernels.unroll import TorchUnroll
 from models.artefact import load
 from models.config import ConfigError
 from models.state import flatten, unflatten
 from training.evaluation import measure, options_text, points_of
 from training.tasks import build_task
-
-LARGE = ("memory", "link")
-"""The leaves of a state that are rounded: all others are small beside them."""
 
 
 @dataclass(frozen=True)

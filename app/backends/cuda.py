@@ -1,6 +1,5 @@
 """Steps computed in place by fused kernels on a GPU; the arena lies in its memory."""
 
-import copy
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -35,19 +34,6 @@ class CudaBackend(InPlaceBackend):
         except NoKernel as error:
             raise ManifestError(f"{directory}: {error}") from error
 
-    def resized(self, memory_size: int) -> "CudaBackend":
-        other = copy.copy(self)
-        other.spec = self.spec.resized(memory_size)
-        other._clear()
-        return other
-
-    def forced(self, force: str | None) -> "CudaBackend":
-        other = copy.copy(self)
-        other.spec = self.spec.forced(force)
-        other._steps = self._steps.forced(other.spec.gates)
-        other.slots = Slots(self._capacity)
-        return other
-
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self._steps.prepare(len(slots))  # so that an error of it leaves all slots as they were
         return super().step(slots, inputs, trace)
@@ -69,7 +55,6 @@ class CudaBackend(InPlaceBackend):
         self._steps.clear(slot)
 
     def _clear(self) -> None:
-        """Start with an empty arena of this memory size, with these forced gates."""
         spec = self.spec
         self._steps: GpuStep = GpuStep(self._kind, self._config, self._model, spec.memory_size, spec.gates, self._large)
         self.slots = Slots(self._capacity)

@@ -1,6 +1,5 @@
 """Steps computed in place by the fused kernels, on the CPU: no torch needed."""
 
-import copy
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -47,19 +46,6 @@ class FusedBackend(InPlaceBackend):
     def spare(self) -> int:
         return self.slots.spare
 
-    def resized(self, memory_size: int) -> "FusedBackend":
-        other = copy.copy(self)
-        other.spec = self.spec.resized(memory_size)
-        other._clear()
-        return other
-
-    def forced(self, force: str | None) -> "FusedBackend":
-        other = copy.copy(self)
-        other.spec = self.spec.forced(force)
-        other._steps = self._steps.forced(other.spec.gates)
-        other.slots = Slots(self._capacity)
-        return other
-
     def cool(self) -> None:
         self.slots.cool(self._steps.leaves)
 
@@ -73,7 +59,6 @@ class FusedBackend(InPlaceBackend):
         self._steps.write(slot, self._initial)
 
     def _clear(self) -> None:
-        """Start with an empty arena of this memory size, with these forced gates."""
         self._initial = self._graph.first_state(self.spec)
         self._steps: FusedStep = FusedStep(
             self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size, self._threads

@@ -1,8 +1,9 @@
 """Back ends whose kernels change the states of an arena in place."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -21,6 +22,9 @@ class Steps(Protocol):
     @property
     def used_before(self) -> Collection[str]:
         """Leaves of the state before a step by which that step reads and writes."""
+
+    def forced(self, gates: Mapping[str, Array]) -> Self:
+        """Return a step of the same weights with an arena of its own and these forced gates."""
 
     def grow(self, capacity: int) -> None:
         """Give the arena more slots. Raises MemoryError."""
@@ -52,8 +56,23 @@ class InPlaceBackend(ABC):
     spec: Spec
     slots: Slots
     _steps: Steps
+    _capacity: int
+    """Slots that the arena has at most."""
     _bounded: bool
     """Whether the outputs of the controller are bounded for any inputs."""
+
+    def resized(self, memory_size: int) -> Self:
+        other = copy.copy(self)
+        other.spec = self.spec.resized(memory_size)
+        other._clear()
+        return other
+
+    def forced(self, force: str | None) -> Self:
+        other = copy.copy(self)
+        other.spec = self.spec.forced(force)
+        other._steps = self._steps.forced(other.spec.gates)
+        other.slots = Slots(self._capacity)
+        return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._steps.grow, lambda slot: self.write(slot, state))
@@ -106,6 +125,10 @@ class InPlaceBackend(ABC):
 
     def close(self, slot: int) -> None:
         self.slots.give_back(slot)
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Start with an empty arena of the spec's memory size, with its forced gates."""
 
     @abstractmethod
     def _begin(self, slot: int) -> None:

@@ -42,13 +42,12 @@ class Batch:
         """ends: the sizes of inputs and outputs."""
         self._on_gpu, self._size = device.type == "cuda", size
         self.rows = {name: torch.empty(size, *shape, device=device) for name, shape in shapes.items()}
-        self._slots = torch.zeros(size, dtype=torch.int32, device=device)
+        self._slots = torch.full((size,), spare, dtype=torch.int32, device=device)
         self._inputs, self._outputs = (torch.zeros(size, end, device=device) for end in ends)
         launch = Launch(leaves, self._slots, spare, self.rows)
         step = partial(advance, launch, self._inputs, self._outputs)
         self._advance: Callable[[], None] = step
         if self._on_gpu:
-            self._slots.fill_(spare)
             step()  # compiles the kernels
             self._advance = captured(step)
 

@@ -84,9 +84,10 @@ class Heads(ABC):
     def _launch_memory(self, launch: Launch) -> None:
         """Step the memory of all rows by their controls."""
 
-    def _pointer(self, name: str, rows: Mapping[str, Tensor]) -> Tensor:
-        """Return the tensor that begins with a part of the first row's controls; without such a part, any tensor."""
-        return rows["controls"][:, self._parts[name]] if name in self._parts else rows["controls"]
+    def _pointers(self, rows: Mapping[str, Tensor], *names: str) -> list[Tensor]:
+        """Return tensors that begin with parts of the first row's controls; in place of a missing part, any tensor."""
+        controls = rows["controls"]
+        return [controls[:, self._parts[name]] if name in self._parts else controls for name in names]
 
 
 class DNCHeads(Heads):
@@ -133,14 +134,11 @@ class DNCHeads(Heads):
         masked = {"MASKED": config.masking, "DEALLOCATED": config.deallocation}
         stride, by_tile = rows["controls"].stride(0), options_for(padded["P"] * padded["C"])
 
-        def pointers(*names: str) -> list[Tensor]:
-            return [self._pointer(name, rows) for name in names]
-
         dnc.write[(batch,)](
             launch.slots, stride,
-            *pointers("free_gates", "allocation_gate", "write_gate"),
-            *pointers("write_keys", "write_strengths", "write_masks", "erase_vectors", "write_vectors"),
-            *pointers("read_keys", "read_strengths", "read_masks"),
+            *self._pointers(rows, "free_gates", "allocation_gate", "write_gate"),
+            *self._pointers(rows, "write_keys", "write_strengths", "write_masks", "erase_vectors", "write_vectors"),
+            *self._pointers(rows, "read_keys", "read_strengths", "read_masks"),
             leaves["memory"], leaves["usage"], leaves["write_weights"], leaves["read_weights"],
             rows["retention"], rows["allocation_weights"], rows["write_content_weights"], rows["read_content_weights"],
             self._scale, size, W=config.word_size, WP=triton.next_power_of_2(config.word_size), **heads, **padded,
@@ -155,7 +153,7 @@ class DNCHeads(Heads):
                 TILE=self._tile, **options_for(self._tile * padded["P"]),
             )  # fmt: skip
             dnc.mix[(batch, config.read_heads)](
-                launch.slots, stride, *pointers("read_modes", "forward_sharpness", "backward_sharpness"),
+                launch.slots, stride, *self._pointers(rows, "read_modes", "forward_sharpness", "backward_sharpness"),
                 leaves["read_weights"], rows["read_content_weights"], forward, parts, self._parts_of_link,
                 rows["backward_weights"],
                 size, **heads, P=padded["P"], SHARPENED=config.link_sharpening, **options_for(padded["P"]),
@@ -192,18 +190,15 @@ class NTMHeads(Heads):
         by_tile = options_for(tile["P"] * tile["C"])
         weightings = rows["content_weights"], rows["gated_weights"], rows["shifted_weights"]
 
-        def pointers(*names: str) -> list[Tensor]:
-            return [self._pointer(name, rows) for name in names]
-
         ntm.look_up[(batch,)](
-            launch.slots, stride, *pointers("keys", "key_strength"), leaves["memory"], weightings[0], self._scale,
-            self._size, W=config.word_size, H=reads + writes,
+            launch.slots, stride, *self._pointers(rows, "keys", "key_strength"), leaves["memory"], weightings[0],
+            self._scale, self._size, W=config.word_size, H=reads + writes,
             WP=triton.next_power_of_2(config.word_size), HP=triton.next_power_of_2(reads + writes), **tile,
             **by_tile,
         )  # fmt: skip
         ntm.move[(batch,)](
-            launch.slots, stride, *pointers("interpolation_gate", "shift_weights", "sharpening"),
-            *pointers("erase_vectors", "add_vectors"),
+            launch.slots, stride, *self._pointers(rows, "interpolation_gate", "shift_weights", "sharpening"),
+            *self._pointers(rows, "erase_vectors", "add_vectors"),
             leaves["memory"], leaves["read_weights"], leaves["write_weights"], leaves["read_vectors"], *weightings,
             self._size, W=config.word_size, R=reads, V=writes, S=config.shift_width,
             RP=triton.next_power_of_2(reads), VP=triton.next_power_of_2(writes), **tile, **by_tile,

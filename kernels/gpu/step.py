@@ -15,7 +15,7 @@ from kernels.gpu.controller import Controller
 from kernels.gpu.heads import heads_of
 from kernels.gpu.launch import Launch
 from kernels.gpu.linear import product
-from kernels.gpu.support import not_on_gpu
+from kernels.gpu.support import LARGE, not_on_gpu
 from kernels.support import NoKernel
 from models.cells import Cell
 from models.contract import MemoryModel
@@ -25,9 +25,6 @@ Array = NDArray[Any]
 
 MOST_LOCATIONS = 4096
 """Memory locations, at most: a program holds a number for each, and the compiler takes long for more."""
-
-LARGE = frozenset({"memory", "link"})
-"""The leaves of a state that may be rounded to bfloat16, to halve its bytes: all others are small beside them."""
 
 
 class GpuStep:

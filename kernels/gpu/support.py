@@ -13,6 +13,9 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 """Options of models with the only value that has a kernel; torch computes the others."""
 
+LARGE = frozenset({"memory", "link"})
+"""The leaves of a state that may be rounded to bfloat16, to halve its bytes: all others are small beside them."""
+
 
 def not_on_gpu(kind: str, config: Mapping[str, Any]) -> str | None:
     """Return why these kernels cannot compute a model, or None where they can."""

@@ -18,8 +18,8 @@ pytest.importorskip("triton", reason="Triton is for Linux")
 from benchmarks.rounded_state import rounded
 from kernels.gpu import heads
 from kernels.gpu.src import layers
-from kernels.gpu.step import LARGE, GpuStep
-from kernels.gpu.support import not_on_gpu
+from kernels.gpu.step import GpuStep
+from kernels.gpu.support import LARGE, not_on_gpu
 from kernels.support import NoKernel
 from models.dnc import DNCConfig
 from models.ntm import NTMConfig
