@@ -24,8 +24,8 @@ FIGURES = {
 }
 """The figures that a checkpoint may have, in the order of the card; training.plots draws them."""
 
-HIDDEN = ("name", "vocabulary", "interchangeable")
-"""Options of a task that its card does not list: the name stands before them, lists of words are long."""
+HIDDEN = ("name", "vocabulary", "interchangeable", "cloze", "shares")
+"""Options of a task that its card does not list: its name stands before them, the others are lists."""
 
 KINDS = {
     "dnc": "A Differentiable Neural Computer (Graves et al., Nature 538, 2016)",

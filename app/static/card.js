@@ -5,7 +5,7 @@ import { number, stepText, titleOf } from "./parts.js";
 import { optionText } from "./tasks.js";
 
 // Options of a task that are shown elsewhere, or say nothing of the task.
-const HIDDEN = ["name", "vocabulary", "interchangeable", "directory"];
+const HIDDEN = ["name", "vocabulary", "interchangeable", "cloze", "shares", "directory"];
 
 // The forms of an imported graph.
 const FORMS = {

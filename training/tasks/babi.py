@@ -48,6 +48,14 @@ class Babi(AnswerTask):
     order, in its answers too. That makes more stories of each one, and none can be known by heart. Stories of the test
     stay as they are.
     planning: steps to think before an answer, at which the question mark is said again.
+    cloze: sentences of a story that are said once more at its end in training, each with the question mark in the
+    place of one of its words, which is then asked for; as the number of the task and that of the sentences, "19: 2".
+    They ask for single facts, so that a network learns to look up facts before it learns to combine them.
+
+        word     ... the office is east of the hallway . ... the office is ? of the hallway . -
+        target                                                                                east
+
+    shares: tasks that are drawn more often than the others, "19: 4", or less often, "1: 0.5".
 
     One task alone, as in a test: `task.with_options({"tasks": [3], "split": "test"})`; the words stay the same.
 
@@ -64,6 +72,8 @@ class Babi(AnswerTask):
     vocabulary: tuple[str, ...] = ()
     interchangeable: tuple[str, ...] = ()
     planning: int = 0
+    cloze: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
 
     name = "babi"
     paper = "Weston et al., Towards AI-Complete Question Answering: A Set of Prerequisite Toy Tasks, arXiv 1502.05698"
@@ -80,6 +90,10 @@ class Babi(AnswerTask):
         require_at_least(self, 0, "planning")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or not set(self.tasks) <= set(range(1, 21)):
             raise ConfigError(f"Babi.tasks must be different numbers from 1 to 20, got {list(self.tasks)}")
+        for text in self.cloze:
+            self._number("cloze", text, r"[1-9]\d?")
+        for text in self.shares:
+            self._number("shares", text, r"(?!0+(\.0+)?$)\d{1,3}(\.\d{1,3})?")
         if not self.vocabulary:
             object.__setattr__(self, "vocabulary", _collected(self.directory, self.tasks))
         if ANSWER not in self.vocabulary or len(set(self.vocabulary)) < len(self.vocabulary):
@@ -87,6 +101,8 @@ class Babi(AnswerTask):
                 f"Babi.vocabulary must have the word {ANSWER!r} and no word twice, got {list(self.vocabulary)}; "
                 "leave it out to have the words collected from the files"
             )
+        if self.cloze and QUESTION not in self.vocabulary:
+            raise ConfigError(f"Babi.cloze needs the word {QUESTION!r}, which the vocabulary lacks; leave it out")
         for text in self.interchangeable:
             self._exchange(text)
 
@@ -107,17 +123,26 @@ class Babi(AnswerTask):
     def sample(self, generator: torch.Generator, batch_size: int) -> Episode:
         """Return the episode of random stories. Raises ConfigError where the files cannot be used."""
         stories = self._stories()
-        tasks = torch.randint(0, len(self.tasks), (batch_size,), generator=generator)
+        if self.shares:
+            tasks = torch.multinomial(self._by_task("shares", 1), batch_size, replacement=True, generator=generator)
+        else:
+            tasks = torch.randint(0, len(self.tasks), (batch_size,), generator=generator)
         places = torch.rand(batch_size, generator=generator, dtype=torch.float64)
         numbers = stories.first[tasks] + (places * stories.counts[tasks]).long()
-        return self._episode(stories, numbers, self._renamed(generator, tasks))
+        words = stories.words(numbers)
+        if self.split == "train":
+            words = self._exchanged(words, generator, tasks)
+            counts, sentences = self._by_task("cloze", 0)[tasks], stories.sentences_of(numbers)
+            for told in range(int(counts.max())):
+                words = self._with_cloze(words, sentences * (told < counts)[:, None, None], generator)
+        return self._episode(words)
 
     def whole(self, batch_size: int) -> Iterator[Episode]:
         """Yield every story once, task by task in the order of the files. Raises ConfigError as `sample` does."""
         stories = self._stories()
         count = len(stories.starts)
         for start in range(0, count, batch_size):
-            yield self._episode(stories, torch.arange(start, min(start + batch_size, count)))
+            yield self._episode(stories.words(torch.arange(start, min(start + batch_size, count))))
 
     def test_set(self, batch_size: int) -> Iterator[Episode] | None:
         return self.whole(batch_size) if self.split == "test" else None
@@ -131,12 +156,23 @@ class Babi(AnswerTask):
             f"[{self.vocabulary[answer]}]" if asked else self.vocabulary[int(token)]
             for token, answer, asked in zip(tokens, answers, episode.mask[:end, row].tolist(), strict=True)
         ]
-        text = re.sub(r" (?=[.?])", "", " ".join(words))
-        return re.sub(r"(?<=\.) |(?<=\]) (?!\[)", "\n", text)
+        text = re.sub(r"(?<!\]) (?=\.|\?( [?[]|$))", "", " ".join(words))  # a "?" within a sentence is a blank
+        return re.sub(r"(?<=[.\]]) (?!\[)", "\n", text)
 
     def _stories(self) -> "_Stories":
         longest = self.max_words if self.split == "train" else math.inf
         return _encoded(self.directory, self.tasks, self.split, self.vocabulary, longest, self.planning)
+
+    def _by_task(self, option: str, otherwise: int) -> Tensor:
+        """Return the numbers of an option that has them by task, for each of `tasks`."""
+        numbers = dict(text.split(":") for text in getattr(self, option))
+        return torch.tensor([float(numbers.get(str(task), otherwise)) for task in self.tasks])
+
+    @staticmethod
+    def _number(option: str, text: str, pattern: str) -> None:
+        """Raise ConfigError unless a text is the number of a task and a number of this pattern, above 0."""
+        if not re.fullmatch(rf"([1-9]|1\d|20): {pattern}", text):
+            raise ConfigError(f"Babi.{option} must be such as '19: 2', a task and a number above 0, got {text!r}")
 
     @functools.cached_property
     def _exchanges(self) -> list[tuple[int, Tensor]]:
@@ -157,40 +193,68 @@ class Babi(AnswerTask):
             )
         return int(task), torch.tensor([known[word] for word in listed if word in known])
 
-    def _renamed(self, generator: torch.Generator, tasks: Tensor) -> Tensor | None:
-        """Return the token that stands for each token in a story of each of these tasks, [B, words]; None as it is.
-
-        tasks: their places in `tasks`, [B].
-        """
-        if not self.interchangeable or self.split == "test":
-            return None
+    def _exchanged(self, words: "_Words", generator: torch.Generator, tasks: Tensor) -> "_Words":
+        """Return stories with their interchangeable words in a random order. tasks: their places in `tasks`, [B]."""
+        if not self.interchangeable:
+            return words
         table = torch.arange(self.classes, dtype=torch.int32).repeat(len(tasks), 1)
         numbers = torch.tensor(self.tasks)[tasks]
-        for task, words in self._exchanges:
+        for task, tokens in self._exchanges:
             rows = (numbers == task).nonzero()
-            orders = torch.rand(len(rows), len(words), generator=generator).argsort(1)
-            table[rows, words] = words[orders].int()
-        return table
+            orders = torch.rand(len(rows), len(tokens), generator=generator).argsort(1)
+            table[rows, tokens] = tokens[orders].int()
+        answers = table.T.gather(0, words.answers.clamp(min=0).long())
+        return words._replace(
+            tokens=table.T.gather(0, words.tokens.long()),
+            answers=torch.where(words.answers < 0, words.answers, answers),
+        )
 
-    def _episode(self, stories: "_Stories", numbers: Tensor, renamed: Tensor | None = None) -> Episode:
-        """Return the stories with these numbers, [B], as an episode. renamed: of `_renamed`."""
-        lengths = stories.lengths[numbers]
-        steps = torch.arange(int(lengths.max())).unsqueeze(1)
-        known = steps < lengths
-        places = torch.where(known, stories.starts[numbers] + steps, 0)
-        tokens, answers = stories.tokens[places], torch.where(known, stories.answers[places], -1)
-        if renamed is not None:
-            tokens = renamed.T.gather(0, tokens.long())
-            answers = torch.where(answers < 0, answers, renamed.T.gather(0, answers.clamp(min=0).long()))
-        answers = answers.unsqueeze(2)
-        targets = torch.zeros(*known.shape, self.classes)
+    def _with_cloze(self, words: "_Words", sentences: Tensor, generator: torch.Generator) -> "_Words":
+        """Return stories that each end with one of their sentences again, and a question for one of its words.
+
+        sentences: of `_Stories.sentences_of`. A story without one stays as it is.
+        """
+        rows = torch.arange(len(words.lengths))
+        counts = (sentences[..., 1] > 0).sum(1)
+        first, lengths = sentences[rows, _drawn(counts, generator)].unbind(1)
+        left_out = _drawn((lengths - 1).clamp(min=1), generator)  # never the mark at the end
+        question, answer = (self.vocabulary.index(mark) for mark in (QUESTION, ANSWER))
+        last = lengths + self.planning
+        steps = torch.arange(int(last.max()) + 1).unsqueeze(1)
+        again = words.tokens[(first + steps).clamp(max=len(words.tokens) - 1), rows]
+        again[(steps == left_out) | (steps >= lengths)] = question
+        again[steps == last] = answer
+        known = (steps <= last) & (counts > 0)
+        places = (words.lengths + steps)[known], rows.expand_as(known)[known]
+        tokens, answers = pad(words.tokens, (0, 0, 0, len(steps))), pad(words.answers, (0, 0, 0, len(steps)), value=-1)
+        tokens[places] = again[known]
+        answers[places] = torch.where(steps == last, words.tokens[first + left_out, rows], -1)[known]
+        ends = words.lengths + known.sum(0)
+        return _Words(tokens[: ends.max()], answers[: ends.max()], ends)
+
+    def _episode(self, words: "_Words") -> Episode:
+        """Return the episode of some stories."""
+        known = torch.arange(len(words.tokens)).unsqueeze(1) < words.lengths
+        answers = words.answers.unsqueeze(2)
+        targets = torch.zeros(*words.answers.shape, self.classes)
         targets.scatter_(2, answers.clamp(min=0).long(), (answers >= 0).float())
         return Episode(
-            inputs=torch.where(known, tokens, 0).float().unsqueeze(2),
+            inputs=torch.where(known, words.tokens, 0).float().unsqueeze(2),
             targets=targets,
-            mask=(answers >= 0).squeeze(2).float(),
-            lengths=lengths,
+            mask=(words.answers >= 0).float(),
+            lengths=words.lengths,
         )
+
+
+class _Words(NamedTuple):
+    """Stories of a batch, word by word."""
+
+    tokens: Tensor
+    """[T, B], any behind the end of a story"""
+    answers: Tensor
+    """[T, B], the token that is due, -1 for none"""
+    lengths: Tensor
+    """[B], the words of each story"""
 
 
 class _Text(NamedTuple):
@@ -203,6 +267,8 @@ class _Text(NamedTuple):
     """[words], the number of the word that is due, -1 for none"""
     lengths: Tensor
     """[stories], the number of words of each"""
+    sentences: Tensor
+    """[sentences, 2], the first word of each line without a question, and the number of its words"""
 
     def answered(self, longest: float) -> Tensor:
         """Return the words of each story up to its last whole answer within `longest`, or 0: [stories]."""
@@ -227,6 +293,36 @@ class _Stories(NamedTuple):
     """[tasks], the number of the first story of each"""
     counts: Tensor
     """[tasks], the number of stories of each"""
+    sentences: Tensor
+    """[sentences, 2], as those of a _Text"""
+
+    def words(self, numbers: Tensor) -> _Words:
+        """Return the stories with these numbers: [B]."""
+        lengths = self.lengths[numbers]
+        steps = torch.arange(int(lengths.max())).unsqueeze(1)
+        known = steps < lengths
+        places = torch.where(known, self.starts[numbers] + steps, 0)
+        tokens, answers = self.tokens[places], self.answers[places]
+        return _Words(tokens, torch.where(known, answers, -1), lengths)
+
+    def sentences_of(self, numbers: Tensor) -> Tensor:
+        """Return the sentences of stories, [B, sentences, 2]: the place in the story of each, and its words; 0 of none.
+
+        numbers: of the stories, [B].
+        """
+        starts = self.starts[numbers]
+        begins, ends = self.sentences[:, 0].contiguous(), self.sentences.sum(1)
+        first = torch.searchsorted(begins, starts)
+        after = torch.searchsorted(ends, starts + self.lengths[numbers], right=True)
+        places = first.unsqueeze(1) + torch.arange(int((after - first).max()) + 1)
+        found = pad(self.sentences, (0, 0, 0, 1))[places.clamp(max=len(self.sentences))]
+        found[..., 0] -= starts.unsqueeze(1)
+        return torch.where((places < after.unsqueeze(1)).unsqueeze(2), found, 0)
+
+
+def _drawn(counts: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random number from 0 to below each of these counts: [B]."""
+    return (torch.rand(len(counts), generator=generator, dtype=torch.float64) * counts).long()
 
 
 @functools.cache
@@ -235,7 +331,7 @@ def _encoded(
 ) -> _Stories:
     """Return the stories of some tasks, cut to at most `longest` words. Raises ConfigError."""
     numbers = {word: number for number, word in enumerate(vocabulary)}
-    tokens, answers, starts, lengths = [], [], [], []
+    tokens, answers, starts, lengths, sentences = [], [], [], [], []
     read = 0
     for task in tasks:
         text = _read(directory, task, split, planning)
@@ -254,10 +350,19 @@ def _encoded(
             raise ConfigError(f"Babi.max_words: task {task} has no story with an answer within {longest} words")
         starts.append((read + text.lengths.cumsum(0) - text.lengths)[short])
         lengths.append(cut[short])
+        sentences.append(text.sentences + torch.tensor([read, 0]))
         read += len(text.tokens)
     counts = torch.tensor([len(of_task) for of_task in lengths])
     first = counts.cumsum(0) - counts
-    return _Stories(torch.cat(tokens), torch.cat(answers), torch.cat(starts), torch.cat(lengths), first, counts)
+    return _Stories(
+        tokens=torch.cat(tokens),
+        answers=torch.cat(answers),
+        starts=torch.cat(starts),
+        lengths=torch.cat(lengths),
+        first=first,
+        counts=counts,
+        sentences=torch.cat(sentences),
+    )
 
 
 def _collected(directory: str, tasks: tuple[int, ...]) -> tuple[str, ...]:
@@ -280,6 +385,7 @@ def _read(directory: str, task: int, split: str, planning: int) -> _Text:
     tokens: list[int] = []
     answers: list[int] = []
     starts: list[int] = []
+    sentences: list[tuple[int, int]] = []
 
     @functools.cache  # sentences recur
     def numbered(text: str) -> list[int]:
@@ -291,12 +397,18 @@ def _read(directory: str, task: int, split: str, planning: int) -> _Text:
                 starts.append(len(tokens))
             shown, due = numbered(text), numbered(answer)
             silent = numbered(QUESTION) * planning if due else []
+            if not due:
+                sentences.append((len(tokens), len(shown)))
             tokens += shown + silent + [numbers[ANSWER]] * len(due)
             answers += [-1] * len(shown + silent) + due
     ends = torch.tensor([*starts[1:], len(tokens)])
     lengths = ends - torch.tensor(starts)
     return _Text(
-        tuple(numbers), torch.tensor(tokens, dtype=torch.int32), torch.tensor(answers, dtype=torch.int32), lengths
+        words=tuple(numbers),
+        tokens=torch.tensor(tokens, dtype=torch.int32),
+        answers=torch.tensor(answers, dtype=torch.int32),
+        lengths=lengths,
+        sentences=torch.tensor(sentences, dtype=torch.int64).reshape(-1, 2),
     )
 
 

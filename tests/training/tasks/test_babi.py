@@ -1,6 +1,7 @@
 """The bAbI task on a few stories of its own."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -295,6 +296,14 @@ def test_files_missing_name_the_directory_and_where_to_get_them(directory):
         ({"tasks": [0, 1]}, "Babi.tasks must be different numbers from 1 to 20, got [0, 1]"),
         ({"tasks": [21]}, "Babi.tasks must be different numbers from 1 to 20, got [21]"),
         ({"max_words": 0}, "Babi.max_words must be at least 1, got 0"),
+        ({"cloze": ["1: 0"]}, "Babi.cloze must be such as '19: 2', a task and a number above 0, got '1: 0'"),
+        ({"cloze": ["21: 2"]}, "Babi.cloze must be such as '19: 2', a task and a number above 0, got '21: 2'"),
+        ({"shares": ["1:2"]}, "Babi.shares must be such as '19: 2', a task and a number above 0, got '1:2'"),
+        ({"shares": ["1: 0.0"]}, "Babi.shares must be such as '19: 2', a task and a number above 0, got '1: 0.0'"),
+        (
+            {"cloze": ["1: 2"], "vocabulary": ["-", "."]},
+            "Babi.cloze needs the word '?', which the vocabulary lacks; leave it out",
+        ),
         ({"split": "valid"}, "task.split: expected one of 'train', 'test', got 'valid'"),
         (
             {"vocabulary": ["ann", "-", "ann"]},
@@ -337,3 +346,76 @@ def test_stories_of_the_test_and_of_other_tasks_stay(directory, options):
 def test_list_that_cannot_be_exchanged_is_refused(directory, text):
     with pytest.raises(ConfigError, match=f"number of a task and at least two different words .* got '{text}'"):
         Babi(directory, tasks=(1,), interchangeable=(text,))
+
+
+CLOZE = {
+    *("? went to the barn. [bob]", "bob ? to the barn. [went]", "bob went ? the barn. [to]"),
+    *("bob went to ? barn. [the]", "bob went to the ?. [barn]"),
+}
+"""The short story's only sentence again, each of its words left out."""
+
+
+def test_cloze_asks_for_a_word_of_a_sentence_again(directory):
+    task = Babi(directory, tasks=(1,), cloze=("1: 1",), max_words=11)
+    ends = {task.render(task.sample(generator(seed), 1)).partition("[barn]")[2] for seed in range(100)}
+    assert {" ".join(end.split()) for end in ends} == CLOZE
+
+
+def test_cloze_is_of_the_words_that_were_exchanged(directory):
+    task = Babi(directory, tasks=(1,), cloze=("1: 3",), interchangeable=("1: barn lake pond",))
+    for seed in range(100):
+        said, *asked = task.render(task.sample(generator(seed), 1)).rsplit("?", 1)[0].split("]\n")
+        places = {"barn", "lake", "pond"} & set(re.findall(r"\w+", " ".join(asked)))
+        assert places <= set(re.findall(r"\w+", said))
+
+
+def test_cloze_of_a_cut_story_is_of_what_is_left(directory):
+    task = Babi(directory, tasks=(1,), cloze=("1: 2",), max_words=17)
+    clozes = " ".join(task.render(task.sample(generator(seed), 1)).partition("[barn]")[2] for seed in range(200))
+    assert "bob ? to the lake" in clozes
+    assert "ann ? to the lake" not in clozes  # said behind the first question
+
+
+def test_cloze_has_its_steps_of_planning(directory):
+    task = Babi(directory, tasks=(1,), cloze=("1: 2",), planning=2, max_words=13)
+    inputs, _, mask, lengths = task.sample(generator(), 1)
+    asked = mask[:, 0].nonzero()[:, 0].tolist()
+    assert lengths.tolist() == [13 + 2 * 9]
+    assert asked == [12, 21, 30]
+    assert [as_words(task, inputs[at - 2 : at + 1, 0, 0]) for at in asked] == ["? ? -"] * 3
+
+
+def test_cloze_leaves_other_tasks_and_the_test_alone(directory):
+    task = Babi(directory, tasks=(1, 8), cloze=("8: 2",))
+    drawn = [task.sample(generator(seed), 1) for seed in range(50)]
+    assert {int(task.asked(episode)) for episode in drawn} == {1, 2, 4}  # task 8 has two questions, and two more
+    assert {int(task.asked(episode)) for episode in task.with_options({"split": "test"}).whole(1)} == {1}
+
+
+def test_cloze_of_each_row_is_of_its_own_story(directory):
+    task = Babi(directory, tasks=(1, 8), cloze=("1: 1", "8: 3"))
+    episode = task.sample(generator(), 64)
+    assert episode.lengths.max() == len(episode.mask)
+    for row in range(64):
+        lines = task.render(episode, row).splitlines()
+        clozes = [line for line in lines if "?" in line and ". [" in line]
+        assert len(clozes) == (3 if "hat" in lines[0] else 1)
+        for cloze in clozes:
+            sentence, word = cloze.rstrip("]").split(" [")
+            assert sentence.replace("?", word) in lines
+
+
+def test_story_without_a_sentence_has_no_cloze(tmp_path):
+    text = "1 Who is there? \tann\t1\n"
+    (tmp_path / "qa1_who_train.txt").write_text(text)
+    (tmp_path / "qa1_who_test.txt").write_text(text)
+    task = Babi(str(tmp_path), tasks=(1,), cloze=("1: 2",))
+    assert task.render(task.sample(generator(), 4), 3) == "who is there? [ann]"
+
+
+def test_shares_say_how_often_a_task_is_drawn(directory):
+    task = Babi(directory, tasks=(1, 8), vocabulary=WORDS, shares=("8: 3",))
+    episode = task.sample(generator(), 4000)
+    of_task_8 = [task.render(episode, row).startswith("ann took") for row in range(4000)]
+    assert sum(of_task_8) / 4000 == pytest.approx(3 / 4, abs=0.03)
+    assert Babi(directory, tasks=(1,), vocabulary=WORDS, shares=("8: 3",)).sample(generator(), 2).lengths.shape == (2,)
