@@ -75,7 +75,7 @@ export function babi({ task: { vocabulary, planning = 0 } }) {
   };
 }
 
-/** Return the words of a story as training/tasks/babi.py does, but for a hyphen between spaces, which is ANSWER here. */
+/** Return the words of a story as training/tasks/babi_texts.py, but a hyphen between spaces is ANSWER here. */
 function splitStory(text) {
   const found = text.toLowerCase().normalize("NFC").matchAll(STORY_WORD);
   return Array.from(found, ({ 0: word, groups: { hyphen } }) => (hyphen ? HYPHEN : word));

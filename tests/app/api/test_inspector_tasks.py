@@ -26,7 +26,7 @@ from tests.app.browsing import (
 from tests.app.checkpoints import KINDS, make_task_checkpoint
 from tests.app.harness import Server, running_server
 from training.tasks import TASKS, Task, build_task, task_values
-from training.tasks.babi import split_words
+from training.tasks.babi_texts import split_words
 from training.tasks.dyck import BRACKETS
 
 WORDS = ("-", ".", "?", "apple", "garden", "is", "kitchen", "mary", "the", "to", "went", "where")

@@ -11,7 +11,7 @@ from tests.training import tiny
 from tests.training.tasks.situations import STORIES, generator, right, write_stories
 from training.preset import preset_from_values
 from training.tasks import Babi, build_task, task_values
-from training.tasks.babi import split_words
+from training.tasks.babi_texts import split_words
 from training.trainer import Trainer
 
 WORDS = (
