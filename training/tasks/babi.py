@@ -27,7 +27,8 @@ class Babi(AnswerTask):
 
     Words and punctuation are tokens, in Unicode's composed form; a hyphen that stands alone is HYPHEN, a dash. An
     answer of several words has as many "-" in a row, and is right if all of them are; errors are the questions answered
-    wrong. An episode draws for each sequence one of the tasks and then one of its stories. With the split "test" every story is measured once.
+    wrong. An episode draws for each sequence one of the tasks and then one of its stories. With the split "test" every
+    story is measured once.
 
     directory: the directory of the files, `qa1_*_train.txt` to `qa20_*_test.txt`; a task's stories are those of all
     files whose names begin with `qa{task}_` and have `_{split}` further on. tasks: the numbers of the tasks to draw
