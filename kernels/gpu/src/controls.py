@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from kernels.gpu.src.look_up import softmax
+
 IDENTITY, SIGMOID, SOFTPLUS, ONEPLUS, TANH = map(tl.constexpr, range(5))
 
 
@@ -39,6 +41,5 @@ def activate(
         member = tl.arange(0, GP)
         place, is_member = FIRST + group * GROUP + member, member < GROUP
         values = tl.load(vectors + row + place, mask=is_member, other=float("-inf"))
-        powers = tl.exp(values - tl.max(values, 0))
         held = tl.load(forced + place, mask=is_member, other=0.0)
-        tl.store(controls + row + place, tl.where(held == held, held, powers / tl.sum(powers, 0)), mask=is_member)
+        tl.store(controls + row + place, tl.where(held == held, held, softmax(values)), mask=is_member)

@@ -14,7 +14,7 @@ Several threads may load one number: a barrier stands between the loads of a lea
 import triton
 import triton.language as tl
 
-from kernels.gpu.src.look_up import EPSILON, as_column, column_of, compare, content_weights
+from kernels.gpu.src.look_up import EPSILON, as_column, column_of, columns, compare, content_weights, softmax
 
 
 @triton.jit
@@ -79,10 +79,7 @@ def write(
     # Locations of content that is alike
     products, squares = tl.zeros([P, VP], tl.float32), tl.zeros([P, VP], tl.float32)
     for start in range(0, W, C):
-        column = start + tl.arange(0, C)
-        is_column = column < W
-        place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
+        words, _, _, column, is_column = columns(memory, start, location, is_location, W, C)
         of_columns = compare(words, write_keys + controls, write_masks + controls, column, is_column, V, VP, W, MASKED)
         products, squares = products + of_columns[0], squares + of_columns[1]
     content = content_weights(
@@ -107,10 +104,7 @@ def write(
     # Erase and add; and compare with the keys of the read heads
     products, squares = tl.zeros([P, RP], tl.float32), tl.zeros([P, RP], tl.float32)
     for start in range(0, W, C):
-        column = start + tl.arange(0, C)
-        is_column = column < W
-        place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
+        words, place, is_number, column, is_column = columns(memory, start, location, is_location, W, C)
         if DEALLOCATED:
             words *= retained[:, None]
         added = tl.zeros([P, C], tl.float32)
@@ -179,8 +173,7 @@ def link(
 def sharpened(weights, sharpness, is_location):
     """Return (d + eps)^s / sum (d + eps)^s: [P]."""
     powers = tl.where(is_location, sharpness * tl.log(weights + EPSILON), float("-inf"))
-    powers = tl.exp(powers - tl.max(powers, 0))
-    return powers / tl.sum(powers, 0)
+    return softmax(powers)
 
 
 @triton.jit
@@ -244,10 +237,7 @@ def read(
         tl.store(read_weights + of_heads, weights, mask=is_weight)
 
     for start in range(0, W, C):
-        column = start + tl.arange(0, C)
-        is_column = column < W
-        place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
+        words, _, _, column, is_column = columns(memory, start, location, is_location, W, C)
         for head in tl.static_range(R):
             vector = tl.sum(words * column_of(weights, head, RP)[:, None], 0)
             tl.store(read_vectors + (slot * R + head) * W + column, vector, mask=is_column)

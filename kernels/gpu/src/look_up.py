@@ -23,6 +23,26 @@ def as_column(values, number, HP: tl.constexpr):
 
 
 @triton.jit
+def softmax(scores):
+    """Return the softmax over the first axis."""
+    powers = tl.exp(scores - tl.max(scores, 0))
+    return powers / tl.sum(powers, 0)
+
+
+@triton.jit
+def columns(memory, start, location, is_location, W: tl.constexpr, C: tl.constexpr):
+    """Return C columns of a memory from `start` on, [P, C], with their places and the mask of both, and their numbers.
+
+    memory: of a session, [N, W]. The numbers of the columns, and their mask: [C].
+    """
+    column = start + tl.arange(0, C)
+    is_column = column < W
+    place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
+    words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
+    return words, place, is_number, column, is_column
+
+
+@triton.jit
 def compare(
     words, keys, masks, column, is_column, H: tl.constexpr, HP: tl.constexpr, W: tl.constexpr, MASKED: tl.constexpr
 ):
@@ -61,11 +81,4 @@ def content_weights(
     norms = tl.sqrt(tl.sum(key * key, 1) + EPSILON)[None, :] * tl.sqrt(squares + EPSILON)
     strength = scale * tl.load(strengths + head, mask=head < H, other=0.0)
     scores = tl.where(is_location[:, None], strength[None, :] * (products / (norms + EPSILON)), float("-inf"))
-    return softmax_of_columns(scores)
-
-
-@triton.jit
-def softmax_of_columns(scores):
-    """Return the softmax over the first axis: [P, HP]."""
-    powers = tl.exp(scores - tl.max(scores, 0)[None, :])
-    return powers / tl.sum(powers, 0)[None, :]
+    return softmax(scores)

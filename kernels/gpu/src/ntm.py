@@ -7,7 +7,7 @@ first.
 import triton
 import triton.language as tl
 
-from kernels.gpu.src.look_up import as_column, column_of, compare, content_weights
+from kernels.gpu.src.look_up import as_column, column_of, columns, compare, content_weights, softmax
 
 SMALLEST_WEIGHT = tl.constexpr(1e-8)
 """As in models/addressing.py."""
@@ -29,10 +29,7 @@ def look_up(
     memory += slot * N * W
     products, squares = tl.zeros([P, HP], tl.float32), tl.zeros([P, HP], tl.float32)
     for start in range(0, W, C):
-        column = start + tl.arange(0, C)
-        is_column = column < W
-        place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
+        words, _, _, column, is_column = columns(memory, start, location, is_location, W, C)
         of_columns = compare(words, keys + controls, keys, column, is_column, H, HP, W, False)
         products, squares = products + of_columns[0], squares + of_columns[1]
     content = content_weights(
@@ -82,8 +79,7 @@ def move(
         gamma = tl.load(sharpening + controls + head)
         powers = gamma * tl.log(tl.where(shifted < SMALLEST_WEIGHT, SMALLEST_WEIGHT, shifted))
         powers = tl.where(is_location, powers, float("-inf"))
-        powers = tl.exp(powers - tl.max(powers, 0))
-        weights = powers / tl.sum(powers, 0)
+        weights = softmax(powers)
         tl.debug_barrier()  # others of this program still read the weights of the previous step
         tl.store(previous + location, weights, mask=is_location)
         if head < R:
@@ -92,10 +88,7 @@ def move(
             writing += as_column(weights, head - R, VP)
 
     for start in range(0, W, C):
-        column = start + tl.arange(0, C)
-        is_column = column < W
-        place, is_number = location[:, None] * W + column[None, :], is_location[:, None] & is_column[None, :]
-        words = tl.load(memory + place, mask=is_number, other=0.0).to(tl.float32)
+        words, place, is_number, column, is_column = columns(memory, start, location, is_location, W, C)
         for head in tl.static_range(R):
             vector = tl.sum(words * column_of(reading, head, RP)[:, None], 0)
             tl.store(read_vectors + (slot * R + head) * W + column, vector, mask=is_column)
