@@ -54,6 +54,7 @@ class FusedStep:
         """Leaves of the state before a step by which that step reads and writes."""
         self._team = Team(self._library, threads)
         self._workspaces: list[Array] = []  # of each part of a step
+        self._prepared = 0  # slots that they suffice for
         self._numbers = np.arange(0)
         self._arena = self._empty(0)
 
@@ -61,7 +62,7 @@ class FusedStep:
         """Return a step of the same weights with an arena of its own; gates: as in `PackedModel.forced`."""
         other = copy.copy(self)
         other._packed = self._packed.forced(gates)
-        other._team, other._workspaces = Team(self._library, self._team.threads), []
+        other._team, other._workspaces, other._prepared = Team(self._library, self._team.threads), [], 0
         other._numbers, other._arena = np.arange(0), self._empty(0)
         return other
 
@@ -95,6 +96,15 @@ class FusedStep:
         return Arena(self._layout, capacity, self._dtype)
 
     # A step
+
+    def prepare(self, count: int) -> None:
+        """Allocate the workspaces of steps of `count` slots. Changes no state. Raises MemoryError."""
+        if count <= self._prepared:
+            return
+        self._workspace(0, count)
+        for part in range(1, min(count, self._team.threads)):
+            self._workspace(part, -(-count // 2))  # of two or more parts
+        self._prepared = count
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces that are no leaves.

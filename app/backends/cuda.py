@@ -1,9 +1,8 @@
 """Steps computed in place by fused kernels on a GPU; the arena lies in its memory."""
 
-from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from app.backends.base import Array, Slots, spec_of
+from app.backends.base import Slots, spec_of
 from app.backends.in_place import InPlaceBackend
 from app.backends.torch import axes_of
 from kernels.gpu.step import GpuStep
@@ -33,14 +32,6 @@ class CudaBackend(InPlaceBackend):
             self._clear()
         except NoKernel as error:
             raise ManifestError(f"{directory}: {error}") from error
-
-    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        self._steps.prepare(len(slots))  # so that an error of it leaves all slots as they were
-        return super().step(slots, inputs, trace)
-
-    def run(self, slots: Sequence[int], inputs: Array) -> Array:
-        self._steps.prepare(len(slots))
-        return super().run(slots, inputs)
 
     def cool(self) -> None:
         """Do nothing: the memory of a GPU has no pages that could be returned."""

@@ -118,7 +118,7 @@ class GpuStep:
 
     @torch.inference_mode()
     def prepare(self, count: int) -> None:
-        """Make what a step of `count` sessions needs, on a GPU a graph too. Changes no state. Raises MemoryError."""
+        """Allocate what steps of `count` slots need, on a GPU with a graph. Changes no state. Raises MemoryError."""
         self._batch(count)
 
     @torch.inference_mode()

@@ -572,12 +572,14 @@ def test_lost_batch_loses_its_slots_only():
             slots.check([slot])
 
 
-@pytest.mark.skipif("cuda" not in REAL, reason="Triton is for Linux")
-def test_batch_without_memory_for_its_arrays_loses_nothing(directories, monkeypatch):
-    backend = load_backend("cuda dnc", directories)
+@pytest.mark.parametrize(
+    ("name", "allocates"), [("fused", "_workspace"), *([("cuda", "_batch")] if "cuda" in REAL else [])]
+)
+def test_batch_without_memory_for_its_arrays_loses_nothing(directories, monkeypatch, name, allocates):
+    backend = load_backend(f"{name} dnc", directories)
     slots = [backend.open() for _ in range(2)]
     before = backend.read(slots[1])
-    monkeypatch.setattr(backend._steps, "_batch", lambda _: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(backend._steps, allocates, lambda *_: (_ for _ in ()).throw(MemoryError()))
     for call in (lambda: backend.step(slots, inputs_for(backend, 2)), lambda: backend.run(slots, np.zeros((2, 3, 4)))):
         with pytest.raises(MemoryError):
             call()
