@@ -84,10 +84,8 @@ class Babi(AnswerTask):
         require_at_least(self, 0, "planning")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or not set(self.tasks) <= set(range(1, 21)):
             raise ConfigError(f"Babi.tasks must be different numbers from 1 to 20, got {list(self.tasks)}")
-        for text in self.cloze:
-            self._number("cloze", text, r"[1-9]\d?")
-        for text in self.shares:
-            self._number("shares", text, r"(?!0+(\.0+)?$)\d{1,3}(\.\d{1,3})?")
+        self._check_by_task("cloze", r"[1-9]\d?")
+        self._check_by_task("shares", r"(?!0+(\.0+)?$)\d{1,3}(\.\d{1,3})?")
         if not self.vocabulary:
             object.__setattr__(self, "vocabulary", collected(self.directory, self.tasks))
         if ANSWER not in self.vocabulary or len(set(self.vocabulary)) < len(self.vocabulary):
@@ -126,9 +124,10 @@ class Babi(AnswerTask):
         words = stories.words(numbers)
         if self.split == "train":
             words = self._exchanged(words, generator, tasks)
-            counts, sentences = self._by_task("cloze", 0)[tasks], stories.sentences_of(numbers)
-            for told in range(int(counts.max())):
-                words = self._with_cloze(words, sentences * (told < counts)[:, None, None], generator)
+            counts = self._by_task("cloze", 0)[tasks]
+            sentences = stories.sentences_of(numbers) if counts.any() else torch.empty(0)
+            for number in range(int(counts.max())):
+                words = self._with_cloze(words, sentences * (number < counts)[:, None, None], generator)
         return self._episode(words)
 
     def whole(self, batch_size: int) -> Iterator[Episode]:
@@ -162,11 +161,14 @@ class Babi(AnswerTask):
         numbers = dict(text.split(":") for text in getattr(self, option))
         return torch.tensor([float(numbers.get(str(task), otherwise)) for task in self.tasks])
 
-    @staticmethod
-    def _number(option: str, text: str, pattern: str) -> None:
-        """Raise ConfigError unless a text is the number of a task and a number of this pattern, above 0."""
-        if not re.fullmatch(rf"([1-9]|1\d|20): {pattern}", text):
-            raise ConfigError(f"Babi.{option} must be such as '19: 2', a task and a number above 0, got {text!r}")
+    def _check_by_task(self, option: str, pattern: str) -> None:
+        """Raise ConfigError unless an option has tasks, none twice, each with a number of this pattern, above 0."""
+        texts = getattr(self, option)
+        for text in texts:
+            if not re.fullmatch(rf"([1-9]|1\d|20): {pattern}", text):
+                raise ConfigError(f"Babi.{option} must be such as '19: 2', a task and a number above 0, got {text!r}")
+        if len({text.split(":")[0] for text in texts}) < len(texts):
+            raise ConfigError(f"Babi.{option} must name no task twice, got {list(texts)}")
 
     @functools.cached_property
     def _exchanges(self) -> list[tuple[int, Tensor]]:

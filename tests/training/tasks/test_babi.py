@@ -298,6 +298,7 @@ def test_files_missing_name_the_directory_and_where_to_get_them(directory):
         ({"max_words": 0}, "Babi.max_words must be at least 1, got 0"),
         ({"cloze": ["1: 0"]}, "Babi.cloze must be such as '19: 2', a task and a number above 0, got '1: 0'"),
         ({"cloze": ["21: 2"]}, "Babi.cloze must be such as '19: 2', a task and a number above 0, got '21: 2'"),
+        ({"cloze": ["1: 2", "1: 1"]}, "Babi.cloze must name no task twice, got ['1: 2', '1: 1']"),
         ({"shares": ["1:2"]}, "Babi.shares must be such as '19: 2', a task and a number above 0, got '1:2'"),
         ({"shares": ["1: 0.0"]}, "Babi.shares must be such as '19: 2', a task and a number above 0, got '1: 0.0'"),
         (
