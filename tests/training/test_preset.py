@@ -7,6 +7,7 @@ import pytest
 
 from models.config import ConfigError
 from models.dnc import DNCConfig
+from models.manifest import read_manifest
 from models.registry import MODELS, build, config_values
 from tests.training import tiny
 from training.optimizers import OptimizerConfig
@@ -27,8 +28,9 @@ def test_presets_that_ship_are_there():
 
 
 def shipped(name):
-    """Return a shipped preset; those of bAbI, whose stories are not shipped, with words of their own."""
-    return load_preset(name, {"task.vocabulary": ["-", ".", "ann"]} if "babi" in name else {})
+    """Return a shipped preset; those of bAbI, whose stories are not shipped, with the words of the model that is."""
+    words = read_manifest(tiny.ROOT / "checkpoints" / "dnc-babi").task["vocabulary"]
+    return load_preset(name, {"task.vocabulary": words} if "babi" in name else {})
 
 
 @pytest.mark.parametrize("name", SHIPPED)
