@@ -65,6 +65,8 @@ class Babi(Source):
     vocabulary: tuple[str, ...] = ()
     interchangeable: tuple[str, ...] = ()
     planning: int = 0
+    cloze: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
 
     name = "babi"
     input_size = 1
