@@ -84,8 +84,8 @@ class Babi(AnswerTask):
         require_at_least(self, 0, "planning")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or not set(self.tasks) <= set(range(1, 21)):
             raise ConfigError(f"Babi.tasks must be different numbers from 1 to 20, got {list(self.tasks)}")
-        self._check_by_task("cloze", r"[1-9]\d?")
-        self._check_by_task("shares", r"(?!0+(\.0+)?$)\d{1,3}(\.\d{1,3})?")
+        self._check_by_task("cloze", r"[1-9]\d?", "a whole number from 1 to 99")
+        self._check_by_task("shares", r"(?!0+(\.0+)?$)\d{1,3}(\.\d{1,3})?", "a number from 0.001 to 999")
         if not self.vocabulary:
             object.__setattr__(self, "vocabulary", collected(self.directory, self.tasks))
         if ANSWER not in self.vocabulary or len(set(self.vocabulary)) < len(self.vocabulary):
@@ -161,19 +161,20 @@ class Babi(AnswerTask):
         numbers = dict(text.split(":") for text in getattr(self, option))
         return torch.tensor([float(numbers.get(str(task), otherwise)) for task in self.tasks])
 
-    def _check_by_task(self, option: str, pattern: str) -> None:
-        """Raise ConfigError unless an option has tasks, none twice, each with a number of this pattern, above 0."""
+    def _check_by_task(self, option: str, pattern: str, number: str) -> None:
+        """Raise ConfigError unless an option has tasks, none twice, each with a number of this pattern."""
         texts = getattr(self, option)
         for text in texts:
             if not re.fullmatch(rf"([1-9]|1\d|20): {pattern}", text):
-                raise ConfigError(f"Babi.{option} must be such as '19: 2', a task and a number above 0, got {text!r}")
+                raise ConfigError(f"Babi.{option} must be such as '19: 2', a task and {number}, got {text!r}")
         if len({text.split(":")[0] for text in texts}) < len(texts):
             raise ConfigError(f"Babi.{option} must name no task twice, got {list(texts)}")
 
     @functools.cached_property
     def _exchanges(self) -> list[tuple[int, Tensor]]:
-        """The lists of interchangeable words: the task of each, and the tokens."""
-        return [self._exchange(text) for text in self.interchangeable]
+        """The lists of interchangeable words of `tasks`: the task of each, and the tokens."""
+        lists = [self._exchange(text) for text in self.interchangeable]
+        return [(task, tokens) for task, tokens in lists if task in self.tasks]
 
     def _exchange(self, text: str) -> tuple[int, Tensor]:
         """Return the task and the tokens of a list of interchangeable words. Raises ConfigError."""

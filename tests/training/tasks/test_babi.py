@@ -296,11 +296,17 @@ def test_files_missing_name_the_directory_and_where_to_get_them(directory):
         ({"tasks": [0, 1]}, "Babi.tasks must be different numbers from 1 to 20, got [0, 1]"),
         ({"tasks": [21]}, "Babi.tasks must be different numbers from 1 to 20, got [21]"),
         ({"max_words": 0}, "Babi.max_words must be at least 1, got 0"),
-        ({"cloze": ["1: 0"]}, "Babi.cloze must be such as '19: 2', a task and a number above 0, got '1: 0'"),
-        ({"cloze": ["21: 2"]}, "Babi.cloze must be such as '19: 2', a task and a number above 0, got '21: 2'"),
+        ({"cloze": ["1: 0"]}, "Babi.cloze must be such as '19: 2', a task and a whole number from 1 to 99, got '1: 0'"),
+        (
+            {"cloze": ["21: 2"]},
+            "Babi.cloze must be such as '19: 2', a task and a whole number from 1 to 99, got '21: 2'",
+        ),
         ({"cloze": ["1: 2", "1: 1"]}, "Babi.cloze must name no task twice, got ['1: 2', '1: 1']"),
-        ({"shares": ["1:2"]}, "Babi.shares must be such as '19: 2', a task and a number above 0, got '1:2'"),
-        ({"shares": ["1: 0.0"]}, "Babi.shares must be such as '19: 2', a task and a number above 0, got '1: 0.0'"),
+        ({"shares": ["1:2"]}, "Babi.shares must be such as '19: 2', a task and a number from 0.001 to 999, got '1:2'"),
+        (
+            {"shares": ["1: 0.0"]},
+            "Babi.shares must be such as '19: 2', a task and a number from 0.001 to 999, got '1: 0.0'",
+        ),
         (
             {"cloze": ["1: 2"], "vocabulary": ["-", "."]},
             "Babi.cloze needs the word '?', which the vocabulary lacks; leave it out",
@@ -420,3 +426,9 @@ def test_shares_say_how_often_a_task_is_drawn(directory):
     of_task_8 = [task.render(episode, row).startswith("ann took") for row in range(4000)]
     assert sum(of_task_8) / 4000 == pytest.approx(3 / 4, abs=0.03)
     assert Babi(directory, tasks=(1,), vocabulary=WORDS, shares=("8: 3",)).sample(generator(), 2).lengths.shape == (2,)
+
+
+def test_options_of_tasks_that_are_not_drawn_do_nothing(directory):
+    options = {"cloze": ("1: 2",), "shares": ("1: 9",), "interchangeable": EXCHANGED}
+    plain, other = Babi(directory, tasks=(8,)), Babi(directory, tasks=(8,), **options)
+    assert {other.render(other.sample(generator(seed), 1)) for seed in range(5)} == {plain.render(*plain.whole(1))}
