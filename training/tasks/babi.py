@@ -116,18 +116,18 @@ class Babi(AnswerTask):
         """Return the episode of random stories. Raises ConfigError where the files cannot be used."""
         stories = self._stories()
         if self.shares:
-            tasks = torch.multinomial(self._by_task("shares", 1), batch_size, replacement=True, generator=generator)
+            tasks = torch.multinomial(self._weights, batch_size, replacement=True, generator=generator)
         else:
             tasks = torch.randint(0, len(self.tasks), (batch_size,), generator=generator)
-        places = torch.rand(batch_size, generator=generator, dtype=torch.float64)
-        numbers = stories.first[tasks] + (places * stories.counts[tasks]).long()
+        numbers = stories.first[tasks] + _drawn(stories.counts[tasks], generator)
         words = stories.words(numbers)
         if self.split == "train":
             words = self._exchanged(words, generator, tasks)
-            counts = self._by_task("cloze", 0)[tasks]
-            sentences = stories.sentences_of(numbers) if counts.any() else torch.empty(0)
-            for number in range(int(counts.max())):
-                words = self._with_cloze(words, sentences * (number < counts)[:, None, None], generator)
+            times = self._cloze_times[tasks]
+            for time in range(int(times.max())):
+                counts = stories.sentence_counts[numbers] * (time < times)
+                places = torch.where(counts > 0, _drawn(counts, generator), -1)
+                words = self._with_cloze(words, stories.sentences_at(numbers, places), generator)
         return self._episode(words)
 
     def whole(self, batch_size: int) -> Iterator[Episode]:
@@ -155,6 +155,16 @@ class Babi(AnswerTask):
     def _stories(self) -> Stories:
         longest = self.max_words if self.split == "train" else math.inf
         return encoded(self.directory, self.tasks, self.split, self.vocabulary, longest, self.planning)
+
+    @functools.cached_property
+    def _weights(self) -> Tensor:
+        """The `shares` of the tasks: [tasks]."""
+        return self._by_task("shares", 1)
+
+    @functools.cached_property
+    def _cloze_times(self) -> Tensor:
+        """The number of cloze questions of a story of each task: [tasks]."""
+        return self._by_task("cloze", 0)
 
     def _by_task(self, option: str, otherwise: int) -> Tensor:
         """Return the numbers of an option that has them by task, for each of `tasks`."""
@@ -209,11 +219,10 @@ class Babi(AnswerTask):
     def _with_cloze(self, words: Words, sentences: Tensor, generator: torch.Generator) -> Words:
         """Return stories that each end with one of their sentences again, and a question for one of its words.
 
-        sentences: of `Stories.sentences_of`. A story without one stays as it is.
+        sentences: of `Stories.sentences_at`. A story without one stays as it is.
         """
         rows = torch.arange(len(words.lengths))
-        counts = (sentences[..., 1] > 0).sum(1)
-        first, lengths = sentences[rows, _drawn(counts, generator)].unbind(1)
+        first, lengths = sentences.unbind(1)
         left_out = _drawn((lengths - 1).clamp(min=1), generator)  # never the mark at the end
         question, answer = (self.vocabulary.index(mark) for mark in (QUESTION, ANSWER))
         last = lengths + self.planning
@@ -221,7 +230,7 @@ class Babi(AnswerTask):
         again = words.tokens[(first + steps).clamp(max=len(words.tokens) - 1), rows]
         again[(steps == left_out) | (steps >= lengths)] = question
         again[steps == last] = answer
-        known = (steps <= last) & (counts > 0)
+        known = (steps <= last) & (lengths > 0)
         places = (words.lengths + steps)[known], rows.expand_as(known)[known]
         tokens, answers = pad(words.tokens, (0, 0, 0, len(steps))), pad(words.answers, (0, 0, 0, len(steps)), value=-1)
         tokens[places] = again[known]

@@ -68,7 +68,11 @@ class Stories(NamedTuple):
     counts: Tensor
     """[tasks], the number of stories of each"""
     sentences: Tensor
-    """[sentences, 2], as those of a Text"""
+    """[sentences + 1, 2], as those of a Text, and behind them one without words"""
+    first_sentences: Tensor
+    """[stories], the number of the first sentence of each"""
+    sentence_counts: Tensor
+    """[stories], the sentences of each"""
 
     def words(self, numbers: Tensor) -> Words:
         """Return the stories with these numbers: [B]."""
@@ -79,19 +83,13 @@ class Stories(NamedTuple):
         tokens, answers = self.tokens[places], self.answers[places]
         return Words(tokens, torch.where(known, answers, -1), lengths)
 
-    def sentences_of(self, numbers: Tensor) -> Tensor:
-        """Return the sentences of stories, [B, sentences, 2]: the place in the story of each, and its words; 0 of none.
+    def sentences_at(self, numbers: Tensor, places: Tensor) -> Tensor:
+        """Return a sentence of each story: the place of its first word in the story, and its words, 0 and 0 of none.
 
-        numbers: of the stories, [B].
+        numbers: of the stories, [B]; places: of their sentences, -1 for none, [B]. Returns [B, 2].
         """
-        starts = self.starts[numbers]
-        begins, ends = self.sentences[:, 0].contiguous(), self.sentences.sum(1)
-        first = torch.searchsorted(begins, starts)
-        after = torch.searchsorted(ends, starts + self.lengths[numbers], right=True)
-        places = first.unsqueeze(1) + torch.arange(int((after - first).max()) + 1)
-        found = pad(self.sentences, (0, 0, 0, 1))[places.clamp(max=len(self.sentences))]
-        found[..., 0] -= starts.unsqueeze(1)
-        return torch.where((places < after.unsqueeze(1)).unsqueeze(2), found, 0)
+        first, lengths = self.sentences[torch.where(places < 0, -1, self.first_sentences[numbers] + places)].unbind(1)
+        return torch.stack([(first - self.starts[numbers]).clamp(min=0), lengths], 1)
 
 
 @functools.cache
@@ -122,15 +120,18 @@ def encoded(
         sentences.append(text.sentences + torch.tensor([read, 0]))
         read += len(text.tokens)
     counts = torch.tensor([len(of_task) for of_task in lengths])
-    first = counts.cumsum(0) - counts
+    begins, words, said = torch.cat(starts), torch.cat(lengths), torch.cat(sentences)
+    first_sentences = torch.searchsorted(said[:, 0].contiguous(), begins)
     return Stories(
         tokens=torch.cat(tokens),
         answers=torch.cat(answers),
-        starts=torch.cat(starts),
-        lengths=torch.cat(lengths),
-        first=first,
+        starts=begins,
+        lengths=words,
+        first=counts.cumsum(0) - counts,
         counts=counts,
-        sentences=torch.cat(sentences),
+        sentences=pad(said, (0, 0, 0, 1)),
+        first_sentences=first_sentences,
+        sentence_counts=torch.searchsorted(said.sum(1), begins + words, right=True) - first_sentences,
     )
 
 
