@@ -101,9 +101,8 @@ class FusedStep:
         """Allocate the workspaces of steps of `count` slots. Changes no state. Raises MemoryError."""
         if count <= self._prepared:
             return
-        self._workspace(0, count)
-        for part in range(1, min(count, self._team.threads)):
-            self._workspace(part, -(-count // 2))  # of two or more parts
+        shared = [-(-count // 2)] * (min(count, self._team.threads) - 1)  # the most of each of two or more parts
+        self._workspaces = [self._workspace(rows) for rows in (count, *shared)]
         self._prepared = count
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
@@ -128,6 +127,7 @@ class FusedStep:
 
     def _advance(self, rows: Array, inputs: Array, heads: HeadTrace) -> Array:
         steps, batch = inputs.shape[:2]
+        self.prepare(batch)
         values = np.ascontiguousarray(self._encode(inputs), self._dtype)
         outputs = np.empty((steps, batch, self._config["output_size"]), self._dtype)
         parts = thread_count(batch, self._team.threads, steps * numbers_per_row(self._packed, self._layout))
@@ -158,21 +158,16 @@ class FusedStep:
 
     def _call(self, part: int, rows: Array, values: Array, outputs: Array, heads: HeadTrace) -> StepCall:
         """Return the call that steps some rows. part: its number, no two at once with the same."""
-        batch, workspace = len(rows), self._workspace(part, len(rows))
+        batch, workspace = len(rows), self._workspaces[part]
         arrays = (rows.ctypes.data, self._numbers.ctypes.data, values.ctypes.data, outputs.ctypes.data)
         traced = heads.structure
         call = StepCall(batch, len(values), *arrays, ctypes.addressof(traced) if traced else None)
         call.workspace, call.kept = workspace.ctypes.data, (traced, workspace)  # for as long as it points to them
         return call
 
-    def _workspace(self, part: int, batch: int) -> Array:
-        """Return the workspace of a part of a step, for at least this many rows."""
-        needed = self._library.workspace_size(ctypes.byref(self._packed.model), batch, 0)
-        if part == len(self._workspaces):
-            self._workspaces.append(np.empty(needed, self._dtype))
-        elif len(self._workspaces[part]) < needed:
-            self._workspaces[part] = np.empty(needed, self._dtype)
-        return self._workspaces[part]
+    def _workspace(self, rows: int) -> Array:
+        """Return a workspace of steps of this many rows."""
+        return np.empty(self._library.workspace_size(ctypes.byref(self._packed.model), rows, 0), self._dtype)
 
     def _checked(self, slots: Sequence[int]) -> Array:
         numbers, capacity = list(slots), self._arena.capacity
