@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.machine import machine, versions
 from benchmarks.table import Row, Table, print_table
 from kernels.gpu.support import LARGE
-from kernels.unroll import TorchUnroll
+from kernels.torch_unroll import TorchUnroll
 from models.artefact import load
 from models.config import ConfigError
 from models.state import flatten, unflatten

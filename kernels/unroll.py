@@ -15,7 +15,8 @@ from kernels.packing import Array, PackedModel
 from kernels.sequence import Sequence, Sequences
 from kernels.step import covered
 from kernels.support import KINDS, NoKernel, not_trained
-from models.contract import MemoryModel, unroll
+from kernels.torch_unroll import TorchUnroll, batch_of
+from models.contract import MemoryModel
 from models.registry import config_values, kind_of
 from models.state import flatten, unflatten
 
@@ -80,7 +81,7 @@ class FusedUnroll:
         Raises ValueError where shapes, lengths or types are others.
         """
         if state is None:
-            state = self.initial_state(_batch_of(inputs))
+            state = self.initial_state(batch_of(inputs))
         self._check_model()
         self.model.check_sequence(inputs, state, lengths)
         leaves = flatten(state)
@@ -137,25 +138,6 @@ class FusedUnroll:
                 raise NoKernel(
                     f"weight {name} is {weight.dtype} on {weight.device}; the kernels take {self.dtype} on cpu"
                 )
-
-
-class TorchUnroll:
-    """`unroll` of one model by torch, called as FusedUnroll is. reason: why the kernels do not, if asked to."""
-
-    path = "torch"
-
-    def __init__(self, model: MemoryModel[Any], reason: str | None = None) -> None:
-        self.model, self.reason = model, reason
-
-    def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, S]:
-        first: Any = self.model.initial_state(_batch_of(inputs)) if state is None else state
-        outputs, after, _ = unroll(self.model, inputs, first, lengths=lengths)
-        return outputs, after
-
-
-def _batch_of(inputs: Tensor) -> int:
-    """Return B of inputs [T, B, input_size]; 1 for another shape, which is refused later."""
-    return inputs.shape[1] if isinstance(inputs, Tensor) and inputs.dim() == 3 else 1
 
 
 Unroll = FusedUnroll | TorchUnroll

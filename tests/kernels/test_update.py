@@ -12,7 +12,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from kernels.layout import ANSWERS, CALLS, LossCall
 from kernels.library import library
-from kernels.unroll import FusedUnroll, TorchUnroll
+from kernels.torch_unroll import TorchUnroll
+from kernels.unroll import FusedUnroll
 from kernels.update import Batch, FusedUpdate
 from tests.models.catalogue import CATALOGUE, make_from, random_inputs
 from training.distributed import ALONE, BatchPart

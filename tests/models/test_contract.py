@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from kernels.unroll import FusedUnroll, TorchUnroll
+from kernels.torch_unroll import TorchUnroll
+from kernels.unroll import FusedUnroll
 from models.config import ConfigError
 from models.contract import checked_memory_size, schemas, unroll
 from models.registry import MODELS, model_config

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from kernels.unroll import TorchUnroll
+from kernels.torch_unroll import TorchUnroll
 from models.config import ConfigError
 from models.registry import build
 from tests.training import tiny

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from kernels.unroll import FusedUnroll, TorchUnroll
+from kernels.torch_unroll import TorchUnroll
+from kernels.unroll import FusedUnroll
 from models.registry import build
 from tests.kernels.test_update import Bits, Digits
 from training.distributed import ALONE
