@@ -24,9 +24,9 @@ from websockets.sync.server import serve as serve_websockets
 
 from app.backends.onnx import OnnxBackend
 from benchmarks import durability, fairness, million, replicas, server, sessions
-from benchmarks import training as trainer_benchmark
-from benchmarks.kernels import TABLES, profile, profiled, serving, sizes, training
+from benchmarks.kernels import profile, profiled, serving, sizes, training
 from benchmarks.kernels.floor import work
+from benchmarks.kernels.report import TABLES
 from benchmarks.kernels.sizes import SIZES, random_bits, random_model
 from benchmarks.load import SOURCE, LoadFailed, LoadRequest, program, running_load
 from benchmarks.peers import Peer
@@ -44,6 +44,7 @@ from benchmarks.serve.servers import (
 from benchmarks.serve.setting import Setting
 from benchmarks.table import figure
 from benchmarks.timing import WrongOutputs, check_close, medians
+from benchmarks.training import report as trainer_benchmark
 from benchmarks.training import updates
 from benchmarks.training.parts import COLUMNS, parts, stopwatch
 from benchmarks.training.plan import PRESETS, preset

@@ -11,7 +11,7 @@ from engram.options import one_of, positive, recorded
 from engram.options import seconds as seconds_of
 
 TABLES = ["step", "arena", "threads", "calls", "training", "training-threads"]
-"""The keys of benchmarks.kernels.TABLES."""
+"""The keys of benchmarks.kernels.report.TABLES."""
 
 SIZES = ["S", "M", "L", "NTM"]
 """The keys of benchmarks.kernels.sizes.SIZES."""
@@ -49,11 +49,11 @@ def run(
     json_file: JsonFile = None,
 ) -> int:
     """Measure the chosen tables."""
-    from benchmarks import kernels
+    from benchmarks.kernels import report
     from benchmarks.table import written_tables
 
     turns, turn = (1, 0.0) if quick else (rounds, seconds)
     command = recorded(context)
     with written_tables(json_file, command):
-        kernels.run(tables, sizes, batches, turns, turn, peers, command, profile)
+        report.run(tables, sizes, batches, turns, turn, peers, command, profile)
     return 0

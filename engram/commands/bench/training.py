@@ -35,11 +35,11 @@ def run(
     json_file: JsonFile = None,
 ) -> int:
     """Measure each batch."""
-    from benchmarks import training
     from benchmarks.table import written_tables
+    from benchmarks.training import report
 
     turn_updates, turns, turn = (2, 1, 0.0) if quick else (updates, rounds, seconds)
     command = recorded(context)
     with written_tables(json_file, command):
-        training.run(batches, turn_updates, turns, turn, peers, command)
+        report.run(batches, turn_updates, turns, turn, peers, command)
     return 0
