@@ -148,10 +148,11 @@ RunThreads = Annotated[
     typer.Option("--threads", parser=positive, metavar="N", help="CPU threads of a run; exact to the bit only with 1"),
 ]
 Unroll = Annotated[
-    Literal["auto", "fused", "torch"],
+    Literal["auto", "fused", "captured", "compiled", "torch"],
     typer.Option(
         "--unroll",
-        help="by the fused kernels, or by torch; auto takes the kernels where they can train the model",
+        help="by the fused kernels, on a GPU as captured graphs, compiled before or not, or by torch; auto takes the "
+        "kernels or, on a GPU, captured graphs, where they can train the model",
     ),
 ]
 SaveEvery = Annotated[int, typer.Option("--save-every", parser=positive, metavar="UPDATES", help="how often to save")]

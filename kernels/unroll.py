@@ -15,7 +15,7 @@ from kernels.packing import Array, PackedModel
 from kernels.sequence import Sequence, Sequences
 from kernels.step import covered
 from kernels.support import KINDS, NoKernel, not_trained
-from kernels.torch_unroll import TorchUnroll, batch_of
+from kernels.torch_unroll import CapturedUnroll, TorchUnroll, batch_of
 from models.contract import MemoryModel
 from models.registry import config_values, kind_of
 from models.state import flatten, unflatten
@@ -142,23 +142,39 @@ class FusedUnroll:
 
 Unroll = FusedUnroll | TorchUnroll
 
-UnrollPath = Literal["auto", "fused", "torch"]
+UnrollPath = Literal["auto", "fused", "captured", "compiled", "torch"]
 
 
-def unroll_by(path: UnrollPath, model: MemoryModel[Any]) -> Unroll:
-    """Return `unroll` of a model by the kernels or by torch.
+def unroll_by(path: UnrollPath, model: MemoryModel[Any], processes: int = 1) -> Unroll:
+    """Return `unroll` of a model by the kernels or by torch; on a GPU, as captured graphs, compiled before or not.
 
-    auto: by the kernels, or by torch where they cannot train it, which is logged. Raises NoKernel, for fused.
+    auto: by the kernels, on a GPU as captured graphs, or by torch where neither can train it, which is logged.
+    processes: how many train the model. Raises NoKernel, for the path that was asked for.
     """
     if path == "torch":
         return TorchUnroll(model)
     if path == "fused":
         return FusedUnroll(model)
+    reason = not_captured(model, processes)
+    if path in ("captured", "compiled"):
+        if reason:
+            raise NoKernel(f"a sequence of this model cannot be captured: {reason}; torch trains it")
+        return CapturedUnroll(model, compiled=path == "compiled")
+    if reason is None and kind_of(model) in KINDS:
+        return CapturedUnroll(model)
     try:
         return FusedUnroll(model)
     except NoKernel as reason:
         logger.info("sequences are unrolled by torch: %s", reason)
         return TorchUnroll(model, str(reason))
+
+
+def not_captured(model: MemoryModel[Any], processes: int) -> str | None:
+    """Return why the sequences of a model cannot be captured, or None where they can."""
+    device = next(model.parameters()).device.type
+    if device != "cuda":
+        return f"it is on {device}, and CUDA graphs are for GPUs"
+    return f"{processes} processes train it together" if processes > 1 else None
 
 
 class FusedSequence(torch.autograd.Function):

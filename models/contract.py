@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -18,6 +18,9 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 Trace = dict[str, Tensor]
 """Recorded values of one step, by name; every tensor has the batch as axis 0."""
+
+Step = Callable[[Tensor, S], tuple[Tensor, S, Trace]]
+"""The step of a model: (inputs, state) -> (outputs, next state, trace)."""
 
 Activation = Literal["identity", "sigmoid", "softmax"]
 """The activation of outputs: identity for values, sigmoid for bits, softmax for one of several classes."""
@@ -184,22 +187,25 @@ def unroll(
     state: S,
     trace: Collection[str] = (),
     lengths: Tensor | None = None,
+    step: Step[S] | None = None,
 ) -> tuple[Tensor, S, Trace]:
     """Step `model` over a whole sequence.
 
     inputs: [T, B, input_size]; trace: the names to record; lengths: [B], the steps of each row, all T if None: beyond
-    them its outputs are zero and its state does not change.
+    them its outputs are zero and its state does not change. step: in place of the model's own, to the same results.
     Returns outputs [T, B, output_size] before their activation, the state after the last step, and the
     named traces, each [T, B, ...].
     Raises ValueError for other shapes, as `MemoryModel.step` does.
     """
     model.check_sequence(inputs, state, lengths)
+    step = step or model._step
+    counted = None if lengths is None else lengths.to(inputs.device)
     outputs: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in trace}
     for number, step_inputs in enumerate(inputs.unbind(0)):
-        step_outputs, next_state, step_trace = model._step(step_inputs, state)
-        if lengths is not None:
-            counts = number < lengths.to(step_outputs.device)
+        step_outputs, next_state, step_trace = step(step_inputs, state)
+        if counted is not None:
+            counts = number < counted
             step_outputs = torch.where(counts[:, None], step_outputs, 0)
             next_state = _where(counts, next_state, state)
         state = next_state

@@ -1,6 +1,9 @@
 """`engram bench gpu`, with a CPU in place of a card: its rows, never its times; and that nothing wrong is timed."""
 
 import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
 
 import pytest
 
@@ -8,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is for Linux")
 
 from app.backends.torch import TorchBackend
 from benchmarks.gpu import TABLES, checks, run
+from benchmarks.gpu.checks import ROOT
 from benchmarks.kernels.sizes import WIDTH, random_bits, save
 from benchmarks.timing import WrongOutputs
 from tests.engram.running import complaint, no_cuda
@@ -22,19 +26,23 @@ def rows_of(printed: str, name: str) -> list[list[str]]:
 
 
 def test_device_is_checked_beside_the_cpu_and_then_measured(capsys):
-    run(["checks", "rates"], ["S"], [1, 8], 1, 0.001, 200.0, False, "cpu", "it")
+    run(["checks", "training", "rates"], ["S"], [1, 8], 2, 1, 0.001, 200.0, False, "cpu", "it")
     printed = capsys.readouterr().out
     outcomes = dict(rows_of(printed, "checks"))
     assert outcomes["a session of a server on the device"] == "agrees with the CPU"
     assert [outcome.split(",")[0] for what, outcome in outcomes.items() if "outputs" in what] == ["agree"] * 2
+    assert [row[:3] for row in rows_of(printed, "training")] == [
+        [model, "2", by] for model in ("NTM", "DNC R=1") for by in ("fused, one core", "torch")
+    ]
     measured = rows_of(printed, "rates")
     assert [row[:2] for row in measured] == [["S", "1"], ["S", "8"]]
     assert all(float(row[8].replace(",", "")) > 0 for row in measured)
 
 
 def test_rows_that_find_the_time_over_say_so(capsys):
-    run(["rates"], ["S"], [1, 8], 1, 0.001, 0.0, False, "cpu", "it")
-    assert {row[-1] for row in rows_of(capsys.readouterr().out, "rates")} == {"the time was over"}
+    run(["training", "rates"], ["S"], [1, 8], 2, 1, 0.001, 0.0, False, "cpu", "it")
+    printed = capsys.readouterr().out
+    assert {row[-1] for name in ("training", "rates") for row in rows_of(printed, name)} == {"the time was over"}
 
 
 def test_device_that_computes_something_else_is_not_timed(tmp_path, monkeypatch):
@@ -57,3 +65,16 @@ def test_machine_without_triton_is_told_how_to_get_it(capsys, monkeypatch):
 @no_cuda
 def test_device_that_is_not_there_is_named(capsys):
     assert "torch sees no CUDA device here" in complaint(capsys, "bench", "gpu")
+
+
+def test_benchmark_needs_few_packages():
+    imported = "import sys, benchmarks.gpu; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", imported], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert modules & module_names(requires("engram")) <= {"torch", "torchgen", "numpy", "safetensors", "tqdm"}
+
+
+def module_names(requirements):
+    """Return the names of the modules of packages that are installed."""
+    packages = {re.split(r"[\s<>=!~;\[]", each)[0] for each in requirements}
+    return {module for module, owners in packages_distributions().items() if packages & set(owners)}

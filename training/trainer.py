@@ -75,7 +75,7 @@ class Trainer:
         self.device = torch.device(device)
         torch.manual_seed(preset.training.seed)
         model = build(preset.kind, config_values(preset.model)).to(self.device)
-        self._unroll = unroll_by(path, model)
+        self._unroll = unroll_by(path, model, processes.size)
         self.updates = updates_of(model, self._unroll, preset.optimizer, processes)
         self.generator = torch.Generator().manual_seed(preset.training.seed)
         self._lessons = [*(preset.task.with_options(stage.options) for stage in preset.curriculum), preset.task]
@@ -201,6 +201,8 @@ class Trainer:
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         tensors["generator.data"] = self.generator.get_state()
         tensors["generator.torch"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
@@ -216,6 +218,8 @@ class Trainer:
         self.updates.restore(state)
         self.generator.set_state(tensors["generator.data"])
         torch.set_rng_state(tensors["generator.torch"])
+        if self.device.type == "cuda" and "generator.cuda" in tensors:  # a run may go on on another device
+            torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
 
 
 def _require_asked(task: Task, sequences: int) -> None:

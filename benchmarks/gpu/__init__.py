@@ -1,4 +1,4 @@
-"""The back ends on a GPU: compared with the CPU, then timed beside the limits of the card.
+"""The back ends and the trainer on a GPU: compared with the CPU, then timed beside the limits of the card.
 
 Nothing is timed that does not compute what the CPU computes. What a machine lacks for a check is said in its row.
 """
@@ -10,20 +10,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import checks, rates
+from benchmarks.gpu import checks, rates, training
 from benchmarks.gpu.card import limits_of, name_of
 from benchmarks.gpu.plan import GpuPlan
 from benchmarks.machine import machine, versions
 from benchmarks.table import print_table
 from kernels.gpu.support import why_no_triton
 
-TABLES = {"checks": checks.CHECKS, "rates": rates.RATES}
+TABLES = {"checks": checks.CHECKS, "training": training.TRAINING, "rates": rates.RATES}
 
 
 def run(
     tables: Sequence[str],
     sizes: Sequence[str],
     batches: Sequence[int],
+    training_batch: int,
     rounds: int,
     seconds: float,
     limit: float,
@@ -33,6 +34,7 @@ def run(
 ) -> None:
     """Print the tables, in the order of TABLES. Raises WrongOutputs if a step on the device computes something else.
 
+    batches: sessions of a step; training_batch: sequences of an update.
     limit: seconds after which nothing more is begun. is_compiled: whether to time torch.compile too, which takes about
     half a minute a model. device: "cuda", or "cpu" to try the command without a card. Raises ValueError where there is
     no such device.
@@ -52,6 +54,8 @@ def run(
     print(f"Medians of {rounds} x {seconds:g} s, in turns.", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         end = time.monotonic() + limit
-        plan = GpuPlan(device, sizes, batches, rounds, seconds, end, is_compiled, limits, Path(directory))
+        plan = GpuPlan(
+            device, sizes, batches, training_batch, rounds, seconds, end, is_compiled, limits, Path(directory)
+        )
         for name in filter(tables.__contains__, TABLES):
             print_table(name, TABLES[name], plan)

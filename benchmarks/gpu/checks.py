@@ -26,6 +26,9 @@ STEPS = {"cuda": 20, "cpu": 3}
 TOLERANCE = 1e-3
 """The largest difference of outputs, relative to the largest output: CPU and card add in other orders."""
 
+TESTS = "tests/app/backends", "tests/kernels/test_torch_unroll.py", "tests/training/test_trainer.py"
+"""The files that have tests marked cuda."""
+
 TESTS_SECONDS = 100.0
 
 
@@ -113,7 +116,7 @@ def tested(plan: GpuPlan) -> str:
     """Run the tests that are marked cuda, where this is a checkout and pytest is installed."""
     if plan.device != "cuda" or not (ROOT / "tests").is_dir() or find_spec("pytest") is None:
         return "not run: they need a card, a checkout and pytest"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "cuda", "tests/app/backends"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "cuda", *TESTS]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TESTS_SECONDS)
     except subprocess.TimeoutExpired:

@@ -32,6 +32,7 @@ class GpuPlan:
     device: str
     sizes: Sequence[str]
     batches: Sequence[int]
+    training_batch: int
     rounds: int
     seconds: float
     end: float

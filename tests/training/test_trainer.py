@@ -19,6 +19,8 @@ from training.preset import RECENT
 from training.tasks import Copy
 from training.trainer import VALIDATION_SEED, NotFinite, Progress, Trainer
 
+ON_CUDA = [pytest.param("cuda", marks=pytest.mark.cuda)] if torch.cuda.is_available() else []
+
 
 def run(trainer, updates, after=lambda: None):
     """Train for at most `updates` updates, with a call after each, and return their figures."""
@@ -456,16 +458,17 @@ def test_same_seed_trains_the_same_weights_and_another_seed_others():
     assert not torch.equal(first.generator.get_state(), other.generator.get_state())
 
 
+@pytest.mark.parametrize("device", ["cpu", *ON_CUDA])
 @pytest.mark.parametrize("model", list(tiny.MODELS))
-def test_run_interrupted_and_resumed_equals_the_uninterrupted_bitwise(tmp_path, model):
-    whole = Trainer(tiny.preset(model, updates=16, validate_every=4))
+def test_run_interrupted_and_resumed_equals_the_uninterrupted_bitwise(tmp_path, model, device):
+    whole = Trainer(tiny.preset(model, updates=16, validate_every=4), device)
     run(whole, 16)
 
-    parts = Trainer(whole.preset)
+    parts = Trainer(whole.preset, device)
     for updates in (1, 6, 9):
         run(parts, updates)
         save_checkpoint(tmp_path, parts, "engram train")
-        parts = resume(tmp_path)
+        parts = resume(tmp_path, device)
     assert_same_run(parts, whole)
 
 

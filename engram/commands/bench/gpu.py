@@ -1,4 +1,4 @@
-"""engram bench gpu: the back ends on a GPU, checked against the CPU and timed beside the card's limits."""
+"""engram bench gpu: back ends and trainer on a GPU, checked against the CPU and timed beside the card's limits."""
 
 import os
 from typing import Annotated
@@ -11,7 +11,7 @@ from engram.commands.bench.serving import JsonFile
 from engram.options import one_of, positive, recorded
 from engram.options import seconds as seconds_of
 
-TABLES = ["checks", "rates"]
+TABLES = ["checks", "training", "rates"]
 """The keys of benchmarks.gpu.TABLES."""
 
 BATCHES = [1, 8, 64, 256, 1024, 4096, 8192]
@@ -30,6 +30,9 @@ def run(
     batches: Annotated[
         list[int], typer.Option("--batches", parser=positive, metavar=f"N{SEVERAL}", help="sessions of a step")
     ] = BATCHES,
+    training_batch: Annotated[
+        int, typer.Option("--training-batch", parser=positive, metavar="N", help="sequences of an update")
+    ] = 256,
     rounds: Annotated[
         int, typer.Option("--rounds", parser=positive, metavar="N", help="turns of which the median is taken")
     ] = 3,
@@ -43,7 +46,7 @@ def run(
     ] = "cuda",
     json_file: JsonFile = None,
 ) -> int:
-    """Check the back ends, then measure them, within about four minutes."""
+    """Check the back ends, then measure them and the trainer, within about four minutes."""
     if device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
     from benchmarks import gpu
@@ -51,5 +54,5 @@ def run(
 
     command = recorded(context)
     with written_tables(json_file, command):
-        gpu.run(tables, sizes, batches, rounds, seconds, limit, not no_compile, device, command)
+        gpu.run(tables, sizes, batches, training_batch, rounds, seconds, limit, not no_compile, device, command)
     return 0
