@@ -136,18 +136,29 @@ class PackedModel:
         scale = math.log1p(memory_size) / math.log1p(self.config["memory_size"]) if scaled else 1.0
         self.model.memory_size, self.model.look_up_scale = memory_size, scale
 
+    def resized(self, memory_size: int) -> "PackedModel":
+        """Return this model with another number of memory locations; both share the weights."""
+        other = self._sharing()
+        other.resize(memory_size)
+        return other
+
     def forced(self, gates: Mapping[str, Array]) -> "PackedModel":
         """Return this model with these gates held at values, and no others; both share the weights.
 
         gates: by the names of their traces, in the shapes of one row; NaN where an element is free.
         """
-        other = copy.copy(self)
-        other.model = Model.from_buffer_copy(self.model)
+        other = self._sharing()
         values = np.full(self.model.interface_size, FREE, self.values.dtype)
         for name, gate in gates.items():
             values[gate_places(self.model, name)] = np.where(np.isnan(gate), FREE, gate)
         other._forced = values  # kept: the model points to it
-        other.model.forced = values.ctypes.data
+        other.model.forced = values.ctypes.data if gates else None
+        return other
+
+    def _sharing(self) -> "PackedModel":
+        """Return this model with a structure of its own that points to the same weights."""
+        other = copy.copy(self)
+        other.model = Model.from_buffer_copy(self.model)
         return other
 
     def clear_gradients(self) -> None:

@@ -42,29 +42,36 @@ class FusedStep:
         self._config, self._dtype = config, self._library.dtype
         self._embedding = weights.get("embedding.vectors.weight")
         shapes = {name: weight.shape for name, weight in weights.items()}
-        self._packed = PackedModel(kind, config, shapes, memory_size, self._library)
-        self._packed.fill(weights)
-        self._traces = TraceLayout(self._packed.model, self._dtype)
-        self._no_trace = HeadTrace(self._traces, {})
-        self._layout = StateLayout(state, self._packed.layer_names, self._packed.hidden)
-        self.shapes = self._layout.shapes
-        self.memory_size = memory_size or 0
         before = config.get("order") == "before-controller"
         self.used_before = ("read_weights", "write_weights") if before else ()
         """Leaves of the state before a step by which that step reads and writes."""
+        packed = PackedModel(kind, config, shapes, memory_size, self._library)
+        packed.fill(weights)
+        self._begin(packed, StateLayout(state, packed.layer_names, packed.hidden), threads)
+
+    def resized(self, state: Mapping[str, Sequence[int]], memory_size: int) -> "FusedStep":
+        """Return a step of the same weights with an arena of its own, of states with another number of locations."""
+        packed, other = self._packed.resized(memory_size), copy.copy(self)
+        other._begin(packed, StateLayout(state, packed.layer_names, packed.hidden), self._team.threads)
+        return other
+
+    def forced(self, gates: Mapping[str, Array]) -> "FusedStep":
+        """Return a step of the same weights with an arena of its own; gates: as in `PackedModel.forced`."""
+        other = copy.copy(self)
+        other._begin(self._packed.forced(gates), self._layout, self._team.threads)
+        return other
+
+    def _begin(self, packed: PackedModel, layout: StateLayout, threads: int) -> None:
+        """Set everything that a step of the same weights has of its own."""
+        self._packed, self._layout = packed, layout
+        self.memory_size, self.shapes = packed.model.memory_size, layout.shapes
+        self._traces = TraceLayout(packed.model, self._dtype)
+        self._no_trace = HeadTrace(self._traces, {})
         self._team = Team(self._library, threads)
         self._workspaces: list[Array] = []  # of each part of a step
         self._prepared = 0  # slots that they suffice for
         self._numbers = np.arange(0)
         self._arena = self._empty(0)
-
-    def forced(self, gates: Mapping[str, Array]) -> "FusedStep":
-        """Return a step of the same weights with an arena of its own; gates: as in `PackedModel.forced`."""
-        other = copy.copy(self)
-        other._packed = self._packed.forced(gates)
-        other._team, other._workspaces, other._prepared = Team(self._library, self._team.threads), [], 0
-        other._numbers, other._arena = np.arange(0), self._empty(0)
-        return other
 
     # The arena
 

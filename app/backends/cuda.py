@@ -24,12 +24,12 @@ class CudaBackend(InPlaceBackend):
         model, manifest = load(directory)
         self.device = device
         state, trace = axes_of(model)
-        self.spec = spec_of(manifest, state, {name: trace[name] for name in manifest.trace})
-        self._model, self._kind, self._config = model.to(device), manifest.kind, manifest.config
-        self._capacity, self._bounded = capacity, is_bounded(manifest.config)
-        self._large = large
+        self.spec = spec = spec_of(manifest, state, {name: trace[name] for name in manifest.trace})
+        self._capacity, self.slots, self._bounded = capacity, Slots(capacity), is_bounded(manifest.config)
         try:
-            self._clear()
+            self._steps: GpuStep = GpuStep(
+                manifest.kind, manifest.config, model.to(device), spec.memory_size, spec.gates, large
+            )
         except NoKernel as error:
             raise ManifestError(f"{directory}: {error}") from error
 
@@ -44,8 +44,3 @@ class CudaBackend(InPlaceBackend):
 
     def _begin(self, slot: int) -> None:
         self._steps.clear(slot)
-
-    def _clear(self) -> None:
-        spec = self.spec
-        self._steps: GpuStep = GpuStep(self._kind, self._config, self._model, spec.memory_size, spec.gates, self._large)
-        self.slots = Slots(self._capacity)

@@ -1,6 +1,7 @@
 """Steps computed in place by the fused kernels, on the CPU: no torch needed."""
 
 from pathlib import Path
+from typing import Self
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -29,18 +30,24 @@ class FusedBackend(InPlaceBackend):
         """
         self._graph = StepGraph(directory)
         self.spec, manifest = self._graph.spec, self._graph.manifest
-        self._kind, self._config = manifest.kind, manifest.config
         path = weights_file(directory, manifest)
         try:
             check_header(path)
-            self._weights = load_file(path)
-            self._capacity, self._threads = capacity, threads
-            self._clear()
-            self._bounded = is_bounded(self._config)
+            self._steps: FusedStep = FusedStep(
+                manifest.kind, manifest.config, load_file(path), self.spec.state, self.spec.memory_size, threads
+            )
         except (SafetensorError, NoKernel) as error:
             raise ManifestError(f"{path}: {error}") from error
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ManifestError(f"{path}: these weights are not those of the config: {error!r}") from error
+        self._initial = self._graph.first_state(self.spec)
+        self._capacity, self.slots = capacity, Slots(capacity)
+        self._bounded = is_bounded(manifest.config)
+
+    def resized(self, memory_size: int) -> Self:
+        other = super().resized(memory_size)
+        other._initial = self._graph.first_state(other.spec)
+        return other
 
     @property
     def spare(self) -> int:
@@ -57,12 +64,3 @@ class FusedBackend(InPlaceBackend):
 
     def _begin(self, slot: int) -> None:
         self._steps.write(slot, self._initial)
-
-    def _clear(self) -> None:
-        self._initial = self._graph.first_state(self.spec)
-        self._steps: FusedStep = FusedStep(
-            self._kind, self._config, self._weights, self.spec.state, self.spec.memory_size, self._threads
-        )
-        if self.spec.force is not None:
-            self._steps = self._steps.forced(self.spec.gates)
-        self.slots = Slots(self._capacity)

@@ -23,6 +23,12 @@ class Steps(Protocol):
     def used_before(self) -> Collection[str]:
         """Leaves of the state before a step by which that step reads and writes."""
 
+    def resized(self, state: Mapping[str, Sequence[int]], memory_size: int) -> Self:
+        """Return a step of the same weights, forced as this one, with an arena of its own, of states of another size.
+
+        state: the shapes of their leaves. Raises MemoryError.
+        """
+
     def forced(self, gates: Mapping[str, Array]) -> Self:
         """Return a step of the same weights with an arena of its own and these forced gates."""
 
@@ -65,16 +71,17 @@ class InPlaceBackend(ABC):
     """Whether the outputs of the controller are bounded for any inputs."""
 
     def resized(self, memory_size: int) -> Self:
-        other = copy.copy(self)
-        other.spec = self.spec.resized(memory_size)
-        other._clear()
-        return other
+        spec = self.spec.resized(memory_size)
+        return self._with(spec, self._steps.resized(spec.state, memory_size))
 
     def forced(self, force: str | None) -> Self:
+        spec = self.spec.forced(force)
+        return self._with(spec, self._steps.forced(spec.gates))
+
+    def _with(self, spec: Spec, steps: Steps) -> Self:
+        """Return a back end of the same weights with these steps, and no open slot."""
         other = copy.copy(self)
-        other.spec = self.spec.forced(force)
-        other._steps = self._steps.forced(other.spec.gates)
-        other.slots = Slots(self._capacity)
+        other.spec, other._steps, other.slots = spec, steps, Slots(self._capacity)
         return other
 
     def open(self, state: Mapping[str, Array] | None = None) -> int:
@@ -130,10 +137,6 @@ class InPlaceBackend(ABC):
 
     def close(self, slot: int) -> None:
         self.slots.give_back(slot)
-
-    @abstractmethod
-    def _clear(self) -> None:
-        """Start with an empty arena of the spec's memory size, with its forced gates."""
 
     @abstractmethod
     def _begin(self, slot: int) -> None:

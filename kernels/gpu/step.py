@@ -53,27 +53,41 @@ class GpuStep:
         reason = not_on_gpu(kind, config)
         if reason:
             raise NoKernel(f"there is no GPU kernel for this model: {reason}; torch computes it")
-        self._model, self._size, self._clip = model, memory_size, config.get("clip", 0.0)
+        self._model, self._clip = model, config.get("clip", 0.0)
         self._device = next(model.parameters()).device
-        if memory_size is not None and memory_size > MOST_LOCATIONS:
-            raise MemoryError(f"a memory of {memory_size} locations: on a GPU one has at most {MOST_LOCATIONS}")
-        with torch.no_grad(), memory_errors():
-            self._first = {name: leaf[0] for name, leaf in flatten(model.initial_state(1, memory_size)).items()}
         cell, output = model.controller, model.output if config.get("readout", True) else None
         assert isinstance(cell, Cell)
         assert output is None or isinstance(output, nn.Linear)
         self._controller, self._output = Controller(cell, self._clip), output
         self._large: torch.dtype = getattr(torch, large)
-        self._heads = heads_of(model, memory_size, gates or {})
-        self._capacity, self._arena = 0, self._empty(0)
-        self._batches: dict[int, Batch] = {}
+        self._begin(memory_size, gates or {})
+
+    def resized(self, state: Mapping[str, Sequence[int]], memory_size: int) -> "GpuStep":  # noqa: ARG002
+        """Return a step of the same weights with an arena of its own, of states with another number of locations.
+
+        The model has the shapes of the states. Raises MemoryError.
+        """
+        other = copy.copy(self)
+        other._begin(memory_size, self._gates)
+        return other
 
     def forced(self, gates: Mapping[str, Array]) -> "GpuStep":
         """Return a step of the same weights with an arena of its own and these forced gates."""
         other = copy.copy(self)
-        other._heads = heads_of(self._model, self._size, gates)
-        other._capacity, other._arena, other._batches = 0, self._empty(0), {}
+        other._begin(self._size, gates)
         return other
+
+    def _begin(self, memory_size: int | None, gates: Mapping[str, Array]) -> None:
+        """Set everything that a step of the same weights has of its own."""
+        if memory_size is not None and memory_size > MOST_LOCATIONS:
+            raise MemoryError(f"a memory of {memory_size} locations: on a GPU one has at most {MOST_LOCATIONS}")
+        self._size, self._gates = memory_size, gates
+        with torch.no_grad(), memory_errors():
+            first = flatten(self._model.initial_state(1, memory_size))
+        self._first = {name: leaf[0] for name, leaf in first.items()}
+        self._heads = heads_of(self._model, memory_size, gates)
+        self._capacity, self._arena = 0, self._empty(0)
+        self._batches: dict[int, Batch] = {}
 
     # The arena
 

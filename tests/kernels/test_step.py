@@ -160,6 +160,16 @@ def test_forced_gate_is_in_the_trace():
     assert not forced.leaf("write_weights", [0])[0, 0].any()
 
 
+def test_steps_of_other_sizes_and_forces_share_the_weights():
+    model = make_from(CATALOGUE["dnc"])
+    origin = fused_of(model, 0)
+    resized = origin.resized(schemas(model, 9)[0], 9)
+    for other in (resized, resized.forced({"write_gate": np.zeros(1)}), resized.forced({})):
+        assert other.memory_size == 9
+        assert np.shares_memory(other._packed.values, origin._packed.values)
+    assert origin.memory_size == model.memory_size
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(any_model(), st.sampled_from([0.0, 1.0, 1e3]), st.booleans(), st.integers(0, 1000))
 def test_kernel_takes_the_steps_of_any_model(config, scale, lived_in, seed):
