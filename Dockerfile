@@ -1,5 +1,6 @@
 # Engram's server with the checkpoints that ship.
-# WHEELS=cpu serves with ONNX Runtime and holds no torch; WHEELS=cuda adds the extra `torch`, whose wheels carry CUDA.
+# WHEELS=cpu serves with ONNX Runtime and holds no torch; WHEELS=cuda adds the extra `torch`, whose wheels carry CUDA and
+# Triton, and the C compiler by which Triton builds what launches its kernels.
 # The extra `postgres` is in both: several servers may share a database.
 # A change of the source leaves the layer of the dependencies as it is.
 
@@ -33,12 +34,19 @@ RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /dist . 
     && pip --python /opt/engram/bin/python install --no-cache-dir --no-deps /dist/*.whl
 
 FROM python:3.11-slim
+ARG WHEELS=cpu
 LABEL org.opencontainers.image.title="Engram" \
       org.opencontainers.image.description="Serves neural networks with memory (DNC, NTM, RNN)" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim"
+# hadolint ignore=DL3008
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin engram \
-    && install --directory --owner=engram --group=engram /data
+    && install --directory --owner=engram --group=engram /data /cache \
+    && if [ "$WHEELS" = cuda ]; then \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends gcc libc6-dev \
+        && rm -r /var/lib/apt/lists/*; \
+    fi
 COPY --from=dependencies /opt/engram /opt/engram/
 COPY checkpoints /checkpoints/
 COPY --from=application /opt/engram /opt/engram/
@@ -47,6 +55,7 @@ COPY --from=application /opt/engram /opt/engram/
 ENV PATH=/opt/engram/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ORT_DISABLE_TELEMETRY=1 \
+    TRITON_CACHE_DIR=/cache \
     ENGRAM_HOST=0.0.0.0 \
     ENGRAM_PORT=8000 \
     ENGRAM_CHECKPOINTS=/checkpoints \
