@@ -116,8 +116,9 @@ def sharing_memory() -> Capture:
     pool = torch.cuda.graph_pool_handle()
 
     def capture(module: nn.Module, samples: tuple[Tensor, ...]) -> nn.Module:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([samples[0].device]):
             torch.cuda.make_graphed_callables(module, samples, allow_unused_input=True, pool=pool)
+        torch.cuda.empty_cache()  # the trial runs before a capture have a stream, and so memory, that nobody else uses
         return module  # with another forward
 
     return capture
