@@ -1,6 +1,7 @@
 """Whole sequences with their gradients by torch: step by step, or on a GPU as captured graphs."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -57,22 +58,35 @@ class CapturedUnroll(TorchUnroll):
             self._step = torch.compile(self._step, fullgraph=True, dynamic=False)
         self._capture = capture or sharing_memory()
         self._captured: dict[tuple[Any, ...], nn.Module] = {}
+        self._begun = 0  # captured sequences
 
     def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Step the model over whole sequences; arguments are FusedUnroll's, on the device of the model.
 
         Returns outputs [T, B, output_size] before their activation, which the next call overwrites; and the state
-        after the last step, or None where the sequence was captured.
+        after the last step, or None where the sequence was captured. Gradients that are asked for later than the next
+        call are refused by a RuntimeError.
         """
-        by_steps = state is not None or not torch.is_grad_enabled() or not self.model.training or inputs.requires_grad
-        if by_steps or len(inputs) > MOST_STEPS:
+        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.model.parameters())
+        by_steps = not trained or not self.model.training or inputs.requires_grad or len(inputs) > MOST_STEPS
+        if by_steps or state is not None:
             return super().__call__(inputs, state, lengths)
         steps = len(inputs)
         arguments = [pad(inputs, (0, 0, 0, 0, 0, rounded_steps(steps) - steps))]
         if lengths is not None:
             arguments.append(lengths.to(inputs.device))
         outputs: Tensor = self._graphs(arguments)(*arguments)
+        self._begun += 1
+        outputs.register_hook(partial(self._check_last, self._begun))  # type: ignore[no-untyped-call]
         return outputs[:steps], None
+
+    def _check_last(self, number: int, _: Tensor) -> None:
+        """Raise RuntimeError before the gradients of a sequence, by its number, whose activations are overwritten."""
+        if number != self._begun:
+            raise RuntimeError(
+                "a captured sequence goes backwards before the next one begins, whose activations overwrite its own: "
+                "call backward() first, or unroll by kernels.torch_unroll.TorchUnroll"
+            )
 
     def _graphs(self, arguments: Sequence[Tensor]) -> nn.Module:
         """Return the module that was captured for arguments of these shapes, or capture it."""

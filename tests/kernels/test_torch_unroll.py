@@ -97,9 +97,23 @@ def test_weight_that_is_frozen_later_is_captured_anew():
     assert len(capture.shapes) == 2
 
 
+def test_gradients_of_a_sequence_that_is_overwritten_are_refused():
+    model = in_training("ntm")
+    unroll = CapturedUnroll(model, capture=Capture())
+    (first, _), (last, _) = (unroll(random_inputs(model, steps, 2)) for steps in (4, 7))
+    with pytest.raises(RuntimeError, match="goes backwards before the next one begins"):
+        first.sum().backward()
+    last.sum().backward()
+
+
 def without_gradients(unroll, inputs):
     with torch.no_grad():
         return unroll(inputs)
+
+
+def frozen(unroll, inputs):
+    unroll.model.requires_grad_(False)
+    return unroll(inputs)
 
 
 def in_eval_mode(unroll, inputs):
@@ -110,6 +124,7 @@ def in_eval_mode(unroll, inputs):
 SITUATIONS = {
     "without gradients": without_gradients,
     "in eval mode": in_eval_mode,
+    "all weights frozen": frozen,
     "gradients of inputs": lambda unroll, inputs: unroll(inputs.requires_grad_()),
     "from a state": lambda unroll, inputs: unroll(inputs, unroll.model.initial_state(2)),
     "too long": lambda unroll, inputs: unroll(inputs.repeat(MOST_STEPS, 1, 1)),
